@@ -1,0 +1,1 @@
+//! `#[accuracy_test]` and `#[kernel_library]`.
