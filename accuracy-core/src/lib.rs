@@ -1,4 +1,12 @@
 //! The library behind `#[accuracy_test]`.
 
 #[cfg(feature = "runtime")]
+pub mod env;
+#[cfg(feature = "runtime")]
+pub mod meta;
+#[cfg(feature = "runtime")]
+pub mod plan;
+#[cfg(feature = "runtime")]
 pub mod quant;
+#[cfg(feature = "runtime")]
+pub mod record;

@@ -1,0 +1,98 @@
+//! The environment variables that the plugin sets for a test process, and that a person may set by hand.
+
+use crate::arch::Arch;
+use std::path::PathBuf;
+
+/// Identity of the one case to run. Without it a test runs all of its sub-cases.
+pub const CASE: &str = "ACCURACY_CASE";
+/// Folder for records, manifests and start markers.
+pub const RECORDS: &str = "ACCURACY_RECORDS";
+/// Number of this attempt, from 0.
+pub const ATTEMPT: &str = "ACCURACY_ATTEMPT";
+/// Architecture whose kernel library is opened.
+pub const ARCH: &str = "ACCURACY_ARCH";
+/// Least cosine that counts as correct.
+pub const MIN_COS: &str = "ACCURACY_MIN_COS";
+/// Further folders in which kernel libraries are looked for first, separated by `:`.
+pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
+/// How often a chain is repeated to compare its bytes.
+pub const REPEAT: &str = "ACCURACY_REPEAT";
+/// Schema of records that the plugin reads.
+pub const SCHEMA: &str = "ACCURACY_SCHEMA";
+
+/// What a test process was asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub case: Option<String>,
+    pub records: Option<PathBuf>,
+    pub attempt: u32,
+    pub arch: Arch,
+    pub min_cos: Option<f64>,
+    pub library_path: Vec<PathBuf>,
+    pub repeat: u32,
+}
+
+/// A variable whose value cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}={value:?}: {expected}")]
+pub struct EnvError {
+    pub name: &'static str,
+    pub value: String,
+    pub expected: String,
+}
+
+impl Settings {
+    /// Reads the process's environment.
+    ///
+    /// Without `ACCURACY_ARCH` the host architecture is meant: a plain `cargo test` has no other library at hand.
+    pub fn from_env() -> Result<Settings, EnvError> {
+        Settings::from_lookup(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    }
+
+    fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Settings, EnvError> {
+        fn parse<T: std::str::FromStr>(
+            get: &impl Fn(&str) -> Option<String>,
+            name: &'static str,
+            expected: &str,
+        ) -> Result<Option<T>, EnvError> {
+            get(name)
+                .map(|value| value.parse().map_err(|_| EnvError { name, value, expected: expected.into() }))
+                .transpose()
+        }
+        if let Some(schema) = parse::<u32>(&get, SCHEMA, "expected a whole number")?
+            && schema != crate::record::SCHEMA
+        {
+            return Err(EnvError {
+                name: SCHEMA,
+                value: schema.to_string(),
+                expected: format!(
+                    "this accuracy-core writes records of schema {}: update the older of cargo-accuracy and accuracy-core",
+                    crate::record::SCHEMA
+                ),
+            });
+        }
+        let arch = match get(ARCH) {
+            None => Arch::Host,
+            Some(value) => value
+                .parse()
+                .map_err(|e: crate::arch::UnknownArch| EnvError { name: ARCH, value, expected: e.to_string() })?,
+        };
+        let min_cos = parse::<f64>(&get, MIN_COS, "expected a number from -1 to 1")?;
+        if let Some(value) = min_cos.filter(|c| !(-1.0..=1.0).contains(c)) {
+            return Err(EnvError {
+                name: MIN_COS,
+                value: value.to_string(),
+                expected: "expected a number from -1 to 1".into(),
+            });
+        }
+        Ok(Settings {
+            case: get(CASE),
+            records: get(RECORDS).map(PathBuf::from),
+            attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
+            arch,
+            min_cos,
+            library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
+            repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
+        })
+    }
+}

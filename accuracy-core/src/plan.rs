@@ -1,0 +1,225 @@
+//! From the cells of a test to its sub-cases: one for each tensor that a weight pattern matches in the checkpoint.
+//!
+//! The plugin and the test process both call [`expand`], so that what is announced, what runs and what is recorded
+//! go by the same identities.
+
+use crate::arch::Arch;
+use crate::dtype::DType;
+use crate::meta::{Axis, AxisKind, Cell, Check, KnownFailure, TestMeta};
+use crate::record::Planned;
+use crate::weights::{Checkpoint, WeightsError};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// One thing to run: a cell of the matrix with its tensors.
+#[derive(Clone, Debug)]
+pub struct SubCase {
+    pub planned: Planned,
+    /// Index into the test's cells.
+    pub cell: usize,
+    /// Why it is not run on this architecture, if it is not.
+    pub skip: Option<String>,
+}
+
+/// Why a test's matrix cannot be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("test {test} names weights {roles} but no checkpoint: add checkpoint = \"<folder or file>\"")]
+    NoCheckpoint { test: String, roles: String },
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(
+        "no tensor of {checkpoint} matches {pattern:?} (weight {role:?} of {test}){with}; it holds {held}"
+    )]
+    NoMatch { test: String, role: String, pattern: String, with: String, checkpoint: PathBuf, held: String },
+    #[error("{role:?} of {test}: {count} tensors of {checkpoint} match {pattern:?} for the same {with}: name the difference with a capture")]
+    Ambiguous { test: String, role: String, pattern: String, with: String, checkpoint: PathBuf, count: usize },
+    #[error("test {test}: {label:?} is no number format that this version knows: {known}")]
+    UnknownVariant { test: String, label: String, known: String },
+    #[error("test {test}: {arch} decodes none of its variants ({variants}) natively; add one that it does")]
+    NoNativeVariant { test: String, arch: Arch, variants: String },
+}
+
+/// All sub-cases of a test on an architecture, in the order of its cells and, within one, of the tensors.
+pub fn expand(meta: &TestMeta, arch: Arch) -> Result<Vec<SubCase>, PlanError> {
+    let bindings = bindings(meta)?;
+    let variant_axes: Vec<usize> =
+        (0..meta.body.axes.len()).filter(|&i| meta.body.axes[i].kind == AxisKind::Variants).collect();
+    for &axis in &variant_axes {
+        let axis = &meta.body.axes[axis];
+        let mut native = false;
+        for label in &axis.labels {
+            native |= arch.native(variant(meta, label)?);
+        }
+        if !native {
+            return Err(PlanError::NoNativeVariant {
+                test: meta.path(),
+                arch,
+                variants: axis.labels.join(", "),
+            });
+        }
+    }
+    let mut cases = Vec::with_capacity(meta.body.cells.len() * bindings.len());
+    for (index, cell) in meta.body.cells.iter().enumerate() {
+        let mut skip = None;
+        for &axis in &variant_axes {
+            let dtype = variant(meta, &meta.body.axes[axis].labels[cell.at[axis]])?;
+            if !arch.native(dtype) {
+                skip = Some(format!("{arch} does not decode {dtype} natively"));
+            }
+        }
+        for weights in &bindings {
+            cases.push(SubCase {
+                planned: planned(meta, cell, arch, weights),
+                cell: index,
+                skip: skip.clone(),
+            });
+        }
+    }
+    Ok(cases)
+}
+
+fn variant(meta: &TestMeta, label: &str) -> Result<DType, PlanError> {
+    label.parse().map_err(|_| PlanError::UnknownVariant {
+        test: meta.path(),
+        label: label.into(),
+        known: DType::ALL.iter().map(|d| d.name()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The case as the manifest announces it, for one binding of the weights.
+pub fn planned(meta: &TestMeta, cell: &Cell, arch: Arch, weights: &BTreeMap<String, String>) -> Planned {
+    let body = &meta.body;
+    let compared = cell.axis;
+    let label = |i: usize| body.axes[i].labels[cell.at[i]].clone();
+    let mut id = format!("{}[check={},arch={arch}", meta.path(), cell.check);
+    let mut params = BTreeMap::new();
+    let (mut dtype, mut paths) = (None, Vec::new());
+    for (i, Axis { name, kind, .. }) in body.axes.iter().enumerate() {
+        if compared == Some(i) {
+            let _ = write!(id, ",parameter={name}");
+            continue;
+        }
+        let value = label(i);
+        // A parameter check walks through the values of the other parameters by itself.
+        if cell.check == Check::Parameter && matches!(kind, AxisKind::Values | AxisKind::Perf) {
+            continue;
+        }
+        let _ = write!(id, ",{name}={value}");
+        match kind {
+            AxisKind::Variants => dtype = dtype.or(Some(value)),
+            AxisKind::Paths => paths.push((name.clone(), value, cell.at[i])),
+            AxisKind::Values | AxisKind::Perf => {
+                params.insert(name.clone(), value);
+            }
+        }
+    }
+    let _ = write!(id, ",tokens={}", cell.tokens);
+    for (role, tensor) in weights {
+        let _ = write!(id, ",{role}={tensor}");
+    }
+    id.push(']');
+    let path = match &paths[..] {
+        [] => None,
+        [(_, label, _)] => Some(label.clone()),
+        many => Some(many.iter().map(|(n, l, _)| format!("{n}={l}")).collect::<Vec<_>>().join(",")),
+    };
+    Planned {
+        id,
+        package: meta.package.clone(),
+        test: body.name.clone(),
+        file: meta.file.clone(),
+        line: meta.line,
+        check: cell.check,
+        arch: arch.to_string(),
+        dtype,
+        path,
+        params,
+        weights: weights.clone(),
+    }
+}
+
+/// The known failure that speaks of this cell, if there is one.
+pub fn known_failure<'a>(meta: &'a TestMeta, cell: &Cell, arch: Arch) -> Option<&'a KnownFailure> {
+    meta.body.known_failures.iter().find(|known| {
+        known.arch.as_ref().is_none_or(|a| *a == arch.to_string())
+            && known.at.iter().all(|(name, label)| {
+                meta.body
+                    .axes
+                    .iter()
+                    .zip(&cell.at)
+                    .any(|(axis, &at)| axis.name == *name && axis.labels[at] == *label)
+            })
+    })
+}
+
+/// Every way to bind the roles to tensors such that a capture of the same name has the same text.
+fn bindings(meta: &TestMeta) -> Result<Vec<BTreeMap<String, String>>, PlanError> {
+    let body = &meta.body;
+    if body.weights.is_empty() {
+        return Ok(vec![BTreeMap::new()]);
+    }
+    let Some(checkpoint) = &body.checkpoint else {
+        return Err(PlanError::NoCheckpoint {
+            test: meta.path(),
+            roles: body.weights.iter().map(|(role, _)| role.as_str()).collect::<Vec<_>>().join(", "),
+        });
+    };
+    let checkpoint = Checkpoint::open(&meta.manifest_dir.join(checkpoint))?;
+    let mut found: Vec<(BTreeMap<String, String>, BTreeMap<String, String>)> = vec![Default::default()];
+    for (i, (role, pattern)) in body.weights.iter().enumerate() {
+        let matches = checkpoint.matches(pattern)?;
+        let mut next = Vec::new();
+        for (bound, captures) in &found {
+            let fitting: Vec<_> = matches
+                .iter()
+                .filter(|m| m.captures.iter().all(|(k, v)| captures.get(k).is_none_or(|c| c == v)))
+                .collect();
+            let with = || {
+                let list = captures.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
+                if list.is_empty() { String::new() } else { format!(" with {list}") }
+            };
+            if fitting.is_empty() {
+                return Err(PlanError::NoMatch {
+                    test: meta.path(),
+                    role: role.clone(),
+                    pattern: pattern.clone(),
+                    with: with(),
+                    checkpoint: checkpoint.path().into(),
+                    held: sample(checkpoint.names()),
+                });
+            }
+            // The first role spans the sub-cases; a later one must be decided by the captures it shares.
+            if i > 0 && fitting.len() > 1 {
+                return Err(PlanError::Ambiguous {
+                    test: meta.path(),
+                    role: role.clone(),
+                    pattern: pattern.clone(),
+                    with: with(),
+                    checkpoint: checkpoint.path().into(),
+                    count: fitting.len(),
+                });
+            }
+            for hit in fitting {
+                let (mut bound, mut captures) = (bound.clone(), captures.clone());
+                bound.insert(role.clone(), hit.name.clone());
+                captures.extend(hit.captures.iter().map(|(k, v)| (k.clone(), v.clone())));
+                next.push((bound, captures));
+            }
+        }
+        found = next;
+    }
+    Ok(found.into_iter().map(|(bound, _)| bound).collect())
+}
+
+fn sample<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    let shown = names.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "no tensor".into(),
+        n if n > 4 => format!("{n} tensors ({shown}, ...)"),
+        _ => shown,
+    }
+}

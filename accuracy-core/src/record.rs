@@ -1,0 +1,333 @@
+//! The record that one attempt at a case leaves behind, and the manifest of what was about to run.
+//!
+//! A record is one JSON file, written whole under a temporary name and renamed, so that it either is complete or
+//! does not exist. Its fields are those of a case in the machine-readable report; a number that does not exist is
+//! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
+//! from one that never began.
+
+use crate::meta::Check;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of records and manifests.
+pub const SCHEMA: u32 = 1;
+
+/// Tiers of the cosine, and the ways in which a case can fail to have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Correct,
+    Suspicious,
+    Broken,
+    Catastrophic,
+    /// The data could not have revealed the fault.
+    Inconclusive,
+    Skipped,
+    Crashed,
+    TimedOut,
+    NotRun,
+}
+
+impl Verdict {
+    pub const ALL: [Verdict; 9] = [
+        Verdict::Correct,
+        Verdict::Suspicious,
+        Verdict::Broken,
+        Verdict::Catastrophic,
+        Verdict::Inconclusive,
+        Verdict::Skipped,
+        Verdict::Crashed,
+        Verdict::TimedOut,
+        Verdict::NotRun,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Correct => "correct",
+            Verdict::Suspicious => "suspicious",
+            Verdict::Broken => "broken",
+            Verdict::Catastrophic => "catastrophic",
+            Verdict::Inconclusive => "inconclusive",
+            Verdict::Skipped => "skipped",
+            Verdict::Crashed => "crashed",
+            Verdict::TimedOut => "timed_out",
+            Verdict::NotRun => "not_run",
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether a case lets a pull request through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    Pass,
+    Fail,
+}
+
+/// The verdict vector of a case: the worst over its hops, and what is known of the chain as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    pub cos: Option<f64>,
+    pub cos_row_min: Option<f64>,
+    pub row_min_index: Option<usize>,
+    pub gain: Option<f64>,
+    pub rel_l2: Option<f64>,
+    /// Cosine of the framework's own quantised chain against the ideal product.
+    pub noise_cos: Option<f64>,
+    pub nan_unexpected: u64,
+    pub inf_unexpected: u64,
+    /// Relative L2 of the chain's output against the ideal product.
+    pub chain_rel_l2: Option<f64>,
+    pub chain_cos: Option<f64>,
+    /// Relative L2 of the framework's own quantised chain against the ideal product.
+    pub noise_rel_l2: Option<f64>,
+    pub unwritten: u64,
+    pub guards_intact: Option<bool>,
+    pub repeat_bitwise: Option<bool>,
+}
+
+/// One declared buffer that a kernel wrote, judged by itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hop {
+    pub name: String,
+    /// The launcher that wrote it.
+    pub kernel: Option<String>,
+    /// `quantizer`: against the framework's own quantiser; `given_bytes`: against the float64 result on the bytes
+    /// that the kernel was really given; `primary`: against the primary path.
+    pub judged_against: String,
+    pub cos: Option<f64>,
+    pub cos_row_min: Option<f64>,
+    pub row_min_index: Option<usize>,
+    pub gain: Option<f64>,
+    pub rel_l2: Option<f64>,
+    pub scale_cos: Option<f64>,
+    /// Share of bytes equal to the reference's (producers, comparison with the primary).
+    pub bytes_equal: Option<f64>,
+    /// Rows and columns that are most wrong, with their cosine or relative error, worst first.
+    pub worst_rows: Vec<(usize, Option<f64>)>,
+    pub worst_cols: Vec<(usize, Option<f64>)>,
+    pub failed_checks: Vec<String>,
+}
+
+/// One check of a verdict, with everything that is needed to see how far it was from failing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckResult {
+    pub check: String,
+    /// The buffer it speaks of; empty for the chain as a whole.
+    #[serde(default)]
+    pub hop: String,
+    pub value: Option<f64>,
+    pub bound: Option<f64>,
+    /// Distance to the bound in units of the bound; negative where it failed.
+    pub margin: Option<f64>,
+    pub ok: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// Whether the checks would have seen a fault in this very case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerStatus {
+    Seen,
+    Unseen,
+    NotApplicable,
+}
+
+/// One seeded fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Power {
+    pub fault: String,
+    /// The buffer in which it was seeded.
+    #[serde(default)]
+    pub operand: String,
+    pub status: PowerStatus,
+    /// The checks that saw it.
+    pub failed_checks: Vec<String>,
+    /// Cosine of the faulty reference against the right one.
+    pub cos: Option<f64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// A likely root cause.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    pub cause: String,
+    pub detail: String,
+    pub cos: Option<f64>,
+}
+
+/// What one attempt at a case found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub schema: u32,
+    pub id: String,
+    pub package: String,
+    pub test: String,
+    pub file: String,
+    pub line: u32,
+    pub check: Check,
+    pub arch: String,
+    pub dtype: Option<String>,
+    pub path: Option<String>,
+    /// Values of `#[values]` and `#[perf]` parameters.
+    pub params: BTreeMap<String, String>,
+    /// Role and tensor of each weight.
+    pub weights: BTreeMap<String, String>,
+    /// Dimensions by name: m, n, k.
+    pub shape: BTreeMap<String, u64>,
+    pub metrics: Metrics,
+    pub hops: Vec<Hop>,
+    pub power: Vec<Power>,
+    pub checks: Vec<CheckResult>,
+    /// Effective least cosine.
+    pub threshold: f64,
+    /// Cosine minus threshold.
+    pub margin: Option<f64>,
+    pub gate: Gate,
+    pub failed_checks: Vec<String>,
+    pub verdict: Verdict,
+    pub reason: String,
+    pub causes: Vec<Cause>,
+    pub seconds: f64,
+    /// Last field: a record without it was not written whole.
+    pub complete: bool,
+}
+
+/// A case as the manifest announces it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    pub id: String,
+    pub package: String,
+    pub test: String,
+    pub file: String,
+    pub line: u32,
+    pub check: Check,
+    pub arch: String,
+    pub dtype: Option<String>,
+    pub path: Option<String>,
+    pub params: BTreeMap<String, String>,
+    pub weights: BTreeMap<String, String>,
+}
+
+impl Planned {
+    /// A record for a case that came to no verdict of its own: fails the gate unless it was skipped.
+    pub fn without_result(&self, verdict: Verdict, reason: impl Into<String>) -> Record {
+        Record {
+            schema: SCHEMA,
+            id: self.id.clone(),
+            package: self.package.clone(),
+            test: self.test.clone(),
+            file: self.file.clone(),
+            line: self.line,
+            check: self.check,
+            arch: self.arch.clone(),
+            dtype: self.dtype.clone(),
+            path: self.path.clone(),
+            params: self.params.clone(),
+            weights: self.weights.clone(),
+            shape: BTreeMap::new(),
+            metrics: Metrics::default(),
+            hops: Vec::new(),
+            power: Vec::new(),
+            checks: Vec::new(),
+            threshold: crate::verdict::MIN_COS,
+            margin: None,
+            gate: if verdict == Verdict::Skipped { Gate::Pass } else { Gate::Fail },
+            failed_checks: Vec::new(),
+            verdict,
+            reason: reason.into(),
+            causes: Vec::new(),
+            seconds: 0.0,
+            complete: true,
+        }
+    }
+}
+
+/// Written before anything runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub schema: u32,
+    pub cases: Vec<Planned>,
+}
+
+/// Why a record or manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a complete record: {what}")]
+    Incomplete { path: PathBuf, what: String },
+    #[error("{path} has schema {found}, this tool reads schema {SCHEMA}: update the older of cargo-accuracy and accuracy-core")]
+    Schema { path: PathBuf, found: u32 },
+}
+
+/// Stable file stem of a case: its identity does not fit into a file name.
+pub fn file_stem(id: &str) -> String {
+    // FNV-1a, 64 bits.
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// Where the record of a case's attempt goes inside a folder of records.
+pub fn record_path(dir: &Path, id: &str, attempt: u32) -> PathBuf {
+    dir.join(format!("{}.{attempt}.json", file_stem(id)))
+}
+
+/// Exists from the moment a case begins.
+pub fn started_path(dir: &Path, id: &str, attempt: u32) -> PathBuf {
+    dir.join(format!("{}.{attempt}.started", file_stem(id)))
+}
+
+/// Writes `value` whole: to a temporary name in the same folder, then renamed.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordError> {
+    let write = |source| RecordError::Write { path: path.into(), source };
+    let bytes = serde_json::to_vec(value).map_err(|e| write(e.into()))?;
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(write)?;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    std::fs::write(&temporary, bytes).map_err(write)?;
+    std::fs::rename(&temporary, path).map_err(write)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+    let bytes = std::fs::read(path).map_err(|source| RecordError::Read { path: path.into(), source })?;
+    let incomplete = |what: String| RecordError::Incomplete { path: path.into(), what };
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema: u32,
+    }
+    let Versioned { schema } = serde_json::from_slice(&bytes).map_err(|e| incomplete(e.to_string()))?;
+    if schema != SCHEMA {
+        return Err(RecordError::Schema { path: path.into(), found: schema });
+    }
+    serde_json::from_slice(&bytes).map_err(|e| incomplete(e.to_string()))
+}
+
+/// Reads a record; one that was cut off is an error, never a partial result.
+pub fn read_record(path: &Path) -> Result<Record, RecordError> {
+    let record: Record = read_json(path)?;
+    if !record.complete {
+        return Err(RecordError::Incomplete { path: path.into(), what: "its last field is not true".into() });
+    }
+    Ok(record)
+}
+
+/// Reads a manifest.
+pub fn read_manifest(path: &Path) -> Result<Manifest, RecordError> {
+    read_json(path)
+}
