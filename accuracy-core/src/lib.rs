@@ -8,3 +8,5 @@ pub mod dtype;
 pub mod layout;
 #[cfg(feature = "runtime")]
 pub mod quant;
+#[cfg(feature = "runtime")]
+pub mod weights;
