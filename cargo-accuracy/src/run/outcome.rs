@@ -12,6 +12,7 @@ use std::process::ExitStatus;
 /// How much of a case's output goes into its record.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 8 << 10;
+const LINE_LENGTH: usize = 200;
 
 /// What a test process that died of a signal could still say.
 #[derive(Debug, Default, Deserialize)]
@@ -185,30 +186,79 @@ fn tail(path: &Path) -> Option<String> {
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-    let text = printable(&String::from_utf8_lossy(&bytes));
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<String> =
+        text.lines().map(without_libtest).map(printable).filter(|l| !l.is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
     (!last.is_empty()).then(|| last.join("\n"))
 }
 
-/// Without escape sequences and control characters, and with long lines cut.
-fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for line in text.lines() {
-        let mut length = 0;
-        for c in line.chars() {
-            if length == 200 {
-                clean.push('…');
-                break;
-            }
-            clean.push(match c {
-                '\t' => ' ',
-                c if c.is_control() => '\u{fffd}',
-                c => c,
-            });
-            length += 1;
-        }
-        clean.push('\n');
+/// A line without what libtest adds to a run of one test, which says nothing here.
+fn without_libtest(line: &str) -> &str {
+    let line = line.trim_end();
+    let own = match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ...")) {
+        Some((name, rest)) if !name.contains(' ') => rest.trim_start(),
+        _ => line,
+    };
+    let noise = matches!(own, "running 1 test" | "ok" | "FAILED" | "failures:")
+        || own.starts_with("test result: ")
+        || own.starts_with("note: run with `RUST_BACKTRACE")
+        || own.starts_with("note: Some details are omitted");
+    if noise { "" } else { own }
+}
+
+/// A line without control characters, cut where it is long; one that is hardly text is only counted.
+fn printable(line: &str) -> String {
+    let odd = |c: char| c == '\u{fffd}' || c.is_control() && c != '\t';
+    let (length, strange) = (line.chars().count(), line.chars().filter(|c| odd(*c)).count());
+    if strange * 4 > length {
+        return format!("({length} characters that are no text)");
     }
-    clean
+    let clean = |c: char| {
+        if c == '\t' {
+            ' '
+        } else if odd(c) {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    let mut text: String = line.chars().map(clean).take(LINE_LENGTH).collect();
+    if length > LINE_LENGTH {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail_of(bytes: &[u8]) -> Option<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        tail(file.path())
+    }
+
+    #[test]
+    fn what_libtest_adds_is_left_out() {
+        let output = b"\nrunning 1 test\ntest fp8::gemm::c0 ... it says\nmore\nFAILED\n\nfailures:\n\ntest result: FAILED. 0 passed\n";
+        assert_eq!(tail_of(output).unwrap(), "it says\nmore");
+        assert_eq!(tail_of(b"running 1 test\ntest fp8::gemm::c0 ... ok\n"), None);
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_output_is_kept() {
+        let output: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
+        let tail = tail_of(output.as_bytes()).unwrap();
+        assert_eq!(tail.lines().count(), TAIL_LINES);
+        assert!(tail.ends_with("line 99999"));
+    }
+
+    #[test]
+    fn nothing_in_it_can_drive_a_terminal() {
+        let tail = tail_of(b"red \x1b[31mtext\x1b[0m of some length\n\xff\xfe\x00\x01\n").unwrap();
+        assert!(!tail.chars().any(|c| c.is_control() && c != '\n'), "{tail:?}");
+        assert!(tail.contains("(4 characters that are no text)"), "{tail:?}");
+    }
 }
