@@ -87,28 +87,29 @@ fn expand(function: &ItemFn, parameters: &[Parameter], cells: &[Cell], body: &st
     }
 }
 
-/// `fn __name_call(cx, at)`: calls the function with the values that the indices `at` name.
+/// `fn __name_call(case, indices)`: calls the function with the values that the indices name.
 fn call_fn(function: &ItemFn, parameters: &[Parameter], call: &Ident) -> TokenStream {
-    let private = |text: &str| Ident::new(text, Span::mixed_site());
-    let (cx, indices) = (private("cx"), private("at"));
-    let arguments: Vec<Ident> =
-        (0..parameters.len()).map(|i| Ident::new(&format!("axis{i}"), Span::mixed_site())).collect();
-    let picks = parameters.iter().zip(&arguments).enumerate().map(|(i, (parameter, argument))| {
-        let i = Literal::usize_unsuffixed(i);
-        let ty = &parameter.ty;
-        let arms = parameter.values.iter().enumerate().map(|(at, value)| {
-            let at = Literal::usize_unsuffixed(at);
-            quote!(#at => #value,)
-        });
-        quote! {
-            let #argument: #ty = match #indices[#i] { #(#arms)* _ => ::core::unreachable!() };
-        }
-    });
     let case_type = match function.sig.inputs.first() {
         Some(FnArg::Typed(typed)) => typed.ty.span(),
         _ => Span::call_site(),
     };
-    let case = quote_spanned!(at(case_type)=> #cx);
+    // Locals of the macro's own, which no expression of the user sees.
+    let local = |text: &str| Ident::new(text, Span::mixed_site());
+    let case = Ident::new("case", Span::mixed_site().located_at(case_type));
+    let (indices, value) = (local("indices"), local("value"));
+    let arguments: Vec<Ident> = (0..parameters.len()).map(|i| local(&format!("axis_{i}"))).collect();
+    let picks = parameters.iter().zip(&arguments).enumerate().map(|(i, (parameter, argument))| {
+        let i = Literal::usize_unsuffixed(i);
+        let ty = &parameter.ty;
+        // A type for each arm: a wrong value is then wrong by itself, not against the arm before it.
+        let arms = parameter.values.iter().enumerate().map(|(at, expression)| {
+            let at = Literal::usize_unsuffixed(at);
+            quote!(#at => { let #value: #ty = #expression; #value })
+        });
+        quote! {
+            let #argument = match #indices[#i] { #(#arms)* _ => ::core::unreachable!() };
+        }
+    });
     let result = match &function.sig.output {
         ReturnType::Type(_, ty) => ty.span(),
         ReturnType::Default => Span::call_site(),
@@ -117,7 +118,7 @@ fn call_fn(function: &ItemFn, parameters: &[Parameter], call: &Ident) -> TokenSt
     let result = quote_spanned!(at(result)=> #name(#case #(, #arguments)*));
     quote! {
         #[doc(hidden)]
-        fn #call(#cx: &mut ::accuracy_core::Case, #indices: &[usize]) -> ::accuracy_core::Result<::accuracy_core::Tensor> {
+        fn #call(#case: &mut ::accuracy_core::Case, #indices: &[usize]) -> ::accuracy_core::Result<::accuracy_core::Tensor> {
             #(#picks)*
             #result
         }

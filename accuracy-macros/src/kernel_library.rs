@@ -325,6 +325,7 @@ fn binding(
         #contract
         // Without tests nothing calls a private binding.
         #[cfg_attr(not(test), allow(dead_code))]
+        #[allow(clippy::too_many_arguments)]
         #vis #safety fn #name(#(#names: #types),*) -> ::accuracy_core::Result<()> {
             static LAUNCHER: ::accuracy_core::library::Launcher =
                 ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*]);
