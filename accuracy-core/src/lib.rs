@@ -1,12 +1,67 @@
 //! The library behind `#[accuracy_test]`.
 
 #[cfg(feature = "runtime")]
+pub mod arch;
+#[cfg(feature = "runtime")]
+pub mod case;
+#[cfg(feature = "runtime")]
+pub mod device;
+#[cfg(feature = "runtime")]
+pub mod dtype;
+#[cfg(feature = "runtime")]
 pub mod env;
+#[cfg(feature = "runtime")]
+pub mod error;
+#[cfg(feature = "runtime")]
+pub mod harness;
+#[cfg(feature = "runtime")]
+pub mod judge;
+#[cfg(feature = "runtime")]
+pub mod layout;
+#[cfg(feature = "runtime")]
+pub mod library;
 #[cfg(feature = "runtime")]
 pub mod meta;
 #[cfg(feature = "runtime")]
+pub mod metrics;
+#[cfg(feature = "runtime")]
 pub mod plan;
+#[cfg(feature = "runtime")]
+pub mod power;
 #[cfg(feature = "runtime")]
 pub mod quant;
 #[cfg(feature = "runtime")]
 pub mod record;
+#[cfg(feature = "runtime")]
+pub mod reference;
+#[cfg(feature = "runtime")]
+pub mod verdict;
+#[cfg(feature = "runtime")]
+pub mod weights;
+
+#[cfg(feature = "runtime")]
+pub use accuracy_macros::{accuracy_test, kernel_library};
+#[cfg(feature = "runtime")]
+pub use case::{Case, Shape, Tensor, WeightForm};
+#[cfg(feature = "runtime")]
+pub use error::{Error, Result};
+#[cfg(feature = "runtime")]
+pub use half::{bf16, f16};
+
+/// What a file with accuracy tests needs: `use accuracy_core::prelude::*;`
+#[cfg(feature = "runtime")]
+pub mod prelude {
+    pub use crate::arch::Arch;
+    pub use crate::case::{Case, Shape, Tensor, WeightForm};
+    pub use crate::device::{DevPtr, Status, Stream};
+    pub use crate::dtype::{
+        BF16, DType, E2M1, E2M3, E3M2, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F16, F32, INT4, INT8, INT32, UINT4,
+    };
+    pub use crate::error::{Error, Result};
+    pub use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};
+    pub use crate::quant::{Granularity, Quant, ScaleRounding};
+    pub use crate::reference::{
+        Expr, Matrix, Operand, gelu, layer_norm, relu, rms_norm, sigmoid, silu, user,
+    };
+    pub use crate::{accuracy_test, bf16, f16, kernel_library};
+}

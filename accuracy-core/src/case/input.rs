@@ -1,0 +1,211 @@
+//! Data that can reveal a bug.
+//!
+//! Uniform positive data, or any data whose scales are all alike, lets most layout bugs pass; so inputs here have rows
+//! and channels of very different magnitude, outlier channels, both signs, a zero row and a tiny one. A second kind
+//! of data makes large terms cancel, which shows in which format a kernel accumulates.
+
+use crate::quant::Quantized;
+use crate::reference::Matrix;
+
+/// Which data a run is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    Ordinary,
+    /// Large terms cancel along K.
+    Probe(Probe),
+}
+
+/// Which part of an input changes its sign in the second half of each pair of blocks.
+///
+/// A chain that multiplies two halves of its input (SwiGLU) cancels only if one of them does and the other does not;
+/// which pattern suits a chain is found by evaluating its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The whole input.
+    Whole,
+    /// The right half of the columns; the left repeats itself.
+    RightHalf,
+    /// The left half of the columns; the right repeats itself.
+    LeftHalf,
+}
+
+impl Probe {
+    pub const ALL: [Probe; 3] = [Probe::Whole, Probe::RightHalf, Probe::LeftHalf];
+}
+
+/// Columns that mirror each other: the group size of block-scaled formats, so that pairs share no scale cell but have
+/// equal ones.
+const BLOCK: usize = 128;
+
+/// An input's values, before they are rounded to its format.
+pub fn values(name: &str, rows: usize, cols: usize, seed: u64, data: &Data) -> Matrix {
+    // One stream for each name and kind of data, whatever the order of declarations.
+    let salt = name.bytes().fold(seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut rng = Rng(salt);
+    match data {
+        Data::Ordinary => ordinary(rows, cols, &mut rng),
+        Data::Probe(probe) => cancelling(rows, cols, *probe, &mut rng),
+    }
+}
+
+/// Normal values, times a lognormal factor for each row and channel; one channel in 48 is an outlier, 16 to 48 times
+/// as large. From 8 rows on one is zero, from 16 on one is a thousandth of the others.
+pub fn ordinary(rows: usize, cols: usize, rng: &mut Rng) -> Matrix {
+    let channel: Vec<f64> = (0..cols)
+        .map(|_| {
+            let factor = (0.5 * rng.normal()).exp();
+            if rng.below(48) == 0 { factor * (16.0 + 32.0 * rng.unit()) } else { factor }
+        })
+        .collect();
+    let mut out = Matrix::zeros(rows, cols);
+    for r in 0..rows {
+        let mut factor = (0.8 * rng.normal()).exp();
+        if rows >= 8 && r == rows / 2 {
+            factor = 0.0;
+        } else if rows >= 16 && r == rows - 2 {
+            factor *= 1e-3;
+        }
+        for (c, x) in out.row_mut(r).iter_mut().enumerate() {
+            *x = rng.normal() * factor * channel[c];
+        }
+    }
+    out
+}
+
+/// Blocks in pairs: the first half of the blocks positive, the second their negatives but for four elements in each
+/// row, so that partial sums grow with K while the result stays small.
+fn cancelling(rows: usize, cols: usize, probe: Probe, rng: &mut Rng) -> Matrix {
+    let mut out = Matrix::zeros(rows, cols);
+    let halves: &[(std::ops::Range<usize>, f64)] = &match probe {
+        Probe::Whole => vec![(0..cols, -1.0)],
+        Probe::RightHalf => vec![(0..cols / 2, 1.0), (cols / 2..cols, -1.0)],
+        Probe::LeftHalf => vec![(0..cols / 2, -1.0), (cols / 2..cols, 1.0)],
+    };
+    for r in 0..rows {
+        let row = out.row_mut(r);
+        for (range, sign) in halves {
+            let part = &mut row[range.clone()];
+            let (block, pairs) = mirror(part.len());
+            let half = pairs * block;
+            for x in part.iter_mut() {
+                *x = 1.0 + rng.unit();
+            }
+            for i in 0..half {
+                part[half + i] = sign * part[i];
+            }
+            // What is left beyond the pairs is small.
+            part[2 * half..].iter_mut().for_each(|x| *x *= 2f64.powi(-6));
+            if *sign < 0.0 && half >= 8 {
+                for _ in 0..4 {
+                    let i = half + rng.below(half as u64) as usize;
+                    part[i] = -1.0 - rng.unit();
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Length of a block and number of pairs of blocks in `cols` columns.
+fn mirror(cols: usize) -> (usize, usize) {
+    if cols >= 2 * BLOCK { (BLOCK, cols / (2 * BLOCK)) } else { (1, cols / 2) }
+}
+
+/// A weight for the run's kind of data: as it is, or with magnitudes that repeat themselves where the activations
+/// change their sign.
+pub fn weight_values(mut weight: Matrix, data: &Data) -> Matrix {
+    if *data == Data::Ordinary {
+        return weight;
+    }
+    let (block, pairs) = mirror(weight.cols);
+    let half = block * pairs;
+    for r in 0..weight.rows {
+        let row = weight.row_mut(r);
+        row.iter_mut().for_each(|x| *x = x.abs());
+        for i in 0..half {
+            row[half + i] = row[i];
+        }
+    }
+    weight
+}
+
+/// Puts codes into a weight that only some formats read alike: `0x00`, `0x7f`, `0x80`, `0xff`. Those that are finite
+/// go into ordinary data; NaN and Inf, which spread over a whole output column, into the probe. Returns the indices
+/// of the elements that changed.
+pub fn inject_specials(weight: &mut Quantized, data: &Data) -> Vec<usize> {
+    if weight.dtype.bits() != 8 || weight.rows < 8 {
+        return Vec::new();
+    }
+    let mut changed = Vec::new();
+    for (i, code) in [0x00, 0x7f, 0x80, 0xff, 0x7c].into_iter().enumerate() {
+        let finite = weight.dtype.decode(code).is_finite();
+        if finite != (*data == Data::Ordinary) {
+            continue;
+        }
+        let (row, col) = (weight.rows / 8 * (i + 1), (weight.cols / 7 * (i + 1)) % weight.cols);
+        let at = row * weight.cols + col;
+        weight.codes[at] = code;
+        changed.push(at);
+    }
+    changed
+}
+
+/// SplitMix64: the same numbers on every machine.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * 2f64.powi(-53)
+    }
+
+    /// Uniform in 0..n.
+    pub fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// Standard normal, by Box and Muller.
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_data_has_spread_signs_a_zero_row_and_a_tiny_one() {
+        let x = values("x", 33, 384, 0, &Data::Ordinary);
+        let norm = |r: usize| x.row(r).iter().map(|v| v * v).sum::<f64>().sqrt();
+        assert_eq!(norm(16), 0.0);
+        assert!(norm(31) < 0.05 * norm(30));
+        let norms: Vec<f64> = (0..33).filter(|r| ![16, 31].contains(r)).map(norm).collect();
+        let (low, high) = (norms.iter().copied().fold(f64::MAX, f64::min), norms.iter().copied().fold(0.0, f64::max));
+        assert!(high > 5.0 * low);
+        assert!(x.data.iter().any(|v| *v < 0.0) && x.data.iter().any(|v| *v > 0.0));
+        assert_eq!(x, values("x", 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");
+        assert_ne!(x, values("x", 33, 384, 1, &Data::Ordinary));
+        assert_ne!(x, values("y", 33, 384, 0, &Data::Ordinary));
+    }
+
+    #[test]
+    fn the_probe_cancels_by_two_orders_of_magnitude() {
+        for (cols, least) in [(384, 50.0), (1536, 50.0), (96, 10.0)] {
+            let x = values("x", 4, cols, 0, &Data::Probe(Probe::Whole));
+            let w = weight_values(ordinary(16, cols, &mut Rng(5)), &Data::Probe(Probe::Whole));
+            let product = x.matmul_t(&w).norm();
+            let magnitude = x.map(f64::abs).matmul_t(&w.map(f64::abs)).norm();
+            assert!(magnitude > least * product, "{cols}: {magnitude} {product}");
+        }
+    }
+}

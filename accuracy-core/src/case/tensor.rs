@@ -1,0 +1,147 @@
+//! The handle of a declared buffer.
+
+use super::Shape;
+use crate::device::DevPtr;
+use crate::dtype::DType;
+use crate::reference::{BufferId, Expr, Operand};
+use std::sync::Arc;
+
+/// A declared buffer: pointers for launchers, and a leaf for expressions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    id: BufferId,
+    name: Arc<str>,
+    dtype: DType,
+    shape: Shape,
+    data: usize,
+    scales: Option<(usize, DType)>,
+}
+
+impl Tensor {
+    pub(super) fn new(
+        id: BufferId,
+        name: &str,
+        dtype: DType,
+        shape: Shape,
+        data: usize,
+        scales: Option<(usize, DType)>,
+    ) -> Tensor {
+        Tensor { id, name: name.into(), dtype, shape, data, scales }
+    }
+
+    pub(crate) fn id(&self) -> BufferId {
+        self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub fn rows(&self) -> i32 {
+        self.shape.rows as i32
+    }
+
+    pub fn cols(&self) -> i32 {
+        self.shape.cols as i32
+    }
+
+    /// Elements from one row to the next.
+    pub fn row_stride(&self) -> i64 {
+        self.shape.strides().0 as i64
+    }
+
+    /// Elements from one column to the next.
+    pub fn col_stride(&self) -> i64 {
+        self.shape.strides().1 as i64
+    }
+
+    /// Elements from one contiguous run to the next: the row stride, or the column stride of a transposed view. This
+    /// is the leading dimension as BLAS has it.
+    pub fn leading_dimension(&self) -> i64 {
+        self.shape.run_stride() as i64
+    }
+
+    /// Pointer to the first element.
+    ///
+    /// # Panics
+    /// If `T` cannot hold the buffer's format: the binding and the declaration disagree.
+    pub fn data<T: Element>(&self) -> DevPtr<T> {
+        assert!(
+            T::holds(self.dtype),
+            "`{}` holds {}, which the launcher takes as {}: declare the one or bind the other differently",
+            self.name,
+            self.dtype,
+            T::NAME
+        );
+        DevPtr::new(self.data)
+    }
+
+    /// Pointer to the first scale.
+    ///
+    /// # Panics
+    /// If the buffer has no scales, or `T` cannot hold their format.
+    pub fn scales<T: Element>(&self) -> DevPtr<T> {
+        let Some((address, dtype)) = self.scales else {
+            panic!("`{}` ({}) has no scales: it is not declared as quantised", self.name, self.dtype);
+        };
+        assert!(
+            T::holds(dtype),
+            "the scales of `{}` are {dtype}, which the launcher takes as {}",
+            self.name,
+            T::NAME
+        );
+        DevPtr::new(address)
+    }
+}
+
+impl Operand for Tensor {
+    fn expr(&self) -> Expr {
+        Expr::buffer(self.id, self.shape.rows, self.shape.cols)
+    }
+}
+
+/// A type that launchers use for the elements of a buffer.
+pub trait Element {
+    const NAME: &'static str;
+    fn holds(dtype: DType) -> bool;
+}
+
+macro_rules! elements {
+    ($($t:ty, $name:literal: $($pattern:pat_param)|+;)*) => {$(
+        impl Element for $t {
+            const NAME: &'static str = $name;
+            fn holds(dtype: DType) -> bool {
+                matches!(dtype, $($pattern)|+)
+            }
+        }
+    )*};
+}
+
+elements! {
+    f32, "f32": DType::F32;
+    half::f16, "f16": DType::F16;
+    half::bf16, "bf16": DType::BF16;
+    i8, "i8": DType::I8;
+    i32, "i32": DType::I32;
+    u16, "u16": DType::F16 | DType::BF16;
+    u32, "u32": DType::F32;
+}
+
+impl Element for u8 {
+    const NAME: &'static str = "u8";
+    /// Bytes: every format of 8 bits or less, packed where it is less.
+    fn holds(dtype: DType) -> bool {
+        dtype.bits() <= 8
+    }
+}
+
+impl Element for std::ffi::c_void {
+    const NAME: &'static str = "void";
+    fn holds(_: DType) -> bool {
+        true
+    }
+}

@@ -1,0 +1,168 @@
+//! Says which buffer a memory fault was next to, before the process dies of it.
+//!
+//! A kernel on the host that strays into an inaccessible page gets SIGSEGV. The handler looks the address up among
+//! the live buffers, writes one JSON line where the runner looks for it, and lets the signal take its course.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, Once};
+
+const SLOTS: usize = 256;
+const NAME: usize = 48;
+
+/// Read by the signal handler: plain atomics, no locks, no allocation.
+struct Slot {
+    start: AtomicUsize,
+    len: AtomicUsize,
+    /// Bounds of the mapping; an end of 0 marks a free slot.
+    map_start: AtomicUsize,
+    map_end: AtomicUsize,
+    name: [AtomicUsize; NAME],
+}
+
+static TABLE: [Slot; SLOTS] = [const {
+    Slot {
+        start: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
+        map_start: AtomicUsize::new(0),
+        map_end: AtomicUsize::new(0),
+        name: [const { AtomicUsize::new(0) }; NAME],
+    }
+}; SLOTS];
+static REGISTER: Mutex<()> = Mutex::new(());
+static REPORT: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
+static INSTALL: Once = Once::new();
+
+/// A buffer that is known to the handler; none where the table is full, which costs only the explanation.
+#[derive(Debug)]
+pub struct Region(Option<usize>);
+
+/// Makes a buffer known.
+pub fn register(name: &str, start: usize, len: usize, map_start: usize, map_end: usize) -> Region {
+    let _guard = REGISTER.lock().unwrap_or_else(|e| e.into_inner());
+    let Some(index) = TABLE.iter().position(|slot| slot.map_end.load(SeqCst) == 0) else {
+        return Region(None);
+    };
+    let slot = &TABLE[index];
+    slot.start.store(start, SeqCst);
+    slot.len.store(len, SeqCst);
+    slot.map_start.store(map_start, SeqCst);
+    for (i, cell) in slot.name.iter().enumerate() {
+        // Only what can stand in a JSON string without an escape.
+        let byte = name.bytes().nth(i).filter(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(b));
+        cell.store(byte.map_or(0, usize::from), SeqCst);
+    }
+    slot.map_end.store(map_end, SeqCst);
+    Region(Some(index))
+}
+
+/// Forgets a buffer.
+pub fn unregister(region: &Region) {
+    if let Some(index) = region.0 {
+        TABLE[index].map_end.store(0, SeqCst);
+    }
+}
+
+/// Installs the handler and says where its line goes. Called before each case; the last path counts.
+pub fn report_to(path: &Path) {
+    if let Ok(path) = CString::new(path.as_os_str().as_bytes()) {
+        // Leaked on purpose: the handler may be reading the old one.
+        REPORT.store(path.into_raw(), SeqCst);
+    }
+    INSTALL.call_once(|| {
+        // SAFETY: the action is zeroed and then filled; the handler calls only functions that are safe in a signal
+        // handler. SA_ONSTACK uses the alternate stack that std gives every thread.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+            libc::sigemptyset(&mut action.sa_mask);
+            libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut());
+            libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+        }
+    });
+}
+
+/// A line that is put together without allocating.
+struct Line {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Line {
+    fn push(&mut self, text: &[u8]) {
+        for &b in text {
+            if self.len < self.bytes.len() {
+                self.bytes[self.len] = b;
+                self.len += 1;
+            }
+        }
+    }
+
+    fn number(&mut self, mut value: usize) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        self.push(&digits[at..]);
+    }
+}
+
+extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel hands a valid siginfo to an SA_SIGINFO handler.
+    let address = unsafe { (*info).si_addr() } as usize;
+    for slot in &TABLE {
+        let (map_start, map_end) = (slot.map_start.load(SeqCst), slot.map_end.load(SeqCst));
+        if map_end == 0 || !(map_start..map_end).contains(&address) {
+            continue;
+        }
+        let (start, len) = (slot.start.load(SeqCst), slot.len.load(SeqCst));
+        let mut line = Line { bytes: [0; 512], len: 0 };
+        line.push(b"{\"reason\":\"memory access ");
+        if address >= start + len {
+            line.number(address - (start + len));
+            line.push(b" bytes past the end of `");
+        } else {
+            line.number(start.saturating_sub(address));
+            line.push(b" bytes before the start of `");
+        }
+        for cell in &slot.name {
+            match cell.load(SeqCst) {
+                0 => break,
+                byte => line.push(&[byte as u8]),
+            }
+        }
+        line.push(b"` (");
+        line.number(len);
+        line.push(b" bytes)\",\"causes\":[{\"cause\":\"out_of_bounds\",\"detail\":\"a kernel reads or writes outside of this buffer\",\"cos\":null}]}\n");
+        let path = REPORT.load(SeqCst);
+        // SAFETY: open, write and close are async-signal-safe; the path is a leaked C string or null, and the line
+        // is a local array.
+        unsafe {
+            libc::write(2, line.bytes.as_ptr().cast(), line.len);
+            if !path.is_null() {
+                let file = libc::open(path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, 0o644);
+                if file >= 0 {
+                    libc::write(file, line.bytes.as_ptr().cast(), line.len);
+                    libc::close(file);
+                }
+            }
+        }
+        break;
+    }
+    // A fault of the CPU happens again on return, now with the default action; a signal that was sent does not.
+    // SAFETY: both calls are async-signal-safe.
+    unsafe {
+        if (*info).si_code <= 0 {
+            libc::raise(signal);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Device memory and what is handed to launchers: pointers, streams, statuses.
+//!
+//! The host is the one runtime so far: its "device memory" is mapped by [`host`], surrounded by guard bands and
+//! inaccessible pages, so that a kernel that strays is caught. What the bytes mean is not known here.
+
+pub mod fault;
+pub mod host;
+
+use std::marker::PhantomData;
+
+/// A pointer into device memory, as a launcher of a C ABI takes it.
+///
+/// It has the layout of `T*`. The host never reads through it; [`crate::Tensor`] knows the shape and strides.
+#[repr(transparent)]
+pub struct DevPtr<T>(*mut T);
+
+impl<T> DevPtr<T> {
+    /// The null pointer, for an optional argument that is not given.
+    pub const fn null() -> Self {
+        DevPtr(std::ptr::null_mut())
+    }
+
+    pub(crate) fn new(address: usize) -> Self {
+        DevPtr(std::ptr::without_provenance_mut(address))
+    }
+
+    /// The address as a number.
+    pub fn address(self) -> usize {
+        self.0.addr()
+    }
+}
+
+impl<T> Clone for DevPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for DevPtr<T> {}
+
+impl<T> std::fmt::Debug for DevPtr<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#x}", self.address())
+    }
+}
+
+/// The stream that a launcher works on, with the layout of `hipStream_t`. On the host it is null.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Stream(*mut std::ffi::c_void, PhantomData<()>);
+
+impl Stream {
+    /// The default stream.
+    pub const fn null() -> Self {
+        Stream(std::ptr::null_mut(), PhantomData)
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stream {:p}", self.0)
+    }
+}
+
+/// What a launcher returns: 0 for success, anything else is an error of its own.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Status(pub i32);
+
+impl From<i32> for Status {
+    fn from(code: i32) -> Self {
+        Status(code)
+    }
+}
+
+impl From<()> for Status {
+    fn from((): ()) -> Self {
+        Status(0)
+    }
+}

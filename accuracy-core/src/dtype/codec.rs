@@ -1,0 +1,155 @@
+//! Decode by table, encode by scaling to an integer and rounding that once.
+
+use super::{DType, Overflow};
+
+/// A sign bit, `exp_bits` of exponent and `man_bits` of significand; exponent field 0 holds the subnormals.
+#[derive(Clone, Copy)]
+pub(super) struct Float {
+    pub man_bits: u32,
+    pub bias: i32,
+    /// Code of the largest finite value.
+    max_code: u32,
+    sign_bit: u32,
+    /// No negative zero: its code is the NaN.
+    unsigned_zero: bool,
+    /// Code of plus infinity, of a positive quiet NaN.
+    infinity: Option<u32>,
+    nan: Option<u32>,
+}
+
+pub(super) const fn float(dtype: DType) -> Option<Float> {
+    let (exp_bits, man_bits, bias, max_code, infinity, nan) = match dtype {
+        DType::F32 => (8, 23, 127, 0x7f7f_ffff, Some(0x7f80_0000), Some(0x7fc0_0000)),
+        DType::F16 => (5, 10, 15, 0x7bff, Some(0x7c00), Some(0x7e00)),
+        DType::BF16 => (8, 7, 127, 0x7f7f, Some(0x7f80), Some(0x7fc0)),
+        DType::E4M3Fn => (4, 3, 7, 0x7e, None, Some(0x7f)),
+        DType::E4M3Fnuz => (4, 3, 8, 0x7f, None, Some(0x80)),
+        DType::E5M2 => (5, 2, 15, 0x7b, Some(0x7c), Some(0x7e)),
+        DType::E5M2Fnuz => (5, 2, 16, 0x7f, None, Some(0x80)),
+        DType::E3M2 => (3, 2, 3, 0x1f, None, None),
+        DType::E2M3 => (2, 3, 1, 0x1f, None, None),
+        DType::E2M1 => (2, 1, 1, 0x7, None, None),
+        _ => return None,
+    };
+    let unsigned_zero = matches!(dtype, DType::E4M3Fnuz | DType::E5M2Fnuz);
+    Some(Float {
+        man_bits,
+        bias,
+        max_code,
+        sign_bit: 1 << (exp_bits + man_bits),
+        unsigned_zero,
+        infinity,
+        nan,
+    })
+}
+
+/// `2^e` for a normal f64 exponent.
+const fn exp2(e: i32) -> f64 {
+    f64::from_bits(((e + 1023) as u64) << 52)
+}
+
+/// The value of a code of at most 8 bits, for the tables.
+const fn decode_small(dtype: DType, code: u32) -> f64 {
+    match dtype {
+        DType::E8M0 if code == 0xff => f64::NAN,
+        DType::E8M0 => exp2(code as i32 - 127),
+        DType::I8 => code as u8 as i8 as f64,
+        DType::I4 => ((code << 4) as u8 as i8 >> 4) as f64,
+        DType::U4 => (code & 0xf) as f64,
+        _ => {
+            let Some(f) = float(dtype) else { panic!("16 and 32 bits have no table") };
+            let code = code & (2 * f.sign_bit - 1);
+            let magnitude = code & (f.sign_bit - 1);
+            let negative = code & f.sign_bit != 0;
+            let value = match f.infinity {
+                _ if f.unsigned_zero && code == f.sign_bit => f64::NAN,
+                Some(infinity) if magnitude == infinity => f64::INFINITY,
+                _ if magnitude > f.max_code => f64::NAN,
+                _ => {
+                    let exponent = (magnitude >> f.man_bits) as i32;
+                    let significand = magnitude & ((1 << f.man_bits) - 1);
+                    let implicit = if exponent > 0 { 1 << f.man_bits } else { 0 };
+                    let exponent = if exponent > 0 { exponent } else { 1 };
+                    (significand + implicit) as f64 * exp2(exponent - f.bias - f.man_bits as i32)
+                }
+            };
+            if negative { -value } else { value }
+        }
+    }
+}
+
+const fn table(dtype: DType) -> [f64; 256] {
+    let mut table = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        table[code] = decode_small(dtype, code as u32);
+        code += 1;
+    }
+    table
+}
+
+pub(super) fn decode(dtype: DType, code: u32) -> f64 {
+    macro_rules! by_table {
+        ($dtype:expr) => {{
+            static TABLE: [f64; 256] = table($dtype);
+            TABLE[(code & 0xff) as usize]
+        }};
+    }
+    match dtype {
+        DType::F32 => f64::from(f32::from_bits(code)),
+        DType::F16 => half::f16::from_bits(code as u16).to_f64(),
+        DType::BF16 => f64::from(f32::from_bits(code << 16)),
+        DType::I32 => f64::from(code as i32),
+        DType::E4M3Fn => by_table!(DType::E4M3Fn),
+        DType::E4M3Fnuz => by_table!(DType::E4M3Fnuz),
+        DType::E5M2 => by_table!(DType::E5M2),
+        DType::E5M2Fnuz => by_table!(DType::E5M2Fnuz),
+        DType::E3M2 => by_table!(DType::E3M2),
+        DType::E2M3 => by_table!(DType::E2M3),
+        DType::E2M1 => by_table!(DType::E2M1),
+        DType::E8M0 => by_table!(DType::E8M0),
+        DType::I8 => by_table!(DType::I8),
+        DType::I4 => by_table!(DType::I4),
+        DType::U4 => by_table!(DType::U4),
+    }
+}
+
+pub(super) fn encode(dtype: DType, x: f64, overflow: Overflow) -> u32 {
+    match float(dtype) {
+        Some(f) => encode_float(f, x, overflow),
+        None if dtype == DType::E8M0 => super::e8m0::nearest(x, overflow),
+        None => {
+            // A saturating cast, which also takes NaN to 0.
+            let code = x.round_ties_even().clamp(dtype.min(), dtype.max()) as i32;
+            code as u32 & (u32::MAX >> (32 - dtype.bits()))
+        }
+    }
+}
+
+fn encode_float(f: Float, x: f64, overflow: Overflow) -> u32 {
+    let sign = if x.is_sign_negative() { f.sign_bit } else { 0 };
+    if x.is_nan() {
+        return match f.nan {
+            Some(nan) => nan | sign,
+            None => f.sign_bit,
+        };
+    }
+    // Codes of finite values ascend with the magnitude, so `fraction` units above the code of `2^exponent` is the
+    // code wanted, also where rounding carries into the next exponent.
+    let emin = 1 - f.bias;
+    let bits = x.abs().to_bits();
+    let exponent = ((bits >> 52) as i32 - 1023).max(emin);
+    let magnitude = if exponent > emin + (f.max_code >> f.man_bits) as i32 {
+        u32::MAX
+    } else {
+        let units = (x.abs() * exp2(f.man_bits as i32 - exponent)).round_ties_even() as u32;
+        (((exponent - emin) as u32) << f.man_bits) + units
+    };
+    if magnitude > f.max_code {
+        return match overflow {
+            Overflow::Saturate => f.max_code | sign,
+            Overflow::Special => f.infinity.or(f.nan).unwrap_or(f.max_code) | sign,
+        };
+    }
+    if magnitude == 0 && f.unsigned_zero { 0 } else { magnitude | sign }
+}

@@ -1,0 +1,234 @@
+//! Kernel libraries: where they are looked for, their launchers, and which launcher wrote which buffer.
+//!
+//! `#[kernel_library("name")]` makes one [`KernelLibrary`] for each block and one [`Launcher`] for each function. A
+//! library is opened when its first launcher is called, for the architecture of the run, and stays open.
+
+use crate::arch::Arch;
+use crate::device::{DevPtr, Status, Stream};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+/// Why a launcher could not be called, or what it said.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    #[error("kernel library `{name}` has no build for {arch}: found {found}\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}", list(searched), crate::env::LIBRARY_PATH)]
+    WrongArch { name: String, arch: Arch, found: String, searched: Vec<PathBuf> },
+    #[error("kernel library `{name}` was not found\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}", list(searched), crate::env::LIBRARY_PATH)]
+    NotFound { name: String, arch: Arch, searched: Vec<PathBuf> },
+    #[error("kernel library {path} cannot be opened: {source}")]
+    Open { path: PathBuf, source: libloading::Error },
+    #[error("kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({source})")]
+    Symbol { path: PathBuf, symbol: String, source: libloading::Error },
+    #[error("launcher `{launcher}` returned status {status}{meaning}")]
+    Status { launcher: String, status: i32, meaning: &'static str },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// A kernel library by name, as a package binds it.
+pub struct KernelLibrary {
+    name: &'static str,
+    package: &'static str,
+    manifest_dir: &'static str,
+    out_dir: Option<&'static str>,
+}
+
+impl KernelLibrary {
+    /// Used by `#[kernel_library]`, which fills in the package's own folders.
+    pub const fn new(
+        name: &'static str,
+        package: &'static str,
+        manifest_dir: &'static str,
+        out_dir: Option<&'static str>,
+    ) -> Self {
+        KernelLibrary { name, package, manifest_dir, out_dir }
+    }
+
+    /// Folders in the order in which they are searched: `ACCURACY_LIBRARY_PATH`, the output folder of the package's
+    /// build script, `lib/` in the package.
+    fn folders(&self, extra: &[PathBuf]) -> Vec<PathBuf> {
+        let mut folders = extra.to_vec();
+        folders.extend(self.out_dir.map(PathBuf::from));
+        folders.push(Path::new(self.manifest_dir).join("lib"));
+        folders
+    }
+
+    /// Opens `lib{name}_{arch}.so`.
+    fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static (PathBuf, libloading::Library), LibraryError> {
+        static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static (PathBuf, libloading::Library)>>> = OnceLock::new();
+        let searched = self.folders(extra);
+        let file = format!("lib{}_{arch}.so", self.name);
+        let Some(path) = searched.iter().map(|dir| dir.join(&file)).find(|path| path.is_file()) else {
+            let found = self.other_builds(&searched);
+            let (name, found_any) = (self.name.to_string(), !found.is_empty());
+            return Err(if found_any {
+                LibraryError::WrongArch { name, arch, found: list(&found), searched }
+            } else {
+                LibraryError::NotFound { name, arch, searched }
+            });
+        };
+        let mut open = OPEN.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(library) = open.get(&path) {
+            return Ok(library);
+        }
+        // SAFETY: opening runs the library's initialisers. It is the kernel library that the package under test
+        // names as its own; running its code is the purpose of the call.
+        let library = unsafe { libloading::Library::new(&path) }
+            .map_err(|source| LibraryError::Open { path: path.clone(), source })?;
+        // Leaked: kernels may have left threads or registrations behind that outlive any owner.
+        let library: &'static _ = Box::leak(Box::new((path.clone(), library)));
+        open.insert(path, library);
+        Ok(library)
+    }
+
+    /// Builds of this library for other architectures.
+    fn other_builds(&self, folders: &[PathBuf]) -> Vec<PathBuf> {
+        let prefix = format!("lib{}_", self.name);
+        let mut found: Vec<PathBuf> = folders
+            .iter()
+            .filter_map(|dir| std::fs::read_dir(dir).ok())
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let stem = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".so"));
+                stem.is_some_and(|arch| arch.parse::<Arch>().is_ok())
+            })
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+/// One launcher of a library.
+pub struct Launcher {
+    library: &'static KernelLibrary,
+    symbol: &'static str,
+    parameters: &'static [&'static str],
+}
+
+impl Launcher {
+    /// Used by `#[kernel_library]`. `parameters` are the names of the binding's parameters.
+    pub const fn new(
+        library: &'static KernelLibrary,
+        symbol: &'static str,
+        parameters: &'static [&'static str],
+    ) -> Self {
+        Launcher { library, symbol, parameters }
+    }
+
+    /// The launcher's entry point in the library of the run's architecture.
+    ///
+    /// # Safety
+    /// `Abi` must be the `extern "C"` function type with which the library defines the symbol.
+    pub unsafe fn symbol<Abi: Copy>(&self) -> Result<Abi, LibraryError> {
+        let (arch, extra) = TARGET.with_borrow(|target| target.clone());
+        let (path, library) = self.library.open(arch, &extra)?;
+        // SAFETY: the caller vouches for the type.
+        unsafe { library.get::<Abi>(self.symbol) }.map(|symbol| *symbol).map_err(|source| {
+            LibraryError::Symbol { path: path.clone(), symbol: self.symbol.into(), source }
+        })
+    }
+
+    /// Notes that the launcher is about to be called, with which arguments.
+    pub fn launching(&self, arguments: &[&dyn LaunchArg]) {
+        let arguments =
+            self.parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect::<Vec<_>>();
+        LAUNCHES.with_borrow_mut(|all| {
+            all.push(Launch { package: self.library.package, launcher: self.symbol, arguments });
+        });
+    }
+
+    /// Turns what the launcher returned into a result that names it.
+    pub fn returned(&self, status: impl Into<Status>) -> Result<(), LibraryError> {
+        match status.into().0 {
+            0 => Ok(()),
+            status => {
+                Err(LibraryError::Status { launcher: self.symbol.into(), status, meaning: status_meaning(status) })
+            }
+        }
+    }
+}
+
+/// The meanings that this project's own kernels follow, for those who do too.
+fn status_meaning(status: i32) -> &'static str {
+    match status {
+        1 => " (1 is \"invalid argument\" by convention)",
+        2 => " (2 is \"not supported\" by convention)",
+        3 => " (3 is \"launch failed\" by convention)",
+        _ => "",
+    }
+}
+
+/// What an argument was.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument {
+    Pointer(usize),
+    Value(String),
+}
+
+/// A type that a launcher takes.
+pub trait LaunchArg {
+    fn describe(&self) -> Argument;
+}
+
+impl<T> LaunchArg for DevPtr<T> {
+    fn describe(&self) -> Argument {
+        Argument::Pointer(self.address())
+    }
+}
+
+impl LaunchArg for Stream {
+    fn describe(&self) -> Argument {
+        Argument::Value("stream".into())
+    }
+}
+
+macro_rules! values {
+    ($($t:ty),*) => {$(
+        impl LaunchArg for $t {
+            fn describe(&self) -> Argument {
+                Argument::Value(self.to_string())
+            }
+        }
+    )*};
+}
+values!(bool, i8, u8, i16, u16, i32, u32, i64, u64, isize, usize, f32, f64);
+
+/// One call of a launcher.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    pub package: &'static str,
+    pub launcher: &'static str,
+    /// Parameter names with what was passed.
+    pub arguments: Vec<(&'static str, Argument)>,
+}
+
+impl Launch {
+    /// Whether an argument points into the `len` bytes from `start`.
+    pub fn touches(&self, start: usize, len: usize) -> bool {
+        self.arguments
+            .iter()
+            .any(|(_, a)| matches!(a, Argument::Pointer(p) if (start..start + len.max(1)).contains(p)))
+    }
+}
+
+thread_local! {
+    // A chain runs on one thread, and several chains may run side by side under plain `cargo test`.
+    static LAUNCHES: RefCell<Vec<Launch>> = const { RefCell::new(Vec::new()) };
+    static TARGET: RefCell<(Arch, Vec<PathBuf>)> = const { RefCell::new((Arch::Host, Vec::new())) };
+}
+
+/// Says for which architecture this thread's launchers are meant, and where else to look for libraries.
+pub fn set_target(arch: Arch, extra: &[PathBuf]) {
+    TARGET.with_borrow_mut(|target| *target = (arch, extra.to_vec()));
+}
+
+/// The launches of this thread since the last call.
+pub fn take_launches() -> Vec<Launch> {
+    LAUNCHES.with_borrow_mut(std::mem::take)
+}

@@ -1,0 +1,194 @@
+//! Evaluates an expression in float64.
+
+use super::graph::{Binary, BufferId, Expr, Op, Unary};
+use super::matrix::Matrix;
+use crate::dtype::Overflow;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// What leaves are worth, and whether declared rounding takes place.
+pub trait Evaluation {
+    /// The value of a buffer.
+    fn buffer(&self, id: BufferId) -> Arc<Matrix>;
+
+    /// Whether [`Op::Round`] rounds. The ideal result does not know of it.
+    fn rounds(&self) -> bool {
+        true
+    }
+}
+
+/// The value of `expr`.
+pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
+    let operand = |e: &Expr| eval(e, with);
+    let out = match &expr.0.op {
+        Op::Buffer(id) => return with.buffer(*id),
+        Op::MatMul { a, b, .. } => operand(a).matmul_t(&operand(b)),
+        Op::RmsNorm { x, gain, eps } => {
+            let mut out = Matrix::clone(&operand(x));
+            let gain = gain.as_ref().map(operand);
+            for r in 0..out.rows {
+                let row = out.row_mut(r);
+                let mean = row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64;
+                let factor = 1.0 / (mean + eps).sqrt();
+                for (c, x) in row.iter_mut().enumerate() {
+                    *x *= factor * gain.as_ref().map_or(1.0, |g| g.data[c]);
+                }
+            }
+            out
+        }
+        Op::LayerNorm { x, gain, bias, eps } => {
+            let mut out = Matrix::clone(&operand(x));
+            let (gain, bias) = (gain.as_ref().map(operand), bias.as_ref().map(operand));
+            for r in 0..out.rows {
+                let row = out.row_mut(r);
+                let mean = row.iter().sum::<f64>() / row.len() as f64;
+                let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
+                let factor = 1.0 / (variance + eps).sqrt();
+                for (c, x) in row.iter_mut().enumerate() {
+                    let gain = gain.as_ref().map_or(1.0, |g| g.data[c]);
+                    *x = (*x - mean) * factor * gain + bias.as_ref().map_or(0.0, |b| b.data[c]);
+                }
+            }
+            out
+        }
+        Op::Unary { function, x } => operand(x).map(|x| match function {
+            Unary::Silu => x / (1.0 + (-x).exp()),
+            Unary::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+            // `f64::max` would turn NaN into 0.
+            Unary::Relu => if x <= 0.0 { 0.0 } else { x },
+            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        }),
+        Op::Binary { function, a, b } => {
+            let (a, b) = (operand(a), operand(b));
+            let b = if b.rows == a.rows {
+                Cow::Borrowed(&b.data)
+            } else {
+                Cow::Owned(b.data.iter().copied().cycle().take(a.data.len()).collect())
+            };
+            let f = |x: f64, y: f64| match function {
+                Binary::Add => x + y,
+                Binary::Sub => x - y,
+                Binary::Mul => x * y,
+            };
+            Matrix::new(a.rows, a.cols, a.data.iter().zip(b.iter()).map(|(&x, &y)| f(x, y)).collect())
+        }
+        Op::Scale { x, factor } => operand(x).map(|x| x * factor),
+        Op::Columns { x, range } => operand(x).columns(range.clone()),
+        Op::Transpose { x } => operand(x).transposed(),
+        Op::Round { x, to } => {
+            let x = operand(x);
+            if !with.rounds() {
+                return x;
+            }
+            x.map(|x| to.decode(to.encode(x, Overflow::Special)))
+        }
+        Op::User { name, inputs, function } => {
+            let values: Vec<_> = inputs.iter().map(operand).collect();
+            let out = function(&values.iter().map(|v| &**v).collect::<Vec<_>>());
+            let declared = (expr.0.rows, expr.0.cols);
+            assert_eq!((out.rows, out.cols), declared, "shape returned by the function `{name}`, and declared");
+            out
+        }
+        Op::Invalid(_) => Matrix::zeros(expr.0.rows, expr.0.cols),
+    };
+    Arc::new(out)
+}
+
+/// The error function to about 1e-15: its Maclaurin series below 2.5, the continued fraction of `erfc` above.
+fn erf(x: f64) -> f64 {
+    let a = x.abs();
+    if a.is_nan() {
+        return a;
+    }
+    let value = if a < 2.5 {
+        let (mut term, mut sum) = (a, a);
+        for n in 1..100 {
+            term *= -a * a / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    } else if a < 6.0 {
+        let mut fraction = a;
+        for n in (1..=60).rev() {
+            fraction = a + f64::from(n) / 2.0 / fraction;
+        }
+        1.0 - (-a * a).exp() / (fraction * std::f64::consts::PI.sqrt())
+    } else {
+        1.0
+    };
+    value.copysign(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::graph::{gelu, layer_norm, rms_norm, silu};
+    use approx::assert_abs_diff_eq;
+
+    struct Leaves(Vec<Arc<Matrix>>);
+    impl Evaluation for Leaves {
+        fn buffer(&self, id: BufferId) -> Arc<Matrix> {
+            self.0[id.0].clone()
+        }
+    }
+
+    #[test]
+    fn erf_agrees_with_tabulated_values() {
+        // Abramowitz and Stegun, table 7.1, and symmetry.
+        for (x, y) in [
+            (0.0, 0.0),
+            (0.5, 0.520_499_877_813_046_5),
+            (1.0, 0.842_700_792_949_714_9),
+            (2.0, 0.995_322_265_018_952_7),
+            (2.6, 0.999_763_965_583_470_7),
+            (3.0, 0.999_977_909_503_001_4),
+        ] {
+            assert_abs_diff_eq!(erf(x), y, epsilon = 4e-15);
+            assert_abs_diff_eq!(erf(-x), -y, epsilon = 4e-15);
+        }
+        assert_eq!(erf(9.0), 1.0);
+    }
+
+    #[test]
+    fn norms_follow_their_definition() {
+        let x = Expr::buffer(BufferId(0), 1, 4);
+        let gain = Expr::buffer(BufferId(1), 1, 4);
+        let bias = Expr::buffer(BufferId(2), 1, 4);
+        let leaves = Leaves(vec![
+            Arc::new(Matrix::new(1, 4, vec![1.0, -3.0, 5.0, 1.0])),
+            Arc::new(Matrix::new(1, 4, vec![1.0, 2.0, 0.5, -1.0])),
+            Arc::new(Matrix::new(1, 4, vec![0.0, 0.0, 10.0, 0.0])),
+        ]);
+        // mean of squares 9, with eps 7 the root is 4.
+        let rms = eval(&rms_norm(&x, &gain, 7.0), &leaves);
+        assert_eq!(rms.data, [0.25, -1.5, 0.625, -0.25]);
+        // mean 1, variance 8, with eps 8 the root is 4.
+        let layer = eval(&layer_norm(&x, &gain, &bias, 8.0), &leaves);
+        assert_eq!(layer.data, [0.0, -2.0, 10.5, 0.0]);
+    }
+
+    #[test]
+    fn activations_and_broadcast() {
+        let x = Expr::buffer(BufferId(0), 2, 2);
+        let row = Expr::buffer(BufferId(1), 1, 2);
+        let leaves = Leaves(vec![
+            Arc::new(Matrix::new(2, 2, vec![0.0, 1.0, -1.0, 2.0])),
+            Arc::new(Matrix::new(1, 2, vec![10.0, 20.0])),
+        ]);
+        assert_eq!(eval(&(&x + &row), &leaves).data, [10.0, 21.0, 9.0, 22.0]);
+        let s = eval(&silu(&x), &leaves);
+        assert_abs_diff_eq!(s.data[1], 0.731_058_578_630_004_9, epsilon = 1e-15);
+        let g = eval(&gelu(&x), &leaves);
+        assert_abs_diff_eq!(g.data[1], 0.841_344_746_068_542_9, epsilon = 1e-15);
+        assert_abs_diff_eq!(g.data[2], -0.158_655_253_931_457_05, epsilon = 1e-15);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_say_so() {
+        let a = Expr::buffer(BufferId(0), 2, 3);
+        let b = Expr::buffer(BufferId(1), 4, 5);
+        use crate::reference::Operand;
+        let problem = (a.matmul(&b) + &a).problem().unwrap().to_string();
+        assert!(problem.contains("[2, 3]") && problem.contains("[4, 5]"), "{problem}");
+    }
+}

@@ -1,0 +1,372 @@
+//! The expression graph that a chain's declarations make.
+//!
+//! A leaf is a buffer of the test; everything else says how one buffer is computed from others. Shapes are checked
+//! when a node is made; a node that does not fit carries the reason to the declaration that uses it, which reports
+//! it, so that a chain reads as a formula and no operator returns a `Result`.
+
+use super::Matrix;
+use crate::dtype::{DType, F32};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Index of a buffer in its case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub usize);
+
+/// A function of the user's own, on float64 matrices.
+pub type UserFn = dyn Fn(&[&Matrix]) -> Matrix + Send + Sync;
+
+#[derive(Clone)]
+pub enum Op {
+    Buffer(BufferId),
+    /// `a · bᵀ`, accumulated by the kernel in the given format.
+    MatMul { a: Expr, b: Expr, accumulator: DType },
+    /// `x / sqrt(mean(x²) + eps) * gain` over each row.
+    RmsNorm { x: Expr, gain: Option<Expr>, eps: f64 },
+    /// `(x - mean) / sqrt(var + eps) * gain + bias` over each row.
+    LayerNorm { x: Expr, gain: Option<Expr>, bias: Option<Expr>, eps: f64 },
+    Unary { function: Unary, x: Expr },
+    /// Elementwise; `b` may be one row, which then goes with every row of `a`.
+    Binary { function: Binary, a: Expr, b: Expr },
+    Scale { x: Expr, factor: f64 },
+    Columns { x: Expr, range: Range<usize> },
+    Transpose { x: Expr },
+    /// The kernel rounds here, by declaration.
+    Round { x: Expr, to: DType },
+    User { name: String, inputs: Vec<Expr>, function: Arc<UserFn> },
+    /// Something that does not fit; the declaration that uses it fails with this.
+    Invalid(String),
+}
+
+/// Elementwise functions of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unary {
+    /// `x / (1 + exp(-x))`
+    Silu,
+    /// `x/2 * (1 + erf(x / sqrt 2))`
+    Gelu,
+    Relu,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+}
+
+/// Elementwise functions of two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+}
+
+pub struct Node {
+    pub op: Op,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// A float-valued `[rows, cols]` expression. Cheap to clone.
+#[derive(Clone)]
+pub struct Expr(pub(crate) Arc<Node>);
+
+impl std::fmt::Debug for Expr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0.op {
+            Op::Buffer(id) => write!(f, "#{}", id.0),
+            Op::MatMul { a, b, .. } => write!(f, "matmul({a:?}, {b:?})"),
+            Op::RmsNorm { x, .. } => write!(f, "rms_norm({x:?})"),
+            Op::LayerNorm { x, .. } => write!(f, "layer_norm({x:?})"),
+            Op::Unary { function, x } => write!(f, "{function:?}({x:?})"),
+            Op::Binary { function, a, b } => write!(f, "{function:?}({a:?}, {b:?})"),
+            Op::Scale { x, factor } => write!(f, "{factor} * {x:?}"),
+            Op::Columns { x, range } => write!(f, "{x:?}[{range:?}]"),
+            Op::Transpose { x } => write!(f, "transpose({x:?})"),
+            Op::Round { x, to } => write!(f, "round({x:?}, {to})"),
+            Op::User { name, inputs, .. } => write!(f, "{name}({inputs:?})"),
+            Op::Invalid(why) => write!(f, "invalid: {why}"),
+        }
+    }
+}
+
+impl Expr {
+    pub(crate) fn buffer(id: BufferId, rows: usize, cols: usize) -> Expr {
+        Expr(Arc::new(Node { op: Op::Buffer(id), rows, cols }))
+    }
+
+    fn node(op: Op, rows: usize, cols: usize) -> Expr {
+        Expr(Arc::new(Node { op, rows, cols }))
+    }
+
+    fn invalid(why: String) -> Expr {
+        Expr::node(Op::Invalid(why), 0, 0)
+    }
+
+    /// `[rows, cols]`.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.0.rows, self.0.cols)
+    }
+
+    /// Why the expression does not fit together, if it does not.
+    pub fn problem(&self) -> Option<&str> {
+        match &self.0.op {
+            Op::Invalid(why) => Some(why),
+            op => operands(op).into_iter().find_map(|e| e.problem()),
+        }
+    }
+
+    /// Calls `f` on every node, operands first.
+    pub fn visit(&self, f: &mut dyn FnMut(&Expr)) {
+        for operand in operands(&self.0.op) {
+            operand.visit(f);
+        }
+        f(self);
+    }
+
+    /// Buffers that the expression reads, each once, in the order of their ids.
+    pub fn buffers(&self) -> Vec<BufferId> {
+        let mut found = Vec::new();
+        self.visit(&mut |e| {
+            if let Op::Buffer(id) = e.0.op {
+                found.push(id);
+            }
+        });
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The same expression with `f` applied to each node, operands first; where `f` has nothing to say the node
+    /// stays.
+    pub fn rewrite(&self, f: &dyn Fn(&Op) -> Option<Op>) -> Expr {
+        let go = |e: &Expr| e.rewrite(f);
+        let op = match &self.0.op {
+            Op::Buffer(id) => Op::Buffer(*id),
+            Op::MatMul { a, b, accumulator } => Op::MatMul { a: go(a), b: go(b), accumulator: *accumulator },
+            Op::RmsNorm { x, gain, eps } => Op::RmsNorm { x: go(x), gain: gain.as_ref().map(go), eps: *eps },
+            Op::LayerNorm { x, gain, bias, eps } => Op::LayerNorm {
+                x: go(x),
+                gain: gain.as_ref().map(go),
+                bias: bias.as_ref().map(go),
+                eps: *eps,
+            },
+            Op::Unary { function, x } => Op::Unary { function: *function, x: go(x) },
+            Op::Binary { function, a, b } => Op::Binary { function: *function, a: go(a), b: go(b) },
+            Op::Scale { x, factor } => Op::Scale { x: go(x), factor: *factor },
+            Op::Columns { x, range } => Op::Columns { x: go(x), range: range.clone() },
+            Op::Transpose { x } => Op::Transpose { x: go(x) },
+            Op::Round { x, to } => Op::Round { x: go(x), to: *to },
+            Op::User { name, inputs, function } => Op::User {
+                name: name.clone(),
+                inputs: inputs.iter().map(go).collect(),
+                function: function.clone(),
+            },
+            Op::Invalid(why) => Op::Invalid(why.clone()),
+        };
+        let op = f(&op).unwrap_or(op);
+        Expr::node(op, self.0.rows, self.0.cols)
+    }
+
+    /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise.
+    pub fn accumulate_in(self, accumulator: DType) -> Expr {
+        match &self.0.op {
+            Op::MatMul { a, b, .. } => Expr::node(
+                Op::MatMul { a: a.clone(), b: b.clone(), accumulator },
+                self.0.rows,
+                self.0.cols,
+            ),
+            Op::Invalid(_) => self,
+            _ => Expr::invalid("accumulate_in() is for the result of matmul()".into()),
+        }
+    }
+}
+
+/// The operands of a node.
+fn operands(op: &Op) -> Vec<&Expr> {
+    match op {
+        Op::Buffer(_) | Op::Invalid(_) => vec![],
+        Op::MatMul { a, b, .. } | Op::Binary { a, b, .. } => vec![a, b],
+        Op::RmsNorm { x, gain, .. } => std::iter::once(x).chain(gain).collect(),
+        Op::LayerNorm { x, gain, bias, .. } => std::iter::once(x).chain(gain).chain(bias).collect(),
+        Op::Unary { x, .. }
+        | Op::Scale { x, .. }
+        | Op::Columns { x, .. }
+        | Op::Transpose { x }
+        | Op::Round { x, .. } => vec![x],
+        Op::User { inputs, .. } => inputs.iter().collect(),
+    }
+}
+
+/// What expressions and tensors have in common: they can be computed with.
+pub trait Operand {
+    /// As an expression.
+    fn expr(&self) -> Expr;
+
+    /// `self · otherᵀ`: `[m, k] × [n, k] → [m, n]`, as weights are stored `[out features, in features]`.
+    fn matmul(&self, other: &impl Operand) -> Expr
+    where
+        Self: Sized,
+    {
+        let (a, b) = (self.expr(), other.expr());
+        let ((m, k), (n, k2)) = (a.shape(), b.shape());
+        if k != k2 {
+            return Expr::invalid(format!("matmul of [{m}, {k}] with [{n}, {k2}]: the last dimensions must agree"));
+        }
+        Expr::node(Op::MatMul { a, b, accumulator: F32 }, m, n)
+    }
+
+    /// The given columns.
+    fn columns(&self, range: Range<usize>) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        if range.start >= range.end || range.end > cols {
+            return Expr::invalid(format!("columns {range:?} of [{rows}, {cols}]"));
+        }
+        let width = range.len();
+        Expr::node(Op::Columns { x, range }, rows, width)
+    }
+
+    /// Rows and columns exchanged.
+    fn transpose(&self) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        Expr::node(Op::Transpose { x }, cols, rows)
+    }
+
+    /// The kernel rounds to `dtype` here. The ideal result does not.
+    fn round(&self, dtype: DType) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        Expr::node(Op::Round { x, to: dtype }, rows, cols)
+    }
+
+    /// Every element times `factor`.
+    fn scale(&self, factor: f64) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        Expr::node(Op::Scale { x, factor }, rows, cols)
+    }
+}
+
+impl Operand for Expr {
+    fn expr(&self) -> Expr {
+        self.clone()
+    }
+}
+
+impl<T: Operand> Operand for &T {
+    fn expr(&self) -> Expr {
+        (*self).expr()
+    }
+}
+
+/// `x / sqrt(mean(x²) + eps) * gain` over each row, `gain` being one row.
+pub fn rms_norm(x: &impl Operand, gain: &impl Operand, eps: f64) -> Expr {
+    let (x, gain) = (x.expr(), gain.expr());
+    let (rows, cols) = x.shape();
+    if gain.shape() != (1, cols) {
+        return Expr::invalid(format!("rms_norm of [{rows}, {cols}] with a gain of {:?}", gain.shape()));
+    }
+    Expr::node(Op::RmsNorm { x, gain: Some(gain), eps }, rows, cols)
+}
+
+/// `(x - mean) / sqrt(var + eps) * gain + bias` over each row, `gain` and `bias` being one row each.
+pub fn layer_norm(x: &impl Operand, gain: &impl Operand, bias: &impl Operand, eps: f64) -> Expr {
+    let (x, gain, bias) = (x.expr(), gain.expr(), bias.expr());
+    let (rows, cols) = x.shape();
+    if gain.shape() != (1, cols) || bias.shape() != (1, cols) {
+        return Expr::invalid(format!(
+            "layer_norm of [{rows}, {cols}] with a gain of {:?} and a bias of {:?}",
+            gain.shape(),
+            bias.shape()
+        ));
+    }
+    Expr::node(Op::LayerNorm { x, gain: Some(gain), bias: Some(bias), eps }, rows, cols)
+}
+
+fn unary(function: Unary, x: &impl Operand) -> Expr {
+    let x = x.expr();
+    let (rows, cols) = x.shape();
+    Expr::node(Op::Unary { function, x }, rows, cols)
+}
+
+/// `x / (1 + exp(-x))`.
+pub fn silu(x: &impl Operand) -> Expr {
+    unary(Unary::Silu, x)
+}
+
+/// `x/2 * (1 + erf(x / sqrt 2))`, not the tanh approximation.
+pub fn gelu(x: &impl Operand) -> Expr {
+    unary(Unary::Gelu, x)
+}
+
+/// `max(x, 0)`.
+pub fn relu(x: &impl Operand) -> Expr {
+    unary(Unary::Relu, x)
+}
+
+/// `1 / (1 + exp(-x))`.
+pub fn sigmoid(x: &impl Operand) -> Expr {
+    unary(Unary::Sigmoid, x)
+}
+
+/// A function of the user's own: `inputs` as float64 matrices in, a `[rows, cols]` matrix out.
+pub fn user(
+    name: &str,
+    inputs: &[&dyn Operand],
+    (rows, cols): (usize, usize),
+    function: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
+) -> Expr {
+    let inputs = inputs.iter().map(|i| i.expr()).collect();
+    Expr::node(Op::User { name: name.into(), inputs, function: Arc::new(function) }, rows, cols)
+}
+
+pub(crate) fn binary(function: Binary, a: Expr, b: Expr) -> Expr {
+    let ((rows, cols), other) = (a.shape(), b.shape());
+    if other != (rows, cols) && other != (1, cols) {
+        return Expr::invalid(format!(
+            "{function:?} of [{rows}, {cols}] and [{}, {}]: shapes must agree, or the second be one row",
+            other.0, other.1
+        ));
+    }
+    Expr::node(Op::Binary { function, a, b }, rows, cols)
+}
+
+/// `+`, `-` and `*` on expressions and on references to anything that can be computed with.
+macro_rules! operators {
+    ($(($left:ty, $right:ty)),*) => {$(
+        operators!(@one $left, $right, Add, add);
+        operators!(@one $left, $right, Sub, sub);
+        operators!(@one $left, $right, Mul, mul);
+    )*};
+    (@one $left:ty, $right:ty, $name:ident, $method:ident) => {
+        impl std::ops::$name<$right> for $left {
+            type Output = Expr;
+            fn $method(self, other: $right) -> Expr {
+                binary(Binary::$name, self.expr(), other.expr())
+            }
+        }
+    };
+}
+use crate::case::Tensor;
+operators!(
+    (Expr, Expr),
+    (Expr, &Expr),
+    (&Expr, Expr),
+    (&Expr, &Expr),
+    (Expr, &Tensor),
+    (&Tensor, Expr),
+    (&Expr, &Tensor),
+    (&Tensor, &Expr),
+    (&Tensor, &Tensor)
+);

@@ -1,0 +1,331 @@
+//! What `config.json` claims about a checkpoint's quantisation. The tensors decide in [`super::resolve`].
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::shard::io_error;
+use super::{Scheme, WeightsError};
+use crate::quant::Granularity;
+
+pub(super) const METHODS: &[&str] =
+    &["fp8", "compressed-tensors", "modelopt", "quark", "mxfp4", "gptq", "awq"];
+
+/// One scheme that the configuration says some weights have. A checkpoint of mixed precision has several.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Claim {
+    pub scheme: Scheme,
+    /// `None` where the configuration leaves it to the tensors.
+    pub granularity: Option<Granularity>,
+    /// Scales are powers of two, however they are stored.
+    pub ue8m0: bool,
+    /// GPTQ's first version stores zero points minus one.
+    pub zeros_minus_one: bool,
+    /// As the configuration words it, for messages.
+    pub text: String,
+}
+
+/// The parts of `config.json` that the reader uses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Config {
+    /// `None` where there is no configuration file.
+    pub path: Option<PathBuf>,
+    /// Empty where nothing is said about quantisation.
+    pub claims: Vec<Claim>,
+    /// Modules said to be left unquantised; regular expressions and wildcards left out.
+    pub skipped: Vec<String>,
+}
+
+impl Config {
+    /// Reads `config.json` and, for ModelOpt, `hf_quant_config.json` in a folder. Neither need exist.
+    pub fn read(folder: &Path) -> Result<Config, WeightsError> {
+        let path = folder.join("config.json");
+        let Some(model) = read_json(&path)? else {
+            return Config::from_modelopt_file(folder);
+        };
+        let quantization = ["quantization_config", "compression_config"]
+            .iter()
+            .flat_map(|key| [model.get(key), model.get("text_config").and_then(|t| t.get(key))])
+            .flatten()
+            .find(|value| !value.is_null());
+        let Some(quantization) = quantization else {
+            let config = Config::from_modelopt_file(folder)?;
+            return Ok(Config { path: Some(config.path.unwrap_or(path)), ..config });
+        };
+        let reader = Reader { path: &path, value: quantization };
+        let (claims, skipped) = reader.claims()?;
+        Ok(Config { path: Some(path), claims, skipped })
+    }
+
+    fn from_modelopt_file(folder: &Path) -> Result<Config, WeightsError> {
+        let path = folder.join("hf_quant_config.json");
+        let Some(file) = read_json(&path)? else { return Ok(Config::default()) };
+        let reader = Reader { path: &path, value: file.get("quantization").unwrap_or(&file) };
+        let (claims, skipped) = reader.modelopt()?;
+        Ok(Config { path: Some(path), claims, skipped })
+    }
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>, WeightsError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error(path, e)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| WeightsError::BadConfig { path: path.to_owned(), reason: format!("not JSON: {e}") })
+}
+
+/// A JSON object and the file it is from.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    path: &'a Path,
+    value: &'a Value,
+}
+
+type Claims = (Vec<Claim>, Vec<String>);
+
+impl<'a> Reader<'a> {
+    fn bad(&self, reason: String) -> WeightsError {
+        WeightsError::BadConfig { path: self.path.to_owned(), reason }
+    }
+
+    /// A member that is there and not null.
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.value.get(key).filter(|v| !v.is_null())
+    }
+
+    fn at(&self, value: &'a Value) -> Reader<'a> {
+        Reader { path: self.path, value }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'a str>, WeightsError> {
+        let not_text = |v: &Value| self.bad(format!("`{key}` is {v}, expected a string"));
+        self.get(key).map(|v| v.as_str().ok_or_else(|| not_text(v))).transpose()
+    }
+
+    fn count(&self, key: &str) -> Result<Option<usize>, WeightsError> {
+        let number = |v: &Value| v.as_u64().filter(|&n| n > 0).and_then(|n| usize::try_from(n).ok());
+        let not_count = |v: &Value| self.bad(format!("`{key}` is {v}, expected a positive whole number"));
+        self.get(key).map(|v| number(v).ok_or_else(|| not_count(v))).transpose()
+    }
+
+    /// `group_size`, where -1 stands for one group a row.
+    fn group(&self, key: &str) -> Result<Option<Granularity>, WeightsError> {
+        if self.get(key).and_then(Value::as_i64) == Some(-1) {
+            return Ok(Some(Granularity::Row));
+        }
+        Ok(self.count(key)?.map(Granularity::Group))
+    }
+
+    fn pair(&self, key: &str) -> Result<Option<(usize, usize)>, WeightsError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let numbers: Option<Vec<usize>> = value
+            .as_array()
+            .map(|a| a.iter().map(|v| v.as_u64().filter(|&n| n > 0)?.try_into().ok()).collect())
+            .unwrap_or(None);
+        match numbers.as_deref() {
+            Some(&[rows, cols]) => Ok(Some((rows, cols))),
+            _ => Err(self.bad(format!("`{key}` is {value}, expected two positive whole numbers"))),
+        }
+    }
+
+    /// Module names of a list; regular expressions and wildcards are no names.
+    fn names(&self, key: &str) -> Vec<String> {
+        let list = self.get(key).and_then(Value::as_array).into_iter().flatten();
+        let name =
+            |v: &Value| v.as_str().filter(|s| !s.starts_with("re:") && !s.contains('*')).map(str::to_owned);
+        list.filter_map(name).collect()
+    }
+
+    fn claims(&self) -> Result<Claims, WeightsError> {
+        match self.text("quant_method")? {
+            Some("fp8") => self.fp8(),
+            Some("compressed-tensors") => self.compressed_tensors(),
+            Some("modelopt" | "modelopt_fp4") => self.modelopt(),
+            Some("quark") => self.quark(),
+            Some("mxfp4") => {
+                let claim = Claim {
+                    granularity: Some(Granularity::Group(32)),
+                    ..claim(Scheme::Mxfp4, "quant_method mxfp4".to_owned())
+                };
+                Ok((vec![claim], self.names("modules_to_not_convert")))
+            }
+            Some("gptq") => self.gptq(),
+            Some("awq") => self.awq(),
+            Some(method) => {
+                Err(WeightsError::UnknownMethod { path: self.path.to_owned(), method: method.to_owned() })
+            }
+            // ModelOpt and early compressed-tensors files name their producer otherwise.
+            None if self.get("quant_algo").is_some() => self.modelopt(),
+            None if self.get("config_groups").is_some() => self.compressed_tensors(),
+            None => Err(self.bad("quantization_config without `quant_method`".to_owned())),
+        }
+    }
+
+    fn fp8(&self) -> Result<Claims, WeightsError> {
+        if let Some(format @ ("e5m2" | "float8_e5m2")) = self.text("fmt")? {
+            return Err(self.bad(format!("fmt `{format}`: weights of quant_method fp8 are e4m3")));
+        }
+        let block = self.pair("weight_block_size")?;
+        let text = match block {
+            Some((r, c)) => format!("quant_method fp8 with weight_block_size [{r}, {c}]"),
+            None => "quant_method fp8 without weight_block_size".to_owned(),
+        };
+        let claim = Claim {
+            granularity: block.map(|(r, c)| Granularity::Block(r, c)),
+            ue8m0: self.text("scale_fmt")? == Some("ue8m0"),
+            ..claim(Scheme::Fp8, text)
+        };
+        let mut skipped = self.names("modules_to_not_convert");
+        skipped.extend(self.names("ignored_layers"));
+        Ok((vec![claim], skipped))
+    }
+
+    fn compressed_tensors(&self) -> Result<Claims, WeightsError> {
+        let default_format = self.text("format")?.unwrap_or("");
+        let groups = self.get("config_groups").and_then(Value::as_object);
+        let groups =
+            groups.ok_or_else(|| self.bad("compressed-tensors without `config_groups`".to_owned()))?;
+        let mut claims = Vec::new();
+        for (name, group) in groups {
+            let group = self.at(group);
+            let Some(weights) = group.get("weights") else { continue };
+            let weights = self.at(weights);
+            let format = group.text("format")?.unwrap_or(default_format);
+            let bits = weights.count("num_bits")?.unwrap_or(8);
+            let kind = weights.text("type")?.unwrap_or("int");
+            let size = weights.group("group_size")?;
+            let strategy = weights.text("strategy")?;
+            let scheme = match (kind, bits) {
+                ("float", 8) if format.starts_with("mxfp8") => Scheme::Mxfp8,
+                ("float", 8) => Scheme::Fp8,
+                ("float", 4) if format.starts_with("mxfp4") => Scheme::Mxfp4,
+                ("float", 4) => Scheme::Nvfp4,
+                ("int", 8) if format != "pack-quantized" => Scheme::Int8,
+                ("int", 4) => Scheme::PackedInt4,
+                _ => {
+                    return Err(self.bad(format!(
+                        "config group `{name}`: {bits}-bit {kind} weights in format `{format}`"
+                    )));
+                }
+            };
+            let granularity = match strategy {
+                Some("tensor") => Some(Granularity::Tensor),
+                Some("channel" | "token") => Some(Granularity::Row),
+                Some("group" | "tensor_group") => size,
+                Some("block") => weights.pair("block_structure")?.map(|(r, c)| Granularity::Block(r, c)),
+                None => size,
+                Some(other) => return Err(self.bad(format!("config group `{name}`: strategy `{other}`"))),
+            };
+            let how = strategy.map_or_else(String::new, |s| format!(" per {s}"));
+            let text = format!("compressed-tensors group `{name}`: {bits}-bit {kind} weights{how}");
+            claims.push(Claim { granularity, ..claim(scheme, text) });
+        }
+        Ok((claims, self.names("ignore")))
+    }
+
+    fn modelopt(&self) -> Result<Claims, WeightsError> {
+        let (scheme, default) = match self.text("quant_algo")? {
+            Some("NVFP4") => (Scheme::Nvfp4, Some(Granularity::Group(16))),
+            Some("FP8") => (Scheme::Fp8, Some(Granularity::Tensor)),
+            Some(other) => {
+                return Err(self.bad(format!("ModelOpt quant_algo `{other}`; supported: NVFP4, FP8")));
+            }
+            None => return Err(self.bad("ModelOpt configuration without `quant_algo`".to_owned())),
+        };
+        let granularity = self.group("group_size")?.filter(|_| scheme == Scheme::Nvfp4).or(default);
+        let text = format!("ModelOpt {scheme}");
+        let mut skipped = self.names("exclude_modules");
+        skipped.extend(self.names("ignore"));
+        Ok((vec![Claim { granularity, ..claim(scheme, text) }], skipped))
+    }
+
+    fn quark(&self) -> Result<Claims, WeightsError> {
+        let layers = |key| self.get(key).and_then(Value::as_object).into_iter().flat_map(|m| m.values());
+        let configs = self
+            .get("global_quant_config")
+            .into_iter()
+            .chain(layers("layer_quant_config"))
+            .chain(layers("layer_type_quant_config"));
+        let mut claims = Vec::new();
+        for config in configs {
+            let Some(weight) = config.get("weight").filter(|w| !w.is_null()) else { continue };
+            let weight = self.at(weight);
+            let dtype = weight.text("dtype")?.unwrap_or("");
+            let qscheme = weight.text("qscheme")?.unwrap_or("");
+            let group = weight.group("group_size")?;
+            let granularity = match qscheme {
+                "per_tensor" => Some(Granularity::Tensor),
+                "per_channel" => Some(Granularity::Row),
+                "per_group" => group,
+                other => return Err(self.bad(format!("Quark qscheme `{other}`"))),
+            };
+            let scheme = match (dtype, weight.text("scale_format")?) {
+                ("fp8_e4m3", Some("e8m0")) => Scheme::Mxfp8,
+                ("fp8_e4m3", _) => Scheme::Fp8,
+                ("fp4" | "mx", _) => Scheme::Mxfp4,
+                ("fp6_e2m3", _) => Scheme::Mxfp6E2M3,
+                ("fp6_e3m2", _) => Scheme::Mxfp6E3M2,
+                ("int8", _) => Scheme::Int8,
+                (other, _) => return Err(self.bad(format!("Quark weight dtype `{other}`"))),
+            };
+            let text = format!("Quark {dtype} weights {qscheme}");
+            claims.push(Claim { granularity, ..claim(scheme, text) });
+        }
+        claims.dedup();
+        if claims.is_empty() {
+            return Err(self.bad("Quark configuration without a weight in `global_quant_config`".to_owned()));
+        }
+        Ok((claims, self.names("exclude")))
+    }
+
+    fn gptq(&self) -> Result<Claims, WeightsError> {
+        self.four_bits("gptq")?;
+        let zeros_minus_one = match self.text("checkpoint_format")? {
+            None | Some("gptq") => true,
+            Some("gptq_v2") => false,
+            Some(other) => {
+                return Err(self.bad(format!("GPTQ checkpoint_format `{other}`; supported: gptq, gptq_v2")));
+            }
+        };
+        let claim = Claim {
+            granularity: self.group("group_size")?,
+            zeros_minus_one,
+            ..claim(Scheme::Gptq, format!("quant_method gptq with group_size {}", self.shown("group_size")))
+        };
+        Ok((vec![claim], self.names("modules_to_not_convert")))
+    }
+
+    fn awq(&self) -> Result<Claims, WeightsError> {
+        self.four_bits("awq")?;
+        if let Some(version) = self.text("version")?
+            && !version.eq_ignore_ascii_case("gemm")
+        {
+            return Err(self.bad(format!("AWQ version `{version}`; supported: gemm")));
+        }
+        let key = if self.get("group_size").is_some() { "group_size" } else { "q_group_size" };
+        let claim = Claim {
+            granularity: self.group(key)?,
+            ..claim(Scheme::Awq, format!("quant_method awq with group_size {}", self.shown(key)))
+        };
+        Ok((vec![claim], self.names("modules_to_not_convert")))
+    }
+
+    fn four_bits(&self, method: &str) -> Result<(), WeightsError> {
+        let key = if self.get("bits").is_some() { "bits" } else { "w_bit" };
+        match self.count(key)? {
+            Some(4) | None => Ok(()),
+            Some(bits) => Err(self.bad(format!("{method} with {bits} bits; supported: 4"))),
+        }
+    }
+
+    fn shown(&self, key: &str) -> String {
+        self.get(key).map_or_else(|| "unset".to_owned(), Value::to_string)
+    }
+}
+
+fn claim(scheme: Scheme, text: String) -> Claim {
+    Claim { scheme, granularity: None, ue8m0: false, zeros_minus_one: false, text }
+}

@@ -1,0 +1,106 @@
+//! Every way a checkpoint can be broken or contradict itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::StDtype;
+
+/// Why a checkpoint or a weight in it could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WeightsError {
+    #[error("{path}: no such file or folder")]
+    NotFound { path: PathBuf },
+
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: Arc<std::io::Error> },
+
+    #[error("{path}: neither model.safetensors.index.json nor a .safetensors file in this folder")]
+    NoWeights { path: PathBuf },
+
+    #[error(
+        "{path}: truncated: {expected} bytes expected from its header, {found} found; fetch the file again"
+    )]
+    Truncated { path: PathBuf, expected: u64, found: u64 },
+
+    #[error(
+        "{path}: claims a header of {length} bytes (limit 100000000) in a file of {file} bytes; \
+         not a safetensors file, or a damaged one"
+    )]
+    HeaderTooLong { path: PathBuf, length: u64, file: u64 },
+
+    #[error("{path}: its header is not JSON ({reason}); not a safetensors file, or a damaged one")]
+    HeaderNotJson { path: PathBuf, reason: String },
+
+    #[error("{path}: bad safetensors header: {reason}")]
+    BadHeader { path: PathBuf, reason: String },
+
+    #[error("{path}: bytes that no tensor covers: {expected} bytes expected from its header, {found} found")]
+    TrailingBytes { path: PathBuf, expected: u64, found: u64 },
+
+    #[error("{path}: bad index: {reason}")]
+    BadIndex { path: PathBuf, reason: String },
+
+    #[error("{path}: bad configuration: {reason}")]
+    BadConfig { path: PathBuf, reason: String },
+
+    #[error("{index}: names shard {shard}, which is not in its folder; fetch it")]
+    ShardMissing { index: PathBuf, shard: String },
+
+    #[error("{index}: puts tensor `{tensor}` into {shard}, whose header does not list it")]
+    NotInShard { index: PathBuf, tensor: String, shard: String },
+
+    #[error("{path}: no tensor `{name}`{}", nearest_names(.nearest))]
+    TensorMissing { path: PathBuf, name: String, nearest: Vec<String> },
+
+    #[error("tensor `{name}` is {found}, expected {expected}")]
+    WrongDtype { name: String, expected: String, found: StDtype },
+
+    #[error("tensor `{name}` has shape {found:?}, expected {expected}")]
+    WrongShape { name: String, expected: String, found: Vec<usize> },
+
+    #[error("`{weight}` is {found} but has no scale; looked for {}", .looked_for.join(", "))]
+    ScaleMissing { weight: String, found: StDtype, looked_for: Vec<String> },
+
+    #[error("scale `{scale}` of `{weight}` {weight_shape:?} has shape {found:?}, expected {expected}")]
+    ScaleShape {
+        scale: String,
+        weight: String,
+        weight_shape: Vec<usize>,
+        found: Vec<usize>,
+        expected: String,
+    },
+
+    #[error(
+        "scale `{scale}` is stored as U8 and nothing says that these bytes are e8m0 exponents; \
+         where they are, set \"scale_fmt\": \"ue8m0\" in quantization_config"
+    )]
+    ScaleIsBytes { scale: String },
+
+    #[error(
+        "quantization_config says scale_fmt ue8m0, but `{scale}` holds {value:e} at index {index}, \
+         which is no power of two"
+    )]
+    ScaleNotPowerOfTwo { scale: String, index: usize, value: f64 },
+
+    #[error("`{weight}`: quantization_config says {config}, the tensors say {tensors}")]
+    Contradiction { weight: String, config: String, tensors: String },
+
+    #[error("`{weight}`: {reason}")]
+    Ambiguous { weight: String, reason: String },
+
+    #[error("`{weight}`: more than one stored weight: {}", .candidates.join(", "))]
+    TwoWeights { weight: String, candidates: Vec<String> },
+
+    #[error("{path}: quant_method `{method}` is not supported; supported: {}", super::config::METHODS.join(", "))]
+    UnknownMethod { path: PathBuf, method: String },
+
+    #[error("tensor `{tensor}` holds {value} at index {index}, expected {expected}")]
+    BadValue { tensor: String, index: usize, value: i64, expected: String },
+
+    #[error("pattern `{pattern}`: {reason}")]
+    BadPattern { pattern: String, reason: String },
+}
+
+fn nearest_names(nearest: &[String]) -> String {
+    if nearest.is_empty() { String::new() } else { format!("; nearest: {}", nearest.join(", ")) }
+}

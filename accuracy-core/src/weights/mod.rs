@@ -1,0 +1,279 @@
+//! Checkpoints: safetensors files, their index, and the schemes that quantised weights are stored in.
+//!
+//! What lives here: reading a stored weight into codes, scales and zero points in one logical form, and writing
+//! small files. Quantising is in [`crate::quant`], number formats in [`crate::dtype`].
+//!
+//! A [`Checkpoint`] maps its files: opening one reads headers only, and a shard only when a tensor of it is asked
+//! for.
+
+mod config;
+mod error;
+mod pattern;
+mod resolve;
+mod shard;
+mod stored;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+pub use safetensors::Dtype as StDtype;
+use serde::Deserialize;
+
+pub use error::WeightsError;
+pub use pattern::Match;
+pub use stored::{GlobalScale, Scheme, StoredWeight};
+pub use write::{NewTensor, write};
+
+use config::Config;
+use shard::{Shard, io_error};
+
+/// A checkpoint: one safetensors file, or a folder of them with their index and `config.json`.
+#[derive(Clone, Debug)]
+pub struct Checkpoint(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    /// The index file, where the checkpoint has one.
+    index: Option<PathBuf>,
+    shards: Vec<Lazy>,
+    /// Which shard holds a tensor.
+    tensors: BTreeMap<String, usize>,
+    config: Config,
+}
+
+#[derive(Debug)]
+struct Lazy {
+    path: PathBuf,
+    shard: OnceLock<Shard>,
+}
+
+impl Lazy {
+    fn new(path: PathBuf) -> Lazy {
+        Lazy { path, shard: OnceLock::new() }
+    }
+
+    fn open(&self) -> Result<&Shard, WeightsError> {
+        if let Some(shard) = self.shard.get() {
+            return Ok(shard);
+        }
+        let shard = Shard::open(&self.path)?;
+        Ok(self.shard.get_or_init(|| shard))
+    }
+}
+
+/// A tensor as it is stored: row-major, little-endian.
+#[derive(Clone, Copy, Debug)]
+pub struct RawTensor<'a> {
+    pub name: &'a str,
+    pub dtype: StDtype,
+    pub shape: &'a [usize],
+    pub bytes: &'a [u8],
+}
+
+/// `model.safetensors.index.json`; the optional `metadata` is not used.
+#[derive(Deserialize)]
+struct IndexFile {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file, an index file, or a folder that holds either, and reads `config.json` beside it.
+    ///
+    /// The files stay mapped; they must not be truncated while the checkpoint is in use.
+    ///
+    /// # Errors
+    /// What is missing or broken, with its path. Shards of an index are looked at when first used.
+    pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
+        let kind = std::fs::metadata(path).map_err(|e| io_error(path, e))?;
+        if kind.is_dir() {
+            return Checkpoint::open_folder(path);
+        }
+        let config = Config::read(path.parent().unwrap_or(Path::new("")))?;
+        if path.extension().is_some_and(|e| e == "json") {
+            return Checkpoint::from_index(path, path, config);
+        }
+        Checkpoint::from_files(path, vec![path.to_owned()], config)
+    }
+
+    fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {
+        let config = Config::read(folder)?;
+        let index = folder.join("model.safetensors.index.json");
+        if index.exists() {
+            return Checkpoint::from_index(folder, &index, config);
+        }
+        let io = |e| io_error(folder, e);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(io)? {
+            let file = entry.map_err(io)?.path();
+            if file.extension().is_some_and(|e| e == "safetensors") {
+                files.push(file);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(WeightsError::NoWeights { path: folder.to_owned() });
+        }
+        Checkpoint::from_files(folder, files, config)
+    }
+
+    fn from_files(path: &Path, files: Vec<PathBuf>, config: Config) -> Result<Checkpoint, WeightsError> {
+        let shards: Vec<Lazy> = files.into_iter().map(Lazy::new).collect();
+        let mut tensors = BTreeMap::new();
+        for (i, lazy) in shards.iter().enumerate() {
+            for name in lazy.open()?.names() {
+                if let Some(first) = tensors.insert(name.clone(), i) {
+                    let reason = format!("tensor `{name}` is also in {}", shards[first].path.display());
+                    return Err(WeightsError::BadHeader { path: lazy.path.clone(), reason });
+                }
+            }
+        }
+        Ok(Checkpoint(Arc::new(Inner { path: path.to_owned(), index: None, shards, tensors, config })))
+    }
+
+    fn from_index(path: &Path, index: &Path, config: Config) -> Result<Checkpoint, WeightsError> {
+        let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
+        let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
+        let file: IndexFile = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        let folder = index.parent().unwrap_or(Path::new(""));
+        let mut by_name = BTreeMap::new();
+        let mut shards = Vec::new();
+        let mut tensors = BTreeMap::new();
+        for (tensor, shard) in file.weight_map {
+            let inside = Path::new(&shard).components().all(|c| matches!(c, Component::Normal(_)));
+            if shard.is_empty() || !inside {
+                return Err(bad(format!(
+                    "tensor `{tensor}` is in `{shard}`, which is not a path inside the folder"
+                )));
+            }
+            let i = *by_name.entry(shard).or_insert_with_key(|shard| {
+                shards.push(Lazy::new(folder.join(shard)));
+                shards.len() - 1
+            });
+            tensors.insert(tensor, i);
+        }
+        if tensors.is_empty() {
+            return Err(bad("`weight_map` is empty".to_owned()));
+        }
+        let inner = Inner { path: path.to_owned(), index: Some(index.to_owned()), shards, tensors, config };
+        Ok(Checkpoint(Arc::new(inner)))
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// All tensor names, in byte order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.tensors.keys().map(String::as_str)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.tensors.contains_key(name)
+    }
+
+    /// One tensor as it is stored.
+    ///
+    /// # Errors
+    /// No such tensor; its shard is missing or broken.
+    pub fn raw(&self, name: &str) -> Result<RawTensor<'_>, WeightsError> {
+        let Some((name, &i)) = self.0.tensors.get_key_value(name) else {
+            return Err(self.tensor_missing(name));
+        };
+        let lazy = &self.0.shards[i];
+        let shard_name = || lazy.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let shard = lazy.open().map_err(|e| match (e, &self.0.index) {
+            (WeightsError::NotFound { .. }, Some(index)) => {
+                WeightsError::ShardMissing { index: index.clone(), shard: shard_name() }
+            }
+            (e, _) => e,
+        })?;
+        let Some(info) = shard.info(name) else {
+            return Err(WeightsError::NotInShard {
+                index: self.0.index.clone().unwrap_or_default(),
+                tensor: name.clone(),
+                shard: shard_name(),
+            });
+        };
+        Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
+    }
+
+    fn tensor_missing(&self, name: &str) -> WeightsError {
+        // Names of layers differ in few places: the longest common beginning and end find the likely ones.
+        let common = |other: &str| {
+            let (a, b) = (name.as_bytes(), other.as_bytes());
+            let start = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+            let end = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
+            (start + end).min(a.len()).min(b.len())
+        };
+        let mut scored: Vec<(usize, &str)> = self.names().map(|n| (common(n), n)).collect();
+        scored.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| pattern::natural_cmp(a.1, b.1)));
+        let nearest = scored.iter().filter(|s| s.0 > 0).take(3).map(|s| s.1.to_owned()).collect();
+        WeightsError::TensorMissing { path: self.0.path.clone(), name: name.to_owned(), nearest }
+    }
+
+    /// A stored weight matrix `[rows, cols]` = `[N, K]` with its scales.
+    ///
+    /// `module` is `model.layers.0.mlp.gate_proj` or the full name of the weight's tensor. The scheme is what the
+    /// tensors say; `quantization_config` must agree with them and decides what they leave open.
+    ///
+    /// # Errors
+    /// What is missing, of the wrong dtype or shape, or contradictory, each its own variant.
+    pub fn linear(&self, module: &str) -> Result<StoredWeight<'_>, WeightsError> {
+        resolve::resolve(self, module)?.load()
+    }
+
+    /// A vector of floats, such as the weight of a norm: the tensor `name`, or `name.weight`.
+    ///
+    /// # Errors
+    /// No such tensor, not one-dimensional, or not of f32, f16 or bf16.
+    pub fn vector(&self, name: &str) -> Result<Vec<f64>, WeightsError> {
+        let weight = format!("{name}.weight");
+        let tensor = self.raw(if !self.has(name) && self.has(&weight) { &weight } else { name })?;
+        let Some(dtype) = stored::float_dtype(tensor.dtype) else {
+            return Err(WeightsError::WrongDtype {
+                name: tensor.name.to_owned(),
+                expected: "F32, F16 or BF16".to_owned(),
+                found: tensor.dtype,
+            });
+        };
+        if tensor.shape.len() != 1 {
+            return Err(WeightsError::WrongShape {
+                name: tensor.name.to_owned(),
+                expected: "one dimension".to_owned(),
+                found: tensor.shape.to_vec(),
+            });
+        }
+        Ok(dtype.decode_bytes(tensor.bytes))
+    }
+
+    /// Modules with a weight, and tensors other than weights' companions (scales, zero points), whose whole name
+    /// matches; layer 2 before layer 10.
+    ///
+    /// In `encoder.layer.{layer}.attention.{proj}` a capture matches one or more characters other than `.`, the
+    /// same text wherever it is repeated; `*` is a capture without a name.
+    ///
+    /// # Errors
+    /// A pattern that does not parse. No match is an empty list.
+    pub fn matches(&self, pattern: &str) -> Result<Vec<Match>, WeightsError> {
+        let pattern = pattern::Pattern::parse(pattern)?;
+        let mut found = BTreeMap::new();
+        for tensor in self.names() {
+            if resolve::companion(tensor) {
+                continue;
+            }
+            for name in [resolve::module_of(tensor), Some(tensor)].into_iter().flatten() {
+                if let Some(captures) = pattern.matches(name) {
+                    found.insert(name, captures);
+                }
+            }
+        }
+        let mut matches: Vec<Match> =
+            found.into_iter().map(|(name, captures)| Match { name: name.to_owned(), captures }).collect();
+        matches.sort_by(|a, b| pattern::natural_cmp(&a.name, &b.name));
+        Ok(matches)
+    }
+}

@@ -1,0 +1,79 @@
+//! One mapped safetensors file. No tensor is interpreted here.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::WeightsError;
+
+/// The limit of the format's own reader.
+const MAX_HEADER: u64 = 100_000_000;
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    map: Mmap,
+    /// Where the tensors' bytes begin.
+    data: usize,
+    header: Metadata,
+}
+
+pub(super) fn io_error(path: &Path, source: std::io::Error) -> WeightsError {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => WeightsError::NotFound { path: path.to_owned() },
+        _ => WeightsError::Io { path: path.to_owned(), source: Arc::new(source) },
+    }
+}
+
+impl Shard {
+    /// Maps the file and checks its header; reads nothing else.
+    pub fn open(path: &Path) -> Result<Shard, WeightsError> {
+        let file = File::open(path).map_err(|e| io_error(path, e))?;
+        let found = file.metadata().map_err(|e| io_error(path, e))?.len();
+        let path = || path.to_owned();
+        if found < 8 {
+            return Err(WeightsError::Truncated { path: path(), expected: 8, found });
+        }
+        // SAFETY: the mapping is read-only and private to this value. A checkpoint file that another process
+        // truncates while it is mapped would raise SIGBUS; that is documented on `Checkpoint::open`.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(&path(), e))?;
+        let (header, data) = parse_header(&map, path)?;
+        Ok(Shard { map, data, header })
+    }
+
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.header.info(name)
+    }
+
+    pub fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        let (begin, end) = info.data_offsets;
+        &self.map[self.data + begin..self.data + end]
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+}
+
+/// The header of a whole file in memory, checked against the file's length, and where the data begins.
+fn parse_header(file: &[u8], path: impl Fn() -> PathBuf) -> Result<(Metadata, usize), WeightsError> {
+    let found = file.len() as u64;
+    let (length, rest) = file.split_first_chunk::<8>().expect("the caller checked for 8 bytes");
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER || length > found - 8 {
+        return Err(WeightsError::HeaderTooLong { path: path(), length, file: found });
+    }
+    let header = &rest[..length as usize];
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => WeightsError::BadHeader { path: path(), reason: e.to_string() },
+        _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
+    })?;
+    let expected = 8 + length + metadata.data_len() as u64;
+    match found.cmp(&expected) {
+        std::cmp::Ordering::Less => Err(WeightsError::Truncated { path: path(), expected, found }),
+        std::cmp::Ordering::Greater => Err(WeightsError::TrailingBytes { path: path(), expected, found }),
+        std::cmp::Ordering::Equal => Ok((metadata, 8 + length as usize)),
+    }
+}

@@ -1,0 +1,146 @@
+//! One weight matrix in the form that every scheme is read into.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::StDtype;
+use crate::dtype::DType;
+use crate::quant::Granularity;
+
+/// How a checkpoint stores a weight: which tensors there are and what their bytes mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    /// f32, f16 or bf16 without scales.
+    Unquantized,
+    /// FP8 codes with float or e8m0 scales per tensor, channel, group or block.
+    Fp8,
+    /// int8 codes with float scales, with or without zero points.
+    Int8,
+    /// e2m1 codes, two a byte, with an e8m0 scale for 32 columns.
+    Mxfp4,
+    /// e4m3fn or e5m2 codes with an e8m0 scale for 32 columns.
+    Mxfp8,
+    /// e2m3 codes with an e8m0 scale for 32 columns.
+    Mxfp6E2M3,
+    /// e3m2 codes with an e8m0 scale for 32 columns.
+    Mxfp6E3M2,
+    /// e2m1 codes, two a byte, with an e4m3fn scale for 16 columns and one float scale for the tensor.
+    Nvfp4,
+    /// compressed-tensors `pack-quantized`: eight nibbles in an int32 along K.
+    PackedInt4,
+    /// GPTQ: eight nibbles in an int32 along K, stored transposed.
+    Gptq,
+    /// AWQ: eight nibbles in an int32 along N in its own order, stored transposed.
+    Awq,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Scheme::Unquantized => "unquantised",
+            Scheme::Fp8 => "FP8",
+            Scheme::Int8 => "int8",
+            Scheme::Mxfp4 => "MXFP4",
+            Scheme::Mxfp8 => "MXFP8",
+            Scheme::Mxfp6E2M3 => "MXFP6 e2m3",
+            Scheme::Mxfp6E3M2 => "MXFP6 e3m2",
+            Scheme::Nvfp4 => "NVFP4",
+            Scheme::PackedInt4 => "packed int4",
+            Scheme::Gptq => "GPTQ",
+            Scheme::Awq => "AWQ",
+        })
+    }
+}
+
+/// The tensor-wide scale of NVFP4, which two producers store the opposite way round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GlobalScale {
+    /// ModelOpt's `weight_scale_2`.
+    Multiply(f64),
+    /// compressed-tensors' `weight_global_scale`.
+    Divide(f64),
+}
+
+impl GlobalScale {
+    pub fn apply(self, x: f64) -> f64 {
+        match self {
+            GlobalScale::Multiply(s) => x * s,
+            GlobalScale::Divide(s) => x / s,
+        }
+    }
+}
+
+/// A weight matrix `[rows, cols]` = `[N, K]`: its codes, and what they are to be multiplied with.
+///
+/// `value[r, c] = (code[r, c] - zero_points[cell]) * scales[cell]`, then `global_scale`, where `cell` is the scale
+/// grid's cell of `(r, c)`.
+#[derive(Clone, Debug)]
+pub struct StoredWeight<'a> {
+    /// As asked for: module or tensor, and part.
+    pub name: String,
+    pub scheme: Scheme,
+    pub rows: usize,
+    pub cols: usize,
+    pub dtype: DType,
+    /// Row-major codes `[rows, cols]` without gaps, in the order of [`DType::code_at`]: low nibble first for 4
+    /// bits, little-endian words for 16 and 32.
+    pub codes: Cow<'a, [u8]>,
+    pub granularity: Granularity,
+    /// The format that scales are stored in; those of e8m0 and e4m3fn encode back exactly.
+    pub scale_dtype: Option<DType>,
+    /// One multiplier for each cell, row-major over the grid `granularity.grid(rows, cols)`; empty when
+    /// unquantised. For NVFP4 without the tensor-wide factor; see [`StoredWeight::effective_scales`].
+    pub scales: Vec<f64>,
+    /// One for each cell, in units of a code; empty where zero means zero.
+    pub zero_points: Vec<f64>,
+    pub global_scale: Option<GlobalScale>,
+    /// Which column of the scale grid each column uses, where that is not `c / group`: GPTQ with `desc_act`.
+    pub column_groups: Option<Vec<usize>>,
+    /// The tensors it was read from, the weight first.
+    pub tensors: Vec<String>,
+}
+
+impl StoredWeight<'_> {
+    /// Rows and columns of the scale grid.
+    pub fn grid(&self) -> (usize, usize) {
+        self.granularity.grid(self.rows, self.cols)
+    }
+
+    /// The dequantised weight, row-major.
+    ///
+    /// Exact wherever f64 holds the product, which is everywhere but NVFP4 (one rounding, by the global scale).
+    pub fn values(&self) -> Vec<f64> {
+        if self.scales.is_empty() {
+            return self.dtype.decode_bytes(&self.codes);
+        }
+        let (cell_rows, cell_cols) = self.granularity.cell(self.rows, self.cols);
+        let grid_cols = self.grid().1;
+        let mut values = Vec::with_capacity(self.rows * self.cols);
+        for r in 0..self.rows {
+            for c in 0..self.cols {
+                let column = self.column_groups.as_ref().map_or(c / cell_cols, |groups| groups[c]);
+                let cell = r / cell_rows * grid_cols + column;
+                let code = self.dtype.decode(self.dtype.code_at(&self.codes, r * self.cols + c));
+                let zero = self.zero_points.get(cell).copied().unwrap_or(0.0);
+                let value = (code - zero) * self.scales[cell];
+                values.push(self.global_scale.map_or(value, |g| g.apply(value)));
+            }
+        }
+        values
+    }
+
+    /// [`StoredWeight::scales`] with the tensor-wide factor of NVFP4 in them, rounded to f64.
+    pub fn effective_scales(&self) -> Vec<f64> {
+        self.scales.iter().map(|&s| self.global_scale.map_or(s, |g| g.apply(s))).collect()
+    }
+}
+
+/// The float formats that weights, scales and vectors are stored in without scales of their own.
+pub(super) fn float_dtype(stored: StDtype) -> Option<DType> {
+    match stored {
+        StDtype::F32 => Some(DType::F32),
+        StDtype::F16 => Some(DType::F16),
+        StDtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}

@@ -1,0 +1,459 @@
+//! The checkpoint reader on files written here: what it reads, and the error of each way to be broken.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use accuracy_core::dtype::{self, Overflow};
+use accuracy_core::quant::Granularity;
+use accuracy_core::weights::{Checkpoint, NewTensor, Scheme, StDtype, StoredWeight, WeightsError, write};
+use tempfile::TempDir;
+
+fn tensor(name: &str, dtype: StDtype, shape: &[usize], bytes: Vec<u8>) -> NewTensor {
+    NewTensor { name: name.to_owned(), dtype, shape: shape.to_vec(), bytes }
+}
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// A folder with one file `model.safetensors` and, where given, `config.json`.
+fn folder(config: &str, tensors: &[NewTensor]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("model.safetensors"), tensors, &BTreeMap::new()).unwrap();
+    if !config.is_empty() {
+        fs::write(dir.path().join("config.json"), config).unwrap();
+    }
+    dir
+}
+
+fn open(dir: &TempDir) -> Checkpoint {
+    Checkpoint::open(dir.path()).unwrap()
+}
+
+fn error(dir: &TempDir, module: &str) -> WeightsError {
+    open(dir).linear(module).unwrap_err()
+}
+
+const DEEPSEEK: &str = r#"{"quantization_config": {"quant_method": "fp8", "fmt": "e4m3",
+    "weight_block_size": [128, 128], "activation_scheme": "dynamic"}}"#;
+
+/// Codes that walk through every finite e4m3fn value.
+fn codes(count: usize) -> Vec<u8> {
+    (0..count).map(|i| ((i * 7 + i / 256) % 0x7f) as u8 | if i % 3 == 0 { 0x80 } else { 0 }).collect()
+}
+
+#[test]
+fn deepseek_blocks_multiply_and_edge_blocks_are_partial() {
+    let (rows, cols) = (130, 300);
+    let codes = codes(rows * cols);
+    let scales: Vec<f32> = (0..6).map(|i| 0.1 + i as f32 * 0.37).collect();
+    let dir = folder(
+        DEEPSEEK,
+        &[
+            tensor("a.weight", StDtype::F8_E4M3, &[rows, cols], codes.clone()),
+            tensor("a.weight_scale_inv", StDtype::F32, &[2, 3], f32s(&scales)),
+        ],
+    );
+    let checkpoint = open(&dir);
+    for name in ["a", "a.weight"] {
+        let weight = checkpoint.linear(name).unwrap();
+        assert_eq!((weight.rows, weight.cols), (rows, cols));
+        assert_eq!(weight.granularity, Granularity::Block(128, 128));
+        assert_eq!(weight.scale_dtype, Some(dtype::F32));
+        assert_eq!(weight.tensors, ["a.weight", "a.weight_scale_inv"]);
+        let values = weight.values();
+        for r in 0..rows {
+            for c in 0..cols {
+                let scale = f64::from(scales[(r / 128) * 3 + c / 128]);
+                let want = dtype::E4M3FN.decode(u32::from(codes[r * cols + c])) * scale;
+                assert_eq!(values[r * cols + c], want, "{r} {c}");
+            }
+        }
+    }
+}
+
+/// A 4x6 weight of small integers with those scales, read without a configuration.
+fn small(stored: StDtype, scale: NewTensor, extra: &[NewTensor]) -> TempDir {
+    let values: Vec<f64> = (0..24).map(|i| f64::from(i) - 12.0).collect();
+    let dtype = if stored == StDtype::I8 { dtype::INT8 } else { dtype::E4M3FN };
+    let codes = dtype.encode_bytes(&values, Overflow::Special);
+    let mut tensors = vec![tensor("m.weight", stored, &[4, 6], codes), scale];
+    tensors.extend_from_slice(extra);
+    folder("", &tensors)
+}
+
+fn check_small(weight: &StoredWeight, scale: impl Fn(usize, usize) -> f64) {
+    let codes = dtype_values(weight);
+    let values = weight.values();
+    for r in 0..4 {
+        for c in 0..6 {
+            assert_eq!(values[r * 6 + c], codes[r * 6 + c] * scale(r, c), "{r} {c}");
+        }
+    }
+}
+
+fn dtype_values(weight: &StoredWeight) -> Vec<f64> {
+    let values = weight.dtype.decode_bytes(&weight.codes);
+    assert_eq!(values.len(), 24);
+    values
+}
+
+#[test]
+fn scales_per_tensor_channel_and_group_are_told_apart_by_shape() {
+    for stored in [StDtype::F8_E4M3, StDtype::I8] {
+        for shape in [&[][..], &[1], &[1, 1]] {
+            let dir = small(stored, tensor("m.weight_scale", StDtype::F32, shape, f32s(&[0.3])), &[]);
+            let checkpoint = open(&dir);
+            let weight = checkpoint.linear("m").unwrap();
+            assert_eq!(weight.granularity, Granularity::Tensor);
+            check_small(&weight, |_, _| f64::from(0.3f32));
+        }
+        let channel = [0.1f32, 0.2, 0.4, 0.7];
+        for shape in [&[4][..], &[4, 1]] {
+            let dir = small(stored, tensor("m.weight_scale", StDtype::F32, shape, f32s(&channel)), &[]);
+            let checkpoint = open(&dir);
+            let weight = checkpoint.linear("m").unwrap();
+            assert_eq!(weight.granularity, Granularity::Row);
+            check_small(&weight, |r, _| f64::from(channel[r]));
+        }
+        let group: Vec<f32> = (0..12).map(|i| i as f32 + 0.5).collect();
+        let dir = small(stored, tensor("m.weight_scale", StDtype::F32, &[4, 3], f32s(&group)), &[]);
+        let checkpoint = open(&dir);
+        let weight = checkpoint.linear("m").unwrap();
+        assert_eq!(weight.granularity, Granularity::Group(2));
+        check_small(&weight, |r, c| f64::from(group[r * 3 + c / 2]));
+    }
+}
+
+#[test]
+fn int8_zero_points_are_subtracted() {
+    let zeros = tensor("m.weight_zero_point", StDtype::I8, &[4, 1], vec![3, 0, 0x80, 0xff]);
+    let scale = tensor("m.weight_scale", StDtype::F32, &[4, 1], f32s(&[1.0, 2.0, 0.5, 4.0]));
+    let dir = small(StDtype::I8, scale, &[zeros]);
+    let checkpoint = open(&dir);
+    let weight = checkpoint.linear("m").unwrap();
+    assert_eq!(weight.zero_points, [3.0, 0.0, -128.0, -1.0]);
+    let values = weight.values();
+    assert_eq!(values[0], -12.0 - 3.0);
+    assert_eq!(values[6], -6.0 * 2.0);
+    assert_eq!(values[12], 128.0 * 0.5);
+    assert_eq!(values[23], (11.0 + 1.0) * 4.0);
+}
+
+#[test]
+fn unquantized_weights_and_vectors_decode_exactly() {
+    let values = [1.0, -0.5, 3.140625, 65280.0, 2f64.powi(-120), 0.0];
+    let mut tensors = Vec::new();
+    for (dtype, stored) in
+        [(dtype::F32, StDtype::F32), (dtype::BF16, StDtype::BF16), (dtype::F16, StDtype::F16)]
+    {
+        let bytes = dtype.encode_bytes(&values, Overflow::Special);
+        tensors.push(tensor(&format!("{dtype}.weight"), stored, &[2, 3], bytes.clone()));
+        tensors.push(tensor(&format!("{dtype}_norm.weight"), stored, &[6], bytes));
+    }
+    let dir = folder("", &tensors);
+    let checkpoint = open(&dir);
+    for dtype in [dtype::F32, dtype::BF16, dtype::F16] {
+        let want: Vec<f64> =
+            values.iter().map(|&v| dtype.decode(dtype.encode(v, Overflow::Special))).collect();
+        let weight = checkpoint.linear(dtype.name()).unwrap();
+        assert_eq!((weight.scheme, weight.dtype, weight.scales.len()), (Scheme::Unquantized, dtype, 0));
+        assert_eq!(weight.values(), want);
+        for name in [format!("{dtype}_norm"), format!("{dtype}_norm.weight")] {
+            assert_eq!(checkpoint.vector(&name).unwrap(), want);
+        }
+    }
+    assert!(matches!(checkpoint.vector("f32"), Err(WeightsError::WrongShape { .. })));
+    assert!(matches!(checkpoint.linear("f32_norm"), Err(WeightsError::WrongShape { .. })));
+}
+
+/// A checkpoint of two shards, the scale in the other one than the weight.
+fn sharded() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let weight = tensor("l.0.a.weight", StDtype::F8_E4M3, &[2, 4], codes(8));
+    let scale = tensor("l.0.a.weight_scale_inv", StDtype::F32, &[1, 1], f32s(&[0.25]));
+    write(&at("model-00001-of-00002.safetensors"), &[weight], &BTreeMap::new()).unwrap();
+    write(&at("model-00002-of-00002.safetensors"), &[scale], &BTreeMap::new()).unwrap();
+    let index = r#"{"weight_map": {"l.0.a.weight": "model-00001-of-00002.safetensors",
+        "l.0.a.weight_scale_inv": "model-00002-of-00002.safetensors"}}"#;
+    fs::write(at("model.safetensors.index.json"), index).unwrap();
+    fs::write(at("config.json"), DEEPSEEK).unwrap();
+    dir
+}
+
+#[test]
+fn a_scale_in_another_shard_is_found() {
+    let dir = sharded();
+    for path in [dir.path().to_owned(), dir.path().join("model.safetensors.index.json")] {
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        assert_eq!(checkpoint.path(), path);
+        assert_eq!(checkpoint.linear("l.0.a").unwrap().scales, [0.25]);
+    }
+}
+
+#[test]
+fn shards_are_opened_only_when_used() {
+    let dir = sharded();
+    fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
+    let checkpoint = open(&dir);
+    assert_eq!(checkpoint.names().count(), 2);
+    assert_eq!(checkpoint.raw("l.0.a.weight").unwrap().shape, [2, 4]);
+    let error = checkpoint.linear("l.0.a").unwrap_err();
+    assert!(matches!(error, WeightsError::ShardMissing { .. }), "{error}");
+    assert!(error.to_string().contains("model-00002-of-00002.safetensors"), "{error}");
+}
+
+#[test]
+fn an_index_that_its_shards_do_not_bear_out() {
+    let dir = sharded();
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::write(&index, r#"{"weight_map": {"x.weight": "model-00001-of-00002.safetensors"}}"#).unwrap();
+    assert!(matches!(error(&dir, "x"), WeightsError::NotInShard { .. }));
+    for broken in [
+        "",
+        "[]",
+        "{}",
+        r#"{"weight_map": {}}"#,
+        r#"{"weight_map": {"a": 1}}"#,
+        r#"{"weight_map": {"a": "../x.safetensors"}}"#,
+        r#"{"weight_map": {"a": "/x.safetensors"}}"#,
+        r#"{"weight_map": {"a": ""}}"#,
+    ] {
+        fs::write(&index, broken).unwrap();
+        let error = Checkpoint::open(dir.path()).unwrap_err();
+        assert!(matches!(error, WeightsError::BadIndex { .. }), "{broken}: {error}");
+    }
+}
+
+#[test]
+fn missing_and_empty_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Checkpoint::open(dir.path()), Err(WeightsError::NoWeights { .. })));
+    let absent = Checkpoint::open(&dir.path().join("absent"));
+    assert!(matches!(absent, Err(WeightsError::NotFound { .. })));
+}
+
+fn open_bytes(bytes: &[u8]) -> Result<Checkpoint, WeightsError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    fs::write(&path, bytes).unwrap();
+    Checkpoint::open(&path)
+}
+
+fn with_header(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[test]
+fn broken_files_each_have_their_error() {
+    use WeightsError::*;
+    let good = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    assert!(open_bytes(&with_header(good, 8)).is_ok());
+    assert!(matches!(open_bytes(&[]), Err(Truncated { expected: 8, found: 0, .. })));
+    assert!(matches!(open_bytes(&[1, 2, 3]), Err(Truncated { .. })));
+    assert!(matches!(open_bytes(&with_header(good, 5)), Err(Truncated { .. })));
+    assert!(matches!(open_bytes(&with_header(good, 9)), Err(TrailingBytes { .. })));
+    for length in [u64::MAX, 100_000_001, 1 << 40, 100] {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend_from_slice(b"{}");
+        assert!(matches!(open_bytes(&bytes), Err(HeaderTooLong { .. })), "{length}");
+    }
+    for header in ["", "hello", "{\"a\":", "\u{1}"] {
+        assert!(matches!(open_bytes(&with_header(header, 0)), Err(HeaderNotJson { .. })), "{header}");
+    }
+    let mut not_utf8 = with_header("{\"aa\":1}", 0);
+    not_utf8[10] = 0xff;
+    assert!(matches!(open_bytes(&not_utf8), Err(HeaderNotJson { .. })));
+    for header in [
+        "[]",
+        r#"{"a":1}"#,
+        r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#,
+    ] {
+        let error = open_bytes(&with_header(header, 8)).unwrap_err();
+        assert!(matches!(error, BadHeader { .. }), "{header}: {error}");
+    }
+}
+
+#[test]
+fn every_prefix_of_a_file_is_an_error_and_no_panic() {
+    let dir = folder("", &[tensor("a.weight", StDtype::F32, &[2, 2], f32s(&[1.0, 2.0, 3.0, 4.0]))]);
+    let whole = fs::read(dir.path().join("model.safetensors")).unwrap();
+    for end in 0..whole.len() {
+        assert!(open_bytes(&whole[..end]).is_err(), "{end} bytes");
+    }
+    assert!(open_bytes(&whole).is_ok());
+}
+
+#[test]
+fn a_missing_tensor_names_its_nearest() {
+    let values = f32s(&[0.0; 4]);
+    let names = ["l.0.mlp.gate_proj.weight", "l.0.mlp.up_proj.weight", "norm.weight"];
+    let tensors: Vec<_> = names.iter().map(|n| tensor(n, StDtype::F32, &[2, 2], values.clone())).collect();
+    let dir = folder("", &tensors);
+    let error = error(&dir, "l.0.mlp.gate_prj");
+    let WeightsError::TensorMissing { nearest, .. } = &error else { panic!("{error}") };
+    assert_eq!(nearest[0], "l.0.mlp.gate_proj.weight");
+    assert!(error.to_string().contains("`l.0.mlp.gate_prj.weight`"), "{error}");
+}
+
+#[test]
+fn scales_that_are_missing_or_wrong_each_have_their_error() {
+    let weight = || tensor("m.weight", StDtype::F8_E4M3, &[256, 256], codes(256 * 256));
+    let scale = |shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        tensor("m.weight_scale_inv", StDtype::F32, shape, f32s(&vec![0.3; count]))
+    };
+
+    let missing = error(&folder(DEEPSEEK, &[weight()]), "m");
+    assert!(matches!(missing, WeightsError::ScaleMissing { .. }), "{missing}");
+    assert!(missing.to_string().contains("m.weight_scale_inv"), "{missing}");
+
+    for shape in [&[3, 2][..], &[2, 2, 1], &[4], &[1], &[256, 1]] {
+        let wrong = error(&folder(DEEPSEEK, &[weight(), scale(shape)]), "m");
+        assert!(matches!(wrong, WeightsError::ScaleShape { .. }), "{shape:?}: {wrong}");
+        assert!(wrong.to_string().contains("weight_block_size [128, 128]"), "{wrong}");
+    }
+    let without = error(&folder("", &[weight(), scale(&[3, 3])]), "m");
+    assert!(matches!(without, WeightsError::ScaleShape { .. }), "{without}");
+
+    let no_block = r#"{"quantization_config": {"quant_method": "fp8"}}"#;
+    let blocks = error(&folder(no_block, &[weight(), scale(&[2, 2])]), "m");
+    assert!(matches!(blocks, WeightsError::ScaleShape { .. }), "{blocks}");
+
+    let integer = tensor("m.weight_scale", StDtype::I32, &[1], vec![1, 0, 0, 0]);
+    let wrong = error(&folder("", &[weight(), integer]), "m");
+    assert!(matches!(wrong, WeightsError::WrongDtype { .. }), "{wrong}");
+
+    let both = [weight(), scale(&[2, 2]), tensor("m.weight_scale", StDtype::F32, &[1], f32s(&[1.0]))];
+    assert!(matches!(error(&folder(DEEPSEEK, &both), "m"), WeightsError::Ambiguous { .. }));
+
+    let bf16 = tensor("m.weight", StDtype::BF16, &[2, 2], vec![0; 8]);
+    let odd = error(&folder(DEEPSEEK, &[bf16, scale(&[1, 1])]), "m");
+    assert!(matches!(odd, WeightsError::Ambiguous { .. }), "{odd}");
+}
+
+#[test]
+fn e8m0_scales_and_what_contradicts_them() {
+    let ue8m0 = DEEPSEEK.replace("\"fmt\"", "\"scale_fmt\": \"ue8m0\", \"fmt\"");
+    let weight = || tensor("m.weight", StDtype::F8_E4M3, &[256, 128], codes(256 * 128));
+    let bytes = |dtype| tensor("m.weight_scale_inv", dtype, &[2, 1], vec![120, 130]);
+    for (config, scale) in [
+        (ue8m0.as_str(), bytes(StDtype::U8)),
+        (ue8m0.as_str(), bytes(StDtype::F8_E8M0)),
+        (DEEPSEEK, bytes(StDtype::F8_E8M0)),
+        (ue8m0.as_str(), tensor("m.weight_scale_inv", StDtype::F32, &[2, 1], f32s(&[0.0078125, 8.0]))),
+    ] {
+        let dir = folder(config, &[weight(), scale]);
+        assert_eq!(open(&dir).linear("m").unwrap().scales, [0.0078125, 8.0]);
+    }
+    let unsaid = error(&folder(DEEPSEEK, &[weight(), bytes(StDtype::U8)]), "m");
+    assert!(matches!(unsaid, WeightsError::ScaleIsBytes { .. }), "{unsaid}");
+    let float = tensor("m.weight_scale_inv", StDtype::F32, &[2, 1], f32s(&[0.5, 0.3]));
+    let uneven = error(&folder(&ue8m0, &[weight(), float]), "m");
+    assert!(matches!(uneven, WeightsError::ScaleNotPowerOfTwo { index: 1, .. }), "{uneven}");
+}
+
+#[test]
+fn a_configuration_that_contradicts_the_tensors_names_both() {
+    let weight = tensor("m.weight", StDtype::F8_E4M3, &[2, 2], codes(4));
+    let scale = tensor("m.weight_scale", StDtype::F32, &[1], f32s(&[0.5]));
+    let awq = r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}"#;
+    let message = error(&folder(awq, &[weight.clone(), scale.clone()]), "m").to_string();
+    assert!(message.contains("awq") && message.contains("F8_E4M3"), "{message}");
+
+    let skipped = r#"{"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["m"]}}"#;
+    let message = error(&folder(skipped, &[weight, scale]), "m").to_string();
+    assert!(message.contains("`m` is not quantised"), "{message}");
+}
+
+#[test]
+fn configurations_that_do_not_read_are_errors() {
+    let tensors = [tensor("m.weight", StDtype::F32, &[1, 1], f32s(&[0.0]))];
+    for config in [
+        "not json",
+        r#"{"quantization_config": {}}"#,
+        r#"{"quantization_config": 5}"#,
+        r#"{"quantization_config": {"quant_method": 5}}"#,
+        r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}}"#,
+        r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}}"#,
+        r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": "128"}}"#,
+        r#"{"quantization_config": {"quant_method": "gptq", "bits": 3}}"#,
+        r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}}"#,
+        r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "version": "gemv"}}"#,
+        r#"{"quantization_config": {"quant_method": "compressed-tensors"}}"#,
+        r#"{"quantization_config": {"quant_method": "quark"}}"#,
+        r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A8"}}"#,
+    ] {
+        let dir = folder(config, &tensors);
+        let error = Checkpoint::open(dir.path()).unwrap_err();
+        assert!(matches!(error, WeightsError::BadConfig { .. }), "{config}: {error}");
+        assert!(error.to_string().contains("config.json"), "{error}");
+    }
+    let other = folder(r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#, &tensors);
+    let error = Checkpoint::open(other.path()).unwrap_err();
+    assert!(matches!(error, WeightsError::UnknownMethod { .. }), "{error}");
+}
+
+#[test]
+fn patterns_match_modules_and_tensors_in_natural_order() {
+    let mut tensors = Vec::new();
+    for layer in [0, 2, 10] {
+        for name in ["attn.q.weight", "attn.q.bias", "attn.k.weight", "attn.k.weight_scale", "ln.weight"] {
+            tensors.push(tensor(&format!("h.{layer}.{name}"), StDtype::F32, &[1], f32s(&[1.0])));
+        }
+    }
+    let dir = folder("", &tensors);
+    let checkpoint = open(&dir);
+    let names = |pattern: &str| -> Vec<String> {
+        checkpoint.matches(pattern).unwrap().into_iter().map(|m| m.name).collect()
+    };
+    assert_eq!(names("h.{layer}.attn.q"), ["h.0.attn.q", "h.2.attn.q", "h.10.attn.q"]);
+    assert_eq!(names("h.2.attn.{proj}"), ["h.2.attn.k", "h.2.attn.q"]);
+    assert_eq!(names("h.2.attn.*.weight"), ["h.2.attn.k.weight", "h.2.attn.q.weight"]);
+    assert_eq!(names("h.2.attn.q.{what}"), ["h.2.attn.q.bias", "h.2.attn.q.weight"]);
+    assert_eq!(names("h.{a}.mlp.{b}"), Vec::<String>::new());
+    let first = &checkpoint.matches("h.{layer}.attn.{proj}").unwrap()[0];
+    assert_eq!(first.name, "h.0.attn.k");
+    assert_eq!((first.captures["layer"].as_str(), first.captures["proj"].as_str()), ("0", "k"));
+    assert!(matches!(checkpoint.matches("h.{"), Err(WeightsError::BadPattern { .. })));
+}
+
+#[test]
+fn written_files_are_reproducible_and_read_by_the_safetensors_crate() {
+    let dir = tempfile::tempdir().unwrap();
+    let metadata = BTreeMap::from([("b", "2"), ("a", "1")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    let tensors = [
+        tensor("z", StDtype::F32, &[2], f32s(&[1.0, 2.0])),
+        tensor("a", StDtype::U8, &[3, 1], vec![1, 2, 3]),
+        tensor("e", StDtype::BF16, &[0, 4], vec![]),
+    ];
+    let paths = ["1", "2"].map(|n| dir.path().join(n));
+    for path in &paths {
+        write(path, &tensors, &metadata).unwrap();
+    }
+    let bytes = fs::read(&paths[0]).unwrap();
+    assert_eq!(bytes, fs::read(&paths[1]).unwrap());
+    let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(read.tensor("a").unwrap().data(), [1, 2, 3]);
+    assert_eq!(read.tensor("z").unwrap().shape(), [2]);
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["b"], "2");
+
+    let path: &Path = &paths[0];
+    let short = [tensor("z", StDtype::F32, &[2], vec![0; 7])];
+    assert!(matches!(write(path, &short, &metadata), Err(WeightsError::WrongShape { .. })));
+    let twice = [tensors[1].clone(), tensors[1].clone()];
+    assert!(matches!(write(path, &twice, &metadata), Err(WeightsError::BadHeader { .. })));
+}
