@@ -1,1 +1,4 @@
 //! The library behind `#[accuracy_test]`.
+
+#[cfg(feature = "build")]
+pub mod build;
