@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The header that stands in for HIP's own: blocks and threads as loops and fibres.
@@ -228,7 +228,10 @@ impl fmt::Display for BuildError {
             BuildError::SourceMissing { library, source } => {
                 let folder = std::env::current_dir().unwrap_or_default();
                 let (source, folder) = (source.display(), folder.display());
-                write!(f, "source `{source}` of kernel library `{library}` is no file, looked for in {folder}")
+                write!(
+                    f,
+                    "source `{source}` of kernel library `{library}` is no file, looked for in {folder}"
+                )
             }
             BuildError::NotABuildScript => {
                 write!(f, "OUT_DIR is not set: run this from a build script, or name a folder with `out_dir`")

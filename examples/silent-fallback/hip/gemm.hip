@@ -33,7 +33,8 @@ __global__ void gemm_kernel(bf16* y, const uint8_t* xq, const float* xs, const u
 
 LAUNCHER gemm_a8w8_blockscale(bf16* y, const uint8_t* xq, const float* xs, const uint8_t* wq, const float* ws,
                               int32_t m, int32_t n, int32_t k, bool shuffle_scale, hipStream_t stream) {
-    if (!y || !xq || !xs || !wq || !ws || m <= 0 || n <= 0 || k <= 0 || k % kGroup != 0) return kInvalidArgument;
+    if (!y || !xq || !xs || !wq || !ws || m <= 0 || n <= 0 || k <= 0) return kInvalidArgument;
+    if (k % kGroup != 0) return kUnsupported;
     hipLaunchKernelGGL(gemm_kernel, dim3((m + kTile - 1) / kTile, (n + kTile - 1) / kTile), dim3(kTile, kTile), 0,
                        stream, y, xq, xs, wq, ws, m, n, k, shuffle_scale);
     return launch_status();

@@ -30,7 +30,8 @@ __global__ void group_quant_fallback_kernel(uint8_t* q, float* s, const bf16* x,
 
 LAUNCHER group_quant_fp8(uint8_t* q, float* s, const bf16* x, int32_t m, int32_t k, bool shuffle_scale,
                          hipStream_t stream) {
-    if (!q || !s || !x || m <= 0 || k <= 0 || k % kGroup != 0) return kInvalidArgument;
+    if (!q || !s || !x || m <= 0 || k <= 0) return kInvalidArgument;
+    if (k % kGroup != 0) return kUnsupported;
     hipLaunchKernelGGL(group_quant_kernel, dim3(m, k / kGroup), dim3(kWave), 0, stream, q, s, x, m, k,
                        shuffle_scale);
     return launch_status();
@@ -38,7 +39,8 @@ LAUNCHER group_quant_fp8(uint8_t* q, float* s, const bf16* x, int32_t m, int32_t
 
 LAUNCHER group_quant_fp8_fallback(uint8_t* q, float* s, const bf16* x, int32_t m, int32_t k, bool shuffle_scale,
                                   hipStream_t stream) {
-    if (!q || !s || !x || m <= 0 || k <= 0 || k % kGroup != 0) return kInvalidArgument;
+    if (!q || !s || !x || m <= 0 || k <= 0) return kInvalidArgument;
+    if (k % kGroup != 0) return kUnsupported;
     const int64_t groups = int64_t{m} * (k / kGroup);
     hipLaunchKernelGGL(group_quant_fallback_kernel, dim3((groups + 63) / 64), dim3(64), 0, stream, q, s, x, groups);
     return launch_status();

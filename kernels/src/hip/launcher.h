@@ -38,7 +38,7 @@ inline bool starts_with(const char* text, const char* prefix) {
 }
 
 // Whether the current device's own instructions decode the format; the bytes of one variant are valid, and mean
-// something else, in the other. gfx94x has the FNUZ variants only, later parts the OCP ones only.
+// something else, in the other. gfx94x has the FNUZ variants only, later parts the OCP ones only; the host decodes all.
 inline Status check_format(int32_t format) {
     if (format < kE4m3fn || format > kE5m2fnuz) return kInvalidArgument;
     int device = 0;
@@ -48,10 +48,12 @@ inline Status check_format(int32_t format) {
     }
     const char* arch = properties.gcnArchName;
     const bool fnuz = format == kE4m3fnuz || format == kE5m2fnuz;
-    bool native = starts_with(arch, "host");
-    if (fnuz) native |= starts_with(arch, "gfx94");
-    if (!fnuz) native |= starts_with(arch, "gfx950") || starts_with(arch, "gfx12") || starts_with(arch, "sm_");
-    return native ? kOk : kUnsupported;
+    if (starts_with(arch, "host")) return kOk;
+    if (starts_with(arch, "gfx94")) return fnuz ? kOk : kUnsupported;
+    for (const char* ocp : {"gfx950", "gfx12", "sm_89", "sm_90", "sm_100"}) {
+        if (starts_with(arch, ocp)) return fnuz ? kUnsupported : kOk;
+    }
+    return kUnsupported;
 }
 
 // The checks that all launchers with groups of K in fp8 have in common.
