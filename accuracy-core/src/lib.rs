@@ -2,6 +2,8 @@
 
 #[cfg(feature = "runtime")]
 pub mod arch;
+#[cfg(feature = "build")]
+pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
 #[cfg(feature = "runtime")]

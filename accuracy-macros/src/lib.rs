@@ -1,1 +1,58 @@
 //! `#[accuracy_test]` and `#[kernel_library]`.
+//!
+//! What lives here: the syntax of the two attributes, the errors for every way to get it wrong, and the expansion.
+//! What the expansion calls, and what a cell of the matrix then does, is in `accuracy-core`, which re-exports both.
+
+mod attribute;
+mod cells;
+mod errors;
+mod expand;
+mod function;
+mod json;
+mod kernel_library;
+mod pattern;
+
+use proc_macro::TokenStream;
+
+/// Turns one function that calls kernels into a matrix of ordinary `#[test]`s.
+///
+/// The first parameter is the case. Every other parameter is an axis of the matrix and carries one of
+///
+/// | attribute | values |
+/// | --- | --- |
+/// | `#[variants(E4M3FN, E4M3FNUZ)]` | number formats, constants of `accuracy_core::dtype` |
+/// | `#[paths(primary = f, fallback = g)]` | implementations of one kernel; the first is the primary |
+/// | `#[values(false, true)]` | values of a parameter that must matter |
+/// | `#[perf(64, 128)]` | values of a parameter that only tunes speed and must not matter |
+///
+/// and the attribute itself takes
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `checkpoint = "shards/tiny"` | safetensors folder or file, relative to the package |
+/// | `weights = { w = "layers.{layer}.{part}_proj" }` | roles and the modules they range over; `{name}` captures, and a capture of a later role must be one of the first |
+/// | `tokens = [1, 33, 128]` | numbers of tokens (rows of the activations); this list is the default |
+/// | `activations = "recorded.safetensors#x"` | recorded activations in place of generated ones |
+/// | `min_cos = 0.9995` | least cosine, in place of the run's |
+/// | `seed = 7` | seed of the generated inputs |
+/// | `known_failure(arch = "gfx942", quant = fallback, reason = "..")` | cells that are known to fail, and must; repeatable |
+/// | `nondeterministic(reason = "..", bound = 1e-3)` | repeats may differ by this relative L2 |
+///
+/// The tests stand in a module with the function's name. Their checks: `full_chain` for every combination of all
+/// axes and tokens, `fallback_vs_primary` where a path is not the primary, `dtype_variant` where a number format is
+/// not the first, and `parameter` for each `#[values]` axis with two or more values, at the largest of the tokens.
+#[proc_macro_attribute]
+pub fn accuracy_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    expand::accuracy_test(attribute.into(), item.into()).into()
+}
+
+/// Binds the launchers of a kernel library that is opened at run time.
+///
+/// `#[kernel_library("quant_gemm")]` on an `unsafe extern "C"` block makes of each function a wrapper that looks the
+/// symbol up in `libquant_gemm.so`, calls it and turns a status other than success into an error that names the
+/// launcher, and a type alias with the function's name in CamelCase, for `#[paths]` parameters. A launcher returns
+/// `Status`, `i32` or nothing. `safe fn` makes a safe wrapper, `#[link_name = ".."]` names another symbol.
+#[proc_macro_attribute]
+pub fn kernel_library(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    kernel_library::expand(attribute.into(), item.into()).into()
+}

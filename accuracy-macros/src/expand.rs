@@ -1,0 +1,175 @@
+//! What `#[accuracy_test]` turns a function into.
+//!
+//! Beside the function: one that picks the arguments of a cell by their indices and calls it, in the user's own
+//! scope, and a module of the function's name with the metadata, one static table entry and a thin `#[test]` for
+//! each cell. What is written once for each cell decides how long a matrix takes to compile.
+
+use crate::attribute::{self, Attribute};
+use crate::cells::{self, Axis, Cell};
+use crate::errors::Errors;
+use crate::function::{self, Parameter, axis_label};
+use crate::json;
+use proc_macro2::{Ident, Literal, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{FnArg, ItemFn, ReturnType};
+
+pub fn accuracy_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let mut function = match syn::parse2::<ItemFn>(item.clone()) {
+        Ok(function) => function,
+        Err(error) => {
+            errors.at_span(error.span(), format!("accuracy_test goes on a function: {error}"));
+            let errors = errors.to_tokens();
+            return quote!(#errors #item);
+        }
+    };
+    let mut attribute = attribute::parse(attribute, &mut errors);
+    let parameters = function::parse(&mut function, &mut errors);
+    function::check_matrix(&function, &mut attribute, &parameters, &mut errors);
+    if !errors.is_empty() {
+        // Without the function every use of it would be one more error.
+        let errors = errors.to_tokens();
+        return quote!(#errors #[cfg(test)] #function);
+    }
+    let axes: Vec<Axis> = parameters.iter().map(|p| p.axis.clone()).collect();
+    let cells = cells::cells(&axes, &attribute.tokens);
+    let body = body(&function.sig.ident, &attribute, &axes, &cells);
+    expand(&function, &parameters, &cells, &body)
+}
+
+/// The user's place for the editor and for errors, the macro's context so that lints leave it alone.
+fn at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}
+
+fn expand(function: &ItemFn, parameters: &[Parameter], cells: &[Cell], body: &str) -> TokenStream {
+    let name = &function.sig.ident;
+    let cfgs: Vec<_> = function.attrs.iter().filter(|a| a.path().is_ident("cfg")).collect();
+    let call = format_ident!("__{name}_call", span = Span::call_site());
+    let call_fn = call_fn(function, parameters, &call);
+    let module = Ident::new(&name.to_string(), at(name.span()));
+    // `line!` is that of its own token.
+    let line = quote_spanned!(name.span()=> ::core::line!());
+    let body_len = Literal::usize_unsuffixed(body.len());
+    let body = Literal::byte_string(body.as_bytes());
+    let tests = cells.iter().enumerate().map(|(i, cell)| {
+        let name = Ident::new(&cell.name, at(name.span()));
+        let i = Literal::usize_unsuffixed(i);
+        quote!(#[::core::prelude::v1::test] fn #name() { TEST.run(#i) })
+    });
+    quote! {
+        #[cfg(test)]
+        #function
+
+        #(#cfgs)*
+        #[cfg(test)]
+        #call_fn
+
+        #(#cfgs)*
+        #[cfg(test)]
+        mod #module {
+            const HEAD: &str = ::core::concat!(
+                ::core::env!("CARGO_PKG_NAME"), "\u{1f}",
+                ::core::module_path!(), "\u{1f}",
+                ::core::file!(), "\u{1f}",
+                #line, "\u{1f}",
+                ::core::env!("CARGO_MANIFEST_DIR")
+            );
+            #[used]
+            #[unsafe(link_section = "accuracy_tests")]
+            static META: ::accuracy_core::meta::Section<{ HEAD.len() }, #body_len> =
+                ::accuracy_core::meta::Section::new(HEAD, #body);
+            static TEST: ::accuracy_core::harness::Test =
+                ::accuracy_core::harness::Test::new(|| META.bytes(), super::#call);
+            #(#tests)*
+        }
+    }
+}
+
+/// `fn __name_call(case, indices)`: calls the function with the values that the indices name.
+fn call_fn(function: &ItemFn, parameters: &[Parameter], call: &Ident) -> TokenStream {
+    let case_type = match function.sig.inputs.first() {
+        Some(FnArg::Typed(typed)) => typed.ty.span(),
+        _ => Span::call_site(),
+    };
+    // Locals of the macro's own, which no expression of the user sees.
+    let local = |text: &str| Ident::new(text, Span::mixed_site());
+    let case = Ident::new("case", Span::mixed_site().located_at(case_type));
+    let (indices, value) = (local("indices"), local("value"));
+    let arguments: Vec<Ident> = (0..parameters.len()).map(|i| local(&format!("axis_{i}"))).collect();
+    let picks = parameters.iter().zip(&arguments).enumerate().map(|(i, (parameter, argument))| {
+        let i = Literal::usize_unsuffixed(i);
+        let ty = &parameter.ty;
+        // A type for each arm: a wrong value is then wrong by itself, not against the arm before it.
+        let arms = parameter.values.iter().enumerate().map(|(at, expression)| {
+            let at = Literal::usize_unsuffixed(at);
+            quote!(#at => { let #value: #ty = #expression; #value })
+        });
+        quote! {
+            let #argument = match #indices[#i] { #(#arms)* _ => ::core::unreachable!() };
+        }
+    });
+    let result = match &function.sig.output {
+        ReturnType::Type(_, ty) => ty.span(),
+        ReturnType::Default => Span::call_site(),
+    };
+    let name = Ident::new(&function.sig.ident.to_string(), at(result));
+    let result = quote_spanned!(at(result)=> #name(#case #(, #arguments)*));
+    quote! {
+        #[doc(hidden)]
+        fn #call(#case: &mut ::accuracy_core::Case, #indices: &[usize]) -> ::accuracy_core::Result<::accuracy_core::Tensor> {
+            #(#picks)*
+            #result
+        }
+    }
+}
+
+/// The JSON of `accuracy_core::meta::Body`.
+fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> String {
+    let strings = |texts: &[String]| json::array(texts.iter().map(|t| json::string(t)));
+    let pair = |a: &str, b: &str| json::array([json::string(a), json::string(b)]);
+    let axis = |axis: &Axis| {
+        json::object([
+            ("name", Some(json::string(&axis.name))),
+            ("kind", Some(json::string(axis.kind.name()))),
+            ("labels", Some(strings(&axis.labels))),
+        ])
+    };
+    let cell = |cell: &Cell| {
+        json::object([
+            ("name", Some(json::string(&cell.name))),
+            ("check", Some(json::string(cell.check))),
+            ("at", Some(json::array(cell.at.iter().map(usize::to_string)))),
+            ("tokens", Some(cell.tokens.to_string())),
+            ("axis", cell.axis.map(|i| i.to_string())),
+        ])
+    };
+    let known = |known: &attribute::KnownFailure| {
+        let at = known.at.iter().map(|(name, value)| {
+            let label = axes.iter().find(|a| *name == a.name).map(|axis| axis_label(axis, value));
+            pair(&name.to_string(), &label.unwrap_or_default())
+        });
+        json::object([
+            ("arch", known.arch.as_deref().map(json::string)),
+            ("at", Some(json::array(at))),
+            ("reason", Some(json::string(&known.reason))),
+        ])
+    };
+    let nondeterministic = attribute.nondeterministic.as_ref().map(|(reason, bound)| {
+        json::object([("reason", Some(json::string(reason))), ("bound", Some(format!("{bound:?}")))])
+    });
+    let weights = attribute.weights.iter().map(|role| pair(&role.name.to_string(), &role.pattern));
+    json::object([
+        ("name", Some(json::string(&name.to_string()))),
+        ("checkpoint", attribute.checkpoint.as_deref().map(json::string)),
+        ("weights", Some(json::array(weights))),
+        ("activations", attribute.activations.as_deref().map(json::string)),
+        ("axes", Some(json::array(axes.iter().map(axis)))),
+        ("cells", Some(json::array(cells.iter().map(cell)))),
+        ("known_failures", Some(json::array(attribute.known_failures.iter().map(known)))),
+        ("nondeterministic", nondeterministic),
+        ("min_cos", attribute.min_cos.map(|x| format!("{x:?}"))),
+        ("seed", Some(attribute.seed.to_string())),
+    ])
+}

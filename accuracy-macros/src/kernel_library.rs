@@ -1,0 +1,363 @@
+//! What `#[kernel_library]` turns an `unsafe extern "C"` block into.
+
+use crate::errors::Errors;
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use std::collections::{HashMap, HashSet};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::visit::Visit;
+use syn::{
+    Attribute, Expr, ExprLit, FnArg, ForeignItem, ForeignItemFn, ItemForeignMod, Lit, LitStr, Meta, Pat,
+    ReturnType, Safety, Type,
+};
+
+pub fn expand(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let library = library_name(attribute, &mut errors);
+    let block = match syn::parse2::<ItemForeignMod>(item.clone()) {
+        Ok(block) => block,
+        Err(error) => {
+            let message = format!("kernel_library goes on an `unsafe extern \"C\" {{ .. }}` block: {error}");
+            errors.at_span(error.span(), message);
+            let errors = errors.to_tokens();
+            return quote!(#errors #item);
+        }
+    };
+    check_block(&block, &mut errors);
+    let launchers = launchers(&block, &mut errors);
+    let library = library.unwrap_or_default();
+    // After an error the bindings are still made, as far as they can be: each missing one would be one more error.
+    let bindings = bindings(&block, &library, &launchers);
+    let errors = errors.to_tokens();
+    quote!(#errors #bindings)
+}
+
+/// The user's place for errors, the macro's context so that lints leave it alone.
+fn at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}
+
+fn library_name(attribute: TokenStream, errors: &mut Errors) -> Option<String> {
+    let Ok(literal) = syn::parse2::<LitStr>(attribute.clone()) else {
+        let message = "expected the library's name, as in `#[kernel_library(\"quant_gemm\")]`";
+        if attribute.is_empty() {
+            errors.at_span(Span::call_site(), message);
+        } else {
+            errors.at(attribute, message);
+        }
+        return None;
+    };
+    let name = literal.value();
+    let stem = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let stem = stem.split_once(".so").map_or(stem, |(stem, _)| stem);
+    let stem = stem.strip_prefix("lib").filter(|rest| !rest.is_empty()).unwrap_or(stem);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
+    if name.is_empty() {
+        errors.at(literal, "the library's name is empty");
+    } else if name.contains(['/', '\\']) {
+        errors.at(
+            literal,
+            format!(
+                "a library is looked for by its name, in the folder of each architecture: write \"{stem}\""
+            ),
+        );
+    } else if stem != name {
+        errors.at(literal, format!("`lib` and `.so` are added to the name: write \"{stem}\""));
+    } else if !name.chars().all(allowed) {
+        errors.at(literal, "a library's name is made of letters, digits, `_`, `-`, `+` and `.`");
+    }
+    Some(name)
+}
+
+fn check_block(block: &ItemForeignMod, errors: &mut Errors) {
+    match &block.abi.name {
+        Some(name) if name.value() == "C" => {}
+        Some(name) => errors.at(name, "launchers have the C ABI: write `extern \"C\"`"),
+        None => errors.at(&block.abi, "launchers have the C ABI: write `extern \"C\"`"),
+    }
+    if block.unsafety.is_none() {
+        errors.at(
+            &block.abi,
+            "write `unsafe extern \"C\"`: that the signatures are the library's is for you to promise",
+        );
+    }
+    for attribute in &block.attrs {
+        if attribute.path().is_ident("link") {
+            errors.at(
+                attribute,
+                "the library is opened at run time, one for each architecture: remove `#[link]`",
+            );
+        }
+    }
+    if block.items.is_empty() {
+        errors.at_span(block.brace_token.span.join(), "this block binds no launcher");
+    }
+}
+
+/// A function of the block whose signature can be bound.
+struct Launcher<'a> {
+    function: &'a ForeignItemFn,
+    symbol: String,
+    alias: Ident,
+    parameters: Vec<(&'a Ident, &'a Type)>,
+}
+
+fn launchers<'a>(block: &'a ItemForeignMod, errors: &mut Errors) -> Vec<Launcher<'a>> {
+    let mut types = TypeNames::default();
+    types.visit_item_foreign_mod(block);
+    let mut names = HashSet::new();
+    let mut aliases: HashMap<String, &Ident> = HashMap::new();
+    let mut launchers = Vec::new();
+    for item in &block.items {
+        let function = match item {
+            ForeignItem::Fn(function) => function,
+            ForeignItem::Static(item) => {
+                errors.at(item, "only launchers can be bound, no statics");
+                continue;
+            }
+            ForeignItem::Type(item) => {
+                errors.at(item, "only launchers can be bound, no types");
+                continue;
+            }
+            other => {
+                errors.at(other, "only launchers can be bound: `fn name(argument: Type) -> Status;`");
+                continue;
+            }
+        };
+        let name = &function.sig.ident;
+        if !names.insert(name.unraw().to_string()) {
+            errors.at(name, format!("launcher `{name}` is bound twice"));
+            continue;
+        }
+        let parameters = parameters(function, errors);
+        check_return(function, errors);
+        let symbol = link_name(function, errors).unwrap_or_else(|| name.unraw().to_string());
+        let camel = camel_case(&name.unraw().to_string());
+        if !camel.starts_with(|c: char| c.is_alphabetic()) {
+            errors.at(name, "no type can be named after this launcher: bind it under another name with `#[link_name = \"..\"]`");
+            continue;
+        }
+        if types.0.contains(&camel) {
+            errors.at(name, format!("the alias of `{name}`, `{camel}`, would hide the type `{camel}` of this block: bind it under another name with `#[link_name = \"{symbol}\"]`"));
+            continue;
+        }
+        if let Some(other) = aliases.insert(camel.clone(), name) {
+            errors.at(name, format!("`{name}` and `{other}` would both have the alias `{camel}`: bind one under another name with `#[link_name = \"{symbol}\"]`"));
+            continue;
+        }
+        if let Some(parameters) = parameters {
+            let alias = Ident::new(&camel, at(name.span()));
+            launchers.push(Launcher { function, symbol, alias, parameters });
+        }
+    }
+    launchers
+}
+
+/// The names that types of a block begin with.
+#[derive(Default)]
+struct TypeNames(HashSet<String>);
+
+impl<'a> Visit<'a> for TypeNames {
+    fn visit_type_path(&mut self, ty: &'a syn::TypePath) {
+        if let Some(first) = ty.path.segments.first() {
+            self.0.insert(first.ident.to_string());
+        }
+        syn::visit::visit_type_path(self, ty);
+    }
+}
+
+fn parameters<'a>(function: &'a ForeignItemFn, errors: &mut Errors) -> Option<Vec<(&'a Ident, &'a Type)>> {
+    let sig = &function.sig;
+    let mut sound = true;
+    if let Some(token) = &sig.asyncness {
+        errors.at(token, "a launcher cannot be async");
+    }
+    if let Some(token) = &sig.constness {
+        errors.at(token, "a launcher cannot be const");
+    }
+    if let Some(abi) = &sig.abi {
+        errors.at(abi, "the block gives the ABI already");
+    }
+    if !sig.generics.params.is_empty() {
+        errors.at(&sig.generics, "a launcher cannot be generic: bind each instance by a name of its own");
+        sound = false;
+    }
+    if let Some(clause) = &sig.generics.where_clause {
+        errors.at(clause, "a launcher cannot have a where clause");
+        sound = false;
+    }
+    if let Some(variadic) = &sig.variadic {
+        errors.at(variadic, "a variadic launcher cannot be bound: its arguments could not be checked");
+        sound = false;
+    }
+    let mut parameters = Vec::new();
+    let mut names = HashSet::new();
+    for input in &sig.inputs {
+        match input {
+            FnArg::Receiver(receiver) => {
+                errors.at(receiver, "a launcher has no `self`");
+                sound = false;
+            }
+            FnArg::Typed(typed) => match &*typed.pat {
+                Pat::Ident(p) if p.by_ref.is_none() && p.mutability.is_none() && p.subpat.is_none() => {
+                    if !names.insert(p.ident.to_string()) {
+                        errors.at(&p.ident, format!("parameter `{}` is given twice", p.ident));
+                        sound = false;
+                    }
+                    if let Some(attribute) = typed.attrs.first() {
+                        errors.at(attribute, "a launcher's parameters take no attributes");
+                    }
+                    parameters.push((&p.ident, &*typed.ty));
+                }
+                pattern => {
+                    errors.at(pattern, "a launcher's parameter needs a plain name: reports speak of it");
+                    sound = false;
+                }
+            },
+        }
+    }
+    sound.then_some(parameters)
+}
+
+fn check_return(function: &ForeignItemFn, errors: &mut Errors) {
+    let ReturnType::Type(_, ty) = &function.sig.output else { return };
+    let known = match &**ty {
+        Type::Path(path) if path.qself.is_none() => path
+            .path
+            .segments
+            .last()
+            .is_some_and(|s| s.arguments.is_none() && (s.ident == "Status" || s.ident == "i32")),
+        Type::Tuple(tuple) => tuple.elems.is_empty(),
+        _ => false,
+    };
+    if !known {
+        errors.at(ty, "a launcher returns `Status`, `i32` (0 is success) or nothing");
+    }
+}
+
+fn link_name(function: &ForeignItemFn, errors: &mut Errors) -> Option<String> {
+    let attribute = function.attrs.iter().find(|a| a.path().is_ident("link_name"))?;
+    if let Meta::NameValue(pair) = &attribute.meta
+        && let Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) = &pair.value
+        && !name.value().is_empty()
+        && !name.value().contains('\0')
+    {
+        return Some(name.value());
+    }
+    errors.at(attribute, "write `#[link_name = \"symbol\"]`");
+    None
+}
+
+/// `group_quant_fp8` as `GroupQuantFp8`.
+fn camel_case(name: &str) -> String {
+    let word = |word: &str| {
+        let mut chars = word.chars();
+        chars.next().map(|first| first.to_uppercase().chain(chars).collect::<String>()).unwrap_or_default()
+    };
+    name.split('_').map(word).collect()
+}
+
+fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher]) -> TokenStream {
+    let Some(first) = launchers.first() else { return TokenStream::new() };
+    // Several blocks of a module may bind the same library, none the same launcher.
+    let library_static = format_ident!(
+        "__LIBRARY_OF_{}",
+        first.function.sig.ident.unraw().to_string().to_uppercase(),
+        span = Span::call_site()
+    );
+    let inherited: Vec<&Attribute> =
+        block.attrs.iter().filter(|a| !a.path().is_ident("doc") && !a.path().is_ident("link")).collect();
+    let bindings = launchers.iter().map(|launcher| binding(launcher, library, &library_static, &inherited));
+    quote! {
+        #(#inherited)*
+        static #library_static: ::accuracy_core::library::KernelLibrary =
+            ::accuracy_core::library::KernelLibrary::new(
+                #library,
+                ::core::env!("CARGO_PKG_NAME"),
+                ::core::env!("CARGO_MANIFEST_DIR"),
+                ::core::option_env!("OUT_DIR"),
+            );
+        #(#bindings)*
+    }
+}
+
+fn binding(
+    launcher: &Launcher,
+    library: &str,
+    library_static: &Ident,
+    inherited: &[&Attribute],
+) -> TokenStream {
+    let Launcher { function, symbol, alias, parameters } = launcher;
+    let ForeignItemFn { attrs, vis, sig, .. } = function;
+    let name = &sig.ident;
+    let kept: Vec<&Attribute> = attrs.iter().filter(|a| !a.path().is_ident("link_name")).collect();
+    let cfgs: Vec<&&Attribute> = kept.iter().filter(|a| a.path().is_ident("cfg")).collect();
+    let (names, types): (Vec<&Ident>, Vec<&Type>) = parameters.iter().copied().unzip();
+    let texts = names.iter().map(|name| name.unraw().to_string());
+    let output = &sig.output;
+    let safety = match &sig.safety {
+        Safety::Safe(_) => None,
+        _ => Some(quote!(unsafe)),
+    };
+    let described = kept.iter().any(|a| a.path().is_ident("doc"));
+    let summary = format!("Calls the launcher `{symbol}` of the kernel library `{library}`.");
+    let summary = (!described).then(|| quote!(#[doc = #summary]));
+    let errors =
+        " # Errors\n\n The library or its symbol is missing, or the launcher's status is not success.";
+    let contract = safety.is_some().then(|| {
+        let text = " # Safety\n\n Every pointer must be valid for what the launcher does with it, until the stream has done it.";
+        quote!(#[doc = ""] #[doc = #text])
+    });
+    let alias_doc = format!("Type of [`{0}`], and of every other path with its signature.", name.unraw());
+    // The launcher's report takes each argument as a trait object; a type that has none is the user's mistake.
+    let arguments = parameters
+        .iter()
+        .map(|(name, ty)| quote_spanned!(at(ty.span())=> &#name as &dyn ::accuracy_core::library::LaunchArg));
+    let entry = Ident::new("entry", Span::mixed_site());
+    let status = Ident::new("status", Span::mixed_site());
+    quote! {
+        #(#inherited)*
+        #(#kept)*
+        #summary
+        #[doc = ""]
+        #[doc = #errors]
+        #contract
+        // Without tests nothing calls a private binding.
+        #[cfg_attr(not(test), allow(dead_code))]
+        #[allow(clippy::too_many_arguments)]
+        #vis #safety fn #name(#(#names: #types),*) -> ::accuracy_core::Result<()> {
+            static LAUNCHER: ::accuracy_core::library::Launcher =
+                ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*]);
+            let #entry = unsafe { LAUNCHER.symbol::<unsafe extern "C" fn(#(#types),*) #output>() }?;
+            LAUNCHER.launching(&[#(#arguments),*]);
+            let #status = unsafe { #entry(#(#names),*) };
+            LAUNCHER.returned(#status)
+        }
+
+        #(#inherited)*
+        #(#cfgs)*
+        #[doc = #alias_doc]
+        #[allow(dead_code)]
+        #vis type #alias = #safety fn(#(#names: #types),*) -> ::accuracy_core::Result<()>;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_camel_case() {
+        for (name, alias) in [
+            ("group_quant_fp8", "GroupQuantFp8"),
+            ("gemm", "Gemm"),
+            ("gemm_a8w8_blockscale", "GemmA8w8Blockscale"),
+            ("_gemm__fast_", "GemmFast"),
+            ("_8bit", "8bit"),
+            ("___", ""),
+        ] {
+            assert_eq!(camel_case(name), alias);
+        }
+    }
+}
