@@ -13,6 +13,8 @@ pub const ATTEMPT: &str = "ACCURACY_ATTEMPT";
 pub const ARCH: &str = "ACCURACY_ARCH";
 /// Least cosine that counts as correct.
 pub const MIN_COS: &str = "ACCURACY_MIN_COS";
+/// Least cosine where neither [`MIN_COS`] nor the test itself says one: what a configuration file has.
+pub const DEFAULT_MIN_COS: &str = "ACCURACY_DEFAULT_MIN_COS";
 /// Further folders in which kernel libraries are looked for first, separated by `:`.
 pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
 /// How often a chain is repeated to compare its bytes.
@@ -28,6 +30,7 @@ pub struct Settings {
     pub attempt: u32,
     pub arch: Arch,
     pub min_cos: Option<f64>,
+    pub default_min_cos: Option<f64>,
     pub library_path: Vec<PathBuf>,
     pub repeat: u32,
 }
@@ -77,22 +80,49 @@ impl Settings {
                 .parse()
                 .map_err(|e: crate::arch::UnknownArch| EnvError { name: ARCH, value, expected: e.to_string() })?,
         };
-        let min_cos = parse::<f64>(&get, MIN_COS, "expected a number from -1 to 1")?;
-        if let Some(value) = min_cos.filter(|c| !(-1.0..=1.0).contains(c)) {
-            return Err(EnvError {
-                name: MIN_COS,
-                value: value.to_string(),
-                expected: "expected a number from -1 to 1".into(),
-            });
-        }
+        let cosine = |name| -> Result<Option<f64>, EnvError> {
+            const EXPECTED: &str = "expected a number from -1 to 1";
+            let value = parse::<f64>(&get, name, EXPECTED)?;
+            match value.filter(|c| !(-1.0..=1.0).contains(c)) {
+                Some(value) => Err(EnvError { name, value: value.to_string(), expected: EXPECTED.into() }),
+                None => Ok(value),
+            }
+        };
         Ok(Settings {
             case: get(CASE),
             records: get(RECORDS).map(PathBuf::from),
             attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
             arch,
-            min_cos,
+            min_cos: cosine(MIN_COS)?,
+            default_min_cos: cosine(DEFAULT_MIN_COS)?,
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Result<Settings, EnvError> {
+        Settings::from_lookup(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+    }
+
+    #[test]
+    fn nothing_set_means_the_host_and_every_case() {
+        let s = settings(&[]).unwrap();
+        assert_eq!((s.case, s.arch, s.min_cos, s.repeat), (None, Arch::Host, None, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (name, value) in
+            [(ARCH, "gfx9000"), (MIN_COS, "1.5"), (MIN_COS, "NaN"), (REPEAT, "-1"), (ATTEMPT, "x"), (SCHEMA, "99")]
+        {
+            let error = settings(&[(name, value)]).unwrap_err();
+            assert_eq!(error.name, name);
+            assert!(error.to_string().contains(value), "{error}");
+        }
     }
 }

@@ -111,24 +111,24 @@ pub trait Element {
 }
 
 macro_rules! elements {
-    ($($t:ty, $name:literal: $($pattern:pat_param)|+;)*) => {$(
+    ($($t:ty, $name:literal: $pattern:pat,)*) => {$(
         impl Element for $t {
             const NAME: &'static str = $name;
             fn holds(dtype: DType) -> bool {
-                matches!(dtype, $($pattern)|+)
+                matches!(dtype, $pattern)
             }
         }
     )*};
 }
 
 elements! {
-    f32, "f32": DType::F32;
-    half::f16, "f16": DType::F16;
-    half::bf16, "bf16": DType::BF16;
-    i8, "i8": DType::I8;
-    i32, "i32": DType::I32;
-    u16, "u16": DType::F16 | DType::BF16;
-    u32, "u32": DType::F32;
+    f32, "f32": DType::F32,
+    half::f16, "f16": DType::F16,
+    half::bf16, "bf16": DType::BF16,
+    i8, "i8": DType::I8,
+    i32, "i32": DType::I32,
+    u16, "u16": DType::F16 | DType::BF16,
+    u32, "u32": DType::F32,
 }
 
 impl Element for u8 {

@@ -169,7 +169,7 @@ fn native_twin(dtype: DType) -> Option<DType> {
 /// becomes zero. NaN and Inf have no counterpart.
 fn native(stored: &StoredWeight<'_>, dtype: DType) -> Result<Quantized, String> {
     let mut codes: Vec<u32> = stored.dtype.codes(&stored.codes).take(stored.rows * stored.cols).collect();
-    let mut scales = stored.scales.clone();
+    let mut scales = stored.effective_scales();
     if dtype != stored.dtype {
         for (i, code) in codes.iter_mut().enumerate() {
             if !stored.dtype.decode(*code).is_finite() {

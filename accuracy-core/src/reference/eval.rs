@@ -11,6 +11,11 @@ pub trait Evaluation {
     /// The value of a buffer.
     fn buffer(&self, id: BufferId) -> Arc<Matrix>;
 
+    /// `a · bᵀ`; a seeded fault of the accumulator has its own.
+    fn matmul(&self, a: &Matrix, b: &Matrix) -> Matrix {
+        a.matmul_t(b)
+    }
+
     /// Whether [`Op::Round`] rounds. The ideal result does not know of it.
     fn rounds(&self) -> bool {
         true
@@ -22,7 +27,7 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
     let operand = |e: &Expr| eval(e, with);
     let out = match &expr.0.op {
         Op::Buffer(id) => return with.buffer(*id),
-        Op::MatMul { a, b, .. } => operand(a).matmul_t(&operand(b)),
+        Op::MatMul { a, b, .. } => with.matmul(&operand(a), &operand(b)),
         Op::RmsNorm { x, gain, eps } => {
             let mut out = Matrix::clone(&operand(x));
             let gain = gain.as_ref().map(operand);

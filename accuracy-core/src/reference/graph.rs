@@ -100,6 +100,10 @@ impl Expr {
         Expr::node(Op::Invalid(why), 0, 0)
     }
 
+    pub(crate) fn unary_of(function: Unary, x: &Expr) -> Expr {
+        unary(function, x)
+    }
+
     /// `[rows, cols]`.
     pub fn shape(&self) -> (usize, usize) {
         (self.0.rows, self.0.cols)

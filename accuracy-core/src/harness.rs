@@ -1,0 +1,175 @@
+//! Runs the cells of a test, whoever started the process, and leaves records behind.
+//!
+//! A generated `#[test]` calls [`Test::run`] with the index of its cell. Under the plugin the environment names one
+//! sub-case and a folder for its record; under plain `cargo test` or `cargo nextest run` all sub-cases run one after
+//! the other, and the process writes its own manifest first, so that what a crash cuts off is known.
+
+mod checks;
+mod local;
+
+use crate::Result;
+use crate::arch::Arch;
+use crate::case::{Case, Tensor};
+use crate::env::Settings;
+use crate::meta::TestMeta;
+use crate::plan::{self, SubCase};
+use crate::record::{self, Gate, Planned, Record, Verdict};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// One annotated function: what it says about itself, and how to call it with the values of a cell.
+pub struct Test {
+    section: fn() -> &'static [u8],
+    call: Call,
+    meta: OnceLock<Result<TestMeta, String>>,
+}
+
+/// Calls the annotated function with the value at each axis's index.
+pub type Call = fn(&mut Case, &[usize]) -> Result<Tensor>;
+
+impl Test {
+    /// Used by `#[accuracy_test]`.
+    pub const fn new(section: fn() -> &'static [u8], call: Call) -> Test {
+        Test { section, call, meta: OnceLock::new() }
+    }
+
+    /// Runs a cell: all of its sub-cases, or the one that the environment names.
+    ///
+    /// # Panics
+    /// If a sub-case does not pass the gate, which is how a `#[test]` fails.
+    pub fn run(&'static self, cell: usize) {
+        let meta = self.meta.get_or_init(|| {
+            TestMeta::parse((self.section)(), "this test").map(|(meta, _)| meta).map_err(|e| e.to_string())
+        });
+        let meta = match meta {
+            Ok(meta) => meta,
+            Err(error) => panic!("{error}"),
+        };
+        let settings = Settings::from_env().unwrap_or_else(|e| panic!("{e}"));
+        let records = settings.records.clone().unwrap_or_else(local::records_dir);
+        if settings.case.is_none() {
+            local::announce(&records, settings.arch);
+        }
+        let mut failures = Vec::new();
+        let mut ran = 0;
+        for case in self.sub_cases(meta, cell, &settings) {
+            ran += 1;
+            let record = self.run_case(meta, &case, &settings, &records);
+            let path = record::record_path(&records, &record.id, settings.attempt);
+            if let Err(error) = record::write_json(&path, &record) {
+                failures.push(error.to_string());
+            }
+            println!("{}", line(&record));
+            if record.gate == Gate::Fail {
+                failures.push(explain(&record));
+            }
+        }
+        if ran == 0 {
+            failures.push(format!(
+                "{} is no case of {}",
+                settings.case.as_deref().unwrap_or("nothing"),
+                meta.libtest_name(&meta.body.cells[cell])
+            ));
+        }
+        if !failures.is_empty() {
+            panic!("{} of {ran} cases failed\n\n{}\n", failures.len(), failures.join("\n\n"));
+        }
+    }
+
+    /// The sub-cases to run. Where the matrix cannot be laid out there is one, that says why.
+    fn sub_cases(&self, meta: &TestMeta, cell: usize, settings: &Settings) -> Vec<SubCaseOrError> {
+        match plan::expand(meta, settings.arch) {
+            Ok(cases) => cases
+                .into_iter()
+                .filter(|case| case.cell == cell)
+                .filter(|case| settings.case.as_ref().is_none_or(|id| *id == case.planned.id))
+                .map(SubCaseOrError::Case)
+                .collect(),
+            Err(error) => {
+                let planned =
+                    plan::planned(meta, &meta.body.cells[cell], settings.arch, &BTreeMap::new());
+                vec![SubCaseOrError::Error(planned, error.to_string())]
+            }
+        }
+    }
+
+    fn run_case(&self, meta: &TestMeta, case: &SubCaseOrError, settings: &Settings, records: &PathBuf) -> Record {
+        let case = match case {
+            SubCaseOrError::Error(planned, error) => return planned.without_result(Verdict::NotRun, error),
+            SubCaseOrError::Case(case) => case,
+        };
+        let planned = &case.planned;
+        if let Some(reason) = &case.skip {
+            return planned.without_result(Verdict::Skipped, reason);
+        }
+        let started = record::started_path(records, &planned.id, settings.attempt);
+        if let Err(error) =
+            std::fs::create_dir_all(records).and_then(|()| std::fs::write(&started, planned.id.as_bytes()))
+        {
+            return planned
+                .without_result(Verdict::NotRun, format!("cannot write to {}: {error}", records.display()));
+        }
+        crate::device::fault::report_to(&started.with_extension("fault"));
+        let begin = Instant::now();
+        let mut record = checks::run(meta, case, self.call, settings);
+        record.seconds = begin.elapsed().as_secs_f64();
+        apply_known_failure(meta, case, settings.arch, &mut record);
+        record
+    }
+}
+
+enum SubCaseOrError {
+    Case(SubCase),
+    Error(Planned, String),
+}
+
+/// A known failure passes the gate while it fails, and fails it once it succeeds.
+fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut Record) {
+    let Some(known) = plan::known_failure(meta, &meta.body.cells[case.cell], arch) else { return };
+    match record.gate {
+        Gate::Fail if !matches!(record.verdict, Verdict::NotRun | Verdict::Crashed | Verdict::TimedOut) => {
+            record.gate = Gate::Pass;
+            record.reason = format!("known failure: {}; {}", known.reason, record.reason);
+        }
+        Gate::Fail => {}
+        Gate::Pass => {
+            record.gate = Gate::Fail;
+            record.failed_checks.push("known_failure".into());
+            record.reason = format!("succeeds, but is declared as a known failure: {}", known.reason);
+        }
+    }
+}
+
+/// One line about a case, for the output of a single test.
+fn line(record: &Record) -> String {
+    let cos = record.metrics.cos.map_or("-".into(), |c| format!("{c:.9}"));
+    format!("{:<12} cos {cos:<12} {}", record.verdict.name(), record.id)
+}
+
+/// What a person needs to know about a case that failed.
+fn explain(record: &Record) -> String {
+    use std::fmt::Write as _;
+    let mut text = line(record);
+    if !record.reason.is_empty() {
+        let _ = write!(text, "\n  {}", record.reason);
+    }
+    for check in record.checks.iter().filter(|c| !c.ok) {
+        let number = |x: Option<f64>| x.map_or("none".into(), |x| format!("{x:.9}"));
+        let hop = if check.hop.is_empty() { "chain" } else { &check.hop };
+        let _ = write!(
+            text,
+            "\n  {:<16} {hop}: {} (bound {}) {}",
+            check.check,
+            number(check.value),
+            number(check.bound),
+            check.detail
+        );
+    }
+    for cause in &record.causes {
+        let _ = write!(text, "\n  cause: {}: {}", cause.cause, cause.detail);
+    }
+    let _ = write!(text, "\n  again: cargo accuracy -p {} --arch {} '{}'", record.package, record.arch, record.id);
+    text
+}

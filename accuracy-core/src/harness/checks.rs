@@ -1,0 +1,515 @@
+//! The four checks of a case: what is run how often, and how its record comes about.
+
+use super::Call;
+use crate::case::input::{Data, Probe};
+use crate::case::{Attempt, Case, Setup};
+use crate::device::host::Placement;
+use crate::env::Settings;
+use crate::error::{Error, Result};
+use crate::judge::{self, JudgedHop};
+use crate::library;
+use crate::meta::{AxisKind, Cell, Check, TestMeta};
+use crate::metrics::compare;
+use crate::plan::SubCase;
+use crate::power::power;
+use crate::record::{Cause, CheckResult, Gate, Metrics, PowerStatus, Record, Verdict};
+use crate::reference::Matrix;
+use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
+use crate::weights::Checkpoint;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// One pattern of a byte is a valid code in 8 bits; two complementary ones are not both what a kernel wrote.
+const POISON: u8 = 0xa5;
+/// Terms that cancel by this factor show a float16 accumulator.
+const ENOUGH_CANCELLATION: f64 = 30.0;
+
+/// Runs a sub-case.
+pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Record {
+    let runner = match Runner::new(meta, case, call, settings) {
+        Ok(runner) => runner,
+        Err(error) => return case.planned.without_result(Verdict::NotRun, error.to_string()),
+    };
+    let mut record = case.planned.without_result(Verdict::NotRun, "");
+    record.threshold = runner.min_cos;
+    let result = match runner.cell.check {
+        Check::FullChain => runner.full_chain(&mut record),
+        Check::FallbackVsPrimary => runner.fallback_vs_primary(&mut record),
+        Check::DtypeVariant => runner.dtype_variant(&mut record),
+        Check::Parameter => runner.parameter(&mut record),
+    };
+    match result {
+        Ok(()) => record,
+        Err(error) => case.planned.without_result(Verdict::NotRun, error.to_string()),
+    }
+}
+
+struct Runner<'a> {
+    meta: &'a TestMeta,
+    cell: &'a Cell,
+    call: Call,
+    setup: Setup,
+    library_path: Vec<PathBuf>,
+    min_cos: f64,
+    repeat: u32,
+}
+
+impl<'a> Runner<'a> {
+    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Result<Runner<'a>> {
+        let body = &meta.body;
+        let cell = &body.cells[case.cell];
+        let checkpoint = body.checkpoint.as_ref().map(|path| open(&meta.manifest_dir.join(path))).transpose()?;
+        let activations =
+            body.activations.as_ref().map(|place| recorded(&meta.manifest_dir, place)).transpose()?;
+        Ok(Runner {
+            meta,
+            cell,
+            call,
+            setup: Setup {
+                arch: settings.arch,
+                tokens: cell.tokens,
+                weights: case.planned.weights.clone(),
+                checkpoint,
+                activations,
+                seed: body.seed,
+                data: Data::Ordinary,
+                poison: POISON,
+                placement: Placement::Banded,
+            },
+            library_path: settings.library_path.clone(),
+            min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
+            repeat: settings.repeat.max(1),
+        })
+    }
+
+    /// Runs the chain once with the values at `at`.
+    fn attempt(&self, at: &[usize], setup: Setup) -> Result<Attempt> {
+        library::set_target(setup.arch, &self.library_path);
+        library::take_launches();
+        let mut case = Case::new(setup);
+        // A declaration that does not fit its binding panics with a message; the case reports it.
+        let result = catch_unwind(AssertUnwindSafe(|| (self.call)(&mut case, at)))
+            .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))))?;
+        Ok(case.finish(&result))
+    }
+
+    fn ordinary(&self, at: &[usize]) -> Result<Attempt> {
+        self.attempt(at, self.setup.clone())
+    }
+
+    /// The same data, complementary poison, buffers that end at an inaccessible page.
+    fn second(&self, at: &[usize]) -> Result<Attempt> {
+        self.attempt(at, Setup { poison: !POISON, placement: Placement::Flush, ..self.setup.clone() })
+    }
+
+    /// A run whose large terms cancel, with the pattern that suits the chain.
+    fn probe(&self, at: &[usize]) -> Result<Option<Attempt>> {
+        let mut best: Option<(f64, Attempt)> = None;
+        for probe in Probe::ALL {
+            let attempt = self.attempt(at, Setup { data: Data::Probe(probe), ..self.setup.clone() })?;
+            // A chain without a product has nothing to accumulate.
+            let Some(cancellation) = judge::declared_cancellation(&attempt) else { return Ok(None) };
+            if best.as_ref().is_none_or(|(b, _)| cancellation > *b) {
+                best = Some((cancellation, attempt));
+            }
+            if cancellation >= ENOUGH_CANCELLATION {
+                break;
+            }
+        }
+        Ok(best.map(|(_, attempt)| attempt))
+    }
+
+    fn full_chain(&self, record: &mut Record) -> Result<()> {
+        let at = &self.cell.at;
+        let first = self.ordinary(at)?;
+        let second = self.second(at)?;
+        let hops = judge::judge_hops(&first, self.min_cos);
+        let mut checks = hop_checks(&hops);
+        checks.extend(judge::memory_checks(&first));
+        checks.extend(judge::memory_checks(&second));
+        checks.extend(judge::unwritten_checks(&first, &second));
+        let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
+        checks.extend(judge::repeat_checks(&first, &second, bound));
+        for _ in 1..self.repeat {
+            checks.extend(judge::repeat_checks(&first, &self.ordinary(at)?, bound));
+        }
+        let probe = self.probe(at)?;
+        let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
+        if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
+            checks.extend(judge::memory_checks(probe));
+            checks.extend(probe_checks(hops));
+        }
+        let chain = judge::judge_chain(&first);
+        checks.push(chain.check.clone());
+        record.metrics = metrics(&hops, &checks);
+        record.metrics.chain_rel_l2 = chain.chain.rel_l2;
+        record.metrics.chain_cos = chain.chain.cos;
+        record.metrics.noise_rel_l2 = chain.noise.rel_l2;
+        record.metrics.noise_cos = chain.noise.cos;
+        let pair = probe.as_ref().zip(probe_hops.as_deref());
+        record.power = power(&first, &hops, pair, self.min_cos);
+        self.describe(record, &first);
+        record.hops = hops.into_iter().map(|h| h.hop).collect();
+        self.settle(record, checks, inconclusive(record_power(record), &first));
+        Ok(())
+    }
+
+    fn fallback_vs_primary(&self, record: &mut Record) -> Result<()> {
+        let primary_at: Vec<usize> = self.indices(|kind, at| if kind == AxisKind::Paths { 0 } else { at });
+        let fallback = self.ordinary(&self.cell.at)?;
+        let primary = self.ordinary(&primary_at)?;
+        let hops = judge::judge_against_primary(&fallback, &primary, self.min_cos);
+        let mut checks = hop_checks(&hops);
+        checks.extend(judge::memory_checks(&fallback));
+        checks.extend(judge::memory_checks(&primary));
+        record.metrics = metrics(&hops, &checks);
+        let names = |attempt: &Attempt| attempt.launches.iter().map(|l| (l.package, l.launcher)).collect::<Vec<_>>();
+        let doubt = (names(&fallback) == names(&primary)).then(|| {
+            let list: Vec<_> = primary.launches.iter().map(|l| l.launcher).collect();
+            format!("fallback and primary made the same launches ({}): nothing was compared", list.join(", "))
+        });
+        self.describe(record, &fallback);
+        record.hops = hops.into_iter().map(|h| h.hop).collect();
+        self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
+        Ok(())
+    }
+
+    fn dtype_variant(&self, record: &mut Record) -> Result<()> {
+        let first_at = self.indices(|kind, at| if kind == AxisKind::Variants { 0 } else { at });
+        let variant = self.ordinary(&self.cell.at)?;
+        let first = self.ordinary(&first_at)?;
+        let hops = judge::judge_hops(&variant, self.min_cos);
+        let mut checks = hop_checks(&hops);
+        checks.extend(judge::memory_checks(&variant));
+        checks.extend(judge::memory_checks(&first));
+        let (a, b) = (judge::judge_chain(&first), judge::judge_chain(&variant));
+        let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
+        let floor = noise(&a).hypot(noise(&b));
+        let between =
+            compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
+        checks.push(at_most("variants_agree", "", between.rel_l2, NOISE_FACTOR * floor));
+        // Two formats of the same values have different codes; the same bytes mean that one was ignored.
+        let same_codes = first
+            .hops()
+            .zip(variant.hops())
+            .filter(|((_, x), (_, y))| x.dtype != y.dtype && x.dtype.bits() == y.dtype.bits() && x.data == y.data)
+            .map(|((_, x), _)| x.name.clone())
+            .next();
+        let mut distinct = none("variants_differ", "", 0, "");
+        if let Some(name) = same_codes {
+            distinct = none("variants_differ", &name, 1, "the same bytes in both formats: the format was ignored");
+        }
+        checks.push(distinct);
+        record.metrics = metrics(&hops, &checks);
+        record.metrics.chain_rel_l2 = between.rel_l2;
+        record.metrics.chain_cos = between.cos;
+        record.metrics.noise_rel_l2 = Some(floor);
+        record.metrics.noise_cos = b.noise.cos;
+        self.describe(record, &variant);
+        record.hops = hops.into_iter().map(|h| h.hop).collect();
+        self.settle(record, checks, constant(&variant));
+        Ok(())
+    }
+
+    /// Whether any byte reacts to a parameter: at the first hop at which it does on some path, it must on this one.
+    ///
+    /// Later hops are not compared: a consumer that reads what an ignoring producer wrote reacts, but wrongly.
+    fn parameter(&self, record: &mut Record) -> Result<()> {
+        let axes = &self.meta.body.axes;
+        let axis = self.cell.axis.ok_or_else(|| Error::msg("a parameter check names no parameter"))?;
+        let name = &axes[axis].name;
+        let mut checks = Vec::new();
+        let mut own_hops: Vec<JudgedHop> = Vec::new();
+        let mut compared = 0;
+        let mut seen_attempt = None;
+        for others in self.combinations(|i| i != axis && axes[i].kind == AxisKind::Values) {
+            // Attempts of each path, the own one first, for every value of the parameter.
+            let mut paths: Vec<(String, Vec<Attempt>)> = Vec::new();
+            for path in self.path_combinations() {
+                let mut attempts = Vec::new();
+                for value in 0..axes[axis].labels.len() {
+                    let mut at = others.clone();
+                    at[axis] = value;
+                    for (i, &p) in &path {
+                        at[*i] = p;
+                    }
+                    attempts.push(self.ordinary(&at)?);
+                }
+                paths.push((self.path_name(&path), attempts));
+            }
+            for attempt in &paths[0].1 {
+                let hops = judge::judge_hops(attempt, self.min_cos);
+                if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
+                    own_hops = hops;
+                    seen_attempt = Some(attempt.clone());
+                }
+            }
+            let hop_count = paths[0].1[0].hops().count();
+            let Some((hop, reacting)) = (0..hop_count).find_map(|hop| {
+                let reacting: Vec<bool> = paths.iter().map(|(_, attempts)| reacts(attempts, hop)).collect();
+                reacting.contains(&true).then_some((hop, reacting))
+            }) else {
+                continue;
+            };
+            compared += 1;
+            let own = &paths[0].1;
+            let hop_name = own[0].hops().nth(hop).map_or(String::new(), |(_, b)| b.name.clone());
+            let ignored = !reacting[0];
+            let mut check = none("parameter", &hop_name, u64::from(ignored), "");
+            if ignored {
+                let other = reacting.iter().position(|r| *r).unwrap_or(0);
+                let kernel = |attempt: &Attempt| attempt.hops().nth(hop).and_then(|(_, b)| b.kernel).unwrap_or("?");
+                let (mine, theirs) = (kernel(&own[0]), kernel(&paths[other].1[0]));
+                let values = axes[axis].labels.join(" and ");
+                let detail = format!(
+                    "`{mine}` ignores `{name}`: no byte of `{hop_name}` differs between {values}, while `{theirs}` ({}) writes different ones; implement it, forward it, or refuse what is not supported",
+                    paths[other].0
+                );
+                check.detail.clone_from(&detail);
+                if record.causes.is_empty() {
+                    record.causes.push(Cause { cause: "parameter_ignored".into(), detail, cos: None });
+                }
+            }
+            checks.push(check);
+        }
+        checks.extend(hop_checks(&own_hops));
+        let doubt = (compared == 0).then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
+        record.metrics = metrics(&own_hops, &checks);
+        if let Some(attempt) = &seen_attempt {
+            self.describe(record, attempt);
+        }
+        record.hops = own_hops.into_iter().map(|h| h.hop).collect();
+        self.settle(record, checks, doubt);
+        Ok(())
+    }
+
+    /// The cell's indices, each passed through `f`.
+    fn indices(&self, f: impl Fn(AxisKind, usize) -> usize) -> Vec<usize> {
+        self.meta.body.axes.iter().zip(&self.cell.at).map(|(axis, &at)| f(axis.kind, at)).collect()
+    }
+
+    /// Every combination of the chosen axes, the others as the cell has them.
+    fn combinations(&self, chosen: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
+        let mut all = vec![self.cell.at.clone()];
+        for (i, axis) in self.meta.body.axes.iter().enumerate().filter(|(i, _)| chosen(*i)) {
+            all = all
+                .into_iter()
+                .flat_map(|at| {
+                    (0..axis.labels.len()).map(move |v| {
+                        let mut at = at.clone();
+                        at[i] = v;
+                        at
+                    })
+                })
+                .collect();
+        }
+        all
+    }
+
+    /// Indices on the paths axes: the cell's own first, then every other combination.
+    fn path_combinations(&self) -> Vec<HashMap<usize, usize>> {
+        let axes = &self.meta.body.axes;
+        let is_path = |i: usize| axes[i].kind == AxisKind::Paths;
+        let mut all: Vec<Vec<usize>> = self.combinations(is_path);
+        all.sort_by_key(|at| *at != self.cell.at);
+        all.into_iter()
+            .map(|at| at.into_iter().enumerate().filter(|(i, _)| is_path(*i)).collect())
+            .collect()
+    }
+
+    fn path_name(&self, path: &HashMap<usize, usize>) -> String {
+        let mut parts: Vec<_> =
+            path.iter().map(|(&i, &at)| (i, &self.meta.body.axes[i].labels[at])).collect();
+        parts.sort();
+        parts.into_iter().map(|(_, label)| label.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Dimensions of the chain: those of its end, and the length of its products where it has any.
+    fn describe(&self, record: &mut Record, attempt: &Attempt) {
+        let end = attempt.buffer(attempt.result);
+        record.shape.insert("m".into(), end.rows as u64);
+        record.shape.insert("n".into(), end.cols as u64);
+        let weight = attempt.buffers.iter().find(|b| b.kind == crate::case::Kind::Weight && b.rows > 1);
+        if let Some(weight) = weight {
+            record.shape.insert("k".into(), weight.cols as u64);
+        }
+    }
+
+    /// Verdict and gate from the checks.
+    fn settle(&self, record: &mut Record, checks: Vec<CheckResult>, doubt: Option<String>) {
+        record.failed_checks = judge::failed(&checks);
+        record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
+        record.margin = record.metrics.cos.map(|c| c - self.min_cos);
+        record.causes.extend(evident_causes(&checks));
+        record.checks = checks;
+        record.reason = record
+            .checks
+            .iter()
+            .find(|c| !c.ok)
+            .map_or(String::new(), |c| {
+                let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
+                format!("{} of {hop}{}", c.check, if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) })
+            });
+        if record.failed_checks.is_empty() && record.verdict == Verdict::Correct {
+            record.gate = Gate::Pass;
+            if let Some(doubt) = doubt {
+                record.gate = Gate::Fail;
+                record.verdict = Verdict::Inconclusive;
+                record.reason = doubt;
+            }
+        } else {
+            record.gate = Gate::Fail;
+        }
+    }
+}
+
+/// Whether a hop's bytes differ between any two runs.
+fn reacts(attempts: &[Attempt], hop: usize) -> bool {
+    let bytes = |attempt: &Attempt| attempt.hops().nth(hop).map(|(_, b)| (b.data.clone(), b.scales.clone()));
+    let first = bytes(&attempts[0]);
+    attempts[1..].iter().any(|a| bytes(a) != first)
+}
+
+fn worst_cos(hops: &[JudgedHop]) -> f64 {
+    hops.iter().map(|h| h.hop.cos.unwrap_or(-2.0)).fold(2.0, |a, b| if b < a { b } else { a })
+}
+
+fn hop_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
+    hops.iter().flat_map(|h| h.checks.iter().cloned()).collect()
+}
+
+/// On cancelling data the relative L2 speaks of the accumulator; NaN and Inf of the special codes in the weights.
+fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
+    let mut checks = Vec::new();
+    for judged in hops {
+        for check in &judged.checks {
+            let name = match check.check.as_str() {
+                "rel_l2" => "accumulation",
+                "nan" | "inf" | "codes" | "scales" => &check.check,
+                _ => continue,
+            };
+            let mut check = CheckResult { check: name.into(), ..check.clone() };
+            if !check.ok {
+                check.detail = format!("{} (data whose large terms cancel)", check.detail).trim_start().into();
+            }
+            checks.push(check);
+        }
+    }
+    checks
+}
+
+/// The worst over the hops.
+fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
+    let mut out = Metrics::default();
+    if let Some(worst) = hops.iter().min_by(|a, b| {
+        a.hop.cos.unwrap_or(-2.0).total_cmp(&b.hop.cos.unwrap_or(-2.0))
+    }) {
+        out.cos = worst.hop.cos;
+    }
+    // A hop with a zero reference has no row to be the worst.
+    if let Some(worst) = hops.iter().filter(|h| h.hop.row_min_index.is_some()).min_by(|a, b| {
+        a.hop.cos_row_min.unwrap_or(-2.0).total_cmp(&b.hop.cos_row_min.unwrap_or(-2.0))
+    }) {
+        (out.cos_row_min, out.row_min_index) = (worst.hop.cos_row_min, worst.hop.row_min_index);
+    }
+    let off = |g: Option<f64>| g.map_or(f64::INFINITY, |g| (g - 1.0).abs());
+    if let Some(worst) = hops.iter().max_by(|a, b| off(a.hop.gain).total_cmp(&off(b.hop.gain))) {
+        out.gain = worst.hop.gain;
+    }
+    let rel = |r: Option<f64>| r.unwrap_or(f64::INFINITY);
+    if let Some(worst) = hops.iter().max_by(|a, b| rel(a.hop.rel_l2).total_cmp(&rel(b.hop.rel_l2))) {
+        out.rel_l2 = worst.hop.rel_l2;
+    }
+    let total = |name: &str| {
+        checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64
+    };
+    out.nan_unexpected = total("nan");
+    out.inf_unexpected = total("inf");
+    out.unwritten = total("unwritten");
+    let holds = |name: &str| {
+        let mut of_name = checks.iter().filter(|c| c.check == name).peekable();
+        of_name.peek().is_some().then(|| of_name.all(|c| c.ok))
+    };
+    out.guards_intact = holds("guards");
+    out.repeat_bitwise = holds("repeat");
+    out
+}
+
+/// Causes that a failed check proves by itself.
+fn evident_causes(checks: &[CheckResult]) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = Vec::new();
+    for check in checks.iter().filter(|c| !c.ok) {
+        let cause = match check.check.as_str() {
+            "unwritten" => "unwritten",
+            "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
+            "repeat" => "nondeterministic",
+            "accumulation" => "accumulation",
+            _ => continue,
+        };
+        if causes.iter().all(|c| c.cause != cause) {
+            let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
+            causes.push(Cause { cause: cause.into(), detail: format!("{hop}: {}", check.detail), cos: None });
+        }
+    }
+    causes
+}
+
+fn record_power(record: &Record) -> Option<String> {
+    let unseen: Vec<String> = record
+        .power
+        .iter()
+        .filter(|p| p.status == PowerStatus::Unseen)
+        .map(|p| format!("{} of `{}`", p.fault, p.operand))
+        .collect();
+    if !unseen.is_empty() {
+        return Some(format!("the checks would not have seen: {}", unseen.join(", ")));
+    }
+    let applicable = record.power.iter().any(|p| p.status == PowerStatus::Seen);
+    (!applicable).then(|| "no fault of the list applies to this case: it could not have failed".into())
+}
+
+/// Why a case proves nothing, if so.
+fn inconclusive(power: Option<String>, attempt: &Attempt) -> Option<String> {
+    constant(attempt).or(power)
+}
+
+fn constant(attempt: &Attempt) -> Option<String> {
+    attempt
+        .buffers
+        .iter()
+        .filter(|b| !b.kind.is_written())
+        .find(|b| b.is_constant())
+        .map(|b| format!("constant data: all elements of `{}` are the same", b.name))
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()))
+        .unwrap_or_else(|| "without a message".into())
+}
+
+/// Opens a checkpoint, once for each process.
+fn open(path: &Path) -> Result<Checkpoint> {
+    static OPEN: OnceLock<Mutex<HashMap<PathBuf, Checkpoint>>> = OnceLock::new();
+    let mut open = OPEN.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(checkpoint) = open.get(path) {
+        return Ok(checkpoint.clone());
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    open.insert(path.into(), checkpoint.clone());
+    Ok(checkpoint)
+}
+
+/// Recorded activations: `file.safetensors#tensor`.
+fn recorded(dir: &Path, place: &str) -> Result<Arc<Matrix>> {
+    let Some((file, tensor)) = place.rsplit_once('#') else {
+        return Err(Error::msg(format!("activations = {place:?}: expected \"file.safetensors#tensor\"")));
+    };
+    let checkpoint = open(&dir.join(file))?;
+    let stored = checkpoint.linear(tensor)?;
+    Ok(Arc::new(Matrix::new(stored.rows, stored.cols, stored.values())))
+}

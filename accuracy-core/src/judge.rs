@@ -1,0 +1,491 @@
+//! Judges a run of a chain: each hop against what its kernel was really given, and the whole against the ideal.
+//!
+//! - A *producer* (a kernel that quantises) is judged against the framework's own quantiser on the values that the
+//!   kernel was given. Decoded values gate; where a value lies within rounding error of a tie, either neighbour is
+//!   right.
+//! - A *consumer* is judged against the float64 result on the decoded bytes that it was given, whatever wrote them.
+//!   What its output format and its declared accumulation allow is the measure.
+//! - The *chain* is judged against its ideal value, before any quantisation, in units of what the framework's own
+//!   quantised chain loses.
+
+use crate::case::{Attempt, Captured, Kind};
+use crate::dtype::{DType, Overflow};
+use crate::metrics::{Comparison, compare, cosine};
+use crate::quant::{Quant, Quantized, amax, quantize};
+use crate::record::{CheckResult, Hop};
+use crate::reference::graph::Op;
+use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
+use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, none};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A few units in the last place of float32: what a kernel's division or multiplication by a reciprocal may be off.
+const DIVISION: f64 = 1.0 / (1 << 21) as f64;
+/// Relative error of a value that a kernel computes in float32 before it quantises (a norm, an activation).
+const COMPUTED: f64 = 1.0 / (1 << 17) as f64;
+
+/// Values of the buffers as the kernels left them.
+pub struct Given<'a> {
+    attempt: &'a Attempt,
+    values: RefCell<HashMap<BufferId, Arc<Matrix>>>,
+    /// Buffers that are read as something else: a seeded fault.
+    faults: HashMap<BufferId, Arc<Matrix>>,
+}
+
+impl<'a> Given<'a> {
+    pub fn new(attempt: &'a Attempt) -> Given<'a> {
+        Given { attempt, values: RefCell::default(), faults: HashMap::new() }
+    }
+
+    /// The same, but `id` reads as `value`.
+    pub fn with_fault(&self, id: BufferId, value: Matrix) -> Given<'a> {
+        let values = RefCell::new(self.values.borrow().clone());
+        Given { attempt: self.attempt, values, faults: HashMap::from([(id, Arc::new(value))]) }
+    }
+}
+
+impl Evaluation for Given<'_> {
+    fn buffer(&self, id: BufferId) -> Arc<Matrix> {
+        if let Some(value) = self.faults.get(&id) {
+            return value.clone();
+        }
+        let known = self.values.borrow().get(&id).cloned();
+        known.unwrap_or_else(|| {
+            let value = Arc::new(self.attempt.buffer(id).value());
+            self.values.borrow_mut().insert(id, value.clone());
+            value
+        })
+    }
+}
+
+/// Values as the declarations have them, without any kernel.
+struct Declared<'a> {
+    attempt: &'a Attempt,
+    values: RefCell<HashMap<BufferId, Arc<Matrix>>>,
+    /// Whether quantisation and rounding take place.
+    quantised: bool,
+}
+
+impl Evaluation for Declared<'_> {
+    fn buffer(&self, id: BufferId) -> Arc<Matrix> {
+        let known = self.values.borrow().get(&id).cloned();
+        known.unwrap_or_else(|| {
+            let buffer = self.attempt.buffer(id);
+            let value = match &buffer.source {
+                None if self.quantised => Arc::new(buffer.value()),
+                None => buffer.ideal.clone().unwrap_or_else(|| Arc::new(buffer.value())),
+                Some(source) => {
+                    let value = eval(source, self);
+                    if self.quantised { Arc::new(stored(buffer, &value)) } else { value }
+                }
+            };
+            self.values.borrow_mut().insert(id, value.clone());
+            value
+        })
+    }
+
+    fn rounds(&self) -> bool {
+        self.quantised
+    }
+}
+
+/// What the framework itself would store of `value` in this buffer.
+fn stored(buffer: &Captured, value: &Matrix) -> Matrix {
+    match &buffer.scheme {
+        Some(scheme) => quantize(value, scheme).decode(),
+        None => round(value, buffer.dtype),
+    }
+}
+
+/// Every element rounded to `dtype`.
+pub fn round(value: &Matrix, dtype: DType) -> Matrix {
+    value.map(|x| dtype.decode(dtype.encode(x, Overflow::Special)))
+}
+
+/// A hop with everything that was found out about it.
+pub struct JudgedHop {
+    pub id: BufferId,
+    pub hop: Hop,
+    pub checks: Vec<CheckResult>,
+    /// What the kernel should have written, decoded.
+    pub reference: Arc<Matrix>,
+    /// The relative L2 that the format and the accumulation allow, for consumers.
+    pub max_rel_l2: Option<f64>,
+}
+
+/// Judges every hop of a run.
+pub fn judge_hops(attempt: &Attempt, min_cos: f64) -> Vec<JudgedHop> {
+    let given = Given::new(attempt);
+    attempt.hops().map(|(id, buffer)| judge_hop(&given, id, buffer, min_cos)).collect()
+}
+
+fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -> JudgedHop {
+    let source = buffer.source.as_ref().expect("a buffer that a kernel writes is computed from something");
+    let value = eval(source, given);
+    match buffer.scheme {
+        Some(scheme) => {
+            let judged = judge_producer(buffer, &scheme, source, &value, min_cos);
+            JudgedHop { id, ..judged }
+        }
+        None => {
+            let max_rel_l2 = NOISE_FACTOR * allowed(source, &value, buffer.dtype, given);
+            let comparison = compare(&round_overflow(&value, buffer.dtype), &given.buffer(id));
+            let checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+            let hop = hop(buffer, "given_bytes", &comparison, &checks);
+            JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2) }
+        }
+    }
+}
+
+/// Values beyond the format's range become what the format has for them: Inf, or its largest.
+pub fn round_overflow(value: &Matrix, dtype: DType) -> Matrix {
+    let max = dtype.max();
+    value.map(|x| if x.is_finite() && x.abs() > max { dtype.decode(dtype.encode(x, Overflow::Special)) } else { x })
+}
+
+fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[CheckResult]) -> Hop {
+    Hop {
+        name: buffer.name.clone(),
+        kernel: buffer.kernel.map(String::from),
+        judged_against: against.into(),
+        cos: comparison.cos,
+        cos_row_min: comparison.cos_row_min,
+        row_min_index: comparison.row_min_index,
+        gain: comparison.gain,
+        rel_l2: comparison.rel_l2,
+        scale_cos: None,
+        bytes_equal: None,
+        worst_rows: comparison.worst_rows(),
+        worst_cols: comparison.worst_cols(),
+        failed_checks: failed(checks),
+    }
+}
+
+/// Names of the checks that did not hold, each once.
+pub fn failed(checks: &[CheckResult]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for check in checks.iter().filter(|c| !c.ok) {
+        if !names.contains(&check.check) {
+            names.push(check.check.clone());
+        }
+    }
+    names
+}
+
+/// Judges what a kernel quantised against the framework's own quantiser on `value`.
+fn judge_producer(
+    buffer: &Captured,
+    scheme: &Quant,
+    source: &Expr,
+    value: &Arc<Matrix>,
+    min_cos: f64,
+) -> JudgedHop {
+    let expected = quantize(value, scheme);
+    let written = buffer.quantized().expect("a buffer with a scheme is quantised");
+    let reference = Arc::new(expected.decode());
+    let comparison = compare(&reference, &written.decode());
+    let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, None);
+    checks.extend(producer_checks(&buffer.name, scheme, value, &expected, &written, uncertainty(source)));
+    let mut hop = hop(buffer, "quantizer", &comparison, &checks);
+    hop.scale_cos = cosine(&expected.scales, &written.scales);
+    let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
+    hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
+    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None }
+}
+
+/// `scales`: the worst relative error of a scale whose cell is not zero. `codes`: elements that are no nearest code
+/// of their value, not even if it were off by its uncertainty.
+pub fn producer_checks(
+    name: &str,
+    scheme: &Quant,
+    value: &Matrix,
+    expected: &Quantized,
+    written: &Quantized,
+    uncertainty: f64,
+) -> Vec<CheckResult> {
+    let maxima = amax(value, scheme.granularity);
+    let (mut worst, mut worst_at) = (0.0_f64, 0);
+    for (i, (&amax, &scale)) in maxima.iter().zip(&written.scales).enumerate() {
+        // A cell of zeros decodes to zero with any finite scale; NaN shows in the decoded values.
+        if amax == 0.0 || amax.is_nan() {
+            continue;
+        }
+        let (low, high) = (scheme.scale_of(amax * (1.0 - uncertainty)), scheme.scale_of(amax * (1.0 + uncertainty)));
+        let error = if scale < low {
+            (low - scale) / low
+        } else if scale > high {
+            (scale - high) / high
+        } else {
+            0.0
+        };
+        let error = if scale.is_nan() { f64::INFINITY } else { error };
+        if error > worst {
+            (worst, worst_at) = (error, i);
+        }
+    }
+    // float32 scales may be computed with a reciprocal; formats with few bits leave no such room.
+    let bound = if scheme.scale_dtype == DType::F32 { DIVISION } else { 0.0 };
+    let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
+    let mut scales = at_most("scales", name, Some(worst), bound);
+    if !scales.ok {
+        scales.detail = format!(
+            "worst at cell [{}, {}]: {:e}, expected {:e}",
+            worst_at / grid_cols,
+            worst_at % grid_cols,
+            written.scales[worst_at],
+            expected.scales[worst_at]
+        );
+    }
+    let (mut wrong, mut first) = (0, None);
+    for r in 0..value.rows {
+        for c in 0..value.cols {
+            let i = r * value.cols + c;
+            let (code, scale) = (written.codes[i], written.scale_at(r, c));
+            if code == expected.codes[i] && scale == expected.scale_at(r, c) {
+                continue;
+            }
+            let scaled = value.data[i] / scale;
+            let spread = scaled.abs() * (uncertainty + DIVISION);
+            let decode = |code| scheme.dtype.decode(code);
+            let (low, high) = (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
+            let here = decode(code);
+            // A NaN compares false and counts as wrong, unless it is what was expected.
+            let right = (low <= here && here <= high) || (here.is_nan() && low.is_nan());
+            if !right {
+                wrong += 1;
+                first.get_or_insert((r, c, here, decode(scheme.code_of(scaled))));
+            }
+        }
+    }
+    let detail = first.map_or(String::new(), |(r, c, here, nearest)| {
+        format!("first at [{r}, {c}]: {here}, nearest to the value is {nearest} (in units of the scale written)")
+    });
+    vec![scales, none("codes", name, wrong, detail)]
+}
+
+/// Relative error that a kernel may make in a value before it quantises it.
+pub fn uncertainty(source: &Expr) -> f64 {
+    let mut total = DIVISION;
+    source.visit(&mut |e| {
+        total += match &e.0.op {
+            Op::Buffer(_) | Op::Columns { .. } | Op::Transpose { .. } => 0.0,
+            // A value next to a tie of this rounding may go either way: one unit in the last place.
+            Op::Round { to, .. } => unit(*to) * 2.0,
+            Op::MatMul { accumulator, .. } => unit(*accumulator) * 64.0,
+            _ => COMPUTED,
+        }
+    });
+    total
+}
+
+/// Half a unit in the last place, relative to the value.
+fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2f64.powi(-24),
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        DType::E4M3Fn | DType::E4M3Fnuz => 2f64.powi(-4),
+        DType::E5M2 | DType::E5M2Fnuz => 2f64.powi(-3),
+        _ => 0.0,
+    }
+}
+
+/// The relative L2 that rounding to `dtype` and the declared accumulation account for.
+///
+/// Rounding is measured on the reference itself. Accumulating `K` products in a format with unit roundoff `u` makes
+/// an error of about `u · sqrt(K)/2 · |A||B|`: each of K sums is rounded once, and the errors are independent.
+pub fn allowed(source: &Expr, value: &Matrix, dtype: DType, given: &dyn Evaluation) -> f64 {
+    let norm = value.norm();
+    if norm == 0.0 {
+        return unit(DType::F32);
+    }
+    let rounded = round(value, dtype);
+    let rounding = rounded
+        .data
+        .iter()
+        .zip(&value.data)
+        .filter(|(a, b)| a.is_finite() && b.is_finite())
+        .map(|(a, b)| (a - b).powi(2))
+        .sum::<f64>()
+        .sqrt()
+        / norm;
+    let mut squares = rounding.powi(2) + (4.0 * unit(DType::F32)).powi(2);
+    source.visit(&mut |e| {
+        squares += match &e.0.op {
+            Op::MatMul { a, b, accumulator } => {
+                let (a, b) = (eval(a, given), eval(b, given));
+                let k = a.cols as f64;
+                let magnitude = a.map(finite_abs).matmul_t(&b.map(finite_abs)).norm();
+                (unit(*accumulator) * k.sqrt() / 2.0 * magnitude / norm).powi(2)
+            }
+            Op::Round { to, .. } => unit(*to).powi(2),
+            Op::Buffer(_) | Op::Columns { .. } | Op::Transpose { .. } | Op::Scale { .. } => 0.0,
+            _ => COMPUTED.powi(2),
+        }
+    });
+    squares.sqrt()
+}
+
+fn finite_abs(x: f64) -> f64 {
+    if x.is_finite() { x.abs() } else { 0.0 }
+}
+
+/// How far terms cancel in the products of an expression: `|A||B| / |AB|`, the least over its matmuls.
+pub fn cancellation(source: &Expr, given: &dyn Evaluation) -> Option<f64> {
+    let mut least: Option<f64> = None;
+    source.visit(&mut |e| {
+        if let Op::MatMul { a, b, .. } = &e.0.op {
+            let (a, b) = (eval(a, given), eval(b, given));
+            let (a, b) = (a.map(|x| if x.is_finite() { x } else { 0.0 }), b.map(|x| if x.is_finite() { x } else { 0.0 }));
+            let ratio = a.map(f64::abs).matmul_t(&b.map(f64::abs)).norm() / a.matmul_t(&b).norm();
+            least = Some(least.map_or(ratio, |l| l.min(ratio)));
+        }
+    });
+    least
+}
+
+/// The end of the chain against its ideal value.
+pub struct Chain {
+    /// The output against the ideal.
+    pub chain: Comparison,
+    /// The framework's own quantised chain against the ideal: the format's noise floor.
+    pub noise: Comparison,
+    pub check: CheckResult,
+}
+
+/// Judges the end of the chain.
+pub fn judge_chain(attempt: &Attempt) -> Chain {
+    let ideal = ideal(attempt);
+    let own = framework_chain(attempt);
+    let noise = compare(&ideal, &own);
+    let chain = compare(&ideal, &attempt.buffer(attempt.result).value());
+    // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
+    let floor = noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
+    let check = at_most("chain", "", chain.rel_l2, NOISE_FACTOR * floor);
+    Chain { chain, noise, check }
+}
+
+/// The chain's value before any quantisation.
+pub fn ideal(attempt: &Attempt) -> Arc<Matrix> {
+    let declared = Declared { attempt, values: RefCell::default(), quantised: false };
+    declared.buffer(attempt.result)
+}
+
+/// What the framework's own quantised chain makes of the inputs.
+pub fn framework_chain(attempt: &Attempt) -> Arc<Matrix> {
+    declared_value(attempt, attempt.result)
+}
+
+fn declared_value(attempt: &Attempt, id: BufferId) -> Arc<Matrix> {
+    let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+    declared.buffer(id)
+}
+
+/// How far the chain's products cancel on its own inputs, judged by declarations alone.
+pub fn declared_cancellation(attempt: &Attempt) -> Option<f64> {
+    let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+    attempt
+        .hops()
+        .filter(|(_, b)| b.kind != Kind::Quantized)
+        .filter_map(|(_, b)| cancellation(b.source.as_ref()?, &declared))
+        .reduce(f64::min)
+}
+
+/// Checks on memory: guards, gaps and inputs of one run.
+pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
+    let mut checks = Vec::new();
+    let mut guards = none("guards", "", 0, "");
+    for (name, damage) in attempt.buffers.iter().flat_map(|b| &b.damage) {
+        let place = match damage.offset {
+            o if o < 0 => format!("{} bytes before its start", -o),
+            o => format!("{o} bytes past its end"),
+        };
+        if guards.ok {
+            guards = none("guards", name, damage.bytes as u64, format!("written {place}"));
+        }
+    }
+    checks.push(guards);
+    let mut gaps = none("gaps", "", 0, "");
+    for buffer in attempt.buffers.iter().filter(|b| b.gaps_written > 0) {
+        gaps = none("gaps", &buffer.name, buffer.gaps_written as u64, "bytes written between its strided rows");
+    }
+    checks.push(gaps);
+    let mut inputs = none("inputs_unchanged", "", 0, "");
+    for buffer in attempt.buffers.iter().filter(|b| b.changed) {
+        inputs = none("inputs_unchanged", &buffer.name, 1, "a kernel wrote to this input; declare it inout() if it may");
+    }
+    checks.push(inputs);
+    checks
+}
+
+/// Elements that neither of two runs with different poisons wrote.
+pub fn unwritten_checks(first: &Attempt, second: &Attempt) -> Vec<CheckResult> {
+    first
+        .hops()
+        .zip(second.hops())
+        .filter(|((_, a), _)| a.kind != Kind::After)
+        .map(|((_, a), (_, b))| {
+            let count = a.unwritten(first.setup.poison, b, second.setup.poison);
+            none("unwritten", &a.name, count, if count > 0 { "elements or scales still hold the poison" } else { "" })
+        })
+        .collect()
+}
+
+/// Whether two runs on the same inputs wrote the same bytes, or, where a kernel is declared nondeterministic,
+/// values within its bound.
+pub fn repeat_checks(first: &Attempt, second: &Attempt, bound: Option<f64>) -> Vec<CheckResult> {
+    first
+        .hops()
+        .zip(second.hops())
+        .map(|((_, a), (_, b))| {
+            let same = a.same_bytes(b);
+            match bound {
+                Some(bound) if !same => at_most("repeat", &a.name, compare(&a.value(), &b.value()).rel_l2, bound),
+                _ => {
+                    let differing = a.data.iter().zip(&b.data).filter(|(x, y)| x != y).count().max(1);
+                    let why = "bytes differ between two runs on the same inputs: the kernel reads memory that nobody \
+                               wrote, or it is nondeterministic";
+                    none("repeat", &a.name, if same { 0 } else { differing as u64 }, if same { "" } else { why })
+                }
+            }
+        })
+        .collect()
+}
+
+/// A fallback's run against the primary's on the same inputs, hop by hop.
+///
+/// Codes may differ where a value lies at a tie; what that does to a consumer is added to its allowance, unless the
+/// producer before it is itself wrong.
+pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64) -> Vec<JudgedHop> {
+    let mut upstream_right = true;
+    let (given, given_primary) = (Given::new(fallback), Given::new(primary));
+    let mut judged = Vec::new();
+    for ((id, f), (_, p)) in fallback.hops().zip(primary.hops()) {
+        let source = f.source.as_ref().expect("a buffer that a kernel writes is computed from something");
+        let reference = given_primary.buffer(id);
+        let comparison = compare(&reference, &given.buffer(id));
+        let equal = f.data.iter().zip(&p.data).filter(|(a, b)| a == b).count();
+        let mut checks;
+        let mut max_rel_l2 = None;
+        if let (Some(scheme), Some(theirs), Some(ours)) = (f.scheme, p.quantized(), f.quantized()) {
+            checks = comparison_checks(&f.name, &comparison, min_cos, None);
+            let value = eval(source, &given);
+            checks.extend(producer_checks(&f.name, &scheme, &value, &theirs, &ours, uncertainty(source)));
+        } else {
+            let (own, other) = (eval(source, &given), eval(source, &given_primary));
+            let ties = if upstream_right { compare(&other, &own).rel_l2.unwrap_or(0.0) } else { 0.0 };
+            let each = allowed(source, &own, f.dtype, &given);
+            max_rel_l2 = Some(NOISE_FACTOR * (2.0 * each.powi(2) + ties.powi(2)).sqrt());
+            checks = comparison_checks(&f.name, &comparison, min_cos, max_rel_l2);
+        }
+        upstream_right &= checks.iter().all(|c| c.ok);
+        let mut hop = hop(f, "primary", &comparison, &checks);
+        hop.bytes_equal = Some(equal as f64 / f.data.len() as f64);
+        if let (Some(a), Some(b)) = (p.quantized(), f.quantized()) {
+            hop.scale_cos = cosine(&a.scales, &b.scales);
+        }
+        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2 });
+    }
+    judged
+}

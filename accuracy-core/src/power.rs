@@ -1,0 +1,339 @@
+//! Power: would the checks have seen a fault in this very case?
+//!
+//! A case whose data, shape or scales hide a fault proves nothing about it. For each fault of a fixed list the
+//! reference is computed once more with the fault seeded, and goes through the same checks as the kernel's output: the
+//! fault is seen, unseen, or not applicable because it is the identity here (one token, one scale column, all scales
+//! alike).
+
+use crate::case::{Attempt, Captured, Kind};
+use crate::dtype::{BF16, DType, F16};
+use crate::judge::{Given, JudgedHop, failed, producer_checks, round, uncertainty};
+use crate::layout::ScaleLayout;
+use crate::metrics::compare;
+use crate::quant::{Granularity, Quantized, quantize};
+use crate::record::{Power, PowerStatus};
+use crate::reference::graph::{Binary, Op, Unary};
+use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
+use crate::verdict::{at_most, comparison_checks};
+use std::sync::Arc;
+
+/// Rows on which an accumulator is simulated: it takes a rounding for each product.
+const ACCUMULATED_ROWS: usize = 2;
+
+/// Seeds every fault that the chain declares. `probe` is a run on data whose large terms cancel.
+pub fn power(
+    attempt: &Attempt,
+    hops: &[JudgedHop],
+    probe: Option<(&Attempt, &[JudgedHop])>,
+    min_cos: f64,
+) -> Vec<Power> {
+    let given = Given::new(attempt);
+    let mut found = Vec::new();
+    for judged in hops {
+        let buffer = attempt.buffer(judged.id);
+        let source = buffer.source.as_ref().expect("a hop is computed from something");
+        match buffer.scheme {
+            Some(_) => found.extend(producer_faults(buffer, source, &given)),
+            None => {
+                let consumer = Consumer { buffer, judged, source, given: &given, min_cos };
+                found.extend(consumer.operand_faults(attempt));
+                found.extend(consumer.graph_faults());
+            }
+        }
+    }
+    if let Some((attempt, hops)) = probe {
+        for judged in hops {
+            found.extend(accumulator_faults(attempt, judged));
+        }
+    }
+    found
+}
+
+/// A hop whose output is judged on the bytes it was given.
+struct Consumer<'a> {
+    buffer: &'a Captured,
+    judged: &'a JudgedHop,
+    source: &'a Expr,
+    given: &'a Given<'a>,
+    min_cos: f64,
+}
+
+impl Consumer<'_> {
+    /// The same checks, on an output that was computed with a fault.
+    fn judge(&self, fault: &str, operand: &str, faulty: &Matrix) -> Power {
+        let out = round(faulty, self.buffer.dtype);
+        let comparison = compare(&self.judged.reference, &out);
+        let checks = comparison_checks(&self.buffer.name, &comparison, self.min_cos, self.judged.max_rel_l2);
+        seen(fault, operand, failed(&checks), comparison.cos)
+    }
+
+    fn operand_faults(&self, attempt: &Attempt) -> Vec<Power> {
+        let mut found = Vec::new();
+        for id in self.source.buffers() {
+            let operand = attempt.buffer(id);
+            let value = self.given.buffer(id);
+            for (fault, misread) in misreadings(operand, &value) {
+                found.push(match misread {
+                    Some(misread) if !identical(&misread, &value) => {
+                        let faulty = eval(self.source, &self.given.with_fault(id, misread));
+                        self.judge(fault, &operand.name, &faulty)
+                    }
+                    _ => not_applicable(fault, &operand.name),
+                });
+            }
+        }
+        found
+    }
+
+    fn graph_faults(&self) -> Vec<Power> {
+        graph_mutants(self.source)
+            .into_iter()
+            .map(|(fault, mutant)| {
+                let faulty = eval(&mutant, self.given);
+                if identical(&faulty, &self.judged.reference) {
+                    return not_applicable(fault, &self.buffer.name);
+                }
+                self.judge(fault, &self.buffer.name, &faulty)
+            })
+            .collect()
+    }
+}
+
+fn seen(fault: &str, operand: &str, failed_checks: Vec<String>, cos: Option<f64>) -> Power {
+    Power {
+        fault: fault.into(),
+        operand: operand.into(),
+        status: if failed_checks.is_empty() { PowerStatus::Unseen } else { PowerStatus::Seen },
+        failed_checks,
+        cos,
+        detail: String::new(),
+    }
+}
+
+fn not_applicable(fault: &str, operand: &str) -> Power {
+    Power {
+        fault: fault.into(),
+        operand: operand.into(),
+        status: PowerStatus::NotApplicable,
+        failed_checks: Vec::new(),
+        cos: None,
+        detail: "the identity on this shape and data".into(),
+    }
+}
+
+/// Equal in every bit but for the kind of NaN.
+fn identical(a: &Matrix, b: &Matrix) -> bool {
+    a.data.iter().zip(&b.data).all(|(x, y)| x == y || (x.is_nan() && y.is_nan()))
+}
+
+/// The ways in which a consumer can misread an operand. `None` where the fault makes no sense on this shape.
+fn misreadings(operand: &Captured, value: &Matrix) -> Vec<(&'static str, Option<Matrix>)> {
+    let mut found = Vec::new();
+    if let (Some(scheme), Some(quantized)) = (operand.scheme, operand.quantized()) {
+        let grid = scheme.granularity.grid(operand.rows, operand.cols);
+        let with_scales = |scales: Vec<f64>| Quantized { scales, ..quantized.clone() }.decode();
+        if matches!(scheme.granularity, Granularity::Group(_) | Granularity::Block(..)) {
+            // The scales as a kernel finds them that expects the other order.
+            let other = match scheme.scale_layout {
+                ScaleLayout::RowMajor => ScaleLayout::ColMajor,
+                _ => ScaleLayout::RowMajor,
+            };
+            let scales = (0..grid.0 * grid.1)
+                .map(|i| {
+                    let at = other.offset(grid, i / grid.1, i % grid.1);
+                    scheme.scale_dtype.decode(scheme.scale_dtype.code_at(&operand.scales, at))
+                })
+                .collect();
+            found.push(("scale_layout", Some(with_scales(scales))));
+        }
+        if !matches!(scheme.granularity, Granularity::Tensor) {
+            let neighbour = |i: usize| match (i / grid.1, i % grid.1) {
+                (r, c) if grid.1 > 1 => r * grid.1 + (c + 1) % grid.1,
+                (r, c) => (r + 1) % grid.0 * grid.1 + c,
+            };
+            let scales = (0..quantized.scales.len()).map(|i| quantized.scales[neighbour(i)]).collect();
+            found.push(("scale_neighbour", Some(with_scales(scales))));
+        }
+        found.push(("scale_missing", Some(with_scales(vec![1.0; quantized.scales.len()]))));
+        if let Some(twin) = fp8_twin(operand.dtype) {
+            found.push(("fp8_variant", Some(Quantized { dtype: twin, ..quantized.clone() }.decode())));
+        }
+    }
+    if operand.kind != Kind::Before && operand.kind != Kind::After && operand.source_rank() == 2 {
+        found.push(("transposed", transposed(operand, value)));
+    }
+    found
+}
+
+impl Captured {
+    /// 1 for a vector (a norm's gain), else 2.
+    fn source_rank(&self) -> u32 {
+        if self.kind == Kind::Weight && self.rows == 1 { 1 } else { 2 }
+    }
+}
+
+/// The variant with which a format is confused: they share their bytes.
+pub fn fp8_twin(dtype: DType) -> Option<DType> {
+    match dtype {
+        DType::E4M3Fn => Some(DType::E4M3Fnuz),
+        DType::E4M3Fnuz => Some(DType::E4M3Fn),
+        DType::E5M2 => Some(DType::E5M2Fnuz),
+        DType::E5M2Fnuz => Some(DType::E5M2),
+        _ => None,
+    }
+}
+
+/// The elements as a kernel finds them that takes the matrix for its transpose; scales stay where they are.
+fn transposed(operand: &Captured, value: &Matrix) -> Option<Matrix> {
+    let (rows, cols) = (operand.rows, operand.cols);
+    let source = |i: usize| (i % cols) * rows + i / cols;
+    Some(match operand.quantized() {
+        Some(q) => Quantized { codes: (0..q.codes.len()).map(|i| q.codes[source(i)]).collect(), ..q }.decode(),
+        None => Matrix::new(rows, cols, (0..value.data.len()).map(|i| value.data[source(i)]).collect()),
+    })
+}
+
+/// Faults of a kernel that quantises, judged as its own output is.
+fn producer_faults(buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<Power> {
+    let (Some(scheme), value) = (buffer.scheme, eval(source, given)) else { return Vec::new() };
+    let expected = quantize(&value, &scheme);
+    let judge = |fault: &str, written: &Quantized| {
+        if *written == expected {
+            return not_applicable(fault, &buffer.name);
+        }
+        let (reference, decoded) = (expected.decode(), written.decode());
+        let comparison = compare(&reference, &decoded);
+        let mut checks = comparison_checks(&buffer.name, &comparison, crate::verdict::MIN_COS, None);
+        checks.extend(producer_checks(&buffer.name, &scheme, &value, &expected, written, uncertainty(source)));
+        seen(fault, &buffer.name, failed(&checks), comparison.cos)
+    };
+    let mut found = vec![judge("rounding", &truncated(&expected, &value))];
+    for (fault, mutant) in graph_mutants(source) {
+        found.push(judge(fault, &quantize(&eval(&mutant, given), &scheme)));
+    }
+    found
+}
+
+/// Codes rounded towards zero.
+fn truncated(expected: &Quantized, value: &Matrix) -> Quantized {
+    let mut out = expected.clone();
+    for r in 0..value.rows {
+        for c in 0..value.cols {
+            let i = r * value.cols + c;
+            let scaled = value.data[i] / expected.scale_at(r, c);
+            let code = expected.codes[i];
+            let here = expected.dtype.decode(code);
+            if here.abs() > scaled.abs() {
+                // One code nearer to zero: codes of a sign are ordered by magnitude in floats and integers alike.
+                out.codes[i] = match here > 0.0 || !expected.dtype.is_integer() {
+                    true => code - 1,
+                    false => (code + 1) & ((1 << expected.dtype.bits()) - 1),
+                };
+            }
+        }
+    }
+    out
+}
+
+/// Expressions that a kernel might compute instead.
+fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
+    let mut found: Vec<(&'static str, Expr)> = Vec::new();
+    let mut kinds = Vec::new();
+    source.visit(&mut |e| match &e.0.op {
+        Op::RmsNorm { gain: Some(_), .. } | Op::LayerNorm { gain: Some(_), .. } => kinds.push("norm_weight"),
+        Op::Binary { function: Binary::Mul, a, .. }
+            if matches!(a.0.op, Op::Unary { function: Unary::Silu | Unary::Gelu, .. }) =>
+        {
+            kinds.push("gate_up_swapped");
+        }
+        Op::Binary { function: Binary::Add, .. } => kinds.push("addend_missing"),
+        _ => {}
+    });
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        let mutant = source.rewrite(&|op| match (kind, op) {
+            ("norm_weight", Op::RmsNorm { x, eps, .. }) => {
+                Some(Op::RmsNorm { x: x.clone(), gain: None, eps: *eps })
+            }
+            ("norm_weight", Op::LayerNorm { x, bias, eps, .. }) => {
+                Some(Op::LayerNorm { x: x.clone(), gain: None, bias: bias.clone(), eps: *eps })
+            }
+            ("gate_up_swapped", Op::Binary { function: Binary::Mul, a, b }) => match &a.0.op {
+                Op::Unary { function, x } => Some(Op::Binary {
+                    function: Binary::Mul,
+                    a: Expr::unary_of(*function, b),
+                    b: x.clone(),
+                }),
+                _ => None,
+            },
+            ("addend_missing", Op::Binary { function: Binary::Add, a, .. }) => {
+                Some(Op::Scale { x: a.clone(), factor: 1.0 })
+            }
+            _ => None,
+        });
+        found.push((kind, mutant));
+    }
+    found
+}
+
+/// Products summed up one by one in a narrow format.
+struct Accumulating<'a> {
+    given: &'a Given<'a>,
+    accumulator: DType,
+}
+
+impl Evaluation for Accumulating<'_> {
+    fn buffer(&self, id: BufferId) -> Arc<Matrix> {
+        self.given.buffer(id)
+    }
+
+    fn matmul(&self, a: &Matrix, b: &Matrix) -> Matrix {
+        let narrow: fn(f64) -> f64 = match self.accumulator {
+            DType::F16 => |x| half::f16::from_f64(x).to_f64(),
+            _ => |x| half::bf16::from_f64(x).to_f64(),
+        };
+        let mut out = Matrix::zeros(a.rows, b.rows);
+        for r in 0..a.rows.min(ACCUMULATED_ROWS) {
+            for c in 0..b.rows {
+                let sum = a.row(r).iter().zip(b.row(c)).fold(0.0, |sum, (x, y)| narrow(sum + x * y));
+                out.row_mut(r)[c] = sum;
+            }
+        }
+        out
+    }
+}
+
+/// A kernel that accumulates in fewer bits than declared, on data whose large terms cancel.
+fn accumulator_faults(probe: &Attempt, judged: &JudgedHop) -> Vec<Power> {
+    let buffer = probe.buffer(judged.id);
+    let Some(source) = buffer.source.as_ref().filter(|_| buffer.scheme.is_none()) else { return Vec::new() };
+    let mut declared = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::MatMul { accumulator, .. } = &e.0.op {
+            declared.push(*accumulator);
+        }
+    });
+    if declared.is_empty() {
+        return Vec::new();
+    }
+    let given = Given::new(probe);
+    let reference = judged.reference.head(ACCUMULATED_ROWS);
+    [F16, BF16]
+        .into_iter()
+        .filter(|narrow| !declared.contains(narrow))
+        .map(|accumulator| {
+            let faulty = eval(source, &Accumulating { given: &given, accumulator }).head(ACCUMULATED_ROWS);
+            let comparison = compare(&reference, &round(&faulty, buffer.dtype));
+            let bound = judged.max_rel_l2.unwrap_or(0.0);
+            let mut checks = vec![crate::verdict::none("inf", "", comparison.inf_unexpected, "")];
+            if comparison.inf_unexpected == 0 {
+                checks = vec![at_most("accumulation", "", comparison.rel_l2, bound)];
+            }
+            Power {
+                detail: format!("accumulated in {accumulator}"),
+                ..seen("accumulation", &buffer.name, failed(&checks), comparison.cos)
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,123 @@
+//! Tiers of the cosine, default bounds, and the checks of a verdict.
+//!
+//! A verdict is a vector. Each check has a value, a bound and a margin, so that a reader sees how far a case was
+//! from failing; none of them stands for the others:
+//!
+//! - a gain (e4m3fn read as e4m3fnuz) leaves the cosine at exactly 1;
+//! - one massive row hides wrong ones from every global number, so the worst row is judged by itself;
+//! - unwritten columns of a wide output cost the cosine less than quantisation does.
+
+use crate::metrics::Comparison;
+use crate::record::{CheckResult, Verdict};
+
+/// Least cosine that counts as correct.
+pub const MIN_COS: f64 = 0.999;
+/// Least cosine of a single row.
+pub const MIN_ROW_COS: f64 = 0.99;
+/// Largest deviation of the gain from 1.
+pub const MAX_GAIN: f64 = 0.01;
+/// A relative L2 may be this many times what rounding and accumulation, or quantisation, allow.
+pub const NOISE_FACTOR: f64 = 1.5;
+
+/// The tier of a cosine; a cosine that does not exist (NaN in the output, a zero output) is the worst.
+pub fn tier(cos: Option<f64>, min_cos: f64) -> Verdict {
+    match cos {
+        Some(c) if c > min_cos => Verdict::Correct,
+        Some(c) if c > 0.99 => Verdict::Suspicious,
+        Some(c) if c > 0.9 => Verdict::Broken,
+        _ => Verdict::Catastrophic,
+    }
+}
+
+/// A check that holds where `value` is at least `bound`. The margin is the distance in units of what `1` leaves.
+pub fn at_least(check: &str, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
+    CheckResult {
+        check: check.into(),
+        hop: hop.into(),
+        value,
+        bound: Some(bound),
+        margin: value.map(|v| v - bound),
+        ok: value.is_some_and(|v| v > bound),
+        detail: String::new(),
+    }
+}
+
+/// A check that holds where `value` is at most `bound`. The margin is relative to the bound.
+pub fn at_most(check: &str, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
+    let margin = value.map(|v| if bound > 0.0 { 1.0 - v / bound } else { -v });
+    CheckResult {
+        check: check.into(),
+        hop: hop.into(),
+        value: value.filter(|v| v.is_finite()),
+        bound: Some(bound),
+        margin: margin.filter(|m| m.is_finite()),
+        ok: value.is_some_and(|v| v <= bound),
+        detail: String::new(),
+    }
+}
+
+/// A check of a count that has to be zero.
+pub fn none(check: &str, hop: &str, count: u64, detail: impl Into<String>) -> CheckResult {
+    CheckResult { detail: detail.into(), ..at_most(check, hop, Some(count as f64), 0.0) }
+}
+
+/// The checks that compare a buffer with its reference. `max_rel_l2` is what its format and accumulation allow,
+/// already with [`NOISE_FACTOR`]; without it the relative L2 is not judged.
+pub fn comparison_checks(hop: &str, c: &Comparison, min_cos: f64, max_rel_l2: Option<f64>) -> Vec<CheckResult> {
+    let mut checks = vec![at_least("cos", hop, c.cos, min_cos)];
+    if let Some(row) = c.row_min_index {
+        checks.push(CheckResult {
+            detail: format!("row {row}"),
+            ..at_least("cos_row_min", hop, c.cos_row_min, MIN_ROW_COS)
+        });
+    }
+    let detail = c.zero_row_index.map_or(String::new(), |r| format!("row {r} is not zero"));
+    checks.push(none("zero_rows", hop, c.zero_rows_wrong, detail));
+    checks.push(CheckResult {
+        detail: c.gain.map_or(String::new(), |g| format!("gain {g:.6}")),
+        ..at_most("gain", hop, c.gain.map(|g| (g - 1.0).abs()), MAX_GAIN)
+    });
+    if let Some(bound) = max_rel_l2 {
+        checks.push(at_most("rel_l2", hop, c.rel_l2, bound));
+    }
+    checks.push(none("nan", hop, c.nan_unexpected, ""));
+    checks.push(none("inf", hop, c.inf_unexpected, ""));
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_are_those_of_the_mission() {
+        for (cos, verdict) in [
+            (Some(1.0), Verdict::Correct),
+            (Some(0.9991), Verdict::Correct),
+            (Some(0.999), Verdict::Suspicious),
+            (Some(0.9901), Verdict::Suspicious),
+            (Some(0.99), Verdict::Broken),
+            (Some(0.9001), Verdict::Broken),
+            (Some(0.9), Verdict::Catastrophic),
+            (Some(-1.0), Verdict::Catastrophic),
+            (None, Verdict::Catastrophic),
+        ] {
+            assert_eq!(tier(cos, MIN_COS), verdict, "{cos:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_exist_never_passes() {
+        assert!(!at_least("cos", "", None, 0.0).ok);
+        assert!(!at_most("gain", "", None, 1.0).ok);
+        assert!(!at_most("gain", "", Some(f64::NAN), 1.0).ok);
+        assert!(!at_least("cos", "", Some(f64::NAN), -1.0).ok);
+    }
+
+    #[test]
+    fn margins_change_sign_at_the_bound() {
+        assert_eq!(at_most("rel_l2", "", Some(0.5), 1.0).margin, Some(0.5));
+        assert_eq!(at_most("rel_l2", "", Some(2.0), 1.0).margin, Some(-1.0));
+        assert!(at_least("cos", "", Some(0.9), 0.999).margin.unwrap() < 0.0);
+    }
+}
