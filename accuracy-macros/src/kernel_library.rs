@@ -332,7 +332,8 @@ fn binding(
             let #entry = unsafe { LAUNCHER.symbol::<unsafe extern "C" fn(#(#types),*) #output>() }?;
             LAUNCHER.launching(&[#(#arguments),*]);
             let #status = unsafe { #entry(#(#names),*) };
-            LAUNCHER.returned(#status)
+            LAUNCHER.returned(#status)?;
+            ::core::result::Result::Ok(())
         }
 
         #(#inherited)*
