@@ -35,15 +35,15 @@ pub struct Cli {
 enum Command {
     /// Build, run and judge accuracy tests (the default)
     #[command(after_help = EXAMPLES)]
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
 }
 
 impl Cli {
     pub fn dispatch(self) -> anyhow::Result<ExitCode> {
-        match self.command.unwrap_or(Command::Run(self.run)) {
-            Command::Run(args) => run::command(args),
+        match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
+            Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
         }
     }
@@ -133,7 +133,7 @@ mod tests {
         ] {
             let cli = parse(line);
             let args = match cli.command {
-                Some(Command::Run(args)) => args,
+                Some(Command::Run(args)) => *args,
                 None => cli.run,
                 other => panic!("{line:?}: {other:?}"),
             };

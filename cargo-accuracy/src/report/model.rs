@@ -2,7 +2,7 @@
 
 use crate::exit::ExitCode;
 use crate::run::folder::RunInfo;
-use crate::run::may_pass;
+use crate::run::{is_known_failure, may_pass};
 use accuracy_core::record::{Gate, PowerStatus, Record, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
@@ -42,17 +42,31 @@ pub struct Summary {
     /// Through the gate, skipped ones not among them.
     pub passed: usize,
     pub failed: usize,
+    /// Among the passed: those that fail, as their tests declare.
+    pub known_failures: usize,
     /// Tests that fail as a whole though each of their cases may pass.
     pub tests_inconclusive: usize,
 }
 
-/// In how many cases of a test a seeded fault was seen.
+/// In how many cases of a test a fault seeded in an operand was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FaultCount {
     pub fault: String,
+    pub operand: String,
     pub seen: usize,
     pub unseen: usize,
     pub not_applicable: usize,
+}
+
+impl FaultCount {
+    /// `scale_layout of xq`.
+    pub fn name(&self) -> String {
+        if self.operand.is_empty() {
+            self.fault.clone()
+        } else {
+            format!("{} of {}", self.fault, self.operand)
+        }
+    }
 }
 
 /// The power of a test: over its cases every declared fault must have been seen.
@@ -95,6 +109,7 @@ impl Report {
                 Verdict::TimedOut => &mut summary.timed_out,
                 Verdict::NotRun => &mut summary.not_run,
             } += 1;
+            summary.known_failures += usize::from(is_known_failure(record));
             match record.gate {
                 Gate::Pass if record.verdict == Verdict::Skipped => {}
                 Gate::Pass => summary.passed += 1,
@@ -173,8 +188,10 @@ fn tests(records: &[Record], runs: &[RunInfo]) -> Vec<TestPower> {
 fn power(cases: &[&Record], whole: bool) -> TestPower {
     let mut faults: Vec<FaultCount> = Vec::new();
     for power in cases.iter().flat_map(|case| &case.power) {
-        let at = faults.iter().position(|f| f.fault == power.fault).unwrap_or_else(|| {
-            faults.push(FaultCount { fault: power.fault.clone(), ..FaultCount::default() });
+        let same = |f: &FaultCount| f.fault == power.fault && f.operand == power.operand;
+        let at = faults.iter().position(same).unwrap_or_else(|| {
+            let (fault, operand) = (power.fault.clone(), power.operand.clone());
+            faults.push(FaultCount { fault, operand, ..FaultCount::default() });
             faults.len() - 1
         });
         *match power.status {
@@ -186,7 +203,7 @@ fn power(cases: &[&Record], whole: bool) -> TestPower {
     // Where a case has not come to its end, what it would have seen is not known; it fails by itself.
     let judged =
         cases.iter().all(|c| !matches!(c.verdict, Verdict::Crashed | Verdict::TimedOut | Verdict::NotRun));
-    let blind: Vec<&str> = faults.iter().filter(|f| f.seen == 0).map(|f| f.fault.as_str()).collect();
+    let blind: Vec<String> = faults.iter().filter(|f| f.seen == 0).map(FaultCount::name).collect();
     let (gate, reason) = match whole && judged && !blind.is_empty() {
         true => (
             Gate::Fail,

@@ -1,5 +1,6 @@
 //! Colours, and how a verdict is written.
 
+use crate::run::is_known_failure;
 use accuracy_core::record::{Gate, Record, Verdict};
 use anstyle::{AnsiColor, Style};
 
@@ -19,6 +20,7 @@ pub fn paint(style: Style, text: impl std::fmt::Display) -> String {
 pub fn of(record: &Record) -> Style {
     match (record.verdict, record.gate) {
         (Verdict::Skipped, Gate::Pass) => DIM,
+        (_, Gate::Pass) if is_known_failure(record) => WARN,
         (_, Gate::Pass) => GOOD,
         (Verdict::Suspicious | Verdict::Inconclusive, Gate::Fail) => WARN,
         (_, Gate::Fail) => BAD,
@@ -28,6 +30,7 @@ pub fn of(record: &Record) -> Style {
 /// The verdict in words: what failed shouts, what passes does not.
 pub fn verdict_text(record: &Record) -> String {
     match (record.gate, record.verdict) {
+        (Gate::Pass, verdict) if is_known_failure(record) => format!("{verdict} (known)"),
         (Gate::Pass, verdict) => verdict.to_string(),
         // The tier is right, but something else is not.
         (Gate::Fail, Verdict::Correct) => "FAILED".into(),

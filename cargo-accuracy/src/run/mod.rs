@@ -16,7 +16,7 @@ mod select;
 mod unix;
 
 pub use args::RunArgs;
-pub use outcome::may_pass;
+pub use outcome::{is_known_failure, may_pass};
 
 use crate::config::Config;
 use crate::exit::{ExitCode, usage};
@@ -31,9 +31,6 @@ use plan::{Case, Fate, Settings};
 use pool::{Job, Outcome, Pool};
 use std::ops::ControlFlow;
 use std::process::Stdio;
-
-/// Least cosine of the configuration: unlike ACCURACY_MIN_COS it does not win over the attribute of a test.
-const DEFAULT_MIN_COS: &str = "ACCURACY_DEFAULT_MIN_COS";
 
 /// This runner makes one attempt at each case.
 const ATTEMPT: u32 = 0;
@@ -264,7 +261,7 @@ impl Run<'_> {
             .stdout(output);
         for (name, value) in [
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
-            (DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
+            (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
         ] {
             match value {

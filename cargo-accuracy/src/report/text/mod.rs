@@ -11,6 +11,7 @@ mod table;
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
+use crate::run::is_known_failure;
 use accuracy_core::record::{Gate, Record, Verdict};
 use std::fmt::Write as _;
 use table::{Cell, Column, Table};
@@ -150,7 +151,8 @@ fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize
     let axes = axes(&group.records);
     let (skipped, rows): (Vec<&Record>, Vec<&Record>) =
         group.records.iter().partition(|r| r.verdict == Verdict::Skipped && !verbose);
-    let failed = group.records.iter().filter(|r| r.gate == Gate::Fail).count();
+    let failed = rows.iter().filter(|r| r.gate == Gate::Fail).count();
+    let known = rows.iter().filter(|r| is_known_failure(r)).count();
     let mut title = paint(style::BOLD, &group.title);
     let constants: Vec<String> =
         axes.constant.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -158,7 +160,8 @@ fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize
     let cases = if rows.len() == 1 { "1 case".to_string() } else { format!("{} cases", rows.len()) };
     let state = match (failed, rows.len()) {
         (0, 0) => String::new(),
-        (0, _) => paint(style::GOOD, format!("{cases}, all correct")),
+        (0, _) if known == 0 => paint(style::GOOD, format!("{cases}, all correct")),
+        (0, _) => format!("{cases}, {}", paint(style::WARN, format!("{known} known to fail"))),
         (n, _) => format!("{cases}, {}", paint(style::BAD, format!("{n} failed"))),
     };
     // On a narrow terminal the counts stand on a line of their own.
@@ -249,7 +252,7 @@ fn power_of(text: &mut String, test: &TestPower) {
     let part = if test.whole { "" } else { " (a part of its cases)" };
     let _ = writeln!(text, "{} power on {}{part}", paint(style::BOLD, &test.test), test.arch);
     let mut table = Table::default();
-    table.push(Column::left("seeded fault"), test.power.iter().map(|f| Cell::plain(&f.fault)));
+    table.push(Column::left("seeded fault"), test.power.iter().map(|f| Cell::plain(f.name())));
     for (name, count) in [
         ("seen", (|f| f.seen) as fn(&super::model::FaultCount) -> usize),
         ("unseen", |f| f.unseen),
@@ -287,6 +290,11 @@ fn summary(text: &mut String, report: &Report) {
             "{} {tests} inconclusive as a whole: a declared fault is never seen",
             counts.tests_inconclusive
         );
+        let _ = writeln!(text, "{}", paint(style::WARN, line));
+    }
+    if counts.known_failures > 0 {
+        let line =
+            format!("{} of those passed fail as their tests declare (known_failure)", counts.known_failures);
         let _ = writeln!(text, "{}", paint(style::WARN, line));
     }
     let unknown = report.tests.iter().filter(|t| !t.whole && !t.power.is_empty()).count();
