@@ -144,11 +144,12 @@ impl Launcher {
     }
 
     /// Turns what the launcher returned into a result that names it.
-    pub fn returned(&self, status: impl Into<Status>) -> Result<(), LibraryError> {
+    pub fn returned(&self, status: impl Into<Status>) -> crate::Result<()> {
         match status.into().0 {
             0 => Ok(()),
             status => {
-                Err(LibraryError::Status { launcher: self.symbol.into(), status, meaning: status_meaning(status) })
+                let launcher = self.symbol.into();
+                Err(LibraryError::Status { launcher, status, meaning: status_meaning(status) }.into())
             }
         }
     }

@@ -100,6 +100,12 @@ impl Expr {
         Expr::node(Op::Invalid(why), 0, 0)
     }
 
+    /// An operation that does not fit its operands, unless one of them is already the problem.
+    fn mismatch(operands: &[&Expr], why: String) -> Expr {
+        let earlier = operands.iter().find_map(|e| e.problem()).map(String::from);
+        Expr::invalid(earlier.unwrap_or(why))
+    }
+
     pub(crate) fn unary_of(function: Unary, x: &Expr) -> Expr {
         unary(function, x)
     }
@@ -212,7 +218,8 @@ pub trait Operand {
         let (a, b) = (self.expr(), other.expr());
         let ((m, k), (n, k2)) = (a.shape(), b.shape());
         if k != k2 {
-            return Expr::invalid(format!("matmul of [{m}, {k}] with [{n}, {k2}]: the last dimensions must agree"));
+            let why = format!("matmul of [{m}, {k}] with [{n}, {k2}]: the last dimensions must agree");
+            return Expr::mismatch(&[&a, &b], why);
         }
         Expr::node(Op::MatMul { a, b, accumulator: F32 }, m, n)
     }
@@ -225,7 +232,7 @@ pub trait Operand {
         let x = self.expr();
         let (rows, cols) = x.shape();
         if range.start >= range.end || range.end > cols {
-            return Expr::invalid(format!("columns {range:?} of [{rows}, {cols}]"));
+            return Expr::mismatch(&[&x], format!("columns {range:?} of [{rows}, {cols}]"));
         }
         let width = range.len();
         Expr::node(Op::Columns { x, range }, rows, width)
@@ -279,7 +286,8 @@ pub fn rms_norm(x: &impl Operand, gain: &impl Operand, eps: f64) -> Expr {
     let (x, gain) = (x.expr(), gain.expr());
     let (rows, cols) = x.shape();
     if gain.shape() != (1, cols) {
-        return Expr::invalid(format!("rms_norm of [{rows}, {cols}] with a gain of {:?}", gain.shape()));
+        let why = format!("rms_norm of [{rows}, {cols}] with a gain of {:?}", gain.shape());
+        return Expr::mismatch(&[&x, &gain], why);
     }
     Expr::node(Op::RmsNorm { x, gain: Some(gain), eps }, rows, cols)
 }
@@ -289,11 +297,12 @@ pub fn layer_norm(x: &impl Operand, gain: &impl Operand, bias: &impl Operand, ep
     let (x, gain, bias) = (x.expr(), gain.expr(), bias.expr());
     let (rows, cols) = x.shape();
     if gain.shape() != (1, cols) || bias.shape() != (1, cols) {
-        return Expr::invalid(format!(
+        let why = format!(
             "layer_norm of [{rows}, {cols}] with a gain of {:?} and a bias of {:?}",
             gain.shape(),
             bias.shape()
-        ));
+        );
+        return Expr::mismatch(&[&x, &gain, &bias], why);
     }
     Expr::node(Op::LayerNorm { x, gain: Some(gain), bias: Some(bias), eps }, rows, cols)
 }
@@ -338,10 +347,11 @@ pub fn user(
 pub(crate) fn binary(function: Binary, a: Expr, b: Expr) -> Expr {
     let ((rows, cols), other) = (a.shape(), b.shape());
     if other != (rows, cols) && other != (1, cols) {
-        return Expr::invalid(format!(
+        let why = format!(
             "{function:?} of [{rows}, {cols}] and [{}, {}]: shapes must agree, or the second be one row",
             other.0, other.1
-        ));
+        );
+        return Expr::mismatch(&[&a, &b], why);
     }
     Expr::node(Op::Binary { function, a, b }, rows, cols)
 }
