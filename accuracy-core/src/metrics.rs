@@ -153,7 +153,8 @@ impl Sums {
     fn carry(&mut self, terms: [f64; 4]) {
         for (i, term) in terms.into_iter().enumerate() {
             let sum = self.high[i] + term;
-            let (large, small) = if self.high[i].abs() >= term.abs() { (self.high[i], term) } else { (term, self.high[i]) };
+            let (large, small) =
+                if self.high[i].abs() >= term.abs() { (self.high[i], term) } else { (term, self.high[i]) };
             self.low[i] += (large - sum) + small;
             self.high[i] = sum;
         }

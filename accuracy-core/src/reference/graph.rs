@@ -20,20 +20,55 @@ pub type UserFn = dyn Fn(&[&Matrix]) -> Matrix + Send + Sync;
 pub enum Op {
     Buffer(BufferId),
     /// `a · bᵀ`, accumulated by the kernel in the given format.
-    MatMul { a: Expr, b: Expr, accumulator: DType },
+    MatMul {
+        a: Expr,
+        b: Expr,
+        accumulator: DType,
+    },
     /// `x / sqrt(mean(x²) + eps) * gain` over each row.
-    RmsNorm { x: Expr, gain: Option<Expr>, eps: f64 },
+    RmsNorm {
+        x: Expr,
+        gain: Option<Expr>,
+        eps: f64,
+    },
     /// `(x - mean) / sqrt(var + eps) * gain + bias` over each row.
-    LayerNorm { x: Expr, gain: Option<Expr>, bias: Option<Expr>, eps: f64 },
-    Unary { function: Unary, x: Expr },
+    LayerNorm {
+        x: Expr,
+        gain: Option<Expr>,
+        bias: Option<Expr>,
+        eps: f64,
+    },
+    Unary {
+        function: Unary,
+        x: Expr,
+    },
     /// Elementwise; `b` may be one row, which then goes with every row of `a`.
-    Binary { function: Binary, a: Expr, b: Expr },
-    Scale { x: Expr, factor: f64 },
-    Columns { x: Expr, range: Range<usize> },
-    Transpose { x: Expr },
+    Binary {
+        function: Binary,
+        a: Expr,
+        b: Expr,
+    },
+    Scale {
+        x: Expr,
+        factor: f64,
+    },
+    Columns {
+        x: Expr,
+        range: Range<usize>,
+    },
+    Transpose {
+        x: Expr,
+    },
     /// The kernel rounds here, by declaration.
-    Round { x: Expr, to: DType },
-    User { name: String, inputs: Vec<Expr>, function: Arc<UserFn> },
+    Round {
+        x: Expr,
+        to: DType,
+    },
+    User {
+        name: String,
+        inputs: Vec<Expr>,
+        function: Arc<UserFn>,
+    },
     /// Something that does not fit; the declaration that uses it fails with this.
     Invalid(String),
 }
@@ -178,11 +213,9 @@ impl Expr {
     /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise.
     pub fn accumulate_in(self, accumulator: DType) -> Expr {
         match &self.0.op {
-            Op::MatMul { a, b, .. } => Expr::node(
-                Op::MatMul { a: a.clone(), b: b.clone(), accumulator },
-                self.0.rows,
-                self.0.cols,
-            ),
+            Op::MatMul { a, b, .. } => {
+                Expr::node(Op::MatMul { a: a.clone(), b: b.clone(), accumulator }, self.0.rows, self.0.cols)
+            }
             Op::Invalid(_) => self,
             _ => Expr::invalid("accumulate_in() is for the result of matmul()".into()),
         }
