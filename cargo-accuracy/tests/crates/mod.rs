@@ -1,5 +1,7 @@
 //! Small crates on which the tests run the real binary.
 
+pub mod shards;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,9 +21,9 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Copies `testdata/<name>`. The copy stays in one place, so that cargo need not build it again when nothing
-    /// has changed.
-    pub fn copy(name: &str) -> Fixture {
+    /// Copies `testdata/<name>` and has `prepare` add to the copy. The copy stays in one place, so that cargo need
+    /// not build it again when nothing has changed.
+    pub fn copy(name: &str, prepare: impl FnOnce(&Path)) -> Fixture {
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = shared.join("crates").join(name);
         copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), &dir);
@@ -35,6 +37,7 @@ impl Fixture {
         if !lock.exists() || newer(&repository().join("Cargo.lock"), &lock) {
             std::fs::copy(repository().join("Cargo.lock"), &lock).unwrap();
         }
+        prepare(&dir);
         let fixture = Fixture { dir, target: shared.join("target") };
         let status = fixture
             .command("cargo")

@@ -26,6 +26,9 @@ mod drop_order {
     pub const FLOOR: u8 = 1;
 }
 
+/// Failures of one kind that are told in full.
+const TOLD_IN_FULL: usize = 3;
+
 /// Width to fit tables into; `None` where nobody's terminal is to be spared.
 pub fn width(stderr: bool) -> Option<usize> {
     if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).filter(|c| *c > 0) {
@@ -51,9 +54,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
             }
         }
     }
-    for record in report.failures() {
-        failure::write(&mut text, record, report);
-    }
+    failures(&mut text, report, output.verbose);
     for test in report.powerless() {
         let _ = writeln!(
             text,
@@ -66,6 +67,31 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
     }
     summary(&mut text, report);
     text
+}
+
+/// Every failure, but of those that are alike only the first few unless `all` are wanted.
+fn failures(text: &mut String, report: &Report, all: bool) {
+    let mut alike: Vec<(_, usize)> = Vec::new();
+    for record in report.failures() {
+        let kind = failure::kind(record);
+        let at = alike.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
+            alike.push((kind, 0));
+            alike.len() - 1
+        });
+        alike[at].1 += 1;
+        if all || alike[at].1 <= TOLD_IN_FULL {
+            failure::write(text, record, report);
+        }
+    }
+    let mut untold = alike.iter().filter(|(_, n)| !all && *n > TOLD_IN_FULL).peekable();
+    if untold.peek().is_none() {
+        return;
+    }
+    let _ = writeln!(text, "failures like those above, told in full with -v");
+    for ((test, check, verdict, ..), n) in untold {
+        let _ = writeln!(text, "  {} more of {test} {check}, {verdict}", n - TOLD_IN_FULL);
+    }
+    text.push('\n');
 }
 
 /// The cases of one test with one check, on one architecture.
