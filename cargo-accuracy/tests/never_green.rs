@@ -2,14 +2,7 @@
 
 mod crates;
 
-use crates::{Fixture, Run, shards};
-
-fn never_green() -> &'static Fixture {
-    static FIXTURE: std::sync::LazyLock<Fixture> = std::sync::LazyLock::new(|| {
-        Fixture::copy("never-green", |dir| shards::write_all(&dir.join("shards")))
-    });
-    &FIXTURE
-}
+use crates::{Run, never_green};
 
 /// Runs one test of the crate, by its name.
 fn run(test: &str) -> Run {
@@ -292,4 +285,17 @@ fn a_scale_of_the_wrong_shape_fails() {
 #[test]
 fn constant_data_is_inconclusive() {
     run("constant_data").assert_failed("inconclusive", "all elements of `w` are the same");
+}
+
+#[test]
+fn a_known_failure_passes_and_is_counted_as_one() {
+    let run = run("past_the_end_as_known");
+    assert_eq!(run.status, Some(0), "{run}");
+    assert_eq!(run.report.as_ref().unwrap()["summary"]["known_failures"], 1);
+    assert!(run.stdout.contains("(known)"), "{run}");
+}
+
+#[test]
+fn a_known_failure_that_succeeds_fails() {
+    assert_check_failed(&run("correct_against_expectation"), "known_failure");
 }

@@ -57,3 +57,49 @@ gemm_test! {
     library_missing: gemm_of_an_absent_library;
     library_for_another_architecture: gemm_of_a_foreign_library;
 }
+
+/// The least cosine of a correct kernel is above this; what the configuration asks for is more than it can give.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5], min_cos = 0.99)]
+fn correct_by_its_attribute(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
+/// Fails, and says so.
+#[accuracy_test(
+    checkpoint = "shards/good",
+    weights = { w = "up_proj" },
+    tokens = [5],
+    known_failure(reason = "writes past the end")
+)]
+fn past_the_end_as_known(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: as above; the write past the end stays inside the guard band.
+    unsafe { gemm_past_the_end(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
+/// Is said to fail, and does not.
+#[accuracy_test(
+    checkpoint = "shards/good",
+    weights = { w = "up_proj" },
+    tokens = [5],
+    known_failure(reason = "used to write past the end")
+)]
+fn correct_against_expectation(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
