@@ -8,10 +8,13 @@
 
 mod codec;
 pub mod e8m0;
+mod nibbles;
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+pub use nibbles::NibbleOrder;
 
 /// A number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

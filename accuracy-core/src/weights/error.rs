@@ -61,6 +61,9 @@ pub enum WeightsError {
     #[error("`{weight}` is {found} but has no scale; looked for {}", .looked_for.join(", "))]
     ScaleMissing { weight: String, found: StDtype, looked_for: Vec<String> },
 
+    #[error("`{weight}` has no zero points; looked for {looked_for}")]
+    ZeroPointsMissing { weight: String, looked_for: String },
+
     #[error("scale `{scale}` of `{weight}` {weight_shape:?} has shape {found:?}, expected {expected}")]
     ScaleShape {
         scale: String,
@@ -96,6 +99,12 @@ pub enum WeightsError {
 
     #[error("tensor `{tensor}` holds {value} at index {index}, expected {expected}")]
     BadValue { tensor: String, index: usize, value: i64, expected: String },
+
+    #[error("scale `{scale}` is {value:e}, expected a positive finite number")]
+    BadScale { scale: String, value: f64 },
+
+    #[error("`{address}`: {reason}")]
+    BadPart { address: String, reason: String },
 
     #[error("pattern `{pattern}`: {reason}")]
     BadPattern { pattern: String, reason: String },

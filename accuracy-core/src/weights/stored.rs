@@ -70,6 +70,19 @@ impl GlobalScale {
     }
 }
 
+/// A stored weight as its tensors' headers describe it. Fields as of [`StoredWeight`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightInfo {
+    pub name: String,
+    pub scheme: Scheme,
+    pub rows: usize,
+    pub cols: usize,
+    pub dtype: DType,
+    pub granularity: Granularity,
+    pub scale_dtype: Option<DType>,
+    pub tensors: Vec<String>,
+}
+
 /// A weight matrix `[rows, cols]` = `[N, K]`: its codes, and what they are to be multiplied with.
 ///
 /// `value[r, c] = (code[r, c] - zero_points[cell]) * scales[cell]`, then `global_scale`, where `cell` is the scale
