@@ -1,11 +1,12 @@
 //! Small checkpoints of every scheme, written with numpy by `peers/make_checkpoints.py`, give the values that it
 //! wrote down, bit for bit.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use accuracy_core::dtype::DType;
+use accuracy_core::dtype::{DType, FnuzError};
 use accuracy_core::quant::Granularity;
-use accuracy_core::weights::{Checkpoint, GlobalScale, Scheme, StDtype};
+use accuracy_core::weights::{Checkpoint, GlobalScale, Scheme, StDtype, WeightsError, cached_snapshot};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(name)
@@ -157,4 +158,73 @@ fn modules_and_orphans() {
     for name in ["gpt_oss_mxfp4", "deepseek_fp8", "gptq_v2", "compressed_tensors_nvfp4", "hf_fp8"] {
         assert_eq!(open(name).orphans(), Vec::<&str>::new(), "{name}");
     }
+}
+
+#[test]
+fn converting_to_fnuz_keeps_every_value_and_is_refused_twice() {
+    for (name, address) in
+        [("deepseek_fp8", "model.layers.0.self_attn.kv_a_proj_with_mqa"), ("mxfp8_mxfp6", "m")]
+    {
+        let checkpoint = open(name);
+        let stored = checkpoint.linear(address).unwrap();
+        let fnuz = stored.to_fnuz().unwrap();
+        assert_eq!(stored.values(), fnuz.values());
+        assert!(!fnuz.codes.contains(&0x80) && stored.codes.contains(&0x80), "0x80 has to come up");
+        let twice = fnuz.to_fnuz().unwrap_err();
+        assert!(matches!(twice, WeightsError::Fnuz { source: FnuzError::Already(_), .. }), "{twice}");
+        assert!(twice.to_string().contains("twice"), "{twice}");
+    }
+    let int8 = open("compressed_tensors_int8");
+    let error = int8.linear("symmetric").unwrap().to_fnuz().unwrap_err();
+    assert!(matches!(error, WeightsError::Fnuz { source: FnuzError::NotFp8(DType::I8), .. }), "{error}");
+}
+
+#[test]
+fn fnuz_is_refused_where_it_would_change_values() {
+    let checkpoint = open("mxfp8_mxfp6");
+    let stored = checkpoint.linear("m").unwrap();
+    let mut with_nan = stored.clone();
+    with_nan.codes.to_mut()[5] = 0x7e;
+    let error = with_nan.to_fnuz().unwrap_err();
+    assert!(matches!(error, WeightsError::NonFiniteCodes { count: 1, first: 5, .. }), "{error}");
+    let mut top = stored;
+    top.scales[1] = 2f64.powi(127);
+    assert!(matches!(top.to_fnuz(), Err(WeightsError::ScaleOverflow { .. })));
+}
+
+#[test]
+fn the_hugging_face_cache_resolves_branches_and_commits() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = cache.path().join("models--org--tiny-fp8");
+    let snapshot = folder.join("snapshots/0123abcd");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(folder.join("refs/pr")).unwrap();
+    fs::write(folder.join("refs/main"), "0123abcd\n").unwrap();
+    fs::write(folder.join("refs/pr/1"), "ffffffff").unwrap();
+    fs::copy(fixture("hf_fp8").join("model.safetensors"), snapshot.join("model.safetensors")).unwrap();
+    for revision in ["main", "0123abcd"] {
+        let path = cached_snapshot(cache.path(), "org/tiny-fp8", revision).unwrap();
+        assert_eq!(path, snapshot);
+        assert!(Checkpoint::open(&path).unwrap().linear("m").is_ok());
+    }
+    for (repository, revision) in [("org/tiny-fp8", "pr/1"), ("org/tiny-fp8", "v2"), ("org/other", "main")] {
+        let error = cached_snapshot(cache.path(), repository, revision).unwrap_err();
+        assert!(matches!(error, WeightsError::NotCached { .. }), "{error}");
+        let hint = format!("hf download {repository} --revision {revision}");
+        assert!(error.to_string().contains(&hint), "{error}");
+    }
+    for (repository, revision) in
+        [("org", "main"), ("../x/y", "main"), ("org/name", "../../x"), ("org/", "main")]
+    {
+        let error = cached_snapshot(cache.path(), repository, revision).unwrap_err();
+        assert!(matches!(error, WeightsError::NotARepository { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_name_that_is_neither_path_nor_repository() {
+    let error = |spec: &str| Checkpoint::open_named(spec).unwrap_err();
+    assert!(matches!(error("no-such-thing"), WeightsError::NotARepository { .. }));
+    assert!(matches!(error("./no/such/model.safetensors"), WeightsError::NotFound { .. }));
+    assert!(matches!(error("org-that-is-not/cached"), WeightsError::NotCached { .. }));
 }

@@ -8,6 +8,7 @@
 
 mod config;
 mod error;
+mod hub;
 mod int4;
 mod part;
 mod pattern;
@@ -24,6 +25,7 @@ pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
 pub use error::WeightsError;
+pub use hub::{cached_snapshot, hub_cache};
 pub use pattern::Match;
 pub use stored::{GlobalScale, Scheme, StoredWeight, WeightInfo};
 pub use write::{NewTensor, write};
@@ -98,6 +100,26 @@ impl Checkpoint {
             return Checkpoint::from_index(path, path, config);
         }
         Checkpoint::from_files(path, vec![path.to_owned()], config)
+    }
+
+    /// Opens a path, or else a repository `org/name` or `org/name@revision` of the Hugging Face cache. Nothing is
+    /// downloaded.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and a repository that is not in the cache.
+    pub fn open_named(spec: &str) -> Result<Checkpoint, WeightsError> {
+        let path = Path::new(spec);
+        if path.exists() {
+            return Checkpoint::open(path);
+        }
+        let Some((repository, revision)) = hub::split(spec) else {
+            return Err(if path.components().count() > 2 || spec.contains('.') {
+                WeightsError::NotFound { path: path.to_owned() }
+            } else {
+                WeightsError::NotARepository { spec: spec.to_owned() }
+            });
+        };
+        Checkpoint::open(&cached_snapshot(&hub_cache(), repository, revision)?)
     }
 
     fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {

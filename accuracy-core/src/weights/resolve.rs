@@ -122,13 +122,8 @@ pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<R
             found: weight.shape.to_vec(),
         });
     }
-    let mut subject = Subject {
-        checkpoint,
-        address: address.to_owned(),
-        module: module.to_owned(),
-        part,
-        weight,
-    };
+    let mut subject =
+        Subject { checkpoint, address: address.to_owned(), module: module.to_owned(), part, weight };
     subject.weight = subject.expert(subject.weight)?;
     let weight = &subject.weight;
     if weight.name.ends_with("blocks") {

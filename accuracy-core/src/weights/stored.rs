@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::StDtype;
-use crate::dtype::DType;
+use super::{StDtype, WeightsError};
+use crate::dtype::{DType, Overflow, to_fnuz};
 use crate::quant::Granularity;
 
 /// How a checkpoint stores a weight: which tensors there are and what their bytes mean.
@@ -140,6 +140,42 @@ impl StoredWeight<'_> {
             }
         }
         values
+    }
+
+    /// The weight as an engine hands it to kernels of gfx942: e4m3fnuz (or e5m2fnuz) codes, the scales doubled. Its
+    /// values are the same.
+    ///
+    /// # Errors
+    /// A weight that is no OCP FP8 or is converted already, one with NaN or infinite codes (which `fnuz` would read
+    /// as finite), and a scale that its format cannot double.
+    pub fn to_fnuz(&self) -> Result<StoredWeight<'static>, WeightsError> {
+        let name = || self.name.clone();
+        let not_fp8 = |source| WeightsError::Fnuz { weight: name(), source };
+        let fnuz = to_fnuz(self.dtype, &self.codes).map_err(not_fp8)?;
+        if let Some(&first) = fnuz.non_finite.first() {
+            let count = fnuz.non_finite.len();
+            return Err(WeightsError::NonFiniteCodes { weight: name(), dtype: self.dtype, count, first });
+        }
+        let scale_dtype = self.scale_dtype.unwrap_or(DType::F32);
+        let double = |&scale: &f64| {
+            let doubled = 2.0 * scale;
+            let held = scale_dtype.decode(scale_dtype.encode(doubled, Overflow::Special)) == doubled;
+            held.then_some(doubled).ok_or_else(|| WeightsError::ScaleOverflow {
+                weight: name(),
+                scale,
+                scale_dtype,
+            })
+        };
+        Ok(StoredWeight {
+            name: self.name.clone(),
+            dtype: fnuz.dtype,
+            codes: Cow::Owned(fnuz.codes),
+            scales: self.scales.iter().map(double).collect::<Result<_, _>>()?,
+            zero_points: self.zero_points.clone(),
+            column_groups: self.column_groups.clone(),
+            tensors: self.tensors.clone(),
+            ..*self
+        })
     }
 
     /// [`StoredWeight::scales`] with the tensor-wide factor of NVFP4 in them, rounded to f64.
