@@ -102,6 +102,8 @@ pub(super) struct Subject<'a> {
     address: String,
     module: String,
     part: Part,
+    /// First dimension of a fused weight.
+    experts: Option<usize>,
     pub weight: RawTensor<'a>,
 }
 
@@ -122,9 +124,15 @@ pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<R
             found: weight.shape.to_vec(),
         });
     }
-    let mut subject =
-        Subject { checkpoint, address: address.to_owned(), module: module.to_owned(), part, weight };
-    subject.weight = subject.expert(subject.weight)?;
+    let mut subject = Subject {
+        checkpoint,
+        address: address.to_owned(),
+        module: module.to_owned(),
+        part,
+        experts: weight.shape.first().copied(),
+        weight,
+    };
+    subject.weight = subject.expert(weight)?;
     let weight = &subject.weight;
     if weight.name.ends_with("blocks") {
         return subject.blocks();
@@ -154,11 +162,11 @@ pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<R
 }
 
 impl<'a> Subject<'a> {
-    /// Of a tensor `[experts, ...]`, the part that the address names.
+    /// Of a tensor `[experts, ...]` like the weight, the part that the address names.
     fn expert(&self, tensor: RawTensor<'a>) -> Result<RawTensor<'a>, WeightsError> {
         let Some(expert) = self.part.expert else { return Ok(tensor) };
         match tensor.shape.split_first() {
-            Some((&experts, shape)) if expert < experts => {
+            Some((&experts, shape)) if expert < experts && self.experts == Some(experts) => {
                 let size = tensor.bytes.len() / experts;
                 Ok(RawTensor { shape, bytes: &tensor.bytes[expert * size..(expert + 1) * size], ..tensor })
             }
