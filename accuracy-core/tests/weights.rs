@@ -408,6 +408,44 @@ fn configurations_that_do_not_read_are_errors() {
 }
 
 #[test]
+fn the_configuration_is_found_where_producers_put_it() {
+    let weight = tensor("m.weight", StDtype::F8_E4M3, &[2, 2], codes(4));
+    let channel = tensor("m.weight_scale", StDtype::F32, &[2], f32s(&[0.5, 2.0]));
+    let dir = folder("", &[weight, channel]);
+    assert_eq!(open(&dir).linear("m").unwrap().granularity, Granularity::Row);
+    // Each of these says "per tensor", which the scale is not.
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "hf_quant_config.json",
+        r#"{"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}}"#,
+    );
+    let message = error(&dir, "m").to_string();
+    assert!(message.contains("ModelOpt FP8") && message.contains("[1] (per tensor)"), "{message}");
+    write("config.json", r#"{"hidden_size": 2}"#);
+    assert!(matches!(error(&dir, "m"), WeightsError::ScaleShape { .. }));
+    write("hf_quant_config.json", "{}");
+    let empty = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(&empty, WeightsError::BadConfig { path, .. } if path.ends_with("hf_quant_config.json")),
+        "{empty}"
+    );
+    fs::remove_file(dir.path().join("hf_quant_config.json")).unwrap();
+    for key in ["quantization_config", "compression_config"] {
+        let group = r#"{"weights": {"num_bits": 8, "type": "float", "strategy": "tensor"}}"#;
+        let quantization =
+            format!(r#"{{"quant_method": "compressed-tensors", "config_groups": {{"g": {group}}}}}"#);
+        for config in [
+            format!(r#"{{"{key}": {quantization}}}"#),
+            format!(r#"{{"{key}": null, "text_config": {{"{key}": {quantization}}}}}"#),
+        ] {
+            write("config.json", &config);
+            let message = error(&dir, "m").to_string();
+            assert!(message.contains("group `g`"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn patterns_match_modules_and_tensors_in_natural_order() {
     let mut tensors = Vec::new();
     for layer in [0, 2, 10] {

@@ -130,13 +130,21 @@ impl StoredWeight<'_> {
         let grid_cols = self.grid().1;
         let mut values = Vec::with_capacity(self.rows * self.cols);
         for r in 0..self.rows {
-            for c in 0..self.cols {
-                let column = self.column_groups.as_ref().map_or(c / cell_cols, |groups| groups[c]);
+            let mut c = 0;
+            while c < self.cols {
+                // As many columns as share a scale.
+                let (column, end) = match &self.column_groups {
+                    Some(groups) => (groups[c], c + 1),
+                    None => (c / cell_cols, self.cols.min((c / cell_cols + 1) * cell_cols)),
+                };
                 let cell = r / cell_rows * grid_cols + column;
-                let code = self.dtype.decode(self.dtype.code_at(&self.codes, r * self.cols + c));
-                let zero = self.zero_points.get(cell).copied().unwrap_or(0.0);
-                let value = (code - zero) * self.scales[cell];
-                values.push(self.global_scale.map_or(value, |g| g.apply(value)));
+                let (scale, zero) = (self.scales[cell], self.zero_points.get(cell).copied().unwrap_or(0.0));
+                values.extend((c..end).map(|c| {
+                    let code = self.dtype.code_at(&self.codes, r * self.cols + c);
+                    let value = (self.dtype.decode(code) - zero) * scale;
+                    self.global_scale.map_or(value, |global| global.apply(value))
+                }));
+                c = end;
             }
         }
         values
