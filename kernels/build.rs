@@ -1,1 +1,23 @@
-fn main() {}
+//! Compiles the kernels for the host architecture.
+
+use accuracy_core::build::HostLibrary;
+
+const SOURCES: [&str; 12] = [
+    "gemm_a8w8_blockscale",
+    "gemm_a8w8_int8",
+    "gemm_bf16",
+    "gemm_bf16_fallback",
+    "group_quant_fp8",
+    "group_quant_fp8_fallback",
+    "rmsnorm_group_quant_fp8",
+    "rmsnorm_group_quant_fp8_fallback",
+    "swiglu_group_quant_fp8",
+    "swiglu_group_quant_fp8_fallback",
+    "token_quant_int8",
+    "token_quant_int8_fallback",
+];
+
+fn main() {
+    let sources = SOURCES.map(|name| format!("src/hip/{name}.hip"));
+    HostLibrary::new("kernels").files(sources).flag("-Wextra").compile();
+}

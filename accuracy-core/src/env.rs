@@ -76,9 +76,11 @@ impl Settings {
         }
         let arch = match get(ARCH) {
             None => Arch::Host,
-            Some(value) => value
-                .parse()
-                .map_err(|e: crate::arch::UnknownArch| EnvError { name: ARCH, value, expected: e.to_string() })?,
+            Some(value) => value.parse().map_err(|e: crate::arch::UnknownArch| EnvError {
+                name: ARCH,
+                value,
+                expected: e.to_string(),
+            })?,
         };
         let cosine = |name| -> Result<Option<f64>, EnvError> {
             const EXPECTED: &str = "expected a number from -1 to 1";
@@ -117,9 +119,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        for (name, value) in
-            [(ARCH, "gfx9000"), (MIN_COS, "1.5"), (MIN_COS, "NaN"), (REPEAT, "-1"), (ATTEMPT, "x"), (SCHEMA, "99")]
-        {
+        for (name, value) in [
+            (ARCH, "gfx9000"),
+            (MIN_COS, "1.5"),
+            (MIN_COS, "NaN"),
+            (REPEAT, "-1"),
+            (ATTEMPT, "x"),
+            (SCHEMA, "99"),
+        ] {
             let error = settings(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);
             assert!(error.to_string().contains(value), "{error}");

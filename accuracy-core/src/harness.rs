@@ -88,14 +88,19 @@ impl Test {
                 .map(SubCaseOrError::Case)
                 .collect(),
             Err(error) => {
-                let planned =
-                    plan::planned(meta, &meta.body.cells[cell], settings.arch, &BTreeMap::new());
+                let planned = plan::planned(meta, &meta.body.cells[cell], settings.arch, &BTreeMap::new());
                 vec![SubCaseOrError::Error(planned, error.to_string())]
             }
         }
     }
 
-    fn run_case(&self, meta: &TestMeta, case: &SubCaseOrError, settings: &Settings, records: &PathBuf) -> Record {
+    fn run_case(
+        &self,
+        meta: &TestMeta,
+        case: &SubCaseOrError,
+        settings: &Settings,
+        records: &PathBuf,
+    ) -> Record {
         let case = match case {
             SubCaseOrError::Error(planned, error) => return planned.without_result(Verdict::NotRun, error),
             SubCaseOrError::Case(case) => case,
@@ -170,6 +175,10 @@ fn explain(record: &Record) -> String {
     for cause in &record.causes {
         let _ = write!(text, "\n  cause: {}: {}", cause.cause, cause.detail);
     }
-    let _ = write!(text, "\n  again: cargo accuracy -p {} --arch {} '{}'", record.package, record.arch, record.id);
+    let _ = write!(
+        text,
+        "\n  again: cargo accuracy -p {} --arch {} '{}'",
+        record.package, record.arch, record.id
+    );
     text
 }

@@ -141,7 +141,9 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
 /// Values beyond the format's range become what the format has for them: Inf, or its largest.
 pub fn round_overflow(value: &Matrix, dtype: DType) -> Matrix {
     let max = dtype.max();
-    value.map(|x| if x.is_finite() && x.abs() > max { dtype.decode(dtype.encode(x, Overflow::Special)) } else { x })
+    value.map(|x| {
+        if x.is_finite() && x.abs() > max { dtype.decode(dtype.encode(x, Overflow::Special)) } else { x }
+    })
 }
 
 fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[CheckResult]) -> Hop {
@@ -211,7 +213,8 @@ pub fn producer_checks(
         if amax == 0.0 || amax.is_nan() {
             continue;
         }
-        let (low, high) = (scheme.scale_of(amax * (1.0 - uncertainty)), scheme.scale_of(amax * (1.0 + uncertainty)));
+        let (low, high) =
+            (scheme.scale_of(amax * (1.0 - uncertainty)), scheme.scale_of(amax * (1.0 + uncertainty)));
         let error = if scale < low {
             (low - scale) / low
         } else if scale > high {
@@ -248,7 +251,8 @@ pub fn producer_checks(
             let scaled = value.data[i] / scale;
             let spread = scaled.abs() * (uncertainty + DIVISION);
             let decode = |code| scheme.dtype.decode(code);
-            let (low, high) = (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
+            let (low, high) =
+                (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
             let here = decode(code);
             // A NaN compares false and counts as wrong, unless it is what was expected.
             let right = (low <= here && here <= high) || (here.is_nan() && low.is_nan());
@@ -259,7 +263,9 @@ pub fn producer_checks(
         }
     }
     let detail = first.map_or(String::new(), |(r, c, here, nearest)| {
-        format!("first at [{r}, {c}]: {here}, nearest to the value is {nearest} (in units of the scale written)")
+        format!(
+            "first at [{r}, {c}]: {here}, nearest to the value is {nearest} (in units of the scale written)"
+        )
     });
     vec![scales, none("codes", name, wrong, detail)]
 }
@@ -337,7 +343,10 @@ pub fn cancellation(source: &Expr, given: &dyn Evaluation) -> Option<f64> {
     source.visit(&mut |e| {
         if let Op::MatMul { a, b, .. } = &e.0.op {
             let (a, b) = (eval(a, given), eval(b, given));
-            let (a, b) = (a.map(|x| if x.is_finite() { x } else { 0.0 }), b.map(|x| if x.is_finite() { x } else { 0.0 }));
+            let (a, b) = (
+                a.map(|x| if x.is_finite() { x } else { 0.0 }),
+                b.map(|x| if x.is_finite() { x } else { 0.0 }),
+            );
             let ratio = a.map(f64::abs).matmul_t(&b.map(f64::abs)).norm() / a.matmul_t(&b).norm();
             least = Some(least.map_or(ratio, |l| l.min(ratio)));
         }
@@ -408,12 +417,18 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     checks.push(guards);
     let mut gaps = none("gaps", "", 0, "");
     for buffer in attempt.buffers.iter().filter(|b| b.gaps_written > 0) {
-        gaps = none("gaps", &buffer.name, buffer.gaps_written as u64, "bytes written between its strided rows");
+        gaps =
+            none("gaps", &buffer.name, buffer.gaps_written as u64, "bytes written between its strided rows");
     }
     checks.push(gaps);
     let mut inputs = none("inputs_unchanged", "", 0, "");
     for buffer in attempt.buffers.iter().filter(|b| b.changed) {
-        inputs = none("inputs_unchanged", &buffer.name, 1, "a kernel wrote to this input; declare it inout() if it may");
+        inputs = none(
+            "inputs_unchanged",
+            &buffer.name,
+            1,
+            "a kernel wrote to this input; declare it inout() if it may",
+        );
     }
     checks.push(inputs);
     checks
@@ -427,7 +442,12 @@ pub fn unwritten_checks(first: &Attempt, second: &Attempt) -> Vec<CheckResult> {
         .filter(|((_, a), _)| a.kind != Kind::After)
         .map(|((_, a), (_, b))| {
             let count = a.unwritten(first.setup.poison, b, second.setup.poison);
-            none("unwritten", &a.name, count, if count > 0 { "elements or scales still hold the poison" } else { "" })
+            none(
+                "unwritten",
+                &a.name,
+                count,
+                if count > 0 { "elements or scales still hold the poison" } else { "" },
+            )
         })
         .collect()
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "runtime")]
 pub mod arch;
+#[cfg(feature = "build")]
+pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
 #[cfg(feature = "runtime")]
@@ -55,7 +57,8 @@ pub mod prelude {
     pub use crate::case::{Case, Shape, Tensor, WeightForm};
     pub use crate::device::{DevPtr, Status, Stream};
     pub use crate::dtype::{
-        BF16, DType, E2M1, E2M3, E3M2, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F16, F32, INT4, INT8, INT32, UINT4,
+        BF16, DType, E2M1, E2M3, E3M2, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F16, F32, INT4, INT8, INT32,
+        UINT4,
     };
     pub use crate::error::{Error, Result};
     pub use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};

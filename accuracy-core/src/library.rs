@@ -13,13 +13,23 @@ use std::sync::{Mutex, OnceLock};
 /// Why a launcher could not be called, or what it said.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    #[error("kernel library `{name}` has no build for {arch}: found {found}\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}", list(searched), crate::env::LIBRARY_PATH)]
+    #[error(
+        "kernel library `{name}` has no build for {arch}: found {found}\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}",
+        list(searched),
+        crate::env::LIBRARY_PATH
+    )]
     WrongArch { name: String, arch: Arch, found: String, searched: Vec<PathBuf> },
-    #[error("kernel library `{name}` was not found\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}", list(searched), crate::env::LIBRARY_PATH)]
+    #[error(
+        "kernel library `{name}` was not found\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}",
+        list(searched),
+        crate::env::LIBRARY_PATH
+    )]
     NotFound { name: String, arch: Arch, searched: Vec<PathBuf> },
     #[error("kernel library {path} cannot be opened: {source}")]
     Open { path: PathBuf, source: libloading::Error },
-    #[error("kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({source})")]
+    #[error(
+        "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({source})"
+    )]
     Symbol { path: PathBuf, symbol: String, source: libloading::Error },
     #[error("launcher `{launcher}` returned status {status}{meaning}")]
     Status { launcher: String, status: i32, meaning: &'static str },
@@ -58,8 +68,13 @@ impl KernelLibrary {
     }
 
     /// Opens `lib{name}_{arch}.so`.
-    fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static (PathBuf, libloading::Library), LibraryError> {
-        static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static (PathBuf, libloading::Library)>>> = OnceLock::new();
+    fn open(
+        &self,
+        arch: Arch,
+        extra: &[PathBuf],
+    ) -> Result<&'static (PathBuf, libloading::Library), LibraryError> {
+        static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static (PathBuf, libloading::Library)>>> =
+            OnceLock::new();
         let searched = self.folders(extra);
         let file = format!("lib{}_{arch}.so", self.name);
         let Some(path) = searched.iter().map(|dir| dir.join(&file)).find(|path| path.is_file()) else {
@@ -129,9 +144,9 @@ impl Launcher {
         let (arch, extra) = TARGET.with_borrow(|target| target.clone());
         let (path, library) = self.library.open(arch, &extra)?;
         // SAFETY: the caller vouches for the type.
-        unsafe { library.get::<Abi>(self.symbol) }.map(|symbol| *symbol).map_err(|source| {
-            LibraryError::Symbol { path: path.clone(), symbol: self.symbol.into(), source }
-        })
+        unsafe { library.get::<Abi>(self.symbol) }
+            .map(|symbol| *symbol)
+            .map_err(|source| LibraryError::Symbol { path: path.clone(), symbol: self.symbol.into(), source })
     }
 
     /// Notes that the launcher is about to be called, with which arguments.
@@ -144,11 +159,12 @@ impl Launcher {
     }
 
     /// Turns what the launcher returned into a result that names it.
-    pub fn returned(&self, status: impl Into<Status>) -> Result<(), LibraryError> {
+    pub fn returned(&self, status: impl Into<Status>) -> crate::Result<()> {
         match status.into().0 {
             0 => Ok(()),
             status => {
-                Err(LibraryError::Status { launcher: self.symbol.into(), status, meaning: status_meaning(status) })
+                let launcher = self.symbol.into();
+                Err(LibraryError::Status { launcher, status, meaning: status_meaning(status) }.into())
             }
         }
     }

@@ -194,7 +194,9 @@ pub enum MetaError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path} is not an object file that can be read: {source}")]
     Object { path: PathBuf, source: object::Error },
-    #[error("{place} speaks version {found} of the test metadata, this tool version {VERSION}: update cargo-accuracy")]
+    #[error(
+        "{place} speaks version {found} of the test metadata, this tool version {VERSION}: update cargo-accuracy"
+    )]
     Version { place: String, found: u32 },
     #[error("the test metadata of {place} is damaged: {what}")]
     Damaged { place: String, what: String },

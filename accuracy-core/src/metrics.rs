@@ -64,12 +64,13 @@ pub fn compare(reference: &Matrix, out: &Matrix) -> Comparison {
                 result.col_error[c] = f64::INFINITY;
             }
         }
-        if row.xx == 0.0 && (row.yy != 0.0 || row.broken) {
+        let totals @ [xx, yy, ..] = row.totals();
+        if xx == 0.0 && (yy != 0.0 || row.broken) {
             result.zero_rows_wrong += 1;
             result.zero_row_index.get_or_insert(r);
         }
-        let cos = row.cos();
-        if row.xx > 0.0 {
+        let cos = cos_of(totals, row.broken);
+        if xx > 0.0 {
             let worse = match (cos, result.row_min_index.map(|_| result.cos_row_min)) {
                 (_, None) => true,
                 (None, Some(before)) => before.is_some(),
@@ -79,14 +80,15 @@ pub fn compare(reference: &Matrix, out: &Matrix) -> Comparison {
                 (result.cos_row_min, result.row_min_index) = (cos, Some(r));
             }
         }
-        result.row_cos.push(if row.xx > 0.0 || row.yy > 0.0 || row.broken { cos } else { Some(1.0) });
-        total.merge(&row);
+        result.row_cos.push(cos);
+        total.merge(row);
     }
-    result.cos = total.cos();
-    if !total.broken && total.xx > 0.0 {
-        result.gain = Some(total.xy / total.xx);
-        result.rel_l2 = Some((total.dd / total.xx).sqrt());
-    } else if !total.broken && total.yy == 0.0 {
+    let totals @ [xx, yy, xy, dd] = total.totals();
+    result.cos = cos_of(totals, total.broken);
+    if !total.broken && xx > 0.0 {
+        result.gain = Some(xy / xx);
+        result.rel_l2 = Some((dd / xx).sqrt());
+    } else if !total.broken && yy == 0.0 {
         (result.gain, result.rel_l2) = (Some(1.0), Some(0.0));
     }
     result
@@ -119,41 +121,68 @@ impl Comparison {
 }
 
 /// Sums over pairs of finite values.
+///
+/// Plain float64 sums of 10^7 alike values are wrong in the tenth digit, so short runs are summed plainly and the runs
+/// with the error of each addition carried along (Neumaier).
 #[derive(Default)]
 struct Sums {
-    xx: f64,
-    yy: f64,
-    xy: f64,
-    dd: f64,
+    run: [f64; 4],
+    in_run: u32,
+    high: [f64; 4],
+    low: [f64; 4],
     broken: bool,
 }
 
 impl Sums {
     fn add(&mut self, x: f64, y: f64) {
-        self.xx += x * x;
-        self.yy += y * y;
-        self.xy += x * y;
-        self.dd += (y - x) * (y - x);
+        for (sum, term) in self.run.iter_mut().zip([x * x, y * y, x * y, (y - x) * (y - x)]) {
+            *sum += term;
+        }
+        self.in_run += 1;
+        if self.in_run == 256 {
+            self.close_run();
+        }
     }
 
-    fn merge(&mut self, other: &Sums) {
-        self.xx += other.xx;
-        self.yy += other.yy;
-        self.xy += other.xy;
-        self.dd += other.dd;
+    fn close_run(&mut self) {
+        let run = std::mem::take(&mut self.run);
+        self.in_run = 0;
+        self.carry(run);
+    }
+
+    fn carry(&mut self, terms: [f64; 4]) {
+        for (i, term) in terms.into_iter().enumerate() {
+            let sum = self.high[i] + term;
+            let (large, small) =
+                if self.high[i].abs() >= term.abs() { (self.high[i], term) } else { (term, self.high[i]) };
+            self.low[i] += (large - sum) + small;
+            self.high[i] = sum;
+        }
+    }
+
+    fn merge(&mut self, mut other: Sums) {
+        other.close_run();
+        self.carry(other.high);
+        self.carry(other.low);
         self.broken |= other.broken;
     }
 
-    fn cos(&self) -> Option<f64> {
-        if self.broken {
-            None
-        } else if self.xx == 0.0 && self.yy == 0.0 {
-            Some(1.0)
-        } else if self.xx == 0.0 || self.yy == 0.0 {
-            None
-        } else {
-            Some((self.xy / (self.xx.sqrt() * self.yy.sqrt())).clamp(-1.0, 1.0))
-        }
+    /// `|x|²`, `|y|²`, `<x, y>` and `|y - x|²`.
+    fn totals(&mut self) -> [f64; 4] {
+        self.close_run();
+        std::array::from_fn(|i| self.high[i] + self.low[i])
+    }
+}
+
+fn cos_of([xx, yy, xy, _]: [f64; 4], broken: bool) -> Option<f64> {
+    if broken {
+        None
+    } else if xx == 0.0 && yy == 0.0 {
+        Some(1.0)
+    } else if xx == 0.0 || yy == 0.0 {
+        None
+    } else {
+        Some((xy / (xx * yy).sqrt()).clamp(-1.0, 1.0))
     }
 }
 

@@ -33,7 +33,9 @@ pub enum PlanError {
         "no tensor of {checkpoint} matches {pattern:?} (weight {role:?} of {test}){with}; it holds {held}"
     )]
     NoMatch { test: String, role: String, pattern: String, with: String, checkpoint: PathBuf, held: String },
-    #[error("{role:?} of {test}: {count} tensors of {checkpoint} match {pattern:?} for the same {with}: name the difference with a capture")]
+    #[error(
+        "{role:?} of {test}: {count} tensors of {checkpoint} match {pattern:?} for the same {with}: name the difference with a capture"
+    )]
     Ambiguous { test: String, role: String, pattern: String, with: String, checkpoint: PathBuf, count: usize },
     #[error("test {test}: {label:?} is no number format that this version knows: {known}")]
     UnknownVariant { test: String, label: String, known: String },

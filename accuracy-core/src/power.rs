@@ -188,7 +188,9 @@ fn transposed(operand: &Captured, value: &Matrix) -> Option<Matrix> {
     let (rows, cols) = (operand.rows, operand.cols);
     let source = |i: usize| (i % cols) * rows + i / cols;
     Some(match operand.quantized() {
-        Some(q) => Quantized { codes: (0..q.codes.len()).map(|i| q.codes[source(i)]).collect(), ..q }.decode(),
+        Some(q) => {
+            Quantized { codes: (0..q.codes.len()).map(|i| q.codes[source(i)]).collect(), ..q }.decode()
+        }
         None => Matrix::new(rows, cols, (0..value.data.len()).map(|i| value.data[source(i)]).collect()),
     })
 }
@@ -204,7 +206,14 @@ fn producer_faults(buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<P
         let (reference, decoded) = (expected.decode(), written.decode());
         let comparison = compare(&reference, &decoded);
         let mut checks = comparison_checks(&buffer.name, &comparison, crate::verdict::MIN_COS, None);
-        checks.extend(producer_checks(&buffer.name, &scheme, &value, &expected, written, uncertainty(source)));
+        checks.extend(producer_checks(
+            &buffer.name,
+            &scheme,
+            &value,
+            &expected,
+            written,
+            uncertainty(source),
+        ));
         seen(fault, &buffer.name, failed(&checks), comparison.cos)
     };
     let mut found = vec![judge("rounding", &truncated(&expected, &value))];
@@ -260,11 +269,9 @@ fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
                 Some(Op::LayerNorm { x: x.clone(), gain: None, bias: bias.clone(), eps: *eps })
             }
             ("gate_up_swapped", Op::Binary { function: Binary::Mul, a, b }) => match &a.0.op {
-                Op::Unary { function, x } => Some(Op::Binary {
-                    function: Binary::Mul,
-                    a: Expr::unary_of(*function, b),
-                    b: x.clone(),
-                }),
+                Op::Unary { function, x } => {
+                    Some(Op::Binary { function: Binary::Mul, a: Expr::unary_of(*function, b), b: x.clone() })
+                }
                 _ => None,
             },
             ("addend_missing", Op::Binary { function: Binary::Add, a, .. }) => {

@@ -8,7 +8,6 @@ use crate::dtype::{DType, F32, Overflow};
 use crate::layout::ScaleLayout;
 use crate::reference::Matrix;
 
-
 /// Which elements of a `[rows, cols]` matrix share one scale.
 ///
 /// Activations are `[tokens, K]` and weights `[N, K]`, so `Row` is "per token" for the one and "per output
@@ -180,7 +179,12 @@ impl Quant {
             return Some(format!("{}: a cell needs at least one row and column", self.granularity));
         }
         if !(self.max > 0.0 && self.max <= self.dtype.max()) {
-            return Some(format!("max {} is outside of {}'s range, (0, {}]", self.max, self.dtype, self.dtype.max()));
+            return Some(format!(
+                "max {} is outside of {}'s range, (0, {}]",
+                self.max,
+                self.dtype,
+                self.dtype.max()
+            ));
         }
         if self.amax_floor < 0.0 || !self.amax_floor.is_finite() {
             return Some(format!("amax_floor {} is not a magnitude", self.amax_floor));
@@ -233,7 +237,10 @@ struct CodeTable(DType, Vec<f64>);
 impl CodeTable {
     fn new(dtype: DType) -> CodeTable {
         let small = dtype.bits() <= 8;
-        CodeTable(dtype, if small { (0..1 << dtype.bits()).map(|c| dtype.decode(c)).collect() } else { vec![] })
+        CodeTable(
+            dtype,
+            if small { (0..1 << dtype.bits()).map(|c| dtype.decode(c)).collect() } else { vec![] },
+        )
     }
 
     fn value(&self, code: u32) -> f64 {

@@ -270,14 +270,17 @@ pub enum RecordError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a complete record: {what}")]
     Incomplete { path: PathBuf, what: String },
-    #[error("{path} has schema {found}, this tool reads schema {SCHEMA}: update the older of cargo-accuracy and accuracy-core")]
+    #[error(
+        "{path} has schema {found}, this tool reads schema {SCHEMA}: update the older of cargo-accuracy and accuracy-core"
+    )]
     Schema { path: PathBuf, found: u32 },
 }
 
 /// Stable file stem of a case: its identity does not fit into a file name.
 pub fn file_stem(id: &str) -> String {
     // FNV-1a, 64 bits.
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     format!("{hash:016x}")
 }
 

@@ -63,7 +63,12 @@ pub fn none(check: &str, hop: &str, count: u64, detail: impl Into<String>) -> Ch
 
 /// The checks that compare a buffer with its reference. `max_rel_l2` is what its format and accumulation allow,
 /// already with [`NOISE_FACTOR`]; without it the relative L2 is not judged.
-pub fn comparison_checks(hop: &str, c: &Comparison, min_cos: f64, max_rel_l2: Option<f64>) -> Vec<CheckResult> {
+pub fn comparison_checks(
+    hop: &str,
+    c: &Comparison,
+    min_cos: f64,
+    max_rel_l2: Option<f64>,
+) -> Vec<CheckResult> {
     let mut checks = vec![at_least("cos", hop, c.cos, min_cos)];
     if let Some(row) = c.row_min_index {
         checks.push(CheckResult {

@@ -44,6 +44,8 @@ pub struct Captured {
     pub data: Vec<u8>,
     /// The scale buffer as it lies in memory, padding included.
     pub scales: Vec<u8>,
+    /// Elements from one row to the next, and from one column to the next.
+    pub strides: (usize, usize),
     /// For leaves: whether a kernel changed them.
     pub changed: bool,
     /// Bytes between strided rows that a kernel wrote.
@@ -76,8 +78,7 @@ impl Case {
         let buffer: &Buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
         let (data, scales) = self.bytes(id);
-        let mut damage: Vec<_> =
-            allocation.damage().into_iter().map(|d| (buffer.name.clone(), d)).collect();
+        let mut damage: Vec<_> = allocation.damage().into_iter().map(|d| (buffer.name.clone(), d)).collect();
         if let Some(at) = buffer.scales {
             let of_scales = self.allocations[at].damage();
             damage.extend(of_scales.into_iter().map(|d| (format!("{}.scales", buffer.name), d)));
@@ -101,6 +102,7 @@ impl Case {
             dtype: buffer.dtype,
             rows: buffer.shape.rows,
             cols: buffer.shape.cols,
+            strides: buffer.shape.strides(),
             scheme: buffer.scheme,
             source: buffer.source.clone(),
             ideal: buffer.ideal.clone(),
@@ -124,7 +126,11 @@ impl Captured {
     pub fn value(&self) -> Matrix {
         match self.quantized() {
             Some(quantized) => quantized.decode(),
-            None => Matrix::new(self.rows, self.cols, self.dtype.codes(&self.data).map(|c| self.dtype.decode(c)).collect()),
+            None => Matrix::new(
+                self.rows,
+                self.cols,
+                self.dtype.codes(&self.data).map(|c| self.dtype.decode(c)).collect(),
+            ),
         }
     }
 
@@ -134,12 +140,20 @@ impl Captured {
         value.data.len() > 1 && value.data.iter().all(|x| *x == value.data[0])
     }
 
+    /// Whether the same values lie differently in memory: other strides, or scales in another order.
+    pub fn lies_differently(&self, other: &Captured) -> bool {
+        let order = |c: &Captured| {
+            // A stride over a dimension of one element leads nowhere.
+            ((c.rows > 1).then_some(c.strides.0), (c.cols > 1).then_some(c.strides.1))
+        };
+        order(self) != order(other) || self.scales != other.scales
+    }
+
     /// Elements and scales that neither run wrote: they hold the poison of this run here and that of `other` there.
     /// The positions of padding between scales are not counted.
     pub fn unwritten(&self, poison: u8, other: &Captured, other_poison: u8) -> u64 {
-        let same = |a: &[u8], b: &[u8]| {
-            a.iter().all(|&x| x == poison) && b.iter().all(|&x| x == other_poison)
-        };
+        let same =
+            |a: &[u8], b: &[u8]| a.iter().all(|&x| x == poison) && b.iter().all(|&x| x == other_poison);
         let size = (self.dtype.bits() as usize / 8).max(1);
         let mut count =
             self.data.chunks(size).zip(other.data.chunks(size)).filter(|(a, b)| same(a, b)).count() as u64;

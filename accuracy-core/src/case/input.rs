@@ -40,7 +40,9 @@ const BLOCK: usize = 128;
 /// An input's values, before they are rounded to its format.
 pub fn values(name: &str, rows: usize, cols: usize, seed: u64, data: &Data) -> Matrix {
     // One stream for each name and kind of data, whatever the order of declarations.
-    let salt = name.bytes().fold(seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let salt = name
+        .bytes()
+        .fold(seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut rng = Rng(salt);
     match data {
         Data::Ordinary => ordinary(rows, cols, &mut rng),
@@ -190,7 +192,8 @@ mod tests {
         assert_eq!(norm(16), 0.0);
         assert!(norm(31) < 0.05 * norm(30));
         let norms: Vec<f64> = (0..33).filter(|r| ![16, 31].contains(r)).map(norm).collect();
-        let (low, high) = (norms.iter().copied().fold(f64::MAX, f64::min), norms.iter().copied().fold(0.0, f64::max));
+        let (low, high) =
+            (norms.iter().copied().fold(f64::MAX, f64::min), norms.iter().copied().fold(0.0, f64::max));
         assert!(high > 5.0 * low);
         assert!(x.data.iter().any(|v| *v < 0.0) && x.data.iter().any(|v| *v > 0.0));
         assert_eq!(x, values("x", 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");

@@ -235,15 +235,22 @@ impl Case {
         let Some(tensor) = self.setup.weights.get(role) else {
             let known = self.setup.weights.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "none".into() } else { known };
-            return Err(Error::declaration(role, format!("no weight of this test has this role; it names {known}")));
+            return Err(Error::declaration(
+                role,
+                format!("no weight of this test has this role; it names {known}"),
+            ));
         };
         let checkpoint = self.setup.checkpoint.clone();
-        Ok((checkpoint.ok_or_else(|| Error::declaration(role, "the test names no checkpoint"))?, tensor.clone()))
+        Ok((
+            checkpoint.ok_or_else(|| Error::declaration(role, "the test names no checkpoint"))?,
+            tensor.clone(),
+        ))
     }
 
     fn leaf_input(&mut self, name: &str, kind: Kind, dtype: DType, shape: Shape) -> Result<Tensor> {
         let (rows, cols) = (shape.rows, shape.cols);
-        let recorded = self.setup.activations.clone().filter(|_| name == "x" && self.setup.data == Data::Ordinary);
+        let recorded =
+            self.setup.activations.clone().filter(|_| name == "x" && self.setup.data == Data::Ordinary);
         let values = match recorded {
             Some(recorded) => {
                 if recorded.rows < rows || recorded.cols != cols {
@@ -267,6 +274,10 @@ impl Case {
     /// Allocates and fills a leaf.
     fn leaf(&mut self, name: &str, kind: Kind, shape: Shape, prepared: weight::Prepared) -> Result<Tensor> {
         let weight::Prepared { dtype, data, scheme, scales, ideal, .. } = prepared;
+        let scale_bytes = scheme.map(|s| {
+            let grid = s.granularity.grid(shape.rows, shape.cols);
+            s.scale_dtype.packed_len(s.scale_layout.len(grid))
+        });
         let tensor = self.declare(Buffer {
             name: name.into(),
             kind,
@@ -276,7 +287,7 @@ impl Case {
             source: None,
             ideal: Some(Arc::new(ideal)),
             data: 0,
-            scales: scheme.map(|_| scales.len()),
+            scales: scale_bytes,
             initial: None,
         })?;
         let buffer = &self.buffers[tensor.id().0];
@@ -298,7 +309,10 @@ impl Case {
         }
         if value.shape() != expected {
             let ((r, c), (er, ec)) = (value.shape(), expected);
-            return Err(Error::declaration(name, format!("declared as [{er}, {ec}], but its value is [{r}, {c}]")));
+            return Err(Error::declaration(
+                name,
+                format!("declared as [{er}, {ec}], but its value is [{r}, {c}]"),
+            ));
         }
         Ok(value)
     }
@@ -306,7 +320,10 @@ impl Case {
     /// Allocates a buffer (its `scales` being a length in bytes here) and poisons it.
     fn declare(&mut self, mut buffer: Buffer) -> Result<Tensor> {
         if self.buffers.iter().any(|b| b.name == buffer.name) {
-            return Err(Error::declaration(&buffer.name, "declared twice: each buffer needs a name of its own"));
+            return Err(Error::declaration(
+                &buffer.name,
+                "declared twice: each buffer needs a name of its own",
+            ));
         }
         let Shape { rows, cols, .. } = buffer.shape;
         if rows == 0 || cols == 0 {
@@ -363,7 +380,13 @@ impl Case {
 }
 
 /// Reads codes and scales back into a [`Quantized`].
-pub(crate) fn read_quantized(scheme: &Quant, rows: usize, cols: usize, data: &[u8], scales: &[u8]) -> Quantized {
+pub(crate) fn read_quantized(
+    scheme: &Quant,
+    rows: usize,
+    cols: usize,
+    data: &[u8],
+    scales: &[u8],
+) -> Quantized {
     let grid = scheme.granularity.grid(rows, cols);
     let scales = (0..grid.0 * grid.1)
         .map(|i| {

@@ -70,7 +70,10 @@ impl Shape {
     pub(super) fn problem(&self, dtype: DType) -> Option<String> {
         let (_, inner) = self.extents();
         if self.run_stride() < inner {
-            return Some(format!("a stride of {} elements is less than the {inner} in a row", self.run_stride()));
+            return Some(format!(
+                "a stride of {} elements is less than the {inner} in a row",
+                self.run_stride()
+            ));
         }
         if !self.is_contiguous() && dtype.bits() < 8 {
             return Some(format!("{dtype} is packed: only contiguous views of it exist"));

@@ -113,7 +113,10 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
         }
         Target::Stored(dtype) => {
             if dtype != stored.dtype && native_twin(stored.dtype) != Some(dtype) {
-                return Err(format!("stored as {}, wanted as {dtype}: that needs a scheme to quantise to", stored.dtype));
+                return Err(format!(
+                    "stored as {}, wanted as {dtype}: that needs a scheme to quantise to",
+                    stored.dtype
+                ));
             }
             let scale_dtype = stored.scale_dtype.unwrap_or(F32);
             Quant {
@@ -174,7 +177,10 @@ fn native(stored: &StoredWeight<'_>, dtype: DType) -> Result<Quantized, String> 
         for (i, code) in codes.iter_mut().enumerate() {
             if !stored.dtype.decode(*code).is_finite() {
                 let (r, c) = (i / stored.cols, i % stored.cols);
-                return Err(format!("code {code:#04x} at [{r}, {c}] is not finite in {}, and has no counterpart in {dtype}", stored.dtype));
+                return Err(format!(
+                    "code {code:#04x} at [{r}, {c}] is not finite in {}, and has no counterpart in {dtype}",
+                    stored.dtype
+                ));
             }
             if *code == 0x80 {
                 *code = 0;
@@ -182,5 +188,12 @@ fn native(stored: &StoredWeight<'_>, dtype: DType) -> Result<Quantized, String> 
         }
         scales.iter_mut().for_each(|s| *s *= 2.0);
     }
-    Ok(Quantized { rows: stored.rows, cols: stored.cols, granularity: stored.granularity, dtype, codes, scales })
+    Ok(Quantized {
+        rows: stored.rows,
+        cols: stored.cols,
+        granularity: stored.granularity,
+        dtype,
+        codes,
+        scales,
+    })
 }

@@ -60,7 +60,8 @@ impl<'a> Runner<'a> {
     fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Result<Runner<'a>> {
         let body = &meta.body;
         let cell = &body.cells[case.cell];
-        let checkpoint = body.checkpoint.as_ref().map(|path| open(&meta.manifest_dir.join(path))).transpose()?;
+        let checkpoint =
+            body.checkpoint.as_ref().map(|path| open(&meta.manifest_dir.join(path))).transpose()?;
         let activations =
             body.activations.as_ref().map(|place| recorded(&meta.manifest_dir, place)).transpose()?;
         Ok(Runner {
@@ -165,7 +166,8 @@ impl<'a> Runner<'a> {
         checks.extend(judge::memory_checks(&fallback));
         checks.extend(judge::memory_checks(&primary));
         record.metrics = metrics(&hops, &checks);
-        let names = |attempt: &Attempt| attempt.launches.iter().map(|l| (l.package, l.launcher)).collect::<Vec<_>>();
+        let names =
+            |attempt: &Attempt| attempt.launches.iter().map(|l| (l.package, l.launcher)).collect::<Vec<_>>();
         let doubt = (names(&fallback) == names(&primary)).then(|| {
             let list: Vec<_> = primary.launches.iter().map(|l| l.launcher).collect();
             format!("fallback and primary made the same launches ({}): nothing was compared", list.join(", "))
@@ -187,19 +189,21 @@ impl<'a> Runner<'a> {
         let (a, b) = (judge::judge_chain(&first), judge::judge_chain(&variant));
         let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
         let floor = noise(&a).hypot(noise(&b));
-        let between =
-            compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
+        let between = compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
         checks.push(at_most("variants_agree", "", between.rel_l2, NOISE_FACTOR * floor));
         // Two formats of the same values have different codes; the same bytes mean that one was ignored.
         let same_codes = first
             .hops()
             .zip(variant.hops())
-            .filter(|((_, x), (_, y))| x.dtype != y.dtype && x.dtype.bits() == y.dtype.bits() && x.data == y.data)
+            .filter(|((_, x), (_, y))| {
+                x.dtype != y.dtype && x.dtype.bits() == y.dtype.bits() && x.data == y.data
+            })
             .map(|((_, x), _)| x.name.clone())
             .next();
         let mut distinct = none("variants_differ", "", 0, "");
         if let Some(name) = same_codes {
-            distinct = none("variants_differ", &name, 1, "the same bytes in both formats: the format was ignored");
+            distinct =
+                none("variants_differ", &name, 1, "the same bytes in both formats: the format was ignored");
         }
         checks.push(distinct);
         record.metrics = metrics(&hops, &checks);
@@ -224,6 +228,7 @@ impl<'a> Runner<'a> {
         let mut own_hops: Vec<JudgedHop> = Vec::new();
         let mut compared = 0;
         let mut seen_attempt = None;
+        let mut read_differently = false;
         for others in self.combinations(|i| i != axis && axes[i].kind == AxisKind::Values) {
             // Attempts of each path, the own one first, for every value of the parameter.
             let mut paths: Vec<(String, Vec<Attempt>)> = Vec::new();
@@ -239,6 +244,12 @@ impl<'a> Runner<'a> {
                 }
                 paths.push((self.path_name(&path), attempts));
             }
+            let leaves =
+                |a: &Attempt| a.buffers.iter().filter(|b| !b.kind.is_written()).cloned().collect::<Vec<_>>();
+            let of_first = leaves(&paths[0].1[0]);
+            read_differently |= paths[0].1[1..]
+                .iter()
+                .any(|a| leaves(a).iter().zip(&of_first).any(|(x, y)| x.lies_differently(y)));
             for attempt in &paths[0].1 {
                 let hops = judge::judge_hops(attempt, self.min_cos);
                 if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
@@ -260,7 +271,8 @@ impl<'a> Runner<'a> {
             let mut check = none("parameter", &hop_name, u64::from(ignored), "");
             if ignored {
                 let other = reacting.iter().position(|r| *r).unwrap_or(0);
-                let kernel = |attempt: &Attempt| attempt.hops().nth(hop).and_then(|(_, b)| b.kernel).unwrap_or("?");
+                let kernel =
+                    |attempt: &Attempt| attempt.hops().nth(hop).and_then(|(_, b)| b.kernel).unwrap_or("?");
                 let (mine, theirs) = (kernel(&own[0]), kernel(&paths[other].1[0]));
                 let values = axes[axis].labels.join(" and ");
                 let detail = format!(
@@ -275,7 +287,9 @@ impl<'a> Runner<'a> {
             checks.push(check);
         }
         checks.extend(hop_checks(&own_hops));
-        let doubt = (compared == 0).then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
+        // Right results from operands that lie differently in memory show as well that the parameter is honoured.
+        let doubt = (compared == 0 && !read_differently)
+            .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
         record.metrics = metrics(&own_hops, &checks);
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
@@ -314,9 +328,7 @@ impl<'a> Runner<'a> {
         let is_path = |i: usize| axes[i].kind == AxisKind::Paths;
         let mut all: Vec<Vec<usize>> = self.combinations(is_path);
         all.sort_by_key(|at| *at != self.cell.at);
-        all.into_iter()
-            .map(|at| at.into_iter().enumerate().filter(|(i, _)| is_path(*i)).collect())
-            .collect()
+        all.into_iter().map(|at| at.into_iter().enumerate().filter(|(i, _)| is_path(*i)).collect()).collect()
     }
 
     fn path_name(&self, path: &HashMap<usize, usize>) -> String {
@@ -344,14 +356,14 @@ impl<'a> Runner<'a> {
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
         record.causes.extend(evident_causes(&checks));
         record.checks = checks;
-        record.reason = record
-            .checks
-            .iter()
-            .find(|c| !c.ok)
-            .map_or(String::new(), |c| {
-                let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
-                format!("{} of {hop}{}", c.check, if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) })
-            });
+        record.reason = record.checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
+            let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
+            format!(
+                "{} of {hop}{}",
+                c.check,
+                if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) }
+            )
+        });
         if record.failed_checks.is_empty() && record.verdict == Verdict::Correct {
             record.gate = Gate::Pass;
             if let Some(doubt) = doubt {
@@ -392,7 +404,8 @@ fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
             };
             let mut check = CheckResult { check: name.into(), ..check.clone() };
             if !check.ok {
-                check.detail = format!("{} (data whose large terms cancel)", check.detail).trim_start().into();
+                check.detail =
+                    format!("{} (data whose large terms cancel)", check.detail).trim_start().into();
             }
             checks.push(check);
         }
@@ -403,15 +416,17 @@ fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
 /// The worst over the hops.
 fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
     let mut out = Metrics::default();
-    if let Some(worst) = hops.iter().min_by(|a, b| {
-        a.hop.cos.unwrap_or(-2.0).total_cmp(&b.hop.cos.unwrap_or(-2.0))
-    }) {
+    if let Some(worst) =
+        hops.iter().min_by(|a, b| a.hop.cos.unwrap_or(-2.0).total_cmp(&b.hop.cos.unwrap_or(-2.0)))
+    {
         out.cos = worst.hop.cos;
     }
     // A hop with a zero reference has no row to be the worst.
-    if let Some(worst) = hops.iter().filter(|h| h.hop.row_min_index.is_some()).min_by(|a, b| {
-        a.hop.cos_row_min.unwrap_or(-2.0).total_cmp(&b.hop.cos_row_min.unwrap_or(-2.0))
-    }) {
+    if let Some(worst) = hops
+        .iter()
+        .filter(|h| h.hop.row_min_index.is_some())
+        .min_by(|a, b| a.hop.cos_row_min.unwrap_or(-2.0).total_cmp(&b.hop.cos_row_min.unwrap_or(-2.0)))
+    {
         (out.cos_row_min, out.row_min_index) = (worst.hop.cos_row_min, worst.hop.row_min_index);
     }
     let off = |g: Option<f64>| g.map_or(f64::INFINITY, |g| (g - 1.0).abs());
@@ -422,9 +437,8 @@ fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
     if let Some(worst) = hops.iter().max_by(|a, b| rel(a.hop.rel_l2).total_cmp(&rel(b.hop.rel_l2))) {
         out.rel_l2 = worst.hop.rel_l2;
     }
-    let total = |name: &str| {
-        checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64
-    };
+    let total =
+        |name: &str| checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64;
     out.nan_unexpected = total("nan");
     out.inf_unexpected = total("inf");
     out.unwritten = total("unwritten");

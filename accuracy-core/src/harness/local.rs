@@ -37,7 +37,8 @@ pub fn announce(records: &Path, arch: Arch) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let selected = Selection::from_args(std::env::args().skip(1));
-        let Ok(tests) = std::env::current_exe().map_err(drop).and_then(|exe| meta::read_binary(&exe).map_err(drop))
+        let Ok(tests) =
+            std::env::current_exe().map_err(drop).and_then(|exe| meta::read_binary(&exe).map_err(drop))
         else {
             eprintln!("accuracy: this binary's metadata cannot be read, so no manifest was written");
             return;
@@ -93,7 +94,8 @@ impl Selection {
     }
 
     fn contains(&self, name: &str) -> bool {
-        let matches = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        let matches =
+            |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
         (self.filters.is_empty() || self.filters.iter().any(matches)) && !self.skip.iter().any(matches)
     }
 }

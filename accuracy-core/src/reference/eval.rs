@@ -60,7 +60,13 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             Unary::Silu => x / (1.0 + (-x).exp()),
             Unary::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
             // `f64::max` would turn NaN into 0.
-            Unary::Relu => if x <= 0.0 { 0.0 } else { x },
+            Unary::Relu => {
+                if x <= 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }),
         Op::Binary { function, a, b } => {
@@ -91,7 +97,11 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             let values: Vec<_> = inputs.iter().map(operand).collect();
             let out = function(&values.iter().map(|v| &**v).collect::<Vec<_>>());
             let declared = (expr.0.rows, expr.0.cols);
-            assert_eq!((out.rows, out.cols), declared, "shape returned by the function `{name}`, and declared");
+            assert_eq!(
+                (out.rows, out.cols),
+                declared,
+                "shape returned by the function `{name}`, and declared"
+            );
             out
         }
         Op::Invalid(_) => Matrix::zeros(expr.0.rows, expr.0.cols),

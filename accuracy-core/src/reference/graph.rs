@@ -20,20 +20,55 @@ pub type UserFn = dyn Fn(&[&Matrix]) -> Matrix + Send + Sync;
 pub enum Op {
     Buffer(BufferId),
     /// `a · bᵀ`, accumulated by the kernel in the given format.
-    MatMul { a: Expr, b: Expr, accumulator: DType },
+    MatMul {
+        a: Expr,
+        b: Expr,
+        accumulator: DType,
+    },
     /// `x / sqrt(mean(x²) + eps) * gain` over each row.
-    RmsNorm { x: Expr, gain: Option<Expr>, eps: f64 },
+    RmsNorm {
+        x: Expr,
+        gain: Option<Expr>,
+        eps: f64,
+    },
     /// `(x - mean) / sqrt(var + eps) * gain + bias` over each row.
-    LayerNorm { x: Expr, gain: Option<Expr>, bias: Option<Expr>, eps: f64 },
-    Unary { function: Unary, x: Expr },
+    LayerNorm {
+        x: Expr,
+        gain: Option<Expr>,
+        bias: Option<Expr>,
+        eps: f64,
+    },
+    Unary {
+        function: Unary,
+        x: Expr,
+    },
     /// Elementwise; `b` may be one row, which then goes with every row of `a`.
-    Binary { function: Binary, a: Expr, b: Expr },
-    Scale { x: Expr, factor: f64 },
-    Columns { x: Expr, range: Range<usize> },
-    Transpose { x: Expr },
+    Binary {
+        function: Binary,
+        a: Expr,
+        b: Expr,
+    },
+    Scale {
+        x: Expr,
+        factor: f64,
+    },
+    Columns {
+        x: Expr,
+        range: Range<usize>,
+    },
+    Transpose {
+        x: Expr,
+    },
     /// The kernel rounds here, by declaration.
-    Round { x: Expr, to: DType },
-    User { name: String, inputs: Vec<Expr>, function: Arc<UserFn> },
+    Round {
+        x: Expr,
+        to: DType,
+    },
+    User {
+        name: String,
+        inputs: Vec<Expr>,
+        function: Arc<UserFn>,
+    },
     /// Something that does not fit; the declaration that uses it fails with this.
     Invalid(String),
 }
@@ -98,6 +133,12 @@ impl Expr {
 
     fn invalid(why: String) -> Expr {
         Expr::node(Op::Invalid(why), 0, 0)
+    }
+
+    /// An operation that does not fit its operands, unless one of them is already the problem.
+    fn mismatch(operands: &[&Expr], why: String) -> Expr {
+        let earlier = operands.iter().find_map(|e| e.problem()).map(String::from);
+        Expr::invalid(earlier.unwrap_or(why))
     }
 
     pub(crate) fn unary_of(function: Unary, x: &Expr) -> Expr {
@@ -172,11 +213,9 @@ impl Expr {
     /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise.
     pub fn accumulate_in(self, accumulator: DType) -> Expr {
         match &self.0.op {
-            Op::MatMul { a, b, .. } => Expr::node(
-                Op::MatMul { a: a.clone(), b: b.clone(), accumulator },
-                self.0.rows,
-                self.0.cols,
-            ),
+            Op::MatMul { a, b, .. } => {
+                Expr::node(Op::MatMul { a: a.clone(), b: b.clone(), accumulator }, self.0.rows, self.0.cols)
+            }
             Op::Invalid(_) => self,
             _ => Expr::invalid("accumulate_in() is for the result of matmul()".into()),
         }
@@ -212,7 +251,8 @@ pub trait Operand {
         let (a, b) = (self.expr(), other.expr());
         let ((m, k), (n, k2)) = (a.shape(), b.shape());
         if k != k2 {
-            return Expr::invalid(format!("matmul of [{m}, {k}] with [{n}, {k2}]: the last dimensions must agree"));
+            let why = format!("matmul of [{m}, {k}] with [{n}, {k2}]: the last dimensions must agree");
+            return Expr::mismatch(&[&a, &b], why);
         }
         Expr::node(Op::MatMul { a, b, accumulator: F32 }, m, n)
     }
@@ -225,7 +265,7 @@ pub trait Operand {
         let x = self.expr();
         let (rows, cols) = x.shape();
         if range.start >= range.end || range.end > cols {
-            return Expr::invalid(format!("columns {range:?} of [{rows}, {cols}]"));
+            return Expr::mismatch(&[&x], format!("columns {range:?} of [{rows}, {cols}]"));
         }
         let width = range.len();
         Expr::node(Op::Columns { x, range }, rows, width)
@@ -279,7 +319,8 @@ pub fn rms_norm(x: &impl Operand, gain: &impl Operand, eps: f64) -> Expr {
     let (x, gain) = (x.expr(), gain.expr());
     let (rows, cols) = x.shape();
     if gain.shape() != (1, cols) {
-        return Expr::invalid(format!("rms_norm of [{rows}, {cols}] with a gain of {:?}", gain.shape()));
+        let why = format!("rms_norm of [{rows}, {cols}] with a gain of {:?}", gain.shape());
+        return Expr::mismatch(&[&x, &gain], why);
     }
     Expr::node(Op::RmsNorm { x, gain: Some(gain), eps }, rows, cols)
 }
@@ -289,11 +330,12 @@ pub fn layer_norm(x: &impl Operand, gain: &impl Operand, bias: &impl Operand, ep
     let (x, gain, bias) = (x.expr(), gain.expr(), bias.expr());
     let (rows, cols) = x.shape();
     if gain.shape() != (1, cols) || bias.shape() != (1, cols) {
-        return Expr::invalid(format!(
+        let why = format!(
             "layer_norm of [{rows}, {cols}] with a gain of {:?} and a bias of {:?}",
             gain.shape(),
             bias.shape()
-        ));
+        );
+        return Expr::mismatch(&[&x, &gain, &bias], why);
     }
     Expr::node(Op::LayerNorm { x, gain: Some(gain), bias: Some(bias), eps }, rows, cols)
 }
@@ -338,10 +380,11 @@ pub fn user(
 pub(crate) fn binary(function: Binary, a: Expr, b: Expr) -> Expr {
     let ((rows, cols), other) = (a.shape(), b.shape());
     if other != (rows, cols) && other != (1, cols) {
-        return Expr::invalid(format!(
+        let why = format!(
             "{function:?} of [{rows}, {cols}] and [{}, {}]: shapes must agree, or the second be one row",
             other.0, other.1
-        ));
+        );
+        return Expr::mismatch(&[&a, &b], why);
     }
     Expr::node(Op::Binary { function, a, b }, rows, cols)
 }

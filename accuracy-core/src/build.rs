@@ -1,0 +1,275 @@
+//! For build scripts: compiles HIP sources with the C++ compiler into the kernel library of the `host` architecture.
+//! Libraries for GPUs are not built here.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The header that stands in for HIP's own: blocks and threads as loops and fibres.
+const HIP_RUNTIME: &str = include_str!("../hip_host/hip/hip_runtime.h");
+
+/// A kernel library for the `host` architecture, `lib{name}_host.so`.
+///
+/// ```no_run
+/// accuracy_core::build::HostLibrary::new("quant_gemm").file("src/quant.hip").file("src/gemm.hip").compile();
+/// ```
+///
+/// The sources are compiled as C++17 with `-O3`, `-ffp-contract=off` and hidden visibility: a launcher is exported by
+/// `extern "C" __attribute__((visibility("default")))`. The compiler is `CXX`, or else the platform's `c++`, and gets
+/// `CXXFLAGS`. It targets the baseline of the architecture, as binaries may be carried to another machine, and
+/// `-ffast-math` is always taken back.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HostLibrary {
+    name: String,
+    sources: Vec<PathBuf>,
+    includes: Vec<PathBuf>,
+    flags: Vec<String>,
+    out_dir: Option<PathBuf>,
+    target: Option<String>,
+}
+
+impl HostLibrary {
+    pub fn new(name: impl Into<String>) -> Self {
+        HostLibrary {
+            name: name.into(),
+            sources: Vec::new(),
+            includes: Vec::new(),
+            flags: Vec::new(),
+            out_dir: None,
+            target: None,
+        }
+    }
+
+    /// Adds a HIP source, relative to the package's folder.
+    pub fn file(mut self, source: impl Into<PathBuf>) -> Self {
+        self.sources.push(source.into());
+        self
+    }
+
+    /// Adds HIP sources, relative to the package's folder.
+    pub fn files<P: Into<PathBuf>>(mut self, sources: impl IntoIterator<Item = P>) -> Self {
+        self.sources.extend(sources.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a folder to the include path.
+    pub fn include(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.includes.push(folder.into());
+        self
+    }
+
+    /// Adds a flag for the compiler, such as `-Wextra` or `-DNAME=1`.
+    pub fn flag(mut self, flag: impl Into<String>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Where the library goes; by default cargo's `OUT_DIR`.
+    pub fn out_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.out_dir = Some(folder.into());
+        self
+    }
+
+    /// The target triple; by default cargo's `TARGET`.
+    pub fn target(mut self, triple: impl Into<String>) -> Self {
+        self.target = Some(triple.into());
+        self
+    }
+
+    /// Builds the library and returns its path. Where that fails, prints why and ends the build script.
+    pub fn compile(&self) -> PathBuf {
+        self.try_compile().unwrap_or_else(|error| {
+            eprintln!("error: {error}");
+            std::process::exit(1)
+        })
+    }
+
+    /// Builds the library and returns its path.
+    ///
+    /// Prints cargo's directives: `rerun-if-changed` for every source and the headers it includes, and the compiler's
+    /// warnings.
+    pub fn try_compile(&self) -> Result<PathBuf, BuildError> {
+        if self.sources.is_empty() {
+            return Err(BuildError::NoSources { library: self.name.clone() });
+        }
+        for source in &self.sources {
+            println!("cargo::rerun-if-changed={}", source.display());
+            if !source.is_file() {
+                return Err(BuildError::SourceMissing { library: self.name.clone(), source: source.clone() });
+            }
+        }
+        let out_dir = match &self.out_dir {
+            Some(folder) => folder.clone(),
+            None => std::env::var_os("OUT_DIR").ok_or(BuildError::NotABuildScript)?.into(),
+        };
+        let include = out_dir.join("hip_host");
+        let header = include.join("hip/hip_runtime.h");
+        std::fs::create_dir_all(include.join("hip"))
+            .and_then(|()| std::fs::write(&header, HIP_RUNTIME))
+            .map_err(|error| BuildError::Write { path: header, error })?;
+
+        let tool = self.tool()?;
+        let compiles = self.sources.iter().enumerate().map(|(i, source)| {
+            let stem = source.file_stem().unwrap_or(OsStr::new("source")).to_string_lossy();
+            let object = out_dir.join(format!("{}_{i}_{stem}.o", self.name));
+            let mut command = tool.to_command();
+            for folder in &self.includes {
+                command.arg("-I").arg(folder);
+            }
+            command.arg("-isystem").arg(&include).args(&self.flags);
+            command.args(["-fno-fast-math", "-ffp-contract=off", "-MMD", "-MF"]);
+            command.arg(object.with_extension("d"));
+            command.args(["-x", "c++", "-c"]).arg(source).arg("-o").arg(&object);
+            (object, command)
+        });
+        let (objects, commands): (Vec<_>, Vec<_>) = compiles.unzip();
+        run_all(commands)?;
+        for object in &objects {
+            let path = object.with_extension("d");
+            let rule = std::fs::read_to_string(&path).map_err(|error| BuildError::Read { path, error })?;
+            for file in prerequisites(&rule) {
+                println!("cargo::rerun-if-changed={file}");
+            }
+        }
+
+        let library = out_dir.join(format!("lib{}_host.so", self.name));
+        let mut link = tool.to_command();
+        link.arg("-shared").args(&objects).arg("-o").arg(&library);
+        if std::env::consts::OS == "linux" {
+            // A missing symbol is then an error here, and not where the library is opened.
+            link.arg("-Wl,--no-undefined");
+        }
+        run_all(vec![link])?;
+        Ok(library)
+    }
+
+    fn tool(&self) -> Result<cc::Tool, BuildError> {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").opt_level(3).debug(false).pic(true).warnings(true).extra_warnings(false);
+        build.flag("-fvisibility=hidden").flag("-fvisibility-inlines-hidden").cargo_warnings(false);
+        if let Some(triple) = &self.target {
+            build.target(triple).host(triple);
+        }
+        build.try_get_compiler().map_err(BuildError::NoCompiler)
+    }
+}
+
+/// Runs commands, as many at a time as cargo allows, to the first failure.
+fn run_all(commands: Vec<Command>) -> Result<(), BuildError> {
+    let jobs = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1).max(1);
+    let mut commands = commands.into_iter().peekable();
+    while commands.peek().is_some() {
+        let children = commands.by_ref().take(jobs).map(|mut command| {
+            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+            (command, child)
+        });
+        let mut result = Ok(());
+        for (command, child) in children.collect::<Vec<_>>() {
+            // Every child is waited for, after a failure too.
+            result = result.and(finish(&command, child.and_then(|child| child.wait_with_output())));
+        }
+        result?;
+    }
+    Ok(())
+}
+
+fn finish(command: &Command, output: io::Result<std::process::Output>) -> Result<(), BuildError> {
+    let output = output.map_err(|error| BuildError::CompilerDidNotRun {
+        compiler: command.get_program().to_string_lossy().into_owned(),
+        error,
+    })?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        return Err(BuildError::CompileFailed {
+            command: words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" "),
+            status: output.status,
+            messages: messages.into_owned(),
+        });
+    }
+    for line in messages.lines() {
+        println!("cargo::warning={line}");
+    }
+    Ok(())
+}
+
+/// The files that a make rule, as `-MMD` writes it, names behind its colon.
+fn prerequisites(rule: &str) -> Vec<String> {
+    let rule = rule.replace("\\\n", " ");
+    let Some((_, files)) = rule.split_once(": ") else { return Vec::new() };
+    // A blank in a name is written with a backslash before it.
+    let files = files.replace("\\ ", "\0");
+    files.split_whitespace().map(|file| file.replace('\0', " ").replace("$$", "$")).collect()
+}
+
+/// Why a host library could not be built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    NoSources { library: String },
+    SourceMissing { library: String, source: PathBuf },
+    NotABuildScript,
+    Write { path: PathBuf, error: io::Error },
+    Read { path: PathBuf, error: io::Error },
+    NoCompiler(cc::Error),
+    CompilerDidNotRun { compiler: String, error: io::Error },
+    CompileFailed { command: String, status: std::process::ExitStatus, messages: String },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BuildError::NoSources { library } => {
+                write!(f, "kernel library `{library}` has no sources; add them with `file`")
+            }
+            BuildError::SourceMissing { library, source } => {
+                let folder = std::env::current_dir().unwrap_or_default();
+                let (source, folder) = (source.display(), folder.display());
+                write!(
+                    f,
+                    "source `{source}` of kernel library `{library}` is no file, looked for in {folder}"
+                )
+            }
+            BuildError::NotABuildScript => {
+                write!(f, "OUT_DIR is not set: run this from a build script, or name a folder with `out_dir`")
+            }
+            BuildError::Write { path, error } => write!(f, "cannot write {}: {error}", path.display()),
+            BuildError::Read { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            BuildError::NoCompiler(error) => write!(f, "no C++ compiler for the host architecture: {error}"),
+            BuildError::CompilerDidNotRun { compiler, error } => write!(
+                f,
+                "cannot run the C++ compiler `{compiler}`: {error}; install g++ or clang++, or set CXX to a compiler"
+            ),
+            BuildError::CompileFailed { command, status, messages } => {
+                write!(f, "the C++ compiler failed ({status})\n  {command}\n{messages}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            BuildError::Write { error, .. }
+            | BuildError::Read { error, .. }
+            | BuildError::CompilerDidNotRun { error, .. } => Some(error),
+            BuildError::NoCompiler(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prerequisites_of_a_wrapped_rule_with_a_blank_in_a_name() {
+        let rule = "out/a.o: src/a.hip \\\n src/my\\ header.h src/b$$.h\n";
+        assert_eq!(prerequisites(rule), ["src/a.hip", "src/my header.h", "src/b$.h"]);
+        assert!(prerequisites("").is_empty());
+    }
+}

@@ -1,0 +1,94 @@
+// The fp8 formats: parameters, decoding, and encoding with round-to-nearest-even and saturation. Formulas follow the
+// OCP 8-bit floating point specification (e4m3fn, e5m2) and the FNUZ variants: no infinity, no negative zero, whose
+// code is the only NaN, and a bias one higher.
+#pragma once
+
+#include <hip/hip_runtime.h>
+
+#include <cstdint>
+
+enum Format : int32_t { kE4m3fn = 0, kE4m3fnuz = 1, kE5m2 = 2, kE5m2fnuz = 3 };
+
+struct E4m3fn {
+    static constexpr int mantissa = 3, bias = 7;
+    static constexpr bool fnuz = false;
+    static constexpr float max = 448.0f;
+    static constexpr uint32_t max_code = 0x7e, first_nan = 0x7f;
+};
+struct E4m3fnuz {
+    static constexpr int mantissa = 3, bias = 8;
+    static constexpr bool fnuz = true;
+    static constexpr float max = 240.0f;
+    static constexpr uint32_t max_code = 0x7f, first_nan = 0x80;
+};
+struct E5m2 {
+    static constexpr int mantissa = 2, bias = 15;
+    static constexpr bool fnuz = false;
+    static constexpr float max = 57344.0f;
+    static constexpr uint32_t max_code = 0x7b, first_nan = 0x7d;
+};
+struct E5m2fnuz {
+    static constexpr int mantissa = 2, bias = 16;
+    static constexpr bool fnuz = true;
+    static constexpr float max = 57344.0f;
+    static constexpr uint32_t max_code = 0x7f, first_nan = 0x80;
+};
+
+template <class F>
+__device__ inline uint8_t fp8_nan(uint32_t sign) {
+    return static_cast<uint8_t>(F::fnuz ? 0x80 : sign | 0x7f);
+}
+
+template <class F>
+__device__ inline float decode(uint8_t code) {
+    const uint32_t magnitude = code & 0x7f;
+    // The code's exponent and mantissa at their place in a float are too small by a power of two, subnormals too.
+    const float rebias = __uint_as_float(uint32_t{127 + 127 - F::bias} << 23);
+    uint32_t bits = __float_as_uint(__uint_as_float(magnitude << (23 - F::mantissa)) * rebias);
+    if (!F::fnuz) {
+        if (magnitude > F::max_code) bits = 0x7f800000;     // infinity, in e5m2
+        if (magnitude >= F::first_nan) bits = 0x7fc00000;
+    } else if (code == 0x80) {
+        return __uint_as_float(0x7fc00000);
+    }
+    return __uint_as_float(bits | uint32_t{code & 0x80u} << 24);
+}
+
+// On the bits of the float: drops the mantissa's tail of normal results, and lets an addition round subnormal ones.
+template <class F>
+__device__ inline uint8_t encode(float x) {
+    constexpr int shift = 23 - F::mantissa;
+    constexpr uint32_t first_normal = uint32_t{127 + 1 - F::bias} << 23;
+    constexpr uint32_t ulp_at_subnormal_step = uint32_t{127 + 1 - F::bias + shift} << 23;  // 2^23 subnormal steps
+    const uint32_t bits = __float_as_uint(x);
+    const uint32_t sign = bits >> 24 & 0x80;
+    const uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return fp8_nan<F>(sign);
+    uint32_t code;
+    if (__uint_as_float(magnitude) >= F::max) {
+        code = F::max_code;
+    } else if (magnitude >= first_normal) {
+        const uint32_t tail = (1u << (shift - 1)) - 1 + (magnitude >> shift & 1);
+        code = ((magnitude + tail) >> shift) - (uint32_t{127 - F::bias} << F::mantissa);
+    } else {
+        code = __float_as_uint(__uint_as_float(magnitude) + __uint_as_float(ulp_at_subnormal_step)) -
+               ulp_at_subnormal_step;
+    }
+    if (F::fnuz && code == 0) return 0;
+    return static_cast<uint8_t>(sign | code);
+}
+
+// The same, by arithmetic: how many steps of its binade is the value away from zero?
+template <class F>
+__device__ inline uint8_t encode_by_steps(float x) {
+    const uint32_t sign = signbit(x) ? 0x80 : 0;
+    if (isnan(x)) return fp8_nan<F>(sign);
+    const float magnitude = fminf(fabsf(x), F::max);
+    const int exponent = max(ilogbf(magnitude), 1 - F::bias);
+    const int steps = static_cast<int>(rintf(ldexpf(magnitude, F::mantissa - exponent)));
+    // A normal number has 2^mantissa steps more than its mantissa field says, which makes up for the missing one in
+    // the exponent.
+    const uint32_t code = static_cast<uint32_t>(((exponent + F::bias - 1) << F::mantissa) + steps);
+    if (F::fnuz && code == 0) return 0;
+    return static_cast<uint8_t>(sign | code);
+}

@@ -1,0 +1,200 @@
+//! FP8 chains: group-quantised activations times block-scaled weights.
+
+use accuracy_core::prelude::*;
+use kernels::*;
+
+/// Scales of 1x128 activation groups, as the quantisers of this crate write them.
+fn groups(dtype: DType, shuffle_scale: bool) -> Quant {
+    Quant::group(dtype, 128).amax_floor(1e-10).layout(if shuffle_scale { ColMajor } else { RowMajor })
+}
+
+/// Quantise, then multiply with a DeepSeek-style weight.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-block",
+    weights = { w = "encoder.layer.{layer}.{part}.dense" },
+    tokens = [1, 33, 128],
+)]
+fn blockscale(
+    cx: &mut Case,
+    #[variants(E4M3FN, E4M3FNUZ)] dtype: DType,
+    #[paths(primary = group_quant_fp8, fallback = group_quant_fp8_fallback)] quant: GroupQuantFp8,
+    #[values(false, true)] shuffle_scale: bool,
+) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let format = format_code(dtype)?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", dtype)?;
+    let xq = cx.quantized("xq", &x, groups(dtype, shuffle_scale))?;
+    let y = cx.output("y", BF16, [m, n], xq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        quant(xq.data(), xq.scales(), x.data(), m, k, format, shuffle_scale, cx.stream())?;
+        gemm_a8w8_blockscale(
+            y.data(),
+            xq.data(),
+            xq.scales(),
+            w.data(),
+            w.scales(),
+            m,
+            n,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+    }
+    Ok(y)
+}
+
+/// RMSNorm fused with the quantiser, then the up projection.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-block",
+    weights = {
+        w = "encoder.layer.{layer}.intermediate.dense",
+        gain = "encoder.layer.{layer}.attention.output.LayerNorm.weight",
+    },
+    tokens = [1, 33],
+)]
+fn rmsnorm(
+    cx: &mut Case,
+    #[variants(E4M3FN, E4M3FNUZ)] dtype: DType,
+    #[paths(primary = rmsnorm_group_quant_fp8, fallback = rmsnorm_group_quant_fp8_fallback)]
+    norm_quant: RmsnormGroupQuantFp8,
+    #[values(false, true)] shuffle_scale: bool,
+) -> Result<Tensor> {
+    let eps = 1e-6_f32;
+    let (m, n, k) = cx.shape()?;
+    let format = format_code(dtype)?;
+    let x = cx.activations()?;
+    let gain = cx.vector("gain", BF16)?;
+    let w = cx.weight("w", dtype)?;
+    let hq = cx.quantized("hq", rms_norm(&x, &gain, eps.into()), groups(dtype, shuffle_scale))?;
+    let y = cx.output("y", BF16, [m, n], hq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        norm_quant(
+            hq.data(),
+            hq.scales(),
+            x.data(),
+            gain.data(),
+            eps,
+            m,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+        gemm_a8w8_blockscale(
+            y.data(),
+            hq.data(),
+            hq.scales(),
+            w.data(),
+            w.scales(),
+            m,
+            n,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+    }
+    Ok(y)
+}
+
+/// The residual is updated in place before it is normalised and quantised.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-block",
+    weights = {
+        w = "encoder.layer.{layer}.intermediate.dense",
+        gain = "encoder.layer.{layer}.attention.output.LayerNorm.weight",
+    },
+    tokens = [33],
+)]
+fn add_rmsnorm(
+    cx: &mut Case,
+    #[variants(E4M3FN, E4M3FNUZ)] dtype: DType,
+    #[paths(primary = add_rmsnorm_group_quant_fp8, fallback = add_rmsnorm_group_quant_fp8_fallback)]
+    norm_quant: AddRmsnormGroupQuantFp8,
+    #[values(false, true)] shuffle_scale: bool,
+) -> Result<Tensor> {
+    let eps = 1e-6_f32;
+    let (m, n, k) = cx.shape()?;
+    let format = format_code(dtype)?;
+    let x = cx.activations()?;
+    let gain = cx.vector("gain", BF16)?;
+    let w = cx.weight("w", dtype)?;
+    let residual = cx.inout("residual", BF16, [m, k])?;
+    let sum = cx.update(&residual, &residual + &x)?;
+    let hq = cx.quantized("hq", rms_norm(&sum, &gain, eps.into()), groups(dtype, shuffle_scale))?;
+    let y = cx.output("y", BF16, [m, n], hq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        norm_quant(
+            hq.data(),
+            hq.scales(),
+            residual.data(),
+            x.data(),
+            gain.data(),
+            eps,
+            m,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+        gemm_a8w8_blockscale(
+            y.data(),
+            hq.data(),
+            hq.scales(),
+            w.data(),
+            w.scales(),
+            m,
+            n,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+    }
+    Ok(y)
+}
+
+/// SwiGLU fused with the quantiser, then the down projection.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-block",
+    weights = { w = "encoder.layer.{layer}.output.dense" },
+    tokens = [1, 33],
+)]
+fn swiglu(
+    cx: &mut Case,
+    #[variants(E4M3FN, E4M3FNUZ)] dtype: DType,
+    #[paths(primary = swiglu_group_quant_fp8, fallback = swiglu_group_quant_fp8_fallback)]
+    act_quant: SwigluGroupQuantFp8,
+    #[values(false, true)] shuffle_scale: bool,
+) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let format = format_code(dtype)?;
+    let gate_up = cx.input("gate_up", BF16, [m, 2 * k])?;
+    let w = cx.weight("w", dtype)?;
+    let (gate, up) = (gate_up.columns(0..k as usize), gate_up.columns(k as usize..2 * k as usize));
+    let hq = cx.quantized("hq", silu(&gate) * up, groups(dtype, shuffle_scale))?;
+    let y = cx.output("y", BF16, [m, n], hq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        act_quant(hq.data(), hq.scales(), gate_up.data(), m, k, format, shuffle_scale, cx.stream())?;
+        gemm_a8w8_blockscale(
+            y.data(),
+            hq.data(),
+            hq.scales(),
+            w.data(),
+            w.scales(),
+            m,
+            n,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+    }
+    Ok(y)
+}
