@@ -26,7 +26,6 @@ fn role_twice(cx: &mut Case) -> Result<Tensor> {}
         d = "model.{}.up",
         e = "model.{la{yer}}.up",
         f = "model.{la yer}.up",
-        g = "model.{layer}.{layer}",
         h = "model.{layer}{part}",
     }
 )]
