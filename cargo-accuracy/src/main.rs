@@ -1,1 +1,33 @@
-fn main() {}
+//! `cargo accuracy`: builds, runs and judges `#[accuracy_test]` cases.
+//!
+//! One folder a command; [`cli`] has the command line, [`exit`] the exit statuses.
+
+mod cli;
+mod config;
+mod exit;
+mod report;
+mod run;
+
+use clap::Parser as _;
+use exit::{ExitCode, UsageError};
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
+    match cli.dispatch() {
+        Ok(code) => code.into(),
+        Err(error) if broken_pipe(&error) => ExitCode::Correct.into(),
+        Err(error) => {
+            anstream::eprintln!("{}error{:#}: {error:#}", report::style::BAD, report::style::BAD);
+            let code = if error.is::<UsageError>() { ExitCode::Usage } else { ExitCode::Unfinished };
+            code.into()
+        }
+    }
+}
+
+/// A reader such as `head` that has seen enough is no error.
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

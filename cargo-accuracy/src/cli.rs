@@ -1,0 +1,144 @@
+//! The command line: commands and the flags that several of them share.
+
+use crate::exit::ExitCode;
+use crate::{report, run};
+use std::ffi::OsString;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo accuracy                               every case of the workspace, on the configured architecture
+  cargo accuracy -p kernels --arch gfx950      one package, on one architecture
+  cargo accuracy shuffle_scale=true            the cases whose identity contains this
+  cargo accuracy 'kernels::fp8::gemm[...]'     one case: paste its identity in quotes
+  cargo accuracy --list                        the identities, without running anything
+  cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
+  cargo accuracy report                        the tables of the last run again
+
+Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish;
+4 nothing ran; 2 usage.";
+
+/// Judges the numbers of inference kernels against a float64 oracle.
+///
+/// Without a command it runs the accuracy tests: it builds the workspace's tests with cargo, finds every
+/// `#[accuracy_test]`, runs each case in a process of its own, prints tables of cosines and exits by the gate.
+#[derive(Debug, clap::Parser)]
+#[command(name = "cargo-accuracy", bin_name = "cargo accuracy", version, after_help = EXAMPLES)]
+#[command(styles = clap_cargo::style::CLAP_STYLING, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::RunArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Build, run and judge accuracy tests (the default)
+    #[command(after_help = EXAMPLES)]
+    Run(Box<run::RunArgs>),
+    /// Merge the records of runs, on any machine and under any runner, and render them
+    Report(report::ReportArgs),
+}
+
+impl Cli {
+    pub fn dispatch(self) -> anyhow::Result<ExitCode> {
+        match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
+            Command::Run(args) => run::command(*args),
+            Command::Report(args) => report::command(args),
+        }
+    }
+}
+
+/// `cargo accuracy X` reaches this program as `cargo-accuracy accuracy X`; drops the extra word.
+pub fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    if arguments.get(1).is_some_and(|a| a == "accuracy") {
+        arguments.remove(1);
+    }
+    arguments
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// How much is printed, and how.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Also print every check with its value, bound and margin, the power table, and skipped cases
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print failures and the summary only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
+    /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
+    /// (repeatable; formats: json)
+    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    pub reports: Vec<report::sink::Sink>,
+}
+
+impl OutputArgs {
+    /// Whether a report takes standard output, so that what a person reads goes to standard error.
+    pub fn stdout_taken(&self) -> bool {
+        self.reports.iter().any(|sink| sink.path.is_none())
+    }
+
+    /// Applies `--color` to everything that is printed from here on.
+    pub fn apply_color(&self) {
+        match self.color {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser as _};
+
+    fn parse(line: &[&str]) -> Cli {
+        let words = line.iter().map(|w| OsString::from(*w));
+        Cli::try_parse_from(arguments(words)).unwrap_or_else(|e| panic!("{line:?}: {e}"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn three_spellings_of_a_command_are_the_same() {
+        for line in [&["cargo-accuracy", "accuracy", "report"][..], &["cargo-accuracy", "report"]] {
+            assert!(matches!(parse(line).command, Some(Command::Report(_))), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn run_is_the_default_and_takes_its_flags_and_filters() {
+        for line in [
+            &["cargo-accuracy", "accuracy", "-p", "kernels", "--arch", "host", "fp8"][..],
+            &["cargo-accuracy", "run", "-p", "kernels", "--arch", "host", "fp8"],
+        ] {
+            let cli = parse(line);
+            let args = match cli.command {
+                Some(Command::Run(args)) => *args,
+                None => cli.run,
+                other => panic!("{line:?}: {other:?}"),
+            };
+            assert_eq!(args.filters, ["fp8"], "{line:?}");
+            assert_eq!(args.cargo.workspace.package, ["kernels"], "{line:?}");
+        }
+    }
+}

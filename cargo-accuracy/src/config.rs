@@ -1,0 +1,225 @@
+//! Configuration files and the precedence of settings.
+//!
+//! A setting is looked for on the command line, then in the environment, then (by the test process itself) in the
+//! attribute of the test, then in `[package.metadata.accuracy]`, `.config/accuracy.toml` and
+//! `[workspace.metadata.accuracy]`, in this order.
+
+use crate::exit::usage;
+use accuracy_core::arch::Arch;
+use anyhow::Context as _;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const KNOWN: &[&str] = &["arch", "jobs", "min-cos", "run", "timeout"];
+
+/// One table of settings. What is absent is decided by the next place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// Architectures that run when none is named.
+    pub arch: Option<Vec<Arch>>,
+    /// Least cosine that counts as correct.
+    pub min_cos: Option<f64>,
+    /// Seconds that a case may take.
+    pub timeout: Option<f64>,
+    /// Processes at a time. Speaks of the whole run, so a package cannot set it.
+    pub jobs: Option<usize>,
+    /// `false` in a package: it is left out unless it is named with `-p`.
+    pub run: Option<bool>,
+}
+
+/// All tables of a workspace.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    file: Table,
+    workspace: Table,
+    packages: BTreeMap<String, Table>,
+    /// Where settings were looked for.
+    pub places: Vec<String>,
+}
+
+impl Config {
+    pub fn load(metadata: &cargo_metadata::Metadata) -> anyhow::Result<Config> {
+        let root = metadata.workspace_root.as_std_path();
+        let mut config = Config::default();
+
+        let path = root.join(".config").join("accuracy.toml");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let value: Value =
+                    toml::from_str(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?;
+                config.file = table(&value, &path.display().to_string(), Scope::Workspace)?;
+                config.places.push(format!("{} (found)", path.display()));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                config.places.push(format!("{} (not there)", path.display()));
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+
+        let manifest = root.join("Cargo.toml");
+        let place = format!("[workspace.metadata.accuracy] of {}", manifest.display());
+        match metadata.workspace_metadata.get("accuracy") {
+            Some(value) => {
+                config.workspace = table(value, &place, Scope::Workspace)?;
+                config.places.push(format!("{place} (found)"));
+            }
+            None => config.places.push(format!("{place} (not there)")),
+        }
+
+        for package in metadata.workspace_packages() {
+            if let Some(value) = package.metadata.get("accuracy") {
+                let place = format!("[package.metadata.accuracy] of {}", package.manifest_path);
+                config.packages.insert(package.name.to_string(), table(value, &place, Scope::Package)?);
+            }
+        }
+        Ok(config)
+    }
+
+    fn find<T>(&self, package: &str, get: impl Fn(&Table) -> Option<T>) -> Option<T> {
+        self.packages.get(package).and_then(&get).or_else(|| get(&self.file)).or_else(|| get(&self.workspace))
+    }
+
+    pub fn arch(&self, package: &str) -> Option<Vec<Arch>> {
+        self.find(package, |t| t.arch.clone())
+    }
+
+    pub fn min_cos(&self, package: &str) -> Option<f64> {
+        self.find(package, |t| t.min_cos)
+    }
+
+    pub fn timeout(&self, package: &str) -> Option<f64> {
+        self.find(package, |t| t.timeout)
+    }
+
+    pub fn jobs(&self) -> Option<usize> {
+        self.file.jobs.or(self.workspace.jobs)
+    }
+
+    /// Whether the package takes part in a run that does not name it.
+    pub fn runs_by_default(&self, package: &str) -> bool {
+        self.packages.get(package).and_then(|t| t.run).unwrap_or(true)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Scope {
+    Workspace,
+    Package,
+}
+
+fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
+    let Value::Object(map) = value else {
+        return Err(usage(format!("{place}: expected a table, found {value}")));
+    };
+    let mut table = Table::default();
+    for (key, value) in map {
+        let wrong = |expected: &str| usage(format!("{place}: {key} = {value}: expected {expected}"));
+        let elsewhere = |what: &str| usage(format!("{place}: {key} {what}"));
+        match key.as_str() {
+            "arch" => table.arch = Some(archs(value, &wrong)?),
+            "min-cos" => {
+                let cos = value.as_f64().filter(|c| (-1.0..=1.0).contains(c));
+                table.min_cos = Some(cos.ok_or_else(|| wrong("a number from -1 to 1"))?);
+            }
+            "timeout" => {
+                let seconds = value.as_f64().filter(|&s| s > 0.0 && s.is_finite());
+                table.timeout = Some(seconds.ok_or_else(|| wrong("a positive number of seconds"))?);
+            }
+            "jobs" if scope == Scope::Package => {
+                return Err(elsewhere(
+                    "speaks of the whole run: set it in the workspace or in .config/accuracy.toml",
+                ));
+            }
+            "jobs" => {
+                let jobs = value.as_u64().filter(|&n| n > 0).and_then(|n| usize::try_from(n).ok());
+                table.jobs = Some(jobs.ok_or_else(|| wrong("a positive whole number"))?);
+            }
+            "run" if scope == Scope::Workspace => {
+                return Err(elsewhere("speaks of one package: set it in its [package.metadata.accuracy]"));
+            }
+            "run" => table.run = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?),
+            _ => return Err(usage(format!("{place}: unknown key `{key}`; known: {}", KNOWN.join(", ")))),
+        }
+    }
+    Ok(table)
+}
+
+fn archs(value: &Value, wrong: &dyn Fn(&str) -> anyhow::Error) -> anyhow::Result<Vec<Arch>> {
+    let names: Vec<&str> = match value {
+        Value::String(name) => vec![name],
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().ok_or_else(|| wrong("a string or a list of strings")))
+            .collect::<Result<_, _>>()?,
+        _ => return Err(wrong("a string or a list of strings")),
+    };
+    if names.is_empty() {
+        return Err(wrong("at least one architecture"));
+    }
+    names
+        .into_iter()
+        .map(|name| name.parse::<Arch>().map_err(|e| wrong(&format!("architectures ({e})"))))
+        .collect()
+}
+
+/// Reads an environment variable that has the meaning of a flag.
+pub fn from_env<T: std::str::FromStr>(name: &str, expected: &str) -> anyhow::Result<Option<T>> {
+    match std::env::var(name) {
+        Ok(value) if value.is_empty() => Ok(None),
+        Ok(value) => {
+            value.parse().map(Some).map_err(|_| usage(format!("{name}={value:?}: expected {expected}")))
+        }
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(value)) => {
+            Err(usage(format!("{name}={value:?}: expected {expected}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_unknown_key_is_reported_with_its_place_and_the_known_ones() {
+        let error = table(&json!({"archs": "host"}), ".config/accuracy.toml", Scope::Workspace).unwrap_err();
+        assert!(error.is::<crate::exit::UsageError>());
+        let text = error.to_string();
+        for part in [".config/accuracy.toml", "`archs`", "arch, jobs, min-cos, run, timeout"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_architecture_is_a_string_or_a_list() {
+        let one = table(&json!({"arch": "gfx942"}), "x", Scope::Package).unwrap();
+        assert_eq!(one.arch, Some(vec![Arch::Gfx942]));
+        let two = table(&json!({"arch": ["host", "gfx950"]}), "x", Scope::Package).unwrap();
+        assert_eq!(two.arch, Some(vec![Arch::Host, Arch::Gfx950]));
+        for bad in [json!({"arch": "mi300"}), json!({"arch": []}), json!({"arch": 942}), json!({"arch": [1]})]
+        {
+            table(&bad, "x", Scope::Package).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_package_wins_over_the_file_and_the_file_over_the_workspace() {
+        let cos = |min_cos| Table { min_cos, ..Table::default() };
+        let mut config = Config { workspace: cos(Some(0.9)), file: cos(Some(0.99)), ..Config::default() };
+        config.packages.insert("a".into(), cos(Some(0.5)));
+        assert_eq!(config.min_cos("a"), Some(0.5));
+        assert_eq!(config.min_cos("b"), Some(0.99));
+        config.file.min_cos = None;
+        assert_eq!(config.min_cos("b"), Some(0.9));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for bad in [json!({"min-cos": 2}), json!({"timeout": 0}), json!({"jobs": 0}), json!({"timeout": "5"})]
+        {
+            let error = table(&bad, "x", Scope::Workspace).unwrap_err();
+            assert!(error.to_string().contains("expected"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a run found, as a person and as a machine reads it; and `cargo accuracy report`.
+//!
+//! [`model`] counts and decides, [`merge`] reads folders of records, [`json`] and [`text`] render.
+
+pub mod json;
+mod merge;
+mod model;
+pub mod sink;
+pub mod style;
+mod text;
+
+pub use model::{Report, test_key};
+
+use crate::cli::OutputArgs;
+use crate::exit::ExitCode;
+use crate::run::folder;
+use anyhow::Context as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Flags of `cargo accuracy report`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Folders with records, of any runner and machine; where two have the same case the later one counts
+    /// [default: the newest folder in the target folder's `accuracy`]
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifest: clap_cargo::Manifest,
+    /// The target folder in which runs left their folders
+    #[arg(long, value_name = "DIR")]
+    pub target_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
+    args.output.apply_color();
+    let dirs = match &args.dirs[..] {
+        [] => vec![newest(&args)?],
+        dirs => dirs.to_vec(),
+    };
+    let merged = merge::read(&dirs)?;
+    if merged.records.is_empty() {
+        let dirs: Vec<String> = dirs.iter().map(|d| d.display().to_string()).collect();
+        anstream::eprintln!("nothing to report: {} announce no case and hold no record", dirs.join(", "));
+        return Ok(ExitCode::NothingRan);
+    }
+    let mut report = Report::new(merged.records, &merged.runs);
+    report.folder = if let [dir] = &dirs[..] { Some(dir.clone()) } else { None };
+    render(&report, &args.output)?;
+    Ok(report.exit_code())
+}
+
+/// The folder that a run has left last.
+fn newest(args: &ReportArgs) -> anyhow::Result<PathBuf> {
+    let target = match &args.target_dir {
+        Some(dir) => dir.clone(),
+        None => {
+            let metadata = args.manifest.metadata().no_deps().exec();
+            metadata.context("cannot find the target folder with cargo metadata")?.target_directory.into()
+        }
+    };
+    let root = folder::root(&target);
+    let none =
+        || format!("no run has left records in {}; name a folder, or run `cargo accuracy`", root.display());
+    let mut newest = None;
+    for entry in std::fs::read_dir(&root).with_context(none)? {
+        let entry = entry.with_context(none)?;
+        // The link `latest` is one of the others again.
+        if entry.file_type().is_ok_and(|t| t.is_dir()) && merge::has_manifest(&entry.path()) {
+            let modified = entry.metadata().and_then(|m| m.modified()).with_context(none)?;
+            newest = newest.max(Some((modified, entry.path())));
+        }
+    }
+    newest.map(|(_, path)| path).with_context(none)
+}
+
+/// Prints the tables and writes the reports that the flags ask for.
+pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
+    let human = text::render(report, output, text::width(output.stdout_taken()));
+    if output.stdout_taken() {
+        anstream::stderr().write_all(human.as_bytes())?;
+    } else {
+        let mut stdout = anstream::stdout();
+        stdout.write_all(human.as_bytes())?;
+        stdout.flush()?;
+    }
+    for sink in &output.reports {
+        sink.write(report)?;
+    }
+    Ok(())
+}
+
+/// Prints plain lines to wherever what a person reads goes.
+pub fn write_lines<'a>(output: &OutputArgs, lines: impl Iterator<Item = &'a String>) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text += line;
+        text.push('\n');
+    }
+    if output.stdout_taken() {
+        anstream::stderr().write_all(text.as_bytes())?;
+    } else {
+        anstream::stdout().write_all(text.as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! A run's results as numbers: counts, the power of whole tests, and the gate.
+
+use crate::exit::ExitCode;
+use crate::run::folder::RunInfo;
+use crate::run::{is_known_failure, may_pass};
+use accuracy_core::record::{Gate, PowerStatus, Record, Verdict};
+use accuracy_core::verdict::MIN_COS;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// All that a report renders.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// In the order of the plan.
+    pub records: Vec<Record>,
+    pub tests: Vec<TestPower>,
+    pub summary: Summary,
+    /// Least cosine of the run, where it has one.
+    pub min_cos: Option<f64>,
+    /// Flags beside package and architecture that re-run a case as it ran here.
+    pub flags: Vec<String>,
+    /// Wall-clock time.
+    pub seconds: Option<f64>,
+    /// Where the records are.
+    pub folder: Option<PathBuf>,
+}
+
+/// Number of cases of each verdict, and of each way through the gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub cases: usize,
+    pub correct: usize,
+    pub suspicious: usize,
+    pub broken: usize,
+    pub catastrophic: usize,
+    pub inconclusive: usize,
+    pub skipped: usize,
+    pub crashed: usize,
+    pub timed_out: usize,
+    pub not_run: usize,
+    /// Through the gate, skipped ones not among them.
+    pub passed: usize,
+    pub failed: usize,
+    /// Among the passed: those that fail, as their tests declare.
+    pub known_failures: usize,
+    /// Tests that fail as a whole though each of their cases may pass.
+    pub tests_inconclusive: usize,
+}
+
+/// In how many cases of a test a fault seeded in an operand was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FaultCount {
+    pub fault: String,
+    pub operand: String,
+    pub seen: usize,
+    pub unseen: usize,
+    pub not_applicable: usize,
+}
+
+impl FaultCount {
+    /// `scale_layout of xq`.
+    pub fn name(&self) -> String {
+        if self.operand.is_empty() {
+            self.fault.clone()
+        } else {
+            format!("{} of {}", self.fault, self.operand)
+        }
+    }
+}
+
+/// The power of a test: over its cases every declared fault must have been seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TestPower {
+    /// Path of the test.
+    pub test: String,
+    pub arch: String,
+    pub package: String,
+    pub power: Vec<FaultCount>,
+    /// Whether every case of the test is in this report: a part of a test cannot prove the whole.
+    pub whole: bool,
+    pub gate: Gate,
+    pub reason: String,
+}
+
+/// The path of a case's test: its identity without the coordinates.
+pub fn test_path(id: &str) -> &str {
+    id.split_once('[').map_or(id, |(path, _)| path)
+}
+
+/// What a test on an architecture is called where all of them are counted.
+pub fn test_key(id: &str, arch: &str) -> String {
+    format!("{}[arch={arch}]", test_path(id))
+}
+
+impl Report {
+    pub fn new(records: Vec<Record>, runs: &[RunInfo]) -> Report {
+        let tests = tests(&records, runs);
+        let mut summary = Summary { cases: records.len(), ..Summary::default() };
+        for record in &records {
+            *match record.verdict {
+                Verdict::Correct => &mut summary.correct,
+                Verdict::Suspicious => &mut summary.suspicious,
+                Verdict::Broken => &mut summary.broken,
+                Verdict::Catastrophic => &mut summary.catastrophic,
+                Verdict::Inconclusive => &mut summary.inconclusive,
+                Verdict::Skipped => &mut summary.skipped,
+                Verdict::Crashed => &mut summary.crashed,
+                Verdict::TimedOut => &mut summary.timed_out,
+                Verdict::NotRun => &mut summary.not_run,
+            } += 1;
+            summary.known_failures += usize::from(is_known_failure(record));
+            match record.gate {
+                Gate::Pass if record.verdict == Verdict::Skipped => {}
+                Gate::Pass => summary.passed += 1,
+                Gate::Fail => summary.failed += 1,
+            }
+        }
+        summary.tests_inconclusive = tests.iter().filter(|t| t.gate == Gate::Fail).count();
+        let thresholds: BTreeSet<u64> =
+            records.iter().filter(|r| !r.checks.is_empty()).map(|r| r.threshold.to_bits()).collect();
+        let min_cos = match thresholds.len() {
+            0 => Some(MIN_COS),
+            1 => thresholds.first().map(|bits| f64::from_bits(*bits)),
+            _ => None,
+        };
+        let flags = match runs {
+            [first, rest @ ..] if rest.iter().all(|r| r.flags == first.flags) => first.flags.clone(),
+            _ => Vec::new(),
+        };
+        Report { records, tests, summary, min_cos, flags, seconds: None, folder: None }
+    }
+
+    /// Records that do not pass the gate, in their order.
+    pub fn failures(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(|r| r.gate == Gate::Fail)
+    }
+
+    /// Tests whose cases together prove too little.
+    pub fn powerless(&self) -> impl Iterator<Item = &TestPower> {
+        self.tests.iter().filter(|t| t.gate == Gate::Fail)
+    }
+
+    /// The architectures of the report.
+    pub fn archs(&self) -> Vec<&str> {
+        let mut archs: Vec<&str> = Vec::new();
+        for record in &self.records {
+            if !archs.contains(&record.arch.as_str()) {
+                archs.push(&record.arch);
+            }
+        }
+        archs
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        debug_assert!(self.records.iter().all(|r| r.gate == Gate::Fail || may_pass(r)));
+        if self.summary.failed > 0 || self.summary.tests_inconclusive > 0 {
+            ExitCode::Failed
+        } else if self.summary.passed == 0 {
+            ExitCode::NothingRan
+        } else {
+            ExitCode::Correct
+        }
+    }
+}
+
+fn tests(records: &[Record], runs: &[RunInfo]) -> Vec<TestPower> {
+    let mut order: Vec<String> = Vec::new();
+    let mut groups: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        let key = test_key(&record.id, &record.arch);
+        let group = groups.entry(key.clone()).or_default();
+        if group.is_empty() {
+            order.push(key);
+        }
+        group.push(record);
+    }
+    order
+        .iter()
+        .map(|key| {
+            let group = &groups[key];
+            let total = runs.iter().filter_map(|run| run.tests.get(key)).max();
+            power(group, total.is_some_and(|total| group.len() >= *total))
+        })
+        .collect()
+}
+
+fn power(cases: &[&Record], whole: bool) -> TestPower {
+    let mut faults: Vec<FaultCount> = Vec::new();
+    for power in cases.iter().flat_map(|case| &case.power) {
+        let same = |f: &FaultCount| f.fault == power.fault && f.operand == power.operand;
+        let at = faults.iter().position(same).unwrap_or_else(|| {
+            let (fault, operand) = (power.fault.clone(), power.operand.clone());
+            faults.push(FaultCount { fault, operand, ..FaultCount::default() });
+            faults.len() - 1
+        });
+        *match power.status {
+            PowerStatus::Seen => &mut faults[at].seen,
+            PowerStatus::Unseen => &mut faults[at].unseen,
+            PowerStatus::NotApplicable => &mut faults[at].not_applicable,
+        } += 1;
+    }
+    // Where a case has not come to its end, what it would have seen is not known; it fails by itself.
+    let judged =
+        cases.iter().all(|c| !matches!(c.verdict, Verdict::Crashed | Verdict::TimedOut | Verdict::NotRun));
+    let blind: Vec<String> = faults.iter().filter(|f| f.seen == 0).map(FaultCount::name).collect();
+    let (gate, reason) = match whole && judged && !blind.is_empty() {
+        true => (
+            Gate::Fail,
+            format!(
+                "no case of this test would have seen {}: its shapes, values and data cannot reveal it",
+                blind.join(", ")
+            ),
+        ),
+        false => (Gate::Pass, String::new()),
+    };
+    let first = cases[0];
+    TestPower {
+        test: test_path(&first.id).into(),
+        arch: first.arch.clone(),
+        package: first.package.clone(),
+        power: faults,
+        whole,
+        gate,
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::text::fixture::record;
+    use accuracy_core::record::Power;
+
+    fn with_power(id: &str, statuses: &[(&str, PowerStatus)]) -> Record {
+        let mut record = record(id, 0.9999986);
+        record.power = statuses
+            .iter()
+            .map(|(fault, status)| Power {
+                fault: fault.to_string(),
+                operand: String::new(),
+                status: *status,
+                failed_checks: Vec::new(),
+                cos: None,
+                detail: String::new(),
+            })
+            .collect();
+        record
+    }
+
+    fn run(total: usize) -> RunInfo {
+        RunInfo { tests: [("k::t[arch=host]".to_string(), total)].into(), ..RunInfo::default() }
+    }
+
+    #[test]
+    fn a_fault_that_no_case_of_a_whole_test_saw_fails_the_test() {
+        use PowerStatus::*;
+        let records = vec![
+            with_power("k::t[arch=host,tokens=1]", &[("scale_layout", NotApplicable), ("fp8_variant", Seen)]),
+            with_power("k::t[arch=host,tokens=2]", &[("scale_layout", Unseen), ("fp8_variant", Unseen)]),
+        ];
+        let report = Report::new(records.clone(), &[run(2)]);
+        assert_eq!(report.exit_code(), ExitCode::Failed);
+        assert_eq!(report.summary.tests_inconclusive, 1);
+        let test = report.powerless().next().unwrap();
+        assert!(
+            test.reason.contains("scale_layout") && !test.reason.contains("fp8_variant"),
+            "{}",
+            test.reason
+        );
+
+        let part = Report::new(records, &[run(3)]);
+        assert_eq!(part.exit_code(), ExitCode::Correct, "a part of a test does not speak for the whole");
+        assert!(!part.tests[0].whole);
+    }
+
+    #[test]
+    fn a_fault_seen_once_is_enough() {
+        use PowerStatus::*;
+        let records = vec![
+            with_power("k::t[arch=host,tokens=1]", &[("scale_layout", NotApplicable)]),
+            with_power("k::t[arch=host,tokens=2]", &[("scale_layout", Seen)]),
+        ];
+        assert_eq!(Report::new(records, &[run(2)]).exit_code(), ExitCode::Correct);
+    }
+
+    #[test]
+    fn nothing_but_skips_is_not_green() {
+        let mut skipped = record("k::t[arch=host]", 1.0);
+        skipped.verdict = Verdict::Skipped;
+        let report = Report::new(vec![skipped], &[]);
+        assert_eq!(report.exit_code(), ExitCode::NothingRan);
+        assert_eq!((report.summary.passed, report.summary.skipped), (0, 1));
+    }
+
+    #[test]
+    fn one_failure_fails_everything() {
+        let mut bad = record("k::t[arch=host,tokens=2]", 0.5);
+        bad.verdict = Verdict::Catastrophic;
+        bad.gate = Gate::Fail;
+        let report = Report::new(vec![record("k::t[arch=host,tokens=1]", 1.0), bad], &[]);
+        assert_eq!(report.exit_code(), ExitCode::Failed);
+        assert_eq!((report.summary.passed, report.summary.failed), (1, 1));
+    }
+}

@@ -1,0 +1,38 @@
+//! Records by hand, for the tests of this folder.
+
+use accuracy_core::meta::Check;
+use accuracy_core::record::{Gate, Metrics, Planned, Record, Verdict};
+
+pub fn planned(id: &str) -> Planned {
+    Planned {
+        id: id.into(),
+        package: "kernels".into(),
+        test: "t".into(),
+        file: "kernels/src/fp8.rs".into(),
+        line: 42,
+        check: Check::FullChain,
+        arch: "host".into(),
+        dtype: None,
+        path: None,
+        params: Default::default(),
+        weights: Default::default(),
+    }
+}
+
+/// A correct case with this cosine.
+pub fn record(id: &str, cos: f64) -> Record {
+    let mut record = planned(id).without_result(Verdict::Correct, "");
+    record.gate = Gate::Pass;
+    record.metrics = Metrics {
+        cos: Some(cos),
+        cos_row_min: Some(cos - 1e-6),
+        gain: Some(1.0002),
+        rel_l2: Some(1.7e-3),
+        chain_rel_l2: Some(3.71e-2),
+        noise_rel_l2: Some(3.69e-2),
+        guards_intact: Some(true),
+        repeat_bitwise: Some(true),
+        ..Metrics::default()
+    };
+    record
+}

@@ -1,0 +1,50 @@
+//! Numbers as they stand in tables: enough digits to tell what matters apart, and no more.
+
+/// Seven decimals: a correct kernel with bfloat16 output is at 0.9999986, and one that accumulates in float16 may
+/// differ from it in the sixth.
+pub fn cosine(value: f64) -> String {
+    // What is not 1 is not to look like it.
+    if value < 1.0 && value > 0.99999995 { "0.9999999".into() } else { format!("{value:.7}") }
+}
+
+pub fn gain(value: f64) -> String {
+    format!("{value:.4}")
+}
+
+/// Two significant digits, as errors are compared by magnitude.
+pub fn small(value: f64) -> String {
+    if value == 0.0 { "0".into() } else { format!("{value:.1e}") }
+}
+
+/// Any value of a check.
+pub fn any(value: Option<f64>) -> String {
+    match value {
+        None => "none".into(),
+        Some(value) if value == value.trunc() && value.abs() < 1e9 => format!("{value}"),
+        Some(value) if (0.1..10.0).contains(&value.abs()) => format!("{value:.7}"),
+        Some(value) => format!("{value:.3e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cosine_below_one_never_reads_as_one() {
+        assert_eq!(cosine(1.0), "1.0000000");
+        assert_eq!(cosine(1.0 - 1e-12), "0.9999999");
+        assert_eq!(cosine(0.9999986), "0.9999986");
+        assert_eq!(cosine(-0.003), "-0.0030000");
+    }
+
+    #[test]
+    fn values_keep_their_magnitude() {
+        assert_eq!(any(Some(0.0)), "0");
+        assert_eq!(any(Some(64.0)), "64");
+        assert_eq!(any(Some(0.9990001)), "0.9990001");
+        assert_eq!(any(Some(0.00123)), "1.230e-3");
+        assert_eq!(any(None), "none");
+        assert_eq!(small(0.0371), "3.7e-2");
+    }
+}

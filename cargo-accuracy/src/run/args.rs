@@ -1,0 +1,79 @@
+//! Flags of `cargo accuracy run`.
+
+use super::cargo::CargoArgs;
+use super::select::Partition;
+use crate::cli::OutputArgs;
+use accuracy_core::arch::Arch;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Run the cases whose identity contains one of these, or is one of these
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// Architecture whose kernels run: host, gfx942, gfx950, ... (repeatable)
+    ///
+    /// Without it the environment's ACCURACY_ARCH, and without that the configuration's `arch`.
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    pub arch: Vec<Arch>,
+    /// Print the identities of the selected cases instead of running them
+    #[arg(long)]
+    pub list: bool,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+    #[command(flatten)]
+    pub runner: RunnerArgs,
+    #[command(flatten)]
+    pub cargo: CargoArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Judgement")]
+pub struct JudgeArgs {
+    /// Least cosine that counts as correct [default: the attribute's, the configuration's, 0.999]
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub min_cos: Option<f64>,
+    /// Run each chain this often and compare the bytes [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: Option<u32>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Runner")]
+pub struct RunnerArgs {
+    /// Processes at a time [default: the number of cores]
+    #[arg(short, long, value_name = "N", value_parser = positive)]
+    pub jobs: Option<usize>,
+    /// Seconds that a case may take before it is killed [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<f64>,
+    /// Start nothing more after the first failure; what did not run is reported
+    #[arg(long, conflicts_with = "no_fail_fast")]
+    pub fail_fast: bool,
+    /// Run everything, whatever fails (the default: a table with holes is of little use)
+    #[arg(long)]
+    pub no_fail_fast: bool,
+    /// Run the K-th of N parts of the selected cases: slice:K/N takes every N-th in their order, hash:K/N goes by
+    /// the identity, so that a new case moves no other
+    #[arg(long, value_name = "slice:K/N|hash:K/N")]
+    pub partition: Option<Partition>,
+}
+
+fn cosine(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|c| (-1.0..=1.0).contains(c))
+        .ok_or_else(|| "expected a number from -1 to 1".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|s: &f64| *s > 0.0 && s.is_finite())
+        .ok_or_else(|| "expected a positive number of seconds".into())
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a positive whole number".into())
+}

@@ -1,0 +1,292 @@
+//! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
+//!
+//! [`cargo`] builds; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
+//! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
+
+mod args;
+mod cargo;
+mod discover;
+pub mod folder;
+mod outcome;
+mod plan;
+mod pool;
+mod progress;
+mod select;
+mod unix;
+
+pub use args::RunArgs;
+pub use outcome::{is_known_failure, may_pass};
+
+use crate::config::Config;
+use crate::exit::{ExitCode, usage};
+use crate::report::{self, Report};
+use accuracy_core::env;
+use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
+use anyhow::Context as _;
+use cargo_metadata::{Metadata, Package};
+use discover::Binary;
+use folder::{RunFolder, RunInfo};
+use plan::{Case, Fate, Settings};
+use pool::{Job, Outcome, Pool};
+use std::ops::ControlFlow;
+use std::process::Stdio;
+
+/// This runner makes one attempt at each case.
+const ATTEMPT: u32 = 0;
+
+pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
+    args.output.apply_color();
+    let metadata = args.cargo.metadata()?;
+    let config = Config::load(&metadata)?;
+    let settings = Settings::new(&args, &config)?;
+    let packages = packages(&args, &metadata, &config)?;
+    require_arch(&packages, &settings, &config)?;
+
+    let built = args.cargo.build(&metadata, &packages)?;
+    let binaries = discover::discover(&built, &metadata, &packages)?;
+    if args.cargo.names_packages() {
+        for package in packages.iter().filter(|p| !binaries.iter().any(|b| b.package == p.name.as_str())) {
+            let why = discover::why_none(&[package], &args.cargo.features);
+            anstream::eprintln!("{}note{:#}: {}", report::style::NOTE, report::style::NOTE, why.join("; "));
+        }
+    }
+    let cases = plan::lay_out(&binaries, &settings, &config)?;
+    let info =
+        RunInfo { schema: SCHEMA, flags: flags_to_repeat(&args, &settings), tests: plan::totals(&cases) };
+    if cases.is_empty() {
+        let why = discover::why_none(&packages, &args.cargo.features);
+        anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
+        return Ok(ExitCode::NothingRan);
+    }
+    let (known, sample) = (cases.len(), cases[0].planned.id.clone());
+    let selected = plan::select(cases, &args);
+    if selected.is_empty() {
+        anstream::eprintln!("nothing ran: {}", why_nothing_selected(&args, known, &sample));
+        return Ok(ExitCode::NothingRan);
+    }
+    if args.list {
+        report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
+        return Ok(ExitCode::Correct);
+    }
+
+    let target = metadata.target_directory.as_std_path();
+    let folder = RunFolder::create(target, selected.iter().map(|c| c.planned.clone()).collect(), &info)?;
+    let began = std::time::Instant::now();
+    let run = Run { args: &args, settings: &settings, config: &config, binaries: &binaries, folder: &folder };
+    let (records, outcome) = run.run(&selected)?;
+
+    let mut report = Report::new(records, &[info]);
+    report.min_cos = settings.min_cos.or(report.min_cos);
+    report.seconds = Some(began.elapsed().as_secs_f64());
+    report.folder = Some(folder.path.clone());
+    report::render(&report, &args.output)?;
+    Ok(match outcome {
+        Outcome::Interrupted => ExitCode::Unfinished,
+        Outcome::Done | Outcome::Stopped => report.exit_code(),
+    })
+}
+
+/// The packages whose tests are built: those that cargo would take, less those that the configuration leaves out of
+/// a run that does not name them.
+fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyhow::Result<Vec<&'m Package>> {
+    let mut packages = args.cargo.selected(metadata);
+    let members =
+        || metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect::<Vec<_>>().join(", ");
+    for name in &args.cargo.workspace.package {
+        if !packages.iter().any(|p| p.name.as_str() == name) {
+            return Err(usage(format!(
+                "no package of this workspace is called `{name}`; there are: {}",
+                members()
+            )));
+        }
+    }
+    if !args.cargo.names_packages() {
+        packages.retain(|p| config.runs_by_default(&p.name));
+    }
+    if packages.is_empty() {
+        return Err(usage(format!("no package is selected; the workspace has: {}", members())));
+    }
+    Ok(packages)
+}
+
+fn require_arch(packages: &[&Package], settings: &Settings, config: &Config) -> anyhow::Result<()> {
+    let without: Vec<&str> = packages
+        .iter()
+        .filter(|p| settings.arch(config, &p.name).is_none())
+        .map(|p| p.name.as_str())
+        .collect();
+    if without.is_empty() {
+        return Ok(());
+    }
+    let places: String = config.places.iter().map(|p| format!("\n  {p}")).collect();
+    anyhow::bail!(
+        "no architecture is named for {}, and the CPU is never taken silently.\n\
+         Looked for --arch, ACCURACY_ARCH, [package.metadata.accuracy] and\
+         {places}\n\
+         Name one: `--arch host` runs the kernels on the CPU, `--arch gfx950` on that GPU; or write \
+         `arch = \"host\"` into .config/accuracy.toml",
+        without.join(", ")
+    )
+}
+
+fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
+    let mut why = match &args.filters[..] {
+        [] => format!("this part of the {known} cases is empty"),
+        filters => {
+            let filters: Vec<String> = filters.iter().map(|f| format!("`{f}`")).collect();
+            format!("{} matched none of {known} cases; one of them is {sample}", filters.join(", "))
+        }
+    };
+    // A pasted identity names its architecture.
+    for filter in &args.filters {
+        let named = filter
+            .split_once("[")
+            .and_then(|(_, rest)| rest.split([',', ']']).find_map(|c| c.strip_prefix("arch=")));
+        if let Some(arch) = named.filter(|arch| !sample.contains(&format!("arch={arch}"))) {
+            why += &format!("\nthe identity names arch={arch}: add --arch {arch}");
+        }
+    }
+    why
+}
+
+fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
+    let mut flags = args.cargo.flags_to_repeat();
+    let mut add = |flag: &str, value: Option<String>| {
+        if let Some(value) = value {
+            flags.extend([flag.to_string(), value]);
+        }
+    };
+    add("--min-cos", settings.min_cos.map(|v| v.to_string()));
+    add("--repeat", settings.repeat.map(|v| v.to_string()));
+    add("--timeout", settings.timeout.map(|v| v.to_string()));
+    flags
+}
+
+/// Everything that running the selected cases needs.
+struct Run<'a> {
+    args: &'a RunArgs,
+    settings: &'a Settings,
+    config: &'a Config,
+    binaries: &'a [Binary],
+    folder: &'a RunFolder,
+}
+
+impl Run<'_> {
+    /// Runs the cases and returns a record of each, in the order of `cases`.
+    fn run(&self, cases: &[Case]) -> anyhow::Result<(Vec<Record>, Outcome)> {
+        let mut records: Vec<Option<Record>> =
+            cases.iter().map(|case| self.settled(&case.planned, &case.fate)).collect();
+        let queue: Vec<usize> = (0..cases.len()).filter(|&i| cases[i].fate == Fate::Run).collect();
+        let jobs = queue.iter().map(|&i| self.job(&cases[i]));
+
+        unix::become_subreaper().context("cannot become the parent of what tests abandon")?;
+        let signals = unix::Signals::install().context("cannot install signal handlers")?;
+        let pool = Pool { slots: self.settings.jobs, signals: &signals, mark: env::CASE };
+        let progress = std::cell::RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
+        let mut write_error = None;
+        let ended = pool.run(
+            jobs,
+            |at| progress.borrow().started(&cases[queue[at]].planned.id),
+            |finished| {
+                let index = queue[finished.index];
+                let record = self.judge(&cases[index].planned, &finished);
+                progress.borrow_mut().finished(&record);
+                let failed = record.gate == Gate::Fail;
+                // A passing record stands as the test has written it.
+                if failed && let Err(e) = self.keep(&record) {
+                    write_error = Some(e);
+                }
+                records[index] = Some(record);
+                match write_error.is_some() || failed && self.args.runner.fail_fast {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            },
+        );
+        progress.borrow().clear();
+        if let Some(error) = write_error {
+            return Err(error);
+        }
+        if !ended.escaped.is_empty() {
+            let names: Vec<String> = ended.escaped.iter().map(ToString::to_string).collect();
+            anyhow::bail!(
+                "tests left processes behind that changed their group and environment, so that no case can be named; \
+                 they were killed: {}",
+                names.join(", ")
+            );
+        }
+        let reason = match ended.outcome {
+            Outcome::Interrupted => "the run was interrupted before it",
+            Outcome::Stopped => "the run stopped at an earlier failure (--fail-fast)",
+            Outcome::Done => "it was never started",
+        };
+        let mut all = Vec::with_capacity(records.len());
+        for (record, case) in records.into_iter().zip(cases) {
+            let (record, known) = match record {
+                Some(record) => (record, case.fate == Fate::Run),
+                None => (case.planned.without_result(Verdict::NotRun, reason), false),
+            };
+            if !known {
+                self.keep(&record)?;
+            }
+            all.push(record);
+        }
+        Ok((all, ended.outcome))
+    }
+
+    /// The record of a case that need not run to have one.
+    fn settled(&self, planned: &Planned, fate: &Fate) -> Option<Record> {
+        match fate {
+            Fate::Run => None,
+            Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
+            Fate::Impossible(reason) => Some(planned.without_result(Verdict::NotRun, reason)),
+        }
+    }
+
+    fn job(&self, case: &Case) -> anyhow::Result<Job> {
+        let binary = &self.binaries[case.binary];
+        let id = &case.planned.id;
+        let output = self.folder.create_output(id)?;
+        let mut command = binary.command();
+        command
+            .args(["--exact", &case.libtest, "--nocapture", "--include-ignored", "--test-threads", "1"])
+            .env(env::CASE, id)
+            .env(env::RECORDS, &self.folder.path)
+            .env(env::ATTEMPT, ATTEMPT.to_string())
+            .env(env::ARCH, &case.planned.arch)
+            .env(env::SCHEMA, SCHEMA.to_string())
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
+            .stdout(output);
+        for (name, value) in [
+            (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
+            (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
+            (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
+        ] {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Ok(Job { command, timeout: case.timeout, mark: id.clone() })
+    }
+
+    fn judge(&self, planned: &Planned, finished: &pool::Finished) -> Record {
+        let output = self.folder.output_path(&planned.id);
+        let evidence =
+            outcome::Evidence { planned, records: &self.folder.path, attempt: ATTEMPT, output: &output };
+        let record = evidence.judge(finished);
+        if record.gate == Gate::Pass {
+            // Thousands of outputs that say "test result: ok" help nobody. One that cannot be removed stays.
+            let _ = std::fs::remove_file(&output);
+        }
+        record
+    }
+
+    /// Leaves the record for a later report, in the place of the test's own.
+    fn keep(&self, record: &Record) -> anyhow::Result<()> {
+        record::write_json(&record::record_path(&self.folder.path, &record.id, ATTEMPT), record)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! Every case that the discovered tests have on the wanted architectures, before filters.
+
+use super::args::RunArgs;
+use super::discover::Binary;
+use super::select;
+use crate::config::{self, Config};
+use crate::exit::usage;
+use accuracy_core::arch::Arch;
+use accuracy_core::env;
+use accuracy_core::plan;
+use accuracy_core::record::Planned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const DEFAULT_TIMEOUT: f64 = 300.0;
+/// A year: an instant plus this is an instant.
+const LONGEST_TIMEOUT: f64 = 365.0 * 86_400.0;
+
+/// A case and what is to become of it.
+#[derive(Debug)]
+pub struct Case {
+    pub planned: Planned,
+    /// Index of the executable.
+    pub binary: usize,
+    /// Name by which libtest runs it.
+    pub libtest: String,
+    pub timeout: Duration,
+    pub fate: Fate,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate {
+    Run,
+    /// Not for this architecture.
+    Skip(String),
+    /// Its matrix cannot be laid out: a checkpoint is missing, say.
+    Impossible(String),
+}
+
+/// The settings of a run, each by its precedence.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// From the flag or the environment.
+    pub arch: Option<Vec<Arch>>,
+    /// From the flag or the environment: wins over the attribute of a test.
+    pub min_cos: Option<f64>,
+    pub timeout: Option<f64>,
+    pub jobs: usize,
+    pub repeat: Option<u32>,
+}
+
+impl Settings {
+    pub fn new(args: &RunArgs, config: &Config) -> anyhow::Result<Settings> {
+        let arch = match &args.arch[..] {
+            [] => arch_from_env()?,
+            named => Some(named.to_vec()),
+        };
+        let min_cos = args.judge.min_cos.map_or_else(
+            || Ok(config::from_env::<f64>(env::MIN_COS, "a number from -1 to 1")?),
+            |cos| anyhow::Ok(Some(cos)),
+        )?;
+        if let Some(cos) = min_cos.filter(|c| !(-1.0..=1.0).contains(c)) {
+            return Err(usage(format!("{}={cos}: expected a number from -1 to 1", env::MIN_COS)));
+        }
+        let timeout = match args.runner.timeout {
+            Some(seconds) => Some(seconds),
+            None => config::from_env("ACCURACY_TIMEOUT", "a positive number of seconds")?,
+        };
+        if let Some(seconds) = timeout.filter(|s: &f64| !(s.is_finite() && *s > 0.0)) {
+            return Err(usage(format!("ACCURACY_TIMEOUT={seconds}: expected a positive number of seconds")));
+        }
+        let jobs = match args.runner.jobs {
+            Some(jobs) => Some(jobs),
+            None => config::from_env::<std::num::NonZeroUsize>("ACCURACY_JOBS", "a positive whole number")?
+                .map(usize::from)
+                .or(config.jobs()),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let repeat = match args.judge.repeat {
+            Some(repeat) => Some(repeat),
+            None => config::from_env::<std::num::NonZeroU32>(env::REPEAT, "a positive whole number")?
+                .map(u32::from),
+        };
+        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat })
+    }
+
+    /// Architectures on which a package runs; `None` where nothing names one.
+    pub fn arch(&self, config: &Config, package: &str) -> Option<Vec<Arch>> {
+        let mut archs = self.arch.clone().or_else(|| config.arch(package))?;
+        let mut seen = BTreeSet::new();
+        archs.retain(|arch| seen.insert(*arch));
+        Some(archs)
+    }
+
+    fn timeout(&self, config: &Config, package: &str) -> Duration {
+        let seconds = self.timeout.or_else(|| config.timeout(package)).unwrap_or(DEFAULT_TIMEOUT);
+        Duration::from_secs_f64(seconds.min(LONGEST_TIMEOUT))
+    }
+}
+
+fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
+    let Some(names) = config::from_env::<String>(env::ARCH, "architectures")? else { return Ok(None) };
+    names
+        .split(',')
+        .map(|name| name.trim().parse().map_err(|e| usage(format!("{}={names:?}: {e}", env::ARCH))))
+        .collect::<anyhow::Result<_>>()
+        .map(Some)
+}
+
+/// All cases of all tests, in the order of executables, architectures and source.
+pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> anyhow::Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (index, binary) in binaries.iter().enumerate() {
+        let archs = settings.arch(config, &binary.package).unwrap_or_default();
+        for arch in archs {
+            for test in &binary.tests {
+                let timeout = settings.timeout(config, &binary.package);
+                let case = |planned, cell: usize, fate| Case {
+                    planned,
+                    binary: index,
+                    libtest: test.libtest_name(&test.body.cells[cell]),
+                    timeout,
+                    fate,
+                };
+                match plan::expand(test, arch) {
+                    Ok(subcases) => cases.extend(
+                        subcases
+                            .into_iter()
+                            .map(|sub| case(sub.planned, sub.cell, sub.skip.map_or(Fate::Run, Fate::Skip))),
+                    ),
+                    Err(e) => cases.extend(test.body.cells.iter().enumerate().map(|(i, cell)| {
+                        let planned = plan::planned(test, cell, arch, &BTreeMap::new());
+                        case(planned, i, Fate::Impossible(e.to_string()))
+                    })),
+                }
+            }
+        }
+    }
+    let mut seen: BTreeMap<&str, &Case> = BTreeMap::new();
+    for case in &cases {
+        if let Some(other) = seen.insert(&case.planned.id, case) {
+            anyhow::bail!(
+                "two cases have the identity {}: {}:{} in {} and {}:{} in {}",
+                case.planned.id,
+                other.planned.file,
+                other.planned.line,
+                binaries[other.binary].name,
+                case.planned.file,
+                case.planned.line,
+                binaries[case.binary].name,
+            );
+        }
+    }
+    Ok(cases)
+}
+
+/// How many cases each test has, by its path and architecture.
+pub fn totals(cases: &[Case]) -> BTreeMap<String, usize> {
+    let mut totals = BTreeMap::new();
+    for case in cases {
+        *totals.entry(crate::report::test_key(&case.planned.id, &case.planned.arch)).or_default() += 1;
+    }
+    totals
+}
+
+/// The cases that filters and partition leave.
+pub fn select(cases: Vec<Case>, args: &RunArgs) -> Vec<Case> {
+    let filtered = cases.into_iter().filter(|case| {
+        select::matches(&args.filters, &case.planned.id, matches!(case.fate, Fate::Impossible(_)))
+    });
+    match args.runner.partition {
+        None => filtered.collect(),
+        Some(part) => filtered
+            .enumerate()
+            .filter(|(i, case)| part.takes(*i, &case.planned.id))
+            .map(|(_, case)| case)
+            .collect(),
+    }
+}

@@ -1,0 +1,331 @@
+//! Runs processes, so many at a time, and sees each of them to its end: it exits, or it is killed when its time is
+//! over, and then nothing of it is left.
+//!
+//! One thread and one event loop. Knows nothing of cases, records or verdicts.
+
+use super::unix::{self, Pid, Signals, Stray};
+use anyhow::Context as _;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// From SIGKILL until a process is given up: it is stuck in the kernel, in a device driver say.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// How long after the end of a test what it started may need to end as well.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// One process to run.
+pub struct Job {
+    pub command: Command,
+    pub timeout: Duration,
+    /// The value of the variable [`Pool::mark`] in the process's environment.
+    pub mark: String,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub enum End {
+    Exited(ExitStatus),
+    /// Killed, because it had not ended in this time.
+    TimedOut(Duration),
+    /// Killed, because the run was interrupted.
+    Interrupted,
+    /// Killed, but did not die.
+    Stuck,
+    /// Never started.
+    NotStarted(anyhow::Error),
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Which job it was, counted from 0.
+    pub index: usize,
+    pub end: End,
+    /// What it left running; killed since.
+    pub left: Vec<Stray>,
+    pub took: Duration,
+}
+
+/// How the whole of the jobs ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub outcome: Outcome,
+    /// Processes that were found at the very end and that no job can be blamed for: they had left their group and
+    /// changed their environment. Killed since.
+    pub escaped: Vec<Stray>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every job ran.
+    Done,
+    /// The caller wanted no more.
+    Stopped,
+    /// A signal asked to stop.
+    Interrupted,
+}
+
+pub struct Pool<'a> {
+    pub slots: usize,
+    pub signals: &'a Signals,
+    /// Name of the environment variable by which a process that left its group is known.
+    pub mark: &'static str,
+}
+
+enum Phase {
+    Running {
+        until: Instant,
+    },
+    /// SIGTERM has been sent.
+    Terminating {
+        until: Instant,
+    },
+    /// SIGKILL has been sent.
+    Killed {
+        until: Instant,
+    },
+    /// The process has ended; what it started may follow.
+    Lingering {
+        until: Instant,
+    },
+    /// What it started has been sent SIGKILL.
+    Sweeping {
+        until: Instant,
+    },
+}
+
+struct Slot {
+    index: usize,
+    child: Child,
+    group: Pid,
+    mark: String,
+    began: Instant,
+    timeout: Duration,
+    phase: Phase,
+    /// Why it was killed, if it was.
+    killed_for: Option<End>,
+    status: Option<ExitStatus>,
+    left: BTreeSet<Stray>,
+    took: Duration,
+}
+
+impl Pool<'_> {
+    /// Runs all jobs, each made when a slot is free. `finished` is told of each in the order of their ends and may end the run; jobs that were not
+    /// started then never are.
+    pub fn run(
+        &self,
+        jobs: impl IntoIterator<Item = anyhow::Result<Job>>,
+        mut started: impl FnMut(usize),
+        mut finished: impl FnMut(Finished) -> ControlFlow<()>,
+    ) -> Ended {
+        let mut jobs = jobs.into_iter().enumerate();
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut outcome = Outcome::Done;
+        let mut more = true;
+        loop {
+            while more && slots.len() < self.slots {
+                let Some((index, job)) = jobs.next() else {
+                    more = false;
+                    break;
+                };
+                started(index);
+                match job.and_then(|job| start(index, job)) {
+                    Ok(slot) => slots.push(slot),
+                    Err(error) => {
+                        let end = End::NotStarted(error);
+                        let took = Duration::ZERO;
+                        if finished(Finished { index, end, left: Vec::new(), took }).is_break() {
+                            more = false;
+                            outcome = Outcome::Stopped;
+                        }
+                    }
+                }
+            }
+            let Some(next) = slots.iter().map(Slot::deadline).min() else { break };
+
+            let stop = self.signals.wait(next.saturating_duration_since(Instant::now())).stop;
+            if stop > 0 {
+                // The second time there is no waiting.
+                let at_once = outcome == Outcome::Interrupted || stop > 1;
+                outcome = Outcome::Interrupted;
+                more = false;
+                for slot in &mut slots {
+                    slot.stop(at_once);
+                }
+            }
+
+            let mut i = 0;
+            while i < slots.len() {
+                let own: BTreeSet<Pid> =
+                    slots.iter().filter(|s| s.status.is_none()).map(|s| s.group).collect();
+                if slots[i].step(&own, self.mark) {
+                    let done = slots.swap_remove(i).finish();
+                    if finished(done).is_break() && more {
+                        more = false;
+                        outcome = Outcome::Stopped;
+                    }
+                } else {
+                    i += 1;
+                }
+            }
+        }
+        let escaped = unix::adopted(&BTreeSet::new());
+        for stray in &escaped {
+            unix::kill(stray.pid);
+        }
+        Ended { outcome, escaped }
+    }
+}
+
+fn start(index: usize, mut job: Job) -> anyhow::Result<Slot> {
+    let child = job
+        .command
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", job.command.get_program().display()))?;
+    let began = Instant::now();
+    Ok(Slot {
+        index,
+        group: child.id() as Pid,
+        child,
+        mark: job.mark,
+        began,
+        timeout: job.timeout,
+        phase: Phase::Running { until: began + job.timeout },
+        killed_for: None,
+        status: None,
+        left: BTreeSet::new(),
+        took: Duration::ZERO,
+    })
+}
+
+impl Slot {
+    fn deadline(&self) -> Instant {
+        match self.phase {
+            Phase::Running { until } | Phase::Terminating { until } | Phase::Killed { until } => until,
+            // What is left may not be a child of ours, whose end would wake us.
+            Phase::Lingering { until } | Phase::Sweeping { until } => {
+                until.min(Instant::now() + Duration::from_millis(5))
+            }
+        }
+    }
+
+    fn stop(&mut self, at_once: bool) {
+        if self.status.is_some() {
+            return;
+        }
+        self.killed_for.get_or_insert(End::Interrupted);
+        if at_once {
+            self.kill();
+        } else if matches!(self.phase, Phase::Running { .. }) {
+            self.terminate();
+        }
+    }
+
+    fn terminate(&mut self) {
+        unix::signal_group(self.group, libc::SIGTERM);
+        // A stopped process would not see it.
+        unix::signal_group(self.group, libc::SIGCONT);
+        self.phase = Phase::Terminating { until: Instant::now() + GRACE };
+    }
+
+    fn kill(&mut self) {
+        unix::signal_group(self.group, libc::SIGKILL);
+        self.phase = Phase::Killed { until: Instant::now() + GIVE_UP };
+    }
+
+    /// Looks at the process once; `true` when there is nothing more to wait for.
+    fn step(&mut self, own: &BTreeSet<Pid>, mark: &str) -> bool {
+        let now = Instant::now();
+        if self.status.is_none() {
+            match self.child.try_wait() {
+                Ok(Some(status)) => {
+                    self.status = Some(status);
+                    self.took = self.began.elapsed();
+                    // What a killed process leaves needs no time to end by itself.
+                    let linger = if self.killed_for.is_some() { Duration::ZERO } else { LINGER };
+                    self.phase = Phase::Lingering { until: now + linger };
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+        match self.phase {
+            Phase::Running { until } if now >= until => {
+                self.killed_for = Some(End::TimedOut(self.timeout));
+                self.terminate();
+                false
+            }
+            Phase::Terminating { until } if now >= until => {
+                self.kill();
+                false
+            }
+            Phase::Killed { until } if now >= until => {
+                self.killed_for = Some(End::Stuck);
+                self.took = self.began.elapsed();
+                true
+            }
+            Phase::Running { .. } | Phase::Terminating { .. } | Phase::Killed { .. } => false,
+            Phase::Lingering { until } => {
+                let left = self.remains(own, mark);
+                if left.is_empty() {
+                    return true;
+                }
+                if now >= until {
+                    if self.killed_for.is_none() {
+                        self.left.extend(left.iter().cloned());
+                    }
+                    self.sweep(&left);
+                    self.phase = Phase::Sweeping { until: now + GIVE_UP };
+                }
+                false
+            }
+            Phase::Sweeping { until } => {
+                // Killing one may abandon another to us.
+                let left = self.remains(own, mark);
+                self.sweep(&left);
+                left.is_empty() || now >= until
+            }
+        }
+    }
+
+    /// Processes of this job that are still there.
+    fn remains(&self, own: &BTreeSet<Pid>, mark: &str) -> Vec<Stray> {
+        let mut left: Vec<Stray> = unix::adopted(own)
+            .into_iter()
+            .filter(|stray| {
+                stray.group == self.group
+                    || !own.contains(&stray.group)
+                        && unix::environment_of(stray.pid, mark).as_deref() == Some(&self.mark)
+            })
+            .collect();
+        if unix::group_exists(self.group) {
+            left.extend(unix::group_members(self.group));
+        }
+        left.sort();
+        left.dedup();
+        left
+    }
+
+    fn sweep(&self, left: &[Stray]) {
+        if left.iter().any(|stray| stray.group == self.group) {
+            unix::signal_group(self.group, libc::SIGKILL);
+        }
+        for stray in left.iter().filter(|stray| stray.group != self.group) {
+            unix::kill(stray.pid);
+        }
+    }
+
+    fn finish(self) -> Finished {
+        let end = match (self.killed_for, self.status) {
+            (Some(end), _) => end,
+            (None, Some(status)) => End::Exited(status),
+            (None, None) => End::Stuck,
+        };
+        Finished { index: self.index, end, left: self.left.into_iter().collect(), took: self.took }
+    }
+}

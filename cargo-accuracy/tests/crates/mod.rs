@@ -1,0 +1,209 @@
+//! Small crates on which the tests run the real binary.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_cargo-accuracy");
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a folder of the repository")
+}
+
+/// A crate of `testdata`, copied to where it can be built.
+pub struct Fixture {
+    pub dir: PathBuf,
+    /// Shared by all fixtures, so that accuracy-core is built once.
+    target: PathBuf,
+}
+
+impl Fixture {
+    /// Copies `testdata/<name>`. The copy stays in one place, so that cargo need not build it again when nothing
+    /// has changed.
+    pub fn copy(name: &str) -> Fixture {
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let dir = shared.join("crates").join(name);
+        copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), &dir);
+        let core = repository().join("accuracy-core");
+        let manifest = dir.join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let text = text.replace("../../../accuracy-core", core.to_str().unwrap());
+        write_if_changed(&manifest, text.as_bytes());
+        // Cargo takes what it needs of it, so nothing is looked up on the network.
+        let lock = dir.join("Cargo.lock");
+        if !lock.exists() || newer(&repository().join("Cargo.lock"), &lock) {
+            std::fs::copy(repository().join("Cargo.lock"), &lock).unwrap();
+        }
+        let fixture = Fixture { dir, target: shared.join("target") };
+        let status = fixture
+            .command("cargo")
+            .args(["test", "--no-run", "--tests", "--offline", "--quiet"])
+            .status()
+            .expect("cargo can be started");
+        assert!(status.success(), "{name} does not build");
+        fixture
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.dir).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
+        // What the outer cargo and a person's shell say is not for the inner one.
+        for (name, _) in std::env::vars() {
+            let inherited =
+                ["CARGO_PKG_", "CARGO_MANIFEST_", "ACCURACY_"].iter().any(|p| name.starts_with(p));
+            if inherited || ["COLUMNS", "NO_COLOR", "LD_LIBRARY_PATH"].contains(&name.as_str()) {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// `cargo accuracy` in the crate's folder.
+    pub fn accuracy(&self, arguments: &[&str]) -> Run {
+        self.accuracy_with(arguments, |_| {})
+    }
+
+    /// The same, after `change` has had its way with the command.
+    pub fn accuracy_with(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Run {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let json = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join("reports")
+            .join(format!("{}-{number}.json", std::process::id()));
+        let mut command = self.command(PLUGIN);
+        command
+            .args(["accuracy", "--offline"])
+            .args(arguments)
+            .arg("--report")
+            .arg(format!("json={}", json.display()));
+        // By this the processes that a run has left are known.
+        let mark = format!("{}-{number}", std::process::id());
+        command.env("NEVER_GREEN_RUN", &mark);
+        change(&mut command);
+        let output = command.output().expect("the plugin can be started");
+        let report = std::fs::read(&json).ok().map(|text| serde_json::from_slice(&text).unwrap());
+        let _ = std::fs::remove_file(&json);
+        Run {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            report,
+            mark,
+        }
+    }
+}
+
+/// What one run of the plugin said.
+pub struct Run {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    /// `--report json=`, if the run came to it.
+    pub report: Option<serde_json::Value>,
+    mark: String,
+}
+
+/// What the report says of one case.
+#[derive(Debug)]
+pub struct Case {
+    pub id: String,
+    pub verdict: String,
+    pub gate: String,
+    pub reason: String,
+    pub failed_checks: Vec<String>,
+    pub causes: Vec<String>,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit status {:?}\n--- stdout\n{}\n--- stderr\n{}", self.status, self.stdout, self.stderr)
+    }
+}
+
+impl Run {
+    pub fn cases(&self) -> Vec<Case> {
+        let report = self.report.as_ref().unwrap_or_else(|| panic!("no report was written: {self}"));
+        let texts = |value: &serde_json::Value, key: Option<&str>| -> Vec<String> {
+            let text = |v: &serde_json::Value| v.as_str().unwrap().to_string();
+            value.as_array().unwrap().iter().map(|v| key.map_or_else(|| text(v), |k| text(&v[k]))).collect()
+        };
+        let cases = report["cases"].as_array().expect("cases is a list");
+        cases
+            .iter()
+            .map(|case| {
+                let text =
+                    |key: &str| case[key].as_str().unwrap_or_else(|| panic!("{key}: {case}")).to_string();
+                Case {
+                    id: text("id"),
+                    verdict: text("verdict"),
+                    gate: text("gate"),
+                    reason: text("reason"),
+                    failed_checks: texts(&case["failed_checks"], None),
+                    causes: texts(&case["causes"], Some("cause")),
+                }
+            })
+            .collect()
+    }
+
+    /// The only case of the run.
+    pub fn case(&self) -> Case {
+        let mut cases = self.cases();
+        assert_eq!(cases.len(), 1, "{self}");
+        cases.remove(0)
+    }
+
+    pub fn last_line(&self) -> &str {
+        self.stdout.lines().last().unwrap_or("")
+    }
+
+    /// The run has one case; it fails the gate with this verdict, and its reason says so.
+    #[track_caller]
+    pub fn assert_failed(&self, verdict: &str, reason: &str) {
+        assert_eq!(self.status, Some(100), "{self}");
+        let case = self.case();
+        assert_eq!((case.gate.as_str(), case.verdict.as_str()), ("fail", verdict), "{case:?}\n{self}");
+        assert!(case.reason.contains(reason), "the reason lacks {reason:?}: {case:?}");
+        let printed = self.stdout.contains(reason.lines().next().unwrap_or(""));
+        assert!(printed, "{reason:?} is not printed: {self}");
+        assert!(self.stdout.contains(&format!("'{}'", case.id)), "no command re-runs the case: {self}");
+        assert_eq!(self.last_line(), "0 passed, 1 failed, 0 skipped");
+    }
+
+    /// No process of this run is alive.
+    #[track_caller]
+    pub fn assert_nothing_left_running(&self) {
+        let mark = format!("NEVER_GREEN_RUN={}", self.mark);
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+            let ours = environment.split(|b| *b == 0).any(|e| e == mark.as_bytes());
+            assert!(!ours, "process {} is still running", entry.file_name().display());
+        }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &copy);
+        } else if entry.file_name() != "Cargo.toml" || !copy.exists() || newer(&path, &copy) {
+            write_if_changed(&copy, &std::fs::read(&path).unwrap());
+        }
+    }
+}
+
+fn newer(one: &Path, other: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().unwrap().modified().unwrap();
+    modified(one) > modified(other)
+}
+
+/// Cargo goes by the time of the last change.
+fn write_if_changed(path: &Path, bytes: &[u8]) {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return;
+    }
+    std::fs::write(path, bytes).unwrap();
+}
