@@ -161,7 +161,13 @@ fn explain(record: &Record) -> String {
         let _ = write!(text, "\n  {}", record.reason);
     }
     for check in record.checks.iter().filter(|c| !c.ok) {
-        let number = |x: Option<f64>| x.map_or("none".into(), |x| format!("{x:.9}"));
+        let number = |x: Option<f64>| match x {
+            None => "none".into(),
+            // A count, or a bound of zero.
+            Some(x) if x.fract() == 0.0 => format!("{x}"),
+            Some(x) if x.abs() < 1e-3 => format!("{x:e}"),
+            Some(x) => format!("{x:.9}"),
+        };
         let hop = if check.hop.is_empty() { "chain" } else { &check.hop };
         let _ = write!(
             text,

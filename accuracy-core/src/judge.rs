@@ -8,11 +8,12 @@
 //! - The *chain* is judged against its ideal value, before any quantisation, in units of what the framework's own
 //!   quantised chain loses.
 
-use crate::case::{Attempt, Captured, Kind};
+use crate::case::{Attempt, Captured, Kind, read_quantized};
 use crate::dtype::{DType, Overflow};
+use crate::layout::ScaleLayout;
 use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Quant, Quantized, amax, quantize};
-use crate::record::{CheckResult, Hop};
+use crate::record::{Cause, CheckResult, Hop};
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, none};
@@ -112,6 +113,8 @@ pub struct JudgedHop {
     pub reference: Arc<Matrix>,
     /// The relative L2 that the format and the accumulation allow, for consumers.
     pub max_rel_l2: Option<f64>,
+    /// What explains the bytes for certain.
+    pub causes: Vec<Cause>,
 }
 
 /// Judges every hop of a run.
@@ -133,7 +136,8 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
             let comparison = compare(&round_overflow(&value, buffer.dtype), &given.buffer(id));
             let checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
             let hop = hop(buffer, "given_bytes", &comparison, &checks);
-            JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2) }
+            let causes = Vec::new();
+            JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes }
         }
     }
 }
@@ -188,12 +192,17 @@ fn judge_producer(
     let reference = Arc::new(expected.decode());
     let comparison = compare(&reference, &written.decode());
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, None);
+    let scale_errors = ScaleErrors::new(scheme, value, &written.scales, uncertainty(source));
     checks.extend(producer_checks(&buffer.name, scheme, value, &expected, &written, uncertainty(source)));
+    let mut causes = Vec::new();
+    if !scale_errors.all_right() {
+        causes.extend(other_scale_layout(buffer, scheme, value, uncertainty(source)));
+    }
     let mut hop = hop(buffer, "quantizer", &comparison, &checks);
     hop.scale_cos = cosine(&expected.scales, &written.scales);
     let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
     hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
-    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None }
+    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, causes }
 }
 
 /// `scales`: the worst relative error of a scale whose cell is not zero. `codes`: elements that are no nearest code
@@ -206,31 +215,10 @@ pub fn producer_checks(
     written: &Quantized,
     uncertainty: f64,
 ) -> Vec<CheckResult> {
-    let maxima = amax(value, scheme.granularity);
-    let (mut worst, mut worst_at) = (0.0_f64, 0);
-    for (i, (&amax, &scale)) in maxima.iter().zip(&written.scales).enumerate() {
-        // A cell of zeros decodes to zero with any finite scale; NaN shows in the decoded values.
-        if amax == 0.0 || amax.is_nan() {
-            continue;
-        }
-        let (low, high) =
-            (scheme.scale_of(amax * (1.0 - uncertainty)), scheme.scale_of(amax * (1.0 + uncertainty)));
-        let error = if scale < low {
-            (low - scale) / low
-        } else if scale > high {
-            (scale - high) / high
-        } else {
-            0.0
-        };
-        let error = if scale.is_nan() { f64::INFINITY } else { error };
-        if error > worst {
-            (worst, worst_at) = (error, i);
-        }
-    }
-    // float32 scales may be computed with a reciprocal; formats with few bits leave no such room.
-    let bound = if scheme.scale_dtype == DType::F32 { DIVISION } else { 0.0 };
+    let errors = ScaleErrors::new(scheme, value, &written.scales, uncertainty);
+    let (worst_at, worst) = errors.worst();
     let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
-    let mut scales = at_most("scales", name, Some(worst), bound);
+    let mut scales = at_most("scales", name, Some(worst), errors.bound);
     if !scales.ok {
         scales.detail = format!(
             "worst at cell [{}, {}]: {:e}, expected {:e}",
@@ -240,12 +228,16 @@ pub fn producer_checks(
             expected.scales[worst_at]
         );
     }
+    let (cell_rows, cell_cols) = scheme.granularity.cell(value.rows, value.cols);
     let (mut wrong, mut first) = (0, None);
     for r in 0..value.rows {
         for c in 0..value.cols {
             let i = r * value.cols + c;
-            let (code, scale) = (written.codes[i], written.scale_at(r, c));
-            if code == expected.codes[i] && scale == expected.scale_at(r, c) {
+            let cell = r / cell_rows * grid_cols + c / cell_cols;
+            // Codes are judged by themselves: where the scale written is wrong, with the right one.
+            let scale = if errors.right(cell) { written.scales[cell] } else { expected.scales[cell] };
+            let code = written.codes[i];
+            if code == expected.codes[i] && scale == expected.scales[cell] {
                 continue;
             }
             let scaled = value.data[i] / scale;
@@ -268,6 +260,78 @@ pub fn producer_checks(
         )
     });
     vec![scales, none("codes", name, wrong, detail)]
+}
+
+/// How far each scale is from what its cell asks for.
+struct ScaleErrors {
+    /// Relative errors, 0 within the uncertainty of the cell's maximum and for cells of zeros.
+    errors: Vec<f64>,
+    bound: f64,
+}
+
+impl ScaleErrors {
+    fn new(scheme: &Quant, value: &Matrix, scales: &[f64], uncertainty: f64) -> ScaleErrors {
+        let error = |(&amax, &scale): (&f64, &f64)| {
+            // A cell of zeros decodes to zero with any finite scale; NaN shows in the decoded values.
+            if amax == 0.0 || amax.is_nan() {
+                return 0.0;
+            }
+            let low = scheme.scale_of(amax * (1.0 - uncertainty));
+            let high = scheme.scale_of(amax * (1.0 + uncertainty));
+            if scale.is_nan() {
+                f64::INFINITY
+            } else if scale < low {
+                (low - scale) / low
+            } else if scale > high {
+                (scale - high) / high
+            } else {
+                0.0
+            }
+        };
+        let errors = amax(value, scheme.granularity).iter().zip(scales).map(error).collect();
+        // float32 scales may be computed with a reciprocal; formats with few bits leave no such room.
+        let bound = if scheme.scale_dtype == DType::F32 { DIVISION } else { 0.0 };
+        ScaleErrors { errors, bound }
+    }
+
+    fn right(&self, cell: usize) -> bool {
+        self.errors[cell] <= self.bound
+    }
+
+    fn all_right(&self) -> bool {
+        (0..self.errors.len()).all(|cell| self.right(cell))
+    }
+
+    fn worst(&self) -> (usize, f64) {
+        let worst = (0..self.errors.len()).max_by(|&a, &b| self.errors[a].total_cmp(&self.errors[b]));
+        worst.map_or((0, 0.0), |cell| (cell, self.errors[cell]))
+    }
+}
+
+/// Another order in which the scales, as they lie in memory, would all be right.
+fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncertainty: f64) -> Option<Cause> {
+    [ScaleLayout::RowMajor, ScaleLayout::ColMajor]
+        .into_iter()
+        .filter(|&layout| layout != scheme.scale_layout)
+        .map(|layout| (layout, Quant { scale_layout: layout, ..*scheme }))
+        .find_map(|(layout, other)| {
+            let grid = other.granularity.grid(buffer.rows, buffer.cols);
+            if other.scale_dtype.packed_len(layout.len(grid)) > buffer.scales.len() {
+                return None;
+            }
+            let read = read_quantized(&other, buffer.rows, buffer.cols, &buffer.data, &buffer.scales);
+            ScaleErrors::new(&other, value, &read.scales, uncertainty).all_right().then(|| Cause {
+                cause: "scale_layout".into(),
+                detail: format!(
+                    "the scales of `{}` were written in {} order, declared is {}: reading them as {} explains every one",
+                    buffer.name,
+                    layout.name(),
+                    scheme.scale_layout.name(),
+                    layout.name()
+                ),
+                cos: compare(&quantize(value, scheme).decode(), &read.decode()).cos,
+            })
+        })
 }
 
 /// Relative error that a kernel may make in a value before it quantises it.
@@ -505,7 +569,7 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         if let (Some(a), Some(b)) = (p.quantized(), f.quantized()) {
             hop.scale_cos = cosine(&a.scales, &b.scales);
         }
-        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2 });
+        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, causes: Vec::new() });
     }
     judged
 }

@@ -220,14 +220,17 @@ impl Quantized {
     /// `code * scale`, exact in float64 for scales of up to 24 significant bits.
     pub fn decode(&self) -> Matrix {
         let table = CodeTable::new(self.dtype);
-        let mut out = Matrix::zeros(self.rows, self.cols);
+        let (cell_rows, cell_cols) = self.granularity.cell(self.rows, self.cols);
+        let (_, grid_cols) = self.granularity.grid(self.rows, self.cols);
+        let mut out = Vec::with_capacity(self.codes.len());
         for r in 0..self.rows {
-            for c in 0..self.cols {
-                let i = r * self.cols + c;
-                out.data[i] = table.value(self.codes[i]) * self.scale_at(r, c);
+            let scales = &self.scales[r / cell_rows * grid_cols..][..grid_cols];
+            let codes = self.codes[r * self.cols..(r + 1) * self.cols].chunks(cell_cols);
+            for (codes, scale) in codes.zip(scales) {
+                out.extend(codes.iter().map(|&code| table.value(code) * scale));
             }
         }
-        out
+        Matrix::new(self.rows, self.cols, out)
     }
 }
 

@@ -44,7 +44,7 @@ pub fn at_least(check: &str, hop: &str, value: Option<f64>, bound: f64) -> Check
 
 /// A check that holds where `value` is at most `bound`. The margin is relative to the bound.
 pub fn at_most(check: &str, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
-    let margin = value.map(|v| if bound > 0.0 { 1.0 - v / bound } else { -v });
+    let margin = value.map(|v| if bound > 0.0 { 1.0 - v / bound } else { 0.0 - v });
     CheckResult {
         check: check.into(),
         hop: hop.into(),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use accuracy_core::dtype::{self, DType, Overflow, e8m0};
+use accuracy_core::arch::Arch;
+use accuracy_core::dtype::{self, DType, NibbleOrder, Overflow, e8m0};
 use proptest::prelude::*;
 
 /// A finite or special value, written from the format's definition: `(-1)^s * 2^(e - bias) * 1.m`, subnormals
@@ -267,6 +268,66 @@ fn packing_puts_the_first_element_in_the_low_bits() {
     assert_eq!(dtype::E3M2.pack([0x3f, 0, 0x3f, 0]), [0x3f, 0xf0, 0x03]);
     assert_eq!(dtype::BF16.pack([0x1234]), [0x34, 0x12]);
     assert_eq!(dtype::F32.decode_bytes(&1.5f32.to_le_bytes()), [1.5]);
+}
+
+#[test]
+fn fnuz_has_half_the_value_of_every_finite_code() {
+    for (dtype, target, non_finite) in [
+        (dtype::E4M3FN, dtype::E4M3FNUZ, vec![0x7f, 0xff]),
+        (dtype::E5M2, dtype::E5M2FNUZ, vec![0x7c, 0x7d, 0x7e, 0x7f, 0xfc, 0xfd, 0xfe, 0xff]),
+    ] {
+        let all: Vec<u8> = (0..=255).collect();
+        let fnuz = dtype::to_fnuz(dtype, &all).unwrap();
+        assert_eq!((fnuz.dtype, &fnuz.non_finite), (target, &non_finite));
+        for code in all.iter().map(|&c| usize::from(c)).filter(|c| !non_finite.contains(c)) {
+            let (before, after) = (dtype.decode(code as u32), target.decode(fnuz.codes[code].into()));
+            assert_eq!(before, 2.0 * after, "{dtype} {code:#04x}");
+        }
+        assert_eq!(fnuz.codes[0x80], 0);
+        assert_eq!(dtype::to_fnuz(target, &fnuz.codes), Err(dtype::FnuzError::Already(target)));
+    }
+    assert_eq!(dtype::to_fnuz(dtype::INT8, &[1]), Err(dtype::FnuzError::NotFp8(dtype::INT8)));
+}
+
+#[test]
+fn nibble_orders_are_permutations_that_read_back() {
+    // The element in each nibble, low first, of a word that packs 0 to 7.
+    for (order, word) in [
+        (NibbleOrder::LowFirst, 0x7654_3210),
+        (NibbleOrder::Awq, 0x7531_6420),
+        (NibbleOrder::Halves, 0x7362_5140),
+    ] {
+        assert_eq!(order.pack([0, 1, 2, 3, 4, 5, 6, 7]), word, "{order:?}");
+        for element in 0..8 {
+            assert_eq!(order.get(word, element), element as u32, "{order:?}");
+            assert_eq!(order.elements()[order.nibble(element)], element, "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn architectures_read_what_their_instructions_do() {
+    for &arch in Arch::ALL {
+        assert_eq!(arch.name().parse(), Ok(arch));
+        assert!([dtype::F32, dtype::BF16, dtype::INT8, dtype::INT4].iter().all(|&d| arch.native(d)));
+    }
+    assert!(DType::ALL.iter().all(|&d| Arch::Host.native(d)));
+    // CDNA 3 reads only fnuz, everything after it only OCP.
+    assert!(Arch::Gfx942.native(dtype::E4M3FNUZ) && !Arch::Gfx942.native(dtype::E4M3FN));
+    for arch in [Arch::Gfx950, Arch::Gfx1201, Arch::Sm90] {
+        assert!(arch.native(dtype::E4M3FN) && !arch.native(dtype::E4M3FNUZ), "{arch}");
+    }
+    for (arch, fp4) in
+        [(Arch::Gfx942, false), (Arch::Gfx950, true), (Arch::Gfx1200, false), (Arch::Sm100, true)]
+    {
+        assert_eq!(arch.native(dtype::E2M1), fp4, "{arch}");
+    }
+    assert_eq!(Arch::Gfx90a.native_fp8(), None);
+    assert_eq!(Arch::Gfx942.native_fp8(), Some(dtype::E4M3FNUZ));
+    assert_eq!(Arch::Sm89.native_fp8(), Some(dtype::E4M3FN));
+    assert_eq!("gfx942:sramecc+:xnack-".parse(), Ok(Arch::Gfx942));
+    let message = "gfx94".parse::<Arch>().unwrap_err().to_string();
+    assert!(message.contains("`gfx94`") && message.contains("gfx942, gfx950"), "{message}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use accuracy_core::dtype::{self, Overflow};
 use accuracy_core::quant::Granularity;
 use accuracy_core::weights::{Checkpoint, NewTensor, Scheme, StDtype, StoredWeight, WeightsError, write};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 fn tensor(name: &str, dtype: StDtype, shape: &[usize], bytes: Vec<u8>) -> NewTensor {
@@ -407,6 +408,44 @@ fn configurations_that_do_not_read_are_errors() {
 }
 
 #[test]
+fn the_configuration_is_found_where_producers_put_it() {
+    let weight = tensor("m.weight", StDtype::F8_E4M3, &[2, 2], codes(4));
+    let channel = tensor("m.weight_scale", StDtype::F32, &[2], f32s(&[0.5, 2.0]));
+    let dir = folder("", &[weight, channel]);
+    assert_eq!(open(&dir).linear("m").unwrap().granularity, Granularity::Row);
+    // Each of these says "per tensor", which the scale is not.
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "hf_quant_config.json",
+        r#"{"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}}"#,
+    );
+    let message = error(&dir, "m").to_string();
+    assert!(message.contains("ModelOpt FP8") && message.contains("[1] (per tensor)"), "{message}");
+    write("config.json", r#"{"hidden_size": 2}"#);
+    assert!(matches!(error(&dir, "m"), WeightsError::ScaleShape { .. }));
+    write("hf_quant_config.json", "{}");
+    let empty = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(&empty, WeightsError::BadConfig { path, .. } if path.ends_with("hf_quant_config.json")),
+        "{empty}"
+    );
+    fs::remove_file(dir.path().join("hf_quant_config.json")).unwrap();
+    for key in ["quantization_config", "compression_config"] {
+        let group = r#"{"weights": {"num_bits": 8, "type": "float", "strategy": "tensor"}}"#;
+        let quantization =
+            format!(r#"{{"quant_method": "compressed-tensors", "config_groups": {{"g": {group}}}}}"#);
+        for config in [
+            format!(r#"{{"{key}": {quantization}}}"#),
+            format!(r#"{{"{key}": null, "text_config": {{"{key}": {quantization}}}}}"#),
+        ] {
+            write("config.json", &config);
+            let message = error(&dir, "m").to_string();
+            assert!(message.contains("group `g`"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn patterns_match_modules_and_tensors_in_natural_order() {
     let mut tensors = Vec::new();
     for layer in [0, 2, 10] {
@@ -457,3 +496,295 @@ fn written_files_are_reproducible_and_read_by_the_safetensors_crate() {
     let twice = [tensors[1].clone(), tensors[1].clone()];
     assert!(matches!(write(path, &twice, &metadata), Err(WeightsError::BadHeader { .. })));
 }
+
+fn i32s(count: usize) -> Vec<u8> {
+    (0..count as u32).flat_map(|i| (i.wrapping_mul(0x9e37_79b9)).to_le_bytes()).collect()
+}
+
+fn f16s(count: usize) -> Vec<u8> {
+    (0..count).flat_map(|i| (0x3000 + i as u16).to_le_bytes()).collect()
+}
+
+const GPTQ: &str = r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 16}}"#;
+
+/// N = 8, K = 32 in two groups; each tensor can be left out or replaced.
+fn gptq(config: &str, change: impl Fn(&mut Vec<NewTensor>)) -> Result<f64, WeightsError> {
+    let mut tensors = vec![
+        tensor("m.qweight", StDtype::I32, &[4, 8], i32s(32)),
+        tensor("m.qzeros", StDtype::I32, &[2, 1], i32s(2)),
+        tensor("m.scales", StDtype::F16, &[2, 8], f16s(16)),
+        tensor("m.g_idx", StDtype::I32, &[32], (0..32u32).flat_map(|k| (k / 16).to_le_bytes()).collect()),
+    ];
+    change(&mut tensors);
+    let dir = folder(config, &tensors);
+    open(&dir).linear("m").map(|weight| weight.values().iter().sum())
+}
+
+#[test]
+fn gptq_that_is_broken_or_leaves_a_question_open() {
+    use WeightsError::*;
+    assert!(gptq(GPTQ, |_| ()).is_ok());
+    let open_question = gptq("", |_| ()).unwrap_err();
+    assert!(matches!(open_question, Ambiguous { .. }), "{open_question}");
+    assert!(open_question.to_string().contains("gptq_v2"), "{open_question}");
+
+    let no_zeros = gptq(GPTQ, |t| drop(t.remove(1))).unwrap_err();
+    assert!(matches!(no_zeros, ZeroPointsMissing { .. }), "{no_zeros}");
+    assert!(matches!(gptq(GPTQ, |t| drop(t.remove(2))), Err(ScaleMissing { .. })));
+    assert!(gptq(GPTQ, |t| drop(t.remove(3))).is_ok(), "g_idx is optional");
+
+    let far = gptq(GPTQ, |t| t[3].bytes[20] = 2).unwrap_err();
+    assert!(matches!(far, BadValue { index: 5, value: 2, .. }), "{far}");
+    let negative = gptq(GPTQ, |t| t[3].bytes[0..4].fill(0xff)).unwrap_err();
+    assert!(matches!(negative, BadValue { index: 0, value: -1, .. }), "{negative}");
+
+    let groups = gptq(&GPTQ.replace("16", "8"), |_| ()).unwrap_err();
+    assert!(matches!(groups, ScaleShape { .. }), "{groups}");
+    assert!(groups.to_string().contains("group_size 8"), "{groups}");
+    let shape = gptq(GPTQ, |t| t[2] = tensor("m.scales", StDtype::F16, &[2, 4], f16s(8))).unwrap_err();
+    assert!(matches!(shape, ScaleShape { .. }), "{shape}");
+    let zeros = gptq(GPTQ, |t| t[1] = tensor("m.qzeros", StDtype::I32, &[1, 1], i32s(1))).unwrap_err();
+    assert!(matches!(zeros, WrongShape { .. }), "{zeros}");
+    let dtype = gptq(GPTQ, |t| t[0].dtype = StDtype::U32).unwrap_err();
+    assert!(matches!(dtype, WrongDtype { .. }), "{dtype}");
+    let scale = gptq(GPTQ, |t| t[2] = tensor("m.scales", StDtype::I8, &[2, 8], vec![1; 16])).unwrap_err();
+    assert!(matches!(scale, WrongDtype { .. }), "{scale}");
+
+    let awq = GPTQ.replace("gptq", "awq");
+    let message = gptq(&awq, |_| ()).unwrap_err().to_string();
+    assert!(message.contains("awq") && message.contains("GPTQ"), "{message}");
+}
+
+#[test]
+fn pack_quantized_keeps_k_that_does_not_fill_its_words() {
+    // K = 20 in three words, four nibbles of padding in each row.
+    let mut shape = Vec::from(3i64.to_le_bytes());
+    shape.extend(20i64.to_le_bytes());
+    let words = i32s(9);
+    let tensors = |k: u8| {
+        let mut shape = shape.clone();
+        shape[8] = k;
+        [
+            tensor("m.weight_packed", StDtype::I32, &[3, 3], words.clone()),
+            tensor("m.weight_shape", StDtype::I64, &[2], shape),
+            tensor("m.weight_scale", StDtype::BF16, &[3, 1], vec![0x80, 0x3f, 0x00, 0x40, 0x80, 0x40]),
+        ]
+    };
+    let dir = folder("", &tensors(20));
+    let checkpoint = open(&dir);
+    let weight = checkpoint.linear("m").unwrap();
+    assert_eq!((weight.rows, weight.cols, weight.granularity), (3, 20, Granularity::Row));
+    let values = weight.values();
+    for (r, scale) in [1.0, 2.0, 4.0].into_iter().enumerate() {
+        for c in 0..20 {
+            let word = &words[4 * (3 * r + c / 8)..][..4];
+            let word = u32::from_le_bytes(word.try_into().unwrap());
+            let nibble = (word >> (4 * (c % 8))) & 15;
+            assert_eq!(values[20 * r + c], (f64::from(nibble) - 8.0) * scale, "{r} {c}");
+        }
+    }
+    let wrong = error(&folder("", &tensors(25)), "m");
+    assert!(matches!(wrong, WeightsError::WrongShape { .. }), "{wrong}");
+    assert!(wrong.to_string().contains("m.weight_shape"), "{wrong}");
+}
+
+#[test]
+fn fp4_that_is_broken_or_contradicts_itself() {
+    use WeightsError::*;
+    let weight = || tensor("m.weight", StDtype::U8, &[4, 32], vec![0x21; 128]);
+    let mx =
+        |shape: &[usize], dtype| tensor("m.weight_scale", dtype, shape, vec![127; shape.iter().product()]);
+    let mxfp4 = folder("", &[weight(), mx(&[4, 2], StDtype::U8)]);
+    assert_eq!(open(&mxfp4).linear("m").unwrap().values()[..2], [0.5, 1.0]);
+
+    assert!(matches!(error(&folder("", &[weight()]), "m"), ScaleMissing { .. }));
+    let shape = error(&folder("", &[weight(), mx(&[4, 4], StDtype::U8)]), "m");
+    assert!(matches!(shape, ScaleShape { .. }), "{shape}");
+    let float = tensor("m.weight_scale", StDtype::F32, &[4, 2], f32s(&[1.0; 8]));
+    assert!(matches!(error(&folder("", &[weight(), float]), "m"), WrongDtype { .. }));
+
+    let nv = || mx(&[4, 4], StDtype::F8_E4M3);
+    let global = |name: &str, value| tensor(name, StDtype::F32, &[], f32s(&[value]));
+    let missing = error(&folder("", &[weight(), nv()]), "m");
+    assert!(matches!(missing, ScaleMissing { .. }), "{missing}");
+    assert!(missing.to_string().contains("m.weight_scale_2"), "{missing}");
+    let both = [weight(), nv(), global("m.weight_scale_2", 1.0), global("m.weight_global_scale", 1.0)];
+    assert!(matches!(error(&folder("", &both), "m"), Ambiguous { .. }));
+    for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let bad = error(&folder("", &[weight(), nv(), global("m.weight_scale_2", value)]), "m");
+        assert!(matches!(bad, BadScale { .. }), "{value}: {bad}");
+    }
+    let two = tensor("m.weight_scale_2", StDtype::F32, &[2], f32s(&[1.0, 1.0]));
+    assert!(matches!(error(&folder("", &[weight(), nv(), two]), "m"), ScaleShape { .. }));
+
+    let modelopt = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}"#;
+    let message = error(&folder(modelopt, &[weight(), mx(&[4, 2], StDtype::U8)]), "m").to_string();
+    assert!(message.contains("ModelOpt NVFP4") && message.contains("MXFP4"), "{message}");
+    let group = modelopt.replace("\"NVFP4\"", "\"NVFP4\", \"group_size\": 32");
+    let other = [weight(), nv(), global("m.weight_scale_2", 1.0)];
+    assert!(matches!(error(&folder(&group, &other), "m"), Contradiction { .. }));
+}
+
+#[test]
+fn parts_that_do_not_exist_say_so() {
+    let experts = tensor("e.w", StDtype::F32, &[2, 3, 4], f32s(&[1.0; 24]));
+    let scaled = tensor("s.weight", StDtype::F8_E4M3, &[2, 2, 2], codes(8));
+    let scale = tensor("s.weight_scale", StDtype::F32, &[1], f32s(&[1.0]));
+    let blocks = [
+        tensor("b.weight", StDtype::F8_E4M3, &[256, 128], codes(256 * 128)),
+        tensor("b.weight_scale_inv", StDtype::F32, &[2, 1], f32s(&[1.0, 2.0])),
+    ];
+    let gpt_oss = [
+        tensor("g.w_blocks", StDtype::U8, &[2, 3, 1, 16], vec![0; 96]),
+        tensor("g.w_scales", StDtype::U8, &[2, 3, 1], vec![127; 6]),
+    ];
+    let dir = folder("", &[&[experts, scaled, scale], &blocks[..], &gpt_oss[..]].concat());
+    let checkpoint = open(&dir);
+    assert_eq!(checkpoint.linear("e.w#1").unwrap().rows, 3);
+    assert_eq!(checkpoint.linear("b#128..256").unwrap().scales, [2.0]);
+    assert_eq!(checkpoint.linear("b#128..130").unwrap().rows, 2);
+    for address in ["e.w", "g.w"] {
+        let whole = checkpoint.linear(address).unwrap_err();
+        assert!(matches!(whole, WeightsError::WrongShape { .. }), "{whole}");
+        assert!(whole.to_string().contains(&format!("`{address}#0`")), "{whole}");
+    }
+    for address in [
+        "e.w#2",
+        "e.w#x",
+        "e.w#0.gate",
+        "e.w#0.q",
+        "e.w#0.2..4",
+        "e.w#0.2..2",
+        "s#0",
+        "b#5..10",
+        "b#127",
+        "b#k",
+        "g.w#0.up",
+        "g.w#2",
+    ] {
+        let error = checkpoint.linear(address).map(|w| w.rows).unwrap_err();
+        let refused = matches!(error, WeightsError::BadPart { .. })
+            || address == "b#127" && matches!(error, WeightsError::WrongShape { .. });
+        assert!(refused, "{address}: {error}");
+    }
+}
+
+#[test]
+fn two_weights_of_one_module_and_an_empty_one() {
+    let weight = tensor("m.weight", StDtype::F32, &[1, 1], f32s(&[0.0]));
+    let packed = tensor("m.qweight", StDtype::I32, &[1, 1], vec![0; 4]);
+    let two = error(&folder("", &[weight, packed]), "m");
+    assert!(matches!(two, WeightsError::TwoWeights { .. }), "{two}");
+    let empty = tensor("m.weight", StDtype::U8, &[0, 1 << 62], vec![]);
+    assert!(matches!(error(&folder("", &[empty]), "m"), WeightsError::WrongShape { .. }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever dtypes and shapes the tensors of a module have: a weight of the right size, or an error.
+    #[test]
+    fn no_combination_of_tensors_panics(
+        config in proptest::sample::select(CONFIGS),
+        picked in proptest::collection::vec(
+            (
+                proptest::sample::select(NAMES),
+                proptest::sample::select(DTYPES),
+                proptest::collection::vec(proptest::sample::select(&[0usize, 1, 2, 4, 8, 16, 32, 64][..]), 0..4),
+            ),
+            1..5,
+        ),
+        part in proptest::sample::select(&["", "#0", "#1.up", "#q", "#0..2", "#gate"][..]),
+        fill: u8,
+    ) {
+        let mut tensors: Vec<NewTensor> = Vec::new();
+        for (name, dtype, shape) in picked {
+            let bits = shape.iter().product::<usize>() * dtype.bitsize();
+            if bits % 8 == 0 && tensors.iter().all(|t| t.name != name) {
+                let bytes = (0..bits / 8).map(|i| fill.wrapping_mul(i as u8)).collect();
+                tensors.push(tensor(name, dtype, &shape, bytes));
+            }
+        }
+        prop_assume!(!tensors.is_empty());
+        let dir = folder(config, &tensors);
+        let checkpoint = open(&dir);
+        let _ = (checkpoint.modules(), checkpoint.orphans(), checkpoint.matches("{a}.{b}").unwrap());
+        for module in ["m", "m.weight", "n"] {
+            if let Ok(weight) = checkpoint.linear(&format!("{module}{part}")) {
+                prop_assert_eq!(weight.values().len(), weight.rows * weight.cols);
+                prop_assert_eq!(weight.codes.len(), weight.dtype.packed_len(weight.rows * weight.cols));
+                let (rows, cols) = weight.grid();
+                prop_assert!(weight.scales.is_empty() || weight.scales.len() == rows * cols);
+            }
+            let _ = checkpoint.vector(module);
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic_as_header_index_or_configuration(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..300, byte: u8) {
+        let _ = open_bytes(&bytes);
+        let _ = open_bytes(&with_header(&String::from_utf8_lossy(&bytes), 8));
+        // One byte of a good folder changed.
+        let dir = sharded();
+        for file in ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"] {
+            let path = dir.path().join(file);
+            let mut content = fs::read(&path).unwrap();
+            let i = at % content.len();
+            content[i] = byte;
+            fs::write(&path, content).unwrap();
+        }
+        if let Ok(checkpoint) = Checkpoint::open(dir.path()) {
+            let _ = checkpoint.linear("l.0.a").map(|w| w.values());
+        }
+    }
+}
+
+const CONFIGS: &[&str] = &[
+    "",
+    DEEPSEEK,
+    GPTQ,
+    r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": -1}}"#,
+    r#"{"num_attention_heads": 2, "head_dim": 1, "num_key_value_heads": 1, "hidden_size": 2}"#,
+    r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [18446744073709551615, 1]}}"#,
+    r#"{"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups":
+        {"g": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 3}}}}}"#,
+];
+
+const NAMES: &[&str] = &[
+    "m",
+    "m.weight",
+    "m.qweight",
+    "m.weight_packed",
+    "m.blocks",
+    "m_blocks",
+    "m.weight_scale",
+    "m.weight_scale_inv",
+    "m.weight_scale_2",
+    "m.weight_global_scale",
+    "m.weight_zero_point",
+    "m.weight_shape",
+    "m.weight_g_idx",
+    "m.qzeros",
+    "m.scales",
+    "m_scales",
+    "m.g_idx",
+    "n",
+];
+
+const DTYPES: &[StDtype] = &[
+    StDtype::F32,
+    StDtype::F16,
+    StDtype::BF16,
+    StDtype::F8_E4M3,
+    StDtype::F8_E5M2,
+    StDtype::F8_E8M0,
+    StDtype::F8_E4M3FNUZ,
+    StDtype::F6_E2M3,
+    StDtype::F4,
+    StDtype::U8,
+    StDtype::I8,
+    StDtype::I32,
+    StDtype::I64,
+    StDtype::F64,
+    StDtype::BOOL,
+];

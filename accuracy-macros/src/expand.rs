@@ -24,11 +24,12 @@ pub fn accuracy_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#errors #item);
         }
     };
-    let mut attribute = attribute::parse(attribute, &mut errors);
+    let attribute = attribute::parse(attribute, &mut errors);
     let parameters = function::parse(&mut function, &mut errors);
-    function::check_matrix(&function, &mut attribute, &parameters, &mut errors);
+    function::check_matrix(&function, &attribute, &parameters, &mut errors);
     if !errors.is_empty() {
-        // Without the function every use of it would be one more error.
+        // Without the function every use of it would be one more error, as a const one with a body that is not.
+        function.sig.constness = None;
         let errors = errors.to_tokens();
         return quote!(#errors #[cfg(test)] #function);
     }
@@ -172,4 +173,106 @@ fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> S
         ("min_cos", attribute.min_cos.map(|x| format!("{x:?}"))),
         ("seed", Some(attribute.seed.to_string())),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn body_of(attribute: TokenStream, item: TokenStream) -> Value {
+        let mut errors = Errors::default();
+        let mut function: ItemFn = syn::parse2(item).unwrap();
+        let attribute = attribute::parse(attribute, &mut errors);
+        let parameters = function::parse(&mut function, &mut errors);
+        function::check_matrix(&function, &attribute, &parameters, &mut errors);
+        assert!(errors.is_empty(), "{}", errors.to_tokens());
+        let axes: Vec<Axis> = parameters.iter().map(|p| p.axis.clone()).collect();
+        let cells = cells::cells(&axes, &attribute.tokens);
+        serde_json::from_str(&body(&function.sig.ident, &attribute, &axes, &cells)).unwrap()
+    }
+
+    #[test]
+    fn the_metadata_says_what_attribute_and_parameters_say() {
+        let mut body = body_of(
+            quote! {
+                checkpoint = "shards/x",
+                weights = { w = "layer.{layer}.{part}", g = "layer.{layer}.norm" },
+                tokens = [1, 33],
+                activations = "file.safetensors#tensor",
+                min_cos = 1,
+                seed = 0xff,
+                known_failure(arch = "gfx942", quant = fallback, dtype = INT8, mode = "a, \"b\"", tile = -1, reason = "x\ny"),
+                known_failure(reason = "everywhere"),
+                nondeterministic(reason = "atomics", bound = 1e-3),
+            },
+            quote! {
+                fn chain(
+                    cx: &mut Case,
+                    #[variants(INT8, E4M3FN)] dtype: DType,
+                    #[paths(primary = f, fallback = g::<u8, 4>)] quant: Quant,
+                    #[values("a, \"b\"", "c")] mut mode: &str,
+                    #[perf(64, -1, Layout::RowMajor)] tile: i32,
+                ) -> Result<Tensor> {}
+            },
+        );
+        let Value::Array(cells) = body["cells"].take() else { panic!("{body}") };
+        assert_eq!(cells.len(), 2 * 2 * 2 * 3 * 2 * 2 + 2 * 2);
+        assert_eq!(
+            cells[1],
+            json!({
+                "name": "full_chain_dtype_int8_quant_primary_mode_a_b_tile_64_tokens_33",
+                "check": "full_chain", "at": [0, 0, 0, 0], "tokens": 33,
+            })
+        );
+        assert_eq!(
+            cells[cells.len() - 1],
+            json!({
+                "name": "parameter_mode_dtype_e4m3fn_quant_fallback_tokens_33",
+                "check": "parameter", "at": [1, 1, 0, 0], "tokens": 33, "axis": 2,
+            })
+        );
+        assert_eq!(
+            body,
+            json!({
+                "name": "chain",
+                "checkpoint": "shards/x",
+                "weights": [["w", "layer.{layer}.{part}"], ["g", "layer.{layer}.norm"]],
+                "activations": "file.safetensors#tensor",
+                "axes": [
+                    {"name": "dtype", "kind": "variants", "labels": ["int8", "e4m3fn"]},
+                    {"name": "quant", "kind": "paths", "labels": ["primary", "fallback"]},
+                    {"name": "mode", "kind": "values", "labels": ["a, \"b\"", "c"]},
+                    {"name": "tile", "kind": "perf", "labels": ["64", "-1", "Layout::RowMajor"]},
+                ],
+                "cells": null,
+                "known_failures": [
+                    {
+                        "arch": "gfx942",
+                        "at": [["quant", "fallback"], ["dtype", "int8"], ["mode", "a, \"b\""], ["tile", "-1"]],
+                        "reason": "x\ny",
+                    },
+                    {"at": [], "reason": "everywhere"},
+                ],
+                "nondeterministic": {"reason": "atomics", "bound": 1e-3},
+                "min_cos": 1.0,
+                "seed": 255,
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_not_given_has_its_default_or_is_left_out() {
+        let mut body = body_of(
+            quote!(),
+            quote!(
+                fn bare(cx: &mut Case) -> Result<Tensor> {}
+            ),
+        );
+        let Value::Array(cells) = body["cells"].take() else { panic!("{body}") };
+        let tokens: Vec<&Value> = cells.iter().map(|cell| &cell["tokens"]).collect();
+        assert_eq!(tokens, [1, 33, 128]);
+        let rest = json!({"name": "bare", "weights": [], "axes": [], "cells": null, "known_failures": [], "seed": 0});
+        assert_eq!(body, rest);
+    }
 }

@@ -317,12 +317,7 @@ fn label(expr: &Expr) -> String {
 }
 
 /// What only attribute and function together can tell: axes and labels of known failures, clashes, size.
-pub fn check_matrix(
-    function: &ItemFn,
-    attribute: &mut Attribute,
-    parameters: &[Parameter],
-    errors: &mut Errors,
-) {
+pub fn check_matrix(function: &ItemFn, attribute: &Attribute, parameters: &[Parameter], errors: &mut Errors) {
     for role in &attribute.weights {
         if parameters.iter().any(|p| role.name == p.axis.name) {
             errors.at(

@@ -27,8 +27,7 @@ pub fn expand(attribute: TokenStream, item: TokenStream) -> TokenStream {
     check_block(&block, &mut errors);
     let launchers = launchers(&block, &mut errors);
     let library = library.unwrap_or_default();
-    // After an error the bindings are still made, as far as they can be: each missing one would be one more error.
-    let bindings = bindings(&block, &library, &launchers);
+    let bindings = bindings(&block, &library, &launchers, errors.is_empty());
     let errors = errors.to_tokens();
     quote!(#errors #bindings)
 }
@@ -258,7 +257,9 @@ fn camel_case(name: &str) -> String {
     name.split('_').map(word).collect()
 }
 
-fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher]) -> TokenStream {
+/// The library, the wrappers and the aliases. After an error the bindings are still there, as far as they can be, but
+/// call nothing: what is missing or does not fit would only be one more error.
+fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher], sound: bool) -> TokenStream {
     let Some(first) = launchers.first() else { return TokenStream::new() };
     // Several blocks of a module may bind the same library, none the same launcher.
     let library_static = format_ident!(
@@ -268,7 +269,8 @@ fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher]) -> To
     );
     let inherited: Vec<&Attribute> =
         block.attrs.iter().filter(|a| !a.path().is_ident("doc") && !a.path().is_ident("link")).collect();
-    let bindings = launchers.iter().map(|launcher| binding(launcher, library, &library_static, &inherited));
+    let bindings =
+        launchers.iter().map(|launcher| binding(launcher, library, &library_static, &inherited, sound));
     quote! {
         #(#inherited)*
         static #library_static: ::accuracy_core::library::KernelLibrary =
@@ -287,6 +289,7 @@ fn binding(
     library: &str,
     library_static: &Ident,
     inherited: &[&Attribute],
+    sound: bool,
 ) -> TokenStream {
     let Launcher { function, symbol, alias, parameters } = launcher;
     let ForeignItemFn { attrs, vis, sig, .. } = function;
@@ -316,6 +319,19 @@ fn binding(
         .map(|(name, ty)| quote_spanned!(at(ty.span())=> &#name as &dyn ::accuracy_core::library::LaunchArg));
     let entry = Ident::new("entry", Span::mixed_site());
     let status = Ident::new("status", Span::mixed_site());
+    let body = if sound {
+        quote! {
+            static LAUNCHER: ::accuracy_core::library::Launcher =
+                ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*]);
+            let #entry = unsafe { LAUNCHER.symbol::<unsafe extern "C" fn(#(#types),*) #output>() }?;
+            LAUNCHER.launching(&[#(#arguments),*]);
+            let #status = unsafe { #entry(#(#names),*) };
+            LAUNCHER.returned(#status)?;
+            ::core::result::Result::Ok(())
+        }
+    } else {
+        quote!(::core::unimplemented!())
+    };
     quote! {
         #(#inherited)*
         #(#kept)*
@@ -327,13 +343,7 @@ fn binding(
         #[cfg_attr(not(test), allow(dead_code))]
         #[allow(clippy::too_many_arguments)]
         #vis #safety fn #name(#(#names: #types),*) -> ::accuracy_core::Result<()> {
-            static LAUNCHER: ::accuracy_core::library::Launcher =
-                ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*]);
-            let #entry = unsafe { LAUNCHER.symbol::<unsafe extern "C" fn(#(#types),*) #output>() }?;
-            LAUNCHER.launching(&[#(#arguments),*]);
-            let #status = unsafe { #entry(#(#names),*) };
-            LAUNCHER.returned(#status)?;
-            ::core::result::Result::Ok(())
+            #body
         }
 
         #(#inherited)*

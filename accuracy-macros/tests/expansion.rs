@@ -87,6 +87,27 @@ fn wrong_types_are_reported_at_the_user_s_tokens() {
 }
 
 #[test]
+fn a_mistake_brings_no_other_errors_with_it() {
+    let found = errors("mistakes");
+    let places: Vec<&str> = found.iter().map(|(at, _)| at.as_str()).collect();
+    let expected = [
+        "\"libquant_gemm\"",
+        "*const i32",
+        "64",
+        "async",
+        "chekpoint",
+        "const",
+        "dtype: DType",
+        "f32",
+        "no_result",
+        "stream",
+        "tile",
+        "unsafe",
+    ];
+    assert_eq!(places, expected, "{found:#?}");
+}
+
+#[test]
 fn unknown_names_are_reported_at_the_user_s_tokens() {
     let found = errors("names");
     let places: Vec<&str> = found.iter().map(|(at, _)| at.as_str()).collect();

@@ -8,10 +8,15 @@
 
 mod codec;
 pub mod e8m0;
+mod fnuz;
+mod nibbles;
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+pub use fnuz::{Fnuz, FnuzError, to_fnuz};
+pub use nibbles::NibbleOrder;
 
 /// A number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

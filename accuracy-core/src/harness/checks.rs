@@ -152,6 +152,7 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos);
         self.describe(record, &first);
+        record.causes.extend(hops.iter().flat_map(|h| h.causes.iter().cloned()));
         record.hops = hops.into_iter().map(|h| h.hop).collect();
         self.settle(record, checks, inconclusive(record_power(record), &first));
         Ok(())
@@ -173,6 +174,7 @@ impl<'a> Runner<'a> {
             format!("fallback and primary made the same launches ({}): nothing was compared", list.join(", "))
         });
         self.describe(record, &fallback);
+        record.causes.extend(hops.iter().flat_map(|h| h.causes.iter().cloned()));
         record.hops = hops.into_iter().map(|h| h.hop).collect();
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
@@ -212,6 +214,7 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
+        record.causes.extend(hops.iter().flat_map(|h| h.causes.iter().cloned()));
         record.hops = hops.into_iter().map(|h| h.hop).collect();
         self.settle(record, checks, constant(&variant));
         Ok(())
@@ -294,6 +297,7 @@ impl<'a> Runner<'a> {
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
         }
+        record.causes.extend(own_hops.iter().flat_map(|h| h.causes.iter().cloned()));
         record.hops = own_hops.into_iter().map(|h| h.hop).collect();
         self.settle(record, checks, doubt);
         Ok(())

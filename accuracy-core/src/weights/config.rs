@@ -34,6 +34,7 @@ pub(super) struct Config {
     pub claims: Vec<Claim>,
     /// Modules said to be left unquantised; regular expressions and wildcards left out.
     pub skipped: Vec<String>,
+    model: Value,
 }
 
 impl Config {
@@ -41,7 +42,7 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Config, WeightsError> {
         let path = folder.join("config.json");
         let Some(model) = read_json(&path)? else {
-            return Config::from_modelopt_file(folder);
+            return Config::from_modelopt_file(folder, Value::Null);
         };
         let quantization = ["quantization_config", "compression_config"]
             .iter()
@@ -49,20 +50,26 @@ impl Config {
             .flatten()
             .find(|value| !value.is_null());
         let Some(quantization) = quantization else {
-            let config = Config::from_modelopt_file(folder)?;
+            let config = Config::from_modelopt_file(folder, model)?;
             return Ok(Config { path: Some(config.path.unwrap_or(path)), ..config });
         };
         let reader = Reader { path: &path, value: quantization };
         let (claims, skipped) = reader.claims()?;
-        Ok(Config { path: Some(path), claims, skipped })
+        Ok(Config { path: Some(path), claims, skipped, model })
     }
 
-    fn from_modelopt_file(folder: &Path) -> Result<Config, WeightsError> {
+    fn from_modelopt_file(folder: &Path, model: Value) -> Result<Config, WeightsError> {
         let path = folder.join("hf_quant_config.json");
-        let Some(file) = read_json(&path)? else { return Ok(Config::default()) };
+        let Some(file) = read_json(&path)? else { return Ok(Config { model, ..Config::default() }) };
         let reader = Reader { path: &path, value: file.get("quantization").unwrap_or(&file) };
         let (claims, skipped) = reader.modelopt()?;
-        Ok(Config { path: Some(path), claims, skipped })
+        Ok(Config { path: Some(path), claims, skipped, model })
+    }
+
+    /// A count of the model, such as `hidden_size`, from the top level or from `text_config`.
+    pub fn count(&self, key: &str) -> Option<usize> {
+        let value = self.model.get(key).or_else(|| self.model.get("text_config")?.get(key))?;
+        usize::try_from(value.as_u64()?).ok()
     }
 }
 

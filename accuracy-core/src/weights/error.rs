@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StDtype;
+use crate::dtype::{DType, FnuzError};
 
 /// Why a checkpoint or a weight in it could not be read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -61,6 +62,9 @@ pub enum WeightsError {
     #[error("`{weight}` is {found} but has no scale; looked for {}", .looked_for.join(", "))]
     ScaleMissing { weight: String, found: StDtype, looked_for: Vec<String> },
 
+    #[error("`{weight}` has no zero points; looked for {looked_for}")]
+    ZeroPointsMissing { weight: String, looked_for: String },
+
     #[error("scale `{scale}` of `{weight}` {weight_shape:?} has shape {found:?}, expected {expected}")]
     ScaleShape {
         scale: String,
@@ -96,6 +100,33 @@ pub enum WeightsError {
 
     #[error("tensor `{tensor}` holds {value} at index {index}, expected {expected}")]
     BadValue { tensor: String, index: usize, value: i64, expected: String },
+
+    #[error("scale `{scale}` is {value:e}, expected a positive finite number")]
+    BadScale { scale: String, value: f64 },
+
+    #[error("`{address}`: {reason}")]
+    BadPart { address: String, reason: String },
+
+    #[error("`{weight}`: {source}")]
+    Fnuz { weight: String, source: FnuzError },
+
+    #[error(
+        "`{weight}` has {count} NaN or infinite {dtype} codes, the first at {first}; \
+         fnuz has finite values in their place"
+    )]
+    NonFiniteCodes { weight: String, dtype: DType, count: usize, first: usize },
+
+    #[error("`{weight}`: scale {scale:e} cannot be doubled in {scale_dtype}")]
+    ScaleOverflow { weight: String, scale: f64, scale_dtype: DType },
+
+    #[error("`{spec}`: neither a path nor the name of a repository (`org/name` or `org/name@revision`)")]
+    NotARepository { spec: String },
+
+    #[error(
+        "{repository}@{revision} is not in the Hugging Face cache {cache}, and nothing is downloaded here; \
+         fetch it with `hf download {repository} --revision {revision}`, or set HF_HUB_CACHE"
+    )]
+    NotCached { repository: String, revision: String, cache: PathBuf },
 
     #[error("pattern `{pattern}`: {reason}")]
     BadPattern { pattern: String, reason: String },

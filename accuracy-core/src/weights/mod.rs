@@ -8,6 +8,9 @@
 
 mod config;
 mod error;
+mod hub;
+mod int4;
+mod part;
 mod pattern;
 mod resolve;
 mod shard;
@@ -22,8 +25,9 @@ pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
 pub use error::WeightsError;
+pub use hub::{cached_snapshot, hub_cache};
 pub use pattern::Match;
-pub use stored::{GlobalScale, Scheme, StoredWeight};
+pub use stored::{GlobalScale, Scheme, StoredWeight, WeightInfo};
 pub use write::{NewTensor, write};
 
 use config::Config;
@@ -96,6 +100,26 @@ impl Checkpoint {
             return Checkpoint::from_index(path, path, config);
         }
         Checkpoint::from_files(path, vec![path.to_owned()], config)
+    }
+
+    /// Opens a path, or else a repository `org/name` or `org/name@revision` of the Hugging Face cache. Nothing is
+    /// downloaded.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and a repository that is not in the cache.
+    pub fn open_named(spec: &str) -> Result<Checkpoint, WeightsError> {
+        let path = Path::new(spec);
+        if path.exists() {
+            return Checkpoint::open(path);
+        }
+        let Some((repository, revision)) = hub::split(spec) else {
+            return Err(if path.components().count() > 2 || spec.contains('.') {
+                WeightsError::NotFound { path: path.to_owned() }
+            } else {
+                WeightsError::NotARepository { spec: spec.to_owned() }
+            });
+        };
+        Checkpoint::open(&cached_snapshot(&hub_cache(), repository, revision)?)
     }
 
     fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {
@@ -217,13 +241,40 @@ impl Checkpoint {
 
     /// A stored weight matrix `[rows, cols]` = `[N, K]` with its scales.
     ///
-    /// `module` is `model.layers.0.mlp.gate_proj` or the full name of the weight's tensor. The scheme is what the
-    /// tensors say; `quantization_config` must agree with them and decides what they leave open.
+    /// `module` is `model.layers.0.mlp.gate_proj` or the full name of the weight's tensor. Part of a fused tensor
+    /// is addressed behind `#`: an expert (`experts.gate_up_proj#3`), `gate`, `up`, `q`, `k`, `v` or a range of rows
+    /// (`#3.gate`, `qkv_proj#k`, `#0..512`). The scheme is what the tensors say; `quantization_config` must agree
+    /// with them and decides what they leave open.
     ///
     /// # Errors
     /// What is missing, of the wrong dtype or shape, or contradictory, each its own variant.
     pub fn linear(&self, module: &str) -> Result<StoredWeight<'_>, WeightsError> {
         resolve::resolve(self, module)?.load()
+    }
+
+    /// What [`Checkpoint::linear`] would read, from headers alone. Of a part, `rows` are those of the whole tensor.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::linear`], but for what only the values show.
+    pub fn describe(&self, module: &str) -> Result<WeightInfo, WeightsError> {
+        Ok(resolve::resolve(self, module)?.info)
+    }
+
+    /// Modules that have a weight, each once; layer 2 before layer 10. Among them are norms and embeddings.
+    pub fn modules(&self) -> Vec<&str> {
+        let mut modules: Vec<&str> = self.names().filter_map(resolve::module_of).collect();
+        modules.sort_by(|a, b| pattern::natural_cmp(a, b));
+        modules.dedup();
+        modules
+    }
+
+    /// Scales, zero points and the like without a weight that they could belong to.
+    pub fn orphans(&self) -> Vec<&str> {
+        let orphan = |name: &&str| {
+            let owner = resolve::companion_of(name);
+            owner.is_some_and(|module| resolve::weight_tensors(self, module).is_empty())
+        };
+        self.names().filter(orphan).collect()
     }
 
     /// A vector of floats, such as the weight of a norm: the tensor `name`, or `name.weight`.
@@ -262,7 +313,7 @@ impl Checkpoint {
         let pattern = pattern::Pattern::parse(pattern)?;
         let mut found = BTreeMap::new();
         for tensor in self.names() {
-            if resolve::companion(tensor) {
+            if resolve::companion_of(tensor).is_some() {
                 continue;
             }
             for name in [resolve::module_of(tensor), Some(tensor)].into_iter().flatten() {

@@ -6,76 +6,143 @@
 use std::borrow::Cow;
 
 use super::config::Claim;
+use super::part::{self, Part};
 use super::stored::float_dtype;
-use super::{Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightsError};
+use super::{
+    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, int4,
+};
 use crate::dtype::DType;
 use crate::quant::Granularity;
 
 /// Endings of a weight's tensor; what precedes is the module.
 const WEIGHTS: &[&str] = &[".weight", ".qweight", ".weight_packed", ".blocks", "_blocks"];
 
-/// Endings of tensors that belong to a weight.
+/// Endings of tensors that belong to a weight; what precedes is the module or its weight.
 const COMPANIONS: &[&str] = &[
-    "_scale",
-    "_scale_inv",
-    "_scale_2",
-    "_scales",
-    ".scales",
-    "_global_scale",
-    "_zero_point",
-    ".qzeros",
-    "g_idx",
+    ".input_global_scale",
+    ".weight_global_scale",
+    ".input_zero_point",
+    ".weight_zero_point",
+    ".weight_scale_inv",
+    ".weight_scale_2",
+    ".weight_scale",
     ".weight_shape",
+    ".weight_g_idx",
+    ".input_scale",
+    ".qzeros",
+    ".scales",
+    ".g_idx",
+    "_scale_inv",
+    "_scales",
+    "_scale",
 ];
 
 pub(super) fn module_of(tensor: &str) -> Option<&str> {
     WEIGHTS.iter().find_map(|ending| tensor.strip_suffix(ending)).filter(|m| !m.is_empty())
 }
 
-pub(super) fn companion(tensor: &str) -> bool {
-    COMPANIONS.iter().any(|ending| tensor.ends_with(ending))
+/// The module that a scale, zero point or the like belongs to by its name.
+pub(super) fn companion_of(tensor: &str) -> Option<&str> {
+    COMPANIONS.iter().find_map(|ending| tensor.strip_suffix(ending)).filter(|m| !m.is_empty())
+}
+
+/// Names of the tensors that hold the weight of `module`.
+pub(super) fn weight_tensors(checkpoint: &Checkpoint, module: &str) -> Vec<String> {
+    let named = WEIGHTS.iter().map(|ending| format!("{module}{ending}")).chain([module.to_owned()]);
+    named.filter(|name| checkpoint.has(name)).collect()
 }
 
 /// What is needed to read a weight, from headers alone.
 pub(super) struct Recipe<'a> {
-    name: String,
-    scheme: Scheme,
-    rows: usize,
-    cols: usize,
-    dtype: DType,
-    codes: RawTensor<'a>,
-    granularity: Granularity,
-    scale: Option<Scale<'a>>,
-    zeros: Option<RawTensor<'a>>,
-    tensors: Vec<String>,
+    pub info: WeightInfo,
+    pub codes: Codes<'a>,
+    pub scale: Option<Scale<'a>>,
+    pub zeros: Zeros<'a>,
+    /// NVFP4's tensor-wide scale, and whether it divides.
+    global: Option<(RawTensor<'a>, bool)>,
+    /// GPTQ's and compressed-tensors' `g_idx`.
+    pub column_groups: Option<RawTensor<'a>>,
+    part: Part,
+    checkpoint: &'a Checkpoint,
 }
 
-struct Scale<'a> {
-    tensor: RawTensor<'a>,
-    dtype: DType,
+/// How the codes are stored.
+pub(super) enum Codes<'a> {
+    /// As [`StoredWeight::codes`] wants them.
+    Plain(RawTensor<'a>),
+    Int32(RawTensor<'a>, int4::Packing),
+}
+
+pub(super) struct Scale<'a> {
+    pub tensor: RawTensor<'a>,
+    pub dtype: DType,
+    /// Stored `[groups, rows]`.
+    pub transposed: bool,
     /// The configuration says ue8m0 and the tensor is of floats.
-    powers_of_two: bool,
+    pub powers_of_two: bool,
 }
 
-/// A weight's tensor and the configuration's claims on it.
-struct Subject<'a> {
+pub(super) enum Zeros<'a> {
+    None,
+    /// The same for every cell: offset-binary codes.
+    All(f64),
+    /// One signed byte for each scale.
+    Int8(RawTensor<'a>),
+    /// Nibbles in int32; `plus` is added.
+    Int32 {
+        tensor: RawTensor<'a>,
+        packing: int4::Packing,
+        plus: f64,
+    },
+}
+
+/// A weight's tensor on its way to a recipe.
+pub(super) struct Subject<'a> {
     checkpoint: &'a Checkpoint,
     address: String,
     module: String,
-    weight: RawTensor<'a>,
+    part: Part,
+    /// First dimension of a fused weight.
+    experts: Option<usize>,
+    pub weight: RawTensor<'a>,
 }
 
 pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<Recipe<'a>, WeightsError> {
-    let module = if checkpoint.has(address) { module_of(address).unwrap_or(address) } else { address };
-    let named = WEIGHTS.iter().map(|ending| format!("{module}{ending}")).chain([module.to_owned()]);
-    let mut candidates: Vec<String> = named.filter(|name| checkpoint.has(name)).collect();
-    let weight = match candidates.len() {
+    let (name, part) = part::split(address)?;
+    let module = if checkpoint.has(name) { module_of(name).unwrap_or(name) } else { name };
+    let mut candidates = weight_tensors(checkpoint, module);
+    let tensor = match candidates.len() {
         0 => return Err(checkpoint.tensor_missing(&format!("{module}.weight"))),
         1 => candidates.remove(0),
         _ => return Err(WeightsError::TwoWeights { weight: module.to_owned(), candidates }),
     };
-    let weight = checkpoint.raw(&weight)?;
-    let subject = Subject { checkpoint, address: address.to_owned(), module: module.to_owned(), weight };
+    let weight = checkpoint.raw(&tensor)?;
+    if weight.bytes.is_empty() {
+        return Err(WeightsError::WrongShape {
+            name: tensor,
+            expected: "at least one element".to_owned(),
+            found: weight.shape.to_vec(),
+        });
+    }
+    let mut subject = Subject {
+        checkpoint,
+        address: address.to_owned(),
+        module: module.to_owned(),
+        part,
+        experts: weight.shape.first().copied(),
+        weight,
+    };
+    subject.weight = subject.expert(weight)?;
+    let weight = &subject.weight;
+    if weight.name.ends_with("blocks") {
+        return subject.blocks();
+    }
+    if weight.name.ends_with(".qweight") {
+        return int4::gptq_or_awq(subject);
+    }
+    if weight.dtype == StDtype::I32 && weight.name.ends_with(".weight_packed") {
+        return int4::pack_quantized(subject);
+    }
     match weight.dtype {
         StDtype::F32 | StDtype::F16 | StDtype::BF16 => subject.unquantized(),
         StDtype::F8_E4M3 => subject.scaled(DType::E4M3Fn),
@@ -83,18 +150,41 @@ pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<R
         StDtype::F8_E5M2 => subject.scaled(DType::E5M2),
         StDtype::F8_E5M2FNUZ => subject.scaled(DType::E5M2Fnuz),
         StDtype::I8 => subject.scaled(DType::I8),
+        StDtype::U8 | StDtype::F4 => subject.fp4(),
+        StDtype::F6_E2M3 => subject.mxfp6(Scheme::Mxfp6E2M3, DType::E2M3),
+        StDtype::F6_E3M2 => subject.mxfp6(Scheme::Mxfp6E3M2, DType::E3M2),
         found => Err(WeightsError::WrongDtype {
             name: weight.name.to_owned(),
-            expected: "F32, F16, BF16, FP8 or I8".to_owned(),
+            expected: "a float, FP8, FP6, FP4 or I8 weight".to_owned(),
             found,
         }),
     }
 }
 
 impl<'a> Subject<'a> {
-    fn matrix(&self) -> Result<(usize, usize), WeightsError> {
+    /// Of a tensor `[experts, ...]` like the weight, the part that the address names.
+    fn expert(&self, tensor: RawTensor<'a>) -> Result<RawTensor<'a>, WeightsError> {
+        let Some(expert) = self.part.expert else { return Ok(tensor) };
+        match tensor.shape.split_first() {
+            Some((&experts, shape)) if expert < experts && self.experts == Some(experts) => {
+                let size = tensor.bytes.len() / experts;
+                Ok(RawTensor { shape, bytes: &tensor.bytes[expert * size..(expert + 1) * size], ..tensor })
+            }
+            _ => Err(WeightsError::BadPart {
+                address: self.address.clone(),
+                reason: format!("tensor `{}` {:?} has no expert {expert}", tensor.name, tensor.shape),
+            }),
+        }
+    }
+
+    pub fn matrix(&self) -> Result<(usize, usize), WeightsError> {
         match *self.weight.shape {
             [rows, cols] => Ok((rows, cols)),
+            [_, _, _] => Err(WeightsError::WrongShape {
+                name: self.weight.name.to_owned(),
+                expected: format!("two dimensions; address one expert as `{}#0`", self.module),
+                found: self.weight.shape.to_vec(),
+            }),
             _ => Err(WeightsError::WrongShape {
                 name: self.weight.name.to_owned(),
                 expected: "two dimensions [N, K]".to_owned(),
@@ -103,34 +193,36 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The claims that are of this scheme; an error where there are claims and none is.
-    fn claims(&self, schemes: &[Scheme]) -> Result<Vec<&'a Claim>, WeightsError> {
-        let config = &self.checkpoint.0.config;
-        let contradiction = |config: String| WeightsError::Contradiction {
+    fn contradiction(&self, config: String, scheme: Scheme) -> WeightsError {
+        WeightsError::Contradiction {
             weight: self.weight.name.to_owned(),
             config,
-            tensors: format!("{} stored as {}", schemes[0], self.weight.dtype),
-        };
+            tensors: format!("{scheme} stored as {}", self.weight.dtype),
+        }
+    }
+
+    /// The claims that are of these schemes; an error where there are claims and none is.
+    pub fn claims(&self, schemes: &[Scheme]) -> Result<Vec<&'a Claim>, WeightsError> {
+        let config = &self.checkpoint.0.config;
         let inside = |skipped: &String| {
             self.module.strip_prefix(skipped.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('.'))
         };
         if let Some(skipped) = config.skipped.iter().find(|s| inside(s)) {
-            return Err(contradiction(format!("that `{skipped}` is not quantised")));
+            return Err(self.contradiction(format!("that `{skipped}` is not quantised"), schemes[0]));
         }
         let agreeing: Vec<&Claim> = config.claims.iter().filter(|c| schemes.contains(&c.scheme)).collect();
         if agreeing.is_empty() && !config.claims.is_empty() {
-            let texts: Vec<&str> = config.claims.iter().map(|c| c.text.as_str()).collect();
-            return Err(contradiction(texts.join("; ")));
+            return Err(self.contradiction(texts(&config.claims), schemes[0]));
         }
         Ok(agreeing)
     }
 
-    /// The one tensor of those names that is there.
-    fn find(&self, names: &[String]) -> Result<Option<RawTensor<'a>>, WeightsError> {
+    /// The one tensor of those names that is there, or its part for the expert.
+    pub fn find(&self, names: &[String]) -> Result<Option<RawTensor<'a>>, WeightsError> {
         let mut found = names.iter().filter(|n| self.checkpoint.has(n));
         match (found.next(), found.next()) {
             (None, _) => Ok(None),
-            (Some(name), None) => self.checkpoint.raw(name).map(Some),
+            (Some(name), None) => self.checkpoint.raw(name).and_then(|t| self.expert(t)).map(Some),
             (Some(a), Some(b)) => Err(WeightsError::Ambiguous {
                 weight: self.weight.name.to_owned(),
                 reason: format!("both `{a}` and `{b}` are there"),
@@ -138,23 +230,57 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// The name of the module's tensor of that ending.
+    pub fn named(&self, ending: &str) -> String {
+        format!("{}{ending}", self.module)
+    }
+
+    pub fn companion(&self, ending: &str) -> Result<Option<RawTensor<'a>>, WeightsError> {
+        self.find(&[self.named(ending)])
+    }
+
+    pub fn find_scale(&self, names: Vec<String>) -> Result<RawTensor<'a>, WeightsError> {
+        self.find(&names)?.ok_or_else(|| WeightsError::ScaleMissing {
+            weight: self.weight.name.to_owned(),
+            found: self.weight.dtype,
+            looked_for: names,
+        })
+    }
+
+    pub fn scale_shape(&self, scale: &RawTensor, shape: (usize, usize), expected: String) -> WeightsError {
+        WeightsError::ScaleShape {
+            scale: scale.name.to_owned(),
+            weight: self.weight.name.to_owned(),
+            weight_shape: vec![shape.0, shape.1],
+            found: scale.shape.to_vec(),
+            expected,
+        }
+    }
+
     fn scale_names(&self) -> Vec<String> {
-        let weight = self.weight.name;
+        let weight = self.weight.name.strip_suffix("_packed").unwrap_or(self.weight.name);
         vec![format!("{weight}_scale_inv"), format!("{weight}_scale"), format!("{}.scale", self.module)]
     }
 
-    fn recipe(self, scheme: Scheme, dtype: DType, (rows, cols): (usize, usize)) -> Recipe<'a> {
+    pub fn recipe(self, scheme: Scheme, dtype: DType, (rows, cols): (usize, usize)) -> Recipe<'a> {
         Recipe {
-            name: self.address,
-            scheme,
-            rows,
-            cols,
-            dtype,
-            tensors: vec![self.weight.name.to_owned()],
-            codes: self.weight,
-            granularity: Granularity::Tensor,
+            info: WeightInfo {
+                name: self.address,
+                scheme,
+                rows,
+                cols,
+                dtype,
+                granularity: Granularity::Tensor,
+                scale_dtype: None,
+                tensors: vec![self.weight.name.to_owned()],
+            },
+            codes: Codes::Plain(self.weight),
             scale: None,
-            zeros: None,
+            zeros: Zeros::None,
+            global: None,
+            column_groups: None,
+            part: self.part,
+            checkpoint: self.checkpoint,
         }
     }
 
@@ -176,25 +302,13 @@ impl<'a> Subject<'a> {
     /// One code a byte and scales per tensor, row, group or block: FP8, MXFP8 and int8.
     fn scaled(self, dtype: DType) -> Result<Recipe<'a>, WeightsError> {
         let shape = self.matrix()?;
-        let names = self.scale_names();
-        let Some(scale) = self.find(&names)? else {
-            return Err(WeightsError::ScaleMissing {
-                weight: self.weight.name.to_owned(),
-                found: self.weight.dtype,
-                looked_for: names,
-            });
-        };
-        let mx_shape = matches!(scale.dtype, StDtype::F8_E8M0 | StDtype::U8)
+        let scale = self.find_scale(self.scale_names())?;
+        let mx = matches!(scale.dtype, StDtype::F8_E8M0 | StDtype::U8)
             && fits(Granularity::Group(32), scale.shape, shape);
-        let claims = match dtype {
-            DType::I8 => self.claims(&[Scheme::Int8])?,
-            _ if mx_shape => self.claims(&[Scheme::Mxfp8, Scheme::Fp8])?,
-            _ => self.claims(&[Scheme::Fp8])?,
-        };
-        let scheme = match dtype {
-            DType::I8 => Scheme::Int8,
-            _ if mx_shape => Scheme::Mxfp8,
-            _ => Scheme::Fp8,
+        let (scheme, claims) = match dtype {
+            DType::I8 => (Scheme::Int8, self.claims(&[Scheme::Int8])?),
+            _ if mx => (Scheme::Mxfp8, self.claims(&[Scheme::Mxfp8, Scheme::Fp8])?),
+            _ => (Scheme::Fp8, self.claims(&[Scheme::Fp8])?),
         };
         let ue8m0 = claims.iter().any(|c| c.ue8m0);
         let scale_dtype = match (float_dtype(scale.dtype), scale.dtype) {
@@ -212,77 +326,170 @@ impl<'a> Subject<'a> {
                 });
             }
         };
-        let granularity = self.granularity(&claims, &scale, shape, mx_shape)?;
-        let zeros = self.find(&[format!("{}_zero_point", self.weight.name)])?.filter(|_| dtype == DType::I8);
+        let granularity = self.granularity(&claims, &scale, scale.shape, shape, mx)?;
+        let zeros = match dtype {
+            DType::I8 => self.find(&[format!("{}_zero_point", self.weight.name)])?,
+            _ => None,
+        };
         if let Some(zeros) = &zeros {
-            if zeros.dtype != StDtype::I8 {
-                return Err(WeightsError::WrongDtype {
-                    name: zeros.name.to_owned(),
-                    expected: "I8".to_owned(),
-                    found: zeros.dtype,
-                });
-            }
-            if zeros.shape != scale.shape {
-                return Err(WeightsError::WrongShape {
-                    name: zeros.name.to_owned(),
-                    expected: format!("{:?} like `{}`", scale.shape, scale.name),
-                    found: zeros.shape.to_vec(),
-                });
-            }
+            expect_dtype(zeros, StDtype::I8)?;
+            expect_shape(zeros, scale.shape, &format!("like `{}`", scale.name))?;
         }
         let mut recipe = self.recipe(scheme, dtype, shape);
-        recipe.granularity = granularity;
-        recipe.tensors.push(scale.name.to_owned());
-        recipe.tensors.extend(zeros.iter().map(|z| z.name.to_owned()));
-        let powers_of_two = ue8m0 && scale_dtype != DType::E8M0;
-        recipe.scale = Some(Scale { tensor: scale, dtype: scale_dtype, powers_of_two });
-        recipe.zeros = zeros;
+        recipe.info.granularity = granularity;
+        recipe.scaled_by(Scale {
+            tensor: scale,
+            dtype: scale_dtype,
+            transposed: false,
+            powers_of_two: ue8m0 && scale_dtype != DType::E8M0,
+        });
+        if let Some(zeros) = zeros {
+            recipe.info.tensors.push(zeros.name.to_owned());
+            recipe.zeros = Zeros::Int8(zeros);
+        }
         Ok(recipe)
     }
 
-    /// What one scale covers: as claimed if the scale's shape agrees, else as the shape alone says.
-    fn granularity(
+    /// Two e2m1 codes a byte: MXFP4 and both kinds of NVFP4, told apart by the scale's dtype.
+    fn fp4(self) -> Result<Recipe<'a>, WeightsError> {
+        let (rows, stored_cols) = self.matrix()?;
+        // safetensors counts F4 by the code, U8 by the byte.
+        let shape = (rows, if self.weight.dtype == StDtype::U8 { 2 * stored_cols } else { stored_cols });
+        let scale = self.find_scale(self.scale_names())?;
+        match scale.dtype {
+            StDtype::U8 | StDtype::F8_E8M0 => self.microscaled(Scheme::Mxfp4, DType::E2M1, shape, scale),
+            StDtype::F8_E4M3 => self.nvfp4(shape, scale),
+            found => Err(WeightsError::WrongDtype {
+                name: scale.name.to_owned(),
+                expected: "U8 or F8_E8M0 (MXFP4), or F8_E4M3 (NVFP4)".to_owned(),
+                found,
+            }),
+        }
+    }
+
+    fn mxfp6(self, scheme: Scheme, dtype: DType) -> Result<Recipe<'a>, WeightsError> {
+        let shape = self.matrix()?;
+        let scale = self.find_scale(self.scale_names())?;
+        self.microscaled(scheme, dtype, shape, scale)
+    }
+
+    /// gpt-oss: `[N, K/32, 16]` bytes and `[N, K/32]` scales, for each expert.
+    fn blocks(self) -> Result<Recipe<'a>, WeightsError> {
+        let expected = match (self.part.expert, self.weight.shape) {
+            (_, &[rows, groups, 16]) => Ok((rows, 32 * groups)),
+            (None, [_, _, _, 16]) => Err(format!("[N, K/32, 16]; address one expert as `{}#0`", self.module)),
+            _ => Err("[experts, N, K/32, 16]".to_owned()),
+        };
+        let shape = expected.map_err(|expected| WeightsError::WrongShape {
+            name: self.weight.name.to_owned(),
+            expected,
+            found: self.weight.shape.to_vec(),
+        })?;
+        expect_dtype(&self.weight, StDtype::U8)?;
+        let base = self.weight.name.strip_suffix("blocks").expect("the caller looked at the ending");
+        let scale = self.find_scale(vec![format!("{base}scales")])?;
+        self.microscaled(Scheme::Mxfp4, DType::E2M1, shape, scale)
+    }
+
+    /// One e8m0 scale for 32 columns.
+    fn microscaled(
+        self,
+        scheme: Scheme,
+        dtype: DType,
+        shape: (usize, usize),
+        scale: RawTensor<'a>,
+    ) -> Result<Recipe<'a>, WeightsError> {
+        if !matches!(scale.dtype, StDtype::U8 | StDtype::F8_E8M0) {
+            return Err(WeightsError::WrongDtype {
+                name: scale.name.to_owned(),
+                expected: "U8 or F8_E8M0".to_owned(),
+                found: scale.dtype,
+            });
+        }
+        self.grouped(scheme, dtype, shape, scale, DType::E8M0, 32)
+    }
+
+    fn nvfp4(self, shape: (usize, usize), scale: RawTensor<'a>) -> Result<Recipe<'a>, WeightsError> {
+        let global =
+            self.find_scale(vec![self.named(".weight_scale_2"), self.named(".weight_global_scale")])?;
+        let divides = global.name.ends_with("_global_scale");
+        expect_dtype(&global, StDtype::F32)?;
+        if global.shape.iter().product::<usize>() != 1 {
+            return Err(self.scale_shape(&global, shape, "[1]".to_owned()));
+        }
+        let mut recipe = self.grouped(Scheme::Nvfp4, DType::E2M1, shape, scale, DType::E4M3Fn, 16)?;
+        recipe.info.tensors.push(global.name.to_owned());
+        recipe.global = Some((global, divides));
+        Ok(recipe)
+    }
+
+    /// A format whose groups have one size.
+    fn grouped(
+        self,
+        scheme: Scheme,
+        dtype: DType,
+        shape: (usize, usize),
+        scale: RawTensor<'a>,
+        scale_dtype: DType,
+        group: usize,
+    ) -> Result<Recipe<'a>, WeightsError> {
+        let granularity = Granularity::Group(group);
+        let claims = self.claims(&[scheme])?;
+        if let Some(claim) = claims.iter().find(|c| c.granularity.is_some_and(|g| g != granularity)) {
+            return Err(self.contradiction(claim.text.clone(), scheme));
+        }
+        if !fits(granularity, scale.shape, shape) {
+            return Err(self.scale_shape(&scale, shape, expected_shape(granularity, shape)));
+        }
+        let mut recipe = self.recipe(scheme, dtype, shape);
+        recipe.info.granularity = granularity;
+        recipe.scaled_by(Scale {
+            tensor: scale,
+            dtype: scale_dtype,
+            transposed: false,
+            powers_of_two: false,
+        });
+        Ok(recipe)
+    }
+
+    /// What one scale covers: as claimed if the scale's shape `[rows, groups]` agrees, else as the shape alone
+    /// says.
+    pub fn granularity(
         &self,
         claims: &[&Claim],
         scale: &RawTensor,
+        scale_shape: &[usize],
         shape: (usize, usize),
-        mx_shape: bool,
+        mx: bool,
     ) -> Result<Granularity, WeightsError> {
         let (rows, cols) = shape;
-        let wrong = |expected: String| WeightsError::ScaleShape {
-            scale: scale.name.to_owned(),
-            weight: self.weight.name.to_owned(),
-            weight_shape: vec![rows, cols],
-            found: scale.shape.to_vec(),
-            expected,
-        };
+        let wrong = |expected| self.scale_shape(scale, shape, expected);
+        let expected = |g: &Granularity| expected_shape(*g, shape);
         let claimed: Vec<Granularity> = claims.iter().filter_map(|c| c.granularity).collect();
-        if let Some(&granularity) = claimed.iter().find(|&&g| fits(g, scale.shape, shape)) {
+        if let Some(&granularity) = claimed.iter().find(|&&g| fits(g, scale_shape, shape)) {
             return Ok(granularity);
         }
-        let expected = |g: &Granularity| format!("{:?} ({g})", grid_shape(*g, shape));
         if !claims.is_empty() && claimed.len() == claims.len() {
-            let texts: Vec<&str> = claims.iter().map(|c| c.text.as_str()).collect();
             let shapes: Vec<String> = claimed.iter().map(expected).collect();
-            return Err(wrong(format!("{} by {}", shapes.join(" or "), texts.join("; "))));
+            return Err(wrong(format!("{} by {}", shapes.join(" or "), texts(claims.iter().copied()))));
         }
         let usual = [Granularity::Tensor, Granularity::Row];
-        if let Some(&granularity) = usual.iter().find(|&&g| fits(g, scale.shape, shape)) {
+        if let Some(&granularity) = usual.iter().find(|&&g| fits(g, scale_shape, shape)) {
             return Ok(granularity);
         }
         if let Some(claim) = claims.iter().find(|c| c.granularity.is_none()) {
             let shapes = usual.iter().map(expected).collect::<Vec<_>>().join(" or ");
             return Err(wrong(format!("{shapes} by {}", claim.text)));
         }
-        if mx_shape {
+        if mx {
             return Ok(Granularity::Group(32));
         }
         let block = Granularity::Block(128, 128);
-        if fits(block, scale.shape, shape) {
+        if fits(block, scale_shape, shape) {
             return Ok(block);
         }
-        match *scale.shape {
-            [r, groups] if r == rows && groups > 0 && cols % groups == 0 => {
+        match *scale_shape {
+            [r, groups] if r == rows && groups > 0 && cols.is_multiple_of(groups) => {
                 Ok(Granularity::Group(cols / groups))
             }
             _ => Err(wrong(format!(
@@ -291,6 +498,32 @@ impl<'a> Subject<'a> {
             ))),
         }
     }
+}
+
+fn texts<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> String {
+    claims.into_iter().map(|c| c.text.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+pub(super) fn expect_dtype(tensor: &RawTensor, expected: StDtype) -> Result<(), WeightsError> {
+    if tensor.dtype == expected {
+        return Ok(());
+    }
+    Err(WeightsError::WrongDtype {
+        name: tensor.name.to_owned(),
+        expected: expected.to_string(),
+        found: tensor.dtype,
+    })
+}
+
+pub(super) fn expect_shape(tensor: &RawTensor, expected: &[usize], why: &str) -> Result<(), WeightsError> {
+    if tensor.shape == expected {
+        return Ok(());
+    }
+    Err(WeightsError::WrongShape {
+        name: tensor.name.to_owned(),
+        expected: format!("{expected:?} {why}"),
+        found: tensor.shape.to_vec(),
+    })
 }
 
 /// The scale tensor's shape as it is usually stored.
@@ -304,6 +537,10 @@ fn grid_shape(granularity: Granularity, (rows, cols): (usize, usize)) -> Vec<usi
     }
 }
 
+fn expected_shape(granularity: Granularity, shape: (usize, usize)) -> String {
+    format!("{:?} ({granularity})", grid_shape(granularity, shape))
+}
+
 fn fits(granularity: Granularity, scale: &[usize], (rows, cols): (usize, usize)) -> bool {
     match granularity {
         Granularity::Tensor => scale.iter().product::<usize>() == 1,
@@ -313,40 +550,78 @@ fn fits(granularity: Granularity, scale: &[usize], (rows, cols): (usize, usize))
 }
 
 impl<'a> Recipe<'a> {
+    pub fn scaled_by(&mut self, scale: Scale<'a>) {
+        self.info.tensors.push(scale.tensor.name.to_owned());
+        self.info.scale_dtype = Some(scale.dtype);
+        self.scale = Some(scale);
+    }
+
     pub fn load(self) -> Result<StoredWeight<'a>, WeightsError> {
+        let info = self.info;
+        let (grid_rows, grid_cols) = info.granularity.grid(info.rows, info.cols);
         let scales = match &self.scale {
-            Some(scale) => scale.load()?,
+            Some(scale) => scale.load(grid_rows, grid_cols)?,
             None => Vec::new(),
         };
-        let zero_points = self.zeros.map_or(Vec::new(), |zeros| DType::I8.decode_bytes(zeros.bytes));
-        Ok(StoredWeight {
-            name: self.name,
-            scheme: self.scheme,
-            rows: self.rows,
-            cols: self.cols,
-            dtype: self.dtype,
-            codes: Cow::Borrowed(self.codes.bytes),
-            granularity: self.granularity,
-            scale_dtype: self.scale.as_ref().map(|s| s.dtype),
+        let zero_points = match self.zeros {
+            Zeros::None => Vec::new(),
+            Zeros::All(zero) => vec![zero; grid_rows * grid_cols],
+            Zeros::Int8(tensor) => DType::I8.decode_bytes(tensor.bytes),
+            Zeros::Int32 { tensor, packing, plus } => {
+                let nibbles = packing.unpack(tensor.bytes, grid_rows, grid_cols);
+                nibbles.map(|nibble| f64::from(nibble) + plus).collect()
+            }
+        };
+        let codes = match self.codes {
+            Codes::Plain(tensor) => Cow::Borrowed(tensor.bytes),
+            Codes::Int32(tensor, packing) => packing.codes(tensor.bytes, info.rows, info.cols),
+        };
+        let global_scale = self.global.map(|(tensor, divides)| global_scale(tensor, divides)).transpose()?;
+        let column_groups = match self.column_groups {
+            Some(tensor) => int4::column_groups(tensor, info.granularity, grid_cols)?,
+            None => None,
+        };
+        let weight = StoredWeight {
+            name: info.name,
+            scheme: info.scheme,
+            rows: info.rows,
+            cols: info.cols,
+            dtype: info.dtype,
+            codes,
+            granularity: info.granularity,
+            scale_dtype: info.scale_dtype,
             scales,
             zero_points,
-            global_scale: None::<GlobalScale>,
-            column_groups: None,
-            tensors: self.tensors,
-        })
+            global_scale,
+            column_groups,
+            tensors: info.tensors,
+        };
+        self.part.select(weight, &self.checkpoint.0.config)
     }
 }
 
+fn global_scale(tensor: RawTensor, divides: bool) -> Result<GlobalScale, WeightsError> {
+    let scale = DType::F32.decode(DType::F32.code_at(tensor.bytes, 0));
+    if !scale.is_finite() || scale <= 0.0 {
+        return Err(WeightsError::BadScale { scale: tensor.name.to_owned(), value: scale });
+    }
+    Ok(if divides { GlobalScale::Divide(scale) } else { GlobalScale::Multiply(scale) })
+}
+
 impl Scale<'_> {
-    fn load(&self) -> Result<Vec<f64>, WeightsError> {
-        let scales = self.dtype.decode_bytes(self.tensor.bytes);
+    /// Row-major over the grid.
+    fn load(&self, rows: usize, cols: usize) -> Result<Vec<f64>, WeightsError> {
+        let stored = self.dtype.decode_bytes(self.tensor.bytes);
         let power_of_two = |x: f64| x > 0.0 && x.is_finite() && x.to_bits() << 12 == 0;
         if self.powers_of_two
-            && let Some(index) = scales.iter().position(|&s| !power_of_two(s))
+            && let Some(index) = stored.iter().position(|&s| !power_of_two(s))
         {
             let scale = self.tensor.name.to_owned();
-            return Err(WeightsError::ScaleNotPowerOfTwo { scale, index, value: scales[index] });
+            return Err(WeightsError::ScaleNotPowerOfTwo { scale, index, value: stored[index] });
         }
-        Ok(scales)
+        if !self.transposed {
+            return Ok(stored);
+        }
+        Ok((0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect())
     }
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::StDtype;
-use crate::dtype::DType;
+use super::{StDtype, WeightsError};
+use crate::dtype::{DType, Overflow, to_fnuz};
 use crate::quant::Granularity;
 
 /// How a checkpoint stores a weight: which tensors there are and what their bytes mean.
@@ -70,6 +70,19 @@ impl GlobalScale {
     }
 }
 
+/// A stored weight as its tensors' headers describe it. Fields as of [`StoredWeight`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightInfo {
+    pub name: String,
+    pub scheme: Scheme,
+    pub rows: usize,
+    pub cols: usize,
+    pub dtype: DType,
+    pub granularity: Granularity,
+    pub scale_dtype: Option<DType>,
+    pub tensors: Vec<String>,
+}
+
 /// A weight matrix `[rows, cols]` = `[N, K]`: its codes, and what they are to be multiplied with.
 ///
 /// `value[r, c] = (code[r, c] - zero_points[cell]) * scales[cell]`, then `global_scale`, where `cell` is the scale
@@ -117,16 +130,60 @@ impl StoredWeight<'_> {
         let grid_cols = self.grid().1;
         let mut values = Vec::with_capacity(self.rows * self.cols);
         for r in 0..self.rows {
-            for c in 0..self.cols {
-                let column = self.column_groups.as_ref().map_or(c / cell_cols, |groups| groups[c]);
+            let mut c = 0;
+            while c < self.cols {
+                // As many columns as share a scale.
+                let (column, end) = match &self.column_groups {
+                    Some(groups) => (groups[c], c + 1),
+                    None => (c / cell_cols, self.cols.min((c / cell_cols + 1) * cell_cols)),
+                };
                 let cell = r / cell_rows * grid_cols + column;
-                let code = self.dtype.decode(self.dtype.code_at(&self.codes, r * self.cols + c));
-                let zero = self.zero_points.get(cell).copied().unwrap_or(0.0);
-                let value = (code - zero) * self.scales[cell];
-                values.push(self.global_scale.map_or(value, |g| g.apply(value)));
+                let (scale, zero) = (self.scales[cell], self.zero_points.get(cell).copied().unwrap_or(0.0));
+                values.extend((c..end).map(|c| {
+                    let code = self.dtype.code_at(&self.codes, r * self.cols + c);
+                    let value = (self.dtype.decode(code) - zero) * scale;
+                    self.global_scale.map_or(value, |global| global.apply(value))
+                }));
+                c = end;
             }
         }
         values
+    }
+
+    /// The weight as an engine hands it to kernels of gfx942: e4m3fnuz (or e5m2fnuz) codes, the scales doubled. Its
+    /// values are the same.
+    ///
+    /// # Errors
+    /// A weight that is no OCP FP8 or is converted already, one with NaN or infinite codes (which `fnuz` would read
+    /// as finite), and a scale that its format cannot double.
+    pub fn to_fnuz(&self) -> Result<StoredWeight<'static>, WeightsError> {
+        let name = || self.name.clone();
+        let not_fp8 = |source| WeightsError::Fnuz { weight: name(), source };
+        let fnuz = to_fnuz(self.dtype, &self.codes).map_err(not_fp8)?;
+        if let Some(&first) = fnuz.non_finite.first() {
+            let count = fnuz.non_finite.len();
+            return Err(WeightsError::NonFiniteCodes { weight: name(), dtype: self.dtype, count, first });
+        }
+        let scale_dtype = self.scale_dtype.unwrap_or(DType::F32);
+        let double = |&scale: &f64| {
+            let doubled = 2.0 * scale;
+            let held = scale_dtype.decode(scale_dtype.encode(doubled, Overflow::Special)) == doubled;
+            held.then_some(doubled).ok_or_else(|| WeightsError::ScaleOverflow {
+                weight: name(),
+                scale,
+                scale_dtype,
+            })
+        };
+        Ok(StoredWeight {
+            name: self.name.clone(),
+            dtype: fnuz.dtype,
+            codes: Cow::Owned(fnuz.codes),
+            scales: self.scales.iter().map(double).collect::<Result<_, _>>()?,
+            zero_points: self.zero_points.clone(),
+            column_groups: self.column_groups.clone(),
+            tensors: self.tensors.clone(),
+            ..*self
+        })
     }
 
     /// [`StoredWeight::scales`] with the tensor-wide factor of NVFP4 in them, rounded to f64.

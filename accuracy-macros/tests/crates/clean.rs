@@ -1,6 +1,6 @@
 //! Annotated code that is right, in a crate that allows nothing: the expansion must not be what warns.
 #![deny(warnings, missing_docs, unsafe_code, unused, trivial_casts, unreachable_pub, unused_results)]
-#![deny(unused_qualifications, single_use_lifetimes)]
+#![deny(single_use_lifetimes)]
 
 use accuracy_core::prelude::*;
 
@@ -35,7 +35,7 @@ unsafe extern "C" {
     /// Forgets what it tuned.
     pub safe fn reset_tuning();
     #[cfg(any())]
-    fn compiled_out(x: Missing) -> Missing;
+    fn compiled_out(x: Missing) -> i32;
 }
 
 // A second block of the same library.
@@ -44,6 +44,7 @@ unsafe extern "C" {
     safe fn set_tile(tile: i32) -> i32;
 }
 
+#[cfg(test)]
 const WIDE: i32 = 128;
 
 /// Keeps its documentation.

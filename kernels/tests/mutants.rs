@@ -1,0 +1,264 @@
+//! One-line faults in the kernels, each of which must turn a case red.
+//!
+//! Every mutant is compiled into a kernel library of its own, which the accuracy tests of this crate then open
+//! instead of the right one. `cargo test -p kernels --test mutants -- --nocapture` prints which check saw what.
+
+use accuracy_core::build::HostLibrary;
+use accuracy_core::env;
+use accuracy_core::record::{self, Gate, Record};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// A chain of the crate's tests: its test binary, one case of it, and the sources it needs.
+struct Chain {
+    binary: &'static str,
+    case: &'static str,
+    sources: &'static [&'static str],
+}
+
+const FP8: Chain = Chain {
+    binary: "fp8",
+    case: "blockscale::full_chain_dtype_e4m3fn_quant_primary_shuffle_scale_true_tokens_33",
+    sources: &["group_quant_fp8", "gemm_a8w8_blockscale"],
+};
+const FP8_FALLBACK: Chain = Chain {
+    binary: "fp8",
+    case: "blockscale::fallback_vs_primary_dtype_e4m3fn_quant_fallback_shuffle_scale_true_tokens_33",
+    sources: &["group_quant_fp8", "group_quant_fp8_fallback", "gemm_a8w8_blockscale"],
+};
+const FP8_PARAMETER: Chain = Chain {
+    binary: "fp8",
+    case: "blockscale::parameter_shuffle_scale_dtype_e4m3fn_quant_fallback_tokens_128",
+    sources: FP8_FALLBACK.sources,
+};
+const RMSNORM: Chain = Chain {
+    binary: "fp8",
+    case: "::full_chain_dtype_e4m3fn_norm_quant_primary_shuffle_scale_false_tokens_33",
+    sources: &["rmsnorm_group_quant_fp8", "gemm_a8w8_blockscale"],
+};
+const SWIGLU: Chain = Chain {
+    binary: "fp8",
+    case: "swiglu::full_chain_dtype_e4m3fn_act_quant_primary_shuffle_scale_false_tokens_33",
+    sources: &["swiglu_group_quant_fp8", "gemm_a8w8_blockscale"],
+};
+const INT8: Chain = Chain {
+    binary: "int8",
+    case: "per_token::full_chain_quant_primary_tokens_33",
+    sources: &["token_quant_int8", "gemm_a8w8_int8"],
+};
+const BF16: Chain = Chain {
+    binary: "bf16",
+    case: "gemm::full_chain_gemm_primary_transpose_x_false_tokens_33",
+    sources: &["gemm_bf16"],
+};
+const BF16_FALLBACK: Chain = Chain {
+    binary: "bf16",
+    case: "gemm::full_chain_gemm_fallback_transpose_x_true_tokens_33",
+    sources: &["gemm_bf16", "gemm_bf16_fallback"],
+};
+const STRIDED: Chain =
+    Chain { binary: "bf16", case: "strided::full_chain_gemm_primary", sources: &["gemm_bf16"] };
+
+/// What is changed: source, the text that stands in it once, and what stands there instead.
+type Mutant = (&'static Chain, &'static str, &'static str, &'static str);
+
+const MUTANTS: &[Mutant] = &[
+    // Scale index.
+    (
+        &FP8,
+        "gemm_a8w8_blockscale.hip",
+        "/ kGroup * groups + group]",
+        "/ kGroup + group * ceil_div(n, kGroup)]",
+    ),
+    (
+        &FP8,
+        "gemm_a8w8_blockscale.hip",
+        "/ kGroup * groups + group]",
+        "/ kGroup * groups + (group + 1) % groups]",
+    ),
+    (&FP8, "gemm_a8w8_blockscale.hip", "group * m + r :", "group * m + (r + 1) % m :"),
+    (&INT8, "gemm_a8w8_int8.hip", "(xs[row] * ws[column])", "(xs[row] * ws[first_column])"),
+    // A dropped parameter.
+    (&FP8, "gemm_a8w8_blockscale.hip", "shuffle_scale ? group * m + r :", "false ? group * m + r :"),
+    (&FP8, "group_quant.h", "shuffle_scale ? group * m + row :", "false ? group * m + row :"),
+    (&FP8_FALLBACK, "group_quant_fallback.h", "group(shuffle_scale ? m : 1)", "group(1)"),
+    (
+        &FP8_PARAMETER,
+        "group_quant_fallback.h",
+        ": row(shuffle_scale ? 1 : groups), group(shuffle_scale ? m : 1) {}",
+        ": row(groups), group(1) {}",
+    ),
+    (&BF16_FALLBACK, "gemm_bf16_fallback.hip", "transpose_x ? ldx : 1", "1"),
+    // Clamp and maximum.
+    (&FP8, "group_quant.h", "1e-10f) / F::max", "1e-10f) / 240.0f"),
+    (&FP8, "fp8.h", "code = F::max_code;", "code = F::max_code - 1;"),
+    (&INT8, "token_quant_int8.hip", "-127.0f), 127.0f)", "-127.0f), 63.0f)"),
+    // Rounding.
+    (&FP8, "fp8.h", "(1u << (shift - 1)) - 1 + (magnitude >> shift & 1)", "0"),
+    (&INT8, "token_quant_int8.hip", "rintf(", "truncf("),
+    (&BF16, "bf16.h", "(bits + 0x7fff + ((bits >> 16) & 1)) >> 16", "bits >> 16"),
+    // The magnitude's reduction.
+    (&FP8, "reduce.h", "mask = kLanes / 2", "mask = kLanes / 4"),
+    (&FP8, "group_quant.h", "fmaxf(amax, fabsf(x[i]))", "fmaxf(amax, x[i])"),
+    // Number format.
+    (&FP8, "fp8.h", "mantissa = 3, bias = 7", "mantissa = 3, bias = 8"),
+    (&FP8, "fp8.h", "bits | uint32_t{code & 0x80u} << 24", "bits"),
+    // Tail.
+    (&FP8, "gemm_a8w8_blockscale.hip", "k0 < (group + 1) * kGroup;", "k0 < (group + 1) * kGroup - kTileK;"),
+    (&FP8, "gemm_a8w8_blockscale.hip", "if (first + row < rows)", "if (first + row + 1 < rows)"),
+    (&BF16, "tile.h", "column + j < n;", "column + j < n - 1;"),
+    (&BF16, "tile.h", "row + i < m;", "row + i < m - 1;"),
+    // Stride.
+    (&STRIDED, "gemm_bf16.hip", "r * ld + c]", "r * k + c]"),
+    (&STRIDED, "gemm_bf16.hip", "r * ld + c]", "static_cast<int32_t>(r * ld) + c]"),
+    (&BF16, "tile.h", "(row + i) * ldy", "(row + i) * n"),
+    // Accumulator.
+    (
+        &FP8,
+        "gemm_a8w8_blockscale.hip",
+        "sum.v[i][j] += of_group.v[i][j] * scale;",
+        "sum.v[i][j] = to_float(to_bf16(sum.v[i][j] + of_group.v[i][j] * scale));",
+    ),
+    (
+        &BF16,
+        "tile.h",
+        "sum.v[i][j] += a.v[i] * b.v[j];",
+        "sum.v[i][j] = to_float(to_bf16(sum.v[i][j] + a.v[i] * b.v[j]));",
+    ),
+    (&INT8, "gemm_a8w8_int8.hip", "int32_t sum[kPerThread]", "int16_t sum[kPerThread]"),
+    // Fused stages.
+    (&RMSNORM, "rmsnorm_group_quant_fp8.hip", "/ k + eps)", "/ k)"),
+    (&RMSNORM, "rmsnorm_group_quant_fp8.hip", "/ k + eps)", "/ (k - 1) + eps)"),
+    (&RMSNORM, "rmsnorm_group_quant_fp8.hip", " * to_float(g.v[i])", ""),
+    (
+        &RMSNORM,
+        "rmsnorm_group_quant_fp8.hip",
+        "*reinterpret_cast<Pack<bf16, kPerLane>*>(residual + i) = packed;",
+        "",
+    ),
+    (&SWIGLU, "swiglu_group_quant_fp8.hip", "expf(-x)", "expf(x)"),
+    (&SWIGLU, "swiglu_group_quant_fp8.hip", "gate_up + row * 2 * k +", "gate_up + row * k +"),
+];
+
+#[test]
+fn every_one_line_fault_in_the_kernels_turns_a_case_red() {
+    let binaries = test_binaries();
+    // The control: the sources as they are pass, built and opened in the same way.
+    for chain in
+        [&FP8, &FP8_FALLBACK, &FP8_PARAMETER, &RMSNORM, &SWIGLU, &INT8, &BF16, &BF16_FALLBACK, &STRIDED]
+    {
+        let (records, crashed) = run(chain, &binaries, |_, _| ());
+        assert!(!crashed && !records.is_empty(), "{} does not run", chain.case);
+        let red: Vec<_> = records.iter().filter(|r| r.gate == Gate::Fail).map(|r| &r.id).collect();
+        assert!(red.is_empty(), "red without a fault: {red:?}");
+    }
+    let survivors = Mutex::new(Vec::new());
+    let next = Mutex::new(MUTANTS.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some(mutant) = next.lock().unwrap().next() else { return };
+                    let &(chain, file, from, to) = mutant;
+                    let (records, crashed) = run(chain, &binaries, |name, text| {
+                        if name == file {
+                            assert_eq!(text.matches(from).count(), 1, "{from:?} in {file}");
+                            *text = text.replace(from, to);
+                        }
+                    });
+                    let mut seen: Vec<String> = records
+                        .iter()
+                        .filter(|r| r.gate == Gate::Fail)
+                        .flat_map(|r| r.failed_checks.iter().cloned())
+                        .collect();
+                    seen.sort();
+                    seen.dedup();
+                    if crashed {
+                        seen.push("crashed".into());
+                    }
+                    println!("{file}: {from} -> {to}\n    {}", seen.join(" "));
+                    if seen.is_empty() {
+                        survivors.lock().unwrap().push(mutant_name(mutant));
+                    }
+                }
+            });
+        }
+    });
+    let survivors = survivors.into_inner().unwrap();
+    assert!(survivors.is_empty(), "not seen by any check: {survivors:#?}");
+}
+
+fn mutant_name((_, file, from, to): &Mutant) -> String {
+    format!("{file}: {from} -> {to}")
+}
+
+/// Runs a chain on a library whose sources were edited; its records, and whether the process died.
+fn run(
+    chain: &Chain,
+    binaries: &BTreeMap<String, PathBuf>,
+    edit: impl Fn(&str, &mut String),
+) -> (Vec<Record>, bool) {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(package.join("src/hip")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        edit(&name, &mut text);
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    HostLibrary::new("kernels")
+        .files(chain.sources.iter().map(|name| dir.path().join(format!("{name}.hip"))))
+        // Some mutants leave a variable unused.
+        .flag("-w")
+        .out_dir(dir.path())
+        .target(TARGET)
+        .try_compile()
+        .unwrap();
+    let records = dir.path().join("records");
+    let status = Command::new(&binaries[chain.binary])
+        .arg(chain.case)
+        .current_dir(package)
+        .env(env::LIBRARY_PATH, dir.path())
+        .env(env::RECORDS, &records)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    let records = std::fs::read_dir(&records)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .filter_map(|path| record::read_record(&path).ok())
+        .collect();
+    (records, status.code().is_none())
+}
+
+/// The target that this test was built for, as the compiler of the kernels wants it.
+const TARGET: &str = env!("KERNELS_TARGET");
+
+/// The crate's other test binaries by name.
+fn test_binaries() -> BTreeMap<String, PathBuf> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--no-run", "--message-format=json", "--manifest-path"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    for binary in ["fp8", "int8", "bf16"] {
+        command.args(["--test", binary]);
+    }
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "the accuracy tests do not build");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|m| {
+            let name = m["target"]["name"].as_str()?.to_owned();
+            Some((name, PathBuf::from(m["executable"].as_str()?)))
+        })
+        .collect()
+}
