@@ -1,6 +1,5 @@
 //! Small crates on which the tests run the real binary.
 #![allow(dead_code, reason = "each test executable uses a part of it")]
-#![expect(clippy::allow_attributes, reason = "which part is unused differs between the test executables")]
 
 pub mod shards;
 

@@ -10,7 +10,7 @@ const COLS: usize = 256;
 /// Writes all of them into `dir`, a folder each.
 pub fn write_all(dir: &Path) {
     let up_proj = bf16("up_proj.weight", &[ROWS, COLS], random);
-    folder(&dir.join("good"), &[up_proj.clone()], None);
+    folder(&dir.join("good"), &[up_proj], None);
 
     let odd = [
         NewTensor {
@@ -39,7 +39,7 @@ pub fn write_all(dir: &Path) {
         shape: shape.into(),
         bytes: (0..shape[0] * shape[1]).flat_map(|i| (0.01 + i as f32 / 256.0).to_le_bytes()).collect(),
     };
-    folder(&dir.join("scale-missing"), &[codes.clone()], Some(&config));
+    folder(&dir.join("scale-missing"), std::slice::from_ref(&codes), Some(&config));
     folder(&dir.join("scale-of-wrong-shape"), &[codes, scales([2, 1])], Some(&config));
 
     let good = std::fs::read(dir.join("good/model.safetensors")).unwrap();

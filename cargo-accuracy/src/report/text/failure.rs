@@ -31,12 +31,12 @@ pub fn write(text: &mut String, record: &Record, report: &Report) {
         let _ = writeln!(text, "  failed checks: {}", record.failed_checks.join(", "));
     }
     if let Some(hop) = broken(&record.hops) {
-        worst(text, "rows", hop, &hop.worst_rows);
-        worst(text, "columns", hop, &hop.worst_cols);
+        worst(text, "rows", "cosine", hop, &hop.worst_rows);
+        worst(text, "columns", "relative error", hop, &hop.worst_cols);
     }
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        let _ = writeln!(text, "  cause: {} {}{cos}", paint(style::WARN, &cause.cause), cause.detail);
+        let _ = writeln!(text, "  cause: {}: {}{cos}", paint(style::WARN, &cause.cause), cause.detail);
     }
     let mut reason = record.reason.lines();
     if let Some(first) = reason.next() {
@@ -128,7 +128,7 @@ pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = &'a CheckResul
     *text += &table.render(None);
 }
 
-fn worst(text: &mut String, what: &str, hop: &Hop, lines: &[(usize, Option<f64>)]) {
+fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Option<f64>)]) {
     if lines.is_empty() {
         return;
     }
@@ -137,7 +137,7 @@ fn worst(text: &mut String, what: &str, hop: &Hop, lines: &[(usize, Option<f64>)
         .take(WORST)
         .map(|(i, value)| format!("{i} ({})", value.map_or_else(|| "none".into(), |v| format!("{v:.4}"))))
         .collect();
-    let _ = writeln!(text, "  worst {what} of {}: {}", hop.name, lines.join(", "));
+    let _ = writeln!(text, "  worst {what} of {} by {by}: {}", hop.name, lines.join(", "));
 }
 
 /// The command that runs this case alone, as it ran here.
