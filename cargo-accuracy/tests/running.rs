@@ -234,8 +234,12 @@ fn an_unknown_key_is_a_usage_error_with_its_path() {
     assert_eq!(run.status, Some(2), "{run}");
     assert!(run.stderr.contains("`full`"), "{run}");
 
-    write("src/lib.rs", "fn broken(");
     let run = Fixture::at(dir.path()).accuracy(&[]);
+    assert_eq!(run.status, Some(4), "{run}");
+    assert!(run.stderr.contains("no selected package depends on accuracy-core"), "{run}");
+
+    write("src/lib.rs", "fn broken(");
+    let run = Fixture::at(dir.path()).accuracy(&["-p", "empty"]);
     assert_eq!(run.status, Some(101), "{run}");
     assert!(run.stderr.contains("could not be built"), "{run}");
 }
