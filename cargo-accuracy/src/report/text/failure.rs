@@ -150,7 +150,7 @@ fn rerun(record: &Record, flags: &[String]) -> String {
 }
 
 /// As a POSIX shell reads it back.
-fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.into();

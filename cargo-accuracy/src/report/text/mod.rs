@@ -8,6 +8,8 @@ pub mod fixture;
 mod number;
 mod table;
 
+pub use failure::quote;
+
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
