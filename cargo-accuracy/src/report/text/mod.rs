@@ -1,6 +1,6 @@
 //! What a person reads: a table a test and check, then the failures, then the summary.
 //!
-//! [`table`] lays out columns, [`failure`] tells one failing case, [`number`] writes numbers.
+//! [`mod@table`] lays out columns, [`failure`] tells one failing case, [`number`] writes numbers.
 
 mod failure;
 #[cfg(test)]
