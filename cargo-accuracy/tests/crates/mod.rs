@@ -92,6 +92,13 @@ impl Fixture {
         self.start(arguments, change).finish()
     }
 
+    /// Plain `cargo test`, leaving its records in a folder.
+    pub fn cargo_test(&self, arguments: &[&str], records: &Path) -> std::process::ExitStatus {
+        let mut command = self.command("cargo");
+        command.args(["test", "--offline", "--quiet"]).args(arguments).env("ACCURACY_RECORDS", records);
+        command.output().expect("cargo can be started").status
+    }
+
     /// The same, but does not wait for its end.
     pub fn start(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
         self.start_command("run", &["--offline"], arguments, change)
