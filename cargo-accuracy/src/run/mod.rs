@@ -1,11 +1,12 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
 //! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
 mod cargo;
+mod cargo_env;
 mod discover;
 pub mod folder;
 mod outcome;

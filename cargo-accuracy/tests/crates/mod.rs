@@ -31,11 +31,15 @@ pub fn never_green() -> &'static Fixture {
 }
 
 impl Fixture {
-    /// Copies `testdata/<name>` to a folder called `copy` and has `prepare` add to it. The copy stays in one
+    /// Copies `testdata/<name>` to a folder called `copy`, and beside it what `prepare` writes. The copy stays in one
     /// place, so that cargo need not build it again when nothing has changed.
     pub fn copy(name: &str, copy: &str, prepare: impl FnOnce(&Path)) -> Fixture {
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = shared.join("crates").join(copy);
+        // Under nextest every test is a process, and each of them comes here.
+        std::fs::create_dir_all(shared.join("crates")).unwrap();
+        let lock = std::fs::File::create(shared.join("crates").join("lock")).unwrap();
+        lock.lock().unwrap();
         copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), &dir);
         let core = repository().join("accuracy-core");
         let manifest = dir.join("Cargo.toml");
@@ -43,11 +47,13 @@ impl Fixture {
         let text = text.replace("../../../accuracy-core", core.to_str().unwrap());
         write_if_changed(&manifest, text.as_bytes());
         // Cargo takes what it needs of it, so nothing is looked up on the network.
-        let lock = dir.join("Cargo.lock");
-        if !lock.exists() || newer(&repository().join("Cargo.lock"), &lock) {
-            std::fs::copy(repository().join("Cargo.lock"), &lock).unwrap();
+        let lockfile = dir.join("Cargo.lock");
+        if !lockfile.exists() || newer(&repository().join("Cargo.lock"), &lockfile) {
+            std::fs::copy(repository().join("Cargo.lock"), &lockfile).unwrap();
         }
-        prepare(&dir);
+        let prepared = tempfile::tempdir().unwrap();
+        prepare(prepared.path());
+        copy_folder(prepared.path(), &dir);
         let fixture = Fixture { dir, target: shared.join("target") };
         let status = fixture
             .command("cargo")
