@@ -35,6 +35,9 @@ impl Fixture {
     /// place, so that cargo need not build it again when nothing has changed.
     pub fn copy(name: &str, copy: &str, prepare: impl FnOnce(&Path)) -> Fixture {
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Under nextest every test is a process of its own, and prepares the same folder.
+        let lock = std::fs::File::create(shared.join("fixtures.lock")).unwrap();
+        lock.lock().unwrap();
         let dir = shared.join("crates").join(copy);
         // Under nextest every test is a process, and each of them comes here.
         std::fs::create_dir_all(shared.join("crates")).unwrap();
