@@ -17,6 +17,8 @@ pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 pub const DEFAULT_MIN_COS: &str = "ACCURACY_DEFAULT_MIN_COS";
 /// Further folders in which kernel libraries are looked for first, separated by `:`.
 pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
+/// Folder of the test's package, where it is not the one that the binary was built in: an unpacked archive.
+pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 /// How often a chain is repeated to compare its bytes.
 pub const REPEAT: &str = "ACCURACY_REPEAT";
 /// Schema of records that the plugin reads.
@@ -32,6 +34,7 @@ pub struct Settings {
     pub min_cos: Option<f64>,
     pub default_min_cos: Option<f64>,
     pub library_path: Vec<PathBuf>,
+    pub package_dir: Option<PathBuf>,
     pub repeat: u32,
 }
 
@@ -98,6 +101,7 @@ impl Settings {
             min_cos: cosine(MIN_COS)?,
             default_min_cos: cosine(DEFAULT_MIN_COS)?,
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
+            package_dir: get(PACKAGE_DIR).map(PathBuf::from),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
         })
     }
