@@ -2,8 +2,8 @@
 
 use super::{Buffer, Case, Setup, Tensor, memory, read_quantized};
 use crate::device::host::BandDamage;
-use crate::error::Result;
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::library::{self, Launch};
 use crate::quant::{Quant, Quantized};
 use crate::reference::{BufferId, Expr, Matrix};

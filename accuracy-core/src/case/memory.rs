@@ -1,9 +1,10 @@
 //! Moves logical bytes (row-major, packed) into and out of strided, poisoned memory.
 
 use super::Shape;
-use crate::device::memory::{Memory, Ranges};
+use crate::device::memory::Memory;
 use crate::dtype::{DType, Overflow};
 use crate::quant::Quant;
+use std::ops::Range;
 
 /// Gaps of views longer than this are poisoned and checked only next to the data: touching all of a view that spans
 /// gigabytes would map it.
@@ -19,9 +20,9 @@ pub fn poison(allocation: &mut Memory, dtype: DType, shape: &Shape, poison: u8) 
 }
 
 /// The parts of a buffer that are ever touched: all of it, or the runs of a view that spans gigabytes.
-pub fn touched(allocation: &Memory, dtype: DType, shape: &Shape) -> Ranges {
+pub fn touched(allocation: &Memory, dtype: DType, shape: &Shape) -> Vec<Range<usize>> {
     if allocation.len() <= WHOLE || shape.is_contiguous() {
-        return vec![0..allocation.len()];
+        return std::iter::once(0..allocation.len()).collect();
     }
     runs(dtype, shape)
         .map(|(start, len)| start.saturating_sub(MARGIN)..(start + len + MARGIN).min(allocation.len()))

@@ -359,7 +359,7 @@ impl Case {
         data.upload(&memory::touched(data, buffer.dtype, &buffer.shape))?;
         if let Some(at) = buffer.scales {
             let scales = &self.allocations[at];
-            scales.upload(&vec![0..scales.len()])?;
+            scales.upload(std::slice::from_ref(&(0..scales.len())))?;
         }
         Ok(())
     }
@@ -373,7 +373,7 @@ impl Case {
             data.download(&ranges)?;
             if let Some(at) = buffer.scales {
                 let len = self.allocations[at].len();
-                self.allocations[at].download(&vec![0..len])?;
+                self.allocations[at].download(std::slice::from_ref(&(0..len)))?;
             }
         }
         Ok(())
@@ -381,10 +381,12 @@ impl Case {
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
         let salt = self.setup.poison ^ 0x33;
-        let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(|e| match e {
-            MemoryError::Host(source) => Error::Memory { name: name.into(), bytes, source },
-            MemoryError::Gpu(error) => Error::Gpu(error),
-        })?;
+        let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(
+            |e| match e {
+                MemoryError::Host(source) => Error::Memory { name: name.into(), bytes, source },
+                MemoryError::Gpu(error) => Error::Gpu(error),
+            },
+        )?;
         self.allocations.push(memory);
         Ok(self.allocations.len() - 1)
     }

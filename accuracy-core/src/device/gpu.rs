@@ -55,13 +55,17 @@ impl std::str::FromStr for Kind {
 /// Why a GPU cannot be used, or what it reported.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GpuError {
-    #[error("the {runtime} runtime is not on this machine: tried {tried}. Run where it is, or use --arch host; `cargo accuracy inspect` looks at a library without a device")]
+    #[error(
+        "the {runtime} runtime is not on this machine: tried {tried}. Run where it is, or use --arch host; `cargo accuracy inspect` looks at a library without a device"
+    )]
     NoRuntime { runtime: &'static str, tried: String },
     #[error("{library} has no `{symbol}`: it is not a {runtime} runtime that this version knows")]
     NoSymbol { library: String, symbol: &'static str, runtime: &'static str },
     #[error("{library} reports no device ({detail}). Check the driver and {variables}, or use --arch host")]
     NoDevice { library: String, detail: String, variables: &'static str },
-    #[error("the visible device is {found} ({name}), not {wanted}: choose another with {variables}, or use --arch {found}")]
+    #[error(
+        "the visible device is {found} ({name}), not {wanted}: choose another with {variables}, or use --arch {found}"
+    )]
     WrongArch { found: String, name: String, wanted: Arch, variables: &'static str },
     #[error("{call} failed: {error} ({code})")]
     Call { call: &'static str, error: String, code: i32 },
@@ -267,7 +271,10 @@ impl Gpu {
         unsafe {
             match kind {
                 Kind::Hip => {
-                    gpu.api.check("hipSetDevice", gpu.api.get::<unsafe extern "C" fn(c_int) -> c_int>("hipSetDevice")?(0))?;
+                    gpu.api.check(
+                        "hipSetDevice",
+                        gpu.api.get::<unsafe extern "C" fn(c_int) -> c_int>("hipSetDevice")?(0),
+                    )?;
                 }
                 Kind::Cuda => {
                     gpu.api.check("cuInit", gpu.api.get::<OnFlags>("cuInit")?(0))?;
@@ -284,7 +291,9 @@ impl Gpu {
             // A stream that does not wait for the default one: a kernel that ignores its stream shows.
             const NON_BLOCKING: c_uint = 1;
             let (create, call) = match kind {
-                Kind::Hip => (gpu.api.get::<NewStream>("hipStreamCreateWithFlags")?, "hipStreamCreateWithFlags"),
+                Kind::Hip => {
+                    (gpu.api.get::<NewStream>("hipStreamCreateWithFlags")?, "hipStreamCreateWithFlags")
+                }
                 Kind::Cuda => (gpu.api.get::<NewStream>("cuStreamCreate")?, "cuStreamCreate"),
             };
             gpu.api.check(call, create(&mut stream, NON_BLOCKING))?;
@@ -313,7 +322,8 @@ impl Gpu {
                 }
                 Kind::Cuda => {
                     let set = self.api.get::<OnPointer>("cuCtxSetCurrent")?;
-                    self.api.check("cuCtxSetCurrent", set(std::ptr::with_exposed_provenance_mut(self.context)))
+                    self.api
+                        .check("cuCtxSetCurrent", set(std::ptr::with_exposed_provenance_mut(self.context)))
                 }
             }
         }
@@ -426,7 +436,10 @@ mod tests {
                 Ok(device) => assert_eq!(device.arch.parse(), Ok(arch)),
                 Err(error) => {
                     let text = error.to_string();
-                    assert!(text.contains("--arch") && text.contains("lib") | text.contains("device"), "{text}");
+                    assert!(
+                        text.contains("--arch") && text.contains("lib") | text.contains("device"),
+                        "{text}"
+                    );
                 }
             }
         }

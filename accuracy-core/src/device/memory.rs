@@ -5,6 +5,7 @@
 
 use super::gpu::{Gpu, GpuError};
 use super::host::{Allocation, BandDamage, Placement};
+use std::ops::Range;
 
 /// Where the kernels of a run find their memory.
 #[derive(Clone, Copy)]
@@ -39,9 +40,6 @@ pub enum MemoryError {
     #[error(transparent)]
     Gpu(#[from] GpuError),
 }
-
-/// Ranges of a large, sparse buffer that are copied; everything else of it is never touched.
-pub type Ranges = Vec<std::ops::Range<usize>>;
 
 /// One buffer.
 pub struct Memory {
@@ -111,8 +109,9 @@ impl Memory {
         self.host.damage()
     }
 
-    /// Copies bands and `ranges` of the contents to where the kernels work.
-    pub fn upload(&self, ranges: &Ranges) -> Result<(), GpuError> {
+    /// Copies bands and `ranges` of the contents to where the kernels work. What of a large, sparse buffer is in no range
+    /// is never touched.
+    pub fn upload(&self, ranges: &[Range<usize>]) -> Result<(), GpuError> {
         let Some(on) = &self.gpu else { return Ok(()) };
         let front = self.host.front();
         on.gpu.upload(on.address, self.host.band_before())?;
@@ -123,7 +122,7 @@ impl Memory {
     }
 
     /// Copies bands and `ranges` of the contents back.
-    pub fn download(&mut self, ranges: &Ranges) -> Result<(), GpuError> {
+    pub fn download(&mut self, ranges: &[Range<usize>]) -> Result<(), GpuError> {
         let Some(on) = &self.gpu else { return Ok(()) };
         let (gpu, address, front, len) = (on.gpu, on.address, self.host.front(), self.host.len());
         gpu.download(address, self.host.band_before_mut())?;
