@@ -190,7 +190,8 @@ impl Api {
     }
 
     /// `gcnArchName`, with its feature suffix. The structure's layout changed with HIP 6, behind a versioned symbol; in
-    /// both the field is the only text that begins with `gfx` behind the device's name.
+    /// both the field is the only text behind the device's name that begins as an architecture does (`sm_` where HIP is
+    /// emulated on another vendor's device).
     fn gcn_arch_name(&self) -> Result<String, GpuError> {
         type Properties = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
         // Larger than any version of the structure.
@@ -205,7 +206,7 @@ impl Api {
         self.check("hipGetDeviceProperties", code)?;
         let text = bytes[256..]
             .windows(4)
-            .position(|w| &w[..3] == b"gfx" && w[3].is_ascii_digit())
+            .position(|w| (&w[..3] == b"gfx" || &w[..3] == b"sm_") && w[3].is_ascii_digit())
             .map(|at| &bytes[256 + at..])
             .and_then(|rest| CStr::from_bytes_until_nul(rest).ok());
         text.map(|t| t.to_string_lossy().into_owned())
@@ -232,7 +233,6 @@ pub struct Device {
 pub fn probe(kind: Kind, wanted: Arch) -> Result<Device, GpuError> {
     let api = Api::open(kind)?;
     let (name, found) = api.device()?;
-    // The HIP runtime may drive a device that is none of AMD's: through a translation, for tests.
     if found.parse::<Arch>().ok() != Some(wanted) {
         return Err(GpuError::WrongArch { found, name, wanted, variables: api.variables() });
     }
