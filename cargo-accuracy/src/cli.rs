@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{report, run};
+use crate::{report, run, shard};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -38,6 +38,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Carve a small shard for tests out of a checkpoint, quantised if wanted
+    Shard(shard::ShardArgs),
 }
 
 impl Cli {
@@ -45,6 +47,7 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Shard(args) => shard::command(args),
         }
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod exit;
 mod report;
 mod run;
+mod shard;
 
 use clap::Parser as _;
 use exit::{ExitCode, UsageError};

@@ -66,7 +66,8 @@ impl CargoArgs {
         let build = &self.build;
         [("--locked", build.locked), ("--offline", build.offline), ("--frozen", build.frozen)]
             .into_iter()
-            .filter_map(|(flag, set)| set.then(|| flag.to_string()))
+            .filter(|(_, set)| *set)
+            .map(|(flag, _)| flag.to_string())
     }
 
     /// Flags that decide which code runs, as a command that re-runs a case must repeat them.
