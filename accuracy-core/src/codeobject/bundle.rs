@@ -125,7 +125,7 @@ fn read_entry(id: &str, code: &[u8], packing: Packing) -> Result<CodeObject, Rea
         .ok_or_else(|| ReadError::Bundle(format!("`{id}` names no AMD target")))?;
     let entry: TargetId = target.parse()?;
     if code.is_empty() {
-        return Err(ReadError::Empty);
+        return Err(ReadError::Bundle("it is empty".into()));
     }
     if !code.starts_with(elf::MAGIC) {
         return Err(ReadError::Magic { offset: 0, expected: "an ELF file", begins: Begins::of(code) });

@@ -47,10 +47,12 @@ fn read_kernel(value: &ValueRef, index: usize) -> Result<Kernel, ReadError> {
     let arguments = map.list(".args")?.unwrap_or_default();
     let argument = |(i, value)| {
         let map = Map::of(value, &format!("argument {i} of kernel `{name}`"))?;
+        let kind = map.text(".value_kind")?;
         Ok(Argument {
             offset: map.size(".offset")?,
             size: map.size(".size")?,
-            kind: map.text(".value_kind")?.to_owned(),
+            kind: kind.to_owned(),
+            hidden: kind.starts_with("hidden_"),
             name: map.optional_text(".name")?.map(str::to_owned),
         })
     };

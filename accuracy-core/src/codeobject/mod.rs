@@ -15,7 +15,7 @@ mod target;
 pub use error::{Begins, ReadError, TargetError};
 pub use target::{Target, TargetId};
 
-use elf::Elf;
+use elf::{Dynamic, Elf};
 use serde::Serialize;
 
 /// What a file holds.
@@ -51,16 +51,10 @@ pub struct HostPart {
     pub soname: Option<String>,
     /// Libraries that the dynamic linker loads with this one (`DT_NEEDED`).
     pub needed: Vec<String>,
-    /// Functions that the library exports, by their symbols, sorted. Launchers are among them: a function of C linkage
-    /// has no `_Z` in front.
-    pub functions: Vec<String>,
-}
-
-impl HostPart {
-    /// The exported functions of C linkage: what a binding can call by its plain name.
-    pub fn launchers(&self) -> impl Iterator<Item = &str> {
-        self.functions.iter().map(String::as_str).filter(|name| !name.starts_with('_'))
-    }
+    /// Exported functions of C linkage, sorted: what a binding can call by its plain name.
+    pub launchers: Vec<String>,
+    /// Exported functions whose names begin with an underscore, sorted: those of C++ linkage, and what compilers add.
+    pub other_functions: Vec<String>,
 }
 
 /// Code for one target.
@@ -115,7 +109,7 @@ pub struct Kernel {
 impl Kernel {
     /// The arguments that a launch passes.
     pub fn explicit(&self) -> impl Iterator<Item = &Argument> {
-        self.arguments.iter().filter(|a| !a.hidden())
+        self.arguments.iter().filter(|a| !a.hidden)
     }
 }
 
@@ -130,13 +124,8 @@ pub struct Argument {
     pub kind: String,
     /// The parameter's name, where the compiler kept it.
     pub name: Option<String>,
-}
-
-impl Argument {
-    /// Whether the runtime fills it in, rather than the launch.
-    pub fn hidden(&self) -> bool {
-        self.kind.starts_with("hidden_")
-    }
+    /// Whether the compiler added it and the runtime fills it in: a launch does not pass it.
+    pub hidden: bool,
 }
 
 /// Reads a kernel library or code object.
@@ -192,8 +181,9 @@ fn library(elf: &Elf, machine: &'static str) -> Result<Contents, ReadError> {
             Some(_) => return Err(ReadError::FatbinEmpty { section }),
         }
     }
-    let host =
-        HostPart { machine, soname: dynamic.soname, needed: dynamic.needed, functions: dynamic.functions };
+    let Dynamic { soname, needed, functions, .. } = dynamic;
+    let (other_functions, launchers) = functions.into_iter().partition(|name| name.starts_with('_'));
+    let host = HostPart { machine, soname, needed, launchers, other_functions };
     Ok(Contents { form: Form::Library, host: Some(host), code_objects })
 }
 

@@ -105,9 +105,8 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
             out.flush()?;
         }
         Format::Json => {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer_pretty(&mut out, &json(&inspected, &args.archs)?)?;
-            writeln!(out)?;
+            let json = serde_json::to_string_pretty(&json(&inspected, &args.archs)?)?;
+            writeln!(std::io::stdout(), "{json}")?;
         }
     }
     let mut code = ExitCode::Correct;
@@ -138,15 +137,16 @@ fn read(path: &Path) -> anyhow::Result<Contents> {
     codeobject::read(&bytes).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Each file with its path and either `contents` or `error`, and the architectures that it lacks.
+/// Each file with its path and either `error`, or what is in it and which of the wanted architectures are not.
 fn json(inspected: &[Inspected], wanted: &[Wanted]) -> anyhow::Result<serde_json::Value> {
     let file = |file: &Inspected| {
         let mut object = serde_json::json!({ "path": file.path.to_string_lossy() });
         match &file.outcome {
             Ok(contents) => {
-                object["contents"] = serde_json::to_value(contents)?;
                 let missing: Vec<String> = file.missing(wanted).iter().map(|w| w.to_string()).collect();
                 object["missing"] = missing.into();
+                object["architectures"] = text::architectures(contents).into();
+                object["contents"] = serde_json::to_value(contents)?;
             }
             Err(error) => object["error"] = format!("{error:#}").into(),
         }

@@ -22,10 +22,15 @@ fn by_target(contents: &Contents) -> BTreeMap<&Target, Vec<&CodeObject>> {
     targets
 }
 
+/// The targets of a file's code objects, each once.
+pub fn architectures(contents: &Contents) -> Vec<String> {
+    by_target(contents).keys().map(|target| target.to_string()).collect()
+}
+
 /// In one line: for what a file has code.
 pub fn holds(file: &Inspected) -> String {
     let Ok(contents) = &file.outcome else { return String::new() };
-    let targets: Vec<String> = by_target(contents).keys().map(|t| t.to_string()).collect();
+    let targets = architectures(contents);
     match (&contents.host, targets.is_empty()) {
         (_, false) => format!("it has {}", targets.join(", ")),
         (Some(host), true) => format!("it has code for the CPU ({}) only", host.machine),
@@ -54,10 +59,14 @@ pub fn render(path: &Path, contents: &Contents, verbose: bool, width: Option<usi
         if let Some(soname) = &host.soname {
             list(&mut text, "soname", [soname.as_str()].into_iter(), width);
         }
-        list(&mut text, &format!("launchers ({})", host.machine), host.launchers(), width);
-        let others = host.functions.len() - host.launchers().count();
-        if others > 0 {
-            let _ = writeln!(text, "    and {others} functions of C++ linkage");
+        list(
+            &mut text,
+            &format!("launchers ({})", host.machine),
+            host.launchers.iter().map(String::as_str),
+            width,
+        );
+        if !host.other_functions.is_empty() {
+            let _ = writeln!(text, "    and {} of C++ linkage", host.other_functions.len());
         }
         list(&mut text, "needs", host.needed.iter().map(String::as_str), width);
     }
@@ -208,15 +217,14 @@ fn what(argument: &Argument) -> String {
 
 fn arguments(text: &mut String, kernel: &Kernel) {
     let _ = writeln!(text, "\n  {}", kernel.name);
-    if kernel.arguments.is_empty() {
-        text.push_str("    no arguments\n");
-    }
+    let heading = if kernel.arguments.is_empty() { "no arguments" } else { "offset bytes  kind" };
+    let _ = writeln!(text, "   {}", paint(style::DIM, heading));
     for argument in &kernel.arguments {
-        let Argument { offset, size, kind, name } = argument;
+        let Argument { offset, size, kind, name, .. } = argument;
         let name = name.as_deref().unwrap_or_default();
         let line = format!("    {offset:>5} {size:>5}  {kind}  {name}");
         let line = line.trim_end();
-        let style = if argument.hidden() { style::DIM } else { style::PLAIN };
+        let style = if argument.hidden { style::DIM } else { style::PLAIN };
         let _ = writeln!(text, "{}", paint(style, line));
     }
 }
