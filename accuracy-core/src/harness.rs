@@ -136,7 +136,7 @@ fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut
     match record.gate {
         Gate::Fail if !matches!(record.verdict, Verdict::NotRun | Verdict::Crashed | Verdict::TimedOut) => {
             record.gate = Gate::Pass;
-            record.reason = format!("known failure: {}; {}", known.failure.reason, record.reason);
+            record.known_failure = Some(known.failure.reason.clone());
         }
         Gate::Fail => {}
         Gate::Pass if !known.certain => {}

@@ -206,6 +206,13 @@ fn a_write_past_the_end_fails() {
 }
 
 #[test]
+fn a_read_past_the_end_crashes_at_the_inaccessible_page_and_is_explained() {
+    let run = run("reads_past_the_end");
+    run.assert_failed("crashed", "past the end of `x`");
+    assert_eq!(run.case().causes, ["out_of_bounds"], "{run}");
+}
+
+#[test]
 fn a_write_before_the_start_fails() {
     assert_check_failed(&run("before_the_start"), "guards");
 }

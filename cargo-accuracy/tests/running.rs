@@ -234,8 +234,32 @@ fn an_unknown_key_is_a_usage_error_with_its_path() {
     assert_eq!(run.status, Some(2), "{run}");
     assert!(run.stderr.contains("`full`"), "{run}");
 
-    write("src/lib.rs", "fn broken(");
     let run = Fixture::at(dir.path()).accuracy(&[]);
+    assert_eq!(run.status, Some(4), "{run}");
+    assert!(run.stderr.contains("no selected package depends on accuracy-core"), "{run}");
+
+    write("src/lib.rs", "fn broken(");
+    let run = Fixture::at(dir.path()).accuracy(&["-p", "empty"]);
     assert_eq!(run.status, Some(101), "{run}");
     assert!(run.stderr.contains("could not be built"), "{run}");
+}
+
+#[test]
+fn a_segfault_under_plain_cargo_test_leaves_what_it_cut_off_as_not_run() {
+    let records = tempfile::tempdir().unwrap();
+    let tests =
+        never_green().cargo_test(&["--lib", "--", "kernels::", "--test-threads", "1"], records.path());
+    assert!(!tests.success());
+    let run = never_green().report(&[records.path().to_str().unwrap()]);
+    assert_eq!(run.status, Some(100), "{run}");
+    let verdict = |test: &str| {
+        let cases = run.report.as_ref().unwrap()["cases"].as_array().unwrap();
+        let case = cases.iter().find(|c| c["test"] == test).unwrap_or_else(|| panic!("{test}: {run}"));
+        case["verdict"].as_str().unwrap().to_owned()
+    };
+    // In the order in which libtest runs them.
+    assert_eq!(verdict("correct"), "correct", "{run}");
+    assert_eq!(verdict("reads_past_the_end"), "crashed", "{run}");
+    assert_eq!(verdict("refused"), "not_run", "{run}");
+    assert_eq!(verdict("symbol_missing"), "not_run", "{run}");
 }

@@ -31,11 +31,18 @@ pub fn never_green() -> &'static Fixture {
 }
 
 impl Fixture {
-    /// Copies `testdata/<name>` to a folder called `copy` and has `prepare` add to it. The copy stays in one
+    /// Copies `testdata/<name>` to a folder called `copy`, and beside it what `prepare` writes. The copy stays in one
     /// place, so that cargo need not build it again when nothing has changed.
     pub fn copy(name: &str, copy: &str, prepare: impl FnOnce(&Path)) -> Fixture {
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Under nextest every test is a process of its own, and prepares the same folder.
+        let lock = std::fs::File::create(shared.join("fixtures.lock")).unwrap();
+        lock.lock().unwrap();
         let dir = shared.join("crates").join(copy);
+        // Under nextest every test is a process, and each of them comes here.
+        std::fs::create_dir_all(shared.join("crates")).unwrap();
+        let lock = std::fs::File::create(shared.join("crates").join("lock")).unwrap();
+        lock.lock().unwrap();
         copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), &dir);
         let core = repository().join("accuracy-core");
         let manifest = dir.join("Cargo.toml");
@@ -43,11 +50,13 @@ impl Fixture {
         let text = text.replace("../../../accuracy-core", core.to_str().unwrap());
         write_if_changed(&manifest, text.as_bytes());
         // Cargo takes what it needs of it, so nothing is looked up on the network.
-        let lock = dir.join("Cargo.lock");
-        if !lock.exists() || newer(&repository().join("Cargo.lock"), &lock) {
-            std::fs::copy(repository().join("Cargo.lock"), &lock).unwrap();
+        let lockfile = dir.join("Cargo.lock");
+        if !lockfile.exists() || newer(&repository().join("Cargo.lock"), &lockfile) {
+            std::fs::copy(repository().join("Cargo.lock"), &lockfile).unwrap();
         }
-        prepare(&dir);
+        let prepared = tempfile::tempdir().unwrap();
+        prepare(prepared.path());
+        copy_folder(prepared.path(), &dir);
         let fixture = Fixture { dir, target: shared.join("target") };
         let status = fixture
             .command("cargo")
@@ -90,6 +99,13 @@ impl Fixture {
     /// `cargo accuracy`, after `change` has had its way with the command.
     pub fn accuracy_with(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Run {
         self.start(arguments, change).finish()
+    }
+
+    /// Plain `cargo test`, leaving its records in a folder.
+    pub fn cargo_test(&self, arguments: &[&str], records: &Path) -> std::process::ExitStatus {
+        let mut command = self.command("cargo");
+        command.args(["test", "--offline", "--quiet"]).args(arguments).env("ACCURACY_RECORDS", records);
+        command.output().expect("cargo can be started").status
     }
 
     /// The same, but does not wait for its end.

@@ -10,6 +10,7 @@ unsafe extern "C" {
     fn gemm_writes_nothing(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_without_the_last_column(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_past_the_end(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_reads_past_the_end(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_before_the_start(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_modifies_its_input(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_never_twice_the_same(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
@@ -50,6 +51,7 @@ gemm_test! {
     nothing_written: gemm_writes_nothing;
     last_column_unwritten: gemm_without_the_last_column;
     past_the_end: gemm_past_the_end;
+    reads_past_the_end: gemm_reads_past_the_end;
     before_the_start: gemm_before_the_start;
     input_modified: gemm_modifies_its_input;
     never_twice_the_same: gemm_never_twice_the_same;
