@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{report, run, shard};
+use crate::{inspect, report, run, shard};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -45,6 +45,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Carve a small shard for tests out of a checkpoint, quantised if wanted
     Shard(shard::ShardArgs),
+    /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
+    Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
@@ -53,6 +55,7 @@ impl Cli {
             Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
             Command::Shard(args) => shard::command(args),
+            Command::Inspect(args) => inspect::command(args),
         }
     }
 }
@@ -73,6 +76,18 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+impl Color {
+    /// For everything that is printed from here on.
+    pub fn apply(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
 /// How much is printed, and how.
@@ -102,12 +117,7 @@ impl OutputArgs {
 
     /// Applies `--color` to everything that is printed from here on.
     pub fn apply_color(&self) {
-        match self.color {
-            Color::Auto => anstream::ColorChoice::Auto,
-            Color::Always => anstream::ColorChoice::Always,
-            Color::Never => anstream::ColorChoice::Never,
-        }
-        .write_global();
+        self.color.apply();
     }
 }
 

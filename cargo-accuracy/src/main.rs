@@ -5,6 +5,7 @@
 mod cli;
 mod config;
 mod exit;
+mod inspect;
 mod report;
 mod run;
 mod shard;

@@ -6,7 +6,7 @@ mod failure;
 #[cfg(test)]
 pub mod fixture;
 mod number;
-mod table;
+pub mod table;
 
 pub use failure::quote;
 
