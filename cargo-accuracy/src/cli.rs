@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{report, run};
+use crate::{dtypes, report, run, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -38,6 +38,11 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
+    #[command(after_help = weights::EXAMPLES)]
+    Weights(weights::WeightsArgs),
+    /// Show the number formats: ranges, every code of one, and which architecture decodes what
+    Dtypes(dtypes::DtypesArgs),
 }
 
 impl Cli {
@@ -45,6 +50,8 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Weights(args) => weights::command(args),
+            Command::Dtypes(args) => dtypes::command(args),
         }
     }
 }
@@ -65,6 +72,15 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// How a command that only answers writes its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TextOrJson {
+    /// For people
+    #[default]
+    Text,
+    Json,
 }
 
 /// How much is printed, and how.

@@ -4,9 +4,11 @@
 
 mod cli;
 mod config;
+mod dtypes;
 mod exit;
 mod report;
 mod run;
+mod weights;
 
 use clap::Parser as _;
 use exit::{ExitCode, UsageError};

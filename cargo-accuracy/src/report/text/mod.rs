@@ -6,7 +6,8 @@ mod failure;
 #[cfg(test)]
 pub mod fixture;
 mod number;
-mod table;
+pub mod table;
+pub mod wrap;
 
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
