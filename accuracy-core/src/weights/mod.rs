@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
@@ -280,7 +281,12 @@ impl Checkpoint {
 
     /// Scales, zero points and the like without a weight that they could belong to.
     pub fn orphans(&self) -> Vec<&str> {
-        self.names().filter(|name| resolve::is_orphan(self, name)).collect()
+        self.names().filter(|name| self.is_orphan(name)).collect()
+    }
+
+    /// Whether a tensor is one of [`Checkpoint::orphans`].
+    pub fn is_orphan(&self, tensor: &str) -> bool {
+        resolve::is_orphan(self, tensor)
     }
 
     /// What the configuration says about quantisation, in its words; empty where it says nothing.
@@ -291,13 +297,18 @@ impl Checkpoint {
     /// Opens every file and checks its header; no tensor is read.
     ///
     /// Each item is a file, or why it cannot be used: an index names files that are not there, say.
-    pub fn files(&self) -> impl Iterator<Item = Result<FileInfo<'_>, WeightsError>> {
-        self.0.shards.iter().enumerate().map(|(i, lazy)| {
+    pub fn files(&self) -> Vec<Result<FileInfo<'_>, WeightsError>> {
+        let file = |(i, lazy): (usize, &'_ Lazy)| {
             let shard = self.shard(lazy)?;
             let listed = |name: &String| self.0.tensors.get(name) == Some(&i);
             let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
-            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), unlisted })
-        })
+            Ok((shard.len(), unlisted))
+        };
+        let looked: Vec<_> = self.0.shards.par_iter().enumerate().map(file).collect();
+        let files = self.0.shards.iter().zip(looked);
+        files
+            .map(|(lazy, l)| l.map(|(bytes, unlisted)| FileInfo { path: &lazy.path, bytes, unlisted }))
+            .collect()
     }
 
     fn shard<'s>(&self, lazy: &'s Lazy) -> Result<&'s Shard, WeightsError> {

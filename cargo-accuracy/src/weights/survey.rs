@@ -287,7 +287,6 @@ fn is_of_a_file(error: &WeightsError) -> bool {
 
 /// Tensors that no weight was read from.
 fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, survey: &mut Survey) {
-    let orphans: HashSet<&str> = checkpoint.orphans().into_iter().collect();
     let mut used: HashSet<&str> =
         survey.weights.iter().flat_map(|w| w.info.tensors.iter().map(String::as_str)).collect();
     used.extend(survey.others.iter().map(|o| o.name.as_str()));
@@ -309,7 +308,7 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
                 continue;
             }
         };
-        if orphans.contains(name) {
+        if checkpoint.is_orphan(name) {
             let message =
                 format!("`{name}` {:?} has no weight: nothing is stored that it could scale", tensor.shape);
             findings.push(Finding::error("orphan", name, message));
