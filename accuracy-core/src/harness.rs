@@ -136,13 +136,14 @@ fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut
     match record.gate {
         Gate::Fail if !matches!(record.verdict, Verdict::NotRun | Verdict::Crashed | Verdict::TimedOut) => {
             record.gate = Gate::Pass;
-            record.reason = format!("known failure: {}; {}", known.reason, record.reason);
+            record.known_failure = Some(known.failure.reason.clone());
         }
         Gate::Fail => {}
+        Gate::Pass if !known.certain => {}
         Gate::Pass => {
             record.gate = Gate::Fail;
             record.failed_checks.push("known_failure".into());
-            record.reason = format!("succeeds, but is declared as a known failure: {}", known.reason);
+            record.reason = format!("succeeds, but is declared as a known failure: {}", known.failure.reason);
         }
     }
 }

@@ -1,18 +1,23 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{dtypes, report, run, weights};
+use crate::{dtypes, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo accuracy                               every case of the workspace, on the configured architecture
+  cargo accuracy                               every case, on the configured architecture
   cargo accuracy -p kernels --arch gfx950      one package, on one architecture
   cargo accuracy shuffle_scale=true            the cases whose identity contains this
   cargo accuracy 'kernels::fp8::gemm[...]'     one case: paste its identity in quotes
   cargo accuracy --list                        the identities, without running anything
   cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
   cargo accuracy report                        the tables of the last run again
+
+Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output
+is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of
+what the number formats alone lose. A table too wide for the terminal leaves out, in this order: s, chain L2, row cos,
+gain, /floor.
 
 Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish;
 4 nothing ran; 2 usage.";
@@ -43,6 +48,8 @@ enum Command {
     Weights(weights::WeightsArgs),
     /// Show the number formats: ranges, every code of one, and which architecture decodes what
     Dtypes(dtypes::DtypesArgs),
+    /// Carve a small shard for tests out of a checkpoint, quantised if wanted
+    Shard(shard::ShardArgs),
 }
 
 impl Cli {
@@ -52,6 +59,7 @@ impl Cli {
             Command::Report(args) => report::command(args),
             Command::Weights(args) => weights::command(args),
             Command::Dtypes(args) => dtypes::command(args),
+            Command::Shard(args) => shard::command(args),
         }
     }
 }

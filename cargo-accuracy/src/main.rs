@@ -8,6 +8,7 @@ mod dtypes;
 mod exit;
 mod report;
 mod run;
+mod shard;
 mod weights;
 
 use clap::Parser as _;

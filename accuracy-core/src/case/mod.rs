@@ -264,7 +264,10 @@ impl Case {
                 }
                 recorded.head(rows)
             }
-            None => input::values(name, rows, cols, self.setup.seed, &self.setup.data),
+            None => {
+                let first = !self.buffers.iter().any(|b| matches!(b.kind, Kind::Input | Kind::Before));
+                input::values(name, first, rows, cols, self.setup.seed, &self.setup.data)
+            }
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
         let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Saturate)));

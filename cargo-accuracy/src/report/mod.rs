@@ -10,6 +10,7 @@ pub mod style;
 pub mod text;
 
 pub use model::{Report, test_key};
+pub use text::quote;
 
 use crate::cli::OutputArgs;
 use crate::exit::ExitCode;

@@ -1,11 +1,12 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
 //! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
 mod cargo;
+mod cargo_env;
 mod discover;
 pub mod folder;
 mod outcome;
@@ -41,6 +42,12 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&metadata)?;
     let settings = Settings::new(&args, &config)?;
     let packages = packages(&args, &metadata, &config)?;
+    if packages.is_empty() {
+        anstream::eprintln!(
+            "nothing ran: no selected package depends on accuracy-core and takes part in a run"
+        );
+        return Ok(ExitCode::NothingRan);
+    }
     require_arch(&packages, &settings, &config)?;
 
     let built = args.cargo.build(&metadata, &packages)?;
@@ -87,8 +94,8 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The packages whose tests are built: those that cargo would take, less those that the configuration leaves out of
-/// a run that does not name them.
+/// The packages whose tests are built: those that cargo would take. Of a run that does not name them, packages are
+/// left out that cannot have an accuracy test, or that the configuration leaves out.
 fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyhow::Result<Vec<&'m Package>> {
     let mut packages = args.cargo.selected(metadata);
     let members =
@@ -102,10 +109,7 @@ fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyh
         }
     }
     if !args.cargo.names_packages() {
-        packages.retain(|p| config.runs_by_default(&p.name));
-    }
-    if packages.is_empty() {
-        return Err(usage(format!("no package is selected; the workspace has: {}", members())));
+        packages.retain(|p| discover::can_have_tests(p) && config.runs_by_default(&p.name));
     }
     Ok(packages)
 }
