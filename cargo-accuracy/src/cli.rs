@@ -44,7 +44,6 @@ enum Command {
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
     /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
-    #[command(after_help = weights::EXAMPLES)]
     Weights(weights::WeightsArgs),
     /// Show the number formats: ranges, every code of one, and which architecture decodes what
     Dtypes(dtypes::DtypesArgs),

@@ -1,6 +1,6 @@
 //! `--format json`: every weight, every other tensor, totals and findings.
 
-use super::survey::{Kind, Other, Severity, Survey, Weight};
+use super::survey::{Kind, Other, Severity, Survey, Weight, What};
 use super::text::totals;
 use accuracy_core::weights::Scheme;
 use serde::Serialize;
@@ -55,7 +55,7 @@ struct OtherEntry<'a> {
     dtype: String,
     shape: &'a [usize],
     bytes: u64,
-    activation_scale: bool,
+    what: &'static str,
 }
 
 #[derive(Serialize)]
@@ -164,6 +164,10 @@ fn other(other: &Other) -> OtherEntry<'_> {
         dtype: other.dtype.to_string(),
         shape: &other.shape,
         bytes: other.bytes,
-        activation_scale: other.activation_scale,
+        what: match other.what {
+            What::ActivationScale => "activation_scale",
+            What::Broken => "broken_weight",
+            What::Other => "other",
+        },
     }
 }

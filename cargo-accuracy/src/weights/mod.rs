@@ -14,7 +14,7 @@ use accuracy_core::arch::Arch;
 use accuracy_core::weights::{Checkpoint, WeightsError};
 use std::io::Write as _;
 
-pub const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   cargo accuracy weights shards/tiny                a folder, an index or one .safetensors file
   cargo accuracy weights deepseek-ai/DeepSeek-V3    a repository in the Hugging Face cache, or org/name@revision
@@ -25,6 +25,7 @@ Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file
 
 /// Flags of `cargo accuracy weights`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct WeightsArgs {
     /// A .safetensors file, an index, a folder of either, or org/name[@revision] in the Hugging Face cache
     #[arg(value_name = "CHECKPOINT")]

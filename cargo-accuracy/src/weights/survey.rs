@@ -90,14 +90,24 @@ impl Kind {
     }
 }
 
-/// A tensor that belongs to no weight matrix: of a norm, a bias, the scale of activations.
+/// What a tensor is that no weight is read with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    ActivationScale,
+    /// It belongs to a weight that cannot be read; a finding says why.
+    Broken,
+    /// Of a norm, a bias, or anything else.
+    Other,
+}
+
+/// A tensor that no weight is read with.
 #[derive(Clone, Debug)]
 pub struct Other {
     pub name: String,
     pub dtype: StDtype,
     pub shape: Vec<usize>,
     pub bytes: u64,
-    pub activation_scale: bool,
+    pub what: What,
 }
 
 #[derive(Debug)]
@@ -265,7 +275,7 @@ fn other(tensor: &RawTensor) -> Other {
         dtype: tensor.dtype,
         shape: tensor.shape.to_vec(),
         bytes: tensor.bytes.len() as u64,
-        activation_scale: role(tensor.name) == Role::ActivationScale,
+        what: if role(tensor.name) == Role::ActivationScale { What::ActivationScale } else { What::Other },
     }
 }
 
@@ -293,9 +303,8 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
     let (mut others, mut findings, mut unseen) = (Vec::new(), Vec::new(), 0);
     for name in names.iter().filter(|name| !used.contains(**name)) {
         let role = role(name);
-        if failed.contains(*name) || matches!(role, Role::Weight { module } if failed.contains(module)) {
-            continue;
-        }
+        let broken = failed.contains(*name)
+            || matches!(role, Role::Weight { module } | Role::Companion { module } if failed.contains(module));
         let tensor = match checkpoint.raw(name) {
             Ok(tensor) => tensor,
             Err(error) if is_of_a_file(&error) => {
@@ -303,17 +312,21 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
                 unseen += usize::from(!matches!(role, Role::Weight { .. }));
                 continue;
             }
+            Err(_) if broken => continue,
             Err(error) => {
                 findings.push(Finding::of(name, &error));
                 continue;
             }
         };
+        if broken {
+            others.push(Other { what: What::Broken, ..other(&tensor) });
+            continue;
+        }
         if checkpoint.is_orphan(name) {
             let message =
                 format!("`{name}` {:?} has no weight: nothing is stored that it could scale", tensor.shape);
             findings.push(Finding::error("orphan", name, message));
         } else if let Role::Companion { module } = role
-            && !failed.contains(module)
             && belongs(checkpoint, module)
         {
             let message = format!("`{name}` {:?} is not needed to read its weight", tensor.shape);

@@ -1,6 +1,6 @@
 //! What a person reads: weights that are alike in one line, totals, and the findings.
 
-use super::survey::{Finding, Kind, Severity, Survey, Weight, codes, describe, place};
+use super::survey::{Finding, Kind, Severity, Survey, Weight, What, codes, describe, place};
 use crate::report::style::{self, paint};
 use crate::report::text::table::{Cell, Column, Table};
 use crate::report::text::wrap::wrap;
@@ -131,12 +131,14 @@ fn sums(survey: &Survey) -> Table {
             (describe(t.kind), t.weights, Some(t.parameters), t.code_bytes + t.scale_bytes, t.scale_bytes)
         })
         .collect();
-    for (what, activation_scale) in
-        [("scales of activations and KV cache", true), ("norms, biases and others", false)]
-    {
-        let of: Vec<_> = survey.others.iter().filter(|o| o.activation_scale == activation_scale).collect();
+    for (name, what) in [
+        ("scales of activations and KV cache", What::ActivationScale),
+        ("of weights that cannot be read", What::Broken),
+        ("norms, biases and others", What::Other),
+    ] {
+        let of: Vec<_> = survey.others.iter().filter(|o| o.what == what).collect();
         if !of.is_empty() {
-            rows.push((what.to_owned(), of.len(), None, of.iter().map(|o| o.bytes).sum(), 0));
+            rows.push((name.to_owned(), of.len(), None, of.iter().map(|o| o.bytes).sum(), 0));
         }
     }
     let sum = |of: &dyn Fn(&(String, usize, Option<u64>, u64, u64)) -> u64| rows.iter().map(of).sum::<u64>();
