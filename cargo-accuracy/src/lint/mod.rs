@@ -1,0 +1,174 @@
+//! The silent-parameter lint: finds functions that accept a parameter and ignore it, over the Python, C++ and
+//! Rust sources of a repository. Reads sources only: no build, no import, no device; and it depends on
+//! nothing else of this workspace.
+//!
+//! Each file is parsed ([`python`], [`cpp`], [`rust`]) into one neutral form ([`ir`]) and analysed alone
+//! ([`flow`]); what remains of it ([`source`]) can be cached. Then the repository is indexed ([`index`]), calls
+//! are followed to a fixpoint ([`effects`]), and the [`rules`] report.
+
+pub mod cli;
+pub mod config;
+mod cpp;
+mod effects;
+mod evidence;
+mod finding;
+mod flow;
+mod ignores;
+mod index;
+mod ir;
+mod names;
+mod python;
+pub mod rules;
+mod rust;
+mod source;
+mod summary;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rayon::prelude::*;
+
+pub use config::LintConfig;
+pub use finding::{Finding, Place, Severity, Suppression};
+use source::Language;
+
+/// What one run of the lint found.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct LintReport {
+    #[serde(rename = "lint")]
+    pub findings: Vec<Finding>,
+    /// Files that were passed over, and why.
+    pub problems: Vec<Problem>,
+    pub files: usize,
+    pub functions: usize,
+}
+
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Problem {
+    pub path: String,
+    pub reason: String,
+}
+
+/// Stack of the analysing threads: parsers and lowering recurse within bounds that this holds.
+const STACK: usize = 64 << 20;
+
+/// Lints `paths` (files or folders), which stand relative to the current folder.
+pub fn run(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build()?;
+    pool.install(|| run_in_pool(paths, config))
+}
+
+fn run_in_pool(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
+    let files = collect(paths, config)?;
+    let results: Vec<_> = files
+        .par_iter()
+        .map(|(path, shown, language)| match read(path, config.max_file_size) {
+            Ok(text) => summary::summarise(shown, &text, *language).map_err(|reason| Problem { path: shown.clone(), reason }),
+            Err(reason) => Err(Problem { path: shown.clone(), reason }),
+        })
+        .collect();
+    let mut summaries = Vec::with_capacity(results.len());
+    let mut report = LintReport::default();
+    for r in results {
+        match r {
+            Ok(s) => summaries.push(s),
+            Err(p) => report.problems.push(p),
+        }
+    }
+    report.files = summaries.len();
+    let index = index::Index::new(&summaries, &config.names);
+    report.functions = index.functions.len();
+    let effects = effects::Effects::new(&index);
+    let cx = evidence::Context { index: &index, effects: &effects, config };
+    let mut findings: Vec<Finding> = rules::ALL
+        .par_iter()
+        .flat_map_iter(|rule| {
+            let mut out = Vec::new();
+            (rule.check)(&cx, &mut out);
+            out
+        })
+        .collect();
+    findings.sort_by(|a, b| {
+        (&a.path, a.line, a.column, &a.parameter, a.rule).cmp(&(&b.path, b.line, b.column, &b.parameter, b.rule))
+    });
+    report.findings = findings;
+    Ok(report)
+}
+
+fn read(path: &Path, limit: u64) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if size > limit {
+        return Err(format!("{size} bytes are more than `lint.max-file-size` ({limit}); passed over"));
+    }
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    String::from_utf8(bytes).map_err(|e| format!("not UTF-8 at byte {}; passed over", e.utf8_error().valid_up_to()))
+}
+
+/// Folders of tests, benchmarks and vendored code by convention; `lint.tests` reads the former too.
+const TEST_FOLDERS: &[&str] = &["tests", "test", "op_tests", "benchmarks", "benchmark", "bench", "benches", "testing", "unit_tests"];
+
+fn is_test(relative: &Path) -> bool {
+    let folder = relative.parent().is_some_and(|p| {
+        p.components().any(|c| c.as_os_str().to_str().is_some_and(|c| TEST_FOLDERS.contains(&c)))
+    });
+    let name = relative.file_name().and_then(|n| n.to_str()).unwrap_or("");
+    let stem = name.split('.').next().unwrap_or("");
+    folder
+        || name.starts_with("test_")
+        || stem.ends_with("_test")
+        || name == "conftest.py"
+        || name.starts_with("bench_")
+        || name.starts_with("benchmark_")
+        || stem.ends_with("_bench")
+        || stem.ends_with("_benchmark")
+}
+
+/// Source files under `paths`: path to open, path to show, language; in the order of their names.
+fn collect(paths: &[PathBuf], config: &LintConfig) -> Result<Vec<(PathBuf, String, Language)>> {
+    let here = std::env::current_dir()?;
+    let mut out = Vec::new();
+    for root in paths {
+        if !root.exists() {
+            anyhow::bail!("{}: no such file or folder", root.display());
+        }
+        let walk = ignore::WalkBuilder::new(root).require_git(false).hidden(true).follow_links(false).build();
+        for entry in walk {
+            let entry = entry?;
+            if !entry.file_type().is_some_and(|t| t.is_file()) {
+                continue;
+            }
+            let path = entry.into_path();
+            let Some(language) = Language::of(&path) else { continue };
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            let shown_path = path.strip_prefix(&here).unwrap_or(&path);
+            let shown = shown_path.to_string_lossy().replace('\\', "/");
+            let shown = shown.strip_prefix("./").unwrap_or(&shown).to_owned();
+            // A file that is named on the command line is always read.
+            let named = relative.as_os_str().is_empty();
+            if !named {
+                if !config.tests && is_test(relative) {
+                    continue;
+                }
+                if !config.include.is_empty() && !config.include.iter().any(|g| covers(g, &shown)) {
+                    continue;
+                }
+                if config.exclude.iter().any(|g| covers(g, &shown)) {
+                    continue;
+                }
+            }
+            out.push((path, shown, language));
+        }
+    }
+    out.sort();
+    out.dedup();
+    Ok(out)
+}
+
+/// A glob or a folder covers a path.
+fn covers(pattern: &str, path: &str) -> bool {
+    let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
+    if pattern.contains('*') {
+        return config::glob(&pattern.replace("**", "*"), path);
+    }
+    path == pattern || path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('/'))
+}

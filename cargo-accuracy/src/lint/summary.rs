@@ -1,0 +1,143 @@
+//! From a file's text to its [`FileSummary`]: picks the front end, runs the flow analysis on each function
+//! and keeps what the repository-wide stage needs.
+
+use super::flow;
+use super::ir::Function;
+use super::source::{
+    ClassSummary, Fate, FileSummary, FnSummary, Language, Lines, Module, ParamSummary, check_nesting,
+};
+use super::{cpp, ignores, python, rust};
+
+/// Parses and analyses one file. The error says why the file cannot be read.
+pub fn summarise(path: &str, text: &str, language: Language) -> Result<FileSummary, String> {
+    check_nesting(text, language)?;
+    let build = |module: &Module| collect(path, text, language, module);
+    match language {
+        Language::Python => python::with_module(text, build),
+        Language::Cpp => cpp::with_module(text, build),
+        Language::Rust => rust::with_module(text, build),
+    }
+}
+
+fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileSummary {
+    let lines = Lines::new(text);
+    let own = |v: &[super::ir::Import]| v.iter().map(|i| (i.local.to_owned(), i.path.clone())).collect::<Vec<_>>();
+    FileSummary {
+        path: path.to_owned(),
+        language,
+        functions: module.functions.iter().map(|f| function(f, text, &lines, language)).collect(),
+        classes: module
+            .classes
+            .iter()
+            .map(|c| ClassSummary {
+                name: c.name.clone(),
+                bases: c.bases.clone(),
+                methods: c.methods.iter().map(|m| (*m).to_owned()).collect(),
+            })
+            .collect(),
+        imports: own(&module.imports),
+        aliases: own(&module.aliases),
+        tables: module.tables.iter().map(|t| t.members.clone()).collect(),
+        fakes: module.fakes.clone(),
+        macros: module
+            .macros
+            .iter()
+            .map(|(n, ids)| ((*n).to_owned(), ids.iter().map(|i| (*i).to_owned()).collect()))
+            .collect(),
+        declarations: module
+            .declarations
+            .iter()
+            .map(|(n, p)| ((*n).to_owned(), p.iter().map(|i| (*i).to_owned()).collect()))
+            .collect(),
+        ignores: ignores::scan(text, language == Language::Python),
+    }
+}
+
+fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSummary {
+    let analysis = flow::analyse(f);
+    let body = text.get(f.start as usize..f.end as usize).unwrap_or("");
+    let params: Vec<ParamSummary> = f
+        .params
+        .iter()
+        .zip(analysis.params)
+        .map(|(p, flow)| {
+            let (line, column) = lines.locate(p.offset);
+            ParamSummary {
+                name: p.name.to_owned(),
+                kind: p.kind,
+                default: p.default.map(str::to_owned),
+                annotation: p.annotation.map(|a| a.chars().take(120).collect()),
+                line,
+                column,
+                offset: p.offset,
+                disowned: p.disowned,
+                documented: f.doc.is_some_and(|d| mentions(d, p.name)),
+                fate: flow.fate,
+                guarded: flow.guarded,
+                shapes: flow.shapes,
+                forwards: flow.forwards,
+                witness: flow.witness.map(|o| lines.locate(o).0),
+            }
+        })
+        .collect();
+    let suspicious = params.iter().any(|p| p.fate.ignored() && p.fate != Fate::Discarded || p.fate == Fate::Discarded);
+    let identifiers =
+        if language == Language::Cpp && suspicious && !f.traits.stub { identifiers(body) } else { Vec::new() };
+    let calls = analysis
+        .calls
+        .into_iter()
+        .map(|mut c| {
+            (c.line, c.column) = lines.locate(c.offset);
+            c
+        })
+        .collect();
+    FnSummary {
+        name: f.name.to_owned(),
+        qualname: f.qualname.clone(),
+        class: f.class.map(str::to_owned),
+        line: lines.locate(f.start).0,
+        end_line: lines.locate(f.end).0,
+        traits: f.traits,
+        decorators: f
+            .decorators
+            .iter()
+            .map(|d| {
+                (d.path.clone(), d.args.iter().map(|(k, v)| (k.map(str::to_owned), (*v).to_owned())).collect())
+            })
+            .collect(),
+        imports: f.imports.iter().map(|i| (i.local.to_owned(), i.path.clone())).collect(),
+        params,
+        calls,
+        drops: analysis.drops,
+        text_hash: fnv(body),
+        identifiers,
+        opaque: analysis.opaque,
+    }
+}
+
+/// `name` occurs in `text` as a word.
+fn mentions(text: &str, name: &str) -> bool {
+    if name.len() < 2 {
+        return false;
+    }
+    let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    text.match_indices(name)
+        .any(|(i, _)| !word(text[..i].chars().next_back()) && !word(text[i + name.len()..].chars().next()))
+}
+
+fn identifiers(body: &str) -> Vec<String> {
+    let mut out: Vec<&str> = body
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|w| w.len() > 2 && !w.starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    out.sort_unstable();
+    out.dedup();
+    out.into_iter().map(str::to_owned).collect()
+}
+
+/// FNV-1a over the text without its whitespace, so that formatting alone changes nothing.
+pub fn fnv(text: &str) -> u64 {
+    text.bytes()
+        .filter(|b| !b.is_ascii_whitespace())
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
