@@ -100,10 +100,19 @@ impl<'s> Context<'s> {
             Some(Reason::Local(Fate::Logged | Fate::Overwritten | Fate::DeadEnd)) => score += 1,
             Some(Reason::Local(Fate::Discarded)) => score -= 2,
             Some(Reason::Local(Fate::Checked)) => score -= 1,
+            Some(Reason::Forwarded { callee, param, .. }) => {
+                let end = self.index.function(*callee);
+                let fate = end.params[*param as usize].fate;
+                score += i32::from(matches!(fate, Fate::Logged | Fate::Overwritten | Fate::DeadEnd));
+                score += i32::from(end.params[*param as usize].documented && !parameter.documented);
+            }
             _ => {}
         }
         if f.traits.device {
-            score -= 2;
+            score -= 1;
+        }
+        if matches!(reason, Some(Reason::Local(Fate::Overwritten))) && (twin.is_some() || family.is_some()) {
+            score += 1;
         }
         if f.traits.nested {
             score -= 3;
@@ -111,7 +120,10 @@ impl<'s> Context<'s> {
         if self.index.overrides.contains(&id) && family.is_none() {
             score -= 2;
         }
-        if names::is_predicate(&f.name) || f.name.ends_with("_config") || f.name.ends_with("_configs") {
+        if names::is_predicate(&f.name) || names::describes(&f.name) {
+            score -= 3;
+        }
+        if self.index.file(id).language == Language::Python && names::is_tool(&self.index.file(id).path) {
             score -= 3;
         }
         if self.index.file(id).language == Language::Rust && f.traits.method {

@@ -45,7 +45,38 @@ impl Bits {
         self.0.iter().map(|w| w.count_ones()).sum()
     }
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..Self::MAX).filter(move |i| self.has(*i))
+        self.0.into_iter().enumerate().flat_map(|(w, mut bits)| {
+            std::iter::from_fn(move || {
+                let i = bits.trailing_zeros() as usize;
+                (bits != 0).then(|| {
+                    bits &= bits - 1;
+                    w * 64 + i
+                })
+            })
+        })
+    }
+}
+
+/// What a value derives from: through operators and pure calls only, and through any call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Value {
+    /// What is lost if the value is. Arguments of a call are not: the call had them.
+    own: Bits,
+    /// What decided which value it is.
+    implied: Bits,
+    all: Bits,
+}
+
+impl Value {
+    const NONE: Self = Self { own: Bits::EMPTY, implied: Bits::EMPTY, all: Bits::EMPTY };
+
+    /// The same influence, as what decides rather than what is computed.
+    fn decides(self) -> Self {
+        Self { own: Bits::EMPTY, implied: self.own.or(self.implied), all: self.all }
+    }
+
+    fn or(self, o: Self) -> Self {
+        Self { own: self.own.or(o.own), implied: self.implied.or(o.implied), all: self.all.or(o.all) }
     }
 }
 
@@ -69,6 +100,8 @@ struct PathNode<'a> {
     failed: Option<u32>,
     order: u32,
     mode: bool,
+    /// What follows a check: its condition says nothing about the way here.
+    check: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,12 +116,15 @@ enum UseKind {
     Check,
     Guard,
     Discard,
+    /// Captured by a local function that is called, or decided which value is used.
+    Captured,
 }
 
 struct Use {
     bits: Bits,
     kind: UseKind,
     path: PathId,
+    order: u32,
     offset: u32,
 }
 
@@ -129,10 +165,10 @@ pub struct ParamFlow {
 struct Flow<'f, 'a> {
     function: &'f Function<'a>,
     vars: FxHashMap<&'a str, u32>,
-    env: Vec<Bits>,
+    env: Vec<Value>,
     /// Values that a local built itself: storing into them does not leave the function.
     fresh: Vec<bool>,
-    journal: Vec<(u32, Bits)>,
+    journal: Vec<(u32, Value)>,
     journalling: u32,
     paths: Vec<PathNode<'a>>,
     path: PathId,
@@ -185,6 +221,7 @@ pub fn analyse(function: &Function) -> Analysis {
             failed: None,
             order: 0,
             mode: false,
+            check: false,
         }],
         path: 0,
         nodes: 1,
@@ -211,7 +248,7 @@ pub fn analyse(function: &Function) -> Analysis {
     };
     for (i, p) in function.params.iter().enumerate() {
         flow.vars.insert(p.name, i as u32);
-        flow.env.push(Bits::one(i));
+        flow.env.push(Value { own: Bits::one(i), implied: Bits::EMPTY, all: Bits::one(i) });
         flow.fresh.push(false);
     }
     // An unnamed parameter (an empty name) cannot be read.
@@ -227,19 +264,24 @@ impl<'f, 'a> Flow<'f, 'a> {
         let next = self.env.len() as u32;
         let id = *self.vars.entry(name).or_insert(next);
         if id == next {
-            self.env.push(Bits::EMPTY);
+            self.env.push(Value::NONE);
             self.fresh.push(false);
         }
         id
     }
 
-    fn set(&mut self, var: u32, bits: Bits) {
-        let old = self.env[var as usize];
-        if old != bits {
-            if self.journalling > 0 {
-                self.journal.push((var, old));
-            }
-            self.env[var as usize] = bits;
+    fn set(&mut self, var: u32, value: Value) {
+        if self.journalling > 0 {
+            self.journal.push((var, self.env[var as usize]));
+        }
+        self.env[var as usize] = value;
+    }
+
+    /// A use of a value. What it owes to calls is theirs, but for drops the path matters, not the way.
+    fn used(&mut self, kind: UseKind, value: Value) {
+        self.record(kind, value.own);
+        if matches!(kind, UseKind::Effect | UseKind::Control(_)) {
+            self.record(UseKind::Captured, value.implied.minus(value.own));
         }
     }
 
@@ -248,7 +290,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             return;
         }
         let kind = if self.quiet > 0 && !matches!(kind, UseKind::Guard) { UseKind::Log } else { kind };
-        self.uses.push(Use { bits, kind, path: self.path, offset: self.last_offset });
+        self.uses.push(Use { bits, kind, path: self.path, order: self.order, offset: self.last_offset });
     }
 
     fn push_path(&mut self, node: u32, arm: u32, test: Option<(&'f Expr<'a>, bool)>) -> PathId {
@@ -265,13 +307,14 @@ impl<'f, 'a> Flow<'f, 'a> {
             failed: None,
             order: self.order,
             mode: false,
+            check: false,
         };
         if let Some((test, polarity)) = test {
             entry.pins = self.pins(test, polarity, false, 0);
             collect_names(test, &mut entry.names, 0);
             for name in &entry.names {
                 if let Some(v) = self.vars.get(name) {
-                    entry.mentions = entry.mentions.or(self.env[*v as usize]);
+                    entry.mentions = entry.mentions.or(self.env[*v as usize].all);
                 }
             }
             entry.mode = entry.names.iter().any(|n| names::is_mode(n));
@@ -336,7 +379,7 @@ impl<'f, 'a> Flow<'f, 'a> {
     }
 
     /// Runs `body` as an arm; returns whether it terminates and what it changed (variable, value).
-    fn arm(&mut self, path: PathId, body: &'f [Stmt<'a>]) -> (bool, Vec<(u32, Bits)>) {
+    fn arm(&mut self, path: PathId, body: &'f [Stmt<'a>]) -> (bool, Vec<(u32, Value)>) {
         let outer = self.path;
         let mark = self.journal.len();
         self.journalling += 1;
@@ -346,7 +389,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         self.path = outer;
         self.journalling -= 1;
         // Undo, keeping the final value of everything that changed.
-        let mut changed: Vec<(u32, Bits)> = Vec::new();
+        let mut changed: Vec<(u32, Value)> = Vec::new();
         let mut seen = rustc_hash::FxHashSet::default();
         while self.journal.len() > mark {
             let (var, old) = self.journal.pop().expect("longer than the mark");
@@ -360,15 +403,15 @@ impl<'f, 'a> Flow<'f, 'a> {
 
     /// Joins arms: a variable holds what any arm that falls through leaves in it. `falls` says whether
     /// there is a way past all arms.
-    fn join(&mut self, arms: Vec<(bool, Vec<(u32, Bits)>)>, falls: bool, implicit: Bits) {
+    fn join(&mut self, arms: Vec<(bool, Vec<(u32, Value)>)>, falls: bool, implicit: Value) {
         let live = arms.iter().filter(|a| !a.0).count() + usize::from(falls);
-        let mut merged: FxHashMap<u32, (Bits, usize)> = FxHashMap::default();
+        let mut merged: FxHashMap<u32, (Value, usize)> = FxHashMap::default();
         for (terminated, changed) in arms {
             if terminated {
                 continue;
             }
             for (var, bits) in changed {
-                let entry = merged.entry(var).or_insert((Bits::EMPTY, 0));
+                let entry = merged.entry(var).or_insert((Value::NONE, 0));
                 entry.0 = entry.0.or(bits);
                 entry.1 += 1;
             }
@@ -376,7 +419,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut merged: Vec<_> = merged.into_iter().collect();
         merged.sort_unstable_by_key(|m| m.0);
         for (var, (bits, count)) in merged {
-            let mut bits = bits.or(implicit);
+            let mut bits = bits.or(implicit.decides());
             if count < live {
                 bits = bits.or(self.env[var as usize]);
             }
@@ -414,7 +457,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                         let outer = std::mem::replace(&mut self.path, path);
                         let g = self.eval(g);
                         self.path = outer;
-                        self.record(UseKind::Control(node), g);
+                        self.used(UseKind::Control(node), g);
                     } else {
                         default = true;
                     }
@@ -427,7 +470,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             Stmt::Loop { head, target, body, orelse } => {
                 let node = self.next_node();
-                let bits = head.as_ref().map_or(Bits::EMPTY, |h| self.eval(h));
+                let bits = head.as_ref().map_or(Value::NONE, |h| self.eval(h));
                 if let Some(t) = target {
                     self.store(t, bits, false);
                 }
@@ -448,7 +491,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let changed = !round.1.is_empty();
                 self.join(vec![(false, round.1)], true, bits);
                 if !body.is_empty() || changed {
-                    self.record(UseKind::Control(node), bits);
+                    self.used(UseKind::Control(node), bits);
                 }
                 self.effects += 1;
                 let outer = self.path;
@@ -470,7 +513,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             Stmt::Return(value) => {
                 if let Some(v) = value {
                     let bits = self.eval(v);
-                    self.record(UseKind::Effect, bits);
+                    self.used(UseKind::Effect, bits);
                 }
                 self.effects += 1;
                 true
@@ -492,7 +535,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let bits = self.eval(test);
                 let pins = self.pins(test, true, true, 0);
                 self.record(UseKind::Guard, pins);
-                self.record(UseKind::Check, bits.minus(pins));
+                self.record(UseKind::Check, bits.own.minus(pins));
                 self.partial_guard(test, pins);
                 self.quiet += 1;
                 for m in message {
@@ -504,6 +547,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let node = self.next_node();
                 let path = self.push_path(node, 0, Some((test, true)));
                 self.paths[path as usize].pins = pins;
+                self.paths[path as usize].check = true;
                 self.path = path;
                 false
             }
@@ -514,13 +558,13 @@ impl<'f, 'a> Flow<'f, 'a> {
                         other => self.eval(other),
                     };
                     let whole = matches!(v, Expr::Name(_));
-                    self.record(if whole { UseKind::Discard } else { UseKind::Effect }, bits);
+                    self.used(if whole { UseKind::Discard } else { UseKind::Effect }, bits);
                 }
                 false
             }
             Stmt::Block(body) => self.inline(body),
             Stmt::Nested { name, reads, decorated } => {
-                let mut bits = Bits::EMPTY;
+                let mut bits = Value::NONE;
                 for r in reads {
                     if matches!(*r, "locals" | "vars") {
                         self.opaque = true;
@@ -528,7 +572,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     bits = bits.or(self.read_name(r));
                 }
                 if *decorated {
-                    self.record(UseKind::Effect, bits);
+                    self.used(UseKind::Effect, bits);
                 }
                 let var = self.var(name);
                 self.set(var, bits);
@@ -588,6 +632,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let path = self.push_path(node, 1, Some((test, false)));
                 if then_raises {
                     self.paths[path as usize].pins = self.paths[path as usize].pins.or(guard);
+                    self.paths[path as usize].check = true;
                 }
                 self.path = path;
                 false
@@ -601,13 +646,14 @@ impl<'f, 'a> Flow<'f, 'a> {
     }
 
     /// Classifies what a branch does with the values its test reads.
-    fn consume_test(&mut self, bits: Bits, guard: Bits, node: u32, effects: u32, raises: u32, logs: u32) {
+    fn consume_test(&mut self, bits: Value, guard: Bits, node: u32, effects: u32, raises: u32, logs: u32) {
         if self.effects > effects {
-            self.record(UseKind::Control(node), bits.minus(guard));
+            self.record(UseKind::Control(node), bits.own.minus(guard));
+            self.record(UseKind::Captured, bits.implied);
         } else if self.raises > raises {
-            self.record(UseKind::Check, bits.minus(guard));
+            self.record(UseKind::Check, bits.own.minus(guard));
         } else if self.logs > logs {
-            self.record(UseKind::Log, bits);
+            self.record(UseKind::Log, bits.own);
         }
     }
 
@@ -620,7 +666,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut mentioned = Bits::EMPTY;
         for n in &all {
             if let Some(v) = self.vars.get(n) {
-                mentioned = mentioned.or(self.env[*v as usize]);
+                mentioned = mentioned.or(self.env[*v as usize].all);
             }
         }
         let params = mentioned.minus(whole);
@@ -641,7 +687,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut first = self.arm(path, body);
         let body_terminated = first.0;
         // The body may fail anywhere: handlers see its assignments and what was there before.
-        self.join(vec![(false, first.1.clone())], true, Bits::EMPTY);
+        self.join(vec![(false, first.1.clone())], true, Value::NONE);
         let mut arms = Vec::new();
         for (i, h) in handlers.iter().enumerate() {
             let path = self.push_path(node, i as u32 + 1, None);
@@ -655,7 +701,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             first.0 |= second.0;
             arms.push(second);
         }
-        self.join(arms, true, Bits::EMPTY);
+        self.join(arms, true, Value::NONE);
         if self.inline(finally) {
             return true;
         }
@@ -679,7 +725,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     // A method called for its effect on its receiver (`p.zero_()`).
                     if let Expr::Attr(base, _) = &call.callee {
                         let base_bits = self.peek(base);
-                        self.record(UseKind::Effect, base_bits);
+                        self.used(UseKind::Effect, base_bits);
                         if let Some(root) = base.root()
                             && let Some(&v) = self.vars.get(root)
                         {
@@ -698,7 +744,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let bits = self.eval(other);
                 if has_call(other) {
                     self.effects += 1;
-                    self.record(UseKind::Effect, bits);
+                    self.used(UseKind::Effect, bits);
                 } else if matches!(other, Expr::Mentions(_)) {
                     self.effects += 1;
                 }
@@ -712,7 +758,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             _ => None,
         };
         // `x = x` and `p = f(p)` are not uses by themselves: the value lives on in the variable.
-        let bits = self.eval_value(value, simple.is_some());
+        let bits = self.eval_value(value, true);
         for t in targets {
             self.store(t, bits, augmented);
         }
@@ -735,29 +781,29 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
     }
 
-    fn store(&mut self, target: &'f Expr<'a>, bits: Bits, augmented: bool) {
+    fn store(&mut self, target: &'f Expr<'a>, bits: Value, augmented: bool) {
         match target {
             Expr::Name(n) => {
                 let var = self.var(n);
                 let old = self.env[var as usize];
                 if augmented {
                     // `out += bias` changes a tensor that came in.
-                    if !old.is_empty() {
-                        self.record(UseKind::Effect, bits);
+                    if !old.own.is_empty() {
+                        self.used(UseKind::Effect, bits);
                     }
                     self.set(var, old.or(bits));
                 } else {
                     let i = var as usize;
                     if i < self.function.params.len()
-                        && old.has(i)
-                        && !bits.has(i)
+                        && old.own.has(i)
+                        && !bits.own.has(i)
                         && self.mute == 0
                         && self.overwritten[i].is_none()
                     {
                         self.overwritten[i] = Some(self.last_offset);
                     }
                     if !self.vars_is_local(var) {
-                        self.record(UseKind::Effect, bits);
+                        self.used(UseKind::Effect, bits);
                     }
                     self.set(var, bits);
                 }
@@ -783,7 +829,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             other => {
                 let more = self.eval(other);
                 self.effects += 1;
-                self.record(UseKind::Effect, bits.or(more));
+                self.used(UseKind::Effect, bits.or(more));
             }
         }
     }
@@ -793,7 +839,7 @@ impl<'f, 'a> Flow<'f, 'a> {
     }
 
     /// A store into a part of `base`.
-    fn store_into(&mut self, base: &'f Expr<'a>, bits: Bits) {
+    fn store_into(&mut self, base: &'f Expr<'a>, bits: Value) {
         let base_bits = self.eval(base);
         let root = base.root().and_then(|r| self.vars.get(r).copied());
         match root {
@@ -803,7 +849,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             _ => {
                 self.effects += 1;
-                self.record(UseKind::Effect, bits.or(base_bits));
+                self.used(UseKind::Effect, bits.or(base_bits));
                 if let Some(v) = root {
                     let merged = self.env[v as usize].or(bits);
                     self.set(v, merged);
@@ -814,15 +860,15 @@ impl<'f, 'a> Flow<'f, 'a> {
 
     // ---------------------------------------------------------------- expressions
 
-    fn read_name(&mut self, name: &str) -> Bits {
+    fn read_name(&mut self, name: &str) -> Value {
         match self.vars.get(name) {
-            None => Bits::EMPTY,
+            None => Value::NONE,
             Some(&v) => {
                 let bits = self.env[v as usize];
                 if self.mute == 0 {
-                    self.read = self.read.or(bits);
+                    self.read = self.read.or(bits.own);
                     let i = v as usize;
-                    if i < self.function.params.len() && bits.has(i) {
+                    if i < self.function.params.len() && bits.own.has(i) {
                         self.read_original = self.read_original.or(Bits::one(i));
                     }
                 }
@@ -832,14 +878,14 @@ impl<'f, 'a> Flow<'f, 'a> {
     }
 
     /// Bits of an expression without recording anything.
-    fn peek(&mut self, e: &'f Expr<'a>) -> Bits {
+    fn peek(&mut self, e: &'f Expr<'a>) -> Value {
         self.mute += 1;
         let bits = self.eval(e);
         self.mute -= 1;
         bits
     }
 
-    fn eval_value(&mut self, e: &'f Expr<'a>, assigned: bool) -> Bits {
+    fn eval_value(&mut self, e: &'f Expr<'a>, assigned: bool) -> Value {
         match e {
             Expr::Call(call) => self.call(call, assigned),
             // `out = f(x)[0]`, `out = f(x).view(...)`.
@@ -852,10 +898,10 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
     }
 
-    fn eval(&mut self, e: &'f Expr<'a>) -> Bits {
+    fn eval(&mut self, e: &'f Expr<'a>) -> Value {
         match e {
             Expr::Name(n) => self.read_name(n),
-            Expr::Lit(_) => Bits::EMPTY,
+            Expr::Lit(_) => Value::NONE,
             Expr::Attr(base, _) => self.eval(base),
             Expr::Index(base, index) => {
                 let b = self.eval(base);
@@ -864,7 +910,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             Expr::Call(call) => self.call(call, true),
             Expr::Not(inner) => self.eval(inner),
             Expr::And(v) | Expr::Or(v) | Expr::Op(v) | Expr::Build(v) => {
-                let mut bits = Bits::EMPTY;
+                let mut bits = Value::NONE;
                 for x in v {
                     bits = bits.or(self.eval(x));
                 }
@@ -881,7 +927,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 t.or(a).or(b)
             }
             Expr::Comprehension(generators, built) => {
-                let mut bits = Bits::EMPTY;
+                let mut bits = Value::NONE;
                 for (target, source, conditions) in generators {
                     let b = self.eval(source);
                     self.store(target, b, false);
@@ -897,17 +943,17 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             Expr::Closure(params, body) => {
                 // Captured values live in the closure; its own parameters hide outer names.
-                let saved: Vec<(u32, Bits)> = params
+                let saved: Vec<(u32, Value)> = params
                     .iter()
                     .filter_map(|p| self.vars.get(p).copied())
                     .map(|v| (v, self.env[v as usize]))
                     .collect();
                 for (v, _) in &saved {
-                    self.env[*v as usize] = Bits::EMPTY;
+                    self.env[*v as usize] = Value::NONE;
                 }
                 let mut all = Vec::new();
                 collect_names(body, &mut all, 0);
-                let mut bits = Bits::EMPTY;
+                let mut bits = Value::NONE;
                 for n in all {
                     bits = bits.or(self.read_name(n));
                 }
@@ -924,21 +970,21 @@ impl<'f, 'a> Flow<'f, 'a> {
             Expr::Yield(inner) => {
                 let bits = self.eval(inner);
                 self.effects += 1;
-                self.record(UseKind::Effect, bits);
+                self.used(UseKind::Effect, bits);
                 bits
             }
             Expr::Mentions(list) => {
-                let mut bits = Bits::EMPTY;
+                let mut bits = Value::NONE;
                 for n in list {
                     bits = bits.or(self.read_name(n));
                 }
-                self.record(UseKind::Effect, bits);
+                self.used(UseKind::Effect, bits);
                 bits
             }
         }
     }
 
-    fn call(&mut self, call: &'f Call<'a>, top_level: bool) -> Bits {
+    fn call(&mut self, call: &'f Call<'a>, top_level: bool) -> Value {
         if self.mute == 0 {
             self.last_offset = call.offset;
         }
@@ -947,17 +993,17 @@ impl<'f, 'a> Flow<'f, 'a> {
             self.logs += 1;
             for a in &call.args {
                 let bits = self.eval(&a.value);
-                self.record(UseKind::Log, bits);
+                self.record(UseKind::Log, bits.own);
             }
             self.quiet -= 1;
-            return Bits::EMPTY;
+            return Value::NONE;
         }
         let (path, receiver) = self.callee(&call.callee);
         let last = path.rsplit(['.', ':']).next().unwrap_or("");
         if matches!(path.as_str(), "locals" | "vars" | "eval" | "exec") || last == "va_start" {
             self.opaque = true;
         }
-        let pure = names::is_pure(&path, last, !receiver.is_empty() || matches!(&call.callee, Expr::Attr(..)));
+        let pure = names::is_pure(&path, last, !receiver.all.is_empty() || matches!(&call.callee, Expr::Attr(..)));
         let mut bits = receiver;
         let mut args = Vec::with_capacity(call.args.len());
         let mut direct = Bits::EMPTY;
@@ -982,7 +1028,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 },
                 _ => None,
             };
-            args.push(ArgEvent { slot, direct: d, bits: b, literal });
+            args.push(ArgEvent { slot, direct: d, bits: b.own, literal });
         }
         // A positional argument after `*spread` lands nowhere known.
         let mut spread = false;
@@ -994,7 +1040,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         self.call_depth -= 1;
         if names::shapes_output(last) {
-            self.shapes = self.shapes.or(bits);
+            self.shapes = self.shapes.or(bits.own);
         } else {
             for a in &args {
                 if matches!(&a.slot, Slot::Keyword(k) if k == "dtype" || k == "out_dtype") {
@@ -1009,9 +1055,12 @@ impl<'f, 'a> Flow<'f, 'a> {
         for a in &args {
             self.record(UseKind::Argument(index), a.bits);
         }
+        self.record(UseKind::Captured, bits.implied);
         // What selects or configures the callee (`kernel[grid]`, a local function's captures) is used.
-        if !matches!(&call.callee, Expr::Attr(..)) {
-            self.record(UseKind::Effect, receiver);
+        match &call.callee {
+            Expr::Attr(..) => {}
+            Expr::Name(_) => self.record(UseKind::Captured, receiver.own),
+            _ => self.used(UseKind::Effect, receiver),
         }
         self.order += 1;
         self.calls.push(CallEvent {
@@ -1020,15 +1069,20 @@ impl<'f, 'a> Flow<'f, 'a> {
             path: self.path,
             order: self.order,
             offset: call.offset,
-            bits,
+            bits: bits.all,
             direct,
             top_level: top_level && self.call_depth == 0,
         });
-        bits
+        // Methods hand on what they are called on; arguments belong to the call now.
+        if matches!(&call.callee, Expr::Attr(..)) {
+            Value { all: bits.all, ..receiver }
+        } else {
+            Value { all: bits.all, ..Value::NONE }
+        }
     }
 
     /// The callee's dotted path (empty where computed) and the parameters that reach its receiver.
-    fn callee(&mut self, e: &'f Expr<'a>) -> (String, Bits) {
+    fn callee(&mut self, e: &'f Expr<'a>) -> (String, Value) {
         match e {
             // `kernel[grid](...)`.
             Expr::Index(base, index) => {
@@ -1069,11 +1123,11 @@ impl<'f, 'a> Flow<'f, 'a> {
         match e {
             Expr::Name(name) => {
                 let v = *self.vars.get(name)? as usize;
-                if v < n && self.env[v].has(v) {
+                if v < n && self.env[v].own.has(v) {
                     Some(v)
-                } else if v >= n && self.env[v].len() == 1 {
+                } else if v >= n && self.env[v].own.len() == 1 {
                     // A local that carries one parameter only.
-                    self.env[v].iter().next()
+                    self.env[v].own.iter().next()
                 } else {
                     None
                 }
@@ -1107,7 +1161,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         match e {
             Expr::Name(name) => match self.vars.get(name) {
                 Some(&v) if (v as usize) < self.function.params.len() => {
-                    if self.env[v as usize].has(v as usize) { Bits::one(v as usize) } else { Bits::EMPTY }
+                    if self.env[v as usize].own.has(v as usize) { Bits::one(v as usize) } else { Bits::EMPTY }
                 }
                 Some(v) => match self.tests.get(v) {
                     Some(test) if depth < 6 => rec(test, outcome),
@@ -1206,7 +1260,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         match e {
             Expr::Name(name) => {
                 let v = *self.vars.get(name)? as usize;
-                (v < self.function.params.len() && self.env[v].has(v)).then_some(v)
+                (v < self.function.params.len() && self.env[v].own.has(v)).then_some(v)
             }
             Expr::Op(parts) if parts.len() == 1 => self.direct_value(&parts[0]),
             Expr::Call(c) => match &c.callee {
@@ -1223,7 +1277,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         match e {
             Expr::Lit(_) => true,
             Expr::Name(n) => match self.vars.get(n) {
-                Some(v) => self.env[*v as usize].is_empty(),
+                Some(v) => self.env[*v as usize].all.is_empty(),
                 None => true,
             },
             Expr::Attr(base, _) => self.constant(base),
@@ -1284,7 +1338,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut discard = Bits::EMPTY;
         for u in &self.uses {
             match u.kind {
-                UseKind::Effect | UseKind::Control(_) => effect = effect.or(u.bits),
+                UseKind::Effect | UseKind::Control(_) | UseKind::Captured => effect = effect.or(u.bits),
                 UseKind::Log => log = log.or(u.bits),
                 UseKind::Check => check = check.or(u.bits),
                 UseKind::Guard => guard = guard.or(u.bits),
@@ -1325,7 +1379,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 Fate::NeverRead
             };
             let witness = match fate {
-                Fate::Overwritten => self.overwritten[i],
+                Fate::Overwritten | Fate::Forwarded => self.overwritten[i],
                 Fate::Logged => self.first(i, UseKind::Log),
                 Fate::Discarded => self.first(i, UseKind::Discard),
                 Fate::Checked => self.first(i, UseKind::Check),
@@ -1382,7 +1436,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             .calls
             .iter()
             .enumerate()
-            .filter(|(_, c)| c.top_level && c.bits.minus(receivers).len() >= 2)
+            .filter(|(_, c)| c.top_level && c.bits.minus(receivers).len() >= 2 && !names::is_helper(&c.callee))
             .map(|(i, c)| (i, c, self.chain(c.path)))
             .collect();
         if calls.len() < 2 || calls.len() > 400 {
@@ -1401,7 +1455,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let shared = a_bits.and(b_bits).len();
                 let missing = a_bits.minus(b_bits);
                 let smaller = a_bits.len().min(b_bits.len());
-                if shared < 2 || shared * 2 < smaller || missing.is_empty() {
+                if shared < 2 || shared < 4 && shared * 2 < smaller || missing.is_empty() {
                     continue;
                 }
                 let (common, mut exclusive) = self.compare(a_chain, a.order, b_chain, b.order);
@@ -1422,7 +1476,9 @@ impl<'f, 'a> Flow<'f, 'a> {
                     let node = &self.paths[*p as usize];
                     pinned = pinned.or(node.pins);
                     mentioned = mentioned.or(node.mentions);
-                    names_on_path.extend(&node.names);
+                    if !node.check {
+                        names_on_path.extend(&node.names);
+                    }
                     if k >= common {
                         fallback |= node.handler;
                         mode |= node.mode;
@@ -1460,18 +1516,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                     if on(b_chain) || (attempt && on(a_chain)) {
                         continue;
                     }
-                    let order = match u.kind {
-                        UseKind::Argument(c) => self.calls[c as usize].order,
-                        // Effects are recorded in program order around calls; their paths decide.
-                        _ => 0,
-                    };
                     let u_chain = self.chain(u.path);
-                    let (_, apart) = if order == 0 {
-                        let before = self.compare(&u_chain, 0, b_chain, b.order);
-                        (0, before.1)
-                    } else {
-                        self.compare(&u_chain, order, b_chain, b.order)
-                    };
+                    let (_, apart) = self.compare(&u_chain, u.order, b_chain, b.order);
                     let in_attempt =
                         attempt && a_chain.get(common).is_some_and(|arm| u_chain.contains(arm));
                     if apart || in_attempt || matches!(u.kind, UseKind::Argument(c) if attempt && c as usize == *ai) {

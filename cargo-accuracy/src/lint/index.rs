@@ -206,7 +206,7 @@ impl<'s> Index<'s> {
                 let mut groups: FxHashMap<&str, Vec<FnId>> = FxHashMap::default();
                 for m in &class.methods {
                     let base = m.split('_').next().unwrap_or(m);
-                    if matches!(base, "forward" | "apply" | "run" | "dispatch") || m.ends_with("_impl") {
+                    if base == "forward" {
                         let qualified = format!("{}.{m}", class.name);
                         if let Some(id) = self.by_name[i].get(qualified.as_str()) {
                             groups.entry(base).or_default().push(*id);

@@ -242,6 +242,35 @@ pub fn shapes_output(last: &str) -> bool {
     )
 }
 
+/// Calls that prepare a computation and are no alternative to one.
+pub fn is_helper(path: &str) -> bool {
+    let last = path.rsplit(['.', ':']).next().unwrap_or(path);
+    shapes_output(last)
+        || passes_through(last)
+        || matches!(last, "partial" | "empty" | "append" | "extend" | "update" | "copy_" | "fill_" | "zero_" | "cat" | "stack" | "where" | "arange" | "tensor" | "save_for_backward" | "Kernel" | "format" | "join")
+        || is_predicate(last)
+        || last.ends_with("_config")
+        || last.ends_with("_name")
+}
+
+/// Functions that name, size or configure something: what they leave out changes no numbers by itself.
+pub fn describes(name: &str) -> bool {
+    let words = words(name);
+    matches!(
+        words.last().map(String::as_str),
+        Some("name" | "names" | "config" | "configs" | "cfg" | "layout" | "layouts" | "bytes" | "list" | "size" | "sizes" | "key" | "keys" | "info" | "str" | "repr" | "path" | "tag" | "params" | "spec" | "shape" | "shapes" | "heuristic" | "heuristics" | "candidates" | "flops" | "space")
+    ) || words.iter().any(|w| matches!(w.as_str(), "select" | "pick" | "choose" | "estimate" | "estimated" | "prune" | "candidate" | "heuristic" | "candidates" | "precompile" | "warmup" | "benchmark" | "bench" | "profile" | "tune" | "generate"))
+}
+
+/// Offline tools: tuners, code generators, scripts.
+pub fn is_tool(path: &str) -> bool {
+    let mut parts = path.rsplit('/');
+    let file = parts.next().unwrap_or("");
+    let stem = words(file.split('.').next().unwrap_or(""));
+    let tool = |w: &str| matches!(w, "tune" | "tuner" | "tuning" | "codegen" | "instances" | "generate" | "scripts" | "script" | "tools" | "examples" | "example" | "setup" | "profiling" | "profiler" | "autotune" | "samples" | "demo");
+    stem.iter().any(|w| tool(w)) || parts.any(|p| words(p).iter().any(|w| tool(w)))
+}
+
 /// Functions that only answer whether something is possible.
 pub fn is_predicate(name: &str) -> bool {
     let name = name.trim_start_matches('_');

@@ -21,7 +21,7 @@ use super::{Context, Finding, Rule, Severity, Suspect, short};
 use crate::lint::config::Level;
 use crate::lint::index::{FnId, param as find};
 use crate::lint::names::{self, Meaning};
-use crate::lint::source::{DropSummary, Slot};
+use crate::lint::source::{DropSummary, Language, Slot};
 
 pub const RULE: Rule = Rule {
     code: "SP202",
@@ -134,7 +134,7 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     let mut s = match names::meaning(&p.name, &cx.config.names) {
         Meaning::Semantic => 3,
         Meaning::Numeric => 2,
-        Meaning::Neutral => 1,
+        Meaning::Neutral => 0,
         Meaning::Tuning => -3,
     };
     s += match callee {
@@ -147,16 +147,24 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     if missing * 3 <= shared {
         s += 1;
     }
+    if missing == 1 && shared >= 5 {
+        s += 1;
+    }
     if missing > shared {
         s -= 1;
     }
     if d.mode && names::is_quantisation(&p.name) && !matches!(callee, Callee::Has { .. }) {
         s -= 3;
     }
-    if d.mentioned {
-        s -= 1;
+    // Every caller has to pass it.
+    s += i32::from(p.default.is_none());
+    if f.traits.nested || f.traits.device {
+        s -= 2;
     }
-    s + i32::from(d.fallback)
+    if names::describes(&f.name) || cx.index.file(id).language == Language::Python && names::is_tool(&cx.index.file(id).path) {
+        s -= 3;
+    }
+    s + 2 * i32::from(d.fallback)
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call site; the pieces of one finding")]
