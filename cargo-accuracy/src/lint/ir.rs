@@ -14,6 +14,8 @@ pub struct Function<'a> {
     pub body: Vec<Stmt<'a>>,
     /// Byte offsets of the definition (its name) and of its last character.
     pub start: u32,
+    /// Where the body begins.
+    pub body_start: u32,
     pub end: u32,
     pub traits: Traits,
     /// Imports made inside the function: local name and dotted path.

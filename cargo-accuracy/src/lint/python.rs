@@ -240,6 +240,7 @@ impl<'a> Lower<'a> {
             doc,
             body,
             start: f.name.range.start().to_u32(),
+            body_start: f.body.first().map_or(f.range.start(), |s| s.range().start()).to_u32(),
             end: f.range.end().to_u32(),
             traits,
             imports,

@@ -56,7 +56,7 @@ fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileS
 fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSummary {
     let analysis = flow::analyse(f);
     let body = text.get(f.start as usize..f.end as usize).unwrap_or("");
-    let params: Vec<ParamSummary> = f
+    let mut params: Vec<ParamSummary> = f
         .params
         .iter()
         .zip(analysis.params)
@@ -80,9 +80,19 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
             }
         })
         .collect();
-    let suspicious = params.iter().any(|p| p.fate.ignored() && p.fate != Fate::Discarded || p.fate == Fate::Discarded);
-    let identifiers =
-        if language == Language::Cpp && suspicious && !f.traits.stub { identifiers(body) } else { Vec::new() };
+    let suspicious = params.iter().any(|p| p.fate.ignored());
+    let identifiers = if language == Language::Cpp && suspicious && !f.traits.stub {
+        let found = identifiers(text.get(f.body_start as usize..f.end as usize).unwrap_or(""));
+        for p in &mut params {
+            // The parser stumbled over something that names it.
+            if p.fate == Fate::NeverRead && found.iter().any(|w| *w == p.name) {
+                p.fate = Fate::Used;
+            }
+        }
+        found.into_iter().map(str::to_owned).collect()
+    } else {
+        Vec::new()
+    };
     let calls = analysis
         .calls
         .into_iter()
@@ -125,14 +135,54 @@ fn mentions(text: &str, name: &str) -> bool {
         .any(|(i, _)| !word(text[..i].chars().next_back()) && !word(text[i + name.len()..].chars().next()))
 }
 
-fn identifiers(body: &str) -> Vec<String> {
-    let mut out: Vec<&str> = body
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|w| w.len() > 2 && !w.starts_with(|c: char| c.is_ascii_digit()))
-        .collect();
+/// Identifiers of a C++ body outside comments, members (`x.name`) left out.
+fn identifiers(body: &str) -> Vec<&str> {
+    let b = body.as_bytes();
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < b.len() {
+        match b[i] {
+            b'/' if b.get(i + 1) == Some(&b'/') => {
+                while i < b.len() && b[i] != b'\n' {
+                    i += 1;
+                }
+            }
+            b'/' if b.get(i + 1) == Some(&b'*') => {
+                i += 2;
+                while i < b.len() && !(b[i] == b'*' && b.get(i + 1) == Some(&b'/')) {
+                    i += 1;
+                }
+                i += 2;
+            }
+            b'"' => {
+                i += 1;
+                while i < b.len() && b[i] != b'"' && b[i] != b'\n' {
+                    i += if b[i] == b'\\' { 2 } else { 1 };
+                }
+                i += 1;
+            }
+            c if c.is_ascii_alphabetic() || c == b'_' => {
+                let start = i;
+                while i < b.len() && (b[i].is_ascii_alphanumeric() || b[i] == b'_') {
+                    i += 1;
+                }
+                let member = start > 0 && b[start - 1] == b'.'
+                    || start > 1 && b[start - 1] == b'>' && b[start - 2] == b'-';
+                if !member {
+                    out.push(&body[start..i]);
+                }
+            }
+            c if c.is_ascii_digit() => {
+                while i < b.len() && (b[i].is_ascii_alphanumeric() || b[i] == b'_' || b[i] == b'.') {
+                    i += 1;
+                }
+            }
+            _ => i += 1,
+        }
+    }
     out.sort_unstable();
     out.dedup();
-    out.into_iter().map(str::to_owned).collect()
+    out
 }
 
 /// FNV-1a over the text without its whitespace, so that formatting alone changes nothing.
