@@ -120,6 +120,16 @@ enum UseKind {
     Captured,
 }
 
+/// An assignment of a local.
+struct Assigned {
+    var: u32,
+    path: PathId,
+    /// The value is a constant: a flag.
+    constant: bool,
+    /// The calls in the assigned value, as a range of events.
+    calls: (usize, usize),
+}
+
 struct Use {
     bits: Bits,
     kind: UseKind,
@@ -178,8 +188,7 @@ struct Flow<'f, 'a> {
     calls: Vec<CallEvent<'a>>,
     /// Boolean locals and the expression they were last assigned.
     tests: FxHashMap<u32, &'f Expr<'a>>,
-    /// Assignments of locals: variable, path, order.
-    assigned: Vec<(u32, PathId, u32)>,
+    assigned: Vec<Assigned>,
     /// Guards that hold only together with something else: parameters, other names in the test.
     partial: Vec<(Bits, Vec<&'a str>)>,
     read: Bits,
@@ -758,14 +767,16 @@ impl<'f, 'a> Flow<'f, 'a> {
             _ => None,
         };
         // `x = x` and `p = f(p)` are not uses by themselves: the value lives on in the variable.
+        let before = self.calls.len();
         let bits = self.eval_value(value, true);
+        let calls = (before, self.calls.len());
         for t in targets {
             self.store(t, bits, augmented);
         }
         if let Some(name) = simple {
             let var = self.var(name);
             if self.mute == 0 {
-                self.assigned.push((var, self.path, self.order));
+                self.assigned.push(Assigned { var, path: self.path, constant: value.is_literal(), calls });
                 self.tests.insert(var, value);
             }
             let built = match value {
@@ -1110,7 +1121,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         if let Some(v) = self.local(name)
             && let Some(e) = self.tests.get(&v)
             && let Some(path) = e.dotted()
-            && self.assigned.iter().filter(|a| a.0 == v).count() == 1
+            && self.assigned.iter().filter(|a| a.var == v).count() == 1
         {
             return path;
         }
@@ -1163,10 +1174,14 @@ impl<'f, 'a> Flow<'f, 'a> {
                 Some(&v) if (v as usize) < self.function.params.len() => {
                     if self.env[v as usize].own.has(v as usize) { Bits::one(v as usize) } else { Bits::EMPTY }
                 }
-                Some(v) => match self.tests.get(v) {
-                    Some(test) if depth < 6 => rec(test, outcome),
-                    _ => Bits::EMPTY,
-                },
+                Some(v) => {
+                    let by_test = match self.tests.get(v) {
+                        Some(test) if depth < 6 => rec(test, outcome),
+                        _ => Bits::EMPTY,
+                    };
+                    // A flag that was computed from a parameter approves it.
+                    if outcome && !strict { by_test.or(self.env[*v as usize].all) } else { by_test }
+                }
                 None => Bits::EMPTY,
             },
             Expr::Not(inner) => rec(inner, !outcome),
@@ -1240,6 +1255,13 @@ impl<'f, 'a> Flow<'f, 'a> {
                         return c.args.first().map_or(Bits::EMPTY, |a| rec(&a.value, outcome));
                     }
                     return Bits::EMPTY;
+                }
+                // A local function that looks at the parameter.
+                if let Expr::Name(n) = &c.callee
+                    && let Some(v) = self.local(n)
+                    && outcome
+                {
+                    return self.env[v as usize].all;
                 }
                 // A predicate approves its arguments; its refusal says little about any one of many.
                 if outcome || c.args.len() <= 2 {
@@ -1461,7 +1483,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let (common, mut exclusive) = self.compare(a_chain, a.order, b_chain, b.order);
                 let mut attempt = false;
                 if !exclusive && a.order < b.order {
-                    attempt = self.after_failed(a, a_chain, b_chain);
+                    attempt = self.after_failed(*ai, a_chain, b_chain);
                     exclusive = attempt;
                 }
                 if !exclusive {
@@ -1552,18 +1574,20 @@ impl<'f, 'a> Flow<'f, 'a> {
         out
     }
 
-    /// `b` runs where a variable that is set after `a` says that `a` failed.
-    fn after_failed(&self, a: &CallEvent, a_chain: &[PathId], b_chain: &[PathId]) -> bool {
+    /// `b` runs where a variable says that `a` failed: `a`'s own result is missing, or the flag that is set
+    /// after `a` in the same place is not.
+    fn after_failed(&self, a: usize, a_chain: &[PathId], b_chain: &[PathId]) -> bool {
         b_chain.iter().any(|p| {
             let node = &self.paths[*p as usize];
             node.failed.is_some_and(|v| {
-                node.order > a.order
-                    && self.assigned.iter().any(|(var, path, order)| {
-                        *var == v
-                            && *order + 1 >= a.order.saturating_sub(1)
-                            && *order <= node.order
-                            && (a.path == 0 && *path == 0 || a_chain.is_empty() && *order + 2 >= a.order
-                                || !a_chain.is_empty() && self.chain(*path).starts_with(a_chain))
+                node.order > self.calls[a].order
+                    && self.assigned.iter().any(|s| {
+                        let own = (s.calls.0..s.calls.1).contains(&a);
+                        let flag = s.constant
+                            && s.calls.0 > a
+                            && !a_chain.is_empty()
+                            && self.chain(s.path).starts_with(a_chain);
+                        s.var == v && (own || flag)
                     })
             })
         })

@@ -62,7 +62,8 @@ const NUMERIC: &[&str] = &[
 /// Parts that turn a meaningful word into plumbing (`stride_scale_m`, `num_scales`, `scale_ptr_offset`).
 const PLUMBING: &[&str] = &[
     "stride", "strides", "num", "count", "max", "min", "offset", "offsets", "index", "idx", "numel", "align",
-    "alignment", "bytes", "capacity", "allocator", "block", "shape", "len", "tensors",
+    "alignment", "bytes", "capacity", "allocator", "block", "shape", "len", "tensors", "ids", "indptr", "indices", "desc",
+    "rsrc", "tdm", "layouts", "smem", "shared", "lds", "addr", "base", "fn", "func", "cls", "path",
 ];
 
 /// How much a parameter's name says that ignoring it changes the result.
@@ -75,6 +76,11 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
     }
     let words = words(name);
     let has = |list: &[&str]| words.iter().any(|w| list.contains(&w.as_str()));
+    if matches!(words.first().map(String::as_str), Some("return" | "emit" | "skip" | "output" | "out")) && words.len() > 1
+        && !has(&["dtype", "scale", "layout", "transpose"])
+    {
+        return Meaning::Neutral;
+    }
     let pair = |a: &str, b: &str| words.windows(2).any(|w| w[0] == a && w[1] == b);
     if pair("group", "size") || pair("soft", "cap") || pair("logit", "cap") || pair("logits", "cap") {
         return Meaning::Semantic;
@@ -108,7 +114,7 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
 pub fn is_quantisation(name: &str) -> bool {
     let words = words(name);
     words.iter().any(|w| {
-        matches!(w.as_str(), "scale" | "scales" | "descale" | "zp" | "smooth" | "quant" | "amax" | "dequant" | "shuffle" | "preshuffle" | "scaling")
+        matches!(w.as_str(), "scale" | "scales" | "descale" | "zp" | "smooth" | "quant" | "amax" | "dequant" | "dtype" | "otype" | "shuffle" | "preshuffle" | "scaling")
     }) || name.to_lowercase().contains("group_size")
         || name.to_lowercase().contains("zero_point")
 }
@@ -139,6 +145,35 @@ pub fn stem(name: &str, config: &super::config::Names) -> (String, bool) {
         .collect();
     let stripped = kept.len() < n;
     (kept.join("_"), stripped)
+}
+
+/// Whether two callees look like alternatives for one job, by the words of their names.
+pub fn alternatives(a: &str, b: &str) -> bool {
+    let of = |path: &str| -> Vec<String> {
+        words(path)
+            .into_iter()
+            .map(|w| w.trim_matches(|c: char| c.is_ascii_digit()).to_owned())
+            .filter(|w| w.len() >= 3 && !BACKENDS.contains(&w.as_str()) && !matches!(w.as_str(), "self" | "apply" | "ops" | "func" | "kernel" | "get" | "run" | "call" | "the" | "with" | "for"))
+            .collect()
+    };
+    let (a, b) = (of(a), of(b));
+    a.iter().any(|x| b.iter().any(|y| x == y || x.len() >= 4 && y.contains(x.as_str()) || y.len() >= 4 && x.contains(y.as_str())))
+}
+
+/// Two stages of one pipeline (`stage1`, `stage2`; forward, backward) are no alternatives.
+pub fn stages(a: &str, b: &str) -> bool {
+    let last = |p: &str| p.rsplit(['.', ':']).next().unwrap_or(p).to_lowercase();
+    let (a, b) = (last(a), last(b));
+    let without = |s: &str| s.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    let staged = |s: &str| ["stage", "gemm1", "gemm2", "phase", "pass", "step", "fwd", "bwd"].iter().any(|k| s.contains(k));
+    if a == b || !staged(&a) || !staged(&b) {
+        return false;
+    }
+    let number = |s: &str| ["stage1", "stage2", "gemm1", "gemm2"].iter().filter(|k| s.contains(*k)).map(|k| k.as_bytes()[k.len() - 1]).next();
+    match (number(&a), number(&b)) {
+        (Some(x), Some(y)) => x != y,
+        _ => without(&a) == without(&b) && !a.contains("_v") || a.contains("fwd") != b.contains("fwd") && a.contains("bwd") != b.contains("bwd"),
+    }
 }
 
 /// Names of one quantity in different backends.

@@ -156,6 +156,13 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     if d.mode && names::is_quantisation(&p.name) && !matches!(callee, Callee::Has { .. }) {
         s -= 3;
     }
+    let (a, b) = (&f.calls[d.honoured as usize].callee, &f.calls[d.dropping as usize].callee);
+    if names::stages(a, b) {
+        s -= 4;
+    }
+    if !names::alternatives(a, b) && !d.fallback && !matches!(callee, Callee::Has { .. }) {
+        s -= 2;
+    }
     // Every caller has to pass it.
     s += i32::from(p.default.is_none());
     if f.traits.nested || f.traits.device {
@@ -185,8 +192,10 @@ fn emit(
     let mut e = cx.evidence(id, param, None);
     e.score = strength + 1;
     let severity = match callee {
-        Callee::Has { .. } if strength >= 6 => Severity::Error,
-        Callee::Has { .. } if strength >= 4 => Severity::Warning,
+        Callee::Has { .. } if strength >= 6 && e.meaning >= Meaning::Numeric => Severity::Error,
+        _ if e.meaning < Meaning::Numeric => {
+            if strength >= 6 { Severity::Warning } else { Severity::Note }
+        }
         _ if strength >= 4 => Severity::Warning,
         _ => Severity::Note,
     };
