@@ -167,7 +167,7 @@ impl<'a> Lower<'a> {
         let params = self.params(list);
         let head = self.text.get(n.start_byte()..f.start_byte()).unwrap_or("");
         let tail = self.text.get(list.end_byte()..body.start_byte()).unwrap_or("");
-        let device = head.contains("__global__") || (head.contains("__device__") && !head.contains("__host__"));
+        let device = ["__global__", "__device__", "DEVICE", "DINLINE", "_DEV "].iter().any(|k| head.contains(k));
         let statements = children(body);
         let stub = statements.is_empty() || statements.iter().all(|s| s.kind() == "throw_statement");
         let operator = name.starts_with("operator");
@@ -222,6 +222,8 @@ impl<'a> Lower<'a> {
                         annotation: ty.map(|t| self.slice(t)),
                         offset: name.map_or(n.start_byte(), |n| n.1.start_byte()) as u32,
                         disowned: name.is_none() || text.contains("maybe_unused") || text.contains("__unused"),
+                        output: n.child_by_field_name("declarator").is_some_and(|d| d.kind() == "reference_declarator")
+                            && !text.trim_start().starts_with("const "),
                     });
                 }
                 "variadic_parameter_declaration" | "variadic_parameter" => out.push(Param {
@@ -231,6 +233,7 @@ impl<'a> Lower<'a> {
                     annotation: None,
                     offset: n.start_byte() as u32,
                     disowned: false,
+                    output: false,
                 }),
                 // `const float /*softcap*/`: the comment is the name.
                 "comment" => {

@@ -37,7 +37,7 @@ impl Effects {
             }
             let macros = if f.identifiers.is_empty() { FxHashSet::default() } else { macro_uses(index, &f.identifiers) };
             for (i, p) in f.params.iter().enumerate() {
-                if macros.contains(p.name.as_str()) {
+                if macros.contains(p.name.as_str()) || p.carriers.iter().any(|c| macros.contains(c.as_str())) {
                     continue;
                 }
                 match p.fate {

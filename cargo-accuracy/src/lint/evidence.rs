@@ -99,17 +99,26 @@ impl<'s> Context<'s> {
         match reason {
             Some(Reason::Local(Fate::Logged | Fate::Overwritten | Fate::DeadEnd)) => score += 1,
             Some(Reason::Local(Fate::Discarded)) => score -= 2,
-            Some(Reason::Local(Fate::Checked)) => score -= 1,
+            Some(Reason::Local(Fate::Checked)) => score -= 2,
             Some(Reason::Forwarded { callee, param, .. }) => {
                 let end = self.index.function(*callee);
                 let fate = end.params[*param as usize].fate;
                 score += i32::from(matches!(fate, Fate::Logged | Fate::Overwritten | Fate::DeadEnd));
+                score -= 2 * i32::from(fate == Fate::Checked);
                 score += i32::from(end.params[*param as usize].documented && !parameter.documented);
             }
             _ => {}
         }
         if f.traits.device {
-            score -= 1;
+            score -= if self.index.file(id).language == Language::Cpp { 3 } else { 1 };
+            if parameter.name.to_lowercase().ends_with("ptr") || !matches!(reason, Some(Reason::Local(Fate::NeverRead))) {
+                score -= 2;
+            }
+        }
+        // Backward passes use saved statistics.
+        let backward = names::words(&f.name).iter().any(|w| matches!(w.as_str(), "bwd" | "backward"));
+        if backward && names::same_quantity(&parameter.name, "eps", names_config) {
+            score -= 3;
         }
         if matches!(reason, Some(Reason::Local(Fate::Overwritten))) && (twin.is_some() || family.is_some()) {
             score += 1;

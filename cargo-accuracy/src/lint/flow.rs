@@ -170,6 +170,8 @@ pub struct ParamFlow {
     pub shapes: bool,
     pub forwards: Vec<(u32, Slot)>,
     pub witness: Option<u32>,
+    /// Locals that carried it.
+    pub carriers: Vec<String>,
 }
 
 struct Flow<'f, 'a> {
@@ -206,6 +208,8 @@ struct Flow<'f, 'a> {
     raises: u32,
     opaque: bool,
     overwritten: Vec<Option<u32>>,
+    /// Everything that each variable ever carried.
+    carried: Vec<Bits>,
     last_offset: u32,
 }
 
@@ -253,6 +257,7 @@ pub fn analyse(function: &Function) -> Analysis {
         raises: 0,
         opaque: false,
         overwritten: vec![None; function.params.len()],
+        carried: Vec::new(),
         last_offset: function.start,
     };
     for (i, p) in function.params.iter().enumerate() {
@@ -284,6 +289,11 @@ impl<'f, 'a> Flow<'f, 'a> {
             self.journal.push((var, self.env[var as usize]));
         }
         self.env[var as usize] = value;
+        if self.carried.len() <= var as usize {
+            self.carried.resize(var as usize + 1, Bits::EMPTY);
+        }
+        let carried = &mut self.carried[var as usize];
+        *carried = carried.or(value.all).or(value.implied);
     }
 
     /// A use of a value. What it owes to calls is theirs, but for drops the path matters, not the way.
@@ -808,13 +818,17 @@ impl<'f, 'a> Flow<'f, 'a> {
                     if i < self.function.params.len()
                         && old.own.has(i)
                         && !bits.own.has(i)
+                        && !self.function.params[i].output
                         && self.mute == 0
                         && self.overwritten[i].is_none()
                     {
                         self.overwritten[i] = Some(self.last_offset);
                     }
-                    if !self.vars_is_local(var) {
-                        self.used(UseKind::Effect, bits);
+                    if self.function.params.get(i).is_some_and(|p| p.output) {
+                        self.used(UseKind::Effect, bits.or(old));
+                        self.effects += 1;
+                        self.set(var, bits.or(old));
+                        return;
                     }
                     self.set(var, bits);
                 }
@@ -843,10 +857,6 @@ impl<'f, 'a> Flow<'f, 'a> {
                 self.used(UseKind::Effect, bits.or(more));
             }
         }
-    }
-
-    fn vars_is_local(&self, _var: u32) -> bool {
-        true
     }
 
     /// A store into a part of `base`.
@@ -1407,7 +1417,17 @@ impl<'f, 'a> Flow<'f, 'a> {
                 Fate::Checked => self.first(i, UseKind::Check),
                 _ => None,
             };
+            let carriers = if fate.ignored() && fate != Fate::NeverRead {
+                self.vars
+                    .iter()
+                    .filter(|(_, v)| self.carried.get(**v as usize).is_some_and(|b| b.has(i)))
+                    .map(|(n, _)| (*n).to_owned())
+                    .collect()
+            } else {
+                Vec::new()
+            };
             params.push(ParamFlow {
+                carriers,
                 fate,
                 guarded: guard.has(i),
                 shapes: self.shapes.has(i),

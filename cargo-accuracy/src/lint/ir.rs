@@ -60,6 +60,8 @@ pub struct Param<'a> {
     pub offset: u32,
     /// The definition itself says that the parameter is not used: `_x`, unnamed, `[[maybe_unused]]`.
     pub disowned: bool,
+    /// A reference or pointer to something that may be written: assigning it is an output.
+    pub output: bool,
 }
 
 #[derive(Debug)]

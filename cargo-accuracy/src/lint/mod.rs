@@ -91,8 +91,22 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
     findings.sort_by(|a, b| {
         (&a.path, a.line, a.column, &a.parameter, a.rule).cmp(&(&b.path, b.line, b.column, &b.parameter, b.rule))
     });
-    report.findings = findings;
+    report.findings = one_per_parameter(findings);
     Ok(report)
+}
+
+/// The same parameter of the same function is reported once, by the rule that says most about it.
+fn one_per_parameter(findings: Vec<Finding>) -> Vec<Finding> {
+    // What shows the counterpart says more than what shows the absence.
+    const TELLING: [&str; 9] = ["SP204", "SP202", "SP203", "SP205", "SP201", "SP206", "SP102", "SP101", "SP103"];
+    let rank = |f: &Finding| (f.severity, TELLING.iter().position(|r| *r == f.rule).unwrap_or(TELLING.len()));
+    let mut best: rustc_hash::FxHashMap<(String, u32, String), usize> = rustc_hash::FxHashMap::default();
+    for (i, f) in findings.iter().enumerate() {
+        let key = (f.path.clone(), f.span.0, f.parameter.clone());
+        best.entry(key).and_modify(|b| if rank(f) < rank(&findings[*b]) { *b = i }).or_insert(i);
+    }
+    let keep: rustc_hash::FxHashSet<usize> = best.into_values().collect();
+    findings.into_iter().enumerate().filter(|(i, _)| keep.contains(i)).map(|(_, f)| f).collect()
 }
 
 fn read(path: &Path, limit: u64) -> Result<String, String> {

@@ -50,13 +50,13 @@ const SEMANTIC: &[&str] = &[
     "scale", "scales", "descale", "dequant", "scaling", "eps", "epsilon", "dtype", "otype", "layout", "bias", "causal",
     "softcap", "softcapping", "alibi", "sink", "sinks", "shuffle", "shuffled", "preshuffle", "preshuffled",
     "bpreshuffle", "apreshuffle", "transpose", "transposed", "transa", "transb", "neox", "interleaved", "zp", "activation", "swiglu",
-    "dropout", "deterministic", "rounding", "renormalize", "renorm", "leftpad", "rotate", "nope", "scaleb", "scalea",
+    "dropout", "rounding", "renormalize", "renorm", "leftpad", "rotate", "nope", "scaleb", "scalea",
     "amax", "window", "gemma", "residual", "clamp", "temperature", "quantized",
 ];
 const NUMERIC: &[&str] = &[
-    "mask", "alpha", "beta", "gamma", "limit", "quant", "norm", "rmsnorm", "layernorm", "round", "round_mode", "zeros", "padded",
-    "normalize", "sigmoid", "softmax", "cap", "correction", "act", "reverse", "inplace", "stochastic", "lse", "tril",
-    "decay", "momentum", "cosine", "rope", "rotary", "theta", "topk", "smooth", "accumulate", "saturate",
+    "mask", "deterministic", "alpha", "beta", "gamma", "limit", "quant", "norm", "rmsnorm", "layernorm", "round", "round_mode", "zeros", "padded",
+    "normalize", "sigmoid", "softmax", "cap", "correction", "act", "reverse", "inplace", "stochastic", "tril",
+    "decay", "momentum", "cosine", "rope", "rotary", "theta", "smooth", "accumulate", "saturate",
     "convert", "reduction", "reduce", "seqlens", "swizzle", "swizzled", "qk", "style", "clip", "signed", "symmetric", "ignore",
 ];
 /// Parts that turn a meaningful word into plumbing (`stride_scale_m`, `num_scales`, `scale_ptr_offset`).
@@ -241,9 +241,9 @@ pub fn is_pure(path: &str, last: &str, method: bool) -> bool {
         return !matches!(last, "copyto" | "swap" | "sort" | "memcpy" | "invoke" | "apply" | "function" | "call_once" | "copy" | "fill");
     }
     if path.starts_with("tl.") || path.starts_with("gl.") || path.starts_with("ttgl.") {
-        return !matches!(last, "store" | "atomic_add" | "device_print" | "async_copy" | "atomic_cas" | "atomic_max" | "debug_barrier")
-            && !last.starts_with("atomic")
-            && !last.contains("store");
+        // Deeper paths (`gl.amd.tdm.async_load`) move data.
+        return path.matches('.').count() == 1
+            && !["store", "atomic", "print", "async", "copy", "barrier", "assert", "assume", "wait"].iter().any(|k| last.contains(k));
     }
     method && (passes_through(last) || matches!(last, "size" | "dim" | "numel" | "stride" | "element_size" | "get" | "format" | "lower" | "upper" | "startswith" | "endswith" | "item" | "is_contiguous" | "keys" | "values" | "items" | "index" | "count" | "split" | "join" | "dtype" | "scalar_type" | "sizes" | "strides" | "has_value" | "defined"))
 }

@@ -256,6 +256,7 @@ impl<'a> Lower<'a> {
             annotation: p.annotation.as_ref().map(|a| self.slice(a.range())),
             offset: p.range.start().to_u32(),
             disowned: name.starts_with('_'),
+            output: false,
         }
     }
 

@@ -124,6 +124,8 @@ pub struct ParamSummary {
     pub forwards: Vec<(u32, Slot)>,
     /// Line of the log call, the overwriting assignment or the discarding statement.
     pub witness: Option<u32>,
+    /// Locals that carry it where it looks ignored: a macro may use them.
+    pub carriers: Vec<String>,
 }
 
 /// What becomes of a parameter inside its own function, calls left aside.

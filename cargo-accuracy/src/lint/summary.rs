@@ -76,6 +76,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
                 guarded: flow.guarded,
                 shapes: flow.shapes,
                 forwards: flow.forwards,
+                carriers: if language == Language::Cpp { flow.carriers } else { Vec::new() },
                 witness: flow.witness.map(|o| lines.locate(o).0),
             }
         })

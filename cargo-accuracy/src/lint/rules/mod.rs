@@ -127,7 +127,7 @@ impl Context<'_> {
             related: s.related,
             code_flow: s.code_flow,
             suppressed: None,
-            span: (f.line.min(p.line), f.end_line),
+            span: (f.line, f.end_line),
             function_hash: f.text_hash,
         });
     }
