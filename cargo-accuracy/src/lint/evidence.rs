@@ -110,10 +110,19 @@ impl<'s> Context<'s> {
             _ => {}
         }
         if f.traits.device {
-            score -= if self.index.file(id).language == Language::Cpp { 3 } else { 1 };
+            score -= if self.index.file(id).language == Language::Cpp { 3 } else { 2 };
             if parameter.name.to_lowercase().ends_with("ptr") || !matches!(reason, Some(Reason::Local(Fate::NeverRead))) {
                 score -= 2;
             }
+        }
+        if self.index.callbacks.contains(&id) && family.is_none() {
+            score -= 1;
+        }
+        // What works in place has no output to lay out.
+        let words = names::words(&f.name);
+        let of_output = names::words(&parameter.name);
+        if words.iter().any(|w| w == "inplace") && of_output.iter().any(|w| w == "output" || w == "out") {
+            score -= 3;
         }
         // Backward passes use saved statistics.
         let backward = names::words(&f.name).iter().any(|w| matches!(w.as_str(), "bwd" | "backward"));

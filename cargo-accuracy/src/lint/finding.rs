@@ -35,6 +35,8 @@ pub struct Finding {
     pub message: String,
     pub help: String,
     pub confidence: Confidence,
+    /// Sum of the evidence that decided severity and confidence.
+    pub score: i32,
     /// Stays the same when lines move: rule, path, function, parameter and callee.
     pub fingerprint: String,
     /// The callee that loses the parameter, or the function that honours it.

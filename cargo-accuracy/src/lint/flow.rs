@@ -162,6 +162,8 @@ pub struct Analysis {
     pub calls: Vec<CallSummary>,
     pub drops: Vec<DropSummary>,
     pub opaque: bool,
+    /// Global names used as values: passed as arguments or assigned, not called.
+    pub references: Vec<String>,
 }
 
 pub struct ParamFlow {
@@ -211,6 +213,7 @@ struct Flow<'f, 'a> {
     /// Everything that each variable ever carried.
     carried: Vec<Bits>,
     last_offset: u32,
+    references: Vec<&'a str>,
 }
 
 pub fn analyse(function: &Function) -> Analysis {
@@ -259,6 +262,7 @@ pub fn analyse(function: &Function) -> Analysis {
         overwritten: vec![None; function.params.len()],
         carried: Vec::new(),
         last_offset: function.start,
+        references: Vec::new(),
     };
     for (i, p) in function.params.iter().enumerate() {
         flow.vars.insert(p.name, i as u32);
@@ -780,6 +784,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let before = self.calls.len();
         let bits = self.eval_value(value, true);
         let calls = (before, self.calls.len());
+        self.reference(value);
         for t in targets {
             self.store(t, bits, augmented);
         }
@@ -1031,6 +1036,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         self.call_depth += 1;
         for (i, a) in call.args.iter().enumerate() {
             let b = self.eval(&a.value);
+            self.reference(&a.value);
             bits = bits.or(b);
             let d = self.direct(&a.value);
             if let Some(d) = d {
@@ -1099,6 +1105,25 @@ impl<'f, 'a> Flow<'f, 'a> {
             Value { all: bits.all, ..receiver }
         } else {
             Value { all: bits.all, ..Value::NONE }
+        }
+    }
+
+    fn reference(&mut self, e: &Expr<'a>) {
+        match e {
+            Expr::Name(n) if self.mute == 0 && !self.vars.contains_key(n) => self.references.push(n),
+            Expr::Attr(base, n) if self.mute == 0 && base.root().is_some_and(|r| !self.vars.contains_key(r)) => {
+                self.references.push(n);
+            }
+            Expr::Cond(parts) => {
+                self.reference(&parts.1);
+                self.reference(&parts.2);
+            }
+            Expr::Build(parts) => {
+                for p in parts {
+                    self.reference(p);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -1437,6 +1462,9 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         let drops = if self.opaque { Vec::new() } else { self.drops() };
         let opaque = self.opaque;
+        let mut references: Vec<String> = self.references.iter().map(|r| (*r).to_owned()).collect();
+        references.sort_unstable();
+        references.dedup();
         let calls = self
             .calls
             .into_iter()
@@ -1456,7 +1484,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     .collect(),
             })
             .collect();
-        Analysis { params, calls, drops, opaque }
+        Analysis { params, calls, drops, opaque, references }
     }
 
     fn first(&self, param: usize, kind: UseKind) -> Option<u32> {

@@ -41,6 +41,8 @@ pub struct Index<'s> {
     pub macros: FxHashMap<&'s str, Vec<&'s [String]>>,
     /// Methods by class, for overriding.
     pub overrides: FxHashSet<FnId>,
+    /// Functions that are passed around as values: their signature is someone else's.
+    pub callbacks: FxHashSet<FnId>,
 }
 
 impl<'s> Index<'s> {
@@ -139,6 +141,7 @@ impl<'s> Index<'s> {
             mirrors: FxHashSet::default(),
             macros,
             overrides: FxHashSet::default(),
+            callbacks: FxHashSet::default(),
         };
         index.relate();
         index
@@ -220,9 +223,19 @@ impl<'s> Index<'s> {
                 }
             }
         }
+        let mut callbacks = FxHashSet::default();
         for id in self.ids() {
             let f = self.function(id);
             let file = self.functions[id as usize].0;
+            for name in &f.references {
+                let target = match f.imports.iter().rev().find(|(n, _)| n == name) {
+                    Some((_, path)) => self.import(file, path, 0),
+                    None => self.in_module(file, name, 0),
+                };
+                if let Some(Target::Function(other)) = target {
+                    callbacks.insert(other);
+                }
+            }
             for (path, args) in &f.decorators {
                 let last = path.rsplit('.').next().unwrap_or(path);
                 for (key, name) in args {
@@ -263,6 +276,7 @@ impl<'s> Index<'s> {
             }
         }
         self.mirrors.extend(mirrors);
+        self.callbacks = callbacks;
         for members in families.values_mut() {
             members.sort_unstable();
             members.dedup();

@@ -102,6 +102,7 @@ pub struct FnSummary {
     pub identifiers: Vec<String>,
     /// The function calls `locals()`, `va_start` or the like: every parameter may be used.
     pub opaque: bool,
+    pub references: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

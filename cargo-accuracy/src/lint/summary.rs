@@ -123,6 +123,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
         text_hash: fnv(body),
         identifiers,
         opaque: analysis.opaque,
+        references: analysis.references,
     }
 }
 

@@ -121,6 +121,7 @@ impl Context<'_> {
             message: s.message,
             help: s.help,
             confidence: s.evidence.confidence(),
+            score: s.evidence.score,
             fingerprint,
             callee: s.callee.map(str::to_owned),
             twin: s.twin.map(|t| self.index.dotted(t)),
