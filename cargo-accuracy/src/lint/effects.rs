@@ -77,6 +77,10 @@ impl Effects {
     fn forwarded(&self, index: &Index, id: FnId, param: u16) -> Option<Reason> {
         let f = index.function(id);
         let p = &f.params[param as usize];
+        // A guard that pins the value is an answer to whoever passes another.
+        if p.guarded {
+            return None;
+        }
         let mut reason = None;
         let mut recursive = false;
         for (call, slot) in &p.forwards {

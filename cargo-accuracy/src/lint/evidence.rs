@@ -83,6 +83,10 @@ impl<'s> Context<'s> {
         let twin = explicit.or_else(|| twins.into_iter().find(|t| honouring(*t)));
         let sibling_guarded = f.params.iter().enumerate().any(|(i, q)| i != p && q.guarded);
 
+        // A native launcher that takes a split has a kernel to hand it to.
+        let native = self.index.file(id).language == Language::Cpp && !f.traits.device;
+        let split = names::words(&parameter.name).iter().any(|w| w == "splitk" || w == "ksplit");
+        let meaning = if native && split { Meaning::Numeric } else { meaning };
         let mut score = match meaning {
             Meaning::Semantic => 3,
             Meaning::Numeric => 2,

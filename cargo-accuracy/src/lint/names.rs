@@ -88,13 +88,16 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
     if pair("zero", "point") || pair("zero", "points") || pair("block", "table") || pair("cu", "seqlens") || pair("seq", "lens") {
         return Meaning::Semantic;
     }
+    if words.last().is_some_and(|w| w == "size") || words.first().is_some_and(|w| w == "d" && words.len() > 1) {
+        return Meaning::Neutral;
+    }
     if pair("block", "shape") || pair("quant", "type") || pair("round", "mode") || pair("expert", "mask") {
         return Meaning::Numeric;
     }
     if has(PLUMBING) {
         return Meaning::Tuning;
     }
-    // Split-K changes the order of summation at most: a knob, but a public one.
+    // Split-K changes the order of summation at most: a knob.
     if words.iter().any(|w| matches!(w.as_str(), "splitk" | "ksplit")) || pair("split", "k") {
         return Meaning::Neutral;
     }

@@ -52,7 +52,7 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 id,
                 param,
                 rule: &RULE,
-                severity: cx.alone(&e),
+                severity: severity(cx, id, reason, &e),
                 at: None,
                 message,
                 help: help(&p.name),
@@ -65,6 +65,15 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
             out,
         );
     }
+}
+
+/// Where the function at the end of the chain is reported beside it, an undocumented forwarder is only noted.
+fn severity(cx: &Context, id: crate::lint::index::FnId, reason: &Reason, e: &crate::lint::evidence::Evidence) -> super::Severity {
+    let alone = cx.alone(e);
+    let Reason::Forwarded { callee, .. } = reason else { return alone };
+    let beside = cx.index.functions[id as usize].0 == cx.index.functions[*callee as usize].0;
+    let device = cx.index.function(*callee).traits.device;
+    if beside && !device && e.score < 4 { super::Severity::Note } else { alone }
 }
 
 /// The places a parameter passes through, and how it ends.

@@ -150,7 +150,7 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     if missing == 1 && shared >= 5 {
         s += 1;
     }
-    if missing * 2 > shared {
+    if missing * 3 > shared {
         s -= 1;
     }
     if d.mode && names::is_quantisation(&p.name) && !matches!(callee, Callee::Has { .. }) {
