@@ -30,6 +30,7 @@ pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, 
         )
         .ok_or_else(|| format!("not parsed within {} s", PARSE_LIMIT.as_secs()))?;
     let mut lower = Lower { text, module: Module::default(), depth: 0 };
+    lower.macros();
     lower.items(tree.root_node(), None, 0);
     Ok(then(&lower.module))
 }
@@ -70,7 +71,6 @@ impl<'a> Lower<'a> {
                         self.items(body, name, depth + 1);
                     }
                 }
-                "preproc_def" | "preproc_function_def" => self.macro_definition(n),
                 "declaration" | "field_declaration" => {
                     self.declaration_of_function(n);
                     // `struct S { ... } s;` and namespace-scope tables.
@@ -113,16 +113,34 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn macro_definition(&mut self, n: Node) {
-        let Some(name) = n.child_by_field_name("name") else { return };
-        let Some(value) = n.child_by_field_name("value") else { return };
-        let own: Vec<&str> = n
-            .child_by_field_name("parameters")
-            .map(|p| children(p).iter().map(|c| self.slice(*c)).collect())
-            .unwrap_or_default();
-        let ids = words(self.slice(value)).filter(|w| !own.contains(w)).collect();
-        let name = self.slice(name);
-        self.module.macros.push((name, ids));
+    /// Every `#define` with its continuation lines, read from the text: the parser gives up on large ones.
+    fn macros(&mut self) {
+        let mut lines = self.text.lines();
+        while let Some(line) = lines.next() {
+            let Some(rest) = line.trim_start().strip_prefix('#') else { continue };
+            let Some(rest) = rest.trim_start().strip_prefix("define") else { continue };
+            let rest = rest.trim_start();
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            let (name, mut body) = rest.split_at(end);
+            let mut own: Vec<&str> = Vec::new();
+            if let Some(list) = body.strip_prefix('(')
+                && let Some((params, after)) = list.split_once(')')
+            {
+                own = words(params).collect();
+                body = after;
+            }
+            let mut ids: Vec<&'a str> = words(body).collect();
+            let mut continued = line.trim_end().ends_with('\\');
+            while continued {
+                let Some(next) = lines.next() else { break };
+                ids.extend(words(next));
+                continued = next.trim_end().ends_with('\\');
+            }
+            ids.retain(|w| !own.contains(w));
+            ids.sort_unstable();
+            ids.dedup();
+            self.module.macros.push((name, ids));
+        }
     }
 
     fn declaration_of_function(&mut self, n: Node) {
@@ -179,6 +197,7 @@ impl<'a> Lower<'a> {
             nested,
             method: class.is_some(),
             accessor: name.starts_with('~'),
+            damaged: body.has_error(),
         };
         self.depth = 0;
         let lowered = if stub { Vec::new() } else { self.block(body) };
@@ -417,7 +436,6 @@ impl<'a> Lower<'a> {
                 out.push(Stmt::Block(block));
             }
             "preproc_def" | "preproc_function_def" => {
-                self.macro_definition(n);
                 // A macro defined inside a body may be used anywhere in it.
                 out.push(Stmt::Expr(self.mentions(n)));
             }

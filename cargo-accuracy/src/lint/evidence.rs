@@ -84,8 +84,9 @@ impl<'s> Context<'s> {
         let sibling_guarded = f.params.iter().enumerate().any(|(i, q)| i != p && q.guarded);
 
         // A native launcher that takes a split has a kernel to hand it to.
-        let native = self.index.file(id).language == Language::Cpp && !f.traits.device;
-        let split = names::words(&parameter.name).iter().any(|w| w == "splitk" || w == "ksplit");
+        let native = self.index.file(id).language == Language::Cpp
+            && f.params.iter().any(|p| p.annotation.as_deref().is_some_and(|a| a.to_lowercase().contains("tensor")));
+        let split = names::same_quantity(&parameter.name, "splitk", names_config);
         let meaning = if native && split { Meaning::Numeric } else { meaning };
         let mut score = match meaning {
             Meaning::Semantic => 3,
@@ -118,6 +119,10 @@ impl<'s> Context<'s> {
             if parameter.name.to_lowercase().ends_with("ptr") || !matches!(reason, Some(Reason::Local(Fate::NeverRead))) {
                 score -= 2;
             }
+        }
+        // A private helper's signature is its module's business, unless something speaks for the parameter.
+        if f.name.starts_with('_') && !f.traits.method && score <= 3 && self.index.file(id).language == Language::Python {
+            score -= 1;
         }
         if self.index.callbacks.contains(&id) && family.is_none() {
             score -= 1;

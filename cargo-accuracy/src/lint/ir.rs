@@ -37,6 +37,8 @@ pub struct Traits {
     pub method: bool,
     /// A property, setter or overload stub.
     pub accessor: bool,
+    /// Parts of the body did not parse: only what the text never mentions is certain.
+    pub damaged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -54,7 +54,7 @@ const SEMANTIC: &[&str] = &[
     "amax", "window", "gemma", "residual", "clamp", "temperature", "quantized",
 ];
 const NUMERIC: &[&str] = &[
-    "mask", "deterministic", "alpha", "beta", "gamma", "limit", "quant", "norm", "rmsnorm", "layernorm", "round", "round_mode", "zeros", "padded",
+    "mask", "alpha", "beta", "gamma", "limit", "quant", "norm", "rmsnorm", "layernorm", "round", "round_mode", "zeros", "padded",
     "normalize", "sigmoid", "softmax", "cap", "correction", "act", "reverse", "inplace", "stochastic", "tril",
     "decay", "momentum", "cosine", "rope", "rotary", "theta", "smooth", "accumulate", "saturate",
     "convert", "reduction", "reduce", "seqlens", "swizzle", "swizzled", "qk", "style", "clip", "signed", "symmetric", "ignore",
@@ -89,6 +89,10 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
         return Meaning::Semantic;
     }
     if words.last().is_some_and(|w| w == "size") || words.first().is_some_and(|w| w == "d" && words.len() > 1) {
+        return Meaning::Neutral;
+    }
+    // A flag about another parameter.
+    if words.first().is_some_and(|w| w == "has" || w == "have") {
         return Meaning::Neutral;
     }
     if pair("block", "shape") || pair("quant", "type") || pair("round", "mode") || pair("expert", "mask") {
@@ -305,7 +309,7 @@ pub fn is_tool(path: &str) -> bool {
     let mut parts = path.rsplit('/');
     let file = parts.next().unwrap_or("");
     let stem = words(file.split('.').next().unwrap_or(""));
-    let tool = |w: &str| matches!(w, "tune" | "tuner" | "tuning" | "codegen" | "instances" | "generate" | "scripts" | "script" | "tools" | "examples" | "example" | "setup" | "profiling" | "profiler" | "autotune" | "samples" | "demo");
+    let tool = |w: &str| matches!(w, "tune" | "tuner" | "tuning" | "codegen" | "instances" | "generate" | "scripts" | "script" | "tools" | "examples" | "example" | "setup" | "profiling" | "profiler" | "autotune" | "samples" | "demo" | "prebuild");
     stem.iter().any(|w| tool(w)) || parts.any(|p| words(p).iter().any(|w| tool(w)))
 }
 

@@ -127,6 +127,8 @@ pub struct ParamSummary {
     pub witness: Option<u32>,
     /// Locals that carry it where it looks ignored: a macro may use them.
     pub carriers: Vec<String>,
+    /// Where the body passes a literal that a comment calls by this parameter's name: line and literal.
+    pub stand_in: Option<(u32, String)>,
 }
 
 /// What becomes of a parameter inside its own function, calls left aside.

@@ -76,6 +76,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
                 guarded: flow.guarded,
                 shapes: flow.shapes,
                 forwards: flow.forwards,
+                stand_in: None,
                 carriers: if language == Language::Cpp { flow.carriers } else { Vec::new() },
                 witness: flow.witness.map(|o| lines.locate(o).0),
             }
@@ -85,9 +86,16 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
     let identifiers = if language == Language::Cpp && suspicious && !f.traits.stub {
         let found = identifiers(text.get(f.body_start as usize..f.end as usize).unwrap_or(""));
         for p in &mut params {
+            let named = found.iter().any(|w| *w == p.name);
             // The parser stumbled over something that names it.
-            if p.fate == Fate::NeverRead && found.iter().any(|w| *w == p.name) {
+            let unsure = f.traits.damaged
+                && matches!(p.fate, Fate::DeadEnd | Fate::Checked | Fate::Logged | Fate::Overwritten);
+            if named && (unsure || p.fate == Fate::NeverRead) {
                 p.fate = Fate::Used;
+            }
+            if p.fate == Fate::NeverRead {
+                p.stand_in = stand_in(text, f.body_start as usize..f.end as usize, &p.name)
+                    .map(|(offset, literal)| (lines.locate(offset).0, literal));
             }
         }
         found.into_iter().map(str::to_owned).collect()
@@ -135,6 +143,28 @@ fn mentions(text: &str, name: &str) -> bool {
     let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     text.match_indices(name)
         .any(|(i, _)| !word(text[..i].chars().next_back()) && !word(text[i + name.len()..].chars().next()))
+}
+
+/// A literal argument beside a comment that consists of the parameter's name: `false, // deterministic`.
+fn stand_in(text: &str, body: std::ops::Range<usize>, name: &str) -> Option<(u32, String)> {
+    if name.len() < 3 {
+        return None;
+    }
+    let mut offset = body.start;
+    for line in text.get(body)?.split_inclusive('\n') {
+        if let Some((code, comment)) = line.split_once("//")
+            && comment.trim() == name
+        {
+            let literal = code.trim().trim_end_matches(',').trim();
+            let is_literal = matches!(literal, "true" | "false" | "nullptr" | "std::nullopt" | "{}")
+                || literal.starts_with(|c: char| c.is_ascii_digit() || c == '-') && !literal.contains(['(', ' ']);
+            if is_literal {
+                return Some((offset as u32, literal.to_owned()));
+            }
+        }
+        offset += line.len();
+    }
+    None
 }
 
 /// Identifiers of a C++ body outside comments, members (`x.name`) left out.

@@ -68,8 +68,13 @@ pub fn drops(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
             }
         }
         let mut best: Vec<_> = best.into_iter().collect();
-        best.sort_by_key(|b| b.0);
+        best.sort_by_key(|b| (std::cmp::Reverse(b.1.0), b.0));
+        // A call that drops much is one finding or two; the rest are notes.
+        let mut at_call: FxHashMap<u32, u32> = FxHashMap::default();
         for (p, (strength, d, callee)) in best {
+            let n = at_call.entry(d.dropping).or_default();
+            *n += 1;
+            let strength = if *n > 2 { strength.min(3) } else { strength };
             let default_drop = matches!(callee, Callee::Has { .. });
             if default_drop != (rule.code == "SP202") {
                 continue;

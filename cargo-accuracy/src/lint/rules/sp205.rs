@@ -13,7 +13,7 @@
 //!
 //! Fix: pass the parameter instead of the literal.
 
-use super::{Context, Finding, Rule, Suspect, help, short};
+use super::{Context, Finding, Meaning, Rule, Severity, Suspect, help, short};
 use crate::lint::config::Level;
 use crate::lint::names;
 use crate::lint::source::Slot;
@@ -46,24 +46,35 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 names::same_quantity(&name, &p.name, &cx.config.names).then(|| (c, name, literal.clone()))
             })
         });
-        let Some((call, name, literal)) = found else { continue };
         let mut e = cx.evidence(id, param, Some(reason));
         e.score += 2;
+        let (line, column, text) = match (found, &p.stand_in) {
+            (Some((call, name, literal)), _) => (
+                call.line,
+                call.column,
+                format!("passes `{name}={literal}` to `{}` instead", short(&call.callee)),
+            ),
+            (None, Some((line, literal))) => {
+                e.score += 2;
+                (*line, 1, format!("passes the literal `{literal}` in its place"))
+            }
+            (None, None) => continue,
+        };
         cx.report(
             Suspect {
                 id,
                 param,
                 rule: &RULE,
-                severity: cx.alone(&e),
-                at: Some((call.line, call.column)),
-                message: format!(
-                    "`{}` ignores `{}` and passes `{name}={literal}` to `{}` instead",
-                    f.qualname,
-                    p.name,
-                    short(&call.callee)
-                ),
+                severity: match e.meaning {
+                    Meaning::Tuning => Severity::Note,
+                    Meaning::Neutral if e.score < 5 => Severity::Note,
+                    _ if e.score < 3 => Severity::Note,
+                    _ => Severity::Warning,
+                },
+                at: Some((line, column)),
+                message: format!("`{}` ignores `{}` and {text}", f.qualname, p.name),
                 help: help(&p.name),
-                callee: Some(short(&call.callee)),
+                callee: None,
                 twin: e.twin,
                 related: vec![cx.place(id, Some(param), format!("`{}` is declared here", p.name))],
                 code_flow: Vec::new(),
