@@ -55,7 +55,7 @@ const SEMANTIC: &[&str] = &[
 ];
 const NUMERIC: &[&str] = &[
     "mask", "alpha", "beta", "gamma", "limit", "quant", "norm", "rmsnorm", "layernorm", "round", "round_mode", "zeros", "padded",
-    "normalize", "sigmoid", "softmax", "cap", "correction", "act", "reverse", "inplace", "stochastic", "tril",
+    "normalize", "sigmoid", "softmax", "cap", "correction", "act", "inplace", "stochastic", "tril",
     "decay", "momentum", "cosine", "rope", "rotary", "theta", "smooth", "accumulate", "saturate",
     "convert", "reduction", "reduce", "seqlens", "swizzle", "swizzled", "qk", "style", "clip", "signed", "symmetric", "ignore",
 ];
@@ -88,14 +88,14 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
     if pair("zero", "point") || pair("zero", "points") || pair("block", "table") || pair("cu", "seqlens") || pair("seq", "lens") {
         return Meaning::Semantic;
     }
-    if words.last().is_some_and(|w| w == "size") || words.first().is_some_and(|w| w == "d" && words.len() > 1) {
+    if words.last().is_some_and(|w| w == "size" || w == "type" && !words.iter().any(|w| w == "quant")) || words.first().is_some_and(|w| w == "d" && words.len() > 1) {
         return Meaning::Neutral;
     }
     // A flag about another parameter.
     if words.first().is_some_and(|w| w == "has" || w == "have") {
         return Meaning::Neutral;
     }
-    if pair("block", "shape") || pair("quant", "type") || pair("round", "mode") || pair("expert", "mask") {
+    if pair("quant", "type") || pair("round", "mode") || pair("expert", "mask") {
         return Meaning::Numeric;
     }
     if has(PLUMBING) {

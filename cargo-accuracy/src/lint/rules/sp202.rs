@@ -158,6 +158,16 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     if missing * 3 > shared {
         s -= 1;
     }
+    if missing > shared && !d.fallback {
+        s -= 2;
+    }
+    if cx.effects.callee(id, d.dropping).is_none() && !d.fallback {
+        let f = cx.index.function(id);
+        // One unknown function called in two ways: which of several it is, nobody knows.
+        if f.calls[d.dropping as usize].callee == f.calls[d.honoured as usize].callee {
+            s -= 3;
+        }
+    }
     if d.mode && names::is_quantisation(&p.name) && !matches!(callee, Callee::Has { .. }) {
         s -= 3;
     }

@@ -43,10 +43,11 @@ pub fn asymmetries(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
         let p = &f.params[param];
         let o = cx.index.function(other);
         let discarded = matches!(reason, Reason::Local(Fate::Discarded));
+        let forwarded = matches!(reason, Reason::Forwarded { .. });
         let severity = match e.meaning {
             Meaning::Semantic if e.score >= 5 => Severity::Error,
             Meaning::Semantic | Meaning::Numeric if e.score >= 4 => Severity::Warning,
-            Meaning::Neutral if e.score >= 4 && !discarded => Severity::Warning,
+            Meaning::Neutral if e.score >= 4 && !discarded && !forwarded => Severity::Warning,
             _ => Severity::Note,
         };
         let relation = if family_rule { "of the same dispatch" } else { "its twin" };
