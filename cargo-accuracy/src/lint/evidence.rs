@@ -34,7 +34,8 @@ impl<'s> Context<'s> {
         let f = self.index.function(id);
         let t = f.traits;
         let name = f.name.as_str();
-        if t.stub || t.accessor || t.interface || f.opaque || self.index.is_fake(id) || self.index.mirrors.contains(&id) {
+        let alone = t.interface && !self.index.families.contains_key(&id);
+        if t.stub || t.accessor || alone || f.opaque || self.index.is_fake(id) || self.index.mirrors.contains(&id) {
             return false;
         }
         if name.starts_with("__") && name.ends_with("__") && name != "__init__" && name != "__call__" {
@@ -152,9 +153,6 @@ impl<'s> Context<'s> {
         }
         if self.index.file(id).language == Language::Python && names::is_tool(&self.index.file(id).path) {
             score -= 3;
-        }
-        if self.index.file(id).language == Language::Rust && f.traits.method {
-            score -= 1;
         }
         Evidence { meaning, family, twin, documented: parameter.documented, sibling_guarded, score }
     }

@@ -223,6 +223,19 @@ impl<'s> Index<'s> {
                 }
             }
         }
+        // Implementations of one trait's method.
+        let mut implementations: FxHashMap<(&str, &str), Vec<FnId>> = FxHashMap::default();
+        for id in self.ids() {
+            let f = self.function(id);
+            if let Some(of_trait) = f.decorators.iter().find_map(|(path, _)| path.strip_prefix("impl ")) {
+                implementations.entry((of_trait, f.name.as_str())).or_default().push(id);
+            }
+        }
+        for members in implementations.values().filter(|m| (2..=64).contains(&m.len())) {
+            for m in members {
+                families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+            }
+        }
         let mut callbacks = FxHashSet::default();
         for id in self.ids() {
             let f = self.function(id);
