@@ -55,8 +55,9 @@ pub struct Finding {
     /// Lines of the definition, for suppression and `--since`.
     #[serde(skip)]
     pub span: (u32, u32),
+    /// Where the twin is defined.
     #[serde(skip)]
-    pub function_hash: u64,
+    pub twin_span: Option<(String, u32, u32)>,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -6,6 +6,8 @@
 //! ([`flow`]); what remains of it ([`source`]) can be cached. Then the repository is indexed ([`index`]), calls
 //! are followed to a fixpoint ([`effects`]), and the [`rules`] report.
 
+mod baseline;
+mod cache;
 pub mod cli;
 pub mod config;
 mod cpp;
@@ -18,8 +20,10 @@ mod index;
 mod ir;
 mod names;
 mod python;
+mod render;
 pub mod rules;
 mod rust;
+mod since;
 mod source;
 mod summary;
 
@@ -54,27 +58,53 @@ const STACK: usize = 64 << 20;
 
 /// Lints `paths` (files or folders), which stand relative to the current folder.
 pub fn run(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
-    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build()?;
-    pool.install(|| run_in_pool(paths, config))
+    run_cached(paths, config, None)
 }
 
-fn run_in_pool(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
+/// Like [`run`], with summaries of unchanged files kept in a folder.
+pub fn run_cached(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build()?;
+    pool.install(|| run_in_pool(paths, config, cache))
+}
+
+fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
     let files = collect(paths, config)?;
+    let cache = cache.map(cache::Cache::open);
     let results: Vec<_> = files
         .par_iter()
-        .map(|(path, shown, language)| match read(path, config.max_file_size) {
-            Ok(text) => summary::summarise(shown, &text, *language).map_err(|reason| Problem { path: shown.clone(), reason }),
-            Err(reason) => Err(Problem { path: shown.clone(), reason }),
+        .map(|(path, shown, language)| {
+            let text = read(path, config.max_file_size).map_err(|reason| Problem { path: shown.clone(), reason })?;
+            let key = cache.as_ref().map(|c| c.key(shown, text.as_bytes()));
+            let known = cache.as_ref().zip(key.as_ref()).and_then(|(c, k)| c.get(k));
+            let summary = match known {
+                Some(summary) => summary,
+                None => summary::summarise(shown, &text, *language)
+                    .map_err(|reason| Problem { path: shown.clone(), reason })?,
+            };
+            let stored = match key {
+                Some(key) => Some((key, postcard::to_stdvec(&summary).unwrap_or_default())),
+                None => None,
+            };
+            Ok((summary, stored))
         })
         .collect();
+    let mut stored = Vec::new();
     let mut summaries = Vec::with_capacity(results.len());
     let mut report = LintReport::default();
     for r in results {
         match r {
-            Ok(s) => summaries.push(s),
+            Ok((s, entry)) => {
+                summaries.push(s);
+                stored.extend(entry);
+            }
             Err(p) => report.problems.push(p),
         }
     }
+    if let Some(cache) = &cache {
+        // A cache that cannot be written costs time, nothing else.
+        let _ = cache.save(stored);
+    }
+    name_parameters(&mut summaries);
     report.files = summaries.len();
     let index = index::Index::new(&summaries, &config.names);
     report.functions = index.functions.len();
@@ -92,7 +122,94 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
         (&a.path, a.line, a.column, &a.parameter, a.rule).cmp(&(&b.path, b.line, b.column, &b.parameter, b.rule))
     });
     report.findings = one_per_parameter(findings);
+    configure(&mut report.findings, config);
+    suppress(&mut report, &summaries);
     Ok(report)
+}
+
+impl LintReport {
+    /// An error that is neither suppressed nor in the baseline.
+    pub fn fails(&self) -> bool {
+        self.findings.iter().any(|f| f.severity == Severity::Error && f.suppressed.is_none())
+    }
+}
+
+/// Unnamed C++ parameters take their names from a declaration of the same function.
+fn name_parameters(summaries: &mut [source::FileSummary]) {
+    let mut declared: rustc_hash::FxHashMap<String, Vec<Vec<String>>> = rustc_hash::FxHashMap::default();
+    for s in summaries.iter() {
+        for (name, params) in &s.declarations {
+            declared.entry(name.clone()).or_default().push(params.clone());
+        }
+    }
+    for f in summaries.iter_mut().filter(|s| s.language == Language::Cpp).flat_map(|s| &mut s.functions) {
+        if !f.params.iter().any(|p| p.name.is_empty()) {
+            continue;
+        }
+        let Some(candidates) = declared.get(&f.name) else { continue };
+        let Some(names) = candidates.iter().find(|c| c.len() == f.params.len()) else { continue };
+        for (p, name) in f.params.iter_mut().zip(names) {
+            if p.name.is_empty() {
+                p.name.clone_from(name);
+            }
+        }
+    }
+}
+
+/// Applies the configured levels and the minimal confidence.
+fn configure(findings: &mut Vec<Finding>, config: &LintConfig) {
+    use config::{Level, Require};
+    let setting = |rule: &str| config.rules.iter().find(|(k, _)| k.eq_ignore_ascii_case(rule)).map(|(_, v)| *v);
+    findings.retain_mut(|f| {
+        let rule = rules::by_code(f.rule);
+        let Some(set) = setting(f.rule) else {
+            let off = rule.is_some_and(|r| r.level == Level::Off);
+            if f.confidence < config.min_confidence && f.severity != Severity::Note {
+                f.severity = Severity::Note;
+            }
+            return !off;
+        };
+        let to = match set.level {
+            Level::Off => return false,
+            Level::Error => Severity::Error,
+            Level::Warn => Severity::Warning,
+            Level::Note => Severity::Note,
+        };
+        let evident = match set.require {
+            Some(Require::Any) => true,
+            Some(Require::Twin) => f.twin.is_some(),
+            // By default what the evidence left as a note stays one.
+            Some(Require::SemanticOrTwin) | None => f.severity != Severity::Note || f.twin.is_some(),
+        };
+        f.severity = if evident || to == Severity::Note { to } else { Severity::Note };
+        true
+    });
+}
+
+/// Applies inline suppressions and reports those that are faulty or suppress nothing.
+fn suppress(report: &mut LintReport, summaries: &[source::FileSummary]) {
+    for s in summaries {
+        for ignore in &s.ignores {
+            let mut used = false;
+            if let Some(reason) = &ignore.reason {
+                for f in report.findings.iter_mut().filter(|f| f.path == s.path) {
+                    let own: Vec<u32> = f.related.iter().filter(|r| r.path == f.path).map(|r| r.line).collect();
+                    let mut lines = vec![f.line, f.span.0];
+                    lines.extend(own.first());
+                    if ignore.covers(f.rule, &f.parameter, &lines) {
+                        f.suppressed = Some(Suppression::InSource(reason.clone()));
+                        used = true;
+                    }
+                }
+            }
+            let reason = match &ignore.fault {
+                Some(fault) => format!("line {}: this suppression {fault}", ignore.line),
+                None if !used => format!("line {}: this suppression suppresses nothing; remove it", ignore.line),
+                None => continue,
+            };
+            report.problems.push(Problem { path: s.path.clone(), reason });
+        }
+    }
 }
 
 /// The same parameter of the same function is reported once, by the rule that says most about it.

@@ -96,8 +96,6 @@ pub struct FnSummary {
     pub params: Vec<ParamSummary>,
     pub calls: Vec<CallSummary>,
     pub drops: Vec<DropSummary>,
-    /// Hash of the function's text: `--since` and baselines compare it, never lines.
-    pub text_hash: u64,
     /// Identifiers of a C++ body, kept where a parameter looks ignored: a macro named there may use it.
     pub identifiers: Vec<String>,
     /// The function calls `locals()`, `va_start` or the like: every parameter may be used.

@@ -55,7 +55,6 @@ fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileS
 
 fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSummary {
     let analysis = flow::analyse(f);
-    let body = text.get(f.start as usize..f.end as usize).unwrap_or("");
     let mut params: Vec<ParamSummary> = f
         .params
         .iter()
@@ -128,7 +127,6 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
         params,
         calls,
         drops: analysis.drops,
-        text_hash: fnv(body),
         identifiers,
         opaque: analysis.opaque,
         references: analysis.references,
@@ -217,9 +215,8 @@ fn identifiers(body: &str) -> Vec<&str> {
     out
 }
 
-/// FNV-1a over the text without its whitespace, so that formatting alone changes nothing.
+/// FNV-1a: short and stable over versions, for fingerprints.
 pub fn fnv(text: &str) -> u64 {
     text.bytes()
-        .filter(|b| !b.is_ascii_whitespace())
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }

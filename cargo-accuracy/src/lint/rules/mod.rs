@@ -129,7 +129,10 @@ impl Context<'_> {
             code_flow: s.code_flow,
             suppressed: None,
             span: (f.line, f.end_line),
-            function_hash: f.text_hash,
+            twin_span: s.twin.map(|t| {
+                let o = self.index.function(t);
+                (self.index.file(t).path.clone(), o.line, o.end_line)
+            }),
         });
     }
 

@@ -155,7 +155,7 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     if missing == 1 && shared >= 5 {
         s += 1;
     }
-    if missing * 3 > shared {
+    if missing > 1 && missing * 3 > shared {
         s -= 1;
     }
     if missing > shared && !d.fallback {
