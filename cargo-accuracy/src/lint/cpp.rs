@@ -560,7 +560,7 @@ impl<'a> Lower<'a> {
                 let values: Vec<Expr> = parts.into_iter().map(|p| self.expr(p)).collect();
                 let stream = self.slice(at);
                 if stream.ends_with("cout") || stream.ends_with("cerr") || stream.contains("LOG") || stream.ends_with("clog") {
-                    let args = values.into_iter().map(|value| Arg { name: None, spread: false, value, offset: 0 }).collect();
+                    let args = values.into_iter().map(|value| Arg { name: None, spread: false, value }).collect();
                     out.push(Stmt::Expr(Expr::Call(Box::new(Call {
                         callee: Expr::Name("print"),
                         args,
@@ -620,7 +620,6 @@ impl<'a> Lower<'a> {
                 name: None,
                 spread: c.kind() == "parameter_pack_expansion",
                 value: self.expr(c),
-                offset: c.start_byte() as u32,
             })
             .collect()
     }

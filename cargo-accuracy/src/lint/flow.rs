@@ -164,6 +164,8 @@ pub struct Analysis {
     pub opaque: bool,
     /// Global names used as values: passed as arguments or assigned, not called.
     pub references: Vec<String>,
+    /// Attributes of the receiver that a constructor sets to a parameter.
+    pub stored: Vec<(u16, String)>,
 }
 
 pub struct ParamFlow {
@@ -214,6 +216,7 @@ struct Flow<'f, 'a> {
     carried: Vec<Bits>,
     last_offset: u32,
     references: Vec<&'a str>,
+    stored: Vec<(u16, String)>,
 }
 
 pub fn analyse(function: &Function) -> Analysis {
@@ -263,6 +266,7 @@ pub fn analyse(function: &Function) -> Analysis {
         carried: Vec::new(),
         last_offset: function.start,
         references: Vec::new(),
+        stored: Vec::new(),
     };
     for (i, p) in function.params.iter().enumerate() {
         flow.vars.insert(p.name, i as u32);
@@ -844,6 +848,13 @@ impl<'f, 'a> Flow<'f, 'a> {
                 }
             }
             Expr::Attr(base, _) | Expr::Index(base, _) => {
+                if let (Expr::Attr(_, name), Expr::Name("self"), "__init__") = (target, &**base, self.function.name)
+                    && bits.own.len() == 1
+                    && self.mute == 0
+                    && let Some(p) = bits.own.iter().next()
+                {
+                    self.stored.push((p as u16, (*name).to_owned()));
+                }
                 if let Expr::Index(_, index) = target {
                     let i = self.eval(index);
                     self.store_into(base, bits.or(i));
@@ -1460,6 +1471,12 @@ impl<'f, 'a> Flow<'f, 'a> {
                 witness,
             });
         }
+        // One use, and it is the store.
+        let mut stored = self.stored.clone();
+        stored.retain(|(p, _)| {
+            let uses = self.uses.iter().filter(|u| u.bits.has(*p as usize)).count();
+            uses == 1
+        });
         let drops = if self.opaque { Vec::new() } else { self.drops() };
         let opaque = self.opaque;
         let mut references: Vec<String> = self.references.iter().map(|r| (*r).to_owned()).collect();
@@ -1484,7 +1501,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     .collect(),
             })
             .collect();
-        Analysis { params, calls, drops, opaque, references }
+        Analysis { params, calls, drops, opaque, references, stored }
     }
 
     fn first(&self, param: usize, kind: UseKind) -> Option<u32> {

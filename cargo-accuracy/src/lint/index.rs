@@ -21,7 +21,6 @@ pub struct Index<'s> {
     pub files: &'s [FileSummary],
     /// All functions: file and position in it.
     pub functions: Vec<(u32, u32)>,
-    first: Vec<u32>,
     modules: FxHashMap<String, u32>,
     module_name: Vec<String>,
     by_name: Vec<FxHashMap<&'s str, FnId>>,
@@ -48,7 +47,6 @@ pub struct Index<'s> {
 impl<'s> Index<'s> {
     pub fn new(files: &'s [FileSummary], config: &Names) -> Self {
         let mut functions = Vec::new();
-        let mut first = Vec::with_capacity(files.len());
         let mut modules = FxHashMap::default();
         let mut module_name = Vec::with_capacity(files.len());
         let mut by_name = Vec::with_capacity(files.len());
@@ -58,7 +56,6 @@ impl<'s> Index<'s> {
         let packages: FxHashSet<&str> =
             files.iter().filter_map(|f| f.path.strip_suffix("/__init__.py")).collect();
         for (i, file) in files.iter().enumerate() {
-            first.push(functions.len() as u32);
             let mut names: FxHashMap<&str, FnId> = FxHashMap::default();
             for (j, f) in file.functions.iter().enumerate() {
                 let id = functions.len() as FnId;
@@ -127,7 +124,6 @@ impl<'s> Index<'s> {
         let mut index = Self {
             files,
             functions,
-            first,
             modules,
             module_name,
             by_name,
@@ -587,6 +583,11 @@ impl<'s> Index<'s> {
                 shared >= 2 && shared * 2 >= mine.len().min(theirs.len())
             })
             .collect()
+    }
+
+    /// C++ functions of this name.
+    pub fn native(&self, name: &'s str) -> impl Iterator<Item = FnId> + '_ {
+        self.global.get(&(Language::Cpp, name)).into_iter().flatten().copied()
     }
 
     pub fn is_fake(&self, id: FnId) -> bool {

@@ -155,7 +155,6 @@ pub struct Arg<'a> {
     /// `*x` or `**x`.
     pub spread: bool,
     pub value: Expr<'a>,
-    pub offset: u32,
 }
 
 impl<'a> Expr<'a> {

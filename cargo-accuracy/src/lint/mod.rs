@@ -57,6 +57,7 @@ pub struct Problem {
 const STACK: usize = 64 << 20;
 
 /// Lints `paths` (files or folders), which stand relative to the current folder.
+#[expect(dead_code, reason = "the run command lints without a cache")]
 pub fn run(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
     run_cached(paths, config, None)
 }

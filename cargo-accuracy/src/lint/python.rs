@@ -578,7 +578,6 @@ impl<'a> Lower<'a> {
                         name: None,
                         spread,
                         value: self.expr(value),
-                        offset: a.range().start().to_u32(),
                     });
                 }
                 for k in &c.arguments.keywords {
@@ -586,7 +585,6 @@ impl<'a> Lower<'a> {
                         name: k.arg.as_ref().map(|i| i.id.as_str()),
                         spread: k.arg.is_none(),
                         value: self.expr(&k.value),
-                        offset: k.range.start().to_u32(),
                     });
                 }
                 Expr::Call(Box::new(Call { callee, args, offset: c.func.range().start().to_u32() }))
@@ -611,7 +609,12 @@ impl<'a> Lower<'a> {
             | Py::BooleanLiteral(_)
             | Py::NoneLiteral(_)
             | Py::EllipsisLiteral(_) => Expr::Lit(self.slice(e.range())),
-            Py::Attribute(a) => Expr::Attr(self.boxed(&a.value), a.attr.id.as_str()),
+            Py::Attribute(a) => {
+                if a.ctx == ast::ExprContext::Load {
+                    self.module.attributes_read.insert(a.attr.id.as_str());
+                }
+                Expr::Attr(self.boxed(&a.value), a.attr.id.as_str())
+            }
             Py::Subscript(s) => Expr::Index(self.boxed(&s.value), self.boxed(&s.slice)),
             Py::Starred(s) => self.expr(&s.value),
             Py::Slice(s) => {

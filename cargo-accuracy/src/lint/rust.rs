@@ -375,7 +375,7 @@ impl<'a> Lower<'a> {
         }
         match name {
             "println" | "eprintln" | "print" | "eprint" | "dbg" | "debug" | "info" | "warn" | "error" | "trace" => {
-                let args = args.into_iter().map(|value| Arg { name: None, spread: false, value, offset: 0 }).collect();
+                let args = args.into_iter().map(|value| Arg { name: None, spread: false, value }).collect();
                 out.push(Stmt::Expr(Expr::Call(Box::new(Call {
                     callee: Expr::Name("print"),
                     args,
@@ -403,7 +403,7 @@ impl<'a> Lower<'a> {
     }
 
     fn macro_call(&mut self, m: &syn::Macro, args: Vec<Expr<'a>>) -> Expr<'a> {
-        let args = args.into_iter().map(|value| Arg { name: None, spread: true, value, offset: 0 }).collect();
+        let args = args.into_iter().map(|value| Arg { name: None, spread: true, value }).collect();
         Expr::Call(Box::new(Call { callee: Expr::Name(self.slice(&m.path)), args, offset: Self::offset(&m.path) }))
     }
 
@@ -453,7 +453,7 @@ impl<'a> Lower<'a> {
 
     fn args<'e>(&mut self, list: impl IntoIterator<Item = &'e Rs>) -> Vec<Arg<'a>> {
         list.into_iter()
-            .map(|e| Arg { name: None, spread: false, value: self.expr(e), offset: Self::offset(e) })
+            .map(|e| Arg { name: None, spread: false, value: self.expr(e) })
             .collect()
     }
 

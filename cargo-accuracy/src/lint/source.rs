@@ -43,6 +43,8 @@ pub struct Module<'a> {
     pub macros: Vec<(&'a str, Vec<&'a str>)>,
     /// Declarations without body: function name, parameter names (for unnamed parameters of definitions).
     pub declarations: Vec<(&'a str, Vec<&'a str>)>,
+    /// Names of attributes that the file reads.
+    pub attributes_read: rustc_hash::FxHashSet<&'a str>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub struct FileSummary {
     pub fakes: Vec<(Option<String>, String)>,
     pub macros: Vec<(String, Vec<String>)>,
     pub declarations: Vec<(String, Vec<String>)>,
+    pub attributes_read: Vec<String>,
     pub ignores: Vec<super::ignores::Ignore>,
 }
 
@@ -101,6 +104,8 @@ pub struct FnSummary {
     /// The function calls `locals()`, `va_start` or the like: every parameter may be used.
     pub opaque: bool,
     pub references: Vec<String>,
+    /// Parameters that a constructor keeps and does nothing else with: index and attribute.
+    pub stored: Vec<(u16, String)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -49,6 +49,7 @@ fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileS
             .iter()
             .map(|(n, p)| ((*n).to_owned(), p.iter().map(|i| (*i).to_owned()).collect()))
             .collect(),
+        attributes_read: module.attributes_read.iter().map(|a| (*a).to_owned()).collect(),
         ignores: ignores::scan(text, language == Language::Python),
     }
 }
@@ -130,6 +131,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
         identifiers,
         opaque: analysis.opaque,
         references: analysis.references,
+        stored: analysis.stored,
     }
 }
 

@@ -14,7 +14,9 @@
 //!
 //! Fix: use the attribute, or remove the parameter.
 
-use super::{Context, Finding, Rule};
+use rustc_hash::FxHashSet;
+
+use super::{Context, Finding, Rule, Severity, Suspect};
 use crate::lint::config::Level;
 
 pub const RULE: Rule = Rule {
@@ -27,4 +29,40 @@ pub const RULE: Rule = Rule {
     check,
 };
 
-fn check(_cx: &Context, _out: &mut Vec<Finding>) {}
+fn check(cx: &Context, out: &mut Vec<Finding>) {
+    let read: FxHashSet<&str> =
+        cx.index.files.iter().flat_map(|f| f.attributes_read.iter().map(String::as_str)).collect();
+    for id in cx.index.ids() {
+        let f = cx.index.function(id);
+        if !cx.reportable(id) {
+            continue;
+        }
+        for (param, attribute) in &f.stored {
+            if read.contains(attribute.as_str()) {
+                continue;
+            }
+            let param = *param as usize;
+            let e = cx.evidence(id, param, None);
+            cx.report(
+                Suspect {
+                    id,
+                    param,
+                    rule: &RULE,
+                    severity: Severity::Warning,
+                    at: None,
+                    message: format!(
+                        "`{}` stores `{}` as `{attribute}`, which nothing reads",
+                        f.qualname, f.params[param].name
+                    ),
+                    help: format!("use `{attribute}`, or remove the parameter"),
+                    callee: None,
+                    twin: None,
+                    related: Vec::new(),
+                    code_flow: Vec::new(),
+                    evidence: e,
+                },
+                out,
+            );
+        }
+    }
+}
