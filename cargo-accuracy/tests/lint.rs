@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 const RULES: [&str; 16] = [
-    "SP001", "SP002", "SP003", "SP004", "SP005", "SP006", "SP007", "SP101", "SP102", "SP103", "SP201", "SP202",
-    "SP203", "SP204", "SP205", "SP206",
+    "SP001", "SP002", "SP003", "SP004", "SP005", "SP006", "SP007", "SP101", "SP102", "SP103", "SP201",
+    "SP202", "SP203", "SP204", "SP205", "SP206",
 ];
 
 fn fixtures() -> PathBuf {
@@ -59,40 +59,46 @@ fn expected(path: &Path) -> BTreeSet<(String, String, String, bool)> {
 
 #[test]
 fn every_rule_finds_its_positive_fixtures_and_nothing_in_the_negative_ones() {
+    let mut failures = Vec::new();
     for rule in RULES {
         let folder = fixtures().join(rule.to_lowercase());
-        let config = folder.join("accuracy.toml");
-        let mut args = vec!["."];
         // Rules that are off by default are switched on for their own fixtures.
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("on.toml");
-        if rule == "SP007" {
-            fs::write(&path, "[lint.rules]\nSP007 = \"warn\"\n").unwrap();
-            args.extend(["--config", path.to_str().unwrap()]);
-        }
-        assert!(!config.exists());
-        let found = findings(&folder, &args);
-        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        fs::write(&path, if rule == "SP007" { "[lint.rules]\nSP007 = \"warn\"\n" } else { "" }).unwrap();
+        let mut names: Vec<String> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
-        assert!(names.iter().any(|n| n.to_string_lossy().starts_with("positive")), "{rule} has a positive fixture");
-        assert!(names.iter().any(|n| n.to_string_lossy().starts_with("negative")), "{rule} has a negative fixture");
-        for name in names {
-            let name = name.to_string_lossy().into_owned();
-            let wanted = expected(&folder.join(&name));
-            assert_eq!(wanted.is_empty(), name.starts_with("negative"), "{rule}/{name}");
-            let notes: BTreeSet<_> = wanted.iter().filter(|w| w.3).map(|w| w.0.clone()).collect();
-            let got: BTreeSet<_> = found
-                .iter()
-                .filter(|f| text(f, "path") == name)
-                .filter(|f| text(f, "severity") != "note" || notes.contains(text(f, "rule")))
-                .map(|f| {
-                    let field = |k| text(f, k).to_owned();
-                    (field("rule"), field("function"), field("parameter"), text(f, "severity") == "note")
-                })
-                .collect();
-            assert_eq!(got, wanted, "{rule}/{name}");
+        for kind in ["positive", "negative"] {
+            // What belongs together is linted together: a binding has two sides.
+            let of_kind: Vec<&str> =
+                names.iter().map(String::as_str).filter(|n| n.starts_with(kind)).collect();
+            assert!(!of_kind.is_empty(), "{rule} has a {kind} fixture");
+            let mut args = of_kind.clone();
+            args.extend(["--config", path.to_str().unwrap()]);
+            let found = findings(&folder, &args);
+            for name in of_kind {
+                let wanted = expected(&folder.join(name));
+                assert_eq!(wanted.is_empty(), kind == "negative", "{rule}/{name}");
+                let notes: BTreeSet<_> = wanted.iter().filter(|w| w.3).map(|w| w.0.clone()).collect();
+                let got: BTreeSet<_> = found
+                    .iter()
+                    .filter(|f| text(f, "path") == name)
+                    .filter(|f| text(f, "severity") != "note" || notes.contains(text(f, "rule")))
+                    .map(|f| {
+                        let field = |k| text(f, k).to_owned();
+                        (field("rule"), field("function"), field("parameter"), text(f, "severity") == "note")
+                    })
+                    .collect();
+                failures.extend(
+                    (got != wanted).then(|| format!("{rule}/{name}: found {got:?}, expected {wanted:?}")),
+                );
+            }
         }
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
@@ -165,7 +171,13 @@ fn a_suppression_needs_a_reason_and_something_to_suppress() {
     for ((name, source), comment) in SEED.iter().zip(["#", "//", "//"]) {
         let folder = tempfile::tempdir().unwrap();
         let line = format!("{comment} accuracy: ignore[SP203] shuffle_scale -- the layout is fixed here\n");
-        let at = source.rfind(if name.ends_with("py") { "def " } else if name.ends_with("rs") { "pub fn" } else { "void" });
+        let at = source.rfind(if name.ends_with("py") {
+            "def "
+        } else if name.ends_with("rs") {
+            "pub fn"
+        } else {
+            "void"
+        });
         let mut text_of = (*source).to_owned();
         text_of.insert_str(at.unwrap(), &line);
         fs::write(folder.path().join(name), &text_of).unwrap();
@@ -237,7 +249,11 @@ fn the_cache_never_serves_a_changed_file() {
     assert!(folder.path().join("target/accuracy/lint-cache.bin").is_file());
     assert_eq!(run().status.code(), Some(100));
     assert_eq!(first, fs::read(folder.path().join("out.json")).unwrap());
-    fs::write(folder.path().join("quant.py"), SEED[0].1.replace("launch(out, x, scales)", "launch(out, x, scales, shuffle_scale)")).unwrap();
+    fs::write(
+        folder.path().join("quant.py"),
+        SEED[0].1.replace("launch(out, x, scales)", "launch(out, x, scales, shuffle_scale)"),
+    )
+    .unwrap();
     assert_eq!(run().status.code(), Some(0));
     fs::write(folder.path().join("target/accuracy/lint-cache.bin"), b"damaged").unwrap();
     assert_eq!(run().status.code(), Some(0));
@@ -289,7 +305,9 @@ fn configuration_sets_levels_names_and_folders_and_rejects_unknown_keys() {
     assert!(findings(folder.path(), &[]).is_empty());
     config("[lint.names]\nperf = [\"shuffle_*\"]\n");
     assert_eq!(lint(folder.path(), &[]).status.code(), Some(0));
-    for wrong in ["[lint]\nexlude = []\n", "[lint.rules]\nSP999 = \"warn\"\n", "[lint.rules]\nSP001 = \"loud\"\n"] {
+    for wrong in
+        ["[lint]\nexlude = []\n", "[lint.rules]\nSP999 = \"warn\"\n", "[lint.rules]\nSP001 = \"loud\"\n"]
+    {
         config(wrong);
         let out = lint(folder.path(), &[]);
         let shown = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -312,7 +330,10 @@ fn hostile_sources_are_reported_and_passed_over() {
     write("attributes.py", format!("def f(p):\n    return p{}\n", ".a".repeat(50_000)).as_bytes());
     write("sum.cu", format!("int f(int p) {{ return p{}; }}\n", " + p".repeat(50_000)).as_bytes());
     write("minus.rs", format!("fn f(p: i32) -> i32 {{ {}p }}\n", "-".repeat(50_000)).as_bytes());
-    write("elses.cu", format!("void f(int p) {{ if(p) g(); {} }}\n", "else if(p) g();".repeat(5_000)).as_bytes());
+    write(
+        "elses.cu",
+        format!("void f(int p) {{ if(p) g(); {} }}\n", "else if(p) g();".repeat(5_000)).as_bytes(),
+    );
     write("latin1.py", b"x = '\xe9'\n");
     write("broken.py", b"def f(:\n");
     write("huge.cu", &vec![b' '; 50 << 20]);
@@ -323,7 +344,17 @@ fn hostile_sources_are_reported_and_passed_over() {
     let report: Value = serde_json::from_slice(&fs::read(folder.path().join("out.json")).unwrap()).unwrap();
     let problems: BTreeSet<_> =
         report["problems"].as_array().unwrap().iter().map(|p| p["path"].as_str().unwrap()).collect();
-    for name in ["deep.py", "deep.cu", "deep.rs", "lists.py", "nots.py", "latin1.py", "broken.py", "huge.cu", "minus.rs"] {
+    for name in [
+        "deep.py",
+        "deep.cu",
+        "deep.rs",
+        "lists.py",
+        "nots.py",
+        "latin1.py",
+        "broken.py",
+        "huge.cu",
+        "minus.rs",
+    ] {
         assert!(problems.contains(name), "{name}: {problems:?}");
     }
     assert!(report["lint"].as_array().unwrap().iter().any(|f| text(f, "path") == "good.py"));

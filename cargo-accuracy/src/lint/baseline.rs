@@ -21,18 +21,27 @@ impl Baseline {
         let findings = report
             .findings
             .iter()
-            .filter(|f| f.severity != Severity::Note && !matches!(f.suppressed, Some(Suppression::InSource(_))))
-            .map(|f| (f.fingerprint.clone(), format!("{} {} {}({})", f.rule, f.path, f.function, f.parameter)))
+            .filter(|f| {
+                f.severity != Severity::Note && !matches!(f.suppressed, Some(Suppression::InSource(_)))
+            })
+            .map(|f| {
+                (f.fingerprint.clone(), format!("{} {} {}({})", f.rule, f.path, f.function, f.parameter))
+            })
             .collect();
         Self { schema: 1, findings }
     }
 
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the baseline {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the baseline {}", path.display()))?;
         let out: Self =
             serde_json::from_str(&text).with_context(|| format!("{} is no lint baseline", path.display()))?;
         if out.schema != 1 {
-            bail!("{}: baseline schema {} is not 1; write it anew with --save-baseline", path.display(), out.schema);
+            bail!(
+                "{}: baseline schema {} is not 1; write it anew with --save-baseline",
+                path.display(),
+                out.schema
+            );
         }
         Ok(out)
     }

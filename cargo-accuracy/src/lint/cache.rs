@@ -46,8 +46,13 @@ impl Cache {
     pub fn open(folder: &Path) -> Self {
         let path = folder.join("lint-cache.bin");
         let identity = identity();
-        let stored: Stored = std::fs::read(&path).ok().and_then(|b| postcard::from_bytes(&b).ok()).unwrap_or_default();
-        let entries = if stored.identity == identity { stored.files.into_iter().collect() } else { FxHashMap::default() };
+        let stored: Stored =
+            std::fs::read(&path).ok().and_then(|b| postcard::from_bytes(&b).ok()).unwrap_or_default();
+        let entries = if stored.identity == identity {
+            stored.files.into_iter().collect()
+        } else {
+            FxHashMap::default()
+        };
         Self { path, identity, entries }
     }
 
@@ -66,11 +71,13 @@ impl Cache {
 
     /// Replaces the stored entries by those of this run, whole or not at all.
     pub fn save(&self, files: Vec<(Key, Vec<u8>)>) -> std::io::Result<()> {
-        let unchanged = files.len() == self.entries.len() && files.iter().all(|(k, _)| self.entries.contains_key(k));
+        let unchanged =
+            files.len() == self.entries.len() && files.iter().all(|(k, _)| self.entries.contains_key(k));
         if unchanged {
             return Ok(());
         }
-        let bytes = postcard::to_stdvec(&Stored { identity: self.identity, files }).map_err(std::io::Error::other)?;
+        let bytes =
+            postcard::to_stdvec(&Stored { identity: self.identity, files }).map_err(std::io::Error::other)?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
         let temporary = folder.join(format!("lint-cache.{}.tmp", std::process::id()));

@@ -76,9 +76,11 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
     for spec in &args.report {
         to_stdout |= write_report(spec, &report, &here)?;
     }
-    let color = std::io::stdout().is_terminal() && args.color == "auto" && std::env::var_os("NO_COLOR").is_none();
+    let color =
+        std::io::stdout().is_terminal() && args.color == "auto" && std::env::var_os("NO_COLOR").is_none();
     let text = render::text(&report, &here, color, args.verbose);
-    let text = if args.quiet { text.lines().last().map(|l| format!("{l}\n")).unwrap_or_default() } else { text };
+    let text =
+        if args.quiet { text.lines().last().map(|l| format!("{l}\n")).unwrap_or_default() } else { text };
     // What a person reads goes to standard error where a report takes standard output.
     let written = if to_stdout {
         std::io::stderr().write_all(text.as_bytes())

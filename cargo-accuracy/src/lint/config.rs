@@ -92,8 +92,9 @@ impl TryFrom<toml::Value> for RuleSetting {
         }
         match value {
             toml::Value::String(s) => {
-                let level = Level::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&s))
-                    .map_err(|_| format!("`{s}` is no level: error, warn, note or off"))?;
+                let level =
+                    Level::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&s))
+                        .map_err(|_| format!("`{s}` is no level: error, warn, note or off"))?;
                 Ok(Self { level, require: None })
             }
             other => {
@@ -166,7 +167,8 @@ impl LintConfig {
     }
 
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 

@@ -62,9 +62,17 @@ impl<'a> Lower<'a> {
         for n in list {
             match n.kind() {
                 "function_definition" => self.function(n, class, false),
-                "template_declaration" | "namespace_definition" | "declaration_list" | "linkage_specification"
-                | "preproc_ifdef" | "preproc_if" | "preproc_else" | "preproc_elif" | "field_declaration_list"
-                | "ERROR" | "export_declaration" => self.items(n, class, depth + 1),
+                "template_declaration"
+                | "namespace_definition"
+                | "declaration_list"
+                | "linkage_specification"
+                | "preproc_ifdef"
+                | "preproc_if"
+                | "preproc_else"
+                | "preproc_elif"
+                | "field_declaration_list"
+                | "ERROR"
+                | "export_declaration" => self.items(n, class, depth + 1),
                 "class_specifier" | "struct_specifier" | "union_specifier" => {
                     let name = n.child_by_field_name("name").map(|c| self.slice(c)).or(Some("?"));
                     if let Some(body) = n.child_by_field_name("body") {
@@ -102,9 +110,10 @@ impl<'a> Lower<'a> {
             .iter()
             .filter_map(|c| match c.kind() {
                 "identifier" => Some(self.slice(*c).to_owned()),
-                "initializer_list" => {
-                    children(*c).last().filter(|l| l.kind() == "identifier").map(|l| self.slice(*l).to_owned())
-                }
+                "initializer_list" => children(*c)
+                    .last()
+                    .filter(|l| l.kind() == "identifier")
+                    .map(|l| self.slice(*l).to_owned()),
                 _ => None,
             })
             .collect();
@@ -165,9 +174,12 @@ impl<'a> Lower<'a> {
                     scope = n.child_by_field_name("scope").map(|s| self.slice(s)).or(scope);
                     n = n.child_by_field_name("name")?;
                 }
-                "template_function" | "template_method" | "template_type" => n = n.child_by_field_name("name")?,
+                "template_function" | "template_method" | "template_type" => {
+                    n = n.child_by_field_name("name")?
+                }
                 "parenthesized_declarator" | "pointer_declarator" => n = children(n).into_iter().next()?,
-                "identifier" | "field_identifier" | "operator_name" | "destructor_name" | "type_identifier" => {
+                "identifier" | "field_identifier" | "operator_name" | "destructor_name"
+                | "type_identifier" => {
                     return Some((self.slice(n), scope));
                 }
                 _ => return None,
@@ -185,7 +197,8 @@ impl<'a> Lower<'a> {
         let params = self.params(list);
         let head = self.text.get(n.start_byte()..f.start_byte()).unwrap_or("");
         let tail = self.text.get(list.end_byte()..body.start_byte()).unwrap_or("");
-        let device = ["__global__", "__device__", "DEVICE", "DINLINE", "_DEV "].iter().any(|k| head.contains(k));
+        let device =
+            ["__global__", "__device__", "DEVICE", "DINLINE", "_DEV "].iter().any(|k| head.contains(k));
         let statements = children(body);
         let stub = statements.is_empty() || statements.iter().all(|s| s.kind() == "throw_statement");
         let operator = name.starts_with("operator");
@@ -228,7 +241,10 @@ impl<'a> Lower<'a> {
         for n in list.named_children(&mut cursor) {
             match n.kind() {
                 "parameter_declaration" | "optional_parameter_declaration" => {
-                    let name = n.child_by_field_name("declarator").and_then(|d| declared(d)).map(|d| (self.slice(d), d));
+                    let name = n
+                        .child_by_field_name("declarator")
+                        .and_then(|d| declared(d))
+                        .map(|d| (self.slice(d), d));
                     let ty = n.child_by_field_name("type");
                     if name.is_none() && ty.is_some_and(|t| self.slice(t) == "void") {
                         continue;
@@ -240,13 +256,20 @@ impl<'a> Lower<'a> {
                         default: n.child_by_field_name("default_value").map(|d| self.slice(d)),
                         annotation: ty.map(|t| self.slice(t)),
                         offset: name.map_or(n.start_byte(), |n| n.1.start_byte()) as u32,
-                        disowned: name.is_none() || text.contains("maybe_unused") || text.contains("__unused"),
-                        output: n.child_by_field_name("declarator").is_some_and(|d| d.kind() == "reference_declarator")
+                        disowned: name.is_none()
+                            || text.contains("maybe_unused")
+                            || text.contains("__unused"),
+                        output: n
+                            .child_by_field_name("declarator")
+                            .is_some_and(|d| d.kind() == "reference_declarator")
                             && !text.trim_start().starts_with("const "),
                     });
                 }
                 "variadic_parameter_declaration" | "variadic_parameter" => out.push(Param {
-                    name: n.child_by_field_name("declarator").and_then(declared).map_or("...", |d| self.slice(d)),
+                    name: n
+                        .child_by_field_name("declarator")
+                        .and_then(declared)
+                        .map_or("...", |d| self.slice(d)),
                     kind: ParamKind::VarArgs,
                     default: None,
                     annotation: None,
@@ -362,7 +385,8 @@ impl<'a> Lower<'a> {
             }
             "for_range_loop" => {
                 let head = n.child_by_field_name("right").map(|c| self.expr(c));
-                let target = n.child_by_field_name("declarator").and_then(declared).map(|d| Expr::Name(self.slice(d)));
+                let target =
+                    n.child_by_field_name("declarator").and_then(declared).map(|d| Expr::Name(self.slice(d)));
                 let body = n.child_by_field_name("body").map(|b| self.body(b)).unwrap_or_default();
                 out.push(Stmt::Loop { head, target, body, orelse: Vec::new() });
             }
@@ -452,8 +476,14 @@ impl<'a> Lower<'a> {
                 self.names_in(n, &mut reads);
                 out.push(Stmt::Nested { name: "", reads, decorated: true });
             }
-            "using_declaration" | "alias_declaration" | "type_definition" | "static_assert_declaration"
-            | "preproc_include" | "preproc_call" | "enum_specifier" | "namespace_alias_definition" => {}
+            "using_declaration"
+            | "alias_declaration"
+            | "type_definition"
+            | "static_assert_declaration"
+            | "preproc_include"
+            | "preproc_call"
+            | "enum_specifier"
+            | "namespace_alias_definition" => {}
             "template_declaration" => out.push(Stmt::Expr(self.mentions(n))),
             _ => self.expression_statement(n, out),
         }
@@ -479,7 +509,9 @@ impl<'a> Lower<'a> {
                         Some(v) => self.expr(v),
                     };
                     let targets = if inner.kind() == "structured_binding_declarator" {
-                        vec![Expr::Build(children(inner).iter().map(|c| Expr::Name(self.slice(*c))).collect())]
+                        vec![Expr::Build(
+                            children(inner).iter().map(|c| Expr::Name(self.slice(*c))).collect(),
+                        )]
                     } else {
                         match declared(inner) {
                             Some(name) => vec![Expr::Name(self.slice(name))],
@@ -526,19 +558,26 @@ impl<'a> Lower<'a> {
             }
             "call_expression" => {
                 let callee = n.child_by_field_name("function").map_or("", |f| self.slice(f));
-                if callee == "static_cast<void>" || matches!(callee, "UNUSED" | "Q_UNUSED" | "AITER_UNUSED" | "C10_UNUSED") {
-                    let args = n.child_by_field_name("arguments").map(|a| self.arguments(a)).unwrap_or_default();
+                if callee == "static_cast<void>"
+                    || matches!(callee, "UNUSED" | "Q_UNUSED" | "AITER_UNUSED" | "C10_UNUSED")
+                {
+                    let args =
+                        n.child_by_field_name("arguments").map(|a| self.arguments(a)).unwrap_or_default();
                     out.push(Stmt::Discard(args.into_iter().map(|a| a.value).collect()));
                     return;
                 }
                 if let Some(check) = check_kind(callee) {
-                    let args = n.child_by_field_name("arguments").map(|a| self.arguments(a)).unwrap_or_default();
+                    let args =
+                        n.child_by_field_name("arguments").map(|a| self.arguments(a)).unwrap_or_default();
                     self.check(check, args, out);
                     return;
                 }
                 let value = self.expr(n);
                 out.push(Stmt::Expr(value));
-                if matches!(callee, "abort" | "exit" | "std::abort" | "std::exit" | "std::terminate" | "__trap" | "AT_ERROR") {
+                if matches!(
+                    callee,
+                    "abort" | "exit" | "std::abort" | "std::exit" | "std::terminate" | "__trap" | "AT_ERROR"
+                ) {
                     out.push(Stmt::Raise(None));
                 }
             }
@@ -548,7 +587,9 @@ impl<'a> Lower<'a> {
                     self.expression_statement(r, out);
                 }
             }
-            "binary_expression" if n.child_by_field_name("operator").is_some_and(|o| self.slice(o) == "<<") => {
+            "binary_expression"
+                if n.child_by_field_name("operator").is_some_and(|o| self.slice(o) == "<<") =>
+            {
                 // `stream << a << b`.
                 let mut parts = Vec::new();
                 let mut at = n;
@@ -559,8 +600,13 @@ impl<'a> Lower<'a> {
                 }
                 let values: Vec<Expr> = parts.into_iter().map(|p| self.expr(p)).collect();
                 let stream = self.slice(at);
-                if stream.ends_with("cout") || stream.ends_with("cerr") || stream.contains("LOG") || stream.ends_with("clog") {
-                    let args = values.into_iter().map(|value| Arg { name: None, spread: false, value }).collect();
+                if stream.ends_with("cout")
+                    || stream.ends_with("cerr")
+                    || stream.contains("LOG")
+                    || stream.ends_with("clog")
+                {
+                    let args =
+                        values.into_iter().map(|value| Arg { name: None, spread: false, value }).collect();
                     out.push(Stmt::Expr(Expr::Call(Box::new(Call {
                         callee: Expr::Name("print"),
                         args,
@@ -568,7 +614,11 @@ impl<'a> Lower<'a> {
                     }))));
                 } else {
                     let target = self.expr(at);
-                    out.push(Stmt::Assign { targets: vec![target], value: Expr::Op(values), augmented: true });
+                    out.push(Stmt::Assign {
+                        targets: vec![target],
+                        value: Expr::Op(values),
+                        augmented: true,
+                    });
                 }
             }
             "parenthesized_expression" => {
@@ -616,11 +666,7 @@ impl<'a> Lower<'a> {
     fn arguments(&mut self, list: Node) -> Vec<Arg<'a>> {
         children(list)
             .into_iter()
-            .map(|c| Arg {
-                name: None,
-                spread: c.kind() == "parameter_pack_expansion",
-                value: self.expr(c),
-            })
+            .map(|c| Arg { name: None, spread: c.kind() == "parameter_pack_expansion", value: self.expr(c) })
             .collect()
     }
 
@@ -649,8 +695,16 @@ impl<'a> Lower<'a> {
                 name => Expr::Name(name),
             },
             "this" => Expr::Name("this"),
-            "number_literal" | "string_literal" | "char_literal" | "true" | "false" | "null" | "nullptr"
-            | "raw_string_literal" | "concatenated_string" | "user_defined_literal" => Expr::Lit(self.slice(n)),
+            "number_literal"
+            | "string_literal"
+            | "char_literal"
+            | "true"
+            | "false"
+            | "null"
+            | "nullptr"
+            | "raw_string_literal"
+            | "concatenated_string"
+            | "user_defined_literal" => Expr::Lit(self.slice(n)),
             "qualified_identifier" => Expr::Name(self.slice(n)),
             "template_function" => match n.child_by_field_name("name") {
                 Some(name) => {
@@ -667,24 +721,31 @@ impl<'a> Lower<'a> {
             "field_expression" => {
                 let base = self.field(n, "argument");
                 let name = n.child_by_field_name("field").map_or("", |f| {
-                    let f = if f.kind() == "template_method" { f.child_by_field_name("name").unwrap_or(f) } else { f };
+                    let f = if f.kind() == "template_method" {
+                        f.child_by_field_name("name").unwrap_or(f)
+                    } else {
+                        f
+                    };
                     self.slice(f)
                 });
                 Expr::Attr(Box::new(base), name)
             }
             "subscript_expression" => {
                 let base = self.field(n, "argument");
-                let index = n.child_by_field_name("indices").map_or(Expr::nothing(), |i| Expr::Op(self.all(i)));
+                let index =
+                    n.child_by_field_name("indices").map_or(Expr::nothing(), |i| Expr::Op(self.all(i)));
                 Expr::Index(Box::new(base), Box::new(index))
             }
             "call_expression" => {
                 let callee = self.field(n, "function");
-                let mut args = n.child_by_field_name("arguments").map(|a| self.arguments(a)).unwrap_or_default();
+                let mut args =
+                    n.child_by_field_name("arguments").map(|a| self.arguments(a)).unwrap_or_default();
                 let name = match &callee {
                     Expr::Index(base, _) => base,
                     other => other,
                 };
-                if let (Expr::Name("static_cast" | "reinterpret_cast" | "const_cast"), 1) = (name, args.len()) {
+                if let (Expr::Name("static_cast" | "reinterpret_cast" | "const_cast"), 1) = (name, args.len())
+                {
                     return Expr::Op(vec![args.remove(0).value]);
                 }
                 let launch: Vec<Expr> = children(n)
@@ -699,8 +760,12 @@ impl<'a> Lower<'a> {
                 };
                 Expr::Call(Box::new(Call { callee, args, offset: n.start_byte() as u32 }))
             }
-            "parenthesized_expression" | "condition_clause" | "pointer_expression" | "parameter_pack_expansion"
-            | "initializer_pair" | "compound_literal_expression" => {
+            "parenthesized_expression"
+            | "condition_clause"
+            | "pointer_expression"
+            | "parameter_pack_expansion"
+            | "initializer_pair"
+            | "compound_literal_expression" => {
                 let value = n.child_by_field_name("value").or(n.child_by_field_name("argument"));
                 match value {
                     Some(v) if n.kind() == "pointer_expression" => Expr::Op(vec![self.expr(v)]),
@@ -731,7 +796,9 @@ impl<'a> Lower<'a> {
                 Expr::Let(Box::new((self.expr(l), self.expr(r))))
             }
             "binary_expression" => self.binary(n),
-            "initializer_list" | "argument_list" | "subscript_argument_list" | "comma_expression" => Expr::Build(self.all(n)),
+            "initializer_list" | "argument_list" | "subscript_argument_list" | "comma_expression" => {
+                Expr::Build(self.all(n))
+            }
             "lambda_expression" => {
                 let mut reads = Vec::new();
                 self.names_in(n, &mut reads);
@@ -743,8 +810,14 @@ impl<'a> Lower<'a> {
                 Expr::Call(Box::new(Call { callee: Expr::Name(ty), args, offset: n.start_byte() as u32 }))
             }
             "delete_expression" | "co_await_expression" => Expr::Op(self.all(n)),
-            "sizeof_expression" | "alignof_expression" | "type_descriptor" | "primitive_type" | "type_identifier"
-            | "field_designator" | "field_identifier" | "namespace_identifier" => Expr::nothing(),
+            "sizeof_expression"
+            | "alignof_expression"
+            | "type_descriptor"
+            | "primitive_type"
+            | "type_identifier"
+            | "field_designator"
+            | "field_identifier"
+            | "namespace_identifier" => Expr::nothing(),
             _ => self.mentions(n),
         }
     }
@@ -757,7 +830,9 @@ impl<'a> Lower<'a> {
                 let kind = n.child_by_field_name("operator").map_or("", |o| o.kind());
                 let mut parts = Vec::new();
                 let mut at = n;
-                while at.kind() == "binary_expression" && at.child_by_field_name("operator").is_some_and(|o| o.kind() == kind) {
+                while at.kind() == "binary_expression"
+                    && at.child_by_field_name("operator").is_some_and(|o| o.kind() == kind)
+                {
                     let Some((l, r)) = sides(at) else { break };
                     parts.push(self.expr(r));
                     at = l;
@@ -871,8 +946,13 @@ fn declared(mut d: Node) -> Option<Node> {
             "pointer_declarator" | "array_declarator" | "function_declarator" | "init_declarator" => {
                 d = d.child_by_field_name("declarator")?;
             }
-            "reference_declarator" | "parenthesized_declarator" | "attributed_declarator" | "variadic_declarator" => {
-                d = children(d).into_iter().find(|c| c.kind().ends_with("declarator") || c.kind() == "identifier")?;
+            "reference_declarator"
+            | "parenthesized_declarator"
+            | "attributed_declarator"
+            | "variadic_declarator" => {
+                d = children(d)
+                    .into_iter()
+                    .find(|c| c.kind().ends_with("declarator") || c.kind() == "identifier")?;
             }
             _ => return None,
         }
@@ -906,7 +986,6 @@ fn check_kind(name: &str) -> Option<Check> {
 
 /// Identifiers in raw text, member names left out.
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| {
-        w.len() > 1 && !w.starts_with(|c: char| c.is_ascii_digit())
-    })
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|w| w.len() > 1 && !w.starts_with(|c: char| c.is_ascii_digit()))
 }

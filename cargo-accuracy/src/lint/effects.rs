@@ -35,9 +35,14 @@ impl Effects {
             if f.traits.stub || f.opaque {
                 continue;
             }
-            let macros = if f.identifiers.is_empty() { FxHashSet::default() } else { macro_uses(index, &f.identifiers) };
+            let macros = if f.identifiers.is_empty() {
+                FxHashSet::default()
+            } else {
+                macro_uses(index, &f.identifiers)
+            };
             for (i, p) in f.params.iter().enumerate() {
-                if macros.contains(p.name.as_str()) || p.carriers.iter().any(|c| macros.contains(c.as_str())) {
+                if macros.contains(p.name.as_str()) || p.carriers.iter().any(|c| macros.contains(c.as_str()))
+                {
                     continue;
                 }
                 match p.fate {
@@ -153,4 +158,3 @@ fn macro_uses<'s>(index: &Index<'s>, identifiers: &[String]) -> FxHashSet<&'s st
     }
     out
 }
-

@@ -35,7 +35,13 @@ impl<'s> Context<'s> {
         let t = f.traits;
         let name = f.name.as_str();
         let alone = t.interface && !self.index.families.contains_key(&id);
-        if t.stub || t.accessor || alone || f.opaque || self.index.is_fake(id) || self.index.mirrors.contains(&id) {
+        if t.stub
+            || t.accessor
+            || alone
+            || f.opaque
+            || self.index.is_fake(id)
+            || self.index.mirrors.contains(&id)
+        {
             return false;
         }
         if name.starts_with("__") && name.ends_with("__") && name != "__init__" && name != "__call__" {
@@ -51,7 +57,9 @@ impl<'s> Context<'s> {
             }
         }
         let words = names::words(name);
-        if words.iter().any(|w| matches!(w.as_str(), "mock" | "stub" | "dummy" | "noop" | "nop" | "log" | "logger" | "test")) {
+        if words.iter().any(|w| {
+            matches!(w.as_str(), "mock" | "stub" | "dummy" | "noop" | "nop" | "log" | "logger" | "test")
+        }) {
             return false;
         }
         let guards = &self.config.guards.decorators;
@@ -71,8 +79,9 @@ impl<'s> Context<'s> {
             if self.index.is_fake(other) {
                 return false;
             }
-            param(o, &parameter.name, names_config)
-                .is_some_and(|(i, q)| q.kind != ParamKind::Receiver && self.effects.honours(self.index, other, i))
+            param(o, &parameter.name, names_config).is_some_and(|(i, q)| {
+                q.kind != ParamKind::Receiver && self.effects.honours(self.index, other, i)
+            })
         };
         let family =
             self.index.families.get(&id).and_then(|members| members.iter().copied().find(|m| honouring(*m)));
@@ -86,7 +95,9 @@ impl<'s> Context<'s> {
 
         // A native launcher that takes a split has a kernel to hand it to.
         let native = self.index.file(id).language == Language::Cpp
-            && f.params.iter().any(|p| p.annotation.as_deref().is_some_and(|a| a.to_lowercase().contains("tensor")));
+            && f.params
+                .iter()
+                .any(|p| p.annotation.as_deref().is_some_and(|a| a.to_lowercase().contains("tensor")));
         let split = names::same_quantity(&parameter.name, "splitk", names_config);
         let meaning = if native && split { Meaning::Numeric } else { meaning };
         let mut score = match meaning {
@@ -117,12 +128,18 @@ impl<'s> Context<'s> {
         }
         if f.traits.device {
             score -= if self.index.file(id).language == Language::Cpp { 3 } else { 2 };
-            if parameter.name.to_lowercase().ends_with("ptr") || !matches!(reason, Some(Reason::Local(Fate::NeverRead))) {
+            if parameter.name.to_lowercase().ends_with("ptr")
+                || !matches!(reason, Some(Reason::Local(Fate::NeverRead)))
+            {
                 score -= 2;
             }
         }
         // A private helper's signature is its module's business, unless something speaks for the parameter.
-        if f.name.starts_with('_') && !f.traits.method && score <= 3 && self.index.file(id).language == Language::Python {
+        if f.name.starts_with('_')
+            && !f.traits.method
+            && score <= 3
+            && self.index.file(id).language == Language::Python
+        {
             score -= 1;
         }
         if self.index.callbacks.contains(&id) && family.is_none() {
@@ -163,9 +180,12 @@ fn names_config_pair(cx: &Context, id: FnId) -> Option<FnId> {
         return None;
     }
     let name = cx.index.dotted(id);
-    let other = cx.config.pairs.get(&name).cloned().or_else(|| {
-        cx.config.pairs.iter().find(|(_, v)| **v == name).map(|(k, _)| k.clone())
-    })?;
+    let other = cx
+        .config
+        .pairs
+        .get(&name)
+        .cloned()
+        .or_else(|| cx.config.pairs.iter().find(|(_, v)| **v == name).map(|(k, _)| k.clone()))?;
     cx.index.by_dotted(&other)
 }
 

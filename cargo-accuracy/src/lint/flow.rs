@@ -362,7 +362,9 @@ impl<'f, 'a> Flow<'f, 'a> {
             Expr::Compare(cmp, sides) => {
                 let same = matches!(cmp, super::ir::Cmp::Same) == polarity;
                 match (&sides.0, &sides.1) {
-                    (Expr::Name(n), Expr::Lit("None" | "nullptr" | "False" | "false")) if same => self.local(n),
+                    (Expr::Name(n), Expr::Lit("None" | "nullptr" | "False" | "false")) if same => {
+                        self.local(n)
+                    }
                     _ => None,
                 }
             }
@@ -801,10 +803,12 @@ impl<'f, 'a> Flow<'f, 'a> {
             let built = match value {
                 Expr::Build(_) | Expr::Comprehension(..) => true,
                 Expr::Op(parts) => parts.is_empty(),
-                Expr::Call(c) => c
-                    .callee
-                    .dotted()
-                    .is_some_and(|d| matches!(d.rsplit(['.', ':']).next(), Some("dict" | "list" | "set" | "defaultdict" | "OrderedDict"))),
+                Expr::Call(c) => c.callee.dotted().is_some_and(|d| {
+                    matches!(
+                        d.rsplit(['.', ':']).next(),
+                        Some("dict" | "list" | "set" | "defaultdict" | "OrderedDict")
+                    )
+                }),
                 _ => false,
             };
             self.fresh[var as usize] = built && var as usize >= self.function.params.len();
@@ -848,7 +852,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                 }
             }
             Expr::Attr(base, _) | Expr::Index(base, _) => {
-                if let (Expr::Attr(_, name), Expr::Name("self"), "__init__") = (target, &**base, self.function.name)
+                if let (Expr::Attr(_, name), Expr::Name("self"), "__init__") =
+                    (target, &**base, self.function.name)
                     && bits.own.len() == 1
                     && self.mute == 0
                     && let Some(p) = bits.own.iter().next()
@@ -1040,7 +1045,8 @@ impl<'f, 'a> Flow<'f, 'a> {
         if matches!(path.as_str(), "locals" | "vars" | "eval" | "exec") || last == "va_start" {
             self.opaque = true;
         }
-        let pure = names::is_pure(&path, last, !receiver.all.is_empty() || matches!(&call.callee, Expr::Attr(..)));
+        let pure =
+            names::is_pure(&path, last, !receiver.all.is_empty() || matches!(&call.callee, Expr::Attr(..)));
         let mut bits = receiver;
         let mut args = Vec::with_capacity(call.args.len());
         let mut direct = Bits::EMPTY;
@@ -1122,7 +1128,9 @@ impl<'f, 'a> Flow<'f, 'a> {
     fn reference(&mut self, e: &Expr<'a>) {
         match e {
             Expr::Name(n) if self.mute == 0 && !self.vars.contains_key(n) => self.references.push(n),
-            Expr::Attr(base, n) if self.mute == 0 && base.root().is_some_and(|r| !self.vars.contains_key(r)) => {
+            Expr::Attr(base, n)
+                if self.mute == 0 && base.root().is_some_and(|r| !self.vars.contains_key(r)) =>
+            {
                 self.references.push(n);
             }
             Expr::Cond(parts) => {
@@ -1332,8 +1340,12 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             Expr::Op(parts) if parts.len() == 1 => self.direct_value(&parts[0]),
             Expr::Call(c) => match &c.callee {
-                Expr::Name(f) if names::is_cast(f) && c.args.len() == 1 => self.direct_value(&c.args[0].value),
-                Expr::Attr(base, "value" | "get" | "lower" | "item") if c.args.is_empty() => self.direct_value(base),
+                Expr::Name(f) if names::is_cast(f) && c.args.len() == 1 => {
+                    self.direct_value(&c.args[0].value)
+                }
+                Expr::Attr(base, "value" | "get" | "lower" | "item") if c.args.is_empty() => {
+                    self.direct_value(base)
+                }
                 _ => None,
             },
             _ => None,
@@ -1392,7 +1404,8 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
         }
         let leaves = |rest: &[PathId]| rest.iter().any(|p| self.paths[*p as usize].terminates);
-        let exclusive = (a_order < b_order && leaves(&a[common..])) || (b_order < a_order && leaves(&b[common..]));
+        let exclusive =
+            (a_order < b_order && leaves(&a[common..])) || (b_order < a_order && leaves(&b[common..]));
         (common, exclusive)
     }
 
@@ -1419,7 +1432,8 @@ impl<'f, 'a> Flow<'f, 'a> {
             for a in &c.args {
                 for p in a.bits.iter().take_while(|p| *p < n) {
                     // A value computed from several parameters does not bind one of them.
-                    let slot = if a.direct == Some(p) || a.bits.len() == 1 { a.slot.clone() } else { Slot::Unknown };
+                    let slot =
+                        if a.direct == Some(p) || a.bits.len() == 1 { a.slot.clone() } else { Slot::Unknown };
                     forwards[p].push((i as u32, slot));
                 }
             }
@@ -1471,11 +1485,13 @@ impl<'f, 'a> Flow<'f, 'a> {
                 witness,
             });
         }
-        // One use, and it is the store.
+        // Kept, and nothing else done with it.
         let mut stored = self.stored.clone();
         stored.retain(|(p, _)| {
-            let uses = self.uses.iter().filter(|u| u.bits.has(*p as usize)).count();
-            uses == 1
+            !self
+                .uses
+                .iter()
+                .any(|u| u.bits.has(*p as usize) && !matches!(u.kind, UseKind::Effect | UseKind::Guard))
         });
         let drops = if self.opaque { Vec::new() } else { self.drops() };
         let opaque = self.opaque;
@@ -1523,7 +1539,9 @@ impl<'f, 'a> Flow<'f, 'a> {
             .calls
             .iter()
             .enumerate()
-            .filter(|(_, c)| c.top_level && c.bits.minus(receivers).len() >= 2 && !names::is_helper(&c.callee))
+            .filter(|(_, c)| {
+                c.top_level && c.bits.minus(receivers).len() >= 2 && !names::is_helper(&c.callee)
+            })
             .map(|(i, c)| (i, c, self.chain(c.path)))
             .collect();
         if calls.len() < 2 || calls.len() > 400 {
@@ -1605,9 +1623,11 @@ impl<'f, 'a> Flow<'f, 'a> {
                     }
                     let u_chain = self.chain(u.path);
                     let (_, apart) = self.compare(&u_chain, u.order, b_chain, b.order);
-                    let in_attempt =
-                        attempt && a_chain.get(common).is_some_and(|arm| u_chain.contains(arm));
-                    if apart || in_attempt || matches!(u.kind, UseKind::Argument(c) if attempt && c as usize == *ai) {
+                    let in_attempt = attempt && a_chain.get(common).is_some_and(|arm| u_chain.contains(arm));
+                    if apart
+                        || in_attempt
+                        || matches!(u.kind, UseKind::Argument(c) if attempt && c as usize == *ai)
+                    {
                         continue;
                     }
                     candidates = candidates.minus(hit);
@@ -1616,11 +1636,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                     }
                 }
                 for p in candidates.iter().take_while(|p| *p < self.function.params.len()) {
-                    let slot = a
-                        .args
-                        .iter()
-                        .find(|x| x.direct == Some(p))
-                        .map_or(Slot::Unknown, |x| x.slot.clone());
+                    let slot =
+                        a.args.iter().find(|x| x.direct == Some(p)).map_or(Slot::Unknown, |x| x.slot.clone());
                     let drop = DropSummary {
                         param: p as u16,
                         honoured: *ai as u32,

@@ -62,7 +62,8 @@ fn parse(rest: &str, line: u32, alone: bool, covers: u32) -> Ignore {
         Some((n, r)) => (n, r.trim().trim_end_matches("*/").trim()),
         None => (rest, ""),
     };
-    ignore.params = names.split([',', ' ']).map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    ignore.params =
+        names.split([',', ' ']).map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
     if let Some(unknown) = ignore.rules.iter().find(|r| super::rules::by_code(r).is_none()) {
         ignore.fault = Some(format!("`{unknown}` is no rule; `lint --explain` lists them"));
     } else if ignore.rules.is_empty() {

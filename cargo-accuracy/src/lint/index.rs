@@ -4,9 +4,9 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::config::Names;
+use super::ir::ParamKind;
 use super::names;
 use super::source::{CallSummary, FileSummary, FnSummary, Language, ParamSummary, Slot};
-use super::ir::ParamKind;
 
 pub type FnId = u32;
 
@@ -80,7 +80,8 @@ impl<'s> Index<'s> {
             classes.push(file.classes.iter().enumerate().map(|(j, c)| (c.name.as_str(), j as u32)).collect());
             let mut name = String::new();
             if file.language == Language::Python {
-                let path = file.path.strip_suffix(".py").or(file.path.strip_suffix(".pyi")).unwrap_or(&file.path);
+                let path =
+                    file.path.strip_suffix(".py").or(file.path.strip_suffix(".pyi")).unwrap_or(&file.path);
                 let path = path.strip_suffix("/__init__").unwrap_or(path);
                 let full = path.trim_start_matches('/').replace('/', ".");
                 // The topmost package around the file is where imports start.
@@ -263,7 +264,8 @@ impl<'s> Index<'s> {
                 }
             }
             let words = names::words(&f.name);
-            if words.iter().any(|w| w == "fake" || w == "meta" && words.len() > 2 && words.last() == Some(w)) {
+            if words.iter().any(|w| w == "fake" || w == "meta" && words.len() > 2 && words.last() == Some(w))
+            {
                 fakes.push((None, id));
             }
             if let Some(class) = &f.class {
@@ -299,7 +301,9 @@ impl<'s> Index<'s> {
         let file = self.functions[fake as usize].0 as usize;
         let bag = |name: &str| {
             let mut w = names::words(name);
-            w.retain(|w| !matches!(w.as_str(), "fake" | "tensor" | "tensors" | "meta" | "gen" | "impl" | "abstract"));
+            w.retain(|w| {
+                !matches!(w.as_str(), "fake" | "tensor" | "tensors" | "meta" | "gen" | "impl" | "abstract")
+            });
             w
         };
         let wanted = bag(&f.name);
@@ -321,7 +325,13 @@ impl<'s> Index<'s> {
                     || self.base_has(f, k, method, depth + 1)
             }
             // A base from elsewhere may declare anything public.
-            _ => !matches!(b.as_str(), "object" | "ABC" | "nn.Module" | "torch.nn.Module" | "Enum") && !method.starts_with('_') && depth == 0 && !b.ends_with("autograd.Function") && !b.ends_with("CustomOp"),
+            _ => {
+                !matches!(b.as_str(), "object" | "ABC" | "nn.Module" | "torch.nn.Module" | "Enum")
+                    && !method.starts_with('_')
+                    && depth == 0
+                    && !b.ends_with("autograd.Function")
+                    && !b.ends_with("CustomOp")
+            }
         })
     }
 
@@ -424,7 +434,11 @@ impl<'s> Index<'s> {
         loop {
             if let Some(m) = self.modules.get(&path[..at]) {
                 let target = Target::Module(*m);
-                return if at == path.len() { Some(target) } else { self.member(target, &path[at + 1..], depth + 1) };
+                return if at == path.len() {
+                    Some(target)
+                } else {
+                    self.member(target, &path[at + 1..], depth + 1)
+                };
             }
             at = path[..at].rfind('.')?;
         }
@@ -452,7 +466,9 @@ impl<'s> Index<'s> {
                 }
                 // `Function.apply(...)` of autograd runs `forward`.
                 let name = if head == "apply" { "forward" } else { head };
-                self.method(file, class, name, 0).or_else(|| self.method(file, class, head, 0)).map(Target::Function)
+                self.method(file, class, name, 0)
+                    .or_else(|| self.method(file, class, head, 0))
+                    .map(Target::Function)
             }
             Target::Function(_) => None,
         }
@@ -510,7 +526,8 @@ impl<'s> Index<'s> {
         let fits = |id: &&FnId| {
             let f = self.function(**id);
             let n = f.params.iter().filter(|p| p.kind != ParamKind::Receiver).count();
-            let required = f.params.iter().filter(|p| p.kind != ParamKind::Receiver && p.default.is_none()).count();
+            let required =
+                f.params.iter().filter(|p| p.kind != ParamKind::Receiver && p.default.is_none()).count();
             (required..=n).contains(&call.args.len()) && !f.traits.stub
         };
         let here: Vec<&FnId> =
@@ -546,7 +563,9 @@ impl<'s> Index<'s> {
                     .iter()
                     .enumerate()
                     .filter(|(_, p)| explicit || p.kind != ParamKind::Receiver)
-                    .take_while(|(_, p)| !matches!(p.kind, ParamKind::VarArgs | ParamKind::KeywordOnly | ParamKind::KwArgs));
+                    .take_while(|(_, p)| {
+                        !matches!(p.kind, ParamKind::VarArgs | ParamKind::KeywordOnly | ParamKind::KwArgs)
+                    });
                 positional.nth(*i as usize).map(|(i, _)| i)
             }
             Slot::Unknown => None,

@@ -83,22 +83,53 @@ pub struct Import<'a> {
 #[derive(Debug)]
 pub enum Stmt<'a> {
     Expr(Expr<'a>),
-    Assign { targets: Vec<Expr<'a>>, value: Expr<'a>, augmented: bool },
-    If { test: Expr<'a>, then: Vec<Stmt<'a>>, orelse: Vec<Stmt<'a>> },
-    Switch { subject: Expr<'a>, arms: Vec<(Option<Expr<'a>>, Vec<Stmt<'a>>)> },
-    Loop { head: Option<Expr<'a>>, target: Option<Expr<'a>>, body: Vec<Stmt<'a>>, orelse: Vec<Stmt<'a>> },
-    Try { body: Vec<Stmt<'a>>, handlers: Vec<Vec<Stmt<'a>>>, orelse: Vec<Stmt<'a>>, finally: Vec<Stmt<'a>> },
-    With { items: Vec<(Expr<'a>, Option<Expr<'a>>)>, body: Vec<Stmt<'a>> },
+    Assign {
+        targets: Vec<Expr<'a>>,
+        value: Expr<'a>,
+        augmented: bool,
+    },
+    If {
+        test: Expr<'a>,
+        then: Vec<Stmt<'a>>,
+        orelse: Vec<Stmt<'a>>,
+    },
+    Switch {
+        subject: Expr<'a>,
+        arms: Vec<(Option<Expr<'a>>, Vec<Stmt<'a>>)>,
+    },
+    Loop {
+        head: Option<Expr<'a>>,
+        target: Option<Expr<'a>>,
+        body: Vec<Stmt<'a>>,
+        orelse: Vec<Stmt<'a>>,
+    },
+    Try {
+        body: Vec<Stmt<'a>>,
+        handlers: Vec<Vec<Stmt<'a>>>,
+        orelse: Vec<Stmt<'a>>,
+        finally: Vec<Stmt<'a>>,
+    },
+    With {
+        items: Vec<(Expr<'a>, Option<Expr<'a>>)>,
+        body: Vec<Stmt<'a>>,
+    },
     Return(Option<Expr<'a>>),
     Raise(Option<Expr<'a>>),
     /// `break` and `continue`.
     Leave,
-    Assert { test: Expr<'a>, message: Vec<Expr<'a>> },
+    Assert {
+        test: Expr<'a>,
+        message: Vec<Expr<'a>>,
+    },
     /// `del x`, `(void)x`, `let _ = x`.
     Discard(Vec<Expr<'a>>),
     Block(Vec<Stmt<'a>>),
     /// A function or class defined here; `reads` are the names its body mentions.
-    Nested { name: &'a str, reads: Vec<&'a str>, decorated: bool },
+    Nested {
+        name: &'a str,
+        reads: Vec<&'a str>,
+        decorated: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

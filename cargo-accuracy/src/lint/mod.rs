@@ -74,7 +74,8 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> 
     let results: Vec<_> = files
         .par_iter()
         .map(|(path, shown, language)| {
-            let text = read(path, config.max_file_size).map_err(|reason| Problem { path: shown.clone(), reason })?;
+            let text =
+                read(path, config.max_file_size).map_err(|reason| Problem { path: shown.clone(), reason })?;
             let key = cache.as_ref().map(|c| c.key(shown, text.as_bytes()));
             let known = cache.as_ref().zip(key.as_ref()).and_then(|(c, k)| c.get(k));
             let summary = match known {
@@ -120,7 +121,13 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> 
         })
         .collect();
     findings.sort_by(|a, b| {
-        (&a.path, a.line, a.column, &a.parameter, a.rule).cmp(&(&b.path, b.line, b.column, &b.parameter, b.rule))
+        (&a.path, a.line, a.column, &a.parameter, a.rule).cmp(&(
+            &b.path,
+            b.line,
+            b.column,
+            &b.parameter,
+            b.rule,
+        ))
     });
     report.findings = one_per_parameter(findings);
     configure(&mut report.findings, config);
@@ -160,7 +167,8 @@ fn name_parameters(summaries: &mut [source::FileSummary]) {
 /// Applies the configured levels and the minimal confidence.
 fn configure(findings: &mut Vec<Finding>, config: &LintConfig) {
     use config::{Level, Require};
-    let setting = |rule: &str| config.rules.iter().find(|(k, _)| k.eq_ignore_ascii_case(rule)).map(|(_, v)| *v);
+    let setting =
+        |rule: &str| config.rules.iter().find(|(k, _)| k.eq_ignore_ascii_case(rule)).map(|(_, v)| *v);
     findings.retain_mut(|f| {
         let rule = rules::by_code(f.rule);
         let Some(set) = setting(f.rule) else {
@@ -194,7 +202,8 @@ fn suppress(report: &mut LintReport, summaries: &[source::FileSummary]) {
             let mut used = false;
             if let Some(reason) = &ignore.reason {
                 for f in report.findings.iter_mut().filter(|f| f.path == s.path) {
-                    let own: Vec<u32> = f.related.iter().filter(|r| r.path == f.path).map(|r| r.line).collect();
+                    let own: Vec<u32> =
+                        f.related.iter().filter(|r| r.path == f.path).map(|r| r.line).collect();
                     let mut lines = vec![f.line, f.span.0];
                     lines.extend(own.first());
                     if ignore.covers(f.rule, &f.parameter, &lines) {
@@ -205,7 +214,9 @@ fn suppress(report: &mut LintReport, summaries: &[source::FileSummary]) {
             }
             let reason = match &ignore.fault {
                 Some(fault) => format!("line {}: this suppression {fault}", ignore.line),
-                None if !used => format!("line {}: this suppression suppresses nothing; remove it", ignore.line),
+                None if !used => {
+                    format!("line {}: this suppression suppresses nothing; remove it", ignore.line)
+                }
                 None => continue,
             };
             report.problems.push(Problem { path: s.path.clone(), reason });
@@ -216,12 +227,19 @@ fn suppress(report: &mut LintReport, summaries: &[source::FileSummary]) {
 /// The same parameter of the same function is reported once, by the rule that says most about it.
 fn one_per_parameter(findings: Vec<Finding>) -> Vec<Finding> {
     // What shows the counterpart says more than what shows the absence.
-    const TELLING: [&str; 9] = ["SP204", "SP202", "SP203", "SP205", "SP201", "SP206", "SP102", "SP101", "SP103"];
+    const TELLING: [&str; 9] =
+        ["SP204", "SP202", "SP203", "SP205", "SP201", "SP206", "SP102", "SP101", "SP103"];
     let rank = |f: &Finding| (f.severity, TELLING.iter().position(|r| *r == f.rule).unwrap_or(TELLING.len()));
     let mut best: rustc_hash::FxHashMap<(String, u32, String), usize> = rustc_hash::FxHashMap::default();
     for (i, f) in findings.iter().enumerate() {
         let key = (f.path.clone(), f.span.0, f.parameter.clone());
-        best.entry(key).and_modify(|b| if rank(f) < rank(&findings[*b]) { *b = i }).or_insert(i);
+        best.entry(key)
+            .and_modify(|b| {
+                if rank(f) < rank(&findings[*b]) {
+                    *b = i
+                }
+            })
+            .or_insert(i);
     }
     let keep: rustc_hash::FxHashSet<usize> = best.into_values().collect();
     findings.into_iter().enumerate().filter(|(i, _)| keep.contains(i)).map(|(_, f)| f).collect()
@@ -233,11 +251,13 @@ fn read(path: &Path, limit: u64) -> Result<String, String> {
         return Err(format!("{size} bytes are more than `lint.max-file-size` ({limit}); passed over"));
     }
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    String::from_utf8(bytes).map_err(|e| format!("not UTF-8 at byte {}; passed over", e.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|e| format!("not UTF-8 at byte {}; passed over", e.utf8_error().valid_up_to()))
 }
 
 /// Folders of tests, benchmarks and vendored code by convention; `lint.tests` reads the former too.
-const TEST_FOLDERS: &[&str] = &["tests", "test", "op_tests", "benchmarks", "benchmark", "bench", "benches", "testing", "unit_tests"];
+const TEST_FOLDERS: &[&str] =
+    &["tests", "test", "op_tests", "benchmarks", "benchmark", "bench", "benches", "testing", "unit_tests"];
 
 fn is_test(relative: &Path) -> bool {
     let folder = relative.parent().is_some_and(|p| {

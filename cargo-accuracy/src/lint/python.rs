@@ -4,9 +4,7 @@ use ruff_python_ast as ast;
 use ruff_python_ast::{Expr as Py, Stmt as PyStmt};
 use ruff_text_size::{Ranged, TextRange};
 
-use super::ir::{
-    Arg, Call, Cmp, Decorator, Expr, Function, Import, Param, ParamKind, Stmt, Traits,
-};
+use super::ir::{Arg, Call, Cmp, Decorator, Expr, Function, Import, Param, ParamKind, Stmt, Traits};
 use super::source::{ClassDef, Module, Table};
 
 /// Beyond this many nested expressions only the mentioned names are kept.
@@ -15,7 +13,8 @@ const MAX_DEPTH: u32 = 200;
 /// Parses and lowers one file and hands the result to `then` while the syntax tree is alive.
 pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, String> {
     let parsed = ruff_python_parser::parse_module(text).map_err(|e| e.to_string())?;
-    let mut lower = Lower { text, module: Module::default(), scope: Vec::new(), depth: 0, imports: Vec::new() };
+    let mut lower =
+        Lower { text, module: Module::default(), scope: Vec::new(), depth: 0, imports: Vec::new() };
     lower.module_body(&parsed.syntax().body);
     Ok(then(&lower.module))
 }
@@ -272,10 +271,14 @@ impl<'a> Lower<'a> {
             }
             Py::Call(c) => {
                 let op = c.arguments.keywords.iter().find(|k| {
-                    k.arg.as_ref().is_some_and(|a| matches!(a.id.as_str(), "op_func" | "impl" | "func" | "fn"))
+                    k.arg
+                        .as_ref()
+                        .is_some_and(|a| matches!(a.id.as_str(), "op_func" | "impl" | "func" | "fn"))
                 });
                 let fake = c.arguments.keywords.iter().find(|k| {
-                    k.arg.as_ref().is_some_and(|a| a.id.as_str().contains("fake") || a.id.as_str() == "abstract_impl")
+                    k.arg
+                        .as_ref()
+                        .is_some_and(|a| a.id.as_str().contains("fake") || a.id.as_str() == "abstract_impl")
                 });
                 if let Some(fake) = fake
                     && let Some(fake) = dotted(&fake.value)
@@ -520,9 +523,7 @@ impl<'a> Lower<'a> {
                     l.parameters.iter().flat_map(|p| p.iter()).map(|p| p.name().id.as_str()).collect();
                 Expr::Closure(params, self.boxed(&l.body))
             }
-            Py::If(i) => {
-                Expr::Cond(Box::new((self.expr(&i.test), self.expr(&i.body), self.expr(&i.orelse))))
-            }
+            Py::If(i) => Expr::Cond(Box::new((self.expr(&i.test), self.expr(&i.body), self.expr(&i.orelse)))),
             Py::Dict(d) => {
                 let mut parts = Vec::with_capacity(d.items.len());
                 for item in &d.items {
@@ -574,11 +575,7 @@ impl<'a> Lower<'a> {
                         Py::Starred(s) => (true, &*s.value),
                         other => (false, other),
                     };
-                    args.push(Arg {
-                        name: None,
-                        spread,
-                        value: self.expr(value),
-                    });
+                    args.push(Arg { name: None, spread, value: self.expr(value) });
                 }
                 for k in &c.arguments.keywords {
                     args.push(Arg {

@@ -56,7 +56,8 @@ impl<'a> Lower<'a> {
             Item::Fn(f) => self.function(&f.sig, &f.attrs, Some(&f.block), &none, f),
             Item::Impl(i) => {
                 let class = Some(self.slice(&*i.self_ty).split('<').next().unwrap_or("").trim());
-                let of_trait = i.trait_.as_ref().and_then(|t| t.0.segments.last()).map(|s| self.slice(&s.ident));
+                let of_trait =
+                    i.trait_.as_ref().and_then(|t| t.0.segments.last()).map(|s| self.slice(&s.ident));
                 let owner = Owner { class, of_trait };
                 for item in &i.items {
                     if let syn::ImplItem::Fn(f) = item {
@@ -374,7 +375,8 @@ impl<'a> Lower<'a> {
             return;
         }
         match name {
-            "println" | "eprintln" | "print" | "eprint" | "dbg" | "debug" | "info" | "warn" | "error" | "trace" => {
+            "println" | "eprintln" | "print" | "eprint" | "dbg" | "debug" | "info" | "warn" | "error"
+            | "trace" => {
                 let args = args.into_iter().map(|value| Arg { name: None, spread: false, value }).collect();
                 out.push(Stmt::Expr(Expr::Call(Box::new(Call {
                     callee: Expr::Name("print"),
@@ -392,7 +394,10 @@ impl<'a> Lower<'a> {
                 let cmp = if name.ends_with("eq") { Cmp::Same } else { Cmp::Differs };
                 let mut args = args.into_iter();
                 if let (Some(a), Some(b)) = (args.next(), args.next()) {
-                    out.push(Stmt::Assert { test: Expr::Compare(cmp, Box::new((a, b))), message: args.collect() });
+                    out.push(Stmt::Assert {
+                        test: Expr::Compare(cmp, Box::new((a, b))),
+                        message: args.collect(),
+                    });
                 }
             }
             _ => {
@@ -404,7 +409,11 @@ impl<'a> Lower<'a> {
 
     fn macro_call(&mut self, m: &syn::Macro, args: Vec<Expr<'a>>) -> Expr<'a> {
         let args = args.into_iter().map(|value| Arg { name: None, spread: true, value }).collect();
-        Expr::Call(Box::new(Call { callee: Expr::Name(self.slice(&m.path)), args, offset: Self::offset(&m.path) }))
+        Expr::Call(Box::new(Call {
+            callee: Expr::Name(self.slice(&m.path)),
+            args,
+            offset: Self::offset(&m.path),
+        }))
     }
 
     /// A macro's arguments as expressions, or every identifier in it. Format strings name variables.
@@ -452,9 +461,7 @@ impl<'a> Lower<'a> {
     }
 
     fn args<'e>(&mut self, list: impl IntoIterator<Item = &'e Rs>) -> Vec<Arg<'a>> {
-        list.into_iter()
-            .map(|e| Arg { name: None, spread: false, value: self.expr(e) })
-            .collect()
+        list.into_iter().map(|e| Arg { name: None, spread: false, value: self.expr(e) }).collect()
     }
 
     fn expr_inner(&mut self, e: &Rs) -> Expr<'a> {
@@ -490,7 +497,12 @@ impl<'a> Lower<'a> {
                 match &b.op {
                     BinOp::And(_) => Expr::And(vec![self.expr(&b.left), self.expr(&b.right)]),
                     BinOp::Or(_) => Expr::Or(vec![self.expr(&b.left), self.expr(&b.right)]),
-                    BinOp::Eq(_) | BinOp::Ne(_) | BinOp::Lt(_) | BinOp::Le(_) | BinOp::Gt(_) | BinOp::Ge(_) => {
+                    BinOp::Eq(_)
+                    | BinOp::Ne(_)
+                    | BinOp::Lt(_)
+                    | BinOp::Le(_)
+                    | BinOp::Gt(_)
+                    | BinOp::Ge(_) => {
                         let cmp = match &b.op {
                             BinOp::Eq(_) => Cmp::Same,
                             BinOp::Ne(_) => Cmp::Differs,
@@ -615,8 +627,16 @@ fn is_assignment(op: &syn::BinOp) -> bool {
     use syn::BinOp::*;
     matches!(
         op,
-        AddAssign(_) | SubAssign(_) | MulAssign(_) | DivAssign(_) | RemAssign(_) | BitXorAssign(_) | BitAndAssign(_)
-            | BitOrAssign(_) | ShlAssign(_) | ShrAssign(_)
+        AddAssign(_)
+            | SubAssign(_)
+            | MulAssign(_)
+            | DivAssign(_)
+            | RemAssign(_)
+            | BitXorAssign(_)
+            | BitAndAssign(_)
+            | BitOrAssign(_)
+            | ShlAssign(_)
+            | ShrAssign(_)
     )
 }
 
@@ -641,7 +661,10 @@ fn format_names<'a>(text: &'a str, out: &mut Vec<&'a str>) {
     }
     for part in text.split('{').skip(1) {
         let end = part.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(part.len());
-        if matches!(part[end..].chars().next(), Some('}' | ':')) && end > 0 && !part.starts_with(|c: char| c.is_ascii_digit()) {
+        if matches!(part[end..].chars().next(), Some('}' | ':'))
+            && end > 0
+            && !part.starts_with(|c: char| c.is_ascii_digit())
+        {
             out.push(&part[..end]);
         }
     }

@@ -18,7 +18,17 @@ impl Changes {
         }
         let out = Command::new("git")
             .current_dir(folder)
-            .args(["-c", "core.quotePath=false", "diff", "--no-color", "--no-ext-diff", "--unified=0", "--relative", revision, "--"])
+            .args([
+                "-c",
+                "core.quotePath=false",
+                "diff",
+                "--no-color",
+                "--no-ext-diff",
+                "--unified=0",
+                "--relative",
+                revision,
+                "--",
+            ])
             .output()
             .context("cannot run git for --since")?;
         if !out.status.success() {

@@ -19,9 +19,8 @@ impl Language {
     pub fn of(path: &Path) -> Option<Self> {
         Some(match path.extension()?.to_str()? {
             "py" | "pyi" => Self::Python,
-            "cpp" | "cc" | "cxx" | "c" | "h" | "hpp" | "hh" | "hxx" | "cu" | "cuh" | "hip" | "inl" | "inc" => {
-                Self::Cpp
-            }
+            "cpp" | "cc" | "cxx" | "c" | "h" | "hpp" | "hh" | "hxx" | "cu" | "cuh" | "hip" | "inl"
+            | "inc" => Self::Cpp,
             "rs" => Self::Rust,
             _ => return None,
         })
@@ -213,7 +212,10 @@ impl Lines {
     pub fn new(text: &str) -> Self {
         let mut starts = vec![0];
         starts.extend(
-            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| u32::try_from(i + 1).unwrap_or(u32::MAX)),
+            text.bytes()
+                .enumerate()
+                .filter(|(_, b)| *b == b'\n')
+                .map(|(i, _)| u32::try_from(i + 1).unwrap_or(u32::MAX)),
         );
         Self { starts }
     }
@@ -305,7 +307,8 @@ pub fn check_nesting(text: &str, language: Language) -> Result<(), String> {
                 }
             }
             b',' | b';' => *chains.last_mut().expect("one level is always open") = 0,
-            b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'!' | b'.' | b'&' | b'|' | b'^' | b'<' | b'>' | b'=' | b'?' => {
+            b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'!' | b'.' | b'&' | b'|' | b'^' | b'<' | b'>'
+            | b'=' | b'?' => {
                 bump(&mut chains, line)?;
             }
             // `not`, `lambda`, `await`, `if`/`else` chains: words count as links where no separator intervenes.

@@ -21,7 +21,8 @@ pub fn summarise(path: &str, text: &str, language: Language) -> Result<FileSumma
 
 fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileSummary {
     let lines = Lines::new(text);
-    let own = |v: &[super::ir::Import]| v.iter().map(|i| (i.local.to_owned(), i.path.clone())).collect::<Vec<_>>();
+    let own =
+        |v: &[super::ir::Import]| v.iter().map(|i| (i.local.to_owned(), i.path.clone())).collect::<Vec<_>>();
     FileSummary {
         path: path.to_owned(),
         language,
@@ -121,7 +122,10 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSu
             .decorators
             .iter()
             .map(|d| {
-                (d.path.clone(), d.args.iter().map(|(k, v)| (k.map(str::to_owned), (*v).to_owned())).collect())
+                (
+                    d.path.clone(),
+                    d.args.iter().map(|(k, v)| (k.map(str::to_owned), (*v).to_owned())).collect(),
+                )
             })
             .collect(),
         imports: f.imports.iter().map(|i| (i.local.to_owned(), i.path.clone())).collect(),
@@ -157,7 +161,8 @@ fn stand_in(text: &str, body: std::ops::Range<usize>, name: &str) -> Option<(u32
         {
             let literal = code.trim().trim_end_matches(',').trim();
             let is_literal = matches!(literal, "true" | "false" | "nullptr" | "std::nullopt" | "{}")
-                || literal.starts_with(|c: char| c.is_ascii_digit() || c == '-') && !literal.contains(['(', ' ']);
+                || literal.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+                    && !literal.contains(['(', ' ']);
             if is_literal {
                 return Some((offset as u32, literal.to_owned()));
             }
@@ -219,6 +224,5 @@ fn identifiers(body: &str) -> Vec<&str> {
 
 /// FNV-1a: short and stable over versions, for fingerprints.
 pub fn fnv(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }

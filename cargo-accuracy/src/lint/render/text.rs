@@ -13,7 +13,10 @@ pub fn text(report: &LintReport, root: &Path, color: bool, verbose: bool) -> Str
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let mut sources: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut load = |path: &str| {
-        sources.entry(path.to_owned()).or_insert_with(|| std::fs::read_to_string(root.join(path)).ok()).clone()
+        sources
+            .entry(path.to_owned())
+            .or_insert_with(|| std::fs::read_to_string(root.join(path)).ok())
+            .clone()
     };
     let mut out = String::new();
     for f in report.findings.iter().filter(|f| f.suppressed.is_none()) {
@@ -44,13 +47,17 @@ fn one(f: &Finding, load: &mut dyn FnMut(&str) -> Option<String>, renderer: &Ren
     match &source {
         Some(text) => {
             let mut snippet = Snippet::source(text.as_str()).path(f.path.as_str()).annotation(
-                AnnotationKind::Primary.span(span(text, f.line, f.column)).label(format!("`{}`", f.parameter)),
+                AnnotationKind::Primary
+                    .span(span(text, f.line, f.column))
+                    .label(format!("`{}`", f.parameter)),
             );
             for r in &f.related {
                 if r.path == f.path {
                     if r.line != f.line {
                         snippet = snippet.annotation(
-                            AnnotationKind::Context.span(span(text, r.line, r.column)).label(r.message.clone()),
+                            AnnotationKind::Context
+                                .span(span(text, r.line, r.column))
+                                .label(r.message.clone()),
                         );
                     }
                 } else if let Some(other) = load(&r.path) {
@@ -81,11 +88,18 @@ fn span(text: &str, line: u32, column: u32) -> std::ops::Range<usize> {
     for (i, l) in text.split_inclusive('\n').enumerate() {
         if i as u32 + 1 == line {
             let indent = l.len() - l.trim_start().len();
-            let column = (column as usize - 1).max(if column == 1 { indent } else { 0 }).min(l.trim_end().len());
+            let column =
+                (column as usize - 1).max(if column == 1 { indent } else { 0 }).min(l.trim_end().len());
             let column = (0..=column).rev().find(|c| l.is_char_boundary(*c)).unwrap_or(0);
             let rest = &l[column..];
-            let word = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.trim_end().len());
-            let end = if word == 0 { rest.chars().next().map_or(0, char::len_utf8).min(rest.trim_end().len()) } else { word };
+            let word = rest
+                .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
+                .unwrap_or(rest.trim_end().len());
+            let end = if word == 0 {
+                rest.chars().next().map_or(0, char::len_utf8).min(rest.trim_end().len())
+            } else {
+                word
+            };
             return offset + column..offset + column + end;
         }
         offset += l.len();
@@ -94,7 +108,8 @@ fn span(text: &str, line: u32, column: u32) -> std::ops::Range<usize> {
 }
 
 fn summary(report: &LintReport, verbose: bool) -> String {
-    let count = |s: Severity| report.findings.iter().filter(|f| f.severity == s && f.suppressed.is_none()).count();
+    let count =
+        |s: Severity| report.findings.iter().filter(|f| f.severity == s && f.suppressed.is_none()).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
     let suppressed = report.findings.iter().filter(|f| f.suppressed.is_some()).count();
     let mut out = format!(

@@ -27,5 +27,10 @@ pub const RULE: Rule = Rule {
 };
 
 fn check(cx: &Context, out: &mut Vec<Finding>) {
-    cx.local(&RULE, out, |r| matches!(r, Reason::Local(Fate::NeverRead)), |p, f| format!("`{f}` never reads `{p}`"));
+    cx.local(
+        &RULE,
+        out,
+        |r| matches!(r, Reason::Local(Fate::NeverRead)),
+        |p, f| format!("`{f}` never reads `{p}`"),
+    );
 }

@@ -27,5 +27,10 @@ pub const RULE: Rule = Rule {
 };
 
 fn check(cx: &Context, out: &mut Vec<Finding>) {
-    cx.local(&RULE, out, |r| matches!(r, Reason::Local(Fate::Discarded)), |p, f| format!("`{f}` discards `{p}`"));
+    cx.local(
+        &RULE,
+        out,
+        |r| matches!(r, Reason::Local(Fate::Discarded)),
+        |p, f| format!("`{f}` discards `{p}`"),
+    );
 }

@@ -25,5 +25,10 @@ pub const RULE: Rule = Rule {
 };
 
 fn check(cx: &Context, out: &mut Vec<Finding>) {
-    cx.local(&RULE, out, |r| matches!(r, Reason::Recursion), |p, f| format!("`{f}` passes `{p}` only to itself"));
+    cx.local(
+        &RULE,
+        out,
+        |r| matches!(r, Reason::Recursion),
+        |p, f| format!("`{f}` passes `{p}` only to itself"),
+    );
 }

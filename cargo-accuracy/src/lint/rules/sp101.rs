@@ -41,7 +41,10 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
         let mut message = format!("`{}` forwards `{}` to `{}`", f.qualname, p.name, end.qualname);
         match last {
             Some((end_id, words)) if end_id != *callee => {
-                message.push_str(&format!(", and `{}` at the end of the chain {words}", cx.index.function(end_id).qualname));
+                message.push_str(&format!(
+                    ", and `{}` at the end of the chain {words}",
+                    cx.index.function(end_id).qualname
+                ));
             }
             Some((_, words)) => message.push_str(&format!(", which {words}")),
             None => message.push_str(", which ignores it"),
@@ -68,7 +71,12 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
 }
 
 /// Where the function at the end of the chain is reported beside it, an undocumented forwarder is only noted.
-fn severity(cx: &Context, id: crate::lint::index::FnId, reason: &Reason, e: &crate::lint::evidence::Evidence) -> super::Severity {
+fn severity(
+    cx: &Context,
+    id: crate::lint::index::FnId,
+    reason: &Reason,
+    e: &crate::lint::evidence::Evidence,
+) -> super::Severity {
     let alone = cx.alone(e);
     let Reason::Forwarded { callee, .. } = reason else { return alone };
     let beside = cx.index.functions[id as usize].0 == cx.index.functions[*callee as usize].0;
@@ -82,7 +90,8 @@ pub fn chain(
     id: crate::lint::index::FnId,
     param: usize,
 ) -> (Vec<Place>, Option<(crate::lint::index::FnId, &'static str)>) {
-    let mut places = vec![cx.place(id, Some(param), format!("`{}` comes in", cx.index.function(id).params[param].name))];
+    let mut places =
+        vec![cx.place(id, Some(param), format!("`{}` comes in", cx.index.function(id).params[param].name))];
     let (mut at, mut p) = (id, param);
     for _ in 0..16 {
         match cx.effects.ignored(at, p) {
@@ -90,7 +99,11 @@ pub fn chain(
                 let callee_fn = cx.index.function(*callee);
                 places.push(cx.call_place(at, *call, format!("passed to `{}`", callee_fn.qualname)));
                 (at, p) = (*callee, *param as usize);
-                places.push(cx.place(at, Some(p), format!("`{}` of `{}`", callee_fn.params[p].name, callee_fn.qualname)));
+                places.push(cx.place(
+                    at,
+                    Some(p),
+                    format!("`{}` of `{}`", callee_fn.params[p].name, callee_fn.qualname),
+                ));
             }
             Some(reason) => return (places, Some((at, describe_reason(reason)))),
             None => break,

@@ -41,7 +41,8 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
         let Some(native) = native(cx, id) else { continue };
         let n = cx.index.function(native);
         for (i, p) in f.params.iter().enumerate() {
-            let Some(j) = n.params.iter().position(|q| q.name.trim_matches('_') == p.name.trim_matches('_')) else {
+            let Some(j) = n.params.iter().position(|q| q.name.trim_matches('_') == p.name.trim_matches('_'))
+            else {
                 continue;
             };
             let Some(reason) = cx.effects.ignored(native, j) else { continue };
@@ -66,7 +67,11 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                     help: help(&p.name),
                     callee: Some(&n.qualname),
                     twin: None,
-                    related: vec![cx.place(native, Some(j), format!("`{}` in `{}`", n.params[j].name, n.qualname))],
+                    related: vec![cx.place(
+                        native,
+                        Some(j),
+                        format!("`{}` in `{}`", n.params[j].name, n.qualname),
+                    )],
                     code_flow: Vec::new(),
                     evidence: e,
                 },
@@ -84,7 +89,10 @@ fn native(cx: &Context, id: FnId) -> Option<FnId> {
         let shared = f
             .params
             .iter()
-            .filter(|p| p.kind != ParamKind::Receiver && n.params.iter().any(|q| q.name.trim_matches('_') == p.name.trim_matches('_')))
+            .filter(|p| {
+                p.kind != ParamKind::Receiver
+                    && n.params.iter().any(|q| q.name.trim_matches('_') == p.name.trim_matches('_'))
+            })
             .count();
         !n.traits.stub && !n.traits.device && shared * 2 > f.params.len()
     });

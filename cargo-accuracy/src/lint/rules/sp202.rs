@@ -40,7 +40,10 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
 /// How the dropping call's callee relates to the dropped parameter.
 enum Callee {
     /// It has the parameter, under this name, and the call leaves it at a default or a literal.
-    Has { name: String, literal: Option<String> },
+    Has {
+        name: String,
+        literal: Option<String>,
+    },
     Lacks,
     Unknown,
 }
@@ -92,10 +95,9 @@ fn callee(cx: &Context, id: FnId, d: &DropSummary) -> Callee {
     // The name that the value has in the honouring callee.
     let bound = match &d.slot {
         Slot::Keyword(k) => Some(k.clone()),
-        slot => cx
-            .effects
-            .callee(id, d.honoured)
-            .and_then(|c| cx.index.bind(c, honoured, slot).map(|b| cx.index.function(c).params[b].name.clone())),
+        slot => cx.effects.callee(id, d.honoured).and_then(|c| {
+            cx.index.bind(c, honoured, slot).map(|b| cx.index.function(c).params[b].name.clone())
+        }),
     };
     let same = |other: &str| {
         names::same_quantity(other, name, &cx.config.names)
@@ -121,7 +123,9 @@ fn callee(cx: &Context, id: FnId, d: &DropSummary) -> Callee {
         Some(i) => {
             let given = call.args.iter().find(|a| cx.index.bind(target, call, &a.slot) == Some(i));
             match given {
-                None if t.params[i].default.is_some() => Callee::Has { name: t.params[i].name.clone(), literal: None },
+                None if t.params[i].default.is_some() => {
+                    Callee::Has { name: t.params[i].name.clone(), literal: None }
+                }
                 None => Callee::Unknown,
                 Some(a) => match &a.literal {
                     Some(l) => Callee::Has { name: t.params[i].name.clone(), literal: Some(l.clone()) },
@@ -183,7 +187,9 @@ fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
     if f.traits.nested || f.traits.device {
         s -= 2;
     }
-    if names::describes(&f.name) || cx.index.file(id).language == Language::Python && names::is_tool(&cx.index.file(id).path) {
+    if names::describes(&f.name)
+        || cx.index.file(id).language == Language::Python && names::is_tool(&cx.index.file(id).path)
+    {
         s -= 3;
     }
     s + 2 * i32::from(d.fallback)
@@ -209,7 +215,11 @@ fn emit(
     let severity = match callee {
         Callee::Has { .. } if strength >= 6 && e.meaning >= Meaning::Numeric => Severity::Error,
         _ if e.meaning < Meaning::Numeric => {
-            if strength >= 6 { Severity::Warning } else { Severity::Note }
+            if strength >= 6 {
+                Severity::Warning
+            } else {
+                Severity::Note
+            }
         }
         _ if strength >= 4 => Severity::Warning,
         _ => Severity::Note,
@@ -217,10 +227,9 @@ fn emit(
     let what = match callee {
         Callee::Has { name, literal: Some(l) } => format!(", whose `{name}` is given the literal `{l}`"),
         Callee::Has { name, literal: None } => {
-            let default = cx
-                .effects
-                .callee(id, d.dropping)
-                .and_then(|c| find(cx.index.function(c), name, &cx.config.names).and_then(|(_, q)| q.default.clone()));
+            let default = cx.effects.callee(id, d.dropping).and_then(|c| {
+                find(cx.index.function(c), name, &cx.config.names).and_then(|(_, q)| q.default.clone())
+            });
             match default {
                 Some(v) => format!(", whose default `{name}={v}` takes over"),
                 None => format!(", whose default for `{name}` takes over"),
@@ -243,7 +252,11 @@ fn emit(
         cx.call_place(id, d.honoured, format!("`{}` honours it", short(&honoured.callee))),
     ];
     if let Some(target) = cx.effects.callee(id, d.dropping) {
-        related.push(cx.place(target, None, format!("`{}` is defined here", cx.index.function(target).qualname)));
+        related.push(cx.place(
+            target,
+            None,
+            format!("`{}` is defined here", cx.index.function(target).qualname),
+        ));
     }
     cx.report(
         Suspect {

@@ -67,7 +67,7 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 rule: &RULE,
                 severity: match e.meaning {
                     Meaning::Tuning => Severity::Note,
-                    Meaning::Neutral if e.score < 5 => Severity::Note,
+                    Meaning::Neutral if e.score < if p.stand_in.is_some() { 4 } else { 5 } => Severity::Note,
                     _ if e.score < 3 => Severity::Note,
                     _ => Severity::Warning,
                 },
