@@ -83,10 +83,7 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> 
                 None => summary::summarise(shown, &text, *language)
                     .map_err(|reason| Problem { path: shown.clone(), reason })?,
             };
-            let stored = match key {
-                Some(key) => Some((key, postcard::to_stdvec(&summary).unwrap_or_default())),
-                None => None,
-            };
+            let stored = key.map(|key| (key, postcard::to_stdvec(&summary).unwrap_or_default()));
             Ok((summary, stored))
         })
         .collect();

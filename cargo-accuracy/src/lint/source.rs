@@ -85,6 +85,9 @@ pub struct ClassSummary {
     pub methods: Vec<String>,
 }
 
+/// Keyword (if any) and the name passed to a decorator.
+pub type DecoratorArgs = Vec<(Option<String>, String)>;
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FnSummary {
     pub name: String,
@@ -93,7 +96,7 @@ pub struct FnSummary {
     pub line: u32,
     pub end_line: u32,
     pub traits: Traits,
-    pub decorators: Vec<(String, Vec<(Option<String>, String)>)>,
+    pub decorators: Vec<(String, DecoratorArgs)>,
     pub imports: Vec<(String, String)>,
     pub params: Vec<ParamSummary>,
     pub calls: Vec<CallSummary>,
@@ -301,10 +304,8 @@ pub fn check_nesting(text: &str, language: Language) -> Result<(), String> {
                     return Err(format!("brackets nested deeper than {MAX_NESTING} at line {line}"));
                 }
             }
-            b')' | b']' | b'}' => {
-                if chains.len() > 1 {
-                    chains.pop();
-                }
+            b')' | b']' | b'}' if chains.len() > 1 => {
+                chains.pop();
             }
             b',' | b';' => *chains.last_mut().expect("one level is always open") = 0,
             b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'!' | b'.' | b'&' | b'|' | b'^' | b'<' | b'>'
