@@ -359,3 +359,89 @@ fn hostile_sources_are_reported_and_passed_over() {
     }
     assert!(report["lint"].as_array().unwrap().iter().any(|f| text(f, "path") == "good.py"));
 }
+
+/// A small generator of the same mutations on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+}
+
+/// Deletes, repeats, swaps and inserts pieces of a source, now and then bytes that are no UTF-8.
+fn mutate(source: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
+    const PIECES: [&str; 24] = [
+        "(", ")", "[", "]", "{", "}", "\"", "'", "\"\"\"", "/*", "*/", "#", "\\\n", "lambda x: ", "not ", "else ", "<<<", ">>>",
+        "#define X(a) a \\\n", "if (", "def f(", "\u{e9}", "\t", "*",
+    ];
+    let mut out = source.to_vec();
+    for _ in 0..1 + random.below(8) {
+        let at = random.below(out.len());
+        let end = (at + 1 + random.below(40)).min(out.len());
+        match random.below(7) {
+            0 => drop(out.drain(at..end)),
+            1 => {
+                let piece = out[at..end].to_vec();
+                let times = 1 + random.below(30);
+                out.splice(at..at, piece.repeat(times));
+            }
+            2 | 3 => {
+                let piece = PIECES[random.below(PIECES.len())];
+                let times = 1 + random.below(if random.below(10) == 0 { 2_000 } else { 3 });
+                out.splice(at..at, piece.repeat(times).into_bytes());
+            }
+            4 => {
+                let from = random.below(other.len());
+                let to = (from + random.below(400)).min(other.len());
+                out.splice(at..at, other[from..to].iter().copied());
+            }
+            5 => out.truncate(at),
+            _ => out[at..end].reverse(),
+        }
+        if out.is_empty() {
+            out.push(b'x');
+        }
+    }
+    if random.below(50) == 0 {
+        out.push(0xff);
+    }
+    out
+}
+
+/// `ACCURACY_FUZZ_SECONDS` prolongs it; a run without it takes a few seconds.
+#[test]
+fn mutated_sources_never_break_the_lint() {
+    let mut sources: Vec<(String, Vec<u8>)> = Vec::new();
+    for rule in fs::read_dir(fixtures()).unwrap() {
+        for file in fs::read_dir(rule.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let extension = path.extension().unwrap().to_string_lossy().into_owned();
+            sources.push((extension, fs::read(&path).unwrap()));
+        }
+    }
+    sources.sort();
+    let seconds: u64 = std::env::var("ACCURACY_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
+    let seed = std::env::var("ACCURACY_FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let mut random = Random(seed);
+    let started = std::time::Instant::now();
+    let mut runs = 0u32;
+    while started.elapsed().as_secs() < seconds {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..100 {
+            let (extension, source) = &sources[random.below(sources.len())];
+            let other = &sources[random.below(sources.len())].1;
+            fs::write(folder.path().join(format!("m{i}.{extension}")), mutate(source, other, &mut random)).unwrap();
+        }
+        let batch = std::time::Instant::now();
+        let out = lint(folder.path(), &["--no-cache", "-v"]);
+        let shown = String::from_utf8_lossy(&out.stderr).into_owned();
+        if !matches!(out.status.code(), Some(0 | 100)) || batch.elapsed().as_secs() > 20 {
+            let kept = folder.keep();
+            panic!("batch {runs}, {:?}, {:?}, in {}: {shown}", out.status, batch.elapsed(), kept.display());
+        }
+        runs += 1;
+    }
+    assert!(runs > 0);
+}

@@ -165,7 +165,8 @@ impl<'s> Context<'s> {
         if self.index.overrides.contains(&id) && family.is_none() {
             score -= 2;
         }
-        if names::is_predicate(&f.name) || names::describes(&f.name) {
+        let native = self.index.file(id).language == Language::Cpp;
+        if names::is_predicate(&f.name) || names::describes(&f.name) && !native {
             score -= 3;
         }
         if self.index.file(id).language == Language::Python && names::is_tool(&self.index.file(id).path) {

@@ -210,6 +210,8 @@ struct Flow<'f, 'a> {
     effects: u32,
     logs: u32,
     raises: u32,
+    /// Calls that fixed an output's shape or layout.
+    shaped: u32,
     opaque: bool,
     overwritten: Vec<Option<u32>>,
     /// Everything that each variable ever carried.
@@ -261,6 +263,7 @@ pub fn analyse(function: &Function) -> Analysis {
         effects: 0,
         logs: 0,
         raises: 0,
+        shaped: 0,
         opaque: false,
         overwritten: vec![None; function.params.len()],
         carried: Vec::new(),
@@ -639,6 +642,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let (effects, raises, logs) = (self.effects, self.raises, self.logs);
         let yes = self.push_path(node, 0, Some((test, true)));
         let raises_before = self.raises;
+        let shaped_before = self.shaped;
         let effects_before = self.effects;
         let first = self.arm(yes, then);
         let then_raises = first.0 && self.raises > raises_before && self.effects == effects_before;
@@ -649,6 +653,9 @@ impl<'f, 'a> Flow<'f, 'a> {
         if then_raises {
             self.record(UseKind::Guard, guard);
             self.partial_guard(test, guard);
+        }
+        if self.shaped > shaped_before {
+            self.shapes = self.shapes.or(bits.own);
         }
         self.consume_test(bits, guard, node, effects, raises, logs);
 
@@ -1084,6 +1091,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         self.call_depth -= 1;
         if names::shapes_output(last) {
+            self.shaped += 1;
             self.shapes = self.shapes.or(bits.own);
         } else {
             for a in &args {

@@ -13,8 +13,7 @@ const MAX_DEPTH: u32 = 200;
 /// Parses and lowers one file and hands the result to `then` while the syntax tree is alive.
 pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, String> {
     let parsed = ruff_python_parser::parse_module(text).map_err(|e| e.to_string())?;
-    let mut lower =
-        Lower { text, module: Module::default(), scope: Vec::new(), depth: 0, imports: Vec::new() };
+    let mut lower = Lower::new(text);
     lower.module_body(&parsed.syntax().body);
     Ok(then(&lower.module))
 }
@@ -31,9 +30,25 @@ struct Lower<'a> {
     depth: u32,
     /// Imports met in the function being lowered, innermost last.
     imports: Vec<Vec<Import<'a>>>,
+    /// Names that the functions being lowered declare `global` or `nonlocal`.
+    outer: Vec<&'a str>,
 }
 
 impl<'a> Lower<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, module: Module::default(), scope: Vec::new(), depth: 0, imports: Vec::new(), outer: Vec::new() }
+    }
+
+    /// An assignment's target; a global outlives the function as an attribute does.
+    fn target(&mut self, e: &'a Py) -> Expr<'a> {
+        match e {
+            Py::Name(n) if self.outer.contains(&n.id.as_str()) => {
+                Expr::Attr(Box::new(Expr::Name("globals")), n.id.as_str())
+            }
+            other => self.expr(other),
+        }
+    }
+
     fn slice(&self, range: TextRange) -> &'a str {
         &self.text[range.start().to_usize()..range.end().to_usize()]
     }
@@ -225,11 +240,13 @@ impl<'a> Lower<'a> {
         traits.stub = is_stub(&f.body);
 
         let qualname = self.qualified(name);
+        let outer = std::mem::take(&mut self.outer);
         self.scope.push(Scope::Function(name));
         self.imports.push(Vec::new());
         let body = if traits.stub { Vec::new() } else { self.block(&f.body) };
         let imports = self.imports.pop().unwrap_or_default();
         self.scope.pop();
+        self.outer = outer;
         self.module.functions.push(Function {
             name,
             qualname,
@@ -342,7 +359,7 @@ impl<'a> Lower<'a> {
             PyStmt::Assign(a) => {
                 self.tables(&a.value);
                 let value = self.expr(&a.value);
-                let targets: Vec<Expr> = a.targets.iter().map(|t| self.expr(t)).collect();
+                let targets: Vec<Expr> = a.targets.iter().map(|t| self.target(t)).collect();
                 if let [Expr::Name("_")] = targets.as_slice() {
                     match &value {
                         Expr::Name(_) | Expr::Build(_) => out.push(Stmt::Discard(vec![value])),
@@ -354,7 +371,7 @@ impl<'a> Lower<'a> {
             }
             PyStmt::AugAssign(a) => {
                 let value = self.expr(&a.value);
-                let target = self.expr(&a.target);
+                let target = self.target(&a.target);
                 out.push(Stmt::Assign { targets: vec![target], value, augmented: true });
             }
             PyStmt::AnnAssign(a) => {
@@ -454,9 +471,9 @@ impl<'a> Lower<'a> {
                 }
             }
             PyStmt::Break(_) | PyStmt::Continue(_) => out.push(Stmt::Leave),
-            PyStmt::Global(_)
-            | PyStmt::Nonlocal(_)
-            | PyStmt::Pass(_)
+            PyStmt::Global(g) => self.outer.extend(g.names.iter().map(|n| n.id.as_str())),
+            PyStmt::Nonlocal(g) => self.outer.extend(g.names.iter().map(|n| n.id.as_str())),
+            PyStmt::Pass(_)
             | PyStmt::TypeAlias(_)
             | PyStmt::IpyEscapeCommand(_) => {}
         }
