@@ -373,8 +373,30 @@ impl Random {
 /// Deletes, repeats, swaps and inserts pieces of a source, now and then bytes that are no UTF-8.
 fn mutate(source: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     const PIECES: [&str; 24] = [
-        "(", ")", "[", "]", "{", "}", "\"", "'", "\"\"\"", "/*", "*/", "#", "\\\n", "lambda x: ", "not ", "else ", "<<<", ">>>",
-        "#define X(a) a \\\n", "if (", "def f(", "\u{e9}", "\t", "*",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "\"\"\"",
+        "/*",
+        "*/",
+        "#",
+        "\\\n",
+        "lambda x: ",
+        "not ",
+        "else ",
+        "<<<",
+        ">>>",
+        "#define X(a) a \\\n",
+        "if (",
+        "def f(",
+        "\u{e9}",
+        "\t",
+        "*",
     ];
     let mut out = source.to_vec();
     for _ in 0..1 + random.below(8) {
@@ -389,7 +411,8 @@ fn mutate(source: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
             }
             2 | 3 => {
                 let piece = PIECES[random.below(PIECES.len())];
-                let times = 1 + random.below(if random.below(10) == 0 { 2_000 } else { 3 });
+                let most = if random.below(10) == 0 { 2_000 } else { 3 };
+                let times = 1 + random.below(most);
                 out.splice(at..at, piece.repeat(times).into_bytes());
             }
             4 => {
@@ -432,7 +455,8 @@ fn mutated_sources_never_break_the_lint() {
         for i in 0..100 {
             let (extension, source) = &sources[random.below(sources.len())];
             let other = &sources[random.below(sources.len())].1;
-            fs::write(folder.path().join(format!("m{i}.{extension}")), mutate(source, other, &mut random)).unwrap();
+            fs::write(folder.path().join(format!("m{i}.{extension}")), mutate(source, other, &mut random))
+                .unwrap();
         }
         let batch = std::time::Instant::now();
         let out = lint(folder.path(), &["--no-cache", "-v"]);

@@ -58,7 +58,20 @@ impl<'s> Context<'s> {
         }
         let words = names::words(name);
         if words.iter().any(|w| {
-            matches!(w.as_str(), "mock" | "stub" | "dummy" | "noop" | "nop" | "log" | "logger" | "test")
+            matches!(
+                w.as_str(),
+                "mock"
+                    | "stub"
+                    | "dummy"
+                    | "noop"
+                    | "nop"
+                    | "log"
+                    | "logger"
+                    | "print"
+                    | "debug"
+                    | "dump"
+                    | "test"
+            )
         }) {
             return false;
         }
@@ -85,12 +98,17 @@ impl<'s> Context<'s> {
         };
         let family =
             self.index.families.get(&id).and_then(|members| members.iter().copied().find(|m| honouring(*m)));
+        // What wraps the function is no twin of it: it may do itself what the function leaves out.
+        let wraps = |other: FnId| {
+            (0..self.index.function(other).calls.len())
+                .any(|c| self.effects.callee(other, c as u32) == Some(id))
+        };
         let explicit = names_config_pair(self, id).filter(|t| honouring(*t));
         let mut twins = self.index.twins(id);
         // The nearest first: the same file, then equal stems in order of definition.
         let file = self.index.functions[id as usize].0;
         twins.sort_by_key(|t| (self.index.functions[*t as usize].0 != file, *t));
-        let twin = explicit.or_else(|| twins.into_iter().find(|t| honouring(*t)));
+        let twin = explicit.or_else(|| twins.into_iter().find(|t| honouring(*t) && !wraps(*t)));
         let sibling_guarded = f.params.iter().enumerate().any(|(i, q)| i != p && q.guarded);
 
         // A native launcher that takes a split has a kernel to hand it to.

@@ -1561,7 +1561,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                 continue;
             }
             for (bi, b, b_chain) in &calls {
-                if ai == bi {
+                // A local that holds a function may have arguments bound to it already.
+                if ai == bi || self.vars.contains_key(b.callee.as_str()) {
                     continue;
                 }
                 let b_bits = b.bits.minus(receivers);

@@ -36,7 +36,14 @@ struct Lower<'a> {
 
 impl<'a> Lower<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, module: Module::default(), scope: Vec::new(), depth: 0, imports: Vec::new(), outer: Vec::new() }
+        Self {
+            text,
+            module: Module::default(),
+            scope: Vec::new(),
+            depth: 0,
+            imports: Vec::new(),
+            outer: Vec::new(),
+        }
     }
 
     /// An assignment's target; a global outlives the function as an attribute does.
@@ -473,9 +480,7 @@ impl<'a> Lower<'a> {
             PyStmt::Break(_) | PyStmt::Continue(_) => out.push(Stmt::Leave),
             PyStmt::Global(g) => self.outer.extend(g.names.iter().map(|n| n.id.as_str())),
             PyStmt::Nonlocal(g) => self.outer.extend(g.names.iter().map(|n| n.id.as_str())),
-            PyStmt::Pass(_)
-            | PyStmt::TypeAlias(_)
-            | PyStmt::IpyEscapeCommand(_) => {}
+            PyStmt::Pass(_) | PyStmt::TypeAlias(_) | PyStmt::IpyEscapeCommand(_) => {}
         }
     }
 
