@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::source::FileSummary;
 
-/// Changes whenever the executable does: another analyser is another cache.
-fn identity() -> [u8; 32] {
+/// Changes whenever the executable or what configures the analysis of one file does.
+fn identity(guards: &[String]) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(env!("CARGO_PKG_VERSION").as_bytes());
     if let Ok(exe) = std::env::current_exe()
@@ -22,6 +22,10 @@ fn identity() -> [u8; 32] {
         {
             hash.update(&age.as_nanos().to_le_bytes());
         }
+    }
+    for g in guards {
+        hash.update(g.as_bytes());
+        hash.update(&[0]);
     }
     *hash.finalize().as_bytes()
 }
@@ -43,9 +47,9 @@ pub struct Cache {
 
 impl Cache {
     /// Reads the cache in `folder`; one that cannot be read is empty.
-    pub fn open(folder: &Path) -> Self {
+    pub fn open(folder: &Path, guards: &[String]) -> Self {
         let path = folder.join("lint-cache.bin");
-        let identity = identity();
+        let identity = identity(guards);
         let stored: Stored =
             std::fs::read(&path).ok().and_then(|b| postcard::from_bytes(&b).ok()).unwrap_or_default();
         let entries = if stored.identity == identity {

@@ -180,6 +180,7 @@ pub struct ParamFlow {
 
 struct Flow<'f, 'a> {
     function: &'f Function<'a>,
+    guards: &'f [String],
     vars: FxHashMap<&'a str, u32>,
     env: Vec<Value>,
     /// Values that a local built itself: storing into them does not leave the function.
@@ -221,9 +222,11 @@ struct Flow<'f, 'a> {
     stored: Vec<(u16, String)>,
 }
 
-pub fn analyse(function: &Function) -> Analysis {
+/// `guards` are functions whose first argument must hold, beside those that the front ends know.
+pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
     let mut flow = Flow {
         function,
+        guards,
         vars: FxHashMap::default(),
         env: Vec::new(),
         fresh: Vec::new(),
@@ -752,8 +755,25 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
     }
 
+    fn is_guard(&self, call: &Call<'a>) -> bool {
+        !self.guards.is_empty()
+            && !call.args.is_empty()
+            && call.callee.dotted().is_some_and(|path| {
+                let last = path.rsplit(['.', ':']).next().unwrap_or(&path);
+                self.guards.iter().any(|g| g == last)
+            })
+    }
+
     fn statement_expr(&mut self, e: &'f Expr<'a>) {
         match e {
+            Expr::Call(call) if self.is_guard(call) => {
+                let test = &call.args[0].value;
+                let bits = self.eval(test);
+                let pins = self.pins(test, true, true, 0);
+                self.record(UseKind::Guard, pins);
+                self.record(UseKind::Check, bits.own.minus(pins));
+                self.raises += 1;
+            }
             Expr::Call(call) => {
                 let quiet_call = is_log(&call.callee);
                 let bits = self.call(call, true);

@@ -70,7 +70,7 @@ pub fn run_cached(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) 
 
 fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
     let files = collect(paths, config)?;
-    let cache = cache.map(cache::Cache::open);
+    let cache = cache.map(|folder| cache::Cache::open(folder, &config.guards.functions));
     let results: Vec<_> = files
         .par_iter()
         .map(|(path, shown, language)| {
@@ -80,7 +80,7 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> 
             let known = cache.as_ref().zip(key.as_ref()).and_then(|(c, k)| c.get(k));
             let summary = match known {
                 Some(summary) => summary,
-                None => summary::summarise(shown, &text, *language)
+                None => summary::summarise(shown, &text, *language, &config.guards.functions)
                     .map_err(|reason| Problem { path: shown.clone(), reason })?,
             };
             let stored = key.map(|key| (key, postcard::to_stdvec(&summary).unwrap_or_default()));

@@ -9,9 +9,14 @@ use super::source::{
 use super::{cpp, ignores, python, rust};
 
 /// Parses and analyses one file. The error says why the file cannot be read.
-pub fn summarise(path: &str, text: &str, language: Language) -> Result<FileSummary, String> {
+pub fn summarise(
+    path: &str,
+    text: &str,
+    language: Language,
+    guards: &[String],
+) -> Result<FileSummary, String> {
     check_nesting(text, language)?;
-    let build = |module: &Module| collect(path, text, language, module);
+    let build = |module: &Module| collect(path, text, language, module, guards);
     match language {
         Language::Python => python::with_module(text, build),
         Language::Cpp => cpp::with_module(text, build),
@@ -19,14 +24,14 @@ pub fn summarise(path: &str, text: &str, language: Language) -> Result<FileSumma
     }
 }
 
-fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileSummary {
+fn collect(path: &str, text: &str, language: Language, module: &Module, guards: &[String]) -> FileSummary {
     let lines = Lines::new(text);
     let own =
         |v: &[super::ir::Import]| v.iter().map(|i| (i.local.to_owned(), i.path.clone())).collect::<Vec<_>>();
     FileSummary {
         path: path.to_owned(),
         language,
-        functions: module.functions.iter().map(|f| function(f, text, &lines, language)).collect(),
+        functions: module.functions.iter().map(|f| function(f, text, &lines, language, guards)).collect(),
         classes: module
             .classes
             .iter()
@@ -55,8 +60,8 @@ fn collect(path: &str, text: &str, language: Language, module: &Module) -> FileS
     }
 }
 
-fn function(f: &Function, text: &str, lines: &Lines, language: Language) -> FnSummary {
-    let analysis = flow::analyse(f);
+fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards: &[String]) -> FnSummary {
+    let analysis = flow::analyse(f, guards);
     let mut params: Vec<ParamSummary> = f
         .params
         .iter()
