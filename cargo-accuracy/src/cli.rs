@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{inspect, report, run, shard};
+use crate::{dtypes, inspect, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,10 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
+    Weights(weights::WeightsArgs),
+    /// Show the number formats: ranges, every code of one, and which architecture decodes what
+    Dtypes(dtypes::DtypesArgs),
     /// Carve a small shard for tests out of a checkpoint, quantised if wanted
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
@@ -54,6 +58,8 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Weights(args) => weights::command(args),
+            Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
         }
@@ -88,6 +94,15 @@ impl Color {
         }
         .write_global();
     }
+}
+
+/// How a command that only answers writes its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TextOrJson {
+    /// For people
+    #[default]
+    Text,
+    Json,
 }
 
 /// How much is printed, and how.

@@ -7,6 +7,7 @@ mod failure;
 pub mod fixture;
 mod number;
 pub mod table;
+pub mod wrap;
 
 pub use failure::quote;
 
