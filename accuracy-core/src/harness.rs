@@ -48,6 +48,14 @@ impl Test {
             Err(error) => panic!("{error}"),
         };
         let settings = Settings::from_env().unwrap_or_else(|e| panic!("{e}"));
+        let moved;
+        let meta = match &settings.package_dir {
+            None => meta,
+            Some(dir) => {
+                moved = TestMeta { manifest_dir: dir.clone(), ..meta.clone() };
+                &moved
+            }
+        };
         let records = settings.records.clone().unwrap_or_else(local::records_dir);
         if settings.case.is_none() {
             local::announce(&records, settings.arch);

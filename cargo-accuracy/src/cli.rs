@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{dtypes, report, run, shard, weights};
+use crate::{dtypes, inspect, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -49,6 +49,8 @@ enum Command {
     Dtypes(dtypes::DtypesArgs),
     /// Carve a small shard for tests out of a checkpoint, quantised if wanted
     Shard(shard::ShardArgs),
+    /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
+    Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
@@ -59,6 +61,7 @@ impl Cli {
             Command::Weights(args) => weights::command(args),
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
+            Command::Inspect(args) => inspect::command(args),
         }
     }
 }
@@ -79,6 +82,18 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+impl Color {
+    /// For everything that is printed from here on.
+    pub fn apply(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
 /// How a command that only answers writes its answer.
@@ -117,12 +132,7 @@ impl OutputArgs {
 
     /// Applies `--color` to everything that is printed from here on.
     pub fn apply_color(&self) {
-        match self.color {
-            Color::Auto => anstream::ColorChoice::Auto,
-            Color::Always => anstream::ColorChoice::Always,
-            Color::Never => anstream::ColorChoice::Never,
-        }
-        .write_global();
+        self.color.apply();
     }
 }
 

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod dtypes;
 mod exit;
+mod inspect;
 mod report;
 mod run;
 mod shard;

@@ -1,12 +1,13 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
-//! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
+//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
 mod cargo;
 mod cargo_env;
+mod device;
 mod discover;
 pub mod folder;
 mod outcome;
@@ -49,6 +50,13 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(&packages, &settings, &config)?;
+    let device = match args.list {
+        true => None,
+        false => {
+            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
+            device::require(archs, args.runtime)?
+        }
+    };
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -59,8 +67,12 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let cases = plan::lay_out(&binaries, &settings, &config)?;
-    let info =
-        RunInfo { schema: SCHEMA, flags: flags_to_repeat(&args, &settings), tests: plan::totals(&cases) };
+    let info = RunInfo {
+        schema: SCHEMA,
+        flags: flags_to_repeat(&args, &settings),
+        tests: plan::totals(&cases),
+        device,
+    };
     if cases.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
         anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
@@ -161,6 +173,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
             flags.extend([flag.to_string(), value]);
         }
     };
+    add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));
@@ -264,6 +277,7 @@ impl Run<'_> {
             .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
             .stdout(output);
         for (name, value) in [
+            (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
