@@ -17,7 +17,7 @@ mod shard;
 mod stored;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -45,9 +45,31 @@ struct Inner {
     /// The index file, where the checkpoint has one.
     index: Option<PathBuf>,
     shards: Vec<Lazy>,
+    /// All tensors, in byte order.
+    names: Vec<Arc<str>>,
     /// Which shard holds a tensor.
-    tensors: BTreeMap<String, usize>,
+    tensors: HashMap<Arc<str>, usize>,
     config: Config,
+}
+
+impl Inner {
+    fn new(
+        path: &Path,
+        index: Option<&Path>,
+        shards: Vec<Lazy>,
+        tensors: BTreeMap<String, usize>,
+        config: Config,
+    ) -> Inner {
+        let tensors: Vec<(Arc<str>, usize)> = tensors.into_iter().map(|(name, i)| (name.into(), i)).collect();
+        Inner {
+            path: path.to_owned(),
+            index: index.map(Path::to_owned),
+            shards,
+            names: tensors.iter().map(|(name, _)| name.clone()).collect(),
+            tensors: tensors.into_iter().collect(),
+            config,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -170,7 +192,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Checkpoint(Arc::new(Inner { path: path.to_owned(), index: None, shards, tensors, config })))
+        Ok(Checkpoint(Arc::new(Inner::new(path, None, shards, tensors, config))))
     }
 
     fn from_index(path: &Path, index: &Path, config: Config) -> Result<Checkpoint, WeightsError> {
@@ -197,8 +219,7 @@ impl Checkpoint {
         if tensors.is_empty() {
             return Err(bad("`weight_map` is empty".to_owned()));
         }
-        let inner = Inner { path: path.to_owned(), index: Some(index.to_owned()), shards, tensors, config };
-        Ok(Checkpoint(Arc::new(inner)))
+        Ok(Checkpoint(Arc::new(Inner::new(path, Some(index), shards, tensors, config))))
     }
 
     /// The path that was opened.
@@ -208,7 +229,7 @@ impl Checkpoint {
 
     /// All tensor names, in byte order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.tensors.keys().map(String::as_str)
+        self.0.names.iter().map(|name| &**name)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -228,7 +249,7 @@ impl Checkpoint {
         let Some(info) = shard.info(name) else {
             return Err(WeightsError::NotInShard {
                 index: self.0.index.clone().unwrap_or_default(),
-                tensor: name.clone(),
+                tensor: name.to_string(),
                 shard: lazy.file_name(),
             });
         };
@@ -290,25 +311,22 @@ impl Checkpoint {
     }
 
     /// What the configuration says about quantisation, in its words; empty where it says nothing.
-    pub fn claims(&self) -> impl Iterator<Item = (Scheme, &str)> {
-        self.0.config.claims.iter().map(|claim| (claim.scheme, claim.text.as_str()))
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.config.claims.iter().map(|claim| claim.text.as_str())
     }
 
     /// Opens every file and checks its header; no tensor is read.
     ///
     /// Each item is a file, or why it cannot be used: an index names files that are not there, say.
     pub fn files(&self) -> Vec<Result<FileInfo<'_>, WeightsError>> {
-        let file = |(i, lazy): (usize, &'_ Lazy)| {
+        let shards = self.0.shards.par_iter().enumerate();
+        let files = shards.map(|(i, lazy)| {
             let shard = self.shard(lazy)?;
-            let listed = |name: &String| self.0.tensors.get(name) == Some(&i);
+            let listed = |name: &String| self.0.tensors.get(name.as_str()) == Some(&i);
             let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
-            Ok((shard.len(), unlisted))
-        };
-        let looked: Vec<_> = self.0.shards.par_iter().enumerate().map(file).collect();
-        let files = self.0.shards.iter().zip(looked);
-        files
-            .map(|(lazy, l)| l.map(|(bytes, unlisted)| FileInfo { path: &lazy.path, bytes, unlisted }))
-            .collect()
+            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), unlisted })
+        });
+        files.collect()
     }
 
     fn shard<'s>(&self, lazy: &'s Lazy) -> Result<&'s Shard, WeightsError> {
