@@ -8,5 +8,5 @@ pub mod graph;
 pub mod matrix;
 
 pub use eval::{Evaluation, eval};
-pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, sigmoid, silu, user};
+pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;
