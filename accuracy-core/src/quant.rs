@@ -323,6 +323,9 @@ impl Quant {
         if empty {
             return Some(format!("{}: a cell needs at least one row and column", self.granularity));
         }
+        if let Some(problem) = self.zero_point_problem() {
+            return Some(problem);
+        }
         if !(self.max > 0.0 && self.max <= self.dtype.max()) {
             return Some(format!(
                 "max {} is outside of {}'s range, (0, {}]",
@@ -340,7 +343,7 @@ impl Quant {
         if self.nibbles != NibbleOrder::LowFirst && self.dtype.bits() != 4 {
             return Some(format!("a nibble order is for 4-bit formats, not for {}", self.dtype));
         }
-        self.scale_problem().or_else(|| self.zero_point_problem())
+        self.scale_problem()
     }
 
     fn scale_problem(&self) -> Option<String> {
@@ -703,8 +706,8 @@ mod tests {
             assert_eq!(scheme.problem(), None);
             let global = scheme.global_factor(&x);
             assert!((global / (50.0 / (6.0 * 448.0)) - 1.0).abs() < 1e-7);
-            let stored = global_scale.stored(global);
-            assert_eq!(stored, f64::from(stored as f32));
+            let stored = global_scale.stored(global) as f32;
+            assert_eq!(global_scale.stored(f64::from(stored)), global);
             let q = quantize(&x, &scheme, global);
             assert_eq!(q.scales.iter().copied().fold(0.0, f64::max), 448.0);
             let (a, b) = (x.norm(), crate::metrics::compare(&x, &q.decode()).rel_l2.unwrap());
