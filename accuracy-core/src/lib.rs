@@ -64,6 +64,7 @@ pub mod prelude {
     pub use crate::layout::DataLayout;
     pub use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};
     pub use crate::quant::{GlobalScale, Granularity, Padding, Quant, ScaleRounding, ZeroPoint};
+    pub use crate::reference::model::{self, PagedAttention, RopeStyle};
     pub use crate::reference::{
         Expr, Matrix, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
     };

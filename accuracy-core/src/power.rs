@@ -15,6 +15,7 @@ use crate::record::{Power, PowerStatus};
 use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use crate::verdict::{at_most, comparison_checks};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Rows on which an accumulator is simulated: it takes a rounding for each product.
@@ -73,9 +74,10 @@ impl Consumer<'_> {
             let operand = attempt.buffer(id);
             let value = self.given.buffer(id);
             for (fault, misread) in misreadings(operand, &value) {
-                found.push(match misread {
-                    Some(misread) if !identical(&misread, &value) => {
-                        let faulty = eval(self.source, &self.given.with_fault(id, misread));
+                let misread = misread.filter(|misread| !identical(misread, &value));
+                let faulty = misread.and_then(|misread| self.misled(id, misread));
+                found.push(match faulty {
+                    Some(faulty) if !identical(&faulty, &self.judged.reference) => {
                         self.judge(fault, &operand.name, &faulty)
                     }
                     _ => not_applicable(fault, &operand.name),
@@ -83,6 +85,13 @@ impl Consumer<'_> {
             }
         }
         found
+    }
+
+    /// What the hop computes from a misread operand; `None` where a function of the test's own does not take such
+    /// values, as an index that is out of range.
+    fn misled(&self, id: BufferId, misread: Matrix) -> Option<Arc<Matrix>> {
+        let given = self.given.with_fault(id, misread);
+        catch_unwind(AssertUnwindSafe(|| eval(self.source, &given))).ok()
     }
 
     fn graph_faults(&self) -> Vec<Power> {

@@ -5,6 +5,7 @@
 
 use accuracy_core::device::{DevPtr, Status, Stream};
 use accuracy_core::dtype::DType;
+use accuracy_core::quant::ScaleRounding;
 use accuracy_core::{Error, Result, bf16, kernel_library};
 
 /// The launchers' code for an FP8 format.
@@ -19,6 +20,28 @@ pub fn format_code(dtype: DType) -> Result<i32> {
         DType::E5M2Fnuz => Ok(3),
         other => Err(Error::msg(format!("the FP8 kernels do not take {other}"))),
     }
+}
+
+/// The launchers' code for the rounding of e8m0 scales.
+///
+/// # Errors
+/// For rounding to nearest, which no producer of MX scales does.
+pub fn rounding_code(rounding: ScaleRounding) -> Result<i32> {
+    match rounding {
+        ScaleRounding::Floor => Ok(0),
+        ScaleRounding::Ceil => Ok(1),
+        ScaleRounding::Even => Ok(2),
+        other => Err(Error::msg(format!("the MX quantisers do not round scales to {other:?}"))),
+    }
+}
+
+/// How 4-bit weights with zero points are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Int4Packing {
+    /// Codes `[k, n / 8]` in AutoAWQ's order, zero points `[groups, n / 8]` likewise, scales `[groups, n]`.
+    Awq = 0,
+    /// Codes `[n, k / 8]`, zero points `[n / 8, groups]`, scales `[n, groups]`, the low nibble first.
+    CompressedTensors = 1,
 }
 
 #[kernel_library("kernels")]

@@ -178,7 +178,7 @@ impl Case {
         }
         let values = input::values(name, shape.rows, shape.cols, self.setup.seed, &self.setup.data);
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
-        self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, None))
+        self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
     }
 
     /// Indices that steer a kernel (token positions, block tables, expert offsets), as int32 `[1, n]`. The test gives
@@ -267,13 +267,18 @@ impl Case {
     /// A weight of the checkpoint, as the kernel takes it: a number format (the stored codes, or what an engine
     /// makes of them on loading), or a whole scheme to quantise to.
     pub fn weight(&mut self, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
+        self.weight_named(role, role, form)
+    }
+
+    /// The same under a name of its own, for a role that several buffers are made of: shards of tensor parallelism.
+    pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         let form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
         let stored = checkpoint.linear(&tensor)?;
         let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
-            Error::declaration(role, format!("{what} (tensor {tensor} of {})", checkpoint.path().display()))
+            Error::declaration(name, format!("{what} (tensor {tensor} of {})", checkpoint.path().display()))
         })?;
-        self.leaf(role, Kind::Weight, form.shape(prepared.rows, prepared.cols), prepared)
+        self.leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), prepared)
     }
 
     /// A one-dimensional weight `[n]`, such as a norm's gain, as a row `[1, n]`.

@@ -89,6 +89,11 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             let x = operand(x);
             Matrix::new(range.len(), x.cols, x.data[range.start * x.cols..range.end * x.cols].to_vec())
         }
+        Op::RepeatRows { x, times } => {
+            let x = operand(x);
+            let rows = (0..x.rows * times).flat_map(|r| x.row(r / times).to_vec());
+            Matrix::new(x.rows * times, x.cols, rows.collect())
+        }
         Op::Gather { x, index } => {
             let (x, index) = (operand(x), operand(index));
             let rows = index.data.iter().map(|&i| at(&x, i));

@@ -61,6 +61,11 @@ pub enum Op {
         x: Expr,
         range: Range<usize>,
     },
+    /// Each row of `x` so many times over.
+    RepeatRows {
+        x: Expr,
+        times: usize,
+    },
     /// Row `index[r]` of `x` as row `r`.
     Gather {
         x: Expr,
@@ -98,6 +103,7 @@ impl Op {
             Op::Buffer(_)
                 | Op::Columns { .. }
                 | Op::Rows { .. }
+                | Op::RepeatRows { .. }
                 | Op::Gather { .. }
                 | Op::Select { .. }
                 | Op::Transpose { .. }
@@ -147,6 +153,7 @@ impl std::fmt::Debug for Expr {
             Op::Scale { x, factor } => write!(f, "{factor} * {x:?}"),
             Op::Columns { x, range } => write!(f, "{x:?}[{range:?}]"),
             Op::Rows { x, range } => write!(f, "rows({x:?}, {range:?})"),
+            Op::RepeatRows { x, times } => write!(f, "repeat_rows({x:?}, {times})"),
             Op::Gather { x, index } => write!(f, "gather({x:?}, {index:?})"),
             Op::Select { choices, by } => write!(f, "select({choices:?}, {by:?})"),
             Op::Transpose { x } => write!(f, "transpose({x:?})"),
@@ -168,6 +175,10 @@ impl Expr {
 
     fn invalid(why: String) -> Expr {
         Expr::node(Op::Invalid(why), 0, 0)
+    }
+
+    pub(super) fn unfit(why: String) -> Expr {
+        Expr::invalid(why)
     }
 
     /// An operation that does not fit its operands, unless one of them is already the problem.
@@ -233,6 +244,7 @@ impl Expr {
             Op::Scale { x, factor } => Op::Scale { x: go(x), factor: *factor },
             Op::Columns { x, range } => Op::Columns { x: go(x), range: range.clone() },
             Op::Rows { x, range } => Op::Rows { x: go(x), range: range.clone() },
+            Op::RepeatRows { x, times } => Op::RepeatRows { x: go(x), times: *times },
             Op::Gather { x, index } => Op::Gather { x: go(x), index: go(index) },
             Op::Select { choices, by } => {
                 Op::Select { choices: choices.iter().map(go).collect(), by: go(by) }
@@ -294,6 +306,7 @@ fn operands(op: &Op) -> Vec<&Expr> {
         | Op::Scale { x, .. }
         | Op::Columns { x, .. }
         | Op::Rows { x, .. }
+        | Op::RepeatRows { x, .. }
         | Op::Transpose { x }
         | Op::Round { x, .. } => vec![x],
         Op::Gather { x, index } => vec![x, index],
@@ -347,6 +360,16 @@ pub trait Operand {
         }
         let count = range.len();
         Expr::node(Op::Rows { x, range }, count, cols)
+    }
+
+    /// Each row `times` times over: a token for each of its experts.
+    fn repeat_rows(&self, times: usize) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        Expr::node(Op::RepeatRows { x, times }, rows * times, cols)
     }
 
     /// One row for each element of `index`: the row of `self` that it names. An index out of range gives NaN.
