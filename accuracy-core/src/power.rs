@@ -34,7 +34,7 @@ pub fn power(
         let buffer = attempt.buffer(judged.id);
         let source = buffer.source.as_ref().expect("a hop is computed from something");
         match buffer.scheme {
-            Some(_) => found.extend(producer_faults(buffer, source, &given)),
+            Some(_) => found.extend(producer_faults(attempt, buffer, source, &given)),
             None => {
                 let consumer = Consumer { buffer, judged, source, given: &given, min_cos };
                 found.extend(consumer.operand_faults(attempt));
@@ -75,7 +75,7 @@ impl Consumer<'_> {
             let value = self.given.buffer(id);
             for (fault, misread) in misreadings(operand, &value) {
                 let misread = misread.filter(|misread| !identical(misread, &value));
-                let faulty = misread.and_then(|misread| self.misled(id, misread));
+                let faulty = misread.and_then(|misread| misled(self.source, self.given, id, misread));
                 found.push(match faulty {
                     Some(faulty) if !identical(&faulty, &self.judged.reference) => {
                         self.judge(fault, &operand.name, &faulty)
@@ -85,13 +85,6 @@ impl Consumer<'_> {
             }
         }
         found
-    }
-
-    /// What the hop computes from a misread operand; `None` where a function of the test's own does not take such
-    /// values, as an index that is out of range.
-    fn misled(&self, id: BufferId, misread: Matrix) -> Option<Arc<Matrix>> {
-        let given = self.given.with_fault(id, misread);
-        catch_unwind(AssertUnwindSafe(|| eval(self.source, &given))).ok()
     }
 
     fn graph_faults(&self) -> Vec<Power> {
@@ -241,9 +234,9 @@ fn misread_codes(
 }
 
 impl Captured {
-    /// 1 for a vector (a norm's gain), else 2.
+    /// 1 for a vector (a norm's gain, a bias), else 2.
     fn source_rank(&self) -> u32 {
-        if self.kind == Kind::Weight && self.rows == 1 { 1 } else { 2 }
+        if matches!(self.kind, Kind::Weight | Kind::Constant) && self.rows == 1 { 1 } else { 2 }
     }
 }
 
@@ -271,12 +264,12 @@ fn transposed(operand: &Captured, value: &Matrix) -> Option<Matrix> {
 }
 
 /// Faults of a kernel that quantises, judged as its own output is.
-fn producer_faults(buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<Power> {
+fn producer_faults(attempt: &Attempt, buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<Power> {
     let (Some(scheme), value) = (buffer.scheme, eval(source, given)) else { return Vec::new() };
     let expected = quantize(&value, &scheme, buffer.factor);
-    let judge = |fault: &str, written: &Quantized| {
+    let judge_operand = |fault: &str, operand: &str, written: &Quantized| {
         if *written == expected {
-            return not_applicable(fault, &buffer.name);
+            return not_applicable(fault, operand);
         }
         let (reference, decoded) = (expected.decode(), written.decode());
         let comparison = compare(&reference, &decoded);
@@ -289,13 +282,34 @@ fn producer_faults(buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<P
             written,
             uncertainty(source),
         ));
-        seen(fault, &buffer.name, failed(&checks), comparison.cos)
+        seen(fault, operand, failed(&checks), comparison.cos)
     };
+    let judge = |fault: &str, written: &Quantized| judge_operand(fault, &buffer.name, written);
     let mut found = vec![judge("rounding", &truncated(&expected, &value))];
     for (fault, mutant) in graph_mutants(source) {
         found.push(judge(fault, &quantize(&eval(&mutant, given), &scheme, buffer.factor)));
     }
+    // Values are judged as operands of what consumes them; indices steer this kernel alone.
+    for id in source.buffers().into_iter().filter(|&id| attempt.buffer(id).kind == Kind::Index) {
+        let operand = attempt.buffer(id);
+        for (fault, misread) in misreadings(operand, &given.buffer(id)) {
+            let faulty = misread.and_then(|misread| misled(source, given, id, misread));
+            found.push(match faulty {
+                Some(faulty) => {
+                    judge_operand(fault, &operand.name, &quantize(&faulty, &scheme, buffer.factor))
+                }
+                None => not_applicable(fault, &operand.name),
+            });
+        }
+    }
     found
+}
+
+/// What a hop computes from a misread operand; `None` where a function of the test's own does not take such values, as
+/// an index that is out of range.
+fn misled(source: &Expr, given: &Given<'_>, id: BufferId, misread: Matrix) -> Option<Arc<Matrix>> {
+    let given = given.with_fault(id, misread);
+    catch_unwind(AssertUnwindSafe(|| eval(source, &given))).ok()
 }
 
 /// Codes rounded towards zero.

@@ -1,12 +1,10 @@
-//! Weight-only int4 with zero points: bfloat16 activations times weights in groups of 128, in two packings.
+//! Weight-only int4 with zero points: bfloat16 activations times weights in groups, in two packings.
 
 use accuracy_core::prelude::*;
 use kernels::*;
 
-const GROUP: usize = 128;
-
-fn packed(packing: Int4Packing) -> Quant {
-    let int4 = Quant::group(UINT4, GROUP).scales(BF16, ScaleRounding::Nearest);
+fn packed(packing: Int4Packing, group: usize) -> Quant {
+    let int4 = Quant::group(UINT4, group).scales(BF16, ScaleRounding::Nearest);
     match packing {
         Int4Packing::Awq => {
             let (dtype, layout, nibbles) = (UINT4, ColMajor, NibbleOrder::Awq);
@@ -30,10 +28,12 @@ fn weight_only(
     cx: &mut Case,
     #[paths(primary = gemm_a16w4, fallback = gemm_a16w4_fallback)] gemm: GemmA16w4,
     #[values(Int4Packing::Awq, Int4Packing::CompressedTensors)] packing: Int4Packing,
+    #[values(file = "tests/a16w4_shapes.csv", columns = ["n", "group"])] shape: (usize, usize),
 ) -> Result<Tensor> {
+    let (n, group) = shape;
     let (m, _, k) = cx.shape()?;
     let x = cx.activations()?;
-    let w = cx.weight("w", WeightForm::from(packed(packing)).rows(0..592))?;
+    let w = cx.weight("w", WeightForm::from(packed(packing, group)).rows(0..n))?;
     let n = w.rows();
     let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
     // SAFETY: every buffer has the shape and packing that are passed with it.
@@ -47,7 +47,7 @@ fn weight_only(
             m,
             n,
             k,
-            GROUP as i32,
+            group as i32,
             packing as i32,
             cx.stream(),
         )?;

@@ -45,7 +45,7 @@ fn grouped(ids: &Tensor, x: &Expr, w: &Tensor) -> Expr {
         gate_up = "encoder.layer.{layer}.intermediate.dense",
         down = "encoder.layer.{layer}.intermediate.dense",
     },
-    tokens = [1, 33],
+    tokens = [1, 17],
 )]
 fn experts(
     cx: &mut Case,

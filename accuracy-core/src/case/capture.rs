@@ -17,6 +17,8 @@ pub enum Kind {
     /// An intermediate that a kernel quantises.
     Quantized,
     Output,
+    /// An input whose values the test gives.
+    Constant,
     /// Integers that steer a kernel, given by the test.
     Index,
     /// A buffer that is updated in place, before.

@@ -208,7 +208,7 @@ impl Case {
         }
         let rounded = values.iter().map(|&x| dtype.decode(dtype.encode(x, Overflow::Saturate))).collect();
         let ideal = Matrix::new(shape.rows, shape.cols, rounded);
-        self.leaf(name, Kind::Input, shape, weight::Prepared::plain(ideal, dtype))
+        self.leaf(name, Kind::Constant, shape, weight::Prepared::plain(ideal, dtype))
     }
 
     /// Declares what a kernel leaves in an [`Case::inout`] or [`Case::inout_quantized`] buffer.
@@ -536,3 +536,6 @@ pub(crate) fn read_quantized(
         global,
     }
 }
+
+#[cfg(test)]
+mod tests;

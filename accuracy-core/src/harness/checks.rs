@@ -509,8 +509,8 @@ fn constant(attempt: &Attempt) -> Option<String> {
     attempt
         .buffers
         .iter()
-        // Indices are what the test needs them to be.
-        .filter(|b| !b.kind.is_written() && b.kind != Kind::Index)
+        // Constants and indices are what the test needs them to be.
+        .filter(|b| !b.kind.is_written() && !matches!(b.kind, Kind::Constant | Kind::Index))
         .find(|b| b.is_constant())
         .map(|b| format!("constant data: all elements of `{}` are the same", b.name))
 }
