@@ -1,6 +1,7 @@
 //! The environment variables that the plugin sets for a test process, and that a person may set by hand.
 
 use crate::arch::Arch;
+use crate::device::gpu::Kind;
 use std::path::PathBuf;
 
 /// Identity of the one case to run. Without it a test runs all of its sub-cases.
@@ -11,12 +12,16 @@ pub const RECORDS: &str = "ACCURACY_RECORDS";
 pub const ATTEMPT: &str = "ACCURACY_ATTEMPT";
 /// Architecture whose kernel library is opened.
 pub const ARCH: &str = "ACCURACY_ARCH";
+/// GPU runtime, where it is not the vendor's own for the architecture: `hip`, `cuda`.
+pub const RUNTIME: &str = "ACCURACY_RUNTIME";
 /// Least cosine that counts as correct.
 pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 /// Least cosine where neither [`MIN_COS`] nor the test itself says one: what a configuration file has.
 pub const DEFAULT_MIN_COS: &str = "ACCURACY_DEFAULT_MIN_COS";
 /// Further folders in which kernel libraries are looked for first, separated by `:`.
 pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
+/// Folder of the test's package, where it is not the one that the binary was built in: an unpacked archive.
+pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 /// How often a chain is repeated to compare its bytes.
 pub const REPEAT: &str = "ACCURACY_REPEAT";
 /// Schema of records that the plugin reads.
@@ -29,9 +34,11 @@ pub struct Settings {
     pub records: Option<PathBuf>,
     pub attempt: u32,
     pub arch: Arch,
+    pub runtime: Option<Kind>,
     pub min_cos: Option<f64>,
     pub default_min_cos: Option<f64>,
     pub library_path: Vec<PathBuf>,
+    pub package_dir: Option<PathBuf>,
     pub repeat: u32,
 }
 
@@ -95,9 +102,11 @@ impl Settings {
             records: get(RECORDS).map(PathBuf::from),
             attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
             arch,
+            runtime: parse(&get, RUNTIME, "expected hip or cuda")?,
             min_cos: cosine(MIN_COS)?,
             default_min_cos: cosine(DEFAULT_MIN_COS)?,
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
+            package_dir: get(PACKAGE_DIR).map(PathBuf::from),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
         })
     }

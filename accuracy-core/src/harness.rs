@@ -48,6 +48,14 @@ impl Test {
             Err(error) => panic!("{error}"),
         };
         let settings = Settings::from_env().unwrap_or_else(|e| panic!("{e}"));
+        let moved;
+        let meta = match &settings.package_dir {
+            None => meta,
+            Some(dir) => {
+                moved = TestMeta { manifest_dir: dir.clone(), ..meta.clone() };
+                &moved
+            }
+        };
         let records = settings.records.clone().unwrap_or_else(local::records_dir);
         if settings.case.is_none() {
             local::announce(&records, settings.arch);
@@ -136,13 +144,14 @@ fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut
     match record.gate {
         Gate::Fail if !matches!(record.verdict, Verdict::NotRun | Verdict::Crashed | Verdict::TimedOut) => {
             record.gate = Gate::Pass;
-            record.reason = format!("known failure: {}; {}", known.reason, record.reason);
+            record.known_failure = Some(known.failure.reason.clone());
         }
         Gate::Fail => {}
+        Gate::Pass if !known.certain => {}
         Gate::Pass => {
             record.gate = Gate::Fail;
             record.failed_checks.push("known_failure".into());
-            record.reason = format!("succeeds, but is declared as a known failure: {}", known.reason);
+            record.reason = format!("succeeds, but is declared as a known failure: {}", known.failure.reason);
         }
     }
 }

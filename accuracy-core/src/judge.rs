@@ -479,8 +479,9 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     let mut guards = none("guards", "", 0, "");
     for (name, damage) in attempt.buffers.iter().flat_map(|b| &b.damage) {
         let place = match damage.offset {
-            o if o < 0 => format!("{} bytes before its start", -o),
-            o => format!("{o} bytes past its end"),
+            o if o < 0 => format!("up to {} bytes before its start", -o),
+            0 => "right behind its end".into(),
+            o => format!("from {o} bytes behind its end"),
         };
         if guards.ok {
             guards = none("guards", name, damage.bytes as u64, format!("written {place}"));

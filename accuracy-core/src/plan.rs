@@ -29,18 +29,35 @@ pub enum PlanError {
     NoCheckpoint { test: String, roles: String },
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error(
-        "no tensor of {checkpoint} matches {pattern:?} (weight {role:?} of {test}){with}; it holds {held}"
-    )]
-    NoMatch { test: String, role: String, pattern: String, with: String, checkpoint: PathBuf, held: String },
-    #[error(
-        "{role:?} of {test}: {count} tensors of {checkpoint} match {pattern:?} for the same {with}: name the difference with a capture"
-    )]
-    Ambiguous { test: String, role: String, pattern: String, with: String, checkpoint: PathBuf, count: usize },
+    #[error("no tensor of {} matches {role}; it holds {held}", .role.checkpoint.display())]
+    NoMatch { role: Box<Role>, held: Box<str> },
+    #[error("{count} tensors of {} match {role}: name the difference with a capture", .role.checkpoint.display())]
+    Ambiguous { role: Box<Role>, count: usize },
     #[error("test {test}: {label:?} is no number format that this version knows: {known}")]
     UnknownVariant { test: String, label: String, known: String },
     #[error("test {test}: {arch} decodes none of its variants ({variants}) natively; add one that it does")]
     NoNativeVariant { test: String, arch: Arch, variants: String },
+}
+
+/// The role of a test whose pattern does not lead to one tensor.
+#[derive(Debug)]
+pub struct Role {
+    pub test: String,
+    pub role: String,
+    pub pattern: String,
+    /// Captures that earlier roles decided, `name=text`.
+    pub with: String,
+    pub checkpoint: PathBuf,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} (weight {:?} of {})", self.pattern, self.role, self.test)?;
+        if !self.with.is_empty() {
+            write!(f, " with {}", self.with)?;
+        }
+        Ok(())
+    }
 }
 
 /// All sub-cases of a test on an architecture, in the order of its cells and, within one, of the tensors.
@@ -142,17 +159,31 @@ pub fn planned(meta: &TestMeta, cell: &Cell, arch: Arch, weights: &BTreeMap<Stri
     }
 }
 
+/// What a test declares about the failure of a cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known<'a> {
+    pub failure: &'a KnownFailure,
+    /// Whether a success is unexpected. A parameter check walks through the values of parameters by itself, so that
+    /// a failure declared for one value may or may not show in it.
+    pub certain: bool,
+}
+
 /// The known failure that speaks of this cell, if there is one.
-pub fn known_failure<'a>(meta: &'a TestMeta, cell: &Cell, arch: Arch) -> Option<&'a KnownFailure> {
-    meta.body.known_failures.iter().find(|known| {
-        known.arch.as_ref().is_none_or(|a| *a == arch.to_string())
-            && known.at.iter().all(|(name, label)| {
-                meta.body
-                    .axes
-                    .iter()
-                    .zip(&cell.at)
-                    .any(|(axis, &at)| axis.name == *name && axis.labels[at] == *label)
-            })
+pub fn known_failure<'a>(meta: &'a TestMeta, cell: &Cell, arch: Arch) -> Option<Known<'a>> {
+    meta.body.known_failures.iter().find_map(|failure| {
+        if failure.arch.as_ref().is_some_and(|a| *a != arch.to_string()) {
+            return None;
+        }
+        let mut certain = true;
+        for (name, label) in &failure.at {
+            let (axis, &at) = meta.body.axes.iter().zip(&cell.at).find(|(axis, _)| axis.name == *name)?;
+            if cell.check == Check::Parameter && matches!(axis.kind, AxisKind::Values | AxisKind::Perf) {
+                certain = false;
+            } else if axis.labels[at] != *label {
+                return None;
+            }
+        }
+        Some(Known { failure, certain })
     })
 }
 
@@ -178,30 +209,21 @@ fn bindings(meta: &TestMeta) -> Result<Vec<BTreeMap<String, String>>, PlanError>
                 .iter()
                 .filter(|m| m.captures.iter().all(|(k, v)| captures.get(k).is_none_or(|c| c == v)))
                 .collect();
-            let with = || {
-                let list = captures.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
-                if list.is_empty() { String::new() } else { format!(" with {list}") }
-            };
-            if fitting.is_empty() {
-                return Err(PlanError::NoMatch {
+            let at = || {
+                Box::new(Role {
                     test: meta.path(),
                     role: role.clone(),
                     pattern: pattern.clone(),
-                    with: with(),
+                    with: captures.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", "),
                     checkpoint: checkpoint.path().into(),
-                    held: sample(checkpoint.names()),
-                });
+                })
+            };
+            if fitting.is_empty() {
+                return Err(PlanError::NoMatch { role: at(), held: sample(checkpoint.names()).into() });
             }
             // The first role spans the sub-cases; a later one must be decided by the captures it shares.
             if i > 0 && fitting.len() > 1 {
-                return Err(PlanError::Ambiguous {
-                    test: meta.path(),
-                    role: role.clone(),
-                    pattern: pattern.clone(),
-                    with: with(),
-                    checkpoint: checkpoint.path().into(),
-                    count: fitting.len(),
-                });
+                return Err(PlanError::Ambiguous { role: at(), count: fitting.len() });
             }
             for hit in fitting {
                 let (mut bound, mut captures) = (bound.clone(), captures.clone());

@@ -409,7 +409,7 @@ impl Quant {
     pub fn misfit(&self, rows: usize, cols: usize) -> Option<String> {
         let grid = self.granularity.grid(rows, cols);
         let words = |what: &str, order: NibbleOrder, count: usize| {
-            (order != NibbleOrder::LowFirst && count % 8 != 0).then(|| {
+            (order != NibbleOrder::LowFirst && !count.is_multiple_of(8)).then(|| {
                 format!("{count} {what} do not fill whole words of eight, as {order:?} nibbles need")
             })
         };
@@ -481,7 +481,7 @@ impl Quantized {
     /// A part of the matrix whose borders are borders of scale cells.
     pub fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Result<Quantized, String> {
         let (cell_rows, cell_cols) = self.granularity.cell(self.rows, self.cols);
-        let on_border = |at: usize, cell: usize, end: usize| at % cell == 0 || at == end;
+        let on_border = |at: usize, cell: usize, end: usize| at.is_multiple_of(cell) || at == end;
         if self.granularity != Granularity::Tensor
             && !(on_border(rows.start, cell_rows, self.rows)
                 && on_border(rows.end, cell_rows, self.rows)

@@ -198,6 +198,9 @@ pub struct Record {
     pub failed_checks: Vec<String>,
     pub verdict: Verdict,
     pub reason: String,
+    /// Why the test declares that this case fails: then its failure passes the gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_failure: Option<String>,
     pub causes: Vec<Cause>,
     pub seconds: f64,
     /// Last field: a record without it was not written whole.
@@ -247,6 +250,7 @@ impl Planned {
             failed_checks: Vec::new(),
             verdict,
             reason: reason.into(),
+            known_failure: None,
             causes: Vec::new(),
             seconds: 0.0,
             complete: true,

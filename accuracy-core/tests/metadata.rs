@@ -43,7 +43,7 @@ fn bf16_gemm(
     #[values(false, true)] positive: bool,
     #[perf(16, 64)] tile: usize,
 ) -> Result<Tensor> {
-    let (m, n, k) = (cx.tokens(), 40, 1024);
+    let (m, n, k) = (cx.tokens(), 40, 96);
     let x = cx.input("x", BF16, [m, k])?;
     let b = cx.input("b", BF16, [n, k])?;
     let product = x.matmul(&b);

@@ -670,6 +670,34 @@ fn parts_that_do_not_exist_say_so() {
 }
 
 #[test]
+fn attention_heads_that_overflow_are_no_parts() {
+    let qkv = tensor("qkv.weight", StDtype::F32, &[4, 2], f32s(&[1.0; 8]));
+    for (heads, head_dim) in
+        [("1", "9223372036854775809"), ("18446744073709551615", "2"), ("1", "6148914691236517206")]
+    {
+        let config = format!(r#"{{"num_attention_heads": {heads}, "head_dim": {head_dim}}}"#);
+        let dir = folder(&config, std::slice::from_ref(&qkv));
+        assert!(matches!(error(&dir, "qkv#k"), WeightsError::BadPart { .. }), "{config}");
+        assert_eq!(open(&dir).describe("qkv").unwrap().parts, <[&str; 0]>::default(), "{config}");
+    }
+}
+
+#[test]
+fn experts_that_share_a_tensor_are_described_together() {
+    let tensors = [
+        tensor("e.gate_up_proj", StDtype::F8_E4M3, &[3, 4, 8], codes(96)),
+        tensor("e.gate_up_proj_scale_inv", StDtype::F32, &[3, 2, 4], f32s(&[0.5; 24])),
+    ];
+    let config = DEEPSEEK.replace("128, 128", "2, 2");
+    let dir = folder(&config, &tensors);
+    let info = open(&dir).describe("e.gate_up_proj").unwrap();
+    assert_eq!((info.experts, info.rows, info.cols), (Some(3), 4, 8));
+    assert_eq!(info.parts, ["gate", "up"]);
+    assert_eq!(open(&dir).describe("e.gate_up_proj#2").unwrap().experts, Some(3));
+    assert_eq!(open(&dir).linear("e.gate_up_proj#2.up").unwrap().rows, 2);
+}
+
+#[test]
 fn two_weights_of_one_module_and_an_empty_one() {
     let weight = tensor("m.weight", StDtype::F32, &[1, 1], f32s(&[0.0]));
     let packed = tensor("m.qweight", StDtype::I32, &[1, 1], vec![0; 4]);

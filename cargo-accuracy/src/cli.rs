@@ -1,18 +1,23 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{report, run};
+use crate::{dtypes, inspect, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo accuracy                               every case of the workspace, on the configured architecture
+  cargo accuracy                               every case, on the configured architecture
   cargo accuracy -p kernels --arch gfx950      one package, on one architecture
   cargo accuracy shuffle_scale=true            the cases whose identity contains this
   cargo accuracy 'kernels::fp8::gemm[...]'     one case: paste its identity in quotes
   cargo accuracy --list                        the identities, without running anything
   cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
   cargo accuracy report                        the tables of the last run again
+
+Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output
+is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of
+what the number formats alone lose. A table too wide for the terminal leaves out, in this order: s, chain L2, row cos,
+gain, /floor.
 
 Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish;
 4 nothing ran; 2 usage.";
@@ -38,6 +43,14 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
+    Weights(weights::WeightsArgs),
+    /// Show the number formats: ranges, every code of one, and which architecture decodes what
+    Dtypes(dtypes::DtypesArgs),
+    /// Carve a small shard for tests out of a checkpoint, quantised if wanted
+    Shard(shard::ShardArgs),
+    /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
+    Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
@@ -45,6 +58,10 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Weights(args) => weights::command(args),
+            Command::Dtypes(args) => dtypes::command(args),
+            Command::Shard(args) => shard::command(args),
+            Command::Inspect(args) => inspect::command(args),
         }
     }
 }
@@ -65,6 +82,27 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+impl Color {
+    /// For everything that is printed from here on.
+    pub fn apply(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// How a command that only answers writes its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TextOrJson {
+    /// For people
+    #[default]
+    Text,
+    Json,
 }
 
 /// How much is printed, and how.
@@ -94,12 +132,7 @@ impl OutputArgs {
 
     /// Applies `--color` to everything that is printed from here on.
     pub fn apply_color(&self) {
-        match self.color {
-            Color::Auto => anstream::ColorChoice::Auto,
-            Color::Always => anstream::ColorChoice::Always,
-            Color::Never => anstream::ColorChoice::Never,
-        }
-        .write_global();
+        self.color.apply();
     }
 }
 

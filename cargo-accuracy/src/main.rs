@@ -4,9 +4,13 @@
 
 mod cli;
 mod config;
+mod dtypes;
 mod exit;
+mod inspect;
 mod report;
 mod run;
+mod shard;
+mod weights;
 
 use clap::Parser as _;
 use exit::{ExitCode, UsageError};

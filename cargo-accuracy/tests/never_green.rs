@@ -2,12 +2,7 @@
 
 mod crates;
 
-use crates::{Fixture, Run};
-
-fn never_green() -> &'static Fixture {
-    static FIXTURE: std::sync::LazyLock<Fixture> = std::sync::LazyLock::new(|| Fixture::copy("never-green"));
-    &FIXTURE
-}
+use crates::{Run, never_green};
 
 /// Runs one test of the crate, by its name.
 fn run(test: &str) -> Run {
@@ -142,6 +137,22 @@ fn a_filter_that_matches_nothing_is_not_green() {
 fn a_test_that_is_compiled_out_by_a_feature_is_not_green() {
     let run = run("is_compiled_out_by_a_feature");
     assert_eq!(run.status, Some(4), "{run}");
+    let run = never_green().accuracy(&[
+        "--arch",
+        "host",
+        "--features",
+        "hidden",
+        "::is_compiled_out_by_a_feature[",
+    ]);
+    assert_eq!(run.status, Some(0), "{run}");
+}
+
+#[test]
+fn an_executable_without_any_test_is_not_green_and_the_feature_is_named() {
+    let run = never_green().accuracy(&["--arch", "host", "--test", "hidden"]);
+    assert_eq!(run.status, Some(4), "{run}");
+    assert!(run.stderr.contains("no accuracy test was found"), "{run}");
+    assert!(run.stderr.contains("features that are off and may hide them: hidden"), "{run}");
 }
 
 #[test]
@@ -149,4 +160,149 @@ fn without_an_architecture_nothing_runs() {
     let run = never_green().accuracy(&["::is_correct["]);
     assert_eq!(run.status, Some(101), "{run}");
     assert!(run.stderr.contains("--arch host"), "{run}");
+}
+
+#[test]
+fn a_correct_kernel_passes() {
+    let run = run("correct");
+    assert_eq!(run.status, Some(0), "{run}");
+}
+
+/// The run fails because of this check.
+#[track_caller]
+fn assert_check_failed(run: &Run, check: &str) {
+    assert_eq!(run.status, Some(100), "{run}");
+    let case = run.case();
+    assert_eq!(case.gate, "fail", "{run}");
+    assert!(case.failed_checks.iter().any(|c| c == check), "{case:?}");
+    assert!(run.stdout.contains(check), "{run}");
+    assert_eq!(run.last_line(), "0 passed, 1 failed, 0 skipped");
+}
+
+#[test]
+fn a_launcher_that_refuses_fails_with_its_name_and_status() {
+    let run = run("refused");
+    run.assert_failed("not_run", "`gemm_refuses` returned status 2");
+}
+
+#[test]
+fn a_nan_in_the_output_fails() {
+    assert_check_failed(&run("nan"), "nan");
+}
+
+#[test]
+fn an_output_that_is_never_written_fails() {
+    assert_check_failed(&run("nothing_written"), "unwritten");
+}
+
+#[test]
+fn an_output_of_which_a_column_is_not_written_fails() {
+    assert_check_failed(&run("last_column_unwritten"), "unwritten");
+}
+
+#[test]
+fn a_write_past_the_end_fails() {
+    assert_check_failed(&run("past_the_end"), "guards");
+}
+
+#[test]
+fn a_read_past_the_end_crashes_at_the_inaccessible_page_and_is_explained() {
+    let run = run("reads_past_the_end");
+    run.assert_failed("crashed", "past the end of `x`");
+    assert_eq!(run.case().causes, ["out_of_bounds"], "{run}");
+}
+
+#[test]
+fn a_write_before_the_start_fails() {
+    assert_check_failed(&run("before_the_start"), "guards");
+}
+
+#[test]
+fn a_modified_input_fails() {
+    assert_check_failed(&run("input_modified"), "inputs_unchanged");
+}
+
+#[test]
+fn a_result_that_differs_on_a_repeat_fails() {
+    assert_check_failed(&run("never_twice_the_same"), "repeat");
+}
+
+#[test]
+fn a_symbol_that_is_missing_is_named_with_its_library() {
+    let run = run("symbol_missing");
+    run.assert_failed("not_run", "no launcher `gemm_that_is_not_there`");
+    assert!(run.case().reason.contains("libfaulty_host.so"), "{run}");
+}
+
+#[test]
+fn a_library_that_is_missing_is_named_with_where_it_was_looked_for() {
+    let run = run("library_missing");
+    run.assert_failed("not_run", "kernel library `absent` was not found");
+    assert!(run.case().reason.contains("libabsent_host.so"), "{run}");
+    assert!(run.case().reason.contains("never-green/lib"), "{run}");
+}
+
+#[test]
+fn a_library_for_another_architecture_is_named_with_what_was_found() {
+    let run = run("library_for_another_architecture");
+    run.assert_failed("not_run", "kernel library `foreign` has no build for host");
+    assert!(run.case().reason.contains("libforeign_gfx942.so"), "{run}");
+}
+
+#[test]
+fn a_shard_that_is_missing_fails() {
+    run("shard_missing").assert_failed("not_run", "shards/absent");
+}
+
+#[test]
+fn a_shard_that_is_truncated_fails() {
+    run("shard_truncated").assert_failed("not_run", "truncated");
+}
+
+#[test]
+fn a_header_of_absurd_length_fails() {
+    run("header_of_absurd_length").assert_failed("not_run", "claims a header of 9223372036854775807 bytes");
+}
+
+#[test]
+fn a_tensor_that_is_missing_fails() {
+    run("tensor_missing").assert_failed("not_run", "matches \"down_proj\"");
+}
+
+#[test]
+fn a_weight_of_the_wrong_dtype_fails() {
+    run("wrong_dtype").assert_failed("not_run", "`integers.weight` is I64");
+}
+
+#[test]
+fn a_weight_of_the_wrong_shape_fails() {
+    run("wrong_shape").assert_failed("not_run", "`cube.weight` has shape [4, 48, 256]");
+}
+
+#[test]
+fn a_scale_that_is_missing_fails() {
+    run("scale_missing").assert_failed("not_run", "has no scale; looked for up_proj.weight_scale_inv");
+}
+
+#[test]
+fn a_scale_of_the_wrong_shape_fails() {
+    run("scale_of_wrong_shape").assert_failed("not_run", "has shape [2, 1], expected [1, 2]");
+}
+
+#[test]
+fn constant_data_is_inconclusive() {
+    run("constant_data").assert_failed("inconclusive", "all elements of `w` are the same");
+}
+
+#[test]
+fn a_known_failure_passes_and_is_counted_as_one() {
+    let run = run("past_the_end_as_known");
+    assert_eq!(run.status, Some(0), "{run}");
+    assert_eq!(run.report.as_ref().unwrap()["summary"]["known_failures"], 1);
+    assert!(run.stdout.contains("(known)"), "{run}");
+}
+
+#[test]
+fn a_known_failure_that_succeeds_fails() {
+    assert_check_failed(&run("correct_against_expectation"), "known_failure");
 }

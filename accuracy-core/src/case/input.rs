@@ -23,6 +23,8 @@ pub enum Data {
 pub enum Probe {
     /// The whole input.
     Whole,
+    /// The whole of the first input; others have magnitudes that repeat themselves, as weights have.
+    First,
     /// The right half of the columns; the left repeats itself.
     RightHalf,
     /// The left half of the columns; the right repeats itself.
@@ -30,15 +32,15 @@ pub enum Probe {
 }
 
 impl Probe {
-    pub const ALL: [Probe; 3] = [Probe::Whole, Probe::RightHalf, Probe::LeftHalf];
+    pub const ALL: [Probe; 4] = [Probe::Whole, Probe::First, Probe::RightHalf, Probe::LeftHalf];
 }
 
 /// Columns that mirror each other: the group size of block-scaled formats, so that pairs share no scale cell but have
 /// equal ones.
 const BLOCK: usize = 128;
 
-/// An input's values, before they are rounded to its format.
-pub fn values(name: &str, rows: usize, cols: usize, seed: u64, data: &Data) -> Matrix {
+/// An input's values, before they are rounded to its format. `first` says whether it is the chain's first input.
+pub fn values(name: &str, first: bool, rows: usize, cols: usize, seed: u64, data: &Data) -> Matrix {
     // One stream for each name and kind of data, whatever the order of declarations.
     let salt = name
         .bytes()
@@ -46,6 +48,7 @@ pub fn values(name: &str, rows: usize, cols: usize, seed: u64, data: &Data) -> M
     let mut rng = Rng(salt);
     match data {
         Data::Ordinary => ordinary(rows, cols, &mut rng),
+        Data::Probe(Probe::First) if !first => weight_values(ordinary(rows, cols, &mut rng), data),
         Data::Probe(probe) => cancelling(rows, cols, *probe, &mut rng),
     }
 }
@@ -79,7 +82,7 @@ pub fn ordinary(rows: usize, cols: usize, rng: &mut Rng) -> Matrix {
 fn cancelling(rows: usize, cols: usize, probe: Probe, rng: &mut Rng) -> Matrix {
     let mut out = Matrix::zeros(rows, cols);
     let halves: &[(std::ops::Range<usize>, f64)] = &match probe {
-        Probe::Whole => vec![(0..cols, -1.0)],
+        Probe::Whole | Probe::First => vec![(0..cols, -1.0)],
         Probe::RightHalf => vec![(0..cols / 2, 1.0), (cols / 2..cols, -1.0)],
         Probe::LeftHalf => vec![(0..cols / 2, -1.0), (cols / 2..cols, 1.0)],
     };
@@ -156,7 +159,7 @@ pub fn inject_specials(weight: &mut Quantized, data: &Data) -> Vec<usize> {
 pub struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -166,12 +169,12 @@ impl Rng {
 
     /// Uniform in [0, 1).
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 * 2f64.powi(-53)
+        (self.next_u64() >> 11) as f64 * 2f64.powi(-53)
     }
 
     /// Uniform in 0..n.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
     }
 
     /// Standard normal, by Box and Muller.
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn ordinary_data_has_spread_signs_a_zero_row_and_a_tiny_one() {
-        let x = values("x", 33, 384, 0, &Data::Ordinary);
+        let x = values("x", true, 33, 384, 0, &Data::Ordinary);
         let norm = |r: usize| x.row(r).iter().map(|v| v * v).sum::<f64>().sqrt();
         assert_eq!(norm(16), 0.0);
         assert!(norm(31) < 0.05 * norm(30));
@@ -196,15 +199,15 @@ mod tests {
             (norms.iter().copied().fold(f64::MAX, f64::min), norms.iter().copied().fold(0.0, f64::max));
         assert!(high > 5.0 * low);
         assert!(x.data.iter().any(|v| *v < 0.0) && x.data.iter().any(|v| *v > 0.0));
-        assert_eq!(x, values("x", 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");
-        assert_ne!(x, values("x", 33, 384, 1, &Data::Ordinary));
-        assert_ne!(x, values("y", 33, 384, 0, &Data::Ordinary));
+        assert_eq!(x, values("x", true, 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");
+        assert_ne!(x, values("x", true, 33, 384, 1, &Data::Ordinary));
+        assert_ne!(x, values("y", true, 33, 384, 0, &Data::Ordinary));
     }
 
     #[test]
     fn the_probe_cancels_by_two_orders_of_magnitude() {
         for (cols, least) in [(384, 50.0), (1536, 50.0), (96, 10.0)] {
-            let x = values("x", 4, cols, 0, &Data::Probe(Probe::Whole));
+            let x = values("x", true, 4, cols, 0, &Data::Probe(Probe::Whole));
             let w = weight_values(ordinary(16, cols, &mut Rng(5)), &Data::Probe(Probe::Whole));
             let product = x.matmul_t(&w).norm();
             let magnitude = x.map(f64::abs).matmul_t(&w.map(f64::abs)).norm();

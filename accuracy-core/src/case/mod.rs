@@ -18,7 +18,8 @@ pub use weight::WeightForm;
 
 use crate::arch::Arch;
 use crate::device::Stream;
-use crate::device::host::{Allocation, Placement};
+use crate::device::host::Placement;
+use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
@@ -33,6 +34,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Setup {
     pub arch: Arch,
+    pub runtime: Runtime,
     pub tokens: usize,
     /// Role and tensor of each weight.
     pub weights: BTreeMap<String, String>,
@@ -50,7 +52,7 @@ pub struct Setup {
 pub struct Case {
     setup: Setup,
     buffers: Vec<Buffer>,
-    allocations: Vec<Allocation>,
+    allocations: Vec<Memory>,
 }
 
 /// A declared buffer.
@@ -98,6 +100,11 @@ impl Buffer {
         }
     }
 
+    /// Allocations beside that of the elements.
+    fn companions(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.scales, self.zeros, self.global].into_iter().flatten()
+    }
+
     fn grid(&self) -> Option<(Quant, (usize, usize))> {
         self.scheme.map(|s| (s, s.granularity.grid(self.shape.rows, self.shape.cols)))
     }
@@ -120,7 +127,7 @@ impl Case {
 
     /// The stream to launch on.
     pub fn stream(&self) -> Stream {
-        Stream::null()
+        Stream::new(self.setup.runtime.stream())
     }
 
     /// `(m, n, k)`: the tokens, and the `[n, k]` of the test's one matrix among its weights.
@@ -176,7 +183,8 @@ impl Case {
         if let ZeroPoint::PerCell { .. } = scheme.zero_point {
             return Err(Error::declaration(name, "zero points for each cell are for weights only"));
         }
-        let values = input::values(name, shape.rows, shape.cols, self.setup.seed, &self.setup.data);
+        let (seed, data) = (self.setup.seed, &self.setup.data);
+        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
         self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
     }
@@ -307,6 +315,11 @@ impl Case {
         ))
     }
 
+    /// Whether no input has been declared yet.
+    fn is_first_input(&self) -> bool {
+        !self.buffers.iter().any(|b| matches!(b.kind, Kind::Input | Kind::Before))
+    }
+
     fn leaf_input(&mut self, name: &str, kind: Kind, dtype: DType, shape: Shape) -> Result<Tensor> {
         let (rows, cols) = (shape.rows, shape.cols);
         let recorded =
@@ -324,7 +337,7 @@ impl Case {
                 }
                 recorded.head(rows)
             }
-            None => input::values(name, rows, cols, self.setup.seed, &self.setup.data),
+            None => input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &self.setup.data),
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
         let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Saturate)));
@@ -369,6 +382,7 @@ impl Case {
         let buffer = &mut self.buffers[tensor.id().0];
         buffer.initial = Some(initial);
         buffer.given.extend(zeros);
+        self.upload(tensor.id())?;
         Ok(tensor)
     }
 
@@ -441,7 +455,36 @@ impl Case {
             }
         }
         self.buffers.push(buffer);
-        Ok(self.tensor(self.buffers.len() - 1))
+        let id = BufferId(self.buffers.len() - 1);
+        self.upload(id)?;
+        Ok(self.tensor(id.0))
+    }
+
+    /// Brings what the framework put into a buffer to where kernels work.
+    fn upload(&self, id: BufferId) -> Result<()> {
+        let buffer = &self.buffers[id.0];
+        let data = &self.allocations[buffer.data];
+        data.upload(&memory::touched(data, buffer.dtype, &buffer.shape))?;
+        for at in buffer.companions() {
+            let whole = 0..self.allocations[at].len();
+            self.allocations[at].upload(std::slice::from_ref(&whole))?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything back, once all kernels are done.
+    fn download(&mut self) -> Result<()> {
+        self.setup.runtime.synchronize()?;
+        for buffer in &self.buffers {
+            let data = &mut self.allocations[buffer.data];
+            let ranges = memory::touched(data, buffer.dtype, &buffer.shape);
+            data.download(&ranges)?;
+            for at in buffer.companions() {
+                let whole = 0..self.allocations[at].len();
+                self.allocations[at].download(std::slice::from_ref(&whole))?;
+            }
+        }
+        Ok(())
     }
 
     fn poisoned(&mut self, name: &str, bytes: usize) -> Result<usize> {
@@ -452,9 +495,13 @@ impl Case {
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
         let salt = self.setup.poison ^ 0x33;
-        let allocation = Allocation::new(name, bytes, self.setup.placement, salt)
-            .map_err(|source| Error::Memory { name: name.into(), bytes, source })?;
-        self.allocations.push(allocation);
+        let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(
+            |e| match e {
+                MemoryError::Host(source) => Error::Memory { name: name.into(), bytes, source },
+                MemoryError::Gpu(error) => Error::Gpu(error),
+            },
+        )?;
+        self.allocations.push(memory);
         Ok(self.allocations.len() - 1)
     }
 

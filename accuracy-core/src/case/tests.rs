@@ -18,6 +18,7 @@ fn setup(poison: u8) -> Setup {
         data: Data::Ordinary,
         poison,
         placement: Placement::Banded,
+        runtime: Runtime::Host,
     }
 }
 
@@ -52,7 +53,7 @@ fn produced(shape: [usize; 2], declared: Quant, as_if: Quant, poison: u8) -> Att
     let x = case.input("x", BF16, shape).unwrap();
     let q = case.quantized("q", &x, declared).unwrap();
     case.produce(&q, &as_if);
-    case.finish(&q)
+    case.finish(&q).unwrap()
 }
 
 fn failed(attempt: &Attempt) -> Vec<String> {
@@ -75,7 +76,7 @@ fn every_scale_layout_is_read_as_it_is_declared_and_its_padding_is_nobodys() {
             let mut case = Case::new(setup(poison));
             let x = case.input("x", BF16, [64, 192]).unwrap();
             let q = case.quantized("q", &x, scheme).unwrap();
-            case.finish(&q)
+            case.finish(&q).unwrap()
         };
         let unwritten = &unwritten_checks(&untouched(0xa5), &untouched(0x5a))[0];
         assert_eq!(unwritten.value, Some((64 * 192 + 64 * 6) as f64), "{layout}");
@@ -181,7 +182,7 @@ fn two_level_scales_are_judged_with_the_factor_that_the_kernel_is_given() {
         case.buffers[q.id().0].factor = 1.0;
         case.produce(&q, &one_level);
         case.buffers[q.id().0].factor = buffer.factor;
-        assert!(failed(&case.finish(&q)).contains(&"scales".to_owned()));
+        assert!(failed(&case.finish(&q).unwrap()).contains(&"scales".to_owned()));
     }
 }
 
@@ -196,7 +197,7 @@ fn what_the_framework_gives_must_stay() {
         let quantized = Quant { static_scale: Some(0.5), ..scheme };
         case.produce(&q, &quantized);
         change(&mut case, &steps);
-        let attempt = case.finish(&q);
+        let attempt = case.finish(&q).unwrap();
         memory_checks(&attempt).into_iter().filter(|c| !c.ok).map(|c| (c.check, c.hop)).collect::<Vec<_>>()
     };
     assert_eq!(run(|_, _| ()), []);
@@ -243,7 +244,7 @@ fn a_weight_lies_as_awq_and_compressed_tensors_have_it() {
     let w = case.weight("w", awq).unwrap();
     let buffer = &case.buffers[w.id().0];
     let (data, zeros) = (case.contents(Some(buffer.data)), case.contents(buffer.zeros));
-    let attempt = case.finish(&w);
+    let attempt = case.finish(&w).unwrap();
     let q = attempt.buffers[0].quantized().unwrap();
     assert_eq!(q.zeros.iter().filter(|&&z| z == 0.0).count(), 0);
     let nibble = |bytes: &[u8], word: usize, nibble: usize| {
@@ -265,7 +266,7 @@ fn a_weight_lies_as_awq_and_compressed_tensors_have_it() {
     let w = case.weight("w", int4.zero_point(ZeroPoint::per_cell(UINT4, tiles))).unwrap();
     let buffer = &case.buffers[w.id().0];
     let (data, zeros) = (case.contents(Some(buffer.data)), case.contents(buffer.zeros));
-    let again = case.finish(&w).buffers[0].quantized().unwrap();
+    let again = case.finish(&w).unwrap().buffers[0].quantized().unwrap();
     assert_eq!(again, q);
     for row in 0..n {
         for column in 0..k {
@@ -291,7 +292,7 @@ fn parts_of_a_weight_have_the_values_of_the_whole() {
     let error = case.weight_named("c", "w", WeightForm::from(BF16).rows(60..65)).unwrap_err().to_string();
     assert!(error.contains("rows 60..65 of a weight [64, 96]"), "{error}");
     let (a_id, b_id) = (a.id().0, b.id().0);
-    let attempt = case.finish(&b);
+    let attempt = case.finish(&b).unwrap();
     for (r, c) in [(0, 0), (7, 13), (31, 63)] {
         let expected = values[(r + 16) * 96 + c + 32];
         assert_eq!(attempt.buffers[a_id].value().row(r)[c], expected);

@@ -51,7 +51,8 @@ pub fn register(name: &str, start: usize, len: usize, map_start: usize, map_end:
     slot.map_start.store(map_start, SeqCst);
     for (i, cell) in slot.name.iter().enumerate() {
         // Only what can stand in a JSON string without an escape.
-        let byte = name.bytes().nth(i).filter(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(b));
+        let byte =
+            name.as_bytes().get(i).copied().filter(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(b));
         cell.store(byte.map_or(0, usize::from), SeqCst);
     }
     slot.map_end.store(map_end, SeqCst);

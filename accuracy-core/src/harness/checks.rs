@@ -3,7 +3,9 @@
 use super::Call;
 use crate::case::input::{Data, Probe};
 use crate::case::{Attempt, Case, Kind, Setup};
+use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
+use crate::device::memory::Runtime;
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -77,6 +79,10 @@ impl<'a> Runner<'a> {
             call,
             setup: Setup {
                 arch: settings.arch,
+                runtime: match settings.runtime.or(gpu::Kind::of(settings.arch)) {
+                    None => Runtime::Host,
+                    Some(kind) => Runtime::Gpu(Gpu::open(kind, settings.arch)?),
+                },
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
@@ -100,7 +106,7 @@ impl<'a> Runner<'a> {
         // A declaration that does not fit its binding panics with a message; the case reports it.
         let result = catch_unwind(AssertUnwindSafe(|| (self.call)(&mut case, at)))
             .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))))?;
-        Ok(case.finish(&result))
+        case.finish(&result)
     }
 
     fn ordinary(&self, at: &[usize]) -> Result<Attempt> {
@@ -140,8 +146,7 @@ impl<'a> Runner<'a> {
         let second = self.second(at)?;
         let hops = judge::judge_hops(&first, self.min_cos);
         let mut checks = hop_checks(&hops);
-        checks.extend(judge::memory_checks(&first));
-        checks.extend(judge::memory_checks(&second));
+        add_memory_checks(&mut checks, &[&first, &second]);
         checks.extend(judge::unwritten_checks(&first, &second));
         let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
         checks.extend(judge::repeat_checks(&first, &second, bound));
@@ -151,7 +156,7 @@ impl<'a> Runner<'a> {
         let probe = self.probe(at)?;
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
-            checks.extend(judge::memory_checks(probe));
+            add_memory_checks(&mut checks, &[probe]);
             checks.extend(probe_checks(hops));
         }
         let chain = judge::judge_chain(&first);
@@ -176,8 +181,7 @@ impl<'a> Runner<'a> {
         let primary = self.ordinary(&primary_at)?;
         let hops = judge::judge_against_primary(&fallback, &primary, self.min_cos);
         let mut checks = hop_checks(&hops);
-        checks.extend(judge::memory_checks(&fallback));
-        checks.extend(judge::memory_checks(&primary));
+        add_memory_checks(&mut checks, &[&fallback, &primary]);
         record.metrics = metrics(&hops, &checks);
         let names =
             |attempt: &Attempt| attempt.launches.iter().map(|l| (l.package, l.launcher)).collect::<Vec<_>>();
@@ -198,8 +202,7 @@ impl<'a> Runner<'a> {
         let first = self.ordinary(&first_at)?;
         let hops = judge::judge_hops(&variant, self.min_cos);
         let mut checks = hop_checks(&hops);
-        checks.extend(judge::memory_checks(&variant));
-        checks.extend(judge::memory_checks(&first));
+        add_memory_checks(&mut checks, &[&variant, &first]);
         let (a, b) = (judge::judge_chain(&first), judge::judge_chain(&variant));
         let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
         let floor = noise(&a).hypot(noise(&b));
@@ -408,14 +411,26 @@ fn hop_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
     hops.iter().flat_map(|h| h.checks.iter().cloned()).collect()
 }
 
+/// The memory checks of several runs: each once, as it failed if it did in any of them.
+fn add_memory_checks(checks: &mut Vec<CheckResult>, attempts: &[&Attempt]) {
+    for check in attempts.iter().flat_map(|a| judge::memory_checks(a)) {
+        match checks.iter_mut().find(|c| c.check == check.check) {
+            Some(known) if known.ok && !check.ok => *known = check,
+            Some(_) => {}
+            None => checks.push(check),
+        }
+    }
+}
+
 /// On cancelling data the relative L2 speaks of the accumulator; NaN and Inf of the special codes in the weights.
 fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
     let mut checks = Vec::new();
     for judged in hops {
         for check in &judged.checks {
             let name = match check.check.as_str() {
-                "rel_l2" => "accumulation",
-                "nan" | "inf" | "codes" | "scales" => &check.check,
+                // Without a value there is a NaN or Inf, which is a failure of its own.
+                "rel_l2" if check.value.is_some() => "accumulation",
+                "nan" | "inf" | "zero_rows" | "codes" | "scales" => &check.check,
                 _ => continue,
             };
             let mut check = CheckResult { check: name.into(), ..check.clone() };
@@ -475,7 +490,10 @@ fn evident_causes(checks: &[CheckResult]) -> Vec<Cause> {
             "unwritten" => "unwritten",
             "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
             "repeat" => "nondeterministic",
-            "accumulation" => "accumulation",
+            // A hop that is wrong on any data says nothing about its accumulator.
+            "accumulation" if !checks.iter().any(|c| c.hop == check.hop && c.check == "cos" && !c.ok) => {
+                "accumulation"
+            }
             _ => continue,
         };
         if causes.iter().all(|c| c.cause != cause) {

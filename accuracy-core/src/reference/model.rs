@@ -55,7 +55,10 @@ pub fn rope(x: &impl Operand, cos_sin: &impl Operand, positions: &impl Operand, 
         RopeStyle::GptJ => RopeStyle::Neox,
     };
     let shape = x.expr().shape();
-    if d % 2 != 0 || shape.1 % d != 0 || positions.expr().shape().1 * positions.expr().shape().0 != shape.0 {
+    if !d.is_multiple_of(2)
+        || !shape.1.is_multiple_of(d)
+        || positions.expr().shape().1 * positions.expr().shape().0 != shape.0
+    {
         return Expr::unfit(format!(
             "rope of {shape:?} with a table {:?} and positions {:?}",
             cos_sin.expr().shape(),
@@ -209,7 +212,11 @@ pub fn paged_attention(
     let shape = q.expr().shape();
     let PagedAttention { heads, kv_heads, block, .. } = form;
     let kv_cols = k.expr().shape().1;
-    let divides = heads > 0 && kv_heads > 0 && block > 0 && heads % kv_heads == 0 && shape.1 % heads == 0;
+    let divides = heads > 0
+        && kv_heads > 0
+        && block > 0
+        && heads.is_multiple_of(kv_heads)
+        && shape.1.is_multiple_of(heads);
     if !divides || kv_cols != shape.1 / heads * kv_heads || v.expr().shape() != k.expr().shape() {
         return Expr::unfit(format!(
             "paged_attention of {shape:?} over caches {:?} with {form:?}",

@@ -21,12 +21,14 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
 pub use error::WeightsError;
 pub use hub::{cached_snapshot, hub_cache};
-pub use pattern::Match;
+pub use pattern::{Match, natural_cmp};
+pub use resolve::{Role, role};
 pub use stored::{GlobalScale, Scheme, StoredWeight, WeightInfo};
 pub use write::{NewTensor, write};
 
@@ -59,6 +61,10 @@ impl Lazy {
         Lazy { path, shard: OnceLock::new() }
     }
 
+    fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     fn open(&self) -> Result<&Shard, WeightsError> {
         if let Some(shard) = self.shard.get() {
             return Ok(shard);
@@ -75,6 +81,16 @@ pub struct RawTensor<'a> {
     pub dtype: StDtype,
     pub shape: &'a [usize],
     pub bytes: &'a [u8],
+}
+
+/// One file of a checkpoint, as its header describes it.
+#[derive(Clone, Debug)]
+pub struct FileInfo<'a> {
+    pub path: &'a Path,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Tensors that it holds and that the index does not list, or puts elsewhere.
+    pub unlisted: Vec<String>,
 }
 
 /// `model.safetensors.index.json`; the optional `metadata` is not used.
@@ -208,18 +224,12 @@ impl Checkpoint {
             return Err(self.tensor_missing(name));
         };
         let lazy = &self.0.shards[i];
-        let shard_name = || lazy.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let shard = lazy.open().map_err(|e| match (e, &self.0.index) {
-            (WeightsError::NotFound { .. }, Some(index)) => {
-                WeightsError::ShardMissing { index: index.clone(), shard: shard_name() }
-            }
-            (e, _) => e,
-        })?;
+        let shard = self.shard(lazy)?;
         let Some(info) = shard.info(name) else {
             return Err(WeightsError::NotInShard {
                 index: self.0.index.clone().unwrap_or_default(),
                 tensor: name.clone(),
-                shard: shard_name(),
+                shard: lazy.file_name(),
             });
         };
         Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
@@ -252,12 +262,13 @@ impl Checkpoint {
         resolve::resolve(self, module)?.load()
     }
 
-    /// What [`Checkpoint::linear`] would read, from headers alone. Of a part, `rows` are those of the whole tensor.
+    /// What [`Checkpoint::linear`] would read, from headers alone. Of a part, `rows` are those of the whole tensor;
+    /// of experts that share a tensor, the first stands for all unless the address names one.
     ///
     /// # Errors
     /// As [`Checkpoint::linear`], but for what only the values show.
     pub fn describe(&self, module: &str) -> Result<WeightInfo, WeightsError> {
-        Ok(resolve::resolve(self, module)?.info)
+        Ok(resolve::resolve_any(self, module)?.info)
     }
 
     /// Modules that have a weight, each once; layer 2 before layer 10. Among them are norms and embeddings.
@@ -270,11 +281,43 @@ impl Checkpoint {
 
     /// Scales, zero points and the like without a weight that they could belong to.
     pub fn orphans(&self) -> Vec<&str> {
-        let orphan = |name: &&str| {
-            let owner = resolve::companion_of(name);
-            owner.is_some_and(|module| resolve::weight_tensors(self, module).is_empty())
+        self.names().filter(|name| self.is_orphan(name)).collect()
+    }
+
+    /// Whether a tensor is one of [`Checkpoint::orphans`].
+    pub fn is_orphan(&self, tensor: &str) -> bool {
+        resolve::is_orphan(self, tensor)
+    }
+
+    /// What the configuration says about quantisation, in its words; empty where it says nothing.
+    pub fn claims(&self) -> impl Iterator<Item = (Scheme, &str)> {
+        self.0.config.claims.iter().map(|claim| (claim.scheme, claim.text.as_str()))
+    }
+
+    /// Opens every file and checks its header; no tensor is read.
+    ///
+    /// Each item is a file, or why it cannot be used: an index names files that are not there, say.
+    pub fn files(&self) -> Vec<Result<FileInfo<'_>, WeightsError>> {
+        let file = |(i, lazy): (usize, &'_ Lazy)| {
+            let shard = self.shard(lazy)?;
+            let listed = |name: &String| self.0.tensors.get(name) == Some(&i);
+            let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
+            Ok((shard.len(), unlisted))
         };
-        self.names().filter(orphan).collect()
+        let looked: Vec<_> = self.0.shards.par_iter().enumerate().map(file).collect();
+        let files = self.0.shards.iter().zip(looked);
+        files
+            .map(|(lazy, l)| l.map(|(bytes, unlisted)| FileInfo { path: &lazy.path, bytes, unlisted }))
+            .collect()
+    }
+
+    fn shard<'s>(&self, lazy: &'s Lazy) -> Result<&'s Shard, WeightsError> {
+        lazy.open().map_err(|e| match (e, &self.0.index) {
+            (WeightsError::NotFound { .. }, Some(index)) => {
+                WeightsError::ShardMissing { index: index.clone(), shard: lazy.file_name() }
+            }
+            (e, _) => e,
+        })
     }
 
     /// A vector of floats, such as the weight of a norm: the tensor `name`, or `name.weight`.

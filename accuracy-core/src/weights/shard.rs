@@ -43,6 +43,11 @@ impl Shard {
         Ok(Shard { map, data, header })
     }
 
+    /// Bytes of the file.
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.header.info(name)
     }

@@ -30,7 +30,7 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
         schema: SCHEMA,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         arch: report.archs().join(","),
-        device: device(&report.archs()),
+        device: report.device.clone().unwrap_or_else(|| device(&report.archs())),
         min_cos: report.min_cos,
         summary: report.summary,
         cases: &report.records,

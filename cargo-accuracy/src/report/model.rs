@@ -20,6 +20,8 @@ pub struct Report {
     pub min_cos: Option<f64>,
     /// Flags beside package and architecture that re-run a case as it ran here.
     pub flags: Vec<String>,
+    /// The GPUs that the run used.
+    pub device: Option<String>,
     /// Wall-clock time.
     pub seconds: Option<f64>,
     /// Where the records are.
@@ -128,7 +130,11 @@ impl Report {
             [first, rest @ ..] if rest.iter().all(|r| r.flags == first.flags) => first.flags.clone(),
             _ => Vec::new(),
         };
-        Report { records, tests, summary, min_cos, flags, seconds: None, folder: None }
+        let mut devices: Vec<&str> = runs.iter().filter_map(|r| r.device.as_deref()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let device = (!devices.is_empty()).then(|| devices.join("; "));
+        Report { records, tests, summary, min_cos, flags, device, seconds: None, folder: None }
     }
 
     /// Records that do not pass the gate, in their order.

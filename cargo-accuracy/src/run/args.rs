@@ -4,6 +4,7 @@ use super::cargo::CargoArgs;
 use super::select::Partition;
 use crate::cli::OutputArgs;
 use accuracy_core::arch::Arch;
+use accuracy_core::device::gpu::Kind;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -15,6 +16,9 @@ pub struct RunArgs {
     /// Without it the environment's ACCURACY_ARCH, and without that the configuration's `arch`.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
+    /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Kind>,
     /// Print the identities of the selected cases instead of running them
     #[arg(long)]
     pub list: bool,

@@ -1,5 +1,6 @@
 //! Everything that is asked of cargo: what the workspace holds, and its test executables.
 
+use super::cargo_env;
 use anyhow::Context as _;
 use cargo_metadata::{Message, Metadata, Package, PackageId, TargetKind};
 use std::collections::BTreeMap;
@@ -66,7 +67,8 @@ impl CargoArgs {
         let build = &self.build;
         [("--locked", build.locked), ("--offline", build.offline), ("--frozen", build.frozen)]
             .into_iter()
-            .filter_map(|(flag, set)| set.then(|| flag.to_string()))
+            .filter(|(_, set)| *set)
+            .map(|(flag, _)| flag.to_string())
     }
 
     /// Flags that decide which code runs, as a command that re-runs a case must repeat them.
@@ -148,13 +150,18 @@ impl CargoArgs {
         let said = || format!("{} {}", cargo(), words(&command));
 
         let what = said();
+        let dir = std::env::current_dir().context("cannot find the working directory")?;
+        let home = std::env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
         let mut child = command
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {what}"))?;
         let stdout = child.stdout.take().expect("standard output is a pipe");
-        let mut built = Built::default();
+        let mut built =
+            Built { configured: cargo_env::variables(&dir, home.as_deref())?, ..Built::default() };
         for message in Message::parse_stream(std::io::BufReader::new(stdout)) {
             match message.with_context(|| format!("cannot read what {what} says"))? {
                 Message::CompilerArtifact(artifact) if artifact.profile.test => {
@@ -200,6 +207,8 @@ fn cargo() -> String {
 pub struct Built {
     pub executables: Vec<Executable>,
     scripts: BTreeMap<PackageId, BuildScript>,
+    /// Variables of cargo's configuration.
+    configured: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -232,30 +241,32 @@ impl Built {
             value.as_ref().map(|p| p.to_string()).unwrap_or_default()
         };
         let dir = manifest_dir(package);
-        let mut env: Vec<(String, String)> = [
-            ("CARGO", cargo()),
-            ("CARGO_MANIFEST_DIR", dir.display().to_string()),
-            ("CARGO_MANIFEST_PATH", package.manifest_path.to_string()),
-            ("CARGO_PKG_NAME", package.name.to_string()),
-            ("CARGO_PKG_VERSION", version.to_string()),
-            ("CARGO_PKG_VERSION_MAJOR", version.major.to_string()),
-            ("CARGO_PKG_VERSION_MINOR", version.minor.to_string()),
-            ("CARGO_PKG_VERSION_PATCH", version.patch.to_string()),
-            ("CARGO_PKG_VERSION_PRE", version.pre.to_string()),
-            ("CARGO_PKG_AUTHORS", package.authors.join(":")),
-            ("CARGO_PKG_DESCRIPTION", text(&package.description)),
-            ("CARGO_PKG_HOMEPAGE", text(&package.homepage)),
-            ("CARGO_PKG_REPOSITORY", text(&package.repository)),
-            ("CARGO_PKG_LICENSE", text(&package.license)),
-            ("CARGO_PKG_LICENSE_FILE", path(&package.license_file)),
-            ("CARGO_PKG_README", path(&package.readme)),
-            (
-                "CARGO_PKG_RUST_VERSION",
-                package.rust_version.as_ref().map(ToString::to_string).unwrap_or_default(),
-            ),
-        ]
-        .map(|(name, value)| (name.to_string(), value))
-        .into();
+        let mut env = self.configured.clone();
+        env.extend(
+            [
+                ("CARGO", cargo()),
+                ("CARGO_MANIFEST_DIR", dir.display().to_string()),
+                ("CARGO_MANIFEST_PATH", package.manifest_path.to_string()),
+                ("CARGO_PKG_NAME", package.name.to_string()),
+                ("CARGO_PKG_VERSION", version.to_string()),
+                ("CARGO_PKG_VERSION_MAJOR", version.major.to_string()),
+                ("CARGO_PKG_VERSION_MINOR", version.minor.to_string()),
+                ("CARGO_PKG_VERSION_PATCH", version.patch.to_string()),
+                ("CARGO_PKG_VERSION_PRE", version.pre.to_string()),
+                ("CARGO_PKG_AUTHORS", package.authors.join(":")),
+                ("CARGO_PKG_DESCRIPTION", text(&package.description)),
+                ("CARGO_PKG_HOMEPAGE", text(&package.homepage)),
+                ("CARGO_PKG_REPOSITORY", text(&package.repository)),
+                ("CARGO_PKG_LICENSE", text(&package.license)),
+                ("CARGO_PKG_LICENSE_FILE", path(&package.license_file)),
+                ("CARGO_PKG_README", path(&package.readme)),
+                (
+                    "CARGO_PKG_RUST_VERSION",
+                    package.rust_version.as_ref().map(ToString::to_string).unwrap_or_default(),
+                ),
+            ]
+            .map(|(name, value)| (name.to_string(), value)),
+        );
         if let Some(script) = self.scripts.get(&package.id) {
             env.extend(script.env.iter().cloned());
         }

@@ -118,13 +118,18 @@ fn cross_check(tests: &[TestMeta], listed: &BTreeSet<String>) -> Vec<String> {
     complaints
 }
 
+/// Whether a package could use `#[accuracy_test]`, whose expansion names this crate.
+pub fn can_have_tests(package: &Package) -> bool {
+    // The integration tests of accuracy-core itself name it without depending on it.
+    package.name == "accuracy-core" || package.dependencies.iter().any(|d| d.name == "accuracy-core")
+}
+
 /// Why no accuracy test was found in `packages`, as far as one can say without looking at their sources.
 pub fn why_none(packages: &[&Package], features: &clap_cargo::Features) -> Vec<String> {
     let mut notes = Vec::new();
     for package in packages {
         let mut note = format!("{} ({})", package.name, manifest_dir(package).display());
-        let depends = package.dependencies.iter().any(|d| d.name == "accuracy-core");
-        if !depends {
+        if !can_have_tests(package) {
             note += ": does not depend on accuracy-core";
         } else {
             note += ": its test executables hold no #[accuracy_test]";

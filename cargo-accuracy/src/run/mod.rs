@@ -1,11 +1,13 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
-//! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
+//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
 mod cargo;
+mod cargo_env;
+mod device;
 mod discover;
 pub mod folder;
 mod outcome;
@@ -41,7 +43,20 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&metadata)?;
     let settings = Settings::new(&args, &config)?;
     let packages = packages(&args, &metadata, &config)?;
+    if packages.is_empty() {
+        anstream::eprintln!(
+            "nothing ran: no selected package depends on accuracy-core and takes part in a run"
+        );
+        return Ok(ExitCode::NothingRan);
+    }
     require_arch(&packages, &settings, &config)?;
+    let device = match args.list {
+        true => None,
+        false => {
+            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
+            device::require(archs, args.runtime)?
+        }
+    };
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -52,8 +67,12 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let cases = plan::lay_out(&binaries, &settings, &config)?;
-    let info =
-        RunInfo { schema: SCHEMA, flags: flags_to_repeat(&args, &settings), tests: plan::totals(&cases) };
+    let info = RunInfo {
+        schema: SCHEMA,
+        flags: flags_to_repeat(&args, &settings),
+        tests: plan::totals(&cases),
+        device,
+    };
     if cases.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
         anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
@@ -87,8 +106,8 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The packages whose tests are built: those that cargo would take, less those that the configuration leaves out of
-/// a run that does not name them.
+/// The packages whose tests are built: those that cargo would take. Of a run that does not name them, packages are
+/// left out that cannot have an accuracy test, or that the configuration leaves out.
 fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyhow::Result<Vec<&'m Package>> {
     let mut packages = args.cargo.selected(metadata);
     let members =
@@ -102,10 +121,7 @@ fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyh
         }
     }
     if !args.cargo.names_packages() {
-        packages.retain(|p| config.runs_by_default(&p.name));
-    }
-    if packages.is_empty() {
-        return Err(usage(format!("no package is selected; the workspace has: {}", members())));
+        packages.retain(|p| discover::can_have_tests(p) && config.runs_by_default(&p.name));
     }
     Ok(packages)
 }
@@ -157,6 +173,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
             flags.extend([flag.to_string(), value]);
         }
     };
+    add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));
@@ -260,6 +277,7 @@ impl Run<'_> {
             .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
             .stdout(output);
         for (name, value) in [
+            (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),

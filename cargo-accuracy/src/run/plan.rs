@@ -55,11 +55,11 @@ impl Settings {
             [] => arch_from_env()?,
             named => Some(named.to_vec()),
         };
-        let min_cos = args.judge.min_cos.map_or_else(
-            || Ok(config::from_env::<f64>(env::MIN_COS, "a number from -1 to 1")?),
-            |cos| anyhow::Ok(Some(cos)),
-        )?;
-        if let Some(cos) = min_cos.filter(|c| !(-1.0..=1.0).contains(c)) {
+        let min_cos = match args.judge.min_cos {
+            Some(cos) => Some(cos),
+            None => config::from_env(env::MIN_COS, "a number from -1 to 1")?,
+        };
+        if let Some(cos) = min_cos.filter(|c: &f64| !(-1.0..=1.0).contains(c)) {
             return Err(usage(format!("{}={cos}: expected a number from -1 to 1", env::MIN_COS)));
         }
         let timeout = match args.runner.timeout {

@@ -243,15 +243,13 @@ impl Slot {
     fn step(&mut self, own: &BTreeSet<Pid>, mark: &str) -> bool {
         let now = Instant::now();
         if self.status.is_none() {
-            match self.child.try_wait() {
-                Ok(Some(status)) => {
-                    self.status = Some(status);
-                    self.took = self.began.elapsed();
-                    // What a killed process leaves needs no time to end by itself.
-                    let linger = if self.killed_for.is_some() { Duration::ZERO } else { LINGER };
-                    self.phase = Phase::Lingering { until: now + linger };
-                }
-                Ok(None) | Err(_) => {}
+            // An error would say that it is no child of ours, which cannot be; then its time runs out.
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.status = Some(status);
+                self.took = self.began.elapsed();
+                // What a killed process leaves needs no time to end by itself.
+                let linger = if self.killed_for.is_some() { Duration::ZERO } else { LINGER };
+                self.phase = Phase::Lingering { until: now + linger };
             }
         }
         match self.phase {

@@ -1,8 +1,12 @@
 //! Small crates on which the tests run the real binary.
+#![allow(dead_code, reason = "each test executable uses a part of it")]
+
+pub mod shards;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_cargo-accuracy");
@@ -18,12 +22,27 @@ pub struct Fixture {
     target: PathBuf,
 }
 
+/// The crate `never-green`, built once for each test executable.
+pub fn never_green() -> &'static Fixture {
+    static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
+        Fixture::copy("never-green", "never-green", |dir| shards::write_all(&dir.join("shards")))
+    });
+    &FIXTURE
+}
+
 impl Fixture {
-    /// Copies `testdata/<name>`. The copy stays in one place, so that cargo need not build it again when nothing
-    /// has changed.
-    pub fn copy(name: &str) -> Fixture {
+    /// Copies `testdata/<name>` to a folder called `copy`, and beside it what `prepare` writes. The copy stays in one
+    /// place, so that cargo need not build it again when nothing has changed.
+    pub fn copy(name: &str, copy: &str, prepare: impl FnOnce(&Path)) -> Fixture {
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let dir = shared.join("crates").join(name);
+        // Under nextest every test is a process of its own, and prepares the same folder.
+        let lock = std::fs::File::create(shared.join("fixtures.lock")).unwrap();
+        lock.lock().unwrap();
+        let dir = shared.join("crates").join(copy);
+        // Under nextest every test is a process, and each of them comes here.
+        std::fs::create_dir_all(shared.join("crates")).unwrap();
+        let lock = std::fs::File::create(shared.join("crates").join("lock")).unwrap();
+        lock.lock().unwrap();
         copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), &dir);
         let core = repository().join("accuracy-core");
         let manifest = dir.join("Cargo.toml");
@@ -31,10 +50,13 @@ impl Fixture {
         let text = text.replace("../../../accuracy-core", core.to_str().unwrap());
         write_if_changed(&manifest, text.as_bytes());
         // Cargo takes what it needs of it, so nothing is looked up on the network.
-        let lock = dir.join("Cargo.lock");
-        if !lock.exists() || newer(&repository().join("Cargo.lock"), &lock) {
-            std::fs::copy(repository().join("Cargo.lock"), &lock).unwrap();
+        let lockfile = dir.join("Cargo.lock");
+        if !lockfile.exists() || newer(&repository().join("Cargo.lock"), &lockfile) {
+            std::fs::copy(repository().join("Cargo.lock"), &lockfile).unwrap();
         }
+        let prepared = tempfile::tempdir().unwrap();
+        prepare(prepared.path());
+        copy_folder(prepared.path(), &dir);
         let fixture = Fixture { dir, target: shared.join("target") };
         let status = fixture
             .command("cargo")
@@ -43,6 +65,11 @@ impl Fixture {
             .expect("cargo can be started");
         assert!(status.success(), "{name} does not build");
         fixture
+    }
+
+    /// A crate that is already there, with a target folder of its own.
+    pub fn at(dir: &Path) -> Fixture {
+        Fixture { dir: dir.into(), target: dir.join("target") }
     }
 
     fn command(&self, program: &str) -> Command {
@@ -64,8 +91,35 @@ impl Fixture {
         self.accuracy_with(arguments, |_| {})
     }
 
-    /// The same, after `change` has had its way with the command.
+    /// `cargo accuracy report` in the crate's folder.
+    pub fn report(&self, arguments: &[&str]) -> Run {
+        self.start_command("report", &[], arguments, |_| {}).finish()
+    }
+
+    /// `cargo accuracy`, after `change` has had its way with the command.
     pub fn accuracy_with(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Run {
+        self.start(arguments, change).finish()
+    }
+
+    /// Plain `cargo test`, leaving its records in a folder.
+    pub fn cargo_test(&self, arguments: &[&str], records: &Path) -> std::process::ExitStatus {
+        let mut command = self.command("cargo");
+        command.args(["test", "--offline", "--quiet"]).args(arguments).env("ACCURACY_RECORDS", records);
+        command.output().expect("cargo can be started").status
+    }
+
+    /// The same, but does not wait for its end.
+    pub fn start(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+        self.start_command("run", &["--offline"], arguments, change)
+    }
+
+    fn start_command(
+        &self,
+        name: &str,
+        flags: &[&str],
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Running {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let json = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -73,7 +127,8 @@ impl Fixture {
             .join(format!("{}-{number}.json", std::process::id()));
         let mut command = self.command(PLUGIN);
         command
-            .args(["accuracy", "--offline"])
+            .args(["accuracy", name])
+            .args(flags)
             .args(arguments)
             .arg("--report")
             .arg(format!("json={}", json.display()));
@@ -81,7 +136,45 @@ impl Fixture {
         let mark = format!("{}-{number}", std::process::id());
         command.env("NEVER_GREEN_RUN", &mark);
         change(&mut command);
-        let output = command.output().expect("the plugin can be started");
+        let child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the plugin can be started");
+        Running { child, json, mark }
+    }
+}
+
+/// A run of the plugin that is under way.
+pub struct Running {
+    child: Child,
+    json: PathBuf,
+    mark: String,
+}
+
+impl Running {
+    /// Sends the plugin, and nothing but it, a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill takes plain integers. The child has not been waited for, so its identity is its own.
+        let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
+        assert_eq!(sent, 0);
+    }
+
+    /// Waits until the plugin runs a test process with this in its command line.
+    pub fn wait_for_case(&self, argument: &str) {
+        for _ in 0..1200 {
+            let found = processes_of(&self.mark).into_iter().any(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                pid != self.child.id() && line.split(|b| *b == 0).any(|word| word == argument.as_bytes())
+            });
+            if found {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{argument} has not been started in a minute");
+    }
+
+    pub fn finish(self) -> Run {
+        let Running { child, json, mark } = self;
+        let output = child.wait_with_output().expect("the plugin can be waited for");
         let report = std::fs::read(&json).ok().map(|text| serde_json::from_slice(&text).unwrap());
         let _ = std::fs::remove_file(&json);
         Run {
@@ -173,13 +266,19 @@ impl Run {
     /// No process of this run is alive.
     #[track_caller]
     pub fn assert_nothing_left_running(&self) {
-        let mark = format!("NEVER_GREEN_RUN={}", self.mark);
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
-            let ours = environment.split(|b| *b == 0).any(|e| e == mark.as_bytes());
-            assert!(!ours, "process {} is still running", entry.file_name().display());
-        }
+        assert_eq!(processes_of(&self.mark), [0; 0], "still running");
     }
+}
+
+/// Processes whose environment has the mark of a run.
+fn processes_of(mark: &str) -> Vec<u32> {
+    let mark = format!("NEVER_GREEN_RUN={mark}");
+    let marked = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|entry| entry == mark.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(marked).collect()
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -5,7 +5,8 @@ use super::number;
 use super::table::{Cell, Column, Table};
 use crate::report::model::{Report, test_path};
 use crate::report::style::{self, paint};
-use accuracy_core::record::{CheckResult, Hop, Record};
+use accuracy_core::meta::Check;
+use accuracy_core::record::{CheckResult, Hop, Record, Verdict};
 use std::fmt::Write as _;
 
 /// So many rows and columns are named.
@@ -19,6 +20,9 @@ pub fn write(text: &mut String, record: &Record, report: &Report) {
         let _ = writeln!(text, "  cosine {}, threshold {}{margin}", number::cosine(cos), record.threshold);
     }
     hops(text, &record.hops);
+    if broken(&record.hops).is_none() && record.failed_checks.iter().any(|c| c == "chain") {
+        let _ = writeln!(text, "  every hop is right by itself, but the chain as a whole loses too much");
+    }
     let failed = record.checks.iter().filter(|c| !c.ok);
     if failed.clone().next().is_some() {
         let _ = writeln!(text, "  failed checks");
@@ -27,12 +31,12 @@ pub fn write(text: &mut String, record: &Record, report: &Report) {
         let _ = writeln!(text, "  failed checks: {}", record.failed_checks.join(", "));
     }
     if let Some(hop) = broken(&record.hops) {
-        worst(text, "rows", hop, &hop.worst_rows);
-        worst(text, "columns", hop, &hop.worst_cols);
+        worst(text, "rows", "cosine", hop, &hop.worst_rows);
+        worst(text, "columns", "relative error", hop, &hop.worst_cols);
     }
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        let _ = writeln!(text, "  cause: {} {}{cos}", paint(style::WARN, &cause.cause), cause.detail);
+        let _ = writeln!(text, "  cause: {}: {}{cos}", paint(style::WARN, &cause.cause), cause.detail);
     }
     let mut reason = record.reason.lines();
     if let Some(first) = reason.next() {
@@ -42,6 +46,18 @@ pub fn write(text: &mut String, record: &Record, report: &Report) {
         let _ = writeln!(text, "    {} {line}", paint(style::DIM, "|"));
     }
     let _ = writeln!(text, "  re-run: {}\n", paint(style::NOTE, rerun(record, &report.flags)));
+}
+
+/// What two failures have in common that need not be told twice.
+pub fn kind(record: &Record) -> (&str, Check, Verdict, Option<&str>, &[String], Option<&str>) {
+    (
+        test_path(&record.id),
+        record.check,
+        record.verdict,
+        broken(&record.hops).map(|hop| hop.name.as_str()),
+        &record.failed_checks,
+        record.reason.lines().next(),
+    )
 }
 
 /// The first hop whose own checks failed: what comes after it was given wrong bytes.
@@ -83,16 +99,19 @@ fn hops(text: &mut String, hops: &[Hop]) {
         }),
     );
     *text += &table.render(None);
-    if first.is_none() {
-        let _ = writeln!(text, "  no hop broke by itself: it is the chain as a whole that fails");
-    }
 }
 
-/// Checks with value, bound and margin.
-pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = &'a CheckResult> + Clone) {
+/// Checks with value, bound and margin. What several runs of a chain found alike is told once.
+pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = &'a CheckResult>) {
+    let mut distinct: Vec<&CheckResult> = Vec::new();
+    for check in checks {
+        if !distinct.contains(&check) {
+            distinct.push(check);
+        }
+    }
     let style_of = |check: &CheckResult| if check.ok { style::PLAIN } else { style::BAD };
     let cells = |get: &dyn Fn(&CheckResult) -> String| -> Vec<Cell> {
-        checks.clone().map(|c| Cell { text: get(c), style: style_of(c) }).collect()
+        distinct.iter().map(|c| Cell { text: get(c), style: style_of(c) }).collect()
     };
     let mut table = Table::default();
     table.push(Column::left("check"), cells(&|c| c.check.clone()));
@@ -103,13 +122,13 @@ pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = &'a CheckResul
     table.push(Column::right("value"), cells(&|c| number::any(c.value)));
     table.push(Column::right("bound"), cells(&|c| number::any(c.bound)));
     table.push(Column::right("margin"), cells(&|c| number::any(c.margin)));
-    if checks.clone().any(|c| !c.detail.is_empty()) {
+    if distinct.iter().any(|c| !c.detail.is_empty()) {
         table.push(Column::left("detail"), cells(&|c| c.detail.clone()));
     }
     *text += &table.render(None);
 }
 
-fn worst(text: &mut String, what: &str, hop: &Hop, lines: &[(usize, Option<f64>)]) {
+fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Option<f64>)]) {
     if lines.is_empty() {
         return;
     }
@@ -118,7 +137,7 @@ fn worst(text: &mut String, what: &str, hop: &Hop, lines: &[(usize, Option<f64>)
         .take(WORST)
         .map(|(i, value)| format!("{i} ({})", value.map_or_else(|| "none".into(), |v| format!("{v:.4}"))))
         .collect();
-    let _ = writeln!(text, "  worst {what} of {}: {}", hop.name, lines.join(", "));
+    let _ = writeln!(text, "  worst {what} of {} by {by}: {}", hop.name, lines.join(", "));
 }
 
 /// The command that runs this case alone, as it ran here.
@@ -131,7 +150,7 @@ fn rerun(record: &Record, flags: &[String]) -> String {
 }
 
 /// As a POSIX shell reads it back.
-fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.into();

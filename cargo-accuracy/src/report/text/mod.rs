@@ -1,18 +1,22 @@
 //! What a person reads: a table a test and check, then the failures, then the summary.
 //!
-//! [`table`] lays out columns, [`failure`] tells one failing case, [`number`] writes numbers.
+//! [`mod@table`] lays out columns, [`failure`] tells one failing case, [`number`] writes numbers.
 
 mod failure;
 #[cfg(test)]
 pub mod fixture;
 mod number;
-mod table;
+pub mod table;
+pub mod wrap;
+
+pub use failure::quote;
 
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
 use crate::run::is_known_failure;
-use accuracy_core::record::{Gate, Record, Verdict};
+use accuracy_core::record::{Cause, Gate, Record, Verdict};
+use anstyle::Style;
 use std::fmt::Write as _;
 use table::{Cell, Column, Table};
 
@@ -25,6 +29,12 @@ mod drop_order {
     pub const GAIN: u8 = 2;
     pub const FLOOR: u8 = 1;
 }
+
+/// Failures of one kind that are told in full.
+const TOLD_IN_FULL: usize = 3;
+
+/// Distinct causes that the summary names.
+const CAUSES: usize = 6;
 
 /// Width to fit tables into; `None` where nobody's terminal is to be spared.
 pub fn width(stderr: bool) -> Option<usize> {
@@ -51,9 +61,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
             }
         }
     }
-    for record in report.failures() {
-        failure::write(&mut text, record, report);
-    }
+    failures(&mut text, report, output.verbose);
     for test in report.powerless() {
         let _ = writeln!(
             text,
@@ -66,6 +74,31 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
     }
     summary(&mut text, report);
     text
+}
+
+/// Every failure, but of those that are alike only the first few unless `all` are wanted.
+fn failures(text: &mut String, report: &Report, all: bool) {
+    let mut alike: Vec<(_, usize)> = Vec::new();
+    for record in report.failures() {
+        let kind = failure::kind(record);
+        let at = alike.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
+            alike.push((kind, 0));
+            alike.len() - 1
+        });
+        alike[at].1 += 1;
+        if all || alike[at].1 <= TOLD_IN_FULL {
+            failure::write(text, record, report);
+        }
+    }
+    let mut untold = alike.iter().filter(|(_, n)| !all && *n > TOLD_IN_FULL).peekable();
+    if untold.peek().is_none() {
+        return;
+    }
+    let _ = writeln!(text, "failures like those above, told in full with -v");
+    for ((test, check, verdict, ..), n) in untold {
+        let _ = writeln!(text, "  {} more of {test} {check}, {verdict}", n - TOLD_IN_FULL);
+    }
+    text.push('\n');
 }
 
 /// The cases of one test with one check, on one architecture.
@@ -153,21 +186,15 @@ fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize
         group.records.iter().partition(|r| r.verdict == Verdict::Skipped && !verbose);
     let failed = rows.iter().filter(|r| r.gate == Gate::Fail).count();
     let known = rows.iter().filter(|r| is_known_failure(r)).count();
-    let mut title = paint(style::BOLD, &group.title);
-    let constants: Vec<String> =
-        axes.constant.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let _ = write!(title, "  {}", paint(style::DIM, constants.join(" ")));
     let cases = if rows.len() == 1 { "1 case".to_string() } else { format!("{} cases", rows.len()) };
-    let state = match (failed, rows.len()) {
-        (0, 0) => String::new(),
-        (0, _) if known == 0 => paint(style::GOOD, format!("{cases}, all correct")),
-        (0, _) => format!("{cases}, {}", paint(style::WARN, format!("{known} known to fail"))),
-        (n, _) => format!("{cases}, {}", paint(style::BAD, format!("{n} failed"))),
+    let (state, style) = match (failed, rows.len()) {
+        (0, 0) => (String::new(), style::PLAIN),
+        (0, _) if known == 0 => (format!("{cases}, all correct"), style::GOOD),
+        (0, _) => (format!("{cases}, {known} known to fail"), style::WARN),
+        (n, _) => (format!("{cases}, {n} failed"), style::BAD),
     };
-    // On a narrow terminal the counts stand on a line of their own.
-    let plain = group.title.len() + 2 + constants.join(" ").len() + 2 + cases.len() + 13;
-    let gap = if width.is_some_and(|w| plain > w) { "\n  " } else { "  " };
-    let _ = writeln!(text, "{title}{}{state}", if state.is_empty() { "" } else { gap });
+    let constants = axes.constant.iter().map(|(name, value)| (format!("{name}={value}"), style::DIM));
+    title(text, &group.title, constants.chain([(state, style)]), width);
     if !rows.is_empty() {
         *text += &table(&axes, &rows, verbose).render(width);
     }
@@ -177,6 +204,19 @@ fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize
             let _ = writeln!(text, "  {}", paint(style::DIM, &record.id));
             failure::checks(text, record.checks.iter());
         }
+    }
+    text.push('\n');
+}
+
+/// The title of a group and what is true of all of it, in lines that fit.
+fn title(text: &mut String, title: &str, facts: impl Iterator<Item = (String, Style)>, width: Option<usize>) {
+    *text += &paint(style::BOLD, title);
+    let mut column = title.chars().count();
+    for (fact, style) in facts.filter(|(fact, _)| !fact.is_empty()) {
+        let length = fact.chars().count();
+        let gap = if width.is_some_and(|w| column + 2 + length > w) { "\n  " } else { "  " };
+        column = if gap == "  " { column + 2 + length } else { 2 + length };
+        let _ = write!(text, "{gap}{}", paint(style, fact));
     }
     text.push('\n');
 }
@@ -264,6 +304,28 @@ fn power_of(text: &mut String, test: &TestPower) {
     text.push('\n');
 }
 
+/// The likely causes, each once: the end of the output is what is read first.
+fn causes(text: &mut String, report: &Report) {
+    let mut causes: Vec<(&Cause, usize)> = Vec::new();
+    for cause in report.failures().flat_map(|r| &r.causes) {
+        match causes.iter_mut().find(|(c, _)| c.cause == cause.cause && c.detail == cause.detail) {
+            Some((_, n)) => *n += 1,
+            None => causes.push((cause, 1)),
+        }
+    }
+    if causes.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "likely causes");
+    for (cause, n) in causes.iter().take(CAUSES) {
+        let cases = if *n == 1 { "1 case".to_string() } else { format!("{n} cases") };
+        let _ = writeln!(text, "  {}: {} ({cases})", paint(style::WARN, &cause.cause), cause.detail);
+    }
+    if causes.len() > CAUSES {
+        let _ = writeln!(text, "  and {} more", causes.len() - CAUSES);
+    }
+}
+
 fn summary(text: &mut String, report: &Report) {
     let counts = &report.summary;
     let parts: Vec<String> = [
@@ -304,6 +366,7 @@ fn summary(text: &mut String, report: &Report) {
             format!("{tests} in part only: whether every declared fault is seen is judged over whole tests");
         let _ = writeln!(text, "{}", paint(style::DIM, line));
     }
+    causes(text, report);
     if let Some(folder) = &report.folder {
         let _ = writeln!(text, "{}", paint(style::DIM, format!("records in {}", folder.display())));
     }
@@ -311,4 +374,150 @@ fn summary(text: &mut String, report: &Report) {
     let style = if counts.failed > 0 { style::BAD } else { style::PLAIN };
     let failed = paint(style, format!("{} failed", counts.failed));
     let _ = writeln!(text, "{} passed, {failed}, {} skipped", counts.passed, counts.skipped);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::folder::RunInfo;
+    use accuracy_core::meta::Check;
+    use accuracy_core::record::{CheckResult, Hop};
+    use fixture::record;
+
+    fn case(coordinates: &str, cos: f64) -> Record {
+        record(&format!("kernels::fp8::blockscale[check=full_chain,arch=host,{coordinates}]"), cos)
+    }
+
+    fn check(name: &str, hop: &str, value: f64, bound: f64, detail: &str) -> CheckResult {
+        CheckResult {
+            check: name.into(),
+            hop: hop.into(),
+            value: Some(value),
+            bound: Some(bound),
+            margin: Some(if name == "cos" { value - bound } else { 1.0 - value / bound }),
+            ok: if name == "cos" { value >= bound } else { value <= bound },
+            detail: detail.into(),
+        }
+    }
+
+    /// A run with a case of every kind in it.
+    fn report() -> Report {
+        let mut records = Vec::new();
+        for dtype in ["e4m3fn", "e4m3fnuz"] {
+            for quant in ["primary", "fallback"] {
+                for layer in ["gate_proj", "up_proj"] {
+                    records.push(case(
+                        &format!(
+                            "dtype={dtype},quant={quant},shuffle_scale=true,tokens=33,w=model.layers.0.mlp.{layer}"
+                        ),
+                        0.9999986,
+                    ));
+                }
+            }
+        }
+        let broken = &mut records[2];
+        broken.verdict = Verdict::Catastrophic;
+        broken.gate = Gate::Fail;
+        broken.failed_checks = vec!["cos".into(), "chain".into()];
+        broken.margin = Some(0.1505272 - 0.999);
+        broken.metrics.cos = Some(0.1505272);
+        broken.metrics.cos_row_min = Some(0.1219661);
+        broken.metrics.chain_rel_l2 = Some(1.7439508);
+        broken.checks = vec![
+            check("cos", "xq", 0.1505272, 0.999, ""),
+            check("cos", "y", 0.9999986, 0.999, ""),
+            check("chain", "", 1.7439508, 0.0554, ""),
+        ];
+        let hop = |name: &str, kernel: &str, against: &str, cos: f64| Hop {
+            name: name.into(),
+            kernel: Some(kernel.into()),
+            judged_against: against.into(),
+            cos: Some(cos),
+            gain: Some(1.0),
+            ..Hop::default()
+        };
+        broken.hops = vec![
+            Hop {
+                scale_cos: Some(0.1832431),
+                failed_checks: vec!["cos".into()],
+                worst_rows: vec![(30, Some(0.122)), (9, Some(0.1588))],
+                worst_cols: vec![(83, Some(22.7)), (54, None)],
+                ..hop("xq", "group_quant_fp8_fallback", "quantizer", 0.1505272)
+            },
+            hop("y", "gemm_a8w8_blockscale", "given_bytes", 0.9999986),
+        ];
+        broken.causes = vec![Cause {
+            cause: "parameter_ignored".into(),
+            detail: "`group_quant_fp8_fallback` ignores `shuffle_scale`".into(),
+            cos: None,
+        }];
+        broken.reason = "cos of xq".into();
+
+        let crashed = &mut records[5];
+        *crashed = fixture::planned(&crashed.id).without_result(
+            Verdict::Crashed,
+            "killed by SIGSEGV (segmentation fault) before it left a record\nlaunching gemm_a8w8_blockscale",
+        );
+        for record in &mut records[6..] {
+            *record = fixture::planned(&record.id)
+                .without_result(Verdict::Skipped, "gfx950 does not decode e4m3fnuz natively");
+        }
+
+        let mut ignored = record(
+            "kernels::fp8::blockscale[check=parameter,arch=host,dtype=e4m3fn,quant=primary,parameter=shuffle_scale,tokens=33,w=model.layers.0.mlp.gate_proj]",
+            0.9999986,
+        );
+        ignored.check = Check::Parameter;
+        ignored.metrics.chain_rel_l2 = None;
+        ignored.verdict = Verdict::Inconclusive;
+        ignored.gate = Gate::Fail;
+        ignored.reason =
+            "no byte reacts to `shuffle_scale` on any path: it could not be seen to matter".into();
+        records.push(ignored);
+        let run = RunInfo { flags: vec!["--release".into()], ..RunInfo::default() };
+        Report { seconds: Some(3.25), ..Report::new(records, &[run]) }
+    }
+
+    fn rendered(output: &OutputArgs, width: Option<usize>) -> String {
+        anstream::adapter::strip_str(&render(&report(), output, width)).to_string()
+    }
+
+    #[test]
+    fn at_140_columns_everything_fits() {
+        insta::assert_snapshot!(rendered(&OutputArgs::default(), Some(140)));
+    }
+
+    #[test]
+    fn at_80_columns_what_matters_least_is_left_out() {
+        let text = rendered(&OutputArgs::default(), Some(80));
+        let tables = text.split("\nCATASTROPHIC ").next().unwrap();
+        assert!(tables.lines().all(|line| line.chars().count() <= 80), "{tables}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn verbose_shows_the_checks() {
+        insta::assert_snapshot!(rendered(&OutputArgs { verbose: true, ..OutputArgs::default() }, None));
+    }
+
+    #[test]
+    fn nothing_ends_in_a_space() {
+        let text = rendered(&OutputArgs { verbose: true, ..OutputArgs::default() }, Some(100));
+        assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
+    }
+
+    #[test]
+    fn many_failures_alike_are_told_a_few_times() {
+        let records: Vec<Record> = (0..40)
+            .map(|i| {
+                let id = format!("k::t[check=full_chain,arch=host,tokens={i}]");
+                fixture::planned(&id).without_result(Verdict::NotRun, "no such file")
+            })
+            .collect();
+        let report = Report::new(records, &[]);
+        let told = |verbose| render(&report, &OutputArgs { verbose, ..OutputArgs::default() }, None);
+        assert_eq!(told(false).matches("re-run:").count(), TOLD_IN_FULL);
+        assert!(told(false).contains("37 more of k::t full_chain, not_run"), "{}", told(false));
+        assert_eq!(told(true).matches("re-run:").count(), 40);
+    }
 }

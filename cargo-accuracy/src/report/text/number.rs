@@ -20,7 +20,8 @@ pub fn small(value: f64) -> String {
 pub fn any(value: Option<f64>) -> String {
     match value {
         None => "none".into(),
-        Some(value) if value == value.trunc() && value.abs() < 1e9 => format!("{value}"),
+        // Adding zero takes the sign from a zero.
+        Some(value) if value == value.trunc() && value.abs() < 1e9 => format!("{}", value + 0.0),
         Some(value) if (0.1..10.0).contains(&value.abs()) => format!("{value:.7}"),
         Some(value) => format!("{value:.3e}"),
     }
@@ -41,6 +42,7 @@ mod tests {
     #[test]
     fn values_keep_their_magnitude() {
         assert_eq!(any(Some(0.0)), "0");
+        assert_eq!(any(Some(-0.0)), "0");
         assert_eq!(any(Some(64.0)), "64");
         assert_eq!(any(Some(0.9990001)), "0.9990001");
         assert_eq!(any(Some(0.00123)), "1.230e-3");

@@ -97,6 +97,11 @@ fn line<'a>(text: &mut String, cells: impl Iterator<Item = (&'a Column, Cell)>, 
     let mut pending = INDENT;
     for ((column, cell), &width) in cells.zip(widths) {
         let content = cut(&cell.text, width);
+        if content.is_empty() {
+            // No spaces at the end of a line.
+            pending += width + GAP;
+            continue;
+        }
         let space = width.saturating_sub(length(&content));
         let before = if column.right { space } else { 0 };
         text.extend(std::iter::repeat_n(' ', pending + before));

@@ -1,0 +1,107 @@
+//! Kernels that go wrong, and libraries that cannot be used.
+
+use accuracy_core::prelude::*;
+
+#[kernel_library("faulty")]
+unsafe extern "C" {
+    pub fn gemm(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_refuses(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_with_nan(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_writes_nothing(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_without_the_last_column(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_past_the_end(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_reads_past_the_end(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_before_the_start(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_modifies_its_input(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_never_twice_the_same(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_that_is_not_there(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+}
+
+#[kernel_library("absent")]
+unsafe extern "C" {
+    fn gemm_of_an_absent_library(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+}
+
+#[kernel_library("foreign")]
+unsafe extern "C" {
+    fn gemm_of_a_foreign_library(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+}
+
+/// One test of a GEMM on good data.
+macro_rules! gemm_test {
+    ($($test:ident: $kernel:ident;)*) => {$(
+        #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+        fn $test(cx: &mut Case) -> Result<Tensor> {
+            let (m, n, k) = cx.shape()?;
+            let x = cx.activations()?;
+            let w = cx.weight("w", BF16)?;
+            let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+            // SAFETY: the launcher is given buffers of the shapes that it is told. What it does beyond is what the
+            // test is about.
+            unsafe { $kernel(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+            Ok(y)
+        }
+    )*};
+}
+
+gemm_test! {
+    correct: gemm;
+    refused: gemm_refuses;
+    nan: gemm_with_nan;
+    nothing_written: gemm_writes_nothing;
+    last_column_unwritten: gemm_without_the_last_column;
+    past_the_end: gemm_past_the_end;
+    reads_past_the_end: gemm_reads_past_the_end;
+    before_the_start: gemm_before_the_start;
+    input_modified: gemm_modifies_its_input;
+    never_twice_the_same: gemm_never_twice_the_same;
+    symbol_missing: gemm_that_is_not_there;
+    library_missing: gemm_of_an_absent_library;
+    library_for_another_architecture: gemm_of_a_foreign_library;
+}
+
+/// The least cosine of a correct kernel is above this; what the configuration asks for is more than it can give.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5], min_cos = 0.99)]
+fn correct_by_its_attribute(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
+/// Fails, and says so.
+#[accuracy_test(
+    checkpoint = "shards/good",
+    weights = { w = "up_proj" },
+    tokens = [5],
+    known_failure(reason = "writes past the end")
+)]
+fn past_the_end_as_known(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: as above; the write past the end stays inside the guard band.
+    unsafe { gemm_past_the_end(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
+/// Is said to fail, and does not.
+#[accuracy_test(
+    checkpoint = "shards/good",
+    weights = { w = "up_proj" },
+    tokens = [5],
+    known_failure(reason = "used to write past the end")
+)]
+fn correct_against_expectation(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}

@@ -1,0 +1,5 @@
+//! All of it is compiled out unless a feature is on.
+#![cfg(feature = "hidden")]
+
+#[test]
+fn a_test() {}
