@@ -212,7 +212,10 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
     }
     let verbatim = *data == Data::Ordinary && holds(stored, &scheme);
     let (mut quantized, ideal) = if verbatim {
-        (native(stored, scheme.dtype)?.part(rows, cols)?, None)
+        let mut part = native(stored, scheme.dtype)?.part(rows, cols)?;
+        // The checkpoint may store the factor's reciprocal, the kernel take the other.
+        part.global = scheme.global_scale.map_or(1.0, |global| global.round(part.global));
+        (part, None)
     } else {
         let values = values();
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
