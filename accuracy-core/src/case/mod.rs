@@ -1,7 +1,7 @@
 //! What a test declares and calls: buffers with their meaning, and pointers for the launchers.
 //!
 //! [`Case`] is one run of a chain. Its declarations allocate guarded, poisoned memory, fill inputs and weights, and
-//! build the expression graph; when the function returns, [`Case::finish`] captures every byte. What the bytes are
+//! build the expression graph; when the function returns, `Case::finish` captures every byte. What the bytes are
 //! judged against is in [`crate::judge`].
 
 mod capture;

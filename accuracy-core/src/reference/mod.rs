@@ -1,6 +1,6 @@
 //! The float64 oracle: what a chain should have computed.
 //!
-//! [`graph`] is the expression that a test's declarations make; [`eval`] computes it with float64 accumulation.
+//! [`graph`] is the expression that a test's declarations make; [`mod@eval`] computes it with float64 accumulation.
 //! Nothing here knows of kernels, and no kernel shares code with it.
 
 pub mod eval;
