@@ -102,6 +102,7 @@ pub enum TextOrJson {
     /// For people
     #[default]
     Text,
+    /// For programs
     Json,
 }
 
