@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{dtypes, inspect, report, run, shard, weights};
+use crate::{dtypes, inspect, lint, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
+    Lint(lint::cli::LintArgs),
     /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
     Weights(weights::WeightsArgs),
     /// Show the number formats: ranges, every code of one, and which architecture decodes what
@@ -58,6 +60,7 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Lint(args) => lint::cli::command(args),
             Command::Weights(args) => weights::command(args),
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),

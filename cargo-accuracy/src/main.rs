@@ -7,6 +7,7 @@ mod config;
 mod dtypes;
 mod exit;
 mod inspect;
+mod lint;
 mod report;
 mod run;
 mod shard;

@@ -85,7 +85,8 @@ pub fn render(path: &Path, contents: &Contents, verbose: bool, width: Option<usi
     }
     for (targets, kernels) in &interfaces {
         let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
-        let heading = format!("{} kernels for {}", kernels.len(), targets.join(" and "));
+        let plural = if kernels.len() == 1 { "" } else { "s" };
+        let heading = format!("{} kernel{plural} for {}", kernels.len(), targets.join(" and "));
         let _ = writeln!(text, "\n  {}", paint(style::BOLD, heading));
         text += &table(kernels, verbose).render(width);
         if verbose {

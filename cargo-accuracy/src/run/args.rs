@@ -19,6 +19,9 @@ pub struct RunArgs {
     /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,
+    /// Leave the silent-parameter lint of the packages' sources out
+    #[arg(long)]
+    pub no_lint: bool,
     /// Print the identities of the selected cases instead of running them
     #[arg(long)]
     pub list: bool,

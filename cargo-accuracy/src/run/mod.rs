@@ -22,6 +22,7 @@ pub use outcome::{is_known_failure, may_pass};
 
 use crate::config::Config;
 use crate::exit::{ExitCode, usage};
+use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
@@ -32,6 +33,7 @@ use folder::{RunFolder, RunInfo};
 use plan::{Case, Fate, Settings};
 use pool::{Job, Outcome, Pool};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// This runner makes one attempt at each case.
@@ -99,11 +101,33 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     report.min_cos = settings.min_cos.or(report.min_cos);
     report.seconds = Some(began.elapsed().as_secs_f64());
     report.folder = Some(folder.path.clone());
+    if !args.no_lint {
+        report.lint = lint(&packages, &metadata)?;
+    }
     report::render(&report, &args.output)?;
     Ok(match outcome {
         Outcome::Interrupted => ExitCode::Unfinished,
         Outcome::Done | Outcome::Stopped => report.exit_code(),
     })
+}
+
+/// The silent-parameter lint over the sources of the packages that were run.
+fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Vec<Finding>> {
+    let root = metadata.workspace_root.as_std_path();
+    let here = std::env::current_dir()?;
+    let config = LintConfig::load(root)?;
+    // Findings name files as a person would, from where the command was given.
+    let paths: Vec<PathBuf> = packages
+        .iter()
+        .filter_map(|p| p.manifest_path.as_std_path().parent())
+        .map(|dir| dir.strip_prefix(&here).unwrap_or(dir).to_path_buf())
+        .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
+        .collect();
+    let mut report = lint::run(&paths, &config)?;
+    if let Some(path) = &config.baseline {
+        Baseline::load(&root.join(path))?.apply(&mut report);
+    }
+    Ok(report.findings)
 }
 
 /// The packages whose tests are built: those that cargo would take. Of a run that does not name them, packages are
