@@ -2,6 +2,7 @@
 //!
 //! One folder a command; [`cli`] has the command line, [`exit`] the exit statuses.
 
+mod archive;
 mod cli;
 mod config;
 mod dtypes;

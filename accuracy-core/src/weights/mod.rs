@@ -35,6 +35,9 @@ pub use write::{NewTensor, write};
 use config::Config;
 use shard::{Shard, io_error};
 
+/// Name of the index in a checkpoint's folder.
+const INDEX: &str = "model.safetensors.index.json";
+
 /// A checkpoint: one safetensors file, or a folder of them with their index and `config.json`.
 #[derive(Clone, Debug)]
 pub struct Checkpoint(Arc<Inner>);
@@ -121,6 +124,38 @@ struct IndexFile {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Which shard holds which tensor; shards are named by paths inside the index's folder.
+fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
+    let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
+    let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
+    let file: IndexFile = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    for (tensor, shard) in &file.weight_map {
+        let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
+        if shard.is_empty() || !inside {
+            return Err(bad(format!(
+                "tensor `{tensor}` is in `{shard}`, which is not a path inside the folder"
+            )));
+        }
+    }
+    if file.weight_map.is_empty() {
+        return Err(bad("`weight_map` is empty".to_owned()));
+    }
+    Ok(file.weight_map)
+}
+
+fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let io = |e| io_error(folder, e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let file = entry.map_err(io)?.path();
+        if file.extension().is_some_and(|e| e == "safetensors") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Checkpoint {
     /// Opens a safetensors file, an index file, or a folder that holds either, and reads `config.json` beside it.
     ///
@@ -160,21 +195,42 @@ impl Checkpoint {
         Checkpoint::open(&cached_snapshot(&hub_cache(), repository, revision)?)
     }
 
+    /// The files that [`Checkpoint::open`] and every later use of the checkpoint may read, as far as they are there.
+    ///
+    /// No tensor is read, so damaged ones are listed too; of an index that cannot be read only the index itself.
+    ///
+    /// # Errors
+    /// The path is not there, or a folder cannot be listed.
+    pub fn paths(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+        let kind = std::fs::metadata(path).map_err(|e| io_error(path, e))?;
+        let folder = if kind.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        let mut files: Vec<PathBuf> = config::FILES.iter().map(|name| folder.join(name)).collect();
+        let index = match kind.is_dir() {
+            true => Some(folder.join(INDEX)).filter(|index| index.exists()),
+            false => Some(path.to_owned()).filter(|file| file.extension().is_some_and(|e| e == "json")),
+        };
+        match index {
+            Some(index) => {
+                let shards = read_index(&index).unwrap_or_default();
+                files.extend(shards.into_values().map(|shard| folder.join(shard)));
+                files.push(index);
+            }
+            None if kind.is_dir() => files.extend(safetensors_files(folder)?),
+            None => files.push(path.to_owned()),
+        }
+        files.retain(|file| file.is_file());
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
     fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {
         let config = Config::read(folder)?;
-        let index = folder.join("model.safetensors.index.json");
+        let index = folder.join(INDEX);
         if index.exists() {
             return Checkpoint::from_index(folder, &index, config);
         }
-        let io = |e| io_error(folder, e);
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(io)? {
-            let file = entry.map_err(io)?.path();
-            if file.extension().is_some_and(|e| e == "safetensors") {
-                files.push(file);
-            }
-        }
-        files.sort();
+        let files = safetensors_files(folder)?;
         if files.is_empty() {
             return Err(WeightsError::NoWeights { path: folder.to_owned() });
         }
@@ -196,20 +252,11 @@ impl Checkpoint {
     }
 
     fn from_index(path: &Path, index: &Path, config: Config) -> Result<Checkpoint, WeightsError> {
-        let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
-        let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
-        let file: IndexFile = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         let folder = index.parent().unwrap_or(Path::new(""));
         let mut by_name = BTreeMap::new();
         let mut shards = Vec::new();
         let mut tensors = BTreeMap::new();
-        for (tensor, shard) in file.weight_map {
-            let inside = Path::new(&shard).components().all(|c| matches!(c, Component::Normal(_)));
-            if shard.is_empty() || !inside {
-                return Err(bad(format!(
-                    "tensor `{tensor}` is in `{shard}`, which is not a path inside the folder"
-                )));
-            }
+        for (tensor, shard) in read_index(index)? {
             let i = *by_name.entry(shard).or_insert_with_key(|shard| {
                 shards.push(Lazy::new(folder.join(shard)));
                 shards.len() - 1
@@ -217,7 +264,8 @@ impl Checkpoint {
             tensors.insert(tensor, i);
         }
         if tensors.is_empty() {
-            return Err(bad("`weight_map` is empty".to_owned()));
+            let reason = "`weight_map` is empty".to_owned();
+            return Err(WeightsError::BadIndex { path: index.to_owned(), reason });
         }
         Ok(Checkpoint(Arc::new(Inner::new(path, Some(index), shards, tensors, config))))
     }
