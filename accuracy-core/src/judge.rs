@@ -134,7 +134,8 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
         None => {
             let max_rel_l2 = NOISE_FACTOR * allowed(source, &value, buffer.dtype, given);
             let comparison = compare(&round_overflow(&value, buffer.dtype), &given.buffer(id));
-            let checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+            let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+            checks.extend(elements_check(buffer, source, &value, given));
             let hop = hop(buffer, "given_bytes", &comparison, &checks);
             let causes = Vec::new();
             JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes }
@@ -255,8 +256,10 @@ pub fn producer_checks(
             let (low, high) =
                 (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
             let here = decode(code);
-            // A NaN compares false and counts as wrong, unless it is what was expected.
-            let right = (low <= here && here <= high) || (here.is_nan() && low.is_nan());
+            // A NaN compares false and counts as wrong, unless it is what was expected. Zero is zero under any scale.
+            let right = (low <= here && here <= high)
+                || (here.is_nan() && low.is_nan())
+                || (here == 0.0 && value.data[i] == 0.0);
             if !right {
                 wrong += 1;
                 first.get_or_insert((r, c, here, decode(scheme.code_of(scaled))));
@@ -406,6 +409,40 @@ pub fn allowed(source: &Expr, value: &Matrix, dtype: DType, given: &dyn Evaluati
         }
     });
     squares.sqrt()
+}
+
+/// `elements`: outputs of a product that are no rounding of its value, not even if that were off by what the declared
+/// accumulation can make of it. One wrong element of a million costs no norm anything, and is wrong all the same.
+///
+/// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, and
+/// four roundings of float32 for scales that are multiplied in. Expressions around a product are left to the norms.
+fn elements_check(
+    buffer: &Captured,
+    source: &Expr,
+    value: &Matrix,
+    given: &Given<'_>,
+) -> Option<CheckResult> {
+    let Op::MatMul { a, b, accumulator } = &source.0.op else { return None };
+    let (a, b) = (eval(a, given), eval(b, given));
+    let written = buffer.value();
+    let magnitude = a.map(finite_abs).matmul_t(&b.map(finite_abs));
+    let share = 8.0 * unit(*accumulator).max(unit(DType::F32)) * (a.cols as f64).sqrt();
+    let rounded = |x: f64| buffer.dtype.decode(buffer.dtype.encode(x, Overflow::Special));
+    let (mut wrong, mut first) = (0, None);
+    for (i, (&x, &out)) in value.data.iter().zip(&written.data).enumerate() {
+        // NaN and Inf are judged by their position.
+        if !x.is_finite() || !out.is_finite() {
+            continue;
+        }
+        let spread = share * magnitude.data[i] + 4.0 * unit(DType::F32) * x.abs();
+        if !(rounded(x - spread) <= out && out <= rounded(x + spread)) {
+            wrong += 1;
+            first.get_or_insert((i / value.cols, i % value.cols, out, x));
+        }
+    }
+    let detail =
+        first.map_or(String::new(), |(r, c, out, x)| format!("first at [{r}, {c}]: {out:e}, expected {x:e}"));
+    Some(none("elements", &buffer.name, wrong, detail))
 }
 
 fn finite_abs(x: f64) -> f64 {

@@ -340,7 +340,7 @@ impl Case {
             None => input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &self.setup.data),
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
-        let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Saturate)));
+        let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Special)));
         self.leaf(name, kind, shape, weight::Prepared::plain(rounded, dtype))
     }
 

@@ -122,7 +122,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub fn plain(ideal: Matrix, dtype: DType) -> Prepared {
-        let data = dtype.encode_bytes(&ideal.data, Overflow::Saturate);
+        let data = dtype.encode_bytes(&ideal.data, Overflow::Special);
         Prepared {
             rows: ideal.rows,
             cols: ideal.cols,
