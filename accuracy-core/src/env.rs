@@ -21,6 +21,7 @@ pub const DEFAULT_MIN_COS: &str = "ACCURACY_DEFAULT_MIN_COS";
 /// Further folders in which kernel libraries are looked for first, separated by `:`.
 pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
 /// Folder of the test's package, where it is not the one that the binary was built in: an unpacked archive.
+/// Kernel libraries are then looked for in [`LIBRARY_PATH`] alone.
 pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 /// How often a chain is repeated to compare its bytes.
 pub const REPEAT: &str = "ACCURACY_REPEAT";

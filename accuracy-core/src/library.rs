@@ -102,21 +102,28 @@ impl KernelLibrary {
 
     /// Builds of this library for other architectures.
     fn other_builds(&self, folders: &[PathBuf]) -> Vec<PathBuf> {
-        let prefix = format!("lib{}_", self.name);
         let mut found: Vec<PathBuf> = folders
             .iter()
             .filter_map(|dir| std::fs::read_dir(dir).ok())
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let stem = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".so"));
-                stem.is_some_and(|arch| arch.parse::<Arch>().is_ok())
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                parse_file_name(&file).is_some_and(|(name, _)| name == self.name)
             })
             .collect();
         found.sort();
         found
     }
+}
+
+/// Name and architecture of a kernel library's file, `lib{name}_{arch}.so`.
+pub fn parse_file_name(file: &str) -> Option<(&str, Arch)> {
+    let stem = file.strip_prefix("lib")?.strip_suffix(".so")?;
+    Arch::ALL.iter().find_map(|&arch| {
+        let name = stem.strip_suffix(arch.name())?.strip_suffix('_')?;
+        (!name.is_empty()).then_some((name, arch))
+    })
 }
 
 /// One launcher of a library.

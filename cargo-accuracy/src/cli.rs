@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{dtypes, inspect, report, run, shard, weights};
+use crate::{archive, dtypes, inspect, lint, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -22,6 +22,16 @@ gain, /floor.
 Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish;
 4 nothing ran; 2 usage.";
 
+const ARCHIVE_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy archive -p kernels --release --out kernels.tar.zst
+  cargo accuracy archive --library-path build/gpu     with kernel libraries that were built elsewhere
+  cargo-accuracy run --archive kernels.tar.zst --arch gfx950     on the other machine
+
+What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and
+ACCURACY_LIBRARY_PATH, the output folder of the build script, `lib/` of the package), the checkpoints and activations
+that tests name by relative paths, and the configuration. What a test opens by itself does not.";
+
 /// Judges the numbers of inference kernels against a float64 oracle.
 ///
 /// Without a command it runs the accuracy tests: it builds the workspace's tests with cargo, finds every
@@ -41,8 +51,13 @@ enum Command {
     /// Build, run and judge accuracy tests (the default)
     #[command(after_help = EXAMPLES)]
     Run(Box<run::RunArgs>),
+    /// Put test executables, kernel libraries and checkpoints into one file, for machines without cargo
+    #[command(after_help = ARCHIVE_EXAMPLES)]
+    Archive(Box<archive::ArchiveArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
+    Lint(lint::cli::LintArgs),
     /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
     Weights(weights::WeightsArgs),
     /// Show the number formats: ranges, every code of one, and which architecture decodes what
@@ -57,7 +72,9 @@ impl Cli {
     pub fn dispatch(self) -> anyhow::Result<ExitCode> {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
+            Command::Archive(args) => archive::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Lint(args) => lint::cli::command(args),
             Command::Weights(args) => weights::command(args),
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),

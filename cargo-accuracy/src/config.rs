@@ -7,10 +7,11 @@
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const KNOWN: &[&str] = &["arch", "jobs", "min-cos", "run", "timeout"];
+const KNOWN: &[&str] = &["arch", "jobs", "lint", "min-cos", "run", "timeout"];
 
 /// One table of settings. What is absent is decided by the next place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,51 @@ pub struct Table {
     pub run: Option<bool>,
 }
 
+/// A place where settings may be, and what is there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Source {
+    place: String,
+    value: Option<Value>,
+}
+
+impl Source {
+    fn table(&self, scope: Scope) -> anyhow::Result<Table> {
+        self.value.as_ref().map_or(Ok(Table::default()), |value| table(value, &self.place, scope))
+    }
+}
+
+/// What the configuration of a workspace says, as it stands there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Sources {
+    file: Source,
+    workspace: Source,
+    packages: BTreeMap<String, Source>,
+}
+
+impl Sources {
+    pub fn read(metadata: &cargo_metadata::Metadata) -> anyhow::Result<Sources> {
+        let root = metadata.workspace_root.as_std_path();
+        let path = root.join(".config").join("accuracy.toml");
+        let value = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(toml::from_str(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let file = Source { place: path.display().to_string(), value };
+
+        let manifest = root.join("Cargo.toml");
+        let place = format!("[workspace.metadata.accuracy] of {}", manifest.display());
+        let workspace = Source { place, value: metadata.workspace_metadata.get("accuracy").cloned() };
+
+        let packages = metadata.workspace_packages().into_iter().filter_map(|package| {
+            let value = package.metadata.get("accuracy")?.clone();
+            let place = format!("[package.metadata.accuracy] of {}", package.manifest_path);
+            Some((package.name.to_string(), Source { place, value: Some(value) }))
+        });
+        Ok(Sources { file, workspace, packages: packages.collect() })
+    }
+}
+
 /// All tables of a workspace.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -38,41 +84,20 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn load(metadata: &cargo_metadata::Metadata) -> anyhow::Result<Config> {
-        let root = metadata.workspace_root.as_std_path();
-        let mut config = Config::default();
-
-        let path = root.join(".config").join("accuracy.toml");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let value: Value =
-                    toml::from_str(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?;
-                config.file = table(&value, &path.display().to_string(), Scope::Workspace)?;
-                config.places.push(format!("{} (found)", path.display()));
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                config.places.push(format!("{} (not there)", path.display()));
-            }
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
-        }
-
-        let manifest = root.join("Cargo.toml");
-        let place = format!("[workspace.metadata.accuracy] of {}", manifest.display());
-        match metadata.workspace_metadata.get("accuracy") {
-            Some(value) => {
-                config.workspace = table(value, &place, Scope::Workspace)?;
-                config.places.push(format!("{place} (found)"));
-            }
-            None => config.places.push(format!("{place} (not there)")),
-        }
-
-        for package in metadata.workspace_packages() {
-            if let Some(value) = package.metadata.get("accuracy") {
-                let place = format!("[package.metadata.accuracy] of {}", package.manifest_path);
-                config.packages.insert(package.name.to_string(), table(value, &place, Scope::Package)?);
-            }
-        }
-        Ok(config)
+    pub fn new(sources: &Sources) -> anyhow::Result<Config> {
+        let place = |source: &Source| {
+            let there = if source.value.is_some() { "found" } else { "not there" };
+            format!("{} ({there})", source.place)
+        };
+        let packages = sources.packages.iter();
+        Ok(Config {
+            file: sources.file.table(Scope::Workspace)?,
+            workspace: sources.workspace.table(Scope::Workspace)?,
+            packages: packages
+                .map(|(name, source)| Ok((name.clone(), source.table(Scope::Package)?)))
+                .collect::<anyhow::Result<_>>()?,
+            places: vec![place(&sources.file), place(&sources.workspace)],
+        })
     }
 
     fn find<T>(&self, package: &str, get: impl Fn(&Table) -> Option<T>) -> Option<T> {
@@ -125,6 +150,8 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
                 let seconds = value.as_f64().filter(|&s| s > 0.0 && s.is_finite());
                 table.timeout = Some(seconds.ok_or_else(|| wrong("a positive number of seconds"))?);
             }
+            // A table of its own, which the lint reads.
+            "lint" if scope == Scope::Workspace => {}
             "jobs" if scope == Scope::Package => {
                 return Err(elsewhere(
                     "speaks of the whole run: set it in the workspace or in .config/accuracy.toml",

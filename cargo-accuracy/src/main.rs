@@ -2,11 +2,13 @@
 //!
 //! One folder a command; [`cli`] has the command line, [`exit`] the exit statuses.
 
+mod archive;
 mod cli;
 mod config;
 mod dtypes;
 mod exit;
 mod inspect;
+mod lint;
 mod report;
 mod run;
 mod shard;

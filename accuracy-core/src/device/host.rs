@@ -119,6 +119,11 @@ impl Allocation {
         unsafe { std::slice::from_raw_parts(self.map.add(self.start + offset), len) }
     }
 
+    /// All of the contents.
+    pub fn contents(&self) -> &[u8] {
+        self.read(0, self.len)
+    }
+
     /// Writable view of `len` bytes from `offset`.
     ///
     /// # Panics

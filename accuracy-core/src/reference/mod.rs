@@ -6,7 +6,8 @@
 pub mod eval;
 pub mod graph;
 pub mod matrix;
+pub mod model;
 
 pub use eval::{Evaluation, eval};
-pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, sigmoid, silu, user};
+pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;

@@ -11,6 +11,11 @@ use crate::quant::Granularity;
 pub(super) const METHODS: &[&str] =
     &["fp8", "compressed-tensors", "modelopt", "quark", "mxfp4", "gptq", "awq"];
 
+const MODEL: &str = "config.json";
+const MODELOPT: &str = "hf_quant_config.json";
+/// The configuration files that a checkpoint's folder may have.
+pub(super) const FILES: &[&str] = &[MODEL, MODELOPT];
+
 /// One scheme that the configuration says some weights have. A checkpoint of mixed precision has several.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Claim {
@@ -40,7 +45,7 @@ pub(super) struct Config {
 impl Config {
     /// Reads `config.json` and, for ModelOpt, `hf_quant_config.json` in a folder. Neither need exist.
     pub fn read(folder: &Path) -> Result<Config, WeightsError> {
-        let path = folder.join("config.json");
+        let path = folder.join(MODEL);
         let Some(model) = read_json(&path)? else {
             return Config::from_modelopt_file(folder, Value::Null);
         };
@@ -59,7 +64,7 @@ impl Config {
     }
 
     fn from_modelopt_file(folder: &Path, model: Value) -> Result<Config, WeightsError> {
-        let path = folder.join("hf_quant_config.json");
+        let path = folder.join(MODELOPT);
         let Some(file) = read_json(&path)? else { return Ok(Config { model, ..Config::default() }) };
         let reader = Reader { path: &path, value: file.get("quantization").unwrap_or(&file) };
         let (claims, skipped) = reader.modelopt()?;

@@ -17,7 +17,7 @@ mod shard;
 mod stored;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -35,6 +35,9 @@ pub use write::{NewTensor, write};
 use config::Config;
 use shard::{Shard, io_error};
 
+/// Name of the index in a checkpoint's folder.
+const INDEX: &str = "model.safetensors.index.json";
+
 /// A checkpoint: one safetensors file, or a folder of them with their index and `config.json`.
 #[derive(Clone, Debug)]
 pub struct Checkpoint(Arc<Inner>);
@@ -45,9 +48,31 @@ struct Inner {
     /// The index file, where the checkpoint has one.
     index: Option<PathBuf>,
     shards: Vec<Lazy>,
+    /// All tensors, in byte order.
+    names: Vec<Arc<str>>,
     /// Which shard holds a tensor.
-    tensors: BTreeMap<String, usize>,
+    tensors: HashMap<Arc<str>, usize>,
     config: Config,
+}
+
+impl Inner {
+    fn new(
+        path: &Path,
+        index: Option<&Path>,
+        shards: Vec<Lazy>,
+        tensors: BTreeMap<String, usize>,
+        config: Config,
+    ) -> Inner {
+        let tensors: Vec<(Arc<str>, usize)> = tensors.into_iter().map(|(name, i)| (name.into(), i)).collect();
+        Inner {
+            path: path.to_owned(),
+            index: index.map(Path::to_owned),
+            shards,
+            names: tensors.iter().map(|(name, _)| name.clone()).collect(),
+            tensors: tensors.into_iter().collect(),
+            config,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +124,38 @@ struct IndexFile {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Which shard holds which tensor; shards are named by paths inside the index's folder.
+fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
+    let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
+    let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
+    let file: IndexFile = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    for (tensor, shard) in &file.weight_map {
+        let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
+        if shard.is_empty() || !inside {
+            return Err(bad(format!(
+                "tensor `{tensor}` is in `{shard}`, which is not a path inside the folder"
+            )));
+        }
+    }
+    if file.weight_map.is_empty() {
+        return Err(bad("`weight_map` is empty".to_owned()));
+    }
+    Ok(file.weight_map)
+}
+
+fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let io = |e| io_error(folder, e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let file = entry.map_err(io)?.path();
+        if file.extension().is_some_and(|e| e == "safetensors") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Checkpoint {
     /// Opens a safetensors file, an index file, or a folder that holds either, and reads `config.json` beside it.
     ///
@@ -138,21 +195,42 @@ impl Checkpoint {
         Checkpoint::open(&cached_snapshot(&hub_cache(), repository, revision)?)
     }
 
+    /// The files that [`Checkpoint::open`] and every later use of the checkpoint may read, as far as they are there.
+    ///
+    /// No tensor is read, so damaged ones are listed too; of an index that cannot be read only the index itself.
+    ///
+    /// # Errors
+    /// The path is not there, or a folder cannot be listed.
+    pub fn paths(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+        let kind = std::fs::metadata(path).map_err(|e| io_error(path, e))?;
+        let folder = if kind.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        let mut files: Vec<PathBuf> = config::FILES.iter().map(|name| folder.join(name)).collect();
+        let index = match kind.is_dir() {
+            true => Some(folder.join(INDEX)).filter(|index| index.exists()),
+            false => Some(path.to_owned()).filter(|file| file.extension().is_some_and(|e| e == "json")),
+        };
+        match index {
+            Some(index) => {
+                let shards = read_index(&index).unwrap_or_default();
+                files.extend(shards.into_values().map(|shard| folder.join(shard)));
+                files.push(index);
+            }
+            None if kind.is_dir() => files.extend(safetensors_files(folder)?),
+            None => files.push(path.to_owned()),
+        }
+        files.retain(|file| file.is_file());
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
     fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {
         let config = Config::read(folder)?;
-        let index = folder.join("model.safetensors.index.json");
+        let index = folder.join(INDEX);
         if index.exists() {
             return Checkpoint::from_index(folder, &index, config);
         }
-        let io = |e| io_error(folder, e);
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(io)? {
-            let file = entry.map_err(io)?.path();
-            if file.extension().is_some_and(|e| e == "safetensors") {
-                files.push(file);
-            }
-        }
-        files.sort();
+        let files = safetensors_files(folder)?;
         if files.is_empty() {
             return Err(WeightsError::NoWeights { path: folder.to_owned() });
         }
@@ -170,24 +248,15 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Checkpoint(Arc::new(Inner { path: path.to_owned(), index: None, shards, tensors, config })))
+        Ok(Checkpoint(Arc::new(Inner::new(path, None, shards, tensors, config))))
     }
 
     fn from_index(path: &Path, index: &Path, config: Config) -> Result<Checkpoint, WeightsError> {
-        let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
-        let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
-        let file: IndexFile = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         let folder = index.parent().unwrap_or(Path::new(""));
         let mut by_name = BTreeMap::new();
         let mut shards = Vec::new();
         let mut tensors = BTreeMap::new();
-        for (tensor, shard) in file.weight_map {
-            let inside = Path::new(&shard).components().all(|c| matches!(c, Component::Normal(_)));
-            if shard.is_empty() || !inside {
-                return Err(bad(format!(
-                    "tensor `{tensor}` is in `{shard}`, which is not a path inside the folder"
-                )));
-            }
+        for (tensor, shard) in read_index(index)? {
             let i = *by_name.entry(shard).or_insert_with_key(|shard| {
                 shards.push(Lazy::new(folder.join(shard)));
                 shards.len() - 1
@@ -195,10 +264,10 @@ impl Checkpoint {
             tensors.insert(tensor, i);
         }
         if tensors.is_empty() {
-            return Err(bad("`weight_map` is empty".to_owned()));
+            let reason = "`weight_map` is empty".to_owned();
+            return Err(WeightsError::BadIndex { path: index.to_owned(), reason });
         }
-        let inner = Inner { path: path.to_owned(), index: Some(index.to_owned()), shards, tensors, config };
-        Ok(Checkpoint(Arc::new(inner)))
+        Ok(Checkpoint(Arc::new(Inner::new(path, Some(index), shards, tensors, config))))
     }
 
     /// The path that was opened.
@@ -208,7 +277,7 @@ impl Checkpoint {
 
     /// All tensor names, in byte order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.tensors.keys().map(String::as_str)
+        self.0.names.iter().map(|name| &**name)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -228,7 +297,7 @@ impl Checkpoint {
         let Some(info) = shard.info(name) else {
             return Err(WeightsError::NotInShard {
                 index: self.0.index.clone().unwrap_or_default(),
-                tensor: name.clone(),
+                tensor: name.to_string(),
                 shard: lazy.file_name(),
             });
         };
@@ -290,25 +359,22 @@ impl Checkpoint {
     }
 
     /// What the configuration says about quantisation, in its words; empty where it says nothing.
-    pub fn claims(&self) -> impl Iterator<Item = (Scheme, &str)> {
-        self.0.config.claims.iter().map(|claim| (claim.scheme, claim.text.as_str()))
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.config.claims.iter().map(|claim| claim.text.as_str())
     }
 
     /// Opens every file and checks its header; no tensor is read.
     ///
     /// Each item is a file, or why it cannot be used: an index names files that are not there, say.
     pub fn files(&self) -> Vec<Result<FileInfo<'_>, WeightsError>> {
-        let file = |(i, lazy): (usize, &'_ Lazy)| {
+        let shards = self.0.shards.par_iter().enumerate();
+        let files = shards.map(|(i, lazy)| {
             let shard = self.shard(lazy)?;
-            let listed = |name: &String| self.0.tensors.get(name) == Some(&i);
+            let listed = |name: &String| self.0.tensors.get(name.as_str()) == Some(&i);
             let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
-            Ok((shard.len(), unlisted))
-        };
-        let looked: Vec<_> = self.0.shards.par_iter().enumerate().map(file).collect();
-        let files = self.0.shards.iter().zip(looked);
-        files
-            .map(|(lazy, l)| l.map(|(bytes, unlisted)| FileInfo { path: &lazy.path, bytes, unlisted }))
-            .collect()
+            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), unlisted })
+        });
+        files.collect()
     }
 
     fn shard<'s>(&self, lazy: &'s Lazy) -> Result<&'s Shard, WeightsError> {

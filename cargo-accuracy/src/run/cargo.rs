@@ -1,11 +1,14 @@
 //! Everything that is asked of cargo: what the workspace holds, and its test executables.
 
-use super::cargo_env;
+use super::cargo_env::{self, Variable};
 use anyhow::Context as _;
 use cargo_metadata::{Message, Metadata, Package, PackageId, TargetKind};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// Variable with the folder of a test's package.
+pub const MANIFEST_DIR: &str = "CARGO_MANIFEST_DIR";
 
 /// Cargo's own flags.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -164,8 +167,10 @@ impl CargoArgs {
             Built { configured: cargo_env::variables(&dir, home.as_deref())?, ..Built::default() };
         for message in Message::parse_stream(std::io::BufReader::new(stdout)) {
             match message.with_context(|| format!("cannot read what {what} says"))? {
-                Message::CompilerArtifact(artifact) if artifact.profile.test => {
-                    let Some(path) = artifact.executable else { continue };
+                Message::CompilerArtifact(artifact) => {
+                    let dir = artifact.manifest_path.parent().unwrap_or("".into());
+                    built.package_dirs.insert(artifact.package_id.clone(), dir.into());
+                    let Some(path) = artifact.executable.filter(|_| artifact.profile.test) else { continue };
                     built.executables.push(Executable {
                         path: path.into(),
                         package: artifact.package_id,
@@ -177,7 +182,7 @@ impl CargoArgs {
                     let out = built.scripts.entry(script.package_id).or_default();
                     out.linked_paths.extend(script.linked_paths.into_iter().map(|p| p.into_string()));
                     out.env.extend(script.env);
-                    out.env.push(("OUT_DIR".into(), script.out_dir.into_string()));
+                    out.out_dir = script.out_dir.into();
                 }
                 _ => {}
             }
@@ -207,8 +212,10 @@ fn cargo() -> String {
 pub struct Built {
     pub executables: Vec<Executable>,
     scripts: BTreeMap<PackageId, BuildScript>,
+    /// Folder of every package that took part, dependencies included.
+    pub package_dirs: BTreeMap<PackageId, PathBuf>,
     /// Variables of cargo's configuration.
-    configured: Vec<(String, String)>,
+    pub configured: Vec<Variable>,
 }
 
 #[derive(Debug)]
@@ -225,9 +232,15 @@ pub struct Executable {
 struct BuildScript {
     linked_paths: Vec<String>,
     env: Vec<(String, String)>,
+    out_dir: PathBuf,
 }
 
 impl Built {
+    /// The output folder of a package's build script, where it has one.
+    pub fn out_dir(&self, package: &PackageId) -> Option<&Path> {
+        self.scripts.get(package).map(|script| script.out_dir.as_path())
+    }
+
     /// The environment that `cargo test` gives the test processes of a package.
     pub fn environment(
         &self,
@@ -235,42 +248,55 @@ impl Built {
         package: &Package,
         executable: &Path,
     ) -> Vec<(String, String)> {
+        let dir = manifest_dir(package);
+        let mut env: Vec<(String, String)> = self.configured.iter().filter_map(Variable::to_set).collect();
+        env.extend(
+            [
+                ("CARGO", cargo()),
+                (MANIFEST_DIR, dir.display().to_string()),
+                ("CARGO_MANIFEST_PATH", package.manifest_path.to_string()),
+            ]
+            .map(|(name, value)| (name.to_string(), value)),
+        );
+        env.extend(self.portable_environment(package));
+        if let Some(out_dir) = self.out_dir(&package.id) {
+            env.push(("OUT_DIR".into(), out_dir.display().to_string()));
+        }
+        env.push(("LD_LIBRARY_PATH".into(), self.library_path(metadata, executable)));
+        env
+    }
+
+    /// The part of it that says nothing of where the package and its build lie, cargo's configuration left out.
+    pub fn portable_environment(&self, package: &Package) -> Vec<(String, String)> {
         let version = &package.version;
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let path = |value: &Option<cargo_metadata::camino::Utf8PathBuf>| {
             value.as_ref().map(|p| p.to_string()).unwrap_or_default()
         };
-        let dir = manifest_dir(package);
-        let mut env = self.configured.clone();
-        env.extend(
-            [
-                ("CARGO", cargo()),
-                ("CARGO_MANIFEST_DIR", dir.display().to_string()),
-                ("CARGO_MANIFEST_PATH", package.manifest_path.to_string()),
-                ("CARGO_PKG_NAME", package.name.to_string()),
-                ("CARGO_PKG_VERSION", version.to_string()),
-                ("CARGO_PKG_VERSION_MAJOR", version.major.to_string()),
-                ("CARGO_PKG_VERSION_MINOR", version.minor.to_string()),
-                ("CARGO_PKG_VERSION_PATCH", version.patch.to_string()),
-                ("CARGO_PKG_VERSION_PRE", version.pre.to_string()),
-                ("CARGO_PKG_AUTHORS", package.authors.join(":")),
-                ("CARGO_PKG_DESCRIPTION", text(&package.description)),
-                ("CARGO_PKG_HOMEPAGE", text(&package.homepage)),
-                ("CARGO_PKG_REPOSITORY", text(&package.repository)),
-                ("CARGO_PKG_LICENSE", text(&package.license)),
-                ("CARGO_PKG_LICENSE_FILE", path(&package.license_file)),
-                ("CARGO_PKG_README", path(&package.readme)),
-                (
-                    "CARGO_PKG_RUST_VERSION",
-                    package.rust_version.as_ref().map(ToString::to_string).unwrap_or_default(),
-                ),
-            ]
-            .map(|(name, value)| (name.to_string(), value)),
-        );
+        let mut env: Vec<(String, String)> = [
+            ("CARGO_PKG_NAME", package.name.to_string()),
+            ("CARGO_PKG_VERSION", version.to_string()),
+            ("CARGO_PKG_VERSION_MAJOR", version.major.to_string()),
+            ("CARGO_PKG_VERSION_MINOR", version.minor.to_string()),
+            ("CARGO_PKG_VERSION_PATCH", version.patch.to_string()),
+            ("CARGO_PKG_VERSION_PRE", version.pre.to_string()),
+            ("CARGO_PKG_AUTHORS", package.authors.join(":")),
+            ("CARGO_PKG_DESCRIPTION", text(&package.description)),
+            ("CARGO_PKG_HOMEPAGE", text(&package.homepage)),
+            ("CARGO_PKG_REPOSITORY", text(&package.repository)),
+            ("CARGO_PKG_LICENSE", text(&package.license)),
+            ("CARGO_PKG_LICENSE_FILE", path(&package.license_file)),
+            ("CARGO_PKG_README", path(&package.readme)),
+            (
+                "CARGO_PKG_RUST_VERSION",
+                package.rust_version.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ),
+        ]
+        .map(|(name, value)| (name.to_string(), value))
+        .into();
         if let Some(script) = self.scripts.get(&package.id) {
             env.extend(script.env.iter().cloned());
         }
-        env.push(("LD_LIBRARY_PATH".into(), self.library_path(metadata, executable)));
         env
     }
 

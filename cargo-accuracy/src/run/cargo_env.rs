@@ -3,11 +3,29 @@
 //! Cargo has no stable way to ask for them. Not read: `include`, and settings of the command line (`--config`).
 
 use crate::exit::usage;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Variables to set for processes that are started for somebody in `dir`.
-pub fn variables(dir: &Path, home: Option<&Path>) -> anyhow::Result<Vec<(String, String)>> {
+/// A variable of an `[env]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    pub name: String,
+    pub value: String,
+    /// Whether it replaces one that is set already.
+    pub force: bool,
+}
+
+impl Variable {
+    /// Name and value, where the environment of this process leaves room for it.
+    pub fn to_set(&self) -> Option<(String, String)> {
+        let wanted = self.force || std::env::var_os(&self.name).is_none();
+        wanted.then(|| (self.name.clone(), self.value.clone()))
+    }
+}
+
+/// The variables that hold for somebody in `dir`.
+pub fn variables(dir: &Path, home: Option<&Path>) -> anyhow::Result<Vec<Variable>> {
     let mut variables = BTreeMap::new();
     // The nearest file wins, the one in cargo's home comes last.
     let folders = dir.ancestors().map(|d| d.join(".cargo")).chain(home.map(PathBuf::from));
@@ -41,11 +59,10 @@ pub fn variables(dir: &Path, home: Option<&Path>) -> anyhow::Result<Vec<(String,
                 true => folder.parent().unwrap_or(Path::new("")).join(value).display().to_string(),
                 false => value.to_string(),
             };
-            let wanted = force || std::env::var_os(name).is_none();
-            variables.insert(name.clone(), wanted.then_some(value));
+            variables.insert(name.clone(), Variable { name: name.clone(), value, force });
         }
     }
-    Ok(variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    Ok(variables.into_values().collect())
 }
 
 #[cfg(test)]
@@ -71,6 +88,7 @@ mod tests {
         write("home/config.toml", "[env]\nB = \"home\"\nC = \"home\"\n");
         let inner = root.path().join("inner");
         let found = variables(&inner, Some(&root.path().join("home"))).unwrap();
+        let found: Vec<_> = found.iter().filter_map(Variable::to_set).collect();
         let here = inner.join("lib").display().to_string();
         let expected = [("A", "inner"), ("B", "outer"), ("C", "home"), ("HERE", &here), ("HOME", "y")];
         assert_eq!(found, expected.map(|(k, v)| (k.to_string(), v.to_string())));

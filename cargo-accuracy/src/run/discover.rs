@@ -53,19 +53,25 @@ pub fn discover(built: &Built, metadata: &Metadata, packages: &[&Package]) -> an
             path: executable.path.clone(),
             tests,
         };
-        let listed = list(&binary)?;
-        let complaints = cross_check(&binary.tests, &listed);
-        if !complaints.is_empty() {
-            anyhow::bail!(
-                "the metadata of {} ({}) and its --list disagree:\n  {}",
-                binary.name,
-                binary.path.display(),
-                complaints.join("\n  ")
-            );
-        }
+        check_list(&binary)?;
         binaries.push(binary);
     }
     Ok(binaries)
+}
+
+/// Compares the metadata of an executable with its own list of tests.
+pub fn check_list(binary: &Binary) -> anyhow::Result<()> {
+    let listed = list(binary)?;
+    let complaints = cross_check(&binary.tests, &listed);
+    if !complaints.is_empty() {
+        anyhow::bail!(
+            "the metadata of {} ({}) and its --list disagree:\n  {}",
+            binary.name,
+            binary.path.display(),
+            complaints.join("\n  ")
+        );
+    }
+    Ok(())
 }
 
 fn list(binary: &Binary) -> anyhow::Result<BTreeSet<String>> {

@@ -1,14 +1,14 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
-//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
+//! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
-mod cargo;
-mod cargo_env;
+pub mod cargo;
+pub mod cargo_env;
 mod device;
-mod discover;
+pub mod discover;
 pub mod folder;
 mod outcome;
 mod plan;
@@ -20,18 +20,23 @@ mod unix;
 pub use args::RunArgs;
 pub use outcome::{is_known_failure, may_pass};
 
-use crate::config::Config;
+use crate::archive::{self, Archive};
+use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, usage};
+use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
+use cargo::CargoArgs;
 use cargo_metadata::{Metadata, Package};
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
 use plan::{Case, Fate, Settings};
 use pool::{Job, Outcome, Pool};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// This runner makes one attempt at each case.
@@ -39,24 +44,25 @@ const ATTEMPT: u32 = 0;
 
 pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    match &args.archive {
+        Some(path) => run_archive(&args, path),
+        None => run_workspace(&args),
+    }
+}
+
+fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let metadata = args.cargo.metadata()?;
-    let config = Config::load(&metadata)?;
-    let settings = Settings::new(&args, &config)?;
-    let packages = packages(&args, &metadata, &config)?;
+    let config = Config::new(&Sources::read(&metadata)?)?;
+    let settings = Settings::new(args, &config)?;
+    let packages = packages(&args.cargo, &metadata, &config)?;
     if packages.is_empty() {
         anstream::eprintln!(
             "nothing ran: no selected package depends on accuracy-core and takes part in a run"
         );
         return Ok(ExitCode::NothingRan);
     }
-    require_arch(&packages, &settings, &config)?;
-    let device = match args.list {
-        true => None,
-        false => {
-            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
-            device::require(archs, args.runtime)?
-        }
-    };
+    require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
+    let device = device(args, packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -67,21 +73,89 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let cases = plan::lay_out(&binaries, &settings, &config)?;
-    let info = RunInfo {
-        schema: SCHEMA,
-        flags: flags_to_repeat(&args, &settings),
-        tests: plan::totals(&cases),
-        device,
-    };
     if cases.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
         anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
         return Ok(ExitCode::NothingRan);
     }
+    let lint = || if args.no_lint { Ok(Vec::new()) } else { lint(&packages, &metadata) };
+    let target = metadata.target_directory.as_std_path();
+    run_cases(args, &settings, &config, &binaries, cases, target, device, lint)
+}
+
+/// The same from a file: nothing is built, and cargo is not asked.
+fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
+    let archive = Archive::open(path)?;
+    let settings = Settings::new(args, &archive.config)?;
+    let selected = archive.selected(&args.cargo.workspace)?;
+    let packages: BTreeSet<&str> = selected.iter().map(|binary| binary.package.as_str()).collect();
+    if packages.is_empty() {
+        anstream::eprintln!("nothing ran: every package of {} is excluded", path.display());
+        return Ok(ExitCode::NothingRan);
+    }
+    require_arch(packages.iter().copied(), &settings, &archive.config)?;
+    let device = device(args, packages.iter().copied(), &settings, &archive.config)?;
+    for package in packages {
+        for arch in settings.arch(&archive.config, package).unwrap_or_default() {
+            archive.require_library(package, arch)?;
+        }
+    }
+    let unpacked = archive.unpack()?;
+    let mut binaries = Vec::new();
+    for archived in selected {
+        let binary = unpacked.binary(archived, &archive.contents)?;
+        discover::check_list(&binary).context("an executable of the archive does not run on this machine")?;
+        binaries.push(binary);
+    }
+    let cases = plan::lay_out(&binaries, &settings, &archive.config)?;
+    if cases.is_empty() {
+        anstream::eprintln!("nothing ran: the executables of {} hold no accuracy test", path.display());
+        return Ok(ExitCode::NothingRan);
+    }
+    let target = match &args.cargo.build.target_dir {
+        Some(dir) => dir.clone(),
+        None => std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from),
+    };
+    let target = std::path::absolute(&target).with_context(|| format!("folder {}", target.display()))?;
+    // An archive has no sources to lint.
+    run_cases(args, &settings, &archive.config, &binaries, cases, &target, device, || Ok(Vec::new()))
+}
+
+/// The devices that the packages' architectures need; nothing is looked for where cases are only listed.
+fn device<'a>(
+    args: &RunArgs,
+    packages: impl Iterator<Item = &'a str>,
+    settings: &Settings,
+    config: &Config,
+) -> anyhow::Result<Option<String>> {
+    if args.list {
+        return Ok(None);
+    }
+    device::require(packages.filter_map(|package| settings.arch(config, package)).flatten(), args.runtime)
+}
+
+/// Runs those of the cases that the command line selects. Records go to a folder of their own in `target`.
+#[expect(clippy::too_many_arguments, reason = "what the two kinds of run have in common")]
+fn run_cases(
+    args: &RunArgs,
+    settings: &Settings,
+    config: &Config,
+    binaries: &[Binary],
+    cases: Vec<Case>,
+    target: &Path,
+    device: Option<String>,
+    lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
+) -> anyhow::Result<ExitCode> {
+    let info = RunInfo {
+        schema: SCHEMA,
+        flags: flags_to_repeat(args, settings),
+        tests: plan::totals(&cases),
+        device,
+    };
     let (known, sample) = (cases.len(), cases[0].planned.id.clone());
-    let selected = plan::select(cases, &args);
+    let selected = plan::select(cases, args);
     if selected.is_empty() {
-        anstream::eprintln!("nothing ran: {}", why_nothing_selected(&args, known, &sample));
+        anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
         return Ok(ExitCode::NothingRan);
     }
     if args.list {
@@ -89,16 +163,16 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Correct);
     }
 
-    let target = metadata.target_directory.as_std_path();
     let folder = RunFolder::create(target, selected.iter().map(|c| c.planned.clone()).collect(), &info)?;
     let began = std::time::Instant::now();
-    let run = Run { args: &args, settings: &settings, config: &config, binaries: &binaries, folder: &folder };
+    let run = Run { args, settings, config, binaries, folder: &folder };
     let (records, outcome) = run.run(&selected)?;
 
     let mut report = Report::new(records, &[info]);
     report.min_cos = settings.min_cos.or(report.min_cos);
     report.seconds = Some(began.elapsed().as_secs_f64());
     report.folder = Some(folder.path.clone());
+    report.lint = lint()?;
     report::render(&report, &args.output)?;
     Ok(match outcome {
         Outcome::Interrupted => ExitCode::Unfinished,
@@ -106,13 +180,36 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The silent-parameter lint over the sources of the packages that were run.
+fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Vec<Finding>> {
+    let root = metadata.workspace_root.as_std_path();
+    let here = std::env::current_dir()?;
+    let config = LintConfig::load(root)?;
+    // Findings name files as a person would, from where the command was given.
+    let paths: Vec<PathBuf> = packages
+        .iter()
+        .filter_map(|p| p.manifest_path.as_std_path().parent())
+        .map(|dir| dir.strip_prefix(&here).unwrap_or(dir).to_path_buf())
+        .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
+        .collect();
+    let mut report = lint::run(&paths, &config)?;
+    if let Some(path) = &config.baseline {
+        Baseline::load(&root.join(path))?.apply(&mut report);
+    }
+    Ok(report.findings)
+}
+
 /// The packages whose tests are built: those that cargo would take. Of a run that does not name them, packages are
 /// left out that cannot have an accuracy test, or that the configuration leaves out.
-fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyhow::Result<Vec<&'m Package>> {
-    let mut packages = args.cargo.selected(metadata);
+pub fn packages<'m>(
+    cargo: &CargoArgs,
+    metadata: &'m Metadata,
+    config: &Config,
+) -> anyhow::Result<Vec<&'m Package>> {
+    let mut packages = cargo.selected(metadata);
     let members =
         || metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect::<Vec<_>>().join(", ");
-    for name in &args.cargo.workspace.package {
+    for name in &cargo.workspace.package {
         if !packages.iter().any(|p| p.name.as_str() == name) {
             return Err(usage(format!(
                 "no package of this workspace is called `{name}`; there are: {}",
@@ -120,18 +217,18 @@ fn packages<'m>(args: &RunArgs, metadata: &'m Metadata, config: &Config) -> anyh
             )));
         }
     }
-    if !args.cargo.names_packages() {
+    if !cargo.names_packages() {
         packages.retain(|p| discover::can_have_tests(p) && config.runs_by_default(&p.name));
     }
     Ok(packages)
 }
 
-fn require_arch(packages: &[&Package], settings: &Settings, config: &Config) -> anyhow::Result<()> {
-    let without: Vec<&str> = packages
-        .iter()
-        .filter(|p| settings.arch(config, &p.name).is_none())
-        .map(|p| p.name.as_str())
-        .collect();
+fn require_arch<'p>(
+    packages: impl Iterator<Item = &'p str>,
+    settings: &Settings,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let without: Vec<&str> = packages.filter(|name| settings.arch(config, name).is_none()).collect();
     if without.is_empty() {
         return Ok(());
     }
@@ -174,6 +271,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
         }
     };
     add("--runtime", args.runtime.map(|r| r.name().to_string()));
+    add(archive::FLAG, args.archive.as_ref().map(|path| path.display().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));

@@ -148,7 +148,7 @@ enum Looked {
 pub fn look(checkpoint: &Checkpoint) -> Survey {
     let mut survey = Survey {
         checkpoint: checkpoint.path().display().to_string(),
-        claims: checkpoint.claims().map(|(_, text)| text.to_owned()).collect(),
+        claims: checkpoint.claims().map(str::to_owned).collect(),
         files: 0,
         file_bytes: 0,
         tensors: checkpoint.names().count(),

@@ -123,12 +123,26 @@ fn companions(info: &WeightInfo) -> String {
     info.tensors.iter().skip(1).map(ending).collect::<Vec<_>>().join(" ")
 }
 
+/// A line of the totals.
+struct Sum {
+    what: String,
+    tensors: usize,
+    /// Of weights only.
+    parameters: Option<u64>,
+    bytes: u64,
+    scale_bytes: u64,
+}
+
 /// Totals by scheme, of what is no weight, and of everything.
 fn sums(survey: &Survey) -> Table {
-    let mut rows: Vec<(String, usize, Option<u64>, u64, u64)> = totals(&survey.weights)
+    let mut rows: Vec<Sum> = totals(&survey.weights)
         .into_iter()
-        .map(|t| {
-            (describe(t.kind), t.weights, Some(t.parameters), t.code_bytes + t.scale_bytes, t.scale_bytes)
+        .map(|t| Sum {
+            what: describe(t.kind),
+            tensors: t.weights,
+            parameters: Some(t.parameters),
+            bytes: t.code_bytes + t.scale_bytes,
+            scale_bytes: t.scale_bytes,
         })
         .collect();
     for (name, what) in [
@@ -138,31 +152,29 @@ fn sums(survey: &Survey) -> Table {
     ] {
         let of: Vec<_> = survey.others.iter().filter(|o| o.what == what).collect();
         if !of.is_empty() {
-            rows.push((name.to_owned(), of.len(), None, of.iter().map(|o| o.bytes).sum(), 0));
+            let bytes = of.iter().map(|o| o.bytes).sum();
+            let what = name.to_owned();
+            rows.push(Sum { what, tensors: of.len(), parameters: None, bytes, scale_bytes: 0 });
         }
     }
-    let sum = |of: &dyn Fn(&(String, usize, Option<u64>, u64, u64)) -> u64| rows.iter().map(of).sum::<u64>();
-    let all = (
-        "all".to_owned(),
-        rows.iter().map(|r| r.1).sum(),
-        Some(sum(&|r| r.2.unwrap_or(0))),
-        sum(&|r| r.3),
-        sum(&|r| r.4),
-    );
-    rows.push(all);
-    let dash = || "-".to_owned();
+    rows.push(Sum {
+        what: "all".to_owned(),
+        tensors: rows.iter().map(|r| r.tensors).sum(),
+        parameters: Some(rows.iter().filter_map(|r| r.parameters).sum()),
+        bytes: rows.iter().map(|r| r.bytes).sum(),
+        scale_bytes: rows.iter().map(|r| r.scale_bytes).sum(),
+    });
+    let cells = |write: &dyn Fn(&Sum) -> String| -> Vec<Cell> {
+        rows.iter().map(|r| Cell::plain(write(r))).collect()
+    };
+    let or_dash = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), thousands);
     let mut table = Table::default();
-    table.push(Column::left("scheme").shrinkable(), rows.iter().map(|r| Cell::plain(r.0.as_str())));
-    table.push(Column::right("n"), rows.iter().map(|r| Cell::plain(r.1.to_string())));
-    table.push(
-        Column::right("parameters").dropped(2),
-        rows.iter().map(|r| Cell::plain(r.2.map_or_else(dash, thousands))),
-    );
-    table.push(Column::right("bytes"), rows.iter().map(|r| Cell::plain(thousands(r.3))));
-    table.push(
-        Column::right("of that scales").dropped(1),
-        rows.iter().map(|r| Cell::plain(if r.4 == 0 { dash() } else { thousands(r.4) })),
-    );
+    table.push(Column::left("scheme").shrinkable(), cells(&|r| r.what.clone()));
+    table.push(Column::right("n"), cells(&|r| thousands(r.tensors as u64)));
+    table.push(Column::right("parameters").dropped(2), cells(&|r| or_dash(r.parameters)));
+    table.push(Column::right("bytes"), cells(&|r| thousands(r.bytes)));
+    let scales = cells(&|r| or_dash(Some(r.scale_bytes).filter(|&b| b > 0)));
+    table.push(Column::right("of that scales").dropped(1), scales);
     table
 }
 

@@ -142,7 +142,12 @@ fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Op
 
 /// The command that runs this case alone, as it ran here.
 fn rerun(record: &Record, flags: &[String]) -> String {
-    let mut words = vec!["cargo", "accuracy", "-p", &record.package, "--arch", &record.arch];
+    // An archive is for machines that may have no cargo.
+    let mut words = match flags.iter().any(|flag| flag == crate::archive::FLAG) {
+        true => vec!["cargo-accuracy"],
+        false => vec!["cargo", "accuracy"],
+    };
+    words.extend(["-p", &record.package, "--arch", &record.arch]);
     words.extend(flags.iter().map(String::as_str));
     words.push(&record.id);
     debug_assert!(record.id.starts_with(test_path(&record.id)));

@@ -1,0 +1,93 @@
+//! `cargo accuracy archive`: test executables, kernel libraries, checkpoints and configuration in one file, for
+//! `cargo accuracy run --archive` where there is no cargo, no compiler and no source.
+//!
+//! [`contents`] is what an archive says about itself; [`collect`] decides what goes in, [`pack`] writes the file,
+//! [`unpack`] checks and unpacks it. Running is in [`crate::run`].
+
+mod collect;
+mod contents;
+mod pack;
+mod unpack;
+
+pub use unpack::Archive;
+
+use crate::config::{Config, Sources};
+use crate::exit::ExitCode;
+use crate::report::style;
+use crate::run::cargo::CargoArgs;
+use crate::run::{self, discover};
+use accuracy_core::env;
+use anyhow::Context as _;
+use std::path::PathBuf;
+
+/// The flag of `run` that names an archive.
+pub const FLAG: &str = "--archive";
+
+/// Flags of `cargo accuracy archive`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ArchiveArgs {
+    /// The file to write, a tar archive compressed with zstd
+    #[arg(short, long, value_name = "FILE", default_value = "accuracy.tar.zst")]
+    pub out: PathBuf,
+    /// Take kernel libraries from this folder before any other (repeatable); comes before ACCURACY_LIBRARY_PATH
+    #[arg(long, value_name = "DIR")]
+    pub library_path: Vec<PathBuf>,
+    #[command(flatten)]
+    pub cargo: CargoArgs,
+}
+
+pub fn command(args: ArchiveArgs) -> anyhow::Result<ExitCode> {
+    let metadata = args.cargo.metadata()?;
+    let sources = Sources::read(&metadata)?;
+    let packages = run::packages(&args.cargo, &metadata, &Config::new(&sources)?)?;
+    let built = args.cargo.build(&metadata, &packages)?;
+    let binaries = discover::discover(&built, &metadata, &packages)?;
+    if binaries.is_empty() {
+        let why = discover::why_none(&packages, &args.cargo.features);
+        anstream::eprintln!("nothing to archive: no accuracy test was found\n  {}", why.join("\n  "));
+        return Ok(ExitCode::NothingRan);
+    }
+    let workspace = collect::Workspace { metadata: &metadata, built: &built, binaries: &binaries };
+    let collected = workspace.collect(sources, &library_folders(&args)?)?;
+    for note in &collected.notes {
+        anstream::eprintln!("{}note{:#}: {note}", style::NOTE, style::NOTE);
+    }
+    pack::write(&args.out, &collected)?;
+    let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
+    anstream::println!("{}", summary(&args, &collected, size));
+    Ok(ExitCode::Correct)
+}
+
+/// Folders that come before the packages' own, as absolute paths.
+fn library_folders(args: &ArchiveArgs) -> anyhow::Result<Vec<PathBuf>> {
+    let mut folders = args.library_path.clone();
+    if let Some(inherited) = std::env::var_os(env::LIBRARY_PATH) {
+        folders.extend(std::env::split_paths(&inherited).filter(|folder| !folder.as_os_str().is_empty()));
+    }
+    for folder in &args.library_path {
+        if !folder.is_dir() {
+            return Err(crate::exit::usage(format!("--library-path {} is no folder", folder.display())));
+        }
+    }
+    folders
+        .iter()
+        .map(|folder| std::path::absolute(folder).with_context(|| format!("folder {}", folder.display())))
+        .collect()
+}
+
+fn summary(args: &ArchiveArgs, collected: &collect::Collected, size: u64) -> String {
+    let contents = &collected.contents;
+    let libraries: Vec<&str> = contents.libraries().map(|(_, file)| file).collect();
+    let libraries = match &libraries[..] {
+        [] => "no kernel library".into(),
+        found => found.join(", "),
+    };
+    format!(
+        "{}: {} test executables, {libraries}, {} other files; {:.1} MB, for {}",
+        args.out.display(),
+        contents.binaries.len(),
+        contents.data_files(),
+        size as f64 / 1e6,
+        contents.machine,
+    )
+}
