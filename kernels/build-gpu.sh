@@ -21,7 +21,7 @@ sources=$here/src/hip
 out=
 for argument; do
     case $argument in
-        --install) apt-get update && apt-get install --yes --no-install-recommends $packages ;;
+        --install) apt-get update -q >/dev/null && apt-get install --yes -q --no-install-recommends $packages ;;
         -*) echo "usage: $0 [--install] [OUT]" >&2; exit 2 ;;
         *) out=$argument ;;
     esac
