@@ -1,6 +1,7 @@
 //! The environment variables that the plugin sets for a test process, and that a person may set by hand.
 
 use crate::arch::Arch;
+use crate::device::gpu::Kind;
 use std::path::PathBuf;
 
 /// Identity of the one case to run. Without it a test runs all of its sub-cases.
@@ -11,6 +12,8 @@ pub const RECORDS: &str = "ACCURACY_RECORDS";
 pub const ATTEMPT: &str = "ACCURACY_ATTEMPT";
 /// Architecture whose kernel library is opened.
 pub const ARCH: &str = "ACCURACY_ARCH";
+/// GPU runtime, where it is not the vendor's own for the architecture: `hip`, `cuda`.
+pub const RUNTIME: &str = "ACCURACY_RUNTIME";
 /// Least cosine that counts as correct.
 pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 /// Least cosine where neither [`MIN_COS`] nor the test itself says one: what a configuration file has.
@@ -32,6 +35,7 @@ pub struct Settings {
     pub records: Option<PathBuf>,
     pub attempt: u32,
     pub arch: Arch,
+    pub runtime: Option<Kind>,
     pub min_cos: Option<f64>,
     pub default_min_cos: Option<f64>,
     pub library_path: Vec<PathBuf>,
@@ -99,6 +103,7 @@ impl Settings {
             records: get(RECORDS).map(PathBuf::from),
             attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
             arch,
+            runtime: parse(&get, RUNTIME, "expected hip or cuda")?,
             min_cos: cosine(MIN_COS)?,
             default_min_cos: cosine(DEFAULT_MIN_COS)?,
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),

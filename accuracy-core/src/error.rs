@@ -1,5 +1,6 @@
 //! What can keep a chain from running. Wrong numbers are no error: they are a verdict.
 
+use crate::device::gpu::GpuError;
 use crate::library::LibraryError;
 use crate::weights::WeightsError;
 
@@ -13,6 +14,8 @@ pub enum Error {
     Library(#[from] LibraryError),
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// A declaration that does not fit together.
     #[error("`{name}`: {what}")]
     Declaration { name: String, what: String },

@@ -6,6 +6,8 @@ pub mod arch;
 pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
+#[cfg(feature = "codeobject")]
+pub mod codeobject;
 #[cfg(feature = "runtime")]
 pub mod device;
 #[cfg(feature = "runtime")]

@@ -75,14 +75,14 @@ fn deepseek_blocks_multiply_and_edge_blocks_are_partial() {
 }
 
 #[test]
-fn the_files_of_a_checkpoint_are_those_that_reading_it_takes() {
+fn the_paths_of_a_checkpoint_are_those_that_reading_it_takes() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     for name in ["a.safetensors", "b.safetensors", "config.json", "tokenizer.json", "README.md"] {
         fs::write(at(name), "").unwrap();
     }
     let names = |path: &Path| -> Vec<String> {
-        let files = Checkpoint::files(path).unwrap();
+        let files = Checkpoint::paths(path).unwrap();
         files.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(dir.path()), ["a.safetensors", "b.safetensors", "config.json"]);
@@ -94,7 +94,7 @@ fn the_files_of_a_checkpoint_are_those_that_reading_it_takes() {
     }
     fs::write(at(index), r#"{"weight_map": {"x": "../b.safetensors"}}"#).unwrap();
     assert_eq!(names(dir.path()), ["config.json", index]);
-    assert!(matches!(Checkpoint::files(&at("absent")), Err(WeightsError::NotFound { .. })));
+    assert!(matches!(Checkpoint::paths(&at("absent")), Err(WeightsError::NotFound { .. })));
 }
 
 /// A 4x6 weight of small integers with those scales, read without a configuration.
@@ -304,6 +304,10 @@ fn broken_files_each_have_their_error() {
         r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}}"#,
         r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
         r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"__metadata__":{"b":1}}"#,
+        r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"shape":[2]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[2]}}"#,
     ] {
         let error = open_bytes(&with_header(header, 8)).unwrap_err();
         assert!(matches!(error, BadHeader { .. }), "{header}: {error}");
@@ -690,6 +694,34 @@ fn parts_that_do_not_exist_say_so() {
             || address == "b#127" && matches!(error, WeightsError::WrongShape { .. });
         assert!(refused, "{address}: {error}");
     }
+}
+
+#[test]
+fn attention_heads_that_overflow_are_no_parts() {
+    let qkv = tensor("qkv.weight", StDtype::F32, &[4, 2], f32s(&[1.0; 8]));
+    for (heads, head_dim) in
+        [("1", "9223372036854775809"), ("18446744073709551615", "2"), ("1", "6148914691236517206")]
+    {
+        let config = format!(r#"{{"num_attention_heads": {heads}, "head_dim": {head_dim}}}"#);
+        let dir = folder(&config, std::slice::from_ref(&qkv));
+        assert!(matches!(error(&dir, "qkv#k"), WeightsError::BadPart { .. }), "{config}");
+        assert_eq!(open(&dir).describe("qkv").unwrap().parts, <[&str; 0]>::default(), "{config}");
+    }
+}
+
+#[test]
+fn experts_that_share_a_tensor_are_described_together() {
+    let tensors = [
+        tensor("e.gate_up_proj", StDtype::F8_E4M3, &[3, 4, 8], codes(96)),
+        tensor("e.gate_up_proj_scale_inv", StDtype::F32, &[3, 2, 4], f32s(&[0.5; 24])),
+    ];
+    let config = DEEPSEEK.replace("128, 128", "2, 2");
+    let dir = folder(&config, &tensors);
+    let info = open(&dir).describe("e.gate_up_proj").unwrap();
+    assert_eq!((info.experts, info.rows, info.cols), (Some(3), 4, 8));
+    assert_eq!(info.parts, ["gate", "up"]);
+    assert_eq!(open(&dir).describe("e.gate_up_proj#2").unwrap().experts, Some(3));
+    assert_eq!(open(&dir).linear("e.gate_up_proj#2.up").unwrap().rows, 2);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{archive, report, run, shard};
+use crate::{archive, dtypes, inspect, lint, report, run, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -56,8 +56,16 @@ enum Command {
     Archive(Box<archive::ArchiveArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
+    /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
+    Lint(lint::cli::LintArgs),
+    /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
+    Weights(weights::WeightsArgs),
+    /// Show the number formats: ranges, every code of one, and which architecture decodes what
+    Dtypes(dtypes::DtypesArgs),
     /// Carve a small shard for tests out of a checkpoint, quantised if wanted
     Shard(shard::ShardArgs),
+    /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
+    Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
@@ -66,7 +74,11 @@ impl Cli {
             Command::Run(args) => run::command(*args),
             Command::Archive(args) => archive::command(*args),
             Command::Report(args) => report::command(args),
+            Command::Lint(args) => lint::cli::command(args),
+            Command::Weights(args) => weights::command(args),
+            Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
+            Command::Inspect(args) => inspect::command(args),
         }
     }
 }
@@ -87,6 +99,27 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+impl Color {
+    /// For everything that is printed from here on.
+    pub fn apply(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// How a command that only answers writes its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TextOrJson {
+    /// For people
+    #[default]
+    Text,
+    Json,
 }
 
 /// How much is printed, and how.
@@ -116,12 +149,7 @@ impl OutputArgs {
 
     /// Applies `--color` to everything that is printed from here on.
     pub fn apply_color(&self) {
-        match self.color {
-            Color::Auto => anstream::ColorChoice::Auto,
-            Color::Always => anstream::ColorChoice::Always,
-            Color::Never => anstream::ColorChoice::Never,
-        }
-        .write_global();
+        self.color.apply();
     }
 }
 

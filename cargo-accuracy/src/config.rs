@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const KNOWN: &[&str] = &["arch", "jobs", "min-cos", "run", "timeout"];
+const KNOWN: &[&str] = &["arch", "jobs", "lint", "min-cos", "run", "timeout"];
 
 /// One table of settings. What is absent is decided by the next place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,6 +150,8 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
                 let seconds = value.as_f64().filter(|&s| s > 0.0 && s.is_finite());
                 table.timeout = Some(seconds.ok_or_else(|| wrong("a positive number of seconds"))?);
             }
+            // A table of its own, which the lint reads.
+            "lint" if scope == Scope::Workspace => {}
             "jobs" if scope == Scope::Package => {
                 return Err(elsewhere(
                     "speaks of the whole run: set it in the workspace or in .config/accuracy.toml",

@@ -5,10 +5,14 @@
 mod archive;
 mod cli;
 mod config;
+mod dtypes;
 mod exit;
+mod inspect;
+mod lint;
 mod report;
 mod run;
 mod shard;
+mod weights;
 
 use clap::Parser as _;
 use exit::{ExitCode, UsageError};

@@ -263,3 +263,19 @@ fn a_segfault_under_plain_cargo_test_leaves_what_it_cut_off_as_not_run() {
     assert_eq!(verdict("refused"), "not_run", "{run}");
     assert_eq!(verdict("symbol_missing"), "not_run", "{run}");
 }
+
+#[test]
+fn without_a_device_of_the_architecture_nothing_runs() {
+    // No machine has all of these.
+    let missing = ["gfx90a", "gfx1250", "sm_100"].into_iter().find(|arch| {
+        let run = never_green().accuracy(&["--arch", arch, "::correct["]);
+        assert!(run.status == Some(101) || run.status == Some(100), "{run}");
+        run.status == Some(101) && {
+            assert!(run.stderr.contains(&format!("kernels of {arch} cannot run here")), "{run}");
+            assert!(run.stderr.contains("--arch host"), "{run}");
+            assert!(run.report.is_none(), "{run}");
+            true
+        }
+    });
+    assert!(missing.is_some());
+}

@@ -3,6 +3,7 @@
 use super::{Buffer, Case, Setup, Tensor, memory, read_quantized};
 use crate::device::host::BandDamage;
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::library::{self, Launch};
 use crate::quant::{Quant, Quantized};
 use crate::reference::{BufferId, Expr, Matrix};
@@ -68,10 +69,14 @@ pub struct Attempt {
 
 impl Case {
     /// Reads everything back. `result` is what the chain's function returned.
-    pub(crate) fn finish(self, result: &Tensor) -> Attempt {
+    ///
+    /// # Errors
+    /// If a kernel left the device in an error, or it does not answer.
+    pub(crate) fn finish(mut self, result: &Tensor) -> Result<Attempt> {
+        self.download()?;
         let launches = library::take_launches();
         let buffers = (0..self.buffers.len()).map(|i| self.capture(BufferId(i), &launches)).collect();
-        Attempt { result: result.id(), setup: self.setup, buffers, launches }
+        Ok(Attempt { result: result.id(), setup: self.setup, buffers, launches })
     }
 
     fn capture(&self, id: BufferId, launches: &[Launch]) -> Captured {

@@ -1,9 +1,10 @@
 //! Moves logical bytes (row-major, packed) into and out of strided, poisoned memory.
 
 use super::Shape;
-use crate::device::host::Allocation;
+use crate::device::memory::Memory;
 use crate::dtype::{DType, Overflow};
 use crate::quant::Quant;
+use std::ops::Range;
 
 /// Gaps of views longer than this are poisoned and checked only next to the data: touching all of a view that spans
 /// gigabytes would map it.
@@ -12,21 +13,24 @@ const WHOLE: usize = 64 << 20;
 const MARGIN: usize = 256;
 
 /// Fills everything with the poison: elements and gaps.
-pub fn poison(allocation: &mut Allocation, dtype: DType, shape: &Shape, poison: u8) {
-    if allocation.len() <= WHOLE || shape.is_contiguous() {
-        let len = allocation.len();
-        allocation.write(0, len).fill(poison);
-        return;
-    }
-    for (start, len) in runs(dtype, shape) {
-        let from = start.saturating_sub(MARGIN);
-        let to = (start + len + MARGIN).min(allocation.len());
-        allocation.write(from, to - from).fill(poison);
+pub fn poison(allocation: &mut Memory, dtype: DType, shape: &Shape, poison: u8) {
+    for range in touched(allocation, dtype, shape) {
+        allocation.write(range.start, range.len()).fill(poison);
     }
 }
 
+/// The parts of a buffer that are ever touched: all of it, or the runs of a view that spans gigabytes.
+pub fn touched(allocation: &Memory, dtype: DType, shape: &Shape) -> Vec<Range<usize>> {
+    if allocation.len() <= WHOLE || shape.is_contiguous() {
+        return std::iter::once(0..allocation.len()).collect();
+    }
+    runs(dtype, shape)
+        .map(|(start, len)| start.saturating_sub(MARGIN)..(start + len + MARGIN).min(allocation.len()))
+        .collect()
+}
+
 /// Bytes of the gaps between the runs that no longer hold the poison.
-pub fn damaged_gaps(allocation: &Allocation, dtype: DType, shape: &Shape, poison: u8) -> usize {
+pub fn damaged_gaps(allocation: &Memory, dtype: DType, shape: &Shape, poison: u8) -> usize {
     if shape.is_contiguous() {
         return 0;
     }
@@ -51,7 +55,7 @@ pub fn damaged_gaps(allocation: &Allocation, dtype: DType, shape: &Shape, poison
 }
 
 /// Writes elements, row-major and packed, to their places.
-pub fn scatter(allocation: &mut Allocation, dtype: DType, shape: &Shape, data: &[u8]) {
+pub fn scatter(allocation: &mut Memory, dtype: DType, shape: &Shape, data: &[u8]) {
     if shape.is_contiguous() {
         allocation.write(0, data.len()).copy_from_slice(data);
         return;
@@ -69,7 +73,7 @@ pub fn scatter(allocation: &mut Allocation, dtype: DType, shape: &Shape, data: &
 }
 
 /// Reads elements back, row-major and packed.
-pub fn gather(allocation: &Allocation, dtype: DType, shape: &Shape) -> Vec<u8> {
+pub fn gather(allocation: &Memory, dtype: DType, shape: &Shape) -> Vec<u8> {
     if shape.is_contiguous() {
         return allocation.read(0, allocation.len()).to_vec();
     }
@@ -88,7 +92,7 @@ pub fn gather(allocation: &Allocation, dtype: DType, shape: &Shape) -> Vec<u8> {
 }
 
 /// Encodes scales (row-major over their grid) and writes them where the layout has them.
-pub fn place_scales(allocation: &mut Allocation, scheme: &Quant, grid: (usize, usize), scales: &[f64]) {
+pub fn place_scales(allocation: &mut Memory, scheme: &Quant, grid: (usize, usize), scales: &[f64]) {
     let format = scheme.scale_dtype;
     let size = format.bits() as usize / 8;
     for (i, &scale) in scales.iter().enumerate() {

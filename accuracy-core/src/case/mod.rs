@@ -18,7 +18,8 @@ pub use weight::WeightForm;
 
 use crate::arch::Arch;
 use crate::device::Stream;
-use crate::device::host::{Allocation, Placement};
+use crate::device::host::Placement;
+use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
 use crate::quant::{Quant, Quantized};
@@ -32,6 +33,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Setup {
     pub arch: Arch,
+    pub runtime: Runtime,
     pub tokens: usize,
     /// Role and tensor of each weight.
     pub weights: BTreeMap<String, String>,
@@ -49,7 +51,7 @@ pub struct Setup {
 pub struct Case {
     setup: Setup,
     buffers: Vec<Buffer>,
-    allocations: Vec<Allocation>,
+    allocations: Vec<Memory>,
 }
 
 /// A declared buffer.
@@ -88,7 +90,7 @@ impl Case {
 
     /// The stream to launch on.
     pub fn stream(&self) -> Stream {
-        Stream::null()
+        Stream::new(self.setup.runtime.stream())
     }
 
     /// `(m, n, k)`: the tokens, and the `[n, k]` of the test's one matrix among its weights.
@@ -302,6 +304,7 @@ impl Case {
             memory::place_scales(&mut self.allocations[at], &scheme, grid, &scales);
         }
         self.buffers[tensor.id().0].initial = Some(self.bytes(tensor.id()));
+        self.upload(tensor.id())?;
         Ok(tensor)
     }
 
@@ -344,14 +347,47 @@ impl Case {
             buffer.scales = Some(at);
         }
         self.buffers.push(buffer);
-        Ok(self.tensor(self.buffers.len() - 1))
+        let id = BufferId(self.buffers.len() - 1);
+        self.upload(id)?;
+        Ok(self.tensor(id.0))
+    }
+
+    /// Brings what the framework put into a buffer to where kernels work.
+    fn upload(&self, id: BufferId) -> Result<()> {
+        let buffer = &self.buffers[id.0];
+        let data = &self.allocations[buffer.data];
+        data.upload(&memory::touched(data, buffer.dtype, &buffer.shape))?;
+        if let Some(at) = buffer.scales {
+            let scales = &self.allocations[at];
+            scales.upload(std::slice::from_ref(&(0..scales.len())))?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything back, once all kernels are done.
+    fn download(&mut self) -> Result<()> {
+        self.setup.runtime.synchronize()?;
+        for buffer in &self.buffers {
+            let data = &mut self.allocations[buffer.data];
+            let ranges = memory::touched(data, buffer.dtype, &buffer.shape);
+            data.download(&ranges)?;
+            if let Some(at) = buffer.scales {
+                let len = self.allocations[at].len();
+                self.allocations[at].download(std::slice::from_ref(&(0..len)))?;
+            }
+        }
+        Ok(())
     }
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
         let salt = self.setup.poison ^ 0x33;
-        let allocation = Allocation::new(name, bytes, self.setup.placement, salt)
-            .map_err(|source| Error::Memory { name: name.into(), bytes, source })?;
-        self.allocations.push(allocation);
+        let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(
+            |e| match e {
+                MemoryError::Host(source) => Error::Memory { name: name.into(), bytes, source },
+                MemoryError::Gpu(error) => Error::Gpu(error),
+            },
+        )?;
+        self.allocations.push(memory);
         Ok(self.allocations.len() - 1)
     }
 

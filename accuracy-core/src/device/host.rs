@@ -98,7 +98,7 @@ impl Allocation {
 
     /// Address of the first byte of the contents.
     pub fn address(&self) -> usize {
-        self.map.addr() + self.start
+        self.map.expose_provenance() + self.start
     }
 
     pub fn len(&self) -> usize {
@@ -147,6 +147,48 @@ impl Allocation {
             damages.push(BandDamage { offset: (first - self.start - self.len) as isize, bytes });
         }
         damages
+    }
+
+    /// Length of the band before the contents.
+    pub fn front(&self) -> usize {
+        self.bands().0.len()
+    }
+
+    /// Length of the band behind them.
+    pub fn back(&self) -> usize {
+        self.bands().1.len()
+    }
+
+    /// The band before the contents.
+    pub fn band_before(&self) -> &[u8] {
+        self.band(self.bands().0)
+    }
+
+    /// The band behind the contents.
+    pub fn band_after(&self) -> &[u8] {
+        self.band(self.bands().1)
+    }
+
+    /// The band before the contents, to be overwritten with what a device has in it.
+    pub fn band_before_mut(&mut self) -> &mut [u8] {
+        let range = self.bands().0;
+        self.band_mut(range)
+    }
+
+    /// The band behind the contents, likewise.
+    pub fn band_after_mut(&mut self) -> &mut [u8] {
+        let range = self.bands().1;
+        self.band_mut(range)
+    }
+
+    fn band(&self, range: std::ops::Range<usize>) -> &[u8] {
+        // SAFETY: `bands` yields accessible ranges of the mapping.
+        unsafe { std::slice::from_raw_parts(self.map.add(range.start), range.len()) }
+    }
+
+    fn band_mut(&mut self, range: std::ops::Range<usize>) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.map.add(range.start), range.len()) }
     }
 
     /// Offsets of the two bands inside the mapping. At most a page each: a band before flush contents could

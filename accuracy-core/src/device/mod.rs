@@ -1,10 +1,13 @@
 //! Device memory and what is handed to launchers: pointers, streams, statuses.
 //!
-//! The host is the one runtime so far: its "device memory" is mapped by [`host`], surrounded by guard bands and
-//! inaccessible pages, so that a kernel that strays is caught. What the bytes mean is not known here.
+//! Three runtimes: the host, whose "device memory" is mapped by [`host`] between guard bands and inaccessible pages, and
+//! HIP and CUDA ([`gpu`]), opened at run time. [`memory`] is a buffer on any of them. What the bytes mean is not known
+//! here.
 
 pub mod fault;
+pub mod gpu;
 pub mod host;
+pub mod memory;
 
 use std::marker::PhantomData;
 
@@ -21,7 +24,7 @@ impl<T> DevPtr<T> {
     }
 
     pub(crate) fn new(address: usize) -> Self {
-        DevPtr(std::ptr::without_provenance_mut(address))
+        DevPtr(std::ptr::with_exposed_provenance_mut(address))
     }
 
     /// The address as a number.
@@ -53,6 +56,10 @@ impl Stream {
     /// The default stream.
     pub const fn null() -> Self {
         Stream(std::ptr::null_mut(), PhantomData)
+    }
+
+    pub(crate) fn new(address: usize) -> Self {
+        Stream(std::ptr::with_exposed_provenance_mut(address), PhantomData)
     }
 }
 

@@ -3,7 +3,9 @@
 use super::Call;
 use crate::case::input::{Data, Probe};
 use crate::case::{Attempt, Case, Setup};
+use crate::device::gpu::{Gpu, Kind};
 use crate::device::host::Placement;
+use crate::device::memory::Runtime;
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -70,6 +72,10 @@ impl<'a> Runner<'a> {
             call,
             setup: Setup {
                 arch: settings.arch,
+                runtime: match settings.runtime.or(Kind::of(settings.arch)) {
+                    None => Runtime::Host,
+                    Some(kind) => Runtime::Gpu(Gpu::open(kind, settings.arch)?),
+                },
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
@@ -93,7 +99,7 @@ impl<'a> Runner<'a> {
         // A declaration that does not fit its binding panics with a message; the case reports it.
         let result = catch_unwind(AssertUnwindSafe(|| (self.call)(&mut case, at)))
             .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))))?;
-        Ok(case.finish(&result))
+        case.finish(&result)
     }
 
     fn ordinary(&self, at: &[usize]) -> Result<Attempt> {

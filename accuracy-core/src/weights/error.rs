@@ -132,6 +132,48 @@ pub enum WeightsError {
     BadPattern { pattern: String, reason: String },
 }
 
+impl WeightsError {
+    /// The variant's name for machine output: `scale_missing`.
+    pub fn kind(&self) -> &'static str {
+        use WeightsError::*;
+        match self {
+            NotFound { .. } => "not_found",
+            Io { .. } => "io",
+            NoWeights { .. } => "no_weights",
+            Truncated { .. } => "truncated",
+            HeaderTooLong { .. } => "header_too_long",
+            HeaderNotJson { .. } => "header_not_json",
+            BadHeader { .. } => "bad_header",
+            TrailingBytes { .. } => "trailing_bytes",
+            BadIndex { .. } => "bad_index",
+            BadConfig { .. } => "bad_config",
+            ShardMissing { .. } => "shard_missing",
+            NotInShard { .. } => "not_in_shard",
+            TensorMissing { .. } => "tensor_missing",
+            WrongDtype { .. } => "wrong_dtype",
+            WrongShape { .. } => "wrong_shape",
+            ScaleMissing { .. } => "scale_missing",
+            ZeroPointsMissing { .. } => "zero_points_missing",
+            ScaleShape { .. } => "scale_shape",
+            ScaleIsBytes { .. } => "scale_is_bytes",
+            ScaleNotPowerOfTwo { .. } => "scale_not_power_of_two",
+            Contradiction { .. } => "contradiction",
+            Ambiguous { .. } => "ambiguous",
+            TwoWeights { .. } => "two_weights",
+            UnknownMethod { .. } => "unknown_method",
+            BadValue { .. } => "bad_value",
+            BadScale { .. } => "bad_scale",
+            BadPart { .. } => "bad_part",
+            Fnuz { .. } => "fnuz",
+            NonFiniteCodes { .. } => "non_finite_codes",
+            ScaleOverflow { .. } => "scale_overflow",
+            NotARepository { .. } => "not_a_repository",
+            NotCached { .. } => "not_cached",
+            BadPattern { .. } => "bad_pattern",
+        }
+    }
+}
+
 fn nearest_names(nearest: &[String]) -> String {
     if nearest.is_empty() { String::new() } else { format!("; nearest: {}", nearest.join(", ")) }
 }

@@ -114,11 +114,12 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
 pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsError> {
     let (rows, words) = subject.matrix()?;
     let claims = subject.claims(&[Scheme::PackedInt4])?;
-    let cols = match subject.companion(".weight_shape")? {
+    let stored_shape = subject.companion(".weight_shape")?;
+    let cols = match &stored_shape {
         None => 8 * words,
         Some(tensor) => {
-            expect_dtype(&tensor, StDtype::I64)?;
-            expect_shape(&tensor, &[2], "(N, K)")?;
+            expect_dtype(tensor, StDtype::I64)?;
+            expect_shape(tensor, &[2], "(N, K)")?;
             let stored =
                 [0, 8].map(|at| i64::from_le_bytes(tensor.bytes[at..at + 8].try_into().expect("8 bytes")));
             let cols = usize::try_from(stored[1]).ok().filter(|c| c.div_ceil(8) == words);
@@ -156,7 +157,8 @@ pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
     recipe.codes = Codes::Int32(weight, Packing::Cols);
     recipe.info.granularity = granularity;
     recipe.scaled_by(Scale { tensor: scale, dtype: scale_dtype, transposed: false, powers_of_two: false });
-    recipe.info.tensors.extend(zeros.iter().chain(&column_groups).map(|t| t.name.to_owned()));
+    let others = stored_shape.iter().chain(&zeros).chain(&column_groups);
+    recipe.info.tensors.extend(others.map(|t| t.name.to_owned()));
     // Codes and zero points are both stored plus 8, which cancels.
     recipe.zeros = match zeros {
         Some(tensor) => Zeros::Int32 { tensor, packing: Packing::Rows, plus: 0.0 },

@@ -17,16 +17,18 @@ mod shard;
 mod stored;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
 pub use error::WeightsError;
 pub use hub::{cached_snapshot, hub_cache};
-pub use pattern::Match;
+pub use pattern::{Match, natural_cmp};
+pub use resolve::{Role, role};
 pub use stored::{GlobalScale, Scheme, StoredWeight, WeightInfo};
 pub use write::{NewTensor, write};
 
@@ -46,9 +48,31 @@ struct Inner {
     /// The index file, where the checkpoint has one.
     index: Option<PathBuf>,
     shards: Vec<Lazy>,
+    /// All tensors, in byte order.
+    names: Vec<Arc<str>>,
     /// Which shard holds a tensor.
-    tensors: BTreeMap<String, usize>,
+    tensors: HashMap<Arc<str>, usize>,
     config: Config,
+}
+
+impl Inner {
+    fn new(
+        path: &Path,
+        index: Option<&Path>,
+        shards: Vec<Lazy>,
+        tensors: BTreeMap<String, usize>,
+        config: Config,
+    ) -> Inner {
+        let tensors: Vec<(Arc<str>, usize)> = tensors.into_iter().map(|(name, i)| (name.into(), i)).collect();
+        Inner {
+            path: path.to_owned(),
+            index: index.map(Path::to_owned),
+            shards,
+            names: tensors.iter().map(|(name, _)| name.clone()).collect(),
+            tensors: tensors.into_iter().collect(),
+            config,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +84,10 @@ struct Lazy {
 impl Lazy {
     fn new(path: PathBuf) -> Lazy {
         Lazy { path, shard: OnceLock::new() }
+    }
+
+    fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     fn open(&self) -> Result<&Shard, WeightsError> {
@@ -78,6 +106,16 @@ pub struct RawTensor<'a> {
     pub dtype: StDtype,
     pub shape: &'a [usize],
     pub bytes: &'a [u8],
+}
+
+/// One file of a checkpoint, as its header describes it.
+#[derive(Clone, Debug)]
+pub struct FileInfo<'a> {
+    pub path: &'a Path,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Tensors that it holds and that the index does not list, or puts elsewhere.
+    pub unlisted: Vec<String>,
 }
 
 /// `model.safetensors.index.json`; the optional `metadata` is not used.
@@ -163,7 +201,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The path is not there, or a folder cannot be listed.
-    pub fn files(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    pub fn paths(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
         let kind = std::fs::metadata(path).map_err(|e| io_error(path, e))?;
         let folder = if kind.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
         let mut files: Vec<PathBuf> = config::FILES.iter().map(|name| folder.join(name)).collect();
@@ -210,7 +248,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Checkpoint(Arc::new(Inner { path: path.to_owned(), index: None, shards, tensors, config })))
+        Ok(Checkpoint(Arc::new(Inner::new(path, None, shards, tensors, config))))
     }
 
     fn from_index(path: &Path, index: &Path, config: Config) -> Result<Checkpoint, WeightsError> {
@@ -225,8 +263,7 @@ impl Checkpoint {
             });
             tensors.insert(tensor, i);
         }
-        let inner = Inner { path: path.to_owned(), index: Some(index.to_owned()), shards, tensors, config };
-        Ok(Checkpoint(Arc::new(inner)))
+        Ok(Checkpoint(Arc::new(Inner::new(path, Some(index), shards, tensors, config))))
     }
 
     /// The path that was opened.
@@ -236,7 +273,7 @@ impl Checkpoint {
 
     /// All tensor names, in byte order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.tensors.keys().map(String::as_str)
+        self.0.names.iter().map(|name| &**name)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -252,18 +289,12 @@ impl Checkpoint {
             return Err(self.tensor_missing(name));
         };
         let lazy = &self.0.shards[i];
-        let shard_name = || lazy.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let shard = lazy.open().map_err(|e| match (e, &self.0.index) {
-            (WeightsError::NotFound { .. }, Some(index)) => {
-                WeightsError::ShardMissing { index: index.clone(), shard: shard_name() }
-            }
-            (e, _) => e,
-        })?;
+        let shard = self.shard(lazy)?;
         let Some(info) = shard.info(name) else {
             return Err(WeightsError::NotInShard {
                 index: self.0.index.clone().unwrap_or_default(),
-                tensor: name.clone(),
-                shard: shard_name(),
+                tensor: name.to_string(),
+                shard: lazy.file_name(),
             });
         };
         Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
@@ -296,12 +327,13 @@ impl Checkpoint {
         resolve::resolve(self, module)?.load()
     }
 
-    /// What [`Checkpoint::linear`] would read, from headers alone. Of a part, `rows` are those of the whole tensor.
+    /// What [`Checkpoint::linear`] would read, from headers alone. Of a part, `rows` are those of the whole tensor;
+    /// of experts that share a tensor, the first stands for all unless the address names one.
     ///
     /// # Errors
     /// As [`Checkpoint::linear`], but for what only the values show.
     pub fn describe(&self, module: &str) -> Result<WeightInfo, WeightsError> {
-        Ok(resolve::resolve(self, module)?.info)
+        Ok(resolve::resolve_any(self, module)?.info)
     }
 
     /// Modules that have a weight, each once; layer 2 before layer 10. Among them are norms and embeddings.
@@ -314,11 +346,40 @@ impl Checkpoint {
 
     /// Scales, zero points and the like without a weight that they could belong to.
     pub fn orphans(&self) -> Vec<&str> {
-        let orphan = |name: &&str| {
-            let owner = resolve::companion_of(name);
-            owner.is_some_and(|module| resolve::weight_tensors(self, module).is_empty())
-        };
-        self.names().filter(orphan).collect()
+        self.names().filter(|name| self.is_orphan(name)).collect()
+    }
+
+    /// Whether a tensor is one of [`Checkpoint::orphans`].
+    pub fn is_orphan(&self, tensor: &str) -> bool {
+        resolve::is_orphan(self, tensor)
+    }
+
+    /// What the configuration says about quantisation, in its words; empty where it says nothing.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.config.claims.iter().map(|claim| claim.text.as_str())
+    }
+
+    /// Opens every file and checks its header; no tensor is read.
+    ///
+    /// Each item is a file, or why it cannot be used: an index names files that are not there, say.
+    pub fn files(&self) -> Vec<Result<FileInfo<'_>, WeightsError>> {
+        let shards = self.0.shards.par_iter().enumerate();
+        let files = shards.map(|(i, lazy)| {
+            let shard = self.shard(lazy)?;
+            let listed = |name: &String| self.0.tensors.get(name.as_str()) == Some(&i);
+            let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
+            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), unlisted })
+        });
+        files.collect()
+    }
+
+    fn shard<'s>(&self, lazy: &'s Lazy) -> Result<&'s Shard, WeightsError> {
+        lazy.open().map_err(|e| match (e, &self.0.index) {
+            (WeightsError::NotFound { .. }, Some(index)) => {
+                WeightsError::ShardMissing { index: index.clone(), shard: lazy.file_name() }
+            }
+            (e, _) => e,
+        })
     }
 
     /// A vector of floats, such as the weight of a norm: the tensor `name`, or `name.weight`.

@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 
 use super::config::Config;
-use super::{Scheme, StoredWeight, WeightsError};
+use super::{StoredWeight, WeightsError};
 use crate::quant::Granularity;
 
 /// What follows `#` in an address.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Part {
     pub expert: Option<usize>,
-    rows: Option<Rows>,
+    pub rows: Option<Rows>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Rows {
+pub(super) enum Rows {
     Gate,
     Up,
     Query,
@@ -72,51 +72,78 @@ impl Part {
         config: &Config,
     ) -> Result<StoredWeight<'a>, WeightsError> {
         let Some(rows) = &self.rows else { return Ok(weight) };
-        let bad = |reason: String| WeightsError::BadPart { address: weight.name.clone(), reason };
-        let all = weight.rows;
-        let selection = match *rows {
+        let selection = rows.of((weight.rows, weight.cols), &weight.tensors[0], config);
+        match selection {
+            Ok(selection) => take(weight, selection),
+            Err(reason) => Err(WeightsError::BadPart { address: weight.name, reason }),
+        }
+    }
+}
+
+/// The parts that the module's name speaks of, where the weight's shape agrees.
+pub(super) fn named(
+    module: &str,
+    tensor: &str,
+    shape: (usize, usize),
+    config: &Config,
+) -> &'static [&'static str] {
+    let name = module.rsplit('.').next().unwrap_or(module);
+    let (part, names): (Rows, &[&str]) = if ["gate_up", "w13", "mlp1"].iter().any(|n| name.contains(n)) {
+        (Rows::Gate, &["gate", "up"])
+    } else if name.contains("qkv") {
+        (Rows::Query, &["q", "k", "v"])
+    } else {
+        return &[];
+    };
+    if part.of(shape, tensor, config).is_ok() { names } else { &[] }
+}
+
+impl Rows {
+    /// Which of the rows of a weight `[all, cols]` stored as `tensor` these are, or why it has none.
+    fn of(&self, (all, cols): (usize, usize), tensor: &str, config: &Config) -> Result<Selection, String> {
+        match *self {
             Rows::Gate | Rows::Up => {
-                let up = *rows == Rows::Up;
+                let up = *self == Rows::Up;
                 if let Some(hidden) = config.count("hidden_size")
-                    && weight.cols != hidden
-                    && weight.rows == hidden
+                    && cols != hidden
+                    && all == hidden
                 {
-                    let shape = (weight.rows, weight.cols);
-                    return Err(bad(format!("{shape:?} is stored transposed: its columns hold gate and up")));
+                    return Err(format!(
+                        "{:?} is stored transposed: its columns hold gate and up",
+                        (all, cols)
+                    ));
                 }
                 if !all.is_multiple_of(2) {
-                    return Err(bad(format!("{all} rows do not halve into gate and up")));
+                    return Err(format!("{all} rows do not halve into gate and up"));
                 }
                 // gpt-oss interleaves the two (even rows are the gate); others put one below the other.
-                let interleaved = weight.tensors[0].ends_with("blocks");
-                debug_assert!(!interleaved || weight.scheme == Scheme::Mxfp4);
-                match (interleaved, up) {
+                let interleaved = tensor.ends_with("blocks");
+                Ok(match (interleaved, up) {
                     (true, _) => Selection { start: usize::from(up), step: 2, count: all / 2 },
                     (false, true) => Selection { start: all / 2, step: 1, count: all / 2 },
                     (false, false) => Selection { start: 0, step: 1, count: all / 2 },
-                }
+                })
             }
             Rows::Query | Rows::Key | Rows::Value => {
                 let (q, kv) = attention_rows(config).ok_or_else(|| {
-                    bad("config.json does not say num_attention_heads and head_dim or hidden_size".to_owned())
+                    "config.json does not say num_attention_heads and head_dim or hidden_size".to_owned()
                 })?;
-                if q + 2 * kv != all {
-                    return Err(bad(format!(
+                if kv.checked_mul(2).and_then(|kv| kv.checked_add(q)) != Some(all) {
+                    return Err(format!(
                         "q, k and v of config.json have {q} + 2 * {kv} rows, the tensor {all}"
-                    )));
+                    ));
                 }
-                match *rows {
+                Ok(match *self {
                     Rows::Query => Selection { start: 0, step: 1, count: q },
                     Rows::Key => Selection { start: q, step: 1, count: kv },
                     _ => Selection { start: q + kv, step: 1, count: kv },
-                }
+                })
             }
             Rows::Range(begin, end) if begin < end && end <= all => {
-                Selection { start: begin, step: 1, count: end - begin }
+                Ok(Selection { start: begin, step: 1, count: end - begin })
             }
-            Rows::Range(..) => return Err(bad(format!("the range must lie within {all} rows"))),
-        };
-        take(weight, selection)
+            Rows::Range(..) => Err(format!("the range must lie within {all} rows")),
+        }
     }
 }
 

@@ -89,7 +89,7 @@ fn step(tokens: &[Token], rest: &str, captures: &mut BTreeMap<String, String>) -
 }
 
 /// Compares names with runs of digits as numbers: layer 2 before layer 10.
-pub(super) fn natural_cmp(a: &str, b: &str) -> Ordering {
+pub fn natural_cmp(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();

@@ -37,13 +37,65 @@ const COMPANIONS: &[&str] = &[
     "_scale",
 ];
 
+/// Endings of scales that activations and the KV cache are quantised with: of a layer's input and output, and of
+/// attention's q, k, v and probabilities.
+const ACTIVATION_SCALES: &[&str] = &[
+    ".input_global_scale",
+    ".input_zero_point",
+    ".input_scale",
+    ".output_scale",
+    ".prob_scale",
+    ".kv_scale",
+    ".q_scale",
+    ".k_scale",
+    ".v_scale",
+];
+
 pub(super) fn module_of(tensor: &str) -> Option<&str> {
     WEIGHTS.iter().find_map(|ending| tensor.strip_suffix(ending)).filter(|m| !m.is_empty())
 }
 
-/// The module that a scale, zero point or the like belongs to by its name.
+/// The module that a scale, zero point or the like belongs to by its name, and the ending that says so.
+fn companion(tensor: &str) -> Option<(&str, &str)> {
+    let (module, ending) = COMPANIONS.iter().find_map(|e| Some((tensor.strip_suffix(e)?, *e)))?;
+    (!module.is_empty()).then_some((module, ending))
+}
+
 pub(super) fn companion_of(tensor: &str) -> Option<&str> {
-    COMPANIONS.iter().find_map(|ending| tensor.strip_suffix(ending)).filter(|m| !m.is_empty())
+    companion(tensor).map(|(module, _)| module)
+}
+
+/// What a tensor is for by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role<'a> {
+    /// The weight of a module; of a norm or an embedding, too.
+    Weight { module: &'a str },
+    /// A scale, zero point or the like of a module's weight.
+    Companion { module: &'a str },
+    /// A scale or zero point of activations or of the KV cache: no weight is read with it.
+    ActivationScale,
+    /// A bias, or anything else.
+    Other,
+}
+
+/// What a tensor is for by its name.
+pub fn role(tensor: &str) -> Role<'_> {
+    if ACTIVATION_SCALES.iter().any(|ending| tensor.ends_with(ending)) {
+        return Role::ActivationScale;
+    }
+    match (module_of(tensor), companion(tensor)) {
+        (Some(module), _) => Role::Weight { module },
+        (None, Some((module, _))) => Role::Companion { module },
+        (None, None) => Role::Other,
+    }
+}
+
+/// Whether a scale or the like has no weight that it could belong to.
+pub(super) fn is_orphan(checkpoint: &Checkpoint, tensor: &str) -> bool {
+    let Some((module, ending)) = companion(tensor) else { return false };
+    // Models have parameters of that ending, too, such as `logit_scale`; they are numbers or vectors.
+    let dims = || checkpoint.raw(tensor).map_or(0, |t| t.shape.len());
+    (ending != "_scale" || dims() > 1) && weight_tensors(checkpoint, module).is_empty()
 }
 
 /// Names of the tensors that hold the weight of `module`.
@@ -107,8 +159,28 @@ pub(super) struct Subject<'a> {
     pub weight: RawTensor<'a>,
 }
 
+/// What to read for an address that names one matrix.
 pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<Recipe<'a>, WeightsError> {
     let (name, part) = part::split(address)?;
+    resolve_part(checkpoint, address, name, |_| part)
+}
+
+/// The same; where the address leaves open which of several experts it means, the first stands for all.
+pub(super) fn resolve_any<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<Recipe<'a>, WeightsError> {
+    let (name, part) = part::split(address)?;
+    resolve_part(checkpoint, address, name, |weight| {
+        let matrix = if weight.name.ends_with("blocks") { 3 } else { 2 };
+        let expert = part.expert.or((weight.shape.len() == matrix + 1).then_some(0));
+        Part { expert, ..part }
+    })
+}
+
+fn resolve_part<'a>(
+    checkpoint: &'a Checkpoint,
+    address: &str,
+    name: &str,
+    part: impl FnOnce(&RawTensor) -> Part,
+) -> Result<Recipe<'a>, WeightsError> {
     let module = if checkpoint.has(name) { module_of(name).unwrap_or(name) } else { name };
     let mut candidates = weight_tensors(checkpoint, module);
     let tensor = match candidates.len() {
@@ -128,7 +200,7 @@ pub(super) fn resolve<'a>(checkpoint: &'a Checkpoint, address: &str) -> Result<R
         checkpoint,
         address: address.to_owned(),
         module: module.to_owned(),
-        part,
+        part: part(&weight),
         experts: weight.shape.first().copied(),
         weight,
     };
@@ -263,16 +335,20 @@ impl<'a> Subject<'a> {
     }
 
     pub fn recipe(self, scheme: Scheme, dtype: DType, (rows, cols): (usize, usize)) -> Recipe<'a> {
+        let experts = self.experts.filter(|_| self.part.expert.is_some());
+        let parts = part::named(&self.module, self.weight.name, (rows, cols), &self.checkpoint.0.config);
         Recipe {
             info: WeightInfo {
                 name: self.address,
                 scheme,
+                experts,
                 rows,
                 cols,
                 dtype,
                 granularity: Granularity::Tensor,
                 scale_dtype: None,
                 tensors: vec![self.weight.name.to_owned()],
+                parts,
             },
             codes: Codes::Plain(self.weight),
             scale: None,

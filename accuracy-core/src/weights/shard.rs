@@ -1,11 +1,14 @@
 //! One mapped safetensors file. No tensor is interpreted here.
 
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::WeightsError;
 
@@ -43,6 +46,11 @@ impl Shard {
         Ok(Shard { map, data, header })
     }
 
+    /// Bytes of the file.
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.header.info(name)
     }
@@ -66,14 +74,55 @@ fn parse_header(file: &[u8], path: impl Fn() -> PathBuf) -> Result<(Metadata, us
         return Err(WeightsError::HeaderTooLong { path: path(), length, file: found });
     }
     let header = &rest[..length as usize];
-    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => WeightsError::BadHeader { path: path(), reason: e.to_string() },
+    let bad = |reason: String| WeightsError::BadHeader { path: path(), reason };
+    let Header(mut tensors) = serde_json::from_slice(header).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => bad(e.to_string()),
         _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
     })?;
+    let mut seen = HashSet::new();
+    if let Some((name, _)) = tensors.iter().find(|(name, _)| !seen.insert(name.as_str())) {
+        return Err(bad(format!("tensor `{name}` is listed twice")));
+    }
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let metadata = Metadata::new(None, tensors).map_err(|e| bad(e.to_string()))?;
     let expected = 8 + length + metadata.data_len() as u64;
     match found.cmp(&expected) {
         std::cmp::Ordering::Less => Err(WeightsError::Truncated { path: path(), expected, found }),
         std::cmp::Ordering::Greater => Err(WeightsError::TrailingBytes { path: path(), expected, found }),
         std::cmp::Ordering::Equal => Ok((metadata, 8 + length as usize)),
+    }
+}
+
+/// What a header lists, but for its `__metadata__`.
+///
+/// The safetensors crate's own way to read it keeps every value in an untyped form first, which takes longer than all
+/// else that is done to open a large checkpoint.
+struct Header(Vec<(String, TensorInfo)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a member for each tensor")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Header, A::Error> {
+        let mut tensors = Vec::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if name == "__metadata__" {
+                members.next_value::<Option<HashMap<String, String>>>()?;
+            } else {
+                tensors.push((name, members.next_value()?));
+            }
+        }
+        Ok(Header(tensors))
     }
 }

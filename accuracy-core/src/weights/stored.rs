@@ -75,12 +75,16 @@ impl GlobalScale {
 pub struct WeightInfo {
     pub name: String,
     pub scheme: Scheme,
+    /// Of a tensor that several experts share, how many they are; `rows` and `cols` are those of each.
+    pub experts: Option<usize>,
     pub rows: usize,
     pub cols: usize,
     pub dtype: DType,
     pub granularity: Granularity,
     pub scale_dtype: Option<DType>,
     pub tensors: Vec<String>,
+    /// The parts of its rows that can be addressed by name behind `#`: gate and up, or q, k and v.
+    pub parts: &'static [&'static str],
 }
 
 /// A weight matrix `[rows, cols]` = `[N, K]`: its codes, and what they are to be multiplied with.

@@ -284,7 +284,7 @@ impl Data {
             )));
         }
         let from = package.join(place);
-        let files = match Checkpoint::files(&from) {
+        let files = match Checkpoint::paths(&from) {
             Ok(files) => files,
             Err(WeightsError::NotFound { path }) => {
                 return Ok(Err(format!("{} is not there, so it is not archived", path.display())));

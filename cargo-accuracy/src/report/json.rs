@@ -1,6 +1,7 @@
 //! `--report json=PATH`, schema 1. A number that does not exist is `null`.
 
 use super::model::{Report, Summary, TestPower};
+use crate::lint::Finding;
 use accuracy_core::record::Record;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ struct Document<'a> {
     summary: Summary,
     cases: &'a [Record],
     tests: &'a [TestPower],
-    lint: [(); 0],
+    lint: &'a [Finding],
 }
 
 #[derive(Serialize)]
@@ -30,12 +31,12 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
         schema: SCHEMA,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         arch: report.archs().join(","),
-        device: device(&report.archs()),
+        device: report.device.clone().unwrap_or_else(|| device(&report.archs())),
         min_cos: report.min_cos,
         summary: report.summary,
         cases: &report.records,
         tests: &report.tests,
-        lint: [],
+        lint: &report.lint,
     };
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');

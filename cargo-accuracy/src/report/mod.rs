@@ -7,7 +7,7 @@ mod merge;
 mod model;
 pub mod sink;
 pub mod style;
-mod text;
+pub mod text;
 
 pub use model::{Report, test_key};
 pub use text::quote;

@@ -1,6 +1,7 @@
 //! A run's results as numbers: counts, the power of whole tests, and the gate.
 
 use crate::exit::ExitCode;
+use crate::lint::{Finding, Severity};
 use crate::run::folder::RunInfo;
 use crate::run::{is_known_failure, may_pass};
 use accuracy_core::record::{Gate, PowerStatus, Record, Verdict};
@@ -20,6 +21,10 @@ pub struct Report {
     pub min_cos: Option<f64>,
     /// Flags beside package and architecture that re-run a case as it ran here.
     pub flags: Vec<String>,
+    /// What the silent-parameter lint found in the sources.
+    pub lint: Vec<Finding>,
+    /// The GPUs that the run used.
+    pub device: Option<String>,
     /// Wall-clock time.
     pub seconds: Option<f64>,
     /// Where the records are.
@@ -128,7 +133,21 @@ impl Report {
             [first, rest @ ..] if rest.iter().all(|r| r.flags == first.flags) => first.flags.clone(),
             _ => Vec::new(),
         };
-        Report { records, tests, summary, min_cos, flags, seconds: None, folder: None }
+        let mut devices: Vec<&str> = runs.iter().filter_map(|r| r.device.as_deref()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let device = (!devices.is_empty()).then(|| devices.join("; "));
+        Report {
+            records,
+            tests,
+            summary,
+            min_cos,
+            flags,
+            lint: Vec::new(),
+            device,
+            seconds: None,
+            folder: None,
+        }
     }
 
     /// Records that do not pass the gate, in their order.
@@ -152,9 +171,14 @@ impl Report {
         archs
     }
 
+    /// Findings of the lint that fail the gate.
+    pub fn lint_errors(&self) -> usize {
+        self.lint.iter().filter(|f| f.severity == Severity::Error && f.suppressed.is_none()).count()
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         debug_assert!(self.records.iter().all(|r| r.gate == Gate::Fail || may_pass(r)));
-        if self.summary.failed > 0 || self.summary.tests_inconclusive > 0 {
+        if self.summary.failed > 0 || self.summary.tests_inconclusive > 0 || self.lint_errors() > 0 {
             ExitCode::Failed
         } else if self.summary.passed == 0 {
             ExitCode::NothingRan

@@ -4,6 +4,7 @@ use super::cargo::CargoArgs;
 use super::select::Partition;
 use crate::cli::OutputArgs;
 use accuracy_core::arch::Arch;
+use accuracy_core::device::gpu::Kind;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -16,13 +17,19 @@ pub struct RunArgs {
     /// Without it the environment's ACCURACY_ARCH, and without that the configuration's `arch`.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
+    /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Kind>,
+    /// Leave the silent-parameter lint of the packages' sources out
+    #[arg(long)]
+    pub no_lint: bool,
     /// Print the identities of the selected cases instead of running them
     #[arg(long)]
     pub list: bool,
     /// Run what `cargo accuracy archive` has put into this file: needs no cargo, no compiler and no source
     ///
     /// It is unpacked into the folder for temporary files (TMPDIR). Records go to --target-dir, else
-    /// CARGO_TARGET_DIR, else ./target.
+    /// CARGO_TARGET_DIR, else ./target. The lint is left out: it reads sources.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "Manifest", "Features", "release", "profile", "lib", "bins",
         "test", "build_jobs", "locked", "offline", "frozen",

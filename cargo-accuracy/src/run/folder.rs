@@ -23,6 +23,9 @@ pub struct RunInfo {
     pub flags: Vec<String>,
     /// How many cases each test has, whether or not they were selected.
     pub tests: BTreeMap<String, usize>,
+    /// The GPUs that the run used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// Folder in which all runs leave theirs.

@@ -1,12 +1,13 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
-//! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
+//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
 pub mod cargo;
 pub mod cargo_env;
+mod device;
 pub mod discover;
 pub mod folder;
 mod outcome;
@@ -22,6 +23,7 @@ pub use outcome::{is_known_failure, may_pass};
 use crate::archive::{self, Archive};
 use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, usage};
+use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
@@ -60,6 +62,13 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
+    let device = match args.list {
+        true => None,
+        false => {
+            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
+            device::require(archs, args.runtime)?
+        }
+    };
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -75,7 +84,9 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
         return Ok(ExitCode::NothingRan);
     }
-    run_cases(args, &settings, &config, &binaries, cases, metadata.target_directory.as_std_path())
+    let target = metadata.target_directory.as_std_path();
+    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, device, target };
+    ready.run(args, || lint(&packages, &metadata))
 }
 
 /// The same from a file: nothing is built, and cargo is not asked.
@@ -89,10 +100,16 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().copied(), &settings, &archive.config)?;
-    for package in packages {
-        for arch in settings.arch(&archive.config, package).unwrap_or_default() {
-            archive.require_library(package, arch)?;
+    let mut device = None;
+    if !args.list {
+        let mut archs = BTreeSet::new();
+        for package in packages {
+            for arch in settings.arch(&archive.config, package).unwrap_or_default() {
+                archive.require_library(package, arch)?;
+                archs.insert(arch);
+            }
         }
+        device = device::require(archs, args.runtime)?;
     }
     let unpacked = archive.unpack()?;
     let mut binaries = Vec::new();
@@ -111,45 +128,86 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         None => std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from),
     };
     let target = std::path::absolute(&target).with_context(|| format!("folder {}", target.display()))?;
-    run_cases(args, &settings, &archive.config, &binaries, cases, &target)
+    let (settings, config) = (&settings, &archive.config);
+    let ready = Ready { settings, config, binaries: &binaries, cases, device, target: &target };
+    // The sources are where the archive was made.
+    ready.run(args, || Ok(Vec::new()))
 }
 
-/// Runs those of the cases that the command line selects. Records go to a folder of their own in `target`.
-fn run_cases(
-    args: &RunArgs,
-    settings: &Settings,
-    config: &Config,
-    binaries: &[Binary],
+/// Everything that a run needs once there are executables, wherever they come from.
+struct Ready<'a> {
+    settings: &'a Settings,
+    config: &'a Config,
+    binaries: &'a [Binary],
     cases: Vec<Case>,
-    target: &Path,
-) -> anyhow::Result<ExitCode> {
-    let info =
-        RunInfo { schema: SCHEMA, flags: flags_to_repeat(args, settings), tests: plan::totals(&cases) };
-    let (known, sample) = (cases.len(), cases[0].planned.id.clone());
-    let selected = plan::select(cases, args);
-    if selected.is_empty() {
-        anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
-        return Ok(ExitCode::NothingRan);
-    }
-    if args.list {
-        report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
-        return Ok(ExitCode::Correct);
-    }
+    device: Option<String>,
+    /// Folder in which records get one of their own.
+    target: &'a Path,
+}
 
-    let folder = RunFolder::create(target, selected.iter().map(|c| c.planned.clone()).collect(), &info)?;
-    let began = std::time::Instant::now();
-    let run = Run { args, settings, config, binaries, folder: &folder };
-    let (records, outcome) = run.run(&selected)?;
+impl Ready<'_> {
+    /// Runs those of the cases that the command line selects, and reports; `lint` adds what it finds.
+    fn run(
+        self,
+        args: &RunArgs,
+        lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
+    ) -> anyhow::Result<ExitCode> {
+        let Ready { settings, config, binaries, cases, device, target } = self;
+        let info = RunInfo {
+            schema: SCHEMA,
+            flags: flags_to_repeat(args, settings),
+            tests: plan::totals(&cases),
+            device,
+        };
+        let (known, sample) = (cases.len(), cases[0].planned.id.clone());
+        let selected = plan::select(cases, args);
+        if selected.is_empty() {
+            anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
+            return Ok(ExitCode::NothingRan);
+        }
+        if args.list {
+            report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
+            return Ok(ExitCode::Correct);
+        }
 
-    let mut report = Report::new(records, &[info]);
-    report.min_cos = settings.min_cos.or(report.min_cos);
-    report.seconds = Some(began.elapsed().as_secs_f64());
-    report.folder = Some(folder.path.clone());
-    report::render(&report, &args.output)?;
-    Ok(match outcome {
-        Outcome::Interrupted => ExitCode::Unfinished,
-        Outcome::Done | Outcome::Stopped => report.exit_code(),
-    })
+        let planned = selected.iter().map(|c| c.planned.clone()).collect();
+        let folder = RunFolder::create(target, planned, &info)?;
+        let began = std::time::Instant::now();
+        let run = Run { args, settings, config, binaries, folder: &folder };
+        let (records, outcome) = run.run(&selected)?;
+
+        let mut report = Report::new(records, &[info]);
+        report.min_cos = settings.min_cos.or(report.min_cos);
+        report.seconds = Some(began.elapsed().as_secs_f64());
+        report.folder = Some(folder.path.clone());
+        if !args.no_lint {
+            report.lint = lint()?;
+        }
+        report::render(&report, &args.output)?;
+        Ok(match outcome {
+            Outcome::Interrupted => ExitCode::Unfinished,
+            Outcome::Done | Outcome::Stopped => report.exit_code(),
+        })
+    }
+}
+
+/// The silent-parameter lint over the sources of the packages that were run.
+fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Vec<Finding>> {
+    let root = metadata.workspace_root.as_std_path();
+    let here = std::env::current_dir()?;
+    let config = LintConfig::load(root)?;
+    // Findings name files as a person would, from where the command was given.
+    let paths: Vec<PathBuf> = packages
+        .iter()
+        .filter_map(|p| p.manifest_path.as_std_path().parent())
+        .map(|dir| dir.strip_prefix(&here).unwrap_or(dir).to_path_buf())
+        .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
+        .collect();
+    let mut report = lint::run(&paths, &config)?;
+    if let Some(path) = &config.baseline {
+        Baseline::load(&root.join(path))?.apply(&mut report);
+    }
+    Ok(report.findings)
 }
 
 /// The packages whose tests are built: those that cargo would take. Of a run that does not name them, packages are
@@ -224,6 +282,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
         }
     };
     add(archive::FLAG, args.archive.as_ref().map(|path| path.display().to_string()));
+    add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));
@@ -327,6 +386,7 @@ impl Run<'_> {
             .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
             .stdout(output);
         for (name, value) in [
+            (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),

@@ -6,13 +6,15 @@ mod failure;
 #[cfg(test)]
 pub mod fixture;
 mod number;
-mod table;
+pub mod table;
+pub mod wrap;
 
 pub use failure::quote;
 
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
+use crate::lint::{Finding, Severity};
 use crate::run::is_known_failure;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
 use anstyle::Style;
@@ -71,6 +73,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
             test.reason
         );
     }
+    lint(&mut text, report, output.verbose);
     summary(&mut text, report);
     text
 }
@@ -98,6 +101,52 @@ fn failures(text: &mut String, report: &Report, all: bool) {
         let _ = writeln!(text, "  {} more of {test} {check}, {verdict}", n - TOLD_IN_FULL);
     }
     text.push('\n');
+}
+
+/// The lint's findings; one that a parameter check has confirmed says so.
+fn lint(text: &mut String, report: &Report, notes: bool) {
+    let shown: Vec<_> = report
+        .lint
+        .iter()
+        .filter(|f| f.suppressed.is_none() && (notes || f.severity != Severity::Note))
+        .collect();
+    for finding in &shown {
+        let (style, severity) = match finding.severity {
+            Severity::Error => (style::BAD, "error"),
+            Severity::Warning => (style::WARN, "warning"),
+            Severity::Note => (style::NOTE, "note"),
+        };
+        let _ = writeln!(
+            text,
+            "{} {}: {}\n  at {}:{}\n  {}",
+            paint(style, format!("lint {severity} {}", finding.rule)),
+            finding.function,
+            finding.message,
+            finding.path,
+            finding.line,
+            finding.help
+        );
+        if confirmed(finding, &report.records) {
+            let _ = writeln!(
+                text,
+                "  confirmed: the parameter check saw no byte react to `{}`",
+                finding.parameter
+            );
+        }
+    }
+    if !shown.is_empty() {
+        text.push('\n');
+    }
+}
+
+/// Whether a parameter check found the same parameter ignored by the same function.
+fn confirmed(finding: &Finding, records: &[Record]) -> bool {
+    let function = finding.function.rsplit(['.', ':']).next().unwrap_or(&finding.function);
+    let (function, parameter) = (format!("`{function}`"), format!("`{}`", finding.parameter));
+    records.iter().flat_map(|r| &r.causes).any(|cause| {
+        cause.cause == "parameter_ignored"
+            && cause.detail.starts_with(&format!("{function} ignores {parameter}"))
+    })
 }
 
 /// The cases of one test with one check, on one architecture.

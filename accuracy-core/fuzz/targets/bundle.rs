@@ -1,0 +1,9 @@
+//! A kernel library's bundles, plain and compressed.
+
+#![no_main]
+
+#[path = "../codeobject.rs"]
+#[expect(dead_code, reason = "the other targets use the rest")]
+mod codeobject;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| codeobject::bundle(input));

@@ -1,0 +1,447 @@
+//! The two GPU runtimes, opened at run time and never linked: HIP (`libamdhip64.so`) and CUDA's driver
+//! (`libcuda.so.1`).
+//!
+//! Both offer the same dozen calls with the same meaning; they differ in names and in how a context is made. One
+//! [`Gpu`] serves a process: its first visible device, chosen by the caller's `*_VISIBLE_DEVICES`.
+
+use crate::arch::Arch;
+use libloading::Library;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::OnceLock;
+
+/// Which runtime a GPU is driven by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Hip,
+    Cuda,
+}
+
+impl Kind {
+    /// The vendor's own runtime for an architecture; none for the host.
+    pub fn of(arch: Arch) -> Option<Kind> {
+        match arch.name() {
+            "host" => None,
+            name if name.starts_with("sm_") => Some(Kind::Cuda),
+            _ => Some(Kind::Hip),
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Hip => "hip",
+            Kind::Cuda => "cuda",
+        }
+    }
+
+    /// File names in the order in which they are tried.
+    const fn libraries(self) -> &'static [&'static str] {
+        match self {
+            Kind::Hip => &["libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"],
+            Kind::Cuda => &["libcuda.so.1", "libcuda.so"],
+        }
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Kind, String> {
+        [Kind::Hip, Kind::Cuda]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| format!("no GPU runtime is called `{name}`; known: hip, cuda"))
+    }
+}
+
+/// Why a GPU cannot be used, or what it reported.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GpuError {
+    #[error(
+        "the {runtime} runtime is not on this machine: tried {tried}. Run where it is, or use --arch host; `cargo accuracy inspect` looks at a library without a device"
+    )]
+    NoRuntime { runtime: &'static str, tried: String },
+    #[error("{library} has no `{symbol}`: it is not a {runtime} runtime that this version knows")]
+    NoSymbol { library: String, symbol: &'static str, runtime: &'static str },
+    #[error("{library} reports no device ({detail}). Check the driver and {variables}, or use --arch host")]
+    NoDevice { library: String, detail: String, variables: &'static str },
+    #[error(
+        "the visible device is {found} ({name}), not {wanted}: choose another with {variables}, or use --arch {found}"
+    )]
+    WrongArch { found: String, name: String, wanted: Arch, variables: &'static str },
+    #[error("{call} failed: {error} ({code})")]
+    Call { call: &'static str, error: String, code: i32 },
+}
+
+/// A loaded runtime: the calls that are needed, under the names that it has for them.
+struct Api {
+    kind: Kind,
+    file: &'static str,
+    library: Library,
+}
+
+type Simple = unsafe extern "C" fn() -> c_int;
+type OnFlags = unsafe extern "C" fn(c_uint) -> c_int;
+type CountInto = unsafe extern "C" fn(*mut c_int) -> c_int;
+type OnPointer = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Allocate = unsafe extern "C" fn(*mut *mut c_void, usize) -> c_int;
+type NewStream = unsafe extern "C" fn(*mut *mut c_void, c_uint) -> c_int;
+
+impl Api {
+    fn open(kind: Kind) -> Result<Api, GpuError> {
+        for &file in kind.libraries() {
+            // SAFETY: loading the vendor's runtime runs its initialisers, as linking it would.
+            if let Ok(library) = unsafe { Library::new(file) } {
+                return Ok(Api { kind, file, library });
+            }
+        }
+        Err(GpuError::NoRuntime { runtime: kind.name(), tried: kind.libraries().join(", ") })
+    }
+
+    /// # Safety
+    /// `F` must be the type with which the runtime declares the symbol.
+    unsafe fn get<F: Copy>(&self, symbol: &'static str) -> Result<F, GpuError> {
+        // SAFETY: the caller vouches for the type.
+        unsafe { self.library.get::<F>(symbol) }.map(|s| *s).map_err(|_| GpuError::NoSymbol {
+            library: self.file.into(),
+            symbol,
+            runtime: self.kind.name(),
+        })
+    }
+
+    /// Turns a status into a result that has the runtime's own name for it.
+    fn check(&self, call: &'static str, code: c_int) -> Result<(), GpuError> {
+        if code == 0 { Ok(()) } else { Err(GpuError::Call { call, error: self.error_name(code), code }) }
+    }
+
+    fn error_name(&self, code: c_int) -> String {
+        // SAFETY: both functions are declared with these types in the runtimes' headers, and return static strings.
+        let text = unsafe {
+            match self.kind {
+                Kind::Hip => self
+                    .get::<unsafe extern "C" fn(c_int) -> *const c_char>("hipGetErrorName")
+                    .map(|name| name(code)),
+                Kind::Cuda => self
+                    .get::<unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int>("cuGetErrorName")
+                    .map(|name| {
+                        let mut text = std::ptr::null();
+                        let _ = name(code, &mut text);
+                        text
+                    }),
+            }
+        };
+        match text {
+            // SAFETY: a pointer that is not null is a C string of the runtime, alive as long as the library.
+            Ok(text) if !text.is_null() => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
+            _ => "unknown error".into(),
+        }
+    }
+
+    fn variables(&self) -> &'static str {
+        match self.kind {
+            Kind::Hip => "HIP_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES",
+            Kind::Cuda => "CUDA_VISIBLE_DEVICES",
+        }
+    }
+
+    /// Name and architecture of the first visible device.
+    fn device(&self) -> Result<(String, String), GpuError> {
+        // SAFETY: the types are those of the runtimes' headers; every out pointer is to a local of that type, and the
+        // buffers are larger than what is written.
+        unsafe {
+            let count = match self.kind {
+                Kind::Hip => self.get::<CountInto>("hipGetDeviceCount")?,
+                Kind::Cuda => {
+                    let code = self.get::<OnFlags>("cuInit")?(0);
+                    if code != 0 {
+                        return Err(self.no_device(&self.error_name(code)));
+                    }
+                    self.get::<CountInto>("cuDeviceGetCount")?
+                }
+            };
+            let mut devices = 0;
+            let code = count(&mut devices);
+            if code != 0 {
+                return Err(self.no_device(&self.error_name(code)));
+            }
+            if devices == 0 {
+                return Err(self.no_device("none is visible"));
+            }
+            type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+            let mut name = [0 as c_char; 256];
+            let (symbol, call) = match self.kind {
+                Kind::Hip => (self.get::<Name>("hipDeviceGetName")?, "hipDeviceGetName"),
+                Kind::Cuda => (self.get::<Name>("cuDeviceGetName")?, "cuDeviceGetName"),
+            };
+            self.check(call, symbol(name.as_mut_ptr(), 255, 0))?;
+            let name = CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned();
+            let arch = match self.kind {
+                Kind::Hip => self.gcn_arch_name()?,
+                Kind::Cuda => {
+                    type Attribute = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
+                    let attribute = self.get::<Attribute>("cuDeviceGetAttribute")?;
+                    let (mut major, mut minor) = (0, 0);
+                    // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
+                    self.check("cuDeviceGetAttribute", attribute(&mut major, 75, 0))?;
+                    self.check("cuDeviceGetAttribute", attribute(&mut minor, 76, 0))?;
+                    format!("sm_{major}{minor}")
+                }
+            };
+            Ok((name, arch))
+        }
+    }
+
+    /// `gcnArchName`, with its feature suffix. The structure's layout changed with HIP 6, behind a versioned symbol; in
+    /// both the field is the only text behind the device's name that begins as an architecture does (`sm_` where HIP is
+    /// emulated on another vendor's device).
+    fn gcn_arch_name(&self) -> Result<String, GpuError> {
+        type Properties = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
+        // Larger than any version of the structure.
+        let mut bytes = [0_u8; 8192];
+        // SAFETY: the buffer is larger than the structure that the function fills.
+        let code = unsafe {
+            let get = self
+                .get::<Properties>("hipGetDevicePropertiesR0600")
+                .or_else(|_| self.get::<Properties>("hipGetDeviceProperties"))?;
+            get(bytes.as_mut_ptr().cast(), 0)
+        };
+        self.check("hipGetDeviceProperties", code)?;
+        let text = bytes[256..]
+            .windows(4)
+            .position(|w| (&w[..3] == b"gfx" || &w[..3] == b"sm_") && w[3].is_ascii_digit())
+            .map(|at| &bytes[256 + at..])
+            .and_then(|rest| CStr::from_bytes_until_nul(rest).ok());
+        text.map(|t| t.to_string_lossy().into_owned())
+            .ok_or_else(|| self.no_device("the device's properties name no gfx architecture"))
+    }
+
+    fn no_device(&self, detail: &str) -> GpuError {
+        GpuError::NoDevice { library: self.file.into(), detail: detail.into(), variables: self.variables() }
+    }
+}
+
+/// What a machine has for an architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub runtime: Kind,
+    /// File name of the runtime.
+    pub library: &'static str,
+    pub name: String,
+    /// As the runtime reports it: `gfx942:sramecc+:xnack-`, `sm_90`.
+    pub arch: String,
+}
+
+/// Looks for a device of an architecture, without making a context on it.
+pub fn probe(kind: Kind, wanted: Arch) -> Result<Device, GpuError> {
+    let api = Api::open(kind)?;
+    let (name, found) = api.device()?;
+    if found.parse::<Arch>().ok() != Some(wanted) {
+        return Err(GpuError::WrongArch { found, name, wanted, variables: api.variables() });
+    }
+    Ok(Device { runtime: kind, library: api.file, name, arch: found })
+}
+
+/// The device of this process, with a context and a stream.
+pub struct Gpu {
+    api: Api,
+    device: Device,
+    context: usize,
+    stream: usize,
+}
+
+impl Gpu {
+    /// Opens the first visible device, once for each process.
+    pub fn open(kind: Kind, wanted: Arch) -> Result<&'static Gpu, GpuError> {
+        static GPU: OnceLock<Result<Gpu, GpuError>> = OnceLock::new();
+        match GPU.get_or_init(|| Gpu::new(kind, wanted)) {
+            Ok(gpu) if gpu.device.runtime == kind && gpu.device.arch.parse() == Ok(wanted) => Ok(gpu),
+            Ok(gpu) => Err(GpuError::WrongArch {
+                found: gpu.device.arch.clone(),
+                name: gpu.device.name.clone(),
+                wanted,
+                variables: gpu.api.variables(),
+            }),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn new(kind: Kind, wanted: Arch) -> Result<Gpu, GpuError> {
+        let device = probe(kind, wanted)?;
+        let api = Api::open(kind)?;
+        let mut gpu = Gpu { api, device, context: 0, stream: 0 };
+        // SAFETY: the types are those of the runtimes' headers; the out pointers are to locals.
+        unsafe {
+            match kind {
+                Kind::Hip => {
+                    gpu.api.check(
+                        "hipSetDevice",
+                        gpu.api.get::<unsafe extern "C" fn(c_int) -> c_int>("hipSetDevice")?(0),
+                    )?;
+                }
+                Kind::Cuda => {
+                    gpu.api.check("cuInit", gpu.api.get::<OnFlags>("cuInit")?(0))?;
+                    // The primary context is the one that kernel libraries built on the runtime API use.
+                    type Retain = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
+                    let mut context = std::ptr::null_mut();
+                    let retain = gpu.api.get::<Retain>("cuDevicePrimaryCtxRetain")?;
+                    gpu.api.check("cuDevicePrimaryCtxRetain", retain(&mut context, 0))?;
+                    gpu.context = context.expose_provenance();
+                }
+            }
+            gpu.make_current()?;
+            let mut stream = std::ptr::null_mut();
+            // A stream that does not wait for the default one: a kernel that ignores its stream shows.
+            const NON_BLOCKING: c_uint = 1;
+            let (create, call) = match kind {
+                Kind::Hip => {
+                    (gpu.api.get::<NewStream>("hipStreamCreateWithFlags")?, "hipStreamCreateWithFlags")
+                }
+                Kind::Cuda => (gpu.api.get::<NewStream>("cuStreamCreate")?, "cuStreamCreate"),
+            };
+            gpu.api.check(call, create(&mut stream, NON_BLOCKING))?;
+            gpu.stream = stream.expose_provenance();
+        }
+        Ok(gpu)
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Address of the stream that launchers are given.
+    pub fn stream(&self) -> usize {
+        self.stream
+    }
+
+    /// Contexts belong to threads, and tests run on many.
+    fn make_current(&self) -> Result<(), GpuError> {
+        // SAFETY: the types are those of the runtimes' headers; the context was retained by `new`.
+        unsafe {
+            match self.api.kind {
+                Kind::Hip => {
+                    let set = self.api.get::<unsafe extern "C" fn(c_int) -> c_int>("hipSetDevice")?;
+                    self.api.check("hipSetDevice", set(0))
+                }
+                Kind::Cuda => {
+                    let set = self.api.get::<OnPointer>("cuCtxSetCurrent")?;
+                    self.api
+                        .check("cuCtxSetCurrent", set(std::ptr::with_exposed_provenance_mut(self.context)))
+                }
+            }
+        }
+    }
+
+    /// Allocates device memory, aligned as the runtime does (256 bytes or more).
+    pub fn allocate(&self, bytes: usize) -> Result<usize, GpuError> {
+        self.make_current()?;
+        let mut pointer = std::ptr::null_mut();
+        // SAFETY: hipMalloc and cuMemAlloc_v2 take a pointer to the result and a size.
+        unsafe {
+            let (allocate, call) = match self.api.kind {
+                Kind::Hip => (self.api.get::<Allocate>("hipMalloc")?, "hipMalloc"),
+                Kind::Cuda => (self.api.get::<Allocate>("cuMemAlloc_v2")?, "cuMemAlloc_v2"),
+            };
+            self.api.check(call, allocate(&mut pointer, bytes))?;
+        }
+        Ok(pointer.addr())
+    }
+
+    /// Frees what [`Gpu::allocate`] gave. An error is of no use to anyone: a broken device has already said so.
+    pub fn free(&self, address: usize) {
+        let symbol = match self.api.kind {
+            Kind::Hip => "hipFree",
+            Kind::Cuda => "cuMemFree_v2",
+        };
+        // SAFETY: both take the pointer that the runtime's allocator gave.
+        if let Ok(free) = unsafe { self.api.get::<OnPointer>(symbol) } {
+            // SAFETY: as above.
+            let _ = unsafe { free(std::ptr::without_provenance_mut(address)) };
+        }
+    }
+
+    /// Copies to the device, and waits for it.
+    pub fn upload(&self, address: usize, bytes: &[u8]) -> Result<(), GpuError> {
+        self.make_current()?;
+        // SAFETY: the types are those of the headers; `bytes` is readable, and the caller passes an address inside of
+        // an allocation with as many bytes behind it, or the runtime reports the error.
+        unsafe {
+            match self.api.kind {
+                Kind::Hip => self.hip_copy(address, bytes.as_ptr().addr(), bytes.len(), 1),
+                Kind::Cuda => {
+                    type Copy = unsafe extern "C" fn(usize, *const c_void, usize) -> c_int;
+                    let copy = self.api.get::<Copy>("cuMemcpyHtoD_v2")?;
+                    self.api.check("cuMemcpyHtoD_v2", copy(address, bytes.as_ptr().cast(), bytes.len()))
+                }
+            }
+        }
+    }
+
+    /// Copies from the device, and waits for it.
+    pub fn download(&self, address: usize, bytes: &mut [u8]) -> Result<(), GpuError> {
+        self.make_current()?;
+        // SAFETY: as for `upload`; `bytes` is writable.
+        unsafe {
+            match self.api.kind {
+                Kind::Hip => self.hip_copy(bytes.as_mut_ptr().expose_provenance(), address, bytes.len(), 2),
+                Kind::Cuda => {
+                    type Copy = unsafe extern "C" fn(*mut c_void, usize, usize) -> c_int;
+                    let copy = self.api.get::<Copy>("cuMemcpyDtoH_v2")?;
+                    self.api.check("cuMemcpyDtoH_v2", copy(bytes.as_mut_ptr().cast(), address, bytes.len()))
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// One side is host memory of `bytes` bytes, readable or writable as `kind` (1 to the device, 2 from it) needs.
+    unsafe fn hip_copy(&self, to: usize, from: usize, bytes: usize, kind: c_int) -> Result<(), GpuError> {
+        type Copy = unsafe extern "C" fn(usize, usize, usize, c_int) -> c_int;
+        // SAFETY: hipMemcpy takes two pointers, a size and a kind; the caller vouches for the host side.
+        let code = unsafe { self.api.get::<Copy>("hipMemcpy")?(to, from, bytes, kind) };
+        self.api.check("hipMemcpy", code)
+    }
+
+    /// Waits for everything that was launched, on any stream. An error of a kernel comes to light here.
+    pub fn synchronize(&self) -> Result<(), GpuError> {
+        self.make_current()?;
+        let symbol = match self.api.kind {
+            Kind::Hip => "hipDeviceSynchronize",
+            Kind::Cuda => "cuCtxSynchronize",
+        };
+        // SAFETY: both take nothing and return a status.
+        let code = unsafe { self.api.get::<Simple>(symbol)?() };
+        self.api.check(symbol, code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_but_the_host_has_a_runtime() {
+        for &arch in Arch::ALL {
+            let expected = match arch.name() {
+                "host" => None,
+                name if name.starts_with("gfx") => Some(Kind::Hip),
+                _ => Some(Kind::Cuda),
+            };
+            assert_eq!(Kind::of(arch), expected, "{arch}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_the_device_says_what_is_missing() {
+        for (kind, arch) in [(Kind::Hip, Arch::Gfx950), (Kind::Cuda, Arch::Sm90)] {
+            match probe(kind, arch) {
+                // A machine that has the device: then it must be that one.
+                Ok(device) => assert_eq!(device.arch.parse(), Ok(arch)),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(
+                        text.contains("--arch") && text.contains("lib") | text.contains("device"),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+}

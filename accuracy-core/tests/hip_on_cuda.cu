@@ -1,0 +1,49 @@
+// HIP's runtime interface on top of CUDA's: a libamdhip64.so for machines with an NVIDIA GPU, on which the code path for
+// AMD then runs for real. Only for tests; the calls are those that accuracy_core::device::gpu makes.
+//
+//     nvcc -shared -Xcompiler -fPIC -o libamdhip64.so accuracy-core/tests/hip_on_cuda.cu
+//     LD_LIBRARY_PATH=. cargo accuracy --arch sm_90 --runtime hip
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstring>
+
+#define API extern "C" __attribute__((visibility("default"))) int
+
+// Status codes differ above a few common ones; success is 0 in both.
+API hipGetDeviceCount(int* count) { return cudaGetDeviceCount(count); }
+API hipSetDevice(int device) { return cudaSetDevice(device); }
+API hipMalloc(void** pointer, size_t bytes) { return cudaMalloc(pointer, bytes); }
+API hipFree(void* pointer) { return cudaFree(pointer); }
+API hipDeviceSynchronize() { return cudaDeviceSynchronize(); }
+API hipStreamCreateWithFlags(void** stream, unsigned flags) {
+    return cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), flags);
+}
+
+// Kinds have the same numbers: 1 to the device, 2 from it.
+API hipMemcpy(void* to, const void* from, size_t bytes, int kind) {
+    return cudaMemcpy(to, from, bytes, static_cast<cudaMemcpyKind>(kind));
+}
+
+API hipDeviceGetName(char* name, int size, int device) {
+    cudaDeviceProp properties;
+    const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+    if (error == cudaSuccess) std::snprintf(name, size, "%s", properties.name);
+    return error;
+}
+
+// The structure of HIP 6: the name first, gcnArchName at byte 1160, 1472 bytes in all.
+API hipGetDevicePropertiesR0600(char* structure, int device) {
+    cudaDeviceProp properties;
+    const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+    if (error != cudaSuccess) return error;
+    std::memset(structure, 0, 1472);
+    std::snprintf(structure, 256, "%s", properties.name);
+    std::snprintf(structure + 1160, 256, "sm_%d%d", properties.major, properties.minor);
+    return 0;
+}
+
+extern "C" __attribute__((visibility("default"))) const char* hipGetErrorName(int error) {
+    return cudaGetErrorName(static_cast<cudaError_t>(error));
+}

@@ -1,0 +1,160 @@
+//! Which parameters are ignored once calls are followed: a fixpoint over the repository. A parameter that is
+//! only forwarded is ignored where every callee ignores it; anything unresolved counts as a use.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::index::{FnId, Index};
+use super::ir::ParamKind;
+use super::source::{Fate, Slot};
+
+#[derive(Debug, Clone)]
+pub enum Reason {
+    /// Seen inside the function alone.
+    Local(Fate),
+    /// Passed only to the function itself.
+    Recursion,
+    /// Passed only to functions that ignore it: call, callee, the callee's parameter.
+    Forwarded { call: u32, callee: FnId, param: u16 },
+    /// A keyword that the callee does not declare and whose `**kwargs` it never reads.
+    Swallowed { call: u32, callee: FnId },
+}
+
+pub struct Effects {
+    ignored: FxHashMap<(FnId, u16), Reason>,
+    /// Resolved callees by caller and call.
+    callees: FxHashMap<(FnId, u32), FnId>,
+}
+
+impl Effects {
+    pub fn new(index: &Index) -> Self {
+        let mut ignored = FxHashMap::default();
+        let mut callees = FxHashMap::default();
+        let mut pending: Vec<(FnId, u16)> = Vec::new();
+        for id in index.ids() {
+            let f = index.function(id);
+            if f.traits.stub || f.opaque {
+                continue;
+            }
+            let macros = if f.identifiers.is_empty() {
+                FxHashSet::default()
+            } else {
+                macro_uses(index, &f.identifiers)
+            };
+            for (i, p) in f.params.iter().enumerate() {
+                if macros.contains(p.name.as_str()) || p.carriers.iter().any(|c| macros.contains(c.as_str()))
+                {
+                    continue;
+                }
+                match p.fate {
+                    Fate::Forwarded => pending.push((id, i as u16)),
+                    fate if fate.ignored() => {
+                        ignored.insert((id, i as u16), Reason::Local(fate));
+                    }
+                    _ => {}
+                }
+            }
+            // Resolve what drops and forwards refer to, once.
+            for (i, call) in f.calls.iter().enumerate() {
+                if let Some(callee) = index.callee(id, call) {
+                    callees.insert((id, i as u32), callee);
+                }
+            }
+        }
+        let mut effects = Self { ignored, callees };
+        // Least fixpoint: each round finds at least one more or ends; chains are short.
+        loop {
+            let mut found = Vec::new();
+            pending.retain(|(id, p)| match effects.forwarded(index, *id, *p) {
+                Some(reason) => {
+                    found.push(((*id, *p), reason));
+                    false
+                }
+                None => true,
+            });
+            if found.is_empty() {
+                break;
+            }
+            effects.ignored.extend(found);
+        }
+        effects
+    }
+
+    fn forwarded(&self, index: &Index, id: FnId, param: u16) -> Option<Reason> {
+        let f = index.function(id);
+        let p = &f.params[param as usize];
+        // A guard that pins the value is an answer to whoever passes another.
+        if p.guarded {
+            return None;
+        }
+        let mut reason = None;
+        let mut recursive = false;
+        for (call, slot) in &p.forwards {
+            let callee = *self.callees.get(&(id, *call))?;
+            let target = index.function(callee);
+            match index.bind(callee, &f.calls[*call as usize], slot) {
+                Some(bound) if callee == id && bound == param as usize => recursive = true,
+                Some(bound) => {
+                    if !self.ignored.contains_key(&(callee, bound as u16)) || index.is_fake(callee) {
+                        return None;
+                    }
+                    reason.get_or_insert(Reason::Forwarded { call: *call, callee, param: bound as u16 });
+                }
+                None => {
+                    let Slot::Keyword(_) = slot else { return None };
+                    let kwargs = target.params.iter().position(|p| p.kind == ParamKind::KwArgs)?;
+                    if !self.ignored.contains_key(&(callee, kwargs as u16)) {
+                        return None;
+                    }
+                    reason = Some(Reason::Swallowed { call: *call, callee });
+                }
+            }
+        }
+        match reason {
+            None if recursive && p.witness.is_some() => Some(Reason::Local(Fate::Overwritten)),
+            None if recursive => Some(Reason::Recursion),
+            other => other,
+        }
+    }
+
+    pub fn ignored(&self, id: FnId, param: usize) -> Option<&Reason> {
+        self.ignored.get(&(id, param as u16))
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (FnId, usize, &Reason)> {
+        self.ignored.iter().map(|((id, p), r)| (*id, *p as usize, r))
+    }
+
+    pub fn callee(&self, id: FnId, call: u32) -> Option<FnId> {
+        self.callees.get(&(id, call)).copied()
+    }
+
+    /// The function is known to do something with the parameter.
+    pub fn honours(&self, index: &Index, id: FnId, param: usize) -> bool {
+        let f = index.function(id);
+        !f.traits.stub
+            && matches!(f.params[param].fate, Fate::Used | Fate::Forwarded)
+            && self.ignored(id, param).is_none()
+    }
+}
+
+/// Identifiers that the macros named in a body mention, through other macros too.
+fn macro_uses<'s>(index: &Index<'s>, identifiers: &[String]) -> FxHashSet<&'s str> {
+    let mut out = FxHashSet::default();
+    let mut seen: FxHashSet<&str> = FxHashSet::default();
+    let mut work: Vec<&str> = identifiers.iter().map(String::as_str).collect();
+    while let Some(name) = work.pop() {
+        if !seen.insert(name) {
+            continue;
+        }
+        let Some(bodies) = index.macros.get(name) else { continue };
+        for body in bodies {
+            for id in *body {
+                out.insert(id.as_str());
+                if index.macros.contains_key(id.as_str()) {
+                    work.push(id);
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,68 @@
+//! A finding as every renderer, the baseline and the run's report see it.
+
+use serde::Serialize;
+
+use super::config::Confidence;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+    Note,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Place {
+    pub path: String,
+    pub line: u32,
+    pub column: u32,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    pub rule: &'static str,
+    pub severity: Severity,
+    /// Relative to where the lint ran, with `/`.
+    pub path: String,
+    /// 1-based.
+    pub line: u32,
+    pub column: u32,
+    /// Qualified name of the function whose parameter is ignored.
+    pub function: String,
+    pub parameter: String,
+    pub message: String,
+    pub help: String,
+    pub confidence: Confidence,
+    /// Sum of the evidence that decided severity and confidence.
+    pub score: i32,
+    /// Stays the same when lines move: rule, path, function, parameter and callee.
+    pub fingerprint: String,
+    /// The callee that loses the parameter, or the function that honours it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callee: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twin: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<Place>,
+    /// The way from the parameter to the function that ignores it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub code_flow: Vec<Place>,
+    /// In the baseline or suppressed in the source, with the reason: it does not fail the gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<Suppression>,
+    /// Lines of the definition, for suppression and `--since`.
+    #[serde(skip)]
+    pub span: (u32, u32),
+    /// Where the twin is defined.
+    #[serde(skip)]
+    pub twin_span: Option<(String, u32, u32)>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "justification")]
+pub enum Suppression {
+    InSource(String),
+    Baseline,
+}

@@ -1,0 +1,631 @@
+//! The functions of a repository and how names lead to them: modules, imports and re-exports, classes and
+//! their bases, dispatch tables, fakes. An import from outside the repository stays unknown.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::config::Names;
+use super::ir::ParamKind;
+use super::names;
+use super::source::{CallSummary, FileSummary, FnSummary, Language, ParamSummary, Slot};
+
+pub type FnId = u32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Function(FnId),
+    Class(u32, u32),
+    Module(u32),
+}
+
+pub struct Index<'s> {
+    pub files: &'s [FileSummary],
+    /// All functions: file and position in it.
+    pub functions: Vec<(u32, u32)>,
+    modules: FxHashMap<String, u32>,
+    module_name: Vec<String>,
+    by_name: Vec<FxHashMap<&'s str, FnId>>,
+    classes: Vec<FxHashMap<&'s str, u32>>,
+    /// C++ and Rust functions with a body, by their last name.
+    global: FxHashMap<(Language, &'s str), Vec<FnId>>,
+    /// Functions with the same bag of words once backend words are gone.
+    stems: FxHashMap<(Language, String), Vec<FnId>>,
+    pub stem_of: Vec<(String, bool)>,
+    /// Members of one dispatch table or `forward_*` family.
+    pub families: FxHashMap<FnId, Vec<FnId>>,
+    /// Function to its fake, and the reverse.
+    pub fake_of: FxHashMap<FnId, FnId>,
+    pub real_of: FxHashMap<FnId, FnId>,
+    /// Functions handed to a decorator: they mirror the decorated function's signature.
+    pub mirrors: FxHashSet<FnId>,
+    pub macros: FxHashMap<&'s str, Vec<&'s [String]>>,
+    /// Methods by class, for overriding.
+    pub overrides: FxHashSet<FnId>,
+    /// Functions that are passed around as values: their signature is someone else's.
+    pub callbacks: FxHashSet<FnId>,
+}
+
+impl<'s> Index<'s> {
+    pub fn new(files: &'s [FileSummary], config: &Names) -> Self {
+        let mut functions = Vec::new();
+        let mut modules = FxHashMap::default();
+        let mut module_name = Vec::with_capacity(files.len());
+        let mut by_name = Vec::with_capacity(files.len());
+        let mut classes = Vec::with_capacity(files.len());
+        let mut global: FxHashMap<(Language, &str), Vec<FnId>> = FxHashMap::default();
+        let mut macros: FxHashMap<&str, Vec<&[String]>> = FxHashMap::default();
+        let packages: FxHashSet<&str> =
+            files.iter().filter_map(|f| f.path.strip_suffix("/__init__.py")).collect();
+        for (i, file) in files.iter().enumerate() {
+            let mut names: FxHashMap<&str, FnId> = FxHashMap::default();
+            for (j, f) in file.functions.iter().enumerate() {
+                let id = functions.len() as FnId;
+                functions.push((i as u32, j as u32));
+                // The first definition with a body stands for the name.
+                match names.entry(f.qualname.as_str()) {
+                    std::collections::hash_map::Entry::Vacant(e) => {
+                        e.insert(id);
+                    }
+                    std::collections::hash_map::Entry::Occupied(mut e) => {
+                        let old = functions[*e.get() as usize].1;
+                        if file.functions[old as usize].traits.stub && !f.traits.stub {
+                            e.insert(id);
+                        }
+                    }
+                }
+                if file.language != Language::Python {
+                    global.entry((file.language, f.name.as_str())).or_default().push(id);
+                }
+            }
+            by_name.push(names);
+            classes.push(file.classes.iter().enumerate().map(|(j, c)| (c.name.as_str(), j as u32)).collect());
+            let mut name = String::new();
+            if file.language == Language::Python {
+                let path =
+                    file.path.strip_suffix(".py").or(file.path.strip_suffix(".pyi")).unwrap_or(&file.path);
+                let path = path.strip_suffix("/__init__").unwrap_or(path);
+                let full = path.trim_start_matches('/').replace('/', ".");
+                // The topmost package around the file is where imports start.
+                let mut top = path;
+                let mut at = path.rsplit_once('/').map(|p| p.0);
+                while let Some(dir) = at {
+                    if !packages.contains(dir) {
+                        break;
+                    }
+                    top = dir;
+                    at = dir.rsplit_once('/').map(|p| p.0);
+                }
+                let strip = top.rsplit_once('/').map_or(0, |p| p.0.len() + 1);
+                let short = path[strip..].replace('/', ".");
+                modules.entry(full.clone()).or_insert(i as u32);
+                modules.entry(short.clone()).or_insert(i as u32);
+                name = full;
+            }
+            module_name.push(name);
+            for (name, ids) in &file.macros {
+                macros.entry(name.as_str()).or_default().push(ids);
+            }
+        }
+        let stem_of: Vec<(String, bool)> = functions
+            .iter()
+            .map(|(f, j)| {
+                let f = &files[*f as usize].functions[*j as usize];
+                let (stem, stripped) = names::stem(&f.name, config);
+                let mut bag: Vec<&str> = stem.split('_').collect();
+                bag.sort_unstable();
+                (bag.join("_"), stripped)
+            })
+            .collect();
+        let mut stems: FxHashMap<(Language, String), Vec<FnId>> = FxHashMap::default();
+        for (id, (stem, _)) in stem_of.iter().enumerate() {
+            if !stem.is_empty() {
+                let language = files[functions[id].0 as usize].language;
+                stems.entry((language, stem.clone())).or_default().push(id as FnId);
+            }
+        }
+        let mut index = Self {
+            files,
+            functions,
+            modules,
+            module_name,
+            by_name,
+            classes,
+            global,
+            stems,
+            stem_of,
+            families: FxHashMap::default(),
+            fake_of: FxHashMap::default(),
+            real_of: FxHashMap::default(),
+            mirrors: FxHashSet::default(),
+            macros,
+            overrides: FxHashSet::default(),
+            callbacks: FxHashSet::default(),
+        };
+        index.relate();
+        index
+    }
+
+    pub fn function(&self, id: FnId) -> &'s FnSummary {
+        let (file, at) = self.functions[id as usize];
+        &self.files[file as usize].functions[at as usize]
+    }
+
+    pub fn file(&self, id: FnId) -> &'s FileSummary {
+        &self.files[self.functions[id as usize].0 as usize]
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = FnId> + use<> {
+        0..self.functions.len() as FnId
+    }
+
+    pub fn dotted(&self, id: FnId) -> String {
+        let module = &self.module_name[self.functions[id as usize].0 as usize];
+        let name = &self.function(id).qualname;
+        if module.is_empty() { name.clone() } else { format!("{module}.{name}") }
+    }
+
+    pub fn by_dotted(&self, path: &str) -> Option<FnId> {
+        match self.absolute(path, 0)? {
+            Target::Function(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Dispatch tables, families of methods, fakes, mirrors and overrides.
+    fn relate(&mut self) {
+        let mut families: FxHashMap<FnId, Vec<FnId>> = FxHashMap::default();
+        let mut fakes = Vec::new();
+        let mut mirrors = Vec::new();
+        for (i, file) in self.files.iter().enumerate() {
+            for table in &file.tables {
+                let mut members: Vec<FnId> = table
+                    .iter()
+                    .filter_map(|m| match self.in_module(i as u32, m, 0)? {
+                        Target::Function(id) => Some(id),
+                        _ => None,
+                    })
+                    .collect();
+                members.sort_unstable();
+                members.dedup();
+                if members.len() >= 2 {
+                    for m in &members {
+                        families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+                    }
+                }
+            }
+            for (real, fake) in &file.fakes {
+                if let Some(Target::Function(fake)) = self.in_module(i as u32, fake, 0) {
+                    let real = real.as_ref().and_then(|r| match self.in_module(i as u32, r, 0) {
+                        Some(Target::Function(id)) => Some(id),
+                        _ => None,
+                    });
+                    fakes.push((real, fake));
+                }
+            }
+            // `forward_native`, `forward_hip`, ... of one class.
+            for class in &file.classes {
+                let mut groups: FxHashMap<&str, Vec<FnId>> = FxHashMap::default();
+                for m in &class.methods {
+                    let base = m.split('_').next().unwrap_or(m);
+                    if base == "forward" {
+                        let qualified = format!("{}.{m}", class.name);
+                        if let Some(id) = self.by_name[i].get(qualified.as_str()) {
+                            groups.entry(base).or_default().push(*id);
+                        }
+                    }
+                }
+                for members in groups.values().filter(|g| g.len() >= 2) {
+                    for m in members {
+                        families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+                    }
+                }
+            }
+        }
+        // Implementations of one trait's method.
+        let mut implementations: FxHashMap<(&str, &str), Vec<FnId>> = FxHashMap::default();
+        for id in self.ids() {
+            let f = self.function(id);
+            if let Some(of_trait) = f.decorators.iter().find_map(|(path, _)| path.strip_prefix("impl ")) {
+                implementations.entry((of_trait, f.name.as_str())).or_default().push(id);
+            }
+        }
+        for members in implementations.values().filter(|m| (2..=64).contains(&m.len())) {
+            for m in members {
+                families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+            }
+        }
+        let mut callbacks = FxHashSet::default();
+        for id in self.ids() {
+            let f = self.function(id);
+            let file = self.functions[id as usize].0;
+            for name in &f.references {
+                let target = match f.imports.iter().rev().find(|(n, _)| n == name) {
+                    Some((_, path)) => self.import(file, path, 0),
+                    None => self.in_module(file, name, 0),
+                };
+                if let Some(Target::Function(other)) = target {
+                    callbacks.insert(other);
+                }
+            }
+            for (path, args) in &f.decorators {
+                let last = path.rsplit('.').next().unwrap_or(path);
+                for (key, name) in args {
+                    let Some(key) = key else { continue };
+                    if let Some(Target::Function(other)) = self.in_module(file, name, 0)
+                        && other != id
+                    {
+                        if key.contains("fake") || key.contains("abstract") || key.contains("meta") {
+                            fakes.push((Some(id), other));
+                        }
+                        mirrors.push(other);
+                    }
+                }
+                if last.contains("fake") || last == "impl_abstract" || last == "register_meta" {
+                    fakes.push((None, id));
+                }
+            }
+            let words = names::words(&f.name);
+            if words.iter().any(|w| w == "fake" || w == "meta" && words.len() > 2 && words.last() == Some(w))
+            {
+                fakes.push((None, id));
+            }
+            if let Some(class) = &f.class {
+                let file_index = file as usize;
+                if let Some(c) = self.classes[file_index].get(class_of(f, class).as_str())
+                    && self.base_has(file, *c, &f.name, 0)
+                {
+                    self.overrides.insert(id);
+                }
+            }
+        }
+        for (real, fake) in fakes {
+            let real = real.or_else(|| self.real_by_name(fake));
+            if let Some(real) = real.filter(|r| *r != fake) {
+                self.fake_of.entry(real).or_insert(fake);
+                self.real_of.entry(fake).or_insert(real);
+            } else {
+                self.real_of.entry(fake).or_insert(fake);
+            }
+        }
+        self.mirrors.extend(mirrors);
+        self.callbacks = callbacks;
+        for members in families.values_mut() {
+            members.sort_unstable();
+            members.dedup();
+        }
+        self.families = families;
+    }
+
+    /// The function whose name is a fake's name without the word that says so.
+    fn real_by_name(&self, fake: FnId) -> Option<FnId> {
+        let f = self.function(fake);
+        let file = self.functions[fake as usize].0 as usize;
+        let bag = |name: &str| {
+            let mut w = names::words(name);
+            w.retain(|w| {
+                !matches!(w.as_str(), "fake" | "tensor" | "tensors" | "meta" | "gen" | "impl" | "abstract")
+            });
+            w
+        };
+        let wanted = bag(&f.name);
+        self.by_name[file]
+            .iter()
+            .filter(|(n, id)| **id != fake && !n.contains("fake") && bag(n) == wanted)
+            .map(|(_, id)| *id)
+            .min()
+    }
+
+    fn base_has(&self, file: u32, class: u32, method: &str, depth: u32) -> bool {
+        if depth > 8 {
+            return false;
+        }
+        let c = &self.files[file as usize].classes[class as usize];
+        c.bases.iter().any(|b| match self.in_module(file, b, 0) {
+            Some(Target::Class(f, k)) => {
+                self.files[f as usize].classes[k as usize].methods.iter().any(|m| m == method)
+                    || self.base_has(f, k, method, depth + 1)
+            }
+            // A base from elsewhere may declare anything public.
+            _ => {
+                !matches!(b.as_str(), "object" | "ABC" | "nn.Module" | "torch.nn.Module" | "Enum")
+                    && !method.starts_with('_')
+                    && depth == 0
+                    && !b.ends_with("autograd.Function")
+                    && !b.ends_with("CustomOp")
+            }
+        })
+    }
+
+    fn method(&self, file: u32, class: u32, name: &str, depth: u32) -> Option<FnId> {
+        if depth > 8 {
+            return None;
+        }
+        let c = &self.files[file as usize].classes[class as usize];
+        let qualified = format!("{}.{name}", c.name);
+        if let Some(id) = self.by_name[file as usize].get(qualified.as_str()) {
+            return Some(*id);
+        }
+        c.bases.iter().find_map(|b| match self.in_module(file, b, 0)? {
+            Target::Class(f, k) => self.method(f, k, name, depth + 1),
+            _ => None,
+        })
+    }
+
+    /// Follows a dotted name from inside a module.
+    pub fn in_module(&self, file: u32, path: &str, depth: u32) -> Option<Target> {
+        if depth > 12 {
+            return None;
+        }
+        let (head, rest) = match path.split_once('.') {
+            Some((h, r)) => (h, Some(r)),
+            None => (path, None),
+        };
+        let target = self.name_in(file, head, depth)?;
+        match rest {
+            None => Some(target),
+            Some(rest) => self.member(target, rest, depth + 1),
+        }
+    }
+
+    fn name_in(&self, file: u32, name: &str, depth: u32) -> Option<Target> {
+        let f = file as usize;
+        if let Some(id) = self.by_name[f].get(name) {
+            return Some(Target::Function(*id));
+        }
+        if let Some(c) = self.classes[f].get(name) {
+            return Some(Target::Class(file, *c));
+        }
+        let source = &self.files[f];
+        if let Some((_, path)) = source.aliases.iter().find(|(n, p)| n == name && p != name)
+            && let Some(t) = self.in_module(file, path, depth + 1)
+        {
+            return Some(t);
+        }
+        if let Some((_, path)) = source.imports.iter().rev().find(|(n, _)| n == name) {
+            return self.import(file, path, depth + 1);
+        }
+        for (_, path) in source.imports.iter().filter(|(n, _)| n == "*") {
+            let module = path.strip_suffix(".*").or(path.strip_suffix('*')).unwrap_or(path);
+            if let Some(Target::Module(m)) = self.import(file, module, depth + 1)
+                && m != file
+                && !name.starts_with('_')
+                && let Some(t) = self.name_in(m, name, depth + 1)
+            {
+                return Some(t);
+            }
+        }
+        // A submodule of a package.
+        if source.path.ends_with("__init__.py") {
+            let path = format!("{}.{name}", self.module_name[f]);
+            if let Some(m) = self.modules.get(&path) {
+                return Some(Target::Module(*m));
+            }
+        }
+        None
+    }
+
+    /// An import path as written in `file`.
+    fn import(&self, file: u32, path: &str, depth: u32) -> Option<Target> {
+        if depth > 12 {
+            return None;
+        }
+        let trimmed = path.trim_start_matches('.');
+        let levels = path.len() - trimmed.len();
+        if levels == 0 {
+            return self.absolute(path, depth);
+        }
+        let mut base = self.module_name[file as usize].as_str();
+        let package = self.files[file as usize].path.ends_with("__init__.py");
+        for _ in 0..levels - usize::from(package) {
+            base = base.rsplit_once('.').map_or("", |p| p.0);
+        }
+        let full = match (base.is_empty(), trimmed.is_empty()) {
+            (true, _) => trimmed.to_owned(),
+            (false, true) => base.to_owned(),
+            (false, false) => format!("{base}.{trimmed}"),
+        };
+        self.absolute(&full, depth)
+    }
+
+    fn absolute(&self, path: &str, depth: u32) -> Option<Target> {
+        if depth > 12 {
+            return None;
+        }
+        let mut at = path.len();
+        loop {
+            if let Some(m) = self.modules.get(&path[..at]) {
+                let target = Target::Module(*m);
+                return if at == path.len() {
+                    Some(target)
+                } else {
+                    self.member(target, &path[at + 1..], depth + 1)
+                };
+            }
+            at = path[..at].rfind('.')?;
+        }
+    }
+
+    fn member(&self, target: Target, rest: &str, depth: u32) -> Option<Target> {
+        if depth > 12 {
+            return None;
+        }
+        match target {
+            Target::Module(m) => self.in_module(m, rest, depth + 1).or_else(|| {
+                let path = format!("{}.{rest}", self.module_name[m as usize]);
+                let submodule = self.modules.contains_key(path.split_once('.').map_or("", |_| path.as_str()));
+                submodule.then(|| Target::Module(self.modules[&path])).or_else(|| {
+                    // `package.module.function` where the package does not import the module.
+                    let (head, tail) = rest.split_once('.')?;
+                    let module = self.modules.get(&format!("{}.{head}", self.module_name[m as usize]))?;
+                    self.in_module(*module, tail, depth + 1)
+                })
+            }),
+            Target::Class(file, class) => {
+                let (head, tail) = rest.split_once('.').map_or((rest, None), |(h, t)| (h, Some(t)));
+                if tail.is_some() {
+                    return None;
+                }
+                // `Function.apply(...)` of autograd runs `forward`.
+                let name = if head == "apply" { "forward" } else { head };
+                self.method(file, class, name, 0)
+                    .or_else(|| self.method(file, class, head, 0))
+                    .map(Target::Function)
+            }
+            Target::Function(_) => None,
+        }
+    }
+
+    /// The function that a call inside `caller` reaches, if it is in the repository.
+    pub fn callee(&self, caller: FnId, call: &CallSummary) -> Option<FnId> {
+        let file = self.functions[caller as usize].0;
+        let f = self.function(caller);
+        if self.files[file as usize].language != Language::Python {
+            return self.global_callee(caller, call);
+        }
+        if call.callee.is_empty() || call.callee.starts_with('?') {
+            return None;
+        }
+        let (head, rest) = match call.callee.split_once('.') {
+            Some((h, r)) => (h, Some(r)),
+            None => (call.callee.as_str(), None),
+        };
+        let target = if matches!(head, "self" | "cls" | "super") && f.class.is_some() {
+            let class = class_of(f, f.class.as_deref().unwrap_or(""));
+            let c = *self.classes[file as usize].get(class.as_str())?;
+            let name = rest?;
+            if name.contains('.') {
+                return None;
+            }
+            Target::Function(self.method(file, c, name, 0)?)
+        } else if f.params.iter().any(|p| p.name == head) {
+            // A parameter hides the module's name.
+            return None;
+        } else if let Some((_, path)) = f.imports.iter().rev().find(|(n, _)| n == head) {
+            let target = self.import(file, path, 0)?;
+            match rest {
+                None => target,
+                Some(rest) => self.member(target, rest, 0)?,
+            }
+        } else {
+            self.in_module(file, &call.callee, 0)?
+        };
+        match target {
+            Target::Function(id) => Some(id),
+            Target::Class(file, class) => self.method(file, class, "__init__", 0),
+            Target::Module(_) => None,
+        }
+    }
+
+    fn global_callee(&self, caller: FnId, call: &CallSummary) -> Option<FnId> {
+        let file = self.functions[caller as usize].0;
+        let language = self.files[file as usize].language;
+        let name = call.callee.rsplit(['.', ':']).next()?;
+        if call.callee.starts_with("std") || call.callee.contains('.') && language == Language::Cpp {
+            return None;
+        }
+        let all = self.global.get(&(language, name))?;
+        let fits = |id: &&FnId| {
+            let f = self.function(**id);
+            let n = f.params.iter().filter(|p| p.kind != ParamKind::Receiver).count();
+            let required =
+                f.params.iter().filter(|p| p.kind != ParamKind::Receiver && p.default.is_none()).count();
+            (required..=n).contains(&call.args.len()) && !f.traits.stub
+        };
+        let here: Vec<&FnId> =
+            all.iter().filter(|id| self.functions[**id as usize].0 == file).filter(fits).collect();
+        match here.as_slice() {
+            [one] => return Some(**one),
+            [] => {}
+            _ => return None,
+        }
+        let everywhere: Vec<&FnId> = all.iter().filter(fits).collect();
+        match everywhere.as_slice() {
+            [one] => Some(**one),
+            _ => None,
+        }
+    }
+
+    /// The callee's parameter that an argument lands in.
+    pub fn bind(&self, callee: FnId, call: &CallSummary, slot: &Slot) -> Option<usize> {
+        let f = self.function(callee);
+        match slot {
+            Slot::Keyword(name) => f
+                .params
+                .iter()
+                .position(|p| p.name == *name && !matches!(p.kind, ParamKind::VarArgs | ParamKind::KwArgs)),
+            Slot::Position(i) => {
+                // `Class.method(obj, ...)` passes the receiver by hand.
+                let explicit = f.traits.method
+                    && f.params.first().is_some_and(|p| p.kind == ParamKind::Receiver)
+                    && f.class.as_deref().is_some_and(|c| call.callee.rsplit('.').nth(1) == Some(c))
+                    && f.params[0].name == "self";
+                let mut positional = f
+                    .params
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, p)| explicit || p.kind != ParamKind::Receiver)
+                    .take_while(|(_, p)| {
+                        !matches!(p.kind, ParamKind::VarArgs | ParamKind::KeywordOnly | ParamKind::KwArgs)
+                    });
+                positional.nth(*i as usize).map(|(i, _)| i)
+            }
+            Slot::Unknown => None,
+        }
+    }
+
+    /// Functions that do the same job elsewhere: equal names but for backend words, most parameters shared.
+    pub fn twins(&self, id: FnId) -> Vec<FnId> {
+        let f = self.function(id);
+        let language = self.file(id).language;
+        let key = (language, self.stem_of[id as usize].0.clone());
+        let Some(candidates) = self.stems.get(&key) else { return Vec::new() };
+        if candidates.len() > 200 {
+            return Vec::new();
+        }
+        let names = |f: &'s FnSummary| -> Vec<&'s str> {
+            f.params.iter().filter(|p| p.kind != ParamKind::Receiver).map(|p| p.name.as_str()).collect()
+        };
+        let mine = names(f);
+        candidates
+            .iter()
+            .copied()
+            .filter(|o| *o != id)
+            .filter(|o| {
+                let other = self.function(*o);
+                if other.traits.stub && self.file(*o).language != Language::Python || other.traits.nested {
+                    return false;
+                }
+                if other.traits.device != f.traits.device && language != Language::Cpp {
+                    return false;
+                }
+                let theirs = names(other);
+                let shared = mine.iter().filter(|m| theirs.contains(m)).count();
+                shared >= 2 && shared * 2 >= mine.len().min(theirs.len())
+            })
+            .collect()
+    }
+
+    /// C++ functions of this name.
+    pub fn native(&self, name: &'s str) -> impl Iterator<Item = FnId> + '_ {
+        self.global.get(&(Language::Cpp, name)).into_iter().flatten().copied()
+    }
+
+    pub fn is_fake(&self, id: FnId) -> bool {
+        self.real_of.contains_key(&id)
+    }
+}
+
+/// The qualified name of a method's class.
+fn class_of(f: &FnSummary, class: &str) -> String {
+    match f.qualname.rsplit_once('.') {
+        Some((prefix, _)) if prefix.ends_with(class) => prefix.to_owned(),
+        _ => class.to_owned(),
+    }
+}
+
+pub fn param<'s>(f: &'s FnSummary, name: &str, config: &Names) -> Option<(usize, &'s ParamSummary)> {
+    f.params
+        .iter()
+        .enumerate()
+        .find(|(_, p)| p.name == name)
+        .or_else(|| f.params.iter().enumerate().find(|(_, p)| names::same_quantity(&p.name, name, config)))
+}

@@ -1,0 +1,886 @@
+//! What names mean: numerics-bearing parameters, tuning knobs, backend words, logging and pure calls.
+//! Lists only; the configuration may add to them.
+
+/// Words of an identifier in lower case: `x_bias`, `fc1SmoothScale`, `HAVE_V_SCALE`.
+pub fn words(name: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    let mut word = String::new();
+    let mut previous_lower = false;
+    for c in name.chars() {
+        if !c.is_alphanumeric() {
+            if !word.is_empty() {
+                out.push(std::mem::take(&mut word));
+            }
+            previous_lower = false;
+            continue;
+        }
+        if c.is_uppercase() && previous_lower && !word.is_empty() {
+            out.push(std::mem::take(&mut word));
+        }
+        previous_lower = c.is_lowercase() || c.is_ascii_digit();
+        word.extend(c.to_lowercase());
+    }
+    if !word.is_empty() {
+        out.push(word);
+    }
+    out
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meaning {
+    /// Tuning, sizes, plumbing: ignoring it does not change a result.
+    Tuning,
+    Neutral,
+    /// Changes numbers in some contexts.
+    Numeric,
+    /// Changes the numbers or their layout by its very name.
+    Semantic,
+}
+
+const TUNING: &[&str] = &[
+    "warps",
+    "stages",
+    "waves",
+    "tile",
+    "pdl",
+    "margin",
+    "workspace",
+    "stream",
+    "streams",
+    "config",
+    "cfg",
+    "kernelname",
+    "kernelid",
+    "solidx",
+    "solution",
+    "tune",
+    "tuning",
+    "persistent",
+    "grid",
+    "cu",
+    "hint",
+    "verbose",
+    "debug",
+    "loc",
+    "ip",
+    "name",
+    "device",
+    "stride",
+    "strides",
+    "ptr",
+    "stage",
+    "unroll",
+    "cache",
+    "profile",
+    "timeout",
+    "prefix",
+    "callback",
+    "tag",
+    "group",
+    "comm",
+    "rank",
+    "world",
+    "bar",
+    "barrier",
+    "warmup",
+    "iters",
+    "repeat",
+    "autotune",
+    "heuristic",
+    "generator",
+    "gen",
+    "arch",
+    "gfx",
+    "pid",
+    "tokens",
+    "batch",
+    "hidden",
+    "dim",
+    "dims",
+    "heads",
+    "rows",
+    "cols",
+    "buffer",
+    "buffers",
+    "meta",
+    "metadata",
+    "capture",
+    "logger",
+    "path",
+    "file",
+    "args",
+    "kwargs",
+    "ctx",
+    "step",
+    "numel",
+    "xcds",
+    "fmt",
+];
+const SEMANTIC: &[&str] = &[
+    "scale",
+    "scales",
+    "descale",
+    "dequant",
+    "scaling",
+    "eps",
+    "epsilon",
+    "dtype",
+    "otype",
+    "layout",
+    "bias",
+    "causal",
+    "softcap",
+    "softcapping",
+    "alibi",
+    "sink",
+    "sinks",
+    "shuffle",
+    "shuffled",
+    "preshuffle",
+    "preshuffled",
+    "bpreshuffle",
+    "apreshuffle",
+    "transpose",
+    "transposed",
+    "transa",
+    "transb",
+    "neox",
+    "interleaved",
+    "zp",
+    "activation",
+    "swiglu",
+    "dropout",
+    "rounding",
+    "renormalize",
+    "renorm",
+    "leftpad",
+    "rotate",
+    "nope",
+    "scaleb",
+    "scalea",
+    "amax",
+    "window",
+    "gemma",
+    "residual",
+    "clamp",
+    "temperature",
+    "quantized",
+];
+const NUMERIC: &[&str] = &[
+    "mask",
+    "alpha",
+    "beta",
+    "gamma",
+    "limit",
+    "quant",
+    "norm",
+    "rmsnorm",
+    "layernorm",
+    "round",
+    "round_mode",
+    "zeros",
+    "padded",
+    "normalize",
+    "sigmoid",
+    "softmax",
+    "cap",
+    "correction",
+    "act",
+    "inplace",
+    "stochastic",
+    "tril",
+    "decay",
+    "momentum",
+    "cosine",
+    "rope",
+    "rotary",
+    "theta",
+    "smooth",
+    "accumulate",
+    "saturate",
+    "convert",
+    "reduction",
+    "reduce",
+    "seqlens",
+    "swizzle",
+    "swizzled",
+    "qk",
+    "style",
+    "clip",
+    "signed",
+    "symmetric",
+    "ignore",
+];
+/// Parts that turn a meaningful word into plumbing (`stride_scale_m`, `num_scales`, `scale_ptr_offset`).
+const PLUMBING: &[&str] = &[
+    "stride",
+    "strides",
+    "num",
+    "count",
+    "max",
+    "min",
+    "offset",
+    "offsets",
+    "index",
+    "idx",
+    "numel",
+    "align",
+    "alignment",
+    "bytes",
+    "capacity",
+    "allocator",
+    "block",
+    "shape",
+    "len",
+    "tensors",
+    "ids",
+    "indptr",
+    "indices",
+    "desc",
+    "rsrc",
+    "tdm",
+    "layouts",
+    "smem",
+    "shared",
+    "lds",
+    "addr",
+    "base",
+    "fn",
+    "func",
+    "cls",
+    "path",
+];
+
+/// How much a parameter's name says that ignoring it changes the result.
+pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
+    if config.is_perf(name) {
+        return Meaning::Tuning;
+    }
+    if config.is_semantic(name) {
+        return Meaning::Semantic;
+    }
+    let words = words(name);
+    let has = |list: &[&str]| words.iter().any(|w| list.contains(&w.as_str()));
+    if matches!(words.first().map(String::as_str), Some("return" | "emit" | "skip" | "output" | "out"))
+        && words.len() > 1
+        && !has(&["dtype", "scale", "layout", "transpose"])
+    {
+        return Meaning::Neutral;
+    }
+    let pair = |a: &str, b: &str| words.windows(2).any(|w| w[0] == a && w[1] == b);
+    if pair("group", "size") || pair("soft", "cap") || pair("logit", "cap") || pair("logits", "cap") {
+        return Meaning::Semantic;
+    }
+    if pair("zero", "point")
+        || pair("zero", "points")
+        || pair("block", "table")
+        || pair("cu", "seqlens")
+        || pair("seq", "lens")
+    {
+        return Meaning::Semantic;
+    }
+    if words.last().is_some_and(|w| w == "size" || w == "type" && !words.iter().any(|w| w == "quant"))
+        || words.first().is_some_and(|w| w == "d" && words.len() > 1)
+    {
+        return Meaning::Neutral;
+    }
+    // A flag about another parameter.
+    if words.first().is_some_and(|w| w == "has" || w == "have") {
+        return Meaning::Neutral;
+    }
+    if pair("quant", "type") || pair("round", "mode") || pair("expert", "mask") {
+        return Meaning::Numeric;
+    }
+    if has(PLUMBING) {
+        return Meaning::Tuning;
+    }
+    // Split-K changes the order of summation at most: a knob.
+    if words.iter().any(|w| matches!(w.as_str(), "splitk" | "ksplit")) || pair("split", "k") {
+        return Meaning::Neutral;
+    }
+    if has(SEMANTIC) {
+        return Meaning::Semantic;
+    }
+    if has(NUMERIC) {
+        return Meaning::Numeric;
+    }
+    if has(TUNING) {
+        return Meaning::Tuning;
+    }
+    Meaning::Neutral
+}
+
+/// Parameters of quantisation, which a mode without quantisation has no use for.
+pub fn is_quantisation(name: &str) -> bool {
+    let words = words(name);
+    words.iter().any(|w| {
+        matches!(
+            w.as_str(),
+            "scale"
+                | "scales"
+                | "descale"
+                | "zp"
+                | "smooth"
+                | "quant"
+                | "amax"
+                | "dequant"
+                | "dtype"
+                | "otype"
+                | "shuffle"
+                | "preshuffle"
+                | "scaling"
+        )
+    }) || name.to_lowercase().contains("group_size")
+        || name.to_lowercase().contains("zero_point")
+}
+
+/// A name in a test that says which number format or quantisation mode is at hand.
+pub fn is_mode(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    ["dtype", "quant", "fp8", "fp4", "mxfp", "int8", "int4", "bf16", "fp16", "e8m0", "nvfp", "w8a8", "a8w8"]
+        .iter()
+        .any(|m| lower.contains(m))
+}
+
+pub const BACKENDS: &[&str] = &[
+    "fallback",
+    "ref",
+    "reference",
+    "torch",
+    "pytorch",
+    "native",
+    "naive",
+    "eager",
+    "emulation",
+    "triton",
+    "gluon",
+    "hip",
+    "ck",
+    "cktile",
+    "tile",
+    "asm",
+    "opus",
+    "flydsl",
+    "aiter",
+    "cuda",
+    "rocm",
+    "cpu",
+    "xpu",
+    "npu",
+    "tpu",
+    "musa",
+    "cutlass",
+    "cutedsl",
+    "cute",
+    "tilelang",
+    "wave",
+    "trtllm",
+    "flashinfer",
+    "fa2",
+    "fa3",
+    "fa4",
+    "marlin",
+    "deepgemm",
+    "sdpa",
+    "sm90",
+    "sm100",
+    "gfx942",
+    "gfx950",
+    "gfx1250",
+    "v1",
+    "v2",
+    "v3",
+    "impl",
+    "fast",
+    "slow",
+    "hipblaslt",
+    "cublas",
+    "cudnn",
+    "mkl",
+    "tune",
+    "generic",
+    "simple",
+    "basic",
+    "aot",
+    "hpu",
+    "xla",
+    "oneshot",
+];
+
+/// The name without backend words, and whether it had any.
+pub fn stem(name: &str, config: &super::config::Names) -> (String, bool) {
+    let all = words(name);
+    let n = all.len();
+    let kept: Vec<String> = all
+        .into_iter()
+        .filter(|w| !BACKENDS.contains(&w.as_str()) && !config.backend_tokens.iter().any(|t| t == w))
+        .collect();
+    let stripped = kept.len() < n;
+    (kept.join("_"), stripped)
+}
+
+/// Whether two callees look like alternatives for one job, by the words of their names.
+pub fn alternatives(a: &str, b: &str) -> bool {
+    let of = |path: &str| -> Vec<String> {
+        words(path)
+            .into_iter()
+            .map(|w| w.trim_matches(|c: char| c.is_ascii_digit()).to_owned())
+            .filter(|w| {
+                w.len() >= 3
+                    && !BACKENDS.contains(&w.as_str())
+                    && !matches!(
+                        w.as_str(),
+                        "self"
+                            | "apply"
+                            | "ops"
+                            | "func"
+                            | "kernel"
+                            | "get"
+                            | "run"
+                            | "call"
+                            | "the"
+                            | "with"
+                            | "for"
+                    )
+            })
+            .collect()
+    };
+    let (a, b) = (of(a), of(b));
+    a.iter().any(|x| {
+        b.iter().any(|y| {
+            x == y || x.len() >= 4 && y.contains(x.as_str()) || y.len() >= 4 && x.contains(y.as_str())
+        })
+    })
+}
+
+/// Two stages of one pipeline (`stage1`, `stage2`; forward, backward) are no alternatives.
+pub fn stages(a: &str, b: &str) -> bool {
+    let last = |p: &str| p.rsplit(['.', ':']).next().unwrap_or(p).to_lowercase();
+    let (a, b) = (last(a), last(b));
+    let without = |s: &str| s.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    let staged = |s: &str| {
+        ["stage", "gemm1", "gemm2", "phase", "pass", "step", "fwd", "bwd"].iter().any(|k| s.contains(k))
+    };
+    if a == b || !staged(&a) || !staged(&b) {
+        return false;
+    }
+    let number = |s: &str| {
+        ["stage1", "stage2", "gemm1", "gemm2"]
+            .iter()
+            .filter(|k| s.contains(*k))
+            .map(|k| k.as_bytes()[k.len() - 1])
+            .next()
+    };
+    match (number(&a), number(&b)) {
+        (Some(x), Some(y)) => x != y,
+        _ => {
+            without(&a) == without(&b) && !a.contains("_v")
+                || a.contains("fwd") != b.contains("fwd") && a.contains("bwd") != b.contains("bwd")
+        }
+    }
+}
+
+/// Names of one quantity in different backends.
+const ALIASES: &[&[&str]] = &[
+    &[
+        "softcap",
+        "logits_soft_cap",
+        "logit_cap",
+        "softcapping",
+        "soft_cap",
+        "logits_softcap",
+        "logit_softcap",
+        "attn_logit_softcapping",
+    ],
+    &["scale", "sm_scale", "softmax_scale", "scaling", "attn_scale"],
+    &["transpose_scale", "shuffle_scale"],
+    &["sinks", "sink", "sink_ptr", "learnable_sink", "s_aux"],
+    &["eps", "epsilon", "rms_eps", "rms_norm_eps", "variance_epsilon", "layer_norm_eps"],
+    &["causal", "is_causal"],
+    &["window_size", "sliding_window", "window"],
+    &["alibi_slopes", "alibi"],
+    &["out_dtype", "dtype", "otype", "output_dtype"],
+    &["transpose_out", "transpose_output"],
+    &["is_neox", "is_neox_style", "neox_style"],
+    &["splitk", "split_k", "ksplit"],
+    &["dropout_p", "p_dropout", "dropout"],
+];
+
+pub fn same_quantity(a: &str, b: &str, config: &super::config::Names) -> bool {
+    if a == b {
+        return true;
+    }
+    let (a, b) = (a.to_lowercase(), b.to_lowercase());
+    let (a, b) = (a.trim_matches('_'), b.trim_matches('_'));
+    a == b
+        || ALIASES.iter().any(|s| s.contains(&a) && s.contains(&b))
+        || config.aliases.iter().any(|s| s.iter().any(|x| x == a) && s.iter().any(|x| x == b))
+}
+
+/// Calls whose arguments are shown, not used. `math.log` is arithmetic.
+pub fn is_log(path: &str) -> bool {
+    let (base, last) = path.rsplit_once('.').unwrap_or(("", path));
+    if base.is_empty() {
+        return matches!(
+            last,
+            "print"
+                | "printf"
+                | "fprintf"
+                | "pprint"
+                | "println"
+                | "eprintln"
+                | "log_info"
+                | "warn_once"
+                | "warning_once"
+                | "TORCH_WARN"
+                | "TORCH_WARN_ONCE"
+                | "LOG"
+                | "VLOG"
+                | "AITER_LOG"
+                | "AITER_LOG_WARNING"
+                | "AITER_LOG_INFO"
+        );
+    }
+    let base = base.to_lowercase();
+    let logger = base.rsplit('.').next().unwrap_or("");
+    match last {
+        "debug" | "info" | "warning" | "warn" | "error" | "exception" | "critical" | "log" | "info_once"
+        | "warning_once" | "debug_once" | "trace" | "fatal" => {
+            logger.contains("log") || logger == "warnings" || logger == "tracing"
+        }
+        _ => false,
+    }
+}
+
+/// Calls without effect: their arguments are used only if their result is.
+pub fn is_pure(path: &str, last: &str, method: bool) -> bool {
+    if !path.contains(['.', ':']) {
+        return is_cast(path)
+            || matches!(
+                path,
+                "len"
+                    | "min"
+                    | "max"
+                    | "abs"
+                    | "sum"
+                    | "round"
+                    | "range"
+                    | "zip"
+                    | "enumerate"
+                    | "sorted"
+                    | "reversed"
+                    | "isinstance"
+                    | "issubclass"
+                    | "hasattr"
+                    | "getattr"
+                    | "type"
+                    | "id"
+                    | "repr"
+                    | "hash"
+                    | "any"
+                    | "all"
+                    | "map"
+                    | "filter"
+                    | "iter"
+                    | "next"
+                    | "divmod"
+                    | "pow"
+                    | "ceil_div"
+                    | "cdiv"
+                    | "ceildiv"
+                    | "static_cast"
+                    | "reinterpret_cast"
+                    | "const_cast"
+                    | "sizeof"
+                    | "sqrt"
+                    | "sqrtf"
+                    | "log2"
+                    | "exp"
+            );
+    }
+    if path.starts_with("math.")
+        || path.starts_with("std::")
+        || path.starts_with("np.")
+        || path.starts_with("numpy.")
+    {
+        return !matches!(
+            last,
+            "copyto"
+                | "swap"
+                | "sort"
+                | "memcpy"
+                | "invoke"
+                | "apply"
+                | "function"
+                | "call_once"
+                | "copy"
+                | "fill"
+        );
+    }
+    if path.starts_with("tl.") || path.starts_with("gl.") || path.starts_with("ttgl.") {
+        // Deeper paths (`gl.amd.tdm.async_load`) move data.
+        return path.matches('.').count() == 1
+            && !["store", "atomic", "print", "async", "copy", "barrier", "assert", "assume", "wait"]
+                .iter()
+                .any(|k| last.contains(k));
+    }
+    method
+        && (passes_through(last)
+            || matches!(
+                last,
+                "size"
+                    | "dim"
+                    | "numel"
+                    | "stride"
+                    | "element_size"
+                    | "get"
+                    | "format"
+                    | "lower"
+                    | "upper"
+                    | "startswith"
+                    | "endswith"
+                    | "item"
+                    | "is_contiguous"
+                    | "keys"
+                    | "values"
+                    | "items"
+                    | "index"
+                    | "count"
+                    | "split"
+                    | "join"
+                    | "dtype"
+                    | "scalar_type"
+                    | "sizes"
+                    | "strides"
+                    | "has_value"
+                    | "defined"
+            ))
+}
+
+/// Methods that return their receiver in another form.
+pub fn passes_through(method: &str) -> bool {
+    matches!(
+        method,
+        "view"
+            | "reshape"
+            | "contiguous"
+            | "to"
+            | "float"
+            | "half"
+            | "bool"
+            | "int"
+            | "long"
+            | "t"
+            | "transpose"
+            | "permute"
+            | "unsqueeze"
+            | "squeeze"
+            | "flatten"
+            | "expand"
+            | "data_ptr"
+            | "detach"
+            | "clone"
+            | "type"
+            | "astype"
+            | "value"
+            | "value_or"
+            | "cpu"
+            | "cuda"
+            | "item"
+            | "tolist"
+            | "bfloat16"
+            | "get"
+            | "as_ptr"
+            | "clone_from"
+            | "view_as"
+            | "narrow"
+            | "expand_as"
+            | "repeat"
+            | "mutable_data_ptr"
+            | "const_data_ptr"
+            | "unwrap"
+            | "as_ref"
+            | "into"
+            | "as_deref"
+            | "unwrap_or"
+    )
+}
+
+pub fn is_cast(name: &str) -> bool {
+    let last = name.rsplit(['.', ':']).next().unwrap_or(name);
+    matches!(
+        last,
+        "int"
+            | "float"
+            | "bool"
+            | "str"
+            | "tuple"
+            | "list"
+            | "move"
+            | "forward"
+            | "make_optional"
+            | "uint32_t"
+            | "int32_t"
+            | "int64_t"
+            | "size_t"
+            | "double"
+            | "Some"
+            | "value_or"
+            | "get_ptr"
+            | "const_data_ptr"
+            | "static_cast"
+            | "c_int"
+            | "c_float"
+    )
+}
+
+/// Calls that fix an output's shape, dtype or layout.
+pub fn shapes_output(last: &str) -> bool {
+    matches!(
+        last,
+        "empty"
+            | "zeros"
+            | "ones"
+            | "full"
+            | "new_empty"
+            | "new_zeros"
+            | "empty_like"
+            | "zeros_like"
+            | "empty_strided"
+            | "new_empty_strided"
+            | "transpose"
+            | "permute"
+            | "new_full"
+            | "rand"
+            | "randn"
+    )
+}
+
+/// Calls that prepare a computation and are no alternative to one.
+pub fn is_helper(path: &str) -> bool {
+    let last = path.rsplit(['.', ':']).next().unwrap_or(path);
+    shapes_output(last)
+        || passes_through(last)
+        || matches!(
+            last,
+            "partial"
+                | "empty"
+                | "append"
+                | "extend"
+                | "update"
+                | "copy_"
+                | "fill_"
+                | "zero_"
+                | "cat"
+                | "stack"
+                | "where"
+                | "arange"
+                | "tensor"
+                | "save_for_backward"
+                | "Kernel"
+                | "format"
+                | "join"
+        )
+        || is_predicate(last)
+        || last.ends_with("_config")
+        || last.ends_with("_name")
+}
+
+/// Functions that name, size or configure something: what they leave out changes no numbers by itself.
+pub fn describes(name: &str) -> bool {
+    let words = words(name);
+    matches!(
+        words.last().map(String::as_str),
+        Some(
+            "name"
+                | "names"
+                | "config"
+                | "configs"
+                | "cfg"
+                | "layout"
+                | "layouts"
+                | "bytes"
+                | "list"
+                | "size"
+                | "sizes"
+                | "key"
+                | "keys"
+                | "info"
+                | "str"
+                | "repr"
+                | "path"
+                | "tag"
+                | "params"
+                | "spec"
+                | "shape"
+                | "shapes"
+                | "heuristic"
+                | "heuristics"
+                | "candidates"
+                | "flops"
+                | "space"
+        )
+    ) || words.iter().any(|w| {
+        matches!(
+            w.as_str(),
+            "select"
+                | "pick"
+                | "choose"
+                | "estimate"
+                | "estimated"
+                | "prune"
+                | "candidate"
+                | "heuristic"
+                | "candidates"
+                | "precompile"
+                | "warmup"
+                | "benchmark"
+                | "bench"
+                | "profile"
+                | "tune"
+                | "generate"
+        )
+    })
+}
+
+/// Offline tools: tuners, code generators, scripts.
+pub fn is_tool(path: &str) -> bool {
+    let mut parts = path.rsplit('/');
+    let file = parts.next().unwrap_or("");
+    let stem = words(file.split('.').next().unwrap_or(""));
+    let tool = |w: &str| {
+        matches!(
+            w,
+            "tune"
+                | "tuner"
+                | "tuning"
+                | "codegen"
+                | "instances"
+                | "generate"
+                | "scripts"
+                | "script"
+                | "tools"
+                | "examples"
+                | "example"
+                | "setup"
+                | "profiling"
+                | "profiler"
+                | "autotune"
+                | "samples"
+                | "demo"
+                | "prebuild"
+        )
+    };
+    stem.iter().any(|w| tool(w)) || parts.any(|p| words(p).iter().any(|w| tool(w)))
+}
+
+/// Functions that only answer whether something is possible.
+pub fn is_predicate(name: &str) -> bool {
+    let name = name.trim_start_matches('_');
+    name.ends_with("_supported")
+        || name.ends_with("_requirement")
+        || name.ends_with("_requirements")
+        || ["can_", "is_", "supports_", "should_", "has_", "check_", "use_", "validate_", "need_", "needs_"]
+            .iter()
+            .any(|p| name.starts_with(p))
+}

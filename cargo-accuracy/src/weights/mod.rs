@@ -1,0 +1,77 @@
+//! `cargo accuracy weights`: what a checkpoint holds, and what is missing, contradictory or odd in it.
+//!
+//! [`survey`] looks, [`text`] and [`json`] write. How a weight is read is [`accuracy_core::weights`].
+
+mod json;
+mod scan;
+mod survey;
+mod text;
+
+use crate::cli::{Color, OutputArgs, TextOrJson};
+use crate::exit::{ExitCode, usage};
+use crate::report::text::width;
+use accuracy_core::arch::Arch;
+use accuracy_core::weights::{Checkpoint, WeightsError};
+use std::io::Write as _;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo accuracy weights shards/tiny                a folder, an index or one .safetensors file
+  cargo accuracy weights deepseek-ai/DeepSeek-V3    a repository in the Hugging Face cache, or org/name@revision
+  cargo accuracy weights --scan shards/tiny         reads the values too: NaN codes, odd and constant scales
+  cargo accuracy weights --arch gfx942 shards/tiny  whether engines can hand the weights to this architecture
+
+Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file cannot be read; 2 usage.";
+
+/// Flags of `cargo accuracy weights`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct WeightsArgs {
+    /// A .safetensors file, an index, a folder of either, or org/name[@revision] in the Hugging Face cache
+    #[arg(value_name = "CHECKPOINT")]
+    pub checkpoint: String,
+    /// Read every value: NaN codes, and scales that are zero, negative, not finite, constant, or no power of two
+    /// where the configuration says ue8m0 (without it, only headers are read)
+    #[arg(long)]
+    pub scan: bool,
+    /// Also check that each weight can be handed to kernels of this architecture, converted as engines do on loading
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<Arch>,
+    /// List every weight and every finding instead of groups that are alike
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// How the answer is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: TextOrJson,
+    /// Colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
+}
+
+pub fn command(args: WeightsArgs) -> anyhow::Result<ExitCode> {
+    OutputArgs { color: args.color, ..OutputArgs::default() }.apply_color();
+    let checkpoint = Checkpoint::open_named(&args.checkpoint).map_err(|e| match e {
+        WeightsError::NotARepository { .. } => usage(e.to_string()),
+        e => e.into(),
+    })?;
+    let mut survey = survey::look(&checkpoint);
+    if args.scan {
+        scan::values(&checkpoint, &mut survey);
+    }
+    if let Some(arch) = args.arch {
+        scan::conversions(&checkpoint, &mut survey, arch, args.scan);
+    }
+    let mut stdout = anstream::stdout();
+    match args.format {
+        TextOrJson::Json => json::write(&mut stdout, &survey)?,
+        TextOrJson::Text => stdout.write_all(text::render(&survey, args.verbose, width(false)).as_bytes())?,
+    }
+    stdout.flush()?;
+    Ok(if survey.unreadable() {
+        ExitCode::Unfinished
+    } else if survey.errors() > 0 {
+        ExitCode::Failed
+    } else {
+        ExitCode::Correct
+    })
+}

@@ -1,0 +1,132 @@
+//! What only the values of a checkpoint show, and whether an architecture can take them.
+
+use super::survey::{Finding, Survey, Weight};
+use accuracy_core::arch::Arch;
+use accuracy_core::dtype::{DType, FnuzError};
+use accuracy_core::weights::{Checkpoint, StoredWeight, WeightsError};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Reads every weight and adds what it finds.
+pub fn values(checkpoint: &Checkpoint, survey: &mut Survey) {
+    let findings: Vec<Vec<Finding>> = survey.weights.par_iter().map(|w| of_weight(checkpoint, w)).collect();
+    survey.findings.extend(findings.into_iter().flatten());
+}
+
+fn of_weight(checkpoint: &Checkpoint, weight: &Weight) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for address in weight.matrices() {
+        match checkpoint.linear(&address) {
+            Ok(stored) => {
+                findings.extend(codes(&stored));
+                findings.extend(scales(&stored));
+            }
+            Err(error) => findings.push(Finding::of(&address, &error)),
+        }
+    }
+    findings
+}
+
+fn codes(stored: &StoredWeight) -> Option<Finding> {
+    let dtype = stored.dtype;
+    let infinities = dtype.infinity_codes();
+    if dtype.nan_codes().is_empty() && infinities.is_none() {
+        return None;
+    }
+    let special = |code: u32| dtype.is_nan_code(code) || infinities.is_some_and(|i| i.contains(&code));
+    let count = stored.rows * stored.cols;
+    let mut found = dtype.codes(&stored.codes).take(count).enumerate().filter(|&(_, code)| special(code));
+    let (first, code) = found.next()?;
+    let message = format!(
+        "`{}` has {} NaN or infinite {dtype} codes in {count}, the first ({code:#x}) at [{}, {}]",
+        stored.name,
+        1 + found.count(),
+        first / stored.cols,
+        first % stored.cols
+    );
+    Some(Finding::error("non_finite_codes", &stored.name, message))
+}
+
+fn scales(stored: &StoredWeight) -> Vec<Finding> {
+    let scales = &stored.scales;
+    // Its second tensor is the scale in every scheme that has one.
+    let name = stored.tensors.get(1).unwrap_or(&stored.name);
+    let of = if stored.name.contains('#') { format!(" of `{}`", stored.name) } else { String::new() };
+    let mut findings = Vec::new();
+    let broken = |s: f64| !s.is_finite() || s < 0.0;
+    if let Some(first) = scales.iter().position(|&s| broken(s)) {
+        let count = scales.iter().filter(|&&s| broken(s)).count();
+        let message = format!(
+            "scale `{name}`{of}: {count} of {} are negative or not finite, the first is {:e} at index {first}",
+            scales.len(),
+            scales[first]
+        );
+        findings.push(Finding::error("bad_scale", &stored.name, message));
+    }
+    let zeros = scales.iter().filter(|&&s| s == 0.0).count();
+    if zeros > 0 {
+        let message = format!("scale `{name}`{of}: {zeros} of {} are zero", scales.len());
+        findings.push(Finding::warning("zero_scale", &stored.name, message));
+    }
+    if let [first, rest @ ..] = &scales[..]
+        && !rest.is_empty()
+        && rest.iter().all(|s| s == first)
+    {
+        let message = format!(
+            "scale `{name}`{of}: all {} are {first:e}; no test on this weight can reveal a wrong scale layout",
+            scales.len()
+        );
+        findings.push(Finding::warning("constant_scale", &stored.name, message));
+    }
+    findings
+}
+
+/// Whether each weight can be handed to kernels of `arch`. With `scan` the conversion is done, else its formats
+/// are looked at.
+pub fn conversions(checkpoint: &Checkpoint, survey: &mut Survey, arch: Arch, scan: bool) {
+    let findings: Vec<Option<Vec<Finding>>> =
+        survey.weights.par_iter().map(|weight| conversion(checkpoint, weight, arch, scan)).collect();
+    let mut emulated: BTreeMap<DType, usize> = BTreeMap::new();
+    for (weight, found) in survey.weights.iter().zip(findings) {
+        match found {
+            Some(found) => survey.findings.extend(found),
+            None => *emulated.entry(weight.info.dtype).or_default() += 1,
+        }
+    }
+    for (dtype, count) in emulated {
+        let message = format!("{arch} does not decode {dtype}: kernels emulate it ({count} of the weights)");
+        survey.findings.push(Finding { tensor: None, ..Finding::warning("not_native", "", message) });
+    }
+}
+
+/// `None`: the format is not native and engines do not convert it.
+fn conversion(checkpoint: &Checkpoint, weight: &Weight, arch: Arch, scan: bool) -> Option<Vec<Finding>> {
+    let (name, dtype) = (&weight.info.name, weight.info.dtype);
+    let converts = arch.native_fp8() == Some(DType::E4M3Fnuz);
+    let fnuz = matches!(dtype, DType::E4M3Fnuz | DType::E5M2Fnuz);
+    if fnuz && converts {
+        // An engine converts whatever FP8 a checkpoint has when it loads it here.
+        let twice = WeightsError::Fnuz { weight: name.clone(), source: FnuzError::Already(dtype) };
+        return Some(vec![Finding::of(name, &twice)]);
+    }
+    if arch.native(dtype) {
+        return Some(Vec::new());
+    }
+    if fnuz && let Some(native) = arch.native_fp8() {
+        let message = format!(
+            "`{name}` is stored as {dtype}, which {arch} reads as {native}, with twice the value; \
+             checkpoints are stored as e4m3fn or e5m2"
+        );
+        return Some(vec![Finding::error("fnuz_on_ocp", name, message)]);
+    }
+    if !(converts && dtype.is_fp8()) {
+        return None;
+    }
+    let refused = |address: &String| {
+        let error = checkpoint.linear(address).and_then(|stored| stored.to_fnuz()).err()?;
+        // What cannot be read at all is a finding of the scan.
+        matches!(error, WeightsError::NonFiniteCodes { .. } | WeightsError::ScaleOverflow { .. })
+            .then(|| Finding::of(address, &error))
+    };
+    Some(if scan { weight.matrices().iter().filter_map(refused).collect() } else { Vec::new() })
+}

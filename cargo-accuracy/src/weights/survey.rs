@@ -1,0 +1,425 @@
+//! What the headers of a checkpoint say: its weights, what else there is, and what does not fit together.
+
+use accuracy_core::dtype::DType;
+use accuracy_core::quant::Granularity;
+use accuracy_core::weights::{
+    Checkpoint, RawTensor, Role, Scheme, StDtype, WeightInfo, WeightsError, natural_cmp, role,
+};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, HashSet};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something is missing, contradictory or broken.
+    Error,
+    /// Odd, but it can be read.
+    Warning,
+}
+
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub severity: Severity,
+    /// A name for machines: `scale_missing`.
+    pub kind: &'static str,
+    /// The weight or tensor in question, if it is one.
+    pub tensor: Option<String>,
+    pub message: String,
+}
+
+impl Finding {
+    pub fn of(tensor: &str, error: &WeightsError) -> Finding {
+        Finding {
+            severity: Severity::Error,
+            kind: error.kind(),
+            tensor: Some(tensor.to_owned()),
+            message: error.to_string(),
+        }
+    }
+
+    pub fn warning(kind: &'static str, tensor: &str, message: String) -> Finding {
+        Finding { severity: Severity::Warning, kind, tensor: Some(tensor.to_owned()), message }
+    }
+
+    pub fn error(kind: &'static str, tensor: &str, message: String) -> Finding {
+        Finding { severity: Severity::Error, ..Finding::warning(kind, tensor, message) }
+    }
+}
+
+/// A weight matrix, or a stack of one for each expert.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    pub info: WeightInfo,
+    pub code_bytes: u64,
+    /// Of its scales, zero points and the like.
+    pub scale_bytes: u64,
+}
+
+impl Weight {
+    /// Elements of all experts.
+    pub fn parameters(&self) -> u64 {
+        (self.info.experts.unwrap_or(1) * self.info.rows * self.info.cols) as u64
+    }
+
+    /// The addresses of its matrices, as `Checkpoint::linear` takes them.
+    pub fn matrices(&self) -> Vec<String> {
+        match self.info.experts {
+            None => vec![self.info.name.clone()],
+            Some(experts) => (0..experts).map(|e| format!("{}#{e}", self.info.name)).collect(),
+        }
+    }
+}
+
+/// How a weight is quantised; totals are kept by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kind {
+    pub scheme: Scheme,
+    pub dtype: DType,
+    pub granularity: Granularity,
+    pub scale_dtype: Option<DType>,
+}
+
+impl Kind {
+    pub fn of(info: &WeightInfo) -> Kind {
+        Kind {
+            scheme: info.scheme,
+            dtype: info.dtype,
+            granularity: info.granularity,
+            scale_dtype: info.scale_dtype,
+        }
+    }
+}
+
+/// What a tensor is that no weight is read with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    ActivationScale,
+    /// It belongs to a weight that cannot be read; a finding says why.
+    Broken,
+    /// Of a norm, a bias, or anything else.
+    Other,
+}
+
+/// A tensor that no weight is read with.
+#[derive(Clone, Debug)]
+pub struct Other {
+    pub name: String,
+    pub dtype: StDtype,
+    pub shape: Vec<usize>,
+    pub bytes: u64,
+    pub what: What,
+}
+
+#[derive(Debug)]
+pub struct Survey {
+    pub checkpoint: String,
+    /// What the configuration says about quantisation.
+    pub claims: Vec<String>,
+    pub files: usize,
+    pub file_bytes: u64,
+    pub tensors: usize,
+    pub weights: Vec<Weight>,
+    pub others: Vec<Other>,
+    /// Weights and other tensors that could not be looked at, since their file cannot be used.
+    pub unseen: usize,
+    pub findings: Vec<Finding>,
+    broken_files: usize,
+}
+
+impl Survey {
+    pub fn errors(&self) -> usize {
+        self.findings.iter().filter(|f| f.severity == Severity::Error).count()
+    }
+
+    /// A file that is there is damaged.
+    pub fn unreadable(&self) -> bool {
+        self.broken_files > 0
+    }
+}
+
+/// What becomes of a module.
+enum Looked {
+    Weight(Box<Weight>),
+    Other(Other),
+    Finding { module: String, finding: Finding },
+    Unseen,
+}
+
+pub fn look(checkpoint: &Checkpoint) -> Survey {
+    let mut survey = Survey {
+        checkpoint: checkpoint.path().display().to_string(),
+        claims: checkpoint.claims().map(str::to_owned).collect(),
+        files: 0,
+        file_bytes: 0,
+        tensors: checkpoint.names().count(),
+        weights: Vec::new(),
+        others: Vec::new(),
+        unseen: 0,
+        findings: Vec::new(),
+        broken_files: 0,
+    };
+    files(checkpoint, &mut survey);
+
+    let names: Vec<&str> = checkpoint.names().collect();
+    let mut modules: Vec<&str> = names.par_iter().filter_map(|name| module(checkpoint, name)).collect();
+    modules.par_sort_by(|a, b| natural_cmp(a, b));
+    modules.dedup();
+    let looked: Vec<Looked> = modules.par_iter().map(|module| look_at(checkpoint, module)).collect();
+    let mut failed = HashSet::new();
+    for looked in looked {
+        match looked {
+            Looked::Weight(weight) => survey.weights.push(*weight),
+            Looked::Other(other) => survey.others.push(other),
+            Looked::Finding { module, finding } => {
+                failed.insert(module);
+                survey.findings.push(finding);
+            }
+            Looked::Unseen => survey.unseen += 1,
+        }
+    }
+    rest(checkpoint, &names, &failed, &mut survey);
+    claims_without_weights(checkpoint, &mut survey);
+    mixed(&mut survey);
+    survey
+}
+
+fn files(checkpoint: &Checkpoint, survey: &mut Survey) {
+    for file in checkpoint.files() {
+        match file {
+            Ok(file) => {
+                survey.files += 1;
+                survey.file_bytes += file.bytes;
+                if let [first, ..] = &file.unlisted[..] {
+                    let message = format!(
+                        "{}: the index does not list, or puts elsewhere, {} of its tensors: `{first}`{}",
+                        file.path.display(),
+                        file.unlisted.len(),
+                        if file.unlisted.len() > 1 { ", ..." } else { "" }
+                    );
+                    survey.findings.push(Finding::warning("unlisted", first, message));
+                }
+            }
+            Err(error) => {
+                survey.broken_files += usize::from(!matches!(error, WeightsError::ShardMissing { .. }));
+                survey.findings.push(Finding {
+                    severity: Severity::Error,
+                    kind: error.kind(),
+                    tensor: None,
+                    message: error.to_string(),
+                });
+            }
+        }
+    }
+}
+
+/// The module whose weight this tensor is, if it is a weight.
+fn module<'n>(checkpoint: &Checkpoint, name: &'n str) -> Option<&'n str> {
+    match role(name) {
+        Role::Weight { module } => Some(module),
+        Role::Companion { .. } | Role::ActivationScale => None,
+        Role::Other => {
+            let tensor = checkpoint.raw(name).ok()?;
+            let scaled = || ["_scale_inv", "_scale", "_scales"].iter().any(|e| has(checkpoint, name, e));
+            let matrix = is_float(tensor.dtype) && tensor.shape.len() > 1 && !name.ends_with("bias");
+            (matrix || is_quantized(tensor.dtype) || scaled()).then_some(name)
+        }
+    }
+}
+
+fn has(checkpoint: &Checkpoint, name: &str, ending: &str) -> bool {
+    checkpoint.raw(&format!("{name}{ending}")).is_ok()
+}
+
+fn is_float(dtype: StDtype) -> bool {
+    matches!(dtype, StDtype::F32 | StDtype::F16 | StDtype::BF16)
+}
+
+/// Whether a tensor of this dtype cannot be but a weight's codes.
+fn is_quantized(dtype: StDtype) -> bool {
+    use StDtype::*;
+    matches!(dtype, F8_E4M3 | F8_E5M2 | F8_E4M3FNUZ | F8_E5M2FNUZ | F6_E2M3 | F6_E3M2 | F4)
+}
+
+fn look_at(checkpoint: &Checkpoint, module: &str) -> Looked {
+    let stored = [format!("{module}.weight"), module.to_owned()];
+    if let Some(tensor) = stored.iter().find_map(|name| checkpoint.raw(name).ok())
+        && is_float(tensor.dtype)
+        && !is_matrix(&tensor)
+    {
+        return Looked::Other(other(&tensor));
+    }
+    match checkpoint.describe(module) {
+        Ok(info) => {
+            let bytes = |name: &String| checkpoint.raw(name).map_or(0, |t| t.bytes.len() as u64);
+            let code_bytes = info.tensors.first().map_or(0, bytes);
+            let scale_bytes = info.tensors.iter().skip(1).map(bytes).sum();
+            Looked::Weight(Box::new(Weight { info, code_bytes, scale_bytes }))
+        }
+        Err(error) if is_of_a_file(&error) => Looked::Unseen,
+        Err(error) => Looked::Finding { module: module.to_owned(), finding: Finding::of(module, &error) },
+    }
+}
+
+/// Norms are vectors and convolutions have more dimensions; experts are stacked matrices.
+fn is_matrix(tensor: &RawTensor) -> bool {
+    match tensor.shape.len() {
+        2 => true,
+        3 => tensor.name.contains("expert"),
+        _ => false,
+    }
+}
+
+fn other(tensor: &RawTensor) -> Other {
+    Other {
+        name: tensor.name.to_owned(),
+        dtype: tensor.dtype,
+        shape: tensor.shape.to_vec(),
+        bytes: tensor.bytes.len() as u64,
+        what: if role(tensor.name) == Role::ActivationScale { What::ActivationScale } else { What::Other },
+    }
+}
+
+/// Whether a file is to blame, for which there is a finding already.
+fn is_of_a_file(error: &WeightsError) -> bool {
+    use WeightsError::*;
+    matches!(
+        error,
+        NotFound { .. }
+            | Io { .. }
+            | Truncated { .. }
+            | HeaderTooLong { .. }
+            | HeaderNotJson { .. }
+            | BadHeader { .. }
+            | TrailingBytes { .. }
+            | ShardMissing { .. }
+    )
+}
+
+/// Tensors that no weight was read from.
+fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, survey: &mut Survey) {
+    let mut used: HashSet<&str> =
+        survey.weights.iter().flat_map(|w| w.info.tensors.iter().map(String::as_str)).collect();
+    used.extend(survey.others.iter().map(|o| o.name.as_str()));
+    let (mut others, mut findings, mut unseen) = (Vec::new(), Vec::new(), 0);
+    for name in names.iter().filter(|name| !used.contains(**name)) {
+        let role = role(name);
+        let broken = failed.contains(*name)
+            || matches!(role, Role::Weight { module } | Role::Companion { module } if failed.contains(module));
+        let tensor = match checkpoint.raw(name) {
+            Ok(tensor) => tensor,
+            Err(error) if is_of_a_file(&error) => {
+                // A weight is counted where it was looked for.
+                unseen += usize::from(!matches!(role, Role::Weight { .. }));
+                continue;
+            }
+            Err(_) if broken => continue,
+            Err(error) => {
+                findings.push(Finding::of(name, &error));
+                continue;
+            }
+        };
+        if broken {
+            others.push(Other { what: What::Broken, ..other(&tensor) });
+            continue;
+        }
+        if checkpoint.is_orphan(name) {
+            let message =
+                format!("`{name}` {:?} has no weight: nothing is stored that it could scale", tensor.shape);
+            findings.push(Finding::error("orphan", name, message));
+        } else if let Role::Companion { module } = role
+            && belongs(checkpoint, module)
+        {
+            let message = format!("`{name}` {:?} is not needed to read its weight", tensor.shape);
+            findings.push(Finding::warning("unused", name, message));
+        }
+        others.push(other(&tensor));
+    }
+    survey.others.extend(others);
+    survey.others.sort_by(|a, b| natural_cmp(&a.name, &b.name));
+    survey.findings.extend(findings);
+    survey.unseen += unseen;
+}
+
+/// Whether there is anything called so that a companion could be of.
+fn belongs(checkpoint: &Checkpoint, module: &str) -> bool {
+    ["", ".weight", ".qweight", ".weight_packed", ".blocks", "_blocks"]
+        .iter()
+        .any(|e| has(checkpoint, module, e))
+}
+
+/// A checkpoint that has nothing of what its configuration says.
+fn claims_without_weights(checkpoint: &Checkpoint, survey: &mut Survey) {
+    // One file of several, or one of which not everything was read, need not have all schemes.
+    if !checkpoint.path().is_dir() || survey.unseen > 0 || survey.errors() > 0 {
+        return;
+    }
+    let quantized = survey.weights.iter().any(|w| w.info.scheme != Scheme::Unquantized);
+    if !survey.claims.is_empty() && !quantized {
+        let message =
+            format!("the configuration says {}, but no weight is quantised", survey.claims.join("; "));
+        survey.findings.push(Finding {
+            severity: Severity::Error,
+            kind: "nothing_quantized",
+            tensor: None,
+            message,
+        });
+    }
+}
+
+/// Weights of one place in the model that are not stored alike in all layers.
+fn mixed(survey: &mut Survey) {
+    let mut places: BTreeMap<String, Vec<(Kind, usize, &str)>> = BTreeMap::new();
+    for weight in &survey.weights {
+        let kinds = places.entry(place(&weight.info.name)).or_default();
+        let kind = Kind::of(&weight.info);
+        match kinds.iter_mut().find(|(k, ..)| *k == kind) {
+            Some((_, count, _)) => *count += 1,
+            None => kinds.push((kind, 1, &weight.info.name)),
+        }
+    }
+    let findings: Vec<Finding> = places
+        .into_iter()
+        .filter(|(_, kinds)| kinds.len() > 1)
+        .map(|(place, kinds)| {
+            let parts: Vec<String> = kinds
+                .iter()
+                .map(|(kind, count, first)| format!("{count} are {} (first `{first}`)", describe(*kind)))
+                .collect();
+            let message = format!("`{place}` is not stored alike: {}", parts.join(", "));
+            Finding::warning("mixed", &place, message)
+        })
+        .collect();
+    survey.findings.extend(findings);
+}
+
+/// `FP8 e4m3fn`, or `int8`, where the scheme says it all.
+pub fn codes(kind: Kind) -> String {
+    let (scheme, dtype) = (kind.scheme.to_string(), kind.dtype.name());
+    if scheme.ends_with(dtype) { scheme } else { format!("{scheme} {dtype}") }
+}
+
+/// `FP8 e4m3fn, f32 scales, block 128x128`
+pub fn describe(kind: Kind) -> String {
+    match kind.scale_dtype {
+        None => codes(kind),
+        Some(scale) => format!("{}, {scale} scales, {}", codes(kind), kind.granularity),
+    }
+}
+
+/// A name with `*` for the numbers of layers and experts.
+pub fn place(name: &str) -> String {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = name.split('.').map(|part| if number(part) { "*" } else { part }).collect();
+    parts.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_layers_and_experts_are_left_open() {
+        assert_eq!(place("model.layers.17.mlp.experts.3.up_proj"), "model.layers.*.mlp.experts.*.up_proj");
+        assert_eq!(place("h.1a.w13"), "h.1a.w13");
+    }
+}

@@ -1,0 +1,471 @@
+//! The silent-parameter lint by its real binary: every rule over every fixture, suppressions, baselines,
+//! `--since`, the reports, and sources that want to break it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const RULES: [&str; 16] = [
+    "SP001", "SP002", "SP003", "SP004", "SP005", "SP006", "SP007", "SP101", "SP102", "SP103", "SP201",
+    "SP202", "SP203", "SP204", "SP205", "SP206",
+];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint/fixtures")
+}
+
+fn lint(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"))
+        .args(["accuracy", "lint"])
+        .args(args)
+        .current_dir(folder)
+        .env_remove("CARGO_TARGET_DIR")
+        .output()
+        .expect("the binary runs")
+}
+
+fn findings(folder: &Path, args: &[&str]) -> Vec<Value> {
+    let mut all = vec!["--no-cache", "--report", "json=-"];
+    all.extend(args);
+    let out = lint(folder, &all);
+    let report: Value = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
+    report["lint"].as_array().expect("`lint` is an array").clone()
+}
+
+fn text<'a>(f: &'a Value, field: &str) -> &'a str {
+    f[field].as_str().unwrap_or_default()
+}
+
+/// What the fixture's own header promises: (rule, function, parameter, is a note).
+fn expected(path: &Path) -> BTreeSet<(String, String, String, bool)> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .filter_map(|l| l.trim_start_matches(['#', '/', ' ']).strip_prefix("expect"))
+        .filter_map(|l| {
+            let (note, rest) = match l.strip_prefix("-note: ") {
+                Some(rest) => (true, rest),
+                None => (false, l.strip_prefix(": ")?),
+            };
+            let mut words = rest.split(' ');
+            Some((words.next()?.to_owned(), words.next()?.to_owned(), words.next()?.to_owned(), note))
+        })
+        .collect()
+}
+
+#[test]
+fn every_rule_finds_its_positive_fixtures_and_nothing_in_the_negative_ones() {
+    let mut failures = Vec::new();
+    for rule in RULES {
+        let folder = fixtures().join(rule.to_lowercase());
+        // Rules that are off by default are switched on for their own fixtures.
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("on.toml");
+        fs::write(&path, if rule == "SP007" { "[lint.rules]\nSP007 = \"warn\"\n" } else { "" }).unwrap();
+        let mut names: Vec<String> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        for kind in ["positive", "negative"] {
+            // What belongs together is linted together: a binding has two sides.
+            let of_kind: Vec<&str> =
+                names.iter().map(String::as_str).filter(|n| n.starts_with(kind)).collect();
+            assert!(!of_kind.is_empty(), "{rule} has a {kind} fixture");
+            let mut args = of_kind.clone();
+            args.extend(["--config", path.to_str().unwrap()]);
+            let found = findings(&folder, &args);
+            for name in of_kind {
+                let wanted = expected(&folder.join(name));
+                assert_eq!(wanted.is_empty(), kind == "negative", "{rule}/{name}");
+                let notes: BTreeSet<_> = wanted.iter().filter(|w| w.3).map(|w| w.0.clone()).collect();
+                let got: BTreeSet<_> = found
+                    .iter()
+                    .filter(|f| text(f, "path") == name)
+                    .filter(|f| text(f, "severity") != "note" || notes.contains(text(f, "rule")))
+                    .map(|f| {
+                        let field = |k| text(f, k).to_owned();
+                        (field("rule"), field("function"), field("parameter"), text(f, "severity") == "note")
+                    })
+                    .collect();
+                failures.extend(
+                    (got != wanted).then(|| format!("{rule}/{name}: found {got:?}, expected {wanted:?}")),
+                );
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_rule_over_every_fixture() {
+    let found = findings(&fixtures(), &["."]);
+    let mut out = String::new();
+    for f in &found {
+        out.push_str(&format!(
+            "{}:{}:{} {} {} {} {}\n    {}\n",
+            text(f, "path"),
+            f["line"],
+            f["column"],
+            text(f, "severity"),
+            text(f, "rule"),
+            text(f, "function"),
+            text(f, "parameter"),
+            text(f, "message")
+        ));
+    }
+    insta::assert_snapshot!(out);
+}
+
+/// The dispatch of the mission: the fallback loses `shuffle_scale`.
+const SEED: [(&str, &str); 3] = [
+    (
+        "quant.py",
+        "def group_quant(out, x, scales, shuffle_scale=False):\n    return launch(out, x, scales, shuffle_scale)\n\n\
+         def group_quant_fallback(out, x, scales, shuffle_scale=False):\n    return launch(out, x, scales)\n",
+    ),
+    (
+        "quant.cu",
+        "void group_quant(float* q, const float* x, bool shuffle_scale) { launch(q, x, shuffle_scale); }\n\
+         void group_quant_fallback(float* q, const float* x, bool shuffle_scale) { launch(q, x); }\n",
+    ),
+    (
+        "quant.rs",
+        "pub fn group_quant(q: &mut [u8], x: &[f32], shuffle_scale: bool) { launch(q, x, shuffle_scale) }\n\
+         pub fn group_quant_fallback(q: &mut [u8], x: &[f32], shuffle_scale: bool) { launch(q, x, false) }\n",
+    ),
+];
+
+#[test]
+fn the_default_command_finds_the_dropped_scale_layout_in_all_three_languages_and_fails() {
+    for (name, source) in SEED {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), source).unwrap();
+        let out = lint(folder.path(), &[]);
+        let shown = String::from_utf8_lossy(&out.stdout);
+        assert_eq!(out.status.code(), Some(100), "{name}: {shown}");
+        assert!(shown.contains("error[SP203]") && shown.contains("shuffle_scale"), "{name}: {shown}");
+        assert!(shown.contains("raise when it is not the default"), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn folders_named_dist_or_build_are_read_and_gitignored_ones_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    for sub in ["dist", "build", "ignored"] {
+        fs::create_dir(folder.path().join(sub)).unwrap();
+        fs::write(folder.path().join(sub).join("quant.py"), SEED[0].1).unwrap();
+    }
+    fs::write(folder.path().join(".gitignore"), "ignored/\n").unwrap();
+    let found = findings(folder.path(), &[]);
+    let paths: BTreeSet<_> = found.iter().map(|f| text(f, "path")).collect();
+    assert_eq!(paths, BTreeSet::from(["build/quant.py", "dist/quant.py"]));
+}
+
+#[test]
+fn a_suppression_needs_a_reason_and_something_to_suppress() {
+    for ((name, source), comment) in SEED.iter().zip(["#", "//", "//"]) {
+        let folder = tempfile::tempdir().unwrap();
+        let line = format!("{comment} accuracy: ignore[SP203] shuffle_scale -- the layout is fixed here\n");
+        let at = source.rfind(if name.ends_with("py") {
+            "def "
+        } else if name.ends_with("rs") {
+            "pub fn"
+        } else {
+            "void"
+        });
+        let mut text_of = (*source).to_owned();
+        text_of.insert_str(at.unwrap(), &line);
+        fs::write(folder.path().join(name), &text_of).unwrap();
+        let out = lint(folder.path(), &[]);
+        assert_eq!(out.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&out.stdout));
+
+        fs::write(folder.path().join(name), text_of.replace(" -- the layout is fixed here", "")).unwrap();
+        let out = lint(folder.path(), &[]);
+        assert_eq!(out.status.code(), Some(100), "{name}");
+        assert!(String::from_utf8_lossy(&out.stdout).contains("gives no reason"), "{name}");
+
+        fs::write(folder.path().join(name), text_of.replace("SP203] shuffle_scale", "SP201] other")).unwrap();
+        let out = lint(folder.path(), &[]);
+        assert!(String::from_utf8_lossy(&out.stdout).contains("suppresses nothing"), "{name}");
+    }
+}
+
+#[test]
+fn a_baseline_survives_moved_lines_and_lets_new_findings_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quant.py");
+    fs::write(&file, SEED[0].1).unwrap();
+    assert_eq!(lint(folder.path(), &["--save-baseline", "known.json"]).status.code(), Some(0));
+    assert_eq!(lint(folder.path(), &["--baseline", "known.json"]).status.code(), Some(0));
+    fs::write(&file, format!("import torch\n\n\n{}", SEED[0].1)).unwrap();
+    assert_eq!(lint(folder.path(), &["--baseline", "known.json"]).status.code(), Some(0));
+    fs::write(&file, SEED[0].1.replace("shuffle_scale", "transpose_scale")).unwrap();
+    assert_eq!(lint(folder.path(), &["--baseline", "known.json"]).status.code(), Some(100));
+    fs::write(folder.path().join("known.json"), "{}").unwrap();
+    let out = lint(folder.path(), &["--baseline", "known.json"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("known.json"));
+}
+
+#[test]
+fn since_reports_only_functions_that_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let git = |args: &[&str]| {
+        let out = Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.com"])
+            .args(args)
+            .current_dir(folder.path())
+            .output()
+            .expect("git runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    let other = "def norm(x, weight, eps):\n    return x * weight\n\n\n";
+    fs::write(folder.path().join("quant.py"), format!("{other}{}", SEED[0].1)).unwrap();
+    git(&["init", "-q"]);
+    git(&["add", "."]);
+    git(&["commit", "-qm", "start"]);
+    assert!(findings(folder.path(), &["--since", "HEAD"]).is_empty());
+    let changed = format!("{other}{}", SEED[0].1).replace("x * weight", "weight * x");
+    fs::write(folder.path().join("quant.py"), changed).unwrap();
+    let found = findings(folder.path(), &["--since", "HEAD"]);
+    let params: Vec<_> = found.iter().map(|f| text(f, "parameter")).collect();
+    assert_eq!(params, ["eps"]);
+    let out = lint(folder.path(), &["--since", "no-such-revision"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("no-such-revision"));
+}
+
+#[test]
+fn the_cache_never_serves_a_changed_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("Cargo.toml"), "").unwrap();
+    fs::write(folder.path().join("quant.py"), SEED[0].1).unwrap();
+    let run = || lint(folder.path(), &["--report", "json=out.json"]);
+    assert_eq!(run().status.code(), Some(100));
+    let first = fs::read(folder.path().join("out.json")).unwrap();
+    assert!(folder.path().join("target/accuracy/lint-cache.bin").is_file());
+    assert_eq!(run().status.code(), Some(100));
+    assert_eq!(first, fs::read(folder.path().join("out.json")).unwrap());
+    fs::write(
+        folder.path().join("quant.py"),
+        SEED[0].1.replace("launch(out, x, scales)", "launch(out, x, scales, shuffle_scale)"),
+    )
+    .unwrap();
+    assert_eq!(run().status.code(), Some(0));
+    fs::write(folder.path().join("target/accuracy/lint-cache.bin"), b"damaged").unwrap();
+    assert_eq!(run().status.code(), Some(0));
+}
+
+#[test]
+fn the_reports_hold_what_their_formats_ask_for() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("quant.py"), SEED[0].1).unwrap();
+    let out = lint(folder.path(), &["--report", "sarif=lint.sarif", "--report", "github=-"]);
+    let github = String::from_utf8_lossy(&out.stdout);
+    assert!(github.starts_with("::error file=quant.py,line=4,"), "{github}");
+    let sarif: Value = serde_json::from_slice(&fs::read(folder.path().join("lint.sarif")).unwrap()).unwrap();
+    assert_eq!(sarif["version"], "2.1.0");
+    let run = &sarif["runs"][0];
+    assert_eq!(run["tool"]["driver"]["rules"].as_array().unwrap().len(), RULES.len());
+    let result = &run["results"][0];
+    assert_eq!(result["ruleId"], "SP203");
+    assert_eq!(run["tool"]["driver"]["rules"][result["ruleIndex"].as_u64().unwrap() as usize]["id"], "SP203");
+    assert_eq!(result["relatedLocations"][0]["physicalLocation"]["artifactLocation"]["uri"], "quant.py");
+    assert!(result["partialFingerprints"]["accuracySilentParam/v1"].is_string());
+    let bad = lint(folder.path(), &["--report", "html=x"]);
+    assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("html"));
+}
+
+#[test]
+fn explain_prints_a_rules_documentation() {
+    let folder = tempfile::tempdir().unwrap();
+    for rule in RULES {
+        let out = lint(folder.path(), &["--explain", rule]);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success() && text.starts_with(rule) && text.contains("Fix:"), "{text}");
+    }
+    assert_eq!(lint(folder.path(), &["--explain", "SP999"]).status.code(), Some(2));
+}
+
+#[test]
+fn configuration_sets_levels_names_and_folders_and_rejects_unknown_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("quant.py"), SEED[0].1).unwrap();
+    let config = |text: &str| fs::write(folder.path().join("accuracy.toml"), text).unwrap();
+    config("[lint.rules]\nSP203 = \"off\"\n");
+    assert!(findings(folder.path(), &[]).iter().all(|f| text(f, "rule") != "SP203"));
+    config("[lint.rules]\nSP203 = { level = \"warn\", require = \"twin\" }\n");
+    assert_eq!(lint(folder.path(), &[]).status.code(), Some(0));
+    config("[lint]\nexclude = [\"quant.py\"]\n");
+    assert!(findings(folder.path(), &[]).is_empty());
+    config("[lint]\nexclude = [\"*.py\"]\n");
+    assert!(findings(folder.path(), &[]).is_empty());
+    config("[lint.names]\nperf = [\"shuffle_*\"]\n");
+    assert_eq!(lint(folder.path(), &[]).status.code(), Some(0));
+    for wrong in
+        ["[lint]\nexlude = []\n", "[lint.rules]\nSP999 = \"warn\"\n", "[lint.rules]\nSP001 = \"loud\"\n"]
+    {
+        config(wrong);
+        let out = lint(folder.path(), &[]);
+        let shown = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && shown.contains("accuracy.toml"), "{wrong}: {shown}");
+    }
+}
+
+#[test]
+fn hostile_sources_are_reported_and_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = |open: &str, close: &str| format!("x = {}1{}", open.repeat(10_000), close.repeat(10_000));
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write("good.py", SEED[0].1.as_bytes());
+    write("deep.py", format!("{}\n", deep("(", ")")).as_bytes());
+    write("deep.cu", format!("int f() {{ int {}; }}\n", deep("(", ")")).as_bytes());
+    write("deep.rs", format!("fn f() {{ let {}; }}\n", deep("(", ")")).as_bytes());
+    write("lists.py", format!("{}\n", deep("[", "]")).as_bytes());
+    write("nots.py", format!("def f(p):\n    return {}p\n", "not ".repeat(50_000)).as_bytes());
+    write("sum.py", format!("def f(p):\n    return p{}\n", " + p".repeat(50_000)).as_bytes());
+    write("attributes.py", format!("def f(p):\n    return p{}\n", ".a".repeat(50_000)).as_bytes());
+    write("sum.cu", format!("int f(int p) {{ return p{}; }}\n", " + p".repeat(50_000)).as_bytes());
+    write("minus.rs", format!("fn f(p: i32) -> i32 {{ {}p }}\n", "-".repeat(50_000)).as_bytes());
+    write(
+        "elses.cu",
+        format!("void f(int p) {{ if(p) g(); {} }}\n", "else if(p) g();".repeat(5_000)).as_bytes(),
+    );
+    write("latin1.py", b"x = '\xe9'\n");
+    write("broken.py", b"def f(:\n");
+    write("huge.cu", &vec![b' '; 50 << 20]);
+    let started = std::time::Instant::now();
+    let out = lint(folder.path(), &["--report", "json=out.json"]);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    assert_eq!(out.status.code(), Some(100), "{}", String::from_utf8_lossy(&out.stderr));
+    let report: Value = serde_json::from_slice(&fs::read(folder.path().join("out.json")).unwrap()).unwrap();
+    let problems: BTreeSet<_> =
+        report["problems"].as_array().unwrap().iter().map(|p| p["path"].as_str().unwrap()).collect();
+    for name in [
+        "deep.py",
+        "deep.cu",
+        "deep.rs",
+        "lists.py",
+        "nots.py",
+        "latin1.py",
+        "broken.py",
+        "huge.cu",
+        "minus.rs",
+    ] {
+        assert!(problems.contains(name), "{name}: {problems:?}");
+    }
+    assert!(report["lint"].as_array().unwrap().iter().any(|f| text(f, "path") == "good.py"));
+}
+
+/// A small generator of the same mutations on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+}
+
+/// Deletes, repeats, swaps and inserts pieces of a source, now and then bytes that are no UTF-8.
+fn mutate(source: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
+    const PIECES: [&str; 24] = [
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "\"\"\"",
+        "/*",
+        "*/",
+        "#",
+        "\\\n",
+        "lambda x: ",
+        "not ",
+        "else ",
+        "<<<",
+        ">>>",
+        "#define X(a) a \\\n",
+        "if (",
+        "def f(",
+        "\u{e9}",
+        "\t",
+        "*",
+    ];
+    let mut out = source.to_vec();
+    for _ in 0..1 + random.below(8) {
+        let at = random.below(out.len());
+        let end = (at + 1 + random.below(40)).min(out.len());
+        match random.below(7) {
+            0 => drop(out.drain(at..end)),
+            1 => {
+                let piece = out[at..end].to_vec();
+                let times = 1 + random.below(30);
+                out.splice(at..at, piece.repeat(times));
+            }
+            2 | 3 => {
+                let piece = PIECES[random.below(PIECES.len())];
+                let most = if random.below(10) == 0 { 2_000 } else { 3 };
+                let times = 1 + random.below(most);
+                out.splice(at..at, piece.repeat(times).into_bytes());
+            }
+            4 => {
+                let from = random.below(other.len());
+                let to = (from + random.below(400)).min(other.len());
+                out.splice(at..at, other[from..to].iter().copied());
+            }
+            5 => out.truncate(at),
+            _ => out[at..end].reverse(),
+        }
+        if out.is_empty() {
+            out.push(b'x');
+        }
+    }
+    if random.below(50) == 0 {
+        out.push(0xff);
+    }
+    out
+}
+
+/// `ACCURACY_FUZZ_SECONDS` prolongs it; a run without it takes a few seconds.
+#[test]
+fn mutated_sources_never_break_the_lint() {
+    let mut sources: Vec<(String, Vec<u8>)> = Vec::new();
+    for rule in fs::read_dir(fixtures()).unwrap() {
+        for file in fs::read_dir(rule.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let extension = path.extension().unwrap().to_string_lossy().into_owned();
+            sources.push((extension, fs::read(&path).unwrap()));
+        }
+    }
+    sources.sort();
+    let seconds: u64 = std::env::var("ACCURACY_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
+    let seed = std::env::var("ACCURACY_FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let mut random = Random(seed);
+    let started = std::time::Instant::now();
+    let mut runs = 0u32;
+    while started.elapsed().as_secs() < seconds {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..100 {
+            let (extension, source) = &sources[random.below(sources.len())];
+            let other = &sources[random.below(sources.len())].1;
+            fs::write(folder.path().join(format!("m{i}.{extension}")), mutate(source, other, &mut random))
+                .unwrap();
+        }
+        let batch = std::time::Instant::now();
+        let out = lint(folder.path(), &["--no-cache", "-v"]);
+        let shown = String::from_utf8_lossy(&out.stderr).into_owned();
+        if !matches!(out.status.code(), Some(0 | 100)) || batch.elapsed().as_secs() > 20 {
+            let kept = folder.keep();
+            panic!("batch {runs}, {:?}, {:?}, in {}: {shown}", out.status, batch.elapsed(), kept.display());
+        }
+        runs += 1;
+    }
+    assert!(runs > 0);
+}

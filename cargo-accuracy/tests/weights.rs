@@ -1,0 +1,516 @@
+//! `cargo accuracy weights` and `dtypes`: the real binary on checkpoints of every scheme, whole and broken.
+
+use accuracy_core::dtype::{DType, Overflow};
+use accuracy_core::weights::{NewTensor, StDtype, write};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+struct Answer {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}\n{}", self.stdout, self.stderr))
+    }
+
+    fn findings(&self) -> Vec<(String, String, String)> {
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        let findings = self.json()["findings"].as_array().unwrap().clone();
+        findings.iter().map(|f| (text(&f["severity"]), text(&f["kind"]), text(&f["message"]))).collect()
+    }
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"));
+    command.current_dir(folder).arg("accuracy").args(arguments);
+    for name in ["COLUMNS", "NO_COLOR", "CLICOLOR_FORCE", "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn answer(command: &mut Command) -> Answer {
+    let output = command.output().unwrap();
+    Answer {
+        status: output.status.code().unwrap_or_else(|| panic!("{output:?}")),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A folder with the checkpoint `checkpoint`.
+struct Checkpoint(TempDir);
+
+impl Checkpoint {
+    fn new(config: &str, tensors: &[NewTensor]) -> Checkpoint {
+        let checkpoint = Checkpoint(tempfile::tempdir().unwrap());
+        fs::create_dir(checkpoint.path()).unwrap();
+        write(&checkpoint.path().join("model.safetensors"), tensors, &BTreeMap::new()).unwrap();
+        if !config.is_empty() {
+            fs::write(checkpoint.path().join("config.json"), config).unwrap();
+        }
+        checkpoint
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("checkpoint")
+    }
+
+    fn run(&self, flags: &[&str]) -> Answer {
+        answer(&mut command(self.0.path(), &[&["weights", "checkpoint"], flags].concat()))
+    }
+
+    fn at_80_columns(&self, flags: &[&str]) -> Answer {
+        let arguments = [&["weights", "checkpoint"], flags].concat();
+        answer(command(self.0.path(), &arguments).env("COLUMNS", "80"))
+    }
+
+    /// One error of that kind, whose message, as JSON and as text, has these words; nothing else is an error.
+    #[track_caller]
+    fn assert_error(&self, flags: &[&str], kind: &str, words: &[&str]) {
+        let json = self.run(&[flags, &["--format", "json"]].concat());
+        assert_eq!(json.status, 100, "{}{}", json.stdout, json.stderr);
+        let errors: Vec<_> = json.findings().into_iter().filter(|f| f.0 == "error").collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].1, kind, "{errors:?}");
+        let text = self.run(flags);
+        assert_eq!(text.status, 100, "{}", text.stdout);
+        for word in words {
+            assert!(errors[0].2.contains(word), "no {word:?} in {errors:?}");
+            assert!(text.stdout.contains(word), "no {word:?} in {}", text.stdout);
+        }
+    }
+
+    /// Nothing is wrong without these flags.
+    #[track_caller]
+    fn assert_fine(&self, flags: &[&str]) {
+        let fine = self.run(flags);
+        assert_eq!(fine.status, 0, "{}{}", fine.stdout, fine.stderr);
+        assert!(fine.stdout.contains(" 0 missing or contradictory"), "{}", fine.stdout);
+    }
+}
+
+fn tensor(name: &str, dtype: StDtype, shape: &[usize], bytes: Vec<u8>) -> NewTensor {
+    NewTensor { name: name.to_owned(), dtype, shape: shape.to_vec(), bytes }
+}
+
+fn fp8(name: &str, rows: usize, cols: usize) -> NewTensor {
+    let bytes = (0..rows * cols).map(|i| (i % 0x7f) as u8).collect();
+    tensor(name, StDtype::F8_E4M3, &[rows, cols], bytes)
+}
+
+fn f32s(name: &str, shape: &[usize], values: &[f32]) -> NewTensor {
+    tensor(name, StDtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+fn bf16(name: &str, shape: &[usize]) -> NewTensor {
+    let values: Vec<f64> = (0..shape.iter().product()).map(|i| i as f64 / 8.0).collect();
+    tensor(name, StDtype::BF16, shape, DType::BF16.encode_bytes(&values, Overflow::Special))
+}
+
+const DEEPSEEK: &str = r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 2]}}"#;
+const UE8M0: &str =
+    r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 2], "scale_fmt": "ue8m0"}}"#;
+
+/// Four by four in blocks of two by two.
+fn blocks(scales: &[f32; 4]) -> [NewTensor; 2] {
+    [fp8("m.weight", 4, 4), f32s("m.weight_scale_inv", &[2, 2], scales)]
+}
+
+const SCALES: [f32; 4] = [0.3, 0.5, 0.7, 1.1];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../accuracy-core/tests/fixtures/checkpoints")
+}
+
+#[test]
+fn every_scheme_is_named_and_nothing_is_missing() {
+    let mut schemes: Vec<(String, String)> = Vec::new();
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let folder = entry.unwrap().path();
+        let index = folder.join("model.safetensors.index.json");
+        let file = if index.exists() { index } else { folder.join("model.safetensors") };
+        let file = file.to_str().unwrap();
+        let found = answer(&mut command(&folder, &["weights", file, "--scan", "--format", "json"]));
+        assert_eq!(found.status, 0, "{file}: {}", found.stdout);
+        assert_eq!(found.findings(), [], "{file}");
+        let json = found.json();
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut of: Vec<String> = json["totals"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| {
+                format!("{} {} {}", t["scheme"].as_str().unwrap(), t["dtype"].as_str().unwrap(), t["weights"])
+            })
+            .collect();
+        of.sort();
+        schemes.push((name, of.join(", ")));
+        let bytes = |list: &str| -> u64 {
+            json[list].as_array().unwrap().iter().map(|entry| entry["bytes"].as_u64().unwrap()).sum()
+        };
+        let header_and_padding = json["file_bytes"].as_u64().unwrap() - bytes("weights") - bytes("others");
+        assert!(header_and_padding < 2000, "{file}: {header_and_padding} bytes belong to no tensor");
+    }
+    schemes.sort();
+    let schemes: Vec<(&str, &str)> = schemes.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(
+        schemes,
+        [
+            ("awq", "int4_awq uint4 1"),
+            ("compressed_tensors_fp8", "fp8 e4m3fn 1, unquantized bf16 1"),
+            ("compressed_tensors_int4", "int4_packed uint4 3"),
+            ("compressed_tensors_int8", "int8 int8 2"),
+            ("compressed_tensors_nvfp4", "nvfp4 e2m1 1"),
+            ("deepseek_fp8", "fp8 e4m3fn 1"),
+            ("deepseek_ue8m0", "fp8 e4m3fn 1"),
+            ("gpt_oss_mxfp4", "mxfp4 e2m1 2"),
+            ("gpt_oss_original", "mxfp4 e2m1 1"),
+            ("gptq_v1", "int4_gptq uint4 2"),
+            ("gptq_v2", "int4_gptq uint4 2"),
+            ("hf_fp8", "fp8 e4m3fn 1"),
+            ("modelopt_nvfp4", "nvfp4 e2m1 1"),
+            ("mxfp8_mxfp6", "mxfp6_e2m3 e2m3 1, mxfp6_e3m2 e3m2 1, mxfp8 e5m2 1"),
+            ("quark_fp8", "fp8 e4m3fn 1, fp8 e4m3fn 1"),
+            ("quark_mxfp4", "mxfp4 e2m1 1"),
+            ("unquantized", "unquantized bf16 1, unquantized f16 1, unquantized f32 1"),
+        ]
+    );
+}
+
+#[test]
+fn fused_tensors_say_how_many_experts_and_which_parts() {
+    let file = fixtures().join("gpt_oss_mxfp4/model.safetensors");
+    let json =
+        answer(&mut command(&fixtures(), &["weights", file.to_str().unwrap(), "--format", "json"])).json();
+    let weights = json["weights"].as_array().unwrap();
+    let gate_up = &weights[1];
+    assert_eq!(gate_up["name"], "model.layers.0.mlp.experts.gate_up_proj");
+    assert_eq!(gate_up["experts"], 3);
+    assert_eq!(gate_up["shape"], serde_json::json!([8, 64]));
+    assert_eq!(gate_up["scale_shape"], serde_json::json!([8, 2]));
+    assert_eq!(gate_up["parts"], serde_json::json!(["gate", "up"]));
+    assert_eq!(
+        gate_up["tensors"],
+        serde_json::json!([
+            "model.layers.0.mlp.experts.gate_up_proj_blocks",
+            "model.layers.0.mlp.experts.gate_up_proj_scales"
+        ])
+    );
+    assert_eq!(weights[0]["parts"], serde_json::json!([]));
+}
+
+#[test]
+fn a_scale_of_the_wrong_shape() {
+    let [weight, _] = blocks(&SCALES);
+    let scale = f32s("m.weight_scale_inv", &[4, 1], &SCALES);
+    let checkpoint = Checkpoint::new(DEEPSEEK, &[weight, scale]);
+    checkpoint.assert_error(
+        &[],
+        "scale_shape",
+        &["m.weight_scale_inv", "[4, 1]", "[2, 2]", "weight_block_size"],
+    );
+}
+
+#[test]
+fn e8m0_scales_stored_as_bytes() {
+    let [weight, _] = blocks(&SCALES);
+    let scale = tensor("m.weight_scale_inv", StDtype::U8, &[2, 2], vec![120, 121, 122, 123]);
+    let tensors = [weight, scale];
+    Checkpoint::new(DEEPSEEK, &tensors).assert_error(
+        &[],
+        "scale_is_bytes",
+        &["U8", "\"scale_fmt\": \"ue8m0\""],
+    );
+    Checkpoint::new(UE8M0, &tensors).assert_fine(&["--scan"]);
+}
+
+#[test]
+fn float_scales_where_the_configuration_says_ue8m0() {
+    let checkpoint = Checkpoint::new(UE8M0, &blocks(&[0.5, 0.25, 0.3, 2.0]));
+    // Producers store powers of two as floats, too: only the values tell.
+    checkpoint.assert_fine(&[]);
+    checkpoint.assert_error(&["--scan"], "scale_not_power_of_two", &["ue8m0", "index 2", "no power of two"]);
+    Checkpoint::new(UE8M0, &blocks(&[0.5, 0.25, 4.0, 2.0])).assert_fine(&["--scan"]);
+}
+
+#[test]
+fn a_conversion_to_fnuz_that_would_be_the_second() {
+    let mut tensors = blocks(&SCALES);
+    tensors[0].dtype = StDtype::F8_E4M3FNUZ;
+    let checkpoint = Checkpoint::new(DEEPSEEK, &tensors);
+    checkpoint.assert_fine(&["--scan"]);
+    checkpoint.assert_error(&["--arch", "gfx942"], "fnuz", &["`m`", "e4m3fnuz already", "twice"]);
+    checkpoint.assert_error(&["--arch", "gfx950"], "fnuz_on_ocp", &["`m`", "gfx950 reads as e4m3fn"]);
+    let once = Checkpoint::new(DEEPSEEK, &blocks(&SCALES));
+    once.assert_fine(&["--arch", "gfx942", "--scan"]);
+    once.assert_fine(&["--arch", "gfx950", "--scan"]);
+}
+
+#[test]
+fn nan_codes_that_fnuz_would_read_as_numbers() {
+    let mut tensors = blocks(&SCALES);
+    tensors[0].bytes[6] = 0x7f;
+    let checkpoint = Checkpoint::new(DEEPSEEK, &tensors);
+    checkpoint.assert_fine(&["--arch", "gfx942"]);
+    checkpoint.assert_error(&["--scan"], "non_finite_codes", &["`m` has 1 NaN", "0x7f", "[1, 2]"]);
+    let converted = checkpoint.run(&["--scan", "--arch", "gfx942", "--format", "json"]);
+    let kinds: Vec<String> = converted.findings().into_iter().map(|f| f.1).collect();
+    assert_eq!(kinds, ["non_finite_codes", "non_finite_codes"]);
+    assert!(converted.findings()[1].2.contains("fnuz has finite values in their place"));
+}
+
+#[test]
+fn tensors_that_contradict_the_configuration() {
+    let awq = r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 2}}"#;
+    Checkpoint::new(awq, &blocks(&SCALES)).assert_error(
+        &[],
+        "contradiction",
+        &["awq", "FP8 stored as F8_E4M3"],
+    );
+    let nothing = Checkpoint::new(DEEPSEEK, &[bf16("m.weight", &[4, 4])]);
+    nothing.assert_error(&[], "nothing_quantized", &["quant_method fp8", "no weight is quantised"]);
+}
+
+#[test]
+fn what_is_missing() {
+    let [weight, scale] = blocks(&SCALES);
+    let no_scale = Checkpoint::new(DEEPSEEK, std::slice::from_ref(&weight));
+    no_scale.assert_error(&[], "scale_missing", &["m.weight", "m.weight_scale_inv"]);
+    let no_weight = Checkpoint::new(
+        DEEPSEEK,
+        &[fp8("n.weight", 2, 2), f32s("n.weight_scale_inv", &[1, 1], &[0.5]), scale],
+    );
+    no_weight.assert_error(&[], "orphan", &["`m.weight_scale_inv` [2, 2] has no weight"]);
+    // A parameter that is merely called so, and the scales of the KV cache.
+    let parameters =
+        ["logit_scale", "model.layers.0.self_attn.k_scale", "model.layers.0.self_attn.v_proj.output_scale"];
+    let parameters = parameters.map(|name| f32s(name, &[1], &[4.6]));
+    Checkpoint::new("", &[&[bf16("m.weight", &[4, 4])][..], &parameters[..]].concat())
+        .assert_fine(&["--scan"]);
+    // The global scale of another scheme.
+    let left_over = [weight, blocks(&SCALES)[1].clone(), f32s("m.weight_scale_2", &[1], &[1.0])];
+    let left_over = Checkpoint::new(DEEPSEEK, &left_over).run(&["--format", "json"]);
+    assert_eq!(left_over.status, 0);
+    assert_eq!(left_over.findings()[0].1, "unused");
+}
+
+#[test]
+fn scales_that_are_broken_or_prove_nothing() {
+    for (value, shown) in [(f32::NAN, "NaN"), (-0.5, "-5e-1"), (f32::INFINITY, "inf")] {
+        let checkpoint = Checkpoint::new(DEEPSEEK, &blocks(&[0.5, value, 0.25, 0.125]));
+        checkpoint.assert_fine(&[]);
+        checkpoint.assert_error(&["--scan"], "bad_scale", &["1 of 4", shown, "index 1"]);
+    }
+    let odd = |scales: &[f32; 4]| {
+        let found = Checkpoint::new(DEEPSEEK, &blocks(scales)).run(&["--scan", "--format", "json"]);
+        assert_eq!(found.status, 0, "odd is not wrong: {}", found.stdout);
+        let [(severity, kind, message)] = &found.findings()[..] else { panic!("{}", found.stdout) };
+        assert_eq!(severity, "warning");
+        (kind.clone(), message.clone())
+    };
+    let (kind, message) = odd(&[0.5; 4]);
+    assert_eq!(kind, "constant_scale");
+    assert!(
+        message.contains("all 4 are 5e-1; no test on this weight can reveal a wrong scale layout"),
+        "{message}"
+    );
+    assert_eq!(odd(&[0.5, 0.0, 0.25, 1.0]).0, "zero_scale");
+}
+
+/// Two shards, of which the second holds the scale.
+fn sharded(checkpoint: &Checkpoint) {
+    let [weight, scale] = blocks(&SCALES);
+    let at = |name: &str| checkpoint.path().join(name);
+    fs::remove_file(at("model.safetensors")).unwrap();
+    write(&at("a.safetensors"), &[weight], &BTreeMap::new()).unwrap();
+    write(&at("b.safetensors"), &[scale, bf16("norm.weight", &[4])], &BTreeMap::new()).unwrap();
+    let index = r#"{"weight_map": {"m.weight": "a.safetensors", "m.weight_scale_inv": "b.safetensors"}}"#;
+    fs::write(at("model.safetensors.index.json"), index).unwrap();
+}
+
+#[test]
+fn shards_that_are_missing_damaged_or_say_otherwise_than_the_index() {
+    let checkpoint = Checkpoint::new(DEEPSEEK, &blocks(&SCALES));
+    sharded(&checkpoint);
+    let unlisted = checkpoint.run(&["--format", "json"]);
+    assert_eq!((unlisted.status, unlisted.findings()[0].1.as_str()), (0, "unlisted"));
+
+    let second = checkpoint.path().join("b.safetensors");
+    let whole = fs::read(&second).unwrap();
+    fs::write(&second, &whole[..whole.len() - 3]).unwrap();
+    let damaged = checkpoint.run(&[]);
+    assert_eq!(damaged.status, 101, "{}", damaged.stdout);
+    assert!(damaged.stdout.contains("b.safetensors: truncated"), "{}", damaged.stdout);
+    assert!(damaged.stdout.contains("2 tensors not looked at"), "{}", damaged.stdout);
+
+    fs::remove_file(&second).unwrap();
+    checkpoint.assert_error(&[], "shard_missing", &["b.safetensors, which is not in its folder; fetch it"]);
+
+    write(&second, &[bf16("norm.weight", &[4])], &BTreeMap::new()).unwrap();
+    checkpoint.assert_error(&[], "not_in_shard", &["m.weight_scale_inv", "b.safetensors"]);
+}
+
+#[test]
+fn layers_that_are_not_stored_alike_are_odd() {
+    let mut tensors = Vec::new();
+    for layer in 0..3 {
+        let name = format!("model.layers.{layer}.mlp.up_proj.weight");
+        if layer == 1 {
+            tensors.push(bf16(&name, &[4, 4]));
+        } else {
+            tensors.push(fp8(&name, 4, 4));
+            tensors.push(f32s(&format!("{name}_scale_inv"), &[2, 2], &SCALES));
+        }
+    }
+    let found = Checkpoint::new(DEEPSEEK, &tensors).run(&["--format", "json"]);
+    assert_eq!(found.status, 0);
+    let [(_, kind, message)] = &found.findings()[..] else { panic!("{}", found.stdout) };
+    assert_eq!(kind, "mixed");
+    assert!(
+        message.contains("2 are FP8 e4m3fn") && message.contains("`model.layers.1.mlp.up_proj`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_and_what_cannot_be_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let run =
+        |arguments: &[&str]| answer(command(folder.path(), arguments).env("HF_HUB_CACHE", folder.path()));
+    for (arguments, status, words) in [
+        (&["weights", "./no/such.safetensors"][..], 101, "no such file"),
+        (&["weights", "."], 101, "neither model.safetensors.index.json nor"),
+        (&["weights", "org/name"], 101, "hf download org/name --revision main"),
+        (&["weights", "org/name@v2"], 101, "org/name@v2 is not in the Hugging Face cache"),
+        (&["weights", "name"], 2, "org/name@revision"),
+        (&["weights"], 2, "CHECKPOINT"),
+        (&["weights", "x", "--arch", "gfx9"], 2, "gfx942"),
+        (&["dtypes", "fp8"], 2, "e4m3fnuz"),
+    ] {
+        let found = run(arguments);
+        assert_eq!(found.status, status, "{arguments:?}: {}{}", found.stdout, found.stderr);
+        assert!(found.stderr.contains(words), "{arguments:?}: {}", found.stderr);
+        assert_eq!(found.stdout, "", "{arguments:?}");
+    }
+    let checkpoint =
+        Checkpoint::new(r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#, &blocks(&SCALES));
+    let unknown = checkpoint.run(&[]);
+    assert_eq!(unknown.status, 101);
+    assert!(unknown.stderr.contains("`bitsandbytes` is not supported; supported: fp8"), "{}", unknown.stderr);
+}
+
+#[test]
+fn a_repository_of_the_hugging_face_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let repository = cache.path().join("models--org--tiny");
+    let snapshot = repository.join("snapshots/0123abcd");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), "0123abcd").unwrap();
+    for file in ["model.safetensors", "config.json"] {
+        fs::copy(fixtures().join("hf_fp8").join(file), snapshot.join(file)).unwrap();
+    }
+    for spec in ["org/tiny", "org/tiny@main", "org/tiny@0123abcd"] {
+        let mut command = command(cache.path(), &["weights", spec, "--format", "json"]);
+        let found = answer(command.env("HF_HUB_CACHE", cache.path()));
+        assert_eq!(found.status, 0, "{spec}: {}", found.stderr);
+        assert_eq!(found.json()["totals"][0]["scheme"], "fp8");
+    }
+}
+
+/// Three layers, of which one lacks a scale and one has a scale too many; and a stack of experts.
+fn broken_model() -> Checkpoint {
+    let mut tensors = vec![bf16("model.embed_tokens.weight", &[16, 8])];
+    for layer in 0..3 {
+        let name = |module: &str| format!("model.layers.{layer}.{module}.weight");
+        tensors.push(bf16(&name("input_layernorm"), &[8]));
+        for (module, rows) in [("self_attn.q_proj", 8), ("mlp.down_proj", 6)] {
+            tensors.push(fp8(&name(module), rows, 8));
+            if (layer, module) != (1, "mlp.down_proj") {
+                let shape = [rows / 2, 4];
+                let scales: Vec<f32> = (0..shape[0] * 4).map(|i| 0.01 + i as f32 / 7.0).collect();
+                tensors.push(f32s(&format!("{}_scale_inv", name(module)), &shape, &scales));
+            }
+        }
+    }
+    tensors.push(f32s("model.layers.3.mlp.down_proj.weight_scale_inv", &[1, 1], &[0.5]));
+    let experts =
+        tensor("model.layers.2.mlp.experts.gate_up_proj", StDtype::F8_E4M3, &[2, 4, 8], vec![0x38; 64]);
+    tensors.push(experts);
+    let scales: Vec<f32> = (0..16).map(|i| 0.5 + i as f32).collect();
+    tensors.push(f32s("model.layers.2.mlp.experts.gate_up_proj_scale_inv", &[2, 2, 4], &scales));
+    Checkpoint::new(DEEPSEEK, &tensors)
+}
+
+#[test]
+fn text_at_80_columns() {
+    let found = broken_model().at_80_columns(&["--scan"]);
+    assert_eq!(found.status, 100);
+    let words = |line: &str| line.split_whitespace().map(|w| w.chars().count()).max().unwrap_or(0);
+    for line in found.stdout.lines() {
+        assert!(line.chars().count() <= 80 || words(line) > 60, "{line}");
+        assert!(!line.ends_with(' '), "{line:?}");
+    }
+    insta::assert_snapshot!(found.stdout);
+}
+
+#[test]
+fn text_into_a_pipe() {
+    insta::assert_snapshot!(broken_model().run(&[]).stdout);
+}
+
+#[test]
+fn text_of_every_weight() {
+    insta::assert_snapshot!(broken_model().run(&["-v"]).stdout);
+}
+
+#[test]
+fn formats_at_80_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |arguments: &[&str]| answer(command(folder.path(), arguments).env("COLUMNS", "80")).stdout;
+    insta::assert_snapshot!([text(&["dtypes"]), text(&["dtypes", "e2m1"])].join("\n"));
+}
+
+#[test]
+fn every_code_of_every_format_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| answer(&mut command(folder.path(), arguments)).json();
+    for &dtype in DType::ALL {
+        let json = run(&["dtypes", dtype.name(), "--format", "json"]);
+        assert_eq!(json["name"], dtype.name());
+        assert_eq!(json["bits"], dtype.bits());
+        assert_eq!(json["max"].as_f64(), Some(dtype.max()), "{dtype}");
+        if dtype.bits() > 16 {
+            assert!(json["codes"].is_null());
+            continue;
+        }
+        let codes = json["codes"].as_array().unwrap();
+        assert_eq!(codes.len(), 1 << dtype.bits());
+        for (code, value) in codes.iter().enumerate() {
+            let want = dtype.decode(code as u32);
+            let same = match value {
+                Value::Null => want.is_nan(),
+                Value::String(text) => text.parse() == Ok(want) && want.is_infinite(),
+                value => value.as_f64().unwrap().to_bits() == want.to_bits(),
+            };
+            assert!(same, "{dtype} {code:#x}: {value} for {want}");
+        }
+    }
+    let all = run(&["dtypes", "--format", "json"]);
+    let names: Vec<&str> =
+        all["formats"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names, DType::ALL.iter().map(|d| d.name()).collect::<Vec<_>>());
+    let decodes =
+        |arch: &str, dtype: &str| all["architectures"][arch].as_array().unwrap().contains(&dtype.into());
+    assert!(decodes("gfx942", "e4m3fnuz") && !decodes("gfx942", "e4m3fn") && !decodes("gfx942", "e2m1"));
+    assert!(decodes("gfx950", "e4m3fn") && !decodes("gfx950", "e4m3fnuz") && decodes("gfx950", "e8m0"));
+}
