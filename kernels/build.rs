@@ -2,15 +2,28 @@
 
 use accuracy_core::build::HostLibrary;
 
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 25] = [
+    "gemm_a16w4",
+    "gemm_a16w4_fallback",
+    "gemm_a4w4",
     "gemm_a8w8_blockscale",
     "gemm_a8w8_int8",
+    "gemm_a8w8_int8_zero_point",
     "gemm_bf16",
     "gemm_bf16_fallback",
     "group_quant_fp8",
     "group_quant_fp8_fallback",
+    "grouped_gemm_mxfp8",
+    "moe_route",
+    "moe_route_fallback",
+    "moe_weighted_sum",
+    "mx_quant",
+    "mx_quant_fallback",
+    "paged_decode",
     "rmsnorm_group_quant_fp8",
     "rmsnorm_group_quant_fp8_fallback",
+    "rope_kv_write",
+    "rope_kv_write_fallback",
     "swiglu_group_quant_fp8",
     "swiglu_group_quant_fp8_fallback",
     "token_quant_int8",

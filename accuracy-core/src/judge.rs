@@ -12,7 +12,7 @@ use crate::case::{Attempt, Captured, Kind, read_quantized};
 use crate::dtype::{DType, Overflow};
 use crate::layout::ScaleLayout;
 use crate::metrics::{Comparison, compare, cosine};
-use crate::quant::{Quant, Quantized, amax, quantize};
+use crate::quant::{Padding, Quant, Quantized, amax, quantize};
 use crate::record::{Cause, CheckResult, Hop};
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
@@ -94,7 +94,7 @@ impl Evaluation for Declared<'_> {
 /// What the framework itself would store of `value` in this buffer.
 fn stored(buffer: &Captured, value: &Matrix) -> Matrix {
     match &buffer.scheme {
-        Some(scheme) => quantize(value, scheme).decode(),
+        Some(scheme) => quantize(value, scheme, buffer.factor).decode(),
         None => round(value, buffer.dtype),
     }
 }
@@ -134,7 +134,8 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
         None => {
             let max_rel_l2 = NOISE_FACTOR * allowed(source, &value, buffer.dtype, given);
             let comparison = compare(&round_overflow(&value, buffer.dtype), &given.buffer(id));
-            let checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+            let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+            checks.extend(elements_check(buffer, source, &value, given));
             let hop = hop(buffer, "given_bytes", &comparison, &checks);
             let causes = Vec::new();
             JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes }
@@ -187,13 +188,18 @@ fn judge_producer(
     value: &Arc<Matrix>,
     min_cos: f64,
 ) -> JudgedHop {
-    let expected = quantize(value, scheme);
+    let expected = quantize(value, scheme, buffer.factor);
     let written = buffer.quantized().expect("a buffer with a scheme is quantised");
     let reference = Arc::new(expected.decode());
     let comparison = compare(&reference, &written.decode());
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, None);
-    let scale_errors = ScaleErrors::new(scheme, value, &written.scales, uncertainty(source));
+    let scale_errors = ScaleErrors::new(scheme, value, &written, uncertainty(source));
     checks.extend(producer_checks(&buffer.name, scheme, value, &expected, &written, uncertainty(source)));
+    if scheme.scale_padding != Padding::Any {
+        let detail = "bytes between the scales are not what the scheme declares";
+        let wrong = buffer.wrong_padding();
+        checks.push(none("padding", &buffer.name, wrong, if wrong > 0 { detail } else { "" }));
+    }
     let mut causes = Vec::new();
     if !scale_errors.all_right() {
         causes.extend(other_scale_layout(buffer, scheme, value, uncertainty(source)));
@@ -215,7 +221,7 @@ pub fn producer_checks(
     written: &Quantized,
     uncertainty: f64,
 ) -> Vec<CheckResult> {
-    let errors = ScaleErrors::new(scheme, value, &written.scales, uncertainty);
+    let errors = ScaleErrors::new(scheme, value, written, uncertainty);
     let (worst_at, worst) = errors.worst();
     let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
     let mut scales = at_most("scales", name, Some(worst), errors.bound);
@@ -240,14 +246,20 @@ pub fn producer_checks(
             if code == expected.codes[i] && scale == expected.scales[cell] {
                 continue;
             }
-            let scaled = value.data[i] / scale;
+            // What is scaled by zero or NaN is that, whatever its code.
+            if scale == 0.0 || scale.is_nan() {
+                continue;
+            }
+            let scaled = value.data[i] / (scale * written.global);
             let spread = scaled.abs() * (uncertainty + DIVISION);
             let decode = |code| scheme.dtype.decode(code);
             let (low, high) =
                 (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
             let here = decode(code);
-            // A NaN compares false and counts as wrong, unless it is what was expected.
-            let right = (low <= here && here <= high) || (here.is_nan() && low.is_nan());
+            // A NaN compares false and counts as wrong, unless it is what was expected. Zero is zero under any scale.
+            let right = (low <= here && here <= high)
+                || (here.is_nan() && low.is_nan())
+                || (here == 0.0 && value.data[i] == 0.0);
             if !right {
                 wrong += 1;
                 first.get_or_insert((r, c, here, decode(scheme.code_of(scaled))));
@@ -270,12 +282,13 @@ struct ScaleErrors {
 }
 
 impl ScaleErrors {
-    fn new(scheme: &Quant, value: &Matrix, scales: &[f64], uncertainty: f64) -> ScaleErrors {
+    fn new(scheme: &Quant, value: &Matrix, written: &Quantized, uncertainty: f64) -> ScaleErrors {
         let error = |(&amax, &scale): (&f64, &f64)| {
             // A cell of zeros decodes to zero with any finite scale; NaN shows in the decoded values.
             if amax == 0.0 || amax.is_nan() {
                 return 0.0;
             }
+            let amax = amax / written.global;
             let low = scheme.scale_of(amax * (1.0 - uncertainty));
             let high = scheme.scale_of(amax * (1.0 + uncertainty));
             if scale.is_nan() {
@@ -288,7 +301,7 @@ impl ScaleErrors {
                 0.0
             }
         };
-        let errors = amax(value, scheme.granularity).iter().zip(scales).map(error).collect();
+        let errors = amax(value, scheme.granularity).iter().zip(&written.scales).map(error).collect();
         // float32 scales may be computed with a reciprocal; formats with few bits leave no such room.
         let bound = if scheme.scale_dtype == DType::F32 { DIVISION } else { 0.0 };
         ScaleErrors { errors, bound }
@@ -310,17 +323,17 @@ impl ScaleErrors {
 
 /// Another order in which the scales, as they lie in memory, would all be right.
 fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncertainty: f64) -> Option<Cause> {
-    [ScaleLayout::RowMajor, ScaleLayout::ColMajor]
-        .into_iter()
-        .filter(|&layout| layout != scheme.scale_layout)
-        .map(|layout| (layout, Quant { scale_layout: layout, ..*scheme }))
+    let grid = scheme.granularity.grid(buffer.rows, buffer.cols);
+    ScaleLayout::ALL
+        .iter()
+        .filter(|&&layout| layout != scheme.scale_layout && layout.check(grid).is_ok())
+        .filter(|layout| scheme.scale_dtype.packed_len(layout.len(grid)) <= buffer.scales.len())
+        .map(|&layout| (layout, Quant { scale_layout: layout, ..*scheme }))
         .find_map(|(layout, other)| {
-            let grid = other.granularity.grid(buffer.rows, buffer.cols);
-            if other.scale_dtype.packed_len(layout.len(grid)) > buffer.scales.len() {
-                return None;
-            }
-            let read = read_quantized(&other, buffer.rows, buffer.cols, &buffer.data, &buffer.scales);
-            ScaleErrors::new(&other, value, &read.scales, uncertainty).all_right().then(|| Cause {
+            let shape = (buffer.rows, buffer.cols);
+            let read =
+                read_quantized(&other, shape, &buffer.data, &buffer.scales, &buffer.zeros, buffer.factor);
+            ScaleErrors::new(&other, value, &read, uncertainty).all_right().then(|| Cause {
                 cause: "scale_layout".into(),
                 detail: format!(
                     "the scales of `{}` were written in {} order, declared is {}: reading them as {} explains every one",
@@ -329,7 +342,7 @@ fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncerta
                     scheme.scale_layout.name(),
                     layout.name()
                 ),
-                cos: compare(&quantize(value, scheme).decode(), &read.decode()).cos,
+                cos: compare(&quantize(value, scheme, buffer.factor).decode(), &read.decode()).cos,
             })
         })
 }
@@ -339,7 +352,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
     let mut total = DIVISION;
     source.visit(&mut |e| {
         total += match &e.0.op {
-            Op::Buffer(_) | Op::Columns { .. } | Op::Transpose { .. } => 0.0,
+            op if op.only_moves() => 0.0,
             // A value next to a tie of this rounding may go either way: one unit in the last place.
             Op::Round { to, .. } => unit(*to) * 2.0,
             Op::MatMul { accumulator, .. } => unit(*accumulator) * 64.0,
@@ -390,11 +403,46 @@ pub fn allowed(source: &Expr, value: &Matrix, dtype: DType, given: &dyn Evaluati
                 (unit(*accumulator) * k.sqrt() / 2.0 * magnitude / norm).powi(2)
             }
             Op::Round { to, .. } => unit(*to).powi(2),
-            Op::Buffer(_) | Op::Columns { .. } | Op::Transpose { .. } | Op::Scale { .. } => 0.0,
+            Op::Scale { .. } => 0.0,
+            op if op.only_moves() => 0.0,
             _ => COMPUTED.powi(2),
         }
     });
     squares.sqrt()
+}
+
+/// `elements`: outputs of a product that are no rounding of its value, not even if that were off by what the declared
+/// accumulation can make of it. One wrong element of a million costs no norm anything, and is wrong all the same.
+///
+/// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, and
+/// four roundings of float32 for scales that are multiplied in. Expressions around a product are left to the norms.
+fn elements_check(
+    buffer: &Captured,
+    source: &Expr,
+    value: &Matrix,
+    given: &Given<'_>,
+) -> Option<CheckResult> {
+    let Op::MatMul { a, b, accumulator } = &source.0.op else { return None };
+    let (a, b) = (eval(a, given), eval(b, given));
+    let written = buffer.value();
+    let magnitude = a.map(finite_abs).matmul_t(&b.map(finite_abs));
+    let share = 8.0 * unit(*accumulator).max(unit(DType::F32)) * (a.cols as f64).sqrt();
+    let rounded = |x: f64| buffer.dtype.decode(buffer.dtype.encode(x, Overflow::Special));
+    let (mut wrong, mut first) = (0, None);
+    for (i, (&x, &out)) in value.data.iter().zip(&written.data).enumerate() {
+        // NaN and Inf are judged by their position.
+        if !x.is_finite() || !out.is_finite() {
+            continue;
+        }
+        let spread = share * magnitude.data[i] + 4.0 * unit(DType::F32) * x.abs();
+        if !(rounded(x - spread) <= out && out <= rounded(x + spread)) {
+            wrong += 1;
+            first.get_or_insert((i / value.cols, i % value.cols, out, x));
+        }
+    }
+    let detail =
+        first.map_or(String::new(), |(r, c, out, x)| format!("first at [{r}, {c}]: {out:e}, expected {x:e}"));
+    Some(none("elements", &buffer.name, wrong, detail))
 }
 
 fn finite_abs(x: f64) -> f64 {
@@ -455,14 +503,11 @@ fn declared_value(attempt: &Attempt, id: BufferId) -> Arc<Matrix> {
     declared.buffer(id)
 }
 
-/// How far the chain's products cancel on its own inputs, judged by declarations alone.
-pub fn declared_cancellation(attempt: &Attempt) -> Option<f64> {
+/// How far each product of the chain cancels on the chain's own inputs, judged by declarations alone.
+pub fn declared_cancellation(attempt: &Attempt) -> Vec<f64> {
     let declared = Declared { attempt, values: RefCell::default(), quantised: true };
-    attempt
-        .hops()
-        .filter(|(_, b)| b.kind != Kind::Quantized)
-        .filter_map(|(_, b)| cancellation(b.source.as_ref()?, &declared))
-        .reduce(f64::min)
+    let hops = attempt.hops().filter(|(_, b)| b.kind != Kind::Quantized);
+    hops.filter_map(|(_, b)| cancellation(b.source.as_ref()?, &declared)).collect()
 }
 
 /// Checks on memory: guards, gaps and inputs of one run.

@@ -60,13 +60,15 @@ pub mod prelude {
     pub use crate::device::{DevPtr, Status, Stream};
     pub use crate::dtype::{
         BF16, DType, E2M1, E2M3, E3M2, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F16, F32, INT4, INT8, INT32,
-        UINT4,
+        NibbleOrder, UINT4,
     };
     pub use crate::error::{Error, Result};
+    pub use crate::layout::DataLayout;
     pub use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};
-    pub use crate::quant::{Granularity, Quant, ScaleRounding};
+    pub use crate::quant::{GlobalScale, Granularity, Padding, Quant, ScaleRounding, ZeroPoint};
+    pub use crate::reference::model::{self, PagedAttention, RopeStyle};
     pub use crate::reference::{
-        Expr, Matrix, Operand, gelu, layer_norm, relu, rms_norm, sigmoid, silu, user,
+        Expr, Matrix, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
     };
     pub use crate::{accuracy_test, bf16, f16, kernel_library};
 }

@@ -6,15 +6,16 @@
 //! alike).
 
 use crate::case::{Attempt, Captured, Kind};
-use crate::dtype::{BF16, DType, F16};
+use crate::dtype::{BF16, DType, E8M0, F16, NibbleOrder};
 use crate::judge::{Given, JudgedHop, failed, producer_checks, round, uncertainty};
-use crate::layout::ScaleLayout;
+use crate::layout::{DataLayout, ScaleLayout};
 use crate::metrics::compare;
-use crate::quant::{Granularity, Quantized, quantize};
+use crate::quant::{Granularity, Quant, Quantized, ZeroPoint, quantize};
 use crate::record::{Power, PowerStatus};
 use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use crate::verdict::{at_most, comparison_checks};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Rows on which an accumulator is simulated: it takes a rounding for each product.
@@ -33,7 +34,7 @@ pub fn power(
         let buffer = attempt.buffer(judged.id);
         let source = buffer.source.as_ref().expect("a hop is computed from something");
         match buffer.scheme {
-            Some(_) => found.extend(producer_faults(buffer, source, &given)),
+            Some(_) => found.extend(producer_faults(attempt, buffer, source, &given)),
             None => {
                 let consumer = Consumer { buffer, judged, source, given: &given, min_cos };
                 found.extend(consumer.operand_faults(attempt));
@@ -73,9 +74,10 @@ impl Consumer<'_> {
             let operand = attempt.buffer(id);
             let value = self.given.buffer(id);
             for (fault, misread) in misreadings(operand, &value) {
-                found.push(match misread {
-                    Some(misread) if !identical(&misread, &value) => {
-                        let faulty = eval(self.source, &self.given.with_fault(id, misread));
+                let misread = misread.filter(|misread| !identical(misread, &value));
+                let faulty = misread.and_then(|misread| misled(self.source, self.given, id, misread));
+                found.push(match faulty {
+                    Some(faulty) if !identical(&faulty, &self.judged.reference) => {
                         self.judge(fault, &operand.name, &faulty)
                     }
                     _ => not_applicable(fault, &operand.name),
@@ -128,36 +130,15 @@ fn identical(a: &Matrix, b: &Matrix) -> bool {
 
 /// The ways in which a consumer can misread an operand. `None` where the fault makes no sense on this shape.
 fn misreadings(operand: &Captured, value: &Matrix) -> Vec<(&'static str, Option<Matrix>)> {
+    if operand.kind == Kind::Index {
+        let mut neighbours = value.clone();
+        neighbours.data.rotate_left(1);
+        return vec![("index_neighbour", Some(neighbours))];
+    }
     let mut found = Vec::new();
     if let (Some(scheme), Some(quantized)) = (operand.scheme, operand.quantized()) {
-        let grid = scheme.granularity.grid(operand.rows, operand.cols);
-        let with_scales = |scales: Vec<f64>| Quantized { scales, ..quantized.clone() }.decode();
-        if matches!(scheme.granularity, Granularity::Group(_) | Granularity::Block(..)) {
-            // The scales as a kernel finds them that expects the other order.
-            let other = match scheme.scale_layout {
-                ScaleLayout::RowMajor => ScaleLayout::ColMajor,
-                _ => ScaleLayout::RowMajor,
-            };
-            let scales = (0..grid.0 * grid.1)
-                .map(|i| {
-                    let at = other.offset(grid, i / grid.1, i % grid.1);
-                    scheme.scale_dtype.decode(scheme.scale_dtype.code_at(&operand.scales, at))
-                })
-                .collect();
-            found.push(("scale_layout", Some(with_scales(scales))));
-        }
-        if !matches!(scheme.granularity, Granularity::Tensor) {
-            let neighbour = |i: usize| match (i / grid.1, i % grid.1) {
-                (r, c) if grid.1 > 1 => r * grid.1 + (c + 1) % grid.1,
-                (r, c) => (r + 1) % grid.0 * grid.1 + c,
-            };
-            let scales = (0..quantized.scales.len()).map(|i| quantized.scales[neighbour(i)]).collect();
-            found.push(("scale_neighbour", Some(with_scales(scales))));
-        }
-        found.push(("scale_missing", Some(with_scales(vec![1.0; quantized.scales.len()]))));
-        if let Some(twin) = fp8_twin(operand.dtype) {
-            found.push(("fp8_variant", Some(Quantized { dtype: twin, ..quantized.clone() }.decode())));
-        }
+        found.extend(misread_scales(operand, &scheme, &quantized));
+        found.extend(misread_codes(operand, &scheme, &quantized));
     }
     if operand.kind != Kind::Before && operand.kind != Kind::After && operand.source_rank() == 2 {
         found.push(("transposed", transposed(operand, value)));
@@ -165,10 +146,97 @@ fn misreadings(operand: &Captured, value: &Matrix) -> Vec<(&'static str, Option<
     found
 }
 
+fn misread_scales(
+    operand: &Captured,
+    scheme: &Quant,
+    quantized: &Quantized,
+) -> Vec<(&'static str, Option<Matrix>)> {
+    let mut found = Vec::new();
+    let grid = scheme.granularity.grid(operand.rows, operand.cols);
+    let with_scales = |scales: Vec<f64>| Some(Quantized { scales, ..quantized.clone() }.decode());
+    let scales = &quantized.scales;
+    if matches!(scheme.granularity, Granularity::Group(_) | Granularity::Block(..)) {
+        // The scales as a kernel finds them that expects the other order; from a padded one it reads padding too.
+        let other = match scheme.scale_layout {
+            ScaleLayout::RowMajor => ScaleLayout::ColMajor,
+            _ => ScaleLayout::RowMajor,
+        };
+        let map = other.index_map(grid);
+        let read = |i: usize| {
+            let at = map.offset(i / grid.1, i % grid.1);
+            scheme.scale_dtype.decode(scheme.scale_dtype.code_at(&operand.scales, at))
+        };
+        found.push(("scale_layout", with_scales((0..grid.0 * grid.1).map(read).collect())));
+    }
+    if !matches!(scheme.granularity, Granularity::Tensor) {
+        let neighbour = |i: usize| match (i / grid.1, i % grid.1) {
+            (r, c) if grid.1 > 1 => r * grid.1 + (c + 1) % grid.1,
+            (r, c) => (r + 1) % grid.0 * grid.1 + c,
+        };
+        found.push((
+            "scale_neighbour",
+            with_scales((0..scales.len()).map(|i| scales[neighbour(i)]).collect()),
+        ));
+    }
+    found.push(("scale_missing", with_scales(vec![1.0; scales.len()])));
+    if scheme.scale_dtype == E8M0 {
+        found.push(("e8m0_bias", with_scales(scales.iter().map(|s| s * 2.0).collect())));
+    }
+    if scheme.global_scale.is_some() {
+        let inverted = Quantized { global: 1.0 / quantized.global, ..quantized.clone() };
+        found.push(("global_scale", Some(inverted.decode())));
+    }
+    found
+}
+
+fn misread_codes(
+    operand: &Captured,
+    scheme: &Quant,
+    quantized: &Quantized,
+) -> Vec<(&'static str, Option<Matrix>)> {
+    let mut found = Vec::new();
+    let (rows, cols) = (operand.rows, operand.cols);
+    let decoded = |codes: Vec<u32>| Some(Quantized { codes, ..quantized.clone() }.decode());
+    if let Some(twin) = fp8_twin(operand.dtype) {
+        found.push(("fp8_variant", Some(Quantized { dtype: twin, ..quantized.clone() }.decode())));
+    }
+    let map = scheme.data_layout.index_map((rows, cols));
+    // The codes in the order of memory, as the right reader of nibbles finds them.
+    let mut in_memory = vec![0; rows * cols];
+    for (i, &code) in quantized.codes.iter().enumerate() {
+        in_memory[map.offset(i / cols, i % cols)] = code;
+    }
+    if operand.dtype.bits() == 4 {
+        let wrong = |at: usize| match scheme.nibbles {
+            // High nibble first.
+            NibbleOrder::LowFirst => at ^ 1,
+            // Low nibble first: the one at `at` holds another element of the word.
+            order => at / 8 * 8 + order.elements()[at % 8],
+        };
+        let read = |i: usize| in_memory.get(wrong(map.offset(i / cols, i % cols))).copied().unwrap_or(0);
+        found.push(("nibble_order", decoded((0..rows * cols).map(read).collect())));
+    }
+    if scheme.data_layout != DataLayout::RowMajor {
+        found.push(("permuted_tiles", decoded(in_memory)));
+    }
+    if matches!(scheme.zero_point, ZeroPoint::PerCell { .. }) {
+        let with_zeros = |f: fn(f64) -> f64| {
+            let zeros = quantized.zeros.iter().map(|&z| f(z)).collect();
+            Some(Quantized { zeros, ..quantized.clone() }.decode())
+        };
+        found.push(("zero_point", with_zeros(|_| 0.0)));
+        // GPTQ stores them minus one.
+        found.push(("zero_point_minus_one", with_zeros(|z| z - 1.0)));
+    } else if scheme.zero_point != ZeroPoint::None {
+        found.push(("zero_point", Some(Quantized { zeros: Vec::new(), ..quantized.clone() }.decode())));
+    }
+    found
+}
+
 impl Captured {
-    /// 1 for a vector (a norm's gain), else 2.
+    /// 1 for a vector (a norm's gain, a bias), else 2.
     fn source_rank(&self) -> u32 {
-        if self.kind == Kind::Weight && self.rows == 1 { 1 } else { 2 }
+        if matches!(self.kind, Kind::Weight | Kind::Constant) && self.rows == 1 { 1 } else { 2 }
     }
 }
 
@@ -196,12 +264,12 @@ fn transposed(operand: &Captured, value: &Matrix) -> Option<Matrix> {
 }
 
 /// Faults of a kernel that quantises, judged as its own output is.
-fn producer_faults(buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<Power> {
+fn producer_faults(attempt: &Attempt, buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<Power> {
     let (Some(scheme), value) = (buffer.scheme, eval(source, given)) else { return Vec::new() };
-    let expected = quantize(&value, &scheme);
-    let judge = |fault: &str, written: &Quantized| {
+    let expected = quantize(&value, &scheme, buffer.factor);
+    let judge_operand = |fault: &str, operand: &str, written: &Quantized| {
         if *written == expected {
-            return not_applicable(fault, &buffer.name);
+            return not_applicable(fault, operand);
         }
         let (reference, decoded) = (expected.decode(), written.decode());
         let comparison = compare(&reference, &decoded);
@@ -214,13 +282,34 @@ fn producer_faults(buffer: &Captured, source: &Expr, given: &Given<'_>) -> Vec<P
             written,
             uncertainty(source),
         ));
-        seen(fault, &buffer.name, failed(&checks), comparison.cos)
+        seen(fault, operand, failed(&checks), comparison.cos)
     };
+    let judge = |fault: &str, written: &Quantized| judge_operand(fault, &buffer.name, written);
     let mut found = vec![judge("rounding", &truncated(&expected, &value))];
     for (fault, mutant) in graph_mutants(source) {
-        found.push(judge(fault, &quantize(&eval(&mutant, given), &scheme)));
+        found.push(judge(fault, &quantize(&eval(&mutant, given), &scheme, buffer.factor)));
+    }
+    // Values are judged as operands of what consumes them; indices steer this kernel alone.
+    for id in source.buffers().into_iter().filter(|&id| attempt.buffer(id).kind == Kind::Index) {
+        let operand = attempt.buffer(id);
+        for (fault, misread) in misreadings(operand, &given.buffer(id)) {
+            let faulty = misread.and_then(|misread| misled(source, given, id, misread));
+            found.push(match faulty {
+                Some(faulty) => {
+                    judge_operand(fault, &operand.name, &quantize(&faulty, &scheme, buffer.factor))
+                }
+                None => not_applicable(fault, &operand.name),
+            });
+        }
     }
     found
+}
+
+/// What a hop computes from a misread operand; `None` where a function of the test's own does not take such values, as
+/// an index that is out of range.
+fn misled(source: &Expr, given: &Given<'_>, id: BufferId, misread: Matrix) -> Option<Arc<Matrix>> {
+    let given = given.with_fault(id, misread);
+    catch_unwind(AssertUnwindSafe(|| eval(source, &given))).ok()
 }
 
 /// Codes rounded towards zero.
@@ -229,7 +318,7 @@ fn truncated(expected: &Quantized, value: &Matrix) -> Quantized {
     for r in 0..value.rows {
         for c in 0..value.cols {
             let i = r * value.cols + c;
-            let scaled = value.data[i] / expected.scale_at(r, c);
+            let scaled = value.data[i] / (expected.scale_at(r, c) * expected.global);
             let code = expected.codes[i];
             let here = expected.dtype.decode(code);
             if here.abs() > scaled.abs() {
@@ -256,6 +345,7 @@ fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
             kinds.push("gate_up_swapped");
         }
         Op::Binary { function: Binary::Add, .. } => kinds.push("addend_missing"),
+        Op::User { faults, .. } => kinds.extend(faults.iter().map(|(name, _)| *name)),
         _ => {}
     });
     kinds.sort_unstable();
@@ -276,6 +366,15 @@ fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
             },
             ("addend_missing", Op::Binary { function: Binary::Add, a, .. }) => {
                 Some(Op::Scale { x: a.clone(), factor: 1.0 })
+            }
+            (kind, Op::User { name, inputs, faults, .. }) => {
+                let (_, wrong) = faults.iter().find(|(name, _)| *name == kind)?;
+                Some(Op::User {
+                    name: name.clone(),
+                    inputs: inputs.clone(),
+                    function: wrong.clone(),
+                    faults: Vec::new(),
+                })
             }
             _ => None,
         });

@@ -1,29 +1,41 @@
-//! The inputs that the fuzz targets start from, and those that once made the reader panic: it survives them all.
+//! What the fuzz targets found worth keeping, and what once made the reader panic: it survives all of it.
 
 #[path = "../fuzz/harness.rs"]
 mod harness;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use accuracy_core::weights::Checkpoint;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
 
 fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
     let mut inputs = 0;
-    for entry in fs::read_dir(&folder).unwrap() {
+    for entry in fs::read_dir(fuzz().join("seeds").join(target)).unwrap() {
         let path = entry.unwrap().path();
         println!("{}", path.display());
         run(&fs::read(&path).unwrap());
         inputs += 1;
     }
-    assert!(inputs > 10, "{inputs} inputs in {}", folder.display());
+    assert!(inputs > 10, "{inputs} seeds of {target}");
+
+    let kept = Checkpoint::open(&fuzz().join("kept").join(format!("{target}.safetensors"))).unwrap();
+    assert!(kept.names().count() > 100, "{target}");
+    for name in kept.names() {
+        println!("{name}");
+        run(kept.raw(name).unwrap().bytes);
+    }
 }
 
 #[test]
-fn kept_safetensors_files_are_survived() {
+fn safetensors_files_are_survived() {
     replay("safetensors", harness::safetensors);
 }
 
 #[test]
-fn kept_configurations_are_survived() {
+fn configurations_are_survived() {
     replay("config", harness::config);
 }

@@ -59,6 +59,13 @@ fn expand(function: &ItemFn, parameters: &[Parameter], cells: &[Cell], body: &st
         let i = Literal::usize_unsuffixed(i);
         quote!(#[::core::prelude::v1::test] fn #name() { TEST.run(#i) })
     });
+    // A change of a file that values come from compiles the test anew.
+    let files = parameters.iter().filter_map(|p| p.file.as_ref()).map(|file| {
+        quote!(
+            const _: &str =
+                ::core::include_str!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/", #file));
+        )
+    });
     quote! {
         #[cfg(test)]
         #function
@@ -83,6 +90,7 @@ fn expand(function: &ItemFn, parameters: &[Parameter], cells: &[Cell], body: &st
                 ::accuracy_core::meta::Section::new(HEAD, #body);
             static TEST: ::accuracy_core::harness::Test =
                 ::accuracy_core::harness::Test::new(|| META.bytes(), super::#call);
+            #(#files)*
             #(#tests)*
         }
     }

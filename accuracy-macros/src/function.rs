@@ -2,6 +2,7 @@
 
 use crate::attribute::{Attribute, RESERVED, peel};
 use crate::cells::{self, Axis, AxisKind, MAX_CELLS};
+use crate::csv;
 use crate::errors::Errors;
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};
@@ -9,7 +10,7 @@ use std::collections::HashSet;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Expr, ExprLit, FnArg, ItemFn, Lit, Meta, Pat, PatType, ReturnType, Safety, Token, Type};
+use syn::{Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, Pat, PatType, ReturnType, Safety, Token, Type};
 
 /// One axis with the tokens of its values.
 pub struct Parameter {
@@ -17,6 +18,8 @@ pub struct Parameter {
     pub ty: Type,
     /// An expression for each label.
     pub values: Vec<TokenStream>,
+    /// The file that they come from, relative to the package.
+    pub file: Option<LitStr>,
 }
 
 /// Checks the function and takes the axes' attributes off its parameters.
@@ -193,7 +196,18 @@ fn parameter(typed: &mut PatType, errors: &mut Errors) -> Option<Parameter> {
         }
         return None;
     };
-    let values = values(kind, &attribute, errors)?;
+    let (file, values) = match &attribute.meta {
+        Meta::List(list)
+            if matches!(kind, AxisKind::Values | AxisKind::Perf) && csv::is_meant(&list.tokens) =>
+        {
+            let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+            let read = csv::read(list.tokens.clone(), package.as_ref(), errors)?;
+            let at = read.file.to_token_stream();
+            let values = read.values.into_iter().map(|(label, value)| (label, at.clone(), value)).collect();
+            (Some(read.file), values)
+        }
+        _ => (None, values(kind, &attribute, errors)?),
+    };
     let mut labels: Vec<String> = Vec::new();
     let mut tokens = Vec::new();
     for (label, at, value) in values {
@@ -205,7 +219,7 @@ fn parameter(typed: &mut PatType, errors: &mut Errors) -> Option<Parameter> {
         tokens.push(value);
     }
     let axis = Axis { name: ident.to_string(), kind, labels };
-    Some(Parameter { axis, ty: (*typed.ty).clone(), values: tokens })
+    Some(Parameter { axis, ty: (*typed.ty).clone(), values: tokens, file })
 }
 
 fn name(attribute: &syn::Attribute) -> String {

@@ -5,6 +5,7 @@
 
 mod attribute;
 mod cells;
+mod csv;
 mod errors;
 mod expand;
 mod function;
@@ -25,7 +26,12 @@ use proc_macro::TokenStream;
 /// | `#[values(false, true)]` | values of a parameter that must matter |
 /// | `#[perf(64, 128)]` | values of a parameter that only tunes speed and must not matter |
 ///
-/// and the attribute itself takes
+/// The values of `values` and `perf` may come from a CSV file beside `Cargo.toml`, so that every row of a table of
+/// tuned configurations is a case: `#[perf(file = "tuned.csv", column = "split_k")]`, or for a tuple
+/// `#[perf(file = "tuned.csv", columns = ["tile_m", "tile_n"])]`. A field that is a Rust literal is that value, any
+/// other a string. Rows that are alike in these columns are one value.
+///
+/// The attribute itself takes
 ///
 /// | key | meaning |
 /// | --- | --- |

@@ -119,6 +119,7 @@ pub enum TextOrJson {
     /// For people
     #[default]
     Text,
+    /// For programs
     Json,
 }
 

@@ -5,6 +5,7 @@
 
 use accuracy_core::device::{DevPtr, Status, Stream};
 use accuracy_core::dtype::DType;
+use accuracy_core::quant::ScaleRounding;
 use accuracy_core::{Error, Result, bf16, kernel_library};
 
 /// The launchers' code for an FP8 format.
@@ -19,6 +20,28 @@ pub fn format_code(dtype: DType) -> Result<i32> {
         DType::E5M2Fnuz => Ok(3),
         other => Err(Error::msg(format!("the FP8 kernels do not take {other}"))),
     }
+}
+
+/// The launchers' code for the rounding of e8m0 scales.
+///
+/// # Errors
+/// For rounding to nearest, which no producer of MX scales does.
+pub fn rounding_code(rounding: ScaleRounding) -> Result<i32> {
+    match rounding {
+        ScaleRounding::Floor => Ok(0),
+        ScaleRounding::Ceil => Ok(1),
+        ScaleRounding::Even => Ok(2),
+        other => Err(Error::msg(format!("the MX quantisers do not round scales to {other:?}"))),
+    }
+}
+
+/// How 4-bit weights with zero points are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Int4Packing {
+    /// Codes `[k, n / 8]` in AutoAWQ's order, zero points `[groups, n / 8]` likewise, scales `[groups, n]`.
+    Awq = 0,
+    /// Codes `[n, k / 8]`, zero points `[n / 8, groups]`, scales `[n, groups]`, the low nibble first.
+    CompressedTensors = 1,
 }
 
 #[kernel_library("kernels")]
@@ -191,6 +214,275 @@ unsafe extern "C" {
         n: i32,
         k: i32,
         transpose_x: bool,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to MXFP4 in groups of 32; `shuffle_scale` writes the e8m0 scales swizzled.
+    pub fn dynamic_mxfp4_quant(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each group.
+    pub fn dynamic_mxfp4_quant_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to MXFP8 in groups of 32.
+    pub fn dynamic_mxfp8_quant(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each group.
+    pub fn dynamic_mxfp8_quant_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// `silu(gate) * up` of `gate_up [m, 2k]`, quantised to MXFP8.
+    pub fn swiglu_mxfp8_quant(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        gate_up: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each group.
+    pub fn swiglu_mxfp8_quant_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        gate_up: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ`, both MXFP4; `wq` preshuffled, `ws` swizzled, `xs` with `shuffle_scale`.
+    pub fn gemm_a4w4(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        m: i32,
+        n: i32,
+        k: i32,
+        shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = x ((q - z) * s)ᵀ` with 4-bit weights in groups; `packing` is 0 for AWQ, 1 for compressed-tensors.
+    pub fn gemm_a16w4(
+        y: DevPtr<bf16>,
+        x: DevPtr<bf16>,
+        qweight: DevPtr<u32>,
+        scales: DevPtr<bf16>,
+        qzeros: DevPtr<u32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        group: i32,
+        packing: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same with one thread for each output.
+    pub fn gemm_a16w4_fallback(
+        y: DevPtr<bf16>,
+        x: DevPtr<bf16>,
+        qweight: DevPtr<u32>,
+        scales: DevPtr<bf16>,
+        qzeros: DevPtr<u32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        group: i32,
+        packing: i32,
+        stream: Stream,
+    ) -> Status;
+    /// [`gemm_a8w8_int8`] with a zero point for each output channel.
+    pub fn gemm_a8w8_int8_zero_point(
+        y: DevPtr<bf16>,
+        xq: DevPtr<i8>,
+        xs: DevPtr<f32>,
+        wq: DevPtr<i8>,
+        ws: DevPtr<f32>,
+        wz: DevPtr<i8>,
+        m: i32,
+        n: i32,
+        k: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Softmax over `logits + bias`, and the `topk` largest of each token with their experts.
+    pub fn topk_softmax(
+        weights: DevPtr<f32>,
+        ids: DevPtr<i32>,
+        logits: DevPtr<bf16>,
+        bias: DevPtr<f32>,
+        m: i32,
+        experts: i32,
+        topk: i32,
+        renormalize: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each token.
+    pub fn topk_softmax_fallback(
+        weights: DevPtr<f32>,
+        ids: DevPtr<i32>,
+        logits: DevPtr<bf16>,
+        bias: DevPtr<f32>,
+        m: i32,
+        experts: i32,
+        topk: i32,
+        renormalize: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The rows `token * topk + slot` by expert, and where each expert's begin.
+    pub fn moe_sort(
+        rows: DevPtr<i32>,
+        offsets: DevPtr<i32>,
+        ids: DevPtr<i32>,
+        count: i32,
+        experts: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same by a single thread.
+    pub fn moe_sort_fallback(
+        rows: DevPtr<i32>,
+        offsets: DevPtr<i32>,
+        ids: DevPtr<i32>,
+        count: i32,
+        experts: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Each row of `y [rows, n]` by its expert's weight, MXFP8; `k` columns of `x` from `first_k` on take part.
+    pub fn grouped_gemm_mxfp8(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        sorted: DevPtr<i32>,
+        offsets: DevPtr<i32>,
+        rows: i32,
+        rows_per_x: i32,
+        experts: i32,
+        n: i32,
+        k: i32,
+        ldx: i32,
+        first_k: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same with partial sums in float32.
+    pub fn grouped_gemm_mxfp8_f32(
+        y: DevPtr<f32>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        sorted: DevPtr<i32>,
+        offsets: DevPtr<i32>,
+        rows: i32,
+        rows_per_x: i32,
+        experts: i32,
+        n: i32,
+        k: i32,
+        ldx: i32,
+        first_k: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The experts' outputs by their weights; `b` is the partial sum of a second shard, or null.
+    pub fn moe_weighted_sum(
+        y: DevPtr<bf16>,
+        weights: DevPtr<f32>,
+        a: DevPtr<f32>,
+        b: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        topk: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Rotates queries and keys, and writes keys and values to their slots of the FP8 cache.
+    pub fn rope_kv_write(
+        q_out: DevPtr<bf16>,
+        k_cache: DevPtr<u8>,
+        v_cache: DevPtr<u8>,
+        q: DevPtr<bf16>,
+        k: DevPtr<bf16>,
+        v: DevPtr<bf16>,
+        cos_sin: DevPtr<f32>,
+        positions: DevPtr<i32>,
+        slots: DevPtr<i32>,
+        k_scale: DevPtr<f32>,
+        v_scale: DevPtr<f32>,
+        tokens: i32,
+        heads: i32,
+        kv_heads: i32,
+        d: i32,
+        format: i32,
+        neox: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The same element by element.
+    pub fn rope_kv_write_fallback(
+        q_out: DevPtr<bf16>,
+        k_cache: DevPtr<u8>,
+        v_cache: DevPtr<u8>,
+        q: DevPtr<bf16>,
+        k: DevPtr<bf16>,
+        v: DevPtr<bf16>,
+        cos_sin: DevPtr<f32>,
+        positions: DevPtr<i32>,
+        slots: DevPtr<i32>,
+        k_scale: DevPtr<f32>,
+        v_scale: DevPtr<f32>,
+        tokens: i32,
+        heads: i32,
+        kv_heads: i32,
+        d: i32,
+        format: i32,
+        neox: bool,
+        stream: Stream,
+    ) -> Status;
+    /// Attention of one token of each sequence over a paged FP8 cache.
+    pub fn paged_decode(
+        out: DevPtr<bf16>,
+        q: DevPtr<bf16>,
+        k_cache: DevPtr<u8>,
+        v_cache: DevPtr<u8>,
+        k_scale: DevPtr<f32>,
+        v_scale: DevPtr<f32>,
+        block_tables: DevPtr<i32>,
+        seq_lens: DevPtr<i32>,
+        seqs: i32,
+        heads: i32,
+        kv_heads: i32,
+        d: i32,
+        block: i32,
+        max_blocks: i32,
+        scale: f32,
+        format: i32,
         stream: Stream,
     ) -> Status;
 }

@@ -61,6 +61,44 @@ const BF16_FALLBACK: Chain = Chain {
 const STRIDED: Chain =
     Chain { binary: "bf16", case: "strided::full_chain_gemm_primary", sources: &["gemm_bf16"] };
 
+const MXFP4: Chain = Chain {
+    binary: "mxfp4",
+    case: "gemm::full_chain_quant_primary_shuffle_scale_true_rounding_scalerounding_even_tokens_33",
+    sources: &["mx_quant", "gemm_a4w4"],
+};
+const INT4: Chain = Chain {
+    binary: "int4",
+    case: "weight_only::full_chain_gemm_primary_packing_int4packing_awq_shape_592_128_tokens_33",
+    sources: &["gemm_a16w4"],
+};
+const INT8_ZERO_POINT: Chain = Chain {
+    binary: "int8",
+    case: "zero_point::full_chain_quant_primary_tokens_33",
+    sources: &["token_quant_int8", "gemm_a8w8_int8_zero_point"],
+};
+const EXPERTS: Chain = Chain {
+    binary: "moe",
+    case: "experts::full_chain_kernels_primary_renormalize_true_shards_2_tokens_17",
+    sources: &["moe_route", "mx_quant", "grouped_gemm_mxfp8", "moe_weighted_sum"],
+};
+const EXPERTS_PARAMETER: Chain = Chain {
+    binary: "moe",
+    case: "experts::parameter_renormalize_kernels_primary_tokens_17",
+    sources: &[
+        "moe_route",
+        "moe_route_fallback",
+        "mx_quant",
+        "mx_quant_fallback",
+        "grouped_gemm_mxfp8",
+        "moe_weighted_sum",
+    ],
+};
+const ATTENTION: Chain = Chain {
+    binary: "attention",
+    case: "decode::full_chain_dtype_e4m3fn_write_primary_style_ropestyle_gptj_tokens_9",
+    sources: &["rope_kv_write", "paged_decode"],
+};
+
 /// What is changed: source, the text that stands in it once, and what stands there instead.
 type Mutant = (&'static Chain, &'static str, &'static str, &'static str);
 
@@ -140,15 +178,78 @@ const MUTANTS: &[Mutant] = &[
     ),
     (&SWIGLU, "swiglu_group_quant_fp8.hip", "expf(-x)", "expf(x)"),
     (&SWIGLU, "swiglu_group_quant_fp8.hip", "gate_up + row * 2 * k +", "gate_up + row * k +"),
+    // MX formats. Of the first both quantiser and GEMM have their part, and agree with each other.
+    (&MXFP4, "mx.h", "(int64_t{groups} + 7) / 8 * 8;", "int64_t{groups};"),
+    (&MXFP4, "mx.h", "if (rounding == kEven) amax += 1u << (23 - E::mantissa - 1);", ""),
+    (&MXFP4, "mx.h", "uint32_t{code} << 23", "(uint32_t{code} + 1) << 23"),
+    (&MXFP4, "mx_quant.h", "(a >= 3.5f)", "(a >= 3.0f)"),
+    (&MXFP4, "mx_quant.h", "code << (i % E::per_byte * 4)", "code << (4 - i % E::per_byte * 4)"),
+    (&MXFP4, "gemm_a4w4.hip", "row % 16 * kRun) / 2", "row % 16 * 16) / 2"),
+    // int4 and zero points.
+    (&INT4, "int4.h", "element / 2 + element % 2 * 4", "element"),
+    (&INT4, "int4.h", "static_cast<int32_t>(zero)) * scale", "static_cast<int32_t>(zero) - 1) * scale"),
+    (&INT4, "int4.h", "scales[g * n + row]", "scales[row * groups + g]"),
+    (&INT8_ZERO_POINT, "gemm_a8w8_int8_zero_point.hip", "int64_t{wz[column]}", "int64_t{0}"),
+    (&INT8_ZERO_POINT, "gemm_a8w8_int8_zero_point.hip", "int64_t{wz[column]}", "int64_t{wz[0]}"),
+    // Experts.
+    (&EXPERTS_PARAMETER, "moe_route.hip", "renormalize ? mine / chosen : mine", "mine / chosen"),
+    (&EXPERTS, "moe_route.hip", "int winner = !taken && left == best", "int winner = left != best"),
+    (
+        &EXPERTS,
+        "grouped_gemm_mxfp8.hip",
+        "ws += int64_t{expert} * n * (k / kMxGroup);",
+        "ws += int64_t{expert} * n;",
+    ),
+    (&EXPERTS, "grouped_gemm_mxfp8.hip", "ldx + first_k + k0 + c", "ldx + k0 + c"),
+    (
+        &EXPERTS,
+        "grouped_gemm_mxfp8.hip",
+        "const int64_t r = sorted[first + row + i];",
+        "const int64_t r = first + row + i;",
+    ),
+    (&EXPERTS, "moe_weighted_sum.hip", "a[at] + b[at]", "a[at]"),
+    (&EXPERTS, "mx_quant.hip", "to_float(g.v[i]);", "to_float(u.v[i]);"),
+    // Attention.
+    (
+        &ATTENTION,
+        "rope_kv_write.hip",
+        "args.neox ? i : 2 * i, second = args.neox ? i + half : 2 * i + 1;",
+        "i, second = i + half;",
+    ),
+    (&ATTENTION, "rope_kv_write.hip", "int64_t{args.positions[token]}", "token"),
+    (&ATTENTION, "rope_kv_write.hip", "(rotated_b / *args.k_scale)", "(rotated_b / *args.v_scale)"),
+    (&ATTENTION, "paged_decode.hip", "kv_head = head / (heads / kv_heads);", "kv_head = head % kv_heads;"),
+    (&ATTENTION, "paged_decode.hip", "int64_t{table[p / block]}", "int64_t{block_tables[p / block]}"),
+    (
+        &ATTENTION,
+        "paged_decode.hip",
+        "for (int32_t p = 0; p < length; ++p)",
+        "for (int32_t p = 0; p < length - 1; ++p)",
+    ),
+    (&ATTENTION, "paged_decode.hip", "total * *v_scale / sum", "total / sum"),
 ];
 
 #[test]
 fn every_one_line_fault_in_the_kernels_turns_a_case_red() {
     let binaries = test_binaries();
     // The control: the sources as they are pass, built and opened in the same way.
-    for chain in
-        [&FP8, &FP8_FALLBACK, &FP8_PARAMETER, &RMSNORM, &SWIGLU, &INT8, &BF16, &BF16_FALLBACK, &STRIDED]
-    {
+    for chain in [
+        &FP8,
+        &FP8_FALLBACK,
+        &FP8_PARAMETER,
+        &RMSNORM,
+        &SWIGLU,
+        &INT8,
+        &BF16,
+        &BF16_FALLBACK,
+        &STRIDED,
+        &MXFP4,
+        &INT4,
+        &INT8_ZERO_POINT,
+        &EXPERTS,
+        &EXPERTS_PARAMETER,
+        &ATTENTION,
+    ] {
         let (records, crashed) = run(chain, &binaries, |_, _| ());
         assert!(!crashed && !records.is_empty(), "{} does not run", chain.case);
         let red: Vec<_> = records.iter().filter(|r| r.gate == Gate::Fail).map(|r| &r.id).collect();
@@ -244,7 +345,7 @@ fn test_binaries() -> BTreeMap<String, PathBuf> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--no-run", "--message-format=json", "--manifest-path"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-    for binary in ["fp8", "int8", "bf16"] {
+    for binary in ["fp8", "int8", "bf16", "mxfp4", "int4", "moe", "attention"] {
         command.args(["--test", binary]);
     }
     if !cfg!(debug_assertions) {

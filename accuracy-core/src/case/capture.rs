@@ -1,11 +1,12 @@
 //! Every byte of a run, read back when the chain's function has returned.
 
-use super::{Buffer, Case, Setup, Tensor, memory, read_quantized};
+use super::memory::{self, Order};
+use super::{Buffer, Case, Setup, Tensor, read_quantized};
 use crate::device::host::BandDamage;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::library::{self, Launch};
-use crate::quant::{Quant, Quantized};
+use crate::quant::{Padding, Quant, Quantized};
 use crate::reference::{BufferId, Expr, Matrix};
 use std::sync::Arc;
 
@@ -17,6 +18,10 @@ pub enum Kind {
     /// An intermediate that a kernel quantises.
     Quantized,
     Output,
+    /// An input whose values the test gives.
+    Constant,
+    /// Integers that steer a kernel, given by the test.
+    Index,
     /// A buffer that is updated in place, before.
     Before,
     /// The same buffer, after.
@@ -45,6 +50,12 @@ pub struct Captured {
     pub data: Vec<u8>,
     /// The scale buffer as it lies in memory, padding included.
     pub scales: Vec<u8>,
+    /// The zero points as they lie in memory.
+    pub zeros: Vec<u8>,
+    /// The tensor-wide factor of two-level scales, else 1.
+    pub factor: f64,
+    /// The elements as they lie in memory, where that is not row-major with the low nibble first.
+    pub memory: Option<Vec<u8>>,
     /// Elements from one row to the next, and from one column to the next.
     pub strides: (usize, usize),
     /// For leaves: whether a kernel changed them.
@@ -84,10 +95,13 @@ impl Case {
         let allocation = &self.allocations[buffer.data];
         let (data, scales) = self.bytes(id);
         let mut damage: Vec<_> = allocation.damage().into_iter().map(|d| (buffer.name.clone(), d)).collect();
-        if let Some(at) = buffer.scales {
-            let of_scales = self.allocations[at].damage();
-            damage.extend(of_scales.into_iter().map(|d| (format!("{}.scales", buffer.name), d)));
+        for (at, what) in
+            [(buffer.scales, "scales"), (buffer.zeros, "zero_points"), (buffer.global, "global_scale")]
+        {
+            let found = at.map_or(Vec::new(), |at| self.allocations[at].damage());
+            damage.extend(found.into_iter().map(|d| (format!("{}.{what}", buffer.name), d)));
         }
+        let given = buffer.given.iter().any(|(at, bytes)| self.allocations[*at].contents() != bytes);
         let kernel = launches
             .iter()
             .find(|launch| launch.touches(allocation.address(), allocation.len()))
@@ -101,6 +115,7 @@ impl Case {
             }
             (None, _) => (data, scales, false),
         };
+        let ordered = buffer.scheme.and_then(|s| Order::of_data(&s, buffer.shape.rows, buffer.shape.cols));
         Captured {
             name: buffer.name.clone(),
             kind: buffer.kind,
@@ -114,7 +129,10 @@ impl Case {
             gaps_written: memory::damaged_gaps(allocation, buffer.dtype, &buffer.shape, self.setup.poison),
             data,
             scales,
-            changed,
+            zeros: self.contents(buffer.zeros),
+            factor: buffer.factor,
+            memory: ordered.map(|_| allocation.contents().to_vec()),
+            changed: changed || given,
             damage,
             kernel,
         }
@@ -124,7 +142,10 @@ impl Case {
 impl Captured {
     /// Codes and scales, for a buffer that has them.
     pub fn quantized(&self) -> Option<Quantized> {
-        self.scheme.map(|scheme| read_quantized(&scheme, self.rows, self.cols, &self.data, &self.scales))
+        self.scheme.map(|scheme| {
+            let shape = (self.rows, self.cols);
+            read_quantized(&scheme, shape, &self.data, &self.scales, &self.zeros, self.factor)
+        })
     }
 
     /// The values that the bytes stand for.
@@ -145,13 +166,17 @@ impl Captured {
         value.data.len() > 1 && value.data.iter().all(|x| *x == value.data[0])
     }
 
-    /// Whether the same values lie differently in memory: other strides, or scales in another order.
+    /// Whether the same values lie differently in memory: other strides, or elements or scales in another order.
     pub fn lies_differently(&self, other: &Captured) -> bool {
         let order = |c: &Captured| {
             // A stride over a dimension of one element leads nowhere.
             ((c.rows > 1).then_some(c.strides.0), (c.cols > 1).then_some(c.strides.1))
         };
-        order(self) != order(other) || self.scales != other.scales
+        let elements = |c: &Captured| c.memory.clone().unwrap_or_else(|| c.data.clone());
+        order(self) != order(other)
+            || self.scales != other.scales
+            || self.zeros != other.zeros
+            || (self.memory.is_some() || other.memory.is_some()) && elements(self) != elements(other)
     }
 
     /// Elements and scales that neither run wrote: they hold the poison of this run here and that of `other` there.
@@ -160,17 +185,38 @@ impl Captured {
         let same =
             |a: &[u8], b: &[u8]| a.iter().all(|&x| x == poison) && b.iter().all(|&x| x == other_poison);
         let size = (self.dtype.bits() as usize / 8).max(1);
+        let elements = |c: &Captured| c.memory.clone().unwrap_or_else(|| c.data.clone());
+        let (data, other_data) = (elements(self), elements(other));
         let mut count =
-            self.data.chunks(size).zip(other.data.chunks(size)).filter(|(a, b)| same(a, b)).count() as u64;
-        if let Some(scheme) = self.scheme {
-            let size = (scheme.scale_dtype.bits() as usize / 8).max(1);
-            let grid = scheme.granularity.grid(self.rows, self.cols);
-            for i in 0..grid.0 * grid.1 {
-                let at = scheme.scale_layout.offset(grid, i / grid.1, i % grid.1) * size;
-                count += u64::from(same(&self.scales[at..at + size], &other.scales[at..at + size]));
-            }
+            data.chunks(size).zip(other_data.chunks(size)).filter(|(a, b)| same(a, b)).count() as u64;
+        // A static scale is the framework's own.
+        if let Some(scheme) = self.scheme.filter(|s| s.static_scale.is_none()) {
+            let size = scheme.scale_dtype.bits() as usize / 8;
+            count += self
+                .scale_places(&scheme)
+                .filter(|&at| same(&self.scales[at..at + size], &other.scales[at..at + size]))
+                .count() as u64;
         }
         count
+    }
+
+    /// Byte offsets of the scales, padding left out.
+    fn scale_places(&self, scheme: &Quant) -> impl Iterator<Item = usize> + use<> {
+        let size = scheme.scale_dtype.bits() as usize / 8;
+        let grid = scheme.granularity.grid(self.rows, self.cols);
+        let map = scheme.scale_layout.index_map(grid);
+        (0..grid.0 * grid.1).map(move |i| map.offset(i / grid.1, i % grid.1) * size)
+    }
+
+    /// Bytes of the scales' padding that are not what the scheme declares.
+    pub fn wrong_padding(&self) -> u64 {
+        let Some((scheme, Padding::Byte(byte))) = self.scheme.map(|s| (s, s.scale_padding)) else { return 0 };
+        let size = scheme.scale_dtype.bits() as usize / 8;
+        let mut padding = vec![true; self.scales.len()];
+        for at in self.scale_places(&scheme) {
+            padding[at..at + size].fill(false);
+        }
+        self.scales.iter().zip(padding).filter(|&(&b, is_padding)| is_padding && b != byte).count() as u64
     }
 
     /// Whether what a kernel wrote is bitwise the same; padding between scales is not compared.
@@ -179,12 +225,8 @@ impl Captured {
             return false;
         }
         let Some(scheme) = self.scheme else { return true };
-        let size = (scheme.scale_dtype.bits() as usize / 8).max(1);
-        let grid = scheme.granularity.grid(self.rows, self.cols);
-        (0..grid.0 * grid.1).all(|i| {
-            let at = scheme.scale_layout.offset(grid, i / grid.1, i % grid.1) * size;
-            self.scales[at..at + size] == other.scales[at..at + size]
-        })
+        let size = scheme.scale_dtype.bits() as usize / 8;
+        self.scale_places(&scheme).all(|at| self.scales[at..at + size] == other.scales[at..at + size])
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::Shape;
 use crate::device::memory::Memory;
-use crate::dtype::{DType, Overflow};
-use crate::quant::Quant;
+use crate::dtype::{DType, NibbleOrder};
+use crate::layout::{DataLayout, IndexMap};
+use crate::quant::{Quant, ZeroPoint};
 use std::ops::Range;
 
 /// Gaps of views longer than this are poisoned and checked only next to the data: touching all of a view that spans
@@ -91,14 +92,67 @@ pub fn gather(allocation: &Memory, dtype: DType, shape: &Shape) -> Vec<u8> {
     data
 }
 
-/// Encodes scales (row-major over their grid) and writes them where the layout has them.
-pub fn place_scales(allocation: &mut Memory, scheme: &Quant, grid: (usize, usize), scales: &[f64]) {
-    let format = scheme.scale_dtype;
-    let size = format.bits() as usize / 8;
-    for (i, &scale) in scales.iter().enumerate() {
-        let at = scheme.scale_layout.offset(grid, i / grid.1, i % grid.1);
-        let code = format.encode(scale, Overflow::Saturate).to_le_bytes();
-        allocation.write(at * size, size).copy_from_slice(&code[..size]);
+/// Where codes lie: their order, and the order of nibbles in words of eight.
+#[derive(Clone, Copy)]
+pub struct Order {
+    pub map: IndexMap,
+    pub nibbles: NibbleOrder,
+}
+
+impl Order {
+    /// The order of a scheme's codes, `None` where it is row-major with the low nibble first.
+    pub fn of_data(scheme: &Quant, rows: usize, cols: usize) -> Option<Order> {
+        let plain = scheme.data_layout == DataLayout::RowMajor && scheme.nibbles == NibbleOrder::LowFirst;
+        let order = || Order { map: scheme.data_layout.index_map((rows, cols)), nibbles: scheme.nibbles };
+        (!plain).then(order)
+    }
+
+    pub fn of_scales(scheme: &Quant, grid: (usize, usize)) -> Order {
+        Order { map: scheme.scale_layout.index_map(grid), nibbles: NibbleOrder::LowFirst }
+    }
+
+    /// The format of the zero points and their order, where each cell has its own.
+    pub fn of_zeros(scheme: &Quant, grid: (usize, usize)) -> Option<(DType, Order)> {
+        let ZeroPoint::PerCell { dtype, layout, nibbles } = scheme.zero_point else { return None };
+        Some((dtype, Order { map: layout.index_map(grid), nibbles }))
+    }
+
+    /// Codes of the buffer, padding included.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The index of code `(r, c)` in the buffer.
+    pub fn index(&self, r: usize, c: usize) -> usize {
+        let at = self.map.offset(r, c);
+        at / 8 * 8 + self.nibbles.nibble(at % 8)
+    }
+
+    /// Reads the codes of a `[rows, cols]` matrix, row-major.
+    pub fn read(&self, dtype: DType, bytes: &[u8], (rows, cols): (usize, usize)) -> Vec<u32> {
+        (0..rows * cols).map(|i| dtype.code_at(bytes, self.index(i / cols, i % cols))).collect()
+    }
+
+    /// Writes the row-major codes of a matrix with that many columns; what lies between them stays.
+    pub fn write(&self, dtype: DType, bytes: &mut [u8], cols: usize, codes: impl IntoIterator<Item = u32>) {
+        for (i, code) in codes.into_iter().enumerate() {
+            set_code(dtype, bytes, self.index(i / cols, i % cols), code);
+        }
+    }
+}
+
+/// The inverse of [`DType::code_at`].
+fn set_code(dtype: DType, bytes: &mut [u8], index: usize, code: u32) {
+    let bits = dtype.bits() as usize;
+    if bits.is_multiple_of(8) {
+        let size = bits / 8;
+        bytes[index * size..(index + 1) * size].copy_from_slice(&code.to_le_bytes()[..size]);
+        return;
+    }
+    for bit in 0..bits {
+        let at = index * bits + bit;
+        let set = (code >> bit & 1) as u8;
+        bytes[at / 8] = bytes[at / 8] & !(1 << (at % 8)) | set << (at % 8);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a test declares and calls: buffers with their meaning, and pointers for the launchers.
 //!
 //! [`Case`] is one run of a chain. Its declarations allocate guarded, poisoned memory, fill inputs and weights, and
-//! build the expression graph; when the function returns, [`Case::finish`] captures every byte. What the bytes are
+//! build the expression graph; when the function returns, `Case::finish` captures every byte. What the bytes are
 //! judged against is in [`crate::judge`].
 
 mod capture;
@@ -22,10 +22,11 @@ use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
-use crate::quant::{Quant, Quantized};
-use crate::reference::{BufferId, Expr, Matrix, Operand};
+use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
+use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
+use memory::Order;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -69,8 +70,44 @@ pub(crate) struct Buffer {
     /// Indices into the allocations.
     data: usize,
     scales: Option<usize>,
+    zeros: Option<usize>,
+    global: Option<usize>,
+    /// The tensor-wide factor of two-level scales, else 1.
+    factor: f64,
     /// Logical bytes (data, scales) that a leaf was filled with.
     initial: Option<(Vec<u8>, Vec<u8>)>,
+    /// Allocations that hold what the framework put there, whoever writes the data, and their bytes.
+    given: Vec<(usize, Vec<u8>)>,
+}
+
+impl Buffer {
+    fn new(name: &str, kind: Kind, dtype: DType, shape: Shape) -> Buffer {
+        Buffer {
+            name: name.into(),
+            kind,
+            dtype,
+            shape,
+            scheme: None,
+            source: None,
+            ideal: None,
+            data: 0,
+            scales: None,
+            zeros: None,
+            global: None,
+            factor: 1.0,
+            initial: None,
+            given: Vec::new(),
+        }
+    }
+
+    /// Allocations beside that of the elements.
+    fn companions(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.scales, self.zeros, self.global].into_iter().flatten()
+    }
+
+    fn grid(&self) -> Option<(Quant, (usize, usize))> {
+        self.scheme.map(|s| (s, s.granularity.grid(self.shape.rows, self.shape.cols)))
+    }
 }
 
 impl Case {
@@ -139,51 +176,86 @@ impl Case {
         self.leaf_input(name, Kind::Before, dtype, shape.into())
     }
 
-    /// Declares what a kernel leaves in an [`Case::inout`] buffer.
+    /// The same for a quantised buffer, such as an FP8 KV cache. The framework quantises what it holds before.
+    pub fn inout_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        self.check_scheme(name, &scheme, &shape)?;
+        if let ZeroPoint::PerCell { .. } = scheme.zero_point {
+            return Err(Error::declaration(name, "zero points for each cell are for weights only"));
+        }
+        let (seed, data) = (self.setup.seed, &self.setup.data);
+        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
+        let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
+        self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
+    }
+
+    /// Indices that steer a kernel (token positions, block tables, expert offsets), as int32 `[1, n]`. The test gives
+    /// them, and may compute with the same values what it expects.
+    pub fn indices(&mut self, name: &str, values: &[i32]) -> Result<Tensor> {
+        let ideal = Matrix::new(1, values.len(), values.iter().map(|&v| f64::from(v)).collect());
+        let shape = Shape::new(1, values.len());
+        self.leaf(name, Kind::Index, shape, weight::Prepared::plain(ideal, crate::dtype::INT32))
+    }
+
+    /// An input whose values the test gives, row-major, such as a table of cosines and sines. They are rounded to
+    /// `dtype`.
+    pub fn constants(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: impl Into<Shape>,
+        values: &[f64],
+    ) -> Result<Tensor> {
+        let shape = shape.into();
+        if values.len() != shape.rows * shape.cols {
+            let (rows, cols) = (shape.rows, shape.cols);
+            return Err(Error::declaration(
+                name,
+                format!("declared as [{rows}, {cols}], but given {} values", values.len()),
+            ));
+        }
+        let rounded = values.iter().map(|&x| dtype.decode(dtype.encode(x, Overflow::Saturate))).collect();
+        let ideal = Matrix::new(shape.rows, shape.cols, rounded);
+        self.leaf(name, Kind::Constant, shape, weight::Prepared::plain(ideal, dtype))
+    }
+
+    /// Declares what a kernel leaves in an [`Case::inout`] or [`Case::inout_quantized`] buffer.
     pub fn update(&mut self, before: &Tensor, value: impl Operand) -> Result<Tensor> {
         let name = format!("{} (updated)", before.name());
         let buffer = &self.buffers[before.id().0];
         if buffer.kind != Kind::Before {
             return Err(Error::declaration(&name, "only a buffer declared with inout() is updated in place"));
         }
-        let (dtype, shape, data) = (buffer.dtype, buffer.shape, buffer.data);
-        let source = self.source(&name, &value, (shape.rows, shape.cols))?;
-        self.buffers.push(Buffer {
-            name,
-            kind: Kind::After,
-            dtype,
-            shape,
-            scheme: None,
-            source: Some(source),
-            ideal: None,
-            data,
-            scales: None,
-            initial: None,
-        });
+        let after = Buffer {
+            scheme: buffer.scheme,
+            data: buffer.data,
+            scales: buffer.scales,
+            global: buffer.global,
+            factor: buffer.factor,
+            ..Buffer::new(&name, Kind::After, buffer.dtype, buffer.shape)
+        };
+        let source = self.source(&name, &value, (after.shape.rows, after.shape.cols))?;
+        self.buffers.push(Buffer { source: Some(source), ..after });
         Ok(self.tensor(self.buffers.len() - 1))
     }
 
     /// An intermediate that a kernel quantises: what it is computed from, and how it is scaled.
     pub fn quantized(&mut self, name: &str, value: impl Operand, scheme: Quant) -> Result<Tensor> {
-        if let Some(problem) = scheme.problem() {
-            return Err(Error::declaration(name, problem));
-        }
         let (rows, cols) = value.expr().shape();
         let source = self.source(name, &value, (rows, cols))?;
         let shape = Shape::new(rows, cols);
-        let grid = scheme.granularity.grid(rows, cols);
-        let scales = scheme.scale_dtype.packed_len(scheme.scale_layout.len(grid));
+        self.check_scheme(name, &scheme, &shape)?;
+        if scheme.zero_point != ZeroPoint::None {
+            return Err(Error::declaration(name, "zero points are for weights only"));
+        }
+        // A calibrated factor comes from the values themselves.
+        let factor =
+            if scheme.global_scale.is_some() { scheme.global_factor(&eval(&source, self)) } else { 1.0 };
         self.declare(Buffer {
-            name: name.into(),
-            kind: Kind::Quantized,
-            dtype: scheme.dtype,
-            shape,
             scheme: Some(scheme),
             source: Some(source),
-            ideal: None,
-            data: 0,
-            scales: Some(scales),
-            initial: None,
+            factor,
+            ..Buffer::new(name, Kind::Quantized, scheme.dtype, shape)
         })
     }
 
@@ -197,30 +269,24 @@ impl Case {
     ) -> Result<Tensor> {
         let shape = shape.into();
         let source = self.source(name, &value, (shape.rows, shape.cols))?;
-        self.declare(Buffer {
-            name: name.into(),
-            kind: Kind::Output,
-            dtype,
-            shape,
-            scheme: None,
-            source: Some(source),
-            ideal: None,
-            data: 0,
-            scales: None,
-            initial: None,
-        })
+        self.declare(Buffer { source: Some(source), ..Buffer::new(name, Kind::Output, dtype, shape) })
     }
 
     /// A weight of the checkpoint, as the kernel takes it: a number format (the stored codes, or what an engine
     /// makes of them on loading), or a whole scheme to quantise to.
     pub fn weight(&mut self, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
+        self.weight_named(role, role, form)
+    }
+
+    /// The same under a name of its own, for a role that several buffers are made of: shards of tensor parallelism.
+    pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         let form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
         let stored = checkpoint.linear(&tensor)?;
         let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
-            Error::declaration(role, format!("{what} (tensor {tensor} of {})", checkpoint.path().display()))
+            Error::declaration(name, format!("{what} (tensor {tensor} of {})", checkpoint.path().display()))
         })?;
-        self.leaf(role, Kind::Weight, form.shape(prepared.rows, prepared.cols), prepared)
+        self.leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), prepared)
     }
 
     /// A one-dimensional weight `[n]`, such as a norm's gain, as a row `[1, n]`.
@@ -249,6 +315,11 @@ impl Case {
         ))
     }
 
+    /// Whether no input has been declared yet.
+    fn is_first_input(&self) -> bool {
+        !self.buffers.iter().any(|b| matches!(b.kind, Kind::Input | Kind::Before))
+    }
+
     fn leaf_input(&mut self, name: &str, kind: Kind, dtype: DType, shape: Shape) -> Result<Tensor> {
         let (rows, cols) = (shape.rows, shape.cols);
         let recorded =
@@ -266,46 +337,65 @@ impl Case {
                 }
                 recorded.head(rows)
             }
-            None => {
-                let first = !self.buffers.iter().any(|b| matches!(b.kind, Kind::Input | Kind::Before));
-                input::values(name, first, rows, cols, self.setup.seed, &self.setup.data)
-            }
+            None => input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &self.setup.data),
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
-        let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Saturate)));
+        let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Special)));
         self.leaf(name, kind, shape, weight::Prepared::plain(rounded, dtype))
     }
 
     /// Allocates and fills a leaf.
     fn leaf(&mut self, name: &str, kind: Kind, shape: Shape, prepared: weight::Prepared) -> Result<Tensor> {
-        let weight::Prepared { dtype, data, scheme, scales, ideal, .. } = prepared;
-        let scale_bytes = scheme.map(|s| {
-            let grid = s.granularity.grid(shape.rows, shape.cols);
-            s.scale_dtype.packed_len(s.scale_layout.len(grid))
-        });
+        let weight::Prepared { dtype, data, scheme, scales, zeros, factor, ideal, .. } = prepared;
+        if let Some(scheme) = &scheme {
+            self.check_scheme(name, scheme, &shape)?;
+        }
         let tensor = self.declare(Buffer {
-            name: name.into(),
-            kind,
-            dtype,
-            shape,
             scheme,
-            source: None,
             ideal: Some(Arc::new(ideal)),
-            data: 0,
-            scales: scale_bytes,
-            initial: None,
+            factor,
+            ..Buffer::new(name, kind, dtype, shape)
         })?;
         let buffer = &self.buffers[tensor.id().0];
-        memory::scatter(&mut self.allocations[buffer.data], buffer.dtype, &shape, &data);
-        if let Some(at) = buffer.scales {
-            // Padding between the scales keeps its poison.
-            let scheme = buffer.scheme.expect("a buffer with scales has a scheme");
-            let grid = scheme.granularity.grid(shape.rows, shape.cols);
-            memory::place_scales(&mut self.allocations[at], &scheme, grid, &scales);
+        let allocation = &mut self.allocations[buffer.data];
+        match scheme.and_then(|s| Order::of_data(&s, shape.rows, shape.cols)) {
+            None => memory::scatter(allocation, dtype, &shape, &data),
+            Some(order) => {
+                let len = allocation.len();
+                order.write(dtype, allocation.write(0, len), shape.cols, dtype.codes(&data));
+            }
         }
-        self.buffers[tensor.id().0].initial = Some(self.bytes(tensor.id()));
+        if let (Some(at), Some((scheme, grid))) = (buffer.scales, buffer.grid()) {
+            let format = scheme.scale_dtype;
+            let len = self.allocations[at].len();
+            let codes = scales.iter().map(|&s| format.encode(s, Overflow::Saturate));
+            Order::of_scales(&scheme, grid).write(format, self.allocations[at].write(0, len), grid.1, codes);
+            if let (Some(at), Some((format, order))) = (buffer.zeros, Order::of_zeros(&scheme, grid)) {
+                let len = self.allocations[at].len();
+                let codes = zeros.iter().map(|&z| format.encode(z, Overflow::Saturate));
+                order.write(format, self.allocations[at].write(0, len), grid.1, codes);
+            }
+        }
+        let initial = self.bytes(tensor.id());
+        let zeros = self.buffers[tensor.id().0].zeros;
+        let zeros = zeros.map(|at| (at, self.allocations[at].contents().to_vec()));
+        let buffer = &mut self.buffers[tensor.id().0];
+        buffer.initial = Some(initial);
+        buffer.given.extend(zeros);
         self.upload(tensor.id())?;
         Ok(tensor)
+    }
+
+    fn check_scheme(&self, name: &str, scheme: &Quant, shape: &Shape) -> Result<()> {
+        let strided = || {
+            let plain = Order::of_data(scheme, shape.rows, shape.cols).is_none();
+            let why = || "a data layout or nibble order has no strides: take the one or the other".into();
+            (!plain && !shape.is_contiguous()).then(why)
+        };
+        match scheme.problem().or_else(|| scheme.misfit(shape.rows, shape.cols)).or_else(strided) {
+            Some(problem) => Err(Error::declaration(name, problem)),
+            None => Ok(()),
+        }
     }
 
     fn source(&self, name: &str, value: &impl Operand, expected: (usize, usize)) -> Result<Expr> {
@@ -323,7 +413,7 @@ impl Case {
         Ok(value)
     }
 
-    /// Allocates a buffer (its `scales` being a length in bytes here) and poisons it.
+    /// Allocates a buffer with what belongs to it, and poisons it.
     fn declare(&mut self, mut buffer: Buffer) -> Result<Tensor> {
         if self.buffers.iter().any(|b| b.name == buffer.name) {
             return Err(Error::declaration(
@@ -341,10 +431,28 @@ impl Case {
         let bytes = buffer.shape.bytes(buffer.dtype);
         buffer.data = self.allocate(&buffer.name, bytes)?;
         memory::poison(&mut self.allocations[buffer.data], buffer.dtype, &buffer.shape, self.setup.poison);
-        if let Some(bytes) = buffer.scales {
-            let at = self.allocate(&format!("{}.scales", buffer.name), bytes)?;
-            self.allocations[at].write(0, bytes).fill(self.setup.poison);
+        if let Some((scheme, grid)) = buffer.grid() {
+            let bytes = scheme.scale_dtype.packed_len(scheme.scale_layout.len(grid));
+            let at = self.poisoned(&format!("{}.scales", buffer.name), bytes)?;
+            if let (Padding::Byte(byte), false) = (scheme.scale_padding, buffer.kind.is_written()) {
+                self.allocations[at].write(0, bytes).fill(byte);
+            }
+            if let Some(scale) = scheme.static_scale {
+                self.allocations[at].write(0, 4).copy_from_slice(&(scale as f32).to_le_bytes());
+                buffer.given.push((at, self.allocations[at].contents().to_vec()));
+            }
             buffer.scales = Some(at);
+            if let Some((dtype, order)) = Order::of_zeros(&scheme, grid) {
+                let name = format!("{}.zero_points", buffer.name);
+                buffer.zeros = Some(self.poisoned(&name, dtype.packed_len(order.len()))?);
+            }
+            if let Some(global) = scheme.global_scale {
+                let at = self.poisoned(&format!("{}.global_scale", buffer.name), 4)?;
+                let stored = global.stored(buffer.factor) as f32;
+                self.allocations[at].write(0, 4).copy_from_slice(&stored.to_le_bytes());
+                buffer.given.push((at, self.allocations[at].contents().to_vec()));
+                buffer.global = Some(at);
+            }
         }
         self.buffers.push(buffer);
         let id = BufferId(self.buffers.len() - 1);
@@ -357,9 +465,9 @@ impl Case {
         let buffer = &self.buffers[id.0];
         let data = &self.allocations[buffer.data];
         data.upload(&memory::touched(data, buffer.dtype, &buffer.shape))?;
-        if let Some(at) = buffer.scales {
-            let scales = &self.allocations[at];
-            scales.upload(std::slice::from_ref(&(0..scales.len())))?;
+        for at in buffer.companions() {
+            let whole = 0..self.allocations[at].len();
+            self.allocations[at].upload(std::slice::from_ref(&whole))?;
         }
         Ok(())
     }
@@ -371,12 +479,18 @@ impl Case {
             let data = &mut self.allocations[buffer.data];
             let ranges = memory::touched(data, buffer.dtype, &buffer.shape);
             data.download(&ranges)?;
-            if let Some(at) = buffer.scales {
-                let len = self.allocations[at].len();
-                self.allocations[at].download(std::slice::from_ref(&(0..len)))?;
+            for at in buffer.companions() {
+                let whole = 0..self.allocations[at].len();
+                self.allocations[at].download(std::slice::from_ref(&whole))?;
             }
         }
         Ok(())
+    }
+
+    fn poisoned(&mut self, name: &str, bytes: usize) -> Result<usize> {
+        let at = self.allocate(name, bytes)?;
+        self.allocations[at].write(0, bytes).fill(self.setup.poison);
+        Ok(at)
     }
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
@@ -393,52 +507,82 @@ impl Case {
 
     fn tensor(&self, index: usize) -> Tensor {
         let buffer = &self.buffers[index];
-        Tensor::new(
-            BufferId(index),
-            &buffer.name,
-            buffer.dtype,
-            buffer.shape,
-            self.allocations[buffer.data].address(),
-            buffer.scales.map(|at| {
-                let scheme = buffer.scheme.expect("a buffer with scales has a scheme");
-                (self.allocations[at].address(), scheme.scale_dtype)
+        let address = |at: usize| self.allocations[at].address();
+        Tensor {
+            id: BufferId(index),
+            name: buffer.name.as_str().into(),
+            dtype: buffer.dtype,
+            shape: buffer.shape,
+            data: address(buffer.data),
+            scales: buffer.scales.zip(buffer.scheme).map(|(at, s)| (address(at), s.scale_dtype)),
+            zeros: buffer.zeros.zip(buffer.grid()).and_then(|(at, (scheme, grid))| {
+                Order::of_zeros(&scheme, grid).map(|(dtype, _)| (address(at), dtype))
             }),
-        )
+            global: buffer.global.map(address),
+        }
     }
 
     /// Logical bytes of a buffer: its elements row-major and packed, and its scale buffer as it lies.
     fn bytes(&self, id: BufferId) -> (Vec<u8>, Vec<u8>) {
         let buffer = &self.buffers[id.0];
-        let data = memory::gather(&self.allocations[buffer.data], buffer.dtype, &buffer.shape);
-        let scales = buffer.scales.map_or(Vec::new(), |at| {
-            let allocation = &self.allocations[at];
-            allocation.read(0, allocation.len()).to_vec()
-        });
-        (data, scales)
+        let allocation = &self.allocations[buffer.data];
+        let Shape { rows, cols, .. } = buffer.shape;
+        let data = match buffer.scheme.and_then(|s| Order::of_data(&s, rows, cols)) {
+            None => memory::gather(allocation, buffer.dtype, &buffer.shape),
+            Some(order) => buffer.dtype.pack(order.read(buffer.dtype, allocation.contents(), (rows, cols))),
+        };
+        (data, self.contents(buffer.scales))
+    }
+
+    fn contents(&self, at: Option<usize>) -> Vec<u8> {
+        at.map_or(Vec::new(), |at| self.allocations[at].contents().to_vec())
     }
 }
 
-/// Reads codes and scales back into a [`Quantized`].
+/// Values by declaration alone, before any quantisation.
+impl Evaluation for Case {
+    fn buffer(&self, id: BufferId) -> Arc<Matrix> {
+        let buffer = &self.buffers[id.0];
+        match (&buffer.ideal, &buffer.source) {
+            (Some(ideal), _) => ideal.clone(),
+            (None, Some(source)) => eval(source, self),
+            (None, None) => Arc::new(Matrix::zeros(buffer.shape.rows, buffer.shape.cols)),
+        }
+    }
+
+    fn rounds(&self) -> bool {
+        false
+    }
+}
+
+/// Reads codes, scales and zero points back into a [`Quantized`].
 pub(crate) fn read_quantized(
     scheme: &Quant,
-    rows: usize,
-    cols: usize,
+    (rows, cols): (usize, usize),
     data: &[u8],
     scales: &[u8],
+    zeros: &[u8],
+    global: f64,
 ) -> Quantized {
     let grid = scheme.granularity.grid(rows, cols);
-    let scales = (0..grid.0 * grid.1)
-        .map(|i| {
-            let at = scheme.scale_layout.offset(grid, i / grid.1, i % grid.1);
-            scheme.scale_dtype.decode(scheme.scale_dtype.code_at(scales, at))
-        })
-        .collect();
+    let values = |dtype: DType, order: Order, bytes: &[u8]| {
+        order.read(dtype, bytes, grid).into_iter().map(|code| dtype.decode(code)).collect()
+    };
     Quantized {
         rows,
         cols,
         granularity: scheme.granularity,
         dtype: scheme.dtype,
         codes: scheme.dtype.codes(data).take(rows * cols).collect(),
-        scales,
+        scales: values(scheme.scale_dtype, Order::of_scales(scheme, grid), scales),
+        zeros: match (scheme.zero_point, Order::of_zeros(scheme, grid)) {
+            (ZeroPoint::Fixed(z), _) => vec![f64::from(z); grid.0 * grid.1],
+            (_, Some((dtype, order))) => values(dtype, order, zeros),
+            _ => Vec::new(),
+        },
+        global,
     }
 }
+
+#[cfg(test)]
+mod tests;

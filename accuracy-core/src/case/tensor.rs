@@ -9,26 +9,17 @@ use std::sync::Arc;
 /// A declared buffer: pointers for launchers, and a leaf for expressions. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    id: BufferId,
-    name: Arc<str>,
-    dtype: DType,
-    shape: Shape,
-    data: usize,
-    scales: Option<(usize, DType)>,
+    pub(super) id: BufferId,
+    pub(super) name: Arc<str>,
+    pub(super) dtype: DType,
+    pub(super) shape: Shape,
+    pub(super) data: usize,
+    pub(super) scales: Option<(usize, DType)>,
+    pub(super) zeros: Option<(usize, DType)>,
+    pub(super) global: Option<usize>,
 }
 
 impl Tensor {
-    pub(super) fn new(
-        id: BufferId,
-        name: &str,
-        dtype: DType,
-        shape: Shape,
-        data: usize,
-        scales: Option<(usize, DType)>,
-    ) -> Tensor {
-        Tensor { id, name: name.into(), dtype, shape, data, scales }
-    }
-
     pub(crate) fn id(&self) -> BufferId {
         self.id
     }
@@ -85,12 +76,32 @@ impl Tensor {
     /// # Panics
     /// If the buffer has no scales, or `T` cannot hold their format.
     pub fn scales<T: Element>(&self) -> DevPtr<T> {
-        let Some((address, dtype)) = self.scales else {
-            panic!("`{}` ({}) has no scales: it is not declared as quantised", self.name, self.dtype);
+        self.companion("scales", self.scales, "it is not declared as quantised")
+    }
+
+    /// Pointer to the first zero point.
+    ///
+    /// # Panics
+    /// If the buffer has no zero points of its own, or `T` cannot hold their format.
+    pub fn zero_points<T: Element>(&self) -> DevPtr<T> {
+        self.companion("zero points", self.zeros, "its scheme has no ZeroPoint::PerCell")
+    }
+
+    /// Pointer to the tensor-wide factor of two-level scales, as it is stored.
+    ///
+    /// # Panics
+    /// If the scales have one level.
+    pub fn global_scale(&self) -> DevPtr<f32> {
+        self.companion("global scale", self.global.map(|at| (at, DType::F32)), "its scales have one level")
+    }
+
+    fn companion<T: Element>(&self, what: &str, place: Option<(usize, DType)>, why_not: &str) -> DevPtr<T> {
+        let Some((address, dtype)) = place else {
+            panic!("`{}` ({}) has no {what}: {why_not}", self.name, self.dtype);
         };
         assert!(
             T::holds(dtype),
-            "the scales of `{}` are {dtype}, which the launcher takes as {}",
+            "the {what} of `{}` are {dtype}, which the launcher takes as {}",
             self.name,
             T::NAME
         );
@@ -126,9 +137,10 @@ elements! {
     half::f16, "f16": DType::F16,
     half::bf16, "bf16": DType::BF16,
     i8, "i8": DType::I8,
-    i32, "i32": DType::I32,
+    // Eight nibbles share a word.
+    i32, "i32": DType::I32 | DType::I4 | DType::U4 | DType::E2M1,
     u16, "u16": DType::F16 | DType::BF16,
-    u32, "u32": DType::F32,
+    u32, "u32": DType::F32 | DType::I4 | DType::U4 | DType::E2M1,
 }
 
 impl Element for u8 {

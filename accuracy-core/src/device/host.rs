@@ -11,15 +11,16 @@
 use super::fault;
 use std::io;
 
-/// Alignment of the contents in [`Placement::Flush`]; vector loads need no more.
-const FLUSH_ALIGN: usize = 64;
+/// Alignment of the contents in [`Placement::Flush`]: what the allocators of GPUs give, so that no kernel that works on
+/// theirs is refused here.
+const FLUSH_ALIGN: usize = 256;
 
 /// Where the contents lie between the inaccessible pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// A whole page of guard band on both sides, the contents aligned to a page as a device allocator would.
     Banded,
-    /// The contents end at most 63 bytes before the inaccessible page.
+    /// The contents end at most 255 bytes before the inaccessible page.
     Flush,
 }
 
@@ -117,6 +118,11 @@ impl Allocation {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "read outside of a buffer");
         // SAFETY: the range was checked, the pages are readable, and no kernel runs while `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.map.add(self.start + offset), len) }
+    }
+
+    /// All of the contents.
+    pub fn contents(&self) -> &[u8] {
+        self.read(0, self.len)
     }
 
     /// Writable view of `len` bytes from `offset`.

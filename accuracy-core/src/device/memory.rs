@@ -96,7 +96,12 @@ impl Memory {
         self.host.read(offset, len)
     }
 
-    /// The same, to be filled.
+    /// All of the contents.
+    pub fn contents(&self) -> &[u8] {
+        self.host.contents()
+    }
+
+    /// A part of the contents, to be filled.
     ///
     /// # Panics
     /// If the range is not inside the contents.

@@ -85,6 +85,28 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
         }
         Op::Scale { x, factor } => operand(x).map(|x| x * factor),
         Op::Columns { x, range } => operand(x).columns(range.clone()),
+        Op::Rows { x, range } => {
+            let x = operand(x);
+            Matrix::new(range.len(), x.cols, x.data[range.start * x.cols..range.end * x.cols].to_vec())
+        }
+        Op::RepeatRows { x, times } => {
+            let x = operand(x);
+            let rows = (0..x.rows * times).flat_map(|r| x.row(r / times).to_vec());
+            Matrix::new(x.rows * times, x.cols, rows.collect())
+        }
+        Op::Gather { x, index } => {
+            let (x, index) = (operand(x), operand(index));
+            let rows = index.data.iter().map(|&i| at(&x, i));
+            Matrix::new(index.data.len(), x.cols, rows.flatten().collect())
+        }
+        Op::Select { choices, by } => {
+            let (choices, by) = (choices.iter().map(operand).collect::<Vec<_>>(), operand(by));
+            let rows = by.data.iter().enumerate().map(|(r, &i)| {
+                let nan = || vec![f64::NAN; expr.0.cols];
+                index(i, choices.len()).map_or_else(nan, |i| choices[i].row(r).to_vec())
+            });
+            Matrix::new(expr.0.rows, expr.0.cols, rows.flatten().collect())
+        }
         Op::Transpose { x } => operand(x).transposed(),
         Op::Round { x, to } => {
             let x = operand(x);
@@ -93,7 +115,7 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             }
             x.map(|x| to.decode(to.encode(x, Overflow::Special)))
         }
-        Op::User { name, inputs, function } => {
+        Op::User { name, inputs, function, .. } => {
             let values: Vec<_> = inputs.iter().map(operand).collect();
             let out = function(&values.iter().map(|v| &**v).collect::<Vec<_>>());
             let declared = (expr.0.rows, expr.0.cols);
@@ -107,6 +129,16 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
         Op::Invalid(_) => Matrix::zeros(expr.0.rows, expr.0.cols),
     };
     Arc::new(out)
+}
+
+/// An index that a kernel may have written.
+fn index(i: f64, len: usize) -> Option<usize> {
+    (i >= 0.0 && i < len as f64 && i.fract() == 0.0).then_some(i as usize)
+}
+
+/// The row that `i` names, NaN where there is none.
+fn at(x: &Matrix, i: f64) -> Vec<f64> {
+    index(i, x.rows).map_or_else(|| vec![f64::NAN; x.cols], |r| x.row(r).to_vec())
 }
 
 /// The error function to about 1e-15: its Maclaurin series below 2.5, the continued fraction of `erfc` above.

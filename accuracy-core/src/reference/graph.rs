@@ -56,6 +56,26 @@ pub enum Op {
         x: Expr,
         range: Range<usize>,
     },
+    /// Rows `range` of `x`.
+    Rows {
+        x: Expr,
+        range: Range<usize>,
+    },
+    /// Each row of `x` so many times over.
+    RepeatRows {
+        x: Expr,
+        times: usize,
+    },
+    /// Row `index[r]` of `x` as row `r`.
+    Gather {
+        x: Expr,
+        index: Expr,
+    },
+    /// Row `r` of `choices[by[r]]` as row `r`.
+    Select {
+        choices: Vec<Expr>,
+        by: Expr,
+    },
     Transpose {
         x: Expr,
     },
@@ -68,9 +88,27 @@ pub enum Op {
         name: String,
         inputs: Vec<Expr>,
         function: Arc<UserFn>,
+        /// What a wrong kernel might compute instead, by the name of the fault.
+        faults: Vec<(&'static str, Arc<UserFn>)>,
     },
     /// Something that does not fit; the declaration that uses it fails with this.
     Invalid(String),
+}
+
+impl Op {
+    /// Whether elements are copied as they are.
+    pub fn only_moves(&self) -> bool {
+        matches!(
+            self,
+            Op::Buffer(_)
+                | Op::Columns { .. }
+                | Op::Rows { .. }
+                | Op::RepeatRows { .. }
+                | Op::Gather { .. }
+                | Op::Select { .. }
+                | Op::Transpose { .. }
+        )
+    }
 }
 
 /// Elementwise functions of one value.
@@ -114,6 +152,10 @@ impl std::fmt::Debug for Expr {
             Op::Binary { function, a, b } => write!(f, "{function:?}({a:?}, {b:?})"),
             Op::Scale { x, factor } => write!(f, "{factor} * {x:?}"),
             Op::Columns { x, range } => write!(f, "{x:?}[{range:?}]"),
+            Op::Rows { x, range } => write!(f, "rows({x:?}, {range:?})"),
+            Op::RepeatRows { x, times } => write!(f, "repeat_rows({x:?}, {times})"),
+            Op::Gather { x, index } => write!(f, "gather({x:?}, {index:?})"),
+            Op::Select { choices, by } => write!(f, "select({choices:?}, {by:?})"),
             Op::Transpose { x } => write!(f, "transpose({x:?})"),
             Op::Round { x, to } => write!(f, "round({x:?}, {to})"),
             Op::User { name, inputs, .. } => write!(f, "{name}({inputs:?})"),
@@ -133,6 +175,10 @@ impl Expr {
 
     fn invalid(why: String) -> Expr {
         Expr::node(Op::Invalid(why), 0, 0)
+    }
+
+    pub(super) fn unfit(why: String) -> Expr {
+        Expr::invalid(why)
     }
 
     /// An operation that does not fit its operands, unless one of them is already the problem.
@@ -197,17 +243,44 @@ impl Expr {
             Op::Binary { function, a, b } => Op::Binary { function: *function, a: go(a), b: go(b) },
             Op::Scale { x, factor } => Op::Scale { x: go(x), factor: *factor },
             Op::Columns { x, range } => Op::Columns { x: go(x), range: range.clone() },
+            Op::Rows { x, range } => Op::Rows { x: go(x), range: range.clone() },
+            Op::RepeatRows { x, times } => Op::RepeatRows { x: go(x), times: *times },
+            Op::Gather { x, index } => Op::Gather { x: go(x), index: go(index) },
+            Op::Select { choices, by } => {
+                Op::Select { choices: choices.iter().map(go).collect(), by: go(by) }
+            }
             Op::Transpose { x } => Op::Transpose { x: go(x) },
             Op::Round { x, to } => Op::Round { x: go(x), to: *to },
-            Op::User { name, inputs, function } => Op::User {
+            Op::User { name, inputs, function, faults } => Op::User {
                 name: name.clone(),
                 inputs: inputs.iter().map(go).collect(),
                 function: function.clone(),
+                faults: faults.clone(),
             },
             Op::Invalid(why) => Op::Invalid(why.clone()),
         };
         let op = f(&op).unwrap_or(op);
         Expr::node(op, self.0.rows, self.0.cols)
+    }
+
+    /// For a function of the user's own: what a kernel with the fault `name` might compute instead. Power shows whether
+    /// the test's checks would see it.
+    pub fn fault(
+        self,
+        name: &'static str,
+        wrong: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
+    ) -> Expr {
+        match &self.0.op {
+            Op::User { name: of, inputs, function, faults } => {
+                let mut faults = faults.clone();
+                faults.push((name, Arc::new(wrong)));
+                let op =
+                    Op::User { name: of.clone(), inputs: inputs.clone(), function: function.clone(), faults };
+                Expr::node(op, self.0.rows, self.0.cols)
+            }
+            Op::Invalid(_) => self,
+            _ => Expr::invalid("fault() is for the result of user()".into()),
+        }
     }
 
     /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise.
@@ -232,8 +305,12 @@ fn operands(op: &Op) -> Vec<&Expr> {
         Op::Unary { x, .. }
         | Op::Scale { x, .. }
         | Op::Columns { x, .. }
+        | Op::Rows { x, .. }
+        | Op::RepeatRows { x, .. }
         | Op::Transpose { x }
         | Op::Round { x, .. } => vec![x],
+        Op::Gather { x, index } => vec![x, index],
+        Op::Select { choices, by } => choices.iter().chain([by]).collect(),
         Op::User { inputs, .. } => inputs.iter().collect(),
     }
 }
@@ -269,6 +346,40 @@ pub trait Operand {
         }
         let width = range.len();
         Expr::node(Op::Columns { x, range }, rows, width)
+    }
+
+    /// The given rows: one expert of stacked weights, for one.
+    fn rows(&self, range: Range<usize>) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        if range.start >= range.end || range.end > rows {
+            return Expr::mismatch(&[&x], format!("rows {range:?} of [{rows}, {cols}]"));
+        }
+        let count = range.len();
+        Expr::node(Op::Rows { x, range }, count, cols)
+    }
+
+    /// Each row `times` times over: a token for each of its experts.
+    fn repeat_rows(&self, times: usize) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        Expr::node(Op::RepeatRows { x, times }, rows * times, cols)
+    }
+
+    /// One row for each element of `index`: the row of `self` that it names. An index out of range gives NaN.
+    fn gather(&self, index: &impl Operand) -> Expr
+    where
+        Self: Sized,
+    {
+        let (x, index) = (self.expr(), index.expr());
+        let ((_, cols), (r, c)) = (x.shape(), index.shape());
+        Expr::node(Op::Gather { x, index }, r * c, cols)
     }
 
     /// Rows and columns exchanged.
@@ -366,6 +477,21 @@ pub fn sigmoid(x: &impl Operand) -> Expr {
     unary(Unary::Sigmoid, x)
 }
 
+/// Row `r` of `choices[by[r]]` for each element of `by`: what a grouped GEMM computes, whose expert `by` names for each
+/// row. An index out of range gives NaN.
+pub fn select(by: &impl Operand, choices: &[Expr]) -> Expr {
+    let by = by.expr();
+    let (rows, cols) = choices.first().map_or((0, 0), Expr::shape);
+    let count = by.shape().0 * by.shape().1;
+    if rows != count || choices.iter().any(|c| c.shape() != (rows, cols)) {
+        let shapes: Vec<_> = choices.iter().map(Expr::shape).collect();
+        let why = format!("select by {count} indices from {shapes:?}: all need that many rows and be alike");
+        let operands: Vec<&Expr> = choices.iter().chain([&by]).collect();
+        return Expr::mismatch(&operands, why);
+    }
+    Expr::node(Op::Select { choices: choices.to_vec(), by }, rows, cols)
+}
+
 /// A function of the user's own: `inputs` as float64 matrices in, a `[rows, cols]` matrix out.
 pub fn user(
     name: &str,
@@ -374,7 +500,11 @@ pub fn user(
     function: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
 ) -> Expr {
     let inputs = inputs.iter().map(|i| i.expr()).collect();
-    Expr::node(Op::User { name: name.into(), inputs, function: Arc::new(function) }, rows, cols)
+    Expr::node(
+        Op::User { name: name.into(), inputs, function: Arc::new(function), faults: Vec::new() },
+        rows,
+        cols,
+    )
 }
 
 pub(crate) fn binary(function: Binary, a: Expr, b: Expr) -> Expr {

@@ -1,12 +1,13 @@
 //! The float64 oracle: what a chain should have computed.
 //!
-//! [`graph`] is the expression that a test's declarations make; [`eval`] computes it with float64 accumulation.
+//! [`graph`] is the expression that a test's declarations make; [`mod@eval`] computes it with float64 accumulation.
 //! Nothing here knows of kernels, and no kernel shares code with it.
 
 pub mod eval;
 pub mod graph;
 pub mod matrix;
+pub mod model;
 
 pub use eval::{Evaluation, eval};
-pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, sigmoid, silu, user};
+pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;

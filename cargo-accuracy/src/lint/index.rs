@@ -522,6 +522,10 @@ impl<'s> Index<'s> {
         if call.callee.starts_with("std") || call.callee.contains('.') && language == Language::Cpp {
             return None;
         }
+        // What `x.map(f)` reaches depends on the type of `x`, which is not known; `self` is the type at hand.
+        if language == Language::Rust && call.callee.contains('.') && call.callee != format!("self.{name}") {
+            return None;
+        }
         let all = self.global.get(&(language, name))?;
         let fits = |id: &&FnId| {
             let f = self.function(**id);

@@ -159,7 +159,7 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, to: Option<Scheme>) -> anyho
             (vec![weight(stored_as, bytes)], values)
         }
         Some(quant) => {
-            let quantized = quantize(&Matrix::new(stored.rows, stored.cols, original.clone()), &quant);
+            let quantized = quantize(&Matrix::new(stored.rows, stored.cols, original.clone()), &quant, 1.0);
             let stored_as = if quant.dtype == DType::I8 { StDtype::I8 } else { StDtype::F8_E4M3 };
             let codes = quant.dtype.pack(quantized.codes.iter().copied());
             let (suffix, scale_shape) = scheme.scale(quant.granularity.grid(stored.rows, stored.cols));

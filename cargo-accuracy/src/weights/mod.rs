@@ -16,10 +16,10 @@ use std::io::Write as _;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo accuracy weights shards/tiny                a folder, an index or one .safetensors file
-  cargo accuracy weights deepseek-ai/DeepSeek-V3    a repository in the Hugging Face cache, or org/name@revision
-  cargo accuracy weights --scan shards/tiny         reads the values too: NaN codes, odd and constant scales
-  cargo accuracy weights --arch gfx942 shards/tiny  whether engines can hand the weights to this architecture
+  cargo accuracy weights shards/tiny           a folder, an index or one .safetensors file
+  cargo accuracy weights org/name@main         a repository in the Hugging Face cache
+  cargo accuracy weights DIR --scan            values, too: NaN codes, odd and constant scales
+  cargo accuracy weights DIR --arch gfx942     whether engines can hand the weights to gfx942
 
 Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file cannot be read; 2 usage.";
 
@@ -27,7 +27,7 @@ Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct WeightsArgs {
-    /// A .safetensors file, an index, a folder of either, or org/name[@revision] in the Hugging Face cache
+    /// A .safetensors file, an index, a folder of either, or org/name or org/name@revision of the Hugging Face cache
     #[arg(value_name = "CHECKPOINT")]
     pub checkpoint: String,
     /// Read every value: NaN codes, and scales that are zero, negative, not finite, constant, or no power of two

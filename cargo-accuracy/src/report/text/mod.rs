@@ -376,8 +376,12 @@ fn causes(text: &mut String, report: &Report) {
 
 fn summary(text: &mut String, report: &Report) {
     let counts = &report.summary;
+    // The verdict is the cosine's; such a case fails by another check.
+    let otherwise =
+        report.records.iter().filter(|r| r.verdict == Verdict::Correct && r.gate == Gate::Fail).count();
     let parts: Vec<String> = [
-        (counts.correct, "correct", style::GOOD),
+        (counts.correct - otherwise, "correct", style::GOOD),
+        (otherwise, "failed with a correct cosine", style::BAD),
         (counts.suspicious, "suspicious", style::WARN),
         (counts.broken, "broken", style::BAD),
         (counts.catastrophic, "catastrophic", style::BAD),

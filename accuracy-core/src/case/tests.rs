@@ -1,0 +1,419 @@
+//! Declarations against memory: where codes, scales and zero points lie, and what is made of a producer's bytes.
+
+use super::*;
+use crate::dtype::{BF16, E2M1, E4M3FN, E8M0, INT8, NibbleOrder, UINT4};
+use crate::judge::{judge_hops, memory_checks, unwritten_checks};
+use crate::layout::{DataLayout, ScaleLayout};
+use crate::quant::{GlobalScale, ScaleRounding};
+use crate::weights::{NewTensor, StDtype};
+
+fn setup(poison: u8) -> Setup {
+    Setup {
+        arch: Arch::Host,
+        tokens: 1,
+        weights: BTreeMap::new(),
+        checkpoint: None,
+        activations: None,
+        seed: 0,
+        data: Data::Ordinary,
+        poison,
+        placement: Placement::Banded,
+        runtime: Runtime::Host,
+    }
+}
+
+impl Case {
+    /// Writes what a right producer would, but for the scheme that it follows: its scales, and zeros for padding
+    /// where the scheme says so. Returns whether the memory holds all of it.
+    fn produce(&mut self, tensor: &Tensor, as_if: &Quant) {
+        let buffer = &self.buffers[tensor.id().0];
+        let value = eval(buffer.source.as_ref().unwrap(), self);
+        let quantized = quantize(&value, as_if, buffer.factor);
+        let (rows, cols) = (value.rows, value.cols);
+        let (grid_rows, grid_cols) = as_if.granularity.grid(rows, cols);
+        let (data, scales) = (buffer.data, buffer.scales.unwrap());
+        let codes = Order { map: as_if.data_layout.index_map((rows, cols)), nibbles: as_if.nibbles };
+        let len = self.allocations[data].len();
+        codes.write(as_if.dtype, self.allocations[data].write(0, len), cols, quantized.codes);
+        let len = self.allocations[scales].len();
+        let bytes = self.allocations[scales].write(0, len);
+        if let Padding::Byte(byte) = as_if.scale_padding {
+            bytes.fill(byte);
+        }
+        let format = as_if.scale_dtype;
+        let order = Order::of_scales(as_if, (grid_rows, grid_cols));
+        let codes = quantized.scales.iter().map(|&s| format.encode(s, Overflow::Saturate));
+        order.write(format, bytes, grid_cols, codes);
+    }
+}
+
+/// A run of one producer that follows `as_if` where `declared` is declared.
+fn produced(shape: [usize; 2], declared: Quant, as_if: Quant, poison: u8) -> Attempt {
+    let mut case = Case::new(setup(poison));
+    let x = case.input("x", BF16, shape).unwrap();
+    let q = case.quantized("q", &x, declared).unwrap();
+    case.produce(&q, &as_if);
+    case.finish(&q).unwrap()
+}
+
+fn failed(attempt: &Attempt) -> Vec<String> {
+    judge_hops(attempt, 0.999).iter().flat_map(|h| crate::judge::failed(&h.checks)).collect()
+}
+
+#[test]
+fn every_scale_layout_is_read_as_it_is_declared_and_its_padding_is_nobodys() {
+    // 64 rows and 6 groups: padding in every layout that pads.
+    let mx = Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Ceil);
+    for &layout in ScaleLayout::ALL {
+        let scheme = mx.layout(layout);
+        let (first, second) =
+            (produced([64, 192], scheme, scheme, 0xa5), produced([64, 192], scheme, scheme, 0x5a));
+        assert_eq!(failed(&first), [""; 0], "{layout}");
+        assert!(unwritten_checks(&first, &second).iter().all(|c| c.ok), "{layout}");
+        assert!(first.buffers[1].same_bytes(&second.buffers[1]), "{layout}");
+        // Scales that nobody wrote are counted, padding is not.
+        let untouched = |poison| {
+            let mut case = Case::new(setup(poison));
+            let x = case.input("x", BF16, [64, 192]).unwrap();
+            let q = case.quantized("q", &x, scheme).unwrap();
+            case.finish(&q).unwrap()
+        };
+        let unwritten = &unwritten_checks(&untouched(0xa5), &untouched(0x5a))[0];
+        assert_eq!(unwritten.value, Some((64 * 192 + 64 * 6) as f64), "{layout}");
+    }
+}
+
+#[test]
+fn a_producer_that_writes_another_scale_layout_is_told_which() {
+    let mx = Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Ceil);
+    let mut named = 0;
+    for &declared in ScaleLayout::ALL {
+        for &written in ScaleLayout::ALL {
+            // 163 rows, 11 groups; a producer with a larger layout would write out of bounds.
+            let grid = (163, 11);
+            if declared.check(grid).is_err()
+                || written.check(grid).is_err()
+                || written.len(grid) > declared.len(grid)
+            {
+                continue;
+            }
+            let attempt = produced([163, 352], mx.layout(declared), mx.layout(written), 0xa5);
+            let offsets =
+                |l: ScaleLayout| (0..163 * 11).map(|i| l.offset(grid, i / 11, i % 11)).collect::<Vec<_>>();
+            // Some differ in what they pad alone.
+            if offsets(written) == offsets(declared) {
+                assert_eq!(failed(&attempt), [""; 0]);
+                continue;
+            }
+            let hops = judge_hops(&attempt, 0.999);
+            assert!(failed(&attempt).contains(&"scales".to_owned()), "{declared} {written}");
+            let cause = hops[0].causes.first().unwrap_or_else(|| panic!("{declared} {written}"));
+            assert_eq!(cause.cause, "scale_layout");
+            let alike = |l: &&ScaleLayout| offsets(**l) == offsets(written);
+            let named_right = ScaleLayout::ALL
+                .iter()
+                .filter(alike)
+                .any(|l| cause.detail.contains(&format!("were written in {l} order")));
+            assert!(named_right, "{declared} {written}: {}", cause.detail);
+            named += 1;
+        }
+    }
+    assert!(named > 60, "{named}");
+}
+
+#[test]
+fn padding_is_judged_where_it_is_declared() {
+    let mx = Quant::group(E2M1, 32).scales(E8M0, ScaleRounding::Even).layout(ScaleLayout::E8m0Shuffle);
+    for byte in [0x00, 0x7f] {
+        let declared = mx.padding(Padding::Byte(byte));
+        assert_eq!(failed(&produced([33, 352], declared, declared, 0xa5)), [""; 0]);
+        assert_eq!(failed(&produced([33, 352], declared, mx, 0xa5)), ["padding"]);
+        let other = mx.padding(Padding::Byte(byte ^ 0x7f));
+        assert_eq!(failed(&produced([33, 352], declared, other, 0xa5)), ["padding"]);
+    }
+}
+
+#[test]
+fn every_data_layout_and_nibble_order_is_read_as_it_is_declared() {
+    let mut seen = 0;
+    for &layout in DataLayout::ALL {
+        for (scheme, nibbles) in [
+            (Quant::group(E4M3FN, 32), vec![NibbleOrder::LowFirst]),
+            (Quant::group(E2M1, 32), vec![NibbleOrder::LowFirst, NibbleOrder::Awq, NibbleOrder::Halves]),
+        ] {
+            for nibbles in nibbles {
+                let plain = scheme;
+                let scheme = scheme.data_layout(layout).nibbles(nibbles);
+                let same_bytes = Order::of_data(&scheme, 64, 256)
+                    .is_none_or(|o| (0..64 * 256).all(|i| o.index(i / 256, i % 256) == i));
+                assert_eq!(
+                    failed(&produced([64, 256], scheme, scheme, 0xa5)),
+                    [""; 0],
+                    "{layout} {nibbles:?}"
+                );
+                if !same_bytes {
+                    let wrong = failed(&produced([64, 256], scheme, plain, 0xa5));
+                    assert!(wrong.contains(&"codes".to_owned()), "{layout} {nibbles:?}: {wrong:?}");
+                    seen += 1;
+                }
+            }
+        }
+    }
+    // Row-major is plain twice, and AWQ's order takes back that of interleave8.
+    assert_eq!(seen, 4 * DataLayout::ALL.len() - 3);
+}
+
+#[test]
+fn two_level_scales_are_judged_with_the_factor_that_the_kernel_is_given() {
+    for global in [GlobalScale::Multiply, GlobalScale::Divide] {
+        let nvfp4 = Quant::group(E2M1, 16).scales(E4M3FN, ScaleRounding::Nearest).two_level(global);
+        let scheme = nvfp4.layout(ScaleLayout::Swizzle128x4);
+        let attempt = produced([33, 96], scheme, scheme, 0xa5);
+        assert_eq!(failed(&attempt), [""; 0]);
+        let buffer = &attempt.buffers[1];
+        assert!(buffer.factor != 1.0);
+        let x = attempt.buffers[0].value();
+        assert!(crate::metrics::compare(&x, &buffer.value()).cos.unwrap() > 0.98);
+        // A kernel that takes no notice of the factor.
+        let one_level = Quant { global_scale: None, ..scheme };
+        let mut case = Case::new(setup(0xa5));
+        let x = case.input("x", BF16, [33, 96]).unwrap();
+        let q = case.quantized("q", &x, scheme).unwrap();
+        case.buffers[q.id().0].factor = 1.0;
+        case.produce(&q, &one_level);
+        case.buffers[q.id().0].factor = buffer.factor;
+        assert!(failed(&case.finish(&q).unwrap()).contains(&"scales".to_owned()));
+    }
+}
+
+#[test]
+fn what_the_framework_gives_must_stay() {
+    let run = |change: fn(&mut Case, &Tensor)| {
+        let mut case = Case::new(setup(0xa5));
+        let x = case.input("x", BF16, [8, 32]).unwrap();
+        let steps = case.indices("steps", &[3, 1, 2]).unwrap();
+        let scheme = Quant::tensor(E4M3FN).static_scale(0.5);
+        let q = case.quantized("q", &x, scheme).unwrap();
+        let quantized = Quant { static_scale: Some(0.5), ..scheme };
+        case.produce(&q, &quantized);
+        change(&mut case, &steps);
+        let attempt = case.finish(&q).unwrap();
+        memory_checks(&attempt).into_iter().filter(|c| !c.ok).map(|c| (c.check, c.hop)).collect::<Vec<_>>()
+    };
+    assert_eq!(run(|_, _| ()), []);
+    let of = |name: &str| vec![("inputs_unchanged".to_owned(), name.to_owned())];
+    let change_index = |case: &mut Case, steps: &Tensor| {
+        let at = case.buffers[steps.id().0].data;
+        case.allocations[at].write(4, 1)[0] = 7;
+    };
+    assert_eq!(run(change_index), of("steps"));
+    let change_scale = |case: &mut Case, _: &Tensor| {
+        let at = case.buffers.last().unwrap().scales.unwrap();
+        case.allocations[at].write(0, 1)[0] ^= 1;
+    };
+    assert_eq!(run(change_scale), of("q"));
+}
+
+/// A folder with one file of the given tensors, as a checkpoint.
+fn checkpoint(folder: &std::path::Path, config: &str, tensors: &[NewTensor]) -> Checkpoint {
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    crate::weights::write(&folder.join("model.safetensors"), tensors, &BTreeMap::new()).unwrap();
+    Checkpoint::open(folder).unwrap()
+}
+
+fn with_weight(checkpoint: &Checkpoint) -> Case {
+    let weights = BTreeMap::from([("w".to_owned(), "w".to_owned())]);
+    Case::new(Setup { weights, checkpoint: Some(checkpoint.clone()), ..setup(0xa5) })
+}
+
+#[test]
+fn a_weight_lies_as_awq_and_compressed_tensors_have_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (n, k) = (16, 64);
+    let values: Vec<f64> = (0..n * k).map(|i| ((i * 37) % 29) as f64 - 9.0).collect();
+    let bytes = crate::dtype::F32.encode_bytes(&values, Overflow::Saturate);
+    let plain = NewTensor { name: "w.weight".into(), dtype: StDtype::F32, shape: vec![n, k], bytes };
+    let checkpoint = checkpoint(folder.path(), "{}", &[plain]);
+    let int4 = Quant::group(UINT4, 32).scales(BF16, ScaleRounding::Nearest);
+    let awq = {
+        let (dtype, layout, nibbles) = (UINT4, ScaleLayout::ColMajor, NibbleOrder::Awq);
+        let zero_point = ZeroPoint::PerCell { dtype, layout, nibbles };
+        int4.data_layout(DataLayout::ColMajor).nibbles(nibbles).layout(layout).zero_point(zero_point)
+    };
+    let mut case = with_weight(&checkpoint);
+    let w = case.weight("w", awq).unwrap();
+    let buffer = &case.buffers[w.id().0];
+    let (data, zeros) = (case.contents(Some(buffer.data)), case.contents(buffer.zeros));
+    let attempt = case.finish(&w).unwrap();
+    let q = attempt.buffers[0].quantized().unwrap();
+    assert_eq!(q.zeros.iter().filter(|&&z| z == 0.0).count(), 0);
+    let nibble = |bytes: &[u8], word: usize, nibble: usize| {
+        u32::from_le_bytes(bytes[4 * word..4 * word + 4].try_into().unwrap()) >> (4 * nibble) & 0xf
+    };
+    // AutoAWQ packs element [0, 2, 4, 6, 1, 3, 5, 7][i] of eight output features into nibble i.
+    for (i, element) in [0, 2, 4, 6, 1, 3, 5, 7].into_iter().enumerate() {
+        for (word, row) in [(0, element), (1, 8 + element)] {
+            for column in 0..k {
+                assert_eq!(nibble(&data, column * n / 8 + word, i), q.codes[row * k + column]);
+            }
+            for group in 0..k / 32 {
+                assert_eq!(f64::from(nibble(&zeros, group * n / 8 + word, i)), q.zeros[row * 2 + group]);
+            }
+        }
+    }
+    let tiles = ScaleLayout::Tile { rows: 8, groups: 1 };
+    let mut case = with_weight(&checkpoint);
+    let w = case.weight("w", int4.zero_point(ZeroPoint::per_cell(UINT4, tiles))).unwrap();
+    let buffer = &case.buffers[w.id().0];
+    let (data, zeros) = (case.contents(Some(buffer.data)), case.contents(buffer.zeros));
+    let again = case.finish(&w).unwrap().buffers[0].quantized().unwrap();
+    assert_eq!(again, q);
+    for row in 0..n {
+        for column in 0..k {
+            assert_eq!(nibble(&data, row * k / 8 + column / 8, column % 8), q.codes[row * k + column]);
+        }
+        for group in 0..k / 32 {
+            assert_eq!(f64::from(nibble(&zeros, row / 8 * 2 + group, row % 8)), q.zeros[row * 2 + group]);
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_weight_have_the_values_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let values: Vec<f64> = (0..64 * 96).map(|i| ((i * 53) % 101) as f64 - 50.0).collect();
+    let bytes = crate::dtype::F32.encode_bytes(&values, Overflow::Saturate);
+    let plain = NewTensor { name: "w.weight".into(), dtype: StDtype::F32, shape: vec![64, 96], bytes };
+    let checkpoint = checkpoint(folder.path(), "{}", &[plain]);
+    let mut case = with_weight(&checkpoint);
+    let part = |form: WeightForm| form.rows(16..48).columns(32..96);
+    let a = case.weight("w", part(BF16.into())).unwrap();
+    let b = case.weight_named("b", "w", part(Quant::group(INT8, 32).into())).unwrap();
+    let error = case.weight_named("c", "w", WeightForm::from(BF16).rows(60..65)).unwrap_err().to_string();
+    assert!(error.contains("rows 60..65 of a weight [64, 96]"), "{error}");
+    let (a_id, b_id) = (a.id().0, b.id().0);
+    let attempt = case.finish(&b).unwrap();
+    for (r, c) in [(0, 0), (7, 13), (31, 63)] {
+        let expected = values[(r + 16) * 96 + c + 32];
+        assert_eq!(attempt.buffers[a_id].value().row(r)[c], expected);
+        assert!((attempt.buffers[b_id].value().row(r)[c] - expected).abs() < 0.5);
+    }
+}
+
+#[test]
+fn what_no_kernel_can_be_given_is_refused_by_name() {
+    let mut case = Case::new(setup(0xa5));
+    let x = case.input("x", BF16, [33, 96]).unwrap();
+    for (scheme, expected) in [
+        (Quant::group(E4M3FN, 32).data_layout(DataLayout::PRESHUFFLE_16X16), "rows in multiples of 16"),
+        (Quant::group(E4M3FN, 32).layout(ScaleLayout::E8m0ShuffleGateUp), "a multiple of 32 rows"),
+        (
+            Quant::group(E4M3FN, 32).nibbles(NibbleOrder::Awq),
+            "nibble order is for 4-bit formats, not for e4m3fn",
+        ),
+        (Quant::group(UINT4, 32).zero_point(ZeroPoint::Fixed(8)), "zero points are for weights only"),
+        (
+            Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Floor).max(224.0),
+            "max(224) would have no effect",
+        ),
+        (Quant::group(E4M3FN, 32).static_scale(1.0), "a static scale is one float32 for the tensor"),
+        (Quant::group(E2M1, 16).two_level(GlobalScale::Multiply), "two levels need a narrow format"),
+    ] {
+        let error = case.quantized("q", &x, scheme).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+fn named(name: &str, dtype: StDtype, shape: &[usize], bytes: Vec<u8>) -> NewTensor {
+    NewTensor { name: name.into(), dtype, shape: shape.to_vec(), bytes }
+}
+
+/// compressed-tensors int4 `[16, 64]` with two groups, and the group of each column.
+fn pack_quantized(folder: &std::path::Path, groups: impl Fn(u32) -> u32) -> Checkpoint {
+    let words =
+        |count: u32| (0..count).flat_map(|i| (i.wrapping_mul(0x9e37_79b9) ^ 0x5bd1).to_le_bytes()).collect();
+    let scales: Vec<f64> = (0..32).map(|i| f64::from(i + 1) / 32.0).collect();
+    let shape = [16i64, 64].into_iter().flat_map(i64::to_le_bytes).collect();
+    checkpoint(
+        folder,
+        "{}",
+        &[
+            named("w.weight_packed", StDtype::I32, &[16, 8], words(128)),
+            named("w.weight_shape", StDtype::I64, &[2], shape),
+            named("w.weight_scale", StDtype::BF16, &[16, 2], BF16.encode_bytes(&scales, Overflow::Saturate)),
+            named("w.weight_zero_point", StDtype::I32, &[2, 2], words(4)),
+            named(
+                "w.weight_g_idx",
+                StDtype::I32,
+                &[64],
+                (0..64).flat_map(|k| groups(k).to_le_bytes()).collect(),
+            ),
+        ],
+    )
+}
+
+#[test]
+fn a_stored_int4_weight_keeps_its_codes_scales_and_zero_points_in_any_packing() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = pack_quantized(folder.path(), |k| k / 32);
+    let stored = checkpoint.linear("w").unwrap();
+    let int4 = Quant::group(UINT4, 32).scales(BF16, ScaleRounding::Nearest);
+    let (dtype, layout, nibbles) = (UINT4, ScaleLayout::ColMajor, NibbleOrder::Awq);
+    let awq = int4
+        .data_layout(DataLayout::ColMajor)
+        .nibbles(nibbles)
+        .layout(layout)
+        .zero_point(ZeroPoint::PerCell { dtype, layout, nibbles });
+    let plain = int4.zero_point(ZeroPoint::per_cell(UINT4, ScaleLayout::RowMajor));
+    for form in [WeightForm::from(awq), WeightForm::from(plain), WeightForm::from(UINT4)] {
+        let mut case = with_weight(&checkpoint);
+        let w = case.weight("w", form.clone()).unwrap();
+        let attempt = case.finish(&w).unwrap();
+        let q = attempt.buffers[0].quantized().unwrap();
+        assert_eq!((&q.scales, &q.zeros), (&stored.scales, &stored.zero_points), "{form:?}");
+        assert_eq!(q.decode().data, stored.values(), "{form:?}");
+    }
+}
+
+#[test]
+fn a_weight_in_act_order_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = pack_quantized(folder.path(), |k| k % 2);
+    let scheme = Quant::group(UINT4, 32).zero_point(ZeroPoint::per_cell(UINT4, ScaleLayout::RowMajor));
+    for form in [WeightForm::from(scheme), WeightForm::from(UINT4)] {
+        let error = with_weight(&checkpoint).weight("w", form).unwrap_err().to_string();
+        assert!(error.contains("act-order, g_idx") && error.contains("tensor w of"), "{error}");
+    }
+}
+
+#[test]
+fn a_stored_nvfp4_weight_keeps_both_levels_of_its_scales() {
+    let folder = tempfile::tempdir().unwrap();
+    let scales: Vec<f64> = (0..8 * 4).map(|i| f64::from(i % 7 + 1) * 8.0).collect();
+    let codes = (0..8 * 32).map(|i| (i * 37 % 251) as u8).collect();
+    let tensors = [
+        named("w.weight", StDtype::U8, &[8, 32], codes),
+        named("w.weight_scale", StDtype::F8_E4M3, &[8, 4], E4M3FN.encode_bytes(&scales, Overflow::Saturate)),
+        named("w.weight_scale_2", StDtype::F32, &[], 0.01f32.to_le_bytes().to_vec()),
+    ];
+    let config = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}"#;
+    let checkpoint = checkpoint(folder.path(), config, &tensors);
+    let nvfp4 = Quant::group(E2M1, 16).scales(E4M3FN, ScaleRounding::Nearest);
+    for (form, stored) in [
+        (WeightForm::from(E2M1).layout(ScaleLayout::Swizzle128x4), 0.01f32),
+        (WeightForm::from(nvfp4.two_level(GlobalScale::Divide)), 1.0 / 0.01f32),
+    ] {
+        let mut case = with_weight(&checkpoint);
+        let w = case.weight("w", form).unwrap();
+        let global = case.contents(case.buffers[w.id().0].global);
+        assert_eq!(f32::from_le_bytes(global.try_into().unwrap()), stored);
+        let attempt = case.finish(&w).unwrap();
+        let q = attempt.buffers[0].quantized().unwrap();
+        assert_eq!(q.scales, scales);
+        let values = checkpoint.linear("w").unwrap().values();
+        assert!(q.decode().data.iter().zip(values).all(|(a, b)| (a - b).abs() <= b.abs() * 1e-7));
+        // What the kernel multiplies or divides by is the factor that the framework reckons with.
+        let recovered = if stored < 1.0 { f64::from(stored) } else { 1.0 / f64::from(stored) };
+        assert_eq!(q.global, recovered);
+    }
+}
