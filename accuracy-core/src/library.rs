@@ -36,6 +36,9 @@ pub enum LibraryError {
 }
 
 fn list(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        return "no folder".into();
+    }
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -59,9 +62,13 @@ impl KernelLibrary {
     }
 
     /// Folders in the order in which they are searched: `ACCURACY_LIBRARY_PATH`, the output folder of the package's
-    /// build script, `lib/` in the package.
+    /// build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first: what
+    /// still lies where it was built may be another build.
     fn folders(&self, extra: &[PathBuf]) -> Vec<PathBuf> {
         let mut folders = extra.to_vec();
+        if std::env::var_os(crate::env::PACKAGE_DIR).is_some() {
+            return folders;
+        }
         folders.extend(self.out_dir.map(PathBuf::from));
         folders.push(Path::new(self.manifest_dir).join("lib"));
         folders
@@ -254,4 +261,19 @@ pub fn set_target(arch: Arch, extra: &[PathBuf]) {
 /// The launches of this thread since the last call.
 pub fn take_launches() -> Vec<Launch> {
     LAUNCHES.with_borrow_mut(std::mem::take)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_file_has_a_name_and_an_architecture() {
+        assert_eq!(parse_file_name("libgemm_gfx950.so"), Some(("gemm", Arch::Gfx950)));
+        assert_eq!(parse_file_name("libmy_gemm_sm_90.so"), Some(("my_gemm", Arch::Sm90)));
+        for other in ["libgemm.so", "lib_host.so", "gemm_host.so", "libgemm_host.so.1", "libgemm_gfx9000.so"]
+        {
+            assert_eq!(parse_file_name(other), None, "{other}");
+        }
+    }
 }

@@ -74,6 +74,29 @@ fn deepseek_blocks_multiply_and_edge_blocks_are_partial() {
     }
 }
 
+#[test]
+fn the_paths_of_a_checkpoint_are_those_that_reading_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["a.safetensors", "b.safetensors", "config.json", "tokenizer.json", "README.md"] {
+        fs::write(at(name), "").unwrap();
+    }
+    let names = |path: &Path| -> Vec<String> {
+        let files = Checkpoint::paths(path).unwrap();
+        files.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(dir.path()), ["a.safetensors", "b.safetensors", "config.json"]);
+    assert_eq!(names(&at("b.safetensors")), ["b.safetensors", "config.json"]);
+    let index = "model.safetensors.index.json";
+    fs::write(at(index), r#"{"weight_map": {"x": "b.safetensors", "y": "absent.safetensors"}}"#).unwrap();
+    for path in [dir.path().to_owned(), at(index)] {
+        assert_eq!(names(&path), ["b.safetensors", "config.json", index]);
+    }
+    fs::write(at(index), r#"{"weight_map": {"x": "../b.safetensors"}}"#).unwrap();
+    assert_eq!(names(dir.path()), ["config.json", index]);
+    assert!(matches!(Checkpoint::paths(&at("absent")), Err(WeightsError::NotFound { .. })));
+}
+
 /// A 4x6 weight of small integers with those scales, read without a configuration.
 fn small(stored: StDtype, scale: NewTensor, extra: &[NewTensor]) -> TempDir {
     let values: Vec<f64> = (0..24).map(|i| f64::from(i) - 12.0).collect();

@@ -263,10 +263,6 @@ impl Checkpoint {
             });
             tensors.insert(tensor, i);
         }
-        if tensors.is_empty() {
-            let reason = "`weight_map` is empty".to_owned();
-            return Err(WeightsError::BadIndex { path: index.to_owned(), reason });
-        }
         Ok(Checkpoint(Arc::new(Inner::new(path, Some(index), shards, tensors, config))))
     }
 

@@ -133,22 +133,13 @@ impl Workspace<'_> {
             .collect();
         used.sort_by_key(|(_, libraries)| libraries.id != package.id);
 
-        // In an archive all bindings of a process look in the same folders.
-        let mut owners: BTreeMap<&str, &PackageLibraries> = BTreeMap::new();
-        for (_, libraries) in &used {
-            for (name, files) in libraries.by_name() {
-                let Some(other) = owners.insert(name, libraries) else { continue };
-                let all_named = files.iter().all(|file| named.contains_key(*file));
-                if !all_named && !same(libraries, other, name)? {
-                    anyhow::bail!(
-                        "{} links two packages with a kernel library `{name}` each, {} and {}, which an archive \
-                         cannot tell apart: rename one of them",
-                        binary.name,
-                        other.label,
-                        libraries.label
-                    );
-                }
-            }
+        let all: Vec<&PackageLibraries> = used.iter().map(|(_, libraries)| *libraries).collect();
+        if let Some((name, one, other)) = clash(&all, named)? {
+            anyhow::bail!(
+                "{} links two packages with a kernel library `{name}` each, {one} and {other}, which an archive \
+                 cannot tell apart: rename one of them",
+                binary.name,
+            );
         }
         let mut folders: Vec<String> = Vec::new();
         if !named.is_empty() {
@@ -199,6 +190,26 @@ impl PackageLibraries {
         }
         names
     }
+}
+
+/// Two packages with different libraries of one name, and that name: all bindings of a process look in the same
+/// folders of an archive, and one of them would get the other's library.
+fn clash<'a>(
+    packages: &[&'a PackageLibraries],
+    named: &BTreeMap<String, PathBuf>,
+) -> anyhow::Result<Option<(&'a str, &'a str, &'a str)>> {
+    let mut owners: BTreeMap<&str, &PackageLibraries> = BTreeMap::new();
+    for &libraries in packages {
+        for (name, files) in libraries.by_name() {
+            let Some(other) = owners.insert(name, libraries) else { continue };
+            // Those that the command line names are taken for every package, here as in the workspace.
+            let all_named = files.iter().all(|file| named.contains_key(*file));
+            if !all_named && !same(libraries, other, name)? {
+                return Ok(Some((name, &other.label, &libraries.label)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether two packages have the same builds of a library.
@@ -337,6 +348,31 @@ fn add(files: &mut BTreeMap<String, PathBuf>, path: String, source: &Path) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_different_libraries_of_one_name_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let package = |label: &str, files: &[(&str, &str)]| {
+            let dir = root.path().join(label);
+            std::fs::create_dir(&dir).unwrap();
+            for (file, text) in files {
+                std::fs::write(dir.join(file), text).unwrap();
+            }
+            let id = PackageId { repr: label.into() };
+            PackageLibraries { id, label: label.into(), files: libraries_in(&[dir]).unwrap() }
+        };
+        let a = package("a", &[("libgemm_host.so", "1"), ("libmoe_host.so", "2"), ("README.md", "")]);
+        let same = package("same", &[("libgemm_host.so", "1")]);
+        let other = package("other", &[("libgemm_host.so", "3")]);
+        // A binding of `a` would get the library of this one on that architecture.
+        let other_arch = package("other_arch", &[("libgemm_gfx950.so", "1")]);
+        let none = BTreeMap::new();
+        assert_eq!(clash(&[&a, &same], &none).unwrap(), None);
+        assert_eq!(clash(&[&a, &other], &none).unwrap(), Some(("gemm", "a", "other")));
+        assert_eq!(clash(&[&a, &other_arch], &none).unwrap(), Some(("gemm", "a", "other_arch")));
+        let named = other.files.clone();
+        assert_eq!(clash(&[&a, &other], &named).unwrap(), None);
+    }
 
     #[test]
     fn relative_places_keep_leading_where_they_led() {

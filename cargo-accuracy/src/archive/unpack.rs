@@ -180,19 +180,19 @@ impl Unpacked {
         for test in &mut tests {
             test.manifest_dir = package_dir.clone();
         }
-        let mut folders = inherited_folders();
-        folders.extend(archived.libraries.iter().map(|folder| self.root.join(folder)));
-        let folders = std::env::join_paths(&folders)
-            .with_context(|| format!("a folder of kernel libraries has a colon in its name: {folders:?}"))?;
         let dir = package_dir.display().to_string();
         let mut environment: Vec<(String, String)> =
             contents.env.iter().filter_map(|variable| variable.to_set()).collect();
         environment.extend(archived.env.iter().cloned());
-        environment.extend([
-            (MANIFEST_DIR.to_string(), dir.clone()),
-            (env::PACKAGE_DIR.to_string(), dir),
-            (env::LIBRARY_PATH.to_string(), folders.to_string_lossy().into_owned()),
-        ]);
+        environment.extend([(MANIFEST_DIR.to_string(), dir.clone()), (env::PACKAGE_DIR.to_string(), dir)]);
+        let mut folders = inherited_folders();
+        folders.extend(archived.libraries.iter().map(|folder| self.root.join(folder)));
+        if !folders.is_empty() {
+            let joined = std::env::join_paths(&folders).with_context(|| {
+                format!("a folder of kernel libraries has a colon in its name: {folders:?}")
+            })?;
+            environment.push((env::LIBRARY_PATH.into(), joined.to_string_lossy().into_owned()));
+        }
         Ok(Binary {
             path,
             package: archived.package.clone(),

@@ -29,7 +29,7 @@ pub struct RunArgs {
     /// Run what `cargo accuracy archive` has put into this file: needs no cargo, no compiler and no source
     ///
     /// It is unpacked into the folder for temporary files (TMPDIR). Records go to --target-dir, else
-    /// CARGO_TARGET_DIR, else ./target.
+    /// CARGO_TARGET_DIR, else ./target. The lint is left out: it reads sources.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "Manifest", "Features", "release", "profile", "lib", "bins",
         "test", "build_jobs", "locked", "offline", "frozen",

@@ -1,7 +1,7 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which
-//! [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
+//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
@@ -62,7 +62,13 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
-    let device = device(args, packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
+    let device = match args.list {
+        true => None,
+        false => {
+            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
+            device::require(archs, args.runtime)?
+        }
+    };
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -78,9 +84,9 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
         return Ok(ExitCode::NothingRan);
     }
-    let lint = || if args.no_lint { Ok(Vec::new()) } else { lint(&packages, &metadata) };
     let target = metadata.target_directory.as_std_path();
-    run_cases(args, &settings, &config, &binaries, cases, target, device, lint)
+    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, device, target };
+    ready.run(args, || lint(&packages, &metadata))
 }
 
 /// The same from a file: nothing is built, and cargo is not asked.
@@ -94,11 +100,16 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().copied(), &settings, &archive.config)?;
-    let device = device(args, packages.iter().copied(), &settings, &archive.config)?;
-    for package in packages {
-        for arch in settings.arch(&archive.config, package).unwrap_or_default() {
-            archive.require_library(package, arch)?;
+    let mut device = None;
+    if !args.list {
+        let mut archs = BTreeSet::new();
+        for package in packages {
+            for arch in settings.arch(&archive.config, package).unwrap_or_default() {
+                archive.require_library(package, arch)?;
+                archs.insert(arch);
+            }
         }
+        device = device::require(archs, args.runtime)?;
     }
     let unpacked = archive.unpack()?;
     let mut binaries = Vec::new();
@@ -117,67 +128,67 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         None => std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from),
     };
     let target = std::path::absolute(&target).with_context(|| format!("folder {}", target.display()))?;
-    // An archive has no sources to lint.
-    run_cases(args, &settings, &archive.config, &binaries, cases, &target, device, || Ok(Vec::new()))
+    let (settings, config) = (&settings, &archive.config);
+    let ready = Ready { settings, config, binaries: &binaries, cases, device, target: &target };
+    // The sources are where the archive was made.
+    ready.run(args, || Ok(Vec::new()))
 }
 
-/// The devices that the packages' architectures need; nothing is looked for where cases are only listed.
-fn device<'a>(
-    args: &RunArgs,
-    packages: impl Iterator<Item = &'a str>,
-    settings: &Settings,
-    config: &Config,
-) -> anyhow::Result<Option<String>> {
-    if args.list {
-        return Ok(None);
-    }
-    device::require(packages.filter_map(|package| settings.arch(config, package)).flatten(), args.runtime)
-}
-
-/// Runs those of the cases that the command line selects. Records go to a folder of their own in `target`.
-#[expect(clippy::too_many_arguments, reason = "what the two kinds of run have in common")]
-fn run_cases(
-    args: &RunArgs,
-    settings: &Settings,
-    config: &Config,
-    binaries: &[Binary],
+/// Everything that a run needs once there are executables, wherever they come from.
+struct Ready<'a> {
+    settings: &'a Settings,
+    config: &'a Config,
+    binaries: &'a [Binary],
     cases: Vec<Case>,
-    target: &Path,
     device: Option<String>,
-    lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
-) -> anyhow::Result<ExitCode> {
-    let info = RunInfo {
-        schema: SCHEMA,
-        flags: flags_to_repeat(args, settings),
-        tests: plan::totals(&cases),
-        device,
-    };
-    let (known, sample) = (cases.len(), cases[0].planned.id.clone());
-    let selected = plan::select(cases, args);
-    if selected.is_empty() {
-        anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
-        return Ok(ExitCode::NothingRan);
-    }
-    if args.list {
-        report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
-        return Ok(ExitCode::Correct);
-    }
+    /// Folder in which records get one of their own.
+    target: &'a Path,
+}
 
-    let folder = RunFolder::create(target, selected.iter().map(|c| c.planned.clone()).collect(), &info)?;
-    let began = std::time::Instant::now();
-    let run = Run { args, settings, config, binaries, folder: &folder };
-    let (records, outcome) = run.run(&selected)?;
+impl Ready<'_> {
+    /// Runs those of the cases that the command line selects, and reports; `lint` adds what it finds.
+    fn run(
+        self,
+        args: &RunArgs,
+        lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
+    ) -> anyhow::Result<ExitCode> {
+        let Ready { settings, config, binaries, cases, device, target } = self;
+        let info = RunInfo {
+            schema: SCHEMA,
+            flags: flags_to_repeat(args, settings),
+            tests: plan::totals(&cases),
+            device,
+        };
+        let (known, sample) = (cases.len(), cases[0].planned.id.clone());
+        let selected = plan::select(cases, args);
+        if selected.is_empty() {
+            anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
+            return Ok(ExitCode::NothingRan);
+        }
+        if args.list {
+            report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
+            return Ok(ExitCode::Correct);
+        }
 
-    let mut report = Report::new(records, &[info]);
-    report.min_cos = settings.min_cos.or(report.min_cos);
-    report.seconds = Some(began.elapsed().as_secs_f64());
-    report.folder = Some(folder.path.clone());
-    report.lint = lint()?;
-    report::render(&report, &args.output)?;
-    Ok(match outcome {
-        Outcome::Interrupted => ExitCode::Unfinished,
-        Outcome::Done | Outcome::Stopped => report.exit_code(),
-    })
+        let planned = selected.iter().map(|c| c.planned.clone()).collect();
+        let folder = RunFolder::create(target, planned, &info)?;
+        let began = std::time::Instant::now();
+        let run = Run { args, settings, config, binaries, folder: &folder };
+        let (records, outcome) = run.run(&selected)?;
+
+        let mut report = Report::new(records, &[info]);
+        report.min_cos = settings.min_cos.or(report.min_cos);
+        report.seconds = Some(began.elapsed().as_secs_f64());
+        report.folder = Some(folder.path.clone());
+        if !args.no_lint {
+            report.lint = lint()?;
+        }
+        report::render(&report, &args.output)?;
+        Ok(match outcome {
+            Outcome::Interrupted => ExitCode::Unfinished,
+            Outcome::Done | Outcome::Stopped => report.exit_code(),
+        })
+    }
 }
 
 /// The silent-parameter lint over the sources of the packages that were run.
@@ -270,8 +281,8 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
             flags.extend([flag.to_string(), value]);
         }
     };
-    add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add(archive::FLAG, args.archive.as_ref().map(|path| path.display().to_string()));
+    add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));

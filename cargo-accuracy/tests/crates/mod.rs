@@ -96,6 +96,28 @@ impl Fixture {
         self.start_command("report", &[], arguments, |_| {}).finish()
     }
 
+    /// The plugin alone, for a command that writes no report.
+    pub fn plugin(&self) -> Command {
+        self.command(PLUGIN)
+    }
+
+    /// `run --archive` in this folder, on what could be a machine without cargo.
+    pub fn run_archive(&self, archive: &Path, arguments: &[&str]) -> Run {
+        let archive = archive.to_str().unwrap();
+        let temporary = self.dir.join("temporary");
+        std::fs::create_dir_all(&temporary).unwrap();
+        let change = |command: &mut Command| {
+            command.env("PATH", "/nowhere").env_remove("CARGO").env("TMPDIR", &temporary);
+        };
+        let run = self.start_command("run", &["--archive", archive], arguments, change).finish();
+        assert_eq!(
+            std::fs::read_dir(&temporary).unwrap().count(),
+            0,
+            "what was unpacked is still there: {run}"
+        );
+        run
+    }
+
     /// `cargo accuracy`, after `change` has had its way with the command.
     pub fn accuracy_with(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Run {
         self.start(arguments, change).finish()
