@@ -213,7 +213,7 @@ mod tests {
         let error = table(&json!({"archs": "host"}), ".config/accuracy.toml", Scope::Workspace).unwrap_err();
         assert!(error.is::<crate::exit::UsageError>());
         let text = error.to_string();
-        for part in [".config/accuracy.toml", "`archs`", "arch, jobs, min-cos, run, timeout"] {
+        for part in [".config/accuracy.toml", "`archs`", "arch, jobs, lint, min-cos, run, timeout"] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -44,7 +44,7 @@ fn archived() -> &'static Archived {
         });
         assert_eq!(fixture.dir, dir);
         let in_workspace = outcomes(&fixture.accuracy(CASES));
-        let archive = shared.join(format!("archives/{}.tar.zst", std::process::id()));
+        let archive = shared.join("archives/never-green.tar.zst");
         std::fs::create_dir_all(archive.parent().unwrap()).unwrap();
         let gpu = tempfile::tempdir().unwrap();
         for file in ["libextra_sm_90.so", "libextra.so", "README.md"] {
