@@ -323,9 +323,11 @@ impl<'a> Lower<'a> {
             out.push(Stmt::Expr(self.mentions(n)));
             return;
         }
+        let depth = self.depth;
         self.depth += 1;
         self.stmt_inner(n, out);
-        self.depth -= 1;
+        // A function inside of it counts from zero.
+        self.depth = depth;
     }
 
     fn stmt_inner(&mut self, n: Node, out: &mut Vec<Stmt<'a>>) {
@@ -682,9 +684,11 @@ impl<'a> Lower<'a> {
         if self.depth >= MAX_DEPTH {
             return self.mentions(n);
         }
+        let depth = self.depth;
         self.depth += 1;
         let e = self.expr_inner(n);
-        self.depth -= 1;
+        // A function inside of it counts from zero.
+        self.depth = depth;
         e
     }
 

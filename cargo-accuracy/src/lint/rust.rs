@@ -265,9 +265,11 @@ impl<'a> Lower<'a> {
             out.push(Stmt::Expr(self.mentions(e)));
             return;
         }
+        let depth = self.depth;
         self.depth += 1;
         self.expression_statement_inner(e, last, out);
-        self.depth -= 1;
+        // A function inside of it counts from zero.
+        self.depth = depth;
     }
 
     fn expression_statement_inner(&mut self, e: &Rs, last: bool, out: &mut Vec<Stmt<'a>>) {
@@ -450,9 +452,11 @@ impl<'a> Lower<'a> {
         if self.depth >= MAX_DEPTH {
             return self.mentions(e);
         }
+        let depth = self.depth;
         self.depth += 1;
         let out = self.expr_inner(e);
-        self.depth -= 1;
+        // A function inside of it counts from zero.
+        self.depth = depth;
         out
     }
 
