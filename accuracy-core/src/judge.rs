@@ -256,10 +256,8 @@ pub fn producer_checks(
             let (low, high) =
                 (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
             let here = decode(code);
-            // A NaN compares false and counts as wrong, unless it is what was expected. Zero is zero under any scale.
-            let right = (low <= here && here <= high)
-                || (here.is_nan() && low.is_nan())
-                || (here == 0.0 && value.data[i] == 0.0);
+            // A NaN compares false and counts as wrong, unless it is what was expected.
+            let right = (low <= here && here <= high) || (here.is_nan() && low.is_nan());
             if !right {
                 wrong += 1;
                 first.get_or_insert((r, c, here, decode(scheme.code_of(scaled))));

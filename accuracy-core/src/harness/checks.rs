@@ -177,8 +177,7 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos);
         self.describe(record, &first);
-        record.causes.extend(hops.iter().flat_map(|h| h.causes.iter().cloned()));
-        record.hops = hops.into_iter().map(|h| h.hop).collect();
+        keep(record, hops);
         self.settle(record, checks, inconclusive(record_power(record), &first));
         Ok(())
     }
@@ -198,8 +197,7 @@ impl<'a> Runner<'a> {
             format!("fallback and primary made the same launches ({}): nothing was compared", list.join(", "))
         });
         self.describe(record, &fallback);
-        record.causes.extend(hops.iter().flat_map(|h| h.causes.iter().cloned()));
-        record.hops = hops.into_iter().map(|h| h.hop).collect();
+        keep(record, hops);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
     }
@@ -237,8 +235,7 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
-        record.causes.extend(hops.iter().flat_map(|h| h.causes.iter().cloned()));
-        record.hops = hops.into_iter().map(|h| h.hop).collect();
+        keep(record, hops);
         self.settle(record, checks, constant(&variant));
         Ok(())
     }
@@ -320,8 +317,7 @@ impl<'a> Runner<'a> {
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
         }
-        record.causes.extend(own_hops.iter().flat_map(|h| h.causes.iter().cloned()));
-        record.hops = own_hops.into_iter().map(|h| h.hop).collect();
+        keep(record, own_hops);
         self.settle(record, checks, doubt);
         Ok(())
     }
@@ -401,6 +397,14 @@ impl<'a> Runner<'a> {
         } else {
             record.gate = Gate::Fail;
         }
+    }
+}
+
+/// Puts what was found out about the hops into the record.
+fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
+    for judged in hops {
+        record.causes.extend(judged.causes);
+        record.hops.push(judged.hop);
     }
 }
 
