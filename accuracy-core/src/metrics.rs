@@ -3,7 +3,7 @@
 //! What the numbers mean, and where they fail, is in [`crate::verdict`].
 
 use crate::reference::Matrix;
-use crate::simd::{Isa, multiversion};
+use crate::simd::{Isa, multiversion, prefetch};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -38,12 +38,19 @@ pub struct Comparison {
 /// Values that are compared: each is a float64.
 pub trait Value: Copy + Send + Sync {
     fn get(self) -> f64;
+    /// Neither NaN nor Inf.
+    fn is_finite(self) -> bool;
 }
 
 impl Value for f64 {
     #[inline(always)]
     fn get(self) -> f64 {
         self
+    }
+
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        self.abs() < f64::INFINITY
     }
 }
 
@@ -52,6 +59,11 @@ impl Value for f32 {
     fn get(self) -> f64 {
         f64::from(self)
     }
+
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        self.abs() < f32::INFINITY
+    }
 }
 
 impl Value for half::bf16 {
@@ -59,12 +71,22 @@ impl Value for half::bf16 {
     fn get(self) -> f64 {
         f64::from(f32::from_bits(u32::from(self.to_bits()) << 16))
     }
+
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        self.to_bits() & 0x7f80 != 0x7f80
+    }
 }
 
 impl Value for half::f16 {
     #[inline(always)]
     fn get(self) -> f64 {
         self.to_f64()
+    }
+
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        self.to_bits() & 0x7c00 != 0x7c00
     }
 }
 
@@ -176,9 +198,8 @@ fn sums_of<X: Value, Y: Value>(x: &[X], y: &[Y], error: &mut [f64], norm: &mut [
     let len = x.len();
     let (y, error, norm) = (&y[..len], &mut error[..len], &mut norm[..len]);
     let mut finite = true;
-    for i in 0..len {
-        finite &= x[i].get().abs() < f64::INFINITY;
-        finite &= y[i].get().abs() < f64::INFINITY;
+    for (x, y) in x.iter().zip(y) {
+        finite &= x.is_finite() & y.is_finite();
     }
     if !finite {
         return None;
@@ -188,6 +209,9 @@ fn sums_of<X: Value, Y: Value>(x: &[X], y: &[Y], error: &mut [f64], norm: &mut [
     for at in (0..whole).step_by(LANES) {
         let (x, y) = (&x[at..at + LANES], &y[at..at + LANES]);
         let (error, norm) = (&mut error[at..at + LANES], &mut norm[at..at + LANES]);
+        // A machine does not look beyond the page that it reads, which is about as long as a run.
+        prefetch(x.as_ptr().wrapping_add(RUN));
+        prefetch(y.as_ptr().wrapping_add(RUN));
         for i in 0..LANES {
             let (x, y) = (x[i].get(), y[i].get());
             let (square, difference) = (x * x, y - x);

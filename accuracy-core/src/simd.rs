@@ -53,6 +53,18 @@ impl Isa {
     }
 }
 
+/// Brings the cache line of an address that is soon read into the second-level cache.
+#[inline(always)]
+pub fn prefetch<T>(address: *const T) {
+    // SAFETY: a hint, which every x86-64 has; it reads nothing and takes any address.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Compiles a loop once for each set of instructions: `multiversion!(isa, name, [generics], (arguments) -> type)` calls
 /// the `#[inline(always)]` function `name` from a function that may use them.
 macro_rules! multiversion {

@@ -161,20 +161,22 @@ mod avx512 {
         ]
     }
 
-    /// Up to 64 codes, one a byte, in [`ORDER`].
+    /// 64 codes, one a byte, in [`ORDER`]; of packed ones 32 bytes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
     fn load(codes: &[u8], packed: bool) -> __m512i {
-        let have = |bytes: usize| if bytes >= 64 { u64::MAX } else { (1 << bytes) - 1 };
-        // SAFETY: a masked load touches the bytes of the mask alone, all of them in the slice.
-        let bytes = unsafe { _mm512_maskz_loadu_epi8(have(codes.len()), codes.as_ptr().cast()) };
         let codes = if packed {
+            assert!(codes.len() >= 32);
+            // SAFETY: 32 bytes.
+            let bytes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
             // Two a byte, the low nibble first.
-            let words = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(bytes));
+            let words = _mm512_cvtepu8_epi16(bytes);
             let both = _mm512_or_si512(words, _mm512_slli_epi16::<4>(words));
             _mm512_and_si512(both, _mm512_set1_epi16(0x0f0f))
         } else {
-            bytes
+            assert!(codes.len() >= 64);
+            // SAFETY: 64 bytes.
+            unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
         };
         // SAFETY: 64 bytes.
         let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
@@ -191,10 +193,10 @@ mod avx512 {
     }
 
     macro_rules! decode {
-        ($name:ident, $element:ty, |$values:ident, $i:ident, $factor:ident, $zero:ident, $out:ident| $store:block) => {
+        ($name:ident, $element:ty, |$value:ident, $factor:ident, $zero:ident, $out:ident| $store:block) => {
             /// # Safety
             /// The machine has these instructions; `codes` hold `count` codes, `out` has room for the next multiple of
-            /// 64, and `scaling` has a factor for every 16 of them.
+            /// 64, and `scaling` has a factor for every 16 of them, and a zero point or none.
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
             pub unsafe fn $name(
                 decoder: &Decoder,
@@ -205,38 +207,40 @@ mod avx512 {
                 out: &mut [$element],
             ) {
                 let tables = tables(decoder);
-                let bytes = if packed { 32 } else { 64 };
-                for (chunk, codes) in codes.chunks(bytes).enumerate() {
-                    let $values = lookup(&tables, load(codes, packed));
-                    let steps = (count - 64 * chunk).div_ceil(16).min(4);
-                    for $i in 0..steps {
-                        let at = 4 * chunk + $i;
-                        let $factor = scaling.factors[at];
-                        let $zero = scaling.zeros.get(at);
-                        let $out = out[16 * at..16 * at + 16].as_mut_ptr();
+                let chunk = if packed { 32 } else { 64 };
+                let mut store = |values: [__m512; 4], first: usize, steps: usize| {
+                    for i in 0..steps {
+                        let ($value, $factor) = (values[i], scaling.factors[first + i]);
+                        let $zero = scaling.zeros.get(first + i).copied().unwrap_or(0.0);
+                        let $out = out[16 * (first + i)..][..16].as_mut_ptr();
                         $store
                     }
+                };
+                let whole = count / 64;
+                for i in 0..whole {
+                    store(lookup(&tables, load(&codes[i * chunk..][..chunk], packed)), 4 * i, 4);
+                }
+                if count % 64 > 0 {
+                    let mut rest = [0; 64];
+                    rest[..codes.len() - whole * chunk].copy_from_slice(&codes[whole * chunk..]);
+                    let steps = (count % 64).div_ceil(16);
+                    store(lookup(&tables, load(&rest, packed)), 4 * whole, steps);
                 }
             }
         };
     }
 
-    decode!(to_f32, f32, |values, i, factor, zero, out| {
-        let mut value = values[i];
-        if let Some(&zero) = zero {
-            value = _mm512_sub_ps(value, _mm512_set1_ps(zero));
-        }
+    decode!(to_f32, f32, |value, factor, zero, out| {
+        // An exact difference, and where there is no zero point the value itself.
+        let value = _mm512_sub_ps(value, _mm512_set1_ps(zero));
         // SAFETY: 16 elements, of which `out` is the first.
         unsafe { _mm512_storeu_ps(out, _mm512_mul_ps(value, _mm512_set1_ps(factor))) };
     });
 
-    decode!(to_f64, f64, |values, i, factor, zero, out| {
-        let halves = [_mm512_castps512_ps256(values[i]), _mm512_extractf32x8_ps::<1>(values[i])];
+    decode!(to_f64, f64, |value, factor, zero, out| {
+        let halves = [_mm512_castps512_ps256(value), _mm512_extractf32x8_ps::<1>(value)];
         for (half, value) in halves.into_iter().enumerate() {
-            let mut value = _mm512_cvtps_pd(value);
-            if let Some(&zero) = zero {
-                value = _mm512_sub_pd(value, _mm512_set1_pd(zero));
-            }
+            let value = _mm512_sub_pd(_mm512_cvtps_pd(value), _mm512_set1_pd(zero));
             // SAFETY: 16 elements, of which `out` is the first.
             unsafe { _mm512_storeu_pd(out.add(8 * half), _mm512_mul_pd(value, _mm512_set1_pd(factor))) };
         }

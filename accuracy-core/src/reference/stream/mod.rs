@@ -22,7 +22,7 @@ mod tile;
 use super::Matrix;
 use crate::dtype::DType;
 use crate::quant::Granularity;
-use crate::simd::Isa;
+use crate::simd::{Isa, prefetch};
 use crate::weights::StoredWeight;
 use decode::{Decoded, Decoder, OVERHANG, STEP, Scaling};
 use rayon::prelude::*;
@@ -423,6 +423,12 @@ impl<E: Decoded> Scales<E> {
             true => (&weight.codes[r * len * bits / 8..], part.start),
             false => (&weight.codes[..], r * len + part.start),
         };
+        // Pieces of rows are too short for the machine to see what comes next.
+        let (next, size) =
+            ((first + part.len()) * bits / 8, part.len().min(weight.cols - part.end) * bits / 8);
+        for line in row[next.min(row.len())..(next + size).min(row.len())].chunks(64) {
+            prefetch(line.as_ptr());
+        }
         E::decode(isa, decoder, row, first, part.len(), &scaling, out);
     }
 }
