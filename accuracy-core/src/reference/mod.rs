@@ -9,6 +9,6 @@ pub mod matrix;
 pub mod model;
 pub mod stream;
 
-pub use eval::{Evaluation, eval};
+pub use eval::{Evaluation, eval, magnitudes};
 pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;

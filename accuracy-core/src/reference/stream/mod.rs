@@ -392,6 +392,15 @@ pub struct ReferenceError {
 }
 
 impl ReferenceError {
+    /// The worst of two.
+    pub fn worst(self, other: ReferenceError) -> ReferenceError {
+        ReferenceError {
+            stated: self.stated.max(other.stated),
+            observed: self.observed.max(other.observed),
+            samples: self.samples + other.samples,
+        }
+    }
+
     /// Whether the sample keeps to what is stated.
     pub fn holds(&self) -> bool {
         self.observed <= self.stated
