@@ -631,7 +631,7 @@ pub fn repeat_checks(first: &Attempt, second: &Attempt, bound: Option<f64>) -> V
             match bound {
                 Some(bound) if !same => at_most("repeat", &a.name, compare(&a.value(), &b.value()).rel_l2, bound),
                 _ => {
-                    let differing = a.data.iter().zip(&b.data).filter(|(x, y)| x != y).count().max(1);
+                    let differing = a.data.iter().zip(&b.data[..]).filter(|(x, y)| x != y).count().max(1);
                     let why = "bytes differ between two runs on the same inputs: the kernel reads memory that nobody \
                                wrote, or it is nondeterministic";
                     none("repeat", &a.name, if same { 0 } else { differing as u64 }, if same { "" } else { why })
@@ -653,7 +653,7 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         let source = f.source.as_ref().expect("a buffer that a kernel writes is computed from something");
         let reference = given_primary.buffer(id);
         let comparison = compare(&reference, &given.buffer(id));
-        let equal = f.data.iter().zip(&p.data).filter(|(a, b)| a == b).count();
+        let equal = f.data.iter().zip(&p.data[..]).filter(|(a, b)| a == b).count();
         let mut checks;
         let mut max_rel_l2 = None;
         if let (Some(scheme), Some(theirs), Some(ours)) = (f.scheme, p.quantized(), f.quantized()) {

@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::case::input::{Data, Probe};
-use crate::case::{Attempt, Case, Kind, Setup};
+use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
@@ -86,6 +86,7 @@ impl<'a> Runner<'a> {
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
+                prepared: PreparedWeights::default(),
                 activations,
                 seed: body.seed,
                 data: Data::Ordinary,
@@ -267,12 +268,12 @@ impl<'a> Runner<'a> {
                 }
                 paths.push((self.path_name(&path), attempts));
             }
-            let leaves =
-                |a: &Attempt| a.buffers.iter().filter(|b| !b.kind.is_written()).cloned().collect::<Vec<_>>();
-            let of_first = leaves(&paths[0].1[0]);
-            read_differently |= paths[0].1[1..]
-                .iter()
-                .any(|a| leaves(a).iter().zip(&of_first).any(|(x, y)| x.lies_differently(y)));
+            fn leaves(a: &Attempt) -> impl Iterator<Item = &Captured> {
+                a.buffers.iter().filter(|b| !b.kind.is_written())
+            }
+            let own = &paths[0].1;
+            read_differently |=
+                own[1..].iter().any(|a| leaves(a).zip(leaves(&own[0])).any(|(x, y)| x.lies_differently(y)));
             for attempt in &paths[0].1 {
                 let hops = judge::judge_hops(attempt, self.min_cos);
                 if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
@@ -410,9 +411,10 @@ fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
 
 /// Whether a hop's bytes differ between any two runs.
 fn reacts(attempts: &[Attempt], hop: usize) -> bool {
-    let bytes = |attempt: &Attempt| attempt.hops().nth(hop).map(|(_, b)| (b.data.clone(), b.scales.clone()));
-    let first = bytes(&attempts[0]);
-    attempts[1..].iter().any(|a| bytes(a) != first)
+    fn bytes(attempt: &Attempt, hop: usize) -> Option<(&[u8], &[u8])> {
+        attempt.hops().nth(hop).map(|(_, b)| (&b.data[..], &b.scales[..]))
+    }
+    attempts[1..].iter().any(|a| bytes(a, hop) != bytes(&attempts[0], hop))
 }
 
 fn worst_cos(hops: &[JudgedHop]) -> f64 {
