@@ -41,6 +41,8 @@ pub mod record;
 #[cfg(feature = "runtime")]
 pub mod reference;
 #[cfg(feature = "runtime")]
+mod simd;
+#[cfg(feature = "runtime")]
 pub mod verdict;
 #[cfg(feature = "runtime")]
 pub mod weights;

@@ -149,6 +149,8 @@ pub enum Fate {
     Logged,
     /// Only mentioned in a check that does not pin it.
     Checked,
+    /// Only an error that is raised names it.
+    Raised,
     /// Read, but what is computed from it goes nowhere.
     DeadEnd,
     /// Pinned by a guard and otherwise unread.
