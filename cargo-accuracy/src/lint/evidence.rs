@@ -169,6 +169,10 @@ impl<'s> Context<'s> {
         {
             score -= 1;
         }
+        // Whoever calls it has made sure that there is nothing to honour.
+        if self.effects.guarded_by_callers(self.index, id, p) {
+            score -= 3;
+        }
         if self.index.callbacks.contains(&id) && family.is_none() {
             score -= 1;
         }

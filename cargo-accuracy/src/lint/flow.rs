@@ -1350,10 +1350,20 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut references: Vec<String> = self.references.iter().map(|r| (*r).to_owned()).collect();
         references.sort_unstable();
         references.dedup();
+        let paths = &self.paths;
         let calls = self
             .calls
             .into_iter()
-            .map(|c| CallSummary {
+            .map(|c| {
+                let mut pinned = guard;
+                let mut path = c.path;
+                while path != 0 {
+                    pinned = pinned.or(paths[path as usize].pins);
+                    path = paths[path as usize].parent;
+                }
+                (c, pinned)
+            })
+            .map(|(c, pinned)| CallSummary {
                 callee: c.callee,
                 line: 0,
                 column: 0,
@@ -1364,6 +1374,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     .map(|a| ArgSummary {
                         slot: a.slot,
                         direct: a.direct.map(|d| d as u16),
+                        pinned: a.direct.is_some_and(|d| pinned.has(d)),
                         literal: a.literal.map(str::to_owned),
                     })
                     .collect(),
