@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-const CHAINS: [&str; 1] = ["fp8"];
+const CHAINS: [&str; 10] =
+    ["atomics", "attention", "bf16", "fp8", "int4", "int8", "moe", "mxfp4", "norm", "swiglu"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets it");
@@ -25,7 +26,7 @@ fn variants(chain: &str) -> String {
     let names: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
     let each: String = names.iter().map(|name| format!(" X({name})")).collect();
     format!(
-        "namespace {chain} {{\nenum class V : int32_t {{ {} }};\n}}\n#define FOR_EACH_{}(X){each}\n",
+        "namespace zoo::{chain} {{\nenum class V : int32_t {{ {} }};\n}}\n#define FOR_EACH_{}(X){each}\n",
         names.join(", "),
         chain.to_uppercase()
     )

@@ -7,7 +7,7 @@
 
 namespace {
 
-using fp8::V;
+using zoo::fp8::V;
 
 template <V v>
 constexpr bool is_fnuz = v == V::converted_to_fnuz_twice;
