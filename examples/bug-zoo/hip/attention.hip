@@ -171,3 +171,11 @@ LAUNCHER attention_decode(bf16* out, const bf16* q, const uint8_t* k_cache, cons
     hipLaunchKernelGGL(kAttend[variant], dim3(blocks_for(int64_t{seqs} * heads)), dim3(kThreads), 0, stream, out, args);
     return launch_status();
 }
+
+// The same by another name, as a fallback has it.
+LAUNCHER attention_write_fallback(bf16* q_out, uint8_t* k_cache, uint8_t* v_cache, const bf16* q, const bf16* k, const bf16* v,
+                         const float* cos_sin, const int32_t* positions, const int32_t* slots, const float* k_scale,
+                         const float* v_scale, int32_t tokens, int32_t heads, int32_t kv_heads, int32_t d, bool neox,
+                         int32_t variant, hipStream_t stream) {
+    return attention_write(q_out, k_cache, v_cache, q, k, v, cos_sin, positions, slots, k_scale, v_scale, tokens, heads, kv_heads, d, neox, variant, stream);
+}

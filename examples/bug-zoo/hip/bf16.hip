@@ -129,3 +129,9 @@ LAUNCHER bf16_multiply(bf16* y, int64_t ldy, const bf16* x, int64_t ldx, const b
     hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
     return launch_status();
 }
+
+// The same by another name, as a fallback has it.
+LAUNCHER bf16_multiply_fallback(bf16* y, int64_t ldy, const bf16* x, int64_t ldx, const bf16* w, int32_t m, int32_t n, int32_t k,
+                       float alpha, bool transpose_x, int32_t variant, hipStream_t stream) {
+    return bf16_multiply(y, ldy, x, ldx, w, m, n, k, alpha, transpose_x, variant, stream);
+}

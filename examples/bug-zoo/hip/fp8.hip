@@ -310,3 +310,9 @@ LAUNCHER fp8_multiply(bf16* y, const uint8_t* xq, const float* xs, const uint8_t
                        y, gemm, launch_number());
     return launch_status();
 }
+
+// The same by another name, as a fallback has it.
+LAUNCHER fp8_quantise_fallback(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bool shuffle_scale, int32_t variant,
+                      hipStream_t stream) {
+    return fp8_quantise(q, s, x, m, k, shuffle_scale, variant, stream);
+}

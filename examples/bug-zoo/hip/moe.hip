@@ -143,3 +143,9 @@ LAUNCHER moe_combine(bf16* y, const float* weights, const float* x, int32_t m, i
                        n, topk, scaling);
     return launch_status();
 }
+
+// The same by another name, as a fallback has it.
+LAUNCHER moe_route_fallback(float* weights, int32_t* ids, const bf16* logits, const float* bias, int32_t m, int32_t experts,
+                   int32_t topk, bool renormalize, int32_t variant, hipStream_t stream) {
+    return moe_route(weights, ids, logits, bias, m, experts, topk, renormalize, variant, stream);
+}

@@ -120,7 +120,6 @@ unsafe extern "C" {
         stream: Stream,
     ) -> Status;
     /// The same under the name of a fallback.
-    #[link_name = "fp8_quantise"]
     pub fn fp8_quantise_fallback(
         q: DevPtr<u8>,
         s: DevPtr<f32>,
@@ -225,7 +224,6 @@ unsafe extern "C" {
         stream: Stream,
     ) -> Status;
     /// The same under the name of a fallback.
-    #[link_name = "bf16_multiply"]
     pub fn bf16_multiply_fallback(
         y: DevPtr<bf16>,
         ldy: i64,
@@ -295,7 +293,6 @@ unsafe extern "C" {
         stream: Stream,
     ) -> Status;
     /// The same under the name of a fallback.
-    #[link_name = "attention_write"]
     pub fn attention_write_fallback(
         q_out: DevPtr<bf16>,
         k_cache: DevPtr<u8>,
@@ -350,7 +347,6 @@ unsafe extern "C" {
         stream: Stream,
     ) -> Status;
     /// The same under the name of a fallback.
-    #[link_name = "moe_route"]
     pub fn moe_route_fallback(
         weights: DevPtr<f32>,
         ids: DevPtr<i32>,

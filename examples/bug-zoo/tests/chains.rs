@@ -22,22 +22,17 @@ fn fp8(cx: &mut Case, #[perf(file = "zoo/fp8.csv", column = "name")] kernels: &s
 )]
 fn silent_scale(
     cx: &mut Case,
-    #[perf(file = "zoo/silent_scale.csv", column = "name")] kernels: &str,
-    #[paths(primary = Path::Primary, fallback = Path::Fallback)] path: Path,
+    #[paths(
+        right = (fp8_quantise, "right"),
+        right_fallback = (fp8_quantise_fallback, "right"),
+        scales_written_row_major = (fp8_quantise_fallback, "scales_written_row_major"),
+    )]
+    quantise: (Fp8Quantise, &str),
     #[values(false, true)] shuffle_scale: bool,
 ) -> Result<Tensor> {
     let right = variant("fp8", "right")?;
-    let quantise: (Fp8Quantise, i32) = match path {
-        Path::Primary => (fp8_quantise, right.number),
-        Path::Fallback => (fp8_quantise_fallback, variant("fp8", kernels)?.number),
-    };
-    fp8_chain(cx, &right, quantise, shuffle_scale)
-}
-
-#[derive(Clone, Copy)]
-enum Path {
-    Primary,
-    Fallback,
+    let number = variant("fp8", quantise.1)?.number;
+    fp8_chain(cx, &right, (quantise.0, number), shuffle_scale)
 }
 
 /// 400 output features are no multiple of 128 nor of 64.
@@ -179,15 +174,16 @@ fn bf16_gemm(cx: &mut Case, #[perf(file = "zoo/bf16.csv", column = "name")] kern
 )]
 fn silent_transpose(
     cx: &mut Case,
-    #[perf(file = "zoo/silent_transpose.csv", column = "name")] kernels: &str,
-    #[paths(primary = Path::Primary, fallback = Path::Fallback)] path: Path,
+    #[paths(
+        right = (bf16_multiply, "right"),
+        right_fallback = (bf16_multiply_fallback, "right"),
+        transpose_ignored = (bf16_multiply_fallback, "transpose_ignored"),
+    )]
+    multiply: (Bf16Multiply, &str),
     #[values(false, true)] transpose_x: bool,
 ) -> Result<Tensor> {
-    let multiply: (Bf16Multiply, i32) = match path {
-        Path::Primary => (bf16_multiply, variant("bf16_gemm", "right")?.number),
-        Path::Fallback => (bf16_multiply_fallback, variant("bf16_gemm", kernels)?.number),
-    };
-    bf16_chain(cx, multiply, true, transpose_x)
+    let number = variant("bf16_gemm", multiply.1)?.number;
+    bf16_chain(cx, (multiply.0, number), true, transpose_x)
 }
 
 /// Without `plain` there is a factor of two. Rows of the output, and of activations that are not stored transposed,
@@ -319,16 +315,17 @@ fn attention(
 #[accuracy_test(tokens = [9])]
 fn silent_style(
     cx: &mut Case,
-    #[perf(file = "zoo/silent_style.csv", column = "name")] kernels: &str,
-    #[paths(primary = Path::Primary, fallback = Path::Fallback)] path: Path,
+    #[paths(
+        right = (attention_write, "right"),
+        right_fallback = (attention_write_fallback, "right"),
+        style_ignored = (attention_write_fallback, "style_ignored"),
+    )]
+    write: (AttentionWrite, &str),
     #[values(RopeStyle::Neox, RopeStyle::GptJ)] style: RopeStyle,
 ) -> Result<Tensor> {
     let right = variant("attention", "right")?.number;
-    let write: (AttentionWrite, i32) = match path {
-        Path::Primary => (attention_write, right),
-        Path::Fallback => (attention_write_fallback, variant("attention", kernels)?.number),
-    };
-    attention_chain(cx, write, right, style)
+    let number = variant("attention", write.1)?.number;
+    attention_chain(cx, (write.0, number), right, style)
 }
 
 fn attention_chain(
@@ -435,16 +432,17 @@ fn moe(cx: &mut Case, #[perf(file = "zoo/moe.csv", column = "name")] kernels: &s
 )]
 fn silent_renormalize(
     cx: &mut Case,
-    #[perf(file = "zoo/silent_renormalize.csv", column = "name")] kernels: &str,
-    #[paths(primary = Path::Primary, fallback = Path::Fallback)] path: Path,
+    #[paths(
+        right = (moe_route, "right"),
+        right_fallback = (moe_route_fallback, "right"),
+        renormalize_ignored = (moe_route_fallback, "renormalize_ignored"),
+    )]
+    route: (MoeRoute, &str),
     #[values(false, true)] renormalize: bool,
 ) -> Result<Tensor> {
     let right = variant("moe", "right")?.number;
-    let route: (MoeRoute, i32) = match path {
-        Path::Primary => (moe_route, right),
-        Path::Fallback => (moe_route_fallback, variant("moe", kernels)?.number),
-    };
-    moe_chain(cx, route, right, renormalize)
+    let number = variant("moe", route.1)?.number;
+    moe_chain(cx, (route.0, number), right, renormalize)
 }
 
 /// Four experts of 96 output features, two for each token, and a routed scaling factor of 2.5.
