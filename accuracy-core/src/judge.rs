@@ -342,6 +342,9 @@ fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncerta
                     layout.name()
                 ),
                 cos: compare(&quantize(value, scheme, buffer.factor).decode(), &read.decode()).cos,
+                score: Some(1.0),
+                operand: Some(buffer.name.clone()),
+                confident: true,
             })
         })
 }
@@ -362,7 +365,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
 }
 
 /// Half a unit in the last place, relative to the value.
-fn unit(dtype: DType) -> f64 {
+pub(crate) fn unit(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 2f64.powi(-24),
         DType::F16 => 2f64.powi(-11),

@@ -11,6 +11,8 @@ pub mod codeobject;
 #[cfg(feature = "runtime")]
 pub mod device;
 #[cfg(feature = "runtime")]
+pub mod diagnose;
+#[cfg(feature = "runtime")]
 pub mod dtype;
 #[cfg(feature = "runtime")]
 pub mod env;

@@ -27,7 +27,7 @@ use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
-use memory::Order;
+pub(crate) use memory::Order;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

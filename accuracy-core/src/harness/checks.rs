@@ -6,6 +6,7 @@ use crate::case::{Attempt, Case, Kind, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
+use crate::diagnose::diagnose;
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -191,6 +192,14 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos);
         self.describe(record, &first);
+        record.causes = evident_causes(&checks);
+        record.causes.extend(match probe.as_ref().zip(probe_hops.as_ref()) {
+            // What fails on cancelling data alone is looked for there.
+            Some((probe, on_probe)) if hops.iter().all(|h| h.checks.iter().all(|c| c.ok)) => {
+                diagnose(probe, None, on_probe, self.min_cos)
+            }
+            _ => diagnose(&first, Some(&second), &hops, self.min_cos),
+        });
         keep(record, hops);
         self.settle(record, checks, inconclusive(record_power(record), &first));
         Ok(())
@@ -207,6 +216,12 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&fallback));
         let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
+        record.causes = evident_causes(&checks);
+        if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
+            // What is wrong with the fallback is seen on what its own kernels were given.
+            let own = judge::judge_hops(&fallback, self.min_cos);
+            record.causes.extend(diagnose(&fallback, None, &own, self.min_cos));
+        }
         keep(record, hops);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
@@ -245,6 +260,8 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
+        record.causes = evident_causes(&checks);
+        record.causes.extend(diagnose(&variant, None, &hops, self.min_cos));
         keep(record, hops);
         self.settle(record, checks, constant(&variant));
         Ok(())
@@ -314,7 +331,12 @@ impl<'a> Runner<'a> {
                 );
                 check.detail.clone_from(&detail);
                 if record.causes.is_empty() {
-                    record.causes.push(Cause { cause: "parameter_ignored".into(), detail, cos: None });
+                    record.causes.push(Cause {
+                        cause: "parameter_ignored".into(),
+                        detail,
+                        confident: true,
+                        ..Cause::default()
+                    });
                 }
             }
             checks.push(check);
@@ -324,8 +346,10 @@ impl<'a> Runner<'a> {
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
         record.metrics = metrics(&own_hops, &checks);
+        record.causes.extend(evident_causes(&checks));
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
+            record.causes.extend(diagnose(attempt, None, &own_hops, self.min_cos));
         }
         keep(record, own_hops);
         self.settle(record, checks, doubt);
@@ -387,7 +411,6 @@ impl<'a> Runner<'a> {
         record.failed_checks = judge::failed(&checks);
         record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
-        record.causes.extend(evident_causes(&checks));
         record.checks = checks;
         record.reason = record.checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
             let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
@@ -443,10 +466,7 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
 
 /// Puts what was found out about the hops into the record.
 fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
-    for judged in hops {
-        record.causes.extend(judged.causes);
-        record.hops.push(judged.hop);
-    }
+    record.hops.extend(hops.into_iter().map(|judged| judged.hop));
 }
 
 /// Whether a hop's bytes differ between any two runs.
@@ -543,13 +563,16 @@ fn evident_causes(checks: &[CheckResult]) -> Vec<Cause> {
             "unwritten" => "unwritten",
             "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
             "repeat" => "nondeterministic",
-            // A chain that is wrong on ordinary data, too, says nothing about its accumulator.
-            "accumulation" if checks.iter().all(|c| c.ok || c.check == "accumulation") => "accumulation",
             _ => continue,
         };
         if causes.iter().all(|c| c.cause != cause) {
             let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
-            causes.push(Cause { cause: cause.into(), detail: format!("{hop}: {}", check.detail), cos: None });
+            causes.push(Cause {
+                cause: cause.into(),
+                detail: format!("{hop}: {}", check.detail),
+                confident: true,
+                ..Cause::default()
+            });
         }
     }
     causes
