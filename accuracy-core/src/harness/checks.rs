@@ -1,6 +1,6 @@
 //! The four checks of a case: what is run how often, and how its record comes about.
 
-use super::Call;
+use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::{Attempt, Case, Kind, Setup};
 use crate::device::gpu::{self, Gpu};
@@ -65,10 +65,11 @@ struct Runner<'a> {
     library_path: Vec<PathBuf>,
     min_cos: f64,
     repeat: u32,
+    keep_tensors: Option<&'a Path>,
 }
 
 impl<'a> Runner<'a> {
-    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Result<Runner<'a>> {
+    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &'a Settings) -> Result<Runner<'a>> {
         let body = &meta.body;
         let cell = &body.cells[case.cell];
         let checkpoint =
@@ -89,7 +90,7 @@ impl<'a> Runner<'a> {
                 weights: case.planned.weights.clone(),
                 checkpoint,
                 activations,
-                seed: body.seed,
+                seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
                 poison: POISON,
                 placement: Placement::Banded,
@@ -97,6 +98,7 @@ impl<'a> Runner<'a> {
             library_path: settings.library_path.clone(),
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
+            keep_tensors: settings.keep_tensors.as_deref(),
         })
     }
 
@@ -158,6 +160,9 @@ impl<'a> Runner<'a> {
         let first = self.ordinary(at)?;
         let second = self.second(at)?;
         let hops = judge::judge_hops(&first, self.min_cos);
+        if let Some(dir) = self.keep_tensors {
+            tensors::keep(dir, &record.id, &first, &hops)?;
+        }
         let mut checks = hop_checks(&hops);
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
@@ -168,6 +173,10 @@ impl<'a> Runner<'a> {
             checks.extend(judge::repeat_checks(&first, &self.ordinary(at)?, bound));
         }
         let probe = self.probe(at)?;
+        // Where large terms cancel the order of a sum shows, which rounding the output hides on ordinary data.
+        if let (Some(probe), None) = (&probe, bound) {
+            checks.extend(judge::repeat_checks(probe, &self.attempt(at, probe.setup.clone())?, None));
+        }
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
             add_memory_checks(&mut checks, &[probe]);
