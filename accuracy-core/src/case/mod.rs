@@ -22,6 +22,7 @@ use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
+use crate::library;
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
@@ -472,9 +473,21 @@ impl Case {
         Ok(())
     }
 
+    /// Waits for all kernels.
+    ///
+    /// # Errors
+    /// If one of them left the device in an error, with the launchers that were called.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.setup.runtime.synchronize().map_err(|source| {
+            let names: Vec<String> =
+                library::take_launches().iter().map(|launch| format!("`{}`", launch.launcher)).collect();
+            let launchers = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            Error::Kernel { launchers, source }
+        })
+    }
+
     /// Brings everything back, once all kernels are done.
     fn download(&mut self) -> Result<()> {
-        self.setup.runtime.synchronize()?;
         for buffer in &self.buffers {
             let data = &mut self.allocations[buffer.data];
             let ranges = memory::touched(data, buffer.dtype, &buffer.shape);

@@ -20,6 +20,9 @@ pub struct RunArgs {
     /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,
+    /// GPUs that run cases, counted from 0 within HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES [default: all visible]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub devices: Vec<usize>,
     /// Leave the silent-parameter lint of the packages' sources out
     #[arg(long)]
     pub no_lint: bool,

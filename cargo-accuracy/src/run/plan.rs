@@ -25,6 +25,8 @@ pub struct Case {
     /// Name by which libtest runs it.
     pub libtest: String,
     pub timeout: Duration,
+    /// Bytes of device memory that it declares to need.
+    pub memory: u64,
     pub fate: Fate,
 }
 
@@ -120,6 +122,7 @@ pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> any
                     binary: index,
                     libtest: test.libtest_name(&test.body.cells[cell]),
                     timeout,
+                    memory: test.body.memory.unwrap_or(0),
                     fate,
                 };
                 match plan::expand(test, arch) {
