@@ -178,6 +178,7 @@ fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[Chec
     Hop {
         name: buffer.name.clone(),
         kernel: buffer.kernel.map(String::from),
+        launched: buffer.launched.clone(),
         judged_against: against.into(),
         cos: comparison.cos,
         cos_row_min: comparison.cos_row_min,
@@ -384,6 +385,9 @@ fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncerta
                     layout.name()
                 ),
                 cos: compare(&quantize(value, scheme, buffer.factor).decode(), &read.decode()).cos,
+                score: Some(1.0),
+                operand: Some(buffer.name.clone()),
+                confident: true,
             })
         })
 }
@@ -404,7 +408,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
 }
 
 /// Half a unit in the last place, relative to the value.
-fn unit(dtype: DType) -> f64 {
+pub(crate) fn unit(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 2f64.powi(-24),
         DType::F16 => 2f64.powi(-11),
@@ -539,8 +543,15 @@ pub fn judge_chain(attempt: &Attempt) -> Chain {
     let own = framework_chain(attempt);
     let noise = compare(&ideal, &own);
     let chain = compare(&ideal, &attempt.buffer(attempt.result).value());
+    let mut floor = noise.rel_l2.unwrap_or(0.0);
+    if floor < COMPUTED {
+        // Formats that lose next to nothing: what arithmetic loses is more.
+        let end = attempt.buffer(attempt.result);
+        let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+        floor = end.source.as_ref().map_or(floor, |s| floor.max(allowed(s, &ideal, end.dtype, &declared)));
+    }
     // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
-    let floor = noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
+    let floor = floor.max(2f64.powi(-24));
     let check = at_most("chain", "", chain.rel_l2, NOISE_FACTOR * floor);
     Chain { chain, noise, check }
 }
@@ -600,6 +611,29 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     }
     checks.push(inputs);
     checks
+}
+
+/// Whether each launcher launched a kernel that its binding expects; `None` where no binding expects any.
+pub fn kernel_check(attempt: &Attempt) -> Option<CheckResult> {
+    let mut check = None;
+    for launch in &attempt.launches {
+        let Some(expected) = launch.expected else { continue };
+        check.get_or_insert_with(|| none("kernel", "", 0, ""));
+        let launcher = launch.launcher;
+        let wrong = match (regex_lite::Regex::new(expected), &launch.kernels) {
+            (Err(error), _) => format!("expect_kernel of `{launcher}` is no regular expression: {error}"),
+            (_, None) => format!(
+                "which kernels `{launcher}` launches cannot be seen: its library imports no launch call; link the CUDA runtime with -cudart shared"
+            ),
+            (Ok(regex), Some(kernels)) if kernels.iter().any(|kernel| regex.is_match(kernel)) => continue,
+            (_, Some(kernels)) => {
+                let ran = if kernels.is_empty() { "none".into() } else { kernels.join(", ") };
+                format!("`{launcher}` launched {ran}, and is expected to launch {expected:?}")
+            }
+        };
+        return Some(none("kernel", "", 1, &wrong));
+    }
+    check
 }
 
 /// Elements that neither of two runs with different poisons wrote.

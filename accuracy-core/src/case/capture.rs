@@ -67,6 +67,8 @@ pub struct Captured {
     pub damage: Vec<(String, BandDamage)>,
     /// The launcher that was first given the buffer.
     pub kernel: Option<&'static str>,
+    /// The kernels that it launched; `None` where that cannot be seen.
+    pub launched: Option<Vec<String>>,
 }
 
 /// One run of a chain.
@@ -80,10 +82,10 @@ pub struct Attempt {
 }
 
 impl Case {
-    /// Reads everything back. `result` is what the chain's function returned.
+    /// Reads everything back, once all kernels are done. `result` is what the chain's function returned.
     ///
     /// # Errors
-    /// If a kernel left the device in an error, or it does not answer.
+    /// If the device does not give its memory back.
     pub(crate) fn finish(mut self, result: &Tensor) -> Result<Attempt> {
         self.download()?;
         let launches = library::take_launches();
@@ -103,10 +105,7 @@ impl Case {
             damage.extend(found.into_iter().map(|d| (format!("{}.{what}", buffer.name), d)));
         }
         let given = buffer.given.iter().any(|(at, bytes)| self.allocations[*at].contents() != bytes);
-        let kernel = launches
-            .iter()
-            .find(|launch| launch.touches(allocation.address(), allocation.len()))
-            .map(|launch| launch.launcher);
+        let launch = launches.iter().find(|launch| launch.touches(allocation.address(), allocation.len()));
         // The value before an update is what the framework put there; what is there now is the value after.
         let (data, scales, changed) = match (&buffer.initial, buffer.kind) {
             (Some(initial), Kind::Before) => (initial.0.clone(), initial.1.clone(), false),
@@ -135,7 +134,8 @@ impl Case {
             memory: ordered.map(|_| allocation.contents().to_vec()),
             changed: changed || given,
             damage,
-            kernel,
+            kernel: launch.map(|launch| launch.launcher),
+            launched: launch.and_then(|launch| launch.kernels.clone()),
         }
     }
 }

@@ -23,11 +23,12 @@ use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
 use crate::layout::ScaleLayout;
+use crate::library;
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
-use memory::Order;
+pub(crate) use memory::Order;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -492,9 +493,21 @@ impl Case {
         Ok(())
     }
 
+    /// Waits for all kernels.
+    ///
+    /// # Errors
+    /// If one of them left the device in an error, with the launchers that were called.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.setup.runtime.synchronize().map_err(|source| {
+            let names: Vec<String> =
+                library::take_launches().iter().map(|launch| format!("`{}`", launch.launcher)).collect();
+            let launchers = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            Error::Kernel { launchers, source }
+        })
+    }
+
     /// Brings everything back, once all kernels are done.
     fn download(&mut self) -> Result<()> {
-        self.setup.runtime.synchronize()?;
         for buffer in &self.buffers {
             let data = &mut self.allocations[buffer.data];
             let ranges = memory::touched(data, buffer.dtype, &buffer.shape);
