@@ -7,9 +7,9 @@ use super::hypothesis::{Hypothesis, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
-use super::{codes, graph, product, scales};
+use super::{differing, table};
 use crate::case::input::{Data, Rng};
-use crate::case::{Attempt, Captured, Kind};
+use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
 use crate::metrics::compare;
 use crate::record::Cause;
@@ -59,11 +59,11 @@ struct Explained {
 }
 
 impl<'a> Hop<'a> {
-    /// `unsteady` elements are taken for right: they are no result of the inputs.
+    /// Elements that are others `again` are taken for right: they are no result of the inputs.
     pub fn new(
         attempt: &'a Attempt,
         judged: &'a JudgedHop,
-        unsteady: Option<&[bool]>,
+        again: Option<&Captured>,
         min_cos: f64,
     ) -> Option<Hop<'a>> {
         let buffer = attempt.buffer(judged.id);
@@ -73,7 +73,8 @@ impl<'a> Hop<'a> {
         let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
         let mut out = buffer.value();
-        for (i, _) in unsteady.unwrap_or(&[]).iter().enumerate().filter(|(_, unsteady)| **unsteady) {
+        let unsteady = again.map_or(Vec::new(), |again| differing(buffer, again));
+        for (i, _) in unsteady.iter().enumerate().filter(|(_, unsteady)| **unsteady) {
             out.data[i] = reference.data[i];
         }
         Some(Hop { attempt, judged, buffer, source, reference, out, accumulation, min_cos })
@@ -260,13 +261,8 @@ fn score(hop: &Hop<'_>, sample: &Sample, value: Matrix) -> Scored {
 }
 
 /// What explains the output of a failing consumer.
-pub fn diagnose(
-    attempt: &Attempt,
-    judged: &JudgedHop,
-    unsteady: Option<&[bool]>,
-    min_cos: f64,
-) -> Vec<Cause> {
-    let Some(hop) = Hop::new(attempt, judged, unsteady, min_cos) else { return Vec::new() };
+pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>, min_cos: f64) -> Vec<Cause> {
+    let Some(hop) = Hop::new(attempt, judged, again, min_cos) else { return Vec::new() };
     let map = hop.map();
     if map.count == 0 {
         return Vec::new();
@@ -322,21 +318,9 @@ struct Search<'a, 'h> {
 }
 
 impl<'a> Search<'a, '_> {
-    fn hypotheses(&self, world: &World<'a>) -> Vec<Hypothesis<'a>> {
-        let mut found = Vec::new();
-        for id in self.hop.source.buffers() {
-            let operand = self.hop.attempt.buffer(id);
-            found.extend(scales::hypotheses(id, operand));
-            found.extend(codes::hypotheses(id, operand, &|| world.whole(id)));
-        }
-        found.extend(graph::hypotheses(self.hop.source));
-        found.extend(product::hypotheses(self.hop.source));
-        found
-    }
-
     fn run(&self) -> Vec<Cause> {
         let world = World::new(self.hop.attempt);
-        let hypotheses = self.hypotheses(&world);
+        let hypotheses = table(self.hop.attempt, self.hop.source, &world);
         let first = Sample::new(self.hop, self.map, FIRST);
         let value = |holding: &[usize], sample: &Sample| {
             // A function of the test's own may not take what a fault makes of its operands.
@@ -722,15 +706,4 @@ struct Stated {
     explained: Explained,
     /// Candidates that make the same of the sample.
     alike: Vec<Candidate>,
-}
-
-/// Which elements differ between two runs on the same inputs.
-pub fn differing(first: &Captured, second: &Captured) -> Vec<bool> {
-    let size = (first.dtype.bits() as usize / 8).max(1);
-    first.data.chunks(size).zip(second.data.chunks(size)).map(|(a, b)| a != b).collect()
-}
-
-/// Whether a kernel wrote the buffer as values, not as codes and scales.
-pub fn is_consumer(buffer: &Captured) -> bool {
-    buffer.scheme.is_none() && buffer.kind != Kind::Quantized
 }

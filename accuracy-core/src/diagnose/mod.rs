@@ -8,7 +8,7 @@
 //!
 //! - [`scales`], [`codes`], [`product`], [`graph`]: the families of hypotheses about operands, sums and expressions;
 //! - [`output`]: fits of the output to its reference: gains, moved rows and columns, saturation;
-//! - [`consumer`]: the search; [`sampled`], [`reading`]: evaluation of some rows and columns under hypotheses;
+//! - [`consumer`], [`producer`]: the searches; [`sampled`], [`reading`]: evaluation of some rows and columns under hypotheses;
 //! - [`map`]: which elements are wrong, in words.
 //!
 //! What a single check proves by itself (guards, unwritten elements, repeats) is named by the harness.
@@ -19,14 +19,18 @@ mod graph;
 mod hypothesis;
 mod map;
 mod output;
+mod producer;
 mod product;
 mod reading;
 mod sampled;
 mod scales;
 
-use crate::case::Attempt;
+use crate::case::{Attempt, Captured};
 use crate::judge::JudgedHop;
 use crate::record::Cause;
+use crate::reference::Expr;
+use hypothesis::Hypothesis;
+use sampled::World;
 
 /// Failing hops of one run that are looked into: each was judged on what it was given, so each has a cause of its own.
 const HOPS: usize = 2;
@@ -38,14 +42,40 @@ pub fn diagnose(attempt: &Attempt, second: Option<&Attempt>, hops: &[JudgedHop],
     let mut causes = Vec::new();
     for judged in failing.take(HOPS) {
         let buffer = attempt.buffer(judged.id);
-        if consumer::is_consumer(buffer) {
-            let unsteady = second.map(|second| consumer::differing(buffer, second.buffer(judged.id)));
-            causes.extend(consumer::diagnose(attempt, judged, unsteady.as_deref(), min_cos));
-        } else {
-            causes.extend(judged.causes.iter().cloned());
-        }
+        let again = second.map(|second| second.buffer(judged.id));
+        causes.extend(match buffer.scheme {
+            None => consumer::diagnose(attempt, judged, again, min_cos),
+            Some(_) => producer::diagnose(attempt, judged, again),
+        });
     }
     causes
+}
+
+/// Every hypothesis about how an expression is computed.
+fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
+    let mut found = Vec::new();
+    for id in source.buffers() {
+        let operand = attempt.buffer(id);
+        found.extend(scales::hypotheses(id, operand));
+        found.extend(codes::hypotheses(id, operand, attempt.setup.poison, &|| world.whole(id)));
+    }
+    found.extend(graph::hypotheses(source));
+    found.extend(product::hypotheses(source));
+    found
+}
+
+/// Which elements differ between two runs on the same inputs.
+fn differing(first: &Captured, second: &Captured) -> Vec<bool> {
+    if first.dtype.bits() < 8 {
+        return first
+            .dtype
+            .codes(&first.data)
+            .zip(first.dtype.codes(&second.data))
+            .map(|(a, b)| a != b)
+            .collect();
+    }
+    let size = first.dtype.bits() as usize / 8;
+    first.data.chunks(size).zip(second.data.chunks(size)).map(|(a, b)| a != b).collect()
 }
 
 #[cfg(test)]
