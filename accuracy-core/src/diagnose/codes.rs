@@ -25,6 +25,16 @@ pub fn hypotheses<'a>(
     }
     let mut found = formats(id, operand);
     found.extend(places(id, operand, poison));
+    let formats: &[DType] = if operand.scheme.is_some() { &[BF16, F16, E4M3FN] } else { &[E4M3FN, E4M3FNUZ] };
+    for &to in formats.iter().filter(|&&to| operand.dtype != to) {
+        found.push(Hypothesis {
+            cause: "rounding",
+            slot: Slot::Rounded(id),
+            operand: Some(id),
+            what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name),
+            change: Change::Rounded(to),
+        });
+    }
     found
 }
 

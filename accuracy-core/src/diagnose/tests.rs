@@ -121,7 +121,7 @@ impl Gemm {
         let mut hops = judge_hops(&self.attempt, MIN_COS);
         hops.retain(|h| h.id == self.y);
         assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
-        diagnose(&self.attempt, None, &hops, MIN_COS)
+        diagnose(&Evidence { first: (&self.attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
     }
 }
 
@@ -377,7 +377,7 @@ fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cau
         scheme.scale_dtype.pack(scales.iter().map(|&s| scheme.scale_dtype.encode(s, Overflow::Saturate)));
     let hops = judge_hops(&attempt, MIN_COS);
     assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
-    diagnose(&attempt, None, &hops, MIN_COS)
+    diagnose(&Evidence { first: (&attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
 }
 
 /// Scales `magnitude / max` of groups of 128, and codes of `x / divisor`.
@@ -469,4 +469,25 @@ fn a_quantisers_faults_are_told_apart() {
     });
     let named: Vec<&str> = causes.iter().map(|c| c.cause.as_str()).collect();
     assert_eq!(named, ["scale_layout", "transposed"], "{causes:#?}");
+}
+
+#[test]
+fn sums_in_few_bits_are_named_with_their_format() {
+    let (x, w) = fp8_block(RowMajor);
+    for (block, words) in [(1, "accumulated in bf16"), (128, "bf16 after every 128")] {
+        let g = gemm(SHAPE, x, w);
+        let (a, b) = (g.a.values(), g.b.values());
+        let mut y = Matrix::zeros(a.rows, b.rows);
+        for r in 0..a.rows {
+            for c in 0..b.rows {
+                let mut sum = 0.0_f32;
+                for (x, y) in a.row(r).chunks(block).zip(b.row(c).chunks(block)) {
+                    let part: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
+                    sum = half::bf16::from_f32(sum + part as f32).to_f32();
+                }
+                y.row_mut(r)[c] = f64::from(sum);
+            }
+        }
+        expect_first(&g.wrote(&y).causes(), "accumulation", words);
+    }
 }
