@@ -4,8 +4,8 @@
 //! library is opened when its first launcher is called, for the architecture of the run, and stays open.
 
 use crate::arch::Arch;
-use crate::device::{DevPtr, Status, Stream};
-use std::cell::RefCell;
+use crate::device::{DevPtr, Status, Stream, launches};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -75,13 +75,8 @@ impl KernelLibrary {
     }
 
     /// Opens `lib{name}_{arch}.so`.
-    fn open(
-        &self,
-        arch: Arch,
-        extra: &[PathBuf],
-    ) -> Result<&'static (PathBuf, libloading::Library), LibraryError> {
-        static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static (PathBuf, libloading::Library)>>> =
-            OnceLock::new();
+    fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static Open, LibraryError> {
+        static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static Open>>> = OnceLock::new();
         let searched = self.folders(extra);
         let file = format!("lib{}_{arch}.so", self.name);
         let Some(path) = searched.iter().map(|dir| dir.join(&file)).find(|path| path.is_file()) else {
@@ -101,8 +96,9 @@ impl KernelLibrary {
         // names as its own; running its code is the purpose of the call.
         let library = unsafe { libloading::Library::new(&path) }
             .map_err(|source| LibraryError::Open { path: path.clone(), source })?;
+        let observed = launches::observe(&path, &library);
         // Leaked: kernels may have left threads or registrations behind that outlive any owner.
-        let library: &'static _ = Box::leak(Box::new((path.clone(), library)));
+        let library: &'static _ = Box::leak(Box::new(Open { path: path.clone(), library, observed }));
         open.insert(path, library);
         Ok(library)
     }
@@ -124,6 +120,14 @@ impl KernelLibrary {
     }
 }
 
+/// A library that has been opened.
+struct Open {
+    path: PathBuf,
+    library: libloading::Library,
+    /// Whether the kernels that it launches are seen.
+    observed: bool,
+}
+
 /// Name and architecture of a kernel library's file, `lib{name}_{arch}.so`.
 pub fn parse_file_name(file: &str) -> Option<(&str, Arch)> {
     let stem = file.strip_prefix("lib")?.strip_suffix(".so")?;
@@ -138,6 +142,7 @@ pub struct Launcher {
     library: &'static KernelLibrary,
     symbol: &'static str,
     parameters: &'static [&'static str],
+    expected: Option<&'static str>,
 }
 
 impl Launcher {
@@ -147,7 +152,12 @@ impl Launcher {
         symbol: &'static str,
         parameters: &'static [&'static str],
     ) -> Self {
-        Launcher { library, symbol, parameters }
+        Launcher { library, symbol, parameters, expected: None }
+    }
+
+    /// The same, with a regular expression for the name of a kernel that it has to launch.
+    pub const fn expecting(self, kernel: &'static str) -> Self {
+        Launcher { expected: Some(kernel), ..self }
     }
 
     /// The launcher's entry point in the library of the run's architecture.
@@ -156,7 +166,8 @@ impl Launcher {
     /// `Abi` must be the `extern "C"` function type with which the library defines the symbol.
     pub unsafe fn symbol<Abi: Copy>(&self) -> Result<Abi, LibraryError> {
         let (arch, extra) = TARGET.with_borrow(|target| target.clone());
-        let (path, library) = self.library.open(arch, &extra)?;
+        let Open { path, library, observed } = self.library.open(arch, &extra)?;
+        OBSERVED.set(*observed);
         // SAFETY: the caller vouches for the type.
         unsafe { library.get::<Abi>(self.symbol) }
             .map(|symbol| *symbol)
@@ -167,13 +178,26 @@ impl Launcher {
     pub fn launching(&self, arguments: &[&dyn LaunchArg]) {
         let arguments =
             self.parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect::<Vec<_>>();
+        launches::take();
         LAUNCHES.with_borrow_mut(|all| {
-            all.push(Launch { package: self.library.package, launcher: self.symbol, arguments });
+            all.push(Launch {
+                package: self.library.package,
+                launcher: self.symbol,
+                arguments,
+                expected: self.expected,
+                kernels: None,
+            });
         });
     }
 
-    /// Turns what the launcher returned into a result that names it.
+    /// Notes what the launcher has launched, and turns what it returned into a result that names it.
     pub fn returned(&self, status: impl Into<Status>) -> crate::Result<()> {
+        let kernels = launches::take();
+        LAUNCHES.with_borrow_mut(|all| {
+            if let Some(launch) = all.last_mut().filter(|_| OBSERVED.get()) {
+                launch.kernels = Some(kernels);
+            }
+        });
         match status.into().0 {
             0 => Ok(()),
             status => {
@@ -236,6 +260,10 @@ pub struct Launch {
     pub launcher: &'static str,
     /// Parameter names with what was passed.
     pub arguments: Vec<(&'static str, Argument)>,
+    /// A regular expression for the name of a kernel that the launcher has to launch.
+    pub expected: Option<&'static str>,
+    /// The kernels that it launched, in order; `None` where that cannot be seen.
+    pub kernels: Option<Vec<String>>,
 }
 
 impl Launch {
@@ -250,6 +278,8 @@ impl Launch {
 thread_local! {
     // A chain runs on one thread, and several chains may run side by side under plain `cargo test`.
     static LAUNCHES: RefCell<Vec<Launch>> = const { RefCell::new(Vec::new()) };
+    // Whether the library of the launcher that is being called is observed.
+    static OBSERVED: Cell<bool> = const { Cell::new(false) };
     static TARGET: RefCell<(Arch, Vec<PathBuf>)> = const { RefCell::new((Arch::Host, Vec::new())) };
 }
 

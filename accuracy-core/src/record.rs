@@ -101,6 +101,8 @@ pub struct Hop {
     pub name: String,
     /// The launcher that wrote it.
     pub kernel: Option<String>,
+    /// The kernels that this launcher launched, in order; `null` where that cannot be seen.
+    pub launched: Option<Vec<String>>,
     /// `quantizer`: against the framework's own quantiser; `given_bytes`: against the float64 result on the bytes
     /// that the kernel was really given; `primary`: against the primary path.
     pub judged_against: String,

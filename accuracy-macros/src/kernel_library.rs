@@ -8,8 +8,8 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::{
-    Attribute, Expr, ExprLit, FnArg, ForeignItem, ForeignItemFn, ItemForeignMod, Lit, LitStr, Meta, Pat,
-    ReturnType, Safety, Type,
+    Attribute, Expr, ExprLit, FnArg, ForeignItem, ForeignItemFn, ItemForeignMod, Lit, LitStr, Meta,
+    MetaNameValue, Pat, ReturnType, Safety, Type,
 };
 
 pub fn expand(attribute: TokenStream, item: TokenStream) -> TokenStream {
@@ -98,6 +98,8 @@ fn check_block(block: &ItemForeignMod, errors: &mut Errors) {
 struct Launcher<'a> {
     function: &'a ForeignItemFn,
     symbol: String,
+    /// A regular expression for the kernel that it has to launch.
+    expected: Option<String>,
     alias: Ident,
     parameters: Vec<(&'a Ident, &'a Type)>,
 }
@@ -132,6 +134,7 @@ fn launchers<'a>(block: &'a ItemForeignMod, errors: &mut Errors) -> Vec<Launcher
         let parameters = parameters(function, errors);
         check_return(function, errors);
         let symbol = link_name(function, errors).unwrap_or_else(|| name.unraw().to_string());
+        let expected = expected_kernel(function, errors);
         let camel = camel_case(&name.unraw().to_string());
         if !camel.starts_with(|c: char| c.is_alphabetic()) {
             errors.at(name, "no type can be named after this launcher: bind it under another name with `#[link_name = \"..\"]`");
@@ -147,7 +150,7 @@ fn launchers<'a>(block: &'a ItemForeignMod, errors: &mut Errors) -> Vec<Launcher
         }
         if let Some(parameters) = parameters {
             let alias = Ident::new(&camel, at(name.span()));
-            launchers.push(Launcher { function, symbol, alias, parameters });
+            launchers.push(Launcher { function, symbol, expected, alias, parameters });
         }
     }
     launchers
@@ -248,6 +251,24 @@ fn link_name(function: &ForeignItemFn, errors: &mut Errors) -> Option<String> {
     None
 }
 
+/// `#[expect_kernel = "regex"]`: what the name of a kernel that this launcher launches has to match.
+fn expected_kernel(function: &ForeignItemFn, errors: &mut Errors) -> Option<String> {
+    let attribute = function.attrs.iter().find(|a| a.path().is_ident("expect_kernel"))?;
+    let Meta::NameValue(MetaNameValue { value: Expr::Lit(ExprLit { lit: Lit::Str(regex), .. }), .. }) =
+        &attribute.meta
+    else {
+        errors.at(
+            attribute,
+            "write `#[expect_kernel = \"gemm_.*\"]`, a regular expression for a kernel's name",
+        );
+        return None;
+    };
+    if let Err(error) = regex_lite::Regex::new(&regex.value()) {
+        errors.at(regex, format!("this is no regular expression: {error}"));
+    }
+    Some(regex.value())
+}
+
 /// `group_quant_fp8` as `GroupQuantFp8`.
 fn camel_case(name: &str) -> String {
     let word = |word: &str| {
@@ -291,10 +312,14 @@ fn binding(
     inherited: &[&Attribute],
     sound: bool,
 ) -> TokenStream {
-    let Launcher { function, symbol, alias, parameters } = launcher;
+    let Launcher { function, symbol, expected, alias, parameters } = launcher;
     let ForeignItemFn { attrs, vis, sig, .. } = function;
     let name = &sig.ident;
-    let kept: Vec<&Attribute> = attrs.iter().filter(|a| !a.path().is_ident("link_name")).collect();
+    let kept: Vec<&Attribute> = attrs
+        .iter()
+        .filter(|a| !a.path().is_ident("link_name") && !a.path().is_ident("expect_kernel"))
+        .collect();
+    let expecting = expected.as_ref().map(|regex| quote!(.expecting(#regex)));
     let cfgs: Vec<&&Attribute> = kept.iter().filter(|a| a.path().is_ident("cfg")).collect();
     let (names, types): (Vec<&Ident>, Vec<&Type>) = parameters.iter().copied().unzip();
     let texts = names.iter().map(|name| name.unraw().to_string());
@@ -322,7 +347,8 @@ fn binding(
     let body = if sound {
         quote! {
             static LAUNCHER: ::accuracy_core::library::Launcher =
-                ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*]);
+                ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*])
+                #expecting;
             let #entry = unsafe { LAUNCHER.symbol::<unsafe extern "C" fn(#(#types),*) #output>() }?;
             LAUNCHER.launching(&[#(#arguments),*]);
             let #status = unsafe { #entry(#(#names),*) };

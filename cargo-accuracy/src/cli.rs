@@ -66,6 +66,9 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Ask a device whether it still works; `run` does so after a crash
+    #[command(hide = true)]
+    DeviceAnswers(run::AnswersArgs),
 }
 
 impl Cli {
@@ -79,6 +82,7 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::DeviceAnswers(args) => run::answers(&args),
         }
     }
 }

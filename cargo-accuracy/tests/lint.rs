@@ -23,6 +23,7 @@ fn lint(folder: &Path, args: &[&str]) -> Output {
         .args(args)
         .current_dir(folder)
         .env_remove("CARGO_TARGET_DIR")
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .output()
         .expect("the binary runs")
 }
@@ -329,6 +330,9 @@ fn hostile_sources_are_reported_and_passed_over() {
     write("sum.py", format!("def f(p):\n    return p{}\n", " + p".repeat(50_000)).as_bytes());
     write("attributes.py", format!("def f(p):\n    return p{}\n", ".a".repeat(50_000)).as_bytes());
     write("sum.cu", format!("int f(int p) {{ return p{}; }}\n", " + p".repeat(50_000)).as_bytes());
+    write("types.rs", format!("fn f(p: i32) -> {}u8 {{ g(p) }}\n", "<".repeat(5_600)).as_bytes());
+    write("references.rs", format!("fn f(p: {}i32) {{}}\n", "&".repeat(19_000)).as_bytes());
+    write("returns.rs", format!("fn f(p: i32) -> i32 {{ {}p }}\n", "return ".repeat(9_000)).as_bytes());
     write("minus.rs", format!("fn f(p: i32) -> i32 {{ {}p }}\n", "-".repeat(50_000)).as_bytes());
     write(
         "elses.cu",
@@ -354,6 +358,8 @@ fn hostile_sources_are_reported_and_passed_over() {
         "broken.py",
         "huge.cu",
         "minus.rs",
+        "types.rs",
+        "references.rs",
     ] {
         assert!(problems.contains(name), "{name}: {problems:?}");
     }

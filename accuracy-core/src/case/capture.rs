@@ -1,12 +1,13 @@
 //! Every byte of a run, read back when the chain's function has returned.
 
 use super::memory::{self, Order};
-use super::{Buffer, Case, Setup, Tensor, read_quantized};
+use super::{Buffer, Case, Setup, Tensor, read_quantized, read_scales};
 use crate::device::host::BandDamage;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::library::{self, Launch};
-use crate::quant::{Padding, Quant, Quantized};
+use crate::quant::{Granularity, Padding, Quant, Quantized};
+use crate::reference::stream::Weight;
 use crate::reference::{BufferId, Expr, Matrix};
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ pub struct Captured {
     pub damage: Vec<(String, BandDamage)>,
     /// The launcher that was first given the buffer.
     pub kernel: Option<&'static str>,
+    /// The kernels that it launched; `None` where that cannot be seen.
+    pub launched: Option<Vec<String>>,
 }
 
 /// One run of a chain.
@@ -79,10 +82,10 @@ pub struct Attempt {
 }
 
 impl Case {
-    /// Reads everything back. `result` is what the chain's function returned.
+    /// Reads everything back, once all kernels are done. `result` is what the chain's function returned.
     ///
     /// # Errors
-    /// If a kernel left the device in an error, or it does not answer.
+    /// If the device does not give its memory back.
     pub(crate) fn finish(mut self, result: &Tensor) -> Result<Attempt> {
         self.download()?;
         let launches = library::take_launches();
@@ -102,10 +105,7 @@ impl Case {
             damage.extend(found.into_iter().map(|d| (format!("{}.{what}", buffer.name), d)));
         }
         let given = buffer.given.iter().any(|(at, bytes)| self.allocations[*at].contents() != bytes);
-        let kernel = launches
-            .iter()
-            .find(|launch| launch.touches(allocation.address(), allocation.len()))
-            .map(|launch| launch.launcher);
+        let launch = launches.iter().find(|launch| launch.touches(allocation.address(), allocation.len()));
         // The value before an update is what the framework put there; what is there now is the value after.
         let (data, scales, changed) = match (&buffer.initial, buffer.kind) {
             (Some(initial), Kind::Before) => (initial.0.clone(), initial.1.clone(), false),
@@ -134,7 +134,8 @@ impl Case {
             memory: ordered.map(|_| allocation.contents().to_vec()),
             changed: changed || given,
             damage,
-            kernel,
+            kernel: launch.map(|launch| launch.launcher),
+            launched: launch.and_then(|launch| launch.kernels.clone()),
         }
     }
 }
@@ -148,15 +149,33 @@ impl Captured {
         })
     }
 
+    /// The buffer as the right operand of a product, decoded as it is multiplied.
+    pub fn stored(&self) -> Weight<'_> {
+        let plain = (Granularity::Tensor, Vec::new(), Vec::new());
+        let (granularity, scales, zeros) = self.scheme.map_or(plain, |scheme| {
+            let grid = scheme.granularity.grid(self.rows, self.cols);
+            let (scales, zeros) = read_scales(&scheme, grid, &self.scales, &self.zeros);
+            (scheme.granularity, scales, zeros)
+        });
+        Weight {
+            rows: self.rows,
+            cols: self.cols,
+            dtype: self.dtype,
+            codes: self.data[..].into(),
+            granularity,
+            scales: scales.into(),
+            zeros: zeros.into(),
+            global: self.factor,
+            column_groups: None,
+            magnitudes: false,
+        }
+    }
+
     /// The values that the bytes stand for.
     pub fn value(&self) -> Matrix {
         match self.quantized() {
             Some(quantized) => quantized.decode(),
-            None => Matrix::new(
-                self.rows,
-                self.cols,
-                self.dtype.codes(&self.data).map(|c| self.dtype.decode(c)).collect(),
-            ),
+            None => Matrix::new(self.rows, self.cols, self.dtype.decode_bytes(&self.data)),
         }
     }
 

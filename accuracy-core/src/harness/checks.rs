@@ -1,6 +1,6 @@
 //! The four checks of a case: what is run how often, and how its record comes about.
 
-use super::Call;
+use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::{Attempt, Case, Kind, Setup};
 use crate::device::gpu::{self, Gpu};
@@ -52,6 +52,7 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     });
     match result {
         Ok(()) => record,
+        Err(error @ Error::Kernel { .. }) => case.planned.without_result(Verdict::Crashed, error.to_string()),
         Err(error) => case.planned.without_result(Verdict::NotRun, error.to_string()),
     }
 }
@@ -64,10 +65,11 @@ struct Runner<'a> {
     library_path: Vec<PathBuf>,
     min_cos: f64,
     repeat: u32,
+    keep_tensors: Option<&'a Path>,
 }
 
 impl<'a> Runner<'a> {
-    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Result<Runner<'a>> {
+    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &'a Settings) -> Result<Runner<'a>> {
         let body = &meta.body;
         let cell = &body.cells[case.cell];
         let checkpoint =
@@ -88,7 +90,7 @@ impl<'a> Runner<'a> {
                 weights: case.planned.weights.clone(),
                 checkpoint,
                 activations,
-                seed: body.seed,
+                seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
                 poison: POISON,
                 placement: Placement::Banded,
@@ -96,6 +98,7 @@ impl<'a> Runner<'a> {
             library_path: settings.library_path.clone(),
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
+            keep_tensors: settings.keep_tensors.as_deref(),
         })
     }
 
@@ -106,7 +109,10 @@ impl<'a> Runner<'a> {
         let mut case = Case::new(setup);
         // A declaration that does not fit its binding panics with a message; the case reports it.
         let result = catch_unwind(AssertUnwindSafe(|| (self.call)(&mut case, at)))
-            .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))))?;
+            .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))));
+        // A kernel that broke the device is why whatever came after it failed.
+        case.synchronize()?;
+        let result = result?;
         let attempt = case.finish(&result)?;
         // A handle of another run, or of something that no kernel makes, is no end of a chain.
         match attempt.buffers.get(attempt.result.0).filter(|b| b.name == result.name()) {
@@ -154,7 +160,11 @@ impl<'a> Runner<'a> {
         let first = self.ordinary(at)?;
         let second = self.second(at)?;
         let hops = judge::judge_hops(&first, self.min_cos);
+        if let Some(dir) = self.keep_tensors {
+            tensors::keep(dir, &record.id, &first, &hops)?;
+        }
         let mut checks = hop_checks(&hops);
+        checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
         checks.extend(judge::unwritten_checks(&first, &second));
         let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
@@ -163,6 +173,10 @@ impl<'a> Runner<'a> {
             checks.extend(judge::repeat_checks(&first, &self.ordinary(at)?, bound));
         }
         let probe = self.probe(at)?;
+        // Where large terms cancel the order of a sum shows, which rounding the output hides on ordinary data.
+        if let (Some(probe), None) = (&probe, bound) {
+            checks.extend(judge::repeat_checks(probe, &self.attempt(at, probe.setup.clone())?, None));
+        }
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
             add_memory_checks(&mut checks, &[probe]);
@@ -205,12 +219,8 @@ impl<'a> Runner<'a> {
         let mut checks = hop_checks(&hops);
         add_memory_checks(&mut checks, &[&fallback, &primary]);
         record.metrics = metrics(&hops, &checks);
-        let names =
-            |attempt: &Attempt| attempt.launches.iter().map(|l| (l.package, l.launcher)).collect::<Vec<_>>();
-        let doubt = (names(&fallback) == names(&primary)).then(|| {
-            let list: Vec<_> = primary.launches.iter().map(|l| l.launcher).collect();
-            format!("fallback and primary made the same launches ({}): nothing was compared", list.join(", "))
-        });
+        checks.extend(judge::kernel_check(&fallback));
+        let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
         record.causes = evident(&checks, None);
         if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
@@ -475,6 +485,37 @@ impl<'a> Runner<'a> {
             record.gate = Gate::Fail;
         }
     }
+}
+
+/// Why a fallback was not compared with its primary, if so: both called the same launchers, or a launcher of each
+/// came down to the same kernels.
+fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
+    let pairs: Vec<_> = fallback
+        .launches
+        .iter()
+        .zip(&primary.launches)
+        .filter(|(a, b)| (a.package, a.launcher) != (b.package, b.launcher))
+        .collect();
+    if pairs.is_empty() && fallback.launches.len() == primary.launches.len() {
+        let list: Vec<_> = primary.launches.iter().map(|l| l.launcher).collect();
+        return Some(format!(
+            "fallback and primary made the same launches ({}): nothing was compared",
+            list.join(", ")
+        ));
+    }
+    let same = |kernels: &Option<Vec<String>>, others: &Option<Vec<String>>| {
+        kernels.as_ref().is_some_and(|k| !k.is_empty() && !k.contains(&"?".into())) && kernels == others
+    };
+    // Where a pair differs the fallback was compared, whatever the others have in common.
+    let all_same = !pairs.is_empty() && pairs.iter().all(|(a, b)| same(&a.kernels, &b.kernels));
+    all_same.then(|| {
+        let (a, b) = pairs[0];
+        let kernels = a.kernels.as_deref().unwrap_or_default().join(", ");
+        format!(
+            "fallback `{}` and primary `{}` launched the same kernel ({kernels}): nothing was compared",
+            a.launcher, b.launcher
+        )
+    })
 }
 
 /// Puts what was found out about the hops into the record.

@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashSet;
 use tree_sitter::{Node, ParseOptions, Parser, TreeCursor};
 
 use super::ir::{Arg, Call, Cmp, Expr, Function, Param, ParamKind, Stmt, Traits};
@@ -29,7 +30,7 @@ pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, 
             Some(ParseOptions::new().progress_callback(&mut stop)),
         )
         .ok_or_else(|| format!("not parsed within {} s", PARSE_LIMIT.as_secs()))?;
-    let mut lower = Lower { text, module: Module::default(), depth: 0 };
+    let mut lower = Lower { text, module: Module::default(), depth: 0, locals: FxHashSet::default() };
     lower.macros();
     lower.items(tree.root_node(), None, 0);
     Ok(then(&lower.module))
@@ -39,6 +40,8 @@ struct Lower<'a> {
     text: &'a str,
     module: Module<'a>,
     depth: u32,
+    /// What the function declares, its parameters included.
+    locals: FxHashSet<&'a str>,
 }
 
 /// Named children, comments left out.
@@ -200,7 +203,10 @@ impl<'a> Lower<'a> {
         let device =
             ["__global__", "__device__", "DEVICE", "DINLINE", "_DEV "].iter().any(|k| head.contains(k));
         let statements = children(body);
-        let stub = statements.is_empty() || statements.iter().all(|s| s.kind() == "throw_statement");
+        let initializers = children(n).into_iter().find(|c| c.kind() == "field_initializer_list");
+        let computes_nothing = statements.iter().all(|s| self.is_constant_return(*s) || self.gives_up(*s));
+        let refuses = statements.first().is_some_and(|s| self.gives_up(*s));
+        let stub = initializers.is_none() && (computes_nothing || refuses);
         let operator = name.starts_with("operator");
         let class = class.or(scope.filter(|s| s.starts_with(char::is_uppercase)));
         let traits = Traits {
@@ -213,7 +219,16 @@ impl<'a> Lower<'a> {
             damaged: body.has_error(),
         };
         self.depth = 0;
-        let lowered = if stub { Vec::new() } else { self.block(body) };
+        self.locals.clear();
+        self.locals.extend(params.iter().map(|p| p.name));
+        self.declare(body);
+        let mut lowered = Vec::new();
+        if let Some(list) = initializers {
+            lowered.push(Stmt::Expr(self.mentions(list)));
+        }
+        if !stub {
+            lowered.extend(self.block(body));
+        }
         let qualname = match (class, scope) {
             (Some(c), _) => format!("{c}::{name}"),
             (None, Some(s)) => format!("{s}::{name}"),
@@ -233,6 +248,38 @@ impl<'a> Lower<'a> {
             traits,
             imports: Vec::new(),
         });
+    }
+
+    /// The left side of an assignment. A name that the function does not declare is a member or a global.
+    fn target(&mut self, n: Node) -> Expr<'a> {
+        match n.kind() {
+            "identifier" if !self.locals.contains(self.slice(n)) => {
+                Expr::Attr(Box::new(Expr::Name("this")), self.slice(n))
+            }
+            _ => self.expr(n),
+        }
+    }
+
+    fn is_constant_return(&self, statement: Node) -> bool {
+        statement.kind() == "return_statement"
+            && children(statement)
+                .first()
+                .is_none_or(|v| matches!(v.kind(), "number_literal" | "true" | "false" | "null"))
+    }
+
+    /// Whether nothing comes after: `throw`, a macro that throws, a check that always fails.
+    fn gives_up(&self, statement: Node) -> bool {
+        let call = match statement.kind() {
+            "throw_statement" => return true,
+            "expression_statement" => children(statement).into_iter().next(),
+            _ => None,
+        };
+        let Some(call) = call.filter(|c| c.kind() == "call_expression") else { return false };
+        let Some(callee) = call.child_by_field_name("function").map(|f| self.slice(f)) else { return false };
+        let throws = ["THROW", "UNREACHABLE", "NOT_IMPLEMENTED"].iter().any(|k| callee.ends_with(k));
+        let test = call.child_by_field_name("arguments").and_then(|a| children(a).into_iter().next());
+        let fails = test.is_some_and(|t| matches!(self.slice(t), "false" | "0"));
+        throws && check_kind(callee).is_none() || fails && check_kind(callee).is_some()
     }
 
     fn params(&self, list: Node) -> Vec<Param<'a>> {
@@ -545,7 +592,7 @@ impl<'a> Lower<'a> {
         match n.kind() {
             "assignment_expression" => {
                 let Some((left, right)) = sides(n) else { return };
-                let target = self.expr(left);
+                let target = self.target(left);
                 let value = self.expr(right);
                 let augmented = n.child_by_field_name("operator").is_some_and(|o| self.slice(o) != "=");
                 if matches!(&target, Expr::Attr(base, "ignore") if matches!(**base, Expr::Name("std"))) {
@@ -797,7 +844,7 @@ impl<'a> Lower<'a> {
             ))),
             "assignment_expression" => {
                 let Some((l, r)) = sides(n) else { return self.mentions(n) };
-                Expr::Let(Box::new((self.expr(l), self.expr(r))))
+                Expr::Let(Box::new((self.target(l), self.expr(r))))
             }
             "binary_expression" => self.binary(n),
             "initializer_list" | "argument_list" | "subscript_argument_list" | "comma_expression" => {
@@ -876,33 +923,58 @@ impl<'a> Lower<'a> {
         Expr::Mentions(reads)
     }
 
+    /// Collects the names that a body declares.
+    fn declare(&mut self, body: Node) {
+        let mut found = Vec::new();
+        walk(body, |n| match n.kind() {
+            "structured_binding_declarator" => {
+                found.extend(children(n).into_iter().filter(|c| c.kind() == "identifier"));
+            }
+            "declaration"
+            | "for_range_loop"
+            | "condition_clause"
+            | "parameter_declaration"
+            | "optional_parameter_declaration" => {
+                let mut cursor = n.walk();
+                found.extend(n.children_by_field_name("declarator", &mut cursor).filter_map(declared));
+            }
+            _ => {}
+        });
+        let text = self.text;
+        self.locals.extend(found.into_iter().filter_map(|n| text.get(n.byte_range())));
+    }
+
     /// Identifiers in a subtree, without recursion. Type names too: `T x(a)` reads `a` as a type.
     fn names_in(&self, n: Node, out: &mut Vec<&'a str>) {
-        let mut cursor: TreeCursor = n.walk();
-        let mut depth = 0usize;
+        walk(n, |at| match at.kind() {
+            "identifier" | "type_identifier" => out.push(self.slice(at)),
+            "preproc_arg" => out.extend(words(self.slice(at))),
+            _ => {}
+        });
+        out.sort_unstable();
+        out.dedup();
+    }
+}
+
+/// Calls `visit` with every node of a subtree, parents first, without recursion.
+fn walk<'t>(n: Node<'t>, mut visit: impl FnMut(Node<'t>)) {
+    let mut cursor: TreeCursor = n.walk();
+    let mut depth = 0usize;
+    loop {
+        visit(cursor.node());
+        if cursor.goto_first_child() {
+            depth += 1;
+            continue;
+        }
         loop {
-            let at = cursor.node();
-            if matches!(at.kind(), "identifier" | "type_identifier") {
-                out.push(self.slice(at));
-            } else if at.kind() == "preproc_arg" {
-                out.extend(words(self.slice(at)));
+            if depth == 0 {
+                return;
             }
-            if cursor.goto_first_child() {
-                depth += 1;
-                continue;
+            if cursor.goto_next_sibling() {
+                break;
             }
-            loop {
-                if depth == 0 {
-                    out.sort_unstable();
-                    out.dedup();
-                    return;
-                }
-                if cursor.goto_next_sibling() {
-                    break;
-                }
-                cursor.goto_parent();
-                depth -= 1;
-            }
+            cursor.goto_parent();
+            depth -= 1;
         }
     }
 }

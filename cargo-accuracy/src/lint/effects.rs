@@ -23,12 +23,15 @@ pub struct Effects {
     ignored: FxHashMap<(FnId, u16), Reason>,
     /// Resolved callees by caller and call.
     callees: FxHashMap<(FnId, u32), FnId>,
+    /// The calls of each function.
+    callers: FxHashMap<FnId, Vec<(FnId, u32)>>,
 }
 
 impl Effects {
     pub fn new(index: &Index) -> Self {
         let mut ignored = FxHashMap::default();
         let mut callees = FxHashMap::default();
+        let mut callers: FxHashMap<FnId, Vec<(FnId, u32)>> = FxHashMap::default();
         let mut pending: Vec<(FnId, u16)> = Vec::new();
         for id in index.ids() {
             let f = index.function(id);
@@ -57,10 +60,11 @@ impl Effects {
             for (i, call) in f.calls.iter().enumerate() {
                 if let Some(callee) = index.callee(id, call) {
                     callees.insert((id, i as u32), callee);
+                    callers.entry(callee).or_default().push((id, i as u32));
                 }
             }
         }
-        let mut effects = Self { ignored, callees };
+        let mut effects = Self { ignored, callees, callers };
         // Least fixpoint: each round finds at least one more or ends; chains are short.
         loop {
             let mut found = Vec::new();
@@ -114,6 +118,27 @@ impl Effects {
             None if recursive => Some(Reason::Recursion),
             other => other,
         }
+    }
+
+    /// Whether every call that is known passes the parameter only where a test fixes it, or leaves its default.
+    pub fn guarded_by_callers(&self, index: &Index, id: FnId, param: usize) -> bool {
+        let mut guarded = false;
+        for (caller, call) in self.callers.get(&id).into_iter().flatten() {
+            let call = &index.function(*caller).calls[*call as usize];
+            for arg in &call.args {
+                let Some(bound) = index.bind(id, call, &arg.slot) else {
+                    // It may be what is spread here.
+                    return false;
+                };
+                if bound == param {
+                    if !arg.pinned && arg.literal.is_none() {
+                        return false;
+                    }
+                    guarded |= arg.pinned;
+                }
+            }
+        }
+        guarded
     }
 
     pub fn ignored(&self, id: FnId, param: usize) -> Option<&Reason> {

@@ -130,16 +130,25 @@ impl<'s> Context<'s> {
         if twin.is_some() {
             score += 2;
         }
-        score += i32::from(parameter.documented) + i32::from(sibling_guarded);
+        score += i32::from(parameter.documented);
+        // Where the quantised format itself is refused, its scales have nothing to scale.
+        let words = names::words(&parameter.name);
+        let scales = words.iter().any(|w| w.ends_with("scale") || w.ends_with("scales") || w == "zp");
+        let format_guarded = f.params.iter().any(|q| q.guarded && names::selects_quantisation(&q.name));
+        if scales && format_guarded {
+            score -= 3;
+        } else {
+            score += i32::from(sibling_guarded);
+        }
         match reason {
             Some(Reason::Local(Fate::Logged | Fate::Overwritten | Fate::DeadEnd)) => score += 1,
             Some(Reason::Local(Fate::Discarded)) => score -= 2,
-            Some(Reason::Local(Fate::Checked)) => score -= 2,
+            Some(Reason::Local(Fate::Checked | Fate::Raised)) => score -= 2,
             Some(Reason::Forwarded { callee, param, .. }) => {
                 let end = self.index.function(*callee);
                 let fate = end.params[*param as usize].fate;
                 score += i32::from(matches!(fate, Fate::Logged | Fate::Overwritten | Fate::DeadEnd));
-                score -= 2 * i32::from(fate == Fate::Checked);
+                score -= 2 * i32::from(matches!(fate, Fate::Checked | Fate::Raised));
                 score += i32::from(end.params[*param as usize].documented && !parameter.documented);
             }
             _ => {}
@@ -159,6 +168,10 @@ impl<'s> Context<'s> {
             && self.index.file(id).language == Language::Python
         {
             score -= 1;
+        }
+        // Whoever calls it has made sure that there is nothing to honour.
+        if self.effects.guarded_by_callers(self.index, id, p) {
+            score -= 3;
         }
         if self.index.callbacks.contains(&id) && family.is_none() {
             score -= 1;

@@ -93,6 +93,8 @@ struct PathNode<'a> {
     arm: u32,
     terminates: bool,
     handler: bool,
+    /// Ends by raising: what is called here is no other way to the result.
+    gives_up: bool,
     /// Parameters that the test of this arm fixes.
     pins: Bits,
     /// Parameters that its test mentions.
@@ -117,6 +119,8 @@ enum UseKind {
     Argument(u32),
     Log,
     Check,
+    /// In an error that is raised.
+    Raise,
     Guard,
     Discard,
     /// Captured by a local function that is called, or decided which value is used.
@@ -242,6 +246,7 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
             arm: 0,
             terminates: false,
             handler: false,
+            gives_up: false,
             pins: Bits::EMPTY,
             mentions: Bits::EMPTY,
             names: Vec::new(),
@@ -337,6 +342,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             arm,
             terminates: false,
             handler: false,
+            gives_up: false,
             pins: Bits::EMPTY,
             mentions: Bits::EMPTY,
             names: Vec::new(),
@@ -559,8 +565,9 @@ impl<'f, 'a> Flow<'f, 'a> {
             Stmt::Raise(value) => {
                 if let Some(v) = value {
                     self.quiet += 1;
-                    self.eval(v);
+                    let bits = self.eval(v);
                     self.quiet -= 1;
+                    self.record(UseKind::Raise, bits.all.or(bits.implied));
                 }
                 self.raises += 1;
                 true
@@ -734,6 +741,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         for (i, h) in handlers.iter().enumerate() {
             let path = self.push_path(node, i as u32 + 1, None);
             self.paths[path as usize].handler = true;
+            self.paths[path as usize].gives_up = matches!(h.last(), Some(Stmt::Raise(_)));
             arms.push(self.arm(path, h));
         }
         let handlers_terminate = arms.iter().all(|a| a.0);
@@ -1254,6 +1262,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut effect = Bits::EMPTY;
         let mut log = Bits::EMPTY;
         let mut check = Bits::EMPTY;
+        let mut raise = Bits::EMPTY;
         let mut guard = Bits::EMPTY;
         let mut discard = Bits::EMPTY;
         for u in &self.uses {
@@ -1261,6 +1270,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 UseKind::Effect | UseKind::Control(_) | UseKind::Captured => effect = effect.or(u.bits),
                 UseKind::Log => log = log.or(u.bits),
                 UseKind::Check => check = check.or(u.bits),
+                UseKind::Raise => raise = raise.or(u.bits),
                 UseKind::Guard => guard = guard.or(u.bits),
                 UseKind::Discard => discard = discard.or(u.bits),
                 UseKind::Argument(_) => {}
@@ -1290,6 +1300,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                 Fate::Discarded
             } else if check.has(i) {
                 Fate::Checked
+            } else if raise.has(i) {
+                Fate::Raised
             } else if self.overwritten[i].is_some() && !self.read_original.has(i) {
                 Fate::Overwritten
             } else if self.read.has(i) {
@@ -1304,6 +1316,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 Fate::Logged => self.first(i, UseKind::Log),
                 Fate::Discarded => self.first(i, UseKind::Discard),
                 Fate::Checked => self.first(i, UseKind::Check),
+                Fate::Raised => self.first(i, UseKind::Raise),
                 _ => None,
             };
             let carriers = if fate.ignored() && fate != Fate::NeverRead {
@@ -1337,10 +1350,20 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut references: Vec<String> = self.references.iter().map(|r| (*r).to_owned()).collect();
         references.sort_unstable();
         references.dedup();
+        let paths = &self.paths;
         let calls = self
             .calls
             .into_iter()
-            .map(|c| CallSummary {
+            .map(|c| {
+                let mut pinned = guard;
+                let mut path = c.path;
+                while path != 0 {
+                    pinned = pinned.or(paths[path as usize].pins);
+                    path = paths[path as usize].parent;
+                }
+                (c, pinned)
+            })
+            .map(|(c, pinned)| CallSummary {
                 callee: c.callee,
                 line: 0,
                 column: 0,
@@ -1351,6 +1374,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     .map(|a| ArgSummary {
                         slot: a.slot,
                         direct: a.direct.map(|d| d as u16),
+                        pinned: a.direct.is_some_and(|d| pinned.has(d)),
                         literal: a.literal.map(str::to_owned),
                     })
                     .collect(),

@@ -55,7 +55,7 @@ pub struct Problem {
 }
 
 /// Stack of the analysing threads: parsers and lowering recurse within bounds that this holds.
-const STACK: usize = 64 << 20;
+const STACK: usize = 256 << 20;
 
 /// Lints `paths` (files or folders), which stand relative to the current folder.
 pub fn run(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {

@@ -342,6 +342,12 @@ pub fn is_mode(name: &str) -> bool {
         .any(|m| lower.contains(m))
 }
 
+/// A parameter that chooses whether or how operands are quantised. A plain `dtype` is mostly the output's.
+pub fn selects_quantisation(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    is_mode(name) && (!lower.contains("dtype") || lower.contains("cache_dtype"))
+}
+
 pub const BACKENDS: &[&str] = &[
     "fallback",
     "ref",

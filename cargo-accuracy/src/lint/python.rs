@@ -5,6 +5,7 @@ use ruff_python_ast::{Expr as Py, Stmt as PyStmt};
 use ruff_text_size::{Ranged, TextRange};
 
 use super::ir::{Arg, Call, Cmp, Decorator, Expr, Function, Import, Param, ParamKind, Stmt, Traits};
+use super::names;
 use super::source::{ClassDef, Module, Table};
 
 /// Beyond this many nested expressions only the mentioned names are kept.
@@ -329,6 +330,9 @@ impl<'a> Lower<'a> {
                 for stmt in &f.body {
                     names_in_stmt(stmt, &mut |n| reads.push(n));
                 }
+                let own: Vec<&str> = f.parameters.iter().map(|p| p.name().id.as_str()).collect();
+                reads.retain(|r| !own.contains(r));
+                // Defaults and decorators are evaluated out here: `def g(scale=scale)` reads this function's.
                 for p in f.parameters.iter_non_variadic_params() {
                     if let Some(d) = &p.default {
                         mentioned_names(d, &mut |n| reads.push(n));
@@ -337,8 +341,6 @@ impl<'a> Lower<'a> {
                 for d in &f.decorator_list {
                     mentioned_names(&d.expression, &mut |n| reads.push(n));
                 }
-                let own: Vec<&str> = f.parameters.iter().map(|p| p.name().id.as_str()).collect();
-                reads.retain(|r| !own.contains(r));
                 reads.sort_unstable();
                 reads.dedup();
                 out.push(Stmt::Nested {
@@ -709,12 +711,20 @@ fn import<'a>(s: &'a PyStmt, out: &mut Vec<Import<'a>>) {
     }
 }
 
-/// A body that only declares: docstring, `...`, `pass`, `raise NotImplementedError`.
+/// A body that computes nothing: docstring, `...`, `pass`, `raise NotImplementedError`, a log line, a constant.
 fn is_stub(body: &[PyStmt]) -> bool {
+    let constant = |e: &Py| {
+        matches!(e, Py::NoneLiteral(_) | Py::BooleanLiteral(_) | Py::NumberLiteral(_))
+            || matches!(e, Py::StringLiteral(s) if s.value.is_empty())
+    };
     body.iter().all(|s| match s {
-        PyStmt::Pass(_) => true,
-        PyStmt::Expr(e) => matches!(&*e.value, Py::StringLiteral(_) | Py::EllipsisLiteral(_)),
-        PyStmt::Raise(_) => true,
+        PyStmt::Pass(_) | PyStmt::Raise(_) => true,
+        PyStmt::Expr(e) => match &*e.value {
+            Py::StringLiteral(_) | Py::EllipsisLiteral(_) => true,
+            Py::Call(call) => dotted(&call.func).is_some_and(|path| names::is_log(&path)),
+            _ => false,
+        },
+        PyStmt::Return(r) => r.value.as_deref().is_none_or(constant),
         _ => false,
     })
 }

@@ -149,6 +149,8 @@ pub enum Fate {
     Logged,
     /// Only mentioned in a check that does not pin it.
     Checked,
+    /// Only an error that is raised names it.
+    Raised,
     /// Read, but what is computed from it goes nowhere.
     DeadEnd,
     /// Pinned by a guard and otherwise unread.
@@ -183,6 +185,8 @@ pub struct ArgSummary {
     pub slot: Slot,
     /// Index of the parameter that is passed as it is.
     pub direct: Option<u16>,
+    /// Whether the call is only made where a test fixes that parameter.
+    pub pinned: bool,
     pub literal: Option<String>,
 }
 
@@ -234,12 +238,15 @@ impl Lines {
 /// parsers would need stack in proportion.
 const MAX_NESTING: u32 = 400;
 const MAX_CHAIN: u32 = 20_000;
+/// Of operators that a Rust parser recurses on (`&&&x`, `!!x`, `A<A<A<`), in one statement.
+const MAX_PREFIXES: u32 = 1000;
 
 /// Bounds the nesting of brackets and the length of operator chains outside strings and comments.
 pub fn check_nesting(text: &str, language: Language) -> Result<(), String> {
     let b = text.as_bytes();
     let python = language == Language::Python;
     let mut chains: Vec<u32> = vec![0];
+    let mut prefixes = 0u32;
     let mut line = 1u32;
     let mut i = 0;
     while i < b.len() {
@@ -300,6 +307,9 @@ pub fn check_nesting(text: &str, language: Language) -> Result<(), String> {
             }
             b'(' | b'[' | b'{' => {
                 chains.push(0);
+                if c == b'{' {
+                    prefixes = 0;
+                }
                 if chains.len() as u32 > MAX_NESTING {
                     return Err(format!("brackets nested deeper than {MAX_NESTING} at line {line}"));
                 }
@@ -307,7 +317,23 @@ pub fn check_nesting(text: &str, language: Language) -> Result<(), String> {
             b')' | b']' | b'}' if chains.len() > 1 => {
                 chains.pop();
             }
-            b',' | b';' => *chains.last_mut().expect("one level is always open") = 0,
+            b'<' | b'!' | b'&' | b'*' | b'-' | b'|' if language == Language::Rust => {
+                prefixes += 1;
+                if prefixes > MAX_PREFIXES {
+                    return Err(format!("a statement of more than {MAX_PREFIXES} operators at line {line}"));
+                }
+                bump(&mut chains, line)?;
+            }
+            b'>' if language == Language::Rust => {
+                prefixes = prefixes.saturating_sub(1);
+                bump(&mut chains, line)?;
+            }
+            b',' | b';' => {
+                *chains.last_mut().expect("one level is always open") = 0;
+                if c == b';' {
+                    prefixes = 0;
+                }
+            }
             b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'!' | b'.' | b'&' | b'|' | b'^' | b'<' | b'>'
             | b'=' | b'?' => {
                 bump(&mut chains, line)?;

@@ -95,7 +95,10 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
             let named = found.iter().any(|w| *w == p.name);
             // The parser stumbled over something that names it.
             let unsure = f.traits.damaged
-                && matches!(p.fate, Fate::DeadEnd | Fate::Checked | Fate::Logged | Fate::Overwritten);
+                && matches!(
+                    p.fate,
+                    Fate::DeadEnd | Fate::Checked | Fate::Raised | Fate::Logged | Fate::Overwritten
+                );
             if named && (unsure || p.fate == Fate::NeverRead) {
                 p.fate = Fate::Used;
             }

@@ -18,6 +18,7 @@ mod select;
 mod unix;
 
 pub use args::RunArgs;
+pub use device::{AnswersArgs, answers};
 pub use outcome::{is_known_failure, may_pass};
 
 use crate::archive::{self, Archive};
@@ -30,12 +31,12 @@ use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
 use cargo::CargoArgs;
 use cargo_metadata::{Metadata, Package};
+use device::Places;
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
 use plan::{Case, Fate, Settings};
-use pool::{Job, Outcome, Pool};
+use pool::{End, Job, Need, Next, Outcome, Pool};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -62,13 +63,8 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
-    let device = match args.list {
-        true => None,
-        false => {
-            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
-            device::require(archs, args.runtime)?
-        }
-    };
+    let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
+    let places = (!args.list).then(|| Places::find(archs, args.runtime, &args.devices)).transpose()?;
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -85,7 +81,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     let target = metadata.target_directory.as_std_path();
-    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, device, target };
+    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, places, target };
     ready.run(args, || lint(&packages, &metadata))
 }
 
@@ -100,7 +96,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().copied(), &settings, &archive.config)?;
-    let mut device = None;
+    let mut places = None;
     if !args.list {
         let mut archs = BTreeSet::new();
         for package in packages {
@@ -109,7 +105,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
                 archs.insert(arch);
             }
         }
-        device = device::require(archs, args.runtime)?;
+        places = Some(Places::find(archs, args.runtime, &args.devices)?);
     }
     let unpacked = archive.unpack()?;
     let mut binaries = Vec::new();
@@ -129,7 +125,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     };
     let target = std::path::absolute(&target).with_context(|| format!("folder {}", target.display()))?;
     let (settings, config) = (&settings, &archive.config);
-    let ready = Ready { settings, config, binaries: &binaries, cases, device, target: &target };
+    let ready = Ready { settings, config, binaries: &binaries, cases, places, target: &target };
     // The sources are where the archive was made.
     ready.run(args, || Ok(Vec::new()))
 }
@@ -140,7 +136,8 @@ struct Ready<'a> {
     config: &'a Config,
     binaries: &'a [Binary],
     cases: Vec<Case>,
-    device: Option<String>,
+    /// `None` where nothing is to run.
+    places: Option<Places>,
     /// Folder in which records get one of their own.
     target: &'a Path,
 }
@@ -152,12 +149,12 @@ impl Ready<'_> {
         args: &RunArgs,
         lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
     ) -> anyhow::Result<ExitCode> {
-        let Ready { settings, config, binaries, cases, device, target } = self;
+        let Ready { settings, config, binaries, cases, places, target } = self;
         let info = RunInfo {
             schema: SCHEMA,
             flags: flags_to_repeat(args, settings),
             tests: plan::totals(&cases),
-            device,
+            device: places.as_ref().and_then(Places::describe),
         };
         let (known, sample) = (cases.len(), cases[0].planned.id.clone());
         let selected = plan::select(cases, args);
@@ -165,15 +162,15 @@ impl Ready<'_> {
             anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
             return Ok(ExitCode::NothingRan);
         }
-        if args.list {
+        let Some(places) = places else {
             report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
             return Ok(ExitCode::Correct);
-        }
+        };
 
         let planned = selected.iter().map(|c| c.planned.clone()).collect();
         let folder = RunFolder::create(target, planned, &info)?;
         let began = std::time::Instant::now();
-        let run = Run { args, settings, config, binaries, folder: &folder };
+        let run = Run { args, settings, config, binaries, places: &places, folder: &folder };
         let (records, outcome) = run.run(&selected)?;
 
         let mut report = Report::new(records, &[info]);
@@ -285,6 +282,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
     add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
+    add("--seed", settings.seed.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));
     flags
 }
@@ -295,24 +293,31 @@ struct Run<'a> {
     settings: &'a Settings,
     config: &'a Config,
     binaries: &'a [Binary],
+    places: &'a Places,
     folder: &'a RunFolder,
 }
 
 impl Run<'_> {
     /// Runs the cases and returns a record of each, in the order of `cases`.
     fn run(&self, cases: &[Case]) -> anyhow::Result<(Vec<Record>, Outcome)> {
-        let mut records: Vec<Option<Record>> =
-            cases.iter().map(|case| self.settled(&case.planned, &case.fate)).collect();
-        let queue: Vec<usize> = (0..cases.len()).filter(|&i| cases[i].fate == Fate::Run).collect();
-        let jobs = queue.iter().map(|&i| self.job(&cases[i]));
+        let mut records: Vec<Option<Record>> = cases.iter().map(|case| self.settled(case)).collect();
+        let queue: Vec<usize> = (0..cases.len()).filter(|&i| records[i].is_none()).collect();
+        for settled in records.iter().flatten() {
+            self.keep(settled)?;
+        }
+        let need = |case: &Case| Need { places: self.places.of(&case.planned.arch), memory: case.memory };
+        let needs: Vec<Need> = queue.iter().map(|&i| need(&cases[i])).collect();
 
         unix::become_subreaper().context("cannot become the parent of what tests abandon")?;
         let signals = unix::Signals::install().context("cannot install signal handlers")?;
-        let pool = Pool { slots: self.settings.jobs, signals: &signals, mark: env::CASE };
+        let jobs = self.settings.jobs;
+        let places = self.places.for_pool(jobs);
+        let pool = Pool { slots: jobs, places, signals: &signals, mark: env::CASE };
         let progress = std::cell::RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
         let mut write_error = None;
         let ended = pool.run(
-            jobs,
+            &needs,
+            |at, place| self.job(&cases[queue[at]], place),
             |at| progress.borrow().started(&cases[queue[at]].planned.id),
             |finished| {
                 let index = queue[finished.index];
@@ -323,10 +328,14 @@ impl Run<'_> {
                 if failed && let Err(e) = self.keep(&record) {
                     write_error = Some(e);
                 }
+                let verdict = record.verdict;
                 records[index] = Some(record);
-                match write_error.is_some() || failed && self.args.runner.fail_fast {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
+                if write_error.is_some() || failed && self.args.runner.fail_fast {
+                    return Next::Stop;
+                }
+                match finished.place {
+                    Some(place) if self.is_lost(place, &finished.end, verdict) => Next::GiveUp(place),
+                    _ => Next::GoOn,
                 }
             },
         );
@@ -349,28 +358,57 @@ impl Run<'_> {
         };
         let mut all = Vec::with_capacity(records.len());
         for (record, case) in records.into_iter().zip(cases) {
-            let (record, known) = match record {
-                Some(record) => (record, case.fate == Fate::Run),
-                None => (case.planned.without_result(Verdict::NotRun, reason), false),
-            };
-            if !known {
-                self.keep(&record)?;
-            }
-            all.push(record);
+            all.push(match record {
+                Some(record) => record,
+                None => {
+                    let record = case.planned.without_result(Verdict::NotRun, reason);
+                    self.keep(&record)?;
+                    record
+                }
+            });
         }
         Ok((all, ended.outcome))
     }
 
     /// The record of a case that need not run to have one.
-    fn settled(&self, planned: &Planned, fate: &Fate) -> Option<Record> {
-        match fate {
-            Fate::Run => None,
+    fn settled(&self, case: &Case) -> Option<Record> {
+        let planned = &case.planned;
+        match &case.fate {
             Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
             Fate::Impossible(reason) => Some(planned.without_result(Verdict::NotRun, reason)),
+            Fate::Run => {
+                let most = self.places.largest_memory(&planned.arch)?;
+                let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+                (case.memory > most).then(|| {
+                    let (needs, has) = (gib(case.memory), gib(most));
+                    let reason = format!(
+                        "it declares to need {needs:.1} GiB, and the largest device has {has:.1} GiB"
+                    );
+                    planned.without_result(Verdict::NotRun, reason)
+                })
+            }
         }
     }
 
-    fn job(&self, case: &Case) -> anyhow::Result<Job> {
+    /// Whether a device is of no more use after a case that ended badly on it. Says so.
+    fn is_lost(&self, place: usize, end: &End, verdict: Verdict) -> bool {
+        if !self.places.is_device(place) || !matches!(verdict, Verdict::Crashed | Verdict::TimedOut) {
+            return false;
+        }
+        let answer = match end {
+            End::Stuck => Err(anyhow::anyhow!("a process that used it cannot be killed")),
+            _ => self.places.check_answers(place),
+        };
+        if let Err(error) = &answer {
+            let (name, warning) = (self.places.name(place), report::style::WARN);
+            anstream::eprintln!(
+                "{warning}warning{warning:#}: {name} no longer answers and runs nothing more: {error:#}"
+            );
+        }
+        answer.is_err()
+    }
+
+    fn job(&self, case: &Case, place: usize) -> anyhow::Result<Job> {
         let binary = &self.binaries[case.binary];
         let id = &case.planned.id;
         let output = self.folder.create_output(id)?;
@@ -384,17 +422,24 @@ impl Run<'_> {
             .env(env::SCHEMA, SCHEMA.to_string())
             .stdin(Stdio::null())
             .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
-            .stdout(output);
+            .stdout(output)
+            .envs(self.places.environment(place));
         for (name, value) in [
             (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
+            (env::SEED, self.settings.seed.map(|v| v.to_string())),
         ] {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
+        }
+        if let Some(dir) = &self.args.judge.keep_tensors {
+            // Tests run in the folders of their packages.
+            let dir = std::path::absolute(dir).with_context(|| format!("folder {}", dir.display()))?;
+            command.env(env::KEEP_TENSORS, dir);
         }
         Ok(Job { command, timeout: case.timeout, mark: id.clone() })
     }

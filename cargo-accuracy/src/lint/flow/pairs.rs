@@ -58,6 +58,7 @@ impl Flow<'_, '_> {
                 c.top_level && c.bits.minus(receivers).len() >= 2 && !names::is_helper(&c.callee)
             })
             .map(|(i, c)| (i, c, self.chain(c.path)))
+            .filter(|(_, _, chain)| !chain.iter().any(|p| self.paths[*p as usize].gives_up))
             .collect();
         if calls.len() < 2 || calls.len() > 400 {
             return out;

@@ -247,6 +247,7 @@ pub fn describe_reason(reason: &Reason) -> &'static str {
         Reason::Local(Fate::Discarded) => "discards it",
         Reason::Local(Fate::Overwritten) => "overwrites it before any read",
         Reason::Local(Fate::Logged) => "only logs it",
+        Reason::Local(Fate::Raised) => "only names it in an error",
         Reason::Local(Fate::Checked) => "only checks it",
         Reason::Local(Fate::DeadEnd) => "computes something from it that goes nowhere",
         Reason::Local(_) => "ignores it",

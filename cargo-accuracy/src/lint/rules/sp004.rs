@@ -40,4 +40,10 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
         |r| matches!(r, Reason::Local(Fate::Checked)),
         |p, f| format!("`{f}` reads `{p}` only in a check that does not pin its value"),
     );
+    cx.local(
+        &RULE,
+        out,
+        |r| matches!(r, Reason::Local(Fate::Raised)),
+        |p, f| format!("`{f}` reads `{p}` only to name it in an error"),
+    );
 }

@@ -13,10 +13,10 @@
 //!
 //! Fix: pass the parameter instead of the literal.
 
-use super::{Context, Finding, Meaning, Rule, Severity, Suspect, help, short};
+use super::{Context, Finding, Meaning, Reason, Rule, Severity, Suspect, help, short};
 use crate::lint::config::Level;
 use crate::lint::names;
-use crate::lint::source::Slot;
+use crate::lint::source::{Fate, Slot};
 
 pub const RULE: Rule = Rule {
     code: "SP205",
@@ -47,7 +47,10 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
             })
         });
         let mut e = cx.evidence(id, param, Some(reason));
-        e.score += 2;
+        // Where a check mentions the parameter, the literal may be what it demands.
+        if !matches!(reason, Reason::Local(Fate::Checked)) {
+            e.score += 2;
+        }
         let (line, column, text) = match (found, &p.stand_in) {
             (Some((call, name, literal)), _) => (
                 call.line,
