@@ -80,6 +80,16 @@ impl<'a> Hop<'a> {
         Some(Hop { attempt, judged, buffer, source, reference, out, accumulation, min_cos })
     }
 
+    /// The hop as if its kernel had written `out`.
+    pub fn planted(
+        attempt: &'a Attempt,
+        judged: &'a JudgedHop,
+        out: Matrix,
+        min_cos: f64,
+    ) -> Option<Hop<'a>> {
+        Hop::new(attempt, judged, None, min_cos).map(|hop| Hop { out, ..hop })
+    }
+
     /// How far an element may be from its value.
     fn tolerance(&self, value: f64, row: f64) -> f64 {
         if self.buffer.dtype.is_integer() {

@@ -25,6 +25,7 @@ mod product;
 mod reading;
 mod sampled;
 mod scales;
+mod selftest;
 
 use crate::case::{Attempt, Captured};
 use crate::judge::JudgedHop;
@@ -33,6 +34,7 @@ use crate::reference::Expr;
 pub use evident::evident;
 use hypothesis::Hypothesis;
 use sampled::World;
+pub use selftest::selftest;
 
 /// Failing hops of one run that are looked into: each was judged on what it was given, so each has a cause of its own.
 const HOPS: usize = 2;

@@ -6,7 +6,7 @@ use crate::case::{Attempt, Case, Kind, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
-use crate::diagnose::{Evidence, diagnose, evident};
+use crate::diagnose::{Evidence, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -66,6 +66,7 @@ struct Runner<'a> {
     min_cos: f64,
     repeat: u32,
     keep_tensors: Option<&'a Path>,
+    selftest: bool,
 }
 
 impl<'a> Runner<'a> {
@@ -99,6 +100,7 @@ impl<'a> Runner<'a> {
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
             keep_tensors: settings.keep_tensors.as_deref(),
+            selftest: settings.selftest,
         })
     }
 
@@ -206,8 +208,13 @@ impl<'a> Runner<'a> {
             record.causes.extend(diagnose(&evidence));
             self.ignored_values(record, &first, &hops)?;
         }
+        let planted = match self.selftest {
+            true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
+            false => Vec::new(),
+        };
         keep(record, hops);
         self.settle(record, checks, inconclusive(record_power(record), &first));
+        record.power.extend(planted);
         Ok(())
     }
 
