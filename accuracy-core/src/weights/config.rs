@@ -39,7 +39,10 @@ pub(super) struct Config {
     pub claims: Vec<Claim>,
     /// Modules said to be left unquantised; regular expressions and wildcards left out.
     pub skipped: Vec<String>,
-    model: Value,
+    /// What the claims were read from.
+    pub quantization: Option<Value>,
+    /// `config.json`.
+    pub model: Value,
 }
 
 impl Config {
@@ -60,15 +63,17 @@ impl Config {
         };
         let reader = Reader { path: &path, value: quantization };
         let (claims, skipped) = reader.claims()?;
-        Ok(Config { path: Some(path), claims, skipped, model })
+        let quantization = Some(quantization.clone());
+        Ok(Config { path: Some(path), claims, skipped, quantization, model })
     }
 
     fn from_modelopt_file(folder: &Path, model: Value) -> Result<Config, WeightsError> {
         let path = folder.join(MODELOPT);
         let Some(file) = read_json(&path)? else { return Ok(Config { model, ..Config::default() }) };
-        let reader = Reader { path: &path, value: file.get("quantization").unwrap_or(&file) };
-        let (claims, skipped) = reader.modelopt()?;
-        Ok(Config { path: Some(path), claims, skipped, model })
+        let quantization = file.get("quantization").unwrap_or(&file);
+        let (claims, skipped) = Reader { path: &path, value: quantization }.modelopt()?;
+        let quantization = Some(quantization.clone());
+        Ok(Config { path: Some(path), claims, skipped, quantization, model })
     }
 
     /// A count of the model, such as `hidden_size`, from the top level or from `text_config`.
