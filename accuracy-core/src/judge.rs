@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A few units in the last place of float32: what a kernel's division or multiplication by a reciprocal may be off.
-const DIVISION: f64 = 1.0 / (1 << 21) as f64;
+pub(crate) const DIVISION: f64 = 1.0 / (1 << 21) as f64;
 /// Relative error of a value that a kernel computes in float32 before it quantises (a norm, an activation).
 const COMPUTED: f64 = 1.0 / (1 << 17) as f64;
 

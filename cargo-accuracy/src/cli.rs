@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{archive, dtypes, inspect, lint, report, run, shard, weights};
+use crate::{archive, dtypes, inspect, lint, report, run, selftest, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -54,6 +54,8 @@ enum Command {
     /// Put test executables, kernel libraries and checkpoints into one file, for machines without cargo
     #[command(after_help = ARCHIVE_EXAMPLES)]
     Archive(Box<archive::ArchiveArgs>),
+    /// Plant every known fault in the reference of each chain, and show which checks see it
+    Selftest(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
     /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
@@ -76,6 +78,7 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Archive(args) => archive::command(*args),
+            Command::Selftest(args) => selftest::command(*args),
             Command::Report(args) => report::command(args),
             Command::Lint(args) => lint::cli::command(args),
             Command::Weights(args) => weights::command(args),

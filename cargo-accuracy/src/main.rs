@@ -11,6 +11,7 @@ mod inspect;
 mod lint;
 mod report;
 mod run;
+mod selftest;
 mod shard;
 mod weights;
 
