@@ -537,8 +537,9 @@ pub struct Chain {
     pub check: CheckResult,
 }
 
-/// Judges the end of the chain.
-pub fn judge_chain(attempt: &Attempt) -> Chain {
+/// Judges the end of the chain. `hops` are those of the run: where nothing is quantised the end may be off by what its
+/// own declared accumulation makes.
+pub fn judge_chain(attempt: &Attempt, hops: &[JudgedHop]) -> Chain {
     let ideal = ideal(attempt);
     let own = framework_chain(attempt);
     let noise = compare(&ideal, &own);
@@ -552,7 +553,8 @@ pub fn judge_chain(attempt: &Attempt) -> Chain {
     }
     // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
     let floor = floor.max(2f64.powi(-24));
-    let check = at_most("chain", "", chain.rel_l2, NOISE_FACTOR * floor);
+    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.max_rel_l2);
+    let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
     Chain { chain, noise, check }
 }
 
