@@ -25,6 +25,10 @@ pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
 pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 /// How often a chain is repeated to compare its bytes.
 pub const REPEAT: &str = "ACCURACY_REPEAT";
+/// Seed of the generated inputs, in place of each test's own.
+pub const SEED: &str = "ACCURACY_SEED";
+/// Folder in which each chain's buffers and their float64 references are kept, a safetensors file a case.
+pub const KEEP_TENSORS: &str = "ACCURACY_KEEP_TENSORS";
 /// Schema of records that the plugin reads.
 pub const SCHEMA: &str = "ACCURACY_SCHEMA";
 
@@ -41,6 +45,8 @@ pub struct Settings {
     pub library_path: Vec<PathBuf>,
     pub package_dir: Option<PathBuf>,
     pub repeat: u32,
+    pub seed: Option<u64>,
+    pub keep_tensors: Option<PathBuf>,
 }
 
 /// A variable whose value cannot be used.
@@ -109,6 +115,8 @@ impl Settings {
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
             package_dir: get(PACKAGE_DIR).map(PathBuf::from),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
+            seed: parse(&get, SEED, "expected a whole number without a sign")?,
+            keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
         })
     }
 }
@@ -124,7 +132,7 @@ mod tests {
     #[test]
     fn nothing_set_means_the_host_and_every_case() {
         let s = settings(&[]).unwrap();
-        assert_eq!((s.case, s.arch, s.min_cos, s.repeat), (None, Arch::Host, None, 1));
+        assert_eq!((s.case, s.arch, s.min_cos, s.repeat, s.seed), (None, Arch::Host, None, 1, None));
     }
 
     #[test]
@@ -134,6 +142,7 @@ mod tests {
             (MIN_COS, "1.5"),
             (MIN_COS, "NaN"),
             (REPEAT, "-1"),
+            (SEED, "-1"),
             (ATTEMPT, "x"),
             (SCHEMA, "99"),
         ] {

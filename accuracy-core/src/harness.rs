@@ -6,6 +6,7 @@
 
 mod checks;
 mod local;
+mod tensors;
 
 use crate::Result;
 use crate::arch::Arch;

@@ -11,7 +11,11 @@ pub mod codeobject;
 #[cfg(feature = "runtime")]
 pub mod device;
 #[cfg(feature = "runtime")]
+pub mod diagnose;
+#[cfg(feature = "runtime")]
 pub mod dtype;
+#[cfg(feature = "dumps")]
+pub mod dumps;
 #[cfg(feature = "runtime")]
 pub mod env;
 #[cfg(feature = "runtime")]
@@ -38,6 +42,8 @@ pub mod quant;
 pub mod record;
 #[cfg(feature = "runtime")]
 pub mod reference;
+#[cfg(feature = "runtime")]
+mod simd;
 #[cfg(feature = "runtime")]
 pub mod verdict;
 #[cfg(feature = "runtime")]

@@ -334,7 +334,7 @@ fn truncated(expected: &Quantized, value: &Matrix) -> Quantized {
 }
 
 /// Expressions that a kernel might compute instead.
-fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
+pub(crate) fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
     let mut found: Vec<(&'static str, Expr)> = Vec::new();
     let mut kinds = Vec::new();
     source.visit(&mut |e| match &e.0.op {

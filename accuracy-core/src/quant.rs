@@ -552,16 +552,20 @@ pub fn quantize(values: &Matrix, scheme: &Quant, global: f64) -> Quantized {
     let granularity = scheme.granularity;
     let mut out =
         Quantized { rows, cols, granularity, dtype: scheme.dtype, codes: Vec::new(), scales, zeros, global };
-    out.codes = (0..rows * cols)
-        .map(|i| {
-            let cell = out.cell_of(i / cols, i % cols);
+    let (cell_rows, cell_cols) = granularity.cell(rows, cols);
+    let (_, grid_cols) = granularity.grid(rows, cols);
+    let mut codes = Vec::with_capacity(rows * cols);
+    for r in 0..rows {
+        let first = r / cell_rows * grid_cols;
+        for (values, cell) in values.row(r).chunks(cell_cols).zip(first..) {
             let zero = out.zeros.get(cell).copied().unwrap_or(0.0);
             let scale = out.scales[cell] * global;
             // A scale that is too small for its format is zero, and so is what it stands for.
-            let scaled = if scale == 0.0 { 0.0 } else { values.data[i] / scale };
-            scheme.code_above(scaled, zero)
-        })
-        .collect();
+            let scaled = |x: f64| if scale == 0.0 { 0.0 } else { x / scale };
+            codes.extend(values.iter().map(|&x| scheme.code_above(scaled(x), zero)));
+        }
+    }
+    out.codes = codes;
     out
 }
 
@@ -596,11 +600,13 @@ pub fn amax(values: &Matrix, granularity: Granularity) -> Vec<f64> {
     let (grid_rows, grid_cols) = granularity.grid(values.rows, values.cols);
     let mut out = vec![0.0_f64; grid_rows * grid_cols];
     for r in 0..values.rows {
-        for (c, x) in values.row(r).iter().enumerate() {
-            let cell = &mut out[r / cell_rows * grid_cols + c / cell_cols];
-            // Not `f64::max`, which would drop a NaN.
-            if x.abs() > *cell || x.is_nan() {
-                *cell = x.abs();
+        let cells = &mut out[r / cell_rows * grid_cols..][..grid_cols];
+        for (values, cell) in values.row(r).chunks(cell_cols).zip(cells) {
+            for x in values {
+                // Not `f64::max`, which would drop a NaN.
+                if x.abs() > *cell || x.is_nan() {
+                    *cell = x.abs();
+                }
             }
         }
     }

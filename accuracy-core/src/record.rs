@@ -162,11 +162,21 @@ pub struct Power {
 }
 
 /// A likely root cause.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
     pub cause: String,
     pub detail: String,
+    /// Cosine of the output against the reference computed with the fault: what mending it gives.
     pub cos: Option<f64>,
+    /// Share of the error that it explains, at most 1.
+    #[serde(default)]
+    pub score: Option<f64>,
+    /// The operand that is read wrongly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operand: Option<String>,
+    /// Whether nothing is left to explain, and nothing else explains as much.
+    #[serde(default)]
+    pub confident: bool,
 }
 
 /// What one attempt at a case found.

@@ -1,12 +1,13 @@
 //! Every byte of a run, read back when the chain's function has returned.
 
 use super::memory::{self, Order};
-use super::{Buffer, Case, Setup, Tensor, read_quantized};
+use super::{Buffer, Case, Setup, Tensor, read_quantized, read_scales};
 use crate::device::host::BandDamage;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::library::{self, Launch};
-use crate::quant::{Padding, Quant, Quantized};
+use crate::quant::{Granularity, Padding, Quant, Quantized};
+use crate::reference::stream::Weight;
 use crate::reference::{BufferId, Expr, Matrix};
 use std::sync::Arc;
 
@@ -148,15 +149,33 @@ impl Captured {
         })
     }
 
+    /// The buffer as the right operand of a product, decoded as it is multiplied.
+    pub fn stored(&self) -> Weight<'_> {
+        let plain = (Granularity::Tensor, Vec::new(), Vec::new());
+        let (granularity, scales, zeros) = self.scheme.map_or(plain, |scheme| {
+            let grid = scheme.granularity.grid(self.rows, self.cols);
+            let (scales, zeros) = read_scales(&scheme, grid, &self.scales, &self.zeros);
+            (scheme.granularity, scales, zeros)
+        });
+        Weight {
+            rows: self.rows,
+            cols: self.cols,
+            dtype: self.dtype,
+            codes: self.data[..].into(),
+            granularity,
+            scales: scales.into(),
+            zeros: zeros.into(),
+            global: self.factor,
+            column_groups: None,
+            magnitudes: false,
+        }
+    }
+
     /// The values that the bytes stand for.
     pub fn value(&self) -> Matrix {
         match self.quantized() {
             Some(quantized) => quantized.decode(),
-            None => Matrix::new(
-                self.rows,
-                self.cols,
-                self.dtype.codes(&self.data).map(|c| self.dtype.decode(c)).collect(),
-            ),
+            None => Matrix::new(self.rows, self.cols, self.dtype.decode_bytes(&self.data)),
         }
     }
 

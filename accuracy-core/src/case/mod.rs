@@ -22,12 +22,13 @@ use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
+use crate::layout::ScaleLayout;
 use crate::library;
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
-use memory::Order;
+pub(crate) use memory::Order;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -341,7 +342,7 @@ impl Case {
             None => input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &self.setup.data),
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
-        let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Special)));
+        let rounded = values.map(|x| dtype.nearest(x));
         self.leaf(name, kind, shape, weight::Prepared::plain(rounded, dtype))
     }
 
@@ -577,24 +578,44 @@ pub(crate) fn read_quantized(
     zeros: &[u8],
     global: f64,
 ) -> Quantized {
-    let grid = scheme.granularity.grid(rows, cols);
-    let values = |dtype: DType, order: Order, bytes: &[u8]| {
-        order.read(dtype, bytes, grid).into_iter().map(|code| dtype.decode(code)).collect()
-    };
+    let (scales, zeros) = read_scales(scheme, scheme.granularity.grid(rows, cols), scales, zeros);
     Quantized {
         rows,
         cols,
         granularity: scheme.granularity,
         dtype: scheme.dtype,
-        codes: scheme.dtype.codes(data).take(rows * cols).collect(),
-        scales: values(scheme.scale_dtype, Order::of_scales(scheme, grid), scales),
-        zeros: match (scheme.zero_point, Order::of_zeros(scheme, grid)) {
-            (ZeroPoint::Fixed(z), _) => vec![f64::from(z); grid.0 * grid.1],
-            (_, Some((dtype, order))) => values(dtype, order, zeros),
-            _ => Vec::new(),
+        codes: match scheme.dtype.bits() {
+            8 => data[..rows * cols].iter().map(|&code| code.into()).collect(),
+            _ => scheme.dtype.codes(data).take(rows * cols).collect(),
         },
+        scales,
+        zeros,
         global,
     }
+}
+
+/// The scales and the zero points of a grid, row-major.
+pub(crate) fn read_scales(
+    scheme: &Quant,
+    grid: (usize, usize),
+    scales: &[u8],
+    zeros: &[u8],
+) -> (Vec<f64>, Vec<f64>) {
+    let values = |dtype: DType, order: Order, bytes: &[u8]| {
+        order.read(dtype, bytes, grid).into_iter().map(|code| dtype.decode(code)).collect()
+    };
+    let of_scales = match scheme.scale_layout {
+        ScaleLayout::RowMajor => {
+            scheme.scale_dtype.decode_bytes(&scales[..scheme.scale_dtype.packed_len(grid.0 * grid.1)])
+        }
+        _ => values(scheme.scale_dtype, Order::of_scales(scheme, grid), scales),
+    };
+    let of_zeros = match (scheme.zero_point, Order::of_zeros(scheme, grid)) {
+        (ZeroPoint::Fixed(z), _) => vec![f64::from(z); grid.0 * grid.1],
+        (_, Some((dtype, order))) => values(dtype, order, zeros),
+        _ => Vec::new(),
+    };
+    (of_scales, of_zeros)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The four checks of a case: what is run how often, and how its record comes about.
 
-use super::Call;
+use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::{Attempt, Case, Kind, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
+use crate::diagnose::diagnose;
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -64,10 +65,11 @@ struct Runner<'a> {
     library_path: Vec<PathBuf>,
     min_cos: f64,
     repeat: u32,
+    keep_tensors: Option<&'a Path>,
 }
 
 impl<'a> Runner<'a> {
-    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Result<Runner<'a>> {
+    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &'a Settings) -> Result<Runner<'a>> {
         let body = &meta.body;
         let cell = &body.cells[case.cell];
         let checkpoint =
@@ -88,7 +90,7 @@ impl<'a> Runner<'a> {
                 weights: case.planned.weights.clone(),
                 checkpoint,
                 activations,
-                seed: body.seed,
+                seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
                 poison: POISON,
                 placement: Placement::Banded,
@@ -96,6 +98,7 @@ impl<'a> Runner<'a> {
             library_path: settings.library_path.clone(),
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
+            keep_tensors: settings.keep_tensors.as_deref(),
         })
     }
 
@@ -157,6 +160,9 @@ impl<'a> Runner<'a> {
         let first = self.ordinary(at)?;
         let second = self.second(at)?;
         let hops = judge::judge_hops(&first, self.min_cos);
+        if let Some(dir) = self.keep_tensors {
+            tensors::keep(dir, &record.id, &first, &hops)?;
+        }
         let mut checks = hop_checks(&hops);
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
@@ -167,6 +173,10 @@ impl<'a> Runner<'a> {
             checks.extend(judge::repeat_checks(&first, &self.ordinary(at)?, bound));
         }
         let probe = self.probe(at)?;
+        // Where large terms cancel the order of a sum shows, which rounding the output hides on ordinary data.
+        if let (Some(probe), None) = (&probe, bound) {
+            checks.extend(judge::repeat_checks(probe, &self.attempt(at, probe.setup.clone())?, None));
+        }
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
             add_memory_checks(&mut checks, &[probe]);
@@ -182,6 +192,14 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos);
         self.describe(record, &first);
+        record.causes = evident_causes(&checks);
+        record.causes.extend(match probe.as_ref().zip(probe_hops.as_ref()) {
+            // What fails on cancelling data alone is looked for there.
+            Some((probe, on_probe)) if hops.iter().all(|h| h.checks.iter().all(|c| c.ok)) => {
+                diagnose(probe, None, on_probe, self.min_cos)
+            }
+            _ => diagnose(&first, Some(&second), &hops, self.min_cos),
+        });
         keep(record, hops);
         self.settle(record, checks, inconclusive(record_power(record), &first));
         Ok(())
@@ -198,6 +216,12 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&fallback));
         let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
+        record.causes = evident_causes(&checks);
+        if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
+            // What is wrong with the fallback is seen on what its own kernels were given.
+            let own = judge::judge_hops(&fallback, self.min_cos);
+            record.causes.extend(diagnose(&fallback, None, &own, self.min_cos));
+        }
         keep(record, hops);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
@@ -236,6 +260,8 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
+        record.causes = evident_causes(&checks);
+        record.causes.extend(diagnose(&variant, None, &hops, self.min_cos));
         keep(record, hops);
         self.settle(record, checks, constant(&variant));
         Ok(())
@@ -305,7 +331,12 @@ impl<'a> Runner<'a> {
                 );
                 check.detail.clone_from(&detail);
                 if record.causes.is_empty() {
-                    record.causes.push(Cause { cause: "parameter_ignored".into(), detail, cos: None });
+                    record.causes.push(Cause {
+                        cause: "parameter_ignored".into(),
+                        detail,
+                        confident: true,
+                        ..Cause::default()
+                    });
                 }
             }
             checks.push(check);
@@ -315,8 +346,10 @@ impl<'a> Runner<'a> {
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
         record.metrics = metrics(&own_hops, &checks);
+        record.causes.extend(evident_causes(&checks));
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
+            record.causes.extend(diagnose(attempt, None, &own_hops, self.min_cos));
         }
         keep(record, own_hops);
         self.settle(record, checks, doubt);
@@ -378,7 +411,6 @@ impl<'a> Runner<'a> {
         record.failed_checks = judge::failed(&checks);
         record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
-        record.causes.extend(evident_causes(&checks));
         record.checks = checks;
         record.reason = record.checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
             let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
@@ -434,10 +466,7 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
 
 /// Puts what was found out about the hops into the record.
 fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
-    for judged in hops {
-        record.causes.extend(judged.causes);
-        record.hops.push(judged.hop);
-    }
+    record.hops.extend(hops.into_iter().map(|judged| judged.hop));
 }
 
 /// Whether a hop's bytes differ between any two runs.
@@ -534,13 +563,16 @@ fn evident_causes(checks: &[CheckResult]) -> Vec<Cause> {
             "unwritten" => "unwritten",
             "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
             "repeat" => "nondeterministic",
-            // A chain that is wrong on ordinary data, too, says nothing about its accumulator.
-            "accumulation" if checks.iter().all(|c| c.ok || c.check == "accumulation") => "accumulation",
             _ => continue,
         };
         if causes.iter().all(|c| c.cause != cause) {
             let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
-            causes.push(Cause { cause: cause.into(), detail: format!("{hop}: {}", check.detail), cos: None });
+            causes.push(Cause {
+                cause: cause.into(),
+                detail: format!("{hop}: {}", check.detail),
+                confident: true,
+                ..Cause::default()
+            });
         }
     }
     causes

@@ -187,6 +187,11 @@ impl Expr {
         Expr::invalid(earlier.unwrap_or(why))
     }
 
+    /// A node of an operation whose operands are known to fit.
+    pub(crate) fn of_op(op: Op, (rows, cols): (usize, usize)) -> Expr {
+        Expr::node(op, rows, cols)
+    }
+
     pub(crate) fn unary_of(function: Unary, x: &Expr) -> Expr {
         unary(function, x)
     }

@@ -7,7 +7,8 @@ pub mod eval;
 pub mod graph;
 pub mod matrix;
 pub mod model;
+pub mod stream;
 
-pub use eval::{Evaluation, eval};
+pub use eval::{Evaluation, eval, magnitudes};
 pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;

@@ -15,7 +15,7 @@ mod names;
 mod part;
 mod pattern;
 mod resolve;
-mod shard;
+pub(crate) mod shard;
 mod stored;
 mod write;
 

@@ -57,6 +57,16 @@ pub struct JudgeArgs {
     /// Run each chain this often and compare the bytes [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: Option<u32>,
+    /// Seed of the generated inputs, in place of each test's own
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Keep what the kernels of each full chain wrote, and the float64 references, as safetensors in this folder
+    ///
+    /// One file a case, which is named in its metadata (`case`). Of each buffer that a kernel wrote: NAME, as it was
+    /// written (what is quantised: decoded, in float64), and NAME.reference, what it was judged against; of the end of
+    /// the chain also NAME.quantised, the framework's own quantised chain, and NAME.ideal, without any quantisation.
+    #[arg(long, value_name = "DIR")]
+    pub keep_tensors: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

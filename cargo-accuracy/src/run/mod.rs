@@ -282,6 +282,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
     add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
+    add("--seed", settings.seed.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));
     flags
 }
@@ -428,11 +429,17 @@ impl Run<'_> {
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
+            (env::SEED, self.settings.seed.map(|v| v.to_string())),
         ] {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
+        }
+        if let Some(dir) = &self.args.judge.keep_tensors {
+            // Tests run in the folders of their packages.
+            let dir = std::path::absolute(dir).with_context(|| format!("folder {}", dir.display()))?;
+            command.env(env::KEEP_TENSORS, dir);
         }
         Ok(Job { command, timeout: case.timeout, mark: id.clone() })
     }

@@ -49,6 +49,7 @@ pub struct Settings {
     pub timeout: Option<f64>,
     pub jobs: usize,
     pub repeat: Option<u32>,
+    pub seed: Option<u64>,
 }
 
 impl Settings {
@@ -83,7 +84,11 @@ impl Settings {
             None => config::from_env::<std::num::NonZeroU32>(env::REPEAT, "a positive whole number")?
                 .map(u32::from),
         };
-        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat })
+        let seed = match args.judge.seed {
+            Some(seed) => Some(seed),
+            None => config::from_env(env::SEED, "a whole number without a sign")?,
+        };
+        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat, seed })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
