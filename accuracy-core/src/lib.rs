@@ -74,7 +74,7 @@ pub mod prelude {
     pub use crate::quant::{GlobalScale, Granularity, Padding, Quant, ScaleRounding, ZeroPoint};
     pub use crate::reference::model::{self, PagedAttention, RopeStyle};
     pub use crate::reference::{
-        Expr, Matrix, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
+        Expr, HOPPER_FP8, Matrix, Operand, TensorCore, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
     };
     pub use crate::{accuracy_test, bf16, f16, kernel_library};
 }
