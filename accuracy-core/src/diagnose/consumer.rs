@@ -68,7 +68,7 @@ impl<'a> Hop<'a> {
     ) -> Option<Hop<'a>> {
         let buffer = attempt.buffer(judged.id);
         let source = buffer.source.as_ref()?;
-        let reference = Arc::new(round_overflow(&judged.reference, buffer.dtype));
+        let reference = Arc::new(round_overflow(&judged.reference, buffer.dtype).into_owned());
         let ordinary = attempt.setup.data == Data::Ordinary;
         let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
@@ -343,7 +343,7 @@ impl<'a> Search<'a, '_> {
             let variant = variant(&world, self.hop.source, &hypotheses, holding);
             catch_unwind(AssertUnwindSafe(|| variant.at(&sample.rows, &sample.cols)))
                 .ok()
-                .map(|value| round_overflow(&value, self.hop.buffer.dtype))
+                .map(|value| round_overflow(&value, self.hop.buffer.dtype).into_owned())
         };
         let singles: Vec<(usize, Scored)> = (0..hypotheses.len())
             .filter_map(|i| Some((i, score(self.hop, &first, value(&[i], &first)?))))
@@ -370,7 +370,7 @@ impl<'a> Search<'a, '_> {
         let whole = |candidate: &Candidate| {
             let variant = variant(&world, self.hop.source, &hypotheses, &candidate.holding);
             let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok()?;
-            let mut value = round_overflow(&value, self.hop.buffer.dtype);
+            let mut value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
             if let Some(gain) = candidate.gain {
                 value = value.map(|x| gain * x);
             }

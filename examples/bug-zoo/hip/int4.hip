@@ -1,5 +1,5 @@
 // Weight-only int4 with zero points: Y[m, n] = sum over k of X[m, k] (code - zero) * scale, X in bf16, in two packings
-// (kernels' int4.h). What each variant does and which bug it models is in zoo/int4.csv.
+// (those of kernels' int4.h, scales in bf16 in both). What each variant does and which bug it models is in zoo/int4.csv.
 
 #include "int4.h"
 #include "zoo.h"
@@ -8,9 +8,16 @@ namespace {
 
 using zoo::int4::V;
 
+struct Packed {
+    const uint32_t* codes;
+    const bf16* scales;
+    const uint32_t* zeros;
+    int32_t n, k, group, packing;
+};
+
 struct Gemm {
     const bf16* x;
-    Int4Weight packed;
+    Packed packed;
     int32_t m;
 
     template <V v>
@@ -98,7 +105,8 @@ LAUNCHER int4_multiply(bf16* y, const bf16* x, const uint32_t* qweight, const bf
                        int32_t m, int32_t n, int32_t k, int32_t group, int32_t packing, int32_t variant,
                        hipStream_t stream) {
     if (any_null(y, x, scales) || any_null(qweight, qzeros)) return kInvalidArgument;
-    if (const Status status = check_int4(m, n, k, group, packing); status != kOk) return status;
+    if (m <= 0 || n <= 0 || k <= 0 || group <= 0 || packing < kAwq || packing > kCompressedTensors) return kInvalidArgument;
+    if (k % group != 0 || k % 8 != 0 || n % 8 != 0) return kUnsupported;
     const Gemm gemm{x, {qweight, scales, qzeros, n, k, group, packing}, m};
     hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
     return launch_status();
