@@ -107,7 +107,7 @@ impl<'a> Runner<'a> {
 
     /// Runs the chain once with the values at `at`.
     fn attempt(&self, at: &[usize], setup: Setup) -> Result<Attempt> {
-        library::set_target(setup.arch, &self.library_path);
+        library::set_target(setup.arch, setup.runtime, &self.library_path);
         library::take_launches();
         let mut case = Case::new(setup);
         // A declaration that does not fit its binding panics with a message; the case reports it.
