@@ -12,6 +12,8 @@ pub mod codeobject;
 pub mod device;
 #[cfg(feature = "runtime")]
 pub mod dtype;
+#[cfg(feature = "dumps")]
+pub mod dumps;
 #[cfg(feature = "runtime")]
 pub mod env;
 #[cfg(feature = "runtime")]

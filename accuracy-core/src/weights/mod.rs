@@ -13,7 +13,7 @@ mod int4;
 mod part;
 mod pattern;
 mod resolve;
-mod shard;
+pub(crate) mod shard;
 mod stored;
 mod write;
 

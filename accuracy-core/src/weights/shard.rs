@@ -16,7 +16,7 @@ use super::WeightsError;
 const MAX_HEADER: u64 = 100_000_000;
 
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(crate) struct Shard {
     map: Mmap,
     /// Where the tensors' bytes begin.
     data: usize,
@@ -58,6 +58,11 @@ impl Shard {
     pub fn bytes(&self, info: &TensorInfo) -> &[u8] {
         let (begin, end) = info.data_offsets;
         &self.map[self.data + begin..self.data + end]
+    }
+
+    /// Where a tensor's bytes are in the file.
+    pub fn range(&self, info: &TensorInfo) -> std::ops::Range<u64> {
+        (self.data + info.data_offsets.0) as u64..(self.data + info.data_offsets.1) as u64
     }
 
     pub fn names(&self) -> Vec<String> {

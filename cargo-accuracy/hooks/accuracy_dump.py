@@ -1,0 +1,196 @@
+"""Dumps inputs and outputs of a torch model's modules for `cargo accuracy triage` and `compare`.
+
+    from accuracy_dump import dump
+
+    with dump(model, "dumps/reference"):
+        model(**inputs)                       # or model.generate(..): every pass is a step
+
+It needs torch and safetensors, nothing else. Everything is written in the type that it has: nothing is converted.
+
+What it writes: `accuracy_dump.rank{R}.jsonl`, one JSON object a line, and safetensors files. A tensor's line is written
+before its bytes, so that after a crash it is known what was cut off.
+"""
+
+import contextlib
+import fnmatch
+import json
+import os
+
+import torch
+from safetensors.torch import save_file
+
+VERSION = 1
+
+NAMES = {
+    torch.float64: "f64",
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.float8_e4m3fn: "e4m3fn",
+    torch.float8_e4m3fnuz: "e4m3fnuz",
+    torch.float8_e5m2: "e5m2",
+    torch.float8_e5m2fnuz: "e5m2fnuz",
+    torch.bool: "bool",
+    torch.uint8: "uint8",
+    torch.int8: "int8",
+    torch.int16: "int16",
+    torch.int32: "int32",
+    torch.int64: "int64",
+}
+for _dtype, _name in [("uint16", "uint16"), ("uint32", "uint32"), ("uint64", "uint64"), ("float8_e8m0fnu", "e8m0")]:
+    if hasattr(torch, _dtype):
+        NAMES[getattr(torch, _dtype)] = _name
+
+
+class Dumper:
+    """Hooks on a model's modules. Use `dump`, or `attach` and `close`."""
+
+    def __init__(self, folder, *, modules="*", inputs=True, outputs=True, steps=None, rank=None, tp=None, pp=None,
+                 merge=None, buffer_bytes=256 << 20):
+        """
+        modules: a shell pattern of module paths or a list of them; the model itself is "".
+        steps: dump only these passes (a set or a range).
+        rank, tp, pp: this process's ranks; torch.distributed knows the first.
+        merge: {pattern of module paths: "replicated" | "sum" | ("concat", dim)}: how the ranks' outputs make one.
+        buffer_bytes: bytes held in host memory before a file is written; a step ends one in any case.
+        """
+        self.folder = str(folder)
+        self.patterns = [modules] if isinstance(modules, str) else list(modules)
+        self.inputs, self.outputs, self.steps = inputs, outputs, steps
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.rank = rank if rank is not None else torch.distributed.get_rank() if distributed else 0
+        self.merge, self.buffer_bytes = merge or {}, buffer_bytes
+        self.handles, self.step, self.depth, self.calls = [], 0, 0, {}
+        self.buffer, self.buffered, self.parts, self.order = {}, 0, 0, 0
+        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.folder, f"accuracy_dump.rank{self.rank}.jsonl")
+        # "x": a second run in the same folder would mix with the first.
+        self.manifest = open(path, "x", encoding="utf-8")
+        self.line("dump", {"version": VERSION, "rank": self.rank, "tp": tp, "pp": pp, "torch": torch.__version__})
+
+    def line(self, kind, value):
+        self.manifest.write(json.dumps({kind: value}) + "\n")
+        self.manifest.flush()
+
+    def attach(self, model):
+        for name, module in model.named_modules():
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns):
+                self.handles.append(module.register_forward_pre_hook(self.before(name), with_kwargs=True))
+                self.handles.append(module.register_forward_hook(self.after(name)))
+        if not self.handles:
+            raise ValueError(f"no module of the model matches {self.patterns}")
+        # First in and last out: what is counted as a pass.
+        self.handles.append(model.register_forward_pre_hook(self.begin, with_kwargs=True, prepend=True))
+        self.handles.append(model.register_forward_hook(self.end, always_call=True))
+        return self
+
+    def wanted(self):
+        return self.steps is None or self.step in self.steps
+
+    def begin(self, module, args, kwargs):
+        self.depth += 1
+        if self.depth == 1 and self.wanted():
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.dim() in (1, 2):
+                ids = ids.detach().cpu()
+                self.line("tokens", {"step": self.step, "ids": ids.reshape(-1, ids.shape[-1]).tolist()})
+
+    def end(self, module, args, output):
+        self.depth -= 1
+        if self.depth == 0:
+            if self.wanted():
+                self.write()
+                self.line("end", {"step": self.step})
+            self.step += 1
+            self.calls.clear()
+            self.parts = 0
+
+    def before(self, name):
+        def hook(module, args, kwargs):
+            # Counted here, so that a call's input and output have one number however modules are nested.
+            if self.wanted():
+                call = self.calls[name] = self.calls.get(name, -1) + 1
+                if self.inputs:
+                    for slot, tensor in tensors({**{str(i): a for i, a in enumerate(args)}, **kwargs}):
+                        self.add(name, "input", slot, call, tensor)
+
+        return hook
+
+    def after(self, name):
+        def hook(module, args, output):
+            if self.outputs and self.wanted():
+                for slot, tensor in tensors(output):
+                    self.add(name, "output", slot, self.calls.get(name, 0), tensor)
+
+        return hook
+
+    def value(self, name, tensor, step=None):
+        """Dumps a tensor under a name of its own, from anywhere in the model's code."""
+        if self.wanted():
+            call = self.calls[f"value {name}"] = self.calls.get(f"value {name}", -1) + 1
+            self.add(name, "value", "", call, tensor)
+
+    def add(self, module, kind, slot, call, tensor):
+        if tensor.is_sparse or tensor.is_complex() or tensor.is_meta or tensor.dtype not in NAMES:
+            raise TypeError(f"{module} {kind} {slot}: cannot dump {tensor.layout} of {tensor.dtype} on {tensor.device}")
+        # A copy: what a module returns may be overwritten by the next one.
+        copy = tensor.detach().to("cpu", copy=True).contiguous()
+        key = f"{self.order:06}.{module}.{kind}.{slot}"
+        entry = {
+            "order": self.order, "step": self.step, "call": call, "module": module, "kind": kind, "slot": slot,
+            "dtype": NAMES[copy.dtype], "shape": list(copy.shape), "file": self.file(), "key": key,
+        }
+        if kind != "input":
+            for pattern, how in self.merge.items():
+                if fnmatch.fnmatchcase(module, pattern):
+                    entry["merge"] = {"concat": how[1] % copy.dim()} if isinstance(how, tuple) else how
+        self.line("tensor", entry)
+        self.order += 1
+        self.buffer[key] = copy
+        self.buffered += copy.numel() * copy.element_size()
+        if self.buffered >= self.buffer_bytes:
+            self.write()
+
+    def file(self):
+        return f"rank{self.rank}.step{self.step:06}.{self.parts:03}.safetensors"
+
+    def write(self):
+        if self.buffer:
+            path = os.path.join(self.folder, self.file())
+            save_file(self.buffer, path + ".part")
+            os.replace(path + ".part", path)
+            self.buffer, self.buffered = {}, 0
+            self.parts += 1
+
+    def close(self):
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+        self.write()
+        self.manifest.close()
+
+
+def tensors(value, path=()):
+    """The tensors in nested tuples, lists, dictionaries and attributes, each with its path joined by dots."""
+    if isinstance(value, torch.Tensor):
+        # Distributed tensors: this rank's part.
+        yield ".".join(path), getattr(value, "_local_tensor", value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors(item, (*path, str(key)))
+    elif isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            yield from tensors(item, (*path, str(i)))
+    elif hasattr(value, "__dataclass_fields__"):
+        for key in value.__dataclass_fields__:
+            yield from tensors(getattr(value, key), (*path, key))
+
+
+@contextlib.contextmanager
+def dump(model, folder, **options):
+    """Dumps every pass of `model` within the block into `folder`; the options are those of `Dumper`."""
+    dumper = Dumper(folder, **options).attach(model)
+    try:
+        yield dumper
+    finally:
+        dumper.close()
