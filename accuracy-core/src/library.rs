@@ -40,14 +40,15 @@ pub enum LibraryError {
     #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("code object {path} cannot be loaded on this device ({device}): {source}")]
-    Load { path: PathBuf, device: String, source: GpuError },
+    Load { path: PathBuf, device: String, source: Box<GpuError> },
     #[error(
         "code object {path} has no kernel `{kernel}` ({source}); `cargo accuracy inspect {path}` lists what it has"
     )]
-    Kernel { path: PathBuf, kernel: String, source: GpuError },
+    Kernel { path: PathBuf, kernel: String, source: Box<GpuError> },
     #[error(
         "kernel `{kernel}` of {path} takes {} but is bound with {}: compilers add parameters of their own at the end, and bind every one",
-        sizes(takes), sizes(bound)
+        sizes(takes),
+        sizes(bound)
     )]
     Parameters { path: PathBuf, kernel: String, bound: Vec<usize>, takes: Vec<usize> },
     #[error("kernel `{kernel}` of code object `{name}` runs on a GPU alone, and this run is for {arch}")]
@@ -246,7 +247,8 @@ fn note(
     expected: Option<&'static str>,
 ) {
     let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
-    LAUNCHES.with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+    LAUNCHES
+        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
@@ -365,8 +367,15 @@ mod tests {
         assert_eq!(parse_file_name("libmy_gemm_sm_90.so"), Some(("my_gemm", Arch::Sm90)));
         assert_eq!(parse_file_name("my_gemm_gfx950.hsaco"), Some(("my_gemm", Arch::Gfx950)));
         assert_eq!(parse_file_name("gemm_sm_90.cubin"), Some(("gemm", Arch::Sm90)));
-        for other in ["libgemm.so", "gemm.cubin", "gemm_gfx950.s", "lib_host.so", "gemm_host.so", "libgemm_host.so.1", "libgemm_gfx9000.so"]
-        {
+        for other in [
+            "libgemm.so",
+            "gemm.cubin",
+            "gemm_gfx950.s",
+            "lib_host.so",
+            "gemm_host.so",
+            "libgemm_host.so.1",
+            "libgemm_gfx9000.so",
+        ] {
             assert_eq!(parse_file_name(other), None, "{other}");
         }
     }

@@ -373,7 +373,7 @@ fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cau
     let mut attempt = case.finish(&xq).unwrap();
     let (codes, scales) = f(&attempt.buffer(x.id()).value());
     let buffer = &mut attempt.buffers[xq.id().0];
-    buffer.data = scheme.dtype.pack(codes);
+    buffer.data = scheme.dtype.pack(codes).into();
     buffer.scales =
         scheme.scale_dtype.pack(scales.iter().map(|&s| scheme.scale_dtype.encode(s, Overflow::Saturate)));
     let hops = judge_hops(&attempt, MIN_COS);
