@@ -153,7 +153,7 @@ pub struct OutputArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
     /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
-    /// (repeatable; formats: json)
+    /// (repeatable; formats: json, junit, markdown, sarif, github)
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     pub reports: Vec<report::sink::Sink>,
 }
@@ -162,6 +162,11 @@ impl OutputArgs {
     /// Whether a report takes standard output, so that what a person reads goes to standard error.
     pub fn stdout_taken(&self) -> bool {
         self.reports.iter().any(|sink| sink.path.is_none())
+    }
+
+    /// An error if a report is asked for in a format that only runs have.
+    pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
+        self.reports.iter().try_for_each(|sink| sink.expect_json(command))
     }
 
     /// Applies `--color` to everything that is printed from here on.

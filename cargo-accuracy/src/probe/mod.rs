@@ -97,6 +97,7 @@ struct Tool {
 
 pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_json("probe")?;
     let prompts = prompts::load(&args.prompts, args.own_prompts_only)?;
     let key = std::env::var(&args.api_key_env).ok().filter(|k| !k.is_empty());
     let timeout = Duration::from_secs(args.timeout);
