@@ -418,3 +418,60 @@ fn a_stored_nvfp4_weight_keeps_both_levels_of_its_scales() {
         assert_eq!(q.global, recovered);
     }
 }
+
+#[test]
+fn a_sample_has_the_columns_of_the_whole_in_every_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let (n, k) = (1152, 256);
+    let values: Vec<f64> =
+        (0..n * k).map(|i| ((i * 37) % 129) as f64 * (1 + i / k % 5) as f64 - 90.0).collect();
+    let bytes = crate::dtype::F32.encode_bytes(&values, Overflow::Saturate);
+    let plain = NewTensor { name: "w.weight".into(), dtype: StDtype::F32, shape: vec![n, k], bytes };
+    let checkpoint = checkpoint(folder.path(), "{}", &[plain]);
+    let int4 = Quant::group(UINT4, 32).scales(BF16, ScaleRounding::Nearest);
+    let forms = [
+        WeightForm::from(BF16),
+        Quant::tensor(E4M3FN).into(),
+        Quant::channel(INT8).into(),
+        Quant::block(E4M3FN, 128, 128).layout(ScaleLayout::ColMajor).into(),
+        Quant::group(E2M1, 32).scales(E8M0, ScaleRounding::Ceil).layout(ScaleLayout::Swizzle128x4).into(),
+        int4.zero_point(ZeroPoint::PerCell {
+            dtype: UINT4,
+            layout: ScaleLayout::ColMajor,
+            nibbles: NibbleOrder::Awq,
+        })
+        .data_layout(DataLayout::ColMajor)
+        .nibbles(NibbleOrder::Awq)
+        .into(),
+    ];
+    for form in forms {
+        let mut case = with_weight(&checkpoint);
+        let x = case.input("x", BF16, [5, k as i32]).unwrap();
+        let w = case.weight("w", form.clone()).unwrap();
+        let y = case.output("y", BF16, [5, n as i32], x.matmul(&w)).unwrap();
+        let attempt = case.finish(&y).unwrap();
+        assert!(attempt.sample().is_none(), "a small weight is judged whole");
+        let sample = attempt.sample_from(n * k).unwrap();
+        let columns = &sample.columns[&y.id()];
+        assert_eq!((columns.len(), columns[0], columns[511]), (512, 0, 1151));
+        let (whole, part) = (attempt.buffer(w.id()), sample.attempt.buffer(w.id()));
+        let value = whole.value();
+        let expected: Vec<f64> = columns.iter().flat_map(|&c| value.row(c)).copied().collect();
+        assert_eq!(part.value().data, expected, "{form:?}");
+        // What lies in memory says the same.
+        if let (Some(memory), Some(scheme)) = (&part.memory, part.scheme) {
+            let order = Order::of_data(&scheme, 512, k).unwrap();
+            let codes = order.read(part.dtype, memory, (512, k));
+            assert_eq!(part.dtype.pack(codes), *part.data);
+        }
+        let product = |attempt: &Attempt| {
+            let source = attempt.buffer(y.id()).source.clone().unwrap();
+            eval(&source, &crate::judge::Given::new(attempt))
+        };
+        assert_eq!(*product(&sample.attempt), sample::columns_of(&product(&attempt), columns), "{form:?}");
+        assert_eq!(
+            sample.attempt.buffer(y.id()).value(),
+            sample::columns_of(&attempt.buffer(y.id()).value(), columns)
+        );
+    }
+}

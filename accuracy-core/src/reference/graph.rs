@@ -288,6 +288,12 @@ impl Expr {
         }
     }
 
+    /// `self · bᵀ` of operands that are known to fit.
+    pub(crate) fn matmul_of(self, b: Expr, accumulator: DType) -> Expr {
+        let (rows, cols) = (self.0.rows, b.0.rows);
+        Expr::node(Op::MatMul { a: self, b, accumulator }, rows, cols)
+    }
+
     /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise.
     pub fn accumulate_in(self, accumulator: DType) -> Expr {
         match &self.0.op {
