@@ -9,7 +9,7 @@ use super::{Attempt, Captured, Kind, read_scales};
 use crate::dtype::{DType, Overflow};
 use crate::quant::{Granularity, Padding, Quant};
 use crate::reference::graph::Op;
-use crate::reference::{BufferId, Expr, Matrix};
+use crate::reference::{Accumulator, BufferId, Expr, Matrix};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Attempt {
         id: BufferId,
         buffer: &Captured,
         large: usize,
-    ) -> Option<(Expr, BufferId, DType)> {
+    ) -> Option<(Expr, BufferId, Accumulator)> {
         let Op::MatMul { a, b, accumulator } = &buffer.source.as_ref()?.0.op else { return None };
         let Op::Buffer(weight) = b.0.op else { return None };
         let operand = self.buffer(weight);
