@@ -26,6 +26,7 @@ use crate::simd::{Isa, prefetch};
 use crate::weights::StoredWeight;
 use decode::{Decoded, Decoder, OVERHANG, STEP, Scaling};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::Range;
 use tile::{Block, COLUMNS, GRAIN};
@@ -412,11 +413,12 @@ pub(super) fn multiply(x: &Matrix, other: &Matrix) -> Matrix {
 const SAMPLES: usize = 2;
 
 /// How far a product may be from exact, and how far a sample of it was: multiples of `|x_r| |w_c|`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReferenceError {
     /// What [the module](self) proves.
     pub stated: f64,
     pub observed: f64,
+    /// Outputs that were held against exact dot products.
     pub samples: usize,
 }
 
