@@ -5,6 +5,9 @@
 //! becomes of a finished panel is the caller's: it may be compared at once, so that the product need not exist whole
 //! either.
 //!
+//! Hops are judged with [`Precision::Double`]; [`Precision::Single`] is for sums in which nothing cancels, such as the
+//! magnitudes that errors are measured by.
+//!
 //! # Error
 //! With [`Precision::Double`] operands are float64, and so is everything that is computed with them. With
 //! [`Precision::Single`] values of the weight and of `x` are rounded to float32, and products are summed in float32
