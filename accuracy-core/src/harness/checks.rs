@@ -17,6 +17,7 @@ use crate::plan::SubCase;
 use crate::power::power;
 use crate::record::{Cause, CheckResult, Gate, Metrics, PowerStatus, Record, Verdict};
 use crate::reference::Matrix;
+use crate::reference::stream::ReferenceError;
 use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
 use crate::weights::Checkpoint;
 use std::collections::HashMap;
@@ -607,6 +608,7 @@ fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
     if let Some(worst) = hops.iter().max_by(|a, b| rel(a.hop.rel_l2).total_cmp(&rel(b.hop.rel_l2))) {
         out.rel_l2 = worst.hop.rel_l2;
     }
+    out.reference_error = hops.iter().filter_map(|h| h.hop.reference_error).reduce(ReferenceError::worst);
     let total =
         |name: &str| checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64;
     out.nan_unexpected = total("nan");
