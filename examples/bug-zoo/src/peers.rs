@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Name and judgement of each.
-pub const CHECKS: [(&str, fn(&Output) -> bool); 6] = [
+type Check = fn(&Output) -> bool;
+
+pub const CHECKS: [(&str, Check); 6] = [
     ("assert_close", Output::assert_close),
     ("allclose 5 %", Output::allclose_forgiving),
     ("calc_diff", Output::calc_diff),
