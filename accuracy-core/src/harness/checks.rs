@@ -178,8 +178,11 @@ impl<'a> Runner<'a> {
         }
         let probe = self.probe(at)?;
         // Where large terms cancel the order of a sum shows, which rounding the output hides on ordinary data.
+        let mut second_probe = None;
         if let (Some(probe), None) = (&probe, bound) {
-            checks.extend(judge::repeat_checks(probe, &self.attempt(at, probe.setup.clone())?, None));
+            let again = self.attempt(at, probe.setup.clone())?;
+            checks.extend(judge::repeat_checks(probe, &again, None));
+            second_probe = Some(again);
         }
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
@@ -205,9 +208,13 @@ impl<'a> Runner<'a> {
                 first: (&first, &hops),
                 second: Some(&second),
                 probe: on_probe,
+                second_probe: second_probe.as_ref(),
                 min_cos: self.min_cos,
             };
-            record.causes.extend(diagnose(&evidence));
+            let found = diagnose(&evidence);
+            // What explains the numbers explains what is read or left where it must not be.
+            let at = if found.iter().any(|c| c.confident) { 0 } else { record.causes.len() };
+            record.causes.splice(at..at, found);
             self.ignored_values(record, &first, &hops)?;
         }
         let planted = match self.selftest {
@@ -383,7 +390,13 @@ impl<'a> Runner<'a> {
     }
 
     fn diagnose(&self, attempt: &Attempt, hops: &[JudgedHop]) -> Vec<Cause> {
-        diagnose(&Evidence { first: (attempt, hops), second: None, probe: None, min_cos: self.min_cos })
+        diagnose(&Evidence {
+            first: (attempt, hops),
+            second: None,
+            probe: None,
+            second_probe: None,
+            min_cos: self.min_cos,
+        })
     }
 
     /// Whether the first hop that is wrong holds what is right for another value of a parameter.
