@@ -363,14 +363,15 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn seeds_of_the_fuzz_targets_are_survived() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
-    let targets: [(&str, fn(&[u8])); 3] =
-        [("dumps_pickle", fuzz::pickle), ("dumps_files", fuzz::files), ("dumps_manifest", fuzz::manifest)];
-    for (target, run) in targets {
-        for entry in std::fs::read_dir(seeds.join(target)).unwrap() {
+    let replay = |target: &str, run: fn(&[u8])| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+        for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             println!("{}", path.display());
             run(&std::fs::read(&path).unwrap());
         }
-    }
+    };
+    replay("dumps_pickle", fuzz::pickle);
+    replay("dumps_files", fuzz::files);
+    replay("dumps_manifest", fuzz::manifest);
 }
