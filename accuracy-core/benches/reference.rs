@@ -97,6 +97,7 @@ fn synthetic(scheme: &str, n: usize, k: usize, m: usize, precision: Option<Preci
         zeros: if dtype == UINT4 { vec![8.0; grid.0 * grid.1].into() } else { Vec::new().into() },
         global: 1.0,
         column_groups: None,
+        magnitudes: false,
     };
     let x = (0..m * k).map(|_| random() as i32 as f64 * 2f64.powi(-31)).collect();
     let x = Matrix::new(m, k, x);

@@ -14,6 +14,7 @@ mod logs;
 mod probe;
 mod report;
 mod run;
+mod selftest;
 mod shard;
 mod weights;
 

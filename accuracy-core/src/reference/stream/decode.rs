@@ -105,7 +105,12 @@ macro_rules! decoded {
                     (<$element>::from(value) - zero) * scaling.factors[at]
                 };
                 let out = &mut out[..count];
-                if bits == 8 {
+                if decoder.dtype == DType::BF16 {
+                    let codes = row[2 * first..].chunks_exact(2);
+                    for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
+                        *out = scale(i, f32::from_bits(u32::from_le_bytes([0, 0, code[0], code[1]])));
+                    }
+                } else if bits == 8 {
                     for (i, (out, &code)) in out.iter_mut().zip(&row[first..first + count]).enumerate() {
                         *out = scale(i, decoder.values[usize::from(code)]);
                     }

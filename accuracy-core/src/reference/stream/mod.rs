@@ -36,6 +36,8 @@ pub const BLOCK: usize = 512;
 pub const CHAIN: usize = BLOCK / 4;
 /// Rows of the weight in a panel: 128 by [`BLOCK`] float64 are a quarter of a usual second-level cache.
 const PANEL: usize = 128;
+/// Multiply-adds below which a product is left to one thread.
+const PARALLEL: usize = 1 << 24;
 /// Rows of `x` that are multiplied before the next ones: their block stays in the second-level cache, too.
 const ROWS: usize = 96;
 
@@ -63,6 +65,8 @@ pub struct Weight<'a> {
     pub global: f64,
     /// Which column of the scale grid each column uses, where that is not `c / group`.
     pub column_groups: Option<&'a [usize]>,
+    /// Whether magnitudes are meant instead of values, and 0 instead of what is not finite.
+    pub magnitudes: bool,
 }
 
 impl<'a> From<&'a StoredWeight<'_>> for Weight<'a> {
@@ -77,16 +81,55 @@ impl<'a> From<&'a StoredWeight<'_>> for Weight<'a> {
             zeros: Cow::Borrowed(&stored.zero_points),
             global: stored.global_scale.map_or(1.0, |g| g.apply(1.0)),
             column_groups: stored.column_groups.as_deref(),
+            magnitudes: false,
         }
     }
 }
 
 impl Weight<'_> {
     /// The value of one element, by its definition.
-    fn value(&self, r: usize, c: usize) -> f64 {
+    ///
+    /// # Panics
+    /// If the weight has no such element, or fewer codes or scales than it says.
+    pub fn value(&self, r: usize, c: usize) -> f64 {
+        let value = self.signed(r, c);
+        match self.magnitudes {
+            false => value,
+            true if value.is_finite() => value.abs(),
+            true => 0.0,
+        }
+    }
+
+    /// The values of some rows.
+    ///
+    /// # Panics
+    /// If the weight has fewer, or fewer codes or scales than it says.
+    pub fn values(&self, rows: Range<usize>) -> Matrix {
+        let decoder = Decoder::new(self.dtype);
+        let mut scales = Scales::new();
+        let mut block = vec![0.0; BLOCK + OVERHANG];
+        let mut data = Vec::with_capacity(rows.len() * self.cols);
+        for r in rows.clone() {
+            for start in (0..self.cols).step_by(BLOCK) {
+                let part = start..self.cols.min(start + BLOCK);
+                Right::Stored(self, &decoder).read(Isa::best(), &mut scales, r, part.clone(), &mut block);
+                data.extend_from_slice(&block[..part.len()]);
+            }
+        }
+        Matrix::new(rows.len(), self.cols, data)
+    }
+
+    /// Whether all elements have the same value.
+    pub fn is_constant(&self) -> bool {
+        let first = if self.codes.is_empty() { 0.0 } else { self.value(0, 0) };
+        // Whatever is not constant shows that soon.
+        (0..self.rows).all(|r| (0..self.cols).all(|c| self.value(r, c) == first))
+    }
+
+    fn signed(&self, r: usize, c: usize) -> f64 {
         let code = self.dtype.decode(self.dtype.code_at(&self.codes, r * self.cols + c));
         if self.scales.is_empty() {
-            return code;
+            return code * self.global;
         }
         let (cell_rows, cell_cols) = self.granularity.cell(self.rows, self.cols);
         let grid_cols = self.granularity.grid(self.rows, self.cols).1;
@@ -119,6 +162,55 @@ impl Weight<'_> {
             return self.dtype.bits() <= 8 && fits(1.0);
         }
         self.scales.iter().all(|&s| fits(s))
+    }
+}
+
+/// The right operand of a product.
+enum Right<'a> {
+    Stored(&'a Weight<'a>, &'a Decoder),
+    Values(&'a Matrix),
+}
+
+impl Right<'_> {
+    /// Rows and columns.
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Right::Stored(weight, _) => (weight.rows, weight.cols),
+            Right::Values(values) => (values.rows, values.cols),
+        }
+    }
+
+    fn value(&self, r: usize, c: usize) -> f64 {
+        match self {
+            Right::Stored(weight, _) => weight.value(r, c),
+            Right::Values(values) => values.row(r)[c],
+        }
+    }
+
+    /// Columns `part` of row `r`, in `out[..part.len()]`; what follows may be overwritten.
+    fn read<E: Decoded>(
+        &self,
+        isa: Isa,
+        scales: &mut Scales<E>,
+        r: usize,
+        part: Range<usize>,
+        out: &mut [E],
+    ) {
+        match self {
+            Right::Stored(weight, decoder) => {
+                let len = part.len();
+                scales.decode(isa, decoder, weight, r, part, out);
+                if weight.magnitudes {
+                    let magnitude = |x: &mut E| *x = if x.is_finite() { x.abs() } else { E::ZERO };
+                    out[..len].iter_mut().for_each(magnitude);
+                }
+            }
+            Right::Values(values) => {
+                for (to, &from) in out.iter_mut().zip(&values.row(r)[part]) {
+                    *to = E::from_f64(from);
+                }
+            }
+        }
     }
 }
 
@@ -222,29 +314,30 @@ impl<'a> Left<'a> {
     /// a sample of outputs is from exact.
     ///
     /// # Panics
-    /// If the inner dimensions differ, or there are fewer codes or scales than `weight` says.
+    /// If the inner dimensions differ, there are fewer codes or scales than `weight` says, or the sample is further from
+    /// exact than it may be.
     pub fn times<R: Send>(
         &self,
         weight: &Weight<'_>,
         each: impl Fn(Panel<'_>) -> R + Sync,
     ) -> (Vec<R>, ReferenceError) {
-        self.times_on(Isa::best(), weight, each)
+        self.times_on(Isa::best(), &Right::Stored(weight, &Decoder::new(weight.dtype)), each)
     }
 
     fn times_on<R: Send>(
         &self,
         isa: Isa,
-        weight: &Weight<'_>,
+        right: &Right<'_>,
         each: impl Fn(Panel<'_>) -> R + Sync,
     ) -> (Vec<R>, ReferenceError) {
-        assert_eq!(self.x.cols, weight.cols, "inner dimensions");
+        assert_eq!(self.x.cols, right.shape().1, "inner dimensions");
         let sampled = |panel: Panel<'_>| {
-            let error = self.sample(weight, &panel);
+            let error = self.sample(right, &panel);
             (each(panel), error)
         };
         let found = match &self.packed {
-            Packed::Single(x) => panels(isa, self.x.rows, x, weight, sampled),
-            Packed::Double(x) => panels(isa, self.x.rows, x, weight, sampled),
+            Packed::Single(x) => panels(isa, self.x.rows, x, right, sampled),
+            Packed::Double(x) => panels(isa, self.x.rows, x, right, sampled),
         };
         let mut error = ReferenceError { stated: self.error(), observed: 0.0, samples: 0 };
         let results = found.into_iter().map(|(result, (observed, samples))| {
@@ -252,12 +345,13 @@ impl<'a> Left<'a> {
             error.samples += samples;
             result
         });
-        (results.collect(), error)
+        let results = results.collect();
+        assert!(error.holds(), "the reference is further from exact products than it may be: {error:?}");
+        (results, error)
     }
 
-    /// The error of some outputs of a panel over `|x_r| |w_c|`, the largest, and how many they were. NaN where only
-    /// one of output and exact value is one counts as infinite.
-    fn sample(&self, weight: &Weight<'_>, panel: &Panel<'_>) -> (f64, usize) {
+    /// The error of some outputs of a panel over `|x_r| |w_c|`, the largest, and how many they were.
+    fn sample(&self, right: &Right<'_>, panel: &Panel<'_>) -> (f64, usize) {
         let (rows, len) = (self.x.rows, panel.columns.len());
         let mut worst: f64 = 0.0;
         let count = if rows * len == 0 { 0 } else { SAMPLES };
@@ -265,29 +359,33 @@ impl<'a> Left<'a> {
             // Spread without a pattern: multiples of the golden ratio.
             let at = (panel.columns.start * SAMPLES + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let (r, c) = ((at >> 40) % rows, (at >> 8) % (1 << 32) % len);
-            let exact = exact(self.x.row(r), weight, panel.columns.start + c);
+            let exact = exact(self.x.row(r), |k| right.value(panel.columns.start + c, k));
             let value = panel.row(r)[c];
             let scale = self.norms[r] * panel.norms[c];
-            let error = if value == exact || !scale.is_finite() && value.is_finite() == exact.is_finite() {
-                0.0
-            } else if value.is_nan() && exact.is_nan() {
-                0.0
-            } else if (value - exact).is_nan() || scale == 0.0 {
-                f64::INFINITY
-            } else {
-                (value - exact).abs() / scale
+            // NaN and Inf have no distance; below the range of normal numbers nothing is relative.
+            let error = match scale.is_finite() {
+                true => (value - exact).abs() / scale.max(2f64.powi(-900)),
+                false => 0.0,
             };
+            let error = if error.is_nan() { f64::INFINITY } else { error };
             worst = worst.max(error);
         }
         (worst, count)
     }
 
     /// The whole product.
+    ///
+    /// # Panics
+    /// As [`Left::times`].
     pub fn product(&self, weight: &Weight<'_>) -> (Matrix, ReferenceError) {
-        let mut out = Matrix::zeros(self.x.rows, weight.rows);
-        let columns = weight.rows;
+        self.whole(&Right::Stored(weight, &Decoder::new(weight.dtype)))
+    }
+
+    fn whole(&self, right: &Right<'_>) -> (Matrix, ReferenceError) {
+        let columns = right.shape().0;
+        let mut out = Matrix::zeros(self.x.rows, columns);
         let target = Target(out.data.as_mut_ptr());
-        let (_, error) = self.times(weight, |panel| {
+        let (_, error) = self.times_on(Isa::best(), right, |panel| {
             let target = &target;
             for r in 0..self.x.rows {
                 let row = panel.row(r);
@@ -300,6 +398,14 @@ impl<'a> Left<'a> {
         });
         (out, error)
     }
+}
+
+/// `x · otherᵀ` in float64.
+///
+/// # Panics
+/// As [`Left::times`].
+pub(super) fn multiply(x: &Matrix, other: &Matrix) -> Matrix {
+    Left::new(x, Precision::Double).whole(&Right::Values(other)).0
 }
 
 /// Outputs of each panel that are held against exact dot products.
@@ -315,6 +421,15 @@ pub struct ReferenceError {
 }
 
 impl ReferenceError {
+    /// The worst of two.
+    pub fn worst(self, other: ReferenceError) -> ReferenceError {
+        ReferenceError {
+            stated: self.stated.max(other.stated),
+            observed: self.observed.max(other.observed),
+            samples: self.samples + other.samples,
+        }
+    }
+
     /// Whether the sample keeps to what is stated.
     pub fn holds(&self) -> bool {
         self.observed <= self.stated
@@ -323,10 +438,10 @@ impl ReferenceError {
 
 /// `x · w_c`, correct to about the last place of float64: products and sums with their rounding errors carried along
 /// (Ogita, Rump and Oishi, *Accurate sum and dot product*, algorithm 5.3).
-fn exact(x: &[f64], weight: &Weight<'_>, c: usize) -> f64 {
+fn exact(x: &[f64], w: impl Fn(usize) -> f64) -> f64 {
     let (mut sum, mut low) = (0.0_f64, 0.0_f64);
     for (i, &x) in x.iter().enumerate() {
-        let w = weight.value(c, i);
+        let w = w(i);
         let product = x * w;
         let next = sum + product;
         let part = next - sum;
@@ -346,21 +461,20 @@ fn panels<E: Decoded, R: Send>(
     isa: Isa,
     rows: usize,
     x: &Blocks<E>,
-    weight: &Weight<'_>,
+    right: &Right<'_>,
     each: impl Fn(Panel<'_>) -> R + Sync,
 ) -> Vec<R> {
-    let decoder = Decoder::new(weight.dtype);
-    // Small weights are shared out, too.
-    let height =
-        weight.rows.div_ceil(rayon::current_num_threads()).next_multiple_of(COLUMNS).clamp(COLUMNS, PANEL);
-    let ranges = |i: usize| i * height..weight.rows.min((i + 1) * height);
+    let (columns, k) = right.shape();
+    // Other cores are not woken for little; for more, each gets some.
+    let threads = if rows * columns * k < PARALLEL { 1 } else { rayon::current_num_threads() };
+    let height = columns.div_ceil(threads).next_multiple_of(COLUMNS).clamp(COLUMNS, PANEL);
     let compute = |buffers: &mut Buffers<E>, i: usize| {
-        let columns = ranges(i);
-        buffers.multiply(isa, &decoder, rows, x, weight, columns.clone());
+        let columns = i * height..columns.min((i + 1) * height);
+        buffers.multiply(isa, rows, x, right, columns.clone());
         each(Panel { columns, stride: height, values: &buffers.out, norms: &buffers.norms })
     };
-    let count = weight.rows.div_ceil(height);
-    if count < 2 {
+    let count = columns.div_ceil(height);
+    if threads == 1 {
         let mut buffers = Buffers::new(rows, height, x.ld);
         return (0..count).map(|i| compute(&mut buffers, i)).collect();
     }
@@ -383,6 +497,10 @@ struct Scales<E> {
 }
 
 impl<E: Decoded> Scales<E> {
+    fn new() -> Scales<E> {
+        Scales { factors: Vec::with_capacity(BLOCK), zeros: Vec::with_capacity(BLOCK) }
+    }
+
     fn decode(
         &mut self,
         isa: Isa,
@@ -398,7 +516,7 @@ impl<E: Decoded> Scales<E> {
         self.factors.clear();
         self.zeros.clear();
         if weight.scales.is_empty() {
-            self.factors.resize(part.len().div_ceil(step), E::from_f64(1.0));
+            self.factors.resize(part.len().div_ceil(step), E::from_f64(weight.global));
         }
         while !weight.scales.is_empty() && self.factors.len() * step < part.len() {
             let c = part.start + self.factors.len() * step;
@@ -439,29 +557,21 @@ impl<E: Decoded> Buffers<E> {
             decoded: vec![E::ZERO; height * ld],
             out: vec![0.0; rows * height],
             norms: vec![0.0; height],
-            scales: Scales { factors: Vec::with_capacity(BLOCK), zeros: Vec::with_capacity(BLOCK) },
+            scales: Scales::new(),
             height,
         }
     }
 
-    fn multiply(
-        &mut self,
-        isa: Isa,
-        decoder: &Decoder,
-        rows: usize,
-        x: &Blocks<E>,
-        weight: &Weight<'_>,
-        columns: Range<usize>,
-    ) {
+    fn multiply(&mut self, isa: Isa, rows: usize, x: &Blocks<E>, right: &Right<'_>, columns: Range<usize>) {
         let (ld, height) = (x.ld, self.height);
         self.out.fill(0.0);
         self.norms.fill(0.0);
         for (b, x) in x.data.chunks_exact(rows * ld).enumerate() {
-            let part = b * BLOCK..weight.cols.min((b + 1) * BLOCK);
+            let part = b * BLOCK..right.shape().1.min((b + 1) * BLOCK);
             let k = part.len().next_multiple_of(GRAIN);
             for (i, r) in columns.clone().enumerate() {
                 let row = &mut self.decoded[i * ld..(i + 1) * ld];
-                self.scales.decode(isa, decoder, weight, r, part.clone(), row);
+                right.read(isa, &mut self.scales, r, part.clone(), row);
                 row[part.len()..k].fill(E::ZERO);
                 self.norms[i] += E::square(isa, &row[..k]);
             }
@@ -521,16 +631,19 @@ mod tests {
             zeros: (0..zeros).map(|_| rng.below(8) as f64).collect(),
             global: 0.75,
             column_groups: None,
+            magnitudes: false,
         }
     }
 
     /// Each output against the exact dot product, on every set of instructions and in both precisions.
     fn assert_close(x: &Matrix, weight: &Weight<'_>) {
+        let decoder = Decoder::new(weight.dtype);
+        let right = Right::Stored(weight, &decoder);
         for isa in Isa::available() {
             for precision in [Precision::Single, Precision::Double] {
                 let left = Left::new(x, precision);
                 assert!(left.suits(weight) || weight.dtype.bits() > 8);
-                let (panels, error) = left.times_on(isa, weight, |panel| {
+                let (panels, error) = left.times_on(isa, &right, |panel| {
                     let rows = (0..x.rows).map(|r| panel.row(r).to_vec()).collect::<Vec<_>>();
                     (panel.columns.clone(), rows, panel.norms[..panel.columns.len()].to_vec())
                 });
@@ -547,7 +660,7 @@ mod tests {
                             norms[i]
                         );
                         for (r, row) in rows.iter().enumerate() {
-                            let expected = exact(x.row(r), weight, c);
+                            let expected = exact(x.row(r), |k| weight.value(c, k));
                             let bound = left.error() * left.norm(r) * norm;
                             assert!(
                                 (row[i] - expected).abs() <= bound,
@@ -586,6 +699,7 @@ mod tests {
             ] {
                 assert_close(&x, &weight(E4M3FN, granularity, (n, k)));
                 assert_close(&x, &weight(INT4, granularity, (n, k)));
+                assert_close(&x, &Weight { magnitudes: true, ..weight(INT4, granularity, (n, k)) });
             }
         }
     }
@@ -610,7 +724,9 @@ mod tests {
         for isa in Isa::available() {
             for precision in [Precision::Single, Precision::Double] {
                 let left = Left::new(&x, precision);
-                let (panels, error) = left.times_on(isa, &w, |panel| {
+                let decoder = Decoder::new(w.dtype);
+                let right = Right::Stored(&w, &decoder);
+                let (panels, error) = left.times_on(isa, &right, |panel| {
                     let rows = (0..9).map(|r| panel.row(r).to_vec()).collect::<Vec<_>>();
                     (panel.columns, rows)
                 });

@@ -11,6 +11,8 @@ pub(super) trait Element: Copy + Send + Sync + 'static {
     /// `size_of` in a place where a constant is needed.
     const SIZE: usize;
     fn from_f64(x: f64) -> Self;
+    fn abs(self) -> Self;
+    fn is_finite(self) -> bool;
 
     /// `out[r, c] += Σ x[r, i] · w[c, i]` for `r < rows`, `c < cols`. Rows of `x` and `w` are `ld` elements apart, of
     /// which the first `k`, a multiple of [`GRAIN`], count; those of `out` are `ld_out` apart. Columns are taken
@@ -147,6 +149,14 @@ macro_rules! element {
 
             fn from_f64(x: f64) -> $element {
                 x as $element
+            }
+
+            fn abs(self) -> $element {
+                self.abs()
+            }
+
+            fn is_finite(self) -> bool {
+                self.is_finite()
             }
 
             fn multiply(isa: Isa, block: Block<'_, $element>, out: &mut [f64]) {
