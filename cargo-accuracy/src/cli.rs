@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{archive, dtypes, inspect, lint, report, run, shard, weights};
+use crate::{archive, dtypes, inspect, lint, report, run, shard, triage, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -66,6 +66,8 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
+    Triage(triage::TriageArgs),
 }
 
 impl Cli {
@@ -79,6 +81,7 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Triage(args) => triage::command(args),
         }
     }
 }

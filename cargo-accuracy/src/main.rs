@@ -12,6 +12,7 @@ mod lint;
 mod report;
 mod run;
 mod shard;
+mod triage;
 mod weights;
 
 use clap::Parser as _;
