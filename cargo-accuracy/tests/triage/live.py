@@ -179,6 +179,11 @@ def _(model, i, rng):
     model.model.rotary_emb.inv_freq *= 0.9
 
 
+@fault("RoPE: frequencies rounded to bfloat16", "qwen3", "rope", layers=[None])
+def _(model, i, rng):
+    model.model.rotary_emb.inv_freq.copy_(model.model.rotary_emb.inv_freq.bfloat16())
+
+
 # Attention
 
 

@@ -84,8 +84,14 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager"):
                 # Of experts of gpt-oss, the inner dimension is the middle one.
                 fan_in = p.shape[1] if name == "gpt_oss" and p.dim() == 3 else p.shape[-1]
                 p.copy_(noise * (2.0 if "gate" in path or "q_" in path or "k_" in path else 1.0) / fan_in**0.5)
-    # Stored in bfloat16, so that runs in bfloat16 and float32 have the same weights.
-    return model.to(torch.bfloat16).to(dtype).eval()
+    # Stored in bfloat16, so that runs in bfloat16 and float32 have the same weights. Frequencies stay in float32, as
+    # they do when a checkpoint is loaded: `model.to` would round them, too.
+    frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path}
+    model = model.to(torch.bfloat16).to(dtype).eval()
+    for path, b in model.named_buffers():
+        if path in frequencies:
+            b.data = frequencies[path]
+    return model
 
 
 def tokens(seed=0, batch=2, length=24):
@@ -111,7 +117,7 @@ def main():
         model = build(name, dtype=torch.bfloat16, layers=2 if args.fixtures else args.layers)
         model.save_pretrained(folder / "checkpoint")
         ids = tokens(batch=1, length=12) if args.fixtures else tokens()
-        run(model.to(getattr(torch, args.dtype)), ids, folder / "reference")
+        run(build(name, dtype=getattr(torch, args.dtype), layers=2 if args.fixtures else args.layers), ids, folder / "reference")
 
 
 if __name__ == "__main__":
