@@ -4,7 +4,7 @@ use crate::arch::Arch;
 use crate::device::gpu::Kind;
 use std::path::PathBuf;
 
-/// Identity of the one case to run. Without it a test runs all of its sub-cases.
+/// Identities of the cases to run, a line each. Without it a test runs all of its sub-cases.
 pub const CASE: &str = "ACCURACY_CASE";
 /// Folder for records, manifests and start markers.
 pub const RECORDS: &str = "ACCURACY_RECORDS";
@@ -25,13 +25,19 @@ pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
 pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 /// How often a chain is repeated to compare its bytes.
 pub const REPEAT: &str = "ACCURACY_REPEAT";
+/// Seed of the generated inputs, in place of each test's own.
+pub const SEED: &str = "ACCURACY_SEED";
+/// Folder in which each chain's buffers and their float64 references are kept, a safetensors file a case.
+pub const KEEP_TENSORS: &str = "ACCURACY_KEEP_TENSORS";
+/// Plants every known fault on the reference side and records which checks see it.
+pub const SELFTEST: &str = "ACCURACY_SELFTEST";
 /// Schema of records that the plugin reads.
 pub const SCHEMA: &str = "ACCURACY_SCHEMA";
 
 /// What a test process was asked to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    pub case: Option<String>,
+    pub cases: Option<Vec<String>>,
     pub records: Option<PathBuf>,
     pub attempt: u32,
     pub arch: Arch,
@@ -41,6 +47,9 @@ pub struct Settings {
     pub library_path: Vec<PathBuf>,
     pub package_dir: Option<PathBuf>,
     pub repeat: u32,
+    pub seed: Option<u64>,
+    pub keep_tensors: Option<PathBuf>,
+    pub selftest: bool,
 }
 
 /// A variable whose value cannot be used.
@@ -99,7 +108,7 @@ impl Settings {
             }
         };
         Ok(Settings {
-            case: get(CASE),
+            cases: get(CASE).map(|ids| ids.lines().map(String::from).collect()),
             records: get(RECORDS).map(PathBuf::from),
             attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
             arch,
@@ -109,6 +118,9 @@ impl Settings {
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
             package_dir: get(PACKAGE_DIR).map(PathBuf::from),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
+            seed: parse(&get, SEED, "expected a whole number without a sign")?,
+            keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
+            selftest: get(SELFTEST).is_some(),
         })
     }
 }
@@ -124,7 +136,7 @@ mod tests {
     #[test]
     fn nothing_set_means_the_host_and_every_case() {
         let s = settings(&[]).unwrap();
-        assert_eq!((s.case, s.arch, s.min_cos, s.repeat), (None, Arch::Host, None, 1));
+        assert_eq!((s.cases, s.arch, s.min_cos, s.repeat, s.seed), (None, Arch::Host, None, 1, None));
     }
 
     #[test]
@@ -134,6 +146,7 @@ mod tests {
             (MIN_COS, "1.5"),
             (MIN_COS, "NaN"),
             (REPEAT, "-1"),
+            (SEED, "-1"),
             (ATTEMPT, "x"),
             (SCHEMA, "99"),
         ] {

@@ -16,6 +16,9 @@ pub enum Error {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// A kernel broke the device's context: only another process can go on.
+    #[error("a kernel left the device in an error ({source}); launched before: {launchers}")]
+    Kernel { launchers: String, source: GpuError },
     /// A declaration that does not fit together.
     #[error("`{name}`: {what}")]
     Declaration { name: String, what: String },

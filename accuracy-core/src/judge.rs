@@ -9,20 +9,22 @@
 //!   quantised chain loses.
 
 use crate::case::{Attempt, Captured, Kind, read_quantized};
-use crate::dtype::{DType, Overflow};
+use crate::dtype::DType;
 use crate::layout::ScaleLayout;
 use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Padding, Quant, Quantized, amax, quantize};
 use crate::record::{Cause, CheckResult, Hop};
 use crate::reference::graph::Op;
-use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
+use crate::reference::stream::{ReferenceError, Weight};
+use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
 use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, none};
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A few units in the last place of float32: what a kernel's division or multiplication by a reciprocal may be off.
-const DIVISION: f64 = 1.0 / (1 << 21) as f64;
+pub(crate) const DIVISION: f64 = 1.0 / (1 << 21) as f64;
 /// Relative error of a value that a kernel computes in float32 before it quantises (a norm, an activation).
 const COMPUTED: f64 = 1.0 / (1 << 17) as f64;
 
@@ -32,17 +34,20 @@ pub struct Given<'a> {
     values: RefCell<HashMap<BufferId, Arc<Matrix>>>,
     /// Buffers that are read as something else: a seeded fault.
     faults: HashMap<BufferId, Arc<Matrix>>,
+    /// How far products were from exact.
+    error: Cell<Option<ReferenceError>>,
 }
 
 impl<'a> Given<'a> {
     pub fn new(attempt: &'a Attempt) -> Given<'a> {
-        Given { attempt, values: RefCell::default(), faults: HashMap::new() }
+        Given { attempt, values: RefCell::default(), faults: HashMap::new(), error: Cell::default() }
     }
 
     /// The same, but `id` reads as `value`.
     pub fn with_fault(&self, id: BufferId, value: Matrix) -> Given<'a> {
         let values = RefCell::new(self.values.borrow().clone());
-        Given { attempt: self.attempt, values, faults: HashMap::from([(id, Arc::new(value))]) }
+        let faults = HashMap::from([(id, Arc::new(value))]);
+        Given { attempt: self.attempt, values, faults, error: Cell::default() }
     }
 }
 
@@ -57,6 +62,15 @@ impl Evaluation for Given<'_> {
             self.values.borrow_mut().insert(id, value.clone());
             value
         })
+    }
+
+    fn stored(&self, id: BufferId) -> Option<Weight<'_>> {
+        let known = self.faults.contains_key(&id) || self.values.borrow().contains_key(&id);
+        (!known).then(|| self.attempt.buffer(id).stored())
+    }
+
+    fn note(&self, error: ReferenceError) {
+        self.error.set(Some(self.error.get().map_or(error, |known| known.worst(error))));
     }
 }
 
@@ -86,6 +100,12 @@ impl Evaluation for Declared<'_> {
         })
     }
 
+    fn stored(&self, id: BufferId) -> Option<Weight<'_>> {
+        let buffer = self.attempt.buffer(id);
+        let leaf = buffer.source.is_none() && (self.quantised || buffer.ideal.is_none());
+        (leaf && !self.values.borrow().contains_key(&id)).then(|| buffer.stored())
+    }
+
     fn rounds(&self) -> bool {
         self.quantised
     }
@@ -101,7 +121,7 @@ fn stored(buffer: &Captured, value: &Matrix) -> Matrix {
 
 /// Every element rounded to `dtype`.
 pub fn round(value: &Matrix, dtype: DType) -> Matrix {
-    value.map(|x| dtype.decode(dtype.encode(x, Overflow::Special)))
+    value.map(|x| dtype.nearest(x))
 }
 
 /// A hop with everything that was found out about it.
@@ -132,10 +152,12 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
             JudgedHop { id, ..judged }
         }
         None => {
-            let max_rel_l2 = NOISE_FACTOR * allowed(source, &value, buffer.dtype, given);
-            let comparison = compare(&round_overflow(&value, buffer.dtype), &given.buffer(id));
+            let of_products = Accumulation::new(source, given);
+            let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
+            let written = given.buffer(id);
+            let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
             let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-            checks.extend(elements_check(buffer, source, &value, given));
+            checks.extend(of_products.elements_check(buffer, source, &value, &written));
             let hop = hop(buffer, "given_bytes", &comparison, &checks);
             let causes = Vec::new();
             JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes }
@@ -144,17 +166,19 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
 }
 
 /// Values beyond the format's range become what the format has for them: Inf, or its largest.
-pub fn round_overflow(value: &Matrix, dtype: DType) -> Matrix {
+pub fn round_overflow(value: &Matrix, dtype: DType) -> Cow<'_, Matrix> {
     let max = dtype.max();
-    value.map(|x| {
-        if x.is_finite() && x.abs() > max { dtype.decode(dtype.encode(x, Overflow::Special)) } else { x }
-    })
+    if value.data.iter().all(|x| x.abs() <= max || !x.is_finite()) {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(value.map(|x| if x.is_finite() && x.abs() > max { dtype.nearest(x) } else { x }))
 }
 
 fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[CheckResult]) -> Hop {
     Hop {
         name: buffer.name.clone(),
         kernel: buffer.kernel.map(String::from),
+        launched: buffer.launched.clone(),
         judged_against: against.into(),
         cos: comparison.cos,
         cos_row_min: comparison.cos_row_min,
@@ -194,7 +218,15 @@ fn judge_producer(
     let comparison = compare(&reference, &written.decode());
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, None);
     let scale_errors = ScaleErrors::new(scheme, value, &written, uncertainty(source));
-    checks.extend(producer_checks(&buffer.name, scheme, value, &expected, &written, uncertainty(source)));
+    checks.extend(scale_and_code_checks(
+        &buffer.name,
+        scheme,
+        value,
+        &expected,
+        &written,
+        &scale_errors,
+        uncertainty(source),
+    ));
     if scheme.scale_padding != Padding::Any {
         let detail = "bytes between the scales are not what the scheme declares";
         let wrong = buffer.wrong_padding();
@@ -222,6 +254,18 @@ pub fn producer_checks(
     uncertainty: f64,
 ) -> Vec<CheckResult> {
     let errors = ScaleErrors::new(scheme, value, written, uncertainty);
+    scale_and_code_checks(name, scheme, value, expected, written, &errors, uncertainty)
+}
+
+fn scale_and_code_checks(
+    name: &str,
+    scheme: &Quant,
+    value: &Matrix,
+    expected: &Quantized,
+    written: &Quantized,
+    errors: &ScaleErrors,
+    uncertainty: f64,
+) -> Vec<CheckResult> {
     let (worst_at, worst) = errors.worst();
     let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
     let mut scales = at_most("scales", name, Some(worst), errors.bound);
@@ -341,6 +385,9 @@ fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncerta
                     layout.name()
                 ),
                 cos: compare(&quantize(value, scheme, buffer.factor).decode(), &read.decode()).cos,
+                score: Some(1.0),
+                operand: Some(buffer.name.clone()),
+                confident: true,
             })
         })
 }
@@ -353,7 +400,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
             op if op.only_moves() => 0.0,
             // A value next to a tie of this rounding may go either way: one unit in the last place.
             Op::Round { to, .. } => unit(*to) * 2.0,
-            Op::MatMul { accumulator, .. } => unit(*accumulator) * 64.0,
+            Op::MatMul { accumulator, .. } => unit_of(*accumulator) * 64.0,
             _ => COMPUTED,
         }
     });
@@ -361,7 +408,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
 }
 
 /// Half a unit in the last place, relative to the value.
-fn unit(dtype: DType) -> f64 {
+pub(crate) fn unit(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 2f64.powi(-24),
         DType::F16 => 2f64.powi(-11),
@@ -372,79 +419,130 @@ fn unit(dtype: DType) -> f64 {
     }
 }
 
+/// The same of a sum.
+pub(crate) fn unit_of(accumulator: Accumulator) -> f64 {
+    match accumulator {
+        Accumulator::Format(format) => unit(format),
+        Accumulator::TensorCore(core) => 2f64.powi(-core.bits),
+    }
+}
+
 /// The relative L2 that rounding to `dtype` and the declared accumulation account for.
 ///
 /// Rounding is measured on the reference itself. Accumulating `K` products in a format with unit roundoff `u` makes
-/// an error of about `u · sqrt(K)/2 · |A||B|`: each of K sums is rounded once, and the errors are independent.
+/// an error of about `u · sqrt(K)/2 · |A||B|`: each of K sums is rounded once, and the errors are independent. What a
+/// tensor core makes is measured as well, by summing as it does.
 pub fn allowed(source: &Expr, value: &Matrix, dtype: DType, given: &dyn Evaluation) -> f64 {
-    let norm = value.norm();
-    if norm == 0.0 {
-        return unit(DType::F32);
-    }
-    let rounded = round(value, dtype);
-    let rounding = rounded
-        .data
-        .iter()
-        .zip(&value.data)
-        .filter(|(a, b)| a.is_finite() && b.is_finite())
-        .map(|(a, b)| (a - b).powi(2))
-        .sum::<f64>()
-        .sqrt()
-        / norm;
-    let mut squares = rounding.powi(2) + (4.0 * unit(DType::F32)).powi(2);
-    source.visit(&mut |e| {
-        squares += match &e.0.op {
-            Op::MatMul { a, b, accumulator } => {
-                let (a, b) = (eval(a, given), eval(b, given));
-                let k = a.cols as f64;
-                let magnitude = a.map(finite_abs).matmul_t(&b.map(finite_abs)).norm();
-                (unit(*accumulator) * k.sqrt() / 2.0 * magnitude / norm).powi(2)
+    Accumulation::new(source, given).allowed(source, value, dtype)
+}
+
+/// What the declared accumulators allow each product of an expression, in the order of [`Expr::visit`].
+struct Accumulation(Vec<Product>);
+
+struct Product {
+    /// Norm of the error that is expected.
+    error: f64,
+    /// What each element may be off by.
+    most: Matrix,
+}
+
+impl Product {
+    fn new(a: &Expr, b: &Expr, accumulator: Accumulator, given: &dyn Evaluation) -> Product {
+        match accumulator {
+            Accumulator::Format(format) => {
+                let magnitude = magnitudes(a, b, given);
+                let roundings = (a.shape().1 as f64).sqrt();
+                let error = unit(format) * roundings / 2.0 * magnitude.norm();
+                let share = 8.0 * unit(format).max(unit(DType::F32)) * roundings;
+                Product { error, most: magnitude.map(|x| share * x) }
             }
-            Op::Round { to, .. } => unit(*to).powi(2),
-            Op::Scale { .. } => 0.0,
-            op if op.only_moves() => 0.0,
-            _ => COMPUTED.powi(2),
-        }
-    });
-    squares.sqrt()
-}
-
-/// `elements`: outputs of a product that are no rounding of its value, not even if that were off by what the declared
-/// accumulation can make of it. One wrong element of a million costs no norm anything, and is wrong all the same.
-///
-/// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, and
-/// four roundings of float32 for scales that are multiplied in. Expressions around a product are left to the norms.
-fn elements_check(
-    buffer: &Captured,
-    source: &Expr,
-    value: &Matrix,
-    given: &Given<'_>,
-) -> Option<CheckResult> {
-    let Op::MatMul { a, b, accumulator } = &source.0.op else { return None };
-    let (a, b) = (eval(a, given), eval(b, given));
-    let written = buffer.value();
-    let magnitude = a.map(finite_abs).matmul_t(&b.map(finite_abs));
-    let share = 8.0 * unit(*accumulator).max(unit(DType::F32)) * (a.cols as f64).sqrt();
-    let rounded = |x: f64| buffer.dtype.decode(buffer.dtype.encode(x, Overflow::Special));
-    let (mut wrong, mut first) = (0, None);
-    for (i, (&x, &out)) in value.data.iter().zip(&written.data).enumerate() {
-        // NaN and Inf are judged by their position.
-        if !x.is_finite() || !out.is_finite() {
-            continue;
-        }
-        let spread = share * magnitude.data[i] + 4.0 * unit(DType::F32) * x.abs();
-        if !(rounded(x - spread) <= out && out <= rounded(x + spread)) {
-            wrong += 1;
-            first.get_or_insert((i / value.cols, i % value.cols, out, x));
+            Accumulator::TensorCore(core) => {
+                let finite = |x: f64| if x.is_finite() { x } else { 0.0 };
+                let (a, b) = (eval(a, given).map(finite), eval(b, given).map(finite));
+                let (summed, most) = core.matmul_t(&a, &b);
+                let exact = a.matmul_t(&b);
+                let off = summed.data.iter().zip(&exact.data).map(|(x, y)| (x - y).powi(2));
+                Product { error: off.sum::<f64>().sqrt(), most }
+            }
         }
     }
-    let detail =
-        first.map_or(String::new(), |(r, c, out, x)| format!("first at [{r}, {c}]: {out:e}, expected {x:e}"));
-    Some(none("elements", &buffer.name, wrong, detail))
 }
 
-fn finite_abs(x: f64) -> f64 {
-    if x.is_finite() { x.abs() } else { 0.0 }
+impl Accumulation {
+    fn new(source: &Expr, given: &dyn Evaluation) -> Accumulation {
+        let mut found = Vec::new();
+        source.visit(&mut |e| {
+            if let Op::MatMul { a, b, accumulator } = &e.0.op {
+                found.push(Product::new(a, b, *accumulator, given));
+            }
+        });
+        Accumulation(found)
+    }
+
+    /// See [`allowed`].
+    fn allowed(&self, source: &Expr, value: &Matrix, dtype: DType) -> f64 {
+        let norm = value.norm();
+        if norm == 0.0 {
+            return unit(DType::F32);
+        }
+        let mut rounding = 0.0;
+        for &x in &value.data {
+            let difference = dtype.nearest(x) - x;
+            if difference.is_finite() {
+                rounding += difference * difference;
+            }
+        }
+        let mut squares = rounding / (norm * norm) + (4.0 * unit(DType::F32)).powi(2);
+        let mut products = self.0.iter();
+        source.visit(&mut |e| {
+            squares += match &e.0.op {
+                Op::MatMul { .. } => products.next().map_or(0.0, |product| (product.error / norm).powi(2)),
+                Op::Round { to, .. } => unit(*to).powi(2),
+                Op::Scale { .. } => 0.0,
+                op if op.only_moves() => 0.0,
+                _ => COMPUTED.powi(2),
+            }
+        });
+        squares.sqrt()
+    }
+
+    /// `elements`: outputs of a product that are no rounding of its value, not even if that were off by what the
+    /// declared accumulation can make of it. One wrong element of a million costs no norm anything, and is wrong all
+    /// the same.
+    ///
+    /// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, or
+    /// the most that a tensor core can make, and four roundings of float32 for scales that are multiplied in.
+    /// Expressions around a product are left to the norms.
+    fn elements_check(
+        &self,
+        buffer: &Captured,
+        source: &Expr,
+        value: &Matrix,
+        written: &Matrix,
+    ) -> Option<CheckResult> {
+        let Op::MatMul { .. } = &source.0.op else { return None };
+        // It comes last: operands are visited first.
+        let Product { most, .. } = self.0.last()?;
+        let (mut wrong, mut first) = (0, None);
+        for (i, (&x, &out)) in value.data.iter().zip(&written.data).enumerate() {
+            // NaN and Inf are judged by their position.
+            if !x.is_finite() || !out.is_finite() {
+                continue;
+            }
+            let spread = most.data[i] + 4.0 * unit(DType::F32) * x.abs();
+            // Rounding keeps the order, and leaves what is a value of the format.
+            if (out - x).abs() <= spread {
+                continue;
+            }
+            if !(buffer.dtype.nearest(x - spread) <= out && out <= buffer.dtype.nearest(x + spread)) {
+                wrong += 1;
+                first.get_or_insert((i / value.cols, i % value.cols, out, x));
+            }
+        }
+        let detail = first
+            .map_or(String::new(), |(r, c, out, x)| format!("first at [{r}, {c}]: {out:e}, expected {x:e}"));
+        Some(none("elements", &buffer.name, wrong, detail))
+    }
 }
 
 /// How far terms cancel in the products of an expression: `|A||B| / |AB|`, the least over its matmuls.
@@ -452,12 +550,13 @@ pub fn cancellation(source: &Expr, given: &dyn Evaluation) -> Option<f64> {
     let mut least: Option<f64> = None;
     source.visit(&mut |e| {
         if let Op::MatMul { a, b, .. } = &e.0.op {
-            let (a, b) = (eval(a, given), eval(b, given));
-            let (a, b) = (
-                a.map(|x| if x.is_finite() { x } else { 0.0 }),
-                b.map(|x| if x.is_finite() { x } else { 0.0 }),
-            );
-            let ratio = a.map(f64::abs).matmul_t(&b.map(f64::abs)).norm() / a.matmul_t(&b).norm();
+            let (product, magnitude) = (eval(e, given), magnitudes(a, b, given));
+            let norm = |of: &Matrix| {
+                // A column with NaN or Inf says nothing about either.
+                let finite = of.data.iter().zip(&product.data).filter(|(_, product)| product.is_finite());
+                finite.map(|(x, _)| x * x).sum::<f64>().sqrt()
+            };
+            let ratio = norm(&magnitude) / norm(&product);
             least = Some(least.map_or(ratio, |l| l.min(ratio)));
         }
     });
@@ -473,15 +572,24 @@ pub struct Chain {
     pub check: CheckResult,
 }
 
-/// Judges the end of the chain.
-pub fn judge_chain(attempt: &Attempt) -> Chain {
+/// Judges the end of the chain. `hops` are those of the run: where nothing is quantised the end may be off by what its
+/// own declared accumulation makes.
+pub fn judge_chain(attempt: &Attempt, hops: &[JudgedHop]) -> Chain {
     let ideal = ideal(attempt);
     let own = framework_chain(attempt);
     let noise = compare(&ideal, &own);
     let chain = compare(&ideal, &attempt.buffer(attempt.result).value());
+    let mut floor = noise.rel_l2.unwrap_or(0.0);
+    if floor < COMPUTED {
+        // Formats that lose next to nothing: what arithmetic loses is more.
+        let end = attempt.buffer(attempt.result);
+        let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+        floor = end.source.as_ref().map_or(floor, |s| floor.max(allowed(s, &ideal, end.dtype, &declared)));
+    }
     // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
-    let floor = noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
-    let check = at_most("chain", "", chain.rel_l2, NOISE_FACTOR * floor);
+    let floor = floor.max(2f64.powi(-24));
+    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.max_rel_l2);
+    let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
     Chain { chain, noise, check }
 }
 
@@ -542,6 +650,29 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     checks
 }
 
+/// Whether each launcher launched a kernel that its binding expects; `None` where no binding expects any.
+pub fn kernel_check(attempt: &Attempt) -> Option<CheckResult> {
+    let mut check = None;
+    for launch in &attempt.launches {
+        let Some(expected) = launch.expected else { continue };
+        check.get_or_insert_with(|| none("kernel", "", 0, ""));
+        let launcher = launch.launcher;
+        let wrong = match (regex_lite::Regex::new(expected), &launch.kernels) {
+            (Err(error), _) => format!("expect_kernel of `{launcher}` is no regular expression: {error}"),
+            (_, None) => format!(
+                "which kernels `{launcher}` launches cannot be seen: its library imports no launch call; link the CUDA runtime with -cudart shared"
+            ),
+            (Ok(regex), Some(kernels)) if kernels.iter().any(|kernel| regex.is_match(kernel)) => continue,
+            (_, Some(kernels)) => {
+                let ran = if kernels.is_empty() { "none".into() } else { kernels.join(", ") };
+                format!("`{launcher}` launched {ran}, and is expected to launch {expected:?}")
+            }
+        };
+        return Some(none("kernel", "", 1, &wrong));
+    }
+    check
+}
+
 /// Elements that neither of two runs with different poisons wrote.
 pub fn unwritten_checks(first: &Attempt, second: &Attempt) -> Vec<CheckResult> {
     first
@@ -571,7 +702,7 @@ pub fn repeat_checks(first: &Attempt, second: &Attempt, bound: Option<f64>) -> V
             match bound {
                 Some(bound) if !same => at_most("repeat", &a.name, compare(&a.value(), &b.value()).rel_l2, bound),
                 _ => {
-                    let differing = a.data.iter().zip(&b.data).filter(|(x, y)| x != y).count().max(1);
+                    let differing = a.data.iter().zip(&b.data[..]).filter(|(x, y)| x != y).count().max(1);
                     let why = "bytes differ between two runs on the same inputs: the kernel reads memory that nobody \
                                wrote, or it is nondeterministic";
                     none("repeat", &a.name, if same { 0 } else { differing as u64 }, if same { "" } else { why })
@@ -593,7 +724,7 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         let source = f.source.as_ref().expect("a buffer that a kernel writes is computed from something");
         let reference = given_primary.buffer(id);
         let comparison = compare(&reference, &given.buffer(id));
-        let equal = f.data.iter().zip(&p.data).filter(|(a, b)| a == b).count();
+        let equal = f.data.iter().zip(&p.data[..]).filter(|(a, b)| a == b).count();
         let mut checks;
         let mut max_rel_l2 = None;
         if let (Some(scheme), Some(theirs), Some(ours)) = (f.scheme, p.quantized(), f.quantized()) {

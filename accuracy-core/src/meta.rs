@@ -166,6 +166,9 @@ pub struct Body {
     pub known_failures: Vec<KnownFailure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nondeterministic: Option<Nondeterministic>,
+    /// Bytes of device memory that a case of this test needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Least cosine of this test, where it is set apart from the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_cos: Option<f64>,

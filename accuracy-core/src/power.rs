@@ -108,6 +108,7 @@ fn seen(fault: &str, operand: &str, failed_checks: Vec<String>, cos: Option<f64>
         status: if failed_checks.is_empty() { PowerStatus::Unseen } else { PowerStatus::Seen },
         failed_checks,
         cos,
+        claimed: true,
         detail: String::new(),
     }
 }
@@ -119,6 +120,7 @@ fn not_applicable(fault: &str, operand: &str) -> Power {
         status: PowerStatus::NotApplicable,
         failed_checks: Vec::new(),
         cos: None,
+        claimed: true,
         detail: "the identity on this shape and data".into(),
     }
 }
@@ -334,7 +336,7 @@ fn truncated(expected: &Quantized, value: &Matrix) -> Quantized {
 }
 
 /// Expressions that a kernel might compute instead.
-fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
+pub(crate) fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
     let mut found: Vec<(&'static str, Expr)> = Vec::new();
     let mut kinds = Vec::new();
     source.visit(&mut |e| match &e.0.op {
@@ -427,7 +429,7 @@ fn accumulator_faults(probe: &Attempt, judged: &JudgedHop) -> Vec<Power> {
     let reference = judged.reference.head(ACCUMULATED_ROWS);
     [F16, BF16]
         .into_iter()
-        .filter(|narrow| !declared.contains(narrow))
+        .filter(|&narrow| !declared.contains(&narrow.into()))
         .map(|accumulator| {
             let faulty = eval(source, &Accumulating { given: &given, accumulator }).head(ACCUMULATED_ROWS);
             let comparison = compare(&reference, &round(&faulty, buffer.dtype));

@@ -101,6 +101,8 @@ pub struct Hop {
     pub name: String,
     /// The launcher that wrote it.
     pub kernel: Option<String>,
+    /// The kernels that this launcher launched, in order; `null` where that cannot be seen.
+    pub launched: Option<Vec<String>>,
     /// `quantizer`: against the framework's own quantiser; `given_bytes`: against the float64 result on the bytes
     /// that the kernel was really given; `primary`: against the primary path.
     pub judged_against: String,
@@ -155,16 +157,29 @@ pub struct Power {
     pub failed_checks: Vec<String>,
     /// Cosine of the faulty reference against the right one.
     pub cos: Option<f64>,
+    /// Whether the checks are to see it; else it is told what they make of it.
+    #[serde(default)]
+    pub claimed: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
 /// A likely root cause.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
     pub cause: String,
     pub detail: String,
+    /// Cosine of the output against the reference computed with the fault: what mending it gives.
     pub cos: Option<f64>,
+    /// Share of the error that it explains, at most 1.
+    #[serde(default)]
+    pub score: Option<f64>,
+    /// The operand that is read wrongly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operand: Option<String>,
+    /// Whether nothing is left to explain, and nothing else explains as much.
+    #[serde(default)]
+    pub confident: bool,
 }
 
 /// What one attempt at a case found.

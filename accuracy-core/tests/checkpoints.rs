@@ -1,12 +1,16 @@
 //! Small checkpoints of every scheme, written with numpy by `peers/make_checkpoints.py`, give the values that it
 //! wrote down, bit for bit.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use accuracy_core::dtype::{DType, FnuzError};
 use accuracy_core::quant::Granularity;
-use accuracy_core::weights::{Checkpoint, GlobalScale, Scheme, StDtype, WeightsError, cached_snapshot};
+use accuracy_core::weights::{
+    Carve, Checkpoint, GlobalScale, Scheme, StDtype, WeightsError, cached_snapshot, write,
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(name)
@@ -227,4 +231,121 @@ fn a_name_that_is_neither_path_nor_repository() {
     assert!(matches!(error("no-such-thing"), WeightsError::NotARepository { .. }));
     assert!(matches!(error("./no/such/model.safetensors"), WeightsError::NotFound { .. }));
     assert!(matches!(error("org-that-is-not/cached"), WeightsError::NotCached { .. }));
+}
+
+/// A part of one weight of a fixture: experts where several share its tensor, rows, columns.
+type Cut = (&'static str, &'static str, Option<Range<usize>>, Range<usize>, Range<usize>);
+
+fn cuts() -> Vec<Cut> {
+    let layer = "model.layers.0.self_attn.kv_a_proj_with_mqa";
+    vec![
+        ("awq", "m", None, 8..16, 32..64),
+        ("compressed_tensors_fp8", "m", None, 3..5, 5..20),
+        ("compressed_tensors_int4", "act_order", None, 3..14, 0..64),
+        ("compressed_tensors_int4", "asymmetric", None, 8..16, 32..64),
+        ("compressed_tensors_int4", "symmetric", None, 3..7, 32..64),
+        ("compressed_tensors_int8", "asymmetric", None, 2..7, 1..24),
+        ("compressed_tensors_int8", "symmetric", None, 1..2, 0..9),
+        ("compressed_tensors_nvfp4", "m", None, 1..3, 16..48),
+        ("deepseek_fp8", layer, None, 128..130, 0..128),
+        ("deepseek_fp8", layer, None, 0..128, 128..140),
+        ("deepseek_ue8m0", layer, None, 0..4, 128..140),
+        ("gpt_oss_mxfp4", "model.layers.0.mlp.experts.gate_up_proj", Some(1..3), 2..6, 32..64),
+        ("gpt_oss_mxfp4", "model.layers.0.mlp.experts.down_proj", Some(2..3), 1..4, 0..32),
+        ("gpt_oss_original", "block.0.mlp.mlp1_weight", Some(0..2), 1..3, 0..32),
+        ("gptq_v1", "in_order", None, 8..16, 32..64),
+        ("gptq_v1", "act_order", None, 0..8, 0..64),
+        ("gptq_v2", "in_order", None, 8..16, 0..32),
+        ("hf_fp8", "m", None, 1..3, 3..9),
+        ("modelopt_nvfp4", "m", None, 5..8, 32..64),
+        ("mxfp8_mxfp6", "a", None, 1..3, 32..64),
+        ("mxfp8_mxfp6", "b", None, 0..1, 0..32),
+        ("mxfp8_mxfp6", "m", None, 2..4, 32..64),
+        ("quark_fp8", "a", None, 1..3, 3..9),
+        ("quark_fp8", "b", None, 1..3, 3..9),
+        ("quark_mxfp4", "m", None, 2..5, 32..96),
+        ("unquantized", "model.layers.0.mlp.down_proj", None, 1..3, 1..3),
+    ]
+}
+
+#[test]
+fn a_part_of_every_scheme_reads_back_as_that_part_of_the_whole() {
+    for (name, module, experts, rows, columns) in cuts() {
+        let whole = open(name);
+        let part =
+            Carve { experts: experts.clone(), rows: Some(rows.clone()), columns: Some(columns.clone()) };
+        let tensors = whole.carve(module, &part).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+        let config = fixture(name).join("config.json");
+        if config.exists() {
+            fs::copy(config, dir.path().join("config.json")).unwrap();
+        }
+        let cut = Checkpoint::open(dir.path()).unwrap();
+        let info = whole.describe(module).unwrap();
+        assert_eq!(experts.is_some(), info.experts.is_some(), "{name} {module}");
+        let matrices = match experts {
+            Some(experts) => experts.enumerate().map(|(i, e)| (format!("#{i}"), format!("#{e}"))).collect(),
+            None => vec![(String::new(), String::new())],
+        };
+        for (to, from) in matrices {
+            let read = cut.linear(&format!("{module}{to}")).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(
+                (read.rows, read.cols, read.scheme),
+                (rows.len(), columns.len(), info.scheme),
+                "{name}"
+            );
+            let from = whole.linear(&format!("{module}{from}")).unwrap();
+            let of_row = |r: usize| from.values()[r * from.cols..][columns.clone()].to_vec();
+            let want: Vec<u64> = rows.clone().flat_map(of_row).map(f64::to_bits).collect();
+            assert_eq!(
+                read.values().into_iter().map(f64::to_bits).collect::<Vec<_>>(),
+                want,
+                "{name} {module}"
+            );
+        }
+        assert_eq!(cut.orphans(), Vec::<&str>::new(), "{name} {module}");
+    }
+    let covered: BTreeSet<&str> = cuts().iter().map(|cut| cut.0).collect();
+    let fixtures = fs::read_dir(fixture("")).unwrap().count();
+    assert_eq!(covered.len(), fixtures, "a fixture of which no part is taken");
+}
+
+#[test]
+fn the_scales_of_a_layers_input_come_with_its_weight() {
+    let names = |name: &str, module: &str| -> Vec<String> {
+        open(name).carve(module, &Carve::default()).unwrap().into_iter().map(|t| t.name).collect()
+    };
+    assert_eq!(names("hf_fp8", "m"), ["m.weight", "m.weight_scale", "m.input_scale"]);
+    assert_eq!(
+        names("compressed_tensors_nvfp4", "m"),
+        ["m.weight_packed", "m.weight_scale", "m.weight_global_scale", "m.input_global_scale"]
+    );
+}
+
+#[test]
+fn a_part_that_cuts_through_scales_or_words_is_refused() {
+    let refused = |name: &str, module: &str, part: Carve, words: &[&str]| {
+        let error = open(name).carve(module, &part).unwrap_err();
+        assert!(matches!(error, WeightsError::BadPart { .. }), "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "no {word:?} in {error}");
+        }
+    };
+    let rows = |rows| Carve { rows: Some(rows), ..Carve::default() };
+    let columns = |columns| Carve { columns: Some(columns), ..Carve::default() };
+    let layer = "model.layers.0.self_attn.kv_a_proj_with_mqa";
+    refused("awq", "m", rows(4..16), &["m.qweight", "multiple of 8"]);
+    refused("awq", "m", columns(16..64), &["m.scales", "multiple of 32"]);
+    refused("gptq_v1", "in_order", columns(0..4), &["in_order.qweight", "multiple of 8"]);
+    refused("gptq_v1", "act_order", columns(0..32), &["act_order.g_idx", "take all columns"]);
+    refused("deepseek_fp8", layer, rows(5..130), &["weight_scale_inv", "multiple of 128"]);
+    refused("quark_mxfp4", "m", columns(0..16), &["m.weight_scale", "multiple of 32"]);
+    refused("modelopt_nvfp4", "m", columns(1..64), &["`m.weight`", "multiple of 2"]);
+    refused("hf_fp8", "m", rows(4..9), &["rows 4..9", "8"]);
+    refused("hf_fp8", "m", rows(4..4), &["rows 4..4"]);
+    refused("hf_fp8", "m", Carve { experts: Some(0..1), ..Carve::default() }, &["not of experts"]);
+    refused("hf_fp8", "m#0..2", Carve::default(), &["#"]);
+    let experts = Carve { experts: Some(1..4), ..Carve::default() };
+    refused("gpt_oss_mxfp4", "model.layers.0.mlp.experts.down_proj", experts, &["experts 1..4"]);
 }

@@ -9,7 +9,8 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Expr, ExprLit, Lit, LitStr, Token, UnOp, token};
 
-const KEYS: &str = "checkpoint, weights, tokens, activations, min_cos, seed, known_failure, nondeterministic";
+const KEYS: &str =
+    "checkpoint, weights, tokens, activations, min_cos, memory, seed, known_failure, nondeterministic";
 
 /// Names that stand in a case's identity or in `known_failure` by themselves.
 pub const RESERVED: [&str; 5] = ["arch", "check", "parameter", "reason", "tokens"];
@@ -23,6 +24,8 @@ pub struct Attribute {
     pub tokens: Vec<usize>,
     pub activations: Option<String>,
     pub min_cos: Option<f64>,
+    /// Bytes of device memory that a case needs.
+    pub memory: Option<u64>,
     pub seed: u64,
     pub known_failures: Vec<KnownFailure>,
     pub nondeterministic: Option<(String, f64)>,
@@ -126,6 +129,7 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
         tokens: vec![1, 33, 128],
         activations: None,
         min_cos: None,
+        memory: None,
         seed: 0,
         known_failures: Vec::new(),
         nondeterministic: None,
@@ -154,6 +158,7 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
                 let range = |x: f64| x > 0.0 && x <= 1.0;
                 attribute.min_cos = number(&entry, "0.9995", "a cosine above 0 and at most 1", range, errors);
             }
+            "memory" => attribute.memory = memory(&entry, errors),
             "seed" => attribute.seed = seed(&entry, errors).unwrap_or(0),
             "known_failure" => attribute.known_failures.extend(known_failure(&entry, errors)),
             "nondeterministic" => attribute.nondeterministic = nondeterministic(&entry, errors),
@@ -332,6 +337,23 @@ fn weights(entry: &Entry, errors: &mut Errors) -> Vec<Role> {
         roles.push(Role { name, pattern });
     }
     roles
+}
+
+/// `"24 GiB"` as bytes.
+fn memory(entry: &Entry, errors: &mut Errors) -> Option<u64> {
+    const UNITS: [(&str, u64); 3] = [("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    let value = assigned(entry, "\"24 GiB\"", errors)?;
+    let bytes = |text: &str| {
+        let (unit, scale) = UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
+        let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        let bytes = number * *scale as f64;
+        (bytes >= 1.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
+    };
+    let bytes = syn::parse2::<LitStr>(value.clone()).ok().and_then(|literal| bytes(literal.value().trim()));
+    if bytes.is_none() {
+        errors.at(value, "`memory` takes a size in MiB, GiB or TiB, such as \"24 GiB\"");
+    }
+    bytes
 }
 
 fn known_failure(entry: &Entry, errors: &mut Errors) -> Option<KnownFailure> {

@@ -178,6 +178,7 @@ fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> S
         ("cells", Some(json::array(cells.iter().map(cell)))),
         ("known_failures", Some(json::array(attribute.known_failures.iter().map(known)))),
         ("nondeterministic", nondeterministic),
+        ("memory", attribute.memory.map(|bytes| bytes.to_string())),
         ("min_cos", attribute.min_cos.map(|x| format!("{x:?}"))),
         ("seed", Some(attribute.seed.to_string())),
     ])
@@ -209,6 +210,7 @@ mod tests {
                 tokens = [1, 33],
                 activations = "file.safetensors#tensor",
                 min_cos = 1,
+                memory = "1.5 GiB",
                 seed = 0xff,
                 known_failure(arch = "gfx942", quant = fallback, dtype = INT8, mode = "a, \"b\"", tile = -1, reason = "x\ny"),
                 known_failure(reason = "everywhere"),
@@ -263,6 +265,7 @@ mod tests {
                     {"at": [], "reason": "everywhere"},
                 ],
                 "nondeterministic": {"reason": "atomics", "bound": 1e-3},
+                "memory": 1_610_612_736_u64,
                 "min_cos": 1.0,
                 "seed": 255,
             })

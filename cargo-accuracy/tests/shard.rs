@@ -1,6 +1,8 @@
 //! `cargo accuracy shard` on a small checkpoint: what it writes means what was asked for.
 
+use accuracy_core::dtype::DType;
 use accuracy_core::weights::{Checkpoint, NewTensor, StDtype, write};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -118,6 +120,269 @@ fn int8_channels_have_a_scale_each() {
     assert_close(&checkpoint, (1, COLS), 127.0, 0.5);
 }
 
+/// The raw tensor `layers.0.up.{ending}`, of that dtype and shape.
+fn raw(checkpoint: &Checkpoint, ending: &str, dtype: StDtype, shape: &[usize]) -> Vec<u8> {
+    let tensor = checkpoint.raw(&format!("layers.0.up.{ending}")).unwrap();
+    assert_eq!((tensor.dtype, tensor.shape), (dtype, shape), "{ending}");
+    tensor.bytes.to_vec()
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks::<4>().0.iter().map(|&b| u32::from_le_bytes(b)).collect()
+}
+
+fn nibble(bytes: &[u8], index: usize) -> u8 {
+    bytes[index / 2] >> (4 * (index % 2)) & 15
+}
+
+fn e2m1(code: u8) -> f64 {
+    let magnitude = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][usize::from(code & 7)];
+    if code & 8 == 0 { magnitude } else { -magnitude }
+}
+
+/// The reader gives what the convention says, bit for bit; and that is near to what was quantised: each element off by
+/// no more than `step` of its group's scale, each group's largest magnitude met or saturated.
+#[track_caller]
+fn assert_means(
+    checkpoint: &Checkpoint,
+    step: f64,
+    value: impl Fn(usize, usize) -> f64,
+    scale: impl Fn(usize, usize) -> f64,
+) {
+    let read = checkpoint.linear("layers.0.up").unwrap().values();
+    for (i, (&read, original)) in read.iter().zip(original()).enumerate() {
+        let (row, column) = (i / COLS, i % COLS);
+        assert_eq!(read.to_bits(), value(row, column).to_bits(), "element {i}: {read} for {original}");
+        let off = (read - original).abs() / scale(row, column);
+        assert!(off <= step, "element {i}: {read} for {original}, {off} of the scale {}", scale(row, column));
+    }
+}
+
+#[test]
+fn mxfp4_is_stored_as_quark_stores_it() {
+    let (_dir, checkpoint) = carved(&["--to", "mxfp4"]);
+    let codes = raw(&checkpoint, "weight", StDtype::U8, &[ROWS, COLS / 2]);
+    let scales = raw(&checkpoint, "weight_scale", StDtype::U8, &[ROWS, COLS / 32]);
+    let scale = |row, column| 2f64.powi(i32::from(scales[row * (COLS / 32) + column / 32]) - 127);
+    // The scale is rounded, too: a maximum of up to 7 scales saturates at 6.
+    assert_means(&checkpoint, 1.0, |r, c| e2m1(nibble(&codes, r * COLS + c)) * scale(r, c), scale);
+    let config = checkpoint.quantization_config().unwrap();
+    assert_eq!(
+        (&config["quant_method"], &config["global_quant_config"]["weight"]["dtype"]),
+        (&"quark".into(), &"fp4".into())
+    );
+}
+
+#[test]
+fn mxfp8_has_a_power_of_two_for_each_group() {
+    let (_dir, checkpoint) = carved(&["--to", "mxfp8"]);
+    let codes = raw(&checkpoint, "weight", StDtype::F8_E4M3, &[ROWS, COLS]);
+    let scales = raw(&checkpoint, "weight_scale", StDtype::U8, &[ROWS, COLS / 32]);
+    let scale = |row, column| 2f64.powi(i32::from(scales[row * (COLS / 32) + column / 32]) - 127);
+    let value = |r: usize, c: usize| DType::E4M3Fn.decode(codes[r * COLS + c].into()) * scale(r, c);
+    assert_means(&checkpoint, 32.0, value, scale);
+}
+
+#[test]
+fn nvfp4_divides_by_its_global_scale_or_as_modelopt_multiplies() {
+    for (to, codes, global) in
+        [("nvfp4", "weight_packed", "weight_global_scale"), ("nvfp4-modelopt", "weight", "weight_scale_2")]
+    {
+        let (_dir, checkpoint) = carved(&["--to", to]);
+        let codes = raw(&checkpoint, codes, StDtype::U8, &[ROWS, COLS / 2]);
+        let scales = raw(&checkpoint, "weight_scale", StDtype::F8_E4M3, &[ROWS, COLS / 16]);
+        let global = f32::from_le_bytes(raw(&checkpoint, global, StDtype::F32, &[1]).try_into().unwrap());
+        let global = |x: f64| if to == "nvfp4" { x / f64::from(global) } else { x * f64::from(global) };
+        let of_group = |r: usize, c: usize| DType::E4M3Fn.decode(scales[r * (COLS / 16) + c / 16].into());
+        let value = |r: usize, c: usize| global(e2m1(nibble(&codes, r * COLS + c)) * of_group(r, c));
+        let magnitudes: Vec<f64> = original().iter().map(|v| v.abs()).collect();
+        let largest = magnitudes.iter().copied().fold(0.0, f64::max);
+        assert!(
+            (global(448.0 * 6.0) / largest - 1.0).abs() < 1e-6,
+            "the largest scale is the format's maximum"
+        );
+        // Groups far below the largest have scales of few bits, or none: the smallest that e4m3 has is 2^-9.
+        let floor = global(2f64.powi(-9));
+        assert_means(&checkpoint, 1.5, value, |r, c| global(of_group(r, c)).max(floor * 4.0));
+    }
+}
+
+#[test]
+fn awq_packs_along_n_in_its_own_order() {
+    const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+    let (_dir, checkpoint) = carved(&["--to", "int4-awq", "--group-size", "64"]);
+    let codes = words(&raw(&checkpoint, "qweight", StDtype::I32, &[COLS, ROWS / 8]));
+    let zeros = words(&raw(&checkpoint, "qzeros", StDtype::I32, &[COLS / 64, ROWS / 8]));
+    let scales = raw(&checkpoint, "scales", StDtype::F16, &[COLS / 64, ROWS]);
+    let element = |word: u32, row: usize| {
+        let place = ORDER.iter().position(|&e| e == row % 8).unwrap();
+        f64::from(word >> (4 * place) & 15)
+    };
+    let scale = |r: usize, c: usize| DType::F16.decode(DType::F16.code_at(&scales, c / 64 * ROWS + r));
+    let value = |r: usize, c: usize| {
+        let code = element(codes[c * (ROWS / 8) + r / 8], r);
+        (code - element(zeros[c / 64 * (ROWS / 8) + r / 8], r)) * scale(r, c)
+    };
+    // Half a step, and another half where the zero point is rounded.
+    assert_means(&checkpoint, 1.0, value, scale);
+    let different: BTreeSet<u32> = zeros.iter().map(|word| word & 15).collect();
+    assert!(different.len() > 2, "{different:?}");
+    assert_eq!(checkpoint.quantization_config().unwrap()["group_size"], 64);
+}
+
+#[test]
+fn gptq_packs_along_k_and_stores_zero_points_minus_one() {
+    let (_dir, checkpoint) = carved(&["--to", "int4-gptq", "--group-size", "64"]);
+    let codes = words(&raw(&checkpoint, "qweight", StDtype::I32, &[COLS / 8, ROWS]));
+    let zeros = words(&raw(&checkpoint, "qzeros", StDtype::I32, &[COLS / 64, ROWS / 8]));
+    let scales = raw(&checkpoint, "scales", StDtype::F16, &[COLS / 64, ROWS]);
+    let groups = words(&raw(&checkpoint, "g_idx", StDtype::I32, &[COLS]));
+    assert!(groups.iter().enumerate().all(|(c, &g)| g as usize == c / 64));
+    assert!(zeros.iter().all(|&word| word == 0x7777_7777), "symmetric");
+    let scale = |r: usize, c: usize| DType::F16.decode(DType::F16.code_at(&scales, c / 64 * ROWS + r));
+    let value =
+        |r: usize, c: usize| (f64::from(codes[c / 8 * ROWS + r] >> (4 * (c % 8)) & 15) - 8.0) * scale(r, c);
+    assert_means(&checkpoint, 0.51, value, scale);
+}
+
+#[test]
+fn compressed_tensors_packs_along_k_with_zero_points_along_n() {
+    let (_dir, checkpoint) = carved(&["--to", "int4-pack", "--group-size", "64"]);
+    let codes = words(&raw(&checkpoint, "weight_packed", StDtype::I32, &[ROWS, COLS / 8]));
+    let zeros = words(&raw(&checkpoint, "weight_zero_point", StDtype::I32, &[ROWS / 8, COLS / 64]));
+    let scales = raw(&checkpoint, "weight_scale", StDtype::BF16, &[ROWS, COLS / 64]);
+    let shape = raw(&checkpoint, "weight_shape", StDtype::I64, &[2]);
+    assert_eq!(words(&shape), [ROWS as u32, 0, COLS as u32, 0]);
+    let scale =
+        |r: usize, c: usize| DType::BF16.decode(DType::BF16.code_at(&scales, r * (COLS / 64) + c / 64));
+    let value = |r: usize, c: usize| {
+        let code = f64::from(codes[r * (COLS / 8) + c / 8] >> (4 * (c % 8)) & 15);
+        (code - f64::from(zeros[r / 8 * (COLS / 64) + c / 64] >> (4 * (r % 8)) & 15)) * scale(r, c)
+    };
+    assert_means(&checkpoint, 1.02, value, scale);
+}
+
+#[test]
+fn nothing_is_odd_about_what_is_written() {
+    for to in [
+        "f32",
+        "bf16",
+        "fp8-block",
+        "fp8-token",
+        "fp8-tensor",
+        "mxfp8",
+        "mxfp4",
+        "nvfp4",
+        "nvfp4-modelopt",
+        "int8-channel",
+        "int4-awq",
+        "int4-gptq",
+        "int4-pack",
+    ] {
+        let group: &[&str] = if to.starts_with("int4") { &["--group-size", "64"] } else { &[] };
+        let (dir, _) = carved(&[&["--to", to], group].concat());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"));
+        let output = command
+            .arg("weights")
+            .arg(dir.path().join("out"))
+            .args(["--scan", "--format", "json"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{to}: {}", String::from_utf8_lossy(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["weights"].as_array().unwrap().len(), 1, "{to}");
+        assert_eq!(json["findings"].as_array().unwrap().len(), 0, "{to}: {}", json["findings"]);
+    }
+}
+
+#[test]
+fn rows_and_columns_are_taken_of_what_is_kept_and_of_what_is_converted() {
+    let (dir, first) = carved(&["--to", "int4-awq", "--group-size", "64"]);
+    let whole = first.linear("layers.0.up").unwrap().values();
+    let from = dir.path().join("out");
+    let part = ["--tensors", "*.0.up", "--rows", "8..24", "--columns", "64..192"];
+    let wanted = |values: &[f64]| -> Vec<f64> {
+        (8..24).flat_map(|r| &values[r * COLS..][64..192]).copied().collect()
+    };
+    for (name, flags) in [("kept", &[][..]), ("converted", &["--to", "f32"])] {
+        let out = dir.path().join(name);
+        let output = shard(&from, &out, &[&part[..], flags].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let read = Checkpoint::open(&out).unwrap().linear("layers.0.up").unwrap().values();
+        assert_eq!(read, wanted(&whole), "{name}");
+    }
+    let cut = shard(&from, &dir.path().join("cut"), &["--tensors", "*.0.up", "--columns", "0..32"]);
+    let text = String::from_utf8_lossy(&cut.stderr);
+    assert_eq!(cut.status.code(), Some(101), "{text}");
+    assert!(text.contains("multiple of 64"), "{text}");
+}
+
+/// Two layers of fused experts as gpt-oss has them, a norm, counters, and the scale of a KV cache.
+fn experts(dir: &Path) -> PathBuf {
+    let path = dir.join("moe");
+    std::fs::create_dir(&path).unwrap();
+    let bytes = |name: &str, dtype: StDtype, shape: &[usize], first: u8| NewTensor {
+        name: name.into(),
+        dtype,
+        shape: shape.into(),
+        bytes: (0..shape.iter().product::<usize>() * dtype.bitsize() / 8)
+            .map(|i| first + (i as u8).wrapping_mul(37) % 16)
+            .collect(),
+    };
+    let tensors = [
+        bytes("l.0.experts.gate_up_proj_blocks", StDtype::U8, &[4, 6, 2, 16], 0x31),
+        bytes("l.0.experts.gate_up_proj_scales", StDtype::U8, &[4, 6, 2], 118),
+        bytes("l.0.experts.gate_up_proj_bias", StDtype::BF16, &[4, 6], 0x30),
+        bytes("l.0.router.weight", StDtype::BF16, &[4, 64], 0x30),
+        bytes("l.0.norm.weight", StDtype::BF16, &[64], 0x30),
+        bytes("l.0.position_ids", StDtype::I64, &[1, 8], 0),
+        bytes("l.0.attn.k_scale", StDtype::F32, &[], 0x30),
+    ];
+    write(&path.join("model.safetensors"), &tensors, &Default::default()).unwrap();
+    let config = r#"{"hidden_size": 64, "vocab_size": 9, "text_config": {"num_attention_heads": 4},
+        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["l.0.router"]}}"#;
+    std::fs::write(path.join("config.json"), config).unwrap();
+    path
+}
+
+#[test]
+fn experts_are_taken_out_of_the_tensor_they_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = experts(dir.path());
+    let whole = Checkpoint::open(&from).unwrap();
+    let value = |expert: usize| whole.linear(&format!("l.0.experts.gate_up_proj#{expert}")).unwrap().values();
+
+    let kept = dir.path().join("kept");
+    let output =
+        shard(&from, &kept, &["--tensors", "l.0.*", "--tensors", "l.0.{a}.{b}", "--experts", "1..3"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let kept = Checkpoint::open(&kept).unwrap();
+    assert_eq!(kept.names().count(), 7, "{:?}", kept.names().collect::<Vec<_>>());
+    assert_eq!(kept.raw("l.0.experts.gate_up_proj_blocks").unwrap().shape, [2, 6, 2, 16]);
+    for expert in [1, 2] {
+        let read = kept.linear(&format!("l.0.experts.gate_up_proj#{}", expert - 1)).unwrap().values();
+        assert_eq!(read, value(expert));
+    }
+    let bias = |c: &Checkpoint| c.raw("l.0.experts.gate_up_proj_bias").unwrap().bytes.to_vec();
+    assert_eq!(bias(&kept), bias(&whole)[12..36]);
+    assert_eq!(kept.raw("l.0.position_ids").unwrap().bytes, whole.raw("l.0.position_ids").unwrap().bytes);
+    assert_eq!(kept.vector("l.0.attn.k_scale").unwrap().len(), 1);
+    assert_eq!(kept.config()["hidden_size"], 64);
+    assert_eq!(kept.config()["num_attention_heads"], 4);
+    assert_eq!(kept.quantization_config(), whole.quantization_config());
+
+    let converted = dir.path().join("converted");
+    let output =
+        shard(&from, &converted, &["--tensors", "l.0.experts.*", "--experts", "2..4", "--to", "nvfp4"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let converted = Checkpoint::open(&converted).unwrap();
+    assert_eq!(converted.raw("l.0.experts.gate_up_proj_bias").unwrap().shape, [2, 6]);
+    assert_eq!(converted.modules(), ["l.0.experts.0.gate_up_proj", "l.0.experts.1.gate_up_proj"]);
+    let (a, b) = (converted.linear("l.0.experts.1.gate_up_proj").unwrap().values(), value(3));
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    assert!(dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt() > 0.99);
+}
+
 #[test]
 fn float32_keeps_every_value_and_bfloat16_rounds_to_nearest_even() {
     let (_dir, checkpoint) = carved(&["--to", "f32"]);
@@ -218,6 +483,15 @@ fn what_cannot_be_carved_is_refused_with_its_name() {
     refused(&["--tensors", "layers.0.gate"], 2, &["\"layers.0.gate\" matches nothing", "source.safetensors"]);
     refused(&["--tensors", "layers.0.odd", "--to", "fp8-block"], 101, &["layers.0.odd", "row 1, column 1"]);
     refused(&["--tensors", "layers.0.up", "--to", "fp7"], 2, &["fp7", "fp8-block"]);
+    let up = |flags: &[&str], status: i32, parts: &[&str]| {
+        refused(&[&["--tensors", "layers.0.up"], flags].concat(), status, parts);
+    };
+    up(&["--to", "int4-awq"], 2, &["[200, 320]", "128 columns", "--group-size"]);
+    up(&["--to", "mxfp4", "--columns", "0..48"], 2, &["[200, 48]", "32 columns"]);
+    up(&["--to", "mxfp4", "--group-size", "32"], 2, &["--group-size is for --to int4-awq"]);
+    up(&["--rows", "0..201"], 101, &["rows 0..201", "200"]);
+    up(&["--rows", "7..7"], 2, &["7..7 is empty"]);
+    up(&["--experts", "0..1"], 2, &["none of the tensors is shared by several experts"]);
     refused(&[], 2, &["--tensors"]);
     assert!(!dir.path().join("out").exists(), "nothing is written before everything is read");
 

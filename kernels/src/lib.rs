@@ -7,6 +7,7 @@ use accuracy_core::device::{DevPtr, Status, Stream};
 use accuracy_core::dtype::DType;
 use accuracy_core::quant::ScaleRounding;
 use accuracy_core::{Error, Result, bf16, kernel_library};
+use std::ffi::c_void;
 
 /// The launchers' code for an FP8 format.
 ///
@@ -35,13 +36,15 @@ pub fn rounding_code(rounding: ScaleRounding) -> Result<i32> {
     }
 }
 
-/// How 4-bit weights with zero points are packed.
+/// How 4-bit weights are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Int4Packing {
-    /// Codes `[k, n / 8]` in AutoAWQ's order, zero points `[groups, n / 8]` likewise, scales `[groups, n]`.
+    /// Codes `[k, n / 8]` in AutoAWQ's order, zero points `[groups, n / 8]` likewise, f16 scales `[groups, n]`.
     Awq = 0,
-    /// Codes `[n, k / 8]`, zero points `[n / 8, groups]`, scales `[n, groups]`, the low nibble first.
+    /// Codes `[n, k / 8]`, zero points `[n / 8, groups]`, bf16 scales `[n, groups]`, the low nibble first.
     CompressedTensors = 1,
+    /// Codes `[k / 8, n]`, the low nibble first, f16 scales `[groups, n]`; symmetric, without zero points.
+    Gptq = 2,
 }
 
 #[kernel_library("kernels")]
@@ -80,6 +83,138 @@ unsafe extern "C" {
         k: i32,
         format: i32,
         shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// [`gemm_a8w8_blockscale`] with `wq` preshuffled in tiles of 16x32.
+    pub fn gemm_a8w8_blockscale_bpreshuffle(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<f32>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        format: i32,
+        shuffle_scale: bool,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to FP8 with a scale for each token.
+    pub fn token_quant_fp8(
+        q: DevPtr<u8>,
+        s: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        format: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each token.
+    pub fn token_quant_fp8_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        format: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ` with a scale for each token and output channel; `wq` may be preshuffled.
+    pub fn gemm_a8w8_fp8(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<f32>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        format: i32,
+        preshuffled: bool,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to e4m3fn in groups of 128, the scales column-major and aligned, or, with `ue8m0`, powers
+    /// of two packed into words: as DeepGEMM takes them.
+    pub fn per_token_cast_to_fp8(
+        q: DevPtr<u8>,
+        s: DevPtr<c_void>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        ue8m0: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each group.
+    pub fn per_token_cast_to_fp8_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<c_void>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        ue8m0: bool,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ`; `ws` are of 128x128 blocks or, with `ue8m0`, packed like `xs`.
+    pub fn fp8_gemm_nt(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<c_void>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<c_void>,
+        m: i32,
+        n: i32,
+        k: i32,
+        ue8m0: bool,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to NVFP4 under a given tensor-wide scale, which is stored as its reciprocal;
+    /// `is_sf_swizzled` writes the scales in tiles of 128x4.
+    pub fn nvfp4_quant(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        global: DevPtr<f32>,
+        m: i32,
+        k: i32,
+        is_sf_swizzled: bool,
+        stream: Stream,
+    ) -> Status;
+    /// The same, one thread for each group.
+    pub fn nvfp4_quant_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        global: DevPtr<f32>,
+        m: i32,
+        k: i32,
+        is_sf_swizzled: bool,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs / x_global) (wq * ws / w_global)ᵀ`, both NVFP4; `ws` swizzled, `xs` with `is_sf_swizzled`.
+    pub fn gemm_nvfp4(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        x_global: DevPtr<f32>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        w_global: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        is_sf_swizzled: bool,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ`, both MXFP8; `ws` in tiles of 128x4, `xs` row-major.
+    pub fn gemm_mxfp8(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        m: i32,
+        n: i32,
+        k: i32,
         stream: Stream,
     ) -> Status;
     /// Quantises `x [m, k]` to int8 with a scale for each token.
@@ -293,12 +428,12 @@ unsafe extern "C" {
         shuffle_scale: bool,
         stream: Stream,
     ) -> Status;
-    /// `y [m, n] = x ((q - z) * s)ᵀ` with 4-bit weights in groups; `packing` is 0 for AWQ, 1 for compressed-tensors.
+    /// `y [m, n] = x ((q - z) * s)ᵀ` with 4-bit weights in groups; `packing` is an [`Int4Packing`].
     pub fn gemm_a16w4(
         y: DevPtr<bf16>,
         x: DevPtr<bf16>,
         qweight: DevPtr<u32>,
-        scales: DevPtr<bf16>,
+        scales: DevPtr<u16>,
         qzeros: DevPtr<u32>,
         m: i32,
         n: i32,
@@ -312,7 +447,7 @@ unsafe extern "C" {
         y: DevPtr<bf16>,
         x: DevPtr<bf16>,
         qweight: DevPtr<u32>,
-        scales: DevPtr<bf16>,
+        scales: DevPtr<u16>,
         qzeros: DevPtr<u32>,
         m: i32,
         n: i32,

@@ -198,3 +198,109 @@ fn swiglu(
     }
     Ok(y)
 }
+
+/// The weight preshuffled, as aiter's kernels for the matrix cores take it.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-block",
+    weights = { w = "encoder.layer.{layer}.{part}.dense" },
+    tokens = [1, 33],
+)]
+fn bpreshuffle(
+    cx: &mut Case,
+    #[variants(E4M3FN, E4M3FNUZ)] dtype: DType,
+    #[paths(primary = group_quant_fp8, fallback = group_quant_fp8_fallback)] quant: GroupQuantFp8,
+) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let (format, shuffle_scale) = (format_code(dtype)?, true);
+    let x = cx.activations()?;
+    let w = cx.weight("w", WeightForm::from(dtype).data_layout(DataLayout::PRESHUFFLE_16X16))?;
+    let xq = cx.quantized("xq", &x, groups(dtype, shuffle_scale))?;
+    let y = cx.output("y", BF16, [m, n], xq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        quant(xq.data(), xq.scales(), x.data(), m, k, format, shuffle_scale, cx.stream())?;
+        gemm_a8w8_blockscale_bpreshuffle(
+            y.data(),
+            xq.data(),
+            xq.scales(),
+            w.data(),
+            w.scales(),
+            m,
+            n,
+            k,
+            format,
+            shuffle_scale,
+            cx.stream(),
+        )?;
+    }
+    Ok(y)
+}
+
+/// A scale for each token and output channel.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-token",
+    weights = { w = "encoder.layer.{layer}.intermediate.dense" },
+    tokens = [1, 33],
+)]
+fn per_token(
+    cx: &mut Case,
+    #[variants(E4M3FN, E4M3FNUZ)] dtype: DType,
+    #[paths(primary = token_quant_fp8, fallback = token_quant_fp8_fallback)] quant: TokenQuantFp8,
+    #[values(false, true)] preshuffled: bool,
+) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let format = format_code(dtype)?;
+    let x = cx.activations()?;
+    let order = if preshuffled { DataLayout::PRESHUFFLE_16X16 } else { DataLayout::RowMajor };
+    let w = cx.weight("w", WeightForm::from(dtype).data_layout(order))?;
+    let xq = cx.quantized("xq", &x, Quant::token(dtype).amax_floor(1e-10))?;
+    let y = cx.output("y", BF16, [m, n], xq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        quant(xq.data(), xq.scales(), x.data(), m, k, format, cx.stream())?;
+        gemm_a8w8_fp8(
+            y.data(),
+            xq.data(),
+            xq.scales(),
+            w.data(),
+            w.scales(),
+            m,
+            n,
+            k,
+            format,
+            preshuffled,
+            cx.stream(),
+        )?;
+    }
+    Ok(y)
+}
+
+/// DeepGEMM's scales: columns aligned to 16 bytes and, with `ue8m0`, powers of two of each row packed into words, of
+/// which three groups do not fill one.
+#[accuracy_test(
+    checkpoint = "shards/minilm-fp8-block",
+    weights = { w = "encoder.layer.{layer}.{part}.dense" },
+    tokens = [1, 33],
+)]
+fn deep_gemm(
+    cx: &mut Case,
+    #[variants(E4M3FN)] dtype: DType,
+    #[paths(primary = per_token_cast_to_fp8, fallback = per_token_cast_to_fp8_fallback)]
+    cast: PerTokenCastToFp8,
+    #[values(false, true)] ue8m0: bool,
+) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let of_rows = Quant::group(dtype, 128).amax_floor(1e-4);
+    let packed = of_rows.scales(E8M0, ScaleRounding::Ceil).layout(ScaleLayout::PackedWords);
+    let w = cx.weight("w", if ue8m0 { packed.into() } else { WeightForm::from(dtype) })?;
+    let xq = if ue8m0 { packed } else { of_rows.layout(ScaleLayout::ColMajorAligned4) };
+    let xq = cx.quantized("xq", &x, xq)?;
+    let y = cx.output("y", BF16, [m, n], xq.matmul(&w))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        cast(xq.data(), xq.scales(), x.data(), m, k, ue8m0, cx.stream())?;
+        fp8_gemm_nt(y.data(), xq.data(), xq.scales(), w.data(), w.scales(), m, n, k, ue8m0, cx.stream())?;
+    }
+    Ok(y)
+}

@@ -68,9 +68,36 @@ const MXFP4: Chain = Chain {
 };
 const INT4: Chain = Chain {
     binary: "int4",
-    case: "weight_only::full_chain_gemm_primary_packing_int4packing_awq_shape_592_128_tokens_33",
+    case: "awq::full_chain_gemm_primary_shape_592_384_tokens_33",
     sources: &["gemm_a16w4"],
 };
+const GPTQ: Chain = Chain {
+    binary: "int4",
+    case: "gptq::full_chain_gemm_primary_shape_592_384_tokens_33",
+    sources: &["gemm_a16w4"],
+};
+const NVFP4: Chain = Chain {
+    binary: "nvfp4",
+    case: "gemm::full_chain_quant_primary_is_sf_swizzled_true_tokens_33",
+    sources: &["nvfp4_quant", "gemm_swizzled"],
+};
+const MXFP8: Chain = Chain {
+    binary: "mxfp8",
+    case: "gemm::full_chain_quant_primary_tokens_33",
+    sources: &["mx_quant", "gemm_swizzled"],
+};
+const PER_TOKEN: Chain = Chain {
+    binary: "fp8",
+    case: "per_token::full_chain_dtype_e4m3fn_quant_primary_preshuffled_true_tokens_33",
+    sources: &["token_quant_fp8", "gemm_a8w8_fp8"],
+};
+const DEEP_GEMM: Chain = Chain {
+    binary: "fp8",
+    case: "deep_gemm::full_chain_dtype_e4m3fn_cast_primary_ue8m0_true_tokens_33",
+    sources: &["per_token_cast_to_fp8", "fp8_gemm_nt"],
+};
+const DEEP_GEMM_F32: Chain =
+    Chain { case: "deep_gemm::full_chain_dtype_e4m3fn_cast_primary_ue8m0_false_tokens_33", ..DEEP_GEMM };
 const INT8_ZERO_POINT: Chain = Chain {
     binary: "int8",
     case: "zero_point::full_chain_quant_primary_tokens_33",
@@ -104,12 +131,7 @@ type Mutant = (&'static Chain, &'static str, &'static str, &'static str);
 
 const MUTANTS: &[Mutant] = &[
     // Scale index.
-    (
-        &FP8,
-        "gemm_a8w8_blockscale.hip",
-        "/ kGroup * groups + group]",
-        "/ kGroup + group * ceil_div(n, kGroup)]",
-    ),
+    (&FP8, "gemm_a8w8_blockscale.hip", "/ kGroup * groups + group]", "/ kGroup + group * groups]"),
     (
         &FP8,
         "gemm_a8w8_blockscale.hip",
@@ -144,8 +166,8 @@ const MUTANTS: &[Mutant] = &[
     (&FP8, "fp8.h", "mantissa = 3, bias = 7", "mantissa = 3, bias = 8"),
     (&FP8, "fp8.h", "bits | uint32_t{code & 0x80u} << 24", "bits"),
     // Tail.
-    (&FP8, "gemm_a8w8_blockscale.hip", "k0 < (group + 1) * kGroup;", "k0 < (group + 1) * kGroup - kTileK;"),
-    (&FP8, "gemm_a8w8_blockscale.hip", "if (first + row < rows)", "if (first + row + 1 < rows)"),
+    (&FP8, "gemm_blockscale.h", "k0 < (group + 1) * kGroup;", "k0 < (group + 1) * kGroup - kTileK;"),
+    (&FP8, "gemm_blockscale.h", "if (first + row < rows)", "if (first + row + 1 < rows)"),
     (&BF16, "tile.h", "column + j < n;", "column + j < n - 1;"),
     (&BF16, "tile.h", "row + i < m;", "row + i < m - 1;"),
     // Stride.
@@ -155,7 +177,7 @@ const MUTANTS: &[Mutant] = &[
     // Accumulator.
     (
         &FP8,
-        "gemm_a8w8_blockscale.hip",
+        "gemm_blockscale.h",
         "sum.v[i][j] += of_group.v[i][j] * scale;",
         "sum.v[i][j] = to_float(to_bf16(sum.v[i][j] + of_group.v[i][j] * scale));",
     ),
@@ -189,8 +211,41 @@ const MUTANTS: &[Mutant] = &[
     (&INT4, "int4.h", "element / 2 + element % 2 * 4", "element"),
     (&INT4, "int4.h", "static_cast<int32_t>(zero)) * scale", "static_cast<int32_t>(zero) - 1) * scale"),
     (&INT4, "int4.h", "scales[g * n + row]", "scales[row * groups + g]"),
+    (
+        &GPTQ,
+        "int4.h",
+        "codes[column / 8 * n + row] >> (4 * (column",
+        "codes[column / 8 * n + row] >> (4 * (7 - column",
+    ),
+    (&GPTQ, "int4.h", "zero = 8;", "zero = 7;"),
+    (&GPTQ, "int4.h", "0x1p112f", "0x1p113f"),
     (&INT8_ZERO_POINT, "gemm_a8w8_int8_zero_point.hip", "int64_t{wz[column]}", "int64_t{0}"),
     (&INT8_ZERO_POINT, "gemm_a8w8_int8_zero_point.hip", "int64_t{wz[column]}", "int64_t{wz[0]}"),
+    // Two-level scales and tiles of 128x4. Of the first two both quantiser and GEMM have their part.
+    (&NVFP4, "swizzle_128x4.h", "(int64_t{groups} + 3) / 4", "int64_t{groups} / 4"),
+    (&NVFP4, "swizzle_128x4.h", "row % 32 * 16 + row % 128 / 32 * 4", "row % 128 / 4 * 16 + row % 4 * 4"),
+    (&NVFP4, "nvfp4_quant.hip", "*global / E2m1::max", "*global / 4.0f"),
+    (&NVFP4, "nvfp4_quant.hip", "0.0f : *global / scale", "0.0f : 1.0f / scale"),
+    (&NVFP4, "gemm_swizzled.hip", "1.0f / *x_global / *w_global", "1.0f / *x_global"),
+    (&NVFP4, "gemm_swizzled.hip", "group = (k0 + column) / T::group", "group = k0 / T::group"),
+    (&MXFP8, "gemm_swizzled.hip", "return decode_e8m0(code);", "return decode<E4m3fn>(code);"),
+    (&MXFP8, "gemm_swizzled.hip", "first_column, n, k0, k, true);", "first_column, n, k0, k, false);"),
+    // Preshuffled codes, scales of channels.
+    (&PER_TOKEN, "gemm_blockscale.h", "row % 16 * kBytes", "row % 16 * 32"),
+    (&PER_TOKEN, "gemm_a8w8_fp8.hip", "if (!preshuffled) return", "if (true) return"),
+    (&PER_TOKEN, "gemm_a8w8_fp8.hip", "return s[row];", "return s[0];"),
+    (&PER_TOKEN, "token_quant_fp8.hip", "1e-10f) / F::max", "1e-10f) / 240.0f"),
+    // DeepGEMM's scales.
+    (&DEEP_GEMM, "mn_major.h", "(rows + 3) / 4 * 4", "rows"),
+    (
+        &DEEP_GEMM,
+        "mn_major.h",
+        "4 * (group / 4 * aligned_rows(rows) + row) + group % 4",
+        "group * aligned_rows(rows) + row",
+    ),
+    (&DEEP_GEMM, "per_token_cast_to_fp8.hip", "kCeil", "kFloor"),
+    (&DEEP_GEMM_F32, "mn_major.h", "(rows + 3) / 4 * 4", "rows"),
+    (&DEEP_GEMM_F32, "fp8_gemm_nt.hip", "s[row / kGroup * groups + group]", "s[row / kGroup * groups]"),
     // Experts.
     (&EXPERTS_PARAMETER, "moe_route.hip", "renormalize ? mine / chosen : mine", "mine / chosen"),
     (&EXPERTS, "moe_route.hip", "int winner = !taken && left == best", "int winner = left != best"),
@@ -245,7 +300,13 @@ fn every_one_line_fault_in_the_kernels_turns_a_case_red() {
         &STRIDED,
         &MXFP4,
         &INT4,
+        &GPTQ,
         &INT8_ZERO_POINT,
+        &NVFP4,
+        &MXFP8,
+        &PER_TOKEN,
+        &DEEP_GEMM,
+        &DEEP_GEMM_F32,
         &EXPERTS,
         &EXPERTS_PARAMETER,
         &ATTENTION,
@@ -345,7 +406,7 @@ fn test_binaries() -> BTreeMap<String, PathBuf> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--no-run", "--message-format=json", "--manifest-path"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-    for binary in ["fp8", "int8", "bf16", "mxfp4", "int4", "moe", "attention"] {
+    for binary in ["fp8", "int8", "bf16", "mxfp4", "mxfp8", "nvfp4", "int4", "moe", "attention"] {
         command.args(["--test", binary]);
     }
     if !cfg!(debug_assertions) {

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <tuple>
 #include <utility>
 
 using hipError_t = cudaError_t;
@@ -29,10 +30,26 @@ inline hipError_t hipGetDeviceProperties(hipDeviceProp_t* properties, int device
     return error;
 }
 
+// With HIP_CUDA_SHIM launches go to a libamdhip64.so (tests/hip_on_cuda.cu), as those of a library for AMD do.
+#ifdef HIP_CUDA_SHIM
+extern "C" hipError_t hipLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes,
+                                      hipStream_t stream);
+#endif
+
 template <class... Parameters, class... Arguments>
 void hipLaunchKernelGGL(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, hipStream_t stream,
                         Arguments&&... arguments) {
+#ifdef HIP_CUDA_SHIM
+    std::tuple<Parameters...> values(static_cast<Parameters>(std::forward<Arguments>(arguments))...);
+    std::apply(
+        [&](auto&... value) {
+            void* pointers[] = {&value..., nullptr};
+            hipLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream);
+        },
+        values);
+#else
     kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(std::forward<Arguments>(arguments))...);
+#endif
 }
 
 #define HIP_DYNAMIC_SHARED(type, name) extern __shared__ type name[];

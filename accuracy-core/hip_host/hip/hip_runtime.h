@@ -75,6 +75,11 @@ struct hipDeviceProp_t {
     size_t sharedMemPerBlock;
 };
 
+// Called before each launch with the kernel's address, where somebody who has opened the library wants to know.
+extern "C" {
+__attribute__((weak, visibility("default"))) void (*hip_host_on_launch)(const void* kernel) = nullptr;
+}
+
 namespace hip_host {
 
 constexpr uint32_t max_threads = 1024;
@@ -488,6 +493,7 @@ void hipLaunchKernelGGL(void (*kernel)(Parameters...), dim3 grid, dim3 block, si
         hip_host::last_error = hipErrorInvalidValue;
         return;
     }
+    if (hip_host_on_launch) hip_host_on_launch(reinterpret_cast<const void*>(kernel));
     struct Call {
         void (*kernel)(Parameters...);
         std::tuple<Parameters...> arguments;

@@ -1,12 +1,13 @@
 //! Every byte of a run, read back when the chain's function has returned.
 
 use super::memory::{self, Order};
-use super::{Buffer, Case, Setup, Tensor, read_quantized};
+use super::{Buffer, Case, Setup, Tensor, read_quantized, read_scales};
 use crate::device::host::BandDamage;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::library::{self, Launch};
-use crate::quant::{Padding, Quant, Quantized};
+use crate::quant::{Granularity, Padding, Quant, Quantized};
+use crate::reference::stream::Weight;
 use crate::reference::{BufferId, Expr, Matrix};
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ pub struct Captured {
     pub source: Option<Expr>,
     pub ideal: Option<Arc<Matrix>>,
     /// Elements, row-major and packed.
-    pub data: Vec<u8>,
+    pub data: Arc<Vec<u8>>,
     /// The scale buffer as it lies in memory, padding included.
     pub scales: Vec<u8>,
     /// The zero points as they lie in memory.
@@ -66,6 +67,8 @@ pub struct Captured {
     pub damage: Vec<(String, BandDamage)>,
     /// The launcher that was first given the buffer.
     pub kernel: Option<&'static str>,
+    /// The kernels that it launched; `None` where that cannot be seen.
+    pub launched: Option<Vec<String>>,
 }
 
 /// One run of a chain.
@@ -79,10 +82,10 @@ pub struct Attempt {
 }
 
 impl Case {
-    /// Reads everything back. `result` is what the chain's function returned.
+    /// Reads everything back, once all kernels are done. `result` is what the chain's function returned.
     ///
     /// # Errors
-    /// If a kernel left the device in an error, or it does not answer.
+    /// If the device does not give its memory back.
     pub(crate) fn finish(mut self, result: &Tensor) -> Result<Attempt> {
         self.download()?;
         let launches = library::take_launches();
@@ -93,7 +96,7 @@ impl Case {
     fn capture(&self, id: BufferId, launches: &[Launch]) -> Captured {
         let buffer: &Buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
-        let (data, scales) = self.bytes(id);
+        let scales = self.contents(buffer.scales);
         let mut damage: Vec<_> = allocation.damage().into_iter().map(|d| (buffer.name.clone(), d)).collect();
         for (at, what) in
             [(buffer.scales, "scales"), (buffer.zeros, "zero_points"), (buffer.global, "global_scale")]
@@ -102,18 +105,15 @@ impl Case {
             damage.extend(found.into_iter().map(|d| (format!("{}.{what}", buffer.name), d)));
         }
         let given = buffer.given.iter().any(|(at, bytes)| self.allocations[*at].contents() != bytes);
-        let kernel = launches
-            .iter()
-            .find(|launch| launch.touches(allocation.address(), allocation.len()))
-            .map(|launch| launch.launcher);
+        let launch = launches.iter().find(|launch| launch.touches(allocation.address(), allocation.len()));
         // The value before an update is what the framework put there; what is there now is the value after.
         let (data, scales, changed) = match (&buffer.initial, buffer.kind) {
             (Some(initial), Kind::Before) => (initial.0.clone(), initial.1.clone(), false),
             (Some(initial), _) => {
-                let changed = initial.0 != data || initial.1 != scales;
+                let changed = !self.holds(id, &initial.0) || initial.1 != scales;
                 (initial.0.clone(), initial.1.clone(), changed)
             }
-            (None, _) => (data, scales, false),
+            (None, _) => (self.elements(id).into(), scales, false),
         };
         let ordered = buffer.scheme.and_then(|s| Order::of_data(&s, buffer.shape.rows, buffer.shape.cols));
         Captured {
@@ -134,7 +134,8 @@ impl Case {
             memory: ordered.map(|_| allocation.contents().to_vec()),
             changed: changed || given,
             damage,
-            kernel,
+            kernel: launch.map(|launch| launch.launcher),
+            launched: launch.and_then(|launch| launch.kernels.clone()),
         }
     }
 }
@@ -148,22 +149,42 @@ impl Captured {
         })
     }
 
+    /// The buffer as the right operand of a product, decoded as it is multiplied.
+    pub fn stored(&self) -> Weight<'_> {
+        let plain = (Granularity::Tensor, Vec::new(), Vec::new());
+        let (granularity, scales, zeros) = self.scheme.map_or(plain, |scheme| {
+            let grid = scheme.granularity.grid(self.rows, self.cols);
+            let (scales, zeros) = read_scales(&scheme, grid, &self.scales, &self.zeros);
+            (scheme.granularity, scales, zeros)
+        });
+        Weight {
+            rows: self.rows,
+            cols: self.cols,
+            dtype: self.dtype,
+            codes: self.data[..].into(),
+            granularity,
+            scales: scales.into(),
+            zeros: zeros.into(),
+            global: self.factor,
+            column_groups: None,
+            magnitudes: false,
+        }
+    }
+
     /// The values that the bytes stand for.
     pub fn value(&self) -> Matrix {
+        if self.factor == 1.0 {
+            return self.stored().values(0..self.rows);
+        }
         match self.quantized() {
             Some(quantized) => quantized.decode(),
-            None => Matrix::new(
-                self.rows,
-                self.cols,
-                self.dtype.codes(&self.data).map(|c| self.dtype.decode(c)).collect(),
-            ),
+            None => Matrix::new(self.rows, self.cols, self.dtype.decode_bytes(&self.data)),
         }
     }
 
     /// Whether all elements hold the same value: such data cannot reveal a fault.
     pub fn is_constant(&self) -> bool {
-        let value = self.value();
-        value.data.len() > 1 && value.data.iter().all(|x| *x == value.data[0])
+        self.rows * self.cols > 1 && self.stored().is_constant()
     }
 
     /// Whether the same values lie differently in memory: other strides, or elements or scales in another order.
@@ -172,11 +193,15 @@ impl Captured {
             // A stride over a dimension of one element leads nowhere.
             ((c.rows > 1).then_some(c.strides.0), (c.cols > 1).then_some(c.strides.1))
         };
-        let elements = |c: &Captured| c.memory.clone().unwrap_or_else(|| c.data.clone());
         order(self) != order(other)
             || self.scales != other.scales
             || self.zeros != other.zeros
-            || (self.memory.is_some() || other.memory.is_some()) && elements(self) != elements(other)
+            || (self.memory.is_some() || other.memory.is_some()) && self.in_memory() != other.in_memory()
+    }
+
+    /// The elements as they lie in memory, strides left out.
+    fn in_memory(&self) -> &[u8] {
+        self.memory.as_deref().unwrap_or(&self.data)
     }
 
     /// Elements and scales that neither run wrote: they hold the poison of this run here and that of `other` there.
@@ -185,8 +210,7 @@ impl Captured {
         let same =
             |a: &[u8], b: &[u8]| a.iter().all(|&x| x == poison) && b.iter().all(|&x| x == other_poison);
         let size = (self.dtype.bits() as usize / 8).max(1);
-        let elements = |c: &Captured| c.memory.clone().unwrap_or_else(|| c.data.clone());
-        let (data, other_data) = (elements(self), elements(other));
+        let (data, other_data) = (self.in_memory(), other.in_memory());
         let mut count =
             data.chunks(size).zip(other_data.chunks(size)).filter(|(a, b)| same(a, b)).count() as u64;
         // A static scale is the framework's own.

@@ -14,7 +14,7 @@ mod weight;
 pub use capture::{Attempt, Captured, Kind};
 pub use shape::Shape;
 pub use tensor::{Element, Tensor};
-pub use weight::WeightForm;
+pub use weight::{PreparedWeights, WeightForm};
 
 use crate::arch::Arch;
 use crate::device::Stream;
@@ -22,11 +22,13 @@ use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
+use crate::layout::ScaleLayout;
+use crate::library;
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
-use memory::Order;
+pub(crate) use memory::Order;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ pub struct Setup {
     /// Role and tensor of each weight.
     pub weights: BTreeMap<String, String>,
     pub checkpoint: Option<Checkpoint>,
+    pub prepared: PreparedWeights,
     /// Recorded activations, `[tokens, K]`.
     pub activations: Option<Arc<Matrix>>,
     pub seed: u64,
@@ -75,7 +78,7 @@ pub(crate) struct Buffer {
     /// The tensor-wide factor of two-level scales, else 1.
     factor: f64,
     /// Logical bytes (data, scales) that a leaf was filled with.
-    initial: Option<(Vec<u8>, Vec<u8>)>,
+    initial: Option<(Arc<Vec<u8>>, Vec<u8>)>,
     /// Allocations that hold what the framework put there, whoever writes the data, and their bytes.
     given: Vec<(usize, Vec<u8>)>,
 }
@@ -282,11 +285,18 @@ impl Case {
     pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         let form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
-        let stored = checkpoint.linear(&tensor)?;
-        let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
-            Error::declaration(name, format!("{what} (tensor {tensor} of {})", checkpoint.path().display()))
-        })?;
-        self.leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), prepared)
+        let prepared = match self.setup.prepared.find(&tensor, &form, &self.setup.data) {
+            Some(prepared) => prepared,
+            None => {
+                let stored = checkpoint.linear(&tensor)?;
+                let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
+                    let place = checkpoint.path().display();
+                    Error::declaration(name, format!("{what} (tensor {tensor} of {place})"))
+                })?;
+                self.setup.prepared.keep(&tensor, &form, &self.setup.data, prepared)
+            }
+        };
+        self.prepared_leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), &prepared)
     }
 
     /// A one-dimensional weight `[n]`, such as a norm's gain, as a row `[1, n]`.
@@ -340,29 +350,40 @@ impl Case {
             None => input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &self.setup.data),
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
-        let rounded = values.map(|x| dtype.decode(dtype.encode(x, Overflow::Special)));
+        let rounded = values.map(|x| dtype.nearest(x));
         self.leaf(name, kind, shape, weight::Prepared::plain(rounded, dtype))
     }
 
     /// Allocates and fills a leaf.
     fn leaf(&mut self, name: &str, kind: Kind, shape: Shape, prepared: weight::Prepared) -> Result<Tensor> {
+        self.prepared_leaf(name, kind, shape, &prepared)
+    }
+
+    fn prepared_leaf(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        shape: Shape,
+        prepared: &weight::Prepared,
+    ) -> Result<Tensor> {
         let weight::Prepared { dtype, data, scheme, scales, zeros, factor, ideal, .. } = prepared;
+        let (dtype, scheme, factor) = (*dtype, *scheme, *factor);
         if let Some(scheme) = &scheme {
             self.check_scheme(name, scheme, &shape)?;
         }
         let tensor = self.declare(Buffer {
             scheme,
-            ideal: Some(Arc::new(ideal)),
+            ideal: ideal.clone(),
             factor,
             ..Buffer::new(name, kind, dtype, shape)
         })?;
         let buffer = &self.buffers[tensor.id().0];
         let allocation = &mut self.allocations[buffer.data];
         match scheme.and_then(|s| Order::of_data(&s, shape.rows, shape.cols)) {
-            None => memory::scatter(allocation, dtype, &shape, &data),
+            None => memory::scatter(allocation, dtype, &shape, data),
             Some(order) => {
                 let len = allocation.len();
-                order.write(dtype, allocation.write(0, len), shape.cols, dtype.codes(&data));
+                order.write(dtype, allocation.write(0, len), shape.cols, dtype.codes(data));
             }
         }
         if let (Some(at), Some((scheme, grid))) = (buffer.scales, buffer.grid()) {
@@ -376,7 +397,7 @@ impl Case {
                 order.write(format, self.allocations[at].write(0, len), grid.1, codes);
             }
         }
-        let initial = self.bytes(tensor.id());
+        let initial = (data.clone(), self.contents(self.buffers[tensor.id().0].scales));
         let zeros = self.buffers[tensor.id().0].zeros;
         let zeros = zeros.map(|at| (at, self.allocations[at].contents().to_vec()));
         let buffer = &mut self.buffers[tensor.id().0];
@@ -472,9 +493,21 @@ impl Case {
         Ok(())
     }
 
+    /// Waits for all kernels.
+    ///
+    /// # Errors
+    /// If one of them left the device in an error, with the launchers that were called.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.setup.runtime.synchronize().map_err(|source| {
+            let names: Vec<String> =
+                library::take_launches().iter().map(|launch| format!("`{}`", launch.launcher)).collect();
+            let launchers = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            Error::Kernel { launchers, source }
+        })
+    }
+
     /// Brings everything back, once all kernels are done.
     fn download(&mut self) -> Result<()> {
-        self.setup.runtime.synchronize()?;
         for buffer in &self.buffers {
             let data = &mut self.allocations[buffer.data];
             let ranges = memory::touched(data, buffer.dtype, &buffer.shape);
@@ -522,16 +555,39 @@ impl Case {
         }
     }
 
-    /// Logical bytes of a buffer: its elements row-major and packed, and its scale buffer as it lies.
-    fn bytes(&self, id: BufferId) -> (Vec<u8>, Vec<u8>) {
+    /// The elements of a buffer, row-major and packed.
+    fn elements(&self, id: BufferId) -> Vec<u8> {
         let buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
         let Shape { rows, cols, .. } = buffer.shape;
-        let data = match buffer.scheme.and_then(|s| Order::of_data(&s, rows, cols)) {
+        match buffer.scheme.and_then(|s| Order::of_data(&s, rows, cols)) {
             None => memory::gather(allocation, buffer.dtype, &buffer.shape),
             Some(order) => buffer.dtype.pack(order.read(buffer.dtype, allocation.contents(), (rows, cols))),
-        };
-        (data, self.contents(buffer.scales))
+        }
+    }
+
+    /// Whether these are the elements of a buffer.
+    fn holds(&self, id: BufferId, elements: &[u8]) -> bool {
+        let buffer = &self.buffers[id.0];
+        let Shape { rows, cols, .. } = buffer.shape;
+        let plain = buffer.scheme.is_none_or(|s| Order::of_data(&s, rows, cols).is_none());
+        match plain && buffer.shape.is_contiguous() {
+            true => self.allocations[buffer.data].contents() == elements,
+            false => self.elements(id) == elements,
+        }
+    }
+
+    /// What the bytes of a leaf stand for.
+    fn leaf_value(&self, buffer: &Buffer) -> Matrix {
+        let Shape { rows, cols, .. } = buffer.shape;
+        let Some((data, scales)) = &buffer.initial else { return Matrix::zeros(rows, cols) };
+        match buffer.scheme {
+            Some(scheme) => {
+                let zeros = self.contents(buffer.zeros);
+                read_quantized(&scheme, (rows, cols), data, scales, &zeros, buffer.factor).decode()
+            }
+            None => Matrix::new(rows, cols, buffer.dtype.decode_bytes(data)),
+        }
     }
 
     fn contents(&self, at: Option<usize>) -> Vec<u8> {
@@ -546,7 +602,8 @@ impl Evaluation for Case {
         match (&buffer.ideal, &buffer.source) {
             (Some(ideal), _) => ideal.clone(),
             (None, Some(source)) => eval(source, self),
-            (None, None) => Arc::new(Matrix::zeros(buffer.shape.rows, buffer.shape.cols)),
+            // The codes are all that is known of the value.
+            (None, None) => Arc::new(self.leaf_value(buffer)),
         }
     }
 
@@ -564,24 +621,44 @@ pub(crate) fn read_quantized(
     zeros: &[u8],
     global: f64,
 ) -> Quantized {
-    let grid = scheme.granularity.grid(rows, cols);
-    let values = |dtype: DType, order: Order, bytes: &[u8]| {
-        order.read(dtype, bytes, grid).into_iter().map(|code| dtype.decode(code)).collect()
-    };
+    let (scales, zeros) = read_scales(scheme, scheme.granularity.grid(rows, cols), scales, zeros);
     Quantized {
         rows,
         cols,
         granularity: scheme.granularity,
         dtype: scheme.dtype,
-        codes: scheme.dtype.codes(data).take(rows * cols).collect(),
-        scales: values(scheme.scale_dtype, Order::of_scales(scheme, grid), scales),
-        zeros: match (scheme.zero_point, Order::of_zeros(scheme, grid)) {
-            (ZeroPoint::Fixed(z), _) => vec![f64::from(z); grid.0 * grid.1],
-            (_, Some((dtype, order))) => values(dtype, order, zeros),
-            _ => Vec::new(),
+        codes: match scheme.dtype.bits() {
+            8 => data[..rows * cols].iter().map(|&code| code.into()).collect(),
+            _ => scheme.dtype.codes(data).take(rows * cols).collect(),
         },
+        scales,
+        zeros,
         global,
     }
+}
+
+/// The scales and the zero points of a grid, row-major.
+pub(crate) fn read_scales(
+    scheme: &Quant,
+    grid: (usize, usize),
+    scales: &[u8],
+    zeros: &[u8],
+) -> (Vec<f64>, Vec<f64>) {
+    let values = |dtype: DType, order: Order, bytes: &[u8]| {
+        order.read(dtype, bytes, grid).into_iter().map(|code| dtype.decode(code)).collect()
+    };
+    let of_scales = match scheme.scale_layout {
+        ScaleLayout::RowMajor => {
+            scheme.scale_dtype.decode_bytes(&scales[..scheme.scale_dtype.packed_len(grid.0 * grid.1)])
+        }
+        _ => values(scheme.scale_dtype, Order::of_scales(scheme, grid), scales),
+    };
+    let of_zeros = match (scheme.zero_point, Order::of_zeros(scheme, grid)) {
+        (ZeroPoint::Fixed(z), _) => vec![f64::from(z); grid.0 * grid.1],
+        (_, Some((dtype, order))) => values(dtype, order, zeros),
+        _ => Vec::new(),
+    };
+    (of_scales, of_zeros)
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub enum GpuError {
     WrongArch { found: String, name: String, wanted: Arch, variables: &'static str },
     #[error("{call} failed: {error} ({code})")]
     Call { call: &'static str, error: String, code: i32 },
+    #[error("the device gives other bytes back than it was given ({wrong} of {bytes})")]
+    Memory { wrong: usize, bytes: usize },
 }
 
 /// A loaded runtime: the calls that are needed, under the names that it has for them.
@@ -142,11 +144,10 @@ impl Api {
         }
     }
 
-    /// Name and architecture of the first visible device.
-    fn device(&self) -> Result<(String, String), GpuError> {
-        // SAFETY: the types are those of the runtimes' headers; every out pointer is to a local of that type, and the
-        // buffers are larger than what is written.
-        unsafe {
+    /// How many devices are visible: at least one, or an error that says why there is none.
+    fn count(&self) -> Result<c_int, GpuError> {
+        // SAFETY: the types are those of the runtimes' headers, and the out pointer is to a local.
+        let devices = unsafe {
             let count = match self.kind {
                 Kind::Hip => self.get::<CountInto>("hipGetDeviceCount")?,
                 Kind::Cuda => {
@@ -162,37 +163,73 @@ impl Api {
             if code != 0 {
                 return Err(self.no_device(&self.error_name(code)));
             }
-            if devices == 0 {
-                return Err(self.no_device("none is visible"));
-            }
-            type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
-            let mut name = [0 as c_char; 256];
-            let (symbol, call) = match self.kind {
-                Kind::Hip => (self.get::<Name>("hipDeviceGetName")?, "hipDeviceGetName"),
-                Kind::Cuda => (self.get::<Name>("cuDeviceGetName")?, "cuDeviceGetName"),
+            devices
+        };
+        if devices <= 0 {
+            return Err(self.no_device("none is visible"));
+        }
+        Ok(devices)
+    }
+
+    fn devices(&self) -> Result<Vec<Device>, GpuError> {
+        (0..self.count()?).map(|index| self.device(index)).collect()
+    }
+
+    fn device(&self, index: c_int) -> Result<Device, GpuError> {
+        type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+        type Memory = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
+        type Handle = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
+        let mut name = [0 as c_char; 256];
+        let mut memory = 0;
+        // SAFETY: the types are those of the runtimes' headers; every out pointer is to a local of that type, and the
+        // buffer for the name is larger than what is said of it.
+        let arch = unsafe {
+            let (get_name, get_memory, calls) = match self.kind {
+                Kind::Hip => (
+                    self.get::<Name>("hipDeviceGetName")?,
+                    self.get::<Memory>("hipDeviceTotalMem")?,
+                    ["hipDeviceGetName", "hipDeviceTotalMem"],
+                ),
+                Kind::Cuda => (
+                    self.get::<Name>("cuDeviceGetName")?,
+                    self.get::<Memory>("cuDeviceTotalMem_v2")?,
+                    ["cuDeviceGetName", "cuDeviceTotalMem_v2"],
+                ),
             };
-            self.check(call, symbol(name.as_mut_ptr(), 255, 0))?;
-            let name = CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned();
-            let arch = match self.kind {
-                Kind::Hip => self.gcn_arch_name()?,
+            let handle = match self.kind {
+                // HIP's handle of a device is its index.
+                Kind::Hip => index,
+                Kind::Cuda => {
+                    let mut handle = 0;
+                    self.check("cuDeviceGet", self.get::<Handle>("cuDeviceGet")?(&mut handle, index))?;
+                    handle
+                }
+            };
+            self.check(calls[0], get_name(name.as_mut_ptr(), 255, handle))?;
+            self.check(calls[1], get_memory(&mut memory, handle))?;
+            match self.kind {
+                Kind::Hip => self.gcn_arch_name(index)?,
                 Kind::Cuda => {
                     type Attribute = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
                     let attribute = self.get::<Attribute>("cuDeviceGetAttribute")?;
                     let (mut major, mut minor) = (0, 0);
                     // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
-                    self.check("cuDeviceGetAttribute", attribute(&mut major, 75, 0))?;
-                    self.check("cuDeviceGetAttribute", attribute(&mut minor, 76, 0))?;
+                    self.check("cuDeviceGetAttribute", attribute(&mut major, 75, handle))?;
+                    self.check("cuDeviceGetAttribute", attribute(&mut minor, 76, handle))?;
                     format!("sm_{major}{minor}")
                 }
-            };
-            Ok((name, arch))
-        }
+            }
+        };
+        // SAFETY: the buffer is zeroed, and longer than what was allowed to be written.
+        let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
+        let (runtime, library) = (self.kind, self.file);
+        Ok(Device { runtime, library, index: index as usize, name, arch, memory: memory as u64 })
     }
 
     /// `gcnArchName`, with its feature suffix. The structure's layout changed with HIP 6, behind a versioned symbol; in
     /// both the field is the only text behind the device's name that begins as an architecture does (`sm_` where HIP is
     /// emulated on another vendor's device).
-    fn gcn_arch_name(&self) -> Result<String, GpuError> {
+    fn gcn_arch_name(&self, index: c_int) -> Result<String, GpuError> {
         type Properties = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
         // Larger than any version of the structure.
         let mut bytes = [0_u8; 8192];
@@ -201,7 +238,7 @@ impl Api {
             let get = self
                 .get::<Properties>("hipGetDevicePropertiesR0600")
                 .or_else(|_| self.get::<Properties>("hipGetDeviceProperties"))?;
-            get(bytes.as_mut_ptr().cast(), 0)
+            get(bytes.as_mut_ptr().cast(), index)
         };
         self.check("hipGetDeviceProperties", code)?;
         let text = bytes[256..]
@@ -224,20 +261,40 @@ pub struct Device {
     pub runtime: Kind,
     /// File name of the runtime.
     pub library: &'static str,
+    /// Its place among the visible devices.
+    pub index: usize,
     pub name: String,
     /// As the runtime reports it: `gfx942:sramecc+:xnack-`, `sm_90`.
     pub arch: String,
+    /// Bytes of its memory.
+    pub memory: u64,
 }
 
-/// Looks for a device of an architecture, without making a context on it.
-pub fn probe(kind: Kind, wanted: Arch) -> Result<Device, GpuError> {
-    let api = Api::open(kind)?;
-    let (name, found) = api.device()?;
-    if found.parse::<Arch>().ok() != Some(wanted) {
+/// The visible devices of a runtime, without making a context on any.
+///
+/// # Errors
+/// If the runtime is not there or sees no device.
+pub fn devices(kind: Kind) -> Result<Vec<Device>, GpuError> {
+    Api::open(kind)?.devices()
+}
+
+/// The first visible device, if it has this architecture.
+fn first(api: &Api, wanted: Arch) -> Result<Device, GpuError> {
+    api.count()?;
+    let device = api.device(0)?;
+    if device.arch.parse::<Arch>().ok() != Some(wanted) {
+        let Device { name, arch: found, .. } = device;
         return Err(GpuError::WrongArch { found, name, wanted, variables: api.variables() });
     }
-    Ok(Device { runtime: kind, library: api.file, name, arch: found })
+    Ok(device)
 }
+
+/// A loaded code object.
+pub struct Module(usize);
+
+/// A kernel of a loaded code object.
+#[derive(Clone, Copy)]
+pub struct Function(usize);
 
 /// The device of this process, with a context and a stream.
 pub struct Gpu {
@@ -264,8 +321,8 @@ impl Gpu {
     }
 
     fn new(kind: Kind, wanted: Arch) -> Result<Gpu, GpuError> {
-        let device = probe(kind, wanted)?;
         let api = Api::open(kind)?;
+        let device = first(&api, wanted)?;
         let mut gpu = Gpu { api, device, context: 0, stream: 0 };
         // SAFETY: the types are those of the runtimes' headers; the out pointers are to locals.
         unsafe {
@@ -277,7 +334,6 @@ impl Gpu {
                     )?;
                 }
                 Kind::Cuda => {
-                    gpu.api.check("cuInit", gpu.api.get::<OnFlags>("cuInit")?(0))?;
                     // The primary context is the one that kernel libraries built on the runtime API use.
                     type Retain = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
                     let mut context = std::ptr::null_mut();
@@ -399,6 +455,122 @@ impl Gpu {
         self.api.check("hipMemcpy", code)
     }
 
+    /// Loads a code object. It stays loaded: kernels of it may run until the process ends.
+    pub fn load_module(&self, image: &[u8]) -> Result<Module, GpuError> {
+        self.make_current()?;
+        let (symbol, mut module) =
+            (self.either("hipModuleLoadData", "cuModuleLoadData"), std::ptr::null_mut());
+        // SAFETY: both take a pointer to the result and one to an image, whose length is in it; a vector of the image's
+        // own is followed by zeros, so that what is cut short is read no further than that.
+        let code = unsafe {
+            type Load = unsafe extern "C" fn(*mut *mut c_void, *const c_void) -> c_int;
+            let padded = [image, &[0; 4096]].concat();
+            self.api.get::<Load>(symbol)?(&mut module, padded.as_ptr().cast())
+        };
+        self.api.check(symbol, code)?;
+        Ok(Module(module.expose_provenance()))
+    }
+
+    /// A kernel of a loaded code object.
+    pub fn function(&self, module: &Module, name: &CStr) -> Result<Function, GpuError> {
+        self.make_current()?;
+        let symbol = self.either("hipModuleGetFunction", "cuModuleGetFunction");
+        let mut function = std::ptr::null_mut();
+        // SAFETY: both take a pointer to the result, a module that the runtime has made, and a C string.
+        let code = unsafe {
+            type Find = unsafe extern "C" fn(*mut *mut c_void, *mut c_void, *const c_char) -> c_int;
+            let module = std::ptr::with_exposed_provenance_mut(module.0);
+            self.api.get::<Find>(symbol)?(&mut function, module, name.as_ptr())
+        };
+        self.api.check(symbol, code)?;
+        Ok(Function(function.expose_provenance()))
+    }
+
+    /// Bytes of each parameter of a kernel, where the driver tells: CUDA's does from 12.4 on.
+    pub fn parameter_sizes(&self, function: Function) -> Option<Vec<usize>> {
+        type Info = unsafe extern "C" fn(*mut c_void, usize, *mut usize, *mut usize) -> c_int;
+        if self.api.kind != Kind::Cuda {
+            return None;
+        }
+        // SAFETY: the type is that of cuda.h.
+        let info = unsafe { self.api.get::<Info>("cuFuncGetParamInfo") }.ok()?;
+        let size = |index| {
+            let (mut offset, mut size) = (0, 0);
+            // SAFETY: the function is the driver's own, the results are locals; an index past the last is an error.
+            let code = unsafe {
+                info(std::ptr::with_exposed_provenance_mut(function.0), index, &mut offset, &mut size)
+            };
+            (code == 0).then_some(size)
+        };
+        Some((0..).map_while(size).collect())
+    }
+
+    /// Launches a kernel.
+    ///
+    /// # Safety
+    /// The kernel must take as many arguments, and each pointer must be to a value of the type that it takes.
+    pub unsafe fn launch(
+        &self,
+        function: Function,
+        grid: &crate::library::Grid,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), GpuError> {
+        type Launch = unsafe extern "C" fn(
+            *mut c_void,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            *mut c_void,
+            *mut *mut c_void,
+            *mut *mut c_void,
+        ) -> c_int;
+        /// Without asking for more a CUDA kernel gets this much shared memory.
+        const USUAL_SHARED: u32 = 48 << 10;
+        /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
+        const MAX_DYNAMIC_SHARED: c_int = 8;
+        self.make_current()?;
+        let kernel = std::ptr::with_exposed_provenance_mut(function.0);
+        if self.api.kind == Kind::Cuda && grid.shared > USUAL_SHARED {
+            type SetAttribute = unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int;
+            // SAFETY: the type is that of cuda.h, the function the driver's own.
+            let code = unsafe {
+                let set = self.api.get::<SetAttribute>("cuFuncSetAttribute")?;
+                set(kernel, MAX_DYNAMIC_SHARED, grid.shared as c_int)
+            };
+            self.api.check("cuFuncSetAttribute", code)?;
+        }
+        let symbol = self.either("hipModuleLaunchKernel", "cuLaunchKernel");
+        let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
+        // SAFETY: the type is that of both headers; the caller vouches for the arguments.
+        let code = unsafe {
+            self.api.get::<Launch>(symbol)?(
+                kernel,
+                bx,
+                by,
+                bz,
+                tx,
+                ty,
+                tz,
+                grid.shared,
+                grid.stream.as_ptr(),
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        self.api.check(symbol, code)
+    }
+
+    fn either(&self, hip: &'static str, cuda: &'static str) -> &'static str {
+        match self.api.kind {
+            Kind::Hip => hip,
+            Kind::Cuda => cuda,
+        }
+    }
+
     /// Waits for everything that was launched, on any stream. An error of a kernel comes to light here.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.make_current()?;
@@ -409,6 +581,21 @@ impl Gpu {
         // SAFETY: both take nothing and return a status.
         let code = unsafe { self.api.get::<Simple>(symbol)?() };
         self.api.check(symbol, code)
+    }
+
+    /// Whether the device still works: bytes go there and come back. A device that hangs keeps this from returning.
+    pub fn check_answers(&self) -> Result<(), GpuError> {
+        let sent: Vec<u8> = (0..=255).cycle().take(1 << 16).collect();
+        let mut back = vec![0; sent.len()];
+        let address = self.allocate(sent.len())?;
+        let copied = self.upload(address, &sent).and_then(|()| self.download(address, &mut back));
+        self.free(address);
+        copied?;
+        self.synchronize()?;
+        match sent.iter().zip(&back).filter(|(a, b)| a != b).count() {
+            0 => Ok(()),
+            wrong => Err(GpuError::Memory { wrong, bytes: sent.len() }),
+        }
     }
 }
 
@@ -431,7 +618,7 @@ mod tests {
     #[test]
     fn a_machine_without_the_device_says_what_is_missing() {
         for (kind, arch) in [(Kind::Hip, Arch::Gfx950), (Kind::Cuda, Arch::Sm90)] {
-            match probe(kind, arch) {
+            match Api::open(kind).and_then(|api| first(&api, arch)) {
                 // A machine that has the device: then it must be that one.
                 Ok(device) => assert_eq!(device.arch.parse(), Ok(arch)),
                 Err(error) => {

@@ -1,12 +1,13 @@
 //! Device memory and what is handed to launchers: pointers, streams, statuses.
 //!
 //! Three runtimes: the host, whose "device memory" is mapped by [`host`] between guard bands and inaccessible pages, and
-//! HIP and CUDA ([`gpu`]), opened at run time. [`memory`] is a buffer on any of them. What the bytes mean is not known
-//! here.
+//! HIP and CUDA ([`gpu`]), opened at run time. [`memory`] is a buffer on any of them, [`launches`] sees which kernels run.
+//! What the bytes mean is not known here.
 
 pub mod fault;
 pub mod gpu;
 pub mod host;
+pub mod launches;
 pub mod memory;
 
 use std::marker::PhantomData;
@@ -56,6 +57,10 @@ impl Stream {
     /// The default stream.
     pub const fn null() -> Self {
         Stream(std::ptr::null_mut(), PhantomData)
+    }
+
+    pub(crate) fn as_ptr(self) -> *mut std::ffi::c_void {
+        self.0
     }
 
     pub(crate) fn new(address: usize) -> Self {

@@ -115,6 +115,13 @@ pub(super) fn decode(dtype: DType, code: u32) -> f64 {
 }
 
 pub(super) fn encode(dtype: DType, x: f64, overflow: Overflow) -> u32 {
+    match dtype {
+        DType::F32 if x.abs() <= f64::from(f32::MAX) => return (x as f32).to_bits(),
+        DType::BF16 if (f64::from(f32::MIN_POSITIVE)..=DType::BF16.max()).contains(&x.abs()) => {
+            return encode_bf16(x);
+        }
+        _ => {}
+    }
     match float(dtype) {
         Some(f) => encode_float(f, x, overflow),
         None if dtype == DType::E8M0 => super::e8m0::nearest(x, overflow),
@@ -124,6 +131,14 @@ pub(super) fn encode(dtype: DType, x: f64, overflow: Overflow) -> u32 {
             code as u32 & (u32::MAX >> (32 - dtype.bits()))
         }
     }
+}
+
+/// A normal number: 45 of the significand's 52 bits are rounded away, and the exponent's bias is another.
+fn encode_bf16(x: f64) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits + ((1 << 44) - 1) + (bits >> 45 & 1);
+    let magnitude = (rounded >> 45 & 0x3_ffff) as u32 - ((1023 - 127) << 7);
+    (bits >> 63 << 15) as u32 | magnitude
 }
 
 fn encode_float(f: Float, x: f64, overflow: Overflow) -> u32 {

@@ -216,6 +216,11 @@ impl DType {
         codec::encode(self, x, overflow)
     }
 
+    /// The value nearest to `x`, ties to the even significand; beyond the format's range what it has for that.
+    pub fn nearest(self, x: f64) -> f64 {
+        self.decode(self.encode(x, Overflow::Special))
+    }
+
     /// The code at `index` of a dense little-endian bit stream: low nibble first for 4 bits, little-endian words
     /// for 16 and 32, four codes in three bytes for 6.
     ///
@@ -246,7 +251,16 @@ impl DType {
 
     /// The values of all whole codes of `bytes`, in the order of [`DType::code_at`].
     pub fn decode_bytes(self, bytes: &[u8]) -> Vec<f64> {
-        self.codes(bytes).map(|code| self.decode(code)).collect()
+        // The formats that most buffers are in, without asking again for each code.
+        let words = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        match self {
+            DType::F32 => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect()
+            }
+            DType::BF16 => words.map(|code| f32::from_bits(u32::from(code) << 16).into()).collect(),
+            DType::F16 => words.map(|code| half::f16::from_bits(code).to_f64()).collect(),
+            _ => self.codes(bytes).map(|code| self.decode(code)).collect(),
+        }
     }
 
     /// Packs codes in the order of [`DType::code_at`]; the last byte is filled with zero bits.

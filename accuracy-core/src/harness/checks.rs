@@ -1,11 +1,12 @@
 //! The four checks of a case: what is run how often, and how its record comes about.
 
-use super::Call;
+use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
-use crate::case::{Attempt, Case, Kind, Setup};
+use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
+use crate::diagnose::{Evidence, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -51,6 +52,7 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     });
     match result {
         Ok(()) => record,
+        Err(error @ Error::Kernel { .. }) => case.planned.without_result(Verdict::Crashed, error.to_string()),
         Err(error) => case.planned.without_result(Verdict::NotRun, error.to_string()),
     }
 }
@@ -63,10 +65,12 @@ struct Runner<'a> {
     library_path: Vec<PathBuf>,
     min_cos: f64,
     repeat: u32,
+    keep_tensors: Option<&'a Path>,
+    selftest: bool,
 }
 
 impl<'a> Runner<'a> {
-    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Result<Runner<'a>> {
+    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &'a Settings) -> Result<Runner<'a>> {
         let body = &meta.body;
         let cell = &body.cells[case.cell];
         let checkpoint =
@@ -86,8 +90,9 @@ impl<'a> Runner<'a> {
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
+                prepared: PreparedWeights::default(),
                 activations,
-                seed: body.seed,
+                seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
                 poison: POISON,
                 placement: Placement::Banded,
@@ -95,17 +100,22 @@ impl<'a> Runner<'a> {
             library_path: settings.library_path.clone(),
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
+            keep_tensors: settings.keep_tensors.as_deref(),
+            selftest: settings.selftest,
         })
     }
 
     /// Runs the chain once with the values at `at`.
     fn attempt(&self, at: &[usize], setup: Setup) -> Result<Attempt> {
-        library::set_target(setup.arch, &self.library_path);
+        library::set_target(setup.arch, setup.runtime, &self.library_path);
         library::take_launches();
         let mut case = Case::new(setup);
         // A declaration that does not fit its binding panics with a message; the case reports it.
         let result = catch_unwind(AssertUnwindSafe(|| (self.call)(&mut case, at)))
-            .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))))?;
+            .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))));
+        // A kernel that broke the device is why whatever came after it failed.
+        case.synchronize()?;
+        let result = result?;
         let attempt = case.finish(&result)?;
         // A handle of another run, or of something that no kernel makes, is no end of a chain.
         match attempt.buffers.get(attempt.result.0).filter(|b| b.name == result.name()) {
@@ -151,9 +161,13 @@ impl<'a> Runner<'a> {
     fn full_chain(&self, record: &mut Record) -> Result<()> {
         let at = &self.cell.at;
         let first = self.ordinary(at)?;
-        let second = self.second(at)?;
         let hops = judge::judge_hops(&first, self.min_cos);
+        if let Some(dir) = self.keep_tensors {
+            tensors::keep(dir, &record.id, &first, &hops)?;
+        }
+        let second = self.second(at)?;
         let mut checks = hop_checks(&hops);
+        checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
         checks.extend(judge::unwritten_checks(&first, &second));
         let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
@@ -162,12 +176,16 @@ impl<'a> Runner<'a> {
             checks.extend(judge::repeat_checks(&first, &self.ordinary(at)?, bound));
         }
         let probe = self.probe(at)?;
+        // Where large terms cancel the order of a sum shows, which rounding the output hides on ordinary data.
+        if let (Some(probe), None) = (&probe, bound) {
+            checks.extend(judge::repeat_checks(probe, &self.attempt(at, probe.setup.clone())?, None));
+        }
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
             add_memory_checks(&mut checks, &[probe]);
             checks.extend(probe_checks(hops));
         }
-        let chain = judge::judge_chain(&first);
+        let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
         record.metrics.chain_rel_l2 = chain.chain.rel_l2;
@@ -177,8 +195,27 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos);
         self.describe(record, &first);
+        record.causes = evident(&checks, Some((&first, &second)));
+        if !judge::failed(&checks).is_empty() {
+            // On cancelling data a small cosine is no fault.
+            let on_probe = probe.as_ref().zip(probe_hops.as_deref());
+            let on_probe = on_probe.filter(|(_, hops)| probe_checks(hops).iter().any(|c| !c.ok));
+            let evidence = Evidence {
+                first: (&first, &hops),
+                second: Some(&second),
+                probe: on_probe,
+                min_cos: self.min_cos,
+            };
+            record.causes.extend(diagnose(&evidence));
+            self.ignored_values(record, &first, &hops)?;
+        }
+        let planted = match self.selftest {
+            true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
+            false => Vec::new(),
+        };
         keep(record, hops);
         self.settle(record, checks, inconclusive(record_power(record), &first));
+        record.power.extend(planted);
         Ok(())
     }
 
@@ -190,13 +227,15 @@ impl<'a> Runner<'a> {
         let mut checks = hop_checks(&hops);
         add_memory_checks(&mut checks, &[&fallback, &primary]);
         record.metrics = metrics(&hops, &checks);
-        let names =
-            |attempt: &Attempt| attempt.launches.iter().map(|l| (l.package, l.launcher)).collect::<Vec<_>>();
-        let doubt = (names(&fallback) == names(&primary)).then(|| {
-            let list: Vec<_> = primary.launches.iter().map(|l| l.launcher).collect();
-            format!("fallback and primary made the same launches ({}): nothing was compared", list.join(", "))
-        });
+        checks.extend(judge::kernel_check(&fallback));
+        let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
+        record.causes = evident(&checks, None);
+        if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
+            // What is wrong with the fallback is seen on what its own kernels were given.
+            let own = judge::judge_hops(&fallback, self.min_cos);
+            record.causes.extend(self.diagnose(&fallback, &own));
+        }
         keep(record, hops);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
@@ -209,7 +248,7 @@ impl<'a> Runner<'a> {
         let hops = judge::judge_hops(&variant, self.min_cos);
         let mut checks = hop_checks(&hops);
         add_memory_checks(&mut checks, &[&variant, &first]);
-        let (a, b) = (judge::judge_chain(&first), judge::judge_chain(&variant));
+        let (a, b) = (judge::judge_chain(&first, &[]), judge::judge_chain(&variant, &hops));
         let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
         let floor = noise(&a).hypot(noise(&b));
         let between = compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
@@ -235,6 +274,8 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
+        record.causes = evident(&checks, None);
+        record.causes.extend(self.diagnose(&variant, &hops));
         keep(record, hops);
         self.settle(record, checks, constant(&variant));
         Ok(())
@@ -267,14 +308,16 @@ impl<'a> Runner<'a> {
                 }
                 paths.push((self.path_name(&path), attempts));
             }
-            let leaves =
-                |a: &Attempt| a.buffers.iter().filter(|b| !b.kind.is_written()).cloned().collect::<Vec<_>>();
-            let of_first = leaves(&paths[0].1[0]);
-            read_differently |= paths[0].1[1..]
-                .iter()
-                .any(|a| leaves(a).iter().zip(&of_first).any(|(x, y)| x.lies_differently(y)));
+            fn leaves(a: &Attempt) -> impl Iterator<Item = &Captured> {
+                a.buffers.iter().filter(|b| !b.kind.is_written())
+            }
+            let own = &paths[0].1;
+            read_differently |=
+                own[1..].iter().any(|a| leaves(a).zip(leaves(&own[0])).any(|(x, y)| x.lies_differently(y)));
+            let mut right = true;
             for attempt in &paths[0].1 {
                 let hops = judge::judge_hops(attempt, self.min_cos);
+                right &= hop_checks(&hops).iter().all(|check| check.ok);
                 if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
                     own_hops = hops;
                     seen_attempt = Some(attempt.clone());
@@ -290,7 +333,8 @@ impl<'a> Runner<'a> {
             compared += 1;
             let own = &paths[0].1;
             let hop_name = own[0].hops().nth(hop).map_or(String::new(), |(_, b)| b.name.clone());
-            let ignored = !reacting[0];
+            // Right results from operands that lie differently are the same bytes, though a wrong path's are not.
+            let ignored = !(reacting[0] || read_differently && right);
             let mut check = none("parameter", &hop_name, u64::from(ignored), "");
             if ignored {
                 let other = reacting.iter().position(|r| *r).unwrap_or(0);
@@ -298,13 +342,26 @@ impl<'a> Runner<'a> {
                     |attempt: &Attempt| attempt.hops().nth(hop).and_then(|(_, b)| b.kernel).unwrap_or("?");
                 let (mine, theirs) = (kernel(&own[0]), kernel(&paths[other].1[0]));
                 let values = axes[axis].labels.join(" and ");
+                let right = own.iter().position(|attempt| {
+                    judge::judge_hops(attempt, self.min_cos)
+                        .get(hop)
+                        .is_some_and(|h| h.checks.iter().all(|c| c.ok))
+                });
+                let behaves = right.map_or(String::new(), |v| {
+                    format!(", it always does what {} asks for", axes[axis].labels[v])
+                });
                 let detail = format!(
-                    "`{mine}` ignores `{name}`: no byte of `{hop_name}` differs between {values}, while `{theirs}` ({}) writes different ones; implement it, forward it, or refuse what is not supported",
+                    "`{mine}` ignores `{name}`: no byte of `{hop_name}` differs between {values}{behaves}, while `{theirs}` ({}) writes different ones; implement it, forward it, or refuse what is not supported",
                     paths[other].0
                 );
                 check.detail.clone_from(&detail);
                 if record.causes.is_empty() {
-                    record.causes.push(Cause { cause: "parameter_ignored".into(), detail, cos: None });
+                    record.causes.push(Cause {
+                        cause: "parameter_ignored".into(),
+                        detail,
+                        confident: true,
+                        ..Cause::default()
+                    });
                 }
             }
             checks.push(check);
@@ -314,11 +371,53 @@ impl<'a> Runner<'a> {
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
         record.metrics = metrics(&own_hops, &checks);
+        record.causes.extend(evident(&checks, None));
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
+            record.causes.extend(self.diagnose(attempt, &own_hops));
         }
         keep(record, own_hops);
         self.settle(record, checks, doubt);
+        Ok(())
+    }
+
+    fn diagnose(&self, attempt: &Attempt, hops: &[JudgedHop]) -> Vec<Cause> {
+        diagnose(&Evidence { first: (attempt, hops), second: None, probe: None, min_cos: self.min_cos })
+    }
+
+    /// Whether the first hop that is wrong holds what is right for another value of a parameter.
+    fn ignored_values(&self, record: &mut Record, attempt: &Attempt, hops: &[JudgedHop]) -> Result<()> {
+        let axes = &self.meta.body.axes;
+        let Some(wrong) = hops.iter().position(|h| h.checks.iter().any(|c| !c.ok)) else { return Ok(()) };
+        let here = attempt.buffer(hops[wrong].id);
+        for (i, axis) in axes.iter().enumerate().filter(|(_, axis)| axis.kind == AxisKind::Values) {
+            for value in (0..axis.labels.len()).filter(|&value| value != self.cell.at[i]) {
+                let mut at = self.cell.at.clone();
+                at[i] = value;
+                // A value that this path refuses is none that it behaves as.
+                let Ok(other) = self.ordinary(&at) else { continue };
+                let Some((id, there)) = other.hops().nth(wrong) else { continue };
+                let alike = there.name == here.name && there.data == here.data && there.scales == here.scales;
+                if !alike
+                    || judge::judge_hops(&other, self.min_cos)
+                        .iter()
+                        .any(|h| h.id == id && !judge::failed(&h.checks).is_empty())
+                {
+                    continue;
+                }
+                let (own, theirs) = (&axis.labels[self.cell.at[i]], &axis.labels[value]);
+                let kernel = here.kernel.unwrap_or("the kernel");
+                let detail = format!(
+                    "`{kernel}` does for `{}` = {own} what it should for {theirs}: `{}` is the same, byte by byte",
+                    axis.name, here.name
+                );
+                let cause = "parameter_ignored".into();
+                record.causes.insert(
+                    0,
+                    Cause { cause, detail, score: Some(1.0), confident: true, ..Cause::default() },
+                );
+            }
+        }
         Ok(())
     }
 
@@ -377,7 +476,6 @@ impl<'a> Runner<'a> {
         record.failed_checks = judge::failed(&checks);
         record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
-        record.causes.extend(evident_causes(&checks));
         record.checks = checks;
         record.reason = record.checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
             let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
@@ -400,19 +498,48 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// Why a fallback was not compared with its primary, if so: both called the same launchers, or a launcher of each
+/// came down to the same kernels.
+fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
+    let pairs: Vec<_> = fallback
+        .launches
+        .iter()
+        .zip(&primary.launches)
+        .filter(|(a, b)| (a.package, a.launcher) != (b.package, b.launcher))
+        .collect();
+    if pairs.is_empty() && fallback.launches.len() == primary.launches.len() {
+        let list: Vec<_> = primary.launches.iter().map(|l| l.launcher).collect();
+        return Some(format!(
+            "fallback and primary made the same launches ({}): nothing was compared",
+            list.join(", ")
+        ));
+    }
+    let same = |kernels: &Option<Vec<String>>, others: &Option<Vec<String>>| {
+        kernels.as_ref().is_some_and(|k| !k.is_empty() && !k.contains(&"?".into())) && kernels == others
+    };
+    // Where a pair differs the fallback was compared, whatever the others have in common.
+    let all_same = !pairs.is_empty() && pairs.iter().all(|(a, b)| same(&a.kernels, &b.kernels));
+    all_same.then(|| {
+        let (a, b) = pairs[0];
+        let kernels = a.kernels.as_deref().unwrap_or_default().join(", ");
+        format!(
+            "fallback `{}` and primary `{}` launched the same kernel ({kernels}): nothing was compared",
+            a.launcher, b.launcher
+        )
+    })
+}
+
 /// Puts what was found out about the hops into the record.
 fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
-    for judged in hops {
-        record.causes.extend(judged.causes);
-        record.hops.push(judged.hop);
-    }
+    record.hops.extend(hops.into_iter().map(|judged| judged.hop));
 }
 
 /// Whether a hop's bytes differ between any two runs.
 fn reacts(attempts: &[Attempt], hop: usize) -> bool {
-    let bytes = |attempt: &Attempt| attempt.hops().nth(hop).map(|(_, b)| (b.data.clone(), b.scales.clone()));
-    let first = bytes(&attempts[0]);
-    attempts[1..].iter().any(|a| bytes(a) != first)
+    fn bytes(attempt: &Attempt, hop: usize) -> Option<(&[u8], &[u8])> {
+        attempt.hops().nth(hop).map(|(_, b)| (&b.data[..], &b.scales[..]))
+    }
+    attempts[1..].iter().any(|a| bytes(a, hop) != bytes(&attempts[0], hop))
 }
 
 fn worst_cos(hops: &[JudgedHop]) -> f64 {
@@ -492,26 +619,6 @@ fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
     out.guards_intact = holds("guards");
     out.repeat_bitwise = holds("repeat");
     out
-}
-
-/// Causes that a failed check proves by itself.
-fn evident_causes(checks: &[CheckResult]) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = Vec::new();
-    for check in checks.iter().filter(|c| !c.ok) {
-        let cause = match check.check.as_str() {
-            "unwritten" => "unwritten",
-            "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
-            "repeat" => "nondeterministic",
-            // A chain that is wrong on ordinary data, too, says nothing about its accumulator.
-            "accumulation" if checks.iter().all(|c| c.ok || c.check == "accumulation") => "accumulation",
-            _ => continue,
-        };
-        if causes.iter().all(|c| c.cause != cause) {
-            let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
-            causes.push(Cause { cause: cause.into(), detail: format!("{hop}: {}", check.detail), cos: None });
-        }
-    }
-    causes
 }
 
 fn record_power(record: &Record) -> Option<String> {

@@ -266,7 +266,7 @@ fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError
     let named = |types: &[Value]| types.get(index).and_then(Value::as_str).map(|t| t == "sliding_attention");
     let sliding = match c.list("layer_types").and_then(named) {
         Some(sliding) => sliding,
-        None if model_type == "gpt_oss" => index % 2 == 0,
+        None if model_type == "gpt_oss" => index.is_multiple_of(2),
         None if model_type == "mistral" => true,
         None => c.flag("use_sliding_window").unwrap_or(false),
     };
@@ -291,7 +291,7 @@ fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError
                 .list("mlp_only_layers")
                 .is_some_and(|list| list.iter().any(|v| v.as_u64() == Some(index as u64)));
             let renormalise = c.flag("norm_topk_prob").unwrap_or(false);
-            let sparse = !dense && (index + 1) % step == 0;
+            let sparse = !dense && (index + 1).is_multiple_of(step);
             sparse.then(|| Ok(Router { renormalise, ..base(Score::Softmax)? })).transpose()?
         }
         "deepseek_v3" if index >= c.count("first_k_dense_replace").unwrap_or(0) => {

@@ -385,6 +385,9 @@ fn bert(config: &ModelConfig) -> Plan {
             eps: config.norm_eps,
             width: None,
         };
+        let named = |b: &mut Builder, name: &str, from: Site| {
+            b.module(name, at(name), OpKind::Linear { weight: at(name) }, from);
+        };
         b.copy(before.clone(), Site::input(module.clone()));
         let mut inputs = Vec::new();
         for name in ["query", "key", "value"] {
@@ -396,7 +399,7 @@ fn bert(config: &ModelConfig) -> Plan {
         let dense = at("attention.output.dense");
         let kind = OpKind::Attention { window: layer.window, sinks: None };
         b.op("attention", kind, inputs, Site::input(dense.clone()));
-        b.linear(dense.clone(), Site::default());
+        named(&mut b, "attention.output.dense", Site::default());
         let norm1 = at("attention.output.LayerNorm");
         b.op(
             "residual",
@@ -404,18 +407,18 @@ fn bert(config: &ModelConfig) -> Plan {
             vec![into.clone(), Site::output(dense.clone())],
             Site::input(norm1.clone()),
         );
-        b.module("LayerNorm", norm1.clone(), norm(norm1.clone()), Site::default());
+        b.module("attention.output.LayerNorm", norm1.clone(), norm(norm1.clone()), Site::default());
         let middle = Site::output(norm1);
         let wide = at("intermediate.dense");
         b.copy(middle.clone(), Site::input(wide.clone()));
-        b.linear(wide.clone(), middle.clone());
+        named(&mut b, "intermediate.dense", middle.clone());
         let narrow = at("output.dense");
         let activated = Site::input(narrow.clone());
         b.op("activation", OpKind::Activation(config.activation), vec![Site::output(wide)], activated);
-        b.linear(narrow.clone(), Site::default());
+        named(&mut b, "output.dense", Site::default());
         let norm2 = at("output.LayerNorm");
         b.op("residual", OpKind::Sum, vec![middle, Site::output(narrow.clone())], Site::input(norm2.clone()));
-        b.module("LayerNorm", norm2.clone(), norm(norm2.clone()), Site::default());
+        b.module("output.LayerNorm", norm2.clone(), norm(norm2.clone()), Site::default());
         stream.push(into);
         branches.push(vec![("attention", Site::output(dense)), ("mlp", Site::output(narrow))]);
         before = Site::output(module.clone()).or(Site::output(norm2));

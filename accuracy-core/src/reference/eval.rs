@@ -2,7 +2,7 @@
 
 use super::graph::{Binary, BufferId, Expr, Op, Unary};
 use super::matrix::Matrix;
-use crate::dtype::Overflow;
+use super::stream::{Left, Precision, ReferenceError, Weight};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -11,10 +11,19 @@ pub trait Evaluation {
     /// The value of a buffer.
     fn buffer(&self, id: BufferId) -> Arc<Matrix>;
 
+    /// A buffer as it is stored, where its value is what that stands for: products are computed from it, panel by panel,
+    /// and its values never exist whole.
+    fn stored(&self, _id: BufferId) -> Option<Weight<'_>> {
+        None
+    }
+
     /// `a · bᵀ`; a seeded fault of the accumulator has its own.
     fn matmul(&self, a: &Matrix, b: &Matrix) -> Matrix {
         a.matmul_t(b)
     }
+
+    /// Is told how far a sample of a product with a stored buffer was from exact.
+    fn note(&self, _error: ReferenceError) {}
 
     /// Whether [`Op::Round`] rounds. The ideal result does not know of it.
     fn rounds(&self) -> bool {
@@ -27,7 +36,14 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
     let operand = |e: &Expr| eval(e, with);
     let out = match &expr.0.op {
         Op::Buffer(id) => return with.buffer(*id),
-        Op::MatMul { a, b, .. } => with.matmul(&operand(a), &operand(b)),
+        Op::MatMul { a, b, .. } => match stored(b, with) {
+            Some(weight) => {
+                let (product, error) = Left::new(&operand(a), Precision::Double).product(&weight);
+                with.note(error);
+                product
+            }
+            None => with.matmul(&operand(a), &operand(b)),
+        },
         Op::RmsNorm { x, gain, eps } => {
             let mut out = Matrix::clone(&operand(x));
             let gain = gain.as_ref().map(operand);
@@ -113,7 +129,7 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             if !with.rounds() {
                 return x;
             }
-            x.map(|x| to.decode(to.encode(x, Overflow::Special)))
+            x.map(|x| to.nearest(x))
         }
         Op::User { name, inputs, function, .. } => {
             let values: Vec<_> = inputs.iter().map(operand).collect();
@@ -129,6 +145,28 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
         Op::Invalid(_) => Matrix::zeros(expr.0.rows, expr.0.cols),
     };
     Arc::new(out)
+}
+
+/// The buffer that an expression is, as it is stored.
+fn stored<'a>(expr: &Expr, with: &'a dyn Evaluation) -> Option<Weight<'a>> {
+    match expr.0.op {
+        Op::Buffer(id) => with.stored(id),
+        _ => None,
+    }
+}
+
+/// `|a| · |b|ᵀ`, 0 standing for what is not finite. Sums of what is not negative lose nothing by cancellation, so
+/// float32 within blocks is as good as the error that is measured with them.
+pub fn magnitudes(a: &Expr, b: &Expr, with: &dyn Evaluation) -> Matrix {
+    let magnitude = |x: f64| if x.is_finite() { x.abs() } else { 0.0 };
+    let a = eval(a, with).map(magnitude);
+    let Some(weight) = stored(b, with) else { return a.matmul_t(&eval(b, with).map(magnitude)) };
+    let weight = Weight { magnitudes: true, ..weight };
+    let single = Left::new(&a, Precision::Single);
+    match single.suits(&weight) {
+        true => single.product(&weight).0,
+        false => Left::new(&a, Precision::Double).product(&weight).0,
+    }
 }
 
 /// An index that a kernel may have written.

@@ -57,39 +57,11 @@ impl Matrix {
     }
 
     /// `self · otherᵀ`: `[m, k] × [n, k] → [m, n]`, products and sums in float64.
+    ///
+    /// # Panics
+    /// If the inner dimensions differ.
     pub fn matmul_t(&self, other: &Matrix) -> Matrix {
-        assert_eq!(self.cols, other.cols, "inner dimensions");
-        let (m, n, k) = (self.rows, other.rows, self.cols);
-        let mut out = Matrix::zeros(m, n);
-        if m == 0 || n == 0 || k == 0 {
-            return out;
-        }
-        // SAFETY: the three slices hold m*n, m*k and n*k values, and the strides below address exactly those:
-        // all are row-major, and the right operand is read transposed by exchanging its strides.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                out.data.as_mut_ptr(),
-                1,
-                n as isize,
-                false,
-                self.data.as_ptr(),
-                1,
-                k as isize,
-                other.data.as_ptr(),
-                k as isize,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
-        out
+        super::stream::multiply(self, other)
     }
 
     /// Root of the sum of squares over finite elements.

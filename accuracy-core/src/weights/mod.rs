@@ -6,10 +6,12 @@
 //! A [`Checkpoint`] maps its files: opening one reads headers only, and a shard only when a tensor of it is asked
 //! for.
 
+mod carve;
 mod config;
 mod error;
 mod hub;
 mod int4;
+mod names;
 mod part;
 mod pattern;
 mod resolve;
@@ -25,6 +27,7 @@ use rayon::prelude::*;
 pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
+pub use carve::Carve;
 pub use error::WeightsError;
 pub use hub::{cached_snapshot, hub_cache};
 pub use pattern::{Match, natural_cmp};
@@ -276,6 +279,10 @@ impl Checkpoint {
         self.0.names.iter().map(|name| &**name)
     }
 
+    fn has_weight(&self, module: &str) -> bool {
+        !resolve::weight_tensors(self, module).is_empty()
+    }
+
     fn has(&self, name: &str) -> bool {
         self.0.tensors.contains_key(name)
     }
@@ -359,6 +366,17 @@ impl Checkpoint {
         self.0.config.claims.iter().map(|claim| claim.text.as_str())
     }
 
+    /// `config.json` as it is, null where there is none.
+    pub fn config(&self) -> &serde_json::Value {
+        &self.0.config.model
+    }
+
+    /// The `quantization_config` of `config.json`, wherever in it, or what ModelOpt's `hf_quant_config.json` has in
+    /// its place.
+    pub fn quantization_config(&self) -> Option<&serde_json::Value> {
+        self.0.config.quantization.as_ref()
+    }
+
     /// Opens every file and checks its header; no tensor is read.
     ///
     /// Each item is a file, or why it cannot be used: an index names files that are not there, say.
@@ -382,10 +400,11 @@ impl Checkpoint {
         })
     }
 
-    /// A vector of floats, such as the weight of a norm: the tensor `name`, or `name.weight`.
+    /// A vector of floats, such as the weight of a norm: the tensor `name`, or `name.weight`. A single number, such
+    /// as the scale of a KV cache, is a vector of one.
     ///
     /// # Errors
-    /// No such tensor, not one-dimensional, or not of f32, f16 or bf16.
+    /// No such tensor, of more than one dimension, or not of f32, f16 or bf16.
     pub fn vector(&self, name: &str) -> Result<Vec<f64>, WeightsError> {
         let weight = format!("{name}.weight");
         let tensor = self.raw(if !self.has(name) && self.has(&weight) { &weight } else { name })?;
@@ -396,7 +415,7 @@ impl Checkpoint {
                 found: tensor.dtype,
             });
         };
-        if tensor.shape.len() != 1 {
+        if tensor.shape.len() > 1 {
             return Err(WeightsError::WrongShape {
                 name: tensor.name.to_owned(),
                 expected: "one dimension".to_owned(),
@@ -406,8 +425,8 @@ impl Checkpoint {
         Ok(dtype.decode_bytes(tensor.bytes))
     }
 
-    /// Modules with a weight, and tensors other than weights' companions (scales, zero points), whose whole name
-    /// matches; layer 2 before layer 10.
+    /// Modules with a weight, and tensors other than weights' companions (scales, zero points) and the scales of
+    /// their inputs, whose whole name matches; layer 2 before layer 10.
     ///
     /// In `encoder.layer.{layer}.attention.{proj}` a capture matches one or more characters other than `.`, the
     /// same text wherever it is repeated; `*` is a capture without a name.
@@ -418,7 +437,9 @@ impl Checkpoint {
         let pattern = pattern::Pattern::parse(pattern)?;
         let mut found = BTreeMap::new();
         for tensor in self.names() {
-            if resolve::companion_of(tensor).is_some() {
+            if let Some(module) = resolve::companion_of(tensor)
+                && (!resolve::may_be_a_parameter(tensor) || self.has_weight(module))
+            {
                 continue;
             }
             for name in [resolve::module_of(tensor), Some(tensor)].into_iter().flatten() {

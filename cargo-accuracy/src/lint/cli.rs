@@ -36,7 +36,7 @@ pub struct LintArgs {
     /// Print a rule's documentation, or the list of rules
     #[arg(long, value_name = "RULE", num_args = 0..=1, default_missing_value = "")]
     pub explain: Option<String>,
-    /// Keep no cache under `target/`
+    /// Keep no cache (under `target/`, or the user's cache folder where there is no Cargo workspace)
     #[arg(long)]
     pub no_cache: bool,
     /// Colour
@@ -97,13 +97,20 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
     Ok(if args.save_baseline.is_some() || !failed { ExitCode::Correct } else { ExitCode::Failed })
 }
 
-/// `target/accuracy` of the cargo workspace around `here`, where there is one: nothing else is written to.
+/// `target/accuracy` of the cargo workspace around `here`; without one, a folder for `here` among the user's caches.
 fn cache_folder(here: &Path) -> Option<PathBuf> {
     if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
         return Some(PathBuf::from(target).join("accuracy"));
     }
-    let root = here.ancestors().filter(|a| a.join("Cargo.toml").is_file()).last()?;
-    Some(root.join("target/accuracy"))
+    if let Some(root) = here.ancestors().filter(|a| a.join("Cargo.toml").is_file()).last() {
+        return Some(root.join("target/accuracy"));
+    }
+    let caches = match std::env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
+    };
+    let name = blake3::hash(here.as_os_str().as_encoded_bytes()).to_hex();
+    Some(caches.join("cargo-accuracy").join(&name[..16]))
 }
 
 /// Writes one report; returns whether it went to standard output.

@@ -1,5 +1,6 @@
 //! Flags of `cargo accuracy run`.
 
+use super::batch::Isolation;
 use super::cargo::CargoArgs;
 use super::select::Partition;
 use crate::cli::OutputArgs;
@@ -20,6 +21,9 @@ pub struct RunArgs {
     /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,
+    /// GPUs that run cases, counted from 0 within HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES [default: all visible]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub devices: Vec<usize>,
     /// Leave the silent-parameter lint of the packages' sources out
     #[arg(long)]
     pub no_lint: bool,
@@ -35,6 +39,9 @@ pub struct RunArgs {
         "test", "build_jobs", "locked", "offline", "frozen",
     ])]
     pub archive: Option<PathBuf>,
+    /// Faults are planted, and the table is that of `cargo accuracy selftest`.
+    #[arg(skip)]
+    pub selftest: bool,
     #[command(flatten)]
     pub judge: JudgeArgs,
     #[command(flatten)]
@@ -54,6 +61,16 @@ pub struct JudgeArgs {
     /// Run each chain this often and compare the bytes [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: Option<u32>,
+    /// Seed of the generated inputs, in place of each test's own
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Keep what the kernels of each full chain wrote, and the float64 references, as safetensors in this folder
+    ///
+    /// One file a case, which is named in its metadata (`case`). Of each buffer that a kernel wrote: NAME, as it was
+    /// written (what is quantised: decoded, in float64), and NAME.reference, what it was judged against; of the end of
+    /// the chain also NAME.quantised, the framework's own quantised chain, and NAME.ideal, without any quantisation.
+    #[arg(long, value_name = "DIR")]
+    pub keep_tensors: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -62,6 +79,9 @@ pub struct RunnerArgs {
     /// Processes at a time [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = positive)]
     pub jobs: Option<usize>,
+    /// What runs in a process of its own: a case, or a batch of them
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub isolation: Isolation,
     /// Seconds that a case may take before it is killed [default: 300]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<f64>,

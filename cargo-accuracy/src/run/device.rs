@@ -1,24 +1,211 @@
-//! Whether this machine has the devices that a run needs. Nothing is run on them here.
+//! Where cases run: the CPU, and the visible devices of the architectures that a run needs, each a place of its own.
 
+use super::pool;
+use crate::exit::{ExitCode, usage};
 use accuracy_core::arch::Arch;
-use accuracy_core::device::gpu::{self, Kind};
+use accuracy_core::device::gpu::{self, Device, Gpu, Kind};
 use anyhow::Context as _;
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// Looks for a device of each architecture but the host's, and describes those that were found.
-///
-/// # Errors
-/// If one is missing, with what was found instead: a run without its device is no run.
-pub fn require(
-    archs: impl IntoIterator<Item = Arch>,
-    runtime: Option<Kind>,
-) -> anyhow::Result<Option<String>> {
-    let mut found = Vec::new();
-    for arch in archs.into_iter().collect::<BTreeSet<_>>() {
-        let Some(own) = Kind::of(arch) else { continue };
-        let device = gpu::probe(runtime.unwrap_or(own), arch)
-            .with_context(|| format!("kernels of {arch} cannot run here"))?;
-        found.push(format!("{} ({}, {})", device.name, device.arch, device.library));
+/// How long a device may take to copy a few bytes there and back, the start of its runtime included.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// All places of a run.
+pub struct Places(Vec<Place>);
+
+struct Place {
+    arch: Arch,
+    device: Option<Visible>,
+}
+
+/// A device, and the variable by which a process sees it alone.
+struct Visible {
+    device: Device,
+    variable: &'static str,
+    value: String,
+}
+
+impl Places {
+    /// Looks for devices of each architecture but the host's; `chosen` are those of `--devices`.
+    ///
+    /// # Errors
+    /// If an architecture has no device, with what was found instead: a run without its device is no run.
+    pub fn find(
+        archs: impl IntoIterator<Item = Arch>,
+        runtime: Option<Kind>,
+        chosen: &[usize],
+    ) -> anyhow::Result<Places> {
+        let mut places = Vec::new();
+        for arch in archs.into_iter().collect::<BTreeSet<_>>() {
+            match Kind::of(arch) {
+                None => places.push(Place { arch, device: None }),
+                Some(own) => {
+                    let devices = devices(arch, runtime.unwrap_or(own), chosen)?;
+                    places.extend(devices.into_iter().map(|device| Place { arch, device: Some(device) }));
+                }
+            }
+        }
+        if !chosen.is_empty() && places.iter().all(|place| place.device.is_none()) {
+            return Err(usage(
+                "--devices chooses among GPUs, and only the CPU is used: name one with --arch",
+            ));
+        }
+        Ok(Places(places))
     }
-    Ok((!found.is_empty()).then(|| found.join("; ")))
+
+    /// The devices, for a report.
+    pub fn describe(&self) -> Option<String> {
+        let names: Vec<String> = self
+            .0
+            .iter()
+            .filter_map(|place| place.device.as_ref())
+            .map(|Visible { device, .. }| format!("{} ({}, {})", device.name, device.arch, device.library))
+            .collect();
+        (!names.is_empty()).then(|| names.join("; "))
+    }
+
+    /// Those that run an architecture's cases.
+    pub fn of(&self, arch: &str) -> Range<usize> {
+        let start = self.0.iter().position(|place| place.arch.name() == arch).unwrap_or(0);
+        start..start + self.0.iter().filter(|place| place.arch.name() == arch).count()
+    }
+
+    /// Bytes of the largest device of an architecture; memory of the host is not counted.
+    pub fn largest_memory(&self, arch: &str) -> Option<u64> {
+        self.0[self.of(arch)].iter().filter_map(|place| Some(place.device.as_ref()?.device.memory)).max()
+    }
+
+    /// As the pool sees them. The processes are spread over the devices, several on each: most of a case's time goes
+    /// into the reference, on the CPU.
+    pub fn for_pool(&self, jobs: usize) -> Vec<pool::Place> {
+        let place = |place: &Place| match &place.device {
+            None => pool::Place { slots: jobs, memory: None },
+            Some(visible) => {
+                let slots = jobs.div_ceil(self.of(place.arch.name()).len());
+                pool::Place { slots, memory: Some(visible.device.memory) }
+            }
+        };
+        self.0.iter().map(place).collect()
+    }
+
+    /// The variable that shows a process this place's device alone.
+    pub fn environment(&self, place: usize) -> Option<(&'static str, &str)> {
+        self.0[place].device.as_ref().map(|visible| (visible.variable, visible.value.as_str()))
+    }
+
+    pub fn is_device(&self, place: usize) -> bool {
+        self.0[place].device.is_some()
+    }
+
+    pub fn name(&self, place: usize) -> String {
+        match &self.0[place].device {
+            None => "the CPU".into(),
+            Some(Visible { device, .. }) => {
+                format!("device {} ({}, {})", device.index, device.name, device.arch)
+            }
+        }
+    }
+
+    /// Whether a device still works, asked by a process of its own: the answer of a broken one may never come.
+    ///
+    /// # Errors
+    /// What it said, or that it said nothing.
+    pub fn check_answers(&self, place: usize) -> anyhow::Result<()> {
+        let Place { arch, device: Some(visible) } = &self.0[place] else { return Ok(()) };
+        let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
+            .args([ANSWERS, arch.name(), visible.device.runtime.name()])
+            .env(visible.variable, &visible.value)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start a process that asks the device")?;
+        let began = Instant::now();
+        while began.elapsed() < ANSWER {
+            match child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(_) => anyhow::bail!("it reports errors to a new process"),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        // One that is stuck in the driver stays: nobody can wait for it.
+        let _ = child.kill();
+        anyhow::bail!("a few bytes did not come back in {} s", ANSWER.as_secs())
+    }
+}
+
+/// The visible devices of an architecture, or those among them that were chosen.
+fn devices(arch: Arch, kind: Kind, chosen: &[usize]) -> anyhow::Result<Vec<Visible>> {
+    let all = gpu::devices(kind).with_context(|| format!("kernels of {arch} cannot run here"))?;
+    let list = || -> String {
+        let line = |d: &Device| format!("\n  {}: {} ({})", d.index, d.name, d.arch);
+        all.iter().map(line).collect()
+    };
+    let fits = |device: &Device| device.arch.parse() == Ok(arch);
+    for &index in chosen {
+        match all.get(index) {
+            Some(device) if fits(device) => {}
+            Some(device) => {
+                let found = &device.arch;
+                return Err(usage(format!(
+                    "--devices {index}: it is {found}, not {arch}; visible are{}",
+                    list()
+                )));
+            }
+            None => return Err(usage(format!("--devices {index}: there is none; visible are{}", list()))),
+        }
+    }
+    let (variable, visible) = visible_list(kind);
+    let found: Vec<Visible> = all
+        .iter()
+        .filter(|device| fits(device) && (chosen.is_empty() || chosen.contains(&device.index)))
+        .map(|device| {
+            // An entry of the caller's own list may be a number or a UUID; without a list it is the device's number.
+            let value = visible.get(device.index).cloned().unwrap_or_else(|| device.index.to_string());
+            Visible { device: device.clone(), variable, value }
+        })
+        .collect();
+    if found.is_empty() {
+        anyhow::bail!(
+            "kernels of {arch} cannot run here: no visible device is one; there are{}\n\
+             choose others with {variable}, or use --arch {}; `cargo accuracy inspect` looks at a library without a device",
+            list(),
+            all[0].arch.split(':').next().unwrap_or_default()
+        );
+    }
+    Ok(found)
+}
+
+/// The variable that a runtime's processes choose their devices by, and what the caller allows. HIP heeds CUDA's
+/// variable where its own is not set. Its numbers are those within ROCR_VISIBLE_DEVICES, which stays as it is.
+fn visible_list(kind: Kind) -> (&'static str, Vec<String>) {
+    let list = |name: &str| {
+        let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty())?;
+        Some(value.split(',').map(|entry| entry.trim().to_string()).collect())
+    };
+    match kind {
+        Kind::Cuda => ("CUDA_VISIBLE_DEVICES", list("CUDA_VISIBLE_DEVICES").unwrap_or_default()),
+        Kind::Hip => (
+            "HIP_VISIBLE_DEVICES",
+            list("HIP_VISIBLE_DEVICES").or_else(|| list("CUDA_VISIBLE_DEVICES")).unwrap_or_default(),
+        ),
+    }
+}
+
+/// Name of the command by which this program asks a device in a process of its own.
+const ANSWERS: &str = "device-answers";
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct AnswersArgs {
+    pub arch: Arch,
+    pub runtime: Kind,
+}
+
+/// Copies a few bytes to the first visible device and back.
+pub fn answers(args: &AnswersArgs) -> anyhow::Result<ExitCode> {
+    Gpu::open(args.runtime, args.arch)?.check_answers()?;
+    Ok(ExitCode::Correct)
 }

@@ -207,6 +207,7 @@ mod tests {
                     .collect(),
                 known_failures: Vec::new(),
                 nondeterministic: None,
+                memory: None,
                 min_cos: None,
                 seed: 0,
             },

@@ -2,9 +2,10 @@
 //!
 //! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
 //! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
-//! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
+//! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
+mod batch;
 pub mod cargo;
 pub mod cargo_env;
 mod device;
@@ -18,6 +19,7 @@ mod select;
 mod unix;
 
 pub use args::RunArgs;
+pub use device::{AnswersArgs, answers};
 pub use outcome::{is_known_failure, may_pass};
 
 use crate::archive::{self, Archive};
@@ -25,17 +27,20 @@ use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, usage};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
+use crate::selftest;
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
+use batch::Isolation;
 use cargo::CargoArgs;
 use cargo_metadata::{Metadata, Package};
+use device::Places;
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
 use plan::{Case, Fate, Settings};
-use pool::{Job, Outcome, Pool};
+use pool::{End, Job, Need, Next, Outcome, Pool};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -62,13 +67,8 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
-    let device = match args.list {
-        true => None,
-        false => {
-            let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
-            device::require(archs, args.runtime)?
-        }
-    };
+    let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
+    let places = (!args.list).then(|| Places::find(archs, args.runtime, &args.devices)).transpose()?;
 
     let built = args.cargo.build(&metadata, &packages)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
@@ -85,7 +85,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     let target = metadata.target_directory.as_std_path();
-    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, device, target };
+    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, places, target };
     ready.run(args, || lint(&packages, &metadata))
 }
 
@@ -100,7 +100,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     require_arch(packages.iter().copied(), &settings, &archive.config)?;
-    let mut device = None;
+    let mut places = None;
     if !args.list {
         let mut archs = BTreeSet::new();
         for package in packages {
@@ -109,7 +109,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
                 archs.insert(arch);
             }
         }
-        device = device::require(archs, args.runtime)?;
+        places = Some(Places::find(archs, args.runtime, &args.devices)?);
     }
     let unpacked = archive.unpack()?;
     let mut binaries = Vec::new();
@@ -129,7 +129,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     };
     let target = std::path::absolute(&target).with_context(|| format!("folder {}", target.display()))?;
     let (settings, config) = (&settings, &archive.config);
-    let ready = Ready { settings, config, binaries: &binaries, cases, device, target: &target };
+    let ready = Ready { settings, config, binaries: &binaries, cases, places, target: &target };
     // The sources are where the archive was made.
     ready.run(args, || Ok(Vec::new()))
 }
@@ -140,7 +140,8 @@ struct Ready<'a> {
     config: &'a Config,
     binaries: &'a [Binary],
     cases: Vec<Case>,
-    device: Option<String>,
+    /// `None` where nothing is to run.
+    places: Option<Places>,
     /// Folder in which records get one of their own.
     target: &'a Path,
 }
@@ -152,30 +153,41 @@ impl Ready<'_> {
         args: &RunArgs,
         lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
     ) -> anyhow::Result<ExitCode> {
-        let Ready { settings, config, binaries, cases, device, target } = self;
+        let Ready { settings, config, binaries, cases, places, target } = self;
         let info = RunInfo {
             schema: SCHEMA,
             flags: flags_to_repeat(args, settings),
             tests: plan::totals(&cases),
-            device,
+            device: places.as_ref().and_then(Places::describe),
         };
         let (known, sample) = (cases.len(), cases[0].planned.id.clone());
-        let selected = plan::select(cases, args);
+        let mut selected = plan::select(cases, args);
+        if args.selftest {
+            let running = selected.iter().filter(|case| case.fate == Fate::Run).map(|case| &case.planned);
+            let chosen = selftest::representative(running);
+            selected.retain(|case| chosen.contains(&case.planned.id));
+        }
         if selected.is_empty() {
             anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
             return Ok(ExitCode::NothingRan);
         }
-        if args.list {
+        let Some(places) = places else {
             report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
             return Ok(ExitCode::Correct);
-        }
+        };
 
         let planned = selected.iter().map(|c| c.planned.clone()).collect();
         let folder = RunFolder::create(target, planned, &info)?;
         let began = std::time::Instant::now();
-        let run = Run { args, settings, config, binaries, folder: &folder };
+        let run = Run { args, settings, config, binaries, places: &places, folder: &folder };
         let (records, outcome) = run.run(&selected)?;
 
+        if args.selftest {
+            let width = report::text::width(args.output.stdout_taken());
+            let (text, code) = selftest::render(&records, width);
+            report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
+            return Ok(if outcome == Outcome::Interrupted { ExitCode::Unfinished } else { code });
+        }
         let mut report = Report::new(records, &[info]);
         report.min_cos = settings.min_cos.or(report.min_cos);
         report.seconds = Some(began.elapsed().as_secs_f64());
@@ -285,6 +297,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
     add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));
+    add("--seed", settings.seed.map(|v| v.to_string()));
     add("--timeout", settings.timeout.map(|v| v.to_string()));
     flags
 }
@@ -295,45 +308,96 @@ struct Run<'a> {
     settings: &'a Settings,
     config: &'a Config,
     binaries: &'a [Binary],
+    places: &'a Places,
     folder: &'a RunFolder,
 }
 
 impl Run<'_> {
     /// Runs the cases and returns a record of each, in the order of `cases`.
     fn run(&self, cases: &[Case]) -> anyhow::Result<(Vec<Record>, Outcome)> {
-        let mut records: Vec<Option<Record>> =
-            cases.iter().map(|case| self.settled(&case.planned, &case.fate)).collect();
-        let queue: Vec<usize> = (0..cases.len()).filter(|&i| cases[i].fate == Fate::Run).collect();
-        let jobs = queue.iter().map(|&i| self.job(&cases[i]));
-
+        let mut records: Vec<Option<Record>> = cases.iter().map(|case| self.settled(case)).collect();
+        let queue: Vec<usize> = (0..cases.len()).filter(|&i| records[i].is_none()).collect();
+        for settled in records.iter().flatten() {
+            self.keep(settled)?;
+        }
         unix::become_subreaper().context("cannot become the parent of what tests abandon")?;
         let signals = unix::Signals::install().context("cannot install signal handlers")?;
-        let pool = Pool { slots: self.settings.jobs, signals: &signals, mark: env::CASE };
-        let progress = std::cell::RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
-        let mut write_error = None;
-        let ended = pool.run(
-            jobs,
-            |at| progress.borrow().started(&cases[queue[at]].planned.id),
+        let progress = RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
+        let (mut places, jobs) = (self.places.for_pool(self.settings.jobs), self.settings.jobs);
+
+        let (in_batches, alone): (Vec<usize>, Vec<usize>) =
+            queue.into_iter().partition(|&i| self.in_batch(&cases[i]));
+        let groups = batch::groups(&in_batches, cases, jobs);
+        let pool = Pool { slots: jobs, places: &mut places, signals: &signals, mark: env::CASE };
+        let mut ended = pool.run(
+            &self.needs(&groups, cases),
+            |at, place| self.job(&groups[at].iter().map(|&i| &cases[i]).collect::<Vec<_>>(), place),
+            |at| progress.borrow().started(&cases[groups[at][0]].planned.id),
             |finished| {
-                let index = queue[finished.index];
-                let record = self.judge(&cases[index].planned, &finished);
-                progress.borrow_mut().finished(&record);
-                let failed = record.gate == Gate::Fail;
-                // A passing record stands as the test has written it.
-                if failed && let Err(e) = self.keep(&record) {
-                    write_error = Some(e);
+                let group = &groups[finished.index];
+                let planned: Vec<&Planned> = group.iter().map(|&i| &cases[i].planned).collect();
+                for (&index, record) in
+                    group.iter().zip(batch::passed(&planned, self.folder, ATTEMPT, &finished))
+                {
+                    if let Some(record) = &record {
+                        progress.borrow_mut().finished(record);
+                    }
+                    records[index] = record;
                 }
-                records[index] = Some(record);
-                match write_error.is_some() || failed && self.args.runner.fail_fast {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
+                let bad =
+                    if matches!(finished.end, End::Exited(_)) { Verdict::Crashed } else { Verdict::TimedOut };
+                let failed = group.iter().any(|&i| records[i].is_none());
+                match finished.place {
+                    Some(place) if failed && self.is_lost(place, &finished.end, bad) => Next::GiveUp(place),
+                    _ => Next::GoOn,
                 }
             },
         );
-        progress.borrow().clear();
-        if let Some(error) = write_error {
-            return Err(error);
+
+        let mut again: Vec<usize> = in_batches.iter().copied().filter(|&i| records[i].is_none()).collect();
+        for &index in &again {
+            let planned = &cases[index].planned;
+            batch::forget(planned, self.folder, ATTEMPT)
+                .with_context(|| format!("cannot remove what the first run of {} has left", planned.id))?;
         }
+        again.extend(alone);
+        again.sort_unstable();
+        if ended.outcome == Outcome::Done {
+            let mut write_error = None;
+            let singles: Vec<Vec<usize>> = again.iter().map(|&i| vec![i]).collect();
+            let pool = Pool { slots: jobs, places: &mut places, signals: &signals, mark: env::CASE };
+            let escaped = std::mem::take(&mut ended.escaped);
+            ended = pool.run(
+                &self.needs(&singles, cases),
+                |at, place| self.job(&[&cases[again[at]]], place),
+                |at| progress.borrow().started(&cases[again[at]].planned.id),
+                |finished| {
+                    let index = again[finished.index];
+                    let record = self.judge(&cases[index].planned, &finished);
+                    progress.borrow_mut().finished(&record);
+                    let failed = record.gate == Gate::Fail;
+                    // A passing record stands as the test has written it.
+                    if failed && let Err(e) = self.keep(&record) {
+                        write_error = Some(e);
+                    }
+                    let verdict = record.verdict;
+                    records[index] = Some(record);
+                    if write_error.is_some() || failed && self.args.runner.fail_fast {
+                        return Next::Stop;
+                    }
+                    match finished.place {
+                        Some(place) if self.is_lost(place, &finished.end, verdict) => Next::GiveUp(place),
+                        _ => Next::GoOn,
+                    }
+                },
+            );
+            ended.escaped.extend(escaped);
+            if let Some(error) = write_error {
+                progress.borrow().clear();
+                return Err(error);
+            }
+        }
+        progress.borrow().clear();
         if !ended.escaped.is_empty() {
             let names: Vec<String> = ended.escaped.iter().map(ToString::to_string).collect();
             anyhow::bail!(
@@ -349,54 +413,125 @@ impl Run<'_> {
         };
         let mut all = Vec::with_capacity(records.len());
         for (record, case) in records.into_iter().zip(cases) {
-            let (record, known) = match record {
-                Some(record) => (record, case.fate == Fate::Run),
-                None => (case.planned.without_result(Verdict::NotRun, reason), false),
-            };
-            if !known {
-                self.keep(&record)?;
-            }
-            all.push(record);
+            all.push(match record {
+                Some(record) => record,
+                None => {
+                    let record = case.planned.without_result(Verdict::NotRun, reason);
+                    self.keep(&record)?;
+                    record
+                }
+            });
         }
         Ok((all, ended.outcome))
     }
 
-    /// The record of a case that need not run to have one.
-    fn settled(&self, planned: &Planned, fate: &Fate) -> Option<Record> {
-        match fate {
-            Fate::Run => None,
-            Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
-            Fate::Impossible(reason) => Some(planned.without_result(Verdict::NotRun, reason)),
+    /// Whether a case shares a process with others.
+    fn in_batch(&self, case: &Case) -> bool {
+        match self.args.runner.isolation {
+            // A run that stops at the first failure is to meet it as soon as it can.
+            Isolation::Auto => {
+                let arch = self.places.of(&case.planned.arch);
+                !self.args.runner.fail_fast && arch.into_iter().all(|place| self.places.is_device(place))
+            }
+            Isolation::Case => false,
+            Isolation::Batch => true,
         }
     }
 
-    fn job(&self, case: &Case) -> anyhow::Result<Job> {
+    fn needs(&self, groups: &[Vec<usize>], cases: &[Case]) -> Vec<Need> {
+        let need = |group: &Vec<usize>| Need {
+            places: self.places.of(&cases[group[0]].planned.arch),
+            memory: group.iter().map(|&i| cases[i].memory).max().unwrap_or(0),
+        };
+        groups.iter().map(need).collect()
+    }
+
+    /// The record of a case that need not run to have one.
+    fn settled(&self, case: &Case) -> Option<Record> {
+        let planned = &case.planned;
+        match &case.fate {
+            Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
+            Fate::Impossible(reason) => Some(planned.without_result(Verdict::NotRun, reason)),
+            Fate::Run => {
+                let most = self.places.largest_memory(&planned.arch)?;
+                let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+                (case.memory > most).then(|| {
+                    let (needs, has) = (gib(case.memory), gib(most));
+                    let reason = format!(
+                        "it declares to need {needs:.1} GiB, and the largest device has {has:.1} GiB"
+                    );
+                    planned.without_result(Verdict::NotRun, reason)
+                })
+            }
+        }
+    }
+
+    /// Whether a device is of no more use after a case that ended badly on it. Says so.
+    fn is_lost(&self, place: usize, end: &End, verdict: Verdict) -> bool {
+        if !self.places.is_device(place) || !matches!(verdict, Verdict::Crashed | Verdict::TimedOut) {
+            return false;
+        }
+        let answer = match end {
+            End::Stuck => Err(anyhow::anyhow!("a process that used it cannot be killed")),
+            _ => self.places.check_answers(place),
+        };
+        if let Err(error) = &answer {
+            let (name, warning) = (self.places.name(place), report::style::WARN);
+            anstream::eprintln!(
+                "{warning}warning{warning:#}: {name} no longer answers and runs nothing more: {error:#}"
+            );
+        }
+        answer.is_err()
+    }
+
+    /// A process for cases of one executable and architecture.
+    fn job(&self, cases: &[&Case], place: usize) -> anyhow::Result<Job> {
+        let case = cases[0];
         let binary = &self.binaries[case.binary];
-        let id = &case.planned.id;
-        let output = self.folder.create_output(id)?;
+        let ids = cases.iter().map(|case| case.planned.id.as_str()).collect::<Vec<_>>().join("\n");
+        let tests: BTreeSet<&str> = cases.iter().map(|case| case.libtest.as_str()).collect();
+        let output = self.folder.create_output(&case.planned.id)?;
         let mut command = binary.command();
         command
-            .args(["--exact", &case.libtest, "--nocapture", "--include-ignored", "--test-threads", "1"])
-            .env(env::CASE, id)
+            .arg("--exact")
+            .args(tests)
+            .args(["--nocapture", "--include-ignored", "--test-threads", "1"])
+            .env(env::CASE, &ids)
             .env(env::RECORDS, &self.folder.path)
             .env(env::ATTEMPT, ATTEMPT.to_string())
             .env(env::ARCH, &case.planned.arch)
             .env(env::SCHEMA, SCHEMA.to_string())
             .stdin(Stdio::null())
             .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
-            .stdout(output);
+            .stdout(output)
+            .envs(self.places.environment(place));
         for (name, value) in [
             (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),
             (env::MIN_COS, self.settings.min_cos.map(|v| v.to_string())),
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
+            (env::SEED, self.settings.seed.map(|v| v.to_string())),
         ] {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        Ok(Job { command, timeout: case.timeout, mark: id.clone() })
+        if self.args.selftest {
+            command.env(env::SELFTEST, "1");
+        }
+        if let Some(dir) = &self.args.judge.keep_tensors {
+            // Tests run in the folders of their packages.
+            let dir = std::path::absolute(dir).with_context(|| format!("folder {}", dir.display()))?;
+            command.env(env::KEEP_TENSORS, dir);
+        }
+        let path = |case: &&Case| record::record_path(&self.folder.path, &case.planned.id, ATTEMPT);
+        let records: Vec<PathBuf> = cases.iter().map(path).collect();
+        let done: Option<Box<dyn Fn() -> usize>> = match records.len() {
+            1 => None,
+            _ => Some(Box::new(move || batch::done(&records))),
+        };
+        Ok(Job { command, timeout: case.timeout, done, mark: ids })
     }
 
     fn judge(&self, planned: &Planned, finished: &pool::Finished) -> Record {

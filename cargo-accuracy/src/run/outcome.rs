@@ -60,6 +60,10 @@ impl Evidence<'_> {
             (End::Interrupted, _) => {
                 self.planned.without_result(Verdict::NotRun, "the run was interrupted while it ran")
             }
+            (End::NoPlace, _) => self.planned.without_result(
+                Verdict::NotRun,
+                "no device is left for it: none of its architecture answers any more",
+            ),
             (End::NotStarted(e), _) => self
                 .planned
                 .without_result(Verdict::NotRun, format!("its process could not be started: {e:#}")),

@@ -25,6 +25,8 @@ pub struct Case {
     /// Name by which libtest runs it.
     pub libtest: String,
     pub timeout: Duration,
+    /// Bytes of device memory that it declares to need.
+    pub memory: u64,
     pub fate: Fate,
 }
 
@@ -47,6 +49,7 @@ pub struct Settings {
     pub timeout: Option<f64>,
     pub jobs: usize,
     pub repeat: Option<u32>,
+    pub seed: Option<u64>,
 }
 
 impl Settings {
@@ -81,7 +84,11 @@ impl Settings {
             None => config::from_env::<std::num::NonZeroU32>(env::REPEAT, "a positive whole number")?
                 .map(u32::from),
         };
-        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat })
+        let seed = match args.judge.seed {
+            Some(seed) => Some(seed),
+            None => config::from_env(env::SEED, "a whole number without a sign")?,
+        };
+        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat, seed })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
@@ -120,6 +127,7 @@ pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> any
                     binary: index,
                     libtest: test.libtest_name(&test.body.cells[cell]),
                     timeout,
+                    memory: test.body.memory.unwrap_or(0),
                     fate,
                 };
                 match plan::expand(test, arch) {

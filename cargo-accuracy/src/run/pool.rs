@@ -1,12 +1,13 @@
-//! Runs processes, so many at a time, and sees each of them to its end: it exits, or it is killed when its time is
-//! over, and then nothing of it is left.
+//! Runs processes, so many at a time in each place, and sees each of them to its end: it exits, or it is killed when
+//! its time is over, and then nothing of it is left.
 //!
-//! One thread and one event loop. Knows nothing of cases, records or verdicts.
+//! One thread and one event loop. A place is the CPU or a device; what that is, is not known here. Knows nothing of
+//! cases, records or verdicts.
 
 use super::unix::{self, Pid, Signals, Stray};
 use anyhow::Context as _;
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -18,10 +19,30 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long after the end of a test what it started may need to end as well.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// Where processes run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Processes at a time; 0 once it takes no more.
+    pub slots: usize,
+    /// Bytes of memory that they share; without a number memory is not counted.
+    pub memory: Option<u64>,
+}
+
+/// What one job needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The places that suit it.
+    pub places: Range<usize>,
+    /// Bytes of the place's memory.
+    pub memory: u64,
+}
+
 /// One process to run.
 pub struct Job {
     pub command: Command,
     pub timeout: Duration,
+    /// How much of its work it has done; as long as that grows from one timeout to the next it may go on.
+    pub done: Option<Box<dyn Fn() -> usize>>,
     /// The value of the variable [`Pool::mark`] in the process's environment.
     pub mark: String,
 }
@@ -38,6 +59,8 @@ pub enum End {
     Stuck,
     /// Never started.
     NotStarted(anyhow::Error),
+    /// Never started: every place that suits it has been given up.
+    NoPlace,
 }
 
 /// A process that has ended.
@@ -45,6 +68,8 @@ pub enum End {
 pub struct Finished {
     /// Which job it was, counted from 0.
     pub index: usize,
+    /// Where it ran, if it did.
+    pub place: Option<usize>,
     pub end: End,
     /// What it left running; killed since.
     pub left: Vec<Stray>,
@@ -70,8 +95,21 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// What is to happen after a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    GoOn,
+    /// Nothing more is started.
+    Stop,
+    /// Nothing more is started in this place.
+    GiveUp(usize),
+}
+
 pub struct Pool<'a> {
+    /// Processes at a time, wherever they run.
     pub slots: usize,
+    /// Those that are given up have no slots afterwards.
+    pub places: &'a mut [Place],
     pub signals: &'a Signals,
     /// Name of the environment variable by which a process that left its group is known.
     pub mark: &'static str,
@@ -101,11 +139,14 @@ enum Phase {
 
 struct Slot {
     index: usize,
+    place: usize,
+    memory: u64,
     child: Child,
     group: Pid,
     mark: String,
     began: Instant,
     timeout: Duration,
+    done: Option<(usize, Box<dyn Fn() -> usize>)>,
     phase: Phase,
     /// Why it was killed, if it was.
     killed_for: Option<End>,
@@ -115,35 +156,39 @@ struct Slot {
 }
 
 impl Pool<'_> {
-    /// Runs all jobs, each made when a slot is free. `finished` is told of each in the order of their ends and may end the run; jobs that were not
-    /// started then never are.
+    /// Runs a job for each of `needs`, made by `make` when a place is free for it. `finished` is told of each in the
+    /// order of their ends and may end the run, and then jobs that were not started never are.
     pub fn run(
-        &self,
-        jobs: impl IntoIterator<Item = anyhow::Result<Job>>,
+        self,
+        needs: &[Need],
+        mut make: impl FnMut(usize, usize) -> anyhow::Result<Job>,
         mut started: impl FnMut(usize),
-        mut finished: impl FnMut(Finished) -> ControlFlow<()>,
+        mut finished: impl FnMut(Finished) -> Next,
     ) -> Ended {
-        let mut jobs = jobs.into_iter().enumerate();
+        let mut waiting: VecDeque<usize> = (0..needs.len()).collect();
         let mut slots: Vec<Slot> = Vec::new();
         let mut outcome = Outcome::Done;
-        let mut more = true;
         loop {
-            while more && slots.len() < self.slots {
-                let Some((index, job)) = jobs.next() else {
-                    more = false;
-                    break;
-                };
-                started(index);
-                match job.and_then(|job| start(index, job)) {
-                    Ok(slot) => slots.push(slot),
-                    Err(error) => {
-                        let end = End::NotStarted(error);
-                        let took = Duration::ZERO;
-                        if finished(Finished { index, end, left: Vec::new(), took }).is_break() {
-                            more = false;
-                            outcome = Outcome::Stopped;
+            while let Some((at, place)) = self.next(&waiting, needs, &slots) {
+                let Some(index) = waiting.remove(at) else { break };
+                let end = match place {
+                    Some(place) => {
+                        started(index);
+                        match make(index, place).and_then(|job| start(index, place, needs[index].memory, job))
+                        {
+                            Ok(slot) => {
+                                slots.push(slot);
+                                continue;
+                            }
+                            Err(error) => End::NotStarted(error),
                         }
                     }
+                    None => End::NoPlace,
+                };
+                let took = Duration::ZERO;
+                if finished(Finished { index, place, end, left: Vec::new(), took }) == Next::Stop {
+                    waiting.clear();
+                    outcome = Outcome::Stopped;
                 }
             }
             let Some(next) = slots.iter().map(Slot::deadline).min() else { break };
@@ -153,7 +198,7 @@ impl Pool<'_> {
                 // The second time there is no waiting.
                 let at_once = outcome == Outcome::Interrupted || stop > 1;
                 outcome = Outcome::Interrupted;
-                more = false;
+                waiting.clear();
                 for slot in &mut slots {
                     slot.stop(at_once);
                 }
@@ -165,9 +210,14 @@ impl Pool<'_> {
                     slots.iter().filter(|s| s.status.is_none()).map(|s| s.group).collect();
                 if slots[i].step(&own, self.mark) {
                     let done = slots.swap_remove(i).finish();
-                    if finished(done).is_break() && more {
-                        more = false;
-                        outcome = Outcome::Stopped;
+                    match finished(done) {
+                        Next::GoOn => {}
+                        Next::Stop if waiting.is_empty() => {}
+                        Next::Stop => {
+                            waiting.clear();
+                            outcome = Outcome::Stopped;
+                        }
+                        Next::GiveUp(place) => self.places[place].slots = 0,
                     }
                 } else {
                     i += 1;
@@ -180,9 +230,37 @@ impl Pool<'_> {
         }
         Ended { outcome, escaped }
     }
+
+    /// The first of the waiting jobs for which there is room, with the place for it, which is the emptiest that suits
+    /// it; or one that no place is left for.
+    fn next(
+        &self,
+        waiting: &VecDeque<usize>,
+        needs: &[Need],
+        running: &[Slot],
+    ) -> Option<(usize, Option<usize>)> {
+        let of = |place: usize| running.iter().filter(move |slot| slot.place == place);
+        waiting.iter().enumerate().find_map(|(at, &index)| {
+            let need = &needs[index];
+            if need.places.clone().all(|place| self.places[place].slots == 0) {
+                return Some((at, None));
+            }
+            if running.len() >= self.slots {
+                return None;
+            }
+            let fits = |&place: &usize| {
+                let Place { slots, memory } = self.places[place];
+                let used = || of(place).map(|slot| slot.memory).sum::<u64>();
+                of(place).count() < slots
+                    && memory.is_none_or(|memory| used().saturating_add(need.memory) <= memory)
+            };
+            let place = need.places.clone().filter(fits).min_by_key(|&place| of(place).count())?;
+            Some((at, Some(place)))
+        })
+    }
 }
 
-fn start(index: usize, mut job: Job) -> anyhow::Result<Slot> {
+fn start(index: usize, place: usize, memory: u64, mut job: Job) -> anyhow::Result<Slot> {
     let child = job
         .command
         .process_group(0)
@@ -191,11 +269,14 @@ fn start(index: usize, mut job: Job) -> anyhow::Result<Slot> {
     let began = Instant::now();
     Ok(Slot {
         index,
+        place,
+        memory,
         group: child.id() as Pid,
         child,
         mark: job.mark,
         began,
         timeout: job.timeout,
+        done: job.done.map(|done| (0, done)),
         phase: Phase::Running { until: began + job.timeout },
         killed_for: None,
         status: None,
@@ -254,6 +335,14 @@ impl Slot {
         }
         match self.phase {
             Phase::Running { until } if now >= until => {
+                if let Some((before, done)) = &mut self.done {
+                    let now_done = done();
+                    if now_done > *before {
+                        *before = now_done;
+                        self.phase = Phase::Running { until: now + self.timeout };
+                        return false;
+                    }
+                }
                 self.killed_for = Some(End::TimedOut(self.timeout));
                 self.terminate();
                 false
@@ -324,6 +413,7 @@ impl Slot {
             (None, Some(status)) => End::Exited(status),
             (None, None) => End::Stuck,
         };
-        Finished { index: self.index, end, left: self.left.into_iter().collect(), took: self.took }
+        let place = Some(self.place);
+        Finished { index: self.index, place, end, left: self.left.into_iter().collect(), took: self.took }
     }
 }

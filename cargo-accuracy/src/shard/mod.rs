@@ -1,32 +1,43 @@
 //! `cargo accuracy shard`: carves a small shard for tests out of a real checkpoint.
 //!
-//! [`scheme`] knows what a weight becomes, [`provenance`] what it came from; here the tensors are chosen, written and
-//! read back.
+//! [`scheme`] knows what a weight becomes, [`tensors`] what that is called and how it is packed, [`provenance`] what it
+//! came from; [`convert`] makes one of the other. Here the tensors are chosen, written and read back.
 
+mod convert;
 mod provenance;
 mod scheme;
+mod tensors;
 
 use crate::exit::{ExitCode, usage};
-use accuracy_core::metrics::cosine;
-use accuracy_core::weights::{Checkpoint, NewTensor, write};
+use accuracy_core::weights::{Carve, Checkpoint, NewTensor, Role, WeightsError, role, write};
 use anyhow::Context as _;
-use scheme::{Converted, Scheme};
+use convert::{Converted, Plan};
+use scheme::Scheme;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
   cargo accuracy shard --from checkpoint --tensors 'model.layers.0.mlp.*' --out shards/mlp
   cargo accuracy shard --from model.safetensors --tensors 'encoder.layer.0.{part}.dense' \\
-      --tensors encoder.layer.0.output.LayerNorm --to fp8-block --out shards/fp8";
+      --tensors encoder.layer.0.output.LayerNorm --to fp8-block --out shards/fp8
+  cargo accuracy shard --from org/name --tensors 'model.layers.3.mlp.experts.{proj}' \\
+      --experts 0..4 --rows 0..512 --out shards/experts";
+
+/// Parameters of the model by which parts of fused weights are found.
+const MODEL_KEYS: [&str; 5] =
+    ["model_type", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"];
 
 /// Flags of `cargo accuracy shard`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ShardArgs {
-    /// Checkpoint: a safetensors file, an index, or a folder that holds either
+    /// Checkpoint: a safetensors file, an index, a folder that holds either, or org/name or org/name@revision of the
+    /// Hugging Face cache
     #[arg(long, value_name = "CHECKPOINT")]
-    pub from: PathBuf,
+    pub from: String,
     /// Modules or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for one or more
     /// characters other than `.` (repeatable)
     #[arg(long, value_name = "GLOB", required = true)]
@@ -35,6 +46,18 @@ pub struct ShardArgs {
     /// are
     #[arg(long, value_name = "SCHEME", value_enum)]
     pub to: Option<Scheme>,
+    /// Rows (output features) to take of every weight matrix; they begin and end where scales do
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    pub rows: Option<Range<usize>>,
+    /// Columns (input features) to take of every weight matrix
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    pub columns: Option<Range<usize>>,
+    /// Experts to take of tensors that several share
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    pub experts: Option<Range<usize>>,
+    /// Columns that share a scale, of int4 [default: 128]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(8..))]
+    pub group_size: Option<u16>,
     /// Folder to write; must not hold a checkpoint
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -43,27 +66,48 @@ pub struct ShardArgs {
     pub max_file_size: u64,
 }
 
+/// `0..512`
+fn range(text: &str) -> Result<Range<usize>, String> {
+    let (begin, end) = text.split_once("..").ok_or("expected a range such as 0..512")?;
+    let number = |text: &str| text.parse::<usize>().map_err(|e| format!("{text:?}: {e}"));
+    let range = number(begin)?..number(end)?;
+    if range.is_empty() { Err(format!("{text} is empty")) } else { Ok(range) }
+}
+
 pub fn command(args: ShardArgs) -> anyhow::Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&args.from)?;
+    if args.group_size.is_some() && !args.to.is_some_and(Scheme::has_group_size) {
+        return Err(usage("--group-size is for --to int4-awq, int4-gptq and int4-pack".to_string()));
+    }
+    let checkpoint = Checkpoint::open_named(&args.from).map_err(|e| match e {
+        WeightsError::NotARepository { .. } => usage(e.to_string()),
+        e => e.into(),
+    })?;
     require_empty(&args.out)?;
     let names = select(&checkpoint, &args.tensors)?;
 
+    let part =
+        Carve { experts: args.experts.clone(), rows: args.rows.clone(), columns: args.columns.clone() };
+    let plan = Plan { to: args.to, group: args.group_size.unwrap_or(128).into(), part };
     let mut tensors: Vec<NewTensor> = Vec::new();
     let mut sources = BTreeSet::new();
     let mut converted = Vec::new();
     for name in &names {
-        let one = scheme::convert(&checkpoint, name, args.to)?;
+        let mut one = convert::convert(&checkpoint, name, &plan)?;
         sources.extend(one.sources.iter().cloned());
-        tensors.extend(one.tensors.iter().cloned());
+        tensors.append(&mut one.tensors);
         converted.push(one);
     }
-    let config = match args.to {
-        Some(scheme) => scheme.quantization_config(),
-        None => provenance::stored_config(&args.from)?,
+    if args.experts.is_some() && converted.iter().all(|one| one.experts.is_none()) {
+        return Err(usage("--experts: none of the tensors is shared by several experts".to_string()));
+    }
+    let quantization = match args.to {
+        Some(scheme) => scheme.quantization_config(plan.group),
+        None => checkpoint.quantization_config().cloned(),
     };
-    let metadata = provenance::metadata(&args.from, &sources)?;
-    let files = write_all(&args, tensors, &metadata, config.as_ref())?;
-    verify(&args.out, &converted)?;
+    let config = config(&checkpoint, quantization);
+    let metadata = provenance::metadata(checkpoint.path(), &sources)?;
+    let files = write_all(&args, &tensors, &metadata, &config)?;
+    verify(&args.out, &tensors, &converted)?;
 
     for one in &converted {
         anstream::println!("{one}");
@@ -105,7 +149,10 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
         }
         for found in matches {
             // A pattern may match a module and its weight tensor: they are the same.
-            let module = found.name.strip_suffix(".weight").unwrap_or(&found.name).to_string();
+            let module = match role(&found.name) {
+                Role::Weight { module } => module.to_string(),
+                _ => found.name,
+            };
             if !names.contains(&module) {
                 names.push(module);
             }
@@ -114,26 +161,38 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
     Ok(names)
 }
 
+/// `config.json`: how the tensors are quantised, and what parts of them are called.
+fn config(checkpoint: &Checkpoint, quantization: Option<Value>) -> Value {
+    let source = checkpoint.config();
+    let mut config = serde_json::Map::new();
+    for key in MODEL_KEYS {
+        let value = source.get(key).or_else(|| source.get("text_config")?.get(key));
+        config.extend(value.map(|value| (key.to_string(), value.clone())));
+    }
+    config.extend(quantization.map(|value| ("quantization_config".to_string(), value)));
+    config.into()
+}
+
 /// Writes the files, the index where there are several, and `config.json`; returns the names of the files.
 fn write_all(
     args: &ShardArgs,
-    tensors: Vec<NewTensor>,
+    tensors: &[NewTensor],
     metadata: &BTreeMap<String, String>,
-    config: Option<&serde_json::Value>,
+    config: &Value,
 ) -> anyhow::Result<Vec<String>> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let limit = usize::try_from(args.max_file_size << 20).unwrap_or(usize::MAX);
-    let mut files: Vec<Vec<NewTensor>> = Vec::new();
-    let mut size = 0;
-    for tensor in tensors {
+    let mut files: Vec<&[NewTensor]> = Vec::new();
+    let (mut begin, mut size) = (0, 0);
+    for (i, tensor) in tensors.iter().enumerate() {
         let length = tensor.bytes.len();
-        if files.is_empty() || size + length > limit {
-            files.push(Vec::new());
-            size = 0;
+        if i > begin && size + length > limit {
+            files.push(&tensors[begin..i]);
+            (begin, size) = (i, 0);
         }
         size += length;
-        files.last_mut().expect("a file has just been begun").push(tensor);
     }
+    files.push(&tensors[begin..]);
     let count = files.len();
     let name = |i: usize| match count {
         1 => "model.safetensors".to_string(),
@@ -147,48 +206,41 @@ fn write_all(
         weight_map.extend(file.iter().map(|t| (t.name.clone(), name(i))));
     }
     if count > 1 {
-        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
         write_json(&args.out.join("model.safetensors.index.json"), &index)?;
     }
-    let config = match config {
-        Some(config) => serde_json::json!({"quantization_config": config}),
-        None => serde_json::json!({}),
-    };
-    write_json(&args.out.join("config.json"), &config)?;
+    write_json(&args.out.join("config.json"), config)?;
     Ok((0..count).map(name).collect())
 }
 
-fn write_json(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
+fn write_json(path: &Path, value: &Value) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads everything back the way a test will, and compares it with what was meant to be written.
-fn verify(out: &Path, converted: &[Converted]) -> anyhow::Result<()> {
+fn verify(out: &Path, tensors: &[NewTensor], converted: &[Converted]) -> anyhow::Result<()> {
     let written = Checkpoint::open(out)?;
-    for one in converted {
-        let values = match one.shape[..] {
-            [_] => written.vector(&one.name)?,
-            _ => written.linear(&one.name)?.values(),
-        };
+    let same = |name: &str, same: bool| {
         anyhow::ensure!(
-            values == one.values,
-            "{} reads back differently from what was written to {}: this is a bug of cargo accuracy",
-            one.name,
+            same,
+            "{name} reads back differently from what was written to {}: this is a bug of cargo accuracy",
             out.display()
         );
+        Ok(())
+    };
+    for tensor in tensors {
+        let raw = written.raw(&tensor.name)?;
+        same(
+            &tensor.name,
+            (raw.dtype, raw.shape, raw.bytes) == (tensor.dtype, &tensor.shape, &tensor.bytes),
+        )?;
+    }
+    let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    for matrix in converted.iter().flat_map(|one| &one.matrices) {
+        let read = written.linear(&matrix.address)?.values();
+        same(&matrix.address, bits(&read) == bits(&matrix.values))?;
     }
     Ok(())
-}
-
-impl std::fmt::Display for Converted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
-        write!(f, "{} [{}] {}", self.name, shape.join(", "), self.became)?;
-        match cosine(&self.original, &self.values) {
-            Some(cos) if self.original != self.values => write!(f, ", cosine {cos:.7} to what it was"),
-            _ => Ok(()),
-        }
-    }
 }

@@ -56,17 +56,6 @@ fn files(from: &Path, tensors: &BTreeSet<String>) -> anyhow::Result<BTreeSet<Pat
     Ok(tensors.iter().filter_map(of).collect())
 }
 
-/// The `quantization_config` of the checkpoint, for tensors that stay as they are stored.
-pub fn stored_config(from: &Path) -> anyhow::Result<Option<Value>> {
-    let folder = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new("")) };
-    let path = folder.join("config.json");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let config = read_json(&path)?;
-    Ok(config.get("quantization_config").or_else(|| config.get("compression_config")).cloned())
-}
-
 fn read_json(path: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} is not valid JSON", path.display()))

@@ -256,6 +256,7 @@ impl Replay<'_> {
                 }),
                 judged.bound,
             )
+            && cause.explains
         {
             judged.notes.insert(0, cause.detail);
         }
@@ -366,6 +367,42 @@ impl Replay<'_> {
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
+        if side.continues() && side.history.first().is_none_or(Side::continues) {
+            return Err(Stop::Missing("the keys of earlier steps".to_owned()));
+        }
+        // Of a step that continues others, the whole sequence is computed and its end is taken.
+        let mut parts = Vec::new();
+        for step in side.history.iter().chain([side]) {
+            parts.push(self.heads(step, op, config, p, twist)?);
+        }
+        let (now, _) = parts[parts.len() - 1].clone();
+        let tokens = now.q.rows;
+        let (heads, sequences, mine) = join(parts)?;
+        let padding = if side.history.is_empty() { side.padding(tokens) } else { Vec::new() };
+        form.scale *= twist.scale;
+        let mask = Mask {
+            sequences: &sequences,
+            causal: form.causal && !twist.not_causal,
+            window: twist.window.unwrap_or(window),
+            padding: &padding,
+        };
+        let sinks =
+            sinks.filter(|_| !twist.no_sinks).map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
+        let y = ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p);
+        let data = mine.into_iter().flat_map(|r| y.row(r).to_vec()).collect();
+        Ok(Matrix::new(tokens, y.cols, data))
+    }
+
+    /// Rotated queries and keys, and values, of one step; and the rows of each sequence.
+    fn heads(
+        &self,
+        side: &Side,
+        op: &Op,
+        config: &ModelConfig,
+        p: Precision,
+        twist: &Twist,
+    ) -> Result<(Heads, Vec<Range<usize>>), Stop> {
+        let form = &config.attention;
         let q = need(side, &op.inputs[0])?;
         let token = Value { lead: q.lead.clone(), ..q.clone() };
         let mut q = q.reshaped(form.heads * form.key_dim).map_err(Stop::Unusable)?.x;
@@ -376,7 +413,6 @@ impl Replay<'_> {
             _ => token.lead.clone(),
         };
         let sequences = side.sequences(&Value { lead, ..token });
-        let padding = side.padding(tokens);
         let style = twist.style.or(config.rope.as_ref().map(|r| r.style)).unwrap_or(RopeStyle::Neox);
         let turn = |x: &mut Matrix, d: usize, range: Range<usize>, shift: f64| -> Result<(), Stop> {
             let Some(rope) = &config.rope else { return Ok(()) };
@@ -385,37 +421,7 @@ impl Replay<'_> {
             ops::rotate(x, d, range, (&cos, &sin), style, p);
             Ok(())
         };
-        let (k, v) = if let Some(mla) = form.mla {
-            let kv = need(side, &op.inputs[1])?;
-            let width = mla.nope + form.value_dim;
-            let kv = kv.reshaped(form.heads * width).map_err(Stop::Unusable)?.x;
-            let latent = need(side, &op.inputs[2])?;
-            let latent = latent.reshaped(mla.kv_lora + mla.rope).map_err(Stop::Unusable)?.x;
-            if kv.rows != tokens || latent.rows != tokens {
-                return Err(Stop::Unusable(format!("{tokens} queries, {} keys", kv.rows)));
-            }
-            let mut rotated = latent.columns(mla.kv_lora..mla.kv_lora + mla.rope);
-            let d = form.key_dim;
-            if twist.rotate_q {
-                turn(&mut q, d, mla.nope..d, twist.q_shift)?;
-            }
-            if twist.rotate_k {
-                turn(&mut rotated, mla.rope, 0..mla.rope, 0.0)?;
-            }
-            let mut k = Matrix::zeros(tokens, form.heads * d);
-            let mut v = Matrix::zeros(tokens, form.heads * form.value_dim);
-            for t in 0..tokens {
-                for h in 0..form.heads {
-                    let from = &kv.row(t)[h * width..(h + 1) * width];
-                    let key = &mut k.row_mut(t)[h * d..(h + 1) * d];
-                    key[..mla.nope].copy_from_slice(&from[..mla.nope]);
-                    key[mla.nope..].copy_from_slice(rotated.row(t));
-                    let values = &mut v.row_mut(t)[h * form.value_dim..(h + 1) * form.value_dim];
-                    values.copy_from_slice(&from[mla.nope..]);
-                }
-            }
-            (k, v)
-        } else {
+        let Some(mla) = form.mla else {
             let read = |i: usize, d: usize| -> Result<Matrix, Stop> {
                 let value = need(side, &op.inputs[i])?.reshaped(form.kv_heads * d).map_err(Stop::Unusable)?;
                 match value.x.rows == tokens {
@@ -434,19 +440,45 @@ impl Replay<'_> {
             if twist.rotate_k {
                 turn(&mut k, form.key_dim, 0..dims, 0.0)?;
             }
-            (k, v)
+            return Ok((Heads { q, k, v }, sequences));
         };
-        form.scale *= twist.scale;
-        let mask = Mask {
-            sequences: &sequences,
-            causal: form.causal && !twist.not_causal,
-            window: twist.window.unwrap_or(window),
-            padding: &padding,
+        let width = mla.nope + form.value_dim;
+        let kv = need(side, &op.inputs[1])?.reshaped(form.heads * width).map_err(Stop::Unusable)?.x;
+        let latent = need(side, &op.inputs[2])?.reshaped(mla.kv_lora + mla.rope).map_err(Stop::Unusable)?.x;
+        if latent.rows != tokens || kv.rows < tokens {
+            return Err(Stop::Unusable(format!("{tokens} queries, {} keys", kv.rows)));
+        }
+        // With a cache, transformers expands all of the latents again: the last ones are this step's.
+        let per = kv.rows / sequences.len().max(1);
+        let own: Vec<usize> = match kv.rows == tokens {
+            true => (0..tokens).collect(),
+            false => sequences
+                .iter()
+                .enumerate()
+                .flat_map(|(s, r)| (s + 1) * per - r.len()..(s + 1) * per)
+                .collect(),
         };
-        let sinks =
-            sinks.filter(|_| !twist.no_sinks).map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
-        let heads = Heads { q, k, v };
-        Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p))
+        let mut rotated = latent.columns(mla.kv_lora..mla.kv_lora + mla.rope);
+        let d = form.key_dim;
+        if twist.rotate_q {
+            turn(&mut q, d, mla.nope..d, twist.q_shift)?;
+        }
+        if twist.rotate_k {
+            turn(&mut rotated, mla.rope, 0..mla.rope, 0.0)?;
+        }
+        let mut k = Matrix::zeros(tokens, form.heads * d);
+        let mut v = Matrix::zeros(tokens, form.heads * form.value_dim);
+        for t in 0..tokens {
+            for h in 0..form.heads {
+                let from = &kv.row(own[t])[h * width..(h + 1) * width];
+                let key = &mut k.row_mut(t)[h * d..(h + 1) * d];
+                key[..mla.nope].copy_from_slice(&from[..mla.nope]);
+                key[mla.nope..].copy_from_slice(rotated.row(t));
+                let values = &mut v.row_mut(t)[h * form.value_dim..(h + 1) * form.value_dim];
+                values.copy_from_slice(&from[mla.nope..]);
+            }
+        }
+        Ok((Heads { q, k, v }, sequences))
     }
 
     /// Cosines and sines for each token: those that the layer was given, else those of its positions.
@@ -595,6 +627,39 @@ fn same_shape(expected: &Value, found: Value) -> Result<Value, Stop> {
     found.reshaped(expected.x.cols.max(1)).map_err(Stop::Unusable)
 }
 
+/// The steps of a generation one after the other in each sequence; and where the rows of the last step went.
+fn join(parts: Vec<(Heads, Vec<Range<usize>>)>) -> Result<(Heads, Vec<Range<usize>>, Vec<usize>), Stop> {
+    let [_, .., (last, ranges)] = &parts[..] else {
+        let (heads, sequences) = parts.into_iter().next().unwrap_or_else(|| unreachable!("a step at least"));
+        let rows = (0..heads.q.rows).collect();
+        return Ok((heads, sequences, rows));
+    };
+    let count = ranges.len();
+    if parts.iter().any(|p| p.1.len() != count) {
+        return Err(Stop::Unusable("steps of one generation with different numbers of sequences".to_owned()));
+    }
+    let (mut sequences, mut mine, mut order) = (Vec::new(), vec![0; last.q.rows], Vec::new());
+    for s in 0..count {
+        let start = order.len();
+        for (step, (_, ranges)) in parts.iter().enumerate() {
+            for row in ranges[s].clone() {
+                if step + 1 == parts.len() {
+                    mine[row] = order.len();
+                }
+                order.push((step, row));
+            }
+        }
+        sequences.push(start..order.len());
+    }
+    let gather = |of: &dyn Fn(&Heads) -> &Matrix| {
+        let cols = of(&parts[0].0).cols;
+        let data = order.iter().flat_map(|&(step, row)| of(&parts[step].0).row(row).to_vec()).collect();
+        Matrix::new(order.len(), cols, data)
+    };
+    let heads = Heads { q: gather(&|h| &h.q), k: gather(&|h| &h.k), v: gather(&|h| &h.v) };
+    Ok((heads, sequences, mine))
+}
+
 fn positions(side: &Side, site: &Site, rows: usize) -> Result<Vec<f64>, Stop> {
     match side.integers(site).map_err(Stop::Unusable)? {
         Some((ids, _)) if ids.len() == rows => Ok(ids.iter().map(|&i| i as f64).collect()),
@@ -619,6 +684,8 @@ fn beside(a: &Matrix, b: &Matrix) -> Matrix {
 /// Other tables than the configuration's.
 fn tables(rope: &Rope) -> Vec<(String, Rope)> {
     let mut tables = Vec::new();
+    let rounded = rope.inv_freq.iter().map(|&f| Precision::BF16.round(f)).collect();
+    tables.push(("frequencies are rounded to bf16".to_owned(), Rope { inv_freq: rounded, ..rope.clone() }));
     let plain = Rope { inv_freq: rope::plain(rope.dims, rope.theta), factor: 1.0, ..rope.clone() };
     if plain.inv_freq != rope.inv_freq {
         tables.push(("frequencies are not scaled as the configuration says".to_owned(), plain));

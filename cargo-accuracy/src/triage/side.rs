@@ -1,18 +1,23 @@
 //! One of the two dumps: finding a value of the plan in it, ranks merged and summands added.
 
-use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge, Rank};
+use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge};
 use accuracy_core::model::ops::Precision;
 use accuracy_core::model::{Place, Site};
 use accuracy_core::reference::Matrix;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A dump, at one step.
 #[derive(Debug)]
 pub struct Side {
-    pub set: DumpSet,
+    pub set: Arc<DumpSet>,
     pub step: Option<u64>,
     index: HashMap<(String, Kind), Vec<usize>>,
+    /// Positions of the step's tokens, where they are recorded.
+    pub positions: Option<Vec<i64>>,
+    /// The steps before it whose keys and values are still in the cache, the first one first.
+    pub history: Vec<Side>,
 }
 
 /// A value that was found.
@@ -42,14 +47,40 @@ impl Value {
 pub type Found<T> = Result<Option<T>, String>;
 
 impl Side {
+    /// With the steps before it, back to the one that starts at position 0.
     pub fn new(set: DumpSet, step: Option<u64>) -> Side {
+        let set = Arc::new(set);
+        let mut side = Side::at_step(set.clone(), step);
+        let mut earlier: Vec<Option<u64>> = set.steps().into_iter().filter(|s| *s < step).collect();
+        let mut oldest = &side;
+        let mut history: Vec<Side> = Vec::new();
+        while oldest.continues() {
+            let Some(step) = earlier.pop() else { break };
+            history.push(Side::at_step(set.clone(), step));
+            oldest = &history[history.len() - 1];
+        }
+        history.reverse();
+        side.history = history;
+        side
+    }
+
+    /// Whether its first token has others before it.
+    pub fn continues(&self) -> bool {
+        self.positions.as_ref().and_then(|p| p.first()).is_some_and(|&p| p > 0)
+    }
+
+    fn at_step(set: Arc<DumpSet>, step: Option<u64>) -> Side {
         let mut index: HashMap<(String, Kind), Vec<usize>> = HashMap::new();
         for (i, t) in set.tensors.iter().enumerate() {
             if t.id.step == step && t.id.call == 0 {
                 index.entry((t.id.module.clone(), t.id.kind)).or_default().push(i);
             }
         }
-        Side { set, step, index }
+        let mut side = Side { set, step, index, positions: None, history: Vec::new() };
+        let slots: &[&str] = &["position_ids", "positions", "1"];
+        let places = ["model.rotary_emb", "model", ""].map(|m| Place::new(m, Kind::Input, slots));
+        side.positions = side.integers(&Site(places.to_vec())).ok().flatten().map(|found| found.0);
+        side
     }
 
     /// All parts of a slot, one a rank.
@@ -111,7 +142,7 @@ impl Side {
 
     /// Token ids, and the rows that each sequence of `rows` tokens has.
     pub fn tokens(&self) -> Found<Vec<i64>> {
-        let rank = self.set.ranks().first().copied().unwrap_or(Rank::default());
+        let rank = self.set.ranks().first().copied().unwrap_or_default();
         self.set.token_ids(self.step, rank).map_err(|e| e.to_string())
     }
 

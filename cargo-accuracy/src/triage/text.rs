@@ -170,9 +170,7 @@ fn conclusion(text: &mut String, f: &Findings, width: Option<usize>) {
         Some(true) => {
             wrap(text, "systematic: the same operation is wrong in every layer that was replayed", 2, width)
         }
-        Some(false) => {
-            wrap(text, "specific: the same operation is right in other layers, or is in one only", 2, width)
-        }
+        Some(false) => wrap(text, "specific: the same operation is right in other layers", 2, width),
         None => {}
     }
     if let Some([first, last, predicted]) = f.compounding {

@@ -396,7 +396,10 @@ impl Walk<'_> {
             }
         }
         evidence.truncate(12);
-        let (status, next) = if wrong > 0 {
+        let (status, next) = if wrong > 4 && wrong > right {
+            let next = "most operations are wrong: does the candidate run this checkpoint?".to_owned();
+            (Status::Fault, Some(next))
+        } else if wrong > 0 {
             (Status::Fault, None)
         } else if both + reference > 0 {
             (Status::Inconclusive, Some("check the reference: run it in float32, eager attention".to_owned()))
@@ -552,14 +555,13 @@ impl Walk<'_> {
                 wrong.iter().filter_map(|o| o.layer).collect::<BTreeSet<_>>().into_iter().collect();
             let same = |o: &&OpFinding| o.layer.is_some() && o.name == first.name;
             let alike: BTreeSet<_> = wrong.iter().copied().filter(same).filter_map(|o| o.layer).collect();
-            let asked: BTreeSet<_> = f
-                .ops
-                .iter()
-                .filter(|o| o.status == OpStatus::Right)
-                .filter(same)
-                .filter_map(|o| o.layer)
-                .collect();
-            f.systematic = first.layer.is_some().then(|| asked.is_empty() && alike.len() > 1);
+            let right = f.ops.iter().filter(|o| o.status == OpStatus::Right && o.layer != first.layer);
+            let asked: BTreeSet<_> = right.filter(same).filter_map(|o| o.layer).collect();
+            f.systematic = match (asked.is_empty(), alike.len()) {
+                (false, 1..) => Some(false),
+                (true, 2..) => Some(true),
+                _ => None,
+            };
         } else if let Some(guilty) = &f.guilty {
             f.bad_layers = guilty.layer.into_iter().collect();
         }

@@ -1,9 +1,11 @@
 """Tiny models of the architectures that triage replays: random weights, real transformers code.
 
-    python models.py OUT [--dtype float32|bfloat16] [NAME...]
+    python models.py OUT [NAME...]
 
-writes OUT/NAME/checkpoint and OUT/NAME/reference, a dump of one pass over two sequences. It needs torch and
-transformers. `live.py` plants faults in the same models; fixtures/ beside it was written by `--fixtures`.
+writes OUT/NAME/checkpoint and dumps of one pass over two sequences, OUT/NAME/bf16 and OUT/NAME/f32. It needs torch and
+transformers. `live.py` plants faults in the same models. The folders beside it were written by
+
+    python models.py --fixtures fixtures llama qwen3_moe deepseek_v3 gpt_oss bert
 """
 
 import argparse
@@ -24,22 +26,24 @@ YARN = dict(rope_type="yarn", rope_theta=1e4, factor=8.0, beta_fast=32.0, beta_s
             original_max_position_embeddings=32)
 
 
-def config(name, layers=4):
+def config(name, layers=4, small=False):
+    hidden, wide = (32, 48) if small else (64, 96)
+    d = hidden // 4
     if name == "llama":
-        return tf.LlamaConfig(**COMMON, hidden_size=64, intermediate_size=96, num_hidden_layers=layers,
+        return tf.LlamaConfig(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
                               num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, rope_parameters=LLAMA3,
                               tie_word_embeddings=False)
     if name == "qwen3":
-        return tf.Qwen3Config(**COMMON, hidden_size=64, intermediate_size=96, num_hidden_layers=layers, head_dim=24,
+        return tf.Qwen3Config(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers, head_dim=d + 8,
                               num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6,
                               tie_word_embeddings=True)
     if name == "qwen3_moe":
-        return tf.Qwen3MoeConfig(**COMMON, hidden_size=64, intermediate_size=96, num_hidden_layers=layers, head_dim=24,
-                                 num_attention_heads=4, num_key_value_heads=2, num_experts=8, num_experts_per_tok=2,
+        return tf.Qwen3MoeConfig(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers, head_dim=d + 8,
+                                 num_attention_heads=4, num_key_value_heads=2, num_experts=hidden // 8, num_experts_per_tok=2,
                                  moe_intermediate_size=32, norm_topk_prob=True, mlp_only_layers=[1],
                                  tie_word_embeddings=False)
     if name == "deepseek_v3":
-        return tf.DeepseekV3Config(**COMMON, hidden_size=64, intermediate_size=96, num_hidden_layers=layers,
+        return tf.DeepseekV3Config(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
                                    num_attention_heads=4, num_key_value_heads=4, q_lora_rank=32, kv_lora_rank=24,
                                    qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, n_routed_experts=16,
                                    num_experts_per_tok=4, n_group=4, topk_group=2, moe_intermediate_size=24,
@@ -47,12 +51,12 @@ def config(name, layers=4):
                                    rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0),
                                    tie_word_embeddings=False)
     if name == "gpt_oss":
-        return tf.GptOssConfig(**COMMON, hidden_size=64, intermediate_size=48, num_hidden_layers=layers, head_dim=16,
-                               num_attention_heads=4, num_key_value_heads=2, num_local_experts=8,
+        return tf.GptOssConfig(**COMMON, hidden_size=hidden, intermediate_size=wide // 2, num_hidden_layers=layers, head_dim=d,
+                               num_attention_heads=4, num_key_value_heads=2, num_local_experts=hidden // 8,
                                num_experts_per_tok=2, sliding_window=8, swiglu_limit=2.0, rms_norm_eps=1e-5,
                                rope_parameters=YARN | dict(truncate=False), tie_word_embeddings=False)
     if name == "bert":
-        return tf.BertConfig(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=layers,
+        return tf.BertConfig(vocab_size=VOCAB, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
                              num_attention_heads=4, max_position_embeddings=64)
     raise SystemExit(f"no model is called {name}")
 
@@ -60,10 +64,10 @@ def config(name, layers=4):
 NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert"]
 
 
-def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager"):
+def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):
     torch.manual_seed(seed)
     kind = tf.AutoModel if name == "bert" else tf.AutoModelForCausalLM
-    model = kind.from_config(config(name, layers), attn_implementation=attention)
+    model = kind.from_config(config(name, layers, small), attn_implementation=attention)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for path, p in [*model.named_parameters(), *model.named_buffers()]:
@@ -108,16 +112,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--fixtures", action="store_true")
+    parser.add_argument("--fixtures", action="store_true", help="small ones, in bfloat16 and float32")
     args = parser.parse_args()
     for name in args.names:
         folder = args.out / name
-        model = build(name, dtype=torch.bfloat16, layers=2 if args.fixtures else args.layers)
-        model.save_pretrained(folder / "checkpoint")
-        ids = tokens(batch=1, length=12) if args.fixtures else tokens()
-        run(build(name, dtype=getattr(torch, args.dtype), layers=2 if args.fixtures else args.layers), ids, folder / "reference")
+        shape = dict(layers=2, small=True) if args.fixtures else {}
+        build(name, dtype=torch.bfloat16, **shape).save_pretrained(folder / "checkpoint")
+        ids = tokens(batch=1, length=10) if args.fixtures else tokens()
+        run(build(name, dtype=torch.bfloat16, **shape), ids, folder / "bf16")
+        run(build(name, **shape), ids, folder / "f32")
 
 
 if __name__ == "__main__":

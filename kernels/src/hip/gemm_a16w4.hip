@@ -32,11 +32,11 @@ __global__ __launch_bounds__(kTileThreads) void gemm_a16w4_kernel(bf16* y, const
 
 }  // namespace
 
-LAUNCHER gemm_a16w4(bf16* y, const bf16* x, const uint32_t* qweight, const bf16* scales, const uint32_t* qzeros,
+LAUNCHER gemm_a16w4(bf16* y, const bf16* x, const uint32_t* qweight, const uint16_t* scales, const uint32_t* qzeros,
                     int32_t m, int32_t n, int32_t k, int32_t group, int32_t packing, hipStream_t stream) {
-    if (any_null(y, x, qweight, scales, qzeros)) return kInvalidArgument;
-    if (const Status status = check_int4(m, n, k, group, packing); status != kOk) return status;
     const Int4Weight w{qweight, scales, qzeros, n, k, group, packing};
+    if (any_null(y, x)) return kInvalidArgument;
+    if (const Status status = check_int4(w, m); status != kOk) return status;
     hipLaunchKernelGGL(gemm_a16w4_kernel, dim3(ceil_div(m, kTile), ceil_div(n, kTile)), dim3(kTileThreads), 0, stream,
                        y, x, w, m);
     return launch_status();

@@ -22,12 +22,12 @@ __global__ __launch_bounds__(kThreads) void gemm_a16w4_fallback_kernel(bf16* y, 
 
 }  // namespace
 
-LAUNCHER gemm_a16w4_fallback(bf16* y, const bf16* x, const uint32_t* qweight, const bf16* scales,
+LAUNCHER gemm_a16w4_fallback(bf16* y, const bf16* x, const uint32_t* qweight, const uint16_t* scales,
                              const uint32_t* qzeros, int32_t m, int32_t n, int32_t k, int32_t group, int32_t packing,
                              hipStream_t stream) {
-    if (any_null(y, x, qweight, scales, qzeros)) return kInvalidArgument;
-    if (const Status status = check_int4(m, n, k, group, packing); status != kOk) return status;
     const Int4Weight w{qweight, scales, qzeros, n, k, group, packing};
+    if (any_null(y, x)) return kInvalidArgument;
+    if (const Status status = check_int4(w, m); status != kOk) return status;
     hipLaunchKernelGGL(gemm_a16w4_fallback_kernel, dim3(m, ceil_div(n, kThreads)), dim3(kThreads), 0, stream, y, x, w);
     return launch_status();
 }

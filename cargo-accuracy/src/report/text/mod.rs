@@ -5,7 +5,7 @@
 mod failure;
 #[cfg(test)]
 pub mod fixture;
-mod number;
+pub mod number;
 pub mod table;
 pub mod wrap;
 
@@ -501,7 +501,7 @@ mod tests {
         broken.causes = vec![Cause {
             cause: "parameter_ignored".into(),
             detail: "`group_quant_fp8_fallback` ignores `shuffle_scale`".into(),
-            cos: None,
+            ..Cause::default()
         }];
         broken.reason = "cos of xq".into();
 

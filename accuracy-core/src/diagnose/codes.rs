@@ -1,0 +1,399 @@
+//! Hypotheses about where a kernel takes an operand's elements from, and which number format it takes them for.
+
+use super::hypothesis::{Change, Hypothesis, Slot};
+use super::reading::{CodeAt, code_in_memory};
+use crate::case::{Captured, Kind, Order};
+use crate::dtype::{
+    BF16, DType, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, F16, INT4, INT8, NibbleOrder, UINT4,
+};
+use crate::layout::DataLayout;
+use crate::power::fp8_twin;
+use crate::quant::Quant;
+use crate::reference::{BufferId, Matrix};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Every hypothesis about the elements of an operand.
+pub fn hypotheses<'a>(
+    id: BufferId,
+    operand: &'a Captured,
+    poison: u8,
+    value: &dyn Fn() -> Arc<Matrix>,
+) -> Vec<Hypothesis<'a>> {
+    if operand.kind == Kind::Index || operand.dtype == DType::I32 {
+        return indices(id, operand, &value());
+    }
+    let mut found = formats(id, operand);
+    found.extend(places(id, operand, poison));
+    let formats: &[DType] = if operand.scheme.is_some() { &[BF16, F16, E4M3FN] } else { &[E4M3FN, E4M3FNUZ] };
+    for &to in formats.iter().filter(|&&to| operand.dtype != to) {
+        found.push(Hypothesis {
+            cause: "rounding",
+            slot: Slot::Rounded(id),
+            operand: Some(id),
+            what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name),
+            change: Change::Rounded(to),
+        });
+    }
+    found
+}
+
+/// Integers that steer the kernel.
+fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypothesis<'a>> {
+    let name = &operand.name;
+    let with = |cause, what: String, values: Matrix| Hypothesis {
+        cause,
+        slot: Slot::Values(id),
+        operand: Some(id),
+        what,
+        change: Change::Values(Arc::new(values)),
+    };
+    let rotated = |by: isize| {
+        let mut out = value.clone();
+        if by > 0 {
+            out.data.rotate_left(1)
+        } else {
+            out.data.rotate_right(1)
+        }
+        out
+    };
+    let mut ordinal = value.clone();
+    (0..ordinal.data.len()).for_each(|i| ordinal.data[i] = i as f64);
+    let cause = index_cause(name);
+    vec![
+        with(cause, format!("takes each of `{name}` for one more than it is"), value.map(|x| x + 1.0)),
+        with(
+            cause,
+            format!("takes each of `{name}` for one less than it is"),
+            value.map(|x| (x - 1.0).max(0.0)),
+        ),
+        with(cause, format!("takes the next of `{name}`"), rotated(1)),
+        with(cause, format!("takes the previous of `{name}`"), rotated(-1)),
+        with(cause, format!("takes the first of `{name}` for all"), value.map(|_| value.data[0])),
+        with(cause, format!("ignores `{name}` and counts from 0"), ordinal),
+        with(cause, format!("ignores `{name}` and takes 0"), value.map(|_| 0.0)),
+    ]
+}
+
+/// Positions steer a rotary embedding, everything else the routing of rows.
+fn index_cause(name: &str) -> &'static str {
+    if name.contains("pos") { "rope" } else { "router" }
+}
+
+/// Other decodings of the same codes.
+fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
+    let own = operand.dtype;
+    let name = &operand.name;
+    let mut found = Vec::new();
+    let mut add = |cause: &'static str, what: String, decode: Rc<dyn Fn(u32) -> f64 + 'a>| {
+        found.push(Hypothesis {
+            cause,
+            slot: Slot::Format(id),
+            operand: Some(id),
+            what,
+            change: Change::Format(decode),
+        });
+    };
+    let others: &[DType] = match own.bits() {
+        4 => &[E2M1, INT4, UINT4],
+        8 => &[E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, INT8],
+        16 => &[BF16, F16],
+        _ => &[],
+    };
+    let cause = if own.bits() == 4 { "nibble_order" } else { "fp8_variant" };
+    for &other in others.iter().filter(|&&other| other != own) {
+        add(
+            cause,
+            format!("reads the {own} codes of `{name}` as {other}"),
+            Rc::new(move |code| other.decode(code)),
+        );
+    }
+    if let Some(twin) = fp8_twin(own) {
+        // What a decoder in software makes of it that differs in the bias alone.
+        let factor = if own.max() > twin.max() || own == E5M2 { 0.5 } else { 2.0 };
+        add(
+            cause,
+            format!("decodes the {own} codes of `{name}` with the exponent bias of {twin}"),
+            Rc::new(move |code| factor * own.decode(code)),
+        );
+        add(
+            cause,
+            format!("decodes the {own} codes of `{name}` as {twin}, with no NaN and no Inf"),
+            Rc::new(move |code| match twin.decode(code) {
+                x if x.is_finite() => x,
+                _ => factor * own.decode(code),
+            }),
+        );
+        add(
+            cause,
+            format!("takes {own}'s codes for NaN in `{name}` for numbers"),
+            Rc::new(move |code| match own.decode(code) {
+                x if x.is_finite() => x,
+                // What bias and significand make of them.
+                _ if code == 0x80 => 0.0,
+                _ if own == E4M3FN => 480.0 * if code & 0x80 == 0 { 1.0 } else { -1.0 },
+                _ => f64::from(code & 0x7f).copysign(if code & 0x80 == 0 { 1.0 } else { -1.0 }),
+            }),
+        );
+        add(
+            cause,
+            format!("takes {own}'s codes for NaN in `{name}` for 0"),
+            Rc::new(move |code| if own.is_nan_code(code) { 0.0 } else { own.decode(code) }),
+        );
+    }
+    if own.is_fp8() || own == E2M1 {
+        let least =
+            own.decode(if own == E2M1 { 2 } else { 1 << if own == E5M2 || own == E5M2FNUZ { 2 } else { 3 } });
+        add(
+            cause,
+            format!("takes the subnormals of {own} in `{name}` for 0"),
+            Rc::new(move |code| match own.decode(code) {
+                x if x.abs() < least => 0.0,
+                x => x,
+            }),
+        );
+    }
+    if own.is_fp8() || own == E2M1 || own.is_integer() {
+        add(
+            cause,
+            format!("loses the signs of `{name}`"),
+            Rc::new(move |code| match own {
+                DType::I8 | DType::I4 => f64::from(code),
+                _ => own.decode(code).abs(),
+            }),
+        );
+    }
+    if own == INT4 || own == INT8 {
+        let offset = -own.min();
+        add(
+            cause,
+            format!("takes the {own} codes of `{name}` for offset-binary: code - {offset}"),
+            Rc::new(move |code| f64::from(code) - offset),
+        );
+    }
+    if own == E2M1 {
+        add(
+            "gain",
+            format!("decodes `{name}` with a table of doubled e2m1 values, which nothing halves"),
+            Rc::new(move |code| 2.0 * own.decode(code)),
+        );
+    }
+    found
+}
+
+/// From the place of a nibble to the one that is read for it.
+type Place = Rc<dyn Fn(usize) -> usize>;
+
+/// Codes from other places of the same memory.
+pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypothesis<'a>> {
+    let (rows, cols) = (operand.rows, operand.cols);
+    let mut found = Vec::new();
+    if rows * cols <= 1 {
+        return found;
+    }
+    let scheme = operand.scheme;
+    let declared = scheme.map_or(DataLayout::RowMajor, |s| s.data_layout);
+    let nibbles = scheme.map_or(NibbleOrder::LowFirst, |s| s.nibbles);
+    let name = &operand.name;
+    let mut add = |cause: &'static str, what: String, codes: CodeAt<'a>| {
+        found.push(Hypothesis {
+            cause,
+            slot: Slot::Codes(id),
+            operand: Some(id),
+            what,
+            change: Change::Codes(codes),
+        });
+    };
+    // The scheme may be absent: then the elements lie row-major.
+    let followed = scheme.unwrap_or_else(|| Quant::tensor(operand.dtype));
+    let own = Order { map: followed.data_layout.index_map((rows, cols)), nibbles };
+    for &layout in DataLayout::ALL {
+        if layout == declared || layout.check((rows, cols)).is_err() || !fits(layout, operand.dtype) {
+            continue;
+        }
+        let order = Order { map: layout.index_map((rows, cols)), nibbles };
+        add(
+            cause_of(layout, declared),
+            format!("reads `{name}` as {layout}; it lies in {declared} order"),
+            Rc::new(move |r, c| code_in_memory(operand, order.index(r, c))),
+        );
+        if layout == DataLayout::ColMajor {
+            continue;
+        }
+        // The permutation undone where it should be done: the element at the place of (r, c) taken for (r, c).
+        let map = order.map;
+        add(
+            cause_of(layout, declared),
+            format!("reads `{name}` as if {layout} order were undone once more; it lies in {declared} order"),
+            Rc::new(move |r, c| {
+                let (r, c) = map.inverse(r * cols + c)?;
+                code_in_memory(operand, own.index(r, c))
+            }),
+        );
+    }
+    let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
+    if rows > 1 && cols > 1 && !plain {
+        add(
+            "transposed",
+            format!("reads `{name}` as its transpose"),
+            Rc::new(move |r, c| {
+                let at = c * rows + r;
+                code_in_memory(operand, own.index(at / cols, at % cols))
+            }),
+        );
+    }
+    if operand.strides != (cols, 1) && operand.memory.is_none() {
+        let (row_stride, col_stride) = operand.strides;
+        let physical = move |at: usize| in_strided_memory(operand, at, poison);
+        let mut wrong: Vec<(String, usize, usize)> = vec![
+            ("contiguous rows".into(), cols, 1),
+            ("contiguous columns".into(), 1, rows),
+            (format!("columns {row_stride} apart"), 1, row_stride),
+            (format!("rows {col_stride} apart"), col_stride, 1),
+        ];
+        wrong.retain(|(_, by_row, by_col)| (*by_row, *by_col) != operand.strides);
+        for (words, by_row, by_col) in wrong {
+            add(
+                "transposed",
+                format!(
+                    "reads `{name}` as {words}; its rows lie {row_stride} elements apart and its columns {col_stride}"
+                ),
+                Rc::new(move |r, c| physical(r * by_row + c * by_col)),
+            );
+        }
+    }
+    if operand.dtype.bits() == 4 {
+        let mut orders: Vec<(&str, Place)> = vec![
+            ("the high nibble of each byte first", Rc::new(|at| at ^ 1)),
+            ("the four bytes of a word in reverse", Rc::new(|at| at / 8 * 8 + (7 - at % 8) / 2 * 2 + at % 2)),
+            ("the eight nibbles of a word in reverse", Rc::new(|at| at / 8 * 8 + 7 - at % 8)),
+        ];
+        for (order, words) in [
+            (NibbleOrder::LowFirst, "the nibbles of a word in order"),
+            (NibbleOrder::Awq, "the nibbles of a word in AWQ's order"),
+            (NibbleOrder::Halves, "elements i and i + 4 in a byte"),
+        ] {
+            if order != nibbles {
+                orders.push((words, Rc::new(move |at| at / 8 * 8 + order.nibble(at % 8))));
+            }
+        }
+        for (words, place) in orders {
+            let map = own.map;
+            add(
+                "nibble_order",
+                format!("takes `{name}` to have {words}"),
+                Rc::new(move |r, c| code_in_memory(operand, place(map.offset(r, c)))),
+            );
+        }
+        // Q4_0: element j low, j + 16 high.
+        let map = own.map;
+        add(
+            "nibble_order",
+            format!("takes `{name}` to have elements i and i + 16 in a byte"),
+            Rc::new(move |r, c| {
+                let at = map.offset(r, c);
+                code_in_memory(operand, at / 32 * 32 + at % 16 * 2 + at % 32 / 16)
+            }),
+        );
+    }
+    let right = move |r: usize, c: usize| code_in_memory(operand, own.index(r, c));
+    let half = rows / 2;
+    if rows > 1 && rows.is_multiple_of(2) && operand.kind == Kind::Weight {
+        add(
+            "gate_up_swapped",
+            format!("takes the halves of the rows of `{name}` the wrong way round"),
+            Rc::new(move |r, c| right((r + half) % rows, c)),
+        );
+        add(
+            "gate_up_swapped",
+            format!("takes the rows of `{name}` for alternating where they lie in halves"),
+            Rc::new(move |r, c| right(r % half * 2 + r / half, c)),
+        );
+    }
+    let shifts: [(&str, isize, isize); 4] = [
+        ("the next row", 1, 0),
+        ("the previous row", -1, 0),
+        ("the next column", 0, 1),
+        ("the previous column", 0, -1),
+    ];
+    for (words, by_row, by_col) in shifts {
+        if (by_row != 0 && rows == 1) || (by_col != 0 && cols == 1) {
+            continue;
+        }
+        add(
+            "permuted_tiles",
+            format!("takes {words} of `{name}` for each"),
+            Rc::new(move |r, c| {
+                let r = (r as isize + by_row).rem_euclid(rows as isize) as usize;
+                let c = (c as isize + by_col).rem_euclid(cols as isize) as usize;
+                right(r, c)
+            }),
+        );
+    }
+    // Rows taken to be of another length.
+    if rows > 1 && declared == DataLayout::RowMajor && nibbles == NibbleOrder::LowFirst {
+        let mut strides: Vec<usize> = vec![cols + 1, cols.saturating_sub(1).max(1)];
+        strides.extend([8, 16, 32, 64, 128, 256].map(|to| cols.next_multiple_of(to)));
+        strides.extend([8, 16, 32, 64, 128, 256].map(|to| cols / to * to));
+        strides.retain(|&s| s != cols && s > 0);
+        strides.sort_unstable();
+        strides.dedup();
+        for stride in strides {
+            add(
+                "transposed",
+                format!("takes the rows of `{name}` to be {stride} elements apart, they are {cols}"),
+                Rc::new(move |r, c| code_in_memory(operand, r * stride + c)),
+            );
+        }
+    }
+    for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= cols && cols.is_multiple_of(2 * t)) {
+        add(
+            "permuted_tiles",
+            format!("exchanges neighbouring tiles of {tile} columns of `{name}`"),
+            Rc::new(move |r, c| right(r, c ^ tile)),
+        );
+    }
+    for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= rows && rows.is_multiple_of(2 * t)) {
+        add(
+            "permuted_tiles",
+            format!("exchanges neighbouring tiles of {tile} rows of `{name}`"),
+            Rc::new(move |r, c| right(r ^ tile, c)),
+        );
+    }
+    found
+}
+
+/// The code at an index of a strided buffer as it lies in memory; between its rows lies the poison.
+fn in_strided_memory(operand: &Captured, at: usize, poison: u8) -> Option<u32> {
+    let (row_stride, col_stride) = operand.strides;
+    let (r, c) = match col_stride {
+        1 => (at / row_stride.max(1), at % row_stride.max(1)),
+        _ => (at % col_stride, at / col_stride),
+    };
+    if r < operand.rows && c < operand.cols {
+        return Some(operand.dtype.code_at(&operand.data, r * operand.cols + c));
+    }
+    let inside = if col_stride == 1 { r < operand.rows } else { c < operand.cols };
+    inside.then(|| operand.dtype.code_at(&[poison; 4], 0))
+}
+
+/// Layouts of 16-bit lanes make no sense of nibbles, and the reverse.
+fn fits(layout: DataLayout, dtype: DType) -> bool {
+    match layout {
+        DataLayout::Interleave8 => dtype.bits() == 4,
+        _ => true,
+    }
+}
+
+fn cause_of(read: DataLayout, declared: DataLayout) -> &'static str {
+    match (read, declared) {
+        (DataLayout::ColMajor, DataLayout::RowMajor) | (DataLayout::RowMajor, DataLayout::ColMajor) => {
+            "transposed"
+        }
+        (DataLayout::Interleave8, _) | (_, DataLayout::Interleave8) => "nibble_order",
+        (DataLayout::GateUpRows, DataLayout::RowMajor) | (DataLayout::RowMajor, DataLayout::GateUpRows) => {
+            "gate_up_swapped"
+        }
+        _ => "permuted_tiles",
+    }
+}

@@ -1,0 +1,316 @@
+//! Hypotheses about what a kernel computes: expressions that differ from the declared one in a term, a function or an
+//! order.
+
+use super::hypothesis::{Change, Hypothesis, Slot};
+use crate::power::graph_mutants;
+use crate::reference::graph::{Binary, Op, Unary};
+use crate::reference::{Expr, Matrix, user};
+use std::ops::Range;
+
+/// Every hypothesis about an expression.
+pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
+    let mut found = Vec::new();
+    let mut add = |cause: &'static str, what: String, mutant: Expr| {
+        found.push(Hypothesis {
+            cause,
+            slot: Slot::Graph,
+            operand: None,
+            what,
+            change: Change::Graph(mutant),
+        });
+    };
+    for (fault, mutant) in graph_mutants(source) {
+        let what = match fault {
+            "norm_weight" => "leaves out the norm's weight".into(),
+            "gate_up_swapped" => "applies the activation to up instead of gate".into(),
+            "addend_missing" => "leaves out the second addend".into(),
+            "rope" => "rotates with the other style (neox for gptj, or the reverse)".into(),
+            fault => format!("computes the declared fault `{fault}`"),
+        };
+        add(fault, what, mutant);
+    }
+    for (cause, what, mutation) in mutations(source) {
+        let mutant = source.rewrite(&*mutation);
+        add(cause, what, mutant);
+    }
+    found
+}
+
+type Mutation = Box<dyn Fn(&Op) -> Option<Op>>;
+
+/// Rewritings of single operations, each applied wherever it fits.
+fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
+    let mut found: Vec<(&'static str, String, Mutation)> = Vec::new();
+    let mut add = |cause, what: &str, mutation: Mutation| {
+        if !found.iter().any(|(_, known, _)| known == what) {
+            found.push((cause, what.to_owned(), mutation));
+        }
+    };
+    let mut ranges: Vec<(usize, Range<usize>)> = Vec::new();
+    source.visit(&mut |e| match &e.0.op {
+        Op::RmsNorm { gain, .. } => {
+            add("overflow", "leaves out the norm's epsilon", Box::new(without_epsilon));
+            for (eps, words) in [(1e-5, "1e-5"), (1e-6, "1e-6"), (1e-12, "1e-12")] {
+                add(
+                    "gain",
+                    &format!("takes {words} for the norm's epsilon"),
+                    Box::new(move |op| epsilon(op, eps)),
+                );
+            }
+            if gain.is_some() {
+                add("gain", "multiplies with 1 + the norm's weight", Box::new(one_more));
+            }
+            add(
+                "gain",
+                "divides by the root of the sum of squares, not of their mean",
+                Box::new(|op| match op {
+                    Op::RmsNorm { x, .. } => {
+                        let norm = Expr::of_op(op.clone(), x.shape());
+                        Some(Op::Scale { x: norm, factor: 1.0 / (x.shape().1 as f64).sqrt() })
+                    }
+                    _ => None,
+                }),
+            );
+            add(
+                "gain",
+                "leaves out the norm",
+                Box::new(|op| match op {
+                    Op::RmsNorm { x, gain: Some(gain), .. } => {
+                        Some(Op::Binary { function: Binary::Mul, a: x.clone(), b: gain.clone() })
+                    }
+                    Op::RmsNorm { x, gain: None, .. } => Some(Op::Scale { x: x.clone(), factor: 1.0 }),
+                    _ => None,
+                }),
+            );
+            add(
+                "gain",
+                "subtracts the mean of each row before it normalises",
+                Box::new(|op| match op {
+                    Op::RmsNorm { x, gain, eps } => {
+                        Some(Op::LayerNorm { x: x.clone(), gain: gain.clone(), bias: None, eps: *eps })
+                    }
+                    _ => None,
+                }),
+            );
+        }
+        Op::LayerNorm { bias, .. } => {
+            add("overflow", "leaves out the norm's epsilon", Box::new(without_epsilon));
+            if bias.is_some() {
+                add(
+                    "addend_missing",
+                    "leaves out the norm's bias",
+                    Box::new(|op| match op {
+                        Op::LayerNorm { x, gain, eps, .. } => {
+                            Some(Op::LayerNorm { x: x.clone(), gain: gain.clone(), bias: None, eps: *eps })
+                        }
+                        _ => None,
+                    }),
+                );
+            }
+        }
+        Op::Unary { function, .. } => {
+            let own = *function;
+            add(
+                "activation",
+                &format!("leaves out {own:?}"),
+                Box::new(move |op| match op {
+                    Op::Unary { function, x } if *function == own => {
+                        Some(Op::Scale { x: x.clone(), factor: 1.0 })
+                    }
+                    _ => None,
+                }),
+            );
+            for other in [Unary::Silu, Unary::Gelu, Unary::Relu, Unary::Sigmoid] {
+                if other != own {
+                    add(
+                        "activation",
+                        &format!("computes {other:?} for {own:?}"),
+                        Box::new(move |op| match op {
+                            Op::Unary { function, x } if *function == own => {
+                                Some(Op::Unary { function: other, x: x.clone() })
+                            }
+                            _ => None,
+                        }),
+                    );
+                }
+            }
+            add(
+                "activation",
+                &format!("takes {own:?} of the negative"),
+                Box::new(move |op| match op {
+                    Op::Unary { function, x } if *function == own => {
+                        let (rows, cols) = x.shape();
+                        let negative = Expr::of_op(Op::Scale { x: x.clone(), factor: -1.0 }, (rows, cols));
+                        Some(Op::Unary { function: own, x: negative })
+                    }
+                    _ => None,
+                }),
+            );
+        }
+        Op::Binary { function: Binary::Mul, a, b } if a.shape() == b.shape() => {
+            add("activation", "leaves out the second factor", Box::new(|op| first_only(op, Binary::Mul)));
+            add("activation", "leaves out the first factor", Box::new(|op| second_only(op, Binary::Mul)));
+        }
+        Op::Binary { function: Binary::Add, a, b } => {
+            add(
+                "addend_missing",
+                "subtracts the second addend",
+                Box::new(|op| match op {
+                    Op::Binary { function: Binary::Add, a, b } => {
+                        Some(Op::Binary { function: Binary::Sub, a: a.clone(), b: b.clone() })
+                    }
+                    _ => None,
+                }),
+            );
+            if a.shape() == b.shape() {
+                add(
+                    "addend_missing",
+                    "leaves out the first addend",
+                    Box::new(|op| second_only(op, Binary::Add)),
+                );
+            }
+            add(
+                "addend_missing",
+                "adds the second addend twice",
+                Box::new(|op| match op {
+                    Op::Binary { function: Binary::Add, a, b } => {
+                        let twice = Expr::of_op(Op::Scale { x: b.clone(), factor: 2.0 }, b.shape());
+                        Some(Op::Binary { function: Binary::Add, a: a.clone(), b: twice })
+                    }
+                    _ => None,
+                }),
+            );
+        }
+        Op::Scale { factor, .. } if *factor != 1.0 => {
+            let own = *factor;
+            for (times, words) in [
+                (1.0, "leaves out the factor"),
+                (own * own, "applies twice the factor"),
+                (1.0 / own, "divides by the factor"),
+            ] {
+                add(
+                    "gain",
+                    &format!("{words} {own}"),
+                    Box::new(move |op| match op {
+                        Op::Scale { x, factor } if *factor == own => {
+                            Some(Op::Scale { x: x.clone(), factor: times })
+                        }
+                        _ => None,
+                    }),
+                );
+            }
+        }
+        Op::Round { to, .. } => {
+            let own = *to;
+            add(
+                "accumulation",
+                &format!("does not round to {own} in between"),
+                Box::new(move |op| match op {
+                    Op::Round { x, to } if *to == own => Some(Op::Scale { x: x.clone(), factor: 1.0 }),
+                    _ => None,
+                }),
+            );
+        }
+        Op::Columns { x, range } => ranges.push((x.shape().1, range.clone())),
+        _ => {}
+    });
+    ranges.sort_by_key(|(n, r)| (*n, r.start, r.end));
+    ranges.dedup();
+    columns(&ranges, &mut add);
+    found
+}
+
+/// Parts of a fused matrix taken for one another, or as if they alternated.
+fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, &str, Mutation)) {
+    for (i, (n, first)) in ranges.iter().enumerate() {
+        for (m, second) in &ranges[i + 1..] {
+            if n != m || first.len() != second.len() || first.end > second.start {
+                continue;
+            }
+            let (n, first, second) = (*n, first.clone(), second.clone());
+            let words = format!("columns {first:?} and {second:?}");
+            let (a, b) = (first.clone(), second.clone());
+            add(
+                "gate_up_swapped",
+                &format!("takes {words} for each other"),
+                Box::new(move |op| match op {
+                    Op::Columns { x, range } if x.shape().1 == n && *range == a => {
+                        Some(Op::Columns { x: x.clone(), range: b.clone() })
+                    }
+                    Op::Columns { x, range } if x.shape().1 == n && *range == b => {
+                        Some(Op::Columns { x: x.clone(), range: a.clone() })
+                    }
+                    _ => None,
+                }),
+            );
+            if first.end != second.start {
+                continue;
+            }
+            add(
+                "gate_up_swapped",
+                &format!("takes {words} for interleaved"),
+                Box::new(move |op| match op {
+                    Op::Columns { x, range } if x.shape().1 == n && (*range == first || *range == second) => {
+                        let (from, odd) = (first.start, usize::from(*range == second));
+                        let width = range.len();
+                        Some(picked(x, width, move |c| from + 2 * c + odd))
+                    }
+                    _ => None,
+                }),
+            );
+        }
+    }
+}
+
+/// The columns that `from` names.
+fn picked(x: &Expr, width: usize, from: impl Fn(usize) -> usize + Send + Sync + 'static) -> Op {
+    let rows = x.shape().0;
+    let expr = user("columns", &[x], (rows, width), move |inputs| {
+        let x = inputs[0];
+        let data = (0..x.rows).flat_map(|r| (0..width).map(|c| x.row(r)[from(c)]).collect::<Vec<_>>());
+        Matrix::new(x.rows, width, data.collect())
+    });
+    expr.0.op.clone()
+}
+
+fn without_epsilon(op: &Op) -> Option<Op> {
+    epsilon(op, 0.0)
+}
+
+fn epsilon(op: &Op, eps: f64) -> Option<Op> {
+    match op {
+        Op::RmsNorm { x, gain, eps: own } if *own != eps => {
+            Some(Op::RmsNorm { x: x.clone(), gain: gain.clone(), eps })
+        }
+        Op::LayerNorm { x, gain, bias, eps: own } if *own != eps => {
+            Some(Op::LayerNorm { x: x.clone(), gain: gain.clone(), bias: bias.clone(), eps })
+        }
+        _ => None,
+    }
+}
+
+fn one_more(op: &Op) -> Option<Op> {
+    match op {
+        Op::RmsNorm { x, gain: Some(gain), eps } => {
+            let more = user("1 + weight", &[gain], gain.shape(), |inputs| inputs[0].map(|x| 1.0 + x));
+            Some(Op::RmsNorm { x: x.clone(), gain: Some(more), eps: *eps })
+        }
+        _ => None,
+    }
+}
+
+fn first_only(op: &Op, of: Binary) -> Option<Op> {
+    match op {
+        Op::Binary { function, a, .. } if *function == of => Some(Op::Scale { x: a.clone(), factor: 1.0 }),
+        _ => None,
+    }
+}
+
+fn second_only(op: &Op, of: Binary) -> Option<Op> {
+    match op {
+        Op::Binary { function, a, b } if *function == of && a.shape() == b.shape() => {
+            Some(Op::Scale { x: b.clone(), factor: 1.0 })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,101 @@
+//! A hypothesis: one thing that a kernel may have done instead of what it should.
+
+use super::product::Product;
+use super::reading::{Cells, CodeAt, Decode, Reading};
+use super::sampled::{Variant, World};
+use crate::dtype::DType;
+use crate::reference::{BufferId, Expr, Matrix};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a hypothesis replaces. Two that replace different things can hold at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// Where an operand's codes are taken from.
+    Codes(BufferId),
+    /// What they are decoded as.
+    Format(BufferId),
+    Scales(BufferId),
+    Zeros(BufferId),
+    Factor(BufferId),
+    Values(BufferId),
+    /// What the scaled values are rounded to.
+    Rounded(BufferId),
+    /// What is computed.
+    Graph,
+    Product,
+}
+
+/// What stands in the slot instead.
+#[derive(Clone)]
+pub enum Change<'a> {
+    Codes(CodeAt<'a>),
+    Format(Decode<'a>),
+    Scales(Cells<'a>),
+    /// A function of the right zero points.
+    Zeros(fn(f64) -> f64),
+    Factor(f64),
+    Values(Arc<Matrix>),
+    Rounded(DType),
+    Graph(Expr),
+    Product(Product),
+}
+
+#[derive(Clone)]
+pub struct Hypothesis<'a> {
+    /// A name of the contract.
+    pub cause: &'static str,
+    pub slot: Slot,
+    pub operand: Option<BufferId>,
+    /// What the kernel does, for an engineer: "reads the scales of `xq` as row_major, they lie in col_major order".
+    pub what: String,
+    pub change: Change<'a>,
+}
+
+impl<'a> Hypothesis<'a> {
+    /// Puts the hypothesis into a variant. `key` distinguishes it from every other one of the search.
+    fn apply(&self, variant: &mut Variant<'a, '_>, key: usize) {
+        let world = variant.world;
+        let mut reading = |id: BufferId, change: &mut dyn FnMut(&mut Reading<'a>)| {
+            let known = variant.readings.entry(id);
+            change(known.or_insert_with(|| Reading::right(world.attempt.buffer(id))));
+        };
+        match (self.slot, &self.change) {
+            (Slot::Codes(id), Change::Codes(codes)) => reading(id, &mut |reading| {
+                reading.codes = codes.clone();
+                reading.codes_key = key + 1;
+            }),
+            (Slot::Format(id), Change::Format(decode)) => reading(id, &mut |reading| {
+                reading.decode = decode.clone();
+                reading.decode_key = key + 1;
+            }),
+            (Slot::Scales(id), Change::Scales(cells)) => reading(id, &mut |r| r.scales = Some(cells.clone())),
+            (Slot::Zeros(id), Change::Zeros(f)) => reading(id, &mut |reading| {
+                let (f, zeros) = (*f, reading.zeros.clone());
+                reading.zeros = Some(Rc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
+            }),
+            (Slot::Factor(id), Change::Factor(factor)) => reading(id, &mut |r| r.factor = *factor),
+            (Slot::Rounded(id), Change::Rounded(to)) => reading(id, &mut |r| r.rounded = Some(*to)),
+            (Slot::Values(id), Change::Values(values)) => {
+                variant.values.insert(id, values.clone());
+            }
+            (Slot::Graph, Change::Graph(source)) => variant.source = source.clone(),
+            (Slot::Product, Change::Product(product)) => variant.product = Some(product.clone()),
+            (slot, _) => unreachable!("a change that is none of {slot:?}"),
+        }
+    }
+}
+
+/// The hop under some of the hypotheses.
+pub fn variant<'a, 'w>(
+    world: &'w World<'a>,
+    source: &Expr,
+    all: &[Hypothesis<'a>],
+    holding: &[usize],
+) -> Variant<'a, 'w> {
+    let mut variant = Variant::new(world, source.clone());
+    for &i in holding {
+        all[i].apply(&mut variant, i);
+    }
+    variant
+}

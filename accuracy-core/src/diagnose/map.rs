@@ -1,0 +1,212 @@
+//! The error map: which elements of an output are wrong, in words.
+
+use crate::case::Captured;
+use crate::reference::Matrix;
+use std::collections::BTreeSet;
+
+/// Which elements are wrong.
+pub struct Map {
+    pub rows: usize,
+    pub cols: usize,
+    wrong: Vec<bool>,
+    pub count: usize,
+    pub row_count: Vec<usize>,
+    pub col_count: Vec<usize>,
+}
+
+impl Map {
+    /// Elements for which `is_wrong(row, column)`.
+    pub fn new(rows: usize, cols: usize, is_wrong: impl Fn(usize, usize) -> bool) -> Map {
+        let mut map = Map {
+            rows,
+            cols,
+            wrong: vec![false; rows * cols],
+            count: 0,
+            row_count: vec![0; rows],
+            col_count: vec![0; cols],
+        };
+        for r in 0..rows {
+            for c in 0..cols {
+                if is_wrong(r, c) {
+                    map.wrong[r * cols + c] = true;
+                    map.count += 1;
+                    map.row_count[r] += 1;
+                    map.col_count[c] += 1;
+                }
+            }
+        }
+        map
+    }
+
+    pub fn is_wrong(&self, r: usize, c: usize) -> bool {
+        self.wrong[r * self.cols + c]
+    }
+
+    /// Rows and columns with a wrong element.
+    pub fn wrong_rows(&self) -> Vec<usize> {
+        (0..self.rows).filter(|&r| self.row_count[r] > 0).collect()
+    }
+
+    pub fn wrong_cols(&self) -> Vec<usize> {
+        (0..self.cols).filter(|&c| self.col_count[c] > 0).collect()
+    }
+
+    /// Whether most elements are wrong wherever there is anything to be wrong.
+    pub fn is_everywhere(&self) -> bool {
+        self.count * 10 >= self.rows * self.cols * 6
+            && self.wrong_rows().len() * 10 >= self.rows * 8
+            && self.wrong_cols().len() * 10 >= self.cols * 9
+    }
+
+    /// Where the wrong elements are: "columns 1536 and up", "the last row of every 128", "every second 16x16 tile".
+    pub fn place(&self) -> String {
+        let (rows, cols) = (self.wrong_rows(), self.wrong_cols());
+        if self.count == 0 {
+            return "nowhere".into();
+        }
+        if self.count == 1 {
+            return format!("one element, [{}, {}]", rows[0], cols[0]);
+        }
+        let dense = self.count * 2 > rows.len() * cols.len();
+        if dense {
+            if self.is_everywhere() {
+                return "everywhere".into();
+            }
+            return match (indices("row", &rows, self.rows), indices("column", &cols, self.cols)) {
+                (None, None) => "everywhere".into(),
+                (Some(rows), None) => rows,
+                (None, Some(cols)) => cols,
+                (Some(rows), Some(cols)) => format!("{cols} of {rows}"),
+            };
+        }
+        if let Some(tiles) = self.tiles() {
+            return tiles;
+        }
+        let within = match (indices("row", &rows, self.rows), indices("column", &cols, self.cols)) {
+            (None, None) => String::new(),
+            (Some(rows), None) => format!(" in {rows}"),
+            (None, Some(cols)) => format!(" in {cols}"),
+            (Some(rows), Some(cols)) => format!(" in {cols} of {rows}"),
+        };
+        format!("{} of {} elements, scattered{within}", self.count, self.rows * self.cols)
+    }
+
+    /// A pattern of whole tiles.
+    fn tiles(&self) -> Option<String> {
+        for tile in [128, 64, 32, 16, 8, 4] {
+            if tile >= self.cols.max(self.rows) {
+                continue;
+            }
+            let (across, down) = (self.cols.div_ceil(tile), self.rows.div_ceil(tile));
+            let mut bad = BTreeSet::new();
+            let mut clean = true;
+            for i in 0..down {
+                for j in 0..across {
+                    let rows = i * tile..((i + 1) * tile).min(self.rows);
+                    let cols = j * tile..((j + 1) * tile).min(self.cols);
+                    let size = rows.len() * cols.len();
+                    let wrong: usize =
+                        rows.map(|r| cols.clone().filter(|&c| self.is_wrong(r, c)).count()).sum();
+                    if wrong * 2 > size {
+                        bad.insert((i, j));
+                    } else if wrong * 20 > size {
+                        clean = false;
+                    }
+                }
+            }
+            if !clean || bad.is_empty() {
+                continue;
+            }
+            let all = down * across;
+            let odd: Vec<_> = bad.iter().map(|(i, j)| (i + j) % 2).collect();
+            if bad.len() * 2 + 1 >= all && bad.len() * 2 <= all + 1 && odd.windows(2).all(|w| w[0] == w[1]) {
+                return Some(format!("every second {tile}x{tile} tile"));
+            }
+            let first = bad.first().map(|(i, j)| format!("rows {}.., columns {}..", i * tile, j * tile));
+            return Some(format!(
+                "{} of {all} {tile}x{tile} tiles, the first at {}",
+                bad.len(),
+                first.unwrap_or_default()
+            ));
+        }
+        None
+    }
+}
+
+/// A set of indices below `n` in words, `None` for all of them.
+pub fn indices(what: &str, set: &[usize], n: usize) -> Option<String> {
+    let (first, last) = (*set.first()?, *set.last()?);
+    let count = set.len();
+    // Rows of zeros cannot be wrong; nearly all of many are all.
+    if count == n || (n >= 16 && count * 10 > n * 9 && first <= 1 && last + 2 >= n) {
+        return None;
+    }
+    if count == 1 {
+        return Some(match first {
+            _ if first + 1 == n => format!("the last {what} ({first})"),
+            _ => format!("{what} {first}"),
+        });
+    }
+    if last - first + 1 == count {
+        return Some(match (first, last + 1) {
+            (_, end) if end == n => format!("{what}s {first} and up"),
+            (0, end) => format!("the first {end} {what}s"),
+            (..) => format!("{what}s {first} to {last}"),
+        });
+    }
+    for period in [2, 4, 8, 16, 32, 64, 128, 256] {
+        if period * 2 > n {
+            break;
+        }
+        let residues: BTreeSet<usize> = set.iter().map(|i| i % period).collect();
+        let (low, high) = (*residues.first()?, *residues.last()?);
+        let contiguous = high - low + 1 == residues.len();
+        let all = (0..n).filter(|i| residues.contains(&(i % period))).count();
+        if residues.len() * 2 > period || !contiguous || all != count {
+            continue;
+        }
+        return Some(match (low, high) {
+            _ if low == high && high + 1 == period => format!("the last {what} of every {period}"),
+            (0, 0) => format!("the first {what} of every {period}"),
+            _ if low == high => format!("{what} {low} of every {period}"),
+            _ if high + 1 == period => format!("the last {} {what}s of every {period}", residues.len()),
+            _ if low == 0 => format!("the first {} {what}s of every {period}", residues.len()),
+            _ => format!("{what}s {low} to {high} of every {period}"),
+        });
+    }
+    let some: Vec<String> = set.iter().take(4).map(|i| i.to_string()).collect();
+    Some(format!("{count} of {n} {what}s ({}{})", some.join(", "), if count > 4 { ", ..." } else { "" }))
+}
+
+/// What the wrong elements hold, where that is the same for all: "zero", "NaN".
+pub fn content(map: &Map, reference: &Matrix, out: &Matrix) -> Option<String> {
+    let wrong = || (0..out.data.len()).filter(|&i| map.wrong[i]).map(|i| (reference.data[i], out.data[i]));
+    let all = |f: fn(f64, f64) -> bool| wrong().all(|(x, y)| f(x, y));
+    let first = wrong().next()?.1;
+    Some(match first {
+        _ if all(|_, y| y == 0.0) => "zero".into(),
+        _ if all(|_, y| y.is_nan()) => "NaN".into(),
+        _ if all(|_, y| y.is_infinite()) => "Inf".into(),
+        _ if map.count > 2 && wrong().all(|(_, y)| y == first) => format!("all {first:e}"),
+        _ if map.count > 2 && wrong().all(|(_, y)| y.abs() == first.abs()) => {
+            format!("all {:e} in magnitude", first.abs())
+        }
+        _ if all(|x, y| (x + y).abs() <= 0.02 * x.abs()) => "of the wrong sign".into(),
+        _ => return None,
+    })
+}
+
+/// The rows of one expert alone, where an index among the operands says which rows those are.
+pub fn expert(map: &Map, indices: &[(&Captured, &Matrix)]) -> Option<String> {
+    let wrong = map.wrong_rows();
+    indices.iter().find_map(|(operand, value)| {
+        if value.data.len() != map.rows {
+            return None;
+        }
+        let named: BTreeSet<u64> = wrong.iter().map(|&r| value.data[r].to_bits()).collect();
+        let all = value.data.iter().filter(|v| named.contains(&v.to_bits())).count();
+        let different: BTreeSet<u64> = value.data.iter().map(|v| v.to_bits()).collect();
+        (named.len() == 1 && different.len() > 1 && all == wrong.len())
+            .then(|| format!("only the rows of which `{}` is {}", operand.name, value.data[wrong[0]]))
+    })
+}

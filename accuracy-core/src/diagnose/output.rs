@@ -1,0 +1,357 @@
+//! Hypotheses about the output alone, found by fitting it to its reference: gains, moved rows and columns, saturation.
+
+use super::map::{Map, indices};
+use crate::dtype::DType;
+use crate::reference::Matrix;
+
+/// What a kernel would have written instead.
+pub struct Fit {
+    pub cause: &'static str,
+    pub what: String,
+    pub reference: Matrix,
+    /// The factor, of a gain.
+    pub gain: Option<f64>,
+}
+
+/// Factors that have a name.
+const KNOWN: &[(f64, &str)] = &[
+    (448.0 / 240.0, "448 / 240: the maxima of e4m3fn and e4m3fnuz"),
+    (240.0 / 448.0, "240 / 448: the maxima of e4m3fnuz and e4m3fn"),
+    (448.0 / 224.0, "448 / 224, or a format's bias off by one"),
+    (240.0 / 224.0, "240 / 224: maxima of e4m3fnuz"),
+    (224.0 / 240.0, "224 / 240: maxima of e4m3fnuz"),
+    (0.5, "a bias off by one, or one of two shards left out"),
+    (4.0, "two biases off by one, or a sum over 4 shards that are whole"),
+    (0.25, "two biases off by one, or one of 4 shards"),
+    (8.0, "a sum over 8 shards that are whole"),
+    (0.125, "one of 8 shards"),
+    (2.5, "a routed scaling factor applied once too often"),
+    (0.4, "a routed scaling factor of 2.5 left out"),
+    (127.0 / 128.0, "127 / 128: the range of int8"),
+    (128.0 / 127.0, "128 / 127: the range of int8"),
+    (7.0 / 8.0, "7 / 8: the range of int4"),
+    (8.0 / 7.0, "8 / 7: the range of int4"),
+    (-1.0, "the sign"),
+];
+
+/// The factor in words.
+pub fn factor(gain: f64) -> String {
+    let near = KNOWN.iter().find(|(known, _)| (gain / known - 1.0).abs() < 2e-4);
+    match near {
+        Some((known, words)) => format!("{:.4} ({words})", *known),
+        None => format!("{gain:.4}"),
+    }
+}
+
+/// Whether a factor is one that many faults make, so that it tells none of them.
+pub fn is_common(gain: f64) -> bool {
+    let power = gain.abs().log2();
+    (power - power.round()).abs() < 1e-3 || KNOWN.iter().any(|(known, _)| (gain / known - 1.0).abs() < 2e-4)
+}
+
+/// Every fit that is worth a look. `map` says which elements are wrong.
+pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
+    let mut found = Vec::new();
+    found.extend(gain(reference, out, map));
+    found.extend(line_gains(reference, out, map));
+    found.extend(clamped(reference, out, map));
+    found.extend(overflown(reference, out, map));
+    found.extend(moved(reference, out, map));
+    found.extend(turned(reference, out));
+    found.extend(offsets(reference, out, map));
+    found.extend(rounding(reference, map, dtype));
+    found
+}
+
+/// The reference where the output is right, `f` of it where it is wrong.
+fn where_wrong(reference: &Matrix, map: &Map, f: impl Fn(usize, usize, f64) -> f64) -> Matrix {
+    let mut out = reference.clone();
+    for r in 0..out.rows {
+        for (c, x) in out.row_mut(r).iter_mut().enumerate() {
+            if map.is_wrong(r, c) {
+                *x = f(r, c, *x);
+            }
+        }
+    }
+    out
+}
+
+/// The factor between pairs: the mean of the ratios near their median, which neither an outlier nor its rounding moves.
+fn ratio(pairs: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
+    let mut ratios: Vec<f64> =
+        pairs.filter(|(x, y)| y.is_finite() && x.is_normal()).map(|(x, y)| y / x).collect();
+    ratios.sort_by(f64::total_cmp);
+    let median = *ratios.get(ratios.len() / 2)?;
+    let near = ratios.iter().filter(|r| (**r - median).abs() <= 0.01 * median.abs());
+    let (sum, count) = near.fold((0.0, 0.0), |(sum, count), r| (sum + r, count + 1.0));
+    Some(sum / count)
+}
+
+fn gain(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
+    let wrong = (0..out.data.len())
+        .filter(|&i| map.is_wrong(i / map.cols, i % map.cols))
+        .map(|i| (reference.data[i], out.data[i]));
+    let gain = ratio(wrong)?;
+    if map.count < 4 || gain.abs() < 1e-6 || (gain - 1.0).abs() < 1e-5 {
+        return None;
+    }
+    let reference = match map.is_everywhere() {
+        true => reference.map(|x| gain * x),
+        false => where_wrong(reference, map, |_, _, x| gain * x),
+    };
+    let what = match gain {
+        g if (g + 1.0).abs() < 1e-3 => "has the wrong sign".into(),
+        g => format!("is {} times what it should be", factor(g)),
+    };
+    Some(Fit { cause: "gain", what, reference, gain: Some(gain) })
+}
+
+/// A factor for each row, or for each column.
+fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+    let mut found = Vec::new();
+    if map.count < 16 {
+        return found;
+    }
+    let range = |gains: &[Option<f64>]| {
+        let known: Vec<f64> = gains.iter().flatten().copied().collect();
+        let low = known.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = known.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (low, high)
+    };
+    if map.cols >= 8 {
+        let gains: Vec<Option<f64>> = (0..map.rows)
+            .map(|r| ratio((0..map.cols).map(|c| (reference.row(r)[c], out.row(r)[c]))))
+            .collect();
+        let (low, high) = range(&gains);
+        if low.is_finite() && high - low > 1e-3 * high.abs() {
+            let scaled = where_wrong(reference, map, |r, _, x| x * gains[r].unwrap_or(1.0));
+            let what = format!("has each row times a factor of its own, from {low:.4} to {high:.4}");
+            found.push(Fit { cause: "gain", what, reference: scaled, gain: None });
+        }
+    }
+    if map.rows >= 8 {
+        let gains: Vec<Option<f64>> = (0..map.cols)
+            .map(|c| ratio((0..map.rows).map(|r| (reference.row(r)[c], out.row(r)[c]))))
+            .collect();
+        let (low, high) = range(&gains);
+        if low.is_finite() && high - low > 1e-3 * high.abs() {
+            let scaled = where_wrong(reference, map, |_, c, x| x * gains[c].unwrap_or(1.0));
+            let what = format!("has each column times a factor of its own, from {low:.4} to {high:.4}");
+            found.push(Fit { cause: "gain", what, reference: scaled, gain: None });
+        }
+    }
+    found
+}
+
+/// Values beyond a magnitude cut to it.
+fn clamped(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
+    let most = out.data.iter().filter(|x| x.is_finite()).fold(0.0_f64, |most, x| most.max(x.abs()));
+    let largest = reference.data.iter().filter(|x| x.is_finite()).fold(0.0_f64, |most, x| most.max(x.abs()));
+    if map.count == 0 || most == 0.0 || largest <= most * 1.0001 {
+        return None;
+    }
+    Some(Fit {
+        cause: "overflow",
+        what: format!("is cut to magnitudes of at most {most}"),
+        reference: reference.map(|x| x.clamp(-most, most)),
+        gain: None,
+    })
+}
+
+/// NaN or Inf exactly beyond a magnitude.
+fn overflown(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
+    let broken = |i: usize| !out.data[i].is_finite() && reference.data[i].is_finite();
+    let wrong: Vec<usize> =
+        (0..out.data.len()).filter(|&i| map.is_wrong(i / map.cols, i % map.cols)).collect();
+    if wrong.is_empty() || !wrong.iter().all(|&i| broken(i)) {
+        return None;
+    }
+    let least = wrong.iter().map(|&i| reference.data[i].abs()).fold(f64::INFINITY, f64::min);
+    let most = (0..out.data.len())
+        .filter(|&i| !broken(i))
+        .map(|i| reference.data[i].abs())
+        .filter(|x| x.is_finite())
+        .fold(0.0, f64::max);
+    if least < most {
+        return None;
+    }
+    let near = if (most..=least).contains(&65504.0) { ": 65504 is the largest float16" } else { "" };
+    Some(Fit {
+        cause: "overflow",
+        what: format!("is NaN or Inf for magnitudes from {least:.1} on{near}"),
+        reference: where_wrong_copy(reference, out, map),
+        gain: None,
+    })
+}
+
+fn where_wrong_copy(reference: &Matrix, out: &Matrix, map: &Map) -> Matrix {
+    where_wrong(reference, map, |r, c, _| out.row(r)[c])
+}
+
+/// Whole rows, or whole columns, in other places.
+fn moved(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+    let mut found = Vec::new();
+    for (what, reference, out, is_cols) in [
+        ("row", reference.clone(), out.clone(), false),
+        ("column", reference.transposed(), out.transposed(), true),
+    ] {
+        let wrong = if is_cols { map.wrong_cols() } else { map.wrong_rows() };
+        // One element a line matches by chance.
+        if reference.cols < 3 || reference.rows < 2 || wrong.is_empty() || reference.data.len() > 1 << 24 {
+            continue;
+        }
+        let Some(sources) = matches(&reference, &out, &wrong) else { continue };
+        let mut moved = reference.clone();
+        for (&to, &from) in wrong.iter().zip(&sources) {
+            moved.row_mut(to).copy_from_slice(reference.row(from));
+        }
+        let (cause, words) = mapping(what, &wrong, &sources, reference.rows);
+        let moved = if is_cols { moved.transposed() } else { moved };
+        found.push(Fit { cause, what: words, reference: moved, gain: None });
+    }
+    found
+}
+
+/// For each wrong row of `out` the row of `reference` that it holds; `None` if one holds none.
+fn matches(reference: &Matrix, out: &Matrix, wrong: &[usize]) -> Option<Vec<usize>> {
+    // A few elements tell rows apart; a candidate is then compared whole.
+    let probes: Vec<usize> = {
+        let step = (reference.cols / 8).max(1);
+        (0..reference.cols).step_by(step).take(8).collect()
+    };
+    let near = |x: f64, y: f64, scale: f64| (x - y).abs() <= 0.02 * x.abs() + 0.002 * scale;
+    wrong
+        .iter()
+        .map(|&to| {
+            let y = out.row(to);
+            let norm = y.iter().filter(|x| x.is_finite()).map(|x| x * x).sum::<f64>().sqrt();
+            let scale = norm / (y.len() as f64).sqrt();
+            let fits = |from: usize| {
+                let x = reference.row(from);
+                probes.iter().all(|&c| near(x[c], y[c], scale))
+                    && x.iter().zip(y).filter(|(x, y)| !near(**x, **y, scale)).count() * 50 <= x.len()
+            };
+            // Neighbours first: the nearest explanation is the likeliest.
+            let around = (1..reference.rows).flat_map(|d| [to.checked_sub(d), Some(to + d)]);
+            around.flatten().filter(|&from| from < reference.rows).find(|&from| fits(from))
+        })
+        .collect()
+}
+
+/// A permutation in words, and the cause that makes it.
+fn mapping(what: &str, to: &[usize], from: &[usize], n: usize) -> (&'static str, String) {
+    let pairs = || to.iter().zip(from);
+    let all = |f: &dyn Fn(usize) -> usize| pairs().all(|(&t, &s)| f(t) == s);
+    if from.windows(2).all(|w| w[0] == w[1]) {
+        return ("permuted_tiles", format!("has {what} {} in the place of {}", from[0], listed(what, to, n)));
+    }
+    let half = n / 2;
+    if n.is_multiple_of(2) && all(&|i| (i + half) % n) {
+        return ("gate_up_swapped", format!("has the halves of its {what}s exchanged"));
+    }
+    if n.is_multiple_of(2) && all(&|i| i % half * 2 + i / half) {
+        return ("gate_up_swapped", format!("has alternating {what}s where it should have halves"));
+    }
+    if n.is_multiple_of(2) && all(&|i| i % 2 * half + i / 2) {
+        return ("gate_up_swapped", format!("has its halves of {what}s where it should have them alternate"));
+    }
+    let shift = from[0] as isize - to[0] as isize;
+    if pairs().all(|(&t, &s)| (s as isize - t as isize - shift).rem_euclid(n as isize) == 0) {
+        let places = if shift.abs() == 1 { "place" } else { "places" };
+        let direction = if shift > 0 { "early" } else { "late" };
+        return (
+            "permuted_tiles",
+            format!(
+                "has its {what}s {} {places} too {direction}: {} holds {what} {}",
+                shift.abs(),
+                to[0],
+                from[0]
+            ),
+        );
+    }
+    if all(&|i| n - 1 - i) {
+        return ("permuted_tiles", format!("has its {what}s in reverse order"));
+    }
+    for tile in [1, 2, 4, 8, 16, 32, 64, 128] {
+        if tile < n && all(&|i| i ^ tile) {
+            return ("permuted_tiles", format!("has neighbouring tiles of {tile} {what}s exchanged"));
+        }
+    }
+    let examples: Vec<String> = pairs().take(3).map(|(t, s)| format!("{t} holds {s}")).collect();
+    ("permuted_tiles", format!("has its {what}s in another order: {}, ...", examples.join(", ")))
+}
+
+fn listed(what: &str, set: &[usize], n: usize) -> String {
+    indices(what, set, n).unwrap_or_else(|| format!("all {what}s"))
+}
+
+/// The output written as its transpose.
+fn turned(reference: &Matrix, out: &Matrix) -> Option<Fit> {
+    let (rows, cols) = (out.rows, out.cols);
+    if rows == 1 || cols == 1 {
+        return None;
+    }
+    let data = (0..rows * cols).map(|i| reference.data[i % rows * cols + i / rows]).collect();
+    Some(Fit {
+        cause: "transposed",
+        what: "is written as its transpose".into(),
+        reference: Matrix::new(rows, cols, data),
+        gain: None,
+    })
+}
+
+/// A constant for each column, for each row or for all that is missing or too much.
+fn offsets(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+    let mut found = Vec::new();
+    if map.rows < 8 || map.count < 16 {
+        return found;
+    }
+    let mean: Vec<f64> = (0..map.cols)
+        .map(|c| {
+            let differences: Vec<f64> = (0..map.rows)
+                .map(|r| out.row(r)[c] - reference.row(r)[c])
+                .filter(|d| d.is_finite())
+                .collect();
+            let mut sorted = differences;
+            sorted.sort_by(f64::total_cmp);
+            sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+        })
+        .collect();
+    let mut shifted = reference.clone();
+    for r in 0..shifted.rows {
+        shifted.row_mut(r).iter_mut().zip(&mean).for_each(|(x, d)| *x += d);
+    }
+    found.push(Fit {
+        cause: "addend_missing",
+        what: "differs by a constant for each column: a bias is missing or added twice".into(),
+        reference: shifted,
+        gain: None,
+    });
+    found
+}
+
+/// The output rounded otherwise than to nearest, or to another format.
+fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
+    let mut found = Vec::new();
+    if map.count == 0 {
+        return found;
+    }
+    let mut add = |what: String, f: &dyn Fn(f64) -> f64| {
+        found.push(Fit { cause: "rounding", what, reference: reference.map(f), gain: None });
+    };
+    let overflow = crate::dtype::Overflow::Special;
+    if matches!(dtype, DType::BF16 | DType::F16 | DType::F32) {
+        add(format!("is truncated to {dtype}, not rounded"), &|x| {
+            let code = dtype.encode(x, overflow);
+            let near = dtype.decode(code);
+            // One code nearer to zero: positive floats are ordered as their codes.
+            if near.abs() > x.abs() && near.is_finite() { dtype.decode(code - 1) } else { near }
+        });
+    }
+    for narrow in [DType::F16, DType::BF16] {
+        if dtype != narrow {
+            add(format!("is rounded to {narrow} first"), &|x| narrow.decode(narrow.encode(x, overflow)));
+        }
+    }
+    found
+}

@@ -1,0 +1,156 @@
+//! Hypotheses about how a kernel sums up its products: which part of K it takes, and in what it accumulates.
+
+use super::hypothesis::{Change, Hypothesis, Slot};
+use crate::dtype::{BF16, DType, F16};
+use crate::reference::Expr;
+use crate::reference::Matrix;
+use crate::reference::graph::Op;
+use std::ops::Range;
+
+/// A wrong way to sum up `sum over k of a[k] * b[k]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Product {
+    /// The terms of `range` counted so many times.
+    Weighted { range: Range<usize>, times: f64 },
+    /// The kernel runs on to this length, into what follows each row in memory.
+    Overrun(usize),
+    /// The sum rounded to a format after every `block` terms, from the first to the last.
+    Rounded { to: DType, block: usize },
+    /// Parts of K summed up apart, each rounded to a format, then their sums, which are rounded as well.
+    SplitK { to: DType, parts: usize },
+}
+
+impl Product {
+    /// How many columns beyond `k` the kernel reads.
+    pub fn beyond(&self, k: usize) -> usize {
+        match self {
+            Product::Overrun(to) => to.saturating_sub(k),
+            _ => 0,
+        }
+    }
+
+    /// `a · bᵀ`, wrongly.
+    pub fn of(&self, mut a: Matrix, b: Matrix, k: usize) -> Matrix {
+        match self {
+            Product::Overrun(_) => a.matmul_t(&b),
+            Product::Weighted { range, times } => {
+                for r in 0..a.rows {
+                    a.row_mut(r)[range.start.min(k)..range.end.min(k)].iter_mut().for_each(|x| *x *= times);
+                }
+                a.matmul_t(&b)
+            }
+            Product::Rounded { to, block } => {
+                let narrow = narrow(*to);
+                each(&a, &b, |x, y| {
+                    x.chunks(*block).zip(y.chunks(*block)).fold(0.0, |sum, (x, y)| narrow(sum + dot(x, y)))
+                })
+            }
+            Product::SplitK { to, parts } => {
+                let narrow = narrow(*to);
+                let part = k.div_ceil(*parts).max(1);
+                each(&a, &b, |x, y| {
+                    x.chunks(part)
+                        .zip(y.chunks(part))
+                        .fold(0.0, |sum, (x, y)| narrow(sum + narrow(dot(x, y))))
+                })
+            }
+        }
+    }
+}
+
+fn each(a: &Matrix, b: &Matrix, f: impl Fn(&[f64], &[f64]) -> f64) -> Matrix {
+    let mut out = Matrix::zeros(a.rows, b.rows);
+    for r in 0..a.rows {
+        for c in 0..b.rows {
+            out.row_mut(r)[c] = f(a.row(r), b.row(c));
+        }
+    }
+    out
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+fn narrow(to: DType) -> fn(f64) -> f64 {
+    match to {
+        DType::F16 => |x| half::f16::from_f64(x).to_f64(),
+        DType::BF16 => |x| half::bf16::from_f64(x).to_f64(),
+        _ => |x| f64::from(x as f32),
+    }
+}
+
+/// Lengths of K tiles that kernels have.
+const TILES: [usize; 8] = [8, 16, 32, 64, 128, 256, 512, 1024];
+
+/// Every hypothesis about the products of an expression.
+pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
+    let (mut lengths, mut declared) = (Vec::new(), Vec::new());
+    source.visit(&mut |e| {
+        if let Op::MatMul { a, accumulator, .. } = &e.0.op {
+            lengths.push(a.0.cols);
+            declared.push(*accumulator);
+        }
+    });
+    let Some(&k) = lengths.iter().max() else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut add = |cause: &'static str, what: String, product: Product| {
+        found.push(Hypothesis {
+            cause,
+            slot: Slot::Product,
+            operand: None,
+            what,
+            change: Change::Product(product),
+        });
+    };
+    let mut ranges: Vec<(Range<usize>, String)> = Vec::new();
+    for tile in TILES.into_iter().filter(|&t| t < k) {
+        let whole = k / tile * tile;
+        let last = if whole == k { k - tile } else { whole };
+        ranges.push((last..k, format!("the last {} of K = {k} (a tile of {tile})", k - last)));
+        // The last whole tile and the rest.
+        if whole != k && whole >= tile {
+            ranges.push((whole - tile..k, format!("the last {} of K = {k}", k - (whole - tile))));
+            ranges.push((whole - tile..whole, format!("the last whole tile of {tile} of K = {k}")));
+        }
+        ranges.push((0..tile, format!("the first {tile} of K = {k}")));
+    }
+    if k > 1 {
+        ranges.push((k - 1..k, format!("the last of K = {k}")));
+        ranges.push((k / 2..k, format!("the second half of K = {k}")));
+        ranges.push((0..k / 2, format!("the first half of K = {k}")));
+    }
+    let mut seen: Vec<Range<usize>> = Vec::new();
+    for (range, words) in ranges {
+        if seen.contains(&range) {
+            continue;
+        }
+        seen.push(range.clone());
+        let weighted = |times| Product::Weighted { range: range.clone(), times };
+        add("k_tail_dropped", format!("the products leave out {words}"), weighted(0.0));
+        add("k_tail_dropped", format!("the products count {words} twice"), weighted(2.0));
+    }
+    let mut ends: Vec<usize> = TILES.iter().map(|&t| k.next_multiple_of(t)).filter(|&to| to != k).collect();
+    ends.dedup();
+    for to in ends {
+        let what = format!("the products run on from K = {k} to {to}, into what follows each row");
+        add("k_tail_dropped", what, Product::Overrun(to));
+    }
+    for to in [F16, BF16] {
+        if declared.contains(&to.into()) {
+            continue;
+        }
+        for block in [1, 2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&b| b < k) {
+            let what = match block {
+                1 => format!("the products are accumulated in {to}"),
+                _ => format!("the sum is rounded to {to} after every {block} products"),
+            };
+            add("accumulation", what, Product::Rounded { to, block });
+        }
+        for parts in [2, 3, 4, 8, 16].into_iter().filter(|&p| p < k) {
+            let what = format!("K is split in {parts} parts whose sums are kept in {to}");
+            add("accumulation", what, Product::SplitK { to, parts });
+        }
+    }
+    found
+}

@@ -1,0 +1,249 @@
+//! Evaluates an expression at some rows and columns only, under hypotheses about how operands are read and products
+//! are summed up.
+
+use super::product::Product;
+use super::reading::{Decoded, Reading};
+use crate::case::Attempt;
+use crate::dtype::Overflow;
+use crate::reference::graph::{Binary, Op};
+use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a failing hop's kernel was given.
+pub struct World<'a> {
+    pub attempt: &'a Attempt,
+    decoded: Decoded,
+    whole: RefCell<HashMap<BufferId, Arc<Matrix>>>,
+}
+
+impl<'a> World<'a> {
+    pub fn new(attempt: &'a Attempt) -> World<'a> {
+        World { attempt, decoded: Decoded::default(), whole: RefCell::default() }
+    }
+
+    /// A whole buffer as it should be read.
+    pub fn whole(&self, id: BufferId) -> Arc<Matrix> {
+        let known = self.whole.borrow().get(&id).cloned();
+        known.unwrap_or_else(|| {
+            let value = Arc::new(self.attempt.buffer(id).value());
+            self.whole.borrow_mut().insert(id, value.clone());
+            value
+        })
+    }
+}
+
+/// What the hop computes if the hypotheses hold.
+pub struct Variant<'a, 'w> {
+    pub world: &'w World<'a>,
+    pub source: Expr,
+    pub readings: HashMap<BufferId, Reading<'a>>,
+    /// Buffers, such as indices, that are read as other values.
+    pub values: HashMap<BufferId, Arc<Matrix>>,
+    pub product: Option<Product>,
+    /// Results of functions of the test's own, by their node.
+    functions: RefCell<HashMap<usize, Arc<Matrix>>>,
+}
+
+impl<'a, 'w> Variant<'a, 'w> {
+    pub fn new(world: &'w World<'a>, source: Expr) -> Variant<'a, 'w> {
+        Variant {
+            world,
+            source,
+            readings: HashMap::new(),
+            values: HashMap::new(),
+            product: None,
+            functions: RefCell::default(),
+        }
+    }
+
+    /// The hop's elements at `rows` × `cols`.
+    pub fn at(&self, rows: &[usize], cols: &[usize]) -> Matrix {
+        self.block(&self.source, rows, cols)
+    }
+
+    /// The whole of the hop, columns in panels so that no weight is decoded whole.
+    pub fn whole(&self) -> Matrix {
+        const PANEL: usize = 256;
+        let (m, n) = self.source.shape();
+        let rows = all(m);
+        let panels = matches!(self.source.0.op, Op::MatMul { .. }) && n > PANEL;
+        if !panels {
+            return self.at(&rows, &all(n));
+        }
+        let mut out = Matrix::zeros(m, n);
+        for from in (0..n).step_by(PANEL) {
+            let cols: Vec<usize> = (from..(from + PANEL).min(n)).collect();
+            let panel = self.at(&rows, &cols);
+            for r in 0..m {
+                out.row_mut(r)[from..from + cols.len()].copy_from_slice(panel.row(r));
+            }
+        }
+        out
+    }
+
+    fn buffer(&self, id: BufferId, rows: &[usize], cols: &[usize]) -> Matrix {
+        if let Some(value) = self.values.get(&id) {
+            return pick(value, rows, cols);
+        }
+        let reading = self.readings.get(&id).cloned();
+        let reading = reading.unwrap_or_else(|| Reading::right(self.world.attempt.buffer(id)));
+        reading.block(id.0, rows, cols, &self.world.decoded)
+    }
+
+    fn block(&self, expr: &Expr, rows: &[usize], cols: &[usize]) -> Matrix {
+        let same = |x: &Expr| self.block(x, rows, cols);
+        match &expr.0.op {
+            Op::Buffer(id) => self.buffer(*id, rows, cols),
+            Op::MatMul { a, b, .. } => {
+                let k = a.0.cols;
+                let length = k + self.product.as_ref().map_or(0, |p| p.beyond(k));
+                let ks = all(length);
+                let (a, b) = (self.block(a, rows, &ks), self.block(b, cols, &ks));
+                match &self.product {
+                    None => a.matmul_t(&b),
+                    Some(product) => product.of(a, b, k),
+                }
+            }
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } => self.norm(&expr.0.op, rows, cols),
+            Op::Unary { x, .. } => {
+                let x = same(x);
+                // The same function, on a leaf that stands for the sample.
+                let Op::Unary { function, .. } = &expr.0.op else { unreachable!("matched above") };
+                let leaf = Expr::buffer(BufferId(0), x.rows, x.cols);
+                Matrix::clone(&eval(&Expr::unary_of(*function, &leaf), &One(Arc::new(x))))
+            }
+            Op::Binary { function, a, b } => {
+                let mut out = same(a);
+                let other = if b.0.rows == a.0.rows { same(b) } else { self.block(b, &[0], cols) };
+                for r in 0..out.rows {
+                    let other = other.row(if other.rows == out.rows { r } else { 0 });
+                    for (x, &y) in out.row_mut(r).iter_mut().zip(other) {
+                        *x = match function {
+                            Binary::Add => *x + y,
+                            Binary::Sub => *x - y,
+                            Binary::Mul => *x * y,
+                        };
+                    }
+                }
+                out
+            }
+            Op::Scale { x, factor } => same(x).map(|x| x * factor),
+            Op::Columns { x, range } => {
+                self.block(x, rows, &cols.iter().map(|c| c + range.start).collect::<Vec<_>>())
+            }
+            Op::Rows { x, range } => {
+                self.block(x, &rows.iter().map(|r| r + range.start).collect::<Vec<_>>(), cols)
+            }
+            Op::RepeatRows { x, times } => {
+                self.block(x, &rows.iter().map(|r| r / times).collect::<Vec<_>>(), cols)
+            }
+            Op::Transpose { x } => self.block(x, cols, rows).transposed(),
+            Op::Round { x, to } => same(x).map(|x| to.decode(to.encode(x, Overflow::Special))),
+            Op::Gather { x, index } => {
+                let of: Vec<_> = self.indices(index, rows, x.0.rows);
+                let known: Vec<usize> = of.iter().map(|i| i.unwrap_or(0)).collect();
+                let mut out = self.block(x, &known, cols);
+                for (r, _) in of.iter().enumerate().filter(|(_, i)| i.is_none()) {
+                    out.row_mut(r).fill(f64::NAN);
+                }
+                out
+            }
+            Op::Select { choices, by } => {
+                let of = self.indices(by, rows, choices.len());
+                let mut out = Matrix::new(rows.len(), cols.len(), vec![f64::NAN; rows.len() * cols.len()]);
+                for (i, choice) in choices.iter().enumerate() {
+                    let at: Vec<usize> = (0..rows.len()).filter(|&r| of[r] == Some(i)).collect();
+                    if at.is_empty() {
+                        continue;
+                    }
+                    let chosen = self.block(choice, &at.iter().map(|&r| rows[r]).collect::<Vec<_>>(), cols);
+                    for (from, &to) in at.iter().enumerate() {
+                        out.row_mut(to).copy_from_slice(chosen.row(from));
+                    }
+                }
+                out
+            }
+            Op::User { inputs, function, .. } => {
+                let node = Arc::as_ptr(&expr.0) as usize;
+                let known = self.functions.borrow().get(&node).cloned();
+                let value = known.unwrap_or_else(|| {
+                    let inputs: Vec<Matrix> =
+                        inputs.iter().map(|i| self.block(i, &all(i.0.rows), &all(i.0.cols))).collect();
+                    let value = Arc::new(function(&inputs.iter().collect::<Vec<_>>()));
+                    self.functions.borrow_mut().insert(node, value.clone());
+                    value
+                });
+                pick(&value, rows, cols)
+            }
+            Op::Invalid(_) => Matrix::zeros(rows.len(), cols.len()),
+        }
+    }
+
+    /// Norms need their whole rows.
+    fn norm(&self, op: &Op, rows: &[usize], cols: &[usize]) -> Matrix {
+        let (x, gain, bias) = match op {
+            Op::RmsNorm { x, gain, .. } => (x, gain, &None),
+            Op::LayerNorm { x, gain, bias, .. } => (x, gain, bias),
+            _ => unreachable!("called for norms"),
+        };
+        let x = self.block(x, rows, &all(x.0.cols));
+        let row = |e: &Expr| Arc::new(self.block(e, &[0], &all(e.0.cols)));
+        let operands = Many(
+            [Some(Arc::new(x)), gain.as_ref().map(row), bias.as_ref().map(row)]
+                .map(|m| m.unwrap_or_else(|| Arc::new(Matrix::zeros(0, 0)))),
+        );
+        let leaf = |i: usize| Expr::buffer(BufferId(i), operands.0[i].rows, operands.0[i].cols);
+        let (gain, bias) = (gain.as_ref().map(|_| leaf(1)), bias.as_ref().map(|_| leaf(2)));
+        let op = match op {
+            Op::RmsNorm { eps, .. } => Op::RmsNorm { x: leaf(0), gain, eps: *eps },
+            Op::LayerNorm { eps, .. } => Op::LayerNorm { x: leaf(0), gain, bias, eps: *eps },
+            _ => unreachable!("called for norms"),
+        };
+        let node = Expr::of_op(op, leaf(0).shape());
+        pick(&eval(&node, &operands), &all(rows.len()), cols)
+    }
+
+    /// The indices of `rows`, where there is such a thing.
+    fn indices(&self, index: &Expr, rows: &[usize], len: usize) -> Vec<Option<usize>> {
+        let cols = index.0.cols;
+        rows.iter()
+            .map(|r| {
+                let i = self.block(index, &[r / cols], &[r % cols]).data[0];
+                (i >= 0.0 && i < len as f64 && i.fract() == 0.0).then_some(i as usize)
+            })
+            .collect()
+    }
+}
+
+struct One(Arc<Matrix>);
+
+impl Evaluation for One {
+    fn buffer(&self, _: BufferId) -> Arc<Matrix> {
+        self.0.clone()
+    }
+}
+
+struct Many([Arc<Matrix>; 3]);
+
+impl Evaluation for Many {
+    fn buffer(&self, id: BufferId) -> Arc<Matrix> {
+        self.0[id.0].clone()
+    }
+}
+
+/// `0..n`, as indices.
+pub fn all(n: usize) -> Vec<usize> {
+    (0..n).collect()
+}
+
+/// Some rows and columns of a matrix.
+pub fn pick(of: &Matrix, rows: &[usize], cols: &[usize]) -> Matrix {
+    let mut data = Vec::with_capacity(rows.len() * cols.len());
+    for &r in rows {
+        let row = of.row(r);
+        data.extend(cols.iter().map(|&c| row[c]));
+    }
+    Matrix::new(rows.len(), cols.len(), data)
+}

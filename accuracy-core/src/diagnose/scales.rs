@@ -1,0 +1,353 @@
+//! Hypotheses about the scales, zero points and tensor-wide factors that a kernel reads with an operand.
+
+use super::hypothesis::{Change, Hypothesis, Slot};
+use super::reading::{CellAt, Cells, scale_in_memory};
+use crate::case::{Captured, Order};
+use crate::dtype::{DType, E4M3FN, E4M3FNUZ, E5M2, E8M0, F32};
+use crate::layout::ScaleLayout;
+use crate::quant::{Granularity, Quant, ZeroPoint};
+use crate::reference::BufferId;
+use std::rc::Rc;
+
+/// Every hypothesis about the scales of an operand.
+pub fn hypotheses<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
+    let Some(scheme) = operand.scheme else { return Vec::new() };
+    let all = Scales { id, operand, scheme, grid: scheme.granularity.grid(operand.rows, operand.cols) };
+    let mut found = all.layouts();
+    found.extend(all.neighbours());
+    found.extend(all.values());
+    found.extend(all.formats());
+    found.extend(all.granularities());
+    found.extend(all.zeros());
+    found.extend(all.factors());
+    found
+}
+
+/// The scales of an operand as its scheme has them.
+pub fn right<'a>(operand: &'a Captured, scheme: &Quant) -> CellAt<'a> {
+    let scheme = *scheme;
+    let order = Order::of_scales(&scheme, scheme.granularity.grid(operand.rows, operand.cols));
+    Rc::new(move |r, g| scale_in_memory(operand, &scheme, order.index(r, g)))
+}
+
+/// Where a cell of the grid lies in memory.
+pub type Place = Rc<dyn Fn(usize, usize) -> usize>;
+
+/// Every order of a grid but the declared one, by name.
+pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
+    let mut found: Vec<(String, Place)> = Vec::new();
+    if grid.0 * grid.1 <= 1 {
+        return found;
+    }
+    let (rows, groups) = grid;
+    let declared = scheme.scale_layout;
+    let mut add = |name: String, place: Place| found.push((name, place));
+    for &layout in ScaleLayout::ALL {
+        if layout != declared && layout.check(grid).is_ok() {
+            let map = layout.index_map(grid);
+            add(layout.name(), Rc::new(move |r, g| map.offset(r, g)));
+        }
+    }
+    // A lying shape: the grid taken for its transpose.
+    for &layout in ScaleLayout::ALL {
+        let turned = (groups, rows);
+        let plain = [ScaleLayout::RowMajor, ScaleLayout::ColMajor].contains(&layout);
+        if !plain && layout.check(turned).is_ok() {
+            let map = layout.index_map(turned);
+            add(format!("{layout} of the transposed grid"), Rc::new(move |r, g| map.offset(g, r)));
+        }
+    }
+    // Rows or columns padded otherwise than they are.
+    for to in [2, 4, 8, 16, 32, 64, 128, 256] {
+        let wide = groups.next_multiple_of(to);
+        if wide != groups && (to == 2 || wide != groups.next_multiple_of(to / 2)) {
+            add(format!("row_major with rows of {wide}"), Rc::new(move |r, g| r * wide + g));
+        }
+        let tall = rows.next_multiple_of(to);
+        if tall != rows && (to == 2 || tall != rows.next_multiple_of(to / 2)) {
+            add(format!("col_major with columns of {tall}"), Rc::new(move |r, g| g * tall + r));
+        }
+    }
+    if rows > 1 {
+        for stride in [groups - 1, groups + 1].into_iter().filter(|&s| s > 0) {
+            add(format!("row_major with rows of {stride}"), Rc::new(move |r, g| r * stride + g));
+        }
+    }
+    found
+}
+
+struct Scales<'a> {
+    id: BufferId,
+    operand: &'a Captured,
+    scheme: Quant,
+    grid: (usize, usize),
+}
+
+impl<'a> Scales<'a> {
+    fn name(&self) -> &'a str {
+        &self.operand.name
+    }
+
+    /// The scales at a place in memory, of cells as they are declared.
+    fn cells(&self, at: CellAt<'a>) -> Cells<'a> {
+        let (rows, cols) = self.scheme.granularity.cell(self.operand.rows, self.operand.cols);
+        Cells { rows, cols, at }
+    }
+
+    fn read_as(&self, cause: &'static str, what: String, at: CellAt<'a>) -> Hypothesis<'a> {
+        Hypothesis {
+            cause,
+            slot: Slot::Scales(self.id),
+            operand: Some(self.id),
+            what,
+            change: Change::Scales(self.cells(at)),
+        }
+    }
+
+    /// The right scale of a cell.
+    fn right(&self) -> impl Fn(usize, usize) -> f64 + Clone + use<'a> {
+        let (operand, scheme) = (self.operand, self.scheme);
+        let order = Order::of_scales(&scheme, self.grid);
+        move |r, g| scale_in_memory(operand, &scheme, order.index(r, g))
+    }
+
+    /// Another order of the same bytes.
+    fn layouts(&self) -> Vec<Hypothesis<'a>> {
+        let (operand, scheme) = (self.operand, self.scheme);
+        orders(&scheme, self.grid)
+            .into_iter()
+            .map(|(read, place)| {
+                let declared = scheme.scale_layout;
+                let what =
+                    format!("reads the scales of `{}` as {read}; they lie in {declared} order", self.name());
+                let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
+                self.read_as("scale_layout", what, Rc::new(at))
+            })
+            .collect()
+    }
+
+    /// The scale of another cell.
+    fn neighbours(&self) -> Vec<Hypothesis<'a>> {
+        let (rows, groups) = self.grid;
+        let mut found = Vec::new();
+        let mut add = |which: &str, cell: Rc<dyn Fn(usize, usize) -> (usize, usize) + 'a>| {
+            let what = format!("scales `{}` with {which}", self.name());
+            let right = self.right();
+            let at = move |r: usize, g: usize| {
+                let (r, g) = cell(r, g);
+                right(r, g)
+            };
+            found.push(self.read_as("scale_neighbour", what, Rc::new(at)));
+        };
+        if groups > 1 {
+            add("the scale of the next group", Rc::new(move |r, g| (r, (g + 1) % groups)));
+            add(
+                "the scale of the next group, the last with its own",
+                Rc::new(move |r, g| (r, (g + 1).min(groups - 1))),
+            );
+            add(
+                "the scale of the next group, the last with that of the next row's first",
+                Rc::new(move |r, g| if g + 1 < groups { (r, g + 1) } else { ((r + 1) % rows, 0) }),
+            );
+            add("the scale of the previous group", Rc::new(move |r, g| (r, (g + groups - 1) % groups)));
+            add(
+                "the scale of the previous group, the first with its own",
+                Rc::new(move |r, g| (r, g.saturating_sub(1))),
+            );
+            add("the scale of its row's first group", Rc::new(move |r, _| (r, 0)));
+            add("the scale of its row's last group", Rc::new(move |r, _| (r, groups - 1)));
+            add(
+                "the scales of its row in reverse order",
+                Rc::new(move |r, g| (r, (groups - 1).saturating_sub(g))),
+            );
+            add(
+                "the scale of the other group of each pair",
+                Rc::new(move |r, g| (r, (g ^ 1).min(groups - 1))),
+            );
+            add("the scale of each second group", Rc::new(move |r, g| (r, g / 2 * 2)));
+            add("the scale of group g / 2", Rc::new(move |r, g| (r, g / 2)));
+        }
+        if rows > 1 {
+            add("the scale of the next row", Rc::new(move |r, g| ((r + 1) % rows, g)));
+            add(
+                "the scale of the next row, the last with its own",
+                Rc::new(move |r, g| ((r + 1).min(rows - 1), g)),
+            );
+            add("the scale of the previous row", Rc::new(move |r, g| ((r + rows - 1) % rows, g)));
+            add(
+                "the scale of the previous row, the first with its own",
+                Rc::new(move |r, g| (r.saturating_sub(1), g)),
+            );
+            add("the scales of the first row", Rc::new(move |_, g| (0, g)));
+            add("the scales of the last row", Rc::new(move |_, g| (rows - 1, g)));
+            for tile in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|&t| t < rows) {
+                add(
+                    &format!("the scale of the first row of its tile of {tile}"),
+                    Rc::new(move |r, g| (r / tile * tile, g)),
+                );
+                add(&format!("the scale of row r % {tile}"), Rc::new(move |r, g| (r % tile, g)));
+            }
+        }
+        if rows > 1 && groups > 1 {
+            add("the scale of the first cell", Rc::new(|_, _| (0, 0)));
+        }
+        found
+    }
+
+    /// Another function of the right scale.
+    fn values(&self) -> Vec<Hypothesis<'a>> {
+        let (name, format) = (self.name(), self.scheme.scale_dtype);
+        let with = |cause, what: String, f: fn(f64) -> f64| {
+            let right = self.right();
+            self.read_as(cause, what, Rc::new(move |r, g| f(right(r, g))))
+        };
+        let mut found = vec![
+            with("scale_missing", format!("does not apply the scales of `{name}`"), |_| 1.0),
+            with(
+                "scale_inverted",
+                format!("divides by the scales of `{name}` instead of multiplying"),
+                |s| 1.0 / s,
+            ),
+            with("scale_inverted", format!("applies the scales of `{name}` twice"), |s| s * s),
+            with("scale_inverted", format!("takes the square root of the scales of `{name}`"), f64::sqrt),
+        ];
+        if format == E8M0 {
+            let of = |what| format!("decodes the e8m0 scales of `{name}` with {what}");
+            found.push(with("gain", of("a bias of 126 for 127: twice as large"), |s| s * 2.0));
+            found.push(with("gain", of("a bias of 128 for 127: half as large"), |s| s / 2.0));
+            // The code as an integer, as a float32's upper bits.
+            found.push(with("scale_missing", of("their codes as integers"), |s| s.log2() + 127.0));
+            found.push(with("scale_missing", of("their codes as integers less the bias"), f64::log2));
+        } else {
+            let of = |what| format!("rounds the scales of `{name}` {what} to powers of two");
+            found.push(with("scale_missing", of("down"), |s| 2f64.powi(s.log2().floor() as i32)));
+            found.push(with("scale_missing", of("up"), |s| 2f64.powi(s.log2().ceil() as i32)));
+            found.push(with("scale_missing", of(""), |s| 2f64.powi(s.log2().round() as i32)));
+        }
+        found
+    }
+
+    /// The bytes of the scales as another format.
+    fn formats(&self) -> Vec<Hypothesis<'a>> {
+        let (operand, own, order) =
+            (self.operand, self.scheme.scale_dtype, Order::of_scales(&self.scheme, self.grid));
+        let name = self.name();
+        let read = move |format: DType, index: usize| {
+            let there = index < operand.scales.len() * 8 / format.bits() as usize;
+            if there { format.decode(format.code_at(&operand.scales, index)) } else { f64::NAN }
+        };
+        let mut found = Vec::new();
+        let formats = [E8M0, E4M3FN, E4M3FNUZ, E5M2, F32, DType::BF16, DType::F16];
+        for format in formats.into_iter().filter(|&f| f != own) {
+            // At the same index, and at the same byte.
+            let what = format!("reads the {own} scales of `{name}` as {format}");
+            let cause = if own.bits() == 8 && format.is_fp8() { "fp8_variant" } else { "scale_layout" };
+            found.push(self.read_as(cause, what, Rc::new(move |r, g| read(format, order.index(r, g)))));
+            if own.bits() > format.bits() {
+                let ratio = (own.bits() / format.bits()) as usize;
+                let what = format!("reads the top bits of the {own} scales of `{name}` as {format}");
+                let at = move |r, g| read(format, order.index(r, g) * ratio + ratio - 1);
+                found.push(self.read_as("scale_layout", what, Rc::new(at)));
+            }
+        }
+        if own == F32 {
+            // Exponent bits alone: `bits >> 23` as an e8m0 code.
+            let right = self.right();
+            let what = format!("takes the exponents of the float32 scales of `{name}` for e8m0 codes");
+            let at = move |r, g| 2f64.powi(((right(r, g) as f32).to_bits() >> 23 & 0xff) as i32 - 127);
+            found.push(self.read_as("scale_layout", what, Rc::new(at)));
+        }
+        found
+    }
+
+    /// Cells of another size.
+    fn granularities(&self) -> Vec<Hypothesis<'a>> {
+        let (Granularity::Group(_) | Granularity::Block(..)) = self.scheme.granularity else {
+            return Vec::new();
+        };
+        let (operand, scheme, groups) = (self.operand, self.scheme, self.grid.1);
+        let (rows, cols) = scheme.granularity.cell(operand.rows, operand.cols);
+        let mut found = Vec::new();
+        for size in [16, 32, 64, 128, 256].into_iter().filter(|&s| s != cols && s < operand.cols) {
+            for (stride, words) in
+                [(groups, "rows as they are"), (operand.cols.div_ceil(size), "rows as long as that asks for")]
+            {
+                let what =
+                    format!("takes groups of {size} for the groups of {cols} of `{}`, {words}", self.name());
+                let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, r * stride + g);
+                found.push(Hypothesis {
+                    cause: "scale_neighbour",
+                    slot: Slot::Scales(self.id),
+                    operand: Some(self.id),
+                    what,
+                    change: Change::Scales(Cells { rows, cols: size, at: Rc::new(at) }),
+                });
+            }
+        }
+        if rows > 1 {
+            for size in [1, 16, 32, 64, 128, 256].into_iter().filter(|&s| s != rows) {
+                let what =
+                    format!("takes blocks of {size} rows for the blocks of {rows} of `{}`", self.name());
+                let right = self.right();
+                found.push(Hypothesis {
+                    cause: "scale_neighbour",
+                    slot: Slot::Scales(self.id),
+                    operand: Some(self.id),
+                    what,
+                    change: Change::Scales(Cells { rows: size, cols, at: Rc::new(right) }),
+                });
+            }
+        }
+        found
+    }
+
+    fn zeros(&self) -> Vec<Hypothesis<'a>> {
+        if self.scheme.zero_point == ZeroPoint::None {
+            return Vec::new();
+        }
+        let name = self.name();
+        let with = |what: &str, f: fn(f64) -> f64| Hypothesis {
+            cause: "zero_point",
+            slot: Slot::Zeros(self.id),
+            operand: Some(self.id),
+            what: format!("{what} of `{name}`"),
+            change: Change::Zeros(f),
+        };
+        vec![
+            with("does not subtract the zero points", |_| 0.0),
+            with("subtracts one more than the zero points", |z| z + 1.0),
+            with("subtracts one less than the zero points", |z| z - 1.0),
+            with("adds the zero points instead of subtracting them", |z| -z),
+            with("subtracts 8 instead of the zero points", |_| 8.0),
+        ]
+    }
+
+    fn factors(&self) -> Vec<Hypothesis<'a>> {
+        if self.scheme.global_scale.is_none() {
+            return Vec::new();
+        }
+        let (name, factor) = (self.name(), self.operand.factor);
+        let with = |cause, what: String, factor| Hypothesis {
+            cause,
+            slot: Slot::Factor(self.id),
+            operand: Some(self.id),
+            what,
+            change: Change::Factor(factor),
+        };
+        vec![
+            with(
+                "scale_inverted",
+                format!(
+                    "divides by the tensor-wide scale of `{name}` where it should multiply, or the reverse"
+                ),
+                1.0 / factor,
+            ),
+            with("scale_missing", format!("does not apply the tensor-wide scale of `{name}`"), 1.0),
+            with(
+                "scale_inverted",
+                format!("applies the tensor-wide scale of `{name}` twice"),
+                factor * factor,
+            ),
+        ]
+    }
+}

@@ -1,0 +1,494 @@
+//! Faults planted in what a kernel wrote, by code of the tests' own, and what the search says of them.
+
+use super::*;
+use crate::arch::Arch;
+use crate::case::input::{Data, Rng};
+use crate::case::{Case, PreparedWeights, Setup};
+use crate::device::host::Placement;
+use crate::device::memory::Runtime;
+use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, E8M0, Overflow};
+use crate::judge::judge_hops;
+use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};
+use crate::quant::{Quant, ScaleRounding, quantize};
+use crate::reference::{BufferId, Matrix, Operand};
+use std::collections::BTreeMap;
+
+const MIN_COS: f64 = 0.999;
+
+fn setup() -> Setup {
+    Setup {
+        arch: Arch::Host,
+        tokens: 1,
+        weights: BTreeMap::new(),
+        checkpoint: None,
+        prepared: PreparedWeights::default(),
+        activations: None,
+        seed: 0,
+        data: Data::Ordinary,
+        poison: 0xa5,
+        placement: Placement::Banded,
+        runtime: Runtime::Host,
+    }
+}
+
+/// A product of quantised activations and a quantised weight; what its kernels wrote is filled in by the tests.
+struct Gemm {
+    attempt: Attempt,
+    y: BufferId,
+    /// Codes decoded, and scales by cell.
+    a: Side,
+    b: Side,
+}
+
+/// An operand apart: elements without scales, scales of the grid.
+#[derive(Clone)]
+struct Side {
+    rows: usize,
+    cols: usize,
+    codes: Vec<u32>,
+    format: DType,
+    cell: (usize, usize),
+    groups: usize,
+    scales: Vec<f64>,
+}
+
+impl Side {
+    fn new(values: &Matrix, scheme: &Quant) -> Side {
+        let q = quantize(values, scheme, 1.0);
+        let cell = scheme.granularity.cell(values.rows, values.cols);
+        let groups = scheme.granularity.grid(values.rows, values.cols).1;
+        Side {
+            rows: values.rows,
+            cols: values.cols,
+            codes: q.codes,
+            format: scheme.dtype,
+            cell,
+            groups,
+            scales: q.scales,
+        }
+    }
+
+    fn grid(&self) -> (usize, usize) {
+        (self.rows.div_ceil(self.cell.0), self.groups)
+    }
+
+    fn values(&self) -> Matrix {
+        let value = |i: usize| {
+            let (r, c) = (i / self.cols, i % self.cols);
+            let scale = self.scales[r / self.cell.0 * self.groups + c / self.cell.1];
+            self.format.decode(self.codes[i]) * scale
+        };
+        Matrix::new(self.rows, self.cols, (0..self.codes.len()).map(value).collect())
+    }
+}
+
+fn random(rows: usize, cols: usize, seed: u64) -> Matrix {
+    crate::case::input::ordinary(rows, cols, &mut Rng(seed))
+}
+
+fn gemm((m, n, k): (usize, usize, usize), activations: Quant, weights: Quant) -> Gemm {
+    let mut case = Case::new(setup());
+    let x = case.input("x", BF16, [m, k]).unwrap();
+    let w = case.inout_quantized("w", weights, [n, k]).unwrap();
+    let xq = case.quantized("xq", &x, activations).unwrap();
+    let y = case.output("y", BF16, [m, n], xq.matmul(&w)).unwrap();
+    let mut attempt = case.finish(&y).unwrap();
+    let (xq, w, y) = (xq.id(), w.id(), y.id());
+    let a = Side::new(&random(m, k, 1), &activations);
+    let b = Side::new(&random(n, k, 2), &weights);
+    for (id, side, scheme) in [(xq, &a, activations), (w, &b, weights)] {
+        let buffer = &mut attempt.buffers[id.0];
+        buffer.data = scheme.dtype.pack(side.codes.iter().copied()).into();
+        let format = scheme.scale_dtype;
+        let mut laid = vec![0u32; scheme.scale_layout.len(side.grid())];
+        for (i, &s) in side.scales.iter().enumerate() {
+            let at = scheme.scale_layout.offset(side.grid(), i / side.groups, i % side.groups);
+            laid[at] = format.encode(s, Overflow::Saturate);
+        }
+        buffer.scales = format.pack(laid);
+    }
+    attempt.buffers[w.0].kind = crate::case::Kind::Weight;
+    Gemm { attempt, y, a, b }
+}
+
+impl Gemm {
+    /// What a kernel wrote that computed `value`.
+    fn wrote(mut self, value: &Matrix) -> Gemm {
+        self.attempt.buffers[self.y.0].data = BF16.encode_bytes(&value.data, Overflow::Special).into();
+        self
+    }
+
+    fn causes(&self) -> Vec<Cause> {
+        let mut hops = judge_hops(&self.attempt, MIN_COS);
+        hops.retain(|h| h.id == self.y);
+        assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
+        diagnose(&Evidence { first: (&self.attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
+    }
+}
+
+fn fp8_block(layout: ScaleLayout) -> (Quant, Quant) {
+    (Quant::group(E4M3FN, 128).layout(layout), Quant::block(E4M3FN, 128, 128))
+}
+
+/// `sum over k`, plainly.
+fn product(a: &Matrix, b: &Matrix) -> Matrix {
+    let mut out = Matrix::zeros(a.rows, b.rows);
+    for r in 0..a.rows {
+        for c in 0..b.rows {
+            out.data[r * b.rows + c] =
+                (0..a.cols).map(|k| a.data[r * a.cols + k] * b.data[c * a.cols + k]).sum();
+        }
+    }
+    out
+}
+
+#[track_caller]
+fn expect_first(causes: &[Cause], cause: &str, words: &str) {
+    let first = causes.first().unwrap_or_else(|| panic!("no cause at all"));
+    assert_eq!(first.cause, cause, "{causes:#?}");
+    assert!(first.detail.contains(words), "{words:?} in {causes:#?}");
+    assert!(first.confident, "{causes:#?}");
+}
+
+const SHAPE: (usize, usize, usize) = (33, 256, 640);
+
+#[test]
+fn the_right_product_is_right() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let y = product(&g.a.values(), &g.b.values());
+    let g = g.wrote(&y);
+    let hops = judge_hops(&g.attempt, MIN_COS);
+    let last = hops.iter().find(|h| h.id == g.y).unwrap();
+    assert!(last.checks.iter().all(|c| c.ok));
+}
+
+#[test]
+fn scales_in_another_order_are_named_on_either_operand() {
+    let (x, w) = fp8_block(ColMajor);
+    let g = gemm(SHAPE, x, w);
+    // The memory holds g * m + r; the kernel reads r * groups + g.
+    let mut a = g.a.clone();
+    let (rows, groups) = a.grid();
+    for r in 0..rows {
+        for c in 0..groups {
+            let flat = r * groups + c;
+            a.scales[r * groups + c] = g.a.scales[flat % rows * groups + flat / rows];
+        }
+    }
+    let y = product(&a.values(), &g.b.values());
+    let g = g.wrote(&y);
+    let causes = g.causes();
+    expect_first(&causes, "scale_layout", "as row_major; they lie in col_major order");
+    assert_eq!(causes[0].operand.as_deref(), Some("xq"));
+    assert!(causes[0].cos.unwrap() > 0.99999);
+
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut b = g.b.clone();
+    let (rows, groups) = b.grid();
+    for r in 0..rows {
+        for c in 0..groups {
+            b.scales[r * groups + c] = g.b.scales[(c * rows + r) % (rows * groups)];
+        }
+    }
+    let y = product(&g.a.values(), &b.values());
+    let causes = g.wrote(&y).causes();
+    expect_first(&causes, "scale_layout", "the scales of `w` as col_major");
+}
+
+#[test]
+fn missing_inverted_and_neighbouring_scales_are_told_apart() {
+    let (x, w) = fp8_block(RowMajor);
+    for (cause, words, f) in [
+        ("scale_missing", "does not apply", (|_, _| 1.0) as fn(&Side, usize) -> f64),
+        ("scale_inverted", "divides", |s, i| 1.0 / s.scales[i]),
+        ("scale_neighbour", "next group", |s, i| s.scales[i / s.groups * s.groups + (i + 1) % s.groups]),
+        ("scale_neighbour", "next row", |s, i| s.scales[(i + s.groups) % s.scales.len()]),
+        ("scale_neighbour", "first group", |s, i| s.scales[i / s.groups * s.groups]),
+    ] {
+        let g = gemm(SHAPE, x, w);
+        let mut a = g.a.clone();
+        a.scales = (0..a.scales.len()).map(|i| f(&g.a, i)).collect();
+        let y = product(&a.values(), &g.b.values());
+        expect_first(&g.wrote(&y).causes(), cause, words);
+    }
+}
+
+#[test]
+fn a_format_taken_for_another_is_named() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut b = g.b.clone();
+    b.format = DType::E5M2;
+    let y = product(&g.a.values(), &b.values());
+    expect_first(&g.wrote(&y).causes(), "fp8_variant", "the e4m3fn codes of `w` as e5m2");
+    // Its twin is a gain of 2 unless a code tells the two apart.
+    let g = gemm(SHAPE, x, w);
+    let mut b = g.b.clone();
+    assert!(b.codes.contains(&0x80));
+    b.format = E4M3FNUZ;
+    let y = product(&g.a.values(), &b.values());
+    expect_first(&g.wrote(&y).causes(), "fp8_variant", "the e4m3fn codes of `w` as e4m3fnuz");
+    let g = gemm(SHAPE, x, w);
+    let y = product(&g.a.values(), &g.b.values()).map(|x| x / 2.0);
+    let causes = g.wrote(&y).causes();
+    assert_eq!(causes[0].cause, "fp8_variant", "{causes:#?}");
+    assert!(!causes[0].confident && causes[0].detail.contains("constant factor"), "{causes:#?}");
+}
+
+#[test]
+fn a_transposed_or_shuffled_operand_is_named() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm((33, 256, 640), x, w);
+    let mut b = g.b.clone();
+    b.codes = (0..b.codes.len()).map(|i| g.b.codes[i % b.cols * b.rows + i / b.cols]).collect();
+    let y = product(&g.a.values(), &b.values());
+    expect_first(&g.wrote(&y).causes(), "transposed", "`w` as col_major");
+    // 16x16-byte tiles read from plain memory.
+    let g = gemm((33, 256, 640), x, w);
+    let mut b = g.b.clone();
+    let at = |n: usize, k: usize| {
+        n / 16 * 16 * 640 + k / 32 * 32 * 16 + k % 32 / 16 * 16 * 16 + n % 16 * 16 + k % 16
+    };
+    b.codes = (0..b.codes.len()).map(|i| g.b.codes[at(i / 640, i % 640)]).collect();
+    let y = product(&g.a.values(), &b.values());
+    expect_first(&g.wrote(&y).causes(), "permuted_tiles", "preshuffle_16x16");
+}
+
+#[test]
+fn a_dropped_or_doubled_tile_of_k_is_named() {
+    let (x, w) = fp8_block(RowMajor);
+    for (from, to, times, words) in
+        [(608, 640, 0.0, "the last 32"), (512, 640, 0.0, "the last 128"), (576, 640, 2.0, "twice")]
+    {
+        let g = gemm(SHAPE, x, w);
+        let mut a = g.a.values();
+        for r in 0..a.rows {
+            a.row_mut(r)[from..to].iter_mut().for_each(|x| *x *= times);
+        }
+        let y = product(&a, &g.b.values());
+        expect_first(&g.wrote(&y).causes(), "k_tail_dropped", words);
+    }
+}
+
+#[test]
+fn what_was_left_zero_is_said_in_words() {
+    let (x, w) = fp8_block(RowMajor);
+    for (wrong, words) in [
+        ((|_, c| c >= 192) as fn(usize, usize) -> bool, "columns 192 and up"),
+        (|r, _| r == 32, "the last row (32)"),
+        (|_, c| c % 128 == 127, "the last column of every 128"),
+    ] {
+        let g = gemm(SHAPE, x, w);
+        let mut y = product(&g.a.values(), &g.b.values());
+        for i in 0..y.data.len() {
+            if wrong(i / y.cols, i % y.cols) {
+                y.data[i] = 0.0;
+            }
+        }
+        expect_first(&g.wrote(&y).causes(), "unwritten", words);
+    }
+}
+
+#[test]
+fn gains_and_moved_rows_are_fitted() {
+    let (x, w) = fp8_block(RowMajor);
+    let run = |f: &dyn Fn(&Matrix) -> Matrix| {
+        let g = gemm(SHAPE, x, w);
+        let y = f(&product(&g.a.values(), &g.b.values()));
+        g.wrote(&y).causes()
+    };
+    expect_first(&run(&|y| y.map(|x| 448.0 / 240.0 * x)), "gain", "448 / 240");
+    expect_first(&run(&|y| y.map(|x| 1.37 * x)), "gain", "1.37");
+    let mut shifted = |y: &Matrix| {
+        let mut out = y.clone();
+        out.data.rotate_left(y.cols);
+        out
+    };
+    expect_first(&run(&mut shifted), "permuted_tiles", "1 place too early");
+    let halves = |y: &Matrix| {
+        let mut out = y.clone();
+        (0..y.rows).for_each(|r| out.row_mut(r).rotate_left(128));
+        out
+    };
+    expect_first(&run(&halves), "gate_up_swapped", "halves");
+}
+
+#[test]
+fn two_causes_at_once_are_both_named_or_none_with_confidence() {
+    let (x, w) = fp8_block(ColMajor);
+    let g = gemm(SHAPE, x, w);
+    let (mut a, mut b) = (g.a.clone(), g.b.clone());
+    let (rows, groups) = a.grid();
+    for flat in 0..rows * groups {
+        a.scales[flat] = g.a.scales[flat % rows * groups + flat / rows];
+    }
+    b.format = DType::E5M2;
+    let y = product(&a.values(), &b.values());
+    let causes = g.wrote(&y).causes();
+    let named: Vec<&str> = causes.iter().map(|c| c.cause.as_str()).collect();
+    assert!(named.contains(&"scale_layout") && named.contains(&"fp8_variant"), "{causes:#?}");
+}
+
+#[test]
+fn noise_is_unknown() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut y = product(&g.a.values(), &g.b.values());
+    let mut rng = Rng(9);
+    for r in 0..y.rows {
+        let rms = (y.row(r).iter().map(|x| x * x).sum::<f64>() / y.cols as f64).sqrt();
+        y.row_mut(r).iter_mut().for_each(|x| *x += 0.3 * rms * rng.normal());
+    }
+    let causes = g.wrote(&y).causes();
+    assert_eq!(causes[0].cause, "unknown", "{causes:#?}");
+    assert!(causes.iter().all(|c| !c.confident), "{causes:#?}");
+}
+
+#[test]
+fn e8m0_scales_are_diagnosed_as_well() {
+    let mx = Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Ceil);
+    let g = gemm((64, 128, 256), mx.layout(ScaleLayout::E8m0Shuffle), mx);
+    // Read plainly from the shuffled buffer.
+    let mut a = g.a.clone();
+    let grid = a.grid();
+    let mut memory = vec![f64::NAN; ScaleLayout::E8m0Shuffle.len(grid)];
+    for (i, &s) in g.a.scales.iter().enumerate() {
+        memory[ScaleLayout::E8m0Shuffle.offset(grid, i / 8, i % 8)] = s;
+    }
+    a.scales = memory[..a.scales.len()].to_vec();
+    let y = product(&a.values(), &g.b.values());
+    expect_first(&g.wrote(&y).causes(), "scale_layout", "as row_major; they lie in e8m0_shuffle order");
+}
+
+/// Codes and scales that a quantiser makes of its input.
+type Quantiser<'a> = &'a dyn Fn(&Matrix) -> (Vec<u32>, Vec<f64>);
+
+/// A quantiser that wrote `codes` and `scales` of `x`, laid out by the test.
+fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cause> {
+    let mut case = Case::new(setup());
+    let x = case.input("x", BF16, [m, k]).unwrap();
+    let xq = case.quantized("xq", &x, scheme).unwrap();
+    let mut attempt = case.finish(&xq).unwrap();
+    let (codes, scales) = f(&attempt.buffer(x.id()).value());
+    let buffer = &mut attempt.buffers[xq.id().0];
+    buffer.data = scheme.dtype.pack(codes).into();
+    buffer.scales =
+        scheme.scale_dtype.pack(scales.iter().map(|&s| scheme.scale_dtype.encode(s, Overflow::Saturate)));
+    let hops = judge_hops(&attempt, MIN_COS);
+    assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
+    diagnose(&Evidence { first: (&attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
+}
+
+/// Scales `magnitude / max` of groups of 128, and codes of `x / divisor`.
+fn groups_of_128(
+    x: &Matrix,
+    max: f64,
+    magnitude: impl Fn(&[f64]) -> f64,
+    code: impl Fn(f64, f64) -> u32,
+) -> (Vec<u32>, Vec<f64>) {
+    let scales: Vec<f64> = x
+        .data
+        .chunks(128)
+        .map(|g| f64::from((magnitude(g) / max) as f32))
+        .map(|s| if s == 0.0 { 1.0 } else { s })
+        .collect();
+    let codes = x.data.iter().enumerate().map(|(i, &v)| code(v, scales[i / 128])).collect();
+    (codes, scales)
+}
+
+fn absolute(g: &[f64]) -> f64 {
+    g.iter().fold(0.0, |m: f64, x| m.max(x.abs()))
+}
+
+fn nearest(v: f64, s: f64) -> u32 {
+    E4M3FN.encode(v / s, Overflow::Saturate)
+}
+
+#[test]
+fn a_quantisers_faults_are_told_apart() {
+    let scheme = Quant::group(E4M3FN, 128);
+    let run = |f: Quantiser<'_>| quantiser(scheme, (33, 640), f);
+    expect_first(&run(&|x| groups_of_128(x, 240.0, absolute, nearest)), "fp8_variant", "240");
+    expect_first(
+        &run(&|x| groups_of_128(x, 448.0, |g| g.iter().fold(0.0, |m: f64, x| m.max(*x)), nearest)),
+        "scale_neighbour",
+        "largest value",
+    );
+    expect_first(
+        &run(&|x| {
+            groups_of_128(x, 448.0, absolute, |v, s| {
+                let near = E4M3FN.encode(v / s, Overflow::Saturate);
+                if E4M3FN.decode(near).abs() > (v / s).abs() { near - 1 } else { near }
+            })
+        }),
+        "rounding",
+        "truncates",
+    );
+    // Scales transposed in memory.
+    expect_first(
+        &run(&|x| {
+            let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+            let turned = (0..scales.len()).map(|at| scales[at % 33 * 5 + at / 33]).collect();
+            (codes, turned)
+        }),
+        "scale_layout",
+        "col_major",
+    );
+    // The inverse stored.
+    expect_first(
+        &run(&|x| {
+            let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+            (codes, scales.iter().map(|s| 1.0 / s).collect())
+        }),
+        "scale_inverted",
+        "inverse",
+    );
+    // Codes saturate at the other variant's maximum.
+    expect_first(
+        &run(&|x| groups_of_128(x, 448.0, absolute, |v, s| nearest((v / s).clamp(-240.0, 240.0), 1.0))),
+        "overflow",
+        "at 240",
+    );
+    // The values are those of the next row.
+    expect_first(
+        &run(&|x| {
+            let mut next = x.clone();
+            next.data.rotate_left(640);
+            groups_of_128(&next, 448.0, absolute, nearest)
+        }),
+        "permuted_tiles",
+        "the next row of `x`",
+    );
+    // Codes transposed, and scales in another order: two causes.
+    let causes = run(&|x| {
+        let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+        let turned = (0..scales.len()).map(|at| scales[at % 33 * 5 + at / 33]).collect();
+        let turned_codes = (0..codes.len()).map(|at| codes[at % 33 * 640 + at / 33]).collect();
+        (turned_codes, turned)
+    });
+    let named: Vec<&str> = causes.iter().map(|c| c.cause.as_str()).collect();
+    assert_eq!(named, ["scale_layout", "transposed"], "{causes:#?}");
+}
+
+#[test]
+fn sums_in_few_bits_are_named_with_their_format() {
+    let (x, w) = fp8_block(RowMajor);
+    for (block, words) in [(1, "accumulated in bf16"), (128, "bf16 after every 128")] {
+        let g = gemm(SHAPE, x, w);
+        let (a, b) = (g.a.values(), g.b.values());
+        let mut y = Matrix::zeros(a.rows, b.rows);
+        for r in 0..a.rows {
+            for c in 0..b.rows {
+                let mut sum = 0.0_f32;
+                for (x, y) in a.row(r).chunks(block).zip(b.row(c).chunks(block)) {
+                    let part: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
+                    sum = half::bf16::from_f32(sum + part as f32).to_f32();
+                }
+                y.row_mut(r)[c] = f64::from(sum);
+            }
+        }
+        expect_first(&g.wrote(&y).causes(), "accumulation", words);
+    }
+}

@@ -1,0 +1,181 @@
+// Decoding attention: queries and keys are rotated, keys and values written to an FP8 cache, then one query token of each
+// sequence attends to its positions. What each variant does and which bug it models is in zoo/attention.csv.
+//
+// Layouts are those of kernels' rope.h and paged_decode.hip.
+
+#include "rope.h"
+#include "zoo.h"
+
+namespace {
+
+using zoo::attention::V;
+using F = E4m3fn;
+
+constexpr int kMaxLength = 64;
+
+template <V v>
+__global__ void write_cache(RopeArgs args) {
+    const int32_t half = args.d / 2, all_heads = args.heads + args.kv_heads;
+    FOR_EACH_OUTPUT(index, int64_t{args.tokens} * all_heads) {
+        const int64_t token = index / all_heads, head = index % all_heads;
+        int64_t position = args.positions[token];
+        if constexpr (v == V::position_off_by_one) position = position == 0 ? 0 : position - 1;
+        if constexpr (v == V::position_is_the_token) position = token;
+        const float* cosines = args.cos_sin + position * args.d;
+        const bool is_query = head < args.heads;
+        const int64_t kv_head = head - args.heads;
+        const bf16* from = is_query ? args.q + (token * args.heads + head) * args.d
+                                    : args.k + (token * args.kv_heads + kv_head) * args.d;
+        int64_t slot = args.slots[token];
+        if constexpr (v == V::slot_of_the_position) slot = args.positions[token];
+        const int64_t in_cache = (slot * args.kv_heads + kv_head) * args.d;
+        const bool neox = v == V::other_style ? !args.neox : v == V::style_ignored || args.neox;
+        for (int32_t i = 0; i < half; ++i) {
+            const int32_t first = neox ? i : 2 * i, second = neox ? i + half : 2 * i + 1;
+            const float a = to_float(from[first]), b = to_float(from[second]);
+            float c = cosines[i], s = cosines[half + i];
+            if constexpr (v == V::rotated_backwards) s = -s;
+            if constexpr (v == V::cosine_and_sine_exchanged) std::swap(c, s);
+            if constexpr (v == V::table_read_as_pairs) c = cosines[2 * i], s = cosines[2 * i + 1];
+            if constexpr (v == V::half_of_the_head_rotated) {
+                if (i >= half / 2) c = 1.0f, s = 0.0f;
+            }
+            if constexpr (v == V::keys_not_rotated) {
+                if (!is_query) c = 1.0f, s = 0.0f;
+            }
+            const float rotated_a = a * c - b * s;
+            const float rotated_b = v == V::fused_rotation ? fmaf(a, s, b * c) : b * c + a * s;
+            if (is_query) {
+                bf16* to = args.q_out + (token * args.heads + head) * args.d;
+                to[first] = to_bf16(rotated_a);
+                to[second] = to_bf16(rotated_b);
+                continue;
+            }
+            const float k_scale = *args.k_scale;
+            float v_scale = *args.v_scale;
+            if constexpr (v == V::values_scaled_as_keys) v_scale = k_scale;
+            args.k_cache[in_cache + first] = encode<F>(rotated_a / k_scale);
+            args.k_cache[in_cache + second] = encode<F>(rotated_b / k_scale);
+            const bf16* value = args.v + (token * args.kv_heads + kv_head) * args.d;
+            for (const int32_t j : {i, half + i}) {
+                if (v == V::values_of_the_second_half_not_written && j >= half) continue;
+                args.v_cache[in_cache + j] = encode<F>(to_float(value[j]) / v_scale);
+            }
+        }
+    }
+}
+
+struct Decode {
+    const bf16* q;
+    const uint8_t* k_cache;
+    const uint8_t* v_cache;
+    const float* k_scale;
+    const float* v_scale;
+    const int32_t* block_tables;
+    const int32_t* seq_lens;
+    int32_t seqs, heads, kv_heads, d, block, max_blocks;
+    float scale;
+};
+
+template <V v>
+__device__ float value_of(uint8_t code) {
+    return v == V::cache_read_as_fnuz ? decode<E4m3fnuz>(code) : decode<F>(code);
+}
+
+template <V v>
+__global__ void attend(bf16* out, Decode args) {
+    const int32_t heads = args.heads, d = args.d;
+    float probabilities[kMaxLength];
+    FOR_EACH_OUTPUT(index, int64_t{args.seqs} * heads) {
+        const int64_t seq = index / heads, head = index % heads;
+        int64_t kv_head = head / (heads / args.kv_heads);
+        if constexpr (v == V::key_heads_tiled) kv_head = head % args.kv_heads;
+        if constexpr (v == V::first_key_head_for_all) kv_head = 0;
+        int32_t length = args.seq_lens[seq];
+        if constexpr (v == V::last_position_left_out) length = length > 1 ? length - 1 : length;
+        if constexpr (v == V::window_of_32) length = length > 32 ? 32 : length;
+        const int32_t* table = args.block_tables + (v == V::blocks_of_the_first_sequence ? 0 : seq) * args.max_blocks;
+        const bf16* query = args.q + index * d;
+        const auto in_cache = [&](int32_t p) {
+            return ((int64_t{table[p / args.block]} * args.block + p % args.block) * args.kv_heads + kv_head) * d;
+        };
+        float k_scale = *args.k_scale, v_scale = *args.v_scale;
+        if constexpr (v == V::value_scale_ignored) v_scale = 1.0f;
+        if constexpr (v == V::key_scale_ignored) k_scale = 1.0f;
+        if constexpr (v == V::scales_exchanged) std::swap(k_scale, v_scale);
+        float scale = args.scale;
+        if constexpr (v == V::scale_applied_twice) scale *= args.scale;
+        if constexpr (v == V::scale_of_the_head_size) scale = 1.0f / sqrtf(static_cast<float>(d));
+        float largest = -INFINITY;
+        for (int32_t p = 0; p < length; ++p) {
+            float score = 0.0f;
+            for (int32_t i = 0; i < d; ++i) {
+                score += to_float(query[i]) * value_of<v>(args.k_cache[in_cache(p) + i]);
+                if constexpr (v == V::scores_in_bf16) score = round_bf16(score);
+            }
+            probabilities[p] = score * (k_scale * scale);
+            largest = fmaxf(largest, probabilities[p]);
+        }
+        float sum = 0.0f;
+        for (int32_t p = 0; p < length; ++p) {
+            const float above = probabilities[p] - largest;
+            probabilities[p] = v == V::exponential_of_base_two ? exp2f(above * 1.44269504f) : expf(above);
+            sum += probabilities[p];
+        }
+        if constexpr (v == V::sink_in_the_sum) sum += expf(-largest);
+        for (int32_t i = 0; i < d; ++i) {
+            float total = 0.0f;
+            for (int32_t step = 0; step < length; ++step) {
+                const int32_t p = v == V::positions_backwards ? length - 1 - step : step;
+                float probability = probabilities[p];
+                if constexpr (v == V::probabilities_divided_first) probability /= sum;
+                if constexpr (v == V::probabilities_in_e4m3) probability = decode<F>(encode<F>(probability / sum));
+                total += probability * value_of<v>(args.v_cache[in_cache(p) + i]);
+                if constexpr (v == V::values_summed_in_bf16) total = round_bf16(total);
+            }
+            const bool divided = v == V::probabilities_divided_first || v == V::probabilities_in_e4m3;
+            out[index * d + i] = to_bf16(divided ? total * v_scale : total * v_scale / sum);
+        }
+    }
+}
+
+#define WRITE(name) write_cache<V::name>,
+constexpr decltype(&write_cache<V::right>) kWrite[] = {FOR_EACH_ATTENTION(WRITE)};
+#define ATTEND(name) attend<V::name>,
+constexpr decltype(&attend<V::right>) kAttend[] = {FOR_EACH_ATTENTION(ATTEND)};
+
+}  // namespace
+
+LAUNCHER attention_write(bf16* q_out, uint8_t* k_cache, uint8_t* v_cache, const bf16* q, const bf16* k, const bf16* v,
+                         const float* cos_sin, const int32_t* positions, const int32_t* slots, const float* k_scale,
+                         const float* v_scale, int32_t tokens, int32_t heads, int32_t kv_heads, int32_t d, bool neox,
+                         int32_t variant, hipStream_t stream) {
+    const RopeArgs args{q_out,   k_cache, v_cache, q,      k,     v,        cos_sin, positions, slots,
+                        k_scale, v_scale, tokens,  heads,  kv_heads, d,     neox};
+    if (const Status status = check_rope(args, kE4m3fn); status != kOk) return status;
+    hipLaunchKernelGGL(kWrite[variant], dim3(blocks_for(int64_t{tokens} * (heads + kv_heads))), dim3(kThreads), 0,
+                       stream, args);
+    return launch_status();
+}
+
+LAUNCHER attention_decode(bf16* out, const bf16* q, const uint8_t* k_cache, const uint8_t* v_cache,
+                          const float* k_scale, const float* v_scale, const int32_t* block_tables,
+                          const int32_t* seq_lens, int32_t seqs, int32_t heads, int32_t kv_heads, int32_t d,
+                          int32_t block, int32_t max_blocks, float scale, int32_t variant, hipStream_t stream) {
+    if (any_null(out, q) || any_null(k_cache, v_cache) || any_null(k_scale, v_scale)) return kInvalidArgument;
+    if (any_null(block_tables, seq_lens) || seqs <= 0 || heads <= 0 || kv_heads <= 0 || d <= 0) return kInvalidArgument;
+    if (block <= 0 || max_blocks <= 0 || heads % kv_heads != 0) return kInvalidArgument;
+    if (int64_t{block} * max_blocks > kMaxLength) return kUnsupported;
+    const Decode args{q,    k_cache, v_cache,  k_scale, v_scale, block_tables, seq_lens,
+                      seqs, heads,   kv_heads, d,       block,   max_blocks,   scale};
+    hipLaunchKernelGGL(kAttend[variant], dim3(blocks_for(int64_t{seqs} * heads)), dim3(kThreads), 0, stream, out, args);
+    return launch_status();
+}
+
+// The same by another name, as a fallback has it.
+LAUNCHER attention_write_fallback(bf16* q_out, uint8_t* k_cache, uint8_t* v_cache, const bf16* q, const bf16* k, const bf16* v,
+                         const float* cos_sin, const int32_t* positions, const int32_t* slots, const float* k_scale,
+                         const float* v_scale, int32_t tokens, int32_t heads, int32_t kv_heads, int32_t d, bool neox,
+                         int32_t variant, hipStream_t stream) {
+    return attention_write(q_out, k_cache, v_cache, q, k, v, cos_sin, positions, slots, k_scale, v_scale, tokens, heads, kv_heads, d, neox, variant, stream);
+}

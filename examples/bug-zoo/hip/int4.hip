@@ -1,0 +1,113 @@
+// Weight-only int4 with zero points: Y[m, n] = sum over k of X[m, k] (code - zero) * scale, X in bf16, in two packings
+// (those of kernels' int4.h, scales in bf16 in both). What each variant does and which bug it models is in zoo/int4.csv.
+
+#include "int4.h"
+#include "zoo.h"
+
+namespace {
+
+using zoo::int4::V;
+
+struct Packed {
+    const uint32_t* codes;
+    const bf16* scales;
+    const uint32_t* zeros;
+    int32_t n, k, group, packing;
+};
+
+struct Gemm {
+    const bf16* x;
+    Packed packed;
+    int32_t m;
+
+    template <V v>
+    __device__ static uint32_t nibble(uint32_t word, int64_t element, bool awq) {
+        int64_t place = awq ? Int4Weight::awq_nibble(element) : element;
+        if constexpr (v == V::awq_read_in_sequence || v == V::awq_in_sequence_and_next_scales) place = element;
+        if constexpr (v == V::sequence_read_as_awq) place = Int4Weight::awq_nibble(element);
+        if constexpr (v == V::nibbles_read_high_first) place = element ^ 1;
+        return word >> (4 * place) & 0xf;
+    }
+
+    template <V v>
+    __device__ float w(int64_t row, int64_t column) const {
+        const int32_t n = packed.n, k = packed.k;
+        const int64_t groups = k / packed.group;
+        const bool awq = packed.packing == kAwq;
+        int64_t g = column / packed.group, g_scale = g, g_zero = g;
+        if constexpr (v == V::scales_of_the_next_group || v == V::awq_in_sequence_and_next_scales) {
+            g_scale = (g + 1) % groups;
+        }
+        if constexpr (v == V::groups_of_half_the_size) g_scale = min(column / (packed.group / 2), groups - 1);
+        if constexpr (v == V::zeros_of_the_next_group) g_zero = (g + 1) % groups;
+        int64_t word = awq ? column * (n / 8) + row / 8 : row * (k / 8) + column / 8;
+        if constexpr (v == V::words_read_transposed) word = row / 8 * k + column;
+        const uint32_t code = nibble<v>(packed.codes[word], awq ? row % 8 : column % 8, awq);
+        const int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
+        // Zero points are packed along n in both.
+        int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], row % 8, awq));
+        if constexpr (v == V::zero_points_minus_one) zero -= 1;
+        if constexpr (v == V::zero_points_plus_one) zero += 1;
+        if constexpr (v == V::zero_points_of_eight) zero = 8;
+        if constexpr (v == V::zero_points_ignored) zero = 0;
+        int64_t at = awq ? g_scale * n + row : row * groups + g_scale;
+        if constexpr (v == V::scales_read_transposed) at = awq ? row * groups + g : g * n + row;
+        float scale = to_float(packed.scales[at]);
+        if constexpr (v == V::scales_ignored) scale = 1.0f;
+        if constexpr (v == V::scales_divided) scale = 1.0f / scale;
+        const float value = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
+        if constexpr (v == V::weights_rounded_to_bf16_as_declared) return round_bf16(value);
+        if constexpr (v == V::code_times_scale_minus_zero_times_scale) {
+            return static_cast<float>(code) * scale - static_cast<float>(zero) * scale;
+        }
+        return value;
+    }
+
+    template <V v>
+    __device__ float sum(int64_t row, int64_t column) const {
+        const int32_t k = packed.k;
+        const int64_t end = v == V::last_k_tile_dropped ? k - packed.group : k;
+        if constexpr (v == V::partial_sums_in_bf16) {
+            float total = 0.0f;
+            for (int64_t begin = 0; begin < end; begin += 64) {
+                float part = 0.0f;
+                for (int64_t i = begin; i < begin + 64; ++i) part += to_float(x[row * k + i]) * w<v>(column, i);
+                total = round_bf16(total + round_bf16(part));
+            }
+            return total;
+        }
+        if constexpr (v == V::sums_of_four) {
+            float lanes[4] = {};
+            for (int64_t i = 0; i < end; ++i) lanes[i % 4] += to_float(x[row * k + i]) * w<v>(column, i);
+            return lanes[0] + lanes[1] + (lanes[2] + lanes[3]);
+        }
+        float total = 0.0f;
+        for (int64_t i = 0; i < end; ++i) {
+            const float product = to_float(x[row * k + i]) * w<v>(column, i);
+            total = v == V::accumulates_in_f16 ? round_f16(total + product) : total + product;
+        }
+        return total;
+    }
+};
+
+template <V v>
+__global__ void multiply(bf16* y, Gemm gemm) {
+    const int64_t n = gemm.packed.n;
+    FOR_EACH_OUTPUT(index, gemm.m * n) y[index] = to_bf16(gemm.sum<v>(index / n, index % n));
+}
+
+#define MULTIPLY(name) multiply<V::name>,
+constexpr decltype(&multiply<V::right>) kMultiply[] = {FOR_EACH_INT4(MULTIPLY)};
+
+}  // namespace
+
+LAUNCHER int4_multiply(bf16* y, const bf16* x, const uint32_t* qweight, const bf16* scales, const uint32_t* qzeros,
+                       int32_t m, int32_t n, int32_t k, int32_t group, int32_t packing, int32_t variant,
+                       hipStream_t stream) {
+    if (any_null(y, x, scales) || any_null(qweight, qzeros)) return kInvalidArgument;
+    if (m <= 0 || n <= 0 || k <= 0 || group <= 0 || packing < kAwq || packing > kCompressedTensors) return kInvalidArgument;
+    if (k % group != 0 || k % 8 != 0 || n % 8 != 0) return kUnsupported;
+    const Gemm gemm{x, {qweight, scales, qzeros, n, k, group, packing}, m};
+    hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
+    return launch_status();
+}

@@ -1,0 +1,134 @@
+// Activations quantised to int8 with a scale for each token, then a GEMM with a scale for each output channel. What each
+// variant does and which bug it models is in zoo/int8.csv.
+//
+// x [m, k] in bf16, xq [m, k], xs [m]; wq [n, k], ws [n].
+
+#include "zoo.h"
+
+namespace {
+
+using zoo::int8::V;
+
+template <V v>
+__global__ void quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t k) {
+    FOR_EACH_OUTPUT(row, m) {
+        const bf16* from = x + row * k;
+        float amax = 0.0f;
+        for (int32_t i = 0; i < k; ++i) {
+            // A block of 256 threads whose reduction forgets what is left of the row.
+            if (v == V::amax_of_the_first_256 && i >= 256) break;
+            amax = fmaxf(amax, fabsf(to_float(from[i])));
+        }
+        const float floored = v == V::scale_zero_for_zeros ? amax : fmaxf(amax, 1e-10f);
+        const float scale = floored / 127.0f;
+        const float reciprocal = 127.0f / floored;
+        for (int32_t i = 0; i < k; ++i) {
+            const float value = to_float(from[i]);
+            float scaled = v == V::multiplies_by_the_reciprocal ? value * reciprocal : value / scale;
+            if (v == V::scale_zero_for_zeros && amax == 0.0f) scaled = 0.0f;
+            const float rounded = v == V::ties_away_from_zero          ? roundf(scaled)
+                                  : v == V::codes_rounded_towards_zero ? truncf(scaled)
+                                                                       : rintf(scaled);
+            const float highest = v == V::saturates_at_63 ? 63.0f : 127.0f;
+            q[row * k + i] = static_cast<int8_t>(fminf(fmaxf(rounded, -127.0f), highest));
+        }
+        s[row] = v == V::scale_written_inverted ? reciprocal : scale;
+    }
+}
+
+struct Gemm {
+    const int8_t* xq;
+    const float* xs;
+    const int8_t* wq;
+    const float* ws;
+    int32_t m, n, k;
+
+    template <V v>
+    __device__ int32_t product(int64_t row, int64_t column, int64_t i) const {
+        int32_t a = xq[row * k + i], b = wq[column * k + i];
+        if constexpr (v == V::activations_read_unsigned) a = static_cast<uint8_t>(a);
+        if constexpr (v == V::weights_read_transposed) b = wq[i * n + column];
+        if constexpr (v == V::plain_weights_read_as_tiles) {
+            b = wq[column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16];
+        }
+        return a * b;
+    }
+
+    template <V v>
+    __device__ float scaled_sum(int64_t row, int64_t column) const {
+        float x_scale = xs[row], w_scale = ws[column];
+        if constexpr (v == V::channel_scale_of_the_first_column) w_scale = ws[column / 64 * 64];
+        if constexpr (v == V::channel_scale_of_the_next_column) w_scale = ws[(column + 1) % n];
+        if constexpr (v == V::token_scale_of_the_next_token) x_scale = xs[(row + 1) % m];
+        if constexpr (v == V::one_token_scale_for_all) x_scale = xs[0];
+        if constexpr (v == V::token_scales_ignored) x_scale = 1.0f;
+        if constexpr (v == V::channel_scales_ignored) w_scale = 1.0f;
+        if constexpr (v == V::channel_scales_divided) w_scale = 1.0f / w_scale;
+        if constexpr (v == V::sums_in_int16) {
+            int16_t sum = 0;
+            for (int64_t i = 0; i < k; ++i) sum = static_cast<int16_t>(sum + product<v>(row, column, i));
+            return sum * (x_scale * w_scale);
+        }
+        if constexpr (v == V::sums_in_float32) {
+            float sum = 0.0f;
+            for (int64_t i = 0; i < k; ++i) sum += static_cast<float>(product<v>(row, column, i));
+            return sum * (x_scale * w_scale);
+        }
+        if constexpr (v == V::rounds_partial_sums_to_bf16) {
+            float total = 0.0f;
+            for (int64_t begin = 0; begin < k; begin += 128) {
+                int32_t sum = 0;
+                for (int64_t i = begin; i < k && i < begin + 128; ++i) sum += product<v>(row, column, i);
+                total = round_bf16(total + sum * (x_scale * w_scale));
+            }
+            return total;
+        }
+        const int64_t end = v == V::last_k_tile_dropped ? (k - 1) / 64 * 64 : k;
+        int32_t sum = 0;
+        for (int64_t i = v == V::four_products_at_a_time ? end % 4 : 0; i < end; ++i) {
+            if constexpr (v == V::four_products_at_a_time) {
+                sum += product<v>(row, column, i) + product<v>(row, column, i + 1) +
+                       (product<v>(row, column, i + 2) + product<v>(row, column, i + 3));
+                i += 3;
+            } else {
+                sum += product<v>(row, column, i);
+            }
+        }
+        if constexpr (v == V::scales_one_after_the_other) return sum * x_scale * w_scale;
+        return sum * (x_scale * w_scale);
+    }
+};
+
+template <V v>
+__global__ void multiply(bf16* y, Gemm gemm) {
+    const int64_t n = gemm.n;
+    FOR_EACH_OUTPUT(index, gemm.m * n) {
+        const int64_t row = index / n, column = index % n;
+        if (v == V::last_columns_unwritten && column >= n / 64 * 64) continue;
+        const float value = gemm.scaled_sum<v>(row, column);
+        // Swaps the halves of each 64 columns when storing.
+        const int64_t to = v == V::halves_of_tiles_swapped && column < n / 64 * 64 ? column ^ 32 : column;
+        y[row * n + to] = to_bf16(value);
+    }
+}
+
+#define QUANTISE(name) quantise<V::name>,
+constexpr decltype(&quantise<V::right>) kQuantise[] = {FOR_EACH_INT8(QUANTISE)};
+#define MULTIPLY(name) multiply<V::name>,
+constexpr decltype(&multiply<V::right>) kMultiply[] = {FOR_EACH_INT8(MULTIPLY)};
+
+}  // namespace
+
+LAUNCHER int8_quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t k, int32_t variant, hipStream_t stream) {
+    if (any_null(q) || any_null(s) || any_null(x) || m <= 0 || k <= 0) return kInvalidArgument;
+    hipLaunchKernelGGL(kQuantise[variant], dim3(blocks_for(m)), dim3(kThreads), 0, stream, q, s, x, m, k);
+    return launch_status();
+}
+
+LAUNCHER int8_multiply(bf16* y, const int8_t* xq, const float* xs, const int8_t* wq, const float* ws, int32_t m,
+                       int32_t n, int32_t k, int32_t variant, hipStream_t stream) {
+    if (any_null(y) || any_null(xq, wq) || any_null(xs, ws) || m <= 0 || n <= 0 || k <= 0) return kInvalidArgument;
+    const Gemm gemm{xq, xs, wq, ws, m, n, k};
+    hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
+    return launch_status();
+}

@@ -1,0 +1,68 @@
+// x / sqrt(mean(x²) + eps) * gain over each row of x [m, k], quantised to e4m3 in groups of 128 with row-major scales.
+// What each variant does and which bug it models is in zoo/norm.csv.
+
+#include "zoo.h"
+
+namespace {
+
+using zoo::norm::V;
+
+template <V v>
+__device__ float inverse_root(const bf16* x, int32_t k, float eps) {
+    float squares = 0.0f;
+    for (int32_t i = 0; i < k; ++i) {
+        const float value = to_float(x[v == V::sums_backwards ? k - 1 - i : i]);
+        squares += value * value;
+        if constexpr (v == V::squares_summed_in_bf16) squares = round_bf16(squares);
+        if constexpr (v == V::squares_summed_in_f16) squares = round_f16(squares);
+    }
+    if constexpr (v == V::epsilon_left_out) eps = 0.0f;
+    if constexpr (v == V::epsilon_of_1e_5) eps = 1e-5f;
+    float count = static_cast<float>(k);
+    if constexpr (v == V::mean_over_256) count = 256.0f;
+    if constexpr (v == V::sum_for_mean) count = 1.0f;
+    if constexpr (v == V::epsilon_outside_the_root) return 1.0f / (sqrtf(squares / count) + eps);
+    if constexpr (v == V::reciprocal_root) return rsqrtf(squares * (1.0f / count) + eps);
+    return 1.0f / sqrtf(squares / count + eps);
+}
+
+template <V v>
+__device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse) {
+    float g = to_float(gain[i]);
+    if constexpr (v == V::weight_left_out) g = 1.0f;
+    if constexpr (v == V::weight_plus_one) g += 1.0f;
+    if constexpr (v == V::weight_of_the_previous_column) g = to_float(gain[i == 0 ? i : i - 1]);
+    const float normed = to_float(x[i]) * inverse;
+    if constexpr (v == V::rounded_in_between_as_declared) return round_bf16(normed) * g;
+    return normed * g;
+}
+
+template <V v>
+__global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, float eps, int32_t m, int32_t k) {
+    FOR_EACH_OUTPUT(row, m) {
+        const float inverse = inverse_root<v>(x + row * k, k, eps);
+        for (int32_t group = 0; group < k / kGroup; ++group) {
+            const int64_t first = group * kGroup;
+            float amax = 0.0f;
+            for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(x + row * k, gain, first + i, inverse)));
+            const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
+            for (int i = 0; i < kGroup; ++i) {
+                q[row * k + first + i] = encode<E4m3fn>(value<v>(x + row * k, gain, first + i, inverse) / scale);
+            }
+            s[row * (k / kGroup) + group] = scale;
+        }
+    }
+}
+
+#define QUANTISE(name) quantise<V::name>,
+constexpr decltype(&quantise<V::right>) kQuantise[] = {FOR_EACH_NORM(QUANTISE)};
+
+}  // namespace
+
+LAUNCHER norm_quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, float eps, int32_t m, int32_t k,
+                       int32_t variant, hipStream_t stream) {
+    if (any_null(q) || any_null(s) || any_null(x, gain) || m <= 0 || k <= 0) return kInvalidArgument;
+    if (k % kGroup != 0) return kUnsupported;
+    hipLaunchKernelGGL(kQuantise[variant], dim3(blocks_for(m)), dim3(kThreads), 0, stream, q, s, x, gain, eps, m, k);
+    return launch_status();
+}

@@ -1,0 +1,66 @@
+// silu(gate) * up of gate_up [m, 2k], a row of which holds its gate, then its up, quantised to e4m3 in groups of 128 with
+// row-major scales. What each variant does and which bug it models is in zoo/swiglu.csv.
+
+#include "zoo.h"
+
+namespace {
+
+using zoo::swiglu::V;
+
+template <V v>
+__device__ float activation(float x) {
+    if constexpr (v == V::gelu_for_silu) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    if constexpr (v == V::relu_for_silu) return fmaxf(x, 0.0f);
+    if constexpr (v == V::activation_left_out) return x;
+    if constexpr (v == V::sigmoid_for_silu) return 1.0f / (1.0f + expf(-x));
+    if constexpr (v == V::alpha_of_1_702) return x / (1.0f + expf(-1.702f * x));
+    if constexpr (v == V::exp2_for_exp) return x / (1.0f + exp2f(-x));
+    if constexpr (v == V::exponential_of_base_two) return x / (1.0f + exp2f(-x * 1.44269504f));
+    if constexpr (v == V::silu_by_tanh) return 0.5f * x * (1.0f + tanhf(0.5f * x));
+    return x / (1.0f + expf(-x));
+}
+
+template <V v>
+__device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
+    const bf16* from = gate_up + row * 2 * k;
+    int64_t gate_at = i, up_at = k + i;
+    if constexpr (v == V::gate_and_up_exchanged) std::swap(gate_at, up_at);
+    if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
+    if constexpr (v == V::up_is_gate) up_at = gate_at;
+    float gate = to_float(from[gate_at]), up = to_float(from[up_at]);
+    if constexpr (v == V::limit_of_seven) gate = fminf(gate, 7.0f), up = fminf(fmaxf(up, -7.0f), 7.0f);
+    if constexpr (v == V::up_plus_one) up += 1.0f;
+    if constexpr (v == V::up_left_out) up = 1.0f;
+    const float activated = activation<v>(gate);
+    if constexpr (v == V::rounded_in_between_as_declared) return round_bf16(activated) * up;
+    return activated * up;
+}
+
+template <V v>
+__global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, int32_t k) {
+    const int64_t groups = k / kGroup;
+    FOR_EACH_OUTPUT(index, m * groups) {
+        const int64_t row = index / groups, first = index % groups * kGroup;
+        float amax = 0.0f;
+        for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(gate_up, row, first + i, k)));
+        const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
+        for (int i = 0; i < kGroup; ++i) {
+            q[row * k + first + i] = encode<E4m3fn>(value<v>(gate_up, row, first + i, k) / scale);
+        }
+        s[index] = scale;
+    }
+}
+
+#define QUANTISE(name) quantise<V::name>,
+constexpr decltype(&quantise<V::right>) kQuantise[] = {FOR_EACH_SWIGLU(QUANTISE)};
+
+}  // namespace
+
+LAUNCHER swiglu_quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, int32_t k, int32_t variant,
+                         hipStream_t stream) {
+    if (any_null(q) || any_null(s) || any_null(gate_up) || m <= 0 || k <= 0) return kInvalidArgument;
+    if (k % kGroup != 0) return kUnsupported;
+    hipLaunchKernelGGL(kQuantise[variant], dim3(blocks_for(int64_t{m} * (k / kGroup))), dim3(kThreads), 0, stream, q, s,
+                       gate_up, m, k);
+    return launch_status();
+}

@@ -1,0 +1,408 @@
+//! Kernels with planted faults, and right ones that look odd.
+//!
+//! Each chain has a table in `zoo/`: a row is a variant of its kernels with the true cause of its fault, the bug in
+//! the field that it models, and one sentence. The variant is a template argument of the kernels in `hip/`, so that the
+//! fault is in the kernel's own code. What the framework makes of them is in `README.md`, which this package's binary
+//! writes.
+
+use accuracy_core::prelude::*;
+
+/// Chain and table.
+pub const CHAINS: [(&str, &str); 14] = [
+    ("fp8", include_str!("../zoo/fp8.csv")),
+    ("int8", include_str!("../zoo/int8.csv")),
+    ("mxfp4", include_str!("../zoo/mxfp4.csv")),
+    ("int4", include_str!("../zoo/int4.csv")),
+    ("bf16_gemm", include_str!("../zoo/bf16.csv")),
+    ("atomics", include_str!("../zoo/atomics.csv")),
+    ("swiglu", include_str!("../zoo/swiglu.csv")),
+    ("norm", include_str!("../zoo/norm.csv")),
+    ("attention", include_str!("../zoo/attention.csv")),
+    ("moe", include_str!("../zoo/moe.csv")),
+    ("silent_scale", include_str!("../zoo/silent_scale.csv")),
+    ("silent_transpose", include_str!("../zoo/silent_transpose.csv")),
+    ("silent_style", include_str!("../zoo/silent_style.csv")),
+    ("silent_renormalize", include_str!("../zoo/silent_renormalize.csv")),
+];
+
+/// A row of a table.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    pub chain: &'static str,
+    pub name: &'static str,
+    /// Its place in the table, by which launchers know it.
+    pub number: i32,
+    /// The true cause: any one of several where they cannot be told apart from outside, all of them where there are
+    /// several at once; none for a right kernel.
+    pub truth: Truth,
+    /// How the chain is declared and called.
+    setup: &'static str,
+    /// The bug in the field that it models.
+    pub models: &'static str,
+    pub what: &'static str,
+}
+
+/// What is wrong with a variant, in the names that records use for causes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Truth {
+    Right,
+    OneOf(Vec<&'static str>),
+    All(Vec<&'static str>),
+}
+
+impl Truth {
+    fn parse(text: &'static str) -> Truth {
+        match text {
+            "" => Truth::Right,
+            _ if text.contains('+') => Truth::All(text.split('+').collect()),
+            _ => Truth::OneOf(text.split('|').collect()),
+        }
+    }
+}
+
+impl std::fmt::Display for Truth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Truth::Right => Ok(()),
+            Truth::OneOf(causes) => f.write_str(&causes.join(" or ")),
+            Truth::All(causes) => f.write_str(&causes.join(" and ")),
+        }
+    }
+}
+
+impl Variant {
+    /// Where the fault shows: coordinates of a case, as `shuffle_scale=true`. Elsewhere it changes nothing.
+    pub fn shows_where(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.setup.split(' ').filter_map(|word| word.split_once('='))
+    }
+
+    /// Whether its setup has this word.
+    pub fn is(&self, word: &str) -> bool {
+        self.setup.split(' ').any(|w| w == word)
+    }
+}
+
+/// All variants of a chain; none of one that there is not.
+pub fn variants(chain: &str) -> Vec<Variant> {
+    let Some(&(chain, table)) = CHAINS.iter().find(|(name, _)| *name == chain) else { return Vec::new() };
+    table.lines().skip(1).zip(0..).filter_map(|(line, number)| row(chain, line, number)).collect()
+}
+
+fn row(chain: &'static str, line: &'static str, number: i32) -> Option<Variant> {
+    let mut fields = line.splitn(5, ',');
+    let mut next = || fields.next();
+    let (name, truth, setup, models) = (next()?, Truth::parse(next()?), next()?, next()?);
+    Some(Variant { chain, name, number, truth, setup, models, what: next()?.trim_matches('"') })
+}
+
+/// The variant of a chain by its name.
+///
+/// # Errors
+/// If there is none.
+pub fn variant(chain: &str, name: &str) -> Result<Variant> {
+    variants(chain)
+        .into_iter()
+        .find(|v| v.name == name)
+        .ok_or_else(|| Error::msg(format!("zoo/{chain}.csv has no variant `{name}`")))
+}
+
+#[kernel_library("bug_zoo")]
+unsafe extern "C" {
+    /// Quantises `x [m, k]` to e4m3 in groups of 128; `shuffle_scale` writes the scales column-major.
+    pub fn fp8_quantise(
+        q: DevPtr<u8>,
+        s: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        shuffle_scale: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same under the name of a fallback.
+    pub fn fp8_quantise_fallback(
+        q: DevPtr<u8>,
+        s: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        shuffle_scale: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ` with 1x128 scales of `x` and 128x128 scales of `w`.
+    pub fn fp8_multiply(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<f32>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        shuffle_scale: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to int8 with a scale for each token.
+    pub fn int8_quantise(
+        q: DevPtr<i8>,
+        s: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ` with a scale for each token and output channel.
+    pub fn int8_multiply(
+        y: DevPtr<bf16>,
+        xq: DevPtr<i8>,
+        xs: DevPtr<f32>,
+        wq: DevPtr<i8>,
+        ws: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Quantises `x [m, k]` to MXFP4; `rounding` is 0 for down, 1 for up, 2 for even.
+    pub fn mxfp4_quantise(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        x: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        rounding: i32,
+        shuffle_scale: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = (xq * xs) (wq * ws)ᵀ`, both MXFP4; `wq` preshuffled, `ws` swizzled.
+    pub fn mxfp4_multiply(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        m: i32,
+        n: i32,
+        k: i32,
+        shuffle_scale: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = x ((q - z) * s)ᵀ` with 4-bit weights in groups; `packing` is 0 for AWQ, 1 for compressed-tensors.
+    pub fn int4_multiply(
+        y: DevPtr<bf16>,
+        x: DevPtr<bf16>,
+        qweight: DevPtr<u32>,
+        scales: DevPtr<bf16>,
+        qzeros: DevPtr<u32>,
+        m: i32,
+        n: i32,
+        k: i32,
+        group: i32,
+        packing: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = alpha x wᵀ`, rows of `x` and `y` so many elements apart; `x` may be stored transposed.
+    pub fn bf16_multiply(
+        y: DevPtr<bf16>,
+        ldy: i64,
+        x: DevPtr<bf16>,
+        ldx: i64,
+        w: DevPtr<bf16>,
+        m: i32,
+        n: i32,
+        k: i32,
+        alpha: f32,
+        transpose_x: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same under the name of a fallback.
+    pub fn bf16_multiply_fallback(
+        y: DevPtr<bf16>,
+        ldy: i64,
+        x: DevPtr<bf16>,
+        ldx: i64,
+        w: DevPtr<bf16>,
+        m: i32,
+        n: i32,
+        k: i32,
+        alpha: f32,
+        transpose_x: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y [m, n] = x wᵀ` in float32, by split-K and atomics.
+    pub fn atomics_multiply(
+        y: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        w: DevPtr<bf16>,
+        m: i32,
+        n: i32,
+        k: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `silu(gate) * up` of `gate_up [m, 2k]`, quantised to e4m3 in groups of 128.
+    pub fn swiglu_quantise(
+        q: DevPtr<u8>,
+        s: DevPtr<f32>,
+        gate_up: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// RMSNorm of `x [m, k]`, quantised to e4m3 in groups of 128.
+    pub fn norm_quantise(
+        q: DevPtr<u8>,
+        s: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        gain: DevPtr<bf16>,
+        eps: f32,
+        m: i32,
+        k: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Rotates queries and keys, and writes keys and values to their slots of the e4m3 cache.
+    pub fn attention_write(
+        q_out: DevPtr<bf16>,
+        k_cache: DevPtr<u8>,
+        v_cache: DevPtr<u8>,
+        q: DevPtr<bf16>,
+        k: DevPtr<bf16>,
+        v: DevPtr<bf16>,
+        cos_sin: DevPtr<f32>,
+        positions: DevPtr<i32>,
+        slots: DevPtr<i32>,
+        k_scale: DevPtr<f32>,
+        v_scale: DevPtr<f32>,
+        tokens: i32,
+        heads: i32,
+        kv_heads: i32,
+        d: i32,
+        neox: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same under the name of a fallback.
+    pub fn attention_write_fallback(
+        q_out: DevPtr<bf16>,
+        k_cache: DevPtr<u8>,
+        v_cache: DevPtr<u8>,
+        q: DevPtr<bf16>,
+        k: DevPtr<bf16>,
+        v: DevPtr<bf16>,
+        cos_sin: DevPtr<f32>,
+        positions: DevPtr<i32>,
+        slots: DevPtr<i32>,
+        k_scale: DevPtr<f32>,
+        v_scale: DevPtr<f32>,
+        tokens: i32,
+        heads: i32,
+        kv_heads: i32,
+        d: i32,
+        neox: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Attention of one token of each sequence over a paged e4m3 cache.
+    pub fn attention_decode(
+        out: DevPtr<bf16>,
+        q: DevPtr<bf16>,
+        k_cache: DevPtr<u8>,
+        v_cache: DevPtr<u8>,
+        k_scale: DevPtr<f32>,
+        v_scale: DevPtr<f32>,
+        block_tables: DevPtr<i32>,
+        seq_lens: DevPtr<i32>,
+        seqs: i32,
+        heads: i32,
+        kv_heads: i32,
+        d: i32,
+        block: i32,
+        max_blocks: i32,
+        scale: f32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Softmax over `logits + bias`, and the `topk` largest of each token with their experts.
+    pub fn moe_route(
+        weights: DevPtr<f32>,
+        ids: DevPtr<i32>,
+        logits: DevPtr<bf16>,
+        bias: DevPtr<f32>,
+        m: i32,
+        experts: i32,
+        topk: i32,
+        renormalize: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The same under the name of a fallback.
+    pub fn moe_route_fallback(
+        weights: DevPtr<f32>,
+        ids: DevPtr<i32>,
+        logits: DevPtr<bf16>,
+        bias: DevPtr<f32>,
+        m: i32,
+        experts: i32,
+        topk: i32,
+        renormalize: bool,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// Each row of `y [rows, n]` by the weight of its expert, `w [experts, n, k]`.
+    pub fn moe_multiply(
+        y: DevPtr<f32>,
+        x: DevPtr<bf16>,
+        w: DevPtr<bf16>,
+        ids: DevPtr<i32>,
+        rows: i32,
+        topk: i32,
+        experts: i32,
+        n: i32,
+        k: i32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The experts' outputs by their weights, times a factor.
+    pub fn moe_combine(
+        y: DevPtr<bf16>,
+        weights: DevPtr<f32>,
+        x: DevPtr<f32>,
+        m: i32,
+        n: i32,
+        topk: i32,
+        scaling: f32,
+        variant: i32,
+        stream: Stream,
+    ) -> Status;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_row_of_every_table_is_a_variant_with_a_name_of_its_own() {
+        for (chain, table) in CHAINS {
+            let found = variants(chain);
+            assert_eq!(found.len(), table.lines().count() - 1, "{chain}");
+            assert_eq!(found.iter().map(|v| v.name).collect::<HashSet<_>>().len(), found.len(), "{chain}");
+            for variant in &found {
+                assert!(!variant.what.is_empty(), "{chain}: {}", variant.name);
+                let models = variant.truth == Truth::Right || !variant.models.is_empty();
+                assert!(models, "{chain}: {} names no bug in the field", variant.name);
+            }
+        }
+    }
+}
