@@ -85,12 +85,7 @@ fn changed(model: &str, module: &str, kind: &str, change: impl Fn(&mut Vec<f32>)
                         change(&mut values);
                         bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                     }
-                    NewTensor {
-                        name: name.to_owned(),
-                        dtype: raw.dtype,
-                        shape: raw.shape.to_vec(),
-                        bytes: bytes.into(),
-                    }
+                    NewTensor { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.to_vec(), bytes }
                 })
                 .collect();
             write(&folder.path().join(path.file_name().unwrap()), &tensors, &BTreeMap::new()).unwrap();

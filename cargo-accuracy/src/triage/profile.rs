@@ -82,30 +82,41 @@ pub fn pair(reference: &Side, candidate: &Side, site: &Site) -> Result<Option<(V
 
 /// Compares layer `layer` of two dumps.
 pub fn layer(reference: &Side, candidate: &Side, plan: &Plan, layer: usize) -> LayerProfile {
+    let both = |site: &Site| pair(reference, candidate, site);
+    let agreement = |pair: &(Value, Value)| Agreement::of(&pair.0.x, &pair.1.x);
+    let stream = || {
+        let (before, after) = (both(&plan.stream[layer])?, both(&plan.stream[layer + 1])?);
+        let mut unit = 0.0;
+        let branch = match (&before, &after) {
+            (Some(before), Some(after)) if before.0.x.data.len() == after.0.x.data.len() => {
+                unit = after.1.precision.unit().max(after.0.precision.unit());
+                Some(Agreement::of(&minus(&after.0.x, &before.0.x), &minus(&after.1.x, &before.1.x)))
+            }
+            _ => None,
+        };
+        Ok((before.as_ref().map(agreement), after.as_ref().map(agreement), branch, unit))
+    };
+    let branches = || {
+        let named = |name: &str| match plan.branches[layer].iter().find(|b| b.0 == name) {
+            Some(branch) => both(&branch.1).map(|pair| pair.as_ref().map(agreement)),
+            None => Ok(None),
+        };
+        [named("attention"), named("mlp")]
+    };
+    // Two at a time: a few tensors are held, however many layers and processors there are.
+    let (stream, [attention, mlp]) = rayon::join(stream, branches);
     let mut problems = Vec::new();
-    let mut both = |site: &Site| {
-        pair(reference, candidate, site).unwrap_or_else(|problem| {
+    let mut or_problem = |found: Result<Option<Agreement>, String>| {
+        found.unwrap_or_else(|problem| {
             problems.push(problem);
             None
         })
     };
-    let before = both(&plan.stream[layer]);
-    let after = both(&plan.stream[layer + 1]);
-    let mut unit = 0.0;
-    let agreement = |pair: &(Value, Value)| Agreement::of(&pair.0.x, &pair.1.x);
-    let branch = match (&before, &after) {
-        (Some(before), Some(after)) if before.0.x.data.len() == after.0.x.data.len() => {
-            unit = after.1.precision.unit().max(after.0.precision.unit());
-            Some(Agreement::of(&minus(&after.0.x, &before.0.x), &minus(&after.1.x, &before.1.x)))
-        }
-        _ => None,
-    };
-    let (before, after) = (before.as_ref().map(agreement), after.as_ref().map(agreement));
-    let mut named = |name: &str| {
-        let site = plan.branches[layer].iter().find(|b| b.0 == name)?;
-        both(&site.1).as_ref().map(agreement)
-    };
-    let (attention, mlp) = (named("attention"), named("mlp"));
+    let (attention, mlp) = (or_problem(attention), or_problem(mlp));
+    let (before, after, branch, unit) = stream.unwrap_or_else(|problem: String| {
+        problems.push(problem);
+        (None, None, None, 0.0)
+    });
     LayerProfile { layer, before, after, branch, attention, mlp, unit, problems }
 }
 

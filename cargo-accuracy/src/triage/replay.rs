@@ -74,6 +74,14 @@ impl Replay<'_> {
 
     fn judged(&self, side: &Side, op: &Op) -> Result<Judged, Stop> {
         if op.kind == OpKind::Copy {
+            let indices = |site: &Site| side.integers(site).map_err(Stop::Unusable);
+            if let (Some((from, _)), Some((out, _))) = (indices(&op.inputs[0])?, indices(&op.output)?) {
+                let row = |ids: &[i64]| Matrix::new(1, ids.len(), ids.iter().map(|&i| i as f64).collect());
+                if from.len() != out.len() {
+                    return Err(Stop::Unusable(format!("{} indices, then {}", from.len(), out.len())));
+                }
+                return Ok(judge(&row(&from), &row(&from), &row(&out), 0.0, &[]));
+            }
             let out = need(side, &op.output)?;
             let from = need(side, &op.inputs[0])?;
             return same_shape(&from, out).map(|out| judge(&from.x, &from.x, &out.x, 0.0, &[]));

@@ -3,11 +3,12 @@
 use super::profile::{Agreement, LayerProfile, layer, pair};
 use super::replay::{Cause, Outcome, Replay};
 use super::side::Side;
-use accuracy_core::dumps::{DumpSet, Kind, Merge};
+use accuracy_core::dumps::{DumpSet, DumpTensor, Kind, Merge};
 use accuracy_core::model::ops::Weights;
 use accuracy_core::model::{ModelConfig, ModelError, Op, OpKind, Plan, Site};
 use accuracy_core::weights::Checkpoint;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
@@ -240,17 +241,22 @@ impl Walk<'_> {
                     .to_owned(),
             );
         }
+        let mut notes = Vec::new();
         for (name, side) in [("reference", &self.reference), ("candidate", &self.candidate)] {
             match repeated(side) {
-                Ok(repeats) => odd.extend(repeats.into_iter().map(|r| format!("{name}: {r}"))),
+                Ok((stale, constant)) => {
+                    odd.extend(stale.into_iter().map(|r| format!("{name}: {r}")));
+                    notes.extend(constant.into_iter().map(|r| format!("{name}: {r}")));
+                }
                 Err(e) => odd.push(format!("{name}: {e}")),
             }
             for unread in side.set.unread.iter().take(3) {
-                odd.push(format!("{name}: {} is not read: {}", unread.what, unread.reason));
+                notes.push(format!("{name}: {} is not read: {}", unread.what, unread.reason));
             }
         }
-        let fatal = same_path || odd.iter().any(|o| !o.contains("is not read"));
+        let fatal = !odd.is_empty();
         let status = if fatal { Status::Inconclusive } else { Status::Ok };
+        odd.extend(notes);
         if odd.is_empty() {
             odd.push("no tensor repeats another layer's bytes".to_owned());
         }
@@ -613,37 +619,57 @@ fn short(module: &str) -> &str {
     dots.nth(1).map_or(module, |(at, _)| &module[at + 1..])
 }
 
-/// Layers that hold another layer's bytes, and outputs of layers that are constant.
-fn repeated(side: &Side) -> Result<Vec<String>, String> {
-    let mut seen: HashMap<(u64, String), usize> = HashMap::new();
-    let mut odd: BTreeMap<String, usize> = BTreeMap::new();
+/// Outputs of layers that have the bytes of another layer's, and outputs that are constant.
+fn repeated(side: &Side) -> Result<(Vec<String>, Vec<String>), String> {
+    let mut seen: HashMap<(u64, String), &DumpTensor> = HashMap::new();
+    let (mut stale, mut constant) = (Vec::new(), Vec::new());
     for tensor in &side.set.tensors {
         let id = &tensor.id;
         let Some(layer) = id.layer.filter(|_| id.kind == Kind::Output && id.step == side.step) else {
             continue;
         };
-        if tensor.element().is_integer() || tensor.shape().iter().product::<usize>() < 16 {
+        let count = tensor.shape().iter().product::<usize>();
+        if tensor.element().is_integer() || count < 16 {
             continue;
         }
         let data = tensor.open().map_err(|e| format!("{id}: {e}"))?;
         let bytes = data.raw();
-        let size = bytes.len() / tensor.shape().iter().product::<usize>().max(1);
-        if size > 0 && bytes.chunks_exact(size).all(|c| c == &bytes[..size]) {
-            *odd.entry(format!("{id} is constant")).or_default() += 1;
+        let size = (bytes.len() / count).max(1);
+        let same = |bytes: &[u8]| bytes.chunks_exact(size).all(|c| c == &bytes[..size]);
+        if same(&bytes[..bytes.len().min(4096) / size * size]) && same(&bytes) {
+            constant.push(format!("{id} is constant"));
             continue;
         }
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
         let role = id.module.replace(&layer.to_string(), "{layer}") + &id.slot;
-        match seen.insert((hasher.finish(), role), layer) {
-            Some(other) if other != layer => {
-                *odd.entry(format!("{id} has the bytes of layer {other}")).or_default() += 1;
+        match seen.entry((sample(&bytes), role)) {
+            Entry::Vacant(place) => {
+                place.insert(tensor);
             }
-            _ => {}
+            Entry::Occupied(other) => {
+                let first = other.get();
+                let data = first.open().map_err(|e| format!("{}: {e}", first.id))?;
+                if first.id.layer != id.layer && data.raw() == bytes {
+                    let layer = first.id.layer.unwrap_or(0);
+                    stale.push(format!("{id} has the bytes of layer {layer}"));
+                }
+            }
         }
     }
-    // Constants are reported, and are no proof: an unwritten buffer is a fault to be found.
-    Ok(odd.into_keys().filter(|o| !o.ends_with("is constant")).take(4).collect())
+    stale.truncate(4);
+    constant.truncate(4);
+    Ok((stale, constant))
+}
+
+/// A hash of a few windows of a tensor's bytes.
+fn sample(bytes: &[u8]) -> u64 {
+    const WINDOW: usize = 4096;
+    let mut hasher = DefaultHasher::new();
+    let step = (bytes.len() / 16).max(WINDOW);
+    for start in (0..bytes.len()).step_by(step) {
+        bytes[start..(start + WINDOW).min(bytes.len())].hash(&mut hasher);
+    }
+    (bytes.len(), hasher.finish()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A plan with layers only, from the modules of a dump.
