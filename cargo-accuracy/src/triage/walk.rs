@@ -477,8 +477,7 @@ impl Walk<'_> {
                 continue;
             }
             let (Ok(a), Ok(b)) = (tensor.open(), other.open()) else { continue };
-            let error = Agreement::of(&a.matrix(0..a.rows()), &b.matrix(0..b.rows())).rel_l2;
-            let error = error.unwrap_or(f64::INFINITY);
+            let error = a.compare(&b).rel_l2.unwrap_or(f64::INFINITY);
             compared += 1;
             if error > UNEXPLAINED && error > 8.0 * worst {
                 found = Some((tensor.id.to_string(), tensor.id.layer, tensor.id.kind, error));
