@@ -4,7 +4,7 @@ use crate::arch::Arch;
 use crate::device::gpu::Kind;
 use std::path::PathBuf;
 
-/// Identity of the one case to run. Without it a test runs all of its sub-cases.
+/// Identities of the cases to run, a line each. Without it a test runs all of its sub-cases.
 pub const CASE: &str = "ACCURACY_CASE";
 /// Folder for records, manifests and start markers.
 pub const RECORDS: &str = "ACCURACY_RECORDS";
@@ -37,7 +37,7 @@ pub const SCHEMA: &str = "ACCURACY_SCHEMA";
 /// What a test process was asked to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    pub case: Option<String>,
+    pub cases: Option<Vec<String>>,
     pub records: Option<PathBuf>,
     pub attempt: u32,
     pub arch: Arch,
@@ -108,7 +108,7 @@ impl Settings {
             }
         };
         Ok(Settings {
-            case: get(CASE),
+            cases: get(CASE).map(|ids| ids.lines().map(String::from).collect()),
             records: get(RECORDS).map(PathBuf::from),
             attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
             arch,
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn nothing_set_means_the_host_and_every_case() {
         let s = settings(&[]).unwrap();
-        assert_eq!((s.case, s.arch, s.min_cos, s.repeat, s.seed), (None, Arch::Host, None, 1, None));
+        assert_eq!((s.cases, s.arch, s.min_cos, s.repeat, s.seed), (None, Arch::Host, None, 1, None));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Test {
             }
         };
         let records = settings.records.clone().unwrap_or_else(local::records_dir);
-        if settings.case.is_none() {
+        if settings.cases.is_none() {
             local::announce(&records, settings.arch);
         }
         let mut failures = Vec::new();
@@ -71,6 +71,11 @@ impl Test {
                 failures.push(error.to_string());
             }
             println!("{}", line(&record));
+            if settings.cases.is_some() && record.verdict == Verdict::Crashed {
+                // What comes next in this process would fail for the same error of the device.
+                eprintln!("{}", explain(&record));
+                std::process::exit(TEST_FAILED);
+            }
             if record.gate == Gate::Fail {
                 failures.push(explain(&record));
             }
@@ -78,7 +83,7 @@ impl Test {
         if ran == 0 {
             failures.push(format!(
                 "{} is no case of {}",
-                settings.case.as_deref().unwrap_or("nothing"),
+                settings.cases.as_ref().map_or("nothing".into(), |cases| cases.join(", ")),
                 meta.libtest_name(&meta.body.cells[cell])
             ));
         }
@@ -93,7 +98,7 @@ impl Test {
             Ok(cases) => cases
                 .into_iter()
                 .filter(|case| case.cell == cell)
-                .filter(|case| settings.case.as_ref().is_none_or(|id| *id == case.planned.id))
+                .filter(|case| settings.cases.as_ref().is_none_or(|ids| ids.contains(&case.planned.id)))
                 .map(SubCaseOrError::Case)
                 .collect(),
             Err(error) => {
@@ -133,6 +138,9 @@ impl Test {
         record
     }
 }
+
+/// What libtest exits with.
+const TEST_FAILED: i32 = 101;
 
 enum SubCaseOrError {
     Case(SubCase),

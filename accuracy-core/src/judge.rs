@@ -16,7 +16,7 @@ use crate::quant::{Padding, Quant, Quantized, amax, quantize};
 use crate::record::{Cause, CheckResult, Hop};
 use crate::reference::graph::Op;
 use crate::reference::stream::{ReferenceError, Weight};
-use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
+use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
 use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, none};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -152,7 +152,7 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
             JudgedHop { id, ..judged }
         }
         None => {
-            let of_products = Magnitudes::new(source, given);
+            let of_products = Accumulation::new(source, given);
             let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
             let written = given.buffer(id);
             let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
@@ -400,7 +400,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
             op if op.only_moves() => 0.0,
             // A value next to a tie of this rounding may go either way: one unit in the last place.
             Op::Round { to, .. } => unit(*to) * 2.0,
-            Op::MatMul { accumulator, .. } => unit(*accumulator) * 64.0,
+            Op::MatMul { accumulator, .. } => unit_of(*accumulator) * 64.0,
             _ => COMPUTED,
         }
     });
@@ -419,26 +419,64 @@ pub(crate) fn unit(dtype: DType) -> f64 {
     }
 }
 
+/// The same of a sum.
+pub(crate) fn unit_of(accumulator: Accumulator) -> f64 {
+    match accumulator {
+        Accumulator::Format(format) => unit(format),
+        Accumulator::TensorCore(core) => 2f64.powi(-core.bits),
+    }
+}
+
 /// The relative L2 that rounding to `dtype` and the declared accumulation account for.
 ///
 /// Rounding is measured on the reference itself. Accumulating `K` products in a format with unit roundoff `u` makes
-/// an error of about `u · sqrt(K)/2 · |A||B|`: each of K sums is rounded once, and the errors are independent.
+/// an error of about `u · sqrt(K)/2 · |A||B|`: each of K sums is rounded once, and the errors are independent. What a
+/// tensor core makes is measured as well, by summing as it does.
 pub fn allowed(source: &Expr, value: &Matrix, dtype: DType, given: &dyn Evaluation) -> f64 {
-    Magnitudes::new(source, given).allowed(source, value, dtype)
+    Accumulation::new(source, given).allowed(source, value, dtype)
 }
 
-/// `|A||B|` of each product of an expression, in the order of [`Expr::visit`], and its `K`.
-struct Magnitudes(Vec<(Matrix, f64)>);
+/// What the declared accumulators allow each product of an expression, in the order of [`Expr::visit`].
+struct Accumulation(Vec<Product>);
 
-impl Magnitudes {
-    fn new(source: &Expr, given: &dyn Evaluation) -> Magnitudes {
+struct Product {
+    /// Norm of the error that is expected.
+    error: f64,
+    /// What each element may be off by.
+    most: Matrix,
+}
+
+impl Product {
+    fn new(a: &Expr, b: &Expr, accumulator: Accumulator, given: &dyn Evaluation) -> Product {
+        match accumulator {
+            Accumulator::Format(format) => {
+                let magnitude = magnitudes(a, b, given);
+                let roundings = (a.shape().1 as f64).sqrt();
+                let error = unit(format) * roundings / 2.0 * magnitude.norm();
+                let share = 8.0 * unit(format).max(unit(DType::F32)) * roundings;
+                Product { error, most: magnitude.map(|x| share * x) }
+            }
+            Accumulator::TensorCore(core) => {
+                let finite = |x: f64| if x.is_finite() { x } else { 0.0 };
+                let (a, b) = (eval(a, given).map(finite), eval(b, given).map(finite));
+                let (summed, most) = core.matmul_t(&a, &b);
+                let exact = a.matmul_t(&b);
+                let off = summed.data.iter().zip(&exact.data).map(|(x, y)| (x - y).powi(2));
+                Product { error: off.sum::<f64>().sqrt(), most }
+            }
+        }
+    }
+}
+
+impl Accumulation {
+    fn new(source: &Expr, given: &dyn Evaluation) -> Accumulation {
         let mut found = Vec::new();
         source.visit(&mut |e| {
-            if let Op::MatMul { a, b, .. } = &e.0.op {
-                found.push((magnitudes(a, b, given), a.shape().1 as f64));
+            if let Op::MatMul { a, b, accumulator } = &e.0.op {
+                found.push(Product::new(a, b, *accumulator, given));
             }
         });
-        Magnitudes(found)
+        Accumulation(found)
     }
 
     /// See [`allowed`].
@@ -458,9 +496,7 @@ impl Magnitudes {
         let mut products = self.0.iter();
         source.visit(&mut |e| {
             squares += match &e.0.op {
-                Op::MatMul { accumulator, .. } => products.next().map_or(0.0, |(magnitude, k)| {
-                    (unit(*accumulator) * k.sqrt() / 2.0 * magnitude.norm() / norm).powi(2)
-                }),
+                Op::MatMul { .. } => products.next().map_or(0.0, |product| (product.error / norm).powi(2)),
                 Op::Round { to, .. } => unit(*to).powi(2),
                 Op::Scale { .. } => 0.0,
                 op if op.only_moves() => 0.0,
@@ -474,9 +510,9 @@ impl Magnitudes {
     /// declared accumulation can make of it. One wrong element of a million costs no norm anything, and is wrong all
     /// the same.
     ///
-    /// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums,
-    /// and four roundings of float32 for scales that are multiplied in. Expressions around a product are left to the
-    /// norms.
+    /// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, or
+    /// the most that a tensor core can make, and four roundings of float32 for scales that are multiplied in.
+    /// Expressions around a product are left to the norms.
     fn elements_check(
         &self,
         buffer: &Captured,
@@ -484,17 +520,16 @@ impl Magnitudes {
         value: &Matrix,
         written: &Matrix,
     ) -> Option<CheckResult> {
-        let Op::MatMul { accumulator, .. } = &source.0.op else { return None };
-        // Its own magnitudes come last: operands are visited first.
-        let (magnitude, k) = self.0.last()?;
-        let share = 8.0 * unit(*accumulator).max(unit(DType::F32)) * k.sqrt();
+        let Op::MatMul { .. } = &source.0.op else { return None };
+        // It comes last: operands are visited first.
+        let Product { most, .. } = self.0.last()?;
         let (mut wrong, mut first) = (0, None);
         for (i, (&x, &out)) in value.data.iter().zip(&written.data).enumerate() {
             // NaN and Inf are judged by their position.
             if !x.is_finite() || !out.is_finite() {
                 continue;
             }
-            let spread = share * magnitude.data[i] + 4.0 * unit(DType::F32) * x.abs();
+            let spread = most.data[i] + 4.0 * unit(DType::F32) * x.abs();
             // Rounding keeps the order, and leaves what is a value of the format.
             if (out - x).abs() <= spread {
                 continue;
@@ -537,8 +572,9 @@ pub struct Chain {
     pub check: CheckResult,
 }
 
-/// Judges the end of the chain.
-pub fn judge_chain(attempt: &Attempt) -> Chain {
+/// Judges the end of the chain. `hops` are those of the run: where nothing is quantised the end may be off by what its
+/// own declared accumulation makes.
+pub fn judge_chain(attempt: &Attempt, hops: &[JudgedHop]) -> Chain {
     let ideal = ideal(attempt);
     let own = framework_chain(attempt);
     let noise = compare(&ideal, &own);
@@ -552,7 +588,8 @@ pub fn judge_chain(attempt: &Attempt) -> Chain {
     }
     // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
     let floor = floor.max(2f64.powi(-24));
-    let check = at_most("chain", "", chain.rel_l2, NOISE_FACTOR * floor);
+    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.max_rel_l2);
+    let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
     Chain { chain, noise, check }
 }
 
@@ -665,7 +702,7 @@ pub fn repeat_checks(first: &Attempt, second: &Attempt, bound: Option<f64>) -> V
             match bound {
                 Some(bound) if !same => at_most("repeat", &a.name, compare(&a.value(), &b.value()).rel_l2, bound),
                 _ => {
-                    let differing = a.data.iter().zip(&b.data).filter(|(x, y)| x != y).count().max(1);
+                    let differing = a.data.iter().zip(&b.data[..]).filter(|(x, y)| x != y).count().max(1);
                     let why = "bytes differ between two runs on the same inputs: the kernel reads memory that nobody \
                                wrote, or it is nondeterministic";
                     none("repeat", &a.name, if same { 0 } else { differing as u64 }, if same { "" } else { why })
@@ -687,7 +724,7 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         let source = f.source.as_ref().expect("a buffer that a kernel writes is computed from something");
         let reference = given_primary.buffer(id);
         let comparison = compare(&reference, &given.buffer(id));
-        let equal = f.data.iter().zip(&p.data).filter(|(a, b)| a == b).count();
+        let equal = f.data.iter().zip(&p.data[..]).filter(|(a, b)| a == b).count();
         let mut checks;
         let mut max_rel_l2 = None;
         if let (Some(scheme), Some(theirs), Some(ours)) = (f.scheme, p.quantized(), f.quantized()) {

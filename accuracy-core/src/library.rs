@@ -3,7 +3,13 @@
 //! `#[kernel_library("name")]` makes one [`KernelLibrary`] for each block and one [`Launcher`] for each function. A
 //! library is opened when its first launcher is called, for the architecture of the run, and stays open.
 
+pub mod code_object;
+
+pub use code_object::{CodeObject, Grid, Kernel};
+
 use crate::arch::Arch;
+use crate::device::gpu::GpuError;
+use crate::device::memory::Runtime;
 use crate::device::{DevPtr, Status, Stream, launches};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,23 +20,39 @@ use std::sync::{Mutex, OnceLock};
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
     #[error(
-        "kernel library `{name}` has no build for {arch}: found {found}\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}",
+        "kernels `{name}` have no build for {arch}: found {found}\n  looked for {files} in {}\n  build it for {arch}, or add its folder to {}",
         list(searched),
         crate::env::LIBRARY_PATH
     )]
-    WrongArch { name: String, arch: Arch, found: String, searched: Vec<PathBuf> },
+    WrongArch { name: String, arch: Arch, files: String, found: String, searched: Vec<PathBuf> },
     #[error(
-        "kernel library `{name}` was not found\n  looked for lib{name}_{arch}.so in {}\n  build it for {arch}, or add its folder to {}",
+        "kernels `{name}` were not found\n  looked for {files} in {}\n  build it for {arch}, or add its folder to {}",
         list(searched),
         crate::env::LIBRARY_PATH
     )]
-    NotFound { name: String, arch: Arch, searched: Vec<PathBuf> },
+    NotFound { name: String, arch: Arch, files: String, searched: Vec<PathBuf> },
     #[error("kernel library {path} cannot be opened: {source}")]
     Open { path: PathBuf, source: libloading::Error },
     #[error(
         "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({source})"
     )]
     Symbol { path: PathBuf, symbol: String, source: libloading::Error },
+    #[error("{path} cannot be read: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("code object {path} cannot be loaded on this device ({device}): {source}")]
+    Load { path: PathBuf, device: String, source: Box<GpuError> },
+    #[error(
+        "code object {path} has no kernel `{kernel}` ({source}); `cargo accuracy inspect {path}` lists what it has"
+    )]
+    Kernel { path: PathBuf, kernel: String, source: Box<GpuError> },
+    #[error(
+        "kernel `{kernel}` of {path} takes {} but is bound with {}: compilers add parameters of their own at the end, and bind every one",
+        sizes(takes),
+        sizes(bound)
+    )]
+    Parameters { path: PathBuf, kernel: String, bound: Vec<usize>, takes: Vec<usize> },
+    #[error("kernel `{kernel}` of code object `{name}` runs on a GPU alone, and this run is for {arch}")]
+    NoDevice { name: String, kernel: String, arch: Arch },
     #[error("launcher `{launcher}` returned status {status}{meaning}")]
     Status { launcher: String, status: i32, meaning: &'static str },
 }
@@ -42,25 +64,20 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// A kernel library by name, as a package binds it.
-pub struct KernelLibrary {
+fn sizes(parameters: &[usize]) -> String {
+    let bytes: Vec<String> = parameters.iter().map(ToString::to_string).collect();
+    format!("{} parameters of {} bytes", bytes.len(), bytes.join(", "))
+}
+
+/// Where a package's kernels are looked for, by name.
+struct Place {
     name: &'static str,
     package: &'static str,
     manifest_dir: &'static str,
     out_dir: Option<&'static str>,
 }
 
-impl KernelLibrary {
-    /// Used by `#[kernel_library]`, which fills in the package's own folders.
-    pub const fn new(
-        name: &'static str,
-        package: &'static str,
-        manifest_dir: &'static str,
-        out_dir: Option<&'static str>,
-    ) -> Self {
-        KernelLibrary { name, package, manifest_dir, out_dir }
-    }
-
+impl Place {
     /// Folders in the order in which they are searched: `ACCURACY_LIBRARY_PATH`, the output folder of the package's
     /// build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first: what
     /// still lies where it was built may be another build.
@@ -74,20 +91,59 @@ impl KernelLibrary {
         folders
     }
 
+    /// The first of `files` in the first folder that has one.
+    fn find(&self, arch: Arch, files: &[String], extra: &[PathBuf]) -> Result<PathBuf, LibraryError> {
+        let searched = self.folders(extra);
+        let mut places = searched.iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));
+        if let Some(path) = places.find(|path| path.is_file()) {
+            return Ok(path);
+        }
+        let found = self.other_builds(&searched, files);
+        let (name, files) = (self.name.to_string(), files.join(" or "));
+        Err(match found.is_empty() {
+            false => LibraryError::WrongArch { name, arch, files, found: list(&found), searched },
+            true => LibraryError::NotFound { name, arch, files, searched },
+        })
+    }
+
+    /// Builds for other architectures, of the same kind as `files`.
+    fn other_builds(&self, folders: &[PathBuf], files: &[String]) -> Vec<PathBuf> {
+        let extension = |file: &str| file.rsplit_once('.').map(|(_, e)| e.to_string());
+        let extensions: Vec<_> = files.iter().map(|file| extension(file)).collect();
+        let mut found: Vec<PathBuf> = folders
+            .iter()
+            .filter_map(|dir| std::fs::read_dir(dir).ok())
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                extensions.contains(&extension(&file))
+                    && parse_file_name(&file).is_some_and(|(name, _)| name == self.name)
+            })
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+/// A kernel library by name, as a package binds it.
+pub struct KernelLibrary(Place);
+
+impl KernelLibrary {
+    /// Used by `#[kernel_library]`, which fills in the package's own folders.
+    pub const fn new(
+        name: &'static str,
+        package: &'static str,
+        manifest_dir: &'static str,
+        out_dir: Option<&'static str>,
+    ) -> Self {
+        KernelLibrary(Place { name, package, manifest_dir, out_dir })
+    }
+
     /// Opens `lib{name}_{arch}.so`.
     fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static Open, LibraryError> {
         static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static Open>>> = OnceLock::new();
-        let searched = self.folders(extra);
-        let file = format!("lib{}_{arch}.so", self.name);
-        let Some(path) = searched.iter().map(|dir| dir.join(&file)).find(|path| path.is_file()) else {
-            let found = self.other_builds(&searched);
-            let (name, found_any) = (self.name.to_string(), !found.is_empty());
-            return Err(if found_any {
-                LibraryError::WrongArch { name, arch, found: list(&found), searched }
-            } else {
-                LibraryError::NotFound { name, arch, searched }
-            });
-        };
+        let path = self.0.find(arch, &[format!("lib{}_{arch}.so", self.0.name)], extra)?;
         let mut open = OPEN.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
         if let Some(library) = open.get(&path) {
             return Ok(library);
@@ -102,22 +158,6 @@ impl KernelLibrary {
         open.insert(path, library);
         Ok(library)
     }
-
-    /// Builds of this library for other architectures.
-    fn other_builds(&self, folders: &[PathBuf]) -> Vec<PathBuf> {
-        let mut found: Vec<PathBuf> = folders
-            .iter()
-            .filter_map(|dir| std::fs::read_dir(dir).ok())
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                let file = path.file_name().unwrap_or_default().to_string_lossy();
-                parse_file_name(&file).is_some_and(|(name, _)| name == self.name)
-            })
-            .collect();
-        found.sort();
-        found
-    }
 }
 
 /// A library that has been opened.
@@ -128,9 +168,14 @@ struct Open {
     observed: bool,
 }
 
-/// Name and architecture of a kernel library's file, `lib{name}_{arch}.so`.
+/// Name and architecture of a kernel library's file, `lib{name}_{arch}.so`, or of a code object's, `{name}_{arch}.hsaco`.
 pub fn parse_file_name(file: &str) -> Option<(&str, Arch)> {
-    let stem = file.strip_prefix("lib")?.strip_suffix(".so")?;
+    let (stem, extension) = file.rsplit_once('.')?;
+    let stem = match extension {
+        "so" => stem.strip_prefix("lib")?,
+        _ if code_object::EXTENSIONS.contains(&extension) => stem,
+        _ => return None,
+    };
     Arch::ALL.iter().find_map(|&arch| {
         let name = stem.strip_suffix(arch.name())?.strip_suffix('_')?;
         (!name.is_empty()).then_some((name, arch))
@@ -165,8 +210,8 @@ impl Launcher {
     /// # Safety
     /// `Abi` must be the `extern "C"` function type with which the library defines the symbol.
     pub unsafe fn symbol<Abi: Copy>(&self) -> Result<Abi, LibraryError> {
-        let (arch, extra) = TARGET.with_borrow(|target| target.clone());
-        let Open { path, library, observed } = self.library.open(arch, &extra)?;
+        let Target { arch, folders, .. } = TARGET.with_borrow(Clone::clone);
+        let Open { path, library, observed } = self.library.open(arch, &folders)?;
         OBSERVED.set(*observed);
         // SAFETY: the caller vouches for the type.
         unsafe { library.get::<Abi>(self.symbol) }
@@ -176,28 +221,13 @@ impl Launcher {
 
     /// Notes that the launcher is about to be called, with which arguments.
     pub fn launching(&self, arguments: &[&dyn LaunchArg]) {
-        let arguments =
-            self.parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect::<Vec<_>>();
         launches::take();
-        LAUNCHES.with_borrow_mut(|all| {
-            all.push(Launch {
-                package: self.library.package,
-                launcher: self.symbol,
-                arguments,
-                expected: self.expected,
-                kernels: None,
-            });
-        });
+        note(self.library.0.package, self.symbol, self.parameters, arguments, self.expected);
     }
 
     /// Notes what the launcher has launched, and turns what it returned into a result that names it.
     pub fn returned(&self, status: impl Into<Status>) -> crate::Result<()> {
-        let kernels = launches::take();
-        LAUNCHES.with_borrow_mut(|all| {
-            if let Some(launch) = all.last_mut().filter(|_| OBSERVED.get()) {
-                launch.kernels = Some(kernels);
-            }
-        });
+        launched(launches::take());
         match status.into().0 {
             0 => Ok(()),
             status => {
@@ -206,6 +236,28 @@ impl Launcher {
             }
         }
     }
+}
+
+/// Notes a call that is about to be made.
+fn note(
+    package: &'static str,
+    launcher: &'static str,
+    parameters: &[&'static str],
+    arguments: &[&dyn LaunchArg],
+    expected: Option<&'static str>,
+) {
+    let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
+    LAUNCHES
+        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+}
+
+/// Notes the kernels that the last call has launched, where they can be seen.
+fn launched(kernels: Vec<String>) {
+    LAUNCHES.with_borrow_mut(|all| {
+        if let Some(launch) = all.last_mut().filter(|_| OBSERVED.get()) {
+            launch.kernels = Some(kernels);
+        }
+    });
 }
 
 /// The meanings that this project's own kernels follow, for those who do too.
@@ -280,12 +332,24 @@ thread_local! {
     static LAUNCHES: RefCell<Vec<Launch>> = const { RefCell::new(Vec::new()) };
     // Whether the library of the launcher that is being called is observed.
     static OBSERVED: Cell<bool> = const { Cell::new(false) };
-    static TARGET: RefCell<(Arch, Vec<PathBuf>)> = const { RefCell::new((Arch::Host, Vec::new())) };
+    static TARGET: RefCell<Target> = const {
+        RefCell::new(Target { arch: Arch::Host, runtime: Runtime::Host, folders: Vec::new() })
+    };
 }
 
-/// Says for which architecture this thread's launchers are meant, and where else to look for libraries.
-pub fn set_target(arch: Arch, extra: &[PathBuf]) {
-    TARGET.with_borrow_mut(|target| *target = (arch, extra.to_vec()));
+/// What this thread's launchers are meant for.
+#[derive(Clone)]
+struct Target {
+    arch: Arch,
+    runtime: Runtime,
+    /// Where libraries are looked for first.
+    folders: Vec<PathBuf>,
+}
+
+/// Says for which architecture this thread's launchers are meant, on which runtime, and where else to look for
+/// libraries.
+pub fn set_target(arch: Arch, runtime: Runtime, folders: &[PathBuf]) {
+    TARGET.with_borrow_mut(|target| *target = Target { arch, runtime, folders: folders.to_vec() });
 }
 
 /// The launches of this thread since the last call.
@@ -301,8 +365,17 @@ mod tests {
     fn a_library_file_has_a_name_and_an_architecture() {
         assert_eq!(parse_file_name("libgemm_gfx950.so"), Some(("gemm", Arch::Gfx950)));
         assert_eq!(parse_file_name("libmy_gemm_sm_90.so"), Some(("my_gemm", Arch::Sm90)));
-        for other in ["libgemm.so", "lib_host.so", "gemm_host.so", "libgemm_host.so.1", "libgemm_gfx9000.so"]
-        {
+        assert_eq!(parse_file_name("my_gemm_gfx950.hsaco"), Some(("my_gemm", Arch::Gfx950)));
+        assert_eq!(parse_file_name("gemm_sm_90.cubin"), Some(("gemm", Arch::Sm90)));
+        for other in [
+            "libgemm.so",
+            "gemm.cubin",
+            "gemm_gfx950.s",
+            "lib_host.so",
+            "gemm_host.so",
+            "libgemm_host.so.1",
+            "libgemm_gfx9000.so",
+        ] {
             assert_eq!(parse_file_name(other), None, "{other}");
         }
     }

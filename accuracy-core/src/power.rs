@@ -429,7 +429,7 @@ fn accumulator_faults(probe: &Attempt, judged: &JudgedHop) -> Vec<Power> {
     let reference = judged.reference.head(ACCUMULATED_ROWS);
     [F16, BF16]
         .into_iter()
-        .filter(|narrow| !declared.contains(narrow))
+        .filter(|&narrow| !declared.contains(&narrow.into()))
         .map(|accumulator| {
             let faulty = eval(source, &Accumulating { given: &given, accumulator }).head(ACCUMULATED_ROWS);
             let comparison = compare(&reference, &round(&faulty, buffer.dtype));

@@ -1,4 +1,4 @@
-//! What `#[kernel_library]` turns an `unsafe extern "C"` block into.
+//! What `#[kernel_library]` and `#[code_object]` turn an `unsafe extern "C"` block into.
 
 use crate::errors::Errors;
 use proc_macro2::{Ident, Span, TokenStream};
@@ -12,22 +12,41 @@ use syn::{
     MetaNameValue, Pat, ReturnType, Safety, Type,
 };
 
-pub fn expand(attribute: TokenStream, item: TokenStream) -> TokenStream {
+/// What a block binds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Binds {
+    /// Launchers of a shared library.
+    Launchers,
+    /// Kernels of a code object.
+    Kernels,
+}
+
+impl Binds {
+    fn attribute(self) -> &'static str {
+        match self {
+            Binds::Launchers => "kernel_library",
+            Binds::Kernels => "code_object",
+        }
+    }
+}
+
+pub fn expand(binds: Binds, attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
-    let library = library_name(attribute, &mut errors);
+    let library = library_name(binds, attribute, &mut errors);
     let block = match syn::parse2::<ItemForeignMod>(item.clone()) {
         Ok(block) => block,
         Err(error) => {
-            let message = format!("kernel_library goes on an `unsafe extern \"C\" {{ .. }}` block: {error}");
+            let attribute = binds.attribute();
+            let message = format!("{attribute} goes on an `unsafe extern \"C\" {{ .. }}` block: {error}");
             errors.at_span(error.span(), message);
             let errors = errors.to_tokens();
             return quote!(#errors #item);
         }
     };
     check_block(&block, &mut errors);
-    let launchers = launchers(&block, &mut errors);
+    let launchers = launchers(binds, &block, &mut errors);
     let library = library.unwrap_or_default();
-    let bindings = bindings(&block, &library, &launchers, errors.is_empty());
+    let bindings = bindings(binds, &block, &library, &launchers, errors.is_empty());
     let errors = errors.to_tokens();
     quote!(#errors #bindings)
 }
@@ -37,9 +56,14 @@ fn at(span: Span) -> Span {
     Span::call_site().located_at(span)
 }
 
-fn library_name(attribute: TokenStream, errors: &mut Errors) -> Option<String> {
+fn library_name(binds: Binds, attribute: TokenStream, errors: &mut Errors) -> Option<String> {
     let Ok(literal) = syn::parse2::<LitStr>(attribute.clone()) else {
-        let message = "expected the library's name, as in `#[kernel_library(\"quant_gemm\")]`";
+        let message = match binds {
+            Binds::Launchers => "expected the library's name, as in `#[kernel_library(\"quant_gemm\")]`",
+            Binds::Kernels => {
+                "expected the code object's name without its architecture, as in `#[code_object(\"matmul\")]`"
+            }
+        };
         if attribute.is_empty() {
             errors.at_span(Span::call_site(), message);
         } else {
@@ -49,8 +73,16 @@ fn library_name(attribute: TokenStream, errors: &mut Errors) -> Option<String> {
     };
     let name = literal.value();
     let stem = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let stem = stem.split_once(".so").map_or(stem, |(stem, _)| stem);
-    let stem = stem.strip_prefix("lib").filter(|rest| !rest.is_empty()).unwrap_or(stem);
+    let stem = match binds {
+        Binds::Launchers => {
+            let stem = stem.split_once(".so").map_or(stem, |(stem, _)| stem);
+            stem.strip_prefix("lib").filter(|rest| !rest.is_empty()).unwrap_or(stem)
+        }
+        Binds::Kernels => [".hsaco", ".co", ".cubin"]
+            .into_iter()
+            .find_map(|extension| stem.strip_suffix(extension))
+            .unwrap_or(stem),
+    };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
     if name.is_empty() {
         errors.at(literal, "the library's name is empty");
@@ -62,7 +94,11 @@ fn library_name(attribute: TokenStream, errors: &mut Errors) -> Option<String> {
             ),
         );
     } else if stem != name {
-        errors.at(literal, format!("`lib` and `.so` are added to the name: write \"{stem}\""));
+        let added = match binds {
+            Binds::Launchers => "`lib` and `.so` are",
+            Binds::Kernels => "the file's extension is",
+        };
+        errors.at(literal, format!("{added} added to the name: write \"{stem}\""));
     } else if !name.chars().all(allowed) {
         errors.at(literal, "a library's name is made of letters, digits, `_`, `-`, `+` and `.`");
     }
@@ -104,7 +140,7 @@ struct Launcher<'a> {
     parameters: Vec<(&'a Ident, &'a Type)>,
 }
 
-fn launchers<'a>(block: &'a ItemForeignMod, errors: &mut Errors) -> Vec<Launcher<'a>> {
+fn launchers<'a>(binds: Binds, block: &'a ItemForeignMod, errors: &mut Errors) -> Vec<Launcher<'a>> {
     let mut types = TypeNames::default();
     types.visit_item_foreign_mod(block);
     let mut names = HashSet::new();
@@ -132,9 +168,9 @@ fn launchers<'a>(block: &'a ItemForeignMod, errors: &mut Errors) -> Vec<Launcher
             continue;
         }
         let parameters = parameters(function, errors);
-        check_return(function, errors);
+        check_return(binds, function, errors);
         let symbol = link_name(function, errors).unwrap_or_else(|| name.unraw().to_string());
-        let expected = expected_kernel(function, errors);
+        let expected = expected_kernel(binds, function, errors);
         let camel = camel_case(&name.unraw().to_string());
         if !camel.starts_with(|c: char| c.is_alphabetic()) {
             errors.at(name, "no type can be named after this launcher: bind it under another name with `#[link_name = \"..\"]`");
@@ -222,8 +258,12 @@ fn parameters<'a>(function: &'a ForeignItemFn, errors: &mut Errors) -> Option<Ve
     sound.then_some(parameters)
 }
 
-fn check_return(function: &ForeignItemFn, errors: &mut Errors) {
+fn check_return(binds: Binds, function: &ForeignItemFn, errors: &mut Errors) {
     let ReturnType::Type(_, ty) = &function.sig.output else { return };
+    if binds == Binds::Kernels {
+        errors.at(ty, "a kernel returns nothing");
+        return;
+    }
     let known = match &**ty {
         Type::Path(path) if path.qself.is_none() => path
             .path
@@ -252,8 +292,12 @@ fn link_name(function: &ForeignItemFn, errors: &mut Errors) -> Option<String> {
 }
 
 /// `#[expect_kernel = "regex"]`: what the name of a kernel that this launcher launches has to match.
-fn expected_kernel(function: &ForeignItemFn, errors: &mut Errors) -> Option<String> {
+fn expected_kernel(binds: Binds, function: &ForeignItemFn, errors: &mut Errors) -> Option<String> {
     let attribute = function.attrs.iter().find(|a| a.path().is_ident("expect_kernel"))?;
+    if binds == Binds::Kernels {
+        errors.at(attribute, "this is the kernel itself: only a launcher may launch another");
+        return None;
+    }
     let Meta::NameValue(MetaNameValue { value: Expr::Lit(ExprLit { lit: Lit::Str(regex), .. }), .. }) =
         &attribute.meta
     else {
@@ -280,7 +324,13 @@ fn camel_case(name: &str) -> String {
 
 /// The library, the wrappers and the aliases. After an error the bindings are still there, as far as they can be, but
 /// call nothing: what is missing or does not fit would only be one more error.
-fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher], sound: bool) -> TokenStream {
+fn bindings(
+    binds: Binds,
+    block: &ItemForeignMod,
+    library: &str,
+    launchers: &[Launcher],
+    sound: bool,
+) -> TokenStream {
     let Some(first) = launchers.first() else { return TokenStream::new() };
     // Several blocks of a module may bind the same library, none the same launcher.
     let library_static = format_ident!(
@@ -290,12 +340,17 @@ fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher], sound
     );
     let inherited: Vec<&Attribute> =
         block.attrs.iter().filter(|a| !a.path().is_ident("doc") && !a.path().is_ident("link")).collect();
-    let bindings =
-        launchers.iter().map(|launcher| binding(launcher, library, &library_static, &inherited, sound));
+    let bindings = launchers
+        .iter()
+        .map(|launcher| binding(binds, launcher, library, &library_static, &inherited, sound));
+    let ty = match binds {
+        Binds::Launchers => quote!(::accuracy_core::library::KernelLibrary),
+        Binds::Kernels => quote!(::accuracy_core::library::CodeObject),
+    };
     quote! {
         #(#inherited)*
-        static #library_static: ::accuracy_core::library::KernelLibrary =
-            ::accuracy_core::library::KernelLibrary::new(
+        static #library_static: #ty =
+            #ty::new(
                 #library,
                 ::core::env!("CARGO_PKG_NAME"),
                 ::core::env!("CARGO_MANIFEST_DIR"),
@@ -306,6 +361,7 @@ fn bindings(block: &ItemForeignMod, library: &str, launchers: &[Launcher], sound
 }
 
 fn binding(
+    binds: Binds,
     launcher: &Launcher,
     library: &str,
     library_static: &Ident,
@@ -329,10 +385,19 @@ fn binding(
         _ => Some(quote!(unsafe)),
     };
     let described = kept.iter().any(|a| a.path().is_ident("doc"));
-    let summary = format!("Calls the launcher `{symbol}` of the kernel library `{library}`.");
+    let summary = match binds {
+        Binds::Launchers => format!("Calls the launcher `{symbol}` of the kernel library `{library}`."),
+        Binds::Kernels => format!("Launches the kernel `{symbol}` of the code object `{library}`."),
+    };
     let summary = (!described).then(|| quote!(#[doc = #summary]));
-    let errors =
-        " # Errors\n\n The library or its symbol is missing, or the launcher's status is not success.";
+    let errors = match binds {
+        Binds::Launchers => {
+            " # Errors\n\n The library or its symbol is missing, or the launcher's status is not success."
+        }
+        Binds::Kernels => {
+            " # Errors\n\n The code object or the kernel is missing, takes other parameters, or is not launched."
+        }
+    };
     let contract = safety.is_some().then(|| {
         let text = " # Safety\n\n Every pointer must be valid for what the launcher does with it, until the stream has done it.";
         quote!(#[doc = ""] #[doc = #text])
@@ -344,7 +409,23 @@ fn binding(
         .map(|(name, ty)| quote_spanned!(at(ty.span())=> &#name as &dyn ::accuracy_core::library::LaunchArg));
     let entry = Ident::new("entry", Span::mixed_site());
     let status = Ident::new("status", Span::mixed_site());
-    let body = if sound {
+    let grid = Ident::new("grid", Span::mixed_site());
+    let (grid_parameter, grid_type) = match binds {
+        Binds::Launchers => (None, None),
+        Binds::Kernels => (
+            Some(quote!(#grid: ::accuracy_core::library::Grid,)),
+            Some(quote!(::accuracy_core::library::Grid,)),
+        ),
+    };
+    let body = if !sound {
+        quote!(::core::unimplemented!())
+    } else if binds == Binds::Kernels {
+        quote! {
+            static KERNEL: ::accuracy_core::library::Kernel =
+                ::accuracy_core::library::Kernel::new(&#library_static, #symbol, &[#(#texts),*]);
+            unsafe { KERNEL.launch(#grid, &[#(#arguments),*]) }
+        }
+    } else {
         quote! {
             static LAUNCHER: ::accuracy_core::library::Launcher =
                 ::accuracy_core::library::Launcher::new(&#library_static, #symbol, &[#(#texts),*])
@@ -355,8 +436,6 @@ fn binding(
             LAUNCHER.returned(#status)?;
             ::core::result::Result::Ok(())
         }
-    } else {
-        quote!(::core::unimplemented!())
     };
     quote! {
         #(#inherited)*
@@ -368,7 +447,7 @@ fn binding(
         // Without tests nothing calls a private binding.
         #[cfg_attr(not(test), allow(dead_code))]
         #[allow(clippy::too_many_arguments)]
-        #vis #safety fn #name(#(#names: #types),*) -> ::accuracy_core::Result<()> {
+        #vis #safety fn #name(#grid_parameter #(#names: #types),*) -> ::accuracy_core::Result<()> {
             #body
         }
 
@@ -376,7 +455,7 @@ fn binding(
         #(#cfgs)*
         #[doc = #alias_doc]
         #[allow(dead_code)]
-        #vis type #alias = #safety fn(#(#names: #types),*) -> ::accuracy_core::Result<()>;
+        #vis type #alias = #safety fn(#grid_type #(#names: #types),*) -> ::accuracy_core::Result<()>;
     }
 }
 

@@ -1,7 +1,7 @@
-//! `#[accuracy_test]` and `#[kernel_library]`.
+//! `#[accuracy_test]`, `#[kernel_library]` and `#[code_object]`.
 //!
-//! What lives here: the syntax of the two attributes, the errors for every way to get it wrong, and the expansion.
-//! What the expansion calls, and what a cell of the matrix then does, is in `accuracy-core`, which re-exports both.
+//! What lives here: the syntax of the attributes, the errors for every way to get it wrong, and the expansion.
+//! What the expansion calls, and what a cell of the matrix then does, is in `accuracy-core`, which re-exports them.
 
 mod attribute;
 mod cells;
@@ -13,6 +13,7 @@ mod json;
 mod kernel_library;
 mod pattern;
 
+use kernel_library::Binds;
 use proc_macro::TokenStream;
 
 /// Turns one function that calls kernels into a matrix of ordinary `#[test]`s.
@@ -60,5 +61,16 @@ pub fn accuracy_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// `Status`, `i32` or nothing. `safe fn` makes a safe wrapper, `#[link_name = ".."]` names another symbol.
 #[proc_macro_attribute]
 pub fn kernel_library(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    kernel_library::expand(attribute.into(), item.into()).into()
+    kernel_library::expand(Binds::Launchers, attribute.into(), item.into()).into()
+}
+
+/// Binds kernels of a code object, as Triton and assemblers make them.
+///
+/// `#[code_object("matmul")]` on an `unsafe extern "C"` block makes of each function a wrapper that loads
+/// `matmul_{arch}.hsaco`, `.co` or `.cubin`, and launches the kernel of that name on the grid that is its first argument.
+/// The kernel's parameters follow, all of them: those that a compiler adds at the end (Triton's scratch memories) are
+/// bound and passed, too. `#[link_name = ".."]` names another kernel; aliases are as of `#[kernel_library]`.
+#[proc_macro_attribute]
+pub fn code_object(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    kernel_library::expand(Binds::Kernels, attribute.into(), item.into()).into()
 }

@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{archive, dtypes, inspect, lint, report, run, selftest, shard, weights};
+use crate::{archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -68,6 +68,12 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Compare two files or folders of tensors: safetensors, npy, npz, .pt, and the dumps of inference engines
+    Compare(compare::CompareArgs),
+    /// Find failed builds, silent fallbacks and NaN in a server's log, and proof that a kernel ran
+    Logs(logs::LogsArgs),
+    /// Ask a server prompts with known answers, and compare it with itself and with a reference
+    Probe(probe::ProbeArgs),
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
@@ -85,6 +91,9 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Compare(args) => compare::command(args),
+            Command::Logs(args) => logs::command(args),
+            Command::Probe(args) => probe::command(args),
             Command::DeviceAnswers(args) => run::answers(&args),
         }
     }

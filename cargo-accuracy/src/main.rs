@@ -4,11 +4,14 @@
 
 mod archive;
 mod cli;
+mod compare;
 mod config;
 mod dtypes;
 mod exit;
 mod inspect;
 mod lint;
+mod logs;
+mod probe;
 mod report;
 mod run;
 mod selftest;

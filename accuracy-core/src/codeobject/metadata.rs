@@ -27,8 +27,9 @@ pub(super) fn parse(note: &[u8]) -> Result<Metadata, ReadError> {
     }
     let target = match root.optional_text("amdhsa.target")? {
         None => None,
-        Some(triple) => match triple.rsplit_once("--") {
-            Some((_, id)) => Some(id.parse()?),
+        // Architecture, vendor, system, environment (empty, or `unknown` from newer compilers), and the target.
+        Some(triple) => match triple.splitn(5, '-').nth(4) {
+            Some(id) => Some(id.parse()?),
             None => {
                 return Err(ReadError::Metadata(format!("amdhsa.target is `{triple}`, no target triple")));
             }

@@ -289,6 +289,13 @@ fn first(api: &Api, wanted: Arch) -> Result<Device, GpuError> {
     Ok(device)
 }
 
+/// A loaded code object.
+pub struct Module(usize);
+
+/// A kernel of a loaded code object.
+#[derive(Clone, Copy)]
+pub struct Function(usize);
+
 /// The device of this process, with a context and a stream.
 pub struct Gpu {
     api: Api,
@@ -446,6 +453,122 @@ impl Gpu {
         // SAFETY: hipMemcpy takes two pointers, a size and a kind; the caller vouches for the host side.
         let code = unsafe { self.api.get::<Copy>("hipMemcpy")?(to, from, bytes, kind) };
         self.api.check("hipMemcpy", code)
+    }
+
+    /// Loads a code object. It stays loaded: kernels of it may run until the process ends.
+    pub fn load_module(&self, image: &[u8]) -> Result<Module, GpuError> {
+        self.make_current()?;
+        let (symbol, mut module) =
+            (self.either("hipModuleLoadData", "cuModuleLoadData"), std::ptr::null_mut());
+        // SAFETY: both take a pointer to the result and one to an image, whose length is in it; a vector of the image's
+        // own is followed by zeros, so that what is cut short is read no further than that.
+        let code = unsafe {
+            type Load = unsafe extern "C" fn(*mut *mut c_void, *const c_void) -> c_int;
+            let padded = [image, &[0; 4096]].concat();
+            self.api.get::<Load>(symbol)?(&mut module, padded.as_ptr().cast())
+        };
+        self.api.check(symbol, code)?;
+        Ok(Module(module.expose_provenance()))
+    }
+
+    /// A kernel of a loaded code object.
+    pub fn function(&self, module: &Module, name: &CStr) -> Result<Function, GpuError> {
+        self.make_current()?;
+        let symbol = self.either("hipModuleGetFunction", "cuModuleGetFunction");
+        let mut function = std::ptr::null_mut();
+        // SAFETY: both take a pointer to the result, a module that the runtime has made, and a C string.
+        let code = unsafe {
+            type Find = unsafe extern "C" fn(*mut *mut c_void, *mut c_void, *const c_char) -> c_int;
+            let module = std::ptr::with_exposed_provenance_mut(module.0);
+            self.api.get::<Find>(symbol)?(&mut function, module, name.as_ptr())
+        };
+        self.api.check(symbol, code)?;
+        Ok(Function(function.expose_provenance()))
+    }
+
+    /// Bytes of each parameter of a kernel, where the driver tells: CUDA's does from 12.4 on.
+    pub fn parameter_sizes(&self, function: Function) -> Option<Vec<usize>> {
+        type Info = unsafe extern "C" fn(*mut c_void, usize, *mut usize, *mut usize) -> c_int;
+        if self.api.kind != Kind::Cuda {
+            return None;
+        }
+        // SAFETY: the type is that of cuda.h.
+        let info = unsafe { self.api.get::<Info>("cuFuncGetParamInfo") }.ok()?;
+        let size = |index| {
+            let (mut offset, mut size) = (0, 0);
+            // SAFETY: the function is the driver's own, the results are locals; an index past the last is an error.
+            let code = unsafe {
+                info(std::ptr::with_exposed_provenance_mut(function.0), index, &mut offset, &mut size)
+            };
+            (code == 0).then_some(size)
+        };
+        Some((0..).map_while(size).collect())
+    }
+
+    /// Launches a kernel.
+    ///
+    /// # Safety
+    /// The kernel must take as many arguments, and each pointer must be to a value of the type that it takes.
+    pub unsafe fn launch(
+        &self,
+        function: Function,
+        grid: &crate::library::Grid,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), GpuError> {
+        type Launch = unsafe extern "C" fn(
+            *mut c_void,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            c_uint,
+            *mut c_void,
+            *mut *mut c_void,
+            *mut *mut c_void,
+        ) -> c_int;
+        /// Without asking for more a CUDA kernel gets this much shared memory.
+        const USUAL_SHARED: u32 = 48 << 10;
+        /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
+        const MAX_DYNAMIC_SHARED: c_int = 8;
+        self.make_current()?;
+        let kernel = std::ptr::with_exposed_provenance_mut(function.0);
+        if self.api.kind == Kind::Cuda && grid.shared > USUAL_SHARED {
+            type SetAttribute = unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int;
+            // SAFETY: the type is that of cuda.h, the function the driver's own.
+            let code = unsafe {
+                let set = self.api.get::<SetAttribute>("cuFuncSetAttribute")?;
+                set(kernel, MAX_DYNAMIC_SHARED, grid.shared as c_int)
+            };
+            self.api.check("cuFuncSetAttribute", code)?;
+        }
+        let symbol = self.either("hipModuleLaunchKernel", "cuLaunchKernel");
+        let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
+        // SAFETY: the type is that of both headers; the caller vouches for the arguments.
+        let code = unsafe {
+            self.api.get::<Launch>(symbol)?(
+                kernel,
+                bx,
+                by,
+                bz,
+                tx,
+                ty,
+                tz,
+                grid.shared,
+                grid.stream.as_ptr(),
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        self.api.check(symbol, code)
+    }
+
+    fn either(&self, hip: &'static str, cuda: &'static str) -> &'static str {
+        match self.api.kind {
+            Kind::Hip => hip,
+            Kind::Cuda => cuda,
+        }
     }
 
     /// Waits for everything that was launched, on any stream. An error of a kernel comes to light here.

@@ -59,6 +59,10 @@ impl Stream {
         Stream(std::ptr::null_mut(), PhantomData)
     }
 
+    pub(crate) fn as_ptr(self) -> *mut std::ffi::c_void {
+        self.0
+    }
+
     pub(crate) fn new(address: usize) -> Self {
         Stream(std::ptr::with_exposed_provenance_mut(address), PhantomData)
     }

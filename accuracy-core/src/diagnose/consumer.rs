@@ -163,7 +163,7 @@ fn accumulation(source: &Expr) -> f64 {
     let mut most = 2f64.powi(-22);
     source.visit(&mut |e| {
         most += match &e.0.op {
-            Op::MatMul { a, accumulator, .. } => 6.0 * judge::unit(*accumulator) * a.0.cols as f64,
+            Op::MatMul { a, accumulator, .. } => 6.0 * judge::unit_of(*accumulator) * a.0.cols as f64,
             Op::Round { to, .. } => 4.0 * judge::unit(*to),
             op if op.only_moves() => 0.0,
             _ => 2f64.powi(-15),

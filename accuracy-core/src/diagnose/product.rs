@@ -236,7 +236,7 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
         add("k_tail_dropped", what, Product::Overrun(to));
     }
     for to in [F16, BF16] {
-        if declared.contains(&to) {
+        if declared.contains(&to.into()) {
             continue;
         }
         for block in [1, 2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&b| b < k) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::arch::Arch;
 use crate::case::input::{Data, Rng};
-use crate::case::{Case, Setup};
+use crate::case::{Case, PreparedWeights, Setup};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, E8M0, Overflow};
@@ -21,6 +21,7 @@ fn setup() -> Setup {
         tokens: 1,
         weights: BTreeMap::new(),
         checkpoint: None,
+        prepared: PreparedWeights::default(),
         activations: None,
         seed: 0,
         data: Data::Ordinary,
@@ -97,7 +98,7 @@ fn gemm((m, n, k): (usize, usize, usize), activations: Quant, weights: Quant) ->
     let b = Side::new(&random(n, k, 2), &weights);
     for (id, side, scheme) in [(xq, &a, activations), (w, &b, weights)] {
         let buffer = &mut attempt.buffers[id.0];
-        buffer.data = scheme.dtype.pack(side.codes.iter().copied());
+        buffer.data = scheme.dtype.pack(side.codes.iter().copied()).into();
         let format = scheme.scale_dtype;
         let mut laid = vec![0u32; scheme.scale_layout.len(side.grid())];
         for (i, &s) in side.scales.iter().enumerate() {
@@ -113,7 +114,7 @@ fn gemm((m, n, k): (usize, usize, usize), activations: Quant, weights: Quant) ->
 impl Gemm {
     /// What a kernel wrote that computed `value`.
     fn wrote(mut self, value: &Matrix) -> Gemm {
-        self.attempt.buffers[self.y.0].data = BF16.encode_bytes(&value.data, Overflow::Special);
+        self.attempt.buffers[self.y.0].data = BF16.encode_bytes(&value.data, Overflow::Special).into();
         self
     }
 
@@ -378,7 +379,7 @@ fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cau
     let mut attempt = case.finish(&xq).unwrap();
     let (codes, scales) = f(&attempt.buffer(x.id()).value());
     let buffer = &mut attempt.buffers[xq.id().0];
-    buffer.data = scheme.dtype.pack(codes);
+    buffer.data = scheme.dtype.pack(codes).into();
     buffer.scales =
         scheme.scale_dtype.pack(scales.iter().map(|&s| scheme.scale_dtype.encode(s, Overflow::Saturate)));
     let hops = judge_hops(&attempt, MIN_COS);

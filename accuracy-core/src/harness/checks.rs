@@ -2,7 +2,7 @@
 
 use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
-use crate::case::{Attempt, Case, Kind, Setup};
+use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
@@ -90,6 +90,7 @@ impl<'a> Runner<'a> {
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
+                prepared: PreparedWeights::default(),
                 activations,
                 seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
@@ -106,7 +107,7 @@ impl<'a> Runner<'a> {
 
     /// Runs the chain once with the values at `at`.
     fn attempt(&self, at: &[usize], setup: Setup) -> Result<Attempt> {
-        library::set_target(setup.arch, &self.library_path);
+        library::set_target(setup.arch, setup.runtime, &self.library_path);
         library::take_launches();
         let mut case = Case::new(setup);
         // A declaration that does not fit its binding panics with a message; the case reports it.
@@ -160,11 +161,11 @@ impl<'a> Runner<'a> {
     fn full_chain(&self, record: &mut Record) -> Result<()> {
         let at = &self.cell.at;
         let first = self.ordinary(at)?;
-        let second = self.second(at)?;
         let hops = judge::judge_hops(&first, self.min_cos);
         if let Some(dir) = self.keep_tensors {
             tensors::keep(dir, &record.id, &first, &hops)?;
         }
+        let second = self.second(at)?;
         let mut checks = hop_checks(&hops);
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
@@ -187,7 +188,7 @@ impl<'a> Runner<'a> {
             add_memory_checks(&mut checks, &[probe]);
             checks.extend(probe_checks(hops));
         }
-        let chain = judge::judge_chain(&first);
+        let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
         record.metrics.chain_rel_l2 = chain.chain.rel_l2;
@@ -254,7 +255,7 @@ impl<'a> Runner<'a> {
         let hops = judge::judge_hops(&variant, self.min_cos);
         let mut checks = hop_checks(&hops);
         add_memory_checks(&mut checks, &[&variant, &first]);
-        let (a, b) = (judge::judge_chain(&first), judge::judge_chain(&variant));
+        let (a, b) = (judge::judge_chain(&first, &[]), judge::judge_chain(&variant, &hops));
         let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
         let floor = noise(&a).hypot(noise(&b));
         let between = compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
@@ -314,14 +315,16 @@ impl<'a> Runner<'a> {
                 }
                 paths.push((self.path_name(&path), attempts));
             }
-            let leaves =
-                |a: &Attempt| a.buffers.iter().filter(|b| !b.kind.is_written()).cloned().collect::<Vec<_>>();
-            let of_first = leaves(&paths[0].1[0]);
-            read_differently |= paths[0].1[1..]
-                .iter()
-                .any(|a| leaves(a).iter().zip(&of_first).any(|(x, y)| x.lies_differently(y)));
+            fn leaves(a: &Attempt) -> impl Iterator<Item = &Captured> {
+                a.buffers.iter().filter(|b| !b.kind.is_written())
+            }
+            let own = &paths[0].1;
+            read_differently |=
+                own[1..].iter().any(|a| leaves(a).zip(leaves(&own[0])).any(|(x, y)| x.lies_differently(y)));
+            let mut right = true;
             for attempt in &paths[0].1 {
                 let hops = judge::judge_hops(attempt, self.min_cos);
+                right &= hop_checks(&hops).iter().all(|check| check.ok);
                 if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
                     own_hops = hops;
                     seen_attempt = Some(attempt.clone());
@@ -337,7 +340,8 @@ impl<'a> Runner<'a> {
             compared += 1;
             let own = &paths[0].1;
             let hop_name = own[0].hops().nth(hop).map_or(String::new(), |(_, b)| b.name.clone());
-            let ignored = !reacting[0];
+            // Right results from operands that lie differently are the same bytes, though a wrong path's are not.
+            let ignored = !(reacting[0] || read_differently && right);
             let mut check = none("parameter", &hop_name, u64::from(ignored), "");
             if ignored {
                 let other = reacting.iter().position(|r| *r).unwrap_or(0);
@@ -545,9 +549,10 @@ fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
 
 /// Whether a hop's bytes differ between any two runs.
 fn reacts(attempts: &[Attempt], hop: usize) -> bool {
-    let bytes = |attempt: &Attempt| attempt.hops().nth(hop).map(|(_, b)| (b.data.clone(), b.scales.clone()));
-    let first = bytes(&attempts[0]);
-    attempts[1..].iter().any(|a| bytes(a) != first)
+    fn bytes(attempt: &Attempt, hop: usize) -> Option<(&[u8], &[u8])> {
+        attempt.hops().nth(hop).map(|(_, b)| (&b.data[..], &b.scales[..]))
+    }
+    attempts[1..].iter().any(|a| bytes(a, hop) != bytes(&attempts[0], hop))
 }
 
 fn worst_cos(hops: &[JudgedHop]) -> f64 {

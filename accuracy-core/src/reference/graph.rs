@@ -4,7 +4,7 @@
 //! when a node is made; a node that does not fit carries the reason to the declaration that uses it, which reports
 //! it, so that a chain reads as a formula and no operator returns a `Result`.
 
-use super::Matrix;
+use super::{Accumulator, Matrix};
 use crate::dtype::{DType, F32};
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ pub type UserFn = dyn Fn(&[&Matrix]) -> Matrix + Send + Sync;
 #[derive(Clone)]
 pub enum Op {
     Buffer(BufferId),
-    /// `a · bᵀ`, accumulated by the kernel in the given format.
+    /// `a · bᵀ`, accumulated by the kernel as is said.
     MatMul {
         a: Expr,
         b: Expr,
-        accumulator: DType,
+        accumulator: Accumulator,
     },
     /// `x / sqrt(mean(x²) + eps) * gain` over each row.
     RmsNorm {
@@ -288,8 +288,10 @@ impl Expr {
         }
     }
 
-    /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise.
-    pub fn accumulate_in(self, accumulator: DType) -> Expr {
+    /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise, or the tensor core, as
+    /// [`HOPPER_FP8`](super::HOPPER_FP8).
+    pub fn accumulate_in(self, accumulator: impl Into<Accumulator>) -> Expr {
+        let accumulator = accumulator.into();
         match &self.0.op {
             Op::MatMul { a, b, .. } => {
                 Expr::node(Op::MatMul { a: a.clone(), b: b.clone(), accumulator }, self.0.rows, self.0.cols)
@@ -336,7 +338,7 @@ pub trait Operand {
             let why = format!("matmul of [{m}, {k}] with [{n}, {k2}]: the last dimensions must agree");
             return Expr::mismatch(&[&a, &b], why);
         }
-        Expr::node(Op::MatMul { a, b, accumulator: F32 }, m, n)
+        Expr::node(Op::MatMul { a, b, accumulator: F32.into() }, m, n)
     }
 
     /// The given columns.

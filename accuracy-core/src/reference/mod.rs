@@ -3,12 +3,14 @@
 //! [`graph`] is the expression that a test's declarations make; [`mod@eval`] computes it with float64 accumulation.
 //! Nothing here knows of kernels, and no kernel shares code with it.
 
+pub mod accumulate;
 pub mod eval;
 pub mod graph;
 pub mod matrix;
 pub mod model;
 pub mod stream;
 
+pub use accumulate::{Accumulator, HOPPER_FP8, TensorCore};
 pub use eval::{Evaluation, eval, magnitudes};
 pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;

@@ -1,5 +1,6 @@
 //! Flags of `cargo accuracy run`.
 
+use super::batch::Isolation;
 use super::cargo::CargoArgs;
 use super::select::Partition;
 use crate::cli::OutputArgs;
@@ -78,6 +79,9 @@ pub struct RunnerArgs {
     /// Processes at a time [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = positive)]
     pub jobs: Option<usize>,
+    /// What runs in a process of its own: a case, or a batch of them
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub isolation: Isolation,
     /// Seconds that a case may take before it is killed [default: 300]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<f64>,

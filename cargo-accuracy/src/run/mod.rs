@@ -2,9 +2,10 @@
 //!
 //! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
 //! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
-//! [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
+//! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
+mod batch;
 pub mod cargo;
 pub mod cargo_env;
 mod device;
@@ -30,6 +31,7 @@ use crate::selftest;
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
+use batch::Isolation;
 use cargo::CargoArgs;
 use cargo_metadata::{Metadata, Package};
 use device::Places;
@@ -37,6 +39,7 @@ use discover::Binary;
 use folder::{RunFolder, RunInfo};
 use plan::{Case, Fate, Settings};
 use pool::{End, Job, Need, Next, Outcome, Pool};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -317,44 +320,84 @@ impl Run<'_> {
         for settled in records.iter().flatten() {
             self.keep(settled)?;
         }
-        let need = |case: &Case| Need { places: self.places.of(&case.planned.arch), memory: case.memory };
-        let needs: Vec<Need> = queue.iter().map(|&i| need(&cases[i])).collect();
-
         unix::become_subreaper().context("cannot become the parent of what tests abandon")?;
         let signals = unix::Signals::install().context("cannot install signal handlers")?;
-        let jobs = self.settings.jobs;
-        let places = self.places.for_pool(jobs);
-        let pool = Pool { slots: jobs, places, signals: &signals, mark: env::CASE };
-        let progress = std::cell::RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
-        let mut write_error = None;
-        let ended = pool.run(
-            &needs,
-            |at, place| self.job(&cases[queue[at]], place),
-            |at| progress.borrow().started(&cases[queue[at]].planned.id),
+        let progress = RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
+        let (mut places, jobs) = (self.places.for_pool(self.settings.jobs), self.settings.jobs);
+
+        let (in_batches, alone): (Vec<usize>, Vec<usize>) =
+            queue.into_iter().partition(|&i| self.in_batch(&cases[i]));
+        let groups = batch::groups(&in_batches, cases, jobs);
+        let pool = Pool { slots: jobs, places: &mut places, signals: &signals, mark: env::CASE };
+        let mut ended = pool.run(
+            &self.needs(&groups, cases),
+            |at, place| self.job(&groups[at].iter().map(|&i| &cases[i]).collect::<Vec<_>>(), place),
+            |at| progress.borrow().started(&cases[groups[at][0]].planned.id),
             |finished| {
-                let index = queue[finished.index];
-                let record = self.judge(&cases[index].planned, &finished);
-                progress.borrow_mut().finished(&record);
-                let failed = record.gate == Gate::Fail;
-                // A passing record stands as the test has written it.
-                if failed && let Err(e) = self.keep(&record) {
-                    write_error = Some(e);
+                let group = &groups[finished.index];
+                let planned: Vec<&Planned> = group.iter().map(|&i| &cases[i].planned).collect();
+                for (&index, record) in
+                    group.iter().zip(batch::passed(&planned, self.folder, ATTEMPT, &finished))
+                {
+                    if let Some(record) = &record {
+                        progress.borrow_mut().finished(record);
+                    }
+                    records[index] = record;
                 }
-                let verdict = record.verdict;
-                records[index] = Some(record);
-                if write_error.is_some() || failed && self.args.runner.fail_fast {
-                    return Next::Stop;
-                }
+                let bad =
+                    if matches!(finished.end, End::Exited(_)) { Verdict::Crashed } else { Verdict::TimedOut };
+                let failed = group.iter().any(|&i| records[i].is_none());
                 match finished.place {
-                    Some(place) if self.is_lost(place, &finished.end, verdict) => Next::GiveUp(place),
+                    Some(place) if failed && self.is_lost(place, &finished.end, bad) => Next::GiveUp(place),
                     _ => Next::GoOn,
                 }
             },
         );
-        progress.borrow().clear();
-        if let Some(error) = write_error {
-            return Err(error);
+
+        let mut again: Vec<usize> = in_batches.iter().copied().filter(|&i| records[i].is_none()).collect();
+        for &index in &again {
+            let planned = &cases[index].planned;
+            batch::forget(planned, self.folder, ATTEMPT)
+                .with_context(|| format!("cannot remove what the first run of {} has left", planned.id))?;
         }
+        again.extend(alone);
+        again.sort_unstable();
+        if ended.outcome == Outcome::Done {
+            let mut write_error = None;
+            let singles: Vec<Vec<usize>> = again.iter().map(|&i| vec![i]).collect();
+            let pool = Pool { slots: jobs, places: &mut places, signals: &signals, mark: env::CASE };
+            let escaped = std::mem::take(&mut ended.escaped);
+            ended = pool.run(
+                &self.needs(&singles, cases),
+                |at, place| self.job(&[&cases[again[at]]], place),
+                |at| progress.borrow().started(&cases[again[at]].planned.id),
+                |finished| {
+                    let index = again[finished.index];
+                    let record = self.judge(&cases[index].planned, &finished);
+                    progress.borrow_mut().finished(&record);
+                    let failed = record.gate == Gate::Fail;
+                    // A passing record stands as the test has written it.
+                    if failed && let Err(e) = self.keep(&record) {
+                        write_error = Some(e);
+                    }
+                    let verdict = record.verdict;
+                    records[index] = Some(record);
+                    if write_error.is_some() || failed && self.args.runner.fail_fast {
+                        return Next::Stop;
+                    }
+                    match finished.place {
+                        Some(place) if self.is_lost(place, &finished.end, verdict) => Next::GiveUp(place),
+                        _ => Next::GoOn,
+                    }
+                },
+            );
+            ended.escaped.extend(escaped);
+            if let Some(error) = write_error {
+                progress.borrow().clear();
+                return Err(error);
+            }
+        }
+        progress.borrow().clear();
         if !ended.escaped.is_empty() {
             let names: Vec<String> = ended.escaped.iter().map(ToString::to_string).collect();
             anyhow::bail!(
@@ -380,6 +423,27 @@ impl Run<'_> {
             });
         }
         Ok((all, ended.outcome))
+    }
+
+    /// Whether a case shares a process with others.
+    fn in_batch(&self, case: &Case) -> bool {
+        match self.args.runner.isolation {
+            // A run that stops at the first failure is to meet it as soon as it can.
+            Isolation::Auto => {
+                let arch = self.places.of(&case.planned.arch);
+                !self.args.runner.fail_fast && arch.into_iter().all(|place| self.places.is_device(place))
+            }
+            Isolation::Case => false,
+            Isolation::Batch => true,
+        }
+    }
+
+    fn needs(&self, groups: &[Vec<usize>], cases: &[Case]) -> Vec<Need> {
+        let need = |group: &Vec<usize>| Need {
+            places: self.places.of(&cases[group[0]].planned.arch),
+            memory: group.iter().map(|&i| cases[i].memory).max().unwrap_or(0),
+        };
+        groups.iter().map(need).collect()
     }
 
     /// The record of a case that need not run to have one.
@@ -420,14 +484,19 @@ impl Run<'_> {
         answer.is_err()
     }
 
-    fn job(&self, case: &Case, place: usize) -> anyhow::Result<Job> {
+    /// A process for cases of one executable and architecture.
+    fn job(&self, cases: &[&Case], place: usize) -> anyhow::Result<Job> {
+        let case = cases[0];
         let binary = &self.binaries[case.binary];
-        let id = &case.planned.id;
-        let output = self.folder.create_output(id)?;
+        let ids = cases.iter().map(|case| case.planned.id.as_str()).collect::<Vec<_>>().join("\n");
+        let tests: BTreeSet<&str> = cases.iter().map(|case| case.libtest.as_str()).collect();
+        let output = self.folder.create_output(&case.planned.id)?;
         let mut command = binary.command();
         command
-            .args(["--exact", &case.libtest, "--nocapture", "--include-ignored", "--test-threads", "1"])
-            .env(env::CASE, id)
+            .arg("--exact")
+            .args(tests)
+            .args(["--nocapture", "--include-ignored", "--test-threads", "1"])
+            .env(env::CASE, &ids)
             .env(env::RECORDS, &self.folder.path)
             .env(env::ATTEMPT, ATTEMPT.to_string())
             .env(env::ARCH, &case.planned.arch)
@@ -456,7 +525,13 @@ impl Run<'_> {
             let dir = std::path::absolute(dir).with_context(|| format!("folder {}", dir.display()))?;
             command.env(env::KEEP_TENSORS, dir);
         }
-        Ok(Job { command, timeout: case.timeout, mark: id.clone() })
+        let path = |case: &&Case| record::record_path(&self.folder.path, &case.planned.id, ATTEMPT);
+        let records: Vec<PathBuf> = cases.iter().map(path).collect();
+        let done: Option<Box<dyn Fn() -> usize>> = match records.len() {
+            1 => None,
+            _ => Some(Box::new(move || batch::done(&records))),
+        };
+        Ok(Job { command, timeout: case.timeout, done, mark: ids })
     }
 
     fn judge(&self, planned: &Planned, finished: &pool::Finished) -> Record {

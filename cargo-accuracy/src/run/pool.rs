@@ -41,6 +41,8 @@ pub struct Need {
 pub struct Job {
     pub command: Command,
     pub timeout: Duration,
+    /// How much of its work it has done; as long as that grows from one timeout to the next it may go on.
+    pub done: Option<Box<dyn Fn() -> usize>>,
     /// The value of the variable [`Pool::mark`] in the process's environment.
     pub mark: String,
 }
@@ -106,7 +108,8 @@ pub enum Next {
 pub struct Pool<'a> {
     /// Processes at a time, wherever they run.
     pub slots: usize,
-    pub places: Vec<Place>,
+    /// Those that are given up have no slots afterwards.
+    pub places: &'a mut [Place],
     pub signals: &'a Signals,
     /// Name of the environment variable by which a process that left its group is known.
     pub mark: &'static str,
@@ -143,6 +146,7 @@ struct Slot {
     mark: String,
     began: Instant,
     timeout: Duration,
+    done: Option<(usize, Box<dyn Fn() -> usize>)>,
     phase: Phase,
     /// Why it was killed, if it was.
     killed_for: Option<End>,
@@ -155,7 +159,7 @@ impl Pool<'_> {
     /// Runs a job for each of `needs`, made by `make` when a place is free for it. `finished` is told of each in the
     /// order of their ends and may end the run, and then jobs that were not started never are.
     pub fn run(
-        mut self,
+        self,
         needs: &[Need],
         mut make: impl FnMut(usize, usize) -> anyhow::Result<Job>,
         mut started: impl FnMut(usize),
@@ -272,6 +276,7 @@ fn start(index: usize, place: usize, memory: u64, mut job: Job) -> anyhow::Resul
         mark: job.mark,
         began,
         timeout: job.timeout,
+        done: job.done.map(|done| (0, done)),
         phase: Phase::Running { until: began + job.timeout },
         killed_for: None,
         status: None,
@@ -330,6 +335,14 @@ impl Slot {
         }
         match self.phase {
             Phase::Running { until } if now >= until => {
+                if let Some((before, done)) = &mut self.done {
+                    let now_done = done();
+                    if now_done > *before {
+                        *before = now_done;
+                        self.phase = Phase::Running { until: now + self.timeout };
+                        return false;
+                    }
+                }
                 self.killed_for = Some(End::TimedOut(self.timeout));
                 self.terminate();
                 false

@@ -59,9 +59,10 @@ __global__ void add_parts(float* y, const bf16* x, const bf16* w, int32_t m, int
 
 __global__ void store(volatile uint32_t* address) { *address = 1; }
 
-__global__ void never_ends() {
-    volatile int32_t zero = 0;
-    while (zero == 0) {
+// Waits for memory to change that nobody writes. A loop without such a read may be optimised away.
+__global__ void never_ends(const volatile bf16* x) {
+    const bf16 before = *x;
+    while (*x == before) {
     }
 }
 
@@ -132,7 +133,7 @@ LAUNCHER(gemm_stores_to_an_illegal_address) {
 
 LAUNCHER(gemm_never_ends) {
     gemm_on(stream, y, x, w, m, n, k);
-    hipLaunchKernelGGL(never_ends, dim3(1), dim3(1), 0, stream);
+    hipLaunchKernelGGL(never_ends, dim3(1), dim3(1), 0, stream, x);
     return status();
 }
 

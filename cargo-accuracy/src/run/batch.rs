@@ -1,0 +1,87 @@
+//! Several cases in one process, where starting a process costs more than a case does: a device's context is made in
+//! tenths of a second, one process after the other.
+//!
+//! A batch may only show that cases pass. Whatever does not, for a fault of its own or of a case before it, runs again
+//! in a process of its own, and that run counts.
+
+use super::folder::RunFolder;
+use super::outcome::may_pass;
+use super::plan::Case;
+use super::pool::{End, Finished};
+use accuracy_core::record::{self, Gate, Planned, Record};
+
+/// Most cases of a batch.
+const MOST: usize = 32;
+/// What libtest exits with when a test has failed.
+const TESTS_FAILED: i32 = 101;
+
+/// What a process of its own is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Isolation {
+    /// One case on the CPU, several on a device
+    #[default]
+    Auto,
+    /// One case
+    Case,
+    /// Several cases; one that fails runs again alone
+    Batch,
+}
+
+/// Groups cases that one process can run, so many that every slot gets two groups. `cases` are indices into `all`.
+pub fn groups(cases: &[usize], all: &[Case], slots: usize) -> Vec<Vec<usize>> {
+    let together =
+        |a: usize, b: usize| all[a].binary == all[b].binary && all[a].planned.arch == all[b].planned.arch;
+    let size = cases.len().div_ceil(2 * slots.max(1)).clamp(1, MOST);
+    cases
+        .chunk_by(|&a, &b| together(a, b))
+        .flat_map(|same| same.chunks(size))
+        .map(<[usize]>::to_vec)
+        .collect()
+}
+
+/// The records of those cases of a batch that have passed beyond doubt; `None` for the others.
+pub fn passed(
+    cases: &[&Planned],
+    folder: &RunFolder,
+    attempt: u32,
+    finished: &Finished,
+) -> Vec<Option<Record>> {
+    let read = |planned: &&Planned| {
+        let record = record::read_record(&record::record_path(&folder.path, &planned.id, attempt)).ok()?;
+        (record.id == planned.id).then_some(record)
+    };
+    let records: Vec<Option<Record>> = cases.iter().map(read).collect();
+    let all_passed = records.iter().all(|r| r.as_ref().is_some_and(|r| r.gate == Gate::Pass));
+    // A process that ends badly without a case that says so may have ended badly in any of them.
+    let ended_well = match &finished.end {
+        End::Exited(status) => status.success() || status.code() == Some(TESTS_FAILED) && !all_passed,
+        _ => false,
+    };
+    let trusted = ended_well && finished.left.is_empty();
+    records.into_iter().map(|r| r.filter(|r| trusted && r.gate == Gate::Pass && may_pass(r))).collect()
+}
+
+/// How many cases of a batch are done: it may take its time as long as this grows.
+pub fn done(paths: &[std::path::PathBuf]) -> usize {
+    paths.iter().filter(|path| path.exists()).count()
+}
+
+/// Removes what a batch has left of a case that runs again.
+///
+/// # Errors
+/// If its record stays: it would be taken for that of the second run.
+pub fn forget(planned: &Planned, folder: &RunFolder, attempt: u32) -> std::io::Result<()> {
+    let started = record::started_path(&folder.path, &planned.id, attempt);
+    for path in [
+        record::record_path(&folder.path, &planned.id, attempt),
+        started.with_extension("fault"),
+        folder.output_path(&planned.id),
+        started,
+    ] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
