@@ -70,12 +70,13 @@ pub mod prelude {
     };
     pub use crate::error::{Error, Result};
     pub use crate::layout::DataLayout;
-    pub use crate::library::Grid;
     pub use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};
+    pub use crate::library::Grid;
     pub use crate::quant::{GlobalScale, Granularity, Padding, Quant, ScaleRounding, ZeroPoint};
     pub use crate::reference::model::{self, PagedAttention, RopeStyle};
     pub use crate::reference::{
-        Expr, HOPPER_FP8, Matrix, Operand, TensorCore, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
+        Expr, HOPPER_FP8, Matrix, Operand, TensorCore, gelu, layer_norm, relu, rms_norm, select, sigmoid,
+        silu, user,
     };
     pub use crate::{accuracy_test, bf16, code_object, f16, kernel_library};
 }

@@ -8,6 +8,7 @@ pub mod code_object;
 pub use code_object::{CodeObject, Grid, Kernel};
 
 use crate::arch::Arch;
+use crate::case::watch;
 use crate::device::gpu::GpuError;
 use crate::device::memory::Runtime;
 use crate::device::{DevPtr, Status, Stream, launches};
@@ -47,7 +48,8 @@ pub enum LibraryError {
     Kernel { path: PathBuf, kernel: String, source: GpuError },
     #[error(
         "kernel `{kernel}` of {path} takes {} but is bound with {}: compilers add parameters of their own at the end, and bind every one",
-        sizes(takes), sizes(bound)
+        sizes(takes),
+        sizes(bound)
     )]
     Parameters { path: PathBuf, kernel: String, bound: Vec<usize>, takes: Vec<usize> },
     #[error("kernel `{kernel}` of code object `{name}` runs on a GPU alone, and this run is for {arch}")]
@@ -246,7 +248,9 @@ fn note(
     expected: Option<&'static str>,
 ) {
     let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
-    LAUNCHES.with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+    LAUNCHES
+        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+    watch::before_launch();
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
@@ -256,6 +260,9 @@ fn launched(kernels: Vec<String>) {
             launch.kernels = Some(kernels);
         }
     });
+    if let Some(launch) = LAUNCHES.with_borrow(Vec::len).checked_sub(1) {
+        watch::after_launch(launch);
+    }
 }
 
 /// The meanings that this project's own kernels follow, for those who do too.
@@ -365,8 +372,15 @@ mod tests {
         assert_eq!(parse_file_name("libmy_gemm_sm_90.so"), Some(("my_gemm", Arch::Sm90)));
         assert_eq!(parse_file_name("my_gemm_gfx950.hsaco"), Some(("my_gemm", Arch::Gfx950)));
         assert_eq!(parse_file_name("gemm_sm_90.cubin"), Some(("gemm", Arch::Sm90)));
-        for other in ["libgemm.so", "gemm.cubin", "gemm_gfx950.s", "lib_host.so", "gemm_host.so", "libgemm_host.so.1", "libgemm_gfx9000.so"]
-        {
+        for other in [
+            "libgemm.so",
+            "gemm.cubin",
+            "gemm_gfx950.s",
+            "lib_host.so",
+            "gemm_host.so",
+            "libgemm_host.so.1",
+            "libgemm_gfx9000.so",
+        ] {
             assert_eq!(parse_file_name(other), None, "{other}");
         }
     }

@@ -340,8 +340,9 @@ fn bindings(
     );
     let inherited: Vec<&Attribute> =
         block.attrs.iter().filter(|a| !a.path().is_ident("doc") && !a.path().is_ident("link")).collect();
-    let bindings =
-        launchers.iter().map(|launcher| binding(binds, launcher, library, &library_static, &inherited, sound));
+    let bindings = launchers
+        .iter()
+        .map(|launcher| binding(binds, launcher, library, &library_static, &inherited, sound));
     let ty = match binds {
         Binds::Launchers => quote!(::accuracy_core::library::KernelLibrary),
         Binds::Kernels => quote!(::accuracy_core::library::CodeObject),

@@ -458,7 +458,8 @@ impl Gpu {
     /// Loads a code object. It stays loaded: kernels of it may run until the process ends.
     pub fn load_module(&self, image: &[u8]) -> Result<Module, GpuError> {
         self.make_current()?;
-        let (symbol, mut module) = (self.either("hipModuleLoadData", "cuModuleLoadData"), std::ptr::null_mut());
+        let (symbol, mut module) =
+            (self.either("hipModuleLoadData", "cuModuleLoadData"), std::ptr::null_mut());
         // SAFETY: both take a pointer to the result and one to an image, whose length is in it; a vector of the image's
         // own is followed by zeros, so that what is cut short is read no further than that.
         let code = unsafe {

@@ -61,9 +61,11 @@ impl CodeObject {
         }
         let image =
             std::fs::read(&path).map_err(|source| LibraryError::Read { path: path.clone(), source })?;
-        let module = gpu
-            .load_module(&image)
-            .map_err(|source| LibraryError::Load { path: path.clone(), device: gpu.device().arch.clone(), source })?;
+        let module = gpu.load_module(&image).map_err(|source| LibraryError::Load {
+            path: path.clone(),
+            device: gpu.device().arch.clone(),
+            source,
+        })?;
         let known: &'static _ = Box::leak(Box::new(Loaded { gpu, path: path.clone(), module }));
         loaded.insert(path, known);
         Ok(known)

@@ -29,15 +29,23 @@ pub enum Isolation {
 
 /// Groups cases that one process can run, so many that every slot gets two groups. `cases` are indices into `all`.
 pub fn groups(cases: &[usize], all: &[Case], slots: usize) -> Vec<Vec<usize>> {
-    let together = |a: usize, b: usize| {
-        all[a].binary == all[b].binary && all[a].planned.arch == all[b].planned.arch
-    };
+    let together =
+        |a: usize, b: usize| all[a].binary == all[b].binary && all[a].planned.arch == all[b].planned.arch;
     let size = cases.len().div_ceil(2 * slots.max(1)).clamp(1, MOST);
-    cases.chunk_by(|&a, &b| together(a, b)).flat_map(|same| same.chunks(size)).map(<[usize]>::to_vec).collect()
+    cases
+        .chunk_by(|&a, &b| together(a, b))
+        .flat_map(|same| same.chunks(size))
+        .map(<[usize]>::to_vec)
+        .collect()
 }
 
 /// The records of those cases of a batch that have passed beyond doubt; `None` for the others.
-pub fn passed(cases: &[&Planned], folder: &RunFolder, attempt: u32, finished: &Finished) -> Vec<Option<Record>> {
+pub fn passed(
+    cases: &[&Planned],
+    folder: &RunFolder,
+    attempt: u32,
+    finished: &Finished,
+) -> Vec<Option<Record>> {
     let read = |planned: &&Planned| {
         let record = record::read_record(&record::record_path(&folder.path, &planned.id, attempt)).ok()?;
         (record.id == planned.id).then_some(record)

@@ -324,13 +324,16 @@ impl Run<'_> {
             |finished| {
                 let group = &groups[finished.index];
                 let planned: Vec<&Planned> = group.iter().map(|&i| &cases[i].planned).collect();
-                for (&index, record) in group.iter().zip(batch::passed(&planned, self.folder, ATTEMPT, &finished)) {
+                for (&index, record) in
+                    group.iter().zip(batch::passed(&planned, self.folder, ATTEMPT, &finished))
+                {
                     if let Some(record) = &record {
                         progress.borrow_mut().finished(record);
                     }
                     records[index] = record;
                 }
-                let bad = if matches!(finished.end, End::Exited(_)) { Verdict::Crashed } else { Verdict::TimedOut };
+                let bad =
+                    if matches!(finished.end, End::Exited(_)) { Verdict::Crashed } else { Verdict::TimedOut };
                 let failed = group.iter().any(|&i| records[i].is_none());
                 match finished.place {
                     Some(place) if failed && self.is_lost(place, &finished.end, bad) => Next::GiveUp(place),
