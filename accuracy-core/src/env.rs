@@ -29,6 +29,8 @@ pub const REPEAT: &str = "ACCURACY_REPEAT";
 pub const SEED: &str = "ACCURACY_SEED";
 /// Folder in which each chain's buffers and their float64 references are kept, a safetensors file a case.
 pub const KEEP_TENSORS: &str = "ACCURACY_KEEP_TENSORS";
+/// Plants every known fault on the reference side and records which checks see it.
+pub const SELFTEST: &str = "ACCURACY_SELFTEST";
 /// Schema of records that the plugin reads.
 pub const SCHEMA: &str = "ACCURACY_SCHEMA";
 
@@ -47,6 +49,7 @@ pub struct Settings {
     pub repeat: u32,
     pub seed: Option<u64>,
     pub keep_tensors: Option<PathBuf>,
+    pub selftest: bool,
 }
 
 /// A variable whose value cannot be used.
@@ -117,6 +120,7 @@ impl Settings {
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
             seed: parse(&get, SEED, "expected a whole number without a sign")?,
             keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
+            selftest: get(SELFTEST).is_some(),
         })
     }
 }

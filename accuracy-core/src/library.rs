@@ -41,11 +41,11 @@ pub enum LibraryError {
     #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("code object {path} cannot be loaded on this device ({device}): {source}")]
-    Load { path: PathBuf, device: String, source: GpuError },
+    Load { path: PathBuf, device: String, source: Box<GpuError> },
     #[error(
         "code object {path} has no kernel `{kernel}` ({source}); `cargo accuracy inspect {path}` lists what it has"
     )]
-    Kernel { path: PathBuf, kernel: String, source: GpuError },
+    Kernel { path: PathBuf, kernel: String, source: Box<GpuError> },
     #[error(
         "kernel `{kernel}` of {path} takes {} but is bound with {}: compilers add parameters of their own at the end, and bind every one",
         sizes(takes),

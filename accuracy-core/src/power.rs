@@ -108,6 +108,7 @@ fn seen(fault: &str, operand: &str, failed_checks: Vec<String>, cos: Option<f64>
         status: if failed_checks.is_empty() { PowerStatus::Unseen } else { PowerStatus::Seen },
         failed_checks,
         cos,
+        claimed: true,
         detail: String::new(),
     }
 }
@@ -119,6 +120,7 @@ fn not_applicable(fault: &str, operand: &str) -> Power {
         status: PowerStatus::NotApplicable,
         failed_checks: Vec::new(),
         cos: None,
+        claimed: true,
         detail: "the identity on this shape and data".into(),
     }
 }

@@ -43,6 +43,37 @@ impl Granularity {
     }
 }
 
+impl Granularity {
+    /// Of the values `of` of all cells of a matrix, those of a part whose borders are borders of cells.
+    ///
+    /// # Errors
+    /// A border that cuts through a cell.
+    pub fn part_of(
+        self,
+        (all_rows, all_cols): (usize, usize),
+        of: &[f64],
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+    ) -> Result<Vec<f64>, String> {
+        let (cell_rows, cell_cols) = self.cell(all_rows, all_cols);
+        let on_border = |at: usize, cell: usize, end: usize| at.is_multiple_of(cell) || at == end;
+        if self != Granularity::Tensor
+            && !(on_border(rows.start, cell_rows, all_rows)
+                && on_border(rows.end, cell_rows, all_rows)
+                && on_border(cols.start, cell_cols, all_cols)
+                && on_border(cols.end, cell_cols, all_cols))
+        {
+            return Err(format!(
+                "rows {rows:?} and columns {cols:?} cut through a scale's cell of {cell_rows}x{cell_cols} ({self})"
+            ));
+        }
+        let (_, grid_cols) = self.grid(all_rows, all_cols);
+        let columns = cols.start / cell_cols..cols.end.div_ceil(cell_cols);
+        let grid_rows = rows.start / cell_rows..rows.end.div_ceil(cell_rows);
+        Ok(grid_rows.flat_map(|r| of[r * grid_cols..][columns.clone()].iter().copied()).collect())
+    }
+}
+
 impl std::fmt::Display for Granularity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -477,40 +508,6 @@ impl Quantized {
         }
         Matrix::new(self.rows, self.cols, out)
     }
-
-    /// A part of the matrix whose borders are borders of scale cells.
-    pub fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Result<Quantized, String> {
-        let (cell_rows, cell_cols) = self.granularity.cell(self.rows, self.cols);
-        let on_border = |at: usize, cell: usize, end: usize| at.is_multiple_of(cell) || at == end;
-        if self.granularity != Granularity::Tensor
-            && !(on_border(rows.start, cell_rows, self.rows)
-                && on_border(rows.end, cell_rows, self.rows)
-                && on_border(cols.start, cell_cols, self.cols)
-                && on_border(cols.end, cell_cols, self.cols))
-        {
-            return Err(format!(
-                "rows {rows:?} and columns {cols:?} cut through a scale's cell of {cell_rows}x{cell_cols} ({})",
-                self.granularity
-            ));
-        }
-        let (_, grid_cols) = self.granularity.grid(self.rows, self.cols);
-        let cells = |of: &[f64]| -> Vec<f64> {
-            let columns = cols.start / cell_cols..cols.end.div_ceil(cell_cols);
-            let grid_rows = rows.start / cell_rows..rows.end.div_ceil(cell_rows);
-            grid_rows.flat_map(|r| of[r * grid_cols..][columns.clone()].iter().copied()).collect()
-        };
-        let zeros = if self.zeros.is_empty() { Vec::new() } else { cells(&self.zeros) };
-        let codes =
-            rows.clone().flat_map(|r| self.codes[r * self.cols..][cols.clone()].iter().copied()).collect();
-        Ok(Quantized {
-            rows: rows.len(),
-            cols: cols.len(),
-            codes,
-            scales: cells(&self.scales),
-            zeros,
-            ..*self
-        })
-    }
 }
 
 /// Decodes by table where the format is small enough.
@@ -722,16 +719,15 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_the_values_of_the_whole_and_does_not_cut_a_cell() {
-        let x = ramp(4, 96);
-        let q = quantize(&x, &Quant::block(E4M3FN, 2, 32), 1.0);
-        let part = q.part(2..4, 32..96).unwrap();
-        let whole = q.decode();
-        for r in 0..2 {
-            assert_eq!(part.decode().row(r), &whole.row(r + 2)[32..96]);
-        }
-        assert!(q.part(1..4, 0..96).unwrap_err().contains("2x32"));
-        assert!(q.part(0..4, 0..40).is_err());
+    fn a_part_has_the_scales_of_its_cells_and_does_not_cut_one() {
+        let q = quantize(&ramp(4, 96), &Quant::block(E4M3FN, 2, 32), 1.0);
+        let part = |rows, cols| q.granularity.part_of((4, 96), &q.scales, &rows, &cols);
+        assert_eq!(part(2..4, 32..96).unwrap(), [q.scale_at(2, 32), q.scale_at(2, 64)]);
+        assert_eq!(part(0..4, 64..96).unwrap(), [q.scale_at(0, 64), q.scale_at(2, 64)]);
+        assert!(part(1..4, 0..96).unwrap_err().contains("2x32"));
+        assert!(part(0..4, 0..40).is_err());
+        let tensor = Granularity::Tensor.part_of((4, 96), &[0.5], &(1..3), &(7..9));
+        assert_eq!(tensor.unwrap(), [0.5]);
     }
 
     #[test]

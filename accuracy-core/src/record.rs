@@ -157,6 +157,9 @@ pub struct Power {
     pub failed_checks: Vec<String>,
     /// Cosine of the faulty reference against the right one.
     pub cos: Option<f64>,
+    /// Whether the checks are to see it; else it is told what they make of it.
+    #[serde(default)]
+    pub claimed: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }

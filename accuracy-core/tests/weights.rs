@@ -406,6 +406,332 @@ fn a_configuration_that_contradicts_the_tensors_names_both() {
     assert!(message.contains("`m` is not quantised"), "{message}");
 }
 
+/// A weight of FP8 with a scale for the tensor, one with a scale a row, and one of NVFP4.
+fn mixed(config: &str, modules: [&str; 3]) -> Checkpoint {
+    let [a, b, c] = modules;
+    let dir = folder(
+        config,
+        &[
+            tensor(&format!("{a}.weight"), StDtype::F8_E4M3, &[16, 32], codes(512)),
+            tensor(&format!("{a}.weight_scale"), StDtype::F32, &[1], f32s(&[0.5])),
+            tensor(&format!("{b}.weight"), StDtype::F8_E4M3, &[16, 32], codes(512)),
+            tensor(&format!("{b}.weight_scale"), StDtype::F32, &[16, 1], f32s(&[0.25; 16])),
+            tensor(&format!("{c}.weight_packed"), StDtype::U8, &[16, 16], vec![0x21; 256]),
+            tensor(&format!("{c}.weight_scale"), StDtype::F8_E4M3, &[16, 2], vec![0x38; 32]),
+            tensor(&format!("{c}.weight_global_scale"), StDtype::F32, &[1], f32s(&[2.0])),
+        ],
+    );
+    open(&dir)
+}
+
+#[test]
+fn a_configuration_of_several_groups_speaks_of_each_module_by_name_pattern_or_class() {
+    let group = |targets: &str, weights: &str| format!(r#"{{"targets": {targets}, "weights": {weights}}}"#);
+    let fp8 = |strategy: &str| format!(r#"{{"num_bits": 8, "type": "float", "strategy": "{strategy}"}}"#);
+    let nvfp4 = r#"{"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}"#;
+    let config = |first: &str, ignore: &str| {
+        format!(
+            r#"{{"quantization_config": {{"quant_method": "compressed-tensors", "ignore": {ignore}, "config_groups": {{
+                "a": {}, "b": {}, "c": {}}}}}}}"#,
+            group(first, &fp8("tensor")),
+            group(r#"["Linear"]"#, &fp8("channel")),
+            group(r#"["re:.*mlp\\.(up|down)_proj$"]"#, nvfp4),
+        )
+    };
+    let modules = ["l.0.self_attn.o_proj", "l.0.mlp.gate_proj", "l.0.mlp.up_proj"];
+    let first = r#"["l.0.self_attn.o_proj"]"#;
+    let good = mixed(&config(first, r#"["lm_head", "re:.*norm$"]"#), modules);
+    let granularity = |module: &str| good.linear(module).unwrap().granularity;
+    let found = modules.map(granularity);
+    assert_eq!(found, [Granularity::Tensor, Granularity::Row, Granularity::Group(16)]);
+
+    // The same tensors under a configuration that means others.
+    let other = mixed(&config(r#"["re:.*o_proj", "re:.*gate_proj"]"#, "[]"), modules);
+    assert!(other.linear(modules[0]).is_ok());
+    let wrong = other.linear(modules[1]).unwrap_err();
+    assert!(matches!(wrong, WeightsError::ScaleShape { .. }), "{wrong}");
+    assert!(wrong.to_string().contains("group `a`") && !wrong.to_string().contains("group `b`"), "{wrong}");
+    let swapped = mixed(&config(first, "[]"), [modules[0], modules[2], modules[1]]);
+    let wrong = swapped.linear(modules[2]).unwrap_err();
+    assert!(matches!(wrong, WeightsError::Contradiction { .. }), "{wrong}");
+    assert!(wrong.to_string().contains("group `c`"), "{wrong}");
+
+    for ignore in [r#"["re:.*mlp.*"]"#, r#"["l.0.mlp"]"#, r#"["l.0.mlp.gate_proj"]"#] {
+        let ignored = mixed(&config(first, ignore), modules);
+        assert!(ignored.linear(modules[0]).is_ok());
+        let wrong = ignored.linear(modules[1]).unwrap_err().to_string();
+        assert!(wrong.contains("is not quantised"), "{ignore}: {wrong}");
+    }
+}
+
+#[test]
+fn modelopt_and_quark_name_their_layers() {
+    let modules = ["l.0.attn.o_proj", "l.0.mlp.gate_proj", "l.0.mlp.up_proj"];
+    let modelopt = |of_gate: &str| {
+        format!(
+            r#"{{"quantization_config": {{"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
+            "exclude_modules": ["*router*"], "quantized_layers": {{"l.0.attn.o_proj": {{"quant_algo": "FP8"}},
+            "l.0.mlp.gate_proj": {{"quant_algo": "{of_gate}"}},
+            "l.0.mlp.up_proj": {{"quant_algo": "NVFP4", "group_size": 16}}}}}}}}"#
+        )
+    };
+    let good = mixed(&modelopt("FP8_PER_CHANNEL_PER_TOKEN"), modules);
+    for module in modules {
+        good.linear(module).unwrap();
+    }
+    assert_eq!(
+        good.claims().collect::<Vec<_>>(),
+        ["ModelOpt FP8", "ModelOpt FP8 per channel", "ModelOpt NVFP4"]
+    );
+    let wrong = mixed(&modelopt("FP8"), modules).linear(modules[1]).unwrap_err();
+    assert!(matches!(wrong, WeightsError::ScaleShape { .. }), "{wrong}");
+
+    // Only the KV cache is quantised.
+    let kv = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": null, "kv_cache_quant_algo": "FP8"}}"#;
+    let bf16 = tensor("m.weight", StDtype::BF16, &[2, 2], vec![0; 8]);
+    assert!(open(&folder(kv, &[bf16])).linear("m").is_ok());
+
+    let quark = |layers: &str| {
+        format!(
+            r#"{{"quantization_config": {{"quant_method": "quark", "exclude": ["*lm_head"],
+            "global_quant_config": {{"weight": {{"dtype": "fp8_e4m3", "qscheme": "per_tensor"}}}},
+            "layer_quant_config": {{{layers}}}}}}}"#
+        )
+    };
+    let of_gate = r#""*.gate_proj": {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_channel"}}"#;
+    assert_eq!(mixed(&quark(of_gate), modules).linear(modules[1]).unwrap().granularity, Granularity::Row);
+    let wrong = mixed(&quark(""), modules).linear(modules[1]).unwrap_err();
+    assert!(wrong.to_string().contains("per_tensor"), "{wrong}");
+}
+
+#[test]
+fn the_scale_of_a_layers_input_is_described() {
+    let weight = || tensor("m.weight", StDtype::F8_E4M3, &[2, 2], codes(4));
+    let scale = || tensor("m.weight_scale", StDtype::F32, &[], f32s(&[0.5]));
+    let input = tensor("m.input_scale", StDtype::F32, &[], f32s(&[0.125]));
+    let config = |scheme: &str| {
+        format!(r#"{{"quantization_config": {{"quant_method": "fp8", "activation_scheme": "{scheme}"}}}}"#)
+    };
+    let with = open(&folder(&config("static"), &[weight(), scale(), input]));
+    let info = with.describe("m").unwrap();
+    assert_eq!((info.static_input, info.input_scale.as_deref()), (true, Some("m.input_scale")));
+    assert_eq!(with.vector("m.input_scale").unwrap(), [0.125]);
+    let without = open(&folder(&config("static"), &[weight(), scale()])).describe("m").unwrap();
+    assert_eq!((without.static_input, without.input_scale), (true, None));
+    let dynamic = open(&folder(&config("dynamic"), &[weight(), scale()])).describe("m").unwrap();
+    assert_eq!((dynamic.static_input, dynamic.input_scale), (false, None));
+}
+
+#[test]
+fn scales_of_a_kv_cache_are_vectors_of_one() {
+    let values = || f32s(&[0.25]);
+    let names = ["l.0.self_attn.k_scale", "l.0.self_attn.k_proj.k_scale", "l.0.self_attn.q_proj.input_scale"];
+    let mut tensors: Vec<_> = names.iter().map(|n| tensor(n, StDtype::F32, &[], values())).collect();
+    tensors.push(tensor("l.0.self_attn.q_proj.weight", StDtype::F8_E4M3, &[2, 2], codes(4)));
+    tensors.push(tensor("l.0.self_attn.q_proj.weight_scale", StDtype::F32, &[1], values()));
+    let checkpoint = open(&folder("", &tensors));
+    let matched = |pattern: &str| -> Vec<String> {
+        checkpoint.matches(pattern).unwrap().into_iter().map(|m| m.name).collect()
+    };
+    assert_eq!(matched("l.{n}.self_attn.*"), ["l.0.self_attn.k_scale", "l.0.self_attn.q_proj"]);
+    assert_eq!(checkpoint.vector("l.0.self_attn.k_scale").unwrap(), [0.25]);
+    assert_eq!(checkpoint.orphans(), Vec::<&str>::new());
+}
+
+#[test]
+fn deepseek_v4_packs_the_experts_fp4_into_int8() {
+    let ue8m0 = DEEPSEEK.replace("\"fmt\"", "\"scale_fmt\": \"ue8m0\", \"fmt\"");
+    let config = ue8m0.replacen('{', "{\"expert_dtype\": \"fp4\", ", 1);
+    let tensors = [
+        tensor("ffn.experts.0.w1.weight", StDtype::I8, &[2, 32], vec![0x21; 64]),
+        tensor("ffn.experts.0.w1.scale", StDtype::F8_E8M0, &[2, 2], vec![127, 128, 126, 127]),
+        tensor("attn.wo_a.weight", StDtype::F8_E4M3, &[256, 128], codes(256 * 128)),
+        tensor("attn.wo_a.scale", StDtype::F8_E8M0, &[2, 1], vec![120, 130]),
+        // A norm's weight is called like a scale.
+        tensor("attn.norm.scale", StDtype::F32, &[2], f32s(&[1.0, 2.0])),
+    ];
+    let checkpoint = open(&folder(&config, &tensors));
+    let expert = checkpoint.linear("ffn.experts.0.w1").unwrap();
+    assert_eq!((expert.scheme, expert.rows, expert.cols), (Scheme::Mxfp4, 2, 64));
+    let values = expert.values();
+    assert_eq!((&values[..2], &values[32..34], values[64]), (&[0.5, 1.0][..], &[1.0, 2.0][..], 0.25));
+    assert_eq!(checkpoint.linear("attn.wo_a").unwrap().scales, [2f64.powi(-7), 8.0]);
+    assert_eq!(checkpoint.orphans(), Vec::<&str>::new());
+    assert_eq!(checkpoint.vector("attn.norm.scale").unwrap(), [1.0, 2.0]);
+    let names: Vec<String> = checkpoint.matches("attn.{a}").unwrap().into_iter().map(|m| m.name).collect();
+    assert_eq!(names, ["attn.wo_a"]);
+    let unsaid = open(&folder(&ue8m0, &tensors)).linear("ffn.experts.0.w1").unwrap_err();
+    assert!(matches!(unsaid, WeightsError::Contradiction { .. }), "{unsaid}");
+}
+
+#[test]
+fn lm_head_shares_the_embedding_where_the_configuration_says_so() {
+    let embedding = tensor("model.embed_tokens.weight", StDtype::F32, &[2, 2], f32s(&[1.0, 2.0, 3.0, 4.0]));
+    let norm = tensor("model.norm.weight", StDtype::F32, &[2], f32s(&[1.0, 1.0]));
+    let tensors = [embedding, norm];
+    let tied = r#"{"text_config": {"tie_word_embeddings": true}}"#;
+    let checkpoint = open(&folder(tied, &tensors));
+    let head = checkpoint.linear("lm_head").unwrap();
+    assert_eq!(
+        (head.values(), head.tensors),
+        (vec![1.0, 2.0, 3.0, 4.0], vec!["model.embed_tokens.weight".to_owned()])
+    );
+    assert_eq!(checkpoint.linear("lm_head#1..2").unwrap().values(), [3.0, 4.0]);
+    for config in ["", r#"{"tie_word_embeddings": false}"#] {
+        let error = error(&folder(config, &tensors), "lm_head");
+        assert!(matches!(error, WeightsError::TensorMissing { .. }), "{error}");
+    }
+    let head = tensor("lm_head.weight", StDtype::F32, &[1, 1], f32s(&[9.0]));
+    assert_eq!(
+        open(&folder(tied, &[&tensors[..], &[head]].concat())).linear("lm_head").unwrap().values(),
+        [9.0]
+    );
+}
+
+/// q, k and v of two heads of two rows, one of them for keys; gate and up; two experts: in each scheme the part is
+/// that of the whole.
+#[test]
+fn parts_of_fused_weights_are_parts_of_the_whole_in_every_scheme() {
+    let (rows, cols) = (8, 32);
+    let half = |n: usize| -> Vec<u8> { (0..n).map(|i| (i * 37 + 11) as u8).collect() };
+    let fp32 = |n: usize| f32s(&(0..n).map(|i| 0.5 + i as f32 / 3.0).collect::<Vec<_>>());
+    let exponents = |n: usize| -> Vec<u8> { (0..n).map(|i| 120 + (i % 9) as u8).collect() };
+    let e4m3 = |n: usize| -> Vec<u8> { (0..n).map(|i| 0x30 + (i % 23) as u8).collect() };
+    type Tensors = Vec<(&'static str, StDtype, Vec<usize>, Vec<u8>)>;
+    let schemes: Vec<(&str, Tensors)> = vec![
+        ("unquantised", vec![(".weight", StDtype::F32, vec![rows, cols], fp32(rows * cols))]),
+        (
+            "fp8 block",
+            vec![
+                (".weight", StDtype::F8_E4M3, vec![rows, cols], codes(rows * cols)),
+                (".weight_scale_inv", StDtype::F32, vec![4, 2], fp32(8)),
+            ],
+        ),
+        (
+            "fp8 channel",
+            vec![
+                (".weight", StDtype::F8_E4M3, vec![rows, cols], codes(rows * cols)),
+                (".weight_scale", StDtype::F32, vec![rows, 1], fp32(rows)),
+            ],
+        ),
+        (
+            "int8",
+            vec![
+                (".weight", StDtype::I8, vec![rows, cols], half(rows * cols)),
+                (".weight_scale", StDtype::F32, vec![rows, 1], fp32(rows)),
+                (".weight_zero_point", StDtype::I8, vec![rows, 1], half(rows)),
+            ],
+        ),
+        (
+            "mxfp4",
+            vec![
+                (".weight", StDtype::U8, vec![rows, cols / 2], half(rows * cols / 2)),
+                (".weight_scale", StDtype::U8, vec![rows, 1], exponents(rows)),
+            ],
+        ),
+        (
+            "nvfp4",
+            vec![
+                (".weight_packed", StDtype::U8, vec![rows, cols / 2], half(rows * cols / 2)),
+                (".weight_scale", StDtype::F8_E4M3, vec![rows, 2], e4m3(rows * 2)),
+                (".weight_global_scale", StDtype::F32, vec![1], f32s(&[3.0])),
+            ],
+        ),
+        (
+            "packed int4",
+            vec![
+                (".weight_packed", StDtype::I32, vec![rows, cols / 8], half(rows * cols / 2)),
+                (".weight_scale", StDtype::F32, vec![rows, 2], fp32(rows * 2)),
+                (".weight_zero_point", StDtype::I32, vec![1, 2], half(8)),
+            ],
+        ),
+        (
+            "awq",
+            vec![
+                (".qweight", StDtype::I32, vec![cols, rows / 8], half(rows * cols / 2)),
+                (".qzeros", StDtype::I32, vec![2, rows / 8], half(8)),
+                (".scales", StDtype::F16, vec![2, rows], f16s(2 * rows)),
+            ],
+        ),
+        (
+            "gptq",
+            vec![
+                (".qweight", StDtype::I32, vec![cols / 8, rows], half(rows * cols / 2)),
+                (".qzeros", StDtype::I32, vec![2, rows / 8], half(8)),
+                (".scales", StDtype::F16, vec![2, rows], f16s(2 * rows)),
+            ],
+        ),
+    ];
+    for (scheme, parts) in schemes {
+        let quantization = match scheme {
+            "gptq" => r#", "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 16}"#,
+            "fp8 block" => {
+                r#", "quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 16]}"#
+            }
+            _ => "",
+        };
+        let config =
+            format!(r#"{{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2{quantization}}}"#);
+        let tensors: Vec<NewTensor> = ["attn.qkv_proj", "mlp.gate_up_proj"]
+            .iter()
+            .flat_map(|module| {
+                let named = |(e, d, s, b): &(&str, StDtype, Vec<usize>, Vec<u8>)| {
+                    tensor(&format!("{module}{e}"), *d, s, b.clone())
+                };
+                parts.iter().map(named).collect::<Vec<_>>()
+            })
+            .collect();
+        let checkpoint = open(&folder(&config, &tensors));
+        for (address, range) in [
+            ("attn.qkv_proj#q", 0..4),
+            ("attn.qkv_proj#k", 4..6),
+            ("attn.qkv_proj#v", 6..8),
+            ("mlp.gate_up_proj#gate", 0..4),
+            ("mlp.gate_up_proj#up", 4..8),
+            ("attn.qkv_proj#2..6", 2..6),
+        ] {
+            let whole = checkpoint.linear(address.split_once('#').unwrap().0).unwrap();
+            let part = checkpoint.linear(address).unwrap_or_else(|e| panic!("{scheme}: {e}"));
+            let want = whole.values()[range.start * cols..range.end * cols].to_vec();
+            assert!(want.iter().any(|&v| v != want[0]), "{scheme}");
+            assert_eq!(part.values(), want, "{scheme} {address}");
+        }
+
+        // The same tensors stacked: two experts, of which the second has other codes.
+        if matches!(scheme, "packed int4" | "awq" | "gptq" | "nvfp4") {
+            continue;
+        }
+        let stacked: Vec<NewTensor> = parts
+            .iter()
+            .map(|(ending, dtype, shape, bytes)| {
+                let name = format!("mlp.experts.gate_up_proj{}", ending.strip_prefix(".weight").unwrap());
+                let second: Vec<u8> = bytes.iter().copied().rev().collect();
+                let second =
+                    if ending.contains("scale") || *dtype == StDtype::F32 { bytes.clone() } else { second };
+                tensor(&name, *dtype, &[&[2], &shape[..]].concat(), [bytes.clone(), second].concat())
+            })
+            .collect();
+        let single = open(&folder(&config, &tensors)).linear("mlp.gate_up_proj").unwrap().values();
+        let experts = open(&folder(&config, &stacked));
+        assert_eq!(experts.linear("mlp.experts.gate_up_proj#0").unwrap().values(), single, "{scheme}");
+        let up = experts.linear("mlp.experts.gate_up_proj#1.up").unwrap().values();
+        let second = experts.linear("mlp.experts.gate_up_proj#1").unwrap().values();
+        assert_eq!(up, second[4 * cols..], "{scheme}");
+        assert!(scheme == "unquantised" || second != single, "{scheme}");
+    }
+}
+
+#[test]
+fn q_k_and_v_that_are_interleaved_are_not_addressed_by_name() {
+    let config =
+        r#"{"model_type": "internlm2", "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2}"#;
+    let dir = folder(config, &[tensor("wqkv.weight", StDtype::F32, &[8, 2], f32s(&[1.0; 16]))]);
+    let error = error(&dir, "wqkv#q");
+    assert!(error.to_string().contains("internlm2 interleaves"), "{error}");
+    assert_eq!(open(&dir).describe("wqkv").unwrap().parts, <[&str; 0]>::default());
+    assert!(open(&dir).linear("wqkv#0..4").is_ok());
+}
+
 #[test]
 fn configurations_that_do_not_read_are_errors() {
     let tensors = [tensor("m.weight", StDtype::F32, &[1, 1], f32s(&[0.0]))];

@@ -1,7 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{archive, dtypes, inspect, lint, report, run, shard, weights};
+use crate::{archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, weights};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -54,6 +54,8 @@ enum Command {
     /// Put test executables, kernel libraries and checkpoints into one file, for machines without cargo
     #[command(after_help = ARCHIVE_EXAMPLES)]
     Archive(Box<archive::ArchiveArgs>),
+    /// Plant every known fault in the reference of each chain, and show which checks see it
+    Selftest(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
     Report(report::ReportArgs),
     /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
@@ -66,6 +68,12 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Compare two files or folders of tensors: safetensors, npy, npz, .pt, and the dumps of inference engines
+    Compare(compare::CompareArgs),
+    /// Find failed builds, silent fallbacks and NaN in a server's log, and proof that a kernel ran
+    Logs(logs::LogsArgs),
+    /// Ask a server prompts with known answers, and compare it with itself and with a reference
+    Probe(probe::ProbeArgs),
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
@@ -76,12 +84,16 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
             Command::Run(args) => run::command(*args),
             Command::Archive(args) => archive::command(*args),
+            Command::Selftest(args) => selftest::command(*args),
             Command::Report(args) => report::command(args),
             Command::Lint(args) => lint::cli::command(args),
             Command::Weights(args) => weights::command(args),
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Compare(args) => compare::command(args),
+            Command::Logs(args) => logs::command(args),
+            Command::Probe(args) => probe::command(args),
             Command::DeviceAnswers(args) => run::answers(&args),
         }
     }

@@ -4,13 +4,17 @@
 
 mod archive;
 mod cli;
+mod compare;
 mod config;
 mod dtypes;
 mod exit;
 mod inspect;
 mod lint;
+mod logs;
+mod probe;
 mod report;
 mod run;
+mod selftest;
 mod shard;
 mod weights;
 

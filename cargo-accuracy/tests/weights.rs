@@ -281,6 +281,18 @@ fn tensors_that_contradict_the_configuration() {
 }
 
 #[test]
+fn a_static_input_without_its_scale() {
+    let fixed = DEEPSEEK.replace("\"fp8\"", "\"fp8\", \"activation_scheme\": \"static\"");
+    Checkpoint::new(&fixed, &blocks(&SCALES)).assert_error(
+        &[],
+        "input_scale_missing",
+        &["`m` has no input_scale"],
+    );
+    let with = [&blocks(&SCALES)[..], &[f32s("m.input_scale", &[], &[0.5])]].concat();
+    Checkpoint::new(&fixed, &with).assert_fine(&["--scan"]);
+}
+
+#[test]
 fn what_is_missing() {
     let [weight, scale] = blocks(&SCALES);
     let no_scale = Checkpoint::new(DEEPSEEK, std::slice::from_ref(&weight));

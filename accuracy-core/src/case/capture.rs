@@ -48,7 +48,7 @@ pub struct Captured {
     pub source: Option<Expr>,
     pub ideal: Option<Arc<Matrix>>,
     /// Elements, row-major and packed.
-    pub data: Vec<u8>,
+    pub data: Arc<Vec<u8>>,
     /// The scale buffer as it lies in memory, padding included.
     pub scales: Vec<u8>,
     /// The zero points as they lie in memory.
@@ -104,7 +104,7 @@ impl Case {
     fn capture(&self, id: BufferId, changed_by: Option<&'static str>, launches: &[Launch]) -> Captured {
         let buffer: &Buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
-        let (data, scales) = self.bytes(id);
+        let scales = self.contents(buffer.scales);
         let mut damage: Vec<_> = allocation.damage().into_iter().map(|d| (buffer.name.clone(), d)).collect();
         for (at, what) in
             [(buffer.scales, "scales"), (buffer.zeros, "zero_points"), (buffer.global, "global_scale")]
@@ -118,10 +118,10 @@ impl Case {
         let (data, scales, changed) = match (&buffer.initial, buffer.kind) {
             (Some(initial), Kind::Before) => (initial.0.clone(), initial.1.clone(), false),
             (Some(initial), _) => {
-                let changed = initial.0 != data || initial.1 != scales;
+                let changed = !self.holds(id, &initial.0) || initial.1 != scales;
                 (initial.0.clone(), initial.1.clone(), changed)
             }
-            (None, _) => (data, scales, false),
+            (None, _) => (self.elements(id).into(), scales, false),
         };
         let ordered = buffer.scheme.and_then(|s| Order::of_data(&s, buffer.shape.rows, buffer.shape.cols));
         Captured {
@@ -182,6 +182,9 @@ impl Captured {
 
     /// The values that the bytes stand for.
     pub fn value(&self) -> Matrix {
+        if self.factor == 1.0 {
+            return self.stored().values(0..self.rows);
+        }
         match self.quantized() {
             Some(quantized) => quantized.decode(),
             None => Matrix::new(self.rows, self.cols, self.dtype.decode_bytes(&self.data)),
@@ -190,8 +193,7 @@ impl Captured {
 
     /// Whether all elements hold the same value: such data cannot reveal a fault.
     pub fn is_constant(&self) -> bool {
-        let value = self.value();
-        value.data.len() > 1 && value.data.iter().all(|x| *x == value.data[0])
+        self.rows * self.cols > 1 && self.stored().is_constant()
     }
 
     /// Whether the same values lie differently in memory: other strides, or elements or scales in another order.
@@ -200,11 +202,15 @@ impl Captured {
             // A stride over a dimension of one element leads nowhere.
             ((c.rows > 1).then_some(c.strides.0), (c.cols > 1).then_some(c.strides.1))
         };
-        let elements = |c: &Captured| c.memory.clone().unwrap_or_else(|| c.data.clone());
         order(self) != order(other)
             || self.scales != other.scales
             || self.zeros != other.zeros
-            || (self.memory.is_some() || other.memory.is_some()) && elements(self) != elements(other)
+            || (self.memory.is_some() || other.memory.is_some()) && self.in_memory() != other.in_memory()
+    }
+
+    /// The elements as they lie in memory, strides left out.
+    fn in_memory(&self) -> &[u8] {
+        self.memory.as_deref().unwrap_or(&self.data)
     }
 
     /// Elements and scales that neither run wrote: they hold the poison of this run here and that of `other` there.
@@ -213,8 +219,7 @@ impl Captured {
         let same =
             |a: &[u8], b: &[u8]| a.iter().all(|&x| x == poison) && b.iter().all(|&x| x == other_poison);
         let size = (self.dtype.bits() as usize / 8).max(1);
-        let elements = |c: &Captured| c.memory.clone().unwrap_or_else(|| c.data.clone());
-        let (data, other_data) = (elements(self), elements(other));
+        let (data, other_data) = (self.in_memory(), other.in_memory());
         let mut count =
             data.chunks(size).zip(other_data.chunks(size)).filter(|(a, b)| same(a, b)).count() as u64;
         // A static scale is the framework's own.

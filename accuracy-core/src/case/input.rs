@@ -4,7 +4,7 @@
 //! and channels of very different magnitude, outlier channels, both signs, a zero row and a tiny one. A second kind
 //! of data makes large terms cancel, which shows in which format a kernel accumulates.
 
-use crate::quant::Quantized;
+use crate::dtype::DType;
 use crate::reference::Matrix;
 
 /// Which data a run is given.
@@ -134,22 +134,27 @@ pub fn weight_values(mut weight: Matrix, data: &Data) -> Matrix {
     weight
 }
 
-/// Puts codes into a weight that only some formats read alike: `0x00`, `0x7f`, `0x80`, `0xff`. Those that are finite
-/// go into ordinary data; NaN and Inf, which spread over a whole output column, into the probe. Returns the indices
-/// of the elements that changed.
-pub fn inject_specials(weight: &mut Quantized, data: &Data) -> Vec<usize> {
-    if weight.dtype.bits() != 8 || weight.rows < 8 {
+/// Puts codes into an 8-bit weight `[rows, cols]` that only some formats read alike: `0x00`, `0x7f`, `0x80`, `0xff`.
+/// Those that are finite go into ordinary data; NaN and Inf, which spread over a whole output column, into the probe.
+/// Returns the indices of the elements that changed.
+pub fn inject_specials(
+    dtype: DType,
+    (rows, cols): (usize, usize),
+    codes: &mut [u8],
+    data: &Data,
+) -> Vec<usize> {
+    if dtype.bits() != 8 || rows < 8 {
         return Vec::new();
     }
     let mut changed = Vec::new();
-    for (i, code) in [0x00, 0x7f, 0x80, 0xff, 0x7c].into_iter().enumerate() {
-        let finite = weight.dtype.decode(code).is_finite();
+    for (i, code) in [0x00_u8, 0x7f, 0x80, 0xff, 0x7c].into_iter().enumerate() {
+        let finite = dtype.decode(code.into()).is_finite();
         if finite != (*data == Data::Ordinary) {
             continue;
         }
-        let (row, col) = (weight.rows / 8 * (i + 1), (weight.cols / 7 * (i + 1)) % weight.cols);
-        let at = row * weight.cols + col;
-        weight.codes[at] = code;
+        let (row, col) = (rows / 8 * (i + 1), (cols / 7 * (i + 1)) % cols);
+        let at = row * cols + col;
+        codes[at] = code;
         changed.push(at);
     }
     changed

@@ -15,7 +15,7 @@ mod weight;
 pub use capture::{Attempt, Captured, Kind};
 pub use shape::Shape;
 pub use tensor::{Element, Tensor};
-pub use weight::WeightForm;
+pub use weight::{PreparedWeights, WeightForm};
 
 use crate::arch::Arch;
 use crate::device::Stream;
@@ -43,6 +43,7 @@ pub struct Setup {
     /// Role and tensor of each weight.
     pub weights: BTreeMap<String, String>,
     pub checkpoint: Option<Checkpoint>,
+    pub prepared: PreparedWeights,
     /// Recorded activations, `[tokens, K]`.
     pub activations: Option<Arc<Matrix>>,
     pub seed: u64,
@@ -82,7 +83,7 @@ pub(crate) struct Buffer {
     /// The tensor-wide factor of two-level scales, else 1.
     factor: f64,
     /// Logical bytes (data, scales) that a leaf was filled with.
-    initial: Option<(Vec<u8>, Vec<u8>)>,
+    initial: Option<(Arc<Vec<u8>>, Vec<u8>)>,
     /// Allocations that hold what the framework put there, whoever writes the data, and their bytes.
     given: Vec<(usize, Vec<u8>)>,
 }
@@ -289,11 +290,18 @@ impl Case {
     pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         let form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
-        let stored = checkpoint.linear(&tensor)?;
-        let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
-            Error::declaration(name, format!("{what} (tensor {tensor} of {})", checkpoint.path().display()))
-        })?;
-        self.leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), prepared)
+        let prepared = match self.setup.prepared.find(&tensor, &form, &self.setup.data) {
+            Some(prepared) => prepared,
+            None => {
+                let stored = checkpoint.linear(&tensor)?;
+                let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
+                    let place = checkpoint.path().display();
+                    Error::declaration(name, format!("{what} (tensor {tensor} of {place})"))
+                })?;
+                self.setup.prepared.keep(&tensor, &form, &self.setup.data, prepared)
+            }
+        };
+        self.prepared_leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), &prepared)
     }
 
     /// A one-dimensional weight `[n]`, such as a norm's gain, as a row `[1, n]`.
@@ -353,23 +361,34 @@ impl Case {
 
     /// Allocates and fills a leaf.
     fn leaf(&mut self, name: &str, kind: Kind, shape: Shape, prepared: weight::Prepared) -> Result<Tensor> {
+        self.prepared_leaf(name, kind, shape, &prepared)
+    }
+
+    fn prepared_leaf(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        shape: Shape,
+        prepared: &weight::Prepared,
+    ) -> Result<Tensor> {
         let weight::Prepared { dtype, data, scheme, scales, zeros, factor, ideal, .. } = prepared;
+        let (dtype, scheme, factor) = (*dtype, *scheme, *factor);
         if let Some(scheme) = &scheme {
             self.check_scheme(name, scheme, &shape)?;
         }
         let tensor = self.declare(Buffer {
             scheme,
-            ideal: Some(Arc::new(ideal)),
+            ideal: ideal.clone(),
             factor,
             ..Buffer::new(name, kind, dtype, shape)
         })?;
         let buffer = &self.buffers[tensor.id().0];
         let allocation = &mut self.allocations[buffer.data];
         match scheme.and_then(|s| Order::of_data(&s, shape.rows, shape.cols)) {
-            None => memory::scatter(allocation, dtype, &shape, &data),
+            None => memory::scatter(allocation, dtype, &shape, data),
             Some(order) => {
                 let len = allocation.len();
-                order.write(dtype, allocation.write(0, len), shape.cols, dtype.codes(&data));
+                order.write(dtype, allocation.write(0, len), shape.cols, dtype.codes(data));
             }
         }
         if let (Some(at), Some((scheme, grid))) = (buffer.scales, buffer.grid()) {
@@ -383,7 +402,7 @@ impl Case {
                 order.write(format, self.allocations[at].write(0, len), grid.1, codes);
             }
         }
-        let initial = self.bytes(tensor.id());
+        let initial = (data.clone(), self.contents(self.buffers[tensor.id().0].scales));
         let zeros = self.buffers[tensor.id().0].zeros;
         let zeros = zeros.map(|at| (at, self.allocations[at].contents().to_vec()));
         let buffer = &mut self.buffers[tensor.id().0];
@@ -542,16 +561,39 @@ impl Case {
         }
     }
 
-    /// Logical bytes of a buffer: its elements row-major and packed, and its scale buffer as it lies.
-    fn bytes(&self, id: BufferId) -> (Vec<u8>, Vec<u8>) {
+    /// The elements of a buffer, row-major and packed.
+    fn elements(&self, id: BufferId) -> Vec<u8> {
         let buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
         let Shape { rows, cols, .. } = buffer.shape;
-        let data = match buffer.scheme.and_then(|s| Order::of_data(&s, rows, cols)) {
+        match buffer.scheme.and_then(|s| Order::of_data(&s, rows, cols)) {
             None => memory::gather(allocation, buffer.dtype, &buffer.shape),
             Some(order) => buffer.dtype.pack(order.read(buffer.dtype, allocation.contents(), (rows, cols))),
-        };
-        (data, self.contents(buffer.scales))
+        }
+    }
+
+    /// Whether these are the elements of a buffer.
+    fn holds(&self, id: BufferId, elements: &[u8]) -> bool {
+        let buffer = &self.buffers[id.0];
+        let Shape { rows, cols, .. } = buffer.shape;
+        let plain = buffer.scheme.is_none_or(|s| Order::of_data(&s, rows, cols).is_none());
+        match plain && buffer.shape.is_contiguous() {
+            true => self.allocations[buffer.data].contents() == elements,
+            false => self.elements(id) == elements,
+        }
+    }
+
+    /// What the bytes of a leaf stand for.
+    fn leaf_value(&self, buffer: &Buffer) -> Matrix {
+        let Shape { rows, cols, .. } = buffer.shape;
+        let Some((data, scales)) = &buffer.initial else { return Matrix::zeros(rows, cols) };
+        match buffer.scheme {
+            Some(scheme) => {
+                let zeros = self.contents(buffer.zeros);
+                read_quantized(&scheme, (rows, cols), data, scales, &zeros, buffer.factor).decode()
+            }
+            None => Matrix::new(rows, cols, buffer.dtype.decode_bytes(data)),
+        }
     }
 
     fn contents(&self, at: Option<usize>) -> Vec<u8> {
@@ -566,7 +608,8 @@ impl Evaluation for Case {
         match (&buffer.ideal, &buffer.source) {
             (Some(ideal), _) => ideal.clone(),
             (None, Some(source)) => eval(source, self),
-            (None, None) => Arc::new(Matrix::zeros(buffer.shape.rows, buffer.shape.cols)),
+            // The codes are all that is known of the value.
+            (None, None) => Arc::new(self.leaf_value(buffer)),
         }
     }
 

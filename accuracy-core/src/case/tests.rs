@@ -13,6 +13,7 @@ fn setup(poison: u8) -> Setup {
         tokens: 1,
         weights: BTreeMap::new(),
         checkpoint: None,
+        prepared: PreparedWeights::default(),
         activations: None,
         seed: 0,
         data: Data::Ordinary,

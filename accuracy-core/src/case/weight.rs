@@ -4,10 +4,15 @@ use super::Shape;
 use super::input::{self, Data};
 use crate::dtype::{DType, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F32, Overflow};
 use crate::layout::{DataLayout, ScaleLayout};
-use crate::quant::{GlobalScale, Padding, Quant, Quantized, ScaleRounding, ZeroPoint, quantize};
+use crate::quant::{
+    GlobalScale, Granularity, Padding, Quant, Quantized, ScaleRounding, ZeroPoint, amax, quantize,
+};
 use crate::reference::Matrix;
+use crate::reference::stream::Weight;
 use crate::weights::{self, Checkpoint, StoredWeight, WeightsError};
+use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 /// How a kernel takes a weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,15 +114,15 @@ pub(super) struct Prepared {
     pub cols: usize,
     pub dtype: DType,
     /// Elements, row-major and packed.
-    pub data: Vec<u8>,
+    pub data: Arc<Vec<u8>>,
     pub scheme: Option<Quant>,
     /// Scales and zero points, row-major over their grid.
     pub scales: Vec<f64>,
     pub zeros: Vec<f64>,
     /// The tensor-wide factor, else 1.
     pub factor: f64,
-    /// The value before any quantisation.
-    pub ideal: Matrix,
+    /// The value before any quantisation; `None` where the codes are all that is known of it: then they are the truth.
+    pub ideal: Option<Arc<Matrix>>,
 }
 
 impl Prepared {
@@ -127,19 +132,17 @@ impl Prepared {
             rows: ideal.rows,
             cols: ideal.cols,
             dtype,
-            data,
+            data: data.into(),
             scheme: None,
             scales: Vec::new(),
             zeros: Vec::new(),
             factor: 1.0,
-            ideal,
+            ideal: Some(Arc::new(ideal)),
         }
     }
 
-    /// `ideal` is `None` where the codes are all that is known of the weight: then they are the truth.
     pub fn quantized(q: Quantized, scheme: Quant, ideal: Option<Matrix>) -> Prepared {
-        let data = q.dtype.pack(q.codes.iter().copied());
-        let ideal = ideal.unwrap_or_else(|| q.decode());
+        let data = q.dtype.pack(q.codes.iter().copied()).into();
         Prepared {
             rows: q.rows,
             cols: q.cols,
@@ -149,8 +152,68 @@ impl Prepared {
             scales: q.scales,
             zeros: q.zeros,
             factor: q.global,
-            ideal,
+            ideal: ideal.map(Arc::new),
         }
+    }
+}
+
+impl Prepared {
+    /// See [`input::inject_specials`].
+    fn inject_specials(&mut self, data: &Data) -> Vec<usize> {
+        input::inject_specials(
+            self.dtype,
+            (self.rows, self.cols),
+            &mut Arc::make_mut(&mut self.data)[..],
+            data,
+        )
+    }
+
+    /// What the codes stand for.
+    fn weight(&self) -> Weight<'_> {
+        Weight {
+            rows: self.rows,
+            cols: self.cols,
+            dtype: self.dtype,
+            codes: self.data[..].into(),
+            granularity: self.scheme.map_or(Granularity::Tensor, |s| s.granularity),
+            scales: self.scales[..].into(),
+            zeros: self.zeros[..].into(),
+            global: self.factor,
+            column_groups: None,
+            magnitudes: false,
+        }
+    }
+}
+
+/// Weights of a case, made once for all of its runs on ordinary data.
+#[derive(Clone, Default)]
+pub struct PreparedWeights(Arc<Mutex<Vec<Known>>>);
+
+/// A tensor, the form it is taken in, and what becomes of it.
+type Known = (String, WeightForm, Arc<Prepared>);
+
+impl PreparedWeights {
+    pub(super) fn find(&self, tensor: &str, form: &WeightForm, data: &Data) -> Option<Arc<Prepared>> {
+        if *data != Data::Ordinary {
+            return None;
+        }
+        let known = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        known.iter().find(|(t, f, _)| t == tensor && f == form).map(|(_, _, prepared)| prepared.clone())
+    }
+
+    pub(super) fn keep(
+        &self,
+        tensor: &str,
+        form: &WeightForm,
+        data: &Data,
+        prepared: Prepared,
+    ) -> Arc<Prepared> {
+        let prepared = Arc::new(prepared);
+        if *data == Data::Ordinary {
+            let mut known = self.0.lock().unwrap_or_else(|e| e.into_inner());
+            known.push((tensor.into(), form.clone(), prepared.clone()));
+        }
+        prepared
     }
 }
 
@@ -210,27 +273,23 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
                 .into(),
         );
     }
-    let verbatim = *data == Data::Ordinary && holds(stored, &scheme);
-    let (mut quantized, ideal) = if verbatim {
-        let mut part = native(stored, scheme.dtype)?.part(rows, cols)?;
-        // The checkpoint may store the factor's reciprocal, the kernel take the other.
-        part.global = scheme.global_scale.map_or(1.0, |global| global.round(part.global));
-        (part, None)
-    } else {
-        let values = values();
-        let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
-        (quantized, if stored.scales.is_empty() { Some(values) } else { None })
-    };
-    let specials = input::inject_specials(&mut quantized, data);
+    if *data == Data::Ordinary && holds(stored, &scheme) {
+        return verbatim(stored, &scheme, rows, cols);
+    }
+    if !stored.scales.is_empty() {
+        return requantized(stored, &scheme, rows, cols, data);
+    }
+    let mut ideal = values();
+    let quantized = quantize(&ideal, &scheme, scheme.global_factor(&ideal));
+    let width = quantized.cols;
+    let mut prepared = Prepared::quantized(quantized, scheme, None);
+    let specials = prepared.inject_specials(data);
     // What the injected codes stand for is part of the weight.
-    let ideal = ideal.map(|mut ideal| {
-        let decoded = quantized.decode();
-        for i in specials {
-            ideal.data[i] = decoded.data[i];
-        }
-        ideal
-    });
-    Ok(Prepared::quantized(quantized, scheme, ideal))
+    for at in specials {
+        ideal.data[at] = prepared.weight().value(at / width, at % width);
+    }
+    prepared.ideal = Some(Arc::new(ideal));
+    Ok(prepared)
 }
 
 /// The scheme that a stored weight has by itself.
@@ -286,36 +345,134 @@ fn native_twin(dtype: DType) -> Option<DType> {
     }
 }
 
-/// The stored codes, converted where the architecture's variant is another one.
+/// The stored codes and scales of a part, converted where the architecture's variant is another one.
 ///
 /// A code means half as much in the fnuz variant, so the scale doubles; `0x80`, negative zero, is NaN there and
 /// becomes zero. NaN and Inf have no counterpart.
-fn native(stored: &StoredWeight<'_>, dtype: DType) -> Result<Quantized, String> {
-    let mut codes: Vec<u32> = stored.dtype.codes(&stored.codes).take(stored.rows * stored.cols).collect();
-    let mut scales = stored.scales.clone();
-    if dtype != stored.dtype {
-        for (i, code) in codes.iter_mut().enumerate() {
-            if !stored.dtype.decode(*code).is_finite() {
-                let (r, c) = (i / stored.cols, i % stored.cols);
-                return Err(format!(
-                    "code {code:#04x} at [{r}, {c}] is not finite in {}, and has no counterpart in {dtype}",
-                    stored.dtype
-                ));
-            }
-            if *code == 0x80 {
-                *code = 0;
-            }
-        }
-        scales.iter_mut().for_each(|s| *s *= 2.0);
+fn verbatim(
+    stored: &StoredWeight<'_>,
+    scheme: &Quant,
+    rows: Range<usize>,
+    cols: Range<usize>,
+) -> Result<Prepared, String> {
+    let converted = scheme.dtype != stored.dtype;
+    let not_finite = |&code: &u8| !stored.dtype.decode(code.into()).is_finite();
+    if let Some(at) = stored.codes.iter().position(not_finite).filter(|_| converted) {
+        let (code, r, c) = (stored.codes[at], at / stored.cols, at % stored.cols);
+        return Err(format!(
+            "code {code:#04x} at [{r}, {c}] is not finite in {}, and has no counterpart in {}",
+            stored.dtype, scheme.dtype
+        ));
     }
-    Ok(Quantized {
-        rows: stored.rows,
-        cols: stored.cols,
-        granularity: stored.granularity,
-        dtype,
-        codes,
+    let mut data = codes_of_part(stored, &rows, &cols);
+    if converted {
+        data.iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 0);
+    }
+    let cells = |of: &[f64]| stored.granularity.part_of((stored.rows, stored.cols), of, &rows, &cols);
+    let mut scales = cells(&stored.scales)?;
+    if converted {
+        scales.iter_mut().for_each(|scale| *scale *= 2.0);
+    }
+    let global = stored.global_scale.map_or(1.0, |g| g.apply(1.0));
+    let mut prepared = Prepared {
+        rows: rows.len(),
+        cols: cols.len(),
+        dtype: scheme.dtype,
+        data: Arc::new(data),
+        scheme: Some(*scheme),
         scales,
-        zeros: stored.zero_points.clone(),
-        global: stored.global_scale.map_or(1.0, |g| g.apply(1.0)),
-    })
+        zeros: if stored.zero_points.is_empty() { Vec::new() } else { cells(&stored.zero_points)? },
+        // The checkpoint may store the factor's reciprocal, the kernel take the other.
+        factor: scheme.global_scale.map_or(1.0, |scale| scale.round(global)),
+        ideal: None,
+    };
+    prepared.inject_specials(&Data::Ordinary);
+    Ok(prepared)
 }
+
+/// The codes of a part, packed.
+fn codes_of_part(stored: &StoredWeight<'_>, rows: &Range<usize>, cols: &Range<usize>) -> Vec<u8> {
+    let bits = stored.dtype.bits() as usize;
+    let (begin, end) = (rows.start * stored.cols, rows.end * stored.cols);
+    if cols.len() == stored.cols && (begin * bits).is_multiple_of(8) {
+        return stored.codes[begin * bits / 8..(end * bits).div_ceil(8)].to_vec();
+    }
+    let at = rows.clone().flat_map(|r| cols.clone().map(move |c| r * stored.cols + c));
+    stored.dtype.pack(at.map(|at| stored.dtype.code_at(&stored.codes, at)))
+}
+
+/// A quantised weight in another scheme, or with other values, some rows at a time: its values never exist whole.
+fn requantized(
+    stored: &StoredWeight<'_>,
+    scheme: &Quant,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    data: &Data,
+) -> Result<Prepared, String> {
+    let source = Weight::from(stored);
+    let (height, width, bits) = (rows.len(), cols.len(), scheme.dtype.bits() as usize);
+    let values = |panel: Range<usize>| {
+        let whole = source.values(rows.start + panel.start..rows.start + panel.end);
+        input::weight_values(if width == whole.cols { whole } else { whole.columns(cols.clone()) }, data)
+    };
+    // Panels end at borders of cells and of bytes. What belongs to all of the tensor is looked for first.
+    let of_tensor = scheme.granularity == Granularity::Tensor;
+    let cell = if of_tensor { 1 } else { scheme.granularity.cell(height, width).0 };
+    let step = if (cell * width * bits).is_multiple_of(8) { cell } else { 8 * cell };
+    let panel = step * PANEL.div_ceil(step);
+    let range = |i: usize| i * panel..height.min((i + 1) * panel);
+    let mut scheme_of_panel = *scheme;
+    let mut global = 1.0;
+    if of_tensor && matches!(scheme.zero_point, ZeroPoint::PerCell { .. }) {
+        let values = values(0..height);
+        let quantized = quantize(&values, scheme, scheme.global_factor(&values));
+        let mut prepared = Prepared::quantized(quantized, *scheme, None);
+        prepared.inject_specials(data);
+        return Ok(prepared);
+    }
+    if of_tensor || scheme.global_scale.is_some() {
+        let largest = |i: usize| amax(&values(range(i)), Granularity::Tensor)[0];
+        let all: Vec<f64> = (0..height.div_ceil(panel)).into_par_iter().map(largest).collect();
+        let all = Matrix::new(1, all.len(), all);
+        global = scheme.global_factor(&all);
+        if of_tensor {
+            let amax = amax(&all, Granularity::Tensor)[0];
+            scheme_of_panel.static_scale = Some(scheme.scale_of(amax / global));
+        }
+    }
+    let mut codes = vec![0; scheme.dtype.packed_len(height * width)];
+    let cells: Vec<(Vec<f64>, Vec<f64>)> = codes
+        .par_chunks_mut(panel * width * bits / 8)
+        .enumerate()
+        .map(|(i, codes)| {
+            let q = quantize(&values(range(i)), &scheme_of_panel, global);
+            codes.copy_from_slice(&q.dtype.pack(q.codes));
+            (q.scales, q.zeros)
+        })
+        .collect();
+    let (mut scales, mut zeros): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+    for (of_panel, zeros_of_panel) in cells {
+        scales.extend(of_panel);
+        zeros.extend(zeros_of_panel);
+    }
+    if of_tensor {
+        scales.truncate(1);
+        zeros.truncate(1);
+    }
+    let mut prepared = Prepared {
+        rows: height,
+        cols: width,
+        dtype: scheme.dtype,
+        data: Arc::new(codes),
+        scheme: Some(*scheme),
+        scales,
+        zeros,
+        factor: global,
+        ideal: None,
+    };
+    prepared.inject_specials(data);
+    Ok(prepared)
+}
+
+/// Rows that are quantised at a time.
+const PANEL: usize = 64;

@@ -17,13 +17,24 @@ use std::sync::Arc;
 pub fn hypotheses<'a>(
     id: BufferId,
     operand: &'a Captured,
+    poison: u8,
     value: &dyn Fn() -> Arc<Matrix>,
 ) -> Vec<Hypothesis<'a>> {
     if operand.kind == Kind::Index || operand.dtype == DType::I32 {
         return indices(id, operand, &value());
     }
     let mut found = formats(id, operand);
-    found.extend(places(id, operand));
+    found.extend(places(id, operand, poison));
+    let formats: &[DType] = if operand.scheme.is_some() { &[BF16, F16, E4M3FN] } else { &[E4M3FN, E4M3FNUZ] };
+    for &to in formats.iter().filter(|&&to| operand.dtype != to) {
+        found.push(Hypothesis {
+            cause: "rounding",
+            slot: Slot::Rounded(id),
+            operand: Some(id),
+            what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name),
+            change: Change::Rounded(to),
+        });
+    }
     found
 }
 
@@ -174,7 +185,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
 type Place = Rc<dyn Fn(usize) -> usize>;
 
 /// Codes from other places of the same memory.
-fn places<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
+pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypothesis<'a>> {
     let (rows, cols) = (operand.rows, operand.cols);
     let mut found = Vec::new();
     if rows * cols <= 1 {
@@ -230,6 +241,26 @@ fn places<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
                 code_in_memory(operand, own.index(at / cols, at % cols))
             }),
         );
+    }
+    if operand.strides != (cols, 1) && operand.memory.is_none() {
+        let (row_stride, col_stride) = operand.strides;
+        let physical = move |at: usize| in_strided_memory(operand, at, poison);
+        let mut wrong: Vec<(String, usize, usize)> = vec![
+            ("contiguous rows".into(), cols, 1),
+            ("contiguous columns".into(), 1, rows),
+            (format!("columns {row_stride} apart"), 1, row_stride),
+            (format!("rows {col_stride} apart"), col_stride, 1),
+        ];
+        wrong.retain(|(_, by_row, by_col)| (*by_row, *by_col) != operand.strides);
+        for (words, by_row, by_col) in wrong {
+            add(
+                "transposed",
+                format!(
+                    "reads `{name}` as {words}; its rows lie {row_stride} elements apart and its columns {col_stride}"
+                ),
+                Rc::new(move |r, c| physical(r * by_row + c * by_col)),
+            );
+        }
     }
     if operand.dtype.bits() == 4 {
         let mut orders: Vec<(&str, Place)> = vec![
@@ -330,6 +361,20 @@ fn places<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         );
     }
     found
+}
+
+/// The code at an index of a strided buffer as it lies in memory; between its rows lies the poison.
+fn in_strided_memory(operand: &Captured, at: usize, poison: u8) -> Option<u32> {
+    let (row_stride, col_stride) = operand.strides;
+    let (r, c) = match col_stride {
+        1 => (at / row_stride.max(1), at % row_stride.max(1)),
+        _ => (at % col_stride, at / col_stride),
+    };
+    if r < operand.rows && c < operand.cols {
+        return Some(operand.dtype.code_at(&operand.data, r * operand.cols + c));
+    }
+    let inside = if col_stride == 1 { r < operand.rows } else { c < operand.cols };
+    inside.then(|| operand.dtype.code_at(&[poison; 4], 0))
 }
 
 /// Layouts of 16-bit lanes make no sense of nibbles, and the reverse.

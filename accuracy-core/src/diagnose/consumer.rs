@@ -7,9 +7,9 @@ use super::hypothesis::{Hypothesis, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
-use super::{codes, graph, product, scales};
+use super::{differing, table};
 use crate::case::input::{Data, Rng};
-use crate::case::{Attempt, Captured, Kind};
+use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
 use crate::metrics::compare;
 use crate::record::Cause;
@@ -59,11 +59,11 @@ struct Explained {
 }
 
 impl<'a> Hop<'a> {
-    /// `unsteady` elements are taken for right: they are no result of the inputs.
+    /// Elements that are others `again` are taken for right: they are no result of the inputs.
     pub fn new(
         attempt: &'a Attempt,
         judged: &'a JudgedHop,
-        unsteady: Option<&[bool]>,
+        again: Option<&Captured>,
         min_cos: f64,
     ) -> Option<Hop<'a>> {
         let buffer = attempt.buffer(judged.id);
@@ -73,10 +73,21 @@ impl<'a> Hop<'a> {
         let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
         let mut out = buffer.value();
-        for (i, _) in unsteady.unwrap_or(&[]).iter().enumerate().filter(|(_, unsteady)| **unsteady) {
+        let unsteady = again.map_or(Vec::new(), |again| differing(buffer, again));
+        for (i, _) in unsteady.iter().enumerate().filter(|(_, unsteady)| **unsteady) {
             out.data[i] = reference.data[i];
         }
         Some(Hop { attempt, judged, buffer, source, reference, out, accumulation, min_cos })
+    }
+
+    /// The hop as if its kernel had written `out`.
+    pub fn planted(
+        attempt: &'a Attempt,
+        judged: &'a JudgedHop,
+        out: Matrix,
+        min_cos: f64,
+    ) -> Option<Hop<'a>> {
+        Hop::new(attempt, judged, None, min_cos).map(|hop| Hop { out, ..hop })
     }
 
     /// How far an element may be from its value.
@@ -126,14 +137,15 @@ impl<'a> Hop<'a> {
     }
 
     /// How well a whole reference explains the output.
-    fn explains(&self, value: &Matrix, before: f64) -> Explained {
+    /// `within` is the share of the error that may be left.
+    fn explains(&self, value: &Matrix, before: f64, within: f64) -> Explained {
         let comparison = compare(value, &self.out);
         let checks = comparison_checks("", &comparison, self.min_cos, self.judged.max_rel_l2);
         let left = self.error(value, &self.out, &self.reference);
         Explained {
             score: 1.0 - left / before,
             cos: comparison.cos,
-            whole: left == 0.0 && failed(&checks).is_empty(),
+            whole: left <= within * before && failed(&checks).is_empty(),
         }
     }
 }
@@ -260,13 +272,8 @@ fn score(hop: &Hop<'_>, sample: &Sample, value: Matrix) -> Scored {
 }
 
 /// What explains the output of a failing consumer.
-pub fn diagnose(
-    attempt: &Attempt,
-    judged: &JudgedHop,
-    unsteady: Option<&[bool]>,
-    min_cos: f64,
-) -> Vec<Cause> {
-    let Some(hop) = Hop::new(attempt, judged, unsteady, min_cos) else { return Vec::new() };
+pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>, min_cos: f64) -> Vec<Cause> {
+    let Some(hop) = Hop::new(attempt, judged, again, min_cos) else { return Vec::new() };
     let map = hop.map();
     if map.count == 0 {
         return Vec::new();
@@ -322,21 +329,9 @@ struct Search<'a, 'h> {
 }
 
 impl<'a> Search<'a, '_> {
-    fn hypotheses(&self, world: &World<'a>) -> Vec<Hypothesis<'a>> {
-        let mut found = Vec::new();
-        for id in self.hop.source.buffers() {
-            let operand = self.hop.attempt.buffer(id);
-            found.extend(scales::hypotheses(id, operand));
-            found.extend(codes::hypotheses(id, operand, &|| world.whole(id)));
-        }
-        found.extend(graph::hypotheses(self.hop.source));
-        found.extend(product::hypotheses(self.hop.source));
-        found
-    }
-
     fn run(&self) -> Vec<Cause> {
         let world = World::new(self.hop.attempt);
-        let hypotheses = self.hypotheses(&world);
+        let hypotheses = table(self.hop.attempt, self.hop.source, &world);
         let first = Sample::new(self.hop, self.map, FIRST);
         let value = |holding: &[usize], sample: &Sample| {
             // A function of the test's own may not take what a fault makes of its operands.
@@ -385,14 +380,14 @@ impl<'a> Search<'a, '_> {
             }
             Some(value)
         };
-        let mut stated = self.confirm(&candidates, &second, &value, &whole);
+        let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
         let fits = output::fits(&self.hop.reference, &self.hop.out, self.map, self.hop.buffer.dtype);
         let fitted = self.fitted(&fits);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
             let middle = Sample::new(self.hop, self.map, PAIRS);
             let mut pairs = self.pairs(&hypotheses, &middle, &value);
             rescore(&mut pairs);
-            stated.extend(self.confirm(&pairs, &second, &value, &whole));
+            stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
         self.report(&hypotheses, stated, &fits, fitted)
     }
@@ -465,6 +460,7 @@ impl<'a> Search<'a, '_> {
     /// The best candidates computed whole, with those that make the same of the sample.
     fn confirm(
         &self,
+        hypotheses: &[Hypothesis<'a>],
         candidates: &[Candidate],
         sample: &Sample,
         value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
@@ -500,7 +496,9 @@ impl<'a> Search<'a, '_> {
             }
             looked += 1;
             let Some(value) = whole(candidate) else { continue };
-            let explained = self.hop.explains(&value, self.before);
+            // In which order a kernel rounds its sums is its own affair.
+            let of_sums = candidate.holding.iter().any(|&i| hypotheses[i].cause == "accumulation");
+            let explained = self.hop.explains(&value, self.before, if of_sums { 0.02 } else { 0.0 });
             stated.push((Stated { candidate: candidate.clone(), explained, alike: Vec::new() }, here));
         }
         stated.into_iter().map(|(stated, _)| stated).collect()
@@ -509,7 +507,7 @@ impl<'a> Search<'a, '_> {
     fn fitted(&self, fits: &[Fit]) -> Vec<(usize, Explained)> {
         let mut found: Vec<(usize, Explained)> = fits
             .iter()
-            .map(|fit| self.hop.explains(&fit.reference, self.before))
+            .map(|fit| self.hop.explains(&fit.reference, self.before, 0.0))
             .enumerate()
             .filter(|(_, e)| e.score >= PARTLY)
             .collect();
@@ -533,7 +531,8 @@ impl<'a> Search<'a, '_> {
         let mut causes: Vec<Cause> = Vec::new();
         // What needs fewer faults is likelier.
         let parts = |s: &Stated| s.candidate.holding.len() + usize::from(s.candidate.gain.is_some());
-        let least = stated.iter().filter(|s| s.explained.whole).map(parts).min();
+        let fits_whole = fitted.iter().any(|(_, e)| e.whole).then_some(1);
+        let least = stated.iter().filter(|s| s.explained.whole).map(parts).chain(fits_whole).min();
         let certain: Vec<&Stated> =
             stated.iter().filter(|s| s.explained.whole && Some(parts(s)) == least).collect();
         let whole_fits: Vec<&(usize, Explained)> = fitted.iter().filter(|(_, e)| e.whole).collect();
@@ -722,15 +721,4 @@ struct Stated {
     explained: Explained,
     /// Candidates that make the same of the sample.
     alike: Vec<Candidate>,
-}
-
-/// Which elements differ between two runs on the same inputs.
-pub fn differing(first: &Captured, second: &Captured) -> Vec<bool> {
-    let size = (first.dtype.bits() as usize / 8).max(1);
-    first.data.chunks(size).zip(second.data.chunks(size)).map(|(a, b)| a != b).collect()
-}
-
-/// Whether a kernel wrote the buffer as values, not as codes and scales.
-pub fn is_consumer(buffer: &Captured) -> bool {
-    buffer.scheme.is_none() && buffer.kind != Kind::Quantized
 }

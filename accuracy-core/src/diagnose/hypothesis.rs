@@ -3,6 +3,7 @@
 use super::product::Product;
 use super::reading::{Cells, CodeAt, Decode, Reading};
 use super::sampled::{Variant, World};
+use crate::dtype::DType;
 use crate::reference::{BufferId, Expr, Matrix};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub enum Slot {
     Zeros(BufferId),
     Factor(BufferId),
     Values(BufferId),
+    /// What the scaled values are rounded to.
+    Rounded(BufferId),
     /// What is computed.
     Graph,
     Product,
@@ -33,6 +36,7 @@ pub enum Change<'a> {
     Zeros(fn(f64) -> f64),
     Factor(f64),
     Values(Arc<Matrix>),
+    Rounded(DType),
     Graph(Expr),
     Product(Product),
 }
@@ -71,6 +75,7 @@ impl<'a> Hypothesis<'a> {
                 reading.zeros = Some(Rc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
             }),
             (Slot::Factor(id), Change::Factor(factor)) => reading(id, &mut |r| r.factor = *factor),
+            (Slot::Rounded(id), Change::Rounded(to)) => reading(id, &mut |r| r.rounded = Some(*to)),
             (Slot::Values(id), Change::Values(values)) => {
                 variant.values.insert(id, values.clone());
             }

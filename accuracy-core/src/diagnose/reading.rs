@@ -4,6 +4,7 @@
 //! that a sample of a large weight costs no more than itself.
 
 use crate::case::{Captured, Order};
+use crate::dtype::{DType, Overflow};
 use crate::quant::{Quant, ZeroPoint};
 use crate::reference::Matrix;
 use std::cell::RefCell;
@@ -39,6 +40,8 @@ pub struct Reading<'a> {
     pub scales: Option<Cells<'a>>,
     pub zeros: Option<CellAt<'a>>,
     pub factor: f64,
+    /// What values are rounded to once they are scaled.
+    pub rounded: Option<DType>,
     /// Columns: beyond them a kernel that runs on reads what follows in memory.
     cols: usize,
 }
@@ -72,6 +75,7 @@ impl<'a> Reading<'a> {
             scales: None,
             zeros: None,
             factor: operand.factor,
+            rounded: None,
             cols,
         };
         if let Some(scheme) = operand.scheme {
@@ -110,9 +114,16 @@ impl<'a> Reading<'a> {
             }
         };
         let mut out = Rc::unwrap_or_clone(values);
-        let Some(scales) = &self.scales else {
-            return out;
-        };
+        if let Some(scales) = &self.scales {
+            self.scale(&mut out, scales, rows, cols);
+        }
+        if let Some(to) = self.rounded {
+            out.data.iter_mut().for_each(|x| *x = to.decode(to.encode(*x, Overflow::Special)));
+        }
+        out
+    }
+
+    fn scale(&self, out: &mut Matrix, scales: &Cells<'a>, rows: &[usize], cols: &[usize]) {
         for (row, &r) in rows.iter().enumerate() {
             let grid_row = r / scales.rows;
             let (mut group, mut scale, mut zero) = (usize::MAX, 0.0, 0.0);
@@ -125,7 +136,6 @@ impl<'a> Reading<'a> {
                 *x = (*x - zero) * scale;
             }
         }
-        out
     }
 
     /// The codes decoded, without scales.

@@ -23,6 +23,59 @@ pub fn hypotheses<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>
     found
 }
 
+/// The scales of an operand as its scheme has them.
+pub fn right<'a>(operand: &'a Captured, scheme: &Quant) -> CellAt<'a> {
+    let scheme = *scheme;
+    let order = Order::of_scales(&scheme, scheme.granularity.grid(operand.rows, operand.cols));
+    Rc::new(move |r, g| scale_in_memory(operand, &scheme, order.index(r, g)))
+}
+
+/// Where a cell of the grid lies in memory.
+pub type Place = Rc<dyn Fn(usize, usize) -> usize>;
+
+/// Every order of a grid but the declared one, by name.
+pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
+    let mut found: Vec<(String, Place)> = Vec::new();
+    if grid.0 * grid.1 <= 1 {
+        return found;
+    }
+    let (rows, groups) = grid;
+    let declared = scheme.scale_layout;
+    let mut add = |name: String, place: Place| found.push((name, place));
+    for &layout in ScaleLayout::ALL {
+        if layout != declared && layout.check(grid).is_ok() {
+            let map = layout.index_map(grid);
+            add(layout.name(), Rc::new(move |r, g| map.offset(r, g)));
+        }
+    }
+    // A lying shape: the grid taken for its transpose.
+    for &layout in ScaleLayout::ALL {
+        let turned = (groups, rows);
+        let plain = [ScaleLayout::RowMajor, ScaleLayout::ColMajor].contains(&layout);
+        if !plain && layout.check(turned).is_ok() {
+            let map = layout.index_map(turned);
+            add(format!("{layout} of the transposed grid"), Rc::new(move |r, g| map.offset(g, r)));
+        }
+    }
+    // Rows or columns padded otherwise than they are.
+    for to in [2, 4, 8, 16, 32, 64, 128, 256] {
+        let wide = groups.next_multiple_of(to);
+        if wide != groups && (to == 2 || wide != groups.next_multiple_of(to / 2)) {
+            add(format!("row_major with rows of {wide}"), Rc::new(move |r, g| r * wide + g));
+        }
+        let tall = rows.next_multiple_of(to);
+        if tall != rows && (to == 2 || tall != rows.next_multiple_of(to / 2)) {
+            add(format!("col_major with columns of {tall}"), Rc::new(move |r, g| g * tall + r));
+        }
+    }
+    if rows > 1 {
+        for stride in [groups - 1, groups + 1].into_iter().filter(|&s| s > 0) {
+            add(format!("row_major with rows of {stride}"), Rc::new(move |r, g| r * stride + g));
+        }
+    }
+    found
+}
+
 struct Scales<'a> {
     id: BufferId,
     operand: &'a Captured,
@@ -60,49 +113,17 @@ impl<'a> Scales<'a> {
 
     /// Another order of the same bytes.
     fn layouts(&self) -> Vec<Hypothesis<'a>> {
-        let mut found = Vec::new();
-        if self.grid.0 * self.grid.1 <= 1 {
-            return found;
-        }
-        let (operand, scheme, (rows, groups)) = (self.operand, self.scheme, self.grid);
-        let declared = scheme.scale_layout;
-        let mut add = |read: String, place: Rc<dyn Fn(usize, usize) -> usize + 'a>| {
-            let what =
-                format!("reads the scales of `{}` as {read}; they lie in {declared} order", self.name());
-            let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
-            found.push(self.read_as("scale_layout", what, Rc::new(at)));
-        };
-        for &layout in ScaleLayout::ALL {
-            if layout != declared && layout.check(self.grid).is_ok() {
-                let map = layout.index_map(self.grid);
-                add(layout.name(), Rc::new(move |r, g| map.offset(r, g)));
-            }
-            // A lying shape: the grid taken for its transpose.
-            let turned = (groups, rows);
-            let own = layout == ScaleLayout::ColMajor || layout == ScaleLayout::RowMajor;
-            if !own && layout.check(turned).is_ok() {
-                let map = layout.index_map(turned);
-                add(format!("{layout} of the transposed grid"), Rc::new(move |r, g| map.offset(g, r)));
-            }
-        }
-        // Rows or columns padded otherwise than they are.
-        for to in [2, 4, 8, 16, 32, 64, 128, 256] {
-            let wide = groups.next_multiple_of(to);
-            if wide != groups && (to == 2 || wide != groups.next_multiple_of(to / 2)) {
-                add(format!("row_major with rows of {wide}"), Rc::new(move |r, g| r * wide + g));
-            }
-            let tall = rows.next_multiple_of(to);
-            if tall != rows && (to == 2 || tall != rows.next_multiple_of(to / 2)) {
-                add(format!("col_major with columns of {tall}"), Rc::new(move |r, g| g * tall + r));
-            }
-        }
-        for (by, words) in [(1, "one less"), (-1, "one more")] {
-            let stride = groups.checked_add_signed(-by).filter(|&s| s > 0);
-            if let Some(stride) = stride.filter(|_| rows > 1) {
-                add(format!("row_major with rows of {stride}, {words}"), Rc::new(move |r, g| r * stride + g));
-            }
-        }
-        found
+        let (operand, scheme) = (self.operand, self.scheme);
+        orders(&scheme, self.grid)
+            .into_iter()
+            .map(|(read, place)| {
+                let declared = scheme.scale_layout;
+                let what =
+                    format!("reads the scales of `{}` as {read}; they lie in {declared} order", self.name());
+                let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
+                self.read_as("scale_layout", what, Rc::new(at))
+            })
+            .collect()
     }
 
     /// The scale of another cell.

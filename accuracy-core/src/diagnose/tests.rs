@@ -3,7 +3,7 @@
 use super::*;
 use crate::arch::Arch;
 use crate::case::input::{Data, Rng};
-use crate::case::{Case, Setup};
+use crate::case::{Case, PreparedWeights, Setup};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, E8M0, Overflow};
@@ -21,6 +21,7 @@ fn setup() -> Setup {
         tokens: 1,
         weights: BTreeMap::new(),
         checkpoint: None,
+        prepared: PreparedWeights::default(),
         activations: None,
         seed: 0,
         data: Data::Ordinary,
@@ -98,7 +99,7 @@ fn gemm((m, n, k): (usize, usize, usize), activations: Quant, weights: Quant) ->
     let b = Side::new(&random(n, k, 2), &weights);
     for (id, side, scheme) in [(xq, &a, activations), (w, &b, weights)] {
         let buffer = &mut attempt.buffers[id.0];
-        buffer.data = scheme.dtype.pack(side.codes.iter().copied());
+        buffer.data = scheme.dtype.pack(side.codes.iter().copied()).into();
         let format = scheme.scale_dtype;
         let mut laid = vec![0u32; scheme.scale_layout.len(side.grid())];
         for (i, &s) in side.scales.iter().enumerate() {
@@ -114,7 +115,7 @@ fn gemm((m, n, k): (usize, usize, usize), activations: Quant, weights: Quant) ->
 impl Gemm {
     /// What a kernel wrote that computed `value`.
     fn wrote(mut self, value: &Matrix) -> Gemm {
-        self.attempt.buffers[self.y.0].data = BF16.encode_bytes(&value.data, Overflow::Special);
+        self.attempt.buffers[self.y.0].data = BF16.encode_bytes(&value.data, Overflow::Special).into();
         self
     }
 
@@ -122,7 +123,7 @@ impl Gemm {
         let mut hops = judge_hops(&self.attempt, MIN_COS);
         hops.retain(|h| h.id == self.y);
         assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
-        diagnose(&self.attempt, None, &hops, MIN_COS)
+        diagnose(&Evidence { first: (&self.attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
     }
 }
 
@@ -360,4 +361,135 @@ fn e8m0_scales_are_diagnosed_as_well() {
     a.scales = memory[..a.scales.len()].to_vec();
     let y = product(&a.values(), &g.b.values());
     expect_first(&g.wrote(&y).causes(), "scale_layout", "as row_major; they lie in e8m0_shuffle order");
+}
+
+/// Codes and scales that a quantiser makes of its input.
+type Quantiser<'a> = &'a dyn Fn(&Matrix) -> (Vec<u32>, Vec<f64>);
+
+/// A quantiser that wrote `codes` and `scales` of `x`, laid out by the test.
+fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cause> {
+    let mut case = Case::new(setup());
+    let x = case.input("x", BF16, [m, k]).unwrap();
+    let xq = case.quantized("xq", &x, scheme).unwrap();
+    let mut attempt = case.finish(&xq).unwrap();
+    let (codes, scales) = f(&attempt.buffer(x.id()).value());
+    let buffer = &mut attempt.buffers[xq.id().0];
+    buffer.data = scheme.dtype.pack(codes).into();
+    buffer.scales =
+        scheme.scale_dtype.pack(scales.iter().map(|&s| scheme.scale_dtype.encode(s, Overflow::Saturate)));
+    let hops = judge_hops(&attempt, MIN_COS);
+    assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
+    diagnose(&Evidence { first: (&attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
+}
+
+/// Scales `magnitude / max` of groups of 128, and codes of `x / divisor`.
+fn groups_of_128(
+    x: &Matrix,
+    max: f64,
+    magnitude: impl Fn(&[f64]) -> f64,
+    code: impl Fn(f64, f64) -> u32,
+) -> (Vec<u32>, Vec<f64>) {
+    let scales: Vec<f64> = x
+        .data
+        .chunks(128)
+        .map(|g| f64::from((magnitude(g) / max) as f32))
+        .map(|s| if s == 0.0 { 1.0 } else { s })
+        .collect();
+    let codes = x.data.iter().enumerate().map(|(i, &v)| code(v, scales[i / 128])).collect();
+    (codes, scales)
+}
+
+fn absolute(g: &[f64]) -> f64 {
+    g.iter().fold(0.0, |m: f64, x| m.max(x.abs()))
+}
+
+fn nearest(v: f64, s: f64) -> u32 {
+    E4M3FN.encode(v / s, Overflow::Saturate)
+}
+
+#[test]
+fn a_quantisers_faults_are_told_apart() {
+    let scheme = Quant::group(E4M3FN, 128);
+    let run = |f: Quantiser<'_>| quantiser(scheme, (33, 640), f);
+    expect_first(&run(&|x| groups_of_128(x, 240.0, absolute, nearest)), "fp8_variant", "240");
+    expect_first(
+        &run(&|x| groups_of_128(x, 448.0, |g| g.iter().fold(0.0, |m: f64, x| m.max(*x)), nearest)),
+        "scale_neighbour",
+        "largest value",
+    );
+    expect_first(
+        &run(&|x| {
+            groups_of_128(x, 448.0, absolute, |v, s| {
+                let near = E4M3FN.encode(v / s, Overflow::Saturate);
+                if E4M3FN.decode(near).abs() > (v / s).abs() { near - 1 } else { near }
+            })
+        }),
+        "rounding",
+        "truncates",
+    );
+    // Scales transposed in memory.
+    expect_first(
+        &run(&|x| {
+            let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+            let turned = (0..scales.len()).map(|at| scales[at % 33 * 5 + at / 33]).collect();
+            (codes, turned)
+        }),
+        "scale_layout",
+        "col_major",
+    );
+    // The inverse stored.
+    expect_first(
+        &run(&|x| {
+            let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+            (codes, scales.iter().map(|s| 1.0 / s).collect())
+        }),
+        "scale_inverted",
+        "inverse",
+    );
+    // Codes saturate at the other variant's maximum.
+    expect_first(
+        &run(&|x| groups_of_128(x, 448.0, absolute, |v, s| nearest((v / s).clamp(-240.0, 240.0), 1.0))),
+        "overflow",
+        "at 240",
+    );
+    // The values are those of the next row.
+    expect_first(
+        &run(&|x| {
+            let mut next = x.clone();
+            next.data.rotate_left(640);
+            groups_of_128(&next, 448.0, absolute, nearest)
+        }),
+        "permuted_tiles",
+        "the next row of `x`",
+    );
+    // Codes transposed, and scales in another order: two causes.
+    let causes = run(&|x| {
+        let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+        let turned = (0..scales.len()).map(|at| scales[at % 33 * 5 + at / 33]).collect();
+        let turned_codes = (0..codes.len()).map(|at| codes[at % 33 * 640 + at / 33]).collect();
+        (turned_codes, turned)
+    });
+    let named: Vec<&str> = causes.iter().map(|c| c.cause.as_str()).collect();
+    assert_eq!(named, ["scale_layout", "transposed"], "{causes:#?}");
+}
+
+#[test]
+fn sums_in_few_bits_are_named_with_their_format() {
+    let (x, w) = fp8_block(RowMajor);
+    for (block, words) in [(1, "accumulated in bf16"), (128, "bf16 after every 128")] {
+        let g = gemm(SHAPE, x, w);
+        let (a, b) = (g.a.values(), g.b.values());
+        let mut y = Matrix::zeros(a.rows, b.rows);
+        for r in 0..a.rows {
+            for c in 0..b.rows {
+                let mut sum = 0.0_f32;
+                for (x, y) in a.row(r).chunks(block).zip(b.row(c).chunks(block)) {
+                    let part: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
+                    sum = half::bf16::from_f32(sum + part as f32).to_f32();
+                }
+                y.row_mut(r)[c] = f64::from(sum);
+            }
+        }
+        expect_first(&g.wrote(&y).causes(), "accumulation", words);
+    }
 }

@@ -1,12 +1,13 @@
 //! Dumps: tensors that a model's run left behind, from several producers, in one form.
 //!
 //! What lives here: reading files, finding out which tensor of which module, layer, step and rank each one is, and
-//! decoding its values. Aligning two dumps and judging them is not done here.
+//! decoding and comparing its values. Aligning two dumps and judging them is not done here.
 //!
 //! A [`DumpSet`] reads headers and pickles when it is opened; a tensor's file is mapped while the tensor is
 //! [open](DumpTensor::open), and its values are decoded by rows. Code in a pickle is never run.
 
 mod accuracy;
+mod compare;
 mod data;
 mod element;
 mod error;

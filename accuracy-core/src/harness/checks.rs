@@ -3,11 +3,11 @@
 use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::watch::Watch;
-use crate::case::{Attempt, Case, Kind, Setup};
+use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
-use crate::diagnose::diagnose;
+use crate::diagnose::{Evidence, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgedHop};
@@ -68,6 +68,7 @@ struct Runner<'a> {
     min_cos: f64,
     repeat: u32,
     keep_tensors: Option<&'a Path>,
+    selftest: bool,
 }
 
 impl<'a> Runner<'a> {
@@ -93,6 +94,7 @@ impl<'a> Runner<'a> {
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
+                prepared: PreparedWeights::default(),
                 activations,
                 seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
@@ -104,6 +106,7 @@ impl<'a> Runner<'a> {
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
             keep_tensors: settings.keep_tensors.as_deref(),
+            selftest: settings.selftest,
         })
     }
 
@@ -200,7 +203,7 @@ impl<'a> Runner<'a> {
             add_memory_checks(&mut checks, &[probe]);
             checks.extend(probe_checks(hops));
         }
-        let chain = judge::judge_chain(&first);
+        let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
         record.metrics.chain_rel_l2 = chain.chain.rel_l2;
@@ -210,16 +213,27 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos);
         self.describe(record, &first);
-        record.causes = evident_causes(&checks);
-        record.causes.extend(match probe.as_ref().zip(probe_hops.as_ref()) {
-            // What fails on cancelling data alone is looked for there.
-            Some((probe, on_probe)) if hops.iter().all(|h| h.checks.iter().all(|c| c.ok)) => {
-                diagnose(probe, None, on_probe, self.min_cos)
-            }
-            _ => diagnose(&first, Some(&second), &hops, self.min_cos),
-        });
+        record.causes = evident(&checks, Some((&first, &second)));
+        if !judge::failed(&checks).is_empty() {
+            // On cancelling data a small cosine is no fault.
+            let on_probe = probe.as_ref().zip(probe_hops.as_deref());
+            let on_probe = on_probe.filter(|(_, hops)| probe_checks(hops).iter().any(|c| !c.ok));
+            let evidence = Evidence {
+                first: (&first, &hops),
+                second: Some(&second),
+                probe: on_probe,
+                min_cos: self.min_cos,
+            };
+            record.causes.extend(diagnose(&evidence));
+            self.ignored_values(record, &first, &hops)?;
+        }
+        let planted = match self.selftest {
+            true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
+            false => Vec::new(),
+        };
         keep(record, hops);
         self.settle(record, checks, inconclusive(record_power(record), &first));
+        record.power.extend(planted);
         Ok(())
     }
 
@@ -234,11 +248,11 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&fallback));
         let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
-        record.causes = evident_causes(&checks);
+        record.causes = evident(&checks, None);
         if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
             // What is wrong with the fallback is seen on what its own kernels were given.
             let own = judge::judge_hops(&fallback, self.min_cos);
-            record.causes.extend(diagnose(&fallback, None, &own, self.min_cos));
+            record.causes.extend(self.diagnose(&fallback, &own));
         }
         keep(record, hops);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
@@ -252,7 +266,7 @@ impl<'a> Runner<'a> {
         let hops = judge::judge_hops(&variant, self.min_cos);
         let mut checks = hop_checks(&hops);
         add_memory_checks(&mut checks, &[&variant, &first]);
-        let (a, b) = (judge::judge_chain(&first), judge::judge_chain(&variant));
+        let (a, b) = (judge::judge_chain(&first, &[]), judge::judge_chain(&variant, &hops));
         let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
         let floor = noise(&a).hypot(noise(&b));
         let between = compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
@@ -278,8 +292,8 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
-        record.causes = evident_causes(&checks);
-        record.causes.extend(diagnose(&variant, None, &hops, self.min_cos));
+        record.causes = evident(&checks, None);
+        record.causes.extend(self.diagnose(&variant, &hops));
         keep(record, hops);
         self.settle(record, checks, constant(&variant));
         Ok(())
@@ -312,14 +326,16 @@ impl<'a> Runner<'a> {
                 }
                 paths.push((self.path_name(&path), attempts));
             }
-            let leaves =
-                |a: &Attempt| a.buffers.iter().filter(|b| !b.kind.is_written()).cloned().collect::<Vec<_>>();
-            let of_first = leaves(&paths[0].1[0]);
-            read_differently |= paths[0].1[1..]
-                .iter()
-                .any(|a| leaves(a).iter().zip(&of_first).any(|(x, y)| x.lies_differently(y)));
+            fn leaves(a: &Attempt) -> impl Iterator<Item = &Captured> {
+                a.buffers.iter().filter(|b| !b.kind.is_written())
+            }
+            let own = &paths[0].1;
+            read_differently |=
+                own[1..].iter().any(|a| leaves(a).zip(leaves(&own[0])).any(|(x, y)| x.lies_differently(y)));
+            let mut right = true;
             for attempt in &paths[0].1 {
                 let hops = judge::judge_hops(attempt, self.min_cos);
+                right &= hop_checks(&hops).iter().all(|check| check.ok);
                 if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
                     own_hops = hops;
                     seen_attempt = Some(attempt.clone());
@@ -335,7 +351,8 @@ impl<'a> Runner<'a> {
             compared += 1;
             let own = &paths[0].1;
             let hop_name = own[0].hops().nth(hop).map_or(String::new(), |(_, b)| b.name.clone());
-            let ignored = !reacting[0];
+            // Right results from operands that lie differently are the same bytes, though a wrong path's are not.
+            let ignored = !(reacting[0] || read_differently && right);
             let mut check = none("parameter", &hop_name, u64::from(ignored), "");
             if ignored {
                 let other = reacting.iter().position(|r| *r).unwrap_or(0);
@@ -343,8 +360,16 @@ impl<'a> Runner<'a> {
                     |attempt: &Attempt| attempt.hops().nth(hop).and_then(|(_, b)| b.kernel).unwrap_or("?");
                 let (mine, theirs) = (kernel(&own[0]), kernel(&paths[other].1[0]));
                 let values = axes[axis].labels.join(" and ");
+                let right = own.iter().position(|attempt| {
+                    judge::judge_hops(attempt, self.min_cos)
+                        .get(hop)
+                        .is_some_and(|h| h.checks.iter().all(|c| c.ok))
+                });
+                let behaves = right.map_or(String::new(), |v| {
+                    format!(", it always does what {} asks for", axes[axis].labels[v])
+                });
                 let detail = format!(
-                    "`{mine}` ignores `{name}`: no byte of `{hop_name}` differs between {values}, while `{theirs}` ({}) writes different ones; implement it, forward it, or refuse what is not supported",
+                    "`{mine}` ignores `{name}`: no byte of `{hop_name}` differs between {values}{behaves}, while `{theirs}` ({}) writes different ones; implement it, forward it, or refuse what is not supported",
                     paths[other].0
                 );
                 check.detail.clone_from(&detail);
@@ -364,13 +389,53 @@ impl<'a> Runner<'a> {
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
         record.metrics = metrics(&own_hops, &checks);
-        record.causes.extend(evident_causes(&checks));
+        record.causes.extend(evident(&checks, None));
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
-            record.causes.extend(diagnose(attempt, None, &own_hops, self.min_cos));
+            record.causes.extend(self.diagnose(attempt, &own_hops));
         }
         keep(record, own_hops);
         self.settle(record, checks, doubt);
+        Ok(())
+    }
+
+    fn diagnose(&self, attempt: &Attempt, hops: &[JudgedHop]) -> Vec<Cause> {
+        diagnose(&Evidence { first: (attempt, hops), second: None, probe: None, min_cos: self.min_cos })
+    }
+
+    /// Whether the first hop that is wrong holds what is right for another value of a parameter.
+    fn ignored_values(&self, record: &mut Record, attempt: &Attempt, hops: &[JudgedHop]) -> Result<()> {
+        let axes = &self.meta.body.axes;
+        let Some(wrong) = hops.iter().position(|h| h.checks.iter().any(|c| !c.ok)) else { return Ok(()) };
+        let here = attempt.buffer(hops[wrong].id);
+        for (i, axis) in axes.iter().enumerate().filter(|(_, axis)| axis.kind == AxisKind::Values) {
+            for value in (0..axis.labels.len()).filter(|&value| value != self.cell.at[i]) {
+                let mut at = self.cell.at.clone();
+                at[i] = value;
+                // A value that this path refuses is none that it behaves as.
+                let Ok(other) = self.ordinary(&at) else { continue };
+                let Some((id, there)) = other.hops().nth(wrong) else { continue };
+                let alike = there.name == here.name && there.data == here.data && there.scales == here.scales;
+                if !alike
+                    || judge::judge_hops(&other, self.min_cos)
+                        .iter()
+                        .any(|h| h.id == id && !judge::failed(&h.checks).is_empty())
+                {
+                    continue;
+                }
+                let (own, theirs) = (&axis.labels[self.cell.at[i]], &axis.labels[value]);
+                let kernel = here.kernel.unwrap_or("the kernel");
+                let detail = format!(
+                    "`{kernel}` does for `{}` = {own} what it should for {theirs}: `{}` is the same, byte by byte",
+                    axis.name, here.name
+                );
+                let cause = "parameter_ignored".into();
+                record.causes.insert(
+                    0,
+                    Cause { cause, detail, score: Some(1.0), confident: true, ..Cause::default() },
+                );
+            }
+        }
         Ok(())
     }
 
@@ -489,9 +554,10 @@ fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
 
 /// Whether a hop's bytes differ between any two runs.
 fn reacts(attempts: &[Attempt], hop: usize) -> bool {
-    let bytes = |attempt: &Attempt| attempt.hops().nth(hop).map(|(_, b)| (b.data.clone(), b.scales.clone()));
-    let first = bytes(&attempts[0]);
-    attempts[1..].iter().any(|a| bytes(a) != first)
+    fn bytes(attempt: &Attempt, hop: usize) -> Option<(&[u8], &[u8])> {
+        attempt.hops().nth(hop).map(|(_, b)| (&b.data[..], &b.scales[..]))
+    }
+    attempts[1..].iter().any(|a| bytes(a, hop) != bytes(&attempts[0], hop))
 }
 
 fn worst_cos(hops: &[JudgedHop]) -> f64 {
@@ -571,29 +637,6 @@ fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
     out.guards_intact = holds("guards");
     out.repeat_bitwise = holds("repeat");
     out
-}
-
-/// Causes that a failed check proves by itself.
-fn evident_causes(checks: &[CheckResult]) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = Vec::new();
-    for check in checks.iter().filter(|c| !c.ok) {
-        let cause = match check.check.as_str() {
-            "unwritten" => "unwritten",
-            "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
-            "repeat" => "nondeterministic",
-            _ => continue,
-        };
-        if causes.iter().all(|c| c.cause != cause) {
-            let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
-            causes.push(Cause {
-                cause: cause.into(),
-                detail: format!("{hop}: {}", check.detail),
-                confident: true,
-                ..Cause::default()
-            });
-        }
-    }
-    causes
 }
 
 fn record_power(record: &Record) -> Option<String> {

@@ -31,7 +31,7 @@ pub fn keep(dir: &Path, id: &str, attempt: &Attempt, hops: &[JudgedHop]) -> Resu
                 name: buffer.name.clone(),
                 dtype,
                 shape: vec![buffer.rows, buffer.cols],
-                bytes: buffer.data.clone(),
+                bytes: buffer.data.to_vec(),
             },
             None => float64(buffer.name.clone(), &buffer.value()),
         });

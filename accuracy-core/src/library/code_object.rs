@@ -64,7 +64,7 @@ impl CodeObject {
         let module = gpu.load_module(&image).map_err(|source| LibraryError::Load {
             path: path.clone(),
             device: gpu.device().arch.clone(),
-            source,
+            source: source.into(),
         })?;
         let known: &'static _ = Box::leak(Box::new(Loaded { gpu, path: path.clone(), module }));
         loaded.insert(path, known);
@@ -108,7 +108,7 @@ impl Kernel {
         let function = gpu.function(module, &symbol).map_err(|source| LibraryError::Kernel {
             path: path.clone(),
             kernel: self.symbol.into(),
-            source,
+            source: source.into(),
         })?;
         let bound: Vec<usize> = arguments.iter().map(|a| size_of_val::<dyn LaunchArg>(*a)).collect();
         if let Some(takes) = gpu.parameter_sizes(function).filter(|takes| *takes != bound) {

@@ -110,7 +110,7 @@ impl<'a> Cutter<'a> {
                 (Scheme::Awq, _) => vec![Columns(1), Rows(8)],
                 (Scheme::PackedInt4, _) => vec![Rows(1), Columns(8)],
                 _ if is("blocks") => vec![Rows(1), Columns(32), Whole],
-                (_, StDtype::U8) => vec![Rows(1), Columns(2)],
+                (_, StDtype::U8 | StDtype::I8) if info.dtype == DType::E2M1 => vec![Rows(1), Columns(2)],
                 _ => vec![Rows(1), Columns(1)],
             };
         }

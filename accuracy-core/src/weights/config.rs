@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::names::ModulePattern;
 use super::shard::io_error;
 use super::{Scheme, WeightsError};
 use crate::quant::Granularity;
 
 pub(super) const METHODS: &[&str] =
-    &["fp8", "compressed-tensors", "modelopt", "quark", "mxfp4", "gptq", "awq"];
+    &["fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "quark", "mxfp4", "gptq", "awq"];
 
 const MODEL: &str = "config.json";
 const MODELOPT: &str = "hf_quant_config.json";
@@ -26,6 +27,10 @@ pub(super) struct Claim {
     pub ue8m0: bool,
     /// GPTQ's first version stores zero points minus one.
     pub zeros_minus_one: bool,
+    /// The input is quantised with a scale that the checkpoint has.
+    pub static_input: bool,
+    /// The modules that have it; empty for all that no other claim names.
+    pub targets: Vec<ModulePattern>,
     /// As the configuration words it, for messages.
     pub text: String,
 }
@@ -37,8 +42,8 @@ pub(super) struct Config {
     pub path: Option<PathBuf>,
     /// Empty where nothing is said about quantisation.
     pub claims: Vec<Claim>,
-    /// Modules said to be left unquantised; regular expressions and wildcards left out.
-    pub skipped: Vec<String>,
+    /// Modules said to be left unquantised.
+    pub skipped: Vec<ModulePattern>,
     /// What the claims were read from.
     pub quantization: Option<Value>,
     /// `config.json`.
@@ -62,7 +67,12 @@ impl Config {
             return Ok(Config { path: Some(config.path.unwrap_or(path)), ..config });
         };
         let reader = Reader { path: &path, value: quantization };
-        let (claims, skipped) = reader.claims()?;
+        let (mut claims, skipped) = reader.claims()?;
+        // DeepSeek-V4: FP8, but for the routed experts.
+        if model.get("expert_dtype").and_then(Value::as_str) == Some("fp4") {
+            let granularity = Some(Granularity::Group(32));
+            claims.push(Claim { granularity, ..claim(Scheme::Mxfp4, "expert_dtype fp4".to_owned()) });
+        }
         let quantization = Some(quantization.clone());
         Ok(Config { path: Some(path), claims, skipped, quantization, model })
     }
@@ -76,10 +86,28 @@ impl Config {
         Ok(Config { path: Some(path), claims, skipped, quantization, model })
     }
 
+    /// What is said about one module: the claims that name it, else those about all others.
+    pub fn claims_of(&self, module: &str) -> Vec<&Claim> {
+        let pick = |which: &dyn Fn(&Claim) -> bool| -> Vec<&Claim> {
+            self.claims.iter().filter(|claim| which(claim)).collect()
+        };
+        let named = pick(&|claim| claim.targets.iter().any(|t| t.names(module)));
+        if !named.is_empty() {
+            return named;
+        }
+        let of_others = pick(&|c| c.targets.is_empty() || c.targets.iter().any(ModulePattern::is_class));
+        // Engines fuse modules and rename them, so a module that nobody names may be one that somebody means.
+        if of_others.is_empty() { self.claims.iter().collect() } else { of_others }
+    }
+
+    /// A text of the model, such as `model_type`, or a flag.
+    pub fn model(&self, key: &str) -> Option<&Value> {
+        self.model.get(key).or_else(|| self.model.get("text_config")?.get(key))
+    }
+
     /// A count of the model, such as `hidden_size`, from the top level or from `text_config`.
     pub fn count(&self, key: &str) -> Option<usize> {
-        let value = self.model.get(key).or_else(|| self.model.get("text_config")?.get(key))?;
-        usize::try_from(value.as_u64()?).ok()
+        usize::try_from(self.model(key)?.as_u64()?).ok()
     }
 }
 
@@ -101,7 +129,7 @@ struct Reader<'a> {
     value: &'a Value,
 }
 
-type Claims = (Vec<Claim>, Vec<String>);
+type Claims = (Vec<Claim>, Vec<ModulePattern>);
 
 impl<'a> Reader<'a> {
     fn bad(&self, reason: String) -> WeightsError {
@@ -148,17 +176,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Module names of a list; regular expressions and wildcards are no names.
-    fn names(&self, key: &str) -> Vec<String> {
+    /// The modules that a list speaks of.
+    fn modules(&self, key: &str) -> Vec<ModulePattern> {
         let list = self.get(key).and_then(Value::as_array).into_iter().flatten();
-        let name =
-            |v: &Value| v.as_str().filter(|s| !s.starts_with("re:") && !s.contains('*')).map(str::to_owned);
-        list.filter_map(name).collect()
+        list.filter_map(Value::as_str).map(ModulePattern::parse).collect()
+    }
+
+    /// Whether a member, which describes how a layer's input is quantised, says that its scale is stored.
+    fn has_static_scale(&self, key: &str, dynamic: &str) -> bool {
+        self.get(key).and_then(|input| input.get(dynamic)).and_then(Value::as_bool) == Some(false)
     }
 
     fn claims(&self) -> Result<Claims, WeightsError> {
         match self.text("quant_method")? {
             Some("fp8") => self.fp8(),
+            Some("fbgemm_fp8") => {
+                let claim = Claim {
+                    granularity: Some(Granularity::Row),
+                    ..claim(Scheme::Fp8, "quant_method fbgemm_fp8".to_owned())
+                };
+                Ok((vec![claim], self.modules("modules_to_not_convert")))
+            }
             Some("compressed-tensors") => self.compressed_tensors(),
             Some("modelopt" | "modelopt_fp4") => self.modelopt(),
             Some("quark") => self.quark(),
@@ -167,7 +205,7 @@ impl<'a> Reader<'a> {
                     granularity: Some(Granularity::Group(32)),
                     ..claim(Scheme::Mxfp4, "quant_method mxfp4".to_owned())
                 };
-                Ok((vec![claim], self.names("modules_to_not_convert")))
+                Ok((vec![claim], self.modules("modules_to_not_convert")))
             }
             Some("gptq") => self.gptq(),
             Some("awq") => self.awq(),
@@ -193,10 +231,11 @@ impl<'a> Reader<'a> {
         let claim = Claim {
             granularity: block.map(|(r, c)| Granularity::Block(r, c)),
             ue8m0: self.text("scale_fmt")? == Some("ue8m0"),
+            static_input: self.text("activation_scheme")? == Some("static"),
             ..claim(Scheme::Fp8, text)
         };
-        let mut skipped = self.names("modules_to_not_convert");
-        skipped.extend(self.names("ignored_layers"));
+        let mut skipped = self.modules("modules_to_not_convert");
+        skipped.extend(self.modules("ignored_layers"));
         Ok((vec![claim], skipped))
     }
 
@@ -238,37 +277,76 @@ impl<'a> Reader<'a> {
             };
             let how = strategy.map_or_else(String::new, |s| format!(" per {s}"));
             let text = format!("compressed-tensors group `{name}`: {bits}-bit {kind} weights{how}");
-            claims.push(Claim { granularity, ..claim(scheme, text) });
+            claims.push(Claim {
+                granularity,
+                static_input: group.has_static_scale("input_activations", "dynamic"),
+                targets: group.modules("targets"),
+                ..claim(scheme, text)
+            });
         }
-        Ok((claims, self.names("ignore")))
+        Ok((claims, self.modules("ignore")))
     }
 
     fn modelopt(&self) -> Result<Claims, WeightsError> {
-        let (scheme, default) = match self.text("quant_algo")? {
-            Some("NVFP4") => (Scheme::Nvfp4, Some(Granularity::Group(16))),
-            Some("FP8") => (Scheme::Fp8, Some(Granularity::Tensor)),
-            Some(other) => {
-                return Err(self.bad(format!("ModelOpt quant_algo `{other}`; supported: NVFP4, FP8")));
+        let mut skipped = self.modules("exclude_modules");
+        skipped.extend(self.modules("ignore"));
+        let claims = match self.text("quant_algo")? {
+            Some("MIXED_PRECISION") => {
+                let layers = self.get("quantized_layers").and_then(Value::as_object);
+                let layers = layers.ok_or_else(|| {
+                    self.bad("ModelOpt quant_algo `MIXED_PRECISION` without `quantized_layers`".to_owned())
+                })?;
+                let mut claims: Vec<Claim> = Vec::new();
+                for (name, layer) in layers {
+                    let layer = self.at(layer);
+                    let claim = layer.modelopt_layer(layer.text("quant_algo")?.unwrap_or(""))?;
+                    let target = ModulePattern::parse(name);
+                    match claims.iter_mut().find(|c| c.text == claim.text) {
+                        Some(known) => known.targets.push(target),
+                        None => claims.push(Claim { targets: vec![target], ..claim }),
+                    }
+                }
+                claims
             }
+            Some(algorithm) => vec![self.modelopt_layer(algorithm)?],
+            None if self.get("kv_cache_quant_algo").is_some() => Vec::new(),
             None => return Err(self.bad("ModelOpt configuration without `quant_algo`".to_owned())),
         };
-        let granularity = self.group("group_size")?.filter(|_| scheme == Scheme::Nvfp4).or(default);
-        let text = format!("ModelOpt {scheme}");
-        let mut skipped = self.names("exclude_modules");
-        skipped.extend(self.names("ignore"));
-        Ok((vec![Claim { granularity, ..claim(scheme, text) }], skipped))
+        Ok((claims, skipped))
+    }
+
+    fn modelopt_layer(&self, algorithm: &str) -> Result<Claim, WeightsError> {
+        let (scheme, granularity) = match algorithm {
+            "NVFP4" => (Scheme::Nvfp4, self.group("group_size")?.unwrap_or(Granularity::Group(16))),
+            "FP8" => (Scheme::Fp8, Granularity::Tensor),
+            "FP8_PER_CHANNEL_PER_TOKEN" => (Scheme::Fp8, Granularity::Row),
+            "MXFP8" => (Scheme::Mxfp8, Granularity::Group(32)),
+            other => {
+                return Err(self.bad(format!(
+                    "ModelOpt quant_algo `{other}`; supported: NVFP4, FP8, FP8_PER_CHANNEL_PER_TOKEN, MXFP8, \
+                     MIXED_PRECISION"
+                )));
+            }
+        };
+        let how = if algorithm == "FP8_PER_CHANNEL_PER_TOKEN" { " per channel" } else { "" };
+        Ok(Claim { granularity: Some(granularity), ..claim(scheme, format!("ModelOpt {scheme}{how}")) })
     }
 
     fn quark(&self) -> Result<Claims, WeightsError> {
-        let layers = |key| self.get(key).and_then(Value::as_object).into_iter().flat_map(|m| m.values());
-        let configs = self
-            .get("global_quant_config")
-            .into_iter()
-            .chain(layers("layer_quant_config"))
-            .chain(layers("layer_type_quant_config"));
-        let mut claims = Vec::new();
-        for config in configs {
+        let layers = |key| self.get(key).and_then(Value::as_object).into_iter().flatten();
+        let global = self.get("global_quant_config").into_iter().map(|config| (None, config));
+        let configs = global
+            .chain(layers("layer_quant_config").map(|(name, config)| (Some(name), config)))
+            // Of which modules a class is, only the model's code says.
+            .chain(layers("layer_type_quant_config").map(|(_, config)| (None, config)));
+        let mut claims: Vec<Claim> = Vec::new();
+        for (name, config) in configs {
             let Some(weight) = config.get("weight").filter(|w| !w.is_null()) else { continue };
+            if weight.is_array() {
+                return Err(
+                    self.bad("Quark weights quantised in several stages are not supported".to_owned())
+                );
+            }
             let weight = self.at(weight);
             let dtype = weight.text("dtype")?.unwrap_or("");
             let qscheme = weight.text("qscheme")?.unwrap_or("");
@@ -288,14 +366,25 @@ impl<'a> Reader<'a> {
                 ("int8", _) => Scheme::Int8,
                 (other, _) => return Err(self.bad(format!("Quark weight dtype `{other}`"))),
             };
-            let text = format!("Quark {dtype} weights {qscheme}");
-            claims.push(Claim { granularity, ..claim(scheme, text) });
+            let claim = Claim {
+                granularity,
+                static_input: self.at(config).has_static_scale("input_tensors", "is_dynamic"),
+                targets: name.map(|name| ModulePattern::parse(name)).into_iter().collect(),
+                ..claim(scheme, format!("Quark {dtype} weights {qscheme}"))
+            };
+            let same = |c: &&mut Claim| {
+                (&c.text, c.static_input, c.targets.is_empty())
+                    == (&claim.text, claim.static_input, claim.targets.is_empty())
+            };
+            match claims.iter_mut().find(same) {
+                Some(known) => known.targets.extend(claim.targets),
+                None => claims.push(claim),
+            }
         }
-        claims.dedup();
         if claims.is_empty() {
             return Err(self.bad("Quark configuration without a weight in `global_quant_config`".to_owned()));
         }
-        Ok((claims, self.names("exclude")))
+        Ok((claims, self.modules("exclude")))
     }
 
     fn gptq(&self) -> Result<Claims, WeightsError> {
@@ -312,7 +401,7 @@ impl<'a> Reader<'a> {
             zeros_minus_one,
             ..claim(Scheme::Gptq, format!("quant_method gptq with group_size {}", self.shown("group_size")))
         };
-        Ok((vec![claim], self.names("modules_to_not_convert")))
+        Ok((vec![claim], self.modules("modules_to_not_convert")))
     }
 
     fn awq(&self) -> Result<Claims, WeightsError> {
@@ -327,7 +416,7 @@ impl<'a> Reader<'a> {
             granularity: self.group(key)?,
             ..claim(Scheme::Awq, format!("quant_method awq with group_size {}", self.shown(key)))
         };
-        Ok((vec![claim], self.names("modules_to_not_convert")))
+        Ok((vec![claim], self.modules("modules_to_not_convert")))
     }
 
     fn four_bits(&self, method: &str) -> Result<(), WeightsError> {
@@ -344,5 +433,13 @@ impl<'a> Reader<'a> {
 }
 
 fn claim(scheme: Scheme, text: String) -> Claim {
-    Claim { scheme, granularity: None, ue8m0: false, zeros_minus_one: false, text }
+    Claim {
+        scheme,
+        granularity: None,
+        ue8m0: false,
+        zeros_minus_one: false,
+        static_input: false,
+        targets: Vec::new(),
+        text,
+    }
 }

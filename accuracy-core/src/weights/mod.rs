@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod hub;
 mod int4;
+mod names;
 mod part;
 mod pattern;
 mod resolve;
@@ -436,9 +437,8 @@ impl Checkpoint {
         let pattern = pattern::Pattern::parse(pattern)?;
         let mut found = BTreeMap::new();
         for tensor in self.names() {
-            // Scales of the KV cache are called like companions, but are nobody's.
             if let Some(module) = resolve::companion_of(tensor)
-                && (role(tensor) != Role::ActivationScale || self.has_weight(module))
+                && (!resolve::may_be_a_parameter(tensor) || self.has_weight(module))
             {
                 continue;
             }

@@ -125,6 +125,11 @@ impl Rows {
                 })
             }
             Rows::Query | Rows::Key | Rows::Value => {
+                if let Some(model) = config.model("model_type").and_then(|m| m.as_str())
+                    && model.starts_with("internlm2")
+                {
+                    return Err(format!("{model} interleaves q, k and v by KV head: give ranges of rows"));
+                }
                 let (q, kv) = attention_rows(config).ok_or_else(|| {
                     "config.json does not say num_attention_heads and head_dim or hidden_size".to_owned()
                 })?;

@@ -32,6 +32,7 @@ const COMPANIONS: &[&str] = &[
     ".qzeros",
     ".scales",
     ".g_idx",
+    ".scale",
     "_scale_inv",
     "_scales",
     "_scale",
@@ -50,6 +51,9 @@ const ACTIVATION_SCALES: &[&str] = &[
     ".k_scale",
     ".v_scale",
 ];
+
+/// Of these, the scales of what a layer is given.
+const INPUT_SCALES: [&str; 2] = [".input_scale", ".input_global_scale"];
 
 pub(super) fn module_of(tensor: &str) -> Option<&str> {
     WEIGHTS.iter().find_map(|ending| tensor.strip_suffix(ending)).filter(|m| !m.is_empty())
@@ -92,10 +96,15 @@ pub fn role(tensor: &str) -> Role<'_> {
 
 /// Whether a scale or the like has no weight that it could belong to.
 pub(super) fn is_orphan(checkpoint: &Checkpoint, tensor: &str) -> bool {
-    let Some((module, ending)) = companion(tensor) else { return false };
-    // Models have parameters of that ending, too, such as `logit_scale`; they are numbers or vectors.
+    let Some((module, _)) = companion(tensor) else { return false };
     let dims = || checkpoint.raw(tensor).map_or(0, |t| t.shape.len());
-    (ending != "_scale" || dims() > 1) && weight_tensors(checkpoint, module).is_empty()
+    (!may_be_a_parameter(tensor) || dims() > 1) && weight_tensors(checkpoint, module).is_empty()
+}
+
+/// Models have parameters that are called like scales, too, such as `logit_scale`, a norm's `norm.scale`, and the
+/// scales of a KV cache; they are numbers or vectors.
+pub(super) fn may_be_a_parameter(tensor: &str) -> bool {
+    companion(tensor).is_some_and(|(_, ending)| matches!(ending, "_scale" | ".scale"))
 }
 
 /// Names of the tensors that hold the weight of `module`.
@@ -183,6 +192,9 @@ fn resolve_part<'a>(
 ) -> Result<Recipe<'a>, WeightsError> {
     let module = if checkpoint.has(name) { module_of(name).unwrap_or(name) } else { name };
     let mut candidates = weight_tensors(checkpoint, module);
+    if candidates.is_empty() {
+        candidates.extend(tied_embedding(checkpoint, module).map(str::to_owned));
+    }
     let tensor = match candidates.len() {
         0 => return Err(checkpoint.tensor_missing(&format!("{module}.weight"))),
         1 => candidates.remove(0),
@@ -221,7 +233,7 @@ fn resolve_part<'a>(
         StDtype::F8_E4M3FNUZ => subject.scaled(DType::E4M3Fnuz),
         StDtype::F8_E5M2 => subject.scaled(DType::E5M2),
         StDtype::F8_E5M2FNUZ => subject.scaled(DType::E5M2Fnuz),
-        StDtype::I8 => subject.scaled(DType::I8),
+        StDtype::I8 => subject.int8(),
         StDtype::U8 | StDtype::F4 => subject.fp4(),
         StDtype::F6_E2M3 => subject.mxfp6(Scheme::Mxfp6E2M3, DType::E2M3),
         StDtype::F6_E3M2 => subject.mxfp6(Scheme::Mxfp6E3M2, DType::E3M2),
@@ -231,6 +243,20 @@ fn resolve_part<'a>(
             found,
         }),
     }
+}
+
+/// The embedding whose weight `lm_head` shares, where the configuration says so and `lm_head` has none.
+fn tied_embedding<'a>(checkpoint: &'a Checkpoint, module: &str) -> Option<&'a str> {
+    let tied = checkpoint.0.config.model("tie_word_embeddings")?.as_bool() == Some(true);
+    if !tied || !(module == "lm_head" || module.ends_with(".lm_head")) {
+        return None;
+    }
+    let is_embedding = |name: &&str| {
+        let module = name.strip_suffix(".weight").unwrap_or("");
+        ["embed_tokens", "wte", "word_embeddings"].contains(&module.rsplit('.').next().unwrap_or(""))
+    };
+    let mut embeddings = checkpoint.names().filter(is_embedding);
+    embeddings.next().filter(|_| embeddings.next().is_none())
 }
 
 impl<'a> Subject<'a> {
@@ -276,15 +302,14 @@ impl<'a> Subject<'a> {
     /// The claims that are of these schemes; an error where there are claims and none is.
     pub fn claims(&self, schemes: &[Scheme]) -> Result<Vec<&'a Claim>, WeightsError> {
         let config = &self.checkpoint.0.config;
-        let inside = |skipped: &String| {
-            self.module.strip_prefix(skipped.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('.'))
-        };
-        if let Some(skipped) = config.skipped.iter().find(|s| inside(s)) {
-            return Err(self.contradiction(format!("that `{skipped}` is not quantised"), schemes[0]));
+        if let Some(skipped) = config.skipped.iter().find(|s| s.names(&self.module)) {
+            let text = skipped.text();
+            return Err(self.contradiction(format!("that `{text}` is not quantised"), schemes[0]));
         }
-        let agreeing: Vec<&Claim> = config.claims.iter().filter(|c| schemes.contains(&c.scheme)).collect();
-        if agreeing.is_empty() && !config.claims.is_empty() {
-            return Err(self.contradiction(texts(&config.claims), schemes[0]));
+        let said = config.claims_of(&self.module);
+        let agreeing: Vec<&Claim> = said.iter().copied().filter(|c| schemes.contains(&c.scheme)).collect();
+        if agreeing.is_empty() && !said.is_empty() {
+            return Err(self.contradiction(texts(said), schemes[0]));
         }
         Ok(agreeing)
     }
@@ -336,6 +361,9 @@ impl<'a> Subject<'a> {
 
     pub fn recipe(self, scheme: Scheme, dtype: DType, (rows, cols): (usize, usize)) -> Recipe<'a> {
         let experts = self.experts.filter(|_| self.part.expert.is_some());
+        let input_scale = INPUT_SCALES.iter().map(|e| self.named(e)).find(|name| self.checkpoint.has(name));
+        let claims = self.checkpoint.0.config.claims_of(&self.module);
+        let static_input = claims.iter().any(|claim| claim.scheme == scheme && claim.static_input);
         let parts = part::named(&self.module, self.weight.name, (rows, cols), &self.checkpoint.0.config);
         Recipe {
             info: WeightInfo {
@@ -349,6 +377,8 @@ impl<'a> Subject<'a> {
                 scale_dtype: None,
                 tensors: vec![self.weight.name.to_owned()],
                 parts,
+                input_scale,
+                static_input,
             },
             codes: Codes::Plain(self.weight),
             scale: None,
@@ -424,6 +454,17 @@ impl<'a> Subject<'a> {
             recipe.zeros = Zeros::Int8(zeros);
         }
         Ok(recipe)
+    }
+
+    /// int8, or, in DeepSeek-V4, two e2m1 codes a byte: PyTorch had no type for these, and e8m0 scales tell.
+    fn int8(self) -> Result<Recipe<'a>, WeightsError> {
+        let (rows, cols) = self.matrix()?;
+        match self.find(&self.scale_names())? {
+            Some(scale) if scale.dtype == StDtype::F8_E8M0 => {
+                self.microscaled(Scheme::Mxfp4, DType::E2M1, (rows, 2 * cols), scale)
+            }
+            _ => self.scaled(DType::I8),
+        }
     }
 
     /// Two e2m1 codes a byte: MXFP4 and both kinds of NVFP4, told apart by the scale's dtype.

@@ -83,6 +83,10 @@ pub struct WeightInfo {
     pub granularity: Granularity,
     pub scale_dtype: Option<DType>,
     pub tensors: Vec<String>,
+    /// The scale of the layer's input, where the checkpoint has one.
+    pub input_scale: Option<String>,
+    /// The configuration says that it has one.
+    pub static_input: bool,
     /// The parts of its rows that can be addressed by name behind `#`: gate and up, or q, k and v.
     pub parts: &'static [&'static str],
 }

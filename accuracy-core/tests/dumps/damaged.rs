@@ -5,6 +5,7 @@ use std::path::Path;
 
 use accuracy_core::dumps::{DumpError, DumpSet};
 
+use super::fuzz::archive;
 use super::{folder, values};
 
 /// Reads everything there is.
@@ -50,38 +51,6 @@ fn a_changed_byte_is_no_panic() {
             }
         }
     }
-}
-
-/// A stored zip archive with these entries.
-fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let (mut file, mut directory) = (Vec::new(), Vec::new());
-    for (name, bytes) in entries {
-        let mut common = vec![20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        for _ in 0..2 {
-            common.extend((bytes.len() as u32).to_le_bytes());
-        }
-        common.extend((name.len() as u16).to_le_bytes());
-        common.extend([0, 0]);
-        directory.extend(b"PK\x01\x02\x14\x00");
-        directory.extend(&common);
-        directory.extend([0; 10]);
-        directory.extend((file.len() as u32).to_le_bytes());
-        directory.extend(name.as_bytes());
-        file.extend(b"PK\x03\x04");
-        file.extend(&common);
-        file.extend(name.as_bytes());
-        file.extend(*bytes);
-    }
-    let start = file.len() as u32;
-    file.extend(&directory);
-    file.extend(b"PK\x05\x06\0\0\0\0");
-    for _ in 0..2 {
-        file.extend((entries.len() as u16).to_le_bytes());
-    }
-    file.extend((directory.len() as u32).to_le_bytes());
-    file.extend(start.to_le_bytes());
-    file.extend([0, 0]);
-    file
 }
 
 fn pickled(pickle: &[u8]) -> Result<usize, DumpError> {

@@ -1,6 +1,8 @@
 //! Dumps that torch, numpy, transformers and our own hook wrote (see make.py) are read as they read them themselves.
 
 mod damaged;
+#[path = "../../fuzz/dumps.rs"]
+mod fuzz;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -355,6 +357,20 @@ fn copy(from: &Path, to: &Path) {
             copy(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn seeds_of_the_fuzz_targets_are_survived() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let targets: [(&str, fn(&[u8])); 3] =
+        [("dumps_pickle", fuzz::pickle), ("dumps_files", fuzz::files), ("dumps_manifest", fuzz::manifest)];
+    for (target, run) in targets {
+        for entry in std::fs::read_dir(seeds.join(target)).unwrap() {
+            let path = entry.unwrap().path();
+            println!("{}", path.display());
+            run(&std::fs::read(&path).unwrap());
         }
     }
 }

@@ -265,6 +265,7 @@ mod tests {
                 operand: String::new(),
                 status: *status,
                 failed_checks: Vec::new(),
+                claimed: false,
                 cos: None,
                 detail: String::new(),
             })

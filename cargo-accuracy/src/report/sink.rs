@@ -41,6 +41,11 @@ impl Sink {
         let text = match self.format {
             Format::Json => json::render(report)?,
         };
+        self.write_text(&text)
+    }
+
+    /// Writes what a command other than a run has rendered for this sink's format.
+    pub fn write_text(&self, text: &str) -> anyhow::Result<()> {
         match &self.path {
             None => {
                 let mut stdout = std::io::stdout().lock();

@@ -39,6 +39,9 @@ pub struct RunArgs {
         "test", "build_jobs", "locked", "offline", "frozen",
     ])]
     pub archive: Option<PathBuf>,
+    /// Faults are planted, and the table is that of `cargo accuracy selftest`.
+    #[arg(skip)]
+    pub selftest: bool,
     #[command(flatten)]
     pub judge: JudgeArgs,
     #[command(flatten)]

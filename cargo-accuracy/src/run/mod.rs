@@ -27,6 +27,7 @@ use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, usage};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
+use crate::selftest;
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
@@ -160,7 +161,12 @@ impl Ready<'_> {
             device: places.as_ref().and_then(Places::describe),
         };
         let (known, sample) = (cases.len(), cases[0].planned.id.clone());
-        let selected = plan::select(cases, args);
+        let mut selected = plan::select(cases, args);
+        if args.selftest {
+            let running = selected.iter().filter(|case| case.fate == Fate::Run).map(|case| &case.planned);
+            let chosen = selftest::representative(running);
+            selected.retain(|case| chosen.contains(&case.planned.id));
+        }
         if selected.is_empty() {
             anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
             return Ok(ExitCode::NothingRan);
@@ -176,6 +182,12 @@ impl Ready<'_> {
         let run = Run { args, settings, config, binaries, places: &places, folder: &folder };
         let (records, outcome) = run.run(&selected)?;
 
+        if args.selftest {
+            let width = report::text::width(args.output.stdout_taken());
+            let (text, code) = selftest::render(&records, width);
+            report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
+            return Ok(if outcome == Outcome::Interrupted { ExitCode::Unfinished } else { code });
+        }
         let mut report = Report::new(records, &[info]);
         report.min_cos = settings.min_cos.or(report.min_cos);
         report.seconds = Some(began.elapsed().as_secs_f64());
@@ -504,6 +516,9 @@ impl Run<'_> {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
+        }
+        if self.args.selftest {
+            command.env(env::SELFTEST, "1");
         }
         if let Some(dir) = &self.args.judge.keep_tensors {
             // Tests run in the folders of their packages.

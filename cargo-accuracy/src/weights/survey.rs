@@ -177,6 +177,9 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
             Looked::Unseen => survey.unseen += 1,
         }
     }
+    let unscaled = survey.weights.iter().filter(|w| w.info.static_input && w.info.input_scale.is_none());
+    let unscaled = unscaled.map(|w| input_scale_missing(&w.info.name)).collect::<Vec<_>>();
+    survey.findings.extend(unscaled);
     rest(checkpoint, &names, &failed, &mut survey);
     claims_without_weights(checkpoint, &mut survey);
     mixed(&mut survey);
@@ -338,6 +341,13 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
     survey.others.sort_by(|a, b| natural_cmp(&a.name, &b.name));
     survey.findings.extend(findings);
     survey.unseen += unseen;
+}
+
+fn input_scale_missing(module: &str) -> Finding {
+    let message = format!(
+        "`{module}` has no input_scale, though the configuration says that its input is quantised with a stored one"
+    );
+    Finding::error("input_scale_missing", module, message)
 }
 
 /// Whether there is anything called so that a companion could be of.

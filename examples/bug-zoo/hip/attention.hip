@@ -111,7 +111,7 @@ __global__ void attend(bf16* out, Decode args) {
             float score = 0.0f;
             for (int32_t i = 0; i < d; ++i) {
                 score += to_float(query[i]) * value_of<v>(args.k_cache[in_cache(p) + i]);
-                if constexpr (v == V::scores_in_f16) score = round_f16(score);
+                if constexpr (v == V::scores_in_bf16) score = round_bf16(score);
             }
             probabilities[p] = score * (k_scale * scale);
             largest = fmaxf(largest, probabilities[p]);

@@ -18,7 +18,8 @@ struct Gemm {
     template <V v>
     __device__ float product(int64_t row, int64_t column, int64_t i) const {
         int64_t x_at = transpose_x ? i * ldx + row : row * ldx + i;
-        if constexpr (v == V::row_stride_ignored || v == V::transpose_ignored) x_at = row * k + i;
+        if constexpr (v == V::row_stride_ignored) x_at = row * k + i;
+        if constexpr (v == V::transpose_ignored) x_at = row * (transpose_x ? k : ldx) + i;
         if constexpr (v == V::activations_read_transposed) x_at = i * m + row;
         if constexpr (v == V::previous_token) x_at = (row + m - 1) % m * ldx + i;
         int64_t w_at = column * k + i;

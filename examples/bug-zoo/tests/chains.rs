@@ -24,7 +24,7 @@ fn silent_scale(
     cx: &mut Case,
     #[paths(
         right = (fp8_quantise, "right"),
-        right_fallback = (fp8_quantise_fallback, "right"),
+        multiplies_by_the_reciprocal = (fp8_quantise_fallback, "multiplies_by_the_reciprocal"),
         scales_written_row_major = (fp8_quantise_fallback, "scales_written_row_major"),
     )]
     quantise: (Fp8Quantise, &str),
@@ -176,7 +176,7 @@ fn silent_transpose(
     cx: &mut Case,
     #[paths(
         right = (bf16_multiply, "right"),
-        right_fallback = (bf16_multiply_fallback, "right"),
+        split_k_in_float32 = (bf16_multiply_fallback, "split_k_in_float32"),
         transpose_ignored = (bf16_multiply_fallback, "transpose_ignored"),
     )]
     multiply: (Bf16Multiply, &str),
@@ -317,7 +317,7 @@ fn silent_style(
     cx: &mut Case,
     #[paths(
         right = (attention_write, "right"),
-        right_fallback = (attention_write_fallback, "right"),
+        fused_rotation = (attention_write_fallback, "fused_rotation"),
         style_ignored = (attention_write_fallback, "style_ignored"),
     )]
     write: (AttentionWrite, &str),
@@ -434,7 +434,7 @@ fn silent_renormalize(
     cx: &mut Case,
     #[paths(
         right = (moe_route, "right"),
-        right_fallback = (moe_route_fallback, "right"),
+        experts_from_the_last = (moe_route_fallback, "experts_from_the_last"),
         renormalize_ignored = (moe_route_fallback, "renormalize_ignored"),
     )]
     route: (MoeRoute, &str),

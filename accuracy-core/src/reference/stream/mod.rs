@@ -88,13 +88,42 @@ impl<'a> From<&'a StoredWeight<'_>> for Weight<'a> {
 
 impl Weight<'_> {
     /// The value of one element, by its definition.
-    fn value(&self, r: usize, c: usize) -> f64 {
+    ///
+    /// # Panics
+    /// If the weight has no such element, or fewer codes or scales than it says.
+    pub fn value(&self, r: usize, c: usize) -> f64 {
         let value = self.signed(r, c);
         match self.magnitudes {
             false => value,
             true if value.is_finite() => value.abs(),
             true => 0.0,
         }
+    }
+
+    /// The values of some rows.
+    ///
+    /// # Panics
+    /// If the weight has fewer, or fewer codes or scales than it says.
+    pub fn values(&self, rows: Range<usize>) -> Matrix {
+        let decoder = Decoder::new(self.dtype);
+        let mut scales = Scales::new();
+        let mut block = vec![0.0; BLOCK + OVERHANG];
+        let mut data = Vec::with_capacity(rows.len() * self.cols);
+        for r in rows.clone() {
+            for start in (0..self.cols).step_by(BLOCK) {
+                let part = start..self.cols.min(start + BLOCK);
+                Right::Stored(self, &decoder).read(Isa::best(), &mut scales, r, part.clone(), &mut block);
+                data.extend_from_slice(&block[..part.len()]);
+            }
+        }
+        Matrix::new(rows.len(), self.cols, data)
+    }
+
+    /// Whether all elements have the same value.
+    pub fn is_constant(&self) -> bool {
+        let first = if self.codes.is_empty() { 0.0 } else { self.value(0, 0) };
+        // Whatever is not constant shows that soon.
+        (0..self.rows).all(|r| (0..self.cols).all(|c| self.value(r, c) == first))
     }
 
     fn signed(&self, r: usize, c: usize) -> f64 {
@@ -468,6 +497,10 @@ struct Scales<E> {
 }
 
 impl<E: Decoded> Scales<E> {
+    fn new() -> Scales<E> {
+        Scales { factors: Vec::with_capacity(BLOCK), zeros: Vec::with_capacity(BLOCK) }
+    }
+
     fn decode(
         &mut self,
         isa: Isa,
@@ -524,7 +557,7 @@ impl<E: Decoded> Buffers<E> {
             decoded: vec![E::ZERO; height * ld],
             out: vec![0.0; rows * height],
             norms: vec![0.0; height],
-            scales: Scales { factors: Vec::with_capacity(BLOCK), zeros: Vec::with_capacity(BLOCK) },
+            scales: Scales::new(),
             height,
         }
     }

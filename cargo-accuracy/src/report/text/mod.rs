@@ -5,7 +5,7 @@
 mod failure;
 #[cfg(test)]
 pub mod fixture;
-mod number;
+pub mod number;
 pub mod table;
 pub mod wrap;
 

@@ -1,0 +1,92 @@
+//! Accumulation that no model reproduces bit for bit: told by how its error grows with the terms that cancel.
+//!
+//! Sums in few bits err in proportion to the magnitudes `|A||B|` that were summed up, not to the result. So a kernel
+//! whose errors are small on ordinary data, and the same share of `|A||B|` on data whose large terms cancel, has lost
+//! bits while it summed up.
+
+use super::sampled::{Variant, World, all, pick};
+use crate::case::Attempt;
+use crate::dtype::{BF16, F16};
+use crate::judge::{JudgedHop, unit};
+use crate::record::Cause;
+use crate::reference::graph::Op;
+use crate::reference::{Expr, Matrix};
+
+/// Rows and columns of the sample.
+const SAMPLE: (usize, usize) = (16, 64);
+/// Errors on ordinary data may be this many times those on cancelling data, both as shares of the magnitudes: more is
+/// no matter of accumulation.
+const ALIKE: f64 = 8.0;
+
+/// The cause, if the errors of a hop on ordinary data and on cancelling data say so.
+pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) -> Option<Cause> {
+    let buffer = first.0.buffer(first.1.id);
+    let (product, k) = product(buffer.source.as_ref()?)?;
+    let ordinary = share(first, &product)?;
+    let cancelling = share(probe, &product)?;
+    // Everywhere, and on ordinary data hidden by the rounding of the result or alike.
+    if cancelling.wrong < 0.3 || ordinary.error > ALIKE * cancelling.error {
+        return None;
+    }
+    // A random walk of K roundings.
+    let expected = |u: f64| u * (k as f64).sqrt() / 4.0;
+    let near = [F16, BF16].map(|dtype| (dtype, (cancelling.error / expected(unit(dtype))).ln().abs()));
+    let (dtype, off) = if near[0].1 < near[1].1 { near[0] } else { near[1] };
+    let guess = if off < 2.5 { format!(", about what sums in {dtype} make") } else { String::new() };
+    let kernel = buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"));
+    Some(Cause {
+        cause: "accumulation".into(),
+        detail: format!(
+            "{kernel} loses bits while it sums up `{}`: where large terms cancel its errors are {:.1e} of their magnitudes{guess}",
+            buffer.name, cancelling.error
+        ),
+        cos: None,
+        score: Some(1.0),
+        operand: None,
+        confident: true,
+    })
+}
+
+struct Share {
+    /// Root mean square of error / magnitude.
+    error: f64,
+    /// Share of the elements that are no rounding of their value.
+    wrong: f64,
+}
+
+fn share((attempt, judged): (&Attempt, &JudgedHop), product: &Expr) -> Option<Share> {
+    let buffer = attempt.buffer(judged.id);
+    let Op::MatMul { a, b, .. } = &product.0.op else { return None };
+    let world = World::new(attempt);
+    let step = |n: usize, most: usize| all(n).into_iter().step_by(n.div_ceil(most)).collect::<Vec<_>>();
+    let rows = step(buffer.rows, SAMPLE.0);
+    let cols = step(buffer.cols, SAMPLE.1);
+    let absolute = |e: &Expr, rows: &[usize]| {
+        let values = Variant::new(&world, e.clone()).at(rows, &all(e.shape().1));
+        values.map(|x| if x.is_finite() { x.abs() } else { 0.0 })
+    };
+    let magnitude = absolute(a, &rows).matmul_t(&absolute(b, &cols));
+    let (value, out): (Matrix, Matrix) =
+        (pick(&judged.reference, &rows, &cols), pick(&buffer.value(), &rows, &cols));
+    let (mut sum, mut count, mut wrong) = (0.0, 0.0, 0.0);
+    for ((&x, &y), &m) in value.data.iter().zip(&out.data).zip(&magnitude.data) {
+        if !x.is_finite() || !y.is_finite() || m == 0.0 {
+            continue;
+        }
+        // Beyond what rounding the result takes.
+        let error = ((x - y).abs() - unit(buffer.dtype) * x.abs()).max(0.0);
+        wrong += f64::from(u8::from(error > 8.0 * unit(crate::dtype::F32) * m));
+        sum += (error / m).powi(2);
+        count += 1.0;
+    }
+    (count > 0.0).then(|| Share { error: (sum / count).sqrt(), wrong: wrong / count })
+}
+
+/// The one product of an expression that is rounded, scaled or added to and nothing else.
+fn product(source: &Expr) -> Option<(Expr, usize)> {
+    match &source.0.op {
+        Op::MatMul { a, .. } => Some((source.clone(), a.shape().1)),
+        Op::Round { x, .. } => product(x),
+        _ => None,
+    }
+}

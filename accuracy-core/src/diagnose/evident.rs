@@ -1,0 +1,58 @@
+//! Causes that a failed check proves by itself: what was not written, what was written where it must not be, and what
+//! differs from run to run.
+
+use super::differing;
+use super::map::Map;
+use crate::case::{Attempt, Captured};
+use crate::record::{Cause, CheckResult};
+
+/// The causes that `checks` prove, with the places at which two runs on the same inputs and different poison say so.
+pub fn evident(checks: &[CheckResult], runs: Option<(&Attempt, &Attempt)>) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = Vec::new();
+    let failed = |check: &str, hop: &str| checks.iter().any(|c| !c.ok && c.check == check && c.hop == hop);
+    for check in checks.iter().filter(|c| !c.ok) {
+        let cause = match check.check.as_str() {
+            "unwritten" => "unwritten",
+            "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
+            // What nobody wrote holds the poison, which is another in each run.
+            "repeat" if !failed("unwritten", &check.hop) => "nondeterministic",
+            _ => continue,
+        };
+        if causes.iter().any(|c| c.cause == cause) {
+            continue;
+        }
+        let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
+        let place = runs.and_then(|(first, second)| {
+            let (i, buffer) = first.buffers.iter().enumerate().find(|(_, b)| b.name == check.hop)?;
+            place(cause, first, second, i, buffer)
+        });
+        let detail = match place {
+            Some(place) => format!("{hop}: {}: {place}", check.detail),
+            None => format!("{hop}: {}", check.detail),
+        };
+        causes.push(Cause { cause: cause.into(), detail, confident: true, ..Cause::default() });
+    }
+    causes
+}
+
+/// Which elements it is about.
+fn place(cause: &str, first: &Attempt, second: &Attempt, at: usize, buffer: &Captured) -> Option<String> {
+    let other = second.buffers.get(at)?;
+    let steady = match cause {
+        "nondeterministic" | "unwritten" => differing(buffer, other),
+        _ => return None,
+    };
+    let size = (buffer.dtype.bits() as usize / 8).max(1);
+    let poisoned = |i: usize| {
+        let holds = |c: &Captured, poison: u8| {
+            c.data.get(i * size..(i + 1) * size).is_some_and(|bytes| bytes.iter().all(|b| *b == poison))
+        };
+        // Packed codes share a byte.
+        buffer.dtype.bits() < 8 || (holds(buffer, first.setup.poison) && holds(other, second.setup.poison))
+    };
+    let map = Map::new(buffer.rows, buffer.cols, |r, c| {
+        let i = r * buffer.cols + c;
+        steady[i] && (cause == "nondeterministic" || poisoned(i))
+    });
+    (map.count > 0).then(|| map.place())
+}

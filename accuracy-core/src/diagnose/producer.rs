@@ -1,0 +1,1156 @@
+//! The search for a producer: what a quantiser that wrote these codes and scales did instead of what it should.
+//!
+//! Codes and scales are explained apart, since faults of either leave the other alone: where the scales were written and
+//! by which rule they come from their cells; then where the codes were written, what they were divided by and how they
+//! were rounded. What neither explains may be the values themselves: then the hypotheses of [`super::hypothesis`] about
+//! the operands and the expression are tried. All on a sample of rows first; what is stated holds for every element.
+
+use super::hypothesis::{Hypothesis, variant};
+use super::map::{self, Map};
+use super::reading::{Reading, scale_in_memory};
+use super::sampled::{Variant, World, all};
+use super::{codes, differing, scales, table};
+use crate::case::{Attempt, Captured};
+use crate::dtype::{BF16, DType, E8M0, F16, F32, Overflow};
+use crate::judge::{DIVISION, JudgedHop, uncertainty};
+use crate::metrics::compare;
+use crate::power::fp8_twin;
+use crate::quant::{Quant, ScaleRounding, quantize};
+use crate::record::Cause;
+use crate::reference::{BufferId, Expr, Matrix};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+/// Rows of the scale grid in the sample.
+const ROWS: usize = 6;
+/// Columns of each sampled row whose codes are looked at.
+const COLS: usize = 96;
+/// Cells of each sampled row of the grid whose scales are looked at.
+const CELLS: usize = 64;
+/// Share of wrong elements from which on something is worth a line.
+const PARTLY: f64 = 0.5;
+
+/// The rule by which a kernel computes a scale.
+struct Rule {
+    cause: &'static str,
+    what: String,
+    scale: ScaleOf,
+}
+
+/// The smallest and the largest scale that cell `(r, g)` of these values may be given.
+type ScaleOf = Rc<dyn Fn(&Matrix, usize, usize) -> (f64, f64)>;
+
+type Region = std::ops::Range<usize>;
+
+/// A magnitude of some rows and columns.
+type Magnitude = Box<dyn Fn(&Matrix, Region, Region) -> f64>;
+
+/// Which scales are stored where.
+struct Place<'a> {
+    /// Empty for the declared order.
+    what: String,
+    at: Rc<dyn Fn(usize, usize) -> f64 + 'a>,
+}
+
+/// How a kernel makes a code of a value that was divided by its scale.
+struct Coding {
+    cause: &'static str,
+    what: String,
+    /// Which scale it divides by.
+    by: By,
+    /// The value that the code stands for.
+    value: Rc<dyn Fn(f64) -> f64>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    /// The one that is found in memory.
+    Written,
+    /// The one that should be there.
+    Right,
+    /// Of the cells that are given: (rows, groups) further.
+    Other(isize, isize),
+    /// None.
+    One,
+    /// The inverse of the right one: it multiplies.
+    Inverse,
+}
+
+struct Producer<'a, 'w> {
+    attempt: &'a Attempt,
+    id: BufferId,
+    buffer: &'a Captured,
+    source: &'a Expr,
+    scheme: Quant,
+    grid: (usize, usize),
+    cell: (usize, usize),
+    value: Matrix,
+    uncertainty: f64,
+    world: &'w World<'a>,
+    /// Elements that differ between runs.
+    unsteady: Vec<bool>,
+    /// The other run.
+    again: Option<&'w Captured>,
+}
+
+/// What explains the bytes of a failing producer.
+pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>) -> Vec<Cause> {
+    let buffer = attempt.buffer(judged.id);
+    let (Some(source), Some(scheme)) = (&buffer.source, buffer.scheme) else { return Vec::new() };
+    let world = World::new(attempt);
+    let value = Variant::new(&world, source.clone()).whole();
+    let producer = Producer {
+        attempt,
+        id: judged.id,
+        buffer,
+        source,
+        scheme,
+        grid: scheme.granularity.grid(buffer.rows, buffer.cols),
+        cell: scheme.granularity.cell(buffer.rows, buffer.cols),
+        value,
+        uncertainty: uncertainty(source),
+        world: &world,
+        unsteady: again
+            .map_or_else(|| vec![false; buffer.rows * buffer.cols], |again| differing(buffer, again)),
+        again,
+    };
+    producer.run()
+}
+
+/// What was found out about the scales or the codes.
+#[derive(Clone, Debug, Default)]
+struct Found {
+    causes: Vec<(&'static str, String)>,
+    /// Share of what was wrong that it explains.
+    score: f64,
+    /// Other causes that explain as much.
+    rivals: Vec<(&'static str, String)>,
+}
+
+impl<'a> Producer<'a, '_> {
+    fn run(&self) -> Vec<Cause> {
+        let places = self.places();
+        let declared = &places[0];
+        let right_rule = self.right_rule();
+        let scale_wrong = self.wrong_cells(declared, &right_rule.scale, &self.value, None);
+        let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
+        let own = Reading::right(self.buffer);
+        let map = self.map(&scale_wrong, &default, &own, declared, &right_rule);
+        if map.count == 0 && scale_wrong.iter().all(|w| !w) {
+            return Vec::new();
+        }
+        let located = self.located(&map);
+        let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
+        let explained_place = &places[place];
+        let codes = self.explain_codes(&map, explained_place, &right_rule, &own);
+        let complete = scales.score == 1.0 && codes.score == 1.0;
+        let faults = scales.causes.len() + codes.causes.len();
+        // One fault of the values is likelier than two of what is made of them.
+        if !complete || faults > 1 {
+            let values = self.explain_values(&map, &scale_wrong, declared, &right_rule, &default, &own);
+            let better = |found: &Found| {
+                found.score == 1.0 || (!complete && found.score > scales.score.min(codes.score))
+            };
+            if let Some(found) = values.filter(better) {
+                return match found.score {
+                    1.0 => self.report(&[found], declared, &located),
+                    _ => self.partly(&[found], &map, &located),
+                };
+            }
+        }
+        if complete {
+            return self.report(&[scales, codes], explained_place, &located);
+        }
+        self.partly(&[scales, codes], &map, &located)
+    }
+
+    /// Where the map is wrong, in words.
+    fn located(&self, map: &Map) -> String {
+        match map.place() {
+            place if place == "everywhere" => "everywhere".into(),
+            place => format!("in {place}"),
+        }
+    }
+
+    /// The scales under every order of the same bytes, the declared one first.
+    fn places(&self) -> Vec<Place<'a>> {
+        let (buffer, scheme) = (self.buffer, self.scheme);
+        let mut found = vec![Place { what: String::new(), at: scales::right(buffer, &scheme) }];
+        for (name, place) in scales::orders(&scheme, self.grid) {
+            found.push(Place {
+                what: name,
+                at: Rc::new(move |r, g| scale_in_memory(buffer, &scheme, place(r, g))),
+            });
+        }
+        found
+    }
+
+    fn rect(&self, r: usize, g: usize) -> (Region, Region) {
+        let ((rows, cols), (m, k)) = (self.cell, (self.buffer.rows, self.buffer.cols));
+        (r * rows..((r + 1) * rows).min(m), g * cols..((g + 1) * cols).min(k))
+    }
+
+    fn right_rule(&self) -> Rule {
+        Rule { cause: "", what: String::new(), scale: self.rule(amax, self.scheme) }
+    }
+
+    /// The scheme's rule, on another magnitude.
+    fn rule(&self, magnitude: impl Fn(&Matrix, Region, Region) -> f64 + 'static, scheme: Quant) -> ScaleOf {
+        let f = move |amax: f64| scheme.scale_of(amax);
+        self.scaled(magnitude, f)
+    }
+
+    /// A rule from the magnitude of a cell and a function of it.
+    fn scaled(
+        &self,
+        magnitude: impl Fn(&Matrix, Region, Region) -> f64 + 'static,
+        f: impl Fn(f64) -> f64 + 'static,
+    ) -> ScaleOf {
+        let (cell, shape, factor, off) =
+            (self.cell, (self.buffer.rows, self.buffer.cols), self.buffer.factor, self.uncertainty);
+        let slack = if self.scheme.scale_dtype == F32 { DIVISION } else { 0.0 };
+        Rc::new(move |value, r, g| {
+            let rows = r * cell.0..((r + 1) * cell.0).min(shape.0);
+            let cols = g * cell.1..((g + 1) * cell.1).min(shape.1);
+            let amax = magnitude(value, rows, cols) / factor;
+            let (a, b) = (f(amax * (1.0 - off)), f(amax * (1.0 + off)));
+            (a.min(b) * (1.0 - slack), a.max(b) * (1.0 + slack))
+        })
+    }
+
+    /// Whether each cell's scale is none that the rule gives. `only` restricts it to some cells.
+    fn wrong_cells(
+        &self,
+        place: &Place<'a>,
+        rule: &ScaleOf,
+        value: &Matrix,
+        only: Option<&[bool]>,
+    ) -> Vec<bool> {
+        let (rows, groups) = self.grid;
+        (0..rows * groups)
+            .map(|i| {
+                if only.is_some_and(|only| !only[i]) {
+                    return false;
+                }
+                let (r, g) = (i / groups, i % groups);
+                self.cell_wrong(place, rule, value, r, g)
+            })
+            .collect()
+    }
+
+    fn cell_wrong(&self, place: &Place<'a>, rule: &ScaleOf, value: &Matrix, r: usize, g: usize) -> bool {
+        let (rows, cols) = self.rect(r, g);
+        let own = amax(value, rows, cols);
+        // A cell of zeros may have any finite scale.
+        if own == 0.0 || own.is_nan() {
+            return false;
+        }
+        let written = (place.at)(r, g);
+        if self.unsteady_scale(r, g, written) {
+            return false;
+        }
+        let (low, high) = rule(value, r, g);
+        !(low <= written && written <= high)
+    }
+
+    /// Whether the scale at its declared place is another in the other run.
+    fn unsteady_scale(&self, r: usize, g: usize, written: f64) -> bool {
+        self.again.is_some_and(|again| {
+            let other = scales::right(again, &self.scheme)(r, g);
+            other != written
+                && !(other.is_nan() && written.is_nan())
+                && scales::right(self.buffer, &self.scheme)(r, g) != other
+        })
+    }
+
+    /// The nearest code's value.
+    fn nearest(&self) -> Rc<dyn Fn(f64) -> f64> {
+        let scheme = self.scheme;
+        Rc::new(move |x| scheme.dtype.decode(scheme.code_of(x)))
+    }
+
+    /// Whether the code of an element is not what the coding makes of its value.
+    #[expect(clippy::too_many_arguments, reason = "an element and everything that its code depends on")]
+    fn code_wrong(
+        &self,
+        (r, c): (usize, usize),
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+        value: &Matrix,
+        trust_written: bool,
+    ) -> bool {
+        let (gr, gc) = (r / self.cell.0, c / self.cell.1);
+        let (rows, groups) = self.grid;
+        let right = |r: usize, g: usize| {
+            let (low, high) = (rule.scale)(value, r, g);
+            (low + high) / 2.0
+        };
+        let scale = match coding.by {
+            // Where the scale written is wrong the codes are judged with the right one.
+            By::Written if trust_written => (place.at)(gr, gc),
+            By::Written if self.cell_wrong(place, &rule.scale, value, gr, gc) => right(gr, gc),
+            By::Written => (place.at)(gr, gc),
+            By::Right => right(gr, gc),
+            By::Other(dr, dg) => {
+                let step = |i: usize, by: isize, n: usize| (i as isize + by).rem_euclid(n as isize) as usize;
+                right(step(gr, dr, rows), step(gc, dg, groups))
+            }
+            By::One => 1.0,
+            By::Inverse => 1.0 / right(gr, gc),
+        };
+        let code = (reading.codes)(r, c).map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
+        let scaled = value.row(r)[c] / (scale * self.buffer.factor);
+        if scale == 0.0 || scale.is_nan() {
+            return false;
+        }
+        let spread = scaled.abs() * (self.uncertainty + DIVISION);
+        let (a, b) = ((coding.value)(scaled - spread), (coding.value)(scaled + spread));
+        let right = (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && a.is_nan());
+        !right
+    }
+
+    fn map(
+        &self,
+        scale_wrong: &[bool],
+        default: &Coding,
+        own: &Reading<'a>,
+        declared: &Place<'a>,
+        rule: &Rule,
+    ) -> Map {
+        Map::new(self.buffer.rows, self.buffer.cols, |r, c| {
+            if self.unsteady[r * self.buffer.cols + c] {
+                return false;
+            }
+            scale_wrong[r / self.cell.0 * self.grid.1 + c / self.cell.1]
+                || self.code_wrong((r, c), default, own, declared, rule, &self.value, false)
+        })
+    }
+
+    /// Cells to look at: some rows of the grid with wrong ones, and some of the others.
+    fn sample(&self, wrong_rows: &[usize], most: usize) -> Vec<usize> {
+        let mut rows: Vec<usize> = spread(wrong_rows, most * 2 / 3);
+        rows.extend(spread(&all(self.grid.0), most.saturating_sub(rows.len())));
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
+    /// Which order and which rule explain the scales: the index of the order, and what to say.
+    fn explain_scales(&self, places: &[Place<'a>], right: &Rule, wrong: &[bool]) -> (usize, Found) {
+        let nothing = Found { score: 1.0, ..Found::default() };
+        let groups = self.grid.1;
+        if wrong.iter().all(|w| !w) {
+            return (0, nothing);
+        }
+        let wrong_rows: Vec<usize> =
+            (0..self.grid.0).filter(|r| wrong[r * groups..][..groups].contains(&true)).collect();
+        let rows = self.sample(&wrong_rows, ROWS);
+        let columns = spread(&all(groups), CELLS);
+        let cells: Vec<(usize, usize)> =
+            rows.iter().flat_map(|&r| columns.iter().map(move |&g| (r, g))).collect();
+        // The share of the cells that an order and a rule explain, of all and of those that were wrong.
+        let share = |place: &Place<'a>, rule: &ScaleOf| {
+            let mut counts = [0usize; 4];
+            for &(r, g) in &cells {
+                let bad = usize::from(self.cell_wrong(place, rule, &self.value, r, g));
+                let was = usize::from(wrong[r * groups + g]);
+                counts[2 * was] += 1;
+                counts[2 * was + 1] += bad;
+            }
+            let share = |n: usize, bad: usize| if n == 0 { 1.0 } else { 1.0 - bad as f64 / n as f64 };
+            (share(counts[0] + counts[2], counts[1] + counts[3]), share(counts[2], counts[3]))
+        };
+        let rules = self.rules();
+        let mut candidates: Vec<(f64, usize, Option<usize>, bool)> = Vec::new();
+        let mut consider = |place: usize, rule: Option<usize>| {
+            let of = rule.map_or(&right.scale, |i| &rules[i].scale);
+            let (everywhere, where_wrong) = share(&places[place], of);
+            candidates.push((everywhere, place, rule, false));
+            if place == 0 {
+                candidates.push((where_wrong - 1e-6, place, rule, true));
+            }
+        };
+        for place in 1..places.len() {
+            consider(place, None);
+        }
+        for rule in 0..rules.len() {
+            consider(0, Some(rule));
+        }
+        // Orders whose scales go with the magnitudes, under every rule.
+        let mut by_order: Vec<(f64, usize)> =
+            (1..places.len()).map(|p| (self.agreement(&places[p], right, &cells).abs(), p)).collect();
+        by_order.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for &(_, place) in by_order.iter().take(3) {
+            for rule in 0..rules.len() {
+                consider(place, Some(rule));
+            }
+        }
+        candidates.sort_by(|a, b| {
+            let parts =
+                |c: &(f64, usize, Option<usize>, bool)| usize::from(c.1 > 0) + usize::from(c.2.is_some());
+            b.0.total_cmp(&a.0).then(parts(a).cmp(&parts(b))).then(a.3.cmp(&b.3))
+        });
+        // The best of them on every cell.
+        let mut best: Option<(usize, Found)> = None;
+        for &(score, place, rule, in_region) in candidates.iter().take(6) {
+            if score < PARTLY {
+                break;
+            }
+            let of = rule.map_or(&right.scale, |i| &rules[i].scale);
+            let only = in_region.then_some(wrong);
+            let left = self.wrong_cells(&places[place], of, &self.value, only).iter().filter(|w| **w).count();
+            let before = if in_region { wrong.iter().filter(|w| **w).count() } else { wrong.len() };
+            let score = 1.0 - left as f64 / before as f64;
+            let mut causes = Vec::new();
+            if place > 0 {
+                causes.push(("scale_layout", self.order_words(&places[place].what)));
+            }
+            if let Some(rule) = rule {
+                let region = if in_region { ", there only" } else { "" };
+                causes.push((rules[rule].cause, format!("{}{region}", rules[rule].what)));
+            }
+            match &mut best {
+                None => best = Some((place, Found { causes, score, rivals: Vec::new() })),
+                Some((_, known)) if score == 1.0 && known.score == 1.0 => {
+                    // As good, and no more complicated: another explanation.
+                    if causes.len() == known.causes.len() && causes[0].0 != known.causes[0].0 {
+                        known.rivals.push(causes[0].clone());
+                    }
+                }
+                Some((_, known)) if score > known.score => {
+                    best = Some((place, Found { causes, score, rivals: Vec::new() }))
+                }
+                Some(_) => {}
+            }
+        }
+        best.unwrap_or((0, Found { score: 0.0, ..Found::default() }))
+    }
+
+    fn order_words(&self, order: &str) -> String {
+        let declared = self.scheme.scale_layout;
+        format!(
+            "writes the scales of `{}` in {order} order, declared is {declared}: reading them as {order} explains every one",
+            self.buffer.name
+        )
+    }
+
+    /// Correlation of the logarithms of scales as written and as they should be.
+    fn agreement(&self, place: &Place<'a>, right: &Rule, cells: &[(usize, usize)]) -> f64 {
+        let pairs: Vec<(f64, f64)> = cells
+            .iter()
+            .map(|&(r, g)| ((place.at)(r, g).ln(), (right.scale)(&self.value, r, g).0.ln()))
+            .filter(|(a, b)| a.is_finite() && b.is_finite())
+            .collect();
+        let n = pairs.len() as f64;
+        let (sx, sy) = pairs.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0, y + p.1));
+        let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+        for (x, y) in pairs {
+            let (x, y) = (x - sx / n, y - sy / n);
+            (xx, yy, xy) = (xx + x * x, yy + y * y, xy + x * y);
+        }
+        if xx > 0.0 && yy > 0.0 { xy / (xx * yy).sqrt() } else { 0.0 }
+    }
+
+    /// Rules for scales that quantisers have by mistake.
+    fn rules(&self) -> Vec<Rule> {
+        let (scheme, name) = (self.scheme, &self.buffer.name);
+        let mut found: Vec<Rule> = Vec::new();
+        let mut add =
+            |cause: &'static str, what: String, scale: ScaleOf| found.push(Rule { cause, what, scale });
+        let own = |v: &Matrix, rows: Region, cols: Region| amax(v, rows, cols);
+        // Other maxima.
+        for max in [448.0, 240.0, 224.0, 57344.0, 127.0, 128.0, 6.0, 7.0, 8.0, 256.0, 255.0] {
+            if max == scheme.max {
+                continue;
+            }
+            let cause = match fp8_twin(scheme.dtype) {
+                Some(twin) if twin.max() == max || max == 224.0 => "fp8_variant",
+                _ => "gain",
+            };
+            let what = format!("maps the magnitudes of `{name}` to {max}, declared is {}", scheme.max);
+            let other = Quant {
+                max,
+                // With floor and even the maximum is the format's.
+                scale_rounding: if scheme.scale_dtype == E8M0 {
+                    ScaleRounding::Ceil
+                } else {
+                    scheme.scale_rounding
+                },
+                ..scheme
+            };
+            add(cause, what, self.rule(own, other));
+        }
+        // Other roundings of the scale.
+        if scheme.scale_dtype == E8M0 {
+            for (rounding, words) in [
+                (ScaleRounding::Floor, "down"),
+                (ScaleRounding::Ceil, "up"),
+                (ScaleRounding::Even, "after rounding the magnitude (even)"),
+                (ScaleRounding::Nearest, "to the nearest"),
+            ] {
+                if rounding != scheme.scale_rounding {
+                    let what = format!(
+                        "rounds the e8m0 scales of `{name}` {words}, declared is {:?}",
+                        scheme.scale_rounding
+                    );
+                    add("rounding", what, self.rule(own, Quant { scale_rounding: rounding, ..scheme }));
+                }
+            }
+            for (times, words) in [(2.0, "one step too large"), (0.5, "one step too small")] {
+                let f = move |a: f64| times * scheme.scale_of(a);
+                add("gain", format!("writes e8m0 scales of `{name}` {words}"), self.scaled(own, f));
+            }
+        } else {
+            let power = |f: fn(f64) -> f64| move |a: f64| 2f64.powi(f(scheme.scale_of(a).log2()) as i32);
+            for (words, f) in [("up", f64::ceil as fn(f64) -> f64), ("down", f64::floor), ("", f64::round)] {
+                add(
+                    "rounding",
+                    format!("rounds the scales of `{name}` {words} to powers of two"),
+                    self.scaled(own, power(f)),
+                );
+            }
+            for to in [BF16, F16] {
+                let f = move |a: f64| to.decode(to.encode(scheme.scale_of(a), Overflow::Special));
+                add("rounding", format!("rounds the scales of `{name}` to {to}"), self.scaled(own, f));
+            }
+        }
+        // Other functions of the magnitude.
+        add(
+            "scale_inverted",
+            format!("stores max / amax for `{name}`, the inverse of its scales"),
+            self.scaled(own, move |a| 1.0 / scheme.scale_of(a)),
+        );
+        add("scale_missing", format!("stores 1 for every scale of `{name}`"), self.scaled(own, |_| 1.0));
+        add(
+            "gain",
+            format!("stores the magnitudes of `{name}` for scales, not divided by {}", scheme.max),
+            self.scaled(own, |a| a),
+        );
+        add(
+            "scale_inverted",
+            format!("stores the squares of the scales of `{name}`"),
+            self.scaled(own, move |a| scheme.scale_of(a).powi(2)),
+        );
+        for times in [2.0, 0.5] {
+            if scheme.scale_dtype != E8M0 {
+                let f = move |a: f64| times * scheme.scale_of(a);
+                add("gain", format!("stores {times} times the scales of `{name}`"), self.scaled(own, f));
+            }
+        }
+        if self.buffer.factor != 1.0 {
+            let factor = self.buffer.factor;
+            let f = move |a: f64| scheme.scale_of(a * factor);
+            add(
+                "scale_missing",
+                format!("leaves the tensor-wide scale out of the scales of `{name}`"),
+                self.scaled(own, f),
+            );
+            let f = move |a: f64| scheme.scale_of(a * factor * factor);
+            add(
+                "scale_inverted",
+                format!(
+                    "multiplies with the tensor-wide scale for the scales of `{name}` instead of dividing"
+                ),
+                self.scaled(own, f),
+            );
+        }
+        for floor in [0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2] {
+            if floor != scheme.amax_floor {
+                let what = format!(
+                    "takes magnitudes of at least {floor:e} for `{name}`, declared is {:e}",
+                    scheme.amax_floor
+                );
+                add("overflow", what, self.rule(own, Quant { amax_floor: floor, ..scheme }));
+            }
+            if floor > 0.0 {
+                let what = format!("adds {floor:e} to the magnitudes of `{name}`");
+                add("overflow", what, self.scaled(own, move |a| scheme.scale_of(a + floor)));
+            }
+        }
+        // Other elements.
+        let (groups, rows) = (self.grid.1, self.grid.0);
+        let (cell_rows, cell_cols) = self.cell;
+        let (m, k) = (self.buffer.rows, self.buffer.cols);
+        let mut of = |cause: &'static str, what: &str, f: Magnitude| {
+            add(
+                cause,
+                format!("takes {what} for the scales of `{name}`"),
+                self.rule(move |v, r, c| f(v, r, c), scheme),
+            );
+        };
+        if groups > 1 {
+            let at = move |g: usize| g * cell_cols..((g + 1) * cell_cols).min(k);
+            of(
+                "scale_neighbour",
+                "the magnitude of the next group",
+                Box::new(move |v, r, c| amax(v, r, at((c.start / cell_cols + 1) % groups))),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the previous group",
+                Box::new(move |v, r, c| amax(v, r, at((c.start / cell_cols + groups - 1) % groups))),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the row's first group",
+                Box::new(move |v, r, _| amax(v, r, at(0))),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the whole row",
+                Box::new(move |v, r, _| amax(v, r, 0..k)),
+            );
+            of(
+                "scale_neighbour",
+                "the largest magnitude of the row so far",
+                Box::new(move |v, r, c| amax(v, r, 0..c.end)),
+            );
+            for wide in [2, 4] {
+                let words = format!("the magnitude of groups of {}", wide * cell_cols);
+                of(
+                    "scale_neighbour",
+                    &words,
+                    Box::new(move |v, r, c| {
+                        let from = c.start / (wide * cell_cols) * wide * cell_cols;
+                        amax(v, r, from..(from + wide * cell_cols).min(k))
+                    }),
+                );
+            }
+        }
+        if rows > 1 {
+            let at = move |r: usize| r * cell_rows..((r + 1) * cell_rows).min(m);
+            of(
+                "scale_neighbour",
+                "the magnitude of the next row",
+                Box::new(move |v, r, c| amax(v, at((r.start / cell_rows + 1) % rows), c)),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the previous row",
+                Box::new(move |v, r, c| amax(v, at((r.start / cell_rows + rows - 1) % rows), c)),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the whole tensor",
+                Box::new(move |v, _, _| amax(v, 0..m, 0..k)),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the group over all rows",
+                Box::new(move |v, _, c| amax(v, 0..m, c)),
+            );
+            of(
+                "scale_neighbour",
+                "the magnitude of the first row",
+                Box::new(move |v, _, c| amax(v, at(0), c)),
+            );
+        }
+        for parts in [2, 4, 8, 16] {
+            if cell_cols >= 2 * parts {
+                of(
+                    "scale_neighbour",
+                    &format!("the magnitude of the first {} of each cell's columns", cell_cols / parts),
+                    Box::new(move |v, r, c| {
+                        let len = (c.len() / parts).max(1);
+                        amax(v, r, c.start..c.start + len)
+                    }),
+                );
+            }
+        }
+        of(
+            "scale_neighbour",
+            "the magnitude of the second half of each cell's columns",
+            Box::new(|v, r, c| amax(v, r, c.start + c.len() / 2..c.end)),
+        );
+        for left in [1, 2, 4, 8, 16, 32] {
+            if left < cell_cols {
+                of(
+                    "k_tail_dropped",
+                    &format!("the magnitude of all but the last {left} of each cell's columns"),
+                    Box::new(move |v, r, c| amax(v, r, c.start..c.end.saturating_sub(left).max(c.start + 1))),
+                );
+            }
+        }
+        for stride in [2, 4, 8] {
+            of(
+                "scale_neighbour",
+                &format!("the magnitude of every {stride}th column"),
+                Box::new(move |v, r, c| {
+                    r.flat_map(|r| c.clone().step_by(stride).map(move |c| (r, c)))
+                        .fold(0.0, |most: f64, (r, c)| most.max(v.row(r)[c].abs()))
+                }),
+            );
+        }
+        for tile in [16, 32, 64, 128, 256, 512] {
+            // The end of K beyond whole tiles.
+            if k % tile != 0 && tile < k {
+                let end = k / tile * tile;
+                of(
+                    "k_tail_dropped",
+                    &format!("the magnitude of the columns before {end}"),
+                    Box::new(
+                        move |v, r, c| {
+                            if c.start >= end { 0.0 } else { amax(v, r, c.start..c.end.min(end)) }
+                        },
+                    ),
+                );
+            }
+        }
+        let extreme = |sign: f64| {
+            move |v: &Matrix, r: Region, c: Region| {
+                let most = r
+                    .flat_map(|r| v.row(r)[c.clone()].iter().copied())
+                    .fold(0.0, |most: f64, x| most.max(sign * x));
+                most.max(0.0)
+            }
+        };
+        of("scale_neighbour", "the largest value, not the largest magnitude,", Box::new(extreme(1.0)));
+        of("scale_neighbour", "the most negative value, not the largest magnitude,", Box::new(extreme(-1.0)));
+        of(
+            "scale_neighbour",
+            "the mean magnitude",
+            Box::new(|v, r, c| {
+                let count = (r.len() * c.len()) as f64;
+                r.flat_map(|r| v.row(r)[c.clone()].iter().copied()).map(f64::abs).sum::<f64>() / count
+            }),
+        );
+        of(
+            "scale_neighbour",
+            "the root mean square",
+            Box::new(|v, r, c| {
+                let count = (r.len() * c.len()) as f64;
+                (r.flat_map(|r| v.row(r)[c.clone()].iter().copied()).map(|x| x * x).sum::<f64>() / count)
+                    .sqrt()
+            }),
+        );
+        found
+    }
+
+    /// Ways of coding that quantisers have by mistake.
+    fn codings(&self) -> Vec<Coding> {
+        let (scheme, name) = (self.scheme, &self.buffer.name);
+        let dtype = scheme.dtype;
+        let nearest = self.nearest();
+        let mut found = Vec::new();
+        let mut add = |cause: &'static str, what: String, by: By, value: Rc<dyn Fn(f64) -> f64>| {
+            found.push(Coding { cause, what, by, value });
+        };
+        for (cause, words, by) in [
+            ("scale_missing", "without dividing by the scales", By::One),
+            ("scale_inverted", "by multiplying with the scales", By::Inverse),
+            ("scale_neighbour", "with the scale of the next group", By::Other(0, 1)),
+            ("scale_neighbour", "with the scale of the previous group", By::Other(0, -1)),
+            ("scale_neighbour", "with the scale of the next row", By::Other(1, 0)),
+            ("scale_neighbour", "with the scale of the previous row", By::Other(-1, 0)),
+        ] {
+            add(cause, format!("quantises `{name}` {words}"), by, nearest.clone());
+        }
+        let mut values: Vec<f64> = (0..1u32 << dtype.bits().min(8)).map(|code| dtype.decode(code)).collect();
+        values.retain(|x| x.is_finite());
+        values.sort_by(f64::total_cmp);
+        let values = Rc::new(values);
+        let nearest_of = nearest.clone();
+        let step = move |x: f64, toward: fn(f64, f64) -> bool| {
+            let near = nearest_of(x);
+            if !toward(near, x) {
+                return near;
+            }
+            // The neighbour on the other side of x.
+            let below = values.partition_point(|v| *v <= x);
+            let at = if near > x { below.checked_sub(1) } else { Some(below) };
+            at.and_then(|at| values.get(at)).copied().unwrap_or(near)
+        };
+        for (words, toward) in [
+            ("truncates", (|near: f64, x: f64| near.abs() > x.abs()) as fn(f64, f64) -> bool),
+            ("rounds down", |near, x| near > x),
+            ("rounds up", |near, x| near < x),
+            ("rounds away from zero", |near, x| near.abs() < x.abs()),
+        ] {
+            for by in [By::Written, By::Right] {
+                let step = step.clone();
+                let what = format!("{words} the codes of `{name}` instead of rounding to nearest");
+                add("rounding", what, by, Rc::new(move |x| step(x, toward)));
+            }
+        }
+        for most in [448.0, 240.0, 224.0, 127.0, 120.0, 64.0, 63.0, 7.0, 6.0, 4.0] {
+            if most < scheme.max {
+                for by in [By::Written, By::Right] {
+                    let nearest = nearest.clone();
+                    add(
+                        "overflow",
+                        format!("cuts the codes of `{name}` at {most}, the largest is {}", scheme.max),
+                        by,
+                        Rc::new(move |x: f64| nearest(x.clamp(-most, most))),
+                    );
+                }
+            }
+        }
+        let wrap = move |x: f64| match dtype.is_integer() {
+            true => dtype.decode((x.round_ties_even() as i64 & ((1 << dtype.bits()) - 1)) as u32),
+            false => dtype.decode(dtype.encode(x, Overflow::Special)),
+        };
+        add("overflow", format!("does not saturate the codes of `{name}`"), By::Written, Rc::new(wrap));
+        let others: &[DType] = match dtype.bits() {
+            8 => &[DType::E4M3Fn, DType::E4M3Fnuz, DType::E5M2, DType::E5M2Fnuz, DType::I8],
+            4 => &[DType::E2M1, DType::I4, DType::U4],
+            _ => &[],
+        };
+        for &other in others.iter().filter(|&&o| o != dtype) {
+            let cause = if dtype.is_fp8() { "fp8_variant" } else { "nibble_order" };
+            for by in [By::Written, By::Right] {
+                add(
+                    cause,
+                    format!("writes the codes of `{name}` as {other}, declared is {dtype}"),
+                    by,
+                    Rc::new(move |x| dtype.decode(other.encode(x, Overflow::Saturate))),
+                );
+            }
+        }
+        if let Some(twin) = fp8_twin(dtype) {
+            for (times, words) in [(2.0, "twice"), (0.5, "half")] {
+                let nearest = nearest.clone();
+                add(
+                    "fp8_variant",
+                    format!(
+                        "writes codes of `{name}` that stand for {words} the values, as with the bias of {twin}"
+                    ),
+                    By::Written,
+                    Rc::new(move |x| nearest(times * x)),
+                );
+            }
+        }
+        for to in [BF16, F16] {
+            let nearest = nearest.clone();
+            add(
+                "rounding",
+                format!("rounds the values of `{name}` to {to} between scaling and coding"),
+                By::Written,
+                Rc::new(move |x| nearest(to.decode(to.encode(x, Overflow::Special)))),
+            );
+        }
+        let least = if dtype == DType::E2M1 {
+            1.0
+        } else {
+            2f64.powi(match dtype {
+                DType::E4M3Fn => -6,
+                DType::E4M3Fnuz => -7,
+                DType::E5M2 => -14,
+                DType::E5M2Fnuz => -15,
+                _ => -1000,
+            })
+        };
+        let of = nearest.clone();
+        add(
+            "rounding",
+            format!("writes 0 for the subnormals of `{name}`"),
+            By::Written,
+            Rc::new(move |x| match of(x) {
+                code if code.abs() < least => 0.0,
+                code => code,
+            }),
+        );
+        let of = nearest.clone();
+        add("rounding", format!("loses the signs of `{name}`"), By::Written, Rc::new(move |x| of(x.abs())));
+        let of = nearest.clone();
+        add("gain", format!("writes `{name}` with the wrong sign"), By::Written, Rc::new(move |x| of(-x)));
+        add("unwritten", format!("leaves the codes of `{name}` zero"), By::Written, Rc::new(|_| 0.0));
+        found
+    }
+
+    /// What explains the codes, given where the scales are.
+    fn explain_codes(&self, map: &Map, place: &Place<'a>, right: &Rule, own: &Reading<'a>) -> Found {
+        let nothing = Found { score: 1.0, ..Found::default() };
+        let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
+        let given = Coding { by: By::Right, value: self.nearest(), cause: "", what: String::new() };
+        let wrong_rows = map.wrong_rows();
+        let rows = spread(&wrong_rows, 2 * ROWS);
+        let mut elements: Vec<(usize, usize)> = Vec::new();
+        for &r in &rows {
+            let wrong: Vec<usize> = (0..map.cols).filter(|&c| map.is_wrong(r, c)).collect();
+            elements.extend(spread(&wrong, COLS).into_iter().map(|c| (r, c)));
+        }
+        let others: Vec<(usize, usize)> = spread(&all(map.rows), 2 * ROWS)
+            .into_iter()
+            .flat_map(|r| spread(&all(map.cols), COLS / 2).into_iter().map(move |c| (r, c)))
+            .filter(|&(r, c)| !map.is_wrong(r, c) && !self.unsteady[r * map.cols + c])
+            .collect();
+        let bad = |elements: &[(usize, usize)], coding: &Coding, reading: &Reading<'a>| {
+            let wrong = |at: &&(usize, usize)| {
+                self.code_wrong(**at, coding, reading, place, right, &self.value, true)
+            };
+            elements.iter().filter(wrong).count()
+        };
+        // Right as they are, under the scales as they were found, or under the right ones.
+        if bad(&elements, &default, own) == 0 || bad(&elements, &given, own) == 0 {
+            let all_right = |coding: &Coding| self.left(map, coding, own, place, right) == 0;
+            if all_right(&default) || all_right(&given) {
+                return nothing;
+            }
+        }
+        let mut candidates: Vec<(f64, Coding, Reading<'a>, bool)> = Vec::new();
+        let mut consider = |coding: Coding, reading: &Reading<'a>| {
+            let (wrong, other) = (bad(&elements, &coding, reading), bad(&others, &coding, reading));
+            let score = 1.0 - wrong as f64 / elements.len().max(1) as f64;
+            candidates.push((score, coding, reading.clone(), other > 0));
+        };
+        for coding in self.codings() {
+            consider(coding, own);
+        }
+        for hypothesis in codes::places(self.id, self.buffer, self.attempt.setup.poison) {
+            let super::hypothesis::Change::Codes(codes) = &hypothesis.change else { continue };
+            let mut reading = own.clone();
+            reading.codes = codes.clone();
+            for by in [By::Written, By::Right] {
+                let what = hypothesis.what.replacen("reads", "writes", 1).replacen("takes", "writes", 1);
+                consider(Coding { cause: hypothesis.cause, what, by, value: self.nearest() }, &reading);
+            }
+        }
+        candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.3.cmp(&b.3)));
+        let total = map.count as f64;
+        let mut best = Found::default();
+        for (score, coding, reading, in_region) in candidates.iter().take(4) {
+            if *score < PARTLY {
+                break;
+            }
+            let left = self.left(map, coding, reading, place, right) as f64;
+            let outside =
+                if *in_region { 0.0 } else { self.left_outside(map, coding, reading, place, right) as f64 };
+            let score =
+                if outside > 0.0 { 1.0 - (left + outside) / (total + outside) } else { 1.0 - left / total };
+            let region = if *in_region { ", there only" } else { "" };
+            let cause = (coding.cause, format!("{}{region}", coding.what));
+            if score > best.score {
+                best = Found { causes: vec![cause], score, rivals: Vec::new() };
+            } else if score == best.score && best.causes.first().is_some_and(|(c, _)| *c != cause.0) {
+                best.rivals.push(cause);
+            }
+        }
+        best
+    }
+
+    /// Wrong elements whose codes a coding does not explain.
+    fn left(
+        &self,
+        map: &Map,
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+    ) -> usize {
+        self.count(map, true, coding, reading, place, rule)
+    }
+
+    fn left_outside(
+        &self,
+        map: &Map,
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+    ) -> usize {
+        self.count(map, false, coding, reading, place, rule)
+    }
+
+    fn count(
+        &self,
+        map: &Map,
+        wrong: bool,
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+    ) -> usize {
+        let mut count = 0;
+        for r in 0..map.rows {
+            for c in 0..map.cols {
+                let look = map.is_wrong(r, c) == wrong && !self.unsteady[r * map.cols + c];
+                count += usize::from(
+                    look && self.code_wrong((r, c), coding, reading, place, rule, &self.value, true),
+                );
+            }
+        }
+        count
+    }
+
+    /// Whether other values explain scales and codes as they are.
+    fn explain_values(
+        &self,
+        map: &Map,
+        scale_wrong: &[bool],
+        declared: &Place<'a>,
+        rule: &Rule,
+        default: &Coding,
+        own: &Reading<'a>,
+    ) -> Option<Found> {
+        let hypotheses: Vec<Hypothesis<'a>> = table(self.attempt, self.source, self.world);
+        let (grid_rows, groups) = self.grid;
+        let wrong_grid: Vec<usize> = (0..grid_rows)
+            .filter(|r| {
+                let (rows, _) = self.rect(*r, 0);
+                scale_wrong[r * groups..][..groups].contains(&true)
+                    || rows.clone().any(|r| map.row_count[r] > 0)
+            })
+            .collect();
+        let sampled = self.sample(&wrong_grid, ROWS);
+        let rows: Vec<usize> = sampled.iter().flat_map(|&r| self.rect(r, 0).0).collect();
+        let cols = all(self.buffer.cols);
+        let evaluate = |holding: &[usize]| {
+            let variant = variant(self.world, self.source, &hypotheses, holding);
+            let part = catch_unwind(AssertUnwindSafe(|| variant.at(&rows, &cols))).ok()?;
+            let mut value = self.value.clone();
+            for (i, &r) in rows.iter().enumerate() {
+                value.row_mut(r).copy_from_slice(part.row(i));
+            }
+            Some(value)
+        };
+        // Elements that are not as the values have it, of those that were wrong and of all; rows by themselves.
+        let bad = |value: &Matrix, rows: &mut dyn Iterator<Item = usize>, step: usize, of_wrong: bool| {
+            let (mut bad, mut seen) = (0usize, 0usize);
+            for r in rows {
+                for c in (0..self.buffer.cols).step_by(step) {
+                    let at = r * self.buffer.cols + c;
+                    if self.unsteady[at] || (of_wrong && !map.is_wrong(r, c)) {
+                        continue;
+                    }
+                    seen += 1;
+                    let cell =
+                        self.cell_wrong(declared, &rule.scale, value, r / self.cell.0, c / self.cell.1);
+                    bad += usize::from(
+                        cell || self.code_wrong((r, c), default, own, declared, rule, value, true),
+                    );
+                }
+            }
+            (bad, seen)
+        };
+        let step = (self.buffer.cols / COLS).max(1);
+        let mut scored: Vec<(f64, usize, bool)> = Vec::new();
+        for i in 0..hypotheses.len() {
+            let Some(value) = evaluate(&[i]) else { continue };
+            let share =
+                |(bad, seen): (usize, usize)| if seen == 0 { 0.0 } else { 1.0 - bad as f64 / seen as f64 };
+            let wrong = share(bad(&value, &mut rows.iter().copied(), step, true));
+            let whole = share(bad(&value, &mut rows.iter().copied(), step, false));
+            scored.push((wrong, i, whole < 1.0));
+        }
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.cmp(&b.2)));
+        let mut best: Option<Found> = None;
+        for &(score, i, in_region) in scored.iter().take(4) {
+            if score < PARTLY {
+                break;
+            }
+            let whole = variant(self.world, self.source, &hypotheses, &[i]);
+            let Ok(value) = catch_unwind(AssertUnwindSafe(|| whole.whole())) else { continue };
+            let (left, seen) = bad(&value, &mut (0..self.buffer.rows), 1, in_region);
+            let score = 1.0 - left as f64 / seen.max(1) as f64;
+            let region = if in_region { ", there only" } else { "" };
+            let cause = (hypotheses[i].cause, format!("{}{region}", hypotheses[i].what));
+            match &mut best {
+                Some(known) if score == known.score && known.causes[0].0 != cause.0 => {
+                    known.rivals.push(cause)
+                }
+                Some(known) if score <= known.score => {}
+                _ => best = Some(Found { causes: vec![cause], score, rivals: Vec::new() }),
+            }
+        }
+        best
+    }
+
+    /// Everything is explained.
+    fn report(&self, found: &[Found], place: &Place<'a>, located: &str) -> Vec<Cause> {
+        let expected = quantize(&self.value, &self.scheme, self.buffer.factor);
+        let read: Vec<f64> =
+            (0..self.grid.0 * self.grid.1).map(|i| (place.at)(i / self.grid.1, i % self.grid.1)).collect();
+        let cos = self.buffer.quantized().and_then(|written| {
+            let read = crate::quant::Quantized { scales: read, ..written };
+            compare(&expected.decode(), &read.decode()).cos
+        });
+        let mut causes = Vec::new();
+        let only_layout = found.iter().flat_map(|f| &f.causes).all(|(cause, _)| *cause == "scale_layout");
+        for part in found {
+            let kernel = self.kernel();
+            for (cause, what) in &part.causes {
+                let place = if located == "everywhere" { String::new() } else { format!(" ({located})") };
+                causes.push(Cause {
+                    cause: (*cause).into(),
+                    detail: format!("{kernel} {what}{place}"),
+                    // The fix of anything else rewrites the codes.
+                    cos: if only_layout { cos } else { Some(1.0).filter(|_| part.score == 1.0) },
+                    score: Some(part.score),
+                    operand: Some(self.buffer.name.clone()),
+                    confident: part.score == 1.0 && part.rivals.is_empty(),
+                });
+            }
+            for (cause, what) in &part.rivals {
+                if causes.iter().any(|c| c.cause == *cause) {
+                    continue;
+                }
+                causes.push(Cause {
+                    cause: (*cause).into(),
+                    detail: format!("explains it equally: {kernel} {what}"),
+                    cos: None,
+                    score: Some(part.score),
+                    operand: Some(self.buffer.name.clone()),
+                    confident: false,
+                });
+            }
+        }
+        causes
+    }
+
+    fn kernel(&self) -> String {
+        self.buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"))
+    }
+
+    /// Something is left.
+    fn partly(&self, found: &[Found], map: &Map, located: &str) -> Vec<Cause> {
+        let mut causes: Vec<Cause> = Vec::new();
+        let kernel = self.kernel();
+        for part in found {
+            for (cause, what) in &part.causes {
+                causes.push(Cause {
+                    cause: (*cause).into(),
+                    detail: format!("explains {:.0} % of what is wrong: {kernel} {what}", 100.0 * part.score),
+                    cos: None,
+                    score: Some(part.score),
+                    operand: Some(self.buffer.name.clone()),
+                    confident: false,
+                });
+            }
+        }
+        let written = self.buffer.value();
+        let reference = &self.value;
+        let content =
+            map::content(map, reference, &written).map_or(String::new(), |w| format!(" and {w} there"));
+        let unknown = Cause {
+            cause: "unknown".into(),
+            detail: format!("`{}` is wrong {located}{content}", self.buffer.name),
+            ..Cause::default()
+        };
+        let at = causes.iter().position(|c| c.score.unwrap_or(0.0) < 0.95).unwrap_or(causes.len());
+        causes.insert(at, unknown);
+        causes
+    }
+}
+
+/// The largest magnitude of a rectangle, NaN if it holds one.
+fn amax(value: &Matrix, rows: Region, cols: Region) -> f64 {
+    let mut most = 0.0;
+    for r in rows {
+        for x in &value.row(r)[cols.clone()] {
+            if x.abs() > most || x.is_nan() {
+                most = x.abs();
+            }
+        }
+    }
+    most
+}
+
+/// Some of a list, spread evenly over it.
+fn spread(of: &[usize], most: usize) -> Vec<usize> {
+    if of.len() <= most {
+        return of.to_vec();
+    }
+    (0..most).map(|i| of[i * of.len() / most]).collect()
+}

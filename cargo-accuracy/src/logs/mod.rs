@@ -1,0 +1,144 @@
+//! `cargo accuracy logs`: what a server's log says about the kernels that ran, and proof that one did.
+//!
+//! [`rules`] are data, [`scan`] searches, [`text`] and [`json`] write.
+
+mod json;
+mod rules;
+mod scan;
+mod text;
+
+use crate::cli::OutputArgs;
+use crate::exit::{ExitCode, usage};
+use anyhow::Context as _;
+use rules::{Rule, Severity};
+use scan::Scan;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo accuracy logs server.log worker-*.log.gz
+  vllm serve ... 2>&1 | tee server.log | cargo accuracy logs -
+  cargo accuracy logs --expect 'module_gemm_a8w8_blockscale' server.log     the kernel that was meant must be named
+  cargo accuracy logs --rules ours.toml --fail-on warning server.log
+  cargo accuracy logs --list-rules
+
+A rule of your own:
+  [[rule]]
+  id = \"our-fallback\"
+  severity = \"error\"
+  contains = [\"using slow path\"]            # optional: a line that matches has one of these in it
+  pattern = 'using slow path for (?P<what>\\w+)'
+
+Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, or an --expect that was not seen;
+101 a log cannot be read; 4 the logs are empty; 2 usage.";
+
+/// Flags of `cargo accuracy logs`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct LogsArgs {
+    /// Logs, plain or gzipped; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "list_rules")]
+    files: Vec<PathBuf>,
+    /// A pattern that some line must match, as proof that what was meant to run did (repeatable)
+    #[arg(long, value_name = "REGEX")]
+    expect: Vec<String>,
+    /// More rules; one with the id of a built-in rule replaces it (repeatable)
+    #[arg(long, value_name = "FILE")]
+    rules: Vec<PathBuf>,
+    /// Leave the built-in rules out
+    #[arg(long)]
+    own_rules_only: bool,
+    /// Print the rules instead of reading a log
+    #[arg(long)]
+    list_rules: bool,
+    /// The least severity that fails
+    #[arg(long, value_name = "SEVERITY", value_enum, default_value_t = Severity::Error)]
+    fail_on: Severity,
+    /// Lines shown before and after each first occurrence
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(..=20))]
+    context: u8,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Everything that a report says.
+struct Outcome<'a> {
+    rules: &'a [Rule],
+    scan: &'a Scan<'a>,
+    sources: Vec<String>,
+    fail_on: Severity,
+}
+
+impl Outcome<'_> {
+    fn failed(&self) -> bool {
+        self.scan.findings().iter().any(|f| self.rules[f.rule].severity >= self.fail_on)
+            || self.scan.expected().any(|e| e.first.is_none())
+    }
+}
+
+pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
+    args.output.apply_color();
+    let rules = rules::load(&args.rules, args.own_rules_only)?;
+    if args.list_rules {
+        anstream::stdout().write_all(text::list(&rules).as_bytes())?;
+        return Ok(ExitCode::Correct);
+    }
+    let mut scan = Scan::new(&rules, &args.expect, args.context.into())
+        .map_err(|e| usage(format!("--expect: {e:#}")))?;
+    let mut sources = Vec::new();
+    for path in &args.files {
+        let source = if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() };
+        let mut log = open(path)?;
+        scan.read(&source, &mut log).with_context(|| format!("cannot read {source}"))?;
+        sources.push(source);
+    }
+    let outcome = Outcome { rules: &rules, scan: &scan, sources, fail_on: args.fail_on };
+    let taken = args.output.stdout_taken();
+    let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
+    if taken {
+        anstream::stderr().write_all(text.as_bytes())?;
+    } else {
+        let mut stdout = anstream::stdout();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+    }
+    for sink in &args.output.reports {
+        sink.write_text(&json::render(&outcome)?)?;
+    }
+    Ok(if outcome.failed() {
+        ExitCode::Failed
+    } else if scan.bytes == 0 {
+        ExitCode::NothingRan
+    } else {
+        ExitCode::Correct
+    })
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// A log's bytes, extracted where they are gzipped, as many members as there are.
+fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
+    let mut raw: Box<dyn Read> = if is_stdin(path) {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
+    };
+    let mut magic = [0; 2];
+    let mut read = 0;
+    while read < 2 {
+        match raw.read(&mut magic[read..]).with_context(|| format!("cannot read {}", path.display()))? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    let whole = std::io::Cursor::new(magic[..read].to_vec()).chain(raw);
+    Ok(if magic == [0x1f, 0x8b] {
+        Box::new(flate2::read::MultiGzDecoder::new(whole))
+    } else {
+        Box::new(whole)
+    })
+}

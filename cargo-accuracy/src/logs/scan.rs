@@ -1,0 +1,437 @@
+//! Reading logs of any length: blocks of whole lines, in each of which all texts are searched for at once. Only a line
+//! that has one of them meets a pattern. What is kept does not grow with the log.
+
+use super::rules::Rule;
+use aho_corasick::AhoCorasick;
+use memchr::{memchr, memrchr};
+use regex::bytes::Regex;
+use std::collections::HashMap;
+use std::io::Read;
+
+/// Bytes that are read at a time. A line that is longer is taken for several.
+const BLOCK: usize = 1 << 20;
+/// What is kept of a line.
+const MAX_LINE: usize = 400;
+/// Occurrences of one rule that are told apart.
+const MAX_GROUPS: usize = 200;
+
+/// Where something was seen first, and what stood around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct First {
+    pub source: String,
+    /// From 1.
+    pub line: u64,
+    pub text: String,
+    pub before: Vec<String>,
+    pub after: Vec<String>,
+}
+
+/// Occurrences of one rule about one thing.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Index of the rule.
+    pub rule: usize,
+    /// What the rule's group `what`, or its first named group, matched; empty without one.
+    pub what: String,
+    pub count: u64,
+    pub first: First,
+}
+
+/// A pattern that must be seen.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub pattern: String,
+    pub first: Option<First>,
+}
+
+pub struct Scan<'a> {
+    rules: &'a [Rule],
+    /// Finds the rules' texts, and says by the text's index which rule is meant.
+    texts: AhoCorasick,
+    owners: Vec<usize>,
+    /// Rules that are searched for by their patterns.
+    without_text: Vec<usize>,
+    expected: Vec<(Regex, Expected)>,
+    context: usize,
+    findings: Vec<Finding>,
+    at: HashMap<(usize, String), usize>,
+    /// Groups of each rule; what is beyond [`MAX_GROUPS`] is counted as one.
+    groups: Vec<usize>,
+    pub lines: u64,
+    pub bytes: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// `context` lines are kept before and after each first occurrence.
+    pub fn new(rules: &'a [Rule], expected: &[String], context: usize) -> anyhow::Result<Scan<'a>> {
+        let texts: Vec<(usize, &str)> = rules
+            .iter()
+            .enumerate()
+            .flat_map(|(i, r)| r.contains.iter().map(move |t| (i, t.as_str())))
+            .collect();
+        let expected = expected.iter().map(|text| {
+            let pattern = super::rules::pattern(text)?;
+            Ok((pattern, Expected { pattern: text.clone(), first: None }))
+        });
+        Ok(Scan {
+            rules,
+            texts: AhoCorasick::new(texts.iter().map(|(_, text)| text))?,
+            owners: texts.iter().map(|(rule, _)| *rule).collect(),
+            without_text: (0..rules.len()).filter(|&i| rules[i].contains.is_empty()).collect(),
+            expected: expected.collect::<anyhow::Result<_>>()?,
+            context,
+            findings: Vec::new(),
+            at: HashMap::new(),
+            groups: vec![0; rules.len()],
+            lines: 0,
+            bytes: 0,
+        })
+    }
+
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    pub fn expected(&self) -> impl Iterator<Item = &Expected> {
+        self.expected.iter().map(|(_, e)| e)
+    }
+
+    /// Reads a log to its end.
+    pub fn read(&mut self, source: &str, log: &mut dyn Read) -> std::io::Result<()> {
+        let mut buffer = vec![0; BLOCK];
+        let (mut filled, mut line) = (0, 1);
+        let mut tail: Vec<String> = Vec::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
+        loop {
+            let n = read_some(log, &mut buffer[filled..])?;
+            filled += n;
+            self.bytes += n as u64;
+            let end = match memrchr(b'\n', &buffer[..filled]) {
+                Some(at) if n > 0 => at + 1,
+                // The last line, or one that is longer than a block.
+                _ if n == 0 || filled == buffer.len() => filled,
+                _ => continue,
+            };
+            let block =
+                Block { source, bytes: &buffer[..end], first_line: line, tail: &tail, context: self.context };
+            block.fill(&mut waiting, |place, text| self.first_mut(place).after.push(text));
+            self.block(&block, &mut waiting);
+            let count = memchr::memchr_iter(b'\n', block.bytes).count() as u64;
+            let unfinished = end > 0 && buffer[end - 1] != b'\n';
+            self.lines += count + u64::from(unfinished && n == 0);
+            line += count;
+            tail = block.tail();
+            if n == 0 {
+                return Ok(());
+            }
+            buffer.copy_within(end..filled, 0);
+            filled -= end;
+        }
+    }
+
+    fn block(&mut self, block: &Block, waiting: &mut Vec<Waiting>) {
+        let mut cursor = Cursor { at: 0, line: block.first_line };
+        let texts = self.texts.clone();
+        let mut next = 0;
+        for found in texts.find_iter(block.bytes) {
+            let (start, end) = block.line_around(found.start());
+            if start < next {
+                continue;
+            }
+            next = end + 1;
+            for rule in self.rules_of(&block.bytes[start..end]) {
+                self.matched(rule, block, start, end, &mut cursor, waiting);
+            }
+        }
+        for rule in self.without_text.clone() {
+            let mut cursor = Cursor { at: 0, line: block.first_line };
+            let mut from = 0;
+            while let Some(found) = self.rules[rule].pattern.find_at(block.bytes, from) {
+                let (start, end) = block.line_around(found.start());
+                self.matched(rule, block, start, end, &mut cursor, waiting);
+                from = end + 1;
+                if from > block.bytes.len() {
+                    break;
+                }
+            }
+        }
+        for i in 0..self.expected.len() {
+            let (pattern, expected) = &self.expected[i];
+            if expected.first.is_none()
+                && let Some(found) = pattern.find(block.bytes)
+            {
+                let (start, end) = block.line_around(found.start());
+                let line = Cursor { at: 0, line: block.first_line }.line_of(block.bytes, start);
+                self.expected[i].1.first = Some(block.first(start, end, line));
+                waiting.extend(block.wait(
+                    Place::Expected(i),
+                    end,
+                    self.context,
+                    self.first_mut(Place::Expected(i)),
+                ));
+            }
+        }
+    }
+
+    /// The rules that have a text in this line.
+    fn rules_of(&self, line: &[u8]) -> Vec<usize> {
+        let mut rules = Vec::new();
+        for found in self.texts.find_overlapping_iter(line) {
+            let rule = self.owners[found.pattern().as_usize()];
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+
+    fn matched(
+        &mut self,
+        rule: usize,
+        block: &Block,
+        start: usize,
+        end: usize,
+        cursor: &mut Cursor,
+        waiting: &mut Vec<Waiting>,
+    ) {
+        let pattern = &self.rules[rule].pattern;
+        let Some(captures) = pattern.captures(&block.bytes[start..end]) else { return };
+        let named = pattern.capture_names().flatten().find_map(|name| captures.name(name));
+        let mut what = named.map_or(String::new(), |m| readable(m.as_bytes()));
+        let known = self.at.contains_key(&(rule, what.clone()));
+        if !known && self.groups[rule] >= MAX_GROUPS {
+            what = "(others)".to_owned();
+        }
+        if let Some(&at) = self.at.get(&(rule, what.clone())) {
+            self.findings[at].count += 1;
+            return;
+        }
+        let at = self.findings.len();
+        self.groups[rule] += 1;
+        self.at.insert((rule, what.clone()), at);
+        let line = cursor.line_of(block.bytes, start);
+        self.findings.push(Finding { rule, what, count: 1, first: block.first(start, end, line) });
+        let place = Place::Finding(at);
+        waiting.extend(block.wait(place, end, self.context, self.first_mut(place)));
+    }
+
+    fn first_mut(&mut self, place: Place) -> &mut First {
+        match place {
+            Place::Finding(i) => &mut self.findings[i].first,
+            Place::Expected(i) => self.expected[i].1.first.as_mut().expect("it was just found"),
+        }
+    }
+}
+
+fn read_some(log: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match log.read(buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Finding(usize),
+    Expected(usize),
+}
+
+/// A first occurrence that has not seen all of what follows it.
+struct Waiting {
+    place: Place,
+    lines: usize,
+}
+
+/// Counts lines as far as they are asked for.
+struct Cursor {
+    at: usize,
+    line: u64,
+}
+
+impl Cursor {
+    fn line_of(&mut self, bytes: &[u8], at: usize) -> u64 {
+        self.line += memchr::memchr_iter(b'\n', &bytes[self.at..at]).count() as u64;
+        self.at = at;
+        self.line
+    }
+}
+
+struct Block<'a> {
+    source: &'a str,
+    bytes: &'a [u8],
+    first_line: u64,
+    /// The last lines of the block before.
+    tail: &'a [String],
+    context: usize,
+}
+
+impl Block<'_> {
+    fn line_around(&self, at: usize) -> (usize, usize) {
+        let start = memrchr(b'\n', &self.bytes[..at]).map_or(0, |i| i + 1);
+        let end = memchr(b'\n', &self.bytes[at..]).map_or(self.bytes.len(), |i| at + i);
+        (start, end)
+    }
+
+    fn first(&self, start: usize, end: usize, line: u64) -> First {
+        let mut before: Vec<String> =
+            lines_back(&self.bytes[..start]).take(self.context).map(readable).collect();
+        let missing = self.context - before.len();
+        before.extend(self.tail.iter().rev().take(missing).cloned());
+        before.reverse();
+        First {
+            source: self.source.to_owned(),
+            line,
+            text: readable(&self.bytes[start..end]),
+            before,
+            after: Vec::new(),
+        }
+    }
+
+    /// Adds the lines that follow, and says how many are left for the next block.
+    fn wait(&self, place: Place, end: usize, context: usize, first: &mut First) -> Option<Waiting> {
+        let rest = self.bytes.get(end + 1..).unwrap_or_default();
+        first.after.extend(lines(rest).take(context).map(readable));
+        let lines = context - first.after.len();
+        (lines > 0).then_some(Waiting { place, lines })
+    }
+
+    fn fill(&self, waiting: &mut Vec<Waiting>, mut push: impl FnMut(Place, String)) {
+        for entry in std::mem::take(waiting) {
+            for line in lines(self.bytes).take(entry.lines) {
+                push(entry.place, readable(line));
+            }
+            let lines = entry.lines - lines(self.bytes).take(entry.lines).count();
+            waiting.extend((lines > 0).then_some(Waiting { lines, ..entry }));
+        }
+    }
+
+    fn tail(&self) -> Vec<String> {
+        let mut tail: Vec<String> = lines_back(self.bytes).take(self.context).map(readable).collect();
+        tail.reverse();
+        tail
+    }
+}
+
+/// Lines without their ends; nothing follows the last end.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let empty = bytes.is_empty();
+    bytes.split(|&b| b == b'\n').skip(usize::from(empty))
+}
+
+fn lines_back(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let empty = bytes.is_empty();
+    bytes.rsplit(|&b| b == b'\n').skip(usize::from(empty))
+}
+
+/// A line's start as text, without colours and other control characters.
+fn readable(line: &[u8]) -> String {
+    let cut = &line[..line.len().min(MAX_LINE)];
+    let text = String::from_utf8_lossy(cut);
+    let mut plain = anstream::adapter::strip_str(&text).to_string();
+    plain.retain(|c| !c.is_control() || c == '\t');
+    if line.len() > MAX_LINE {
+        plain.push('…');
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::rules;
+
+    fn own(text: &str) -> Vec<Rule> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.toml");
+        std::fs::write(&path, text).unwrap();
+        rules::load(&[path], true).unwrap()
+    }
+
+    fn scanned(rules: &[Rule], log: &[u8], context: usize) -> Vec<(String, u64, First)> {
+        let mut scan = Scan::new(rules, &[], context).unwrap();
+        scan.read("log", &mut &*log).unwrap();
+        scan.findings().iter().map(|f| (f.what.clone(), f.count, f.first.clone())).collect()
+    }
+
+    const X: &str = "[[rule]]\nid='x'\nseverity='error'\ncontains=['bad']\npattern='bad (?P<what>\\w+)'";
+
+    #[test]
+    fn occurrences_are_grouped_counted_and_shown_in_context() {
+        let found = scanned(&own(X), b"one\ntwo\nbad a bad a\nthree\nbad b\nbad a\n", 2);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].0.as_str(), found[0].1, found[0].2.line), ("a", 2, 3));
+        assert_eq!(found[0].2.before, ["one", "two"]);
+        assert_eq!(found[0].2.after, ["three", "bad b"]);
+        assert_eq!(found[1].2.after, ["bad a"]);
+    }
+
+    #[test]
+    fn a_block_ends_anywhere_and_nothing_changes() {
+        let mut log = Vec::new();
+        for i in 0..120_000 {
+            log.extend(format!("line {i} of a server that says nothing\n").bytes());
+        }
+        let at = log.len();
+        log.extend(b"bad here\nafter one\nafter two\n");
+        for pad in [0, 1, 17] {
+            // The line with the finding, and those around it, straddle a block's end at some padding.
+            let mut shifted = vec![b'p'; (BLOCK - at % BLOCK) + pad];
+            shifted.push(b'\n');
+            shifted.extend(&log);
+            let found = scanned(&own(X), &shifted, 2);
+            assert_eq!(found.len(), 1);
+            let first = &found[0].2;
+            assert_eq!((first.line, first.text.as_str()), (120_002, "bad here"), "{pad}");
+            assert_eq!(first.before[1], "line 119999 of a server that says nothing");
+            assert_eq!(first.after, ["after one", "after two"]);
+        }
+    }
+
+    #[test]
+    fn a_log_without_line_ends_is_read_in_bounded_memory_and_counted() {
+        let mut log = vec![b'x'; 3 * BLOCK + 5];
+        log.extend(b" bad z");
+        let found = scanned(&own(X), &log, 1);
+        assert_eq!(found[0].0, "z");
+        assert!(found[0].2.text.chars().count() <= MAX_LINE + 1);
+    }
+
+    #[test]
+    fn a_rule_without_texts_is_searched_for_by_its_pattern() {
+        let rules = own("[[rule]]\nid='y'\nseverity='note'\npattern='^q[0-9]+$'");
+        let found = scanned(&rules, b"q1\nxq2\nq3\n", 0);
+        assert_eq!((found.len(), found[0].1), (1, 2));
+    }
+
+    #[test]
+    fn one_text_within_another_hides_no_rule() {
+        let rules = own("[[rule]]\nid='a'\nseverity='note'\ncontains=['back to']\npattern='back to'\n\
+             [[rule]]\nid='b'\nseverity='note'\ncontains=['falling back to torch']\npattern='torch'");
+        assert_eq!(scanned(&rules, b"falling back to torch\n", 0).len(), 2);
+    }
+
+    #[test]
+    fn groups_without_end_become_one() {
+        let log: String = (0..10_000).map(|i| format!("bad w{i}\n")).collect();
+        let found = scanned(&own(X), log.as_bytes(), 0);
+        assert_eq!(found.len(), MAX_GROUPS + 1);
+        assert_eq!(
+            (found[MAX_GROUPS].0.as_str(), found[MAX_GROUPS].1),
+            ("(others)", 10_000 - MAX_GROUPS as u64)
+        );
+    }
+
+    #[test]
+    fn what_is_expected_is_found_with_its_place() {
+        let mut scan = Scan::new(&[], &["kernel_v\\d".to_owned(), "never".to_owned()], 1).unwrap();
+        scan.read("log", &mut &b"a\nuses kernel_v3\nb\n"[..]).unwrap();
+        let [seen, unseen] = &scan.expected().cloned().collect::<Vec<_>>()[..] else { panic!() };
+        let first = seen.first.as_ref().unwrap();
+        assert_eq!((first.line, first.after.as_slice()), (2, &["b".to_owned()][..]));
+        assert!(unseen.first.is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! What a person reads: findings by severity, each with its first occurrence in context, then what was expected.
+
+use super::Outcome;
+use super::rules::{Rule, Severity};
+use super::scan::{Finding, First};
+use crate::cli::OutputArgs;
+use crate::report::style::{self, paint};
+use crate::report::text::wrap::wrap;
+use anstyle::Style;
+use std::fmt::Write as _;
+
+/// Things that one rule names in full unless all are wanted.
+const TOLD: usize = 5;
+
+fn style_of(severity: Severity) -> Style {
+    match severity {
+        Severity::Error => style::BAD,
+        Severity::Warning => style::WARN,
+        Severity::Note => style::NOTE,
+    }
+}
+
+pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> String {
+    let mut text = String::new();
+    let findings = outcome.scan.findings();
+    let mut rules: Vec<usize> = findings.iter().map(|f| f.rule).collect();
+    rules.dedup();
+    rules.sort_by_key(|&r| std::cmp::Reverse(outcome.rules[r].severity));
+    let mut seen = std::collections::HashSet::new();
+    rules.retain(|r| seen.insert(*r));
+    for index in rules {
+        let rule = &outcome.rules[index];
+        if output.quiet && rule.severity < outcome.fail_on {
+            continue;
+        }
+        let of_rule: Vec<&Finding> = findings.iter().filter(|f| f.rule == index).collect();
+        of_one_rule(&mut text, rule, &of_rule, output.verbose, width);
+    }
+    for expected in outcome.scan.expected() {
+        match &expected.first {
+            Some(first) => {
+                if !output.quiet {
+                    let _ = writeln!(text, "{} {}", paint(style::GOOD, "seen"), expected.pattern);
+                    place(&mut text, first);
+                }
+            }
+            None => {
+                let _ = writeln!(text, "{} {}\n", paint(style::BAD, "NOT SEEN"), expected.pattern);
+            }
+        }
+    }
+    let of = |severity| {
+        findings.iter().filter(|f| outcome.rules[f.rule].severity == severity).map(|f| f.count).sum::<u64>()
+    };
+    let _ = writeln!(
+        text,
+        "{} lines of {}: {} errors, {} warnings, {} notes",
+        outcome.scan.lines,
+        outcome.sources.join(", "),
+        of(Severity::Error),
+        of(Severity::Warning),
+        of(Severity::Note)
+    );
+    text
+}
+
+fn of_one_rule(text: &mut String, rule: &Rule, findings: &[&Finding], all: bool, width: Option<usize>) {
+    let style = style_of(rule.severity);
+    let total: u64 = findings.iter().map(|f| f.count).sum();
+    let _ = writeln!(
+        text,
+        "{} {} ({}), {total} times",
+        paint(style, rule.severity.name()),
+        paint(style::BOLD, &rule.id),
+        rule.project
+    );
+    if !rule.help.is_empty() {
+        wrap(text, &rule.help, 2, width);
+    }
+    let told = if all { findings.len() } else { TOLD.min(findings.len()) };
+    for finding in &findings[..told] {
+        if !finding.what.is_empty() {
+            let _ = writeln!(text, "  {} {}x", finding.what, finding.count);
+        }
+    }
+    if told < findings.len() {
+        let rest: u64 = findings[told..].iter().map(|f| f.count).sum();
+        let _ = writeln!(text, "  and {} more ({rest}x), told with -v", findings.len() - told);
+    }
+    if let Some(finding) = findings.first() {
+        place(text, &finding.first);
+    }
+}
+
+fn place(text: &mut String, first: &First) {
+    let _ = writeln!(text, "  first at {}:{}", first.source, first.line);
+    for line in &first.before {
+        let _ = writeln!(text, "    {}", paint(style::DIM, line));
+    }
+    let _ = writeln!(text, "  > {}", first.text);
+    for line in &first.after {
+        let _ = writeln!(text, "    {}", paint(style::DIM, line));
+    }
+    text.push('\n');
+}
+
+pub fn list(rules: &[Rule]) -> String {
+    let mut text = String::new();
+    for rule in rules {
+        let _ = writeln!(
+            text,
+            "{} {} ({}, {})\n  {}\n  {}",
+            paint(style_of(rule.severity), rule.severity.name()),
+            paint(style::BOLD, &rule.id),
+            rule.project,
+            rule.kind,
+            rule.help,
+            rule.pattern.as_str().replace('\n', "\n  ")
+        );
+    }
+    text
+}

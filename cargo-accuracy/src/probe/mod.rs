@@ -1,0 +1,175 @@
+//! `cargo accuracy probe`: deterministic prompts with known answers against a server.
+//!
+//! [`client`] speaks to the server, [`judge`] says what a completion is worth, [`run`] asks and compares, [`text`]
+//! writes.
+
+mod client;
+mod judge;
+mod prompts;
+mod run;
+mod text;
+
+use crate::cli::OutputArgs;
+use crate::exit::{ExitCode, usage};
+use client::Client;
+use judge::Verdict;
+use run::Probed;
+use serde::Serialize;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo accuracy probe --url http://127.0.0.1:8000 --model org/name
+  cargo accuracy probe --url http://127.0.0.1:8000 --reference-url http://127.0.0.1:8001
+  cargo accuracy probe --url http://127.0.0.1:8000 --prompts ours.toml --own-prompts-only
+
+Each prompt is asked three times alone and once among the others, at temperature 0 and a fixed seed, of
+/v1/completions only. A verdict is exact (begins with the answer), contains, plausible (reads like text), garbage
+(repeated tokens, spaces, replacement characters, few words, many scripts) or error.
+
+A prompt of your own:
+  [[prompt]]
+  id = \"our-fact\"
+  prompt = \"Our product is called\"
+  expect = [\"Widget\"]      # without it, the prompt asks for text that is no garbage
+
+Exit status: 0 every prompt is answered as it should be; 100 one is not; 101 the server does not answer any; 2 usage.";
+
+/// Flags of `cargo accuracy probe`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ProbeArgs {
+    /// The server, http://host:port
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// A server that is known to be right, with the same model
+    #[arg(long, value_name = "URL")]
+    reference_url: Option<String>,
+    /// The model's name, where the server wants one
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The model's name at the reference [default: that of --model]
+    #[arg(long, value_name = "NAME", requires = "reference_url")]
+    reference_model: Option<String>,
+    /// Environment variable with the key that the servers want
+    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY")]
+    api_key_env: String,
+    /// More prompts; one with the id of a built-in prompt replaces it (repeatable)
+    #[arg(long, value_name = "FILE")]
+    prompts: Vec<PathBuf>,
+    /// Leave the built-in prompts out
+    #[arg(long, requires = "prompts")]
+    own_prompts_only: bool,
+    /// Requests in flight when all prompts are asked at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    concurrency: u8,
+    /// Seconds that one answer may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// The seed that is sent along
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Everything that a report says.
+#[derive(Serialize)]
+struct Outcome {
+    schema: u32,
+    tool: Tool,
+    url: String,
+    reference: Option<String>,
+    failed: usize,
+    /// What all prompts together say.
+    conclusion: Option<String>,
+    #[serde(rename = "prompts")]
+    probed: Vec<Probed>,
+}
+
+#[derive(Serialize)]
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
+    args.output.apply_color();
+    let prompts = prompts::load(&args.prompts, args.own_prompts_only)?;
+    let key = std::env::var(&args.api_key_env).ok().filter(|k| !k.is_empty());
+    let timeout = Duration::from_secs(args.timeout);
+    let client = |url: &str, model: Option<&str>| {
+        Client::new(url, model, key.clone(), args.seed, timeout).map_err(usage)
+    };
+    let candidate = client(&args.url, args.model.as_deref())?;
+    let reference_model = args.reference_model.as_deref().or(args.model.as_deref());
+    let reference = args.reference_url.as_deref().map(|url| client(url, reference_model)).transpose()?;
+    let probed = run::probe(&candidate, reference.as_ref(), prompts, args.concurrency.into());
+    let outcome = Outcome {
+        schema: 1,
+        tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
+        url: candidate.url().to_owned(),
+        reference: reference.map(|r| r.url().to_owned()),
+        failed: probed.iter().filter(|p| !p.failures.is_empty()).count(),
+        conclusion: conclusion(&probed),
+        probed,
+    };
+    let taken = args.output.stdout_taken();
+    let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
+    if taken {
+        anstream::stderr().write_all(text.as_bytes())?;
+    } else {
+        let mut stdout = anstream::stdout();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+    }
+    for sink in &args.output.reports {
+        sink.write_text(&(serde_json::to_string_pretty(&outcome)? + "\n"))?;
+    }
+    Ok(if outcome.probed.iter().all(|p| matches!(p.verdict, Verdict::Error(_))) {
+        ExitCode::Unfinished
+    } else if outcome.failed > 0 {
+        ExitCode::Failed
+    } else {
+        ExitCode::Correct
+    })
+}
+
+/// What the prompts have in common.
+fn conclusion(probed: &[Probed]) -> Option<String> {
+    if probed.iter().all(|p| matches!(p.verdict, Verdict::Error(_))) {
+        return Some(
+            "The server answered nothing that can be judged: see its log (cargo accuracy logs).".to_owned(),
+        );
+    }
+    let garbage = probed.iter().filter(|p| matches!(p.verdict, Verdict::Garbage(_))).count();
+    let upstream = |p: &&Probed| p.failures.is_empty() && !p.verdict.right(&p.prompt);
+    let upstream = probed.iter().filter(upstream).count();
+    let at_first = probed.iter().filter_map(|p| p.reference.as_ref()?.first_difference.as_ref());
+    let prefill = at_first.clone().filter(|d| d.index == 0 && d.gap.is_none_or(|g| g > 0.5)).count();
+    let decode = at_first.filter(|d| d.index > 0).count();
+    let mut parts = Vec::new();
+    if garbage > 0 {
+        parts.push(format!("{garbage} of {} answers are garbage.", probed.len()));
+    }
+    if upstream > 0 {
+        parts
+            .push(format!("{upstream} are wrong on both servers: the model or the prompt, not the kernels."));
+    }
+    if prefill > 0 {
+        parts.push(format!("{prefill} part from the reference at the first token: look at the prefill."));
+    } else if decode > 0 && garbage > 0 {
+        parts.push(
+            "First tokens agree with the reference and later ones do not: look at decoding.".to_owned(),
+        );
+    }
+    if garbage > 0 || prefill > 0 {
+        parts.push(
+            "Next: cargo accuracy logs on its log, then dump hidden states and run cargo accuracy triage."
+                .to_owned(),
+        );
+    }
+    (!parts.is_empty()).then(|| parts.join(" "))
+}

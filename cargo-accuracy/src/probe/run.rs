@@ -1,0 +1,291 @@
+//! The order of questions: each prompt alone and three times, all at once, then the reference.
+
+use super::client::{Client, Completion, ProbeError};
+use super::judge::{Verdict, judge};
+use super::prompts::Prompt;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+/// How often a prompt is asked alone.
+pub const REPEATS: usize = 3;
+/// Two tokens whose log-probabilities differ by less than this are a tie that rounding decides.
+const NEAR_TIE: f64 = 0.5;
+/// Time-outs in a row after which a server is not asked any more.
+const MAX_TIMEOUTS: usize = 2;
+
+/// What was found about one prompt.
+#[derive(Debug, Serialize)]
+pub struct Probed {
+    #[serde(flatten)]
+    pub prompt: Prompt,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    pub text: Option<String>,
+    /// Whether the repeats were equal; `None` where they are not both there.
+    pub deterministic: Option<bool>,
+    /// What another run of the same prompt gave, where it differs.
+    pub repeat_text: Option<String>,
+    /// Whether the answer among others was the answer alone.
+    pub batch_invariant: Option<bool>,
+    pub batch_text: Option<String>,
+    pub batch_verdict: Option<&'static str>,
+    pub reference: Option<Reference>,
+    /// Why the prompt fails; empty where it passes.
+    pub failures: Vec<String>,
+    /// What is no failure by itself.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Reference {
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    pub text: Option<String>,
+    pub first_difference: Option<Difference>,
+}
+
+/// Where two completions part.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// Index of the token, or of the word where the servers give no tokens.
+    pub index: usize,
+    pub unit: &'static str,
+    pub candidate: String,
+    pub reference: String,
+    pub candidate_logprob: Option<f64>,
+    pub reference_logprob: Option<f64>,
+    /// By how much the reference prefers its own token to the candidate's; `None` where it does not say.
+    pub gap: Option<f64>,
+    /// The first token comes from the prefill, later ones from decoding.
+    pub phase: &'static str,
+}
+
+type Answer = Result<Completion, ProbeError>;
+
+/// Everything about the prompts, in their order.
+pub fn probe(
+    candidate: &Client,
+    reference: Option<&Client>,
+    prompts: Vec<Prompt>,
+    concurrency: usize,
+) -> Vec<Probed> {
+    let alone = ask_in_turn(candidate, &prompts, REPEATS);
+    let together = if alone.iter().flatten().any(Result::is_ok) {
+        ask_together(candidate, &prompts, concurrency)
+    } else {
+        vec![None; prompts.len()]
+    };
+    let referred = reference.map(|client| ask_in_turn(client, &prompts, 1));
+    let mut probed = Vec::new();
+    for (i, prompt) in prompts.into_iter().enumerate() {
+        let reference = referred.as_ref().map(|answers| &answers[i][0]);
+        probed.push(one(prompt, &alone[i], together[i].as_ref(), reference));
+    }
+    probed
+}
+
+/// Each prompt by itself. A server that refuses connections, or only times out, is given up.
+fn ask_in_turn(client: &Client, prompts: &[Prompt], repeats: usize) -> Vec<Vec<Answer>> {
+    let mut timeouts = 0;
+    let mut given_up = false;
+    let mut answers = Vec::new();
+    for prompt in prompts {
+        let mut of_prompt: Vec<Answer> = Vec::new();
+        for _ in 0..repeats {
+            let answer = match of_prompt.last() {
+                // What has failed once is not asked again.
+                Some(Err(e)) => Err(e.clone()),
+                _ if given_up => Err(ProbeError::NotAsked),
+                _ => client.complete(&prompt.prompt, prompt.max_tokens),
+            };
+            of_prompt.push(answer);
+        }
+        timeouts = match &of_prompt[0] {
+            Err(ProbeError::TimedOut(_)) => timeouts + 1,
+            _ => 0,
+        };
+        given_up |= timeouts == MAX_TIMEOUTS || matches!(of_prompt[0], Err(ProbeError::Connect(_)));
+        answers.push(of_prompt);
+    }
+    answers
+}
+
+/// All prompts at once, as many as `concurrency` in flight.
+fn ask_together(client: &Client, prompts: &[Prompt], concurrency: usize) -> Vec<Option<Answer>> {
+    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..prompts.len()).collect());
+    let answers: Mutex<Vec<Option<Answer>>> = Mutex::new(vec![None; prompts.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..concurrency.min(prompts.len()) {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().expect("no thread panics").pop_front();
+                    let Some(i) = next else { return };
+                    let answer = client.complete(&prompts[i].prompt, prompts[i].max_tokens);
+                    answers.lock().expect("no thread panics")[i] = Some(answer);
+                }
+            });
+        }
+    });
+    answers.into_inner().expect("no thread panics")
+}
+
+fn verdict_of(prompt: &Prompt, answer: &Answer) -> Verdict {
+    match answer {
+        Ok(completion) => judge(prompt, completion),
+        Err(ProbeError::TimedOut(0)) => {
+            Verdict::Error("not asked: the server has timed out before".to_owned())
+        }
+        Err(e) => Verdict::Error(e.to_string()),
+    }
+}
+
+fn text_of(answer: &Answer) -> Option<String> {
+    answer.as_ref().ok().map(|c| c.text.clone())
+}
+
+fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: Option<&Answer>) -> Probed {
+    let first = &alone[0];
+    let verdict = verdict_of(&prompt, first);
+    let (mut failures, mut notes) = (Vec::new(), Vec::new());
+
+    let other = alone.iter().find(|a| text_of(a) != text_of(first));
+    let deterministic = first.is_ok().then_some(other.is_none());
+    if let Some(other) = other.filter(|_| first.is_ok()) {
+        failures.push(match other {
+            Ok(_) => format!("asked {REPEATS} times at temperature 0, the answers differ"),
+            Err(e) => format!("answered once and then failed: {e}"),
+        });
+    }
+
+    let batch_verdict = together.map(|a| verdict_of(&prompt, a));
+    let batch_invariant =
+        together.filter(|a| a.is_ok() && first.is_ok()).map(|a| text_of(a) == text_of(first));
+    match (&batch_verdict, batch_invariant) {
+        (Some(batch), _) if verdict.right(&prompt) && !batch.right(&prompt) => failures.push(match batch {
+            Verdict::Error(e) => format!("fails among other requests: {e}"),
+            batch => format!("right alone and {} among other requests", batch.name()),
+        }),
+        (_, Some(false)) => {
+            notes.push("among other requests the answer is another one, but no worse".to_owned())
+        }
+        _ => {}
+    }
+
+    let compared = reference.map(|answer| Reference {
+        verdict: verdict_of(&prompt, answer),
+        text: text_of(answer),
+        first_difference: first.as_ref().ok().zip(answer.as_ref().ok()).and_then(|(c, r)| difference(c, r)),
+    });
+    match (&compared, verdict.right(&prompt)) {
+        (Some(Reference { verdict: Verdict::Error(e), .. }), _) => {
+            notes.push(format!("the reference did not answer: {e}"))
+        }
+        (Some(r), false) if !r.verdict.right(&prompt) && !matches!(verdict, Verdict::Error(_)) => {
+            notes.push("the reference is wrong, too: the cause is upstream of the kernels".to_owned());
+        }
+        (Some(_), false) => failures.push(wrong(&verdict, " where the reference is right")),
+        (None, false) => failures.push(wrong(&verdict, "")),
+        (_, true) => {}
+    }
+    if let (true, Some(d)) =
+        (verdict.right(&prompt), compared.as_ref().and_then(|r| r.first_difference.as_ref()))
+    {
+        let unit = d.unit;
+        match d.gap {
+            Some(gap) if gap > NEAR_TIE => failures.push(format!(
+                "parts from the reference at {unit} {} ({}), which the reference finds {gap:.2} nats less likely",
+                d.index, d.phase
+            )),
+            Some(gap) => notes.push(format!("parts from the reference at {unit} {}, a near tie ({gap:.2} nats)", d.index)),
+            None => notes.push(format!("parts from the reference at {unit} {} ({})", d.index, d.phase)),
+        }
+    }
+    let differs = |a: Option<&Answer>| a.and_then(text_of).filter(|t| Some(t) != text_of(first).as_ref());
+    Probed {
+        text: text_of(first),
+        deterministic,
+        repeat_text: differs(other),
+        batch_invariant,
+        batch_text: differs(together),
+        batch_verdict: batch_verdict.as_ref().map(Verdict::name),
+        reference: compared,
+        verdict,
+        failures,
+        notes,
+        prompt,
+    }
+}
+
+fn wrong(verdict: &Verdict, than: &str) -> String {
+    match verdict {
+        Verdict::Garbage(reason) => format!("garbage{than}: {reason}"),
+        Verdict::Error(e) => e.clone(),
+        _ => format!("the answer is not in it{than}"),
+    }
+}
+
+/// Where the completions first differ: by token where both servers give tokens, else by word.
+fn difference(candidate: &Completion, reference: &Completion) -> Option<Difference> {
+    let (unit, a, b): (_, Vec<&str>, Vec<&str>) = match (&candidate.tokens, &reference.tokens) {
+        (Some(a), Some(b)) => ("token", a.iter().map(|t| &**t).collect(), b.iter().map(|t| &**t).collect()),
+        _ => {
+            ("word", candidate.text.split_whitespace().collect(), reference.text.split_whitespace().collect())
+        }
+    };
+    let index = (0..a.len().max(b.len())).find(|&i| a.get(i) != b.get(i))?;
+    let at = |list: &[&str]| list.get(index).map_or("(end)".to_owned(), |t| (*t).to_owned());
+    let logprob = |c: &Completion| c.logprobs.as_ref().and_then(|l| l.get(index).copied().flatten());
+    let (chosen, preferred) = (at(&a), at(&b));
+    let (mut candidate_logprob, mut reference_logprob, mut gap) = (None, None, None);
+    if unit == "token" {
+        (candidate_logprob, reference_logprob) = (logprob(candidate), logprob(reference));
+        let top = reference.top.as_ref().and_then(|t| t.get(index)).filter(|t| !t.is_empty());
+        gap = top.zip(reference_logprob).map(|(top, own)| {
+            let found = top.iter().find(|(token, _)| *token == chosen).map(|(_, p)| *p);
+            // A token that is not among the alternatives is less likely than the last of them.
+            own - found.unwrap_or_else(|| top.iter().map(|(_, p)| *p).fold(own, f64::min))
+        });
+    }
+    Some(Difference {
+        index,
+        unit,
+        candidate: chosen,
+        reference: preferred,
+        candidate_logprob,
+        reference_logprob,
+        gap,
+        phase: if index == 0 { "prefill" } else { "decode" },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(list: &[(&str, f64)], top: &[&[(&str, f64)]]) -> Completion {
+        Completion {
+            text: list.iter().map(|(t, _)| *t).collect(),
+            finish_reason: Some("length".into()),
+            tokens: Some(list.iter().map(|(t, _)| (*t).to_owned()).collect()),
+            logprobs: Some(list.iter().map(|(_, p)| Some(*p)).collect()),
+            top: Some(top.iter().map(|t| t.iter().map(|(t, p)| ((*t).to_owned(), *p)).collect()).collect()),
+        }
+    }
+
+    #[test]
+    fn the_first_difference_has_its_phase_and_the_references_preference() {
+        let reference = tokens(
+            &[(" Paris", -0.1), (".", -0.2)],
+            &[&[(" Paris", -0.1), (" Rome", -3.0)], &[(".", -0.2), (",", -0.3)]],
+        );
+        let first = difference(&tokens(&[(" Rome", -0.4)], &[]), &reference).unwrap();
+        assert_eq!((first.index, first.phase, first.gap), (0, "prefill", Some(2.9)));
+        let later = difference(&tokens(&[(" Paris", -0.1), (",", -0.2)], &[]), &reference).unwrap();
+        assert_eq!((later.index, later.phase), (1, "decode"));
+        assert!(later.gap.unwrap() < NEAR_TIE);
+        assert_eq!(difference(&reference, &reference), None);
+        let shorter = difference(&tokens(&[(" Paris", -0.1)], &[]), &reference).unwrap();
+        assert_eq!((shorter.index, shorter.candidate.as_str()), (1, "(end)"));
+    }
+}

@@ -1,0 +1,152 @@
+//! `cargo accuracy logs` as a process.
+
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const LOG: &str = "\
+INFO 07-16 15:30:27 [model_runner.py:302] Model loading took 40.45 GiB
+[aiter] import [module_gemm_a8w8_blockscale] under /opt/aiter/jit/module_gemm_a8w8_blockscale.so
+[aiter] \u{1b}[31mfailed jit build [module_quant]\u{1b}[0m\u{2193}\u{2193}\u{2193}
+-->[History]: Traceback (most recent call last):
+[aiter] shape is M:64, N:2112, K:7168, not found tuned config in /tmp/a8w8.csv, will use default config!
+[aiter] shape is M:64, N:2112, K:7168, not found tuned config in /tmp/a8w8.csv, will use default config!
+INFO:     Application startup complete.
+";
+const QUIET: &str =
+    "INFO:     Application startup complete.\nINFO:     127.0.0.1 - \"GET /health HTTP/1.1\" 200 OK\n";
+
+fn logs(arguments: &[&str], stdin: &[u8], folder: &Path) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"))
+        .args(["accuracy", "logs"])
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A tool that has refused its arguments reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn run(arguments: &[&str], stdin: &str, status: i32) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("server.log"), LOG).unwrap();
+    std::fs::write(folder.path().join("quiet.log"), QUIET).unwrap();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gz.write_all(LOG.as_bytes()).unwrap();
+    // Two members, as `cat a.gz b.gz` makes them.
+    let member = gz.finish().unwrap();
+    std::fs::write(folder.path().join("server.log.gz"), [member.clone(), member].concat()).unwrap();
+    std::fs::write(folder.path().join("empty.log"), "").unwrap();
+    std::fs::write(folder.path().join("cut.gz"), [0x1f, 0x8b, 8, 0, 1]).unwrap();
+    let rules = "[[rule]]\nid = 'health'\nseverity = 'error'\npattern = 'GET /(?P<what>\\w+)'\n";
+    std::fs::write(folder.path().join("ours.toml"), rules).unwrap();
+    let output = logs(arguments, stdin.as_bytes(), folder.path());
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn a_failed_build_fails_and_is_shown_in_context() {
+    let text = run(&["server.log"], "", 100);
+    for part in [
+        "error aiter-jit-build-failed (AITER), 1 times",
+        "module_quant 1x",
+        "first at server.log:3",
+        "  > [aiter] failed jit build [module_quant]",
+        "    -->[History]",
+        "note aiter-untuned (AITER), 2 times",
+        "7 lines of server.log: 1 errors, 0 warnings, 2 notes",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn standard_input_and_gzip_are_read_like_files() {
+    assert!(run(&["-"], LOG, 100).contains("first at standard input:3"));
+    assert!(run(&["server.log.gz"], "", 100).contains("14 lines of server.log.gz: 2 errors"));
+    assert!(run(&["cut.gz"], "", 101).contains("cut.gz"));
+    run(&["missing.log"], "", 101);
+}
+
+#[test]
+fn a_quiet_log_passes_and_an_empty_one_proves_nothing() {
+    run(&["quiet.log"], "", 0);
+    run(&["empty.log"], "", 4);
+    run(&["-"], "", 4);
+}
+
+#[test]
+fn what_is_expected_must_be_seen() {
+    let text = run(&["quiet.log", "--expect", "startup complete", "--expect", "GET /health"], "", 0);
+    assert!(text.contains("seen startup complete"), "{text}");
+    let text = run(&["quiet.log", "--expect", "module_gemm_\\w+"], "", 100);
+    assert!(text.contains("NOT SEEN module_gemm_"), "{text}");
+    run(&["quiet.log", "--expect", "("], "", 2);
+}
+
+#[test]
+fn rules_and_the_gate_are_the_users() {
+    assert!(run(&["quiet.log", "--rules", "ours.toml"], "", 100).contains("health 1x"));
+    run(&["server.log", "--rules", "ours.toml", "--own-rules-only"], "", 0);
+    run(&["server.log", "--fail-on", "note", "--own-rules-only"], "", 0);
+    run(&["quiet.log", "--rules", "missing.toml"], "", 101);
+    assert!(run(&["--list-rules"], "", 0).contains("weights-not-loaded"));
+    run(&[], "", 2);
+}
+
+#[test]
+fn the_report_has_counts_places_and_expectations() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("server.log"), LOG).unwrap();
+    let output = logs(&["server.log", "--expect", "nothing", "--report", "json=-"], b"", folder.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["lines"], &report["failed"]), (&7.into(), &true.into()));
+    let untuned = &report["findings"][1];
+    assert_eq!((&untuned["rule"], &untuned["count"]), (&"aiter-untuned".into(), &2.into()));
+    assert_eq!(untuned["what"], "M:64, N:2112, K:7168");
+    assert_eq!(untuned["first"]["line"], 5);
+    assert_eq!(report["expected"][0]["seen"], false);
+}
+
+/// Memory and speed on a log that is far larger than a block: `ACCURACY_LOG_MB=1000 cargo test --release ... -- --ignored`.
+#[test]
+#[ignore = "writes a large file"]
+fn a_large_log_is_read_quickly_in_constant_memory() {
+    let megabytes: usize = std::env::var("ACCURACY_LOG_MB").map_or(200, |v| v.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.log");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    let mut written = 0;
+    for i in 0.. {
+        let line = format!(
+            "(Worker_TP{} pid=89{}) INFO 07-16 15:30:{:02} [loggers.py:{i}] Engine 000: Avg prompt throughput: {}.4 tokens/s, \
+             Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 1.2%\n",
+            i % 8,
+            i % 8,
+            i % 60,
+            i % 997
+        );
+        file.write_all(line.as_bytes()).unwrap();
+        written += line.len();
+        if i % 5000 == 0 {
+            file.write_all(LOG.as_bytes()).unwrap();
+        }
+        if written > megabytes << 20 {
+            break;
+        }
+    }
+    file.flush().unwrap();
+    let start = std::time::Instant::now();
+    let output = logs(&["large.log", "--expect", "module_gemm_a8w8_\\w+"], b"", folder.path());
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(output.status.code(), Some(100));
+    println!("{written} bytes in {seconds:.2} s: {:.0} MB/s", written as f64 / 1e6 / seconds);
+    assert!(written as f64 / 1e6 / seconds > 100.0);
+}

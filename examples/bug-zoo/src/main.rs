@@ -1,0 +1,260 @@
+//! Runs the zoo through `cargo accuracy` and shows how well its faults are found and named, beside what other projects'
+//! checks say of the same outputs.
+
+mod peers;
+mod table;
+
+use anyhow::{Context as _, bail};
+use bug_zoo::{Truth, Variant, variants};
+use clap::Parser;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Runs every case of the zoo and shows how well its faults are found and named
+#[derive(Parser)]
+struct Args {
+    /// How many seeds to run, from 0 on
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Put the table into README.md of this package
+    #[arg(long)]
+    write: bool,
+}
+
+/// A case as the report of `cargo accuracy` has it.
+#[derive(Deserialize)]
+struct Case {
+    id: String,
+    test: String,
+    check: String,
+    path: Option<String>,
+    params: BTreeMap<String, String>,
+    gate: String,
+    verdict: String,
+    failed_checks: Vec<String>,
+    causes: Vec<Cause>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Cause {
+    cause: String,
+    #[serde(default)]
+    confident: bool,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    cases: Vec<Case>,
+}
+
+/// A case beside the truth about it.
+pub struct Judged {
+    pub variant: Variant,
+    pub id: String,
+    pub check: String,
+    /// The fault of the variant, if it shows in this case.
+    pub truth: Truth,
+    /// Whether the case failed its gate.
+    pub failed: bool,
+    pub failed_checks: Vec<String>,
+    /// Named causes, the likeliest first.
+    pub causes: Vec<String>,
+    pub naming: Naming,
+    /// What each peer's check says of the output, in the order of [`peers::CHECKS`]: whether it passes.
+    pub peers: Option<Vec<bool>>,
+}
+
+/// How well the cause was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// The true cause first, or of two at once both.
+    Right,
+    /// No cause, `unknown`, or a wrong one without confidence.
+    Open,
+    /// A wrong cause with confidence, or one of two alone.
+    Wrong,
+}
+
+impl Judged {
+    pub fn is_fault(&self) -> bool {
+        self.truth != Truth::Right
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut first: Option<Vec<Judged>> = None;
+    let mut outcomes: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
+    let mut all_good = true;
+    for seed in 0..args.seeds.max(1) {
+        let began = std::time::Instant::now();
+        let cases = run(&root, seed, first.is_none())?;
+        let summary = table::Summary::of(&cases);
+        println!("seed {seed}: {summary}, {:.0} s", began.elapsed().as_secs_f64());
+        all_good &= summary.is_good();
+        for case in &cases {
+            let outcome = Outcome { failed: case.failed, naming: case.naming, causes: case.causes.clone() };
+            outcomes.entry(case.id.clone()).or_default().push(outcome);
+        }
+        if first.is_none() {
+            table::print_misses(&cases);
+            first = Some(cases);
+        }
+    }
+    let flips = flips(&outcomes);
+    for flip in &flips {
+        println!("flips: {flip}");
+    }
+    if args.write {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        table::write(&path, first.as_deref().unwrap_or_default())?;
+    }
+    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[derive(PartialEq)]
+struct Outcome {
+    failed: bool,
+    naming: Naming,
+    causes: Vec<String>,
+}
+
+/// Cases that are not judged and named alike under all seeds.
+fn flips(outcomes: &BTreeMap<String, Vec<Outcome>>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (id, outcomes) in outcomes {
+        let mut kinds: Vec<(String, usize)> = Vec::new();
+        for o in outcomes {
+            let gate = if o.failed { "fails" } else { "passes" };
+            let first = o.causes.first().map_or("no cause", String::as_str);
+            let kind = format!("{gate}, {first} ({:?})", o.naming);
+            match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((kind, 1)),
+            }
+        }
+        if kinds.len() > 1 {
+            let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
+            found.push(format!("{id}: {}", kinds.join("; ")));
+        }
+    }
+    found
+}
+
+/// Runs the zoo with one seed.
+fn run(root: &Path, seed: u64, with_peers: bool) -> anyhow::Result<Vec<Judged>> {
+    let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let report = dir.path().join("report.json");
+    let tensors = dir.path().join("tensors");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(["run", "--quiet", "--release", "-p", "cargo-accuracy", "--"]);
+    command.args(["-p", "bug-zoo", "--release", "--arch", "host", "--no-lint", "--quiet"]);
+    command.args(["--seed", &seed.to_string(), "--report", &format!("json={}", report.display())]);
+    if with_peers {
+        command.arg("--keep-tensors").arg(&tensors);
+    }
+    // What fails is what this is about; standard error stays.
+    let status = command.stdout(std::process::Stdio::null()).status().context("cannot run cargo")?;
+    // 0 and 100: all cases were judged.
+    if !matches!(status.code(), Some(0 | 100)) {
+        bail!("cargo accuracy did not finish: {status}");
+    }
+    let text = std::fs::read_to_string(&report).with_context(|| report.display().to_string())?;
+    let report: Report = serde_json::from_str(&text).context("the report is not as expected")?;
+    let outputs = if with_peers { peers::outputs(&tensors)? } else { BTreeMap::new() };
+    report.cases.into_iter().map(|case| judged(case, &outputs)).collect()
+}
+
+fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Judged> {
+    let chain = case.test.rsplit("::").next().unwrap_or_default();
+    let name = case.params.get("kernels").or(case.path.as_ref()).map_or("", String::as_str);
+    let Some(variant) = variants(chain).into_iter().find(|v| v.name == name) else {
+        bail!("{}: no table has this variant", case.id);
+    };
+    // A case that came to no verdict is no detection.
+    let judged = ["correct", "suspicious", "broken", "catastrophic", "inconclusive", "crashed"]
+        .contains(&&*case.verdict);
+    if !judged {
+        bail!("{}: {} ({})", case.id, case.verdict, case.reason);
+    }
+    let shows = variant.shows_where().all(|(axis, value)| case.params.get(axis).is_none_or(|v| v == value));
+    let truth = if shows { variant.truth.clone() } else { Truth::Right };
+    let naming = naming(&truth, &case.causes);
+    let peers = match outputs.get(&case.id) {
+        Some(path) => Some(peers::judge(path)?),
+        None => None,
+    };
+    Ok(Judged {
+        variant,
+        id: case.id,
+        check: case.check,
+        truth,
+        failed: case.gate == "fail",
+        failed_checks: case.failed_checks,
+        causes: case.causes.into_iter().map(|c| c.cause).collect(),
+        naming,
+        peers,
+    })
+}
+
+fn naming(truth: &Truth, causes: &[Cause]) -> Naming {
+    let confident = |wrong: &dyn Fn(&str) -> bool| causes.iter().any(|c| c.confident && wrong(&c.cause));
+    match truth {
+        Truth::Right => Naming::Open,
+        Truth::OneOf(right) => {
+            if confident(&|cause| cause != "unknown" && !right.contains(&cause)) {
+                Naming::Wrong
+            } else if causes.first().is_some_and(|c| right.contains(&&*c.cause)) {
+                Naming::Right
+            } else {
+                Naming::Open
+            }
+        }
+        Truth::All(right) => {
+            let all = right.iter().all(|cause| causes.iter().any(|c| c.cause == *cause));
+            if confident(&|cause| !all || cause != "unknown" && !right.contains(&cause)) {
+                Naming::Wrong
+            } else if all && causes.first().is_some_and(|c| right.contains(&&*c.cause)) {
+                Naming::Right
+            } else {
+                Naming::Open
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn causes(names: &[(&str, bool)]) -> Vec<Cause> {
+        names
+            .iter()
+            .map(|(cause, confident)| Cause { cause: cause.to_string(), confident: *confident })
+            .collect()
+    }
+
+    #[test]
+    fn one_of_two_causes_with_confidence_is_wrong() {
+        let both = Truth::All(vec!["scale_layout", "fp8_variant"]);
+        let named = |names| naming(&both, &causes(names));
+        assert_eq!(named(&[("scale_layout", true), ("fp8_variant", true)]), Naming::Right);
+        assert_eq!(named(&[("scale_layout", true)]), Naming::Wrong);
+        assert_eq!(named(&[("unknown", false), ("scale_layout", false)]), Naming::Open);
+        assert_eq!(named(&[]), Naming::Open);
+    }
+
+    #[test]
+    fn the_first_cause_counts_and_confidence_must_be_right() {
+        let truth = Truth::OneOf(vec!["gain"]);
+        let named = |names| naming(&truth, &causes(names));
+        assert_eq!(named(&[("gain", false), ("rope", false)]), Naming::Right);
+        assert_eq!(named(&[("rope", false), ("gain", false)]), Naming::Open);
+        assert_eq!(named(&[("gain", true), ("rope", true)]), Naming::Wrong);
+        assert_eq!(named(&[("unknown", false)]), Naming::Open);
+    }
+}

@@ -1,0 +1,140 @@
+//! The zoo's table: numbers of a run, and Markdown for the README.
+
+use crate::{Judged, Naming, peers};
+use anyhow::Context as _;
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+/// What a run comes to.
+pub struct Summary {
+    faults: usize,
+    detected: usize,
+    named: usize,
+    misnamed: usize,
+    right: usize,
+    alarms: usize,
+}
+
+impl Summary {
+    pub fn of(cases: &[Judged]) -> Summary {
+        let faults = || cases.iter().filter(|c| c.is_fault());
+        let naming = |naming| faults().filter(|c| c.failed && c.naming == naming).count();
+        Summary {
+            faults: faults().count(),
+            detected: faults().filter(|c| c.failed).count(),
+            named: naming(Naming::Right),
+            misnamed: naming(Naming::Wrong),
+            right: cases.iter().filter(|c| !c.is_fault()).count(),
+            alarms: cases.iter().filter(|c| !c.is_fault() && c.failed).count(),
+        }
+    }
+
+    /// Everything is found, nothing else, and no wrong cause is stated with confidence.
+    pub fn is_good(&self) -> bool {
+        self.detected == self.faults
+            && self.alarms == 0
+            && self.misnamed == 0
+            && self.named * 100 >= self.faults * 95
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { faults, detected, named, misnamed, right, alarms } = self;
+        write!(
+            f,
+            "{detected} of {faults} faults detected, {alarms} false alarms in {right} right cases, true cause first in \
+             {named} ({:.1} %), wrong cause with confidence in {misnamed}",
+            100.0 * *named as f64 / *faults as f64
+        )
+    }
+}
+
+/// What did not come out as it should.
+pub fn print_misses(cases: &[Judged]) {
+    for case in cases {
+        let what = match (case.is_fault(), case.failed, case.naming) {
+            (true, false, _) => "undetected",
+            (false, true, _) => "false alarm",
+            (false, false, _) | (true, true, Naming::Right) => continue,
+            (true, true, Naming::Open) => "not named",
+            (true, true, Naming::Wrong) => "misnamed",
+        };
+        println!(
+            "{what}: {}\n    truth: {}; named: {}; failed checks: {}",
+            case.id,
+            case.truth,
+            case.causes.join(", "),
+            case.failed_checks.join(", ")
+        );
+    }
+}
+
+const BEGIN: &str = "<!-- begin of what `cargo run --release -p bug-zoo -- --write` writes -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// Puts the tables into a file, between its marks.
+pub fn write(path: &Path, cases: &[Judged]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let parts = text.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
+    let (head, tail) = parts.with_context(|| format!("{} has no marks for the table", path.display()))?;
+    std::fs::write(path, format!("{head}{BEGIN}\n{}\n{END}{tail}", markdown(cases)))
+        .with_context(|| path.display().to_string())
+}
+
+fn markdown(cases: &[Judged]) -> String {
+    let summary = Summary::of(cases);
+    let mut text = String::new();
+    let mut line = |words: &[String]| writeln!(text, "| {} |", words.join(" | ")).unwrap_or_default();
+    let percent = |a: usize, b: usize| format!("{a} of {b} ({:.1} %)", 100.0 * a as f64 / b.max(1) as f64);
+    // Peers judge outputs of whole chains only.
+    let with_peers: Vec<&Judged> = cases.iter().filter(|c| c.peers.is_some()).collect();
+    let count = |fault: bool, hit: &dyn Fn(&Judged) -> bool| {
+        let of: Vec<_> = with_peers.iter().filter(|c| c.is_fault() == fault).collect();
+        (of.iter().filter(|c| hit(c)).count(), of.len())
+    };
+    line(&["check".into(), "faults missed".into(), "false alarms".into()]);
+    line(&["---".into(), "---:".into(), "---:".into()]);
+    let (missed, of_faults) = count(true, &|c| !c.failed);
+    let (alarms, of_right) = count(false, &|c| c.failed);
+    line(&["**cargo accuracy**".into(), percent(missed, of_faults), percent(alarms, of_right)]);
+    for (i, (name, _)) in peers::CHECKS.iter().enumerate() {
+        let says = |case: &Judged| case.peers.as_ref().is_some_and(|p| p[i]);
+        let (missed, of_faults) = count(true, &|c| says(c));
+        let (alarms, of_right) = count(false, &|c| !says(c));
+        line(&[(*name).into(), percent(missed, of_faults), percent(alarms, of_right)]);
+    }
+    let mut out = format!("{summary}.\n\n{text}");
+    for fault in [true, false] {
+        let what = if fault { "Faults" } else { "Right, and unusual" };
+        let _ = write!(out, "\n## {what}\n\n");
+        let mut head = vec!["chain", "variant", "what it does"];
+        if fault {
+            head.extend(["models", "true cause", "named"]);
+        }
+        head.push("failed checks");
+        head.extend(peers::CHECKS.iter().map(|(name, _)| *name));
+        let _ = writeln!(out, "| {} |\n|{}", head.join(" | "), " --- |".repeat(head.len()));
+        for case in with_peers.iter().filter(|c| (c.variant.truth != bug_zoo::Truth::Right) == fault) {
+            // Where the fault changes nothing there is nothing to be seen.
+            if fault && !case.is_fault() {
+                continue;
+            }
+            let mut row =
+                vec![case.variant.chain.into(), format!("`{}`", case.variant.name), case.variant.what.into()];
+            if fault {
+                let named = match case.naming {
+                    Naming::Right => case.causes.first().cloned().unwrap_or_default(),
+                    Naming::Open => format!("({})", case.causes.first().map_or("none", String::as_str)),
+                    Naming::Wrong => format!("**{}**", case.causes.first().map_or("none", String::as_str)),
+                };
+                row.extend([case.variant.models.into(), case.truth.to_string(), named]);
+            }
+            row.push(case.failed_checks.join(" "));
+            let peers = case.peers.as_deref().unwrap_or_default();
+            row.extend(peers.iter().map(|passes| if *passes { "pass".into() } else { "fail".to_owned() }));
+            let _ = writeln!(out, "| {} |", row.join(" | "));
+        }
+    }
+    out
+}
