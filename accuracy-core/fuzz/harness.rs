@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use accuracy_core::weights::{Checkpoint, NewTensor, StDtype, write};
+use accuracy_core::weights::{Carve, Checkpoint, NewTensor, StDtype, write};
 use serde_json::Value;
 
 /// Data that a header may ask for.
@@ -68,6 +68,7 @@ fn read(path: &Path) {
     let _ = checkpoint.matches("{a}.{b}");
     let modules: Vec<&str> = checkpoint.modules().into_iter().chain(checkpoint.names()).collect();
     for module in modules {
+        carve(&checkpoint, module);
         for part in ["", "#0", "#1.up", "#gate", "#k", "#2..4"] {
             let address = format!("{module}{part}");
             let described = checkpoint.describe(&address);
@@ -82,6 +83,20 @@ fn read(path: &Path) {
             if let Ok(fnuz) = weight.to_fnuz() {
                 assert!(fnuz.to_fnuz().is_err(), "{address} is converted twice");
             }
+        }
+    }
+}
+
+/// What is carved is as large as its shape says.
+fn carve(checkpoint: &Checkpoint, module: &str) {
+    let experts = checkpoint.describe(module).is_ok_and(|info| info.experts.is_some()).then_some(0..1);
+    for (rows, columns) in [(None, None), (Some(0..8), None), (Some(2..4), Some(0..2)), (None, Some(8..16))] {
+        let Ok(tensors) = checkpoint.carve(module, &Carve { experts: experts.clone(), rows, columns }) else {
+            continue;
+        };
+        for tensor in tensors {
+            let bits = tensor.shape.iter().product::<usize>() * tensor.dtype.bitsize();
+            assert_eq!(tensor.bytes.len() * 8, bits, "{} carved from {module}", tensor.name);
         }
     }
 }
@@ -129,6 +144,9 @@ fn good_shard(path: &Path) {
     add("nv.weight", StDtype::U8, &[2, 16]);
     add("nv.weight_scale", StDtype::F8_E4M3, &[2, 2]);
     add("nv.weight_scale_2", StDtype::F32, &[]);
+    add("nv.input_global_scale", StDtype::F32, &[1]);
+    add("mx4.weight", StDtype::I8, &[2, 16]);
+    add("mx4.scale", StDtype::F8_E8M0, &[2, 1]);
     add("experts_blocks", StDtype::U8, &[2, 4, 1, 16]);
     add("experts_scales", StDtype::U8, &[2, 4, 1]);
     add("packed.weight_packed", StDtype::I32, &[8, 4]);

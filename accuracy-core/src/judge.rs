@@ -140,7 +140,12 @@ pub struct JudgedHop {
 /// Judges every hop of a run.
 pub fn judge_hops(attempt: &Attempt, min_cos: f64) -> Vec<JudgedHop> {
     let given = Given::new(attempt);
-    attempt.hops().map(|(id, buffer)| judge_hop(&given, id, buffer, min_cos)).collect()
+    let judged = attempt.hops().map(|(id, buffer)| {
+        let mut judged = judge_hop(&given, id, buffer, min_cos);
+        judged.hop.reference_error = given.error.take();
+        judged
+    });
+    judged.collect()
 }
 
 fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -> JudgedHop {
@@ -186,6 +191,7 @@ fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[Chec
         gain: comparison.gain,
         rel_l2: comparison.rel_l2,
         scale_cos: None,
+        reference_error: None,
         bytes_equal: None,
         worst_rows: comparison.worst_rows(),
         worst_cols: comparison.worst_cols(),

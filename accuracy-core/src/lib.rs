@@ -32,6 +32,8 @@ pub mod library;
 pub mod meta;
 #[cfg(feature = "runtime")]
 pub mod metrics;
+#[cfg(feature = "dumps")]
+pub mod model;
 #[cfg(feature = "runtime")]
 pub mod plan;
 #[cfg(feature = "runtime")]

@@ -5,6 +5,7 @@
 //! fault is seen, unseen, or not applicable because it is the identity here (one token, one scale column, all scales
 //! alike).
 
+use crate::case::sample::columns_of;
 use crate::case::{Attempt, Captured, Kind};
 use crate::dtype::{BF16, DType, E8M0, F16, NibbleOrder};
 use crate::judge::{Given, JudgedHop, failed, producer_checks, round, uncertainty};
@@ -15,6 +16,7 @@ use crate::record::{Power, PowerStatus};
 use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use crate::verdict::{at_most, comparison_checks};
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -22,10 +24,75 @@ use std::sync::Arc;
 const ACCUMULATED_ROWS: usize = 2;
 
 /// Seeds every fault that the chain declares. `probe` is a run on data whose large terms cancel.
+///
+/// Of products with large weights faults are seeded in some output columns only, see [`crate::case::sample`].
 pub fn power(
     attempt: &Attempt,
     hops: &[JudgedHop],
     probe: Option<(&Attempt, &[JudgedHop])>,
+    min_cos: f64,
+) -> Vec<Power> {
+    let probe = probe.map(|(attempt, hops)| Judged::new(attempt, hops));
+    let judged = Judged::new(attempt, hops);
+    let probe = probe.as_ref().map(|judged| (&*judged.attempt, &judged.hops[..]));
+    seeded(&judged.attempt, &judged.hops, probe, min_cos)
+}
+
+/// A judged run, cut down to some columns where it is large.
+struct Judged<'a> {
+    attempt: Cow<'a, Attempt>,
+    hops: Vec<Reference>,
+}
+
+/// What a hop is held against.
+struct Reference {
+    id: BufferId,
+    reference: Arc<Matrix>,
+    max_rel_l2: Option<f64>,
+    /// Which part of the hop that is, if not all of it.
+    note: Option<String>,
+}
+
+impl Reference {
+    fn annotate(&self, found: &mut [Power]) {
+        for power in found {
+            if let Some(note) = &self.note {
+                let parts = [power.detail.as_str(), note.as_str()];
+                power.detail =
+                    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+            }
+        }
+    }
+}
+
+impl<'a> Judged<'a> {
+    fn new(attempt: &'a Attempt, hops: &[JudgedHop]) -> Judged<'a> {
+        let sample = attempt.sample();
+        let columns = sample.as_ref().map(|s| &s.columns);
+        let hops = hops.iter().map(|hop| {
+            let sampled = columns.and_then(|columns| columns.get(&hop.id));
+            Reference {
+                id: hop.id,
+                reference: match sampled {
+                    Some(columns) => Arc::new(columns_of(&hop.reference, columns)),
+                    None => hop.reference.clone(),
+                },
+                max_rel_l2: hop.max_rel_l2,
+                note: sampled.map(|columns| {
+                    format!("in {} of {} columns", columns.len(), attempt.buffer(hop.id).cols)
+                }),
+            }
+        });
+        let hops = hops.collect();
+        let attempt = sample.map_or(Cow::Borrowed(attempt), |s| Cow::Owned(s.attempt));
+        Judged { attempt, hops }
+    }
+}
+
+fn seeded(
+    attempt: &Attempt,
+    hops: &[Reference],
+    probe: Option<(&Attempt, &[Reference])>,
     min_cos: f64,
 ) -> Vec<Power> {
     let given = Given::new(attempt);
@@ -37,14 +104,18 @@ pub fn power(
             Some(_) => found.extend(producer_faults(attempt, buffer, source, &given)),
             None => {
                 let consumer = Consumer { buffer, judged, source, given: &given, min_cos };
-                found.extend(consumer.operand_faults(attempt));
-                found.extend(consumer.graph_faults());
+                let mut faults = consumer.operand_faults(attempt);
+                faults.extend(consumer.graph_faults());
+                judged.annotate(&mut faults);
+                found.extend(faults);
             }
         }
     }
     if let Some((attempt, hops)) = probe {
         for judged in hops {
-            found.extend(accumulator_faults(attempt, judged));
+            let mut faults = accumulator_faults(attempt, judged);
+            judged.annotate(&mut faults);
+            found.extend(faults);
         }
     }
     found
@@ -53,7 +124,7 @@ pub fn power(
 /// A hop whose output is judged on the bytes it was given.
 struct Consumer<'a> {
     buffer: &'a Captured,
-    judged: &'a JudgedHop,
+    judged: &'a Reference,
     source: &'a Expr,
     given: &'a Given<'a>,
     min_cos: f64,
@@ -413,7 +484,7 @@ impl Evaluation for Accumulating<'_> {
 }
 
 /// A kernel that accumulates in fewer bits than declared, on data whose large terms cancel.
-fn accumulator_faults(probe: &Attempt, judged: &JudgedHop) -> Vec<Power> {
+fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
     let buffer = probe.buffer(judged.id);
     let Some(source) = buffer.source.as_ref().filter(|_| buffer.scheme.is_none()) else { return Vec::new() };
     let mut declared = Vec::new();

@@ -6,6 +6,7 @@
 //! from one that never began.
 
 use crate::meta::Check;
+use crate::reference::stream::ReferenceError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,9 @@ pub struct Metrics {
     /// Relative L2 of the framework's own quantised chain against the ideal product.
     pub noise_rel_l2: Option<f64>,
     pub unwritten: u64,
+    /// How far the reference itself may be from exact, and how far a sample of it was; `null` where no hop is a
+    /// product of stored operands.
+    pub reference_error: Option<ReferenceError>,
     pub guards_intact: Option<bool>,
     pub repeat_bitwise: Option<bool>,
 }
@@ -112,6 +116,8 @@ pub struct Hop {
     pub gain: Option<f64>,
     pub rel_l2: Option<f64>,
     pub scale_cos: Option<f64>,
+    /// As of [`Metrics`].
+    pub reference_error: Option<ReferenceError>,
     /// Share of bytes equal to the reference's (producers, comparison with the primary).
     pub bytes_equal: Option<f64>,
     /// Rows and columns that are most wrong, with their cosine or relative error, worst first.

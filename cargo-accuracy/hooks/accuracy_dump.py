@@ -15,6 +15,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import sys
 
 import torch
 from safetensors.torch import save_file
@@ -62,6 +63,7 @@ class Dumper:
         self.merge, self.buffer_bytes = merge or {}, buffer_bytes
         self.handles, self.step, self.depth, self.calls = [], 0, 0, {}
         self.buffer, self.buffered, self.parts, self.order = {}, 0, 0, 0
+        self.unfinished, self.passes = False, False
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, f"accuracy_dump.rank{self.rank}.jsonl")
         # "x": a second run in the same folder would mix with the first.
@@ -89,6 +91,7 @@ class Dumper:
 
     def begin(self, module, args, kwargs):
         self.depth += 1
+        self.passes = True
         if self.depth == 1 and self.wanted():
             ids = kwargs.get("input_ids", args[0] if args else None)
             if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.dim() in (1, 2):
@@ -100,10 +103,16 @@ class Dumper:
         if self.depth == 0:
             if self.wanted():
                 self.write()
-                self.line("end", {"step": self.step})
+                # What a pass that raised an exception has dumped is kept, but it is not complete.
+                if output is not None or sys.exc_info()[0] is None:
+                    self.finish()
             self.step += 1
             self.calls.clear()
             self.parts = 0
+
+    def finish(self):
+        self.line("end", {"step": self.step})
+        self.unfinished = False
 
     def before(self, name):
         def hook(module, args, kwargs):
@@ -145,6 +154,7 @@ class Dumper:
                 if fnmatch.fnmatchcase(module, pattern):
                     entry["merge"] = {"concat": how[1] % copy.dim()} if isinstance(how, tuple) else how
         self.line("tensor", entry)
+        self.unfinished = True
         self.order += 1
         self.buffer[key] = copy
         self.buffered += copy.numel() * copy.element_size()
@@ -167,6 +177,9 @@ class Dumper:
             handle.remove()
         self.handles = []
         self.write()
+        # Values that were dumped without any pass are complete now.
+        if self.unfinished and not self.passes:
+            self.finish()
         self.manifest.close()
 
 

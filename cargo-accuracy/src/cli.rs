@@ -1,7 +1,9 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
-use crate::{archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, weights};
+use crate::{
+    archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, triage, weights,
+};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -68,6 +70,8 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
+    Triage(triage::TriageArgs),
     /// Compare two files or folders of tensors: safetensors, npy, npz, .pt, and the dumps of inference engines
     Compare(compare::CompareArgs),
     /// Find failed builds, silent fallbacks and NaN in a server's log, and proof that a kernel ran
@@ -91,6 +95,7 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Triage(args) => triage::command(args),
             Command::Compare(args) => compare::command(args),
             Command::Logs(args) => logs::command(args),
             Command::Probe(args) => probe::command(args),
@@ -153,7 +158,7 @@ pub struct OutputArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
     /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
-    /// (repeatable; formats: json)
+    /// (repeatable; formats: json, junit, markdown, sarif, github)
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     pub reports: Vec<report::sink::Sink>,
 }
@@ -162,6 +167,11 @@ impl OutputArgs {
     /// Whether a report takes standard output, so that what a person reads goes to standard error.
     pub fn stdout_taken(&self) -> bool {
         self.reports.iter().any(|sink| sink.path.is_none())
+    }
+
+    /// An error if a report is asked for in a format that only runs have.
+    pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
+        self.reports.iter().try_for_each(|sink| sink.expect_json(command))
     }
 
     /// Applies `--color` to everything that is printed from here on.

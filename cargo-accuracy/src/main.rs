@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod selftest;
 mod shard;
+mod triage;
 mod weights;
 
 use clap::Parser as _;

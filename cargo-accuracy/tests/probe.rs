@@ -348,6 +348,14 @@ fn a_reference_tells_upstream_prefill_and_near_ties_apart() {
 }
 
 #[test]
+fn a_model_that_knows_nothing_proves_nothing() {
+    let url = serve(|stream, _, _| text(stream, "\u{1}\u{2}"));
+    let report = json_of(&["--url", &url, "--reference-url", &url], 100);
+    assert_eq!(report["failed"], 0);
+    assert!(report["conclusion"].as_str().unwrap().contains("proves nothing"), "{}", report["conclusion"]);
+}
+
+#[test]
 fn prompts_are_the_users_and_wrong_flags_are_usage_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ours.toml");

@@ -384,6 +384,29 @@ fn experts_are_taken_out_of_the_tensor_they_share() {
 }
 
 #[test]
+fn what_the_configuration_says_elsewhere_is_kept_too() {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../accuracy-core/tests/fixtures/checkpoints/deepseek_v4");
+    let file = fixture.join("model.safetensors");
+    let whole = Checkpoint::open(&file).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["layers.{l}.ffn.experts.{e}.w1", "layers.{l}.attn.wo_a", "model.embed_tokens"];
+    let tensors: Vec<&str> = names.iter().flat_map(|name| ["--tensors", name]).collect();
+    for (to, kept) in [(&[][..], true), (&["--to", "bf16"], false)] {
+        let out = dir.path().join(kept.to_string());
+        let output = shard(&file, &out, &[&tensors[..], to].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let checkpoint = Checkpoint::open(&out).unwrap();
+        assert_eq!(checkpoint.config().get("expert_dtype").is_some(), kept);
+        for module in ["layers.0.ffn.experts.0.w1", "layers.0.attn.wo_a", "lm_head"] {
+            let (read, want) =
+                (checkpoint.linear(module).unwrap().values(), whole.linear(module).unwrap().values());
+            assert_eq!(read, want, "{module}: all of these are bfloat16 numbers");
+        }
+    }
+}
+
+#[test]
 fn float32_keeps_every_value_and_bfloat16_rounds_to_nearest_even() {
     let (_dir, checkpoint) = carved(&["--to", "f32"]);
     assert_eq!(checkpoint.linear("layers.0.up").unwrap().values(), original());

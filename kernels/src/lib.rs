@@ -511,7 +511,7 @@ unsafe extern "C" {
         experts: i32,
         stream: Stream,
     ) -> Status;
-    /// Each row of `y [rows, n]` by its expert's weight, MXFP8; `k` columns of `x` from `first_k` on take part.
+    /// Each row of `y [rows, n]` by its expert's weight, MXFP8; `k` of the `ld` columns from `first_k` on take part.
     pub fn grouped_gemm_mxfp8(
         y: DevPtr<bf16>,
         xq: DevPtr<u8>,
@@ -525,7 +525,7 @@ unsafe extern "C" {
         experts: i32,
         n: i32,
         k: i32,
-        ldx: i32,
+        ld: i32,
         first_k: i32,
         stream: Stream,
     ) -> Status;
@@ -543,16 +543,24 @@ unsafe extern "C" {
         experts: i32,
         n: i32,
         k: i32,
-        ldx: i32,
+        ld: i32,
         first_k: i32,
         stream: Stream,
     ) -> Status;
-    /// The experts' outputs by their weights; `b` is the partial sum of a second shard, or null.
+    /// The sum of two shards' partial sums `[rows, n]`.
+    pub fn sum_shards(
+        y: DevPtr<f32>,
+        a: DevPtr<f32>,
+        b: DevPtr<f32>,
+        rows: i32,
+        n: i32,
+        stream: Stream,
+    ) -> Status;
+    /// The experts' outputs `x [m * topk, n]` by their weights.
     pub fn moe_weighted_sum(
         y: DevPtr<bf16>,
         weights: DevPtr<f32>,
-        a: DevPtr<f32>,
-        b: DevPtr<f32>,
+        x: DevPtr<f32>,
         m: i32,
         n: i32,
         topk: i32,

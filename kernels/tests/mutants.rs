@@ -252,17 +252,17 @@ const MUTANTS: &[Mutant] = &[
     (
         &EXPERTS,
         "grouped_gemm_mxfp8.hip",
-        "ws += int64_t{expert} * n * (k / kMxGroup);",
+        "ws += int64_t{expert} * n * (ld / kMxGroup);",
         "ws += int64_t{expert} * n;",
     ),
-    (&EXPERTS, "grouped_gemm_mxfp8.hip", "ldx + first_k + k0 + c", "ldx + k0 + c"),
+    (&EXPERTS, "grouped_gemm_mxfp8.hip", "column_of_k = first_k + k0 + c", "column_of_k = k0 + c"),
     (
         &EXPERTS,
         "grouped_gemm_mxfp8.hip",
         "const int64_t r = sorted[first + row + i];",
         "const int64_t r = first + row + i;",
     ),
-    (&EXPERTS, "moe_weighted_sum.hip", "a[at] + b[at]", "a[at]"),
+    (&EXPERTS, "moe_weighted_sum.hip", "a[i] + b[i]", "a[i]"),
     (&EXPERTS, "mx_quant.hip", "to_float(g.v[i]);", "to_float(u.v[i]);"),
     // Attention.
     (

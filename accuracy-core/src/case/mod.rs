@@ -7,6 +7,7 @@
 mod capture;
 pub mod input;
 mod memory;
+pub mod sample;
 mod shape;
 mod tensor;
 pub mod watch;

@@ -4,7 +4,7 @@ use super::*;
 use crate::dtype::{BF16, E2M1, E4M3FN, E8M0, INT8, NibbleOrder, UINT4};
 use crate::judge::{judge_hops, memory_checks, unwritten_checks};
 use crate::layout::{DataLayout, ScaleLayout};
-use crate::quant::{GlobalScale, ScaleRounding};
+use crate::quant::{GlobalScale, Granularity, ScaleRounding};
 use crate::weights::{NewTensor, StDtype};
 
 fn setup(poison: u8) -> Setup {
@@ -417,5 +417,112 @@ fn a_stored_nvfp4_weight_keeps_both_levels_of_its_scales() {
         // What the kernel multiplies or divides by is the factor that the framework reckons with.
         let recovered = if stored < 1.0 { f64::from(stored) } else { 1.0 / f64::from(stored) };
         assert_eq!(q.global, recovered);
+    }
+}
+
+#[test]
+fn a_sample_has_the_columns_of_the_whole_in_every_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let (n, k) = (1152, 256);
+    let values: Vec<f64> =
+        (0..n * k).map(|i| ((i * 37) % 129) as f64 * (1 + i / k % 5) as f64 - 90.0).collect();
+    let bytes = crate::dtype::F32.encode_bytes(&values, Overflow::Saturate);
+    let plain = NewTensor { name: "w.weight".into(), dtype: StDtype::F32, shape: vec![n, k], bytes };
+    let checkpoint = checkpoint(folder.path(), "{}", &[plain]);
+    let int4 = Quant::group(UINT4, 32).scales(BF16, ScaleRounding::Nearest);
+    let forms = [
+        WeightForm::from(BF16),
+        Quant::tensor(E4M3FN).into(),
+        Quant::channel(INT8).into(),
+        Quant::block(E4M3FN, 128, 128).layout(ScaleLayout::ColMajor).into(),
+        Quant::group(E2M1, 32).scales(E8M0, ScaleRounding::Ceil).layout(ScaleLayout::Swizzle128x4).into(),
+        int4.zero_point(ZeroPoint::PerCell {
+            dtype: UINT4,
+            layout: ScaleLayout::ColMajor,
+            nibbles: NibbleOrder::Awq,
+        })
+        .data_layout(DataLayout::ColMajor)
+        .nibbles(NibbleOrder::Awq)
+        .into(),
+    ];
+    for form in forms {
+        let mut case = with_weight(&checkpoint);
+        let x = case.input("x", BF16, [5, k as i32]).unwrap();
+        let w = case.weight("w", form.clone()).unwrap();
+        let y = case.output("y", BF16, [5, n as i32], x.matmul(&w)).unwrap();
+        let attempt = case.finish(&y).unwrap();
+        assert!(attempt.sample().is_none(), "a small weight is judged whole");
+        let error = judge_hops(&attempt, 0.999)[0].hop.reference_error.unwrap();
+        assert!(error.holds() && error.samples > 0, "{error:?}");
+        let sample = attempt.sample_from(n * k).unwrap();
+        let columns = &sample.columns[&y.id()];
+        assert_eq!((columns.len(), columns[0], columns[511]), (512, 0, 1151));
+        let (whole, part) = (attempt.buffer(w.id()), sample.attempt.buffer(w.id()));
+        let value = whole.value();
+        let expected: Vec<f64> = columns.iter().flat_map(|&c| value.row(c)).copied().collect();
+        assert_eq!(part.value().data, expected, "{form:?}");
+        // What lies in memory says the same.
+        if let (Some(memory), Some(scheme)) = (&part.memory, part.scheme) {
+            let order = Order::of_data(&scheme, 512, k).unwrap();
+            let codes = order.read(part.dtype, memory, (512, k));
+            assert_eq!(part.dtype.pack(codes), *part.data);
+        }
+        let product = |attempt: &Attempt| {
+            let source = attempt.buffer(y.id()).source.clone().unwrap();
+            eval(&source, &crate::judge::Given::new(attempt))
+        };
+        assert_eq!(*product(&sample.attempt), sample::columns_of(&product(&attempt), columns), "{form:?}");
+        assert_eq!(
+            sample.attempt.buffer(y.id()).value(),
+            sample::columns_of(&attempt.buffer(y.id()).value(), columns)
+        );
+    }
+}
+
+#[test]
+fn a_weight_that_is_requantised_in_panels_is_that_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (n, k) = (300, 320);
+    let codes =
+        (0..n * k).map(|i| (i * 37 % 251) as u8).map(|c| if c & 0x7f == 0x7f { 1 } else { c }).collect();
+    let scales: Vec<f64> = (0..3 * 3).map(|i| 0.25 + f64::from(i)).collect();
+    let scales = crate::dtype::F32.encode_bytes(&scales, Overflow::Saturate);
+    let tensors = [
+        named("w.weight", StDtype::F8_E4M3, &[n, k], codes),
+        named("w.weight_scale_inv", StDtype::F32, &[3, 3], scales),
+    ];
+    let config = r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#;
+    let checkpoint = checkpoint(folder.path(), config, &tensors);
+    let values = Matrix::new(n, k, checkpoint.linear("w").unwrap().values());
+    let zero_point = ZeroPoint::per_cell(UINT4, ScaleLayout::RowMajor);
+    for scheme in [
+        Quant::tensor(E4M3FN),
+        Quant::channel(INT8),
+        Quant::block(E4M3FN, 128, 128),
+        Quant::block(E2M1, 3, 5),
+        Quant::group(E2M1, 32).scales(E8M0, ScaleRounding::Even),
+        Quant::group(E2M1, 16).scales(E4M3FN, ScaleRounding::Nearest).two_level(GlobalScale::Multiply),
+        Quant::group(UINT4, 32).zero_point(zero_point),
+        Quant::tensor(UINT4).zero_point(zero_point),
+    ] {
+        for data in [Data::Ordinary, Data::Probe(input::Probe::Whole)] {
+            let weights = BTreeMap::from([("w".to_owned(), "w".to_owned())]);
+            let checkpoint = Some(checkpoint.clone());
+            let mut case = Case::new(Setup { weights, checkpoint, data, ..setup(0xa5) });
+            let w = case.weight("w", scheme).unwrap();
+            let attempt = case.finish(&w).unwrap();
+            // The stored codes are taken as they are.
+            if data == Data::Ordinary && scheme.granularity == Granularity::Block(128, 128) {
+                continue;
+            }
+            let values = input::weight_values(values.clone(), &data);
+            let expected = quantize(&values, &scheme, scheme.global_factor(&values));
+            let mut codes = scheme.dtype.pack(expected.codes.iter().copied());
+            input::inject_specials(scheme.dtype, (n, k), &mut codes, &data);
+            let found = attempt.buffers[0].quantized().unwrap();
+            assert_eq!(*attempt.buffers[0].data, codes, "{scheme:?} {data:?}");
+            assert_eq!((found.scales, found.zeros), (expected.scales, expected.zeros), "{scheme:?} {data:?}");
+            assert_eq!(found.global, expected.global);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Hypotheses about where a kernel takes an operand's elements from, and which number format it takes them for.
 
 use super::hypothesis::{Change, Hypothesis, Slot};
-use super::reading::{CodeAt, code_in_memory};
+use super::reading::{CellAt, CodeAt, code_in_memory};
 use crate::case::{Captured, Kind, Order};
 use crate::dtype::{
     BF16, DType, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, F16, INT4, INT8, NibbleOrder, UINT4,
@@ -33,6 +33,7 @@ pub fn hypotheses<'a>(
             operand: Some(id),
             what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name),
             change: Change::Rounded(to),
+            also: None,
         });
     }
     found
@@ -47,6 +48,7 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         operand: Some(id),
         what,
         change: Change::Values(Arc::new(values)),
+        also: None,
     };
     let rotated = |by: isize| {
         let mut out = value.clone();
@@ -59,7 +61,7 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
     };
     let mut ordinal = value.clone();
     (0..ordinal.data.len()).for_each(|i| ordinal.data[i] = i as f64);
-    let cause = index_cause(name);
+    let cause = "permuted_tiles";
     vec![
         with(cause, format!("takes each of `{name}` for one more than it is"), value.map(|x| x + 1.0)),
         with(
@@ -75,11 +77,6 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
     ]
 }
 
-/// Positions steer a rotary embedding, everything else the routing of rows.
-fn index_cause(name: &str) -> &'static str {
-    if name.contains("pos") { "rope" } else { "router" }
-}
-
 /// Other decodings of the same codes.
 fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
     let own = operand.dtype;
@@ -92,6 +89,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             operand: Some(id),
             what,
             change: Change::Format(decode),
+            also: None,
         });
     };
     let others: &[DType] = match own.bits() {
@@ -100,7 +98,8 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         16 => &[BF16, F16],
         _ => &[],
     };
-    let cause = if own.bits() == 4 { "nibble_order" } else { "fp8_variant" };
+    // Of 4-bit formats as well: which format, not which order.
+    let cause = "fp8_variant";
     for &other in others.iter().filter(|&&other| other != own) {
         add(
             cause,
@@ -108,22 +107,9 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             Rc::new(move |code| other.decode(code)),
         );
     }
-    if let Some(twin) = fp8_twin(own) {
-        // What a decoder in software makes of it that differs in the bias alone.
-        let factor = if own.max() > twin.max() || own == E5M2 { 0.5 } else { 2.0 };
-        add(
-            cause,
-            format!("decodes the {own} codes of `{name}` with the exponent bias of {twin}"),
-            Rc::new(move |code| factor * own.decode(code)),
-        );
-        add(
-            cause,
-            format!("decodes the {own} codes of `{name}` as {twin}, with no NaN and no Inf"),
-            Rc::new(move |code| match twin.decode(code) {
-                x if x.is_finite() => x,
-                _ => factor * own.decode(code),
-            }),
-        );
+    if fp8_twin(own).is_some() {
+        // The twin's numbers without its NaN and Inf, as a decoder in software may have them, are a constant factor
+        // of 2, which the fit of gains names.
         add(
             cause,
             format!("takes {own}'s codes for NaN in `{name}` for numbers"),
@@ -155,7 +141,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
     }
     if own.is_fp8() || own == E2M1 || own.is_integer() {
         add(
-            cause,
+            "unknown",
             format!("loses the signs of `{name}`"),
             Rc::new(move |code| match own {
                 DType::I8 | DType::I4 => f64::from(code),
@@ -202,6 +188,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             operand: Some(id),
             what,
             change: Change::Codes(codes),
+            also: None,
         });
     };
     // The scheme may be absent: then the elements lie row-major.
@@ -263,38 +250,60 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         }
     }
     if operand.dtype.bits() == 4 {
-        let mut orders: Vec<(&str, Place)> = vec![
-            ("the high nibble of each byte first", Rc::new(|at| at ^ 1)),
-            ("the four bytes of a word in reverse", Rc::new(|at| at / 8 * 8 + (7 - at % 8) / 2 * 2 + at % 2)),
-            ("the eight nibbles of a word in reverse", Rc::new(|at| at / 8 * 8 + 7 - at % 8)),
-        ];
-        for (order, words) in [
-            (NibbleOrder::LowFirst, "the nibbles of a word in order"),
-            (NibbleOrder::Awq, "the nibbles of a word in AWQ's order"),
-            (NibbleOrder::Halves, "elements i and i + 4 in a byte"),
-        ] {
-            if order != nibbles {
-                orders.push((words, Rc::new(move |at| at / 8 * 8 + order.nibble(at % 8))));
+        for (words, place) in nibble_places(nibbles) {
+            let (map, of_codes) = (own.map, place.clone());
+            let codes: CodeAt<'a> = Rc::new(move |r, c| code_in_memory(operand, of_codes(map.offset(r, c))));
+            let what = format!("takes `{name}` to have {words}");
+            // Zero points are packed as the codes are, by most who pack them.
+            if let Some(zeros) = zeros_at(operand, place) {
+                found.push(Hypothesis {
+                    cause: "nibble_order",
+                    slot: Slot::Codes(id),
+                    operand: Some(id),
+                    what: format!("{what}, zero points too"),
+                    change: Change::Codes(codes.clone()),
+                    also: Some((Slot::Zeros(id), Change::ZerosAt(zeros))),
+                });
             }
+            found.push(Hypothesis {
+                cause: "nibble_order",
+                slot: Slot::Codes(id),
+                operand: Some(id),
+                what,
+                change: Change::Codes(codes),
+                also: None,
+            });
         }
-        for (words, place) in orders {
-            let map = own.map;
+    }
+    let mut add = |cause: &'static str, what: String, codes: CodeAt<'a>| {
+        found.push(Hypothesis {
+            cause,
+            slot: Slot::Codes(id),
+            operand: Some(id),
+            what,
+            change: Change::Codes(codes),
+            also: None,
+        });
+    };
+    // Words of eight nibbles, or of four bytes, as the elements of a matrix that is transposed.
+    let in_word = 32 / operand.dtype.bits() as usize;
+    for (long, short, words) in [
+        (cols, rows.div_ceil(in_word), "[columns, rows / n]"),
+        (rows, cols.div_ceil(in_word), "[rows, columns / n]"),
+    ] {
+        if in_word > 1 && long * short * in_word == rows * cols && long > 1 && short > 1 {
             add(
-                "nibble_order",
-                format!("takes `{name}` to have {words}"),
-                Rc::new(move |r, c| code_in_memory(operand, place(map.offset(r, c)))),
+                "transposed",
+                format!(
+                    "takes the words of `{name}`, {words} with n = {in_word} in each, for their transpose"
+                ),
+                Rc::new(move |r, c| {
+                    let at = own.index(r, c);
+                    let word = at / in_word;
+                    code_in_memory(operand, (word % short * long + word / short) * in_word + at % in_word)
+                }),
             );
         }
-        // Q4_0: element j low, j + 16 high.
-        let map = own.map;
-        add(
-            "nibble_order",
-            format!("takes `{name}` to have elements i and i + 16 in a byte"),
-            Rc::new(move |r, c| {
-                let at = map.offset(r, c);
-                code_in_memory(operand, at / 32 * 32 + at % 16 * 2 + at % 32 / 16)
-            }),
-        );
     }
     let right = move |r: usize, c: usize| code_in_memory(operand, own.index(r, c));
     let half = rows / 2;
@@ -346,6 +355,18 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             );
         }
     }
+    if cols > 1 && cols.is_multiple_of(2) {
+        add(
+            "permuted_tiles",
+            format!("exchanges the halves of the columns of `{name}`"),
+            Rc::new(move |r, c| right(r, (c + cols / 2) % cols)),
+        );
+        add(
+            "permuted_tiles",
+            format!("exchanges neighbouring columns of `{name}`"),
+            Rc::new(move |r, c| right(r, c ^ 1)),
+        );
+    }
     for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= cols && cols.is_multiple_of(2 * t)) {
         add(
             "permuted_tiles",
@@ -361,6 +382,54 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         );
     }
     found
+}
+
+/// Places of nibbles that are taken for those of the declared order: from a code's place in the declared layout.
+fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
+    let own = move |at: usize| at / 8 * 8 + declared.nibble(at % 8);
+    let mut places: Vec<(&'static str, Place)> = vec![
+        ("the high nibble of each byte first", Rc::new(move |at| own(at) ^ 1)),
+        (
+            "the four bytes of a word in reverse",
+            Rc::new(move |at| own(at) / 8 * 8 + (7 - own(at) % 8) / 2 * 2 + own(at) % 2),
+        ),
+        ("the eight nibbles of a word in reverse", Rc::new(move |at| own(at) / 8 * 8 + 7 - own(at) % 8)),
+        (
+            "the low and the high nibbles of a word apart",
+            Rc::new(move |at| {
+                let i = own(at) % 8;
+                own(at) / 8 * 8 + i % 4 * 2 + i / 4
+            }),
+        ),
+        ("elements i and i + 16 in a byte", Rc::new(move |at| at / 32 * 32 + at % 16 * 2 + at % 32 / 16)),
+    ];
+    if declared != NibbleOrder::LowFirst {
+        places.push(("the high nibble of each byte first, in sequence", Rc::new(|at| at ^ 1)));
+    }
+    for (order, words) in [
+        (NibbleOrder::LowFirst, "the nibbles of a word in sequence"),
+        (NibbleOrder::Awq, "the nibbles of a word in AWQ's order"),
+        (NibbleOrder::Halves, "elements i and i + 4 in a byte"),
+    ] {
+        if order != declared {
+            places.push((words, Rc::new(move |at| at / 8 * 8 + order.nibble(at % 8))));
+        }
+    }
+    places
+}
+
+/// The zero points of a buffer whose nibbles are taken from other places.
+fn zeros_at<'a>(operand: &'a Captured, place: Place) -> Option<CellAt<'a>> {
+    let scheme = operand.scheme?;
+    let grid = scheme.granularity.grid(operand.rows, operand.cols);
+    let (dtype, order) = Order::of_zeros(&scheme, grid)?;
+    (dtype.bits() == 4).then(|| -> CellAt<'a> {
+        Rc::new(move |r, g| {
+            let at = place(order.map.offset(r, g));
+            let there = at < operand.zeros.len() * 2;
+            if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }
+        })
+    })
 }
 
 /// The code at an index of a strided buffer as it lies in memory; between its rows lies the poison.

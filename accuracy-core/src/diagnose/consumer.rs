@@ -7,7 +7,7 @@ use super::hypothesis::{Hypothesis, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
-use super::{differing, table};
+use super::{Runs, table, unsteady};
 use crate::case::input::{Data, Rng};
 use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
@@ -16,8 +16,12 @@ use crate::record::Cause;
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
 use crate::verdict::{NOISE_FACTOR, comparison_checks};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Rows and columns of the first sample, on which every hypothesis is scored, and of the second, for the best.
 const FIRST: (usize, usize) = (4, 10);
@@ -28,6 +32,10 @@ const PAIRS: (usize, usize) = (8, 32);
 const KEPT: usize = 24;
 /// Hypotheses of each slot that are tried in pairs.
 const PAIRED: usize = 10;
+/// Wrong elements that are too few to tell a cause by.
+const FEW: usize = 4;
+/// Time that pairs may take.
+const PAIRS_TIME: Duration = Duration::from_secs(3);
 /// Candidates that are computed whole.
 const CONFIRMED: usize = 3;
 /// Share of the error that a hypothesis must explain on the sample to be computed whole.
@@ -63,7 +71,7 @@ impl<'a> Hop<'a> {
     pub fn new(
         attempt: &'a Attempt,
         judged: &'a JudgedHop,
-        again: Option<&Captured>,
+        again: Runs<'_>,
         min_cos: f64,
     ) -> Option<Hop<'a>> {
         let buffer = attempt.buffer(judged.id);
@@ -73,7 +81,7 @@ impl<'a> Hop<'a> {
         let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
         let mut out = buffer.value();
-        let unsteady = again.map_or(Vec::new(), |again| differing(buffer, again));
+        let unsteady = unsteady(buffer, again);
         for (i, _) in unsteady.iter().enumerate().filter(|(_, unsteady)| **unsteady) {
             out.data[i] = reference.data[i];
         }
@@ -87,7 +95,7 @@ impl<'a> Hop<'a> {
         out: Matrix,
         min_cos: f64,
     ) -> Option<Hop<'a>> {
-        Hop::new(attempt, judged, None, min_cos).map(|hop| Hop { out, ..hop })
+        Hop::new(attempt, judged, &[], min_cos).map(|hop| Hop { out, ..hop })
     }
 
     /// How far an element may be from its value.
@@ -272,7 +280,7 @@ fn score(hop: &Hop<'_>, sample: &Sample, value: Matrix) -> Scored {
 }
 
 /// What explains the output of a failing consumer.
-pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>, min_cos: f64) -> Vec<Cause> {
+pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>, min_cos: f64) -> Vec<Cause> {
     let Some(hop) = Hop::new(attempt, judged, again, min_cos) else { return Vec::new() };
     let map = hop.map();
     if map.count == 0 {
@@ -283,7 +291,9 @@ pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>,
     if let Some(cause) = left_out(&hop, &map, &place) {
         return vec![cause];
     }
-    Search { hop: &hop, map: &map, before, place }.run()
+    let search = Search { hop: &hop, map: &map, before, place };
+    // A handful of elements fits many a hypothesis.
+    if map.count < FEW { vec![search.unknown()] } else { search.run() }
 }
 
 /// Where the output is wrong, in words.
@@ -333,16 +343,38 @@ impl<'a> Search<'a, '_> {
         let world = World::new(self.hop.attempt);
         let hypotheses = table(self.hop.attempt, self.hop.source, &world);
         let first = Sample::new(self.hop, self.map, FIRST);
+        // A function of the test's own computes the whole of its result at a time.
+        let whole_at_a_time = {
+            let mut found = false;
+            self.hop.source.visit(&mut |e| found |= matches!(e.0.op, Op::User { .. }));
+            found
+        };
+        let known: RefCell<HashMap<Vec<usize>, Option<Rc<Matrix>>>> = RefCell::default();
         let value = |holding: &[usize], sample: &Sample| {
+            if whole_at_a_time {
+                let cached = known.borrow().get(holding).cloned();
+                let value = cached.unwrap_or_else(|| {
+                    let variant = variant(&world, self.hop.source, &hypotheses, holding);
+                    let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok().map(Rc::new);
+                    known.borrow_mut().insert(holding.to_vec(), value.clone());
+                    value
+                });
+                return value.map(|value| {
+                    round_overflow(&pick(&value, &sample.rows, &sample.cols), self.hop.buffer.dtype)
+                        .into_owned()
+                });
+            }
             // A function of the test's own may not take what a fault makes of its operands.
             let variant = variant(&world, self.hop.source, &hypotheses, holding);
             catch_unwind(AssertUnwindSafe(|| variant.at(&sample.rows, &sample.cols)))
                 .ok()
                 .map(|value| round_overflow(&value, self.hop.buffer.dtype).into_owned())
         };
+        let began = Instant::now();
         let singles: Vec<(usize, Scored)> = (0..hypotheses.len())
             .filter_map(|i| Some((i, score(self.hop, &first, value(&[i], &first)?))))
             .collect();
+        let each = began.elapsed() / hypotheses.len().max(1) as u32;
         let mut candidates = self.singles(&singles);
         let second = Sample::new(self.hop, self.map, SECOND);
         let rescore = |candidates: &mut Vec<Candidate>| {
@@ -385,7 +417,7 @@ impl<'a> Search<'a, '_> {
         let fitted = self.fitted(&fits);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
             let middle = Sample::new(self.hop, self.map, PAIRS);
-            let mut pairs = self.pairs(&hypotheses, &middle, &value);
+            let mut pairs = self.pairs(&hypotheses, &middle, each, &value);
             rescore(&mut pairs);
             stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
@@ -421,30 +453,42 @@ impl<'a> Search<'a, '_> {
         &self,
         hypotheses: &[Hypothesis<'a>],
         sample: &Sample,
+        each: Duration,
         value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
     ) -> Vec<Candidate> {
-        let mut by_slot: Vec<Vec<usize>> = Vec::new();
+        let mut by_slot: Vec<Vec<(usize, Matrix)>> = Vec::new();
         let mut ranked: Vec<(usize, Scored)> = (0..hypotheses.len())
+            .filter(|&i| hypotheses[i].cause != "accumulation")
             .filter_map(|i| Some((i, score(self.hop, sample, value(&[i], sample)?))))
             .collect();
         ranked.sort_by(|a, b| b.1.correlation.total_cmp(&a.1.correlation));
         for (i, scored) in &ranked {
-            // A hypothesis that changes nothing on the sample is no half of a pair.
-            if scored.value == sample.reference {
+            // A hypothesis that changes next to nothing, or what another one does, is no half of a pair.
+            let alike = |x: &Matrix, y: &Matrix| self.hop.error(x, y, y) == 0.0;
+            let slot = hypotheses[*i].slot;
+            let of = by_slot.iter().position(|of| hypotheses[of[0].0].slot == slot);
+            let known = of.map_or(&[][..], |at| &by_slot[at]);
+            if alike(&scored.value, &sample.reference)
+                || known.iter().any(|(_, value)| alike(&scored.value, value))
+            {
                 continue;
             }
-            let slot = hypotheses[*i].slot;
-            match by_slot.iter_mut().find(|of| hypotheses[of[0]].slot == slot) {
-                Some(of) if of.len() < PAIRED => of.push(*i),
+            match of {
+                Some(at) if by_slot[at].len() < PAIRED => by_slot[at].push((*i, scored.value.clone())),
                 Some(_) => {}
-                None => by_slot.push(vec![*i]),
+                None => by_slot.push(vec![(*i, scored.value.clone())]),
             }
         }
+        // As many of each slot as there is time for.
+        let affordable = PAIRS_TIME.as_secs_f64() / each.as_secs_f64().max(1e-6);
+        let slots = by_slot.len() as f64;
+        let most = (2.0 * affordable / (slots * slots).max(1.0)).sqrt().clamp(2.0, PAIRED as f64) as usize;
+        by_slot.iter_mut().for_each(|of| of.truncate(most));
         let mut found = Vec::new();
         for (n, first) in by_slot.iter().enumerate() {
             for second in &by_slot[n + 1..] {
-                for &i in first {
-                    for &j in second {
+                for &(i, _) in first {
+                    for &(j, _) in second {
                         let mut holding = vec![i, j];
                         holding.sort_unstable();
                         let Some(value) = value(&holding, sample) else { continue };
@@ -537,7 +581,9 @@ impl<'a> Search<'a, '_> {
             stated.iter().filter(|s| s.explained.whole && Some(parts(s)) == least).collect();
         let whole_fits: Vec<&(usize, Explained)> = fitted.iter().filter(|(_, e)| e.whole).collect();
         for s in &certain {
-            causes.extend(self.causes_of(hypotheses, s, &kernel, certain.len() > 1));
+            let others =
+                certain.iter().any(|o| self.first_cause(hypotheses, o) != self.first_cause(hypotheses, s));
+            causes.extend(self.causes_of(hypotheses, s, &kernel, others));
         }
         for (i, explained) in whole_fits {
             let fit = &fits[*i];
@@ -551,6 +597,13 @@ impl<'a> Search<'a, '_> {
                     cause.confident = false;
                     cause.detail +=
                         &format!(" (a constant factor of {} explains it as well)", factor_of(fit));
+                }
+                // Only a format or a scale is likelier than the factor itself.
+                let likelier = ["fp8_variant", "scale_missing", "scale_inverted", "gain"];
+                if !causes.iter().any(|c| likelier.contains(&c.cause.as_str())) {
+                    let mut gain = self.cause_of_fit(fit, explained, false);
+                    gain.confident = causes.iter().all(|c| c.cause == "k_tail_dropped");
+                    causes.insert(0, gain);
                 }
                 continue;
             }
@@ -579,9 +632,14 @@ impl<'a> Search<'a, '_> {
             }
         };
         partly(&mut causes, 0.95, f64::INFINITY);
+        causes.extend(self.lost_bits());
         causes.push(self.unknown());
         partly(&mut causes, PARTLY, 0.95);
         causes
+    }
+
+    fn first_cause(&self, hypotheses: &[Hypothesis<'a>], stated: &Stated) -> &'static str {
+        hypotheses[stated.candidate.holding[0]].cause
     }
 
     fn unknown(&self) -> Cause {
@@ -595,6 +653,25 @@ impl<'a> Search<'a, '_> {
             operand: None,
             confident: false,
         }
+    }
+
+    /// Small errors everywhere, of no structure: bits were lost somewhere in between.
+    fn lost_bits(&self) -> Option<Cause> {
+        let mild = ["elements", "rel_l2", "gain"];
+        let only = |c: &crate::record::CheckResult| c.ok || mild.contains(&c.check.as_str());
+        let spread = self.map.count * 10 >= self.map.rows * self.map.cols
+            && self.map.wrong_rows().len() * 2 >= self.map.rows;
+        if !spread || !self.hop.judged.checks.iter().all(only) {
+            return None;
+        }
+        Some(Cause {
+            cause: "accumulation".into(),
+            detail: format!(
+                "`{}` has small errors everywhere that follow no operand and no order: sums or intermediate results in too few bits",
+                self.hop.buffer.name
+            ),
+            ..Cause::default()
+        })
     }
 
     fn located(&self) -> String {
@@ -613,7 +690,9 @@ impl<'a> Search<'a, '_> {
             score: Some(explained.score),
             operand: None,
             // Which fault makes a factor of each row is another question.
-            confident: confident && explained.whole,
+            confident: confident
+                && explained.whole
+                && !(fit.cause == "gain" && self.place.contains("scattered")),
         }
     }
 
@@ -629,7 +708,9 @@ impl<'a> Search<'a, '_> {
         let own = |c: &Candidate| c.holding.iter().map(|&i| hypotheses[i].cause).collect::<Vec<_>>();
         let causes = own(candidate);
         let rivals: Vec<&Candidate> = stated.alike.iter().filter(|c| own(c) != causes).collect();
-        let confident = stated.explained.whole && rivals.is_empty() && !ambiguous;
+        // Some scattered elements are no region.
+        let scattered = candidate.in_region && self.place.contains("scattered");
+        let confident = stated.explained.whole && rivals.is_empty() && !ambiguous && !scattered;
         let region = match candidate.in_region {
             true => format!(", in {} only", self.place),
             false => String::new(),

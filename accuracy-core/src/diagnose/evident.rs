@@ -9,13 +9,23 @@ use crate::record::{Cause, CheckResult};
 /// The causes that `checks` prove, with the places at which two runs on the same inputs and different poison say so.
 pub fn evident(checks: &[CheckResult], runs: Option<(&Attempt, &Attempt)>) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
-    let failed = |check: &str, hop: &str| checks.iter().any(|c| !c.ok && c.check == check && c.hop == hop);
+    // What a hop was given differs where an earlier one was left unwritten, or differs itself.
+    let unsteady_since = checks
+        .iter()
+        .filter(|c| !c.ok && (c.check == "unwritten" || c.check == "repeat"))
+        .filter_map(|c| runs.and_then(|(first, _)| first.buffers.iter().position(|b| b.name == c.hop)))
+        .min();
+    let is_first = |hop: &str| {
+        let at = runs.and_then(|(first, _)| first.buffers.iter().position(|b| b.name == hop));
+        at.is_none() || at == unsteady_since
+    };
+    let unwritten = checks.iter().any(|c| !c.ok && c.check == "unwritten");
     for check in checks.iter().filter(|c| !c.ok) {
         let cause = match check.check.as_str() {
             "unwritten" => "unwritten",
             "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
             // What nobody wrote holds the poison, which is another in each run.
-            "repeat" if !failed("unwritten", &check.hop) => "nondeterministic",
+            "repeat" if !unwritten && is_first(&check.hop) => "nondeterministic",
             _ => continue,
         };
         if causes.iter().any(|c| c.cause == cause) {

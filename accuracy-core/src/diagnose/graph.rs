@@ -17,6 +17,7 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
             operand: None,
             what,
             change: Change::Graph(mutant),
+            also: None,
         });
     };
     for (fault, mutant) in graph_mutants(source) {
@@ -27,7 +28,14 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
             "rope" => "rotates with the other style (neox for gptj, or the reverse)".into(),
             fault => format!("computes the declared fault `{fault}`"),
         };
-        add(fault, what, mutant);
+        let cause = match fault {
+            "gqa_tiled" => "permuted_tiles",
+            "context_short" => "k_tail_dropped",
+            fault if fault.starts_with("rope") => "rope",
+            fault if fault.starts_with("router") => "router",
+            fault => fault,
+        };
+        add(cause, what, mutant);
     }
     for (cause, what, mutation) in mutations(source) {
         let mutant = source.rewrite(&*mutation);
@@ -60,17 +68,17 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             if gain.is_some() {
                 add("gain", "multiplies with 1 + the norm's weight", Box::new(one_more));
             }
-            add(
-                "gain",
-                "divides by the root of the sum of squares, not of their mean",
-                Box::new(|op| match op {
-                    Op::RmsNorm { x, .. } => {
-                        let norm = Expr::of_op(op.clone(), x.shape());
-                        Some(Op::Scale { x: norm, factor: 1.0 / (x.shape().1 as f64).sqrt() })
-                    }
-                    _ => None,
-                }),
-            );
+            let k = e.0.cols;
+            let mut counts = vec![1, 64, 128, 256, 512, 1024, k - 1, k + 1, 2 * k];
+            counts.retain(|&n| n > 0 && n != k);
+            for count in counts {
+                add(
+                    "gain",
+                    &format!("divides the sum of squares by {count}, not by {k}"),
+                    Box::new(move |op| over(op, count)),
+                );
+            }
+            add("gain", "adds epsilon to the root, not under it", Box::new(outside));
             add(
                 "gain",
                 "leaves out the norm",
@@ -120,6 +128,27 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                     _ => None,
                 }),
             );
+            type Function = fn(f64) -> f64;
+            let others: [(&str, Function); 5] = [
+                ("x * sigmoid(1.702 x)", |x| x / (1.0 + (-1.702 * x).exp())),
+                ("x * sigmoid(x) with powers of 2 for those of e", |x| x / (1.0 + (-x).exp2())),
+                ("the tanh approximation of GELU", |x| {
+                    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                    0.5 * x * (1.0 + inner.tanh())
+                }),
+                ("x * relu6(x + 3) / 6", |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
+                ("tanh", f64::tanh),
+            ];
+            for (words, f) in others {
+                add(
+                    "activation",
+                    &format!("computes {words} for {own:?}"),
+                    Box::new(move |op| match op {
+                        Op::Unary { function, x } if *function == own => Some(elementwise(x, f)),
+                        _ => None,
+                    }),
+                );
+            }
             for other in [Unary::Silu, Unary::Gelu, Unary::Relu, Unary::Sigmoid] {
                 if other != own {
                     add(
@@ -148,6 +177,55 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             );
         }
         Op::Binary { function: Binary::Mul, a, b } if a.shape() == b.shape() => {
+            add(
+                "activation",
+                "adds 1 to the second factor",
+                Box::new(|op| match op {
+                    Op::Binary { function: Binary::Mul, a, b } if a.shape() == b.shape() => {
+                        let more = Expr::of_op(elementwise(b, |x| x + 1.0), b.shape());
+                        Some(Op::Binary { function: Binary::Mul, a: a.clone(), b: more })
+                    }
+                    _ => None,
+                }),
+            );
+            for limit in [7.0, 10.0, 20.0] {
+                add(
+                    "overflow",
+                    &format!("cuts what it multiplies at {limit}"),
+                    Box::new(move |op| match op {
+                        Op::Binary { function: Binary::Mul, a, b } if a.shape() == b.shape() => {
+                            let cut = |x: &Expr, least: f64| {
+                                Expr::of_op(elementwise(x, move |x| x.clamp(least, limit)), x.shape())
+                            };
+                            let a = match &a.0.op {
+                                Op::Unary { function, x } => {
+                                    Expr::unary_of(*function, &cut(x, f64::NEG_INFINITY))
+                                }
+                                _ => cut(a, -limit),
+                            };
+                            Some(Op::Binary { function: Binary::Mul, a, b: cut(b, -limit) })
+                        }
+                        _ => None,
+                    }),
+                );
+                add(
+                    "overflow",
+                    &format!("cuts what it multiplies at -{limit} and {limit}"),
+                    Box::new(move |op| match op {
+                        Op::Binary { function: Binary::Mul, a, b } if a.shape() == b.shape() => {
+                            let cut = |x: &Expr| {
+                                Expr::of_op(elementwise(x, move |x| x.clamp(-limit, limit)), x.shape())
+                            };
+                            let a = match &a.0.op {
+                                Op::Unary { function, x } => Expr::unary_of(*function, &cut(x)),
+                                _ => cut(a),
+                            };
+                            Some(Op::Binary { function: Binary::Mul, a, b: cut(b) })
+                        }
+                        _ => None,
+                    }),
+                );
+            }
             add("activation", "leaves out the second factor", Box::new(|op| first_only(op, Binary::Mul)));
             add("activation", "leaves out the first factor", Box::new(|op| second_only(op, Binary::Mul)));
         }
@@ -287,6 +365,38 @@ fn epsilon(op: &Op, eps: f64) -> Option<Op> {
         }
         _ => None,
     }
+}
+
+/// `x / sqrt(sum / count + eps)`, the sum being that of all squares.
+fn over(op: &Op, count: usize) -> Option<Op> {
+    let Op::RmsNorm { x, gain, eps } = op else { return None };
+    let ratio = count as f64 / x.shape().1 as f64;
+    let norm = Op::RmsNorm { x: x.clone(), gain: gain.clone(), eps: eps * ratio };
+    Some(Op::Scale { x: Expr::of_op(norm, x.shape()), factor: ratio.sqrt() })
+}
+
+/// `x / (sqrt(mean) + eps)`.
+fn outside(op: &Op) -> Option<Op> {
+    let Op::RmsNorm { x, gain, eps } = op else { return None };
+    let eps = *eps;
+    let norm = user("norm", &[x], x.shape(), move |inputs| {
+        let mut out = inputs[0].clone();
+        for r in 0..out.rows {
+            let row = out.row_mut(r);
+            let mean = row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64;
+            row.iter_mut().for_each(|x| *x /= mean.sqrt() + eps);
+        }
+        out
+    });
+    Some(match gain {
+        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
+        None => Op::Scale { x: norm, factor: 1.0 },
+    })
+}
+
+/// An activation of its own.
+fn elementwise(x: &Expr, f: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Op {
+    user("activation", &[x], x.shape(), move |inputs| inputs[0].map(&f)).0.op.clone()
 }
 
 fn one_more(op: &Op) -> Option<Op> {

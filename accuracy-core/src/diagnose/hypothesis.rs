@@ -1,7 +1,7 @@
 //! A hypothesis: one thing that a kernel may have done instead of what it should.
 
 use super::product::Product;
-use super::reading::{Cells, CodeAt, Decode, Reading};
+use super::reading::{CellAt, Cells, CodeAt, Decode, Reading};
 use super::sampled::{Variant, World};
 use crate::dtype::DType;
 use crate::reference::{BufferId, Expr, Matrix};
@@ -34,6 +34,8 @@ pub enum Change<'a> {
     Scales(Cells<'a>),
     /// A function of the right zero points.
     Zeros(fn(f64) -> f64),
+    /// The zero points of other places.
+    ZerosAt(CellAt<'a>),
     Factor(f64),
     Values(Arc<Matrix>),
     Rounded(DType),
@@ -50,39 +52,49 @@ pub struct Hypothesis<'a> {
     /// What the kernel does, for an engineer: "reads the scales of `xq` as row_major, they lie in col_major order".
     pub what: String,
     pub change: Change<'a>,
+    /// What changes with it: the zero points that are packed as the codes are.
+    pub also: Option<(Slot, Change<'a>)>,
 }
 
 impl<'a> Hypothesis<'a> {
     /// Puts the hypothesis into a variant. `key` distinguishes it from every other one of the search.
     fn apply(&self, variant: &mut Variant<'a, '_>, key: usize) {
-        let world = variant.world;
-        let mut reading = |id: BufferId, change: &mut dyn FnMut(&mut Reading<'a>)| {
-            let known = variant.readings.entry(id);
-            change(known.or_insert_with(|| Reading::right(world.attempt.buffer(id))));
-        };
-        match (self.slot, &self.change) {
-            (Slot::Codes(id), Change::Codes(codes)) => reading(id, &mut |reading| {
-                reading.codes = codes.clone();
-                reading.codes_key = key + 1;
-            }),
-            (Slot::Format(id), Change::Format(decode)) => reading(id, &mut |reading| {
-                reading.decode = decode.clone();
-                reading.decode_key = key + 1;
-            }),
-            (Slot::Scales(id), Change::Scales(cells)) => reading(id, &mut |r| r.scales = Some(cells.clone())),
-            (Slot::Zeros(id), Change::Zeros(f)) => reading(id, &mut |reading| {
-                let (f, zeros) = (*f, reading.zeros.clone());
-                reading.zeros = Some(Rc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
-            }),
-            (Slot::Factor(id), Change::Factor(factor)) => reading(id, &mut |r| r.factor = *factor),
-            (Slot::Rounded(id), Change::Rounded(to)) => reading(id, &mut |r| r.rounded = Some(*to)),
-            (Slot::Values(id), Change::Values(values)) => {
-                variant.values.insert(id, values.clone());
-            }
-            (Slot::Graph, Change::Graph(source)) => variant.source = source.clone(),
-            (Slot::Product, Change::Product(product)) => variant.product = Some(product.clone()),
-            (slot, _) => unreachable!("a change that is none of {slot:?}"),
+        put(variant, self.slot, &self.change, key);
+        if let Some((slot, change)) = &self.also {
+            put(variant, *slot, change, key);
         }
+    }
+}
+
+fn put<'a>(variant: &mut Variant<'a, '_>, slot: Slot, change: &Change<'a>, key: usize) {
+    let world = variant.world;
+    let mut reading = |id: BufferId, change: &mut dyn FnMut(&mut Reading<'a>)| {
+        let known = variant.readings.entry(id);
+        change(known.or_insert_with(|| Reading::right(world.attempt.buffer(id))));
+    };
+    match (slot, change) {
+        (Slot::Codes(id), Change::Codes(codes)) => reading(id, &mut |reading| {
+            reading.codes = codes.clone();
+            reading.codes_key = key + 1;
+        }),
+        (Slot::Format(id), Change::Format(decode)) => reading(id, &mut |reading| {
+            reading.decode = decode.clone();
+            reading.decode_key = key + 1;
+        }),
+        (Slot::Scales(id), Change::Scales(cells)) => reading(id, &mut |r| r.scales = Some(cells.clone())),
+        (Slot::Zeros(id), Change::Zeros(f)) => reading(id, &mut |reading| {
+            let (f, zeros) = (*f, reading.zeros.clone());
+            reading.zeros = Some(Rc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
+        }),
+        (Slot::Zeros(id), Change::ZerosAt(zeros)) => reading(id, &mut |r| r.zeros = Some(zeros.clone())),
+        (Slot::Factor(id), Change::Factor(factor)) => reading(id, &mut |r| r.factor = *factor),
+        (Slot::Rounded(id), Change::Rounded(to)) => reading(id, &mut |r| r.rounded = Some(*to)),
+        (Slot::Values(id), Change::Values(values)) => {
+            variant.values.insert(id, values.clone());
+        }
+        (Slot::Graph, Change::Graph(source)) => variant.source = source.clone(),
+        (Slot::Product, Change::Product(product)) => variant.product = Some(product.clone()),
+        (slot, _) => unreachable!("a change that is none of {slot:?}"),
     }
 }
 

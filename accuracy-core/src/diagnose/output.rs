@@ -51,7 +51,7 @@ pub fn is_common(gain: f64) -> bool {
 
 /// Every fit that is worth a look. `map` says which elements are wrong.
 pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
-    let mut found = Vec::new();
+    let mut found = rounding(reference, map, dtype);
     found.extend(gain(reference, out, map));
     found.extend(line_gains(reference, out, map));
     found.extend(clamped(reference, out, map));
@@ -59,7 +59,6 @@ pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fi
     found.extend(moved(reference, out, map));
     found.extend(turned(reference, out));
     found.extend(offsets(reference, out, map));
-    found.extend(rounding(reference, map, dtype));
     found
 }
 
@@ -172,7 +171,8 @@ fn overflown(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         .map(|i| reference.data[i].abs())
         .filter(|x| x.is_finite())
         .fold(0.0, f64::max);
-    if least < most {
+    // The limit may have met what was rounded already.
+    if least < most * (1.0 - 2f64.powi(-7)) {
         return None;
     }
     let near = if (most..=least).contains(&65504.0) { ": 65504 is the largest float16" } else { "" };

@@ -7,9 +7,10 @@
 
 use super::hypothesis::{Hypothesis, variant};
 use super::map::{self, Map};
+use super::output::factor;
 use super::reading::{Reading, scale_in_memory};
 use super::sampled::{Variant, World, all};
-use super::{codes, differing, scales, table};
+use super::{Runs, codes, scales, table, unsteady};
 use crate::case::{Attempt, Captured};
 use crate::dtype::{BF16, DType, E8M0, F16, F32, Overflow};
 use crate::judge::{DIVISION, JudgedHop, uncertainty};
@@ -27,6 +28,8 @@ const ROWS: usize = 6;
 const COLS: usize = 96;
 /// Cells of each sampled row of the grid whose scales are looked at.
 const CELLS: usize = 64;
+/// Of what explains only what is wrong, not what is right.
+const THERE: &str = ", there only";
 /// Share of wrong elements from which on something is worth a line.
 const PARTLY: f64 = 0.5;
 
@@ -89,12 +92,12 @@ struct Producer<'a, 'w> {
     world: &'w World<'a>,
     /// Elements that differ between runs.
     unsteady: Vec<bool>,
-    /// The other run.
-    again: Option<&'w Captured>,
+    /// Pairs of runs on the same inputs.
+    again: Runs<'w>,
 }
 
 /// What explains the bytes of a failing producer.
-pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>) -> Vec<Cause> {
+pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>) -> Vec<Cause> {
     let buffer = attempt.buffer(judged.id);
     let (Some(source), Some(scheme)) = (&buffer.source, buffer.scheme) else { return Vec::new() };
     let world = World::new(attempt);
@@ -110,8 +113,7 @@ pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Option<&Captured>)
         value,
         uncertainty: uncertainty(source),
         world: &world,
-        unsteady: again
-            .map_or_else(|| vec![false; buffer.rows * buffer.cols], |again| differing(buffer, again)),
+        unsteady: unsteady(buffer, again),
         again,
     };
     producer.run()
@@ -136,8 +138,12 @@ impl<'a> Producer<'a, '_> {
         let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
         let own = Reading::right(self.buffer);
         let map = self.map(&scale_wrong, &default, &own, declared, &right_rule);
+        let zero_cells = self.zero_cells();
         if map.count == 0 && scale_wrong.iter().all(|w| !w) {
-            return Vec::new();
+            return zero_cells.into_iter().collect();
+        }
+        if let Some(cause) = zero_cells {
+            return vec![cause];
         }
         let located = self.located(&map);
         let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
@@ -160,6 +166,23 @@ impl<'a> Producer<'a, '_> {
         }
         if complete {
             return self.report(&[scales, codes], explained_place, &located);
+        }
+        if let Some((low, high)) = self.rows_off() {
+            let near = low > 0.8 && high < 1.25;
+            let mut causes = vec![Cause {
+                cause: if near { "accumulation" } else { "gain" }.into(),
+                detail: format!(
+                    "{} scales each row of `{}` by a factor of its own, from {low:.4} to {high:.4}: {}",
+                    self.kernel(),
+                    self.buffer.name,
+                    if near { "a sum over the row lost bits" } else { "a sum over the row is wrong" }
+                ),
+                score: Some(1.0),
+                operand: Some(self.buffer.name.clone()),
+                ..Cause::default()
+            }];
+            causes.extend(self.partly(&[scales, codes], &map, &located));
+            return causes;
         }
         self.partly(&[scales, codes], &map, &located)
     }
@@ -246,20 +269,18 @@ impl<'a> Producer<'a, '_> {
             return false;
         }
         let written = (place.at)(r, g);
-        if self.unsteady_scale(r, g, written) {
+        if self.unsteady_scale(r, g) {
             return false;
         }
         let (low, high) = rule(value, r, g);
         !(low <= written && written <= high)
     }
 
-    /// Whether the scale at its declared place is another in the other run.
-    fn unsteady_scale(&self, r: usize, g: usize, written: f64) -> bool {
-        self.again.is_some_and(|again| {
-            let other = scales::right(again, &self.scheme)(r, g);
-            other != written
-                && !(other.is_nan() && written.is_nan())
-                && scales::right(self.buffer, &self.scheme)(r, g) != other
+    /// Whether the scale at its declared place differs between two runs.
+    fn unsteady_scale(&self, r: usize, g: usize) -> bool {
+        self.again.iter().any(|(first, second)| {
+            let at = |c: &Captured| scales::right(c, &self.scheme)(r, g).to_bits();
+            at(first) != at(second)
         })
     }
 
@@ -307,7 +328,7 @@ impl<'a> Producer<'a, '_> {
         }
         let spread = scaled.abs() * (self.uncertainty + DIVISION);
         let (a, b) = ((coding.value)(scaled - spread), (coding.value)(scaled + spread));
-        let right = (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && a.is_nan());
+        let right = (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && (a.is_nan() || b.is_nan()));
         !right
     }
 
@@ -387,10 +408,15 @@ impl<'a> Producer<'a, '_> {
                 consider(place, Some(rule));
             }
         }
+        let of_scales =
+            |c: &(f64, usize, Option<usize>, bool)| c.2.is_none_or(|i| rules[i].cause != "rounding");
         candidates.sort_by(|a, b| {
             let parts =
                 |c: &(f64, usize, Option<usize>, bool)| usize::from(c.1 > 0) + usize::from(c.2.is_some());
-            b.0.total_cmp(&a.0).then(parts(a).cmp(&parts(b))).then(a.3.cmp(&b.3))
+            b.0.total_cmp(&a.0)
+                .then(parts(a).cmp(&parts(b)))
+                .then(a.3.cmp(&b.3))
+                .then(of_scales(a).cmp(&of_scales(b)))
         });
         // The best of them on every cell.
         let mut best: Option<(usize, Found)> = None;
@@ -408,14 +434,15 @@ impl<'a> Producer<'a, '_> {
                 causes.push(("scale_layout", self.order_words(&places[place].what)));
             }
             if let Some(rule) = rule {
-                let region = if in_region { ", there only" } else { "" };
+                let region = if in_region { THERE } else { "" };
                 causes.push((rules[rule].cause, format!("{}{region}", rules[rule].what)));
             }
             match &mut best {
                 None => best = Some((place, Found { causes, score, rivals: Vec::new() })),
                 Some((_, known)) if score == 1.0 && known.score == 1.0 => {
                     // As good, and no more complicated: another explanation.
-                    if causes.len() == known.causes.len() && causes[0].0 != known.causes[0].0 {
+                    let simpler = in_region && !known.causes[0].1.ends_with(THERE);
+                    if causes.len() == known.causes.len() && causes[0].0 != known.causes[0].0 && !simpler {
                         known.rivals.push(causes[0].clone());
                     }
                 }
@@ -481,6 +508,12 @@ impl<'a> Producer<'a, '_> {
                 ..scheme
             };
             add(cause, what, self.rule(own, other));
+        }
+        // A constant factor, or one for each row.
+        if let Some(ratio) = self.ratio(0..self.grid.0) {
+            let f = move |a: f64| ratio * scheme.scale_of(a);
+            let what = format!("stores {} times the scales of `{name}`", factor(ratio));
+            add("gain", what, self.scaled(own, f));
         }
         // Other roundings of the scale.
         if scheme.scale_dtype == E8M0 {
@@ -650,7 +683,7 @@ impl<'a> Producer<'a, '_> {
         for parts in [2, 4, 8, 16] {
             if cell_cols >= 2 * parts {
                 of(
-                    "scale_neighbour",
+                    "overflow",
                     &format!("the magnitude of the first {} of each cell's columns", cell_cols / parts),
                     Box::new(move |v, r, c| {
                         let len = (c.len() / parts).max(1);
@@ -660,14 +693,14 @@ impl<'a> Producer<'a, '_> {
             }
         }
         of(
-            "scale_neighbour",
+            "overflow",
             "the magnitude of the second half of each cell's columns",
             Box::new(|v, r, c| amax(v, r, c.start + c.len() / 2..c.end)),
         );
         for left in [1, 2, 4, 8, 16, 32] {
             if left < cell_cols {
                 of(
-                    "k_tail_dropped",
+                    "overflow",
                     &format!("the magnitude of all but the last {left} of each cell's columns"),
                     Box::new(move |v, r, c| amax(v, r, c.start..c.end.saturating_sub(left).max(c.start + 1))),
                 );
@@ -675,7 +708,7 @@ impl<'a> Producer<'a, '_> {
         }
         for stride in [2, 4, 8] {
             of(
-                "scale_neighbour",
+                "overflow",
                 &format!("the magnitude of every {stride}th column"),
                 Box::new(move |v, r, c| {
                     r.flat_map(|r| c.clone().step_by(stride).map(move |c| (r, c)))
@@ -688,7 +721,7 @@ impl<'a> Producer<'a, '_> {
             if k % tile != 0 && tile < k {
                 let end = k / tile * tile;
                 of(
-                    "k_tail_dropped",
+                    "overflow",
                     &format!("the magnitude of the columns before {end}"),
                     Box::new(
                         move |v, r, c| {
@@ -706,8 +739,8 @@ impl<'a> Producer<'a, '_> {
                 most.max(0.0)
             }
         };
-        of("scale_neighbour", "the largest value, not the largest magnitude,", Box::new(extreme(1.0)));
-        of("scale_neighbour", "the most negative value, not the largest magnitude,", Box::new(extreme(-1.0)));
+        of("overflow", "the largest value, not the largest magnitude,", Box::new(extreme(1.0)));
+        of("overflow", "the most negative value, not the largest magnitude,", Box::new(extreme(-1.0)));
         of(
             "scale_neighbour",
             "the mean magnitude",
@@ -726,6 +759,82 @@ impl<'a> Producer<'a, '_> {
             }),
         );
         found
+    }
+
+    /// The factor by which the scales of some rows of the grid are off, if it is one.
+    fn ratio(&self, rows: Region) -> Option<f64> {
+        let right = self.right_rule();
+        let at = scales::right(self.buffer, &self.scheme);
+        let mut ratios: Vec<f64> = rows
+            .flat_map(|r| (0..self.grid.1).map(move |g| (r, g)))
+            .filter(|&(r, g)| {
+                let (rows, cols) = self.rect(r, g);
+                amax(&self.value, rows, cols) > 0.0
+            })
+            .map(|(r, g)| {
+                let (low, high) = (right.scale)(&self.value, r, g);
+                at(r, g) / ((low + high) / 2.0)
+            })
+            .filter(|x| x.is_finite() && *x > 0.0)
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let median = *ratios.get(ratios.len() / 2)?;
+        ((median - 1.0).abs() > 1e-5).then_some(median)
+    }
+
+    /// Rows whose scales are all off by a factor of their own, near 1: what the row was divided by lost bits.
+    fn rows_off(&self) -> Option<(f64, f64)> {
+        if self.scheme.scale_dtype == E8M0 || self.grid.1 < 2 {
+            return None;
+        }
+        let (right, at) = (self.right_rule(), scales::right(self.buffer, &self.scheme));
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for r in 0..self.grid.0 {
+            let Some(ratio) = self.ratio(r..r + 1) else { continue };
+            let alike = (0..self.grid.1).all(|g| {
+                let (rows, cols) = self.rect(r, g);
+                let (least, most) = (right.scale)(&self.value, r, g);
+                amax(&self.value, rows, cols) == 0.0
+                    || (least * ratio * (1.0 - 1e-4)..=most * ratio * (1.0 + 1e-4)).contains(&at(r, g))
+            });
+            if !alike {
+                return None;
+            }
+            (low, high) = (low.min(ratio), high.max(ratio));
+        }
+        (low.is_finite() && high - low > 1e-6).then_some((low, high))
+    }
+
+    /// NaN for cells of zeros: zero divided by zero.
+    fn zero_cells(&self) -> Option<Cause> {
+        let at = scales::right(self.buffer, &self.scheme);
+        let written = self.buffer.value();
+        let mut first = None;
+        for i in 0..self.grid.0 * self.grid.1 {
+            let (r, g) = (i / self.grid.1, i % self.grid.1);
+            let (rows, cols) = self.rect(r, g);
+            if amax(&self.value, rows.clone(), cols.clone()) != 0.0 || self.unsteady_scale(r, g) {
+                continue;
+            }
+            let broken = !at(r, g).is_finite()
+                || rows.clone().any(|r| written.row(r)[cols.clone()].iter().any(|x| !x.is_finite()));
+            if broken {
+                first.get_or_insert((rows.start, cols.start));
+            }
+        }
+        let (row, col) = first?;
+        Some(Cause {
+            cause: "overflow".into(),
+            detail: format!(
+                "{} divides zero by zero: NaN or Inf for cells of `{}` whose values are all zero, the first at [{row}, {col}]; take their scale from a magnitude of at least some epsilon",
+                self.kernel(),
+                self.buffer.name
+            ),
+            cos: None,
+            score: Some(1.0),
+            operand: Some(self.buffer.name.clone()),
+            confident: true,
+        })
     }
 
     /// Ways of coding that quantisers have by mistake.
@@ -808,18 +917,47 @@ impl<'a> Producer<'a, '_> {
                 );
             }
         }
-        if let Some(twin) = fp8_twin(dtype) {
-            for (times, words) in [(2.0, "twice"), (0.5, "half")] {
+        for (times, words) in [(2.0, "twice"), (0.5, "half"), (4.0, "four times"), (0.25, "a quarter of")] {
+            for by in [By::Written, By::Right] {
                 let nearest = nearest.clone();
-                add(
-                    "fp8_variant",
-                    format!(
-                        "writes codes of `{name}` that stand for {words} the values, as with the bias of {twin}"
-                    ),
-                    By::Written,
-                    Rc::new(move |x| nearest(times * x)),
-                );
+                let what = format!("writes codes of `{name}` that stand for {words} the values");
+                add("gain", what, by, Rc::new(move |x| nearest(times * x)));
             }
+        }
+        for most in [127.0, 120.0, 64.0, 63.0, 240.0, 224.0, 7.0, 6.0, 4.0, 3.0] {
+            if most < scheme.max {
+                let (up, down) = (nearest.clone(), nearest.clone());
+                let what =
+                    format!("cuts positive codes of `{name}` at {most}, the largest is {}", scheme.max);
+                add("overflow", what, By::Written, Rc::new(move |x| up(x.min(most))));
+                let what =
+                    format!("cuts negative codes of `{name}` at -{most}, the largest is {}", scheme.max);
+                add("overflow", what, By::Written, Rc::new(move |x| down(x.max(-most))));
+            }
+        }
+        if dtype.is_fp8() {
+            let nearest = nearest.clone();
+            let what = format!("writes NaN or Inf for the largest magnitudes of `{name}`");
+            add(
+                "overflow",
+                what,
+                By::Written,
+                Rc::new(move |x| {
+                    let near = nearest(x);
+                    if near.abs() >= scheme.max { f64::NAN } else { near }
+                }),
+            );
+        }
+        for &other in others.iter().filter(|&&o| o != dtype && dtype.is_fp8()) {
+            let what = format!(
+                "writes the codes of `{name}` as {other} that does not saturate, declared is {dtype}"
+            );
+            add(
+                "fp8_variant",
+                what,
+                By::Written,
+                Rc::new(move |x| dtype.decode(other.encode(x, Overflow::Special))),
+            );
         }
         for to in [BF16, F16] {
             let nearest = nearest.clone();
@@ -919,11 +1057,16 @@ impl<'a> Producer<'a, '_> {
                 if *in_region { 0.0 } else { self.left_outside(map, coding, reading, place, right) as f64 };
             let score =
                 if outside > 0.0 { 1.0 - (left + outside) / (total + outside) } else { 1.0 - left / total };
-            let region = if *in_region { ", there only" } else { "" };
+            let region = if *in_region { THERE } else { "" };
             let cause = (coding.cause, format!("{}{region}", coding.what));
             if score > best.score {
                 best = Found { causes: vec![cause], score, rivals: Vec::new() };
-            } else if score == best.score && best.causes.first().is_some_and(|(c, _)| *c != cause.0) {
+            } else if score == best.score
+                && best
+                    .causes
+                    .first()
+                    .is_some_and(|(c, what)| *c != cause.0 && (what.ends_with(THERE) || !in_region))
+            {
                 best.rivals.push(cause);
             }
         }
@@ -1044,7 +1187,7 @@ impl<'a> Producer<'a, '_> {
             let Ok(value) = catch_unwind(AssertUnwindSafe(|| whole.whole())) else { continue };
             let (left, seen) = bad(&value, &mut (0..self.buffer.rows), 1, in_region);
             let score = 1.0 - left as f64 / seen.max(1) as f64;
-            let region = if in_region { ", there only" } else { "" };
+            let region = if in_region { THERE } else { "" };
             let cause = (hypotheses[i].cause, format!("{}{region}", hypotheses[i].what));
             match &mut best {
                 Some(known) if score == known.score && known.causes[0].0 != cause.0 => {
@@ -1079,7 +1222,10 @@ impl<'a> Producer<'a, '_> {
                     cos: if only_layout { cos } else { Some(1.0).filter(|_| part.score == 1.0) },
                     score: Some(part.score),
                     operand: Some(self.buffer.name.clone()),
-                    confident: part.score == 1.0 && part.rivals.is_empty(),
+                    // Some scattered elements are no region, and fit many a coding.
+                    confident: part.score == 1.0
+                        && part.rivals.is_empty()
+                        && !(what.ends_with(THERE) && located.contains("scattered")),
                 });
             }
             for (cause, what) in &part.rivals {

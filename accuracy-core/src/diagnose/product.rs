@@ -12,12 +12,82 @@ use std::ops::Range;
 pub enum Product {
     /// The terms of `range` counted so many times.
     Weighted { range: Range<usize>, times: f64 },
+    /// Of every `period` terms these are left out.
+    Periodic { period: usize, out: Range<usize> },
     /// The kernel runs on to this length, into what follows each row in memory.
     Overrun(usize),
     /// The sum rounded to a format after every `block` terms, from the first to the last.
     Rounded { to: DType, block: usize },
     /// Parts of K summed up apart, each rounded to a format, then their sums, which are rounded as well.
     SplitK { to: DType, parts: usize },
+    /// Parts of so many terms rounded to a format, and added up exactly.
+    Parts { to: DType, block: usize },
+    /// Codes of each scale's group multiplied and summed up before they are scaled, in too narrow a format.
+    Codes(Narrow),
+}
+
+/// Formats in which codes are summed up that do not hold their sums.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Narrow {
+    /// Rounded after every term, to Inf beyond 65504.
+    F16,
+    Bf16,
+    /// The sum of a group rounded once.
+    GroupF16,
+    GroupBf16,
+    /// Integers of so many bits, which wrap around or saturate.
+    Wrapping(u32),
+    Saturating(u32),
+}
+
+impl Narrow {
+    pub const ALL: [Narrow; 12] = [
+        Narrow::F16,
+        Narrow::Bf16,
+        Narrow::GroupF16,
+        Narrow::GroupBf16,
+        Narrow::Wrapping(16),
+        Narrow::Saturating(16),
+        Narrow::Wrapping(20),
+        Narrow::Saturating(20),
+        Narrow::Saturating(21),
+        Narrow::Saturating(22),
+        Narrow::Wrapping(24),
+        Narrow::Saturating(24),
+    ];
+
+    fn words(self) -> (&'static str, String) {
+        match self {
+            Narrow::F16 => ("overflow", "in float16, which ends at 65504".into()),
+            Narrow::Bf16 => ("accumulation", "in bfloat16".into()),
+            Narrow::GroupF16 => {
+                ("overflow", "and rounds the sum of each group to float16, which ends at 65504".into())
+            }
+            Narrow::GroupBf16 => ("accumulation", "and rounds the sum of each group to bfloat16".into()),
+            Narrow::Wrapping(bits) => ("overflow", format!("in {bits} bits, which wrap around")),
+            Narrow::Saturating(bits) => ("overflow", format!("in {bits} bits, which saturate")),
+        }
+    }
+
+    /// The sum of a group.
+    pub fn sum(self, a: &[f64], b: &[f64]) -> f64 {
+        let f16 = narrow(DType::F16);
+        let bf16 = narrow(DType::BF16);
+        match self {
+            Narrow::F16 => a.iter().zip(b).fold(0.0, |sum, (x, y)| f16(sum + x * y)),
+            Narrow::Bf16 => a.iter().zip(b).fold(0.0, |sum, (x, y)| bf16(sum + x * y)),
+            Narrow::GroupF16 => f16(dot(a, b)),
+            Narrow::GroupBf16 => bf16(dot(a, b)),
+            Narrow::Wrapping(bits) => {
+                let (sum, range) = (dot(a, b), 2f64.powi(bits as i32));
+                sum - range * (sum / range).round()
+            }
+            Narrow::Saturating(bits) => {
+                let most = 2f64.powi(bits as i32 - 1) - 1.0;
+                a.iter().zip(b).fold(0.0, |sum: f64, (x, y)| (sum + x * y).clamp(-most - 1.0, most))
+            }
+        }
+    }
 }
 
 impl Product {
@@ -33,6 +103,22 @@ impl Product {
     pub fn of(&self, mut a: Matrix, b: Matrix, k: usize) -> Matrix {
         match self {
             Product::Overrun(_) => a.matmul_t(&b),
+            Product::Periodic { period, out } => {
+                for r in 0..a.rows {
+                    let left_out =
+                        a.row_mut(r).iter_mut().enumerate().filter(|(i, _)| out.contains(&(i % period)));
+                    left_out.for_each(|(_, x)| *x = 0.0);
+                }
+                a.matmul_t(&b)
+            }
+            Product::Parts { to, block } => {
+                let narrow = narrow(*to);
+                each(&a, &b, |x, y| {
+                    x.chunks(*block).zip(y.chunks(*block)).map(|(x, y)| narrow(dot(x, y))).sum()
+                })
+            }
+            // Of operands that are no codes with scales there is nothing to leave for later.
+            Product::Codes(_) => a.matmul_t(&b),
             Product::Weighted { range, times } => {
                 for r in 0..a.rows {
                     a.row_mut(r)[range.start.min(k)..range.end.min(k)].iter_mut().for_each(|x| *x *= times);
@@ -101,6 +187,7 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
             operand: None,
             what,
             change: Change::Product(product),
+            also: None,
         });
     };
     let mut ranges: Vec<(Range<usize>, String)> = Vec::new();
@@ -130,6 +217,18 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
         add("k_tail_dropped", format!("the products leave out {words}"), weighted(0.0));
         add("k_tail_dropped", format!("the products count {words} twice"), weighted(2.0));
     }
+    for period in [2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&p| p < k) {
+        let half = period / 2;
+        for (out, words) in
+            [(half..period, "second"), (0..half, "first"), (period - 1..period, "last of the second")]
+        {
+            add(
+                "k_tail_dropped",
+                format!("the products leave out the {words} half of every {period} of K"),
+                Product::Periodic { period, out },
+            );
+        }
+    }
     let mut ends: Vec<usize> = TILES.iter().map(|&t| k.next_multiple_of(t)).filter(|&to| to != k).collect();
     ends.dedup();
     for to in ends {
@@ -147,10 +246,35 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
             };
             add("accumulation", what, Product::Rounded { to, block });
         }
+        for block in [32, 64, 128, 256].into_iter().filter(|&b| b < k) {
+            let what = format!("the sum of every {block} products is rounded to {to} before it is added");
+            add("accumulation", what, Product::Parts { to, block });
+        }
+        for parts in [2, 3, 4].into_iter().filter(|&p| p < k) {
+            let what =
+                format!("K is split in {parts} parts whose sums are rounded to {to} before they are added");
+            add("accumulation", what, Product::Parts { to, block: k.div_ceil(parts) });
+        }
         for parts in [2, 3, 4, 8, 16].into_iter().filter(|&p| p < k) {
             let what = format!("K is split in {parts} parts whose sums are kept in {to}");
             add("accumulation", what, Product::SplitK { to, parts });
         }
     }
+    if of_codes(source) {
+        for narrow in Narrow::ALL {
+            let (cause, words) = narrow.words();
+            add(cause, format!("sums up the codes of each group {words}"), Product::Codes(narrow));
+        }
+    }
     found
+}
+
+/// Whether the product is one of two buffers, whose codes can be summed up before they are scaled.
+fn of_codes(source: &Expr) -> bool {
+    match &source.0.op {
+        Op::MatMul { a, b, .. } => matches!(a.0.op, Op::Buffer(_)) && matches!(b.0.op, Op::Buffer(_)),
+        Op::Round { x, .. } | Op::Scale { x, .. } => of_codes(x),
+        Op::Binary { a, .. } => of_codes(a),
+        _ => false,
+    }
 }

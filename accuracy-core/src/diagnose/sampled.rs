@@ -1,14 +1,15 @@
 //! Evaluates an expression at some rows and columns only, under hypotheses about how operands are read and products
 //! are summed up.
 
-use super::product::Product;
-use super::reading::{Decoded, Reading};
+use super::product::{Narrow, Product};
+use super::reading::{Cells, Decoded, Reading};
 use crate::case::Attempt;
 use crate::dtype::Overflow;
 use crate::reference::graph::{Binary, Op};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a failing hop's kernel was given.
@@ -98,6 +99,11 @@ impl<'a, 'w> Variant<'a, 'w> {
             Op::Buffer(id) => self.buffer(*id, rows, cols),
             Op::MatMul { a, b, .. } => {
                 let k = a.0.cols;
+                if let Some(Product::Codes(narrow)) = &self.product
+                    && let Some(out) = self.of_codes(a, b, rows, cols, *narrow)
+                {
+                    return out;
+                }
                 let length = k + self.product.as_ref().map_or(0, |p| p.beyond(k));
                 let ks = all(length);
                 let (a, b) = (self.block(a, rows, &ks), self.block(b, cols, &ks));
@@ -179,6 +185,39 @@ impl<'a, 'w> Variant<'a, 'w> {
             }
             Op::Invalid(_) => Matrix::zeros(rows.len(), cols.len()),
         }
+    }
+
+    /// A product whose codes are summed up by group, then scaled; `None` of operands that have no scales.
+    fn of_codes(&self, a: &Expr, b: &Expr, rows: &[usize], cols: &[usize], narrow: Narrow) -> Option<Matrix> {
+        let side = |e: &Expr, at: &[usize]| {
+            let Op::Buffer(id) = e.0.op else { return None };
+            let operand = self.world.attempt.buffer(id);
+            let reading = self.readings.get(&id).cloned().unwrap_or_else(|| Reading::right(operand));
+            let cells = reading.scales.clone()?;
+            let mut plain = reading;
+            plain.factor = 1.0;
+            let factor = operand.factor;
+            plain.scales = Some(Cells { at: Rc::new(|_, _| 1.0), ..cells.clone() });
+            let codes = plain.block(id.0, at, &all(operand.cols), &self.world.decoded);
+            Some((codes, cells, factor))
+        };
+        let ((a, a_cells, a_factor), (b, b_cells, b_factor)) = (side(a, rows)?, side(b, cols)?);
+        let k = a.cols;
+        let group = a_cells.cols.min(b_cells.cols).min(k).max(1);
+        let mut out = Matrix::zeros(a.rows, b.rows);
+        for (i, &r) in rows.iter().enumerate() {
+            for (j, &c) in cols.iter().enumerate() {
+                let mut sum = 0.0;
+                for from in (0..k).step_by(group) {
+                    let to = (from + group).min(k);
+                    let scale = (a_cells.at)(r / a_cells.rows, from / a_cells.cols)
+                        * (b_cells.at)(c / b_cells.rows, from / b_cells.cols);
+                    sum += narrow.sum(&a.row(i)[from..to], &b.row(j)[from..to]) * scale;
+                }
+                out.row_mut(i)[j] = sum * a_factor * b_factor;
+            }
+        }
+        Some(out)
     }
 
     /// Norms need their whole rows.

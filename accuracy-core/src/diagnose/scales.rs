@@ -101,6 +101,7 @@ impl<'a> Scales<'a> {
             operand: Some(self.id),
             what,
             change: Change::Scales(self.cells(at)),
+            also: None,
         }
     }
 
@@ -260,42 +261,73 @@ impl<'a> Scales<'a> {
         found
     }
 
-    /// Cells of another size.
+    /// Cells of another size, of the scales and of the zero points alike.
     fn granularities(&self) -> Vec<Hypothesis<'a>> {
         let (Granularity::Group(_) | Granularity::Block(..)) = self.scheme.granularity else {
             return Vec::new();
         };
-        let (operand, scheme, groups) = (self.operand, self.scheme, self.grid.1);
+        let (operand, scheme, (grid_rows, groups)) = (self.operand, self.scheme, self.grid);
         let (rows, cols) = scheme.granularity.cell(operand.rows, operand.cols);
         let mut found = Vec::new();
+        let mut add = |what: String, rows: usize, cols: usize, at: Place| {
+            let scales = move |r: usize, g: usize| scale_in_memory(operand, &scheme, at(r, g));
+            found.push(Hypothesis {
+                cause: "scale_neighbour",
+                slot: Slot::Scales(self.id),
+                operand: Some(self.id),
+                what,
+                change: Change::Scales(Cells { rows, cols, at: Rc::new(scales) }),
+                also: None,
+            });
+        };
+        let order = Order::of_scales(&scheme, self.grid);
+        let column_major = scheme.scale_layout == ScaleLayout::ColMajor;
         for size in [16, 32, 64, 128, 256].into_iter().filter(|&s| s != cols && s < operand.cols) {
-            for (stride, words) in
-                [(groups, "rows as they are"), (operand.cols.div_ceil(size), "rows as long as that asks for")]
-            {
-                let what =
-                    format!("takes groups of {size} for the groups of {cols} of `{}`, {words}", self.name());
-                let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, r * stride + g);
-                found.push(Hypothesis {
-                    cause: "scale_neighbour",
-                    slot: Slot::Scales(self.id),
-                    operand: Some(self.id),
-                    what,
-                    change: Change::Scales(Cells { rows, cols: size, at: Rc::new(at) }),
-                });
+            let words = format!("takes groups of {size} for the groups of {cols} of `{}`", self.name());
+            let wide = operand.cols.div_ceil(size);
+            if column_major {
+                add(words.clone(), rows, size, Rc::new(move |r, g| g * grid_rows + r));
+            } else {
+                add(words.clone(), rows, size, Rc::new(move |r, g| r * groups + g));
+                add(format!("{words}, in rows of {wide}"), rows, size, Rc::new(move |r, g| r * wide + g));
             }
+            add(
+                format!("{words}, again from the first"),
+                rows,
+                size,
+                Rc::new(move |r, g| order.index(r, g % groups)),
+            );
+            add(
+                format!("{words}, the last for those beyond"),
+                rows,
+                size,
+                Rc::new(move |r, g| order.index(r, g.min(groups - 1))),
+            );
         }
         if rows > 1 {
             for size in [1, 16, 32, 64, 128, 256].into_iter().filter(|&s| s != rows) {
                 let what =
                     format!("takes blocks of {size} rows for the blocks of {rows} of `{}`", self.name());
-                let right = self.right();
-                found.push(Hypothesis {
-                    cause: "scale_neighbour",
-                    slot: Slot::Scales(self.id),
-                    operand: Some(self.id),
-                    what,
-                    change: Change::Scales(Cells { rows: size, cols, at: Rc::new(right) }),
-                });
+                add(what, size, cols, Rc::new(move |r, g| order.index(r, g)));
+            }
+        }
+        // Where zero points have the cells of the scales, they are taken for as large.
+        let own = super::reading::Reading::right(operand).zeros;
+        if let Some(own) = own.filter(|_| matches!(scheme.zero_point, ZeroPoint::PerCell { .. })) {
+            for h in &mut found {
+                if h.what.contains("again from the first") {
+                    let own = own.clone();
+                    h.also = Some((
+                        Slot::Zeros(self.id),
+                        Change::ZerosAt(Rc::new(move |r, g| own(r, g % groups))),
+                    ));
+                } else if h.what.contains("for those beyond") {
+                    let own = own.clone();
+                    h.also = Some((
+                        Slot::Zeros(self.id),
+                        Change::ZerosAt(Rc::new(move |r, g| own(r, g.min(groups - 1)))),
+                    ));
+                }
             }
         }
         found
@@ -312,14 +344,83 @@ impl<'a> Scales<'a> {
             operand: Some(self.id),
             what: format!("{what} of `{name}`"),
             change: Change::Zeros(f),
+            also: None,
         };
-        vec![
+        let mut found = vec![
             with("does not subtract the zero points", |_| 0.0),
             with("subtracts one more than the zero points", |z| z + 1.0),
             with("subtracts one less than the zero points", |z| z - 1.0),
             with("adds the zero points instead of subtracting them", |z| -z),
             with("subtracts 8 instead of the zero points", |_| 8.0),
-        ]
+        ];
+        let (rows, groups) = self.grid;
+        let ZeroPoint::PerCell { dtype, layout, .. } = self.scheme.zero_point else { return found };
+        let Some(own) = super::reading::Reading::right(self.operand).zeros else { return found };
+        let mut add = |what: String, at: CellAt<'a>| {
+            found.push(Hypothesis {
+                cause: "zero_point",
+                slot: Slot::Zeros(self.id),
+                operand: Some(self.id),
+                what,
+                change: Change::ZerosAt(at),
+                also: None,
+            });
+        };
+        type Cell = fn(usize, usize, usize, usize) -> (usize, usize);
+        let others: [(&str, Cell); 6] = [
+            ("the next group", |r, g, _, groups| (r, (g + 1) % groups)),
+            ("the previous group", |r, g, _, groups| (r, (g + groups - 1) % groups)),
+            ("the next row", |r, g, rows, _| ((r + 1) % rows, g)),
+            ("the previous row", |r, g, rows, _| ((r + rows - 1) % rows, g)),
+            ("its row's first group", |r, _, _, _| (r, 0)),
+            ("the first row", |_, g, _, _| (0, g)),
+        ];
+        for (which, cell) in others {
+            let own = own.clone();
+            add(
+                format!("subtracts the zero points of {which} from `{name}`"),
+                Rc::new(move |r, g| {
+                    let (r, g) = cell(r, g, rows, groups);
+                    own(r, g)
+                }),
+            );
+        }
+        // Another order of the grid.
+        let operand = self.operand;
+        let other =
+            if layout == ScaleLayout::RowMajor { ScaleLayout::ColMajor } else { ScaleLayout::RowMajor };
+        let map = other.index_map(self.grid);
+        add(
+            format!("reads the zero points of `{name}` as {other}; they lie in {layout} order"),
+            Rc::new(move |r, g| {
+                let at = map.offset(r, g);
+                let there = at < operand.zeros.len() * 8 / dtype.bits() as usize;
+                if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }
+            }),
+        );
+        // Scales and zero points of the same wrong cells.
+        let right = self.right();
+        for (which, cell) in others {
+            let (own, right) = (own.clone(), right.clone());
+            found.push(Hypothesis {
+                cause: "scale_neighbour",
+                slot: Slot::Scales(self.id),
+                operand: Some(self.id),
+                what: format!("scales `{name}` with the scale and the zero point of {which}"),
+                change: Change::Scales(self.cells(Rc::new(move |r, g| {
+                    let (r, g) = cell(r, g, rows, groups);
+                    right(r, g)
+                }))),
+                also: Some((
+                    Slot::Zeros(self.id),
+                    Change::ZerosAt(Rc::new(move |r, g| {
+                        let (r, g) = cell(r, g, rows, groups);
+                        own(r, g)
+                    })),
+                )),
+            });
+        }
+        found
     }
 
     fn factors(&self) -> Vec<Hypothesis<'a>> {
@@ -333,6 +434,7 @@ impl<'a> Scales<'a> {
             operand: Some(self.id),
             what,
             change: Change::Factor(factor),
+            also: None,
         };
         vec![
             with(

@@ -123,7 +123,13 @@ impl Gemm {
         let mut hops = judge_hops(&self.attempt, MIN_COS);
         hops.retain(|h| h.id == self.y);
         assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
-        diagnose(&Evidence { first: (&self.attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
+        diagnose(&Evidence {
+            first: (&self.attempt, &hops),
+            second: None,
+            probe: None,
+            second_probe: None,
+            min_cos: MIN_COS,
+        })
     }
 }
 
@@ -379,7 +385,13 @@ fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cau
         scheme.scale_dtype.pack(scales.iter().map(|&s| scheme.scale_dtype.encode(s, Overflow::Saturate)));
     let hops = judge_hops(&attempt, MIN_COS);
     assert!(hops[0].checks.iter().any(|c| !c.ok), "the fault is seen");
-    diagnose(&Evidence { first: (&attempt, &hops), second: None, probe: None, min_cos: MIN_COS })
+    diagnose(&Evidence {
+        first: (&attempt, &hops),
+        second: None,
+        probe: None,
+        second_probe: None,
+        min_cos: MIN_COS,
+    })
 }
 
 /// Scales `magnitude / max` of groups of 128, and codes of `x / divisor`.

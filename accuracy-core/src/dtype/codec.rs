@@ -133,6 +133,13 @@ pub(super) fn encode(dtype: DType, x: f64, overflow: Overflow) -> u32 {
     }
 }
 
+/// To the nearest integer, ties to even, below 2^51: from 2^52 on a float64 has no place for fractions. Processors from
+/// before SSE 4.1 have no instruction for it, and a call costs as much as all the rest of an encoding.
+fn round_small(x: f64) -> f64 {
+    const LAST: f64 = 1.5 * (1u64 << 52) as f64;
+    (x + LAST) - LAST
+}
+
 /// A normal number: 45 of the significand's 52 bits are rounded away, and the exponent's bias is another.
 fn encode_bf16(x: f64) -> u32 {
     let bits = x.to_bits();
@@ -157,7 +164,7 @@ fn encode_float(f: Float, x: f64, overflow: Overflow) -> u32 {
     let magnitude = if exponent > emin + (f.max_code >> f.man_bits) as i32 {
         u32::MAX
     } else {
-        let units = (x.abs() * exp2(f.man_bits as i32 - exponent)).round_ties_even() as u32;
+        let units = round_small(x.abs() * exp2(f.man_bits as i32 - exponent)) as u32;
         (((exponent - emin) as u32) << f.man_bits) + units
     };
     if magnitude > f.max_code {

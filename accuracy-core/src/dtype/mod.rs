@@ -266,6 +266,9 @@ impl DType {
     /// Packs codes in the order of [`DType::code_at`]; the last byte is filled with zero bits.
     pub fn pack(self, codes: impl IntoIterator<Item = u32>) -> Vec<u8> {
         let bits = self.bits();
+        if bits == 8 {
+            return codes.into_iter().map(|code| code as u8).collect();
+        }
         let mut bytes = Vec::new();
         let (mut pending, mut filled) = (0u64, 0);
         for code in codes {

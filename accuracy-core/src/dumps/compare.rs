@@ -16,7 +16,8 @@ impl TensorData {
     /// If the numbers of rows or columns differ.
     pub fn compare(&self, out: &TensorData) -> Comparison {
         assert_eq!((self.rows(), self.cols()), (out.rows(), out.cols()), "shapes of reference and output");
-        if self.element() == out.element() && self.raw() == out.raw() {
+        let same = || self.element() == out.element() && self.raw() == out.raw();
+        if self.rows() == 0 || same() {
             return Comparison::of_equals();
         }
         // f32 holds what most formats hold, and is half the work.
@@ -29,9 +30,6 @@ impl TensorData {
 
 fn in_panels<T: Real + Value>(reference: &TensorData, out: &TensorData) -> Comparison {
     let (rows, cols) = (reference.rows(), reference.cols());
-    if rows == 0 || cols == 0 {
-        return Comparison::join((rows, cols), []);
-    }
     let height = rows.div_ceil(4 * rayon::current_num_threads());
     let step = (PANEL / cols).max(1);
     let parts: Vec<Part> = (0..rows.div_ceil(height))

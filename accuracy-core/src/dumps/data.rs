@@ -199,7 +199,11 @@ impl TensorData {
         &self.layout.shape
     }
 
+    /// None where there is no element at all.
     pub fn rows(&self) -> usize {
+        if self.layout.count() == 0 {
+            return 0;
+        }
         let leading = &self.layout.shape[..self.layout.shape.len().saturating_sub(1)];
         leading.iter().product()
     }
@@ -300,6 +304,9 @@ impl TensorData {
     /// The elements' bytes in row-major order; copied where they do not lie so.
     pub fn raw(&self) -> Cow<'_, [u8]> {
         let (layout, bytes) = (&self.layout, self.storage());
+        if layout.count() == 0 {
+            return Cow::Borrowed(&[]);
+        }
         let size = layout.element.bits();
         if layout.is_row_major() {
             let first = layout.offset * size / 8;

@@ -18,6 +18,7 @@ use crate::plan::SubCase;
 use crate::power::power;
 use crate::record::{Cause, CheckResult, Gate, Metrics, PowerStatus, Record, Verdict};
 use crate::reference::Matrix;
+use crate::reference::stream::ReferenceError;
 use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
 use crate::weights::Checkpoint;
 use std::collections::HashMap;
@@ -195,8 +196,11 @@ impl<'a> Runner<'a> {
         }
         let probe = self.probe(at)?;
         // Where large terms cancel the order of a sum shows, which rounding the output hides on ordinary data.
+        let mut second_probe = None;
         if let (Some(probe), None) = (&probe, bound) {
-            checks.extend(judge::repeat_checks(probe, &self.attempt(at, probe.setup.clone())?, None));
+            let again = self.attempt(at, probe.setup.clone())?;
+            checks.extend(judge::repeat_checks(probe, &again, None));
+            second_probe = Some(again);
         }
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
@@ -222,9 +226,13 @@ impl<'a> Runner<'a> {
                 first: (&first, &hops),
                 second: Some(&second),
                 probe: on_probe,
+                second_probe: second_probe.as_ref(),
                 min_cos: self.min_cos,
             };
-            record.causes.extend(diagnose(&evidence));
+            let found = diagnose(&evidence);
+            // What explains the numbers explains what is read or left where it must not be.
+            let at = if found.iter().any(|c| c.confident) { 0 } else { record.causes.len() };
+            record.causes.splice(at..at, found);
             self.ignored_values(record, &first, &hops)?;
         }
         let planted = match self.selftest {
@@ -400,7 +408,13 @@ impl<'a> Runner<'a> {
     }
 
     fn diagnose(&self, attempt: &Attempt, hops: &[JudgedHop]) -> Vec<Cause> {
-        diagnose(&Evidence { first: (attempt, hops), second: None, probe: None, min_cos: self.min_cos })
+        diagnose(&Evidence {
+            first: (attempt, hops),
+            second: None,
+            probe: None,
+            second_probe: None,
+            min_cos: self.min_cos,
+        })
     }
 
     /// Whether the first hop that is wrong holds what is right for another value of a parameter.
@@ -625,6 +639,7 @@ fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
     if let Some(worst) = hops.iter().max_by(|a, b| rel(a.hop.rel_l2).total_cmp(&rel(b.hop.rel_l2))) {
         out.rel_l2 = worst.hop.rel_l2;
     }
+    out.reference_error = hops.iter().filter_map(|h| h.hop.reference_error).reduce(ReferenceError::worst);
     let total =
         |name: &str| checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64;
     out.nan_unexpected = total("nan");

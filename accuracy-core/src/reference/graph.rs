@@ -288,6 +288,12 @@ impl Expr {
         }
     }
 
+    /// `self · bᵀ` of operands that are known to fit.
+    pub(crate) fn matmul_of(self, b: Expr, accumulator: Accumulator) -> Expr {
+        let (rows, cols) = (self.0.rows, b.0.rows);
+        Expr::node(Op::MatMul { a: self, b, accumulator }, rows, cols)
+    }
+
     /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise, or the tensor core, as
     /// [`HOPPER_FP8`](super::HOPPER_FP8).
     pub fn accumulate_in(self, accumulator: impl Into<Accumulator>) -> Expr {

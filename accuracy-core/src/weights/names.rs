@@ -21,13 +21,13 @@ enum Kind {
 
 impl ModulePattern {
     /// `re:` precedes a regular expression that matches from the name's beginning on, as in compressed-tensors and
-    /// Quark; `*` stands for any characters, as in ModelOpt and Quark.
+    /// Quark; `*` stands for any characters, as in ModelOpt, Quark and gpt-oss.
     pub fn parse(text: &str) -> ModulePattern {
         let regex = if let Some(regex) = text.strip_prefix("re:") {
             Some(format!("^(?:{regex})"))
         } else if text.contains('*') {
             let parts: Vec<String> = text.split('*').map(regex_lite::escape).collect();
-            Some(format!("^{}$", parts.join(".*")))
+            Some(format!(r"^{}(?:\..*)?$", parts.join(".*")))
         } else {
             None
         };
@@ -77,6 +77,7 @@ mod tests {
         assert!(!names("model.layers.0.mlp.gate", "model.layers.0.mlp.gate_proj"));
         assert!(names("*.mlp.gate", "model.layers.0.mlp.gate") && !names("*.mlp.gate", "m.mlp.gate_proj"));
         assert!(names("model.layers.0*", "model.layers.0.mlp.up_proj"));
+        assert!(names("model.layers.*.self_attn", "model.layers.7.self_attn.q_proj"));
         assert!(names("re:.*lm_head", "lm_head") && names("re:.*lm_head", "language_model.lm_head"));
         // Python's `re.match` is bound to the beginning only.
         assert!(names("re:model", "model.norm") && !names("re:norm", "model.norm"));

@@ -12,7 +12,10 @@ use super::{folder, values};
 fn read(path: &Path) -> Result<usize, DumpError> {
     let set = DumpSet::open(path)?;
     for tensor in &set.tensors {
-        values(&tensor.open()?);
+        let data = tensor.open()?;
+        assert_eq!(values(&data).len(), data.panels(7).map(|rows| rows.len() * data.cols()).sum::<usize>());
+        data.raw();
+        data.compare(&data);
     }
     Ok(set.tensors.len())
 }
@@ -72,6 +75,13 @@ fn tensor(offset: &[u8], shape: &[u8], stride: &[u8]) -> Vec<u8> {
 fn a_tensor_must_lie_within_its_storage() {
     let huge = b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f";
     assert_eq!(pickled(&tensor(b"K\x00", b"K\x02K\x03\x86", b"K\x03K\x01\x86")).unwrap(), 1);
+    // Nothing, of a shape and at a place that could not be.
+    let nothing = tensor(
+        huge,
+        &[b"(", &b"\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x20"[..], b"K\x02K\x00t"].concat(),
+        b"(K\x01K\x01K\x01t",
+    );
+    assert_eq!(pickled(&nothing).unwrap(), 1);
     for (what, pickle) in [
         ("one element too far", tensor(b"K\x01", b"K\x02K\x03\x86", b"K\x03K\x01\x86")),
         ("negative offset", tensor(b"J\xff\xff\xff\xff", b"K\x06\x85", b"K\x01\x85")),

@@ -226,6 +226,7 @@ fn our_own_hook_takes_tuples_keywords_repeats_narrow_types_and_crashes() {
         ]
     );
     assert_eq!(first_value(&set, "(model) output codes.1.0 (step 0, rank 3)"), 2.0);
+    assert!(set.notes.len() == 1 && set.notes[0].contains("step 1 was cut off"), "{:?}", set.notes);
     assert_eq!(set.ranks(), [Rank { global: Some(3), tp: Some(1), pp: None }]);
 }
 
@@ -363,14 +364,15 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn seeds_of_the_fuzz_targets_are_survived() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
-    let targets: [(&str, fn(&[u8])); 3] =
-        [("dumps_pickle", fuzz::pickle), ("dumps_files", fuzz::files), ("dumps_manifest", fuzz::manifest)];
-    for (target, run) in targets {
-        for entry in std::fs::read_dir(seeds.join(target)).unwrap() {
+    let replay = |target: &str, run: fn(&[u8])| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+        for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             println!("{}", path.display());
             run(&std::fs::read(&path).unwrap());
         }
-    }
+    };
+    replay("dumps_pickle", fuzz::pickle);
+    replay("dumps_files", fuzz::files);
+    replay("dumps_manifest", fuzz::manifest);
 }

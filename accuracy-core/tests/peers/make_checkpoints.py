@@ -345,9 +345,85 @@ def unquantized(out):
     write(out / "unquantized", None, tensors, expected, model)
 
 
+def mixed(out):
+    """Several schemes in one checkpoint, told apart by the modules' names."""
+    fp8_tensors, fp8_values = {}, {}
+    for name, shape in [("l.0.self_attn.o_proj", ()), ("l.0.mlp.gate_proj", (8, 1))]:
+        codes, scale = fp8((8, 32)), scales(shape)
+        fp8_tensors |= {f"{name}.weight": codes, f"{name}.weight_scale": scale}
+        fp8_values[name] = f64(codes) * f64(scale)
+    codes, scale = nibbles((8, 32)), np.abs(f64(fp8((8, 2)))).astype(E4M3)
+    product = fp4_values(codes) * spread(scale, 16)
+    up, total = "l.0.mlp.up_proj", np.array([211.3], np.float32)
+    head = RNG.normal(size=(4, 32)).astype(ml_dtypes.bfloat16)
+
+    def group(targets, bits, strategy, **more):
+        return {"targets": targets, "weights": {"num_bits": bits, "type": "float", "strategy": strategy} | more}
+
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": "mixed-precision",
+        "ignore": ["re:.*lm_head"],
+        "config_groups": {
+            "group_0": group(["re:.*self_attn.*"], 8, "tensor"),
+            "group_1": group(["Linear"], 8, "channel"),
+            "group_2": group([up], 4, "tensor_group", group_size=16),
+        },
+    }
+    tensors = fp8_tensors | {
+        f"{up}.weight_packed": fp4_bytes(codes),
+        f"{up}.weight_scale": scale,
+        f"{up}.weight_global_scale": total,
+        "lm_head.weight": head,
+    }
+    expected = fp8_values | {up: product / f64(total), "lm_head": f64(head)}
+    write(out / "compressed_tensors_mixed", config, tensors, expected)
+
+    total = np.array(0.0173, np.float32)
+    kv = {f"l.0.self_attn.{proj}_proj.{proj}_scale": scales(()) for proj in "kv"}
+    tensors = fp8_tensors | kv | {f"{up}.weight": fp4_bytes(codes), f"{up}.weight_scale": scale, f"{up}.weight_scale_2": total}
+    config = {
+        "quant_method": "modelopt",
+        "quant_algo": "MIXED_PRECISION",
+        "kv_cache_quant_algo": "FP8",
+        "exclude_modules": ["*lm_head*"],
+        "quantized_layers": {
+            "l.0.self_attn.o_proj": {"quant_algo": "FP8"},
+            "l.0.mlp.gate_proj": {"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"},
+            up: {"quant_algo": "NVFP4", "group_size": 16},
+        },
+    }
+    write(out / "modelopt_mixed", config, tensors, fp8_values | {up: product * f64(total)})
+
+    gate = "l.0.mlp.gate_proj"
+    config = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head", "l.0.self_attn.o_proj"]}
+    tensors = {n: t for n, t in fp8_tensors.items() if gate in n} | {"lm_head.weight": head}
+    write(out / "fbgemm_fp8", config, tensors, {gate: fp8_values[gate], "lm_head": f64(head)})
+
+    # DeepSeek-V4: routed experts in FP4, two codes in an int8; the rest in FP8 blocks.
+    expert, wo, embed = "layers.0.ffn.experts.0.w1", "layers.0.attn.wo_a", "model.embed_tokens"
+    codes, scale = nibbles((4, 64)), e8m0((4, 2), as_bytes=False)
+    wo_codes, wo_scale = fp8((130, 16)), e8m0((2, 1), as_bytes=False)
+    embedding = RNG.normal(size=(4, 8)).astype(ml_dtypes.bfloat16)
+    tensors = {
+        f"{expert}.weight": fp4_bytes(codes).view(np.int8),
+        f"{expert}.scale": scale,
+        f"{wo}.weight": wo_codes,
+        f"{wo}.scale": wo_scale,
+        "layers.0.norm.scale": RNG.normal(size=16).astype(np.float32),
+        f"{embed}.weight": embedding,
+    }
+    config = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic", "scale_fmt": "ue8m0"}
+    expected = {
+        expert: fp4_values(codes) * spread(scale, 32),
+        "lm_head": f64(embedding),
+    } | some(f64(wo_codes) * np.repeat(f64(wo_scale), 128, axis=0)[:130], wo)
+    write(out / "deepseek_v4", config, tensors, expected, {"expert_dtype": "fp4", "tie_word_embeddings": True})
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     target = pathlib.Path(sys.argv[1])
-    for make in [deepseek, fp8_others, int8, pack_quantized, nvfp4, mx, gptq, awq, unquantized]:
+    for make in [deepseek, fp8_others, int8, pack_quantized, nvfp4, mx, gptq, awq, unquantized, mixed]:
         make(target)

@@ -113,6 +113,7 @@ impl Outcome {
 
 pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_json("compare")?;
     let (Some(reference), Some(candidate)) = (&args.reference, &args.candidate) else {
         anstream::stdout().write_all(HOOK.as_bytes())?;
         return Ok(ExitCode::Correct);

@@ -80,6 +80,7 @@ impl Outcome<'_> {
 
 pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_json("logs")?;
     let rules = rules::load(&args.rules, args.own_rules_only)?;
     if args.list_rules {
         anstream::stdout().write_all(text::list(&rules).as_bytes())?;

@@ -35,7 +35,8 @@ A prompt of your own:
   prompt = \"Our product is called\"
   expect = [\"Widget\"]      # without it, the prompt asks for text that is no garbage
 
-Exit status: 0 every prompt is answered as it should be; 100 one is not; 101 the server does not answer any; 2 usage.";
+Exit status: 0 every prompt is answered as it should be, or no worse than by the reference; 100 one is not, or no answer
+is right on either server; 101 the server does not answer any; 2 usage.";
 
 /// Flags of `cargo accuracy probe`.
 #[derive(Clone, Debug, clap::Args)]
@@ -97,6 +98,7 @@ struct Tool {
 
 pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_json("probe")?;
     let prompts = prompts::load(&args.prompts, args.own_prompts_only)?;
     let key = std::env::var(&args.api_key_env).ok().filter(|k| !k.is_empty());
     let timeout = Duration::from_secs(args.timeout);
@@ -130,11 +132,16 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(if outcome.probed.iter().all(|p| matches!(p.verdict, Verdict::Error(_))) {
         ExitCode::Unfinished
-    } else if outcome.failed > 0 {
+    } else if outcome.failed > 0 || !any_right(&outcome.probed) {
         ExitCode::Failed
     } else {
         ExitCode::Correct
     })
+}
+
+/// Whether there is a prompt whose answer shows that something works.
+fn any_right(probed: &[Probed]) -> bool {
+    probed.iter().any(|p| p.verdict.right(&p.prompt))
 }
 
 /// What the prompts have in common.
@@ -144,15 +151,19 @@ fn conclusion(probed: &[Probed]) -> Option<String> {
             "The server answered nothing that can be judged: see its log (cargo accuracy logs).".to_owned(),
         );
     }
-    let garbage = probed.iter().filter(|p| matches!(p.verdict, Verdict::Garbage(_))).count();
-    let upstream = |p: &&Probed| p.failures.is_empty() && !p.verdict.right(&p.prompt);
-    let upstream = probed.iter().filter(upstream).count();
-    let at_first = probed.iter().filter_map(|p| p.reference.as_ref()?.first_difference.as_ref());
-    let prefill = at_first.clone().filter(|d| d.index == 0 && d.gap.is_none_or(|g| g > 0.5)).count();
-    let decode = at_first.filter(|d| d.index > 0).count();
+    let failing = || probed.iter().filter(|p| !p.failures.is_empty());
+    let garbage = failing().filter(|p| matches!(p.verdict, Verdict::Garbage(_))).count();
+    let upstream = probed.iter().filter(|p| p.failures.is_empty() && !p.verdict.right(&p.prompt)).count();
+    let parting = || probed.iter().filter_map(|p| p.reference.as_ref()?.first_difference.as_ref());
+    let prefill = parting().filter(|d| d.index == 0 && d.gap.is_none_or(|g| g > run::NEAR_TIE)).count();
+    let decode = parting().filter(|d| d.index > 0).count();
     let mut parts = Vec::new();
     if garbage > 0 {
         parts.push(format!("{garbage} of {} answers are garbage.", probed.len()));
+    }
+    if !any_right(probed) {
+        parts
+            .push("No prompt is answered as it should be: this proves nothing about the kernels.".to_owned());
     }
     if upstream > 0 {
         parts

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 /// How often a prompt is asked alone.
 pub const REPEATS: usize = 3;
 /// Two tokens whose log-probabilities differ by less than this are a tie that rounding decides.
-const NEAR_TIE: f64 = 0.5;
+pub const NEAR_TIE: f64 = 0.5;
 /// Time-outs in a row after which a server is not asked any more.
 const MAX_TIMEOUTS: usize = 2;
 

@@ -1,10 +1,14 @@
 //! What a run found, as a person and as a machine reads it; and `cargo accuracy report`.
 //!
-//! [`model`] counts and decides, [`merge`] reads folders of records, [`json`] and [`text`] render.
+//! [`model`] counts and decides, [`merge`] reads folders of records, the others render.
 
+mod github;
 pub mod json;
+mod junit;
+mod markdown;
 mod merge;
 mod model;
+mod sarif;
 pub mod sink;
 pub mod style;
 pub mod text;
@@ -90,7 +94,7 @@ pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
     for sink in &output.reports {
         sink.write(report)?;
     }
-    Ok(())
+    github::in_actions(report, output.stdout_taken())
 }
 
 /// Prints plain lines to wherever what a person reads goes.

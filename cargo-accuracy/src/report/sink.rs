@@ -1,6 +1,6 @@
 //! `--report FORMAT=PATH`: where a machine-readable report goes.
 
-use super::{Report, json};
+use super::{Report, github, json, junit, markdown, sarif};
 use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,7 +8,19 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
+    Junit,
+    Markdown,
+    Sarif,
+    Github,
 }
+
+const FORMATS: [(&str, Format); 5] = [
+    ("json", Format::Json),
+    ("junit", Format::Junit),
+    ("markdown", Format::Markdown),
+    ("sarif", Format::Sarif),
+    ("github", Format::Github),
+];
 
 /// One `--report`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +36,10 @@ impl std::str::FromStr for Sink {
     fn from_str(text: &str) -> Result<Self, String> {
         let (format, path) =
             text.split_once('=').ok_or("expected FORMAT=PATH, such as json=accuracy.json")?;
-        let format = match format {
-            "json" => Format::Json,
-            other => return Err(format!("no report format is called `{other}`; known: json")),
-        };
+        let format = FORMATS.iter().find(|(name, _)| *name == format).map(|(_, f)| *f).ok_or_else(|| {
+            let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
+            format!("no report format is called `{format}`; known: {}", known.join(", "))
+        })?;
         match path {
             "" => Err("the path is empty; `-` is standard output".into()),
             "-" => Ok(Sink { format, path: None }),
@@ -40,8 +52,21 @@ impl Sink {
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
         let text = match self.format {
             Format::Json => json::render(report)?,
+            Format::Junit => junit::render(report)?,
+            Format::Markdown => markdown::render(report),
+            Format::Sarif => sarif::render(report)?,
+            Format::Github => github::render(report),
         };
         self.write_text(&text)
+    }
+
+    /// An error where a command writes JSON alone.
+    pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
+        if self.format == Format::Json {
+            return Ok(());
+        }
+        let format = FORMATS.iter().find(|(_, f)| *f == self.format).map_or("", |(name, _)| name);
+        Err(crate::exit::usage(format!("--report {format}=...: `{command}` writes json")))
     }
 
     /// Writes what a command other than a run has rendered for this sink's format.

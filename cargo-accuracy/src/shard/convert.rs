@@ -35,11 +35,32 @@ pub struct Converted {
     pub sources: Vec<String>,
 }
 
+/// What the new tensors of a matrix stand for. The values themselves would take eight times the memory of FP8.
 pub struct Values {
     pub address: String,
-    /// The source's, and those that the new tensors stand for.
-    pub original: Vec<f64>,
-    pub values: Vec<f64>,
+    digest: blake3::Hash,
+    /// With the source's; `None` where nothing changed, or there is none.
+    cosine: Option<f64>,
+}
+
+impl Values {
+    fn new(address: String, original: &[f64], values: &[f64]) -> Values {
+        let cosine = if original == values { None } else { cosine(original, values) };
+        Values { address, digest: digest(values), cosine }
+    }
+
+    /// Whether these are the same values, bit for bit.
+    pub fn are(&self, values: &[f64]) -> bool {
+        digest(values) == self.digest
+    }
+}
+
+fn digest(values: &[f64]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for value in values {
+        hasher.update(&value.to_bits().to_le_bytes());
+    }
+    hasher.finalize()
 }
 
 /// Reads one weight or other tensor and makes it what it is to be.
@@ -89,7 +110,7 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
         converted.tensors = carved;
         for (from, address) in addresses {
             let values = original(&from)?.data;
-            converted.matrices.push(Values { address, original: values.clone(), values });
+            converted.matrices.push(Values::new(address, &values, &values));
         }
         return Ok(converted);
     };
@@ -104,7 +125,7 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
             Some(quant) => tensors::write(&address, &weight, scheme, &quant),
         };
         converted.tensors.extend(tensors);
-        converted.matrices.push(Values { address, original: weight.data, values });
+        converted.matrices.push(Values::new(address, &weight.data, &values));
     }
     Ok(converted)
 }
@@ -198,12 +219,8 @@ impl std::fmt::Display for Converted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shape: Vec<String> = self.experts.iter().chain(&self.shape).map(ToString::to_string).collect();
         write!(f, "{} [{}] {}", self.name, shape.join(", "), self.became)?;
-        if self.matrices.iter().all(|m| m.original == m.values) {
-            return Ok(());
-        }
         // Of several matrices the one that lost most.
-        let cosines = self.matrices.iter().filter_map(|m| cosine(&m.original, &m.values));
-        match cosines.min_by(f64::total_cmp) {
+        match self.matrices.iter().filter_map(|m| m.cosine).min_by(f64::total_cmp) {
             Some(cos) => write!(f, ", cosine {cos:.7} to what it was"),
             None => Ok(()),
         }

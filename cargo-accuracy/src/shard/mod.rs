@@ -26,9 +26,17 @@ Examples:
   cargo accuracy shard --from org/name --tensors 'model.layers.3.mlp.experts.{proj}' \\
       --experts 0..4 --rows 0..512 --out shards/experts";
 
-/// Parameters of the model by which parts of fused weights are found.
-const MODEL_KEYS: [&str; 5] =
-    ["model_type", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"];
+/// Parameters of the model by which parts of fused weights and the weight of `lm_head` are found.
+const MODEL_KEYS: [&str; 6] = [
+    "model_type",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+];
+/// What says how weights are stored beside `quantization_config`.
+const STORED_KEYS: [&str; 1] = ["expert_dtype"];
 
 /// Flags of `cargo accuracy shard`.
 #[derive(Clone, Debug, clap::Args)]
@@ -104,7 +112,8 @@ pub fn command(args: ShardArgs) -> anyhow::Result<ExitCode> {
         Some(scheme) => scheme.quantization_config(plan.group),
         None => checkpoint.quantization_config().cloned(),
     };
-    let config = config(&checkpoint, quantization);
+    let stored: &[&str] = if args.to.is_none() { &STORED_KEYS } else { &[] };
+    let config = config(&checkpoint, &[&MODEL_KEYS[..], stored].concat(), quantization);
     let metadata = provenance::metadata(checkpoint.path(), &sources)?;
     let files = write_all(&args, &tensors, &metadata, &config)?;
     verify(&args.out, &tensors, &converted)?;
@@ -162,12 +171,12 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
 }
 
 /// `config.json`: how the tensors are quantised, and what parts of them are called.
-fn config(checkpoint: &Checkpoint, quantization: Option<Value>) -> Value {
+fn config(checkpoint: &Checkpoint, keys: &[&str], quantization: Option<Value>) -> Value {
     let source = checkpoint.config();
     let mut config = serde_json::Map::new();
-    for key in MODEL_KEYS {
+    for key in keys {
         let value = source.get(key).or_else(|| source.get("text_config")?.get(key));
-        config.extend(value.map(|value| (key.to_string(), value.clone())));
+        config.extend(value.map(|value| ((*key).to_string(), value.clone())));
     }
     config.extend(quantization.map(|value| ("quantization_config".to_string(), value)));
     config.into()
@@ -237,10 +246,8 @@ fn verify(out: &Path, tensors: &[NewTensor], converted: &[Converted]) -> anyhow:
             (raw.dtype, raw.shape, raw.bytes) == (tensor.dtype, &tensor.shape, &tensor.bytes),
         )?;
     }
-    let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     for matrix in converted.iter().flat_map(|one| &one.matrices) {
-        let read = written.linear(&matrix.address)?.values();
-        same(&matrix.address, bits(&read) == bits(&matrix.values))?;
+        same(&matrix.address, matrix.are(&written.linear(&matrix.address)?.values()))?;
     }
     Ok(())
 }

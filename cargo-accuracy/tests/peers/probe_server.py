@@ -1,6 +1,6 @@
 """`cargo accuracy probe` against a real server: `transformers serve` on loopback with a tiny random model.
 
-    pip install torch "transformers[serving]"; python probe_server.py path/to/cargo-accuracy
+    pip install torch accelerate "transformers[serving]"; python probe_server.py path/to/cargo-accuracy
 
 The model knows nothing, so that its answers are wrong; what is checked is that every prompt is answered, repeats itself,
 and agrees with a reference, which is the same server.
@@ -60,7 +60,8 @@ def main(tool):
         finally:
             server.terminate()
             server.wait(30)
-    assert done.returncode in (0, 100), done.returncode
+    # No answer is right on either side, which proves nothing.
+    assert done.returncode == 100, done.returncode
     prompts = report["prompts"]
     assert len(prompts) >= 11
     for prompt in prompts:

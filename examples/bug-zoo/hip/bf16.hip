@@ -102,7 +102,7 @@ __global__ void multiply(bf16* y, Gemm gemm) {
             if (row == 5) value.bits = 0;
         }
         int64_t to_row = row, to_column = column;
-        if constexpr (v == V::tiles_of_columns_exchanged) to_column = column ^ 16;
+        if (v == V::tiles_of_columns_exchanged && column < n / 32 * 32) to_column = column ^ 16;
         if constexpr (v == V::columns_shifted_by_one) to_column = (column + 1) % n;
         if constexpr (v == V::rows_in_reverse) to_row = gemm.m - 1 - row;
         int64_t at = to_row * gemm.ldy + to_column;

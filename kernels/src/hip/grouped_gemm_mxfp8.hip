@@ -1,7 +1,7 @@
 // Grouped MXFP8 GEMM: row r of Y [rows, n] is X[r / rows_per_x, first_k ...] times the transposed weight of the row's
-// expert, W [experts, n, k]. `sorted` has the rows of one expert after the other, from offsets[expert] to
-// offsets[expert + 1] (moe_sort). X has ldx columns, of which k from first_k on take part (a shard of tensor
-// parallelism); scales of groups of 32 are row-major, [.., ldx / 32] and [experts, n, k / 32]. Sums are float32.
+// expert, W [experts, n, ld]. `sorted` has the rows of one expert after the other, from offsets[expert] to
+// offsets[expert + 1] (moe_sort). X and W have ld columns, of which k from first_k on take part (a shard of tensor
+// parallelism); scales of groups of 32 are row-major, [.., ld / 32]. Sums are float32.
 
 #include "mx.h"
 #include "tile.h"
@@ -16,7 +16,7 @@ __device__ inline void store(float* to, float value) { *to = value; }
 template <class Y>
 __global__ __launch_bounds__(kTileThreads) void grouped_gemm_mxfp8_kernel(
     Y* y, const uint8_t* xq, const uint8_t* xs, const uint8_t* wq, const uint8_t* ws, const int32_t* sorted,
-    const int32_t* offsets, int32_t rows_per_x, int32_t n, int32_t k, int32_t ldx, int32_t first_k) {
+    const int32_t* offsets, int32_t rows_per_x, int32_t n, int32_t k, int32_t ld, int32_t first_k) {
     __shared__ Tile<kTileK> x_tile;
     __shared__ Tile<kTileK> w_tile;
     const int32_t expert = blockIdx.z;
@@ -26,20 +26,21 @@ __global__ __launch_bounds__(kTileThreads) void grouped_gemm_mxfp8_kernel(
     const int64_t first_column = int64_t{blockIdx.y} * kTile;
     const int row = threadIdx.x / kThreadsAcross * kPerThread;
     const int column = threadIdx.x % kThreadsAcross * kPerThread;
-    wq += int64_t{expert} * n * k;
-    ws += int64_t{expert} * n * (k / kMxGroup);
+    wq += int64_t{expert} * n * ld;
+    ws += int64_t{expert} * n * (ld / kMxGroup);
 
     Accumulator sum;
     for (int64_t k0 = 0; k0 < k; k0 += kTileK) {
         for (int i = threadIdx.x; i < kTile * kTileK; i += kTileThreads) {
             const int r = i / kTileK, c = i % kTileK;
+            const int64_t column_of_k = first_k + k0 + c;
             float x = 0.0f, w = 0.0f;
             if (first + r < end) {
-                const int64_t at = int64_t{sorted[first + r] / rows_per_x} * ldx + first_k + k0 + c;
+                const int64_t at = int64_t{sorted[first + r] / rows_per_x} * ld + column_of_k;
                 x = decode<E4m3fn>(xq[at]) * decode_e8m0(xs[at / kMxGroup]);
             }
             if (first_column + r < n) {
-                const int64_t at = (first_column + r) * k + k0 + c;
+                const int64_t at = (first_column + r) * ld + column_of_k;
                 w = decode<E4m3fn>(wq[at]) * decode_e8m0(ws[at / kMxGroup]);
             }
             x_tile.at[c][r] = x;
@@ -60,13 +61,13 @@ __global__ __launch_bounds__(kTileThreads) void grouped_gemm_mxfp8_kernel(
 template <class Y>
 int32_t launch(Y* y, const uint8_t* xq, const uint8_t* xs, const uint8_t* wq, const uint8_t* ws, const int32_t* sorted,
                const int32_t* offsets, int32_t rows, int32_t rows_per_x, int32_t experts, int32_t n, int32_t k,
-               int32_t ldx, int32_t first_k, hipStream_t stream) {
+               int32_t ld, int32_t first_k, hipStream_t stream) {
     if (any_null(xq, xs, wq, ws) || any_null(sorted, offsets) || any_null(y)) return kInvalidArgument;
     if (rows <= 0 || rows_per_x <= 0 || experts <= 0 || n <= 0 || k <= 0) return kInvalidArgument;
-    if (first_k < 0 || int64_t{first_k} + k > ldx) return kInvalidArgument;
-    if (k % kMxGroup != 0 || ldx % kMxGroup != 0 || first_k % kMxGroup != 0) return kUnsupported;
+    if (first_k < 0 || int64_t{first_k} + k > ld) return kInvalidArgument;
+    if (k % kMxGroup != 0 || ld % kMxGroup != 0 || first_k % kMxGroup != 0) return kUnsupported;
     hipLaunchKernelGGL(grouped_gemm_mxfp8_kernel<Y>, dim3(ceil_div(rows, kTile), ceil_div(n, kTile), experts),
-                       dim3(kTileThreads), 0, stream, y, xq, xs, wq, ws, sorted, offsets, rows_per_x, n, k, ldx,
+                       dim3(kTileThreads), 0, stream, y, xq, xs, wq, ws, sorted, offsets, rows_per_x, n, k, ld,
                        first_k);
     return launch_status();
 }
@@ -75,13 +76,13 @@ int32_t launch(Y* y, const uint8_t* xq, const uint8_t* xs, const uint8_t* wq, co
 
 LAUNCHER grouped_gemm_mxfp8(bf16* y, const uint8_t* xq, const uint8_t* xs, const uint8_t* wq, const uint8_t* ws,
                             const int32_t* sorted, const int32_t* offsets, int32_t rows, int32_t rows_per_x,
-                            int32_t experts, int32_t n, int32_t k, int32_t ldx, int32_t first_k, hipStream_t stream) {
-    return launch(y, xq, xs, wq, ws, sorted, offsets, rows, rows_per_x, experts, n, k, ldx, first_k, stream);
+                            int32_t experts, int32_t n, int32_t k, int32_t ld, int32_t first_k, hipStream_t stream) {
+    return launch(y, xq, xs, wq, ws, sorted, offsets, rows, rows_per_x, experts, n, k, ld, first_k, stream);
 }
 
 LAUNCHER grouped_gemm_mxfp8_f32(float* y, const uint8_t* xq, const uint8_t* xs, const uint8_t* wq, const uint8_t* ws,
                                 const int32_t* sorted, const int32_t* offsets, int32_t rows, int32_t rows_per_x,
-                                int32_t experts, int32_t n, int32_t k, int32_t ldx, int32_t first_k,
+                                int32_t experts, int32_t n, int32_t k, int32_t ld, int32_t first_k,
                                 hipStream_t stream) {
-    return launch(y, xq, xs, wq, ws, sorted, offsets, rows, rows_per_x, experts, n, k, ldx, first_k, stream);
+    return launch(y, xq, xs, wq, ws, sorted, offsets, rows, rows_per_x, experts, n, k, ld, first_k, stream);
 }

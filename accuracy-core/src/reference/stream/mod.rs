@@ -5,6 +5,9 @@
 //! becomes of a finished panel is the caller's: it may be compared at once, so that the product need not exist whole
 //! either.
 //!
+//! Hops are judged with [`Precision::Double`]; [`Precision::Single`] is for sums in which nothing cancels, such as the
+//! magnitudes that errors are measured by.
+//!
 //! # Error
 //! With [`Precision::Double`] operands are float64, and so is everything that is computed with them. With
 //! [`Precision::Single`] values of the weight and of `x` are rounded to float32, and products are summed in float32
@@ -26,6 +29,7 @@ use crate::simd::{Isa, prefetch};
 use crate::weights::StoredWeight;
 use decode::{Decoded, Decoder, OVERHANG, STEP, Scaling};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::Range;
 use tile::{Block, COLUMNS, GRAIN};
@@ -412,11 +416,12 @@ pub(super) fn multiply(x: &Matrix, other: &Matrix) -> Matrix {
 const SAMPLES: usize = 2;
 
 /// How far a product may be from exact, and how far a sample of it was: multiples of `|x_r| |w_c|`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReferenceError {
     /// What [the module](self) proves.
     pub stated: f64,
     pub observed: f64,
+    /// Outputs that were held against exact dot products.
     pub samples: usize,
 }
 

@@ -1,6 +1,6 @@
 //! How a report is shown: text for people, JSON, SARIF and GitHub annotations for machines.
 
-mod sarif;
+pub mod sarif;
 mod text;
 
 pub use sarif::sarif;

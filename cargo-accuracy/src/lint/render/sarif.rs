@@ -7,7 +7,24 @@ use crate::lint::rules;
 use crate::lint::{Finding, LintReport, Place, Severity, Suppression};
 
 pub fn sarif(report: &LintReport, version: &str) -> Value {
-    let rules: Vec<Value> = rules::ALL
+    let results: Vec<Value> = report.findings.iter().map(result).collect();
+    let notifications: Vec<Value> = report
+        .problems
+        .iter()
+        .map(|p| {
+            json!({
+                "level": "warning",
+                "message": { "text": p.reason },
+                "locations": [{ "physicalLocation": { "artifactLocation": { "uri": uri(&p.path) } } }],
+            })
+        })
+        .collect();
+    document(rules(), results, notifications, version)
+}
+
+/// The reporting descriptors of the lint's rules, in the order of their index.
+pub fn rules() -> Vec<Value> {
+    rules::ALL
         .iter()
         .map(|r| {
             let level = match r.level {
@@ -35,19 +52,11 @@ pub fn sarif(report: &LintReport, version: &str) -> Value {
                 },
             })
         })
-        .collect();
-    let results: Vec<Value> = report.findings.iter().map(result).collect();
-    let notifications: Vec<Value> = report
-        .problems
-        .iter()
-        .map(|p| {
-            json!({
-                "level": "warning",
-                "message": { "text": p.reason },
-                "locations": [{ "physicalLocation": { "artifactLocation": { "uri": uri(&p.path) } } }],
-            })
-        })
-        .collect();
+        .collect()
+}
+
+/// One run of the tool.
+pub fn document(rules: Vec<Value>, results: Vec<Value>, notifications: Vec<Value>, version: &str) -> Value {
     json!({
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -60,7 +69,7 @@ pub fn sarif(report: &LintReport, version: &str) -> Value {
     })
 }
 
-fn result(f: &Finding) -> Value {
+pub fn result(f: &Finding) -> Value {
     let level = match f.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -115,7 +124,7 @@ fn step(p: &Place) -> Value {
     json!({ "location": location(&p.path, p.line, p.column, Some(&p.message)) })
 }
 
-fn location(path: &str, line: u32, column: u32, message: Option<&str>) -> Value {
+pub fn location(path: &str, line: u32, column: u32, message: Option<&str>) -> Value {
     let mut out = json!({
         "physicalLocation": {
             "artifactLocation": { "uri": uri(path) },

@@ -141,7 +141,7 @@ fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Op
 }
 
 /// The command that runs this case alone, as it ran here.
-fn rerun(record: &Record, flags: &[String]) -> String {
+pub fn rerun(record: &Record, flags: &[String]) -> String {
     // An archive is for machines that may have no cargo.
     let mut words = match flags.iter().any(|flag| flag == crate::archive::FLAG) {
         true => vec!["cargo-accuracy"],

@@ -1,7 +1,7 @@
 //! Records by hand, for the tests of this folder.
 
 use accuracy_core::meta::Check;
-use accuracy_core::record::{Gate, Metrics, Planned, Record, Verdict};
+use accuracy_core::record::{Cause, Gate, Metrics, Planned, Record, Verdict};
 
 pub fn planned(id: &str) -> Planned {
     Planned {
@@ -34,5 +34,21 @@ pub fn record(id: &str, cos: f64) -> Record {
         repeat_bitwise: Some(true),
         ..Metrics::default()
     };
+    record
+}
+
+/// A case that a scale layout broke.
+pub fn failing(id: &str) -> Record {
+    let mut record = record(id, 0.1505272);
+    record.verdict = Verdict::Catastrophic;
+    record.gate = Gate::Fail;
+    record.failed_checks = vec!["cos".into(), "gain".into()];
+    record.reason = "cos of xq\nand more".into();
+    record.causes = vec![Cause {
+        cause: "scale_layout".into(),
+        detail: "the scales of `xq` were written in row_major order".into(),
+        cos: Some(0.9999999),
+        ..Cause::default()
+    }];
     record
 }

@@ -2,7 +2,7 @@
 //!
 //! [`mod@table`] lays out columns, [`failure`] tells one failing case, [`number`] writes numbers.
 
-mod failure;
+pub mod failure;
 #[cfg(test)]
 pub mod fixture;
 pub mod number;

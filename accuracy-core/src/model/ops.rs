@@ -1,0 +1,667 @@
+//! The operations in float64, with the weights of a checkpoint.
+//!
+//! Each takes a [`Precision`]: exact, or rounded to a format wherever a straightforward implementation in that format
+//! stores a value. How far the two are apart is the noise that an implementation in that format may show.
+
+use super::config::{Activation, Attention, Router, Score};
+use crate::dtype::DType;
+use crate::reference::Matrix;
+use crate::reference::model::RopeStyle;
+use crate::weights::{Checkpoint, RawTensor, Scheme, StDtype, WeightsError};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Weights decoded at a time.
+const PANEL: usize = 1 << 21;
+/// Rows of queries whose scores are held at a time.
+const QUERIES: usize = 256;
+
+/// Where intermediate values are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Exact,
+    BF16,
+    F16,
+    F32,
+}
+
+impl Precision {
+    /// To the nearest, ties to even; overflow is infinite.
+    pub fn round(self, x: f64) -> f64 {
+        match self {
+            Precision::Exact => x,
+            Precision::F32 => f64::from(x as f32),
+            Precision::BF16 => bf16::from_f64(x).to_f64(),
+            Precision::F16 => f16::from_f64(x).to_f64(),
+        }
+    }
+
+    /// Largest relative error of one rounding of a normal number.
+    pub fn unit(self) -> f64 {
+        match self {
+            Precision::Exact => 0.0,
+            Precision::F32 => 2f64.powi(-24),
+            Precision::BF16 => 2f64.powi(-9),
+            Precision::F16 => 2f64.powi(-12),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Exact => "f64",
+            Precision::BF16 => "bf16",
+            Precision::F16 => "f16",
+            Precision::F32 => "f32",
+        }
+    }
+
+    pub fn apply(self, mut m: Matrix) -> Matrix {
+        if self != Precision::Exact {
+            m.data.iter_mut().for_each(|x| *x = self.round(*x));
+        }
+        m
+    }
+}
+
+/// A norm over groups of `width` columns: RMSNorm, or LayerNorm with `bias`.
+pub fn norm(x: &Matrix, weight: &[f64], bias: Option<&[f64]>, eps: f64, p: Precision) -> Matrix {
+    let width = weight.len();
+    let mut out = x.clone();
+    for group in out.data.chunks_exact_mut(width) {
+        let n = width as f64;
+        let mean = if bias.is_some() { group.iter().sum::<f64>() / n } else { 0.0 };
+        let variance = group.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        let scale = (variance + eps).sqrt().recip();
+        for (i, v) in group.iter_mut().enumerate() {
+            *v = match bias {
+                Some(bias) => p.round((*v - mean) * scale * weight[i] + bias[i]),
+                None => p.round(p.round(*v * scale) * weight[i]),
+            };
+        }
+    }
+    out
+}
+
+pub fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// A function of one value; of [`Activation::Clamped`], its gate.
+pub fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => silu(x),
+        Activation::Gelu => 0.5 * x * (1.0 + libm_erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Activation::Relu => x.max(0.0),
+        Activation::Clamped { alpha, limit } => {
+            let x = x.min(limit);
+            x / (1.0 + (-alpha * x).exp())
+        }
+    }
+}
+
+/// The error function, by its series near 0 and by the continued fraction of its complement elsewhere; to 1e-15.
+fn libm_erf(x: f64) -> f64 {
+    let a = x.abs();
+    if a < 2.5 {
+        let (mut term, mut sum) = (a, a);
+        for n in 1..80 {
+            term *= -a * a / n as f64;
+            sum += term / (2 * n + 1) as f64;
+        }
+        return (2.0 / std::f64::consts::PI.sqrt() * sum).copysign(x);
+    }
+    let mut fraction = 0.0;
+    for k in (1..60).rev() {
+        fraction = k as f64 / 2.0 / (a + fraction);
+    }
+    (1.0 - (-a * a).exp() / ((a + fraction) * std::f64::consts::PI.sqrt())).copysign(x)
+}
+
+/// `activation(gate) * up`.
+pub fn gated(activation: Activation, gate: f64, up: f64, p: Precision) -> f64 {
+    match activation {
+        Activation::Clamped { limit, .. } => {
+            let up = up.clamp(-limit, limit);
+            p.round(p.round(activate(activation, gate)) * p.round(up + 1.0))
+        }
+        _ => p.round(p.round(activate(activation, gate)) * up),
+    }
+}
+
+/// Elementwise [`gated`]; shapes must agree.
+pub fn gated_all(activation: Activation, gate: &Matrix, up: &Matrix, p: Precision) -> Matrix {
+    let data = gate.data.iter().zip(&up.data).map(|(&g, &u)| gated(activation, g, u, p)).collect();
+    Matrix::new(gate.rows, gate.cols, data)
+}
+
+/// A product with stored weights, and what bounds the error of accumulating it.
+#[derive(Clone, Debug)]
+pub struct Product {
+    pub y: Matrix,
+    /// Frobenius norm of the weights.
+    pub weight_norm: f64,
+    /// Activations are quantised before the product by kernels for these weights.
+    pub quantised: bool,
+}
+
+/// Weights of a checkpoint, read as they are needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a>(pub &'a Checkpoint);
+
+impl Weights<'_> {
+    /// A vector: `name` or `name.weight`.
+    ///
+    /// # Errors
+    /// It is not there, or no vector of floats.
+    pub fn vector(&self, name: &str) -> Result<Vec<f64>, WeightsError> {
+        self.0.vector(name)
+    }
+
+    pub fn has(&self, tensor: &str) -> bool {
+        self.0.raw(tensor).is_ok()
+    }
+
+    /// `x · Wᵀ + bias`, the bias where `module.bias` is there; of weights decoded by panels.
+    ///
+    /// # Errors
+    /// The weight is missing or damaged, or its columns are not those of `x`.
+    pub fn linear(&self, module: &str, x: &Matrix, p: Precision) -> Result<Product, WeightsError> {
+        let info = self.0.describe(module)?;
+        if info.cols != x.cols {
+            return Err(WeightsError::WrongShape {
+                name: module.to_owned(),
+                expected: format!("{} columns, as its input has", x.cols),
+                found: vec![info.rows, info.cols],
+            });
+        }
+        let quantised =
+            info.scheme == Scheme::Fp8 || info.scheme == Scheme::Nvfp4 || info.scheme == Scheme::Int8;
+        let simulated;
+        let x = if quantised && p != Precision::Exact {
+            simulated = quantise_rows(x);
+            &simulated
+        } else {
+            x
+        };
+        let bias = format!("{module}.bias");
+        let bias = if self.has(&bias) { Some(self.vector(&bias)?) } else { None };
+        let step = (PANEL / info.cols.max(1) / 512 * 512).max(512);
+        let panels: Vec<Range<usize>> =
+            (0..info.rows).step_by(step).map(|r| r..(r + step).min(info.rows)).collect();
+        let whole = panels.len() == 1;
+        let parts: Result<Vec<(Matrix, f64)>, WeightsError> = panels
+            .par_iter()
+            .map(|rows| {
+                let address =
+                    if whole { module.to_owned() } else { format!("{module}#{}..{}", rows.start, rows.end) };
+                let w = Matrix::new(rows.len(), info.cols, self.0.linear(&address)?.values());
+                let w = p.apply(w);
+                let norm = w.data.iter().map(|v| v * v).sum::<f64>();
+                Ok((x.matmul_t(&w), norm))
+            })
+            .collect();
+        let mut y = Matrix::zeros(x.rows, info.rows);
+        let mut weight_norm = 0.0;
+        for (rows, (part, norm)) in panels.iter().zip(parts?) {
+            weight_norm += norm;
+            for r in 0..x.rows {
+                y.row_mut(r)[rows.clone()].copy_from_slice(part.row(r));
+            }
+        }
+        for row in y.data.chunks_exact_mut(info.rows.max(1)) {
+            for (c, v) in row.iter_mut().enumerate() {
+                *v = p.round(*v + bias.as_ref().map_or(0.0, |b| b.get(c).copied().unwrap_or(0.0)));
+            }
+        }
+        Ok(Product { y, weight_norm: weight_norm.sqrt(), quantised })
+    }
+
+    /// Rows `ids` of a table, as stored.
+    ///
+    /// # Errors
+    /// The table is missing or damaged, or an id is none of its rows.
+    pub fn rows(&self, module: &str, ids: &[i64]) -> Result<Matrix, WeightsError> {
+        let info = self.0.describe(module)?;
+        let raw = self.0.raw(&format!("{module}.weight"))?;
+        let dtype = float(&raw)?;
+        let size = dtype.bits() as usize / 8 * info.cols;
+        let mut out = Matrix::zeros(ids.len(), info.cols);
+        for (r, &id) in ids.iter().enumerate() {
+            let row = usize::try_from(id).ok().filter(|&i| i < info.rows).ok_or_else(|| {
+                WeightsError::WrongShape {
+                    name: raw.name.to_owned(),
+                    expected: format!("more than {id} rows, for token {id}"),
+                    found: raw.shape.to_vec(),
+                }
+            })?;
+            out.row_mut(r).copy_from_slice(&dtype.decode_bytes(&raw.bytes[row * size..(row + 1) * size]));
+        }
+        Ok(out)
+    }
+
+    /// Gate, up and down of one expert, with their biases.
+    ///
+    /// # Errors
+    /// The expert's weights are missing or damaged.
+    pub fn expert(&self, module: &str, e: usize) -> Result<Expert, WeightsError> {
+        let plain = |name: &str| format!("{module}.{e}.{name}");
+        for [gate, up, down] in [["gate_proj", "up_proj", "down_proj"], ["w1", "w3", "w2"]] {
+            if self.has(&format!("{}.weight", plain(gate))) {
+                let gate = self.matrix(&plain(gate))?;
+                return Ok(Expert {
+                    gate,
+                    up: self.matrix(&plain(up))?,
+                    down: self.matrix(&plain(down))?,
+                    biases: None,
+                });
+            }
+        }
+        let fused = format!("{module}.gate_up_proj");
+        let down = format!("{module}.down_proj");
+        let biases = match (self.0.raw(&format!("{fused}_bias")), self.0.raw(&format!("{down}_bias"))) {
+            (Ok(a), Ok(b)) => {
+                let gate_up = slice(&a, e)?;
+                let (gate, up) = halves(&gate_up);
+                Some([gate, up, slice(&b, e)?])
+            }
+            _ => None,
+        };
+        // transformers' gpt-oss in floats: `[experts, in, out]`, gate and up in turn.
+        if biases.is_some()
+            && let (Ok(gate_up), Ok(down)) = (self.0.raw(&fused), self.0.raw(&down))
+            && let ([_, hidden, both], [_, inner, _]) = (gate_up.shape, down.shape)
+        {
+            let gate_up = Matrix::new(*hidden, *both, slice(&gate_up, e)?).transposed();
+            let pick = |first: usize| {
+                let data = (first..*both).step_by(2).flat_map(|r| gate_up.row(r).to_vec()).collect();
+                Matrix::new(both / 2, *hidden, data)
+            };
+            let down = slice(&down, e)?;
+            let down = Matrix::new(*inner, down.len() / inner.max(&1), down).transposed();
+            return Ok(Expert { gate: pick(0), up: pick(1), down, biases });
+        }
+        let gate = self.matrix(&format!("{fused}#{e}.gate"))?;
+        let up = self.matrix(&format!("{fused}#{e}.up"))?;
+        Ok(Expert { gate, up, down: self.matrix(&format!("{down}#{e}"))?, biases })
+    }
+
+    fn matrix(&self, address: &str) -> Result<Matrix, WeightsError> {
+        let weight = self.0.linear(address)?;
+        Ok(Matrix::new(weight.rows, weight.cols, weight.values()))
+    }
+}
+
+fn float(raw: &RawTensor) -> Result<DType, WeightsError> {
+    match raw.dtype {
+        StDtype::F32 => Ok(DType::F32),
+        StDtype::F16 => Ok(DType::F16),
+        StDtype::BF16 => Ok(DType::BF16),
+        found => Err(WeightsError::WrongDtype {
+            name: raw.name.to_owned(),
+            expected: "F32, F16 or BF16".to_owned(),
+            found,
+        }),
+    }
+}
+
+/// Values of `tensor[e]`.
+fn slice(raw: &RawTensor, e: usize) -> Result<Vec<f64>, WeightsError> {
+    let experts = raw.shape.first().copied().unwrap_or(0);
+    if e >= experts {
+        return Err(WeightsError::WrongShape {
+            name: raw.name.to_owned(),
+            expected: format!("more than {e} experts"),
+            found: raw.shape.to_vec(),
+        });
+    }
+    let size = raw.bytes.len() / experts;
+    Ok(float(raw)?.decode_bytes(&raw.bytes[e * size..(e + 1) * size]))
+}
+
+fn halves(interleaved: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let every = |first: usize| interleaved.iter().skip(first).step_by(2).copied().collect();
+    (every(0), every(1))
+}
+
+/// Rows through e4m3fn with a scale for 128 columns, as kernels do with the activations of FP8 weights.
+fn quantise_rows(x: &Matrix) -> Matrix {
+    let mut out = x.clone();
+    for row in out.data.chunks_exact_mut(x.cols.max(1)) {
+        for group in row.chunks_mut(128) {
+            let largest = group.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let scale = if largest > 0.0 { largest / 448.0 } else { 1.0 };
+            for v in group {
+                let code = DType::E4M3Fn.encode(*v / scale, crate::dtype::Overflow::Saturate);
+                *v = DType::E4M3Fn.decode(code) * scale;
+            }
+        }
+    }
+    out
+}
+
+/// One expert's weights: `[inner, hidden]` twice and `[hidden, inner]`.
+#[derive(Clone, Debug)]
+pub struct Expert {
+    pub gate: Matrix,
+    pub up: Matrix,
+    pub down: Matrix,
+    pub biases: Option<[Vec<f64>; 3]>,
+}
+
+impl Expert {
+    /// `down(activation(gate x) * (up x))`.
+    pub fn apply(&self, x: &Matrix, activation: Activation, p: Precision) -> Matrix {
+        let add = |mut y: Matrix, which: usize| {
+            for row in y.data.chunks_exact_mut(y.cols.max(1)) {
+                for (c, v) in row.iter_mut().enumerate() {
+                    *v = p.round(*v + self.biases.as_ref().map_or(0.0, |b| b[which][c]));
+                }
+            }
+            y
+        };
+        let gate = add(x.matmul_t(&self.gate), 0);
+        let up = add(x.matmul_t(&self.up), 1);
+        add(gated_all(activation, &gate, &up, p).matmul_t(&self.down), 2)
+    }
+}
+
+/// `sum over the chosen experts of weight * expert(x)`. `indices` and `weights`: `[tokens, topk]`; an index that is no
+/// expert is left out.
+///
+/// # Errors
+/// As of `expert`.
+pub fn experts<E>(
+    x: &Matrix,
+    indices: &[i64],
+    weights: &Matrix,
+    count: usize,
+    activation: Activation,
+    p: Precision,
+    expert: impl Fn(usize) -> Result<Expert, E> + Sync,
+) -> Result<Matrix, E>
+where
+    E: Send,
+{
+    let topk = weights.cols;
+    let mut out = Matrix::zeros(x.rows, x.cols);
+    // A few experts at a time: their outputs are held until they are added in order.
+    for first in (0..count).step_by(8) {
+        let range = first..(first + 8).min(count);
+        let parts: Result<Vec<_>, E> = range
+            .into_par_iter()
+            .map(|e| {
+                let mine: Vec<usize> = (0..indices.len()).filter(|&i| indices[i] == e as i64).collect();
+                if mine.is_empty() {
+                    return Ok(None);
+                }
+                let data = mine.iter().flat_map(|&i| x.row(i / topk).to_vec()).collect();
+                let rows = Matrix::new(mine.len(), x.cols, data);
+                Ok(Some((expert(e)?.apply(&rows, activation, p), mine)))
+            })
+            .collect();
+        for (y, mine) in parts?.into_iter().flatten() {
+            for (r, &i) in mine.iter().enumerate() {
+                let w = weights.data[i];
+                for (to, &v) in out.row_mut(i / topk).iter_mut().zip(y.row(r)) {
+                    *to = p.round(*to + p.round(w * v));
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// What a router chose: for each token its experts and their weights, in the order of choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    pub indices: Vec<i64>,
+    pub weights: Matrix,
+}
+
+/// Chooses experts from logits, `[tokens, experts]`.
+pub fn route(router: &Router, logits: &Matrix, correction: Option<&[f64]>, p: Precision) -> Choice {
+    let k = router.topk;
+    let mut choice =
+        Choice { indices: Vec::with_capacity(logits.rows * k), weights: Matrix::zeros(logits.rows, k) };
+    for t in 0..logits.rows {
+        let scores = scores(router, logits.row(t), p);
+        let chosen = choose(router, &scores, correction);
+        let mut weights: Vec<f64> = chosen.iter().map(|&e| scores[e]).collect();
+        if router.score == Score::SoftmaxOfChosen {
+            weights = softmax(&weights);
+        }
+        if router.renormalise {
+            let total: f64 = weights.iter().sum::<f64>() + 1e-20;
+            weights.iter_mut().for_each(|w| *w /= total);
+        }
+        for (to, w) in choice.weights.row_mut(t).iter_mut().zip(weights) {
+            *to = p.round(w * router.scaling);
+        }
+        choice.indices.extend(chosen.iter().map(|&e| e as i64));
+    }
+    choice
+}
+
+fn scores(router: &Router, logits: &[f64], p: Precision) -> Vec<f64> {
+    match router.score {
+        Score::Softmax => softmax(logits),
+        Score::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        Score::SoftmaxOfChosen => logits.iter().map(|&x| p.round(x)).collect(),
+    }
+}
+
+fn softmax(x: &[f64]) -> Vec<f64> {
+    let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = x.iter().map(|v| (v - largest).exp()).collect();
+    let total: f64 = exp.iter().sum();
+    exp.into_iter().map(|e| e / total).collect()
+}
+
+/// Experts in descending order of `scores + correction`, within the groups that are kept.
+fn choose(router: &Router, scores: &[f64], correction: Option<&[f64]>) -> Vec<usize> {
+    let mut by: Vec<f64> = scores.to_vec();
+    if let Some(correction) = correction {
+        by.iter_mut().zip(correction).for_each(|(s, c)| *s += c);
+    }
+    if let Some((groups, kept)) = router.groups {
+        let size = by.len() / groups;
+        let best = |group: usize| {
+            let mut members = by[group * size..(group + 1) * size].to_vec();
+            members.sort_by(|a, b| b.total_cmp(a));
+            members.iter().take(2).sum::<f64>()
+        };
+        let sums: Vec<f64> = (0..groups).map(best).collect();
+        for &group in &descending(&sums)[kept..] {
+            by[group * size..(group + 1) * size].fill(f64::NEG_INFINITY);
+        }
+    }
+    let mut order = descending(&by);
+    order.truncate(router.topk);
+    order
+}
+
+fn descending(values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]).then(a.cmp(&b)));
+    order
+}
+
+/// Rotates the heads of `x`, `[tokens, heads * d]`: the elements `range` of each head, by the angles of its token,
+/// `[tokens, len / 2]`.
+pub fn rotate(
+    x: &mut Matrix,
+    d: usize,
+    range: Range<usize>,
+    (cos, sin): (&Matrix, &Matrix),
+    style: RopeStyle,
+    p: Precision,
+) {
+    let half = range.len() / 2;
+    for t in 0..x.rows {
+        for head in x.row_mut(t).chunks_exact_mut(d) {
+            let head = &mut head[range.clone()];
+            for i in 0..half {
+                let (a, b) = match style {
+                    RopeStyle::Neox => (i, i + half),
+                    RopeStyle::GptJ => (2 * i, 2 * i + 1),
+                };
+                let (c, s) = (cos.row(t)[i], sin.row(t)[i]);
+                let (x, y) = (head[a], head[b]);
+                head[a] = p.round(p.round(x * c) - p.round(y * s));
+                head[b] = p.round(p.round(y * c) + p.round(x * s));
+            }
+        }
+    }
+}
+
+/// Queries, keys and values, `[tokens, heads * d]`.
+#[derive(Clone, Debug)]
+pub struct Heads {
+    pub q: Matrix,
+    pub k: Matrix,
+    pub v: Matrix,
+}
+
+/// What decides which positions a query sees.
+#[derive(Clone, Debug)]
+pub struct Mask<'a> {
+    /// Rows of each sequence.
+    pub sequences: &'a [Range<usize>],
+    pub causal: bool,
+    pub window: Option<usize>,
+    /// Tokens that nobody sees; empty for none.
+    pub padding: &'a [bool],
+}
+
+/// Softmax attention within each sequence. Query head `h` uses key head `h / (heads / kv_heads)`, with `tiled`
+/// `h % kv_heads`. `sinks`: a logit for each head without a value. Rows of padding are left zero.
+pub fn attention(
+    heads: &Heads,
+    form: &Attention,
+    mask: &Mask<'_>,
+    sinks: Option<&[f64]>,
+    tiled: bool,
+    p: Precision,
+) -> Matrix {
+    let (dk, dv) = (form.key_dim, form.value_dim);
+    let mut out = Matrix::zeros(heads.q.rows, form.heads * dv);
+    let padded = |t: usize| mask.padding.get(t).copied().unwrap_or(false);
+    for sequence in mask.sequences {
+        let rows = |m: &Matrix, columns: Range<usize>, rows: Range<usize>| {
+            let data = rows.clone().flat_map(|r| m.row(r)[columns.clone()].to_vec()).collect();
+            Matrix::new(rows.len(), columns.len(), data)
+        };
+        let chunks: Vec<(usize, usize)> = (0..form.heads)
+            .flat_map(|h| sequence.clone().step_by(QUERIES).map(move |start| (h, start)))
+            .collect();
+        let parts: Vec<Matrix> = chunks
+            .par_iter()
+            .map(|&(h, start)| {
+                let end = (start + QUERIES).min(sequence.end);
+                let group = if tiled { h % form.kv_heads } else { h / (form.heads / form.kv_heads) };
+                let q = rows(&heads.q, h * dk..(h + 1) * dk, start..end);
+                let k = rows(&heads.k, group * dk..(group + 1) * dk, sequence.clone());
+                let v = rows(&heads.v, group * dv..(group + 1) * dv, sequence.clone());
+                let mut scores = q.matmul_t(&k);
+                for r in 0..scores.rows {
+                    let t = start + r;
+                    let row = scores.row_mut(r);
+                    for (j, s) in row.iter_mut().enumerate() {
+                        let at = sequence.start + j;
+                        let seen = !padded(at)
+                            && (!mask.causal || at <= t)
+                            && mask.window.is_none_or(|w| at > t || t - at < w);
+                        *s = if seen { p.round(p.round(*s) * form.scale) } else { f64::NEG_INFINITY };
+                    }
+                    let sink = sinks.map(|s| s[h]);
+                    let largest = row.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
+                    let shifted =
+                        |s: f64| if s == f64::NEG_INFINITY { 0.0 } else { p.round(s - largest).exp() };
+                    row.iter_mut().for_each(|s| *s = shifted(*s));
+                    let total = row.iter().sum::<f64>() + sink.map_or(0.0, shifted);
+                    row.iter_mut().for_each(|s| *s = if total > 0.0 { p.round(*s / total) } else { 0.0 });
+                }
+                p.apply(scores.matmul_t(&v.transposed()))
+            })
+            .collect();
+        for (&(h, start), part) in chunks.iter().zip(parts) {
+            for r in 0..part.rows {
+                if !padded(start + r) {
+                    out.row_mut(start + r)[h * dv..(h + 1) * dv].copy_from_slice(part.row(r));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_abs_diff_eq;
+
+    #[test]
+    fn the_error_function_has_its_known_values() {
+        // Abramowitz and Stegun, table 7.1.
+        for (x, y) in
+            [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (3.0, 0.999_977_909_5)]
+        {
+            assert_abs_diff_eq!(libm_erf(x), y, epsilon = 1e-10);
+            assert_abs_diff_eq!(libm_erf(-x), -y, epsilon = 1e-10);
+        }
+        assert_abs_diff_eq!(libm_erf(2.499_999_999), libm_erf(2.500_000_001), epsilon = 1e-11);
+    }
+
+    #[test]
+    fn groups_that_are_dropped_are_not_chosen_from() {
+        let router = Router {
+            experts: 4,
+            topk: 2,
+            score: Score::Sigmoid,
+            correction: true,
+            groups: Some((2, 1)),
+            renormalise: true,
+            scaling: 2.0,
+        };
+        // The best single expert is in the weaker group.
+        let logits = Matrix::new(1, 4, vec![3.0, -9.0, 2.0, 1.0]);
+        let choice = route(&router, &logits, Some(&[0.0; 4]), Precision::Exact);
+        assert_eq!(choice.indices, [2, 3]);
+        assert_abs_diff_eq!(choice.weights.data.iter().sum::<f64>(), 2.0, epsilon = 1e-12);
+        // A correction chooses but does not weigh.
+        let choice = route(&router, &logits, Some(&[0.0, 5.0, 0.0, 0.0]), Precision::Exact);
+        assert_eq!(choice.indices, [1, 0]);
+        assert!(choice.weights.data[0] < 0.001);
+    }
+
+    #[test]
+    fn a_window_includes_the_position_itself() {
+        let form = Attention {
+            heads: 1,
+            kv_heads: 1,
+            key_dim: 2,
+            value_dim: 1,
+            scale: 1.0,
+            causal: true,
+            sinks: false,
+            qk_norm: false,
+            mla: None,
+        };
+        let heads = Heads {
+            q: Matrix::zeros(4, 2),
+            k: Matrix::zeros(4, 2),
+            v: Matrix::new(4, 1, vec![1., 2., 4., 8.]),
+        };
+        let all = [0..4];
+        let mask = Mask { sequences: &all, causal: true, window: Some(2), padding: &[] };
+        let y = attention(&heads, &form, &mask, None, false, Precision::Exact);
+        assert_eq!(y.data, [1.0, 1.5, 3.0, 6.0]);
+        let y = attention(&heads, &form, &mask, Some(&[0.0]), false, Precision::Exact);
+        assert_eq!(y.data[0], 0.5);
+    }
+}

@@ -1,0 +1,101 @@
+//! `--report github=PATH`: workflow commands that GitHub shows beside the diff. On by itself under GitHub Actions,
+//! where the Markdown report also becomes the step's summary.
+
+use super::model::Report;
+use super::style;
+use crate::lint::{Finding, Severity};
+use anyhow::Context as _;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// GitHub shows ten annotations of each kind for a step.
+const SHOWN: usize = 10;
+/// A step's summary may be one mebibyte.
+const SUMMARY: usize = 1 << 20;
+
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    let failures: Vec<_> = report.failures().collect();
+    for record in failures.iter().take(SHOWN) {
+        let cause = record.causes.first().map_or(String::new(), |c| format!("\n{}: {}", c.cause, c.detail));
+        let reason = record.reason.lines().next().unwrap_or_default();
+        let message = format!("{} {}\n{reason}{cause}", style::verdict_text(record), record.id);
+        let title = format!("{} {}", record.test, record.verdict.name());
+        annotate(&mut text, "error", (&record.file, record.line, None), &title, &message);
+    }
+    for test in report.powerless().take(SHOWN.saturating_sub(failures.len())) {
+        let _ = writeln!(text, "::error title={}::{}", property(&test.test), escape(&test.reason));
+    }
+    for (kind, severity) in [("error", Severity::Error), ("warning", Severity::Warning)] {
+        let open = if severity == Severity::Error { SHOWN.saturating_sub(failures.len()) } else { SHOWN };
+        let of_kind = |f: &&Finding| f.severity == severity && f.suppressed.is_none();
+        for f in report.lint.iter().filter(of_kind).take(open) {
+            let title = format!("{} {}", f.rule, f.parameter);
+            annotate(
+                &mut text,
+                kind,
+                (&f.path, f.line, Some(f.column)),
+                &title,
+                &format!("{} ({})", f.message, f.help),
+            );
+        }
+    }
+    text
+}
+
+fn annotate(text: &mut String, kind: &str, place: (&str, u32, Option<u32>), title: &str, message: &str) {
+    let (file, line, column) = place;
+    let column = column.map_or(String::new(), |c| format!(",col={c}"));
+    let (file, title) = (property(file), property(title));
+    let _ = writeln!(text, "::{kind} file={file},line={line}{column},title={title}::{}", escape(message));
+}
+
+fn property(text: &str) -> String {
+    escape(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+fn escape(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// Annotations and the step's summary, where a GitHub runner says that it takes them.
+pub fn in_actions(report: &Report, stdout_taken: bool) -> anyhow::Result<()> {
+    if std::env::var_os("GITHUB_ACTIONS").is_none_or(|v| v != "true") {
+        return Ok(());
+    }
+    let text = render(report);
+    // The runner reads commands from both streams.
+    if stdout_taken {
+        std::io::stderr().write_all(text.as_bytes())?;
+    } else {
+        std::io::stdout().write_all(text.as_bytes())?;
+    }
+    if let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY") {
+        let write = || format!("cannot write the step's summary {}", path.display());
+        let mut file =
+            std::fs::OpenOptions::new().append(true).create(true).open(&path).with_context(write)?;
+        let before = file.metadata().map_or(0, |m| m.len() as usize);
+        let summary = super::markdown::render(report);
+        if before + summary.len() < SUMMARY {
+            file.write_all(summary.as_bytes()).with_context(write)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::fixture::failing;
+    use super::*;
+
+    #[test]
+    fn annotations_are_one_line_each_escaped_and_capped() {
+        let records = (0..30).map(|i| failing(&format!("k::t[arch=host,tokens={i}]"))).collect();
+        let text = render(&Report::new(records, &[]));
+        assert_eq!(text.lines().count(), SHOWN);
+        for line in text.lines() {
+            assert!(line.starts_with("::error file=kernels/src/fp8.rs,line=42,title="), "{line}");
+            assert!(line.contains("%0A"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `--report markdown=PATH`: a comment on a pull request. The verdict first, then what failed with its cause and the
+//! command that runs it alone, then the cosine tables, folded. Never longer than a comment may be.
+
+use super::model::{Report, test_path};
+use super::style;
+use super::text::{failure, number};
+use crate::lint::{Finding, Severity};
+use accuracy_core::record::{Gate, Record, Verdict};
+use std::fmt::Write as _;
+
+/// GitHub takes comments of 65,536 characters.
+const LIMIT: usize = 60_000;
+/// What is kept free for the tables' end and the closing line.
+const RESERVE: usize = 2_000;
+
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    heading(&mut text, report);
+    // Failures may take two thirds, so that some of the tables always follow.
+    let told =
+        section(&mut text, report.failures(), LIMIT * 2 / 3, |text, record| failing(text, record, report));
+    let failed = report.failures().count();
+    if told < failed {
+        let _ = writeln!(text, "{} more failing cases are in the other reports.\n", failed - told);
+    }
+    for test in report.powerless() {
+        let _ = writeln!(text, "**INCONCLUSIVE** `{}`: {}\n", test.test, inline(&test.reason));
+    }
+    lint(&mut text, &report.lint);
+    tables(&mut text, report);
+    text
+}
+
+fn heading(text: &mut String, report: &Report) {
+    let s = &report.summary;
+    let passes = report.exit_code() == crate::exit::ExitCode::Correct;
+    let mark = if passes { "✅" } else { "❌" };
+    let mut parts = vec![format!("{} passed", s.passed)];
+    for (count, what) in [
+        (s.failed, "failed"),
+        (report.lint_errors(), "silent parameters"),
+        (s.tests_inconclusive, "tests prove too little"),
+        (s.known_failures, "known failures"),
+        (s.skipped, "skipped"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    let _ = writeln!(text, "### {mark} Accuracy: {}\n", parts.join(", "));
+    let least = report.records.iter().filter_map(|r| r.metrics.cos).fold(f64::INFINITY, f64::min);
+    let mut line = format!("{} cases on {}", s.cases, report.archs().join(", "));
+    if let Some(device) = &report.device {
+        let _ = write!(line, " ({device})");
+    }
+    if least.is_finite() {
+        let _ = write!(line, ", least cosine {}", number::cosine(least));
+    }
+    if let Some(min_cos) = report.min_cos {
+        let _ = write!(line, ", threshold {min_cos}");
+    }
+    let _ = writeln!(text, "{line}\n");
+}
+
+/// Appends what `write` makes of each item while there is room; returns for how many there was.
+fn section<T>(
+    text: &mut String,
+    items: impl Iterator<Item = T>,
+    limit: usize,
+    write: impl Fn(&mut String, T),
+) -> usize {
+    let mut told = 0;
+    for item in items {
+        let mut one = String::new();
+        write(&mut one, item);
+        if text.len() + one.len() > limit {
+            break;
+        }
+        *text += &one;
+        told += 1;
+    }
+    told
+}
+
+fn failing(text: &mut String, record: &Record, report: &Report) {
+    let cos = record.metrics.cos.map_or(String::new(), |c| format!(", cosine {}", number::cosine(c)));
+    let _ = writeln!(text, "**{}** `{}`{cos}", style::verdict_text(record), record.id);
+    let hops: Vec<String> = record
+        .hops
+        .iter()
+        .map(|hop| {
+            let cos = hop.cos.map_or_else(|| "-".into(), number::cosine);
+            if hop.failed_checks.is_empty() {
+                format!("`{}` {cos}", hop.name)
+            } else {
+                format!("**`{}` {cos}** ({})", hop.name, hop.failed_checks.join(", "))
+            }
+        })
+        .collect();
+    if !hops.is_empty() {
+        let _ = writeln!(text, "- {}", hops.join(" → "));
+    }
+    for cause in record.causes.iter().take(3) {
+        let cos = cause.cos.map_or(String::new(), |c| format!(" → cosine {}", number::cosine(c)));
+        let _ = writeln!(text, "- cause **{}**: {}{cos}", cause.cause, inline(&cause.detail));
+    }
+    if record.causes.is_empty()
+        && let Some(reason) = record.reason.lines().next()
+    {
+        let _ = writeln!(text, "- {}", inline(reason));
+    }
+    let _ = writeln!(
+        text,
+        "- `{}:{}`\n\n```sh\n{}\n```\n",
+        record.file,
+        record.line,
+        failure::rerun(record, &report.flags)
+    );
+}
+
+fn lint(text: &mut String, findings: &[Finding]) {
+    let shown = |f: &&Finding| f.suppressed.is_none() && f.severity != Severity::Note;
+    let count = findings.iter().filter(shown).count();
+    if count == 0 {
+        return;
+    }
+    let _ = writeln!(text, "#### Silent parameters\n");
+    let told = section(text, findings.iter().filter(shown), LIMIT - 5 * RESERVE, |text, f| {
+        let error = if f.severity == Severity::Error { "**error** " } else { "" };
+        let _ = writeln!(text, "- {error}{} `{}:{}` {}", f.rule, f.path, f.line, inline(&f.message));
+    });
+    if told < count {
+        let _ = writeln!(text, "- and {} more", count - told);
+    }
+    text.push('\n');
+}
+
+/// One folded table a test.
+fn tables(text: &mut String, report: &Report) {
+    let mut order: Vec<&str> = Vec::new();
+    for record in &report.records {
+        if !order.contains(&test_path(&record.id)) {
+            order.push(test_path(&record.id));
+        }
+    }
+    let told = section(text, order.iter(), LIMIT - RESERVE, |text, path| {
+        let cases: Vec<&Record> = report.records.iter().filter(|r| test_path(&r.id) == *path).collect();
+        let failed = cases.iter().filter(|r| r.gate == Gate::Fail).count();
+        let outcome = if failed > 0 {
+            format!("{failed} of {} failed", cases.len())
+        } else {
+            format!("{} cases", cases.len())
+        };
+        let _ = writeln!(text, "<details><summary><code>{path}</code>: {outcome}</summary>\n");
+        let _ = writeln!(
+            text,
+            "| case | cosine | row cos | gain | verdict |\n| --- | ---: | ---: | ---: | --- |"
+        );
+        // What failed first: a long table is cut at its end.
+        let mut sorted = cases;
+        sorted.sort_by_key(|r| r.gate == Gate::Pass);
+        for record in sorted.iter().take(60) {
+            let coordinates = record.id.split_once('[').map_or("", |(_, c)| c.trim_end_matches(']'));
+            let m = &record.metrics;
+            let cell = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "-".into(), show);
+            let verdict = match record.verdict {
+                Verdict::Skipped => format!("skipped: {}", inline(&record.reason)),
+                _ => style::verdict_text(record),
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {verdict} |",
+                cells(coordinates),
+                cell(m.cos, number::cosine),
+                cell(m.cos_row_min, number::cosine),
+                cell(m.gain, number::gain)
+            );
+        }
+        if sorted.len() > 60 {
+            let _ = writeln!(text, "\n{} more cases", sorted.len() - 60);
+        }
+        let _ = writeln!(text, "\n</details>\n");
+    });
+    if told < order.len() {
+        let _ = writeln!(text, "{} more tests are in the other reports.", order.len() - told);
+    }
+}
+
+/// Text of ours within a line of Markdown.
+fn inline(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// A case's coordinates as a cell.
+fn cells(coordinates: &str) -> String {
+    format!("`{}`", coordinates.replace('|', "\\|").replace('`', "'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::fixture::{failing, record};
+    use super::*;
+
+    #[test]
+    fn the_verdict_comes_first_and_a_failure_tells_cause_and_command() {
+        let report = Report::new(
+            vec![record("k::t[arch=host,tokens=1]", 0.9999986), failing("k::t[arch=host,tokens=33]")],
+            &[],
+        );
+        let text = render(&report);
+        assert!(text.starts_with("### ❌ Accuracy: 1 passed, 1 failed\n"), "{text}");
+        for part in
+            ["scale_layout", "cargo accuracy -p kernels", "<details>", "| `arch=host,tokens=1` | 0.9999986 |"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_comment_fits_whatever_the_size_and_says_what_it_left_out() {
+        let records =
+            (0..5_000).map(|i| failing(&format!("k::t{}[arch=host,tokens={i}]", i % 500))).collect();
+        let text = render(&Report::new(records, &[]));
+        assert!(text.len() < LIMIT, "{}", text.len());
+        assert!(
+            text.contains("more failing cases are in the other reports"),
+            "{}",
+            &text[text.len() - 300..]
+        );
+        assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
+    }
+}

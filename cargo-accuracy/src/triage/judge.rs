@@ -1,0 +1,161 @@
+//! One replayed output against what a dump has: within what rounding explains, or not.
+
+use accuracy_core::metrics::compare;
+use accuracy_core::reference::Matrix;
+
+/// An output may be off by this many times the noise of an implementation that rounds every intermediate value: others
+/// round elsewhere, not more often.
+const FACTOR: f64 = 3.0;
+/// The same for single rows, whose noise is one draw of few values.
+const ROW_FACTOR: f64 = 8.0;
+
+/// How far an output is from its replay.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    pub cos: Option<f64>,
+    pub gain: Option<f64>,
+    /// Relative L2 error and what noise allows of it.
+    pub error: f64,
+    pub bound: f64,
+    /// The row that is furthest beyond its own bound.
+    pub row: Option<usize>,
+    pub row_error: f64,
+    pub row_bound: f64,
+    /// Rows beyond their bound, and all of them.
+    pub rows_bad: usize,
+    pub rows: usize,
+    /// NaN or Inf where the replay has none.
+    pub non_finite: u64,
+    pub ok: bool,
+    /// What is odd about it, in words.
+    pub notes: Vec<String>,
+}
+
+/// Judges `out` against `exact`; `noisy` is the same computed with rounding, `unit` the output format's, `extra` an error
+/// relative to each row that accumulation in f32 may add.
+pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f64]) -> Judged {
+    let compared = compare(exact, out);
+    let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
+    let norm = |a: &[f64]| a.iter().map(|x| x * x).sum::<f64>();
+    let (mut noise, mut size, mut error, mut added) = (0.0, 0.0, 0.0, 0.0);
+    for r in 0..exact.rows {
+        let n = norm(exact.row(r));
+        noise += square(exact.row(r), noisy.row(r));
+        error += square(exact.row(r), out.row(r));
+        added += extra.get(r).map_or(0.0, |e| e * e * n);
+        size += n;
+    }
+    let relative = |x: f64| if size > 0.0 { (x / size).sqrt() } else { x.sqrt() };
+    // One rounding of the output is about 0.4 of the unit in the mean square.
+    let floor = relative(noise).max(0.4 * unit) + relative(added);
+    let mut judged = Judged {
+        cos: compared.cos,
+        gain: compared.gain,
+        error: relative(error),
+        bound: FACTOR * floor,
+        rows: exact.rows,
+        non_finite: compared.nan_unexpected + compared.inf_unexpected,
+        ..Judged::default()
+    };
+    let mut worst = 0.0;
+    for r in 0..exact.rows {
+        let n = norm(exact.row(r)).sqrt();
+        let row_noise = square(exact.row(r), noisy.row(r)).sqrt();
+        let bound = ROW_FACTOR * (row_noise.max(floor * n) + extra.get(r).map_or(0.0, |e| e * n)) + 1e-30;
+        let off = square(exact.row(r), out.row(r)).sqrt();
+        let ratio = if off.is_nan() { f64::INFINITY } else { off / bound };
+        judged.rows_bad += usize::from(ratio > 1.0);
+        if ratio > worst || judged.row.is_none() {
+            worst = ratio;
+            judged.row = Some(r);
+            let scale = if n > 0.0 { n } else { 1.0 };
+            (judged.row_error, judged.row_bound) = (off / scale, bound / scale);
+        }
+    }
+    judged.ok = judged.non_finite == 0 && judged.error <= judged.bound && worst <= 1.0;
+    if !judged.ok {
+        judged.notes = describe(&judged, exact, out);
+    }
+    judged
+}
+
+/// Relative L2 error alone.
+pub fn relative_error(exact: &Matrix, out: &Matrix) -> f64 {
+    compare(exact, out).rel_l2.unwrap_or(f64::INFINITY)
+}
+
+fn describe(judged: &Judged, exact: &Matrix, out: &Matrix) -> Vec<String> {
+    let mut notes = Vec::new();
+    if judged.non_finite > 0 {
+        notes.push(format!("{} values are NaN or infinite and should not be", judged.non_finite));
+        return notes;
+    }
+    let gain = judged.gain.unwrap_or(1.0);
+    let unexplained = relative_error(&exact.map(|x| gain * x), out);
+    if (gain - 1.0).abs() > judged.bound && unexplained <= 2.0 * judged.bound {
+        notes.push(format!("right but for a constant: scaled by {gain:.4}"));
+        return notes;
+    }
+    if judged.rows > 1 && judged.rows_bad > 0 && judged.rows_bad * 4 <= judged.rows {
+        let row = judged.row.unwrap_or(0);
+        let zero = if out.row(row).iter().all(|&v| v == 0.0) { ", which is zero" } else { "" };
+        notes.push(format!("{} of {} tokens are wrong, worst {row}{zero}", judged.rows_bad, judged.rows));
+    }
+    let dead = (0..out.cols).filter(|&c| {
+        (0..out.rows).all(|r| out.row(r)[c] == 0.0) && (0..out.rows).any(|r| exact.row(r)[c] != 0.0)
+    });
+    let dead: Vec<usize> = dead.collect();
+    if let (Some(first), Some(last)) = (dead.first(), dead.last())
+        && dead.len() < out.cols
+    {
+        notes.push(format!(
+            "{} of {} columns are zero ({first} to {last}): not written",
+            dead.len(),
+            out.cols
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use accuracy_core::model::ops::Precision;
+
+    fn noise(rows: usize, cols: usize, seed: u64) -> Matrix {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / (1u64 << 31) as f64 * 2.0 - 1.0
+        };
+        Matrix::new(rows, cols, (0..rows * cols).map(|_| next()).collect())
+    }
+
+    #[test]
+    fn rounding_passes_and_a_factor_of_one_percent_does_not() {
+        let x = noise(32, 64, 1);
+        let rounded = Precision::BF16.apply(x.clone());
+        assert!(judge(&x, &rounded, &rounded, Precision::BF16.unit(), &[]).ok);
+        let scaled = Precision::BF16.apply(x.map(|v| 0.99 * v));
+        let judged = judge(&x, &rounded, &scaled, Precision::BF16.unit(), &[]);
+        assert!(!judged.ok);
+        assert!(judged.notes[0].contains("scaled by 0.99"), "{:?}", judged.notes);
+    }
+
+    #[test]
+    fn one_wrong_token_and_unwritten_columns_are_named() {
+        let x = noise(64, 32, 2);
+        let mut out = x.clone();
+        out.row_mut(7).reverse();
+        let judged = judge(&x, &x, &out, Precision::BF16.unit(), &[]);
+        assert_eq!((judged.ok, judged.row, judged.rows_bad), (false, Some(7), 1));
+        let mut out = x.clone();
+        (0..64).for_each(|r| out.row_mut(r)[30..].fill(0.0));
+        let judged = judge(&x, &x, &out, Precision::BF16.unit(), &[]);
+        assert!(
+            judged.notes.iter().any(|n| n.contains("2 of 32 columns are zero (30 to 31)")),
+            "{:?}",
+            judged.notes
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! `cargo accuracy triage`: from two dumps of a model and its checkpoint to the operation that goes wrong first.
+//!
+//! [`side`] finds values in a dump, [`profile`] compares layers, [`replay`] recomputes operations in float64 from a dump's
+//! own inputs, [`judge`] tells errors from rounding, [`walk`] goes through the steps, [`text`] and [`json`] write. What a
+//! model computes is [`accuracy_core::model`], how dumps are read [`accuracy_core::dumps`].
+
+mod json;
+mod judge;
+mod mapping;
+mod profile;
+mod replay;
+mod side;
+mod text;
+mod walk;
+
+use crate::cli::OutputArgs;
+use crate::exit::{ExitCode, usage};
+use crate::report::text::width;
+use accuracy_core::dumps::DumpSet;
+use accuracy_core::weights::Checkpoint;
+use anyhow::Context as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo accuracy triage --reference ref --candidate cand --checkpoint model
+  cargo accuracy triage --reference ref --candidate cand --checkpoint model --all-layers
+  cargo accuracy triage --reference ref --candidate cand     layers only: nothing is replayed
+
+Dumps are read from accuracy_dump.py (hooks/), SGLang's dumper and hook, msprobe, transformers' model debugger, and plain
+safetensors, npy and .pt files. With a checkpoint, each operation is computed in float64 from the inputs that it had in
+each dump: the side that differs from it by more than rounding is the wrong one.
+
+Exit status: 0 nothing is wrong; 100 a fault was found; 101 the dumps do not allow to say; 4 the two have nothing in
+common; 2 usage.";
+
+/// Flags of `cargo accuracy triage`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TriageArgs {
+    /// Dump of a run that is right: a file or a folder
+    #[arg(long, value_name = "DIR")]
+    pub reference: PathBuf,
+    /// Dump of the run that is suspected
+    #[arg(long, value_name = "DIR")]
+    pub candidate: PathBuf,
+    /// The model's weights and config.json: a folder, an index, or a repository in the Hugging Face cache
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub checkpoint: Option<String>,
+    /// Operations of an architecture that is not known, in TOML
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    pub mapping: Option<PathBuf>,
+    /// The forward pass to look at; without it the first one that both have
+    #[arg(long, value_name = "N")]
+    pub step: Option<u64>,
+    /// Replay every operation of every layer, not only what was wrong in the first bad one
+    #[arg(long)]
+    pub all_layers: bool,
+    /// Two dumps that are the same byte for byte are two runs that agree, not one dump given twice
+    #[arg(long)]
+    pub allow_identical: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
+    args.output.apply_color();
+    let checkpoint = match &args.checkpoint {
+        Some(spec) => Some(Checkpoint::open_named(spec).with_context(|| format!("the checkpoint {spec}"))?),
+        None => None,
+    };
+    let mapping = args.mapping.as_deref().map(mapping::read).transpose()?;
+    let reference = DumpSet::open(&args.reference).context("the reference")?;
+    let candidate = DumpSet::open(&args.candidate).context("the candidate")?;
+    let options = walk::Options {
+        checkpoint: checkpoint.as_ref(),
+        mapping,
+        step: args.step,
+        all_layers: args.all_layers,
+        allow_identical: args.allow_identical,
+    };
+    let findings = walk::walk(reference, candidate, options).map_err(usage)?;
+    for sink in &args.output.reports {
+        sink.write_text(&json::render(&findings)?)?;
+    }
+    let taken = args.output.stdout_taken();
+    let text = text::render(&findings, args.output.verbose, args.output.quiet, width(taken));
+    if taken {
+        anstream::eprint!("{text}");
+    } else {
+        let mut stdout = anstream::stdout();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+    }
+    Ok(match findings.verdict {
+        walk::Verdict::Agrees => ExitCode::Correct,
+        walk::Verdict::Fault => ExitCode::Failed,
+        walk::Verdict::Inconclusive => ExitCode::Unfinished,
+        walk::Verdict::NothingInCommon => ExitCode::NothingRan,
+    })
+}

@@ -1,0 +1,251 @@
+//! One of the two dumps: finding a value of the plan in it, ranks merged and summands added.
+
+use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge};
+use accuracy_core::model::ops::Precision;
+use accuracy_core::model::{Place, Site};
+use accuracy_core::reference::Matrix;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A dump, at one step.
+#[derive(Debug)]
+pub struct Side {
+    pub set: Arc<DumpSet>,
+    pub step: Option<u64>,
+    index: HashMap<(String, Kind), Vec<usize>>,
+    /// Positions of the step's tokens, where they are recorded.
+    pub positions: Option<Vec<i64>>,
+    /// The steps before it whose keys and values are still in the cache, the first one first.
+    pub history: Vec<Side>,
+}
+
+/// A value that was found.
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub x: Matrix,
+    /// The dimensions before the last.
+    pub lead: Vec<usize>,
+    /// The narrowest format that holds all of it.
+    pub precision: Precision,
+    /// Where it is, for people.
+    pub place: String,
+}
+
+impl Value {
+    /// The same values as rows of `cols` columns.
+    pub fn reshaped(self, cols: usize) -> Result<Value, String> {
+        let len = self.x.data.len();
+        if cols == 0 || !len.is_multiple_of(cols) {
+            return Err(format!("{}: {len} values make no rows of {cols}", self.place));
+        }
+        Ok(Value { x: Matrix::new(len / cols, cols, self.x.data), ..self })
+    }
+}
+
+/// A value, nothing of that name, or why it cannot be used.
+pub type Found<T> = Result<Option<T>, String>;
+
+impl Side {
+    /// With the steps before it, back to the one that starts at position 0.
+    pub fn new(set: DumpSet, step: Option<u64>) -> Side {
+        let set = Arc::new(set);
+        let mut side = Side::at_step(set.clone(), step);
+        let mut earlier: Vec<Option<u64>> = set.steps().into_iter().filter(|s| *s < step).collect();
+        let mut oldest = &side;
+        let mut history: Vec<Side> = Vec::new();
+        while oldest.continues() {
+            let Some(step) = earlier.pop() else { break };
+            history.push(Side::at_step(set.clone(), step));
+            oldest = &history[history.len() - 1];
+        }
+        history.reverse();
+        side.history = history;
+        side
+    }
+
+    /// Whether its first token has others before it.
+    pub fn continues(&self) -> bool {
+        self.positions.as_ref().and_then(|p| p.first()).is_some_and(|&p| p > 0)
+    }
+
+    fn at_step(set: Arc<DumpSet>, step: Option<u64>) -> Side {
+        let mut index: HashMap<(String, Kind), Vec<usize>> = HashMap::new();
+        for (i, t) in set.tensors.iter().enumerate() {
+            if t.id.step == step && t.id.call == 0 {
+                index.entry((t.id.module.clone(), t.id.kind)).or_default().push(i);
+            }
+        }
+        let mut side = Side { set, step, index, positions: None, history: Vec::new() };
+        let slots: &[&str] = &["position_ids", "positions", "1"];
+        let places = ["model.rotary_emb", "model", ""].map(|m| Place::new(m, Kind::Input, slots));
+        side.positions = side.integers(&Site(places.to_vec())).ok().flatten().map(|found| found.0);
+        side
+    }
+
+    /// All parts of a slot, one a rank.
+    fn parts(&self, module: &str, kind: Kind, slots: &[&str]) -> Vec<&DumpTensor> {
+        let Some(found) = self.index.get(&(module.to_owned(), kind)) else { return Vec::new() };
+        let tensors = || found.iter().map(|&i| &self.set.tensors[i]);
+        let slot = slots.iter().find(|s| tensors().any(|t| t.id.slot == **s));
+        slot.map_or(Vec::new(), |slot| tensors().filter(|t| t.id.slot == *slot).collect())
+    }
+
+    /// A value of floats.
+    pub fn load(&self, site: &Site) -> Found<Value> {
+        for place in &site.0 {
+            if let Some(value) = self.at(place)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    fn at(&self, place: &Place) -> Found<Value> {
+        let parts = self.parts(&place.module, place.kind, place.slots);
+        if parts.is_empty() || parts[0].element().is_integer() || parts[0].element() == Element::Bool {
+            return Ok(None);
+        }
+        let mut value = merge(&parts)?;
+        if let Some(slot) = place.plus {
+            let second = self.parts(&place.module, place.kind, &[slot]);
+            let Some(second) = Some(second).filter(|s| !s.is_empty() && s[0].shape() == parts[0].shape())
+            else {
+                return Ok(None);
+            };
+            let second = merge(&second)?;
+            value.x.data.iter_mut().zip(&second.x.data).for_each(|(a, b)| *a += b);
+            value.place += " + residual";
+        }
+        if let Some(columns) = &place.columns {
+            if columns.end > value.x.cols {
+                return Err(format!(
+                    "{}: {} columns, expected at least {}",
+                    value.place, value.x.cols, columns.end
+                ));
+            }
+            value.x = value.x.columns(columns.clone());
+        }
+        Ok(Some(value))
+    }
+
+    /// Integers and their shape.
+    pub fn integers(&self, site: &Site) -> Found<(Vec<i64>, Vec<usize>)> {
+        for place in &site.0 {
+            let parts = self.parts(&place.module, place.kind, place.slots);
+            let Some(tensor) = parts.first().filter(|t| t.element().is_integer()) else { continue };
+            let data = tensor.open().map_err(|e| e.to_string())?;
+            return Ok(data.integers().map(|ids| (ids, tensor.shape().to_vec())));
+        }
+        Ok(None)
+    }
+
+    /// Token ids, and the rows that each sequence of `rows` tokens has.
+    pub fn tokens(&self) -> Found<Vec<i64>> {
+        let rank = self.set.ranks().first().copied().unwrap_or_default();
+        self.set.token_ids(self.step, rank).map_err(|e| e.to_string())
+    }
+
+    /// Rows of each sequence: from the leading dimensions `[sequences, length]`, else from the recorded lists of ids,
+    /// else one.
+    pub fn sequences(&self, value: &Value) -> Vec<Range<usize>> {
+        let rows = value.lead.iter().product::<usize>();
+        if let [count, length] = value.lead[..]
+            && length > 0
+        {
+            return (0..count).map(|i| i * length..(i + 1) * length).collect();
+        }
+        let rank = self.set.ranks().first().and_then(|r| r.global);
+        let lists = self.set.tokens.get(&(self.step.unwrap_or(0), rank));
+        let lengths: Vec<usize> = lists.map_or(Vec::new(), |l| l.iter().map(Vec::len).collect());
+        if lengths.iter().sum::<usize>() == rows {
+            let mut start = 0;
+            let range = |n: &usize| {
+                start += n;
+                start - n..start
+            };
+            return lengths.iter().map(range).collect();
+        }
+        std::iter::once(0..rows).collect()
+    }
+
+    /// Tokens that are padding, by a recorded mask `[sequences, length]`; empty for none.
+    pub fn padding(&self, rows: usize) -> Vec<bool> {
+        let place = |module: &str| Place::new(module, Kind::Input, &["attention_mask"]);
+        let site = Site(vec![place("model"), place(""), place("encoder")]);
+        match self.integers(&site) {
+            Ok(Some((mask, shape))) if shape.len() == 2 && mask.len() == rows => {
+                mask.iter().map(|&m| m == 0).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Joins what several ranks wrote, as their manifest declares it.
+fn merge(parts: &[&DumpTensor]) -> Result<Value, String> {
+    let first = parts[0];
+    let place = first.id.to_string();
+    let read = |t: &DumpTensor| {
+        let data = t.open().map_err(|e| format!("{}: {e}", t.id))?;
+        Ok::<Matrix, String>(data.matrix(0..data.rows()))
+    };
+    let lead = first.shape()[..first.shape().len().saturating_sub(1)].to_vec();
+    let mut x = read(first)?;
+    let precision = precision(first.element(), &x);
+    match first.merge {
+        _ if parts.len() == 1 => {}
+        Some(Merge::Replicated) => {}
+        Some(Merge::Sum) => {
+            for part in &parts[1..] {
+                let part = read(part)?;
+                if part.data.len() != x.data.len() {
+                    return Err(format!("{place}: summands of different shapes"));
+                }
+                x.data.iter_mut().zip(&part.data).for_each(|(a, b)| *a += b);
+            }
+        }
+        Some(Merge::Concat(dim)) if dim + 1 == first.shape().len() => {
+            let mut pieces = vec![x];
+            for part in &parts[1..] {
+                pieces.push(read(part)?);
+            }
+            let rows = pieces[0].rows;
+            if pieces.iter().any(|p| p.rows != rows) {
+                return Err(format!("{place}: parts with different numbers of rows"));
+            }
+            let cols = pieces.iter().map(|p| p.cols).sum();
+            let data = (0..rows).flat_map(|r| pieces.iter().flat_map(move |p| p.row(r).to_vec())).collect();
+            x = Matrix::new(rows, cols, data);
+        }
+        Some(Merge::Concat(dim)) => {
+            return Err(format!("{place}: parts joined in dimension {dim}; only the last one is merged"));
+        }
+        None => {
+            let bytes = |t: &DumpTensor| t.open().map(|d| d.raw().into_owned()).map_err(|e| e.to_string());
+            let same = bytes(first)?;
+            for part in &parts[1..] {
+                if bytes(part)? != same {
+                    return Err(format!(
+                        "{place}: {} ranks wrote different parts and the dump does not say how they make one; dump \
+                         with accuracy_dump's merge= option",
+                        parts.len()
+                    ));
+                }
+            }
+        }
+    }
+    Ok(Value { x, lead, precision, place })
+}
+
+/// The narrowest of bf16, f16 and f32 that holds every value: what was computed in bf16 is often stored in f32.
+fn precision(element: Element, x: &Matrix) -> Precision {
+    let held = |p: Precision| x.data.iter().all(|&v| v.is_nan() || p.round(v) == v);
+    match element {
+        Element::F16 => Precision::F16,
+        Element::F32 | Element::F64 if held(Precision::BF16) => Precision::BF16,
+        Element::F32 | Element::F64 if held(Precision::F16) => Precision::F16,
+        Element::F32 | Element::F64 => Precision::F32,
+        _ => Precision::BF16,
+    }
+}

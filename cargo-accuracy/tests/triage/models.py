@@ -1,0 +1,127 @@
+"""Tiny models of the architectures that triage replays: random weights, real transformers code.
+
+    python models.py OUT [NAME...]
+
+writes OUT/NAME/checkpoint and dumps of one pass over two sequences, OUT/NAME/bf16 and OUT/NAME/f32. It needs torch and
+transformers. `live.py` plants faults in the same models. The folders beside it were written by
+
+    python models.py --fixtures fixtures llama qwen3_moe deepseek_v3 gpt_oss bert
+"""
+
+import argparse
+import pathlib
+import sys
+
+import torch
+import transformers as tf
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "hooks"))
+from accuracy_dump import dump  # noqa: E402
+
+VOCAB = 96
+COMMON = dict(vocab_size=VOCAB, max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+LLAMA3 = dict(rope_type="llama3", rope_theta=1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+YARN = dict(rope_type="yarn", rope_theta=1e4, factor=8.0, beta_fast=32.0, beta_slow=1.0,
+            original_max_position_embeddings=32)
+
+
+def config(name, layers=4, small=False):
+    hidden, wide = (32, 48) if small else (64, 96)
+    d = hidden // 4
+    if name == "llama":
+        return tf.LlamaConfig(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
+                              num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, rope_parameters=LLAMA3,
+                              tie_word_embeddings=False)
+    if name == "qwen3":
+        return tf.Qwen3Config(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers, head_dim=d + 8,
+                              num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6,
+                              tie_word_embeddings=True)
+    if name == "qwen3_moe":
+        return tf.Qwen3MoeConfig(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers, head_dim=d + 8,
+                                 num_attention_heads=4, num_key_value_heads=2, num_experts=hidden // 8, num_experts_per_tok=2,
+                                 moe_intermediate_size=32, norm_topk_prob=True, mlp_only_layers=[1],
+                                 tie_word_embeddings=False)
+    if name == "deepseek_v3":
+        return tf.DeepseekV3Config(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
+                                   num_attention_heads=4, num_key_value_heads=4, q_lora_rank=32, kv_lora_rank=24,
+                                   qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, n_routed_experts=16,
+                                   num_experts_per_tok=4, n_group=4, topk_group=2, moe_intermediate_size=24,
+                                   n_shared_experts=1, routed_scaling_factor=2.5, first_k_dense_replace=1,
+                                   rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0),
+                                   tie_word_embeddings=False)
+    if name == "gpt_oss":
+        return tf.GptOssConfig(**COMMON, hidden_size=hidden, intermediate_size=wide // 2, num_hidden_layers=layers, head_dim=d,
+                               num_attention_heads=4, num_key_value_heads=2, num_local_experts=hidden // 8,
+                               num_experts_per_tok=2, sliding_window=8, swiglu_limit=2.0, rms_norm_eps=1e-5,
+                               rope_parameters=YARN | dict(truncate=False), tie_word_embeddings=False)
+    if name == "bert":
+        return tf.BertConfig(vocab_size=VOCAB, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
+                             num_attention_heads=4, max_position_embeddings=64)
+    raise SystemExit(f"no model is called {name}")
+
+
+NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert"]
+
+
+def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):
+    torch.manual_seed(seed)
+    kind = tf.AutoModel if name == "bert" else tf.AutoModelForCausalLM
+    model = kind.from_config(config(name, layers, small), attn_implementation=attention)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for path, p in [*model.named_parameters(), *model.named_buffers()]:
+            if "inv_freq" in path or not p.is_floating_point():
+                continue
+            noise = torch.randn(p.shape, generator=generator)
+            if "norm" in path.lower() and not path.endswith("bias"):
+                p.copy_(1 + 0.3 * noise)
+            elif "correction_bias" in path:
+                p.copy_(0.1 * noise)
+            elif "embed" in path:
+                p.copy_(0.02 * noise)
+            elif "sinks" in path:
+                p.copy_(noise)
+            elif p.dim() == 1 or path.endswith("_bias"):
+                p.copy_(0.3 * noise)
+            else:
+                # Of experts of gpt-oss, the inner dimension is the middle one.
+                fan_in = p.shape[1] if name == "gpt_oss" and p.dim() == 3 else p.shape[-1]
+                p.copy_(noise * (2.0 if "gate" in path or "q_" in path or "k_" in path else 1.0) / fan_in**0.5)
+    # Stored in bfloat16, so that runs in bfloat16 and float32 have the same weights. Frequencies stay in float32, as
+    # they do when a checkpoint is loaded: `model.to` would round them, too.
+    frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path}
+    model = model.to(torch.bfloat16).to(dtype).eval()
+    for path, b in model.named_buffers():
+        if path in frequencies:
+            b.data = frequencies[path]
+    return model
+
+
+def tokens(seed=0, batch=2, length=24):
+    generator = torch.Generator().manual_seed(1000 + seed)
+    return torch.randint(3, VOCAB, (batch, length), generator=generator)
+
+
+def run(model, ids, folder, **options):
+    with torch.no_grad(), dump(model, folder, **options):
+        model(input_ids=ids, **({} if model.config.model_type == "bert" else {"use_cache": False}))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--fixtures", action="store_true", help="small ones, in bfloat16 and float32")
+    args = parser.parse_args()
+    for name in args.names:
+        folder = args.out / name
+        shape = dict(layers=2, small=True) if args.fixtures else {}
+        build(name, dtype=torch.bfloat16, **shape).save_pretrained(folder / "checkpoint")
+        ids = tokens(batch=1, length=10) if args.fixtures else tokens()
+        run(build(name, dtype=torch.bfloat16, **shape), ids, folder / "bf16")
+        run(build(name, **shape), ids, folder / "f32")
+
+
+if __name__ == "__main__":
+    main()
