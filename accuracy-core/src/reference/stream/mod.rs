@@ -523,21 +523,19 @@ impl<E: Decoded> Scales<E> {
         if weight.scales.is_empty() {
             self.factors.resize(part.len().div_ceil(step), E::from_f64(weight.global));
         }
-        while !weight.scales.is_empty() && self.factors.len() * step < part.len() {
-            let c = part.start + self.factors.len() * step;
-            let (cell, run) = match weight.column_groups {
-                Some(groups) => (first + groups[c], 1),
-                // As many steps as lie in the same cell.
-                None => (
-                    first + c / cell_cols,
-                    (((c / cell_cols + 1) * cell_cols).min(part.end) - c).div_ceil(step),
-                ),
+        let (mut c, mut column) = (part.start, part.start / cell_cols);
+        while !weight.scales.is_empty() && c < part.end {
+            let (cell, end) = match weight.column_groups {
+                Some(groups) => (first + groups[c], c + 1),
+                // All columns of the same cell.
+                None => (first + column, ((column + 1) * cell_cols).min(part.end)),
             };
-            let steps = self.factors.len() + run;
+            let steps = self.factors.len() + if step == 1 { end - c } else { (end - c).div_ceil(STEP) };
             self.factors.resize(steps, E::from_f64(weight.scales[cell] * weight.global));
             if let Some(&zero) = weight.zeros.get(cell) {
                 self.zeros.resize(steps, E::from_f64(zero));
             }
+            (c, column) = (end, column + 1);
         }
         let (bits, len) = (weight.dtype.bits() as usize, weight.cols);
         let scaling = Scaling { step, factors: &self.factors, zeros: &self.zeros };
