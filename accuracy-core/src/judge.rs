@@ -645,12 +645,12 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     checks.push(gaps);
     let mut inputs = none("inputs_unchanged", "", 0, "");
     for buffer in attempt.buffers.iter().filter(|b| b.changed) {
-        inputs = none(
-            "inputs_unchanged",
-            &buffer.name,
-            1,
-            "a kernel wrote to this input; declare it inout() if it may",
-        );
+        let who = buffer.changed_by.map_or("a kernel".into(), |launcher| format!("`{launcher}`"));
+        let what = match buffer.kind.is_written() {
+            true => "to this intermediate, which it only reads; it is judged as it was before",
+            false => "to this input; declare it inout() if it may",
+        };
+        inputs = none("inputs_unchanged", &buffer.name, 1, format!("{who} wrote {what}"));
     }
     checks.push(inputs);
     checks

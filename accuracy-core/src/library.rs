@@ -8,6 +8,7 @@ pub mod code_object;
 pub use code_object::{CodeObject, Grid, Kernel};
 
 use crate::arch::Arch;
+use crate::case::watch;
 use crate::device::gpu::GpuError;
 use crate::device::memory::Runtime;
 use crate::device::{DevPtr, Status, Stream, launches};
@@ -249,6 +250,7 @@ fn note(
     let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
     LAUNCHES
         .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+    watch::before_launch();
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
@@ -258,6 +260,9 @@ fn launched(kernels: Vec<String>) {
             launch.kernels = Some(kernels);
         }
     });
+    if let Some(launch) = LAUNCHES.with_borrow(Vec::len).checked_sub(1) {
+        watch::after_launch(launch);
+    }
 }
 
 /// The meanings that this project's own kernels follow, for those who do too.

@@ -41,6 +41,7 @@ use proc_macro::TokenStream;
 /// | `tokens = [1, 33, 128]` | numbers of tokens (rows of the activations); this list is the default |
 /// | `activations = "recorded.safetensors#x"` | recorded activations in place of generated ones |
 /// | `min_cos = 0.9995` | least cosine, in place of the run's |
+/// | `memory = "24 GiB"` | device memory that a case needs; it waits for what runs beside it |
 /// | `seed = 7` | seed of the generated inputs |
 /// | `known_failure(arch = "gfx942", quant = fallback, reason = "..")` | cells that are known to fail, and must; repeatable |
 /// | `nondeterministic(reason = "..", bound = 1e-3)` | repeats may differ by this relative L2 |
@@ -58,7 +59,8 @@ pub fn accuracy_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// `#[kernel_library("quant_gemm")]` on an `unsafe extern "C"` block makes of each function a wrapper that looks the
 /// symbol up in `libquant_gemm.so`, calls it and turns a status other than success into an error that names the
 /// launcher, and a type alias with the function's name in CamelCase, for `#[paths]` parameters. A launcher returns
-/// `Status`, `i32` or nothing. `safe fn` makes a safe wrapper, `#[link_name = ".."]` names another symbol.
+/// `Status`, `i32` or nothing. `safe fn` makes a safe wrapper, `#[link_name = ".."]` names another symbol,
+/// `#[expect_kernel = "regex"]` the kernel that the launcher has to launch on a GPU.
 #[proc_macro_attribute]
 pub fn kernel_library(attribute: TokenStream, item: TokenStream) -> TokenStream {
     kernel_library::expand(Binds::Launchers, attribute.into(), item.into()).into()

@@ -48,6 +48,16 @@ fn a_write_one_element_past_either_end_damages_a_guard() {
 #[test]
 fn a_modified_input_is_reported_as_such() {
     assert_check_failed("input_modified", "inputs_unchanged");
+    let case = case("input_modified");
+    assert!(case.reason.contains("`gemm_modifies_its_input` wrote to this input"), "{case:?}");
+}
+
+#[test]
+fn a_consumer_that_damages_its_operand_is_charged_itself() {
+    let case = case("operand_damaged");
+    assert_eq!((case.gate.as_str(), case.verdict.as_str()), ("fail", "correct"), "{case:?}");
+    assert_eq!(case.failed_checks, ["inputs_unchanged"], "{case:?}");
+    assert!(case.reason.contains("of h: `gemm_modifies_its_input` wrote to this intermediate"), "{case:?}");
 }
 
 #[test]

@@ -59,8 +59,10 @@ pub struct Captured {
     pub memory: Option<Vec<u8>>,
     /// Elements from one row to the next, and from one column to the next.
     pub strides: (usize, usize),
-    /// For leaves: whether a kernel changed them.
+    /// Whether a kernel changed it that only reads it.
     pub changed: bool,
+    /// The launcher of that kernel, where the run was watched.
+    pub changed_by: Option<&'static str>,
     /// Bytes between strided rows that a kernel wrote.
     pub gaps_written: usize,
     /// What was written past the ends, of the data and of the scales.
@@ -89,11 +91,17 @@ impl Case {
     pub(crate) fn finish(mut self, result: &Tensor) -> Result<Attempt> {
         self.download()?;
         let launches = library::take_launches();
-        let buffers = (0..self.buffers.len()).map(|i| self.capture(BufferId(i), &launches)).collect();
+        let damage = self.undo_damage(&launches);
+        let buffers = (0..self.buffers.len())
+            .map(|i| {
+                let changed_by = damage.iter().find(|d| d.buffer.0 == i).map(|d| d.launcher);
+                self.capture(BufferId(i), changed_by, &launches)
+            })
+            .collect();
         Ok(Attempt { result: result.id(), setup: self.setup, buffers, launches })
     }
 
-    fn capture(&self, id: BufferId, launches: &[Launch]) -> Captured {
+    fn capture(&self, id: BufferId, changed_by: Option<&'static str>, launches: &[Launch]) -> Captured {
         let buffer: &Buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
         let scales = self.contents(buffer.scales);
@@ -132,7 +140,8 @@ impl Case {
             zeros: self.contents(buffer.zeros),
             factor: buffer.factor,
             memory: ordered.map(|_| allocation.contents().to_vec()),
-            changed: changed || given,
+            changed: changed || given || changed_by.is_some(),
+            changed_by,
             damage,
             kernel: launch.map(|launch| launch.launcher),
             launched: launch.and_then(|launch| launch.kernels.clone()),

@@ -10,6 +10,7 @@ mod memory;
 pub mod sample;
 mod shape;
 mod tensor;
+pub mod watch;
 mod weight;
 
 pub use capture::{Attempt, Captured, Kind};
@@ -32,6 +33,7 @@ use input::Data;
 pub(crate) use memory::Order;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use watch::{Watch, Watching};
 
 /// Everything that one run of a chain depends on, besides the function itself.
 #[derive(Clone)]
@@ -50,10 +52,13 @@ pub struct Setup {
     /// Byte with which memory is filled that a kernel has to write.
     pub poison: u8,
     pub placement: Placement,
+    pub watch: Watch,
 }
 
 /// One run of a chain.
 pub struct Case {
+    /// Goes before the memory does.
+    _watching: Watching,
     setup: Setup,
     buffers: Vec<Buffer>,
     allocations: Vec<Memory>,
@@ -116,7 +121,7 @@ impl Buffer {
 
 impl Case {
     pub(crate) fn new(setup: Setup) -> Case {
-        Case { setup, buffers: Vec::new(), allocations: Vec::new() }
+        Case { _watching: Watching, setup, buffers: Vec::new(), allocations: Vec::new() }
     }
 
     /// The architecture whose kernels run.
@@ -479,6 +484,7 @@ impl Case {
         self.buffers.push(buffer);
         let id = BufferId(self.buffers.len() - 1);
         self.upload(id)?;
+        self.watch(id);
         Ok(self.tensor(id.0))
     }
 

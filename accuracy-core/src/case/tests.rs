@@ -19,6 +19,7 @@ fn setup(poison: u8) -> Setup {
         data: Data::Ordinary,
         poison,
         placement: Placement::Banded,
+        watch: crate::case::watch::Watch::Nothing,
         runtime: Runtime::Host,
     }
 }

@@ -72,6 +72,11 @@ impl Memory {
         }
     }
 
+    /// Where the contents lie, as kernels see them.
+    pub fn view(&self) -> View {
+        View { gpu: self.gpu.as_ref().map(|on| on.gpu), address: self.address() }
+    }
+
     /// Address of the first byte of the contents, as kernels see it.
     pub fn address(&self) -> usize {
         match &self.gpu {
@@ -135,6 +140,38 @@ impl Memory {
             gpu.download(address + front + range.start, self.host.write(range.start, range.len()))?;
         }
         gpu.download(address + front + len, self.host.band_after_mut())
+    }
+}
+
+/// The contents of a buffer as kernels see them, without a borrow of it.
+#[derive(Clone, Copy)]
+pub struct View {
+    gpu: Option<&'static Gpu>,
+    address: usize,
+}
+
+impl View {
+    /// Reads a part of the contents, once every kernel is done.
+    ///
+    /// # Errors
+    /// If the device is in an error.
+    ///
+    /// # Safety
+    /// The buffer must still be there, the range be inside of its contents, and no other thread write to it.
+    pub unsafe fn read(&self, range: &Range<usize>) -> Result<Vec<u8>, GpuError> {
+        let address = self.address + range.start;
+        match self.gpu {
+            // SAFETY: the caller vouches for the range.
+            None => Ok(unsafe {
+                std::slice::from_raw_parts(std::ptr::with_exposed_provenance(address), range.len()).to_vec()
+            }),
+            Some(gpu) => {
+                let mut bytes = vec![0; range.len()];
+                gpu.synchronize()?;
+                gpu.download(address, &mut bytes)?;
+                Ok(bytes)
+            }
+        }
     }
 }
 

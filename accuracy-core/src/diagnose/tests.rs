@@ -27,6 +27,7 @@ fn setup() -> Setup {
         data: Data::Ordinary,
         poison: 0xa5,
         placement: Placement::Banded,
+        watch: crate::case::watch::Watch::Nothing,
         runtime: Runtime::Host,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
+use crate::case::watch::Watch;
 use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
@@ -58,6 +59,7 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     }
 }
 
+#[derive(Clone)]
 struct Runner<'a> {
     meta: &'a TestMeta,
     cell: &'a Cell,
@@ -78,16 +80,18 @@ impl<'a> Runner<'a> {
             body.checkpoint.as_ref().map(|path| open(&meta.manifest_dir.join(path))).transpose()?;
         let activations =
             body.activations.as_ref().map(|place| recorded(&meta.manifest_dir, place)).transpose()?;
+        let (runtime, watch) = match settings.runtime.or(gpu::Kind::of(settings.arch)) {
+            // A loop on the host is done when its launcher returns: looking then changes nothing.
+            None => (Runtime::Host, Watch::Written),
+            Some(kind) => (Runtime::Gpu(Gpu::open(kind, settings.arch)?), Watch::Nothing),
+        };
         Ok(Runner {
             meta,
             cell,
             call,
             setup: Setup {
                 arch: settings.arch,
-                runtime: match settings.runtime.or(gpu::Kind::of(settings.arch)) {
-                    None => Runtime::Host,
-                    Some(kind) => Runtime::Gpu(Gpu::open(kind, settings.arch)?),
-                },
+                runtime,
                 tokens: cell.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
@@ -97,6 +101,7 @@ impl<'a> Runner<'a> {
                 data: Data::Ordinary,
                 poison: POISON,
                 placement: Placement::Banded,
+                watch,
             },
             library_path: settings.library_path.clone(),
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
@@ -134,7 +139,16 @@ impl<'a> Runner<'a> {
 
     /// The same data, complementary poison, buffers that end at an inaccessible page.
     fn second(&self, at: &[usize]) -> Result<Attempt> {
-        self.attempt(at, Setup { poison: !POISON, placement: Placement::Flush, ..self.setup.clone() })
+        let watch = self.setup.watch.max(Watch::Written);
+        self.attempt(at, Setup { poison: !POISON, placement: Placement::Flush, watch, ..self.setup.clone() })
+    }
+
+    /// What has to be watched to know who changed what it only reads, where that is more than has been.
+    fn more_to_watch(&self, attempts: &[&Attempt]) -> Option<Watch> {
+        let changed = || attempts.iter().flat_map(|a| &a.buffers).filter(|b| b.changed);
+        let least =
+            if changed().any(|b| b.changed_by.is_none()) { Watch::Everything } else { Watch::Written };
+        (changed().next().is_some() && self.setup.watch < least).then_some(least)
     }
 
     /// A run whose large terms cancel, with the pattern that suits the chain.
@@ -162,11 +176,15 @@ impl<'a> Runner<'a> {
     fn full_chain(&self, record: &mut Record) -> Result<()> {
         let at = &self.cell.at;
         let first = self.ordinary(at)?;
+        let second = self.second(at)?;
+        if let Some(watch) = self.more_to_watch(&[&first, &second]) {
+            let setup = Setup { watch, ..self.setup.clone() };
+            return Runner { setup, ..self.clone() }.full_chain(record);
+        }
         let hops = judge::judge_hops(&first, self.min_cos);
         if let Some(dir) = self.keep_tensors {
             tensors::keep(dir, &record.id, &first, &hops)?;
         }
-        let second = self.second(at)?;
         let mut checks = hop_checks(&hops);
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);

@@ -61,6 +61,7 @@ impl Shard {
     }
 
     /// Where a tensor's bytes are in the file.
+    #[cfg(feature = "dumps")]
     pub fn range(&self, info: &TensorInfo) -> std::ops::Range<u64> {
         (self.data + info.data_offsets.0) as u64..(self.data + info.data_offsets.1) as u64
     }

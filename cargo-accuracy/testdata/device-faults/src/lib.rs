@@ -54,6 +54,22 @@ mod tests {
         correct_after_all_that: gemm BF16;
     }
 
+    /// A consumer that damages the intermediate that it reads.
+    #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+    fn operand_damaged(cx: &mut Case) -> Result<Tensor> {
+        let (m, n, k) = cx.shape()?;
+        let x = cx.activations()?;
+        let w = cx.weight("w", BF16)?;
+        let h = cx.output("h", BF16, [m, n], x.matmul(&w))?;
+        let y = cx.output("y", BF16, [m, m], h.matmul(&h))?;
+        // SAFETY: the launchers are given buffers of the shapes that they are told.
+        unsafe {
+            gemm(h.data(), x.data(), w.data(), m, n, k, cx.stream())?;
+            gemm_modifies_its_input(y.data(), h.data(), h.data(), m, m, n, cx.stream())?;
+        }
+        Ok(y)
+    }
+
     /// Two launchers of one kernel.
     #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
     fn same_kernel(
