@@ -363,16 +363,23 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn seeds_of_the_fuzz_targets_are_survived() {
+fn seeds_of_the_fuzz_targets_and_what_they_found_are_survived() {
+    let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let replay = |target: &str, run: fn(&[u8])| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
-        for entry in std::fs::read_dir(folder).unwrap() {
+        for entry in std::fs::read_dir(inputs.join("seeds").join(target)).unwrap() {
             let path = entry.unwrap().path();
             println!("{}", path.display());
             run(&std::fs::read(&path).unwrap());
         }
+        let kept = inputs.join("kept").join(format!("{target}.safetensors"));
+        let kept = if kept.exists() { DumpSet::open(kept).unwrap().tensors } else { Vec::new() };
+        for input in &kept {
+            println!("{target} {}", input.id);
+            run(&input.open().unwrap().raw());
+        }
+        kept.len()
     };
-    replay("dumps_pickle", fuzz::pickle);
-    replay("dumps_files", fuzz::files);
+    assert!(replay("dumps_pickle", fuzz::pickle) > 500);
+    assert!(replay("dumps_files", fuzz::files) > 400);
     replay("dumps_manifest", fuzz::manifest);
 }
