@@ -385,7 +385,7 @@ impl Replay<'_> {
         }
         let (now, _) = parts[parts.len() - 1].clone();
         let tokens = now.q.rows;
-        let (heads, sequences, mine) = join(parts)?;
+        let ((heads, sequences), mine) = join(parts)?;
         let padding = if side.history.is_empty() { side.padding(tokens) } else { Vec::new() };
         form.scale *= twist.scale;
         let mask = Mask {
@@ -476,9 +476,9 @@ impl Replay<'_> {
         }
         let mut k = Matrix::zeros(tokens, form.heads * d);
         let mut v = Matrix::zeros(tokens, form.heads * form.value_dim);
-        for t in 0..tokens {
+        for (t, &row) in own.iter().enumerate().take(tokens) {
             for h in 0..form.heads {
-                let from = &kv.row(own[t])[h * width..(h + 1) * width];
+                let from = &kv.row(row)[h * width..(h + 1) * width];
                 let key = &mut k.row_mut(t)[h * d..(h + 1) * d];
                 key[..mla.nope].copy_from_slice(&from[..mla.nope]);
                 key[mla.nope..].copy_from_slice(rotated.row(t));
@@ -635,12 +635,15 @@ fn same_shape(expected: &Value, found: Value) -> Result<Value, Stop> {
     found.reshaped(expected.x.cols.max(1)).map_err(Stop::Unusable)
 }
 
+/// Heads of tokens, and which rows are a sequence.
+type Sequences = (Heads, Vec<Range<usize>>);
+
 /// The steps of a generation one after the other in each sequence; and where the rows of the last step went.
-fn join(parts: Vec<(Heads, Vec<Range<usize>>)>) -> Result<(Heads, Vec<Range<usize>>, Vec<usize>), Stop> {
+fn join(parts: Vec<Sequences>) -> Result<(Sequences, Vec<usize>), Stop> {
     let [_, .., (last, ranges)] = &parts[..] else {
         let (heads, sequences) = parts.into_iter().next().unwrap_or_else(|| unreachable!("a step at least"));
         let rows = (0..heads.q.rows).collect();
-        return Ok((heads, sequences, rows));
+        return Ok(((heads, sequences), rows));
     };
     let count = ranges.len();
     if parts.iter().any(|p| p.1.len() != count) {
@@ -665,7 +668,7 @@ fn join(parts: Vec<(Heads, Vec<Range<usize>>)>) -> Result<(Heads, Vec<Range<usiz
         Matrix::new(order.len(), cols, data)
     };
     let heads = Heads { q: gather(&|h| &h.q), k: gather(&|h| &h.k), v: gather(&|h| &h.v) };
-    Ok((heads, sequences, mine))
+    Ok(((heads, sequences), mine))
 }
 
 fn positions(side: &Side, site: &Site, rows: usize) -> Result<Vec<f64>, Stop> {
