@@ -487,13 +487,15 @@ impl Evaluation for Accumulating<'_> {
 fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
     let buffer = probe.buffer(judged.id);
     let Some(source) = buffer.source.as_ref().filter(|_| buffer.scheme.is_none()) else { return Vec::new() };
-    let mut declared = Vec::new();
+    let (mut declared, mut longest) = (Vec::new(), 0);
     source.visit(&mut |e| {
-        if let Op::MatMul { accumulator, .. } = &e.0.op {
+        if let Op::MatMul { a, accumulator, .. } = &e.0.op {
             declared.push(*accumulator);
+            longest = longest.max(a.shape().1);
         }
     });
-    if declared.is_empty() {
+    // One term is no sum.
+    if declared.is_empty() || longest < 2 {
         return Vec::new();
     }
     let given = Given::new(probe);

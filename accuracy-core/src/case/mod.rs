@@ -150,7 +150,8 @@ impl Case {
         let mut found = None;
         for (role, tensor) in &self.setup.weights {
             let (rows, cols) = weight::stored_shape(checkpoint, tensor)?;
-            if rows == 1 {
+            // A matrix of one row is a matrix.
+            if checkpoint.raw(tensor).is_ok_and(|raw| raw.shape.len() == 1) {
                 continue;
             }
             if let Some((other, _)) = found.replace((role, (rows, cols))) {

@@ -488,7 +488,8 @@ impl<'a> Producer<'a, '_> {
             |cause: &'static str, what: String, scale: ScaleOf| found.push(Rule { cause, what, scale });
         let own = |v: &Matrix, rows: Region, cols: Region| amax(v, rows, cols);
         // Other maxima.
-        for max in [448.0, 240.0, 224.0, 57344.0, 127.0, 128.0, 6.0, 7.0, 8.0, 256.0, 255.0] {
+        const MAXIMA: [f64; 11] = [448.0, 240.0, 224.0, 57344.0, 127.0, 128.0, 6.0, 7.0, 8.0, 256.0, 255.0];
+        for max in MAXIMA {
             if max == scheme.max {
                 continue;
             }
@@ -510,7 +511,8 @@ impl<'a> Producer<'a, '_> {
             add(cause, what, self.rule(own, other));
         }
         // A constant factor, or one for each row.
-        if let Some(ratio) = self.ratio(0..self.grid.0) {
+        let of_maximum = |ratio: &f64| MAXIMA.iter().any(|max| (ratio * max / scheme.max - 1.0).abs() < 1e-5);
+        if let Some(ratio) = self.ratio(0..self.grid.0).filter(|ratio| !of_maximum(ratio)) {
             let f = move |a: f64| ratio * scheme.scale_of(a);
             let what = format!("stores {} times the scales of `{name}`", factor(ratio));
             add("gain", what, self.scaled(own, f));

@@ -505,3 +505,67 @@ fn sums_in_few_bits_are_named_with_their_format() {
         expect_first(&g.wrote(&y).causes(), "accumulation", words);
     }
 }
+
+/// `cargo test --release -p accuracy-core --lib -- --ignored --nocapture search_takes`.
+#[test]
+#[ignore = "a measurement: prints how long the check and the search take at N = K = 7168, M = 64"]
+fn search_takes() {
+    let (x, w) = fp8_block(ColMajor);
+    let g = gemm((64, 7168, 7168), x, w);
+    let mut a = g.a.clone();
+    let (rows, groups) = a.grid();
+    for flat in 0..rows * groups {
+        a.scales[flat] = g.a.scales[flat % rows * groups + flat / rows];
+    }
+    let y = a.values().matmul_t(&g.b.values());
+    let mut rng = Rng(3);
+    let mut noise = y.clone();
+    noise.data.iter_mut().for_each(|x| *x *= 1.0 + 0.5 * rng.normal());
+    for (what, y) in [("a cause", y), ("no cause at all", noise)] {
+        let mut attempt = g.attempt.clone();
+        attempt.buffers[g.y.0].data = BF16.encode_bytes(&y.data, Overflow::Special).into();
+        let began = std::time::Instant::now();
+        let mut hops = judge_hops(&attempt, MIN_COS);
+        let check = began.elapsed();
+        hops.retain(|h| h.id == g.y);
+        let began = std::time::Instant::now();
+        let causes = diagnose(&Evidence {
+            first: (&attempt, &hops),
+            second: None,
+            probe: None,
+            second_probe: None,
+            min_cos: MIN_COS,
+        });
+        println!("{what}: check {check:?}, search {:?}: {}", began.elapsed(), causes[0].cause);
+    }
+}
+
+#[test]
+fn inf_beyond_a_magnitude_is_an_overflow() {
+    let (x, w) = fp8_block(RowMajor);
+    // Inf from float16's limit on, after a factor.
+    let g = gemm(SHAPE, x, w);
+    let y = product(&g.a.values(), &g.b.values());
+    let most = y.data.iter().fold(0.0_f64, |m, x| m.max(x.abs())) / 3.0;
+    let y = y.map(|x| if x.abs() > most { f64::INFINITY.copysign(x) } else { x });
+    let causes = g.wrote(&y).causes();
+    assert_eq!(causes[0].cause, "overflow", "{causes:#?}");
+}
+
+#[test]
+fn half_of_each_group_and_a_wrong_sign_in_one_element_are_told_apart() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut a = g.a.values();
+    for r in 0..a.rows {
+        a.row_mut(r).iter_mut().enumerate().filter(|(k, _)| k % 128 >= 64).for_each(|(_, x)| *x = 0.0);
+    }
+    let y = product(&a, &g.b.values());
+    expect_first(&g.wrote(&y).causes(), "k_tail_dropped", "second half of every 128");
+    let g = gemm(SHAPE, x, w);
+    let mut y = product(&g.a.values(), &g.b.values());
+    y.row_mut(7)[130] *= -1.0;
+    let causes = g.wrote(&y).causes();
+    assert_eq!(causes[0].cause, "unknown", "{causes:#?}");
+    assert!(causes[0].detail.contains("[7, 130]"), "{causes:#?}");
+}

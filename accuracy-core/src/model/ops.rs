@@ -657,7 +657,7 @@ mod tests {
             k: Matrix::zeros(4, 2),
             v: Matrix::new(4, 1, vec![1., 2., 4., 8.]),
         };
-        let all = [0..4];
+        let all: Vec<Range<usize>> = std::iter::once(0..4).collect();
         let mask = Mask { sequences: &all, causal: true, window: Some(2), padding: &[] };
         let y = attention(&heads, &form, &mask, None, false, Precision::Exact);
         assert_eq!(y.data, [1.0, 1.5, 3.0, 6.0]);

@@ -15,6 +15,16 @@ pub enum RopeStyle {
     GptJ,
 }
 
+/// How the table of a rotary embedding is read.
+#[derive(Clone, Copy)]
+enum Table {
+    /// Cosines, then sines: as it is.
+    Halves,
+    Backwards,
+    Exchanged,
+    Pairs,
+}
+
 /// Cosines and sines of `positions` positions, `[positions, d]`: d/2 cosines, then d/2 sines, of the angles
 /// `position * theta^(-2i/d)`.
 pub fn cos_sin_table(positions: usize, d: usize, theta: f64) -> Vec<f64> {
@@ -27,23 +37,30 @@ pub fn cos_sin_table(positions: usize, d: usize, theta: f64) -> Vec<f64> {
 }
 
 /// Rotary embedding of `x`, `[tokens, heads * d]`, with a table as [`cos_sin_table`] has it, `[_, d]`, and a position
-/// for each token. Fault `rope`: the other style.
+/// for each token. Faults: `rope` (the other style), `rope_backwards` (the sine negated), `rope_exchanged` (sine for
+/// cosine), `rope_pairs` (the table read as pairs of both).
 pub fn rope(x: &impl Operand, cos_sin: &impl Operand, positions: &impl Operand, style: RopeStyle) -> Expr {
     let d = cos_sin.expr().shape().1;
-    let rotate = move |style: RopeStyle| {
+    let rotate = move |style: RopeStyle, table_as: Table| {
         move |inputs: &[&Matrix]| {
             let [x, table, positions] = inputs else { unreachable!("three inputs") };
             let mut out = (*x).clone();
             for r in 0..x.rows {
-                let (cosines, sines) = row(table, positions.data[r]).split_at(d / 2);
+                let row = row(table, positions.data[r]);
                 for (head, from) in out.row_mut(r).chunks_mut(d).zip(x.row(r).chunks(d)) {
                     for i in 0..d / 2 {
                         let (a, b) = match style {
                             RopeStyle::Neox => (i, i + d / 2),
                             RopeStyle::GptJ => (2 * i, 2 * i + 1),
                         };
-                        head[a] = from[a] * cosines[i] - from[b] * sines[i];
-                        head[b] = from[b] * cosines[i] + from[a] * sines[i];
+                        let (cosine, sine) = match table_as {
+                            Table::Halves => (row[i], row[d / 2 + i]),
+                            Table::Backwards => (row[i], -row[d / 2 + i]),
+                            Table::Exchanged => (row[d / 2 + i], row[i]),
+                            Table::Pairs => (row[2 * i], row[2 * i + 1]),
+                        };
+                        head[a] = from[a] * cosine - from[b] * sine;
+                        head[b] = from[b] * cosine + from[a] * sine;
                     }
                 }
             }
@@ -66,7 +83,11 @@ pub fn rope(x: &impl Operand, cos_sin: &impl Operand, positions: &impl Operand, 
         ));
     }
     let (x, cos_sin, positions) = (&x.expr(), &cos_sin.expr(), &positions.expr());
-    user("rope", &[x, cos_sin, positions], shape, rotate(style)).fault("rope", rotate(other))
+    user("rope", &[x, cos_sin, positions], shape, rotate(style, Table::Halves))
+        .fault("rope", rotate(other, Table::Halves))
+        .fault("rope_backwards", rotate(style, Table::Backwards))
+        .fault("rope_exchanged", rotate(style, Table::Exchanged))
+        .fault("rope_pairs", rotate(style, Table::Pairs))
 }
 
 /// Row `index` of a table; the first one for an index that there is not.
@@ -75,7 +96,7 @@ fn row(table: &Matrix, index: f64) -> &[f64] {
 }
 
 /// The experts of each token: the `topk` largest of `logits`, `[tokens, experts]`, in descending order, of equals the
-/// lower one. Fault `router`: the largest is left out.
+/// lower one. Faults: `router` (the largest is left out), `router_smallest` (the smallest are taken).
 pub fn topk_experts(logits: &impl Operand, topk: usize) -> Expr {
     let (tokens, experts) = logits.expr().shape();
     if topk == 0 || topk >= experts {
@@ -90,13 +111,19 @@ pub fn topk_experts(logits: &impl Operand, topk: usize) -> Expr {
             Matrix::new(tokens, topk, ids.map(|e| e as f64).collect())
         }
     };
-    user("topk_experts", &[&logits.expr()], (tokens, topk), choose(0)).fault("router", choose(1))
+    let smallest = move |inputs: &[&Matrix]| {
+        let ids = (0..tokens).flat_map(|t| ranked(inputs[0].row(t)).into_iter().rev().take(topk));
+        Matrix::new(tokens, topk, ids.map(|e| e as f64).collect())
+    };
+    user("topk_experts", &[&logits.expr()], (tokens, topk), choose(0))
+        .fault("router", choose(1))
+        .fault("router_smallest", smallest)
 }
 
 /// The softmax over all experts, of the `topk` largest; divided by their sum with `renormalize`. Fault `router`:
 /// `renormalize` is ignored.
 pub fn topk_weights(logits: &impl Operand, topk: usize, renormalize: bool) -> Expr {
-    let (tokens, _) = logits.expr().shape();
+    let (tokens, experts) = logits.expr().shape();
     let weights = move |renormalize: bool| {
         move |inputs: &[&Matrix]| {
             let of_token = |t: usize| {
@@ -109,8 +136,31 @@ pub fn topk_weights(logits: &impl Operand, topk: usize, renormalize: bool) -> Ex
             Matrix::new(tokens, topk, (0..tokens).flat_map(of_token).collect())
         }
     };
-    user("topk_weights", &[&logits.expr()], (tokens, topk), weights(renormalize))
+    let next = move |inputs: &[&Matrix]| {
+        let of_token = |t: usize| {
+            let logits = inputs[0].row(t);
+            let order = ranked(logits);
+            let exp: Vec<f64> = order.iter().map(|&e| (logits[e] - logits[order[0]]).exp()).collect();
+            let total: f64 = if renormalize { exp[1..=topk].iter().sum() } else { exp.iter().sum() };
+            exp.into_iter().skip(1).take(topk).map(move |e| e / total)
+        };
+        Matrix::new(tokens, topk, (0..tokens).flat_map(of_token).collect())
+    };
+    let sigmoids = move |inputs: &[&Matrix]| {
+        let of_token = |t: usize| {
+            let logits = inputs[0].row(t);
+            let each: Vec<f64> =
+                ranked(logits).into_iter().take(topk).map(|e| 1.0 / (1.0 + (-logits[e]).exp())).collect();
+            let total: f64 = if renormalize { each.iter().sum() } else { 1.0 };
+            each.into_iter().map(move |e| e / total)
+        };
+        Matrix::new(tokens, topk, (0..tokens).flat_map(of_token).collect())
+    };
+    let out = user("topk_weights", &[&logits.expr()], (tokens, topk), weights(renormalize))
         .fault("router", weights(!renormalize))
+        .fault("router_sigmoid", sigmoids);
+    // With all experts chosen there is no next one.
+    if topk < experts { out.fault("router_next", next) } else { out }
 }
 
 fn ranked(logits: &[f64]) -> Vec<usize> {

@@ -70,7 +70,7 @@ fn case(record: &Record, report: &Report) -> TestCase {
             let reason = record.reason.lines().next().unwrap_or_default();
             status.set_type(verdict.name()).set_message(reason);
             let mut text = String::new();
-            failure::write(&mut text, record, report);
+            failure::write(&mut text, record, report, None);
             status.set_description(anstream::adapter::strip_str(&text).to_string());
             status
         }

@@ -3,6 +3,7 @@
 
 use super::number;
 use super::table::{Cell, Column, Table};
+use super::wrap;
 use crate::report::model::{Report, test_path};
 use crate::report::style::{self, paint};
 use accuracy_core::meta::Check;
@@ -12,7 +13,7 @@ use std::fmt::Write as _;
 /// So many rows and columns are named.
 const WORST: usize = 4;
 
-pub fn write(text: &mut String, record: &Record, report: &Report) {
+pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<usize>) {
     let _ = writeln!(text, "{} {}", style::verdict(record), paint(style::BOLD, &record.id));
     let _ = writeln!(text, "  {}", paint(style::DIM, format!("at {}:{}", record.file, record.line)));
     if let Some(cos) = record.metrics.cos {
@@ -35,8 +36,10 @@ pub fn write(text: &mut String, record: &Record, report: &Report) {
         worst(text, "columns", "relative error", hop, &hop.worst_cols);
     }
     for cause in &record.causes {
+        // In the order of what they explain; what explains all of it, and alone, is a cause, the rest are guesses.
+        let label = if cause.confident { "cause" } else { "perhaps" };
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        let _ = writeln!(text, "  cause: {}: {}{cos}", paint(style::WARN, &cause.cause), cause.detail);
+        wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.detail), 2, width);
     }
     let mut reason = record.reason.lines();
     if let Some(first) = reason.next() {

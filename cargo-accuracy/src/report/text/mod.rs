@@ -62,7 +62,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
             }
         }
     }
-    failures(&mut text, report, output.verbose);
+    failures(&mut text, report, output.verbose, width);
     for test in report.powerless() {
         let _ = writeln!(
             text,
@@ -79,7 +79,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
 }
 
 /// Every failure, but of those that are alike only the first few unless `all` are wanted.
-fn failures(text: &mut String, report: &Report, all: bool) {
+fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>) {
     let mut alike: Vec<(_, usize)> = Vec::new();
     for record in report.failures() {
         let kind = failure::kind(record);
@@ -89,7 +89,7 @@ fn failures(text: &mut String, report: &Report, all: bool) {
         });
         alike[at].1 += 1;
         if all || alike[at].1 <= TOLD_IN_FULL {
-            failure::write(text, record, report);
+            failure::write(text, record, report, width);
         }
     }
     let mut untold = alike.iter().filter(|(_, n)| !all && *n > TOLD_IN_FULL).peekable();
@@ -352,10 +352,16 @@ fn power_of(text: &mut String, test: &TestPower) {
     text.push('\n');
 }
 
+/// The causes of a case that are sure, or the first guess where none is: the others are told with the case.
+fn stated(record: &Record) -> impl Iterator<Item = &Cause> {
+    let sure = record.causes.iter().any(|c| c.confident);
+    record.causes.iter().enumerate().filter(move |(i, c)| c.confident || (*i == 0 && !sure)).map(|(_, c)| c)
+}
+
 /// The likely causes, each once: the end of the output is what is read first.
 fn causes(text: &mut String, report: &Report) {
     let mut causes: Vec<(&Cause, usize)> = Vec::new();
-    for cause in report.failures().flat_map(|r| &r.causes) {
+    for cause in report.failures().flat_map(stated) {
         match causes.iter_mut().find(|(c, _)| c.cause == cause.cause && c.detail == cause.detail) {
             Some((_, n)) => *n += 1,
             None => causes.push((cause, 1)),
@@ -500,6 +506,7 @@ mod tests {
         ];
         broken.causes = vec![Cause {
             cause: "parameter_ignored".into(),
+            confident: true,
             detail: "`group_quant_fp8_fallback` ignores `shuffle_scale`".into(),
             ..Cause::default()
         }];
