@@ -476,9 +476,9 @@ impl Replay<'_> {
         }
         let mut k = Matrix::zeros(tokens, form.heads * d);
         let mut v = Matrix::zeros(tokens, form.heads * form.value_dim);
-        for t in 0..tokens {
+        for (t, &source) in own.iter().enumerate() {
             for h in 0..form.heads {
-                let from = &kv.row(own[t])[h * width..(h + 1) * width];
+                let from = &kv.row(source)[h * width..(h + 1) * width];
                 let key = &mut k.row_mut(t)[h * d..(h + 1) * d];
                 key[..mla.nope].copy_from_slice(&from[..mla.nope]);
                 key[mla.nope..].copy_from_slice(rotated.row(t));
@@ -635,8 +635,11 @@ fn same_shape(expected: &Value, found: Value) -> Result<Value, Stop> {
     found.reshaped(expected.x.cols.max(1)).map_err(Stop::Unusable)
 }
 
+/// Heads, rows of each sequence, and where the rows of the last step went.
+type Joined = (Heads, Vec<Range<usize>>, Vec<usize>);
+
 /// The steps of a generation one after the other in each sequence; and where the rows of the last step went.
-fn join(parts: Vec<(Heads, Vec<Range<usize>>)>) -> Result<(Heads, Vec<Range<usize>>, Vec<usize>), Stop> {
+fn join(parts: Vec<(Heads, Vec<Range<usize>>)>) -> Result<Joined, Stop> {
     let [_, .., (last, ranges)] = &parts[..] else {
         let (heads, sequences) = parts.into_iter().next().unwrap_or_else(|| unreachable!("a step at least"));
         let rows = (0..heads.q.rows).collect();
