@@ -394,7 +394,8 @@ def _(model, i, rng):
 
 def linear(model, i, rng):
     layer = layer_of(model, i)
-    named = [(n.rsplit(".", 1)[-1], m) for n, m in layer.named_modules() if isinstance(m, torch.nn.Linear)]
+    # BERT has several called `dense`: these keep their path.
+    named = [(n if n.endswith("dense") else n.rsplit(".", 1)[-1], m) for n, m in layer.named_modules() if isinstance(m, torch.nn.Linear)]
     return rng.choice(named)
 
 
