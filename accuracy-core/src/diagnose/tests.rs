@@ -426,7 +426,7 @@ fn a_quantisers_faults_are_told_apart() {
     expect_first(&run(&|x| groups_of_128(x, 240.0, absolute, nearest)), "fp8_variant", "240");
     expect_first(
         &run(&|x| groups_of_128(x, 448.0, |g| g.iter().fold(0.0, |m: f64, x| m.max(*x)), nearest)),
-        "scale_neighbour",
+        "overflow",
         "largest value",
     );
     expect_first(
