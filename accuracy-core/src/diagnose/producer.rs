@@ -19,6 +19,8 @@ use crate::power::fp8_twin;
 use crate::quant::{Quant, ScaleRounding, quantize};
 use crate::record::Cause;
 use crate::reference::{BufferId, Expr, Matrix};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -116,6 +118,7 @@ pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>) -> Vec<C
         unsteady: unsteady(buffer, again),
         again,
     };
+    let _magnitudes = Magnitudes::keep(&producer.value);
     producer.run()
 }
 
@@ -1153,6 +1156,7 @@ impl<'a> Producer<'a, '_> {
         // Elements that are not as the values have it, of those that were wrong and of all; rows by themselves.
         let bad = |value: &Matrix, rows: &mut dyn Iterator<Item = usize>, step: usize, of_wrong: bool| {
             let (mut bad, mut seen) = (0usize, 0usize);
+            let mut cells: HashMap<(usize, usize), bool> = HashMap::new();
             for r in rows {
                 for c in (0..self.buffer.cols).step_by(step) {
                     let at = r * self.buffer.cols + c;
@@ -1160,8 +1164,10 @@ impl<'a> Producer<'a, '_> {
                         continue;
                     }
                     seen += 1;
-                    let cell =
-                        self.cell_wrong(declared, &rule.scale, value, r / self.cell.0, c / self.cell.1);
+                    let (gr, gc) = (r / self.cell.0, c / self.cell.1);
+                    let cell = *cells
+                        .entry((gr, gc))
+                        .or_insert_with(|| self.cell_wrong(declared, &rule.scale, value, gr, gc));
                     bad += usize::from(
                         cell || self.code_wrong((r, c), default, own, declared, rule, value, true),
                     );
@@ -1282,8 +1288,48 @@ impl<'a> Producer<'a, '_> {
     }
 }
 
+/// The largest magnitudes of one matrix, by rectangle. Where one scale covers a whole tensor, every element asks for
+/// the same one again.
+struct Magnitudes {
+    of: *const f64,
+    known: HashMap<(Region, Region), f64>,
+}
+
+thread_local! {
+    static MAGNITUDES: RefCell<Option<Magnitudes>> = const { RefCell::new(None) };
+}
+
+impl Magnitudes {
+    /// Remembers them for as long as what is returned lives, which may not be longer than the matrix.
+    fn keep(of: &Matrix) -> Forget<'_> {
+        let kept = Magnitudes { of: of.data.as_ptr(), known: HashMap::new() };
+        MAGNITUDES.set(Some(kept));
+        Forget(std::marker::PhantomData)
+    }
+}
+
+struct Forget<'a>(std::marker::PhantomData<&'a Matrix>);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        MAGNITUDES.set(None);
+    }
+}
+
 /// The largest magnitude of a rectangle, NaN if it holds one.
 fn amax(value: &Matrix, rows: Region, cols: Region) -> f64 {
+    if rows.len() * cols.len() <= 512 {
+        return largest(value, rows, cols);
+    }
+    MAGNITUDES.with_borrow_mut(|kept| match kept {
+        Some(kept) if kept.of == value.data.as_ptr() => {
+            *kept.known.entry((rows.clone(), cols.clone())).or_insert_with(|| largest(value, rows, cols))
+        }
+        _ => largest(value, rows, cols),
+    })
+}
+
+fn largest(value: &Matrix, rows: Region, cols: Region) -> f64 {
     let mut most = 0.0;
     for r in rows {
         for x in &value.row(r)[cols.clone()] {
