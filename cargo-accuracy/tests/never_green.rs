@@ -237,7 +237,7 @@ fn a_symbol_that_is_missing_is_named_with_its_library() {
 #[test]
 fn a_library_that_is_missing_is_named_with_where_it_was_looked_for() {
     let run = run("library_missing");
-    run.assert_failed("not_run", "kernel library `absent` was not found");
+    run.assert_failed("not_run", "kernels `absent` were not found");
     assert!(run.case().reason.contains("libabsent_host.so"), "{run}");
     assert!(run.case().reason.contains("never-green/lib"), "{run}");
 }
@@ -245,7 +245,7 @@ fn a_library_that_is_missing_is_named_with_where_it_was_looked_for() {
 #[test]
 fn a_library_for_another_architecture_is_named_with_what_was_found() {
     let run = run("library_for_another_architecture");
-    run.assert_failed("not_run", "kernel library `foreign` has no build for host");
+    run.assert_failed("not_run", "kernels `foreign` have no build for host");
     assert!(run.case().reason.contains("libforeign_gfx942.so"), "{run}");
 }
 
