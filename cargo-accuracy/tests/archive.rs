@@ -299,5 +299,5 @@ fn libraries_that_still_lie_where_the_archive_was_built_are_not_taken() {
         entries[0].1 = description.replace(&path, &other).into_bytes();
         entries.insert(at, (other, bytes));
     });
-    run.assert_failed("not_run", "kernel library `faulty` was not found");
+    run.assert_failed("not_run", "kernels `faulty` were not found");
 }
