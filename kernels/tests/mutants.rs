@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// A chain of the crate's tests: its test binary, one case of it, and the sources it needs.
 struct Chain {
@@ -380,15 +381,27 @@ fn run(
         .try_compile()
         .unwrap();
     let records = dir.path().join("records");
-    let status = Command::new(&binaries[chain.binary])
+    let mut child = Command::new(&binaries[chain.binary])
         .arg(chain.case)
         .current_dir(package)
         .env(env::LIBRARY_PATH, dir.path())
         .env(env::RECORDS, &records)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status()
+        .spawn()
         .unwrap();
+    // A mutant may loop for ever.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                break child.wait().unwrap();
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
     let records = std::fs::read_dir(&records)
         .unwrap()
         .map(|entry| entry.unwrap().path())
