@@ -6,11 +6,11 @@
 //! only if nothing is left that the hop's checks would see, and nothing else explains as much; `unknown` comes with the
 //! error map in words.
 //!
-//! - [`scales`], [`codes`], [`product`], [`graph`]: the families of hypotheses about operands, sums and expressions;
-//! - [`output`]: fits of the output to its reference: gains, moved rows and columns, saturation;
-//! - [`consumer`], [`producer`]: the searches; [`sampled`], [`reading`]: evaluation of some rows and columns under hypotheses;
-//! - [`map`]: which elements are wrong, in words; [`accumulation`]: sums that lose bits in no order that can be told;
-//! - [`mod@evident`]: what a single check proves by itself: guards, unwritten elements, repeats.
+//! - `scales`, `codes`, `product`, `graph`: the families of hypotheses about operands, sums and expressions;
+//! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
+//! - `consumer`, `producer`: the searches; `sampled`, `reading`: evaluation of some rows and columns under hypotheses;
+//! - `map`: which elements are wrong, in words; `accumulation`: sums that lose bits in no order that can be told;
+//! - `evident`: what a single check proves by itself: guards, unwritten elements, repeats.
 
 mod accumulation;
 mod codes;
