@@ -3,6 +3,7 @@
 
 use super::model::Report;
 use super::style;
+use crate::lint::render::{annotation, escape, property};
 use crate::lint::{Finding, Severity};
 use anyhow::Context as _;
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ pub fn render(report: &Report) -> String {
         let reason = record.reason.lines().next().unwrap_or_default();
         let message = format!("{} {}\n{reason}{cause}", style::verdict_text(record), record.id);
         let title = format!("{} {}", record.test, record.verdict.name());
-        annotate(&mut text, "error", (&record.file, record.line, None), &title, &message);
+        text += &annotation("error", (&record.file, record.line, None), &title, &message);
     }
     for test in report.powerless().take(SHOWN.saturating_sub(failures.len())) {
         let _ = writeln!(text, "::error title={}::{}", property(&test.test), escape(&test.reason));
@@ -31,31 +32,11 @@ pub fn render(report: &Report) -> String {
         let of_kind = |f: &&Finding| f.severity == severity && f.suppressed.is_none();
         for f in report.lint.iter().filter(of_kind).take(open) {
             let title = format!("{} {}", f.rule, f.parameter);
-            annotate(
-                &mut text,
-                kind,
-                (&f.path, f.line, Some(f.column)),
-                &title,
-                &format!("{} ({})", f.message, f.help),
-            );
+            let message = format!("{} ({})", f.message, f.help);
+            text += &annotation(kind, (&f.path, f.line, Some(f.column)), &title, &message);
         }
     }
     text
-}
-
-fn annotate(text: &mut String, kind: &str, place: (&str, u32, Option<u32>), title: &str, message: &str) {
-    let (file, line, column) = place;
-    let column = column.map_or(String::new(), |c| format!(",col={c}"));
-    let (file, title) = (property(file), property(title));
-    let _ = writeln!(text, "::{kind} file={file},line={line}{column},title={title}::{}", escape(message));
-}
-
-fn property(text: &str) -> String {
-    escape(text).replace(':', "%3A").replace(',', "%2C")
-}
-
-fn escape(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 /// Annotations and the step's summary, where a GitHub runner says that it takes them.

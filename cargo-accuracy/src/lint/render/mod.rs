@@ -22,20 +22,27 @@ pub fn github(report: &LintReport) -> String {
             Severity::Warning => "warning",
             Severity::Note => "notice",
         };
-        let property = |s: &str| escape(s).replace(':', "%3A").replace(',', "%2C");
-        out.push_str(&format!(
-            "::{kind} file={},line={},col={},title={} {}::{}\n",
-            property(&f.path),
-            f.line,
-            f.column,
-            f.rule,
-            property(&f.parameter),
-            escape(&format!("{} ({})", f.message, f.help))
-        ));
+        let title = format!("{} {}", f.rule, f.parameter);
+        let message = format!("{} ({})", f.message, f.help);
+        out.push_str(&annotation(kind, (&f.path, f.line, Some(f.column)), &title, &message));
     }
     out
 }
 
-fn escape(s: &str) -> String {
+/// One workflow command: an annotation at a file, line and column.
+pub fn annotation(kind: &str, place: (&str, u32, Option<u32>), title: &str, message: &str) -> String {
+    let (file, line, column) = place;
+    let column = column.map_or(String::new(), |c| format!(",col={c}"));
+    let (file, title) = (property(file), property(title));
+    format!("::{kind} file={file},line={line}{column},title={title}::{}\n", escape(message))
+}
+
+/// A property of a workflow command.
+pub fn property(s: &str) -> String {
+    escape(s).replace(':', "%3A").replace(',', "%2C")
+}
+
+/// The message of a workflow command.
+pub fn escape(s: &str) -> String {
     s.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
