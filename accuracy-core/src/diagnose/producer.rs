@@ -134,10 +134,12 @@ impl<'a> Producer<'a, '_> {
         let places = self.places();
         let declared = &places[0];
         let right_rule = self.right_rule();
-        let scale_wrong = self.wrong_cells(declared, &right_rule.scale, &self.value, None);
+        // What is asked of each code is looked up: the magnitude of a whole tensor for each of its codes takes forever.
+        let right_here = self.tabulated(&right_rule);
+        let scale_wrong = self.wrong_cells(declared, &right_here.scale, &self.value, None);
         let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
         let own = Reading::right(self.buffer);
-        let map = self.map(&scale_wrong, &default, &own, declared, &right_rule);
+        let map = self.map(&scale_wrong, &default, &own, declared, &right_here);
         let zero_cells = self.zero_cells();
         if map.count == 0 && scale_wrong.iter().all(|w| !w) {
             return zero_cells.into_iter().collect();
@@ -148,7 +150,7 @@ impl<'a> Producer<'a, '_> {
         let located = self.located(&map);
         let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
         let explained_place = &places[place];
-        let codes = self.explain_codes(&map, explained_place, &right_rule, &own);
+        let codes = self.explain_codes(&map, explained_place, &right_here, &own);
         let complete = scales.score == 1.0 && codes.score == 1.0;
         let faults = scales.causes.len() + codes.causes.len();
         // One fault of the values is likelier than two of what is made of them.
@@ -211,6 +213,15 @@ impl<'a> Producer<'a, '_> {
     fn rect(&self, r: usize, g: usize) -> (Region, Region) {
         let ((rows, cols), (m, k)) = (self.cell, (self.buffer.rows, self.buffer.cols));
         (r * rows..((r + 1) * rows).min(m), g * cols..((g + 1) * cols).min(k))
+    }
+
+    /// The rule on the values as they are, each cell once.
+    fn tabulated(&self, rule: &Rule) -> Rule {
+        let groups = self.grid.1;
+        let cells = 0..self.grid.0 * groups;
+        let table: Vec<_> = cells.map(|i| (rule.scale)(&self.value, i / groups, i % groups)).collect();
+        let scale = Rc::new(move |_: &Matrix, r: usize, g: usize| table[r * groups + g]);
+        Rule { cause: rule.cause, what: rule.what.clone(), scale }
     }
 
     fn right_rule(&self) -> Rule {
@@ -1153,6 +1164,8 @@ impl<'a> Producer<'a, '_> {
         // Elements that are not as the values have it, of those that were wrong and of all; rows by themselves.
         let bad = |value: &Matrix, rows: &mut dyn Iterator<Item = usize>, step: usize, of_wrong: bool| {
             let (mut bad, mut seen) = (0usize, 0usize);
+            // Codes that are neighbours share a cell.
+            let mut cell_before: Option<((usize, usize), bool)> = None;
             for r in rows {
                 for c in (0..self.buffer.cols).step_by(step) {
                     let at = r * self.buffer.cols + c;
@@ -1160,8 +1173,12 @@ impl<'a> Producer<'a, '_> {
                         continue;
                     }
                     seen += 1;
-                    let cell =
-                        self.cell_wrong(declared, &rule.scale, value, r / self.cell.0, c / self.cell.1);
+                    let at_cell = (r / self.cell.0, c / self.cell.1);
+                    let cell = match cell_before {
+                        Some((known, wrong)) if known == at_cell => wrong,
+                        _ => self.cell_wrong(declared, &rule.scale, value, at_cell.0, at_cell.1),
+                    };
+                    cell_before = Some((at_cell, cell));
                     bad += usize::from(
                         cell || self.code_wrong((r, c), default, own, declared, rule, value, true),
                     );
