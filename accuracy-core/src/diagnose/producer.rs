@@ -19,8 +19,6 @@ use crate::power::fp8_twin;
 use crate::quant::{Quant, ScaleRounding, quantize};
 use crate::record::Cause;
 use crate::reference::{BufferId, Expr, Matrix};
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -118,7 +116,6 @@ pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>) -> Vec<C
         unsteady: unsteady(buffer, again),
         again,
     };
-    let _magnitudes = Magnitudes::keep(&producer.value);
     producer.run()
 }
 
@@ -137,10 +134,12 @@ impl<'a> Producer<'a, '_> {
         let places = self.places();
         let declared = &places[0];
         let right_rule = self.right_rule();
-        let scale_wrong = self.wrong_cells(declared, &right_rule.scale, &self.value, None);
+        // What is asked of each code is looked up: the magnitude of a whole tensor for each of its codes takes forever.
+        let right_here = self.tabulated(&right_rule);
+        let scale_wrong = self.wrong_cells(declared, &right_here.scale, &self.value, None);
         let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
         let own = Reading::right(self.buffer);
-        let map = self.map(&scale_wrong, &default, &own, declared, &right_rule);
+        let map = self.map(&scale_wrong, &default, &own, declared, &right_here);
         let zero_cells = self.zero_cells();
         if map.count == 0 && scale_wrong.iter().all(|w| !w) {
             return zero_cells.into_iter().collect();
@@ -151,7 +150,7 @@ impl<'a> Producer<'a, '_> {
         let located = self.located(&map);
         let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
         let explained_place = &places[place];
-        let codes = self.explain_codes(&map, explained_place, &right_rule, &own);
+        let codes = self.explain_codes(&map, explained_place, &right_here, &own);
         let complete = scales.score == 1.0 && codes.score == 1.0;
         let faults = scales.causes.len() + codes.causes.len();
         // One fault of the values is likelier than two of what is made of them.
@@ -214,6 +213,15 @@ impl<'a> Producer<'a, '_> {
     fn rect(&self, r: usize, g: usize) -> (Region, Region) {
         let ((rows, cols), (m, k)) = (self.cell, (self.buffer.rows, self.buffer.cols));
         (r * rows..((r + 1) * rows).min(m), g * cols..((g + 1) * cols).min(k))
+    }
+
+    /// The rule on the values as they are, each cell once.
+    fn tabulated(&self, rule: &Rule) -> Rule {
+        let groups = self.grid.1;
+        let cells = 0..self.grid.0 * groups;
+        let table: Vec<_> = cells.map(|i| (rule.scale)(&self.value, i / groups, i % groups)).collect();
+        let scale = Rc::new(move |_: &Matrix, r: usize, g: usize| table[r * groups + g]);
+        Rule { cause: rule.cause, what: rule.what.clone(), scale }
     }
 
     fn right_rule(&self) -> Rule {
@@ -1156,7 +1164,8 @@ impl<'a> Producer<'a, '_> {
         // Elements that are not as the values have it, of those that were wrong and of all; rows by themselves.
         let bad = |value: &Matrix, rows: &mut dyn Iterator<Item = usize>, step: usize, of_wrong: bool| {
             let (mut bad, mut seen) = (0usize, 0usize);
-            let mut cells: HashMap<(usize, usize), bool> = HashMap::new();
+            // Codes that are neighbours share a cell.
+            let mut cell_before: Option<((usize, usize), bool)> = None;
             for r in rows {
                 for c in (0..self.buffer.cols).step_by(step) {
                     let at = r * self.buffer.cols + c;
@@ -1164,10 +1173,12 @@ impl<'a> Producer<'a, '_> {
                         continue;
                     }
                     seen += 1;
-                    let (gr, gc) = (r / self.cell.0, c / self.cell.1);
-                    let cell = *cells
-                        .entry((gr, gc))
-                        .or_insert_with(|| self.cell_wrong(declared, &rule.scale, value, gr, gc));
+                    let at_cell = (r / self.cell.0, c / self.cell.1);
+                    let cell = match cell_before {
+                        Some((known, wrong)) if known == at_cell => wrong,
+                        _ => self.cell_wrong(declared, &rule.scale, value, at_cell.0, at_cell.1),
+                    };
+                    cell_before = Some((at_cell, cell));
                     bad += usize::from(
                         cell || self.code_wrong((r, c), default, own, declared, rule, value, true),
                     );
@@ -1288,48 +1299,8 @@ impl<'a> Producer<'a, '_> {
     }
 }
 
-/// The largest magnitudes of one matrix, by rectangle. Where one scale covers a whole tensor, every element asks for
-/// the same one again.
-struct Magnitudes {
-    of: *const f64,
-    known: HashMap<(Region, Region), f64>,
-}
-
-thread_local! {
-    static MAGNITUDES: RefCell<Option<Magnitudes>> = const { RefCell::new(None) };
-}
-
-impl Magnitudes {
-    /// Remembers them for as long as what is returned lives, which may not be longer than the matrix.
-    fn keep(of: &Matrix) -> Forget<'_> {
-        let kept = Magnitudes { of: of.data.as_ptr(), known: HashMap::new() };
-        MAGNITUDES.set(Some(kept));
-        Forget(std::marker::PhantomData)
-    }
-}
-
-struct Forget<'a>(std::marker::PhantomData<&'a Matrix>);
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        MAGNITUDES.set(None);
-    }
-}
-
 /// The largest magnitude of a rectangle, NaN if it holds one.
 fn amax(value: &Matrix, rows: Region, cols: Region) -> f64 {
-    if rows.len() * cols.len() <= 512 {
-        return largest(value, rows, cols);
-    }
-    MAGNITUDES.with_borrow_mut(|kept| match kept {
-        Some(kept) if kept.of == value.data.as_ptr() => {
-            *kept.known.entry((rows.clone(), cols.clone())).or_insert_with(|| largest(value, rows, cols))
-        }
-        _ => largest(value, rows, cols),
-    })
-}
-
-fn largest(value: &Matrix, rows: Region, cols: Region) -> f64 {
     let mut most = 0.0;
     for r in rows {
         for x in &value.row(r)[cols.clone()] {
