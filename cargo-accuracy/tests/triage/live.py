@@ -461,6 +461,9 @@ def _(model, i, rng):
 @fault("linear: bias missing", "gpt_oss", "LINEAR")
 def _(model, i, rng):
     name, m = linear(model, i, rng)
+    # The softmax cancels a bias of the keys: in a trained encoder it is 0.003, below what bfloat16 rounds.
+    while m.bias.abs().max() < 0.05:
+        name, m = linear(model, i, rng)
     with torch.no_grad():
         m.bias.zero_()
     return name
