@@ -81,6 +81,9 @@ enum Command {
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
+    /// End what a run leaves that is killed; `run` starts it
+    #[command(hide = true)]
+    EndOrphans(run::OrphansArgs),
 }
 
 impl Cli {
@@ -100,6 +103,7 @@ impl Cli {
             Command::Logs(args) => logs::command(args),
             Command::Probe(args) => probe::command(args),
             Command::DeviceAnswers(args) => run::answers(&args),
+            Command::EndOrphans(args) => run::end_orphans(&args),
         }
     }
 }
