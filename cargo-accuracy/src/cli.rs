@@ -15,6 +15,8 @@ Examples:
   cargo accuracy --list                        the identities, without running anything
   cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
   cargo accuracy report                        the tables of the last run again
+  cargo accuracy --baseline FILE               what has changed since --save-baseline FILE
+  cargo accuracy --partition slice:1/4         a quarter of the cases; `report DIR...` merges the four
 
 Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output
 is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of
