@@ -63,7 +63,7 @@ fn whole(report: &Report) -> TestSuite {
     for problem in &report.problems {
         add(NonSuccessKind::Error, "incomplete", "every part and record is there", problem.clone());
     }
-    for found in &report.baseline {
+    if let Some(found) = &report.baseline {
         for vanished in &found.vanished {
             add(NonSuccessKind::Failure, "vanished", &vanished.id, vanished.reason.clone());
         }
