@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn part(part: u64, of: &str, job: Option<&str>) -> Part {
-        Part { part, parts: 4, of: of.into(), cases: 90, job: job.map(String::from) }
+        Part { part, parts: 4, of: of.into(), cases: 90, places: Vec::new(), job: job.map(String::from) }
     }
 
     fn told(parts: &[Part]) -> Vec<String> {

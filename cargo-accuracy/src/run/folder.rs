@@ -43,6 +43,8 @@ pub struct Part {
     pub of: String,
     /// Cases of all parts together.
     pub cases: usize,
+    /// Where each of its cases stands among all of them.
+    pub places: Vec<usize>,
     /// What the scheduler calls the job that all parts belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,

@@ -209,6 +209,7 @@ pub fn select(
         parts: partition.parts,
         of: fingerprint(&ids, &parts, settings, origin),
         cases: ids.len(),
+        places: (0..ids.len()).filter(|&i| parts[i] == partition.part).collect(),
         job: partition.job.clone(),
     };
     let mut at = 0..;
