@@ -1,10 +1,11 @@
 //! Reads the records of any number of folders and says what became of each case that was announced.
 
+use super::parts;
 use crate::run::folder::{RUN_INFO, RunInfo};
-use crate::run::may_pass;
+use crate::run::{may_pass, unfinished};
 use accuracy_core::record::{self, Gate, Planned, Record, RecordError, Verdict};
 use anyhow::Context as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Everything that the folders say, a record a case.
@@ -13,15 +14,24 @@ pub struct Merged {
     /// In the order of the manifests; what no manifest announces comes last.
     pub records: Vec<Record>,
     pub runs: Vec<RunInfo>,
+    /// What is missing, or there too often, of a run in parts.
+    pub problems: Vec<String>,
 }
 
 /// Merges folders. Within a folder the latest attempt at a case counts, and where two folders have the same case the
 /// later one on the command line does, whatever it says.
 pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
     let mut merged = Merged::default();
-    let mut at: BTreeMap<String, usize> = BTreeMap::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
+    let mut parts = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for dir in dirs {
         let folder = Folder::read(dir)?;
+        if let Some(part) = folder.run.as_ref().and_then(|run| run.part.clone()) {
+            let ids = folder.planned.iter().map(|planned| planned.id.clone());
+            places.extend(ids.zip(part.places.iter().copied()));
+            parts.push((dir.as_path(), part));
+        }
         merged.runs.extend(folder.run.clone());
         for record in folder.records()? {
             match at.get(&record.id) {
@@ -33,6 +43,9 @@ pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
             }
         }
     }
+    merged.problems = parts::problems(&parts);
+    // Parts are put together as they were divided, so that a test's cases stand in their order.
+    merged.records.sort_by_cached_key(|r| places.get(&r.id).copied().unwrap_or(usize::MAX));
     Ok(merged)
 }
 
@@ -116,7 +129,7 @@ impl Folder {
                 ),
                 (Some((_, Err(e))), _) => planned.without_result(Verdict::Crashed, e.to_string()),
                 (None, Some(_)) => cut_off(planned),
-                (None, None) => planned.without_result(Verdict::NotRun, "announced, but never started"),
+                (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
             });
         }
         for (_, left) in self.attempts.into_values() {
@@ -167,6 +180,7 @@ fn attempt(name: &str) -> Option<(&str, u32, Kind)> {
 mod tests {
     use super::*;
     use crate::report::text::fixture::{planned, record};
+    use crate::run::folder::Part;
     use accuracy_core::record::{Manifest, SCHEMA, record_path, started_path, write_json};
 
     fn announce(dir: &Path, ids: &[&str]) {
@@ -231,6 +245,21 @@ mod tests {
             verdicts(&[first.path(), second.path()]),
             [("k::t[a]".into(), Verdict::Correct), ("k::t[b]".into(), Verdict::NotRun)]
         );
+    }
+
+    #[test]
+    fn parts_are_put_together_in_the_order_of_the_whole() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let ids: Vec<String> = (0..5).map(|i| format!("k::t[{i}]")).collect();
+        for (k, folder) in folders.iter().enumerate() {
+            let places: Vec<usize> = (0..5).filter(|i| i % 2 == k).collect();
+            announce(folder.path(), &places.iter().map(|&i| ids[i].as_str()).collect::<Vec<_>>());
+            let part = Part { part: k as u64 + 1, parts: 2, of: "a".into(), cases: 5, places, job: None };
+            let run = RunInfo { part: Some(part), ..RunInfo::default() };
+            write_json(&folder.path().join(RUN_INFO), &run).unwrap();
+        }
+        let found = verdicts(&[folders[1].path(), folders[0].path()]);
+        assert_eq!(found.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ids);
     }
 
     #[test]
