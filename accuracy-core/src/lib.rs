@@ -21,6 +21,8 @@ pub mod env;
 #[cfg(feature = "runtime")]
 pub mod error;
 #[cfg(feature = "runtime")]
+pub mod error_map;
+#[cfg(feature = "runtime")]
 pub mod harness;
 #[cfg(feature = "runtime")]
 pub mod judge;

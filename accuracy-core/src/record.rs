@@ -5,6 +5,7 @@
 //! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
 //! from one that never began.
 
+use crate::error_map::ErrorMap;
 use crate::meta::Check;
 use crate::reference::stream::ReferenceError;
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,9 @@ pub struct Hop {
     pub worst_rows: Vec<(usize, Option<f64>)>,
     pub worst_cols: Vec<(usize, Option<f64>)>,
     pub failed_checks: Vec<String>,
+    /// Only of a case in which a check failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_map: Option<Box<ErrorMap>>,
 }
 
 /// One check of a verdict, with everything that is needed to see how far it was from failing.

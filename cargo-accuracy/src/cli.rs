@@ -158,7 +158,7 @@ pub struct OutputArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
     /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
-    /// (repeatable; formats: json, junit, markdown, sarif, github)
+    /// (repeatable; formats: json, junit, markdown, html, sarif, github)
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     pub reports: Vec<report::sink::Sink>,
 }

@@ -10,17 +10,19 @@ use crate::device::memory::Runtime;
 use crate::diagnose::{Evidence, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
+use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
 use crate::library;
 use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::SubCase;
 use crate::power::power;
-use crate::record::{Cause, CheckResult, Gate, Metrics, PowerStatus, Record, Verdict};
+use crate::record::{Cause, CheckResult, Gate, Hop, Metrics, PowerStatus, Record, Verdict};
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
 use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
 use crate::weights::Checkpoint;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -258,7 +260,7 @@ impl<'a> Runner<'a> {
             true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
             false => Vec::new(),
         };
-        keep(record, hops);
+        keep(record, hops, Some(&first), &checks);
         self.settle(record, checks, inconclusive(record_power(record), &first));
         record.power.extend(planted);
         Ok(())
@@ -281,7 +283,7 @@ impl<'a> Runner<'a> {
             let own = judge::judge_hops(&fallback, self.min_cos);
             record.causes.extend(self.diagnose(&fallback, &own));
         }
-        keep(record, hops);
+        keep(record, hops, Some(&fallback), &checks);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
     }
@@ -321,7 +323,7 @@ impl<'a> Runner<'a> {
         self.describe(record, &variant);
         record.causes = evident(&checks, None);
         record.causes.extend(self.diagnose(&variant, &hops));
-        keep(record, hops);
+        keep(record, hops, Some(&variant), &checks);
         self.settle(record, checks, constant(&variant));
         Ok(())
     }
@@ -421,7 +423,7 @@ impl<'a> Runner<'a> {
             self.describe(record, attempt);
             record.causes.extend(self.diagnose(attempt, &own_hops));
         }
-        keep(record, own_hops);
+        keep(record, own_hops, seen_attempt.as_ref(), &checks);
         self.settle(record, checks, doubt);
         Ok(())
     }
@@ -580,9 +582,20 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
     })
 }
 
-/// Puts what was found out about the hops into the record.
-fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
-    record.hops.extend(hops.into_iter().map(|judged| judged.hop));
+/// Puts what was found out about the hops of a run into the record, with a picture of them if something is wrong.
+fn keep(record: &mut Record, hops: Vec<JudgedHop>, attempt: Option<&Attempt>, checks: &[CheckResult]) {
+    let wrong = checks.iter().any(|check| !check.ok);
+    record.hops.extend(hops.into_iter().map(|judged| {
+        let picture = |attempt: &Attempt| {
+            let buffer = attempt.buffer(judged.id);
+            let reference = match buffer.scheme {
+                Some(_) => Cow::Borrowed(&*judged.reference),
+                None => judge::round_overflow(&judged.reference, buffer.dtype),
+            };
+            ErrorMap::new(&reference, &buffer.value())
+        };
+        Hop { error_map: attempt.filter(|_| wrong).map(|a| Box::new(picture(a))), ..judged.hop }
+    }));
 }
 
 /// Whether a hop's bytes differ between any two runs.

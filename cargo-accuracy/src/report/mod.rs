@@ -3,6 +3,7 @@
 //! [`model`] counts and decides, [`merge`] reads folders of records, the others render.
 
 mod github;
+pub mod html;
 pub mod json;
 mod junit;
 mod markdown;

@@ -1,6 +1,6 @@
 //! `--report FORMAT=PATH`: where a machine-readable report goes.
 
-use super::{Report, github, json, junit, markdown, sarif};
+use super::{Report, github, html, json, junit, markdown, sarif};
 use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,14 +12,16 @@ pub enum Format {
     Markdown,
     Sarif,
     Github,
+    Html,
 }
 
-const FORMATS: [(&str, Format); 5] = [
+const FORMATS: [(&str, Format); 6] = [
     ("json", Format::Json),
     ("junit", Format::Junit),
     ("markdown", Format::Markdown),
     ("sarif", Format::Sarif),
     ("github", Format::Github),
+    ("html", Format::Html),
 ];
 
 /// One `--report`.
@@ -56,6 +58,7 @@ impl Sink {
             Format::Markdown => markdown::render(report),
             Format::Sarif => sarif::render(report)?,
             Format::Github => github::render(report),
+            Format::Html => html::render(report)?,
         };
         self.write_text(&text)
     }

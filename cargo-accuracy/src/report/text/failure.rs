@@ -143,13 +143,17 @@ fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Op
     let _ = writeln!(text, "  worst {what} of {} by {by}: {}", hop.name, lines.join(", "));
 }
 
+/// How this tool is called where these flags are wanted: an archive is for machines that may have no cargo.
+pub fn program(flags: &[String]) -> &'static [&'static str] {
+    match flags.iter().any(|flag| flag == crate::archive::FLAG) {
+        true => &["cargo-accuracy"],
+        false => &["cargo", "accuracy"],
+    }
+}
+
 /// The command that runs this case alone, as it ran here.
 pub fn rerun(record: &Record, flags: &[String]) -> String {
-    // An archive is for machines that may have no cargo.
-    let mut words = match flags.iter().any(|flag| flag == crate::archive::FLAG) {
-        true => vec!["cargo-accuracy"],
-        false => vec!["cargo", "accuracy"],
-    };
+    let mut words = program(flags).to_vec();
     words.extend(["-p", &record.package, "--arch", &record.arch]);
     words.extend(flags.iter().map(String::as_str));
     words.push(&record.id);
