@@ -63,13 +63,15 @@ impl Sink {
         self.write_text(&text)
     }
 
-    /// An error where a command writes JSON alone.
-    pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
-        if self.format == Format::Json {
+    /// An error where a command does not write this format.
+    pub fn expect(&self, command: &str, formats: &[Format]) -> anyhow::Result<()> {
+        if formats.contains(&self.format) {
             return Ok(());
         }
-        let format = FORMATS.iter().find(|(_, f)| *f == self.format).map_or("", |(name, _)| name);
-        Err(crate::exit::usage(format!("--report {format}=...: `{command}` writes json")))
+        let name = |format: Format| FORMATS.iter().find(|(_, f)| *f == format).map_or("", |(name, _)| name);
+        let known: Vec<&str> = formats.iter().map(|f| name(*f)).collect();
+        let (format, known) = (name(self.format), known.join(" and "));
+        Err(crate::exit::usage(format!("--report {format}=...: `{command}` writes {known}")))
     }
 
     /// Writes what a command other than a run has rendered for this sink's format.

@@ -62,7 +62,7 @@ fn outcome(report: &Report) -> (&'static str, String) {
     let s = &report.summary;
     let mut parts = Vec::new();
     if s.failed > 0 {
-        parts.push(format!("{} of {} cases", s.failed, s.cases));
+        parts.push(format!("{} of {} cases", grouped(s.failed), grouped(s.cases)));
     }
     for (count, what) in
         [(s.tests_inconclusive, "tests that prove too little"), (report.lint_errors(), "silent parameters")]
@@ -72,10 +72,23 @@ fn outcome(report: &Report) -> (&'static str, String) {
         }
     }
     match report.exit_code() {
-        ExitCode::Correct => ("good", format!("Passed: {} cases", s.passed)),
+        ExitCode::Correct => ("good", format!("Passed: {} cases", grouped(s.passed))),
         ExitCode::NothingRan => ("warn", "Nothing ran: not a single case was judged".into()),
         _ => ("bad", format!("Failed: {}", parts.join(", "))),
     }
+}
+
+/// `12,345`.
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 fn heading(body: &mut String, report: &Report) {
@@ -166,8 +179,9 @@ fn counts(body: &mut String, report: &Report) {
         let label = escape(&label);
         let _ = write!(
             body,
-            "<li><button type=\"button\" aria-pressed=\"false\" data-verdict=\"{label}\"><b>{count}</b>\
+            "<li><button type=\"button\" aria-pressed=\"false\" data-verdict=\"{label}\"><b>{}</b>\
              <span class=\"badge {}\">{label}</span></button></li>",
+            grouped(count),
             CLASSES[rank]
         );
     }

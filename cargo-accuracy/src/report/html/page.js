@@ -14,7 +14,7 @@ const make = (element, attributes, children) => {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== false));
   return element;
 };
 const h = (tag, attributes, ...children) => make(document.createElement(tag), attributes, children);
@@ -119,24 +119,41 @@ function draw() {
 
 function line(i, n) {
   const row = rows[i];
+  const parts = coordinates(row);
+  const alone = parts.length === 0;
   const link = h(
     "a",
     { href: "#case=" + encodeURIComponent(identity(row)), tabindex: n === state.at ? 0 : -1 },
-    severalTests && h("span", { class: "of" }, data.tests[row[TEST]].path),
-    h("span", { class: "at" }, severalTests || row[AT] !== null ? spaced(row[AT] ?? "") : data.tests[row[TEST]].path),
-    row[WHY] !== "" && h("span", { class: "why" }, row[WHY]),
+    h("span", { class: "at" }, alone ? data.tests[row[TEST]].path : parts),
+    h("span", { class: "of" }, severalTests && !alone && data.tests[row[TEST]].path, row[WHY] !== "" && [severalTests && !alone && " · ", h("span", { class: "why" }, row[WHY])]),
   );
   const cells = COLUMNS.slice(2).map((c) => h("td", { class: "num c-" + c.key }, c.show(row[c.of])));
   return h(
     "tr",
     { class: i === state.open ? "picked" : "", "data-case": i },
-    h("td", {}, badge(row[CLASS], row[VERDICT])),
-    h("td", {}, link),
+    h("td", { class: "c-verdict" }, badge(row[CLASS], row[VERDICT])),
+    h("td", { class: "c-case" }, link),
     cells,
   );
 }
 
 const spaced = (text) => text.replaceAll(",", ", ");
+
+// What all cases have in common is not told in each row.
+const common = new Set(rows[0]?.[AT]?.split(",") ?? []);
+for (const row of rows) {
+  if (common.size === 0) break;
+  const own = new Set(row[AT]?.split(",") ?? []);
+  for (const part of common) if (!own.has(part)) common.delete(part);
+}
+
+function coordinates(row) {
+  const parts = (row[AT] ?? "").split(",").filter((part) => part !== "" && (rows.length === 1 || !common.has(part)));
+  return parts.map((part, n) => {
+    const cut = part.indexOf("=") + 1;
+    return [n > 0 && " ", h("span", { class: "part" }, h("span", { class: "dim" }, part.slice(0, cut)), part.slice(cut))];
+  });
+}
 
 const links = () => byId("rows").querySelectorAll("a");
 
@@ -248,7 +265,7 @@ function causes(list) {
       sure ? "" : "perhaps ",
       h("b", {}, name),
       ": " + text,
-      cos !== null && h("span", { class: "dim" }, ` With it mended the cosine is ${number.cosine(cos)}.`),
+      cos !== null && h("span", { class: "dim" }, ` (cosine ${number.cosine(cos)} with it mended)`),
     );
   return h("ul", { class: "causes" }, list.map(item));
 }
@@ -283,24 +300,37 @@ const table = (heads, lines) =>
 const cell = (text) => h("td", { class: "wrap" }, text);
 const num = (text) => h("td", { class: "num" }, text);
 
+const AGAINST = { quantizer: "against the framework's quantiser", given_bytes: "on the bytes it was given", primary: "against the primary" };
+
 function hops(d) {
   const first = d.hops.findIndex((hop) => hop.failed?.length);
   const scales = d.hops.some((hop) => hop.scale_cos != null);
-  const heads = [["Buffer"], ["Kernel"], ["Cosine", true], ["1 − cosine, 10⁻⁹ to 1"], ...(scales ? [["Scales", true]] : []), ["Gain", true], ["Relative L2", true], ["Failed"]];
+  const heads = [["Buffer"], ["Cosine", true], ["1 − cosine, 10⁻⁹ to 1"], ...(scales ? [["Scales", true]] : []), ["Gain", true], ["Relative L2", true]];
   const lines = d.hops.map((hop, i) => {
-    const failed = (i === first ? "broke first: " : "") + (hop.failed ?? []).join(", ");
-    return h(
-      "tr",
-      { class: i === first ? "broke" : "" },
-      h("td", { class: "mono" }, hop.name),
-      h("td", { class: "wrap mono" }, hop.kernel ?? "–", hop.against && h("span", { class: "of dim" }, { quantizer: " against the quantiser", given_bytes: " on the bytes given", primary: " against the primary" }[hop.against] ?? " against " + hop.against)),
-      num(number.cosine(hop.cos)),
-      h("td", {}, nines(hop.cos, d.threshold, (hop.failed ?? []).length > 0)),
-      scales && num(number.cosine(hop.scale_cos)),
-      num(number.gain(hop.gain)),
-      num(number.small(hop.rel_l2)),
-      cell((hop.failed ?? []).length ? failed : ""),
-    );
+    const failed = (hop.failed ?? []).join(", ");
+    const kind = i === first ? "broke" : "";
+    return [
+      h(
+        "tr",
+        { class: "hop " + kind },
+        h("td", { class: "mono" }, hop.name),
+        num(number.cosine(hop.cos)),
+        h("td", {}, nines(hop.cos, d.threshold, failed !== "")),
+        scales && num(number.cosine(hop.scale_cos)),
+        num(number.gain(hop.gain)),
+        num(number.small(hop.rel_l2)),
+      ),
+      h(
+        "tr",
+        { class: "by " + kind },
+        h(
+          "td",
+          { colspan: heads.length, class: "wrap" },
+          failed !== "" && [h("b", {}, (i === first ? "broke first: " : "failed: ") + failed), h("br", {})],
+          h("span", { class: "dim" }, [hop.kernel && "by " + hop.kernel, AGAINST[hop.against] ?? hop.against].filter(Boolean).join(", ")),
+        ),
+      ),
+    ];
   });
   return table(heads, lines);
 }
@@ -376,15 +406,18 @@ function pictures(d) {
   return [h("h3", {}, "Where the error is"), choice, place].filter(Boolean);
 }
 
+// Pixels that a picture is wide where it is shown: text in it keeps its size.
+const room = () => Math.min(Math.max(innerWidth < 1100 ? innerWidth - 44 : innerWidth / 2 - 90, 260), 680);
+
 function picture(name, map) {
   const across = Math.ceil(map.cols / map.tile_cols);
   const down = Math.ceil(map.rows / map.tile_rows);
-  const [left, top, bars] = [52, 18, 90];
-  const width = 470 / across;
+  const [left, top, bars] = [46, 18, 80];
+  const width = (room() - left - bars - 22) / across;
   const height = Math.min(Math.max(width, 150 / down), 26, 420 / down);
   const [right, bottom] = [left + across * width, top + down * height];
   const span = (i, size, n) => (size === 1 ? `${i}` : `${i * size}–${Math.min((i + 1) * size, n) - 1}`);
-  const word = (error) => (error === null ? "no number" : number.small(error));
+  const word = (error) => (error === null ? "is no number" : number.small(error));
   const tell = (i) => {
     const [r, c] = [Math.floor(i / across), i % across];
     return `rows ${span(r, map.tile_rows, map.rows)}, columns ${span(c, map.tile_cols, map.cols)}: relative error ${word(map.tiles[i])}`;
@@ -403,7 +436,7 @@ function picture(name, map) {
     const box = { x, y, width: width - 0.4, height: height - 0.4 };
     svg.append(s("rect", { ...box, class: error === null ? "hatched" : "l" + level(error), "data-tile": i }));
   });
-  for (let c = 0; c < across; c += Math.ceil(across / 6)) svg.append(s("text", { x: left + c * width, y: top - 6 }, String(c * map.tile_cols)));
+  for (let c = 0; c < across; c += Math.ceil((across * 80) / room())) svg.append(s("text", { x: left + c * width, y: top - 6 }, String(c * map.tile_cols)));
   for (let r = 0; r < down; r += Math.ceil(down / 8)) svg.append(s("text", { x: left - 6, y: top + r * height + Math.min(height, 12) - 1, "text-anchor": "end" }, String(r * map.tile_rows)));
   // The worst row of each group, beside the tiles, from 1e-4 to 1.
   const group = ((bottom - top) * map.row_group) / map.rows;
@@ -447,18 +480,15 @@ function picture(name, map) {
 
 function legend() {
   const labels = ["0", "1e-4", "3e-4", "1e-3", "3e-3", "0.01", "0.03", "0.1", "0.3", "1"];
-  const boxes = labels.map((label, i) => [
-    s("rect", { class: "l" + i, x: i * 50, y: 0, width: 50, height: 12 }),
-    s("text", { x: i * 50, y: 26 }, label),
-  ]);
-  const none = [s("rect", { class: "hatched", x: 512, y: 0, width: 34, height: 12 }), s("text", { x: 512, y: 26 }, "NaN, Inf, ÷0")];
-  return s("svg", { viewBox: "-6 -4 620 36", role: "img", "aria-label": "Scale of relative errors: darker is larger up to 1 and more; hatched is not a number" }, boxes, none);
+  const swatch = (kind, label) => h("span", {}, h("span", { class: "swatch " + kind }), label);
+  const none = swatch("none", "NaN, Inf, ÷0");
+  return h("p", { class: "legend", "aria-label": "Scale: relative errors from these values on" }, labels.map((label, i) => swatch("l" + i, label)), none);
 }
 
 function histogram(map) {
   const counts = [...map.histogram, map.not_finite];
   const most = Math.max(...counts);
-  const [width, height] = [22, 90];
+  const [width, height] = [(room() - 8) / counts.length, 90];
   const scale = (n) => (n === 0 ? 0 : (height * (Math.log10(n) + 0.3)) / (Math.log10(most) + 0.3));
   const power = (i) => digits((10 ** (i / 2 - 8)).toExponential(0));
   const name = (i) =>
@@ -466,7 +496,7 @@ function histogram(map) {
   const bars = counts.map((n, i) =>
     s("g", {}, s("title", {}, `${name(i)}: ${number.count(n)} elements`), s("rect", { x: i * width, y: 0, width, height, fill: "transparent" }), s("rect", { class: i === counts.length - 1 ? "hatched" : "fill", x: i * width + 1, y: height - scale(n), width: width - 2, height: scale(n) })),
   );
-  const marks = [3, 5, 7, 9, 11, 13, 15, 17, 19].map((i) => s("text", { x: i * width, y: height + 14, "text-anchor": "middle" }, power(i - 1)));
+  const marks = (width > 18 ? [3, 5, 7, 9, 11, 13, 15, 17, 19] : [5, 9, 13, 17]).map((i) => s("text", { x: i * width, y: height + 14, "text-anchor": "middle" }, power(i - 1)));
   const ends = [s("text", { x: 0, y: height + 14 }, "0"), s("text", { x: counts.length * width, y: height + 14, "text-anchor": "end" }, "NaN")];
   const peak = counts.indexOf(most);
   const label = `Elements by error: most, ${number.count(most)}, are ${name(peak)}; ${number.count(counts[0])} are equal; ${number.count(map.not_finite)} are NaN or Inf without reason`;
