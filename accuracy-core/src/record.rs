@@ -203,6 +203,9 @@ pub struct Record {
     pub line: u32,
     pub check: Check,
     pub arch: String,
+    /// Name of the GPU that it ran on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     pub dtype: Option<String>,
     pub path: Option<String>,
     /// Values of `#[values]` and `#[perf]` parameters.
@@ -260,6 +263,7 @@ impl Planned {
             line: self.line,
             check: self.check,
             arch: self.arch.clone(),
+            device: None,
             dtype: self.dtype.clone(),
             path: self.path.clone(),
             params: self.params.clone(),
@@ -332,8 +336,11 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordErro
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    std::fs::write(&temporary, bytes).map_err(write)?;
-    std::fs::rename(&temporary, path).map_err(write)
+    std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
+        // A part of a record is of no use, and on a full disk its room is.
+        let _ = std::fs::remove_file(&temporary);
+        write(source)
+    })
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RecordError> {

@@ -16,6 +16,8 @@ Examples:
   cargo accuracy --list                        the identities, without running anything
   cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
   cargo accuracy report                        the tables of the last run again
+  cargo accuracy --baseline FILE               what has changed since --save-baseline FILE
+  cargo accuracy --partition slice:1/4         a quarter of the cases; `report DIR...` merges the four
 
 Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output
 is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of
@@ -82,6 +84,9 @@ enum Command {
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
+    /// End what a run leaves that is killed; `run` starts it
+    #[command(hide = true)]
+    EndOrphans(run::OrphansArgs),
 }
 
 impl Cli {
@@ -101,6 +106,7 @@ impl Cli {
             Command::Logs(args) => logs::command(args),
             Command::Probe(args) => probe::command(args),
             Command::DeviceAnswers(args) => run::answers(&args),
+            Command::EndOrphans(args) => run::end_orphans(&args),
         }
     }
 }

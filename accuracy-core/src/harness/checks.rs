@@ -42,6 +42,9 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     };
     let mut record = case.planned.without_result(Verdict::NotRun, "");
     record.threshold = runner.min_cos;
+    if let Runtime::Gpu(gpu) = runner.setup.runtime {
+        record.device = Some(gpu.device().name.clone());
+    }
     // A function of the test's own may not take what a wrong kernel wrote, such as an index out of range.
     let result = catch_unwind(AssertUnwindSafe(|| match runner.cell.check {
         Check::FullChain => runner.full_chain(&mut record),

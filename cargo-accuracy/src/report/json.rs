@@ -1,6 +1,7 @@
 //! `--report json=PATH`, schema 1. A number that does not exist is `null`.
 
 use super::model::{Report, Summary, TestPower};
+use crate::baseline::Comparison;
 use crate::lint::Finding;
 use accuracy_core::record::Record;
 use serde::Serialize;
@@ -18,6 +19,10 @@ struct Document<'a> {
     cases: &'a [Record],
     tests: &'a [TestPower],
     lint: &'a [Finding],
+    /// Why the report does not speak of all that it should; empty where it does.
+    problems: &'a [String],
+    /// `null` where no baseline was compared with.
+    baseline: Option<&'a Comparison>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +42,8 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
         cases: &report.records,
         tests: &report.tests,
         lint: &report.lint,
+        problems: &report.problems,
+        baseline: report.baseline.as_ref(),
     };
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');

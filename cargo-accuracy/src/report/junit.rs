@@ -45,7 +45,34 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
         }
         document.add_test_suite(suite);
     }
+    let whole = whole(report);
+    if !whole.test_cases.is_empty() {
+        document.add_test_suite(whole);
+    }
     Ok(document.to_string()?)
+}
+
+/// What fails though no case of the report does: cases that are gone, changes without a reason, parts that are missing.
+fn whole(report: &Report) -> TestSuite {
+    let mut suite = TestSuite::new("baseline and completeness");
+    let mut add = |kind, what: &str, name: &str, message: String| {
+        let mut status = TestCaseStatus::non_success(kind);
+        status.set_type(what).set_message(message);
+        suite.add_test_case(named(name, what, status));
+    };
+    for problem in &report.problems {
+        add(NonSuccessKind::Error, "incomplete", "every part and record is there", problem.clone());
+    }
+    if let Some(found) = &report.baseline {
+        for vanished in &found.vanished {
+            add(NonSuccessKind::Failure, "vanished", &vanished.id, vanished.reason.clone());
+        }
+        for c in found.unexplained() {
+            let message = format!("{}: {} -> {}, without a reason", c.what, c.before, c.now);
+            add(NonSuccessKind::Failure, "changed", &c.id, message);
+        }
+    }
+    suite
 }
 
 fn named(name: &str, class: &str, status: TestCaseStatus) -> TestCase {

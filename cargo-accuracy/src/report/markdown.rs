@@ -3,7 +3,8 @@
 
 use super::model::{Report, test_path};
 use super::style;
-use super::text::{failure, number};
+use super::text::{self, failure, number};
+use crate::baseline::{Comparison, number as number_of};
 use crate::lint::{Finding, Severity};
 use accuracy_core::record::{Gate, Record, Verdict};
 use std::fmt::Write as _;
@@ -16,15 +17,23 @@ const RESERVE: usize = 2_000;
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     heading(&mut text, report);
+    for problem in &report.problems {
+        let _ = writeln!(text, "**Incomplete**: {}\n", inline(problem));
+    }
     // Failures may take two thirds, so that some of the tables always follow.
-    let told =
-        section(&mut text, report.failures(), LIMIT * 2 / 3, |text, record| failing(text, record, report));
-    let failed = report.failures().count();
+    let told = section(&mut text, report.told(), LIMIT * 2 / 3, |text, record| failing(text, record, report));
+    let failed = report.told().count();
     if told < failed {
         let _ = writeln!(text, "{} more failing cases are in the other reports.\n", failed - told);
     }
+    for (reason, n) in report.unfinished() {
+        let _ = writeln!(text, "**NOT RUN** {n} cases: {}\n", inline(reason));
+    }
     for test in report.powerless() {
         let _ = writeln!(text, "**INCONCLUSIVE** `{}`: {}\n", test.test, inline(&test.reason));
+    }
+    if let Some(comparison) = &report.baseline {
+        baseline(&mut text, comparison);
     }
     lint(&mut text, &report.lint);
     tables(&mut text, report);
@@ -38,6 +47,7 @@ fn heading(text: &mut String, report: &Report) {
     let mut parts = vec![format!("{} passed", s.passed)];
     for (count, what) in [
         (s.failed, "failed"),
+        (report.baseline.as_ref().map_or(0, Comparison::errors), "not as in the baseline"),
         (report.lint_errors(), "silent parameters"),
         (s.tests_inconclusive, "tests prove too little"),
         (s.known_failures, "known failures"),
@@ -133,6 +143,54 @@ fn lint(text: &mut String, findings: &[Finding]) {
         let _ = writeln!(text, "- and {} more", count - told);
     }
     text.push('\n');
+}
+
+/// What has changed since the baseline: in the open what needs a decision, folded what is only new.
+fn baseline(text: &mut String, found: &Comparison) {
+    let _ = writeln!(text, "#### Baseline: {}\n", anstream::adapter::strip_str(&text::baseline::line(found)));
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(found.vanished.iter().map(|v| format!("- **vanished** `{}`: {}", v.id, inline(&v.reason))));
+    lines.extend(found.changes.iter().map(|c| {
+        let reason = match &c.reason {
+            Some(reason) => format!("because: {}", inline(reason)),
+            None => "**without a reason**".to_owned(),
+        };
+        format!("- **changed** `{}`: {} {} → {}, {reason}", c.id, c.what, c.before, c.now)
+    }));
+    lines.extend(found.regressions.iter().map(|r| {
+        format!(
+            "- **regressed** `{}`: error of {} {} → {}",
+            r.id,
+            r.error,
+            number_of(r.before),
+            number_of(r.now)
+        )
+    }));
+    lines.extend(
+        found.without.iter().map(|place| format!("- nothing to compare with: it has no case of {place}")),
+    );
+    list(text, &lines, LIMIT - 5 * RESERVE);
+    for (what, ids) in [("new", &found.new), ("removed", &found.removed)] {
+        if !ids.is_empty() {
+            let _ = writeln!(text, "<details><summary>{} {what}</summary>\n", ids.len());
+            let lines: Vec<String> = ids.iter().map(|id| format!("- `{id}`")).collect();
+            list(text, &lines, LIMIT - 5 * RESERVE);
+            let _ = writeln!(text, "</details>\n");
+        }
+    }
+}
+
+/// Lines while there is room, and how many more there are.
+fn list(text: &mut String, lines: &[String], limit: usize) {
+    let told = section(text, lines.iter(), limit, |text, line| {
+        let _ = writeln!(text, "{line}");
+    });
+    if told < lines.len() {
+        let _ = writeln!(text, "- and {} more", lines.len() - told);
+    }
+    if !lines.is_empty() {
+        text.push('\n');
+    }
 }
 
 /// One folded table a test.

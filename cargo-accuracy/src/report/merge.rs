@@ -1,10 +1,11 @@
 //! Reads the records of any number of folders and says what became of each case that was announced.
 
+use super::parts;
 use crate::run::folder::{RUN_INFO, RunInfo};
-use crate::run::may_pass;
+use crate::run::{may_pass, unfinished};
 use accuracy_core::record::{self, Gate, Planned, Record, RecordError, Verdict};
 use anyhow::Context as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Everything that the folders say, a record a case.
@@ -13,15 +14,19 @@ pub struct Merged {
     /// In the order of the manifests; what no manifest announces comes last.
     pub records: Vec<Record>,
     pub runs: Vec<RunInfo>,
+    /// What is missing, or there too often, of a run in parts.
+    pub problems: Vec<String>,
 }
 
 /// Merges folders. Within a folder the latest attempt at a case counts, and where two folders have the same case the
 /// later one on the command line does, whatever it says.
 pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
     let mut merged = Merged::default();
-    let mut at: BTreeMap<String, usize> = BTreeMap::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
+    let mut parts = Vec::new();
     for dir in dirs {
         let folder = Folder::read(dir)?;
+        parts.extend(folder.run.iter().filter_map(|run| Some((dir.as_path(), run.part.clone()?))));
         merged.runs.extend(folder.run.clone());
         for record in folder.records()? {
             match at.get(&record.id) {
@@ -33,6 +38,7 @@ pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
             }
         }
     }
+    merged.problems = parts::problems(&parts);
     Ok(merged)
 }
 
@@ -116,7 +122,7 @@ impl Folder {
                 ),
                 (Some((_, Err(e))), _) => planned.without_result(Verdict::Crashed, e.to_string()),
                 (None, Some(_)) => cut_off(planned),
-                (None, None) => planned.without_result(Verdict::NotRun, "announced, but never started"),
+                (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
             });
         }
         for (_, left) in self.attempts.into_values() {

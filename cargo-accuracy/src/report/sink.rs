@@ -87,6 +87,12 @@ impl Sink {
                 parent
                     .map_or(Ok(()), std::fs::create_dir_all)
                     .and_then(|()| std::fs::write(path, text))
+                    .inspect_err(|_| {
+                        // On a full disk: half of a report could be taken for a report.
+                        if path.is_file() {
+                            let _ = std::fs::remove_file(path);
+                        }
+                    })
                     .with_context(|| format!("cannot write the report {}", path.display()))?;
             }
         }
