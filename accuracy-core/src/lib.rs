@@ -37,6 +37,8 @@ pub mod metrics;
 #[cfg(feature = "dumps")]
 pub mod model;
 #[cfg(feature = "runtime")]
+pub mod packed;
+#[cfg(feature = "runtime")]
 pub mod plan;
 #[cfg(feature = "runtime")]
 pub mod power;

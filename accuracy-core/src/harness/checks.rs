@@ -239,7 +239,7 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = chain.noise.rel_l2;
         record.metrics.noise_cos = chain.noise.cos;
         let pair = probe.as_ref().zip(probe_hops.as_deref());
-        record.power = power(&first, &hops, pair, self.min_cos);
+        record.power = power(&first, &hops, pair, self.min_cos).into();
         self.describe(record, &first);
         record.causes = evident(&checks, Some((&first, &second)));
         if !judge::failed(&checks).is_empty() {
@@ -532,8 +532,7 @@ impl<'a> Runner<'a> {
         record.failed_checks = judge::failed(&checks);
         record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
-        record.checks = checks;
-        record.reason = record.checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
+        record.reason = checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
             let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
             format!(
                 "{} of {hop}{}",
@@ -551,6 +550,7 @@ impl<'a> Runner<'a> {
         } else {
             record.gate = Gate::Fail;
         }
+        record.checks = checks.into();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Report, github, html, json, junit, markdown, sarif};
 use anyhow::Context as _;
-use std::io::Write as _;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,15 +52,17 @@ impl std::str::FromStr for Sink {
 
 impl Sink {
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
-        let text = match self.format {
-            Format::Json => json::render(report)?,
-            Format::Junit => junit::render(report)?,
-            Format::Markdown => markdown::render(report),
-            Format::Sarif => sarif::render(report)?,
-            Format::Github => github::render(report),
-            Format::Html => html::render(report)?,
-        };
-        self.write_text(&text)
+        self.stream(|out| {
+            let text = match self.format {
+                Format::Json => return json::render(report, out),
+                Format::Junit => return junit::render(report, out),
+                Format::Markdown => markdown::render(report),
+                Format::Sarif => sarif::render(report)?,
+                Format::Github => github::render(report),
+                Format::Html => html::render(report)?,
+            };
+            Ok(out.write_all(text.as_bytes())?)
+        })
     }
 
     /// An error where a command does not write this format.
@@ -76,26 +78,31 @@ impl Sink {
 
     /// Writes what a command other than a run has rendered for this sink's format.
     pub fn write_text(&self, text: &str) -> anyhow::Result<()> {
-        match &self.path {
-            None => {
-                let mut stdout = std::io::stdout().lock();
-                stdout.write_all(text.as_bytes())?;
-                stdout.flush()?;
+        self.stream(|out| Ok(out.write_all(text.as_bytes())?))
+    }
+
+    fn stream(&self, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let Some(path) = &self.path else {
+            let mut stdout = BufWriter::new(std::io::stdout().lock());
+            write(&mut stdout)?;
+            return Ok(stdout.flush()?);
+        };
+        let to_file = || {
+            if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+                std::fs::create_dir_all(parent)?;
             }
-            Some(path) => {
-                let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-                parent
-                    .map_or(Ok(()), std::fs::create_dir_all)
-                    .and_then(|()| std::fs::write(path, text))
-                    .inspect_err(|_| {
-                        // On a full disk: half of a report could be taken for a report.
-                        if path.is_file() {
-                            let _ = std::fs::remove_file(path);
-                        }
-                    })
-                    .with_context(|| format!("cannot write the report {}", path.display()))?;
-            }
-        }
-        Ok(())
+            let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
+            write(&mut file)?;
+            Ok(file.flush()?)
+        };
+        let written: anyhow::Result<()> = to_file();
+        written
+            .inspect_err(|_| {
+                // On a full disk: half of a report could be taken for a report.
+                if path.is_file() {
+                    let _ = std::fs::remove_file(path);
+                }
+            })
+            .with_context(|| format!("cannot write the report {}", path.display()))
     }
 }

@@ -57,7 +57,9 @@ fn heading(body: &mut String, f: &Findings) -> String {
         facts.push(format!("bad layers: {}", layers.join(", ")));
     }
     match f.systematic {
-        Some(true) => facts.push("systematic: the same operation is wrong in every layer that was replayed".into()),
+        Some(true) => {
+            facts.push("systematic: the same operation is wrong in every layer that was replayed".into())
+        }
         Some(false) => facts.push("specific: the same operation is right in other layers".into()),
         None => {}
     }
@@ -85,8 +87,10 @@ fn steps(body: &mut String, f: &Findings) {
             Status::Inconclusive => ("warn", "inconclusive"),
             Status::Skipped => ("skip", "skipped"),
         };
-        let evidence: String = step.evidence.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
-        let next = step.next.as_ref().map_or(String::new(), |next| format!("<p><b>Next:</b> {}</p>", escape(next)));
+        let evidence: String =
+            step.evidence.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+        let next =
+            step.next.as_ref().map_or(String::new(), |next| format!("<p><b>Next:</b> {}</p>", escape(next)));
         let _ = writeln!(
             body,
             "<li><div><span class=\"question\">{}</span></div><div><span class=\"badge {class}\">{word}</span>\
@@ -144,9 +148,16 @@ fn picture(body: &mut String, f: &Findings) {
             floor - TOP
         );
     }
-    for (cos, label) in
-        [(0.0, "0"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999"), (0.9999, "0.9999"), (0.999999, "0.999999"), (0.99999999, "1 − 1e-8"), (1.0, "1")]
-    {
+    for (cos, label) in [
+        (0.0, "0"),
+        (0.9, "0.9"),
+        (0.99, "0.99"),
+        (0.999, "0.999"),
+        (0.9999, "0.9999"),
+        (0.999999, "0.999999"),
+        (0.99999999, "1 − 1e-8"),
+        (1.0, "1"),
+    ] {
         let y = height(Some(cos));
         let _ = write!(
             body,
@@ -166,7 +177,8 @@ fn picture(body: &mut String, f: &Findings) {
             layer.layer
         );
     }
-    let _ = write!(body, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">layer</text>", LEFT - 8.0, floor + 18.0);
+    let _ =
+        write!(body, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">layer</text>", LEFT - 8.0, floor + 18.0);
     for (i, (name, of)) in SERIES.iter().enumerate() {
         let points: Vec<(usize, &Agreement)> = shown.iter().filter_map(|l| Some((l.layer, of(l)?))).collect();
         if points.is_empty() {
@@ -194,10 +206,15 @@ fn picture(body: &mut String, f: &Findings) {
 fn mark(body: &mut String, series: usize, x: f64, y: f64, title: &str) {
     let form = match series {
         0 => format!("<circle class=\"point series0\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\">"),
-        1 => format!("<rect class=\"point series1\" x=\"{:.1}\" y=\"{:.1}\" width=\"6\" height=\"6\">", x - 3.0, y - 3.0),
+        1 => format!(
+            "<rect class=\"point series1\" x=\"{:.1}\" y=\"{:.1}\" width=\"6\" height=\"6\">",
+            x - 3.0,
+            y - 3.0
+        ),
         n => {
             let up = if n == 2 { 1.0 } else { -1.0 };
-            let points = [(-3.8, 3.0), (3.8, 3.0), (0.0, -3.8)].map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + up * dy));
+            let points = [(-3.8, 3.0), (3.8, 3.0), (0.0, -3.8)]
+                .map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + up * dy));
             format!("<polygon class=\"point series{n}\" points=\"{}\">", points.join(" "))
         }
     };
@@ -303,7 +320,8 @@ fn layers(body: &mut String, f: &Findings) {
             layer.layer
         );
         for (_, of) in SERIES {
-            let _ = write!(body, "<td class=\"num\">{}</td>", of(layer).map_or("–".into(), |a| number(a.cos, 7)));
+            let _ =
+                write!(body, "<td class=\"num\">{}</td>", of(layer).map_or("–".into(), |a| number(a.cos, 7)));
         }
         let row = worst.and_then(|a| a.row_min_index).map_or(String::new(), |r| format!(" ({r})"));
         let mut note: Vec<&str> = layer.problems.iter().map(String::as_str).collect();

@@ -276,9 +276,9 @@ struct Detail<'a> {
     margin: Num,
     hops: Vec<HopOf<'a>>,
     /// Check, buffer, value, bound, margin, whether it holds, detail.
-    checks: Vec<(&'a str, &'a str, Num, Num, Num, bool, &'a str)>,
+    checks: Vec<(String, String, Num, Num, Num, bool, String)>,
     /// Fault, operand, status, the checks that saw it, cosine.
-    power: Vec<(&'a str, &'a str, PowerStatus, &'a [String], Num)>,
+    power: Vec<(String, String, PowerStatus, Vec<String>, Num)>,
     /// Cause, detail, cosine, whether it is certain.
     causes: Vec<(&'a str, &'a str, Num, bool)>,
     metrics: BTreeMap<&'static str, serde_json::Value>,
@@ -423,12 +423,12 @@ fn hop(hop: &Hop) -> HopOf<'_> {
     }
 }
 
-fn check(c: &CheckResult) -> (&str, &str, Num, Num, Num, bool, &str) {
-    (&c.check, &c.hop, short(c.value), short(c.bound), short(c.margin), c.ok, &c.detail)
+fn check(c: CheckResult) -> (String, String, Num, Num, Num, bool, String) {
+    (c.check, c.hop, short(c.value), short(c.bound), short(c.margin), c.ok, c.detail)
 }
 
-fn power(p: &Power) -> (&str, &str, PowerStatus, &[String], Num) {
-    (&p.fault, &p.operand, p.status, &p.failed_checks, short(p.cos))
+fn power(p: Power) -> (String, String, PowerStatus, Vec<String>, Num) {
+    (p.fault, p.operand, p.status, p.failed_checks, short(p.cos))
 }
 
 fn cause(c: &Cause) -> (&str, &str, Num, bool) {
