@@ -196,6 +196,7 @@ fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[Chec
         worst_rows: comparison.worst_rows(),
         worst_cols: comparison.worst_cols(),
         failed_checks: failed(checks),
+        error_map: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
+use crate::report::sink::Format;
 use crate::{
     archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, triage, weights,
 };
@@ -164,7 +165,7 @@ pub struct OutputArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
     /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
-    /// (repeatable; formats: json, junit, markdown, sarif, github)
+    /// (repeatable; formats: json, junit, markdown, html, sarif, github)
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     pub reports: Vec<report::sink::Sink>,
 }
@@ -175,9 +176,14 @@ impl OutputArgs {
         self.reports.iter().any(|sink| sink.path.is_none())
     }
 
+    /// An error if a report is asked for in a format that the command does not write.
+    pub fn expect_formats(&self, command: &str, formats: &[Format]) -> anyhow::Result<()> {
+        self.reports.iter().try_for_each(|sink| sink.expect(command, formats))
+    }
+
     /// An error if a report is asked for in a format that only runs have.
     pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
-        self.reports.iter().try_for_each(|sink| sink.expect_json(command))
+        self.expect_formats(command, &[Format::Json])
     }
 
     /// Applies `--color` to everything that is printed from here on.

@@ -314,7 +314,8 @@ mod tests {
             margin: None,
             ok: true,
             detail: String::new(),
-        }];
+        }]
+        .into();
         record
     }
 

@@ -5,6 +5,7 @@ use crate::run::folder::{RUN_INFO, RunInfo};
 use crate::run::{may_pass, unfinished};
 use accuracy_core::record::{self, Gate, Planned, Record, RecordError, Verdict};
 use anyhow::Context as _;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -71,8 +72,8 @@ fn file_names(dir: &Path) -> anyhow::Result<Vec<String>> {
 #[derive(Debug, Default)]
 struct Folder {
     planned: Vec<Planned>,
-    /// Latest attempt by the stem of its file name: its number and what could be read of it.
-    attempts: BTreeMap<String, (u32, Result<Record, RecordError>)>,
+    /// Latest attempt by the stem of its file name: its number and its record.
+    attempts: BTreeMap<String, (u32, PathBuf)>,
     /// Stems and attempts of cases that began.
     started: BTreeMap<String, u32>,
     run: Option<RunInfo>,
@@ -100,7 +101,7 @@ impl Folder {
                     Kind::Record => {
                         let newer = folder.attempts.get(stem).is_none_or(|(other, _)| *other < attempt);
                         if newer {
-                            folder.attempts.insert(stem.into(), (attempt, record::read_record(&path)));
+                            folder.attempts.insert(stem.into(), (attempt, path));
                         }
                     }
                     Kind::Started => {
@@ -115,29 +116,40 @@ impl Folder {
 
     /// One record for every case that was announced or has left one.
     fn records(mut self) -> anyhow::Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for planned in &self.planned {
-            let stem = record::file_stem(&planned.id);
-            let left = self.attempts.remove(&stem);
-            let started = self.started.get(&stem).copied();
-            records.push(match (left, started) {
-                (Some((attempt, _)), Some(started)) if started > attempt => cut_off(planned),
-                (Some((_, Ok(record))), _) if record.id == planned.id => consistent(planned, record),
-                (Some((_, Ok(record))), _) => planned.without_result(
-                    Verdict::Crashed,
-                    format!("its record is of another case: {}", record.id),
-                ),
-                (Some((_, Err(e))), _) => planned.without_result(Verdict::Crashed, e.to_string()),
-                (None, Some(_)) => cut_off(planned),
-                (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
-            });
-        }
-        for (_, left) in self.attempts.into_values() {
+        let announced: Vec<_> = self
+            .planned
+            .into_iter()
+            .map(|planned| {
+                let stem = record::file_stem(&planned.id);
+                let left = self.attempts.remove(&stem);
+                (planned, left, self.started.get(&stem).copied())
+            })
+            .collect();
+        let of = |(planned, left, started): (Planned, Option<(u32, PathBuf)>, Option<u32>)| match (
+            left, started,
+        ) {
+            (Some((attempt, _)), Some(started)) if started > attempt => cut_off(&planned),
+            (Some((_, path)), _) => what_it_left(&planned, record::read_record(&path)),
+            (None, Some(_)) => cut_off(&planned),
+            (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
+        };
+        let mut records: Vec<Record> = announced.into_par_iter().map(of).collect();
+        for (_, path) in self.attempts.into_values() {
             // What it was to be a record of is not known, so nothing can stand in for it.
-            let record = left.context("a record that no manifest announces cannot be used")?;
-            records.push(record);
+            let left = record::read_record(&path);
+            records.push(left.context("a record that no manifest announces cannot be used")?);
         }
         Ok(records)
+    }
+}
+
+fn what_it_left(planned: &Planned, read: Result<Record, RecordError>) -> Record {
+    match read {
+        Ok(record) if record.id == planned.id => consistent(planned, record),
+        Ok(record) => {
+            planned.without_result(Verdict::Crashed, format!("its record is of another case: {}", record.id))
+        }
+        Err(error) => planned.without_result(Verdict::Crashed, error.to_string()),
     }
 }
 

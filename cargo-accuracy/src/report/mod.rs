@@ -4,6 +4,7 @@
 //! render.
 
 mod github;
+pub mod html;
 pub mod json;
 mod junit;
 mod markdown;
@@ -36,6 +37,9 @@ pub struct ReportArgs {
     /// Of a run in parts (`run --partition`) every part has to be there, once: else the exit status is 101.
     #[arg(value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
+    /// Print the JSON Schema of `--report json=...`, and nothing else
+    #[arg(long, conflicts_with_all = ["dirs", "reports"])]
+    pub schema: bool,
     #[command(flatten)]
     pub manifest: clap_cargo::Manifest,
     /// The target folder in which runs left their folders
@@ -49,6 +53,10 @@ pub struct ReportArgs {
 
 pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    if args.schema {
+        std::io::stdout().write_all(json::SCHEMA.as_bytes())?;
+        return Ok(ExitCode::Correct);
+    }
     let baselines = args.baseline.load()?;
     let dirs = match &args.dirs[..] {
         [] => vec![newest(&args)?],

@@ -243,7 +243,7 @@ fn tests(records: &[Record], runs: &[RunInfo]) -> Vec<TestPower> {
 
 fn power(cases: &[&Record], whole: bool) -> TestPower {
     let mut faults: Vec<FaultCount> = Vec::new();
-    for power in cases.iter().flat_map(|case| &case.power) {
+    for power in cases.iter().flat_map(|case| case.power.iter()) {
         let same = |f: &FaultCount| f.fault == power.fault && f.operand == power.operand;
         let at = faults.iter().position(same).unwrap_or_else(|| {
             let (fault, operand) = (power.fault.clone(), power.operand.clone());

@@ -502,7 +502,8 @@ mod tests {
             check("cos", "xq", 0.1505272, 0.999, ""),
             check("cos", "y", 0.9999986, 0.999, ""),
             check("chain", "", 1.7439508, 0.0554, ""),
-        ];
+        ]
+        .into();
         let hop = |name: &str, kernel: &str, against: &str, cos: f64| Hop {
             name: name.into(),
             kernel: Some(kernel.into()),
