@@ -2,8 +2,10 @@
 
 use crate::exit::ExitCode;
 use crate::{
-    archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, triage, weights,
+    archive, compare, completions, doctor, dtypes, init, inspect, lint, logs, probe, report, run, selftest,
+    shard, triage, weights,
 };
+use clap::CommandFactory as _;
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -33,6 +35,27 @@ Examples:
 What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and
 ACCURACY_LIBRARY_PATH, the output folder of the build script, `lib/` of the package), the checkpoints and activations
 that tests name by relative paths, and the configuration. What a test opens by itself does not.";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy init                  in a crate of your own, or a new one: cargo new --lib my-kernels
+  cargo accuracy init -p kernels       one package of a workspace
+  cargo accuracy init --no-ci          without the workflow
+
+Writes, where it is not there: accuracy-core as a dependency of tests and of the build script, the architecture in
+[package.metadata.accuracy], build.rs, src/hip/first.hip, shards/first.safetensors, tests/accuracy.rs, and
+.github/workflows/accuracy.yml. What it writes builds and passes.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy doctor                  for the architectures that the configuration names
+  cargo accuracy doctor --arch gfx950    what a run on that GPU needs
+  cargo accuracy doctor --format json    for a machine
+
+Looks at compilers, GPU runtimes, devices, the variables that hide devices, and, in a workspace, at the kernel libraries
+and checkpoints that its tests name. Nothing is built, and nothing is changed.
+
+Exit status: 0 nothing stands in the way; 100 something does; 2 usage.";
 
 /// Judges the numbers of inference kernels against a float64 oracle.
 ///
@@ -78,6 +101,15 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Ask a server prompts with known answers, and compare it with itself and with a reference
     Probe(probe::ProbeArgs),
+    /// Set up a kernel crate: dependencies, configuration, a first test, a workflow; overwrites nothing
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(init::InitArgs),
+    /// Say what this machine and workspace have and lack, with a fix for each finding
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
@@ -99,6 +131,9 @@ impl Cli {
             Command::Compare(args) => compare::command(args),
             Command::Logs(args) => logs::command(args),
             Command::Probe(args) => probe::command(args),
+            Command::Init(args) => init::command(args),
+            Command::Doctor(args) => doctor::command(args),
+            Command::Completions(args) => completions::command(&args, Cli::command()),
             Command::DeviceAnswers(args) => run::answers(&args),
         }
     }
@@ -183,7 +218,7 @@ impl OutputArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory as _, Parser as _};
+    use clap::Parser as _;
 
     fn parse(line: &[&str]) -> Cli {
         let words = line.iter().map(|w| OsString::from(*w));

@@ -5,9 +5,13 @@
 mod archive;
 mod cli;
 mod compare;
+mod completions;
 mod config;
+mod declared;
+mod doctor;
 mod dtypes;
 mod exit;
+mod init;
 mod inspect;
 mod lint;
 mod logs;

@@ -19,7 +19,7 @@ mod select;
 mod unix;
 
 pub use args::RunArgs;
-pub use device::{AnswersArgs, answers};
+pub use device::{AnswersArgs, answers, check_answers};
 pub use outcome::{is_known_failure, may_pass};
 
 use crate::archive::{self, Archive};
