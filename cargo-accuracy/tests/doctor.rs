@@ -183,7 +183,7 @@ fn bash_completes_the_subcommand_and_what_was_there_before() {
         ask cargo accuracy inspect --arc
         ask cargo accuracy --no-l
         ask cargo bui
-        COMP_WORDS=(cargo-accuracy doc); COMP_CWORD=1; _cargo-accuracy cargo-accuracy doc; echo "${COMPREPLY[@]}""#;
+        COMP_WORDS=(cargo-accuracy doc); COMP_CWORD=1; _cargo_accuracy cargo-accuracy doc cargo-accuracy; echo "${COMPREPLY[@]}""#;
     let said = ask("bash", &script("bash"), question).expect("bash is part of what tests need");
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines, ["inspect", "--arch", "--no-lint", "of-cargo", "doctor"], "{said}");
@@ -198,7 +198,9 @@ fn zsh_and_fish_complete_it_too() {
         assert_eq!(said.trim(), "parsed");
     }
     let question = "source SCRIPT; complete -C 'cargo-accuracy insp'; complete -C 'cargo accuracy insp'";
-    if let Some(said) = ask("fish", &script("fish"), question) {
+    let fish = script("fish");
+    assert!(fish.contains("-a \"inspect\"") && !fish.contains("device-answers"));
+    if let Some(said) = ask("fish", &fish, question) {
         assert_eq!(said.matches("inspect").count(), 2, "{said}");
     }
 }
