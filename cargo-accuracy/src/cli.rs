@@ -76,7 +76,7 @@ Examples:
 const INSPECT_EXAMPLES: &str = "\
 Examples:
   cargo accuracy inspect lib/libgemm_gfx950.so
-  cargo accuracy inspect --arch gfx942 --arch gfx950 libgemm.so     must have both
+  cargo accuracy inspect --arch gfx942 --arch gfx950 libgemm.so   both needed
   cargo accuracy inspect -v kernel.hsaco     arguments, registers, memory
 
 Nothing is loaded or run: a library for a GPU can be inspected anywhere.
