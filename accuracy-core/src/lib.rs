@@ -1,4 +1,4 @@
-//! The library behind `#[accuracy_test]`.
+//! The library behind `#[accuracy_test]`. How it is used, page by page: [`guide`].
 
 #[cfg(feature = "runtime")]
 pub mod arch;
@@ -20,6 +20,8 @@ pub mod dumps;
 pub mod env;
 #[cfg(feature = "runtime")]
 pub mod error;
+#[cfg(all(any(doc, doctest), feature = "runtime"))]
+pub mod guide;
 #[cfg(feature = "runtime")]
 pub mod error_map;
 #[cfg(feature = "runtime")]

@@ -3,39 +3,109 @@
 use crate::exit::ExitCode;
 use crate::report::sink::Format;
 use crate::{
-    archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, triage, weights,
+    archive, compare, completions, doctor, dtypes, init, inspect, lint, logs, probe, report, run, selftest,
+    shard, triage, weights,
 };
+use clap::CommandFactory as _;
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo accuracy                               every case, on the configured architecture
-  cargo accuracy -p kernels --arch gfx950      one package, on one architecture
-  cargo accuracy shuffle_scale=true            the cases whose identity contains this
-  cargo accuracy 'kernels::fp8::gemm[...]'     one case: paste its identity in quotes
-  cargo accuracy --list                        the identities, without running anything
-  cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
-  cargo accuracy report                        the tables of the last run again
-  cargo accuracy --baseline FILE               what has changed since --save-baseline FILE
-  cargo accuracy --partition slice:1/4         a quarter of the cases; `report DIR...` merges the four
+  cargo accuracy                           every case, on the configured arch
+  cargo accuracy -p kernels --arch gfx950  one package, on one architecture
+  cargo accuracy shuffle_scale=true        cases whose identity contains this
+  cargo accuracy 'kernels::fp8::gemm[..]'  one case: its identity in quotes
+  cargo accuracy --list                    the identities; nothing is run
+  cargo accuracy --report json=FILE        results for a machine, too
+  cargo accuracy report                    the tables of the last run again
+  cargo accuracy --baseline FILE           what changed since --save-baseline
+  cargo accuracy --partition slice:1/4     a quarter; `report DIR...` merges
 
-Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output
-is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of
-what the number formats alone lose. A table too wide for the terminal leaves out, in this order: s, chain L2, row cos,
+Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output \
+is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of \
+what the number formats alone lose. A table too wide for the terminal leaves out, in this order: s, chain L2, row cos, \
 gain, /floor.
 
-Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish;
+Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish; \
 4 nothing ran; 2 usage.";
 
 const ARCHIVE_EXAMPLES: &str = "\
 Examples:
   cargo accuracy archive -p kernels --release --out kernels.tar.zst
-  cargo accuracy archive --library-path build/gpu     with kernel libraries that were built elsewhere
-  cargo-accuracy run --archive kernels.tar.zst --arch gfx950     on the other machine
+  cargo accuracy archive --library-path build/gpu   libraries built elsewhere
+  cargo-accuracy run --archive kernels.tar.zst      on the other machine
 
-What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and
-ACCURACY_LIBRARY_PATH, the output folder of the build script, `lib/` of the package), the checkpoints and activations
+What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and \
+ACCURACY_LIBRARY_PATH, the output folder of the build script, `lib/` of the package), the checkpoints and activations \
 that tests name by relative paths, and the configuration. What a test opens by itself does not.";
+
+const SELFTEST_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy selftest                a case of each kind of each test
+  cargo accuracy selftest -p kernels fp8
+
+Answers whether these tests could see a fault: each known one is planted in the reference of a chain, and the checks that \
+fail are those that would see it in a kernel.
+
+Exit status: 0 every fault that can matter is seen; 100 one is not; 101, 4 and 2 as of `run`.";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy report                                the last run again
+  cargo accuracy report records-gfx942 records-gfx950  of two machines, merged
+  cargo accuracy report DIR --report markdown=comment.md
+
+A case that a manifest announces and that no record tells of is reported as not run, and fails.
+
+Exit status: as of `run`, of everything that was merged.";
+
+const LINT_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy lint                          the current folder
+  cargo accuracy lint --since origin/main      functions that changed
+  cargo accuracy lint --explain                the rules
+  cargo accuracy lint --explain SP202          one of them, with example and fix
+  cargo accuracy lint --save-baseline lint.json       begin in an old repository
+  cargo accuracy lint --baseline lint.json --report sarif=lint.sarif
+
+Exit status: 0 no error, or only such as are in the baseline; 100 errors; 101 it could not finish; 2 usage.";
+
+const DTYPES_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy dtypes                  all formats, and who decodes what
+  cargo accuracy dtypes e4m3fnuz         every code of one
+  cargo accuracy dtypes e2m1 --format json";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy inspect lib/libgemm_gfx950.so
+  cargo accuracy inspect --arch gfx942 --arch gfx950 libgemm.so   both needed
+  cargo accuracy inspect -v kernel.hsaco     arguments, registers, memory
+
+Nothing is loaded or run: a library for a GPU can be inspected anywhere.
+
+Exit status: 0; 100 no code for an --arch; 101 a file cannot be read; 2 usage.";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy init                  in a kernel crate, old or new
+  cargo accuracy init -p kernels       one package of a workspace
+  cargo accuracy init --no-ci          without the workflow
+
+Writes, where it is not there: accuracy-core as a dependency of tests and of the build script, the architecture in \
+[package.metadata.accuracy], build.rs, src/hip/first.hip, shards/first.safetensors, tests/accuracy.rs, and \
+.github/workflows/accuracy.yml. What it writes builds and passes.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy doctor                  for the configured architectures
+  cargo accuracy doctor --arch gfx950    what a run on that GPU needs
+  cargo accuracy doctor --format json    for a machine
+
+Looks at compilers, GPU runtimes, devices, the variables that hide devices, and, in a workspace, at the kernel libraries \
+and checkpoints that its tests name. Nothing is built, and nothing is changed.
+
+Exit status: 0 nothing stands in the way; 100 something does; 2 usage.";
 
 /// Judges the numbers of inference kernels against a float64 oracle.
 ///
@@ -60,18 +130,23 @@ enum Command {
     #[command(after_help = ARCHIVE_EXAMPLES)]
     Archive(Box<archive::ArchiveArgs>),
     /// Plant every known fault in the reference of each chain, and show which checks see it
+    #[command(after_help = SELFTEST_EXAMPLES)]
     Selftest(Box<run::RunArgs>),
     /// Merge the records of runs, on any machine and under any runner, and render them
+    #[command(after_help = REPORT_EXAMPLES)]
     Report(report::ReportArgs),
     /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
+    #[command(after_help = LINT_EXAMPLES)]
     Lint(lint::cli::LintArgs),
     /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
     Weights(weights::WeightsArgs),
     /// Show the number formats: ranges, every code of one, and which architecture decodes what
+    #[command(after_help = DTYPES_EXAMPLES)]
     Dtypes(dtypes::DtypesArgs),
     /// Carve a small shard for tests out of a checkpoint, quantised if wanted
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(inspect::InspectArgs),
     /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
     Triage(triage::TriageArgs),
@@ -81,6 +156,15 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Ask a server prompts with known answers, and compare it with itself and with a reference
     Probe(probe::ProbeArgs),
+    /// Set up a kernel crate: dependencies, configuration, a first test, a workflow; overwrites nothing
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(init::InitArgs),
+    /// Say what this machine and workspace have and lack, with a fix for each finding
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
@@ -105,6 +189,9 @@ impl Cli {
             Command::Compare(args) => compare::command(args),
             Command::Logs(args) => logs::command(args),
             Command::Probe(args) => probe::command(args),
+            Command::Init(args) => init::command(args),
+            Command::Doctor(args) => doctor::command(args),
+            Command::Completions(args) => completions::command(&args, Cli::command()),
             Command::DeviceAnswers(args) => run::answers(&args),
             Command::EndOrphans(args) => run::end_orphans(&args),
         }
@@ -195,7 +282,7 @@ impl OutputArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory as _, Parser as _};
+    use clap::Parser as _;
 
     fn parse(line: &[&str]) -> Cli {
         let words = line.iter().map(|w| OsString::from(*w));
@@ -205,6 +292,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_in_80_columns() {
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  cargo accuracy"), "{name} has no example:\n{help}");
+            // Prose is wrapped, examples would break.
+            let wide: Vec<&str> = help.lines().filter(|l| l.starts_with(' ') && l.len() > 80).collect();
+            assert_eq!(wide, [""; 0], "{name} is wider than 80 columns");
+        }
     }
 
     #[test]

@@ -278,6 +278,37 @@ pub fn devices(kind: Kind) -> Result<Vec<Device>, GpuError> {
     Api::open(kind)?.devices()
 }
 
+/// A runtime that is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// File name of the library.
+    pub library: &'static str,
+    /// What the library says of itself: HIP's own version, or the newest CUDA that the driver knows.
+    pub version: String,
+}
+
+/// The runtime and its version, whether or not it sees a device.
+///
+/// # Errors
+/// If the runtime is not there, or does not tell its version.
+pub fn runtime(kind: Kind) -> Result<RuntimeInfo, GpuError> {
+    let api = Api::open(kind)?;
+    let call = match kind {
+        Kind::Hip => "hipRuntimeGetVersion",
+        Kind::Cuda => "cuDriverGetVersion",
+    };
+    let mut number = 0;
+    // SAFETY: both take a pointer to an int, which is to a local.
+    api.check(call, unsafe { api.get::<CountInto>(call)?(&mut number) })?;
+    let version = match kind {
+        // HIP_VERSION = major * 10^7 + minor * 10^5 + patch.
+        Kind::Hip => format!("{}.{}.{}", number / 10_000_000, number / 100_000 % 100, number % 100_000),
+        // CUDA_VERSION = major * 1000 + minor * 10.
+        Kind::Cuda => format!("{}.{}", number / 1000, number % 1000 / 10),
+    };
+    Ok(RuntimeInfo { library: api.file, version })
+}
+
 /// The first visible device, if it has this architecture.
 fn first(api: &Api, wanted: Arch) -> Result<Device, GpuError> {
     api.count()?;

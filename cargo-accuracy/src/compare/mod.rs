@@ -21,15 +21,15 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   cargo accuracy compare reference.npy out.npy
-  cargo accuracy compare dumps/reference dumps/candidate       every tensor that either has
-  cargo accuracy compare --common hf/ sglang/ layers.3.        what both have of one layer
+  cargo accuracy compare dumps/reference dumps/candidate
+  cargo accuracy compare --common hf/ sglang/ layers.3.    both have it, layer 3
   cargo accuracy compare --report json=- A B
-  cargo accuracy compare --print-hook > accuracy_dump.py       to make dumps of a torch model
+  cargo accuracy compare --print-hook > accuracy_dump.py   to dump a model
 
-Reads safetensors, npy, npz and .pt, and the dumps of accuracy_dump.py, SGLang (dumper and forward hook), msprobe and the
+Reads safetensors, npy, npz and .pt, and the dumps of accuracy_dump.py, SGLang (dumper and forward hook), msprobe and the \
 Hugging Face model debugger; `cargo accuracy triage` goes on from there. Code in a pickle is never run.
 
-Exit status: 0 every tensor agrees; 100 one does not, or cannot be aligned; 101 a file cannot be read; 4 nothing to
+Exit status: 0 every tensor agrees; 100 one does not, or cannot be aligned; 101 a file cannot be read; 4 nothing to \
 compare; 2 usage.";
 
 /// Flags of `cargo accuracy compare`.

@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo accuracy logs server.log worker-*.log.gz
   vllm serve ... 2>&1 | tee server.log | cargo accuracy logs -
-  cargo accuracy logs --expect 'module_gemm_a8w8_blockscale' server.log     the kernel that was meant must be named
+  cargo accuracy logs --expect 'module_gemm_a8w8' server.log     must be named
   cargo accuracy logs --rules ours.toml --fail-on warning server.log
   cargo accuracy logs --list-rules
 
@@ -28,10 +28,10 @@ A rule of your own:
   [[rule]]
   id = \"our-fallback\"
   severity = \"error\"
-  contains = [\"using slow path\"]            # optional: a line that matches has one of these in it
+  contains = [\"using slow path\"]   # optional: a line has one of these
   pattern = 'using slow path for (?P<what>\\w+)'
 
-Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, or an --expect that was not seen;
+Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, or an --expect that was not seen; \
 101 a log cannot be read; 4 the logs are empty; 2 usage.";
 
 /// Flags of `cargo accuracy logs`.

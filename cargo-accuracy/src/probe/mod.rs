@@ -22,20 +22,22 @@ use std::time::Duration;
 const EXAMPLES: &str = "\
 Examples:
   cargo accuracy probe --url http://127.0.0.1:8000 --model org/name
-  cargo accuracy probe --url http://127.0.0.1:8000 --reference-url http://127.0.0.1:8001
-  cargo accuracy probe --url http://127.0.0.1:8000 --prompts ours.toml --own-prompts-only
+  cargo accuracy probe --url http://127.0.0.1:8000 \\
+      --reference-url http://127.0.0.1:8001
+  cargo accuracy probe --url http://127.0.0.1:8000 \\
+      --prompts ours.toml --own-prompts-only
 
-Each prompt is asked three times alone and once among the others, at temperature 0 and a fixed seed, of
-/v1/completions only. A verdict is exact (begins with the answer), contains, plausible (reads like text), garbage
+Each prompt is asked three times alone and once among the others, at temperature 0 and a fixed seed, of \
+/v1/completions only. A verdict is exact (begins with the answer), contains, plausible (reads like text), garbage \
 (repeated tokens, spaces, replacement characters, few words, many scripts) or error.
 
 A prompt of your own:
   [[prompt]]
   id = \"our-fact\"
   prompt = \"Our product is called\"
-  expect = [\"Widget\"]      # without it, the prompt asks for text that is no garbage
+  expect = [\"Widget\"]      # without it: any text that is no garbage
 
-Exit status: 0 every prompt is answered as it should be, or no worse than by the reference; 100 one is not, or no answer
+Exit status: 0 every prompt is answered as it should be, or no worse than by the reference; 100 one is not, or no answer \
 is right on either server; 101 the server does not answer any; 2 usage.";
 
 /// Flags of `cargo accuracy probe`.

@@ -13,6 +13,23 @@ use std::time::{Duration, Instant};
 /// How long a device may take to copy a few bytes there and back, the start of its runtime included.
 const ANSWER: Duration = Duration::from_secs(20);
 
+impl Visible {
+    fn of(device: &Device) -> Visible {
+        let (variable, visible) = visible_list(device.runtime);
+        // An entry of the caller's own list may be a number or a UUID; without a list it is the device's number.
+        let value = visible.get(device.index).cloned().unwrap_or_else(|| device.index.to_string());
+        Visible { device: device.clone(), variable, value }
+    }
+}
+
+/// Whether a visible device works; as [`Places::check_answers`], outside of a run.
+///
+/// # Errors
+/// What it said, or that it said nothing.
+pub fn check_answers(device: &Device, arch: Arch) -> anyhow::Result<()> {
+    Places(vec![Place { arch, device: Some(Visible::of(device)) }]).check_answers(0)
+}
+
 /// All places of a run.
 pub struct Places(Vec<Place>);
 
@@ -158,15 +175,11 @@ fn devices(arch: Arch, kind: Kind, chosen: &[usize]) -> anyhow::Result<Vec<Visib
             None => return Err(usage(format!("--devices {index}: there is none; visible are{}", list()))),
         }
     }
-    let (variable, visible) = visible_list(kind);
+    let variable = visible_list(kind).0;
     let found: Vec<Visible> = all
         .iter()
         .filter(|device| fits(device) && (chosen.is_empty() || chosen.contains(&device.index)))
-        .map(|device| {
-            // An entry of the caller's own list may be a number or a UUID; without a list it is the device's number.
-            let value = visible.get(device.index).cloned().unwrap_or_else(|| device.index.to_string());
-            Visible { device: device.clone(), variable, value }
-        })
+        .map(Visible::of)
         .collect();
     if found.is_empty() {
         anyhow::bail!(

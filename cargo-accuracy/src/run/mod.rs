@@ -22,7 +22,7 @@ mod select;
 mod unix;
 
 pub use args::RunArgs;
-pub use device::{AnswersArgs, answers};
+pub use device::{AnswersArgs, answers, check_answers};
 pub use orphans::{OrphansArgs, command as end_orphans};
 pub use outcome::{is_known_failure, may_pass, unfinished};
 

@@ -20,11 +20,13 @@ use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo accuracy shard --from checkpoint --tensors 'model.layers.0.mlp.*' --out shards/mlp
-  cargo accuracy shard --from model.safetensors --tensors 'encoder.layer.0.{part}.dense' \\
-      --tensors encoder.layer.0.output.LayerNorm --to fp8-block --out shards/fp8
-  cargo accuracy shard --from org/name --tensors 'model.layers.3.mlp.experts.{proj}' \\
-      --experts 0..4 --rows 0..512 --out shards/experts";
+  cargo accuracy shard --from checkpoint --tensors 'model.layers.0.mlp.*' \\
+      --out shards/mlp
+  cargo accuracy shard --from model.safetensors --to fp8-block \\
+      --out shards/fp8 --tensors 'encoder.layer.0.{part}.dense' \\
+      --tensors encoder.layer.0.output.LayerNorm
+  cargo accuracy shard --from org/name --out shards/experts \\
+      --tensors 'model.layers.3.mlp.experts.{proj}' --experts 0..4 --rows 0..512";
 
 /// Parameters of the model by which parts of fused weights and the weight of `lm_head` are found.
 const MODEL_KEYS: [&str; 6] = [

@@ -28,14 +28,15 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   cargo accuracy triage --reference ref --candidate cand --checkpoint model
-  cargo accuracy triage --reference ref --candidate cand --checkpoint model --all-layers
-  cargo accuracy triage --reference ref --candidate cand     layers only: nothing is replayed
+  cargo accuracy triage --reference ref --candidate cand --checkpoint model \\
+      --all-layers
+  cargo accuracy triage --reference ref --candidate cand    compares layers only
 
-Dumps are read from accuracy_dump.py (hooks/), SGLang's dumper and hook, msprobe, transformers' model debugger, and plain
-safetensors, npy and .pt files. With a checkpoint, each operation is computed in float64 from the inputs that it had in
+Dumps are read from accuracy_dump.py (hooks/), SGLang's dumper and hook, msprobe, transformers' model debugger, and plain \
+safetensors, npy and .pt files. With a checkpoint, each operation is computed in float64 from the inputs that it had in \
 each dump: the side that differs from it by more than rounding is the wrong one.
 
-Exit status: 0 nothing is wrong; 100 a fault was found; 101 the dumps do not allow to say; 4 the two have nothing in
+Exit status: 0 nothing is wrong; 100 a fault was found; 101 the dumps do not allow to say; 4 the two have nothing in \
 common; 2 usage.";
 
 /// Flags of `cargo accuracy triage`.

@@ -16,10 +16,10 @@ use std::io::Write as _;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo accuracy weights shards/tiny           a folder, an index or one .safetensors file
-  cargo accuracy weights org/name@main         a repository in the Hugging Face cache
-  cargo accuracy weights DIR --scan            values, too: NaN codes, odd and constant scales
-  cargo accuracy weights DIR --arch gfx942     whether engines can hand the weights to gfx942
+  cargo accuracy weights shards/tiny         a folder, an index or one file
+  cargo accuracy weights org/name@main       in the Hugging Face cache
+  cargo accuracy weights DIR --scan          values, too: NaN codes, odd scales
+  cargo accuracy weights DIR --arch gfx942   whether gfx942 can take them
 
 Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file cannot be read; 2 usage.";
 

@@ -75,6 +75,16 @@ impl Fixture {
         Fixture { dir: dir.into(), target: dir.join("target") }
     }
 
+    /// A crate that is already there, with the target folder of all fixtures.
+    pub fn in_shared_target(dir: &Path) -> Fixture {
+        Fixture { dir: dir.into(), target: Path::new(env!("CARGO_TARGET_TMPDIR")).join("target") }
+    }
+
+    /// cargo itself.
+    pub fn cargo(&self, arguments: &[&str]) -> std::process::Output {
+        self.command("cargo").args(arguments).output().expect("cargo can be started")
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.dir).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
