@@ -8,18 +8,16 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
-const FORMATS: [&str; 6] = ["json", "junit", "markdown", "html", "sarif", "github"];
-
-/// Renders a folder of records in every format, beside it.
-fn render(records: &Path, status: i32) -> impl Fn(&str) -> String {
+/// Renders a folder of records, beside it.
+fn render(records: &Path, formats: &[&str]) -> impl Fn(&str) -> String + use<> {
     let folder = records.parent().unwrap().to_owned();
     let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"));
     command.args(["report", "-q"]).arg(records);
-    for format in FORMATS {
+    for format in formats {
         command.arg("--report").arg(format!("{format}={}", folder.join(format).display()));
     }
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(status), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(100), "{}", String::from_utf8_lossy(&output.stderr));
     move |format| std::fs::read_to_string(folder.join(format)).unwrap()
 }
 
@@ -55,7 +53,7 @@ fn json_is_as_its_published_schema_says() {
     let folder = tempfile::tempdir().unwrap();
     let records = folder.path().join("records");
     many::write(&records, 400);
-    let report: Value = serde_json::from_str(&render(&records, 100)("json")).unwrap();
+    let report: Value = serde_json::from_str(&render(&records, &["json"])("json")).unwrap();
     let schema = strict_schema();
     assert_valid(&schema, &report);
     assert_eq!(report["cases"].as_array().unwrap().len(), 400);
@@ -79,8 +77,11 @@ fn sarif_is_as_oasis_says_and_as_code_scanning_wants_it() {
     let folder = tempfile::tempdir().unwrap();
     let records = folder.path().join("records");
     many::write(&records, 400);
-    let report: Value = serde_json::from_str(&render(&records, 100)("sarif")).unwrap();
-    let schema: Value = serde_json::from_str(include_str!("schemas/sarif-2.1.0.json")).unwrap();
+    let report: Value = serde_json::from_str(&render(&records, &["sarif"])("sarif")).unwrap();
+    let mut schema: Value = serde_json::from_str(include_str!("schemas/sarif-2.1.0.json")).unwrap();
+    // A bracket too many makes it no regular expression; it is about languages, which this tool does not name.
+    let language = schema.pointer_mut("/definitions/run/properties/language").unwrap();
+    assert!(language.as_object_mut().unwrap().remove("pattern").is_some());
     assert_valid(&schema, &report);
     let results = report["runs"][0]["results"].as_array().unwrap();
     assert!(results.len() > 5, "{}", results.len());
@@ -100,7 +101,7 @@ fn junit_counts_and_tells_apart_what_it_holds() {
     let folder = tempfile::tempdir().unwrap();
     let records = folder.path().join("records");
     many::write(&records, 400);
-    let render = render(&records, 100);
+    let render = render(&records, &["json", "junit"]);
     let report = quick_junit::Report::deserialize_from_str(&render("junit")).unwrap();
     let json: Value = serde_json::from_str(&render("json")).unwrap();
     let mut identities = std::collections::BTreeSet::new();
@@ -128,10 +129,10 @@ fn fifty_thousand_failures_fit_where_github_shows_them() {
         let mut record = failing.clone();
         record.id = format!("k::test_{}[arch=gfx950,w=layers.{i}]", i % 300);
         record.hops.iter_mut().for_each(|hop| hop.error_map = None);
-        record.power = Default::default();
+        (record.power, record.checks) = Default::default();
         write_json(&record_path(&records, &record.id, 0), &record).unwrap();
     }
-    let render = render(&records, 100);
+    let render = render(&records, &["markdown", "github"]);
     let markdown = render("markdown");
     assert!(markdown.len() < 60_000, "{}", markdown.len());
     assert!(markdown.starts_with("### ❌ Accuracy: 0 passed, 50000 failed"), "{}", &markdown[..200]);
