@@ -1,5 +1,5 @@
 //! Lists of small records in little memory. A report may hold the checks and seeded faults of fifty thousand cases, and
-//! nearly all of them are looked at once: as bytes they take a sixth of what they take as strings and vectors.
+//! nearly all of them are looked at once: as bytes they take a fraction of what they take as strings and vectors.
 
 use crate::record::{CheckResult, Power, PowerStatus};
 use serde::de::{SeqAccess, Visitor};

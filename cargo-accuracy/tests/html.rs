@@ -163,6 +163,34 @@ fn no_name_becomes_markup() {
 }
 
 #[test]
+fn triage_draws_cosine_by_layer() {
+    let Some(mut browser) = browser::start() else { return };
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/triage/fixtures/llama");
+    let page = Path::new(env!("CARGO_TARGET_TMPDIR")).join("triage.html");
+    let output = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"))
+        .args(["triage", "--all-layers", "-q", "--reference"])
+        .arg(fixtures.join("f32"))
+        .arg("--candidate")
+        .arg(fixtures.join("bf16"))
+        .arg("--checkpoint")
+        .arg(fixtures.join("checkpoint"))
+        .arg("--report")
+        .arg(format!("html={}", page.display()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for (width, dark) in [(1400, false), (400, true)] {
+        browser.open(&page, width, 900, dark);
+        assert_eq!(text(&mut browser, "h1"), "No fault found");
+        assert!(text(&mut browser, ".steps").contains("same input?"));
+        let points = browser.eval("document.querySelectorAll('.chart .point').length").as_u64().unwrap();
+        assert!(points >= 8, "{points} marks");
+        assert_eq!(overflows(&mut browser), false, "{width}");
+    }
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[test]
 fn the_page_asks_nothing_of_a_network() {
     let Some(mut browser) = browser::start() else { return };
     browser.open(&of_many(10), 1400, 900, false);

@@ -244,22 +244,22 @@ fn write(out: &mut dyn Write, case: &Case<'_>) -> io::Result<()> {
         }
         text += "      </properties>\n";
     }
-    let element = match case.outcome {
+    let ending = match case.outcome {
         Outcome::Passed => None,
         Outcome::Skipped => Some("skipped"),
         Outcome::Failure => Some("failure"),
         Outcome::Error => Some("error"),
     };
-    match element {
+    match ending {
         Some("skipped") => {
             let _ = writeln!(text, "      <skipped message=\"{}\"/>", escape(case.message));
         }
-        Some(element) => {
+        Some(name) => {
             let (kind, message) = (escape(case.kind), escape(case.message));
             let _ = writeln!(
                 text,
-                "      <{element} type=\"{kind}\" message=\"{message}\">{}</{element}>",
-                escape(&case.text)
+                "      <{name} type=\"{kind}\" message=\"{message}\">{}</{name}>",
+                element(&case.text)
             );
         }
         None => {}
@@ -268,8 +268,13 @@ fn write(out: &mut dyn Write, case: &Case<'_>) -> io::Result<()> {
     out.write_all(text.as_bytes())
 }
 
-/// Text as it stands in an element or an attribute. What XML 1.0 has no place for becomes a replacement character.
+/// Text as it stands in an attribute, in which a reader makes a space of a line's end.
 fn escape(text: &str) -> String {
+    element(text).replace('\n', "&#10;").replace('\t', "&#9;").replace('\r', "&#13;")
+}
+
+/// Text as it stands in an element. What XML 1.0 has no place for becomes a replacement character.
+fn element(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
@@ -277,10 +282,7 @@ fn escape(text: &str) -> String {
             '<' => out += "&lt;",
             '>' => out += "&gt;",
             '"' => out += "&quot;",
-            // A reader of an attribute makes a space of these.
-            '\n' => out += "&#10;",
-            '\t' => out += "&#9;",
-            '\r' => out += "&#13;",
+            '\n' | '\t' | '\r' => out.push(c),
             '\0'..'\u{20}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             c => out.push(c),
         }

@@ -25,6 +25,8 @@ use crate::exit::ExitCode;
 use crate::run::folder;
 use accuracy_core::record::Record;
 use anyhow::Context as _;
+use rayon::prelude::*;
+use sink::Sink;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -116,9 +118,10 @@ pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
         stdout.write_all(human.as_bytes())?;
         stdout.flush()?;
     }
-    for sink in &output.reports {
-        sink.write(report)?;
-    }
+    // Each renders by itself; what goes to standard output keeps its order.
+    let (files, stdout): (Vec<&Sink>, Vec<&Sink>) = output.reports.iter().partition(|s| s.path.is_some());
+    files.into_par_iter().try_for_each(|sink| sink.write(report))?;
+    stdout.into_iter().try_for_each(|sink| sink.write(report))?;
     github::in_actions(report, output.stdout_taken())
 }
 

@@ -95,6 +95,9 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
+        // Keys go to the page that has the focus.
+        browser.call("Page.bringToFront", json!({}));
+        browser.call("Emulation.setFocusEmulationEnabled", json!({"enabled": true}));
         browser
     }
 

@@ -6,6 +6,7 @@ pub mod shell;
 use super::model::{Report, test_path};
 use super::style;
 use super::text::{failure, number};
+use crate::baseline::{Comparison, number as number_of};
 use crate::exit::ExitCode;
 use crate::lint::Severity;
 use crate::run::is_known_failure;
@@ -19,7 +20,7 @@ use std::fmt::Write as _;
 const SCRIPT: &str = include_str!("page.js");
 /// Bytes that the details of cases may take; the rest of a case is a row. What failed comes first.
 const DETAILS: usize = 24 << 20;
-/// Findings of the lint that are shown.
+/// Findings of the lint, and changes since the baseline, that are shown.
 const FINDINGS: usize = 200;
 /// Failing cases that a page without its script lists.
 const LISTED: usize = 100;
@@ -73,6 +74,7 @@ fn outcome(report: &Report) -> (&'static str, String) {
     }
     match report.exit_code() {
         ExitCode::Correct => ("good", format!("Passed: {} cases", grouped(s.passed))),
+        _ if !report.problems.is_empty() => ("bad", format!("Incomplete: {}", report.problems.join("; "))),
         ExitCode::NothingRan => ("warn", "Nothing ran: not a single case was judged".into()),
         _ => ("bad", format!("Failed: {}", parts.join(", "))),
     }
@@ -129,6 +131,9 @@ fn notes(body: &mut String, report: &Report) {
         })
         .collect();
     note(body, "tests that prove too little", &tests, tests.len());
+    if let Some(found) = &report.baseline {
+        baseline(body, found);
+    }
     let mut findings: Vec<_> =
         report.lint.iter().filter(|f| f.suppressed.is_none() && f.severity != Severity::Note).collect();
     findings.sort_by_key(|f| f.severity);
@@ -149,6 +154,36 @@ fn notes(body: &mut String, report: &Report) {
         })
         .collect();
     note(body, "silent parameters", &lines, findings.len());
+}
+
+/// What has changed since the baseline: what fails first.
+fn baseline(body: &mut String, found: &Comparison) {
+    let item = |class: &str, word: &str, id: &str, rest: String| {
+        format!(
+            "<li><span class=\"badge {class}\">{word}</span> <code class=\"wrap\">{}</code> {}</li>",
+            escape(id),
+            escape(&rest)
+        )
+    };
+    let mut lines: Vec<String> =
+        found.vanished.iter().map(|v| item("bad", "vanished", &v.id, v.reason.clone())).collect();
+    let mut changes: Vec<_> = found.changes.iter().collect();
+    changes.sort_by_key(|c| c.reason.is_some());
+    lines.extend(changes.into_iter().map(|c| {
+        let class = if c.reason.is_some() { "known" } else { "bad" };
+        let why = c.reason.as_ref().map_or("without a reason".into(), |why| format!("because: {why}"));
+        item(class, "changed", &c.id, format!("{}: {} → {}, {why}", c.what, c.before, c.now))
+    }));
+    lines.extend(found.regressions.iter().map(|r| {
+        let (before, now) = (number_of(r.before), number_of(r.now));
+        item("warn", "regressed", &r.id, format!("error of {}: {before} → {now}", r.error))
+    }));
+    lines.extend(found.without.iter().map(|p| item("warn", "nothing to compare with", p, String::new())));
+    lines.extend(found.new.iter().map(|id| item("skip", "new", id, String::new())));
+    lines.extend(found.removed.iter().map(|id| item("skip", "removed", id, String::new())));
+    let count = lines.len();
+    lines.truncate(FINDINGS);
+    note(body, &format!("changes since the baseline {}", escape(&found.file)), &lines, count);
 }
 
 fn note(body: &mut String, what: &str, lines: &[String], count: usize) {

@@ -1,0 +1,142 @@
+//! Reports as their consumers read them: JSON by its published schema, SARIF by that of OASIS, JUnit by a reader of it,
+//! Markdown and annotations by GitHub's limits; of every kind of record, and of very many.
+
+mod many;
+
+use accuracy_core::record::{Gate, read_record, record_path, write_json};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+/// Renders a folder of records, beside it.
+fn render(records: &Path, formats: &[&str]) -> impl Fn(&str) -> String + use<> {
+    let folder = records.parent().unwrap().to_owned();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"));
+    command.args(["report", "-q"]).arg(records);
+    for format in formats {
+        command.arg("--report").arg(format!("{format}={}", folder.join(format).display()));
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(100), "{}", String::from_utf8_lossy(&output.stderr));
+    move |format| std::fs::read_to_string(folder.join(format)).unwrap()
+}
+
+/// The schema as the tool prints it. For other readers unknown fields are allowed; here every field has to be told.
+fn strict_schema() -> Value {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_cargo-accuracy")).args(["report", "--schema"]).output().unwrap();
+    assert!(output.status.success());
+    let mut schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    fn close(value: &mut Value) {
+        if let Value::Object(map) = value {
+            if map.contains_key("properties") && map.get("type").is_some_and(|t| t == "object") {
+                map.insert("additionalProperties".into(), false.into());
+            }
+            map.values_mut().for_each(close);
+        } else if let Value::Array(list) = value {
+            list.iter_mut().for_each(close);
+        }
+    }
+    close(&mut schema);
+    schema
+}
+
+fn assert_valid(schema: &Value, document: &Value) {
+    let validator = jsonschema::validator_for(schema).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(document).take(5).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[test]
+fn json_is_as_its_published_schema_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    many::write(&records, 400);
+    let report: Value = serde_json::from_str(&render(&records, &["json"])("json")).unwrap();
+    let schema = strict_schema();
+    assert_valid(&schema, &report);
+    assert_eq!(report["cases"].as_array().unwrap().len(), 400);
+    // It would have told a wrong one.
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for (pointer, wrong) in [
+        ("/schema", json!(2)),
+        ("/cases/0/verdict", json!("fine")),
+        ("/cases/0/metrics/cos", json!("0.9")),
+        ("/summary/failed", json!(-1)),
+        ("/cases/0/hops", json!([{"name": "xq"}])),
+    ] {
+        let mut report = report.clone();
+        *report.pointer_mut(pointer).unwrap() = wrong;
+        assert!(!validator.is_valid(&report), "{pointer}");
+    }
+}
+
+#[test]
+fn sarif_is_as_oasis_says_and_as_code_scanning_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    many::write(&records, 400);
+    let report: Value = serde_json::from_str(&render(&records, &["sarif"])("sarif")).unwrap();
+    let mut schema: Value = serde_json::from_str(include_str!("schemas/sarif-2.1.0.json")).unwrap();
+    // A bracket too many makes it no regular expression; it is about languages, which this tool does not name.
+    let language = schema.pointer_mut("/definitions/run/properties/language").unwrap();
+    assert!(language.as_object_mut().unwrap().remove("pattern").is_some());
+    assert_valid(&schema, &report);
+    let results = report["runs"][0]["results"].as_array().unwrap();
+    assert!(results.len() > 5, "{}", results.len());
+    let mut fingerprints = std::collections::BTreeSet::new();
+    for result in results {
+        let place = &result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
+        let uri = place.as_str().unwrap();
+        assert!(!uri.starts_with('/') && !uri.contains(':') && !uri.contains('\\'), "{uri} is not relative");
+        assert!(fingerprints.insert(result["partialFingerprints"].to_string()), "told twice: {result}");
+        assert!(result["ruleIndex"].is_u64() && result["message"]["text"].is_string(), "{result}");
+    }
+    assert!(!jsonschema::is_valid(&schema, &json!({"version": "2.1.0", "runs": [{"results": []}]})));
+}
+
+#[test]
+fn junit_counts_and_tells_apart_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    many::write(&records, 400);
+    let render = render(&records, &["json", "junit"]);
+    let report = quick_junit::Report::deserialize_from_str(&render("junit")).unwrap();
+    let json: Value = serde_json::from_str(&render("json")).unwrap();
+    let mut identities = std::collections::BTreeSet::new();
+    for suite in &report.test_suites {
+        assert_eq!(suite.tests, suite.test_cases.len(), "{}", suite.name.as_str());
+        for case in &suite.test_cases {
+            let class = case.classname.as_ref().unwrap().as_str().to_owned();
+            assert!(identities.insert((class, case.name.as_str().to_owned())), "{case:?} is there twice");
+        }
+    }
+    let failed = json["summary"]["failed"].as_u64().unwrap() as usize;
+    assert_eq!((report.tests, report.failures + report.errors), (400, failed));
+    assert!(report.errors > 0 && report.failures > 0, "crashes are errors, wrong numbers failures");
+}
+
+#[test]
+fn fifty_thousand_failures_fit_where_github_shows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = folder.path().join("few");
+    let ids = many::write(&few, 200);
+    let mut failing = ids.iter().filter_map(|id| read_record(&record_path(&few, id, 0)).ok());
+    let failing = failing.find(|r| r.gate == Gate::Fail && !r.causes.is_empty()).unwrap();
+    let records = folder.path().join("records");
+    for i in 0..50_000 {
+        let mut record = failing.clone();
+        record.id = format!("k::test_{}[arch=gfx950,w=layers.{i}]", i % 300);
+        record.hops.iter_mut().for_each(|hop| hop.error_map = None);
+        (record.power, record.checks) = Default::default();
+        write_json(&record_path(&records, &record.id, 0), &record).unwrap();
+    }
+    let render = render(&records, &["markdown", "github"]);
+    let markdown = render("markdown");
+    assert!(markdown.len() < 60_000, "{}", markdown.len());
+    assert!(markdown.starts_with("### ❌ Accuracy: 0 passed, 50000 failed"), "{}", &markdown[..200]);
+    assert!(markdown.contains("more failing cases are in the other reports"));
+    assert_eq!(markdown.matches("<details>").count(), markdown.matches("</details>").count());
+    assert_eq!(render("github").lines().count(), 10);
+}
