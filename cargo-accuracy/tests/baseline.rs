@@ -30,6 +30,18 @@ fn change(path: &Path, from: &str, to: &str) {
     std::fs::write(path, text.replacen(from, to, 1)).unwrap();
 }
 
+/// The report with a baseline in it is as its published schema says.
+#[track_caller]
+fn assert_valid(run: &Run) {
+    let schema = never_green().plugin().args(["accuracy", "report", "--schema"]).output().unwrap().stdout;
+    let validator = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
+    let report = run.report.as_ref().unwrap();
+    assert!(report["baseline"].is_object(), "{run}");
+    let errors: Vec<String> =
+        validator.iter_errors(report).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
 #[test]
 fn the_file_has_a_line_a_case_and_saving_again_changes_nothing() {
     let (_dir, path) = saved();
@@ -67,6 +79,7 @@ fn an_error_that_has_grown_is_a_warning() {
     assert_eq!(run.status, Some(0), "{run}");
     assert!(run.stdout.contains("REGRESSED never-green::kernels::correct["), "{run}");
     assert!(run.stdout.contains("1 regressed"), "{run}");
+    assert_valid(&run);
     assert_eq!(run.report.unwrap()["baseline"]["regressions"][0]["error"], "y");
     let text = std::fs::read_to_string(markdown).unwrap();
     assert!(text.contains("- **regressed** `never-green::kernels::correct["), "{text}");
@@ -80,6 +93,7 @@ fn a_threshold_that_changed_needs_a_reason_which_the_file_keeps() {
     assert_eq!(silent.status, Some(100), "{silent}");
     assert!(silent.stdout.contains("least cosine: 0.999 -> 0.9985, without a reason"), "{silent}");
     assert_eq!(silent.last_line(), "2 passed, 0 failed, 0 skipped");
+    assert_valid(&silent);
     assert_eq!(silent.report.unwrap()["baseline"]["changes"][0]["reason"], serde_json::Value::Null);
 
     let before = std::fs::read_to_string(&path).unwrap();
@@ -113,6 +127,7 @@ fn a_case_that_vanished_fails_and_a_new_one_is_listed() {
     assert!(run.stdout.contains("VANISHED never-green::kernels::correct_no_more["), "{run}");
     assert!(run.stdout.contains("there is no test never-green::kernels::correct_no_more any more"), "{run}");
     assert!(run.stdout.contains("\nnew never-green::kernels::correct["), "{run}");
+    assert_valid(&run);
     assert_eq!(run.report.unwrap()["summary"]["passed"], 2);
 }
 

@@ -1,6 +1,6 @@
 //! Where cases run: the CPU, and the visible devices of the architectures that a run needs, each a place of its own.
 
-use super::pool;
+use super::{pool, unix};
 use crate::exit::{ExitCode, usage};
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::{self, Device, Gpu, Kind};
@@ -132,14 +132,15 @@ impl Places {
     /// What it said, or that it said nothing.
     pub fn check_answers(&self, place: usize) -> anyhow::Result<()> {
         let Place { arch, device: Some(visible) } = &self.0[place] else { return Ok(()) };
-        let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
+        let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+        command
             .args([ANSWERS, arch.name(), visible.device.runtime.name()])
             .env(visible.variable, &visible.value)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start a process that asks the device")?;
+            .stderr(Stdio::null());
+        unix::die_together(&mut command);
+        let mut child = command.spawn().context("cannot start a process that asks the device")?;
         let began = Instant::now();
         while began.elapsed() < ANSWER {
             match child.try_wait()? {

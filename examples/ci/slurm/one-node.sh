@@ -8,6 +8,10 @@
 # root; jobs then run as whoever calls it. `cargo-accuracy` has to be in PATH.
 set -euo pipefail
 
+for tool in cargo-accuracy munged slurmctld slurmd sbatch; do
+    command -v "$tool" > /dev/null || { echo "$tool is not in PATH" >&2; exit 2; }
+done
+[ $# -gt 0 ] || { echo "usage: $0 ARCHIVE [ARGUMENT of cargo-accuracy run]..." >&2; exit 2; }
 archive=$(realpath "$1")
 shift
 here=$(dirname "$(realpath "$0")")
