@@ -20,6 +20,8 @@ pub mod dumps;
 pub mod env;
 #[cfg(feature = "runtime")]
 pub mod error;
+#[cfg(feature = "runtime")]
+pub mod error_map;
 #[cfg(all(any(doc, doctest), feature = "runtime"))]
 pub mod guide;
 #[cfg(feature = "runtime")]
@@ -36,6 +38,8 @@ pub mod meta;
 pub mod metrics;
 #[cfg(feature = "dumps")]
 pub mod model;
+#[cfg(feature = "runtime")]
+pub mod packed;
 #[cfg(feature = "runtime")]
 pub mod plan;
 #[cfg(feature = "runtime")]
