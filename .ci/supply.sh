@@ -16,7 +16,7 @@ log=$target/deny-advisories.log
 if cargo-deny --locked check advisories >"$log" 2>&1; then
     tail -n 1 "$log"
 elif grep -q 'failed to fetch advisory database' "$log"; then
-    echo "skipped: the advisory database could not be fetched ($(tail -n 1 "$log"))"
+    echo "skipped: $(grep -m 1 -o 'failed to fetch advisory database [^ ]*' "$log") ($(grep -m 1 '^fatal' "$log"))"
 else
     cat "$log"
     exit 1

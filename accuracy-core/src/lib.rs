@@ -20,10 +20,10 @@ pub mod dumps;
 pub mod env;
 #[cfg(feature = "runtime")]
 pub mod error;
-#[cfg(all(any(doc, doctest), feature = "runtime"))]
-pub mod guide;
 #[cfg(feature = "runtime")]
 pub mod error_map;
+#[cfg(all(any(doc, doctest), feature = "runtime"))]
+pub mod guide;
 #[cfg(feature = "runtime")]
 pub mod harness;
 #[cfg(feature = "runtime")]

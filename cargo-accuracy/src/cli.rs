@@ -18,7 +18,7 @@ Examples:
   cargo accuracy --list                    the identities; nothing is run
   cargo accuracy --report json=FILE        results for a machine, too
   cargo accuracy report                    the tables of the last run again
-  cargo accuracy --baseline FILE           what changed since --save-baseline
+  cargo accuracy --baseline FILE           changes since --save-baseline FILE
   cargo accuracy --partition slice:1/4     a quarter; `report DIR...` merges
 
 Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output \
