@@ -78,18 +78,27 @@ struct Place {
     out_dir: Option<&'static str>,
 }
 
+/// Folders in which a package's kernels are looked for, in this order: `ACCURACY_LIBRARY_PATH`, the output folder of the
+/// package's build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first:
+/// what still lies where it was built may be another build.
+pub fn folders(named: &[PathBuf], moved: bool, out_dir: Option<&Path>, manifest_dir: &Path) -> Vec<PathBuf> {
+    let mut folders = named.to_vec();
+    if !moved {
+        folders.extend(out_dir.map(PathBuf::from));
+        folders.push(manifest_dir.join("lib"));
+    }
+    folders
+}
+
+/// File names of a library's build for an architecture.
+pub fn library_files(name: &str, arch: Arch) -> Vec<String> {
+    vec![format!("lib{name}_{arch}.so")]
+}
+
 impl Place {
-    /// Folders in the order in which they are searched: `ACCURACY_LIBRARY_PATH`, the output folder of the package's
-    /// build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first: what
-    /// still lies where it was built may be another build.
-    fn folders(&self, extra: &[PathBuf]) -> Vec<PathBuf> {
-        let mut folders = extra.to_vec();
-        if std::env::var_os(crate::env::PACKAGE_DIR).is_some() {
-            return folders;
-        }
-        folders.extend(self.out_dir.map(PathBuf::from));
-        folders.push(Path::new(self.manifest_dir).join("lib"));
-        folders
+    fn folders(&self, named: &[PathBuf]) -> Vec<PathBuf> {
+        let moved = std::env::var_os(crate::env::PACKAGE_DIR).is_some();
+        folders(named, moved, self.out_dir.map(Path::new), Path::new(self.manifest_dir))
     }
 
     /// The first of `files` in the first folder that has one.
@@ -144,7 +153,7 @@ impl KernelLibrary {
     /// Opens `lib{name}_{arch}.so`.
     fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static Open, LibraryError> {
         static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static Open>>> = OnceLock::new();
-        let path = self.0.find(arch, &[format!("lib{}_{arch}.so", self.0.name)], extra)?;
+        let path = self.0.find(arch, &library_files(self.0.name, arch), extra)?;
         let mut open = OPEN.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
         if let Some(library) = open.get(&path) {
             return Ok(library);

@@ -2,7 +2,8 @@
 
 use crate::exit::ExitCode;
 use crate::{
-    archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, triage, weights,
+    archive, compare, dtypes, header, inspect, lint, logs, probe, report, run, selftest, shard, triage,
+    weights,
 };
 use std::ffi::OsString;
 
@@ -70,6 +71,8 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Write what #[kernel_library] binds as C++ headers, with which the compiler checks the launchers' sources
+    Header(header::HeaderArgs),
     /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
     Triage(triage::TriageArgs),
     /// Compare two files or folders of tensors: safetensors, npy, npz, .pt, and the dumps of inference engines
@@ -95,6 +98,7 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Header(args) => header::command(args),
             Command::Triage(args) => triage::command(args),
             Command::Compare(args) => compare::command(args),
             Command::Logs(args) => logs::command(args),

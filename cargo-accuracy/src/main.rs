@@ -8,6 +8,7 @@ mod compare;
 mod config;
 mod dtypes;
 mod exit;
+mod header;
 mod inspect;
 mod lint;
 mod logs;

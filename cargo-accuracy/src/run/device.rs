@@ -73,6 +73,12 @@ impl Places {
         start..start + self.0.iter().filter(|place| place.arch.name() == arch).count()
     }
 
+    /// Name and `gcnArchName`, or compute capability, of each device of an architecture.
+    pub fn targets(&self, arch: &str) -> Vec<(String, &str)> {
+        let devices = self.of(arch).filter_map(|i| Some((i, self.0[i].device.as_ref()?)));
+        devices.map(|(i, visible)| (self.name(i), visible.device.arch.as_str())).collect()
+    }
+
     /// Bytes of the largest device of an architecture; memory of the host is not counted.
     pub fn largest_memory(&self, arch: &str) -> Option<u64> {
         self.0[self.of(arch)].iter().filter_map(|place| Some(place.device.as_ref()?.device.memory)).max()

@@ -1,7 +1,7 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
 //! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
-//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
 //! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
@@ -11,6 +11,7 @@ pub mod cargo_env;
 mod device;
 pub mod discover;
 pub mod folder;
+mod kernels;
 mod outcome;
 mod plan;
 mod pool;
@@ -176,6 +177,7 @@ impl Ready<'_> {
             return Ok(ExitCode::Correct);
         };
 
+        kernels::check(binaries, &selected, &places)?;
         let planned = selected.iter().map(|c| c.planned.clone()).collect();
         let folder = RunFolder::create(target, planned, &info)?;
         let began = std::time::Instant::now();
