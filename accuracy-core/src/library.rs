@@ -32,10 +32,11 @@ pub enum LibraryError {
         crate::env::LIBRARY_PATH
     )]
     NotFound { name: String, arch: Arch, files: String, searched: Vec<PathBuf> },
-    #[error("kernel library {path} cannot be opened: {source}")]
+    #[error("kernel library {path} cannot be opened: {}", loader_says(source))]
     Open { path: PathBuf, source: libloading::Error },
     #[error(
-        "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({source})"
+        "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({})",
+        loader_says(source)
     )]
     Symbol { path: PathBuf, symbol: String, source: libloading::Error },
     #[error("{path} cannot be read: {source}")]
@@ -63,6 +64,11 @@ fn list(paths: &[PathBuf]) -> String {
         return "no folder".into();
     }
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What the dynamic linker said, such as which library it did not find.
+fn loader_says(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn sizes(parameters: &[usize]) -> String {
@@ -374,6 +380,26 @@ pub fn take_launches() -> Vec<Launch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_cannot_be_opened_is_told_in_the_words_of_the_loader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("libscale_host.so");
+        std::fs::write(
+            &path,
+            "not a library, but as long as the head of one would have to be at the least\n",
+        )
+        .unwrap();
+        let library = KernelLibrary::new("scale", "p", "/nowhere", None);
+        let Err(error) = library.open(Arch::Host, &[dir.path().into()]) else {
+            panic!("{path:?} was opened")
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("libscale_host.so cannot be opened") && text.contains("invalid ELF header"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_library_file_has_a_name_and_an_architecture() {

@@ -2,8 +2,8 @@
 
 use crate::exit::ExitCode;
 use crate::{
-    archive, compare, dtypes, header, inspect, lint, logs, probe, report, run, selftest, shard, triage,
-    weights,
+    archive, build, compare, dtypes, header, inspect, lint, logs, probe, report, run, selftest, shard,
+    triage, weights,
 };
 use std::ffi::OsString;
 
@@ -32,8 +32,9 @@ Examples:
   cargo-accuracy run --archive kernels.tar.zst --arch gfx950     on the other machine
 
 What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and
-ACCURACY_LIBRARY_PATH, the output folder of the build script, `lib/` of the package), the checkpoints and activations
-that tests name by relative paths, and the configuration. What a test opens by itself does not.";
+ACCURACY_LIBRARY_PATH, the package's `library-path`, what `cargo accuracy build` has left, the output folder of the
+build script, `lib/` of the package), the checkpoints and activations that tests name by relative paths, and the
+configuration. What a test opens by itself does not.";
 
 /// Judges the numbers of inference kernels against a float64 oracle.
 ///
@@ -71,6 +72,8 @@ enum Command {
     Shard(shard::ShardArgs),
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     Inspect(inspect::InspectArgs),
+    /// Build the kernel libraries that packages name sources of; `run` does so for the architectures that it runs on
+    Build(build::KernelBuildArgs),
     /// Write what #[kernel_library] binds as C++ headers, with which the compiler checks the launchers' sources
     Header(header::HeaderArgs),
     /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
@@ -98,6 +101,7 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Build(args) => build::command(args),
             Command::Header(args) => header::command(args),
             Command::Triage(args) => triage::command(args),
             Command::Compare(args) => compare::command(args),

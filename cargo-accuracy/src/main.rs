@@ -3,6 +3,7 @@
 //! One folder a command; [`cli`] has the command line, [`exit`] the exit statuses.
 
 mod archive;
+mod build;
 mod cli;
 mod compare;
 mod config;

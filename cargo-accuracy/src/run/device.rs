@@ -6,6 +6,7 @@ use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::{self, Device, Gpu, Kind};
 use anyhow::Context as _;
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -126,14 +127,20 @@ impl Places {
             .env(visible.variable, &visible.value)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .context("cannot start a process that asks the device")?;
         let began = Instant::now();
         while began.elapsed() < ANSWER {
             match child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
-                Some(_) => anyhow::bail!("it reports errors to a new process"),
+                Some(_) => {
+                    let mut said = String::new();
+                    if let Some(mut errors) = child.stderr.take() {
+                        errors.read_to_string(&mut said).context("cannot read what a process says")?;
+                    }
+                    anyhow::bail!("to a new process it reports {}", said.trim().trim_start_matches("error: "))
+                }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         }

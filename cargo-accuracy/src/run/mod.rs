@@ -22,8 +22,10 @@ mod unix;
 pub use args::RunArgs;
 pub use device::{AnswersArgs, answers};
 pub use outcome::{is_known_failure, may_pass};
+pub use plan::arch_from_env;
 
 use crate::archive::{self, Archive};
+use crate::build;
 use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, usage};
 use crate::lint::{self, Baseline, Finding, LintConfig};
@@ -72,7 +74,18 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let places = (!args.list).then(|| Places::find(archs, args.runtime, &args.devices)).transpose()?;
 
     let built = args.cargo.build(&metadata, &packages)?;
-    let binaries = discover::discover(&built, &metadata, &packages)?;
+    let mut binaries = discover::discover(&built, &metadata, &packages)?;
+    if places.is_some() {
+        for package in &packages {
+            let archs = settings.arch(&config, &package.name).unwrap_or_default();
+            build::libraries(&metadata, &config, package, &archs)?;
+            if let Some(path) = build::library_path(&metadata, &config, package)? {
+                for binary in binaries.iter_mut().filter(|b| b.package == package.name.as_str()) {
+                    binary.environment.push((env::LIBRARY_PATH.into(), path.clone()));
+                }
+            }
+        }
+    }
     if args.cargo.names_packages() {
         for package in packages.iter().filter(|p| !binaries.iter().any(|b| b.package == p.name.as_str())) {
             let why = discover::why_none(&[package], &args.cargo.features);

@@ -105,7 +105,8 @@ impl Settings {
     }
 }
 
-fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
+/// The architectures that ACCURACY_ARCH names.
+pub fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
     let Some(names) = config::from_env::<String>(env::ARCH, "architectures")? else { return Ok(None) };
     names
         .split(',')
