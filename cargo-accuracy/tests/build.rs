@@ -18,7 +18,7 @@ const SCALE: &str = r#"
 #include "element.h"
 __global__ void scale_kernel(Element* x, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) x[i] *= FACTOR;
+    if (i < n) x[i] = x[i] * FACTOR + kOffset;
 }
 extern "C" __attribute__((visibility("default"))) int scale(Element* x, int n, hipStream_t stream) {
     hipLaunchKernelGGL(scale_kernel, dim3((n + 63) / 64), dim3(64), 0, stream, x, n);
@@ -46,7 +46,7 @@ impl Package {
         package.write("src/bindings.rs", RUST);
         package.write("hip/scale.hip", SCALE);
         package.write("hip/other.hip", OTHER);
-        package.write("include/element.h", "using Element = float;\n");
+        package.write("include/element.h", "using Element = float;\nconstexpr Element kOffset = 0;\n");
         package
     }
 
@@ -115,17 +115,22 @@ fn only_what_has_changed_is_built_again() {
     package.write("hip/scale.hip", SCALE);
     package.build("host");
     assert_eq!(changed(&first, &made(&library)), [false, false, false], "times say nothing");
-    // A header that one of the sources includes.
-    package.write("include/element.h", "// of float32\nusing Element = float;\n");
+    // A header that one of the sources includes: first its words alone, then what it says.
+    package
+        .write("include/element.h", "// float32\nusing Element = float;\nconstexpr Element kOffset = 0;\n");
     package.build("host");
     let second = made(&library);
-    assert_eq!(changed(&first, &second), [false, true, true], "other.hip, scale.hip, the library");
+    assert_eq!(changed(&first, &second), [false, true, false], "other.hip, scale.hip, the library");
+    package.write("include/element.h", "using Element = float;\nconstexpr Element kOffset = 1;\n");
+    package.build("host");
+    let third = made(&library);
+    assert_eq!(changed(&second, &third), [false, true, true]);
     // The command.
     let table = TABLE.replace("FACTOR=2", "FACTOR=3");
     let manifest = std::fs::read_to_string(package.0.path().join("Cargo.toml")).unwrap();
     package.write("Cargo.toml", &manifest.replace(TABLE, &table));
     package.build("host");
-    assert_eq!(changed(&second, &made(&library)), [true, true, true]);
+    assert_eq!(changed(&third, &made(&library)), [true, true, true]);
 }
 
 #[test]
