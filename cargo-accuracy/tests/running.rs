@@ -221,7 +221,7 @@ fn an_unknown_key_is_a_usage_error_with_its_path() {
     let run = Fixture::at(dir.path()).accuracy(&[]);
     assert_eq!(run.status, Some(2), "{run}");
     for part in
-        [".config/accuracy.toml", "unknown key `timeuot`", "known: arch, jobs, lint, min-cos, run, timeout"]
+        [".config/accuracy.toml", "unknown key `timeuot`", "known: arch, jobs, library, library-path, lint, min-cos, run, timeout"]
     {
         assert!(run.stderr.contains(part), "{run}");
     }

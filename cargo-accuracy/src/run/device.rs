@@ -150,6 +150,14 @@ impl Places {
     }
 }
 
+/// The architectures of all visible devices, of one runtime or of both; none where there is no runtime or no device.
+pub fn visible_archs(runtime: Option<Kind>) -> Vec<Arch> {
+    let kinds = runtime.map_or(vec![Kind::Hip, Kind::Cuda], |kind| vec![kind]);
+    let devices = kinds.into_iter().filter_map(|kind| gpu::devices(kind).ok()).flatten();
+    let archs: BTreeSet<Arch> = devices.filter_map(|device| device.arch.parse().ok()).collect();
+    archs.into_iter().collect()
+}
+
 /// The visible devices of an architecture, or those among them that were chosen.
 fn devices(arch: Arch, kind: Kind, chosen: &[usize]) -> anyhow::Result<Vec<Visible>> {
     let all = gpu::devices(kind).with_context(|| format!("kernels of {arch} cannot run here"))?;

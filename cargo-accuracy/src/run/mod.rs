@@ -31,6 +31,7 @@ use crate::exit::{ExitCode, usage};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
 use crate::selftest;
+use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
@@ -61,7 +62,7 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let metadata = args.cargo.metadata()?;
     let config = Config::new(&Sources::read(&metadata)?)?;
-    let settings = Settings::new(args, &config)?;
+    let mut settings = Settings::new(args, &config)?;
     let packages = packages(&args.cargo, &metadata, &config)?;
     if packages.is_empty() {
         anstream::eprintln!(
@@ -69,7 +70,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::NothingRan);
     }
-    require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
+    require_arch(packages.iter().map(|p| p.name.as_str()), &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
     let places = (!args.list).then(|| Places::find(archs, args.runtime, &args.devices)).transpose()?;
 
@@ -106,14 +107,14 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
 /// The same from a file: nothing is built, and cargo is not asked.
 fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     let archive = Archive::open(path)?;
-    let settings = Settings::new(args, &archive.config)?;
+    let mut settings = Settings::new(args, &archive.config)?;
     let selected = archive.selected(&args.cargo.workspace)?;
     let packages: BTreeSet<&str> = selected.iter().map(|binary| binary.package.as_str()).collect();
     if packages.is_empty() {
         anstream::eprintln!("nothing ran: every package of {} is excluded", path.display());
         return Ok(ExitCode::NothingRan);
     }
-    require_arch(packages.iter().copied(), &settings, &archive.config)?;
+    require_arch(packages.iter().copied(), &mut settings, &archive.config, args.runtime)?;
     let mut places = None;
     if !args.list {
         let mut archs = BTreeSet::new();
@@ -261,18 +262,24 @@ pub fn packages<'m>(
     Ok(packages)
 }
 
+/// Where nothing names an architecture, the visible devices' are taken, and there have to be some.
 fn require_arch<'p>(
     packages: impl Iterator<Item = &'p str>,
-    settings: &Settings,
+    settings: &mut Settings,
     config: &Config,
+    runtime: Option<Kind>,
 ) -> anyhow::Result<()> {
     let without: Vec<&str> = packages.filter(|name| settings.arch(config, name).is_none()).collect();
     if without.is_empty() {
         return Ok(());
     }
+    settings.visible = device::visible_archs(runtime);
+    if !settings.visible.is_empty() {
+        return Ok(());
+    }
     let places: String = config.places.iter().map(|p| format!("\n  {p}")).collect();
     anyhow::bail!(
-        "no architecture is named for {}, and the CPU is never taken silently.\n\
+        "no architecture is named for {}, no GPU is visible, and the CPU is never taken silently.\n\
          Looked for --arch, ACCURACY_ARCH, [package.metadata.accuracy] and\
          {places}\n\
          Name one: `--arch host` runs the kernels on the CPU, `--arch gfx950` on that GPU; or write \

@@ -44,6 +44,8 @@ pub enum Fate {
 pub struct Settings {
     /// From the flag or the environment.
     pub arch: Option<Vec<Arch>>,
+    /// Those of the visible devices, where nothing names one.
+    pub visible: Vec<Arch>,
     /// From the flag or the environment: wins over the attribute of a test.
     pub min_cos: Option<f64>,
     pub timeout: Option<f64>,
@@ -88,12 +90,21 @@ impl Settings {
             Some(seed) => Some(seed),
             None => config::from_env(env::SEED, "a whole number without a sign")?,
         };
-        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat, seed })
+        Ok(Settings {
+            arch,
+            visible: Vec::new(),
+            min_cos,
+            timeout,
+            jobs: jobs.unwrap_or_else(cores),
+            repeat,
+            seed,
+        })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
     pub fn arch(&self, config: &Config, package: &str) -> Option<Vec<Arch>> {
-        let mut archs = self.arch.clone().or_else(|| config.arch(package))?;
+        let visible = || Some(self.visible.clone()).filter(|archs| !archs.is_empty());
+        let mut archs = self.arch.clone().or_else(|| config.arch(package)).or_else(visible)?;
         let mut seen = BTreeSet::new();
         archs.retain(|arch| seen.insert(*arch));
         Some(archs)

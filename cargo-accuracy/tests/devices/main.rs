@@ -86,6 +86,18 @@ fn a_case_runs_through_cuda() {
 }
 
 #[test]
+fn without_an_architecture_the_visible_devices_is_taken_and_never_the_cpu() {
+    for (runtime, gpu, arch) in [("hip6", MI300, "gfx942"), ("cuda", "sm_90", "sm_90")] {
+        let run = run(runtime, &[("FAKE_GPUS", gpu)], &["tests::correct["]);
+        assert_eq!(run.status, Some(0), "{run}");
+        assert!(run.case().id.contains(&format!("arch={arch},")), "{run}");
+    }
+    let run = run("hip6", &[], &["tests::correct["]);
+    assert_eq!(run.status, Some(101), "{run}");
+    assert!(run.stderr.contains("no GPU is visible, and the CPU is never taken silently"), "{run}");
+}
+
+#[test]
 fn what_goes_wrong_on_a_device_is_caught_through_either_runtime() {
     for (runtime, gpu, arch) in [("hip6", MI300, "gfx942"), ("cuda", "sm_90", "sm_90")] {
         for (test, check) in [
