@@ -44,6 +44,7 @@ fn main() {
 }
 
 /// Exit status, wall-clock seconds and the most memory that was resident.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
 fn measure(command: &mut Command) -> (i32, f64, f64) {
     let start = Instant::now();
     let child = command.process_group(0).spawn().unwrap();
