@@ -77,7 +77,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Build the kernel libraries that packages name sources of; `run` does so for the architectures that it runs on
     Build(build::KernelBuildArgs),
-    /// Write what #[kernel_library] binds as C++ headers, with which the compiler checks the launchers' sources
+    /// Write what `#[kernel_library]` binds as C++ headers, with which the compiler checks the launchers' sources
     Header(header::HeaderArgs),
     /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
     Triage(triage::TriageArgs),

@@ -1,7 +1,7 @@
 //! Kernel libraries whose sources `[package.metadata.accuracy]` names: built for each architecture of a run, or by
 //! `cargo accuracy build`. What has not changed is not built again.
 //!
-//! [`compiler`] knows which compiler an architecture needs and its flags, [`unit`] compiles and links.
+//! [`compiler`] knows which compiler an architecture needs and its flags, [`unit`](mod@unit) compiles and links.
 
 mod compiler;
 mod unit;

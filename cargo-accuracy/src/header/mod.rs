@@ -21,7 +21,7 @@ const COMPARISON: &str = include_str!("launchers.h");
 /// Flags of `cargo accuracy header`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HeaderArgs {
-    /// Rust files, or folders of them, with #[kernel_library] blocks
+    /// Rust files, or folders of them, with `#[kernel_library]` blocks
     #[arg(default_value = "src", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Folder for the headers, one for each library: {library}_launchers.h
