@@ -1,5 +1,5 @@
 //! For build scripts: compiles HIP sources with the C++ compiler into the kernel library of the `host` architecture.
-//! Libraries for GPUs are not built here.
+//! Libraries for GPUs are built by the plugin.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -7,8 +7,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The header that stands in for HIP's own: blocks and threads as loops and fibres.
-const HIP_RUNTIME: &str = include_str!("../hip_host/hip/hip_runtime.h");
+/// `hip/hip_runtime.h` for the host, in place of HIP's own: blocks and threads as loops and fibres.
+pub const HIP_ON_HOST: &str = include_str!("../hip_host/hip/hip_runtime.h");
+/// `hip/hip_runtime.h` for nvcc: HIP's names as CUDA's.
+pub const HIP_ON_CUDA: &str = include_str!("../hip_cuda/hip/hip_runtime.h");
 
 /// A kernel library for the `host` architecture, `lib{name}_host.so`.
 ///
@@ -108,7 +110,7 @@ impl HostLibrary {
         let include = out_dir.join("hip_host");
         let header = include.join("hip/hip_runtime.h");
         std::fs::create_dir_all(include.join("hip"))
-            .and_then(|()| std::fs::write(&header, HIP_RUNTIME))
+            .and_then(|()| std::fs::write(&header, HIP_ON_HOST))
             .map_err(|error| BuildError::Write { path: header, error })?;
 
         let tool = self.tool()?;
@@ -197,7 +199,7 @@ fn finish(command: &Command, output: io::Result<std::process::Output>) -> Result
 }
 
 /// The files that a make rule, as `-MMD` writes it, names behind its colon.
-fn prerequisites(rule: &str) -> Vec<String> {
+pub fn prerequisites(rule: &str) -> Vec<String> {
     let rule = rule.replace("\\\n", " ");
     let Some((_, files)) = rule.split_once(": ") else { return Vec::new() };
     // A blank in a name is written with a backslash before it.

@@ -32,10 +32,11 @@ pub enum LibraryError {
         crate::env::LIBRARY_PATH
     )]
     NotFound { name: String, arch: Arch, files: String, searched: Vec<PathBuf> },
-    #[error("kernel library {path} cannot be opened: {source}")]
+    #[error("kernel library {path} cannot be opened: {}", loader_says(source))]
     Open { path: PathBuf, source: libloading::Error },
     #[error(
-        "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({source})"
+        "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({})",
+        loader_says(source)
     )]
     Symbol { path: PathBuf, symbol: String, source: libloading::Error },
     #[error("{path} cannot be read: {source}")]
@@ -65,6 +66,11 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// What the dynamic linker said, such as which library it did not find.
+fn loader_says(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 fn sizes(parameters: &[usize]) -> String {
     let bytes: Vec<String> = parameters.iter().map(ToString::to_string).collect();
     format!("{} parameters of {} bytes", bytes.len(), bytes.join(", "))
@@ -78,18 +84,27 @@ struct Place {
     out_dir: Option<&'static str>,
 }
 
+/// Folders in which a package's kernels are looked for, in this order: `ACCURACY_LIBRARY_PATH`, the output folder of the
+/// package's build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first:
+/// what still lies where it was built may be another build.
+pub fn folders(named: &[PathBuf], moved: bool, out_dir: Option<&Path>, manifest_dir: &Path) -> Vec<PathBuf> {
+    let mut folders = named.to_vec();
+    if !moved {
+        folders.extend(out_dir.map(PathBuf::from));
+        folders.push(manifest_dir.join("lib"));
+    }
+    folders
+}
+
+/// File names of a library's build for an architecture.
+pub fn library_files(name: &str, arch: Arch) -> Vec<String> {
+    vec![format!("lib{name}_{arch}.so")]
+}
+
 impl Place {
-    /// Folders in the order in which they are searched: `ACCURACY_LIBRARY_PATH`, the output folder of the package's
-    /// build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first: what
-    /// still lies where it was built may be another build.
-    fn folders(&self, extra: &[PathBuf]) -> Vec<PathBuf> {
-        let mut folders = extra.to_vec();
-        if std::env::var_os(crate::env::PACKAGE_DIR).is_some() {
-            return folders;
-        }
-        folders.extend(self.out_dir.map(PathBuf::from));
-        folders.push(Path::new(self.manifest_dir).join("lib"));
-        folders
+    fn folders(&self, named: &[PathBuf]) -> Vec<PathBuf> {
+        let moved = std::env::var_os(crate::env::PACKAGE_DIR).is_some();
+        folders(named, moved, self.out_dir.map(Path::new), Path::new(self.manifest_dir))
     }
 
     /// The first of `files` in the first folder that has one.
@@ -144,7 +159,7 @@ impl KernelLibrary {
     /// Opens `lib{name}_{arch}.so`.
     fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static Open, LibraryError> {
         static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static Open>>> = OnceLock::new();
-        let path = self.0.find(arch, &[format!("lib{}_{arch}.so", self.0.name)], extra)?;
+        let path = self.0.find(arch, &library_files(self.0.name, arch), extra)?;
         let mut open = OPEN.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
         if let Some(library) = open.get(&path) {
             return Ok(library);
@@ -365,6 +380,26 @@ pub fn take_launches() -> Vec<Launch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_cannot_be_opened_is_told_in_the_words_of_the_loader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("libscale_host.so");
+        std::fs::write(
+            &path,
+            "not a library, but as long as the head of one would have to be at the least\n",
+        )
+        .unwrap();
+        let library = KernelLibrary::new("scale", "p", "/nowhere", None);
+        let Err(error) = library.open(Arch::Host, &[dir.path().into()]) else {
+            panic!("{path:?} was opened")
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("libscale_host.so cannot be opened") && text.contains("invalid ELF header"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_library_file_has_a_name_and_an_architecture() {

@@ -4,6 +4,8 @@
 //! reads them to know the matrix before anything runs, the test process reads its own to find its cell. What a
 //! checkpoint adds (one sub-case for each tensor that a pattern matches) is in [`crate::plan`].
 
+pub mod bindings;
+
 use object::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -235,23 +237,7 @@ impl TestMeta {
     /// Reads one function's metadata from the front of `bytes`, and says how many bytes it took.
     pub fn parse(bytes: &[u8], place: &str) -> Result<(TestMeta, usize), MetaError> {
         let damaged = |what: &str| MetaError::Damaged { place: place.into(), what: what.into() };
-        let word = |at: usize| -> Option<u32> {
-            bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        };
-        if bytes.get(..8) != Some(&MAGIC) {
-            return Err(damaged("it does not begin with its magic number"));
-        }
-        let cut = || damaged("it is cut off");
-        let version = word(8).ok_or_else(cut)?;
-        if version != VERSION {
-            return Err(MetaError::Version { place: place.into(), found: version });
-        }
-        let head_len = word(12).ok_or_else(cut)? as usize;
-        let body_len = word(16).ok_or_else(cut)? as usize;
-        let end = 20usize.saturating_add(head_len).saturating_add(body_len);
-        let head = bytes.get(20..20 + head_len).ok_or_else(cut)?;
-        let body = bytes.get(20 + head_len..end).ok_or_else(cut)?;
-        let head = std::str::from_utf8(head).map_err(|_| damaged("its head is not UTF-8"))?;
+        let (head, body, end) = head_and_body(bytes, place)?;
         let fields: Vec<&str> = head.split(SEPARATOR).collect();
         let [package, module, file, line, manifest_dir] = fields[..] else {
             return Err(damaged(&format!("its head has {} fields, expected 5", fields.len())));
@@ -272,8 +258,42 @@ impl TestMeta {
     }
 }
 
+/// Text and JSON of a [`Section`] at the front of `bytes`, and where it ends.
+fn head_and_body<'a>(bytes: &'a [u8], place: &str) -> Result<(&'a str, &'a [u8], usize), MetaError> {
+    let damaged = |what: &str| MetaError::Damaged { place: place.into(), what: what.into() };
+    let word = |at: usize| -> Option<u32> {
+        bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    if bytes.get(..8) != Some(&MAGIC) {
+        return Err(damaged("it does not begin with its magic number"));
+    }
+    let cut = || damaged("it is cut off");
+    let version = word(8).ok_or_else(cut)?;
+    if version != VERSION {
+        return Err(MetaError::Version { place: place.into(), found: version });
+    }
+    let head_len = word(12).ok_or_else(cut)? as usize;
+    let body_len = word(16).ok_or_else(cut)? as usize;
+    let end = 20usize.saturating_add(head_len).saturating_add(body_len);
+    let head = bytes.get(20..20 + head_len).ok_or_else(cut)?;
+    let body = bytes.get(20 + head_len..end).ok_or_else(cut)?;
+    let head = std::str::from_utf8(head).map_err(|_| damaged("its head is not UTF-8"))?;
+    Ok((head, body, end))
+}
+
 /// All annotated functions of a test binary, in the order of module path and line.
 pub fn read_binary(path: &Path) -> Result<Vec<TestMeta>, MetaError> {
+    let mut tests = sections(path, SECTION_NAME, TestMeta::parse)?;
+    tests.sort_by(|a, b| (&a.module, a.line, &a.body.name).cmp(&(&b.module, b.line, &b.body.name)));
+    Ok(tests)
+}
+
+/// Everything in the sections of this name.
+fn sections<T>(
+    path: &Path,
+    name: &str,
+    parse: impl Fn(&[u8], &str) -> Result<(T, usize), MetaError>,
+) -> Result<Vec<T>, MetaError> {
     let io = |source| MetaError::Io { path: path.into(), source };
     let file = std::fs::File::open(path).map_err(io)?;
     // SAFETY: a test binary is not written to while it is being read; were it truncated meanwhile the process
@@ -281,17 +301,15 @@ pub fn read_binary(path: &Path) -> Result<Vec<TestMeta>, MetaError> {
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
     let object_error = |source| MetaError::Object { path: path.into(), source };
     let object = object::File::parse(&*map).map_err(object_error)?;
-    let mut tests = Vec::new();
-    for section in object.sections().filter(|s| s.name() == Ok(SECTION_NAME)) {
-        let data = section.data().map_err(object_error)?;
-        let mut rest = data;
+    let mut found = Vec::new();
+    for section in object.sections().filter(|s| s.name() == Ok(name)) {
+        let mut rest = section.data().map_err(object_error)?;
         // The linker may pad between the contributions of several codegen units.
         while let Some(start) = rest.iter().position(|&b| b != 0) {
-            let (meta, used) = TestMeta::parse(&rest[start..], &path.display().to_string())?;
-            tests.push(meta);
+            let (one, used) = parse(&rest[start..], &path.display().to_string())?;
+            found.push(one);
             rest = &rest[start + used..];
         }
     }
-    tests.sort_by(|a, b| (&a.module, a.line, &a.body.name).cmp(&(&b.module, b.line, &b.body.name)));
-    Ok(tests)
+    Ok(found)
 }

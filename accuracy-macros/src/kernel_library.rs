@@ -1,7 +1,8 @@
 //! What `#[kernel_library]` and `#[code_object]` turn an `unsafe extern "C"` block into.
 
 use crate::errors::Errors;
-use proc_macro2::{Ident, Span, TokenStream};
+use crate::json;
+use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use std::collections::{HashMap, HashSet};
 use syn::ext::IdentExt;
@@ -347,6 +348,9 @@ fn bindings(
         Binds::Launchers => quote!(::accuracy_core::library::KernelLibrary),
         Binds::Kernels => quote!(::accuracy_core::library::CodeObject),
     };
+    // A function that is left out under a condition would be looked for all the same.
+    let conditional = launchers.iter().any(|l| l.function.attrs.iter().any(|a| a.path().is_ident("cfg")));
+    let metadata = (sound && !conditional).then(|| metadata(binds, library, launchers, &inherited));
     quote! {
         #(#inherited)*
         static #library_static: #ty =
@@ -357,6 +361,43 @@ fn bindings(
                 ::core::option_env!("OUT_DIR"),
             );
         #(#bindings)*
+        #metadata
+    }
+}
+
+/// What the plugin reads of the block in a test binary.
+fn metadata(binds: Binds, library: &str, launchers: &[Launcher], inherited: &[&Attribute]) -> TokenStream {
+    let functions = launchers.iter().map(|launcher| {
+        let names = launcher.parameters.iter().map(|(name, _)| json::string(&name.unraw().to_string()));
+        json::array([json::string(&launcher.symbol), json::array(names)])
+    });
+    let body = json::object([
+        ("kind", Some(json::string(binds.attribute()))),
+        ("name", Some(json::string(library))),
+        ("functions", Some(json::array(functions))),
+    ]);
+    let body_len = Literal::usize_unsuffixed(body.len());
+    let body = Literal::byte_string(body.as_bytes());
+    let types: Vec<&Type> = launchers.iter().flat_map(|l| l.parameters.iter().map(|(_, ty)| *ty)).collect();
+    let size_count = Literal::usize_unsuffixed(types.len());
+    quote! {
+        #(#inherited)*
+        const _: () = {
+            const HEAD: &str = ::core::concat!(
+                ::core::env!("CARGO_PKG_NAME"), "\u{1f}", ::core::env!("CARGO_MANIFEST_DIR")
+            );
+            const OUT: &str = match ::core::option_env!("OUT_DIR") {
+                ::core::option::Option::Some(folder) => folder,
+                ::core::option::Option::None => "",
+            };
+            #[used]
+            #[unsafe(link_section = "accuracy_bindings")]
+            static META: ::accuracy_core::meta::bindings::Section<
+                { HEAD.len() }, #body_len, { OUT.len() }, #size_count,
+            > = ::accuracy_core::meta::bindings::Section::new(
+                HEAD, #body, OUT, [#(::core::mem::size_of::<#types>()),*],
+            );
+        };
     }
 }
 

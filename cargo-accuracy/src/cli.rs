@@ -3,8 +3,8 @@
 use crate::exit::ExitCode;
 use crate::report::sink::Format;
 use crate::{
-    archive, compare, completions, doctor, dtypes, init, inspect, lint, logs, probe, report, run, selftest,
-    shard, triage, weights,
+    archive, build, compare, completions, doctor, dtypes, header, init, inspect, lint, logs, probe, report,
+    run, selftest, shard, triage, weights,
 };
 use clap::CommandFactory as _;
 use std::ffi::OsString;
@@ -36,8 +36,23 @@ Examples:
   cargo-accuracy run --archive kernels.tar.zst      on the other machine
 
 What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and \
-ACCURACY_LIBRARY_PATH, the output folder of the build script, `lib/` of the package), the checkpoints and activations \
-that tests name by relative paths, and the configuration. What a test opens by itself does not.";
+ACCURACY_LIBRARY_PATH, the package's `library-path`, what `cargo accuracy build` has left, the output folder of the \
+build script, `lib/` of the package), the checkpoints and activations that tests name by relative paths, and the \
+configuration. What a test opens by itself does not.";
+
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy build --arch gfx950         what packages name sources of
+  cargo accuracy build -p kernels --arch host
+
+Only what has changed is built again: by content, not by the time of files.";
+
+const HEADER_EXAMPLES: &str = "\
+Examples:
+  cargo accuracy header --out src/hip        {library}_launchers.h
+  cargo accuracy header --out src/hip --check     fails if they are not up to date
+
+ACCURACY_BOUND(name); after a launcher's definition makes the C++ compiler refuse it where the binding disagrees.";
 
 const SELFTEST_EXAMPLES: &str = "\
 Examples:
@@ -148,6 +163,12 @@ enum Command {
     /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(inspect::InspectArgs),
+    /// Build the kernel libraries that packages name sources of; `run` does so for the architectures that it runs on
+    #[command(after_help = BUILD_EXAMPLES)]
+    Build(build::KernelBuildArgs),
+    /// Write what `#[kernel_library]` binds as C++ headers, with which the compiler checks the launchers' sources
+    #[command(after_help = HEADER_EXAMPLES)]
+    Header(header::HeaderArgs),
     /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
     Triage(triage::TriageArgs),
     /// Compare two files or folders of tensors: safetensors, npy, npz, .pt, and the dumps of inference engines
@@ -185,6 +206,8 @@ impl Cli {
             Command::Dtypes(args) => dtypes::command(args),
             Command::Shard(args) => shard::command(args),
             Command::Inspect(args) => inspect::command(args),
+            Command::Build(args) => build::command(args),
+            Command::Header(args) => header::command(args),
             Command::Triage(args) => triage::command(args),
             Command::Compare(args) => compare::command(args),
             Command::Logs(args) => logs::command(args),

@@ -4,14 +4,16 @@
 //! attribute of the test, then in `[package.metadata.accuracy]`, `.config/accuracy.toml` and
 //! `[workspace.metadata.accuracy]`, in this order.
 
+use crate::build::Library;
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-const KNOWN: &[&str] = &["arch", "jobs", "lint", "min-cos", "run", "timeout"];
+const KNOWN: &[&str] = &["arch", "jobs", "library", "library-path", "lint", "min-cos", "run", "timeout"];
 
 /// One table of settings. What is absent is decided by the next place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +28,10 @@ pub struct Table {
     pub jobs: Option<usize>,
     /// `false` in a package: it is left out unless it is named with `-p`.
     pub run: Option<bool>,
+    /// Kernel libraries that are built from sources of the package.
+    pub libraries: Vec<Library>,
+    /// Folders of libraries and code objects that were built otherwise, relative to the package.
+    pub library_path: Vec<PathBuf>,
 }
 
 /// A place where settings may be, and what is there.
@@ -120,6 +126,16 @@ impl Config {
         self.file.jobs.or(self.workspace.jobs)
     }
 
+    /// The kernel libraries that a package names sources of.
+    pub fn libraries(&self, package: &str) -> &[Library] {
+        self.packages.get(package).map_or(&[], |table| &table.libraries)
+    }
+
+    /// The folders of libraries and code objects that a package names, relative to it.
+    pub fn library_path(&self, package: &str) -> &[PathBuf] {
+        self.packages.get(package).map_or(&[], |table| &table.library_path)
+    }
+
     /// Whether the package takes part in a run that does not name it.
     pub fn runs_by_default(&self, package: &str) -> bool {
         self.packages.get(package).and_then(|t| t.run).unwrap_or(true)
@@ -160,6 +176,19 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
             "jobs" => {
                 let jobs = value.as_u64().filter(|&n| n > 0).and_then(|n| usize::try_from(n).ok());
                 table.jobs = Some(jobs.ok_or_else(|| wrong("a positive whole number"))?);
+            }
+            "library" | "library-path" if scope == Scope::Workspace => {
+                return Err(elsewhere(
+                    "speaks of a package's kernels: set it in its [package.metadata.accuracy]",
+                ));
+            }
+            "library-path" => {
+                table.library_path =
+                    Vec::deserialize(value).map_err(|e| wrong(&format!("a list of folders ({e})")))?;
+            }
+            "library" => {
+                table.libraries =
+                    Vec::deserialize(value).map_err(|e| wrong(&format!("a list of libraries ({e})")))?;
             }
             "run" if scope == Scope::Workspace => {
                 return Err(elsewhere("speaks of one package: set it in its [package.metadata.accuracy]"));
@@ -213,7 +242,11 @@ mod tests {
         let error = table(&json!({"archs": "host"}), ".config/accuracy.toml", Scope::Workspace).unwrap_err();
         assert!(error.is::<crate::exit::UsageError>());
         let text = error.to_string();
-        for part in [".config/accuracy.toml", "`archs`", "arch, jobs, lint, min-cos, run, timeout"] {
+        for part in [
+            ".config/accuracy.toml",
+            "`archs`",
+            "arch, jobs, library, library-path, lint, min-cos, run, timeout",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }
@@ -239,6 +272,16 @@ mod tests {
         assert_eq!(config.min_cos("b"), Some(0.99));
         config.file.min_cos = None;
         assert_eq!(config.min_cos("b"), Some(0.9));
+    }
+
+    #[test]
+    fn what_speaks_of_a_packages_kernels_is_refused_elsewhere() {
+        let kernels = json!({"library": [{"name": "k", "sources": ["hip"]}], "library-path": ["../build"]});
+        let own = table(&kernels, "x", Scope::Package).unwrap();
+        assert_eq!(own.library_path, [PathBuf::from("../build")]);
+        assert_eq!((own.libraries[0].name.as_str(), own.libraries[0].sources.len()), ("k", 1));
+        let error = table(&kernels, "x", Scope::Workspace).unwrap_err();
+        assert!(error.to_string().contains("[package.metadata.accuracy]"), "{error}");
     }
 
     #[test]

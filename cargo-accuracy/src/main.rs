@@ -4,6 +4,7 @@
 
 mod archive;
 mod baseline;
+mod build;
 mod cli;
 mod compare;
 mod completions;
@@ -12,6 +13,7 @@ mod declared;
 mod doctor;
 mod dtypes;
 mod exit;
+mod header;
 mod init;
 mod inspect;
 mod lint;

@@ -235,6 +235,16 @@ fn a_symbol_that_is_missing_is_named_with_its_library() {
 }
 
 #[test]
+fn a_launcher_that_its_library_lacks_is_told_before_anything_runs() {
+    let run = never_green().accuracy(&["--arch", "host", "--features", "unbound", "--test", "unbound"]);
+    assert_eq!(run.status, Some(101), "{run}");
+    for part in ["nothing ran", "libfaulty_host.so", "exports no launcher `gemm_of_tomorrow`"] {
+        assert!(run.stderr.contains(part), "{run}");
+    }
+    assert!(run.report.is_none(), "{run}");
+}
+
+#[test]
 fn a_library_that_is_missing_is_named_with_where_it_was_looked_for() {
     let run = run("library_missing");
     run.assert_failed("not_run", "kernels `absent` were not found");

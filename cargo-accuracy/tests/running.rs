@@ -238,9 +238,11 @@ fn an_unknown_key_is_a_usage_error_with_its_path() {
     write(".config/accuracy.toml", "arch = \"host\"\ntimeuot = 3\n");
     let run = Fixture::at(dir.path()).accuracy(&[]);
     assert_eq!(run.status, Some(2), "{run}");
-    for part in
-        [".config/accuracy.toml", "unknown key `timeuot`", "known: arch, jobs, lint, min-cos, run, timeout"]
-    {
+    for part in [
+        ".config/accuracy.toml",
+        "unknown key `timeuot`",
+        "known: arch, jobs, library, library-path, lint, min-cos, run, timeout",
+    ] {
         assert!(run.stderr.contains(part), "{run}");
     }
 

@@ -16,6 +16,11 @@ use std::sync::{Mutex, OnceLock};
 /// What code objects are called behind their architecture.
 pub const EXTENSIONS: [&str; 3] = ["hsaco", "co", "cubin"];
 
+/// File names of a code object's build for an architecture.
+pub fn files(name: &str, arch: Arch) -> Vec<String> {
+    EXTENSIONS.iter().map(|extension| format!("{name}_{arch}.{extension}")).collect()
+}
+
 /// How a kernel is launched. What a compiler says of its kernels is in its own metadata: Triton's `num_warps` times the
 /// wavefront size is the threads of a block, its `shared` the bytes of shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +57,7 @@ impl CodeObject {
 
     fn load(&self, arch: Arch, gpu: &'static Gpu, extra: &[PathBuf]) -> crate::Result<&'static Loaded> {
         static LOADED: OnceLock<Mutex<HashMap<PathBuf, &'static Loaded>>> = OnceLock::new();
-        let files: Vec<String> =
-            EXTENSIONS.iter().map(|extension| format!("{}_{arch}.{extension}", self.0.name)).collect();
-        let path = self.0.find(arch, &files, extra)?;
+        let path = self.0.find(arch, &files(self.0.name, arch), extra)?;
         let mut loaded = LOADED.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
         if let Some(&known) = loaded.get(&path) {
             return Ok(known);

@@ -2,7 +2,8 @@
 //! them. What a test opens by itself is not known here.
 
 use super::contents::*;
-use crate::config::Sources;
+use crate::build;
+use crate::config::{Config, Sources};
 use crate::run::cargo::Built;
 use crate::run::discover::Binary;
 use accuracy_core::library;
@@ -42,7 +43,7 @@ impl Workspace<'_> {
         for (file, path) in &named {
             add(&mut files, format!("{LIBRARIES}/named/{file}"), path)?;
         }
-        let packages = self.package_libraries()?;
+        let packages = self.package_libraries(&Config::new(&config)?)?;
         for (index, package) in packages.iter().enumerate() {
             for (file, path) in package.files.iter().filter(|(file, _)| !named.contains_key(*file)) {
                 add(&mut files, package.place(index, file), path)?;
@@ -98,12 +99,15 @@ impl Workspace<'_> {
     }
 
     /// The libraries of every package that took part in the build and has some.
-    fn package_libraries(&self) -> anyhow::Result<Vec<PackageLibraries>> {
+    fn package_libraries(&self, config: &Config) -> anyhow::Result<Vec<PackageLibraries>> {
         let mut packages = Vec::new();
         for (id, dir) in &self.built.package_dirs {
+            let member = self.metadata.workspace_packages().into_iter().find(|package| package.id == *id);
+            let own = member.map(|package| build::folders(self.metadata, config, package));
             let out_dir = self.built.out_dir(id).map(Path::to_path_buf);
             // The order of the test process.
-            let files = libraries_in(&out_dir.into_iter().chain([dir.join("lib")]).collect::<Vec<_>>())?;
+            let folders: Vec<_> = own.into_iter().flatten().chain(out_dir).chain([dir.join("lib")]).collect();
+            let files = libraries_in(&folders)?;
             if !files.is_empty() {
                 let label = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 packages.push(PackageLibraries { id: id.clone(), label, files });

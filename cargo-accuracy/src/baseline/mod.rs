@@ -1,6 +1,6 @@
 //! Baselines: what each correct case was judged by and how far off it was, in a file that is reviewed with the code.
 //!
-//! [`file`] is the format, [`compare`] says what has changed since. It is rendered in [`crate::report`].
+//! [`file`](mod@file) is the format, [`compare`] says what has changed since. It is rendered in [`crate::report`].
 
 mod compare;
 mod file;

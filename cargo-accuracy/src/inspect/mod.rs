@@ -4,6 +4,8 @@
 
 mod text;
 
+pub use text::problem;
+
 use crate::cli::Color;
 use crate::exit::ExitCode;
 use accuracy_core::codeobject::{self, Contents, Target};

@@ -16,7 +16,8 @@ pub struct RunArgs {
     pub filters: Vec<String>,
     /// Architecture whose kernels run: host, gfx942, gfx950, ... (repeatable)
     ///
-    /// Without it the environment's ACCURACY_ARCH, and without that the configuration's `arch`.
+    /// Without it the environment's ACCURACY_ARCH, without that the configuration's `arch`, and without that the visible
+    /// GPU's; the CPU is never taken without being named.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
     /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture

@@ -6,6 +6,7 @@ use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::{self, Device, Gpu, Kind};
 use anyhow::Context as _;
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,6 +91,12 @@ impl Places {
         start..start + self.0.iter().filter(|place| place.arch.name() == arch).count()
     }
 
+    /// Name and `gcnArchName`, or compute capability, of each device of an architecture.
+    pub fn targets(&self, arch: &str) -> Vec<(String, &str)> {
+        let devices = self.of(arch).filter_map(|i| Some((i, self.0[i].device.as_ref()?)));
+        devices.map(|(i, visible)| (self.name(i), visible.device.arch.as_str())).collect()
+    }
+
     /// Bytes of the largest device of an architecture; memory of the host is not counted.
     pub fn largest_memory(&self, arch: &str) -> Option<u64> {
         self.0[self.of(arch)].iter().filter_map(|place| Some(place.device.as_ref()?.device.memory)).max()
@@ -138,14 +145,20 @@ impl Places {
             .env(visible.variable, &visible.value)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         unix::die_together(&mut command);
         let mut child = command.spawn().context("cannot start a process that asks the device")?;
         let began = Instant::now();
         while began.elapsed() < ANSWER {
             match child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
-                Some(_) => anyhow::bail!("it reports errors to a new process"),
+                Some(_) => {
+                    let mut said = String::new();
+                    if let Some(mut errors) = child.stderr.take() {
+                        errors.read_to_string(&mut said).context("cannot read what a process says")?;
+                    }
+                    anyhow::bail!("to a new process it reports {}", said.trim().trim_start_matches("error: "))
+                }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         }
@@ -153,6 +166,14 @@ impl Places {
         let _ = child.kill();
         anyhow::bail!("a few bytes did not come back in {} s", ANSWER.as_secs())
     }
+}
+
+/// The architectures of all visible devices, of one runtime or of both; none where there is no runtime or no device.
+pub fn visible_archs(runtime: Option<Kind>) -> Vec<Arch> {
+    let kinds = runtime.map_or(vec![Kind::Hip, Kind::Cuda], |kind| vec![kind]);
+    let devices = kinds.into_iter().filter_map(|kind| gpu::devices(kind).ok()).flatten();
+    let archs: BTreeSet<Arch> = devices.filter_map(|device| device.arch.parse().ok()).collect();
+    archs.into_iter().collect()
 }
 
 /// The visible devices of an architecture, or those among them that were chosen.

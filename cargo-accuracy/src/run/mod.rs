@@ -1,8 +1,9 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
 //! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
-//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some, perhaps
-//! as [`schedule`] finds out; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it and [`orphans`] beside it;
+//! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out
+//! their cases, of which [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
+//! runs processes, with [`unix`] below it and [`orphans`] beside it;
 //! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
@@ -12,6 +13,7 @@ pub mod cargo_env;
 mod device;
 pub mod discover;
 pub mod folder;
+mod kernels;
 mod orphans;
 mod outcome;
 mod plan;
@@ -25,14 +27,17 @@ pub use args::RunArgs;
 pub use device::{AnswersArgs, answers, check_answers};
 pub use orphans::{OrphansArgs, command as end_orphans};
 pub use outcome::{is_known_failure, may_pass, unfinished};
+pub use plan::arch_from_env;
 
 use crate::archive::{self, Archive, Unpacked};
 use crate::baseline::Baselines;
+use crate::build;
 use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, chain, usage};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
 use crate::selftest;
+use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
@@ -65,7 +70,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let baselines = args.baseline.load()?;
     let metadata = args.cargo.metadata()?;
     let config = Config::new(&Sources::read(&metadata)?)?;
-    let settings = Settings::new(args, &config)?;
+    let mut settings = Settings::new(args, &config)?;
     let packages = packages(&args.cargo, &metadata, &config)?;
     if packages.is_empty() {
         anstream::eprintln!(
@@ -73,12 +78,23 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::NothingRan);
     }
-    require_arch(packages.iter().map(|p| p.name.as_str()), &settings, &config)?;
+    require_arch(packages.iter().map(|p| p.name.as_str()), &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
     let places = (!args.list).then(|| Places::find(archs, args.runtime, &args.devices)).transpose()?;
 
     let built = args.cargo.build(&metadata, &packages)?;
-    let binaries = discover::discover(&built, &metadata, &packages)?;
+    let mut binaries = discover::discover(&built, &metadata, &packages)?;
+    if places.is_some() {
+        for package in &packages {
+            let archs = settings.arch(&config, &package.name).unwrap_or_default();
+            build::libraries(&metadata, &config, package, &archs)?;
+            if let Some(path) = build::library_path(&metadata, &config, package)? {
+                for binary in binaries.iter_mut().filter(|b| b.package == package.name.as_str()) {
+                    binary.environment.push((env::LIBRARY_PATH.into(), path.clone()));
+                }
+            }
+        }
+    }
     if args.cargo.names_packages() {
         for package in packages.iter().filter(|p| !binaries.iter().any(|b| b.package == p.name.as_str())) {
             let why = discover::why_none(&[package], &args.cargo.features);
@@ -110,14 +126,14 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
 fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     let baselines = args.baseline.load()?;
     let archive = Archive::open(path)?;
-    let settings = Settings::new(args, &archive.config)?;
+    let mut settings = Settings::new(args, &archive.config)?;
     let selected = archive.selected(&args.cargo.workspace)?;
     let packages: BTreeSet<&str> = selected.iter().map(|binary| binary.package.as_str()).collect();
     if packages.is_empty() {
         anstream::eprintln!("nothing ran: every package of {} is excluded", path.display());
         return Ok(ExitCode::NothingRan);
     }
-    require_arch(packages.iter().copied(), &settings, &archive.config)?;
+    require_arch(packages.iter().copied(), &mut settings, &archive.config, args.runtime)?;
     let mut places = None;
     if !args.list {
         let mut archs = BTreeSet::new();
@@ -216,6 +232,7 @@ impl Ready<'_> {
             return Ok(ExitCode::Correct);
         };
 
+        kernels::check(binaries, &selected, &places)?;
         if let Some(part) = &info.part {
             let job = part.job.as_ref().map_or(String::new(), |job| format!(" ({job})"));
             let (part, parts, all) = (part.part, part.parts, part.cases);
@@ -294,18 +311,24 @@ pub fn packages<'m>(
     Ok(packages)
 }
 
+/// Where nothing names an architecture, the visible devices' are taken, and there have to be some.
 fn require_arch<'p>(
     packages: impl Iterator<Item = &'p str>,
-    settings: &Settings,
+    settings: &mut Settings,
     config: &Config,
+    runtime: Option<Kind>,
 ) -> anyhow::Result<()> {
     let without: Vec<&str> = packages.filter(|name| settings.arch(config, name).is_none()).collect();
     if without.is_empty() {
         return Ok(());
     }
+    settings.visible = device::visible_archs(runtime);
+    if !settings.visible.is_empty() {
+        return Ok(());
+    }
     let places: String = config.places.iter().map(|p| format!("\n  {p}")).collect();
     anyhow::bail!(
-        "no architecture is named for {}, and the CPU is never taken silently.\n\
+        "no architecture is named for {}, no GPU is visible, and the CPU is never taken silently.\n\
          Looked for --arch, ACCURACY_ARCH, [package.metadata.accuracy] and\
          {places}\n\
          Name one: `--arch host` runs the kernels on the CPU, `--arch gfx950` on that GPU; or write \

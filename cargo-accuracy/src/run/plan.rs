@@ -48,6 +48,8 @@ pub enum Fate {
 pub struct Settings {
     /// From the flag or the environment.
     pub arch: Option<Vec<Arch>>,
+    /// Those of the visible devices, where nothing names one.
+    pub visible: Vec<Arch>,
     /// From the flag or the environment: wins over the attribute of a test.
     pub min_cos: Option<f64>,
     pub timeout: Option<f64>,
@@ -97,13 +99,14 @@ impl Settings {
         };
         let partition = args.runner.partition.map(Wanted::resolve).transpose()?;
         let durations = args.runner.durations.as_deref().map(durations).transpose()?;
-        let jobs = jobs.unwrap_or_else(cores);
-        Ok(Settings { arch, min_cos, timeout, jobs, repeat, seed, partition, durations })
+        let (jobs, visible) = (jobs.unwrap_or_else(cores), Vec::new());
+        Ok(Settings { arch, visible, min_cos, timeout, jobs, repeat, seed, partition, durations })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
     pub fn arch(&self, config: &Config, package: &str) -> Option<Vec<Arch>> {
-        let mut archs = self.arch.clone().or_else(|| config.arch(package))?;
+        let visible = || Some(self.visible.clone()).filter(|archs| !archs.is_empty());
+        let mut archs = self.arch.clone().or_else(|| config.arch(package)).or_else(visible)?;
         let mut seen = BTreeSet::new();
         archs.retain(|arch| seen.insert(*arch));
         Some(archs)
@@ -115,7 +118,8 @@ impl Settings {
     }
 }
 
-fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
+/// The architectures that ACCURACY_ARCH names.
+pub fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
     let Some(names) = config::from_env::<String>(env::ARCH, "architectures")? else { return Ok(None) };
     names
         .split(',')

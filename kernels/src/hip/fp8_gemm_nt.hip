@@ -41,3 +41,5 @@ LAUNCHER fp8_gemm_nt(bf16* y, const uint8_t* xq, const void* xs, const uint8_t* 
     const Block w_scale{static_cast<const float*>(ws), k / kGroup};
     return gemm_blockscale<RowMajor>(y, xq, x_scale, wq, w_scale, m, n, k, kE4m3fn, stream);
 }
+
+ACCURACY_BOUND(fp8_gemm_nt);

@@ -41,3 +41,5 @@ LAUNCHER gemm_a16w4(bf16* y, const bf16* x, const uint32_t* qweight, const uint1
                        y, x, w, m);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_a16w4);

@@ -31,3 +31,5 @@ LAUNCHER gemm_a16w4_fallback(bf16* y, const bf16* x, const uint32_t* qweight, co
     hipLaunchKernelGGL(gemm_a16w4_fallback_kernel, dim3(m, ceil_div(n, kThreads)), dim3(kThreads), 0, stream, y, x, w);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_a16w4_fallback);

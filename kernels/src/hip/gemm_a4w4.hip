@@ -68,3 +68,5 @@ LAUNCHER gemm_a4w4(bf16* y, const uint8_t* xq, const uint8_t* xs, const uint8_t*
                        y, xq, xs, wq, ws, m, n, k, shuffle_scale);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_a4w4);

@@ -43,3 +43,6 @@ LAUNCHER gemm_a8w8_blockscale_bpreshuffle(bf16* y, const uint8_t* xq, const floa
     if (n > 0 && n % 16 != 0) return kUnsupported;
     return gemm<Preshuffled16x16>(y, xq, xs, wq, ws, m, n, k, format, shuffle_scale, stream);
 }
+
+ACCURACY_BOUND(gemm_a8w8_blockscale);
+ACCURACY_BOUND(gemm_a8w8_blockscale_bpreshuffle);

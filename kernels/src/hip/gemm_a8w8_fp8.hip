@@ -19,3 +19,5 @@ LAUNCHER gemm_a8w8_fp8(bf16* y, const uint8_t* xq, const float* xs, const uint8_
     if (n > 0 && n % 16 != 0) return kUnsupported;
     return gemm_blockscale<Preshuffled16x16>(y, xq, OfRow{xs}, wq, OfRow{ws}, m, n, k, format, stream);
 }
+
+ACCURACY_BOUND(gemm_a8w8_fp8);

@@ -68,3 +68,5 @@ LAUNCHER gemm_a8w8_int8(bf16* y, const int8_t* xq, const float* xs, const int8_t
                        y, xq, xs, wq, ws, m, n, k);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_a8w8_int8);

@@ -40,3 +40,5 @@ LAUNCHER gemm_a8w8_int8_zero_point(bf16* y, const int8_t* xq, const float* xs, c
                        xq, xs, wq, ws, wz, n, k);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_a8w8_int8_zero_point);

@@ -53,3 +53,5 @@ LAUNCHER gemm_bf16(bf16* y, int64_t ldy, const bf16* x, int64_t ldx, const bf16*
                        ldw, m, n, k);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_bf16);

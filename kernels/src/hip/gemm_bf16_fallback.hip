@@ -40,3 +40,5 @@ LAUNCHER gemm_bf16_fallback(bf16* y, int64_t ldy, const bf16* x, int64_t ldx, co
                        x_row, x_column, w, ldw, n, k);
     return launch_status();
 }
+
+ACCURACY_BOUND(gemm_bf16_fallback);

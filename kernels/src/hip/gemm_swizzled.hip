@@ -96,3 +96,6 @@ LAUNCHER gemm_mxfp8(bf16* y, const uint8_t* xq, const uint8_t* xs, const uint8_t
                     int32_t n, int32_t k, hipStream_t stream) {
     return gemm<Mxfp8>(y, xq, xs, nullptr, wq, ws, nullptr, m, n, k, false, stream);
 }
+
+ACCURACY_BOUND(gemm_nvfp4);
+ACCURACY_BOUND(gemm_mxfp8);

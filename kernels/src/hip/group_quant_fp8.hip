@@ -35,3 +35,5 @@ LAUNCHER group_quant_fp8(uint8_t* q, float* s, const bf16* x, int32_t m, int32_t
                            dim3(kGroupsPerBlock * kLanes), 0, stream, q, s, x, m, groups, shuffle_scale);
     });
 }
+
+ACCURACY_BOUND(group_quant_fp8);

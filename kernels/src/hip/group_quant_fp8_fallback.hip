@@ -30,3 +30,5 @@ LAUNCHER group_quant_fp8_fallback(uint8_t* q, float* s, const bf16* x, int32_t m
                            q, s, x, total, groups, ScaleStrides(m, groups, shuffle_scale));
     });
 }
+
+ACCURACY_BOUND(group_quant_fp8_fallback);

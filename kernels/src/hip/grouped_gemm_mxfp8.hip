@@ -86,3 +86,6 @@ LAUNCHER grouped_gemm_mxfp8_f32(float* y, const uint8_t* xq, const uint8_t* xs, 
                                 hipStream_t stream) {
     return launch(y, xq, xs, wq, ws, sorted, offsets, rows, rows_per_x, experts, n, k, ld, first_k, stream);
 }
+
+ACCURACY_BOUND(grouped_gemm_mxfp8);
+ACCURACY_BOUND(grouped_gemm_mxfp8_f32);

@@ -1,7 +1,8 @@
 // What every launcher of this library shares: status codes and the checks of its arguments.
 //
 // A launcher has C linkage, enqueues on `stream`, its last argument, and returns a Status. It refuses what it does not
-// support; it never launches on arguments that it would have to ignore or could misread.
+// support; it never launches on arguments that it would have to ignore or could misread. ACCURACY_BOUND behind its
+// definition compares its parameters with those that Rust binds.
 #pragma once
 
 #include <hip/hip_runtime.h>
@@ -10,6 +11,7 @@
 #include <cstring>
 
 #include "fp8.h"
+#include "kernels_launchers.h"
 
 #define LAUNCHER extern "C" __attribute__((visibility("default"))) int32_t
 

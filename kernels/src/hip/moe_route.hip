@@ -86,3 +86,6 @@ LAUNCHER moe_sort(int32_t* rows, int32_t* offsets, const int32_t* ids, int32_t c
     hipLaunchKernelGGL(moe_sort_kernel, dim3(1), dim3(kSortThreads), 0, stream, rows, offsets, ids, count, experts);
     return launch_status();
 }
+
+ACCURACY_BOUND(topk_softmax);
+ACCURACY_BOUND(moe_sort);

@@ -65,3 +65,6 @@ LAUNCHER moe_sort_fallback(int32_t* rows, int32_t* offsets, const int32_t* ids, 
     hipLaunchKernelGGL(moe_sort_fallback_kernel, dim3(1), dim3(1), 0, stream, rows, offsets, ids, count, experts);
     return launch_status();
 }
+
+ACCURACY_BOUND(topk_softmax_fallback);
+ACCURACY_BOUND(moe_sort_fallback);

@@ -40,3 +40,6 @@ LAUNCHER moe_weighted_sum(bf16* y, const float* weights, const float* x, int32_t
                        x, n, topk);
     return launch_status();
 }
+
+ACCURACY_BOUND(sum_shards);
+ACCURACY_BOUND(moe_weighted_sum);

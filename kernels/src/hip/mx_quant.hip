@@ -64,3 +64,7 @@ LAUNCHER swiglu_mxfp8_quant(uint8_t* q, uint8_t* s, const bf16* gate_up, int32_t
                        k, rounding);
     return launch_status();
 }
+
+ACCURACY_BOUND(dynamic_mxfp4_quant);
+ACCURACY_BOUND(dynamic_mxfp8_quant);
+ACCURACY_BOUND(swiglu_mxfp8_quant);

@@ -52,3 +52,7 @@ LAUNCHER swiglu_mxfp8_quant_fallback(uint8_t* q, uint8_t* s, const bf16* gate_up
                        gate_up, m, k, rounding);
     return launch_status();
 }
+
+ACCURACY_BOUND(dynamic_mxfp4_quant_fallback);
+ACCURACY_BOUND(dynamic_mxfp8_quant_fallback);
+ACCURACY_BOUND(swiglu_mxfp8_quant_fallback);

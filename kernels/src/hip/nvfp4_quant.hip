@@ -48,3 +48,5 @@ LAUNCHER nvfp4_quant(uint8_t* q, uint8_t* s, const bf16* x, const float* global,
                        dim3(kMxThreads), 0, stream, q, s, x, global, int64_t{m}, k, is_sf_swizzled);
     return launch_status();
 }
+
+ACCURACY_BOUND(nvfp4_quant);

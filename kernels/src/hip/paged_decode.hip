@@ -67,3 +67,5 @@ LAUNCHER paged_decode(bf16* out, const bf16* q, const uint8_t* k_cache, const ui
                            max_blocks, scale);
     });
 }
+
+ACCURACY_BOUND(paged_decode);

@@ -48,3 +48,5 @@ LAUNCHER per_token_cast_to_fp8(uint8_t* q, void* s, const bf16* x, int32_t m, in
                        ue8m0 ? static_cast<uint8_t*>(s) : nullptr, x, m, groups);
     return launch_status();
 }
+
+ACCURACY_BOUND(per_token_cast_to_fp8);

@@ -46,3 +46,5 @@ LAUNCHER per_token_cast_to_fp8_fallback(uint8_t* q, void* s, const bf16* x, int3
                        x, m, k / kGroup, ue8m0);
     return launch_status();
 }
+
+ACCURACY_BOUND(per_token_cast_to_fp8_fallback);

@@ -70,3 +70,6 @@ LAUNCHER add_rmsnorm_group_quant_fp8(uint8_t* q, float* s, bf16* residual, const
                                      int32_t m, int32_t k, int32_t format, bool shuffle_scale, hipStream_t stream) {
     return launch<true>(q, s, x, residual, gain, eps, m, k, format, shuffle_scale, stream);
 }
+
+ACCURACY_BOUND(rmsnorm_group_quant_fp8);
+ACCURACY_BOUND(add_rmsnorm_group_quant_fp8);

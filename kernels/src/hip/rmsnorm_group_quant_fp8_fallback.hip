@@ -66,3 +66,6 @@ LAUNCHER add_rmsnorm_group_quant_fp8_fallback(uint8_t* q, float* s, bf16* residu
     if (const int32_t status = launch_status(); status != kOk) return status;
     return launch(q, s, residual, gain, eps, m, k, format, shuffle_scale, stream);
 }
+
+ACCURACY_BOUND(rmsnorm_group_quant_fp8_fallback);
+ACCURACY_BOUND(add_rmsnorm_group_quant_fp8_fallback);

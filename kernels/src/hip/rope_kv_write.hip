@@ -51,3 +51,5 @@ LAUNCHER rope_kv_write(bf16* q_out, uint8_t* k_cache, uint8_t* v_cache, const bf
                            args);
     });
 }
+
+ACCURACY_BOUND(rope_kv_write);

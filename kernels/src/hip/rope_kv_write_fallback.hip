@@ -52,3 +52,5 @@ LAUNCHER rope_kv_write_fallback(bf16* q_out, uint8_t* k_cache, uint8_t* v_cache,
                            dim3(kThreads), 0, stream, args);
     });
 }
+
+ACCURACY_BOUND(rope_kv_write_fallback);

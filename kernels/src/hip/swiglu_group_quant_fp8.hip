@@ -41,3 +41,5 @@ LAUNCHER swiglu_group_quant_fp8(uint8_t* q, float* s, const bf16* gate_up, int32
                            dim3(kGroupsPerBlock * kLanes), 0, stream, q, s, gate_up, m, k, shuffle_scale);
     });
 }
+
+ACCURACY_BOUND(swiglu_group_quant_fp8);

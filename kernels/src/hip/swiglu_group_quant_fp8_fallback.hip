@@ -36,3 +36,5 @@ LAUNCHER swiglu_group_quant_fp8_fallback(uint8_t* q, float* s, const bf16* gate_
                            q, s, gate_up, total, groups, ScaleStrides(m, groups, shuffle_scale));
     });
 }
+
+ACCURACY_BOUND(swiglu_group_quant_fp8_fallback);

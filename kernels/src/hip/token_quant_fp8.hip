@@ -31,3 +31,5 @@ LAUNCHER token_quant_fp8(uint8_t* q, float* s, const bf16* x, int32_t m, int32_t
         hipLaunchKernelGGL(token_quant_fp8_kernel<decltype(f)>, dim3(m), dim3(kThreads), 0, stream, q, s, x, k);
     });
 }
+
+ACCURACY_BOUND(token_quant_fp8);

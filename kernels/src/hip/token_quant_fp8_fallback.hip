@@ -32,3 +32,5 @@ LAUNCHER token_quant_fp8_fallback(uint8_t* q, float* s, const bf16* x, int32_t m
                            stream, q, s, x, m, k);
     });
 }
+
+ACCURACY_BOUND(token_quant_fp8_fallback);

@@ -29,3 +29,5 @@ LAUNCHER token_quant_int8(int8_t* q, float* s, const bf16* x, int32_t m, int32_t
     hipLaunchKernelGGL(token_quant_int8_kernel, dim3(m), dim3(kThreads), 0, stream, q, s, x, k);
     return launch_status();
 }
+
+ACCURACY_BOUND(token_quant_int8);

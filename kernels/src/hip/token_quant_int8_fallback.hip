@@ -34,3 +34,5 @@ LAUNCHER token_quant_int8_fallback(int8_t* q, float* s, const bf16* x, int32_t m
                        x, m, k);
     return launch_status();
 }
+
+ACCURACY_BOUND(token_quant_int8_fallback);

@@ -70,6 +70,18 @@ mod tests {
         Ok(y)
     }
 
+    /// Needs more than a small device has.
+    #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5], memory = "1 GiB")]
+    fn needs_a_gibibyte(cx: &mut Case) -> Result<Tensor> {
+        let (m, n, k) = cx.shape()?;
+        let x = cx.activations()?;
+        let w = cx.weight("w", BF16)?;
+        let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+        // SAFETY: the launcher is given buffers of the shapes that it is told.
+        unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+        Ok(y)
+    }
+
     /// Two launchers of one kernel.
     #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
     fn same_kernel(

@@ -14,6 +14,12 @@ unsafe extern "C" {
     fn gemm_before_the_start(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_modifies_its_input(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_never_twice_the_same(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+}
+
+#[kernel_library("faulty")]
+unsafe extern "C" {
+    // What stands under a condition is not looked for before a run, so that the call itself is seen to fail.
+    #[cfg(test)]
     fn gemm_that_is_not_there(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
 }
 

@@ -1,0 +1,184 @@
+//! The compiler of each architecture: where it is looked for, and the flags that it always gets.
+
+use accuracy_core::arch::Arch;
+use accuracy_core::build::{HIP_ON_CUDA, HIP_ON_HOST};
+use accuracy_core::device::gpu::Kind;
+use anyhow::Context as _;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A compiler for one architecture.
+pub struct Compiler {
+    program: PathBuf,
+    compile: Vec<OsString>,
+    link: Vec<OsString>,
+    /// What it says of its version: another one may make something else.
+    pub identity: String,
+}
+
+impl Compiler {
+    /// A command that compiles, up to the name of the source.
+    pub fn compile(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.compile);
+        command
+    }
+
+    /// A command that links a shared library, up to the names of the objects.
+    pub fn link(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.link);
+        command
+    }
+
+    fn new(program: PathBuf, compile: Vec<OsString>, link: Vec<OsString>) -> anyhow::Result<Compiler> {
+        let output = Command::new(&program).arg("--version").stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("cannot start {}", program.display()))?;
+        let identity = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(Compiler { program, compile, link, identity })
+    }
+}
+
+/// Folders of Debian's packages, which stand in where there is no ROCm.
+const LLVM: &str = "/usr/lib/llvm-22/bin";
+const BITCODE: &str = "/usr/lib/x86_64-linux-gnu/amdgcn/bitcode";
+
+/// Looks for the compiler of an architecture; what it needs beside the sources is written below `out`.
+///
+/// # Errors
+/// If there is none, with what was looked for.
+pub fn find(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
+    match Kind::of(arch) {
+        None => host(out),
+        Some(Kind::Hip) => amd(arch, out),
+        Some(Kind::Cuda) => nvidia(arch, out),
+    }
+}
+
+fn words(flags: &str) -> Vec<OsString> {
+    flags.split_whitespace().map(OsString::from).collect()
+}
+
+/// The program that a variable names, or the first of `programs`; those without a folder are looked for on PATH.
+fn program(variable: &str, programs: &[&str]) -> Option<PathBuf> {
+    // What somebody names is not replaced by something else.
+    let names = match std::env::var_os(variable).filter(|name| !name.is_empty()) {
+        Some(name) => vec![PathBuf::from(name)],
+        None => programs.iter().map(PathBuf::from).collect(),
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |name: PathBuf| match name.components().count() {
+        1 => std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|file| file.is_file()),
+        _ => Some(name).filter(|file| file.is_file()),
+    };
+    names.into_iter().find_map(found)
+}
+
+/// Writes the header that stands in for HIP's own, and returns its folder.
+fn stand_in(out: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let folder = out.join(name);
+    crate::header::write_if_changed(&folder.join("hip/hip_runtime.h"), text)?;
+    Ok(folder)
+}
+
+fn host(out: &Path) -> anyhow::Result<Compiler> {
+    let program = program("CXX", &["c++", "g++", "clang++"])
+        .context("no C++ compiler: neither CXX nor c++, g++ or clang++ on PATH; install g++")?;
+    let mut compile = words(
+        "-std=c++17 -O3 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -Wall -fno-fast-math \
+         -ffp-contract=off -isystem",
+    );
+    compile.push(stand_in(out, "hip_host", HIP_ON_HOST)?.into());
+    compile.extend(words("-x c++"));
+    Compiler::new(program, compile, words("-shared -Wl,--no-undefined"))
+}
+
+fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
+    let offload = format!("-std=c++17 -O3 -fPIC -fvisibility=hidden -Wall --offload-arch={arch}");
+    if let Some(hipcc) = program("HIPCXX", &["hipcc"]) {
+        let link = format!("--hip-link --offload-arch={arch} -shared -Wl,--no-undefined");
+        return Compiler::new(hipcc, words(&format!("{offload} -x hip")), words(&link));
+    }
+    let clang = Path::new(LLVM).join("clang++");
+    let needed =
+        [clang.clone(), Path::new(LLVM).join("llvm-as"), Path::new(LLVM).join("ld.lld"), BITCODE.into()];
+    if let Some(missing) = needed.iter().find(|path| !path.exists()) {
+        anyhow::bail!(
+            "no compiler for {arch}: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
+             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
+            missing.display()
+        );
+    }
+    let bitcode = device_libraries(arch, out)?;
+    // These headers ask for the wavefront size by a macro that LLVM 22 no longer has.
+    let mut compile = words(&format!(
+        "{offload} --rocm-path=/usr -D__HIP_PLATFORM_AMD__ -D__AMDGCN_WAVEFRONT_SIZE={}",
+        if arch.name().starts_with("gfx9") { 64 } else { 32 }
+    ));
+    compile.push(format!("--rocm-device-lib-path={}", bitcode.display()).into());
+    compile.extend(words("-x hip"));
+    let link = format!("--hip-link --rocm-path=/usr --offload-arch={arch} -shared -Wl,--no-undefined");
+    Compiler::new(clang, compile, words(&link))
+}
+
+/// Debian's device libraries (ROCm 5.2), and what clang 22 asks for beside them: constants with the processor's and the
+/// code object's version, each in a file of its own. The processor's also takes what clang no longer links.
+fn device_libraries(arch: Arch, out: &Path) -> anyhow::Result<PathBuf> {
+    let folder = out.join("bitcode");
+    let processor = arch.name().trim_start_matches("gfx");
+    let isa = folder.join(format!("oclc_isa_version_{processor}.bc"));
+    if isa.is_file() {
+        return Ok(folder);
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for entry in std::fs::read_dir(BITCODE).with_context(|| format!("cannot read {BITCODE}"))? {
+        let file = entry?.path();
+        let to = folder.join(file.file_name().unwrap_or_default());
+        std::fs::copy(&file, &to).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    let disassemble = |file: &str| -> anyhow::Result<String> {
+        let file = Path::new(BITCODE).join(file);
+        let output = Command::new(Path::new(LLVM).join("llvm-dis")).args(["-o", "-"]).arg(&file).output();
+        let output = output.context("cannot start llvm-dis")?;
+        anyhow::ensure!(output.status.success(), "llvm-dis cannot read {}", file.display());
+        String::from_utf8(output.stdout).with_context(|| format!("{} is no text", file.display()))
+    };
+    let assemble = |text: &str, to: &Path| -> anyhow::Result<()> {
+        let source = to.with_extension("ll");
+        std::fs::write(&source, text).with_context(|| format!("cannot write {}", source.display()))?;
+        let status = Command::new(Path::new(LLVM).join("llvm-as")).arg(&source).arg("-o").arg(to).status();
+        anyhow::ensure!(
+            status.context("cannot start llvm-as")?.success(),
+            "llvm-as cannot read {}",
+            source.display()
+        );
+        Ok(())
+    };
+    // The version is the number with two digits for the minor one and the stepping: gfx90a is 9010.
+    let (major, rest) = processor.split_at(processor.len().saturating_sub(2));
+    let digit = |at: usize| u32::from_str_radix(rest.get(at..=at).unwrap_or(""), 16);
+    let version = major.parse::<u32>()? * 1000 + digit(0)? * 100 + digit(1)?;
+    let constant = "linkonce_odr protected local_unnamed_addr addrspace(4) constant";
+    assemble(
+        &disassemble("oclc_abi_version_500.bc")?.replace("i32 500", "i32 600"),
+        &folder.join("oclc_abi_version_600.bc"),
+    )?;
+    let text = format!(
+        "{}\n@__oclc_ISA_version = {constant} i32 {version}\n@__oclc_daz_opt = {constant} i8 0\n",
+        disassemble("hip.bc")?
+    );
+    assemble(&text, &isa)?;
+    Ok(folder)
+}
+
+fn nvidia(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
+    let program = program("NVCC", &["nvcc", "/usr/local/cuda/bin/nvcc"])
+        .context("no compiler for NVIDIA GPUs: neither NVCC nor nvcc on PATH or in /usr/local/cuda/bin")?;
+    let mut compile =
+        words(&format!("-std=c++17 -O3 -arch={arch} -Xcompiler -fPIC,-fvisibility=hidden,-Wall -I"));
+    compile.push(stand_in(out, "hip_cuda", HIP_ON_CUDA)?.into());
+    compile.extend(words("-x cu"));
+    // The runtime is shared with the test process, where launches are observed.
+    Compiler::new(program, compile, words("-shared -cudart shared -Xcompiler -fPIC"))
+}
