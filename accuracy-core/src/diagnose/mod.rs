@@ -123,7 +123,12 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
         }
     }
     // Where nothing cancels, what overflows does so in most of the elements.
-    if let Some((one_sign, on_it)) = evidence.one_sign.filter(|_| causes.iter().all(|c| !c.confident)) {
+    // What differs between runs cannot be told there from what is wrong.
+    let steady = evidence
+        .second
+        .is_none_or(|second| hops.iter().all(|h| second.buffer(h.id).same_bytes(attempt.buffer(h.id))));
+    let open = steady && causes.iter().all(|c| !c.confident);
+    if let Some((one_sign, on_it)) = evidence.one_sign.filter(|_| open) {
         let found = failing(on_it).into_iter().flat_map(|i| one(one_sign, &on_it[i], &[], evidence.min_cos));
         let found: Vec<Cause> = found.collect();
         let at = if found.iter().any(|c| c.confident) { 0 } else { causes.len() };
