@@ -13,6 +13,8 @@ pub enum Data {
     Ordinary,
     /// Large terms cancel along K.
     Probe(Probe),
+    /// All terms have one sign, so that sums grow as large as they can: a narrow accumulator overflows.
+    OneSign,
 }
 
 /// Which part of an input changes its sign in the second half of each pair of blocks.
@@ -48,6 +50,7 @@ pub fn values(name: &str, first: bool, rows: usize, cols: usize, seed: u64, data
     let mut rng = Rng(salt);
     match data {
         Data::Ordinary => ordinary(rows, cols, &mut rng),
+        Data::OneSign => one_sign(rows, cols, &mut rng),
         Data::Probe(Probe::First) if !first => weight_values(ordinary(rows, cols, &mut rng), data),
         Data::Probe(probe) => cancelling(rows, cols, *probe, &mut rng),
     }
@@ -73,6 +76,16 @@ pub fn ordinary(rows: usize, cols: usize, rng: &mut Rng) -> Matrix {
         for (c, x) in out.row_mut(r).iter_mut().enumerate() {
             *x = rng.normal() * factor * channel[c];
         }
+    }
+    out
+}
+
+/// Between a half and one, times a lognormal factor for each row.
+fn one_sign(rows: usize, cols: usize, rng: &mut Rng) -> Matrix {
+    let mut out = Matrix::zeros(rows, cols);
+    for r in 0..rows {
+        let factor = (0.8 * rng.normal()).exp();
+        out.row_mut(r).iter_mut().for_each(|x| *x = factor * (0.5 + 0.5 * rng.unit()));
     }
     out
 }
@@ -119,8 +132,10 @@ fn mirror(cols: usize) -> (usize, usize) {
 /// A weight for the run's kind of data: as it is, or with magnitudes that repeat themselves where the activations
 /// change their sign.
 pub fn weight_values(mut weight: Matrix, data: &Data) -> Matrix {
-    if *data == Data::Ordinary {
-        return weight;
+    match data {
+        Data::Ordinary => return weight,
+        Data::OneSign => return weight.map(f64::abs),
+        Data::Probe(_) => {}
     }
     let (block, pairs) = mirror(weight.cols);
     let half = block * pairs;
@@ -143,7 +158,7 @@ pub fn inject_specials(
     codes: &mut [u8],
     data: &Data,
 ) -> Vec<usize> {
-    if dtype.bits() != 8 || rows < 8 {
+    if dtype.bits() != 8 || rows < 8 || *data == Data::OneSign {
         return Vec::new();
     }
     let mut changed = Vec::new();
@@ -207,6 +222,24 @@ mod tests {
         assert_eq!(x, values("x", true, 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");
         assert_ne!(x, values("x", true, 33, 384, 1, &Data::Ordinary));
         assert_ne!(x, values("y", true, 33, 384, 0, &Data::Ordinary));
+    }
+
+    #[test]
+    fn terms_of_one_sign_sum_up_beyond_int16_and_float16() {
+        use crate::dtype::{E4M3FN, INT8};
+        use crate::quant::{Quant, quantize};
+        let x = values("x", true, 4, 384, 0, &Data::OneSign);
+        let w = weight_values(ordinary(16, 384, &mut Rng(5)), &Data::OneSign);
+        assert!(x.data.iter().chain(&w.data).all(|v| *v >= 0.0));
+        for (dtype, most) in [(INT8, 32767.0), (E4M3FN, 65504.0)] {
+            let scheme = Quant::token(dtype);
+            let codes = |m: &Matrix| {
+                let q = quantize(m, &scheme, 1.0);
+                Matrix::new(m.rows, m.cols, q.codes.iter().map(|c| dtype.decode(*c)).collect())
+            };
+            let sums = codes(&x).matmul_t(&codes(&w));
+            assert!(sums.data.iter().any(|s| *s > most), "{dtype}");
+        }
     }
 
     #[test]

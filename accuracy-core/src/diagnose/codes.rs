@@ -2,6 +2,7 @@
 
 use super::hypothesis::{Change, Hypothesis, Slot};
 use super::reading::{CellAt, CodeAt, code_in_memory};
+use super::sampled::World;
 use crate::case::{Captured, Kind, Order};
 use crate::dtype::{
     BF16, DType, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, F16, INT4, INT8, NibbleOrder, UINT4,
@@ -9,7 +10,8 @@ use crate::dtype::{
 use crate::layout::DataLayout;
 use crate::power::fp8_twin;
 use crate::quant::Quant;
-use crate::reference::{BufferId, Matrix};
+use crate::reference::graph::Op;
+use crate::reference::{BufferId, Expr, Matrix};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -75,6 +77,58 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         with(cause, format!("ignores `{name}` and counts from 0"), ordinal),
         with(cause, format!("ignores `{name}` and takes 0"), value.map(|_| 0.0)),
     ]
+}
+
+/// The weights of a weighted sum, one for each token and slot: ignored, or taken from other places.
+pub fn steering<'a>(source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
+    let mut of = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { name, inputs, .. } = &e.0.op
+            && name == "weighted_sum"
+            && let Some(Op::Buffer(id)) = inputs.get(1).map(|i| &i.0.op)
+        {
+            of.push(*id);
+        }
+    });
+    let mut found = Vec::new();
+    for id in of {
+        let (operand, value) = (world.attempt.buffer(id), world.whole(id));
+        let (name, slots) = (&operand.name, operand.cols);
+        let mut add = |what: String, f: &dyn Fn(usize, usize) -> f64| {
+            let data = (0..value.data.len()).map(|i| f(i / slots, i % slots)).collect();
+            found.push(Hypothesis {
+                cause: "router",
+                slot: Slot::Values(id),
+                operand: Some(id),
+                what,
+                change: Change::Values(Arc::new(Matrix::new(value.rows, slots, data))),
+                also: None,
+            });
+        };
+        let at = |r: usize, s: usize| value.row(r)[s];
+        let rows = value.rows;
+        add(format!("does not apply `{name}`"), &|_, _| 1.0);
+        add(format!("applies `{name}` twice"), &|r, s| at(r, s) * at(r, s));
+        add(format!("takes `{name}` of the first token for all"), &|_, s| at(0, s));
+        add(format!("takes `{name}` of the next token"), &|r, s| at((r + 1) % rows, s));
+        add(format!("takes `{name}` of the previous token"), &|r, s| at((r + rows - 1) % rows, s));
+        if slots > 1 {
+            add(format!("takes `{name}` of the first slot for all"), &|r, _| at(r, 0));
+            add(format!("takes `{name}` of the slots in reverse"), &|r, s| at(r, slots - 1 - s));
+            add(format!("divides `{name}` by their sum once more"), &|r, s| {
+                at(r, s) / value.row(r).iter().sum::<f64>()
+            });
+            for slot in 0..slots {
+                add(format!("leaves out slot {slot} of each token"), &|r, s| {
+                    if s == slot { 0.0 } else { at(r, s) }
+                });
+                add(format!("adds slot {slot} of each token twice"), &|r, s| {
+                    if s == slot { 2.0 * at(r, s) } else { at(r, s) }
+                });
+            }
+        }
+    }
+    found
 }
 
 /// Other decodings of the same codes.

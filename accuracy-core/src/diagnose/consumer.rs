@@ -3,7 +3,7 @@
 //! Hypotheses are scored on a sample of rows and columns, half of them from where the output is wrong; what scores best
 //! is computed whole, and stated only if the hop's own checks would then pass.
 
-use super::hypothesis::{Hypothesis, variant};
+use super::hypothesis::{Hypothesis, Slot, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
@@ -31,11 +31,11 @@ const PAIRS: (usize, usize) = (8, 32);
 /// Hypotheses that go on to the second sample.
 const KEPT: usize = 24;
 /// Hypotheses of each slot that are tried in pairs.
-const PAIRED: usize = 10;
+const PAIRED: usize = 60;
 /// Wrong elements that are too few to tell a cause by.
 const FEW: usize = 4;
 /// Time that pairs may take.
-const PAIRS_TIME: Duration = Duration::from_secs(3);
+const PAIRS_TIME: Duration = Duration::from_secs(5);
 /// Candidates that are computed whole.
 const CONFIRMED: usize = 3;
 /// Share of the error that a hypothesis must explain on the sample to be computed whole.
@@ -77,7 +77,7 @@ impl<'a> Hop<'a> {
         let buffer = attempt.buffer(judged.id);
         let source = buffer.source.as_ref()?;
         let reference = Arc::new(round_overflow(&judged.reference, buffer.dtype).into_owned());
-        let ordinary = attempt.setup.data == Data::Ordinary;
+        let ordinary = !matches!(attempt.setup.data, Data::Probe(_));
         let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
         let mut out = buffer.value();
@@ -370,11 +370,9 @@ impl<'a> Search<'a, '_> {
                 .ok()
                 .map(|value| round_overflow(&value, self.hop.buffer.dtype).into_owned())
         };
-        let began = Instant::now();
         let singles: Vec<(usize, Scored)> = (0..hypotheses.len())
             .filter_map(|i| Some((i, score(self.hop, &first, value(&[i], &first)?))))
             .collect();
-        let each = began.elapsed() / hypotheses.len().max(1) as u32;
         let mut candidates = self.singles(&singles);
         let second = Sample::new(self.hop, self.map, SECOND);
         let rescore = |candidates: &mut Vec<Candidate>| {
@@ -417,7 +415,7 @@ impl<'a> Search<'a, '_> {
         let fitted = self.fitted(&fits);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
             let middle = Sample::new(self.hop, self.map, PAIRS);
-            let mut pairs = self.pairs(&hypotheses, &middle, each, &value);
+            let mut pairs = self.pairs(&hypotheses, &middle, &first, &value);
             rescore(&mut pairs);
             stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
@@ -453,7 +451,7 @@ impl<'a> Search<'a, '_> {
         &self,
         hypotheses: &[Hypothesis<'a>],
         sample: &Sample,
-        each: Duration,
+        first: &Sample,
         value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
     ) -> Vec<Candidate> {
         let mut by_slot: Vec<Vec<(usize, Matrix)>> = Vec::new();
@@ -479,24 +477,31 @@ impl<'a> Search<'a, '_> {
                 None => by_slot.push(vec![(*i, scored.value.clone())]),
             }
         }
-        // As many of each slot as there is time for.
-        let affordable = PAIRS_TIME.as_secs_f64() / each.as_secs_f64().max(1e-6);
-        let slots = by_slot.len() as f64;
-        let most = (2.0 * affordable / (slots * slots).max(1.0)).sqrt().clamp(2.0, PAIRED as f64) as usize;
-        by_slot.iter_mut().for_each(|of| of.truncate(most));
-        let mut found = Vec::new();
+        // The best of each first; operands' own layouts and scales, and what of K is summed up, go together most often.
+        let mut jobs: Vec<(usize, usize, usize)> = Vec::new();
         for (n, first) in by_slot.iter().enumerate() {
             for second in &by_slot[n + 1..] {
-                for &(i, _) in first {
-                    for &(j, _) in second {
-                        let mut holding = vec![i, j];
-                        holding.sort_unstable();
-                        let Some(value) = value(&holding, sample) else { continue };
-                        let scored = score(self.hop, sample, value);
-                        found.push(Candidate { holding, gain: None, in_region: false, score: scored.score });
+                for (a, (i, _)) in first.iter().enumerate() {
+                    for (b, (j, _)) in second.iter().enumerate() {
+                        let (x, y) = (&hypotheses[*i], &hypotheses[*j]);
+                        let product = [x.slot, y.slot].contains(&Slot::Product);
+                        let related = product || x.operand == y.operand;
+                        jobs.push((a.max(b) / if related { 6 } else { 1 }, *i, *j));
                     }
                 }
             }
+        }
+        jobs.sort_by_key(|job| job.0);
+        let began = Instant::now();
+        let mut found = Vec::new();
+        for (_, i, j) in jobs {
+            if began.elapsed() > PAIRS_TIME {
+                break;
+            }
+            let holding = vec![i.min(j), i.max(j)];
+            let Some(value) = value(&holding, first) else { continue };
+            let scored = score(self.hop, first, value);
+            found.push(Candidate { holding, gain: None, in_region: false, score: scored.score });
         }
         found
     }

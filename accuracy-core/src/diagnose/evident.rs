@@ -7,7 +7,14 @@ use crate::case::{Attempt, Captured};
 use crate::record::{Cause, CheckResult};
 
 /// The causes that `checks` prove, with the places at which two runs on the same inputs and different poison say so.
-pub fn evident(checks: &[CheckResult], runs: Option<(&Attempt, &Attempt)>) -> Vec<Cause> {
+/// `explained` are hops whose difference between the two follows from a cause that is known; `reads_poison` says that
+/// runs with the same poison agree: what differs then is memory that was read and that nobody wrote.
+pub fn evident(
+    checks: &[CheckResult],
+    runs: Option<(&Attempt, &Attempt)>,
+    explained: &[String],
+    reads_poison: bool,
+) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
     // What a hop was given differs where an earlier one was left unwritten, or differs itself.
     let unsteady_since = checks
@@ -21,10 +28,13 @@ pub fn evident(checks: &[CheckResult], runs: Option<(&Attempt, &Attempt)>) -> Ve
     };
     let unwritten = checks.iter().any(|c| !c.ok && c.check == "unwritten");
     for check in checks.iter().filter(|c| !c.ok) {
+        let known = explained.contains(&check.hop);
         let cause = match check.check.as_str() {
+            "unwritten" | "repeat" if known => continue,
             "unwritten" => "unwritten",
             "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
             // What nobody wrote holds the poison, which is another in each run.
+            "repeat" if !unwritten && is_first(&check.hop) && reads_poison => "unwritten",
             "repeat" if !unwritten && is_first(&check.hop) => "nondeterministic",
             _ => continue,
         };
@@ -32,6 +42,14 @@ pub fn evident(checks: &[CheckResult], runs: Option<(&Attempt, &Attempt)>) -> Ve
             continue;
         }
         let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
+        // Which memory that is, and whether somebody should have written it or nobody read it, is another question.
+        if check.check == "repeat" && reads_poison {
+            let detail = format!(
+                "{hop}: other results where memory held other bytes before the launch, the same where it held the same: a kernel reads what nobody has written"
+            );
+            causes.push(Cause { cause: cause.into(), detail, ..Cause::default() });
+            continue;
+        }
         let place = runs.and_then(|(first, second)| {
             let (i, buffer) = first.buffers.iter().enumerate().find(|(_, b)| b.name == check.hop)?;
             place(cause, first, second, i, buffer)

@@ -2,6 +2,7 @@
 //! order.
 
 use super::hypothesis::{Change, Hypothesis, Slot};
+use crate::dtype::{BF16, DType, F16, Overflow};
 use crate::power::graph_mutants;
 use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{Expr, Matrix, user};
@@ -79,6 +80,13 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 );
             }
             add("gain", "adds epsilon to the root, not under it", Box::new(outside));
+            for to in [F16, BF16] {
+                add(
+                    "accumulation",
+                    &format!("sums up the squares of a row in {to}"),
+                    Box::new(move |op| squares_in(op, to)),
+                );
+            }
             add(
                 "gain",
                 "leaves out the norm",
@@ -290,6 +298,64 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             );
         }
         Op::Columns { x, range } => ranges.push((x.shape().1, range.clone())),
+        Op::Select { choices, .. } if choices.len() > 1 => {
+            for (words, by) in [("next", 1), ("previous", choices.len() - 1)] {
+                add(
+                    "router",
+                    &format!("takes the {words} of {} for each choice", choices.len()),
+                    Box::new(move |op| match op {
+                        Op::Select { choices, by: index } => {
+                            let mut choices = choices.clone();
+                            choices.rotate_left(by);
+                            Some(Op::Select { choices, by: index.clone() })
+                        }
+                        _ => None,
+                    }),
+                );
+            }
+        }
+        Op::RepeatRows { x, times } if x.shape().0 > 1 && *times > 1 => {
+            add(
+                "permuted_tiles",
+                &format!("takes row r % {} of what is repeated for row r / {times}", x.shape().0),
+                Box::new(|op| match op {
+                    Op::RepeatRows { x, times } => {
+                        let (rows, cols) = x.shape();
+                        let shape = (rows * times, cols);
+                        let turned = user("rows", &[x], shape, move |inputs| {
+                            let data = (0..shape.0).flat_map(|r| inputs[0].row(r % rows).to_vec()).collect();
+                            Matrix::new(shape.0, cols, data)
+                        });
+                        Some(turned.0.op.clone())
+                    }
+                    _ => None,
+                }),
+            );
+        }
+        Op::User { name, .. } if name == "paged_attention" => {
+            // A softmax scale that is another, left out or applied once more.
+            for power in (-12..=12).filter(|p| *p != 0) {
+                let factor = 2f64.powi(power);
+                add(
+                    "gain",
+                    &format!("multiplies the scores with {factor} times their factor"),
+                    Box::new(move |op| match op {
+                        Op::User { name, inputs, function, faults } if name == "paged_attention" => {
+                            let mut inputs = inputs.clone();
+                            let shape = inputs[0].shape();
+                            inputs[0] = Expr::of_op(Op::Scale { x: inputs[0].clone(), factor }, shape);
+                            Some(Op::User {
+                                name: name.clone(),
+                                inputs,
+                                function: function.clone(),
+                                faults: faults.clone(),
+                            })
+                        }
+                        _ => None,
+                    }),
+                );
+            }
+        }
         _ => {}
     });
     ranges.sort_by_key(|(n, r)| (*n, r.start, r.end));
@@ -373,6 +439,30 @@ fn over(op: &Op, count: usize) -> Option<Op> {
     let ratio = count as f64 / x.shape().1 as f64;
     let norm = Op::RmsNorm { x: x.clone(), gain: gain.clone(), eps: eps * ratio };
     Some(Op::Scale { x: Expr::of_op(norm, x.shape()), factor: ratio.sqrt() })
+}
+
+/// The sum of squares rounded after every addition, from the first to the last.
+fn squares_in(op: &Op, to: DType) -> Option<Op> {
+    let Op::RmsNorm { x, gain, eps } = op else { return None };
+    let eps = *eps;
+    let norm = user("norm", &[x], x.shape(), move |inputs| {
+        let mut out = inputs[0].clone();
+        for r in 0..out.rows {
+            let row = out.row_mut(r);
+            let add = |sum: f64, x: &f64| {
+                let x = *x as f32;
+                to.decode(to.encode(f64::from(sum as f32 + x * x), Overflow::Special))
+            };
+            let sum = row.iter().fold(0.0, add);
+            let root = (sum / row.len() as f64 + eps).sqrt();
+            row.iter_mut().for_each(|x| *x /= root);
+        }
+        out
+    });
+    Some(match gain {
+        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
+        None => Op::Scale { x: norm, factor: 1.0 },
+    })
 }
 
 /// `x / (sqrt(mean) + eps)`.

@@ -28,7 +28,7 @@ mod scales;
 mod selftest;
 
 use crate::case::{Attempt, Captured};
-use crate::judge::JudgedHop;
+use crate::judge::{JudgedHop, judge_hops};
 use crate::record::Cause;
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr};
@@ -50,26 +50,50 @@ pub struct Evidence<'a> {
     /// A run on data whose large terms cancel, and the same once more.
     pub probe: Option<(&'a Attempt, &'a [JudgedHop])>,
     pub second_probe: Option<&'a Attempt>,
+    /// A run on data of one sign, where that is wrong.
+    pub one_sign: Option<(&'a Attempt, &'a [JudgedHop])>,
     pub min_cos: f64,
 }
 
+/// What was found out about a case that failed.
+#[derive(Default)]
+pub struct Findings {
+    /// Ranked.
+    pub causes: Vec<Cause>,
+    /// Hops whose bytes differ between runs because of that very cause: it explains both runs in full, as one that reads
+    /// memory which nobody wrote.
+    pub explained: Vec<String>,
+}
+
 /// The ranked causes of the hops that failed: in the ordinary run, or where that is right in the one whose terms cancel.
-pub fn diagnose(evidence: &Evidence<'_>) -> Vec<Cause> {
+pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
     let failing = |hops: &'_ [JudgedHop]| -> Vec<usize> {
         let failed = |i: &usize| hops[*i].checks.iter().any(|check| !check.ok);
         (0..hops.len()).filter(failed).take(HOPS).collect()
     };
     let (attempt, hops) = evidence.first;
-    let mut causes = Vec::new();
+    let (mut causes, mut explained) = (Vec::new(), Vec::new());
+    let mut on_second: Option<Vec<JudgedHop>> = None;
     for i in failing(hops) {
         let judged = &hops[i];
-        // What a kernel reads from beyond its operands is another in each run, and may be explained all the same.
+        let buffer = attempt.buffer(judged.id);
         let mut found = one(attempt, judged, &[], evidence.min_cos);
-        let again = evidence.second.map(|second| second.buffer(judged.id));
-        if found.iter().all(|c| !c.confident)
-            && let Some(again) = again.filter(|again| !again.same_bytes(attempt.buffer(judged.id)))
-        {
-            found = one(attempt, judged, &[(attempt.buffer(judged.id), again)], evidence.min_cos);
+        let second = evidence.second.filter(|second| !second.buffer(judged.id).same_bytes(buffer));
+        if let Some(second) = second {
+            // What a kernel reads from memory that nobody wrote is another in each run: what explains both runs in full
+            // explains why they differ. What explains one of them is an accident of that run.
+            if found.iter().any(|c| c.confident) {
+                let hops = on_second.get_or_insert_with(|| judge_hops(second, evidence.min_cos));
+                let there = one(second, &hops[i], &[], evidence.min_cos);
+                if alike(&found, &there) {
+                    explained.push(buffer.name.clone());
+                } else {
+                    found.clear();
+                }
+            }
+            if found.iter().all(|c| !c.confident) {
+                found = one(attempt, judged, &[(buffer, second.buffer(judged.id))], evidence.min_cos);
+            }
         }
         if found.iter().all(|c| !c.confident)
             && let Some((probe, on_probe)) = evidence.probe
@@ -98,7 +122,33 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Vec<Cause> {
             causes.extend(found);
         }
     }
-    causes
+    // Where nothing cancels, what overflows does so in most of the elements.
+    // What differs between runs cannot be told there from what is wrong.
+    let steady = evidence
+        .second
+        .is_none_or(|second| hops.iter().all(|h| second.buffer(h.id).same_bytes(attempt.buffer(h.id))));
+    let open = steady && causes.iter().all(|c| !c.confident);
+    if let Some((one_sign, on_it)) = evidence.one_sign.filter(|_| open) {
+        let found = failing(on_it).into_iter().flat_map(|i| one(one_sign, &on_it[i], &[], evidence.min_cos));
+        let found: Vec<Cause> = found.collect();
+        let at = if found.iter().any(|c| c.confident) { 0 } else { causes.len() };
+        causes.splice(at..at, found);
+    }
+    Findings { causes, explained }
+}
+
+/// Whether two runs are said to have the same cause for certain.
+fn alike(first: &[Cause], second: &[Cause]) -> bool {
+    fn certain(of: &[Cause]) -> Vec<(&str, Option<&str>, &str)> {
+        of.iter()
+            .filter(|c| c.confident)
+            .map(|c| {
+                let what = c.detail.split(": a reference that").next().unwrap_or_default();
+                (c.cause.as_str(), c.operand.as_deref(), what)
+            })
+            .collect()
+    }
+    certain(first) == certain(second)
 }
 
 /// Pairs of runs on the same inputs: what differs between the two of a pair is no result of the inputs.
@@ -140,6 +190,8 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
     }
     found.extend(graph::hypotheses(source));
     found.extend(product::hypotheses(source));
+    found.extend(scales::exchanged(&source.buffers(), attempt));
+    found.extend(codes::steering(source, world));
     of_both(&mut found, attempt);
     name_by_operation(source, &mut found);
     found
@@ -173,24 +225,41 @@ fn of_both<'a>(found: &mut Vec<Hypothesis<'a>>, attempt: &Attempt) {
 
 /// Operands of a rotary embedding or of the routing of experts give their faults its name.
 fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
-    let mut rename = |ids: Vec<BufferId>, cause: &'static str| {
-        for h in found.iter_mut().filter(|h| h.operand.is_some_and(|id| ids.contains(&id))) {
-            if !matches!(h.cause, "rounding" | "accumulation") {
-                h.cause = cause;
+    let mut rename_if =
+        |ids: Vec<BufferId>, cause: &'static str, applies: &dyn Fn(&Hypothesis<'_>) -> bool| {
+            for h in found.iter_mut().filter(|h| h.operand.is_some_and(|id| ids.contains(&id))) {
+                if applies(h) {
+                    h.cause = cause;
+                }
             }
-        }
-    };
+        };
+    let steers = |h: &Hypothesis<'_>| !matches!(h.cause, "rounding" | "accumulation");
     source.visit(&mut |e| match &e.0.op {
+        // Halves of a fused matrix.
+        Op::Columns { x, range } if 2 * range.len() == x.shape().1 => {
+            let halves = |h: &Hypothesis<'_>| h.what.starts_with("exchanges the halves of the columns");
+            rename_if(x.buffers(), "gate_up_swapped", &halves);
+        }
         // The index says which expert's rows.
-        Op::Gather { index, .. } => rename(index.buffers(), "router"),
-        Op::Select { by, .. } => rename(by.buffers(), "router"),
+        Op::Gather { index, .. } => rename_if(index.buffers(), "router", &steers),
+        Op::Select { by, .. } => rename_if(by.buffers(), "router", &steers),
         Op::User { name, inputs, .. } => match (operation(name), name.as_str()) {
             // Of what is rotated only the table and the positions steer.
-            (Some("rope"), _) => rename(inputs.iter().skip(1).flat_map(|i| i.buffers()).collect(), "rope"),
-            (Some(cause), _) => rename(inputs.iter().flat_map(|i| i.buffers()).collect(), cause),
+            (Some("rope"), _) => {
+                rename_if(inputs.iter().skip(1).flat_map(|i| i.buffers()).collect(), "rope", &steers)
+            }
+            (Some(cause), _) => rename_if(inputs.iter().flat_map(|i| i.buffers()).collect(), cause, &steers),
             (None, "paged_attention") => {
-                rename(inputs.iter().skip(3).take(1).flat_map(|i| i.buffers()).collect(), "permuted_tiles");
-                rename(inputs.iter().skip(4).flat_map(|i| i.buffers()).collect(), "k_tail_dropped");
+                rename_if(
+                    inputs.iter().skip(3).take(1).flat_map(|i| i.buffers()).collect(),
+                    "permuted_tiles",
+                    &steers,
+                );
+                rename_if(
+                    inputs.iter().skip(4).flat_map(|i| i.buffers()).collect(),
+                    "k_tail_dropped",
+                    &steers,
+                );
             }
             _ => {}
         },
@@ -213,6 +282,7 @@ fn operation(name: &str) -> Option<&'static str> {
 fn root(source: &Expr) -> Option<&'static str> {
     match &source.0.op {
         Op::User { name, .. } => operation(name),
+        Op::Select { .. } => Some("router"),
         Op::Round { x, .. } | Op::Columns { x, .. } | Op::Rows { x, .. } | Op::Transpose { x } => root(x),
         _ => None,
     }

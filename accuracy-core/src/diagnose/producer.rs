@@ -11,7 +11,7 @@ use super::output::factor;
 use super::reading::{Reading, scale_in_memory};
 use super::sampled::{Variant, World, all};
 use super::{Runs, codes, scales, table, unsteady};
-use crate::case::{Attempt, Captured};
+use crate::case::{Attempt, Captured, Kind};
 use crate::dtype::{BF16, DType, E8M0, F16, F32, Overflow};
 use crate::judge::{DIVISION, JudgedHop, uncertainty};
 use crate::metrics::compare;
@@ -148,6 +148,9 @@ impl<'a> Producer<'a, '_> {
             return vec![cause];
         }
         let located = self.located(&map);
+        if let Some(cause) = self.unchanged(&map, &located) {
+            return vec![cause];
+        }
         let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
         let explained_place = &places[place];
         let codes = self.explain_codes(&map, explained_place, &right_here, &own);
@@ -195,6 +198,27 @@ impl<'a> Producer<'a, '_> {
             place if place == "everywhere" => "everywhere".into(),
             place => format!("in {place}"),
         }
+    }
+
+    /// Codes of a buffer that is updated in place, wrong where they are what they were before.
+    fn unchanged(&self, map: &Map, located: &str) -> Option<Cause> {
+        let before = self.source.buffers().into_iter().map(|id| self.attempt.buffer(id)).find(|b| {
+            b.kind == Kind::Before && (b.rows, b.cols, b.dtype) == (map.rows, map.cols, self.buffer.dtype)
+        })?;
+        let code = |b: &Captured, i: usize| b.dtype.code_at(&b.data, i);
+        let mut wrong = (0..map.rows * map.cols).filter(|i| map.is_wrong(i / map.cols, i % map.cols));
+        (map.count >= 8 && wrong.all(|i| code(self.buffer, i) == code(before, i))).then(|| Cause {
+            cause: "unwritten".into(),
+            detail: format!(
+                "{} leaves `{}` as it was before {located}: nothing was written there",
+                self.kernel(),
+                self.buffer.name
+            ),
+            cos: Some(1.0),
+            score: Some(1.0),
+            operand: Some(self.buffer.name.clone()),
+            confident: true,
+        })
     }
 
     /// The scales under every order of the same bytes, the declared one first.
@@ -949,17 +973,39 @@ impl<'a> Producer<'a, '_> {
             }
         }
         if dtype.is_fp8() {
-            let nearest = nearest.clone();
+            let (near, exact) = (nearest.clone(), nearest.clone());
             let what = format!("writes NaN or Inf for the largest magnitudes of `{name}`");
-            add(
-                "overflow",
-                what,
-                By::Written,
-                Rc::new(move |x| {
-                    let near = nearest(x);
-                    if near.abs() >= scheme.max { f64::NAN } else { near }
-                }),
-            );
+            let nan = move |x: f64| if near(x).abs() >= scheme.max { f64::NAN } else { near(x) };
+            add("overflow", what, By::Written, Rc::new(nan));
+            let what = format!("writes NaN for magnitudes of `{name}` from {} on", scheme.max);
+            let nan = move |x: f64| if x.abs() >= scheme.max { f64::NAN } else { exact(x) };
+            add("overflow", what, By::Written, Rc::new(nan));
+        }
+        // Codes of another format, under the scale that suits it.
+        for &other in others.iter().filter(|&&o| o != dtype && dtype.is_fp8() && o.is_fp8()) {
+            let ratio = other.max() / scheme.max;
+            for by in [By::Written, By::Right] {
+                let what = format!(
+                    "scales `{name}` to {} and writes codes of {other}, declared is {dtype} with {}",
+                    other.max(),
+                    scheme.max
+                );
+                let value = move |x: f64| dtype.decode(other.encode(x * ratio, Overflow::Saturate));
+                add("fp8_variant", what, by, Rc::new(value));
+            }
+        }
+        // The one scale of another tensor.
+        let one_scale = |b: &Captured| {
+            let scheme = b.scheme.filter(|s| s.granularity.grid(b.rows, b.cols) == (1, 1))?;
+            Some(scales::right(b, &scheme)(0, 0) * b.factor).filter(|s| s.is_finite() && *s > 0.0)
+        };
+        if let Some(own) = one_scale(self.buffer) {
+            for other in self.attempt.buffers.iter().filter(|b| b.name != *name) {
+                let Some(ratio) = one_scale(other).map(|s| own / s).filter(|r| *r != 1.0) else { continue };
+                let nearest = nearest.clone();
+                let what = format!("divides `{name}` by the scale of `{}`", other.name);
+                add("scale_neighbour", what, By::Written, Rc::new(move |x| nearest(ratio * x)));
+            }
         }
         for &other in others.iter().filter(|&&o| o != dtype && dtype.is_fp8()) {
             let what = format!(

@@ -2,7 +2,7 @@
 
 use super::hypothesis::{Change, Hypothesis, Slot};
 use super::reading::{CellAt, Cells, scale_in_memory};
-use crate::case::{Captured, Order};
+use crate::case::{Attempt, Captured, Order};
 use crate::dtype::{DType, E4M3FN, E4M3FNUZ, E5M2, E8M0, F32};
 use crate::layout::ScaleLayout;
 use crate::quant::{Granularity, Quant, ZeroPoint};
@@ -28,6 +28,37 @@ pub fn right<'a>(operand: &'a Captured, scheme: &Quant) -> CellAt<'a> {
     let scheme = *scheme;
     let order = Order::of_scales(&scheme, scheme.granularity.grid(operand.rows, operand.cols));
     Rc::new(move |r, g| scale_in_memory(operand, &scheme, order.index(r, g)))
+}
+
+/// Operands that have as many scales each, taken with the scales of another.
+pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+    let mut found = Vec::new();
+    let of = |id: BufferId| {
+        let operand = attempt.buffer(id);
+        let scheme = operand.scheme?;
+        let grid = scheme.granularity.grid(operand.rows, operand.cols);
+        Some(Scales { id, operand, scheme, grid })
+    };
+    for (i, &first) in ids.iter().enumerate() {
+        for &second in &ids[i + 1..] {
+            let (Some(a), Some(b)) = (of(first), of(second)) else { continue };
+            if a.grid != b.grid || a.scheme.scale_dtype != b.scheme.scale_dtype {
+                continue;
+            }
+            let read = |own: &Scales<'a>, other: &Scales<'a>| {
+                let what = format!("scales `{}` with the scales of `{}`", own.name(), other.name());
+                own.read_as("scale_neighbour", what, Rc::new(other.right()))
+            };
+            let (a_as_b, b_as_a) = (read(&a, &b), read(&b, &a));
+            found.push(Hypothesis {
+                what: format!("exchanges the scales of `{}` and `{}`", a.name(), b.name()),
+                also: Some((b_as_a.slot, b_as_a.change.clone())),
+                ..a_as_b.clone()
+            });
+            found.extend([a_as_b, b_as_a]);
+        }
+    }
+    found
 }
 
 /// Where a cell of the grid lies in memory.
@@ -67,6 +98,15 @@ pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
         if tall != rows && (to == 2 || tall != rows.next_multiple_of(to / 2)) {
             add(format!("col_major with columns of {tall}"), Rc::new(move |r, g| g * tall + r));
         }
+    }
+    // Tiles of a swizzle as far apart as if the groups were not padded to whole tiles.
+    if !groups.is_multiple_of(8) {
+        add(
+            format!("e8m0_shuffle with tiles of {groups} groups, not padded to 8,"),
+            Rc::new(move |r, g| {
+                r / 32 * 32 * groups + g / 8 * 256 + g % 4 * 64 + r % 16 * 4 + g % 8 / 4 * 2 + r % 32 / 16
+            }),
+        );
     }
     if rows > 1 {
         for stride in [groups - 1, groups + 1].into_iter().filter(|&s| s > 0) {
@@ -314,6 +354,15 @@ impl<'a> Scales<'a> {
         // Where zero points have the cells of the scales, they are taken for as large.
         let own = super::reading::Reading::right(operand).zeros;
         if let Some(own) = own.filter(|_| matches!(scheme.zero_point, ZeroPoint::PerCell { .. })) {
+            // Or they are the right ones, and only the scales are not.
+            let mut only_scales = found.clone();
+            for h in &mut only_scales {
+                let Change::Scales(cells) = &h.change else { continue };
+                let (own, high, wide) = (own.clone(), cells.rows, cells.cols);
+                let at = move |r: usize, g: usize| own(r * high / rows, g * wide / cols);
+                h.also = Some((Slot::Zeros(self.id), Change::ZerosAt(Rc::new(at))));
+                h.what += ", the zero points those of their own";
+            }
             for h in &mut found {
                 if h.what.contains("again from the first") {
                     let own = own.clone();
@@ -329,6 +378,7 @@ impl<'a> Scales<'a> {
                     ));
                 }
             }
+            found.extend(only_scales);
         }
         found
     }

@@ -128,8 +128,10 @@ impl Gemm {
             second: None,
             probe: None,
             second_probe: None,
+            one_sign: None,
             min_cos: MIN_COS,
         })
+        .causes
     }
 }
 
@@ -390,8 +392,10 @@ fn quantiser(scheme: Quant, (m, k): (usize, usize), f: Quantiser<'_>) -> Vec<Cau
         second: None,
         probe: None,
         second_probe: None,
+        one_sign: None,
         min_cos: MIN_COS,
     })
+    .causes
 }
 
 /// Scales `magnitude / max` of groups of 128, and codes of `x / divisor`.
@@ -534,8 +538,10 @@ fn search_takes() {
             second: None,
             probe: None,
             second_probe: None,
+            one_sign: None,
             min_cos: MIN_COS,
-        });
+        })
+        .causes;
         println!("{what}: check {check:?}, search {:?}: {}", began.elapsed(), causes[0].cause);
     }
 }

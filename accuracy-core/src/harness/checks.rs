@@ -182,6 +182,11 @@ impl<'a> Runner<'a> {
         Ok(best.map(|(_, attempt)| attempt))
     }
 
+    /// A run whose terms all have one sign.
+    fn one_sign(&self, at: &[usize]) -> Result<Attempt> {
+        self.attempt(at, Setup { data: Data::OneSign, ..self.setup.clone() })
+    }
+
     /// What fails on other inputs, of a chain that has no run on cancelling data: a result kept from the first call is
     /// right for ever on the same data.
     fn other_data(&self, at: &[usize]) -> Result<Vec<CheckResult>> {
@@ -231,6 +236,9 @@ impl<'a> Runner<'a> {
             add_memory_checks(&mut checks, &[probe]);
             checks.extend(probe_checks(hops));
         }
+        let sums = probe.as_ref().map(|_| self.one_sign(at)).transpose()?;
+        let sum_hops = sums.as_ref().map(|sums| judge::judge_hops(sums, self.min_cos));
+        checks.extend(sum_hops.iter().flat_map(|hops| one_sign_checks(hops)));
         let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
@@ -241,7 +249,7 @@ impl<'a> Runner<'a> {
         let pair = probe.as_ref().zip(probe_hops.as_deref());
         record.power = power(&first, &hops, pair, self.min_cos).into();
         self.describe(record, &first);
-        record.causes = evident(&checks, Some((&first, &second)));
+        let mut explained = Vec::new();
         if !judge::failed(&checks).is_empty() {
             // On cancelling data a small cosine is no fault.
             let on_probe = probe.as_ref().zip(probe_hops.as_deref());
@@ -251,12 +259,28 @@ impl<'a> Runner<'a> {
                 second: Some(&second),
                 probe: on_probe,
                 second_probe: second_probe.as_ref(),
+                one_sign: sums.as_ref().zip(sum_hops.as_deref()),
                 min_cos: self.min_cos,
             };
             let found = diagnose(&evidence);
-            // What explains the numbers explains what is read or left where it must not be.
-            let at = if found.iter().any(|c| c.confident) { 0 } else { record.causes.len() };
-            record.causes.splice(at..at, found);
+            record.causes = found.causes;
+            explained = found.explained;
+        }
+        // Runs that differ under the same poison are what they seem.
+        let repeats = |a: &Attempt, b: &Attempt| judge::failed(&judge::repeat_checks(a, b, bound)).is_empty();
+        if let (Some(probe), Some(again)) = (&probe, &second_probe)
+            && !repeats(probe, again)
+        {
+            explained.clear();
+        }
+        let differ = !repeats(&first, &second);
+        let reads_poison = differ && explained.is_empty() && repeats(&first, &self.ordinary(at)?);
+        let evident = evident(&checks, Some((&first, &second)), &explained, reads_poison);
+        // What explains the numbers explains what is read or left where it must not be.
+        let at_end = record.causes.iter().any(|c| c.confident);
+        let place = if at_end { record.causes.len() } else { 0 };
+        record.causes.splice(place..place, evident);
+        if !judge::failed(&checks).is_empty() {
             self.ignored_values(record, &first, &hops)?;
         }
         let planted = match self.selftest {
@@ -280,7 +304,7 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&fallback));
         let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
-        record.causes = evident(&checks, None);
+        record.causes = evident(&checks, None, &[], false);
         if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
             // What is wrong with the fallback is seen on what its own kernels were given.
             let own = judge::judge_hops(&fallback, self.min_cos);
@@ -324,7 +348,7 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
-        record.causes = evident(&checks, None);
+        record.causes = evident(&checks, None, &[], false);
         record.causes.extend(self.diagnose(&variant, &hops));
         keep(record, hops, Some(&variant), &checks);
         self.settle(record, checks, constant(&variant));
@@ -421,7 +445,7 @@ impl<'a> Runner<'a> {
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
         record.metrics = metrics(&own_hops, &checks);
-        record.causes.extend(evident(&checks, None));
+        record.causes.extend(evident(&checks, None, &[], false));
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
             record.causes.extend(self.diagnose(attempt, &own_hops));
@@ -437,8 +461,10 @@ impl<'a> Runner<'a> {
             second: None,
             probe: None,
             second_probe: None,
+            one_sign: None,
             min_cos: self.min_cos,
         })
+        .causes
     }
 
     /// Whether the first hop that is wrong holds what is right for another value of a parameter.
@@ -648,6 +674,16 @@ fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
         }
     }
     checks
+}
+
+/// What fails where all terms have one sign.
+fn one_sign_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
+    let mut failed = hop_checks(hops);
+    failed.retain(|check| !check.ok);
+    for check in &mut failed {
+        check.detail = format!("{} (data of one sign)", check.detail).trim_start().into();
+    }
+    failed
 }
 
 /// The worst over the hops.

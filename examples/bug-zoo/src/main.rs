@@ -15,9 +15,15 @@ use std::process::{Command, ExitCode};
 /// Runs every case of the zoo and shows how well its faults are found and named
 #[derive(Parser)]
 struct Args {
-    /// How many seeds to run, from 0 on
+    /// How many seeds to run
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Only cases whose identity contains one of these, as `::mxfp4[` or `kernels=right`
+    #[arg(long, conflicts_with = "write")]
+    only: Vec<String>,
     /// Put the table into README.md of this package
     #[arg(long)]
     write: bool,
@@ -88,9 +94,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut first: Option<Vec<Judged>> = None;
     let mut outcomes: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
     let mut all_good = true;
-    for seed in 0..args.seeds.max(1) {
+    for seed in args.seed..args.seed + args.seeds.max(1) {
         let began = std::time::Instant::now();
-        let cases = run(&root, seed, first.is_none())?;
+        let cases = run(&root, seed, first.is_none(), &args.only)?;
         let summary = table::Summary::of(&cases);
         println!("seed {seed}: {summary}, {:.0} s", began.elapsed().as_secs_f64());
         all_good &= summary.is_good();
@@ -144,7 +150,7 @@ fn flips(outcomes: &BTreeMap<String, Vec<Outcome>>) -> Vec<String> {
 }
 
 /// Runs the zoo with one seed.
-fn run(root: &Path, seed: u64, with_peers: bool) -> anyhow::Result<Vec<Judged>> {
+fn run(root: &Path, seed: u64, with_peers: bool, only: &[String]) -> anyhow::Result<Vec<Judged>> {
     let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
     let report = dir.path().join("report.json");
     let tensors = dir.path().join("tensors");
@@ -162,6 +168,7 @@ fn run(root: &Path, seed: u64, with_peers: bool) -> anyhow::Result<Vec<Judged>> 
         "120",
     ]);
     command.args(["--seed", &seed.to_string(), "--report", &format!("json={}", report.display())]);
+    command.args(only);
     if with_peers {
         command.arg("--keep-tensors").arg(&tensors);
     }
