@@ -293,6 +293,7 @@ fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[Chec
         worst_rows: comparison.worst_rows(),
         worst_cols: comparison.worst_cols(),
         failed_checks: failed(checks),
+        error_map: None,
     }
 }
 
@@ -859,8 +860,11 @@ pub fn repeat_checks(first: &Attempt, second: &Attempt, bound: Option<f64>) -> V
         .map(|((_, a), (_, b))| {
             let same = a.same_bytes(b);
             match bound {
-                Some(bound) if !same => at_most("repeat", &a.name, compare(&a.value(), &b.value()).rel_l2, bound),
-                _ => {
+                Some(bound) => {
+                    let between = if same { Some(0.0) } else { compare(&a.value(), &b.value()).rel_l2 };
+                    at_most("repeat", &a.name, between, bound)
+                }
+                None => {
                     let differing = a.data.iter().zip(&b.data[..]).filter(|(x, y)| x != y).count().max(1);
                     let why = "bytes differ between two runs on the same inputs: the kernel reads memory that nobody \
                                wrote, or it is nondeterministic";

@@ -21,6 +21,8 @@ pub mod env;
 #[cfg(feature = "runtime")]
 pub mod error;
 #[cfg(feature = "runtime")]
+pub mod error_map;
+#[cfg(feature = "runtime")]
 pub mod harness;
 #[cfg(feature = "runtime")]
 pub mod judge;
@@ -34,6 +36,8 @@ pub mod meta;
 pub mod metrics;
 #[cfg(feature = "dumps")]
 pub mod model;
+#[cfg(feature = "runtime")]
+pub mod packed;
 #[cfg(feature = "runtime")]
 pub mod plan;
 #[cfg(feature = "runtime")]

@@ -135,6 +135,45 @@ pub fn compare_slices<X: Value, Y: Value>(
     Comparison::join((rows, cols), parts)
 }
 
+/// Compares `N` pairs of `[rows, cols]` matrices that are read a few rows at a time, on all cores, so that memory does
+/// not grow with them. `read` makes those rows of each pair, reference and output; the vectors hold what it was last given.
+///
+/// # Panics
+/// If `read` makes other than `cols` values a row.
+pub fn compare_panels<T: Value, const N: usize>(
+    (rows, cols): (usize, usize),
+    read: impl Fn(Range<usize>, &mut [(Vec<T>, Vec<T>); N]) + Sync,
+) -> [Comparison; N] {
+    let height = rows.div_ceil(4 * rayon::current_num_threads()).max(1);
+    let step = (PANEL / cols.max(1)).max(1);
+    let parts: Vec<[Part; N]> = (0..rows.div_ceil(height))
+        .into_par_iter()
+        .map(|i| {
+            let range = i * height..rows.min((i + 1) * height);
+            let mut parts = std::array::from_fn(|_| Part::new(range.start, range.len(), 0..cols));
+            let mut values = std::array::from_fn(|_| (Vec::new(), Vec::new()));
+            for first in range.clone().step_by(step) {
+                let panel = first..range.end.min(first + step);
+                read(panel.clone(), &mut values);
+                for (part, (x, y)) in parts.iter_mut().zip(&values) {
+                    assert_eq!((x.len(), y.len()), (panel.len() * cols, panel.len() * cols), "values read");
+                    for (row, at) in panel.clone().zip((0..).step_by(cols.max(1))) {
+                        part.add(row, &x[at..at + cols], &y[at..at + cols]);
+                    }
+                }
+            }
+            parts
+        })
+        .collect();
+    let mut of_pairs: [Vec<Part>; N] = std::array::from_fn(|_| Vec::with_capacity(parts.len()));
+    for parts in parts {
+        of_pairs.iter_mut().zip(parts).for_each(|(pair, part)| pair.push(part));
+    }
+    of_pairs.map(|parts| Comparison::join((rows, cols), parts))
+}
+
+/// Values read at a time, of each matrix and on each core.
+const PANEL: usize = 1 << 15;
 /// Elements from which on it pays to wake other cores.
 const PARALLEL: usize = 1 << 18;
 /// Pairs that are added up plainly.

@@ -5,7 +5,9 @@
 //! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
 //! from one that never began.
 
+use crate::error_map::ErrorMap;
 use crate::meta::Check;
+use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -124,6 +126,9 @@ pub struct Hop {
     pub worst_rows: Vec<(usize, Option<f64>)>,
     pub worst_cols: Vec<(usize, Option<f64>)>,
     pub failed_checks: Vec<String>,
+    /// Only of a case in which a check failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_map: Option<Box<ErrorMap>>,
 }
 
 /// One check of a verdict, with everything that is needed to see how far it was from failing.
@@ -199,6 +204,9 @@ pub struct Record {
     pub line: u32,
     pub check: Check,
     pub arch: String,
+    /// Name of the GPU that it ran on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     pub dtype: Option<String>,
     pub path: Option<String>,
     /// Values of `#[values]` and `#[perf]` parameters.
@@ -209,8 +217,8 @@ pub struct Record {
     pub shape: BTreeMap<String, u64>,
     pub metrics: Metrics,
     pub hops: Vec<Hop>,
-    pub power: Vec<Power>,
-    pub checks: Vec<CheckResult>,
+    pub power: Packed<Power>,
+    pub checks: Packed<CheckResult>,
     /// Effective least cosine.
     pub threshold: f64,
     /// Cosine minus threshold.
@@ -256,6 +264,7 @@ impl Planned {
             line: self.line,
             check: self.check,
             arch: self.arch.clone(),
+            device: None,
             dtype: self.dtype.clone(),
             path: self.path.clone(),
             params: self.params.clone(),
@@ -263,8 +272,8 @@ impl Planned {
             shape: BTreeMap::new(),
             metrics: Metrics::default(),
             hops: Vec::new(),
-            power: Vec::new(),
-            checks: Vec::new(),
+            power: Packed::default(),
+            checks: Packed::default(),
             threshold: crate::verdict::MIN_COS,
             margin: None,
             gate: if verdict == Verdict::Skipped { Gate::Pass } else { Gate::Fail },
@@ -328,22 +337,46 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordErro
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    std::fs::write(&temporary, bytes).map_err(write)?;
-    std::fs::rename(&temporary, path).map_err(write)
+    std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
+        // A part of a record is of no use, and on a full disk its room is.
+        let _ = std::fs::remove_file(&temporary);
+        write(source)
+    })
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+/// What says which version it was written by.
+trait Versioned {
+    fn schema(&self) -> u32;
+}
+
+impl Versioned for Record {
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl Versioned for Manifest {
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned + Versioned>(path: &Path) -> Result<T, RecordError> {
     let bytes = std::fs::read(path).map_err(|source| RecordError::Read { path: path.into(), source })?;
-    let incomplete = |what: String| RecordError::Incomplete { path: path.into(), what };
     #[derive(Deserialize)]
-    struct Versioned {
+    struct Other {
         schema: u32,
     }
-    let Versioned { schema } = serde_json::from_slice(&bytes).map_err(|e| incomplete(e.to_string()))?;
-    if schema != SCHEMA {
-        return Err(RecordError::Schema { path: path.into(), found: schema });
+    let read: Result<T, _> = serde_json::from_slice(&bytes);
+    // What another version wrote may have other fields as well: the version is why it cannot be read.
+    let schema = match &read {
+        Ok(value) => Some(value.schema()),
+        Err(_) => serde_json::from_slice(&bytes).ok().map(|Other { schema }| schema),
+    };
+    match schema.filter(|schema| *schema != SCHEMA) {
+        Some(found) => Err(RecordError::Schema { path: path.into(), found }),
+        None => read.map_err(|e| RecordError::Incomplete { path: path.into(), what: e.to_string() }),
     }
-    serde_json::from_slice(&bytes).map_err(|e| incomplete(e.to_string()))
 }
 
 /// Reads a record; one that was cut off is an error, never a partial result.

@@ -1,6 +1,7 @@
 //! The command line: commands and the flags that several of them share.
 
 use crate::exit::ExitCode;
+use crate::report::sink::Format;
 use crate::{
     archive, compare, dtypes, inspect, lint, logs, probe, report, run, selftest, shard, triage, weights,
 };
@@ -15,6 +16,8 @@ Examples:
   cargo accuracy --list                        the identities, without running anything
   cargo accuracy --report json=accuracy.json   machine-readable results beside the tables
   cargo accuracy report                        the tables of the last run again
+  cargo accuracy --baseline FILE               what has changed since --save-baseline FILE
+  cargo accuracy --partition slice:1/4         a quarter of the cases; `report DIR...` merges the four
 
 Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output
 is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of
@@ -81,6 +84,9 @@ enum Command {
     /// Ask a device whether it still works; `run` does so after a crash
     #[command(hide = true)]
     DeviceAnswers(run::AnswersArgs),
+    /// End what a run leaves that is killed; `run` starts it
+    #[command(hide = true)]
+    EndOrphans(run::OrphansArgs),
 }
 
 impl Cli {
@@ -100,6 +106,7 @@ impl Cli {
             Command::Logs(args) => logs::command(args),
             Command::Probe(args) => probe::command(args),
             Command::DeviceAnswers(args) => run::answers(&args),
+            Command::EndOrphans(args) => run::end_orphans(&args),
         }
     }
 }
@@ -158,7 +165,7 @@ pub struct OutputArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
     /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
-    /// (repeatable; formats: json, junit, markdown, sarif, github)
+    /// (repeatable; formats: json, junit, markdown, html, sarif, github)
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     pub reports: Vec<report::sink::Sink>,
 }
@@ -169,9 +176,14 @@ impl OutputArgs {
         self.reports.iter().any(|sink| sink.path.is_none())
     }
 
+    /// An error if a report is asked for in a format that the command does not write.
+    pub fn expect_formats(&self, command: &str, formats: &[Format]) -> anyhow::Result<()> {
+        self.reports.iter().try_for_each(|sink| sink.expect(command, formats))
+    }
+
     /// An error if a report is asked for in a format that only runs have.
     pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
-        self.reports.iter().try_for_each(|sink| sink.expect_json(command))
+        self.expect_formats(command, &[Format::Json])
     }
 
     /// Applies `--color` to everything that is printed from here on.

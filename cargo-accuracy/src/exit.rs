@@ -38,3 +38,35 @@ impl std::error::Error for UsageError {}
 pub fn usage(message: impl Into<String>) -> anyhow::Error {
     UsageError(message.into()).into()
 }
+
+/// An error with its causes, as one line. Some errors have their cause's text in their own; it is not told twice.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for part in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = part;
+        } else if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use accuracy_core::record::RecordError;
+    use anyhow::Context as _;
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let full = || std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let record = RecordError::Write { path: "run/a.json".into(), source: full() };
+        assert_eq!(
+            chain(&anyhow::Error::new(record)),
+            "cannot write run/a.json: No space left on device (os error 28)"
+        );
+        let plain = Err::<(), _>(full()).context("cannot write b").unwrap_err();
+        assert_eq!(chain(&plain), "cannot write b: No space left on device (os error 28)");
+    }
+}

@@ -3,6 +3,7 @@
 //! One folder a command; [`cli`] has the command line, [`exit`] the exit statuses.
 
 mod archive;
+mod baseline;
 mod cli;
 mod compare;
 mod config;
@@ -28,7 +29,12 @@ fn main() -> std::process::ExitCode {
         Ok(code) => code.into(),
         Err(error) if broken_pipe(&error) => ExitCode::Correct.into(),
         Err(error) => {
-            anstream::eprintln!("{}error{:#}: {error:#}", report::style::BAD, report::style::BAD);
+            anstream::eprintln!(
+                "{}error{:#}: {}",
+                report::style::BAD,
+                report::style::BAD,
+                exit::chain(&error)
+            );
             let code = if error.is::<UsageError>() { ExitCode::Usage } else { ExitCode::Unfinished };
             code.into()
         }

@@ -61,7 +61,7 @@ fn a_failed_build_fails_and_is_shown_in_context() {
         "  > [aiter] failed jit build [module_quant]",
         "    -->[History]",
         "note aiter-untuned (AITER), 2 times",
-        "7 lines of server.log: 1 errors, 0 warnings, 2 notes",
+        "7 lines of server.log: 1 error, 0 warnings, 2 notes",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

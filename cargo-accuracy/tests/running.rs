@@ -189,6 +189,24 @@ fn configured() -> &'static Fixture {
 }
 
 #[test]
+fn a_tensor_that_is_added_to_a_checkpoint_is_a_case_without_building_anew() {
+    let layers = || {
+        let run = configured().accuracy(&["--list", "::every_layer["]);
+        assert_eq!(run.status, Some(0), "{run}");
+        assert!(!run.stderr.contains("Compiling"), "{run}");
+        run.stdout.lines().map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(layers().len(), 3);
+    crates::shards::write_layers(&configured().dir.join("shards"), 5);
+    let more = layers();
+    assert_eq!(more.len(), 5);
+    assert!(more[4].contains("w=layers.4.up_proj"), "{more:?}");
+    let run = configured().accuracy(&["--min-cos", "0.999", &more[4]]);
+    crates::shards::write_layers(&configured().dir.join("shards"), 3);
+    assert_eq!((run.status, run.case().id), (Some(0), more[4].clone()), "{run}");
+}
+
+#[test]
 fn flag_beats_environment_beats_attribute_beats_file() {
     let threshold = |arguments: &[&str], environment: Option<&str>| {
         let run = configured().accuracy_with(arguments, |command| {

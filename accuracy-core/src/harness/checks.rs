@@ -10,17 +10,19 @@ use crate::device::memory::Runtime;
 use crate::diagnose::{Evidence, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
+use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
 use crate::library;
 use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::SubCase;
 use crate::power::power;
-use crate::record::{Cause, CheckResult, Gate, Metrics, PowerStatus, Record, Verdict};
+use crate::record::{Cause, CheckResult, Gate, Hop, Metrics, PowerStatus, Record, Verdict};
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
 use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
 use crate::weights::Checkpoint;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -40,6 +42,9 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     };
     let mut record = case.planned.without_result(Verdict::NotRun, "");
     record.threshold = runner.min_cos;
+    if let Runtime::Gpu(gpu) = runner.setup.runtime {
+        record.device = Some(gpu.device().name.clone());
+    }
     // A function of the test's own may not take what a wrong kernel wrote, such as an index out of range.
     let result = catch_unwind(AssertUnwindSafe(|| match runner.cell.check {
         Check::FullChain => runner.full_chain(&mut record),
@@ -234,7 +239,7 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = chain.noise.rel_l2;
         record.metrics.noise_cos = chain.noise.cos;
         let pair = probe.as_ref().zip(probe_hops.as_deref());
-        record.power = power(&first, &hops, pair, self.min_cos);
+        record.power = power(&first, &hops, pair, self.min_cos).into();
         self.describe(record, &first);
         record.causes = evident(&checks, Some((&first, &second)));
         if !judge::failed(&checks).is_empty() {
@@ -258,7 +263,7 @@ impl<'a> Runner<'a> {
             true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
             false => Vec::new(),
         };
-        keep(record, hops);
+        keep(record, hops, Some(&first), &checks);
         self.settle(record, checks, inconclusive(record_power(record), &first));
         record.power.extend(planted);
         Ok(())
@@ -281,7 +286,7 @@ impl<'a> Runner<'a> {
             let own = judge::judge_hops(&fallback, self.min_cos);
             record.causes.extend(self.diagnose(&fallback, &own));
         }
-        keep(record, hops);
+        keep(record, hops, Some(&fallback), &checks);
         self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
         Ok(())
     }
@@ -321,7 +326,7 @@ impl<'a> Runner<'a> {
         self.describe(record, &variant);
         record.causes = evident(&checks, None);
         record.causes.extend(self.diagnose(&variant, &hops));
-        keep(record, hops);
+        keep(record, hops, Some(&variant), &checks);
         self.settle(record, checks, constant(&variant));
         Ok(())
     }
@@ -421,7 +426,7 @@ impl<'a> Runner<'a> {
             self.describe(record, attempt);
             record.causes.extend(self.diagnose(attempt, &own_hops));
         }
-        keep(record, own_hops);
+        keep(record, own_hops, seen_attempt.as_ref(), &checks);
         self.settle(record, checks, doubt);
         Ok(())
     }
@@ -527,8 +532,7 @@ impl<'a> Runner<'a> {
         record.failed_checks = judge::failed(&checks);
         record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
-        record.checks = checks;
-        record.reason = record.checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
+        record.reason = checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
             let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
             format!(
                 "{} of {hop}{}",
@@ -546,6 +550,7 @@ impl<'a> Runner<'a> {
         } else {
             record.gate = Gate::Fail;
         }
+        record.checks = checks.into();
     }
 }
 
@@ -580,9 +585,20 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
     })
 }
 
-/// Puts what was found out about the hops into the record.
-fn keep(record: &mut Record, hops: Vec<JudgedHop>) {
-    record.hops.extend(hops.into_iter().map(|judged| judged.hop));
+/// Puts what was found out about the hops of a run into the record, with a picture of them if something is wrong.
+fn keep(record: &mut Record, hops: Vec<JudgedHop>, attempt: Option<&Attempt>, checks: &[CheckResult]) {
+    let wrong = checks.iter().any(|check| !check.ok);
+    record.hops.extend(hops.into_iter().map(|judged| {
+        let picture = |attempt: &Attempt| {
+            let buffer = attempt.buffer(judged.id);
+            let reference = match buffer.scheme {
+                Some(_) => Cow::Borrowed(&*judged.reference),
+                None => judge::round_overflow(&judged.reference, buffer.dtype),
+            };
+            ErrorMap::new(&reference, &buffer.value())
+        };
+        Hop { error_map: attempt.filter(|_| wrong).map(|a| Box::new(picture(a))), ..judged.hop }
+    }));
 }
 
 /// Whether a hop's bytes differ between any two runs.

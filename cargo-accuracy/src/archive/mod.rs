@@ -9,7 +9,7 @@ mod contents;
 mod pack;
 mod unpack;
 
-pub use unpack::Archive;
+pub use unpack::{Archive, Unpacked};
 
 use crate::config::{Config, Sources};
 use crate::exit::ExitCode;

@@ -18,7 +18,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// More than the description of any archive needs.
 const MAX_CONTENTS: u64 = 256 << 20;
 
-type Stream = tar::Archive<zstd::Decoder<'static, BufReader<File>>>;
+type Stream = tar::Archive<zstd::Decoder<'static, BufReader<Hashed>>>;
+
+/// A file of which everything that is read is hashed.
+struct Hashed {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
 
 /// An archive of which nothing but its description has been read.
 pub struct Archive {
@@ -66,12 +80,15 @@ impl Archive {
             .mode(0o700)
             .create(&root)
             .with_context(|| format!("cannot make {} (TMPDIR names another place)", root.display()))?;
-        let unpacked = Unpacked { root };
-        self.unpack_into(&unpacked.root).with_context(|| format!("cannot unpack {}", self.path.display()))?;
+        let mut unpacked = Unpacked { root, hash: String::new() };
+        unpacked.hash = self
+            .unpack_into(&unpacked.root)
+            .with_context(|| format!("cannot unpack {}", self.path.display()))?;
         Ok(unpacked)
     }
 
-    fn unpack_into(&self, root: &Path) -> anyhow::Result<()> {
+    /// Returns the hash of the file.
+    fn unpack_into(&self, root: &Path) -> anyhow::Result<String> {
         for folder in &self.contents.folders {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -100,8 +117,9 @@ impl Archive {
         }
         drop(entries);
         // The checksum stands at the end.
-        std::io::copy(&mut stream.into_inner(), &mut std::io::sink()).with_context(cut)?;
-        Ok(())
+        let mut decoder = stream.into_inner();
+        std::io::copy(&mut decoder, &mut std::io::sink()).with_context(cut)?;
+        Ok(decoder.finish().into_inner().hasher.finalize().to_hex().to_string())
     }
 
     /// Names of the packages that have tests in it.
@@ -162,6 +180,8 @@ impl Archive {
 #[derive(Debug)]
 pub struct Unpacked {
     root: PathBuf,
+    /// Tells this archive from every other.
+    pub hash: String,
 }
 
 impl Drop for Unpacked {
@@ -172,6 +192,10 @@ impl Drop for Unpacked {
 }
 
 impl Unpacked {
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// An executable as the runner takes it, with everything that it reads below this folder.
     pub fn binary(&self, archived: &ArchivedBinary, contents: &Contents) -> anyhow::Result<Binary> {
         let path = self.root.join(&archived.path);
@@ -219,7 +243,8 @@ fn cut() -> String {
 
 fn open(path: &Path) -> anyhow::Result<Stream> {
     let file = File::open(path).with_context(|| format!("cannot open archive {}", path.display()))?;
-    let decoder = zstd::Decoder::new(file).context("cannot start zstd")?;
+    let hashed = Hashed { file, hasher: blake3::Hasher::new() };
+    let decoder = zstd::Decoder::new(hashed).context("cannot start zstd")?;
     Ok(tar::Archive::new(decoder))
 }
 

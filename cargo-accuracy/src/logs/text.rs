@@ -5,6 +5,7 @@ use super::rules::{Rule, Severity};
 use super::scan::{Finding, First};
 use crate::cli::OutputArgs;
 use crate::report::style::{self, paint};
+use crate::report::text::number::counted;
 use crate::report::text::wrap::wrap;
 use anstyle::Style;
 use std::fmt::Write as _;
@@ -54,12 +55,12 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
     };
     let _ = writeln!(
         text,
-        "{} lines of {}: {} errors, {} warnings, {} notes",
-        outcome.scan.lines,
+        "{} of {}: {}, {}, {}",
+        counted(outcome.scan.lines, "line"),
         outcome.sources.join(", "),
-        of(Severity::Error),
-        of(Severity::Warning),
-        of(Severity::Note)
+        counted(of(Severity::Error), "error"),
+        counted(of(Severity::Warning), "warning"),
+        counted(of(Severity::Note), "note")
     );
     text
 }
@@ -69,10 +70,11 @@ fn of_one_rule(text: &mut String, rule: &Rule, findings: &[&Finding], all: bool,
     let total: u64 = findings.iter().map(|f| f.count).sum();
     let _ = writeln!(
         text,
-        "{} {} ({}), {total} times",
+        "{} {} ({}), {}",
         paint(style, rule.severity.name()),
         paint(style::BOLD, &rule.id),
-        rule.project
+        rule.project,
+        counted(total, "time")
     );
     if !rule.help.is_empty() {
         wrap(text, &rule.help, 2, width);

@@ -3,6 +3,7 @@
 
 use super::model::Report;
 use super::style;
+use crate::baseline::{Comparison, number};
 use crate::lint::render::{annotation, escape, property};
 use crate::lint::{Finding, Severity};
 use anyhow::Context as _;
@@ -16,7 +17,17 @@ const SUMMARY: usize = 1 << 20;
 
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    let failures: Vec<_> = report.failures().collect();
+    for problem in &report.problems {
+        let _ = writeln!(text, "::error title=incomplete::{}", escape(problem));
+    }
+    for (reason, n) in report.unfinished() {
+        let message = format!("{n} cases: {reason}");
+        let _ = writeln!(text, "::error title=not run::{}", escape(&message));
+    }
+    if let Some(found) = &report.baseline {
+        baseline(&mut text, found);
+    }
+    let failures: Vec<_> = report.told().collect();
     for record in failures.iter().take(SHOWN) {
         let cause = record.causes.first().map_or(String::new(), |c| format!("\n{}: {}", c.cause, c.detail));
         let reason = record.reason.lines().next().unwrap_or_default();
@@ -37,6 +48,20 @@ pub fn render(report: &Report) -> String {
         }
     }
     text
+}
+
+fn baseline(text: &mut String, found: &Comparison) {
+    let vanished = found.vanished.iter().map(|v| ("vanished", format!("{}\n{}", v.id, v.reason)));
+    let changed = found
+        .unexplained()
+        .map(|c| ("changed", format!("{}\n{}: {} -> {}, without a reason", c.id, c.what, c.before, c.now)));
+    for (title, message) in vanished.chain(changed).take(SHOWN) {
+        let _ = writeln!(text, "::error title={title} since the baseline::{}", escape(&message));
+    }
+    for r in found.regressions.iter().take(SHOWN) {
+        let message = format!("{}\nerror of {}: {} -> {}", r.id, r.error, number(r.before), number(r.now));
+        let _ = writeln!(text, "::warning title=regressed since the baseline::{}", escape(&message));
+    }
 }
 
 /// Annotations and the step's summary, where a GitHub runner says that it takes them.

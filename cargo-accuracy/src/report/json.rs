@@ -1,12 +1,17 @@
-//! `--report json=PATH`, schema 1. A number that does not exist is `null`.
+//! `--report json=PATH`, as [`SCHEMA`] says. A number that does not exist is `null`. A line is a case: of tens of thousands
+//! none but the one that is written is held as text.
 
 use super::model::{Report, Summary, TestPower};
+use crate::baseline::Comparison;
 use crate::lint::Finding;
-use accuracy_core::record::Record;
 use serde::Serialize;
+use std::io::Write;
 
-const SCHEMA: u32 = 1;
+/// The JSON Schema of the report.
+pub const SCHEMA: &str = include_str!("../../report.schema.json");
+const VERSION: u32 = 1;
 
+/// Everything but the cases.
 #[derive(Serialize)]
 struct Document<'a> {
     schema: u32,
@@ -15,9 +20,12 @@ struct Document<'a> {
     device: String,
     min_cos: Option<f64>,
     summary: Summary,
-    cases: &'a [Record],
     tests: &'a [TestPower],
     lint: &'a [Finding],
+    /// Why the report does not speak of all that it should; empty where it does.
+    problems: &'a [String],
+    /// `null` where no baseline was compared with.
+    baseline: Option<&'a Comparison>,
 }
 
 #[derive(Serialize)]
@@ -26,21 +34,28 @@ struct Tool {
     version: &'static str,
 }
 
-pub fn render(report: &Report) -> anyhow::Result<String> {
+pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let document = Document {
-        schema: SCHEMA,
+        schema: VERSION,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         arch: report.archs().join(","),
         device: report.device.clone().unwrap_or_else(|| device(&report.archs())),
         min_cos: report.min_cos,
         summary: report.summary,
-        cases: &report.records,
         tests: &report.tests,
         lint: &report.lint,
+        problems: &report.problems,
+        baseline: report.baseline.as_ref(),
     };
-    let mut text = serde_json::to_string_pretty(&document)?;
-    text.push('\n');
-    Ok(text)
+    let head = serde_json::to_string(&document)?;
+    out.write_all(head.strip_suffix('}').unwrap_or(&head).as_bytes())?;
+    out.write_all(b",\"cases\":[")?;
+    for (i, record) in report.records.iter().enumerate() {
+        out.write_all(if i > 0 { b",\n" } else { b"\n" })?;
+        serde_json::to_writer(&mut *out, record)?;
+    }
+    out.write_all(b"\n]}\n")?;
+    Ok(())
 }
 
 /// What the cases ran on: for `host` the model of the CPU, where the system names it.

@@ -4,82 +4,160 @@
 use super::model::{Report, test_key};
 use super::text::{failure, number};
 use accuracy_core::record::{Gate, Record, Verdict};
-use quick_junit::{NonSuccessKind, Property, TestCase, TestCaseStatus, TestSuite};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
 
-pub fn render(report: &Report) -> anyhow::Result<String> {
-    let mut document = quick_junit::Report::new("cargo-accuracy");
-    let mut suites: Vec<(String, TestSuite)> = Vec::new();
+/// What became of a test case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Skipped,
+    /// Wrong numbers.
+    Failure,
+    /// It came to none.
+    Error,
+}
+
+/// A test case; all text is plain.
+struct Case<'a> {
+    name: &'a str,
+    class: &'a str,
+    outcome: Outcome,
+    kind: &'a str,
+    message: &'a str,
+    text: String,
+    seconds: Option<f64>,
+    place: Option<(&'a str, u32)>,
+    properties: Vec<(&'static str, String)>,
+}
+
+impl<'a> Case<'a> {
+    fn new(name: &'a str, class: &'a str, outcome: Outcome, kind: &'a str, message: &'a str) -> Case<'a> {
+        let (text, properties) = (String::new(), Vec::new());
+        Case { name, class, outcome, kind, message, text, seconds: None, place: None, properties }
+    }
+}
+
+/// Suite by suite: no more than one case is held.
+pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut suites: Vec<(String, Vec<&Record>)> = Vec::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
     for record in &report.records {
         let key = test_key(&record.id, &record.arch);
-        let at = suites.iter().position(|(k, _)| *k == key).unwrap_or_else(|| {
-            suites.push((key.clone(), TestSuite::new(key)));
+        let at = *at.entry(key).or_insert_with_key(|key| {
+            suites.push((key.clone(), Vec::new()));
             suites.len() - 1
         });
-        suites[at].1.add_test_case(case(record, report));
+        suites[at].1.push(record);
     }
-    for (key, mut suite) in suites {
+    let powerless: HashMap<String, _> = report.powerless().map(|t| (test_key(&t.test, &t.arch), t)).collect();
+    let lint = lint(report);
+    let whole = whole(report);
+    let mut totals = Totals::default();
+    let of_suites: Vec<Totals> = suites
+        .iter()
+        .map(|(key, records)| {
+            let mut totals = Totals::default();
+            records.iter().for_each(|r| totals.add(outcome(r), r.seconds));
+            powerless.get(key).iter().for_each(|_| totals.add(Outcome::Failure, 0.0));
+            totals
+        })
+        .collect();
+    let of_lists = [Totals::of(&lint), Totals::of(&whole)];
+    of_suites.iter().chain(&of_lists).for_each(|t| totals.merge(t));
+
+    out.write_all(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")?;
+    writeln!(out, "<testsuites name=\"cargo-accuracy\"{}>", totals.attributes(false))?;
+    for ((key, records), totals) in suites.iter().zip(&of_suites) {
+        open(out, key, totals)?;
+        for record in records {
+            write(out, &case(record, report))?;
+        }
         // What no case shows alone: the test as a whole could not have seen a fault.
-        if let Some(test) = report.powerless().find(|t| test_key(&t.test, &t.arch) == key) {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_type("power").set_message(test.reason.clone());
-            suite.add_test_case(named("power", &test.test, status));
+        if let Some(test) = powerless.get(key) {
+            write(out, &Case::new("power", &test.test, Outcome::Failure, "power", &test.reason))?;
         }
-        document.add_test_suite(suite);
+        out.write_all(b"  </testsuite>\n")?;
     }
-    if !report.lint.is_empty() {
-        let mut suite = TestSuite::new("silent parameters");
-        for finding in report.lint.iter().filter(|f| f.suppressed.is_none()) {
-            let error = finding.severity == crate::lint::Severity::Error;
-            let mut status = if error {
-                TestCaseStatus::non_success(NonSuccessKind::Failure)
-            } else {
-                TestCaseStatus::success()
-            };
-            if error {
-                status.set_type(finding.rule).set_message(finding.message.clone());
-                status.set_description(format!("{}:{}\n{}", finding.path, finding.line, finding.help));
-            }
-            let name = format!("{} {} {}", finding.rule, finding.function, finding.parameter);
-            suite.add_test_case(named(&name, &finding.path, status));
+    for ((name, cases), totals) in
+        [("silent parameters", &lint), ("baseline and completeness", &whole)].into_iter().zip(&of_lists)
+    {
+        if !cases.is_empty() {
+            open(out, name, totals)?;
+            cases.iter().try_for_each(|case| write(out, case))?;
+            out.write_all(b"  </testsuite>\n")?;
         }
-        document.add_test_suite(suite);
     }
-    Ok(document.to_string()?)
+    out.write_all(b"</testsuites>\n")?;
+    Ok(())
 }
 
-fn named(name: &str, class: &str, status: TestCaseStatus) -> TestCase {
-    let mut case = TestCase::new(name, status);
-    case.set_classname(class);
-    case
+fn lint(report: &Report) -> Vec<Case<'_>> {
+    let open = report.lint.iter().filter(|f| f.suppressed.is_none());
+    open.map(|f| {
+        let error = f.severity == crate::lint::Severity::Error;
+        let outcome = if error { Outcome::Failure } else { Outcome::Passed };
+        let mut case = Case::new(&f.function, &f.path, outcome, f.rule, &f.message);
+        case.text = format!("{}:{}\n{}", f.path, f.line, f.help);
+        case.place = Some((&f.path, f.line));
+        case.properties = vec![("rule", f.rule.into()), ("parameter", f.parameter.clone())];
+        case
+    })
+    .collect()
 }
 
-fn case(record: &Record, report: &Report) -> TestCase {
-    let status = match (record.gate, record.verdict) {
-        (Gate::Pass, Verdict::Skipped) => {
-            let mut status = TestCaseStatus::skipped();
-            status.set_message(record.reason.clone());
-            status
+/// What fails though no case of the report does: cases that are gone, changes without a reason, parts that are missing.
+fn whole(report: &Report) -> Vec<Case<'_>> {
+    let mut cases = Vec::new();
+    for problem in &report.problems {
+        cases.push(Case::new(
+            "every part and record is there",
+            "incomplete",
+            Outcome::Error,
+            "incomplete",
+            problem,
+        ));
+    }
+    if let Some(found) = &report.baseline {
+        for v in &found.vanished {
+            cases.push(Case::new(&v.id, "vanished", Outcome::Failure, "vanished", &v.reason));
         }
-        (Gate::Pass, _) => TestCaseStatus::success(),
-        (Gate::Fail, verdict) => {
-            // A failure is a wrong number; an error is a case that came to none.
-            let ran = !matches!(verdict, Verdict::Crashed | Verdict::TimedOut | Verdict::NotRun);
-            let kind = if ran { NonSuccessKind::Failure } else { NonSuccessKind::Error };
-            let mut status = TestCaseStatus::non_success(kind);
-            let reason = record.reason.lines().next().unwrap_or_default();
-            status.set_type(verdict.name()).set_message(reason);
-            let mut text = String::new();
-            failure::write(&mut text, record, report, None);
-            status.set_description(anstream::adapter::strip_str(&text).to_string());
-            status
+        for c in found.unexplained() {
+            let mut case =
+                Case::new(&c.id, "changed", Outcome::Failure, "changed", "changed without a reason");
+            case.text = format!("{}: {} -> {}, without a reason", c.what, c.before, c.now);
+            cases.push(case);
         }
-    };
+    }
+    cases
+}
+
+fn outcome(record: &Record) -> Outcome {
+    match (record.gate, record.verdict) {
+        (Gate::Pass, Verdict::Skipped) => Outcome::Skipped,
+        (Gate::Pass, _) => Outcome::Passed,
+        (Gate::Fail, Verdict::Crashed | Verdict::TimedOut | Verdict::NotRun) => Outcome::Error,
+        (Gate::Fail, _) => Outcome::Failure,
+    }
+}
+
+fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
     let (path, coordinates) = record.id.split_once('[').unwrap_or((&record.id, ""));
-    let mut case = named(coordinates.trim_end_matches(']'), path, status);
-    case.set_time(Duration::from_secs_f64(record.seconds.max(0.0)));
-    case.extra.insert("file".into(), record.file.clone().into());
-    case.extra.insert("line".into(), record.line.to_string().into());
+    let outcome = outcome(record);
+    let message = match outcome {
+        Outcome::Skipped => &record.reason,
+        _ => record.reason.lines().next().unwrap_or_default(),
+    };
+    let mut case =
+        Case::new(coordinates.trim_end_matches(']'), path, outcome, record.verdict.name(), message);
+    if matches!(outcome, Outcome::Failure | Outcome::Error) {
+        let mut text = String::new();
+        failure::write(&mut text, record, report, None);
+        case.text = anstream::adapter::strip_str(&text).to_string();
+    }
+    case.seconds = Some(record.seconds.max(0.0));
+    case.place = Some((&record.file, record.line));
     let m = &record.metrics;
     let numbers = [
         ("cos", m.cos),
@@ -90,26 +168,136 @@ fn case(record: &Record, report: &Report) -> TestCase {
         ("noise_rel_l2", m.noise_rel_l2),
         ("margin", record.margin),
     ];
-    let mut properties: Vec<(&str, String)> = vec![("verdict", record.verdict.name().into())];
-    properties.extend(numbers.into_iter().filter_map(|(name, value)| Some((name, format!("{}", value?)))));
-    properties.push(("threshold", format!("{}", record.threshold)));
+    case.properties.push(("verdict", record.verdict.name().into()));
+    case.properties
+        .extend(numbers.into_iter().filter_map(|(name, value)| Some((name, format!("{}", value?)))));
+    case.properties.push(("threshold", format!("{}", record.threshold)));
     if !record.failed_checks.is_empty() {
-        properties.push(("failed_checks", record.failed_checks.join(" ")));
+        case.properties.push(("failed_checks", record.failed_checks.join(" ")));
     }
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        properties.push(("cause", format!("{}: {}{cos}", cause.cause, cause.detail)));
-    }
-    for (name, value) in properties {
-        case.add_property(Property::new(name, value));
+        case.properties.push(("cause", format!("{}: {}{cos}", cause.cause, cause.detail)));
     }
     case
+}
+
+#[derive(Default)]
+struct Totals {
+    tests: usize,
+    skipped: usize,
+    failures: usize,
+    errors: usize,
+    seconds: f64,
+}
+
+impl Totals {
+    fn of(cases: &[Case<'_>]) -> Totals {
+        let mut totals = Totals::default();
+        cases.iter().for_each(|case| totals.add(case.outcome, 0.0));
+        totals
+    }
+
+    fn add(&mut self, outcome: Outcome, seconds: f64) {
+        self.tests += 1;
+        self.skipped += usize::from(outcome == Outcome::Skipped);
+        self.failures += usize::from(outcome == Outcome::Failure);
+        self.errors += usize::from(outcome == Outcome::Error);
+        self.seconds += seconds.max(0.0);
+    }
+
+    fn merge(&mut self, other: &Totals) {
+        self.tests += other.tests;
+        self.skipped += other.skipped;
+        self.failures += other.failures;
+        self.errors += other.errors;
+        self.seconds += other.seconds;
+    }
+
+    fn attributes(&self, skipped: bool) -> String {
+        let Totals { tests, failures, errors, seconds, .. } = self;
+        let skipped = if skipped { format!(" skipped=\"{}\"", self.skipped) } else { String::new() };
+        format!(
+            " tests=\"{tests}\"{skipped} failures=\"{failures}\" errors=\"{errors}\" time=\"{seconds:.3}\""
+        )
+    }
+}
+
+fn open(out: &mut dyn Write, name: &str, totals: &Totals) -> io::Result<()> {
+    writeln!(out, "  <testsuite name=\"{}\"{}>", escape(name), totals.attributes(true))
+}
+
+fn write(out: &mut dyn Write, case: &Case<'_>) -> io::Result<()> {
+    let mut text =
+        format!("    <testcase name=\"{}\" classname=\"{}\"", escape(case.name), escape(case.class));
+    if let Some(seconds) = case.seconds {
+        let _ = write!(text, " time=\"{seconds:.3}\"");
+    }
+    if let Some((file, line)) = case.place {
+        let _ = write!(text, " file=\"{}\" line=\"{line}\"", escape(file));
+    }
+    text += ">\n";
+    if !case.properties.is_empty() {
+        text += "      <properties>\n";
+        for (name, value) in &case.properties {
+            let _ = writeln!(text, "        <property name=\"{name}\" value=\"{}\"/>", escape(value));
+        }
+        text += "      </properties>\n";
+    }
+    let element = match case.outcome {
+        Outcome::Passed => None,
+        Outcome::Skipped => Some("skipped"),
+        Outcome::Failure => Some("failure"),
+        Outcome::Error => Some("error"),
+    };
+    match element {
+        Some("skipped") => {
+            let _ = writeln!(text, "      <skipped message=\"{}\"/>", escape(case.message));
+        }
+        Some(element) => {
+            let (kind, message) = (escape(case.kind), escape(case.message));
+            let _ = writeln!(
+                text,
+                "      <{element} type=\"{kind}\" message=\"{message}\">{}</{element}>",
+                escape(&case.text)
+            );
+        }
+        None => {}
+    }
+    text += "    </testcase>\n";
+    out.write_all(text.as_bytes())
+}
+
+/// Text as it stands in an element or an attribute. What XML 1.0 has no place for becomes a replacement character.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            // A reader of an attribute makes a space of these.
+            '\n' => out += "&#10;",
+            '\t' => out += "&#9;",
+            '\r' => out += "&#13;",
+            '\0'..'\u{20}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::text::fixture::{failing, record};
     use super::*;
+
+    fn rendered(report: &Report) -> String {
+        let mut out = Vec::new();
+        render(report, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
 
     #[test]
     fn a_reader_of_the_format_finds_every_case_with_its_outcome() {
@@ -122,7 +310,7 @@ mod tests {
             skipped,
         ];
         let report = Report::new(records, &[]);
-        let text = render(&report).unwrap();
+        let text = rendered(&report);
         let read = quick_junit::Report::deserialize_from_str(&text).unwrap();
         assert_eq!((read.tests, read.failures, read.errors), (3, 1, 0));
         let suite = &read.test_suites[0];
@@ -136,5 +324,22 @@ mod tests {
         );
         assert!(text.contains("re-run: cargo accuracy"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    /// What GitLab reads: every case is told apart by class, name and file, and has at most one outcome; and what XML does
+    /// not allow is not in it.
+    #[test]
+    fn hostile_text_stays_text() {
+        let hostile = "a]]><failure/>\"'&<\u{1b}[31m\0\u{ffff}\nb";
+        let mut bad = failing(&format!("k::t[arch=host,w={hostile}]"));
+        bad.reason = hostile.into();
+        bad.causes[0].detail = hostile.into();
+        let text = rendered(&Report::new(vec![bad, record("k::u[arch=host]", 1.0)], &[]));
+        let read = quick_junit::Report::deserialize_from_str(&text).unwrap();
+        assert_eq!((read.tests, read.failures, read.test_suites.len()), (2, 1, 2), "{text}");
+        let case = &read.test_suites[0].test_cases[0];
+        assert!(case.name.as_str().contains("a]]><failure/>\"'&<"), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || c >= ' ' && c < '\u{fffe}'), "{text}");
+        assert_eq!(text.matches("<failure").count(), 1);
     }
 }

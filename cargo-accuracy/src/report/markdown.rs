@@ -3,9 +3,11 @@
 
 use super::model::{Report, test_path};
 use super::style;
-use super::text::{failure, number};
+use super::text::{self, failure, number};
+use crate::baseline::{Comparison, number as number_of};
 use crate::lint::{Finding, Severity};
 use accuracy_core::record::{Gate, Record, Verdict};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// GitHub takes comments of 65,536 characters.
@@ -16,15 +18,23 @@ const RESERVE: usize = 2_000;
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     heading(&mut text, report);
+    for problem in &report.problems {
+        let _ = writeln!(text, "**Incomplete**: {}\n", inline(problem));
+    }
     // Failures may take two thirds, so that some of the tables always follow.
-    let told =
-        section(&mut text, report.failures(), LIMIT * 2 / 3, |text, record| failing(text, record, report));
-    let failed = report.failures().count();
+    let told = section(&mut text, report.told(), LIMIT * 2 / 3, |text, record| failing(text, record, report));
+    let failed = report.told().count();
     if told < failed {
         let _ = writeln!(text, "{} more failing cases are in the other reports.\n", failed - told);
     }
+    for (reason, n) in report.unfinished() {
+        let _ = writeln!(text, "**NOT RUN** {n} cases: {}\n", inline(reason));
+    }
     for test in report.powerless() {
         let _ = writeln!(text, "**INCONCLUSIVE** `{}`: {}\n", test.test, inline(&test.reason));
+    }
+    if let Some(comparison) = &report.baseline {
+        baseline(&mut text, comparison);
     }
     lint(&mut text, &report.lint);
     tables(&mut text, report);
@@ -38,6 +48,7 @@ fn heading(text: &mut String, report: &Report) {
     let mut parts = vec![format!("{} passed", s.passed)];
     for (count, what) in [
         (s.failed, "failed"),
+        (report.baseline.as_ref().map_or(0, Comparison::errors), "not as in the baseline"),
         (report.lint_errors(), "silent parameters"),
         (s.tests_inconclusive, "tests prove too little"),
         (s.known_failures, "known failures"),
@@ -135,16 +146,67 @@ fn lint(text: &mut String, findings: &[Finding]) {
     text.push('\n');
 }
 
-/// One folded table a test.
-fn tables(text: &mut String, report: &Report) {
-    let mut order: Vec<&str> = Vec::new();
-    for record in &report.records {
-        if !order.contains(&test_path(&record.id)) {
-            order.push(test_path(&record.id));
+/// What has changed since the baseline: in the open what needs a decision, folded what is only new.
+fn baseline(text: &mut String, found: &Comparison) {
+    let _ = writeln!(text, "#### Baseline: {}\n", anstream::adapter::strip_str(&text::baseline::line(found)));
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(found.vanished.iter().map(|v| format!("- **vanished** `{}`: {}", v.id, inline(&v.reason))));
+    lines.extend(found.changes.iter().map(|c| {
+        let reason = match &c.reason {
+            Some(reason) => format!("because: {}", inline(reason)),
+            None => "**without a reason**".to_owned(),
+        };
+        format!("- **changed** `{}`: {} {} → {}, {reason}", c.id, c.what, c.before, c.now)
+    }));
+    lines.extend(found.regressions.iter().map(|r| {
+        format!(
+            "- **regressed** `{}`: error of {} {} → {}",
+            r.id,
+            r.error,
+            number_of(r.before),
+            number_of(r.now)
+        )
+    }));
+    lines.extend(
+        found.without.iter().map(|place| format!("- nothing to compare with: it has no case of {place}")),
+    );
+    list(text, &lines, LIMIT - 5 * RESERVE);
+    for (what, ids) in [("new", &found.new), ("removed", &found.removed)] {
+        if !ids.is_empty() {
+            let _ = writeln!(text, "<details><summary>{} {what}</summary>\n", ids.len());
+            let lines: Vec<String> = ids.iter().map(|id| format!("- `{id}`")).collect();
+            list(text, &lines, LIMIT - 5 * RESERVE);
+            let _ = writeln!(text, "</details>\n");
         }
     }
-    let told = section(text, order.iter(), LIMIT - RESERVE, |text, path| {
-        let cases: Vec<&Record> = report.records.iter().filter(|r| test_path(&r.id) == *path).collect();
+}
+
+/// Lines while there is room, and how many more there are.
+fn list(text: &mut String, lines: &[String], limit: usize) {
+    let told = section(text, lines.iter(), limit, |text, line| {
+        let _ = writeln!(text, "{line}");
+    });
+    if told < lines.len() {
+        let _ = writeln!(text, "- and {} more", lines.len() - told);
+    }
+    if !lines.is_empty() {
+        text.push('\n');
+    }
+}
+
+/// One folded table a test.
+fn tables(text: &mut String, report: &Report) {
+    let mut order: Vec<(&str, Vec<&Record>)> = Vec::new();
+    let mut at: HashMap<&str, usize> = HashMap::new();
+    for record in &report.records {
+        let path = test_path(&record.id);
+        let at = *at.entry(path).or_insert_with(|| {
+            order.push((path, Vec::new()));
+            order.len() - 1
+        });
+        order[at].1.push(record);
+    }
+    let told = section(text, order.iter(), LIMIT - RESERVE, |text, (path, cases)| {
         let failed = cases.iter().filter(|r| r.gate == Gate::Fail).count();
         let outcome = if failed > 0 {
             format!("{failed} of {} failed", cases.len())
@@ -157,7 +219,7 @@ fn tables(text: &mut String, report: &Report) {
             "| case | cosine | row cos | gain | verdict |\n| --- | ---: | ---: | ---: | --- |"
         );
         // What failed first: a long table is cut at its end.
-        let mut sorted = cases;
+        let mut sorted = cases.clone();
         sorted.sort_by_key(|r| r.gate == Gate::Pass);
         for record in sorted.iter().take(60) {
             let coordinates = record.id.split_once('[').map_or("", |(_, c)| c.trim_end_matches(']'));
@@ -219,7 +281,7 @@ mod tests {
     #[test]
     fn a_comment_fits_whatever_the_size_and_says_what_it_left_out() {
         let records =
-            (0..5_000).map(|i| failing(&format!("k::t{}[arch=host,tokens={i}]", i % 500))).collect();
+            (0..50_000).map(|i| failing(&format!("k::t{}[arch=host,tokens={i}]", i % 500))).collect();
         let text = render(&Report::new(records, &[]));
         assert!(text.len() < LIMIT, "{}", text.len());
         assert!(

@@ -1,10 +1,12 @@
 //! Reads the records of any number of folders and says what became of each case that was announced.
 
+use super::parts;
 use crate::run::folder::{RUN_INFO, RunInfo};
-use crate::run::may_pass;
+use crate::run::{may_pass, unfinished};
 use accuracy_core::record::{self, Gate, Planned, Record, RecordError, Verdict};
 use anyhow::Context as _;
-use std::collections::{BTreeMap, BTreeSet};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Everything that the folders say, a record a case.
@@ -13,15 +15,24 @@ pub struct Merged {
     /// In the order of the manifests; what no manifest announces comes last.
     pub records: Vec<Record>,
     pub runs: Vec<RunInfo>,
+    /// What is missing, or there too often, of a run in parts.
+    pub problems: Vec<String>,
 }
 
 /// Merges folders. Within a folder the latest attempt at a case counts, and where two folders have the same case the
 /// later one on the command line does, whatever it says.
 pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
     let mut merged = Merged::default();
-    let mut at: BTreeMap<String, usize> = BTreeMap::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
+    let mut parts = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for dir in dirs {
         let folder = Folder::read(dir)?;
+        if let Some(part) = folder.run.as_ref().and_then(|run| run.part.clone()) {
+            let ids = folder.planned.iter().map(|planned| planned.id.clone());
+            places.extend(ids.zip(part.places.iter().copied()));
+            parts.push((dir.as_path(), part));
+        }
         merged.runs.extend(folder.run.clone());
         for record in folder.records()? {
             match at.get(&record.id) {
@@ -33,6 +44,9 @@ pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
             }
         }
     }
+    merged.problems = parts::problems(&parts);
+    // Parts are put together as they were divided, so that a test's cases stand in their order.
+    merged.records.sort_by_cached_key(|r| places.get(&r.id).copied().unwrap_or(usize::MAX));
     Ok(merged)
 }
 
@@ -58,8 +72,8 @@ fn file_names(dir: &Path) -> anyhow::Result<Vec<String>> {
 #[derive(Debug, Default)]
 struct Folder {
     planned: Vec<Planned>,
-    /// Latest attempt by the stem of its file name: its number and what could be read of it.
-    attempts: BTreeMap<String, (u32, Result<Record, RecordError>)>,
+    /// Latest attempt by the stem of its file name: its number and its record.
+    attempts: BTreeMap<String, (u32, PathBuf)>,
     /// Stems and attempts of cases that began.
     started: BTreeMap<String, u32>,
     run: Option<RunInfo>,
@@ -87,7 +101,7 @@ impl Folder {
                     Kind::Record => {
                         let newer = folder.attempts.get(stem).is_none_or(|(other, _)| *other < attempt);
                         if newer {
-                            folder.attempts.insert(stem.into(), (attempt, record::read_record(&path)));
+                            folder.attempts.insert(stem.into(), (attempt, path));
                         }
                     }
                     Kind::Started => {
@@ -102,29 +116,40 @@ impl Folder {
 
     /// One record for every case that was announced or has left one.
     fn records(mut self) -> anyhow::Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for planned in &self.planned {
-            let stem = record::file_stem(&planned.id);
-            let left = self.attempts.remove(&stem);
-            let started = self.started.get(&stem).copied();
-            records.push(match (left, started) {
-                (Some((attempt, _)), Some(started)) if started > attempt => cut_off(planned),
-                (Some((_, Ok(record))), _) if record.id == planned.id => consistent(planned, record),
-                (Some((_, Ok(record))), _) => planned.without_result(
-                    Verdict::Crashed,
-                    format!("its record is of another case: {}", record.id),
-                ),
-                (Some((_, Err(e))), _) => planned.without_result(Verdict::Crashed, e.to_string()),
-                (None, Some(_)) => cut_off(planned),
-                (None, None) => planned.without_result(Verdict::NotRun, "announced, but never started"),
-            });
-        }
-        for (_, left) in self.attempts.into_values() {
+        let announced: Vec<_> = self
+            .planned
+            .into_iter()
+            .map(|planned| {
+                let stem = record::file_stem(&planned.id);
+                let left = self.attempts.remove(&stem);
+                (planned, left, self.started.get(&stem).copied())
+            })
+            .collect();
+        let of = |(planned, left, started): (Planned, Option<(u32, PathBuf)>, Option<u32>)| match (
+            left, started,
+        ) {
+            (Some((attempt, _)), Some(started)) if started > attempt => cut_off(&planned),
+            (Some((_, path)), _) => what_it_left(&planned, record::read_record(&path)),
+            (None, Some(_)) => cut_off(&planned),
+            (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
+        };
+        let mut records: Vec<Record> = announced.into_par_iter().map(of).collect();
+        for (_, path) in self.attempts.into_values() {
             // What it was to be a record of is not known, so nothing can stand in for it.
-            let record = left.context("a record that no manifest announces cannot be used")?;
-            records.push(record);
+            let left = record::read_record(&path);
+            records.push(left.context("a record that no manifest announces cannot be used")?);
         }
         Ok(records)
+    }
+}
+
+fn what_it_left(planned: &Planned, read: Result<Record, RecordError>) -> Record {
+    match read {
+        Ok(record) if record.id == planned.id => consistent(planned, record),
+        Ok(record) => {
+            planned.without_result(Verdict::Crashed, format!("its record is of another case: {}", record.id))
+        }
+        Err(error) => planned.without_result(Verdict::Crashed, error.to_string()),
     }
 }
 
@@ -167,6 +192,7 @@ fn attempt(name: &str) -> Option<(&str, u32, Kind)> {
 mod tests {
     use super::*;
     use crate::report::text::fixture::{planned, record};
+    use crate::run::folder::Part;
     use accuracy_core::record::{Manifest, SCHEMA, record_path, started_path, write_json};
 
     fn announce(dir: &Path, ids: &[&str]) {
@@ -231,6 +257,21 @@ mod tests {
             verdicts(&[first.path(), second.path()]),
             [("k::t[a]".into(), Verdict::Correct), ("k::t[b]".into(), Verdict::NotRun)]
         );
+    }
+
+    #[test]
+    fn parts_are_put_together_in_the_order_of_the_whole() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let ids: Vec<String> = (0..5).map(|i| format!("k::t[{i}]")).collect();
+        for (k, folder) in folders.iter().enumerate() {
+            let places: Vec<usize> = (0..5).filter(|i| i % 2 == k).collect();
+            announce(folder.path(), &places.iter().map(|&i| ids[i].as_str()).collect::<Vec<_>>());
+            let part = Part { part: k as u64 + 1, parts: 2, of: "a".into(), cases: 5, places, job: None };
+            let run = RunInfo { part: Some(part), ..RunInfo::default() };
+            write_json(&folder.path().join(RUN_INFO), &run).unwrap();
+        }
+        let found = verdicts(&[folders[1].path(), folders[0].path()]);
+        assert_eq!(found.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ids);
     }
 
     #[test]

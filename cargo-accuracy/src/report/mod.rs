@@ -1,46 +1,63 @@
 //! What a run found, as a person and as a machine reads it; and `cargo accuracy report`.
 //!
-//! [`model`] counts and decides, [`merge`] reads folders of records, the others render.
+//! [`model`] counts and decides, [`merge`] reads folders of records and [`parts`] whether a run is whole, the others
+//! render.
 
 mod github;
+pub mod html;
 pub mod json;
 mod junit;
 mod markdown;
 mod merge;
 mod model;
+mod parts;
 mod sarif;
 pub mod sink;
 pub mod style;
 pub mod text;
 
-pub use model::{Report, test_key};
+pub use model::{Report, test_key, test_path};
 pub use text::quote;
 
+use crate::baseline::BaselineArgs;
 use crate::cli::OutputArgs;
 use crate::exit::ExitCode;
 use crate::run::folder;
+use accuracy_core::record::Record;
 use anyhow::Context as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags of `cargo accuracy report`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReportArgs {
     /// Folders with records, of any runner and machine; where two have the same case the later one counts
     /// [default: the newest folder in the target folder's `accuracy`]
+    ///
+    /// Of a run in parts (`run --partition`) every part has to be there, once: else the exit status is 101.
     #[arg(value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
+    /// Print the JSON Schema of `--report json=...`, and nothing else
+    #[arg(long, conflicts_with_all = ["dirs", "reports"])]
+    pub schema: bool,
     #[command(flatten)]
     pub manifest: clap_cargo::Manifest,
     /// The target folder in which runs left their folders
     #[arg(long, value_name = "DIR")]
     pub target_dir: Option<PathBuf>,
     #[command(flatten)]
+    pub baseline: BaselineArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
 pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    if args.schema {
+        std::io::stdout().write_all(json::SCHEMA.as_bytes())?;
+        return Ok(ExitCode::Correct);
+    }
+    let baselines = args.baseline.load()?;
     let dirs = match &args.dirs[..] {
         [] => vec![newest(&args)?],
         dirs => dirs.to_vec(),
@@ -53,8 +70,16 @@ pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
     }
     let mut report = Report::new(merged.records, &merged.runs);
     report.folder = if let [dir] = &dirs[..] { Some(dir.clone()) } else { None };
+    report.problems = merged.problems;
+    baselines.compare(&mut report, &merged.runs);
     render(&report, &args.output)?;
+    baselines.save(&report, &merged.runs)?;
     Ok(report.exit_code())
+}
+
+/// The records in a folder, one for every case that was announced or has left one.
+pub fn records(dir: &Path) -> anyhow::Result<Vec<Record>> {
+    Ok(merge::read(&[dir.to_path_buf()])?.records)
 }
 
 /// The folder that a run has left last.

@@ -1,9 +1,10 @@
 //! A run's results as numbers: counts, the power of whole tests, and the gate.
 
+use crate::baseline::Comparison;
 use crate::exit::ExitCode;
 use crate::lint::{Finding, Severity};
 use crate::run::folder::RunInfo;
-use crate::run::{is_known_failure, may_pass};
+use crate::run::{is_known_failure, may_pass, unfinished};
 use accuracy_core::record::{Gate, PowerStatus, Record, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
@@ -29,6 +30,11 @@ pub struct Report {
     pub seconds: Option<f64>,
     /// Where the records are.
     pub folder: Option<PathBuf>,
+    /// Why this report does not speak of all that it should: a part that is missing, records that could not be
+    /// written.
+    pub problems: Vec<String>,
+    /// What has changed since the baseline, where one is compared with.
+    pub baseline: Option<Comparison>,
 }
 
 /// Number of cases of each verdict, and of each way through the gate.
@@ -147,12 +153,31 @@ impl Report {
             device,
             seconds: None,
             folder: None,
+            problems: Vec::new(),
+            baseline: None,
         }
     }
 
     /// Records that do not pass the gate, in their order.
     pub fn failures(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(|r| r.gate == Gate::Fail)
+    }
+
+    /// Those failures that have something to tell: not the cases that an interrupted run did not come to.
+    pub fn told(&self) -> impl Iterator<Item = &Record> {
+        self.failures().filter(|r| unfinished(r).is_none())
+    }
+
+    /// Why cases were not run to their end, with their number.
+    pub fn unfinished(&self) -> Vec<(&str, usize)> {
+        let mut reasons: Vec<(&str, usize)> = Vec::new();
+        for reason in self.failures().filter_map(unfinished) {
+            match reasons.iter_mut().find(|(other, _)| *other == reason) {
+                Some((_, n)) => *n += 1,
+                None => reasons.push((reason, 1)),
+            }
+        }
+        reasons
     }
 
     /// Tests whose cases together prove too little.
@@ -178,7 +203,14 @@ impl Report {
 
     pub fn exit_code(&self) -> ExitCode {
         debug_assert!(self.records.iter().all(|r| r.gate == Gate::Fail || may_pass(r)));
-        if self.summary.failed > 0 || self.summary.tests_inconclusive > 0 || self.lint_errors() > 0 {
+        let baseline = self.baseline.as_ref().map_or(0, Comparison::errors);
+        if !self.problems.is_empty() {
+            ExitCode::Unfinished
+        } else if self.summary.failed > 0
+            || self.summary.tests_inconclusive > 0
+            || self.lint_errors() > 0
+            || baseline > 0
+        {
             ExitCode::Failed
         } else if self.summary.passed == 0 {
             ExitCode::NothingRan
@@ -211,7 +243,7 @@ fn tests(records: &[Record], runs: &[RunInfo]) -> Vec<TestPower> {
 
 fn power(cases: &[&Record], whole: bool) -> TestPower {
     let mut faults: Vec<FaultCount> = Vec::new();
-    for power in cases.iter().flat_map(|case| &case.power) {
+    for power in cases.iter().flat_map(|case| case.power.iter()) {
         let same = |f: &FaultCount| f.fault == power.fault && f.operand == power.operand;
         let at = faults.iter().position(same).unwrap_or_else(|| {
             let (fault, operand) = (power.fault.clone(), power.operand.clone());

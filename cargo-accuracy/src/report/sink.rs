@@ -1,8 +1,8 @@
 //! `--report FORMAT=PATH`: where a machine-readable report goes.
 
-use super::{Report, github, json, junit, markdown, sarif};
+use super::{Report, github, html, json, junit, markdown, sarif};
 use anyhow::Context as _;
-use std::io::Write as _;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +12,16 @@ pub enum Format {
     Markdown,
     Sarif,
     Github,
+    Html,
 }
 
-const FORMATS: [(&str, Format); 5] = [
+const FORMATS: [(&str, Format); 6] = [
     ("json", Format::Json),
     ("junit", Format::Junit),
     ("markdown", Format::Markdown),
     ("sarif", Format::Sarif),
     ("github", Format::Github),
+    ("html", Format::Html),
 ];
 
 /// One `--report`.
@@ -50,41 +52,57 @@ impl std::str::FromStr for Sink {
 
 impl Sink {
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
-        let text = match self.format {
-            Format::Json => json::render(report)?,
-            Format::Junit => junit::render(report)?,
-            Format::Markdown => markdown::render(report),
-            Format::Sarif => sarif::render(report)?,
-            Format::Github => github::render(report),
-        };
-        self.write_text(&text)
+        self.stream(|out| {
+            let text = match self.format {
+                Format::Json => return json::render(report, out),
+                Format::Junit => return junit::render(report, out),
+                Format::Markdown => markdown::render(report),
+                Format::Sarif => sarif::render(report)?,
+                Format::Github => github::render(report),
+                Format::Html => html::render(report)?,
+            };
+            Ok(out.write_all(text.as_bytes())?)
+        })
     }
 
-    /// An error where a command writes JSON alone.
-    pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
-        if self.format == Format::Json {
+    /// An error where a command does not write this format.
+    pub fn expect(&self, command: &str, formats: &[Format]) -> anyhow::Result<()> {
+        if formats.contains(&self.format) {
             return Ok(());
         }
-        let format = FORMATS.iter().find(|(_, f)| *f == self.format).map_or("", |(name, _)| name);
-        Err(crate::exit::usage(format!("--report {format}=...: `{command}` writes json")))
+        let name = |format: Format| FORMATS.iter().find(|(_, f)| *f == format).map_or("", |(name, _)| name);
+        let known: Vec<&str> = formats.iter().map(|f| name(*f)).collect();
+        let (format, known) = (name(self.format), known.join(" and "));
+        Err(crate::exit::usage(format!("--report {format}=...: `{command}` writes {known}")))
     }
 
     /// Writes what a command other than a run has rendered for this sink's format.
     pub fn write_text(&self, text: &str) -> anyhow::Result<()> {
-        match &self.path {
-            None => {
-                let mut stdout = std::io::stdout().lock();
-                stdout.write_all(text.as_bytes())?;
-                stdout.flush()?;
+        self.stream(|out| Ok(out.write_all(text.as_bytes())?))
+    }
+
+    fn stream(&self, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let Some(path) = &self.path else {
+            let mut stdout = BufWriter::new(std::io::stdout().lock());
+            write(&mut stdout)?;
+            return Ok(stdout.flush()?);
+        };
+        let to_file = || {
+            if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+                std::fs::create_dir_all(parent)?;
             }
-            Some(path) => {
-                let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-                parent
-                    .map_or(Ok(()), std::fs::create_dir_all)
-                    .and_then(|()| std::fs::write(path, text))
-                    .with_context(|| format!("cannot write the report {}", path.display()))?;
-            }
-        }
-        Ok(())
+            let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
+            write(&mut file)?;
+            Ok(file.flush()?)
+        };
+        let written: anyhow::Result<()> = to_file();
+        written
+            .inspect_err(|_| {
+                // On a full disk: half of a report could be taken for a report.
+                if path.is_file() {
+                    let _ = std::fs::remove_file(path);
+                }
+            })
+            .with_context(|| format!("cannot write the report {}", path.display()))
     }
 }

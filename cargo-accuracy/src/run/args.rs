@@ -2,7 +2,8 @@
 
 use super::batch::Isolation;
 use super::cargo::CargoArgs;
-use super::select::Partition;
+use super::select::Wanted;
+use crate::baseline::BaselineArgs;
 use crate::cli::OutputArgs;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::Kind;
@@ -44,6 +45,8 @@ pub struct RunArgs {
     pub selftest: bool,
     #[command(flatten)]
     pub judge: JudgeArgs,
+    #[command(flatten)]
+    pub baseline: BaselineArgs,
     #[command(flatten)]
     pub runner: RunnerArgs,
     #[command(flatten)]
@@ -91,10 +94,17 @@ pub struct RunnerArgs {
     /// Run everything, whatever fails (the default: a table with holes is of little use)
     #[arg(long)]
     pub no_fail_fast: bool,
-    /// Run the K-th of N parts of the selected cases: slice:K/N takes every N-th in their order, hash:K/N goes by
-    /// the identity, so that a new case moves no other
-    #[arg(long, value_name = "slice:K/N|hash:K/N")]
-    pub partition: Option<Partition>,
+    /// Run the K-th of N parts of the selected cases, on one of N machines; `cargo accuracy report DIR...` merges them
+    ///
+    /// slice:K/N takes every N-th in their order; hash:K/N goes by the identity, so that a new case moves no other;
+    /// auto is slice:K/N with what the scheduler says: a Slurm array, an indexed job of Kubernetes (which also needs
+    /// JOB_COMPLETIONS), CI_NODE_INDEX and CI_NODE_TOTAL (GitLab sets them), CircleCI, Buildkite.
+    #[arg(long, value_name = "slice:K/N|hash:K/N|auto")]
+    pub partition: Option<Wanted>,
+    /// Make slices that take equally long, by the durations in this JSON report or folder of records; every part
+    /// needs the same
+    #[arg(long, value_name = "PATH", requires = "partition")]
+    pub durations: Option<PathBuf>,
 }
 
 fn cosine(text: &str) -> Result<f64, String> {

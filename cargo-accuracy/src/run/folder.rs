@@ -23,9 +23,31 @@ pub struct RunInfo {
     pub flags: Vec<String>,
     /// How many cases each test has, whether or not they were selected.
     pub tests: BTreeMap<String, usize>,
+    /// The packages that took part, whether or not they have tests.
+    pub packages: Vec<String>,
     /// The GPUs that the run used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Which part of a run it is, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// One of the parts that make up a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// From 1.
+    pub part: u64,
+    pub parts: u64,
+    /// What it is a part of: the same in all parts of one run, and in no other run.
+    pub of: String,
+    /// Cases of all parts together.
+    pub cases: usize,
+    /// Where each of its cases stands among all of them.
+    pub places: Vec<usize>,
+    /// What the scheduler calls the job that all parts belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
 }
 
 /// Folder in which all runs leave theirs.
@@ -42,9 +64,13 @@ impl RunFolder {
     /// Makes a folder of its own for this run and writes the manifest into it.
     pub fn create(target: &Path, cases: Vec<Planned>, info: &RunInfo) -> anyhow::Result<RunFolder> {
         let root = root(target);
-        let name = format!("{PREFIX}{}-{}", timestamp(SystemTime::now()), std::process::id());
+        // Parts that run on other machines may share the disk, and processes there may have the same number.
+        let part = info.part.as_ref().map_or(String::new(), |p| format!("part{}of{}-", p.part, p.parts));
+        let name = format!("{PREFIX}{}-{part}{}", timestamp(SystemTime::now()), std::process::id());
         let path = root.join(&name);
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&root)
+            .and_then(|()| std::fs::create_dir(&path))
+            .with_context(|| format!("cannot make {}", path.display()))?;
         record::write_json(&path.join(RUN_INFO), info)?;
         record::write_json(&path.join("manifest.json"), &Manifest { schema: SCHEMA, cases })?;
 
@@ -53,7 +79,10 @@ impl RunFolder {
         std::os::unix::fs::symlink(&name, &temporary)
             .and_then(|()| std::fs::rename(&temporary, &link))
             .with_context(|| format!("cannot link {} to {name}", link.display()))?;
-        forget_old(&root, &name);
+        // Whether a part on another machine is still running cannot be seen from here.
+        if info.part.is_none() {
+            forget_old(&root, &name);
+        }
         Ok(RunFolder { path })
     }
 
@@ -77,7 +106,7 @@ fn forget_old(root: &Path, own: &str) {
     let Ok(entries) = std::fs::read_dir(root) else { return };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(PREFIX) && name != own)
+        .filter(|name| name.starts_with(PREFIX) && !name.contains("-part") && name != own)
         .collect();
     names.sort_unstable();
     let alive = |name: &str| name.rsplit('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());

@@ -1,7 +1,8 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
 //! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
-//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it;
+//! [`discover`] finds the tests in the executables; [`plan`] lays out their cases, of which [`select`] takes some, perhaps
+//! as [`schedule`] finds out; [`folder`] is where records go; [`pool`] runs processes, with [`unix`] below it and [`orphans`] beside it;
 //! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
 mod args;
@@ -11,20 +12,24 @@ pub mod cargo_env;
 mod device;
 pub mod discover;
 pub mod folder;
+mod orphans;
 mod outcome;
 mod plan;
 mod pool;
 mod progress;
+mod schedule;
 mod select;
 mod unix;
 
 pub use args::RunArgs;
 pub use device::{AnswersArgs, answers};
-pub use outcome::{is_known_failure, may_pass};
+pub use orphans::{OrphansArgs, command as end_orphans};
+pub use outcome::{is_known_failure, may_pass, unfinished};
 
-use crate::archive::{self, Archive};
+use crate::archive::{self, Archive, Unpacked};
+use crate::baseline::Baselines;
 use crate::config::{Config, Sources};
-use crate::exit::{ExitCode, usage};
+use crate::exit::{ExitCode, chain, usage};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::report::{self, Report};
 use crate::selftest;
@@ -37,7 +42,8 @@ use cargo_metadata::{Metadata, Package};
 use device::Places;
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
-use plan::{Case, Fate, Settings};
+use orphans::Guard;
+use plan::{Case, Fate, Selected, Settings};
 use pool::{End, Job, Need, Next, Outcome, Pool};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -56,6 +62,7 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let baselines = args.baseline.load()?;
     let metadata = args.cargo.metadata()?;
     let config = Config::new(&Sources::read(&metadata)?)?;
     let settings = Settings::new(args, &config)?;
@@ -85,12 +92,23 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     let target = metadata.target_directory.as_std_path();
-    let ready = Ready { settings: &settings, config: &config, binaries: &binaries, cases, places, target };
+    let ready = Ready {
+        settings: &settings,
+        config: &config,
+        binaries: &binaries,
+        packages: packages.iter().map(|package| package.name.to_string()).collect(),
+        cases,
+        places,
+        target,
+        unpacked: None,
+        baselines,
+    };
     ready.run(args, || lint(&packages, &metadata))
 }
 
 /// The same from a file: nothing is built, and cargo is not asked.
 fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
+    let baselines = args.baseline.load()?;
     let archive = Archive::open(path)?;
     let settings = Settings::new(args, &archive.config)?;
     let selected = archive.selected(&args.cargo.workspace)?;
@@ -103,7 +121,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     let mut places = None;
     if !args.list {
         let mut archs = BTreeSet::new();
-        for package in packages {
+        for package in &packages {
             for arch in settings.arch(&archive.config, package).unwrap_or_default() {
                 archive.require_library(package, arch)?;
                 archs.insert(arch);
@@ -128,8 +146,17 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         None => std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from),
     };
     let target = std::path::absolute(&target).with_context(|| format!("folder {}", target.display()))?;
-    let (settings, config) = (&settings, &archive.config);
-    let ready = Ready { settings, config, binaries: &binaries, cases, places, target: &target };
+    let ready = Ready {
+        settings: &settings,
+        config: &archive.config,
+        binaries: &binaries,
+        packages: packages.into_iter().map(str::to_owned).collect(),
+        cases,
+        places,
+        target: &target,
+        unpacked: Some(&unpacked),
+        baselines,
+    };
     // The sources are where the archive was made.
     ready.run(args, || Ok(Vec::new()))
 }
@@ -139,11 +166,16 @@ struct Ready<'a> {
     settings: &'a Settings,
     config: &'a Config,
     binaries: &'a [Binary],
+    /// The packages that take part.
+    packages: Vec<String>,
     cases: Vec<Case>,
     /// `None` where nothing is to run.
     places: Option<Places>,
     /// Folder in which records get one of their own.
     target: &'a Path,
+    /// The archive that all of it comes from.
+    unpacked: Option<&'a Unpacked>,
+    baselines: Baselines<'a>,
 }
 
 impl Ready<'_> {
@@ -153,21 +185,29 @@ impl Ready<'_> {
         args: &RunArgs,
         lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
     ) -> anyhow::Result<ExitCode> {
-        let Ready { settings, config, binaries, cases, places, target } = self;
+        let Ready { settings, config, binaries, packages, cases, places, target, unpacked, baselines } = self;
+        let tests = plan::totals(&cases);
+        let (known, sample) = (cases.len(), cases[0].planned.id.clone());
+        let origin = unpacked.map(|unpacked| unpacked.hash.as_str());
+        let Selected { cases: mut selected, part } = plan::select(cases, args, settings, origin)?;
         let info = RunInfo {
             schema: SCHEMA,
             flags: flags_to_repeat(args, settings),
-            tests: plan::totals(&cases),
+            tests,
+            packages,
             device: places.as_ref().and_then(Places::describe),
+            part,
         };
-        let (known, sample) = (cases.len(), cases[0].planned.id.clone());
-        let mut selected = plan::select(cases, args);
         if args.selftest {
             let running = selected.iter().filter(|case| case.fate == Fate::Run).map(|case| &case.planned);
             let chosen = selftest::representative(running);
             selected.retain(|case| chosen.contains(&case.planned.id));
         }
         if selected.is_empty() {
+            if info.part.as_ref().is_some_and(|part| part.cases > 0) && places.is_some() {
+                // More parts than cases: whoever merges them must not miss this one.
+                RunFolder::create(target, Vec::new(), &info)?;
+            }
             anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
             return Ok(ExitCode::NothingRan);
         }
@@ -176,30 +216,38 @@ impl Ready<'_> {
             return Ok(ExitCode::Correct);
         };
 
+        if let Some(part) = &info.part {
+            let job = part.job.as_ref().map_or(String::new(), |job| format!(" ({job})"));
+            let (part, parts, all) = (part.part, part.parts, part.cases);
+            anstream::eprintln!("part {part} of {parts}{job}: {} of {all} cases", selected.len());
+        }
         let planned = selected.iter().map(|c| c.planned.clone()).collect();
         let folder = RunFolder::create(target, planned, &info)?;
         let began = std::time::Instant::now();
-        let run = Run { args, settings, config, binaries, places: &places, folder: &folder };
-        let (records, outcome) = run.run(&selected)?;
+        let guard = Guard::start(&folder.path, unpacked.map(Unpacked::root))?;
+        let spared = guard.pid();
+        let run = Run { args, settings, config, binaries, places: &places, folder: &folder, spared };
+        let Done { records, problem } = run.run(&selected)?;
 
         if args.selftest {
             let width = report::text::width(args.output.stdout_taken());
             let (text, code) = selftest::render(&records, width);
             report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
-            return Ok(if outcome == Outcome::Interrupted { ExitCode::Unfinished } else { code });
+            return Ok(if problem.is_some() { ExitCode::Unfinished } else { code });
         }
-        let mut report = Report::new(records, &[info]);
+        let infos = [info];
+        let mut report = Report::new(records, &infos);
         report.min_cos = settings.min_cos.or(report.min_cos);
         report.seconds = Some(began.elapsed().as_secs_f64());
         report.folder = Some(folder.path.clone());
         if !args.no_lint {
             report.lint = lint()?;
         }
+        report.problems.extend(problem);
+        baselines.compare(&mut report, &infos);
         report::render(&report, &args.output)?;
-        Ok(match outcome {
-            Outcome::Interrupted => ExitCode::Unfinished,
-            Outcome::Done | Outcome::Stopped => report.exit_code(),
-        })
+        baselines.save(&report, &infos)?;
+        Ok(report.exit_code())
     }
 }
 
@@ -310,25 +358,39 @@ struct Run<'a> {
     binaries: &'a [Binary],
     places: &'a Places,
     folder: &'a RunFolder,
+    /// A child of this process that runs no case.
+    spared: unix::Pid,
+}
+
+/// What became of the cases of a run.
+struct Done {
+    /// One for each, in the order of the cases.
+    records: Vec<Record>,
+    /// Why they do not speak of all that was to run.
+    problem: Option<String>,
 }
 
 impl Run<'_> {
-    /// Runs the cases and returns a record of each, in the order of `cases`.
-    fn run(&self, cases: &[Case]) -> anyhow::Result<(Vec<Record>, Outcome)> {
+    fn run(&self, cases: &[Case]) -> anyhow::Result<Done> {
         let mut records: Vec<Option<Record>> = cases.iter().map(|case| self.settled(case)).collect();
         let queue: Vec<usize> = (0..cases.len()).filter(|&i| records[i].is_none()).collect();
-        for settled in records.iter().flatten() {
-            self.keep(settled)?;
-        }
+        let mut unwritable = records.iter().flatten().find_map(|settled| self.keep(settled).err());
         unix::become_subreaper().context("cannot become the parent of what tests abandon")?;
+        unix::report_size_limit();
         let signals = unix::Signals::install().context("cannot install signal handlers")?;
         let progress = RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
         let (mut places, jobs) = (self.places.for_pool(self.settings.jobs), self.settings.jobs);
 
         let (in_batches, alone): (Vec<usize>, Vec<usize>) =
-            queue.into_iter().partition(|&i| self.in_batch(&cases[i]));
+            queue.into_iter().filter(|_| unwritable.is_none()).partition(|&i| self.in_batch(&cases[i]));
         let groups = batch::groups(&in_batches, cases, jobs);
-        let pool = Pool { slots: jobs, places: &mut places, signals: &signals, mark: env::CASE };
+        let pool = Pool {
+            slots: jobs,
+            places: &mut places,
+            signals: &signals,
+            mark: env::CASE,
+            spared: self.spared,
+        };
         let mut ended = pool.run(
             &self.needs(&groups, cases),
             |at, place| self.job(&groups[at].iter().map(|&i| &cases[i]).collect::<Vec<_>>(), place),
@@ -363,9 +425,14 @@ impl Run<'_> {
         again.extend(alone);
         again.sort_unstable();
         if ended.outcome == Outcome::Done {
-            let mut write_error = None;
             let singles: Vec<Vec<usize>> = again.iter().map(|&i| vec![i]).collect();
-            let pool = Pool { slots: jobs, places: &mut places, signals: &signals, mark: env::CASE };
+            let pool = Pool {
+                slots: jobs,
+                places: &mut places,
+                signals: &signals,
+                mark: env::CASE,
+                spared: self.spared,
+            };
             let escaped = std::mem::take(&mut ended.escaped);
             ended = pool.run(
                 &self.needs(&singles, cases),
@@ -378,11 +445,11 @@ impl Run<'_> {
                     let failed = record.gate == Gate::Fail;
                     // A passing record stands as the test has written it.
                     if failed && let Err(e) = self.keep(&record) {
-                        write_error = Some(e);
+                        unwritable.get_or_insert(e);
                     }
                     let verdict = record.verdict;
                     records[index] = Some(record);
-                    if write_error.is_some() || failed && self.args.runner.fail_fast {
+                    if unwritable.is_some() || failed && self.args.runner.fail_fast {
                         return Next::Stop;
                     }
                     match finished.place {
@@ -392,37 +459,34 @@ impl Run<'_> {
                 },
             );
             ended.escaped.extend(escaped);
-            if let Some(error) = write_error {
-                progress.borrow().clear();
-                return Err(error);
-            }
         }
         progress.borrow().clear();
-        if !ended.escaped.is_empty() {
+        let reason = match (&unwritable, ended.outcome) {
+            (Some(_), _) => unfinished::NO_ROOM,
+            (None, Outcome::Interrupted) => unfinished::INTERRUPTED_BEFORE,
+            (None, Outcome::Stopped) => unfinished::AFTER_FAILURE,
+            (None, Outcome::Done) => unfinished::NEVER_STARTED,
+        };
+        // The manifest announces these; a record of each would say no more.
+        let missing = |case: &Case| case.planned.without_result(Verdict::NotRun, reason);
+        let records = records
+            .into_iter()
+            .zip(cases)
+            .map(|(record, case)| record.unwrap_or_else(|| missing(case)))
+            .collect();
+        let problem = if let Some(error) = unwritable {
+            Some(format!("the run was stopped, because records cannot be written: {}", chain(&error)))
+        } else if !ended.escaped.is_empty() {
             let names: Vec<String> = ended.escaped.iter().map(ToString::to_string).collect();
-            anyhow::bail!(
+            Some(format!(
                 "tests left processes behind that changed their group and environment, so that no case can be named; \
                  they were killed: {}",
                 names.join(", ")
-            );
-        }
-        let reason = match ended.outcome {
-            Outcome::Interrupted => "the run was interrupted before it",
-            Outcome::Stopped => "the run stopped at an earlier failure (--fail-fast)",
-            Outcome::Done => "it was never started",
+            ))
+        } else {
+            (ended.outcome == Outcome::Interrupted).then(|| "the run was interrupted".to_owned())
         };
-        let mut all = Vec::with_capacity(records.len());
-        for (record, case) in records.into_iter().zip(cases) {
-            all.push(match record {
-                Some(record) => record,
-                None => {
-                    let record = case.planned.without_result(Verdict::NotRun, reason);
-                    self.keep(&record)?;
-                    record
-                }
-            });
-        }
-        Ok((all, ended.outcome))
+        Ok(Done { records, problem })
     }
 
     /// Whether a case shares a process with others.
@@ -548,7 +612,11 @@ impl Run<'_> {
 
     /// Leaves the record for a later report, in the place of the test's own.
     fn keep(&self, record: &Record) -> anyhow::Result<()> {
-        record::write_json(&record::record_path(&self.folder.path, &record.id, ATTEMPT), record)?;
-        Ok(())
+        let path = record::record_path(&self.folder.path, &record.id, ATTEMPT);
+        record::write_json(&path, record).map_err(|error| {
+            // What the test itself has left may say that it passes.
+            let _ = std::fs::remove_file(&path);
+            error.into()
+        })
     }
 }

@@ -58,7 +58,7 @@ impl Evidence<'_> {
                 self.planned.without_result(Verdict::TimedOut, self.with_tail(reason))
             }
             (End::Interrupted, _) => {
-                self.planned.without_result(Verdict::NotRun, "the run was interrupted while it ran")
+                self.planned.without_result(Verdict::NotRun, unfinished::INTERRUPTED_WHILE)
             }
             (End::NoPlace, _) => self.planned.without_result(
                 Verdict::NotRun,
@@ -144,6 +144,23 @@ pub fn may_pass(record: &Record) -> bool {
     let clean =
         matches!(record.verdict, Verdict::Correct | Verdict::Skipped) && record.failed_checks.is_empty();
     clean || is_known_failure(record)
+}
+
+/// Why cases have not come to an end that say nothing about them.
+pub mod unfinished {
+    pub const INTERRUPTED_BEFORE: &str = "interrupted before the start";
+    pub const INTERRUPTED_WHILE: &str = "interrupted while running";
+    pub const AFTER_FAILURE: &str = "not started after an earlier failure (--fail-fast)";
+    pub const NO_ROOM: &str = "not started, because records cannot be written";
+    pub const NEVER_STARTED: &str = "announced, but never started";
+    pub(super) const ALL: [&str; 5] =
+        [INTERRUPTED_BEFORE, INTERRUPTED_WHILE, AFTER_FAILURE, NO_ROOM, NEVER_STARTED];
+}
+
+/// Why a case was not run to its end, where that says nothing about the case.
+pub fn unfinished(record: &Record) -> Option<&str> {
+    let reason = record.reason.as_str();
+    (record.verdict == Verdict::NotRun && unfinished::ALL.contains(&reason)).then_some(reason)
 }
 
 /// Whether a case passes only because its test declares the failure.

@@ -2,14 +2,18 @@
 
 use super::args::RunArgs;
 use super::discover::Binary;
-use super::select;
+use super::folder::Part;
+use super::select::{self, Partition, Wanted};
 use crate::config::{self, Config};
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
 use accuracy_core::env;
 use accuracy_core::plan;
 use accuracy_core::record::Planned;
-use std::collections::{BTreeMap, BTreeSet};
+use anyhow::Context as _;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
 const DEFAULT_TIMEOUT: f64 = 300.0;
@@ -50,6 +54,9 @@ pub struct Settings {
     pub jobs: usize,
     pub repeat: Option<u32>,
     pub seed: Option<u64>,
+    pub partition: Option<Partition>,
+    /// Of an earlier run, by identity.
+    pub durations: Option<HashMap<String, f64>>,
 }
 
 impl Settings {
@@ -88,7 +95,10 @@ impl Settings {
             Some(seed) => Some(seed),
             None => config::from_env(env::SEED, "a whole number without a sign")?,
         };
-        Ok(Settings { arch, min_cos, timeout, jobs: jobs.unwrap_or_else(cores), repeat, seed })
+        let partition = args.runner.partition.map(Wanted::resolve).transpose()?;
+        let durations = args.runner.durations.as_deref().map(durations).transpose()?;
+        let jobs = jobs.unwrap_or_else(cores);
+        Ok(Settings { arch, min_cos, timeout, jobs, repeat, seed, partition, durations })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
@@ -171,17 +181,74 @@ pub fn totals(cases: &[Case]) -> BTreeMap<String, usize> {
     totals
 }
 
-/// The cases that filters and partition leave.
-pub fn select(cases: Vec<Case>, args: &RunArgs) -> Vec<Case> {
-    let filtered = cases.into_iter().filter(|case| {
-        select::matches(&args.filters, &case.planned.id, matches!(case.fate, Fate::Impossible(_)))
-    });
-    match args.runner.partition {
-        None => filtered.collect(),
-        Some(part) => filtered
-            .enumerate()
-            .filter(|(i, case)| part.takes(*i, &case.planned.id))
-            .map(|(_, case)| case)
-            .collect(),
+/// What a run takes of all cases.
+pub struct Selected {
+    pub cases: Vec<Case>,
+    /// Which part it is, where it is one.
+    pub part: Option<Part>,
+}
+
+/// The cases that filters and partition leave. `origin` is what the cases come from, where that is one file.
+pub fn select(
+    cases: Vec<Case>,
+    args: &RunArgs,
+    settings: &Settings,
+    origin: Option<&str>,
+) -> anyhow::Result<Selected> {
+    let mut cases: Vec<Case> = cases
+        .into_iter()
+        .filter(|case| {
+            select::matches(&args.filters, &case.planned.id, matches!(case.fate, Fate::Impossible(_)))
+        })
+        .collect();
+    let Some(partition) = &settings.partition else { return Ok(Selected { cases, part: None }) };
+    let ids: Vec<&str> = cases.iter().map(|case| case.planned.id.as_str()).collect();
+    let parts = partition.divide(&ids, settings.durations.as_ref())?;
+    let part = Part {
+        part: partition.part,
+        parts: partition.parts,
+        of: fingerprint(&ids, &parts, settings, origin),
+        cases: ids.len(),
+        places: (0..ids.len()).filter(|&i| parts[i] == partition.part).collect(),
+        job: partition.job.clone(),
+    };
+    let mut at = 0..;
+    cases.retain(|_| at.next().is_some_and(|i: usize| parts[i] == partition.part));
+    Ok(Selected { cases, part: Some(part) })
+}
+
+/// What all parts of one run have in common: where the tests come from, the cases, who runs which, and how.
+fn fingerprint(ids: &[&str], parts: &[u64], settings: &Settings, origin: Option<&str>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let judged = (settings.min_cos, settings.repeat, settings.seed);
+    hasher.update(format!("{}\n{origin:?}\n{judged:?}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    for (id, part) in ids.iter().zip(parts) {
+        hasher.update(format!("{part} {id}\n").as_bytes());
     }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// Seconds by identity, of a JSON report or of the records in a folder.
+pub fn durations(path: &Path) -> anyhow::Result<HashMap<String, f64>> {
+    #[derive(Deserialize)]
+    struct Timed {
+        id: String,
+        seconds: f64,
+    }
+    #[derive(Deserialize)]
+    struct Document {
+        cases: Vec<Timed>,
+    }
+    let context = || format!("cannot read durations from {}", path.display());
+    let timed: Vec<(String, f64)> = if path.is_dir() {
+        let records = crate::report::records(path).with_context(context)?;
+        records.into_iter().map(|record| (record.id, record.seconds)).collect()
+    } else {
+        let text = std::fs::read(path).with_context(context)?;
+        let document: Document = serde_json::from_slice(&text)
+            .with_context(context)
+            .context("expected what `--report json=FILE` writes, or a folder of records")?;
+        document.cases.into_iter().map(|case| (case.id, case.seconds)).collect()
+    };
+    Ok(timed.into_iter().filter(|(_, seconds)| seconds.is_finite() && *seconds > 0.0).collect())
 }

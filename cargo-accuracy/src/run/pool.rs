@@ -113,6 +113,8 @@ pub struct Pool<'a> {
     pub signals: &'a Signals,
     /// Name of the environment variable by which a process that left its group is known.
     pub mark: &'static str,
+    /// A child of this process that is no job.
+    pub spared: Pid,
 }
 
 enum Phase {
@@ -224,7 +226,7 @@ impl Pool<'_> {
                 }
             }
         }
-        let escaped = unix::adopted(&BTreeSet::new());
+        let escaped = unix::adopted(&BTreeSet::from([self.spared]));
         for stray in &escaped {
             unix::kill(stray.pid);
         }
@@ -261,6 +263,7 @@ impl Pool<'_> {
 }
 
 fn start(index: usize, place: usize, memory: u64, mut job: Job) -> anyhow::Result<Slot> {
+    unix::die_together(&mut job.command);
     let child = job
         .command
         .process_group(0)

@@ -1,5 +1,6 @@
 //! What is seen while cases run: a bar on a terminal, and each failure as it happens.
 
+use super::outcome::unfinished;
 use crate::report::style;
 use accuracy_core::record::{Gate, Record};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -33,6 +34,8 @@ impl Progress {
     pub fn finished(&mut self, record: &Record) {
         if record.gate == Gate::Fail {
             self.failed += 1;
+        }
+        if record.gate == Gate::Fail && unfinished(record).is_none() {
             self.say(&format!("{} {}", style::verdict(record), record.id));
         }
         if let Some(bar) = &self.bar {

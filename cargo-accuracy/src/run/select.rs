@@ -1,38 +1,103 @@
 //! Which of the known cases a run takes: filters and partitions.
 
+use super::schedule;
+use crate::exit::usage;
 use accuracy_core::record::file_stem;
+use std::collections::HashMap;
 
-/// One of N parts of a run, for N machines.
+/// `--partition`, as it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partition {
-    by: By,
-    /// From 0.
-    part: u64,
-    parts: u64,
+pub enum Wanted {
+    This(By, u64, u64),
+    /// As the scheduler says.
+    Auto,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+pub enum By {
     Slice,
     Hash,
 }
 
-impl Partition {
-    /// Whether the case with this identity, the `index`-th of the selected ones, belongs to this part.
-    pub fn takes(self, index: usize, id: &str) -> bool {
-        let at = match self.by {
-            By::Slice => index as u64,
-            By::Hash => u64::from_str_radix(&file_stem(id), 16).expect("a file stem is a hexadecimal hash"),
-        };
-        at % self.parts == self.part
+/// One of N parts of a run, for N machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    by: By,
+    /// From 1.
+    pub part: u64,
+    pub parts: u64,
+    /// What the scheduler calls the job that all parts belong to.
+    pub job: Option<String>,
+}
+
+/// Seconds that a case costs beside those that are measured: its process.
+const OVERHEAD: f64 = 0.05;
+
+impl Wanted {
+    /// # Errors
+    /// If `auto` is asked for and no scheduler says which part this is.
+    pub fn resolve(self) -> anyhow::Result<Partition> {
+        match self {
+            Wanted::This(by, part, parts) => Ok(Partition { by, part, parts, job: None }),
+            Wanted::Auto => {
+                let scheduled = schedule::from_environment(|name| std::env::var(name).ok()).map_err(usage)?;
+                let schedule::Scheduled { part, parts, job } = scheduled;
+                Ok(Partition { by: By::Slice, part, parts, job })
+            }
+        }
     }
 }
 
-impl std::str::FromStr for Partition {
+impl Partition {
+    /// The part, from 1, that each of these cases belongs to. With the durations of an earlier run slices take
+    /// equally long; what that run did not have is taken to need what its cases needed on average.
+    ///
+    /// # Errors
+    /// If parts are to be both balanced and independent of the other cases.
+    pub fn divide(&self, ids: &[&str], durations: Option<&HashMap<String, f64>>) -> anyhow::Result<Vec<u64>> {
+        match (self.by, durations) {
+            (By::Hash, Some(_)) => {
+                Err(usage("--durations balances slices; hash:K/N goes by the identity alone: use slice:K/N"))
+            }
+            (By::Hash, None) => {
+                let hash =
+                    |id: &&str| u64::from_str_radix(&file_stem(id), 16).expect("a file stem is a hash");
+                Ok(ids.iter().map(|id| hash(id) % self.parts + 1).collect())
+            }
+            (By::Slice, None) => Ok((0..ids.len()).map(|i| i as u64 % self.parts + 1).collect()),
+            (By::Slice, Some(durations)) => Ok(self.balanced(ids, durations)),
+        }
+    }
+
+    /// Longest first, each to the part that has least (Graham, "Bounds on multiprocessing timing anomalies", 1969).
+    fn balanced(&self, ids: &[&str], durations: &HashMap<String, f64>) -> Vec<u64> {
+        let known: Vec<f64> = ids.iter().filter_map(|id| durations.get(*id).copied()).collect();
+        let mean = if known.is_empty() { 0.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        let cost: Vec<f64> =
+            ids.iter().map(|id| OVERHEAD + durations.get(*id).copied().unwrap_or(mean)).collect();
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        // The sort is stable, so every machine divides alike.
+        order.sort_by(|&a, &b| cost[b].total_cmp(&cost[a]));
+        // No more parts than cases get any.
+        let mut loads = vec![0.0; ids.len().min(usize::try_from(self.parts).unwrap_or(usize::MAX))];
+        let mut parts = vec![1; ids.len()];
+        for i in order {
+            let least = (0..loads.len()).min_by(|&a, &b| f64::total_cmp(&loads[a], &loads[b])).unwrap_or(0);
+            loads[least] += cost[i];
+            parts[i] = least as u64 + 1;
+        }
+        parts
+    }
+}
+
+impl std::str::FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected slice:K/N or hash:K/N with K from 1 to N".to_string();
+        let expected = || "expected auto, slice:K/N or hash:K/N with K from 1 to N".to_string();
+        if text == "auto" {
+            return Ok(Wanted::Auto);
+        }
         let (by, rest) = text.split_once(':').ok_or_else(expected)?;
         let by = match by {
             "slice" => By::Slice,
@@ -45,7 +110,7 @@ impl std::str::FromStr for Partition {
         if part == 0 || part > parts {
             return Err(expected());
         }
-        Ok(Partition { by, part: part - 1, parts })
+        Ok(Wanted::This(by, part, parts))
     }
 }
 
@@ -65,25 +130,52 @@ pub fn matches(filters: &[String], id: &str, open: bool) -> bool {
 mod tests {
     use super::*;
 
+    fn divided(text: &str, ids: &[&str], durations: Option<&HashMap<String, f64>>) -> Vec<u64> {
+        let partition = text.parse::<Wanted>().unwrap().resolve().unwrap();
+        partition.divide(ids, durations).unwrap()
+    }
+
     #[test]
     fn every_case_is_in_exactly_one_part() {
         let ids: Vec<String> = (0..100).map(|i| format!("p::m::t[tokens={i}]")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         for kind in ["slice", "hash"] {
-            let parts: Vec<Partition> = (1..=3).map(|k| format!("{kind}:{k}/3").parse().unwrap()).collect();
-            for (i, id) in ids.iter().enumerate() {
-                assert_eq!(parts.iter().filter(|p| p.takes(i, id)).count(), 1, "{kind} {id}");
-            }
-            for part in parts {
-                let size = ids.iter().enumerate().filter(|(i, id)| part.takes(*i, id)).count();
-                assert!((15..=55).contains(&size), "{kind}: a part has {size} of 100");
+            let parts = divided(&format!("{kind}:2/3"), &ids, None);
+            assert_eq!(parts, divided(&format!("{kind}:3/3"), &ids, None), "every machine divides alike");
+            for part in 1..=3 {
+                let size = parts.iter().filter(|p| **p == part).count();
+                assert!((15..=55).contains(&size), "{kind}: part {part} has {size} of 100");
             }
         }
     }
 
     #[test]
+    fn a_new_case_moves_no_other_when_parts_go_by_hash() {
+        let before = divided("hash:1/3", &["a", "b", "c"], None);
+        let after = divided("hash:1/3", &["a", "new", "b", "c"], None);
+        assert_eq!([after[0], after[2], after[3]], before[..]);
+    }
+
+    #[test]
+    fn slices_with_durations_take_equally_long() {
+        let ids: Vec<String> = (0..40).map(|i| format!("case {i}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        // One of them takes as long as all others together, and one is new.
+        let seconds = |i: usize| if i == 7 { 100.0 } else { (i % 5) as f64 };
+        let durations: HashMap<String, f64> = (0..39).map(|i| (ids[i].to_owned(), seconds(i))).collect();
+        let parts = divided("slice:1/2", &ids, Some(&durations));
+        let load = |part: u64| -> f64 { (0..39).filter(|&i| parts[i] == part).map(seconds).sum() };
+        assert!(load(1).max(load(2)) <= 101.0, "{} and {}", load(1), load(2));
+        assert!(parts.contains(&1) && parts.contains(&2));
+        assert_eq!(divided("slice:1/9", &["a", "b"], Some(&durations)).len(), 2);
+        let hash = "hash:1/2".parse::<Wanted>().unwrap().resolve().unwrap();
+        assert!(hash.divide(&ids, Some(&durations)).is_err());
+    }
+
+    #[test]
     fn a_partition_that_cannot_be_is_refused() {
         for bad in ["slice:0/2", "slice:3/2", "hash:1/0", "1/2", "slice:1", "count:1/2", "slice:a/b", ""] {
-            bad.parse::<Partition>().unwrap_err();
+            bad.parse::<Wanted>().unwrap_err();
         }
     }
 

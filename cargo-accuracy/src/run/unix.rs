@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ pub type Pid = i32;
 
 /// Writing end of the pipe that the signal handler writes to.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
+
+const HANDLED: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// Signals that ended a wait, counted since they were last asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +42,7 @@ impl Signals {
         // SAFETY: pipe2 has just opened both descriptors and nothing else owns them.
         let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         WAKE.store(write.as_raw_fd(), Ordering::SeqCst);
-        for signal in [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in HANDLED {
             // SAFETY: a zeroed sigaction is valid, and the handler does nothing but an async-signal-safe write.
             let installed = unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
@@ -75,6 +79,17 @@ impl Signals {
     }
 }
 
+impl Drop for Signals {
+    /// What comes after the cases ends by a signal as any program does.
+    fn drop(&mut self) {
+        for signal in HANDLED {
+            // SAFETY: SIG_DFL is no handler that could do anything wrong.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        WAKE.store(-1, Ordering::SeqCst);
+    }
+}
+
 extern "C" fn on_signal(signal: libc::c_int) {
     let byte = signal as u8;
     // SAFETY: write is async-signal-safe and the byte lives on this stack; errno is put back for the code that was
@@ -93,6 +108,37 @@ pub fn become_subreaper() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// A write beyond the limit of a file's size (`ulimit -f`) becomes an error, as on a full disk, in place of a signal.
+/// Processes that are started inherit this.
+pub fn report_size_limit() {
+    // SAFETY: SIG_IGN is no handler that could do anything wrong.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Lets nothing but the end of its own work end this process.
+pub fn ignore_stop() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: SIG_IGN is no handler that could do anything wrong.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// The process that a command starts is killed when this thread ends, however it ends.
+pub fn die_together(command: &mut Command) {
+    let parent = std::process::id();
+    let tie = move || {
+        // SAFETY: these calls take plain integers and are async-signal-safe.
+        let (set, now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have ended before that.
+        if now as u32 == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, and neither allocates nor locks.
+    unsafe { command.pre_exec(tie) };
 }
 
 /// Sends a signal to every process of a group; `false` where there is none.
@@ -152,6 +198,15 @@ pub fn environment_of(pid: Pid, name: &str) -> Option<String> {
         .split(|&b| b == 0)
         .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         .map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Living processes that have this in their environment.
+pub fn with_environment(name: &str, value: &str) -> Vec<Stray> {
+    let own = std::process::id() as Pid;
+    processes()
+        .filter(|pid| *pid != own && environment_of(*pid, name).as_deref() == Some(value))
+        .filter_map(stray)
+        .collect()
 }
 
 fn processes() -> impl Iterator<Item = Pid> {

@@ -47,7 +47,7 @@ fn tokens(id: &str) -> u64 {
 pub fn render(records: &[Record], width: Option<usize>) -> (String, ExitCode) {
     let mut text = String::new();
     let ran: Vec<&Record> = records.iter().filter(|r| !r.power.is_empty()).collect();
-    let all: Vec<(&Record, &Power)> = ran.iter().flat_map(|r| r.power.iter().map(|p| (*r, p))).collect();
+    let all: Vec<(&Record, Power)> = ran.iter().flat_map(|r| r.power.iter().map(|p| (*r, p))).collect();
     let mut faults: BTreeMap<&str, Vec<&Power>> = BTreeMap::new();
     for (_, power) in &all {
         faults.entry(&power.fault).or_default().push(power);
@@ -83,7 +83,7 @@ pub fn render(records: &[Record], width: Option<usize>) -> (String, ExitCode) {
     table.push(Column::left("seen by").shrinkable(), rows.iter().map(|(_, of)| Cell::plain(seen_by(of))));
     text += &table.render(width);
 
-    let unseen: Vec<&(&Record, &Power)> =
+    let unseen: Vec<&(&Record, Power)> =
         all.iter().filter(|(_, p)| p.status == PowerStatus::Unseen).collect();
     for (claimed, title) in [
         (true, "would have passed"),

@@ -1,9 +1,11 @@
 //! `cargo accuracy triage`: from two dumps of a model and its checkpoint to the operation that goes wrong first.
 //!
 //! [`side`] finds values in a dump, [`profile`] compares layers, [`replay`] recomputes operations in float64 from a dump's
-//! own inputs, [`judge`] tells errors from rounding, [`walk`] goes through the steps, [`text`] and [`json`] write. What a
+//! own inputs, [`judge`] tells errors from rounding, [`walk`] goes through the steps, [`text`], [`json`] and [`html`]
+//! write. What a
 //! model computes is [`accuracy_core::model`], how dumps are read [`accuracy_core::dumps`].
 
+mod html;
 mod json;
 mod judge;
 mod mapping;
@@ -15,6 +17,7 @@ mod walk;
 
 use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
+use crate::report::sink::Format;
 use crate::report::text::width;
 use accuracy_core::dumps::DumpSet;
 use accuracy_core::weights::Checkpoint;
@@ -66,6 +69,7 @@ pub struct TriageArgs {
 
 pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_formats("triage", &[Format::Json, Format::Html])?;
     let checkpoint = match &args.checkpoint {
         Some(spec) => Some(Checkpoint::open_named(spec).with_context(|| format!("the checkpoint {spec}"))?),
         None => None,
@@ -82,7 +86,11 @@ pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
     };
     let findings = walk::walk(reference, candidate, options).map_err(usage)?;
     for sink in &args.output.reports {
-        sink.write_text(&json::render(&findings)?)?;
+        let text = match sink.format {
+            Format::Html => html::render(&findings),
+            _ => json::render(&findings)?,
+        };
+        sink.write_text(&text)?;
     }
     let taken = args.output.stdout_taken();
     let text = text::render(&findings, args.output.verbose, args.output.quiet, width(taken));

@@ -2,11 +2,13 @@
 //!
 //! The residual stream hides most faults (a wrong branch is a small part of it), so layers are judged by what they add.
 
-use super::side::{Side, Value};
-use accuracy_core::metrics::compare;
+use super::side::{Side, View};
+use accuracy_core::metrics::compare_panels;
 use accuracy_core::model::{Plan, Site};
-use accuracy_core::reference::Matrix;
 use serde::Serialize;
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How one value of the candidate compares with the reference's.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -17,20 +19,6 @@ pub struct Agreement {
     pub cos_row_min: Option<f64>,
     pub row_min_index: Option<usize>,
     pub identical: bool,
-}
-
-impl Agreement {
-    pub fn of(reference: &Matrix, candidate: &Matrix) -> Agreement {
-        let c = compare(reference, candidate);
-        Agreement {
-            cos: c.cos,
-            gain: c.gain,
-            rel_l2: c.rel_l2,
-            cos_row_min: c.cos_row_min,
-            row_min_index: c.row_min_index,
-            identical: reference.data.iter().zip(&candidate.data).all(|(a, b)| a.to_bits() == b.to_bits()),
-        }
-    }
 }
 
 /// One layer of the two dumps.
@@ -67,59 +55,92 @@ impl LayerProfile {
     }
 }
 
-/// A value of both dumps in one shape.
-pub fn pair(reference: &Side, candidate: &Side, site: &Site) -> Result<Option<(Value, Value)>, String> {
-    let (Some(a), Some(b)) = (reference.load(site)?, candidate.load(site)?) else { return Ok(None) };
-    if a.x.data.len() != b.x.data.len() {
+/// A value in the reference and in the candidate, in one shape.
+pub type Pair = (View, View);
+
+/// A value of both dumps.
+pub fn pair(reference: &Side, candidate: &Side, site: &Site) -> Result<Option<Pair>, String> {
+    let (Some(a), Some(b)) = (reference.view(site)?, candidate.view(site)?) else { return Ok(None) };
+    if a.rows * a.cols != b.rows * b.cols {
         return Err(format!(
             "{}: {}x{} in the reference, {}x{} in the candidate",
-            a.place, a.x.rows, a.x.cols, b.x.rows, b.x.cols
+            a.place, a.rows, a.cols, b.rows, b.cols
         ));
     }
-    let cols = a.x.cols;
+    let cols = a.cols;
     Ok(Some((a, b.reshaped(cols)?)))
 }
 
-/// Compares layer `layer` of two dumps.
-pub fn layer(reference: &Side, candidate: &Side, plan: &Plan, layer: usize) -> LayerProfile {
-    let both = |site: &Site| pair(reference, candidate, site);
-    let agreement = |pair: &(Value, Value)| Agreement::of(&pair.0.x, &pair.1.x);
-    let stream = || {
-        let (before, after) = (both(&plan.stream[layer])?, both(&plan.stream[layer + 1])?);
-        let mut unit = 0.0;
-        let branch = match (&before, &after) {
-            (Some(before), Some(after)) if before.0.x.data.len() == after.0.x.data.len() => {
-                unit = after.1.precision.unit().max(after.0.precision.unit());
-                Some(Agreement::of(&minus(&after.0.x, &before.0.x), &minus(&after.1.x, &before.1.x)))
+/// Compares pairs that `read` makes of some rows, `N` at a time.
+pub fn agreements<const N: usize>(
+    shape: (usize, usize),
+    read: impl Fn(Range<usize>, &mut [(Vec<f64>, Vec<f64>); N]) + Sync,
+) -> [Agreement; N] {
+    let differs: [AtomicBool; N] = std::array::from_fn(|_| AtomicBool::new(false));
+    let compared = compare_panels(shape, |rows, pairs| {
+        read(rows, pairs);
+        for (differs, (a, b)) in differs.iter().zip(pairs.iter()) {
+            if !differs.load(Relaxed) && a.iter().zip(b).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                differs.store(true, Relaxed);
             }
-            _ => None,
-        };
-        Ok((before.as_ref().map(agreement), after.as_ref().map(agreement), branch, unit))
-    };
-    let branches = || {
-        let named = |name: &str| match plan.branches[layer].iter().find(|b| b.0 == name) {
-            Some(branch) => both(&branch.1).map(|pair| pair.as_ref().map(agreement)),
-            None => Ok(None),
-        };
-        [named("attention"), named("mlp")]
-    };
-    // Two at a time: a few tensors are held, however many layers and processors there are.
-    let (stream, [attention, mlp]) = rayon::join(stream, branches);
+        }
+    });
+    let mut differs = differs.iter().map(|d| d.load(Relaxed));
+    compared.map(|c| Agreement {
+        cos: c.cos,
+        gain: c.gain,
+        rel_l2: c.rel_l2,
+        cos_row_min: c.cos_row_min,
+        row_min_index: c.row_min_index,
+        identical: !differs.next().unwrap_or(true),
+    })
+}
+
+fn agreement((a, b): &Pair) -> Agreement {
+    let [agreement] = agreements((a.rows, a.cols), |rows, [(x, y)]| {
+        a.read(rows.clone(), x);
+        b.read(rows, y);
+    });
+    agreement
+}
+
+/// The stream before and after a layer, and what the layer adds, in one pass.
+fn stream(before: &Pair, after: &Pair) -> [Agreement; 3] {
+    agreements((before.0.rows, before.0.cols), |rows, [(a, b), (c, d), (added, other)]| {
+        before.0.read(rows.clone(), a);
+        before.1.read(rows.clone(), b);
+        after.0.read(rows.clone(), c);
+        after.1.read(rows, d);
+        for (to, (after, before)) in [(added, (c, a)), (other, (d, b))] {
+            to.clear();
+            to.extend(after.iter().zip(before.iter()).map(|(after, before)| after - before));
+        }
+    })
+}
+
+/// Compares layer `layer` of two dumps, a few rows at a time.
+pub fn layer(reference: &Side, candidate: &Side, plan: &Plan, layer: usize) -> LayerProfile {
     let mut problems = Vec::new();
-    let mut or_problem = |found: Result<Option<Agreement>, String>| {
-        found.unwrap_or_else(|problem| {
+    let mut both = |site: Option<&Site>| {
+        pair(reference, candidate, site?).unwrap_or_else(|problem| {
             problems.push(problem);
             None
         })
     };
-    let (attention, mlp) = (or_problem(attention), or_problem(mlp));
-    let (before, after, branch, unit) = stream.unwrap_or_else(|problem: String| {
-        problems.push(problem);
-        (None, None, None, 0.0)
-    });
-    LayerProfile { layer, before, after, branch, attention, mlp, unit, problems }
-}
-
-fn minus(a: &Matrix, b: &Matrix) -> Matrix {
-    Matrix::new(a.rows, a.cols, a.data.iter().zip(&b.data).map(|(a, b)| a - b).collect())
+    let (first, second) = (both(Some(&plan.stream[layer])), both(Some(&plan.stream[layer + 1])));
+    let mut branch = |name| {
+        let site = plan.branches[layer].iter().find(|b| b.0 == name).map(|b| &b.1);
+        both(site).as_ref().map(agreement)
+    };
+    let (attention, mlp) = (branch("attention"), branch("mlp"));
+    let mut unit = 0.0;
+    let (before, after, added) = match (&first, &second) {
+        (Some(before), Some(after)) if (before.0.rows, before.0.cols) == (after.0.rows, after.0.cols) => {
+            unit = after.1.precision().unit().max(after.0.precision().unit());
+            let [before, after, added] = stream(before, after);
+            (Some(before), Some(after), Some(added))
+        }
+        (before, after) => (before.as_ref().map(agreement), after.as_ref().map(agreement), None),
+    };
+    LayerProfile { layer, before, after, branch: added, attention, mlp, unit, problems }
 }

@@ -1,6 +1,6 @@
 //! One of the two dumps: finding a value of the plan in it, ranks merged and summands added.
 
-use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge};
+use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge, TensorData};
 use accuracy_core::model::ops::Precision;
 use accuracy_core::model::{Place, Site};
 use accuracy_core::reference::Matrix;
@@ -40,6 +40,81 @@ impl Value {
             return Err(format!("{}: {len} values make no rows of {cols}", self.place));
         }
         Ok(Value { x: Matrix::new(len / cols, cols, self.x.data), ..self })
+    }
+}
+
+/// A value that is read a few rows at a time: it need not fit in memory.
+#[derive(Debug)]
+pub struct View {
+    source: Source,
+    pub rows: usize,
+    pub cols: usize,
+    /// Where it is, for people.
+    pub place: String,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A tensor of the dump, and one that is added to it.
+    Mapped(TensorData, Option<TensorData>),
+    Whole(Value),
+}
+
+/// Values that are read at a time to find their format.
+const PANEL: usize = 1 << 16;
+
+impl View {
+    fn whole(value: Value) -> View {
+        let (rows, cols, place) = (value.x.rows, value.x.cols, value.place.clone());
+        View { source: Source::Whole(value), rows, cols, place }
+    }
+
+    /// Decodes some rows into `out`, which is overwritten.
+    pub fn read(&self, rows: Range<usize>, out: &mut Vec<f64>) {
+        match &self.source {
+            Source::Mapped(data, plus) => {
+                data.read(rows.clone(), out);
+                if let Some(plus) = plus {
+                    let mut second: Vec<f64> = Vec::new();
+                    plus.read(rows, &mut second);
+                    out.iter_mut().zip(&second).for_each(|(a, b)| *a += b);
+                }
+            }
+            Source::Whole(value) => {
+                out.clear();
+                out.extend_from_slice(&value.x.data[rows.start * self.cols..rows.end * self.cols]);
+            }
+        }
+    }
+
+    /// The narrowest format that holds all of it.
+    pub fn precision(&self) -> Precision {
+        let data = match &self.source {
+            Source::Whole(value) => return value.precision,
+            Source::Mapped(data, _) => data,
+        };
+        let mut narrow = Narrow::new(data.element());
+        let mut values: Vec<f64> = Vec::new();
+        for rows in data.panels(PANEL) {
+            if narrow.decided() {
+                break;
+            }
+            data.read(rows, &mut values);
+            narrow.look(&values);
+        }
+        narrow.precision()
+    }
+
+    /// The same values as rows of `cols` columns.
+    pub fn reshaped(self, cols: usize) -> Result<View, String> {
+        if self.cols == cols {
+            return Ok(self);
+        }
+        let mut data = Vec::new();
+        self.read(0..self.rows, &mut data);
+        let precision = self.precision();
+        let x = Matrix::new(self.rows, self.cols, data);
+        Value { x, lead: Vec::new(), precision, place: self.place }.reshaped(cols).map(View::whole)
     }
 }
 
@@ -101,9 +176,44 @@ impl Side {
         Ok(None)
     }
 
+    /// A value of floats, to be read by rows. What must be merged or cut first is loaded.
+    pub fn view(&self, site: &Site) -> Found<View> {
+        for place in &site.0 {
+            let parts = self.floats(place);
+            let part = match parts[..] {
+                [part] if place.columns.is_none() => part,
+                _ => match self.at(place)? {
+                    Some(value) => return Ok(Some(View::whole(value))),
+                    None => continue,
+                },
+            };
+            let open = |t: &DumpTensor| t.open().map_err(|e| format!("{}: {e}", t.id));
+            let plus = match place.plus.map(|slot| self.parts(&place.module, place.kind, &[slot])) {
+                None => None,
+                Some(second) => match second[..] {
+                    [second] if second.shape() == part.shape() => Some(open(second)?),
+                    _ => continue,
+                },
+            };
+            let data = open(part)?;
+            let (rows, cols) = (data.rows(), data.cols());
+            let added = if plus.is_some() { " + residual" } else { "" };
+            let place = format!("{}{added}", part.id);
+            return Ok(Some(View { source: Source::Mapped(data, plus), rows, cols, place }));
+        }
+        Ok(None)
+    }
+
+    /// All parts of a place, if they are floats.
+    fn floats(&self, place: &Place) -> Vec<&DumpTensor> {
+        let mut parts = self.parts(&place.module, place.kind, place.slots);
+        parts.retain(|t| !t.element().is_integer() && t.element() != Element::Bool);
+        parts
+    }
+
     fn at(&self, place: &Place) -> Found<Value> {
-        let parts = self.parts(&place.module, place.kind, place.slots);
-        if parts.is_empty() || parts[0].element().is_integer() || parts[0].element() == Element::Bool {
+        let parts = self.floats(place);
+        if parts.is_empty() {
             return Ok(None);
         }
         let mut value = merge(&parts)?;
@@ -192,7 +302,9 @@ fn merge(parts: &[&DumpTensor]) -> Result<Value, String> {
     };
     let lead = first.shape()[..first.shape().len().saturating_sub(1)].to_vec();
     let mut x = read(first)?;
-    let precision = precision(first.element(), &x);
+    let mut narrow = Narrow::new(first.element());
+    narrow.look(&x.data);
+    let precision = narrow.precision();
     match first.merge {
         _ if parts.len() == 1 => {}
         Some(Merge::Replicated) => {}
@@ -238,14 +350,41 @@ fn merge(parts: &[&DumpTensor]) -> Result<Value, String> {
     Ok(Value { x, lead, precision, place })
 }
 
-/// The narrowest of bf16, f16 and f32 that holds every value: what was computed in bf16 is often stored in f32.
-fn precision(element: Element, x: &Matrix) -> Precision {
-    let held = |p: Precision| x.data.iter().all(|&v| v.is_nan() || p.round(v) == v);
-    match element {
-        Element::F16 => Precision::F16,
-        Element::F32 | Element::F64 if held(Precision::BF16) => Precision::BF16,
-        Element::F32 | Element::F64 if held(Precision::F16) => Precision::F16,
-        Element::F32 | Element::F64 => Precision::F32,
-        _ => Precision::BF16,
+/// Finds the narrowest of bf16, f16 and f32 that holds every value: what was computed in bf16 is often stored in f32.
+struct Narrow {
+    bf16: bool,
+    f16: bool,
+    wide: Precision,
+}
+
+impl Narrow {
+    fn new(element: Element) -> Narrow {
+        let (narrower, wide) = match element {
+            Element::F32 | Element::F64 => (true, Precision::F32),
+            Element::F16 => (false, Precision::F16),
+            _ => (false, Precision::BF16),
+        };
+        Narrow { bf16: narrower, f16: narrower, wide }
+    }
+
+    /// Whether no further value can change the answer.
+    fn decided(&self) -> bool {
+        !self.bf16 && !self.f16
+    }
+
+    fn look(&mut self, values: &[f64]) {
+        let held = |p: Precision| values.iter().all(|&v| v.is_nan() || p.round(v) == v);
+        self.bf16 = self.bf16 && held(Precision::BF16);
+        self.f16 = self.f16 && held(Precision::F16);
+    }
+
+    fn precision(&self) -> Precision {
+        if self.bf16 {
+            Precision::BF16
+        } else if self.f16 {
+            Precision::F16
+        } else {
+            self.wide
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The decision tree: which questions are asked of the dumps, in which order, and what follows from the answers.
 
-use super::profile::{Agreement, LayerProfile, layer, pair};
+use super::profile::{Agreement, LayerProfile, agreements, layer, pair};
 use super::replay::{Cause, Outcome, Replay};
 use super::side::Side;
 use accuracy_core::dumps::{DumpSet, DumpTensor, Kind, Merge};
@@ -11,6 +11,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A layer that nothing was replayed of is wrong where it introduces more than this, from inputs that agree.
 const UNEXPLAINED: f64 = 0.05;
@@ -530,12 +532,18 @@ impl Walk<'_> {
                 let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
                 best.map_or(0, |b| b.0)
             };
-            let flips = (0..a.x.rows).filter(|&r| top(a.x.row(r)) != top(b.x.row(r))).count();
-            let agreement = Agreement::of(&a.x, &b.x);
+            let flips = AtomicUsize::new(0);
+            let [agreement] = agreements((a.rows, a.cols), |rows, [(x, y)]| {
+                a.read(rows.clone(), x);
+                b.read(rows, y);
+                let pairs = x.chunks_exact(a.cols).zip(y.chunks_exact(a.cols));
+                flips.fetch_add(pairs.filter(|(x, y)| top(x) != top(y)).count(), Relaxed);
+            });
             let evidence = format!(
-                "logits: cosine {}, another token is likeliest at {flips} of {} positions",
+                "logits: cosine {}, another token is likeliest at {} of {} positions",
                 agreement.cos.map_or("-".to_owned(), |c| format!("{c:.6}")),
-                a.x.rows
+                flips.into_inner(),
+                a.rows
             );
             self.findings.logits = Some(agreement);
             self.step("does it matter?", Status::Ok, vec![evidence], None);

@@ -2,6 +2,7 @@
 
 use super::survey::{Finding, Kind, Severity, Survey, Weight, What, codes, describe, place};
 use crate::report::style::{self, paint};
+use crate::report::text::number::{counted, thousands};
 use crate::report::text::table::{Cell, Column, Table};
 use crate::report::text::wrap::wrap;
 use accuracy_core::weights::WeightInfo;
@@ -223,22 +224,6 @@ fn summary(text: &mut String, survey: &Survey) {
     let _ = writeln!(text, "{}, {errors}, {warnings}", counted(survey.weights.len(), "weight"));
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{} {what}{}", thousands(count as u64), if count == 1 { "" } else { "s" })
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `1.5 KiB`
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -256,8 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_sizes() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    fn sizes_have_units() {
         assert_eq!([1023, 1536, 3 << 30, 5 << 40].map(size), ["1023 B", "1.5 KiB", "3.0 GiB", "5.0 TiB"]);
     }
 }

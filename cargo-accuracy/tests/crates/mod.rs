@@ -4,6 +4,9 @@
 pub mod shards;
 
 use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -135,7 +138,44 @@ impl Fixture {
         self.start_command("run", &["--offline"], arguments, change)
     }
 
+    /// `run` of an archive, which needs no cargo.
+    pub fn start_archived(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+        self.start_command("run", &[], arguments, change)
+    }
+
     fn start_command(
+        &self,
+        name: &str,
+        flags: &[&str],
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Running {
+        self.spawn(name, flags, arguments, |command| {
+            change(command);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+    }
+
+    /// A run on a terminal of its own, as if a person had started it there.
+    pub fn start_on_terminal(&self, arguments: &[&str]) -> (Running, Terminal) {
+        let (terminal, other_end) = Terminal::open();
+        let running = self.spawn("run", &["--offline"], arguments, |command| {
+            let end = || Stdio::from(other_end.try_clone().unwrap());
+            command.stdin(end()).stdout(end()).stderr(end());
+            let own_session = || {
+                // SAFETY: both calls take plain integers and are async-signal-safe.
+                match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 } {
+                    true => Ok(()),
+                    false => Err(std::io::Error::last_os_error()),
+                }
+            };
+            // SAFETY: between fork and exec the closure makes two system calls.
+            unsafe { command.pre_exec(own_session) };
+        });
+        (running, terminal)
+    }
+
+    fn spawn(
         &self,
         name: &str,
         flags: &[&str],
@@ -158,9 +198,69 @@ impl Fixture {
         let mark = format!("{}-{number}", std::process::id());
         command.env("NEVER_GREEN_RUN", &mark);
         change(&mut command);
-        let child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the plugin can be started");
+        let child = command.spawn().expect("the plugin can be started");
         Running { child, json, mark }
+    }
+
+    /// The folder in which a run has left its records.
+    pub fn folder_of(&self, run: &Run) -> PathBuf {
+        let own = format!("-{}", run.pid);
+        let entries = std::fs::read_dir(self.target.join("accuracy")).unwrap();
+        let mut found = entries.map(|e| e.unwrap().path()).filter(|path| {
+            path.file_name().is_some_and(|name| {
+                let name = name.to_string_lossy();
+                name.starts_with("run-") && name.ends_with(&own)
+            })
+        });
+        found.next().unwrap_or_else(|| panic!("no folder of process {}: {run}", run.pid))
+    }
+}
+
+/// The end of a terminal at which the person sits.
+pub struct Terminal {
+    file: std::fs::File,
+}
+
+impl Terminal {
+    /// Both ends.
+    fn open() -> (Terminal, std::fs::File) {
+        let (mut person, mut program) = (0, 0);
+        let null = std::ptr::null_mut();
+        // SAFETY: both descriptors are written to locals; nothing else is asked for or given.
+        let opened = unsafe { libc::openpty(&mut person, &mut program, null, null.cast(), null.cast()) };
+        assert_eq!(opened, 0, "no terminal: {}", std::io::Error::last_os_error());
+        for fd in [person, program] {
+            // SAFETY: the descriptor has just been opened.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+        // SAFETY: openpty has just opened both, and nothing else owns them.
+        unsafe {
+            (Terminal { file: std::fs::File::from_raw_fd(person) }, std::fs::File::from_raw_fd(program))
+        }
+    }
+
+    pub fn press(&mut self, key: u8) {
+        self.file.write_all(&[key]).unwrap();
+    }
+
+    /// Whether it echoes and edits lines, and whether Ctrl-C is a signal: its local modes.
+    pub fn modes(&self) -> libc::tcflag_t {
+        // SAFETY: a zeroed termios is valid, and tcgetattr writes one.
+        unsafe {
+            let mut modes: libc::termios = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(self.file.as_raw_fd(), &mut modes), 0);
+            modes.c_lflag
+        }
+    }
+
+    /// All that appeared on it, once the last program has closed its end.
+    pub fn text(mut self) -> String {
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        // The end is an error (EIO).
+        while let Ok(n @ 1..) = self.file.read(&mut buffer) {
+            bytes.extend(&buffer[..n]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
@@ -179,15 +279,15 @@ impl Running {
         assert_eq!(sent, 0);
     }
 
-    /// Waits until the plugin runs a test process with this in its command line.
-    pub fn wait_for_case(&self, argument: &str) {
+    /// Waits until the plugin runs a test process with this in its command line, and says which it is.
+    pub fn wait_for_case(&self, argument: &str) -> u32 {
         for _ in 0..1200 {
-            let found = processes_of(&self.mark).into_iter().any(|pid| {
+            let found = processes_of(&self.mark).into_iter().find(|pid| {
                 let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                pid != self.child.id() && line.split(|b| *b == 0).any(|word| word == argument.as_bytes())
+                *pid != self.child.id() && line.split(|b| *b == 0).any(|word| word == argument.as_bytes())
             });
-            if found {
-                return;
+            if let Some(pid) = found {
+                return pid;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -196,6 +296,7 @@ impl Running {
 
     pub fn finish(self) -> Run {
         let Running { child, json, mark } = self;
+        let pid = child.id();
         let output = child.wait_with_output().expect("the plugin can be waited for");
         let report = std::fs::read(&json).ok().map(|text| serde_json::from_slice(&text).unwrap());
         let _ = std::fs::remove_file(&json);
@@ -204,6 +305,7 @@ impl Running {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
             report,
+            pid,
             mark,
         }
     }
@@ -216,6 +318,8 @@ pub struct Run {
     pub stderr: String,
     /// `--report json=`, if the run came to it.
     pub report: Option<serde_json::Value>,
+    /// The plugin's process.
+    pub pid: u32,
     mark: String,
 }
 
@@ -289,6 +393,18 @@ impl Run {
     #[track_caller]
     pub fn assert_nothing_left_running(&self) {
         assert_eq!(processes_of(&self.mark), [0; 0], "still running");
+    }
+
+    /// The same a little later: where the plugin itself was killed, somebody else ends what it left.
+    #[track_caller]
+    pub fn assert_soon_nothing_left_running(&self) {
+        for _ in 0..100 {
+            if processes_of(&self.mark).is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        self.assert_nothing_left_running();
     }
 }
 

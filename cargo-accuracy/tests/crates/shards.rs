@@ -7,10 +7,18 @@ use std::path::Path;
 const ROWS: usize = 48;
 const COLS: usize = 256;
 
+/// A checkpoint with a weight for each of so many layers.
+pub fn write_layers(dir: &Path, layers: usize) {
+    let weights: Vec<NewTensor> =
+        (0..layers).map(|i| bf16(&format!("layers.{i}.up_proj.weight"), &[ROWS, COLS], random)).collect();
+    folder(&dir.join("layers"), &weights, None);
+}
+
 /// Writes all of them into `dir`, a folder each.
 pub fn write_all(dir: &Path) {
     let up_proj = bf16("up_proj.weight", &[ROWS, COLS], random);
     folder(&dir.join("good"), &[up_proj], None);
+    write_layers(dir, 3);
 
     let odd = [
         NewTensor {

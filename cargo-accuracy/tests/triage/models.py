@@ -18,6 +18,9 @@ import transformers as tf
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "hooks"))
 from accuracy_dump import dump  # noqa: E402
 
+tf.logging.set_verbosity_error()
+tf.logging.disable_progress_bar()
+
 VOCAB = 96
 COMMON = dict(vocab_size=VOCAB, max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 LLAMA3 = dict(rope_type="llama3", rope_theta=1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -61,10 +64,14 @@ def config(name, layers=4, small=False):
     raise SystemExit(f"no model is called {name}")
 
 
+# A folder with a real encoder of BERT's architecture: what `minilm` stands for.
+ENCODER = None
 NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert"]
 
 
 def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):
+    if name == "minilm":
+        return rounded(tf.AutoModel.from_pretrained(ENCODER, dtype=torch.float32, attn_implementation=attention), dtype)
     torch.manual_seed(seed)
     kind = tf.AutoModel if name == "bert" else tf.AutoModelForCausalLM
     model = kind.from_config(config(name, layers, small), attn_implementation=attention)
@@ -88,6 +95,10 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=
                 # Of experts of gpt-oss, the inner dimension is the middle one.
                 fan_in = p.shape[1] if name == "gpt_oss" and p.dim() == 3 else p.shape[-1]
                 p.copy_(noise * (2.0 if "gate" in path or "q_" in path or "k_" in path else 1.0) / fan_in**0.5)
+    return rounded(model, dtype)
+
+
+def rounded(model, dtype):
     # Stored in bfloat16, so that runs in bfloat16 and float32 have the same weights. Frequencies stay in float32, as
     # they do when a checkpoint is loaded: `model.to` would round them, too.
     frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path}
@@ -98,9 +109,9 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=
     return model
 
 
-def tokens(seed=0, batch=2, length=24):
+def tokens(seed=0, batch=2, length=24, vocab=range(3, VOCAB)):
     generator = torch.Generator().manual_seed(1000 + seed)
-    return torch.randint(3, VOCAB, (batch, length), generator=generator)
+    return torch.randint(vocab.start, vocab.stop, (batch, length), generator=generator)
 
 
 def run(model, ids, folder, **options):

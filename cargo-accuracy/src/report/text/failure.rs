@@ -24,10 +24,10 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
     if broken(&record.hops).is_none() && record.failed_checks.iter().any(|c| c == "chain") {
         let _ = writeln!(text, "  every hop is right by itself, but the chain as a whole loses too much");
     }
-    let failed = record.checks.iter().filter(|c| !c.ok);
-    if failed.clone().next().is_some() {
+    let failed: Vec<CheckResult> = record.checks.iter().filter(|c| !c.ok).collect();
+    if !failed.is_empty() {
         let _ = writeln!(text, "  failed checks");
-        checks(text, failed);
+        checks(text, failed.into_iter());
     } else if !record.failed_checks.is_empty() {
         let _ = writeln!(text, "  failed checks: {}", record.failed_checks.join(", "));
     }
@@ -105,8 +105,8 @@ fn hops(text: &mut String, hops: &[Hop]) {
 }
 
 /// Checks with value, bound and margin. What several runs of a chain found alike is told once.
-pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = &'a CheckResult>) {
-    let mut distinct: Vec<&CheckResult> = Vec::new();
+pub fn checks(text: &mut String, checks: impl Iterator<Item = CheckResult>) {
+    let mut distinct: Vec<CheckResult> = Vec::new();
     for check in checks {
         if !distinct.contains(&check) {
             distinct.push(check);
@@ -143,13 +143,17 @@ fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Op
     let _ = writeln!(text, "  worst {what} of {} by {by}: {}", hop.name, lines.join(", "));
 }
 
+/// How this tool is called where these flags are wanted: an archive is for machines that may have no cargo.
+pub fn program(flags: &[String]) -> &'static [&'static str] {
+    match flags.iter().any(|flag| flag == crate::archive::FLAG) {
+        true => &["cargo-accuracy"],
+        false => &["cargo", "accuracy"],
+    }
+}
+
 /// The command that runs this case alone, as it ran here.
 pub fn rerun(record: &Record, flags: &[String]) -> String {
-    // An archive is for machines that may have no cargo.
-    let mut words = match flags.iter().any(|flag| flag == crate::archive::FLAG) {
-        true => vec!["cargo-accuracy"],
-        false => vec!["cargo", "accuracy"],
-    };
+    let mut words = program(flags).to_vec();
     words.extend(["-p", &record.package, "--arch", &record.arch]);
     words.extend(flags.iter().map(String::as_str));
     words.push(&record.id);

@@ -2,6 +2,7 @@
 //!
 //! [`mod@table`] lays out columns, [`failure`] tells one failing case, [`number`] writes numbers.
 
+pub mod baseline;
 pub mod failure;
 #[cfg(test)]
 pub mod fixture;
@@ -74,6 +75,9 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
         );
     }
     lint(&mut text, report, output.verbose);
+    if let Some(comparison) = &report.baseline {
+        baseline::write(&mut text, comparison, output.verbose);
+    }
     summary(&mut text, report);
     text
 }
@@ -81,7 +85,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
 /// Every failure, but of those that are alike only the first few unless `all` are wanted.
 fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>) {
     let mut alike: Vec<(_, usize)> = Vec::new();
-    for record in report.failures() {
+    for record in report.told() {
         let kind = failure::kind(record);
         let at = alike.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
             alike.push((kind, 0));
@@ -93,14 +97,21 @@ fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>)
         }
     }
     let mut untold = alike.iter().filter(|(_, n)| !all && *n > TOLD_IN_FULL).peekable();
-    if untold.peek().is_none() {
-        return;
+    if untold.peek().is_some() {
+        let _ = writeln!(text, "failures like those above, told in full with -v");
+        for ((test, check, verdict, ..), n) in untold {
+            let _ = writeln!(text, "  {} more of {test} {check}, {verdict}", n - TOLD_IN_FULL);
+        }
+        text.push('\n');
     }
-    let _ = writeln!(text, "failures like those above, told in full with -v");
-    for ((test, check, verdict, ..), n) in untold {
-        let _ = writeln!(text, "  {} more of {test} {check}, {verdict}", n - TOLD_IN_FULL);
+    let unfinished = report.unfinished();
+    for (reason, n) in &unfinished {
+        let cases = if *n == 1 { "1 case" } else { &format!("{n} cases") };
+        let _ = writeln!(text, "{} {cases}: {reason}", paint(style::BAD, "NOT RUN"));
     }
-    text.push('\n');
+    if !unfinished.is_empty() {
+        text.push('\n');
+    }
 }
 
 /// The lint's findings; one that a parameter check has confirmed says so.
@@ -425,6 +436,12 @@ fn summary(text: &mut String, report: &Report) {
         let _ = writeln!(text, "{}", paint(style::DIM, line));
     }
     causes(text, report);
+    if let Some(line) = report.baseline.as_ref().map(baseline::line) {
+        let _ = writeln!(text, "{line}");
+    }
+    for problem in &report.problems {
+        let _ = writeln!(text, "{}: {problem}", paint(style::BAD, "INCOMPLETE"));
+    }
     if let Some(folder) = &report.folder {
         let _ = writeln!(text, "{}", paint(style::DIM, format!("records in {}", folder.display())));
     }
@@ -485,7 +502,8 @@ mod tests {
             check("cos", "xq", 0.1505272, 0.999, ""),
             check("cos", "y", 0.9999986, 0.999, ""),
             check("chain", "", 1.7439508, 0.0554, ""),
-        ];
+        ]
+        .into();
         let hop = |name: &str, kernel: &str, against: &str, cos: f64| Hop {
             name: name.into(),
             kernel: Some(kernel.into()),

@@ -27,6 +27,25 @@ pub fn any(value: Option<f64>) -> String {
     }
 }
 
+/// `1 file`, `2,000 files`.
+pub fn counted(count: impl TryInto<u64>, what: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{} {what}{}", thousands(count), if count == 1 { "" } else { "s" })
+}
+
+/// With a comma between thousands.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +67,12 @@ mod tests {
         assert_eq!(any(Some(0.00123)), "1.230e-3");
         assert_eq!(any(None), "none");
         assert_eq!(small(0.0371), "3.7e-2");
+    }
+
+    #[test]
+    fn one_is_singular_and_thousands_are_set_apart() {
+        assert_eq!(counted(1_u64, "line"), "1 line");
+        assert_eq!(counted(0_usize, "line"), "0 lines");
+        assert_eq!(counted(1_234_567_u64, "error"), "1,234,567 errors");
     }
 }

@@ -30,3 +30,7 @@ checkpoint_test! {
     scale_of_wrong_shape: "shards/scale-of-wrong-shape" "up_proj";
     constant_data: "shards/odd" "constant";
 }
+
+checkpoint_test! {
+    every_layer: "shards/layers" "layers.{layer}.up_proj";
+}

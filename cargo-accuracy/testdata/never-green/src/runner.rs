@@ -103,6 +103,16 @@ test_by_hand!(segfaults_and_says_why, {
     unsafe { std::ptr::without_provenance_mut::<u64>(8).write_volatile(1) }
 });
 
+// As on a full disk: nothing that the plugin writes from now on has room.
+test_by_hand!(takes_the_room_for_records, {
+    leave(&passing_record());
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `none` is a limit, and the old one is not asked for. The parent is the plugin, of the same user.
+    let set = unsafe { libc::prlimit(libc::getppid(), libc::RLIMIT_FSIZE, &none, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
+    std::process::abort()
+});
+
 test_by_hand!(aborts, { std::process::abort() });
 
 test_by_hand!(aborts_after_its_record, {

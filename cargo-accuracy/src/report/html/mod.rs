@@ -1,0 +1,436 @@
+//! `--report html=PATH`: one page that needs nothing beside itself. The verdict and what concerns all cases is markup; the
+//! cases are a block of JSON, from which `page.js` makes the table and the case that is looked at.
+
+pub mod shell;
+
+use super::model::{Report, test_path};
+use super::style;
+use super::text::{failure, number};
+use crate::exit::ExitCode;
+use crate::lint::Severity;
+use crate::run::is_known_failure;
+use accuracy_core::meta::Check;
+use accuracy_core::record::{Cause, CheckResult, Gate, Hop, Power, PowerStatus, Record, Verdict};
+use serde::Serialize;
+use shell::{Page, escape};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+const SCRIPT: &str = include_str!("page.js");
+/// Bytes that the details of cases may take; the rest of a case is a row. What failed comes first.
+const DETAILS: usize = 24 << 20;
+/// Findings of the lint that are shown.
+const FINDINGS: usize = 200;
+/// Failing cases that a page without its script lists.
+const LISTED: usize = 100;
+
+pub fn render(report: &Report) -> anyhow::Result<String> {
+    let mut body = String::from("<div class=\"page\">\n");
+    heading(&mut body, report);
+    notes(&mut body, report);
+    counts(&mut body, report);
+    body += TABLE;
+    without_script(&mut body, report);
+    body += "</div>\n";
+    let title = format!("{} – accuracy", outcome(report).1);
+    Ok(Page { title: &title, body: &body, script: Some((&data(report)?, SCRIPT)) }.render())
+}
+
+/// What the script fills.
+const TABLE: &str = r#"<main>
+<form class="bar" role="search" hidden>
+<label class="find">Filter: words of the identity, verdict or cause; -word excludes; / jumps here
+<input type="search" id="find" autocomplete="off" spellcheck="false"></label>
+<label>Test <select id="test"><option value="">all</option></select></label>
+<label>Outcome <select id="outcome"><option value="">all</option><option value="failed">failed</option><option value="passed">passed</option></select></label>
+<output id="shown" aria-live="polite"></output>
+</form>
+<div class="split" id="split">
+<div class="list">
+<table id="table" hidden><caption class="hidden">Cases. Arrow keys move, Enter shows a case, Escape closes it.</caption>
+<thead><tr id="heads"></tr></thead><tbody id="rows"></tbody></table>
+<p class="empty" id="empty" hidden>No case matches the filter.</p>
+<nav class="pages" id="pages" aria-label="Pages of the table" hidden><button type="button" id="previous">Previous</button><span id="page"></span><button type="button" id="next">Next</button></nav>
+</div>
+<section class="detail" id="detail" tabindex="-1" aria-label="The case" hidden></section>
+</div>
+</main>
+"#;
+
+/// Its class, and the verdict of the whole in words.
+fn outcome(report: &Report) -> (&'static str, String) {
+    let s = &report.summary;
+    let mut parts = Vec::new();
+    if s.failed > 0 {
+        parts.push(format!("{} of {} cases", grouped(s.failed), grouped(s.cases)));
+    }
+    for (count, what) in
+        [(s.tests_inconclusive, "tests that prove too little"), (report.lint_errors(), "silent parameters")]
+    {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    match report.exit_code() {
+        ExitCode::Correct => ("good", format!("Passed: {} cases", grouped(s.passed))),
+        ExitCode::NothingRan => ("warn", "Nothing ran: not a single case was judged".into()),
+        _ => ("bad", format!("Failed: {}", parts.join(", "))),
+    }
+}
+
+/// `12,345`.
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn heading(body: &mut String, report: &Report) {
+    let (class, words) = outcome(report);
+    let (word, rest) = words.split_once(':').unwrap_or((&words, ""));
+    let mut facts = vec![format!("on {}", report.archs().join(", "))];
+    if let Some(device) = &report.device {
+        facts[0] += &format!(" ({device})");
+    }
+    let least = report.records.iter().filter_map(|r| r.metrics.cos).fold(f64::INFINITY, f64::min);
+    if least.is_finite() {
+        facts.push(format!("least cosine {}", number::cosine(least)));
+    }
+    facts.extend(report.min_cos.map(|min| format!("threshold {min}")));
+    facts.extend(report.seconds.map(|s| format!("{s:.1} s")));
+    let _ = writeln!(
+        body,
+        "<header class=\"top {class}\"><p class=\"tool\">cargo accuracy {}</p>\n\
+         <h1><span class=\"word\">{}</span>{}</h1>\n<p class=\"meta wrap\">{}</p></header>",
+        env!("CARGO_PKG_VERSION"),
+        escape(word),
+        if rest.is_empty() { String::new() } else { format!(":{}", escape(rest)) },
+        escape(&facts.join(" · "))
+    );
+}
+
+/// What is not a case's: tests as a whole, and the lint.
+fn notes(body: &mut String, report: &Report) {
+    let tests: Vec<String> = report
+        .powerless()
+        .map(|t| {
+            format!(
+                "<li><code class=\"wrap\">{}</code> on {}: {}</li>",
+                escape(&t.test),
+                escape(&t.arch),
+                escape(&t.reason)
+            )
+        })
+        .collect();
+    note(body, "tests that prove too little", &tests, tests.len());
+    let mut findings: Vec<_> =
+        report.lint.iter().filter(|f| f.suppressed.is_none() && f.severity != Severity::Note).collect();
+    findings.sort_by_key(|f| f.severity);
+    let lines: Vec<String> = findings
+        .iter()
+        .take(FINDINGS)
+        .map(|f| {
+            let (class, word) =
+                if f.severity == Severity::Error { ("bad", "error") } else { ("warn", "warning") };
+            format!(
+                "<li><span class=\"badge {class}\">{word}</span> <code class=\"wrap\">{}:{}</code> {} <span class=\"dim\">{} ({})</span></li>",
+                escape(&f.path),
+                f.line,
+                escape(&f.message),
+                escape(&f.help),
+                escape(f.rule)
+            )
+        })
+        .collect();
+    note(body, "silent parameters", &lines, findings.len());
+}
+
+fn note(body: &mut String, what: &str, lines: &[String], count: usize) {
+    if lines.is_empty() {
+        return;
+    }
+    let more = match count - lines.len() {
+        0 => String::new(),
+        n => format!("<li>and {n} more, in the other reports</li>"),
+    };
+    let open = if count <= 5 { " open" } else { "" };
+    let _ = writeln!(
+        body,
+        "<details class=\"note\"{open}><summary>{count} {what}</summary><ul>{}{more}</ul></details>",
+        lines.concat()
+    );
+}
+
+/// A button for each verdict that occurs, what matters most first.
+fn counts(body: &mut String, report: &Report) {
+    let mut counts: BTreeMap<(usize, String), usize> = BTreeMap::new();
+    for record in &report.records {
+        let rank = CLASSES.iter().position(|c| *c == class(record)).unwrap_or(CLASSES.len());
+        *counts.entry((rank, label(record))).or_default() += 1;
+    }
+    *body += "<ul class=\"counts\" aria-label=\"Cases by verdict; a button shows those alone\">";
+    for ((rank, label), count) in counts {
+        let label = escape(&label);
+        let _ = write!(
+            body,
+            "<li><button type=\"button\" aria-pressed=\"false\" data-verdict=\"{label}\"><b>{}</b>\
+             <span class=\"badge {}\">{label}</span></button></li>",
+            grouped(count),
+            CLASSES[rank]
+        );
+    }
+    *body += "</ul>\n";
+}
+
+/// Where scripts do not run, what failed is a list.
+fn without_script(body: &mut String, report: &Report) {
+    *body += "<noscript><p>The table needs JavaScript, which is off here";
+    let failed = report.summary.failed;
+    *body += if failed > LISTED { "; the first failing cases are:</p><ul>" } else { ".</p><ul>" };
+    for record in report.failures().take(LISTED) {
+        let _ = write!(
+            body,
+            "<li><span class=\"badge {}\">{}</span> <code class=\"wrap\">{}</code> {}</li>",
+            class(record),
+            escape(&label(record)),
+            escape(&record.id),
+            escape(&why(record))
+        );
+    }
+    *body += "</ul></noscript>\n";
+}
+
+/// The verdict as the table has it.
+fn label(record: &Record) -> String {
+    style::verdict_text(record).to_lowercase()
+}
+
+/// Looks of a verdict, what matters most first; as in the script.
+const CLASSES: [&str; 5] = ["bad", "warn", "known", "good", "skip"];
+
+/// Which of [`CLASSES`] a record has.
+fn class(record: &Record) -> &'static str {
+    match (record.gate, record.verdict) {
+        (Gate::Pass, Verdict::Skipped) => "skip",
+        (Gate::Pass, _) if is_known_failure(record) => "known",
+        (Gate::Pass, _) => "good",
+        (Gate::Fail, Verdict::Suspicious | Verdict::Inconclusive) => "warn",
+        (Gate::Fail, _) => "bad",
+    }
+}
+
+/// The cause if one is known, else the reason.
+fn why(record: &Record) -> String {
+    let reason = record.reason.lines().next().unwrap_or_default();
+    match record.causes.first() {
+        Some(cause) if record.gate == Gate::Fail => {
+            format!("{}{}", if cause.confident { "" } else { "perhaps " }, cause.cause)
+        }
+        _ => reason.into(),
+    }
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    tests: Vec<Test<'a>>,
+    archs: usize,
+    /// The words before a case's identity that run it again.
+    program: &'static [&'static str],
+    flags: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Test<'a> {
+    path: &'a str,
+    package: &'a str,
+    arch: &'a str,
+    file: &'a str,
+    line: u32,
+}
+
+/// Test, coordinates, class, verdict, cosine, worst row, gain, chain, the same over the floor, seconds, why.
+type Row<'a> = (usize, Option<&'a str>, &'static str, String, Num, Num, Num, Num, Num, Num, String);
+
+/// Everything beside the row: what is empty is left out.
+#[derive(Serialize)]
+struct Detail<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known: Option<&'a str>,
+    check: Check,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtype: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    params: &'a BTreeMap<String, String>,
+    weights: &'a BTreeMap<String, String>,
+    shape: &'a BTreeMap<String, u64>,
+    threshold: f64,
+    margin: Num,
+    hops: Vec<HopOf<'a>>,
+    /// Check, buffer, value, bound, margin, whether it holds, detail.
+    checks: Vec<(String, String, Num, Num, Num, bool, String)>,
+    /// Fault, operand, status, the checks that saw it, cosine.
+    power: Vec<(String, String, PowerStatus, Vec<String>, Num)>,
+    /// Cause, detail, cosine, whether it is certain.
+    causes: Vec<(&'a str, &'a str, Num, bool)>,
+    metrics: BTreeMap<&'static str, serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct HopOf<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
+    against: &'a str,
+    cos: Num,
+    gain: Num,
+    rel_l2: Num,
+    scale_cos: Num,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    failed: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_map: Option<&'a accuracy_core::error_map::ErrorMap>,
+}
+
+type Num = Option<f64>;
+
+/// Nine digits, which is more than is shown.
+fn short(value: Num) -> Num {
+    value.filter(|v| v.is_finite()).map(|v| format!("{v:.8e}").parse().unwrap_or(v))
+}
+
+fn data(report: &Report) -> anyhow::Result<String> {
+    let mut tests: Vec<Test<'_>> = Vec::new();
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut rows = Vec::with_capacity(report.records.len());
+    for record in &report.records {
+        let path = test_path(&record.id);
+        let test = *known.entry((path, &record.arch)).or_insert_with(|| {
+            let (package, arch, file) = (&record.package, &record.arch, &record.file);
+            tests.push(Test { path, package, arch, file, line: record.line });
+            tests.len() - 1
+        });
+        rows.push(serde_json::to_string(&row(record, test))?);
+    }
+    // What failed has its details first.
+    let mut details: Vec<Option<String>> = vec![None; rows.len()];
+    let mut room = DETAILS;
+    for gate in [Gate::Fail, Gate::Pass] {
+        for (record, detail) in report.records.iter().zip(&mut details).filter(|(r, _)| r.gate == gate) {
+            let text = serde_json::to_string(&detail_of(record))?;
+            let Some(left) = room.checked_sub(text.len()) else { break };
+            room = left;
+            *detail = Some(text);
+        }
+    }
+    let data = Data {
+        tests,
+        archs: report.archs().len(),
+        program: failure::program(&report.flags),
+        flags: &report.flags,
+    };
+    let mut text = serde_json::to_string(&data)?;
+    text.truncate(text.len() - 1);
+    text += ",\"rows\":[";
+    for (i, (row, detail)) in rows.iter().zip(&details).enumerate() {
+        text += if i > 0 { ",\n" } else { "\n" };
+        text += &row[..row.len() - 1];
+        text.push(',');
+        text += detail.as_deref().unwrap_or("null");
+        text.push(']');
+    }
+    text += "]}";
+    Ok(text)
+}
+
+fn row(record: &Record, test: usize) -> Row<'_> {
+    let m = &record.metrics;
+    let at = record.id.split_once('[').map(|(_, at)| at.strip_suffix(']').unwrap_or(at));
+    let floor = m
+        .chain_rel_l2
+        .zip(m.noise_rel_l2)
+        .filter(|(_, noise)| *noise > 0.0)
+        .map(|(chain, noise)| chain / noise);
+    (
+        test,
+        at,
+        class(record),
+        label(record),
+        short(m.cos),
+        short(m.cos_row_min),
+        short(m.gain),
+        short(m.chain_rel_l2),
+        short(floor),
+        short(Some(record.seconds)),
+        why(record),
+    )
+}
+
+fn detail_of(record: &Record) -> Detail<'_> {
+    let m = &record.metrics;
+    let mut metrics: BTreeMap<&'static str, serde_json::Value> = BTreeMap::new();
+    for (name, count) in [
+        ("unexpected NaN", m.nan_unexpected),
+        ("unexpected Inf", m.inf_unexpected),
+        ("unwritten", m.unwritten),
+    ] {
+        if count > 0 {
+            metrics.insert(name, count.into());
+        }
+    }
+    if let Some(row) = m.row_min_index {
+        metrics.insert("worst row", row.into());
+    }
+    Detail {
+        reason: &record.reason,
+        known: record.known_failure.as_deref(),
+        check: record.check,
+        dtype: record.dtype.as_deref(),
+        path: record.path.as_deref(),
+        params: &record.params,
+        weights: &record.weights,
+        shape: &record.shape,
+        threshold: record.threshold,
+        margin: short(record.margin),
+        hops: record.hops.iter().map(hop).collect(),
+        checks: record.checks.iter().map(check).collect(),
+        power: record.power.iter().map(power).collect(),
+        causes: record.causes.iter().map(cause).collect(),
+        metrics,
+    }
+}
+
+fn hop(hop: &Hop) -> HopOf<'_> {
+    let launched = hop.launched.as_ref().filter(|l| !l.is_empty()).map(|l| format!(" ({})", l.join(", ")));
+    HopOf {
+        name: &hop.name,
+        kernel: hop.kernel.as_ref().map(|kernel| kernel.clone() + &launched.unwrap_or_default()),
+        against: &hop.judged_against,
+        cos: short(hop.cos),
+        gain: short(hop.gain),
+        rel_l2: short(hop.rel_l2),
+        scale_cos: short(hop.scale_cos),
+        failed: &hop.failed_checks,
+        error_map: hop.error_map.as_deref(),
+    }
+}
+
+fn check(c: CheckResult) -> (String, String, Num, Num, Num, bool, String) {
+    (c.check, c.hop, short(c.value), short(c.bound), short(c.margin), c.ok, c.detail)
+}
+
+fn power(p: Power) -> (String, String, PowerStatus, Vec<String>, Num) {
+    (p.fault, p.operand, p.status, p.failed_checks, short(p.cos))
+}
+
+fn cause(c: &Cause) -> (&str, &str, Num, bool) {
+    (&c.cause, &c.detail, short(c.cos), c.confident)
+}
