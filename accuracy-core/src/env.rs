@@ -31,6 +31,9 @@ pub const SEED: &str = "ACCURACY_SEED";
 pub const KEEP_TENSORS: &str = "ACCURACY_KEEP_TENSORS";
 /// Plants every known fault on the reference side and records which checks see it.
 pub const SELFTEST: &str = "ACCURACY_SELFTEST";
+/// Folder in which products of large weights are kept between cases, see [`crate::reference::cache`]; `off` for none.
+/// Without it they are in `accuracy-cache` of the target folder that holds the test binary.
+pub const CACHE: &str = "ACCURACY_CACHE";
 /// Schema of records that the plugin reads.
 pub const SCHEMA: &str = "ACCURACY_SCHEMA";
 
@@ -49,6 +52,7 @@ pub struct Settings {
     pub repeat: u32,
     pub seed: Option<u64>,
     pub keep_tensors: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
     pub selftest: bool,
 }
 
@@ -120,6 +124,7 @@ impl Settings {
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
             seed: parse(&get, SEED, "expected a whole number without a sign")?,
             keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
+            cache: get(CACHE).map(PathBuf::from),
             selftest: get(SELFTEST).is_some(),
         })
     }

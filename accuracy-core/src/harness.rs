@@ -15,6 +15,7 @@ use crate::env::Settings;
 use crate::meta::TestMeta;
 use crate::plan::{self, SubCase};
 use crate::record::{self, Gate, Planned, Record, Verdict};
+use crate::reference::cache;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -58,6 +59,7 @@ impl Test {
             }
         };
         let records = settings.records.clone().unwrap_or_else(local::records_dir);
+        cache::use_folder(local::cache_dir(settings.cache.as_deref()));
         if settings.cases.is_none() {
             local::announce(&records, settings.arch);
         }

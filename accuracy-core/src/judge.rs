@@ -15,13 +15,15 @@ use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Padding, Quant, Quantized, amax, quantize};
 use crate::record::{Cause, CheckResult, Hop};
 use crate::reference::graph::Op;
-use crate::reference::stream::{ReferenceError, Weight};
+use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
-use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, none};
+use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, hold_within, none};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A few units in the last place of float32: what a kernel's division or multiplication by a reciprocal may be off.
 pub(crate) const DIVISION: f64 = 1.0 / (1 << 21) as f64;
@@ -34,20 +36,27 @@ pub struct Given<'a> {
     values: RefCell<HashMap<BufferId, Arc<Matrix>>>,
     /// Buffers that are read as something else: a seeded fault.
     faults: HashMap<BufferId, Arc<Matrix>>,
+    precision: Cell<Precision>,
     /// How far products were from exact.
     error: Cell<Option<ReferenceError>>,
 }
 
 impl<'a> Given<'a> {
     pub fn new(attempt: &'a Attempt) -> Given<'a> {
-        Given { attempt, values: RefCell::default(), faults: HashMap::new(), error: Cell::default() }
+        Given {
+            attempt,
+            values: RefCell::default(),
+            faults: HashMap::new(),
+            precision: Cell::new(Precision::Double),
+            error: Cell::default(),
+        }
     }
 
     /// The same, but `id` reads as `value`.
     pub fn with_fault(&self, id: BufferId, value: Matrix) -> Given<'a> {
         let values = RefCell::new(self.values.borrow().clone());
         let faults = HashMap::from([(id, Arc::new(value))]);
-        Given { attempt: self.attempt, values, faults, error: Cell::default() }
+        Given { values, faults, ..Given::new(self.attempt) }
     }
 }
 
@@ -69,8 +78,12 @@ impl Evaluation for Given<'_> {
         (!known).then(|| self.attempt.buffer(id).stored())
     }
 
-    fn note(&self, error: ReferenceError) {
-        self.error.set(Some(self.error.get().map_or(error, |known| known.worst(error))));
+    fn precision(&self) -> Precision {
+        self.precision.get()
+    }
+
+    fn note(&self, product: &stream::Product) {
+        self.error.set(Some(self.error.get().map_or(product.error, |known| known.worst(product.error))));
     }
 }
 
@@ -80,6 +93,15 @@ struct Declared<'a> {
     values: RefCell<HashMap<BufferId, Arc<Matrix>>>,
     /// Whether quantisation and rounding take place.
     quantised: bool,
+    precision: Precision,
+    /// What the last product may be off by (euclidean).
+    off: Cell<f64>,
+}
+
+impl<'a> Declared<'a> {
+    fn new(attempt: &'a Attempt, quantised: bool, precision: Precision) -> Declared<'a> {
+        Declared { attempt, values: RefCell::default(), quantised, precision, off: Cell::default() }
+    }
 }
 
 impl Evaluation for Declared<'_> {
@@ -106,9 +128,21 @@ impl Evaluation for Declared<'_> {
         (leaf && !self.values.borrow().contains_key(&id)).then(|| buffer.stored())
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn note(&self, product: &stream::Product) {
+        self.off.set(norm(&product.row_errors));
+    }
+
     fn rounds(&self) -> bool {
         self.quantised
     }
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
 /// What the framework itself would store of `value` in this buffer.
@@ -150,24 +184,87 @@ pub fn judge_hops(attempt: &Attempt, min_cos: f64) -> Vec<JudgedHop> {
 
 fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -> JudgedHop {
     let source = buffer.source.as_ref().expect("a buffer that a kernel writes is computed from something");
-    let value = eval(source, given);
-    match buffer.scheme {
-        Some(scheme) => {
-            let judged = judge_producer(buffer, &scheme, source, &value, min_cos);
-            JudgedHop { id, ..judged }
-        }
-        None => {
-            let of_products = Accumulation::new(source, given);
-            let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
-            let written = given.buffer(id);
-            let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
-            let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-            checks.extend(of_products.elements_check(buffer, source, &value, &written));
-            let hop = hop(buffer, "given_bytes", &comparison, &checks);
-            let causes = Vec::new();
-            JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes }
-        }
+    if let Some(scheme) = buffer.scheme {
+        let judged = judge_producer(buffer, &scheme, source, &eval(source, given), min_cos);
+        return JudgedHop { id, ..judged };
     }
+    let of_products = Accumulation::new(source, given);
+    let written = given.buffer(id);
+    if let Some(judged) = judge_in_single(given, id, buffer, source, &of_products, &written, min_cos) {
+        return judged;
+    }
+    let value = eval(source, given);
+    let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
+    let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
+    let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+    checks.extend(of_products.elements_check(buffer, source, &value, &written, None));
+    let hop = hop(buffer, "given_bytes", &comparison, &checks);
+    JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes: Vec::new() }
+}
+
+/// Multiply-adds from which on float32 blocks are worth a second look at what they leave open.
+const SINGLE_FROM: usize = 1 << 22;
+/// Elements that are settled one by one; where more are open, all are computed in float64.
+const SETTLED: usize = 4096;
+
+/// Judges a product of a stored weight that was computed in float32 blocks, if the hop passes with room for all that
+/// these may be off by. What fails or comes close is left to float64, and so is an output whose own rounding is not well
+/// above the error of the blocks.
+fn judge_in_single(
+    given: &Given<'_>,
+    id: BufferId,
+    buffer: &Captured,
+    source: &Expr,
+    of_products: &Accumulation,
+    written: &Matrix,
+    min_cos: f64,
+) -> Option<JudgedHop> {
+    let Op::MatMul { a, b, .. } = &source.0.op else { return None };
+    let Op::Buffer(weight) = b.0.op else { return None };
+    let weight = given.stored(weight)?;
+    let [Product { measure: magnitude, magnitudes: true, .. }] = &of_products.0[..] else { return None };
+    let a = eval(a, given);
+    if a.rows * weight.rows * weight.cols < SINGLE_FROM {
+        return None;
+    }
+    // The magnitudes are products in float32 blocks themselves.
+    let stated = Precision::Single.error(a.cols) * (1.0 + 2f64.powi(-10));
+    if stated * magnitude.norm() > unit(buffer.dtype) / 16.0 * written.norm() {
+        return None;
+    }
+    given.precision.set(Precision::Single);
+    let value = eval(source, given);
+    given.precision.set(Precision::Double);
+    let error = given.error.take();
+    // What would become Inf, or nearly.
+    if value.data.iter().any(|x| x.abs() >= 0.99 * buffer.dtype.max()) {
+        return None;
+    }
+    let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
+    let comparison = compare(&value, written);
+    let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
+    let off: Vec<f64> = (0..magnitude.rows).map(|r| stated * norm(magnitude.row(r))).collect();
+    if checks.iter().any(|c| !c.ok) || !hold_within(&comparison, &off, min_cos, Some(max_rel_l2)) {
+        return None;
+    }
+    let exact = |r: usize, c: usize| weight.dot(c, a.row(r));
+    let settle = Settle { stated, exact: &exact };
+    checks.extend(of_products.elements_check(buffer, source, &value, written, Some(settle)));
+    if checks.iter().any(|c| !c.ok) {
+        return None;
+    }
+    let hop = hop(buffer, "given_bytes", &comparison, &checks);
+    given.error.set(error);
+    Some(JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes: Vec::new() })
+}
+
+/// What is done about elements that a reference in float32 blocks leaves open.
+#[derive(Clone, Copy)]
+struct Settle<'a> {
+    /// What it may be off by, as a share of the magnitudes.
+    stated: f64,
+    /// The element in float64.
+    exact: &'a (dyn Fn(usize, usize) -> f64 + Sync),
 }
 
 /// Values beyond the format's range become what the format has for them: Inf, or its largest.
@@ -449,8 +546,11 @@ struct Accumulation(Vec<Product>);
 struct Product {
     /// Norm of the error that is expected.
     error: f64,
-    /// What each element may be off by.
-    most: Matrix,
+    /// What each element may be off by is `share` of this: of `|A||B|`, or of the most that a tensor core can make.
+    measure: Matrix,
+    share: f64,
+    /// Whether it is `|A||B|`.
+    magnitudes: bool,
 }
 
 impl Product {
@@ -461,7 +561,7 @@ impl Product {
                 let roundings = (a.shape().1 as f64).sqrt();
                 let error = unit(format) * roundings / 2.0 * magnitude.norm();
                 let share = 8.0 * unit(format).max(unit(DType::F32)) * roundings;
-                Product { error, most: magnitude.map(|x| share * x) }
+                Product { error, measure: magnitude, share, magnitudes: true }
             }
             Accumulator::TensorCore(core) => {
                 let finite = |x: f64| if x.is_finite() { x } else { 0.0 };
@@ -469,7 +569,7 @@ impl Product {
                 let (summed, most) = core.matmul_t(&a, &b);
                 let exact = a.matmul_t(&b);
                 let off = summed.data.iter().zip(&exact.data).map(|(x, y)| (x - y).powi(2));
-                Product { error: off.sum::<f64>().sqrt(), most }
+                Product { error: off.sum::<f64>().sqrt(), measure: most, share: 1.0, magnitudes: false }
             }
         }
     }
@@ -519,33 +619,50 @@ impl Accumulation {
     ///
     /// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, or
     /// the most that a tensor core can make, and four roundings of float32 for scales that are multiplied in.
-    /// Expressions around a product are left to the norms.
+    /// Expressions around a product are left to the norms. With `settle` an element is right if it is so however far off
+    /// `value` may be, or with its exact value; at most [`SETTLED`] are looked at like that, and more are wrong.
     fn elements_check(
         &self,
         buffer: &Captured,
         source: &Expr,
         value: &Matrix,
         written: &Matrix,
+        settle: Option<Settle<'_>>,
     ) -> Option<CheckResult> {
         let Op::MatMul { .. } = &source.0.op else { return None };
         // It comes last: operands are visited first.
-        let Product { most, .. } = self.0.last()?;
-        let (mut wrong, mut first) = (0, None);
-        for (i, (&x, &out)) in value.data.iter().zip(&written.data).enumerate() {
-            // NaN and Inf are judged by their position.
-            if !x.is_finite() || !out.is_finite() {
-                continue;
+        let Product { measure, share, .. } = self.0.last()?;
+        // Rounding keeps the order, and leaves what is a value of the format.
+        let within = |out: f64, x: f64, spread: f64| {
+            (out - x).abs() <= spread
+                || buffer.dtype.nearest(x - spread) <= out && out <= buffer.dtype.nearest(x + spread)
+        };
+        let settled = AtomicUsize::new(0);
+        let right = |r: usize, c: usize, x: f64, out: f64| {
+            let most = |x: f64| share * measure.row(r)[c] + 4.0 * unit(DType::F32) * x.abs();
+            let Some(Settle { stated, exact }) = settle else { return within(out, x, most(x)) };
+            let spread = most(x) - (1.0 + 2f64.powi(-10)) * stated * measure.row(r)[c];
+            if spread >= 0.0 && within(out, x, spread) {
+                return true;
             }
-            let spread = most.data[i] + 4.0 * unit(DType::F32) * x.abs();
-            // Rounding keeps the order, and leaves what is a value of the format.
-            if (out - x).abs() <= spread {
-                continue;
+            if settled.fetch_add(1, Ordering::Relaxed) >= SETTLED {
+                return false;
             }
-            if !(buffer.dtype.nearest(x - spread) <= out && out <= buffer.dtype.nearest(x + spread)) {
-                wrong += 1;
-                first.get_or_insert((i / value.cols, i % value.cols, out, x));
+            let x = exact(r, c);
+            within(out, x, most(x))
+        };
+        let rows = (0..value.rows).into_par_iter().map(|r| {
+            let (mut wrong, mut first) = (0, None);
+            for (c, (&x, &out)) in value.row(r).iter().zip(written.row(r)).enumerate() {
+                // NaN and Inf are judged by their position.
+                if x.is_finite() && out.is_finite() && !right(r, c, x, out) {
+                    wrong += 1;
+                    first.get_or_insert((r, c, out, x));
+                }
             }
-        }
+            (wrong, first)
+        });
+        let (wrong, first) = rows.reduce(|| (0, None), |a, b| (a.0 + b.0, a.1.or(b.1)));
         let detail = first
             .map_or(String::new(), |(r, c, out, x)| format!("first at [{r}, {c}]: {out:e}, expected {x:e}"));
         Some(none("elements", &buffer.name, wrong, detail))
@@ -582,6 +699,43 @@ pub struct Chain {
 /// Judges the end of the chain. `hops` are those of the run: where nothing is quantised the end may be off by what its
 /// own declared accumulation makes.
 pub fn judge_chain(attempt: &Attempt, hops: &[JudgedHop]) -> Chain {
+    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.max_rel_l2);
+    chain_in_single(attempt, end).unwrap_or_else(|| chain_in_double(attempt, end))
+}
+
+/// The chain whose end is its only product, in float32 blocks: if the check holds whatever these are off by.
+///
+/// Only the ideal has to be exact. What the framework's own chain loses is a measure of what a right one may; it rounds
+/// to the same formats, whose ties fall either way in any chain.
+fn chain_in_single(attempt: &Attempt, end: Option<f64>) -> Option<Chain> {
+    let products = |id: BufferId| {
+        let mut found = 0;
+        let source = attempt.buffer(id).source.as_ref();
+        source
+            .into_iter()
+            .for_each(|s| s.visit(&mut |e| found += usize::from(matches!(e.0.op, Op::MatMul { .. }))));
+        found
+    };
+    let source = attempt.buffer(attempt.result).source.as_ref()?;
+    let last = matches!(source.0.op, Op::MatMul { .. });
+    let all: usize = (0..attempt.buffers.len()).map(|i| products(BufferId(i))).sum();
+    if !last || all != 1 {
+        return None;
+    }
+    let declared = Declared::new(attempt, false, Precision::Single);
+    let ideal = declared.buffer(attempt.result);
+    let off = declared.off.get() / norm(&ideal.data);
+    let own = Declared::new(attempt, true, Precision::Single).buffer(attempt.result);
+    let noise = compare(&ideal, &own);
+    let chain = compare(&ideal, &attempt.buffer(attempt.result).value());
+    let floor = noise.rel_l2.filter(|floor| *floor >= COMPUTED)?;
+    let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
+    let least = NOISE_FACTOR * (floor - off) / (1.0 + off);
+    let holds = (chain.rel_l2? + off) / (1.0 - off) <= least.max(end.unwrap_or(0.0));
+    (off < 0.5 && check.ok && holds).then_some(Chain { chain, noise, check })
+}
+
+fn chain_in_double(attempt: &Attempt, end: Option<f64>) -> Chain {
     let ideal = ideal(attempt);
     let own = framework_chain(attempt);
     let noise = compare(&ideal, &own);
@@ -590,19 +744,18 @@ pub fn judge_chain(attempt: &Attempt, hops: &[JudgedHop]) -> Chain {
     if floor < COMPUTED {
         // Formats that lose next to nothing: what arithmetic loses is more.
         let end = attempt.buffer(attempt.result);
-        let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+        let declared = Declared::new(attempt, true, Precision::Double);
         floor = end.source.as_ref().map_or(floor, |s| floor.max(allowed(s, &ideal, end.dtype, &declared)));
     }
     // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
     let floor = floor.max(2f64.powi(-24));
-    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.max_rel_l2);
     let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
     Chain { chain, noise, check }
 }
 
 /// The chain's value before any quantisation.
 pub fn ideal(attempt: &Attempt) -> Arc<Matrix> {
-    let declared = Declared { attempt, values: RefCell::default(), quantised: false };
+    let declared = Declared::new(attempt, false, Precision::Double);
     declared.buffer(attempt.result)
 }
 
@@ -612,13 +765,13 @@ pub fn framework_chain(attempt: &Attempt) -> Arc<Matrix> {
 }
 
 fn declared_value(attempt: &Attempt, id: BufferId) -> Arc<Matrix> {
-    let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+    let declared = Declared::new(attempt, true, Precision::Double);
     declared.buffer(id)
 }
 
 /// How far each product of the chain cancels on the chain's own inputs, judged by declarations alone.
 pub fn declared_cancellation(attempt: &Attempt) -> Vec<f64> {
-    let declared = Declared { attempt, values: RefCell::default(), quantised: true };
+    let declared = Declared::new(attempt, true, Precision::Double);
     let hops = attempt.hops().filter(|(_, b)| b.kind != Kind::Quantized);
     hops.filter_map(|(_, b)| cancellation(b.source.as_ref()?, &declared)).collect()
 }

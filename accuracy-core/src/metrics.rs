@@ -29,8 +29,9 @@ pub struct Comparison {
     /// Rows whose reference is zero but whose output is not, and the first of them.
     pub zero_rows_wrong: u64,
     pub zero_row_index: Option<usize>,
-    /// `|out - ref|²` of each row and column and `|ref|²` of each, for [`Comparison::worst_rows`].
+    /// The cosine of each row and `|ref|` of it; `|out - ref|²` and `|ref|²` of each column.
     row_cos: Vec<Option<f64>>,
+    row_norm: Vec<f64>,
     col_error: Vec<f64>,
     col_norm: Vec<f64>,
 }
@@ -285,6 +286,7 @@ impl Comparison {
             col_error: vec![0.0; cols],
             col_norm: vec![0.0; cols],
             row_cos: Vec::with_capacity(rows),
+            row_norm: Vec::with_capacity(rows),
             ..Comparison::default()
         };
         let mut of_rows = vec![Sums::default(); rows];
@@ -319,6 +321,7 @@ impl Comparison {
                 }
             }
             result.row_cos.push(cos);
+            result.row_norm.push(xx.sqrt());
             total.merge(row);
         }
         let totals @ [xx, yy, xy, dd] = total.totals();
@@ -334,6 +337,11 @@ impl Comparison {
 }
 
 impl Comparison {
+    /// The cosine of each row, and `|ref|` of it.
+    pub fn rows(&self) -> impl Iterator<Item = (Option<f64>, f64)> {
+        self.row_cos.iter().copied().zip(self.row_norm.iter().copied())
+    }
+
     /// The rows with the lowest cosine, worst first; none that is right to within `0.9999`.
     pub fn worst_rows(&self) -> Vec<(usize, Option<f64>)> {
         let mut rows: Vec<_> = self.row_cos.iter().copied().enumerate().collect();

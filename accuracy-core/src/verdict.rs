@@ -90,6 +90,45 @@ pub fn comparison_checks(
     checks
 }
 
+/// Whether every check of [`comparison_checks`] would hold for any reference whose rows are within `off` (euclidean) of
+/// those that were compared with.
+///
+/// With `e` for the share of the reference's norm that it may be off by, the angle to it moves by at most `asin(e)`, and
+/// norms and inner products by what the triangle inequality and Cauchy and Schwarz allow. What the format's rounding
+/// allows moves by as much as the reference does: the distance from the nearest of a format's values never changes
+/// faster than the value.
+pub fn hold_within(c: &Comparison, off: &[f64], min_cos: f64, max_rel_l2: Option<f64>) -> bool {
+    let share = |off: f64, norm: f64| if off == 0.0 { 0.0 } else { off / norm };
+    let (mut square_off, mut square) = (0.0, 0.0);
+    for ((cos, norm), &off) in c.rows().zip(off) {
+        (square_off, square) = (square_off + off * off, square + norm * norm);
+        let holds = norm == 0.0 && off == 0.0 || least_cos(cos, share(off, norm)) > MIN_ROW_COS;
+        if !holds {
+            return false;
+        }
+    }
+    let e = share(square_off.sqrt(), square.sqrt());
+    let (Some(gain), Some(rel)) = (c.gain, c.rel_l2) else { return false };
+    let gain_off = e * (1.0 + rel);
+    let gain_least = (gain - gain_off) / (1.0 + e).powi(2);
+    let gain_most = (gain + gain_off) / (1.0 - e).powi(2);
+    let rel_holds = |max: f64| (rel + e) / (1.0 - e) <= (max - NOISE_FACTOR * 1.001 * e) / (1.0 + e);
+    least_cos(c.cos, e) > min_cos
+        && gain_least >= 1.0 - MAX_GAIN
+        && gain_most <= 1.0 + MAX_GAIN
+        && max_rel_l2.is_none_or(rel_holds)
+        && c.zero_rows_wrong + c.nan_unexpected + c.inf_unexpected == 0
+}
+
+/// The least cosine with anything that is off by up to a share `e` of the reference's norm; NaN where that is not less
+/// than half.
+fn least_cos(cos: Option<f64>, e: f64) -> f64 {
+    match cos {
+        Some(cos) if e < 0.5 => (cos.acos() + e.asin()).min(std::f64::consts::PI).cos(),
+        _ => f64::NAN,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +156,40 @@ mod tests {
         assert!(!at_most("gain", "", None, 1.0).ok);
         assert!(!at_most("gain", "", Some(f64::NAN), 1.0).ok);
         assert!(!at_least("cos", "", Some(f64::NAN), -1.0).ok);
+    }
+
+    /// Whatever reference lies within the error stated, the checks hold if they are said to.
+    #[test]
+    fn what_holds_within_an_error_holds_for_every_reference_in_it() {
+        use crate::case::input::Rng;
+        use crate::metrics::compare;
+        use crate::reference::Matrix;
+        let mut rng = Rng(3);
+        let (mut held, mut close) = (0, 0);
+        for round in 0..2000 {
+            let mut matrix = |scale: f64| Matrix::new(3, 20, (0..60).map(|_| scale * rng.normal()).collect());
+            let (reference, noise, shift) = (matrix(1.0), matrix(1.0), matrix(1.0));
+            let amount = 0.03 * f64::from(round % 40) / 40.0;
+            let add = |x: &Matrix, y: &Matrix, f: f64| {
+                Matrix::new(3, 20, x.data.iter().zip(&y.data).map(|(x, y)| x + f * y).collect())
+            };
+            let out = add(&reference, &noise, amount);
+            let exact = add(&reference, &shift, 0.01 * rng.unit());
+            let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let difference = add(&exact, &reference, -1.0);
+            let off: Vec<f64> = (0..3).map(|r| norm(difference.row(r))).collect();
+            let c = compare(&reference, &out);
+            let holds = |c: &Comparison| comparison_checks("", c, MIN_COS, Some(0.03)).iter().all(|c| c.ok);
+            let exactly = compare(&exact, &out);
+            if hold_within(&c, &off, MIN_COS, Some(0.03)) {
+                assert!(holds(&c) && holds(&exactly), "{c:?} {exactly:?}");
+                held += 1;
+            } else if holds(&c) {
+                close += 1;
+            }
+            assert_eq!(hold_within(&c, &[0.0; 3], MIN_COS, Some(0.03)), holds(&c));
+        }
+        assert!(held > 100 && close > 100, "{held} {close}");
     }
 
     #[test]

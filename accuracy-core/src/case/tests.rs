@@ -526,3 +526,49 @@ fn a_weight_that_is_requantised_in_panels_is_that_of_the_whole() {
         }
     }
 }
+
+/// A product that passes is judged in float32 blocks; what fails is computed again in float64.
+#[test]
+fn a_large_product_that_fails_is_judged_in_float64() {
+    use crate::reference::stream::Precision;
+    let folder = tempfile::tempdir().unwrap();
+    let (m, n, k) = (16, 1024, 512);
+    let mut rng = input::Rng(5);
+    let values: Vec<f64> = (0..n * k).map(|_| rng.normal()).collect();
+    let bytes = crate::dtype::F32.encode_bytes(&values, Overflow::Saturate);
+    let plain = NewTensor { name: "w.weight".into(), dtype: StDtype::F32, shape: vec![n, k], bytes };
+    let checkpoint = checkpoint(folder.path(), "{}", &[plain]);
+    // What becomes of the product, and what it is judged in.
+    type Wrong = fn(&mut [f64]);
+    let right: Wrong = |_| {};
+    let one: Wrong = |y| y[5000] = 1.5 * y[5000] + 1.0;
+    let gain: Wrong = |y| y.iter_mut().for_each(|y| *y *= 1.02);
+    for (wrong, fails, precision) in [
+        (right, None, Precision::Single),
+        (one, Some("elements"), Precision::Double),
+        (gain, Some("gain"), Precision::Double),
+    ] {
+        let declared = || {
+            let mut case = with_weight(&checkpoint);
+            let x = case.input("x", BF16, [m, k as i32]).unwrap();
+            let w = case.weight("w", Quant::block(E4M3FN, 128, 128)).unwrap();
+            let y = case.output("y", BF16, [m, n as i32], x.matmul(&w)).unwrap();
+            (case, y)
+        };
+        let (case, y) = declared();
+        let before = case.finish(&y).unwrap();
+        let source = before.buffer(y.id()).source.clone().unwrap();
+        let mut values = eval(&source, &crate::judge::Given::new(&before)).data.clone();
+        wrong(&mut values);
+        let (mut case, y) = declared();
+        let data = case.buffers[y.id().0].data;
+        let bytes = BF16.encode_bytes(&values, Overflow::Saturate);
+        case.allocations[data].write(0, bytes.len()).copy_from_slice(&bytes);
+        let attempt = case.finish(&y).unwrap();
+        let hops = judge_hops(&attempt, 0.999);
+        let failed = crate::judge::failed(&hops[0].checks);
+        assert!(fails.map_or(failed.is_empty(), |check| failed.contains(&check.to_owned())), "{failed:?}");
+        let error = hops[0].hop.reference_error.unwrap();
+        assert!(error.holds() && error.stated == precision.error(k), "{error:?}");
+    }
+}

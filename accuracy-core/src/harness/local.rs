@@ -19,17 +19,24 @@ pub fn records_dir() -> PathBuf {
                 format!("test-{}-{}", now.as_secs(), std::process::id())
             }
         };
-        target_dir().join("accuracy").join(run)
+        target_dir().unwrap_or_else(std::env::temp_dir).join("accuracy").join(run)
     })
     .clone()
 }
 
 /// The target folder that holds this test binary, recognised by the tag that cargo puts there.
-fn target_dir() -> PathBuf {
+fn target_dir() -> Option<PathBuf> {
     let exe = std::env::current_exe().unwrap_or_default();
-    exe.ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").is_file())
-        .map_or_else(std::env::temp_dir, Path::to_path_buf)
+    exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).map(Path::to_path_buf)
+}
+
+/// Where products are kept: where `asked` says, else beside the records of this target folder.
+pub fn cache_dir(asked: Option<&Path>) -> Option<PathBuf> {
+    match asked {
+        Some(dir) if dir == Path::new("off") => None,
+        Some(dir) => Some(dir.into()),
+        None => target_dir().map(|dir| dir.join("accuracy-cache")),
+    }
 }
 
 /// Writes a manifest of what this process is going to run, once.

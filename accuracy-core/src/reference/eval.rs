@@ -1,8 +1,9 @@
 //! Evaluates an expression in float64.
 
+use super::cache;
 use super::graph::{Binary, BufferId, Expr, Op, Unary};
 use super::matrix::Matrix;
-use super::stream::{Left, Precision, ReferenceError, Weight};
+use super::stream::{Precision, Product, Weight};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -22,8 +23,13 @@ pub trait Evaluation {
         a.matmul_t(b)
     }
 
-    /// Is told how far a sample of a product with a stored buffer was from exact.
-    fn note(&self, _error: ReferenceError) {}
+    /// What products with stored buffers are computed in, where float32 has the range.
+    fn precision(&self) -> Precision {
+        Precision::Double
+    }
+
+    /// Is told of every product with a stored buffer.
+    fn note(&self, _product: &Product) {}
 
     /// Whether [`Op::Round`] rounds. The ideal result does not know of it.
     fn rounds(&self) -> bool {
@@ -38,9 +44,9 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
         Op::Buffer(id) => return with.buffer(*id),
         Op::MatMul { a, b, .. } => match stored(b, with) {
             Some(weight) => {
-                let (product, error) = Left::new(&operand(a), Precision::Double).product(&weight);
-                with.note(error);
-                product
+                let product = cache::product(&operand(a), &weight, with.precision());
+                with.note(&product);
+                product.values
             }
             None => with.matmul(&operand(a), &operand(b)),
         },
@@ -162,11 +168,7 @@ pub fn magnitudes(a: &Expr, b: &Expr, with: &dyn Evaluation) -> Matrix {
     let a = eval(a, with).map(magnitude);
     let Some(weight) = stored(b, with) else { return a.matmul_t(&eval(b, with).map(magnitude)) };
     let weight = Weight { magnitudes: true, ..weight };
-    let single = Left::new(&a, Precision::Single);
-    match single.suits(&weight) {
-        true => single.product(&weight).0,
-        false => Left::new(&a, Precision::Double).product(&weight).0,
-    }
+    cache::product(&a, &weight, Precision::Single).values
 }
 
 /// An index that a kernel may have written.

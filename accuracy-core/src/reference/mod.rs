@@ -4,6 +4,7 @@
 //! Nothing here knows of kernels, and no kernel shares code with it.
 
 pub mod accumulate;
+pub mod cache;
 pub mod eval;
 pub mod graph;
 pub mod matrix;

@@ -5,19 +5,17 @@
 //! becomes of a finished panel is the caller's: it may be compared at once, so that the product need not exist whole
 //! either.
 //!
-//! Hops are judged with [`Precision::Double`]; [`Precision::Single`] is for sums in which nothing cancels, such as the
-//! magnitudes that errors are measured by.
-//!
 //! # Error
 //! With [`Precision::Double`] operands are float64, and so is everything that is computed with them. With
 //! [`Precision::Single`] values of the weight and of `x` are rounded to float32, and products are summed in float32
-//! over [`BLOCK`] columns of `K`, by vectors that hold at least four sums for each output, so that each adds up at most
-//! [`CHAIN`] products; across blocks sums are float64. The error of output `(r, c)` is then at most
-//! `(CHAIN + 3) · 2^-24 · |x_r| · |w_c|` (euclidean norms; a sum of `n` products that are rounded to a relative `u`
-//! each errs by less than `n·u/(1 - n·u)` of the sum of their magnitudes, which Cauchy and Schwarz bound; Higham,
-//! *Accuracy and Stability of Numerical Algorithms*, section 3.1), with [`Precision::Double`] at most
-//! `(K + 3) · 2^-53` of the same. Some outputs of every product are held
-//! against exact dot products, see [`ReferenceError`].
+//! over [`BLOCK`] columns of `K`, by vectors of `L` partial sums for each output, so that each adds up at most
+//! `n = BLOCK / L` products; across blocks sums are float64. The error of output `(r, c)` is then at most
+//! `(n + 8) · 2^-24` of the sum of the magnitudes of its products, `(|A||B|)_rc`, and so of `|x_r| · |w_c|` (euclidean
+//! norms). A sum of `n` products that are rounded to a relative `u` each errs by less than `n·u/(1 - n·u)` of the sum of
+//! their magnitudes (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1); beside those of the sum there
+//! is a rounding of `x`, of the scale, of the scaled value and of the product, up to three where partial sums are added
+//! up, and one stands for the terms of second order. With [`Precision::Double`] it is at most `(K + 3) · 2^-53` of the
+//! same. Some outputs of every product are held against exact dot products, see [`ReferenceError`].
 
 mod decode;
 mod tile;
@@ -32,12 +30,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::Range;
-use tile::{Block, COLUMNS, GRAIN};
+use tile::{Block, COLUMNS, Element, GRAIN};
 
 /// Columns of K that are decoded at a time.
 pub const BLOCK: usize = 512;
-/// Products that [`Precision::Single`] adds up in one float32 at most.
-pub const CHAIN: usize = BLOCK / 4;
 /// Rows of the weight in a panel: 128 by [`BLOCK`] float64 are a quarter of a usual second-level cache.
 const PANEL: usize = 128;
 /// Multiply-adds below which a product is left to one thread.
@@ -50,6 +46,24 @@ const ROWS: usize = 96;
 pub enum Precision {
     Single,
     Double,
+}
+
+impl Precision {
+    /// What [the module](self) says about the error of an output of a product over `cols` columns: a multiple of the sum
+    /// of its products' magnitudes, and so of `|x_r| |w_c|`.
+    pub fn error(self, cols: usize) -> f64 {
+        self.error_on(Isa::best(), cols)
+    }
+
+    fn error_on(self, isa: Isa, cols: usize) -> f64 {
+        match self {
+            Precision::Single => {
+                let products = cols.min(BLOCK).next_multiple_of(GRAIN) / f32::lanes(isa);
+                (products + 8) as f64 * 2f64.powi(-24)
+            }
+            Precision::Double => (cols + 3) as f64 * 2f64.powi(-53),
+        }
+    }
 }
 
 /// A weight `[rows, cols]` = `[N, K]` as it is stored: `value = (code - zero) * scale * global`.
@@ -104,6 +118,14 @@ impl Weight<'_> {
         }
     }
 
+    /// `x · w_r`, correct to about the last place of float64.
+    ///
+    /// # Panics
+    /// As [`Weight::value`].
+    pub fn dot(&self, r: usize, x: &[f64]) -> f64 {
+        exact(x, |k| self.value(r, k))
+    }
+
     /// The values of some rows.
     ///
     /// # Panics
@@ -149,18 +171,22 @@ impl Weight<'_> {
         if whole && self.column_groups.is_none() { STEP } else { 1 }
     }
 
-    /// Whether float32 holds scaled values, and their products with values of up to `largest`, without overflow, and
-    /// the smallest without loss.
-    fn fits_single(&self, largest: f64) -> bool {
-        let reach = self.dtype.max().max(-self.dtype.min()) * 2.0;
+    /// Whether float32 holds scaled values, and their products with values from `smallest` to `largest`, without overflow
+    /// and as normal numbers, and differences from zero points exactly.
+    fn fits_single(&self, smallest: f64, largest: f64) -> bool {
+        if !self.zeros.iter().all(|z| z.fract() == 0.0 && z.abs() <= 1024.0) {
+            return false;
+        }
+        let least = smallest.min(1.0);
+        let reach = self.dtype.max().max(-self.dtype.min()) + 1024.0;
         let fits = |scale: f64| {
             let factor = (scale * self.global).abs();
             // NaN spreads in float32 as it does in float64.
-            let smallest = self.dtype.min_positive() * factor;
             !factor.is_finite()
                 || factor == 0.0
                 || (reach * factor * largest.max(1.0) * self.cols as f64) < 2f64.powi(126)
-                    && smallest >= 2f64.powi(-100)
+                    && self.dtype.min_positive() * factor * least >= 2f64.powi(-126)
+                    && factor.min(least) >= 2f64.powi(-126)
         };
         if self.scales.is_empty() {
             return self.dtype.bits() <= 8 && fits(1.0);
@@ -234,12 +260,18 @@ impl Panel<'_> {
     pub fn row(&self, r: usize) -> &[f64] {
         &self.values[r * self.stride..][..self.columns.len()]
     }
+
+    /// `Σ |w_c|²` over its columns.
+    pub fn square(&self) -> f64 {
+        self.norms[..self.columns.len()].iter().map(|norm| norm * norm).sum()
+    }
 }
 
 /// `x`, packed for products with weights of as many columns.
 pub struct Left<'a> {
     x: &'a Matrix,
-    /// Largest finite magnitude, and the euclidean norm of each row.
+    /// The least magnitude but zero and the largest finite one, and the euclidean norm of each row.
+    smallest: f64,
     largest: f64,
     norms: Vec<f64>,
     packed: Packed,
@@ -279,13 +311,15 @@ fn pack<E: Decoded>(x: &Matrix) -> Blocks<E> {
 impl<'a> Left<'a> {
     /// Packs `x`; what it holds is rounded to float32 for [`Precision::Single`].
     pub fn new(x: &'a Matrix, precision: Precision) -> Left<'a> {
-        let largest = x.data.iter().filter(|x| x.is_finite()).fold(0.0, |m: f64, x| m.max(x.abs()));
+        let magnitudes = || x.data.iter().map(|x| x.abs()).filter(|x| *x > 0.0 && *x < f64::INFINITY);
+        let (smallest, largest) =
+            (magnitudes().fold(f64::INFINITY, f64::min), magnitudes().fold(0.0, f64::max));
         let norms = (0..x.rows).map(|r| x.row(r).iter().map(|x| x * x).sum::<f64>().sqrt()).collect();
         let packed = match precision {
             Precision::Single => Packed::Single(pack(x)),
             Precision::Double => Packed::Double(pack(x)),
         };
-        Left { x, largest, norms, packed }
+        Left { x, smallest, largest, norms, packed }
     }
 
     pub fn precision(&self) -> Precision {
@@ -300,18 +334,14 @@ impl<'a> Left<'a> {
         self.norms[r]
     }
 
-    /// What [the module](self) says about the error of an output, as a multiple of `|x_r| |w_c|`.
-    pub fn error(&self) -> f64 {
-        match self.packed {
-            Packed::Single(_) => (CHAIN + 3) as f64 * 2f64.powi(-24),
-            Packed::Double(_) => (self.x.cols + 3) as f64 * 2f64.powi(-53),
-        }
+    fn error_on(&self, isa: Isa) -> f64 {
+        self.precision().error_on(isa, self.x.cols)
     }
 
     /// Whether the values of `weight` times these stay in the range of float32; with [`Precision::Double`] they always
     /// do.
     pub fn suits(&self, weight: &Weight<'_>) -> bool {
-        self.precision() == Precision::Double || weight.fits_single(self.largest)
+        self.precision() == Precision::Double || weight.fits_single(self.smallest, self.largest)
     }
 
     /// `x · Wᵀ`, panel by panel on as many threads as rayon has: what `each` makes of the panels, in order, and how far
@@ -343,7 +373,7 @@ impl<'a> Left<'a> {
             Packed::Single(x) => panels(isa, self.x.rows, x, right, sampled),
             Packed::Double(x) => panels(isa, self.x.rows, x, right, sampled),
         };
-        let mut error = ReferenceError { stated: self.error(), observed: 0.0, samples: 0 };
+        let mut error = ReferenceError { stated: self.error_on(isa), observed: 0.0, samples: 0 };
         let results = found.into_iter().map(|(result, (observed, samples))| {
             error.observed = error.observed.max(observed);
             error.samples += samples;
@@ -381,15 +411,20 @@ impl<'a> Left<'a> {
     ///
     /// # Panics
     /// As [`Left::times`].
-    pub fn product(&self, weight: &Weight<'_>) -> (Matrix, ReferenceError) {
+    pub fn product(&self, weight: &Weight<'_>) -> Product {
         self.whole(&Right::Stored(weight, &Decoder::new(weight.dtype)))
     }
 
-    fn whole(&self, right: &Right<'_>) -> (Matrix, ReferenceError) {
+    /// The most that each row of a product may be off by (euclidean), of a weight of that norm.
+    pub fn row_errors(&self, weight_norm: f64) -> Vec<f64> {
+        self.norms.iter().map(|norm| self.precision().error(self.x.cols) * norm * weight_norm).collect()
+    }
+
+    fn whole(&self, right: &Right<'_>) -> Product {
         let columns = right.shape().0;
         let mut out = Matrix::zeros(self.x.rows, columns);
         let target = Target(out.data.as_mut_ptr());
-        let (_, error) = self.times_on(Isa::best(), right, |panel| {
+        let (squares, error) = self.times_on(Isa::best(), right, |panel| {
             let target = &target;
             for r in 0..self.x.rows {
                 let row = panel.row(r);
@@ -399,8 +434,9 @@ impl<'a> Left<'a> {
                     std::ptr::copy_nonoverlapping(row.as_ptr(), to, row.len());
                 }
             }
+            panel.square()
         });
-        (out, error)
+        Product { values: out, error, row_errors: self.row_errors(squares.iter().sum::<f64>().sqrt()) }
     }
 }
 
@@ -409,7 +445,15 @@ impl<'a> Left<'a> {
 /// # Panics
 /// As [`Left::times`].
 pub(super) fn multiply(x: &Matrix, other: &Matrix) -> Matrix {
-    Left::new(x, Precision::Double).whole(&Right::Values(other)).0
+    Left::new(x, Precision::Double).whole(&Right::Values(other)).values
+}
+
+/// A whole product, and how far it may be from exact.
+pub struct Product {
+    pub values: Matrix,
+    pub error: ReferenceError,
+    /// The most that each row may be off by (euclidean), where it is finite.
+    pub row_errors: Vec<f64>,
 }
 
 /// Outputs of each panel that are held against exact dot products.
@@ -664,7 +708,7 @@ mod tests {
                         );
                         for (r, row) in rows.iter().enumerate() {
                             let expected = exact(x.row(r), |k| weight.value(c, k));
-                            let bound = left.error() * left.norm(r) * norm;
+                            let bound = left.error_on(isa) * left.norm(r) * norm;
                             assert!(
                                 (row[i] - expected).abs() <= bound,
                                 "{isa:?} {precision:?} {} at [{r}, {c}]: {} {expected} {bound}",

@@ -13,6 +13,8 @@ pub(super) trait Element: Copy + Send + Sync + 'static {
     fn from_f64(x: f64) -> Self;
     fn abs(self) -> Self;
     fn is_finite(self) -> bool;
+    /// Partial sums that [`Element::multiply`] has of each output.
+    fn lanes(isa: Isa) -> usize;
 
     /// `out[r, c] += Σ x[r, i] · w[c, i]` for `r < rows`, `c < cols`. Rows of `x` and `w` are `ld` elements apart, of
     /// which the first `k`, a multiple of [`GRAIN`], count; those of `out` are `ld_out` apart. Columns are taken
@@ -64,6 +66,16 @@ trait Lanes: Copy {
     /// `self + a * b`
     fn add_product(self, a: Self, b: Self) -> Self;
     fn sum(self) -> f64;
+    /// Adds the sum of each of four vectors to one of four elements.
+    /// # Safety
+    /// `out` points to four elements.
+    #[inline(always)]
+    unsafe fn add_sums(four: [Self; 4], out: *mut f64) {
+        for (i, vector) in four.into_iter().enumerate() {
+            // SAFETY: the caller says that there are four.
+            unsafe { *out.add(i) += vector.sum() };
+        }
+    }
 }
 
 /// `R` by `C` products of rows.
@@ -97,10 +109,12 @@ unsafe fn tile<V: Lanes, const R: usize, const C: usize>(
         }
         i += V::COUNT;
     }
+    const { assert!(C.is_multiple_of(4)) };
     for (r, sums) in sums.into_iter().enumerate() {
-        for (c, sum) in sums.into_iter().enumerate() {
+        for c in (0..C).step_by(4) {
+            let four = [sums[c], sums[c + 1], sums[c + 2], sums[c + 3]];
             // SAFETY: inside of row `r` of `out`.
-            unsafe { *out.add(r * ld_out + c) += sum.sum() };
+            unsafe { V::add_sums(four, out.add(r * ld_out + c)) };
         }
     }
 }
@@ -157,6 +171,18 @@ macro_rules! element {
 
             fn is_finite(self) -> bool {
                 self.is_finite()
+            }
+
+            fn lanes(isa: Isa) -> usize {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => <$avx512 as Lanes>::COUNT,
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => <$avx2 as Lanes>::COUNT,
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => <$neon as Lanes>::COUNT,
+                    Isa::Plain => $lanes,
+                }
             }
 
             fn multiply(isa: Isa, block: Block<'_, $element>, out: &mut [f64]) {
@@ -249,7 +275,7 @@ element!(f32, (), (), (), 8);
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! register {
     ($type:ty, $element:ty, $count:literal, $zero:expr, $load:path, |$sum:ident, $a:ident, $b:ident| $add_product:expr,
-     |$all:ident| $total:expr) => {
+     |$all:ident| $total:expr $(, |$four:ident| $totals:expr)?) => {
         impl Lanes for $type {
             type Element = $element;
             const COUNT: usize = $count;
@@ -276,6 +302,13 @@ macro_rules! register {
                 // SAFETY: as above.
                 unsafe { $total }
             }
+            $(
+                #[inline(always)]
+                unsafe fn add_sums($four: [Self; 4], out: *mut f64) {
+                    // SAFETY: as above; the caller says that there are four elements.
+                    unsafe { _mm256_storeu_pd(out, _mm256_add_pd(_mm256_loadu_pd(out), $totals)) };
+                }
+            )?
         }
     };
 }
@@ -291,7 +324,16 @@ mod registers {
         _mm512_setzero_pd(),
         _mm512_loadu_pd,
         |sum, a, b| _mm512_fmadd_pd(a, b, sum),
-        |all| _mm512_reduce_add_pd(all)
+        |all| _mm512_reduce_add_pd(all),
+        |four| {
+            // Pairs of two vectors, then lanes of 128 bits, are transposed and added: `[a, b, a, b, ..]`, and so on.
+            let pairs = |a, b| _mm512_add_pd(_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+            let (ab, cd) = (pairs(four[0], four[1]), pairs(four[2], four[3]));
+            let even = _mm512_shuffle_f64x2::<0b10_00_10_00>(ab, cd);
+            let all = _mm512_add_pd(even, _mm512_shuffle_f64x2::<0b11_01_11_01>(ab, cd));
+            let even = _mm512_castpd512_pd256(_mm512_shuffle_f64x2::<0b10_00_10_00>(all, all));
+            _mm256_add_pd(even, _mm512_castpd512_pd256(_mm512_shuffle_f64x2::<0b11_01_11_01>(all, all)))
+        }
     );
     register!(
         __m512,
@@ -304,6 +346,16 @@ mod registers {
             let low = _mm512_cvtps_pd(_mm512_castps512_ps256(all));
             let high = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(all));
             _mm512_reduce_add_pd(_mm512_add_pd(low, high))
+        },
+        |four| {
+            let pairs = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let [ab, cd] = [pairs(four[0], four[1]), pairs(four[2], four[3])].map(|x| _mm512_castps_pd(x));
+            let [low, high] = [_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd)];
+            let all = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            // `[a, b, c, d]` in each lane of 128 bits.
+            let half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps::<1>(all));
+            let (low, high) = (_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
+            _mm256_add_pd(_mm256_cvtps_pd(low), _mm256_cvtps_pd(high))
         }
     );
     register!(
@@ -316,6 +368,11 @@ mod registers {
         |all| {
             let pair = _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd::<1>(all));
             _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)))
+        },
+        |four| {
+            let (ab, cd) = (_mm256_hadd_pd(four[0], four[1]), _mm256_hadd_pd(four[2], four[3]));
+            let crossed = _mm256_permute2f128_pd::<0x21>(ab, cd);
+            _mm256_add_pd(_mm256_blend_pd::<0b1100>(ab, cd), crossed)
         }
     );
     register!(
@@ -328,6 +385,12 @@ mod registers {
         |all| {
             let low = _mm256_cvtps_pd(_mm256_castps256_ps128(all));
             Lanes::sum(_mm256_add_pd(low, _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(all))))
+        },
+        |four| {
+            let (ab, cd) = (_mm256_hadd_ps(four[0], four[1]), _mm256_hadd_ps(four[2], four[3]));
+            let all = _mm256_hadd_ps(ab, cd);
+            let (low, high) = (_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            _mm256_add_pd(_mm256_cvtps_pd(low), _mm256_cvtps_pd(high))
         }
     );
 }
