@@ -50,7 +50,7 @@ Only what has changed is built again: by content, not by the time of files.";
 const HEADER_EXAMPLES: &str = "\
 Examples:
   cargo accuracy header --out src/hip        {library}_launchers.h
-  cargo accuracy header --out src/hip --check     fails if they are not up to date
+  cargo accuracy header --out src/hip --check    fails if they are out of date
 
 ACCURACY_BOUND(name); after a launcher's definition makes the C++ compiler refuse it where the binding disagrees.";
 
