@@ -27,7 +27,7 @@ pub fn render(f: &Findings) -> String {
     operations(&mut body, f);
     layers(&mut body, f);
     body += "</div>\n";
-    Page { title: &format!("{verdict} – triage"), body: &body, script: None }.render()
+    Page { title: &format!("{verdict} – triage"), body: &body }.render()
 }
 
 fn heading(body: &mut String, f: &Findings) -> String {
