@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   cargo accuracy logs server.log worker-*.log.gz
-  vllm serve ... 2>&1 | tee server.log | cargo accuracy logs -
+  docker logs server 2>&1 | cargo accuracy logs -
   cargo accuracy logs --expect 'import \\[module_gemm_a8w8' server.log
   cargo accuracy logs --rules ours.toml --fail-on warning server.log
   cargo accuracy logs --list-rules
