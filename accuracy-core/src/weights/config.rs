@@ -117,9 +117,17 @@ fn read_json(path: &Path) -> Result<Option<Value>, WeightsError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error(path, e)),
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| WeightsError::BadConfig { path: path.to_owned(), reason: format!("not JSON: {e}") })
+    let bad = |reason| WeightsError::BadConfig { path: path.to_owned(), reason };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not JSON: {e}")))?;
+    let found = match &value {
+        Value::Object(_) => return Ok(Some(value)),
+        Value::Array(_) => "a list",
+        Value::String(_) => "a string",
+        Value::Number(_) => "a number",
+        Value::Bool(_) => "a boolean",
+        Value::Null => "null",
+    };
+    Err(bad(format!("is {found}, expected a JSON object")))
 }
 
 /// A JSON object and the file it is from.

@@ -115,6 +115,8 @@ pub struct Survey {
     pub checkpoint: String,
     /// What the configuration says about quantisation.
     pub claims: Vec<String>,
+    /// There is no `config.json`.
+    pub unconfigured: bool,
     pub files: usize,
     pub file_bytes: u64,
     pub tensors: usize,
@@ -149,6 +151,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
     let mut survey = Survey {
         checkpoint: checkpoint.path().display().to_string(),
         claims: checkpoint.claims().map(str::to_owned).collect(),
+        unconfigured: checkpoint.config().is_null(),
         files: 0,
         file_bytes: 0,
         tensors: checkpoint.names().count(),
@@ -182,6 +185,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
     survey.findings.extend(unscaled);
     rest(checkpoint, &names, &failed, &mut survey);
     claims_without_weights(checkpoint, &mut survey);
+    weights_without_claims(checkpoint, &mut survey);
     mixed(&mut survey);
     survey
 }
@@ -374,6 +378,36 @@ fn claims_without_weights(checkpoint: &Checkpoint, survey: &mut Survey) {
             message,
         });
     }
+}
+
+/// Quantised weights of which the configuration does not speak: what they are is read from their tensors alone, while
+/// engines go by the configuration.
+fn weights_without_claims(checkpoint: &Checkpoint, survey: &mut Survey) {
+    if !survey.claims.is_empty() {
+        return;
+    }
+    // OpenAI's own form of gpt-oss is known by the names of its tensors.
+    let by_name = |w: &&Weight| w.info.tensors.first().is_some_and(|t| t.ends_with(".blocks"));
+    let quantized = survey.weights.iter().filter(|w| w.info.scheme != Scheme::Unquantized);
+    let quantized: Vec<&Weight> = quantized.filter(|w| !by_name(w)).collect();
+    let Some(first) = quantized.first() else { return };
+    let says_nothing = match (survey.unconfigured, checkpoint.path().is_dir()) {
+        (true, true) => format!("there is no config.json in {}", checkpoint.path().display()),
+        (true, false) => format!("there is no config.json beside {}", checkpoint.path().display()),
+        (false, _) => "config.json has no quantization_config for weights".to_owned(),
+    };
+    let message = format!(
+        "{} of {} weights are quantised (`{}`: {}, by dtypes, shapes and names alone), but {says_nothing}: engines \
+         go by it and would take the codes for values",
+        quantized.len(),
+        survey.weights.len(),
+        first.info.name,
+        describe(Kind::of(&first.info))
+    );
+    // A file on its own may be part of a checkpoint whose configuration is elsewhere.
+    let severity =
+        if survey.unconfigured && checkpoint.path().is_file() { Severity::Warning } else { Severity::Error };
+    survey.findings.push(Finding { severity, kind: "no_quantization_config", tensor: None, message });
 }
 
 /// Weights of one place in the model that are not stored alike in all layers.
