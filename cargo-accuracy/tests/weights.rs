@@ -428,6 +428,146 @@ fn layers_that_are_not_stored_alike_are_odd() {
     );
 }
 
+/// Names and shapes of a model like DeepSeek's: a dense layer, three with experts, one that predicts another token, and
+/// a vision tower of more layers.
+fn moe_model() -> Vec<(String, Vec<usize>)> {
+    let mut tensors = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![12, 8]),
+        ("model.norm.weight".to_owned(), vec![8]),
+    ];
+    for layer in 0..5 {
+        let mut push = |name: &str, shape: &[usize]| {
+            tensors.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+        };
+        push("input_layernorm.weight", &[8]);
+        for (proj, shape) in [("q_a", [4, 8]), ("q_b", [16, 4]), ("o", [8, 16])] {
+            push(&format!("self_attn.{proj}_proj.weight"), &shape);
+        }
+        if layer == 0 {
+            for (proj, shape) in [("gate", [24, 8]), ("up", [24, 8]), ("down", [8, 24])] {
+                push(&format!("mlp.{proj}_proj.weight"), &shape);
+            }
+            continue;
+        }
+        push("mlp.gate.weight", &[3, 8]);
+        push("mlp.gate.e_score_correction_bias", &[3]);
+        for expert in 0..3 {
+            for (proj, shape) in [("gate", [2, 8]), ("up", [2, 8]), ("down", [8, 2])] {
+                push(&format!("mlp.experts.{expert}.{proj}_proj.weight"), &shape);
+            }
+        }
+        if layer == 4 {
+            push("eh_proj.weight", &[8, 16]);
+            push("shared_head.head.weight", &[12, 8]);
+        }
+    }
+    for layer in 0..6 {
+        tensors.push((format!("visual.blocks.{layer}.self_attn.q_proj.weight"), vec![6, 6]));
+    }
+    tensors
+}
+
+const MOE: &str = r#"{"hidden_size": 8, "intermediate_size": 24, "vocab_size": 12, "num_hidden_layers": 4,
+    "num_nextn_predict_layers": 1, "first_k_dense_replace": 1, "n_routed_experts": 3}"#;
+
+/// Of the model what has none of these words in its name.
+fn model_without(config: &str, words: &[&str]) -> Checkpoint {
+    let kept = moe_model().into_iter().filter(|(name, _)| !words.iter().any(|w| name.contains(w)));
+    let tensors: Vec<NewTensor> = kept.map(|(name, shape)| bf16(&name, &shape)).collect();
+    Checkpoint::new(config, &tensors)
+}
+
+#[test]
+fn layers_that_lack_what_others_have() {
+    let kinds = |checkpoint: &Checkpoint| -> Vec<(String, String)> {
+        let found = checkpoint.run(&["--format", "json"]).findings();
+        found.into_iter().map(|(severity, kind, _)| (severity, kind)).collect()
+    };
+    // Dense layers first, one that predicts another token, a tower.
+    assert_eq!(kinds(&model_without(MOE, &[])), []);
+    model_without(MOE, &["layers.2.self_attn.o_proj"]).assert_error(
+        &[],
+        "missing_weight",
+        &["`model.layers.*.self_attn.o_proj` is missing in layer 2", "all else that layers 1, 3 have"],
+    );
+    let odd = [("warning".to_owned(), "uneven_layers".to_owned())];
+    for word in
+        ["layers.3.input_layernorm", "layers.1.mlp.gate.e_score_correction_bias", "blocks.5.self_attn.q"]
+    {
+        let found = kinds(&model_without(MOE, &[word]));
+        // A block of which nothing is left is no layer.
+        assert_eq!(found, if word.starts_with("blocks") { &[][..] } else { &odd }, "{word}");
+    }
+    // The layers of either kind are alike where config.json says that there are two.
+    let types = |types: &str| MOE.replacen('{', &format!("{{\"layer_types\": {types}, "), 1);
+    let no_q_b = ["layers.2.self_attn.q_b_proj"];
+    let of_two_kinds = model_without(&types(r#"["full", "full", "shared", "full"]"#), &no_q_b);
+    assert_eq!(kinds(&of_two_kinds), []);
+    assert_eq!(kinds(&model_without(&types(r#"["full", "full", "full", "full"]"#), &no_q_b)), odd);
+    // Which of two layers is right cannot be known: the one that has more, then.
+    let two = ["layers.0", "layers.3", "layers.4", "visual", "layers.2.mlp.gate.weight"];
+    assert_eq!(kinds(&model_without("{}", &two)), odd);
+}
+
+#[test]
+fn layers_experts_and_dimensions_that_the_configuration_says() {
+    let config = |key: &str, value: &str| {
+        let begin = MOE.find(key).unwrap() + key.len() + 3;
+        let end = begin + MOE[begin..].find([',', '}']).unwrap();
+        [&MOE[..begin], value, &MOE[end..]].concat()
+    };
+    model_without(&config("num_hidden_layers", "8"), &[]).assert_error(
+        &[],
+        "missing_layers",
+        &["config.json says num_hidden_layers 8", "`model.layers.*` lacks layers 5-7"],
+    );
+    model_without(MOE, &["layers.2."]).assert_error(
+        &[],
+        "missing_layers",
+        &["num_hidden_layers 4", "lacks layer 2"],
+    );
+    model_without(MOE, &["layers.2.mlp.experts.1."]).assert_error(
+        &[],
+        "missing_experts",
+        &["n_routed_experts 3", "`model.layers.2.mlp.experts.*` lacks 1"],
+    );
+    for (key, value, words) in [
+        ("hidden_size", "16", "says hidden_size 16, and 11 of 11 weights have another"),
+        ("intermediate_size", "32", "says intermediate_size 32, and 3 of 3 weights have another"),
+        ("vocab_size", "13", "`model.embed_tokens` [12, 8] has 12 rows"),
+    ] {
+        model_without(&config(key, value), &[]).assert_error(&[], "dimensions", &[words]);
+    }
+    // Rows for tokens that are not there.
+    model_without(&config("vocab_size", "11"), &[]).assert_fine(&[]);
+    // Layers that serve several times, and a model whose language model has a configuration of its own.
+    let shared = MOE.replacen('{', r#"{"is_encoder_decoder": true, "#, 1);
+    model_without(&shared, &["layers.2."]).assert_fine(&[]);
+    let nested = format!(r#"{{"hidden_size": 5, "num_hidden_layers": 50, "text_config": {MOE}}}"#);
+    model_without(&nested, &[]).assert_fine(&[]);
+    model_without(&nested, &["layers.3."]).assert_error(&[], "missing_layers", &["lacks layer 3"]);
+}
+
+#[test]
+fn a_part_of_a_checkpoint_need_not_be_whole() {
+    let whole = model_without(MOE, &["layers.1.self_attn.o_proj", "layers.3."]);
+    assert_eq!(whole.run(&[]).status, 100);
+    let folder = whole.path();
+    // One file of several.
+    fs::rename(folder.join("model.safetensors"), folder.join("model-00001-of-00002.safetensors")).unwrap();
+    let file = answer(&mut command(&folder, &["weights", "model-00001-of-00002.safetensors"]));
+    assert_eq!(file.status, 0, "{}", file.stdout);
+    // What `cargo accuracy shard` wrote.
+    let carve =
+        ["shard", "--from", "checkpoint", "--tensors", "model.layers.*.self_attn.*", "--rows", "0..4"];
+    let carved = answer(&mut command(whole.0.path(), &[&carve[..], &["--out", "carved"]].concat()));
+    assert_eq!(carved.status, 0, "{}", carved.stderr);
+    fs::copy(folder.join("config.json"), whole.0.path().join("carved/config.json")).unwrap();
+    let carved = answer(&mut command(whole.0.path(), &["weights", "carved"]));
+    assert_eq!(carved.status, 0, "{}", carved.stdout);
+    assert!(carved.stdout.contains(" 0 odd"), "{}", carved.stdout);
+}
+
 #[test]
 fn what_cannot_be_read_and_what_cannot_be_understood() {
     let folder = tempfile::tempdir().unwrap();

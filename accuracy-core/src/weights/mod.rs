@@ -117,6 +117,8 @@ pub struct FileInfo<'a> {
     pub path: &'a Path,
     /// Size of the file.
     pub bytes: u64,
+    /// `__metadata__` of its header.
+    pub metadata: Option<&'a HashMap<String, String>>,
     /// Tensors that it holds and that the index does not list, or puts elsewhere.
     pub unlisted: Vec<String>,
 }
@@ -386,7 +388,7 @@ impl Checkpoint {
             let shard = self.shard(lazy)?;
             let listed = |name: &String| self.0.tensors.get(name.as_str()) == Some(&i);
             let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
-            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), unlisted })
+            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), metadata: shard.metadata(), unlisted })
         });
         files.collect()
     }

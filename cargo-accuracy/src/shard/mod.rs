@@ -12,6 +12,7 @@ use crate::exit::{ExitCode, usage};
 use accuracy_core::weights::{Carve, Checkpoint, NewTensor, Role, WeightsError, role, write};
 use anyhow::Context as _;
 use convert::{Converted, Plan};
+pub use provenance::is_of_a_shard;
 use scheme::Scheme;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

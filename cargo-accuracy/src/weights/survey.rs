@@ -117,6 +117,8 @@ pub struct Survey {
     pub claims: Vec<String>,
     /// There is no `config.json`.
     pub unconfigured: bool,
+    /// A file is part of another checkpoint, written by `cargo accuracy shard`.
+    pub carved: bool,
     pub files: usize,
     pub file_bytes: u64,
     pub tensors: usize,
@@ -152,6 +154,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
         checkpoint: checkpoint.path().display().to_string(),
         claims: checkpoint.claims().map(str::to_owned).collect(),
         unconfigured: checkpoint.config().is_null(),
+        carved: false,
         files: 0,
         file_bytes: 0,
         tensors: checkpoint.names().count(),
@@ -196,6 +199,7 @@ fn files(checkpoint: &Checkpoint, survey: &mut Survey) {
             Ok(file) => {
                 survey.files += 1;
                 survey.file_bytes += file.bytes;
+                survey.carved |= file.metadata.is_some_and(crate::shard::is_of_a_shard);
                 if let [first, ..] = &file.unlisted[..] {
                     let message = format!(
                         "{}: the index does not list, or puts elsewhere, {} of its tensors: `{first}`{}",
