@@ -315,6 +315,144 @@ fn quantised_weights_of_which_the_configuration_does_not_speak() {
     Checkpoint::new("", &[bf16("m.weight", &[4, 4])]).assert_fine(&[]);
 }
 
+fn i32s(name: &str, shape: &[usize], values: &[u32]) -> NewTensor {
+    tensor(name, StDtype::I32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// Eight by eight in one group of columns; `zeros` are the stored zero points of its rows.
+fn int4(method: &str, zeros: Option<u32>) -> Vec<NewTensor> {
+    let words: Vec<u32> = (0..8).map(|i| 0x1234_5678u32.rotate_left(4 * i)).collect();
+    let scales: Vec<f64> = (1..9).map(|i| f64::from(i) / 8.0).collect();
+    let scales = |name: &str, dtype: (DType, StDtype), shape: &[usize]| {
+        tensor(name, dtype.1, shape, dtype.0.encode_bytes(&scales, Overflow::Special))
+    };
+    let (f16, bf16) = ((DType::F16, StDtype::F16), (DType::BF16, StDtype::BF16));
+    let (mut tensors, zero_points) = match method {
+        "gptq" => (vec![i32s("m.qweight", &[1, 8], &words), scales("m.scales", f16, &[1, 8])], "m.qzeros"),
+        "awq" => (vec![i32s("m.qweight", &[8, 1], &words), scales("m.scales", f16, &[1, 8])], "m.qzeros"),
+        _ => (
+            vec![i32s("m.weight_packed", &[8, 1], &words), scales("m.weight_scale", bf16, &[8, 1])],
+            "m.weight_zero_point",
+        ),
+    };
+    tensors.extend(zeros.map(|zeros| i32s(zero_points, &[1, 1], &[zeros])));
+    tensors
+}
+
+/// `quantization_config` of compressed-tensors with these members of its only group.
+fn compressed(format: &str, targets: &str, weights: &str) -> String {
+    format!(
+        r#"{{"quantization_config": {{"quant_method": "compressed-tensors", "format": "{format}",
+            "config_groups": {{"group_0": {{"targets": {targets}, "weights": {{{weights}}}}}}}}}}}"#
+    )
+}
+
+#[test]
+fn zero_points_that_contradict_the_configuration() {
+    let gptq = |format: &str, sym: bool, zeros: u32| {
+        let config = format!(
+            r#"{{"quantization_config": {{"quant_method": "gptq", "bits": 4, "group_size": 8, "sym": {sym},
+                "checkpoint_format": "{format}"}}}}"#
+        );
+        Checkpoint::new(&config, &int4("gptq", Some(zeros)))
+    };
+    gptq("gptq", true, 0x7777_7777).assert_fine(&["--scan"]);
+    gptq("gptq_v2", true, 0x8888_8888).assert_fine(&["--scan"]);
+    gptq("gptq", false, 0x8888_8888).assert_fine(&["--scan"]);
+    for (format, zeros, other, zero) in
+        [("gptq", 0x8888_8888, "gptq_v2", "9"), ("gptq_v2", 0x7777_7777, "gptq", "7")]
+    {
+        let words = [
+            "says sym true, so all zero points are 8, but by `m.qzeros`".to_owned(),
+            format!("at [0, 0] is {zero}; with checkpoint_format {other} all would be right"),
+        ];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        // Only values tell.
+        gptq(format, true, zeros).assert_fine(&[]);
+        gptq(format, true, zeros).assert_error(&["--scan"], "not_symmetric", &words);
+    }
+    gptq("gptq", true, 0x7776_7777).assert_error(&["--scan"], "not_symmetric", &["at [4, 0] is 7"]);
+
+    let awq =
+        r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 8, "zero_point": ZERO}}"#;
+    let awq = |zero_point: &str, zeros: u32| {
+        Checkpoint::new(&awq.replace("ZERO", zero_point), &int4("awq", Some(zeros)))
+    };
+    awq("true", 0x1234_5678).assert_fine(&["--scan"]);
+    awq("false", 0).assert_fine(&["--scan"]);
+    awq("false", 0x1234_5678).assert_error(
+        &["--scan"],
+        "not_symmetric",
+        &["says zero_point false", "`m.qzeros`"],
+    );
+
+    let packed = |symmetric: &str, zeros: Option<u32>| {
+        let weights =
+            format!(r#""num_bits": 4, "type": "int", "strategy": "channel", "symmetric": {symmetric}"#);
+        Checkpoint::new(&compressed("pack-quantized", r#"["Linear"]"#, &weights), &int4("ct", zeros))
+    };
+    packed("true", None).assert_fine(&["--scan"]);
+    packed("true", Some(0x8888_8888)).assert_fine(&["--scan"]);
+    packed("false", Some(0x1234_5678)).assert_fine(&["--scan"]);
+    packed("false", None).assert_error(
+        &[],
+        "zero_points_missing",
+        &["`m.weight_packed`", "m.weight_zero_point"],
+    );
+    packed("true", Some(0x8898_8888)).assert_error(
+        &["--scan"],
+        "not_symmetric",
+        &["symmetric true", "[5, 0] is 9"],
+    );
+
+    let int8 = |symmetric: &str, zeros: Option<[u8; 4]>| {
+        let weights =
+            format!(r#""num_bits": 8, "type": "int", "strategy": "channel", "symmetric": {symmetric}"#);
+        let mut tensors = vec![
+            tensor("m.weight", StDtype::I8, &[4, 4], (0..16).collect()),
+            f32s("m.weight_scale", &[4, 1], &SCALES),
+        ];
+        tensors.extend(zeros.map(|z| tensor("m.weight_zero_point", StDtype::I8, &[4, 1], z.to_vec())));
+        Checkpoint::new(&compressed("int-quantized", r#"["Linear"]"#, &weights), &tensors)
+    };
+    int8("false", Some([1, 2, 3, 4])).assert_fine(&["--scan"]);
+    int8("true", Some([0; 4])).assert_fine(&["--scan"]);
+    int8("false", None).assert_error(&[], "zero_points_missing", &["m.weight_zero_point"]);
+    int8("true", Some([0, 0, 3, 0])).assert_error(&["--scan"], "not_symmetric", &["at [2, 0] is 3"]);
+}
+
+#[test]
+fn targets_that_leave_out_what_is_quantised() {
+    let weights = r#""num_bits": 8, "type": "float", "strategy": "channel""#;
+    let checkpoint = |targets: &str, modules: &[&str]| {
+        let of = |module: &&str| {
+            [
+                fp8(&format!("{module}.weight"), 4, 4),
+                f32s(&format!("{module}.weight_scale"), &[4, 1], &SCALES),
+            ]
+        };
+        let tensors: Vec<NewTensor> = modules.iter().flat_map(of).collect();
+        Checkpoint::new(&compressed("float-quantized", targets, weights), &tensors)
+    };
+    let modules = ["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.down_proj"];
+    checkpoint(r#"["re:.*gate_proj$"]"#, &modules).assert_error(
+        &[],
+        "untargeted",
+        &["`model.layers.0.mlp.down_proj` is stored as FP8", "do not name it, as they do"],
+    );
+    checkpoint(r#"["Linear"]"#, &modules).assert_fine(&[]);
+    checkpoint(r#"["re:.*gate_proj$", "model.layers.0.mlp.down_proj"]"#, &modules).assert_fine(&[]);
+    // The names of another model around this one, and of a fused projection.
+    checkpoint(r#"["re:language_model.*"]"#, &modules).assert_fine(&[]);
+    let fused = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"];
+    checkpoint(r#"["re:.*gate_up_proj$", "re:.*down_proj$"]"#, &fused).assert_fine(&[]);
+
+    let broken = checkpoint(r#"["re:(unclosed"]"#, &modules).run(&[]);
+    assert_eq!(broken.status, 101);
+    let words = "bad configuration: `targets`: `re:(unclosed` is no regular expression";
+    assert!(broken.stderr.contains(words), "{}", broken.stderr);
+}
+
 #[test]
 fn a_static_input_without_its_scale() {
     let fixed = DEEPSEEK.replace("\"fp8\"", "\"fp8\", \"activation_scheme\": \"static\"");

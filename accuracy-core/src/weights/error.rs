@@ -62,8 +62,24 @@ pub enum WeightsError {
     #[error("`{weight}` is {found} but has no scale; looked for {}", .looked_for.join(", "))]
     ScaleMissing { weight: String, found: StDtype, looked_for: Vec<String> },
 
-    #[error("`{weight}` has no zero points; looked for {looked_for}")]
+    #[error("`{weight}` has no zero points, which its scheme has; looked for {looked_for}")]
     ZeroPointsMissing { weight: String, looked_for: String },
+
+    #[error(
+        "`{weight}`: quantization_config says {config}, so all zero points are {middle}, but by `{tensor}` that at \
+         {cell:?} is {zero}{}", written_as(.swapped)
+    )]
+    NotSymmetric {
+        weight: String,
+        config: &'static str,
+        tensor: String,
+        /// Row and column of the scales' grid.
+        cell: [usize; 2],
+        zero: f64,
+        middle: f64,
+        /// The `checkpoint_format` by which all would be right, or nothing.
+        swapped: &'static str,
+    },
 
     #[error("scale `{scale}` of `{weight}` {weight_shape:?} has shape {found:?}, expected {expected}")]
     ScaleShape {
@@ -154,6 +170,7 @@ impl WeightsError {
             WrongShape { .. } => "wrong_shape",
             ScaleMissing { .. } => "scale_missing",
             ZeroPointsMissing { .. } => "zero_points_missing",
+            NotSymmetric { .. } => "not_symmetric",
             ScaleShape { .. } => "scale_shape",
             ScaleIsBytes { .. } => "scale_is_bytes",
             ScaleNotPowerOfTwo { .. } => "scale_not_power_of_two",
@@ -171,6 +188,13 @@ impl WeightsError {
             NotCached { .. } => "not_cached",
             BadPattern { .. } => "bad_pattern",
         }
+    }
+}
+
+fn written_as(format: &str) -> String {
+    match format {
+        "" => String::new(),
+        _ => format!("; with checkpoint_format {format} all would be right"),
     }
 }
 

@@ -186,6 +186,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
     let unscaled = survey.weights.iter().filter(|w| w.info.static_input && w.info.input_scale.is_none());
     let unscaled = unscaled.map(|w| input_scale_missing(&w.info.name)).collect::<Vec<_>>();
     survey.findings.extend(unscaled);
+    untargeted(&mut survey);
     rest(checkpoint, &names, &failed, &mut survey);
     claims_without_weights(checkpoint, &mut survey);
     weights_without_claims(checkpoint, &mut survey);
@@ -349,6 +350,25 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
     survey.others.sort_by(|a, b| natural_cmp(&a.name, &b.name));
     survey.findings.extend(findings);
     survey.unseen += unseen;
+}
+
+/// Quantised weights that no target of the configuration names, where targets do name others: engines take them for
+/// unquantised or refuse them. Where targets name nothing that is stored, the model's modules are called otherwise.
+fn untargeted(survey: &mut Survey) {
+    let quantized = survey.weights.iter().filter(|w| w.info.scheme != Scheme::Unquantized);
+    let (without, named): (Vec<&Weight>, Vec<&Weight>) = quantized.partition(|w| w.info.untargeted);
+    let Some(named) = named.first() else { return };
+    let finding = |weight: &&Weight| {
+        let name = &weight.info.name;
+        let message = format!(
+            "`{name}` is stored as {}, and the configuration's targets do not name it, as they do `{}`",
+            describe(Kind::of(&weight.info)),
+            named.info.name
+        );
+        Finding::error("untargeted", name, message)
+    };
+    let findings: Vec<Finding> = without.iter().map(finding).collect();
+    survey.findings.extend(findings);
 }
 
 fn input_scale_missing(module: &str) -> Finding {
