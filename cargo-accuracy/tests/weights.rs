@@ -508,7 +508,30 @@ fn scales_that_are_broken_or_prove_nothing() {
         message.contains("all 4 are 5e-1; no test on this weight can reveal a wrong scale layout"),
         "{message}"
     );
-    assert_eq!(odd(&[0.5, 0.0, 0.25, 1.0]).0, "zero_scale");
+    let zero = Checkpoint::new(DEEPSEEK, &blocks(&[0.5, 0.0, 0.25, 1.0]));
+    zero.assert_fine(&[]);
+    let words = "`m.weight_scale_inv`: 1 of 4 are zero over codes that are not, the first at [0, 1]";
+    zero.assert_error(&["--scan"], "zero_scale", &[words]);
+    // A block that holds nothing, and one of NVFP4 that is too small for its scale's format.
+    let mut nothing = blocks(&[0.5, 0.25, 0.0, 1.0]);
+    for (row, column) in [(2, 0), (2, 1), (3, 0), (3, 1)] {
+        nothing[0].bytes[4 * row + column] = 0x80 * (column as u8);
+    }
+    let nothing = Checkpoint::new(DEEPSEEK, &nothing).run(&["--scan", "--format", "json"]);
+    let [(severity, _, message)] = &nothing.findings()[..] else { panic!("{}", nothing.stdout) };
+    assert!(severity == "warning" && message.ends_with("1 of 4 are zero, over codes of zero"), "{message}");
+    let nvfp4 = [
+        tensor("m.weight", StDtype::U8, &[1, 16], vec![0x21; 16]),
+        tensor("m.weight_scale", StDtype::F8_E4M3, &[1, 2], vec![0, 0x38]),
+        f32s("m.weight_scale_2", &[], &[0.5]),
+    ];
+    let config = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}"#;
+    let nvfp4 = Checkpoint::new(config, &nvfp4).run(&["--scan", "--format", "json"]);
+    let [(severity, _, message)] = &nvfp4.findings()[..] else { panic!("{}", nvfp4.stdout) };
+    assert!(
+        severity == "warning" && message.contains("1 of 2 are zero over codes that are not"),
+        "{message}"
+    );
 }
 
 /// Two shards, of which the second holds the scale.
