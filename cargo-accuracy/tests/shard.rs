@@ -93,9 +93,9 @@ fn assert_close(checkpoint: &Checkpoint, cell: (usize, usize), max: f32, half_un
 fn fp8_blocks_have_the_scales_of_their_blocks() {
     let (_dir, checkpoint) = carved(&["--to", "fp8-block"]);
     let names: Vec<&str> = checkpoint.names().collect();
-    assert_eq!(names, ["layers.0.up.weight", "layers.0.up.weight_scale_inv"]);
-    assert_eq!(checkpoint.raw(names[0]).unwrap().dtype, StDtype::F8_E4M3);
-    assert_eq!(checkpoint.raw(names[1]).unwrap().shape, [2, 3]);
+    assert_eq!(names, ["layers.0.up.bias", "layers.0.up.weight", "layers.0.up.weight_scale_inv"]);
+    assert_eq!(checkpoint.raw(names[1]).unwrap().dtype, StDtype::F8_E4M3);
+    assert_eq!(checkpoint.raw(names[2]).unwrap().shape, [2, 3]);
     assert_close(&checkpoint, (128, 128), 448.0, 16.0);
 }
 
@@ -310,6 +310,8 @@ fn rows_and_columns_are_taken_of_what_is_kept_and_of_what_is_converted() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let read = Checkpoint::open(&out).unwrap().linear("layers.0.up").unwrap().values();
         assert_eq!(read, wanted(&whole), "{name}");
+        let bias: Vec<f64> = (8..24).map(f64::from).collect();
+        assert_eq!(Checkpoint::open(&out).unwrap().vector("layers.0.up.bias").unwrap(), bias, "{name}");
     }
     let cut = shard(&from, &dir.path().join("cut"), &["--tensors", "*.0.up", "--columns", "0..32"]);
     let text = String::from_utf8_lossy(&cut.stderr);
@@ -381,6 +383,46 @@ fn experts_are_taken_out_of_the_tensor_they_share() {
     let (a, b) = (converted.linear("l.0.experts.1.gate_up_proj").unwrap().values(), value(3));
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     assert!(dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt() > 0.99);
+}
+
+#[test]
+fn a_bias_comes_with_its_module_and_has_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = |from: &Path, flags: &[&str]| -> Vec<String> {
+        let out = tempfile::tempdir().unwrap();
+        let output = shard(from, out.path(), flags);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Checkpoint::open(out.path()).unwrap().names().map(str::to_owned).collect()
+    };
+    let from = source(dir.path());
+    let both = ["layers.0.up.bias", "layers.0.up.weight"];
+    assert_eq!(names(&from, &["--tensors", "layers.0.up"]), both);
+    assert_eq!(names(&from, &["--tensors", "layers.0.up.weight"]), both[1..]);
+    let all = names(&from, &["--tensors", "layers.0.*"]);
+    assert_eq!(all.iter().filter(|name| name.ends_with("bias")).count(), 1, "{all:?}");
+
+    let moe = dir.path().join("cut");
+    let flags = ["--tensors", "l.0.experts.gate_up_proj", "--experts", "1..3", "--rows", "2..4"];
+    let output = shard(&experts(dir.path()), &moe, &flags);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (cut, whole) = (Checkpoint::open(&moe).unwrap(), Checkpoint::open(&dir.path().join("moe")).unwrap());
+    let bias = |c: &Checkpoint| c.raw("l.0.experts.gate_up_proj_bias").unwrap().bytes.to_vec();
+    assert_eq!(cut.raw("l.0.experts.gate_up_proj_bias").unwrap().shape, [2, 2]);
+    // Two bytes an element, six rows an expert.
+    assert_eq!(bias(&cut), [&bias(&whole)[16..20], &bias(&whole)[28..32]].concat());
+
+    let zeros = |name: &str, shape: &[usize]| NewTensor {
+        name: name.into(),
+        dtype: StDtype::F32,
+        shape: shape.into(),
+        bytes: vec![0; 4 * shape.iter().product::<usize>()],
+    };
+    let path = dir.path().join("uneven.safetensors");
+    write(&path, &[zeros("m.weight", &[4, 4]), zeros("m.bias", &[3])], &Default::default()).unwrap();
+    let refused = shard(&path, &dir.path().join("uneven"), &["--tensors", "m", "--rows", "0..2"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(101), "{text}");
+    assert!(text.contains("m.bias [3], the bias of m [4, 4]"), "{text}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One weight or other tensor, from a checkpoint to the tensors of a shard.
 
+use super::bias;
 use super::scheme::Scheme;
 use super::tensors;
 use crate::exit::usage;
@@ -69,7 +70,7 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
     if let Ok(raw) = checkpoint.raw(&tensor)
         && !is_weight(&raw)
     {
-        return copy(name, &raw, plan);
+        return copy(checkpoint, name, &raw, plan);
     }
     let info = checkpoint.describe(name)?;
     let part =
@@ -152,29 +153,41 @@ fn is_weight(tensor: &RawTensor) -> bool {
     }
 }
 
-/// The bytes as they are; of the biases `[experts, N]` those of the experts that are taken.
-fn copy(name: &str, tensor: &RawTensor, plan: &Plan) -> anyhow::Result<Converted> {
-    let (mut shape, mut bytes) = (tensor.shape.to_vec(), tensor.bytes);
+/// The bytes as they are; of biases those of the experts and rows that are taken of their weights.
+fn copy(checkpoint: &Checkpoint, name: &str, tensor: &RawTensor, plan: &Plan) -> anyhow::Result<Converted> {
+    let (mut shape, mut bytes) = (tensor.shape.to_vec(), tensor.bytes.to_vec());
     if let (Some(experts), [count, _]) = (&plan.part.experts, tensor.shape)
         && tensor.name.contains("expert")
     {
         let of_each = bytes.len() / count.max(&1);
-        bytes = bytes.get(experts.start * of_each..experts.end * of_each).with_context(|| {
+        let taken = bytes.get(experts.start * of_each..experts.end * of_each).with_context(|| {
             format!("experts {experts:?} of {} {:?} are not there", tensor.name, tensor.shape)
         })?;
+        bytes = taken.to_vec();
         shape[0] = experts.len();
+    }
+    if let Some(rows) = &plan.part.rows
+        && let Some(weight) = bias::weight(checkpoint, tensor.name)
+    {
+        let size = tensor.dtype.bitsize() / 8;
+        let last =
+            shape.last_mut().filter(|last| **last == weight.rows && rows.end <= weight.rows && size > 0);
+        let last = last.with_context(|| {
+            format!(
+                "rows {rows:?} are not to be had of {} {:?}, the bias of {} [{}, {}]",
+                tensor.name, tensor.shape, weight.name, weight.rows, weight.cols
+            )
+        })?;
+        let of_each = bytes.chunks_exact(*last * size);
+        bytes = of_each.flat_map(|one| &one[rows.start * size..rows.end * size]).copied().collect();
+        *last = rows.len();
     }
     Ok(Converted {
         name: name.into(),
         shape: shape.clone(),
         experts: None,
         became: format!("copied as {}", tensor.dtype),
-        tensors: vec![NewTensor {
-            name: tensor.name.into(),
-            dtype: tensor.dtype,
-            shape,
-            bytes: bytes.into(),
-        }],
+        tensors: vec![NewTensor { name: tensor.name.into(), dtype: tensor.dtype, shape, bytes }],
         matrices: Vec::new(),
         sources: vec![tensor.name.into()],
     })

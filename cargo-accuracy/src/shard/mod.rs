@@ -1,8 +1,9 @@
 //! `cargo accuracy shard`: carves a small shard for tests out of a real checkpoint.
 //!
 //! [`scheme`] knows what a weight becomes, [`tensors`] what that is called and how it is packed, [`provenance`] what it
-//! came from; [`convert`] makes one of the other. Here the tensors are chosen, written and read back.
+//! came from, [`bias`] what comes along with it; [`convert`] makes one of the other. Here the tensors are chosen, written and read back.
 
+mod bias;
 mod convert;
 mod provenance;
 mod scheme;
@@ -49,15 +50,15 @@ pub struct ShardArgs {
     /// Hugging Face cache
     #[arg(long, value_name = "CHECKPOINT")]
     pub from: String,
-    /// Modules or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for one or more
-    /// characters other than `.` (repeatable)
+    /// Modules, with their biases, or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for
+    /// one or more characters other than `.` (repeatable)
     #[arg(long, value_name = "GLOB", required = true)]
     pub tensors: Vec<String>,
     /// What weight matrices become [default: as they are stored]; vectors, such as the weights of norms, stay as they
     /// are
     #[arg(long, value_name = "SCHEME", value_enum)]
     pub to: Option<Scheme>,
-    /// Rows (output features) to take of every weight matrix; they begin and end where scales do
+    /// Rows (output features) to take of every weight matrix and its bias; they begin and end where scales do
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub rows: Option<Range<usize>>,
     /// Columns (input features) to take of every weight matrix
@@ -160,13 +161,15 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
             )));
         }
         for found in matches {
-            // A pattern may match a module and its weight tensor: they are the same.
-            let module = match role(&found.name) {
-                Role::Weight { module } => module.to_string(),
-                _ => found.name,
+            // A pattern may match a module and its weight tensor. To the module its bias belongs, too.
+            let (module, biases) = match role(&found.name) {
+                Role::Weight { module } => (module.to_string(), Vec::new()),
+                _ => (found.name.clone(), bias::of(checkpoint, &found.name)),
             };
-            if !names.contains(&module) {
-                names.push(module);
+            for name in [module].into_iter().chain(biases) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
             }
         }
     }
