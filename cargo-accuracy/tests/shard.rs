@@ -426,6 +426,36 @@ fn a_bias_comes_with_its_module_and_has_its_rows() {
 }
 
 #[test]
+fn everything_is_taken_and_values_that_are_none_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = source(dir.path());
+    let taken = |name: &str, flags: &[&str]| {
+        let output = shard(&from, &dir.path().join(name), flags);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    taken("all", &["--tensors", "**"]);
+    assert_eq!(Checkpoint::open(&dir.path().join("all")).unwrap().names().count(), 5);
+    taken("some", &["--tensors", "**.{part}.bias"]);
+    assert_eq!(Checkpoint::open(&dir.path().join("some")).unwrap().names().count(), 1);
+    for (name, flags, became) in
+        [("copy", &[][..], "copied as unquantised"), ("bf16", &["--to", "bf16"], "bf16")]
+    {
+        let text = taken(name, &[&["--tensors", "layers.0.odd"], flags].concat());
+        let line = format!("layers.0.odd [2, 2] {became}, 1 NaN or infinite values\n");
+        assert!(text.starts_with(&line), "{text}");
+        let read = Checkpoint::open(&dir.path().join(name)).unwrap().linear("layers.0.odd").unwrap().values();
+        assert!(read[3].is_nan() && read[..3] == [1.0; 3], "{read:?}");
+    }
+    // A scale is listed, but comes with its weight.
+    taken("fp8", &["--tensors", "layers.0.up", "--to", "fp8-block"]);
+    let scale = ["--tensors", "layers.0.up.weight_scale_inv"];
+    let refused = shard(&dir.path().join("fp8"), &dir.path().join("scale"), &scale);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("a scale comes with its weight: name \"layers.0.up\""), "{text}");
+}
+
+#[test]
 fn what_the_configuration_says_elsewhere_is_kept_too() {
     let fixture =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../accuracy-core/tests/fixtures/checkpoints/deepseek_v4");
@@ -546,6 +576,7 @@ fn what_cannot_be_carved_is_refused_with_its_name() {
         }
     };
     refused(&["--tensors", "layers.0.gate"], 2, &["\"layers.0.gate\" matches nothing", "source.safetensors"]);
+    refused(&["--tensors", "*"], 2, &["`*` stops at a dot, `**` does not", "4 modules", "layers.0.up"]);
     refused(&["--tensors", "layers.0.odd", "--to", "fp8-block"], 101, &["layers.0.odd", "row 1, column 1"]);
     refused(&["--tensors", "layers.0.up", "--to", "fp7"], 2, &["fp7", "fp8-block"]);
     let up = |flags: &[&str], status: i32, parts: &[&str]| {

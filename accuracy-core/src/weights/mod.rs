@@ -431,7 +431,7 @@ impl Checkpoint {
     /// their inputs, whose whole name matches; layer 2 before layer 10.
     ///
     /// In `encoder.layer.{layer}.attention.{proj}` a capture matches one or more characters other than `.`, the
-    /// same text wherever it is repeated; `*` is a capture without a name.
+    /// same text wherever it is repeated; `*` is a capture without a name, and `**` one that may match `.`, too.
     ///
     /// # Errors
     /// A pattern that does not parse. No match is an empty list.

@@ -42,12 +42,16 @@ pub struct Values {
     digest: blake3::Hash,
     /// With the source's; `None` where nothing changed, or there is none.
     cosine: Option<f64>,
+    /// How many are NaN or infinite.
+    non_finite: usize,
 }
 
 impl Values {
     fn new(address: String, original: &[f64], values: &[f64]) -> Values {
-        let cosine = if original == values { None } else { cosine(original, values) };
-        Values { address, digest: digest(values), cosine }
+        let same = original.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits());
+        let non_finite = values.iter().filter(|v| !v.is_finite()).count();
+        let cosine = if same || non_finite > 0 { None } else { cosine(original, values) };
+        Values { address, digest: digest(values), cosine, non_finite }
     }
 
     /// Whether these are the same values, bit for bit.
@@ -119,11 +123,13 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
         clap::ValueEnum::to_possible_value(&scheme).context("every scheme has a name")?.get_name().into();
     for (from, address) in addresses {
         let weight = original(&from)?;
-        require_finite(&from, &weight)?;
-        require_whole(&from, &weight, scheme, plan.group)?;
         let (tensors, values) = match scheme.quant(plan.group) {
             None => unquantized(&address, &weight, scheme),
-            Some(quant) => tensors::write(&address, &weight, scheme, &quant),
+            Some(quant) => {
+                require_finite(&from, &weight)?;
+                require_whole(&from, &weight, scheme, plan.group)?;
+                tensors::write(&address, &weight, scheme, &quant)
+            }
         };
         converted.tensors.extend(tensors);
         converted.matrices.push(Values::new(address, &weight.data, &values));
@@ -233,9 +239,12 @@ impl std::fmt::Display for Converted {
         let shape: Vec<String> = self.experts.iter().chain(&self.shape).map(ToString::to_string).collect();
         write!(f, "{} [{}] {}", self.name, shape.join(", "), self.became)?;
         // Of several matrices the one that lost most.
-        match self.matrices.iter().filter_map(|m| m.cosine).min_by(f64::total_cmp) {
-            Some(cos) => write!(f, ", cosine {cos:.7} to what it was"),
-            None => Ok(()),
+        if let Some(cos) = self.matrices.iter().filter_map(|m| m.cosine).min_by(f64::total_cmp) {
+            write!(f, ", cosine {cos:.7} to what it was")?;
+        }
+        match self.matrices.iter().map(|m| m.non_finite).sum() {
+            0 => Ok(()),
+            n => write!(f, ", {n} NaN or infinite values"),
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct ShardArgs {
     #[arg(long, value_name = "CHECKPOINT")]
     pub from: String,
     /// Modules, with their biases, or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for
-    /// one or more characters other than `.` (repeatable)
+    /// one or more characters other than `.`, `**` for any (repeatable)
     #[arg(long, value_name = "GLOB", required = true)]
     pub tensors: Vec<String>,
     /// What weight matrices become [default: as they are stored]; vectors, such as the weights of norms, stay as they
@@ -152,13 +152,7 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
     for pattern in patterns {
         let matches = checkpoint.matches(pattern)?;
         if matches.is_empty() {
-            let held: Vec<&str> = checkpoint.names().take(5).collect();
-            return Err(usage(format!(
-                "--tensors {pattern:?} matches nothing in {}, which holds {} tensors: {}, ...",
-                checkpoint.path().display(),
-                checkpoint.names().count(),
-                held.join(", ")
-            )));
+            return Err(usage(no_match(checkpoint, pattern)));
         }
         for found in matches {
             // A pattern may match a module and its weight tensor. To the module its bias belongs, too.
@@ -174,6 +168,25 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
         }
     }
     Ok(names)
+}
+
+fn no_match(checkpoint: &Checkpoint, pattern: &str) -> String {
+    let modules = checkpoint.modules();
+    let hint = match role(pattern) {
+        Role::Companion { module } if checkpoint.raw(pattern).is_ok() => {
+            format!("; a scale comes with its weight: name {module:?}")
+        }
+        _ if pattern.contains('*') && !pattern.contains("**") => {
+            "; `*` stops at a dot, `**` does not".to_string()
+        }
+        _ => String::new(),
+    };
+    format!(
+        "--tensors {pattern:?} matches nothing in {}{hint}; there are {} modules with a weight, such as {}",
+        checkpoint.path().display(),
+        modules.len(),
+        modules[..modules.len().min(5)].join(", ")
+    )
 }
 
 /// `config.json`: how the tensors are quantised, and what parts of them are called.
