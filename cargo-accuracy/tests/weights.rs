@@ -757,6 +757,42 @@ fn what_cannot_be_read_and_what_cannot_be_understood() {
 }
 
 #[test]
+fn what_is_there_in_place_of_the_weights() {
+    let checkpoint = Checkpoint::new(DEEPSEEK, &blocks(&SCALES));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4976698672\n";
+    let page = "\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>";
+    let words = [(pointer, "a Git LFS pointer, not the file itself; fetch that with `git lfs pull`")];
+    let words = [&words[..], &[(page, "an HTML page, not the file itself; fetch that again")]].concat();
+    for file in ["model.safetensors", "model.safetensors.index.json", "config.json"] {
+        let path = checkpoint.path().join(file);
+        let before = fs::read(&path);
+        for (text, words) in &words {
+            fs::write(&path, text).unwrap();
+            let found = checkpoint.run(&[]);
+            assert_eq!(found.status, 101, "{}", found.stdout);
+            assert!(found.stderr.contains(&format!("{file}: {words}")), "{}", found.stderr);
+        }
+        match before {
+            Ok(bytes) => fs::write(&path, bytes).unwrap(),
+            Err(_) => fs::remove_file(&path).unwrap(),
+        }
+    }
+    // One file of an index.
+    sharded(&checkpoint);
+    fs::write(checkpoint.path().join("b.safetensors"), pointer).unwrap();
+    let found = checkpoint.run(&[]);
+    assert_eq!(found.status, 101);
+    assert!(found.stdout.contains("b.safetensors: a Git LFS pointer"), "{}", found.stdout);
+
+    let folder = checkpoint.0.path();
+    fs::write(folder.join("pytorch_model.bin"), "").unwrap();
+    let run = || answer(&mut command(folder, &["weights", "."]));
+    assert!(run().stderr.contains("; pytorch_model.bin is of a format that is not read"), "{}", run().stderr);
+    fs::write(folder.join("model.gguf"), "").unwrap();
+    assert!(run().stderr.contains("; model.gguf and 1 more are of formats"), "{}", run().stderr);
+}
+
+#[test]
 fn a_repository_of_the_hugging_face_cache() {
     let cache = tempfile::tempdir().unwrap();
     let repository = cache.path().join("models--org--tiny");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::names::ModulePattern;
-use super::shard::io_error;
+use super::shard::{in_place_of, io_error};
 use super::{Scheme, WeightsError};
 use crate::quant::Granularity;
 
@@ -127,7 +127,8 @@ fn read_json(path: &Path) -> Result<Option<Value>, WeightsError> {
         Err(e) => return Err(io_error(path, e)),
     };
     let bad = |reason| WeightsError::BadConfig { path: path.to_owned(), reason };
-    let value: Value = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not JSON: {e}")))?;
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| in_place_of(path, &bytes).unwrap_or_else(|| bad(format!("not JSON: {e}"))))?;
     let found = match &value {
         Value::Object(_) => return Ok(Some(value)),
         Value::Array(_) => "a list",

@@ -15,8 +15,21 @@ pub enum WeightsError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: Arc<std::io::Error> },
 
-    #[error("{path}: neither model.safetensors.index.json nor a .safetensors file in this folder")]
-    NoWeights { path: PathBuf },
+    #[error(
+        "{path}: neither model.safetensors.index.json nor a .safetensors file in this folder{}",
+        other_formats(.others)
+    )]
+    NoWeights {
+        path: PathBuf,
+        /// Files of it that hold weights in a format that is not read.
+        others: Vec<String>,
+    },
+
+    #[error("{path}: a Git LFS pointer, not the file itself; fetch that with `git lfs pull`")]
+    LfsPointer { path: PathBuf },
+
+    #[error("{path}: an HTML page, not the file itself; fetch that again")]
+    HtmlPage { path: PathBuf },
 
     #[error(
         "{path}: truncated: {expected} bytes expected from its header, {found} found; fetch the file again"
@@ -156,6 +169,8 @@ impl WeightsError {
             NotFound { .. } => "not_found",
             Io { .. } => "io",
             NoWeights { .. } => "no_weights",
+            LfsPointer { .. } => "lfs_pointer",
+            HtmlPage { .. } => "html_page",
             Truncated { .. } => "truncated",
             HeaderTooLong { .. } => "header_too_long",
             HeaderNotJson { .. } => "header_not_json",
@@ -187,6 +202,19 @@ impl WeightsError {
             NotARepository { .. } => "not_a_repository",
             NotCached { .. } => "not_cached",
             BadPattern { .. } => "bad_pattern",
+        }
+    }
+}
+
+fn other_formats(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        [one] => format!("; {one} is of a format that is not read: convert it to safetensors"),
+        [first, rest @ ..] => {
+            format!(
+                "; {first} and {} more are of formats that are not read: convert them to safetensors",
+                rest.len()
+            )
         }
     }
 }

@@ -30,6 +30,17 @@ pub(super) fn io_error(path: &Path, source: std::io::Error) -> WeightsError {
     }
 }
 
+/// What a download may leave in a file's place, by how its text begins.
+pub(super) fn in_place_of(path: &Path, file: &[u8]) -> Option<WeightsError> {
+    let path = || path.to_owned();
+    if file.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Some(WeightsError::LfsPointer { path: path() });
+    }
+    let text = file.trim_ascii_start();
+    let begins = |with: &[u8]| text.get(..with.len()).is_some_and(|t| t.eq_ignore_ascii_case(with));
+    (begins(b"<!doctype html") || begins(b"<html")).then(|| WeightsError::HtmlPage { path: path() })
+}
+
 impl Shard {
     /// Maps the file and checks its header; reads nothing else.
     pub fn open(path: &Path) -> Result<Shard, WeightsError> {
@@ -82,7 +93,8 @@ fn parse_header(file: &[u8], path: impl Fn() -> PathBuf) -> Result<(Metadata, us
     let (length, rest) = file.split_first_chunk::<8>().expect("the caller checked for 8 bytes");
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER || length > found - 8 {
-        return Err(WeightsError::HeaderTooLong { path: path(), length, file: found });
+        let too_long = || WeightsError::HeaderTooLong { path: path(), length, file: found };
+        return Err(in_place_of(&path(), file).unwrap_or_else(too_long));
     }
     let header = &rest[..length as usize];
     let bad = |reason: String| WeightsError::BadHeader { path: path(), reason };

@@ -298,6 +298,8 @@ fn is_of_a_file(error: &WeightsError) -> bool {
         error,
         NotFound { .. }
             | Io { .. }
+            | LfsPointer { .. }
+            | HtmlPage { .. }
             | Truncated { .. }
             | HeaderTooLong { .. }
             | HeaderNotJson { .. }
