@@ -7,7 +7,7 @@ use super::hypothesis::{Hypothesis, Slot, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
-use super::{Runs, table, unsteady};
+use super::{Runs, table, tiles, unsteady};
 use crate::case::input::{Data, Rng};
 use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
@@ -316,6 +316,13 @@ fn left_out(hop: &Hop<'_>, map: &Map, place: &str) -> Option<Cause> {
     if content != "zero" || place.contains("scattered") {
         return None;
     }
+    // Zeros among right elements, as after a ReLU, are no region either.
+    let (rows, cols) = (map.wrong_rows(), map.wrong_cols());
+    let elements = rows.iter().flat_map(|&r| cols.iter().map(move |&c| (r, c)));
+    let kept = elements.filter(|&(r, c)| hop.out.row(r)[c] != 0.0).count();
+    if kept * 20 > rows.len() * cols.len() && !place.contains("tile") {
+        return None;
+    }
     Some(Cause {
         cause: "unwritten".into(),
         detail: match place {
@@ -341,8 +348,11 @@ struct Search<'a, 'h> {
 impl<'a> Search<'a, '_> {
     fn run(&self) -> Vec<Cause> {
         let world = World::new(self.hop.attempt);
-        let hypotheses = table(self.hop.attempt, self.hop.source, &world);
+        let mut hypotheses = table(self.hop.attempt, self.hop.source, &world);
         let first = Sample::new(self.hop, self.map, FIRST);
+        let second = Sample::new(self.hop, self.map, SECOND);
+        let at = (second.rows.as_slice(), second.cols.as_slice());
+        hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
         // A function of the test's own computes the whole of its result at a time.
         let whole_at_a_time = {
             let mut found = false;
@@ -374,7 +384,6 @@ impl<'a> Search<'a, '_> {
             .filter_map(|i| Some((i, score(self.hop, &first, value(&[i], &first)?))))
             .collect();
         let mut candidates = self.singles(&singles);
-        let second = Sample::new(self.hop, self.map, SECOND);
         let rescore = |candidates: &mut Vec<Candidate>| {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
             candidates.truncate(KEPT);
@@ -411,7 +420,10 @@ impl<'a> Search<'a, '_> {
             Some(value)
         };
         let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
-        let fits = output::fits(&self.hop.reference, &self.hop.out, self.map, self.hop.buffer.dtype);
+        let fits = {
+            let hop = self.hop;
+            output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source)
+        };
         let fitted = self.fitted(&fits);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
             let middle = Sample::new(self.hop, self.map, PAIRS);
@@ -440,7 +452,8 @@ impl<'a> Search<'a, '_> {
             }
             if scored.correlation > 0.9999 && (scored.gain - 1.0).abs() > 1e-3 {
                 let score = scored.correlation - 1e-3;
-                found.push(Candidate { holding, gain: Some(scored.gain), in_region: false, score });
+                let gain = Some(output::snapped(scored.gain));
+                found.push(Candidate { holding, gain, in_region: false, score });
             }
         }
         found
@@ -573,13 +586,17 @@ impl<'a> Search<'a, '_> {
         fitted: Vec<(usize, Explained)>,
     ) -> Vec<Cause> {
         stated.sort_by(|a, b| {
-            let key = |s: &Stated| (s.explained.whole, -(s.candidate.holding.len() as i64));
+            let key =
+                |s: &Stated| (s.explained.whole, -(s.candidate.holding.len() as i64), !s.candidate.in_region);
             key(b).cmp(&key(a)).then(b.explained.score.total_cmp(&a.explained.score))
         });
         let kernel = self.hop.buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"));
         let mut causes: Vec<Cause> = Vec::new();
         // What needs fewer faults is likelier.
-        let parts = |s: &Stated| s.candidate.holding.len() + usize::from(s.candidate.gain.is_some());
+        let parts = |s: &Stated| {
+            let beside = [s.candidate.gain.is_some(), s.candidate.in_region];
+            s.candidate.holding.len() + beside.into_iter().map(usize::from).sum::<usize>()
+        };
         let fits_whole = fitted.iter().any(|(_, e)| e.whole).then_some(1);
         let least = stated.iter().filter(|s| s.explained.whole).map(parts).chain(fits_whole).min();
         let certain: Vec<&Stated> =
@@ -666,7 +683,7 @@ impl<'a> Search<'a, '_> {
         let only = |c: &crate::record::CheckResult| c.ok || mild.contains(&c.check.as_str());
         let spread = self.map.count * 10 >= self.map.rows * self.map.cols
             && self.map.wrong_rows().len() * 2 >= self.map.rows;
-        if !spread || !self.hop.judged.checks.iter().all(only) {
+        if !spread || !self.hop.judged.checks.iter().all(only) || !self.is_noise() {
             return None;
         }
         Some(Cause {
@@ -677,6 +694,30 @@ impl<'a> Search<'a, '_> {
             ),
             ..Cause::default()
         })
+    }
+
+    /// Whether errors are as large in all rows and go with no value: those of another function are not.
+    fn is_noise(&self) -> bool {
+        let mut shares = Vec::new();
+        let (mut xx, mut dd, mut xd) = (0.0, 0.0, 0.0);
+        for r in 0..self.hop.out.rows {
+            let (mut of_values, mut of_errors) = (0.0, 0.0);
+            for (&x, &y) in self.hop.reference.row(r).iter().zip(self.hop.out.row(r)) {
+                if x.is_finite() && y.is_finite() {
+                    of_values += x * x;
+                    of_errors += (y - x).powi(2);
+                    xd += x * (y - x);
+                }
+            }
+            (xx, dd) = (xx + of_values, dd + of_errors);
+            if of_values > 0.0 {
+                shares.push((of_errors / of_values).sqrt());
+            }
+        }
+        shares.sort_by(f64::total_cmp);
+        let Some(&median) = shares.get(shares.len() / 2) else { return false };
+        let alike = shares.iter().filter(|s| (median / 8.0..=median * 8.0).contains(*s)).count();
+        alike * 10 >= shares.len() * 9 && xd * xd <= 0.25 * xx * dd
     }
 
     fn located(&self) -> String {

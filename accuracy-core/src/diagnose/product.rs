@@ -12,6 +12,8 @@ use std::ops::Range;
 pub enum Product {
     /// The terms of `range` counted so many times.
     Weighted { range: Range<usize>, times: f64 },
+    /// Each tile of K counted so many times.
+    Tiles { tile: usize, counts: Vec<f64> },
     /// Of every `period` terms these are left out.
     Periodic { period: usize, out: Range<usize> },
     /// The kernel runs on to this length, into what follows each row in memory.
@@ -38,10 +40,13 @@ pub enum Narrow {
     /// Integers of so many bits, which wrap around or saturate.
     Wrapping(u32),
     Saturating(u32),
+    /// The product of both scales rounded, the sum of codes not.
+    ScalesF16,
+    ScalesBf16,
 }
 
 impl Narrow {
-    pub const ALL: [Narrow; 12] = [
+    pub const ALL: [Narrow; 14] = [
         Narrow::F16,
         Narrow::Bf16,
         Narrow::GroupF16,
@@ -54,18 +59,32 @@ impl Narrow {
         Narrow::Saturating(22),
         Narrow::Wrapping(24),
         Narrow::Saturating(24),
+        Narrow::ScalesF16,
+        Narrow::ScalesBf16,
     ];
 
     fn words(self) -> (&'static str, String) {
+        let sums = |how: &str| format!("sums up the codes of each group {how}");
         match self {
-            Narrow::F16 => ("overflow", "in float16, which ends at 65504".into()),
-            Narrow::Bf16 => ("accumulation", "in bfloat16".into()),
+            Narrow::F16 => ("overflow", sums("in float16, which ends at 65504")),
+            Narrow::Bf16 => ("accumulation", sums("in bfloat16")),
             Narrow::GroupF16 => {
-                ("overflow", "and rounds the sum of each group to float16, which ends at 65504".into())
+                ("overflow", sums("and rounds the sum of each group to float16, which ends at 65504"))
             }
-            Narrow::GroupBf16 => ("accumulation", "and rounds the sum of each group to bfloat16".into()),
-            Narrow::Wrapping(bits) => ("overflow", format!("in {bits} bits, which wrap around")),
-            Narrow::Saturating(bits) => ("overflow", format!("in {bits} bits, which saturate")),
+            Narrow::GroupBf16 => ("accumulation", sums("and rounds the sum of each group to bfloat16")),
+            Narrow::Wrapping(bits) => ("overflow", sums(&format!("in {bits} bits, which wrap around"))),
+            Narrow::Saturating(bits) => ("overflow", sums(&format!("in {bits} bits, which saturate"))),
+            Narrow::ScalesF16 => ("rounding", "rounds the product of both scales to float16".into()),
+            Narrow::ScalesBf16 => ("rounding", "rounds the product of both scales to bfloat16".into()),
+        }
+    }
+
+    /// The scale of a group of both operands.
+    pub fn scale(self, scale: f64) -> f64 {
+        match self {
+            Narrow::ScalesF16 => narrow(DType::F16)(scale),
+            Narrow::ScalesBf16 => narrow(DType::BF16)(scale),
+            _ => scale,
         }
     }
 
@@ -78,6 +97,7 @@ impl Narrow {
             Narrow::Bf16 => a.iter().zip(b).fold(0.0, |sum, (x, y)| bf16(sum + x * y)),
             Narrow::GroupF16 => f16(dot(a, b)),
             Narrow::GroupBf16 => bf16(dot(a, b)),
+            Narrow::ScalesF16 | Narrow::ScalesBf16 => dot(a, b),
             Narrow::Wrapping(bits) => {
                 let (sum, range) = (dot(a, b), 2f64.powi(bits as i32));
                 sum - range * (sum / range).round()
@@ -103,6 +123,13 @@ impl Product {
     pub fn of(&self, mut a: Matrix, b: Matrix, k: usize) -> Matrix {
         match self {
             Product::Overrun(_) => a.matmul_t(&b),
+            Product::Tiles { tile, counts } => {
+                for r in 0..a.rows {
+                    let row = a.row_mut(r).chunks_mut(*tile).zip(counts);
+                    row.for_each(|(part, count)| part.iter_mut().for_each(|x| *x *= count));
+                }
+                a.matmul_t(&b)
+            }
             Product::Periodic { period, out } => {
                 for r in 0..a.rows {
                     let left_out =
@@ -263,7 +290,7 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
     if of_codes(source) {
         for narrow in Narrow::ALL {
             let (cause, words) = narrow.words();
-            add(cause, format!("sums up the codes of each group {words}"), Product::Codes(narrow));
+            add(cause, words, Product::Codes(narrow));
         }
     }
     found

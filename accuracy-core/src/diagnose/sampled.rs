@@ -212,7 +212,7 @@ impl<'a, 'w> Variant<'a, 'w> {
                     let to = (from + group).min(k);
                     let scale = (a_cells.at)(r / a_cells.rows, from / a_cells.cols)
                         * (b_cells.at)(c / b_cells.rows, from / b_cells.cols);
-                    sum += narrow.sum(&a.row(i)[from..to], &b.row(j)[from..to]) * scale;
+                    sum += narrow.sum(&a.row(i)[from..to], &b.row(j)[from..to]) * narrow.scale(scale);
                 }
                 out.row_mut(i)[j] = sum * a_factor * b_factor;
             }
