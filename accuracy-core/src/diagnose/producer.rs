@@ -1222,6 +1222,9 @@ impl<'a> Producer<'a, '_> {
         let sampled = self.sample(&wrong_grid, ROWS);
         let rows: Vec<usize> = sampled.iter().flat_map(|&r| self.rect(r, 0).0).collect();
         let cols = all(self.buffer.cols);
+        // A cell of many rows has its scale from all of them, but some tell whether the codes are explained.
+        let (wrong, other): (Vec<usize>, Vec<usize>) = rows.iter().partition(|&&r| map.row_count[r] > 0);
+        let looked: Vec<usize> = [wrong, other].iter().flat_map(|of| spread(of, 4 * ROWS)).collect();
         let evaluate = |holding: &[usize]| {
             let variant = variant(self.world, self.source, &hypotheses, holding);
             let part = catch_unwind(AssertUnwindSafe(|| variant.at(&rows, &cols))).ok()?;
@@ -1262,8 +1265,8 @@ impl<'a> Producer<'a, '_> {
             let Some(value) = evaluate(&[i]) else { continue };
             let share =
                 |(bad, seen): (usize, usize)| if seen == 0 { 0.0 } else { 1.0 - bad as f64 / seen as f64 };
-            let wrong = share(bad(&value, &mut rows.iter().copied(), step, true));
-            let whole = share(bad(&value, &mut rows.iter().copied(), step, false));
+            let wrong = share(bad(&value, &mut looked.iter().copied(), step, true));
+            let whole = share(bad(&value, &mut looked.iter().copied(), step, false));
             scored.push((wrong, i, whole < 1.0));
         }
         scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.cmp(&b.2)));
