@@ -21,21 +21,27 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Rows and columns of the first sample, on which every hypothesis is scored, and of the second, for the best.
-const FIRST: (usize, usize) = (4, 10);
+const FIRST: (usize, usize) = (3, 6);
 const SECOND: (usize, usize) = (12, 40);
 /// The sample on which halves of pairs are ranked: a half explains little by itself.
 const PAIRS: (usize, usize) = (8, 32);
+/// The same where K is long.
+const PAIRS_LONG: (usize, usize) = (4, 16);
+const LONG: usize = 2048;
 /// Hypotheses that go on to the second sample.
 const KEPT: usize = 24;
 /// Hypotheses of each slot that are tried in pairs.
 const PAIRED: usize = 60;
 /// Wrong elements that are too few to tell a cause by.
 const FEW: usize = 4;
-/// Time that pairs may take.
-const PAIRS_TIME: Duration = Duration::from_secs(5);
+/// Pairs that are tried: terms of K of all of them together, and bounds on how many they are. No clock decides, so that
+/// a busy machine finds what an idle one does.
+const PAIRS_TERMS: usize = 6_000_000;
+const PAIRS_TRIED: (usize, usize) = (400, 16_000);
+/// Pairs of an operation that computes the whole of its result at a time.
+const PAIRS_OF_WHOLE: usize = 4000;
 /// Candidates that are computed whole.
 const CONFIRMED: usize = 3;
 /// Share of the error that a hypothesis must explain on the sample to be computed whole.
@@ -424,10 +430,20 @@ impl<'a> Search<'a, '_> {
             let hop = self.hop;
             output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source)
         };
-        let fitted = self.fitted(&fits);
+        let fitted = self.fitted(&fits, &second);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
-            let middle = Sample::new(self.hop, self.map, PAIRS);
-            let mut pairs = self.pairs(&hypotheses, &middle, &first, &value);
+            let mut k = 1;
+            self.hop.source.visit(&mut |e| {
+                if let Op::MatMul { a, .. } = &e.0.op {
+                    k = k.max(a.shape().1);
+                }
+            });
+            let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
+            let most = match whole_at_a_time {
+                true => PAIRS_OF_WHOLE,
+                false => (PAIRS_TERMS / k).clamp(PAIRS_TRIED.0, PAIRS_TRIED.1),
+            };
+            let mut pairs = self.pairs(&hypotheses, &middle, &first, &value, most);
             rescore(&mut pairs);
             stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
@@ -466,6 +482,7 @@ impl<'a> Search<'a, '_> {
         sample: &Sample,
         first: &Sample,
         value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
+        most: usize,
     ) -> Vec<Candidate> {
         let mut by_slot: Vec<Vec<(usize, Matrix)>> = Vec::new();
         let mut ranked: Vec<(usize, Scored)> = (0..hypotheses.len())
@@ -505,12 +522,8 @@ impl<'a> Search<'a, '_> {
             }
         }
         jobs.sort_by_key(|job| job.0);
-        let began = Instant::now();
         let mut found = Vec::new();
-        for (_, i, j) in jobs {
-            if began.elapsed() > PAIRS_TIME {
-                break;
-            }
+        for (_, i, j) in jobs.into_iter().take(most) {
             let holding = vec![i.min(j), i.max(j)];
             let Some(value) = value(&holding, first) else { continue };
             let scored = score(self.hop, first, value);
@@ -566,11 +579,17 @@ impl<'a> Search<'a, '_> {
         stated.into_iter().map(|(stated, _)| stated).collect()
     }
 
-    fn fitted(&self, fits: &[Fit]) -> Vec<(usize, Explained)> {
+    fn fitted(&self, fits: &[Fit], sample: &Sample) -> Vec<(usize, Explained)> {
+        let worth = |fit: &Fit| {
+            let value = pick(&fit.reference, &sample.rows, &sample.cols);
+            let left = self.hop.error(&value, &sample.out, &sample.reference);
+            sample.before == 0.0 || 1.0 - left / sample.before >= PARTLY / 2.0
+        };
         let mut found: Vec<(usize, Explained)> = fits
             .iter()
-            .map(|fit| self.hop.explains(&fit.reference, self.before, 0.0))
             .enumerate()
+            .filter(|(_, fit)| worth(fit))
+            .map(|(i, fit)| (i, self.hop.explains(&fit.reference, self.before, 0.0)))
             .filter(|(_, e)| e.score >= PARTLY)
             .collect();
         found.sort_by(|a, b| b.1.whole.cmp(&a.1.whole).then(b.1.score.total_cmp(&a.1.score)));
@@ -717,7 +736,7 @@ impl<'a> Search<'a, '_> {
         shares.sort_by(f64::total_cmp);
         let Some(&median) = shares.get(shares.len() / 2) else { return false };
         let alike = shares.iter().filter(|s| (median / 8.0..=median * 8.0).contains(*s)).count();
-        alike * 10 >= shares.len() * 9 && xd * xd <= 0.25 * xx * dd
+        alike * 8 >= shares.len() * 7 && xd * xd <= 0.25 * xx * dd
     }
 
     fn located(&self) -> String {

@@ -239,7 +239,11 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
     source.visit(&mut |e| match &e.0.op {
         // Halves of a fused matrix.
         Op::Columns { x, range } if 2 * range.len() == x.shape().1 => {
-            let halves = |h: &Hypothesis<'_>| h.what.starts_with("exchanges the halves of the columns");
+            let halves = |h: &Hypothesis<'_>| {
+                ["exchanges the halves of the columns", "takes the first half of the columns"]
+                    .iter()
+                    .any(|words| h.what.starts_with(words))
+            };
             rename_if(x.buffers(), "gate_up_swapped", &halves);
         }
         // The index says which expert's rows.

@@ -111,6 +111,11 @@ impl Narrow {
 }
 
 impl Product {
+    /// Whether it counts terms otherwise and sums them up as it should.
+    pub fn only_weights(&self) -> bool {
+        matches!(self, Product::Weighted { .. } | Product::Tiles { .. } | Product::Periodic { .. })
+    }
+
     /// How many columns beyond `k` the kernel reads.
     pub fn beyond(&self, k: usize) -> usize {
         match self {
@@ -119,49 +124,53 @@ impl Product {
         }
     }
 
-    /// `a · bᵀ`, wrongly.
-    pub fn of(&self, mut a: Matrix, b: Matrix, k: usize) -> Matrix {
-        match self {
-            Product::Overrun(_) => a.matmul_t(&b),
-            Product::Tiles { tile, counts } => {
-                for r in 0..a.rows {
-                    let row = a.row_mut(r).chunks_mut(*tile).zip(counts);
-                    row.for_each(|(part, count)| part.iter_mut().for_each(|x| *x *= count));
+    /// `a` with the columns weighted as the product counts them; `None` if more than that is wrong.
+    pub fn weighted(&self, mut a: Matrix, k: usize) -> Option<Matrix> {
+        for r in 0..a.rows {
+            let row = a.row_mut(r);
+            match self {
+                Product::Weighted { range, times } => {
+                    row[range.start.min(k)..range.end.min(k)].iter_mut().for_each(|x| *x *= times);
                 }
-                a.matmul_t(&b)
-            }
-            Product::Periodic { period, out } => {
-                for r in 0..a.rows {
-                    let left_out =
-                        a.row_mut(r).iter_mut().enumerate().filter(|(i, _)| out.contains(&(i % period)));
+                Product::Tiles { tile, counts } => {
+                    for (part, count) in row.chunks_mut(*tile).zip(counts) {
+                        part.iter_mut().for_each(|x| *x *= count);
+                    }
+                }
+                Product::Periodic { period, out } => {
+                    let left_out = row.iter_mut().enumerate().filter(|(i, _)| out.contains(&(i % period)));
                     left_out.for_each(|(_, x)| *x = 0.0);
                 }
-                a.matmul_t(&b)
+                _ => return None,
+            }
+        }
+        Some(a)
+    }
+
+    /// `a · bᵀ`, wrongly.
+    pub fn of(&self, a: &Matrix, b: &Matrix, k: usize) -> Matrix {
+        match self {
+            // Of operands that are no codes with scales there is nothing to leave for later.
+            Product::Overrun(_) | Product::Codes(_) => times(a, b),
+            Product::Weighted { .. } | Product::Tiles { .. } | Product::Periodic { .. } => {
+                self.weighted(a.clone(), k).map_or_else(|| times(a, b), |a| times(&a, b))
             }
             Product::Parts { to, block } => {
                 let narrow = narrow(*to);
-                each(&a, &b, |x, y| {
+                each(a, b, |x, y| {
                     x.chunks(*block).zip(y.chunks(*block)).map(|(x, y)| narrow(dot(x, y))).sum()
                 })
             }
-            // Of operands that are no codes with scales there is nothing to leave for later.
-            Product::Codes(_) => a.matmul_t(&b),
-            Product::Weighted { range, times } => {
-                for r in 0..a.rows {
-                    a.row_mut(r)[range.start.min(k)..range.end.min(k)].iter_mut().for_each(|x| *x *= times);
-                }
-                a.matmul_t(&b)
-            }
             Product::Rounded { to, block } => {
                 let narrow = narrow(*to);
-                each(&a, &b, |x, y| {
+                each(a, b, |x, y| {
                     x.chunks(*block).zip(y.chunks(*block)).fold(0.0, |sum, (x, y)| narrow(sum + dot(x, y)))
                 })
             }
             Product::SplitK { to, parts } => {
                 let narrow = narrow(*to);
                 let part = k.div_ceil(*parts).max(1);
-                each(&a, &b, |x, y| {
+                each(a, b, |x, y| {
                     x.chunks(part)
                         .zip(y.chunks(part))
                         .fold(0.0, |sum, (x, y)| narrow(sum + narrow(dot(x, y))))
@@ -169,6 +178,23 @@ impl Product {
             }
         }
     }
+}
+
+/// `a · bᵀ`. A few outputs are not worth the packing of a large product.
+pub fn times(a: &Matrix, b: &Matrix) -> Matrix {
+    if a.rows * b.rows > 1024 { a.matmul_t(b) } else { each(a, b, lanes) }
+}
+
+/// A sum of products in eight lanes.
+fn lanes(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (whole, rest) = (a.chunks_exact(8).zip(b.chunks_exact(8)), a.len() / 8 * 8);
+    for (x, y) in whole {
+        for i in 0..8 {
+            sums[i] += x[i] * y[i];
+        }
+    }
+    sums.iter().sum::<f64>() + dot(&a[rest..], &b[rest..])
 }
 
 fn each(a: &Matrix, b: &Matrix, f: impl Fn(&[f64], &[f64]) -> f64) -> Matrix {
