@@ -24,10 +24,12 @@ fn page(records: &Path, name: &str) -> PathBuf {
     page
 }
 
+/// Under the name of the test: another one may be writing a page of as many cases.
 fn of_many(count: usize) -> PathBuf {
     let folder = tempfile::tempdir().unwrap();
     many::write(folder.path(), count);
-    page(folder.path(), &format!("report-{count}"))
+    let thread = std::thread::current();
+    page(folder.path(), &format!("{}-{count}", thread.name().expect("a test's thread has its name")))
 }
 
 fn text(browser: &mut Browser, selector: &str) -> String {

@@ -187,6 +187,28 @@ fn an_operation_that_is_off_is_named_with_its_layer_and_what_is_odd() {
 }
 
 #[test]
+fn a_page_shows_the_bad_layer_wherever_it_speaks_of_layers() {
+    let candidate = changed("llama", "model.layers.1.self_attn.o_proj", "output", |v| {
+        v.iter_mut().for_each(|v| *v *= 2.0)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("triage.html");
+    let sink = format!("html={}", page.display());
+    triage("llama", &fixture("llama", "bf16"), candidate.path(), &["--report", &sink]);
+    let page = fs::read_to_string(page).unwrap();
+    for part in [
+        "<span class=\"word\">Fault</span>: layer 1, o_proj</h1>",
+        "<title>layer 1: bad</title>",
+        "<tr class=\"blamed\"><td class=\"num\"><span class=\"badge bad\">bad</span> 1</td>",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let labels: Vec<&str> = page.split("<text class=\"bad\"").skip(1).collect();
+    assert!(labels.len() == 1 && labels[0].contains("\">1</text>"), "{labels:?}");
+    assert_eq!(page.matches("class=\"blamed\"").count(), 1);
+}
+
+#[test]
 fn the_side_that_is_wrong_is_named_not_the_other() {
     let reference = changed("llama", "model.layers.0.mlp.up_proj", "output", |v| v.reverse());
     let answer = triage("llama", reference.path(), &fixture("llama", "bf16"), &[]);

@@ -334,8 +334,9 @@ fn layers(body: &mut String, f: &Findings) {
         let worst = layer.worst();
         let _ = write!(
             body,
-            "<tr{}><td class=\"num\">{}</td>",
+            "<tr{}><td class=\"num\">{}{}</td>",
             if blamed { " class=\"blamed\"" } else { "" },
+            if blamed { "<span class=\"badge bad\">bad</span> " } else { "" },
             layer.layer
         );
         for (_, of) in SERIES {
@@ -347,10 +348,9 @@ fn layers(body: &mut String, f: &Findings) {
         if layer.identical() && !blamed {
             note.insert(0, "the same bytes");
         }
-        let badge = if blamed { "<span class=\"badge bad\">bad</span> " } else { "" };
         let _ = writeln!(
             body,
-            "<td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}{row}</td><td class=\"wrap\">{badge}{}</td></tr>",
+            "<td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}{row}</td><td class=\"wrap\">{}</td></tr>",
             worst.map_or("–".into(), |a| number(a.gain, 4)),
             worst.and_then(|a| a.rel_l2).map_or("–".into(), small),
             worst.map_or("–".into(), |a| number(a.cos_row_min, 4)),
