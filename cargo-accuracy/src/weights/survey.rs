@@ -127,6 +127,8 @@ pub struct Survey {
     /// Weights and other tensors that could not be looked at, since their file cannot be used.
     pub unseen: usize,
     pub findings: Vec<Finding>,
+    /// Values were read, not only headers.
+    pub scanned: bool,
     broken_files: usize,
 }
 
@@ -162,6 +164,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
         others: Vec::new(),
         unseen: 0,
         findings: Vec::new(),
+        scanned: false,
         broken_files: 0,
     };
     files(checkpoint, &mut survey);
