@@ -442,8 +442,18 @@ fn targets_that_leave_out_what_is_quantised() {
     );
     checkpoint(r#"["Linear"]"#, &modules).assert_fine(&[]);
     checkpoint(r#"["re:.*gate_proj$", "model.layers.0.mlp.down_proj"]"#, &modules).assert_fine(&[]);
-    // The names of another model around this one, and of a fused projection.
-    checkpoint(r#"["re:language_model.*"]"#, &modules).assert_fine(&[]);
+    // Where the model's modules may be called otherwise it is odd: none is named, or it is an expert.
+    let expert = ["model.layers.0.mlp.gate_proj", "model.layers.0.moe.experts.3.w2"];
+    for (targets, modules, count) in
+        [(r#"["re:.*q_proj$"]"#, modules, 2), (r#"["re:.*gate_proj$"]"#, expert, 1)]
+    {
+        let found = checkpoint(targets, &modules).run(&["--format", "json"]);
+        let findings: Vec<(String, String)> = found.findings().into_iter().map(|f| (f.0, f.1)).collect();
+        assert_eq!(findings, vec![("warning".to_owned(), "untargeted".to_owned()); count]);
+        assert_eq!(found.status, 0);
+    }
+    // The names of a model within another one, and of a fused projection.
+    checkpoint(r#"["re:layers.*"]"#, &modules).assert_fine(&[]);
     let fused = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"];
     checkpoint(r#"["re:.*gate_up_proj$", "re:.*down_proj$"]"#, &fused).assert_fine(&[]);
 
