@@ -174,12 +174,15 @@ fn every_scheme_is_named_and_nothing_is_missing() {
             ("compressed_tensors_int8", "int8 int8 2"),
             ("compressed_tensors_mixed", "fp8 e4m3fn 1, fp8 e4m3fn 1, nvfp4 e2m1 1, unquantized bf16 1"),
             ("compressed_tensors_nvfp4", "nvfp4 e2m1 1"),
+            ("compressed_tensors_pack_int8", "int8_packed int8 3"),
             ("deepseek_fp8", "fp8 e4m3fn 1"),
             ("deepseek_ue8m0", "fp8 e4m3fn 1"),
             ("deepseek_v4", "fp8 e4m3fn 1, mxfp4 e2m1 1, unquantized bf16 1"),
             ("fbgemm_fp8", "fp8 e4m3fn 1, unquantized bf16 1"),
             ("gpt_oss_mxfp4", "mxfp4 e2m1 2"),
             ("gpt_oss_original", "mxfp4 e2m1 1"),
+            ("gptq_int8_v1", "int8_gptq int8 2"),
+            ("gptq_int8_v2", "int8_gptq int8 2"),
             ("gptq_v1", "int4_gptq uint4 2"),
             ("gptq_v2", "int4_gptq uint4 2"),
             ("hf_fp8", "fp8 e4m3fn 1"),
@@ -419,6 +422,31 @@ fn zero_points_that_contradict_the_configuration() {
     int8("true", Some([0; 4])).assert_fine(&["--scan"]);
     int8("false", None).assert_error(&[], "zero_points_missing", &["m.weight_zero_point"]);
     int8("true", Some([0, 0, 3, 0])).assert_error(&["--scan"], "not_symmetric", &["at [2, 0] is 3"]);
+}
+
+#[test]
+fn codes_of_eight_bits_in_words() {
+    let gptq = |bits: u32, tensors: &[NewTensor]| {
+        let config = r#"{"quantization_config": {"quant_method": "gptq", "group_size": 8, "sym": true, "bits": BITS}}"#;
+        Checkpoint::new(&config.replace("BITS", &bits.to_string()), tensors)
+    };
+    let int8 = |zeros: u32| {
+        let scales: Vec<f64> = (1..9).map(|i| f64::from(i) / 8.0).collect();
+        let words: Vec<u32> = (0..16).map(|i| 0x0123_4567u32.wrapping_mul(2 * i + 1)).collect();
+        vec![
+            i32s("m.qweight", &[2, 8], &words),
+            tensor("m.scales", StDtype::F16, &[1, 8], DType::F16.encode_bytes(&scales, Overflow::Special)),
+            i32s("m.qzeros", &[1, 2], &[zeros; 2]),
+        ]
+    };
+    gptq(8, &int8(0x7f7f_7f7f)).assert_fine(&["--scan"]);
+    let words =
+        ["all zero points are 128", "[0, 0] is 129; with checkpoint_format gptq_v2 all would be right"];
+    gptq(8, &int8(0x8080_8080)).assert_error(&["--scan"], "not_symmetric", &words);
+    gptq(4, &int8(0x7f7f_7f7f)).assert_error(&[], "contradiction", &["gptq with group_size", "GPTQ int8"]);
+    gptq(8, &int4("gptq", Some(0x7777_7777))).assert_error(&[], "contradiction", &["bits 8", "GPTQ stored"]);
+    let three = gptq(3, &int8(0)).run(&[]);
+    assert!(three.stderr.contains("gptq with 3 bits; supported: 4, 8"), "{}", three.stderr);
 }
 
 #[test]
