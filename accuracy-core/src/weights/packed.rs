@@ -121,7 +121,7 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
         }
     };
     let granularity = subject.granularity(&claims, &scales, &[rows, groups], shape, false)?;
-    let scale_dtype = int4_scale(&scales)?;
+    let scale_dtype = float_scale(&scales)?;
     expect_dtype(&zeros, StDtype::I32)?;
     if scheme != Scheme::GptqInt8 {
         expect_shape(&zeros, &[groups, rows.div_ceil(8)], "(groups, N / 8)")?;
@@ -186,7 +186,7 @@ pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
     let claims = subject.claims(&[scheme])?;
     let shape = (rows, cols);
     let scale = subject.find_scale(vec![subject.named(".weight_scale")])?;
-    let scale_dtype = int4_scale(&scale)?;
+    let scale_dtype = float_scale(&scale)?;
     let granularity = subject.granularity(&claims, &scale, scale.shape, shape, false)?;
     let (grid_rows, grid_cols) = granularity.grid(rows, cols);
     let zeros = subject.companion(".weight_zero_point")?;
@@ -224,7 +224,7 @@ pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
     Ok(recipe)
 }
 
-fn int4_scale(scale: &RawTensor) -> Result<DType, WeightsError> {
+fn float_scale(scale: &RawTensor) -> Result<DType, WeightsError> {
     float_dtype(scale.dtype).ok_or_else(|| WeightsError::WrongDtype {
         name: scale.name.to_owned(),
         expected: "F16, BF16 or F32".to_owned(),
