@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 pub fn values(checkpoint: &Checkpoint, survey: &mut Survey) {
     let findings: Vec<Vec<Finding>> = survey.weights.par_iter().map(|w| of_weight(checkpoint, w)).collect();
     survey.findings.extend(findings.into_iter().flatten());
+    survey.scanned = true;
 }
 
 fn of_weight(checkpoint: &Checkpoint, weight: &Weight) -> Vec<Finding> {
