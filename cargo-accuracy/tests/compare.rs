@@ -102,6 +102,8 @@ fn missing_tensors_are_named_and_fail_unless_only_common_ones_are_wanted() {
         "{text}"
     );
     run(&["--common", "pt/views.pt", "pt/nested.pt"], 4);
+    let text = run(&["--common", "numpy/f32.npy", "numpy/f16.npy"], 100);
+    assert!(text.contains("[2, 3] in the reference"), "both have it: {text}");
     let report = json(&["pt/unreadable.pt", "pt/unreadable.pt"], 100);
     assert_eq!(report["problems"][0]["kind"], "unreadable");
 }
@@ -117,7 +119,30 @@ fn integers_are_equal_or_not() {
     bytes[at] += 1;
     std::fs::write(&changed, bytes).unwrap();
     let text = run(&["numpy/i64.npy", changed.to_str().unwrap()], 100);
-    assert!(text.contains("1 DIFFER"), "{text}");
+    assert!(text.contains("1 DIFFER") && text.contains("1 differ, 0 equal"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_a_tensor_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (a, b) = (path("a.npy"), path("b.npy"));
+    npy(Path::new(&a), "(2, 2)", &[1.0, 2.0, 3.0, -4.0]);
+    for (values, said) in [
+        ([1.0, f32::NAN, 3.0, f32::NAN], "2 NaN on one side alone"),
+        ([1.0, f32::INFINITY, 3.0, -4.0], "1 Inf that the other side has not"),
+        ([0.0; 4], "one side is all zero"),
+        ([1.0, 2.0, -3.0, 4.0], "worst row 1, cosine -1"),
+    ] {
+        npy(Path::new(&b), "(2, 2)", &values);
+        let text = run(&[&a, &b], 100);
+        assert!(text.contains(said), "{said} in {text}");
+    }
+    let text = run(&[&a, &a], 0);
+    assert!(
+        text.contains("1 tensor compared, 0 differ, 1 equal") && text.contains("one and the same"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -127,7 +152,11 @@ fn unreadable_files_and_wrong_flags_have_their_own_status() {
     run(&["pt/missing.pt", "pt/bare.pt"], 101);
     run(&["pt/bare.pt"], 2);
     run(&["pt/bare.pt", "pt/bare.pt", "--a-from", "nobody"], 2);
-    run(&["pt/bare.pt", "pt/bare.pt", "no such name"], 4);
+    let text = run(&["pt/bare.pt", "pt/bare.pt", "no such name"], 4);
+    assert!(text.contains("no tensor's name contains no such name"), "{text}");
+    for cosine in ["2", "nan"] {
+        run(&["pt/bare.pt", "pt/bare.pt", "--min-cos", cosine], 2);
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn run(arguments: &[&str], stdin: &str, status: i32) -> String {
 fn a_failed_build_fails_and_is_shown_in_context() {
     let text = run(&["server.log"], "", 100);
     for part in [
-        "error aiter-jit-build-failed (AITER), 1 times",
+        "error aiter-jit-build-failed (AITER), 1 time",
         "module_quant 1x",
         "first at server.log:3",
         "  > [aiter] failed jit build [module_quant]",

@@ -195,6 +195,14 @@ fn every_way_to_answer_wrongly_is_named_and_none_hangs() {
                 reply(s, "200 OK", "text/event-stream", b"data: {\"choices\": [{\"text\": \"P\"}]}\n\n")
             }),
         ),
+        ("answered without a content type", serve(|s, _, _| reply(s, "200 OK", "", b"{}"))),
+        (
+            "and does it know this --model?",
+            serve(|s, _, _| {
+                reply(s, "404 Not Found", "application/json", b"{\"message\": \"no such model\"}")
+            }),
+        ),
+        ("--api-key-env", serve(|s, _, _| reply(s, "401 Unauthorized", "application/json", b"{}"))),
         (
             "answered as `text/html` instead",
             serve(|s, _, _| reply(s, "200 OK", "text/html", b"<html>login</html>")),
@@ -240,7 +248,8 @@ fn a_server_that_hangs_is_given_up_after_two_prompts() {
 fn only_a_refused_connection_is_tried_again() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let text = run(&["--url", &format!("http://127.0.0.1:{port}")], 101);
-    assert!(text.contains("cannot connect"), "{text}");
+    assert!(text.contains("cannot connect") && text.contains("Is the server up"), "{text}");
+    assert!(text.lines().count() < 8, "one cause is told once: {text}");
 
     let requests = Arc::new(AtomicUsize::new(0));
     let seen = requests.clone();
@@ -345,6 +354,45 @@ fn a_reference_tells_upstream_prefill_and_near_ties_apart() {
     let decode = of(&report, "story");
     assert_eq!(decode["reference"]["first_difference"]["phase"], "decode");
     assert!(report["conclusion"].as_str().unwrap().contains("prefill"), "{}", report["conclusion"]);
+}
+
+#[test]
+fn a_reference_that_does_not_answer_or_is_wrong_is_no_proof() {
+    let good = serve(|stream, _, body| text(stream, right(&prompt(body))));
+    let html = serve(|s, _, _| reply(s, "200 OK", "text/html", b"<html>login</html>"));
+    let off_topic = serve(|s, _, _| text(s, " a small town by the sea, and it is quiet"));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for silent in [html, format!("http://127.0.0.1:{port}")] {
+        let said = run(&["--url", &good, "--reference-url", &silent], 101);
+        assert!(said.contains("The reference at") && said.contains("answered nothing"), "{said}");
+    }
+    let report = json_of(&["--url", &good, "--reference-url", &off_topic], 0);
+    let conclusion = report["conclusion"].as_str().unwrap();
+    assert!(conclusion.contains("wrong at the reference") && !conclusion.contains("prefill"), "{conclusion}");
+    // Texts that any prompt may go on with are no answers to those that have one.
+    let report = json_of(&["--url", &off_topic, "--reference-url", &off_topic], 100);
+    assert!(report["conclusion"].as_str().unwrap().contains("proves nothing"), "{}", report["conclusion"]);
+}
+
+#[test]
+fn answers_that_change_are_no_prefill_of_another_kind() {
+    let asked = AtomicUsize::new(0);
+    let changing = serve(move |stream, _, body| {
+        let n = asked.fetch_add(1, Ordering::SeqCst);
+        let answer = right(&prompt(body));
+        text(stream, if n.is_multiple_of(2) { " no idea of it" } else { answer });
+    });
+    let good = serve(|stream, _, body| text(stream, right(&prompt(body))));
+    let report = json_of(&["--url", &changing, "--reference-url", &good, "--concurrency", "1"], 100);
+    let conclusion = report["conclusion"].as_str().unwrap();
+    assert!(conclusion.contains("a race") && !conclusion.contains("prefill"), "{conclusion}");
+}
+
+#[test]
+fn no_password_is_printed() {
+    let good = serve(|stream, _, body| text(stream, right(&prompt(body))));
+    let said = run(&["--url", &good.replace("http://", "http://me:secret@")], 0);
+    assert!(!said.contains("secret"), "{said}");
 }
 
 #[test]

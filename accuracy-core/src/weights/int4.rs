@@ -142,6 +142,9 @@ pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
     let granularity = subject.granularity(&claims, &scale, scale.shape, shape, false)?;
     let (grid_rows, grid_cols) = granularity.grid(rows, cols);
     let zeros = subject.companion(".weight_zero_point")?;
+    if zeros.is_none() {
+        subject.require_zero_points(&claims, subject.named(".weight_zero_point"))?;
+    }
     if let Some(zeros) = &zeros {
         expect_dtype(zeros, StDtype::I32)?;
         expect_shape(zeros, &[grid_rows.div_ceil(8), grid_cols], "(N / 8, groups)")?;

@@ -119,6 +119,8 @@ pub(super) struct Recipe<'a> {
     pub codes: Codes<'a>,
     pub scale: Option<Scale<'a>>,
     pub zeros: Zeros<'a>,
+    /// The configuration says that zero is the middle of the codes.
+    symmetric: bool,
     /// NVFP4's tensor-wide scale, and whether it divides.
     global: Option<(RawTensor<'a>, bool)>,
     /// GPTQ's and compressed-tensors' `g_idx`.
@@ -327,6 +329,14 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// There are none; the claims must not say that there are.
+    pub fn require_zero_points(&self, claims: &[&Claim], looked_for: String) -> Result<(), WeightsError> {
+        if claims.is_empty() || claims.iter().any(|claim| claim.symmetric != Some(false)) {
+            return Ok(());
+        }
+        Err(WeightsError::ZeroPointsMissing { weight: self.weight.name.to_owned(), looked_for })
+    }
+
     /// The name of the module's tensor of that ending.
     pub fn named(&self, ending: &str) -> String {
         format!("{}{ending}", self.module)
@@ -363,6 +373,8 @@ impl<'a> Subject<'a> {
         let experts = self.experts.filter(|_| self.part.expert.is_some());
         let input_scale = INPUT_SCALES.iter().map(|e| self.named(e)).find(|name| self.checkpoint.has(name));
         let claims = self.checkpoint.0.config.claims_of(&self.module);
+        let untargeted = scheme != Scheme::Unquantized && self.checkpoint.0.config.leaves_out(&self.module);
+        let symmetric = !claims.is_empty() && claims.iter().all(|claim| claim.symmetric == Some(true));
         let static_input = claims.iter().any(|claim| claim.scheme == scheme && claim.static_input);
         let parts = part::named(&self.module, self.weight.name, (rows, cols), &self.checkpoint.0.config);
         Recipe {
@@ -379,10 +391,12 @@ impl<'a> Subject<'a> {
                 parts,
                 input_scale,
                 static_input,
+                untargeted,
             },
             codes: Codes::Plain(self.weight),
             scale: None,
             zeros: Zeros::None,
+            symmetric,
             global: None,
             column_groups: None,
             part: self.part,
@@ -437,6 +451,9 @@ impl<'a> Subject<'a> {
             DType::I8 => self.find(&[format!("{}_zero_point", self.weight.name)])?,
             _ => None,
         };
+        if dtype == DType::I8 && zeros.is_none() {
+            self.require_zero_points(&claims, format!("{}_zero_point", self.weight.name))?;
+        }
         if let Some(zeros) = &zeros {
             expect_dtype(zeros, StDtype::I8)?;
             expect_shape(zeros, scale.shape, &format!("like `{}`", scale.name))?;
@@ -680,15 +697,18 @@ impl<'a> Recipe<'a> {
             Some(scale) => scale.load(grid_rows, grid_cols)?,
             None => Vec::new(),
         };
-        let zero_points = match self.zeros {
+        let zero_points = match &self.zeros {
             Zeros::None => Vec::new(),
-            Zeros::All(zero) => vec![zero; grid_rows * grid_cols],
+            Zeros::All(zero) => vec![*zero; grid_rows * grid_cols],
             Zeros::Int8(tensor) => DType::I8.decode_bytes(tensor.bytes),
             Zeros::Int32 { tensor, packing, plus } => {
                 let nibbles = packing.unpack(tensor.bytes, grid_rows, grid_cols);
                 nibbles.map(|nibble| f64::from(nibble) + plus).collect()
             }
         };
+        if self.symmetric {
+            require_symmetric(&info, &self.zeros, &zero_points)?;
+        }
         let codes = match self.codes {
             Codes::Plain(tensor) => Cow::Borrowed(tensor.bytes),
             Codes::Int32(tensor, packing) => packing.codes(tensor.bytes, info.rows, info.cols),
@@ -715,6 +735,38 @@ impl<'a> Recipe<'a> {
         };
         self.part.select(weight, &self.checkpoint.0.config)
     }
+}
+
+/// Zero points are stored and have to be what the configuration says of all of them.
+fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> Result<(), WeightsError> {
+    let (tensor, plus) = match zeros {
+        Zeros::None | Zeros::All(_) => return Ok(()),
+        Zeros::Int8(tensor) => (tensor, 0.0),
+        Zeros::Int32 { tensor, plus, .. } => (tensor, *plus),
+    };
+    let (config, middle) = match (info.scheme, zeros) {
+        (Scheme::Gptq, _) => ("sym true", 8.0),
+        // AutoAWQ has stored the middle, or nothing but zeros that no kernel reads.
+        (Scheme::Awq, _) => ("zero_point false", zero_points.first().copied().unwrap_or(0.0)),
+        (_, Zeros::Int8(_)) => ("symmetric true", 0.0),
+        _ => ("symmetric true", 8.0),
+    };
+    let Some(cell) = zero_points.iter().position(|&zero| zero != middle) else { return Ok(()) };
+    let columns = info.granularity.grid(info.rows, info.cols).1.max(1);
+    let swapped = match info.scheme {
+        Scheme::Gptq if zero_points.iter().all(|&zero| zero == 9.0) && plus == 1.0 => "gptq_v2",
+        Scheme::Gptq if zero_points.iter().all(|&zero| zero == 7.0) && plus == 0.0 => "gptq",
+        _ => "",
+    };
+    Err(WeightsError::NotSymmetric {
+        weight: info.name.clone(),
+        config,
+        tensor: tensor.name.to_owned(),
+        cell: [cell / columns, cell % columns],
+        zero: zero_points[cell],
+        middle,
+        swapped,
+    })
 }
 
 fn global_scale(tensor: RawTensor, divides: bool) -> Result<GlobalScale, WeightsError> {

@@ -87,6 +87,8 @@ pub struct WeightInfo {
     pub input_scale: Option<String>,
     /// The configuration says that it has one.
     pub static_input: bool,
+    /// It is quantised, and the configuration, which lists the modules that are, does not name it.
+    pub untargeted: bool,
     /// The parts of its rows that can be addressed by name behind `#`: gate and up, or q, k and v.
     pub parts: &'static [&'static str],
 }

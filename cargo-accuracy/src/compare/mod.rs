@@ -46,9 +46,9 @@ pub struct CompareArgs {
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
     /// Least cosine that counts as correct
-    #[arg(long, value_name = "COSINE", default_value_t = MIN_COS)]
+    #[arg(long, value_name = "COSINE", default_value_t = MIN_COS, value_parser = crate::run::args::cosine)]
     min_cos: f64,
-    /// A tensor that only one side has is no failure
+    /// A tensor that only one side has is no failure; one that both have and that cannot be compared is
     #[arg(long)]
     common: bool,
     /// Who wrote A, where the files do not show it: accuracy, sglang-dumper, sglang-hook, msprobe, huggingface, files
@@ -85,6 +85,13 @@ impl Row {
     fn passes(&self) -> bool {
         self.checks.iter().all(|c| c.ok)
     }
+
+    fn is_equal(&self) -> bool {
+        match self.unequal {
+            Some(unequal) => unequal == 0,
+            None => self.comparison.rel_l2 == Some(0.0),
+        }
+    }
 }
 
 /// Everything that a report says.
@@ -94,13 +101,14 @@ struct Outcome {
     min_cos: f64,
     rows: Vec<Row>,
     problems: Vec<Problem>,
-    /// Problems are told but do not fail.
+    /// That a side lacks a tensor is told but does not fail.
     common: bool,
+    filters: Vec<String>,
 }
 
 impl Outcome {
     fn exit_code(&self) -> ExitCode {
-        let problems = !self.common && !self.problems.is_empty();
+        let problems = self.problems.iter().any(|p| !self.common || p.kind.is_common());
         if self.rows.iter().any(|r| !r.passes()) || problems {
             ExitCode::Failed
         } else if self.rows.is_empty() {
@@ -127,8 +135,15 @@ pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
     for pair in found {
         rows.push(row(pair, args.min_cos)?);
     }
-    let outcome =
-        Outcome { reference, candidate, min_cos: args.min_cos, rows, problems, common: args.common };
+    let outcome = Outcome {
+        reference,
+        candidate,
+        min_cos: args.min_cos,
+        rows,
+        problems,
+        common: args.common,
+        filters: args.filters.clone(),
+    };
     let taken = args.output.stdout_taken();
     let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
     if taken {

@@ -25,6 +25,13 @@ pub enum ProblemKind {
     Unreadable,
 }
 
+impl ProblemKind {
+    /// Whether both sides have the tensor, or may have.
+    pub fn is_common(self) -> bool {
+        !matches!(self, ProblemKind::MissingInCandidate | ProblemKind::MissingInReference)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub kind: ProblemKind,
@@ -55,6 +62,8 @@ pub fn align(
     // Two files with one tensor each are about that tensor, whatever its name.
     let sole = reference.tensors.len() == 1 && candidate.tensors.len() == 1;
     let key = |tensor| key(tensor, steps, ranks, sole);
+    // A tensor that a side cannot read is not missing there.
+    let unread = |set: &DumpSet, name: &str| set.unread.iter().any(|u| u.what == name);
     let mut partners: HashMap<Key, &DumpTensor> = candidate.tensors.iter().map(|t| (key(t), t)).collect();
     let (mut pairs, mut problems) = (Vec::new(), Vec::new());
     for tensor in &reference.tensors {
@@ -65,6 +74,7 @@ pub fn align(
         }
         let problem = |kind, message| Problem { kind, tensor: name.clone(), message };
         match partner {
+            None if unread(candidate, &name) => {}
             None => {
                 let message = format!("not in {}", candidate.path.display());
                 problems.push(problem(ProblemKind::MissingInCandidate, message));
@@ -77,16 +87,23 @@ pub fn align(
     }
     for tensor in candidate.tensors.iter().filter(|t| partners.contains_key(&key(t))) {
         let name = tensor.id.to_string();
-        if wanted(&name) {
+        if wanted(&name) && !unread(reference, &name) {
             let message = format!("not in {}", reference.path.display());
             problems.push(Problem { kind: ProblemKind::MissingInReference, tensor: name, message });
         }
     }
-    for (set, unread) in [reference, candidate].into_iter().flat_map(|s| s.unread.iter().map(move |u| (s, u)))
-    {
-        if wanted(&unread.what) {
-            let message = format!("in {}: {}", set.path.display(), unread.reason);
-            problems.push(Problem { kind: ProblemKind::Unreadable, tensor: unread.what.clone(), message });
+    let has =
+        |set: &DumpSet, name: &str| unread(set, name) || set.tensors.iter().any(|t| t.id.to_string() == name);
+    for (set, other) in [(reference, candidate), (candidate, reference)] {
+        for tensor in set.unread.iter().filter(|u| wanted(&u.what)) {
+            let missing = if std::ptr::eq(set, reference) {
+                ProblemKind::MissingInCandidate
+            } else {
+                ProblemKind::MissingInReference
+            };
+            let kind = if has(other, &tensor.what) { ProblemKind::Unreadable } else { missing };
+            let message = format!("in {}: {}", set.path.display(), tensor.reason);
+            problems.push(Problem { kind, tensor: tensor.what.clone(), message });
         }
     }
     (pairs, problems)

@@ -28,16 +28,64 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
     if !shown.is_empty() {
         text.push('\n');
         text += &table(&shown).render(width);
+        details(&mut text, &shown, output.verbose);
     }
     problems(&mut text, outcome, output.verbose);
     let failed = outcome.rows.iter().filter(|r| !r.passes()).count();
-    let equal = outcome.rows.iter().filter(|r| r.comparison.rel_l2 == Some(0.0)).count();
-    let _ = write!(text, "\n{} tensors compared, {failed} differ, {equal} are equal", outcome.rows.len());
+    let equal = outcome.rows.iter().filter(|r| r.is_equal()).count();
+    let compared = number::counted(outcome.rows.len() as u64, "tensor");
+    let _ = write!(text, "\n{compared} compared, {failed} differ, {equal} equal");
     if !outcome.problems.is_empty() {
         let _ = write!(text, "; {} not compared", outcome.problems.len());
     }
     text.push('\n');
+    if outcome.rows.is_empty() && outcome.problems.is_empty() && !outcome.filters.is_empty() {
+        let _ = writeln!(text, "no tensor's name contains {}", outcome.filters.join(" or "));
+    }
+    if let (Ok(a), Ok(b)) = (outcome.reference.path.canonicalize(), outcome.candidate.path.canonicalize())
+        && a == b
+    {
+        let _ = writeln!(text, "{} A and B are one and the same", paint(style::WARN, "note"));
+    }
     text
+}
+
+/// What is wrong with each tensor that differs, where the table has no room for it.
+fn details(text: &mut String, rows: &[&Row], all: bool) {
+    let differing: Vec<&&Row> = rows.iter().filter(|r| !r.passes() && r.unequal.is_none()).collect();
+    let told = if all { differing.len() } else { TOLD };
+    if !differing.is_empty() {
+        text.push('\n');
+    }
+    for row in differing.iter().take(told) {
+        let c = &row.comparison;
+        let mut said = Vec::new();
+        if c.nan_unexpected > 0 {
+            said.push(format!("{} NaN on one side alone", c.nan_unexpected));
+        }
+        if c.inf_unexpected > 0 {
+            said.push(format!("{} Inf that the other side has not", c.inf_unexpected));
+        }
+        if c.cos.is_none() && c.nan_unexpected + c.inf_unexpected == 0 {
+            said.push("one side is all zero".to_owned());
+        }
+        if c.zero_rows_wrong > 0 {
+            let rows = number::counted(c.zero_rows_wrong, "row");
+            let first = c.zero_row_index.map_or(String::new(), |r| format!(", the first is {r}"));
+            said.push(format!("{rows} of zeros in A alone{first}"));
+        }
+        if let (Some(cos), Some(row)) = (c.cos_row_min, c.row_min_index)
+            && cos < 1.0
+        {
+            said.push(format!("worst row {row}, cosine {}", number::cosine(cos)));
+        }
+        if !said.is_empty() {
+            let _ = writeln!(text, "{}: {}", paint(style::BOLD, &row.pair.name), said.join("; "));
+        }
+    }
+    if let Some(more) = differing.len().checked_sub(told).filter(|&n| n > 0) {
+        let _ = writeln!(text, "and {more} more, told with -v");
+    }
 }
 
 fn table(rows: &[&Row]) -> Table {
@@ -72,7 +120,7 @@ fn table(rows: &[&Row]) -> Table {
 
 fn verdict(row: &Row) -> Cell {
     let (text, style): (String, Style) = match (row.passes(), row.unequal, row.verdict) {
-        (true, ..) if row.comparison.rel_l2 == Some(0.0) => ("equal".into(), style::GOOD),
+        (true, ..) if row.is_equal() => ("equal".into(), style::GOOD),
         (true, ..) => (row.verdict.to_string(), style::GOOD),
         (false, Some(n), _) => (format!("{n} DIFFER"), style::BAD),
         // The cosine is right, but something else is not.

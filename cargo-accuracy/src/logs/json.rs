@@ -8,7 +8,7 @@ use serde::Serialize;
 struct Document<'a> {
     schema: u32,
     tool: Tool,
-    sources: &'a [String],
+    sources: Vec<&'a str>,
     lines: u64,
     bytes: u64,
     failed: bool,
@@ -39,6 +39,14 @@ struct Expectation<'a> {
     pattern: &'a str,
     seen: bool,
     first: Option<Place<'a>>,
+    /// A line that matches and proves nothing.
+    no_proof: Option<NoProof<'a>>,
+}
+
+#[derive(Serialize)]
+struct NoProof<'a> {
+    rule: &'a str,
+    first: Place<'a>,
 }
 
 #[derive(Serialize)]
@@ -48,6 +56,13 @@ struct Place<'a> {
     text: &'a str,
     before: &'a [String],
     after: &'a [String],
+    reason: Option<Reason<'a>>,
+}
+
+#[derive(Serialize)]
+struct Reason<'a> {
+    line: u64,
+    text: &'a str,
 }
 
 fn place(first: &First) -> Place<'_> {
@@ -57,6 +72,7 @@ fn place(first: &First) -> Place<'_> {
         text: &first.text,
         before: &first.before,
         after: &first.after,
+        reason: first.reason.as_ref().map(|(line, text)| Reason { line: *line, text }),
     }
 }
 
@@ -77,8 +93,8 @@ pub fn render(outcome: &Outcome) -> anyhow::Result<String> {
     let document = Document {
         schema: 1,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
-        sources: &outcome.sources,
-        lines: outcome.scan.lines,
+        sources: outcome.scan.sources.iter().map(|s| s.name.as_str()).collect(),
+        lines: outcome.scan.lines(),
         bytes: outcome.scan.bytes,
         failed: outcome.failed(),
         findings: findings.collect(),
@@ -89,6 +105,10 @@ pub fn render(outcome: &Outcome) -> anyhow::Result<String> {
                 pattern: &e.pattern,
                 seen: e.first.is_some(),
                 first: e.first.as_ref().map(place),
+                no_proof: e
+                    .no_proof
+                    .as_ref()
+                    .map(|(first, rule)| NoProof { rule: &outcome.rules[*rule].id, first: place(first) }),
             })
             .collect(),
     };

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   cargo accuracy logs server.log worker-*.log.gz
-  vllm serve ... 2>&1 | tee server.log | cargo accuracy logs -
-  cargo accuracy logs --expect 'module_gemm_a8w8' server.log     must be named
+  docker logs server 2>&1 | cargo accuracy logs -
+  cargo accuracy logs --expect 'import \\[module_gemm_a8w8' server.log
   cargo accuracy logs --rules ours.toml --fail-on warning server.log
   cargo accuracy logs --list-rules
 
@@ -30,6 +30,9 @@ A rule of your own:
   severity = \"error\"
   contains = [\"using slow path\"]   # optional: a line has one of these
   pattern = 'using slow path for (?P<what>\\w+)'
+
+No proof for --expect are lines that report a warning or an error, that say what will be tried, or that a user \
+wrote. A rule with role = \"announcement\" or \"user_text\", without a severity, tells of such lines.
 
 Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, or an --expect that was not seen; \
 101 a log cannot be read; 4 the logs are empty; 2 usage.";
@@ -67,7 +70,6 @@ pub struct LogsArgs {
 struct Outcome<'a> {
     rules: &'a [Rule],
     scan: &'a Scan<'a>,
-    sources: Vec<String>,
     fail_on: Severity,
 }
 
@@ -88,14 +90,12 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     }
     let mut scan = Scan::new(&rules, &args.expect, args.context.into())
         .map_err(|e| usage(format!("--expect: {e:#}")))?;
-    let mut sources = Vec::new();
     for path in &args.files {
         let source = if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() };
         let mut log = open(path)?;
         scan.read(&source, &mut log).with_context(|| format!("cannot read {source}"))?;
-        sources.push(source);
     }
-    let outcome = Outcome { rules: &rules, scan: &scan, sources, fail_on: args.fail_on };
+    let outcome = Outcome { rules: &rules, scan: &scan, fail_on: args.fail_on };
     let taken = args.output.stdout_taken();
     let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
     if taken {
@@ -110,7 +110,7 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(if outcome.failed() {
         ExitCode::Failed
-    } else if scan.bytes == 0 {
+    } else if scan.sources.iter().all(|s| s.blank) {
         ExitCode::NothingRan
     } else {
         ExitCode::Correct

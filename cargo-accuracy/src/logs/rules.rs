@@ -31,6 +31,21 @@ impl Severity {
     }
 }
 
+/// What a line that matches is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Something that is reported.
+    #[default]
+    Finding,
+    /// Says what will be tried, or that it is waited for: no proof that it happened.
+    Announcement,
+    /// Holds what a user wrote: nothing in it says anything of the server.
+    UserText,
+    /// May be the reason of a failure that is reported some lines later, and is shown with it.
+    Reason,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -46,6 +61,9 @@ struct Written {
     project: String,
     #[serde(default)]
     kind: String,
+    #[serde(default)]
+    role: Role,
+    /// Of a finding.
     severity: Option<Severity>,
     #[serde(default)]
     contains: Vec<String>,
@@ -69,6 +87,8 @@ pub struct Rule {
     pub project: String,
     /// The sort of event: `jit_build_failed`, `falling_back`, `kernel_not_found`, ...
     pub kind: String,
+    pub role: Role,
+    /// Meaningless for what is no finding.
     pub severity: Severity,
     /// Texts of which every matching line has one; without them the pattern itself is searched for.
     pub contains: Vec<String>,
@@ -76,21 +96,36 @@ pub struct Rule {
     pub help: String,
 }
 
+impl Rule {
+    /// A line of this kind is no proof that what it names ran.
+    pub fn disproves(&self) -> bool {
+        match self.role {
+            Role::Announcement | Role::UserText => true,
+            Role::Finding => self.severity >= Severity::Warning,
+            Role::Reason => false,
+        }
+    }
+}
+
 /// The built-in rules, unless `own_only`, and those of the files.
 pub fn load(files: &[impl AsRef<Path>], own_only: bool) -> anyhow::Result<Vec<Rule>> {
-    let mut written = if own_only { Vec::new() } else { parse(BUILT_IN).context("the built-in rules")? };
+    let built_in = if own_only { Vec::new() } else { parse(BUILT_IN).context("the built-in rules")? };
+    let mut written: Vec<(Written, &Path)> =
+        built_in.into_iter().map(|rule| (rule, Path::new("built-in"))).collect();
     for path in files {
         let path = path.as_ref();
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let more = parse(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?;
         for rule in more {
-            written.retain(|r| r.id != rule.id);
-            written.push(rule);
+            written.retain(|(r, _)| r.id != rule.id);
+            written.push((rule, path));
         }
     }
-    let enabled = written.into_iter().filter(|r| !r.disabled);
-    enabled.map(|r| compile(r).map_err(|e| usage(e.to_string()))).collect()
+    let enabled = written.into_iter().filter(|(rule, _)| !rule.disabled);
+    enabled
+        .map(|(rule, path)| compile(rule).map_err(|e| usage(format!("{}: {e:#}", path.display()))))
+        .collect()
 }
 
 fn parse(text: &str) -> anyhow::Result<Vec<Written>> {
@@ -105,7 +140,11 @@ fn parse(text: &str) -> anyhow::Result<Vec<Written>> {
 fn compile(written: Written) -> anyhow::Result<Rule> {
     let id = &written.id;
     anyhow::ensure!(!written.pattern.is_empty(), "rule `{id}` has no `pattern`");
-    let severity = written.severity.with_context(|| format!("rule `{id}` has no `severity`"))?;
+    let severity = match (written.role, written.severity) {
+        (Role::Finding, severity) => severity.with_context(|| format!("rule `{id}` has no `severity`"))?,
+        (_, None) => Severity::Note,
+        (_, Some(_)) => anyhow::bail!("rule `{id}`: only a finding has a `severity`"),
+    };
     anyhow::ensure!(
         written.contains.iter().all(|c| !c.is_empty()),
         "rule `{id}`: an empty text in `contains`"
@@ -125,6 +164,7 @@ fn compile(written: Written) -> anyhow::Result<Rule> {
     Ok(Rule {
         pattern,
         severity,
+        role: written.role,
         id: written.id,
         project: written.project,
         kind: written.kind,
@@ -151,13 +191,15 @@ mod tests {
         for written in parse(BUILT_IN).unwrap() {
             let id = &written.id;
             assert!(!written.examples.is_empty() && !written.help.is_empty(), "{id}");
-            assert!(!written.kind.is_empty() && !written.project.is_empty(), "{id}");
+            assert!(!written.project.is_empty(), "{id}");
+            assert_eq!(written.kind.is_empty(), written.role != Role::Finding, "{id}");
             for (lines, expected) in [(&written.examples, vec![id.as_str()]), (&written.not, vec![])] {
                 for line in lines {
                     let mut scan = Scan::new(&rules, &[], 0).unwrap();
                     scan.read("log", &mut format!("before\n{line}\nafter\n").as_bytes()).unwrap();
                     let found: Vec<&str> =
                         scan.findings().iter().map(|f| rules[f.rule].id.as_str()).collect();
+                    let expected = if written.role == Role::Finding { expected.clone() } else { vec![] };
                     assert_eq!(found, expected, "{line}");
                 }
             }
@@ -180,7 +222,10 @@ mod tests {
         assert_eq!(rules.last().unwrap().severity, Severity::Note);
         assert_eq!(write("[[rule]]\nid='nan-seen'\ndisabled=true").unwrap().len(), count - 1);
         for (bad, part) in [
-            ("[[rule]]\nid='a'\nseverity='error'\npattern='('", "rule `a`"),
+            ("[[rule]]\nid='a'\nseverity='error'\npattern='('", "unclosed group"),
+            ("[[rule]]\nid='a'\nseverity='error'\npattern='('", "rules.toml: rule `a`"),
+            ("[[rule]]\nid='a'\nseverity='note'\nrole='reason'\npattern='x'", "only a finding"),
+            ("[[rule]]\nid='a'\nrole='joke'\npattern='x'", "joke"),
             ("[[rule]]\nid='a'\nseverity='error'\npattern='x*'", "rule `a`"),
             ("[[rule]]\nid='a'\npattern='x'", "no `severity`"),
             ("[[rule]]\nid='a'\nseverity='note'\npattern='x'\nexamples=['y']", "its example `y`"),

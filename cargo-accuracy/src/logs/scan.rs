@@ -1,7 +1,7 @@
 //! Reading logs of any length: blocks of whole lines, in each of which all texts are searched for at once. Only a line
 //! that has one of them meets a pattern. What is kept does not grow with the log.
 
-use super::rules::Rule;
+use super::rules::{Role, Rule};
 use aho_corasick::AhoCorasick;
 use memchr::{memchr, memrchr};
 use regex::bytes::Regex;
@@ -14,6 +14,8 @@ const BLOCK: usize = 1 << 20;
 const MAX_LINE: usize = 400;
 /// Occurrences of one rule that are told apart.
 const MAX_GROUPS: usize = 200;
+/// How far behind a reason a failure may be reported, in lines.
+const REASON_REACH: u64 = 300;
 
 /// Where something was seen first, and what stood around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct First {
     pub text: String,
     pub before: Vec<String>,
     pub after: Vec<String>,
+    /// The last line before it that says why, with its number.
+    pub reason: Option<(u64, String)>,
 }
 
 /// Occurrences of one rule about one thing.
@@ -42,6 +46,28 @@ pub struct Finding {
 pub struct Expected {
     pub pattern: String,
     pub first: Option<First>,
+    /// The first line that matches and is no proof, and the rule that says so.
+    pub no_proof: Option<(First, usize)>,
+}
+
+/// One log.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub name: String,
+    pub lines: u64,
+    /// Has nothing but white space.
+    pub blank: bool,
+}
+
+/// Why a log was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("it is UTF-16; as UTF-8 it can be read: iconv -f UTF-16 -t UTF-8 FILE | cargo accuracy logs -")]
+    Utf16,
+    #[error("it is not text: {0} of its first {1} bytes are control characters")]
+    Binary(usize, usize),
 }
 
 pub struct Scan<'a> {
@@ -57,7 +83,9 @@ pub struct Scan<'a> {
     at: HashMap<(usize, String), usize>,
     /// Groups of each rule; what is beyond [`MAX_GROUPS`] is counted as one.
     groups: Vec<usize>,
-    pub lines: u64,
+    /// The last line of a [`Role::Reason`] in the log that is read.
+    reason: Option<(u64, String)>,
+    pub sources: Vec<Source>,
     pub bytes: u64,
 }
 
@@ -71,7 +99,7 @@ impl<'a> Scan<'a> {
             .collect();
         let expected = expected.iter().map(|text| {
             let pattern = super::rules::pattern(text)?;
-            Ok((pattern, Expected { pattern: text.clone(), first: None }))
+            Ok((pattern, Expected { pattern: text.clone(), first: None, no_proof: None }))
         });
         Ok(Scan {
             rules,
@@ -83,7 +111,8 @@ impl<'a> Scan<'a> {
             findings: Vec::new(),
             at: HashMap::new(),
             groups: vec![0; rules.len()],
-            lines: 0,
+            reason: None,
+            sources: Vec::new(),
             bytes: 0,
         })
     }
@@ -96,12 +125,18 @@ impl<'a> Scan<'a> {
         self.expected.iter().map(|(_, e)| e)
     }
 
+    pub fn lines(&self) -> u64 {
+        self.sources.iter().map(|s| s.lines).sum()
+    }
+
     /// Reads a log to its end.
-    pub fn read(&mut self, source: &str, log: &mut dyn Read) -> std::io::Result<()> {
+    pub fn read(&mut self, source: &str, log: &mut dyn Read) -> Result<(), ReadError> {
         let mut buffer = vec![0; BLOCK];
-        let (mut filled, mut line) = (0, 1);
+        let (mut filled, mut line, mut blank) = (0, 1, true);
         let mut tail: Vec<String> = Vec::new();
         let mut waiting: Vec<Waiting> = Vec::new();
+        let mut plain = Vec::new();
+        self.reason = None;
         loop {
             let n = read_some(log, &mut buffer[filled..])?;
             filled += n;
@@ -112,16 +147,26 @@ impl<'a> Scan<'a> {
                 _ if n == 0 || filled == buffer.len() => filled,
                 _ => continue,
             };
-            let block =
-                Block { source, bytes: &buffer[..end], first_line: line, tail: &tail, context: self.context };
+            let raw = &buffer[..end];
+            if blank {
+                expect_text(raw)?;
+                blank = raw.iter().all(|b| b.is_ascii_whitespace() || *b == 0);
+            }
+            let bytes = match memchr(ESCAPE, raw) {
+                None => raw,
+                Some(first) => {
+                    without_escapes(raw, first, &mut plain);
+                    &plain
+                }
+            };
+            let block = Block { source, bytes, first_line: line, tail: &tail, context: self.context };
             block.fill(&mut waiting, |place, text| self.first_mut(place).after.push(text));
             self.block(&block, &mut waiting);
-            let count = memchr::memchr_iter(b'\n', block.bytes).count() as u64;
-            let unfinished = end > 0 && buffer[end - 1] != b'\n';
-            self.lines += count + u64::from(unfinished && n == 0);
-            line += count;
+            line += memchr::memchr_iter(b'\n', raw).count() as u64;
             tail = block.tail();
             if n == 0 {
+                let unfinished = u64::from(end > 0 && buffer[end - 1] != b'\n');
+                self.sources.push(Source { name: source.to_owned(), lines: line - 1 + unfinished, blank });
                 return Ok(());
             }
             buffer.copy_within(end..filled, 0);
@@ -139,8 +184,19 @@ impl<'a> Scan<'a> {
                 continue;
             }
             next = end + 1;
-            for rule in self.rules_of(&block.bytes[start..end]) {
-                self.matched(rule, block, start, end, &mut cursor, waiting);
+            let rules = self.rules_of(&block.bytes[start..end]);
+            if self.is_user_text(&rules) {
+                continue;
+            }
+            for rule in rules {
+                match self.rules[rule].role {
+                    Role::Finding => self.matched(rule, block, start, end, &mut cursor, waiting),
+                    Role::Reason => {
+                        let line = cursor.line_of(block.bytes, start);
+                        self.reason = Some((line, readable(&block.bytes[start..end])));
+                    }
+                    Role::Announcement | Role::UserText => {}
+                }
             }
         }
         for rule in self.without_text.clone() {
@@ -148,7 +204,10 @@ impl<'a> Scan<'a> {
             let mut from = 0;
             while let Some(found) = self.rules[rule].pattern.find_at(block.bytes, from) {
                 let (start, end) = block.line_around(found.start());
-                self.matched(rule, block, start, end, &mut cursor, waiting);
+                let others = self.rules_of(&block.bytes[start..end]);
+                if self.rules[rule].role == Role::Finding && !self.is_user_text(&others) {
+                    self.matched(rule, block, start, end, &mut cursor, waiting);
+                }
                 from = end + 1;
                 if from > block.bytes.len() {
                     break;
@@ -156,33 +215,49 @@ impl<'a> Scan<'a> {
             }
         }
         for i in 0..self.expected.len() {
-            let (pattern, expected) = &self.expected[i];
-            if expected.first.is_none()
-                && let Some(found) = pattern.find(block.bytes)
-            {
-                let (start, end) = block.line_around(found.start());
-                let line = Cursor { at: 0, line: block.first_line }.line_of(block.bytes, start);
-                self.expected[i].1.first = Some(block.first(start, end, line));
-                waiting.extend(block.wait(
-                    Place::Expected(i),
-                    end,
-                    self.context,
-                    self.first_mut(Place::Expected(i)),
-                ));
+            self.expect(i, block, waiting);
+        }
+    }
+
+    /// Looks for a line that matches and is a proof.
+    fn expect(&mut self, i: usize, block: &Block, waiting: &mut Vec<Waiting>) {
+        let mut from = 0;
+        while self.expected[i].1.first.is_none() && from <= block.bytes.len() {
+            let Some(found) = self.expected[i].0.find_at(block.bytes, from) else { return };
+            let (start, end) = block.line_around(found.start());
+            from = end + 1;
+            let line = || Cursor { at: 0, line: block.first_line }.line_of(block.bytes, start);
+            let against =
+                self.rules_of(&block.bytes[start..end]).into_iter().find(|&r| self.rules[r].disproves());
+            let expected = &mut self.expected[i].1;
+            match against {
+                Some(rule) if expected.no_proof.is_none() => {
+                    expected.no_proof = Some((block.first(start, end, line()), rule));
+                }
+                Some(_) => {}
+                None => {
+                    expected.first = Some(block.first(start, end, line()));
+                    let place = Place::Expected(i);
+                    waiting.extend(block.wait(place, end, self.context, self.first_mut(place)));
+                }
             }
         }
     }
 
-    /// The rules that have a text in this line.
+    /// The rules that have a text in this line and match it.
     fn rules_of(&self, line: &[u8]) -> Vec<usize> {
         let mut rules = Vec::new();
         for found in self.texts.find_overlapping_iter(line) {
             let rule = self.owners[found.pattern().as_usize()];
-            if !rules.contains(&rule) {
+            if !rules.contains(&rule) && self.rules[rule].pattern.is_match(line) {
                 rules.push(rule);
             }
         }
         rules
+    }
+
+    fn is_user_text(&self, rules: &[usize]) -> bool {
+        rules.iter().any(|&r| self.rules[r].role == Role::UserText)
     }
 
     fn matched(
@@ -210,7 +285,11 @@ impl<'a> Scan<'a> {
         self.groups[rule] += 1;
         self.at.insert((rule, what.clone()), at);
         let line = cursor.line_of(block.bytes, start);
-        self.findings.push(Finding { rule, what, count: 1, first: block.first(start, end, line) });
+        let mut first = block.first(start, end, line);
+        // A reason that is shown in the context anyway is not repeated.
+        let shown = first.before.len() as u64;
+        first.reason = self.reason.clone().filter(|(at, _)| *at + shown < line && line - at <= REASON_REACH);
+        self.findings.push(Finding { rule, what, count: 1, first });
         let place = Place::Finding(at);
         waiting.extend(block.wait(place, end, self.context, self.first_mut(place)));
     }
@@ -286,6 +365,7 @@ impl Block<'_> {
             text: readable(&self.bytes[start..end]),
             before,
             after: Vec::new(),
+            reason: None,
         }
     }
 
@@ -327,11 +407,60 @@ fn lines_back(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.rsplit(|&b| b == b'\n').skip(usize::from(empty))
 }
 
-/// A line's start as text, without colours and other control characters.
+const ESCAPE: u8 = 0x1b;
+
+/// A log's beginning has to be text. Bytes 0 at its very start are what a log that was cut off while open has there.
+fn expect_text(bytes: &[u8]) -> Result<(), ReadError> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(ReadError::Utf16);
+    }
+    let zeros = bytes.iter().take_while(|&&b| b == 0).count();
+    let looked_at = &bytes[zeros..bytes.len().min(zeros + (64 << 10))];
+    let control = |b: &&u8| matches!(b, 0..=6 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f);
+    let controls = looked_at.iter().filter(control).count();
+    if controls > 8 && controls * 20 > looked_at.len() {
+        return Err(ReadError::Binary(controls, looked_at.len()));
+    }
+    Ok(())
+}
+
+/// The block without the escape sequences of terminals (colours, titles, links), of which `first` begins the first. No
+/// sequence goes beyond its line, so that lines stay what they are.
+fn without_escapes(block: &[u8], first: usize, plain: &mut Vec<u8>) {
+    plain.clear();
+    let mut rest = block;
+    let mut escape = Some(first);
+    while let Some(at) = escape {
+        plain.extend(&rest[..at]);
+        let after = &rest[at + 1..];
+        let line = &after[..memchr(b'\n', after).unwrap_or(after.len())];
+        let length = match line.first() {
+            None => 0,
+            // Parameters, then one letter.
+            Some(b'[') => {
+                let parameters = line[1..].iter().take_while(|b| (0x20..0x40).contains(*b)).count();
+                (parameters + 2).min(line.len())
+            }
+            // Text up to a bell or ESC \.
+            Some(b']') => match memchr::memchr2(7, ESCAPE, line) {
+                Some(end) if line[end] == ESCAPE => (end + 2).min(line.len()),
+                Some(end) => end + 1,
+                // A sequence without an end hides nothing.
+                None => 1,
+            },
+            Some(_) => 1,
+        };
+        rest = &after[length..];
+        escape = memchr(ESCAPE, rest);
+    }
+    plain.extend(rest);
+}
+
+/// A line's start as text, without control characters.
 fn readable(line: &[u8]) -> String {
     let cut = &line[..line.len().min(MAX_LINE)];
     let text = String::from_utf8_lossy(cut);
-    let mut plain = anstream::adapter::strip_str(&text).to_string();
+    let mut plain = text.into_owned();
     plain.retain(|c| !c.is_control() || c == '\t');
     if line.len() > MAX_LINE {
         plain.push('…');
@@ -432,6 +561,79 @@ mod tests {
         let [seen, unseen] = &scan.expected().cloned().collect::<Vec<_>>()[..] else { panic!() };
         let first = seen.first.as_ref().unwrap();
         assert_eq!((first.line, first.after.as_slice()), (2, &["b".to_owned()][..]));
-        assert!(unseen.first.is_none());
+        assert!(unseen.first.is_none() && unseen.no_proof.is_none());
+    }
+
+    #[test]
+    fn a_line_that_says_that_it_failed_or_will_be_tried_or_that_a_user_wrote_is_no_proof() {
+        let rules = rules::load(&[""; 0], false).unwrap();
+        let announced = "[aiter] start build [module_gemm] under /opt/aiter/jit/build/module_gemm\n";
+        let failed = "[aiter] failed jit build [module_gemm]\u{2193}\n";
+        let asked = "INFO 10-01 18:43:27 [logger.py:36] Received request cmpl-1: prompt: 'import [module_gemm] under', \
+                     params: SamplingParams(n=1)\n";
+        let ran = "[aiter] import [module_gemm] under /opt/aiter/jit/module_gemm.so\n";
+        for (log, seen, against) in [
+            (announced.to_owned(), None, Some("aiter-build-starts")),
+            (failed.to_owned(), None, Some("aiter-jit-build-failed")),
+            (asked.to_owned(), None, Some("vllm-request")),
+            (format!("{announced}{asked}{ran}"), Some(3), Some("aiter-build-starts")),
+            (ran.to_owned(), Some(1), None),
+        ] {
+            let mut scan = Scan::new(&rules, &["module_gemm".to_owned()], 0).unwrap();
+            scan.read("log", &mut log.as_bytes()).unwrap();
+            let expected = scan.expected().next().unwrap();
+            assert_eq!(expected.first.as_ref().map(|f| f.line), seen, "{log}");
+            let rule = expected.no_proof.as_ref().map(|(_, rule)| rules[*rule].id.as_str());
+            assert_eq!(rule, against, "{log}");
+        }
+    }
+
+    #[test]
+    fn what_a_user_wrote_is_no_finding() {
+        let rules = rules::load(&[""; 0], false).unwrap();
+        let log = b"INFO 10-01 18:43:27 [logger.py:36] Received request cmpl-1: prompt: 'NaN in the logits', params: x\n";
+        assert_eq!(scanned(&rules, log, 0), []);
+        assert_eq!(scanned(&rules, b"Detected errors during sampling! NaN in the logits.\n", 0).len(), 1);
+    }
+
+    #[test]
+    fn colours_hide_nothing_and_lines_stay_lines() {
+        let rules = rules::load(&[""; 0], false).unwrap();
+        let log = b"\x1b]0;title\x07one\n\x1b[33mWARNING\x1b[0m \x1b[90m11-20 10:06:00\x1b[0m \x1b[90m[fp8.py:101]\x1b[0m X is \
+                    not available. Falling \x1b[1mback\x1b[0m to Triton.\n\x1b]8;;no end\nfailed jit build [\x1b[31mm\x1b[0m]\n";
+        let found = scanned(&rules, log, 1);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].0.as_str(), found[0].2.line), ("Triton", 2));
+        assert_eq!(found[0].2.before, ["one"]);
+        assert_eq!((found[1].0.as_str(), found[1].2.line), ("m", 4));
+    }
+
+    #[test]
+    fn the_reason_some_lines_before_is_told() {
+        let rules = rules::load(&[""; 0], false).unwrap();
+        let mut log = "x.cu:3:10: fatal error: 'ck.hpp' file not found\n".to_owned();
+        log += &"some line\n".repeat(20);
+        log += "[aiter] failed jit build [m]\n";
+        let found = scanned(&rules, log.as_bytes(), 2);
+        assert_eq!(
+            found[0].2.reason,
+            Some((1, "x.cu:3:10: fatal error: 'ck.hpp' file not found".to_owned()))
+        );
+        log = log.replace("some line", &"some line\n".repeat(20));
+        assert_eq!(scanned(&rules, log.as_bytes(), 2)[0].2.reason, None);
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused() {
+        let mut scan = Scan::new(&[], &[], 0).unwrap();
+        let utf16: Vec<u8> = "[aiter] failed".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(matches!(scan.read("a", &mut &utf16[..]), Err(ReadError::Binary(..))));
+        let marked = [&[0xff, 0xfe], &utf16[..]].concat();
+        assert!(matches!(scan.read("a", &mut &marked[..]), Err(ReadError::Utf16)));
+        let random: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        assert!(matches!(scan.read("a", &mut &random[..]), Err(ReadError::Binary(..))));
+        scan.read("cut", &mut &[&[0; 5000], &b"a line\n"[..]].concat()[..]).unwrap();
+        scan.read("blank", &mut &b"\n \n"[..]).unwrap();
+        assert!(!scan.sources[0].blank && scan.sources[1].blank);
     }
 }

@@ -1,7 +1,7 @@
 //! What a person reads: findings by severity, each with its first occurrence in context, then what was expected.
 
 use super::Outcome;
-use super::rules::{Rule, Severity};
+use super::rules::{Role, Rule, Severity};
 use super::scan::{Finding, First};
 use crate::cli::OutputArgs;
 use crate::report::style::{self, paint};
@@ -46,18 +46,35 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
                 }
             }
             None => {
-                let _ = writeln!(text, "{} {}\n", paint(style::BAD, "NOT SEEN"), expected.pattern);
+                let _ = writeln!(text, "{} {}", paint(style::BAD, "NOT SEEN"), expected.pattern);
+                match &expected.no_proof {
+                    Some((first, rule)) => {
+                        let rule = &outcome.rules[*rule];
+                        let why = match rule.role {
+                            Role::UserText => "is what a user wrote",
+                            Role::Announcement => "only says what will be tried",
+                            Role::Finding | Role::Reason => "reports a failure",
+                        };
+                        wrap(&mut text, &format!("a line names it, but {why} ({})", rule.id), 2, width);
+                        place(&mut text, first);
+                    }
+                    None => text.push('\n'),
+                }
             }
         }
     }
     let of = |severity| {
         findings.iter().filter(|f| outcome.rules[f.rule].severity == severity).map(|f| f.count).sum::<u64>()
     };
+    for source in outcome.scan.sources.iter().filter(|s| s.blank) {
+        let _ = writeln!(text, "{} {} is empty", paint(style::WARN, "nothing read:"), source.name);
+    }
+    let sources: Vec<&str> = outcome.scan.sources.iter().map(|s| s.name.as_str()).collect();
     let _ = writeln!(
         text,
         "{} of {}: {}, {}, {}",
-        counted(outcome.scan.lines, "line"),
-        outcome.sources.join(", "),
+        counted(outcome.scan.lines(), "line"),
+        sources.join(", "),
         counted(of(Severity::Error), "error"),
         counted(of(Severity::Warning), "warning"),
         counted(of(Severity::Note), "note")
@@ -95,6 +112,10 @@ fn of_one_rule(text: &mut String, rule: &Rule, findings: &[&Finding], all: bool,
 }
 
 fn place(text: &mut String, first: &First) {
+    if let Some((line, reason)) = &first.reason {
+        let _ = writeln!(text, "  perhaps because of {}:{line}", first.source);
+        let _ = writeln!(text, "  > {reason}");
+    }
     let _ = writeln!(text, "  first at {}:{}", first.source, first.line);
     for line in &first.before {
         let _ = writeln!(text, "    {}", paint(style::DIM, line));
@@ -112,7 +133,12 @@ pub fn list(rules: &[Rule]) -> String {
         let _ = writeln!(
             text,
             "{} {} ({}, {})\n  {}\n  {}",
-            paint(style_of(rule.severity), rule.severity.name()),
+            match rule.role {
+                Role::Finding => paint(style_of(rule.severity), rule.severity.name()),
+                Role::Announcement => paint(style::DIM, "announcement"),
+                Role::UserText => paint(style::DIM, "user text"),
+                Role::Reason => paint(style::DIM, "reason"),
+            },
             paint(style::BOLD, &rule.id),
             rule.project,
             rule.kind,

@@ -38,8 +38,10 @@ pub enum ProbeError {
     ClosedEarly(String),
     #[error("answered with an event stream although none was asked for")]
     Streamed,
-    #[error("answered as `{0}` instead of application/json")]
+    #[error("answered {0} instead of as application/json")]
     ContentType(String),
+    #[error("answered with `content-encoding: {0}`, although none was asked for")]
+    Encoded(String),
     #[error("answered with more than {} MiB", MAX_ANSWER >> 20)]
     TooLarge,
     #[error("not asked: the server did not answer before")]
@@ -48,10 +50,41 @@ pub enum ProbeError {
     Json(String),
 }
 
+impl ProbeError {
+    /// What to do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            ProbeError::Connect(_) => "Is the server up, and is this its host and port?",
+            ProbeError::Status { status: 401 | 403, .. } => {
+                "It wants a key: put it into the environment variable that --api-key-env names."
+            }
+            ProbeError::Status { status: 400 | 404 | 422, .. } => {
+                "Is this an OpenAI-compatible server, and does it know this --model? GET /v1/models lists the names."
+            }
+            ProbeError::Status { status: 300..400, .. } => {
+                "It sends elsewhere: give the address that it names."
+            }
+            ProbeError::Streamed
+            | ProbeError::ContentType(_)
+            | ProbeError::Encoded(_)
+            | ProbeError::TooLarge
+            | ProbeError::Json(_) => {
+                "Is this an OpenAI-compatible server, and is nothing in between (a proxy, another port)?"
+            }
+            ProbeError::Status { .. }
+            | ProbeError::TimedOut(_)
+            | ProbeError::ClosedEarly(_)
+            | ProbeError::NotAsked => "See its log: cargo accuracy logs.",
+        }
+    }
+}
+
 /// One server.
 pub struct Client {
     agent: ureq::Agent,
     url: String,
+    /// The address without a user's name and password.
+    shown: String,
     model: Option<String>,
     api_key: Option<String>,
     seed: u64,
@@ -110,6 +143,7 @@ impl Client {
             .build();
         Ok(Client {
             agent: config.into(),
+            shown: without_user(base),
             url: format!("{base}/v1/completions"),
             model: model.map(str::to_owned),
             api_key,
@@ -119,8 +153,8 @@ impl Client {
         })
     }
 
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn url(&self) -> String {
+        format!("{}/v1/completions", self.shown)
     }
 
     /// Asks once, again only where the connection failed, or without log-probabilities where those are refused.
@@ -158,9 +192,11 @@ impl Client {
         }
         let response = request.send(body.to_string().as_bytes()).map_err(|e| self.failure(e))?;
         let status = response.status().as_u16();
-        let content_type = response.headers().get("content-type");
-        let content_type =
-            content_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|v| v.to_str().ok());
+            value.unwrap_or_default().to_ascii_lowercase()
+        };
+        let (content_type, encoding) = (header("content-type"), header("content-encoding"));
         if status == 200 && content_type.starts_with("text/event-stream") {
             return Err(ProbeError::Streamed);
         }
@@ -180,7 +216,13 @@ impl Client {
             return Err(ProbeError::TooLarge);
         }
         if !content_type.starts_with("application/json") {
-            return Err(ProbeError::ContentType(content_type));
+            return Err(ProbeError::ContentType(match &*content_type {
+                "" => "without a content type".to_owned(),
+                other => format!("as `{other}`"),
+            }));
+        }
+        if !matches!(&*encoding, "" | "identity") {
+            return Err(ProbeError::Encoded(encoding));
         }
         let answer: Answer = serde_json::from_slice(&bytes).map_err(|e| ProbeError::Json(e.to_string()))?;
         let choice = answer.choices.into_iter().next();
@@ -222,6 +264,14 @@ fn completion(choice: Choice) -> Completion {
         logprobs: token_logprobs,
         top,
     }
+}
+
+/// `http://user:password@host` without what is before the `@`.
+fn without_user(url: &str) -> String {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("http://{host}{path}")
 }
 
 /// The message in an error's body, or its beginning.

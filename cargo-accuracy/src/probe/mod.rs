@@ -13,7 +13,7 @@ use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
 use client::Client;
 use judge::Verdict;
-use run::Probed;
+use run::{Probed, Run};
 use serde::Serialize;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ A prompt of your own:
   expect = [\"Widget\"]      # without it: any text that is no garbage
 
 Exit status: 0 every prompt is answered as it should be, or no worse than by the reference; 100 one is not, or no answer \
-is right on either server; 101 the server does not answer any; 2 usage.";
+is right on either server; 101 a server answers none; 2 usage.";
 
 /// Flags of `cargo accuracy probe`.
 #[derive(Clone, Debug, clap::Args)]
@@ -88,6 +88,9 @@ struct Outcome {
     failed: usize,
     /// What all prompts together say.
     conclusion: Option<String>,
+    /// Whether both servers answered at all; without that the prompts are not told one by one.
+    #[serde(skip)]
+    answered: bool,
     #[serde(rename = "prompts")]
     probed: Vec<Probed>,
 }
@@ -110,14 +113,27 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     let candidate = client(&args.url, args.model.as_deref())?;
     let reference_model = args.reference_model.as_deref().or(args.model.as_deref());
     let reference = args.reference_url.as_deref().map(|url| client(url, reference_model)).transpose()?;
-    let probed = run::probe(&candidate, reference.as_ref(), prompts, args.concurrency.into());
+    let run = run::probe(&candidate, reference.as_ref(), prompts, args.concurrency.into());
+    let silent = match (&run.no_answer, &run.no_reference) {
+        (Some(error), _) => Some((&candidate, "server", error)),
+        (None, Some(error)) => reference.as_ref().map(|r| (r, "reference", error)),
+        (None, None) => None,
+    };
+    let conclusion = match silent {
+        Some((client, which, error)) => {
+            Some(format!("The {which} at {} answered nothing: {error}. {}", client.url(), error.advice()))
+        }
+        None => conclusion(&run),
+    };
+    let (answered, probed) = (silent.is_none(), run.probed);
     let outcome = Outcome {
         schema: 1,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
-        url: candidate.url().to_owned(),
-        reference: reference.map(|r| r.url().to_owned()),
+        url: candidate.url(),
+        reference: reference.map(|r| r.url()),
         failed: probed.iter().filter(|p| !p.failures.is_empty()).count(),
-        conclusion: conclusion(&probed),
+        conclusion,
+        answered,
         probed,
     };
     let taken = args.output.stdout_taken();
@@ -132,7 +148,7 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     for sink in &args.output.reports {
         sink.write_text(&(serde_json::to_string_pretty(&outcome)? + "\n"))?;
     }
-    Ok(if outcome.probed.iter().all(|p| matches!(p.verdict, Verdict::Error(_))) {
+    Ok(if !outcome.answered {
         ExitCode::Unfinished
     } else if outcome.failed > 0 || !any_right(&outcome.probed) {
         ExitCode::Failed
@@ -141,48 +157,80 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Whether there is a prompt whose answer shows that something works.
+/// Whether there is a prompt whose answer shows that something works. One that any text answers shows little, and
+/// counts only where there is no other.
 fn any_right(probed: &[Probed]) -> bool {
-    probed.iter().any(|p| p.verdict.right(&p.prompt))
+    let all_open = probed.iter().all(|p| p.prompt.expect.is_empty());
+    probed.iter().any(|p| (all_open || !p.prompt.expect.is_empty()) && p.verdict.right(&p.prompt))
 }
 
-/// What the prompts have in common.
-fn conclusion(probed: &[Probed]) -> Option<String> {
-    if probed.iter().all(|p| matches!(p.verdict, Verdict::Error(_))) {
-        return Some(
-            "The server answered nothing that can be judged: see its log (cargo accuracy logs).".to_owned(),
-        );
-    }
-    let failing = || probed.iter().filter(|p| !p.failures.is_empty());
-    let garbage = failing().filter(|p| matches!(p.verdict, Verdict::Garbage(_))).count();
-    let upstream = probed.iter().filter(|p| p.failures.is_empty() && !p.verdict.right(&p.prompt)).count();
-    let parting = || probed.iter().filter_map(|p| p.reference.as_ref()?.first_difference.as_ref());
-    let prefill = parting().filter(|d| d.index == 0 && d.gap.is_none_or(|g| g > run::NEAR_TIE)).count();
-    let decode = parting().filter(|d| d.index > 0).count();
-    let mut parts = Vec::new();
+/// What the prompts have in common, and what to do next.
+fn conclusion(run: &Run) -> Option<String> {
+    let probed = &run.probed;
+    let count = |holds: &dyn Fn(&Probed) -> bool| probed.iter().filter(|p| holds(p)).count();
+    let right = |p: &Probed| p.verdict.right(&p.prompt);
+    let reference_right = |p: &Probed| p.reference.as_ref().is_none_or(|r| r.verdict.right(&p.prompt));
+    let garbage = count(&|p| !p.failures.is_empty() && matches!(p.verdict, Verdict::Garbage(_)));
+    let upstream = count(&|p| !right(p) && !reference_right(p));
+    let reference_wrong = count(&|p| right(p) && !reference_right(p));
+    let changing = count(&|p| p.deterministic == Some(false));
+    let worse_in_batch = count(&|p| {
+        right(p)
+            && p.batch_verdict.is_some_and(|v| matches!(v, "garbage" | "plausible" | "error"))
+            && !p.failures.is_empty()
+    });
+    // Answers that change from one time to the next part from anything.
+    let parts = |p: &Probed, at: fn(usize) -> bool| {
+        let difference = p.reference.as_ref().and_then(|r| r.first_difference.as_ref());
+        p.deterministic != Some(false)
+            && reference_right(p)
+            && difference.is_some_and(|d| at(d.index) && d.gap.is_none_or(|g| g > run::NEAR_TIE))
+    };
+    let prefill = count(&|p| parts(p, |index| index == 0));
+    let decode = count(&|p| parts(p, |index| index > 0));
+    let mut said: Vec<String> = Vec::new();
     if garbage > 0 {
-        parts.push(format!("{garbage} of {} answers are garbage.", probed.len()));
+        said.push(format!("{garbage} of {} answers are garbage.", probed.len()));
     }
     if !any_right(probed) {
-        parts
-            .push("No prompt is answered as it should be: this proves nothing about the kernels.".to_owned());
+        said.push(
+            "No prompt with a known answer is answered as it should be: this proves nothing about the kernels."
+                .to_owned(),
+        );
     }
     if upstream > 0 {
-        parts
-            .push(format!("{upstream} are wrong on both servers: the model or the prompt, not the kernels."));
+        said.push(format!(
+            "{upstream} are wrong on both servers: the model, the prompt, or what both servers run."
+        ));
+    }
+    if reference_wrong > 0 {
+        said.push(format!("{reference_wrong} are right here and wrong at the reference: look there."));
+    }
+    if changing > 0 {
+        said.push(format!(
+            "{changing} have another answer when asked again, at temperature 0: a race, an atomic sum, or memory that \
+             nobody wrote. Next: the kernels' accuracy tests with --repeat 3."
+        ));
+    }
+    if worse_in_batch > 0 {
+        said.push(format!(
+            "{worse_in_batch} are right alone and wrong among others: a kernel that is chosen by the number of tokens, \
+             routing, or a race. Next: accuracy tests with tokens of 1 and of the batch; dump both and run cargo accuracy \
+             triage."
+        ));
     }
     if prefill > 0 {
-        parts.push(format!("{prefill} part from the reference at the first token: look at the prefill."));
+        said.push(format!("{prefill} part from the reference at the first token: look at the prefill."));
     } else if decode > 0 && garbage > 0 {
-        parts.push(
+        said.push(
             "First tokens agree with the reference and later ones do not: look at decoding.".to_owned(),
         );
     }
     if garbage > 0 || prefill > 0 {
-        parts.push(
+        said.push(
             "Next: cargo accuracy logs on its log, then dump hidden states and run cargo accuracy triage."
                 .to_owned(),
         );
     }
-    (!parts.is_empty()).then(|| parts.join(" "))
+    (!said.is_empty()).then(|| said.join(" "))
 }

@@ -63,26 +63,42 @@ pub struct Difference {
 
 type Answer = Result<Completion, ProbeError>;
 
-/// Everything about the prompts, in their order.
+/// Everything about the prompts, in their order, and why a server answered none.
+pub struct Run {
+    pub probed: Vec<Probed>,
+    pub no_answer: Option<ProbeError>,
+    pub no_reference: Option<ProbeError>,
+}
+
+/// Asks everything.
 pub fn probe(
     candidate: &Client,
     reference: Option<&Client>,
     prompts: Vec<Prompt>,
     concurrency: usize,
-) -> Vec<Probed> {
+) -> Run {
     let alone = ask_in_turn(candidate, &prompts, REPEATS);
     let together = if alone.iter().flatten().any(Result::is_ok) {
         ask_together(candidate, &prompts, concurrency)
     } else {
         vec![None; prompts.len()]
     };
-    let referred = reference.map(|client| ask_in_turn(client, &prompts, 1));
+    let no_answer = no_answer(&alone);
+    let referred = reference.filter(|_| no_answer.is_none()).map(|client| ask_in_turn(client, &prompts, 1));
+    let no_reference = referred.as_deref().and_then(self::no_answer);
     let mut probed = Vec::new();
     for (i, prompt) in prompts.into_iter().enumerate() {
         let reference = referred.as_ref().map(|answers| &answers[i][0]);
         probed.push(one(prompt, &alone[i], together[i].as_ref(), reference));
     }
-    probed
+    Run { probed, no_answer, no_reference }
+}
+
+/// The first error of a server that answered nothing.
+fn no_answer(answers: &[Vec<Answer>]) -> Option<ProbeError> {
+    let mut errors = answers.iter().map(|of_prompt| of_prompt[0].as_ref().err());
+    let first = errors.next()??.clone();
+    errors.all(|e| e.is_some()).then_some(first)
 }
 
 /// Each prompt by itself. A server that refuses connections, or only times out, is given up.
@@ -182,7 +198,10 @@ fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: O
             notes.push(format!("the reference did not answer: {e}"))
         }
         (Some(r), false) if !r.verdict.right(&prompt) && !matches!(verdict, Verdict::Error(_)) => {
-            notes.push("the reference is wrong, too: the cause is upstream of the kernels".to_owned());
+            notes.push(
+                "the reference is wrong, too: the cause is upstream of the kernels, or in what both servers run"
+                    .to_owned(),
+            );
         }
         (Some(_), false) => failures.push(wrong(&verdict, " where the reference is right")),
         (None, false) => failures.push(wrong(&verdict, "")),

@@ -5,6 +5,7 @@ use super::judge::Verdict;
 use super::run::Probed;
 use crate::cli::OutputArgs;
 use crate::report::style::{self, paint};
+use crate::report::text::number::counted;
 use crate::report::text::table::{Cell, Column, Table};
 use crate::report::text::wrap::wrap;
 use std::fmt::Write as _;
@@ -15,6 +16,21 @@ const SHOWN: usize = 48;
 pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> String {
     let mut text = String::new();
     let probed = &outcome.probed;
+    if !outcome.answered && !output.verbose {
+        let mut errors: Vec<(&str, usize)> = Vec::new();
+        for verdict in probed.iter().map(|p| p.reference.as_ref().map_or(&p.verdict, |r| &r.verdict)) {
+            let Verdict::Error(error) = verdict else { continue };
+            match errors.iter_mut().find(|(known, _)| known == error) {
+                Some((_, count)) => *count += 1,
+                None => errors.push((error, 1)),
+            }
+        }
+        for (error, count) in errors {
+            let _ = writeln!(text, "{}: {error}", counted(count, "prompt"));
+        }
+        wrap(&mut text, outcome.conclusion.as_deref().unwrap_or_default(), 0, width);
+        return text;
+    }
     if !output.quiet {
         text += &table(probed, outcome.reference.is_some()).render(width);
         text.push('\n');
@@ -57,7 +73,7 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
         text.push('\n');
     }
     let failed = probed.iter().filter(|p| !p.failures.is_empty()).count();
-    let _ = writeln!(text, "{} prompts asked of {}: {failed} failed", probed.len(), outcome.url);
+    let _ = writeln!(text, "{} asked of {}: {failed} failed", counted(probed.len(), "prompt"), outcome.url);
     if let Some(hint) = &outcome.conclusion {
         wrap(&mut text, hint, 0, width);
     }

@@ -108,7 +108,7 @@ pub struct RunnerArgs {
     pub durations: Option<PathBuf>,
 }
 
-fn cosine(text: &str) -> Result<f64, String> {
+pub fn cosine(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|c| (-1.0..=1.0).contains(c))

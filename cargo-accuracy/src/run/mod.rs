@@ -6,7 +6,7 @@
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
 //! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
 
-mod args;
+pub mod args;
 mod batch;
 pub mod cargo;
 pub mod cargo_env;

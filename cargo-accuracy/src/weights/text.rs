@@ -44,10 +44,10 @@ pub fn totals(weights: &[Weight]) -> Vec<Total> {
 pub fn render(survey: &Survey, verbose: bool, width: Option<usize>) -> String {
     let mut text = paint(style::BOLD, &survey.checkpoint);
     text.push('\n');
-    let says = if survey.claims.is_empty() {
-        "no quantisation in its configuration".to_owned()
-    } else {
-        survey.claims.join("; ")
+    let says = match (&survey.claims[..], survey.unconfigured) {
+        ([], true) => "no config.json".to_owned(),
+        ([], false) => "no quantisation in its configuration".to_owned(),
+        (claims, _) => claims.join("; "),
     };
     wrap(&mut text, &says, 2, width);
     let _ = writeln!(
