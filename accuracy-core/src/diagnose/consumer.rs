@@ -28,6 +28,7 @@ const SECOND: (usize, usize) = (12, 40);
 /// The sample on which halves of pairs are ranked: a half explains little by itself.
 const PAIRS: (usize, usize) = (8, 32);
 /// The same where K is long.
+const SECOND_LONG: (usize, usize) = (8, 24);
 const PAIRS_LONG: (usize, usize) = (4, 16);
 const LONG: usize = 2048;
 /// Hypotheses that go on to the second sample.
@@ -356,7 +357,13 @@ impl<'a> Search<'a, '_> {
         let world = World::new(self.hop.attempt);
         let mut hypotheses = table(self.hop.attempt, self.hop.source, &world);
         let first = Sample::new(self.hop, self.map, FIRST);
-        let second = Sample::new(self.hop, self.map, SECOND);
+        let mut k = 1;
+        self.hop.source.visit(&mut |e| {
+            if let Op::MatMul { a, .. } = &e.0.op {
+                k = k.max(a.shape().1);
+            }
+        });
+        let second = Sample::new(self.hop, self.map, if k > LONG { SECOND_LONG } else { SECOND });
         let at = (second.rows.as_slice(), second.cols.as_slice());
         hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
         // A function of the test's own computes the whole of its result at a time.
@@ -432,12 +439,6 @@ impl<'a> Search<'a, '_> {
         };
         let fitted = self.fitted(&fits, &second);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
-            let mut k = 1;
-            self.hop.source.visit(&mut |e| {
-                if let Op::MatMul { a, .. } = &e.0.op {
-                    k = k.max(a.shape().1);
-                }
-            });
             let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
             let most = match whole_at_a_time {
                 true => PAIRS_OF_WHOLE,

@@ -4,7 +4,7 @@
 use super::hypothesis::{Change, Hypothesis, Slot};
 use crate::dtype::{BF16, DType, F16, Overflow};
 use crate::power::graph_mutants;
-use crate::reference::graph::{Binary, Op, Unary};
+use crate::reference::graph::{Binary, Op, Suspect, Unary};
 use crate::reference::{Expr, Matrix, user};
 use std::ops::Range;
 
@@ -371,11 +371,11 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
         Op::User { name, inputs, .. } if name == "paged_attention" => {
             let change = |f: Box<dyn Fn(&mut [Expr]) + Send + Sync>| -> Mutation {
                 Box::new(move |op| match op {
-                    Op::User { name, inputs, function, faults } if name == "paged_attention" => {
+                    Op::User { name, inputs, function, .. } if name == "paged_attention" => {
                         let mut inputs = inputs.clone();
                         f(&mut inputs);
-                        let (name, function, faults) = (name.clone(), function.clone(), faults.clone());
-                        Some(Op::User { name, inputs, function, faults })
+                        let (name, function) = (name.clone(), function.clone());
+                        Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
                     }
                     _ => None,
                 })
@@ -413,25 +413,35 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 add(
                     "gain",
                     &format!("multiplies the scores with {factor} times their factor"),
-                    Box::new(move |op| match op {
-                        Op::User { name, inputs, function, faults } if name == "paged_attention" => {
-                            let mut inputs = inputs.clone();
-                            let shape = inputs[0].shape();
-                            inputs[0] = Expr::of_op(Op::Scale { x: inputs[0].clone(), factor }, shape);
-                            Some(Op::User {
-                                name: name.clone(),
-                                inputs,
-                                function: function.clone(),
-                                faults: faults.clone(),
-                            })
-                        }
-                        _ => None,
-                    }),
+                    change(Box::new(move |inputs| {
+                        let shape = inputs[0].shape();
+                        inputs[0] = Expr::of_op(Op::Scale { x: inputs[0].clone(), factor }, shape);
+                    })),
                 );
             }
         }
         _ => {}
     });
+    let mut suspects: Vec<Suspect> = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { suspects: own, .. } = &e.0.op {
+            suspects.extend(own.iter().cloned());
+        }
+    });
+    for Suspect { cause, what, function: wrong } in suspects {
+        let words = what.clone();
+        add(
+            cause,
+            &words,
+            Box::new(move |op| match op {
+                Op::User { name, inputs, suspects, .. } if suspects.iter().any(|s| s.what == what) => {
+                    let (name, inputs, function) = (name.clone(), inputs.clone(), wrong.clone());
+                    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+                }
+                _ => None,
+            }),
+        );
+    }
     ranges.sort_by_key(|(n, r)| (*n, r.start, r.end));
     ranges.dedup();
     columns(&ranges, &mut add);
