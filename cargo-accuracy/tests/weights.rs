@@ -174,12 +174,15 @@ fn every_scheme_is_named_and_nothing_is_missing() {
             ("compressed_tensors_int8", "int8 int8 2"),
             ("compressed_tensors_mixed", "fp8 e4m3fn 1, fp8 e4m3fn 1, nvfp4 e2m1 1, unquantized bf16 1"),
             ("compressed_tensors_nvfp4", "nvfp4 e2m1 1"),
+            ("compressed_tensors_pack_int8", "int8_packed int8 3"),
             ("deepseek_fp8", "fp8 e4m3fn 1"),
             ("deepseek_ue8m0", "fp8 e4m3fn 1"),
             ("deepseek_v4", "fp8 e4m3fn 1, mxfp4 e2m1 1, unquantized bf16 1"),
             ("fbgemm_fp8", "fp8 e4m3fn 1, unquantized bf16 1"),
             ("gpt_oss_mxfp4", "mxfp4 e2m1 2"),
             ("gpt_oss_original", "mxfp4 e2m1 1"),
+            ("gptq_int8_v1", "int8_gptq int8 2"),
+            ("gptq_int8_v2", "int8_gptq int8 2"),
             ("gptq_v1", "int4_gptq uint4 2"),
             ("gptq_v2", "int4_gptq uint4 2"),
             ("hf_fp8", "fp8 e4m3fn 1"),
@@ -422,6 +425,31 @@ fn zero_points_that_contradict_the_configuration() {
 }
 
 #[test]
+fn codes_of_eight_bits_in_words() {
+    let gptq = |bits: u32, tensors: &[NewTensor]| {
+        let config = r#"{"quantization_config": {"quant_method": "gptq", "group_size": 8, "sym": true, "bits": BITS}}"#;
+        Checkpoint::new(&config.replace("BITS", &bits.to_string()), tensors)
+    };
+    let int8 = |zeros: u32| {
+        let scales: Vec<f64> = (1..9).map(|i| f64::from(i) / 8.0).collect();
+        let words: Vec<u32> = (0..16).map(|i| 0x0123_4567u32.wrapping_mul(2 * i + 1)).collect();
+        vec![
+            i32s("m.qweight", &[2, 8], &words),
+            tensor("m.scales", StDtype::F16, &[1, 8], DType::F16.encode_bytes(&scales, Overflow::Special)),
+            i32s("m.qzeros", &[1, 2], &[zeros; 2]),
+        ]
+    };
+    gptq(8, &int8(0x7f7f_7f7f)).assert_fine(&["--scan"]);
+    let words =
+        ["all zero points are 128", "[0, 0] is 129; with checkpoint_format gptq_v2 all would be right"];
+    gptq(8, &int8(0x8080_8080)).assert_error(&["--scan"], "not_symmetric", &words);
+    gptq(4, &int8(0x7f7f_7f7f)).assert_error(&[], "contradiction", &["gptq with group_size", "GPTQ int8"]);
+    gptq(8, &int4("gptq", Some(0x7777_7777))).assert_error(&[], "contradiction", &["bits 8", "GPTQ stored"]);
+    let three = gptq(3, &int8(0)).run(&[]);
+    assert!(three.stderr.contains("gptq with 3 bits; supported: 4, 8"), "{}", three.stderr);
+}
+
+#[test]
 fn targets_that_leave_out_what_is_quantised() {
     let weights = r#""num_bits": 8, "type": "float", "strategy": "channel""#;
     let checkpoint = |targets: &str, modules: &[&str]| {
@@ -442,8 +470,18 @@ fn targets_that_leave_out_what_is_quantised() {
     );
     checkpoint(r#"["Linear"]"#, &modules).assert_fine(&[]);
     checkpoint(r#"["re:.*gate_proj$", "model.layers.0.mlp.down_proj"]"#, &modules).assert_fine(&[]);
-    // The names of another model around this one, and of a fused projection.
-    checkpoint(r#"["re:language_model.*"]"#, &modules).assert_fine(&[]);
+    // Where the model's modules may be called otherwise it is odd: none is named, or it is an expert.
+    let expert = ["model.layers.0.mlp.gate_proj", "model.layers.0.moe.experts.3.w2"];
+    for (targets, modules, count) in
+        [(r#"["re:.*q_proj$"]"#, modules, 2), (r#"["re:.*gate_proj$"]"#, expert, 1)]
+    {
+        let found = checkpoint(targets, &modules).run(&["--format", "json"]);
+        let findings: Vec<(String, String)> = found.findings().into_iter().map(|f| (f.0, f.1)).collect();
+        assert_eq!(findings, vec![("warning".to_owned(), "untargeted".to_owned()); count]);
+        assert_eq!(found.status, 0);
+    }
+    // The names of a model within another one, and of a fused projection.
+    checkpoint(r#"["re:layers.*"]"#, &modules).assert_fine(&[]);
     let fused = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"];
     checkpoint(r#"["re:.*gate_up_proj$", "re:.*down_proj$"]"#, &fused).assert_fine(&[]);
 

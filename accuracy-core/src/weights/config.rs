@@ -285,7 +285,8 @@ impl<'a> Reader<'a> {
                 ("float", 8) => Scheme::Fp8,
                 ("float", 4) if format.starts_with("mxfp4") => Scheme::Mxfp4,
                 ("float", 4) => Scheme::Nvfp4,
-                ("int", 8) if format != "pack-quantized" => Scheme::Int8,
+                ("int", 8) if format == "pack-quantized" => Scheme::PackedInt8,
+                ("int", 8) => Scheme::Int8,
                 ("int", 4) => Scheme::PackedInt4,
                 _ => {
                     return Err(self.bad(format!(
@@ -416,7 +417,11 @@ impl<'a> Reader<'a> {
     }
 
     fn gptq(&self) -> Result<Claims, WeightsError> {
-        self.four_bits("gptq")?;
+        let scheme = match self.bits("gptq", &[4, 8])? {
+            8 => Scheme::GptqInt8,
+            _ => Scheme::Gptq,
+        };
+        let bits = if scheme == Scheme::GptqInt8 { "bits 8 and " } else { "" };
         let zeros_minus_one = match self.text("checkpoint_format")? {
             None | Some("gptq") => true,
             Some("gptq_v2") => false,
@@ -428,13 +433,13 @@ impl<'a> Reader<'a> {
             granularity: self.group("group_size")?,
             zeros_minus_one,
             symmetric: self.flag("sym"),
-            ..claim(Scheme::Gptq, format!("quant_method gptq with group_size {}", self.shown("group_size")))
+            ..claim(scheme, format!("quant_method gptq with {bits}group_size {}", self.shown("group_size")))
         };
         Ok((vec![claim], self.modules("modules_to_not_convert")?))
     }
 
     fn awq(&self) -> Result<Claims, WeightsError> {
-        self.four_bits("awq")?;
+        self.bits("awq", &[4])?;
         if let Some(version) = self.text("version")?
             && !version.eq_ignore_ascii_case("gemm")
         {
@@ -449,12 +454,15 @@ impl<'a> Reader<'a> {
         Ok((vec![claim], self.modules("modules_to_not_convert")?))
     }
 
-    fn four_bits(&self, method: &str) -> Result<(), WeightsError> {
+    /// Bits of a code, 4 where nothing is said.
+    fn bits(&self, method: &str, supported: &[usize]) -> Result<usize, WeightsError> {
         let key = if self.get("bits").is_some() { "bits" } else { "w_bit" };
-        match self.count(key)? {
-            Some(4) | None => Ok(()),
-            Some(bits) => Err(self.bad(format!("{method} with {bits} bits; supported: 4"))),
+        let bits = self.count(key)?.unwrap_or(4);
+        if supported.contains(&bits) {
+            return Ok(bits);
         }
+        let supported: Vec<String> = supported.iter().map(usize::to_string).collect();
+        Err(self.bad(format!("{method} with {bits} bits; supported: {}", supported.join(", "))))
     }
 
     fn shown(&self, key: &str) -> String {

@@ -9,7 +9,7 @@ use super::config::Claim;
 use super::part::{self, Part};
 use super::stored::float_dtype;
 use super::{
-    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, int4,
+    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, packed,
 };
 use crate::dtype::DType;
 use crate::quant::Granularity;
@@ -133,7 +133,7 @@ pub(super) struct Recipe<'a> {
 pub(super) enum Codes<'a> {
     /// As [`StoredWeight::codes`] wants them.
     Plain(RawTensor<'a>),
-    Int32(RawTensor<'a>, int4::Packing),
+    Int32(RawTensor<'a>, packed::Packing),
 }
 
 pub(super) struct Scale<'a> {
@@ -151,10 +151,10 @@ pub(super) enum Zeros<'a> {
     All(f64),
     /// One signed byte for each scale.
     Int8(RawTensor<'a>),
-    /// Nibbles in int32; `plus` is added.
+    /// Packed into int32; `plus` is added.
     Int32 {
         tensor: RawTensor<'a>,
-        packing: int4::Packing,
+        packing: packed::Packing,
         plus: f64,
     },
 }
@@ -224,10 +224,10 @@ fn resolve_part<'a>(
         return subject.blocks();
     }
     if weight.name.ends_with(".qweight") {
-        return int4::gptq_or_awq(subject);
+        return packed::gptq_or_awq(subject);
     }
     if weight.dtype == StDtype::I32 && weight.name.ends_with(".weight_packed") {
-        return int4::pack_quantized(subject);
+        return packed::pack_quantized(subject);
     }
     match weight.dtype {
         StDtype::F32 | StDtype::F16 | StDtype::BF16 => subject.unquantized(),
@@ -327,6 +327,11 @@ impl<'a> Subject<'a> {
                 reason: format!("both `{a}` and `{b}` are there"),
             }),
         }
+    }
+
+    /// Whether the configuration says that it is stored so.
+    pub fn claims_any(&self, scheme: Scheme) -> bool {
+        self.checkpoint.0.config.claims_of(&self.module).iter().any(|claim| claim.scheme == scheme)
     }
 
     /// There are none; the claims must not say that there are.
@@ -702,8 +707,7 @@ impl<'a> Recipe<'a> {
             Zeros::All(zero) => vec![*zero; grid_rows * grid_cols],
             Zeros::Int8(tensor) => DType::I8.decode_bytes(tensor.bytes),
             Zeros::Int32 { tensor, packing, plus } => {
-                let nibbles = packing.unpack(tensor.bytes, grid_rows, grid_cols);
-                nibbles.map(|nibble| f64::from(nibble) + plus).collect()
+                packing.zero_points(tensor.bytes, grid_rows, grid_cols, *plus)
             }
         };
         if self.symmetric {
@@ -715,7 +719,7 @@ impl<'a> Recipe<'a> {
         };
         let global_scale = self.global.map(|(tensor, divides)| global_scale(tensor, divides)).transpose()?;
         let column_groups = match self.column_groups {
-            Some(tensor) => int4::column_groups(tensor, info.granularity, grid_cols)?,
+            Some(tensor) => packed::column_groups(tensor, info.granularity, grid_cols)?,
             None => None,
         };
         let weight = StoredWeight {
@@ -746,25 +750,30 @@ fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> R
     };
     let (config, middle) = match (info.scheme, zeros) {
         (Scheme::Gptq, _) => ("sym true", 8.0),
+        (Scheme::GptqInt8, _) => ("sym true", 0.0),
         // AutoAWQ has stored the middle, or nothing but zeros that no kernel reads.
         (Scheme::Awq, _) => ("zero_point false", zero_points.first().copied().unwrap_or(0.0)),
-        (_, Zeros::Int8(_)) => ("symmetric true", 0.0),
+        (Scheme::PackedInt8, _) | (_, Zeros::Int8(_)) => ("symmetric true", 0.0),
         _ => ("symmetric true", 8.0),
     };
     let Some(cell) = zero_points.iter().position(|&zero| zero != middle) else { return Ok(()) };
     let columns = info.granularity.grid(info.rows, info.cols).1.max(1);
-    let swapped = match info.scheme {
-        Scheme::Gptq if zero_points.iter().all(|&zero| zero == 9.0) && plus == 1.0 => "gptq_v2",
-        Scheme::Gptq if zero_points.iter().all(|&zero| zero == 7.0) && plus == 0.0 => "gptq",
+    let gptq = matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8);
+    let all_are = |value: f64| gptq && zero_points.iter().all(|&zero| zero == value);
+    let swapped = match plus {
+        1.0 if all_are(middle + 1.0) => "gptq_v2",
+        0.0 if all_are(middle - 1.0) => "gptq",
         _ => "",
     };
+    let packed_8_bits = matches!(info.scheme, Scheme::GptqInt8 | Scheme::PackedInt8);
+    let stored_plus = if packed_8_bits { f64::from(packed::MIDDLE_OF_8_BITS) } else { 0.0 };
     Err(WeightsError::NotSymmetric {
         weight: info.name.clone(),
         config,
         tensor: tensor.name.to_owned(),
         cell: [cell / columns, cell % columns],
-        zero: zero_points[cell],
-        middle,
+        zero: zero_points[cell] + stored_plus,
+        middle: middle + stored_plus,
         swapped,
     })
 }

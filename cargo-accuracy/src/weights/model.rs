@@ -232,6 +232,10 @@ fn missing_experts(stack: &Stack, key: &str, experts: usize, survey: &mut Survey
         let mut there: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         for member in members {
             let Some((path, expert)) = member.split_once("experts.") else { continue };
+            // Shared experts are counted elsewhere.
+            if path.ends_with('_') {
+                continue;
+            }
             let Some(Ok(expert)) = expert.split('.').next().map(str::parse) else { continue };
             there.entry(path).or_default().insert(expert);
         }

@@ -127,6 +127,8 @@ pub struct Survey {
     /// Weights and other tensors that could not be looked at, since their file cannot be used.
     pub unseen: usize,
     pub findings: Vec<Finding>,
+    /// Values were read, not only headers.
+    pub scanned: bool,
     broken_files: usize,
 }
 
@@ -162,6 +164,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
         others: Vec::new(),
         unseen: 0,
         findings: Vec::new(),
+        scanned: false,
         broken_files: 0,
     };
     files(checkpoint, &mut survey);
@@ -354,20 +357,24 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
     survey.unseen += unseen;
 }
 
-/// Quantised weights that no target of the configuration names, where targets do name others: engines take them for
-/// unquantised or refuse them. Where targets name nothing that is stored, the model's modules are called otherwise.
+/// Quantised weights that no target of the configuration names: engines take them for unquantised or refuse them.
+///
+/// It is but odd where the model's modules may be called otherwise than the tensors: where no target names any of them,
+/// and for experts, which models fuse in their own ways.
 fn untargeted(survey: &mut Survey) {
     let quantized = survey.weights.iter().filter(|w| w.info.scheme != Scheme::Unquantized);
     let (without, named): (Vec<&Weight>, Vec<&Weight>) = quantized.partition(|w| w.info.untargeted);
-    let Some(named) = named.first() else { return };
     let finding = |weight: &&Weight| {
         let name = &weight.info.name;
-        let message = format!(
-            "`{name}` is stored as {}, and the configuration's targets do not name it, as they do `{}`",
-            describe(Kind::of(&weight.info)),
-            named.info.name
-        );
-        Finding::error("untargeted", name, message)
+        let others = match named.first() {
+            Some(named) => format!("do not name it, as they do `{}`", named.info.name),
+            None => "name no quantised weight".to_owned(),
+        };
+        let kind = describe(Kind::of(&weight.info));
+        let message = format!("`{name}` is stored as {kind}, and the configuration's targets {others}");
+        let odd = named.is_empty() || name.contains("experts");
+        let severity = if odd { Severity::Warning } else { Severity::Error };
+        Finding { severity, ..Finding::error("untargeted", name, message) }
     };
     let findings: Vec<Finding> = without.iter().map(finding).collect();
     survey.findings.extend(findings);
