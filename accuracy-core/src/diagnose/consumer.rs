@@ -839,7 +839,8 @@ impl<'a> Search<'a, '_> {
                 cos: stated.explained.cos,
                 score: Some(stated.explained.score),
                 operand: None,
-                confident,
+                // Many faults make such a factor, as a format's bias.
+                confident: confident && !output::is_common(gain),
             });
         }
         // Other causes that make the same bytes.
