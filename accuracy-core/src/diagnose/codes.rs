@@ -1,9 +1,9 @@
 //! Hypotheses about where a kernel takes an operand's elements from, and which number format it takes them for.
 
 use super::hypothesis::{Change, Hypothesis, Slot};
-use super::reading::{CellAt, CodeAt, code_in_memory};
+use super::reading::{CellAt, CodeAt, Reading, code_in_memory};
 use super::sampled::World;
-use crate::case::{Captured, Kind, Order};
+use crate::case::{Attempt, Captured, Kind, Order};
 use crate::dtype::{
     BF16, DType, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, F16, F32, INT4, INT8, NibbleOrder, UINT4,
 };
@@ -81,6 +81,29 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         with(cause, format!("ignores `{name}` and counts from 0"), ordinal),
         with(cause, format!("ignores `{name}` and takes 0"), value.map(|_| 0.0)),
     ]
+}
+
+/// Operands of the same shape and format of which one is taken for the other, each under its own scales.
+pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+    let mut found = Vec::new();
+    for &id in ids {
+        for &other in ids.iter().filter(|&&other| other != id) {
+            let (own, from) = (attempt.buffer(id), attempt.buffer(other));
+            let alike = (own.rows, own.cols, own.dtype) == (from.rows, from.cols, from.dtype);
+            if !alike || own.kind == Kind::Index || own.dtype == DType::I32 {
+                continue;
+            }
+            found.push(Hypothesis {
+                cause: "permuted_tiles",
+                slot: Slot::Codes(id),
+                operand: Some(id),
+                what: format!("reads `{}` in the place of `{}`", from.name, own.name),
+                change: Change::Codes(Reading::right(from).codes),
+                also: None,
+            });
+        }
+    }
+    found
 }
 
 /// The weights of a weighted sum, one for each token and slot: ignored, or taken from other places.

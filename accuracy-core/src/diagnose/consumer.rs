@@ -23,11 +23,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Rows and columns of the first sample, on which every hypothesis is scored, and of the second, for the best.
-const FIRST: (usize, usize) = (3, 6);
+const FIRST: (usize, usize) = (4, 10);
 const SECOND: (usize, usize) = (12, 40);
 /// The sample on which halves of pairs are ranked: a half explains little by itself.
 const PAIRS: (usize, usize) = (8, 32);
 /// The same where K is long.
+const FIRST_LONG: (usize, usize) = (3, 6);
 const SECOND_LONG: (usize, usize) = (8, 24);
 const PAIRS_LONG: (usize, usize) = (4, 16);
 const LONG: usize = 2048;
@@ -39,8 +40,9 @@ const PAIRED: usize = 60;
 const FEW: usize = 4;
 /// Pairs that are tried: terms of K of all of them together, and bounds on how many they are. No clock decides, so that
 /// a busy machine finds what an idle one does.
-const PAIRS_TERMS: usize = 6_000_000;
-const PAIRS_TRIED: (usize, usize) = (400, 16_000);
+const PAIRS_TERMS: usize = 12_000_000;
+const PAIRS_TERMS_LONG: usize = 6_000_000;
+const PAIRS_TRIED: (usize, usize) = (400, 40_000);
 /// Pairs of an operation that computes the whole of its result at a time.
 const PAIRS_OF_WHOLE: usize = 4000;
 /// Candidates that are computed whole.
@@ -356,13 +358,13 @@ impl<'a> Search<'a, '_> {
     fn run(&self) -> Vec<Cause> {
         let world = World::new(self.hop.attempt);
         let mut hypotheses = table(self.hop.attempt, self.hop.source, &world);
-        let first = Sample::new(self.hop, self.map, FIRST);
         let mut k = 1;
         self.hop.source.visit(&mut |e| {
             if let Op::MatMul { a, .. } = &e.0.op {
                 k = k.max(a.shape().1);
             }
         });
+        let first = Sample::new(self.hop, self.map, if k > LONG { FIRST_LONG } else { FIRST });
         let second = Sample::new(self.hop, self.map, if k > LONG { SECOND_LONG } else { SECOND });
         let at = (second.rows.as_slice(), second.cols.as_slice());
         hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
@@ -442,7 +444,10 @@ impl<'a> Search<'a, '_> {
             let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
             let most = match whole_at_a_time {
                 true => PAIRS_OF_WHOLE,
-                false => (PAIRS_TERMS / k).clamp(PAIRS_TRIED.0, PAIRS_TRIED.1),
+                false => {
+                    let terms = if k > LONG { PAIRS_TERMS_LONG } else { PAIRS_TERMS };
+                    (terms / k).clamp(PAIRS_TRIED.0, PAIRS_TRIED.1)
+                }
             };
             let mut pairs = self.pairs(&hypotheses, &middle, &first, &value, most);
             rescore(&mut pairs);
@@ -834,7 +839,8 @@ impl<'a> Search<'a, '_> {
                 cos: stated.explained.cos,
                 score: Some(stated.explained.score),
                 operand: None,
-                confident,
+                // Many faults make such a factor, as a format's bias.
+                confident: confident && !output::is_common(gain),
             });
         }
         // Other causes that make the same bytes.

@@ -46,6 +46,8 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
 }
 
 type Mutation = Box<dyn Fn(&Op) -> Option<Op>>;
+/// What changes the inputs of a function.
+type OfInputs = Box<dyn Fn(&mut [Expr])>;
 
 /// Rewritings of single operations, each applied wherever it fits.
 fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
@@ -369,7 +371,7 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             );
         }
         Op::User { name, inputs, .. } if name == "paged_attention" => {
-            let change = |f: Box<dyn Fn(&mut [Expr]) + Send + Sync>| -> Mutation {
+            let change = |f: OfInputs| -> Mutation {
                 Box::new(move |op| match op {
                     Op::User { name, inputs, function, .. } if name == "paged_attention" => {
                         let mut inputs = inputs.clone();

@@ -193,6 +193,7 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
     found.extend(graph::hypotheses(source));
     found.extend(product::hypotheses(source));
     found.extend(scales::exchanged(&source.buffers(), attempt));
+    found.extend(codes::exchanged(&source.buffers(), attempt));
     found.extend(codes::steering(source, world));
     of_both(&mut found, attempt);
     name_by_operation(source, &mut found);

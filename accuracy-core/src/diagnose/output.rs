@@ -369,7 +369,9 @@ fn epilogues(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
     };
     let ((least, most), (low, high)) = (extremes(out), extremes(reference));
-    let mut functions: Vec<(&'static str, String, Box<dyn Fn(f64) -> f64>)> = Vec::new();
+    /// Cause, words and function.
+    type Epilogue = (&'static str, String, Box<dyn Fn(f64) -> f64>);
+    let mut functions: Vec<Epilogue> = Vec::new();
     for function in [Unary::Relu, Unary::Silu, Unary::Gelu, Unary::Sigmoid] {
         let what = format!("has passed through {function:?}, which is not declared");
         functions.push(("activation", what, Box::new(move |x| function.of(x))));
@@ -387,12 +389,7 @@ fn epilogues(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         functions.push(("overflow", format!("is cut to at least {least}"), Box::new(move |x| x.max(least))));
     }
     functions.retain(|(_, _, f)| plausible(out, map, |r, c| f(reference.row(r)[c])));
-    let fit = |(cause, what, f): (&'static str, String, Box<dyn Fn(f64) -> f64>)| Fit {
-        cause,
-        what,
-        reference: reference.map(|x| f(x)),
-        gain: None,
-    };
+    let fit = |(cause, what, f): Epilogue| Fit { cause, what, reference: reference.map(&f), gain: None };
     functions.into_iter().map(fit).collect()
 }
 

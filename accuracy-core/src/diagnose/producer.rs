@@ -328,7 +328,6 @@ impl<'a> Producer<'a, '_> {
     }
 
     /// Whether the code of an element is not what the coding makes of its value.
-    #[expect(clippy::too_many_arguments, reason = "an element and everything that its code depends on")]
     fn code_wrong(
         &self,
         (r, c): (usize, usize),
@@ -337,7 +336,6 @@ impl<'a> Producer<'a, '_> {
         place: &Place<'a>,
         rule: &Rule,
         value: &Matrix,
-        trust_written: bool,
     ) -> bool {
         let (gr, gc) = (r / self.cell.0, c / self.cell.1);
         let (rows, groups) = self.grid;
@@ -346,9 +344,6 @@ impl<'a> Producer<'a, '_> {
             (low + high) / 2.0
         };
         let scale = match coding.by {
-            // Where the scale written is wrong the codes are judged with the right one.
-            By::Written if trust_written => (place.at)(gr, gc),
-            By::Written if self.cell_wrong(place, &rule.scale, value, gr, gc) => right(gr, gc),
             By::Written => (place.at)(gr, gc),
             By::Right => right(gr, gc),
             By::Other(dr, dg) => {
@@ -382,7 +377,7 @@ impl<'a> Producer<'a, '_> {
                 return false;
             }
             scale_wrong[r / self.cell.0 * self.grid.1 + c / self.cell.1]
-                || self.code_wrong((r, c), default, own, declared, rule, &self.value, false)
+                || self.code_wrong((r, c), default, own, declared, rule, &self.value)
         })
     }
 
@@ -1098,9 +1093,8 @@ impl<'a> Producer<'a, '_> {
             .filter(|&(r, c)| !map.is_wrong(r, c) && !self.unsteady[r * map.cols + c])
             .collect();
         let bad = |elements: &[(usize, usize)], coding: &Coding, reading: &Reading<'a>| {
-            let wrong = |at: &&(usize, usize)| {
-                self.code_wrong(**at, coding, reading, place, right, &self.value, true)
-            };
+            let wrong =
+                |at: &&(usize, usize)| self.code_wrong(**at, coding, reading, place, right, &self.value);
             elements.iter().filter(wrong).count()
         };
         // Right as they are, under the scales as they were found, or under the right ones.
@@ -1192,9 +1186,8 @@ impl<'a> Producer<'a, '_> {
         for r in 0..map.rows {
             for c in 0..map.cols {
                 let look = map.is_wrong(r, c) == wrong && !self.unsteady[r * map.cols + c];
-                count += usize::from(
-                    look && self.code_wrong((r, c), coding, reading, place, rule, &self.value, true),
-                );
+                count +=
+                    usize::from(look && self.code_wrong((r, c), coding, reading, place, rule, &self.value));
             }
         }
         count
@@ -1252,9 +1245,7 @@ impl<'a> Producer<'a, '_> {
                         _ => self.cell_wrong(declared, &rule.scale, value, at_cell.0, at_cell.1),
                     };
                     cell_before = Some((at_cell, cell));
-                    bad += usize::from(
-                        cell || self.code_wrong((r, c), default, own, declared, rule, value, true),
-                    );
+                    bad += usize::from(cell || self.code_wrong((r, c), default, own, declared, rule, value));
                 }
             }
             (bad, seen)

@@ -268,9 +268,13 @@ fn a_transposed_or_shuffled_operand_is_named() {
 #[test]
 fn a_dropped_or_doubled_tile_of_k_is_named() {
     let (x, w) = fp8_block(RowMajor);
-    for (from, to, times, words) in
-        [(608, 640, 0.0, "the last 32"), (512, 640, 0.0, "the last 128"), (576, 640, 2.0, "twice")]
-    {
+    for (from, to, times, words) in [
+        (608, 640, 0.0, "the last 32"),
+        (512, 640, 0.0, "the last 128"),
+        (576, 640, 2.0, "twice"),
+        (256, 384, 0.0, "leave out 256 to 383 of K = 640"),
+        (320, 352, 3.0, "count 320 to 351 of K = 640 3 times"),
+    ] {
         let g = gemm(SHAPE, x, w);
         let mut a = g.a.values();
         for r in 0..a.rows {
@@ -322,6 +326,39 @@ fn gains_and_moved_rows_are_fitted() {
         out
     };
     expect_first(&run(&halves), "gate_up_swapped", "halves");
+    let turned = |y: &Matrix| {
+        let mut out = y.clone();
+        for r in 0..32 {
+            let from = |c: usize| y.row(r / 16 * 16 + c % 16)[c / 16 * 16 + r % 16];
+            out.row_mut(r).iter_mut().enumerate().for_each(|(c, x)| *x = from(c));
+        }
+        out
+    };
+    expect_first(&run(&turned), "permuted_tiles", "each tile of 16 x 16 transposed");
+    expect_first(&run(&|y| y.map(|x| x.max(0.0))), "activation", "Relu");
+}
+
+#[test]
+fn scales_of_other_rows_are_told_by_which() {
+    let scheme = Quant::group(E4M3FN, 128);
+    let weights = Quant::group(E4M3FN, 128);
+    for (row, words) in [
+        (
+            (|r, rows| if r ^ 16 < rows { r ^ 16 } else { r }) as fn(usize, usize) -> usize,
+            "neighbouring tiles of 16",
+        ),
+        (|r, rows| r.min(rows - 2), "the last with that of the row before"),
+        (|r, _| r % 32, "row r % 32"),
+    ] {
+        let g = gemm(SHAPE, scheme, weights);
+        let mut b = g.b.clone();
+        let (rows, groups) = b.grid();
+        for i in 0..rows * groups {
+            b.scales[i] = g.b.scales[row(i / groups, rows) * groups + i % groups];
+        }
+        let y = product(&g.a.values(), &b.values());
+        expect_first(&g.wrote(&y).causes(), "scale_neighbour", words);
+    }
 }
 
 #[test]

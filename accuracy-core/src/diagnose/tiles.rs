@@ -13,8 +13,8 @@ const MOST: usize = 64;
 /// How far a fitted count may be from a whole number: the output is rounded.
 const NEAR: f64 = 0.06;
 
-/// The hypothesis that each tile of K was counted so many times, where whole numbers, other than all 1, fit `out`:
-/// the output at `rows` × `cols`.
+/// The hypothesis that each tile of K was counted so many times, where whole numbers that are not all alike fit `out`: the
+/// output at `rows` × `cols`.
 pub fn fitted(
     source: &Expr,
     world: &World<'_>,
@@ -34,8 +34,9 @@ pub fn fitted(
         let counts = counts(&a, &b, out, tile, factor)?;
         let whole = counts.iter().all(|c| (c - c.round()).abs() < NEAR && (-1.0..=4.0).contains(&c.round()));
         let counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
-        let one = counts.iter().all(|c| *c == 1.0) || counts.iter().all(|c| *c == 0.0);
-        (whole && !one).then_some((tile, counts))
+        // All of K counted twice is a factor of the result.
+        let alike = counts.iter().all(|c| *c == counts[0]);
+        (whole && !alike).then_some((tile, counts))
     })?;
     Some(Hypothesis {
         cause: "k_tail_dropped",
