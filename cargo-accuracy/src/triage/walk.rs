@@ -16,6 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A layer that nothing was replayed of is wrong where it introduces more than this, from inputs that agree.
 const UNEXPLAINED: f64 = 0.05;
+/// The question whose answer is a measurement: which tokens the fault costs.
+pub const IMPACT: &str = "does it matter?";
 
 pub struct Options<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
@@ -395,7 +397,8 @@ impl Walk<'_> {
         tell(reference, "wrong in the reference alone");
         tell(both, "wrong in both: the reading of the model is wrong, or both runs are");
         tell(missing, "not in the dumps, or not usable");
-        tell(skipped.len(), "layers are bit for bit equal and were not replayed");
+        let layers = if skipped.len() == 1 { "layer is" } else { "layers are" };
+        tell(skipped.len(), &format!("{layers} bit for bit equal, and not replayed"));
         for op in self.findings.ops.iter().filter(|o| o.status == OpStatus::NotReplayed) {
             if let Outcome::Unusable(why) = &op.candidate {
                 evidence.push(format!("INCONCLUSIVE {}: {why}", op.name));
@@ -546,7 +549,7 @@ impl Walk<'_> {
                 a.rows
             );
             self.findings.logits = Some(agreement);
-            self.step("does it matter?", Status::Ok, vec![evidence], None);
+            self.step(IMPACT, Status::Ok, vec![evidence], None);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What only the values of a checkpoint show, and whether an architecture can take them.
 
-use super::survey::{Finding, Survey, Weight};
+use super::survey::{Finding, Severity, Survey, Weight};
 use accuracy_core::arch::Arch;
 use accuracy_core::dtype::{DType, FnuzError};
 use accuracy_core::weights::{Checkpoint, StoredWeight, WeightsError};
@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 pub fn values(checkpoint: &Checkpoint, survey: &mut Survey) {
     let findings: Vec<Vec<Finding>> = survey.weights.par_iter().map(|w| of_weight(checkpoint, w)).collect();
     survey.findings.extend(findings.into_iter().flatten());
+    survey.scanned = true;
 }
 
 fn of_weight(checkpoint: &Checkpoint, weight: &Weight) -> Vec<Finding> {
@@ -107,11 +108,7 @@ fn scales(stored: &StoredWeight) -> Vec<Finding> {
         );
         findings.push(Finding::error("bad_scale", &stored.name, message));
     }
-    let zeros = scales.iter().filter(|&&s| s == 0.0).count();
-    if zeros > 0 {
-        let message = format!("scale `{name}`{of}: {zeros} of {} are zero", scales.len());
-        findings.push(Finding::warning("zero_scale", &stored.name, message));
-    }
+    findings.extend(zero_scales(stored, name, &of));
     if let [first, rest @ ..] = &scales[..]
         && !rest.is_empty()
         && rest.iter().all(|s| s == first)
@@ -123,6 +120,48 @@ fn scales(stored: &StoredWeight) -> Vec<Finding> {
         findings.push(Finding::warning("constant_scale", &stored.name, message));
     }
     findings
+}
+
+/// Scales of zero. Over codes of zero they are harmless; over others a block of the weight is lost.
+fn zero_scales(stored: &StoredWeight, name: &str, of: &str) -> Option<Finding> {
+    let scales = &stored.scales;
+    let zeros: Vec<usize> = (0..scales.len()).filter(|&cell| scales[cell] == 0.0).collect();
+    if zeros.is_empty() {
+        return None;
+    }
+    let lost: Vec<usize> = zeros.iter().copied().filter(|&cell| has_values(stored, cell)).collect();
+    let Some(first) = lost.first() else {
+        let message =
+            format!("scale `{name}`{of}: {} of {} are zero, over codes of zero", zeros.len(), scales.len());
+        return Some(Finding::warning("zero_scale", &stored.name, message));
+    };
+    let grid_cols = stored.grid().1;
+    let message = format!(
+        "scale `{name}`{of}: {} of {} are zero over codes that are not, the first at [{}, {}]",
+        lost.len(),
+        scales.len(),
+        first / grid_cols,
+        first % grid_cols
+    );
+    let finding = Finding::error("zero_scale", &stored.name, message);
+    // In NVFP4 the scale of a small block may be too small for e4m3fn.
+    let underflow = stored.scale_dtype == Some(DType::E4M3Fn);
+    Some(Finding { severity: if underflow { Severity::Warning } else { Severity::Error }, ..finding })
+}
+
+/// Whether a cell of the scales' grid has codes that are not zero.
+fn has_values(stored: &StoredWeight, cell: usize) -> bool {
+    let (cell_rows, cell_cols) = stored.granularity.cell(stored.rows, stored.cols);
+    let (row, column) = (cell / stored.grid().1, cell % stored.grid().1);
+    let columns: Vec<usize> = match &stored.column_groups {
+        Some(groups) => (0..stored.cols).filter(|&c| groups[c] == column).collect(),
+        None => (column * cell_cols..stored.cols.min((column + 1) * cell_cols)).collect(),
+    };
+    let zero = stored.zero_points.get(cell).copied().unwrap_or(0.0);
+    let value =
+        |r: usize, c: usize| stored.dtype.decode(stored.dtype.code_at(&stored.codes, r * stored.cols + c));
+    (row * cell_rows..stored.rows.min((row + 1) * cell_rows))
+        .any(|r| columns.iter().any(|&c| value(r, c) != zero))
 }
 
 /// Whether each weight can be handed to kernels of `arch`. With `scan` the conversion is done, else its formats
