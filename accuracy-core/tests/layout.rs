@@ -58,6 +58,7 @@ impl Array {
 
 fn check_scale(layout: ScaleLayout, grid: (usize, usize), want: &Array) {
     let map = layout.index_map(grid);
+    let columns = map.columns(grid.1);
     assert_eq!(layout.len(grid), want.items.len(), "{layout} {grid:?}");
     let mut placed = 0;
     for (offset, &item) in want.items.iter().enumerate() {
@@ -66,6 +67,7 @@ fn check_scale(layout: ScaleLayout, grid: (usize, usize), want: &Array) {
         if let Some((r, c)) = item {
             assert_eq!(map.offset(r, c), offset, "{layout} {grid:?} ({r}, {c})");
             assert_eq!(layout.offset(grid, r, c), offset, "{layout} {grid:?} ({r}, {c})");
+            assert_eq!(map.offset(r, 0) + columns[c], offset, "{layout} {grid:?} ({r}, {c})");
             placed += 1;
         }
     }
@@ -77,10 +79,12 @@ fn check_data(layout: DataLayout, shape: (usize, usize), want: &Array) {
     assert_eq!(layout.check(shape), Ok(()));
     assert_eq!(layout.len(shape), shape.0 * shape.1, "{layout} {shape:?}");
     let map = layout.index_map(shape);
+    let columns = map.columns(shape.1);
     for (offset, &item) in want.items.iter().enumerate() {
         let (r, c) = item.expect("data layouts are tested without padding");
         assert_eq!(map.inverse(offset), item, "{layout} {shape:?} at {offset}");
         assert_eq!(map.offset(r, c), offset, "{layout} {shape:?} ({r}, {c})");
+        assert_eq!(map.offset(r, 0) + columns[c], offset, "{layout} {shape:?} ({r}, {c})");
     }
     let (r, c) = (shape.0 - 1, shape.1 - 1);
     assert_eq!(layout.offset(shape, r, c), map.offset(r, c));

@@ -124,19 +124,34 @@ impl Order {
 
     /// The index of code `(r, c)` in the buffer.
     pub fn index(&self, r: usize, c: usize) -> usize {
-        let at = self.map.offset(r, c);
+        self.in_words(self.map.offset(r, c))
+    }
+
+    fn in_words(&self, at: usize) -> usize {
         at / 8 * 8 + self.nibbles.nibble(at % 8)
     }
 
     /// Reads the codes of a `[rows, cols]` matrix, row-major.
     pub fn read(&self, dtype: DType, bytes: &[u8], (rows, cols): (usize, usize)) -> Vec<u32> {
-        (0..rows * cols).map(|i| dtype.code_at(bytes, self.index(i / cols, i % cols))).collect()
+        let columns = self.map.columns(cols);
+        let mut codes = Vec::with_capacity(rows * cols);
+        for r in 0..rows {
+            let row = self.map.offset(r, 0);
+            codes.extend(columns.iter().map(|c| dtype.code_at(bytes, self.in_words(row + c))));
+        }
+        codes
     }
 
     /// Writes the row-major codes of a matrix with that many columns; what lies between them stays.
     pub fn write(&self, dtype: DType, bytes: &mut [u8], cols: usize, codes: impl IntoIterator<Item = u32>) {
+        let columns = self.map.columns(cols);
+        let (mut r, mut row) = (0, 0);
         for (i, code) in codes.into_iter().enumerate() {
-            set_code(dtype, bytes, self.index(i / cols, i % cols), code);
+            if i == (r + 1) * cols {
+                r += 1;
+                row = self.map.offset(r, 0);
+            }
+            set_code(dtype, bytes, self.in_words(row + columns[i - r * cols]), code);
         }
     }
 }
@@ -147,6 +162,11 @@ fn set_code(dtype: DType, bytes: &mut [u8], index: usize, code: u32) {
     if bits.is_multiple_of(8) {
         let size = bits / 8;
         bytes[index * size..(index + 1) * size].copy_from_slice(&code.to_le_bytes()[..size]);
+        return;
+    }
+    if bits == 4 {
+        let (byte, shift) = (&mut bytes[index / 2], index % 2 * 4);
+        *byte = *byte & !(15 << shift) | (code as u8 & 15) << shift;
         return;
     }
     for bit in 0..bits {

@@ -96,6 +96,12 @@ impl IndexMap {
         })
     }
 
+    /// What each of so many columns adds to where a row begins: `offset(r, c) = offset(r, 0) + columns[c]`, as every
+    /// digit is of one axis alone.
+    pub fn columns(&self, count: usize) -> Vec<usize> {
+        (0..count).map(|c| self.offset(0, c)).collect()
+    }
+
     /// Which element sits at `offset`; `None` for padding and beyond the end.
     pub fn inverse(&self, offset: usize) -> Option<(usize, usize)> {
         if offset >= self.len() {
