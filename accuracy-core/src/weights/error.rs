@@ -12,11 +12,22 @@ pub enum WeightsError {
     #[error("{path}: no such file or folder")]
     NotFound { path: PathBuf },
 
+    #[error(
+        "{path}: a link to {target}, which is not there (a download that was cut off?); fetch the file again"
+    )]
+    Dangling { path: PathBuf, target: PathBuf },
+
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: Arc<std::io::Error> },
 
     #[error("{path}: neither model.safetensors.index.json nor a .safetensors file in this folder")]
     NoWeights { path: PathBuf },
+
+    #[error(
+        "{path}: a repository's folder in the Hugging Face cache; give a folder in its snapshots/, or the \
+         repository's name"
+    )]
+    CacheFolder { path: PathBuf },
 
     #[error(
         "{path}: truncated: {expected} bytes expected from its header, {found} found; fetch the file again"
@@ -138,8 +149,10 @@ impl WeightsError {
         use WeightsError::*;
         match self {
             NotFound { .. } => "not_found",
+            Dangling { .. } => "dangling_link",
             Io { .. } => "io",
             NoWeights { .. } => "no_weights",
+            CacheFolder { .. } => "cache_folder",
             Truncated { .. } => "truncated",
             HeaderTooLong { .. } => "header_too_long",
             HeaderNotJson { .. } => "header_not_json",

@@ -234,6 +234,9 @@ impl Checkpoint {
             return Checkpoint::from_index(folder, &index, config);
         }
         let files = safetensors_files(folder)?;
+        if files.is_empty() && folder.join("snapshots").is_dir() {
+            return Err(WeightsError::CacheFolder { path: folder.to_owned() });
+        }
         if files.is_empty() {
             return Err(WeightsError::NoWeights { path: folder.to_owned() });
         }
