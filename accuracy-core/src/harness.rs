@@ -193,7 +193,7 @@ fn explain(record: &Record) -> String {
             Some(x) if x.abs() < 1e-3 => format!("{x:e}"),
             Some(x) => format!("{x:.9}"),
         };
-        let hop = if check.hop.is_empty() { "chain" } else { &check.hop };
+        let hop = if check.hop.is_empty() { "chain" } else { &*check.hop };
         let _ = write!(
             text,
             "\n  {:<16} {hop}: {} (bound {}) {}",

@@ -447,6 +447,7 @@ pub(crate) fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
                     inputs: inputs.clone(),
                     function: wrong.clone(),
                     faults: Vec::new(),
+                    suspects: Vec::new(),
                 })
             }
             _ => None,

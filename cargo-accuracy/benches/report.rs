@@ -1,6 +1,6 @@
 //! What merging and rendering a large run costs: 50,000 case records, every format, in seconds and in memory.
 //!
-//! `cargo bench -p cargo-accuracy --bench report [-- COUNT]`; fails beyond 5 s or 500 MB.
+//! `cargo bench -p cargo-accuracy --bench report [-- COUNT]`; fails beyond 5 s or 400 MB.
 
 #[path = "../tests/many/mod.rs"]
 mod many;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const SECONDS: f64 = 5.0;
-const MEGABYTES: f64 = 500.0;
+const MEGABYTES: f64 = 400.0;
 const FORMATS: [&str; 6] = ["json", "junit", "markdown", "html", "sarif", "github"];
 
 fn main() {

@@ -78,7 +78,9 @@ def write(folder):
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [BLOCK, BLOCK]}
-    (folder / "config.json").write_text(json.dumps({"quantization_config": config}))
+    layers = 1 + max(int(name.split(".")[2]) for name, *_ in everything)
+    model = {"num_hidden_layers": layers, "quantization_config": config}
+    (folder / "config.json").write_text(json.dumps(model))
     return sum(dtype == "F8_E4M3" for _, dtype, _, _ in everything), total
 
 

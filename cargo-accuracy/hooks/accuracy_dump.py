@@ -8,7 +8,8 @@
 It needs torch and safetensors, nothing else. Everything is written in the type that it has: nothing is converted.
 
 What it writes: `accuracy_dump.rank{R}.jsonl`, one JSON object a line, and safetensors files. A tensor's line is written
-before its bytes, so that after a crash it is known what was cut off.
+before its bytes, so that after a crash it is known what was cut off. What cannot be written (sparse, complex, of a type
+that safetensors lacks) is skipped, with a line that says so; the model goes on.
 """
 
 import contextlib
@@ -63,7 +64,7 @@ class Dumper:
         self.merge, self.buffer_bytes = merge or {}, buffer_bytes
         self.handles, self.step, self.depth, self.calls = [], 0, 0, {}
         self.buffer, self.buffered, self.parts, self.order = {}, 0, 0, 0
-        self.unfinished, self.passes = False, False
+        self.unfinished, self.passes, self.skipped = False, False, set()
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, f"accuracy_dump.rank{self.rank}.jsonl")
         # "x": a second run in the same folder would mix with the first.
@@ -121,7 +122,7 @@ class Dumper:
                 call = self.calls[name] = self.calls.get(name, -1) + 1
                 if self.inputs:
                     for slot, tensor in tensors({**{str(i): a for i, a in enumerate(args)}, **kwargs}):
-                        self.add(name, "input", slot, call, tensor)
+                        self.add_or_skip(name, "input", slot, call, tensor)
 
         return hook
 
@@ -129,7 +130,7 @@ class Dumper:
         def hook(module, args, output):
             if self.outputs and self.wanted():
                 for slot, tensor in tensors(output):
-                    self.add(name, "output", slot, self.calls.get(name, 0), tensor)
+                    self.add_or_skip(name, "output", slot, self.calls.get(name, 0), tensor)
 
         return hook
 
@@ -139,9 +140,20 @@ class Dumper:
             call = self.calls[f"value {name}"] = self.calls.get(f"value {name}", -1) + 1
             self.add(name, "value", "", call, tensor)
 
+    def add_or_skip(self, module, kind, slot, call, tensor):
+        try:
+            self.add(module, kind, slot, call, tensor)
+        except TypeError as reason:
+            entry = {"step": self.step, "call": call, "module": module, "kind": kind, "slot": slot}
+            self.line("skipped", {**entry, "reason": str(reason)})
+            if (module, kind, slot) not in self.skipped:
+                self.skipped.add((module, kind, slot))
+                what = " ".join(part for part in (module or "the model's", kind, slot) if part)
+                print(f"accuracy_dump: skipped {what}: {reason}", file=sys.stderr)
+
     def add(self, module, kind, slot, call, tensor):
         if tensor.is_sparse or tensor.is_complex() or tensor.is_meta or tensor.dtype not in NAMES:
-            raise TypeError(f"{module} {kind} {slot}: cannot dump {tensor.layout} of {tensor.dtype} on {tensor.device}")
+            raise TypeError(f"cannot dump {tensor.layout} of {tensor.dtype} on {tensor.device}")
         # A copy: what a module returns may be overwritten by the next one.
         copy = tensor.detach().to("cpu", copy=True).contiguous()
         key = f"{self.order:06}.{module}.{kind}.{slot}"

@@ -119,6 +119,103 @@ fn junit_counts_and_tells_apart_what_it_holds() {
     assert!(report.errors > 0 && report.failures > 0, "crashes are errors, wrong numbers failures");
 }
 
+/// Elements of `junit-10.xsd` of Jenkins' xUnit plugin, which refuses a report with any other: name, attributes that it
+/// has to have, attributes that it may have, elements in it.
+type Element = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+const JENKINS: [Element; 7] = [
+    ("testsuites", &[], &["name", "time", "tests", "failures", "errors"], &["testsuite"]),
+    (
+        "testsuite",
+        &["name", "tests", "failures", "errors"],
+        &["skipped", "time", "file", "timestamp", "hostname", "id", "package", "group", "log", "url"],
+        &["testsuite", "properties", "testcase", "system-out", "system-err"],
+    ),
+    (
+        "testcase",
+        &["name"],
+        &["time", "classname", "group"],
+        &["skipped", "error", "failure", "system-out", "system-err"],
+    ),
+    ("skipped", &[], &["type", "message"], &[]),
+    ("error", &[], &["type", "message"], &[]),
+    ("failure", &[], &["type", "message"], &[]),
+    ("system-out", &[], &[], &[]),
+];
+
+/// The first thing that Jenkins would refuse.
+fn refused(xml: &str) -> Option<String> {
+    let mut reader = quick_xml::Reader::from_str(xml);
+    let mut open: Vec<&Element> = Vec::new();
+    loop {
+        let event = reader.read_event().unwrap();
+        let (start, empty) = match &event {
+            quick_xml::events::Event::Start(start) => (start, false),
+            quick_xml::events::Event::Empty(start) => (start, true),
+            quick_xml::events::Event::End(_) => {
+                open.pop();
+                continue;
+            }
+            quick_xml::events::Event::Eof => return None,
+            _ => continue,
+        };
+        let name = String::from_utf8(start.name().as_ref().to_vec()).unwrap();
+        if open.last().is_some_and(|(.., inner)| !inner.contains(&name.as_str())) {
+            return Some(format!("<{name}> in <{}>", open.last().unwrap().0));
+        }
+        let element = JENKINS.iter().find(|element| element.0 == name)?;
+        let attributes = start.attributes().map(|a| a.unwrap());
+        let attributes: std::collections::BTreeMap<String, String> = attributes
+            .map(|a| {
+                (
+                    String::from_utf8(a.key.as_ref().to_vec()).unwrap(),
+                    String::from_utf8_lossy(&a.value).into(),
+                )
+            })
+            .collect();
+        for (attribute, value) in &attributes {
+            if !element.1.contains(&attribute.as_str()) && !element.2.contains(&attribute.as_str()) {
+                return Some(format!("{attribute} of <{name}>"));
+            }
+            if attribute == "time" && (value.parse::<f64>().is_err() || value.contains(['e', '-'])) {
+                return Some(format!("time {value}"));
+            }
+        }
+        if let Some(missing) = element.1.iter().find(|needed| !attributes.contains_key(**needed)) {
+            return Some(format!("<{name}> without {missing}"));
+        }
+        if !empty {
+            open.push(element);
+        }
+    }
+}
+
+#[test]
+fn junit_is_as_the_strictest_of_its_readers_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    many::write(&records, 400);
+    let xml = render(&records, &["junit"])("junit");
+    assert_eq!(refused(&xml), None);
+    for (right, wrong) in [
+        ("<testcase name", "<testcase file=\"a.rs\" name"),
+        ("<system-out>", "<properties></properties><system-out>"),
+        ("<testsuite name=", "<testsuite title="),
+        (" time=\"0.", " time=\"-0."),
+    ] {
+        assert!(xml.contains(right), "{right}");
+        assert!(refused(&xml.replacen(right, wrong, 1)).is_some(), "{wrong}");
+    }
+    // The metrics are there all the same, a line each.
+    let report = quick_junit::Report::deserialize_from_str(&xml).unwrap();
+    let cases = report.test_suites.iter().flat_map(|suite| &suite.test_cases);
+    let with_cosine = cases.filter(|case| {
+        let output = case.system_out.as_ref().map_or("", |text| text.as_str());
+        output.lines().all(|line| line.starts_with("[[PROPERTY|") && line.ends_with("]]"))
+            && output.contains("[[PROPERTY|cos=0.99")
+    });
+    assert!(with_cosine.count() > 200);
+}
+
 #[test]
 fn fifty_thousand_failures_fit_where_github_shows_them() {
     let folder = tempfile::tempdir().unwrap();

@@ -140,9 +140,9 @@ fn no_name_becomes_markup() {
     record.causes[0].cause = hostile.into();
     record.hops[0].name = hostile.into();
     record.hops[0].kernel = Some(hostile.into());
-    let mut checks: Vec<_> = record.checks.iter().collect();
-    checks[0].detail = hostile.into();
-    record.checks = checks.into();
+    let mut checks = serde_json::to_value(&record.checks).unwrap();
+    checks[0]["detail"] = hostile.into();
+    record.checks = serde_json::from_value(checks).unwrap();
     record.weights = [(hostile.to_string(), hostile.to_string())].into();
     record.known_failure = Some(hostile.into());
     write_json(&record_path(folder.path(), &record.id, 0), &record).unwrap();

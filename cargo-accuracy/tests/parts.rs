@@ -18,7 +18,8 @@ const CASES: &[&str] = &[
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Run {
     never_green().accuracy_with(&[CASES, arguments].concat(), |command| {
-        for name in ["CI_NODE_INDEX", "CI_NODE_TOTAL", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"] {
+        let schedulers = ["CI_NODE_", "SLURM_ARRAY_", "JOB_COMPLETION", "CIRCLE_", "BUILDKITE_"];
+        for (name, _) in std::env::vars().filter(|(name, _)| schedulers.iter().any(|s| name.starts_with(s))) {
             command.env_remove(name);
         }
         command.envs(environment.iter().copied());
@@ -100,6 +101,74 @@ fn auto_takes_what_the_scheduler_says_and_guesses_nothing() {
     let nothing = run(&["--partition", "auto"], &[]);
     assert_eq!(nothing.status, Some(2), "{nothing}");
     assert!(nothing.stderr.contains("no scheduler numbers this process"), "{nothing}");
+}
+
+/// What a scheduler sets for the part `k` of two, counted from 0, and how the run calls it.
+type Scheduler = (fn(usize) -> Vec<(&'static str, String)>, &'static str);
+
+const SCHEDULERS: [Scheduler; 4] = [
+    // The pod of an indexed job whose manifest sets JOB_COMPLETIONS.
+    (|k| vec![("JOB_COMPLETION_INDEX", k.to_string()), ("JOB_COMPLETIONS", "2".into())], ""),
+    // GitLab's `parallel: 2`; a GitHub matrix, whose workflow sets the first two.
+    (
+        |k| {
+            let id = ("CI_PIPELINE_ID", "31".into());
+            vec![("CI_NODE_INDEX", (k + 1).to_string()), ("CI_NODE_TOTAL", "2".into()), id]
+        },
+        " (CI 31)",
+    ),
+    (
+        |k| {
+            let id = ("CIRCLE_WORKFLOW_ID", "d4".into());
+            vec![("CIRCLE_NODE_INDEX", k.to_string()), ("CIRCLE_NODE_TOTAL", "2".into()), id]
+        },
+        " (CircleCI d4)",
+    ),
+    (
+        |k| {
+            let id = ("BUILDKITE_BUILD_ID", "e5".into());
+            vec![("BUILDKITE_PARALLEL_JOB", k.to_string()), ("BUILDKITE_PARALLEL_JOB_COUNT", "2".into()), id]
+        },
+        " (Buildkite e5)",
+    ),
+];
+
+#[test]
+fn pods_and_jobs_of_a_matrix_are_parts_of_one_report() {
+    let all: BTreeSet<String> = run(&[], &[]).cases().into_iter().map(|c| c.id).collect();
+    for (environment, job) in SCHEDULERS {
+        let parts: Vec<Run> = (0..2)
+            .map(|k| {
+                let environment = environment(k);
+                let environment: Vec<_> = environment.iter().map(|(n, v)| (*n, v.as_str())).collect();
+                let part = run(&["--partition", "auto"], &environment);
+                assert_eq!(part.status, Some(0), "{part}");
+                let told = format!("part {} of 2{job}: 2 of 4 cases", k + 1);
+                assert!(part.stderr.contains(&told), "{told}: {part}");
+                part
+            })
+            .collect();
+        let folders: Vec<PathBuf> = parts.iter().map(|part| never_green().folder_of(part)).collect();
+        // In whichever order they have ended.
+        let whole = report(&[&folders[1], &folders[0]]);
+        assert_eq!(whole.status, Some(0), "{whole}");
+        let ids: BTreeSet<String> = whole.cases().into_iter().map(|c| c.id).collect();
+        assert_eq!(ids, all, "{job}");
+        // A pod that was evicted, a job that was never scheduled.
+        for (left, lost) in [(0, 2), (1, 1)] {
+            let missing = report(&[&folders[left]]);
+            assert_eq!(missing.status, Some(101), "{missing}");
+            let told = format!("INCOMPLETE: part {lost} of 2 is missing, of a run of 4 cases");
+            assert!(missing.stdout.contains(&told), "{missing}");
+        }
+    }
+    // A pod is told its index alone.
+    let alone = run(&["--partition", "auto"], &[("JOB_COMPLETION_INDEX", "0")]);
+    assert_eq!(alone.status, Some(2), "{alone}");
+    assert!(
+        alone.stderr.contains("JOB_COMPLETIONS is not set; Kubernetes tells a container its index only"),
+        "{alone}"
+    );
 }
 
 #[test]

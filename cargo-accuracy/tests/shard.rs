@@ -93,9 +93,9 @@ fn assert_close(checkpoint: &Checkpoint, cell: (usize, usize), max: f32, half_un
 fn fp8_blocks_have_the_scales_of_their_blocks() {
     let (_dir, checkpoint) = carved(&["--to", "fp8-block"]);
     let names: Vec<&str> = checkpoint.names().collect();
-    assert_eq!(names, ["layers.0.up.weight", "layers.0.up.weight_scale_inv"]);
-    assert_eq!(checkpoint.raw(names[0]).unwrap().dtype, StDtype::F8_E4M3);
-    assert_eq!(checkpoint.raw(names[1]).unwrap().shape, [2, 3]);
+    assert_eq!(names, ["layers.0.up.bias", "layers.0.up.weight", "layers.0.up.weight_scale_inv"]);
+    assert_eq!(checkpoint.raw(names[1]).unwrap().dtype, StDtype::F8_E4M3);
+    assert_eq!(checkpoint.raw(names[2]).unwrap().shape, [2, 3]);
     assert_close(&checkpoint, (128, 128), 448.0, 16.0);
 }
 
@@ -310,6 +310,8 @@ fn rows_and_columns_are_taken_of_what_is_kept_and_of_what_is_converted() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let read = Checkpoint::open(&out).unwrap().linear("layers.0.up").unwrap().values();
         assert_eq!(read, wanted(&whole), "{name}");
+        let bias: Vec<f64> = (8..24).map(f64::from).collect();
+        assert_eq!(Checkpoint::open(&out).unwrap().vector("layers.0.up.bias").unwrap(), bias, "{name}");
     }
     let cut = shard(&from, &dir.path().join("cut"), &["--tensors", "*.0.up", "--columns", "0..32"]);
     let text = String::from_utf8_lossy(&cut.stderr);
@@ -381,6 +383,76 @@ fn experts_are_taken_out_of_the_tensor_they_share() {
     let (a, b) = (converted.linear("l.0.experts.1.gate_up_proj").unwrap().values(), value(3));
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     assert!(dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt() > 0.99);
+}
+
+#[test]
+fn a_bias_comes_with_its_module_and_has_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = |from: &Path, flags: &[&str]| -> Vec<String> {
+        let out = tempfile::tempdir().unwrap();
+        let output = shard(from, out.path(), flags);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Checkpoint::open(out.path()).unwrap().names().map(str::to_owned).collect()
+    };
+    let from = source(dir.path());
+    let both = ["layers.0.up.bias", "layers.0.up.weight"];
+    assert_eq!(names(&from, &["--tensors", "layers.0.up"]), both);
+    assert_eq!(names(&from, &["--tensors", "layers.0.up.weight"]), both[1..]);
+    let all = names(&from, &["--tensors", "layers.0.*"]);
+    assert_eq!(all.iter().filter(|name| name.ends_with("bias")).count(), 1, "{all:?}");
+
+    let moe = dir.path().join("cut");
+    let flags = ["--tensors", "l.0.experts.gate_up_proj", "--experts", "1..3", "--rows", "2..4"];
+    let output = shard(&experts(dir.path()), &moe, &flags);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (cut, whole) = (Checkpoint::open(&moe).unwrap(), Checkpoint::open(&dir.path().join("moe")).unwrap());
+    let bias = |c: &Checkpoint| c.raw("l.0.experts.gate_up_proj_bias").unwrap().bytes.to_vec();
+    assert_eq!(cut.raw("l.0.experts.gate_up_proj_bias").unwrap().shape, [2, 2]);
+    // Two bytes an element, six rows an expert.
+    assert_eq!(bias(&cut), [&bias(&whole)[16..20], &bias(&whole)[28..32]].concat());
+
+    let zeros = |name: &str, shape: &[usize]| NewTensor {
+        name: name.into(),
+        dtype: StDtype::F32,
+        shape: shape.into(),
+        bytes: vec![0; 4 * shape.iter().product::<usize>()],
+    };
+    let path = dir.path().join("uneven.safetensors");
+    write(&path, &[zeros("m.weight", &[4, 4]), zeros("m.bias", &[3])], &Default::default()).unwrap();
+    let refused = shard(&path, &dir.path().join("uneven"), &["--tensors", "m", "--rows", "0..2"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(101), "{text}");
+    assert!(text.contains("m.bias [3], the bias of m [4, 4]"), "{text}");
+}
+
+#[test]
+fn everything_is_taken_and_values_that_are_none_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = source(dir.path());
+    let taken = |name: &str, flags: &[&str]| {
+        let output = shard(&from, &dir.path().join(name), flags);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    taken("all", &["--tensors", "**"]);
+    assert_eq!(Checkpoint::open(&dir.path().join("all")).unwrap().names().count(), 5);
+    taken("some", &["--tensors", "**.{part}.bias"]);
+    assert_eq!(Checkpoint::open(&dir.path().join("some")).unwrap().names().count(), 1);
+    for (name, flags, became) in
+        [("copy", &[][..], "copied as unquantised"), ("bf16", &["--to", "bf16"], "bf16")]
+    {
+        let text = taken(name, &[&["--tensors", "layers.0.odd"], flags].concat());
+        let line = format!("layers.0.odd [2, 2] {became}, 1 NaN or infinite values\n");
+        assert!(text.starts_with(&line), "{text}");
+        let read = Checkpoint::open(&dir.path().join(name)).unwrap().linear("layers.0.odd").unwrap().values();
+        assert!(read[3].is_nan() && read[..3] == [1.0; 3], "{read:?}");
+    }
+    // A scale is listed, but comes with its weight.
+    taken("fp8", &["--tensors", "layers.0.up", "--to", "fp8-block"]);
+    let scale = ["--tensors", "layers.0.up.weight_scale_inv"];
+    let refused = shard(&dir.path().join("fp8"), &dir.path().join("scale"), &scale);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("a scale comes with its weight: name \"layers.0.up\""), "{text}");
 }
 
 #[test]
@@ -504,6 +576,7 @@ fn what_cannot_be_carved_is_refused_with_its_name() {
         }
     };
     refused(&["--tensors", "layers.0.gate"], 2, &["\"layers.0.gate\" matches nothing", "source.safetensors"]);
+    refused(&["--tensors", "*"], 2, &["`*` stops at a dot, `**` does not", "4 modules", "layers.0.up"]);
     refused(&["--tensors", "layers.0.odd", "--to", "fp8-block"], 101, &["layers.0.odd", "row 1, column 1"]);
     refused(&["--tensors", "layers.0.up", "--to", "fp7"], 2, &["fp7", "fp8-block"]);
     let up = |flags: &[&str], status: i32, parts: &[&str]| {

@@ -141,9 +141,12 @@ fn every_scheme_is_named_and_nothing_is_missing() {
         let file = file.to_str().unwrap();
         let found = answer(&mut command(&folder, &["weights", file, "--scan", "--format", "json"]));
         assert_eq!(found.status, 0, "{file}: {}", found.stdout);
-        assert_eq!(found.findings(), [], "{file}");
-        let json = found.json();
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let kinds: Vec<String> = found.findings().into_iter().map(|f| f.1).collect();
+        // Its config.json is left out, to be read by the tensors alone.
+        let odd = if name == "mxfp8_mxfp6" { &["no_quantization_config"][..] } else { &[] };
+        assert_eq!(kinds, odd, "{file}: {}", found.stdout);
+        let json = found.json();
         let mut of: Vec<String> = json["totals"]
             .as_array()
             .unwrap()
@@ -171,12 +174,15 @@ fn every_scheme_is_named_and_nothing_is_missing() {
             ("compressed_tensors_int8", "int8 int8 2"),
             ("compressed_tensors_mixed", "fp8 e4m3fn 1, fp8 e4m3fn 1, nvfp4 e2m1 1, unquantized bf16 1"),
             ("compressed_tensors_nvfp4", "nvfp4 e2m1 1"),
+            ("compressed_tensors_pack_int8", "int8_packed int8 3"),
             ("deepseek_fp8", "fp8 e4m3fn 1"),
             ("deepseek_ue8m0", "fp8 e4m3fn 1"),
             ("deepseek_v4", "fp8 e4m3fn 1, mxfp4 e2m1 1, unquantized bf16 1"),
             ("fbgemm_fp8", "fp8 e4m3fn 1, unquantized bf16 1"),
             ("gpt_oss_mxfp4", "mxfp4 e2m1 2"),
             ("gpt_oss_original", "mxfp4 e2m1 1"),
+            ("gptq_int8_v1", "int8_gptq int8 2"),
+            ("gptq_int8_v2", "int8_gptq int8 2"),
             ("gptq_v1", "int4_gptq uint4 2"),
             ("gptq_v2", "int4_gptq uint4 2"),
             ("hf_fp8", "fp8 e4m3fn 1"),
@@ -285,6 +291,207 @@ fn tensors_that_contradict_the_configuration() {
 }
 
 #[test]
+fn quantised_weights_of_which_the_configuration_does_not_speak() {
+    let words = ["1 of 1 weights are quantised", "`m`: FP8 e4m3fn, f32 scales, per row", "engines go by it"];
+    let scale = f32s("m.weight_scale", &[4], &SCALES);
+    let tensors = [fp8("m.weight", 4, 4), scale];
+    for config in [r#"{"hidden_size": 4}"#, r#"{"quantization_config": null}"#] {
+        let words = [&words[..], &["config.json has no quantization_config"]].concat();
+        Checkpoint::new(config, &tensors).assert_error(&[], "no_quantization_config", &words);
+    }
+    let none = Checkpoint::new("", &tensors);
+    none.assert_error(&[], "no_quantization_config", &[&words[..], &["there is no config.json in"]].concat());
+    assert!(none.run(&[]).stdout.contains("  no config.json\n"));
+    // One file of a checkpoint whose configuration is elsewhere.
+    let file = answer(&mut command(&none.path(), &["weights", "model.safetensors", "--format", "json"]));
+    assert_eq!((file.status, file.findings()[0].0.as_str()), (0, "warning"));
+    for (config, found) in [("[]", "a list"), ("null", "null"), ("3", "a number")] {
+        let answer = Checkpoint::new(config, &tensors).run(&[]);
+        assert_eq!(answer.status, 101);
+        let words = format!("config.json: bad configuration: is {found}, expected a JSON object");
+        assert!(answer.stderr.contains(&words), "{}", answer.stderr);
+    }
+    // OpenAI's own form of gpt-oss, and weights that need no configuration.
+    let blocks = tensor("block.0.mlp.mlp1_weight.blocks", StDtype::U8, &[1, 2, 1, 16], vec![0x21; 32]);
+    let scales = tensor("block.0.mlp.mlp1_weight.scales", StDtype::U8, &[1, 2, 1], vec![120, 121]);
+    Checkpoint::new("{}", &[blocks, scales]).assert_fine(&[]);
+    Checkpoint::new("", &[bf16("m.weight", &[4, 4])]).assert_fine(&[]);
+}
+
+fn i32s(name: &str, shape: &[usize], values: &[u32]) -> NewTensor {
+    tensor(name, StDtype::I32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// Eight by eight in one group of columns; `zeros` are the stored zero points of its rows.
+fn int4(method: &str, zeros: Option<u32>) -> Vec<NewTensor> {
+    let words: Vec<u32> = (0..8).map(|i| 0x1234_5678u32.rotate_left(4 * i)).collect();
+    let scales: Vec<f64> = (1..9).map(|i| f64::from(i) / 8.0).collect();
+    let scales = |name: &str, dtype: (DType, StDtype), shape: &[usize]| {
+        tensor(name, dtype.1, shape, dtype.0.encode_bytes(&scales, Overflow::Special))
+    };
+    let (f16, bf16) = ((DType::F16, StDtype::F16), (DType::BF16, StDtype::BF16));
+    let (mut tensors, zero_points) = match method {
+        "gptq" => (vec![i32s("m.qweight", &[1, 8], &words), scales("m.scales", f16, &[1, 8])], "m.qzeros"),
+        "awq" => (vec![i32s("m.qweight", &[8, 1], &words), scales("m.scales", f16, &[1, 8])], "m.qzeros"),
+        _ => (
+            vec![i32s("m.weight_packed", &[8, 1], &words), scales("m.weight_scale", bf16, &[8, 1])],
+            "m.weight_zero_point",
+        ),
+    };
+    tensors.extend(zeros.map(|zeros| i32s(zero_points, &[1, 1], &[zeros])));
+    tensors
+}
+
+/// `quantization_config` of compressed-tensors with these members of its only group.
+fn compressed(format: &str, targets: &str, weights: &str) -> String {
+    format!(
+        r#"{{"quantization_config": {{"quant_method": "compressed-tensors", "format": "{format}",
+            "config_groups": {{"group_0": {{"targets": {targets}, "weights": {{{weights}}}}}}}}}}}"#
+    )
+}
+
+#[test]
+fn zero_points_that_contradict_the_configuration() {
+    let gptq = |format: &str, sym: bool, zeros: u32| {
+        let config = format!(
+            r#"{{"quantization_config": {{"quant_method": "gptq", "bits": 4, "group_size": 8, "sym": {sym},
+                "checkpoint_format": "{format}"}}}}"#
+        );
+        Checkpoint::new(&config, &int4("gptq", Some(zeros)))
+    };
+    gptq("gptq", true, 0x7777_7777).assert_fine(&["--scan"]);
+    gptq("gptq_v2", true, 0x8888_8888).assert_fine(&["--scan"]);
+    gptq("gptq", false, 0x8888_8888).assert_fine(&["--scan"]);
+    for (format, zeros, other, zero) in
+        [("gptq", 0x8888_8888, "gptq_v2", "9"), ("gptq_v2", 0x7777_7777, "gptq", "7")]
+    {
+        let words = [
+            "says sym true, so all zero points are 8, but by `m.qzeros`".to_owned(),
+            format!("at [0, 0] is {zero}; with checkpoint_format {other} all would be right"),
+        ];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        // Only values tell.
+        gptq(format, true, zeros).assert_fine(&[]);
+        gptq(format, true, zeros).assert_error(&["--scan"], "not_symmetric", &words);
+    }
+    gptq("gptq", true, 0x7776_7777).assert_error(&["--scan"], "not_symmetric", &["at [4, 0] is 7"]);
+
+    let awq =
+        r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 8, "zero_point": ZERO}}"#;
+    let awq = |zero_point: &str, zeros: u32| {
+        Checkpoint::new(&awq.replace("ZERO", zero_point), &int4("awq", Some(zeros)))
+    };
+    awq("true", 0x1234_5678).assert_fine(&["--scan"]);
+    awq("false", 0).assert_fine(&["--scan"]);
+    awq("false", 0x1234_5678).assert_error(
+        &["--scan"],
+        "not_symmetric",
+        &["says zero_point false", "`m.qzeros`"],
+    );
+
+    let packed = |symmetric: &str, zeros: Option<u32>| {
+        let weights =
+            format!(r#""num_bits": 4, "type": "int", "strategy": "channel", "symmetric": {symmetric}"#);
+        Checkpoint::new(&compressed("pack-quantized", r#"["Linear"]"#, &weights), &int4("ct", zeros))
+    };
+    packed("true", None).assert_fine(&["--scan"]);
+    packed("true", Some(0x8888_8888)).assert_fine(&["--scan"]);
+    packed("false", Some(0x1234_5678)).assert_fine(&["--scan"]);
+    packed("false", None).assert_error(
+        &[],
+        "zero_points_missing",
+        &["`m.weight_packed`", "m.weight_zero_point"],
+    );
+    packed("true", Some(0x8898_8888)).assert_error(
+        &["--scan"],
+        "not_symmetric",
+        &["symmetric true", "[5, 0] is 9"],
+    );
+
+    let int8 = |symmetric: &str, zeros: Option<[u8; 4]>| {
+        let weights =
+            format!(r#""num_bits": 8, "type": "int", "strategy": "channel", "symmetric": {symmetric}"#);
+        let mut tensors = vec![
+            tensor("m.weight", StDtype::I8, &[4, 4], (0..16).collect()),
+            f32s("m.weight_scale", &[4, 1], &SCALES),
+        ];
+        tensors.extend(zeros.map(|z| tensor("m.weight_zero_point", StDtype::I8, &[4, 1], z.to_vec())));
+        Checkpoint::new(&compressed("int-quantized", r#"["Linear"]"#, &weights), &tensors)
+    };
+    int8("false", Some([1, 2, 3, 4])).assert_fine(&["--scan"]);
+    int8("true", Some([0; 4])).assert_fine(&["--scan"]);
+    int8("false", None).assert_error(&[], "zero_points_missing", &["m.weight_zero_point"]);
+    int8("true", Some([0, 0, 3, 0])).assert_error(&["--scan"], "not_symmetric", &["at [2, 0] is 3"]);
+}
+
+#[test]
+fn codes_of_eight_bits_in_words() {
+    let gptq = |bits: u32, tensors: &[NewTensor]| {
+        let config = r#"{"quantization_config": {"quant_method": "gptq", "group_size": 8, "sym": true, "bits": BITS}}"#;
+        Checkpoint::new(&config.replace("BITS", &bits.to_string()), tensors)
+    };
+    let int8 = |zeros: u32| {
+        let scales: Vec<f64> = (1..9).map(|i| f64::from(i) / 8.0).collect();
+        let words: Vec<u32> = (0..16).map(|i| 0x0123_4567u32.wrapping_mul(2 * i + 1)).collect();
+        vec![
+            i32s("m.qweight", &[2, 8], &words),
+            tensor("m.scales", StDtype::F16, &[1, 8], DType::F16.encode_bytes(&scales, Overflow::Special)),
+            i32s("m.qzeros", &[1, 2], &[zeros; 2]),
+        ]
+    };
+    gptq(8, &int8(0x7f7f_7f7f)).assert_fine(&["--scan"]);
+    let words =
+        ["all zero points are 128", "[0, 0] is 129; with checkpoint_format gptq_v2 all would be right"];
+    gptq(8, &int8(0x8080_8080)).assert_error(&["--scan"], "not_symmetric", &words);
+    gptq(4, &int8(0x7f7f_7f7f)).assert_error(&[], "contradiction", &["gptq with group_size", "GPTQ int8"]);
+    gptq(8, &int4("gptq", Some(0x7777_7777))).assert_error(&[], "contradiction", &["bits 8", "GPTQ stored"]);
+    let three = gptq(3, &int8(0)).run(&[]);
+    assert!(three.stderr.contains("gptq with 3 bits; supported: 4, 8"), "{}", three.stderr);
+}
+
+#[test]
+fn targets_that_leave_out_what_is_quantised() {
+    let weights = r#""num_bits": 8, "type": "float", "strategy": "channel""#;
+    let checkpoint = |targets: &str, modules: &[&str]| {
+        let of = |module: &&str| {
+            [
+                fp8(&format!("{module}.weight"), 4, 4),
+                f32s(&format!("{module}.weight_scale"), &[4, 1], &SCALES),
+            ]
+        };
+        let tensors: Vec<NewTensor> = modules.iter().flat_map(of).collect();
+        Checkpoint::new(&compressed("float-quantized", targets, weights), &tensors)
+    };
+    let modules = ["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.down_proj"];
+    checkpoint(r#"["re:.*gate_proj$"]"#, &modules).assert_error(
+        &[],
+        "untargeted",
+        &["`model.layers.0.mlp.down_proj` is stored as FP8", "do not name it, as they do"],
+    );
+    checkpoint(r#"["Linear"]"#, &modules).assert_fine(&[]);
+    checkpoint(r#"["re:.*gate_proj$", "model.layers.0.mlp.down_proj"]"#, &modules).assert_fine(&[]);
+    // Where the model's modules may be called otherwise it is odd: none is named, or it is an expert.
+    let expert = ["model.layers.0.mlp.gate_proj", "model.layers.0.moe.experts.3.w2"];
+    for (targets, modules, count) in
+        [(r#"["re:.*q_proj$"]"#, modules, 2), (r#"["re:.*gate_proj$"]"#, expert, 1)]
+    {
+        let found = checkpoint(targets, &modules).run(&["--format", "json"]);
+        let findings: Vec<(String, String)> = found.findings().into_iter().map(|f| (f.0, f.1)).collect();
+        assert_eq!(findings, vec![("warning".to_owned(), "untargeted".to_owned()); count]);
+        assert_eq!(found.status, 0);
+    }
+    // The names of a model within another one, and of a fused projection.
+    checkpoint(r#"["re:layers.*"]"#, &modules).assert_fine(&[]);
+    let fused = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"];
+    checkpoint(r#"["re:.*gate_up_proj$", "re:.*down_proj$"]"#, &fused).assert_fine(&[]);
+
+    let broken = checkpoint(r#"["re:(unclosed"]"#, &modules).run(&[]);
+    assert_eq!(broken.status, 101);
+    let words = "bad configuration: `targets`: `re:(unclosed` is no regular expression";
+    assert!(broken.stderr.contains(words), "{}", broken.stderr);
+}
+
+#[test]
 fn a_static_input_without_its_scale() {
     let fixed = DEEPSEEK.replace("\"fp8\"", "\"fp8\", \"activation_scheme\": \"static\"");
     Checkpoint::new(&fixed, &blocks(&SCALES)).assert_error(
@@ -339,7 +546,30 @@ fn scales_that_are_broken_or_prove_nothing() {
         message.contains("all 4 are 5e-1; no test on this weight can reveal a wrong scale layout"),
         "{message}"
     );
-    assert_eq!(odd(&[0.5, 0.0, 0.25, 1.0]).0, "zero_scale");
+    let zero = Checkpoint::new(DEEPSEEK, &blocks(&[0.5, 0.0, 0.25, 1.0]));
+    zero.assert_fine(&[]);
+    let words = "`m.weight_scale_inv`: 1 of 4 are zero over codes that are not, the first at [0, 1]";
+    zero.assert_error(&["--scan"], "zero_scale", &[words]);
+    // A block that holds nothing, and one of NVFP4 that is too small for its scale's format.
+    let mut nothing = blocks(&[0.5, 0.25, 0.0, 1.0]);
+    for (row, column) in [(2, 0), (2, 1), (3, 0), (3, 1)] {
+        nothing[0].bytes[4 * row + column] = 0x80 * (column as u8);
+    }
+    let nothing = Checkpoint::new(DEEPSEEK, &nothing).run(&["--scan", "--format", "json"]);
+    let [(severity, _, message)] = &nothing.findings()[..] else { panic!("{}", nothing.stdout) };
+    assert!(severity == "warning" && message.ends_with("1 of 4 are zero, over codes of zero"), "{message}");
+    let nvfp4 = [
+        tensor("m.weight", StDtype::U8, &[1, 16], vec![0x21; 16]),
+        tensor("m.weight_scale", StDtype::F8_E4M3, &[1, 2], vec![0, 0x38]),
+        f32s("m.weight_scale_2", &[], &[0.5]),
+    ];
+    let config = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}"#;
+    let nvfp4 = Checkpoint::new(config, &nvfp4).run(&["--scan", "--format", "json"]);
+    let [(severity, _, message)] = &nvfp4.findings()[..] else { panic!("{}", nvfp4.stdout) };
+    assert!(
+        severity == "warning" && message.contains("1 of 2 are zero over codes that are not"),
+        "{message}"
+    );
 }
 
 /// Two shards, of which the second holds the scale.
@@ -397,6 +627,146 @@ fn layers_that_are_not_stored_alike_are_odd() {
     );
 }
 
+/// Names and shapes of a model like DeepSeek's: a dense layer, three with experts, one that predicts another token, and
+/// a vision tower of more layers.
+fn moe_model() -> Vec<(String, Vec<usize>)> {
+    let mut tensors = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![12, 8]),
+        ("model.norm.weight".to_owned(), vec![8]),
+    ];
+    for layer in 0..5 {
+        let mut push = |name: &str, shape: &[usize]| {
+            tensors.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+        };
+        push("input_layernorm.weight", &[8]);
+        for (proj, shape) in [("q_a", [4, 8]), ("q_b", [16, 4]), ("o", [8, 16])] {
+            push(&format!("self_attn.{proj}_proj.weight"), &shape);
+        }
+        if layer == 0 {
+            for (proj, shape) in [("gate", [24, 8]), ("up", [24, 8]), ("down", [8, 24])] {
+                push(&format!("mlp.{proj}_proj.weight"), &shape);
+            }
+            continue;
+        }
+        push("mlp.gate.weight", &[3, 8]);
+        push("mlp.gate.e_score_correction_bias", &[3]);
+        for expert in 0..3 {
+            for (proj, shape) in [("gate", [2, 8]), ("up", [2, 8]), ("down", [8, 2])] {
+                push(&format!("mlp.experts.{expert}.{proj}_proj.weight"), &shape);
+            }
+        }
+        if layer == 4 {
+            push("eh_proj.weight", &[8, 16]);
+            push("shared_head.head.weight", &[12, 8]);
+        }
+    }
+    for layer in 0..6 {
+        tensors.push((format!("visual.blocks.{layer}.self_attn.q_proj.weight"), vec![6, 6]));
+    }
+    tensors
+}
+
+const MOE: &str = r#"{"hidden_size": 8, "intermediate_size": 24, "vocab_size": 12, "num_hidden_layers": 4,
+    "num_nextn_predict_layers": 1, "first_k_dense_replace": 1, "n_routed_experts": 3}"#;
+
+/// Of the model what has none of these words in its name.
+fn model_without(config: &str, words: &[&str]) -> Checkpoint {
+    let kept = moe_model().into_iter().filter(|(name, _)| !words.iter().any(|w| name.contains(w)));
+    let tensors: Vec<NewTensor> = kept.map(|(name, shape)| bf16(&name, &shape)).collect();
+    Checkpoint::new(config, &tensors)
+}
+
+#[test]
+fn layers_that_lack_what_others_have() {
+    let kinds = |checkpoint: &Checkpoint| -> Vec<(String, String)> {
+        let found = checkpoint.run(&["--format", "json"]).findings();
+        found.into_iter().map(|(severity, kind, _)| (severity, kind)).collect()
+    };
+    // Dense layers first, one that predicts another token, a tower.
+    assert_eq!(kinds(&model_without(MOE, &[])), []);
+    model_without(MOE, &["layers.2.self_attn.o_proj"]).assert_error(
+        &[],
+        "missing_weight",
+        &["`model.layers.*.self_attn.o_proj` is missing in layer 2", "all else that layers 1, 3 have"],
+    );
+    let odd = [("warning".to_owned(), "uneven_layers".to_owned())];
+    for word in
+        ["layers.3.input_layernorm", "layers.1.mlp.gate.e_score_correction_bias", "blocks.5.self_attn.q"]
+    {
+        let found = kinds(&model_without(MOE, &[word]));
+        // A block of which nothing is left is no layer.
+        assert_eq!(found, if word.starts_with("blocks") { &[][..] } else { &odd }, "{word}");
+    }
+    // The layers of either kind are alike where config.json says that there are two.
+    let types = |types: &str| MOE.replacen('{', &format!("{{\"layer_types\": {types}, "), 1);
+    let no_q_b = ["layers.2.self_attn.q_b_proj"];
+    let of_two_kinds = model_without(&types(r#"["full", "full", "shared", "full"]"#), &no_q_b);
+    assert_eq!(kinds(&of_two_kinds), []);
+    assert_eq!(kinds(&model_without(&types(r#"["full", "full", "full", "full"]"#), &no_q_b)), odd);
+    // Which of two layers is right cannot be known: the one that has more, then.
+    let two = ["layers.0", "layers.3", "layers.4", "visual", "layers.2.mlp.gate.weight"];
+    assert_eq!(kinds(&model_without("{}", &two)), odd);
+}
+
+#[test]
+fn layers_experts_and_dimensions_that_the_configuration_says() {
+    let config = |key: &str, value: &str| {
+        let begin = MOE.find(key).unwrap() + key.len() + 3;
+        let end = begin + MOE[begin..].find([',', '}']).unwrap();
+        [&MOE[..begin], value, &MOE[end..]].concat()
+    };
+    model_without(&config("num_hidden_layers", "8"), &[]).assert_error(
+        &[],
+        "missing_layers",
+        &["config.json says num_hidden_layers 8", "`model.layers.*` lacks layers 5-7"],
+    );
+    model_without(MOE, &["layers.2."]).assert_error(
+        &[],
+        "missing_layers",
+        &["num_hidden_layers 4", "lacks layer 2"],
+    );
+    model_without(MOE, &["layers.2.mlp.experts.1."]).assert_error(
+        &[],
+        "missing_experts",
+        &["n_routed_experts 3", "`model.layers.2.mlp.experts.*` lacks 1"],
+    );
+    for (key, value, words) in [
+        ("hidden_size", "16", "says hidden_size 16, and 11 of 11 weights have another"),
+        ("intermediate_size", "32", "says intermediate_size 32, and 3 of 3 weights have another"),
+        ("vocab_size", "13", "`model.embed_tokens` [12, 8] has 12 rows"),
+    ] {
+        model_without(&config(key, value), &[]).assert_error(&[], "dimensions", &[words]);
+    }
+    // Rows for tokens that are not there.
+    model_without(&config("vocab_size", "11"), &[]).assert_fine(&[]);
+    // Layers that serve several times, and a model whose language model has a configuration of its own.
+    let shared = MOE.replacen('{', r#"{"is_encoder_decoder": true, "#, 1);
+    model_without(&shared, &["layers.2."]).assert_fine(&[]);
+    let nested = format!(r#"{{"hidden_size": 5, "num_hidden_layers": 50, "text_config": {MOE}}}"#);
+    model_without(&nested, &[]).assert_fine(&[]);
+    model_without(&nested, &["layers.3."]).assert_error(&[], "missing_layers", &["lacks layer 3"]);
+}
+
+#[test]
+fn a_part_of_a_checkpoint_need_not_be_whole() {
+    let whole = model_without(MOE, &["layers.1.self_attn.o_proj", "layers.3."]);
+    assert_eq!(whole.run(&[]).status, 100);
+    let folder = whole.path();
+    // One file of several.
+    fs::rename(folder.join("model.safetensors"), folder.join("model-00001-of-00002.safetensors")).unwrap();
+    let file = answer(&mut command(&folder, &["weights", "model-00001-of-00002.safetensors"]));
+    assert_eq!(file.status, 0, "{}", file.stdout);
+    // What `cargo accuracy shard` wrote.
+    let carve =
+        ["shard", "--from", "checkpoint", "--tensors", "model.layers.*.self_attn.*", "--rows", "0..4"];
+    let carved = answer(&mut command(whole.0.path(), &[&carve[..], &["--out", "carved"]].concat()));
+    assert_eq!(carved.status, 0, "{}", carved.stderr);
+    fs::copy(folder.join("config.json"), whole.0.path().join("carved/config.json")).unwrap();
+    let carved = answer(&mut command(whole.0.path(), &["weights", "carved"]));
+    assert_eq!(carved.status, 0, "{}", carved.stdout);
+    assert!(carved.stdout.contains(" 0 odd"), "{}", carved.stdout);
+}
+
 #[test]
 fn what_cannot_be_read_and_what_cannot_be_understood() {
     let folder = tempfile::tempdir().unwrap();
@@ -422,6 +792,42 @@ fn what_cannot_be_read_and_what_cannot_be_understood() {
     let unknown = checkpoint.run(&[]);
     assert_eq!(unknown.status, 101);
     assert!(unknown.stderr.contains("`bitsandbytes` is not supported; supported: fp8"), "{}", unknown.stderr);
+}
+
+#[test]
+fn what_is_there_in_place_of_the_weights() {
+    let checkpoint = Checkpoint::new(DEEPSEEK, &blocks(&SCALES));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4976698672\n";
+    let page = "\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>";
+    let words = [(pointer, "a Git LFS pointer, not the file itself; fetch that with `git lfs pull`")];
+    let words = [&words[..], &[(page, "an HTML page, not the file itself; fetch that again")]].concat();
+    for file in ["model.safetensors", "model.safetensors.index.json", "config.json"] {
+        let path = checkpoint.path().join(file);
+        let before = fs::read(&path);
+        for (text, words) in &words {
+            fs::write(&path, text).unwrap();
+            let found = checkpoint.run(&[]);
+            assert_eq!(found.status, 101, "{}", found.stdout);
+            assert!(found.stderr.contains(&format!("{file}: {words}")), "{}", found.stderr);
+        }
+        match before {
+            Ok(bytes) => fs::write(&path, bytes).unwrap(),
+            Err(_) => fs::remove_file(&path).unwrap(),
+        }
+    }
+    // One file of an index.
+    sharded(&checkpoint);
+    fs::write(checkpoint.path().join("b.safetensors"), pointer).unwrap();
+    let found = checkpoint.run(&[]);
+    assert_eq!(found.status, 101);
+    assert!(found.stdout.contains("b.safetensors: a Git LFS pointer"), "{}", found.stdout);
+
+    let folder = checkpoint.0.path();
+    fs::write(folder.join("pytorch_model.bin"), "").unwrap();
+    let run = || answer(&mut command(folder, &["weights", "."]));
+    assert!(run().stderr.contains("; pytorch_model.bin is of a format that is not read"), "{}", run().stderr);
+    fs::write(folder.join("model.gguf"), "").unwrap();
+    assert!(run().stderr.contains("; model.gguf and 1 more are of formats"), "{}", run().stderr);
 }
 
 #[test]

@@ -22,13 +22,14 @@ shard() { # scheme, flags
         --to "$scheme" --out "minilm-$scheme" "$@"
 }
 
+# The weights alone: a module brings its bias.
 for scheme in bf16 fp8-block int8-channel; do
-    shard "$scheme" --tensors "$layer.attention.output.dense" --tensors "$layer.intermediate.dense" \
-        --tensors "$layer.output.dense" --tensors "$layer.attention.output.LayerNorm.weight"
+    shard "$scheme" --tensors "$layer.attention.output.dense.weight" --tensors "$layer.intermediate.dense.weight" \
+        --tensors "$layer.output.dense.weight" --tensors "$layer.attention.output.LayerNorm.weight"
 done
 # Part of one layer: 592 rows are no multiple of 128, and 352 columns have 11 groups of 32, 22 of 16, so that all scales
 # that are laid out in tiles are padded. Preshuffled FP4 is for whole tiles of 64 columns.
-part=(--tensors "$layer.intermediate.dense" --rows 0..592)
+part=(--tensors "$layer.intermediate.dense.weight" --rows 0..592)
 shard fp8-token "${part[@]}"
 shard mxfp4 "${part[@]}"
 shard mxfp8 "${part[@]}" --columns 0..352

@@ -5,7 +5,7 @@ use super::reading::{CellAt, CodeAt, code_in_memory};
 use super::sampled::World;
 use crate::case::{Captured, Kind, Order};
 use crate::dtype::{
-    BF16, DType, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, F16, INT4, INT8, NibbleOrder, UINT4,
+    BF16, DType, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, F16, F32, INT4, INT8, NibbleOrder, UINT4,
 };
 use crate::layout::DataLayout;
 use crate::power::fp8_twin;
@@ -27,7 +27,11 @@ pub fn hypotheses<'a>(
     }
     let mut found = formats(id, operand);
     found.extend(places(id, operand, poison));
-    let formats: &[DType] = if operand.scheme.is_some() { &[BF16, F16, E4M3FN] } else { &[E4M3FN, E4M3FNUZ] };
+    let formats: &[DType] = match operand.scheme {
+        Some(_) => &[BF16, F16, E4M3FN],
+        None if operand.dtype == F32 => &[BF16, F16],
+        None => &[E4M3FN, E4M3FNUZ],
+    };
     for &to in formats.iter().filter(|&&to| operand.dtype != to) {
         found.push(Hypothesis {
             cause: "rounding",
@@ -81,8 +85,11 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
 
 /// The weights of a weighted sum, one for each token and slot: ignored, or taken from other places.
 pub fn steering<'a>(source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
-    let mut of = Vec::new();
+    let (mut of, mut factors) = (Vec::new(), Vec::new());
     source.visit(&mut |e| {
+        if let Op::Scale { factor, .. } = e.0.op {
+            factors.push(factor);
+        }
         if let Op::User { name, inputs, .. } = &e.0.op
             && name == "weighted_sum"
             && let Some(Op::Buffer(id)) = inputs.get(1).map(|i| &i.0.op)
@@ -119,6 +126,11 @@ pub fn steering<'a>(source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
                 at(r, s) / value.row(r).iter().sum::<f64>()
             });
             for slot in 0..slots {
+                for factor in &factors {
+                    add(format!("leaves the factor {factor} out of slot {slot} of each token"), &|r, s| {
+                        if s == slot { at(r, s) / factor } else { at(r, s) }
+                    });
+                }
                 add(format!("leaves out slot {slot} of each token"), &|r, s| {
                     if s == slot { 0.0 } else { at(r, s) }
                 });
@@ -203,8 +215,22 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             }),
         );
     }
+    if own.is_fp8() {
+        add(
+            cause,
+            format!("takes code 0x80 of `{name}` for NaN"),
+            Rc::new(move |code| if code == 0x80 { f64::NAN } else { own.decode(code) }),
+        );
+    }
     if own == INT4 || own == INT8 {
         let offset = -own.min();
+        add(
+            "zero_point",
+            format!(
+                "adds {offset} to the codes of `{name}`, as for unsigned products, and never subtracts it"
+            ),
+            Rc::new(move |code| own.decode(code) + offset),
+        );
         add(
             cause,
             format!("takes the {own} codes of `{name}` for offset-binary: code - {offset}"),
@@ -217,6 +243,17 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             format!("decodes `{name}` with a table of doubled e2m1 values, which nothing halves"),
             Rc::new(move |code| 2.0 * own.decode(code)),
         );
+    }
+    if own == UINT4 {
+        // Two's complement has its zero at zero.
+        found.push(Hypothesis {
+            cause,
+            slot: Slot::Format(id),
+            operand: Some(id),
+            what: format!("reads the {own} codes of `{name}` as {INT4}, without zero points"),
+            change: Change::Format(Rc::new(|code| INT4.decode(code))),
+            also: Some((Slot::Zeros(id), Change::Zeros(|_| 0.0))),
+        });
     }
     found
 }
@@ -421,7 +458,44 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             Rc::new(move |r, c| right(r, c ^ 1)),
         );
     }
-    for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= cols && cols.is_multiple_of(2 * t)) {
+    // Of a pointer that is not advanced, or of a buffer that still holds what came before.
+    if cols > 1 && cols.is_multiple_of(2) {
+        add(
+            "permuted_tiles",
+            format!("takes the first half of the columns of `{name}` for the second as well"),
+            Rc::new(move |r, c| right(r, c % (cols / 2))),
+        );
+    }
+    for tile in [16, 32, 64, 128, 256] {
+        if tile < rows {
+            add(
+                "permuted_tiles",
+                format!("takes the first {tile} rows of `{name}` again and again"),
+                Rc::new(move |r, c| right(r % tile, c)),
+            );
+            add(
+                "permuted_tiles",
+                format!("takes the row {tile} before for those of `{name}` but the first"),
+                Rc::new(move |r, c| right(r.checked_sub(tile).unwrap_or(r), c)),
+            );
+        }
+        if tile < cols {
+            add(
+                "permuted_tiles",
+                format!("takes the first {tile} columns of `{name}` again and again"),
+                Rc::new(move |r, c| right(r, c % tile)),
+            );
+            add(
+                "permuted_tiles",
+                format!("takes the column {tile} before for those of `{name}` but the first"),
+                Rc::new(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
+            );
+        }
+    }
+    for tile in [2, 4, 8, 16, 32, 64, 128] {
+        if tile * 2 > cols || !cols.is_multiple_of(2 * tile) {
+            continue;
+        }
         add(
             "permuted_tiles",
             format!("exchanges neighbouring tiles of {tile} columns of `{name}`"),

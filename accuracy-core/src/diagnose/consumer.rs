@@ -7,7 +7,7 @@ use super::hypothesis::{Hypothesis, Slot, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
-use super::{Runs, table, unsteady};
+use super::{Runs, table, tiles, unsteady};
 use crate::case::input::{Data, Rng};
 use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
@@ -21,21 +21,28 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Rows and columns of the first sample, on which every hypothesis is scored, and of the second, for the best.
-const FIRST: (usize, usize) = (4, 10);
+const FIRST: (usize, usize) = (3, 6);
 const SECOND: (usize, usize) = (12, 40);
 /// The sample on which halves of pairs are ranked: a half explains little by itself.
 const PAIRS: (usize, usize) = (8, 32);
+/// The same where K is long.
+const SECOND_LONG: (usize, usize) = (8, 24);
+const PAIRS_LONG: (usize, usize) = (4, 16);
+const LONG: usize = 2048;
 /// Hypotheses that go on to the second sample.
 const KEPT: usize = 24;
 /// Hypotheses of each slot that are tried in pairs.
 const PAIRED: usize = 60;
 /// Wrong elements that are too few to tell a cause by.
 const FEW: usize = 4;
-/// Time that pairs may take.
-const PAIRS_TIME: Duration = Duration::from_secs(5);
+/// Pairs that are tried: terms of K of all of them together, and bounds on how many they are. No clock decides, so that
+/// a busy machine finds what an idle one does.
+const PAIRS_TERMS: usize = 6_000_000;
+const PAIRS_TRIED: (usize, usize) = (400, 16_000);
+/// Pairs of an operation that computes the whole of its result at a time.
+const PAIRS_OF_WHOLE: usize = 4000;
 /// Candidates that are computed whole.
 const CONFIRMED: usize = 3;
 /// Share of the error that a hypothesis must explain on the sample to be computed whole.
@@ -316,6 +323,13 @@ fn left_out(hop: &Hop<'_>, map: &Map, place: &str) -> Option<Cause> {
     if content != "zero" || place.contains("scattered") {
         return None;
     }
+    // Zeros among right elements, as after a ReLU, are no region either.
+    let (rows, cols) = (map.wrong_rows(), map.wrong_cols());
+    let elements = rows.iter().flat_map(|&r| cols.iter().map(move |&c| (r, c)));
+    let kept = elements.filter(|&(r, c)| hop.out.row(r)[c] != 0.0).count();
+    if kept * 20 > rows.len() * cols.len() && !place.contains("tile") {
+        return None;
+    }
     Some(Cause {
         cause: "unwritten".into(),
         detail: match place {
@@ -341,8 +355,17 @@ struct Search<'a, 'h> {
 impl<'a> Search<'a, '_> {
     fn run(&self) -> Vec<Cause> {
         let world = World::new(self.hop.attempt);
-        let hypotheses = table(self.hop.attempt, self.hop.source, &world);
+        let mut hypotheses = table(self.hop.attempt, self.hop.source, &world);
         let first = Sample::new(self.hop, self.map, FIRST);
+        let mut k = 1;
+        self.hop.source.visit(&mut |e| {
+            if let Op::MatMul { a, .. } = &e.0.op {
+                k = k.max(a.shape().1);
+            }
+        });
+        let second = Sample::new(self.hop, self.map, if k > LONG { SECOND_LONG } else { SECOND });
+        let at = (second.rows.as_slice(), second.cols.as_slice());
+        hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
         // A function of the test's own computes the whole of its result at a time.
         let whole_at_a_time = {
             let mut found = false;
@@ -374,7 +397,6 @@ impl<'a> Search<'a, '_> {
             .filter_map(|i| Some((i, score(self.hop, &first, value(&[i], &first)?))))
             .collect();
         let mut candidates = self.singles(&singles);
-        let second = Sample::new(self.hop, self.map, SECOND);
         let rescore = |candidates: &mut Vec<Candidate>| {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
             candidates.truncate(KEPT);
@@ -411,11 +433,18 @@ impl<'a> Search<'a, '_> {
             Some(value)
         };
         let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
-        let fits = output::fits(&self.hop.reference, &self.hop.out, self.map, self.hop.buffer.dtype);
-        let fitted = self.fitted(&fits);
+        let fits = {
+            let hop = self.hop;
+            output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source)
+        };
+        let fitted = self.fitted(&fits, &second);
         if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
-            let middle = Sample::new(self.hop, self.map, PAIRS);
-            let mut pairs = self.pairs(&hypotheses, &middle, &first, &value);
+            let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
+            let most = match whole_at_a_time {
+                true => PAIRS_OF_WHOLE,
+                false => (PAIRS_TERMS / k).clamp(PAIRS_TRIED.0, PAIRS_TRIED.1),
+            };
+            let mut pairs = self.pairs(&hypotheses, &middle, &first, &value, most);
             rescore(&mut pairs);
             stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
@@ -440,7 +469,8 @@ impl<'a> Search<'a, '_> {
             }
             if scored.correlation > 0.9999 && (scored.gain - 1.0).abs() > 1e-3 {
                 let score = scored.correlation - 1e-3;
-                found.push(Candidate { holding, gain: Some(scored.gain), in_region: false, score });
+                let gain = Some(output::snapped(scored.gain));
+                found.push(Candidate { holding, gain, in_region: false, score });
             }
         }
         found
@@ -453,6 +483,7 @@ impl<'a> Search<'a, '_> {
         sample: &Sample,
         first: &Sample,
         value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
+        most: usize,
     ) -> Vec<Candidate> {
         let mut by_slot: Vec<Vec<(usize, Matrix)>> = Vec::new();
         let mut ranked: Vec<(usize, Scored)> = (0..hypotheses.len())
@@ -492,12 +523,8 @@ impl<'a> Search<'a, '_> {
             }
         }
         jobs.sort_by_key(|job| job.0);
-        let began = Instant::now();
         let mut found = Vec::new();
-        for (_, i, j) in jobs {
-            if began.elapsed() > PAIRS_TIME {
-                break;
-            }
+        for (_, i, j) in jobs.into_iter().take(most) {
             let holding = vec![i.min(j), i.max(j)];
             let Some(value) = value(&holding, first) else { continue };
             let scored = score(self.hop, first, value);
@@ -553,11 +580,17 @@ impl<'a> Search<'a, '_> {
         stated.into_iter().map(|(stated, _)| stated).collect()
     }
 
-    fn fitted(&self, fits: &[Fit]) -> Vec<(usize, Explained)> {
+    fn fitted(&self, fits: &[Fit], sample: &Sample) -> Vec<(usize, Explained)> {
+        let worth = |fit: &Fit| {
+            let value = pick(&fit.reference, &sample.rows, &sample.cols);
+            let left = self.hop.error(&value, &sample.out, &sample.reference);
+            sample.before == 0.0 || 1.0 - left / sample.before >= PARTLY / 2.0
+        };
         let mut found: Vec<(usize, Explained)> = fits
             .iter()
-            .map(|fit| self.hop.explains(&fit.reference, self.before, 0.0))
             .enumerate()
+            .filter(|(_, fit)| worth(fit))
+            .map(|(i, fit)| (i, self.hop.explains(&fit.reference, self.before, 0.0)))
             .filter(|(_, e)| e.score >= PARTLY)
             .collect();
         found.sort_by(|a, b| b.1.whole.cmp(&a.1.whole).then(b.1.score.total_cmp(&a.1.score)));
@@ -573,13 +606,17 @@ impl<'a> Search<'a, '_> {
         fitted: Vec<(usize, Explained)>,
     ) -> Vec<Cause> {
         stated.sort_by(|a, b| {
-            let key = |s: &Stated| (s.explained.whole, -(s.candidate.holding.len() as i64));
+            let key =
+                |s: &Stated| (s.explained.whole, -(s.candidate.holding.len() as i64), !s.candidate.in_region);
             key(b).cmp(&key(a)).then(b.explained.score.total_cmp(&a.explained.score))
         });
         let kernel = self.hop.buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"));
         let mut causes: Vec<Cause> = Vec::new();
         // What needs fewer faults is likelier.
-        let parts = |s: &Stated| s.candidate.holding.len() + usize::from(s.candidate.gain.is_some());
+        let parts = |s: &Stated| {
+            let beside = [s.candidate.gain.is_some(), s.candidate.in_region];
+            s.candidate.holding.len() + beside.into_iter().map(usize::from).sum::<usize>()
+        };
         let fits_whole = fitted.iter().any(|(_, e)| e.whole).then_some(1);
         let least = stated.iter().filter(|s| s.explained.whole).map(parts).chain(fits_whole).min();
         let certain: Vec<&Stated> =
@@ -666,7 +703,7 @@ impl<'a> Search<'a, '_> {
         let only = |c: &crate::record::CheckResult| c.ok || mild.contains(&c.check.as_str());
         let spread = self.map.count * 10 >= self.map.rows * self.map.cols
             && self.map.wrong_rows().len() * 2 >= self.map.rows;
-        if !spread || !self.hop.judged.checks.iter().all(only) {
+        if !spread || !self.hop.judged.checks.iter().all(only) || !self.is_noise() {
             return None;
         }
         Some(Cause {
@@ -677,6 +714,30 @@ impl<'a> Search<'a, '_> {
             ),
             ..Cause::default()
         })
+    }
+
+    /// Whether errors are as large in all rows and go with no value: those of another function are not.
+    fn is_noise(&self) -> bool {
+        let mut shares = Vec::new();
+        let (mut xx, mut dd, mut xd) = (0.0, 0.0, 0.0);
+        for r in 0..self.hop.out.rows {
+            let (mut of_values, mut of_errors) = (0.0, 0.0);
+            for (&x, &y) in self.hop.reference.row(r).iter().zip(self.hop.out.row(r)) {
+                if x.is_finite() && y.is_finite() {
+                    of_values += x * x;
+                    of_errors += (y - x).powi(2);
+                    xd += x * (y - x);
+                }
+            }
+            (xx, dd) = (xx + of_values, dd + of_errors);
+            if of_values > 0.0 {
+                shares.push((of_errors / of_values).sqrt());
+            }
+        }
+        shares.sort_by(f64::total_cmp);
+        let Some(&median) = shares.get(shares.len() / 2) else { return false };
+        let alike = shares.iter().filter(|s| (median / 8.0..=median * 8.0).contains(*s)).count();
+        alike * 8 >= shares.len() * 7 && xd * xd <= 0.25 * xx * dd
     }
 
     fn located(&self) -> String {

@@ -4,7 +4,7 @@
 use super::hypothesis::{Change, Hypothesis, Slot};
 use crate::dtype::{BF16, DType, F16, Overflow};
 use crate::power::graph_mutants;
-use crate::reference::graph::{Binary, Op, Unary};
+use crate::reference::graph::{Binary, Op, Suspect, Unary};
 use crate::reference::{Expr, Matrix, user};
 use std::ops::Range;
 
@@ -99,8 +99,31 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 }),
             );
             add(
-                "gain",
-                "subtracts the mean of each row before it normalises",
+                "norm_weight",
+                "multiplies with the norm's weight twice",
+                Box::new(|op| match op {
+                    Op::RmsNorm { x, gain: Some(gain), .. } => {
+                        let norm = Expr::of_op(op.clone(), x.shape());
+                        Some(Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() })
+                    }
+                    _ => None,
+                }),
+            );
+            let mut parts = vec![k / 2];
+            parts.extend([64, 128, 256, 512, 1024].into_iter().flat_map(|tile| [tile, k / tile * tile]));
+            parts.retain(|&n| n > 0 && n < k);
+            parts.sort_unstable();
+            parts.dedup();
+            for part in parts {
+                add(
+                    "k_tail_dropped",
+                    &format!("sums up the squares of the first {part} of {k} columns only"),
+                    Box::new(move |op| squares_of(op, part)),
+                );
+            }
+            add(
+                "addend_missing",
+                "subtracts the mean of each row before it normalises, as LayerNorm does",
                 Box::new(|op| match op {
                     Op::RmsNorm { x, gain, eps } => {
                         Some(Op::LayerNorm { x: x.clone(), gain: gain.clone(), bias: None, eps: *eps })
@@ -170,6 +193,19 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                         }),
                     );
                 }
+            }
+            for (words, factor) in [("half", 0.5), ("twice", 2.0)] {
+                add(
+                    "activation",
+                    &format!("takes {own:?} of {words} its argument"),
+                    Box::new(move |op| match op {
+                        Op::Unary { function, x } if *function == own => {
+                            let scaled = Expr::of_op(Op::Scale { x: x.clone(), factor }, x.shape());
+                            Some(Op::Unary { function: own, x: scaled })
+                        }
+                        _ => None,
+                    }),
+                );
             }
             add(
                 "activation",
@@ -332,32 +368,80 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 }),
             );
         }
-        Op::User { name, .. } if name == "paged_attention" => {
+        Op::User { name, inputs, .. } if name == "paged_attention" => {
+            let change = |f: Box<dyn Fn(&mut [Expr]) + Send + Sync>| -> Mutation {
+                Box::new(move |op| match op {
+                    Op::User { name, inputs, function, .. } if name == "paged_attention" => {
+                        let mut inputs = inputs.clone();
+                        f(&mut inputs);
+                        let (name, function) = (name.clone(), function.clone());
+                        Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+                    }
+                    _ => None,
+                })
+            };
+            add(
+                "permuted_tiles",
+                "takes the cache of keys for that of values",
+                change(Box::new(|inputs| inputs[2] = inputs[1].clone())),
+            );
+            add(
+                "permuted_tiles",
+                "exchanges the caches of keys and values",
+                change(Box::new(|inputs| inputs.swap(1, 2))),
+            );
+            // Key heads of sizes that there are.
+            let width = inputs[1].shape().1;
+            for d in [32, 64, 80, 96, 128, 192, 256].into_iter().filter(|d| 2 * d <= width && width % d == 0)
+            {
+                for (words, next) in [("the first key head", 0), ("the next key head", 1)] {
+                    add(
+                        "permuted_tiles",
+                        &format!("takes {words} of {d} for each"),
+                        change(Box::new(move |inputs| {
+                            for input in &mut inputs[1..3] {
+                                let of = move |c: usize| if next == 0 { c % d } else { (c + d) % width };
+                                *input = Expr::of_op(picked(input, width, of), input.shape());
+                            }
+                        })),
+                    );
+                }
+            }
             // A softmax scale that is another, left out or applied once more.
             for power in (-12..=12).filter(|p| *p != 0) {
                 let factor = 2f64.powi(power);
                 add(
                     "gain",
                     &format!("multiplies the scores with {factor} times their factor"),
-                    Box::new(move |op| match op {
-                        Op::User { name, inputs, function, faults } if name == "paged_attention" => {
-                            let mut inputs = inputs.clone();
-                            let shape = inputs[0].shape();
-                            inputs[0] = Expr::of_op(Op::Scale { x: inputs[0].clone(), factor }, shape);
-                            Some(Op::User {
-                                name: name.clone(),
-                                inputs,
-                                function: function.clone(),
-                                faults: faults.clone(),
-                            })
-                        }
-                        _ => None,
-                    }),
+                    change(Box::new(move |inputs| {
+                        let shape = inputs[0].shape();
+                        inputs[0] = Expr::of_op(Op::Scale { x: inputs[0].clone(), factor }, shape);
+                    })),
                 );
             }
         }
         _ => {}
     });
+    let mut suspects: Vec<Suspect> = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { suspects: own, .. } = &e.0.op {
+            suspects.extend(own.iter().cloned());
+        }
+    });
+    for Suspect { cause, what, function: wrong } in suspects {
+        let words = what.clone();
+        add(
+            cause,
+            &words,
+            Box::new(move |op| match op {
+                Op::User { name, inputs, suspects, .. } if suspects.iter().any(|s| s.what == what) => {
+                    let (name, inputs, function) = (name.clone(), inputs.clone(), wrong.clone());
+                    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+                }
+                _ => None,
+            }),
+        );
+    }
     ranges.sort_by_key(|(n, r)| (*n, r.start, r.end));
     ranges.dedup();
     columns(&ranges, &mut add);
@@ -367,6 +451,25 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
 /// Parts of a fused matrix taken for one another, or as if they alternated.
 fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, &str, Mutation)) {
     for (i, (n, first)) in ranges.iter().enumerate() {
+        for by in [1, 16, 32, 64, 128].into_iter().filter(|&by| by < first.len()) {
+            for (words, by) in [("later", by), ("earlier", first.len() - by)] {
+                let (n, range) = (*n, first.clone());
+                let shown = by.min(first.len() - by);
+                add(
+                    "permuted_tiles",
+                    &format!(
+                        "takes columns {first:?} from {shown} {words} on, the last from their beginning"
+                    ),
+                    Box::new(move |op| match op {
+                        Op::Columns { x, range: own } if x.shape().1 == n && *own == range => {
+                            let (start, width) = (range.start, range.len());
+                            Some(picked(x, width, move |c| start + (c + by) % width))
+                        }
+                        _ => None,
+                    }),
+                );
+            }
+        }
         for (m, second) in &ranges[i + 1..] {
             if n != m || first.len() != second.len() || first.end > second.start {
                 continue;
@@ -455,6 +558,25 @@ fn squares_in(op: &Op, to: DType) -> Option<Op> {
             };
             let sum = row.iter().fold(0.0, add);
             let root = (sum / row.len() as f64 + eps).sqrt();
+            row.iter_mut().for_each(|x| *x /= root);
+        }
+        out
+    });
+    Some(match gain {
+        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
+        None => Op::Scale { x: norm, factor: 1.0 },
+    })
+}
+
+/// `x / sqrt(sum of the first squares / k + eps)`.
+fn squares_of(op: &Op, part: usize) -> Option<Op> {
+    let Op::RmsNorm { x, gain, eps } = op else { return None };
+    let eps = *eps;
+    let norm = user("norm", &[x], x.shape(), move |inputs| {
+        let mut out = inputs[0].clone();
+        for r in 0..out.rows {
+            let row = out.row_mut(r);
+            let root = (row[..part].iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + eps).sqrt();
             row.iter_mut().for_each(|x| *x /= root);
         }
         out

@@ -69,6 +69,7 @@ impl<'a> Hypothesis<'a> {
 fn put<'a>(variant: &mut Variant<'a, '_>, slot: Slot, change: &Change<'a>, key: usize) {
     let world = variant.world;
     let mut reading = |id: BufferId, change: &mut dyn FnMut(&mut Reading<'a>)| {
+        variant.keys.entry(id).or_default().push(key);
         let known = variant.readings.entry(id);
         change(known.or_insert_with(|| Reading::right(world.attempt.buffer(id))));
     };

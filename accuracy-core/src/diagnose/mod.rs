@@ -8,6 +8,7 @@
 //!
 //! - `scales`, `codes`, `product`, `graph`: the families of hypotheses about operands, sums and expressions;
 //! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
+//! - `tiles`: which parts of K a product has counted, fitted to the output;
 //! - `consumer`, `producer`: the searches; `sampled`, `reading`: evaluation of some rows and columns under hypotheses;
 //! - `map`: which elements are wrong, in words; `accumulation`: sums that lose bits in no order that can be told;
 //! - `evident`: what a single check proves by itself: guards, unwritten elements, repeats.
@@ -26,6 +27,7 @@ mod reading;
 mod sampled;
 mod scales;
 mod selftest;
+mod tiles;
 
 use crate::case::{Attempt, Captured};
 use crate::judge::{JudgedHop, judge_hops};
@@ -38,7 +40,7 @@ use sampled::World;
 pub use selftest::selftest;
 
 /// Failing hops of one run that are looked into: each was judged on what it was given, so each has a cause of its own.
-const HOPS: usize = 2;
+const HOPS: usize = 3;
 
 /// What is known of a case that failed.
 pub struct Evidence<'a> {
@@ -237,7 +239,11 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
     source.visit(&mut |e| match &e.0.op {
         // Halves of a fused matrix.
         Op::Columns { x, range } if 2 * range.len() == x.shape().1 => {
-            let halves = |h: &Hypothesis<'_>| h.what.starts_with("exchanges the halves of the columns");
+            let halves = |h: &Hypothesis<'_>| {
+                ["exchanges the halves of the columns", "takes the first half of the columns"]
+                    .iter()
+                    .any(|words| h.what.starts_with(words))
+            };
             rename_if(x.buffers(), "gate_up_swapped", &halves);
         }
         // The index says which expert's rows.

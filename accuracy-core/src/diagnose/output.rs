@@ -3,7 +3,8 @@
 use super::map::{Map, indices};
 use crate::dtype::DType;
 use crate::judge::unit;
-use crate::reference::Matrix;
+use crate::reference::graph::{Op, Unary};
+use crate::reference::{Expr, Matrix};
 
 /// What a kernel would have written instead.
 pub struct Fit {
@@ -44,6 +45,16 @@ pub fn factor(gain: f64) -> String {
     }
 }
 
+/// The named factor, or power of two, that a fitted one is.
+pub fn snapped(gain: f64) -> f64 {
+    let power = gain.abs().log2().round().exp2().copysign(gain);
+    let known = KNOWN.iter().map(|(known, _)| *known).chain([power]);
+    known
+        .min_by(|a, b| (gain / a - 1.0).abs().total_cmp(&(gain / b - 1.0).abs()))
+        .filter(|known| (gain / known - 1.0).abs() < 5e-4)
+        .unwrap_or(gain)
+}
+
 /// Whether a factor is one that many faults make, so that it tells none of them.
 pub fn is_common(gain: f64) -> bool {
     let power = gain.abs().log2();
@@ -51,7 +62,7 @@ pub fn is_common(gain: f64) -> bool {
 }
 
 /// Every fit that is worth a look. `map` says which elements are wrong.
-pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
+pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType, source: &Expr) -> Vec<Fit> {
     let mut found = rounding(reference, map, dtype);
     found.extend(gain(reference, out, map));
     found.extend(line_gains(reference, out, map));
@@ -59,7 +70,12 @@ pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fi
     found.extend(overflown(reference, out, map, dtype));
     found.extend(moved(reference, out, map));
     found.extend(turned(reference, out));
+    found.extend(tiles_turned(reference, out, map));
+    found.extend(epilogues(reference, out, map));
     found.extend(offsets(reference, out, map));
+    if matches!(source.0.op, Op::User { .. }) {
+        found.extend(head_gains(reference, out, map));
+    }
     found
 }
 
@@ -304,6 +320,111 @@ fn turned(reference: &Matrix, out: &Matrix) -> Option<Fit> {
         what: "is written as its transpose".into(),
         reference: Matrix::new(rows, cols, data),
         gain: None,
+    })
+}
+
+/// Whether `value(row, column)` is near what is wrong, on some of it: before a whole reference is made.
+fn plausible(out: &Matrix, map: &Map, value: impl Fn(usize, usize) -> f64) -> bool {
+    const SAMPLE: usize = 32;
+    let spread = |of: &[usize]| -> Vec<usize> {
+        let step = of.len().div_ceil(SAMPLE).max(1);
+        of.iter().copied().step_by(step).collect()
+    };
+    let (mut near, mut seen) = (0, 0);
+    for r in spread(&map.wrong_rows()) {
+        let row = out.row(r);
+        let scale =
+            (row.iter().filter(|x| x.is_finite()).map(|x| x * x).sum::<f64>() / row.len() as f64).sqrt();
+        let wrong: Vec<usize> = (0..map.cols).filter(|&c| map.is_wrong(r, c)).collect();
+        for c in spread(&wrong) {
+            seen += 1;
+            near += usize::from((value(r, c) - row[c]).abs() <= 0.02 * row[c].abs() + 0.002 * scale);
+        }
+    }
+    near > 0 && near * 20 >= seen * 19
+}
+
+/// Each whole tile transposed, as by a store that takes rows of a matrix instruction's result for its columns.
+fn tiles_turned(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
+    let tiles = [4, 8, 16, 32, 64, 128].into_iter();
+    tiles.filter(|&tile| tile <= reference.rows && tile <= reference.cols).find_map(|tile| {
+        let (down, across) = (reference.rows / tile * tile, reference.cols / tile * tile);
+        let value = |r: usize, c: usize| match r < down && c < across {
+            true => reference.row(r / tile * tile + c % tile)[c / tile * tile + r % tile],
+            false => reference.row(r)[c],
+        };
+        plausible(out, map, value).then(|| Fit {
+            cause: "permuted_tiles",
+            what: format!("has each tile of {tile} x {tile} transposed"),
+            reference: where_wrong(reference, map, |r, c, _| value(r, c)),
+            gain: None,
+        })
+    })
+}
+
+/// A function of each element that is not declared.
+fn epilogues(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+    let extremes = |of: &Matrix| {
+        let finite = of.data.iter().copied().filter(|x| x.is_finite());
+        finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
+    };
+    let ((least, most), (low, high)) = (extremes(out), extremes(reference));
+    let mut functions: Vec<(&'static str, String, Box<dyn Fn(f64) -> f64>)> = Vec::new();
+    for function in [Unary::Relu, Unary::Silu, Unary::Gelu, Unary::Sigmoid] {
+        let what = format!("has passed through {function:?}, which is not declared");
+        functions.push(("activation", what, Box::new(move |x| function.of(x))));
+    }
+    functions.push((
+        "activation",
+        "has passed through tanh, which is not declared".into(),
+        Box::new(f64::tanh),
+    ));
+    functions.push(("fp8_variant", "has lost its signs".into(), Box::new(f64::abs)));
+    if most < high && most > 0.0 {
+        functions.push(("overflow", format!("is cut to at most {most}"), Box::new(move |x| x.min(most))));
+    }
+    if least > low && least < 0.0 {
+        functions.push(("overflow", format!("is cut to at least {least}"), Box::new(move |x| x.max(least))));
+    }
+    functions.retain(|(_, _, f)| plausible(out, map, |r, c| f(reference.row(r)[c])));
+    let fit = |(cause, what, f): (&'static str, String, Box<dyn Fn(f64) -> f64>)| Fit {
+        cause,
+        what,
+        reference: reference.map(|x| f(x)),
+        gain: None,
+    };
+    functions.into_iter().map(fit).collect()
+}
+
+/// A factor for each row of each head: what a softmax was divided by. Of an operation with a function of its own.
+fn head_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
+    if map.count < 64 {
+        return None;
+    }
+    let widths = [32, 64, 80, 96, 128, 192, 256].into_iter();
+    widths.filter(|&d| d < map.cols && map.cols.is_multiple_of(d)).rev().find_map(|d| {
+        let gain = |r: usize, head: usize| {
+            let wrong = (head * d..(head + 1) * d).filter(|&c| map.is_wrong(r, c));
+            ratio(wrong.map(|c| (reference.row(r)[c], out.row(r)[c]))).unwrap_or(1.0)
+        };
+        let heads = map.cols / d;
+        let gains: Vec<f64> = (0..map.rows * heads).map(|i| gain(i / heads, i % heads)).collect();
+        let low = gains.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = gains.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let one_way = low > 0.0 && (high <= 1.0 + 1e-3 || low >= 1.0 - 1e-3);
+        let value = |r: usize, c: usize| reference.row(r)[c] * gains[r * heads + c / d];
+        (one_way && plausible(out, map, value)).then(|| {
+            let what = if high <= 1.0 + 1e-3 { "has an addend too many, as a sink" } else { "lacks an addend" };
+            Fit {
+                cause: "addend_missing",
+                what: format!(
+                    "has a factor for each row of each {d} columns, from {low:.4} to {high:.4}: the sum that heads of \
+                     {d} are divided by {what}"
+                ),
+                reference: where_wrong(reference, map, |r, c, _| value(r, c)),
+                gain: None,
+            }
+        })
     })
 }
 

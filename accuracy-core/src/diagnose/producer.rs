@@ -18,9 +18,11 @@ use crate::metrics::compare;
 use crate::power::fp8_twin;
 use crate::quant::{Quant, ScaleRounding, quantize};
 use crate::record::Cause;
+use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr, Matrix};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Rows of the scale grid in the sample.
 const ROWS: usize = 6;
@@ -713,9 +715,31 @@ impl<'a> Producer<'a, '_> {
             );
             of(
                 "scale_neighbour",
+                "the largest magnitude of the group in this row and those before",
+                Box::new(move |v, r, c| amax(v, 0..r.end, c)),
+            );
+            of(
+                "scale_neighbour",
                 "the magnitude of the first row",
                 Box::new(move |v, _, c| amax(v, at(0), c)),
             );
+        }
+        // Of what the values are computed from.
+        let mut inner: Vec<(String, Expr)> = Vec::new();
+        self.source.visit(&mut |e| {
+            let words = match &e.0.op {
+                Op::Unary { function, .. } => format!("the magnitude of {function:?} alone"),
+                Op::Columns { range, .. } => format!("the magnitude of columns {range:?} alone"),
+                Op::Buffer(id) => format!("the magnitude of `{}`", self.attempt.buffer(*id).name),
+                _ => return,
+            };
+            if e.shape() == (m, k) && !Arc::ptr_eq(&e.0, &self.source.0) {
+                inner.push((words, e.clone()));
+            }
+        });
+        for (words, expr) in inner {
+            let value = Variant::new(self.world, expr).whole();
+            of("overflow", &words, Box::new(move |_, r, c| amax(&value, r, c)));
         }
         for parts in [2, 4, 8, 16] {
             if cell_cols >= 2 * parts {
@@ -1198,6 +1222,9 @@ impl<'a> Producer<'a, '_> {
         let sampled = self.sample(&wrong_grid, ROWS);
         let rows: Vec<usize> = sampled.iter().flat_map(|&r| self.rect(r, 0).0).collect();
         let cols = all(self.buffer.cols);
+        // A cell of many rows has its scale from all of them, but some tell whether the codes are explained.
+        let (wrong, other): (Vec<usize>, Vec<usize>) = rows.iter().partition(|&&r| map.row_count[r] > 0);
+        let looked: Vec<usize> = [wrong, other].iter().flat_map(|of| spread(of, 4 * ROWS)).collect();
         let evaluate = |holding: &[usize]| {
             let variant = variant(self.world, self.source, &hypotheses, holding);
             let part = catch_unwind(AssertUnwindSafe(|| variant.at(&rows, &cols))).ok()?;
@@ -1238,8 +1265,8 @@ impl<'a> Producer<'a, '_> {
             let Some(value) = evaluate(&[i]) else { continue };
             let share =
                 |(bad, seen): (usize, usize)| if seen == 0 { 0.0 } else { 1.0 - bad as f64 / seen as f64 };
-            let wrong = share(bad(&value, &mut rows.iter().copied(), step, true));
-            let whole = share(bad(&value, &mut rows.iter().copied(), step, false));
+            let wrong = share(bad(&value, &mut looked.iter().copied(), step, true));
+            let whole = share(bad(&value, &mut looked.iter().copied(), step, false));
             scored.push((wrong, i, whole < 1.0));
         }
         scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.cmp(&b.2)));

@@ -12,6 +12,8 @@ use std::ops::Range;
 pub enum Product {
     /// The terms of `range` counted so many times.
     Weighted { range: Range<usize>, times: f64 },
+    /// Each tile of K counted so many times.
+    Tiles { tile: usize, counts: Vec<f64> },
     /// Of every `period` terms these are left out.
     Periodic { period: usize, out: Range<usize> },
     /// The kernel runs on to this length, into what follows each row in memory.
@@ -38,10 +40,13 @@ pub enum Narrow {
     /// Integers of so many bits, which wrap around or saturate.
     Wrapping(u32),
     Saturating(u32),
+    /// The product of both scales rounded, the sum of codes not.
+    ScalesF16,
+    ScalesBf16,
 }
 
 impl Narrow {
-    pub const ALL: [Narrow; 12] = [
+    pub const ALL: [Narrow; 14] = [
         Narrow::F16,
         Narrow::Bf16,
         Narrow::GroupF16,
@@ -54,18 +59,32 @@ impl Narrow {
         Narrow::Saturating(22),
         Narrow::Wrapping(24),
         Narrow::Saturating(24),
+        Narrow::ScalesF16,
+        Narrow::ScalesBf16,
     ];
 
     fn words(self) -> (&'static str, String) {
+        let sums = |how: &str| format!("sums up the codes of each group {how}");
         match self {
-            Narrow::F16 => ("overflow", "in float16, which ends at 65504".into()),
-            Narrow::Bf16 => ("accumulation", "in bfloat16".into()),
+            Narrow::F16 => ("overflow", sums("in float16, which ends at 65504")),
+            Narrow::Bf16 => ("accumulation", sums("in bfloat16")),
             Narrow::GroupF16 => {
-                ("overflow", "and rounds the sum of each group to float16, which ends at 65504".into())
+                ("overflow", sums("and rounds the sum of each group to float16, which ends at 65504"))
             }
-            Narrow::GroupBf16 => ("accumulation", "and rounds the sum of each group to bfloat16".into()),
-            Narrow::Wrapping(bits) => ("overflow", format!("in {bits} bits, which wrap around")),
-            Narrow::Saturating(bits) => ("overflow", format!("in {bits} bits, which saturate")),
+            Narrow::GroupBf16 => ("accumulation", sums("and rounds the sum of each group to bfloat16")),
+            Narrow::Wrapping(bits) => ("overflow", sums(&format!("in {bits} bits, which wrap around"))),
+            Narrow::Saturating(bits) => ("overflow", sums(&format!("in {bits} bits, which saturate"))),
+            Narrow::ScalesF16 => ("rounding", "rounds the product of both scales to float16".into()),
+            Narrow::ScalesBf16 => ("rounding", "rounds the product of both scales to bfloat16".into()),
+        }
+    }
+
+    /// The scale of a group of both operands.
+    pub fn scale(self, scale: f64) -> f64 {
+        match self {
+            Narrow::ScalesF16 => narrow(DType::F16)(scale),
+            Narrow::ScalesBf16 => narrow(DType::BF16)(scale),
+            _ => scale,
         }
     }
 
@@ -78,6 +97,7 @@ impl Narrow {
             Narrow::Bf16 => a.iter().zip(b).fold(0.0, |sum, (x, y)| bf16(sum + x * y)),
             Narrow::GroupF16 => f16(dot(a, b)),
             Narrow::GroupBf16 => bf16(dot(a, b)),
+            Narrow::ScalesF16 | Narrow::ScalesBf16 => dot(a, b),
             Narrow::Wrapping(bits) => {
                 let (sum, range) = (dot(a, b), 2f64.powi(bits as i32));
                 sum - range * (sum / range).round()
@@ -91,6 +111,11 @@ impl Narrow {
 }
 
 impl Product {
+    /// Whether it counts terms otherwise and sums them up as it should.
+    pub fn only_weights(&self) -> bool {
+        matches!(self, Product::Weighted { .. } | Product::Tiles { .. } | Product::Periodic { .. })
+    }
+
     /// How many columns beyond `k` the kernel reads.
     pub fn beyond(&self, k: usize) -> usize {
         match self {
@@ -99,42 +124,53 @@ impl Product {
         }
     }
 
-    /// `a · bᵀ`, wrongly.
-    pub fn of(&self, mut a: Matrix, b: Matrix, k: usize) -> Matrix {
-        match self {
-            Product::Overrun(_) => a.matmul_t(&b),
-            Product::Periodic { period, out } => {
-                for r in 0..a.rows {
-                    let left_out =
-                        a.row_mut(r).iter_mut().enumerate().filter(|(i, _)| out.contains(&(i % period)));
+    /// `a` with the columns weighted as the product counts them; `None` if more than that is wrong.
+    pub fn weighted(&self, mut a: Matrix, k: usize) -> Option<Matrix> {
+        for r in 0..a.rows {
+            let row = a.row_mut(r);
+            match self {
+                Product::Weighted { range, times } => {
+                    row[range.start.min(k)..range.end.min(k)].iter_mut().for_each(|x| *x *= times);
+                }
+                Product::Tiles { tile, counts } => {
+                    for (part, count) in row.chunks_mut(*tile).zip(counts) {
+                        part.iter_mut().for_each(|x| *x *= count);
+                    }
+                }
+                Product::Periodic { period, out } => {
+                    let left_out = row.iter_mut().enumerate().filter(|(i, _)| out.contains(&(i % period)));
                     left_out.for_each(|(_, x)| *x = 0.0);
                 }
-                a.matmul_t(&b)
+                _ => return None,
+            }
+        }
+        Some(a)
+    }
+
+    /// `a · bᵀ`, wrongly.
+    pub fn of(&self, a: &Matrix, b: &Matrix, k: usize) -> Matrix {
+        match self {
+            // Of operands that are no codes with scales there is nothing to leave for later.
+            Product::Overrun(_) | Product::Codes(_) => times(a, b),
+            Product::Weighted { .. } | Product::Tiles { .. } | Product::Periodic { .. } => {
+                self.weighted(a.clone(), k).map_or_else(|| times(a, b), |a| times(&a, b))
             }
             Product::Parts { to, block } => {
                 let narrow = narrow(*to);
-                each(&a, &b, |x, y| {
+                each(a, b, |x, y| {
                     x.chunks(*block).zip(y.chunks(*block)).map(|(x, y)| narrow(dot(x, y))).sum()
                 })
             }
-            // Of operands that are no codes with scales there is nothing to leave for later.
-            Product::Codes(_) => a.matmul_t(&b),
-            Product::Weighted { range, times } => {
-                for r in 0..a.rows {
-                    a.row_mut(r)[range.start.min(k)..range.end.min(k)].iter_mut().for_each(|x| *x *= times);
-                }
-                a.matmul_t(&b)
-            }
             Product::Rounded { to, block } => {
                 let narrow = narrow(*to);
-                each(&a, &b, |x, y| {
+                each(a, b, |x, y| {
                     x.chunks(*block).zip(y.chunks(*block)).fold(0.0, |sum, (x, y)| narrow(sum + dot(x, y)))
                 })
             }
             Product::SplitK { to, parts } => {
                 let narrow = narrow(*to);
                 let part = k.div_ceil(*parts).max(1);
-                each(&a, &b, |x, y| {
+                each(a, b, |x, y| {
                     x.chunks(part)
                         .zip(y.chunks(part))
                         .fold(0.0, |sum, (x, y)| narrow(sum + narrow(dot(x, y))))
@@ -142,6 +178,23 @@ impl Product {
             }
         }
     }
+}
+
+/// `a · bᵀ`. A few outputs are not worth the packing of a large product.
+pub fn times(a: &Matrix, b: &Matrix) -> Matrix {
+    if a.rows * b.rows > 1024 { a.matmul_t(b) } else { each(a, b, lanes) }
+}
+
+/// A sum of products in eight lanes.
+fn lanes(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (whole, rest) = (a.chunks_exact(8).zip(b.chunks_exact(8)), a.len() / 8 * 8);
+    for (x, y) in whole {
+        for i in 0..8 {
+            sums[i] += x[i] * y[i];
+        }
+    }
+    sums.iter().sum::<f64>() + dot(&a[rest..], &b[rest..])
 }
 
 fn each(a: &Matrix, b: &Matrix, f: impl Fn(&[f64], &[f64]) -> f64) -> Matrix {
@@ -263,7 +316,7 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
     if of_codes(source) {
         for narrow in Narrow::ALL {
             let (cause, words) = narrow.words();
-            add(cause, format!("sums up the codes of each group {words}"), Product::Codes(narrow));
+            add(cause, words, Product::Codes(narrow));
         }
     }
     found

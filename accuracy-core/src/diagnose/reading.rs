@@ -123,6 +123,11 @@ impl<'a> Reading<'a> {
         out
     }
 
+    /// Whether codes are read as they should be.
+    pub fn only_scales(&self) -> bool {
+        self.codes_key == 0 && self.decode_key == 0 && self.rounded.is_none()
+    }
+
     fn scale(&self, out: &mut Matrix, scales: &Cells<'a>, rows: &[usize], cols: &[usize]) {
         for (row, &r) in rows.iter().enumerate() {
             let grid_row = r / scales.rows;

@@ -1,12 +1,15 @@
 //! Evaluates an expression at some rows and columns only, under hypotheses about how operands are read and products
 //! are summed up.
 
-use super::product::{Narrow, Product};
-use super::reading::{Cells, Decoded, Reading};
+use super::product::{Narrow, Product, times};
+use super::reading::{CellAt, Cells, Decoded, Reading};
 use crate::case::Attempt;
-use crate::dtype::Overflow;
+use crate::dtype::{DType, Overflow};
+use crate::judge::{unit, unit_of};
+use crate::quant::Granularity;
 use crate::reference::graph::{Binary, Op};
-use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
+use crate::reference::stream::{Left, Precision, Weight};
+use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,11 +20,19 @@ pub struct World<'a> {
     pub attempt: &'a Attempt,
     decoded: Decoded,
     whole: RefCell<HashMap<BufferId, Arc<Matrix>>>,
+    scaled: RefCell<HashMap<Key, Rc<Matrix>>>,
 }
+
+/// An operand, the hypotheses about how it is read, and its rows.
+type Key = (BufferId, Vec<usize>, Vec<usize>);
+
+/// Operands on samples that are kept, and elements of the largest of them.
+const KEPT: usize = 1024;
+const LARGEST: usize = 1 << 17;
 
 impl<'a> World<'a> {
     pub fn new(attempt: &'a Attempt) -> World<'a> {
-        World { attempt, decoded: Decoded::default(), whole: RefCell::default() }
+        World { attempt, decoded: Decoded::default(), whole: RefCell::default(), scaled: RefCell::default() }
     }
 
     /// A whole buffer as it should be read.
@@ -40,6 +51,8 @@ pub struct Variant<'a, 'w> {
     pub world: &'w World<'a>,
     pub source: Expr,
     pub readings: HashMap<BufferId, Reading<'a>>,
+    /// Which hypotheses made them.
+    pub keys: HashMap<BufferId, Vec<usize>>,
     /// Buffers, such as indices, that are read as other values.
     pub values: HashMap<BufferId, Arc<Matrix>>,
     pub product: Option<Product>,
@@ -53,6 +66,7 @@ impl<'a, 'w> Variant<'a, 'w> {
             world,
             source,
             readings: HashMap::new(),
+            keys: HashMap::new(),
             values: HashMap::new(),
             product: None,
             functions: RefCell::default(),
@@ -69,7 +83,14 @@ impl<'a, 'w> Variant<'a, 'w> {
         const PANEL: usize = 256;
         let (m, n) = self.source.shape();
         let rows = all(m);
-        let panels = matches!(self.source.0.op, Op::MatMul { .. }) && n > PANEL;
+        let panels = match &self.source.0.op {
+            Op::MatMul { b, .. } => {
+                let as_stored = matches!(b.0.op, Op::Buffer(id) if self.stored(id).is_some())
+                    && self.product.as_ref().is_none_or(Product::only_weights);
+                n > PANEL && !as_stored
+            }
+            _ => false,
+        };
         if !panels {
             return self.at(&rows, &all(n));
         }
@@ -97,8 +118,11 @@ impl<'a, 'w> Variant<'a, 'w> {
         let same = |x: &Expr| self.block(x, rows, cols);
         match &expr.0.op {
             Op::Buffer(id) => self.buffer(*id, rows, cols),
-            Op::MatMul { a, b, .. } => {
+            Op::MatMul { a, b, accumulator } => {
                 let k = a.0.cols;
+                if let Some(out) = self.whole_product((a, b), rows, cols, *accumulator) {
+                    return out;
+                }
                 if let Some(Product::Codes(narrow)) = &self.product
                     && let Some(out) = self.of_codes(a, b, rows, cols, *narrow)
                 {
@@ -106,10 +130,10 @@ impl<'a, 'w> Variant<'a, 'w> {
                 }
                 let length = k + self.product.as_ref().map_or(0, |p| p.beyond(k));
                 let ks = all(length);
-                let (a, b) = (self.block(a, rows, &ks), self.block(b, cols, &ks));
+                let (a, b) = (self.operand(a, rows, &ks), self.operand(b, cols, &ks));
                 match &self.product {
-                    None => a.matmul_t(&b),
-                    Some(product) => product.of(a, b, k),
+                    None => times(&a, &b),
+                    Some(product) => product.of(&a, &b, k),
                 }
             }
             Op::RmsNorm { .. } | Op::LayerNorm { .. } => self.norm(&expr.0.op, rows, cols),
@@ -187,6 +211,79 @@ impl<'a, 'w> Variant<'a, 'w> {
         }
     }
 
+    /// An operand of a product, which many variants read alike.
+    fn operand(&self, expr: &Expr, rows: &[usize], ks: &[usize]) -> Rc<Matrix> {
+        let id = match expr.0.op {
+            Op::Buffer(id) if ks.len() == expr.0.cols && rows.len() * ks.len() <= LARGEST => id,
+            _ => return Rc::new(self.block(expr, rows, ks)),
+        };
+        if self.values.contains_key(&id) {
+            return Rc::new(self.block(expr, rows, ks));
+        }
+        let key = (id, self.keys.get(&id).cloned().unwrap_or_default(), rows.to_vec());
+        let known = self.world.scaled.borrow().get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let value = Rc::new(self.block(expr, rows, ks));
+            let mut kept = self.world.scaled.borrow_mut();
+            if kept.len() == KEPT {
+                kept.clear();
+            }
+            kept.insert(key, value.clone());
+            value
+        })
+    }
+
+    /// The whole of a large product whose right operand is stored as it should be but for its scales.
+    fn whole_product(
+        &self,
+        (a, b): (&Expr, &Expr),
+        rows: &[usize],
+        cols: &[usize],
+        accumulator: Accumulator,
+    ) -> Option<Matrix> {
+        let Op::Buffer(id) = b.0.op else { return None };
+        let (shape, k) = ((a.0.rows, b.0.rows), a.0.cols);
+        if (rows.len(), cols.len()) != shape || shape.0 * shape.1 * k < 1 << 22 {
+            return None;
+        }
+        let weight = self.stored(id)?;
+        let a = self.block(a, rows, &all(k));
+        let a = match &self.product {
+            None => a,
+            Some(product) => product.weighted(a, k)?,
+        };
+        // As the reference itself is computed where it may be.
+        let single = unit_of(accumulator) >= unit(DType::F32);
+        let left = Left::new(&a, if single { Precision::Single } else { Precision::Double });
+        Some(match left.suits(&weight) {
+            true => left.product(&weight).values,
+            false => Left::new(&a, Precision::Double).product(&weight).values,
+        })
+    }
+
+    /// A buffer under its reading, if that changes nothing but scales and zero points.
+    fn stored(&self, id: BufferId) -> Option<Weight<'a>> {
+        let operand = self.world.attempt.buffer(id);
+        if self.values.contains_key(&id) {
+            return None;
+        }
+        let stored = operand.stored();
+        let Some(reading) = self.readings.get(&id) else { return Some(stored) };
+        let cells = reading.scales.as_ref().filter(|_| reading.only_scales())?;
+        let granularity = Granularity::Block(cells.rows, cells.cols);
+        let (grid_rows, groups) = granularity.grid(operand.rows, operand.cols);
+        let grid = |at: &CellAt<'a>| -> Vec<f64> {
+            (0..grid_rows * groups).map(|i| at(i / groups, i % groups)).collect()
+        };
+        Some(Weight {
+            granularity,
+            scales: grid(&cells.at).into(),
+            zeros: reading.zeros.as_ref().map_or(Vec::new(), grid).into(),
+            global: reading.factor,
+            ..stored
+        })
+    }
+
     /// A product whose codes are summed up by group, then scaled; `None` of operands that have no scales.
     fn of_codes(&self, a: &Expr, b: &Expr, rows: &[usize], cols: &[usize], narrow: Narrow) -> Option<Matrix> {
         let side = |e: &Expr, at: &[usize]| {
@@ -212,7 +309,7 @@ impl<'a, 'w> Variant<'a, 'w> {
                     let to = (from + group).min(k);
                     let scale = (a_cells.at)(r / a_cells.rows, from / a_cells.cols)
                         * (b_cells.at)(c / b_cells.rows, from / b_cells.cols);
-                    sum += narrow.sum(&a.row(i)[from..to], &b.row(j)[from..to]) * scale;
+                    sum += narrow.sum(&a.row(i)[from..to], &b.row(j)[from..to]) * narrow.scale(scale);
                 }
                 out.row_mut(i)[j] = sum * a_factor * b_factor;
             }

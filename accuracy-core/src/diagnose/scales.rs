@@ -205,6 +205,10 @@ impl<'a> Scales<'a> {
                 "the scale of the other group of each pair",
                 Rc::new(move |r, g| (r, (g ^ 1).min(groups - 1))),
             );
+            add(
+                "the scale of its own group, the last with that of the group before",
+                Rc::new(move |r, g| (r, g.min(groups - 2))),
+            );
             add("the scale of each second group", Rc::new(move |r, g| (r, g / 2 * 2)));
             add("the scale of group g / 2", Rc::new(move |r, g| (r, g / 2)));
         }
@@ -219,6 +223,10 @@ impl<'a> Scales<'a> {
                 "the scale of the previous row, the first with its own",
                 Rc::new(move |r, g| (r.saturating_sub(1), g)),
             );
+            add(
+                "the scale of its own row, the last with that of the row before",
+                Rc::new(move |r, g| (r.min(rows - 2), g)),
+            );
             add("the scales of the first row", Rc::new(move |_, g| (0, g)));
             add("the scales of the last row", Rc::new(move |_, g| (rows - 1, g)));
             for tile in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|&t| t < rows) {
@@ -227,6 +235,14 @@ impl<'a> Scales<'a> {
                     Rc::new(move |r, g| (r / tile * tile, g)),
                 );
                 add(&format!("the scale of row r % {tile}"), Rc::new(move |r, g| (r % tile, g)));
+                add(
+                    &format!("the scale of the other of two neighbouring tiles of {tile} rows"),
+                    Rc::new(move |r, g| if r ^ tile < rows { (r ^ tile, g) } else { (r, g) }),
+                );
+                add(
+                    &format!("the scale of the row {tile} before, the first {tile} with their own"),
+                    Rc::new(move |r, g| (r.checked_sub(tile).unwrap_or(r), g)),
+                );
             }
         }
         if rows > 1 && groups > 1 {
@@ -261,9 +277,16 @@ impl<'a> Scales<'a> {
             found.push(with("scale_missing", of("their codes as integers less the bias"), f64::log2));
         } else {
             let of = |what| format!("rounds the scales of `{name}` {what} to powers of two");
-            found.push(with("scale_missing", of("down"), |s| 2f64.powi(s.log2().floor() as i32)));
-            found.push(with("scale_missing", of("up"), |s| 2f64.powi(s.log2().ceil() as i32)));
-            found.push(with("scale_missing", of(""), |s| 2f64.powi(s.log2().round() as i32)));
+            found.push(with("rounding", of("down"), |s| 2f64.powi(s.log2().floor() as i32)));
+            found.push(with("rounding", of("up"), |s| 2f64.powi(s.log2().ceil() as i32)));
+            found.push(with("rounding", of(""), |s| 2f64.powi(s.log2().round() as i32)));
+            let of = |to: &str| format!("rounds the scales of `{name}` to {to}");
+            if format == F32 {
+                found.push(with("rounding", of("bf16"), |s| half::bf16::from_f64(s).to_f64()));
+            }
+            if format != DType::F16 {
+                found.push(with("rounding", of("f16"), |s| half::f16::from_f64(s).to_f64()));
+            }
         }
         found
     }
@@ -348,7 +371,21 @@ impl<'a> Scales<'a> {
             for size in [1, 16, 32, 64, 128, 256].into_iter().filter(|&s| s != rows) {
                 let what =
                     format!("takes blocks of {size} rows for the blocks of {rows} of `{}`", self.name());
-                add(what, size, cols, Rc::new(move |r, g| order.index(r, g)));
+                add(what.clone(), size, cols, Rc::new(move |r, g| order.index(r, g)));
+                if size < rows {
+                    add(
+                        format!("{what}, the last for those beyond"),
+                        size,
+                        cols,
+                        Rc::new(move |r, g| order.index(r.min(grid_rows - 1), g)),
+                    );
+                    add(
+                        format!("{what}, again from the first"),
+                        size,
+                        cols,
+                        Rc::new(move |r, g| order.index(r % grid_rows, g)),
+                    );
+                }
             }
         }
         // Where zero points have the cells of the scales, they are taken for as large.

@@ -1,7 +1,7 @@
 //! Our own dumps: safetensors beside a manifest of one JSON object a line, appended to as the model runs.
 //!
 //! A line is one of `{"dump": ..}`, the first one; `{"tensor": ..}`, written before the tensor's bytes are; `{"tokens":
-//! ..}`; `{"end": ..}` when a step is complete. What a crash cuts off is thus known by name.
+//! ..}`; `{"skipped": ..}`, a tensor that could not be written; `{"end": ..}` when a step is complete. What a crash cuts off is thus known by name.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -20,6 +20,7 @@ enum Line {
     Dump(Header),
     Tensor(Entry),
     Tokens(Tokens),
+    Skipped(Skipped),
     End(End),
 }
 
@@ -68,6 +69,16 @@ enum WrittenMerge {
 struct Tokens {
     step: u64,
     ids: Vec<Vec<i64>>,
+}
+
+#[derive(Deserialize)]
+struct Skipped {
+    step: u64,
+    module: String,
+    kind: WrittenKind,
+    #[serde(default)]
+    slot: String,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +159,15 @@ fn read_manifest(manifest: &Path, set: &mut DumpSet) -> Result<u32, DumpError> {
                 set.tokens.insert((tokens.step, rank.global), tokens.ids);
                 continue;
             }
+            (Line::Skipped(skipped), Some(rank)) => {
+                let id = TensorId {
+                    step: Some(skipped.step),
+                    rank,
+                    ..named(&skipped.module, skipped.kind, &skipped.slot)
+                };
+                set.unread.push(Unread { what: id.to_string(), reason: skipped.reason });
+                continue;
+            }
             (Line::End(end), Some(_)) => {
                 ended = Some(end.step);
                 continue;
@@ -171,7 +191,12 @@ fn read_manifest(manifest: &Path, set: &mut DumpSet) -> Result<u32, DumpError> {
             };
             files.insert(entry.file.clone(), tensors);
         }
-        let id = TensorId { step: Some(entry.step), rank, call: entry.call, ..id(&entry) };
+        let id = TensorId {
+            step: Some(entry.step),
+            rank,
+            call: entry.call,
+            ..named(&entry.module, entry.kind, &entry.slot)
+        };
         let found = match &files[&entry.file] {
             None => Err(format!("{} was never written", file.display())),
             Some(tensors) => tensors.get(&entry.key).ok_or_else(|| format!("not in {}", file.display())),
@@ -211,14 +236,14 @@ fn read_manifest(manifest: &Path, set: &mut DumpSet) -> Result<u32, DumpError> {
     rank.and_then(|r| r.global).ok_or_else(|| bad(1, "it is empty".into()))
 }
 
-fn id(entry: &Entry) -> TensorId {
-    let kind = match entry.kind {
+fn named(module: &str, kind: WrittenKind, slot: &str) -> TensorId {
+    let kind = match kind {
         WrittenKind::Input => Kind::Input,
         WrittenKind::Output => Kind::Output,
         WrittenKind::Parameter => Kind::Parameter,
         WrittenKind::Value => Kind::Value,
     };
-    TensorId::of_module(&*entry.module, kind, &*entry.slot)
+    TensorId::of_module(module, kind, slot)
 }
 
 fn inside(folder: &Path, relative: &str) -> Option<PathBuf> {

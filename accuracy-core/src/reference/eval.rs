@@ -78,19 +78,7 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             }
             out
         }
-        Op::Unary { function, x } => operand(x).map(|x| match function {
-            Unary::Silu => x / (1.0 + (-x).exp()),
-            Unary::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-            // `f64::max` would turn NaN into 0.
-            Unary::Relu => {
-                if x <= 0.0 {
-                    0.0
-                } else {
-                    x
-                }
-            }
-            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        }),
+        Op::Unary { function, x } => operand(x).map(|x| function.of(x)),
         Op::Binary { function, a, b } => {
             let (a, b) = (operand(a), operand(b));
             let b = if b.rows == a.rows {
@@ -179,6 +167,24 @@ fn index(i: f64, len: usize) -> Option<usize> {
 /// The row that `i` names, NaN where there is none.
 fn at(x: &Matrix, i: f64) -> Vec<f64> {
     index(i, x.rows).map_or_else(|| vec![f64::NAN; x.cols], |r| x.row(r).to_vec())
+}
+
+impl Unary {
+    pub(crate) fn of(self, x: f64) -> f64 {
+        match self {
+            Unary::Silu => x / (1.0 + (-x).exp()),
+            Unary::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+            // `f64::max` would turn NaN into 0.
+            Unary::Relu => {
+                if x <= 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
+            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        }
+    }
 }
 
 /// The error function to about 1e-15: its Maclaurin series below 2.5, the continued fraction of `erfc` above.

@@ -16,6 +16,16 @@ pub struct BufferId(pub usize);
 /// A function of the user's own, on float64 matrices.
 pub type UserFn = dyn Fn(&[&Matrix]) -> Matrix + Send + Sync;
 
+/// A wrong result that the diagnosis of a function tries; no test is asked whether it would see it.
+#[derive(Clone)]
+pub struct Suspect {
+    /// A name of the report's causes.
+    pub cause: &'static str,
+    /// What the kernel does.
+    pub what: String,
+    pub function: Arc<UserFn>,
+}
+
 #[derive(Clone)]
 pub enum Op {
     Buffer(BufferId),
@@ -90,6 +100,8 @@ pub enum Op {
         function: Arc<UserFn>,
         /// What a wrong kernel might compute instead, by the name of the fault.
         faults: Vec<(&'static str, Arc<UserFn>)>,
+        /// What else the diagnosis tries.
+        suspects: Vec<Suspect>,
     },
     /// Something that does not fit; the declaration that uses it fails with this.
     Invalid(String),
@@ -256,16 +268,36 @@ impl Expr {
             }
             Op::Transpose { x } => Op::Transpose { x: go(x) },
             Op::Round { x, to } => Op::Round { x: go(x), to: *to },
-            Op::User { name, inputs, function, faults } => Op::User {
+            Op::User { name, inputs, function, faults, suspects } => Op::User {
                 name: name.clone(),
                 inputs: inputs.iter().map(go).collect(),
                 function: function.clone(),
                 faults: faults.clone(),
+                suspects: suspects.clone(),
             },
             Op::Invalid(why) => Op::Invalid(why.clone()),
         };
         let op = f(&op).unwrap_or(op);
         Expr::node(op, self.0.rows, self.0.cols)
+    }
+
+    /// A wrong result of this function for the diagnosis to try.
+    pub(crate) fn suspect(
+        self,
+        cause: &'static str,
+        what: String,
+        wrong: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
+    ) -> Expr {
+        match &self.0.op {
+            Op::User { name, inputs, function, faults, suspects } => {
+                let mut suspects = suspects.clone();
+                suspects.push(Suspect { cause, what, function: Arc::new(wrong) });
+                let (inputs, function, faults) = (inputs.clone(), function.clone(), faults.clone());
+                let op = Op::User { name: name.clone(), inputs, function, faults, suspects };
+                Expr::of_op(op, self.shape())
+            }
+            _ => self,
+        }
     }
 
     /// For a function of the user's own: what a kernel with the fault `name` might compute instead. Power shows whether
@@ -276,11 +308,16 @@ impl Expr {
         wrong: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
     ) -> Expr {
         match &self.0.op {
-            Op::User { name: of, inputs, function, faults } => {
+            Op::User { name: of, inputs, function, faults, suspects } => {
                 let mut faults = faults.clone();
                 faults.push((name, Arc::new(wrong)));
-                let op =
-                    Op::User { name: of.clone(), inputs: inputs.clone(), function: function.clone(), faults };
+                let op = Op::User {
+                    name: of.clone(),
+                    inputs: inputs.clone(),
+                    function: function.clone(),
+                    faults,
+                    suspects: suspects.clone(),
+                };
                 Expr::node(op, self.0.rows, self.0.cols)
             }
             Op::Invalid(_) => self,
@@ -514,7 +551,13 @@ pub fn user(
 ) -> Expr {
     let inputs = inputs.iter().map(|i| i.expr()).collect();
     Expr::node(
-        Op::User { name: name.into(), inputs, function: Arc::new(function), faults: Vec::new() },
+        Op::User {
+            name: name.into(),
+            inputs,
+            function: Arc::new(function),
+            faults: Vec::new(),
+            suspects: Vec::new(),
+        },
         rows,
         cols,
     )

@@ -5,6 +5,7 @@
 
 use super::graph::{Expr, Operand, user};
 use super::matrix::Matrix;
+use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, F16};
 
 /// Which elements of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,16 +274,61 @@ pub fn paged_attention(
             k.expr().shape()
         ));
     }
-    let attend =
-        move |tiled: bool, short: bool| move |inputs: &[&Matrix]| attention(inputs, form, tiled, short);
+    let attend = move |wrong: Wrong| move |inputs: &[&Matrix]| attention(inputs, form, wrong);
     let [q, k, v, tables, lengths] = &[q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr()];
-    let out = user("paged_attention", &[q, k, v, tables, lengths], shape, attend(false, false))
-        .fault("context_short", attend(false, true));
+    let mut out = user("paged_attention", &[q, k, v, tables, lengths], shape, attend(Wrong::Nothing))
+        .fault("context_short", attend(Wrong::Short));
     // With one key head, or one for each query head, the two orders are the same.
-    if kv_heads > 1 && kv_heads < heads { out.fault("gqa_tiled", attend(true, false)) } else { out }
+    if kv_heads > 1 && kv_heads < heads {
+        out = out.fault("gqa_tiled", attend(Wrong::Tiled));
+    }
+    out = out.suspect("addend_missing", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    for cap in [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0] {
+        out = out.suspect("activation", format!("caps scores at {cap} by tanh"), attend(Wrong::Capped(cap)));
+    }
+    for size in [16, 32, 64, 128] {
+        let what = format!(
+            "does not scale down what it has summed up when the maximum of {size} more scores is larger"
+        );
+        out = out.suspect("accumulation", what, attend(Wrong::NotRescaled(size)));
+    }
+    for to in [BF16, F16, E4M3FN, E4M3FNUZ] {
+        let what = format!("rounds probabilities to {to}");
+        out = out.suspect("rounding", what, attend(Wrong::Rounded(to, true)));
+        let what = format!("rounds probabilities to {to} before it divides them by their sum");
+        out = out.suspect("rounding", what, attend(Wrong::Rounded(to, false)));
+    }
+    for size in [16, 32, 64, 128, 256, 512, 1024, 2048, 4096] {
+        let what = format!("attends to the last {size} positions only");
+        out = out.suspect("k_tail_dropped", what, attend(Wrong::Last(size)));
+        let what = format!("attends to the first {size} positions only");
+        out = out.suspect("k_tail_dropped", what, attend(Wrong::First(size)));
+    }
+    out
 }
 
-fn attention(inputs: &[&Matrix], form: PagedAttention, tiled: bool, short: bool) -> Matrix {
+/// What is wrong with attention.
+#[derive(Clone, Copy)]
+enum Wrong {
+    Nothing,
+    /// Key heads are tiled, not repeated.
+    Tiled,
+    /// The last position is left out.
+    Short,
+    /// A sink of 0 takes part in the softmax.
+    Sink,
+    /// `cap * tanh(score / cap)`.
+    Capped(f64),
+    /// The maximum is that of the scores up to the end of each block of so many, for that block alone.
+    NotRescaled(usize),
+    /// Probabilities rounded to a format, after they are divided by their sum or before.
+    Rounded(DType, bool),
+    /// The last, or the first, so many positions alone.
+    Last(usize),
+    First(usize),
+}
+
+fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
     let [q, k, v, tables, lengths] = inputs else { unreachable!("five inputs") };
     let PagedAttention { heads, kv_heads, block, scale } = form;
     let d = q.cols / heads;
@@ -290,24 +336,45 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, tiled: bool, short: bool)
     let mut out = Matrix::zeros(q.rows, q.cols);
     for s in 0..q.rows {
         let length = (lengths.data[s].max(0.0) as usize).min(blocks * block);
-        let length = if short && length > 1 { length - 1 } else { length };
+        let (from, length) = match wrong {
+            Wrong::Short if length > 1 => (0, length - 1),
+            Wrong::Last(most) => (length.saturating_sub(most), length),
+            Wrong::First(most) => (0, length.min(most)),
+            _ => (0, length),
+        };
         let slot = |p: usize| tables.data[s * blocks + p / block] * block as f64 + (p % block) as f64;
         for h in 0..heads {
-            let kv = if tiled { h % kv_heads } else { h / (heads / kv_heads) } * d;
+            let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) } * d;
             let query = &q.row(s)[h * d..(h + 1) * d];
-            let scores: Vec<f64> = (0..length)
+            let scores: Vec<f64> = (from..length)
                 .map(|p| {
                     let key = &row(k, slot(p))[kv..kv + d];
-                    scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+                    let score = scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                    if let Wrong::Capped(cap) = wrong { cap * (score / cap).tanh() } else { score }
                 })
                 .collect();
             // NaN spreads by the sum.
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let exp: Vec<f64> = scores.iter().map(|x| (x - largest).exp()).collect();
-            let total: f64 = exp.iter().sum();
+            let maximum = |i: usize| match wrong {
+                Wrong::NotRescaled(size) => {
+                    let known = &scores[..((i / size + 1) * size).min(scores.len())];
+                    known.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+                }
+                _ => largest,
+            };
+            let mut exp: Vec<f64> = scores.iter().enumerate().map(|(i, x)| (x - maximum(i)).exp()).collect();
+            let mut total: f64 = exp.iter().sum();
+            match wrong {
+                Wrong::Sink => total += (-largest).exp(),
+                Wrong::Rounded(to, after) => {
+                    let divisor = if after { total } else { 1.0 };
+                    exp.iter_mut().for_each(|e| *e = to.nearest(*e / divisor) * divisor);
+                }
+                _ => {}
+            }
             let to = &mut out.row_mut(s)[h * d..(h + 1) * d];
             for (p, e) in exp.iter().enumerate() {
-                let value = &row(v, slot(p))[kv..kv + d];
+                let value = &row(v, slot(from + p))[kv..kv + d];
                 to.iter_mut().zip(value).for_each(|(to, v)| *to += e / total * v);
             }
         }

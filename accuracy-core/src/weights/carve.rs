@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use super::{Checkpoint, NewTensor, RawTensor, Role, Scheme, StDtype, WeightInfo, WeightsError, int4, role};
+use super::{
+    Checkpoint, NewTensor, RawTensor, Role, Scheme, StDtype, WeightInfo, WeightsError, packed, role,
+};
 use crate::dtype::DType;
 use crate::quant::Granularity;
 
@@ -103,12 +105,16 @@ impl<'a> Cutter<'a> {
             _ => Columns(cell_columns),
         };
         let is = |ending: &str| tensor.name.ends_with(ending);
-        let transposed = matches!(info.scheme, Scheme::Gptq | Scheme::Awq);
+        let gptq = matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8);
+        let pack_quantized = matches!(info.scheme, Scheme::PackedInt4 | Scheme::PackedInt8);
+        let transposed = gptq || info.scheme == Scheme::Awq;
+        // Codes in an int32.
+        let word = (u32::BITS / info.dtype.bits()) as usize;
         if tensor.name == info.tensors[0] {
             return match (info.scheme, tensor.dtype) {
-                (Scheme::Gptq, _) => vec![Columns(8), Rows(1)],
-                (Scheme::Awq, _) => vec![Columns(1), Rows(8)],
-                (Scheme::PackedInt4, _) => vec![Rows(1), Columns(8)],
+                (Scheme::Awq, _) => vec![Columns(1), Rows(word)],
+                _ if gptq => vec![Columns(word), Rows(1)],
+                _ if pack_quantized => vec![Rows(1), Columns(word)],
                 _ if is("blocks") => vec![Rows(1), Columns(32), Whole],
                 (_, StDtype::U8 | StDtype::I8) if info.dtype == DType::E2M1 => vec![Rows(1), Columns(2)],
                 _ => vec![Rows(1), Columns(1)],
@@ -116,8 +122,8 @@ impl<'a> Cutter<'a> {
         }
         match shape.len() {
             _ if is("g_idx") => vec![Columns(1)],
-            2 if transposed => vec![group, Rows(if is(".qzeros") { 8 } else { 1 })],
-            2 if info.scheme == Scheme::PackedInt4 && is("_zero_point") => vec![Rows(8), group],
+            2 if transposed => vec![group, Rows(if is(".qzeros") { word } else { 1 })],
+            2 if pack_quantized && is("_zero_point") => vec![Rows(word), group],
             _ if shape.iter().product::<usize>() == 1 => vec![Whole; shape.len()],
             1 => vec![Rows(1)],
             2 => vec![Rows(cell_rows), group],
@@ -185,7 +191,7 @@ impl<'a> Cutter<'a> {
         }
         let groups = info.granularity.grid(info.rows, info.cols).1;
         let one = RawTensor { bytes: &tensor.bytes[..4 * info.cols], ..*tensor };
-        if int4::column_groups(one, info.granularity, groups)?.is_some() {
+        if packed::column_groups(one, info.granularity, groups)?.is_some() {
             return Err(self.bad(format!(
                 "`{}` puts its columns into groups out of order (act-order): take all columns",
                 tensor.name

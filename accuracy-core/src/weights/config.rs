@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::names::ModulePattern;
-use super::shard::io_error;
+use super::shard::{in_place_of, io_error};
 use super::{Scheme, WeightsError};
 use crate::quant::Granularity;
 
@@ -27,6 +27,8 @@ pub(super) struct Claim {
     pub ue8m0: bool,
     /// GPTQ's first version stores zero points minus one.
     pub zeros_minus_one: bool,
+    /// Whether zero is the middle of the codes everywhere, where the configuration says.
+    pub symmetric: Option<bool>,
     /// The input is quantised with a scale that the checkpoint has.
     pub static_input: bool,
     /// The modules that have it; empty for all that no other claim names.
@@ -100,6 +102,13 @@ impl Config {
         if of_others.is_empty() { self.claims.iter().collect() } else { of_others }
     }
 
+    /// Whether what is quantised is listed and this module is not.
+    pub fn leaves_out(&self, module: &str) -> bool {
+        let means_others = |c: &Claim| c.targets.is_empty() || c.targets.iter().any(ModulePattern::is_class);
+        let may_mean = |c: &Claim| c.targets.iter().any(|target| target.may_mean(module));
+        !self.claims.is_empty() && !self.claims.iter().any(|c| means_others(c) || may_mean(c))
+    }
+
     /// A text of the model, such as `model_type`, or a flag.
     pub fn model(&self, key: &str) -> Option<&Value> {
         self.model.get(key).or_else(|| self.model.get("text_config")?.get(key))
@@ -117,9 +126,18 @@ fn read_json(path: &Path) -> Result<Option<Value>, WeightsError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error(path, e)),
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| WeightsError::BadConfig { path: path.to_owned(), reason: format!("not JSON: {e}") })
+    let bad = |reason| WeightsError::BadConfig { path: path.to_owned(), reason };
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| in_place_of(path, &bytes).unwrap_or_else(|| bad(format!("not JSON: {e}"))))?;
+    let found = match &value {
+        Value::Object(_) => return Ok(Some(value)),
+        Value::Array(_) => "a list",
+        Value::String(_) => "a string",
+        Value::Number(_) => "a number",
+        Value::Bool(_) => "a boolean",
+        Value::Null => "null",
+    };
+    Err(bad(format!("is {found}, expected a JSON object")))
 }
 
 /// A JSON object and the file it is from.
@@ -150,6 +168,10 @@ impl<'a> Reader<'a> {
         self.get(key).map(|v| v.as_str().ok_or_else(|| not_text(v))).transpose()
     }
 
+    fn flag(&self, key: &str) -> Option<bool> {
+        self.get(key).and_then(Value::as_bool)
+    }
+
     fn count(&self, key: &str) -> Result<Option<usize>, WeightsError> {
         let number = |v: &Value| v.as_u64().filter(|&n| n > 0).and_then(|n| usize::try_from(n).ok());
         let not_count = |v: &Value| self.bad(format!("`{key}` is {v}, expected a positive whole number"));
@@ -177,9 +199,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The modules that a list speaks of.
-    fn modules(&self, key: &str) -> Vec<ModulePattern> {
+    fn modules(&self, key: &str) -> Result<Vec<ModulePattern>, WeightsError> {
         let list = self.get(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(Value::as_str).map(ModulePattern::parse).collect()
+        list.filter_map(Value::as_str).map(|text| self.module(key, text)).collect()
+    }
+
+    fn module(&self, key: &str, text: &str) -> Result<ModulePattern, WeightsError> {
+        ModulePattern::parse(text).map_err(|reason| self.bad(format!("`{key}`: {reason}")))
     }
 
     /// Whether a member, which describes how a layer's input is quantised, says that its scale is stored.
@@ -195,7 +221,7 @@ impl<'a> Reader<'a> {
                     granularity: Some(Granularity::Row),
                     ..claim(Scheme::Fp8, "quant_method fbgemm_fp8".to_owned())
                 };
-                Ok((vec![claim], self.modules("modules_to_not_convert")))
+                Ok((vec![claim], self.modules("modules_to_not_convert")?))
             }
             Some("compressed-tensors") => self.compressed_tensors(),
             Some("modelopt" | "modelopt_fp4") => self.modelopt(),
@@ -205,7 +231,7 @@ impl<'a> Reader<'a> {
                     granularity: Some(Granularity::Group(32)),
                     ..claim(Scheme::Mxfp4, "quant_method mxfp4".to_owned())
                 };
-                Ok((vec![claim], self.modules("modules_to_not_convert")))
+                Ok((vec![claim], self.modules("modules_to_not_convert")?))
             }
             Some("gptq") => self.gptq(),
             Some("awq") => self.awq(),
@@ -234,8 +260,8 @@ impl<'a> Reader<'a> {
             static_input: self.text("activation_scheme")? == Some("static"),
             ..claim(Scheme::Fp8, text)
         };
-        let mut skipped = self.modules("modules_to_not_convert");
-        skipped.extend(self.modules("ignored_layers"));
+        let mut skipped = self.modules("modules_to_not_convert")?;
+        skipped.extend(self.modules("ignored_layers")?);
         Ok((vec![claim], skipped))
     }
 
@@ -259,7 +285,8 @@ impl<'a> Reader<'a> {
                 ("float", 8) => Scheme::Fp8,
                 ("float", 4) if format.starts_with("mxfp4") => Scheme::Mxfp4,
                 ("float", 4) => Scheme::Nvfp4,
-                ("int", 8) if format != "pack-quantized" => Scheme::Int8,
+                ("int", 8) if format == "pack-quantized" => Scheme::PackedInt8,
+                ("int", 8) => Scheme::Int8,
                 ("int", 4) => Scheme::PackedInt4,
                 _ => {
                     return Err(self.bad(format!(
@@ -280,16 +307,17 @@ impl<'a> Reader<'a> {
             claims.push(Claim {
                 granularity,
                 static_input: group.has_static_scale("input_activations", "dynamic"),
-                targets: group.modules("targets"),
+                targets: group.modules("targets")?,
+                symmetric: weights.flag("symmetric"),
                 ..claim(scheme, text)
             });
         }
-        Ok((claims, self.modules("ignore")))
+        Ok((claims, self.modules("ignore")?))
     }
 
     fn modelopt(&self) -> Result<Claims, WeightsError> {
-        let mut skipped = self.modules("exclude_modules");
-        skipped.extend(self.modules("ignore"));
+        let mut skipped = self.modules("exclude_modules")?;
+        skipped.extend(self.modules("ignore")?);
         let claims = match self.text("quant_algo")? {
             Some("MIXED_PRECISION") => {
                 let layers = self.get("quantized_layers").and_then(Value::as_object);
@@ -300,7 +328,7 @@ impl<'a> Reader<'a> {
                 for (name, layer) in layers {
                     let layer = self.at(layer);
                     let claim = layer.modelopt_layer(layer.text("quant_algo")?.unwrap_or(""))?;
-                    let target = ModulePattern::parse(name);
+                    let target = self.module("quantized_layers", name)?;
                     match claims.iter_mut().find(|c| c.text == claim.text) {
                         Some(known) => known.targets.push(target),
                         None => claims.push(Claim { targets: vec![target], ..claim }),
@@ -366,10 +394,11 @@ impl<'a> Reader<'a> {
                 ("int8", _) => Scheme::Int8,
                 (other, _) => return Err(self.bad(format!("Quark weight dtype `{other}`"))),
             };
+            let target = name.map(|name| self.module("layer_quant_config", name)).transpose()?;
             let claim = Claim {
                 granularity,
                 static_input: self.at(config).has_static_scale("input_tensors", "is_dynamic"),
-                targets: name.map(|name| ModulePattern::parse(name)).into_iter().collect(),
+                targets: target.into_iter().collect(),
                 ..claim(scheme, format!("Quark {dtype} weights {qscheme}"))
             };
             let same = |c: &&mut Claim| {
@@ -384,11 +413,15 @@ impl<'a> Reader<'a> {
         if claims.is_empty() {
             return Err(self.bad("Quark configuration without a weight in `global_quant_config`".to_owned()));
         }
-        Ok((claims, self.modules("exclude")))
+        Ok((claims, self.modules("exclude")?))
     }
 
     fn gptq(&self) -> Result<Claims, WeightsError> {
-        self.four_bits("gptq")?;
+        let scheme = match self.bits("gptq", &[4, 8])? {
+            8 => Scheme::GptqInt8,
+            _ => Scheme::Gptq,
+        };
+        let bits = if scheme == Scheme::GptqInt8 { "bits 8 and " } else { "" };
         let zeros_minus_one = match self.text("checkpoint_format")? {
             None | Some("gptq") => true,
             Some("gptq_v2") => false,
@@ -399,13 +432,14 @@ impl<'a> Reader<'a> {
         let claim = Claim {
             granularity: self.group("group_size")?,
             zeros_minus_one,
-            ..claim(Scheme::Gptq, format!("quant_method gptq with group_size {}", self.shown("group_size")))
+            symmetric: self.flag("sym"),
+            ..claim(scheme, format!("quant_method gptq with {bits}group_size {}", self.shown("group_size")))
         };
-        Ok((vec![claim], self.modules("modules_to_not_convert")))
+        Ok((vec![claim], self.modules("modules_to_not_convert")?))
     }
 
     fn awq(&self) -> Result<Claims, WeightsError> {
-        self.four_bits("awq")?;
+        self.bits("awq", &[4])?;
         if let Some(version) = self.text("version")?
             && !version.eq_ignore_ascii_case("gemm")
         {
@@ -414,17 +448,21 @@ impl<'a> Reader<'a> {
         let key = if self.get("group_size").is_some() { "group_size" } else { "q_group_size" };
         let claim = Claim {
             granularity: self.group(key)?,
+            symmetric: self.flag("zero_point").map(|has_zero_points| !has_zero_points),
             ..claim(Scheme::Awq, format!("quant_method awq with group_size {}", self.shown(key)))
         };
-        Ok((vec![claim], self.modules("modules_to_not_convert")))
+        Ok((vec![claim], self.modules("modules_to_not_convert")?))
     }
 
-    fn four_bits(&self, method: &str) -> Result<(), WeightsError> {
+    /// Bits of a code, 4 where nothing is said.
+    fn bits(&self, method: &str, supported: &[usize]) -> Result<usize, WeightsError> {
         let key = if self.get("bits").is_some() { "bits" } else { "w_bit" };
-        match self.count(key)? {
-            Some(4) | None => Ok(()),
-            Some(bits) => Err(self.bad(format!("{method} with {bits} bits; supported: 4"))),
+        let bits = self.count(key)?.unwrap_or(4);
+        if supported.contains(&bits) {
+            return Ok(bits);
         }
+        let supported: Vec<String> = supported.iter().map(usize::to_string).collect();
+        Err(self.bad(format!("{method} with {bits} bits; supported: {}", supported.join(", "))))
     }
 
     fn shown(&self, key: &str) -> String {
@@ -438,6 +476,7 @@ fn claim(scheme: Scheme, text: String) -> Claim {
         granularity: None,
         ue8m0: false,
         zeros_minus_one: false,
+        symmetric: None,
         static_input: false,
         targets: Vec::new(),
         text,

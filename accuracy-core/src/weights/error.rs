@@ -20,8 +20,21 @@ pub enum WeightsError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: Arc<std::io::Error> },
 
-    #[error("{path}: neither model.safetensors.index.json nor a .safetensors file in this folder")]
-    NoWeights { path: PathBuf },
+    #[error(
+        "{path}: neither model.safetensors.index.json nor a .safetensors file in this folder{}",
+        other_formats(.others)
+    )]
+    NoWeights {
+        path: PathBuf,
+        /// Files of it that hold weights in a format that is not read.
+        others: Vec<String>,
+    },
+
+    #[error("{path}: a Git LFS pointer, not the file itself; fetch that with `git lfs pull`")]
+    LfsPointer { path: PathBuf },
+
+    #[error("{path}: an HTML page, not the file itself; fetch that again")]
+    HtmlPage { path: PathBuf },
 
     #[error(
         "{path}: a repository's folder in the Hugging Face cache; give a folder in its snapshots/, or the \
@@ -73,8 +86,24 @@ pub enum WeightsError {
     #[error("`{weight}` is {found} but has no scale; looked for {}", .looked_for.join(", "))]
     ScaleMissing { weight: String, found: StDtype, looked_for: Vec<String> },
 
-    #[error("`{weight}` has no zero points; looked for {looked_for}")]
+    #[error("`{weight}` has no zero points, which its scheme has; looked for {looked_for}")]
     ZeroPointsMissing { weight: String, looked_for: String },
+
+    #[error(
+        "`{weight}`: quantization_config says {config}, so all zero points are {middle}, but by `{tensor}` that at \
+         {cell:?} is {zero}{}", written_as(.swapped)
+    )]
+    NotSymmetric {
+        weight: String,
+        config: &'static str,
+        tensor: String,
+        /// Row and column of the scales' grid.
+        cell: [usize; 2],
+        zero: f64,
+        middle: f64,
+        /// The `checkpoint_format` by which all would be right, or nothing.
+        swapped: &'static str,
+    },
 
     #[error("scale `{scale}` of `{weight}` {weight_shape:?} has shape {found:?}, expected {expected}")]
     ScaleShape {
@@ -153,6 +182,8 @@ impl WeightsError {
             Io { .. } => "io",
             NoWeights { .. } => "no_weights",
             CacheFolder { .. } => "cache_folder",
+            LfsPointer { .. } => "lfs_pointer",
+            HtmlPage { .. } => "html_page",
             Truncated { .. } => "truncated",
             HeaderTooLong { .. } => "header_too_long",
             HeaderNotJson { .. } => "header_not_json",
@@ -167,6 +198,7 @@ impl WeightsError {
             WrongShape { .. } => "wrong_shape",
             ScaleMissing { .. } => "scale_missing",
             ZeroPointsMissing { .. } => "zero_points_missing",
+            NotSymmetric { .. } => "not_symmetric",
             ScaleShape { .. } => "scale_shape",
             ScaleIsBytes { .. } => "scale_is_bytes",
             ScaleNotPowerOfTwo { .. } => "scale_not_power_of_two",
@@ -184,6 +216,26 @@ impl WeightsError {
             NotCached { .. } => "not_cached",
             BadPattern { .. } => "bad_pattern",
         }
+    }
+}
+
+fn other_formats(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        [one] => format!("; {one} is of a format that is not read: convert it to safetensors"),
+        [first, rest @ ..] => {
+            format!(
+                "; {first} and {} more are of formats that are not read: convert them to safetensors",
+                rest.len()
+            )
+        }
+    }
+}
+
+fn written_as(format: &str) -> String {
+    match format {
+        "" => String::new(),
+        _ => format!("; with checkpoint_format {format} all would be right"),
     }
 }
 

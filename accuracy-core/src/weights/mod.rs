@@ -10,8 +10,8 @@ mod carve;
 mod config;
 mod error;
 mod hub;
-mod int4;
 mod names;
+mod packed;
 mod part;
 mod pattern;
 mod resolve;
@@ -117,6 +117,8 @@ pub struct FileInfo<'a> {
     pub path: &'a Path,
     /// Size of the file.
     pub bytes: u64,
+    /// `__metadata__` of its header.
+    pub metadata: Option<&'a HashMap<String, String>>,
     /// Tensors that it holds and that the index does not list, or puts elsewhere.
     pub unlisted: Vec<String>,
 }
@@ -131,7 +133,8 @@ struct IndexFile {
 fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
     let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
-    let file: IndexFile = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    let file: IndexFile = serde_json::from_slice(&bytes)
+        .map_err(|e| shard::in_place_of(index, &bytes).unwrap_or_else(|| bad(e.to_string())))?;
     for (tensor, shard) in &file.weight_map {
         let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
         if shard.is_empty() || !inside {
@@ -146,12 +149,21 @@ fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     Ok(file.weight_map)
 }
 
+/// Endings of files that hold weights in formats that are not read.
+const OTHER_FORMATS: [&str; 10] =
+    ["bin", "pt", "pth", "ckpt", "gguf", "ggml", "h5", "msgpack", "npz", "onnx"];
+
 fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    files_of(folder, &["safetensors"])
+}
+
+/// The folder's files with one of these endings, in order.
+fn files_of(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, WeightsError> {
     let io = |e| io_error(folder, e);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let file = entry.map_err(io)?.path();
-        if file.extension().is_some_and(|e| e == "safetensors") {
+        if file.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending)) {
             files.push(file);
         }
     }
@@ -238,7 +250,10 @@ impl Checkpoint {
             return Err(WeightsError::CacheFolder { path: folder.to_owned() });
         }
         if files.is_empty() {
-            return Err(WeightsError::NoWeights { path: folder.to_owned() });
+            let others = files_of(folder, &OTHER_FORMATS)?;
+            let name = |file: PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let others = others.into_iter().map(name).collect();
+            return Err(WeightsError::NoWeights { path: folder.to_owned(), others });
         }
         Checkpoint::from_files(folder, files, config)
     }
@@ -389,7 +404,7 @@ impl Checkpoint {
             let shard = self.shard(lazy)?;
             let listed = |name: &String| self.0.tensors.get(name.as_str()) == Some(&i);
             let unlisted = shard.names().into_iter().filter(|name| !listed(name)).collect();
-            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), unlisted })
+            Ok(FileInfo { path: &lazy.path, bytes: shard.len(), metadata: shard.metadata(), unlisted })
         });
         files.collect()
     }
@@ -432,7 +447,7 @@ impl Checkpoint {
     /// their inputs, whose whole name matches; layer 2 before layer 10.
     ///
     /// In `encoder.layer.{layer}.attention.{proj}` a capture matches one or more characters other than `.`, the
-    /// same text wherever it is repeated; `*` is a capture without a name.
+    /// same text wherever it is repeated; `*` is a capture without a name, and `**` one that may match `.`, too.
     ///
     /// # Errors
     /// A pattern that does not parse. No match is an empty list.

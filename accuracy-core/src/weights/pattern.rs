@@ -16,6 +16,8 @@ enum Token {
     Literal(String),
     /// One or more characters other than `.`; an unnamed one for `*`.
     Capture(Option<String>),
+    /// One or more characters, for `**`.
+    Anything,
 }
 
 pub(super) struct Pattern(Vec<Token>);
@@ -33,7 +35,13 @@ impl Pattern {
             let special = rest.as_bytes()[at];
             rest = &rest[at + 1..];
             match special {
-                b'*' => tokens.push(Token::Capture(None)),
+                b'*' => match rest.strip_prefix('*') {
+                    Some(after) => {
+                        rest = after;
+                        tokens.push(Token::Anything);
+                    }
+                    None => tokens.push(Token::Capture(None)),
+                },
                 b'{' => {
                     let end = rest.find('}').ok_or_else(|| bad("`{` without `}`"))?;
                     let name = &rest[..end];
@@ -71,10 +79,8 @@ fn step(tokens: &[Token], rest: &str, captures: &mut BTreeMap<String, String>) -
             rest.strip_prefix(text.as_str()).is_some_and(|r| step(tokens, r, captures))
         }
         Token::Capture(name) => {
-            let longest = rest.find('.').unwrap_or(rest.len());
-            let ends: Vec<usize> = rest[..longest].char_indices().map(|(i, c)| i + c.len_utf8()).collect();
-            // Longest first, so that `{proj}` takes a whole name where it can.
-            ends.into_iter().rev().any(|end| {
+            let part = &rest[..rest.find('.').unwrap_or(rest.len())];
+            longest_first(part).any(|end| {
                 if let Some(name) = name {
                     captures.insert(name.clone(), rest[..end].to_owned());
                 }
@@ -85,7 +91,13 @@ fn step(tokens: &[Token], rest: &str, captures: &mut BTreeMap<String, String>) -
                 matched
             })
         }
+        Token::Anything => longest_first(rest).any(|end| step(tokens, &rest[end..], captures)),
     }
+}
+
+/// Where beginnings of one or more characters end; the longest first, so that `{proj}` takes a whole name where it can.
+fn longest_first(text: &str) -> impl Iterator<Item = usize> {
+    text.char_indices().rev().map(|(i, c)| i + c.len_utf8())
 }
 
 /// Compares names with runs of digits as numbers: layer 2 before layer 10.
@@ -130,6 +142,9 @@ mod tests {
         // The first capture has to give characters back.
         assert_eq!(captures("{layer}_{layer}", "a_b_a_b"), layer("a_b"));
         assert_eq!(captures("x*", "x"), None);
+        assert_eq!(captures("h.{layer}.**.w", "h.3.a.b.w"), layer("3"));
+        assert_eq!(captures("**", "h.3.w"), Some(vec![]));
+        assert_eq!(captures("h.**", "h."), None);
         assert_eq!(captures("{p}_proj", "gate_up_proj").unwrap()[0].1, "gate_up");
     }
 

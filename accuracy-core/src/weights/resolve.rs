@@ -9,7 +9,7 @@ use super::config::Claim;
 use super::part::{self, Part};
 use super::stored::float_dtype;
 use super::{
-    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, int4,
+    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, packed,
 };
 use crate::dtype::DType;
 use crate::quant::Granularity;
@@ -119,6 +119,8 @@ pub(super) struct Recipe<'a> {
     pub codes: Codes<'a>,
     pub scale: Option<Scale<'a>>,
     pub zeros: Zeros<'a>,
+    /// The configuration says that zero is the middle of the codes.
+    symmetric: bool,
     /// NVFP4's tensor-wide scale, and whether it divides.
     global: Option<(RawTensor<'a>, bool)>,
     /// GPTQ's and compressed-tensors' `g_idx`.
@@ -131,7 +133,7 @@ pub(super) struct Recipe<'a> {
 pub(super) enum Codes<'a> {
     /// As [`StoredWeight::codes`] wants them.
     Plain(RawTensor<'a>),
-    Int32(RawTensor<'a>, int4::Packing),
+    Int32(RawTensor<'a>, packed::Packing),
 }
 
 pub(super) struct Scale<'a> {
@@ -149,10 +151,10 @@ pub(super) enum Zeros<'a> {
     All(f64),
     /// One signed byte for each scale.
     Int8(RawTensor<'a>),
-    /// Nibbles in int32; `plus` is added.
+    /// Packed into int32; `plus` is added.
     Int32 {
         tensor: RawTensor<'a>,
-        packing: int4::Packing,
+        packing: packed::Packing,
         plus: f64,
     },
 }
@@ -222,10 +224,10 @@ fn resolve_part<'a>(
         return subject.blocks();
     }
     if weight.name.ends_with(".qweight") {
-        return int4::gptq_or_awq(subject);
+        return packed::gptq_or_awq(subject);
     }
     if weight.dtype == StDtype::I32 && weight.name.ends_with(".weight_packed") {
-        return int4::pack_quantized(subject);
+        return packed::pack_quantized(subject);
     }
     match weight.dtype {
         StDtype::F32 | StDtype::F16 | StDtype::BF16 => subject.unquantized(),
@@ -327,6 +329,19 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Whether the configuration says that it is stored so.
+    pub fn claims_any(&self, scheme: Scheme) -> bool {
+        self.checkpoint.0.config.claims_of(&self.module).iter().any(|claim| claim.scheme == scheme)
+    }
+
+    /// There are none; the claims must not say that there are.
+    pub fn require_zero_points(&self, claims: &[&Claim], looked_for: String) -> Result<(), WeightsError> {
+        if claims.is_empty() || claims.iter().any(|claim| claim.symmetric != Some(false)) {
+            return Ok(());
+        }
+        Err(WeightsError::ZeroPointsMissing { weight: self.weight.name.to_owned(), looked_for })
+    }
+
     /// The name of the module's tensor of that ending.
     pub fn named(&self, ending: &str) -> String {
         format!("{}{ending}", self.module)
@@ -363,6 +378,8 @@ impl<'a> Subject<'a> {
         let experts = self.experts.filter(|_| self.part.expert.is_some());
         let input_scale = INPUT_SCALES.iter().map(|e| self.named(e)).find(|name| self.checkpoint.has(name));
         let claims = self.checkpoint.0.config.claims_of(&self.module);
+        let untargeted = scheme != Scheme::Unquantized && self.checkpoint.0.config.leaves_out(&self.module);
+        let symmetric = !claims.is_empty() && claims.iter().all(|claim| claim.symmetric == Some(true));
         let static_input = claims.iter().any(|claim| claim.scheme == scheme && claim.static_input);
         let parts = part::named(&self.module, self.weight.name, (rows, cols), &self.checkpoint.0.config);
         Recipe {
@@ -379,10 +396,12 @@ impl<'a> Subject<'a> {
                 parts,
                 input_scale,
                 static_input,
+                untargeted,
             },
             codes: Codes::Plain(self.weight),
             scale: None,
             zeros: Zeros::None,
+            symmetric,
             global: None,
             column_groups: None,
             part: self.part,
@@ -437,6 +456,9 @@ impl<'a> Subject<'a> {
             DType::I8 => self.find(&[format!("{}_zero_point", self.weight.name)])?,
             _ => None,
         };
+        if dtype == DType::I8 && zeros.is_none() {
+            self.require_zero_points(&claims, format!("{}_zero_point", self.weight.name))?;
+        }
         if let Some(zeros) = &zeros {
             expect_dtype(zeros, StDtype::I8)?;
             expect_shape(zeros, scale.shape, &format!("like `{}`", scale.name))?;
@@ -680,22 +702,24 @@ impl<'a> Recipe<'a> {
             Some(scale) => scale.load(grid_rows, grid_cols)?,
             None => Vec::new(),
         };
-        let zero_points = match self.zeros {
+        let zero_points = match &self.zeros {
             Zeros::None => Vec::new(),
-            Zeros::All(zero) => vec![zero; grid_rows * grid_cols],
+            Zeros::All(zero) => vec![*zero; grid_rows * grid_cols],
             Zeros::Int8(tensor) => DType::I8.decode_bytes(tensor.bytes),
             Zeros::Int32 { tensor, packing, plus } => {
-                let nibbles = packing.unpack(tensor.bytes, grid_rows, grid_cols);
-                nibbles.map(|nibble| f64::from(nibble) + plus).collect()
+                packing.zero_points(tensor.bytes, grid_rows, grid_cols, *plus)
             }
         };
+        if self.symmetric {
+            require_symmetric(&info, &self.zeros, &zero_points)?;
+        }
         let codes = match self.codes {
             Codes::Plain(tensor) => Cow::Borrowed(tensor.bytes),
             Codes::Int32(tensor, packing) => packing.codes(tensor.bytes, info.rows, info.cols),
         };
         let global_scale = self.global.map(|(tensor, divides)| global_scale(tensor, divides)).transpose()?;
         let column_groups = match self.column_groups {
-            Some(tensor) => int4::column_groups(tensor, info.granularity, grid_cols)?,
+            Some(tensor) => packed::column_groups(tensor, info.granularity, grid_cols)?,
             None => None,
         };
         let weight = StoredWeight {
@@ -715,6 +739,43 @@ impl<'a> Recipe<'a> {
         };
         self.part.select(weight, &self.checkpoint.0.config)
     }
+}
+
+/// Zero points are stored and have to be what the configuration says of all of them.
+fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> Result<(), WeightsError> {
+    let (tensor, plus) = match zeros {
+        Zeros::None | Zeros::All(_) => return Ok(()),
+        Zeros::Int8(tensor) => (tensor, 0.0),
+        Zeros::Int32 { tensor, plus, .. } => (tensor, *plus),
+    };
+    let (config, middle) = match (info.scheme, zeros) {
+        (Scheme::Gptq, _) => ("sym true", 8.0),
+        (Scheme::GptqInt8, _) => ("sym true", 0.0),
+        // AutoAWQ has stored the middle, or nothing but zeros that no kernel reads.
+        (Scheme::Awq, _) => ("zero_point false", zero_points.first().copied().unwrap_or(0.0)),
+        (Scheme::PackedInt8, _) | (_, Zeros::Int8(_)) => ("symmetric true", 0.0),
+        _ => ("symmetric true", 8.0),
+    };
+    let Some(cell) = zero_points.iter().position(|&zero| zero != middle) else { return Ok(()) };
+    let columns = info.granularity.grid(info.rows, info.cols).1.max(1);
+    let gptq = matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8);
+    let all_are = |value: f64| gptq && zero_points.iter().all(|&zero| zero == value);
+    let swapped = match plus {
+        1.0 if all_are(middle + 1.0) => "gptq_v2",
+        0.0 if all_are(middle - 1.0) => "gptq",
+        _ => "",
+    };
+    let packed_8_bits = matches!(info.scheme, Scheme::GptqInt8 | Scheme::PackedInt8);
+    let stored_plus = if packed_8_bits { f64::from(packed::MIDDLE_OF_8_BITS) } else { 0.0 };
+    Err(WeightsError::NotSymmetric {
+        weight: info.name.clone(),
+        config,
+        tensor: tensor.name.to_owned(),
+        cell: [cell / columns, cell % columns],
+        zero: zero_points[cell] + stored_plus,
+        middle: middle + stored_plus,
+        swapped,
+    })
 }
 
 fn global_scale(tensor: RawTensor, divides: bool) -> Result<GlobalScale, WeightsError> {

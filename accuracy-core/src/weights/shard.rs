@@ -34,6 +34,17 @@ pub(super) fn io_error(path: &Path, source: std::io::Error) -> WeightsError {
     }
 }
 
+/// What a download may leave in a file's place, by how its text begins.
+pub(super) fn in_place_of(path: &Path, file: &[u8]) -> Option<WeightsError> {
+    let path = || path.to_owned();
+    if file.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Some(WeightsError::LfsPointer { path: path() });
+    }
+    let text = file.trim_ascii_start();
+    let begins = |with: &[u8]| text.get(..with.len()).is_some_and(|t| t.eq_ignore_ascii_case(with));
+    (begins(b"<!doctype html") || begins(b"<html")).then(|| WeightsError::HtmlPage { path: path() })
+}
+
 impl Shard {
     /// Maps the file and checks its header; reads nothing else.
     pub fn open(path: &Path) -> Result<Shard, WeightsError> {
@@ -53,6 +64,11 @@ impl Shard {
     /// Bytes of the file.
     pub fn len(&self) -> u64 {
         self.map.len() as u64
+    }
+
+    /// `__metadata__`: what the file's writer says of it.
+    pub fn metadata(&self) -> Option<&HashMap<String, String>> {
+        self.header.metadata().as_ref()
     }
 
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
@@ -81,33 +97,38 @@ fn parse_header(file: &[u8], path: impl Fn() -> PathBuf) -> Result<(Metadata, us
     let (length, rest) = file.split_first_chunk::<8>().expect("the caller checked for 8 bytes");
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER || length > found - 8 {
-        return Err(WeightsError::HeaderTooLong { path: path(), length, file: found });
+        let too_long = || WeightsError::HeaderTooLong { path: path(), length, file: found };
+        return Err(in_place_of(&path(), file).unwrap_or_else(too_long));
     }
     let header = &rest[..length as usize];
     let bad = |reason: String| WeightsError::BadHeader { path: path(), reason };
-    let Header(mut tensors) = serde_json::from_slice(header).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => bad(e.to_string()),
-        _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
-    })?;
+    let Header { metadata, mut tensors } =
+        serde_json::from_slice(header).map_err(|e| match e.classify() {
+            serde_json::error::Category::Data => bad(e.to_string()),
+            _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
+        })?;
     let mut seen = HashSet::new();
     if let Some((name, _)) = tensors.iter().find(|(name, _)| !seen.insert(name.as_str())) {
         return Err(bad(format!("tensor `{name}` is listed twice")));
     }
     tensors.sort_by_key(|(_, info)| info.data_offsets);
-    let metadata = Metadata::new(None, tensors).map_err(|e| bad(e.to_string()))?;
-    let expected = 8 + length + metadata.data_len() as u64;
+    let header = Metadata::new(metadata, tensors).map_err(|e| bad(e.to_string()))?;
+    let expected = 8 + length + header.data_len() as u64;
     match found.cmp(&expected) {
         std::cmp::Ordering::Less => Err(WeightsError::Truncated { path: path(), expected, found }),
         std::cmp::Ordering::Greater => Err(WeightsError::TrailingBytes { path: path(), expected, found }),
-        std::cmp::Ordering::Equal => Ok((metadata, 8 + length as usize)),
+        std::cmp::Ordering::Equal => Ok((header, 8 + length as usize)),
     }
 }
 
-/// What a header lists, but for its `__metadata__`.
+/// What a header lists.
 ///
 /// The safetensors crate's own way to read it keeps every value in an untyped form first, which takes longer than all
 /// else that is done to open a large checkpoint.
-struct Header(Vec<(String, TensorInfo)>);
+struct Header {
+    metadata: Option<HashMap<String, String>>,
+    tensors: Vec<(String, TensorInfo)>,
+}
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
@@ -125,14 +146,14 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Header, A::Error> {
-        let mut tensors = Vec::new();
+        let mut header = Header { metadata: None, tensors: Vec::new() };
         while let Some(name) = members.next_key::<String>()? {
             if name == "__metadata__" {
-                members.next_value::<Option<HashMap<String, String>>>()?;
+                header.metadata = members.next_value()?;
             } else {
-                tensors.push((name, members.next_value()?));
+                header.tensors.push((name, members.next_value()?));
             }
         }
-        Ok(Header(tensors))
+        Ok(header)
     }
 }

@@ -28,8 +28,12 @@ pub enum Scheme {
     Nvfp4,
     /// compressed-tensors `pack-quantized`: eight nibbles in an int32 along K.
     PackedInt4,
+    /// compressed-tensors `pack-quantized` with 8 bits: four codes in an int32 along K.
+    PackedInt8,
     /// GPTQ: eight nibbles in an int32 along K, stored transposed.
     Gptq,
+    /// GPTQ with 8 bits: four codes in an int32 along K, stored transposed.
+    GptqInt8,
     /// AWQ: eight nibbles in an int32 along N in its own order, stored transposed.
     Awq,
 }
@@ -46,7 +50,9 @@ impl fmt::Display for Scheme {
             Scheme::Mxfp6E3M2 => "MXFP6 e3m2",
             Scheme::Nvfp4 => "NVFP4",
             Scheme::PackedInt4 => "packed int4",
+            Scheme::PackedInt8 => "packed int8",
             Scheme::Gptq => "GPTQ",
+            Scheme::GptqInt8 => "GPTQ int8",
             Scheme::Awq => "AWQ",
         })
     }
@@ -87,6 +93,8 @@ pub struct WeightInfo {
     pub input_scale: Option<String>,
     /// The configuration says that it has one.
     pub static_input: bool,
+    /// It is quantised, and the configuration, which lists the modules that are, does not name it.
+    pub untargeted: bool,
     /// The parts of its rows that can be addressed by name behind `#`: gate and up, or q, k and v.
     pub parts: &'static [&'static str],
 }

@@ -172,4 +172,7 @@ fn a_manifest_that_disagrees_with_its_files_is_an_error() {
     );
     let (unread, _) = with(&|text| text.replace("rank3.step000001.000", "rank3.step000001.999")).unwrap();
     assert_eq!(unread, 6);
+    let skipped = r#"{"skipped": {"step": 0, "call": 0, "module": "rope", "kind": "output", "slot": "", "reason": "complex"}}"#;
+    let (unread, _) = with(&|text| text.replacen('\n', &format!("\n{skipped}\n"), 1)).unwrap();
+    assert_eq!(unread, 1);
 }

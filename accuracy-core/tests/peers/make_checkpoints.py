@@ -311,6 +311,51 @@ def gptq(out):
         write(out / folder, config, tensors, {a: np.ascontiguousarray(v) for a, v in expected.items()})
 
 
+def int32_words_of_8_bits(codes):
+    """Four codes of the last axis in a word, low first."""
+    return np.ascontiguousarray(codes.astype(np.uint8)).view("<i4")
+
+
+def eight_bits(out):
+    n, k, g = 16, 64, 32
+    for folder, minus, checkpoint_format in [("gptq_int8_v1", 1, "gptq"), ("gptq_int8_v2", 0, "gptq_v2")]:
+        tensors, expected = {}, {}
+        for name in ["in_order", "act_order"]:
+            codes = RNG.integers(0, 256, (k, n))
+            zeros = RNG.integers(minus, 256 + minus, (k // g, n))
+            scale = scales((k // g, n), np.float16)
+            groups = RNG.permutation(k) // g if name == "act_order" else np.arange(k) // g
+            tensors |= {
+                f"{name}.qweight": np.ascontiguousarray(int32_words_of_8_bits(codes.T).T),
+                f"{name}.qzeros": int32_words_of_8_bits(zeros - minus),
+                f"{name}.scales": scale,
+                f"{name}.g_idx": groups.astype(np.int32),
+            }
+            expected[name] = ((f64(codes) - zeros[groups]) * f64(scale)[groups]).T
+        config = {"quant_method": "gptq", "bits": 8, "group_size": g, "desc_act": True, "sym": False, "checkpoint_format": checkpoint_format}
+        write(out / folder, config, tensors, {a: np.ascontiguousarray(v) for a, v in expected.items()})
+
+    tensors, expected = {}, {}
+    for name, k in [("symmetric", 64), ("asymmetric", 64), ("filled", 62)]:
+        signed = RNG.integers(-128, 128, (n, k))
+        groups = -(-k // g)
+        zero = RNG.integers(-128, 128, (n, groups)) if name == "asymmetric" else np.zeros((n, groups), int)
+        scale = scales((n, groups), ml_dtypes.bfloat16)
+        filled = np.pad(signed, ((0, 0), (0, -k % 4)), constant_values=-128)
+        tensors |= {
+            f"{name}.weight_packed": int32_words_of_8_bits(filled + 128),
+            f"{name}.weight_scale": scale,
+            f"{name}.weight_shape": np.array([n, k], np.int64),
+        }
+        if name == "asymmetric":
+            tensors[f"{name}.weight_zero_point"] = np.ascontiguousarray(int32_words_of_8_bits((zero + 128).T).T)
+        of = np.arange(k) // g
+        expected[name] = (signed - zero[:, of]) * f64(scale)[:, of]
+    weights = {"num_bits": 8, "type": "int", "strategy": "group", "group_size": g}
+    config = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+    write(out / "compressed_tensors_pack_int8", config, tensors, expected)
+
+
 def awq(out):
     n, k, g = 16, 64, 32
     order = [0, 2, 4, 6, 1, 3, 5, 7]
@@ -425,5 +470,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     target = pathlib.Path(sys.argv[1])
-    for make in [deepseek, fp8_others, int8, pack_quantized, nvfp4, mx, gptq, awq, unquantized, mixed]:
+    for make in [deepseek, fp8_others, int8, pack_quantized, nvfp4, mx, gptq, awq, unquantized, mixed, eight_bits]:
         make(target)

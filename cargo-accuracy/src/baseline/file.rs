@@ -66,9 +66,9 @@ impl Line {
         }
         let mut errors: BTreeMap<String, Error> = BTreeMap::new();
         for check in &record.checks {
-            let name = match (check.check.as_str(), check.hop.as_str()) {
+            let name = match (&*check.check, &*check.hop) {
                 ("rel_l2", hop) => hop.to_owned(),
-                ("chain" | "variants_agree", _) => check.check.clone(),
+                (name @ ("chain" | "variants_agree"), _) => name.to_owned(),
                 ("accumulation" | "repeat", hop) => format!("{}:{hop}", check.check),
                 _ => continue,
             };

@@ -173,6 +173,15 @@ impl<'s> Context<'s> {
         if self.effects.guarded_by_callers(self.index, id, p) {
             score -= 3;
         }
+        // The same values in the device's memory are there to be read.
+        let honoured = |name: &str| {
+            let other = f.params.iter().position(|q| q.name == name);
+            other.is_some_and(|q| self.effects.honours(self.index, id, q))
+        };
+        if names::mirrored(&parameter.name).is_some_and(honoured) || self.verified_beside(id, &parameter.name)
+        {
+            score -= 4;
+        }
         if self.index.callbacks.contains(&id) && family.is_none() {
             score -= 1;
         }
@@ -204,6 +213,20 @@ impl<'s> Context<'s> {
             score -= 3;
         }
         Evidence { meaning, family, twin, documented: parameter.documented, sibling_guarded, score }
+    }
+
+    /// Whether the class has a method that decides when this one is called, and which looks at the parameter:
+    /// `forward_verifier` or `can_forward` beside `forward`.
+    fn verified_beside(&self, id: FnId, parameter: &str) -> bool {
+        let f = self.index.function(id);
+        let Some((class, _)) = f.qualname.rsplit_once('.') else { return false };
+        self.index.file(id).functions.iter().any(|g| {
+            g.qualname.rsplit_once('.').is_some_and(|(c, _)| c == class)
+                && g.name != f.name
+                && g.name.contains(&f.name)
+                && names::is_predicate(&g.name)
+                && g.params.iter().any(|q| q.name == parameter && q.fate == Fate::Used)
+        })
     }
 }
 

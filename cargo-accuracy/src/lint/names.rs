@@ -883,10 +883,38 @@ pub fn is_tool(path: &str) -> bool {
 /// Functions that only answer whether something is possible.
 pub fn is_predicate(name: &str) -> bool {
     let name = name.trim_start_matches('_');
-    name.ends_with("_supported")
-        || name.ends_with("_requirement")
-        || name.ends_with("_requirements")
-        || ["can_", "is_", "supports_", "should_", "has_", "check_", "use_", "validate_", "need_", "needs_"]
-            .iter()
-            .any(|p| name.starts_with(p))
+    let ends = [
+        "_supported",
+        "_requirement",
+        "_requirements",
+        "_verifier",
+        "_validator",
+        "_checker",
+        "_eligible",
+        "_applicable",
+        "_compatible",
+        "_available",
+        "_predicate",
+    ];
+    let begins = [
+        "can_",
+        "is_",
+        "are_",
+        "supports_",
+        "should_",
+        "has_",
+        "check_",
+        "use_",
+        "validate_",
+        "verify_",
+        "need_",
+        "needs_",
+    ];
+    ends.iter().any(|e| name.ends_with(e)) || begins.iter().any(|b| name.starts_with(b))
+}
+
+/// The parameter whose values this one repeats for the host: `cu_seqlens` of `cu_seqlens_cpu`. Who reads the one need not
+/// read the other.
+pub fn mirrored(name: &str) -> Option<&str> {
+    ["_cpu", "_host"].iter().find_map(|suffix| name.strip_suffix(suffix))
 }

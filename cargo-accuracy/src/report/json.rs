@@ -50,9 +50,12 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let head = serde_json::to_string(&document)?;
     out.write_all(head.strip_suffix('}').unwrap_or(&head).as_bytes())?;
     out.write_all(b",\"cases\":[")?;
+    let mut line = Vec::new();
     for (i, record) in report.records.iter().enumerate() {
-        out.write_all(if i > 0 { b",\n" } else { b"\n" })?;
-        serde_json::to_writer(&mut *out, record)?;
+        line.clear();
+        line.extend_from_slice(if i > 0 { b",\n" } else { b"\n" });
+        serde_json::to_writer(&mut line, record)?;
+        out.write_all(&line)?;
     }
     out.write_all(b"\n]}\n")?;
     Ok(())

@@ -1,11 +1,15 @@
 //! `--report junit=PATH`: JUnit XML as Jenkins, GitLab and GitHub's test reporters read it. A suite is a test function
-//! on an architecture, a test case is a case of its matrix, the metrics are its properties.
+//! on an architecture, a test case is a case of its matrix.
+//!
+//! Of what is around, the schema of Jenkins' xUnit plugin (`junit-10.xsd`) allows least: a test case has no properties, no
+//! file and no line, and is refused with them. So the metrics stand in its output, as `[[PROPERTY|cos=0.9999986]]`, which
+//! Jenkins and GitLab show beside a failure, and test management tools read as properties. The file is the suite's.
 
 use super::model::{Report, test_key};
 use super::text::{failure, number};
 use accuracy_core::record::{Gate, Record, Verdict};
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 /// What became of a test case.
@@ -28,20 +32,20 @@ struct Case<'a> {
     message: &'a str,
     text: String,
     seconds: Option<f64>,
-    place: Option<(&'a str, u32)>,
     properties: Vec<(&'static str, String)>,
 }
 
 impl<'a> Case<'a> {
     fn new(name: &'a str, class: &'a str, outcome: Outcome, kind: &'a str, message: &'a str) -> Case<'a> {
         let (text, properties) = (String::new(), Vec::new());
-        Case { name, class, outcome, kind, message, text, seconds: None, place: None, properties }
+        Case { name, class, outcome, kind, message, text, seconds: None, properties }
     }
 }
 
 /// Suite by suite: no more than one case is held.
 pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut suites: Vec<(String, Vec<&Record>)> = Vec::new();
+    let mut text = String::new();
     let mut at: HashMap<String, usize> = HashMap::new();
     for record in &report.records {
         let key = test_key(&record.id, &record.arch);
@@ -70,13 +74,14 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     out.write_all(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")?;
     writeln!(out, "<testsuites name=\"cargo-accuracy\"{}>", totals.attributes(false))?;
     for ((key, records), totals) in suites.iter().zip(&of_suites) {
-        open(out, key, totals)?;
+        open(out, key, totals, Some(&records[0].file))?;
         for record in records {
-            write(out, &case(record, report))?;
+            write(out, &mut text, &case(record, report))?;
         }
         // What no case shows alone: the test as a whole could not have seen a fault.
         if let Some(test) = powerless.get(key) {
-            write(out, &Case::new("power", &test.test, Outcome::Failure, "power", &test.reason))?;
+            let case = Case::new("power", &test.test, Outcome::Failure, "power", &test.reason);
+            write(out, &mut text, &case)?;
         }
         out.write_all(b"  </testsuite>\n")?;
     }
@@ -84,8 +89,8 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         [("silent parameters", &lint), ("baseline and completeness", &whole)].into_iter().zip(&of_lists)
     {
         if !cases.is_empty() {
-            open(out, name, totals)?;
-            cases.iter().try_for_each(|case| write(out, case))?;
+            open(out, name, totals, None)?;
+            cases.iter().try_for_each(|case| write(out, &mut text, case))?;
             out.write_all(b"  </testsuite>\n")?;
         }
     }
@@ -100,7 +105,6 @@ fn lint(report: &Report) -> Vec<Case<'_>> {
         let outcome = if error { Outcome::Failure } else { Outcome::Passed };
         let mut case = Case::new(&f.function, &f.path, outcome, f.rule, &f.message);
         case.text = format!("{}:{}\n{}", f.path, f.line, f.help);
-        case.place = Some((&f.path, f.line));
         case.properties = vec![("rule", f.rule.into()), ("parameter", f.parameter.clone())];
         case
     })
@@ -157,7 +161,6 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
         case.text = anstream::adapter::strip_str(&text).to_string();
     }
     case.seconds = Some(record.seconds.max(0.0));
-    case.place = Some((&record.file, record.line));
     let m = &record.metrics;
     let numbers = [
         ("cos", m.cos),
@@ -223,71 +226,88 @@ impl Totals {
     }
 }
 
-fn open(out: &mut dyn Write, name: &str, totals: &Totals) -> io::Result<()> {
-    writeln!(out, "  <testsuite name=\"{}\"{}>", escape(name), totals.attributes(true))
+fn open(out: &mut dyn Write, name: &str, totals: &Totals, file: Option<&str>) -> io::Result<()> {
+    write!(out, "  <testsuite name=\"{}\"{}", attribute(name), totals.attributes(true))?;
+    if let Some(file) = file {
+        write!(out, " file=\"{}\"", attribute(file))?;
+    }
+    out.write_all(b">\n")
 }
 
-fn write(out: &mut dyn Write, case: &Case<'_>) -> io::Result<()> {
-    let mut text =
-        format!("    <testcase name=\"{}\" classname=\"{}\"", escape(case.name), escape(case.class));
+/// Writes a test case, by way of `text`.
+fn write(out: &mut dyn Write, text: &mut String, case: &Case<'_>) -> io::Result<()> {
+    text.clear();
+    let (name, class) = (attribute(case.name), attribute(case.class));
+    let _ = write!(text, "    <testcase name=\"{name}\" classname=\"{class}\"");
     if let Some(seconds) = case.seconds {
         let _ = write!(text, " time=\"{seconds:.3}\"");
     }
-    if let Some((file, line)) = case.place {
-        let _ = write!(text, " file=\"{}\" line=\"{line}\"", escape(file));
-    }
-    text += ">\n";
-    if !case.properties.is_empty() {
-        text += "      <properties>\n";
-        for (name, value) in &case.properties {
-            let _ = writeln!(text, "        <property name=\"{name}\" value=\"{}\"/>", escape(value));
-        }
-        text += "      </properties>\n";
-    }
+    *text += ">\n";
+    let (kind, message) = (attribute(case.kind), attribute(case.message));
     let ending = match case.outcome {
         Outcome::Passed => None,
-        Outcome::Skipped => Some("skipped"),
+        Outcome::Skipped => {
+            let _ = writeln!(text, "      <skipped message=\"{message}\"/>");
+            None
+        }
         Outcome::Failure => Some("failure"),
         Outcome::Error => Some("error"),
     };
-    match ending {
-        Some("skipped") => {
-            let _ = writeln!(text, "      <skipped message=\"{}\"/>", escape(case.message));
-        }
-        Some(name) => {
-            let (kind, message) = (escape(case.kind), escape(case.message));
-            let _ = writeln!(
-                text,
-                "      <{name} type=\"{kind}\" message=\"{message}\">{}</{name}>",
-                element(&case.text)
-            );
-        }
-        None => {}
+    if let Some(ending) = ending {
+        let of = element(&case.text);
+        let _ = writeln!(text, "      <{ending} type=\"{kind}\" message=\"{message}\">{of}</{ending}>");
     }
-    text += "    </testcase>\n";
+    if !case.properties.is_empty() {
+        *text += "      <system-out>";
+        for (i, (name, value)) in case.properties.iter().enumerate() {
+            let end = if i > 0 { "\n" } else { "" };
+            let line = value.replace(['\n', '\r'], " ");
+            let _ = write!(text, "{end}[[PROPERTY|{name}={}]]", element(&line));
+        }
+        *text += "</system-out>\n";
+    }
+    *text += "    </testcase>\n";
     out.write_all(text.as_bytes())
 }
 
 /// Text as it stands in an attribute, in which a reader makes a space of a line's end.
-fn escape(text: &str) -> String {
-    element(text).replace('\n', "&#10;").replace('\t', "&#9;").replace('\r', "&#13;")
+fn attribute(text: &str) -> Escaped<'_> {
+    Escaped { text, attribute: true }
 }
 
-/// Text as it stands in an element. What XML 1.0 has no place for becomes a replacement character.
-fn element(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\n' | '\t' | '\r' => out.push(c),
-            '\0'..'\u{20}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c => out.push(c),
+/// Text as it stands in an element.
+fn element(text: &str) -> Escaped<'_> {
+    Escaped { text, attribute: false }
+}
+
+/// What XML 1.0 has no place for becomes a replacement character.
+struct Escaped<'a> {
+    text: &'a str,
+    attribute: bool,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instead = |c: char| match c {
+            '&' => Some("&amp;"),
+            '<' => Some("&lt;"),
+            '>' => Some("&gt;"),
+            '"' => Some("&quot;"),
+            '\n' => self.attribute.then_some("&#10;"),
+            '\t' => self.attribute.then_some("&#9;"),
+            '\r' => Some("&#13;"),
+            '\0'..'\u{20}' | '\u{fffe}' | '\u{ffff}' => Some("\u{fffd}"),
+            _ => None,
+        };
+        let mut rest = self.text;
+        while let Some((at, instead, c)) = rest.char_indices().find_map(|(at, c)| Some((at, instead(c)?, c)))
+        {
+            f.write_str(&rest[..at])?;
+            f.write_str(instead)?;
+            rest = &rest[at + c.len_utf8()..];
         }
+        f.write_str(rest)
     }
-    out
 }
 
 #[cfg(test)]
@@ -319,17 +339,13 @@ mod tests {
         assert_eq!(suite.name.as_str(), "k::t[arch=host]");
         assert_eq!(suite.skipped, 1);
         assert_eq!(suite.test_cases[0].name.as_str(), "arch=host,tokens=1");
-        let properties = &suite.test_cases[0].properties;
-        assert!(
-            properties.iter().any(|p| p.name.as_str() == "cos" && p.value.as_str() == "0.9999986"),
-            "{text}"
-        );
+        let output = suite.test_cases[0].system_out.as_ref().unwrap();
+        assert!(output.as_str().lines().any(|line| line == "[[PROPERTY|cos=0.9999986]]"), "{text}");
         assert!(text.contains("re-run: cargo accuracy"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }
 
-    /// What GitLab reads: every case is told apart by class, name and file, and has at most one outcome; and what XML does
-    /// not allow is not in it.
+    /// Every case has at most one outcome, and what XML does not allow is not in it.
     #[test]
     fn hostile_text_stays_text() {
         let hostile = "a]]><failure/>\"'&<\u{1b}[31m\0\u{ffff}\nb";

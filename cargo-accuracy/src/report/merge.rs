@@ -3,11 +3,13 @@
 use super::parts;
 use crate::run::folder::{RUN_INFO, RunInfo};
 use crate::run::{may_pass, unfinished};
+use accuracy_core::packed::Texts;
 use accuracy_core::record::{self, Gate, Planned, Record, RecordError, Verdict};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Everything that the folders say, a record a case.
 #[derive(Debug, Default)]
@@ -23,6 +25,7 @@ pub struct Merged {
 /// later one on the command line does, whatever it says.
 pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
     let mut merged = Merged::default();
+    let known = Mutex::default();
     let mut at: HashMap<String, usize> = HashMap::new();
     let mut parts = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -34,7 +37,12 @@ pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
             parts.push((dir.as_path(), part));
         }
         merged.runs.extend(folder.run.clone());
-        for record in folder.records()? {
+        let records = folder.records(&known)?;
+        if let [_] = dirs {
+            merged.records = records;
+            break;
+        }
+        for record in records {
             match at.get(&record.id) {
                 Some(&i) => merged.records[i] = record,
                 None => {
@@ -71,17 +79,25 @@ fn file_names(dir: &Path) -> anyhow::Result<Vec<String>> {
 
 #[derive(Debug, Default)]
 struct Folder {
+    path: PathBuf,
     planned: Vec<Planned>,
-    /// Latest attempt by the stem of its file name: its number and its record.
-    attempts: BTreeMap<String, (u32, PathBuf)>,
+    /// Number of the latest attempt that left a record, by the stem of its file name.
+    attempts: BTreeMap<Stem, u32>,
     /// Stems and attempts of cases that began.
-    started: BTreeMap<String, u32>,
+    started: HashMap<Stem, u32>,
     run: Option<RunInfo>,
+}
+
+/// The hash that a file is named by, in its digits.
+type Stem = [u8; 16];
+
+fn stem_of(id: &str) -> Stem {
+    record::file_stem(id).as_bytes().try_into().expect("a stem has sixteen digits")
 }
 
 impl Folder {
     fn read(dir: &Path) -> anyhow::Result<Folder> {
-        let mut folder = Folder::default();
+        let mut folder = Folder { path: dir.into(), ..Folder::default() };
         let mut announced = BTreeSet::new();
         for name in file_names(dir)? {
             let path = dir.join(&name);
@@ -99,13 +115,11 @@ impl Folder {
             } else if let Some((stem, attempt, kind)) = attempt(&name) {
                 match kind {
                     Kind::Record => {
-                        let newer = folder.attempts.get(stem).is_none_or(|(other, _)| *other < attempt);
-                        if newer {
-                            folder.attempts.insert(stem.into(), (attempt, path));
-                        }
+                        let latest = folder.attempts.entry(stem).or_insert(attempt);
+                        *latest = attempt.max(*latest);
                     }
                     Kind::Started => {
-                        let latest = folder.started.entry(stem.into()).or_insert(attempt);
+                        let latest = folder.started.entry(stem).or_insert(attempt);
                         *latest = attempt.max(*latest);
                     }
                 }
@@ -114,30 +128,42 @@ impl Folder {
         Ok(folder)
     }
 
-    /// One record for every case that was announced or has left one.
-    fn records(mut self) -> anyhow::Result<Vec<Record>> {
+    /// One record for every case that was announced or has left one; what they have in common is there once.
+    fn records(mut self, known: &Mutex<Texts>) -> anyhow::Result<Vec<Record>> {
         let announced: Vec<_> = self
             .planned
             .into_iter()
             .map(|planned| {
-                let stem = record::file_stem(&planned.id);
+                let stem = stem_of(&planned.id);
                 let left = self.attempts.remove(&stem);
                 (planned, left, self.started.get(&stem).copied())
             })
             .collect();
-        let of = |(planned, left, started): (Planned, Option<(u32, PathBuf)>, Option<u32>)| match (
-            left, started,
-        ) {
-            (Some((attempt, _)), Some(started)) if started > attempt => cut_off(&planned),
-            (Some((_, path)), _) => what_it_left(&planned, record::read_record(&path)),
+        let read = |path: &Path| {
+            let mut record = record::read_record(path)?;
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            record.checks.share(&mut known);
+            record.power.share(&mut known);
+            Ok(record)
+        };
+        let of = |(planned, left, started): (Planned, Option<u32>, Option<u32>)| match (left, started) {
+            (Some(attempt), Some(started)) if started > attempt => cut_off(&planned),
+            (Some(attempt), _) => {
+                let path = record::record_path(&self.path, &planned.id, attempt);
+                what_it_left(&planned, read(&path))
+            }
             (None, Some(_)) => cut_off(&planned),
             (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
         };
         let mut records: Vec<Record> = announced.into_par_iter().map(of).collect();
-        for (_, path) in self.attempts.into_values() {
+        for (stem, attempt) in self.attempts {
             // What it was to be a record of is not known, so nothing can stand in for it.
-            let left = record::read_record(&path);
-            records.push(left.context("a record that no manifest announces cannot be used")?);
+            let path = self.path.join(format!("{}.{attempt}.json", String::from_utf8_lossy(&stem)));
+            let left = read(&path).context("a record that no manifest announces cannot be used")?;
+            if stem_of(&left.id) != stem {
+                bail!("{} is named after another case than its own, {}", path.display(), left.id);
+            }
+            records.push(left);
         }
         Ok(records)
     }
@@ -176,7 +202,7 @@ enum Kind {
 }
 
 /// `<16 hexadecimal digits>.<attempt>.json` or `.started`.
-fn attempt(name: &str) -> Option<(&str, u32, Kind)> {
+fn attempt(name: &str) -> Option<(Stem, u32, Kind)> {
     let (stem, rest) = name.split_once('.')?;
     let (attempt, extension) = rest.split_once('.')?;
     let kind = match extension {
@@ -184,8 +210,8 @@ fn attempt(name: &str) -> Option<(&str, u32, Kind)> {
         "started" => Kind::Started,
         _ => return None,
     };
-    let hash = stem.len() == 16 && stem.bytes().all(|b| b.is_ascii_hexdigit());
-    hash.then_some((stem, attempt.parse().ok()?, kind))
+    let stem: Stem = stem.as_bytes().try_into().ok()?;
+    stem.iter().all(u8::is_ascii_hexdigit).then_some((stem, attempt.parse().ok()?, kind))
 }
 
 #[cfg(test)]
@@ -290,6 +316,16 @@ mod tests {
         announce(dir.path(), &["k::t[a]"]);
         write_json(&record_path(dir.path(), "k::t[a]", 0), &record("k::t[b]", 1.0)).unwrap();
         assert_eq!(verdicts(&[dir.path()]), [("k::t[a]".into(), Verdict::Crashed)]);
+    }
+
+    #[test]
+    fn a_record_under_the_name_of_a_case_that_nothing_announces_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        announce(dir.path(), &["k::t[a]"]);
+        leave(dir.path(), 0, &record("k::t[a]", 0.5));
+        write_json(&record_path(dir.path(), "k::t[b]", 0), &record("k::t[a]", 1.0)).unwrap();
+        let error = read(&[dir.path().into()]).unwrap_err().to_string();
+        assert!(error.contains("another case than its own, k::t[a]"), "{error}");
     }
 
     #[test]

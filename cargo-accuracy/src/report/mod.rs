@@ -76,7 +76,10 @@ pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
     baselines.compare(&mut report, &merged.runs);
     render(&report, &args.output)?;
     baselines.save(&report, &merged.runs)?;
-    Ok(report.exit_code())
+    let code = report.exit_code();
+    // The process ends: giving back what tens of thousands of records hold, piece by piece, would take its time.
+    std::mem::forget(report);
+    Ok(code)
 }
 
 /// The records in a folder, one for every case that was announced or has left one.
@@ -110,6 +113,18 @@ fn newest(args: &ReportArgs) -> anyhow::Result<PathBuf> {
 
 /// Prints the tables and writes the reports that the flags ask for.
 pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
+    let (files, stdout): (Vec<&Sink>, Vec<&Sink>) = output.reports.iter().partition(|s| s.path.is_some());
+    // Each renders by itself; what goes to standard output keeps its order.
+    let (shown, written) = rayon::join(
+        || show(report, output),
+        || files.into_par_iter().with_max_len(1).try_for_each(|sink| sink.write(report)),
+    );
+    shown.and(written)?;
+    stdout.into_iter().try_for_each(|sink| sink.write(report))?;
+    github::in_actions(report, output.stdout_taken())
+}
+
+fn show(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
     let human = text::render(report, output, text::width(output.stdout_taken()));
     if output.stdout_taken() {
         anstream::stderr().write_all(human.as_bytes())?;
@@ -118,11 +133,7 @@ pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
         stdout.write_all(human.as_bytes())?;
         stdout.flush()?;
     }
-    // Each renders by itself; what goes to standard output keeps its order.
-    let (files, stdout): (Vec<&Sink>, Vec<&Sink>) = output.reports.iter().partition(|s| s.path.is_some());
-    files.into_par_iter().try_for_each(|sink| sink.write(report))?;
-    stdout.into_iter().try_for_each(|sink| sink.write(report))?;
-    github::in_actions(report, output.stdout_taken())
+    Ok(())
 }
 
 /// Prints plain lines to wherever what a person reads goes.

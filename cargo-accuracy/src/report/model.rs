@@ -246,7 +246,7 @@ fn power(cases: &[&Record], whole: bool) -> TestPower {
     for power in cases.iter().flat_map(|case| case.power.iter()) {
         let same = |f: &FaultCount| f.fault == power.fault && f.operand == power.operand;
         let at = faults.iter().position(same).unwrap_or_else(|| {
-            let (fault, operand) = (power.fault.clone(), power.operand.clone());
+            let (fault, operand) = (power.fault.into_owned(), power.operand.into_owned());
             faults.push(FaultCount { fault, operand, ..FaultCount::default() });
             faults.len() - 1
         });

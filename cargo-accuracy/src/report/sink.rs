@@ -56,10 +56,10 @@ impl Sink {
             let text = match self.format {
                 Format::Json => return json::render(report, out),
                 Format::Junit => return junit::render(report, out),
+                Format::Html => return html::render(report, out),
                 Format::Markdown => markdown::render(report),
                 Format::Sarif => sarif::render(report)?,
                 Format::Github => github::render(report),
-                Format::Html => html::render(report)?,
             };
             Ok(out.write_all(text.as_bytes())?)
         })

@@ -8,7 +8,8 @@ use crate::report::style::{self, paint};
 use crate::report::text::table::{Cell, Column, Table};
 use crate::run::{self, RunArgs};
 use accuracy_core::meta::Check;
-use accuracy_core::record::{Planned, Power, PowerStatus, Record};
+use accuracy_core::packed::PowerView;
+use accuracy_core::record::{Planned, PowerStatus, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -47,14 +48,14 @@ fn tokens(id: &str) -> u64 {
 pub fn render(records: &[Record], width: Option<usize>) -> (String, ExitCode) {
     let mut text = String::new();
     let ran: Vec<&Record> = records.iter().filter(|r| !r.power.is_empty()).collect();
-    let all: Vec<(&Record, Power)> = ran.iter().flat_map(|r| r.power.iter().map(|p| (*r, p))).collect();
-    let mut faults: BTreeMap<&str, Vec<&Power>> = BTreeMap::new();
+    let all: Vec<(&Record, PowerView)> = ran.iter().flat_map(|r| r.power.iter().map(|p| (*r, p))).collect();
+    let mut faults: BTreeMap<&str, Vec<&PowerView>> = BTreeMap::new();
     for (_, power) in &all {
         faults.entry(&power.fault).or_default().push(power);
     }
-    let count = |of: &[&Power], status: PowerStatus| of.iter().filter(|p| p.status == status).count();
+    let count = |of: &[&PowerView], status: PowerStatus| of.iter().filter(|p| p.status == status).count();
     let mut table = Table::default();
-    let rows: Vec<(&&str, &Vec<&Power>)> = faults.iter().collect();
+    let rows: Vec<(&&str, &Vec<&PowerView>)> = faults.iter().collect();
     table.push(Column::left("fault"), rows.iter().map(|(name, _)| Cell::plain(**name)));
     let number = |n: usize| Cell::plain(if n == 0 { "-".to_owned() } else { n.to_string() });
     table.push(Column::right("planted"), rows.iter().map(|(_, of)| number(of.len())));
@@ -71,10 +72,10 @@ pub fn render(records: &[Record], width: Option<usize>) -> (String, ExitCode) {
             Cell { style, ..number(unseen) }
         }),
     );
-    let seen_by = |of: &[&Power]| {
+    let seen_by = |of: &[&PowerView]| {
         let mut checks: BTreeMap<&str, usize> = BTreeMap::new();
         for check in of.iter().flat_map(|p| &p.failed_checks) {
-            *checks.entry(check).or_default() += 1;
+            *checks.entry(&check.0).or_default() += 1;
         }
         let mut checks: Vec<(&str, usize)> = checks.into_iter().collect();
         checks.sort_by_key(|(name, n)| (std::cmp::Reverse(*n), *name));
@@ -83,7 +84,7 @@ pub fn render(records: &[Record], width: Option<usize>) -> (String, ExitCode) {
     table.push(Column::left("seen by").shrinkable(), rows.iter().map(|(_, of)| Cell::plain(seen_by(of))));
     text += &table.render(width);
 
-    let unseen: Vec<&(&Record, Power)> =
+    let unseen: Vec<&(&Record, PowerView)> =
         all.iter().filter(|(_, p)| p.status == PowerStatus::Unseen).collect();
     for (claimed, title) in [
         (true, "would have passed"),

@@ -1,5 +1,6 @@
 //! One weight or other tensor, from a checkpoint to the tensors of a shard.
 
+use super::bias;
 use super::scheme::Scheme;
 use super::tensors;
 use crate::exit::usage;
@@ -41,12 +42,16 @@ pub struct Values {
     digest: blake3::Hash,
     /// With the source's; `None` where nothing changed, or there is none.
     cosine: Option<f64>,
+    /// How many are NaN or infinite.
+    non_finite: usize,
 }
 
 impl Values {
     fn new(address: String, original: &[f64], values: &[f64]) -> Values {
-        let cosine = if original == values { None } else { cosine(original, values) };
-        Values { address, digest: digest(values), cosine }
+        let same = original.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits());
+        let non_finite = values.iter().filter(|v| !v.is_finite()).count();
+        let cosine = if same || non_finite > 0 { None } else { cosine(original, values) };
+        Values { address, digest: digest(values), cosine, non_finite }
     }
 
     /// Whether these are the same values, bit for bit.
@@ -69,7 +74,7 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
     if let Ok(raw) = checkpoint.raw(&tensor)
         && !is_weight(&raw)
     {
-        return copy(name, &raw, plan);
+        return copy(checkpoint, name, &raw, plan);
     }
     let info = checkpoint.describe(name)?;
     let part =
@@ -118,11 +123,13 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
         clap::ValueEnum::to_possible_value(&scheme).context("every scheme has a name")?.get_name().into();
     for (from, address) in addresses {
         let weight = original(&from)?;
-        require_finite(&from, &weight)?;
-        require_whole(&from, &weight, scheme, plan.group)?;
         let (tensors, values) = match scheme.quant(plan.group) {
             None => unquantized(&address, &weight, scheme),
-            Some(quant) => tensors::write(&address, &weight, scheme, &quant),
+            Some(quant) => {
+                require_finite(&from, &weight)?;
+                require_whole(&from, &weight, scheme, plan.group)?;
+                tensors::write(&address, &weight, scheme, &quant)
+            }
         };
         converted.tensors.extend(tensors);
         converted.matrices.push(Values::new(address, &weight.data, &values));
@@ -152,29 +159,41 @@ fn is_weight(tensor: &RawTensor) -> bool {
     }
 }
 
-/// The bytes as they are; of the biases `[experts, N]` those of the experts that are taken.
-fn copy(name: &str, tensor: &RawTensor, plan: &Plan) -> anyhow::Result<Converted> {
-    let (mut shape, mut bytes) = (tensor.shape.to_vec(), tensor.bytes);
+/// The bytes as they are; of biases those of the experts and rows that are taken of their weights.
+fn copy(checkpoint: &Checkpoint, name: &str, tensor: &RawTensor, plan: &Plan) -> anyhow::Result<Converted> {
+    let (mut shape, mut bytes) = (tensor.shape.to_vec(), tensor.bytes.to_vec());
     if let (Some(experts), [count, _]) = (&plan.part.experts, tensor.shape)
         && tensor.name.contains("expert")
     {
         let of_each = bytes.len() / count.max(&1);
-        bytes = bytes.get(experts.start * of_each..experts.end * of_each).with_context(|| {
+        let taken = bytes.get(experts.start * of_each..experts.end * of_each).with_context(|| {
             format!("experts {experts:?} of {} {:?} are not there", tensor.name, tensor.shape)
         })?;
+        bytes = taken.to_vec();
         shape[0] = experts.len();
+    }
+    if let Some(rows) = &plan.part.rows
+        && let Some(weight) = bias::weight(checkpoint, tensor.name)
+    {
+        let size = tensor.dtype.bitsize() / 8;
+        let last =
+            shape.last_mut().filter(|last| **last == weight.rows && rows.end <= weight.rows && size > 0);
+        let last = last.with_context(|| {
+            format!(
+                "rows {rows:?} are not to be had of {} {:?}, the bias of {} [{}, {}]",
+                tensor.name, tensor.shape, weight.name, weight.rows, weight.cols
+            )
+        })?;
+        let of_each = bytes.chunks_exact(*last * size);
+        bytes = of_each.flat_map(|one| &one[rows.start * size..rows.end * size]).copied().collect();
+        *last = rows.len();
     }
     Ok(Converted {
         name: name.into(),
         shape: shape.clone(),
         experts: None,
         became: format!("copied as {}", tensor.dtype),
-        tensors: vec![NewTensor {
-            name: tensor.name.into(),
-            dtype: tensor.dtype,
-            shape,
-            bytes: bytes.into(),
-        }],
+        tensors: vec![NewTensor { name: tensor.name.into(), dtype: tensor.dtype, shape, bytes }],
         matrices: Vec::new(),
         sources: vec![tensor.name.into()],
     })
@@ -220,9 +239,12 @@ impl std::fmt::Display for Converted {
         let shape: Vec<String> = self.experts.iter().chain(&self.shape).map(ToString::to_string).collect();
         write!(f, "{} [{}] {}", self.name, shape.join(", "), self.became)?;
         // Of several matrices the one that lost most.
-        match self.matrices.iter().filter_map(|m| m.cosine).min_by(f64::total_cmp) {
-            Some(cos) => write!(f, ", cosine {cos:.7} to what it was"),
-            None => Ok(()),
+        if let Some(cos) = self.matrices.iter().filter_map(|m| m.cosine).min_by(f64::total_cmp) {
+            write!(f, ", cosine {cos:.7} to what it was")?;
+        }
+        match self.matrices.iter().map(|m| m.non_finite).sum() {
+            0 => Ok(()),
+            n => write!(f, ", {n} NaN or infinite values"),
         }
     }
 }

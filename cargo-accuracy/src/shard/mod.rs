@@ -1,8 +1,9 @@
 //! `cargo accuracy shard`: carves a small shard for tests out of a real checkpoint.
 //!
 //! [`scheme`] knows what a weight becomes, [`tensors`] what that is called and how it is packed, [`provenance`] what it
-//! came from; [`convert`] makes one of the other. Here the tensors are chosen, written and read back.
+//! came from, [`bias`] what comes along with it; [`convert`] makes one of the other. Here the tensors are chosen, written and read back.
 
+mod bias;
 mod convert;
 mod provenance;
 mod scheme;
@@ -12,6 +13,7 @@ use crate::exit::{ExitCode, usage};
 use accuracy_core::weights::{Carve, Checkpoint, NewTensor, Role, WeightsError, role, write};
 use anyhow::Context as _;
 use convert::{Converted, Plan};
+pub use provenance::is_of_a_shard;
 use scheme::Scheme;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,15 +50,15 @@ pub struct ShardArgs {
     /// Hugging Face cache
     #[arg(long, value_name = "CHECKPOINT")]
     pub from: String,
-    /// Modules or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for one or more
-    /// characters other than `.` (repeatable)
+    /// Modules, with their biases, or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for
+    /// one or more characters other than `.`, `**` for any (repeatable)
     #[arg(long, value_name = "GLOB", required = true)]
     pub tensors: Vec<String>,
     /// What weight matrices become [default: as they are stored]; vectors, such as the weights of norms, stay as they
     /// are
     #[arg(long, value_name = "SCHEME", value_enum)]
     pub to: Option<Scheme>,
-    /// Rows (output features) to take of every weight matrix; they begin and end where scales do
+    /// Rows (output features) to take of every weight matrix and its bias; they begin and end where scales do
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub rows: Option<Range<usize>>,
     /// Columns (input features) to take of every weight matrix
@@ -150,26 +152,41 @@ fn select(checkpoint: &Checkpoint, patterns: &[String]) -> anyhow::Result<Vec<St
     for pattern in patterns {
         let matches = checkpoint.matches(pattern)?;
         if matches.is_empty() {
-            let held: Vec<&str> = checkpoint.names().take(5).collect();
-            return Err(usage(format!(
-                "--tensors {pattern:?} matches nothing in {}, which holds {} tensors: {}, ...",
-                checkpoint.path().display(),
-                checkpoint.names().count(),
-                held.join(", ")
-            )));
+            return Err(usage(no_match(checkpoint, pattern)));
         }
         for found in matches {
-            // A pattern may match a module and its weight tensor: they are the same.
-            let module = match role(&found.name) {
-                Role::Weight { module } => module.to_string(),
-                _ => found.name,
+            // A pattern may match a module and its weight tensor. To the module its bias belongs, too.
+            let (module, biases) = match role(&found.name) {
+                Role::Weight { module } => (module.to_string(), Vec::new()),
+                _ => (found.name.clone(), bias::of(checkpoint, &found.name)),
             };
-            if !names.contains(&module) {
-                names.push(module);
+            for name in [module].into_iter().chain(biases) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
             }
         }
     }
     Ok(names)
+}
+
+fn no_match(checkpoint: &Checkpoint, pattern: &str) -> String {
+    let modules = checkpoint.modules();
+    let hint = match role(pattern) {
+        Role::Companion { module } if checkpoint.raw(pattern).is_ok() => {
+            format!("; a scale comes with its weight: name {module:?}")
+        }
+        _ if pattern.contains('*') && !pattern.contains("**") => {
+            "; `*` stops at a dot, `**` does not".to_string()
+        }
+        _ => String::new(),
+    };
+    format!(
+        "--tensors {pattern:?} matches nothing in {}{hint}; there are {} modules with a weight, such as {}",
+        checkpoint.path().display(),
+        modules.len(),
+        modules[..modules.len().min(5)].join(", ")
+    )
 }
 
 /// `config.json`: how the tensors are quantised, and what parts of them are called.

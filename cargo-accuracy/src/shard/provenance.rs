@@ -3,11 +3,20 @@
 use anyhow::Context as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+/// The key of the tool that wrote a file, and how its value begins.
+const TOOL: &str = "tool";
+const NAME: &str = "cargo-accuracy ";
+
+/// Whether a file with this metadata in its header is a shard that this tool wrote.
+pub fn is_of_a_shard(metadata: &HashMap<String, String>) -> bool {
+    metadata.get(TOOL).is_some_and(|tool| tool.starts_with(NAME))
+}
 
 /// What goes into the header of each file. `tensors` are the names of those that were read.
 pub fn metadata(from: &Path, tensors: &BTreeSet<String>) -> anyhow::Result<BTreeMap<String, String>> {
@@ -15,7 +24,7 @@ pub fn metadata(from: &Path, tensors: &BTreeSet<String>) -> anyhow::Result<BTree
     // Some loaders refuse a file that does not say whose tensors these are.
     metadata.insert("format".to_string(), "pt".to_string());
     metadata.insert("command".to_string(), command_line());
-    metadata.insert("tool".to_string(), format!("cargo-accuracy {}", env!("CARGO_PKG_VERSION")));
+    metadata.insert(TOOL.to_string(), format!("{NAME}{}", env!("CARGO_PKG_VERSION")));
     for file in files(from, tensors)? {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         metadata.insert(format!("source {name} sha256"), sha256(&file)?);

@@ -4,6 +4,9 @@ use super::profile::{Agreement, LayerProfile};
 use super::replay::{Cause, Outcome};
 use std::path::PathBuf;
 
+/// The question whose answer is a measurement: which tokens the fault costs.
+pub const IMPACT: &str = "does it matter?";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {

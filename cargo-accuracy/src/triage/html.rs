@@ -1,7 +1,7 @@
 //! `--report html=FILE`: the answer, the questions that led to it, and cosine by layer as a picture. All of it is markup:
 //! there is nothing to script.
 
-use super::findings::{Findings, OpFinding, OpStatus, Status, Verdict};
+use super::findings::{Findings, IMPACT, OpFinding, OpStatus, Status, Verdict};
 use super::profile::{Agreement, LayerProfile};
 use super::replay::Outcome;
 use crate::report::html::shell::{Page, escape};
@@ -27,7 +27,7 @@ pub fn render(f: &Findings) -> String {
     operations(&mut body, f);
     layers(&mut body, f);
     body += "</div>\n";
-    Page { title: &format!("{verdict} – triage"), body: &body, script: None }.render()
+    Page { title: &format!("{verdict} – triage"), body: &body }.render()
 }
 
 fn heading(body: &mut String, f: &Findings) -> String {
@@ -83,6 +83,8 @@ fn steps(body: &mut String, f: &Findings) {
     *body += "<section class=\"panel\"><h2>Questions, in the order in which they were asked</h2><ol class=\"steps\">\n";
     for step in &f.steps {
         let (class, word) = match step.status {
+            // Its answer is a measurement, which is neither good nor bad.
+            Status::Ok if step.question == IMPACT => ("skip", "measured"),
             Status::Ok => ("good", "ok"),
             Status::Fault => ("bad", "fault"),
             Status::Inconclusive => ("warn", "inconclusive"),
@@ -168,11 +170,19 @@ fn picture(body: &mut String, f: &Findings) {
             y + 4.0
         );
     }
-    let every = ((shown.len() as f64) / 24.0).ceil() as usize;
-    for layer in shown.iter().step_by(every.max(1)) {
+    let every = ((shown.len() as f64) / 24.0).ceil().max(1.0) as usize;
+    let bad = |layer: usize| f.bad_layers.contains(&layer);
+    // A bad layer has its number whatever the room, and those too near to it have none.
+    let crowded = |layer: usize| f.bad_layers.iter().any(|b| (1..every).contains(&b.abs_diff(layer)));
+    let labelled = shown
+        .iter()
+        .enumerate()
+        .filter(|(i, l)| bad(l.layer) || i.is_multiple_of(every) && !crowded(l.layer));
+    for (_, layer) in labelled {
         let _ = write!(
             body,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            "<text{} x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            if bad(layer.layer) { " class=\"bad\"" } else { "" },
             x(layer.layer),
             floor + 18.0,
             layer.layer
@@ -192,7 +202,7 @@ fn picture(body: &mut String, f: &Findings) {
             let title = format!(
                 "layer {layer}, {name}: cosine {}, relative L2 {}",
                 number(agreement.cos, 9),
-                agreement.rel_l2.map_or("none".into(), |e| format!("{e:.1e}"))
+                agreement.rel_l2.map_or("none".into(), small)
             );
             mark(body, i, x(*layer), height(agreement.cos), &title);
         }
@@ -225,6 +235,15 @@ fn mark(body: &mut String, series: usize, x: f64, y: f64, title: &str) {
 
 fn number(x: Option<f64>, digits: usize) -> String {
     x.map_or("–".into(), |x| format!("{x:.digits$}"))
+}
+
+/// An error in two digits, with a power of ten where it is needed.
+fn small(x: f64) -> String {
+    match x {
+        0.0 => "0".into(),
+        x if (0.095..99.5).contains(&x) => format!("{x:.*}", if x < 0.995 { 2 } else { 1 }),
+        x => format!("{x:.1e}"),
+    }
 }
 
 fn operations(body: &mut String, f: &Findings) {
@@ -266,7 +285,7 @@ fn table(body: &mut String, ops: &[&OpFinding]) {
             OpStatus::NotReplayed => ("skip", "not replayed"),
         };
         let bound = match &op.candidate {
-            Outcome::Judged(j) => format!("{:.1e}", j.bound),
+            Outcome::Judged(j) => small(j.bound),
             _ => "–".into(),
         };
         let mut known = Vec::new();
@@ -296,7 +315,7 @@ fn table(body: &mut String, ops: &[&OpFinding]) {
 
 fn error(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Judged(j) => format!("{:.1e}", j.error),
+        Outcome::Judged(j) => small(j.error),
         Outcome::Missing(_) | Outcome::Unusable(_) => "–".into(),
     }
 }
@@ -326,16 +345,15 @@ fn layers(body: &mut String, f: &Findings) {
         }
         let row = worst.and_then(|a| a.row_min_index).map_or(String::new(), |r| format!(" ({r})"));
         let mut note: Vec<&str> = layer.problems.iter().map(String::as_str).collect();
-        if blamed {
-            note.insert(0, "bad");
-        } else if layer.identical() {
+        if layer.identical() && !blamed {
             note.insert(0, "the same bytes");
         }
+        let badge = if blamed { "<span class=\"badge bad\">bad</span> " } else { "" };
         let _ = writeln!(
             body,
-            "<td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}{row}</td><td class=\"wrap\">{}</td></tr>",
+            "<td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}{row}</td><td class=\"wrap\">{badge}{}</td></tr>",
             worst.map_or("–".into(), |a| number(a.gain, 4)),
-            worst.and_then(|a| a.rel_l2).map_or("–".into(), |e| format!("{e:.1e}")),
+            worst.and_then(|a| a.rel_l2).map_or("–".into(), small),
             worst.map_or("–".into(), |a| number(a.cos_row_min, 4)),
             escape(&note.join("; "))
         );

@@ -1,6 +1,6 @@
 //! The decision tree: which questions are asked of the dumps, in which order, and what follows from the answers.
 
-use super::findings::{Findings, Guilty, OpFinding, OpStatus, Status, Step, Verdict};
+use super::findings::{Findings, Guilty, IMPACT, OpFinding, OpStatus, Status, Step, Verdict};
 use super::passes::Steps;
 use super::profile::{Agreement, LayerProfile, agreements, layer, pair};
 use super::replay::{Outcome, Replay};
@@ -559,7 +559,7 @@ impl<'a> Walk<'a> {
                 () => (Status::Ok, Some("rounding: every operation is right to within it")),
             };
             evidence.extend(why.map(str::to_owned));
-            self.step("does it matter?", status, evidence, None);
+            self.step(IMPACT, status, evidence, None);
         }
     }
 

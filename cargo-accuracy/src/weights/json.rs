@@ -153,7 +153,9 @@ fn scheme(scheme: Scheme) -> &'static str {
         Scheme::Mxfp6E3M2 => "mxfp6_e3m2",
         Scheme::Nvfp4 => "nvfp4",
         Scheme::PackedInt4 => "int4_packed",
+        Scheme::PackedInt8 => "int8_packed",
         Scheme::Gptq => "int4_gptq",
+        Scheme::GptqInt8 => "int8_gptq",
         Scheme::Awq => "int4_awq",
     }
 }

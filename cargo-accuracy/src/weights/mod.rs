@@ -1,8 +1,9 @@
 //! `cargo accuracy weights`: what a checkpoint holds, and what is missing, contradictory or odd in it.
 //!
-//! [`survey`] looks, [`text`] and [`json`] write. How a weight is read is [`accuracy_core::weights`].
+//! [`survey`] looks at headers, [`model`] at what should be there, [`scan`] at values; [`text`] and [`json`] write. How a weight is read is [`accuracy_core::weights`].
 
 mod json;
+mod model;
 mod scan;
 mod survey;
 mod text;
@@ -55,6 +56,7 @@ pub fn command(args: WeightsArgs) -> anyhow::Result<ExitCode> {
         e => e.into(),
     })?;
     let mut survey = survey::look(&checkpoint);
+    model::check(&checkpoint, &mut survey);
     if args.scan {
         scan::values(&checkpoint, &mut survey);
     }

@@ -1,6 +1,6 @@
 //! What only the values of a checkpoint show, and whether an architecture can take them.
 
-use super::survey::{Finding, Survey, Weight};
+use super::survey::{Finding, Severity, Survey, Weight};
 use accuracy_core::arch::Arch;
 use accuracy_core::dtype::{DType, FnuzError};
 use accuracy_core::weights::{Checkpoint, StoredWeight, WeightsError};
@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 pub fn values(checkpoint: &Checkpoint, survey: &mut Survey) {
     let findings: Vec<Vec<Finding>> = survey.weights.par_iter().map(|w| of_weight(checkpoint, w)).collect();
     survey.findings.extend(findings.into_iter().flatten());
+    survey.scanned = true;
 }
 
 fn of_weight(checkpoint: &Checkpoint, weight: &Weight) -> Vec<Finding> {
@@ -30,8 +31,7 @@ fn of_weight(checkpoint: &Checkpoint, weight: &Weight) -> Vec<Finding> {
 
 fn codes(stored: &StoredWeight) -> Option<Finding> {
     let dtype = stored.dtype;
-    let infinities = dtype.infinity_codes().into_iter().flatten().map(|code| code..=code);
-    let special: Vec<RangeInclusive<u32>> = dtype.nan_codes().iter().cloned().chain(infinities).collect();
+    let special = special(dtype)?;
     let of_special = count_in(dtype, &stored.codes, &special);
     if of_special == 0 {
         return None;
@@ -48,24 +48,39 @@ fn codes(stored: &StoredWeight) -> Option<Finding> {
     Some(Finding::error("non_finite_codes", &stored.name, message))
 }
 
-/// How many codes lie in the ranges, which do not overlap: at the speed of memory, as nearly all of them lie in none.
-fn count_in(dtype: DType, bytes: &[u8], ranges: &[RangeInclusive<u32>]) -> usize {
-    /// So many bytes stay in the first cache while one range after the other is looked for.
+/// The codes of NaN and infinity, of either sign; twice the same range where there is no sign.
+fn special(dtype: DType) -> Option<[RangeInclusive<u32>; 2]> {
+    let infinities = dtype.infinity_codes();
+    // Infinity comes right before the NaNs of its sign.
+    let range =
+        |sign: usize, nans: &RangeInclusive<u32>| infinities.map_or(*nans.start(), |i| i[sign])..=*nans.end();
+    match dtype.nan_codes() {
+        [positive, negative] => Some([range(0, positive), range(1, negative)]),
+        [all] => Some([all.clone(), all.clone()]),
+        _ => None,
+    }
+}
+
+/// How many codes lie in one of two ranges: at the speed of memory, as nearly always none does.
+fn count_in(dtype: DType, bytes: &[u8], ranges: &[RangeInclusive<u32>; 2]) -> usize {
+    /// So many bytes stay in the first cache and can be counted where a first look has found something.
     const CHUNK: usize = 16 << 10;
     macro_rules! count {
-        ($code:ty) => {
-            |chunk: &[u8]| -> usize {
+        ($code:ty) => {{
+            let [a, b] = ranges
+                .each_ref()
+                .map(|range| (*range.start() as $code, (range.end() - range.start()) as $code));
+            let inside = move |code: &[u8; size_of::<$code>()]| {
+                let code = <$code>::from_le_bytes(*code);
+                (code.wrapping_sub(a.0) <= a.1) | (code.wrapping_sub(b.0) <= b.1)
+            };
+            move |chunk: &[u8]| -> usize {
                 let (codes, _) = chunk.as_chunks::<{ size_of::<$code>() }>();
-                let of_range = |range: &RangeInclusive<u32>| {
-                    let (start, width) = (*range.start() as $code, (range.end() - range.start()) as $code);
-                    let inside = |code: &[u8; size_of::<$code>()]| {
-                        <$code>::from_le_bytes(*code).wrapping_sub(start) <= width
-                    };
-                    codes.iter().map(|code| u32::from(inside(code))).sum::<u32>() as usize
-                };
-                ranges.iter().map(of_range).sum()
+                // Of the width of a code, which makes for four times as many a vector as a count would.
+                let any = codes.iter().fold(0, |any, code| any | <$code>::from(inside(code)));
+                if any == 0 { 0 } else { codes.iter().filter(|code| inside(code)).count() }
             }
-        };
+        }};
     }
     let chunks = bytes.par_chunks(CHUNK);
     match dtype.bits() {
@@ -93,11 +108,7 @@ fn scales(stored: &StoredWeight) -> Vec<Finding> {
         );
         findings.push(Finding::error("bad_scale", &stored.name, message));
     }
-    let zeros = scales.iter().filter(|&&s| s == 0.0).count();
-    if zeros > 0 {
-        let message = format!("scale `{name}`{of}: {zeros} of {} are zero", scales.len());
-        findings.push(Finding::warning("zero_scale", &stored.name, message));
-    }
+    findings.extend(zero_scales(stored, name, &of));
     if let [first, rest @ ..] = &scales[..]
         && !rest.is_empty()
         && rest.iter().all(|s| s == first)
@@ -109,6 +120,48 @@ fn scales(stored: &StoredWeight) -> Vec<Finding> {
         findings.push(Finding::warning("constant_scale", &stored.name, message));
     }
     findings
+}
+
+/// Scales of zero. Over codes of zero they are harmless; over others a block of the weight is lost.
+fn zero_scales(stored: &StoredWeight, name: &str, of: &str) -> Option<Finding> {
+    let scales = &stored.scales;
+    let zeros: Vec<usize> = (0..scales.len()).filter(|&cell| scales[cell] == 0.0).collect();
+    if zeros.is_empty() {
+        return None;
+    }
+    let lost: Vec<usize> = zeros.iter().copied().filter(|&cell| has_values(stored, cell)).collect();
+    let Some(first) = lost.first() else {
+        let message =
+            format!("scale `{name}`{of}: {} of {} are zero, over codes of zero", zeros.len(), scales.len());
+        return Some(Finding::warning("zero_scale", &stored.name, message));
+    };
+    let grid_cols = stored.grid().1;
+    let message = format!(
+        "scale `{name}`{of}: {} of {} are zero over codes that are not, the first at [{}, {}]",
+        lost.len(),
+        scales.len(),
+        first / grid_cols,
+        first % grid_cols
+    );
+    let finding = Finding::error("zero_scale", &stored.name, message);
+    // In NVFP4 the scale of a small block may be too small for e4m3fn.
+    let underflow = stored.scale_dtype == Some(DType::E4M3Fn);
+    Some(Finding { severity: if underflow { Severity::Warning } else { Severity::Error }, ..finding })
+}
+
+/// Whether a cell of the scales' grid has codes that are not zero.
+fn has_values(stored: &StoredWeight, cell: usize) -> bool {
+    let (cell_rows, cell_cols) = stored.granularity.cell(stored.rows, stored.cols);
+    let (row, column) = (cell / stored.grid().1, cell % stored.grid().1);
+    let columns: Vec<usize> = match &stored.column_groups {
+        Some(groups) => (0..stored.cols).filter(|&c| groups[c] == column).collect(),
+        None => (column * cell_cols..stored.cols.min((column + 1) * cell_cols)).collect(),
+    };
+    let zero = stored.zero_points.get(cell).copied().unwrap_or(0.0);
+    let value =
+        |r: usize, c: usize| stored.dtype.decode(stored.dtype.code_at(&stored.codes, r * stored.cols + c));
+    (row * cell_rows..stored.rows.min((row + 1) * cell_rows))
+        .any(|r| columns.iter().any(|&c| value(r, c) != zero))
 }
 
 /// Whether each weight can be handed to kernels of `arch`. With `scan` the conversion is done, else its formats
@@ -159,4 +212,37 @@ fn conversion(checkpoint: &Checkpoint, weight: &Weight, arch: Arch, scan: bool) 
             .then(|| Finding::of(address, &error))
     };
     Some(if scan { weight.matrices().iter().filter_map(refused).collect() } else { Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use accuracy_core::dtype::{BF16, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F16, F32, INT8};
+
+    #[test]
+    fn special_codes_are_those_that_are_not_finite() {
+        for dtype in [BF16, E2M1, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F16, INT8] {
+            let special = special(dtype);
+            for code in 0..1_u32 << dtype.bits() {
+                let found = special.iter().flatten().any(|range| range.contains(&code));
+                assert_eq!(found, !dtype.decode(code).is_finite(), "{dtype} {code:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_special_code_is_counted_wherever_it_is() {
+        for dtype in [E4M3FN, E4M3FNUZ, E5M2, F16, BF16, F32] {
+            let ranges = special(dtype).unwrap();
+            let (bytes, count) = (dtype.bits() as usize / 8, 20_000);
+            let mut codes = vec![0; bytes * count];
+            assert_eq!(count_in(dtype, &codes, &ranges), 0);
+            for (i, at) in [0, 1, 4095, 4096, 16_384, 19_999].into_iter().enumerate() {
+                let range = &ranges[i % 2];
+                let code = if i % 3 == 0 { range.start() } else { range.end() };
+                codes[at * bytes..][..bytes].copy_from_slice(&code.to_le_bytes()[..bytes]);
+                assert_eq!(count_in(dtype, &codes, &ranges), i + 1, "{dtype} {code:#x} at {at}");
+            }
+        }
+    }
 }

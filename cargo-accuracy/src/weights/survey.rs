@@ -115,6 +115,10 @@ pub struct Survey {
     pub checkpoint: String,
     /// What the configuration says about quantisation.
     pub claims: Vec<String>,
+    /// There is no `config.json`.
+    pub unconfigured: bool,
+    /// A file is part of another checkpoint, written by `cargo accuracy shard`.
+    pub carved: bool,
     pub files: usize,
     pub file_bytes: u64,
     pub tensors: usize,
@@ -123,6 +127,8 @@ pub struct Survey {
     /// Weights and other tensors that could not be looked at, since their file cannot be used.
     pub unseen: usize,
     pub findings: Vec<Finding>,
+    /// Values were read, not only headers.
+    pub scanned: bool,
     broken_files: usize,
 }
 
@@ -149,6 +155,8 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
     let mut survey = Survey {
         checkpoint: checkpoint.path().display().to_string(),
         claims: checkpoint.claims().map(str::to_owned).collect(),
+        unconfigured: checkpoint.config().is_null(),
+        carved: false,
         files: 0,
         file_bytes: 0,
         tensors: checkpoint.names().count(),
@@ -156,6 +164,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
         others: Vec::new(),
         unseen: 0,
         findings: Vec::new(),
+        scanned: false,
         broken_files: 0,
     };
     files(checkpoint, &mut survey);
@@ -180,8 +189,10 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
     let unscaled = survey.weights.iter().filter(|w| w.info.static_input && w.info.input_scale.is_none());
     let unscaled = unscaled.map(|w| input_scale_missing(&w.info.name)).collect::<Vec<_>>();
     survey.findings.extend(unscaled);
+    untargeted(&mut survey);
     rest(checkpoint, &names, &failed, &mut survey);
     claims_without_weights(checkpoint, &mut survey);
+    weights_without_claims(checkpoint, &mut survey);
     mixed(&mut survey);
     survey
 }
@@ -192,6 +203,7 @@ fn files(checkpoint: &Checkpoint, survey: &mut Survey) {
             Ok(file) => {
                 survey.files += 1;
                 survey.file_bytes += file.bytes;
+                survey.carved |= file.metadata.is_some_and(crate::shard::is_of_a_shard);
                 if let [first, ..] = &file.unlisted[..] {
                     let message = format!(
                         "{}: the index does not list, or puts elsewhere, {} of its tensors: `{first}`{}",
@@ -289,6 +301,8 @@ fn is_of_a_file(error: &WeightsError) -> bool {
         error,
         NotFound { .. }
             | Io { .. }
+            | LfsPointer { .. }
+            | HtmlPage { .. }
             | Truncated { .. }
             | HeaderTooLong { .. }
             | HeaderNotJson { .. }
@@ -343,6 +357,29 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
     survey.unseen += unseen;
 }
 
+/// Quantised weights that no target of the configuration names: engines take them for unquantised or refuse them.
+///
+/// It is but odd where the model's modules may be called otherwise than the tensors: where no target names any of them,
+/// and for experts, which models fuse in their own ways.
+fn untargeted(survey: &mut Survey) {
+    let quantized = survey.weights.iter().filter(|w| w.info.scheme != Scheme::Unquantized);
+    let (without, named): (Vec<&Weight>, Vec<&Weight>) = quantized.partition(|w| w.info.untargeted);
+    let finding = |weight: &&Weight| {
+        let name = &weight.info.name;
+        let others = match named.first() {
+            Some(named) => format!("do not name it, as they do `{}`", named.info.name),
+            None => "name no quantised weight".to_owned(),
+        };
+        let kind = describe(Kind::of(&weight.info));
+        let message = format!("`{name}` is stored as {kind}, and the configuration's targets {others}");
+        let odd = named.is_empty() || name.contains("experts");
+        let severity = if odd { Severity::Warning } else { Severity::Error };
+        Finding { severity, ..Finding::error("untargeted", name, message) }
+    };
+    let findings: Vec<Finding> = without.iter().map(finding).collect();
+    survey.findings.extend(findings);
+}
+
 fn input_scale_missing(module: &str) -> Finding {
     let message = format!(
         "`{module}` has no input_scale, though the configuration says that its input is quantised with a stored one"
@@ -374,6 +411,36 @@ fn claims_without_weights(checkpoint: &Checkpoint, survey: &mut Survey) {
             message,
         });
     }
+}
+
+/// Quantised weights of which the configuration does not speak: what they are is read from their tensors alone, while
+/// engines go by the configuration.
+fn weights_without_claims(checkpoint: &Checkpoint, survey: &mut Survey) {
+    if !survey.claims.is_empty() {
+        return;
+    }
+    // OpenAI's own form of gpt-oss is known by the names of its tensors.
+    let by_name = |w: &&Weight| w.info.tensors.first().is_some_and(|t| t.ends_with(".blocks"));
+    let quantized = survey.weights.iter().filter(|w| w.info.scheme != Scheme::Unquantized);
+    let quantized: Vec<&Weight> = quantized.filter(|w| !by_name(w)).collect();
+    let Some(first) = quantized.first() else { return };
+    let says_nothing = match (survey.unconfigured, checkpoint.path().is_dir()) {
+        (true, true) => format!("there is no config.json in {}", checkpoint.path().display()),
+        (true, false) => format!("there is no config.json beside {}", checkpoint.path().display()),
+        (false, _) => "config.json has no quantization_config for weights".to_owned(),
+    };
+    let message = format!(
+        "{} of {} weights are quantised (`{}`: {}, by dtypes, shapes and names alone), but {says_nothing}: engines \
+         go by it and would take the codes for values",
+        quantized.len(),
+        survey.weights.len(),
+        first.info.name,
+        describe(Kind::of(&first.info))
+    );
+    // A file on its own may be part of a checkpoint whose configuration is elsewhere.
+    let severity =
+        if survey.unconfigured && checkpoint.path().is_file() { Severity::Warning } else { Severity::Error };
+    survey.findings.push(Finding { severity, kind: "no_quantization_config", tensor: None, message });
 }
 
 /// Weights of one place in the model that are not stored alike in all layers.

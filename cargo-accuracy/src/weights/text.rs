@@ -44,10 +44,10 @@ pub fn totals(weights: &[Weight]) -> Vec<Total> {
 pub fn render(survey: &Survey, verbose: bool, width: Option<usize>) -> String {
     let mut text = paint(style::BOLD, &survey.checkpoint);
     text.push('\n');
-    let says = if survey.claims.is_empty() {
-        "no quantisation in its configuration".to_owned()
-    } else {
-        survey.claims.join("; ")
+    let says = match (&survey.claims[..], survey.unconfigured) {
+        ([], true) => "no config.json".to_owned(),
+        ([], false) => "no quantisation in its configuration".to_owned(),
+        (claims, _) => claims.join("; "),
     };
     wrap(&mut text, &says, 2, width);
     let _ = writeln!(
@@ -100,7 +100,6 @@ fn weights(weights: &[Weight], each: bool) -> Table {
         Some(dtype) => format!("{dtype} {}", g.first.granularity),
         None => "-".to_owned(),
     };
-    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let mut table = Table::default();
     table.push(Column::left("weight").shrinkable(), cells(&name));
     if groups.iter().any(|g| g.count > 1) {
@@ -109,8 +108,17 @@ fn weights(weights: &[Weight], each: bool) -> Table {
     table.push(Column::left("shape"), cells(&shape));
     table.push(Column::left("scheme"), cells(&|g| codes(Kind::of(g.first))));
     table.push(Column::left("scales"), cells(&scales));
-    table.push(Column::left("read with").dropped(2), cells(&|g| or_dash(companions(g.first))));
-    table.push(Column::left("parts").dropped(3), cells(&|g| or_dash(g.first.parts.join(" "))));
+    let mut unless_empty = |column: Column, write: &dyn Fn(&Group) -> String| {
+        if groups.iter().any(|g| !write(g).is_empty()) {
+            let or_dash =
+                |g: &Group| Some(write(g)).filter(|text| !text.is_empty()).unwrap_or("-".to_owned());
+            table.push(column, cells(&or_dash));
+        }
+    };
+    if each {
+        unless_empty(Column::left("read with").dropped(2), &|g| companions(g.first));
+    }
+    unless_empty(Column::left("parts").dropped(3), &|g| g.first.parts.join(" "));
     table.push(Column::right("bytes").dropped(1), cells(&|g| size(g.bytes)));
     table
 }
@@ -221,7 +229,8 @@ fn summary(text: &mut String, survey: &Survey) {
     let odd = if warnings == 0 { style::PLAIN } else { style::WARN };
     let errors = paint(bad, format!("{errors} missing or contradictory"));
     let warnings = paint(odd, format!("{warnings} odd"));
-    let _ = writeln!(text, "{}, {errors}, {warnings}", counted(survey.weights.len(), "weight"));
+    let unread = if survey.scanned { "" } else { "; values unread (--scan)" };
+    let _ = writeln!(text, "{}, {errors}, {warnings}{unread}", counted(survey.weights.len(), "weight"));
 }
 
 /// `1.5 KiB`

@@ -18,6 +18,8 @@ pub struct Browser {
     messages: Receiver<Value>,
     next: u64,
     session: String,
+    /// Loaders that have come to their end.
+    loaded: Vec<String>,
     /// What the page's console has shown, errors and exceptions alone.
     pub errors: Vec<String>,
     _profile: tempfile::TempDir,
@@ -86,6 +88,7 @@ impl Browser {
             messages,
             next: 0,
             session: String::new(),
+            loaded: Vec::new(),
             errors: Vec::new(),
             _profile: profile,
         };
@@ -95,6 +98,7 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
+        browser.call("Page.setLifecycleEventsEnabled", json!({"enabled": true}));
         // Keys go to the page that has the focus.
         browser.call("Page.bringToFront", json!({}));
         browser.call("Emulation.setFocusEmulationEnabled", json!({"enabled": true}));
@@ -133,6 +137,9 @@ impl Browser {
                 Some("Log.entryAdded") if parameters["entry"]["level"] == "error" => {
                     self.errors.push(parameters["entry"].to_string());
                 }
+                Some("Page.lifecycleEvent") if parameters["name"] == "load" => {
+                    self.loaded.extend(parameters["loaderId"].as_str().map(String::from));
+                }
                 _ => {}
             }
             if wanted(&message) {
@@ -149,10 +156,14 @@ impl Browser {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", features);
         // A different page first: an address that differs in its fragment alone is not loaded again.
-        self.call("Page.navigate", json!({"url": "about:blank"}));
-        self.until("about:blank", |m| m["method"] == "Page.loadEventFired");
-        self.call("Page.navigate", json!({"url": format!("file://{}", page.display())}));
-        self.until("the page", |m| m["method"] == "Page.loadEventFired");
+        for url in ["about:blank", &format!("file://{}", page.display())] {
+            let loader = self.call("Page.navigate", json!({"url": url}))["loaderId"].clone();
+            let loader = loader.as_str().unwrap_or_else(|| panic!("{url} is not loaded"));
+            // A load that is told may be that of the page before, and this one's may be told before the answer.
+            while !self.loaded.iter().any(|other| other == loader) {
+                self.until(url, |m| m["method"] == "Page.lifecycleEvent");
+            }
+        }
     }
 
     /// The value of an expression in the page.

@@ -114,16 +114,18 @@ fn record(i: usize, planned: &Planned) -> Record {
         ok,
         detail: detail.into(),
     };
+    let mut checks = Vec::new();
     for (h, hop) in ["xq", "y"].into_iter().enumerate() {
         for (k, name) in NAMES.into_iter().enumerate() {
             let ok = !(bad && h == 0 && k < 3);
-            record.checks.push(check(16 * h + k, name, hop, ok, if k == 1 { "row 17" } else { "" }));
+            checks.push(check(16 * h + k, name, hop, ok, if k == 1 { "row 17" } else { "" }));
         }
     }
-    record.checks.push(check(40, "chain", "", !bad, ""));
+    checks.push(check(40, "chain", "", !bad, ""));
+    let mut power = Vec::new();
     for (k, fault) in FAULTS.into_iter().enumerate() {
         for operand in ["xq", "w"] {
-            record.power.push(Power {
+            power.push(Power {
                 fault: fault.into(),
                 operand: operand.into(),
                 status: if k % 5 == 4 { PowerStatus::NotApplicable } else { PowerStatus::Seen },
@@ -134,6 +136,7 @@ fn record(i: usize, planned: &Planned) -> Record {
             });
         }
     }
+    (record.checks, record.power) = (checks.into(), power.into());
     record.margin = Some(cos - 0.999);
     record.seconds = 0.05 + vary(i, 9);
     if bad {

@@ -35,6 +35,11 @@ __global__ void write_cache(RopeArgs args) {
             const float a = to_float(from[first]), b = to_float(from[second]);
             float c = cosines[i], s = cosines[half + i];
             if constexpr (v == V::rotated_backwards) s = -s;
+            if constexpr (v == V::table_in_bf16) c = round_bf16(c), s = round_bf16(s);
+            if constexpr (v == V::other_style_and_key_scale_ignored) {
+                // Only the frequencies differ: those of the pairs of the other style.
+                c = cosines[i / 2], s = cosines[half + i / 2];
+            }
             if constexpr (v == V::cosine_and_sine_exchanged) std::swap(c, s);
             if constexpr (v == V::table_read_as_pairs) c = cosines[2 * i], s = cosines[2 * i + 1];
             if constexpr (v == V::half_of_the_head_rotated) {
@@ -93,6 +98,7 @@ __global__ void attend(bf16* out, Decode args) {
         if constexpr (v == V::first_key_head_for_all) kv_head = 0;
         int32_t length = args.seq_lens[seq];
         if constexpr (v == V::last_position_left_out) length = length > 1 ? length - 1 : length;
+        if constexpr (v == V::one_position_too_many) length = min(length + 1, args.block * args.max_blocks);
         if constexpr (v == V::window_of_32) length = length > 32 ? 32 : length;
         const int32_t* table = args.block_tables + (v == V::blocks_of_the_first_sequence ? 0 : seq) * args.max_blocks;
         const bf16* query = args.q + index * d;
@@ -101,7 +107,7 @@ __global__ void attend(bf16* out, Decode args) {
         };
         float k_scale = *args.k_scale, v_scale = *args.v_scale;
         if constexpr (v == V::value_scale_ignored) v_scale = 1.0f;
-        if constexpr (v == V::key_scale_ignored) k_scale = 1.0f;
+        if constexpr (v == V::key_scale_ignored || v == V::other_style_and_key_scale_ignored) k_scale = 1.0f;
         if constexpr (v == V::scales_exchanged) std::swap(k_scale, v_scale);
         float scale = args.scale;
         if constexpr (v == V::scale_applied_twice) scale *= args.scale;
@@ -114,11 +120,16 @@ __global__ void attend(bf16* out, Decode args) {
                 if constexpr (v == V::scores_in_bf16) score = round_bf16(score);
             }
             probabilities[p] = score * (k_scale * scale);
+            if constexpr (v == V::soft_cap_of_five) probabilities[p] = 5.0f * tanhf(probabilities[p] / 5.0f);
             largest = fmaxf(largest, probabilities[p]);
         }
         float sum = 0.0f;
+        float so_far = -INFINITY;
         for (int32_t p = 0; p < length; ++p) {
-            const float above = probabilities[p] - largest;
+            if (v == V::running_maximum_not_rescaled && p % args.block == 0) {
+                for (int32_t i = p; i < min(p + args.block, length); ++i) so_far = fmaxf(so_far, probabilities[i]);
+            }
+            const float above = probabilities[p] - (v == V::running_maximum_not_rescaled ? so_far : largest);
             probabilities[p] = v == V::exponential_of_base_two ? exp2f(above * 1.44269504f) : expf(above);
             sum += probabilities[p];
         }
@@ -130,7 +141,8 @@ __global__ void attend(bf16* out, Decode args) {
                 float probability = probabilities[p];
                 if constexpr (v == V::probabilities_divided_first) probability /= sum;
                 if constexpr (v == V::probabilities_in_e4m3) probability = decode<F>(encode<F>(probability / sum));
-                total += probability * value_of<v>(args.v_cache[in_cache(p) + i]);
+                const uint8_t* values = v == V::keys_for_values ? args.k_cache : args.v_cache;
+                total += probability * value_of<v>(values[in_cache(p) + i]);
                 if constexpr (v == V::values_summed_in_bf16) total = round_bf16(total);
             }
             const bool divided = v == V::probabilities_divided_first || v == V::probabilities_in_e4m3;

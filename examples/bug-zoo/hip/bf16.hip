@@ -21,6 +21,8 @@ struct Gemm {
         if constexpr (v == V::row_stride_ignored) x_at = row * k + i;
         if constexpr (v == V::transpose_ignored) x_at = row * (transpose_x ? k : ldx) + i;
         if constexpr (v == V::activations_read_transposed) x_at = i * m + row;
+        if constexpr (v == V::second_split_begins_at_zero) x_at = row * ldx + i % (k / 2);
+        if constexpr (v == V::runs_of_four_exchanged) x_at = row * ldx + (i ^ 4);
         if constexpr (v == V::previous_token) x_at = (row + m - 1) % m * ldx + i;
         int64_t w_at = column * k + i;
         if constexpr (v == V::weights_read_transposed) w_at = i * n + column;
@@ -58,6 +60,8 @@ struct Gemm {
 
     template <V v>
     __device__ float value(int64_t row, int64_t column) const {
+        if constexpr (v == V::last_eight_of_k_dropped) return alpha * sum<v>(row, column, 0, k - 8);
+        if constexpr (v == V::gap_between_rows_read) return alpha * sum<v>(row, column, 0, column + 1 < n ? k + 4 : k);
         if constexpr (v == V::k_rounded_down_to_256) return alpha * sum<v>(row, column, 0, k / 256 * 256);
         if constexpr (v == V::second_half_of_k_twice) {
             return alpha * (sum<v>(row, column, 0, k) + sum<v>(row, column, k / 2, k));
@@ -71,7 +75,8 @@ struct Gemm {
             return alpha * (round_bf16(sum<v>(row, column, 0, k / 2)) + round_bf16(sum<v>(row, column, k / 2, k)));
         }
         const float total = sum<v>(row, column, 0, k);
-        if constexpr (v == V::alpha_ignored) return total;
+        if constexpr (v == V::alpha_ignored || v == V::alpha_ignored_and_columns_unwritten) return total;
+        if constexpr (v == V::relu_in_the_epilogue) return fmaxf(alpha * total, 0.0f);
         if constexpr (v == V::alpha_dropped_beyond_the_first_tile) return column < 64 ? alpha * total : total;
         if constexpr (v == V::alpha_in_bf16_as_it_is) return round_bf16(alpha) * total;
         if constexpr (v == V::output_through_f16) return round_f16(alpha * total * 4096.0f) / 4096.0f;
@@ -86,6 +91,7 @@ __global__ void multiply(bf16* y, Gemm gemm) {
     FOR_EACH_OUTPUT(index, gemm.m * n) {
         const int64_t row = index / n, column = index % n;
         if (v == V::last_columns_unwritten && column >= n - 4) continue;
+        if (v == V::alpha_ignored_and_columns_unwritten && column >= n / 64 * 64) continue;
         if (v == V::every_other_row_unwritten && row % 2 == 1) continue;
         bf16 value = to_bf16(gemm.value<v>(row, column));
         if constexpr (v == V::ties_away_from_zero) {
@@ -104,6 +110,12 @@ __global__ void multiply(bf16* y, Gemm gemm) {
         int64_t to_row = row, to_column = column;
         if (v == V::tiles_of_columns_exchanged && column < n / 32 * 32) to_column = column ^ 16;
         if constexpr (v == V::columns_shifted_by_one) to_column = (column + 1) % n;
+        if constexpr (v == V::fragments_written_transposed) {
+            if (row < gemm.m / 16 * 16) to_row = row / 16 * 16 + column % 16, to_column = column / 16 * 16 + row % 16;
+        }
+        if constexpr (v == V::rows_of_fragments_dealt_out) {
+            if (row < gemm.m / 16 * 16) to_row = row / 16 * 16 + row % 4 * 4 + row % 16 / 4;
+        }
         if constexpr (v == V::rows_in_reverse) to_row = gemm.m - 1 - row;
         int64_t at = to_row * gemm.ldy + to_column;
         if constexpr (v == V::output_stride_ignored) at = to_row * n + to_column;

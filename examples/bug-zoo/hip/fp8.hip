@@ -14,6 +14,15 @@ constexpr bool is_fnuz = v == V::converted_to_fnuz_twice;
 template <V v>
 using Format = std::conditional_t<is_fnuz<v>, E4m3fnuz, E4m3fn>;
 
+// e5m2 is the upper byte of a float16.
+__device__ inline float to_float_e5m2(uint8_t code) {
+    const int exponent = code >> 2 & 31, mantissa = code & 3;
+    const float magnitude = exponent == 0    ? ldexpf(static_cast<float>(mantissa), -16)
+                            : exponent == 31 ? (mantissa == 0 ? INFINITY : NAN)
+                                             : ldexpf(static_cast<float>(4 + mantissa), exponent - 17);
+    return code & 0x80 ? -magnitude : magnitude;
+}
+
 // The code of a scaled value, mostly as the format has it.
 template <V v>
 __device__ uint8_t code_of(float x) {
@@ -93,7 +102,13 @@ struct Gemm {
     __device__ float x(int64_t row, int64_t i) const {
         if constexpr (v == V::rows_shifted_by_one) row = (row + 1) % m;
         const uint8_t code = xq[row * k + i];
-        if constexpr (v == V::activations_read_as_fnuz || v == V::row_major_scales_and_fnuz) return decode<E4m3fnuz>(code);
+        if constexpr (v == V::activations_read_as_fnuz || v == V::row_major_scales_and_fnuz ||
+                      v == V::activations_as_fnuz_and_last_tile_dropped) {
+            return decode<E4m3fnuz>(code);
+        }
+        if constexpr (v == V::negative_zeros_are_nan) {
+            if (code == 0x80) return NAN;
+        }
         return decode<Format<v>>(code);
     }
 
@@ -105,7 +120,11 @@ struct Gemm {
             // Tiles of 16 rows and 32 columns in runs of 16 codes.
             at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16;
         }
+        if constexpr (v == V::second_tile_of_weights_is_stale) {
+            if (i / kGroup == 1) at -= kGroup;
+        }
         const uint8_t code = wq[at];
+        if constexpr (v == V::weights_read_as_e5m2) return to_float_e5m2(code);
         if constexpr (v == V::weights_read_as_fnuz || v == V::weight_scales_transposed_and_fnuz) {
             return decode<E4m3fnuz>(code);
         }
@@ -119,6 +138,9 @@ struct Gemm {
         if constexpr (v == V::activation_scale_of_the_previous_token) row = (row + m - 1) % m;
         if constexpr (v == V::rows_shifted_by_one) row = (row + 1) % m;
         if constexpr (v == V::one_activation_scale_per_row) group = 0;
+        if constexpr (v == V::activation_scales_one_group_late) group = group == 0 ? 0 : group - 1;
+        if constexpr (v == V::last_activation_scale_for_all_groups) group = groups - 1;
+        if constexpr (v == V::activation_scales_of_the_first_tile) row %= 16;
         if constexpr (v == V::float_scales_read_as_e8m0) {
             // Four exponents of 8 bits where one float32 lies.
             const uint8_t code = reinterpret_cast<const uint8_t*>(xs)[shuffle_scale ? group * m + row : row * groups + group];
@@ -127,7 +149,8 @@ struct Gemm {
         bool column_major = shuffle_scale;
         if constexpr (v == V::scales_read_row_major || v == V::row_major_scales_and_fnuz) column_major = false;
         if constexpr (v == V::row_major_scales_read_as_column_major) column_major = true;
-        const float scale = xs[column_major ? group * m + row : row * groups + group];
+        float scale = xs[column_major ? group * m + row : row * groups + group];
+        if constexpr (v == V::float_scales_rounded_to_powers_of_two) scale = exp2f(ceilf(log2f(scale)));
         return v == V::activation_scales_divided ? 1.0f / scale : scale;
     }
 
@@ -140,6 +163,8 @@ struct Gemm {
             group = (group + 1) % groups;
         }
         if constexpr (v == V::weight_scales_of_the_next_n_block) block = (block + 1) % blocks;
+        if constexpr (v == V::weight_scales_of_blocks_of_64) block = column / 64 < blocks ? column / 64 : blocks - 1;
+        if (v == V::last_block_takes_the_scale_before && block == blocks - 1) --block;
         int64_t at = block * groups + group;
         if constexpr (v == V::weight_scales_read_transposed || v == V::weight_scales_transposed_and_fnuz) {
             at = group * blocks + block;
@@ -213,7 +238,7 @@ __device__ float product(const Gemm& gemm, int64_t row, int64_t column, int32_t 
         return parts[first] + parts[(first + 1) % 3] + parts[(first + 2) % 3];
     }
     if constexpr (v == V::last_k_tile_dropped || v == V::next_scales_and_last_tile_dropped ||
-                  v == V::row_major_scales_and_last_tile) {
+                  v == V::row_major_scales_and_last_tile || v == V::activations_as_fnuz_and_last_tile_dropped) {
         return gemm.sum<v>(row, column, 0, groups - 1);
     }
     if constexpr (v == V::last_k_tile_doubled) {

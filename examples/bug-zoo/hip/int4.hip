@@ -40,23 +40,34 @@ struct Gemm {
         }
         if constexpr (v == V::groups_of_half_the_size) g_scale = min(column / (packed.group / 2), groups - 1);
         if constexpr (v == V::zeros_of_the_next_group) g_zero = (g + 1) % groups;
+        if constexpr (v == V::zeros_of_the_first_group) g_zero = 0;
+        if constexpr (v == V::zeros_minus_one_and_next_scales) g_scale = (g + 1) % groups;
         int64_t word = awq ? column * (n / 8) + row / 8 : row * (k / 8) + column / 8;
         if constexpr (v == V::words_read_transposed) word = row / 8 * k + column;
         const uint32_t code = nibble<v>(packed.codes[word], awq ? row % 8 : column % 8, awq);
         const int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
         // Zero points are packed along n in both.
         int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], row % 8, awq));
-        if constexpr (v == V::zero_points_minus_one) zero -= 1;
+        if constexpr (v == V::zero_points_minus_one || v == V::zeros_minus_one_and_next_scales) zero -= 1;
         if constexpr (v == V::zero_points_plus_one) zero += 1;
         if constexpr (v == V::zero_points_of_eight) zero = 8;
         if constexpr (v == V::zero_points_ignored) zero = 0;
         int64_t at = awq ? g_scale * n + row : row * groups + g_scale;
         if constexpr (v == V::scales_read_transposed) at = awq ? row * groups + g : g * n + row;
         float scale = to_float(packed.scales[at]);
+        if constexpr (v == V::scales_read_as_float16) {
+            const uint32_t bits = packed.scales[at].bits;
+            scale = ldexpf(static_cast<float>(1024 + (bits & 1023)), static_cast<int>(bits >> 10 & 31) - 25);
+            if (bits >> 15) scale = -scale;
+        }
+        if constexpr (v == V::codes_read_as_signed) {
+            return static_cast<float>(static_cast<int32_t>(code ^ 8) - 8) * scale;
+        }
         if constexpr (v == V::scales_ignored) scale = 1.0f;
         if constexpr (v == V::scales_divided) scale = 1.0f / scale;
         const float value = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
         if constexpr (v == V::weights_rounded_to_bf16_as_declared) return round_bf16(value);
+        if constexpr (v == V::weights_rounded_to_e4m3) return decode<E4m3fn>(encode<E4m3fn>(value));
         if constexpr (v == V::code_times_scale_minus_zero_times_scale) {
             return static_cast<float>(code) * scale - static_cast<float>(zero) * scale;
         }

@@ -14,6 +14,10 @@ __global__ void quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t 
     FOR_EACH_OUTPUT(row, m) {
         const bf16* from = x + row * k;
         float amax = 0.0f;
+        if constexpr (v == V::amax_not_reset) {
+            // The reduction's shared memory still holds the largest magnitude of the tokens before.
+            for (int64_t i = 0; i < row * k; ++i) amax = fmaxf(amax, fabsf(to_float(x[i])));
+        }
         for (int32_t i = 0; i < k; ++i) {
             // A block of 256 threads whose reduction forgets what is left of the row.
             if (v == V::amax_of_the_first_256 && i >= 256) break;
@@ -47,6 +51,8 @@ struct Gemm {
     __device__ int32_t product(int64_t row, int64_t column, int64_t i) const {
         int32_t a = xq[row * k + i], b = wq[column * k + i];
         if constexpr (v == V::activations_read_unsigned) a = static_cast<uint8_t>(a);
+        if constexpr (v == V::offset_of_128_not_compensated) a += 128;
+        if constexpr (v == V::tokens_of_the_first_tile) a = xq[row % 16 * k + i];
         if constexpr (v == V::weights_read_transposed) b = wq[i * n + column];
         if constexpr (v == V::plain_weights_read_as_tiles) {
             b = wq[column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16];
@@ -64,6 +70,11 @@ struct Gemm {
         if constexpr (v == V::token_scales_ignored) x_scale = 1.0f;
         if constexpr (v == V::channel_scales_ignored) w_scale = 1.0f;
         if constexpr (v == V::channel_scales_divided) w_scale = 1.0f / w_scale;
+        if constexpr (v == V::product_of_scales_in_f16) {
+            w_scale = round_f16(x_scale * w_scale);
+            x_scale = 1.0f;
+        }
+        if constexpr (v == V::token_scales_ignored_and_tile_dropped) x_scale = 1.0f;
         if constexpr (v == V::sums_in_int16) {
             int16_t sum = 0;
             for (int64_t i = 0; i < k; ++i) sum = static_cast<int16_t>(sum + product<v>(row, column, i));
@@ -83,7 +94,8 @@ struct Gemm {
             }
             return total;
         }
-        const int64_t end = v == V::last_k_tile_dropped ? (k - 1) / 64 * 64 : k;
+        const bool dropped = v == V::last_k_tile_dropped || v == V::token_scales_ignored_and_tile_dropped;
+        const int64_t end = dropped ? (k - 1) / 64 * 64 : k;
         int32_t sum = 0;
         for (int64_t i = v == V::four_products_at_a_time ? end % 4 : 0; i < end; ++i) {
             if constexpr (v == V::four_products_at_a_time) {

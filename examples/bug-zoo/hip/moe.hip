@@ -39,12 +39,16 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
             ids[at] = best;
             float weight = expf(score[best] - largest) / total;
             if constexpr (v == V::sigmoid_for_softmax) weight = 1.0f / (1.0f + expf(-score[best]));
+            if constexpr (v == V::softmax_of_base_two) weight = exp2f(score[best] - largest) / total;
             if constexpr (v == V::weights_without_bias) weight = expf(to_float(logits[token * experts + best]) - largest) / total;
             chosen += weight;
             weights[at] = weight;
         }
         const bool divide = v == V::renormalize_ignored ? false : renormalize;
         for (int slot = 0; divide && slot < topk; ++slot) weights[token * topk + slot] /= chosen;
+        if constexpr (v == V::weights_in_bf16) {
+            for (int slot = 0; slot < topk; ++slot) weights[token * topk + slot] = round_bf16(weights[token * topk + slot]);
+        }
         if constexpr (v == V::weights_of_the_other_slot) std::swap(weights[token * topk], weights[token * topk + 1]);
     }
 }
@@ -62,6 +66,14 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
         if constexpr (v == V::row_for_token) token = row % (rows / topk);
         if constexpr (v == V::last_expert_skipped) {
             if (expert == experts - 1) {
+                y[index] = 0.0f;
+                continue;
+            }
+        }
+        if constexpr (v == V::rows_beyond_the_capacity_dropped) {
+            int before = 0;
+            for (int64_t i = 0; i < row; ++i) before += ids[i] == ids[row];
+            if (before >= 8) {
                 y[index] = 0.0f;
                 continue;
             }
@@ -93,6 +105,7 @@ __global__ void combine(bf16* y, const float* weights, const float* x, int32_t m
             float weight = weights[row];
             if constexpr (v == V::weights_ignored) weight = 1.0f;
             if constexpr (v == V::weights_applied_twice) weight *= weight;
+            if (v == V::second_slot_scaled_alone && slot == 0) weight /= scaling;
             if constexpr (v == V::weights_of_the_first_token) weight = weights[slot];
             if constexpr (v == V::second_slot_left_out) {
                 if (slot == 1) continue;

@@ -37,6 +37,9 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
             for (int j = 0; j < 2; ++j) {
                 const float scaled = divide_by_e8m0(to_float(from[i + j]), scale);
                 pair[j] = encode_element(E2m1{}, scaled);
+                if constexpr (v == V::codes_saturate_at_four) {
+                    if ((pair[j] & 7) == 7) --pair[j];
+                }
                 if constexpr (v == V::codes_rounded_towards_zero) {
                     if (decode_e2m1(pair[j] & 7) > fabsf(scaled)) --pair[j];
                 }
@@ -75,6 +78,7 @@ struct Gemm {
         constexpr float table[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                      -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
         if constexpr (v == V::decodes_by_table) return table[code];
+        if constexpr (v == V::subnormals_flushed) return code % 8 == 1 ? 0.0f : decode_e2m1(code);
         if constexpr (v == V::signs_dropped) return decode_e2m1(code & 7);
         if constexpr (v == V::decodes_as_int4) return static_cast<float>(code >= 8 ? code - 16 : code);
         return decode_e2m1(code);
@@ -82,6 +86,10 @@ struct Gemm {
 
     template <V v>
     __device__ float x(int64_t row, int64_t i) const {
+        if constexpr (v == V::low_nibbles_are_the_first_half_of_a_group) {
+            const uint8_t byte = xq[(row * k + i / kMxGroup * kMxGroup) / 2 + i % (kMxGroup / 2)];
+            return value_of<v>(i % kMxGroup < kMxGroup / 2 ? byte & 0xf : byte >> 4);
+        }
         return value_of<v>(nibble(xq, row * k + i, v == V::activations_read_high_first));
     }
 
@@ -101,9 +109,9 @@ struct Gemm {
         const int32_t groups = k / kMxGroup;
         if constexpr (v == V::activation_scales_ignored) return 1.0f;
         bool shuffled = shuffle_scale;
-        if constexpr (v == V::activation_scales_read_row_major) shuffled = false;
+        if constexpr (v == V::activation_scales_read_row_major || v == V::row_major_scales_and_bias) shuffled = false;
         const uint8_t code = xs[scale_at(row, group, groups, shuffled)];
-        if constexpr (v == V::bias_of_126) return 2.0f * decode_e8m0(code);
+        if constexpr (v == V::bias_of_126 || v == V::row_major_scales_and_bias) return 2.0f * decode_e8m0(code);
         if constexpr (v == V::activation_scales_inverted) return decode_e8m0(254 - code);
         return decode_e8m0(code);
     }
@@ -116,6 +124,9 @@ struct Gemm {
             group = (group + 1) % groups;
         }
         if constexpr (v == V::weight_scales_of_the_next_row) column = (column + 1) % n;
+        if constexpr (v == V::halves_of_tiles_of_scales_exchanged) {
+            if (column < n / 32 * 32) column ^= 16;
+        }
         int64_t at = swizzled(column, group, groups);
         if constexpr (v == V::weight_scales_read_row_major) at = column * groups + group;
         if constexpr (v == V::scale_stride_not_padded) {
@@ -130,6 +141,8 @@ struct Gemm {
             if (column >= n / 32 * 32) at = column / 32 * 32 * ((groups + 7) / 8 * 8) + column % 32 * groups + group;
         }
         const uint8_t code = ws[at];
+        if constexpr (v == V::weight_scales_of_nvfp4) return decode<E4m3fn>(code);
+        if constexpr (v == V::bias_of_128_for_weights) return 0.5f * decode_e8m0(code);
         return v == V::weight_scales_inverted ? decode_e8m0(254 - code) : decode_e8m0(code);
     }
 

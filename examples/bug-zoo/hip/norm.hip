@@ -7,11 +7,21 @@ namespace {
 
 using zoo::norm::V;
 
+// What LayerNorm subtracts and RMSNorm does not.
+template <V v>
+__device__ float mean(const bf16* x, int32_t k) {
+    if constexpr (v != V::layer_norm_for_rms_norm) return 0.0f;
+    float sum = 0.0f;
+    for (int32_t i = 0; i < k; ++i) sum += to_float(x[i]);
+    return sum / static_cast<float>(k);
+}
+
 template <V v>
 __device__ float inverse_root(const bf16* x, int32_t k, float eps) {
     float squares = 0.0f;
-    for (int32_t i = 0; i < k; ++i) {
-        const float value = to_float(x[v == V::sums_backwards ? k - 1 - i : i]);
+    const int32_t end = v == V::squares_of_the_first_256 ? 256 : k;
+    for (int32_t i = 0; i < end; ++i) {
+        const float value = to_float(x[v == V::sums_backwards ? k - 1 - i : i]) - mean<v>(x, k);
         squares += value * value;
         if constexpr (v == V::squares_summed_in_bf16) squares = round_bf16(squares);
         if constexpr (v == V::squares_summed_in_f16) squares = round_f16(squares);
@@ -27,12 +37,13 @@ __device__ float inverse_root(const bf16* x, int32_t k, float eps) {
 }
 
 template <V v>
-__device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse) {
+__device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse, float mean) {
     float g = to_float(gain[i]);
     if constexpr (v == V::weight_left_out) g = 1.0f;
     if constexpr (v == V::weight_plus_one) g += 1.0f;
     if constexpr (v == V::weight_of_the_previous_column) g = to_float(gain[i == 0 ? i : i - 1]);
-    const float normed = to_float(x[i]) * inverse;
+    if constexpr (v == V::weight_applied_twice) g *= g;
+    const float normed = (to_float(x[i]) - mean) * inverse;
     if constexpr (v == V::rounded_in_between_as_declared) return round_bf16(normed) * g;
     return normed * g;
 }
@@ -40,14 +51,14 @@ __device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse
 template <V v>
 __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, float eps, int32_t m, int32_t k) {
     FOR_EACH_OUTPUT(row, m) {
-        const float inverse = inverse_root<v>(x + row * k, k, eps);
+        const float inverse = inverse_root<v>(x + row * k, k, eps), centre = mean<v>(x + row * k, k);
         for (int32_t group = 0; group < k / kGroup; ++group) {
             const int64_t first = group * kGroup;
             float amax = 0.0f;
-            for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(x + row * k, gain, first + i, inverse)));
+            for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(x + row * k, gain, first + i, inverse, centre)));
             const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
             for (int i = 0; i < kGroup; ++i) {
-                q[row * k + first + i] = encode<E4m3fn>(value<v>(x + row * k, gain, first + i, inverse) / scale);
+                q[row * k + first + i] = encode<E4m3fn>(value<v>(x + row * k, gain, first + i, inverse, centre) / scale);
             }
             s[row * (k / kGroup) + group] = scale;
         }

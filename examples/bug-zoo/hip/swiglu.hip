@@ -9,6 +9,7 @@ using zoo::swiglu::V;
 
 template <V v>
 __device__ float activation(float x) {
+    if constexpr (v == V::silu_of_half_the_gate) return 0.5f * x / (1.0f + expf(-0.5f * x));
     if constexpr (v == V::gelu_for_silu) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
     if constexpr (v == V::relu_for_silu) return fmaxf(x, 0.0f);
     if constexpr (v == V::activation_left_out) return x;
@@ -27,6 +28,7 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     if constexpr (v == V::gate_and_up_exchanged) std::swap(gate_at, up_at);
     if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
     if constexpr (v == V::up_is_gate) up_at = gate_at;
+    if constexpr (v == V::up_begins_a_tile_late) up_at = k + (i + 64) % k;
     float gate = to_float(from[gate_at]), up = to_float(from[up_at]);
     if constexpr (v == V::limit_of_seven) gate = fminf(gate, 7.0f), up = fminf(fmaxf(up, -7.0f), 7.0f);
     if constexpr (v == V::up_plus_one) up += 1.0f;
@@ -42,7 +44,13 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, i
     FOR_EACH_OUTPUT(index, m * groups) {
         const int64_t row = index / groups, first = index % groups * kGroup;
         float amax = 0.0f;
-        for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(gate_up, row, first + i, k)));
+        for (int i = 0; i < kGroup; ++i) {
+            float magnitude = fabsf(value<v>(gate_up, row, first + i, k));
+            if constexpr (v == V::amax_of_the_activated_gate) {
+                magnitude = fabsf(activation<v>(to_float(gate_up[row * 2 * k + first + i])));
+            }
+            amax = fmaxf(amax, magnitude);
+        }
         const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
         for (int i = 0; i < kGroup; ++i) {
             q[row * k + first + i] = encode<E4m3fn>(value<v>(gate_up, row, first + i, k) / scale);

@@ -24,7 +24,7 @@ struct Args {
     /// Only cases whose identity contains one of these, as `::mxfp4[` or `kernels=right`
     #[arg(long, conflicts_with = "write")]
     only: Vec<String>,
-    /// Put the table into README.md of this package
+    /// Put the table into README.md of this package, and what it comes to into that of the workspace
     #[arg(long)]
     write: bool,
 }
@@ -115,7 +115,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if args.write {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-        table::write(&path, first.as_deref().unwrap_or_default())?;
+        let cases = first.as_deref().unwrap_or_default();
+        table::write(&path, cases)?;
+        table::write_summary(&root.join("README.md"), cases)?;
     }
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -23,23 +23,26 @@ mod tile;
 use super::Matrix;
 use crate::dtype::DType;
 use crate::quant::Granularity;
-use crate::simd::{Isa, prefetch};
+use crate::simd::{Isa, multiversion, prefetch};
 use crate::weights::StoredWeight;
-use decode::{Decoded, Decoder, OVERHANG, STEP, Scaling};
+use decode::{CHUNK, Decoded, Decoder, STEP, Scaling};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use tile::{Block, COLUMNS, Element, GRAIN};
 
 /// Columns of K that are decoded at a time.
 pub const BLOCK: usize = 512;
+const _: () = assert!(BLOCK.is_multiple_of(CHUNK) && BLOCK.is_power_of_two());
 /// Rows of the weight in a panel: 128 by [`BLOCK`] float64 are a quarter of a usual second-level cache.
 const PANEL: usize = 128;
 /// Multiply-adds below which a product is left to one thread.
 const PARALLEL: usize = 1 << 24;
 /// Rows of `x` that are multiplied before the next ones: their block stays in the second-level cache, too.
 const ROWS: usize = 96;
+/// Rows of `x` up to which few rows of the weight are multiplied as soon as they are decoded, in the first-level cache.
+const FEW: usize = 16;
 
 /// What operands and sums within a block are computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,12 +113,7 @@ impl Weight<'_> {
     /// # Panics
     /// If the weight has no such element, or fewer codes or scales than it says.
     pub fn value(&self, r: usize, c: usize) -> f64 {
-        let value = self.signed(r, c);
-        match self.magnitudes {
-            false => value,
-            true if value.is_finite() => value.abs(),
-            true => 0.0,
-        }
+        self.row(r, |code| self.dtype.decode(code))(c)
     }
 
     /// `x · w_r`, correct to about the last place of float64.
@@ -123,7 +121,7 @@ impl Weight<'_> {
     /// # Panics
     /// As [`Weight::value`].
     pub fn dot(&self, r: usize, x: &[f64]) -> f64 {
-        exact(x, |k| self.value(r, k))
+        exact(x, self.row(r, |code| self.dtype.decode(code)))
     }
 
     /// The values of some rows.
@@ -133,7 +131,7 @@ impl Weight<'_> {
     pub fn values(&self, rows: Range<usize>) -> Matrix {
         let decoder = Decoder::new(self.dtype);
         let mut scales = Scales::new();
-        let mut block = vec![0.0; BLOCK + OVERHANG];
+        let mut block = vec![0.0; BLOCK];
         let mut data = Vec::with_capacity(rows.len() * self.cols);
         for r in rows.clone() {
             for start in (0..self.cols).step_by(BLOCK) {
@@ -152,47 +150,92 @@ impl Weight<'_> {
         (0..self.rows).all(|r| (0..self.cols).all(|c| self.value(r, c) == first))
     }
 
-    fn signed(&self, r: usize, c: usize) -> f64 {
-        let code = self.dtype.decode(self.dtype.code_at(&self.codes, r * self.cols + c));
-        if self.scales.is_empty() {
-            return code * self.global;
-        }
+    /// The values of a row by the definition of a value, those of codes being known.
+    fn row(&self, r: usize, decode: impl Fn(u32) -> f64) -> impl Fn(usize) -> f64 {
         let (cell_rows, cell_cols) = self.granularity.cell(self.rows, self.cols);
-        let grid_cols = self.granularity.grid(self.rows, self.cols).1;
-        let column = self.column_groups.map_or(c / cell_cols, |groups| groups[c]);
-        let cell = r / cell_rows * grid_cols + column;
-        (code - self.zeros.get(cell).copied().unwrap_or(0.0)) * self.scales[cell] * self.global
+        let first = r / cell_rows * self.granularity.grid(self.rows, self.cols).1;
+        move |c| {
+            let code = decode(self.dtype.code_at(&self.codes, r * self.cols + c));
+            let value = if self.scales.is_empty() {
+                code * self.global
+            } else {
+                let cell = first + self.column_groups.map_or_else(|| c / cell_cols, |groups| groups[c]);
+                (code - self.zeros.get(cell).copied().unwrap_or(0.0)) * self.scales[cell] * self.global
+            };
+            match self.magnitudes {
+                false => value,
+                true if value.is_finite() => value.abs(),
+                true => 0.0,
+            }
+        }
     }
 
-    /// Columns that share a scale wherever they begin at a multiple of [`STEP`].
+    /// Columns that share a scale wherever they begin at a multiple of as many: a power of two up to [`BLOCK`].
     fn step(&self) -> usize {
         let (_, cell_cols) = self.granularity.cell(self.rows, self.cols);
-        let whole = cell_cols.is_multiple_of(STEP) || cell_cols >= self.cols || self.scales.is_empty();
-        if whole && self.column_groups.is_none() { STEP } else { 1 }
+        if self.column_groups.is_some() {
+            1
+        } else if self.scales.is_empty() || cell_cols >= self.cols {
+            BLOCK
+        } else {
+            let step = 1 << cell_cols.trailing_zeros().min(BLOCK.ilog2());
+            if step < STEP { 1 } else { step }
+        }
     }
 
     /// Whether float32 holds scaled values, and their products with values from `smallest` to `largest`, without overflow
     /// and as normal numbers, and differences from zero points exactly.
     fn fits_single(&self, smallest: f64, largest: f64) -> bool {
-        if !self.zeros.iter().all(|z| z.fract() == 0.0 && z.abs() <= 1024.0) {
+        let whole = |z: &f64| *z == f64::from(*z as i32) && z.abs() <= 1024.0;
+        if !self.zeros.par_chunks(PART).all(|zeros| zeros.iter().all(whole)) {
             return false;
         }
+        // NaN spreads in float32 as it does in float64.
+        let (low, high) = match self.scales.is_empty() {
+            true if self.dtype.bits() > 8 => return false,
+            true => (1.0, 1.0),
+            false => self.scales.par_chunks(PART).map(extremes).reduce(|| NONE, wider),
+        };
+        let (low, high) = (low * self.global.abs(), high * self.global.abs());
         let least = smallest.min(1.0);
         let reach = self.dtype.max().max(-self.dtype.min()) + 1024.0;
-        let fits = |scale: f64| {
-            let factor = (scale * self.global).abs();
-            // NaN spreads in float32 as it does in float64.
-            !factor.is_finite()
-                || factor == 0.0
-                || (reach * factor * largest.max(1.0) * self.cols as f64) < 2f64.powi(126)
-                    && self.dtype.min_positive() * factor * least >= 2f64.powi(-126)
-                    && factor.min(least) >= 2f64.powi(-126)
-        };
-        if self.scales.is_empty() {
-            return self.dtype.bits() <= 8 && fits(1.0);
-        }
-        self.scales.iter().all(|&s| fits(s))
+        let normal = 2f64.powi(-126);
+        reach * high * largest.max(1.0) * (self.cols as f64) < 2f64.powi(126)
+            && self.dtype.min_positive() * low * least >= normal
+            && low.min(least) >= normal
     }
+}
+
+/// Values that a thread looks at at a time.
+const PART: usize = 1 << 16;
+/// The extremes of no values.
+const NONE: (f64, f64) = (f64::INFINITY, 0.0);
+
+/// The least and the largest magnitude of what is finite and not zero.
+fn extremes(values: &[f64]) -> (f64, f64) {
+    #[inline(always)]
+    fn each(values: &[f64]) -> (f64, f64) {
+        let (mut lows, mut highs) = ([NONE.0; 16], [NONE.1; 16]);
+        let (chunks, rest) = values.as_chunks();
+        let mut last = [0.0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        for chunk in chunks.iter().chain([&last]) {
+            let magnitudes = chunk.map(f64::abs);
+            for ((low, high), x) in lows.iter_mut().zip(&mut highs).zip(magnitudes) {
+                let least = if x > 0.0 { x } else { f64::INFINITY };
+                *low = if least < *low { least } else { *low };
+                let most = if x < f64::INFINITY { x } else { 0.0 };
+                *high = if most > *high { most } else { *high };
+            }
+        }
+        lows.into_iter().zip(highs).fold(NONE, wider)
+    }
+    multiversion!(Isa::best(), each, [], (values: &[f64]) -> (f64, f64))
+}
+
+/// The extremes of the values of both.
+fn wider(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    (a.0.min(b.0), a.1.max(b.1))
 }
 
 /// The right operand of a product.
@@ -210,10 +253,14 @@ impl Right<'_> {
         }
     }
 
-    fn value(&self, r: usize, c: usize) -> f64 {
+    /// `x · w_r`, as [`exact`] has it.
+    fn dot(&self, r: usize, x: &[f64]) -> f64 {
         match self {
-            Right::Stored(weight, _) => weight.value(r, c),
-            Right::Values(values) => values.row(r)[c],
+            Right::Stored(weight, decoder) => exact(x, weight.row(r, |code| decoder.value(code))),
+            Right::Values(values) => {
+                let row = values.row(r);
+                exact(x, |k| row[k])
+            }
         }
     }
 
@@ -284,37 +331,68 @@ enum Packed {
 
 /// Blocks of columns one after the other, each row-major and filled up with zeros.
 struct Blocks<E> {
-    data: Vec<E>,
+    data: Lines<E>,
     ld: usize,
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Elements that begin at a cache line: a load of a vector that lies in two takes twice as long.
+struct Lines<E> {
+    elements: Vec<E>,
+    range: Range<usize>,
+}
+
+impl<E: Element> Lines<E> {
+    fn zeros(len: usize) -> Lines<E> {
+        let elements = vec![E::ZERO; len + LINE / E::SIZE];
+        let first = elements.as_ptr().align_offset(LINE).min(LINE / E::SIZE);
+        Lines { elements, range: first..first + len }
+    }
+}
+
+impl<E> Deref for Lines<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.elements[self.range.clone()]
+    }
+}
+
+impl<E> DerefMut for Lines<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut self.elements[self.range.clone()]
+    }
 }
 
 /// Elements from one row of a block to the next: a cache line more than a power of two, so that rows do not fall on
 /// each other in a cache.
 fn leading(bytes: usize) -> usize {
-    BLOCK + OVERHANG.max(64 / bytes)
+    BLOCK + LINE / bytes
 }
 
 fn pack<E: Decoded>(x: &Matrix) -> Blocks<E> {
     let ld = leading(E::SIZE);
-    let mut data = vec![E::ZERO; x.cols.div_ceil(BLOCK) * x.rows * ld];
-    for (b, block) in data.chunks_exact_mut(x.rows * ld).enumerate() {
+    let mut data = Lines::zeros(x.cols.div_ceil(BLOCK) * x.rows * ld);
+    data.par_chunks_exact_mut((x.rows * ld).max(1)).enumerate().for_each(|(b, block)| {
         let columns = b * BLOCK..x.cols.min((b + 1) * BLOCK);
         for (r, row) in block.chunks_exact_mut(ld).enumerate() {
             for (to, &from) in row.iter_mut().zip(&x.row(r)[columns.clone()]) {
                 *to = E::from_f64(from);
             }
         }
-    }
+    });
     Blocks { data, ld }
 }
 
 impl<'a> Left<'a> {
     /// Packs `x`; what it holds is rounded to float32 for [`Precision::Single`].
     pub fn new(x: &'a Matrix, precision: Precision) -> Left<'a> {
-        let magnitudes = || x.data.iter().map(|x| x.abs()).filter(|x| *x > 0.0 && *x < f64::INFINITY);
-        let (smallest, largest) =
-            (magnitudes().fold(f64::INFINITY, f64::min), magnitudes().fold(0.0, f64::max));
-        let norms = (0..x.rows).map(|r| x.row(r).iter().map(|x| x * x).sum::<f64>().sqrt()).collect();
+        let extremes = x.data.par_chunks(PART).map(extremes);
+        let (smallest, largest) = extremes.reduce(|| NONE, wider);
+        let norm = |r| x.row(r).iter().map(|x| x * x).sum::<f64>().sqrt();
+        let norms = (0..x.rows).into_par_iter().with_min_len(16).map(norm).collect();
         let packed = match precision {
             Precision::Single => Packed::Single(pack(x)),
             Precision::Double => Packed::Double(pack(x)),
@@ -393,7 +471,7 @@ impl<'a> Left<'a> {
             // Spread without a pattern: multiples of the golden ratio.
             let at = (panel.columns.start * SAMPLES + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let (r, c) = ((at >> 40) % rows, (at >> 8) % (1 << 32) % len);
-            let exact = exact(self.x.row(r), |k| right.value(panel.columns.start + c, k));
+            let exact = right.dot(panel.columns.start + c, self.x.row(r));
             let value = panel.row(r)[c];
             let scale = self.norms[r] * panel.norms[c];
             // NaN and Inf have no distance; below the range of normal numbers nothing is relative.
@@ -487,7 +565,12 @@ impl ReferenceError {
 
 /// `x · w_c`, correct to about the last place of float64: products and sums with their rounding errors carried along
 /// (Ogita, Rump and Oishi, *Accurate sum and dot product*, algorithm 5.3).
-fn exact(x: &[f64], w: impl Fn(usize) -> f64) -> f64 {
+fn exact<W: Fn(usize) -> f64>(x: &[f64], w: W) -> f64 {
+    multiversion!(Isa::best(), exact_by, [W: Fn(usize) -> f64], (x: &[f64], w: W) -> f64)
+}
+
+#[inline(always)]
+fn exact_by<W: Fn(usize) -> f64>(x: &[f64], w: W) -> f64 {
     let (mut sum, mut low) = (0.0_f64, 0.0_f64);
     for (i, &x) in x.iter().enumerate() {
         let w = w(i);
@@ -532,8 +615,8 @@ fn panels<E: Decoded, R: Send>(
 
 /// What a thread works in.
 struct Buffers<E> {
-    decoded: Vec<E>,
-    out: Vec<f64>,
+    decoded: Lines<E>,
+    out: Lines<f64>,
     norms: Vec<f64>,
     scales: Scales<E>,
     height: usize,
@@ -561,20 +644,29 @@ impl<E: Decoded> Scales<E> {
     ) {
         let step = weight.step();
         let (cell_rows, cell_cols) = weight.granularity.cell(weight.rows, weight.cols);
-        let first = r / cell_rows * weight.granularity.grid(weight.rows, weight.cols).1;
+        let cell = r / cell_rows * weight.granularity.grid(weight.rows, weight.cols).1;
         self.factors.clear();
         self.zeros.clear();
         if weight.scales.is_empty() {
             self.factors.resize(part.len().div_ceil(step), E::from_f64(weight.global));
         }
         let (mut c, mut column) = (part.start, part.start / cell_cols);
+        if cell_cols == step && weight.column_groups.is_none() && !weight.scales.is_empty() {
+            let cells = cell + column..cell + part.end.div_ceil(step);
+            let factor = |scale: &f64| E::from_f64(scale * weight.global);
+            self.factors.extend(weight.scales[cells.clone()].iter().map(factor));
+            if !weight.zeros.is_empty() {
+                self.zeros.extend(weight.zeros[cells].iter().map(|&zero| E::from_f64(zero)));
+            }
+            c = part.end;
+        }
         while !weight.scales.is_empty() && c < part.end {
             let (cell, end) = match weight.column_groups {
-                Some(groups) => (first + groups[c], c + 1),
+                Some(groups) => (cell + groups[c], c + 1),
                 // All columns of the same cell.
-                None => (first + column, ((column + 1) * cell_cols).min(part.end)),
+                None => (cell + column, ((column + 1) * cell_cols).min(part.end)),
             };
-            let steps = self.factors.len() + if step == 1 { end - c } else { (end - c).div_ceil(STEP) };
+            let steps = self.factors.len() + (end - c).div_ceil(step);
             self.factors.resize(steps, E::from_f64(weight.scales[cell] * weight.global));
             if let Some(&zero) = weight.zeros.get(cell) {
                 self.zeros.resize(steps, E::from_f64(zero));
@@ -589,20 +681,28 @@ impl<E: Decoded> Scales<E> {
             false => (&weight.codes[..], r * len + part.start),
         };
         // Pieces of rows are too short for the machine to see what comes next.
-        let (next, size) =
-            ((first + part.len()) * bits / 8, part.len().min(weight.cols - part.end) * bits / 8);
-        for line in row[next.min(row.len())..(next + size).min(row.len())].chunks(64) {
-            prefetch(line.as_ptr());
-        }
+        let next = part.len().min(weight.cols - part.end);
+        let codes = (first + part.len()) * bits / 8;
+        bring(row, codes..codes + next * bits / 8);
+        let cells = cell + part.end / cell_cols..cell + (part.end + next).div_ceil(cell_cols);
+        bring(&weight.scales, cells.clone());
+        bring(&weight.zeros, cells);
         E::decode(isa, decoder, row, first, part.len(), &scaling, out);
+    }
+}
+
+/// Brings what is soon read into the second-level cache.
+fn bring<T>(from: &[T], range: Range<usize>) {
+    for line in from[range.start.min(from.len())..range.end.min(from.len())].chunks(LINE / size_of::<T>()) {
+        prefetch(line.as_ptr());
     }
 }
 
 impl<E: Decoded> Buffers<E> {
     fn new(rows: usize, height: usize, ld: usize) -> Buffers<E> {
         Buffers {
-            decoded: vec![E::ZERO; height * ld],
-            out: vec![0.0; rows * height],
+            decoded: Lines::zeros(height * ld),
+            out: Lines::zeros(rows * height),
             norms: vec![0.0; height],
             scales: Scales::new(),
             height,
@@ -613,26 +713,22 @@ impl<E: Decoded> Buffers<E> {
         let (ld, height) = (x.ld, self.height);
         self.out.fill(0.0);
         self.norms.fill(0.0);
-        for (b, x) in x.data.chunks_exact(rows * ld).enumerate() {
-            let part = b * BLOCK..right.shape().1.min((b + 1) * BLOCK);
-            let k = part.len().next_multiple_of(GRAIN);
-            for (i, r) in columns.clone().enumerate() {
-                let row = &mut self.decoded[i * ld..(i + 1) * ld];
-                right.read(isa, &mut self.scales, r, part.clone(), row);
-                row[part.len()..k].fill(E::ZERO);
-                self.norms[i] += E::square(isa, &row[..k]);
-            }
-            for (x, out) in x.chunks(ROWS * ld).zip(self.out.chunks_mut(ROWS * height)) {
-                let block = Block {
-                    x,
-                    rows: x.len() / ld,
-                    w: &self.decoded,
-                    cols: columns.len(),
-                    ld,
-                    k,
-                    ld_out: height,
-                };
-                E::multiply(isa, block, out);
+        let batch = if rows <= FEW { COLUMNS } else { height };
+        for first in (0..columns.len()).step_by(batch) {
+            let cols = batch.min(columns.len() - first);
+            for (b, x) in x.data.chunks_exact((rows * ld).max(1)).enumerate() {
+                let part = b * BLOCK..right.shape().1.min((b + 1) * BLOCK);
+                let k = part.len().next_multiple_of(GRAIN);
+                for (i, row) in self.decoded.chunks_exact_mut(ld).take(cols).enumerate() {
+                    right.read(isa, &mut self.scales, columns.start + first + i, part.clone(), row);
+                    row[part.len()..k].fill(E::ZERO);
+                    self.norms[first + i] += E::square(isa, &row[..k]);
+                }
+                for (x, out) in x.chunks(ROWS * ld).zip(self.out.chunks_mut(ROWS * height)) {
+                    let (rows, w) = (x.len() / ld, &self.decoded[..]);
+                    let block = Block { x, rows, w, cols, ld, k, ld_out: height };
+                    E::multiply(isa, block, &mut out[first..]);
+                }
             }
         }
         self.norms.iter_mut().for_each(|n| *n = n.sqrt());
@@ -741,6 +837,7 @@ mod tests {
                 Granularity::Row,
                 Granularity::Group(128),
                 Granularity::Group(24),
+                Granularity::Group(96),
                 Granularity::Block(128, 128),
                 Granularity::Block(3, 5),
             ] {
@@ -748,6 +845,87 @@ mod tests {
                 assert_close(&x, &weight(INT4, granularity, (n, k)));
                 assert_close(&x, &Weight { magnitudes: true, ..weight(INT4, granularity, (n, k)) });
             }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_decodes_to_the_same_values() {
+        fn same<E: Decoded + PartialEq + std::fmt::Debug>(w: &Weight<'_>)
+        where
+            f64: From<E>,
+        {
+            let decoder = Decoder::new(w.dtype);
+            for part in [0..w.cols.min(BLOCK), w.cols / BLOCK * BLOCK..w.cols] {
+                for r in 0..w.rows {
+                    let row = |isa| {
+                        let mut out = vec![E::ZERO; BLOCK];
+                        let right = Right::Stored(w, &decoder);
+                        right.read(isa, &mut Scales::new(), r, part.clone(), &mut out);
+                        out.truncate(part.len());
+                        out
+                    };
+                    let plain = row(Isa::Plain);
+                    for (i, (x, c)) in plain.iter().zip(part.clone()).enumerate() {
+                        let exact = w.value(r, c);
+                        // Two roundings of the scale, and one of the product.
+                        let error = exact.abs() * 3.0 * 2f64.powi(if E::SIZE == 4 { -24 } else { -53 });
+                        let difference = (f64::from(*x) - exact).abs();
+                        assert!(difference <= error, "{} {} [{r}, {c}] {i}", w.dtype, w.granularity);
+                    }
+                    for isa in Isa::available() {
+                        assert_eq!(row(isa), plain, "{isa:?} {} {} row {r} {part:?}", w.dtype, w.granularity);
+                    }
+                }
+            }
+        }
+        for dtype in [E4M3FN, E5M2FNUZ, E2M3, E2M1, INT8, INT4, UINT4, BF16] {
+            for group in [3, 16, 24, 32, 48, 96, 128, 512, 1024, 4096] {
+                for cols in [40, 512, 1064, 1065] {
+                    let w = weight(dtype, Granularity::Group(group), (3, cols));
+                    same::<f32>(&w);
+                    same::<f64>(&w);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn norms_are_right_where_squares_leave_the_range_of_float32() {
+        let x = values(2, 640, 6);
+        for scale in [2f64.powi(-100), 2f64.powi(-60), 2f64.powi(90)] {
+            let mut w = weight(INT8, Granularity::Row, (9, 640));
+            w.scales.to_mut().fill(scale);
+            w.zeros = Cow::Borrowed(&[]);
+            let left = Left::new(&x, Precision::Single);
+            assert!(left.suits(&w), "{scale:e}");
+            assert_close(&x, &w);
+        }
+    }
+
+    #[test]
+    fn elements_begin_at_a_cache_line() {
+        for len in [0, 1, 100, 5000] {
+            let (single, double) = (Lines::<f32>::zeros(len), Lines::<f64>::zeros(len));
+            assert_eq!((single.len(), double.len()), (len, len));
+            assert!(
+                single.as_ptr().addr().is_multiple_of(LINE) && double.as_ptr().addr().is_multiple_of(LINE)
+            );
+        }
+    }
+
+    #[test]
+    fn extremes_are_of_what_is_finite_and_not_zero() {
+        let mut values = vec![0.0; 100];
+        assert_eq!(extremes(&values), NONE);
+        (values[3], values[40], values[99]) = (-5.0, f64::NAN, 2.5);
+        (values[17], values[18]) = (f64::NEG_INFINITY, -0.0);
+        assert_eq!(extremes(&values), (2.5, 5.0));
+        for at in 0..100 {
+            let mut one = vec![1.0; 100];
+            one[at] = -7.0;
+            assert_eq!(extremes(&one), (1.0, 7.0));
+            one[at] = 0.125;
+            assert_eq!(extremes(&one), (0.125, 1.0));
         }
     }
 

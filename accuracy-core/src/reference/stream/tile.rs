@@ -3,7 +3,7 @@
 //! Vectors lie along K, as the operands do, so that nothing is transposed: a tile of rows by rows keeps one vector of
 //! partial sums for each pair, and adds them up at the end of the block.
 
-use crate::simd::{Isa, multiversion};
+use crate::simd::Isa;
 
 /// Elements that operands are packed in: float32, or float64 where that is not enough.
 pub(super) trait Element: Copy + Send + Sync + 'static {
@@ -51,7 +51,7 @@ impl<E> Block<'_, E> {
         assert!(self.k <= self.ld && self.k.is_multiple_of(GRAIN) && cols <= self.ld_out, "block");
         assert!(self.x.len() >= self.rows * self.ld, "left operand");
         assert!(self.w.len() >= cols * self.ld, "right operand");
-        assert!(out.len() >= self.rows * self.ld_out, "output");
+        assert!(self.rows == 0 || out.len() >= (self.rows - 1) * self.ld_out + cols, "output");
     }
 }
 
@@ -151,6 +151,21 @@ fn tiles<V: Lanes, const TALL: usize>(block: Block<'_, V::Element>, out: &mut [f
     }
 }
 
+/// The sum of squares of as many elements as make up whole multiples of [`GRAIN`], summed by vectors.
+#[inline(always)]
+fn squares<V: Lanes>(row: &[V::Element]) -> f64 {
+    const { assert!(GRAIN.is_multiple_of(V::COUNT)) };
+    // Four sums, so that they do not wait for each other.
+    let mut sums = [V::zero(); 4];
+    for at in (0..row.len() / GRAIN * GRAIN).step_by(V::COUNT) {
+        // SAFETY: up to `COUNT` elements from there are within whole multiples of `GRAIN`.
+        let x = unsafe { V::load(row.as_ptr().add(at)) };
+        let [first, rest @ ..] = sums;
+        sums = [rest[0], rest[1], rest[2], first.add_product(x, x)];
+    }
+    sums.into_iter().map(V::sum).sum()
+}
+
 /// Sixteen 512-bit or 256-bit registers and more hold 24 vectors of sums, eight of the latter 12.
 const TALL: usize = 6;
 const SHORT: usize = 3;
@@ -212,17 +227,34 @@ macro_rules! element {
             }
 
             fn square(isa: Isa, row: &[$element]) -> f64 {
-                #[inline(always)]
-                fn sum(row: &[$element]) -> f64 {
-                    let mut sums = [0.0; GRAIN];
-                    for row in row.chunks_exact(GRAIN) {
-                        for (sum, &x) in sums.iter_mut().zip(row) {
-                            *sum += f64::from(x) * f64::from(x);
+                let total = match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => {
+                        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                        fn wide(row: &[$element]) -> f64 {
+                            squares::<$avx512>(row)
                         }
+                        // SAFETY: as above.
+                        unsafe { wide(row) }
                     }
-                    sums.into_iter().sum()
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => {
+                        #[target_feature(enable = "avx2,fma")]
+                        fn wide(row: &[$element]) -> f64 {
+                            squares::<$avx2>(row)
+                        }
+                        // SAFETY: as above.
+                        unsafe { wide(row) }
+                    }
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => squares::<$neon>(row),
+                    Isa::Plain => squares::<[$element; $lanes]>(row),
+                };
+                // Beyond this, squares may have left the range of float32.
+                if (2f64.powi(-80)..2f64.powi(120)).contains(&total) {
+                    return total;
                 }
-                multiversion!(isa, sum, [], (row: &[$element]) -> f64)
+                row.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
             }
         }
 

@@ -11,11 +11,14 @@ use crate::exit::ExitCode;
 use crate::lint::Severity;
 use crate::run::is_known_failure;
 use accuracy_core::meta::Check;
-use accuracy_core::record::{Cause, CheckResult, Gate, Hop, Power, PowerStatus, Record, Verdict};
+use accuracy_core::packed::{CheckView, Name, PowerView};
+use accuracy_core::record::{Cause, Gate, Hop, PowerStatus, Record, Verdict};
 use serde::Serialize;
 use shell::{Page, escape};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::io::Write;
 
 const SCRIPT: &str = include_str!("page.js");
 /// Bytes that the details of cases may take; the rest of a case is a row. What failed comes first.
@@ -25,7 +28,7 @@ const FINDINGS: usize = 200;
 /// Failing cases that a page without its script lists.
 const LISTED: usize = 100;
 
-pub fn render(report: &Report) -> anyhow::Result<String> {
+pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut body = String::from("<div class=\"page\">\n");
     heading(&mut body, report);
     notes(&mut body, report);
@@ -34,7 +37,7 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
     without_script(&mut body, report);
     body += "</div>\n";
     let title = format!("{} – accuracy", outcome(report).1);
-    Ok(Page { title: &title, body: &body, script: Some((&data(report)?, SCRIPT)) }.render())
+    Page { title: &title, body: &body }.write(SCRIPT, |out| data(report, out), out)
 }
 
 /// What the script fills.
@@ -311,13 +314,16 @@ struct Detail<'a> {
     margin: Num,
     hops: Vec<HopOf<'a>>,
     /// Check, buffer, value, bound, margin, whether it holds, detail.
-    checks: Vec<(String, String, Num, Num, Num, bool, String)>,
+    checks: Vec<CheckOf<'a>>,
     /// Fault, operand, status, the checks that saw it, cosine.
-    power: Vec<(String, String, PowerStatus, Vec<String>, Num)>,
+    power: Vec<PowerOf<'a>>,
     /// Cause, detail, cosine, whether it is certain.
     causes: Vec<(&'a str, &'a str, Num, bool)>,
     metrics: BTreeMap<&'static str, serde_json::Value>,
 }
+
+type CheckOf<'a> = (Cow<'a, str>, Cow<'a, str>, Num, Num, Num, bool, Cow<'a, str>);
+type PowerOf<'a> = (Cow<'a, str>, Cow<'a, str>, PowerStatus, Vec<Name<'a>>, Num);
 
 #[derive(Serialize)]
 struct HopOf<'a> {
@@ -339,31 +345,40 @@ type Num = Option<f64>;
 
 /// Nine digits, which is more than is shown.
 fn short(value: Num) -> Num {
-    value.filter(|v| v.is_finite()).map(|v| format!("{v:.8e}").parse().unwrap_or(v))
+    let short = |v: f64| {
+        // What is smaller than that has no digits to spare.
+        if v.abs() < 1e-290 {
+            return v;
+        }
+        let places = 8 - v.abs().log10().floor() as i32;
+        let scale = 10_f64.powi(places.abs());
+        if places < 0 { (v / scale).round() * scale } else { (v * scale).round() / scale }
+    };
+    value.filter(|v| v.is_finite()).map(short)
 }
 
-fn data(report: &Report) -> anyhow::Result<String> {
+/// A case a line. Details of cases are written as long as there is room for them, those of what failed first.
+fn data(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut tests: Vec<Test<'_>> = Vec::new();
     let mut known: HashMap<(&str, &str), usize> = HashMap::new();
-    let mut rows = Vec::with_capacity(report.records.len());
+    let mut of_records = Vec::with_capacity(report.records.len());
     for record in &report.records {
         let path = test_path(&record.id);
-        let test = *known.entry((path, &record.arch)).or_insert_with(|| {
+        of_records.push(*known.entry((path, &record.arch)).or_insert_with(|| {
             let (package, arch, file) = (&record.package, &record.arch, &record.file);
             tests.push(Test { path, package, arch, file, line: record.line });
             tests.len() - 1
-        });
-        rows.push(serde_json::to_string(&row(record, test))?);
+        }));
     }
-    // What failed has its details first.
-    let mut details: Vec<Option<String>> = vec![None; rows.len()];
+    let mut text = Vec::new();
+    let mut detailed = vec![false; report.records.len()];
     let mut room = DETAILS;
     for gate in [Gate::Fail, Gate::Pass] {
-        for (record, detail) in report.records.iter().zip(&mut details).filter(|(r, _)| r.gate == gate) {
-            let text = serde_json::to_string(&detail_of(record))?;
+        for (record, detailed) in report.records.iter().zip(&mut detailed).filter(|(r, _)| r.gate == gate) {
+            text.clear();
+            serde_json::to_writer(&mut text, &detail_of(record))?;
             let Some(left) = room.checked_sub(text.len()) else { break };
-            room = left;
-            *detail = Some(text);
+            (room, *detailed) = (left, true);
         }
     }
     let data = Data {
@@ -372,18 +387,22 @@ fn data(report: &Report) -> anyhow::Result<String> {
         program: failure::program(&report.flags),
         flags: &report.flags,
     };
-    let mut text = serde_json::to_string(&data)?;
-    text.truncate(text.len() - 1);
-    text += ",\"rows\":[";
-    for (i, (row, detail)) in rows.iter().zip(&details).enumerate() {
-        text += if i > 0 { ",\n" } else { "\n" };
-        text += &row[..row.len() - 1];
-        text.push(',');
-        text += detail.as_deref().unwrap_or("null");
-        text.push(']');
+    text = serde_json::to_vec(&data)?;
+    text.pop();
+    text.extend_from_slice(b",\"rows\":[\n");
+    for (i, ((record, test), detailed)) in report.records.iter().zip(of_records).zip(detailed).enumerate() {
+        text.extend_from_slice(if i > 0 { b",\n" } else { b"" });
+        serde_json::to_writer(&mut text, &row(record, test))?;
+        text.pop();
+        text.push(b',');
+        serde_json::to_writer(&mut text, &detailed.then(|| detail_of(record)))?;
+        text.push(b']');
+        out.write_all(&text)?;
+        text.clear();
     }
-    text += "]}";
-    Ok(text)
+    out.write_all(&text)?;
+    out.write_all(b"]}")?;
+    Ok(())
 }
 
 fn row(record: &Record, test: usize) -> Row<'_> {
@@ -458,11 +477,11 @@ fn hop(hop: &Hop) -> HopOf<'_> {
     }
 }
 
-fn check(c: CheckResult) -> (String, String, Num, Num, Num, bool, String) {
+fn check(c: CheckView<'_>) -> CheckOf<'_> {
     (c.check, c.hop, short(c.value), short(c.bound), short(c.margin), c.ok, c.detail)
 }
 
-fn power(p: Power) -> (String, String, PowerStatus, Vec<String>, Num) {
+fn power(p: PowerView<'_>) -> PowerOf<'_> {
     (p.fault, p.operand, p.status, p.failed_checks, short(p.cos))
 }
 

@@ -25,7 +25,7 @@ const number = {
   // What is not 1 is not to look like it.
   cosine: (x) => (x == null ? "–" : x < 1 && x > 0.99999995 ? "0.9999999" : x.toFixed(7)),
   gain: (x) => (x == null ? "–" : x.toFixed(4)),
-  small: (x) => (x == null ? "–" : x === 0 ? "0" : digits(x.toExponential(1))),
+  small: (x) => (x == null ? "–" : x === 0 ? "0" : x >= 0.1 && x < 1000 ? String(Number(x.toPrecision(2))) : digits(x.toExponential(1))),
   times: (x) => (x == null ? "–" : x.toFixed(2) + "×"),
   seconds: (x) => (x == null ? "–" : x.toFixed(x < 10 ? 2 : 1)),
   any: (x) => {
@@ -244,7 +244,7 @@ function describe(row) {
   if (d.hops?.length) parts.push(...section("Hop by hop", hops(d)));
   parts.push(...pictures(d));
   const failed = (d.checks ?? []).filter((check) => !check[5]);
-  if (failed.length) parts.push(...section("Failed checks", checks(failed)));
+  if (failed.length) parts.push(...section("Failed checks", checks(failed, true)));
   if (d.checks?.length) {
     parts.push(h("details", {}, h("summary", {}, `All ${d.checks.length} checks`), checks(d.checks)));
   }
@@ -351,11 +351,12 @@ function nines(cos, threshold, bad) {
   );
 }
 
-function checks(list) {
+// Where all of them fail, the title says so.
+function checks(list, failed) {
   const lines = list.map(([check, hop, value, bound, margin, ok, text]) =>
-    h("tr", {}, h("td", {}, badge(ok ? "good" : "bad", ok ? "holds" : "fails")), h("td", { class: "mono" }, check), h("td", { class: "mono" }, hop || "chain"), num(number.any(value)), num(number.any(bound)), num(number.any(margin)), cell(text)),
+    h("tr", {}, !failed && h("td", {}, badge(ok ? "good" : "bad", ok ? "holds" : "fails")), h("td", { class: "mono" }, check), h("td", { class: "mono" }, hop || "chain"), num(number.any(value)), num(number.any(bound)), num(number.any(margin)), cell(text)),
   );
-  return table([["Check"], [""], ["Buffer"], ["Value", true], ["Bound", true], ["Margin", true], ["Detail"]], lines);
+  return table([...(failed ? [] : [["Outcome"]]), ["Check"], ["Buffer"], ["Value", true], ["Bound", true], ["Margin", true], ["Detail"]], lines);
 }
 
 function power(list) {
@@ -363,7 +364,7 @@ function power(list) {
   const lines = list.map(([fault, operand, status, failed, cos]) =>
     h("tr", {}, h("td", {}, badge(kind[status], status.replace("_", " "))), h("td", { class: "mono" }, fault), h("td", { class: "mono" }, operand), num(cos === null ? "–" : number.cosine(cos)), cell(failed.join(", "))),
   );
-  return table([["Fault"], [""], ["Seeded in"], ["Cosine", true], ["Checks that see it"]], lines);
+  return table([["Outcome"], ["Fault"], ["Seeded in"], ["Cosine", true], ["Checks that see it"]], lines);
 }
 
 function facts(row, d) {

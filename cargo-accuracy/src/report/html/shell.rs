@@ -4,6 +4,7 @@
 //! a name that got around the escaping would not run.
 
 use sha2::{Digest as _, Sha256};
+use std::io::{self, Write};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -11,20 +12,39 @@ pub struct Page<'a> {
     pub title: &'a str,
     /// Markup; every value in it has gone through [`escape`].
     pub body: &'a str,
-    /// JSON for the script, and the script.
-    pub script: Option<(&'a str, &'a str)>,
 }
 
+const END: &str = "</body>\n</html>\n";
+
 impl Page<'_> {
+    /// A page that runs nothing.
     pub fn render(&self) -> String {
-        let script = self.script.map_or(String::new(), |(_, script)| format!("'{}'", hash(script)));
+        self.start(None) + END
+    }
+
+    /// A page with a script and the JSON that it reads.
+    pub fn write(
+        &self,
+        script: &str,
+        json: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        out.write_all(self.start(Some(script)).as_bytes())?;
+        out.write_all(b"<script type=\"application/json\" id=\"data\">")?;
+        json(&mut Block(out))?;
+        write!(out, "</script>\n<script>{script}</script>\n{END}")?;
+        Ok(())
+    }
+
+    /// Everything before the scripts.
+    fn start(&self, script: Option<&str>) -> String {
+        let script = script.map_or("'none'".into(), |script| format!("'{}'", hash(script)));
         let policy = format!(
-            "default-src 'none'; img-src data:; style-src '{}'; script-src {}; base-uri 'none'; form-action 'none'; \
+            "default-src 'none'; img-src data:; style-src '{}'; script-src {script}; base-uri 'none'; form-action 'none'; \
              require-trusted-types-for 'script'",
             hash(STYLE),
-            if script.is_empty() { "'none'" } else { &script },
         );
-        let mut text = format!(
+        format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -33,21 +53,30 @@ impl Page<'_> {
             env!("CARGO_PKG_VERSION"),
             escape(self.title),
             self.body
-        );
-        if let Some((data, script)) = self.script {
-            text.reserve(data.len() + script.len() + 100);
-            text += "<script type=\"application/json\" id=\"data\">";
-            // The only way out of a data block is `</script`, or into a comment `<!--`; JSON has another `<`.
-            for (i, part) in data.split('<').enumerate() {
-                text += if i > 0 { "\\u003c" } else { "" };
-                text += part;
+        )
+    }
+}
+
+/// JSON in a data block. The only way out of it is `</script`, or into a comment `<!--`; JSON has another `<`.
+struct Block<'a>(&'a mut dyn Write);
+
+impl Write for Block<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for (i, part) in bytes.split(|byte| *byte == b'<').enumerate() {
+            if i > 0 {
+                self.0.write_all(b"\\u003c")?;
             }
-            text += "</script>\n<script>";
-            text += script;
-            text += "</script>\n";
+            self.0.write_all(part)?;
         }
-        text += "</body>\n</html>\n";
-        text
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -103,7 +132,10 @@ mod tests {
     fn neither_text_nor_data_becomes_markup() {
         assert_eq!(escape("<b a='\"'>&"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;");
         let data = serde_json::to_string("</script><!--<script>").unwrap();
-        let page = Page { title: "</title>", body: "", script: Some((&data, "run()")) }.render();
+        let mut page = Vec::new();
+        let json = |out: &mut dyn Write| Ok(out.write_all(data.as_bytes())?);
+        Page { title: "</title>", body: "" }.write("run()", json, &mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
         let block = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
         assert_eq!(serde_json::from_str::<String>(block).unwrap(), "</script><!--<script>");
         assert!(page.contains("<title>&lt;/title&gt;</title>"), "{page}");

@@ -7,7 +7,8 @@ use super::wrap;
 use crate::report::model::{Report, test_path};
 use crate::report::style::{self, paint};
 use accuracy_core::meta::Check;
-use accuracy_core::record::{CheckResult, Hop, Record, Verdict};
+use accuracy_core::packed::CheckView;
+use accuracy_core::record::{Hop, Record, Verdict};
 use std::fmt::Write as _;
 
 /// So many rows and columns are named.
@@ -24,7 +25,7 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
     if broken(&record.hops).is_none() && record.failed_checks.iter().any(|c| c == "chain") {
         let _ = writeln!(text, "  every hop is right by itself, but the chain as a whole loses too much");
     }
-    let failed: Vec<CheckResult> = record.checks.iter().filter(|c| !c.ok).collect();
+    let failed: Vec<CheckView> = record.checks.iter().filter(|c| !c.ok).collect();
     if !failed.is_empty() {
         let _ = writeln!(text, "  failed checks");
         checks(text, failed.into_iter());
@@ -105,28 +106,28 @@ fn hops(text: &mut String, hops: &[Hop]) {
 }
 
 /// Checks with value, bound and margin. What several runs of a chain found alike is told once.
-pub fn checks(text: &mut String, checks: impl Iterator<Item = CheckResult>) {
-    let mut distinct: Vec<CheckResult> = Vec::new();
+pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = CheckView<'a>>) {
+    let mut distinct: Vec<CheckView> = Vec::new();
     for check in checks {
         if !distinct.contains(&check) {
             distinct.push(check);
         }
     }
-    let style_of = |check: &CheckResult| if check.ok { style::PLAIN } else { style::BAD };
-    let cells = |get: &dyn Fn(&CheckResult) -> String| -> Vec<Cell> {
+    let style_of = |check: &CheckView| if check.ok { style::PLAIN } else { style::BAD };
+    let cells = |get: &dyn Fn(&CheckView) -> String| -> Vec<Cell> {
         distinct.iter().map(|c| Cell { text: get(c), style: style_of(c) }).collect()
     };
     let mut table = Table::default();
-    table.push(Column::left("check"), cells(&|c| c.check.clone()));
+    table.push(Column::left("check"), cells(&|c| c.check.to_string()));
     table.push(
         Column::left("buffer"),
-        cells(&|c| if c.hop.is_empty() { "chain".into() } else { c.hop.clone() }),
+        cells(&|c| if c.hop.is_empty() { "chain".into() } else { c.hop.to_string() }),
     );
     table.push(Column::right("value"), cells(&|c| number::any(c.value)));
     table.push(Column::right("bound"), cells(&|c| number::any(c.bound)));
     table.push(Column::right("margin"), cells(&|c| number::any(c.margin)));
     if distinct.iter().any(|c| !c.detail.is_empty()) {
-        table.push(Column::left("detail"), cells(&|c| c.detail.clone()));
+        table.push(Column::left("detail"), cells(&|c| c.detail.to_string()));
     }
     *text += &table.render(None);
 }

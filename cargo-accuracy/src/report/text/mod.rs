@@ -182,48 +182,52 @@ fn groups(records: &[Record]) -> Vec<Group<'_>> {
 }
 
 /// The coordinates of a case, in the order of its identity; check and test stand in the title.
-fn coordinates(id: &str) -> Vec<(&str, &str)> {
+fn coordinates(id: &str) -> impl Iterator<Item = (&str, &str)> {
     let inside = id.split_once('[').and_then(|(_, rest)| rest.strip_suffix(']')).unwrap_or("");
-    inside.split(',').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name != "check").collect()
+    inside.split(',').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name != "check")
 }
 
 /// Coordinates of a group: those that are the same throughout, and those that vary.
 struct Axes<'a> {
     constant: Vec<(&'a str, String)>,
-    varying: Vec<&'a str>,
-    /// Leading segments that the tensor names of a column share.
-    shared: Vec<(&'a str, String)>,
+    varying: Vec<Axis<'a>>,
+}
+
+struct Axis<'a> {
+    name: &'a str,
+    /// Of each record, in their order.
+    values: Vec<Option<&'a str>>,
+    /// Leading segments that the tensor names of the column share.
+    shared: String,
 }
 
 fn axes<'a>(records: &[&'a Record]) -> Axes<'a> {
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in records.iter().flat_map(|r| coordinates(&r.id)) {
-        if !names.contains(&name) {
-            names.push(name);
+    let mut all: Vec<Axis> = Vec::new();
+    for (i, record) in records.iter().enumerate() {
+        for (name, value) in coordinates(&record.id) {
+            let at = all.iter().position(|axis| axis.name == name).unwrap_or_else(|| {
+                all.push(Axis { name, values: vec![None; records.len()], shared: String::new() });
+                all.len() - 1
+            });
+            all[at].values[i] = Some(value);
         }
     }
-    let mut axes = Axes { constant: Vec::new(), varying: Vec::new(), shared: Vec::new() };
-    for name in names {
-        let values: Vec<Option<&str>> = records.iter().map(|r| coordinate(r, name)).collect();
-        match values[0] {
-            Some(first) if values.iter().all(|v| *v == Some(first)) => {
-                axes.constant.push((name, first.into()))
+    let mut axes = Axes { constant: Vec::new(), varying: Vec::new() };
+    for mut axis in all {
+        match axis.values[0] {
+            Some(first) if axis.values.iter().all(|v| *v == Some(first)) => {
+                axes.constant.push((axis.name, first.into()))
             }
             _ => {
-                let prefix = shared_segments(values.iter().copied().flatten());
-                if !prefix.is_empty() {
-                    axes.constant.push((name, format!("{prefix}*")));
-                    axes.shared.push((name, prefix));
+                axis.shared = shared_segments(axis.values.iter().copied().flatten());
+                if !axis.shared.is_empty() {
+                    axes.constant.push((axis.name, format!("{}*", axis.shared)));
                 }
-                axes.varying.push(name);
+                axes.varying.push(axis);
             }
         }
     }
     axes
-}
-
-fn coordinate<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
-    coordinates(&record.id).into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
 /// `model.layers.0.` of `model.layers.0.up_proj` and `model.layers.0.down_proj`.
@@ -242,7 +246,7 @@ fn shared_segments<'a>(mut values: impl Iterator<Item = &'a str>) -> String {
 fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize>) {
     let axes = axes(&group.records);
     let (skipped, rows): (Vec<&Record>, Vec<&Record>) =
-        group.records.iter().partition(|r| r.verdict == Verdict::Skipped && !verbose);
+        group.records.iter().partition(|r| !is_shown(r, verbose));
     let failed = rows.iter().filter(|r| r.gate == Gate::Fail).count();
     let known = rows.iter().filter(|r| is_known_failure(r)).count();
     let cases = if rows.len() == 1 { "1 case".to_string() } else { format!("{} cases", rows.len()) };
@@ -255,7 +259,7 @@ fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize
     let constants = axes.constant.iter().map(|(name, value)| (format!("{name}={value}"), style::DIM));
     title(text, &group.title, constants.chain([(state, style)]), width);
     if !rows.is_empty() {
-        *text += &table(&axes, &rows, verbose).render(width);
+        *text += &table(&axes, &group.records, verbose).render(width);
     }
     skips(text, &skipped);
     if verbose {
@@ -280,16 +284,21 @@ fn title(text: &mut String, title: &str, facts: impl Iterator<Item = (String, St
     text.push('\n');
 }
 
-fn table(axes: &Axes, rows: &[&Record], verbose: bool) -> Table {
+/// Skipped cases are told as lines with their reasons.
+fn is_shown(record: &Record, verbose: bool) -> bool {
+    record.verdict != Verdict::Skipped || verbose
+}
+
+/// A line for each of `all` that is shown.
+fn table(axes: &Axes, all: &[&Record], verbose: bool) -> Table {
     let mut table = Table::default();
-    for name in &axes.varying {
-        let prefix = axes.shared.iter().find(|(n, _)| n == name).map_or("", |(_, prefix)| prefix);
-        let values: Vec<&str> = rows
-            .iter()
-            .map(|r| coordinate(r, name).map_or("", |v| v.strip_prefix(prefix).unwrap_or(v)))
-            .collect();
+    let rows: Vec<&Record> = all.iter().copied().filter(|r| is_shown(r, verbose)).collect();
+    for axis in &axes.varying {
+        let values = axis.values.iter().zip(all).filter(|(_, r)| is_shown(r, verbose)).map(|(v, _)| *v);
+        let values: Vec<&str> =
+            values.map(|v| v.map_or("", |v| v.strip_prefix(&*axis.shared).unwrap_or(v))).collect();
         let numeric = values.iter().all(|v| v.parse::<f64>().is_ok());
-        let column = if numeric { Column::right(name) } else { Column::left(name) };
+        let column = if numeric { Column::right(axis.name) } else { Column::left(axis.name) };
         table.push(column.shrinkable(), values.into_iter().map(Cell::plain));
     }
     let metric = |name: &str, drop: Option<u8>, write: &dyn Fn(&Record) -> Option<String>| {

@@ -1,4 +1,6 @@
-//! int4 weights packed into int32: GPTQ, AWQ and compressed-tensors `pack-quantized`.
+//! int4 and int8 weights packed into int32: GPTQ, AWQ and compressed-tensors `pack-quantized`.
+//!
+//! Codes of 8 bits are stored plus 128, as their zero points are; both are read as int8, less 128.
 
 use std::borrow::Cow;
 
@@ -8,43 +10,74 @@ use super::{RawTensor, Scheme, StDtype, WeightsError};
 use crate::dtype::{DType, NibbleOrder};
 use crate::quant::Granularity;
 
-/// Where nibble `(r, c)` of a `[rows, cols]` matrix sits in a tensor of int32. Edges are filled to whole words.
+/// The middle of codes of 8 bits.
+pub(super) const MIDDLE_OF_8_BITS: u32 = 128;
+
+/// Where code `(r, c)` of a `[rows, cols]` matrix sits in a tensor of int32 that holds `n` codes a word. Edges are
+/// filled to whole words.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Packing {
-    /// Words `[rows, cols / 8]`, low first along the columns.
+pub(super) enum Order {
+    /// Words `[rows, cols / n]`, low first along the columns.
     Cols,
-    /// Words `[rows / 8, cols]`, low first along the rows.
+    /// Words `[rows / n, cols]`, low first along the rows.
     Rows,
-    /// Words `[cols / 8, rows]`, low first along the columns.
+    /// Words `[cols / n, rows]`, low first along the columns.
     ColsTransposed,
-    /// Words `[cols, rows / 8]`, along the rows in this order.
-    RowsTransposed(NibbleOrder),
+    /// Words `[cols, rows / n]`, low first along the rows.
+    RowsTransposed,
+    /// The same, in AWQ's order of eight nibbles.
+    RowsTransposedAwq,
+}
+
+/// Codes of 4 or 8 bits in int32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packing {
+    pub order: Order,
+    pub bits: u32,
 }
 
 impl Packing {
-    /// Row-major nibbles.
+    /// Codes in a word.
+    pub fn of_a_word(self) -> usize {
+        (u32::BITS / self.bits) as usize
+    }
+
+    /// Row-major codes as they are stored.
     pub fn unpack(self, bytes: &[u8], rows: usize, cols: usize) -> impl Iterator<Item = u32> + '_ {
-        let low = NibbleOrder::LowFirst;
-        let (row_words, col_words) = (rows.div_ceil(8), cols.div_ceil(8));
+        let n = self.of_a_word();
+        let (row_words, col_words) = (rows.div_ceil(n), cols.div_ceil(n));
         (0..rows * cols).map(move |i| {
             let (r, c) = (i / cols, i % cols);
-            let (word, element, order) = match self {
-                Packing::Cols => (r * col_words + c / 8, c % 8, low),
-                Packing::Rows => (r / 8 * cols + c, r % 8, low),
-                Packing::ColsTransposed => (c / 8 * rows + r, c % 8, low),
-                Packing::RowsTransposed(order) => (c * row_words + r / 8, r % 8, order),
+            let (word, element) = match self.order {
+                Order::Cols => (r * col_words + c / n, c % n),
+                Order::Rows => (r / n * cols + c, r % n),
+                Order::ColsTransposed => (c / n * rows + r, c % n),
+                Order::RowsTransposed | Order::RowsTransposedAwq => (c * row_words + r / n, r % n),
             };
-            order.get(DType::I32.code_at(bytes, word), element)
+            let word = DType::I32.code_at(bytes, word);
+            match (self.order, self.bits) {
+                (Order::RowsTransposedAwq, _) => NibbleOrder::Awq.get(word, element),
+                (_, 4) => NibbleOrder::LowFirst.get(word, element),
+                _ => u32::from(word.to_le_bytes()[element]),
+            }
         })
     }
 
-    /// Row-major codes, two a byte.
+    /// Row-major codes: two a byte, or int8.
     pub fn codes(self, bytes: &[u8], rows: usize, cols: usize) -> Cow<'_, [u8]> {
-        match self {
+        match (self.bits, self.order) {
             // The words' bytes in memory already are the order wanted.
-            Packing::Cols if cols.is_multiple_of(8) => Cow::Borrowed(bytes),
-            _ => Cow::Owned(DType::U4.pack(self.unpack(bytes, rows, cols))),
+            (4, Order::Cols) if cols.is_multiple_of(8) => Cow::Borrowed(bytes),
+            (4, _) => Cow::Owned(DType::U4.pack(self.unpack(bytes, rows, cols))),
+            // Less 128 is the highest bit the other way round.
+            _ => Cow::Owned(self.unpack(bytes, rows, cols).map(|code| code as u8 ^ 0x80).collect()),
         }
+    }
+
+    /// Row-major zero points, in units of the codes above.
+    pub fn zero_points(self, bytes: &[u8], rows: usize, cols: usize, plus: f64) -> Vec<f64> {
+        let middle = if self.bits == 8 { f64::from(MIDDLE_OF_8_BITS) } else { 0.0 };
+        self.unpack(bytes, rows, cols).map(|zero| f64::from(zero) + plus - middle).collect()
     }
 }
 
@@ -56,9 +89,17 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
     let &[groups, rows] = scales.shape else {
         return Err(subject.scale_shape(&scales, (words_across, 8 * words_down), "[groups, N]".to_owned()));
     };
+    let zeros = subject.companion(".qzeros")?.ok_or_else(|| WeightsError::ZeroPointsMissing {
+        weight: subject.weight.name.to_owned(),
+        looked_for: subject.named(".qzeros"),
+    })?;
     let gptq = words_across == rows;
     let awq = words_across.checked_mul(8) == Some(rows);
+    // Zero points are packed as the codes are, along N, whose length is known. One word may be enough for either.
+    let of_8_bits =
+        zeros.shape == [groups, rows.div_ceil(4)] && (rows > 4 || subject.claims_any(Scheme::GptqInt8));
     let (scheme, shape) = match (gptq, awq) {
+        (true, false) if of_8_bits => (Scheme::GptqInt8, (rows, 4 * words_down)),
         (true, false) => (Scheme::Gptq, (rows, 8 * words_down)),
         (false, true) => (Scheme::Awq, (rows, words_down)),
         _ => {
@@ -80,13 +121,11 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
         }
     };
     let granularity = subject.granularity(&claims, &scales, &[rows, groups], shape, false)?;
-    let scale_dtype = int4_scale(&scales)?;
-    let zeros = subject.companion(".qzeros")?.ok_or_else(|| WeightsError::ZeroPointsMissing {
-        weight: subject.weight.name.to_owned(),
-        looked_for: subject.named(".qzeros"),
-    })?;
+    let scale_dtype = float_scale(&scales)?;
     expect_dtype(&zeros, StDtype::I32)?;
-    expect_shape(&zeros, &[groups, rows.div_ceil(8)], "(groups, N / 8)")?;
+    if scheme != Scheme::GptqInt8 {
+        expect_shape(&zeros, &[groups, rows.div_ceil(8)], "(groups, N / 8)")?;
+    }
     let column_groups = subject.companion(".g_idx")?;
     if let Some(g_idx) = &column_groups {
         expect_dtype(g_idx, StDtype::I32)?;
@@ -94,17 +133,18 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
     }
 
     let weight = subject.weight;
-    let mut recipe = subject.recipe(scheme, DType::U4, shape);
+    let (dtype, bits) = if scheme == Scheme::GptqInt8 { (DType::I8, 8) } else { (DType::U4, 4) };
+    let mut recipe = subject.recipe(scheme, dtype, shape);
     let (codes, zero_order) = match scheme {
-        Scheme::Gptq => (Packing::ColsTransposed, NibbleOrder::LowFirst),
-        _ => (Packing::RowsTransposed(NibbleOrder::Awq), NibbleOrder::Awq),
+        Scheme::Awq => (Order::RowsTransposedAwq, Order::RowsTransposedAwq),
+        _ => (Order::ColsTransposed, Order::RowsTransposed),
     };
-    recipe.codes = Codes::Int32(weight, codes);
+    recipe.codes = Codes::Int32(weight, Packing { order: codes, bits });
     recipe.info.granularity = granularity;
     recipe.scaled_by(Scale { tensor: scales, dtype: scale_dtype, transposed: true, powers_of_two: false });
     recipe.info.tensors.push(zeros.name.to_owned());
     recipe.info.tensors.extend(column_groups.iter().map(|t| t.name.to_owned()));
-    recipe.zeros = Zeros::Int32 { tensor: zeros, packing: Packing::RowsTransposed(zero_order), plus };
+    recipe.zeros = Zeros::Int32 { tensor: zeros, packing: Packing { order: zero_order, bits }, plus };
     recipe.column_groups = column_groups;
     Ok(recipe)
 }
@@ -113,20 +153,23 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
 /// columns are reordered.
 pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsError> {
     let (rows, words) = subject.matrix()?;
-    let claims = subject.claims(&[Scheme::PackedInt4])?;
     let stored_shape = subject.companion(".weight_shape")?;
-    let cols = match &stored_shape {
-        None => 8 * words,
+    let (cols, of_a_word) = match &stored_shape {
+        None if subject.claims_any(Scheme::PackedInt8) => (4 * words, 4),
+        None => (8 * words, 8),
         Some(tensor) => {
             expect_dtype(tensor, StDtype::I64)?;
             expect_shape(tensor, &[2], "(N, K)")?;
             let stored =
                 [0, 8].map(|at| i64::from_le_bytes(tensor.bytes[at..at + 8].try_into().expect("8 bytes")));
-            let cols = usize::try_from(stored[1]).ok().filter(|c| c.div_ceil(8) == words);
-            match cols.filter(|_| usize::try_from(stored[0]) == Ok(rows)) {
-                Some(cols) => cols,
+            let cols = usize::try_from(stored[1]).ok().filter(|_| usize::try_from(stored[0]) == Ok(rows));
+            let fits = |n: usize| Some((cols.filter(|cols| cols.div_ceil(n) == words)?, n));
+            // A word may be enough for either.
+            let first = if subject.claims_any(Scheme::PackedInt8) { 4 } else { 8 };
+            match fits(first).or_else(|| fits(12 - first)) {
+                Some(found) => found,
                 None => {
-                    let expected = format!("[{}, {} / 8] by `{}`", stored[0], stored[1], tensor.name);
+                    let expected = format!("[{}, {} / {first}] by `{}`", stored[0], stored[1], tensor.name);
                     return Err(WeightsError::WrongShape {
                         name: subject.weight.name.to_owned(),
                         expected,
@@ -136,15 +179,27 @@ pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
             }
         }
     };
+    let (scheme, dtype, bits) = match of_a_word {
+        4 => (Scheme::PackedInt8, DType::I8, 8),
+        _ => (Scheme::PackedInt4, DType::U4, 4),
+    };
+    let claims = subject.claims(&[scheme])?;
     let shape = (rows, cols);
     let scale = subject.find_scale(vec![subject.named(".weight_scale")])?;
-    let scale_dtype = int4_scale(&scale)?;
+    let scale_dtype = float_scale(&scale)?;
     let granularity = subject.granularity(&claims, &scale, scale.shape, shape, false)?;
     let (grid_rows, grid_cols) = granularity.grid(rows, cols);
     let zeros = subject.companion(".weight_zero_point")?;
+    if zeros.is_none() {
+        subject.require_zero_points(&claims, subject.named(".weight_zero_point"))?;
+    }
     if let Some(zeros) = &zeros {
         expect_dtype(zeros, StDtype::I32)?;
-        expect_shape(zeros, &[grid_rows.div_ceil(8), grid_cols], "(N / 8, groups)")?;
+        expect_shape(
+            zeros,
+            &[grid_rows.div_ceil(of_a_word), grid_cols],
+            &format!("(N / {of_a_word}, groups)"),
+        )?;
     }
     let column_groups = subject.companion(".weight_g_idx")?;
     if let Some(g_idx) = &column_groups {
@@ -153,22 +208,23 @@ pub(super) fn pack_quantized(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
     }
 
     let weight = subject.weight;
-    let mut recipe = subject.recipe(Scheme::PackedInt4, DType::U4, shape);
-    recipe.codes = Codes::Int32(weight, Packing::Cols);
+    let mut recipe = subject.recipe(scheme, dtype, shape);
+    recipe.codes = Codes::Int32(weight, Packing { order: Order::Cols, bits });
     recipe.info.granularity = granularity;
     recipe.scaled_by(Scale { tensor: scale, dtype: scale_dtype, transposed: false, powers_of_two: false });
     let others = stored_shape.iter().chain(&zeros).chain(&column_groups);
     recipe.info.tensors.extend(others.map(|t| t.name.to_owned()));
-    // Codes and zero points are both stored plus 8, which cancels.
+    // Codes and zero points are both stored plus the middle, which cancels.
     recipe.zeros = match zeros {
-        Some(tensor) => Zeros::Int32 { tensor, packing: Packing::Rows, plus: 0.0 },
+        Some(tensor) => Zeros::Int32 { tensor, packing: Packing { order: Order::Rows, bits }, plus: 0.0 },
+        None if bits == 8 => Zeros::None,
         None => Zeros::All(8.0),
     };
     recipe.column_groups = column_groups;
     Ok(recipe)
 }
 
-fn int4_scale(scale: &RawTensor) -> Result<DType, WeightsError> {
+fn float_scale(scale: &RawTensor) -> Result<DType, WeightsError> {
     float_dtype(scale.dtype).ok_or_else(|| WeightsError::WrongDtype {
         name: scale.name.to_owned(),
         expected: "F16, BF16 or F32".to_owned(),
