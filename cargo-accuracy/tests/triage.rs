@@ -49,49 +49,78 @@ fn triage(model: &str, reference: &Path, candidate: &Path, more: &[&str]) -> Ans
     run(&arguments)
 }
 
-/// A copy of a model's dump in float32 with one tensor changed.
-fn changed(model: &str, module: &str, kind: &str, change: impl Fn(&mut Vec<f32>)) -> TempDir {
+/// A copy of a dump. `edit` gets each tensor's line of the manifest and the tensor, and says whether to keep it.
+fn edited(from: &Path, mut edit: impl FnMut(&mut Value, &mut NewTensor) -> bool) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let from = fixture(model, "f32");
-    let mut keys = Vec::new();
-    for entry in fs::read_dir(&from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = folder.path().join(path.file_name().unwrap());
-        if path.extension().is_some_and(|e| e == "jsonl") {
-            for line in fs::read_to_string(&path).unwrap().lines() {
-                let line: Value = serde_json::from_str(line).unwrap();
-                if line["tensor"]["module"] == module && line["tensor"]["kind"] == kind {
-                    keys.push(line["tensor"]["key"].as_str().unwrap().to_owned());
-                }
+    let manifest = fs::read_to_string(from.join(MANIFEST)).unwrap();
+    let mut open: BTreeMap<String, Checkpoint> = BTreeMap::new();
+    let mut files: BTreeMap<String, Vec<NewTensor>> = BTreeMap::new();
+    let mut lines = String::new();
+    for line in manifest.lines() {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        if let Some(entry) = line.get_mut("tensor") {
+            let (file, key) = (entry["file"].as_str().unwrap().to_owned(), entry["key"].as_str().unwrap());
+            let source =
+                open.entry(file.clone()).or_insert_with(|| Checkpoint::open(&from.join(&file)).unwrap());
+            let raw = source.raw(key).unwrap();
+            let (shape, bytes) = (raw.shape.to_vec(), raw.bytes.to_vec());
+            let mut tensor = NewTensor { name: key.to_owned(), dtype: raw.dtype, shape, bytes };
+            if !edit(entry, &mut tensor) {
+                continue;
             }
-            fs::copy(&path, &to).unwrap();
+            entry["shape"] = tensor.shape.clone().into();
+            files.entry(file).or_default().push(tensor);
         }
+        lines += &format!("{line}\n");
     }
-    assert!(!keys.is_empty(), "{module} {kind} is not in the dump");
-    for entry in fs::read_dir(&from).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            let file = Checkpoint::open(&path).unwrap();
-            let tensors: Vec<NewTensor> = file
-                .names()
-                .map(|name| {
-                    let raw = file.raw(name).unwrap();
-                    let mut bytes = raw.bytes.to_vec();
-                    if keys.iter().any(|k| k == name) {
-                        let mut values: Vec<f32> = bytes
-                            .chunks_exact(4)
-                            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                            .collect();
-                        change(&mut values);
-                        bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                    }
-                    NewTensor { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.to_vec(), bytes }
-                })
-                .collect();
-            write(&folder.path().join(path.file_name().unwrap()), &tensors, &BTreeMap::new()).unwrap();
-        }
+    fs::write(folder.path().join(MANIFEST), lines).unwrap();
+    for (file, tensors) in files {
+        write(&folder.path().join(file), &tensors, &BTreeMap::new()).unwrap();
     }
     folder
+}
+
+const MANIFEST: &str = "accuracy_dump.rank0.jsonl";
+
+fn is(entry: &Value, module: &str, kind: &str) -> bool {
+    entry["module"] == module && entry["kind"] == kind
+}
+
+fn floats(tensor: &NewTensor) -> Vec<f32> {
+    tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+fn set(tensor: &mut NewTensor, values: &[f32]) {
+    tensor.bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+}
+
+/// A copy of a model's dump in float32 with one tensor changed.
+fn changed(model: &str, module: &str, kind: &str, change: impl Fn(&mut Vec<f32>)) -> TempDir {
+    let mut found = false;
+    let folder = edited(&fixture(model, "f32"), |entry, tensor| {
+        if is(entry, module, kind) {
+            let mut values = floats(tensor);
+            change(&mut values);
+            set(tensor, &values);
+            found = true;
+        }
+        true
+    });
+    assert!(found, "{module} {kind} is not in the dump");
+    folder
+}
+
+/// What most engines' dumpers give: whole layers, the embedding and the head.
+fn is_outer(entry: &Value) -> bool {
+    let module = entry["module"].as_str().unwrap();
+    let name = module.rsplit('.').next().unwrap();
+    module.is_empty()
+        || ["embed_tokens", "embeddings", "norm", "lm_head"].contains(&name)
+        || name.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn outer(from: &Path) -> TempDir {
+    edited(from, |entry, _| is_outer(entry))
 }
 
 /// The replay itself: what transformers computed in either format is what we compute, operation by operation.
@@ -239,6 +268,7 @@ fn a_nan_is_a_fault() {
     let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
     assert_eq!(answer.status, 100);
     assert_eq!(answer.json["guilty"]["op"], "down_proj");
+    assert_eq!(answer.json["guilty"]["detail"], "1 value is NaN or infinite and should not be");
 }
 
 #[test]
@@ -258,7 +288,7 @@ fn dumps_of_other_tokens_are_not_compared() {
     let copy = changed("llama", "model.layers.0", "output", |_| {});
     let manifest = copy.path().join("accuracy_dump.rank0.jsonl");
     let text = fs::read_to_string(&manifest).unwrap();
-    let at = text.find("\"ids\": [[").unwrap() + 9;
+    let at = text.find("\"ids\":[[").unwrap() + 8;
     fs::write(&manifest, text[..at].to_owned() + "7" + &text[at..]).unwrap();
     let answer = triage("llama", &fixture("llama", "bf16"), copy.path(), &[]);
     assert_eq!(answer.status, 101, "{}", answer.text);
@@ -331,6 +361,259 @@ fn a_mapping_file_replays_a_model_that_is_not_known() {
     let answer = run(&arguments);
     assert_eq!(answer.status, 100, "{}", answer.text);
     assert_eq!((&answer.json["guilty"]["op"], &answer.json["guilty"]["layer"]), (&"up".into(), &1.into()));
+}
+
+#[test]
+fn a_clean_dump_in_parts_does_not_pass() {
+    for model in MODELS {
+        let candidate = outer(&fixture(model, "bf16"));
+        let answer = triage(model, &fixture(model, "f32"), candidate.path(), &[]);
+        assert_eq!(answer.status, 101, "{model}: {}", answer.text);
+        let step = answer.step("which operation?");
+        assert_eq!(step["status"], "inconclusive", "{model}: {}", answer.text);
+        assert!(step["next"].as_str().unwrap().contains("dump inputs and outputs of"), "{step}");
+        assert!(step["evidence"].to_string().contains("not replayed whole: layers 0, 1"), "{step}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_wrong_as_a_whole_is_named_from_its_input_and_output() {
+    let wrong = changed("llama", "model.layers.1", "output", |v| v.iter_mut().for_each(|v| *v *= 1.3));
+    let candidate = outer(wrong.path());
+    let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
+    assert_eq!(answer.status, 100, "{}", answer.text);
+    assert_eq!(answer.json["guilty"]["layer"], 1);
+    let op = answer.json["guilty"]["op"].as_str().unwrap();
+    assert_eq!(op, "one of 13 operations, input_layernorm to residual");
+}
+
+#[test]
+fn outputs_alone_are_enough_where_the_next_one_shows_what_is_missing() {
+    for model in ["llama", "qwen3_moe", "deepseek_v3", "gpt_oss"] {
+        let outputs = |what: &str| edited(&fixture(model, what), |entry, _| entry["kind"] == "output");
+        let (reference, candidate) = (outputs("f32"), outputs("bf16"));
+        for reference in [fixture(model, "f32").as_path(), reference.path()] {
+            let answer = triage(model, reference, candidate.path(), &[]);
+            assert_ne!(answer.status, 100, "{model}: {}", answer.text);
+        }
+    }
+    let wrong = changed("llama", "model.layers.0.mlp.down_proj", "output", |v| v.reverse());
+    let candidate = edited(wrong.path(), |entry, _| entry["kind"] == "output");
+    let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
+    assert_eq!(answer.status, 100, "{}", answer.text);
+    assert_eq!(answer.json["guilty"]["op"], "swiglu or down_proj");
+}
+
+#[test]
+fn changed_tokens_are_not_ok_unless_everything_was_replayed() {
+    let wrong = changed("llama", "lm_head", "output", |v| v.iter_mut().for_each(|v| *v = -*v));
+    let candidate = edited(wrong.path(), |entry, _| is_outer(entry) && entry["module"] != "model.norm");
+    let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
+    assert_ne!(answer.status, 0, "{}", answer.text);
+    assert_ne!(answer.step("does it matter?")["status"], "ok", "{}", answer.text);
+}
+
+#[test]
+fn a_dump_that_was_cut_off_is_named() {
+    let copy = edited(&fixture("llama", "bf16"), |_, _| true);
+    let manifest = copy.path().join(MANIFEST);
+    let text = fs::read_to_string(&manifest).unwrap();
+    let without_end = text[..text.trim_end().rfind('\n').unwrap() + 1].to_owned();
+    let half = text[..text.len() / 2].to_owned();
+    for (text, why) in [(without_end, "it has no `end`"), (half, "its last line is half a JSON object")] {
+        fs::write(&manifest, text).unwrap();
+        let answer = triage("llama", &fixture("llama", "f32"), copy.path(), &[]);
+        assert_eq!(answer.status, 101, "{}", answer.text);
+        let step = answer.step("dumps fresh?");
+        assert_eq!(step["status"], "inconclusive", "{}", answer.text);
+        assert!(step["evidence"].to_string().contains(why), "{step}");
+    }
+    let answer = triage("llama", &fixture("llama", "f32"), copy.path(), &[]);
+    let step = answer.step("layers apart?");
+    assert_eq!(step["status"], "inconclusive", "{}", answer.text);
+    assert!(step["evidence"].to_string().contains("not compared: layer 1"), "{step}");
+}
+
+/// The dump's step 0 again as step 1, with the tensors of another dump.
+fn with_step_1(from: &Path, second: &Path) -> TempDir {
+    let folder = edited(from, |_, _| true);
+    let mut manifest = fs::read_to_string(folder.path().join(MANIFEST)).unwrap();
+    for line in fs::read_to_string(second.join(MANIFEST)).unwrap().lines() {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        for kind in ["tensor", "tokens", "end"] {
+            let Some(entry) = line.get_mut(kind) else { continue };
+            entry["step"] = 1.into();
+            if kind == "tensor" {
+                let file = entry["file"].as_str().unwrap().to_owned();
+                fs::copy(second.join(&file), folder.path().join(format!("second.{file}"))).unwrap();
+                entry["file"] = format!("second.{file}").into();
+            }
+            manifest += &format!("{line}\n");
+        }
+    }
+    fs::write(folder.path().join(MANIFEST), manifest).unwrap();
+    folder
+}
+
+#[test]
+fn a_fault_of_a_later_pass_is_found_there() {
+    let (f32, bf16) = (fixture("llama", "f32"), fixture("llama", "bf16"));
+    let reference = with_step_1(&f32, &bf16);
+    let clean = with_step_1(&bf16, &f32);
+    let answer = triage("llama", reference.path(), clean.path(), &[]);
+    assert_eq!(answer.status, 0, "{}", answer.text);
+    assert!(answer.text.contains("2 steps in both dumps; looked at: 0, 1"), "{}", answer.text);
+
+    let wrong = changed("llama", "model.layers.1.self_attn.k_proj", "output", |v| v.reverse());
+    let candidate = with_step_1(&bf16, wrong.path());
+    let answer = triage("llama", reference.path(), candidate.path(), &[]);
+    assert_eq!(answer.status, 100, "{}", answer.text);
+    assert_eq!((&answer.json["step"], &answer.json["guilty"]["op"]), (&1.into(), &"k_proj".into()));
+    assert!(answer.text.contains("FAULT: step 1, layer 1, k_proj"), "{}", answer.text);
+    let answer = triage("llama", reference.path(), candidate.path(), &["--step", "0"]);
+    assert_eq!(answer.status, 0, "{}", answer.text);
+}
+
+#[test]
+fn a_router_that_takes_another_number_of_experts_is_the_fault() {
+    let candidate = edited(&fixture("qwen3_moe", "bf16"), |entry, tensor| {
+        let slot = entry["slot"].as_str().unwrap();
+        let of_router = is(entry, "model.layers.0.mlp.gate", "output")
+            || is(entry, "model.layers.0.mlp.experts", "input");
+        if of_router && ["1", "2"].contains(&slot) {
+            let half = tensor.bytes.len() / tensor.shape[0] / 2;
+            tensor.bytes = tensor.bytes.chunks_exact(2 * half).flat_map(|row| row[..half].to_vec()).collect();
+            tensor.shape[1] /= 2;
+        }
+        true
+    });
+    let answer = triage("qwen3_moe", &fixture("qwen3_moe", "f32"), candidate.path(), &[]);
+    assert_eq!(answer.status, 100, "{}", answer.text);
+    let guilty = &answer.json["guilty"];
+    assert_eq!((&guilty["layer"], &guilty["op"]), (&0.into(), &"router".into()));
+    let detail = guilty["detail"].as_str().unwrap();
+    assert!(detail.contains("each token goes to 1, the configuration says 2 experts"), "{detail}");
+}
+
+#[test]
+fn a_layer_that_does_nothing_is_the_fault_and_no_stale_dump() {
+    let mut input = Vec::new();
+    let candidate = edited(&fixture("llama", "f32"), |entry, tensor| {
+        if is(entry, "model.layers.1", "input") && tensor.shape == [1, 10, 32] {
+            input = tensor.bytes.clone();
+        }
+        if is(entry, "model.layers.1", "output") || is(entry, "model.norm", "input") {
+            tensor.bytes = input.clone();
+        }
+        !entry["module"].as_str().unwrap().starts_with("model.layers.1.")
+    });
+    let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
+    assert_eq!(answer.status, 100, "{}", answer.text);
+    let guilty = &answer.json["guilty"];
+    assert_eq!((&guilty["layer"], &guilty["op"]), (&1.into(), &"the whole layer is skipped".into()));
+    assert_eq!(answer.step("dumps fresh?")["status"], "ok", "{}", answer.text);
+}
+
+#[test]
+fn another_models_dump_or_checkpoint_is_named() {
+    let narrow = edited(&fixture("llama", "bf16"), |_, tensor| {
+        if tensor.shape == [1, 10, 32] {
+            tensor.shape = vec![1, 20, 16];
+        }
+        true
+    });
+    let answer = triage("llama", &fixture("llama", "f32"), narrow.path(), &[]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    let evidence = answer.step("same model?")["evidence"].to_string();
+    assert!(evidence.contains("has 32 columns in the reference"), "{evidence}");
+
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture("llama", "checkpoint").join(file), folder.path().join(file)).unwrap();
+    }
+    let config = folder.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1")).unwrap();
+    let paths = [fixture("llama", "f32"), fixture("llama", "bf16"), folder.path().to_owned()];
+    let paths = paths.each_ref().map(|p| p.to_str().unwrap());
+    let answer = run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2]]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    let evidence = answer.step("same model?")["evidence"].to_string();
+    assert!(evidence.contains("there is a layer 1, the checkpoint has 1 layer"), "{evidence}");
+}
+
+#[test]
+fn clean_pairs_without_a_checkpoint_raise_no_alarm_nor_does_a_flipped_choice_of_experts() {
+    let bare = |reference: &Path, candidate: &Path| {
+        run(&["--reference", reference.to_str().unwrap(), "--candidate", candidate.to_str().unwrap()])
+    };
+    for model in MODELS {
+        let candidate = outer(&fixture(model, "bf16"));
+        for candidate in [fixture(model, "bf16").as_path(), candidate.path()] {
+            let answer = bare(&fixture(model, "f32"), candidate);
+            assert_eq!(answer.status, 101, "{model}: {}", answer.text);
+        }
+    }
+    let flipped = edited(&fixture("qwen3_moe", "f32"), |entry, tensor| {
+        if is(entry, "model.layers.0.mlp.gate", "output") && entry["slot"] == "2" {
+            let first = i64::from_le_bytes(tensor.bytes[..8].try_into().unwrap());
+            let second = i64::from_le_bytes(tensor.bytes[8..16].try_into().unwrap());
+            let other = (0..4).find(|&e| e != first && e != second).unwrap();
+            tensor.bytes[..8].copy_from_slice(&other.to_le_bytes());
+        }
+        if is(entry, "model.layers.0.mlp.experts", "output") {
+            let mut values = floats(tensor);
+            values[..32].reverse();
+            set(tensor, &values);
+        }
+        true
+    });
+    let answer = bare(&fixture("qwen3_moe", "bf16"), flipped.path());
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    let evidence = answer.step("which operation?")["evidence"].to_string();
+    assert!(evidence.contains("other experts for 1 of 10 tokens"), "{evidence}");
+}
+
+#[test]
+fn the_weight_of_another_layer_is_recognised() {
+    let weights = Checkpoint::open(&fixture("llama", "checkpoint")).unwrap();
+    let norm = |layer: usize| weights.vector(&format!("model.layers.{layer}.input_layernorm")).unwrap();
+    let (own, other) = (norm(1), norm(0));
+    let candidate = changed("llama", "model.layers.1.input_layernorm", "output", |v| {
+        v.iter_mut().enumerate().for_each(|(i, v)| *v *= (other[i % 32] / own[i % 32]) as f32);
+    });
+    let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
+    let detail = answer.json["guilty"]["detail"].as_str().unwrap();
+    assert!(detail.contains("explained: the weight is layer 0's"), "{detail}");
+}
+
+#[test]
+fn files_without_their_manifest_and_a_caches_folders_are_named() {
+    let copy = edited(&fixture("llama", "bf16"), |_, _| true);
+    fs::remove_file(copy.path().join(MANIFEST)).unwrap();
+    let answer = triage("llama", &fixture("llama", "f32"), copy.path(), &[]);
+    assert_eq!(answer.status, 101);
+    assert!(answer.text.contains("copy accuracy_dump.rank*.jsonl, too"), "{}", answer.text);
+
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("snapshots/abc");
+    fs::create_dir_all(&snapshot).unwrap();
+    let paths = [fixture("llama", "f32"), fixture("llama", "bf16")];
+    let base = ["--reference", paths[0].to_str().unwrap(), "--candidate", paths[1].to_str().unwrap()];
+    let with =
+        |checkpoint: &Path| run(&[&base[..], &["--checkpoint", checkpoint.to_str().unwrap()]].concat());
+    let answer = with(cache.path());
+    assert!(answer.text.contains("give a folder in its snapshots/"), "{}", answer.text);
+    std::os::unix::fs::symlink("../../blobs/gone", snapshot.join("model.safetensors")).unwrap();
+    let answer = with(&snapshot);
+    assert!(answer.text.contains("a link to ../../blobs/gone, which is not there"), "{}", answer.text);
+}
+
+#[test]
+fn help_names_the_reports_that_triage_writes() {
+    let answer = run(&["--help"]);
+    assert!(answer.text.contains("formats: json, html"), "{}", answer.text);
+    assert!(!answer.text.contains("junit"), "{}", answer.text);
 }
 
 #[test]

@@ -91,6 +91,17 @@ pub(super) fn is_manifest(path: &Path) -> bool {
     name.starts_with("accuracy_dump.") && name.ends_with(".jsonl")
 }
 
+/// Whether a file is named as the hook names its tensors' files: `rank0.step000000.000.safetensors`.
+pub(super) fn is_dumped(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let parts: Vec<&str> = name.split('.').collect();
+    let number = |text: &str, prefix: &str| {
+        text.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    matches!(parts[..], [rank, step, part, "safetensors"]
+        if number(rank, "rank") && number(step, "step") && number(part, ""))
+}
+
 pub(super) fn read(path: &Path) -> Result<DumpSet, DumpError> {
     let mut set = DumpSet::new(path, Producer::Accuracy);
     let manifests: Vec<PathBuf> = folder::files(path)?.into_iter().filter(|f| is_manifest(f)).collect();
@@ -122,13 +133,14 @@ fn read_manifest(manifest: &Path, set: &mut DumpSet) -> Result<u32, DumpError> {
     let parent = manifest.parent().unwrap_or(Path::new(""));
     let mut rank = None;
     let mut files: HashMap<String, Option<HashMap<String, Found>>> = HashMap::new();
-    let (mut last, mut ended) = (None, None);
+    let (mut last, mut ended, mut broken) = (None, None, false);
     let count = text.lines().count();
     for (i, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line)) {
         let parsed = match serde_json::from_str(line) {
             Ok(parsed) => parsed,
             Err(e) if i == count && !text.ends_with('\n') => {
                 set.notes.push(format!("{}: the last line is cut off ({e})", manifest.display()));
+                broken = true;
                 break;
             }
             Err(e) => return Err(bad(i, e.to_string())),
@@ -216,7 +228,10 @@ fn read_manifest(manifest: &Path, set: &mut DumpSet) -> Result<u32, DumpError> {
         }
     }
     if last > ended {
-        set.notes.push(format!("{}: step {} was cut off", manifest.display(), last.unwrap_or(0)));
+        let step = last.unwrap_or(0);
+        set.notes.push(format!("{}: step {step} was cut off", manifest.display()));
+        let what = if broken { "its last line is half a JSON object" } else { "it has no `end`" };
+        set.cut.insert(step, format!("step {step} was cut off: {what} ({})", manifest.display()));
     }
     rank.and_then(|r| r.global).ok_or_else(|| bad(1, "it is empty".into()))
 }

@@ -49,7 +49,17 @@ pub(super) fn producer(path: &Path) -> Result<Producer, DumpError> {
     };
     let found = Producer::ALL.into_iter().filter(|p| files.iter().any(|f| by(*p)(f)));
     match found.collect::<Vec<_>>()[..] {
-        [] => Ok(Producer::Files),
+        [] => match files.iter().find(|f| accuracy::is_dumped(f)) {
+            None => Ok(Producer::Files),
+            Some(file) => Err(DumpError::Ambiguous {
+                path: path.to_owned(),
+                reason: format!(
+                    "{} is of accuracy_dump.py, and the manifest that says what is in it is not there; copy \
+                     accuracy_dump.rank*.jsonl, too",
+                    file.file_name().unwrap_or_default().to_string_lossy()
+                ),
+            }),
+        },
         [one] => Ok(one),
         [a, b, ..] => Err(DumpError::Ambiguous {
             path: path.to_owned(),

@@ -244,6 +244,8 @@ pub struct DumpSet {
     pub unread: Vec<Unread>,
     /// What a reader of results should know about the dump.
     pub notes: Vec<String>,
+    /// Steps that were being written when the run ended, and how that is known.
+    pub cut: BTreeMap<u64, String>,
     /// Token ids that the producer recorded as such, by step and rank; one list a sequence.
     pub tokens: BTreeMap<(u64, Option<u32>), Vec<Vec<i64>>>,
 }
@@ -295,6 +297,7 @@ impl DumpSet {
             tensors: Vec::new(),
             unread: Vec::new(),
             notes: Vec::new(),
+            cut: BTreeMap::new(),
             tokens: BTreeMap::new(),
         }
     }

@@ -10,6 +10,10 @@ use std::ops::Range;
 /// Slots under which a module's first argument or result appears.
 const FIRST: &[&str] = &["", "0", "hidden_states"];
 
+/// Slots under which an attention module is given cosines and sines.
+pub const GIVEN_COS: &str = "position_embeddings.0";
+pub const GIVEN_SIN: &str = "position_embeddings.1";
+
 /// One place where a value may be found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
@@ -186,7 +190,8 @@ fn decoder(config: &ModelConfig, tied: bool) -> Plan {
     if config.rope.is_some() {
         let module = "model.rotary_emb";
         let positions = Site::slot(module, Kind::Input, &["position_ids", "1"]);
-        let cos = Site::slot(module, Kind::Output, &["0"]);
+        let given = Site::slot("model.layers.0.self_attn", Kind::Input, &[GIVEN_COS]);
+        let cos = Site::slot(module, Kind::Output, &["0"]).or(given);
         b.op("rope", OpKind::RopeTable, vec![positions], cos);
     }
     let count = config.layers.len();
@@ -237,10 +242,10 @@ fn decoder_layer(
     let a = &config.attention;
     let context = attn("o_proj");
     if config.rope.is_some() {
-        const TABLES: [[&[&str]; 2]; 2] =
-            [[&["0"], &["position_embeddings.0"]], [&["1"], &["position_embeddings.1"]]];
+        const TABLES: [[&[&str]; 2]; 2] = [[&["0"], &[GIVEN_COS]], [&["1"], &[GIVEN_SIN]]];
         for [made, given] in TABLES {
-            let table = Site::slot("model.rotary_emb", Kind::Output, made);
+            let first = Site::slot("model.layers.0.self_attn", Kind::Input, given);
+            let table = Site::slot("model.rotary_emb", Kind::Output, made).or(first);
             b.op("rope", OpKind::Copy, vec![table], Site::slot(at("self_attn"), Kind::Input, given));
         }
     }
@@ -323,12 +328,7 @@ fn dense(b: &mut Builder, module: &str, activation: Activation, into: &Site) {
         b.linear(at(name), into.clone());
     }
     let gate_up = vec![Site::output(at("gate_proj")), Site::output(at("up_proj"))];
-    b.op(
-        "swiglu",
-        OpKind::Gated(activation),
-        gate_up,
-        Site::input(at("down_proj")).or(Site::output(at("act_fn"))),
-    );
+    b.op("swiglu", OpKind::Gated(activation), gate_up, Site::input(at("down_proj")));
     b.linear(at("down_proj"), Site::default());
     b.copy(Site::output(at("down_proj")), Site::output(module));
 }

@@ -12,6 +12,11 @@ pub enum WeightsError {
     #[error("{path}: no such file or folder")]
     NotFound { path: PathBuf },
 
+    #[error(
+        "{path}: a link to {target}, which is not there (a download that was cut off?); fetch the file again"
+    )]
+    Dangling { path: PathBuf, target: PathBuf },
+
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: Arc<std::io::Error> },
 
@@ -30,6 +35,12 @@ pub enum WeightsError {
 
     #[error("{path}: an HTML page, not the file itself; fetch that again")]
     HtmlPage { path: PathBuf },
+
+    #[error(
+        "{path}: a repository's folder in the Hugging Face cache; give a folder in its snapshots/, or the \
+         repository's name"
+    )]
+    CacheFolder { path: PathBuf },
 
     #[error(
         "{path}: truncated: {expected} bytes expected from its header, {found} found; fetch the file again"
@@ -167,8 +178,10 @@ impl WeightsError {
         use WeightsError::*;
         match self {
             NotFound { .. } => "not_found",
+            Dangling { .. } => "dangling_link",
             Io { .. } => "io",
             NoWeights { .. } => "no_weights",
+            CacheFolder { .. } => "cache_folder",
             LfsPointer { .. } => "lfs_pointer",
             HtmlPage { .. } => "html_page",
             Truncated { .. } => "truncated",

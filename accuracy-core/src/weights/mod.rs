@@ -246,6 +246,9 @@ impl Checkpoint {
             return Checkpoint::from_index(folder, &index, config);
         }
         let files = safetensors_files(folder)?;
+        if files.is_empty() && folder.join("snapshots").is_dir() {
+            return Err(WeightsError::CacheFolder { path: folder.to_owned() });
+        }
         if files.is_empty() {
             let others = files_of(folder, &OTHER_FORMATS)?;
             let name = |file: PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();

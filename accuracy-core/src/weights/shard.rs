@@ -25,6 +25,10 @@ pub(crate) struct Shard {
 
 pub(super) fn io_error(path: &Path, source: std::io::Error) -> WeightsError {
     match source.kind() {
+        std::io::ErrorKind::NotFound if path.is_symlink() => WeightsError::Dangling {
+            path: path.to_owned(),
+            target: std::fs::read_link(path).unwrap_or_default(),
+        },
         std::io::ErrorKind::NotFound => WeightsError::NotFound { path: path.to_owned() },
         _ => WeightsError::Io { path: path.to_owned(), source: Arc::new(source) },
     }

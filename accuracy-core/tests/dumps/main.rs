@@ -227,6 +227,7 @@ fn our_own_hook_takes_tuples_keywords_repeats_narrow_types_and_crashes() {
     );
     assert_eq!(first_value(&set, "(model) output codes.1.0 (step 0, rank 3)"), 2.0);
     assert!(set.notes.len() == 1 && set.notes[0].contains("step 1 was cut off"), "{:?}", set.notes);
+    assert_eq!(set.cut.keys().collect::<Vec<_>>(), [&1]);
     assert_eq!(set.ranks(), [Rank { global: Some(3), tp: Some(1), pp: None }]);
 }
 

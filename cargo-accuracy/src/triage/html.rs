@@ -1,9 +1,9 @@
 //! `--report html=FILE`: the answer, the questions that led to it, and cosine by layer as a picture. All of it is markup:
 //! there is nothing to script.
 
+use super::findings::{Findings, IMPACT, OpFinding, OpStatus, Status, Verdict};
 use super::profile::{Agreement, LayerProfile};
 use super::replay::Outcome;
-use super::walk::{Findings, IMPACT, OpFinding, OpStatus, Status, Verdict};
 use crate::report::html::shell::{Page, escape};
 use std::fmt::Write as _;
 
@@ -39,7 +39,8 @@ fn heading(body: &mut String, f: &Findings) -> String {
     };
     let place = f.guilty.as_ref().map_or(String::new(), |g| {
         let layer = g.layer.map_or("outside the layers".to_owned(), |l| format!("layer {l}"));
-        format!(": {layer}, {}", g.op)
+        let step = f.at.map_or(String::new(), |step| format!("step {step}, "));
+        format!(": {step}{layer}, {}", g.op)
     });
     let _ = writeln!(
         body,

@@ -1,8 +1,8 @@
 //! `--report json=FILE`: the walk, the layers and every replayed operation.
 
+use super::findings::{Findings, Guilty, OpFinding, OpStatus, Step, Verdict};
 use super::profile::{Agreement, LayerProfile};
 use super::replay::Outcome;
-use super::walk::{Findings, Guilty, OpFinding, OpStatus, Step, Verdict};
 use serde::Serialize;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ struct Document<'a> {
     candidate: &'a Path,
     checkpoint: Option<&'a Path>,
     verdict: Verdict,
+    step: Option<u64>,
     guilty: Option<&'a Guilty>,
     bad_layers: &'a [usize],
     systematic: Option<bool>,
@@ -83,6 +84,7 @@ pub fn render(f: &Findings) -> anyhow::Result<String> {
         candidate: &f.candidate,
         checkpoint: f.checkpoint.as_deref(),
         verdict: f.verdict,
+        step: f.at,
         guilty: f.guilty.as_ref(),
         bad_layers: &f.bad_layers,
         systematic: f.systematic,

@@ -27,6 +27,8 @@ pub struct Judged {
     /// NaN or Inf where the replay has none.
     pub non_finite: u64,
     pub ok: bool,
+    /// Operations of the plan whose outputs are not in the dump and were computed on the way.
+    pub through: Vec<usize>,
     /// What is odd about it, in words.
     pub notes: Vec<String>,
 }
@@ -87,7 +89,8 @@ pub fn relative_error(exact: &Matrix, out: &Matrix) -> f64 {
 fn describe(judged: &Judged, exact: &Matrix, out: &Matrix) -> Vec<String> {
     let mut notes = Vec::new();
     if judged.non_finite > 0 {
-        notes.push(format!("{} values are NaN or infinite and should not be", judged.non_finite));
+        let values = if judged.non_finite == 1 { "value is" } else { "values are" };
+        notes.push(format!("{} {values} NaN or infinite and should not be", judged.non_finite));
         return notes;
     }
     let gain = judged.gain.unwrap_or(1.0);

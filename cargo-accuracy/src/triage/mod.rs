@@ -1,17 +1,21 @@
 //! `cargo accuracy triage`: from two dumps of a model and its checkpoint to the operation that goes wrong first.
 //!
-//! [`side`] finds values in a dump, [`profile`] compares layers, [`replay`] recomputes operations in float64 from a dump's
-//! own inputs, [`judge`] tells errors from rounding, [`walk`] goes through the steps, [`text`], [`json`] and [`html`]
-//! write. What a
-//! model computes is [`accuracy_core::model`], how dumps are read [`accuracy_core::dumps`].
+//! [`side`] finds values in a dump, [`stale`] those that are not fresh, [`profile`] compares layers, [`replay`] recomputes
+//! operations in float64 from a dump's own inputs, [`judge`] tells errors from rounding, [`jump`] does without a replay.
+//! [`walk`] asks the questions of one forward pass, [`passes`] chooses the passes, [`findings`] is the answer, which
+//! [`text`], [`json`] and [`html`] write. What a model computes is [`accuracy_core::model`], how dumps are read [`accuracy_core::dumps`].
 
+mod findings;
 mod html;
 mod json;
 mod judge;
+mod jump;
 mod mapping;
+mod passes;
 mod profile;
 mod replay;
 mod side;
+mod stale;
 mod text;
 mod walk;
 
@@ -39,9 +43,16 @@ each dump: the side that differs from it by more than rounding is the wrong one.
 Exit status: 0 nothing is wrong; 100 a fault was found; 101 the dumps do not allow to say; 4 the two have nothing in \
 common; 2 usage.";
 
+/// Columns of the text where it goes to a file or a pipe.
+const PLAIN_WIDTH: usize = 80;
+
 /// Flags of `cargo accuracy triage`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("reports", |report| report.help("Write a report; `-` as PATH is standard output, and the text then goes to \
+        standard error (repeatable; formats: json, html)"))
+)]
 pub struct TriageArgs {
     /// Dump of a run that is right: a file or a folder
     #[arg(long, value_name = "DIR")]
@@ -55,7 +66,7 @@ pub struct TriageArgs {
     /// Operations of an architecture that is not known, in TOML
     #[arg(long, value_name = "FILE", requires = "checkpoint")]
     pub mapping: Option<PathBuf>,
-    /// The forward pass to look at; without it the first one that both have
+    /// The forward pass to look at; without it those that both have, until one has a fault
     #[arg(long, value_name = "N")]
     pub step: Option<u64>,
     /// Replay every operation of every layer, not only what was wrong in the first bad one
@@ -85,7 +96,7 @@ pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
         all_layers: args.all_layers,
         allow_identical: args.allow_identical,
     };
-    let findings = walk::walk(reference, candidate, options).map_err(usage)?;
+    let findings = passes::walk(reference, candidate, &options).map_err(usage)?;
     for sink in &args.output.reports {
         let text = match sink.format {
             Format::Html => html::render(&findings),
@@ -94,7 +105,8 @@ pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
         sink.write_text(&text)?;
     }
     let taken = args.output.stdout_taken();
-    let text = text::render(&findings, args.output.verbose, args.output.quiet, width(taken));
+    let columns = width(taken).or(Some(PLAIN_WIDTH));
+    let text = text::render(&findings, args.output.verbose, args.output.quiet, columns);
     if taken {
         anstream::eprint!("{text}");
     } else {
@@ -103,9 +115,9 @@ pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
         stdout.flush()?;
     }
     Ok(match findings.verdict {
-        walk::Verdict::Agrees => ExitCode::Correct,
-        walk::Verdict::Fault => ExitCode::Failed,
-        walk::Verdict::Inconclusive => ExitCode::Unfinished,
-        walk::Verdict::NothingInCommon => ExitCode::NothingRan,
+        findings::Verdict::Agrees => ExitCode::Correct,
+        findings::Verdict::Fault => ExitCode::Failed,
+        findings::Verdict::Inconclusive => ExitCode::Unfinished,
+        findings::Verdict::NothingInCommon => ExitCode::NothingRan,
     })
 }

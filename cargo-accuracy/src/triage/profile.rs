@@ -35,6 +35,8 @@ pub struct LayerProfile {
     pub mlp: Option<Agreement>,
     /// What the rounding of the candidate's format alone may make of the branch, from the same input.
     pub unit: f64,
+    /// The candidate's output is its input, bit for bit, and the reference's is not.
+    pub adds_nothing: bool,
     pub problems: Vec<String>,
 }
 
@@ -104,18 +106,25 @@ fn agreement((a, b): &Pair) -> Agreement {
     agreement
 }
 
-/// The stream before and after a layer, and what the layer adds, in one pass.
-fn stream(before: &Pair, after: &Pair) -> [Agreement; 3] {
-    agreements((before.0.rows, before.0.cols), |rows, [(a, b), (c, d), (added, other)]| {
+/// The stream before and after a layer, and what the layer adds, in one pass; and whether only the reference adds
+/// anything.
+fn stream(before: &Pair, after: &Pair) -> ([Agreement; 3], bool) {
+    let moves = [AtomicBool::new(false), AtomicBool::new(false)];
+    let compared = agreements((before.0.rows, before.0.cols), |rows, [(a, b), (c, d), (added, other)]| {
         before.0.read(rows.clone(), a);
         before.1.read(rows.clone(), b);
         after.0.read(rows.clone(), c);
         after.1.read(rows, d);
-        for (to, (after, before)) in [(added, (c, a)), (other, (d, b))] {
+        for (moves, (to, (after, before))) in moves.iter().zip([(added, (c, a)), (other, (d, b))]) {
             to.clear();
             to.extend(after.iter().zip(before.iter()).map(|(after, before)| after - before));
+            if !moves.load(Relaxed) && to.iter().any(|&x| x != 0.0) {
+                moves.store(true, Relaxed);
+            }
         }
-    })
+    });
+    let [reference, candidate] = moves.map(AtomicBool::into_inner);
+    (compared, reference && !candidate)
 }
 
 /// Compares layer `layer` of two dumps, a few rows at a time.
@@ -133,14 +142,15 @@ pub fn layer(reference: &Side, candidate: &Side, plan: &Plan, layer: usize) -> L
         both(site).as_ref().map(agreement)
     };
     let (attention, mlp) = (branch("attention"), branch("mlp"));
-    let mut unit = 0.0;
+    let (mut unit, mut adds_nothing) = (0.0, false);
     let (before, after, added) = match (&first, &second) {
         (Some(before), Some(after)) if (before.0.rows, before.0.cols) == (after.0.rows, after.0.cols) => {
             unit = after.1.precision().unit().max(after.0.precision().unit());
-            let [before, after, added] = stream(before, after);
+            let ([before, after, added], idle) = stream(before, after);
+            adds_nothing = idle;
             (Some(before), Some(after), Some(added))
         }
         (before, after) => (before.as_ref().map(agreement), after.as_ref().map(agreement), None),
     };
-    LayerProfile { layer, before, after, branch: added, attention, mlp, unit, problems }
+    LayerProfile { layer, before, after, branch: added, attention, mlp, unit, adds_nothing, problems }
 }

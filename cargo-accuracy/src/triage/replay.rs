@@ -4,6 +4,7 @@ use super::judge::{Judged, judge, relative_error};
 use super::side::{Side, Value};
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::ops::{self, Heads, Mask, Precision, Weights};
+use accuracy_core::model::plan::{GIVEN_COS, GIVEN_SIN};
 use accuracy_core::model::{Activation, ModelConfig, Op, OpKind, Place, Rope, Router, Score, Site, rope};
 use accuracy_core::reference::Matrix;
 use accuracy_core::reference::model::RopeStyle;
@@ -51,9 +52,21 @@ impl<E: std::error::Error> From<E> for Stop {
     }
 }
 
-fn need(side: &Side, site: &Site) -> Result<Value, Stop> {
-    let name = || site.0.first().map_or("an input".to_owned(), |p| format!("{} {}", p.module, p.kind.name()));
-    side.load(site).map_err(Stop::Unusable)?.ok_or_else(|| Stop::Missing(name()))
+fn name_of(site: &Site) -> String {
+    site.0.first().map_or("an input".to_owned(), |p| format!("{} {}", p.module, p.kind.name()))
+}
+
+/// A value of the dump.
+fn dumped(side: &Side, site: &Site) -> Result<Value, Stop> {
+    side.load(site).map_err(Stop::Unusable)?.ok_or_else(|| Stop::Missing(name_of(site)))
+}
+
+/// A value of the dump; else what its layer's operations make of the values that are, with rounding to `p` or without.
+fn need(side: &Side, site: &Site, p: Precision) -> Result<Value, Stop> {
+    match side.load(site).map_err(Stop::Unusable)? {
+        Some(value) => Ok(value),
+        None => side.made(site, p).map_err(Stop::Unusable)?.ok_or_else(|| Stop::Missing(name_of(site))),
+    }
 }
 
 fn need_integers(side: &Side, site: &Site) -> Result<Vec<i64>, Stop> {
@@ -63,64 +76,79 @@ fn need_integers(side: &Side, site: &Site) -> Result<Vec<i64>, Stop> {
 }
 
 impl Replay<'_> {
-    /// Replays one operation on one side.
-    pub fn op(&self, side: &Side, op: &Op) -> Outcome {
-        match self.judged(side, op) {
+    /// Replays one operation on one side; `index` is its number in the plan. An output that is not in the dump is kept
+    /// for the operations after it.
+    pub fn op(&self, side: &Side, index: usize, op: &Op) -> Outcome {
+        side.begin();
+        match self.judged(side, index, op) {
             Ok(judged) => Outcome::Judged(Box::new(judged)),
             Err(Stop::Missing(what)) => Outcome::Missing(what),
             Err(Stop::Unusable(why)) => Outcome::Unusable(why),
         }
     }
 
-    fn judged(&self, side: &Side, op: &Op) -> Result<Judged, Stop> {
-        if op.kind == OpKind::Copy {
-            let indices = |site: &Site| side.integers(site).map_err(Stop::Unusable);
-            if let (Some((from, _)), Some((out, _))) = (indices(&op.inputs[0])?, indices(&op.output)?) {
-                let row = |ids: &[i64]| Matrix::new(1, ids.len(), ids.iter().map(|&i| i as f64).collect());
-                if from.len() != out.len() {
-                    return Err(Stop::Unusable(format!("{} indices, then {}", from.len(), out.len())));
-                }
-                return Ok(judge(&row(&from), &row(&from), &row(&out), 0.0, &[]));
+    fn judged(&self, side: &Side, index: usize, op: &Op) -> Result<Judged, Stop> {
+        match &op.kind {
+            OpKind::RopeTable => return self.rope_table(side, op),
+            OpKind::Router { router, correction } => {
+                return self.router(side, op, router, correction.as_deref());
             }
-            let out = need(side, &op.output)?;
-            let from = need(side, &op.inputs[0])?;
-            return same_shape(&from, out).map(|out| judge(&from.x, &from.x, &out.x, 0.0, &[]));
+            OpKind::Copy => {
+                let indices = |site: &Site| side.integers(site).map_err(Stop::Unusable);
+                if let (Some((from, _)), Some((out, _))) = (indices(&op.inputs[0])?, indices(&op.output)?) {
+                    let row =
+                        |ids: &[i64]| Matrix::new(1, ids.len(), ids.iter().map(|&i| i as f64).collect());
+                    if from.len() != out.len() {
+                        return Err(Stop::Unusable(format!("{} indices, then {}", from.len(), out.len())));
+                    }
+                    return Ok(judge(&row(&from), &row(&from), &row(&out), 0.0, &[]));
+                }
+            }
+            _ => {}
         }
-        if op.kind == OpKind::RopeTable {
-            return self.rope_table(side, op);
-        }
-        if let OpKind::Router { router, correction } = &op.kind {
-            return self.router(side, op, router, correction.as_deref());
-        }
-        let out = need(side, &op.output)?;
+        let out = match dumped(side, &op.output) {
+            // Logits are the end: nothing is made of them.
+            Err(Stop::Missing(what)) if op.name != "lm_head" => {
+                let (exact, noisy, extra) = self.computed(side, op, side.precision)?;
+                side.keep(index, op, exact, noisy, &extra);
+                return Err(Stop::Missing(what));
+            }
+            out => out?,
+        };
         let p = out.precision;
         let (exact, noisy, extra) = self.computed(side, op, p)?;
         let exact =
             Value { x: exact, lead: Vec::new(), precision: p, place: format!("the replay of {}", op.name) };
         let out = same_shape(&exact, out)?;
-        Ok(judge(&exact.x, &noisy, &out.x, p.unit(), &extra))
+        let through = side.through();
+        let unit = if op.kind == OpKind::Copy && through.is_empty() { 0.0 } else { p.unit() };
+        Ok(Judged { through, ..judge(&exact.x, &noisy, &out.x, unit, &extra) })
     }
 
     /// The exact result, the one with rounding, and each row's error from accumulation in f32.
     fn computed(&self, side: &Side, op: &Op, p: Precision) -> Result<(Matrix, Matrix, Vec<f64>), Stop> {
-        let weights = Weights(self.checkpoint);
-        if let OpKind::Linear { weight } = &op.kind {
-            let x = need(side, &op.inputs[0])?.x;
+        let (exact, noisy, mut extra) = if let OpKind::Linear { weight } = &op.kind {
+            let weights = Weights(self.checkpoint);
+            let x = need(side, &op.inputs[0], Precision::Exact)?.x;
             let exact = weights.linear(weight, &x, Precision::Exact)?;
             // Weights that are stored wider than the model computes are rounded on loading.
-            let noisy = weights.linear(weight, &x, p)?.y;
+            let noisy = weights.linear(weight, &need(side, &op.inputs[0], p)?.x, p)?.y;
             let extra = (0..x.rows).map(|r| {
                 let size = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
                 let y = size(exact.y.row(r));
                 if y > 0.0 { Precision::F32.unit() * size(x.row(r)) * exact.weight_norm / y } else { 0.0 }
             });
-            let extra = extra.collect();
-            return Ok((exact.y, noisy, extra));
-        }
-        let run = |p: Precision| self.plain(side, op, p, &Twist::default());
-        let exact = run(Precision::Exact)?;
-        let noisy = run(p)?;
-        let extra = vec![16.0 * Precision::F32.unit(); exact.rows];
+            let extra: Vec<f64> = extra.collect();
+            (exact.y, noisy, extra)
+        } else {
+            let run = |p: Precision| self.plain(side, op, p, &Twist::default());
+            let exact = run(Precision::Exact)?;
+            let unit = if op.kind == OpKind::Copy { 0.0 } else { 16.0 * Precision::F32.unit() };
+            let extra = vec![unit; exact.rows];
+            (exact, run(p)?, extra)
+        };
+        let inherited = side.inherited();
+        extra.iter_mut().for_each(|e| *e += inherited);
         Ok((exact, noisy, extra))
     }
 
@@ -138,8 +166,8 @@ impl Replay<'_> {
                 p.apply(weights.rows(weight, &ids)?)
             }
             OpKind::Norm { weight, bias, eps, width } => {
-                let x = need(side, &op.inputs[0])?.x;
-                let mut w = weights.vector(weight)?;
+                let x = need(side, &op.inputs[0], p)?.x;
+                let mut w = weights.vector(&twist.of_layer(op, weight))?;
                 let bias = bias.as_ref().map(|b| weights.vector(b)).transpose()?;
                 if w.is_empty() || x.data.len() % w.len() != 0 || width.is_some_and(|n| n != w.len()) {
                     return Err(Stop::Unusable(format!(
@@ -160,8 +188,8 @@ impl Replay<'_> {
                 ops::norm(&x, &w, bias, eps, p)
             }
             OpKind::Linear { weight } => {
-                let x = need(side, &op.inputs[0])?.x;
-                let mut y = weights.linear(weight, &x, p)?.y;
+                let x = need(side, &op.inputs[0], p)?.x;
+                let mut y = weights.linear(&twist.of_layer(op, weight), &x, p)?.y;
                 if twist.no_bias
                     && let Ok(bias) = weights.vector(&format!("{weight}.bias"))
                 {
@@ -175,7 +203,7 @@ impl Replay<'_> {
                 self.attention(side, op, *window, sinks.as_deref(), p, twist)?
             }
             OpKind::Gated(activation) => {
-                let (gate, up) = (need(side, &op.inputs[0])?, need(side, &op.inputs[1])?);
+                let (gate, up) = (need(side, &op.inputs[0], p)?, need(side, &op.inputs[1], p)?);
                 let up = same_shape(&gate, up)?;
                 let activation = twist.activation.unwrap_or(*activation);
                 let (gate, up) = if twist.swapped { (up.x, gate.x) } else { (gate.x, up.x) };
@@ -183,12 +211,12 @@ impl Replay<'_> {
             }
             OpKind::Activation(activation) => {
                 let activation = twist.activation.unwrap_or(*activation);
-                p.apply(need(side, &op.inputs[0])?.x.map(|x| ops::activate(activation, x)))
+                p.apply(need(side, &op.inputs[0], p)?.x.map(|x| ops::activate(activation, x)))
             }
             OpKind::Experts { module, activation, experts } => {
-                let x = need(side, &op.inputs[0])?.x;
+                let x = need(side, &op.inputs[0], p)?.x;
                 let indices = need_integers(side, &op.inputs[1])?;
-                let mut w = need(side, &op.inputs[2])?.x;
+                let mut w = need(side, &op.inputs[2], p)?.x;
                 if w.rows != x.rows || indices.len() != w.data.len() {
                     return Err(Stop::Unusable(format!(
                         "{} indices and {}x{} weights for {} tokens",
@@ -218,17 +246,18 @@ impl Replay<'_> {
                 ops::experts(&x, &indices, &w, *experts, activation, p, expert)?
             }
             OpKind::Sum => {
-                let mut sum = need(side, &op.inputs[0])?;
+                let mut sum = need(side, &op.inputs[0], p)?;
                 if let Some(only) = twist.only {
-                    return Ok(need(side, &op.inputs[only])?.x);
+                    return Ok(need(side, &op.inputs[only], p)?.x);
                 }
                 for input in &op.inputs[1..] {
-                    let next = same_shape(&sum, need(side, input)?)?;
+                    let next = same_shape(&sum, need(side, input, p)?)?;
                     sum.x.data.iter_mut().zip(&next.x.data).for_each(|(a, b)| *a = p.round(*a + b));
                 }
                 sum.x
             }
-            OpKind::RopeTable | OpKind::Router { .. } | OpKind::Copy => {
+            OpKind::Copy => need(side, &op.inputs[0], p)?.x,
+            OpKind::RopeTable | OpKind::Router { .. } => {
                 return Err(Stop::Unusable(format!("{} has no replay of this kind", op.name)));
             }
         })
@@ -242,9 +271,10 @@ impl Replay<'_> {
     /// Cosines and sines beside each other, against those of the configuration.
     fn rope_table(&self, side: &Side, op: &Op) -> Result<Judged, Stop> {
         let rope = self.rope()?;
-        let cos = need(side, &op.output)?;
-        let sin = Site(op.output.0.iter().map(|p| Place { slots: &["1"], ..p.clone() }).collect());
-        let sin = need(side, &sin)?;
+        let cos = dumped(side, &op.output)?;
+        let sine =
+            |p: &Place| Place { slots: if p.slots == ["0"] { &["1"] } else { &[GIVEN_SIN] }, ..p.clone() };
+        let sin = dumped(side, &Site(op.output.0.iter().map(sine).collect()))?;
         let half = rope.dims / 2;
         if cos.x.cols < half || cos.x.cols != sin.x.cols || cos.x.rows != sin.x.rows {
             return Err(Stop::Unusable(format!("{}: {} columns, expected {half}", cos.place, cos.x.cols)));
@@ -281,14 +311,16 @@ impl Replay<'_> {
         let (logits, indices, out) = self.routed(side, op)?;
         let correction = correction.map(|name| Weights(self.checkpoint).vector(name)).transpose()?;
         let p = out.precision;
+        let chosen_by = out.x.cols;
         let exact = ops::route(router, &logits.x, correction.as_deref(), Precision::Exact);
         let noisy = ops::route(router, &logits.x, correction.as_deref(), p);
         let (k, tokens) = (router.topk, logits.x.rows);
-        let set = |ids: &[i64], t: usize| {
-            let mut set = ids[t * k..(t + 1) * k].to_vec();
+        let sorted = |ids: &[i64]| {
+            let mut set = ids.to_vec();
             set.sort_unstable();
             set
         };
+        let set = |ids: &[i64], t: usize| sorted(&ids[t * k..(t + 1) * k]);
         let shaken: Vec<Vec<i64>> = (0..16u64)
             .map(|seed| {
                 ops::route(router, &shake(&logits, seed), correction.as_deref(), Precision::Exact).indices
@@ -297,7 +329,7 @@ impl Replay<'_> {
         let (mut ties, mut flips) = (0, Vec::new());
         let mut kept = Vec::new();
         for t in 0..tokens {
-            let chosen = set(&indices, t);
+            let chosen = sorted(&indices[t * chosen_by..(t + 1) * chosen_by]);
             if chosen == set(&exact.indices, t) {
                 kept.push(t);
             } else if shaken.iter().any(|ids| chosen == set(ids, t)) {
@@ -310,6 +342,7 @@ impl Replay<'_> {
             let rows: Vec<usize> = kept.iter().chain(&flips).copied().collect();
             let mut dense = Matrix::zeros(rows.len(), router.experts);
             for (r, &t) in rows.iter().enumerate() {
+                let k = weights.cols;
                 for (slot, &e) in ids[t * k..(t + 1) * k].iter().enumerate() {
                     if (0..router.experts as i64).contains(&e) {
                         dense.row_mut(r)[e as usize] = weights.row(t)[slot];
@@ -323,7 +356,12 @@ impl Replay<'_> {
         let found = pick(&indices, &out.x);
         let extra = vec![16.0 * Precision::F32.unit(); expected.rows];
         let mut judged = judge(&expected, &noisy, &found, p.unit(), &extra);
-        if !flips.is_empty() {
+        if chosen_by != k {
+            judged.ok = false;
+            judged
+                .notes
+                .insert(0, format!("each token goes to {chosen_by}, the configuration says {k} experts"));
+        } else if !flips.is_empty() {
             judged.ok = false;
             judged.notes.insert(
                 0,
@@ -343,13 +381,16 @@ impl Replay<'_> {
     /// Logits, indices and weights of a router.
     fn routed(&self, side: &Side, op: &Op) -> Result<(Value, Vec<i64>, Value), Stop> {
         let OpKind::Router { router, .. } = &op.kind else { unreachable!("asked of routers only") };
-        let logits = need(side, &op.inputs[0])?;
+        let logits = dumped(side, &op.inputs[0])?;
         let indices = need_integers(side, &op.inputs[1])?;
-        let out = need(side, &op.output)?;
+        let out = dumped(side, &op.output)?;
         let tokens = logits.x.rows;
+        let count = out.x.data.len();
         if logits.x.cols != router.experts
-            || out.x.data.len() != tokens * router.topk
-            || indices.len() != out.x.data.len()
+            || tokens == 0
+            || indices.len() != count
+            || !count.is_multiple_of(tokens)
+            || !(1..=router.experts).contains(&(count / tokens))
         {
             return Err(Stop::Unusable(format!(
                 "{tokens}x{} logits, {} indices and {} weights; expected {} experts and {} for each token",
@@ -360,7 +401,7 @@ impl Replay<'_> {
                 router.topk
             )));
         }
-        let out = out.reshaped(router.topk).map_err(Stop::Unusable)?;
+        let out = out.reshaped(count / tokens).map_err(Stop::Unusable)?;
         Ok((logits, indices, out))
     }
 
@@ -411,7 +452,7 @@ impl Replay<'_> {
         twist: &Twist,
     ) -> Result<(Heads, Vec<Range<usize>>), Stop> {
         let form = &config.attention;
-        let q = need(side, &op.inputs[0])?;
+        let q = need(side, &op.inputs[0], p)?;
         let token = Value { lead: q.lead.clone(), ..q.clone() };
         let mut q = q.reshaped(form.heads * form.key_dim).map_err(Stop::Unusable)?.x;
         let tokens = q.rows;
@@ -431,7 +472,8 @@ impl Replay<'_> {
         };
         let Some(mla) = form.mla else {
             let read = |i: usize, d: usize| -> Result<Matrix, Stop> {
-                let value = need(side, &op.inputs[i])?.reshaped(form.kv_heads * d).map_err(Stop::Unusable)?;
+                let value =
+                    need(side, &op.inputs[i], p)?.reshaped(form.kv_heads * d).map_err(Stop::Unusable)?;
                 match value.x.rows == tokens {
                     true => Ok(value.x),
                     false => Err(Stop::Unusable(format!(
@@ -451,8 +493,9 @@ impl Replay<'_> {
             return Ok((Heads { q, k, v }, sequences));
         };
         let width = mla.nope + form.value_dim;
-        let kv = need(side, &op.inputs[1])?.reshaped(form.heads * width).map_err(Stop::Unusable)?.x;
-        let latent = need(side, &op.inputs[2])?.reshaped(mla.kv_lora + mla.rope).map_err(Stop::Unusable)?.x;
+        let kv = need(side, &op.inputs[1], p)?.reshaped(form.heads * width).map_err(Stop::Unusable)?.x;
+        let latent =
+            need(side, &op.inputs[2], p)?.reshaped(mla.kv_lora + mla.rope).map_err(Stop::Unusable)?.x;
         if latent.rows != tokens || kv.rows < tokens {
             return Err(Stop::Unusable(format!("{tokens} queries, {} keys", kv.rows)));
         }
@@ -511,8 +554,8 @@ impl Replay<'_> {
                     Place::new("model.rotary_emb", Kind::Output, other),
                 ])
             };
-            let cos = side.load(&given(&["position_embeddings.0"], &["0"])).map_err(Stop::Unusable)?;
-            let sin = side.load(&given(&["position_embeddings.1"], &["1"])).map_err(Stop::Unusable)?;
+            let cos = side.load(&given(&[GIVEN_COS], &["0"])).map_err(Stop::Unusable)?;
+            let sin = side.load(&given(&[GIVEN_SIN], &["1"])).map_err(Stop::Unusable)?;
             if let (Some(cos), Some(sin)) = (cos, sin)
                 && cos.x.cols >= half
                 && cos.x.rows > 0
@@ -537,7 +580,7 @@ impl Replay<'_> {
         if let OpKind::Router { router, correction } = &op.kind {
             return self.router_causes(side, op, router, correction.as_deref(), judged.bound);
         }
-        let out = need(side, &op.output).ok()?;
+        let out = dumped(side, &op.output).ok()?;
         let twists = twists(op, self.config);
         let tried = twists.into_iter().filter_map(|(name, detail, twist)| {
             let x = self.plain(side, op, Precision::Exact, &twist).ok()?;
@@ -556,13 +599,14 @@ impl Replay<'_> {
         correction: Option<&str>,
         bound: f64,
     ) -> Option<Cause> {
-        let (logits, indices, out) = self.routed(side, op).ok()?;
+        let (logits, indices, out) =
+            self.routed(side, op).ok().filter(|found| found.2.x.cols == router.topk)?;
         let correction = correction.and_then(|name| Weights(self.checkpoint).vector(name).ok());
         let dense = |ids: &[i64], w: &Matrix| {
             let mut dense = Matrix::zeros(logits.x.rows, router.experts);
             for (i, &e) in ids.iter().enumerate() {
                 if (0..router.experts as i64).contains(&e) {
-                    dense.row_mut(i / router.topk)[e as usize] = w.data[i];
+                    dense.row_mut(i / w.cols)[e as usize] = w.data[i];
                 }
             }
             dense
@@ -728,6 +772,8 @@ enum Norm {
 /// A mistake in an operation.
 #[derive(Clone, Debug)]
 struct Twist {
+    /// The weight is another layer's.
+    layer: Option<usize>,
     norm: Option<Norm>,
     no_bias: bool,
     swapped: bool,
@@ -749,6 +795,7 @@ struct Twist {
 impl Default for Twist {
     fn default() -> Twist {
         Twist {
+            layer: None,
             norm: None,
             no_bias: false,
             swapped: false,
@@ -769,12 +816,24 @@ impl Default for Twist {
     }
 }
 
+impl Twist {
+    /// The name of a weight in the layer that it is taken of.
+    fn of_layer(&self, op: &Op, weight: &str) -> String {
+        match (op.layer, self.layer) {
+            (Some(own), Some(other)) => weight.replacen(&format!(".{own}."), &format!(".{other}."), 1),
+            _ => weight.to_owned(),
+        }
+    }
+}
+
 type Named = (Option<&'static str>, String, Twist);
 
 /// Mistakes that an operation of this kind is known for.
 fn twists(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
     let none = Twist::default();
     let plain = |detail: &str, twist: Twist| (None, detail.to_owned(), twist);
+    let layers = 0..if op.layer.is_some() { config.map_or(0, |c| c.layers.len()) } else { 0 };
+    let of_layer = |layer: usize| format!("the weight is layer {layer}'s");
     match &op.kind {
         OpKind::Norm { bias, eps, .. } => {
             let norm = |n| Twist { norm: Some(n), ..none.clone() };
@@ -785,12 +844,23 @@ fn twists(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
             if bias.is_none() {
                 all.push(plain("the mean is subtracted, as LayerNorm does", norm(Norm::Centred)));
             }
+            for layer in layers.filter(|&l| Some(l) != op.layer) {
+                all.push(plain(&of_layer(layer), Twist { layer: Some(layer), ..none.clone() }));
+            }
             for other in [0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3].into_iter().filter(|e| e != eps) {
                 all.push(plain(&format!("epsilon {other:e} in place of {eps:e}"), norm(Norm::Eps(other))));
             }
             all
         }
-        OpKind::Linear { .. } => vec![plain("the bias is missing", Twist { no_bias: true, ..none })],
+        OpKind::Linear { .. } => {
+            let mut all = vec![plain("the bias is missing", Twist { no_bias: true, ..none.clone() })];
+            // A product is dear, so only the neighbours are tried.
+            let near = op.layer.map_or(0..0, |own| own.saturating_sub(1)..own + 2);
+            for layer in layers.filter(|l| near.contains(l) && Some(*l) != op.layer) {
+                all.push(plain(&of_layer(layer), Twist { layer: Some(layer), ..none.clone() }));
+            }
+            all
+        }
         OpKind::Gated(a) | OpKind::Activation(a) | OpKind::Experts { activation: a, .. } => {
             let with = |activation| Twist { activation: Some(activation), ..none.clone() };
             let mut all = vec![plain("gate and up are swapped", Twist { swapped: true, ..none.clone() })];

@@ -1,11 +1,13 @@
 //! One of the two dumps: finding a value of the plan in it, ranks merged and summands added.
 
-use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge, TensorData};
+use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge, TensorData, TensorId};
 use accuracy_core::model::ops::Precision;
-use accuracy_core::model::{Place, Site};
+use accuracy_core::model::{Op, OpKind, Place, Site};
 use accuracy_core::reference::Matrix;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A dump, at one step.
@@ -18,6 +20,28 @@ pub struct Side {
     pub positions: Option<Vec<i64>>,
     /// The steps before it whose keys and values are still in the cache, the first one first.
     pub history: Vec<Side>,
+    /// The format that the model computes in, where a value that is not dumped does not show it.
+    pub precision: Precision,
+    made: RefCell<Chain>,
+}
+
+/// Values of one layer that are not in the dump, computed from those that are.
+#[derive(Debug, Default)]
+struct Chain {
+    values: HashMap<(String, Kind, &'static str), Rc<Made>>,
+    /// What the operation that is being replayed has taken of them.
+    used: Vec<Rc<Made>>,
+}
+
+#[derive(Debug)]
+struct Made {
+    exact: Matrix,
+    noisy: Matrix,
+    lead: Vec<usize>,
+    /// Relative error of the worst row from accumulation in f32.
+    extra: f64,
+    /// Operations that it took, by their numbers in the plan; copies are not counted.
+    ops: BTreeSet<usize>,
 }
 
 /// A value that was found.
@@ -123,8 +147,7 @@ pub type Found<T> = Result<Option<T>, String>;
 
 impl Side {
     /// With the steps before it, back to the one that starts at position 0.
-    pub fn new(set: DumpSet, step: Option<u64>) -> Side {
-        let set = Arc::new(set);
+    pub fn new(set: &Arc<DumpSet>, step: Option<u64>) -> Side {
         let mut side = Side::at_step(set.clone(), step);
         let mut earlier: Vec<Option<u64>> = set.steps().into_iter().filter(|s| *s < step).collect();
         let mut oldest = &side;
@@ -151,7 +174,15 @@ impl Side {
                 index.entry((t.id.module.clone(), t.id.kind)).or_default().push(i);
             }
         }
-        let mut side = Side { set, step, index, positions: None, history: Vec::new() };
+        let mut side = Side {
+            set,
+            step,
+            index,
+            positions: None,
+            history: Vec::new(),
+            precision: Precision::BF16,
+            made: RefCell::default(),
+        };
         let slots: &[&str] = &["position_ids", "positions", "1"];
         let places = ["model.rotary_emb", "model", ""].map(|m| Place::new(m, Kind::Input, slots));
         side.positions = side.integers(&Site(places.to_vec())).ok().flatten().map(|found| found.0);
@@ -174,6 +205,69 @@ impl Side {
             }
         }
         Ok(None)
+    }
+
+    /// Forgets what was made of another layer's values.
+    pub fn forget(&self) {
+        *self.made.borrow_mut() = Chain::default();
+    }
+
+    /// Another operation is replayed: nothing has been used for it yet.
+    pub fn begin(&self) {
+        self.made.borrow_mut().used.clear();
+    }
+
+    /// Keeps an operation's output that is not in the dump.
+    pub fn keep(&self, index: usize, op: &Op, exact: Matrix, noisy: Matrix, extra: &[f64]) {
+        let mut ops: BTreeSet<usize> = self.through().into_iter().collect();
+        if op.kind != OpKind::Copy {
+            ops.insert(index);
+        }
+        let lead = op.inputs.iter().find_map(|site| {
+            let value = self.load(site).ok().flatten().map(|v| v.lead).or_else(|| {
+                let chain = self.made.borrow();
+                site.0.iter().find_map(|p| chain.values.get(&key(p))).map(|made| made.lead.clone())
+            });
+            value.filter(|lead| lead.iter().product::<usize>() == exact.rows)
+        });
+        let lead = lead.unwrap_or_else(|| vec![exact.rows]);
+        let extra = extra.iter().copied().fold(0.0, f64::max);
+        let made = Rc::new(Made { exact, noisy, lead, extra, ops });
+        for place in op.output.0.iter().filter(|p| p.columns.is_none()) {
+            self.made.borrow_mut().values.insert(key(place), made.clone());
+        }
+    }
+
+    /// A value that was kept, exact or with rounding.
+    pub fn made(&self, site: &Site, p: Precision) -> Found<Value> {
+        let chain = &mut *self.made.borrow_mut();
+        let Some((place, made)) = site.0.iter().find_map(|p| Some((p, chain.values.get(&key(p))?.clone())))
+        else {
+            return Ok(None);
+        };
+        let x = if p == Precision::Exact { &made.exact } else { &made.noisy };
+        let x = match &place.columns {
+            None => x.clone(),
+            Some(columns) if columns.end <= x.cols => x.columns(columns.clone()),
+            Some(columns) => {
+                return Err(format!("{}: {} columns, expected {}", place.module, x.cols, columns.end));
+            }
+        };
+        let lead = made.lead.clone();
+        chain.used.push(made);
+        Ok(Some(Value { x, lead, precision: self.precision, place: place.module.clone() }))
+    }
+
+    /// The operations whose outputs were made for the one that is replayed.
+    pub fn through(&self) -> Vec<usize> {
+        let chain = self.made.borrow();
+        let all: BTreeSet<usize> = chain.used.iter().flat_map(|m| m.ops.iter().copied()).collect();
+        all.into_iter().collect()
+    }
+
+    /// What they may be off by from accumulation in f32.
+    pub fn inherited(&self) -> f64 {
+        self.made.borrow().used.iter().map(|m| m.extra).fold(0.0, f64::max)
     }
 
     /// A value of floats, to be read by rows. What must be merged or cut first is loaded.
@@ -202,6 +296,12 @@ impl Side {
             return Ok(Some(View { source: Source::Mapped(data, plus), rows, cols, place }));
         }
         Ok(None)
+    }
+
+    /// What enters the module that an output is of.
+    pub fn enters(&self, output: &TensorId) -> Option<TensorData> {
+        let parts = self.parts(&output.module, Kind::Input, &["", "0", "hidden_states"]);
+        parts.into_iter().find(|t| t.id.rank == output.rank)?.open().ok()
     }
 
     /// All parts of a place, if they are floats.
@@ -290,6 +390,10 @@ impl Side {
             _ => Vec::new(),
         }
     }
+}
+
+fn key(place: &Place) -> (String, Kind, &'static str) {
+    (place.module.clone(), place.kind, place.slots.first().copied().unwrap_or_default())
 }
 
 /// Joins what several ranks wrote, as their manifest declares it.

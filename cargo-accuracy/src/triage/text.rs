@@ -1,8 +1,8 @@
 //! What a person reads: the answer, the questions that led to it, and the layers as a table with a bar each.
 
+use super::findings::{Findings, OpFinding, OpStatus, Status, Verdict};
 use super::profile::{Agreement, LayerProfile};
 use super::replay::Outcome;
-use super::walk::{Findings, OpFinding, OpStatus, Status, Verdict};
 use crate::report::style::{self, paint};
 use crate::report::text::table::{Cell, Column, Table};
 use crate::report::text::wrap::wrap;
@@ -153,7 +153,8 @@ fn conclusion(text: &mut String, f: &Findings, width: Option<usize>) {
     };
     let place = f.guilty.as_ref().map(|g| {
         let layer = g.layer.map_or("outside the layers".to_owned(), |l| format!("layer {l}"));
-        format!(": {layer}, {}", g.op)
+        let step = f.at.map_or(String::new(), |step| format!("step {step}, "));
+        format!(": {step}{layer}, {}", g.op)
     });
     let _ = writeln!(text, "{}{}", paint(style, word), place.unwrap_or_default());
     if let Some(guilty) = &f.guilty {

@@ -1,23 +1,26 @@
 //! The decision tree: which questions are asked of the dumps, in which order, and what follows from the answers.
 
+use super::findings::{Findings, Guilty, IMPACT, OpFinding, OpStatus, Status, Step, Verdict};
+use super::passes::Steps;
 use super::profile::{Agreement, LayerProfile, agreements, layer, pair};
-use super::replay::{Cause, Outcome, Replay};
+use super::replay::{Outcome, Replay};
 use super::side::Side;
-use accuracy_core::dumps::{DumpSet, DumpTensor, Kind, Merge};
+use super::stale::repeated;
+use accuracy_core::dumps::DumpSet;
 use accuracy_core::model::ops::Weights;
-use accuracy_core::model::{ModelConfig, ModelError, Op, OpKind, Plan, Site};
+use accuracy_core::model::{ModelConfig, ModelError, OpKind, Plan, Site};
 use accuracy_core::weights::Checkpoint;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A layer that nothing was replayed of is wrong where it introduces more than this, from inputs that agree.
-const UNEXPLAINED: f64 = 0.05;
-/// The question whose answer is a measurement: which tokens the fault costs.
-pub const IMPACT: &str = "does it matter?";
+/// Operations without a dumped output that the next dumped value is a check of. Over more of them rounding adds up to
+/// what could hide a fault: then only a fault can be seen, not that there is none.
+const NEAR: usize = 3;
+/// Roundings that may part two runs before layer 0: sums of embeddings and a norm.
+const ENTERING: f64 = 8.0;
 
 pub struct Options<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
@@ -27,172 +30,79 @@ pub struct Options<'a> {
     pub allow_identical: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Everything that was looked at agrees.
-    Agrees,
-    Fault,
-    Inconclusive,
-    NothingInCommon,
+/// The questions to one forward pass.
+pub struct Walk<'a> {
+    pub findings: Findings,
+    pub reference: Side,
+    pub candidate: Side,
+    options: &'a Options<'a>,
+    /// The two dumps are the same, byte for byte, and should not be.
+    identical: bool,
+    /// The plan is a mapping file's, which need not list all that a layer computes.
+    partial: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    Ok,
-    Fault,
-    Inconclusive,
-    Skipped,
-}
-
-/// One question and its answer.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Step {
-    pub question: &'static str,
-    pub status: Status,
-    pub evidence: Vec<String>,
-    /// What to do where the evidence is missing.
-    pub next: Option<String>,
-}
-
-/// Who is wrong about an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OpStatus {
-    Right,
-    CandidateWrong,
-    ReferenceWrong,
-    /// Neither dump is what we compute: our reading of the operation may be wrong.
-    BothWrong,
-    NotReplayed,
-}
-
-/// An operation that was replayed, or could not be.
-#[derive(Clone, Debug)]
-pub struct OpFinding {
-    pub layer: Option<usize>,
-    /// Its name, by the mistake that explains it where there is one.
-    pub name: String,
-    /// Where its output is.
-    pub place: String,
-    pub status: OpStatus,
-    pub reference: Outcome,
-    pub candidate: Outcome,
-    pub cause: Option<Cause>,
-}
-
-/// The answer.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Guilty {
-    /// `None`: before the first layer or after the last.
-    pub layer: Option<usize>,
-    pub op: String,
-    pub detail: String,
-}
-
-#[derive(Debug)]
-pub struct Findings {
-    pub reference: PathBuf,
-    pub candidate: PathBuf,
-    pub checkpoint: Option<PathBuf>,
-    pub verdict: Verdict,
-    pub steps: Vec<Step>,
-    pub layers: Vec<LayerProfile>,
-    pub ops: Vec<OpFinding>,
-    pub guilty: Option<Guilty>,
-    pub bad_layers: Vec<usize>,
-    /// The same operation is wrong in every layer that was replayed.
-    pub systematic: Option<bool>,
-    /// Relative error of the stream after the first bad layer and after the last, and what independent errors of the
-    /// bad layers would add up to.
-    pub compounding: Option<[f64; 3]>,
-    pub logits: Option<Agreement>,
-}
-
-/// Goes through the steps.
-///
-/// # Errors
-/// A step that one of the dumps does not have.
-pub fn walk(reference: DumpSet, candidate: DumpSet, options: Options<'_>) -> Result<Findings, String> {
-    let (first, second) = steps(&reference, &candidate, options.step)?;
-    let mut walk = Walk {
-        findings: Findings {
-            reference: reference.path.clone(),
-            candidate: candidate.path.clone(),
-            checkpoint: options.checkpoint.map(|c| c.path().to_owned()),
-            verdict: Verdict::Inconclusive,
-            steps: Vec::new(),
-            layers: Vec::new(),
-            ops: Vec::new(),
-            guilty: None,
-            bad_layers: Vec::new(),
-            systematic: None,
-            compounding: None,
-            logits: None,
-        },
-        reference: Side::new(reference, first),
-        candidate: Side::new(candidate, second),
-        options,
-    };
-    walk.run();
-    Ok(walk.findings)
-}
-
-fn steps(a: &DumpSet, b: &DumpSet, wanted: Option<u64>) -> Result<(Option<u64>, Option<u64>), String> {
-    let (first, second) = (a.steps(), b.steps());
-    if let Some(n) = wanted {
-        let has = |steps: &[Option<u64>]| steps.contains(&Some(n));
-        return match (has(&first), has(&second)) {
-            (true, true) => Ok((Some(n), Some(n))),
-            (false, _) => Err(format!("the reference has no step {n}; it has {}", list(&first))),
-            _ => Err(format!("the candidate has no step {n}; it has {}", list(&second))),
-        };
+impl<'a> Walk<'a> {
+    pub fn at(
+        reference: &Arc<DumpSet>,
+        candidate: &Arc<DumpSet>,
+        (first, second): Steps,
+        options: &'a Options<'a>,
+        identical: bool,
+    ) -> Walk<'a> {
+        Walk {
+            findings: Findings {
+                reference: reference.path.clone(),
+                candidate: candidate.path.clone(),
+                checkpoint: options.checkpoint.map(|c| c.path().to_owned()),
+                verdict: Verdict::Inconclusive,
+                at: first,
+                steps: Vec::new(),
+                layers: Vec::new(),
+                ops: Vec::new(),
+                guilty: None,
+                bad_layers: Vec::new(),
+                systematic: None,
+                compounding: None,
+                logits: None,
+            },
+            reference: Side::new(reference, first),
+            candidate: Side::new(candidate, second),
+            options,
+            identical,
+            partial: false,
+        }
     }
-    let common = first.iter().find(|s| second.contains(s)).copied();
-    match common {
-        Some(step) => Ok((step, step)),
-        None if first.len() == 1 && second.len() == 1 => Ok((first[0], second[0])),
-        None => Err(format!(
-            "no step is in both dumps: {} in the reference, {} in the candidate",
-            list(&first),
-            list(&second)
-        )),
-    }
-}
 
-fn list(steps: &[Option<u64>]) -> String {
-    let shown: Vec<String> =
-        steps.iter().take(8).map(|s| s.map_or("none".to_owned(), |n| n.to_string())).collect();
-    shown.join(", ") + if steps.len() > 8 { ", .." } else { "" }
-}
-
-struct Walk<'a> {
-    findings: Findings,
-    reference: Side,
-    candidate: Side,
-    options: Options<'a>,
-}
-
-impl Walk<'_> {
-    fn step(&mut self, question: &'static str, status: Status, evidence: Vec<String>, next: Option<String>) {
+    pub fn step(
+        &mut self,
+        question: &'static str,
+        status: Status,
+        evidence: Vec<String>,
+        next: Option<String>,
+    ) {
         self.findings.steps.push(Step { question, status, evidence, next });
     }
 
-    fn run(&mut self) {
+    pub fn run(mut self) -> Findings {
+        self.ask();
+        self.findings
+    }
+
+    fn ask(&mut self) {
         let aligned = self.tokens();
         let fresh = self.stale();
         let Some((plan, config)) = self.plan() else {
             self.findings.verdict = Verdict::NothingInCommon;
             return;
         };
-        if !aligned {
+        if !aligned || !self.one_model(&plan, config.as_ref()) {
             return;
         }
         self.layers(&plan);
         self.replay(&plan, config.as_ref());
         self.logits();
-        self.conclude(fresh, &plan);
+        self.conclude(fresh);
     }
 
     /// The same question was asked: token ids are equal.
@@ -202,7 +112,7 @@ impl Walk<'_> {
         let next = "record the ids: accuracy_dump.py does, or dump embed_tokens' input";
         match both {
             (Ok(Some(a)), Ok(Some(b))) if a == b => {
-                self.step(question, Status::Ok, vec![format!("{} token ids are equal", a.len())], None);
+                self.step(question, Status::Ok, vec![format!("{}: equal", count(a.len(), "token id"))], None);
                 true
             }
             (Ok(Some(a)), Ok(Some(b))) => {
@@ -238,7 +148,7 @@ impl Walk<'_> {
             && real(&self.findings.reference) == real(&self.findings.candidate);
         if same_path {
             odd.push("reference and candidate are the same path".to_owned());
-        } else if !self.options.allow_identical && self.all_identical() {
+        } else if self.identical {
             odd.push(
                 "every tensor is the same, byte for byte: one dump copied, or two runs of the same code \
                       (then --allow-identical)"
@@ -253,6 +163,9 @@ impl Walk<'_> {
                     notes.extend(constant.into_iter().map(|r| format!("{name}: {r}")));
                 }
                 Err(e) => odd.push(format!("{name}: {e}")),
+            }
+            if let Some(how) = side.set.cut.get(&side.step.unwrap_or(0)) {
+                odd.push(format!("{name}: {how}"));
             }
             for unread in side.set.unread.iter().take(3) {
                 notes.push(format!("{name}: {} is not read: {}", unread.what, unread.reason));
@@ -269,20 +182,11 @@ impl Walk<'_> {
         !fatal
     }
 
-    fn all_identical(&self) -> bool {
-        let (a, b) = (&self.reference.set, &self.candidate.set);
-        a.tensors.len() == b.tensors.len()
-            && a.tensors.iter().zip(&b.tensors).all(|(x, y)| {
-                x.id == y.id
-                    && x.shape() == y.shape()
-                    && matches!((x.open(), y.open()), (Ok(x), Ok(y)) if x.raw() == y.raw())
-            })
-    }
-
     /// The operations of the model, or at least its layers.
     fn plan(&mut self) -> Option<(Plan, Option<ModelConfig>)> {
         let question = "model known?";
-        if let Some(plan) = self.options.mapping.take() {
+        if let Some(plan) = self.options.mapping.clone() {
+            self.partial = true;
             let config = self.config().ok();
             let evidence = format!("{} operations from the mapping file", plan.ops.len());
             self.step(question, Status::Ok, vec![evidence], None);
@@ -319,6 +223,44 @@ impl Walk<'_> {
         ModelConfig::read(&folder.join("config.json"))
     }
 
+    /// Both dumps are of the checkpoint's model, as far as widths and layers tell.
+    fn one_model(&mut self, plan: &Plan, config: Option<&ModelConfig>) -> bool {
+        let width = |side: &Side| {
+            let view = plan.stream.iter().find_map(|site| side.view(site).ok().flatten())?;
+            Some((view.cols, view.place))
+        };
+        let both = [("reference", &self.reference), ("candidate", &self.candidate)];
+        let found = both.map(|(name, side)| (name, width(side), side.set.layers().last().copied()));
+        let mut odd = Vec::new();
+        if let [(_, Some((a, at)), _), (_, Some((b, other)), _)] = &found
+            && a != b
+        {
+            odd.push(format!("{at} has {a} columns in the reference, {other} {b} in the candidate"));
+        }
+        if let Some(config) = config.filter(|_| !self.partial) {
+            let (hidden, layers) = (config.hidden, config.layers.len());
+            for (name, width, last) in &found {
+                if let Some((width, at)) = width.as_ref().filter(|w| w.0 != hidden) {
+                    odd.push(format!(
+                        "{name}: {at} has {width} columns, the checkpoint's hidden_size is {hidden}"
+                    ));
+                }
+                if let Some(last) = last.filter(|&last| last >= layers) {
+                    odd.push(format!(
+                        "{name}: there is a layer {last}, the checkpoint has {}",
+                        count(layers, "layer")
+                    ));
+                }
+            }
+        }
+        if odd.is_empty() {
+            return true;
+        }
+        let next = "dump the two runs of one model, and give its checkpoint".to_owned();
+        self.step("same model?", Status::Inconclusive, odd, Some(next));
+        false
+    }
+
     fn layers(&mut self, plan: &Plan) {
         let profiles: Vec<LayerProfile> =
             (0..plan.modules.len()).map(|i| layer(&self.reference, &self.candidate, plan, i)).collect();
@@ -340,8 +282,20 @@ impl Walk<'_> {
             evidence.push("no layer's input and output are in both dumps".to_owned());
             let next = format!("dump the outputs of {} in both runs", plan.modules[0].replace('0', "*"));
             (Status::Inconclusive, Some(next))
-        } else if problems.is_empty() {
+        } else if let Some(idle) = profiles.iter().find(|p| p.adds_nothing) {
+            evidence.push(format!("layer {} adds nothing in the candidate", idle.layer));
+            (Status::Fault, None)
+        } else if problems.is_empty() && seen == profiles.len() {
             (Status::Ok, None)
+        } else if problems.is_empty() {
+            let without: Vec<usize> =
+                profiles.iter().filter(|p| p.worst().is_none()).map(|p| p.layer).collect();
+            let first = &plan.modules[without[0]];
+            evidence.push(format!("not compared: {}", numbered("layer", &without)));
+            (
+                Status::Inconclusive,
+                Some(format!("dump input and output of {first} and the others in both runs")),
+            )
         } else {
             (Status::Inconclusive, Some("make the two dumps' shapes and ranks agree".to_owned()))
         };
@@ -355,12 +309,26 @@ impl Walk<'_> {
             self.divergence(question);
             return;
         };
+        for side in [&mut self.reference, &mut self.candidate] {
+            let after = plan.stream.iter().skip(1).find_map(|site| side.view(site).ok().flatten());
+            if let Some(view) = after {
+                side.precision = view.precision();
+            }
+        }
         let replay = Replay { checkpoint, config };
         // Names of operations that are wrong in the first bad layer: later ones are asked about these only.
         let mut known: BTreeSet<String> = BTreeSet::new();
         let mut first: Option<usize> = None;
         let mut skipped: BTreeSet<usize> = BTreeSet::new();
-        for op in &plan.ops {
+        // The number in the plan of each operation that was looked at.
+        let mut numbers: Vec<usize> = Vec::new();
+        let mut layer = None;
+        for (index, op) in plan.ops.iter().enumerate() {
+            if op.layer != layer {
+                layer = op.layer;
+                self.reference.forget();
+                self.candidate.forget();
+            }
             if let Some(i) = op.layer {
                 let later = first.is_some_and(|f| f < i) && !self.options.all_layers;
                 if later && !known.contains(&op.name) && op.kind != OpKind::Copy {
@@ -371,23 +339,23 @@ impl Walk<'_> {
                     continue;
                 }
             }
-            let finding = self.one(&replay, op);
+            let finding = self.one(&replay, plan, index);
             if finding.status == OpStatus::CandidateWrong {
                 known.insert(op.name.clone());
                 if let Some(i) = op.layer {
                     first.get_or_insert(i);
                 }
             }
+            numbers.push(index);
             self.findings.ops.push(finding);
         }
-        let count = |status| self.findings.ops.iter().filter(|o| o.status == status).count();
-        let (right, wrong) = (count(OpStatus::Right), count(OpStatus::CandidateWrong));
-        let (missing, both) = (count(OpStatus::NotReplayed), count(OpStatus::BothWrong));
-        let reference = count(OpStatus::ReferenceWrong);
-        let mut evidence = vec![format!(
-            "{} operations replayed in both dumps: {right} right",
-            right + wrong + both + reference
-        )];
+        self.settle(&numbers);
+        let of = |status| self.findings.ops.iter().filter(|o| o.status == status).count();
+        let (right, wrong) = (of(OpStatus::Right), of(OpStatus::CandidateWrong));
+        let (missing, both) = (of(OpStatus::NotReplayed), of(OpStatus::BothWrong));
+        let reference = of(OpStatus::ReferenceWrong);
+        let mut evidence =
+            vec![format!("{} replayed: {right} right", count(right + wrong + both + reference, "operation"))];
         let mut tell = |n: usize, what: &str| {
             if n > 0 {
                 evidence.push(format!("{n} {what}"));
@@ -397,8 +365,10 @@ impl Walk<'_> {
         tell(reference, "wrong in the reference alone");
         tell(both, "wrong in both: the reading of the model is wrong, or both runs are");
         tell(missing, "not in the dumps, or not usable");
-        let layers = if skipped.len() == 1 { "layer is" } else { "layers are" };
-        tell(skipped.len(), &format!("{layers} bit for bit equal, and not replayed"));
+        if !skipped.is_empty() {
+            let layers = count(skipped.len(), "layer");
+            evidence.push(format!("{layers} bit for bit equal and not replayed"));
+        }
         for op in self.findings.ops.iter().filter(|o| o.status == OpStatus::NotReplayed) {
             if let Outcome::Unusable(why) = &op.candidate {
                 evidence.push(format!("INCONCLUSIVE {}: {why}", op.name));
@@ -407,18 +377,21 @@ impl Walk<'_> {
             }
         }
         evidence.truncate(12);
+        let open = self.open(plan);
         let (status, next) = if wrong > 4 && wrong > right {
             let next = "most operations are wrong: does the candidate run this checkpoint?".to_owned();
             (Status::Fault, Some(next))
         } else if wrong > 0 {
             (Status::Fault, None)
+        } else if both > 4 && both > right {
+            let next =
+                "most operations are wrong in both: is the checkpoint the one that was run?".to_owned();
+            (Status::Inconclusive, Some(next))
         } else if both + reference > 0 {
             (Status::Inconclusive, Some("check the reference: run it in float32, eager attention".to_owned()))
-        } else if right == 0 && skipped.is_empty() {
-            (
-                Status::Inconclusive,
-                Some("dump inputs and outputs of all modules: hooks/accuracy_dump.py".to_owned()),
-            )
+        } else if let Some((what, next)) = open {
+            evidence.extend(what);
+            (Status::Inconclusive, Some(next))
         } else {
             (Status::Ok, None)
         };
@@ -428,13 +401,93 @@ impl Walk<'_> {
         }
     }
 
-    fn one(&self, replay: &Replay<'_>, op: &Op) -> OpFinding {
-        let place = op.output.0.first().map_or(String::new(), |p| format!("{} {}", p.module, p.kind.name()));
-        let candidate = replay.op(&self.candidate, op);
-        let reference = match &candidate {
-            Outcome::Missing(_) | Outcome::Unusable(_) => candidate.clone(),
-            Outcome::Judged(_) => replay.op(&self.reference, op),
+    /// Where a fault may still be: layers and operations that differ, or may, and that were not replayed. What is known
+    /// of them, and what to dump.
+    fn open(&self, plan: &Plan) -> Option<(Vec<String>, String)> {
+        let f = &self.findings;
+        let differs = |i: usize| !f.layers[i].identical();
+        let mut layers: BTreeMap<usize, BTreeSet<&str>> = BTreeMap::new();
+        let mut outside: BTreeSet<&str> = BTreeSet::new();
+        for op in f.ops.iter().filter(|o| o.is_gap()) {
+            match op.layer {
+                Some(i) if differs(i) => _ = layers.entry(i).or_default().insert(&op.name),
+                Some(_) => {}
+                None => _ = outside.insert(&op.name),
+            }
+        }
+        if self.partial {
+            (0..f.layers.len()).filter(|&i| differs(i)).for_each(|i| _ = layers.entry(i).or_default());
+        }
+        let enters = f.layers.first().and_then(|l| l.before.as_ref());
+        if enters.is_some_and(|a| a.identical) {
+            outside.remove("embedding");
+        } else if !plan.ops.iter().any(|op| matches!(op.kind, OpKind::Embedding { .. }))
+            && enters.is_none_or(|a| a.rel_l2.is_none_or(|e| e > ENTERING * f.layers[0].unit))
+        {
+            outside.insert("what comes before layer 0");
+        }
+        let mut evidence = Vec::new();
+        let mut modules: Vec<String> = Vec::new();
+        if let Some((&first, ops)) = layers.first_key_value() {
+            let list = numbered("layer", &layers.keys().copied().collect::<Vec<_>>());
+            evidence.push(match ops.is_empty() {
+                true => format!("not the same: {list}; what the mapping does not list may be wrong"),
+                false => {
+                    format!("not the same and not replayed whole: {list}; of layer {first}: {}", some(ops))
+                }
+            });
+            modules.push(format!("{}*", plan.modules[first].trim_end_matches(|c: char| c.is_ascii_digit())));
+        }
+        if !outside.is_empty() {
+            evidence.push(format!("not replayed outside of the layers: {}", some(&outside)));
+            let gaps = f.ops.iter().filter(|o| o.is_gap() && o.layer.is_none());
+            modules.extend(gaps.filter_map(|o| o.place.split(' ').next()).map(str::to_owned));
+        }
+        modules.dedup();
+        let next = match modules.is_empty() {
+            true => "compare the two embedding layers".to_owned(),
+            false => format!(
+                "dump inputs and outputs of {} in both runs (hooks/accuracy_dump.py takes all modules)",
+                modules.join(", ")
+            ),
         };
+        (!evidence.is_empty()).then_some((evidence, next))
+    }
+
+    /// What later operations tell of those that were not replayed, or in one dump only.
+    fn settle(&mut self, numbers: &[usize]) {
+        let (mut within, mut right) = (BTreeSet::new(), BTreeSet::new());
+        for op in &self.findings.ops {
+            if let (OpStatus::Right, Outcome::Judged(j)) = (op.status, &op.candidate)
+                && j.through.len() <= NEAR
+            {
+                within.extend(j.through.iter().copied());
+            }
+            if let Outcome::Judged(j) = &op.reference
+                && j.ok
+            {
+                right.extend(j.through.iter().copied());
+            }
+        }
+        for (op, number) in self.findings.ops.iter_mut().zip(numbers) {
+            match op.status {
+                OpStatus::NotReplayed => op.implied |= within.contains(number),
+                OpStatus::BothWrong
+                    if !matches!(op.reference, Outcome::Judged(_)) && right.contains(number) =>
+                {
+                    op.status = OpStatus::CandidateWrong;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn one(&self, replay: &Replay<'_>, plan: &Plan, index: usize) -> OpFinding {
+        let op = &plan.ops[index];
+        let place = op.output.0.first().map_or(String::new(), |p| format!("{} {}", p.module, p.kind.name()));
+        let candidate = replay.op(&self.candidate, index, op);
+        // What the candidate lacks is asked of the reference for what is made of it.
+        let reference = replay.op(&self.reference, index, op);
         let status = match (&reference, &candidate) {
             (Outcome::Judged(r), Outcome::Judged(c)) => match (r.ok, c.ok) {
                 (true, true) => OpStatus::Right,
@@ -452,80 +505,25 @@ impl Walk<'_> {
             _ => None,
         };
         let explained = cause.as_ref().filter(|c| c.explains).and_then(|c| c.op);
+        let through = match &candidate {
+            Outcome::Judged(judged) => &judged.through[..],
+            _ => &[],
+        };
         let name = match (&op.kind, explained) {
             (_, Some(name)) => name.to_owned(),
+            (_, None) if !through.is_empty() && status != OpStatus::Right => {
+                let last = (op.kind != OpKind::Copy).then_some(index);
+                span(plan, through.iter().copied().chain(last))
+            }
             (OpKind::Copy, None) if op.name == "wiring" => {
                 let from = op.inputs[0].0.first().map_or("", |p| &p.module);
                 format!("wiring {} -> {}", short(from), short(&place))
             }
             _ => op.name.clone(),
         };
-        OpFinding { layer: op.layer, name, place, status, reference, candidate, cause }
-    }
-
-    /// Without replay: the first value, in order of execution, that is further off than anything before it explains.
-    fn divergence(&mut self, question: &'static str) {
-        let mut worst: f64 = 0.0;
-        let mut last_good = "the input".to_owned();
-        let mut compared = 0;
-        let mut found = None;
-        for tensor in self.reference.set.tensors.iter().filter(|t| t.id.step == self.reference.step) {
-            if tensor.element().is_integer()
-                || !matches!(tensor.id.kind, Kind::Input | Kind::Output | Kind::Value)
-            {
-                continue;
-            }
-            let mut id = tensor.id.clone();
-            id.step = self.candidate.step;
-            let Some(other) = self.candidate.set.get(&id) else { continue };
-            if tensor.shape() != other.shape() || tensor.merge.is_some_and(|m| m != Merge::Replicated) {
-                continue;
-            }
-            let (Ok(a), Ok(b)) = (tensor.open(), other.open()) else { continue };
-            let error = a.compare(&b).rel_l2.unwrap_or(f64::INFINITY);
-            compared += 1;
-            if error > UNEXPLAINED && error > 8.0 * worst {
-                found = Some((tensor.id.to_string(), tensor.id.layer, tensor.id.kind, error));
-                break;
-            }
-            worst = worst.max(error);
-            last_good = tensor.id.to_string();
-        }
-        match found {
-            Some((what, layer, kind, error)) => {
-                let detail = format!(
-                    "{what} is off by {:.1} %, everything before by at most {:.2} %",
-                    100.0 * error,
-                    100.0 * worst
-                );
-                let op = match kind {
-                    Kind::Input => format!("what makes the input of {}", short(&what)),
-                    _ => short(&what).to_owned(),
-                };
-                let evidence = vec![format!("last value that agrees: {last_good}"), detail.clone()];
-                let next =
-                    "give --checkpoint to replay the operation and tell which side is wrong".to_owned();
-                self.step(question, Status::Fault, evidence, Some(next));
-                self.findings.guilty = Some(Guilty { layer, op, detail });
-            }
-            None if compared == 0 => {
-                let next = "dump the same modules in both runs".to_owned();
-                self.step(
-                    question,
-                    Status::Inconclusive,
-                    vec!["no value is in both dumps".into()],
-                    Some(next),
-                );
-            }
-            None => {
-                let evidence = format!(
-                    "{compared} values compared; none jumps; the largest difference is {:.2e}",
-                    worst
-                );
-                let next = "give --checkpoint: small faults show only against a replay".to_owned();
-                self.step(question, Status::Inconclusive, vec![evidence], Some(next));
-            }
-        }
+        // A table that no dump holds is made by the attention that uses it.
+        let implied = matches!(op.kind, OpKind::Copy | OpKind::RopeTable);
+        OpFinding { layer: op.layer, name, place, implied, status, reference, candidate, cause }
     }
 
     fn logits(&mut self) {
@@ -542,24 +540,52 @@ impl Walk<'_> {
                 let pairs = x.chunks_exact(a.cols).zip(y.chunks_exact(a.cols));
                 flips.fetch_add(pairs.filter(|(x, y)| top(x) != top(y)).count(), Relaxed);
             });
-            let evidence = format!(
-                "logits: cosine {}, another token is likeliest at {} of {} positions",
+            let flips = flips.into_inner();
+            let mut evidence = vec![format!(
+                "logits: cosine {}, another token is likeliest at {flips} of {} positions",
                 agreement.cos.map_or("-".to_owned(), |c| format!("{c:.6}")),
-                flips.into_inner(),
                 a.rows
-            );
+            )];
             self.findings.logits = Some(agreement);
-            self.step(IMPACT, Status::Ok, vec![evidence], None);
+            let any = |status| self.findings.steps.iter().any(|s| s.status == status);
+            let (status, why) = match () {
+                () if flips == 0 => (Status::Ok, None),
+                () if self.findings.guilty.is_some() || any(Status::Fault) => {
+                    (Status::Fault, Some("what follows from the fault"))
+                }
+                () if any(Status::Inconclusive) => {
+                    (Status::Inconclusive, Some("rounding or a fault: not everything was replayed"))
+                }
+                () => (Status::Ok, Some("rounding: every operation is right to within it")),
+            };
+            evidence.extend(why.map(str::to_owned));
+            self.step(IMPACT, status, evidence, None);
         }
     }
 
-    fn conclude(&mut self, fresh: bool, plan: &Plan) {
+    fn conclude(&mut self, fresh: bool) {
         let f = &mut self.findings;
+        // An operation of the layer that was replayed by itself tells more.
+        let alone = |o: &&OpFinding| {
+            o.status == OpStatus::CandidateWrong
+                && matches!(&o.candidate, Outcome::Judged(j) if j.through.is_empty())
+        };
+        let wrong = f.ops.iter().filter(alone).filter_map(|o| o.layer).min();
+        let skipped = f.layers.iter().find(|l| l.adds_nothing).map(|l| l.layer);
+        let skipped = skipped.filter(|&layer| wrong.is_none_or(|wrong| layer < wrong));
         let wrong: Vec<&OpFinding> = f.ops.iter().filter(|o| o.status == OpStatus::CandidateWrong).collect();
-        if let Some(first) = wrong.first() {
+        if let Some(layer) = skipped {
+            let op = "the whole layer is skipped".to_owned();
+            let detail = "its output is its input, bit for bit, which the reference's is not".to_owned();
+            f.guilty = Some(Guilty { layer: Some(layer), op, detail });
+            f.bad_layers = f.layers.iter().filter(|l| l.adds_nothing).map(|l| l.layer).collect();
+        } else if let Some(first) = wrong.first() {
             let mut detail = Vec::new();
             if let Outcome::Judged(judged) = &first.candidate {
-                detail.push(format!("off by {:.2e}, rounding explains {:.2e}", judged.error, judged.bound));
+                if judged.error.is_finite() {
+                    detail
+                        .push(format!("off by {:.2e}, rounding explains {:.2e}", judged.error, judged.bound));
+                }
                 detail.extend(judged.notes.clone());
             }
             if let Some(cause) = &first.cause {
@@ -598,88 +624,45 @@ impl Walk<'_> {
             () if replayed > 0 || equal => Verdict::Agrees,
             () => Verdict::Inconclusive,
         };
-        // A layer that is far off although nothing in it was found wrong must not pass.
-        if f.verdict == Verdict::Agrees {
-            let missing: BTreeSet<usize> =
-                f.ops.iter().filter(|o| o.status == OpStatus::NotReplayed).filter_map(|o| o.layer).collect();
-            let off = f.layers.iter().find(|l| {
-                missing.contains(&l.layer)
-                    && l.worst().is_some_and(|w| w.rel_l2.is_none_or(|e| e > UNEXPLAINED))
-                    && l.before.as_ref().is_none_or(|b| b.rel_l2.is_none_or(|e| e < UNEXPLAINED / 8.0))
-            });
-            if let Some(layer) = off.map(|l| l.layer) {
-                f.verdict = Verdict::Inconclusive;
-                let module = plan.modules.get(layer).cloned().unwrap_or_default();
-                f.steps.push(Step {
-                    question: "anything unexplained?",
-                    status: Status::Inconclusive,
-                    evidence: vec![format!(
-                        "layer {layer} is off, and not all of its operations are in the dumps"
-                    )],
-                    next: Some(format!("dump inputs and outputs of {module}.* in both runs")),
-                });
-            }
-        }
     }
+}
+
+/// Operations of which one is wrong, in their order.
+fn span(plan: &Plan, ops: impl Iterator<Item = usize>) -> String {
+    let mut names: Vec<&str> = ops.map(|i| plan.ops[i].name.as_str()).collect();
+    names.dedup();
+    match &names[..] {
+        [one] => (*one).to_owned(),
+        [first, .., last] if names.len() > NEAR + 1 => {
+            format!("one of {} operations, {first} to {last}", names.len())
+        }
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+        [] => "wiring".to_owned(),
+    }
+}
+
+/// `1 layer`, `2 layers`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `layer 3`, `layers 1, 2, 3`.
+fn numbered(what: &str, of: &[usize]) -> String {
+    let shown: Vec<String> = of.iter().take(8).map(usize::to_string).collect();
+    let (many, more) = (if of.len() == 1 { "" } else { "s" }, if of.len() > 8 { ", .." } else { "" });
+    format!("{what}{many} {}{more}", shown.join(", "))
+}
+
+/// The first few of a list.
+fn some(of: &BTreeSet<&str>) -> String {
+    let shown: Vec<&str> = of.iter().take(6).copied().collect();
+    shown.join(", ") + &if of.len() > 6 { format!(" and {} more", of.len() - 6) } else { String::new() }
 }
 
 /// The last two parts of a module's path.
-fn short(module: &str) -> &str {
+pub fn short(module: &str) -> &str {
     let mut dots = module.rmatch_indices('.');
     dots.nth(1).map_or(module, |(at, _)| &module[at + 1..])
-}
-
-/// Outputs of layers that have the bytes of another layer's, and outputs that are constant.
-fn repeated(side: &Side) -> Result<(Vec<String>, Vec<String>), String> {
-    let mut seen: HashMap<(u64, String), &DumpTensor> = HashMap::new();
-    let (mut stale, mut constant) = (Vec::new(), Vec::new());
-    for tensor in &side.set.tensors {
-        let id = &tensor.id;
-        let Some(layer) = id.layer.filter(|_| id.kind == Kind::Output && id.step == side.step) else {
-            continue;
-        };
-        let count = tensor.shape().iter().product::<usize>();
-        if tensor.element().is_integer() || count < 16 {
-            continue;
-        }
-        let data = tensor.open().map_err(|e| format!("{id}: {e}"))?;
-        let bytes = data.raw();
-        let size = (bytes.len() / count).max(1);
-        let same = |bytes: &[u8]| bytes.chunks_exact(size).all(|c| c == &bytes[..size]);
-        if same(&bytes[..bytes.len().min(4096) / size * size]) && same(&bytes) {
-            constant.push(format!("{id} is constant"));
-            continue;
-        }
-        let role = id.module.replace(&layer.to_string(), "{layer}") + &id.slot;
-        match seen.entry((sample(&bytes), role)) {
-            Entry::Vacant(place) => {
-                place.insert(tensor);
-            }
-            Entry::Occupied(other) => {
-                let first = other.get();
-                let data = first.open().map_err(|e| format!("{}: {e}", first.id))?;
-                if first.id.layer != id.layer && data.raw() == bytes {
-                    let layer = first.id.layer.unwrap_or(0);
-                    stale.push(format!("{id} has the bytes of layer {layer}"));
-                }
-            }
-        }
-    }
-    stale.truncate(4);
-    constant.truncate(4);
-    Ok((stale, constant))
-}
-
-/// A hash of a few windows of a tensor's bytes.
-fn sample(bytes: &[u8]) -> u64 {
-    const WINDOW: usize = 4096;
-    let mut hasher = DefaultHasher::new();
-    let step = (bytes.len() / 16).max(WINDOW);
-    for start in (0..bytes.len()).step_by(step) {
-        bytes[start..(start + WINDOW).min(bytes.len())].hash(&mut hasher);
-    }
-    (bytes.len(), hasher.finish()).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// A plan with layers only, from the modules of a dump.

@@ -1,0 +1,149 @@
+//! Without a replay: the first value that is off by far more than anything before it.
+
+use super::findings::{Guilty, Status};
+use super::walk::{Walk, short};
+use accuracy_core::dumps::{DumpTensor, Kind, Merge, TensorId};
+
+/// Without a replay, a value is wrong where it is off by more than this and what comes before it by far less.
+const UNEXPLAINED: f64 = 0.05;
+
+impl Walk<'_> {
+    /// Without replay: the first value, in order of execution, that is further off than anything before it explains.
+    pub fn divergence(&mut self, question: &'static str) {
+        let mut worst: f64 = 0.0;
+        let mut last_good = "the input".to_owned();
+        let mut compared = 0;
+        let mut found = None;
+        for tensor in self.reference.set.tensors.iter().filter(|t| t.id.step == self.reference.step) {
+            if tensor.element().is_integer()
+                || !matches!(tensor.id.kind, Kind::Input | Kind::Output | Kind::Value)
+            {
+                continue;
+            }
+            let mut id = tensor.id.clone();
+            id.step = self.candidate.step;
+            let Some(other) = self.candidate.set.get(&id) else { continue };
+            if tensor.shape() != other.shape() || tensor.merge.is_some_and(|m| m != Merge::Replicated) {
+                continue;
+            }
+            let (Ok(a), Ok(b)) = (tensor.open(), other.open()) else { continue };
+            let error = a.compare(&b).rel_l2.unwrap_or(f64::INFINITY);
+            compared += 1;
+            if error > UNEXPLAINED && error > 8.0 * worst {
+                found = Some((tensor.id.clone(), error));
+                break;
+            }
+            worst = worst.max(error);
+            last_good = tensor.id.to_string();
+        }
+        let flip = found.as_ref().and_then(|(at, ..)| self.flip(at));
+        match found {
+            Some((at, error)) if flip.is_some() => {
+                let jump = format!(
+                    "{at} is off by {:.1} %, everything before by at most {:.2} %",
+                    100.0 * error,
+                    100.0 * worst
+                );
+                let evidence = vec![flip.unwrap_or_default(), jump];
+                let next = "give --checkpoint, which tells a near tie from a fault".to_owned();
+                self.step(question, Status::Inconclusive, evidence, Some(next));
+            }
+            Some((at, error)) => {
+                let (what, layer, kind) = (at.to_string(), at.layer, at.kind);
+                let detail = format!(
+                    "{what} is off by {:.1} %, everything before by at most {:.2} %",
+                    100.0 * error,
+                    100.0 * worst
+                );
+                let op = match kind {
+                    Kind::Input => format!("what makes the input of {}", short(&what)),
+                    _ => short(&what).to_owned(),
+                };
+                let evidence = vec![format!("last value that agrees: {last_good}"), detail.clone()];
+                let next =
+                    "give --checkpoint to replay the operation and tell which side is wrong".to_owned();
+                self.step(question, Status::Fault, evidence, Some(next));
+                self.findings.guilty = Some(Guilty { layer, op, detail });
+            }
+            None if compared == 0 => {
+                let next = "dump the same modules in both runs".to_owned();
+                self.step(
+                    question,
+                    Status::Inconclusive,
+                    vec!["no value is in both dumps".into()],
+                    Some(next),
+                );
+            }
+            None if worst == 0.0 => {
+                let evidence = format!("{compared} values compared, all of them bit for bit equal");
+                self.step(question, Status::Ok, vec![evidence], None);
+            }
+            None => {
+                let evidence = format!(
+                    "{compared} values compared; none jumps; the largest difference is {:.2e}",
+                    worst
+                );
+                let next = "give --checkpoint: small faults show only against a replay".to_owned();
+                self.step(question, Status::Inconclusive, vec![evidence], Some(next));
+            }
+        }
+    }
+
+    /// A decision of a router before a value, or beside it, that differs between the dumps; or that there may be one.
+    fn flip(&self, at: &TensorId) -> Option<String> {
+        let all = &self.reference.set.tensors;
+        let here = |t: &&DumpTensor| t.id.step == self.reference.step && t.id.layer.is_some();
+        let inside = |t: &DumpTensor, name: &str| t.id.module.split('.').any(|part| part == name);
+        let routed = |t: &DumpTensor| ["experts", "gate", "router"].iter().any(|name| inside(t, name));
+        let end = all.iter().position(|t| t.id == *at).unwrap_or(all.len());
+        let beside = all[end..].iter().filter(|t| t.id.module == at.module);
+        let mut decisions = 0;
+        // What a choice in layers further before has done has been seen by now.
+        let near = |t: &&DumpTensor| t.id.layer.map(|l| l + 1) >= at.layer;
+        for tensor in all[..end].iter().chain(beside).filter(here).filter(near) {
+            if !tensor.element().is_integer() || !routed(tensor) {
+                continue;
+            }
+            let mut id = tensor.id.clone();
+            id.step = self.candidate.step;
+            let Some(other) = self.candidate.set.get(&id) else { continue };
+            let (Ok(a), Ok(b)) = (tensor.open(), other.open()) else { continue };
+            let (Some(x), Some(y)) = (a.integers(), b.integers()) else { continue };
+            decisions += usize::from(tensor.id.layer == at.layer);
+            // What an expert computes is sorted by the rank that it has for a token, so that their order counts, too.
+            let ordered = at.module.contains("experts.");
+            let width = a.cols().max(1);
+            let choices = |ids: &[i64]| -> Vec<Vec<i64>> {
+                let mut rows: Vec<Vec<i64>> = ids.chunks(width).map(<[i64]>::to_vec).collect();
+                rows.iter_mut().filter(|_| !ordered).for_each(|row| row.sort_unstable());
+                rows
+            };
+            let (x, y) = (choices(&x), choices(&y));
+            let flips = x.iter().zip(&y).filter(|(x, y)| x != y).count();
+            if flips > 0 {
+                let how = if ordered { "other experts, or in another order," } else { "other experts" };
+                return Some(format!("{}: {how} for {flips} of {} tokens", tensor.id, x.len()));
+            }
+        }
+        let layer = || all.iter().filter(|t| t.id.layer == at.layer && here(t));
+        let attends = |module: &str| module.contains("attn") || module.contains("attention");
+        // Modules within a branch show whether it has experts; the branch as a whole does not.
+        let within = |t: &DumpTensor| {
+            let number = |part: &&str| !part.bytes().all(|b| b.is_ascii_digit());
+            t.id.module.split('.').skip_while(number).count() > 2 && !attends(&t.id.module)
+        };
+        let known = attends(&at.module) || layer().any(within);
+        let moe = layer().any(|t| routed(t) || inside(t, "shared_experts")) && !attends(&at.module);
+        match () {
+            () if at.layer.is_none() || decisions > 0 => None,
+            () if moe => {
+                Some("the router's choice of experts is not in both dumps: it may have flipped".to_owned())
+            }
+            () if !known => Some(
+                "nothing within the layers is dumped: if the model has experts, a choice may have flipped"
+                    .to_owned(),
+            ),
+            () => None,
+        }
+    }
+}
