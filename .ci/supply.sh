@@ -25,7 +25,7 @@ fi
 
 echo "-- packages"
 # Working trees with changes are packaged, too: what is judged is the manifest and what the packages leave out.
-CARGO_PROFILE_DEV_DEBUG=0 cargo publish --workspace --dry-run --allow-dirty --quiet
+cargo publish --workspace --dry-run --allow-dirty --quiet
 
 echo "-- the oldest Rust"
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

@@ -147,6 +147,9 @@ pub struct Attention {
     pub mla: Option<Mla>,
 }
 
+/// No model comes near it; a damaged number is not to fill the memory.
+const MAX_LAYERS: usize = 10_000;
+
 /// What differs between layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
@@ -188,6 +191,9 @@ impl ModelConfig {
         let hidden = c.need(&["hidden_size"])?;
         let heads = c.need(&["num_attention_heads"])?;
         let layers = c.need(&["num_hidden_layers"])?;
+        if layers > MAX_LAYERS {
+            return Err(c.bad(format!("num_hidden_layers {layers}: more than {MAX_LAYERS}")));
+        }
         let bert = model_type == "bert";
         let eps_key = if bert { "layer_norm_eps" } else { "rms_norm_eps" };
         let norm_eps = c.number(eps_key).ok_or_else(|| c.missing(eps_key))?;
@@ -310,10 +316,8 @@ fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError
         && (r.topk > r.experts
             || r.groups.is_some_and(|(n, k)| k > n || r.experts % n != 0 || k * (r.experts / n) < r.topk))
     {
-        return Err(c.bad(format!(
-            "a router that chooses {} of {} experts, groups {:?}",
-            r.topk, r.experts, r.groups
-        )));
+        let groups = r.groups.map_or(String::new(), |(all, kept)| format!(", from {kept} of {all} groups"));
+        return Err(c.bad(format!("a router that chooses {} of {} experts{groups}", r.topk, r.experts)));
     }
     let shared = router.is_some() && c.count("n_shared_experts").unwrap_or(0) > 0;
     Ok(Layer { window, router, shared })

@@ -8,12 +8,17 @@ use accuracy_core::reference::Matrix;
 const FACTOR: f64 = 3.0;
 /// The same for single rows, whose noise is one draw of few values.
 const ROW_FACTOR: f64 = 8.0;
+/// Noise, however much a format makes of it, changes the size of the whole by no more than this, or than its mean over
+/// rows would.
+const MAX_GAIN: f64 = 1e-2;
 
 /// How far an output is from its replay.
 #[derive(Clone, Debug, Default)]
 pub struct Judged {
     pub cos: Option<f64>,
     pub gain: Option<f64>,
+    /// How far the gain may be from 1.
+    pub gain_bound: f64,
     /// Relative L2 error and what noise allows of it.
     pub error: f64,
     pub bound: f64,
@@ -39,14 +44,17 @@ pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f
     let compared = compare(exact, out);
     let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
     let norm = |a: &[f64]| a.iter().map(|x| x * x).sum::<f64>();
-    let (mut noise, mut size, mut error, mut added) = (0.0, 0.0, 0.0, 0.0);
+    let (mut noise, mut size, mut error, mut added, mut fourth) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for r in 0..exact.rows {
         let n = norm(exact.row(r));
         noise += square(exact.row(r), noisy.row(r));
         error += square(exact.row(r), out.row(r));
         added += extra.get(r).map_or(0.0, |e| e * e * n);
         size += n;
+        fourth += n * n;
     }
+    // Rows that carry the whole: their errors are independent draws, of which the gain is a mean.
+    let draws = if fourth > 0.0 { size * size / fourth } else { 1.0 };
     let relative = |x: f64| if size > 0.0 { (x / size).sqrt() } else { x.sqrt() };
     // One rounding of the output is about 0.4 of the unit in the mean square.
     let floor = relative(noise).max(0.4 * unit) + relative(added);
@@ -55,6 +63,7 @@ pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f
         gain: compared.gain,
         error: relative(error),
         bound: FACTOR * floor,
+        gain_bound: MAX_GAIN.max(FACTOR * floor / draws.sqrt()),
         rows: exact.rows,
         non_finite: compared.nan_unexpected + compared.inf_unexpected,
         ..Judged::default()
@@ -74,7 +83,8 @@ pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f
             (judged.row_error, judged.row_bound) = (off / scale, bound / scale);
         }
     }
-    judged.ok = judged.non_finite == 0 && judged.error <= judged.bound && worst <= 1.0;
+    let gain_holds = judged.gain.is_none_or(|g| (g - 1.0).abs() <= judged.gain_bound);
+    judged.ok = judged.non_finite == 0 && judged.error <= judged.bound && worst <= 1.0 && gain_holds;
     if !judged.ok {
         judged.notes = describe(&judged, exact, out);
     }
@@ -95,7 +105,7 @@ fn describe(judged: &Judged, exact: &Matrix, out: &Matrix) -> Vec<String> {
     }
     let gain = judged.gain.unwrap_or(1.0);
     let unexplained = relative_error(&exact.map(|x| gain * x), out);
-    if (gain - 1.0).abs() > judged.bound && unexplained <= 2.0 * judged.bound {
+    if (gain - 1.0).abs() > judged.bound.min(judged.gain_bound) && unexplained <= 2.0 * judged.bound {
         notes.push(format!("right but for a constant: scaled by {gain:.4}"));
         return notes;
     }
@@ -143,6 +153,22 @@ mod tests {
         let judged = judge(&x, &rounded, &scaled, Precision::BF16.unit(), &[]);
         assert!(!judged.ok);
         assert!(judged.notes[0].contains("scaled by 0.99"), "{:?}", judged.notes);
+    }
+
+    #[test]
+    fn room_for_noise_is_none_for_a_factor() {
+        let (x, draw) = (noise(32, 64, 1), noise(32, 64, 5));
+        // As much as activations in FP8 make.
+        let with = |seed: &Matrix, scale: f64| {
+            let values = x.data.iter().zip(&seed.data).map(|(x, n)| scale * (x + 0.024 * n)).collect();
+            Matrix::new(32, 64, values)
+        };
+        let noisy = with(&draw, 1.0);
+        let other = noise(32, 64, 9);
+        assert!(judge(&x, &noisy, &with(&other, 1.0), 0.0, &[]).ok);
+        let judged = judge(&x, &noisy, &with(&other, 0.95), 0.0, &[]);
+        assert!(judged.error < judged.bound && !judged.ok, "{judged:?}");
+        assert!(judged.notes[0].contains("scaled by 0.95"), "{:?}", judged.notes);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What precedes a layer's number.
 const LAYERS: [&str; 5] = ["layers", "layer", "h", "blocks", "block"];
+/// More layers than this are a damaged number.
+const MAX_LAYERS: usize = 10_000;
+
 /// Parts of the names of stacks of layers that `num_hidden_layers` does not count.
 const TOWERS: [&str; 7] = ["vision", "visual", "image", "audio", "speech", "mtp", "draft"];
 /// Where a model of several keeps the configuration of its language model.
@@ -40,6 +43,11 @@ pub fn check(checkpoint: &Checkpoint, survey: &mut Survey) {
     let config = checkpoint.config();
     let model = LANGUAGE.iter().find_map(|key| config.get(key)).unwrap_or(config);
     let layers = count(model, "num_hidden_layers").filter(|_| !shares_layers(config, model));
+    if let Some(layers) = layers.filter(|&n| n > MAX_LAYERS) {
+        let message = format!("config.json says num_hidden_layers {layers}, which no model has");
+        survey.findings.push(Finding::error("missing_layers", "config.json", message));
+        return;
+    }
     for stack in &stacks {
         let described = layers.filter(|_| !stack.is_tower());
         unlike(stack, described, &[config, model], &mut survey.findings);
