@@ -33,6 +33,15 @@ pub fn never_green() -> &'static Fixture {
     &FIXTURE
 }
 
+/// Cargo names what it builds by package and profile, not by folder: two copies of a crate would take each other's
+/// binaries for their own. So each has a profile that no other has.
+fn profile_of(copy: &str, manifest: &str) -> String {
+    let package =
+        manifest.lines().find_map(|l| l.strip_prefix("name = ")).expect("the manifest names its package");
+    let number = copy.bytes().fold(0, |n: u32, b| n.wrapping_mul(31).wrapping_add(u32::from(b)));
+    format!("\n[profile.dev.package.{package}]\ncodegen-units = {}\n", 16 + number % 9973)
+}
+
 impl Fixture {
     /// Copies `testdata/<name>` to a folder called `copy`, and beside it what `prepare` writes. The copy stays in one
     /// place, so that cargo need not build it again when nothing has changed.
@@ -46,11 +55,13 @@ impl Fixture {
         std::fs::create_dir_all(shared.join("crates")).unwrap();
         let lock = std::fs::File::create(shared.join("crates").join("lock")).unwrap();
         lock.lock().unwrap();
-        copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), &dir);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+        copy_folder(&source, &dir);
         let core = repository().join("accuracy-core");
         let manifest = dir.join("Cargo.toml");
-        let text = std::fs::read_to_string(&manifest).unwrap();
+        let text = std::fs::read_to_string(source.join("Cargo.toml")).unwrap();
         let text = text.replace("../../../accuracy-core", core.to_str().unwrap());
+        let text = format!("{text}{}", profile_of(copy, &text));
         write_if_changed(&manifest, text.as_bytes());
         // Cargo takes what it needs of it, so nothing is looked up on the network.
         let lockfile = dir.join("Cargo.lock");
