@@ -538,7 +538,7 @@ impl Run<'_> {
         let planned = &case.planned;
         match &case.fate {
             Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
-            Fate::Impossible(reason) => Some(planned.without_result(Verdict::NotRun, reason)),
+            Fate::Impossible { why, .. } => Some(planned.without_result(Verdict::NotRun, why)),
             Fate::Run => {
                 let most = self.places.largest_memory(&planned.arch)?;
                 let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
