@@ -154,6 +154,25 @@ fn a_launcher_that_is_bound_otherwise_is_no_library() {
 }
 
 #[test]
+fn a_launcher_that_only_the_tests_bind_is_checked_too() {
+    let package = Package::new(TABLE);
+    std::fs::remove_file(package.0.path().join("src/bindings.rs")).unwrap();
+    package.write("tests/accuracy.rs", RUST);
+    // What a compile-fail test holds, and a package of its own that binds the launcher otherwise.
+    package.write("tests/ui/no_rust.rs", "fn (");
+    package.write("tests/inner/Cargo.toml", "[package]\nname = \"inner\"\n");
+    package.write("tests/inner/src/lib.rs", &RUST.replace("n: i32", "n: i64"));
+    package.build("host");
+    let output = package.accuracy(&["header", "--out", "bound"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "bound/scale_launchers.h\n");
+    package.write("tests/accuracy.rs", &RUST.replace("n: i32", "n: i64"));
+    package.fails(101, &["Rust binds the parameter of this Index, from 0, with another type"]);
+    std::fs::remove_file(package.0.path().join("tests/accuracy.rs")).unwrap();
+    let output = package.accuracy(&["header", "--out", "bound"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no #[kernel_library] block in src, tests"));
+}
+
+#[test]
 fn a_table_that_makes_no_sense_is_told() {
     for (from, to, part) in [
         ("sources = [\"hip\"]", "sources = [\"hop\"]", "source hop is not there"),
