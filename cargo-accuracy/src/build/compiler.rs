@@ -44,6 +44,43 @@ impl Compiler {
 const LLVM: &str = "/usr/lib/llvm-22/bin";
 const BITCODE: &str = "/usr/lib/x86_64-linux-gnu/amdgcn/bitcode";
 
+/// Where a compiler is.
+pub struct Located {
+    pub program: PathBuf,
+    /// It is Debian's clang, which stands in for hipcc.
+    pub debian: bool,
+}
+
+/// Looks for the compiler of a vendor's GPUs.
+///
+/// # Errors
+/// If there is none, with what was looked for.
+pub fn locate(kind: Kind) -> anyhow::Result<Located> {
+    let program = match kind {
+        Kind::Cuda => program("NVCC", &["nvcc", "/usr/local/cuda/bin/nvcc"]).context(
+            "no compiler for NVIDIA GPUs: neither NVCC nor nvcc on PATH or in /usr/local/cuda/bin",
+        )?,
+        Kind::Hip => match program("HIPCXX", &["hipcc"]) {
+            Some(hipcc) => hipcc,
+            None => return debian_clang(),
+        },
+    };
+    Ok(Located { program, debian: false })
+}
+
+fn debian_clang() -> anyhow::Result<Located> {
+    let llvm = |program: &str| Path::new(LLVM).join(program);
+    let needed = [llvm("clang++"), llvm("llvm-as"), llvm("llvm-dis"), llvm("ld.lld"), BITCODE.into()];
+    if let Some(missing) = needed.iter().find(|path| !path.exists()) {
+        anyhow::bail!(
+            "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
+             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
+            missing.display()
+        );
+    }
+    Ok(Located { program: llvm("clang++"), debian: true })
+}
+
 /// Looks for the compiler of an architecture; what it needs beside the sources is written below `out`.
 ///
 /// # Errors
@@ -96,19 +133,10 @@ fn host(out: &Path) -> anyhow::Result<Compiler> {
 
 fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
     let offload = format!("-std=c++17 -O3 -fPIC -fvisibility=hidden -Wall --offload-arch={arch}");
-    if let Some(hipcc) = program("HIPCXX", &["hipcc"]) {
+    let Located { program, debian } = locate(Kind::Hip)?;
+    if !debian {
         let link = format!("--hip-link --offload-arch={arch} -shared -Wl,--no-undefined");
-        return Compiler::new(hipcc, words(&format!("{offload} -x hip")), words(&link));
-    }
-    let clang = Path::new(LLVM).join("clang++");
-    let needed =
-        [clang.clone(), Path::new(LLVM).join("llvm-as"), Path::new(LLVM).join("ld.lld"), BITCODE.into()];
-    if let Some(missing) = needed.iter().find(|path| !path.exists()) {
-        anyhow::bail!(
-            "no compiler for {arch}: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
-             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
-            missing.display()
-        );
+        return Compiler::new(program, words(&format!("{offload} -x hip")), words(&link));
     }
     let bitcode = device_libraries(arch, out)?;
     // These headers ask for the wavefront size by a macro that LLVM 22 no longer has.
@@ -119,7 +147,7 @@ fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
     compile.push(format!("--rocm-device-lib-path={}", bitcode.display()).into());
     compile.extend(words("-x hip"));
     let link = format!("--hip-link --rocm-path=/usr --offload-arch={arch} -shared -Wl,--no-undefined");
-    Compiler::new(clang, compile, words(&link))
+    Compiler::new(program, compile, words(&link))
 }
 
 /// Debian's device libraries (ROCm 5.2), and what clang 22 asks for beside them: constants with the processor's and the
@@ -173,8 +201,7 @@ fn device_libraries(arch: Arch, out: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn nvidia(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
-    let program = program("NVCC", &["nvcc", "/usr/local/cuda/bin/nvcc"])
-        .context("no compiler for NVIDIA GPUs: neither NVCC nor nvcc on PATH or in /usr/local/cuda/bin")?;
+    let program = locate(Kind::Cuda)?.program;
     let mut compile =
         words(&format!("-std=c++17 -O3 -arch={arch} -Xcompiler -fPIC,-fvisibility=hidden,-Wall -I"));
     compile.push(stand_in(out, "hip_cuda", HIP_ON_CUDA)?.into());

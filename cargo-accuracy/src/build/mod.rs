@@ -3,7 +3,7 @@
 //!
 //! [`compiler`] knows which compiler an architecture needs and its flags, [`unit`](mod@unit) compiles and links.
 
-mod compiler;
+pub mod compiler;
 mod unit;
 
 use crate::config::{Config, Sources};
