@@ -141,6 +141,8 @@ fn what_the_compiler_says_is_told_with_its_command_and_the_old_library_is_gone()
     let parts =
         ["`scale` of package scaling cannot be built for host", "nonsense", "hip/other.hip", "-DFACTOR=2"];
     package.fails(101, &parts);
+    package.write("hip/other.hip", "void kernel(); void launch() { kernel<<<1, 64>>>(); }\n");
+    package.fails(101, &["hint: ", "hipLaunchKernelGGL("]);
     package.write("hip/other.hip", "extern \"C\" int missing();\nint other() { return missing(); }\n");
     package.fails(101, &["missing"]);
     assert!(!library.exists(), "a library that could not be linked is still the old one");

@@ -15,6 +15,8 @@ pub struct Compiler {
     link: Vec<OsString>,
     /// What it says of its version: another one may make something else.
     pub identity: String,
+    /// It compiles C++ for the host, and no HIP.
+    pub host: bool,
 }
 
 impl Compiler {
@@ -36,7 +38,7 @@ impl Compiler {
         let output = Command::new(&program).arg("--version").stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot start {}", program.display()))?;
         let identity = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(Compiler { program, compile, link, identity })
+        Ok(Compiler { program, compile, link, identity, host: false })
     }
 }
 
@@ -112,10 +114,12 @@ fn program(variable: &str, programs: &[&str]) -> Option<PathBuf> {
     names.into_iter().find_map(found)
 }
 
-/// Writes the header that stands in for HIP's own, and returns its folder.
-fn stand_in(out: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+/// Writes the headers that stand in for HIP's own, and returns their folder.
+fn stand_in(out: &Path, name: &str, headers: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
     let folder = out.join(name);
-    crate::header::write_if_changed(&folder.join("hip/hip_runtime.h"), text)?;
+    for (file, text) in headers {
+        crate::header::write_if_changed(&folder.join(file), text)?;
+    }
     Ok(folder)
 }
 
@@ -128,7 +132,8 @@ fn host(out: &Path) -> anyhow::Result<Compiler> {
     );
     compile.push(stand_in(out, "hip_host", HIP_ON_HOST)?.into());
     compile.extend(words("-x c++"));
-    Compiler::new(program, compile, words("-shared -Wl,--no-undefined"))
+    let compiler = Compiler::new(program, compile, words("-shared -Wl,--no-undefined"))?;
+    Ok(Compiler { host: true, ..compiler })
 }
 
 fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
