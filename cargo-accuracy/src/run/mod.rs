@@ -345,6 +345,9 @@ fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
             format!("{} matched none of {known} cases; one of them is {sample}", filters.join(", "))
         }
     };
+    for command in args.filters.iter().filter_map(|filter| crate::cli::command_like(filter)) {
+        why += &format!("\ndid you mean the command `cargo accuracy {command}`?");
+    }
     // A pasted identity names its architecture.
     for filter in &args.filters {
         let named = filter
