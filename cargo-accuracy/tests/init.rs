@@ -95,6 +95,11 @@ fn what_init_writes_builds_and_passes() {
         assert!(said.contains(path), "{path} is not named:\n{said}");
     }
     assert!(!said.contains('\u{1b}'), "colours in a pipe: {said}");
+    // The folder that accuracy-core comes from here is nowhere on a runner.
+    let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["cargo install --locked --git URL cargo-accuracy", "accuracy-core = { git = \"URL\" }"] {
+        assert!(flat.contains(part), "not said: {part}\n{said}");
+    }
 
     // A second time there is nothing to do.
     let before = fresh.files();
