@@ -120,6 +120,10 @@ fn what_init_writes_builds_and_passes() {
     assert!(cases.len() >= 2, "{run}");
     assert!(cases.iter().all(|case| case.verdict == "correct" && case.gate == "pass"), "{run}");
 
+    let selftest = fresh.plugin(&["selftest", "--offline"]);
+    assert_status(&selftest, 0);
+    assert!(text(&selftest).contains(" faults planted in 1 chains: "), "{}", text(&selftest));
+
     let doctor = fresh.plugin(&["doctor", "--format", "json"]);
     assert_status(&doctor, 0);
     let found: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
