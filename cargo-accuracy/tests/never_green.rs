@@ -158,6 +158,27 @@ fn a_filter_by_the_name_of_a_test_leaves_others_out_and_says_which_could_not_be_
 }
 
 #[test]
+fn a_selftest_of_a_test_whose_tensors_cannot_be_listed_is_not_green() {
+    let output = never_green()
+        .plugin()
+        .args([
+            "accuracy",
+            "selftest",
+            "--offline",
+            "--arch",
+            "host",
+            "::kernels::correct[",
+            "::shard_missing[",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(101), "{said}");
+    assert!(said.contains("no faults were planted: ") && said.contains("shards/absent"), "{said}");
+    assert!(said.contains(" faults planted in 1 chains"), "{said}");
+}
+
+#[test]
 fn a_test_that_is_compiled_out_by_a_feature_is_not_green() {
     let run = run("is_compiled_out_by_a_feature");
     assert_eq!(run.status, Some(4), "{run}");
