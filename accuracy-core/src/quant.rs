@@ -118,7 +118,8 @@ pub struct Quant {
 
 /// How the exact scale becomes one that the scale's format can hold.
 ///
-/// For e8m0 scales `Floor`, `Ceil` and `Even` are the producers' own rules, see [`e8m0::Rounding`].
+/// For e8m0 scales `Floor`, `Ceil` and `Even` are the producers' own rules, see [`e8m0::Rounding`]. Of float32 scales
+/// only `Nearest` and `PowerOfTwo` make a difference, and others are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleRounding {
     /// The nearest value, ties to even.
