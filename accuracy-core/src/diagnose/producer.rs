@@ -608,12 +608,22 @@ impl<'a> Producer<'a, '_> {
             }
         } else {
             let power = |f: fn(f64) -> f64| move |a: f64| 2f64.powi(f(scheme.scale_of(a).log2()) as i32);
-            for (words, f) in [("up", f64::ceil as fn(f64) -> f64), ("down", f64::floor), ("", f64::round)] {
-                add(
-                    "rounding",
-                    format!("rounds the scales of `{name}` {words} to powers of two"),
-                    self.scaled(own, power(f)),
-                );
+            if scheme.scale_rounding == ScaleRounding::PowerOfTwo {
+                let what =
+                    format!("stores the scales of `{name}` as they are, not rounded up to powers of two");
+                let exact = Quant { scale_rounding: ScaleRounding::Nearest, ..scheme };
+                add("rounding", what, self.rule(own, exact));
+            }
+            for (words, f) in [
+                (
+                    "up to powers of two (if that is meant, declare `ScaleRounding::PowerOfTwo`)",
+                    f64::ceil as fn(f64) -> f64,
+                ),
+                ("down to powers of two", f64::floor),
+                ("to powers of two", f64::round),
+            ] {
+                let what = format!("rounds the scales of `{name}` {words}");
+                add("rounding", what, self.scaled(own, power(f)));
             }
             for to in [BF16, F16] {
                 let f = move |a: f64| to.decode(to.encode(scheme.scale_of(a), Overflow::Special));
