@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// `hip/hip_runtime.h` for the host, in place of HIP's own: blocks and threads as loops and fibres.
@@ -132,7 +132,8 @@ impl HostLibrary {
         for object in &objects {
             let path = object.with_extension("d");
             let rule = std::fs::read_to_string(&path).map_err(|error| BuildError::Read { path, error })?;
-            for file in prerequisites(&rule) {
+            // What the script has generated is newer than its own start: cargo would run it again each time.
+            for file in prerequisites(&rule).iter().filter(|file| !Path::new(file).starts_with(&out_dir)) {
                 println!("cargo::rerun-if-changed={file}");
             }
         }

@@ -35,6 +35,12 @@ __global__ void write_cache(RopeArgs args) {
             const float a = to_float(from[first]), b = to_float(from[second]);
             float c = cosines[i], s = cosines[half + i];
             if constexpr (v == V::rotated_backwards) s = -s;
+            if (v == V::last_heads_not_rotated && is_query && head >= args.heads / 2) c = 1.0f, s = 0.0f;
+            if constexpr (v == V::angles_of_another_theta) {
+                const float exponent = static_cast<float>(i) / static_cast<float>(half);
+                const float angle = static_cast<float>(position) * powf(5e5f, -exponent);
+                c = cosf(angle), s = sinf(angle);
+            }
             if constexpr (v == V::table_in_bf16) c = round_bf16(c), s = round_bf16(s);
             if constexpr (v == V::other_style_and_key_scale_ignored) {
                 // Only the frequencies differ: those of the pairs of the other style.
@@ -91,6 +97,7 @@ template <V v>
 __global__ void attend(bf16* out, Decode args) {
     const int32_t heads = args.heads, d = args.d;
     float probabilities[kMaxLength];
+    [[maybe_unused]] float scores[kMaxLength];
     FOR_EACH_OUTPUT(index, int64_t{args.seqs} * heads) {
         const int64_t seq = index / heads, head = index % heads;
         int64_t kv_head = head / (heads / args.kv_heads);
@@ -103,7 +110,14 @@ __global__ void attend(bf16* out, Decode args) {
         const int32_t* table = args.block_tables + (v == V::blocks_of_the_first_sequence ? 0 : seq) * args.max_blocks;
         const bf16* query = args.q + index * d;
         const auto in_cache = [&](int32_t p) {
-            return ((int64_t{table[p / args.block]} * args.block + p % args.block) * args.kv_heads + kv_head) * d;
+            const int32_t page = v == V::page_before ? max(p / args.block - 1, 0) : p / args.block;
+            return ((int64_t{table[page]} * args.block + p % args.block) * args.kv_heads + kv_head) * d;
+        };
+        const auto value_in_cache = [&](int32_t p) {
+            if constexpr (v == V::values_read_head_first) {
+                return ((int64_t{table[p / args.block]} * args.kv_heads + kv_head) * args.block + p % args.block) * d;
+            }
+            return in_cache(p);
         };
         float k_scale = *args.k_scale, v_scale = *args.v_scale;
         if constexpr (v == V::value_scale_ignored) v_scale = 1.0f;
@@ -122,6 +136,7 @@ __global__ void attend(bf16* out, Decode args) {
             probabilities[p] = score * (k_scale * scale);
             if constexpr (v == V::soft_cap_of_five) probabilities[p] = 5.0f * tanhf(probabilities[p] / 5.0f);
             largest = fmaxf(largest, probabilities[p]);
+            if constexpr (v == V::online_softmax) scores[p] = probabilities[p];
         }
         float sum = 0.0f;
         float so_far = -INFINITY;
@@ -133,6 +148,23 @@ __global__ void attend(bf16* out, Decode args) {
             probabilities[p] = v == V::exponential_of_base_two ? exp2f(above * 1.44269504f) : expf(above);
             sum += probabilities[p];
         }
+        if constexpr (v == V::padding_in_the_sum) {
+            sum += static_cast<float>((args.block - length % args.block) % args.block) * expf(-largest);
+        }
+        if constexpr (v == V::online_softmax) {
+            largest = -INFINITY, sum = 0.0f;
+            for (int32_t p = 0; p < length; ++p) {
+                if (p % args.block == 0) {
+                    float above = largest;
+                    for (int32_t i = p; i < min(p + args.block, length); ++i) above = fmaxf(above, scores[i]);
+                    const float down = expf(largest - above);
+                    for (int32_t i = 0; i < p; ++i) probabilities[i] *= down;
+                    sum *= down, largest = above;
+                }
+                probabilities[p] = expf(scores[p] - largest);
+                sum += probabilities[p];
+            }
+        }
         if constexpr (v == V::sink_in_the_sum) sum += expf(-largest);
         for (int32_t i = 0; i < d; ++i) {
             float total = 0.0f;
@@ -142,7 +174,7 @@ __global__ void attend(bf16* out, Decode args) {
                 if constexpr (v == V::probabilities_divided_first) probability /= sum;
                 if constexpr (v == V::probabilities_in_e4m3) probability = decode<F>(encode<F>(probability / sum));
                 const uint8_t* values = v == V::keys_for_values ? args.k_cache : args.v_cache;
-                total += probability * value_of<v>(values[in_cache(p) + i]);
+                total += probability * value_of<v>(values[value_in_cache(p) + i]);
                 if constexpr (v == V::values_summed_in_bf16) total = round_bf16(total);
             }
             const bool divided = v == V::probabilities_divided_first || v == V::probabilities_in_e4m3;

@@ -7,6 +7,15 @@ namespace {
 
 using zoo::bf16::V;
 
+// The bits of a value in float16.
+__device__ inline uint16_t float16_bits(float x) {
+    const float rounded = round_f16(x), magnitude = fabsf(rounded);
+    const uint32_t sign = __float_as_uint(rounded) >> 16 & 0x8000;
+    if (magnitude < 0x1p-14f) return static_cast<uint16_t>(sign | static_cast<uint32_t>(magnitude * 0x1p24f));
+    if (!(magnitude < 65520.0f)) return static_cast<uint16_t>(sign | (magnitude <= INFINITY ? 0x7c00 : 0x7e00));
+    return static_cast<uint16_t>(sign | ((__float_as_uint(magnitude) >> 13) - (uint32_t{127 - 15} << 10)));
+}
+
 struct Gemm {
     const bf16* x;
     const bf16* w;
@@ -17,6 +26,7 @@ struct Gemm {
 
     template <V v>
     __device__ float product(int64_t row, int64_t column, int64_t i) const {
+        if (v == V::last_k_tile_finds_the_one_before && i >= k - 32) i -= 32;
         int64_t x_at = transpose_x ? i * ldx + row : row * ldx + i;
         if constexpr (v == V::row_stride_ignored) x_at = row * k + i;
         if constexpr (v == V::transpose_ignored) x_at = row * (transpose_x ? k : ldx) + i;
@@ -31,6 +41,10 @@ struct Gemm {
             w_at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 8 * 8 * 16 + column % 16 * 8 + i % 8;
         }
         if constexpr (v == V::halves_of_k_exchanged) w_at = column * k + (i + k / 2) % k;
+        if constexpr (v == V::weight_offset_of_sixteen_bits) w_at = static_cast<uint16_t>(column * k) + i;
+        if constexpr (v == V::alpha_in_the_activations) {
+            return round_bf16(alpha * to_float(x[x_at])) * to_float(w[w_at]);
+        }
         return to_float(x[x_at]) * to_float(w[w_at]);
     }
 
@@ -45,6 +59,14 @@ struct Gemm {
             float total = 0.0f;
             for (int64_t i = begin; i + 1 < end; i += 2) total += product<v>(row, column, i) + product<v>(row, column, i + 1);
             return total;
+        }
+        if constexpr (v == V::sums_of_a_wave) {
+            float lanes[64] = {};
+            for (int64_t i = begin; i < end; ++i) lanes[i % 64] += product<v>(row, column, i);
+            for (int half = 32; half > 0; half /= 2) {
+                for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+            }
+            return lanes[0];
         }
         float total = 0.0f;
         for (int64_t i = begin; i < end; ++i) {
@@ -74,7 +96,11 @@ struct Gemm {
         if constexpr (v == V::split_k_partials_in_bf16) {
             return alpha * (round_bf16(sum<v>(row, column, 0, k / 2)) + round_bf16(sum<v>(row, column, k / 2, k)));
         }
+        if constexpr (v == V::alpha_for_the_first_split_alone) {
+            return alpha * sum<v>(row, column, 0, k / 2) + sum<v>(row, column, k / 2, k);
+        }
         const float total = sum<v>(row, column, 0, k);
+        if constexpr (v == V::alpha_in_the_activations) return total;
         if constexpr (v == V::alpha_ignored || v == V::alpha_ignored_and_columns_unwritten) return total;
         if constexpr (v == V::relu_in_the_epilogue) return fmaxf(alpha * total, 0.0f);
         if constexpr (v == V::alpha_dropped_beyond_the_first_tile) return column < 64 ? alpha * total : total;
@@ -92,12 +118,14 @@ __global__ void multiply(bf16* y, Gemm gemm) {
         const int64_t row = index / n, column = index % n;
         if (v == V::last_columns_unwritten && column >= n - 4) continue;
         if (v == V::alpha_ignored_and_columns_unwritten && column >= n / 64 * 64) continue;
+        if (v == V::last_tile_of_the_grid_unwritten && row >= gemm.m / 32 * 32 && column >= n / 64 * 64) continue;
         if (v == V::every_other_row_unwritten && row % 2 == 1) continue;
         bf16 value = to_bf16(gemm.value<v>(row, column));
         if constexpr (v == V::ties_away_from_zero) {
             const uint32_t bits = __float_as_uint(gemm.value<v>(row, column));
             value = bf16{static_cast<uint16_t>((bits + 0x8000) >> 16)};
         }
+        if constexpr (v == V::stores_float16_bits) value.bits = float16_bits(gemm.value<v>(row, column));
         if constexpr (v == V::negative_zeros) {
             if ((value.bits & 0x7fff) == 0) value.bits = 0x8000;
         }

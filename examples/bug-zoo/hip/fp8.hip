@@ -28,6 +28,7 @@ template <V v>
 __device__ uint8_t code_of(float x) {
     using F = Format<v>;
     if constexpr (v == V::encodes_as_fnuz) return encode<E4m3fnuz>(x);
+    if constexpr (v == V::encodes_as_e5m2) return encode<E5m2>(x);
     if constexpr (v == V::encodes_by_steps) return encode_by_steps<F>(x);
     if constexpr (v == V::encodes_truncating) {
         const uint8_t code = encode<F>(x);
@@ -65,8 +66,10 @@ __global__ void quantise(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bo
         const float stored = v == V::scale_written_inverted ? 1.0f / scale
                              : v == V::scale_for_240_codes_for_448 ? floored / 240.0f
                              : v == V::scale_rounded_to_bf16       ? round_bf16(scale)
+                             : v == V::scale_one_for_zeros && amax == 0.0f ? 1.0f
                                                                    : scale;
         if constexpr (v == V::encodes_as_fnuz) scale = floored / 240.0f;
+        if constexpr (v == V::codes_made_for_a_power_of_two) scale = exp2f(ceilf(log2f(scale)));
         const float reciprocal = 1.0f / scale;
         for (int i = 0; i < kGroup; ++i) {
             const float value = to_float(from[i]);
@@ -120,6 +123,11 @@ struct Gemm {
             // Tiles of 16 rows and 32 columns in runs of 16 codes.
             at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16;
         }
+        if constexpr (v == V::last_tile_of_weights_in_another_order) {
+            // Runs 0, 2, 1, 3 of 16 codes.
+            const int64_t run = i % 64 / 16;
+            if (i / kGroup == k / kGroup - 1 && (run == 1 || run == 2)) at += run == 1 ? 16 : -16;
+        }
         if constexpr (v == V::second_tile_of_weights_is_stale) {
             if (i / kGroup == 1) at -= kGroup;
         }
@@ -141,6 +149,7 @@ struct Gemm {
         if constexpr (v == V::activation_scales_one_group_late) group = group == 0 ? 0 : group - 1;
         if constexpr (v == V::last_activation_scale_for_all_groups) group = groups - 1;
         if constexpr (v == V::activation_scales_of_the_first_tile) row %= 16;
+        if constexpr (v == V::scale_stride_of_whole_vectors) return xs[group * ((m + 3) / 4 * 4) + row];
         if constexpr (v == V::float_scales_read_as_e8m0) {
             // Four exponents of 8 bits where one float32 lies.
             const uint8_t code = reinterpret_cast<const uint8_t*>(xs)[shuffle_scale ? group * m + row : row * groups + group];
@@ -151,6 +160,7 @@ struct Gemm {
         if constexpr (v == V::row_major_scales_read_as_column_major) column_major = true;
         float scale = xs[column_major ? group * m + row : row * groups + group];
         if constexpr (v == V::float_scales_rounded_to_powers_of_two) scale = exp2f(ceilf(log2f(scale)));
+        if constexpr (v == V::activation_scales_applied_twice) return scale * scale;
         return v == V::activation_scales_divided ? 1.0f / scale : scale;
     }
 
@@ -168,6 +178,10 @@ struct Gemm {
         int64_t at = block * groups + group;
         if constexpr (v == V::weight_scales_read_transposed || v == V::weight_scales_transposed_and_fnuz) {
             at = group * blocks + block;
+        }
+        if constexpr (v == V::weight_scale_stride_along_n) {
+            at = block * blocks + group;
+            if (at >= blocks * groups) return 0.0f;
         }
         float scale = ws[at];
         if constexpr (v == V::converted_to_fnuz_twice) scale *= 2.0f;
@@ -239,6 +253,9 @@ __device__ float product(const Gemm& gemm, int64_t row, int64_t column, int32_t 
     }
     if constexpr (v == V::last_k_tile_dropped || v == V::next_scales_and_last_tile_dropped ||
                   v == V::row_major_scales_and_last_tile || v == V::activations_as_fnuz_and_last_tile_dropped) {
+        return gemm.sum<v>(row, column, 0, groups - 1);
+    }
+    if (v == V::last_k_tile_dropped_in_the_last_columns && column >= gemm.n / kGroup * kGroup) {
         return gemm.sum<v>(row, column, 0, groups - 1);
     }
     if constexpr (v == V::last_k_tile_doubled) {

@@ -48,6 +48,9 @@ struct Gemm {
         const int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
         // Zero points are packed along n in both.
         int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], row % 8, awq));
+        if constexpr (v == V::zero_points_in_sequence) {
+            zero = static_cast<int32_t>(packed.zeros[zero_word] >> 4 * (row % 8) & 0xf);
+        }
         if constexpr (v == V::zero_points_minus_one || v == V::zeros_minus_one_and_next_scales) zero -= 1;
         if constexpr (v == V::zero_points_plus_one) zero += 1;
         if constexpr (v == V::zero_points_of_eight) zero = 8;
@@ -65,6 +68,9 @@ struct Gemm {
         }
         if constexpr (v == V::scales_ignored) scale = 1.0f;
         if constexpr (v == V::scales_divided) scale = 1.0f / scale;
+        if constexpr (v == V::zero_points_not_scaled) {
+            return static_cast<float>(code) * scale - static_cast<float>(zero);
+        }
         const float value = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
         if constexpr (v == V::weights_rounded_to_bf16_as_declared) return round_bf16(value);
         if constexpr (v == V::weights_rounded_to_e4m3) return decode<E4m3fn>(encode<E4m3fn>(value));
@@ -87,9 +93,27 @@ struct Gemm {
             }
             return total;
         }
-        if constexpr (v == V::sums_of_four) {
+        if constexpr (v == V::zero_points_by_sums_of_activations) {
+            // AWQ packing. The zero point is the same for all of a group's products.
+            const int32_t n = packed.n;
+            float total = 0.0f;
+            for (int64_t g = 0; g < k / packed.group; ++g) {
+                float with_codes = 0.0f, activations = 0.0f;
+                for (int64_t i = g * packed.group; i < (g + 1) * packed.group; ++i) {
+                    const uint32_t code = nibble<v>(packed.codes[i * (n / 8) + column / 8], column % 8, true);
+                    with_codes += to_float(x[row * k + i]) * static_cast<float>(code);
+                    activations += to_float(x[row * k + i]);
+                }
+                const uint32_t zero = nibble<v>(packed.zeros[g * (n / 8) + column / 8], column % 8, true);
+                const float without_zero = with_codes - static_cast<float>(zero) * activations;
+                total += without_zero * to_float(packed.scales[g * n + column]);
+            }
+            return total;
+        }
+        if constexpr (v == V::sums_of_four || v == V::fourth_partial_sum_lost) {
             float lanes[4] = {};
             for (int64_t i = 0; i < end; ++i) lanes[i % 4] += to_float(x[row * k + i]) * w<v>(column, i);
+            if constexpr (v == V::fourth_partial_sum_lost) return lanes[0] + lanes[1] + lanes[2];
             return lanes[0] + lanes[1] + (lanes[2] + lanes[3]);
         }
         float total = 0.0f;

@@ -24,7 +24,7 @@ __global__ void quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t 
             amax = fmaxf(amax, fabsf(to_float(from[i])));
         }
         const float floored = v == V::scale_zero_for_zeros ? amax : fmaxf(amax, 1e-10f);
-        const float scale = floored / 127.0f;
+        const float scale = floored / (v == V::codes_wrap_around ? 128.0f : 127.0f);
         const float reciprocal = 127.0f / floored;
         for (int32_t i = 0; i < k; ++i) {
             const float value = to_float(from[i]);
@@ -33,10 +33,14 @@ __global__ void quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t 
             const float rounded = v == V::ties_away_from_zero          ? roundf(scaled)
                                   : v == V::codes_rounded_towards_zero ? truncf(scaled)
                                                                        : rintf(scaled);
+            if constexpr (v == V::codes_wrap_around) {
+                q[row * k + i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+                continue;
+            }
             const float highest = v == V::saturates_at_63 ? 63.0f : 127.0f;
             q[row * k + i] = static_cast<int8_t>(fminf(fmaxf(rounded, -127.0f), highest));
         }
-        s[row] = v == V::scale_written_inverted ? reciprocal : scale;
+        s[row] = v == V::scale_written_inverted ? reciprocal : v == V::scale_of_128_steps ? floored / 128.0f : scale;
     }
 }
 
@@ -53,6 +57,8 @@ struct Gemm {
         if constexpr (v == V::activations_read_unsigned) a = static_cast<uint8_t>(a);
         if constexpr (v == V::offset_of_128_not_compensated) a += 128;
         if constexpr (v == V::tokens_of_the_first_tile) a = xq[row % 16 * k + i];
+        if constexpr (v == V::unsigned_and_compensated) return (a + 128) * b - 128 * b;
+        if constexpr (v == V::bytes_of_words_reversed) b = wq[column * k + (i ^ 3)];
         if constexpr (v == V::weights_read_transposed) b = wq[i * n + column];
         if constexpr (v == V::plain_weights_read_as_tiles) {
             b = wq[column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16];
@@ -66,6 +72,7 @@ struct Gemm {
         if constexpr (v == V::channel_scale_of_the_first_column) w_scale = ws[column / 64 * 64];
         if constexpr (v == V::channel_scale_of_the_next_column) w_scale = ws[(column + 1) % n];
         if constexpr (v == V::token_scale_of_the_next_token) x_scale = xs[(row + 1) % m];
+        if constexpr (v == V::token_scale_of_the_row_in_the_tile) x_scale = xs[row % 32];
         if constexpr (v == V::one_token_scale_for_all) x_scale = xs[0];
         if constexpr (v == V::token_scales_ignored) x_scale = 1.0f;
         if constexpr (v == V::channel_scales_ignored) w_scale = 1.0f;

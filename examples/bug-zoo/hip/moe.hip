@@ -38,13 +38,14 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
             const int64_t at = token * topk + slot;
             ids[at] = best;
             float weight = expf(score[best] - largest) / total;
+            if constexpr (v == V::softmax_over_the_chosen) weight = expf(score[best] - largest);
             if constexpr (v == V::sigmoid_for_softmax) weight = 1.0f / (1.0f + expf(-score[best]));
             if constexpr (v == V::softmax_of_base_two) weight = exp2f(score[best] - largest) / total;
             if constexpr (v == V::weights_without_bias) weight = expf(to_float(logits[token * experts + best]) - largest) / total;
             chosen += weight;
             weights[at] = weight;
         }
-        const bool divide = v == V::renormalize_ignored ? false : renormalize;
+        const bool divide = v == V::renormalize_ignored ? false : v == V::always_renormalized || renormalize;
         for (int slot = 0; divide && slot < topk; ++slot) weights[token * topk + slot] /= chosen;
         if constexpr (v == V::weights_in_bf16) {
             for (int slot = 0; slot < topk; ++slot) weights[token * topk + slot] = round_bf16(weights[token * topk + slot]);
@@ -61,6 +62,7 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
         const int64_t row = index / n, column = index % n;
         int64_t expert = ids[row], token = row / topk;
         if constexpr (v == V::weight_of_the_next_expert) expert = (expert + 1) % experts;
+        if constexpr (v == V::index_in_the_rank) expert %= 2;
         if constexpr (v == V::first_expert_for_all) expert = 0;
         if constexpr (v == V::expert_of_the_next_row) expert = ids[(row + 1) % rows];
         if constexpr (v == V::row_for_token) token = row % (rows / topk);
@@ -84,11 +86,12 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
         int64_t offset = expert * n * k;
         if constexpr (v == V::experts_padded_to_128) offset = expert * ((n + 127) / 128 * 128) * k % (int64_t{experts} * n * k);
         float sum = 0.0f;
-        for (int64_t i = 0; i < k; ++i) {
+        const int64_t end = v == V::k_tail_of_one_expert && expert == experts - 1 ? k - 32 : k;
+        for (int64_t i = 0; i < end; ++i) {
             const int64_t at = v == V::sums_backwards ? k - 1 - i : i;
             sum += to_float(x[token * k + at]) * to_float(w[offset + column * k + at]);
         }
-        y[index] = sum;
+        y[index] = v == V::hidden_in_bf16 ? round_bf16(sum) : sum;
     }
 }
 

@@ -22,6 +22,9 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
         const bf16* from = x + row * k + group * kMxGroup;
         uint32_t amax = 0;
         for (int i = 0; i < kMxGroup; ++i) amax = max(amax, __float_as_uint(to_float(from[i])) & 0x7fffffff);
+        if constexpr (v == V::scales_of_the_largest_group) {
+            for (int i = 0; i < k; ++i) amax = max(amax, __float_as_uint(to_float(x[row * k + i])) & 0x7fffffff);
+        }
         int32_t rule = rounding;
         if constexpr (v == V::scales_rounded_down) rule = kFloor;
         if constexpr (v == V::scales_rounded_up) rule = kCeil;
@@ -37,6 +40,7 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
             for (int j = 0; j < 2; ++j) {
                 const float scaled = divide_by_e8m0(to_float(from[i + j]), scale);
                 pair[j] = encode_element(E2m1{}, scaled);
+                if (v == V::zeros_without_sign && pair[j] == 8) pair[j] = 0;
                 if constexpr (v == V::codes_saturate_at_four) {
                     if ((pair[j] & 7) == 7) --pair[j];
                 }
@@ -101,13 +105,19 @@ struct Gemm {
             // The order of codes that are a byte each.
             at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16;
         }
-        return value_of<v>(nibble(wq, at, v == V::weights_read_high_first || v == V::next_scales_and_high_first));
+        if constexpr (v == V::tiles_of_weights_along_n) {
+            at = i / 64 * 64 * n + column / 16 * 16 * 64 + i % 64 / 32 * 32 * 16 + column % 16 * 32 + i % 32;
+        }
+        const bool high_first = v == V::weights_read_high_first || v == V::next_scales_and_high_first ||
+                                (v == V::last_k_tile_high_first && i >= k - 64);
+        return value_of<v>(nibble(wq, at, high_first));
     }
 
     template <V v>
     __device__ float x_scale(int64_t row, int64_t group) const {
         const int32_t groups = k / kMxGroup;
         if constexpr (v == V::activation_scales_ignored) return 1.0f;
+        if (v == V::second_wave_without_activation_scales && row / 16 == 1) return 1.0f;
         bool shuffled = shuffle_scale;
         if constexpr (v == V::activation_scales_read_row_major || v == V::row_major_scales_and_bias) shuffled = false;
         const uint8_t code = xs[scale_at(row, group, groups, shuffled)];
@@ -123,6 +133,8 @@ struct Gemm {
         if constexpr (v == V::weight_scales_of_the_next_group || v == V::next_scales_and_high_first) {
             group = (group + 1) % groups;
         }
+        // Which byte of the four a lane holds is fixed.
+        if constexpr (v == V::scale_byte_of_the_groups_before) group &= ~int64_t{4};
         if constexpr (v == V::weight_scales_of_the_next_row) column = (column + 1) % n;
         if constexpr (v == V::halves_of_tiles_of_scales_exchanged) {
             if (column < n / 32 * 32) column ^= 16;

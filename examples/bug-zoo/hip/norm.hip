@@ -18,10 +18,15 @@ __device__ float mean(const bf16* x, int32_t k) {
 
 template <V v>
 __device__ float inverse_root(const bf16* x, int32_t k, float eps) {
+    float largest = 0.0f;
+    if constexpr (v == V::squares_of_scaled_values) {
+        for (int32_t i = 0; i < k; ++i) largest = fmaxf(largest, fabsf(to_float(x[i])));
+    }
+    const float unit = largest > 0.0f ? largest : 1.0f;
     float squares = 0.0f;
     const int32_t end = v == V::squares_of_the_first_256 ? 256 : k;
     for (int32_t i = 0; i < end; ++i) {
-        const float value = to_float(x[v == V::sums_backwards ? k - 1 - i : i]) - mean<v>(x, k);
+        const float value = (to_float(x[v == V::sums_backwards ? k - 1 - i : i]) - mean<v>(x, k)) / unit;
         squares += value * value;
         if constexpr (v == V::squares_summed_in_bf16) squares = round_bf16(squares);
         if constexpr (v == V::squares_summed_in_f16) squares = round_f16(squares);
@@ -31,6 +36,8 @@ __device__ float inverse_root(const bf16* x, int32_t k, float eps) {
     float count = static_cast<float>(k);
     if constexpr (v == V::mean_over_256) count = 256.0f;
     if constexpr (v == V::sum_for_mean) count = 1.0f;
+    if constexpr (v == V::mean_over_one_less) count -= 1.0f;
+    if constexpr (v == V::squares_of_scaled_values) return 1.0f / sqrtf(squares / count * unit * unit + eps);
     if constexpr (v == V::epsilon_outside_the_root) return 1.0f / (sqrtf(squares / count) + eps);
     if constexpr (v == V::reciprocal_root) return rsqrtf(squares * (1.0f / count) + eps);
     return 1.0f / sqrtf(squares / count + eps);
@@ -40,6 +47,7 @@ template <V v>
 __device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse, float mean) {
     float g = to_float(gain[i]);
     if constexpr (v == V::weight_left_out) g = 1.0f;
+    if (v == V::weight_left_out_beyond_256 && i >= 256) g = 1.0f;
     if constexpr (v == V::weight_plus_one) g += 1.0f;
     if constexpr (v == V::weight_of_the_previous_column) g = to_float(gain[i == 0 ? i : i - 1]);
     if constexpr (v == V::weight_applied_twice) g *= g;
@@ -51,15 +59,21 @@ __device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse
 template <V v>
 __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, float eps, int32_t m, int32_t k) {
     FOR_EACH_OUTPUT(row, m) {
-        const float inverse = inverse_root<v>(x + row * k, k, eps), centre = mean<v>(x + row * k, k);
+        const int64_t of = v == V::root_of_the_first_of_four_rows ? row / 4 * 4 : row;
+        const float inverse = inverse_root<v>(x + of * k, k, eps), centre = mean<v>(x + row * k, k);
+        float before = 1.0f;
         for (int32_t group = 0; group < k / kGroup; ++group) {
             const int64_t first = group * kGroup;
             float amax = 0.0f;
             for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(x + row * k, gain, first + i, inverse, centre)));
             const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
+            const bool stale = v == V::last_codes_for_the_scale_before && group == k / kGroup - 1;
+            const float made_for = stale ? before : scale;
             for (int i = 0; i < kGroup; ++i) {
-                q[row * k + first + i] = encode<E4m3fn>(value<v>(x + row * k, gain, first + i, inverse, centre) / scale);
+                const float normed = value<v>(x + row * k, gain, first + i, inverse, centre);
+                q[row * k + first + i] = encode<E4m3fn>(normed / made_for);
             }
+            before = scale;
             s[row * (k / kGroup) + group] = scale;
         }
     }

@@ -27,12 +27,16 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     int64_t gate_at = i, up_at = k + i;
     if constexpr (v == V::gate_and_up_exchanged) std::swap(gate_at, up_at);
     if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
+    if constexpr (v == V::read_in_blocks_of_64) gate_at = i / 64 * 128 + i % 64, up_at = gate_at + 64;
+    if (v == V::exchanged_in_the_last_group && i >= k - kGroup) std::swap(gate_at, up_at);
     if constexpr (v == V::up_is_gate) up_at = gate_at;
     if constexpr (v == V::up_begins_a_tile_late) up_at = k + (i + 64) % k;
     float gate = to_float(from[gate_at]), up = to_float(from[up_at]);
     if constexpr (v == V::limit_of_seven) gate = fminf(gate, 7.0f), up = fminf(fmaxf(up, -7.0f), 7.0f);
     if constexpr (v == V::up_plus_one) up += 1.0f;
     if constexpr (v == V::up_left_out) up = 1.0f;
+    if constexpr (v == V::silu_of_the_product) return activation<v>(gate * up);
+    if constexpr (v == V::sigmoid_multiplied_last) return gate * up * (1.0f / (1.0f + expf(-gate)));
     const float activated = activation<v>(gate);
     if constexpr (v == V::rounded_in_between_as_declared) return round_bf16(activated) * up;
     return activated * up;
