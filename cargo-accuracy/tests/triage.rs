@@ -702,6 +702,12 @@ fn rows_that_the_mask_hides_have_no_right_answer() {
     let ops = answer.json["ops"].as_array().unwrap();
     assert!(ops.iter().filter(wrong).all(|op| op["status"] == "right"), "{}", answer.text);
 
+    // NaN is not harmless anywhere: attention may add it, times 0, to what is shown.
+    let nan = changed_in(&f32, "model.layers.1.input_layernorm", "output", |v| v[3] = f32::NAN);
+    let answer = triage("qwen3_moe", &bf16, nan.path(), &[]);
+    let guilty = &answer.json["guilty"];
+    assert_eq!((&guilty["layer"], &guilty["op"]), (&1.into(), &"input_layernorm".into()), "{}", answer.text);
+
     // A dump without the mask has the other's; one with another mask is another question.
     let maskless = edited(&bf16, |entry, _| !entry["slot"].as_str().unwrap().contains("attention_mask"));
     all_are_right(&triage("qwen3_moe", &f32, maskless.path(), &[]));
@@ -732,6 +738,28 @@ fn dumps_without_a_common_value_have_nothing_in_common() {
     });
     let answer = triage("llama", &fixture("llama", "f32"), other.path(), &[]);
     assert_eq!((answer.status, &answer.json["verdict"]), (4, &"nothing_in_common".into()), "{}", answer.text);
+}
+
+#[test]
+fn a_weight_that_the_checkpoint_lacks_is_not_asked_of_the_dumps() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = fixture("llama", "checkpoint");
+    fs::copy(own.join("config.json"), folder.path().join("config.json")).unwrap();
+    let weights = Checkpoint::open(&own).unwrap();
+    let kept = weights.names().filter(|name| *name != "model.layers.1.mlp.up_proj.weight").map(|name| {
+        let raw = weights.raw(name).unwrap();
+        let (shape, bytes) = (raw.shape.to_vec(), raw.bytes.to_vec());
+        NewTensor { name: name.to_owned(), dtype: raw.dtype, shape, bytes }
+    });
+    let kept: Vec<NewTensor> = kept.collect();
+    write(&folder.path().join("model.safetensors"), &kept, &BTreeMap::new()).unwrap();
+    let paths = [fixture("llama", "f32"), fixture("llama", "bf16"), folder.path().to_owned()];
+    let paths = paths.each_ref().map(|p| p.to_str().unwrap());
+    let answer = run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2]]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    let step = answer.step("which operation?");
+    assert!(step["evidence"].to_string().contains("no tensor `model.layers.1.mlp.up_proj.weight`"), "{step}");
+    assert!(step["next"].as_str().unwrap().contains("mend what is named above"), "{step}");
 }
 
 #[test]

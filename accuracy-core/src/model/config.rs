@@ -95,7 +95,8 @@ impl Object {
     /// A count under the first of several names that is there, and not zero.
     fn need(&self, keys: &[&str]) -> Result<usize, ModelError> {
         let found = keys.iter().find_map(|key| self.count(key)).filter(|&n| n > 0);
-        found.ok_or_else(|| self.missing(keys[0]))
+        let there = keys.iter().find(|key| self.value.contains_key(**key));
+        found.ok_or_else(|| self.missing(there.unwrap_or(&keys[0])))
     }
 }
 

@@ -566,7 +566,9 @@ pub fn attention(
                 let group = if tiled { h % form.kv_heads } else { h / (form.heads / form.kv_heads) };
                 let q = rows(&heads.q, h * dk..(h + 1) * dk, start..end);
                 let k = rows(&heads.k, group * dk..(group + 1) * dk, sequence.clone());
-                let v = rows(&heads.v, group * dv..(group + 1) * dv, sequence.clone());
+                let mut v = rows(&heads.v, group * dv..(group + 1) * dv, sequence.clone());
+                // What nobody sees may be NaN, which a weight of 0 would not undo.
+                (0..v.rows).filter(|j| padded(sequence.start + j)).for_each(|j| v.row_mut(j).fill(0.0));
                 let mut scores = q.matmul_t(&k);
                 for r in 0..scores.rows {
                     let t = start + r;
@@ -661,6 +663,11 @@ mod tests {
         let mask = Mask { sequences: &all, causal: true, window: Some(2), padding: &[] };
         let y = attention(&heads, &form, &mask, None, false, Precision::Exact);
         assert_eq!(y.data, [1.0, 1.5, 3.0, 6.0]);
+        let padded = Heads { v: Matrix::new(4, 1, vec![f64::NAN, 2., 4., 8.]), ..heads.clone() };
+        let mask = Mask { padding: &[true, false, false, false], ..mask };
+        let y = attention(&padded, &form, &mask, None, false, Precision::Exact);
+        assert_eq!(y.data, [0.0, 2.0, 3.0, 6.0]);
+        let mask = Mask { padding: &[], ..mask };
         let y = attention(&heads, &form, &mask, Some(&[0.0]), false, Precision::Exact);
         assert_eq!(y.data[0], 0.5);
     }

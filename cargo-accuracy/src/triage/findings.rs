@@ -90,6 +90,12 @@ impl OpFinding {
         self.status == OpStatus::NotReplayed && (lacks(&self.candidate) || lacks(&self.reference))
     }
 
+    /// Not replayed, for a reason that another dump does not remove.
+    pub fn is_unusable(&self) -> bool {
+        let unusable = |o: &Outcome| matches!(o, Outcome::Unusable(_));
+        self.status == OpStatus::NotReplayed && (unusable(&self.candidate) || unusable(&self.reference))
+    }
+
     /// Not replayed, and nothing else would show a fault in it.
     pub fn is_gap(&self) -> bool {
         self.status == OpStatus::NotReplayed

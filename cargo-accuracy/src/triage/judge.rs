@@ -57,6 +57,26 @@ pub fn judge_shown(all: [&Matrix; 3], unit: f64, extra: &[f64], hidden: &[bool])
     judge_rows([&exact, &noisy, &out], unit, &extra, &|row| kept[row])
 }
 
+/// NaN and Inf in hidden rows where the replay has none: they may reach what is not hidden.
+pub fn judge_hidden(judged: &mut Judged, exact: &Matrix, out: &Matrix, hidden: &[bool]) {
+    let rows = (0..hidden.len()).filter(|&r| hidden[r] && exact.row(r).iter().all(|x| x.is_finite()));
+    let odd = rows.map(|r| out.row(r).iter().filter(|x| !x.is_finite()).count() as u64).sum::<u64>();
+    if odd > 0 {
+        judged.ok = false;
+        judged.non_finite += odd;
+        judged.notes.push(format!("NaN or infinite in rows of padding, where it should not be: {odd}"));
+    }
+}
+
+/// Relative L2 error of the rows that are not hidden.
+pub fn error_shown(exact: &Matrix, out: &Matrix, hidden: &[bool]) -> f64 {
+    if hidden.len() != exact.rows {
+        return relative_error(exact, out);
+    }
+    let kept: Vec<usize> = (0..hidden.len()).filter(|&r| !hidden[r]).collect();
+    relative_error(&rows_of(exact, &kept), &rows_of(out, &kept))
+}
+
 /// Some rows of a matrix.
 pub fn rows_of(x: &Matrix, rows: &[usize]) -> Matrix {
     Matrix::new(rows.len(), x.cols, rows.iter().flat_map(|&r| x.row(r).to_vec()).collect())
@@ -199,6 +219,25 @@ mod tests {
         let judged = judge(&x, &noisy, &with(&other, 0.95), 0.0, &[]);
         assert!(judged.error < judged.bound && !judged.ok, "{judged:?}");
         assert!(judged.notes[0].contains("scaled by 0.95"), "{:?}", judged.notes);
+    }
+
+    #[test]
+    fn hidden_rows_count_only_where_they_are_not_finite() {
+        let x = noise(8, 16, 3);
+        let hidden: Vec<bool> = (0..8).map(|r| r < 3).collect();
+        let mut out = x.clone();
+        out.row_mut(1).reverse();
+        assert_eq!(error_shown(&x, &out, &hidden), 0.0);
+        assert!(judge_shown([&x, &x, &out], 0.0, &[], &hidden).ok);
+        out.row_mut(5).reverse();
+        let judged = judge_shown([&x, &x, &out], 0.0, &[], &hidden);
+        assert_eq!((judged.ok, judged.row, judged.rows_bad, judged.rows), (false, Some(5), 1, 5));
+        let mut out = x.clone();
+        out.row_mut(2)[7] = f64::NAN;
+        let mut judged = judge_shown([&x, &x, &out], 0.0, &[], &hidden);
+        assert!(judged.ok);
+        judge_hidden(&mut judged, &x, &out, &hidden);
+        assert_eq!((judged.ok, judged.non_finite), (false, 1));
     }
 
     #[test]

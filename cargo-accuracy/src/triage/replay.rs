@@ -1,7 +1,7 @@
 //! Replays operations of the plan from a dump's own inputs, and tries known mistakes on those that are wrong.
 
 use super::cache::{KEYS, VALUES, attention_module};
-use super::judge::{Judged, judge, judge_shown, relative_error, rows_of};
+use super::judge::{Judged, error_shown, judge, judge_hidden, judge_shown, relative_error, rows_of};
 use super::side::{Side, Value};
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::config::{Attention, Mla};
@@ -139,7 +139,11 @@ impl Replay<'_> {
         let hidden = if hidden.len() == out.x.rows { hidden } else { Vec::new() };
         let through = side.through();
         let unit = if op.kind == OpKind::Copy && through.is_empty() { 0.0 } else { p.unit() };
-        let judged = judge_shown([&exact.x, &noisy, &out.x], unit, &extra, &hidden);
+        let mut judged = judge_shown([&exact.x, &noisy, &out.x], unit, &extra, &hidden);
+        // A query that sees nothing may well give NaN.
+        if !matches!(op.kind, OpKind::Attention { .. }) {
+            judge_hidden(&mut judged, &exact.x, &out.x, &hidden);
+        }
         Ok(Judged { through, alone: side.is_alone(), ..judged })
     }
 
@@ -660,12 +664,13 @@ impl Replay<'_> {
             return self.router_causes(side, op, router, correction.as_deref(), judged.bound);
         }
         let out = dumped(side, &op.output).ok()?;
+        let hidden = side.hidden(&out.lead);
         let twists = twists(op, self.config);
         let tried = twists.into_iter().filter_map(|(name, detail, twist)| {
             let x = self.plain(side, op, Precision::Exact, &twist).ok()?;
             let value = Value { x, lead: Vec::new(), precision: out.precision, place: String::new() };
             let out = same_shape(&value, out.clone()).ok()?;
-            Some((name, detail, relative_error(&value.x, &out.x)))
+            Some((name, detail, error_shown(&value.x, &out.x, &hidden)))
         });
         best(tried, judged.bound).filter(|c| c.explains || c.error < 0.5 * judged.error)
     }
@@ -691,6 +696,7 @@ impl Replay<'_> {
             dense
         };
         let found = dense(&indices, &out.x);
+        let hidden = side.hidden(&logits.lead);
         let mut tries: Vec<(&str, Router, Option<&[f64]>)> = Vec::new();
         let right = correction.as_deref();
         let with = |change: &dyn Fn(&mut Router)| {
@@ -711,7 +717,8 @@ impl Replay<'_> {
         let tries = tries.into_iter().filter(|(_, r, c)| r != router || c.is_some() != right.is_some());
         let tried = tries.map(|(detail, r, c)| {
             let choice = ops::route(&r, &logits.x, c, Precision::Exact);
-            (None, detail.to_owned(), relative_error(&dense(&choice.indices, &choice.weights), &found))
+            let error = error_shown(&dense(&choice.indices, &choice.weights), &found, &hidden);
+            (None, detail.to_owned(), error)
         });
         best(tried, bound)
     }

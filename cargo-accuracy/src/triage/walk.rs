@@ -518,6 +518,9 @@ impl<'a> Walk<'a> {
         let next = match modules.is_empty() {
             true if apart.is_some() => "dump the passes before this one, too (without steps=)".to_owned(),
             true => "compare the two embedding layers".to_owned(),
+            false if gaps().all(OpFinding::is_unusable) && !self.partial => {
+                "mend what is named above: it is there, or in the checkpoint, and cannot be used".to_owned()
+            }
             false if gaps().all(OpFinding::lacks_cache) && outside.is_empty() && !self.partial => {
                 "dump the passes before this one, too (without steps=), or all modules with hooks/accuracy_dump.py, which \
                  writes the cache of the first pass that it dumps"
