@@ -446,7 +446,7 @@ impl Replay<'_> {
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
-        // Of a step that continues others, the whole sequence is computed and its end is taken.
+        // A step that continues others attends to their keys and values.
         let first = side.oldest();
         let mut parts = Vec::new();
         if first.continues() {
@@ -463,21 +463,20 @@ impl Replay<'_> {
             start.iter_mut().zip(&part.1).for_each(|(start, range)| *start += range.len());
             parts.push(part);
         }
-        let tokens = parts[parts.len() - 1].0.q.rows;
-        let ((heads, sequences), mine) = join(parts)?;
-        let padding = side.padding(heads.q.rows);
+        let queries = parts[parts.len() - 1].1.clone();
+        let (heads, sequences) = join(parts)?;
+        let padding = side.padding(heads.k.rows);
         form.scale *= twist.scale;
         let mask = Mask {
             sequences: &sequences,
+            queries: &queries,
             causal: form.causal && !twist.not_causal,
             window: twist.window.unwrap_or(window),
             padding: &padding,
         };
         let sinks =
             sinks.filter(|_| !twist.no_sinks).map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
-        let y = ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p);
-        let data = mine.into_iter().flat_map(|r| y.row(r).to_vec()).collect();
-        Ok(Matrix::new(tokens, y.cols, data))
+        Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p))
     }
 
     /// Keys and values that the cache had before a step, as accuracy_dump.py writes them: `[sequences, heads, length, d]`.
@@ -493,7 +492,7 @@ impl Replay<'_> {
             return Err(Stop::Unusable(format!("{} {:?}, {} {:?}", k.place, k.lead, v.place, v.lead)));
         };
         let ranges: Vec<Range<usize>> = (0..sequences).map(|s| s * length..(s + 1) * length).collect();
-        let q = Matrix::zeros(sequences * length, form.heads * form.key_dim);
+        let q = Matrix::zeros(0, form.heads * form.key_dim);
         let (k, v) = match form.mla {
             None => (tokens_first(&k), tokens_first(&v)),
             Some(mla) => {
@@ -845,37 +844,27 @@ fn expanded(form: &Attention, mla: Mla, kv: &Matrix, rotated: &Matrix) -> Result
 /// Heads of tokens, and which rows are a sequence.
 type Sequences = (Heads, Vec<Range<usize>>);
 
-/// The steps of a generation one after the other in each sequence; and where the rows of the last step went.
-fn join(parts: Vec<Sequences>) -> Result<(Sequences, Vec<usize>), Stop> {
-    let [_, .., (last, ranges)] = &parts[..] else {
-        let (heads, sequences) = parts.into_iter().next().unwrap_or_else(|| unreachable!("a step at least"));
-        let rows = (0..heads.q.rows).collect();
-        return Ok(((heads, sequences), rows));
-    };
-    let count = ranges.len();
-    if parts.iter().any(|p| p.1.len() != count) {
+/// Keys and values of the steps of a generation one after the other in each sequence, with the queries of the last step;
+/// and the rows of each sequence's keys.
+fn join(parts: Vec<Sequences>) -> Result<Sequences, Stop> {
+    let [.., (last, queries)] = &parts[..] else { unreachable!("a step at least") };
+    if parts.iter().any(|p| p.1.len() != queries.len()) {
         return Err(Stop::Unusable("steps of one generation with different numbers of sequences".to_owned()));
     }
-    let (mut sequences, mut mine, mut order) = (Vec::new(), vec![0; last.q.rows], Vec::new());
-    for s in 0..count {
+    let (mut sequences, mut order) = (Vec::new(), Vec::new());
+    for s in 0..queries.len() {
         let start = order.len();
         for (step, (_, ranges)) in parts.iter().enumerate() {
-            for row in ranges[s].clone() {
-                if step + 1 == parts.len() {
-                    mine[row] = order.len();
-                }
-                order.push((step, row));
-            }
+            order.extend(ranges[s].clone().map(|row| (step, row)));
         }
         sequences.push(start..order.len());
     }
     let gather = |of: &dyn Fn(&Heads) -> &Matrix| {
-        let cols = of(&parts[0].0).cols;
+        let cols = of(last).cols;
         let data = order.iter().flat_map(|&(step, row)| of(&parts[step].0).row(row).to_vec()).collect();
         Matrix::new(order.len(), cols, data)
     };
-    let heads = Heads { q: gather(&|h| &h.q), k: gather(&|h| &h.k), v: gather(&|h| &h.v) };
-    Ok(((heads, sequences), mine))
+    Ok((Heads { q: last.q.clone(), k: gather(&|h| &h.k), v: gather(&|h| &h.v) }, sequences))
 }
 
 fn positions(side: &Side, site: &Site, rows: usize) -> Result<Vec<f64>, Stop> {
