@@ -10,6 +10,7 @@ pub mod args;
 mod batch;
 pub mod cargo;
 pub mod cargo_env;
+mod confirm;
 mod device;
 pub mod discover;
 pub mod folder;
@@ -259,6 +260,7 @@ impl Ready<'_> {
         report.folder = Some(folder.path.clone());
         if !args.no_lint {
             report.lint = lint()?;
+            confirm::confirm(&mut report.lint, &report.records);
         }
         report.problems.extend(problem);
         baselines.compare(&mut report, &infos);

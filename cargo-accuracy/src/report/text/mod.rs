@@ -15,7 +15,7 @@ pub use failure::quote;
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
-use crate::lint::{Finding, Severity};
+use crate::lint::Severity;
 use crate::run::is_known_failure;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
 use anstyle::Style;
@@ -137,7 +137,7 @@ fn lint(text: &mut String, report: &Report, notes: bool) {
             finding.line,
             finding.help
         );
-        if confirmed(finding, &report.records) {
+        if finding.confirmed {
             let _ = writeln!(
                 text,
                 "  confirmed: the parameter check saw no byte react to `{}`",
@@ -148,16 +148,6 @@ fn lint(text: &mut String, report: &Report, notes: bool) {
     if !shown.is_empty() {
         text.push('\n');
     }
-}
-
-/// Whether a parameter check found the same parameter ignored by the same function.
-fn confirmed(finding: &Finding, records: &[Record]) -> bool {
-    let function = finding.function.rsplit(['.', ':']).next().unwrap_or(&finding.function);
-    let (function, parameter) = (format!("`{function}`"), format!("`{}`", finding.parameter));
-    records.iter().flat_map(|r| &r.causes).any(|cause| {
-        cause.cause == "parameter_ignored"
-            && cause.detail.starts_with(&format!("{function} ignores {parameter}"))
-    })
 }
 
 /// The cases of one test with one check, on one architecture.
