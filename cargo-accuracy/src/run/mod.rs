@@ -259,7 +259,7 @@ impl Ready<'_> {
         report.seconds = Some(began.elapsed().as_secs_f64());
         report.folder = Some(folder.path.clone());
         if !args.no_lint {
-            report.lint = lint()?;
+            (report.lint, report.linted) = (lint()?, true);
             confirm::confirm(&mut report.lint, &report.records);
         }
         report.problems.extend(problem);
