@@ -21,8 +21,9 @@ __global__ void write_cache(RopeArgs args) {
         int64_t position = args.positions[token];
         if constexpr (v == V::position_off_by_one) position = position == 0 ? 0 : position - 1;
         if constexpr (v == V::position_is_the_token) position = token;
-        const float* cosines = args.cos_sin + position * args.d;
         const bool is_query = head < args.heads;
+        if (v == V::keys_at_the_position_before && !is_query && position > 0) --position;
+        const float* cosines = args.cos_sin + position * (v == V::table_rows_of_half_the_head ? half : args.d);
         const int64_t kv_head = head - args.heads;
         const bf16* from = is_query ? args.q + (token * args.heads + head) * args.d
                                     : args.k + (token * args.kv_heads + kv_head) * args.d;
@@ -62,7 +63,7 @@ __global__ void write_cache(RopeArgs args) {
                 to[second] = to_bf16(rotated_b);
                 continue;
             }
-            const float k_scale = *args.k_scale;
+            const float k_scale = v == V::keys_written_without_their_scale ? 1.0f : *args.k_scale;
             float v_scale = *args.v_scale;
             if constexpr (v == V::values_scaled_as_keys) v_scale = k_scale;
             args.k_cache[in_cache + first] = encode<F>(rotated_a / k_scale);
@@ -123,24 +124,29 @@ __global__ void attend(bf16* out, Decode args) {
         if constexpr (v == V::value_scale_ignored) v_scale = 1.0f;
         if constexpr (v == V::key_scale_ignored || v == V::other_style_and_key_scale_ignored) k_scale = 1.0f;
         if constexpr (v == V::scales_exchanged) std::swap(k_scale, v_scale);
+        if constexpr (v == V::value_scale_applied_twice) v_scale *= v_scale;
         float scale = args.scale;
         if constexpr (v == V::scale_applied_twice) scale *= args.scale;
         if constexpr (v == V::scale_of_the_head_size) scale = 1.0f / sqrtf(static_cast<float>(d));
+        // Of more than one block the first has a pass of its own, and its part is not combined with the others.
+        const int32_t begin = v == V::first_block_left_out && length > args.block ? args.block : 0;
         float largest = -INFINITY;
-        for (int32_t p = 0; p < length; ++p) {
+        for (int32_t p = begin; p < length; ++p) {
             float score = 0.0f;
             for (int32_t i = 0; i < d; ++i) {
-                score += to_float(query[i]) * value_of<v>(args.k_cache[in_cache(p) + i]);
+                float q = to_float(query[i]);
+                if constexpr (v == V::scale_in_the_queries) q = round_bf16(q * scale);
+                score += q * value_of<v>(args.k_cache[in_cache(p) + i]);
                 if constexpr (v == V::scores_in_bf16) score = round_bf16(score);
             }
-            probabilities[p] = score * (k_scale * scale);
+            probabilities[p] = v == V::scale_in_the_queries ? score * k_scale : score * (k_scale * scale);
             if constexpr (v == V::soft_cap_of_five) probabilities[p] = 5.0f * tanhf(probabilities[p] / 5.0f);
             largest = fmaxf(largest, probabilities[p]);
             if constexpr (v == V::online_softmax) scores[p] = probabilities[p];
         }
         float sum = 0.0f;
         float so_far = -INFINITY;
-        for (int32_t p = 0; p < length; ++p) {
+        for (int32_t p = begin; p < length; ++p) {
             if (v == V::running_maximum_not_rescaled && p % args.block == 0) {
                 for (int32_t i = p; i < min(p + args.block, length); ++i) so_far = fmaxf(so_far, probabilities[i]);
             }
@@ -168,7 +174,7 @@ __global__ void attend(bf16* out, Decode args) {
         if constexpr (v == V::sink_in_the_sum) sum += expf(-largest);
         for (int32_t i = 0; i < d; ++i) {
             float total = 0.0f;
-            for (int32_t step = 0; step < length; ++step) {
+            for (int32_t step = begin; step < length; ++step) {
                 const int32_t p = v == V::positions_backwards ? length - 1 - step : step;
                 float probability = probabilities[p];
                 if constexpr (v == V::probabilities_divided_first) probability /= sum;

@@ -10,7 +10,8 @@ namespace {
 using zoo::fp8::V;
 
 template <V v>
-constexpr bool is_fnuz = v == V::converted_to_fnuz_twice;
+constexpr bool is_fnuz = v == V::converted_to_fnuz_twice || v == V::fnuz_as_declared ||
+                         v == V::fnuz_weights_read_as_fn || v == V::fnuz_scales_to_448;
 template <V v>
 using Format = std::conditional_t<is_fnuz<v>, E4m3fnuz, E4m3fn>;
 
@@ -61,6 +62,8 @@ __global__ void quantise(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bo
         }
         float max = F::max;
         if constexpr (v == V::scales_to_240) max = 240.0f;
+        // The maximum as host code sees it, where no device's macro is defined.
+        if constexpr (v == V::fnuz_scales_to_448) max = 448.0f;
         const float floored = v == V::no_epsilon || v == V::scale_zero_for_zeros ? amax : fmaxf(amax, 1e-10f);
         float scale = v == V::multiplies_by_the_reciprocal ? floored * (1.0f / max) : floored / max;
         const float stored = v == V::scale_written_inverted ? 1.0f / scale
@@ -123,6 +126,11 @@ struct Gemm {
             // Tiles of 16 rows and 32 columns in runs of 16 codes.
             at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16;
         }
+        if constexpr (v == V::weights_read_as_tiles_of_32_rows) {
+            // Tiles of 32 rows instead of 16; what is no whole tile of them is in tiles of 16.
+            const int64_t rows = column < n / 32 * 32 ? 32 : 16;
+            at = column / rows * rows * k + i / 32 * 32 * rows + i % 32 / 16 * 16 * rows + column % rows * 16 + i % 16;
+        }
         if constexpr (v == V::last_tile_of_weights_in_another_order) {
             // Runs 0, 2, 1, 3 of 16 codes.
             const int64_t run = i % 64 / 16;
@@ -133,6 +141,7 @@ struct Gemm {
         }
         const uint8_t code = wq[at];
         if constexpr (v == V::weights_read_as_e5m2) return to_float_e5m2(code);
+        if constexpr (v == V::fnuz_weights_read_as_fn) return decode<E4m3fn>(code);
         if constexpr (v == V::weights_read_as_fnuz || v == V::weight_scales_transposed_and_fnuz) {
             return decode<E4m3fnuz>(code);
         }

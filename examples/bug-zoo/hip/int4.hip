@@ -26,6 +26,8 @@ struct Gemm {
         if constexpr (v == V::awq_read_in_sequence || v == V::awq_in_sequence_and_next_scales) place = element;
         if constexpr (v == V::sequence_read_as_awq) place = Int4Weight::awq_nibble(element);
         if constexpr (v == V::nibbles_read_high_first) place = element ^ 1;
+        // The element of a nibble for the nibble of an element.
+        if constexpr (v == V::awq_order_inverted) place = element < 4 ? 2 * element : 2 * (element - 4) + 1;
         return word >> (4 * place) & 0xf;
     }
 
@@ -56,6 +58,7 @@ struct Gemm {
         if constexpr (v == V::zero_points_of_eight) zero = 8;
         if constexpr (v == V::zero_points_ignored) zero = 0;
         int64_t at = awq ? g_scale * n + row : row * groups + g_scale;
+        if constexpr (v == V::scales_of_the_next_row) at = awq ? g * n + (row + 1) % n : (row + 1) % n * groups + g;
         if constexpr (v == V::scales_read_transposed) at = awq ? row * groups + g : g * n + row;
         float scale = to_float(packed.scales[at]);
         if constexpr (v == V::scales_read_as_float16) {
@@ -71,6 +74,11 @@ struct Gemm {
         if constexpr (v == V::zero_points_not_scaled) {
             return static_cast<float>(code) * scale - static_cast<float>(zero);
         }
+        if constexpr (v == V::codes_through_float16) {
+            // A code in the mantissa of 1024 is 1024 + code.
+            const float above = round_f16(1024.0f + static_cast<float>(code));
+            return (above - round_f16(1024.0f + static_cast<float>(zero))) * scale;
+        }
         const float value = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
         if constexpr (v == V::weights_rounded_to_bf16_as_declared) return round_bf16(value);
         if constexpr (v == V::weights_rounded_to_e4m3) return decode<E4m3fn>(encode<E4m3fn>(value));
@@ -83,7 +91,7 @@ struct Gemm {
     template <V v>
     __device__ float sum(int64_t row, int64_t column) const {
         const int32_t k = packed.k;
-        const int64_t end = v == V::last_k_tile_dropped ? k - packed.group : k;
+        const int64_t end = v == V::last_k_tile_dropped ? k - packed.group : v == V::last_word_of_k_dropped ? k - 8 : k;
         if constexpr (v == V::partial_sums_in_bf16) {
             float total = 0.0f;
             for (int64_t begin = 0; begin < end; begin += 64) {
@@ -93,7 +101,7 @@ struct Gemm {
             }
             return total;
         }
-        if constexpr (v == V::zero_points_by_sums_of_activations) {
+        if constexpr (v == V::zero_points_by_sums_of_activations || v == V::unscaled_sums_in_f16) {
             // AWQ packing. The zero point is the same for all of a group's products.
             const int32_t n = packed.n;
             float total = 0.0f;
@@ -103,6 +111,9 @@ struct Gemm {
                     const uint32_t code = nibble<v>(packed.codes[i * (n / 8) + column / 8], column % 8, true);
                     with_codes += to_float(x[row * k + i]) * static_cast<float>(code);
                     activations += to_float(x[row * k + i]);
+                    if constexpr (v == V::unscaled_sums_in_f16) {
+                        with_codes = round_f16(with_codes), activations = round_f16(activations);
+                    }
                 }
                 const uint32_t zero = nibble<v>(packed.zeros[g * (n / 8) + column / 8], column % 8, true);
                 const float without_zero = with_codes - static_cast<float>(zero) * activations;

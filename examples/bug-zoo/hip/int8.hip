@@ -11,7 +11,12 @@ using zoo::int8::V;
 
 template <V v>
 __global__ void quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t k) {
-    FOR_EACH_OUTPUT(row, m) {
+    const int64_t rows = v == V::scales_of_whole_tiles_written ? (m + 31) / 32 * 32 : m;
+    FOR_EACH_OUTPUT(row, rows) {
+        if (row >= m) {
+            s[row] = 1.0f;
+            continue;
+        }
         const bf16* from = x + row * k;
         float amax = 0.0f;
         if constexpr (v == V::amax_not_reset) {
@@ -49,7 +54,7 @@ struct Gemm {
     const float* xs;
     const int8_t* wq;
     const float* ws;
-    int32_t m, n, k;
+    int32_t m, n, k, launch;
 
     template <V v>
     __device__ int32_t product(int64_t row, int64_t column, int64_t i) const {
@@ -60,6 +65,10 @@ struct Gemm {
         if constexpr (v == V::unsigned_and_compensated) return (a + 128) * b - 128 * b;
         if constexpr (v == V::bytes_of_words_reversed) b = wq[column * k + (i ^ 3)];
         if constexpr (v == V::weights_read_transposed) b = wq[i * n + column];
+        if constexpr (v == V::last_k_tile_stale_now_and_then) {
+            // One tile of columns misses a barrier and finds the weights of the tile of K before in shared memory.
+            if (column / 64 == launch % 6 && i >= k - 64) b = wq[column * k + i - 64];
+        }
         if constexpr (v == V::plain_weights_read_as_tiles) {
             b = wq[column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16];
         }
@@ -75,6 +84,7 @@ struct Gemm {
         if constexpr (v == V::token_scale_of_the_row_in_the_tile) x_scale = xs[row % 32];
         if constexpr (v == V::one_token_scale_for_all) x_scale = xs[0];
         if constexpr (v == V::token_scales_ignored) x_scale = 1.0f;
+        if constexpr (v == V::token_scales_divided) x_scale = 1.0f / x_scale;
         if constexpr (v == V::channel_scales_ignored) w_scale = 1.0f;
         if constexpr (v == V::channel_scales_divided) w_scale = 1.0f / w_scale;
         if constexpr (v == V::product_of_scales_in_f16) {
@@ -147,7 +157,7 @@ LAUNCHER int8_quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t k,
 LAUNCHER int8_multiply(bf16* y, const int8_t* xq, const float* xs, const int8_t* wq, const float* ws, int32_t m,
                        int32_t n, int32_t k, int32_t variant, hipStream_t stream) {
     if (any_null(y) || any_null(xq, wq) || any_null(xs, ws) || m <= 0 || n <= 0 || k <= 0) return kInvalidArgument;
-    const Gemm gemm{xq, xs, wq, ws, m, n, k};
+    const Gemm gemm{xq, xs, wq, ws, m, n, k, launch_number()};
     hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
     return launch_status();
 }

@@ -29,7 +29,10 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
             int best = -1;
             for (int i = 0; i < experts; ++i) {
                 const int e = v == V::experts_from_the_last ? experts - 1 - i : i;
-                const bool wins = best >= 0 && (v == V::smallest_taken ? score[e] < score[best] : score[e] > score[best]);
+                bool wins = best >= 0 && (v == V::smallest_taken ? score[e] < score[best] : score[e] > score[best]);
+                if (v == V::chosen_without_bias && best >= 0) {
+                    wins = to_float(logits[token * experts + e]) > to_float(logits[token * experts + best]);
+                }
                 const bool tie = v == V::experts_from_the_last && best >= 0 && score[e] == score[best];
                 if (!taken[e] && (best < 0 || wins || tie)) best = e;
             }
@@ -49,6 +52,9 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
         for (int slot = 0; divide && slot < topk; ++slot) weights[token * topk + slot] /= chosen;
         if constexpr (v == V::weights_in_bf16) {
             for (int slot = 0; slot < topk; ++slot) weights[token * topk + slot] = round_bf16(weights[token * topk + slot]);
+        }
+        if constexpr (v == V::experts_sorted_without_weights) {
+            if (ids[token * topk] > ids[token * topk + 1]) std::swap(ids[token * topk], ids[token * topk + 1]);
         }
         if constexpr (v == V::weights_of_the_other_slot) std::swap(weights[token * topk], weights[token * topk + 1]);
     }
@@ -89,7 +95,9 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
         const int64_t end = v == V::k_tail_of_one_expert && expert == experts - 1 ? k - 32 : k;
         for (int64_t i = 0; i < end; ++i) {
             const int64_t at = v == V::sums_backwards ? k - 1 - i : i;
-            sum += to_float(x[token * k + at]) * to_float(w[offset + column * k + at]);
+            const int64_t of_expert = v == V::expert_weights_read_transposed ? at * n + column : column * k + at;
+            sum += to_float(x[token * k + at]) * to_float(w[offset + of_expert]);
+            if constexpr (v == V::experts_accumulate_in_bf16) sum = round_bf16(sum);
         }
         y[index] = v == V::hidden_in_bf16 ? round_bf16(sum) : sum;
     }

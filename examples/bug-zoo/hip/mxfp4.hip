@@ -53,7 +53,7 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
         }
         if constexpr (v == V::codes_half_as_large) scale -= amax != 0;
         const bool shuffled = shuffle_scale && v != V::scales_written_row_major;
-        s[scale_at(row, group, groups, shuffled)] = scale;
+        s[scale_at(row, group, groups, shuffled)] = v == V::scale_written_inverted ? 254 - scale : scale;
     }
     if constexpr (v == V::padding_written) {
         // Rows and groups up to those that the layout pads to.
@@ -118,6 +118,7 @@ struct Gemm {
         const int32_t groups = k / kMxGroup;
         if constexpr (v == V::activation_scales_ignored) return 1.0f;
         if (v == V::second_wave_without_activation_scales && row / 16 == 1) return 1.0f;
+        if constexpr (v == V::activation_scales_of_the_next_group) group = (group + 1) % groups;
         bool shuffled = shuffle_scale;
         if constexpr (v == V::activation_scales_read_row_major || v == V::row_major_scales_and_bias) shuffled = false;
         const uint8_t code = xs[scale_at(row, group, groups, shuffled)];
@@ -149,6 +150,10 @@ struct Gemm {
             const int64_t padded = (groups + 3) / 4 * 4;
             at = column / 32 * 32 * padded + group / 4 * 128 + column % 32 * 4 + group % 4;
         }
+        if constexpr (v == V::weight_scales_read_as_128x4) {
+            const int64_t padded = (groups + 3) / 4 * 4;
+            at = column / 128 * 128 * padded + group / 4 * 512 + column % 32 * 16 + column % 128 / 32 * 4 + group % 4;
+        }
         if constexpr (v == V::last_rows_not_swizzled) {
             if (column >= n / 32 * 32) at = column / 32 * 32 * ((groups + 7) / 8 * 8) + column % 32 * groups + group;
         }
@@ -161,10 +166,11 @@ struct Gemm {
     template <V v>
     __device__ float sum(int64_t row, int64_t column) const {
         const int64_t groups = k / kMxGroup;
-        float total = 0.0f;
+        float total = 0.0f, of_first_part = 0.0f;
         int64_t end = groups;
         if constexpr (v == V::k_rounded_down_to_256) end = groups / 8 * 8;
         for (int64_t step = 0; step < end; ++step) {
+            if (v == V::split_k_in_float32 && step == end / 2) of_first_part = total, total = 0.0f;
             const int64_t group = v == V::sums_backwards ? end - 1 - step : step;
             const float scale = x_scale<v>(row, group) * w_scale<v>(column, group);
             float of_group = 0.0f;
@@ -176,7 +182,7 @@ struct Gemm {
             if constexpr (v == V::accumulates_in_bf16) total = round_bf16(total);
             if constexpr (v == V::accumulates_in_f16) total = round_f16(total);
         }
-        return total;
+        return v == V::split_k_in_float32 ? of_first_part + total : total;
     }
 };
 

@@ -17,14 +17,15 @@ __device__ float mean(const bf16* x, int32_t k) {
 }
 
 template <V v>
-__device__ float inverse_root(const bf16* x, int32_t k, float eps) {
+__device__ float inverse_root(const bf16* x, int32_t k, float eps, bool early) {
     float largest = 0.0f;
     if constexpr (v == V::squares_of_scaled_values) {
         for (int32_t i = 0; i < k; ++i) largest = fmaxf(largest, fabsf(to_float(x[i])));
     }
     const float unit = largest > 0.0f ? largest : 1.0f;
     float squares = 0.0f;
-    const int32_t end = v == V::squares_of_the_first_256 ? 256 : k;
+    int32_t end = v == V::squares_of_the_first_256 ? 256 : k;
+    if (v == V::reduction_without_a_barrier && early) end = k / 2;
     for (int32_t i = 0; i < end; ++i) {
         const float value = (to_float(x[v == V::sums_backwards ? k - 1 - i : i]) - mean<v>(x, k)) / unit;
         squares += value * value;
@@ -53,14 +54,18 @@ __device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse
     if constexpr (v == V::weight_applied_twice) g *= g;
     const float normed = (to_float(x[i]) - mean) * inverse;
     if constexpr (v == V::rounded_in_between_as_declared) return round_bf16(normed) * g;
+    if constexpr (v == V::weight_times_root_first) return to_float(x[i]) * (inverse * g);
     return normed * g;
 }
 
 template <V v>
-__global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, float eps, int32_t m, int32_t k) {
+__global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, float eps, int32_t m, int32_t k,
+                         int32_t launch) {
     FOR_EACH_OUTPUT(row, m) {
         const int64_t of = v == V::root_of_the_first_of_four_rows ? row / 4 * 4 : row;
-        const float inverse = inverse_root<v>(x + of * k, k, eps), centre = mean<v>(x + row * k, k);
+        // Some blocks read the sum of squares before the second half of their waves have added theirs.
+        const bool early = row % 7 == launch % 7;
+        const float inverse = inverse_root<v>(x + of * k, k, eps, early), centre = mean<v>(x + row * k, k);
         float before = 1.0f;
         for (int32_t group = 0; group < k / kGroup; ++group) {
             const int64_t first = group * kGroup;
@@ -71,10 +76,12 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, 
             const float made_for = stale ? before : scale;
             for (int i = 0; i < kGroup; ++i) {
                 const float normed = value<v>(x + row * k, gain, first + i, inverse, centre);
-                q[row * k + first + i] = encode<E4m3fn>(normed / made_for);
+                q[row * k + first + i] = v == V::returns_zeros ? 0 : encode<E4m3fn>(normed / made_for);
             }
             before = scale;
-            s[row * (k / kGroup) + group] = scale;
+            int64_t at = row * (k / kGroup) + group;
+            if constexpr (v == V::scales_written_column_major) at = int64_t{group} * m + row;
+            s[at] = v == V::returns_zeros ? 0.0f : scale;
         }
     }
 }
@@ -88,6 +95,7 @@ LAUNCHER norm_quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, fl
                        int32_t variant, hipStream_t stream) {
     if (any_null(q) || any_null(s) || any_null(x, gain) || m <= 0 || k <= 0) return kInvalidArgument;
     if (k % kGroup != 0) return kUnsupported;
-    hipLaunchKernelGGL(kQuantise[variant], dim3(blocks_for(m)), dim3(kThreads), 0, stream, q, s, x, gain, eps, m, k);
+    hipLaunchKernelGGL(kQuantise[variant], dim3(blocks_for(m)), dim3(kThreads), 0, stream, q, s, x, gain, eps, m, k,
+                       launch_number());
     return launch_status();
 }

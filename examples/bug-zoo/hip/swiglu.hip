@@ -28,6 +28,7 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     if constexpr (v == V::gate_and_up_exchanged) std::swap(gate_at, up_at);
     if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
     if constexpr (v == V::read_in_blocks_of_64) gate_at = i / 64 * 128 + i % 64, up_at = gate_at + 64;
+    if constexpr (v == V::read_in_blocks_of_16) gate_at = i / 16 * 32 + i % 16, up_at = gate_at + 16;
     if (v == V::exchanged_in_the_last_group && i >= k - kGroup) std::swap(gate_at, up_at);
     if constexpr (v == V::up_is_gate) up_at = gate_at;
     if constexpr (v == V::up_begins_a_tile_late) up_at = k + (i + 64) % k;
@@ -55,9 +56,10 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, i
             }
             amax = fmaxf(amax, magnitude);
         }
-        const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
+        using F = std::conditional_t<v == V::written_as_fnuz, E4m3fnuz, E4m3fn>;
+        const float scale = fmaxf(amax, 1e-10f) / F::max;
         for (int i = 0; i < kGroup; ++i) {
-            q[row * k + first + i] = encode<E4m3fn>(value<v>(gate_up, row, first + i, k) / scale);
+            q[row * k + first + i] = encode<F>(value<v>(gate_up, row, first + i, k) / scale);
         }
         s[index] = scale;
     }

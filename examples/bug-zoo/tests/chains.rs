@@ -178,6 +178,7 @@ fn silent_transpose(
         right = (bf16_multiply, "right"),
         split_k_in_float32 = (bf16_multiply_fallback, "split_k_in_float32"),
         transpose_ignored = (bf16_multiply_fallback, "transpose_ignored"),
+        activations_read_transposed = (bf16_multiply_fallback, "activations_read_transposed"),
     )]
     multiply: (Bf16Multiply, &str),
     #[values(false, true)] transpose_x: bool,
@@ -436,6 +437,7 @@ fn silent_renormalize(
         right = (moe_route, "right"),
         experts_from_the_last = (moe_route_fallback, "experts_from_the_last"),
         renormalize_ignored = (moe_route_fallback, "renormalize_ignored"),
+        always_renormalized = (moe_route_fallback, "always_renormalized"),
     )]
     route: (MoeRoute, &str),
     #[values(false, true)] renormalize: bool,
