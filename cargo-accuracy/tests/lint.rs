@@ -171,7 +171,7 @@ fn a_fallback_that_drops_the_order_of_the_scales_fails() {
         let out = lint(folder.path(), &[]);
         let shown = String::from_utf8_lossy(&out.stdout);
         assert_eq!(out.status.code(), Some(100), "{shown}");
-        let message = format!("`quant_fallback` never reads `{name}`, which its twin `quant` honours");
+        let message = format!("`quant_fallback` never reads `{name}`; its twin `quant` honours it");
         assert!(shown.contains(&message), "{name}: {shown}");
     }
     // Orders and majors that change no number.
@@ -202,7 +202,7 @@ fn functions_of_one_name_in_sources_of_two_libraries_are_no_twins() {
     };
     assert_eq!(twins("first.hip"), [] as [Value; 0]);
     let found = twins("gemm_v2.hip");
-    let message = "`gemm_kernel` never reads `m`, which its twin `gemm_kernel` in gemm_v2.hip honours";
+    let message = "`gemm_kernel` never reads `m`; its twin `gemm_kernel` in gemm_v2.hip honours it";
     assert_eq!(found.iter().map(|f| text(f, "message")).collect::<Vec<_>>(), [message]);
 }
 

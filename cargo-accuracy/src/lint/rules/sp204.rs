@@ -56,8 +56,8 @@ pub fn asymmetries(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
             false => format!("`{}`", o.qualname),
         };
         let mut message = match family_rule {
-            true => format!("`{}` {does}, which {twin} of the same dispatch honours", f.qualname),
-            false => format!("`{}` {does}, which its twin {twin} honours", f.qualname),
+            true => format!("`{}` {does}; {twin} of the same dispatch honours it", f.qualname),
+            false => format!("`{}` {does}; its twin {twin} honours it", f.qualname),
         };
         cx.describe(&e, id, param, &mut message);
         let honoured = crate::lint::index::param(o, &p.name, &cx.config.names).map(|(i, _)| i);
