@@ -66,7 +66,7 @@ pub struct Alike<'a> {
 /// with one reason. Figures are no part of either.
 pub fn alike<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Alike<'a>> {
     let mut groups: Vec<Alike> = Vec::new();
-    let mut at: HashMap<(&str, Option<Check>, Option<&str>, String), usize> = HashMap::new();
+    let mut at = HashMap::new();
     for record in records {
         let test = test_path(&record.id);
         let check = (record.verdict != Verdict::NotRun).then_some(record.check);
