@@ -7,10 +7,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// `hip/hip_runtime.h` for the host, in place of HIP's own: blocks and threads as loops and fibres.
-pub const HIP_ON_HOST: &str = include_str!("../hip_host/hip/hip_runtime.h");
-/// `hip/hip_runtime.h` for nvcc: HIP's names as CUDA's.
-pub const HIP_ON_CUDA: &str = include_str!("../hip_cuda/hip/hip_runtime.h");
+macro_rules! headers {
+    ($folder:literal: $($file:literal)*) => {
+        &[$(($file, include_str!(concat!("../", $folder, "/", $file)))),*]
+    };
+}
+
+/// Headers for the host in place of HIP's own, each with its text: blocks and threads as loops and fibres. Those that
+/// the host does not have say what to do instead.
+pub const HIP_ON_HOST: &[(&str, &str)] = headers! {
+    "hip_host":
+        "hip/hip_runtime.h"
+        "hip/hip_runtime_api.h"
+        "hip/hip_bf16.h"
+        "hip/hip_bfloat16.h"
+        "hip/hip_cooperative_groups.h"
+        "hip/hip_fp16.h"
+        "hip/hip_fp8.h"
+};
+/// Headers for nvcc: HIP's names as CUDA's.
+pub const HIP_ON_CUDA: &[(&str, &str)] = headers!("hip_cuda": "hip/hip_runtime.h");
 
 /// A kernel library for the `host` architecture, `lib{name}_host.so`.
 ///
@@ -108,10 +124,12 @@ impl HostLibrary {
             None => std::env::var_os("OUT_DIR").ok_or(BuildError::NotABuildScript)?.into(),
         };
         let include = out_dir.join("hip_host");
-        let header = include.join("hip/hip_runtime.h");
-        std::fs::create_dir_all(include.join("hip"))
-            .and_then(|()| std::fs::write(&header, HIP_ON_HOST))
-            .map_err(|error| BuildError::Write { path: header, error })?;
+        for (file, text) in HIP_ON_HOST {
+            let header = include.join(file);
+            std::fs::create_dir_all(include.join("hip"))
+                .and_then(|()| std::fs::write(&header, text))
+                .map_err(|error| BuildError::Write { path: header, error })?;
+        }
 
         let tool = self.tool()?;
         let compiles = self.sources.iter().enumerate().map(|(i, source)| {
@@ -199,6 +217,23 @@ fn finish(command: &Command, output: io::Result<std::process::Output>) -> Result
     Ok(())
 }
 
+/// What to write instead of HIP that is no C++, where the messages of the host's compiler show such a line.
+pub fn hints(messages: &str) -> Vec<&'static str> {
+    let known = [
+        (
+            "<<<",
+            "`kernel<<<grid, block, shared, stream>>>(..)` needs a HIP compiler; \
+             hipLaunchKernelGGL(kernel, grid, block, shared, stream, ..) compiles for the host, too",
+        ),
+        (
+            "extern __shared__",
+            "`extern __shared__ float buffer[];` needs a HIP compiler; \
+             HIP_DYNAMIC_SHARED(float, buffer) compiles for the host, too",
+        ),
+    ];
+    known.into_iter().filter(|(seen, _)| messages.contains(seen)).map(|(_, hint)| hint).collect()
+}
+
 /// The files that a make rule, as `-MMD` writes it, names behind its colon.
 pub fn prerequisites(rule: &str) -> Vec<String> {
     let rule = rule.replace("\\\n", " ");
@@ -247,7 +282,8 @@ impl fmt::Display for BuildError {
                 "cannot run the C++ compiler `{compiler}`: {error}; install g++ or clang++, or set CXX to a compiler"
             ),
             BuildError::CompileFailed { command, status, messages } => {
-                write!(f, "the C++ compiler failed ({status})\n  {command}\n{messages}")
+                write!(f, "the C++ compiler failed ({status})\n  {command}\n{messages}")?;
+                hints(messages).iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
             }
         }
     }

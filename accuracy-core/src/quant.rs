@@ -118,7 +118,8 @@ pub struct Quant {
 
 /// How the exact scale becomes one that the scale's format can hold.
 ///
-/// For e8m0 scales `Floor`, `Ceil` and `Even` are the producers' own rules, see [`e8m0::Rounding`].
+/// For e8m0 scales `Floor`, `Ceil` and `Even` are the producers' own rules, see [`e8m0::Rounding`]. Of float32 scales
+/// only `Nearest` and `PowerOfTwo` make a difference, and others are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleRounding {
     /// The nearest value, ties to even.
@@ -129,6 +130,9 @@ pub enum ScaleRounding {
     Ceil,
     /// [`e8m0::Rounding::Even`], of e8m0 scales only.
     Even,
+    /// The least power of two that is not smaller, of float32 and bfloat16 scales: `2^ceil(log2(amax / max))`, as
+    /// DeepGEMM casts with `use_ue8m0` where the scales stay float32.
+    PowerOfTwo,
 }
 
 /// What lies between the scales of a layout that pads.
@@ -298,7 +302,7 @@ impl Quant {
         }
         let of_producer = match self.scale_rounding {
             _ if self.scale_dtype != E8M0 => None,
-            ScaleRounding::Nearest => None,
+            ScaleRounding::Nearest | ScaleRounding::PowerOfTwo => None,
             ScaleRounding::Floor => Some(e8m0::Rounding::Floor),
             // With a maximum of its own the rule is the general one.
             ScaleRounding::Ceil if self.max != self.dtype.max() => None,
@@ -312,6 +316,9 @@ impl Quant {
     }
 
     fn round_scale(&self, exact: f64) -> f64 {
+        if self.scale_rounding == ScaleRounding::PowerOfTwo {
+            return E8M0.decode(e8m0::ceil(exact));
+        }
         let format = self.scale_dtype;
         let code = format.encode(exact, Overflow::Saturate);
         let nearest = format.decode(code);
@@ -383,6 +390,23 @@ impl Quant {
             return Some(format!(
                 "ScaleRounding::Even is a rule of e8m0 scales, not of {}",
                 self.scale_dtype
+            ));
+        }
+        if rounding == ScaleRounding::PowerOfTwo && !matches!(self.scale_dtype, DType::F32 | DType::BF16) {
+            return Some(format!(
+                "ScaleRounding::PowerOfTwo is for scales stored as float32 or bfloat16, not as {}{}",
+                self.scale_dtype,
+                if self.scale_dtype == E8M0 {
+                    ", which has no other values: declare ScaleRounding::Ceil"
+                } else {
+                    ""
+                }
+            ));
+        }
+        if matches!(rounding, ScaleRounding::Floor | ScaleRounding::Ceil) && self.scale_dtype == F32 {
+            return Some(format!(
+                "ScaleRounding::{rounding:?} has no effect on float32 scales, which may be off by a division's rounding: \
+                 declare Nearest, or PowerOfTwo for powers of two stored as float32"
             ));
         }
         let by_exponent = matches!(rounding, ScaleRounding::Floor | ScaleRounding::Even);
@@ -668,6 +692,39 @@ mod tests {
         assert_eq!(scheme(ScaleRounding::Ceil).scale_of(448.0 * 3.0), 4.0);
         assert_eq!(scheme(ScaleRounding::Ceil).scale_of(448.0 * 4.0), 4.0);
         assert_eq!(scheme(ScaleRounding::Floor).scale_of(448.0 * 4.0), 4.0);
+    }
+
+    #[test]
+    fn powers_of_two_are_float32_scales_and_others_are_wrong() {
+        let scheme = Quant::group(E4M3FN, 128).scales(F32, ScaleRounding::PowerOfTwo);
+        assert_eq!(scheme.problem(), None);
+        for (amax, scale) in [(448.0, 1.0), (448.0001, 2.0), (224.0, 0.5), (3.0, 1.0 / 128.0)] {
+            assert_eq!(scheme.scale_of(amax), scale, "{amax}");
+        }
+        let x = ramp(3, 300);
+        let expected = quantize(&x, &scheme, 1.0);
+        assert_eq!(expected.scales, vec![0.125; 9]);
+        let failed = |written: &Quantized| {
+            let checks = crate::judge::producer_checks("x", &scheme, &x, &expected, written, 0.0);
+            checks.into_iter().filter(|check| !check.ok).map(|check| check.check).collect::<Vec<_>>()
+        };
+        assert!(failed(&expected).is_empty());
+        let plain = quantize(&x, &Quant::group(E4M3FN, 128), 1.0);
+        assert_eq!(failed(&plain)[0], "scales");
+    }
+
+    #[test]
+    fn a_rounding_without_effect_is_refused() {
+        let problem = |dtype, rounding| Quant::group(E4M3FN, 32).scales(dtype, rounding).problem();
+        for rounding in [ScaleRounding::Ceil, ScaleRounding::Floor] {
+            assert!(
+                problem(F32, rounding).unwrap().contains("PowerOfTwo for powers of two stored as float32")
+            );
+            assert_eq!(problem(E8M0, rounding), None);
+        }
+        assert_eq!(problem(F32, ScaleRounding::Nearest), None);
+        assert!(problem(E8M0, ScaleRounding::PowerOfTwo).unwrap().contains("declare ScaleRounding::Ceil"));
+        assert!(problem(E4M3FN, ScaleRounding::PowerOfTwo).is_some());
     }
 
     #[test]

@@ -177,20 +177,83 @@ pub struct Power {
 
 /// A likely root cause.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WrittenCause", into = "WrittenCause")]
 pub struct Cause {
+    /// Its name: one of [`CAUSES`], or a finer one such as `zero_point`.
     pub cause: String,
     pub detail: String,
     /// Cosine of the output against the reference computed with the fault: what mending it gives.
     pub cos: Option<f64>,
     /// Share of the error that it explains, at most 1.
-    #[serde(default)]
     pub score: Option<f64>,
     /// The operand that is read wrongly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operand: Option<String>,
     /// Whether nothing is left to explain, and nothing else explains as much.
-    #[serde(default)]
     pub confident: bool,
+}
+
+/// The names of root causes that readers of a report may rely on.
+pub const CAUSES: [&str; 20] = [
+    "scale_layout",
+    "scale_missing",
+    "scale_inverted",
+    "scale_neighbour",
+    "fp8_variant",
+    "nibble_order",
+    "transposed",
+    "permuted_tiles",
+    "gate_up_swapped",
+    "accumulation",
+    "parameter_ignored",
+    "k_tail_dropped",
+    "unwritten",
+    "out_of_bounds",
+    "overflow",
+    "nondeterministic",
+    "gain",
+    "rope",
+    "router",
+    "unknown",
+];
+
+/// A cause as reports have it: under a name of [`CAUSES`], with a finer one beside it.
+#[derive(Serialize, Deserialize)]
+struct WrittenCause {
+    cause: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    detail: String,
+    cos: Option<f64>,
+    #[serde(default)]
+    score: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operand: Option<String>,
+    #[serde(default)]
+    confident: bool,
+}
+
+impl From<Cause> for WrittenCause {
+    fn from(of: Cause) -> WrittenCause {
+        let Cause { cause: name, detail, cos, score, operand, confident } = of;
+        let family = match name.as_str() {
+            known if CAUSES.contains(&known) => known,
+            // Bits that are lost, wherever.
+            "rounding" => "accumulation",
+            // How packed integers are read.
+            "zero_point" => "nibble_order",
+            "addend_missing" => "parameter_ignored",
+            _ => "unknown",
+        };
+        let (cause, kind) = (family.to_owned(), Some(&name).filter(|name| *name != family).cloned());
+        WrittenCause { cause, kind, detail, cos, score, operand, confident }
+    }
+}
+
+impl From<WrittenCause> for Cause {
+    fn from(written: WrittenCause) -> Cause {
+        let WrittenCause { cause, kind, detail, cos, score, operand, confident } = written;
+        Cause { cause: kind.unwrap_or(cause), detail, cos, score, operand, confident }
+    }
 }
 
 /// What one attempt at a case found.

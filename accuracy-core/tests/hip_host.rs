@@ -169,6 +169,33 @@ fn only_marked_functions_are_exported() {
 }
 
 #[test]
+fn hip_that_the_host_does_not_compile_is_told_with_what_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = "#include <hip/hip_runtime_api.h>\n__global__ void kernel(float* x) {";
+    for (source, part) in [
+        (
+            format!("{kernel} }}\nvoid launch(float* x) {{ kernel<<<1, 64, 0, nullptr>>>(x); }}"),
+            "hipLaunchKernelGGL(",
+        ),
+        (format!("{kernel} extern __shared__ float s[]; x[0] = s[0]; }}"), "HIP_DYNAMIC_SHARED("),
+        ("#include <hip/hip_bf16.h>".into(), "a struct of a uint16_t"),
+        ("#include <hip/hip_bfloat16.h>".into(), "a struct of a uint16_t"),
+        ("#include <hip/hip_fp16.h>".into(), "a struct of a uint16_t"),
+        ("#include <hip/hip_fp8.h>".into(), "fp8 codes as uint8_t"),
+        ("#include <hip/hip_cooperative_groups.h>".into(), "__shfl*"),
+    ] {
+        let file = folder.path().join("foreign.hip");
+        std::fs::write(&file, &source).unwrap();
+        let error = host_library("foreign", folder.path()).file(file).try_compile().unwrap_err().to_string();
+        assert!(error.contains(part), "{source}: {error}");
+    }
+    // Each is there for a GPU alone.
+    let guarded = folder.path().join("guarded.hip");
+    std::fs::write(&guarded, "#ifdef __HIP__\n#include <hip/hip_fp8.h>\n#endif\nint here;\n").unwrap();
+    host_library("guarded", folder.path()).file(guarded).try_compile().unwrap();
+}
+
+#[test]
 fn build_errors_name_the_file_and_show_the_compiler_s_message() {
     let folder = tempfile::tempdir().unwrap();
     let build = |source: &Path| {

@@ -10,6 +10,9 @@ It needs torch and safetensors, nothing else. Everything is written in the type 
 What it writes: `accuracy_dump.rank{R}.jsonl`, one JSON object a line, and safetensors files. A tensor's line is written
 before its bytes, so that after a crash it is known what was cut off. What cannot be written (sparse, complex, of a type
 that safetensors lacks) is skipped, with a line that says so; the model goes on.
+
+A pass whose predecessor is not dumped may find keys and values in a cache of transformers: attention modules then have
+the inputs `past_key_values.keys` and `.values`, what the cache had before the pass.
 """
 
 import contextlib
@@ -90,6 +93,10 @@ class Dumper:
     def wanted(self):
         return self.steps is None or self.step in self.steps
 
+    def first(self):
+        """Whether the pass before this one is not dumped."""
+        return self.step == 0 or self.steps is not None and self.step - 1 not in self.steps
+
     def begin(self, module, args, kwargs):
         self.depth += 1
         self.passes = True
@@ -123,6 +130,9 @@ class Dumper:
                 if self.inputs:
                     for slot, tensor in tensors({**{str(i): a for i, a in enumerate(args)}, **kwargs}):
                         self.add_or_skip(name, "input", slot, call, tensor)
+                    if call == 0 and self.first():
+                        for slot, tensor in cached(module, kwargs.get("past_key_values")):
+                            self.add_or_skip(name, "input", slot, call, tensor)
 
         return hook
 
@@ -209,6 +219,23 @@ def tensors(value, path=()):
     elif hasattr(value, "__dataclass_fields__"):
         for key in value.__dataclass_fields__:
             yield from tensors(getattr(value, key), (*path, key))
+
+
+def cached(module, cache):
+    """Keys and values that a cache has for an attention module, [sequences, heads, length, d]."""
+    layers, index = getattr(cache, "layers", None), getattr(module, "layer_idx", None)
+    if not isinstance(layers, list) or not isinstance(index, int) or index >= len(layers):
+        return
+    layer = layers[index]
+    # A quantised cache holds a part of them only.
+    if not getattr(layer, "is_initialized", False) or "Quantized" in type(layer).__name__:
+        return
+    length = int(layer.get_seq_length())
+    for name in ("keys", "values"):
+        held = getattr(layer, name, None)
+        # A static cache has empty places at its end; a sliding one has the last positions only.
+        if isinstance(held, torch.Tensor) and held.dim() == 4 and length > 0:
+            yield f"past_key_values.{name}", held[:, :, :length]
 
 
 @contextlib.contextmanager

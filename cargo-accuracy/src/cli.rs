@@ -230,6 +230,20 @@ pub fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// The command that a filter may have been meant for: one letter is missing, too much, or another.
+pub fn command_like(filter: &str) -> Option<String> {
+    let near = |name: &str| {
+        let (a, b) = (filter.as_bytes(), name.as_bytes());
+        let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+        let (a, b) = (&a[same..], &b[same..]);
+        matches!((a, b), ([_, x @ ..], y) | (y, [_, x @ ..]) if x == y)
+            || matches!((a, b), ([_, x @ ..], [_, y @ ..]) if x == y)
+    };
+    let commands = Cli::command();
+    let mut names = commands.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name);
+    names.find(|name| near(name)).map(String::from)
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
     /// On a terminal, unless NO_COLOR is set
@@ -326,6 +340,18 @@ mod tests {
             // Prose is wrapped, examples would break.
             let wide: Vec<&str> = help.lines().filter(|l| l.starts_with(' ') && l.len() > 80).collect();
             assert_eq!(wide, [""; 0], "{name} is wider than 80 columns");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_nearly_a_command_is_told_from_others() {
+        for (filter, command) in
+            [("lnt", "lint"), ("lintt", "lint"), ("list", "lint"), ("doctr", "doctor"), ("tiage", "triage")]
+        {
+            assert_eq!(command_like(filter).as_deref(), Some(command), "{filter}");
+        }
+        for filter in ["fp8", "gemm", "lint::x", "", "t", "linear"] {
+            assert_eq!(command_like(filter), None, "{filter}");
         }
     }
 

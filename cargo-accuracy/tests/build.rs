@@ -141,6 +141,8 @@ fn what_the_compiler_says_is_told_with_its_command_and_the_old_library_is_gone()
     let parts =
         ["`scale` of package scaling cannot be built for host", "nonsense", "hip/other.hip", "-DFACTOR=2"];
     package.fails(101, &parts);
+    package.write("hip/other.hip", "void kernel(); void launch() { kernel<<<1, 64>>>(); }\n");
+    package.fails(101, &["hint: ", "hipLaunchKernelGGL("]);
     package.write("hip/other.hip", "extern \"C\" int missing();\nint other() { return missing(); }\n");
     package.fails(101, &["missing"]);
     assert!(!library.exists(), "a library that could not be linked is still the old one");
@@ -151,6 +153,25 @@ fn a_launcher_that_is_bound_otherwise_is_no_library() {
     let package = Package::new(TABLE);
     package.write("src/bindings.rs", &RUST.replace("n: i32", "n: i64"));
     package.fails(101, &["Rust binds the parameter of this Index, from 0, with another type"]);
+}
+
+#[test]
+fn a_launcher_that_only_the_tests_bind_is_checked_too() {
+    let package = Package::new(TABLE);
+    std::fs::remove_file(package.0.path().join("src/bindings.rs")).unwrap();
+    package.write("tests/accuracy.rs", RUST);
+    // What a compile-fail test holds, and a package of its own that binds the launcher otherwise.
+    package.write("tests/ui/no_rust.rs", "fn (");
+    package.write("tests/inner/Cargo.toml", "[package]\nname = \"inner\"\n");
+    package.write("tests/inner/src/lib.rs", &RUST.replace("n: i32", "n: i64"));
+    package.build("host");
+    let output = package.accuracy(&["header", "--out", "bound"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "bound/scale_launchers.h\n");
+    package.write("tests/accuracy.rs", &RUST.replace("n: i32", "n: i64"));
+    package.fails(101, &["Rust binds the parameter of this Index, from 0, with another type"]);
+    std::fs::remove_file(package.0.path().join("tests/accuracy.rs")).unwrap();
+    let output = package.accuracy(&["header", "--out", "bound"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no #[kernel_library] block in src, tests"));
 }
 
 #[test]

@@ -125,6 +125,37 @@ fn what_a_workspace_lacks_is_named_with_its_fix() {
 }
 
 #[test]
+fn the_compilers_are_those_that_build_takes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = folder.path().join("compiler");
+    std::fs::write(&compiler, "#!/bin/sh\necho some compiler 7.1\n").unwrap();
+    std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Fixture::in_shared_target(folder.path())
+        .plugin()
+        .args(["accuracy", "doctor", "--arch", "gfx950,sm_90"])
+        .envs(["CXX", "HIPCXX", "NVCC"].map(|name| (name, &compiler)))
+        .output()
+        .unwrap();
+    let said = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    for makes in ["the host", "AMD GPUs", "NVIDIA GPUs"] {
+        let line = format!("some compiler 7.1 ({}): compiles HIP sources for {makes}", compiler.display());
+        assert!(said.contains(&line), "not said: {line}\n{said}");
+    }
+
+    // Without ROCm it is Debian's clang, where that is there with what it needs.
+    let (_, said) = doctor(folder.path(), &["--arch", "gfx950"], "/nowhere");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let debian = Path::new("/usr/lib/llvm-22/bin/clang++").exists()
+        && Path::new("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode").exists();
+    let expected = match debian {
+        true => "with Debian's ROCm packages): compiles HIP sources for AMD GPUs",
+        false => "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages",
+    };
+    assert!(said.contains(expected), "not said: {expected}\n{said}");
+}
+
+#[test]
 fn variables_that_hide_devices_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let output = Fixture::in_shared_target(folder.path())

@@ -95,6 +95,11 @@ fn what_init_writes_builds_and_passes() {
         assert!(said.contains(path), "{path} is not named:\n{said}");
     }
     assert!(!said.contains('\u{1b}'), "colours in a pipe: {said}");
+    // The folder that accuracy-core comes from here is nowhere on a runner.
+    let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["cargo install --locked --git URL cargo-accuracy", "accuracy-core = { git = \"URL\" }"] {
+        assert!(flat.contains(part), "not said: {part}\n{said}");
+    }
 
     // A second time there is nothing to do.
     let before = fresh.files();
@@ -114,6 +119,10 @@ fn what_init_writes_builds_and_passes() {
     let cases = run.cases();
     assert!(cases.len() >= 2, "{run}");
     assert!(cases.iter().all(|case| case.verdict == "correct" && case.gate == "pass"), "{run}");
+
+    let selftest = fresh.plugin(&["selftest", "--offline"]);
+    assert_status(&selftest, 0);
+    assert!(text(&selftest).contains(" faults planted in 1 chains: "), "{}", text(&selftest));
 
     let doctor = fresh.plugin(&["doctor", "--format", "json"]);
     assert_status(&doctor, 0);

@@ -1,9 +1,10 @@
 //! `cargo accuracy logs` as a process.
 
 use serde_json::Value;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 const LOG: &str = "\
 INFO 07-16 15:30:27 [model_runner.py:302] Model loading took 40.45 GiB
@@ -149,4 +150,32 @@ fn a_large_log_is_read_quickly_in_constant_memory() {
     assert_eq!(output.status.code(), Some(100));
     println!("{written} bytes in {seconds:.2} s: {:.0} MB/s", written as f64 / 1e6 / seconds);
     assert!(written as f64 / 1e6 / seconds > 100.0);
+}
+
+#[test]
+fn what_comes_through_a_pipe_is_told_before_its_end() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"))
+        .args(["accuracy", "logs", "--expect", "startup complete", "-"])
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut server = child.stdin.take().unwrap();
+    let (send, lines) = std::sync::mpsc::channel();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let reader =
+        std::thread::spawn(move || stdout.lines().for_each(|line| send.send(line.unwrap()).unwrap()));
+    let next = || lines.recv_timeout(Duration::from_secs(60)).expect("a line while the log is written");
+    server.write_all(b"starting\n[aiter] failed jit build [module_quant]\n").unwrap();
+    let found = next();
+    let wanted = "standard input:2: error aiter-jit-build-failed: [aiter] failed jit build [module_quant]";
+    assert_eq!(found, wanted);
+    server.write_all(b"INFO:     Application startup complete.\n").unwrap();
+    assert_eq!(next(), "standard input:3: seen startup complete");
+    drop(server);
+    assert_eq!(child.wait().unwrap().code(), Some(100));
+    reader.join().unwrap();
+    let rest: Vec<String> = lines.iter().collect();
+    assert!(rest.iter().any(|l| l.contains("3 lines of standard input: 1 error")), "{rest:?}");
 }

@@ -128,9 +128,54 @@ fn a_record_of_a_later_schema_fails() {
 
 #[test]
 fn a_filter_that_matches_nothing_is_not_green() {
-    let run = never_green().accuracy(&["--arch", "host", "no_such_case"]);
+    let run = never_green().accuracy(&["--arch", "host", "::no_such_case["]);
     assert_eq!(run.status, Some(4), "{run}");
-    assert!(run.stderr.contains("`no_such_case` matched none of"), "{run}");
+    assert!(run.stderr.contains("`::no_such_case[` matched none of"), "{run}");
+}
+
+#[test]
+fn a_filter_by_tensor_does_not_leave_out_a_test_whose_tensors_cannot_be_listed() {
+    for filter in ["w=layers.0.up_proj", "layers.0.up"] {
+        let run = never_green().accuracy(&["--arch", "host", filter]);
+        assert_eq!(run.status, Some(100), "{run}");
+        let verdict = |test: &str| {
+            let cases = run.cases();
+            let case = cases.iter().find(|case| case.id.contains(test));
+            case.map(|case| (case.verdict.clone(), case.reason.contains("absent"))).unwrap_or_default()
+        };
+        assert_eq!(verdict("::every_layer["), ("correct".into(), false), "{run}");
+        assert_eq!(verdict("::shard_missing["), ("not_run".into(), true), "{run}");
+    }
+}
+
+#[test]
+fn a_filter_by_the_name_of_a_test_leaves_others_out_and_says_which_could_not_be_listed() {
+    let run = never_green().accuracy(&["--arch", "host", "every_layer"]);
+    assert_eq!(run.status, Some(0), "{run}");
+    assert!(run.stderr.contains("shard_missing is not in this run, and could not be: "), "{run}");
+    let run = never_green().accuracy(&["--arch", "host", "::every_layer["]);
+    assert!(!run.stderr.contains("shard_missing"), "no tensor is called so: {run}");
+}
+
+#[test]
+fn a_selftest_of_a_test_whose_tensors_cannot_be_listed_is_not_green() {
+    let output = never_green()
+        .plugin()
+        .args([
+            "accuracy",
+            "selftest",
+            "--offline",
+            "--arch",
+            "host",
+            "::kernels::correct[",
+            "::shard_missing[",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(101), "{said}");
+    assert!(said.contains("no faults were planted: ") && said.contains("shards/absent"), "{said}");
+    assert!(said.contains(" faults planted in 1 chains"), "{said}");
 }
 
 #[test]

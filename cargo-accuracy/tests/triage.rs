@@ -1,6 +1,6 @@
 //! `cargo accuracy triage`: the real binary on dumps that transformers' models left (`tests/triage/models.py`).
 
-use accuracy_core::weights::{Checkpoint, NewTensor, write};
+use accuracy_core::weights::{Checkpoint, NewTensor, StDtype, write};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -96,9 +96,14 @@ fn set(tensor: &mut NewTensor, values: &[f32]) {
 
 /// A copy of a model's dump in float32 with one tensor changed.
 fn changed(model: &str, module: &str, kind: &str, change: impl Fn(&mut Vec<f32>)) -> TempDir {
+    changed_in(&fixture(model, "f32"), module, kind, change)
+}
+
+/// The same of any dump in float32.
+fn changed_in(from: &Path, module: &str, kind: &str, change: impl Fn(&mut Vec<f32>)) -> TempDir {
     let mut found = false;
-    let folder = edited(&fixture(model, "f32"), |entry, tensor| {
-        if is(entry, module, kind) {
+    let folder = edited(from, |entry, tensor| {
+        if is(entry, module, kind) && tensor.dtype == StDtype::F32 {
             let mut values = floats(tensor);
             change(&mut values);
             set(tensor, &values);
@@ -245,6 +250,9 @@ fn the_side_that_is_wrong_is_named_not_the_other() {
     let ops = answer.json["ops"].as_array().unwrap();
     let wrong: Vec<&Value> = ops.iter().filter(|o| o["status"] == "reference_wrong").collect();
     assert_eq!(wrong[0]["op"], "up_proj");
+    let step = answer.step("which operation?");
+    assert!(step["evidence"].to_string().contains("wrong first in layer 0, up_proj"), "{step}");
+    assert!(step["next"].as_str().unwrap().contains("swapped"), "{step}");
     assert_eq!(answer.json["guilty"], Value::Null);
 }
 
@@ -337,6 +345,9 @@ fn a_mapping_file_replays_a_model_that_is_not_known() {
     let base = ["--reference", &paths[0], "--candidate", &paths[1], "--checkpoint", &paths[2]];
     let answer = run(&base);
     assert!(answer.text.contains("`novel` is not known"), "{}", answer.text);
+    for question in ["model known?", "which operation?"] {
+        assert!(answer.step(question)["next"].as_str().unwrap().contains("--mapping"), "{}", answer.text);
+    }
 
     let mapping = folder.path().join("ops.toml");
     let ops = r#"
@@ -572,6 +583,197 @@ fn clean_pairs_without_a_checkpoint_raise_no_alarm_nor_does_a_flipped_choice_of_
     assert_eq!(answer.status, 101, "{}", answer.text);
     let evidence = answer.step("which operation?")["evidence"].to_string();
     assert!(evidence.contains("other experts for 1 of 10 tokens"), "{evidence}");
+}
+
+fn all_are_right(answer: &Answer) {
+    assert_eq!(answer.status, 0, "{}", answer.text);
+    for op in answer.json["ops"].as_array().unwrap() {
+        assert_eq!(op["status"], "right", "{op}");
+    }
+}
+
+#[test]
+fn passes_that_do_not_begin_a_sequence_are_replayed_with_their_attention() {
+    for (model, pass) in [
+        ("llama", "decoding"),
+        ("deepseek_v3", "decoding"),
+        ("deepseek_v3", "static"),
+        // With `logits_to_keep`: the head sees the last row alone.
+        ("llama", "offset"),
+    ] {
+        let [f32, bf16] = ["f32", "bf16"].map(|format| fixture(model, &format!("{pass}-{format}")));
+        all_are_right(&triage(model, &f32, &bf16, &["--all-layers"]));
+        let attention = "model.layers.1.self_attn.o_proj";
+        let wrong = changed_in(&f32, attention, "input", |v| v.reverse());
+        let answer = triage(model, &bf16, wrong.path(), &[]);
+        assert_eq!(answer.status, 100, "{model}, {pass}: {}", answer.text);
+        let guilty = &answer.json["guilty"];
+        assert_eq!(
+            (&guilty["layer"], &guilty["op"]),
+            (&1.into(), &"attention".into()),
+            "{pass}: {}",
+            answer.text
+        );
+    }
+    let row = changed_in(&fixture("llama", "offset-f32"), "lm_head", "input", |v| v[0] += 1.0);
+    let answer = triage("llama", &fixture("llama", "offset-bf16"), row.path(), &[]);
+    assert_eq!(answer.json["guilty"]["op"], "wiring model.norm -> lm_head input", "{}", answer.text);
+}
+
+fn without(from: &Path, slot: &str) -> TempDir {
+    edited(from, |entry, _| !entry["slot"].as_str().unwrap().contains(slot))
+}
+
+#[test]
+fn a_reference_that_is_right_proves_that_nothing_came_before() {
+    let reference = without(&fixture("llama", "offset-f32"), "attention_mask");
+    let bf16 = fixture("llama", "offset-bf16");
+    all_are_right(&triage("llama", reference.path(), &bf16, &["--all-layers"]));
+    let wrong = changed_in(reference.path(), "model.layers.1.self_attn.o_proj", "input", |v| v.reverse());
+    let answer = triage("llama", &bf16, wrong.path(), &[]);
+    assert_eq!((answer.status, &answer.json["guilty"]["op"]), (100, &"attention".into()), "{}", answer.text);
+    // Nobody shows it.
+    let answer = triage("llama", wrong.path(), &bf16, &[]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+}
+
+#[test]
+fn attention_to_what_the_dump_does_not_have_is_inconclusive_with_the_reason() {
+    let (f32, bf16) = (fixture("llama", "decoding-f32"), fixture("llama", "decoding-bf16"));
+    let bare = |from: &Path| without(from, "past_key_values");
+    let (reference, candidate) = (bare(&f32), bare(&bf16));
+    let unmasked = |from: &Path| without(from, "attention_mask");
+    let (masks, none) =
+        ([reference.path(), candidate.path()], [reference.path(), candidate.path()].map(unmasked));
+    for [reference, candidate] in [masks, none.each_ref().map(TempDir::path)] {
+        let answer = triage("llama", reference, candidate, &[]);
+        assert_eq!(answer.status, 101, "{}", answer.text);
+        let step = answer.step("which operation?");
+        let reason = "attention of layers 0, 1: keys and values of earlier positions are not in the dump";
+        assert!(step["evidence"].to_string().contains(reason), "{step}");
+        assert!(step["next"].as_str().unwrap().contains("dump the passes before this one"), "{step}");
+    }
+}
+
+#[test]
+fn a_cache_that_earlier_passes_left_otherwise_is_no_agreement() {
+    // The order of tokens in a cache does not matter to attention.
+    let candidate = edited(&fixture("llama", "decoding-f32"), |entry, tensor| {
+        if entry["slot"].as_str().unwrap().contains("past_key_values") {
+            let d = 4 * tensor.shape[3];
+            let heads = tensor.bytes.chunks_exact(d * tensor.shape[2]);
+            let reversed = heads.flat_map(|head| head.rchunks_exact(d).flatten().copied());
+            tensor.bytes = reversed.collect();
+        }
+        true
+    });
+    let answer = triage("llama", &fixture("llama", "decoding-bf16"), candidate.path(), &[]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    let step = answer.step("which operation?");
+    assert!(step["evidence"].to_string().contains("the cache that the pass found is"), "{step}");
+    let ops = answer.json["ops"].as_array().unwrap();
+    assert!(ops.iter().all(|op| op["status"] == "right"), "{}", answer.text);
+}
+
+#[test]
+fn rows_that_the_mask_hides_have_no_right_answer() {
+    let (f32, bf16) = (fixture("qwen3_moe", "padded-f32"), fixture("qwen3_moe", "padded-bf16"));
+    let answer = triage("qwen3_moe", &f32, &bf16, &["--all-layers"]);
+    all_are_right(&answer);
+    assert!(answer.text.contains("of 8 positions"), "{}", answer.text);
+    let bare = ["--reference", f32.to_str().unwrap(), "--candidate", bf16.to_str().unwrap()];
+    assert_eq!(run(&bare).status, 101);
+
+    let attention = "model.layers.0.self_attn.o_proj";
+    let columns = 64;
+    let hidden = changed_in(&f32, attention, "input", |v| {
+        assert_eq!(v.len(), 12 * columns);
+        v[..columns].fill(7.0);
+    });
+    // A token's choice of experts, too.
+    let hidden = edited(hidden.path(), |entry, tensor| {
+        if is(entry, "model.layers.0.mlp.gate", "output") && entry["slot"] == "1" {
+            tensor.bytes[..8].reverse();
+        }
+        true
+    });
+    let answer = triage("qwen3_moe", &bf16, hidden.path(), &[]);
+    let wrong = |op: &&Value| op["op"] == "attention" || op["op"] == "router";
+    let ops = answer.json["ops"].as_array().unwrap();
+    assert!(ops.iter().filter(wrong).all(|op| op["status"] == "right"), "{}", answer.text);
+
+    // NaN is not harmless anywhere: attention may add it, times 0, to what is shown.
+    let nan = changed_in(&f32, "model.layers.1.input_layernorm", "output", |v| v[3] = f32::NAN);
+    let answer = triage("qwen3_moe", &bf16, nan.path(), &[]);
+    let guilty = &answer.json["guilty"];
+    assert_eq!((&guilty["layer"], &guilty["op"]), (&1.into(), &"input_layernorm".into()), "{}", answer.text);
+
+    // A dump without the mask has the other's; one with another mask is another question.
+    let maskless = edited(&bf16, |entry, _| !entry["slot"].as_str().unwrap().contains("attention_mask"));
+    all_are_right(&triage("qwen3_moe", &f32, maskless.path(), &[]));
+    let other = edited(&bf16, |entry, tensor| {
+        if entry["slot"] == "attention_mask" && tensor.shape == [2, 6] {
+            tensor.bytes.fill(0);
+        }
+        true
+    });
+    let answer = triage("qwen3_moe", &f32, other.path(), &[]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    assert_eq!(answer.step("same padding?")["status"], "inconclusive");
+
+    let shown = changed_in(&f32, attention, "input", |v| v[8 * columns..9 * columns].reverse());
+    let answer = triage("qwen3_moe", &bf16, shown.path(), &[]);
+    let guilty = &answer.json["guilty"];
+    assert_eq!((&guilty["layer"], &guilty["op"]), (&0.into(), &"attention".into()), "{}", answer.text);
+    let detail = guilty["detail"].as_str().unwrap();
+    assert!(detail.contains("1 of 8 tokens are wrong, worst 8"), "{detail}");
+}
+
+#[test]
+fn dumps_without_a_common_value_have_nothing_in_common() {
+    let other = edited(&fixture("llama", "bf16"), |entry, _| {
+        let head = is(entry, "lm_head", "output");
+        entry["module"] = "somewhere.else".into();
+        head
+    });
+    let answer = triage("llama", &fixture("llama", "f32"), other.path(), &[]);
+    assert_eq!((answer.status, &answer.json["verdict"]), (4, &"nothing_in_common".into()), "{}", answer.text);
+}
+
+#[test]
+fn a_weight_that_the_checkpoint_lacks_is_not_asked_of_the_dumps() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = fixture("llama", "checkpoint");
+    fs::copy(own.join("config.json"), folder.path().join("config.json")).unwrap();
+    let weights = Checkpoint::open(&own).unwrap();
+    let kept = weights.names().filter(|name| *name != "model.layers.1.mlp.up_proj.weight").map(|name| {
+        let raw = weights.raw(name).unwrap();
+        let (shape, bytes) = (raw.shape.to_vec(), raw.bytes.to_vec());
+        NewTensor { name: name.to_owned(), dtype: raw.dtype, shape, bytes }
+    });
+    let kept: Vec<NewTensor> = kept.collect();
+    write(&folder.path().join("model.safetensors"), &kept, &BTreeMap::new()).unwrap();
+    let paths = [fixture("llama", "f32"), fixture("llama", "bf16"), folder.path().to_owned()];
+    let paths = paths.each_ref().map(|p| p.to_str().unwrap());
+    let answer = run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2]]);
+    assert_eq!(answer.status, 101, "{}", answer.text);
+    let step = answer.step("which operation?");
+    assert!(step["evidence"].to_string().contains("no tensor `model.layers.1.mlp.up_proj.weight`"), "{step}");
+    assert!(step["next"].as_str().unwrap().contains("mend what is named above"), "{step}");
+}
+
+#[test]
+fn an_operation_that_cannot_be_replayed_is_named_with_its_layer() {
+    let narrow = edited(&fixture("qwen3_moe", "bf16"), |entry, tensor| {
+        if is(entry, "model.layers.0.mlp.gate", "output") && entry["slot"] == "0" {
+            tensor.shape[1] -= 1;
+            tensor.bytes.truncate(tensor.shape.iter().product::<usize>() * 2);
+        }
+        true
+    });
+    let answer = triage("qwen3_moe", &fixture("qwen3_moe", "f32"), narrow.path(), &[]);
+    let evidence = answer.step("which operation?")["evidence"].to_string();
+    assert!(evidence.contains("INCONCLUSIVE layer 0, router: 10x3 logits"), "{evidence}");
 }
 
 #[test]

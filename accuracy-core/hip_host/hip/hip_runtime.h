@@ -1,6 +1,6 @@
 // HIP on the CPU: the part of the HIP language and runtime that kernels and their launchers use, so that the same
-// .hip source compiles as C++17 and runs on the host. Not here: device memory and events, which belong to the
-// launcher's caller, and bf16 / fp8 types.
+// .hip source compiles as C++17 and runs on the host. Not here: `kernel<<<..>>>(..)` and `extern __shared__`, which are
+// no C++, device memory and events, which belong to the launcher's caller, and bf16 / fp8 types.
 //
 // A launch runs to its end on the calling thread, one block after another; host threads may launch at the same time.
 // The threads of a block are started in order on a fibre, and go on to the next thread on the same fibre until one

@@ -99,9 +99,14 @@ impl Tensor {
         let Some((address, dtype)) = place else {
             panic!("`{}` ({}) has no {what}: {why_not}", self.name, self.dtype);
         };
+        let powers = if dtype == DType::E8M0 && T::holds(DType::F32) {
+            ": powers of two stored as float32 are declared as .scales(F32, ScaleRounding::PowerOfTwo)"
+        } else {
+            ""
+        };
         assert!(
             T::holds(dtype),
-            "the {what} of `{}` are {dtype}, which the launcher takes as {}",
+            "the {what} of `{}` are {dtype}, which the launcher takes as {}{powers}",
             self.name,
             T::NAME
         );

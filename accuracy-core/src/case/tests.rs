@@ -405,6 +405,26 @@ fn a_stored_int4_weight_keeps_its_codes_scales_and_zero_points_in_any_packing() 
 }
 
 #[test]
+#[should_panic(expected = "declared as .scales(F32, ScaleRounding::PowerOfTwo)")]
+fn e8m0_scales_that_a_launcher_takes_as_float32_are_told_with_what_to_declare() {
+    let mut case = Case::new(setup(0));
+    let x = case.input("x", BF16, [4, 64]).unwrap();
+    let q = case.quantized("q", &x, Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Ceil)).unwrap();
+    let _ = q.scales::<f32>();
+}
+
+#[test]
+fn a_stored_weight_in_another_format_is_refused_with_what_to_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = pack_quantized(folder.path(), |k| k / 32);
+    let error = with_weight(&checkpoint).weight("w", WeightForm::from(INT8)).unwrap_err().to_string();
+    assert!(
+        error.contains("stored as uint4, wanted as int8") && error.contains("Quant::channel(INT8)"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_weight_in_act_order_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = pack_quantized(folder.path(), |k| k % 2);

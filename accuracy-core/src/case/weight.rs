@@ -242,8 +242,10 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
         Target::Stored(dtype) if stored.scales.is_empty() => {
             if stored.dtype.is_integer() || dtype.bits() <= 8 {
                 return Err(format!(
-                    "stored as unquantised {}: give a scheme such as Quant::block({dtype}, 128, 128) to quantise it to {dtype}",
-                    stored.dtype
+                    "stored as unquantised {}: give a scheme to quantise it to {dtype}, such as \
+                     cx.weight(.., Quant::block({}, 128, 128))",
+                    stored.dtype,
+                    dtype.name().to_uppercase()
                 ));
             }
             if form.data_layout != DataLayout::RowMajor {
@@ -254,8 +256,10 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
         Target::Stored(dtype) => {
             if dtype != stored.dtype && native_twin(stored.dtype) != Some(dtype) {
                 return Err(format!(
-                    "stored as {}, wanted as {dtype}: that needs a scheme to quantise to",
-                    stored.dtype
+                    "stored as {}, wanted as {dtype}: give a scheme to quantise it to, such as \
+                     cx.weight(.., Quant::channel({}))",
+                    stored.dtype,
+                    dtype.name().to_uppercase()
                 ));
             }
             stored_scheme(stored, dtype)

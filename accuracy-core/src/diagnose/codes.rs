@@ -9,7 +9,7 @@ use crate::dtype::{
 };
 use crate::layout::DataLayout;
 use crate::power::fp8_twin;
-use crate::quant::Quant;
+use crate::quant::{Quant, ZeroPoint};
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr, Matrix};
 use std::rc::Rc;
@@ -102,6 +102,38 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
                 also: None,
             });
         }
+    }
+    found
+}
+
+/// Weights of several experts, one after another: each taken for its transpose.
+pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+    let mut parts: Vec<(BufferId, usize)> = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::Rows { x, range } = &e.0.op
+            && let Op::Buffer(id) = x.0.op
+            && range.len() > 1
+            && range.len() < x.shape().0
+            && !parts.contains(&(id, range.len()))
+        {
+            parts.push((id, range.len()));
+        }
+    });
+    let mut found = Vec::new();
+    for (id, height) in parts {
+        let operand = attempt.buffer(id);
+        let (cols, codes) = (operand.cols, Reading::right(operand).codes);
+        found.push(Hypothesis {
+            cause: "transposed",
+            slot: Slot::Codes(id),
+            operand: Some(id),
+            what: format!("reads each {height} rows of `{}` as their transpose", operand.name),
+            change: Change::Codes(Rc::new(move |r, c| {
+                let at = c * height + r % height;
+                codes(r / height * height + at / cols, at % cols)
+            })),
+            also: None,
+        });
     }
     found
 }
@@ -332,6 +364,24 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }),
         );
     }
+    // Tiles of more rows than there are: the last one runs on past the end.
+    for &layout in DataLayout::ALL {
+        let DataLayout::Preshuffle { rows: high, block, vector } = layout else { continue };
+        if layout == declared || layout.check((rows, cols)).is_ok() || !cols.is_multiple_of(block) {
+            continue;
+        }
+        add(
+            "permuted_tiles",
+            format!(
+                "reads `{name}` as {layout}, of whose tiles the last is not whole; it lies in {declared} order"
+            ),
+            Rc::new(move |r, c| {
+                let tile = r / high * high * cols + c / block * block * high;
+                let at = tile + c % block / vector * vector * high + r % high * vector + c % vector;
+                code_in_memory(operand, at / 8 * 8 + own.nibbles.nibble(at % 8))
+            }),
+        );
+    }
     let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
     if rows > 1 && cols > 1 && !plain {
         add(
@@ -427,11 +477,19 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             format!("takes the halves of the rows of `{name}` the wrong way round"),
             Rc::new(move |r, c| right((r + half) % rows, c)),
         );
-        add(
-            "gate_up_swapped",
-            format!("takes the rows of `{name}` for alternating where they lie in halves"),
-            Rc::new(move |r, c| right(r % half * 2 + r / half, c)),
-        );
+        for block in [1, 8, 16, 32, 64, 128].into_iter().filter(|&b| b < half && half.is_multiple_of(b)) {
+            let by = if block == 1 { String::new() } else { format!(" in blocks of {block}") };
+            add(
+                "gate_up_swapped",
+                format!("takes the rows of `{name}` for alternating{by} where they lie in halves"),
+                Rc::new(move |r, c| right((r % half / block * 2 + r / half) * block + r % block, c)),
+            );
+            add(
+                "gate_up_swapped",
+                format!("takes the rows of `{name}` for halves where they alternate{by}"),
+                Rc::new(move |r, c| right(r / block % 2 * half + r / (2 * block) * block + r % block, c)),
+            );
+        }
     }
     let shifts: [(&str, isize, isize); 4] = [
         ("the next row", 1, 0),
@@ -532,6 +590,58 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             Rc::new(move |r, c| right(r ^ tile, c)),
         );
     }
+    // Lanes that take each other's columns: two bits of the column's index exchanged.
+    for high in 1..8 {
+        for low in 0..high {
+            let (small, large) = (1 << low, 1 << high);
+            if !cols.is_multiple_of(2 * large) {
+                continue;
+            }
+            add(
+                "permuted_tiles",
+                format!(
+                    "takes columns {small} to {} of each {} of `{name}` for columns {large} to {}",
+                    2 * small - 1,
+                    2 * large,
+                    large + small - 1
+                ),
+                Rc::new(move |r, c| {
+                    let apart = (c >> low ^ c >> high) & 1;
+                    right(r, c ^ (apart << low | apart << high))
+                }),
+            );
+        }
+    }
+    for (mask, words) in [(3, "four"), (7, "eight"), (15, "sixteen")] {
+        if cols.is_multiple_of(mask + 1) {
+            add(
+                "permuted_tiles",
+                format!("takes each {words} columns of `{name}` in reverse"),
+                Rc::new(move |r, c| right(r, c ^ mask)),
+            );
+        }
+    }
+    // Whole tiles right in themselves, in the other order.
+    if let DataLayout::Preshuffle { rows: high, block: wide, .. } = declared
+        && rows.is_multiple_of(high)
+        && cols.is_multiple_of(wide)
+    {
+        let (down, across, len) = (rows / high, cols / wide, high * wide);
+        if down > 1 && across > 1 {
+            add(
+                "permuted_tiles",
+                format!(
+                    "takes the tiles of {high} x {wide} of `{name}` to follow one another along its rows; they do along its columns"
+                ),
+                Rc::new(move |r, c| {
+                    let inside = own.map.offset(r, c) % len;
+                    let tile = c / wide * down + r / high;
+                    let at = tile * len + inside;
+                    code_in_memory(operand, at / 8 * 8 + own.nibbles.nibble(at % 8))
+                }),
+            );
+        }
+    }
     found
 }
 
@@ -581,6 +691,15 @@ fn zeros_at<'a>(operand: &'a Captured, place: Place) -> Option<CellAt<'a>> {
             if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }
         })
     })
+}
+
+/// The zero points of a buffer whose nibbles alone are taken from other places.
+pub fn zeros_misplaced<'a>(operand: &'a Captured) -> Vec<(&'static str, CellAt<'a>)> {
+    let Some(ZeroPoint::PerCell { nibbles, .. }) = operand.scheme.map(|scheme| scheme.zero_point) else {
+        return Vec::new();
+    };
+    let places = nibble_places(nibbles).into_iter();
+    places.filter_map(|(what, place)| Some((what, zeros_at(operand, place)?))).collect()
 }
 
 /// The code at an index of a strided buffer as it lies in memory; between its rows lies the poison.

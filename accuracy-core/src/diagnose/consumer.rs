@@ -3,7 +3,7 @@
 //! Hypotheses are scored on a sample of rows and columns, half of them from where the output is wrong; what scores best
 //! is computed whole, and stated only if the hop's own checks would then pass.
 
-use super::hypothesis::{Hypothesis, Slot, variant};
+use super::hypothesis::{Change, Hypothesis, Slot, variant};
 use super::map::{self, Map};
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
@@ -17,7 +17,9 @@ use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
 use crate::verdict::{NOISE_FACTOR, comparison_checks};
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,6 +53,8 @@ const CONFIRMED: usize = 3;
 const EXPLAINS: f64 = 0.98;
 /// Share of the error from which on a cause is worth a line.
 const PARTLY: f64 = 0.5;
+/// Correlation on the sample from which on only a factor can be left.
+const ALIKE: f64 = 0.9999;
 
 /// A hop that failed.
 pub struct Hop<'a> {
@@ -255,6 +259,13 @@ struct Candidate {
     score: f64,
 }
 
+impl Candidate {
+    /// How many things would have to be wrong at once.
+    fn faults(&self) -> usize {
+        self.holding.len() + usize::from(self.gain.is_some()) + usize::from(self.in_region)
+    }
+}
+
 /// A candidate on a sample.
 struct Scored {
     score: f64,
@@ -375,11 +386,11 @@ impl<'a> Search<'a, '_> {
             found
         };
         let known: RefCell<HashMap<Vec<usize>, Option<Rc<Matrix>>>> = RefCell::default();
-        let value = |holding: &[usize], sample: &Sample| {
+        let under = |hypotheses: &[Hypothesis<'a>], holding: &[usize], sample: &Sample| {
             if whole_at_a_time {
                 let cached = known.borrow().get(holding).cloned();
                 let value = cached.unwrap_or_else(|| {
-                    let variant = variant(&world, self.hop.source, &hypotheses, holding);
+                    let variant = variant(&world, self.hop.source, hypotheses, holding);
                     let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok().map(Rc::new);
                     known.borrow_mut().insert(holding.to_vec(), value.clone());
                     value
@@ -390,14 +401,28 @@ impl<'a> Search<'a, '_> {
                 });
             }
             // A function of the test's own may not take what a fault makes of its operands.
-            let variant = variant(&world, self.hop.source, &hypotheses, holding);
+            let variant = variant(&world, self.hop.source, hypotheses, holding);
             catch_unwind(AssertUnwindSafe(|| variant.at(&sample.rows, &sample.cols)))
                 .ok()
                 .map(|value| round_overflow(&value, self.hop.buffer.dtype).into_owned())
         };
-        let singles: Vec<(usize, Scored)> = (0..hypotheses.len())
-            .filter_map(|i| Some((i, score(self.hop, &first, value(&[i], &first)?))))
-            .collect();
+        let scored = |hypotheses: &[Hypothesis<'a>], of: Range<usize>| -> Vec<(usize, Scored)> {
+            let score = |i| Some((i, score(self.hop, &first, under(hypotheses, &[i], &first)?)));
+            of.filter_map(score).collect()
+        };
+        let everywhere = hypotheses.len();
+        let mut singles = scored(&hypotheses, 0..everywhere);
+        let explains = |s: &Scored| {
+            s.score.max(s.score_in_region) >= EXPLAINS
+                || (s.correlation > ALIKE && (s.gain - 1.0).abs() > 1e-3)
+        };
+        if !singles.iter().any(|(_, s)| explains(s)) {
+            let parts = tiles::in_parts(self.hop.source, &world, &hypotheses, at, &second.out);
+            hypotheses.extend(parts);
+            singles.extend(scored(&hypotheses, everywhere..hypotheses.len()));
+        }
+        let hypotheses = hypotheses;
+        let value = |holding: &[usize], sample: &Sample| under(&hypotheses, holding, sample);
         let mut candidates = self.singles(&singles);
         let rescore = |candidates: &mut Vec<Candidate>| {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -472,7 +497,7 @@ impl<'a> Search<'a, '_> {
                 let score = scored.score_in_region - 1e-6;
                 found.push(Candidate { holding: holding.clone(), gain: None, in_region: true, score });
             }
-            if scored.correlation > 0.9999 && (scored.gain - 1.0).abs() > 1e-3 {
+            if scored.correlation > ALIKE && (scored.gain - 1.0).abs() > 1e-3 {
                 let score = scored.correlation - 1e-3;
                 let gain = Some(output::snapped(scored.gain));
                 found.push(Candidate { holding, gain, in_region: false, score });
@@ -492,7 +517,10 @@ impl<'a> Search<'a, '_> {
     ) -> Vec<Candidate> {
         let mut by_slot: Vec<Vec<(usize, Matrix)>> = Vec::new();
         let mut ranked: Vec<(usize, Scored)> = (0..hypotheses.len())
-            .filter(|&i| hypotheses[i].cause != "accumulation")
+            .filter(|&i| {
+                let in_part = matches!(hypotheses[i].change, Change::InPart(..));
+                hypotheses[i].cause != "accumulation" && !in_part
+            })
             .filter_map(|i| Some((i, score(self.hop, sample, value(&[i], sample)?))))
             .collect();
         ranked.sort_by(|a, b| b.1.correlation.total_cmp(&a.1.correlation));
@@ -562,8 +590,16 @@ impl<'a> Search<'a, '_> {
                         x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 1e-9 * x.abs()
                     })
             };
-            if let Some(known) = stated.iter_mut().find(|s| same(s)) {
-                known.0.alike.push(candidate.clone());
+            if let Some((known, _)) = stated.iter_mut().find(|s| same(s)) {
+                // What needs more faults to do the same is no rival.
+                match candidate.faults().cmp(&known.candidate.faults()) {
+                    Ordering::Less => {
+                        known.candidate = candidate.clone();
+                        known.alike.clear();
+                    }
+                    Ordering::Equal => known.alike.push(candidate.clone()),
+                    Ordering::Greater => {}
+                }
                 continue;
             }
             if candidate.score < EXPLAINS {
@@ -618,14 +654,11 @@ impl<'a> Search<'a, '_> {
         let kernel = self.hop.buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"));
         let mut causes: Vec<Cause> = Vec::new();
         // What needs fewer faults is likelier.
-        let parts = |s: &Stated| {
-            let beside = [s.candidate.gain.is_some(), s.candidate.in_region];
-            s.candidate.holding.len() + beside.into_iter().map(usize::from).sum::<usize>()
-        };
         let fits_whole = fitted.iter().any(|(_, e)| e.whole).then_some(1);
-        let least = stated.iter().filter(|s| s.explained.whole).map(parts).chain(fits_whole).min();
+        let least =
+            stated.iter().filter(|s| s.explained.whole).map(|s| s.candidate.faults()).chain(fits_whole).min();
         let certain: Vec<&Stated> =
-            stated.iter().filter(|s| s.explained.whole && Some(parts(s)) == least).collect();
+            stated.iter().filter(|s| s.explained.whole && Some(s.candidate.faults()) == least).collect();
         let whole_fits: Vec<&(usize, Explained)> = fitted.iter().filter(|(_, e)| e.whole).collect();
         for s in &certain {
             let others =
@@ -781,7 +814,9 @@ impl<'a> Search<'a, '_> {
         let rivals: Vec<&Candidate> = stated.alike.iter().filter(|c| own(c) != causes).collect();
         // Some scattered elements are no region.
         let scattered = candidate.in_region && self.place.contains("scattered");
-        let confident = stated.explained.whole && rivals.is_empty() && !ambiguous && !scattered;
+        // Parts of K counted otherwise and a factor are also parts of K that have a factor each.
+        let of_parts = candidate.gain.is_some() && causes.iter().all(|cause| *cause == "k_tail_dropped");
+        let confident = stated.explained.whole && rivals.is_empty() && !ambiguous && !scattered && !of_parts;
         let region = match candidate.in_region {
             true => format!(", in {} only", self.place),
             false => String::new(),
@@ -842,6 +877,9 @@ impl<'a> Search<'a, '_> {
                 // Many faults make such a factor, as a format's bias.
                 confident: confident && !output::is_common(gain),
             });
+            if of_parts {
+                found.rotate_right(1);
+            }
         }
         // Other causes that make the same bytes.
         let mut named = causes;

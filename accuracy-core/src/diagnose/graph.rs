@@ -277,7 +277,7 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
         }
         Op::Binary { function: Binary::Add, a, b } => {
             add(
-                "addend_missing",
+                "addend_extra",
                 "subtracts the second addend",
                 Box::new(|op| match op {
                     Op::Binary { function: Binary::Add, a, b } => {
@@ -294,7 +294,7 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 );
             }
             add(
-                "addend_missing",
+                "addend_extra",
                 "adds the second addend twice",
                 Box::new(|op| match op {
                     Op::Binary { function: Binary::Add, a, b } => {
@@ -495,18 +495,25 @@ fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, 
             if first.end != second.start {
                 continue;
             }
-            add(
-                "gate_up_swapped",
-                &format!("takes {words} for interleaved"),
-                Box::new(move |op| match op {
-                    Op::Columns { x, range } if x.shape().1 == n && (*range == first || *range == second) => {
-                        let (from, odd) = (first.start, usize::from(*range == second));
-                        let width = range.len();
-                        Some(picked(x, width, move |c| from + 2 * c + odd))
-                    }
-                    _ => None,
-                }),
-            );
+            let width = first.len();
+            for block in [1, 8, 16, 32, 64, 128].into_iter().filter(|&b| b < width && width.is_multiple_of(b))
+            {
+                let by = if block == 1 { String::new() } else { format!(" in blocks of {block}") };
+                let (first, second) = (first.clone(), second.clone());
+                add(
+                    "gate_up_swapped",
+                    &format!("takes {words} for interleaved{by}"),
+                    Box::new(move |op| match op {
+                        Op::Columns { x, range }
+                            if x.shape().1 == n && (*range == first || *range == second) =>
+                        {
+                            let (from, odd) = (first.start, usize::from(*range == second));
+                            Some(picked(x, width, move |c| from + (c / block * 2 + odd) * block + c % block))
+                        }
+                        _ => None,
+                    }),
+                );
+            }
         }
     }
 }

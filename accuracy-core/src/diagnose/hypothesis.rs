@@ -26,6 +26,21 @@ pub enum Slot {
     Product,
 }
 
+impl Slot {
+    /// The operand whose reading this is a part of.
+    pub fn operand(self) -> Option<BufferId> {
+        match self {
+            Slot::Codes(id)
+            | Slot::Format(id)
+            | Slot::Scales(id)
+            | Slot::Zeros(id)
+            | Slot::Factor(id)
+            | Slot::Rounded(id) => Some(id),
+            Slot::Values(_) | Slot::Graph | Slot::Product => None,
+        }
+    }
+}
+
 /// What stands in the slot instead.
 #[derive(Clone)]
 pub enum Change<'a> {
@@ -41,6 +56,8 @@ pub enum Change<'a> {
     Rounded(DType),
     Graph(Expr),
     Product(Product),
+    /// Another change, in some tiles of the operand's columns only.
+    InPart(Part, Box<Change<'a>>),
 }
 
 #[derive(Clone)]
@@ -54,6 +71,19 @@ pub struct Hypothesis<'a> {
     pub change: Change<'a>,
     /// What changes with it: the zero points that are packed as the codes are.
     pub also: Option<(Slot, Change<'a>)>,
+}
+
+/// Tiles of an operand's columns, and in which of them it is misread.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub tile: usize,
+    pub tiles: Rc<[bool]>,
+}
+
+impl Part {
+    pub fn contains(&self, column: usize) -> bool {
+        self.tiles.get(column / self.tile).copied().unwrap_or(false)
+    }
 }
 
 impl<'a> Hypothesis<'a> {
@@ -92,6 +122,14 @@ fn put<'a>(variant: &mut Variant<'a, '_>, slot: Slot, change: &Change<'a>, key: 
         (Slot::Rounded(id), Change::Rounded(to)) => reading(id, &mut |r| r.rounded = Some(*to)),
         (Slot::Values(id), Change::Values(values)) => {
             variant.values.insert(id, values.clone());
+        }
+        (slot, Change::InPart(part, change)) => {
+            put(variant, slot, change, key);
+            if let Some((id, reading)) =
+                slot.operand().and_then(|id| Some((id, variant.readings.get_mut(&id)?)))
+            {
+                reading.part = Some((part.clone(), Rc::new(Reading::right(world.attempt.buffer(id)))));
+            }
         }
         (Slot::Graph, Change::Graph(source)) => variant.source = source.clone(),
         (Slot::Product, Change::Product(product)) => variant.product = Some(product.clone()),

@@ -133,8 +133,10 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
     if let Some((one_sign, on_it)) = evidence.one_sign.filter(|_| open) {
         let found = failing(on_it).into_iter().flat_map(|i| one(one_sign, &on_it[i], &[], evidence.min_cos));
         let found: Vec<Cause> = found.collect();
-        let at = if found.iter().any(|c| c.confident) { 0 } else { causes.len() };
-        causes.splice(at..at, found);
+        // What this run does not name for certain is less than what the ordinary one says.
+        if causes.is_empty() || found.iter().any(|c| c.confident) {
+            causes.splice(0..0, found);
+        }
     }
     Findings { causes, explained }
 }
@@ -165,16 +167,19 @@ fn one(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>, min_cos: f64) -> 
     };
     // Whatever is wrong with what a router writes is wrong with the router.
     if let Some(operation) = buffer.source.as_ref().and_then(root) {
+        let multiplies = buffer.source.as_ref().is_some_and(|source| {
+            let mut found = false;
+            source.visit(&mut |e| found |= matches!(e.0.op, Op::MatMul { .. }));
+            found
+        });
         for cause in &mut causes {
-            if matches!(
-                cause.cause.as_str(),
-                "unknown"
-                    | "permuted_tiles"
-                    | "gate_up_swapped"
-                    | "transposed"
-                    | "addend_missing"
-                    | "k_tail_dropped"
-            ) {
+            let of_operation = match cause.cause.as_str() {
+                "unknown" | "permuted_tiles" | "gate_up_swapped" => true,
+                // An expert's own product may be wrong, whoever has chosen it.
+                "transposed" | "addend_missing" | "k_tail_dropped" => !multiplies,
+                _ => false,
+            };
+            if of_operation {
                 cause.cause = operation.into();
             }
         }
@@ -195,6 +200,7 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
     found.extend(scales::exchanged(&source.buffers(), attempt));
     found.extend(codes::exchanged(&source.buffers(), attempt));
     found.extend(codes::steering(source, world));
+    found.extend(codes::experts(source, attempt));
     of_both(&mut found, attempt);
     name_by_operation(source, &mut found);
     found

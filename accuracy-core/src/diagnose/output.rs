@@ -411,9 +411,12 @@ fn head_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         let one_way = low > 0.0 && (high <= 1.0 + 1e-3 || low >= 1.0 - 1e-3);
         let value = |r: usize, c: usize| reference.row(r)[c] * gains[r * heads + c / d];
         (one_way && plausible(out, map, value)).then(|| {
-            let what = if high <= 1.0 + 1e-3 { "has an addend too many, as a sink" } else { "lacks an addend" };
+            let (cause, what) = match high <= 1.0 + 1e-3 {
+                true => ("addend_extra", "has an addend too many, as a sink"),
+                false => ("addend_missing", "lacks an addend"),
+            };
             Fit {
-                cause: "addend_missing",
+                cause,
                 what: format!(
                     "has a factor for each row of each {d} columns, from {low:.4} to {high:.4}: the sum that heads of \
                      {d} are divided by {what}"

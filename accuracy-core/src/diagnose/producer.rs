@@ -79,6 +79,29 @@ enum By {
     One,
     /// The inverse of the right one: it multiplies.
     Inverse,
+    /// The right one, rounded.
+    Rounded(Rounding),
+}
+
+/// What a scale is rounded to.
+#[derive(Clone, Copy, PartialEq)]
+enum Rounding {
+    /// Powers of two.
+    Up,
+    Down,
+    Nearest,
+    Format(DType),
+}
+
+impl Rounding {
+    fn of(self, scale: f64) -> f64 {
+        match self {
+            Rounding::Up => scale.log2().ceil().exp2(),
+            Rounding::Down => scale.log2().floor().exp2(),
+            Rounding::Nearest => scale.log2().round().exp2(),
+            Rounding::Format(to) => to.decode(to.encode(scale, Overflow::Special)),
+        }
+    }
 }
 
 struct Producer<'a, 'w> {
@@ -150,7 +173,7 @@ impl<'a> Producer<'a, '_> {
             return vec![cause];
         }
         let located = self.located(&map);
-        if let Some(cause) = self.unchanged(&map, &located) {
+        if let Some(cause) = self.unchanged(&map, &located).or_else(|| self.zeros(&map)) {
             return vec![cause];
         }
         let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
@@ -200,6 +223,19 @@ impl<'a> Producer<'a, '_> {
             place if place == "everywhere" => "everywhere".into(),
             place => format!("in {place}"),
         }
+    }
+
+    /// Codes that are zero everywhere.
+    fn zeros(&self, map: &Map) -> Option<Cause> {
+        let written = self.buffer.value();
+        (map.count >= 8 && written.data.iter().all(|x| *x == 0.0)).then(|| Cause {
+            cause: "unwritten".into(),
+            detail: format!("`{}` is zero everywhere: nothing was written, or zeros", self.buffer.name),
+            cos: Some(1.0),
+            score: Some(1.0),
+            operand: Some(self.buffer.name.clone()),
+            confident: true,
+        })
     }
 
     /// Codes of a buffer that is updated in place, wrong where they are what they were before.
@@ -352,6 +388,7 @@ impl<'a> Producer<'a, '_> {
             }
             By::One => 1.0,
             By::Inverse => 1.0 / right(gr, gc),
+            By::Rounded(to) => to.of(right(gr, gc)),
         };
         let code = (reading.codes)(r, c).map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
         let scaled = value.row(r)[c] / (scale * self.buffer.factor);
@@ -571,12 +608,22 @@ impl<'a> Producer<'a, '_> {
             }
         } else {
             let power = |f: fn(f64) -> f64| move |a: f64| 2f64.powi(f(scheme.scale_of(a).log2()) as i32);
-            for (words, f) in [("up", f64::ceil as fn(f64) -> f64), ("down", f64::floor), ("", f64::round)] {
-                add(
-                    "rounding",
-                    format!("rounds the scales of `{name}` {words} to powers of two"),
-                    self.scaled(own, power(f)),
-                );
+            if scheme.scale_rounding == ScaleRounding::PowerOfTwo {
+                let what =
+                    format!("stores the scales of `{name}` as they are, not rounded up to powers of two");
+                let exact = Quant { scale_rounding: ScaleRounding::Nearest, ..scheme };
+                add("rounding", what, self.rule(own, exact));
+            }
+            for (words, f) in [
+                (
+                    "up to powers of two (if that is meant, declare `ScaleRounding::PowerOfTwo`)",
+                    f64::ceil as fn(f64) -> f64,
+                ),
+                ("down to powers of two", f64::floor),
+                ("to powers of two", f64::round),
+            ] {
+                let what = format!("rounds the scales of `{name}` {words}");
+                add("rounding", what, self.scaled(own, power(f)));
             }
             for to in [BF16, F16] {
                 let f = move |a: f64| to.decode(to.encode(scheme.scale_of(a), Overflow::Special));
@@ -865,6 +912,8 @@ impl<'a> Producer<'a, '_> {
     fn zero_cells(&self) -> Option<Cause> {
         let at = scales::right(self.buffer, &self.scheme);
         let written = self.buffer.value();
+        // -0 of a format is the only NaN of its twin without one: a right division may have written it.
+        let signed_zero = matches!(self.scheme.dtype, DType::E4M3Fnuz | DType::E5M2Fnuz);
         let mut first = None;
         for i in 0..self.grid.0 * self.grid.1 {
             let (r, g) = (i / self.grid.1, i % self.grid.1);
@@ -872,7 +921,11 @@ impl<'a> Producer<'a, '_> {
             if amax(&self.value, rows.clone(), cols.clone()) != 0.0 || self.unsteady_scale(r, g) {
                 continue;
             }
-            let broken = !at(r, g).is_finite()
+            let scale = at(r, g);
+            if signed_zero && scale.is_finite() && scale != 0.0 {
+                continue;
+            }
+            let broken = !scale.is_finite()
                 || rows.clone().any(|r| written.row(r)[cols.clone()].iter().any(|x| !x.is_finite()));
             if broken {
                 first.get_or_insert((rows.start, cols.start));
@@ -963,10 +1016,9 @@ impl<'a> Producer<'a, '_> {
             _ => &[],
         };
         for &other in others.iter().filter(|&&o| o != dtype) {
-            let cause = if dtype.is_fp8() { "fp8_variant" } else { "nibble_order" };
             for by in [By::Written, By::Right] {
                 add(
-                    cause,
+                    "fp8_variant",
                     format!("writes the codes of `{name}` as {other}, declared is {dtype}"),
                     by,
                     Rc::new(move |x| dtype.decode(other.encode(x, Overflow::Saturate))),
@@ -1072,6 +1124,18 @@ impl<'a> Producer<'a, '_> {
         let of = nearest.clone();
         add("gain", format!("writes `{name}` with the wrong sign"), By::Written, Rc::new(move |x| of(-x)));
         add("unwritten", format!("leaves the codes of `{name}` zero"), By::Written, Rc::new(|_| 0.0));
+        if scheme.scale_dtype != E8M0 {
+            for (words, to) in [
+                ("rounded up to powers of two", Rounding::Up),
+                ("rounded down to powers of two", Rounding::Down),
+                ("rounded to powers of two", Rounding::Nearest),
+                ("rounded to bf16", Rounding::Format(BF16)),
+                ("rounded to f16", Rounding::Format(F16)),
+            ] {
+                let what = format!("divides `{name}` by its scales {words}, and stores them as they are");
+                add("rounding", what, By::Rounded(to), nearest.clone());
+            }
+        }
         found
     }
 

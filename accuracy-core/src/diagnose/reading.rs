@@ -3,6 +3,7 @@
 //! A right reading follows the operand's scheme; a hypothesis replaces one part of it. Elements are read one by one, so
 //! that a sample of a large weight costs no more than itself.
 
+use super::hypothesis::Part;
 use crate::case::{Captured, Order};
 use crate::dtype::{DType, Overflow};
 use crate::quant::{Quant, ZeroPoint};
@@ -42,6 +43,8 @@ pub struct Reading<'a> {
     pub factor: f64,
     /// What values are rounded to once they are scaled.
     pub rounded: Option<DType>,
+    /// Where this holds, if not everywhere, and how the rest is read.
+    pub part: Option<(Part, Rc<Reading<'a>>)>,
     /// Columns: beyond them a kernel that runs on reads what follows in memory.
     cols: usize,
 }
@@ -76,6 +79,7 @@ impl<'a> Reading<'a> {
             zeros: None,
             factor: operand.factor,
             rounded: None,
+            part: None,
             cols,
         };
         if let Some(scheme) = operand.scheme {
@@ -99,6 +103,18 @@ impl<'a> Reading<'a> {
 
     /// The elements at `rows` × `cols`.
     pub fn block(&self, operand: usize, rows: &[usize], cols: &[usize], decoded: &Decoded) -> Matrix {
+        let mut out = self.everywhere(operand, rows, cols, decoded);
+        if let Some((part, elsewhere)) = &self.part {
+            let other = elsewhere.everywhere(operand, rows, cols, decoded);
+            for r in 0..out.rows {
+                let row = out.row_mut(r).iter_mut().zip(other.row(r)).zip(cols);
+                row.filter(|(_, c)| !part.contains(**c)).for_each(|((x, other), _)| *x = *other);
+            }
+        }
+        out
+    }
+
+    fn everywhere(&self, operand: usize, rows: &[usize], cols: &[usize], decoded: &Decoded) -> Matrix {
         let whole =
             cols.len() == self.cols && cols.first() == Some(&0) && cols.last() == Some(&(self.cols - 1));
         let values = match whole && rows.len() * cols.len() <= CACHED {
@@ -125,7 +141,7 @@ impl<'a> Reading<'a> {
 
     /// Whether codes are read as they should be.
     pub fn only_scales(&self) -> bool {
-        self.codes_key == 0 && self.decode_key == 0 && self.rounded.is_none()
+        self.codes_key == 0 && self.decode_key == 0 && self.rounded.is_none() && self.part.is_none()
     }
 
     fn scale(&self, out: &mut Matrix, scales: &Cells<'a>, rows: &[usize], cols: &[usize]) {

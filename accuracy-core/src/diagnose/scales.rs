@@ -1,5 +1,6 @@
 //! Hypotheses about the scales, zero points and tensor-wide factors that a kernel reads with an operand.
 
+use super::codes;
 use super::hypothesis::{Change, Hypothesis, Slot};
 use super::reading::{CellAt, Cells, scale_in_memory};
 use crate::case::{Attempt, Captured, Order};
@@ -155,16 +156,23 @@ impl<'a> Scales<'a> {
     /// Another order of the same bytes.
     fn layouts(&self) -> Vec<Hypothesis<'a>> {
         let (operand, scheme) = (self.operand, self.scheme);
-        orders(&scheme, self.grid)
-            .into_iter()
-            .map(|(read, place)| {
-                let declared = scheme.scale_layout;
-                let what =
-                    format!("reads the scales of `{}` as {read}; they lie in {declared} order", self.name());
-                let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
-                self.read_as("scale_layout", what, Rc::new(at))
-            })
-            .collect()
+        let declared = scheme.scale_layout;
+        let (rows, groups) = self.grid;
+        let mut found = Vec::new();
+        for (read, place) in orders(&scheme, self.grid) {
+            let what =
+                format!("reads the scales of `{}` as {read}; they lie in {declared} order", self.name());
+            let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
+            if (0..rows * groups).any(|i| at(i / groups, i % groups).is_nan()) {
+                // A bounded load has 0 for what lies beyond.
+                let at = at.clone();
+                let or_zero = move |r: usize, g: usize| Some(at(r, g)).filter(|s| !s.is_nan()).unwrap_or(0.0);
+                let what = format!("{what}, and takes 0 beyond their end");
+                found.push(self.read_as("scale_layout", what, Rc::new(or_zero)));
+            }
+            found.push(self.read_as("scale_layout", what, Rc::new(at)));
+        }
+        found
     }
 
     /// The scale of another cell.
@@ -211,6 +219,27 @@ impl<'a> Scales<'a> {
             );
             add("the scale of each second group", Rc::new(move |r, g| (r, g / 2 * 2)));
             add("the scale of group g / 2", Rc::new(move |r, g| (r, g / 2)));
+            for tile in [2, 4, 8, 16].into_iter().filter(|&t| t < groups) {
+                if tile > 2 {
+                    add(
+                        &format!("the scale of the first of its {tile} groups"),
+                        Rc::new(move |r, g| (r, g / tile * tile)),
+                    );
+                }
+                add(&format!("the scale of group g % {tile}"), Rc::new(move |r, g| (r, g % tile)));
+                // A part of the index that a select of bytes or lanes leaves out.
+                add(
+                    &format!(
+                        "the scale of the first {tile} of each {} groups, again for the others",
+                        2 * tile
+                    ),
+                    Rc::new(move |r, g| (r, g & !tile)),
+                );
+                add(
+                    &format!("the scale of the other of two neighbouring tiles of {tile} groups"),
+                    Rc::new(move |r, g| (r, if g ^ tile < groups { g ^ tile } else { g })),
+                );
+            }
         }
         if rows > 1 {
             add("the scale of the next row", Rc::new(move |r, g| ((r + 1) % rows, g)));
@@ -235,6 +264,10 @@ impl<'a> Scales<'a> {
                     Rc::new(move |r, g| (r / tile * tile, g)),
                 );
                 add(&format!("the scale of row r % {tile}"), Rc::new(move |r, g| (r % tile, g)));
+                add(
+                    &format!("the scale of the first {tile} of each {} rows, again for the others", 2 * tile),
+                    Rc::new(move |r, g| (r & !tile, g)),
+                );
                 add(
                     &format!("the scale of the other of two neighbouring tiles of {tile} rows"),
                     Rc::new(move |r, g| if r ^ tile < rows { (r ^ tile, g) } else { (r, g) }),
@@ -265,8 +298,9 @@ impl<'a> Scales<'a> {
                 format!("divides by the scales of `{name}` instead of multiplying"),
                 |s| 1.0 / s,
             ),
-            with("scale_inverted", format!("applies the scales of `{name}` twice"), |s| s * s),
-            with("scale_inverted", format!("takes the square root of the scales of `{name}`"), f64::sqrt),
+            // The contract has no name for these two.
+            with("unknown", format!("applies the scales of `{name}` twice"), |s| s * s),
+            with("unknown", format!("takes the square root of the scales of `{name}`"), f64::sqrt),
         ];
         if format == E8M0 {
             let of = |what| format!("decodes the e8m0 scales of `{name}` with {what}");
@@ -471,6 +505,14 @@ impl<'a> Scales<'a> {
                     own(r, g)
                 }),
             );
+        }
+        let (unscaled, scale) = (own.clone(), self.right());
+        add(
+            format!("subtracts the zero points of `{name}` after scaling, unscaled"),
+            Rc::new(move |r, g| unscaled(r, g) / scale(r, g)),
+        );
+        for (what, at) in codes::zeros_misplaced(self.operand) {
+            add(format!("takes the zero points of `{name}` to have {what}, its codes rightly"), at);
         }
         // Another order of the grid.
         let operand = self.operand;

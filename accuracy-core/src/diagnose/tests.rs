@@ -612,3 +612,30 @@ fn half_of_each_group_and_a_wrong_sign_in_one_element_are_told_apart() {
     assert_eq!(causes[0].cause, "unknown", "{causes:#?}");
     assert!(causes[0].detail.contains("[7, 130]"), "{causes:#?}");
 }
+
+#[test]
+fn a_tile_of_k_read_in_another_order_is_named_with_its_columns() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let (a, right) = (g.a.values(), g.b.values());
+    let mut b = right.clone();
+    for r in 0..b.rows {
+        for c in b.cols - 128..b.cols {
+            b.row_mut(r)[c] = right.row(r)[c ^ 16];
+        }
+    }
+    let causes = g.wrote(&product(&a, &b)).causes();
+    let columns = format!("in columns {} to {} only", b.cols - 128, b.cols - 1);
+    expect_first(&causes, "permuted_tiles", &columns);
+    assert!(causes[0].confident, "{causes:#?}");
+}
+
+#[test]
+fn scales_applied_twice_have_no_name_but_are_told() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut a = g.a.clone();
+    a.scales.iter_mut().for_each(|s| *s *= *s);
+    let y = product(&a.values(), &g.b.values());
+    expect_first(&g.wrote(&y).causes(), "unknown", "applies the scales of `xq` twice");
+}

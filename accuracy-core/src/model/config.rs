@@ -74,10 +74,29 @@ impl Object {
         usize::try_from(self.value.get(key)?.as_u64()?).ok()
     }
 
+    /// A count that may be left out or `null`, but is not zero.
+    fn optional(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        match self.value.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match self.count(key).filter(|&n| n > 0) {
+                Some(n) => Ok(Some(n)),
+                None => Err(self.bad(format!("`{key}` is {value}, expected a count"))),
+            },
+        }
+    }
+
+    /// An object under the first of several names that is there and not `null`.
+    pub fn optional_object(&self, keys: &[&str]) -> Result<Option<Object>, ModelError> {
+        let there = keys.iter().find(|key| self.value.get(**key).is_some_and(|v| !v.is_null()));
+        let Some(key) = there else { return Ok(None) };
+        self.object(key).map(Some).ok_or_else(|| self.bad(format!("`{key}` is not an object")))
+    }
+
     /// A count under the first of several names that is there, and not zero.
     fn need(&self, keys: &[&str]) -> Result<usize, ModelError> {
         let found = keys.iter().find_map(|key| self.count(key)).filter(|&n| n > 0);
-        found.ok_or_else(|| self.missing(keys[0]))
+        let there = keys.iter().find(|key| self.value.contains_key(**key));
+        found.ok_or_else(|| self.missing(there.unwrap_or(&keys[0])))
     }
 }
 
@@ -230,7 +249,9 @@ fn activation(c: &Object, model_type: &str) -> Result<Activation, ModelError> {
         let limit = c.number("swiglu_limit").unwrap_or(7.0);
         return Ok(Activation::Clamped { alpha: c.number("swiglu_alpha").unwrap_or(1.702), limit });
     }
-    match c.text("hidden_act").unwrap_or("silu") {
+    let named =
+        c.value.get("hidden_act").map(|v| v.as_str().ok_or_else(|| c.missing("hidden_act"))).transpose()?;
+    match named.unwrap_or("silu") {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),
         "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
@@ -246,7 +267,7 @@ fn latent(c: &Object, heads: usize) -> Result<(Attention, Option<Rope>), ModelEr
     let key_dim = nope + dims;
     let mut scale = (key_dim as f64).powf(-0.5);
     // DeepSeek scales the scores where others scale cosines and sines.
-    if let Some(scaling) = c.object("rope_parameters").or_else(|| c.object("rope_scaling"))
+    if let Some(scaling) = c.optional_object(&["rope_parameters", "rope_scaling"])?
         && scaling.text("rope_type").or(scaling.text("type")).is_some_and(|t| t != "default")
         && let (Some(factor), Some(all)) = (scaling.number("factor"), scaling.number("mscale_all_dim"))
         && all != 0.0
@@ -276,7 +297,7 @@ fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError
         None if model_type == "mistral" => true,
         None => c.flag("use_sliding_window").unwrap_or(false),
     };
-    let window = c.count("sliding_window").filter(|_| sliding);
+    let window = c.optional("sliding_window")?.filter(|_| sliding);
     let experts = &["num_local_experts", "num_experts", "n_routed_experts"];
     let base = |score| -> Result<Router, ModelError> {
         Ok(Router {
@@ -301,7 +322,7 @@ fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError
             sparse.then(|| Ok(Router { renormalise, ..base(Score::Softmax)? })).transpose()?
         }
         "deepseek_v3" if index >= c.count("first_k_dense_replace").unwrap_or(0) => {
-            let groups = (c.count("n_group").unwrap_or(1).max(1), c.count("topk_group").unwrap_or(1).max(1));
+            let groups = (c.optional("n_group")?.unwrap_or(1), c.optional("topk_group")?.unwrap_or(1));
             Some(Router {
                 correction: true,
                 groups: Some(groups).filter(|g| g.0 > 1),
@@ -321,4 +342,39 @@ fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError
     }
     let shared = router.is_some() && c.count("n_shared_experts").unwrap_or(0) > 0;
     Ok(Layer { window, router, shared })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_there_and_wrong_is_named_and_not_replaced_by_a_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let read = |key: &str, value: &str| {
+            let mut config = serde_json::json!({
+                "model_type": "deepseek_v3", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1,
+                "rms_norm_eps": 1e-6, "hidden_act": "silu", "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+                "kv_lora_rank": 24, "v_head_dim": 16, "n_routed_experts": 8, "num_experts_per_tok": 2,
+            });
+            config[key] = serde_json::from_str(value).unwrap();
+            std::fs::write(&path, config.to_string()).unwrap();
+            ModelConfig::read(&path)
+        };
+        for (key, value) in [
+            ("hidden_act", "null"),
+            ("n_group", "0"),
+            ("topk_group", "-1"),
+            ("sliding_window", "-3"),
+            ("rope_parameters", "[]"),
+            ("rope_scaling", "\"yarn\""),
+        ] {
+            let error = read(key, value).unwrap_err().to_string();
+            assert!(error.contains(key), "{key} {value}: {error}");
+        }
+        for key in ["n_group", "sliding_window", "rope_scaling", "rope_parameters"] {
+            read(key, "null").unwrap();
+        }
+    }
 }

@@ -519,7 +519,7 @@ pub fn rotate(
     }
 }
 
-/// Queries, keys and values, `[tokens, heads * d]`.
+/// Queries, keys and values, `[tokens, heads * d]`. There may be fewer queries than keys.
 #[derive(Clone, Debug)]
 pub struct Heads {
     pub q: Matrix,
@@ -530,15 +530,17 @@ pub struct Heads {
 /// What decides which positions a query sees.
 #[derive(Clone, Debug)]
 pub struct Mask<'a> {
-    /// Rows of each sequence.
+    /// Rows of keys and values of each sequence.
     pub sequences: &'a [Range<usize>],
+    /// Rows of queries of each sequence: those of its last tokens.
+    pub queries: &'a [Range<usize>],
     pub causal: bool,
     pub window: Option<usize>,
-    /// Tokens that nobody sees; empty for none.
+    /// Keys that nobody sees; empty for none.
     pub padding: &'a [bool],
 }
 
-/// Softmax attention within each sequence. Query head `h` uses key head `h / (heads / kv_heads)`, with `tiled`
+/// Softmax attention within each sequence, which has as many keys as queries at least. Query head `h` uses key head `h / (heads / kv_heads)`, with `tiled`
 /// `h % kv_heads`. `sinks`: a logit for each head without a value. Rows of padding are left zero.
 pub fn attention(
     heads: &Heads,
@@ -551,25 +553,29 @@ pub fn attention(
     let (dk, dv) = (form.key_dim, form.value_dim);
     let mut out = Matrix::zeros(heads.q.rows, form.heads * dv);
     let padded = |t: usize| mask.padding.get(t).copied().unwrap_or(false);
-    for sequence in mask.sequences {
+    for (sequence, queries) in mask.sequences.iter().zip(mask.queries) {
+        // The key row of a query.
+        let key = |q: usize| sequence.end - queries.len() + (q - queries.start);
         let rows = |m: &Matrix, columns: Range<usize>, rows: Range<usize>| {
             let data = rows.clone().flat_map(|r| m.row(r)[columns.clone()].to_vec()).collect();
             Matrix::new(rows.len(), columns.len(), data)
         };
         let chunks: Vec<(usize, usize)> = (0..form.heads)
-            .flat_map(|h| sequence.clone().step_by(QUERIES).map(move |start| (h, start)))
+            .flat_map(|h| queries.clone().step_by(QUERIES).map(move |start| (h, start)))
             .collect();
         let parts: Vec<Matrix> = chunks
             .par_iter()
             .map(|&(h, start)| {
-                let end = (start + QUERIES).min(sequence.end);
+                let end = (start + QUERIES).min(queries.end);
                 let group = if tiled { h % form.kv_heads } else { h / (form.heads / form.kv_heads) };
                 let q = rows(&heads.q, h * dk..(h + 1) * dk, start..end);
                 let k = rows(&heads.k, group * dk..(group + 1) * dk, sequence.clone());
-                let v = rows(&heads.v, group * dv..(group + 1) * dv, sequence.clone());
+                let mut v = rows(&heads.v, group * dv..(group + 1) * dv, sequence.clone());
+                // What nobody sees may be NaN, which a weight of 0 would not undo.
+                (0..v.rows).filter(|j| padded(sequence.start + j)).for_each(|j| v.row_mut(j).fill(0.0));
                 let mut scores = q.matmul_t(&k);
                 for r in 0..scores.rows {
-                    let t = start + r;
+                    let t = key(start + r);
                     let row = scores.row_mut(r);
                     for (j, s) in row.iter_mut().enumerate() {
                         let at = sequence.start + j;
@@ -591,7 +597,7 @@ pub fn attention(
             .collect();
         for (&(h, start), part) in chunks.iter().zip(parts) {
             for r in 0..part.rows {
-                if !padded(start + r) {
+                if !padded(key(start + r)) {
                     out.row_mut(start + r)[h * dv..(h + 1) * dv].copy_from_slice(part.row(r));
                 }
             }
@@ -658,9 +664,19 @@ mod tests {
             v: Matrix::new(4, 1, vec![1., 2., 4., 8.]),
         };
         let all: Vec<Range<usize>> = std::iter::once(0..4).collect();
-        let mask = Mask { sequences: &all, causal: true, window: Some(2), padding: &[] };
+        let mask = Mask { sequences: &all, queries: &all, causal: true, window: Some(2), padding: &[] };
         let y = attention(&heads, &form, &mask, None, false, Precision::Exact);
         assert_eq!(y.data, [1.0, 1.5, 3.0, 6.0]);
+        let padded = Heads { v: Matrix::new(4, 1, vec![f64::NAN, 2., 4., 8.]), ..heads.clone() };
+        let mask = Mask { padding: &[true, false, false, false], ..mask };
+        let y = attention(&padded, &form, &mask, None, false, Precision::Exact);
+        assert_eq!(y.data, [0.0, 2.0, 3.0, 6.0]);
+        let mask = Mask { padding: &[], ..mask };
+        let last: Vec<Range<usize>> = std::iter::once(0..2).collect();
+        let two = Heads { q: Matrix::zeros(2, 2), ..heads.clone() };
+        let y =
+            attention(&two, &form, &Mask { queries: &last, ..mask.clone() }, None, false, Precision::Exact);
+        assert_eq!(y.data, [3.0, 6.0]);
         let y = attention(&heads, &form, &mask, Some(&[0.0]), false, Precision::Exact);
         assert_eq!(y.data[0], 0.5);
     }

@@ -33,7 +33,7 @@ impl Rope {
     /// # Errors
     /// A kind of scaling that is not known, or one whose numbers are missing.
     pub fn read(config: &Object, dims: usize, style: RopeStyle) -> Result<Rope, ModelError> {
-        let scaling = config.object("rope_parameters").or_else(|| config.object("rope_scaling"));
+        let scaling = config.optional_object(&["rope_parameters", "rope_scaling"])?;
         let theta = scaling.as_ref().and_then(|s| s.number("rope_theta")).or(config.number("rope_theta"));
         let theta = theta.unwrap_or(10_000.0);
         let mut rope = Rope { dims, style, theta, inv_freq: plain(dims, theta), factor: 1.0 };

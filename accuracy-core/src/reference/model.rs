@@ -282,7 +282,7 @@ pub fn paged_attention(
     if kv_heads > 1 && kv_heads < heads {
         out = out.fault("gqa_tiled", attend(Wrong::Tiled));
     }
-    out = out.suspect("addend_missing", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    out = out.suspect("addend_extra", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
     for cap in [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0] {
         out = out.suspect("activation", format!("caps scores at {cap} by tanh"), attend(Wrong::Capped(cap)));
     }
@@ -303,6 +303,19 @@ pub fn paged_attention(
         out = out.suspect("k_tail_dropped", what, attend(Wrong::Last(size)));
         let what = format!("attends to the first {size} positions only");
         out = out.suspect("k_tail_dropped", what, attend(Wrong::First(size)));
+    }
+    let mut sizes = vec![block, 16, 32, 64, 128];
+    sizes.sort_unstable();
+    sizes.dedup();
+    for size in sizes {
+        for (what, wrong) in [
+            (format!("leaves out the first {size} positions"), Wrong::WithoutFirst(size)),
+            (format!("leaves out the last {size} positions"), Wrong::WithoutLast(size)),
+            (format!("attends to whole blocks of {size} positions only"), Wrong::Whole(size)),
+            (format!("takes padding up to whole blocks of {size} for scores of 0"), Wrong::Padded(size)),
+        ] {
+            out = out.suspect("k_tail_dropped", what, attend(wrong));
+        }
     }
     out
 }
@@ -326,6 +339,13 @@ enum Wrong {
     /// The last, or the first, so many positions alone.
     Last(usize),
     First(usize),
+    /// The same left out, where there are more.
+    WithoutFirst(usize),
+    WithoutLast(usize),
+    /// What is beyond whole blocks of so many left out.
+    Whole(usize),
+    /// Blocks are filled up with scores of 0, whose values are 0.
+    Padded(usize),
 }
 
 fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
@@ -340,6 +360,9 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
             Wrong::Short if length > 1 => (0, length - 1),
             Wrong::Last(most) => (length.saturating_sub(most), length),
             Wrong::First(most) => (0, length.min(most)),
+            Wrong::WithoutFirst(size) if length > size => (size, length),
+            Wrong::WithoutLast(size) if length > size => (0, length - size),
+            Wrong::Whole(size) if length > size => (0, length / size * size),
             _ => (0, length),
         };
         let slot = |p: usize| tables.data[s * blocks + p / block] * block as f64 + (p % block) as f64;
@@ -366,6 +389,10 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
             let mut total: f64 = exp.iter().sum();
             match wrong {
                 Wrong::Sink => total += (-largest).exp(),
+                Wrong::Padded(size) => {
+                    // A maximum that has seen the padding is at least 0; the quotient is the same.
+                    total += (length.next_multiple_of(size) - length) as f64 * (-largest).exp();
+                }
                 Wrong::Rounded(to, after) => {
                     let divisor = if after { total } else { 1.0 };
                     exp.iter_mut().for_each(|e| *e = to.nearest(*e / divisor) * divisor);

@@ -15,6 +15,8 @@ pub struct Compiler {
     link: Vec<OsString>,
     /// What it says of its version: another one may make something else.
     pub identity: String,
+    /// It compiles C++ for the host, and no HIP.
+    pub host: bool,
 }
 
 impl Compiler {
@@ -36,13 +38,50 @@ impl Compiler {
         let output = Command::new(&program).arg("--version").stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot start {}", program.display()))?;
         let identity = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(Compiler { program, compile, link, identity })
+        Ok(Compiler { program, compile, link, identity, host: false })
     }
 }
 
 /// Folders of Debian's packages, which stand in where there is no ROCm.
 const LLVM: &str = "/usr/lib/llvm-22/bin";
 const BITCODE: &str = "/usr/lib/x86_64-linux-gnu/amdgcn/bitcode";
+
+/// Where a compiler is.
+pub struct Located {
+    pub program: PathBuf,
+    /// It is Debian's clang, which stands in for hipcc.
+    pub debian: bool,
+}
+
+/// Looks for the compiler of a vendor's GPUs.
+///
+/// # Errors
+/// If there is none, with what was looked for.
+pub fn locate(kind: Kind) -> anyhow::Result<Located> {
+    let program = match kind {
+        Kind::Cuda => program("NVCC", &["nvcc", "/usr/local/cuda/bin/nvcc"]).context(
+            "no compiler for NVIDIA GPUs: neither NVCC nor nvcc on PATH or in /usr/local/cuda/bin",
+        )?,
+        Kind::Hip => match program("HIPCXX", &["hipcc"]) {
+            Some(hipcc) => hipcc,
+            None => return debian_clang(),
+        },
+    };
+    Ok(Located { program, debian: false })
+}
+
+fn debian_clang() -> anyhow::Result<Located> {
+    let llvm = |program: &str| Path::new(LLVM).join(program);
+    let needed = [llvm("clang++"), llvm("llvm-as"), llvm("llvm-dis"), llvm("ld.lld"), BITCODE.into()];
+    if let Some(missing) = needed.iter().find(|path| !path.exists()) {
+        anyhow::bail!(
+            "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
+             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
+            missing.display()
+        );
+    }
+    Ok(Located { program: llvm("clang++"), debian: true })
+}
 
 /// Looks for the compiler of an architecture; what it needs beside the sources is written below `out`.
 ///
@@ -75,10 +114,12 @@ fn program(variable: &str, programs: &[&str]) -> Option<PathBuf> {
     names.into_iter().find_map(found)
 }
 
-/// Writes the header that stands in for HIP's own, and returns its folder.
-fn stand_in(out: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+/// Writes the headers that stand in for HIP's own, and returns their folder.
+fn stand_in(out: &Path, name: &str, headers: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
     let folder = out.join(name);
-    crate::header::write_if_changed(&folder.join("hip/hip_runtime.h"), text)?;
+    for (file, text) in headers {
+        crate::header::write_if_changed(&folder.join(file), text)?;
+    }
     Ok(folder)
 }
 
@@ -91,24 +132,16 @@ fn host(out: &Path) -> anyhow::Result<Compiler> {
     );
     compile.push(stand_in(out, "hip_host", HIP_ON_HOST)?.into());
     compile.extend(words("-x c++"));
-    Compiler::new(program, compile, words("-shared -Wl,--no-undefined"))
+    let compiler = Compiler::new(program, compile, words("-shared -Wl,--no-undefined"))?;
+    Ok(Compiler { host: true, ..compiler })
 }
 
 fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
     let offload = format!("-std=c++17 -O3 -fPIC -fvisibility=hidden -Wall --offload-arch={arch}");
-    if let Some(hipcc) = program("HIPCXX", &["hipcc"]) {
+    let Located { program, debian } = locate(Kind::Hip)?;
+    if !debian {
         let link = format!("--hip-link --offload-arch={arch} -shared -Wl,--no-undefined");
-        return Compiler::new(hipcc, words(&format!("{offload} -x hip")), words(&link));
-    }
-    let clang = Path::new(LLVM).join("clang++");
-    let needed =
-        [clang.clone(), Path::new(LLVM).join("llvm-as"), Path::new(LLVM).join("ld.lld"), BITCODE.into()];
-    if let Some(missing) = needed.iter().find(|path| !path.exists()) {
-        anyhow::bail!(
-            "no compiler for {arch}: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
-             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
-            missing.display()
-        );
+        return Compiler::new(program, words(&format!("{offload} -x hip")), words(&link));
     }
     let bitcode = device_libraries(arch, out)?;
     // These headers ask for the wavefront size by a macro that LLVM 22 no longer has.
@@ -119,7 +152,7 @@ fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
     compile.push(format!("--rocm-device-lib-path={}", bitcode.display()).into());
     compile.extend(words("-x hip"));
     let link = format!("--hip-link --rocm-path=/usr --offload-arch={arch} -shared -Wl,--no-undefined");
-    Compiler::new(clang, compile, words(&link))
+    Compiler::new(program, compile, words(&link))
 }
 
 /// Debian's device libraries (ROCm 5.2), and what clang 22 asks for beside them: constants with the processor's and the
@@ -173,8 +206,7 @@ fn device_libraries(arch: Arch, out: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn nvidia(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
-    let program = program("NVCC", &["nvcc", "/usr/local/cuda/bin/nvcc"])
-        .context("no compiler for NVIDIA GPUs: neither NVCC nor nvcc on PATH or in /usr/local/cuda/bin")?;
+    let program = locate(Kind::Cuda)?.program;
     let mut compile =
         words(&format!("-std=c++17 -O3 -arch={arch} -Xcompiler -fPIC,-fvisibility=hidden,-Wall -I"));
     compile.push(stand_in(out, "hip_cuda", HIP_ON_CUDA)?.into());

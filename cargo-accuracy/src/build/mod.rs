@@ -3,7 +3,7 @@
 //!
 //! [`compiler`] knows which compiler an architecture needs and its flags, [`unit`](mod@unit) compiles and links.
 
-mod compiler;
+pub mod compiler;
 mod unit;
 
 use crate::config::{Config, Sources};
@@ -148,8 +148,7 @@ fn build(library: &Library, arch: Arch, dir: &Path, out: &Path) -> anyhow::Resul
     let sources = sources(library, dir)?;
     let include = out.join("include");
     // What Rust binds, for sources that have themselves checked.
-    let rust = Some(dir.join("src")).filter(|folder| folder.is_dir());
-    for (file, text) in header::headers(rust.as_slice())? {
+    for (file, text) in header::headers(&header::of_package(dir))? {
         header::write_if_changed(&include.join(file), &text)?;
     }
     let compiler = compiler::find(arch, out)?;

@@ -44,7 +44,9 @@ impl Unit {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         if !output.status.success() {
-            anyhow::bail!("{} ended with {}\n{}", self.words(), output.status, said.trim_end());
+            let hints = if compiler.host { accuracy_core::build::hints(&said) } else { Vec::new() };
+            let hints: String = hints.iter().map(|hint| format!("\nhint: {hint}")).collect();
+            anyhow::bail!("{} ended with {}\n{}{hints}", self.words(), output.status, said.trim_end());
         }
         if !said.trim().is_empty() {
             anstream::eprintln!("{}", said.trim_end());

@@ -2,8 +2,10 @@
 
 use super::Section;
 use super::workspace::Workspace;
+use crate::build::compiler;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::{self, Device, GpuError, Kind, RuntimeInfo};
+use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -69,18 +71,23 @@ pub fn tools(wanted: &BTreeSet<Arch>, workspace: &Workspace) -> Section {
         ),
     }
     // GPU kernels may come from another machine, so that their compilers are never in the way.
-    let vendor = |kind| wanted.iter().any(|&arch| Kind::of(arch) == Some(kind));
-    for (program, kind, makes, get) in [
-        ("hipcc", Kind::Hip, "AMD GPUs", "ROCm 6.4 or later (https://rocm.docs.amd.com)"),
-        ("nvcc", Kind::Cuda, "NVIDIA GPUs", "the CUDA toolkit"),
+    for (kind, makes, get) in [
+        (Kind::Hip, "AMD GPUs", "ROCm 6.4 or later (https://rocm.docs.amd.com)"),
+        (Kind::Cuda, "NVIDIA GPUs", "the CUDA toolkit"),
     ] {
-        match version(program, "--version") {
-            Some(line) => section.good(format!("{program}: {line}")),
-            None if vendor(kind) => section.note(
-                format!("no {program}: nothing is compiled for {makes} here"),
+        let found = compiler::locate(kind).and_then(|found| {
+            let path = found.program.display().to_string();
+            let line = version(&path, "--version").with_context(|| format!("`{path} --version` fails"))?;
+            let with = if found.debian { ", with Debian's ROCm packages" } else { "" };
+            Ok(format!("{line} ({path}{with}): compiles HIP sources for {makes}"))
+        });
+        match found {
+            Ok(what) => section.good(what),
+            Err(error) if wanted.iter().any(|&arch| Kind::of(arch) == Some(kind)) => section.note(
+                format!("{error:#}: nothing is compiled for {makes} here"),
                 format!("install {get}, or build elsewhere and bring an archive (cargo accuracy archive)"),
             ),
-            None => {}
+            Err(_) => {}
         }
     }
     section

@@ -21,8 +21,8 @@ const COMPARISON: &str = include_str!("launchers.h");
 /// Flags of `cargo accuracy header`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HeaderArgs {
-    /// Rust files, or folders of them, with `#[kernel_library]` blocks
-    #[arg(default_value = "src", value_name = "PATH")]
+    /// Rust files, or folders of them, with `#[kernel_library]` blocks [default: src and tests]
+    #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Folder for the headers, one for each library: {library}_launchers.h
     #[arg(long, value_name = "DIR")]
@@ -33,10 +33,13 @@ pub struct HeaderArgs {
 }
 
 pub fn command(args: HeaderArgs) -> anyhow::Result<ExitCode> {
-    let headers = headers(&args.paths)?;
+    let paths = if args.paths.is_empty() { of_package(Path::new("")) } else { args.paths };
+    let headers = headers(&paths)?;
     if headers.is_empty() {
-        let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
-        anyhow::bail!("no #[kernel_library] block in {}", paths.join(", "));
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let looked =
+            if paths.is_empty() { "src or tests, of which neither is here" } else { &paths.join(", ") };
+        anyhow::bail!("no #[kernel_library] block in {looked}: name the files or folders that have one");
     }
     let mut code = ExitCode::Correct;
     for (file, text) in headers {
@@ -65,14 +68,22 @@ pub fn write_if_changed(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The headers of all libraries that Rust sources bind, by file name.
+/// Where the bindings of a package are looked for: kernels are bound by the library, or only by its tests.
+pub fn of_package(dir: &Path) -> Vec<PathBuf> {
+    let folders = ["src", "tests"].map(|folder| dir.join(folder));
+    folders.into_iter().filter(|folder| folder.is_dir()).collect()
+}
+
+/// The headers of all libraries that Rust sources bind, by file name. Packages inside a folder are left out.
 ///
 /// # Errors
-/// If a file cannot be read or is not Rust.
+/// If a file cannot be read, or has the attribute's name and is not Rust.
 pub fn headers(paths: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut bindings = Bindings::default();
     for path in paths {
-        for entry in ignore::WalkBuilder::new(path).sort_by_file_path(Path::cmp).build() {
+        let own = |entry: &ignore::DirEntry| entry.depth() == 0 || !entry.path().join("Cargo.toml").exists();
+        let walk = ignore::WalkBuilder::new(path).sort_by_file_path(Path::cmp).filter_entry(own).build();
+        for entry in walk {
             let entry = entry.with_context(|| format!("cannot read {}", path.display()))?;
             let file = entry.path();
             if !file.is_file() || file != path && file.extension().is_none_or(|e| e != "rs") {
@@ -80,6 +91,10 @@ pub fn headers(paths: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
             }
             let text =
                 std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            // Most files hold none, and some are no Rust on purpose: what a compiler is to reject.
+            if !text.contains("kernel_library") {
+                continue;
+            }
             let parsed = syn::parse_file(&text).with_context(|| format!("{} is not Rust", file.display()))?;
             bindings.visit_file(&parsed);
         }

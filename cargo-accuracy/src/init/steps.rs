@@ -257,8 +257,9 @@ impl Setup<'_> {
             done.push(Done {
                 did: Did::Left,
                 path,
-                what: "it installs cargo-accuracy from the registry, and this one is built from a folder: \
-                       make accuracy-core and the tool reachable from there"
+                what: "it installs cargo-accuracy from the registry, and this one is built from a folder, which a runner \
+                       has not: there `cargo install --locked --git URL cargo-accuracy`, and in Cargo.toml \
+                       `accuracy-core = { git = \"URL\" }` in place of the path"
                     .into(),
             });
         }

@@ -11,7 +11,7 @@ use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
 use anyhow::Context as _;
 use rules::{Rule, Severity};
-use scan::Scan;
+use scan::{News, Scan};
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, o
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LogsArgs {
-    /// Logs, plain or gzipped; `-` is standard input
+    /// Logs, plain or gzipped; `-` is standard input, of which each finding is told as it comes
     #[arg(value_name = "FILE", required_unless_present = "list_rules")]
     files: Vec<PathBuf>,
     /// A pattern that some line must match, as proof that what was meant to run did (repeatable)
@@ -93,7 +93,21 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     for path in &args.files {
         let source = if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() };
         let mut log = open(path)?;
-        scan.read(&source, &mut log).with_context(|| format!("cannot read {source}"))?;
+        let mut tell = |news: News<'_>| {
+            let text = text::news(&rules, &news, &args);
+            if args.output.stdout_taken() {
+                return anstream::stderr().write_all(text.as_bytes());
+            }
+            let mut stdout = anstream::stdout();
+            stdout.write_all(text.as_bytes())?;
+            stdout.flush()
+        };
+        // The end of what is written to a pipe may be hours away.
+        let read = match is_stdin(path) {
+            true => scan.follow(&source, &mut log, &mut tell),
+            false => scan.read(&source, &mut log),
+        };
+        read.with_context(|| format!("cannot read {source}"))?;
     }
     let outcome = Outcome { rules: &rules, scan: &scan, fail_on: args.fail_on };
     let taken = args.output.stdout_taken();

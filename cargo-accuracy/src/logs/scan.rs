@@ -50,6 +50,12 @@ pub struct Expected {
     pub no_proof: Option<(First, usize)>,
 }
 
+/// What a log said for the first time.
+pub enum News<'a> {
+    Found(&'a Finding),
+    Seen(&'a Expected),
+}
+
 /// One log.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -131,6 +137,16 @@ impl<'a> Scan<'a> {
 
     /// Reads a log to its end.
     pub fn read(&mut self, source: &str, log: &mut dyn Read) -> Result<(), ReadError> {
+        self.follow(source, log, &mut |_| Ok(()))
+    }
+
+    /// Reads a log to its end, and tells after each block what is new.
+    pub fn follow(
+        &mut self,
+        source: &str,
+        log: &mut dyn Read,
+        tell: &mut dyn FnMut(News<'_>) -> std::io::Result<()>,
+    ) -> Result<(), ReadError> {
         let mut buffer = vec![0; BLOCK];
         let (mut filled, mut line, mut blank) = (0, 1, true);
         let mut tail: Vec<String> = Vec::new();
@@ -161,7 +177,17 @@ impl<'a> Scan<'a> {
             };
             let block = Block { source, bytes, first_line: line, tail: &tail, context: self.context };
             block.fill(&mut waiting, |place, text| self.first_mut(place).after.push(text));
+            let found = self.findings.len();
+            let waits: Vec<bool> = self.expected().map(|e| e.first.is_none()).collect();
             self.block(&block, &mut waiting);
+            for finding in &self.findings[found..] {
+                tell(News::Found(finding))?;
+            }
+            for (expected, _) in
+                self.expected().zip(&waits).filter(|(e, waited)| **waited && e.first.is_some())
+            {
+                tell(News::Seen(expected))?;
+            }
             line += memchr::memchr_iter(b'\n', raw).count() as u64;
             tail = block.tail();
             if n == 0 {

@@ -1,8 +1,8 @@
 //! What a person reads: findings by severity, each with its first occurrence in context, then what was expected.
 
-use super::Outcome;
 use super::rules::{Role, Rule, Severity};
-use super::scan::{Finding, First};
+use super::scan::{Finding, First, News};
+use super::{LogsArgs, Outcome};
 use crate::cli::OutputArgs;
 use crate::report::style::{self, paint};
 use crate::report::text::number::counted;
@@ -80,6 +80,28 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
         counted(of(Severity::Note), "note")
     );
     text
+}
+
+/// A line of what was just found, or seen as expected, while the log is still being written.
+pub fn news(rules: &[Rule], news: &News<'_>, args: &LogsArgs) -> String {
+    let told = |First { source, line, .. }: &First, what: String| format!("{source}:{line}: {what}\n");
+    match news {
+        News::Found(finding) => {
+            let rule = &rules[finding.rule];
+            let severity = paint(style_of(rule.severity), rule.severity.name());
+            let words = finding.first.text.trim();
+            match args.output.quiet && rule.severity < args.fail_on {
+                true => String::new(),
+                false => told(&finding.first, format!("{severity} {}: {words}", rule.id)),
+            }
+        }
+        News::Seen(expected) => match &expected.first {
+            Some(first) if !args.output.quiet => {
+                told(first, format!("{} {}", paint(style::GOOD, "seen"), expected.pattern))
+            }
+            _ => String::new(),
+        },
+    }
 }
 
 fn of_one_rule(text: &mut String, rule: &Rule, findings: &[&Finding], all: bool, width: Option<usize>) {

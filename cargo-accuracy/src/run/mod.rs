@@ -216,8 +216,9 @@ impl Ready<'_> {
             part,
         };
         if args.selftest {
-            let running = selected.iter().filter(|case| case.fate == Fate::Run).map(|case| &case.planned);
-            let chosen = selftest::representative(running);
+            // What cannot be laid out stays, and says that no fault was planted in it.
+            let meant = selected.iter().filter(|case| !matches!(case.fate, Fate::Skip(_)));
+            let chosen = selftest::representative(meant.map(|case| &case.planned));
             selected.retain(|case| chosen.contains(&case.planned.id));
         }
         if selected.is_empty() {
@@ -347,6 +348,9 @@ fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
             format!("{} matched none of {known} cases; one of them is {sample}", filters.join(", "))
         }
     };
+    for command in args.filters.iter().filter_map(|filter| crate::cli::command_like(filter)) {
+        why += &format!("\ndid you mean the command `cargo accuracy {command}`?");
+    }
     // A pasted identity names its architecture.
     for filter in &args.filters {
         let named = filter
@@ -540,7 +544,7 @@ impl Run<'_> {
         let planned = &case.planned;
         match &case.fate {
             Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
-            Fate::Impossible(reason) => Some(planned.without_result(Verdict::NotRun, reason)),
+            Fate::Impossible { why, .. } => Some(planned.without_result(Verdict::NotRun, why)),
             Fate::Run => {
                 let most = self.places.largest_memory(&planned.arch)?;
                 let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;

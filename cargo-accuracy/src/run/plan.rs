@@ -3,7 +3,7 @@
 use super::args::RunArgs;
 use super::discover::Binary;
 use super::folder::Part;
-use super::select::{self, Partition, Wanted};
+use super::select::{self, Meant, Partition, Wanted};
 use crate::config::{self, Config};
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
@@ -39,8 +39,11 @@ pub enum Fate {
     Run,
     /// Not for this architecture.
     Skip(String),
-    /// Its matrix cannot be laid out: a checkpoint is missing, say.
-    Impossible(String),
+    /// Its matrix cannot be laid out: a checkpoint is missing, say. Its identity lacks the tensors of these roles.
+    Impossible {
+        why: String,
+        roles: Vec<String>,
+    },
 }
 
 /// The settings of a run, each by its precedence.
@@ -152,7 +155,9 @@ pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> any
                     ),
                     Err(e) => cases.extend(test.body.cells.iter().enumerate().map(|(i, cell)| {
                         let planned = plan::planned(test, cell, arch, &BTreeMap::new());
-                        case(planned, i, Fate::Impossible(e.to_string()))
+                        let roles = test.body.weights.iter().map(|(role, _)| role.clone());
+                        let roles = roles.collect::<BTreeSet<_>>().into_iter().collect();
+                        case(planned, i, Fate::Impossible { why: e.to_string(), roles })
                     })),
                 }
             }
@@ -199,12 +204,7 @@ pub fn select(
     settings: &Settings,
     origin: Option<&str>,
 ) -> anyhow::Result<Selected> {
-    let mut cases: Vec<Case> = cases
-        .into_iter()
-        .filter(|case| {
-            select::matches(&args.filters, &case.planned.id, matches!(case.fate, Fate::Impossible(_)))
-        })
-        .collect();
+    let mut cases = filtered(cases, &args.filters);
     let Some(partition) = &settings.partition else { return Ok(Selected { cases, part: None }) };
     let ids: Vec<&str> = cases.iter().map(|case| case.planned.id.as_str()).collect();
     let parts = partition.divide(&ids, settings.durations.as_ref())?;
@@ -219,6 +219,43 @@ pub fn select(
     let mut at = 0..;
     cases.retain(|_| at.next().is_some_and(|i: usize| parts[i] == partition.part));
     Ok(Selected { cases, part: Some(part) })
+}
+
+/// The cases that the filters mean. What could not be laid out is left out only where no tensor's name could bring it in,
+/// or where a filter names something else: then a note says so.
+fn filtered(cases: Vec<Case>, filters: &[String]) -> Vec<Case> {
+    // What is known of every identity: all but its tensors.
+    let known: Vec<&str> = cases.iter().map(|case| without_tensors(&case.planned)).collect();
+    let names_known = |filter: &String| known.iter().any(|id| id.contains(filter.as_str()));
+    let (elsewhere, by_tensor): (Vec<&String>, Vec<&String>) = filters.iter().partition(|f| names_known(f));
+    let mut left_out = BTreeMap::new();
+    let takes: Vec<bool> = cases
+        .iter()
+        .map(|case| match &case.fate {
+            Fate::Impossible { why, roles } if !filters.is_empty() => {
+                let meant = |filter: &String| select::meant(filter, &case.planned.id, roles);
+                let taken = by_tensor.iter().any(|f| meant(f) != Meant::No)
+                    || elsewhere.iter().any(|f| meant(f) == Meant::Yes);
+                if !taken && elsewhere.iter().any(|f| meant(f) == Meant::Perhaps) {
+                    left_out.insert(format!("{}::{}", case.planned.package, case.planned.test), why);
+                }
+                taken
+            }
+            _ => select::matches(filters, &case.planned.id),
+        })
+        .collect();
+    for (test, why) in left_out {
+        let style = crate::report::style::NOTE;
+        anstream::eprintln!("{style}note{style:#}: {test} is not in this run, and could not be: {why}");
+    }
+    let mut takes = takes.into_iter();
+    cases.into_iter().filter(|_| takes.next() == Some(true)).collect()
+}
+
+/// An identity up to the tensors, which come last in it.
+fn without_tensors(planned: &Planned) -> &str {
+    let tensors: String = planned.weights.iter().map(|(role, tensor)| format!(",{role}={tensor}")).collect();
+    planned.id.strip_suffix(&format!("{tensors}]")).unwrap_or(&planned.id)
 }
 
 /// What all parts of one run have in common: where the tests come from, the cases, who runs which, and how.

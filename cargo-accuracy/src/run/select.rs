@@ -3,7 +3,7 @@
 use super::schedule;
 use crate::exit::usage;
 use accuracy_core::record::file_stem;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// `--partition`, as it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,16 +114,50 @@ impl std::str::FromStr for Wanted {
     }
 }
 
-/// Whether a case is meant by the filters of the command line.
-///
-/// A filter is a part of the identity or the whole of it. `open` says that the identity lacks the tensors, because
-/// the checkpoint could not be read: then a filter that names them still means this case.
-pub fn matches(filters: &[String], id: &str, open: bool) -> bool {
-    filters.is_empty()
-        || filters.iter().any(|filter| {
-            id.contains(filter.as_str())
-                || open && id.strip_suffix(']').is_some_and(|stem| filter.starts_with(&format!("{stem},")))
-        })
+/// Whether a case is meant by the filters of the command line: each is a part of its identity, or the whole of it.
+pub fn matches(filters: &[String], id: &str) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| id.contains(filter.as_str()))
+}
+
+/// What can be no part of a tensor's name in an identity, as it would end there.
+const STRUCTURE: [char; 5] = ['[', ']', ':', ',', '='];
+
+/// What a filter says of a case whose identity lacks the tensors, because they could not be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// Whatever its tensors are called.
+    No,
+    /// If one of its tensors is called so.
+    Perhaps,
+    Yes,
+}
+
+/// Whether a filter can be a part of `id` once each of the roles stands in it with a tensor.
+pub fn meant(filter: &str, id: &str, roles: &[String]) -> Meant {
+    if id.contains(filter) {
+        return Meant::Yes;
+    }
+    // A character each, and nothing for a tensor's name, which has one or more.
+    let mut whole: Vec<Option<char>> = id.strip_suffix(']').unwrap_or(id).chars().map(Some).collect();
+    for role in roles {
+        whole.extend(format!(",{role}=").chars().map(Some));
+        whole.push(None);
+    }
+    whole.push(Some(']'));
+    let mut places: BTreeSet<usize> = (0..whole.len()).collect();
+    for c in filter.chars() {
+        let next = |place: usize| match whole.get(place) {
+            Some(Some(here)) if *here == c => vec![place + 1],
+            Some(None) if !STRUCTURE.contains(&c) => vec![place, place + 1],
+            _ => Vec::new(),
+        };
+        places = places.into_iter().flat_map(next).collect();
+    }
+    match places.is_empty() {
+        true => Meant::No,
+        false if filter.contains(STRUCTURE) => Meant::Yes,
+        false => Meant::Perhaps,
+    }
 }
 
 #[cfg(test)]
@@ -183,18 +217,42 @@ mod tests {
     fn a_filter_is_a_part_of_an_identity_or_the_whole_of_it() {
         let id = "kernels::fp8::gemm[check=full_chain,arch=host,tokens=3]";
         for filter in ["fp8", "tokens=3", id] {
-            assert!(matches(&[filter.into()], id, false), "{filter}");
+            assert!(matches(&[filter.into()], id), "{filter}");
         }
-        assert!(!matches(&["fp8::gemv".into()], id, false));
-        assert!(matches(&[], id, false));
-        assert!(matches(&["nothing".into(), "host".into()], id, false), "one of several is enough");
+        assert!(!matches(&["fp8::gemv".into()], id));
+        assert!(matches(&[], id));
+        assert!(matches(&["nothing".into(), "host".into()], id), "one of several is enough");
     }
 
     #[test]
-    fn a_case_whose_checkpoint_is_missing_is_still_found_by_its_whole_identity() {
-        let pasted = ["k::t[check=full_chain,arch=host,tokens=3,w=model.up_proj]".to_string()];
-        assert!(matches(&pasted, "k::t[check=full_chain,arch=host,tokens=3]", true));
-        assert!(!matches(&pasted, "k::t[check=full_chain,arch=host,tokens=33]", true));
-        assert!(!matches(&pasted, "k::t[check=full_chain,arch=host,tokens=3]", false));
+    fn a_filter_that_names_tensors_means_a_case_whose_tensors_are_not_known() {
+        let roles = ["v".to_owned(), "w".to_owned()];
+        let meant = |filter| meant(filter, "k::t[check=full_chain,arch=host,tokens=3]", &roles);
+        for filter in [
+            "w=model.layers.0",
+            "v=model",
+            ",w=x]",
+            "_proj]",
+            "tokens=3,v=",
+            "up_proj,w=down",
+            "k::t[check=full_chain,arch=host,tokens=3,v=a.up_proj,w=a.down_proj]",
+            "k::t",
+        ] {
+            assert_eq!(meant(filter), Meant::Yes, "{filter}");
+        }
+        for filter in ["model.layers.0", "down_proj", "gemm"] {
+            assert_eq!(meant(filter), Meant::Perhaps, "{filter}");
+        }
+        for filter in [
+            "k::other",
+            "other[",
+            "tokens=33",
+            "tokens=3,w=a",
+            "scale=true",
+            "x=model",
+            "k::t[check=full_chain,arch=host,tokens=33,v=a.up_proj,w=a.down_proj]",
+        ] {
+            assert_eq!(meant(filter), Meant::No, "{filter}");
+        }
     }
 }

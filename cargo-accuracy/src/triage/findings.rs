@@ -78,6 +78,24 @@ pub struct OpFinding {
 }
 
 impl OpFinding {
+    /// `layer 3, router`.
+    pub fn label(&self) -> String {
+        let layer = self.layer.map_or(String::new(), |l| format!("layer {l}, "));
+        layer + &self.name
+    }
+
+    /// Not replayed for want of what the cache held.
+    pub fn lacks_cache(&self) -> bool {
+        let lacks = |o: &Outcome| matches!(o, Outcome::NoCache);
+        self.status == OpStatus::NotReplayed && (lacks(&self.candidate) || lacks(&self.reference))
+    }
+
+    /// Not replayed, for a reason that another dump does not remove.
+    pub fn is_unusable(&self) -> bool {
+        let unusable = |o: &Outcome| matches!(o, Outcome::Unusable(_));
+        self.status == OpStatus::NotReplayed && (unusable(&self.candidate) || unusable(&self.reference))
+    }
+
     /// Not replayed, and nothing else would show a fault in it.
     pub fn is_gap(&self) -> bool {
         self.status == OpStatus::NotReplayed

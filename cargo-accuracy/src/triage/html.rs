@@ -3,7 +3,7 @@
 
 use super::findings::{Findings, IMPACT, OpFinding, OpStatus, Status, Verdict};
 use super::profile::{Agreement, LayerProfile};
-use super::replay::Outcome;
+use super::replay::{CACHE, Outcome};
 use crate::report::html::shell::{Page, escape};
 use std::fmt::Write as _;
 
@@ -295,6 +295,7 @@ fn table(body: &mut String, ops: &[&OpFinding]) {
         for (who, outcome) in [("reference", &op.reference), ("candidate", &op.candidate)] {
             match outcome {
                 Outcome::Missing(what) => known.push(format!("the {who} has no {what}")),
+                Outcome::NoCache => known.push(format!("the {who} has no {CACHE}")),
                 Outcome::Unusable(why) => known.push(format!("{who}: {why}")),
                 Outcome::Judged(j) => known.extend(j.notes.iter().map(|note| format!("{who}: {note}"))),
             }
@@ -316,7 +317,7 @@ fn table(body: &mut String, ops: &[&OpFinding]) {
 fn error(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Judged(j) => small(j.error),
-        Outcome::Missing(_) | Outcome::Unusable(_) => "–".into(),
+        Outcome::Missing(_) | Outcome::NoCache | Outcome::Unusable(_) => "–".into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::findings::{Findings, Guilty, OpFinding, OpStatus, Step, Verdict};
 use super::profile::{Agreement, LayerProfile};
-use super::replay::Outcome;
+use super::replay::{CACHE, Outcome};
 use serde::Serialize;
 use std::path::Path;
 
@@ -122,6 +122,7 @@ fn outcome(outcome: &Outcome) -> OutcomeEntry<'_> {
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
     match outcome {
         Outcome::Missing(what) => OutcomeEntry { missing: Some(what), ..OutcomeEntry::default() },
+        Outcome::NoCache => OutcomeEntry { missing: Some(CACHE), ..OutcomeEntry::default() },
         Outcome::Unusable(why) => OutcomeEntry { unusable: Some(why), ..OutcomeEntry::default() },
         Outcome::Judged(j) => OutcomeEntry {
             ok: Some(j.ok),

@@ -32,6 +32,8 @@ pub struct Judged {
     /// NaN or Inf where the replay has none.
     pub non_finite: u64,
     pub ok: bool,
+    /// Right or wrong only if nothing comes before the step's tokens, which the dump does not show.
+    pub alone: bool,
     /// Operations of the plan whose outputs are not in the dump and were computed on the way.
     pub through: Vec<usize>,
     /// What is odd about it, in words.
@@ -41,6 +43,52 @@ pub struct Judged {
 /// Judges `out` against `exact`; `noisy` is the same computed with rounding, `unit` the output format's, `extra` an error
 /// relative to each row that accumulation in f32 may add.
 pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f64]) -> Judged {
+    judge_rows([exact, noisy, out], unit, extra, &|row| row)
+}
+
+/// [`judge`] of the rows that are not `hidden` (empty: of all): the hidden ones have no right answer.
+pub fn judge_shown(all: [&Matrix; 3], unit: f64, extra: &[f64], hidden: &[bool]) -> Judged {
+    if hidden.is_empty() {
+        return judge(all[0], all[1], all[2], unit, extra);
+    }
+    let kept: Vec<usize> = (0..hidden.len()).filter(|&r| !hidden[r]).collect();
+    let extra: Vec<f64> = kept.iter().filter_map(|&r| extra.get(r).copied()).collect();
+    let [exact, noisy, out] = all.map(|m| rows_of(m, &kept));
+    judge_rows([&exact, &noisy, &out], unit, &extra, &|row| kept[row])
+}
+
+/// NaN and Inf in hidden rows where the replay has none: they may reach what is not hidden.
+pub fn judge_hidden(judged: &mut Judged, exact: &Matrix, out: &Matrix, hidden: &[bool]) {
+    let rows = (0..hidden.len()).filter(|&r| hidden[r] && exact.row(r).iter().all(|x| x.is_finite()));
+    let odd = rows.map(|r| out.row(r).iter().filter(|x| !x.is_finite()).count() as u64).sum::<u64>();
+    if odd > 0 {
+        judged.ok = false;
+        judged.non_finite += odd;
+        judged.notes.push(format!("NaN or infinite in rows of padding, where it should not be: {odd}"));
+    }
+}
+
+/// Relative L2 error of the rows that are not hidden.
+pub fn error_shown(exact: &Matrix, out: &Matrix, hidden: &[bool]) -> f64 {
+    if hidden.len() != exact.rows {
+        return relative_error(exact, out);
+    }
+    let kept: Vec<usize> = (0..hidden.len()).filter(|&r| !hidden[r]).collect();
+    relative_error(&rows_of(exact, &kept), &rows_of(out, &kept))
+}
+
+/// Some rows of a matrix.
+pub fn rows_of(x: &Matrix, rows: &[usize]) -> Matrix {
+    Matrix::new(rows.len(), x.cols, rows.iter().flat_map(|&r| x.row(r).to_vec()).collect())
+}
+
+/// `number` says by what number people know a row.
+fn judge_rows(
+    [exact, noisy, out]: [&Matrix; 3],
+    unit: f64,
+    extra: &[f64],
+    number: &dyn Fn(usize) -> usize,
+) -> Judged {
     let compared = compare(exact, out);
     let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
     let norm = |a: &[f64]| a.iter().map(|x| x * x).sum::<f64>();
@@ -86,8 +134,9 @@ pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f
     let gain_holds = judged.gain.is_none_or(|g| (g - 1.0).abs() <= judged.gain_bound);
     judged.ok = judged.non_finite == 0 && judged.error <= judged.bound && worst <= 1.0 && gain_holds;
     if !judged.ok {
-        judged.notes = describe(&judged, exact, out);
+        judged.notes = describe(&judged, exact, out, number);
     }
+    judged.row = judged.row.map(number);
     judged
 }
 
@@ -96,7 +145,7 @@ pub fn relative_error(exact: &Matrix, out: &Matrix) -> f64 {
     compare(exact, out).rel_l2.unwrap_or(f64::INFINITY)
 }
 
-fn describe(judged: &Judged, exact: &Matrix, out: &Matrix) -> Vec<String> {
+fn describe(judged: &Judged, exact: &Matrix, out: &Matrix, number: &dyn Fn(usize) -> usize) -> Vec<String> {
     let mut notes = Vec::new();
     if judged.non_finite > 0 {
         let values = if judged.non_finite == 1 { "value is" } else { "values are" };
@@ -112,7 +161,8 @@ fn describe(judged: &Judged, exact: &Matrix, out: &Matrix) -> Vec<String> {
     if judged.rows > 1 && judged.rows_bad > 0 && judged.rows_bad * 4 <= judged.rows {
         let row = judged.row.unwrap_or(0);
         let zero = if out.row(row).iter().all(|&v| v == 0.0) { ", which is zero" } else { "" };
-        notes.push(format!("{} of {} tokens are wrong, worst {row}{zero}", judged.rows_bad, judged.rows));
+        let (bad, all, worst) = (judged.rows_bad, judged.rows, number(row));
+        notes.push(format!("{bad} of {all} tokens are wrong, worst {worst}{zero}"));
     }
     let dead = (0..out.cols).filter(|&c| {
         (0..out.rows).all(|r| out.row(r)[c] == 0.0) && (0..out.rows).any(|r| exact.row(r)[c] != 0.0)
@@ -169,6 +219,25 @@ mod tests {
         let judged = judge(&x, &noisy, &with(&other, 0.95), 0.0, &[]);
         assert!(judged.error < judged.bound && !judged.ok, "{judged:?}");
         assert!(judged.notes[0].contains("scaled by 0.95"), "{:?}", judged.notes);
+    }
+
+    #[test]
+    fn hidden_rows_count_only_where_they_are_not_finite() {
+        let x = noise(8, 16, 3);
+        let hidden: Vec<bool> = (0..8).map(|r| r < 3).collect();
+        let mut out = x.clone();
+        out.row_mut(1).reverse();
+        assert_eq!(error_shown(&x, &out, &hidden), 0.0);
+        assert!(judge_shown([&x, &x, &out], 0.0, &[], &hidden).ok);
+        out.row_mut(5).reverse();
+        let judged = judge_shown([&x, &x, &out], 0.0, &[], &hidden);
+        assert_eq!((judged.ok, judged.row, judged.rows_bad, judged.rows), (false, Some(5), 1, 5));
+        let mut out = x.clone();
+        out.row_mut(2)[7] = f64::NAN;
+        let mut judged = judge_shown([&x, &x, &out], 0.0, &[], &hidden);
+        assert!(judged.ok);
+        judge_hidden(&mut judged, &x, &out, &hidden);
+        assert_eq!((judged.ok, judged.non_finite), (false, 1));
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub fn agreements<const N: usize>(
     })
 }
 
-fn agreement((a, b): &Pair) -> Agreement {
+pub fn agreement((a, b): &Pair) -> Agreement {
     let [agreement] = agreements((a.rows, a.cols), |rows, [(x, y)]| {
         a.read(rows.clone(), x);
         b.read(rows, y);

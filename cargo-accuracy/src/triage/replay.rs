@@ -1,8 +1,10 @@
 //! Replays operations of the plan from a dump's own inputs, and tries known mistakes on those that are wrong.
 
-use super::judge::{Judged, judge, relative_error};
+use super::cache::{KEYS, VALUES, attention_module};
+use super::judge::{Judged, error_shown, judge, judge_hidden, judge_shown, relative_error, rows_of};
 use super::side::{Side, Value};
 use accuracy_core::dumps::Kind;
+use accuracy_core::model::config::{Attention, Mla};
 use accuracy_core::model::ops::{self, Heads, Mask, Precision, Weights};
 use accuracy_core::model::plan::{GIVEN_COS, GIVEN_SIN};
 use accuracy_core::model::{Activation, ModelConfig, Op, OpKind, Place, Rope, Router, Score, Site, rope};
@@ -11,11 +13,16 @@ use accuracy_core::reference::model::RopeStyle;
 use accuracy_core::weights::Checkpoint;
 use std::ops::Range;
 
+/// What replaying attention takes where the step's tokens are not the first.
+pub const CACHE: &str = "keys and values of earlier positions";
+
 /// What a replay found.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// This is not in the dump.
     Missing(String),
+    /// It attends to earlier positions, whose keys and values are not in the dump.
+    NoCache,
     /// It is there, but cannot be used.
     Unusable(String),
     Judged(Box<Judged>),
@@ -43,6 +50,7 @@ pub struct Replay<'a> {
 /// A value that is not there ends a replay without a result.
 enum Stop {
     Missing(String),
+    NoCache,
     Unusable(String),
 }
 
@@ -83,6 +91,7 @@ impl Replay<'_> {
         match self.judged(side, index, op) {
             Ok(judged) => Outcome::Judged(Box::new(judged)),
             Err(Stop::Missing(what)) => Outcome::Missing(what),
+            Err(Stop::NoCache) => Outcome::NoCache,
             Err(Stop::Unusable(why)) => Outcome::Unusable(why),
         }
     }
@@ -95,13 +104,19 @@ impl Replay<'_> {
             }
             OpKind::Copy => {
                 let indices = |site: &Site| side.integers(site).map_err(Stop::Unusable);
-                if let (Some((from, _)), Some((out, _))) = (indices(&op.inputs[0])?, indices(&op.output)?) {
-                    let row =
-                        |ids: &[i64]| Matrix::new(1, ids.len(), ids.iter().map(|&i| i as f64).collect());
+                if let (Some((from, _)), Some((out, shape))) = (indices(&op.inputs[0])?, indices(&op.output)?)
+                {
                     if from.len() != out.len() {
                         return Err(Stop::Unusable(format!("{} indices, then {}", from.len(), out.len())));
                     }
-                    return Ok(judge(&row(&from), &row(&from), &row(&out), 0.0, &[]));
+                    let (&cols, lead) = shape.split_last().unwrap_or((&1, &[]));
+                    let hidden = side.hidden(lead);
+                    let rows = |ids: &[i64]| {
+                        let values = ids.iter().map(|&i| i as f64).collect();
+                        Matrix::new(out.len() / cols.max(1), cols, values)
+                    };
+                    let (from, out) = (rows(&from), rows(&out));
+                    return Ok(judge_shown([&from, &from, &out], 0.0, &[], &hidden));
                 }
             }
             _ => {}
@@ -119,10 +134,17 @@ impl Replay<'_> {
         let (exact, noisy, extra) = self.computed(side, op, p)?;
         let exact =
             Value { x: exact, lead: Vec::new(), precision: p, place: format!("the replay of {}", op.name) };
+        let hidden = side.hidden(&out.lead);
         let out = same_shape(&exact, out)?;
+        let hidden = if hidden.len() == out.x.rows { hidden } else { Vec::new() };
         let through = side.through();
         let unit = if op.kind == OpKind::Copy && through.is_empty() { 0.0 } else { p.unit() };
-        Ok(Judged { through, ..judge(&exact.x, &noisy, &out.x, unit, &extra) })
+        let mut judged = judge_shown([&exact.x, &noisy, &out.x], unit, &extra, &hidden);
+        // A query that sees nothing may well give NaN.
+        if !matches!(op.kind, OpKind::Attention { .. }) {
+            judge_hidden(&mut judged, &exact.x, &out.x, &hidden);
+        }
+        Ok(Judged { through, alone: side.is_alone(), ..judged })
     }
 
     /// The exact result, the one with rounding, and each row's error from accumulation in f32.
@@ -256,7 +278,13 @@ impl Replay<'_> {
                 }
                 sum.x
             }
-            OpKind::Copy => need(side, &op.inputs[0], p)?.x,
+            OpKind::Copy => {
+                let from = need(side, &op.inputs[0], p)?;
+                match side.load(&op.output).map_err(Stop::Unusable)? {
+                    Some(out) => last_rows(side, from, &out),
+                    None => from.x,
+                }
+            }
             OpKind::RopeTable | OpKind::Router { .. } => {
                 return Err(Stop::Unusable(format!("{} has no replay of this kind", op.name)));
             }
@@ -286,7 +314,8 @@ impl Replay<'_> {
         let noisy = p.apply(exact.clone());
         // Angles are products in f32, so that an error of a unit in the angle shows in cosine and sine.
         let extra = positions.iter().map(|p| 4.0 * Precision::F32.unit() * (1.0 + p)).collect::<Vec<_>>();
-        let mut judged = judge(&exact, &noisy, &found, p.unit(), &extra);
+        let hidden = side.hidden(&cos.lead);
+        let mut judged = judge_shown([&exact, &noisy, &found], p.unit(), &extra, &hidden);
         if !judged.ok
             && let Some(cause) = best(
                 tables(rope).into_iter().map(|(detail, other)| {
@@ -321,18 +350,19 @@ impl Replay<'_> {
             set
         };
         let set = |ids: &[i64], t: usize| sorted(&ids[t * k..(t + 1) * k]);
-        let shaken: Vec<Vec<i64>> = (0..16u64)
-            .map(|seed| {
-                ops::route(router, &shake(&logits, seed), correction.as_deref(), Precision::Exact).indices
-            })
-            .collect();
         let (mut ties, mut flips) = (0, Vec::new());
         let mut kept = Vec::new();
-        for t in 0..tokens {
+        let hidden = side.hidden(&logits.lead);
+        for t in (0..tokens).filter(|&t| !hidden.get(t).copied().unwrap_or(false)) {
             let chosen = sorted(&indices[t * chosen_by..(t + 1) * chosen_by]);
+            let tie = || {
+                let leaning = lean(&logits, t, &chosen);
+                let again = ops::route(router, &leaning, correction.as_deref(), Precision::Exact);
+                chosen == sorted(&again.indices)
+            };
             if chosen == set(&exact.indices, t) {
                 kept.push(t);
-            } else if shaken.iter().any(|ids| chosen == set(ids, t)) {
+            } else if tie() {
                 ties += 1;
             } else {
                 flips.push(t);
@@ -416,38 +446,103 @@ impl Replay<'_> {
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
-        if side.continues() && side.history.first().is_none_or(Side::continues) {
-            return Err(Stop::Missing("the keys of earlier steps".to_owned()));
-        }
-        // Of a step that continues others, the whole sequence is computed and its end is taken.
+        // A step that continues others attends to their keys and values.
+        let first = side.oldest();
         let mut parts = Vec::new();
-        for step in side.history.iter().chain([side]) {
-            parts.push(self.heads(step, op, config, p, twist)?);
+        if first.continues() {
+            match self.cached(first, op, config)? {
+                Some(earlier) => parts.push(earlier),
+                None => self.starts(first, op, config)?,
+            }
         }
-        let (now, _) = parts[parts.len() - 1].clone();
-        let tokens = now.q.rows;
-        let ((heads, sequences), mine) = join(parts)?;
-        let padding = if side.history.is_empty() { side.padding(tokens) } else { Vec::new() };
+        let mut start =
+            parts.first().map_or(Vec::new(), |(_, ranges)| ranges.iter().map(Range::len).collect());
+        for step in side.history.iter().chain([side]) {
+            let part = self.heads(step, op, config, &start, p, twist)?;
+            start.resize(part.1.len(), 0);
+            start.iter_mut().zip(&part.1).for_each(|(start, range)| *start += range.len());
+            parts.push(part);
+        }
+        let queries = parts[parts.len() - 1].1.clone();
+        let (heads, sequences) = join(parts)?;
+        let padding = side.padding(heads.k.rows);
         form.scale *= twist.scale;
         let mask = Mask {
             sequences: &sequences,
+            queries: &queries,
             causal: form.causal && !twist.not_causal,
             window: twist.window.unwrap_or(window),
             padding: &padding,
         };
         let sinks =
             sinks.filter(|_| !twist.no_sinks).map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
-        let y = ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p);
-        let data = mine.into_iter().flat_map(|r| y.row(r).to_vec()).collect();
-        Ok(Matrix::new(tokens, y.cols, data))
+        Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p))
     }
 
-    /// Rotated queries and keys, and values, of one step; and the rows of each sequence.
+    /// Keys and values that the cache had before a step, as accuracy_dump.py writes them: `[sequences, heads, length, d]`.
+    /// Of latent attention these are latents and rotated parts; the keys and values made of them are `kv_b_proj`'s.
+    fn cached(&self, side: &Side, op: &Op, config: &ModelConfig) -> Result<Option<Sequences>, Stop> {
+        let form = &config.attention;
+        let load = |slots: &'static [&'static str]| {
+            let place = Place::new(attention_module(op), Kind::Input, slots);
+            side.load(&Site(vec![place])).map_err(Stop::Unusable)
+        };
+        let (Some(k), Some(v)) = (load(KEYS)?, load(VALUES)?) else { return Ok(None) };
+        let (&[sequences, _, length], true) = (&k.lead[..], k.lead == v.lead) else {
+            return Err(Stop::Unusable(format!("{} {:?}, {} {:?}", k.place, k.lead, v.place, v.lead)));
+        };
+        let ranges: Vec<Range<usize>> = (0..sequences).map(|s| s * length..(s + 1) * length).collect();
+        let q = Matrix::zeros(0, form.heads * form.key_dim);
+        let (k, v) = match form.mla {
+            None => (tokens_first(&k), tokens_first(&v)),
+            Some(mla) => {
+                let kv = need(side, &op.inputs[1], Precision::Exact)?;
+                let kv = kv.reshaped(form.heads * (mla.nope + form.value_dim)).map_err(Stop::Unusable)?.x;
+                let own = own_rows(&kv, &ranges, &[])?;
+                let mut rotated = tokens_first(&v);
+                if config.rope.as_ref().is_some_and(|r| r.style == RopeStyle::GptJ) {
+                    pairs_together(&mut rotated);
+                }
+                expanded(form, mla, &rows_of(&kv, &own), &rotated)?
+            }
+        };
+        let wide = |m: &Matrix, d: usize| m.cols == form.kv_heads * d;
+        if !wide(&k, form.key_dim) || !wide(&v, form.value_dim) {
+            return Err(Stop::Unusable(format!("a cache of {} and {} columns", k.cols, v.cols)));
+        }
+        Ok(Some((Heads { q, k, v }, ranges)))
+    }
+
+    /// Whether a step's tokens have none before them, though their positions do not begin at 0: by its mask `[.., queries,
+    /// keys]`, or by the keys that latent attention makes. Where neither tells, it is supposed.
+    fn starts(&self, side: &Side, op: &Op, config: &ModelConfig) -> Result<(), Stop> {
+        let mask = side.shape(&Place::new(attention_module(op), Kind::Input, &["attention_mask"]));
+        if let Some(&[.., queries, keys]) = mask {
+            return if queries == keys { Ok(()) } else { Err(Stop::NoCache) };
+        }
+        if let Some(mla) = config.attention.mla {
+            let width = config.attention.heads * (mla.nope + config.attention.value_dim);
+            let rows = |site: &Site, width: usize| {
+                let value = side.load(site).map_err(Stop::Unusable)?;
+                Ok::<_, Stop>(value.map(|v| v.x.data.len() / width))
+            };
+            let keys = rows(&op.inputs[1], width)?;
+            if let (Some(keys), Some(tokens)) = (keys, rows(&op.inputs[2], mla.kv_lora + mla.rope)?) {
+                return if keys == tokens { Ok(()) } else { Err(Stop::NoCache) };
+            }
+        }
+        side.suppose_alone();
+        Ok(())
+    }
+
+    /// Rotated queries and keys, and values, of one step; and the rows of each sequence. `start`: how many tokens each
+    /// sequence has before it, none where it is empty.
     fn heads(
         &self,
         side: &Side,
         op: &Op,
         config: &ModelConfig,
+        start: &[usize],
         p: Precision,
         twist: &Twist,
     ) -> Result<(Heads, Vec<Range<usize>>), Stop> {
@@ -492,23 +587,16 @@ impl Replay<'_> {
             }
             return Ok((Heads { q, k, v }, sequences));
         };
-        let width = mla.nope + form.value_dim;
-        let kv = need(side, &op.inputs[1], p)?.reshaped(form.heads * width).map_err(Stop::Unusable)?.x;
+        let kv = need(side, &op.inputs[1], p)?
+            .reshaped(form.heads * (mla.nope + form.value_dim))
+            .map_err(Stop::Unusable)?
+            .x;
         let latent =
             need(side, &op.inputs[2], p)?.reshaped(mla.kv_lora + mla.rope).map_err(Stop::Unusable)?.x;
         if latent.rows != tokens || kv.rows < tokens {
             return Err(Stop::Unusable(format!("{tokens} queries, {} keys", kv.rows)));
         }
-        // With a cache, transformers expands all of the latents again: the last ones are this step's.
-        let per = kv.rows / sequences.len().max(1);
-        let own: Vec<usize> = match kv.rows == tokens {
-            true => (0..tokens).collect(),
-            false => sequences
-                .iter()
-                .enumerate()
-                .flat_map(|(s, r)| (s + 1) * per - r.len()..(s + 1) * per)
-                .collect(),
-        };
+        let own = own_rows(&kv, &sequences, start)?;
         let mut rotated = latent.columns(mla.kv_lora..mla.kv_lora + mla.rope);
         let d = form.key_dim;
         if twist.rotate_q {
@@ -517,18 +605,7 @@ impl Replay<'_> {
         if twist.rotate_k {
             turn(&mut rotated, mla.rope, 0..mla.rope, 0.0)?;
         }
-        let mut k = Matrix::zeros(tokens, form.heads * d);
-        let mut v = Matrix::zeros(tokens, form.heads * form.value_dim);
-        for (t, &row) in own.iter().enumerate().take(tokens) {
-            for h in 0..form.heads {
-                let from = &kv.row(row)[h * width..(h + 1) * width];
-                let key = &mut k.row_mut(t)[h * d..(h + 1) * d];
-                key[..mla.nope].copy_from_slice(&from[..mla.nope]);
-                key[mla.nope..].copy_from_slice(rotated.row(t));
-                let values = &mut v.row_mut(t)[h * form.value_dim..(h + 1) * form.value_dim];
-                values.copy_from_slice(&from[mla.nope..]);
-            }
-        }
+        let (k, v) = expanded(form, mla, &rows_of(&kv, &own), &rotated)?;
         Ok((Heads { q, k, v }, sequences))
     }
 
@@ -547,10 +624,8 @@ impl Replay<'_> {
         let half = rope.dims / 2;
         if shift == 0.0 && twist.table.is_none() {
             let given = |slot: &'static [&'static str], other: &'static [&'static str]| {
-                let module = op.output.0.first().map_or("", |p| &p.module);
-                let attention = module.rsplit_once('.').map_or("", |m| m.0);
                 Site(vec![
-                    Place::new(attention, Kind::Input, slot),
+                    Place::new(attention_module(op), Kind::Input, slot),
                     Place::new("model.rotary_emb", Kind::Output, other),
                 ])
             };
@@ -569,8 +644,15 @@ impl Replay<'_> {
             }
         }
         let rope = twist.table.as_ref().unwrap_or(rope);
-        let positions: Vec<f64> =
-            sequences.iter().flat_map(|s| (0..s.len()).map(|i| i as f64 + shift)).collect();
+        let recorded = |t: usize| match &side.positions {
+            // One row of positions may be all sequences'.
+            Some(p) if !p.is_empty() && tokens.is_multiple_of(p.len()) => Some(p[t % p.len()] as f64),
+            _ => None,
+        };
+        let positions: Vec<f64> = sequences
+            .iter()
+            .flat_map(|s| s.clone().map(|t| recorded(t).unwrap_or((t - s.start) as f64) + shift))
+            .collect();
         let table = table(rope, &positions);
         Ok((table.columns(0..half), table.columns(half..2 * half)))
     }
@@ -581,12 +663,13 @@ impl Replay<'_> {
             return self.router_causes(side, op, router, correction.as_deref(), judged.bound);
         }
         let out = dumped(side, &op.output).ok()?;
+        let hidden = side.hidden(&out.lead);
         let twists = twists(op, self.config);
         let tried = twists.into_iter().filter_map(|(name, detail, twist)| {
             let x = self.plain(side, op, Precision::Exact, &twist).ok()?;
             let value = Value { x, lead: Vec::new(), precision: out.precision, place: String::new() };
             let out = same_shape(&value, out.clone()).ok()?;
-            Some((name, detail, relative_error(&value.x, &out.x)))
+            Some((name, detail, error_shown(&value.x, &out.x, &hidden)))
         });
         best(tried, judged.bound).filter(|c| c.explains || c.error < 0.5 * judged.error)
     }
@@ -612,6 +695,7 @@ impl Replay<'_> {
             dense
         };
         let found = dense(&indices, &out.x);
+        let hidden = side.hidden(&logits.lead);
         let mut tries: Vec<(&str, Router, Option<&[f64]>)> = Vec::new();
         let right = correction.as_deref();
         let with = |change: &dyn Fn(&mut Router)| {
@@ -632,7 +716,8 @@ impl Replay<'_> {
         let tries = tries.into_iter().filter(|(_, r, c)| r != router || c.is_some() != right.is_some());
         let tried = tries.map(|(detail, r, c)| {
             let choice = ops::route(&r, &logits.x, c, Precision::Exact);
-            (None, detail.to_owned(), relative_error(&dense(&choice.indices, &choice.weights), &found))
+            let error = error_shown(&dense(&choice.indices, &choice.weights), &found, &hidden);
+            (None, detail.to_owned(), error)
         });
         best(tried, bound)
     }
@@ -652,21 +737,34 @@ fn noisy_in_order(order: &[i64], noisy: &ops::Choice, k: usize) -> Matrix {
     out
 }
 
-/// Logits moved by up to a few units of their format.
-fn shake(logits: &Value, seed: u64) -> Matrix {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let unit = 4.0 * logits.precision.unit();
-    let mut out = logits.x.clone();
-    for v in &mut out.data {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *v += unit * v.abs().max(1.0) * ((state >> 33) as f64 / (1u64 << 30) as f64 - 1.0);
-    }
-    out
+/// One token's logits, moved towards a choice by as much as rounding may have: the chosen up, the others down.
+fn lean(logits: &Value, token: usize, chosen: &[i64]) -> Matrix {
+    let unit = 2.0 * logits.precision.unit();
+    let moved = logits.x.row(token).iter().enumerate().map(|(e, &v)| {
+        let towards = if chosen.contains(&(e as i64)) { 1.0 } else { -1.0 };
+        v + towards * unit * v.abs().max(1.0)
+    });
+    Matrix::new(1, logits.x.cols, moved.collect())
 }
 
 fn best(tried: impl Iterator<Item = (Option<&'static str>, String, f64)>, bound: f64) -> Option<Cause> {
     let (op, detail, error) = tried.min_by(|a, b| a.2.total_cmp(&b.2))?;
     Some(Cause { op, detail, error, explains: error <= 1.5 * bound })
+}
+
+/// Each sequence's last rows, where only so many are passed on: a head computes no others.
+fn last_rows(side: &Side, from: Value, to: &Value) -> Matrix {
+    let sequences = side.sequences(&from);
+    let (kept, rest) = (to.x.rows / sequences.len(), to.x.rows % sequences.len());
+    if from.x.cols != to.x.cols
+        || to.x.rows >= from.x.rows
+        || rest > 0
+        || sequences.iter().any(|s| s.len() < kept)
+    {
+        return from.x;
+    }
+    let rows: Vec<usize> = sequences.into_iter().flat_map(|s| s.end - kept..s.end).collect();
+    rows_of(&from.x, &rows)
 }
 
 fn same_shape(expected: &Value, found: Value) -> Result<Value, Stop> {
@@ -679,40 +777,94 @@ fn same_shape(expected: &Value, found: Value) -> Result<Value, Stop> {
     found.reshaped(expected.x.cols.max(1)).map_err(Stop::Unusable)
 }
 
+/// `[sequences, heads, length, d]` as rows of tokens.
+fn tokens_first(value: &Value) -> Matrix {
+    let &[sequences, heads, length] = &value.lead[..] else { return value.x.clone() };
+    let d = value.x.cols;
+    let mut out = Matrix::zeros(sequences * length, heads * d);
+    for (row, from) in value.x.data.chunks_exact(d.max(1)).enumerate() {
+        let (s, h, t) = (row / length / heads, row / length % heads, row % length);
+        out.row_mut(s * length + t)[h * d..(h + 1) * d].copy_from_slice(from);
+    }
+    out
+}
+
+/// Rotated pairs as `(2i, 2i+1)`, from transformers' `(i, i + d/2)`, which it moves them to as it rotates them.
+fn pairs_together(x: &mut Matrix) {
+    let cols = x.cols.max(1);
+    for row in x.data.chunks_exact_mut(cols) {
+        let moved: Vec<f64> = (0..cols).map(|c| row[c / 2 + c % 2 * (cols / 2)]).collect();
+        row.copy_from_slice(&moved);
+    }
+}
+
+/// The rows of latent attention's expanded keys and values that are of a step's tokens. With a cache, transformers
+/// expands the latents of all positions again, and of a static one its empty places, too.
+fn own_rows(kv: &Matrix, sequences: &[Range<usize>], start: &[usize]) -> Result<Vec<usize>, Stop> {
+    let tokens = sequences.iter().map(Range::len).sum::<usize>();
+    if kv.rows == tokens {
+        return Ok((0..tokens).collect());
+    }
+    let per = kv.rows / sequences.len().max(1);
+    let start = |s: usize| start.get(s).copied().unwrap_or(0);
+    if kv.rows != per * sequences.len() || sequences.iter().enumerate().any(|(s, r)| start(s) + r.len() > per)
+    {
+        return Err(Stop::Unusable(format!("{tokens} queries, {} keys", kv.rows)));
+    }
+    let rows =
+        sequences.iter().enumerate().flat_map(|(s, r)| s * per + start(s)..s * per + start(s) + r.len());
+    Ok(rows.collect())
+}
+
+/// Keys and values of all heads from latent attention's: the part that is not rotated from `kv`, the rotated one the same
+/// for all heads.
+fn expanded(form: &Attention, mla: Mla, kv: &Matrix, rotated: &Matrix) -> Result<(Matrix, Matrix), Stop> {
+    let (d, width) = (form.key_dim, mla.nope + form.value_dim);
+    if rotated.rows != kv.rows || rotated.cols != mla.rope {
+        return Err(Stop::Unusable(format!(
+            "{}x{} rotated keys for {} tokens of {}",
+            rotated.rows, rotated.cols, kv.rows, mla.rope
+        )));
+    }
+    let mut k = Matrix::zeros(kv.rows, form.heads * d);
+    let mut v = Matrix::zeros(kv.rows, form.heads * form.value_dim);
+    for t in 0..kv.rows {
+        for h in 0..form.heads {
+            let from = &kv.row(t)[h * width..(h + 1) * width];
+            let key = &mut k.row_mut(t)[h * d..(h + 1) * d];
+            key[..mla.nope].copy_from_slice(&from[..mla.nope]);
+            key[mla.nope..].copy_from_slice(rotated.row(t));
+            let values = &mut v.row_mut(t)[h * form.value_dim..(h + 1) * form.value_dim];
+            values.copy_from_slice(&from[mla.nope..]);
+        }
+    }
+    Ok((k, v))
+}
+
 /// Heads of tokens, and which rows are a sequence.
 type Sequences = (Heads, Vec<Range<usize>>);
 
-/// The steps of a generation one after the other in each sequence; and where the rows of the last step went.
-fn join(parts: Vec<Sequences>) -> Result<(Sequences, Vec<usize>), Stop> {
-    let [_, .., (last, ranges)] = &parts[..] else {
-        let (heads, sequences) = parts.into_iter().next().unwrap_or_else(|| unreachable!("a step at least"));
-        let rows = (0..heads.q.rows).collect();
-        return Ok(((heads, sequences), rows));
-    };
-    let count = ranges.len();
-    if parts.iter().any(|p| p.1.len() != count) {
+/// Keys and values of the steps of a generation one after the other in each sequence, with the queries of the last step;
+/// and the rows of each sequence's keys.
+fn join(parts: Vec<Sequences>) -> Result<Sequences, Stop> {
+    let [.., (last, queries)] = &parts[..] else { unreachable!("a step at least") };
+    if parts.iter().any(|p| p.1.len() != queries.len()) {
         return Err(Stop::Unusable("steps of one generation with different numbers of sequences".to_owned()));
     }
-    let (mut sequences, mut mine, mut order) = (Vec::new(), vec![0; last.q.rows], Vec::new());
-    for s in 0..count {
+    let (mut sequences, mut order) = (Vec::new(), Vec::new());
+    for s in 0..queries.len() {
         let start = order.len();
         for (step, (_, ranges)) in parts.iter().enumerate() {
-            for row in ranges[s].clone() {
-                if step + 1 == parts.len() {
-                    mine[row] = order.len();
-                }
-                order.push((step, row));
-            }
+            order.extend(ranges[s].clone().map(|row| (step, row)));
         }
         sequences.push(start..order.len());
     }
     let gather = |of: &dyn Fn(&Heads) -> &Matrix| {
-        let cols = of(&parts[0].0).cols;
+        let cols = of(last).cols;
         let data = order.iter().flat_map(|&(step, row)| of(&parts[step].0).row(row).to_vec()).collect();
         Matrix::new(order.len(), cols, data)
     };
-    let heads = Heads { q: gather(&|h| &h.q), k: gather(&|h| &h.k), v: gather(&|h| &h.v) };
-    Ok(((heads, sequences), mine))
+    Ok((Heads { q: last.q.clone(), k: gather(&|h| &h.k), v: gather(&|h| &h.v) }, sequences))
 }
 
 fn positions(side: &Side, site: &Site, rows: usize) -> Result<Vec<f64>, Stop> {
@@ -957,4 +1109,40 @@ fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelCon
         rope_twist(&detail, Twist { table: Some(table), ..none.clone() });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_choice_is_right_at_an_exact_tie_and_none_but_one_elsewhere() {
+        let router = Router {
+            experts: 6,
+            topk: 2,
+            score: Score::Softmax,
+            correction: false,
+            groups: None,
+            renormalise: true,
+            scaling: 1.0,
+        };
+        let explained = |logits: &[f64], chosen: &[i64]| {
+            let x = Matrix::new(1, 6, logits.to_vec());
+            let logits =
+                Value { x, lead: vec![1], precision: Precision::BF16, place: "the router".to_owned() };
+            let mut again = ops::route(&router, &lean(&logits, 0, chosen), None, Precision::Exact).indices;
+            again.sort_unstable();
+            again == chosen
+        };
+        for first in 0..6 {
+            for second in first + 1..6 {
+                assert!(explained(&[0.0; 6], &[first, second]));
+            }
+        }
+        let logits = [4.0, 2.0, 1.995, 1.9, 0.0, -1.0];
+        assert!(explained(&logits, &[0, 1]) && explained(&logits, &[0, 2]));
+        for other in [[0, 3], [1, 2], [0, 4]] {
+            assert!(!explained(&logits, &other), "{other:?}");
+        }
+    }
 }

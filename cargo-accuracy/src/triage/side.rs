@@ -18,11 +18,27 @@ pub struct Side {
     index: HashMap<(String, Kind), Vec<usize>>,
     /// Positions of the step's tokens, where they are recorded.
     pub positions: Option<Vec<i64>>,
+    /// A recorded mask `[sequences, length]` of all that is attended to, 0 where nothing is to be seen, and its shape.
+    pub mask: Option<(Vec<i64>, [usize; 2])>,
+    /// The step's tokens that are padding.
+    hidden: Hidden,
+    /// Tokens of each sequence in this step.
+    length: Option<usize>,
     /// The steps before it whose keys and values are still in the cache, the first one first.
     pub history: Vec<Side>,
     /// The format that the model computes in, where a value that is not dumped does not show it.
     pub precision: Precision,
     made: RefCell<Chain>,
+}
+
+/// Tokens of one step that a mask hides: what a model makes of them has no right answer.
+#[derive(Debug, Default)]
+struct Hidden {
+    /// Of all tokens, `[sequences, length]`; empty for none.
+    tokens: Vec<bool>,
+    /// Of all that is attended to, the cache's tokens and the step's.
+    attended: Vec<bool>,
+    sequences: usize,
 }
 
 /// Values of one layer that are not in the dump, computed from those that are.
@@ -31,6 +47,8 @@ struct Chain {
     values: HashMap<(String, Kind, &'static str), Rc<Made>>,
     /// What the operation that is being replayed has taken of them.
     used: Vec<Rc<Made>>,
+    /// The operation was replayed as if nothing came before the step's tokens, which the dump does not show.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +89,8 @@ impl Value {
 #[derive(Debug)]
 pub struct View {
     source: Source,
+    /// Rows that are read as zeros; empty for none.
+    hidden: Vec<bool>,
     pub rows: usize,
     pub cols: usize,
     /// Where it is, for people.
@@ -90,17 +110,17 @@ const PANEL: usize = 1 << 16;
 impl View {
     fn whole(value: Value) -> View {
         let (rows, cols, place) = (value.x.rows, value.x.cols, value.place.clone());
-        View { source: Source::Whole(value), rows, cols, place }
+        View { source: Source::Whole(value), hidden: Vec::new(), rows, cols, place }
     }
 
-    /// Decodes some rows into `out`, which is overwritten.
+    /// Decodes some rows into `out`, which is overwritten. Rows of padding are zeros.
     pub fn read(&self, rows: Range<usize>, out: &mut Vec<f64>) {
         match &self.source {
             Source::Mapped(data, plus) => {
                 data.read(rows.clone(), out);
                 if let Some(plus) = plus {
                     let mut second: Vec<f64> = Vec::new();
-                    plus.read(rows, &mut second);
+                    plus.read(rows.clone(), &mut second);
                     out.iter_mut().zip(&second).for_each(|(a, b)| *a += b);
                 }
             }
@@ -109,6 +129,15 @@ impl View {
                 out.extend_from_slice(&value.x.data[rows.start * self.cols..rows.end * self.cols]);
             }
         }
+        for row in rows.clone().filter(|&row| self.is_hidden(row)) {
+            let at = (row - rows.start) * self.cols;
+            out[at..at + self.cols].fill(0.0);
+        }
+    }
+
+    /// Whether a row is of padding.
+    pub fn is_hidden(&self, row: usize) -> bool {
+        self.hidden.get(row).copied().unwrap_or(false)
     }
 
     /// The narrowest format that holds all of it.
@@ -162,9 +191,14 @@ impl Side {
         side
     }
 
-    /// Whether its first token has others before it.
+    /// The first of the steps that it is computed of.
+    pub fn oldest(&self) -> &Side {
+        self.history.first().unwrap_or(self)
+    }
+
+    /// Whether no token is a sequence's first.
     pub fn continues(&self) -> bool {
-        self.positions.as_ref().and_then(|p| p.first()).is_some_and(|&p| p > 0)
+        self.positions.as_ref().and_then(|p| p.iter().min()).is_some_and(|&p| p > 0)
     }
 
     fn at_step(set: Arc<DumpSet>, step: Option<u64>) -> Side {
@@ -179,14 +213,64 @@ impl Side {
             step,
             index,
             positions: None,
+            mask: None,
+            hidden: Hidden::default(),
+            length: None,
             history: Vec::new(),
             precision: Precision::BF16,
             made: RefCell::default(),
         };
         let slots: &[&str] = &["position_ids", "positions", "1"];
         let places = ["model.rotary_emb", "model", ""].map(|m| Place::new(m, Kind::Input, slots));
-        side.positions = side.integers(&Site(places.to_vec())).ok().flatten().map(|found| found.0);
+        let positions = side.integers(&Site(places.to_vec())).ok().flatten();
+        let length = positions.as_ref().filter(|p| p.1.len() == 2).map(|p| p.1[1]);
+        side.length = length.or_else(|| side.lists().first().copied());
+        side.positions = positions.map(|found| found.0);
+        let places = ["model", "", "encoder"].map(|m| Place::new(m, Kind::Input, &["attention_mask"]));
+        if let Ok(Some((mask, shape))) = side.integers(&Site(places.to_vec()))
+            && let Ok(shape) = <[usize; 2]>::try_from(shape)
+        {
+            side.hide(mask, shape);
+        }
         side
+    }
+
+    /// Takes a mask of the same question: 0 where nothing is to be seen.
+    pub fn hide(&mut self, mask: Vec<i64>, [sequences, columns]: [usize; 2]) {
+        let length = self.length.unwrap_or(columns);
+        if columns == 0 || length > columns {
+            return;
+        }
+        let attended: Vec<bool> = mask.iter().map(|&m| m == 0).collect();
+        // The step's tokens are the end of what is attended to.
+        let tokens: Vec<bool> =
+            attended.chunks(columns).flat_map(|row| &row[columns - length..]).copied().collect();
+        if attended.contains(&true) && tokens.contains(&false) {
+            self.hidden = Hidden { tokens, attended, sequences };
+        }
+        self.mask = Some((mask, [sequences, columns]));
+    }
+
+    /// Rows of a value that are of padding, by its dimensions before the last; empty for none.
+    pub fn hidden(&self, lead: &[usize]) -> Vec<bool> {
+        let Hidden { tokens, sequences, .. } = &self.hidden;
+        let rows = lead.iter().product::<usize>();
+        let of = match lead {
+            _ if tokens.is_empty() || rows == 0 => return Vec::new(),
+            [first, ..] if *first == tokens.len() => tokens,
+            [first, second, ..] if first == sequences && first * second == tokens.len() => tokens,
+            // `[sequences, 1, length]`
+            [first, ..] if first == sequences && rows == tokens.len() => tokens,
+            _ => return Vec::new(),
+        };
+        (0..rows).map(|r| of[r / (rows / of.len())]).collect()
+    }
+
+    /// Whether a value with these dimensions before the last is of all that is attended to, some of it padding.
+    pub fn is_of_padding_too(&self, lead: &[usize]) -> bool {
+        let Hidden { tokens, attended, .. } = &self.hidden;
+        let rows = lead.iter().product::<usize>();
+        attended.contains(&true) && rows == attended.len() && rows != tokens.len()
     }
 
     /// All parts of a slot, one a rank.
@@ -214,7 +298,19 @@ impl Side {
 
     /// Another operation is replayed: nothing has been used for it yet.
     pub fn begin(&self) {
-        self.made.borrow_mut().used.clear();
+        let chain = &mut *self.made.borrow_mut();
+        chain.used.clear();
+        chain.alone = false;
+    }
+
+    /// The operation is replayed as if nothing came before the step's tokens.
+    pub fn suppose_alone(&self) {
+        self.made.borrow_mut().alone = true;
+    }
+
+    /// Whether that was supposed.
+    pub fn is_alone(&self) -> bool {
+        self.made.borrow().alone
     }
 
     /// Keeps an operation's output that is not in the dump.
@@ -277,7 +373,10 @@ impl Side {
             let part = match parts[..] {
                 [part] if place.columns.is_none() => part,
                 _ => match self.at(place)? {
-                    Some(value) => return Ok(Some(View::whole(value))),
+                    Some(value) => {
+                        let hidden = self.hidden(&value.lead);
+                        return Ok(Some(View { hidden, ..View::whole(value) }));
+                    }
                     None => continue,
                 },
             };
@@ -293,9 +392,17 @@ impl Side {
             let (rows, cols) = (data.rows(), data.cols());
             let added = if plus.is_some() { " + residual" } else { "" };
             let place = format!("{}{added}", part.id);
-            return Ok(Some(View { source: Source::Mapped(data, plus), rows, cols, place }));
+            let hidden = self.hidden(lead(part));
+            return Ok(Some(View { source: Source::Mapped(data, plus), hidden, rows, cols, place }));
         }
         Ok(None)
+    }
+
+    /// One tensor of the dump, to be read by rows.
+    pub fn view_of(&self, tensor: &DumpTensor) -> Result<View, String> {
+        let data = tensor.open().map_err(|e| format!("{}: {e}", tensor.id))?;
+        let (rows, cols, place) = (data.rows(), data.cols(), tensor.id.to_string());
+        Ok(View { source: Source::Mapped(data, None), hidden: self.hidden(lead(tensor)), rows, cols, place })
     }
 
     /// What enters the module that an output is of.
@@ -339,6 +446,11 @@ impl Side {
         Ok(Some(value))
     }
 
+    /// The shape of a value of any type.
+    pub fn shape(&self, place: &Place) -> Option<&[usize]> {
+        self.parts(&place.module, place.kind, place.slots).first().map(|t| t.shape())
+    }
+
     /// Integers and their shape.
     pub fn integers(&self, site: &Site) -> Found<(Vec<i64>, Vec<usize>)> {
         for place in &site.0 {
@@ -365,9 +477,7 @@ impl Side {
         {
             return (0..count).map(|i| i * length..(i + 1) * length).collect();
         }
-        let rank = self.set.ranks().first().and_then(|r| r.global);
-        let lists = self.set.tokens.get(&(self.step.unwrap_or(0), rank));
-        let lengths: Vec<usize> = lists.map_or(Vec::new(), |l| l.iter().map(Vec::len).collect());
+        let lengths = self.lists();
         if lengths.iter().sum::<usize>() == rows {
             let mut start = 0;
             let range = |n: &usize| {
@@ -379,17 +489,23 @@ impl Side {
         std::iter::once(0..rows).collect()
     }
 
-    /// Tokens that are padding, by a recorded mask `[sequences, length]`; empty for none.
-    pub fn padding(&self, rows: usize) -> Vec<bool> {
-        let place = |module: &str| Place::new(module, Kind::Input, &["attention_mask"]);
-        let site = Site(vec![place("model"), place(""), place("encoder")]);
-        match self.integers(&site) {
-            Ok(Some((mask, shape))) if shape.len() == 2 && mask.len() == rows => {
-                mask.iter().map(|&m| m == 0).collect()
-            }
-            _ => Vec::new(),
-        }
+    /// Lengths of the recorded lists of ids.
+    fn lists(&self) -> Vec<usize> {
+        let rank = self.set.ranks().first().and_then(|r| r.global);
+        let lists = self.set.tokens.get(&(self.step.unwrap_or(0), rank));
+        lists.map_or(Vec::new(), |l| l.iter().map(Vec::len).collect())
     }
+
+    /// Of all `rows` that are attended to, those of padding; empty for none.
+    pub fn padding(&self, rows: usize) -> Vec<bool> {
+        let mask = self.mask.as_ref().filter(|(mask, _)| mask.len() == rows);
+        mask.map_or(Vec::new(), |(mask, _)| mask.iter().map(|&m| m == 0).collect())
+    }
+}
+
+/// A tensor's dimensions before the last.
+pub fn lead(tensor: &DumpTensor) -> &[usize] {
+    &tensor.shape()[..tensor.shape().len().saturating_sub(1)]
 }
 
 fn key(place: &Place) -> (String, Kind, &'static str) {
@@ -404,7 +520,7 @@ fn merge(parts: &[&DumpTensor]) -> Result<Value, String> {
         let data = t.open().map_err(|e| format!("{}: {e}", t.id))?;
         Ok::<Matrix, String>(data.matrix(0..data.rows()))
     };
-    let lead = first.shape()[..first.shape().len().saturating_sub(1)].to_vec();
+    let lead = lead(first).to_vec();
     let mut x = read(first)?;
     let mut narrow = Narrow::new(first.element());
     narrow.look(&x.data);

@@ -137,7 +137,7 @@ fn ops(text: &mut String, f: &Findings, verbose: bool, width: Option<usize>) {
 fn error(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Judged(j) => format!("{:.1e}", j.error),
-        Outcome::Missing(_) | Outcome::Unusable(_) => "-".to_owned(),
+        Outcome::Missing(_) | Outcome::NoCache | Outcome::Unusable(_) => "-".to_owned(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The decision tree: which questions are asked of the dumps, in which order, and what follows from the answers.
 
+use super::cache::{Apart, apart};
 use super::findings::{Findings, Guilty, IMPACT, OpFinding, OpStatus, Status, Step, Verdict};
 use super::passes::Steps;
 use super::profile::{Agreement, LayerProfile, agreements, layer, pair};
-use super::replay::{Outcome, Replay};
+use super::replay::{CACHE, Outcome, Replay};
 use super::side::Side;
 use super::stale::repeated;
-use accuracy_core::dumps::DumpSet;
+use accuracy_core::dumps::{DumpSet, DumpTensor, TensorId};
 use accuracy_core::model::ops::Weights;
 use accuracy_core::model::{ModelConfig, ModelError, OpKind, Plan, Site};
 use accuracy_core::weights::Checkpoint;
@@ -35,7 +36,7 @@ pub struct Walk<'a> {
     pub findings: Findings,
     pub reference: Side,
     pub candidate: Side,
-    options: &'a Options<'a>,
+    pub options: &'a Options<'a>,
     /// The two dumps are the same, byte for byte, and should not be.
     identical: bool,
     /// The plan is a mapping file's, which need not list all that a layer computes.
@@ -90,7 +91,7 @@ impl<'a> Walk<'a> {
     }
 
     fn ask(&mut self) {
-        let aligned = self.tokens();
+        let aligned = self.tokens() && self.masks();
         let fresh = self.stale();
         let Some((plan, config)) = self.plan() else {
             self.findings.verdict = Verdict::NothingInCommon;
@@ -137,6 +138,28 @@ impl<'a> Walk<'a> {
                 true
             }
         }
+    }
+
+    /// The same tokens are padding. A dump without a mask has the other's.
+    fn masks(&mut self) -> bool {
+        match (&self.reference.mask, &self.candidate.mask) {
+            (Some((a, shape)), Some((b, other))) if a != b => {
+                let hidden = |mask: &[i64]| mask.iter().filter(|&&m| m == 0).count();
+                let evidence = format!(
+                    "the attention mask hides {} of {shape:?} in the reference, {} of {other:?} in the candidate, or \
+                     others",
+                    hidden(a),
+                    hidden(b)
+                );
+                let next = "dump both runs with the same prompt, batch and padding".to_owned();
+                self.step("same padding?", Status::Inconclusive, vec![evidence], Some(next));
+                return false;
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+            (Some((mask, shape)), None) => self.candidate.hide(mask.clone(), *shape),
+            (None, Some((mask, shape))) => self.reference.hide(mask.clone(), *shape),
+        }
+        true
     }
 
     /// Dumps that cannot be what they claim: the same file twice, one layer's bytes in another.
@@ -192,8 +215,11 @@ impl<'a> Walk<'a> {
             self.step(question, Status::Ok, vec![evidence], None);
             return Some((plan, config));
         }
-        let reason = match self.options.checkpoint {
-            None => "no checkpoint: layers are compared, nothing is replayed".to_owned(),
+        let (reason, next) = match self.options.checkpoint {
+            None => (
+                "no checkpoint: layers are compared, nothing is replayed".to_owned(),
+                "give --checkpoint a folder with config.json and the weights",
+            ),
             Some(checkpoint) => match self.config() {
                 Ok(config) => {
                     let tied = !Weights(checkpoint).has("lm_head.weight");
@@ -207,10 +233,14 @@ impl<'a> Walk<'a> {
                     self.step(question, Status::Ok, vec![evidence], None);
                     return Some((plan, Some(config)));
                 }
-                Err(e) => e.to_string(),
+                Err(e @ ModelError::Unknown { .. }) => {
+                    (e.to_string(), "describe the model's operations in a file (--mapping)")
+                }
+                Err(e) => {
+                    (e.to_string(), "mend config.json, or describe the operations in a file (--mapping)")
+                }
             },
         };
-        let next = "give --checkpoint a folder with config.json and the weights";
         let layers = generic(&self.reference.set);
         let status = if layers.is_some() { Status::Skipped } else { Status::Inconclusive };
         self.step(question, status, vec![reason], Some(next.to_owned()));
@@ -371,9 +401,9 @@ impl<'a> Walk<'a> {
         }
         for op in self.findings.ops.iter().filter(|o| o.status == OpStatus::NotReplayed) {
             if let Outcome::Unusable(why) = &op.candidate {
-                evidence.push(format!("INCONCLUSIVE {}: {why}", op.name));
+                evidence.push(format!("INCONCLUSIVE {}: {why}", op.label()));
             } else if let Outcome::Unusable(why) = &op.reference {
-                evidence.push(format!("INCONCLUSIVE {}, reference: {why}", op.name));
+                evidence.push(format!("INCONCLUSIVE {}, reference: {why}", op.label()));
             }
         }
         evidence.truncate(12);
@@ -388,7 +418,29 @@ impl<'a> Walk<'a> {
                 "most operations are wrong in both: is the checkpoint the one that was run?".to_owned();
             (Status::Inconclusive, Some(next))
         } else if both + reference > 0 {
-            (Status::Inconclusive, Some("check the reference: run it in float32, eager attention".to_owned()))
+            let first = |status| {
+                let op = self.findings.ops.iter().find(|o| o.status == status);
+                op.map_or(String::new(), OpFinding::label)
+            };
+            if both == 0 && right > 0 && open.is_none() {
+                let first = first(OpStatus::ReferenceWrong);
+                evidence.push(format!(
+                    "the candidate is right in all of them; the reference is wrong first in {first}"
+                ));
+                let next =
+                    "were the two folders swapped? else make the reference anew: float32, eager attention";
+                (Status::Inconclusive, Some(next.to_owned()))
+            } else if both == 0 {
+                let next = "make the reference anew: float32, eager attention".to_owned();
+                evidence.push(format!("wrong first in the reference: {}", first(OpStatus::ReferenceWrong)));
+                (Status::Inconclusive, Some(next))
+            } else {
+                evidence.push(format!("wrong first in both: {}", first(OpStatus::BothWrong)));
+                let next = "make the reference with other code than the candidate's (transformers on a CPU, float32, \
+                            eager attention); if both are wrong still, config.json or --mapping do not say what the \
+                            model computes";
+                (Status::Inconclusive, Some(next.to_owned()))
+            }
         } else if let Some((what, next)) = open {
             evidence.extend(what);
             (Status::Inconclusive, Some(next))
@@ -438,14 +490,42 @@ impl<'a> Walk<'a> {
             });
             modules.push(format!("{}*", plan.modules[first].trim_end_matches(|c: char| c.is_ascii_digit())));
         }
+        let apart = apart(&self.reference, &self.candidate, plan);
+        if let Some(Apart { layer, error, bound }) = &apart {
+            evidence.push(match error.is_finite() {
+                true => format!(
+                    "the cache that the pass found is {error:.1e} apart in layer {layer}, the pass's own keys and values let \
+                     expect {bound:.1e}: a fault or another choice of experts in an earlier pass"
+                ),
+                false => format!("layer {layer}: the cache that the pass found cannot be compared"),
+            });
+        }
+        let without_cache: Vec<usize> =
+            f.ops.iter().filter(|o| o.lacks_cache()).filter_map(|o| o.layer).collect();
+        if !without_cache.is_empty() {
+            evidence.push(format!(
+                "attention of {}: {CACHE} are not in the dump",
+                numbered("layer", &without_cache)
+            ));
+        }
         if !outside.is_empty() {
             evidence.push(format!("not replayed outside of the layers: {}", some(&outside)));
             let gaps = f.ops.iter().filter(|o| o.is_gap() && o.layer.is_none());
             modules.extend(gaps.filter_map(|o| o.place.split(' ').next()).map(str::to_owned));
         }
         modules.dedup();
+        let gaps = || f.ops.iter().filter(|o| o.is_gap());
         let next = match modules.is_empty() {
+            true if apart.is_some() => "dump the passes before this one, too (without steps=)".to_owned(),
             true => "compare the two embedding layers".to_owned(),
+            false if gaps().all(OpFinding::is_unusable) && !self.partial => {
+                "mend what is named above: it is there, or in the checkpoint, and cannot be used".to_owned()
+            }
+            false if gaps().all(OpFinding::lacks_cache) && outside.is_empty() && !self.partial => {
+                "dump the passes before this one, too (without steps=), or all modules with hooks/accuracy_dump.py, which \
+                 writes the cache of the first pass that it dumps"
+                    .to_owned()
+            }
             false => format!(
                 "dump inputs and outputs of {} in both runs (hooks/accuracy_dump.py takes all modules)",
                 modules.join(", ")
@@ -488,6 +568,7 @@ impl<'a> Walk<'a> {
         let candidate = replay.op(&self.candidate, index, op);
         // What the candidate lacks is asked of the reference for what is made of it.
         let reference = replay.op(&self.reference, index, op);
+        let (reference, candidate) = settled(reference, candidate);
         let status = match (&reference, &candidate) {
             (Outcome::Judged(r), Outcome::Judged(c)) => match (r.ok, c.ok) {
                 (true, true) => OpStatus::Right,
@@ -536,15 +617,16 @@ impl<'a> Walk<'a> {
             let flips = AtomicUsize::new(0);
             let [agreement] = agreements((a.rows, a.cols), |rows, [(x, y)]| {
                 a.read(rows.clone(), x);
-                b.read(rows, y);
+                b.read(rows.clone(), y);
                 let pairs = x.chunks_exact(a.cols).zip(y.chunks_exact(a.cols));
-                flips.fetch_add(pairs.filter(|(x, y)| top(x) != top(y)).count(), Relaxed);
+                let shown = pairs.zip(rows).filter(|(_, row)| !a.is_hidden(*row));
+                flips.fetch_add(shown.filter(|((x, y), _)| top(x) != top(y)).count(), Relaxed);
             });
             let flips = flips.into_inner();
             let mut evidence = vec![format!(
                 "logits: cosine {}, another token is likeliest at {flips} of {} positions",
                 agreement.cos.map_or("-".to_owned(), |c| format!("{c:.6}")),
-                a.rows
+                (0..a.rows).filter(|&row| !a.is_hidden(row)).count()
             )];
             self.findings.logits = Some(agreement);
             let any = |status| self.findings.steps.iter().any(|s| s.status == status);
@@ -563,7 +645,15 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether any value of the step has one name in both dumps.
+    fn shares_a_value(&self) -> bool {
+        let here = self.reference.set.tensors.iter().filter(|t| t.id.step == self.reference.step);
+        let there = |t: &DumpTensor| TensorId { step: self.candidate.step, ..t.id.clone() };
+        here.into_iter().any(|t| self.candidate.set.get(&there(t)).is_some())
+    }
+
     fn conclude(&mut self, fresh: bool) {
+        let shared = self.shares_a_value();
         let f = &mut self.findings;
         // An operation of the layer that was replayed by itself tells more.
         let alone = |o: &&OpFinding| {
@@ -618,13 +708,25 @@ impl<'a> Walk<'a> {
         let unread = f.steps.iter().any(|s| s.status == Status::Inconclusive);
         let replayed = f.ops.iter().filter(|o| o.status == OpStatus::Right).count();
         let equal = !f.layers.is_empty() && f.layers.iter().all(LayerProfile::identical);
+        let judged = f.ops.iter().any(|o| matches!(o.candidate, Outcome::Judged(_)));
+        let compared = f.layers.iter().any(|l| l.worst().is_some() || l.after.is_some());
         f.verdict = match () {
             () if f.guilty.is_some() => Verdict::Fault,
+            () if !judged && !compared && !shared => Verdict::NothingInCommon,
             () if unread || !fresh => Verdict::Inconclusive,
             () if replayed > 0 || equal => Verdict::Agrees,
             () => Verdict::Inconclusive,
         };
     }
+}
+
+/// A step's tokens may have others before them that the dump does not show. That they have none is proven by a reference
+/// which is right so; else the operation was not replayed.
+fn settled(reference: Outcome, candidate: Outcome) -> (Outcome, Outcome) {
+    let alone = |o: &Outcome| matches!(o, Outcome::Judged(j) if j.alone);
+    let proven = matches!(&reference, Outcome::Judged(j) if j.ok || !j.alone);
+    let kept = |o: Outcome| if alone(&o) && !proven { Outcome::NoCache } else { o };
+    (kept(reference), kept(candidate))
 }
 
 /// Operations of which one is wrong, in their order.

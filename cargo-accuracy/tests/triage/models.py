@@ -6,6 +6,9 @@ writes OUT/NAME/checkpoint and dumps of one pass over two sequences, OUT/NAME/bf
 transformers. `live.py` plants faults in the same models. The folders beside it were written by
 
     python models.py --fixtures fixtures llama qwen3_moe deepseek_v3 gpt_oss bert
+    python models.py --passes fixtures
+
+The second writes other passes of the same models: OUT/NAME/PASS-bf16 and OUT/NAME/PASS-f32.
 """
 
 import argparse
@@ -119,12 +122,60 @@ def run(model, ids, folder, **options):
         model(input_ids=ids, **({} if model.config.model_type == "bert" else {"use_cache": False}))
 
 
+def decoding(model, folder):
+    # Only a later pass is dumped: what the ones before it left is in the cache.
+    ids = tokens(batch=2, length=5)
+    with torch.no_grad(), dump(model, folder, steps={1}):
+        cache = tf.DynamicCache(config=model.config)
+        model(input_ids=ids, past_key_values=cache, use_cache=True)
+        model(input_ids=ids[:, :2] + 1, past_key_values=cache, use_cache=True)
+
+
+def static(model, folder):
+    # Two passes over a cache that has empty places.
+    ids = tokens(batch=1, length=5)
+    with torch.no_grad(), dump(model, folder):
+        cache = tf.StaticCache(config=model.config, max_cache_len=9)
+        model(input_ids=ids[:, :4], past_key_values=cache, use_cache=True)
+        model(input_ids=ids[:, 4:], past_key_values=cache, use_cache=True)
+
+
+def offset(model, folder):
+    # Positions that do not begin at 0, and nothing before them; only the head's last row is computed.
+    with torch.no_grad(), dump(model, folder):
+        model(input_ids=tokens(batch=1, length=5), position_ids=torch.arange(40, 45)[None], use_cache=False,
+              logits_to_keep=1)
+
+
+def padded(model, folder):
+    ids = tokens(batch=2, length=6)
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    with torch.no_grad(), dump(model, folder):
+        model(input_ids=ids * mask, attention_mask=mask, use_cache=False)
+
+
+PASSES = {"decoding": (decoding, ["llama", "deepseek_v3"]), "static": (static, ["deepseek_v3"]),
+          "offset": (offset, ["llama"]), "padded": (padded, ["qwen3_moe"])}
+
+
+def write_passes(out):
+    for label, (run_pass, names) in PASSES.items():
+        for name in names:
+            for kind, dtype, attention in [("f32", torch.float32, "eager"), ("bf16", torch.bfloat16, "sdpa")]:
+                model = build(name, dtype=dtype, layers=2, attention=attention, small=True)
+                run_pass(model, out / name / f"{label}-{kind}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--fixtures", action="store_true", help="small ones, in bfloat16 and float32")
+    parser.add_argument("--passes", action="store_true", help="other passes of the small ones")
     args = parser.parse_args()
+    if args.passes:
+        return write_passes(args.out)
     for name in args.names:
         folder = args.out / name
         shape = dict(layers=2, small=True) if args.fixtures else {}

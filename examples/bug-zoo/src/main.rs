@@ -46,8 +46,16 @@ struct Case {
 #[derive(Deserialize)]
 struct Cause {
     cause: String,
+    /// A finer name.
+    kind: Option<String>,
     #[serde(default)]
     confident: bool,
+}
+
+impl Cause {
+    fn name(&self) -> &str {
+        self.kind.as_deref().unwrap_or(&self.cause)
+    }
 }
 
 #[derive(Deserialize)]
@@ -211,30 +219,30 @@ fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Jud
         failed: if judged { case.gate == "fail" } else { truth == Truth::Right },
         truth,
         failed_checks: case.failed_checks,
-        causes: case.causes.into_iter().map(|c| c.cause).collect(),
+        causes: case.causes.iter().map(|c| c.name().to_owned()).collect(),
         naming,
         peers,
     })
 }
 
 fn naming(truth: &Truth, causes: &[Cause]) -> Naming {
-    let confident = |wrong: &dyn Fn(&str) -> bool| causes.iter().any(|c| c.confident && wrong(&c.cause));
+    let confident = |wrong: &dyn Fn(&str) -> bool| causes.iter().any(|c| c.confident && wrong(c.name()));
     match truth {
         Truth::Right => Naming::Open,
         Truth::OneOf(right) => {
             if confident(&|cause| cause != "unknown" && !right.contains(&cause)) {
                 Naming::Wrong
-            } else if causes.first().is_some_and(|c| right.contains(&&*c.cause)) {
+            } else if causes.first().is_some_and(|c| right.contains(&c.name())) {
                 Naming::Right
             } else {
                 Naming::Open
             }
         }
         Truth::All(right) => {
-            let all = right.iter().all(|cause| causes.iter().any(|c| c.cause == *cause));
+            let all = right.iter().all(|cause| causes.iter().any(|c| c.name() == *cause));
             if confident(&|cause| !all || cause != "unknown" && !right.contains(&cause)) {
                 Naming::Wrong
-            } else if all && causes.first().is_some_and(|c| right.contains(&&*c.cause)) {
+            } else if all && causes.first().is_some_and(|c| right.contains(&c.name())) {
                 Naming::Right
             } else {
                 Naming::Open
@@ -250,7 +258,7 @@ mod tests {
     fn causes(names: &[(&str, bool)]) -> Vec<Cause> {
         names
             .iter()
-            .map(|(cause, confident)| Cause { cause: cause.to_string(), confident: *confident })
+            .map(|(cause, confident)| Cause { cause: cause.to_string(), kind: None, confident: *confident })
             .collect()
     }
 

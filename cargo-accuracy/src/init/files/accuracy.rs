@@ -6,9 +6,9 @@ use accuracy_core::prelude::*;
 unsafe extern "C" {
     /// bf16 `x [m, k]` to codes `q [m, k]` and a scale for each token, `s [m]`.
     fn first_token_quant(q: DevPtr<i8>, s: DevPtr<f32>, x: DevPtr<bf16>, m: i32, k: i32, stream: Stream) -> Status;
-    /// bf16 `y [m, n]` of codes `xq [m, k]`, `wq [n, k]` and scales `xs [m]`, `ws [n]`.
+    /// float32 `y [m, n]` of codes `xq [m, k]`, `wq [n, k]` and scales `xs [m]`, `ws [n]`.
     fn first_gemm(
-        y: DevPtr<bf16>,
+        y: DevPtr<f32>,
         xq: DevPtr<i8>,
         xs: DevPtr<f32>,
         wq: DevPtr<i8>,
@@ -31,7 +31,8 @@ fn first(cx: &mut Case) -> Result<Tensor> {
     let w = cx.weight("w", Quant::channel(INT8))?;
     // Declared: what a kernel is about to write, from what, and in which format.
     let xq = cx.quantized("xq", &x, Quant::token(INT8).amax_floor(1e-10))?;
-    let y = cx.output("y", BF16, [m, n], xq.matmul(&w))?;
+    // float32, so that nothing is hidden by the rounding of the result.
+    let y = cx.output("y", F32, [m, n], xq.matmul(&w))?;
     // SAFETY: every buffer has the shape that is passed with it.
     unsafe {
         first_token_quant(xq.data(), xq.scales(), x.data(), m, k, cx.stream())?;

@@ -13,13 +13,6 @@ struct bf16 {
 
 __device__ inline float to_float(bf16 x) { return __uint_as_float(uint32_t{x.bits} << 16); }
 
-// Rounds to nearest even.
-__device__ inline bf16 to_bf16(float x) {
-    const uint32_t bits = __float_as_uint(x);
-    if ((bits & 0x7fffffff) > 0x7f800000) return {0x7fc0};
-    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-}
-
 // One thread a token: scale = max(amax, 1e-10) / 127, q = x / scale rounded to nearest even.
 __global__ void token_quant_kernel(int8_t* q, float* s, const bf16* x, int m, int k) {
     const int64_t row = blockIdx.x * blockDim.x + threadIdx.x;
@@ -31,13 +24,13 @@ __global__ void token_quant_kernel(int8_t* q, float* s, const bf16* x, int m, in
 }
 
 // One thread an output: y[m, n] = (sum over k of xq[m, k] wq[n, k]) xs[m] ws[n].
-__global__ void gemm_kernel(bf16* y, const int8_t* xq, const float* xs, const int8_t* wq, const float* ws, int m, int n,
+__global__ void gemm_kernel(float* y, const int8_t* xq, const float* xs, const int8_t* wq, const float* ws, int m, int n,
                             int k) {
     const int64_t row = blockIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= n) return;
     int32_t sum = 0;
     for (int i = 0; i < k; ++i) sum += xq[row * k + i] * wq[column * k + i];
-    y[row * n + column] = to_bf16(sum * (xs[row] * ws[column]));
+    y[row * n + column] = sum * (xs[row] * ws[column]);
 }
 
 // A launcher has C linkage, takes the stream last, and returns 0 if it has launched.
@@ -47,7 +40,7 @@ LAUNCHER first_token_quant(int8_t* q, float* s, const bf16* x, int32_t m, int32_
     return hipGetLastError() == hipSuccess ? 0 : 3;
 }
 
-LAUNCHER first_gemm(bf16* y, const int8_t* xq, const float* xs, const int8_t* wq, const float* ws, int32_t m, int32_t n,
+LAUNCHER first_gemm(float* y, const int8_t* xq, const float* xs, const int8_t* wq, const float* ws, int32_t m, int32_t n,
                     int32_t k, hipStream_t stream) {
     if (!y || !xq || !xs || !wq || !ws || m <= 0 || n <= 0 || k <= 0) return 1;
     hipLaunchKernelGGL(gemm_kernel, dim3((n + 63) / 64, m), dim3(64), 0, stream, y, xq, xs, wq, ws, m, n, k);
