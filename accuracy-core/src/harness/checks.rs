@@ -623,11 +623,13 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
     })
 }
 
-/// The first check that failed; before all others what was not written, which is wrong by the others too, and by
-/// whatever the poison is as a number.
+/// The first check that failed; of its buffer what was not written comes first, which is wrong by the other checks too,
+/// and by whatever the poison is as a number.
 fn reason(checks: &[CheckResult]) -> String {
-    let first = checks.iter().filter(|c| !c.ok).min_by_key(|c| c.check != "unwritten");
-    first.map_or(String::new(), |c| {
+    let mut wrong = checks.iter().filter(|c| !c.ok);
+    let first = wrong.next();
+    let unwritten = wrong.find(|c| c.check == "unwritten" && first.is_some_and(|first| first.hop == c.hop));
+    unwritten.or(first).map_or(String::new(), |c| {
         let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
         let detail = if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) };
         format!("{} of {hop}{detail}", c.check)
@@ -823,5 +825,8 @@ mod tests {
         let checks = [none("cos", "xq", 0, ""), zero_rows, unwritten];
         assert_eq!(reason(&checks), "unwritten of y: elements or scales still hold the poison");
         assert_eq!(reason(&checks[..1]), "");
+        // An earlier buffer that is wrong comes before it.
+        let earlier = [&[none("codes", "xq", 1, "")], &checks[..]].concat();
+        assert_eq!(reason(&earlier), "codes of xq");
     }
 }
