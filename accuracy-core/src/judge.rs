@@ -197,7 +197,8 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
     let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
     let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-    checks.extend(of_products.elements_check(buffer, source, &value, &written, None));
+    let poison = given.attempt.setup.poison;
+    checks.extend(of_products.elements_check(buffer, source, &value, &written, None, poison));
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes: Vec::new() }
 }
@@ -249,7 +250,14 @@ fn judge_in_single(
     }
     let exact = |r: usize, c: usize| weight.dot(c, a.row(r));
     let settle = Settle { stated, exact: &exact };
-    checks.extend(of_products.elements_check(buffer, source, &value, written, Some(settle)));
+    checks.extend(of_products.elements_check(
+        buffer,
+        source,
+        &value,
+        written,
+        Some(settle),
+        given.attempt.setup.poison,
+    ));
     if checks.iter().any(|c| !c.ok) {
         return None;
     }
@@ -341,10 +349,18 @@ fn judge_producer(
         causes.extend(other_scale_layout(buffer, scheme, value, uncertainty(source)));
     }
     let mut hop = hop(buffer, "quantizer", &comparison, &checks);
-    hop.scale_cos = cosine(&expected.scales, &written.scales);
+    hop.scale_cos = scale_cosine(value, scheme, &expected, &written);
     let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
     hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
     JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, causes }
+}
+
+/// The cosine of the scales, cells of zeros left out: these decode to zero with any finite scale.
+fn scale_cosine(value: &Matrix, scheme: &Quant, expected: &Quantized, written: &Quantized) -> Option<f64> {
+    let scales = expected.scales.iter().zip(&written.scales);
+    let bound = amax(value, scheme.granularity).into_iter().zip(scales).filter(|(amax, _)| *amax != 0.0);
+    let (expected, written): (Vec<f64>, Vec<f64>) = bound.map(|(_, (a, b))| (*a, *b)).unzip();
+    cosine(&expected, &written)
 }
 
 /// `scales`: the worst relative error of a scale whose cell is not zero. `codes`: elements that are no nearest code
@@ -628,6 +644,7 @@ impl Accumulation {
         value: &Matrix,
         written: &Matrix,
         settle: Option<Settle<'_>>,
+        poison: u8,
     ) -> Option<CheckResult> {
         let Op::MatMul { .. } = &source.0.op else { return None };
         // It comes last: operands are visited first.
@@ -663,8 +680,13 @@ impl Accumulation {
             (wrong, first)
         });
         let (wrong, first) = rows.reduce(|| (0, None), |a, b| (a.0 + b.0, a.1.or(b.1)));
-        let detail = first
-            .map_or(String::new(), |(r, c, out, x)| format!("first at [{r}, {c}]: {out:e}, expected {x:e}"));
+        let detail = first.map_or(String::new(), |(r, c, out, x)| {
+            let found = match buffer.holds(r * value.cols + c, poison) {
+                true => "not written (poison)".to_owned(),
+                false => format!("{out:e}"),
+            };
+            format!("first at [{r}, {c}]: {found}, expected {x:e}")
+        });
         Some(none("elements", &buffer.name, wrong, detail))
     }
 }
@@ -889,11 +911,12 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         let comparison = compare(&reference, &given.buffer(id));
         let equal = f.data.iter().zip(&p.data[..]).filter(|(a, b)| a == b).count();
         let mut checks;
-        let mut max_rel_l2 = None;
+        let (mut max_rel_l2, mut scale_cos) = (None, None);
         if let (Some(scheme), Some(theirs), Some(ours)) = (f.scheme, p.quantized(), f.quantized()) {
             checks = comparison_checks(&f.name, &comparison, min_cos, None);
             let value = eval(source, &given);
             checks.extend(producer_checks(&f.name, &scheme, &value, &theirs, &ours, uncertainty(source)));
+            scale_cos = scale_cosine(&value, &scheme, &theirs, &ours);
         } else {
             let (own, other) = (eval(source, &given), eval(source, &given_primary));
             let ties = if upstream_right { compare(&other, &own).rel_l2.unwrap_or(0.0) } else { 0.0 };
@@ -904,9 +927,7 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         upstream_right &= checks.iter().all(|c| c.ok);
         let mut hop = hop(f, "primary", &comparison, &checks);
         hop.bytes_equal = Some(equal as f64 / f.data.len() as f64);
-        if let (Some(a), Some(b)) = (p.quantized(), f.quantized()) {
-            hop.scale_cos = cosine(&a.scales, &b.scales);
-        }
+        hop.scale_cos = scale_cos;
         judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, causes: Vec::new() });
     }
     judged

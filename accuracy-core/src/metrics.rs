@@ -26,6 +26,8 @@ pub struct Comparison {
     /// NaN in `out` where the reference has none, or the reverse; the same for Inf (with its sign).
     pub nan_unexpected: u64,
     pub inf_unexpected: u64,
+    /// Those of `nan_unexpected` where `reference` has the NaN, and `out` has none.
+    pub nan_missing: u64,
     /// Rows whose reference is zero but whose output is not, and the first of them.
     pub zero_rows_wrong: u64,
     pub zero_row_index: Option<usize>,
@@ -189,6 +191,7 @@ pub struct Part {
     col_norm: Vec<f64>,
     nan: u64,
     inf: u64,
+    nan_missing: u64,
 }
 
 impl Part {
@@ -202,6 +205,7 @@ impl Part {
             col_norm: vec![0.0; columns.len()],
             nan: 0,
             inf: 0,
+            nan_missing: 0,
         }
     }
 
@@ -224,6 +228,8 @@ impl Part {
                     let (nan, inf) = row.one_by_one(x, y, error, norm);
                     self.nan += nan;
                     self.inf += inf;
+                    let missing = x.iter().zip(y).filter(|(x, y)| x.get().is_nan() && !y.get().is_nan());
+                    self.nan_missing += missing.count() as u64;
                 }
             }
         }
@@ -293,6 +299,7 @@ impl Comparison {
         for part in parts {
             result.nan_unexpected += part.nan;
             result.inf_unexpected += part.inf;
+            result.nan_missing += part.nan_missing;
             for (all, of_part) in of_rows[part.first_row..].iter_mut().zip(part.rows) {
                 all.merge(&of_part);
             }

@@ -85,7 +85,16 @@ pub fn comparison_checks(
     if let Some(bound) = max_rel_l2 {
         checks.push(at_most("rel_l2", hop, c.rel_l2, bound));
     }
-    checks.push(none("nan", hop, c.nan_unexpected, ""));
+    let elements = |n: u64| if n == 1 { "1 element is".to_owned() } else { format!("{n} elements are") };
+    let made = c.nan_unexpected - c.nan_missing;
+    let mut detail = Vec::new();
+    if made > 0 {
+        detail.push(format!("{} NaN where the reference has numbers", elements(made)));
+    }
+    if c.nan_missing > 0 {
+        detail.push(format!("{} no NaN where the reference is NaN", elements(c.nan_missing)));
+    }
+    checks.push(none("nan", hop, c.nan_unexpected, detail.join(", ")));
     checks.push(none("inf", hop, c.inf_unexpected, ""));
     checks
 }
@@ -132,6 +141,30 @@ fn least_cos(cos: Option<f64>, e: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nan_says_on_which_side_it_is() {
+        let detail = |reference: [f64; 3], out: [f64; 3]| {
+            let of = |data: [f64; 3]| crate::reference::Matrix::new(1, 3, data.to_vec());
+            let checks =
+                comparison_checks("y", &crate::metrics::compare(&of(reference), &of(out)), 0.999, None);
+            checks.into_iter().find(|c| c.check == "nan").unwrap().detail
+        };
+        let nan = f64::NAN;
+        assert_eq!(detail([1.0, nan, 2.0], [1.0, nan, 2.0]), "");
+        assert_eq!(
+            detail([1.0, 1.0, 2.0], [1.0, nan, nan]),
+            "2 elements are NaN where the reference has numbers"
+        );
+        assert_eq!(
+            detail([1.0, nan, 2.0], [1.0, 3.0, 2.0]),
+            "1 element is no NaN where the reference is NaN"
+        );
+        assert_eq!(
+            detail([1.0, nan, 2.0], [nan, 3.0, 2.0]),
+            "1 element is NaN where the reference has numbers, 1 element is no NaN where the reference is NaN"
+        );
+    }
 
     #[test]
     fn tiers_are_those_of_the_mission() {

@@ -92,7 +92,10 @@ fn a_threshold_that_changed_needs_a_reason_which_the_file_keeps() {
     let silent = compared(&path, &looser);
     assert_eq!(silent.status, Some(100), "{silent}");
     assert!(silent.stdout.contains("least cosine: 0.999 -> 0.9985, without a reason"), "{silent}");
-    assert_eq!(silent.last_line(), "2 passed, 0 failed, 0 skipped");
+    assert_eq!(
+        silent.last_line(),
+        "FAILED the gate: 2 changes without a reason (2 passed, 0 failed, 0 skipped)"
+    );
     assert_valid(&silent);
     assert_eq!(silent.report.unwrap()["baseline"]["changes"][0]["reason"], serde_json::Value::Null);
 

@@ -155,6 +155,58 @@ fn the_default_command_finds_the_dropped_scale_layout_in_all_three_languages_and
 }
 
 #[test]
+fn a_fallback_that_drops_the_order_of_the_scales_fails() {
+    for name in
+        ["col_major", "row_major", "b_col_major", "transposed_scales", "layout", "scale_order", "order"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, value) in [("quant.hip", name), ("quant_fallback.hip", "false")] {
+            let function = file.trim_end_matches(".hip");
+            let source = format!(
+                "extern \"C\" int {function}(void* q, float* s, const void* x, int m, int k, bool {name}) {{\n\
+                 launch(q, s, x, m, k, {value});\n return 0;\n}}\n"
+            );
+            fs::write(folder.path().join(file), source).unwrap();
+        }
+        let out = lint(folder.path(), &[]);
+        let shown = String::from_utf8_lossy(&out.stdout);
+        assert_eq!(out.status.code(), Some(100), "{shown}");
+        let message = format!("`quant_fallback` never reads `{name}`; its twin `quant` honours it");
+        assert!(shown.contains(&message), "{name}: {shown}");
+    }
+    // Orders and majors that change no number.
+    for name in ["raster_order", "loop_order", "sm_major"] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = SEED[1].1.replace("shuffle_scale", name);
+        fs::write(folder.path().join("quant.cu"), source).unwrap();
+        assert_eq!(lint(folder.path(), &[]).status.code(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn functions_of_one_name_in_sources_of_two_libraries_are_no_twins() {
+    let kernel = |reads: &str| {
+        format!(
+            "__global__ void gemm_kernel(float* y, const float* x, int m, int n) {{ y[n] = x[{reads}]; }}\n"
+        )
+    };
+    let twins = |other: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("gemm.hip"), kernel("n")).unwrap();
+        fs::write(folder.path().join(other), kernel("m")).unwrap();
+        findings(folder.path(), &[])
+            .iter()
+            .filter(|f| text(f, "rule") == "SP203")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(twins("first.hip"), [] as [Value; 0]);
+    let found = twins("gemm_v2.hip");
+    let message = "`gemm_kernel` never reads `m`; its twin `gemm_kernel` in gemm_v2.hip honours it";
+    assert_eq!(found.iter().map(|f| text(f, "message")).collect::<Vec<_>>(), [message]);
+}
+
+#[test]
 fn folders_named_dist_or_build_are_read_and_gitignored_ones_are_not() {
     let folder = tempfile::tempdir().unwrap();
     for sub in ["dist", "build", "ignored"] {

@@ -213,6 +213,13 @@ impl Captured {
         self.memory.as_deref().unwrap_or(&self.data)
     }
 
+    /// Whether all bytes of an element are this one; never of packed codes, which share a byte.
+    pub fn holds(&self, element: usize, byte: u8) -> bool {
+        let size = self.dtype.bits() as usize / 8;
+        let bytes = self.data.get(element * size..(element + 1) * size);
+        size > 0 && bytes.is_some_and(|bytes| bytes.iter().all(|b| *b == byte))
+    }
+
     /// Elements and scales that neither run wrote: they hold the poison of this run here and that of `other` there.
     /// The positions of padding between scales are not counted.
     pub fn unwritten(&self, poison: u8, other: &Captured, other_poison: u8) -> u64 {

@@ -86,6 +86,33 @@ fn every_scale_layout_is_read_as_it_is_declared_and_its_padding_is_nobodys() {
 }
 
 #[test]
+fn scales_of_zeros_are_free_and_not_in_the_cosine_of_the_scales() {
+    let declared = Quant::group(E4M3FN, 128);
+    let with_epsilon = produced([64, 256], declared, declared.amax_floor(1e-3), 0xa5);
+    let judged = &judge_hops(&with_epsilon, 0.999)[0];
+    assert!(crate::judge::failed(&judged.checks).is_empty(), "{:?}", judged.checks);
+    let scales = |a: &Attempt| a.buffers[1].quantized().unwrap().scales;
+    assert_ne!(
+        scales(&with_epsilon),
+        scales(&produced([64, 256], declared, declared, 0xa5)),
+        "rows of zeros"
+    );
+    assert!(judged.hop.scale_cos.unwrap() > 0.9999999, "{:?}", judged.hop.scale_cos);
+}
+
+#[test]
+fn an_element_that_nobody_wrote_is_told_as_that_and_not_as_a_number() {
+    let mut case = Case::new(setup(0xa5));
+    let (x, w) = (case.input("x", BF16, [4, 64]).unwrap(), case.input("w", BF16, [8, 64]).unwrap());
+    let y = case.output("y", BF16, [4, 8], x.matmul(&w)).unwrap();
+    let attempt = case.finish(&y).unwrap();
+    let judged = &judge_hops(&attempt, 0.999)[0];
+    let elements = judged.checks.iter().find(|c| c.check == "elements").unwrap();
+    assert!(!elements.ok && elements.detail.starts_with("first at ["), "{elements:?}");
+    assert!(elements.detail.contains("]: not written (poison), expected "), "{}", elements.detail);
+}
+
+#[test]
 fn a_producer_that_writes_another_scale_layout_is_told_which() {
     let mx = Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Ceil);
     let mut named = 0;

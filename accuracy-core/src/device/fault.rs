@@ -102,6 +102,15 @@ impl Line {
         }
     }
 
+    fn name(&mut self, slot: &Slot) {
+        for cell in &slot.name {
+            match cell.load(SeqCst) {
+                0 => break,
+                byte => self.push(&[byte as u8]),
+            }
+        }
+    }
+
     fn number(&mut self, mut value: usize) {
         let mut digits = [0; 20];
         let mut at = digits.len();
@@ -135,15 +144,12 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context:
             line.number(start.saturating_sub(address));
             line.push(b" bytes before the start of `");
         }
-        for cell in &slot.name {
-            match cell.load(SeqCst) {
-                0 => break,
-                byte => line.push(&[byte as u8]),
-            }
-        }
+        line.name(slot);
         line.push(b"` (");
         line.number(len);
-        line.push(b" bytes)\",\"causes\":[{\"cause\":\"out_of_bounds\",\"detail\":\"a kernel reads or writes outside of this buffer\",\"cos\":null}]}\n");
+        line.push(b" bytes)\",\"causes\":[{\"cause\":\"out_of_bounds\",\"detail\":\"a kernel reads or writes outside of `");
+        line.name(slot);
+        line.push(b"`\",\"cos\":null,\"confident\":true}]}\n");
         let path = REPORT.load(SeqCst);
         // SAFETY: open, write and close are async-signal-safe; the path is a leaked C string or null, and the line
         // is a local array.

@@ -214,9 +214,16 @@ impl<'a> Runner<'a> {
         let mut checks = hop_checks(&hops);
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
-        checks.extend(judge::unwritten_checks(&first, &second));
+        let unwritten = judge::unwritten_checks(&first, &second);
         let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
-        checks.extend(judge::repeat_checks(&first, &second, bound));
+        let mut repeat = judge::repeat_checks(&first, &second, bound);
+        for check in repeat.iter_mut().filter(|c| !c.ok) {
+            if unwritten.iter().any(|u| !u.ok && u.hop == check.hop) {
+                check.detail = "two runs differ where nobody has written: each holds its own poison".into();
+            }
+        }
+        checks.extend(unwritten);
+        checks.extend(repeat);
         for _ in 1..self.repeat {
             checks.extend(judge::repeat_checks(&first, &self.ordinary(at)?, bound));
         }
@@ -444,11 +451,23 @@ impl<'a> Runner<'a> {
         // Right results from operands that lie differently in memory show as well that the parameter is honoured.
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
+        let mut unwritten = false;
+        if own_hops.iter().any(|hop| hop.checks.iter().any(|c| !c.ok)) {
+            // What was not written is told as that, not as the number that the poison is.
+            let (first, second) = (self.ordinary(&self.cell.at)?, self.second(&self.cell.at)?);
+            let found = judge::unwritten_checks(&first, &second);
+            unwritten = found.iter().any(|c| !c.ok);
+            checks.extend(found);
+            record.causes.extend(evident(&checks, Some((&first, &second)), &[], false));
+        } else {
+            record.causes.extend(evident(&checks, None, &[], false));
+        }
         record.metrics = metrics(&own_hops, &checks);
-        record.causes.extend(evident(&checks, None, &[], false));
         if let Some(attempt) = &seen_attempt {
             self.describe(record, attempt);
-            record.causes.extend(self.diagnose(attempt, &own_hops));
+            if !unwritten {
+                record.causes.extend(self.diagnose(attempt, &own_hops));
+            }
         }
         keep(record, own_hops, seen_attempt.as_ref(), &checks);
         self.settle(record, checks, doubt);
@@ -558,14 +577,7 @@ impl<'a> Runner<'a> {
         record.failed_checks = judge::failed(&checks);
         record.verdict = verdict::tier(record.metrics.cos, self.min_cos);
         record.margin = record.metrics.cos.map(|c| c - self.min_cos);
-        record.reason = checks.iter().find(|c| !c.ok).map_or(String::new(), |c| {
-            let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
-            format!(
-                "{} of {hop}{}",
-                c.check,
-                if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) }
-            )
-        });
+        record.reason = reason(&checks);
         if record.failed_checks.is_empty() && record.verdict == Verdict::Correct {
             record.gate = Gate::Pass;
             if let Some(doubt) = doubt {
@@ -608,6 +620,19 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
             "fallback `{}` and primary `{}` launched the same kernel ({kernels}): nothing was compared",
             a.launcher, b.launcher
         )
+    })
+}
+
+/// The first check that failed; of its buffer what was not written comes first, which is wrong by the other checks too,
+/// and by whatever the poison is as a number.
+fn reason(checks: &[CheckResult]) -> String {
+    let mut wrong = checks.iter().filter(|c| !c.ok);
+    let first = wrong.next();
+    let unwritten = wrong.find(|c| c.check == "unwritten" && first.is_some_and(|first| first.hop == c.hop));
+    unwritten.or(first).map_or(String::new(), |c| {
+        let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
+        let detail = if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) };
+        format!("{} of {hop}{detail}", c.check)
     })
 }
 
@@ -667,8 +692,11 @@ fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
             };
             let mut check = CheckResult { check: name.into(), ..check.clone() };
             if !check.ok {
-                check.detail =
-                    format!("{} (data whose large terms cancel)", check.detail).trim_start().into();
+                let data = match name {
+                    "nan" | "inf" => "data whose large terms cancel, NaN and Inf codes in 8-bit weights",
+                    _ => "data whose large terms cancel",
+                };
+                check.detail = format!("{} ({data})", check.detail).trim_start().into();
             }
             checks.push(check);
         }
@@ -782,4 +810,23 @@ fn recorded(dir: &Path, place: &str) -> Result<Arc<Matrix>> {
     let checkpoint = open(&dir.join(file))?;
     let stored = checkpoint.linear(tensor)?;
     Ok(Arc::new(Matrix::new(stored.rows, stored.cols, stored.values())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::none;
+
+    #[test]
+    fn what_was_not_written_is_the_reason_before_the_number_that_the_poison_is() {
+        let zero_rows = none("zero_rows", "y", 1, "row 8 is not zero");
+        assert_eq!(reason(std::slice::from_ref(&zero_rows)), "zero_rows of y: row 8 is not zero");
+        let unwritten = none("unwritten", "y", 3, "elements or scales still hold the poison");
+        let checks = [none("cos", "xq", 0, ""), zero_rows, unwritten];
+        assert_eq!(reason(&checks), "unwritten of y: elements or scales still hold the poison");
+        assert_eq!(reason(&checks[..1]), "");
+        // An earlier buffer that is wrong comes before it.
+        let earlier = [&[none("codes", "xq", 1, "")], &checks[..]].concat();
+        assert_eq!(reason(&earlier), "codes of xq");
+    }
 }

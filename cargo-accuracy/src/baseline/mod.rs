@@ -5,7 +5,9 @@
 mod compare;
 mod file;
 
-pub use compare::Comparison;
+#[cfg(test)]
+pub use compare::Vanished;
+pub use compare::{Change, Comparison};
 pub use file::number;
 
 use crate::exit::usage;

@@ -49,6 +49,9 @@ pub struct Finding {
     /// The way from the parameter to the function that ignores it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub code_flow: Vec<Place>,
+    /// A run has shown that the function, or the launcher of the kernel, ignores the parameter.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
     /// In the baseline or suppressed in the source, with the reason: it does not fail the gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<Suppression>,

@@ -30,6 +30,8 @@ pub struct Index<'s> {
     /// Functions with the same bag of words once backend words are gone.
     stems: FxHashMap<(Language, String), Vec<FnId>>,
     pub stem_of: Vec<(String, bool)>,
+    /// Names of the files without folder, extension and backend words.
+    file_stem: Vec<String>,
     /// Members of one dispatch table or `forward_*` family.
     pub families: FxHashMap<FnId, Vec<FnId>>,
     /// Function to its fake, and the reverse.
@@ -115,6 +117,10 @@ impl<'s> Index<'s> {
                 (bag.join("_"), stripped)
             })
             .collect();
+        let file_stem = files.iter().map(|f| {
+            let name = f.path.rsplit('/').next().unwrap_or(&f.path);
+            names::stem(name.split('.').next().unwrap_or(name), config).0
+        });
         let mut stems: FxHashMap<(Language, String), Vec<FnId>> = FxHashMap::default();
         for (id, (stem, _)) in stem_of.iter().enumerate() {
             if !stem.is_empty() {
@@ -132,6 +138,7 @@ impl<'s> Index<'s> {
             global,
             stems,
             stem_of,
+            file_stem: file_stem.collect(),
             families: FxHashMap::default(),
             fake_of: FxHashMap::default(),
             real_of: FxHashMap::default(),
@@ -576,7 +583,8 @@ impl<'s> Index<'s> {
         }
     }
 
-    /// Functions that do the same job elsewhere: equal names but for backend words, most parameters shared.
+    /// Functions that do the same job elsewhere: equal names but for backend words, most parameters shared. Every
+    /// C++ source may have its own `gemm_kernel`: kernels of one name are twins only in files whose names are alike too.
     pub fn twins(&self, id: FnId) -> Vec<FnId> {
         let f = self.function(id);
         let language = self.file(id).language;
@@ -589,6 +597,7 @@ impl<'s> Index<'s> {
             f.params.iter().filter(|p| p.kind != ParamKind::Receiver).map(|p| p.name.as_str()).collect()
         };
         let mine = names(f);
+        let home = |id: FnId| &self.file_stem[self.functions[id as usize].0 as usize];
         candidates
             .iter()
             .copied()
@@ -599,6 +608,13 @@ impl<'s> Index<'s> {
                     return false;
                 }
                 if other.traits.device != f.traits.device && language != Language::Cpp {
+                    return false;
+                }
+                if language == Language::Cpp
+                    && f.traits.device
+                    && other.name == f.name
+                    && home(*o) != home(id)
+                {
                     return false;
                 }
                 let theirs = names(other);

@@ -140,10 +140,10 @@ const SEMANTIC: &[&str] = &[
     "preshuffled",
     "bpreshuffle",
     "apreshuffle",
-    "transpose",
-    "transposed",
     "transa",
     "transb",
+    "colmajor",
+    "rowmajor",
     "neox",
     "interleaved",
     "zp",
@@ -251,6 +251,19 @@ const PLUMBING: &[&str] = &[
     "path",
 ];
 
+/// `col_major`, `b_row_major`, `is_k_major`: the major version of a device or of a library is none.
+fn names_major_axis(words: &[String]) -> bool {
+    let axis = |w: &str| matches!(w, "col" | "cols" | "column" | "row" | "rows" | "k" | "m" | "n" | "mn");
+    words.windows(2).any(|w| w[1] == "major" && axis(&w[0]))
+}
+
+/// `order`, `scale_order`: the order in which a kernel works through its grid is none of the data.
+fn names_order(words: &[String]) -> bool {
+    const OF_WORK: &[&str] =
+        &["raster", "loop", "traversal", "dispatch", "grid", "execution", "launch", "group"];
+    words.last().is_some_and(|w| w == "order") && !words.iter().any(|w| OF_WORK.contains(&w.as_str()))
+}
+
 /// How much a parameter's name says that ignoring it changes the result.
 pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
     if config.is_perf(name) {
@@ -298,7 +311,8 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
     if words.iter().any(|w| matches!(w.as_str(), "splitk" | "ksplit")) || pair("split", "k") {
         return Meaning::Neutral;
     }
-    if has(SEMANTIC) {
+    let transposes = words.iter().any(|w| w.starts_with("transpos"));
+    if has(SEMANTIC) || transposes || names_major_axis(&words) || names_order(&words) {
         return Meaning::Semantic;
     }
     if has(NUMERIC) {

@@ -22,10 +22,16 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(text, "**Incomplete**: {}\n", inline(problem));
     }
     // Failures may take two thirds, so that some of the tables always follow.
-    let told = section(&mut text, report.told(), LIMIT * 2 / 3, |text, record| failing(text, record, report));
-    let failed = report.told().count();
-    if told < failed {
-        let _ = writeln!(text, "{} more failing cases are in the other reports.\n", failed - told);
+    let alike = failure::alike(report.told());
+    let told = section(&mut text, alike.iter(), LIMIT * 2 / 3, |text, group| {
+        failing(text, group.records[0], report);
+        if let more @ 1.. = group.records.len() - 1 {
+            let _ = writeln!(text, "and {more} more of `{}`\n", group.title());
+        }
+    });
+    let untold: usize = alike[told..].iter().map(|group| group.records.len()).sum();
+    if untold > 0 {
+        let _ = writeln!(text, "{untold} more failing cases are in the other reports.\n");
     }
     for (reason, n) in report.unfinished() {
         let _ = writeln!(text, "**NOT RUN** {n} cases: {}\n", inline(reason));
@@ -276,6 +282,14 @@ mod tests {
         {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn failures_of_one_cause_are_told_once_with_their_number() {
+        let records = (0..12).map(|i| failing(&format!("k::t[arch=host,tokens={i}]"))).collect();
+        let text = render(&Report::new(records, &[]));
+        assert_eq!(text.matches("cause **scale_layout**").count(), 1, "{text}");
+        assert!(text.contains("and 11 more of `k::t full_chain: CATASTROPHIC, scale_layout`\n"), "{text}");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Report {
     pub flags: Vec<String>,
     /// What the silent-parameter lint found in the sources.
     pub lint: Vec<Finding>,
+    /// Whether the lint was part of the run.
+    pub linted: bool,
     /// The GPUs that the run used.
     pub device: Option<String>,
     /// Wall-clock time.
@@ -150,6 +152,7 @@ impl Report {
             min_cos,
             flags,
             lint: Vec::new(),
+            linted: false,
             device,
             seconds: None,
             folder: None,

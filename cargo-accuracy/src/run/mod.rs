@@ -10,6 +10,7 @@ pub mod args;
 mod batch;
 pub mod cargo;
 pub mod cargo_env;
+mod confirm;
 mod device;
 pub mod discover;
 pub mod folder;
@@ -259,7 +260,8 @@ impl Ready<'_> {
         report.seconds = Some(began.elapsed().as_secs_f64());
         report.folder = Some(folder.path.clone());
         if !args.no_lint {
-            report.lint = lint()?;
+            (report.lint, report.linted) = (lint()?, true);
+            confirm::confirm(&mut report.lint, &report.records);
         }
         report.problems.extend(problem);
         baselines.compare(&mut report, &infos);

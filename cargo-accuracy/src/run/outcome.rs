@@ -233,7 +233,9 @@ fn without_libtest(line: &str) -> &str {
     let noise = matches!(own, "running 1 test" | "ok" | "FAILED" | "failures:")
         || own.starts_with("test result: ")
         || own.starts_with("note: run with `RUST_BACKTRACE")
-        || own.starts_with("note: Some details are omitted");
+        || own.starts_with("note: Some details are omitted")
+        // What the process said as it died is told as the reason.
+        || own.starts_with("{\"reason\":\"memory access ");
     if noise { "" } else { own }
 }
 
@@ -275,6 +277,8 @@ mod tests {
         let output = b"\nrunning 1 test\ntest fp8::gemm::c0 ... it says\nmore\nFAILED\n\nfailures:\n\ntest result: FAILED. 0 passed\n";
         assert_eq!(tail_of(output).unwrap(), "it says\nmore");
         assert_eq!(tail_of(b"running 1 test\ntest fp8::gemm::c0 ... ok\n"), None);
+        let fault = b"before\n{\"reason\":\"memory access 512 bytes past the end of `y` (64 bytes)\",\"causes\":[]}\n";
+        assert_eq!(tail_of(fault).unwrap(), "before");
     }
 
     #[test]

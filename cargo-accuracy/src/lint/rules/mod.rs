@@ -127,6 +127,7 @@ impl Context<'_> {
             twin: s.twin.map(|t| self.index.dotted(t)),
             related: s.related,
             code_flow: s.code_flow,
+            confirmed: false,
             suppressed: None,
             span: (f.line, f.end_line),
             twin_span: s.twin.map(|t| {

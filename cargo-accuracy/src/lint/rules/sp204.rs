@@ -50,14 +50,15 @@ pub fn asymmetries(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
             Meaning::Neutral if e.score >= 4 && !discarded && !forwarded => Severity::Warning,
             _ => Severity::Note,
         };
-        let relation = if family_rule { "of the same dispatch" } else { "its twin" };
-        let mut message = format!(
-            "`{}` {} (`{}`), while `{}`, {relation}, honours it",
-            f.qualname,
-            describe_reason(reason),
-            p.name,
-            o.qualname
-        );
+        let does = describe_reason(reason).replacen(" it", &format!(" `{}`", p.name), 1);
+        let twin = match o.qualname == f.qualname {
+            true => format!("`{}` in {}", o.qualname, cx.index.file(other).path),
+            false => format!("`{}`", o.qualname),
+        };
+        let mut message = match family_rule {
+            true => format!("`{}` {does}; {twin} of the same dispatch honours it", f.qualname),
+            false => format!("`{}` {does}; its twin {twin} honours it", f.qualname),
+        };
         cx.describe(&e, id, param, &mut message);
         let honoured = crate::lint::index::param(o, &p.name, &cx.config.names).map(|(i, _)| i);
         let mut related = vec![cx.place(other, honoured, format!("`{}` honours it", o.qualname))];

@@ -1,6 +1,7 @@
 //! What has changed since the baseline.
 
-use crate::baseline::{Comparison, number};
+use crate::baseline::{Change, Comparison, number};
+use crate::report::model::test_path;
 use crate::report::style::{self, paint};
 use std::fmt::Write as _;
 
@@ -16,14 +17,31 @@ pub fn write(text: &mut String, found: &Comparison, all: bool) {
     for vanished in &found.vanished {
         let _ = writeln!(text, "{} {}\n  {}", paint(style::BAD, "VANISHED"), vanished.id, vanished.reason);
     }
+    // Of a test whose bound changed once in the source, each case has the same change.
+    let mut changes: Vec<(&Change, usize)> = Vec::new();
     for change in &found.changes {
+        let same = |other: &Change| {
+            test_path(&other.id) == test_path(&change.id)
+                && (&other.what, &other.before, &other.now, &other.reason)
+                    == (&change.what, &change.before, &change.now, &change.reason)
+        };
+        match changes.iter_mut().find(|(other, _)| !all && same(other)) {
+            Some((_, more)) => *more += 1,
+            None => changes.push((change, 0)),
+        }
+    }
+    for (change, more) in changes {
         let (label, reason) = match &change.reason {
             Some(reason) => (paint(style::WARN, "changed"), format!("because: {reason}")),
             None => (paint(style::BAD, "CHANGED"), "without a reason; give it with --reason TEXT".to_owned()),
         };
+        let more = match more {
+            0 => String::new(),
+            n => format!(" and {n} more cases of {}, named with -v", test_path(&change.id)),
+        };
         let _ = writeln!(
             text,
-            "{label} {}\n  {}: {} -> {}, {reason}",
+            "{label} {}{more}\n  {}: {} -> {}, {reason}",
             change.id, change.what, change.before, change.now
         );
     }

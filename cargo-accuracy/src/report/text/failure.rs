@@ -9,6 +9,7 @@ use crate::report::style::{self, paint};
 use accuracy_core::meta::Check;
 use accuracy_core::packed::CheckView;
 use accuracy_core::record::{Hop, Record, Verdict};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// So many rows and columns are named.
@@ -52,16 +53,83 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
     let _ = writeln!(text, "  re-run: {}\n", paint(style::NOTE, rerun(record, &report.flags)));
 }
 
-/// What two failures have in common that need not be told twice.
-pub fn kind(record: &Record) -> (&str, Check, Verdict, Option<&str>, &[String], Option<&str>) {
-    (
-        test_path(&record.id),
-        record.check,
-        record.verdict,
-        broken(&record.hops).map(|hop| hop.name.as_str()),
-        &record.failed_checks,
-        record.reason.lines().next(),
-    )
+/// Failures that need not each be told in full.
+pub struct Alike<'a> {
+    pub test: &'a str,
+    /// `None` of cases that did not run: the reason is the same for every check.
+    pub check: Option<Check>,
+    /// In the order of the report; never empty.
+    pub records: Vec<&'a Record>,
+}
+
+/// Puts together the failures of one test and check with one first cause at one kernel, or, where no cause is known,
+/// with one reason. Figures are no part of either.
+pub fn alike<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Alike<'a>> {
+    let mut groups: Vec<Alike> = Vec::new();
+    let mut at = HashMap::new();
+    for record in records {
+        let test = test_path(&record.id);
+        let check = (record.verdict != Verdict::NotRun).then_some(record.check);
+        let kernel = broken(&record.hops).and_then(|hop| hop.kernel.as_deref());
+        let why = match record.causes.first() {
+            Some(cause) => cause.cause.clone(),
+            None => {
+                let reason = record.reason.lines().next().unwrap_or_default();
+                format!("{} {:?} {}", record.verdict, record.failed_checks.first(), without_figures(reason))
+            }
+        };
+        let i = *at.entry((test, check, kernel, why)).or_insert_with(|| {
+            groups.push(Alike { test, check, records: Vec::new() });
+            groups.len() - 1
+        });
+        groups[i].records.push(record);
+    }
+    groups
+}
+
+impl Alike<'_> {
+    /// `k::t full_chain: FAILED, unwritten`.
+    pub fn title(&self) -> String {
+        let first = self.records[0];
+        let check = self.check.map_or(String::new(), |check| format!(" {check}"));
+        let why = match (first.causes.first(), first.failed_checks.first()) {
+            (Some(cause), _) => format!(", {}", cause.cause),
+            (None, Some(check)) => format!(" {check}"),
+            (None, None) => first.reason.lines().next().map_or(String::new(), |reason| format!(", {reason}")),
+        };
+        format!("{}{check}: {}{why}", self.test, style::verdict_text(first))
+    }
+}
+
+/// A sentence with `#` for each number: what is told of two cases is the same but for these.
+pub fn without_figures(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    let mut word = false;
+    while let Some(c) = chars.next() {
+        let digit = |c: char| c.is_ascii_digit();
+        let signed = c == '-' && chars.peek().copied().is_some_and(digit);
+        if !word && (digit(c) || signed) {
+            // 1.5, 2e-16, 0x7f
+            let mut last = c;
+            while let Some(next) = chars.peek().copied() {
+                let exponent = matches!(last, 'e' | 'E') && matches!(next, '-' | '+');
+                if !(next.is_ascii_alphanumeric() || next == '.' || exponent) {
+                    break;
+                }
+                last = next;
+                chars.next();
+            }
+            out.push('#');
+            if last == '.' {
+                out.push('.');
+            }
+            continue;
+        }
+        word = c.is_alphanumeric() || c == '_';
+        out.push(c);
+    }
+    out
 }
 
 /// The first hop whose own checks failed: what comes after it was given wrong bytes.
@@ -174,6 +242,19 @@ pub fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_left_out_of_what_is_compared_and_names_are_not() {
+        for (text, same) in [
+            ("one element, [0, 255]", "one element, [#, #]"),
+            ("agrees to 0.999998.", "agrees to #."),
+            ("all -2.86e-16 there, 0x7f", "all # there, #"),
+            ("layers_0 of e4m3fn, fp8_block128", "layers_0 of e4m3fn, fp8_block128"),
+            ("", ""),
+        ] {
+            assert_eq!(without_figures(text), same);
+        }
+    }
 
     #[test]
     fn a_shell_reads_back_what_was_quoted() {

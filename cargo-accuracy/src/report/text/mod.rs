@@ -15,10 +15,11 @@ pub use failure::quote;
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
-use crate::lint::{Finding, Severity};
+use crate::lint::Severity;
 use crate::run::is_known_failure;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
 use anstyle::Style;
+use failure::{Alike, without_figures};
 use std::fmt::Write as _;
 use table::{Cell, Column, Table};
 
@@ -78,29 +79,29 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
     if let Some(comparison) = &report.baseline {
         baseline::write(&mut text, comparison, output.verbose);
     }
-    summary(&mut text, report);
+    summary(&mut text, report, output.verbose);
     text
 }
 
 /// Every failure, but of those that are alike only the first few unless `all` are wanted.
 fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>) {
-    let mut alike: Vec<(_, usize)> = Vec::new();
-    for record in report.told() {
-        let kind = failure::kind(record);
-        let at = alike.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
-            alike.push((kind, 0));
-            alike.len() - 1
-        });
-        alike[at].1 += 1;
-        if all || alike[at].1 <= TOLD_IN_FULL {
+    let alike = failure::alike(report.told());
+    // Of what did not run one says all that there is to say.
+    let in_full = |group: &Alike| match group.check {
+        _ if all => group.records.len(),
+        None => 1,
+        Some(_) => TOLD_IN_FULL,
+    };
+    for group in &alike {
+        for record in group.records.iter().take(in_full(group)) {
             failure::write(text, record, report, width);
         }
     }
-    let mut untold = alike.iter().filter(|(_, n)| !all && *n > TOLD_IN_FULL).peekable();
+    let mut untold = alike.iter().filter(|group| group.records.len() > in_full(group)).peekable();
     if untold.peek().is_some() {
         let _ = writeln!(text, "failures like those above, told in full with -v");
-        for ((test, check, verdict, ..), n) in untold {
-            let _ = writeln!(text, "  {} more of {test} {check}, {verdict}", n - TOLD_IN_FULL);
+        for group in untold {
+            let _ = writeln!(text, "  {} more of {}", group.records.len() - in_full(group), group.title());
         }
         text.push('\n');
     }
@@ -137,7 +138,7 @@ fn lint(text: &mut String, report: &Report, notes: bool) {
             finding.line,
             finding.help
         );
-        if confirmed(finding, &report.records) {
+        if finding.confirmed {
             let _ = writeln!(
                 text,
                 "  confirmed: the parameter check saw no byte react to `{}`",
@@ -148,16 +149,6 @@ fn lint(text: &mut String, report: &Report, notes: bool) {
     if !shown.is_empty() {
         text.push('\n');
     }
-}
-
-/// Whether a parameter check found the same parameter ignored by the same function.
-fn confirmed(finding: &Finding, records: &[Record]) -> bool {
-    let function = finding.function.rsplit(['.', ':']).next().unwrap_or(&finding.function);
-    let (function, parameter) = (format!("`{function}`"), format!("`{}`", finding.parameter));
-    records.iter().flat_map(|r| &r.causes).any(|cause| {
-        cause.cause == "parameter_ignored"
-            && cause.detail.starts_with(&format!("{function} ignores {parameter}"))
-    })
 }
 
 /// The cases of one test with one check, on one architecture.
@@ -378,14 +369,27 @@ fn stated(record: &Record) -> impl Iterator<Item = &Cause> {
     record.causes.iter().enumerate().filter(move |(i, c)| c.confident || (*i == 0 && !sure)).map(|(_, c)| c)
 }
 
+/// What a cause says before the other readings that give the same bytes, which are told with the case.
+fn first_reading(detail: &str) -> &str {
+    detail.split("; the same bytes come of ").next().unwrap_or(detail)
+}
+
+/// What makes two causes one: neither figures nor other readings do.
+fn essence(cause: &Cause) -> (&str, String) {
+    let reading = first_reading(&cause.detail);
+    (&cause.cause, without_figures(reading.split(", or ").next().unwrap_or(reading)))
+}
+
 /// The likely causes, each once: the end of the output is what is read first.
 fn causes(text: &mut String, report: &Report) {
     let mut causes: Vec<(&Cause, usize)> = Vec::new();
+    let mut at = std::collections::HashMap::new();
     for cause in report.failures().flat_map(stated) {
-        match causes.iter_mut().find(|(c, _)| c.cause == cause.cause && c.detail == cause.detail) {
-            Some((_, n)) => *n += 1,
-            None => causes.push((cause, 1)),
-        }
+        let i = *at.entry(essence(cause)).or_insert_with(|| {
+            causes.push((cause, 0));
+            causes.len() - 1
+        });
+        causes[i].1 += 1;
     }
     if causes.is_empty() {
         return;
@@ -393,14 +397,19 @@ fn causes(text: &mut String, report: &Report) {
     let _ = writeln!(text, "likely causes");
     for (cause, n) in causes.iter().take(CAUSES) {
         let cases = if *n == 1 { "1 case".to_string() } else { format!("{n} cases") };
-        let _ = writeln!(text, "  {}: {} ({cases})", paint(style::WARN, &cause.cause), cause.detail);
+        let _ = writeln!(
+            text,
+            "  {}: {} ({cases})",
+            paint(style::WARN, &cause.cause),
+            first_reading(&cause.detail)
+        );
     }
     if causes.len() > CAUSES {
         let _ = writeln!(text, "  and {} more", causes.len() - CAUSES);
     }
 }
 
-fn summary(text: &mut String, report: &Report) {
+fn summary(text: &mut String, report: &Report, verbose: bool) {
     let counts = &report.summary;
     // The verdict is the cosine's; such a case fails by another check.
     let otherwise =
@@ -445,6 +454,9 @@ fn summary(text: &mut String, report: &Report) {
         let _ = writeln!(text, "{}", paint(style::DIM, line));
     }
     causes(text, report);
+    if let Some(line) = lint_line(report, verbose) {
+        let _ = writeln!(text, "{line}");
+    }
     if let Some(line) = report.baseline.as_ref().map(baseline::line) {
         let _ = writeln!(text, "{line}");
     }
@@ -454,15 +466,67 @@ fn summary(text: &mut String, report: &Report) {
     if let Some(folder) = &report.folder {
         let _ = writeln!(text, "{}", paint(style::DIM, format!("records in {}", folder.display())));
     }
-    // The last line keeps this form: scripts read it.
+    // The last line keeps this form, in brackets where the cases alone do not say how the run ended: scripts read it.
     let style = if counts.failed > 0 { style::BAD } else { style::PLAIN };
     let failed = paint(style, format!("{} failed", counts.failed));
-    let _ = writeln!(text, "{} passed, {failed}, {} skipped", counts.passed, counts.skipped);
+    let cases = format!("{} passed, {failed}, {} skipped", counts.passed, counts.skipped);
+    let _ = match beside_cases(report) {
+        Some(why) if counts.failed == 0 => writeln!(text, "{} ({cases})", paint(style::BAD, why)),
+        _ => writeln!(text, "{cases}"),
+    };
+}
+
+/// Why a run is not green of which no case failed.
+fn beside_cases(report: &Report) -> Option<String> {
+    if !report.problems.is_empty() {
+        let problems = match &report.problems[..] {
+            [one] => one.lines().next().unwrap_or_default().to_owned(),
+            several => format!("{} problems", several.len()),
+        };
+        return Some(format!("INCOMPLETE: {problems}"));
+    }
+    let counts = &report.summary;
+    let vanished = report.baseline.as_ref().map_or(0, |found| found.vanished.len());
+    let changed = report.baseline.as_ref().map_or(0, |found| found.unexplained().count());
+    let of = |n: usize, one: &str, many: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {many}")),
+    };
+    let why: Vec<String> = [
+        of(vanished, "case vanished", "cases vanished"),
+        of(changed, "change without a reason", "changes without a reason"),
+        of(counts.tests_inconclusive, "test is inconclusive", "tests are inconclusive"),
+        of(report.lint_errors(), "lint error", "lint errors"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    match why.is_empty() {
+        false => Some(format!("FAILED the gate: {}", why.join(", "))),
+        true => (counts.passed == 0).then(|| "NOTHING PASSED".into()),
+    }
+}
+
+/// What the lint found, where it ran.
+fn lint_line(report: &Report, verbose: bool) -> Option<String> {
+    let count =
+        |severity| report.lint.iter().filter(|f| f.severity == severity && f.suppressed.is_none()).count();
+    let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
+    let hint = if notes > 0 && !verbose { " (-v)" } else { "" };
+    report.linted.then(|| {
+        let style = if errors > 0 { style::BAD } else { style::PLAIN };
+        format!(
+            "lint: {}, {warnings} warnings, {notes} notes{hint}",
+            paint(style, format!("{errors} errors"))
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::baseline::Comparison;
     use crate::run::folder::RunInfo;
     use accuracy_core::meta::Check;
     use accuracy_core::record::{CheckResult, Hop};
@@ -602,8 +666,108 @@ mod tests {
             .collect();
         let report = Report::new(records, &[]);
         let told = |verbose| render(&report, &OutputArgs { verbose, ..OutputArgs::default() }, None);
-        assert_eq!(told(false).matches("re-run:").count(), TOLD_IN_FULL);
-        assert!(told(false).contains("37 more of k::t full_chain, not_run"), "{}", told(false));
+        assert_eq!(told(false).matches("re-run:").count(), 1);
+        assert!(told(false).contains("39 more of k::t: NOT RUN, no such file\n"), "{}", told(false));
         assert_eq!(told(true).matches("re-run:").count(), 40);
+    }
+
+    fn plain(report: &Report) -> String {
+        anstream::adapter::strip_str(&render(report, &OutputArgs::default(), None)).to_string()
+    }
+
+    #[test]
+    fn failures_of_one_cause_are_one_kind_whatever_their_figures() {
+        let unwritten = |i: usize, place: &str| {
+            let mut record = fixture::failing(&format!("k::t[check=full_chain,arch=host,tokens={i}]"));
+            record.verdict = Verdict::Correct;
+            record.failed_checks = (0..i % 4).map(|c| format!("check{c}")).collect();
+            record.reason = format!("elements of y: first at [0, {i}]");
+            record.causes[0].cause = "unwritten".into();
+            record.causes[0].detail = format!("`y`: elements still hold the poison: {place}");
+            record.causes[0].confident = true;
+            record
+        };
+        let mut records: Vec<Record> =
+            (0..20).map(|i| unwritten(i, &format!("the last column ({i})"))).collect();
+        records.push(unwritten(20, "one element, [0, 255]"));
+        for (i, agrees) in
+            ["0.999998", "0.999999; the same bytes come of one that reads e4m3fnuz"].iter().enumerate()
+        {
+            let mut record = unwritten(30 + i, "");
+            record.causes[0].cause = "fp8_variant".into();
+            record.causes[0].detail = format!("a reference that does so agrees to {agrees}");
+            records.push(record);
+        }
+        let text = plain(&Report::new(records, &[]));
+        assert_eq!(text.matches("re-run:").count(), TOLD_IN_FULL + 2, "{text}");
+        let like: Vec<&str> = text.lines().filter(|line| line.contains(" more of ")).collect();
+        assert_eq!(like, ["  18 more of k::t full_chain: FAILED, unwritten"], "{text}");
+        let causes = &text[text.find("likely causes\n").unwrap()..];
+        let causes: Vec<&str> = causes.lines().filter(|line| line.starts_with("  ")).collect();
+        assert_eq!(
+            causes,
+            [
+                "  unwritten: `y`: elements still hold the poison: the last column (0) (20 cases)",
+                "  unwritten: `y`: elements still hold the poison: one element, [0, 255] (1 case)",
+                "  fp8_variant: a reference that does so agrees to 0.999998 (2 cases)",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_line_says_what_no_case_says() {
+        let last = |report: &Report| plain(report).lines().last().unwrap().to_owned();
+        let green = || Report::new(vec![record("k::t[arch=host]", 1.0)], &[]);
+        assert_eq!(last(&green()), "1 passed, 0 failed, 0 skipped");
+
+        let mut vanished = green();
+        let gone = |id: &str| crate::baseline::Vanished { id: id.into(), reason: String::new() };
+        vanished.baseline = Some(Comparison {
+            file: "accuracy.baseline".into(),
+            compared: 1,
+            vanished: vec![gone("k::a"), gone("k::b")],
+            ..Comparison::default()
+        });
+        assert_eq!(last(&vanished), "FAILED the gate: 2 cases vanished (1 passed, 0 failed, 0 skipped)");
+        vanished.problems = vec!["no baseline at accuracy.baseline".into()];
+        assert_eq!(
+            last(&vanished),
+            "INCOMPLETE: no baseline at accuracy.baseline (1 passed, 0 failed, 0 skipped)"
+        );
+        assert_eq!(last(&Report::new(Vec::new(), &[])), "NOTHING PASSED (0 passed, 0 failed, 0 skipped)");
+    }
+
+    #[test]
+    fn a_run_says_that_the_lint_ran() {
+        let mut report = Report::new(vec![record("k::t[arch=host]", 1.0)], &[]);
+        assert!(!plain(&report).contains("lint:"));
+        report.linted = true;
+        assert!(plain(&report).contains("\nlint: 0 errors, 0 warnings, 0 notes\n"), "{}", plain(&report));
+    }
+
+    #[test]
+    fn one_change_of_many_cases_is_told_once() {
+        let change = |id: &str, now: &str| crate::baseline::Change {
+            id: format!("k::t[tokens={id}]"),
+            what: "bound of y".into(),
+            before: "3.72e-3".into(),
+            now: now.into(),
+            reason: None,
+        };
+        let mut report = Report::new(vec![record("k::t[arch=host]", 1.0)], &[]);
+        report.baseline = Some(Comparison {
+            changes: vec![
+                change("1", "3.18e-1"),
+                change("2", "3.18e-1"),
+                change("3", "9e-1"),
+                change("4", "3.18e-1"),
+            ],
+            ..Comparison::default()
+        });
+        let text = plain(&report);
+        assert!(text.contains("CHANGED k::t[tokens=1] and 2 more cases of k::t, named with -v\n"), "{text}");
+        assert_eq!(text.matches("CHANGED ").count(), 2, "{text}");
+        let all = render(&report, &OutputArgs { verbose: true, ..OutputArgs::default() }, None);
+        assert_eq!(anstream::adapter::strip_str(&all).to_string().matches("CHANGED ").count(), 4);
     }
 }
