@@ -539,6 +539,10 @@ impl<'s> Index<'s> {
             let n = f.params.iter().filter(|p| p.kind != ParamKind::Receiver).count();
             let required =
                 f.params.iter().filter(|p| p.kind != ParamKind::Receiver && p.default.is_none()).count();
+            // `ops::attention(..)` is not the method `attention`.
+            if language == Language::Rust && n < f.params.len() && !call.callee.contains('.') {
+                return false;
+            }
             (required..=n).contains(&call.args.len()) && !f.traits.stub
         };
         let here: Vec<&FnId> =

@@ -293,14 +293,26 @@ impl<'a> Lower<'a> {
                 let mut arms = Vec::new();
                 for arm in &m.arms {
                     let mut body = Vec::new();
-                    let targets = self.pattern(&arm.pat);
+                    let (pat, guard) = match &arm.pat {
+                        Pat::Guard(g) => (&*g.pat, Some(&g.guard)),
+                        pat => (pat, None),
+                    };
+                    let targets = self.pattern(pat);
                     if targets.iter().any(|t| !matches!(t, Expr::Build(v) if v.is_empty())) {
                         let value = self.expr(&m.expr);
                         body.push(Stmt::Assign { targets, value, augmented: false });
                     }
-                    self.expression_statement(&arm.body, last, &mut body);
-                    let wild = matches!(arm.pat, Pat::Wild(_));
-                    arms.push(((!wild).then(|| Expr::Lit(self.slice(&arm.pat))), body));
+                    match guard {
+                        None => self.expression_statement(&arm.body, last, &mut body),
+                        Some(guard) => {
+                            let test = self.condition(guard);
+                            let mut then = Vec::new();
+                            self.expression_statement(&arm.body, last, &mut then);
+                            body.push(Stmt::If { test, then, orelse: Vec::new() });
+                        }
+                    }
+                    let wild = matches!(pat, Pat::Wild(_)) && guard.is_none();
+                    arms.push(((!wild).then(|| Expr::Lit(self.slice(pat))), body));
                 }
                 out.push(Stmt::Switch { subject, arms });
             }
