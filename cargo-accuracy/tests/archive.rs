@@ -115,7 +115,7 @@ fn flags_of_a_run_work_and_records_are_left() {
         fixture.run_archive(archive, &["--arch", "host", "--timeout", "0.5", "--jobs", "1", "::hangs["]);
     run.assert_failed("timed_out", "0.5 s");
     assert!(dir.path().join("target/accuracy/latest/manifest.json").is_file(), "{run}");
-    let run = fixture.run_archive(archive, &["--arch", "host", "no_such_case"]);
+    let run = fixture.run_archive(archive, &["--arch", "host", "no_such_case["]);
     assert_eq!(run.status, Some(4), "{run}");
     let run = fixture.run_archive(archive, &["::is_correct["]);
     assert_eq!(run.status, Some(101), "{run}");
