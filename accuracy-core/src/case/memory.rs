@@ -124,11 +124,7 @@ impl Order {
 
     /// The index of code `(r, c)` in the buffer.
     pub fn index(&self, r: usize, c: usize) -> usize {
-        self.in_words(self.map.offset(r, c))
-    }
-
-    fn in_words(&self, at: usize) -> usize {
-        at / 8 * 8 + self.nibbles.nibble(at % 8)
+        self.nibbles.place(self.map.offset(r, c))
     }
 
     /// Reads the codes of a `[rows, cols]` matrix, row-major.
@@ -137,7 +133,7 @@ impl Order {
         let mut codes = Vec::with_capacity(rows * cols);
         for r in 0..rows {
             let row = self.map.offset(r, 0);
-            codes.extend(columns.iter().map(|c| dtype.code_at(bytes, self.in_words(row + c))));
+            codes.extend(columns.iter().map(|c| dtype.code_at(bytes, self.nibbles.place(row + c))));
         }
         codes
     }
@@ -151,7 +147,7 @@ impl Order {
                 r += 1;
                 row = self.map.offset(r, 0);
             }
-            set_code(dtype, bytes, self.in_words(row + columns[i - r * cols]), code);
+            set_code(dtype, bytes, self.nibbles.place(row + columns[i - r * cols]), code);
         }
     }
 }

@@ -366,20 +366,18 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     }
     // Tiles of more rows than there are: the last one runs on past the end.
     for &layout in DataLayout::ALL {
-        let DataLayout::Preshuffle { rows: high, block, vector } = layout else { continue };
-        if layout == declared || layout.check((rows, cols)).is_ok() || !cols.is_multiple_of(block) {
+        let DataLayout::Preshuffle { rows: high, .. } = layout else { continue };
+        let whole = (rows.next_multiple_of(high), cols);
+        if layout == declared || whole.0 == rows || layout.check(whole).is_err() {
             continue;
         }
+        let order = Order { map: layout.index_map(whole), nibbles };
         add(
             "permuted_tiles",
             format!(
                 "reads `{name}` as {layout}, of whose tiles the last is not whole; it lies in {declared} order"
             ),
-            Rc::new(move |r, c| {
-                let tile = r / high * high * cols + c / block * block * high;
-                let at = tile + c % block / vector * vector * high + r % high * vector + c % vector;
-                code_in_memory(operand, at / 8 * 8 + own.nibbles.nibble(at % 8))
-            }),
+            Rc::new(move |r, c| code_in_memory(operand, order.index(r, c))),
         );
     }
     let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
@@ -637,7 +635,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                     let inside = own.map.offset(r, c) % len;
                     let tile = c / wide * down + r / high;
                     let at = tile * len + inside;
-                    code_in_memory(operand, at / 8 * 8 + own.nibbles.nibble(at % 8))
+                    code_in_memory(operand, nibbles.place(at))
                 }),
             );
         }
@@ -647,7 +645,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
 
 /// Places of nibbles that are taken for those of the declared order: from a code's place in the declared layout.
 fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
-    let own = move |at: usize| at / 8 * 8 + declared.nibble(at % 8);
+    let own = move |at: usize| declared.place(at);
     let mut places: Vec<(&'static str, Place)> = vec![
         ("the high nibble of each byte first", Rc::new(move |at| own(at) ^ 1)),
         (
@@ -673,7 +671,7 @@ fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
         (NibbleOrder::Halves, "elements i and i + 4 in a byte"),
     ] {
         if order != declared {
-            places.push((words, Rc::new(move |at| at / 8 * 8 + order.nibble(at % 8))));
+            places.push((words, Rc::new(move |at| order.place(at))));
         }
     }
     places

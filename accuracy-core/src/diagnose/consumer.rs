@@ -276,6 +276,12 @@ struct Scored {
     value: Matrix,
 }
 
+impl Scored {
+    fn is_off_by_a_factor(&self) -> bool {
+        self.correlation > ALIKE && (self.gain - 1.0).abs() > 1e-3
+    }
+}
+
 fn score(hop: &Hop<'_>, sample: &Sample, value: Matrix) -> Scored {
     let error = hop.error(&value, &sample.out, &sample.reference);
     let within = hop.error(&sample.within(&value), &sample.out, &sample.reference);
@@ -497,7 +503,7 @@ impl<'a> Search<'a, '_> {
                 let score = scored.score_in_region - 1e-6;
                 found.push(Candidate { holding: holding.clone(), gain: None, in_region: true, score });
             }
-            if scored.correlation > ALIKE && (scored.gain - 1.0).abs() > 1e-3 {
+            if scored.is_off_by_a_factor() {
                 let score = scored.correlation - 1e-3;
                 let gain = Some(output::snapped(scored.gain));
                 found.push(Candidate { holding, gain, in_region: false, score });

@@ -555,57 +555,37 @@ fn over(op: &Op, count: usize) -> Option<Op> {
 
 /// The sum of squares rounded after every addition, from the first to the last.
 fn squares_in(op: &Op, to: DType) -> Option<Op> {
-    let Op::RmsNorm { x, gain, eps } = op else { return None };
-    let eps = *eps;
-    let norm = user("norm", &[x], x.shape(), move |inputs| {
-        let mut out = inputs[0].clone();
-        for r in 0..out.rows {
-            let row = out.row_mut(r);
-            let add = |sum: f64, x: &f64| {
-                let x = *x as f32;
-                to.decode(to.encode(f64::from(sum as f32 + x * x), Overflow::Special))
-            };
-            let sum = row.iter().fold(0.0, add);
-            let root = (sum / row.len() as f64 + eps).sqrt();
-            row.iter_mut().for_each(|x| *x /= root);
-        }
-        out
-    });
-    Some(match gain {
-        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
-        None => Op::Scale { x: norm, factor: 1.0 },
+    over_root(op, move |row, eps| {
+        let add = |sum: f64, x: &f64| {
+            let x = *x as f32;
+            to.decode(to.encode(f64::from(sum as f32 + x * x), Overflow::Special))
+        };
+        (row.iter().fold(0.0, add) / row.len() as f64 + eps).sqrt()
     })
 }
 
 /// `x / sqrt(sum of the first squares / k + eps)`.
 fn squares_of(op: &Op, part: usize) -> Option<Op> {
-    let Op::RmsNorm { x, gain, eps } = op else { return None };
-    let eps = *eps;
-    let norm = user("norm", &[x], x.shape(), move |inputs| {
-        let mut out = inputs[0].clone();
-        for r in 0..out.rows {
-            let row = out.row_mut(r);
-            let root = (row[..part].iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + eps).sqrt();
-            row.iter_mut().for_each(|x| *x /= root);
-        }
-        out
-    });
-    Some(match gain {
-        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
-        None => Op::Scale { x: norm, factor: 1.0 },
+    over_root(op, move |row, eps| {
+        (row[..part].iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + eps).sqrt()
     })
 }
 
 /// `x / (sqrt(mean) + eps)`.
 fn outside(op: &Op) -> Option<Op> {
+    over_root(op, |row, eps| (row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64).sqrt() + eps)
+}
+
+/// A norm whose rows are divided by a `root` of their own: a function of the row and the epsilon.
+fn over_root(op: &Op, root: impl Fn(&[f64], f64) -> f64 + Send + Sync + 'static) -> Option<Op> {
     let Op::RmsNorm { x, gain, eps } = op else { return None };
     let eps = *eps;
     let norm = user("norm", &[x], x.shape(), move |inputs| {
         let mut out = inputs[0].clone();
         for r in 0..out.rows {
             let row = out.row_mut(r);
-            let mean = row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64;
-            row.iter_mut().for_each(|x| *x /= mean.sqrt() + eps);
+            let root = root(row, eps);
+            row.iter_mut().for_each(|x| *x /= root);
         }
         out
     });

@@ -10,6 +10,7 @@ use super::map::{self, Map};
 use super::output::factor;
 use super::reading::{Reading, scale_in_memory};
 use super::sampled::{Variant, World, all};
+use super::scales::Rounding;
 use super::{Runs, codes, scales, table, unsteady};
 use crate::case::{Attempt, Captured, Kind};
 use crate::dtype::{BF16, DType, E8M0, F16, F32, Overflow};
@@ -81,27 +82,6 @@ enum By {
     Inverse,
     /// The right one, rounded.
     Rounded(Rounding),
-}
-
-/// What a scale is rounded to.
-#[derive(Clone, Copy, PartialEq)]
-enum Rounding {
-    /// Powers of two.
-    Up,
-    Down,
-    Nearest,
-    Format(DType),
-}
-
-impl Rounding {
-    fn of(self, scale: f64) -> f64 {
-        match self {
-            Rounding::Up => scale.log2().ceil().exp2(),
-            Rounding::Down => scale.log2().floor().exp2(),
-            Rounding::Nearest => scale.log2().round().exp2(),
-            Rounding::Format(to) => to.decode(to.encode(scale, Overflow::Special)),
-        }
-    }
 }
 
 struct Producer<'a, 'w> {
@@ -607,27 +587,20 @@ impl<'a> Producer<'a, '_> {
                 add("gain", format!("writes e8m0 scales of `{name}` {words}"), self.scaled(own, f));
             }
         } else {
-            let power = |f: fn(f64) -> f64| move |a: f64| 2f64.powi(f(scheme.scale_of(a).log2()) as i32);
+            let rounded = |to: Rounding| move |a: f64| to.of(scheme.scale_of(a));
             if scheme.scale_rounding == ScaleRounding::PowerOfTwo {
                 let what =
                     format!("stores the scales of `{name}` as they are, not rounded up to powers of two");
                 let exact = Quant { scale_rounding: ScaleRounding::Nearest, ..scheme };
                 add("rounding", what, self.rule(own, exact));
             }
-            for (words, f) in [
-                (
-                    "up to powers of two (if that is meant, declare `ScaleRounding::PowerOfTwo`)",
-                    f64::ceil as fn(f64) -> f64,
-                ),
-                ("down to powers of two", f64::floor),
-                ("to powers of two", f64::round),
-            ] {
-                let what = format!("rounds the scales of `{name}` {words}");
-                add("rounding", what, self.scaled(own, power(f)));
-            }
-            for to in [BF16, F16] {
-                let f = move |a: f64| to.decode(to.encode(scheme.scale_of(a), Overflow::Special));
-                add("rounding", format!("rounds the scales of `{name}` to {to}"), self.scaled(own, f));
+            for to in Rounding::ALL {
+                let meant = match to {
+                    Rounding::Up => " (if that is meant, declare `ScaleRounding::PowerOfTwo`)",
+                    _ => "",
+                };
+                let what = format!("rounds the scales of `{name}` {to}{meant}");
+                add("rounding", what, self.scaled(own, rounded(to)));
             }
         }
         // Other functions of the magnitude.
@@ -1125,14 +1098,9 @@ impl<'a> Producer<'a, '_> {
         add("gain", format!("writes `{name}` with the wrong sign"), By::Written, Rc::new(move |x| of(-x)));
         add("unwritten", format!("leaves the codes of `{name}` zero"), By::Written, Rc::new(|_| 0.0));
         if scheme.scale_dtype != E8M0 {
-            for (words, to) in [
-                ("rounded up to powers of two", Rounding::Up),
-                ("rounded down to powers of two", Rounding::Down),
-                ("rounded to powers of two", Rounding::Nearest),
-                ("rounded to bf16", Rounding::Format(BF16)),
-                ("rounded to f16", Rounding::Format(F16)),
-            ] {
-                let what = format!("divides `{name}` by its scales {words}, and stores them as they are");
+            for to in Rounding::ALL {
+                let what =
+                    format!("divides `{name}` by its scales rounded {to}, and stores them as they are");
                 add("rounding", what, By::Rounded(to), nearest.clone());
             }
         }

@@ -4,10 +4,11 @@ use super::codes;
 use super::hypothesis::{Change, Hypothesis, Slot};
 use super::reading::{CellAt, Cells, scale_in_memory};
 use crate::case::{Attempt, Captured, Order};
-use crate::dtype::{DType, E4M3FN, E4M3FNUZ, E5M2, E8M0, F32};
+use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, E5M2, E8M0, F16, F32, Overflow};
 use crate::layout::ScaleLayout;
 use crate::quant::{Granularity, Quant, ZeroPoint};
 use crate::reference::BufferId;
+use std::fmt;
 use std::rc::Rc;
 
 /// Every hypothesis about the scales of an operand.
@@ -60,6 +61,41 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
         }
     }
     found
+}
+
+/// What scales are rounded to that should not be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rounding {
+    /// Powers of two.
+    Up,
+    Down,
+    Nearest,
+    Format(DType),
+}
+
+impl Rounding {
+    pub const ALL: [Rounding; 5] =
+        [Rounding::Up, Rounding::Down, Rounding::Nearest, Rounding::Format(BF16), Rounding::Format(F16)];
+
+    pub fn of(self, scale: f64) -> f64 {
+        match self {
+            Rounding::Up => scale.log2().ceil().exp2(),
+            Rounding::Down => scale.log2().floor().exp2(),
+            Rounding::Nearest => scale.log2().round().exp2(),
+            Rounding::Format(to) => to.decode(to.encode(scale, Overflow::Special)),
+        }
+    }
+}
+
+impl fmt::Display for Rounding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rounding::Up => f.write_str("up to powers of two"),
+            Rounding::Down => f.write_str("down to powers of two"),
+            Rounding::Nearest => f.write_str("to powers of two"),
+            Rounding::Format(to) => write!(f, "to {to}"),
+        }
+    }
 }
 
 /// Where a cell of the grid lies in memory.
@@ -310,16 +346,17 @@ impl<'a> Scales<'a> {
             found.push(with("scale_missing", of("their codes as integers"), |s| s.log2() + 127.0));
             found.push(with("scale_missing", of("their codes as integers less the bias"), f64::log2));
         } else {
-            let of = |what| format!("rounds the scales of `{name}` {what} to powers of two");
-            found.push(with("rounding", of("down"), |s| 2f64.powi(s.log2().floor() as i32)));
-            found.push(with("rounding", of("up"), |s| 2f64.powi(s.log2().ceil() as i32)));
-            found.push(with("rounding", of(""), |s| 2f64.powi(s.log2().round() as i32)));
-            let of = |to: &str| format!("rounds the scales of `{name}` to {to}");
-            if format == F32 {
-                found.push(with("rounding", of("bf16"), |s| half::bf16::from_f64(s).to_f64()));
-            }
-            if format != DType::F16 {
-                found.push(with("rounding", of("f16"), |s| half::f16::from_f64(s).to_f64()));
+            for to in Rounding::ALL {
+                let what = format!("rounds the scales of `{name}` {to}");
+                let finer = match to {
+                    Rounding::Format(BF16) => format == F32,
+                    Rounding::Format(own) => format != own,
+                    _ => true,
+                };
+                if finer {
+                    let right = self.right();
+                    found.push(self.read_as("rounding", what, Rc::new(move |r, g| to.of(right(r, g)))));
+                }
             }
         }
         found

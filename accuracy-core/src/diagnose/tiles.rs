@@ -28,13 +28,13 @@ pub fn fitted(
     let Op::MatMul { a, b, .. } = &product.0.op else { return None };
     let k = a.shape().1;
     let values = |e: &Expr, at: &[usize]| Variant::new(world, e.clone()).at(at, &all(k));
-    let (a, b) = (values(a, rows), values(b, cols));
+    let terms = Terms::new(&values(a, rows), &values(b, cols), factor);
     let (tile, counts) = TILES.into_iter().find_map(|tile| {
         let tiles = k.div_ceil(tile);
         if !(3..=MOST).contains(&tiles) || rows.len() * cols.len() < 3 * tiles {
             return None;
         }
-        let counts = counts(&a, &b, out, tile, factor)?;
+        let counts = terms.by(tile).counts(out, &all(tiles))?;
         let whole = counts.iter().all(|c| (c - c.round()).abs() < NEAR && (-1.0..=4.0).contains(&c.round()));
         let counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
         // All of K counted twice is a factor of the result.
@@ -91,10 +91,10 @@ pub fn in_parts<'a>(
             true => (minus(read(left, rows, &[i]), &a), b.clone()),
             false => (a.clone(), minus(read(right, cols, &[i]), &b)),
         };
-        let Some((tile, tiles)) = parts(&a, &b, &error, factor) else { continue };
-        let runs = runs(&tiles, tile, k);
+        let Some((tile, tiles)) = parts(&Terms::new(&a, &b, factor), &error) else { continue };
+        let columns = columns(&tiles, tile, k);
         found.push(Hypothesis {
-            what: format!("{}, in columns {runs} only", hypothesis.what),
+            what: format!("{}, in columns {columns} only", hypothesis.what),
             change: Change::InPart(Part { tile, tiles: tiles.into() }, Box::new(hypothesis.change.clone())),
             ..hypothesis.clone()
         });
@@ -103,27 +103,23 @@ pub fn in_parts<'a>(
 }
 
 /// The tiles of K that make up the error; `None` if none do, or all.
-fn parts(a: &Matrix, b: &Matrix, error: &Matrix, factor: f64) -> Option<(usize, Vec<bool>)> {
-    if a.data.iter().chain(&b.data).any(|x| !x.is_finite()) {
+fn parts(terms: &Terms, error: &Matrix) -> Option<(usize, Vec<bool>)> {
+    if terms.sums.data.iter().any(|x| !x.is_finite()) {
         return None;
     }
-    let k = a.cols;
     TILES.into_iter().find_map(|tile| {
-        let tiles = k.div_ceil(tile);
+        let tiles = terms.k.div_ceil(tile);
         if !(2..=MOST).contains(&tiles) || error.data.len() < 3 * tiles {
             return None;
         }
+        let terms = terms.by(tile);
         // Tiles that the hypothesis leaves as they are add nothing.
-        let changed = |t: &usize| {
-            let of = t * tile..((t + 1) * tile).min(k);
-            let any = |m: &Matrix| (0..m.rows).any(|r| m.row(r)[of.clone()].iter().any(|x| *x != 0.0));
-            any(a) && any(b)
-        };
-        let kept: Vec<usize> = (0..tiles).filter(changed).collect();
+        let kept: Vec<usize> =
+            (0..tiles).filter(|&t| (0..terms.sums.rows).any(|i| terms.sums.row(i)[t] != 0.0)).collect();
         if kept.len() < 2 {
             return None;
         }
-        let found = counts_of(a, b, error, tile, &kept, factor)?;
+        let found = terms.counts(error, &kept)?;
         let clear =
             found.iter().all(|c| (c - c.round()).abs() < CLEAR && [0.0, 1.0].contains(&c.round().abs()));
         let mut of = vec![false; tiles];
@@ -133,18 +129,21 @@ fn parts(a: &Matrix, b: &Matrix, error: &Matrix, factor: f64) -> Option<(usize, 
     })
 }
 
+/// Runs of tiles that are alike, as columns from and to: what they are is third.
+fn runs<T: Copy + PartialEq>(tiles: &[T], tile: usize, k: usize) -> Vec<(usize, usize, T)> {
+    let of = tiles.chunk_by(PartialEq::eq).scan(0, |at, run| {
+        let from = *at;
+        *at += run.len();
+        Some((from * tile, (*at * tile).min(k) - 1, run[0]))
+    });
+    of.collect()
+}
+
 /// Tiles in words.
-fn runs(tiles: &[bool], tile: usize, k: usize) -> String {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for (i, _) in tiles.iter().enumerate().filter(|(_, of)| **of) {
-        let end = ((i + 1) * tile).min(k);
-        match runs.last_mut() {
-            Some((_, to)) if *to == i * tile => *to = end,
-            _ => runs.push((i * tile, end)),
-        }
-    }
-    let said: Vec<String> = runs.iter().take(3).map(|(from, to)| format!("{from} to {}", to - 1)).collect();
-    let more = if runs.len() > 3 { format!(" and {} ranges more", runs.len() - 3) } else { String::new() };
+fn columns(tiles: &[bool], tile: usize, k: usize) -> String {
+    let of: Vec<_> = runs(tiles, tile, k).into_iter().filter(|(.., there)| *there).collect();
+    let said: Vec<String> = of.iter().take(3).map(|(from, to, _)| format!("{from} to {to}")).collect();
+    let more = if of.len() > 3 { format!(" and {} ranges more", of.len() - 3) } else { String::new() };
     format!("{}{more}", said.join(", "))
 }
 
@@ -158,49 +157,63 @@ fn product(source: &Expr) -> Option<(&Expr, f64)> {
     }
 }
 
-/// The least squares `counts` of `out = factor * sum over tiles of counts[tile] * (a · bᵀ over that tile)`, each row in
-/// units of its own.
-fn counts(a: &Matrix, b: &Matrix, out: &Matrix, tile: usize, factor: f64) -> Option<Vec<f64>> {
-    counts_of(a, b, out, tile, &all(a.cols.div_ceil(tile)), factor)
+/// Products of a sample's rows and columns, summed up tile by tile.
+struct Terms {
+    k: usize,
+    tile: usize,
+    /// An element of the sample each row, a tile each column.
+    sums: Matrix,
 }
 
-/// The same over some of the tiles.
-fn counts_of(
-    a: &Matrix,
-    b: &Matrix,
-    out: &Matrix,
-    tile: usize,
-    kept: &[usize],
-    factor: f64,
-) -> Option<Vec<f64>> {
-    let (k, tiles) = (a.cols, kept.len());
-    let mut normal = vec![vec![0.0; tiles + 1]; tiles];
-    for r in 0..out.rows {
-        let square: f64 = out.row(r).iter().filter(|y| y.is_finite()).map(|y| y * y).sum();
-        if square == 0.0 {
-            continue;
+impl Terms {
+    /// `factor * a · bᵀ` in the shortest tiles.
+    fn new(a: &Matrix, b: &Matrix, factor: f64) -> Terms {
+        let tile = TILES[TILES.len() - 1];
+        let mut sums = Vec::with_capacity(a.rows * b.rows * a.cols.div_ceil(tile));
+        for r in 0..a.rows {
+            for c in 0..b.rows {
+                let tiles = a.row(r).chunks(tile).zip(b.row(c).chunks(tile));
+                sums.extend(tiles.map(|(x, y)| factor * x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>()));
+            }
         }
-        for (c, &y) in out.row(r).iter().enumerate() {
-            let parts: Vec<f64> = kept
-                .iter()
-                .map(|t| {
-                    let of = t * tile..((t + 1) * tile).min(k);
-                    let terms = a.row(r)[of.clone()].iter().zip(&b.row(c)[of]);
-                    factor * terms.map(|(x, y)| x * y).sum::<f64>()
-                })
-                .collect();
-            if !y.is_finite() || parts.iter().any(|p| !p.is_finite()) {
+        Terms { k: a.cols, tile, sums: Matrix::new(a.rows * b.rows, a.cols.div_ceil(tile), sums) }
+    }
+
+    /// The same in longer tiles.
+    fn by(&self, tile: usize) -> Terms {
+        let together = tile / self.tile;
+        let rows = (0..self.sums.rows).map(|i| self.sums.row(i));
+        let data = rows.flat_map(|row| row.chunks(together).map(|of| of.iter().sum::<f64>())).collect();
+        let sums = Matrix::new(self.sums.rows, self.k.div_ceil(tile), data);
+        Terms { k: self.k, tile, sums }
+    }
+
+    /// The least squares counts of `out = sum over the kept tiles of counts[tile] * sums[tile]`, each row of `out` in
+    /// units of its own.
+    fn counts(&self, out: &Matrix, kept: &[usize]) -> Option<Vec<f64>> {
+        let tiles = kept.len();
+        let mut normal = vec![vec![0.0; tiles + 1]; tiles];
+        for r in 0..out.rows {
+            let square: f64 = out.row(r).iter().filter(|y| y.is_finite()).map(|y| y * y).sum();
+            if square == 0.0 {
                 continue;
             }
-            for i in 0..tiles {
-                for j in 0..tiles {
-                    normal[i][j] += parts[i] * parts[j] / square;
+            for (c, &y) in out.row(r).iter().enumerate() {
+                let sums = self.sums.row(r * out.cols + c);
+                let parts: Vec<f64> = kept.iter().map(|&t| sums[t]).collect();
+                if !y.is_finite() || parts.iter().any(|p| !p.is_finite()) {
+                    continue;
                 }
-                normal[i][tiles] += parts[i] * y / square;
+                for i in 0..tiles {
+                    for j in 0..tiles {
+                        normal[i][j] += parts[i] * parts[j] / square;
+                    }
+                    normal[i][tiles] += parts[i] * y / square;
+                }
             }
         }
+        solved(normal)
     }
-    solved(normal)
 }
 
 /// The solution of a system of equations, each with its right side behind; `None` of a singular one.
@@ -228,20 +241,13 @@ fn solved(mut rows: Vec<Vec<f64>>) -> Option<Vec<f64>> {
 }
 
 fn words(counts: &[f64], tile: usize, k: usize) -> String {
-    let mut runs: Vec<(usize, usize, f64)> = Vec::new();
-    for (i, &count) in counts.iter().enumerate() {
-        match runs.last_mut() {
-            Some((_, to, known)) if *known == count => *to = ((i + 1) * tile).min(k),
-            _ => runs.push((i * tile, ((i + 1) * tile).min(k), count)),
-        }
-    }
-    let said: Vec<String> = runs
-        .iter()
-        .filter(|(_, _, count)| *count != 1.0)
+    let said: Vec<String> = runs(counts, tile, k)
+        .into_iter()
+        .filter(|(.., count)| *count != 1.0)
         .take(4)
         .map(|(from, to, count)| match count {
-            0.0 => format!("leave out {from} to {} of K = {k}", to - 1),
-            count => format!("count {from} to {} of K = {k} {count} times", to - 1),
+            0.0 => format!("leave out {from} to {to} of K = {k}"),
+            count => format!("count {from} to {to} of K = {k} {count} times"),
         })
         .collect();
     format!("the products {}", said.join(" and "))

@@ -32,6 +32,11 @@ impl NibbleOrder {
         }
     }
 
+    /// The place of a code among words of eight, in which it is the `at`th in order.
+    pub fn place(self, at: usize) -> usize {
+        at / 8 * 8 + self.nibble(at % 8)
+    }
+
     /// The code of `element` in `word`.
     pub fn get(self, word: u32, element: usize) -> u32 {
         word >> (4 * self.nibble(element)) & 0xf

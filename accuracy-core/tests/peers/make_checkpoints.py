@@ -132,6 +132,11 @@ def int32_words(codes, order=range(8)):
     return words.view(np.int32)
 
 
+def int32_words_of_8_bits(codes):
+    """Four codes of the last axis in a word, low first."""
+    return np.ascontiguousarray(codes.astype(np.uint8)).view("<i4")
+
+
 def deepseek(out):
     codes, scale = fp8((130, 140)), scales((2, 2))
     values = f64(codes) * f64(scale)[np.arange(130)[:, None] // 128, np.arange(140)[None] // 128]
@@ -290,51 +295,31 @@ def mx(out):
     write(out / "mxfp8_mxfp6", None, tensors, expected)
 
 
-def gptq(out):
+def gptq(out, bits=4, prefix="gptq"):
     n, k, g = 16, 64, 32
-    for folder, minus, checkpoint_format in [("gptq_v1", 1, "gptq"), ("gptq_v2", 0, "gptq_v2")]:
+    packed = int32_words if bits == 4 else int32_words_of_8_bits
+    for version, minus, checkpoint_format in [("v1", 1, "gptq"), ("v2", 0, "gptq_v2")]:
         tensors, expected = {}, {}
         for name in ["in_order", "act_order"]:
-            codes = nibbles((k, n))
-            # What is stored has to fit into a nibble.
-            zeros = RNG.integers(minus, 16 + minus, (k // g, n))
+            codes = RNG.integers(0, 1 << bits, (k, n))
+            # What is stored has to fit into a code.
+            zeros = RNG.integers(minus, (1 << bits) + minus, (k // g, n))
             scale = scales((k // g, n), np.float16)
             groups = RNG.permutation(k) // g if name == "act_order" else np.arange(k) // g
             tensors |= {
-                f"{name}.qweight": np.ascontiguousarray(int32_words(codes.T).T),
-                f"{name}.qzeros": int32_words(zeros - minus),
+                f"{name}.qweight": np.ascontiguousarray(packed(codes.T).T),
+                f"{name}.qzeros": packed(zeros - minus),
                 f"{name}.scales": scale,
                 f"{name}.g_idx": groups.astype(np.int32),
             }
             expected[name] = ((f64(codes) - zeros[groups]) * f64(scale)[groups]).T
-        config = {"quant_method": "gptq", "bits": 4, "group_size": g, "desc_act": True, "sym": False, "checkpoint_format": checkpoint_format}
-        write(out / folder, config, tensors, {a: np.ascontiguousarray(v) for a, v in expected.items()})
-
-
-def int32_words_of_8_bits(codes):
-    """Four codes of the last axis in a word, low first."""
-    return np.ascontiguousarray(codes.astype(np.uint8)).view("<i4")
+        config = {"quant_method": "gptq", "bits": bits, "group_size": g, "desc_act": True, "sym": False, "checkpoint_format": checkpoint_format}
+        write(out / f"{prefix}_{version}", config, tensors, {a: np.ascontiguousarray(v) for a, v in expected.items()})
 
 
 def eight_bits(out):
-    n, k, g = 16, 64, 32
-    for folder, minus, checkpoint_format in [("gptq_int8_v1", 1, "gptq"), ("gptq_int8_v2", 0, "gptq_v2")]:
-        tensors, expected = {}, {}
-        for name in ["in_order", "act_order"]:
-            codes = RNG.integers(0, 256, (k, n))
-            zeros = RNG.integers(minus, 256 + minus, (k // g, n))
-            scale = scales((k // g, n), np.float16)
-            groups = RNG.permutation(k) // g if name == "act_order" else np.arange(k) // g
-            tensors |= {
-                f"{name}.qweight": np.ascontiguousarray(int32_words_of_8_bits(codes.T).T),
-                f"{name}.qzeros": int32_words_of_8_bits(zeros - minus),
-                f"{name}.scales": scale,
-                f"{name}.g_idx": groups.astype(np.int32),
-            }
-            expected[name] = ((f64(codes) - zeros[groups]) * f64(scale)[groups]).T
-        config = {"quant_method": "gptq", "bits": 8, "group_size": g, "desc_act": True, "sym": False, "checkpoint_format": checkpoint_format}
-        write(out / folder, config, tensors, {a: np.ascontiguousarray(v) for a, v in expected.items()})
-
+    gptq(out, 8, "gptq_int8")
+    n, g = 16, 32
     tensors, expected = {}, {}
     for name, k in [("symmetric", 64), ("asymmetric", 64), ("filled", 62)]:
         signed = RNG.integers(-128, 128, (n, k))
