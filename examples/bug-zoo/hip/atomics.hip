@@ -13,7 +13,7 @@ template <V v>
 __global__ void multiply(float* y, const bf16* x, const bf16* w, int32_t m, int32_t n, int32_t k, int32_t launch) {
     FOR_EACH_OUTPUT(index, int64_t{m} * n) {
         const int64_t row = index / n, column = index % n;
-        y[index] = 0.0f;
+        if constexpr (v != V::output_not_zeroed) y[index] = 0.0f;
         for (int step = 0; step < kParts; ++step) {
             // The order in which the blocks of this output arrive.
             const int64_t part = v == V::parts_in_order ? step : (step * 5 + launch + row + column) % kParts;

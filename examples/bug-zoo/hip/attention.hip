@@ -26,7 +26,8 @@ __global__ void write_cache(RopeArgs args) {
         const float* cosines = args.cos_sin + position * (v == V::table_rows_of_half_the_head ? half : args.d);
         const int64_t kv_head = head - args.heads;
         const bf16* from = is_query ? args.q + (token * args.heads + head) * args.d
-                                    : args.k + (token * args.kv_heads + kv_head) * args.d;
+                                    : (v == V::keys_and_values_exchanged ? args.v : args.k) +
+                                          (token * args.kv_heads + kv_head) * args.d;
         int64_t slot = args.slots[token];
         if constexpr (v == V::slot_of_the_position) slot = args.positions[token];
         const int64_t in_cache = (slot * args.kv_heads + kv_head) * args.d;
@@ -52,23 +53,31 @@ __global__ void write_cache(RopeArgs args) {
             if constexpr (v == V::half_of_the_head_rotated) {
                 if (i >= half / 2) c = 1.0f, s = 0.0f;
             }
+            if constexpr (v == V::queries_not_rotated) {
+                if (is_query) c = 1.0f, s = 0.0f;
+            }
+            if constexpr (v == V::factor_in_the_angles) c *= 1.2f, s *= 1.2f;
             if constexpr (v == V::keys_not_rotated) {
                 if (!is_query) c = 1.0f, s = 0.0f;
             }
             const float rotated_a = a * c - b * s;
             const float rotated_b = v == V::fused_rotation ? fmaf(a, s, b * c) : b * c + a * s;
+            const bool pairs = v == V::rotated_halves_stored_as_pairs;
+            const int32_t to_first = pairs ? 2 * i : first, to_second = pairs ? 2 * i + 1 : second;
             if (is_query) {
                 bf16* to = args.q_out + (token * args.heads + head) * args.d;
-                to[first] = to_bf16(rotated_a);
-                to[second] = to_bf16(rotated_b);
+                to[to_first] = to_bf16(rotated_a);
+                to[to_second] = to_bf16(rotated_b);
                 continue;
             }
             const float k_scale = v == V::keys_written_without_their_scale ? 1.0f : *args.k_scale;
             float v_scale = *args.v_scale;
             if constexpr (v == V::values_scaled_as_keys) v_scale = k_scale;
-            args.k_cache[in_cache + first] = encode<F>(rotated_a / k_scale);
-            args.k_cache[in_cache + second] = encode<F>(rotated_b / k_scale);
-            const bf16* value = args.v + (token * args.kv_heads + kv_head) * args.d;
+            using KeyFormat = std::conditional_t<v == V::keys_written_as_fnuz, E4m3fnuz, F>;
+            args.k_cache[in_cache + to_first] = encode<KeyFormat>(rotated_a / k_scale);
+            args.k_cache[in_cache + to_second] = encode<KeyFormat>(rotated_b / k_scale);
+            const bf16* value = (v == V::keys_and_values_exchanged ? args.k : args.v) +
+                                (token * args.kv_heads + kv_head) * args.d;
             for (const int32_t j : {i, half + i}) {
                 if (v == V::values_of_the_second_half_not_written && j >= half) continue;
                 args.v_cache[in_cache + j] = encode<F>(to_float(value[j]) / v_scale);
@@ -107,6 +116,9 @@ __global__ void attend(bf16* out, Decode args) {
         int32_t length = args.seq_lens[seq];
         if constexpr (v == V::last_position_left_out) length = length > 1 ? length - 1 : length;
         if constexpr (v == V::one_position_too_many) length = min(length + 1, args.block * args.max_blocks);
+        if constexpr (v == V::partial_block_left_out) {
+            if (length > args.block) length = length / args.block * args.block;
+        }
         if constexpr (v == V::window_of_32) length = length > 32 ? 32 : length;
         const int32_t* table = args.block_tables + (v == V::blocks_of_the_first_sequence ? 0 : seq) * args.max_blocks;
         const bf16* query = args.q + index * d;
@@ -125,6 +137,7 @@ __global__ void attend(bf16* out, Decode args) {
         if constexpr (v == V::key_scale_ignored || v == V::other_style_and_key_scale_ignored) k_scale = 1.0f;
         if constexpr (v == V::scales_exchanged) std::swap(k_scale, v_scale);
         if constexpr (v == V::value_scale_applied_twice) v_scale *= v_scale;
+        if constexpr (v == V::value_scale_divided) v_scale = 1.0f / v_scale;
         float scale = args.scale;
         if constexpr (v == V::scale_applied_twice) scale *= args.scale;
         if constexpr (v == V::scale_of_the_head_size) scale = 1.0f / sqrtf(static_cast<float>(d));
@@ -142,7 +155,9 @@ __global__ void attend(bf16* out, Decode args) {
             probabilities[p] = v == V::scale_in_the_queries ? score * k_scale : score * (k_scale * scale);
             if constexpr (v == V::soft_cap_of_five) probabilities[p] = 5.0f * tanhf(probabilities[p] / 5.0f);
             largest = fmaxf(largest, probabilities[p]);
-            if constexpr (v == V::online_softmax) scores[p] = probabilities[p];
+            if constexpr (v == V::online_softmax || v == V::two_parts_combined || v == V::parts_averaged) {
+                scores[p] = probabilities[p];
+            }
         }
         float sum = 0.0f;
         float so_far = -INFINITY;
@@ -171,6 +186,26 @@ __global__ void attend(bf16* out, Decode args) {
                 sum += probabilities[p];
             }
         }
+        if constexpr (v == V::two_parts_combined || v == V::parts_averaged) {
+            // What the second half of the positions adds is summed by a block of its own.
+            const int32_t begins[3] = {0, (length + 1) / 2, length};
+            const int32_t parts = length > 1 ? 2 : 1;
+            float maxima[2] = {-INFINITY, -INFINITY}, sums[2] = {};
+            for (int part = 0; part < parts; ++part) {
+                for (int32_t p = begins[part]; p < begins[part + 1]; ++p) maxima[part] = fmaxf(maxima[part], scores[p]);
+                for (int32_t p = begins[part]; p < begins[part + 1]; ++p) {
+                    probabilities[p] = expf(scores[p] - maxima[part]);
+                    sums[part] += probabilities[p];
+                }
+            }
+            sum = 0.0f;
+            for (int part = 0; part < parts; ++part) sum += sums[part] * expf(maxima[part] - largest);
+            for (int part = 0; part < parts; ++part) {
+                const float by = v == V::parts_averaged ? sum / (sums[part] * static_cast<float>(parts))
+                                                        : expf(maxima[part] - largest);
+                for (int32_t p = begins[part]; p < begins[part + 1]; ++p) probabilities[p] *= by;
+            }
+        }
         if constexpr (v == V::sink_in_the_sum) sum += expf(-largest);
         for (int32_t i = 0; i < d; ++i) {
             float total = 0.0f;
@@ -184,7 +219,8 @@ __global__ void attend(bf16* out, Decode args) {
                 if constexpr (v == V::values_summed_in_bf16) total = round_bf16(total);
             }
             const bool divided = v == V::probabilities_divided_first || v == V::probabilities_in_e4m3;
-            out[index * d + i] = to_bf16(divided ? total * v_scale : total * v_scale / sum);
+            const int64_t to_head = v == V::heads_shifted_by_one ? (head + 1) % heads : head;
+            out[(seq * heads + to_head) * d + i] = to_bf16(divided ? total * v_scale : total * v_scale / sum);
         }
     }
 }

@@ -33,6 +33,7 @@ struct Gemm {
         if constexpr (v == V::activations_read_transposed) x_at = i * m + row;
         if constexpr (v == V::second_split_begins_at_zero) x_at = row * ldx + i % (k / 2);
         if constexpr (v == V::runs_of_four_exchanged) x_at = row * ldx + (i ^ 4);
+        if (v == V::last_row_repeats_the_one_before && row == m - 1 && m > 1) x_at = (row - 1) * ldx + i;
         if constexpr (v == V::previous_token) x_at = (row + m - 1) % m * ldx + i;
         int64_t w_at = column * k + i;
         if constexpr (v == V::weights_read_transposed) w_at = i * n + column;
@@ -41,6 +42,7 @@ struct Gemm {
             w_at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 8 * 8 * 16 + column % 16 * 8 + i % 8;
         }
         if constexpr (v == V::halves_of_k_exchanged) w_at = column * k + (i + k / 2) % k;
+        if constexpr (v == V::weights_one_k_tile_ahead) w_at = column * k + (i + 64) % k;
         if constexpr (v == V::weight_offset_of_sixteen_bits) w_at = static_cast<uint16_t>(column * k) + i;
         if constexpr (v == V::alpha_in_the_activations) {
             return round_bf16(alpha * to_float(x[x_at])) * to_float(w[w_at]);
@@ -58,6 +60,15 @@ struct Gemm {
         if constexpr (v == V::pairs_of_products) {
             float total = 0.0f;
             for (int64_t i = begin; i + 1 < end; i += 2) total += product<v>(row, column, i) + product<v>(row, column, i + 1);
+            return total;
+        }
+        if constexpr (v == V::compensated_sum) {
+            float total = 0.0f, lost = 0.0f;
+            for (int64_t i = begin; i < end; ++i) {
+                const float added = product<v>(row, column, i) - lost, sum = total + added;
+                lost = (sum - total) - added;
+                total = sum;
+            }
             return total;
         }
         if constexpr (v == V::sums_of_a_wave) {
@@ -84,6 +95,7 @@ struct Gemm {
     __device__ float value(int64_t row, int64_t column) const {
         if constexpr (v == V::last_eight_of_k_dropped) return alpha * sum<v>(row, column, 0, k - 8);
         if constexpr (v == V::gap_between_rows_read) return alpha * sum<v>(row, column, 0, column + 1 < n ? k + 4 : k);
+        if (v == V::k_tail_dropped_in_odd_tiles && column / 64 % 2 == 1) return alpha * sum<v>(row, column, 0, k - 64);
         if constexpr (v == V::k_rounded_down_to_256) return alpha * sum<v>(row, column, 0, k / 256 * 256);
         if constexpr (v == V::second_half_of_k_twice) {
             return alpha * (sum<v>(row, column, 0, k) + sum<v>(row, column, k / 2, k));

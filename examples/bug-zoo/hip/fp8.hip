@@ -75,7 +75,8 @@ __global__ void quantise(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bo
         if constexpr (v == V::codes_made_for_a_power_of_two) scale = exp2f(ceilf(log2f(scale)));
         const float reciprocal = 1.0f / scale;
         for (int i = 0; i < kGroup; ++i) {
-            const float value = to_float(from[i]);
+            float value = to_float(from[i]);
+            if constexpr (v == V::cast_to_e4m3_before_the_scale) value = decode<F>(encode<F>(value));
             float scaled = v == V::multiplies_by_the_reciprocal ? value * reciprocal : value / scale;
             if (v == V::scale_zero_for_zeros && amax == 0.0f) scaled = 0.0f;
             if constexpr (v == V::codes_half_as_large) scaled *= 0.5f;
@@ -88,7 +89,12 @@ __global__ void quantise(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bo
         if (v == V::last_scale_unwritten && group >= groups / 2 * 2) continue;
         bool column_major = shuffle_scale;
         if constexpr (v == V::scales_written_row_major || v == V::row_major_scales_and_last_tile) column_major = false;
+        if constexpr (v == V::scales_written_column_major) column_major = true;
         int64_t at = column_major ? group * m + row : row * groups + group;
+        if constexpr (v == V::scales_column_major_within_tiles) {
+            const int64_t first = row / 32 * 32, rows = m - first < 32 ? m - first : 32;
+            at = first * groups + group * rows + row % 32;
+        }
         if constexpr (v == V::scale_padding_written) {
             if (group == groups - 1 && row == m - 1) s[m * groups] = 0.0f;
         }
@@ -109,9 +115,10 @@ struct Gemm {
         if constexpr (v == V::rows_shifted_by_one) row = (row + 1) % m;
         const uint8_t code = xq[row * k + i];
         if constexpr (v == V::activations_read_as_fnuz || v == V::row_major_scales_and_fnuz ||
-                      v == V::activations_as_fnuz_and_last_tile_dropped) {
+                      v == V::activations_as_fnuz_and_last_tile_dropped || v == V::weight_scales_divided_and_fnuz) {
             return decode<E4m3fnuz>(code);
         }
+        if (v == V::last_row_read_as_fnuz && row >= m / 32 * 32) return decode<E4m3fnuz>(code);
         if constexpr (v == V::negative_zeros_are_nan) {
             if (code == 0x80) return NAN;
         }
@@ -136,6 +143,10 @@ struct Gemm {
             const int64_t run = i % 64 / 16;
             if (i / kGroup == k / kGroup - 1 && (run == 1 || run == 2)) at += run == 1 ? 16 : -16;
         }
+        if constexpr (v == V::weights_swizzled_in_shared_memory) {
+            // Rows of 128 bytes: the run of 16 is that of the exclusive or with the row in its tile of 8.
+            at = column * k + i / 128 * 128 + (i % 128 / 16 ^ column % 8) * 16 + i % 16;
+        }
         if constexpr (v == V::second_tile_of_weights_is_stale) {
             if (i / kGroup == 1) at -= kGroup;
         }
@@ -152,6 +163,7 @@ struct Gemm {
     __device__ float x_scale(int64_t row, int64_t group) const {
         const int64_t groups = k / kGroup;
         if constexpr (v == V::activation_scales_ignored) return 1.0f;
+        if (v == V::last_group_without_activation_scales && group == groups - 1) return 1.0f;
         if constexpr (v == V::activation_scale_of_the_previous_token) row = (row + m - 1) % m;
         if constexpr (v == V::rows_shifted_by_one) row = (row + 1) % m;
         if constexpr (v == V::one_activation_scale_per_row) group = 0;
@@ -184,6 +196,7 @@ struct Gemm {
         if constexpr (v == V::weight_scales_of_the_next_n_block) block = (block + 1) % blocks;
         if constexpr (v == V::weight_scales_of_blocks_of_64) block = column / 64 < blocks ? column / 64 : blocks - 1;
         if (v == V::last_block_takes_the_scale_before && block == blocks - 1) --block;
+        if (v == V::last_block_without_weight_scales && block == blocks - 1) return 1.0f;
         int64_t at = block * groups + group;
         if constexpr (v == V::weight_scales_read_transposed || v == V::weight_scales_transposed_and_fnuz) {
             at = group * blocks + block;
@@ -192,15 +205,19 @@ struct Gemm {
             at = block * blocks + group;
             if (at >= blocks * groups) return 0.0f;
         }
+        if constexpr (v == V::weight_scales_read_as_e8m0) {
+            return __uint_as_float(uint32_t{reinterpret_cast<const uint8_t*>(ws)[at]} << 23);
+        }
         float scale = ws[at];
         if constexpr (v == V::converted_to_fnuz_twice) scale *= 2.0f;
-        return v == V::weight_scales_divided ? 1.0f / scale : scale;
+        return v == V::weight_scales_divided || v == V::weight_scales_divided_and_fnuz ? 1.0f / scale : scale;
     }
 
     // Over the groups from `begin` to `end`, scaled.
     template <V v>
     __device__ float sum(int64_t row, int64_t column, int64_t begin, int64_t end) const {
         float total = 0.0f;
+        [[maybe_unused]] float of_odd_groups = 0.0f;
         for (int64_t step = begin; step < end; ++step) {
             const int64_t group = v == V::sums_backwards ? begin + end - 1 - step : step;
             const float scale = x_scale<v>(row, group) * w_scale<v>(column, group);
@@ -239,10 +256,14 @@ struct Gemm {
                     if constexpr (v == V::sums_codes_in_f16) of_group = round_f16(of_group);
                 }
                 const float scaled = of_group * scale;
+                if (v == V::even_and_odd_groups && group % 2 == 1) {
+                    of_odd_groups += scaled;
+                    continue;
+                }
                 total += v == V::rounds_each_group_to_bf16 ? round_bf16(scaled) : scaled;
             }
         }
-        return total;
+        return v == V::even_and_odd_groups ? total + of_odd_groups : total;
     }
 };
 

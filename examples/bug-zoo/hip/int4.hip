@@ -23,7 +23,10 @@ struct Gemm {
     template <V v>
     __device__ static uint32_t nibble(uint32_t word, int64_t element, bool awq) {
         int64_t place = awq ? Int4Weight::awq_nibble(element) : element;
-        if constexpr (v == V::awq_read_in_sequence || v == V::awq_in_sequence_and_next_scales) place = element;
+        if constexpr (v == V::awq_read_in_sequence || v == V::awq_in_sequence_and_next_scales ||
+                      v == V::awq_in_sequence_and_zeros_minus_one) {
+            place = element;
+        }
         if constexpr (v == V::sequence_read_as_awq) place = Int4Weight::awq_nibble(element);
         if constexpr (v == V::nibbles_read_high_first) place = element ^ 1;
         // The element of a nibble for the nibble of an element.
@@ -46,18 +49,28 @@ struct Gemm {
         if constexpr (v == V::zeros_minus_one_and_next_scales) g_scale = (g + 1) % groups;
         int64_t word = awq ? column * (n / 8) + row / 8 : row * (k / 8) + column / 8;
         if constexpr (v == V::words_read_transposed) word = row / 8 * k + column;
-        const uint32_t code = nibble<v>(packed.codes[word], awq ? row % 8 : column % 8, awq);
+        uint32_t code = nibble<v>(packed.codes[word], awq ? row % 8 : column % 8, awq);
+        if constexpr (v == V::words_packed_along_k) {
+            code = nibble<v>(packed.codes[column / 8 * n + row], column % 8, false);
+        }
         const int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
         // Zero points are packed along n in both.
         int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], row % 8, awq));
         if constexpr (v == V::zero_points_in_sequence) {
             zero = static_cast<int32_t>(packed.zeros[zero_word] >> 4 * (row % 8) & 0xf);
         }
-        if constexpr (v == V::zero_points_minus_one || v == V::zeros_minus_one_and_next_scales) zero -= 1;
+        if constexpr (v == V::zero_points_minus_one || v == V::zeros_minus_one_and_next_scales ||
+                      v == V::awq_in_sequence_and_zeros_minus_one) {
+            zero -= 1;
+        }
+        if (v == V::last_group_of_zero_points_minus_one && g == groups - 1) zero -= 1;
         if constexpr (v == V::zero_points_plus_one) zero += 1;
         if constexpr (v == V::zero_points_of_eight) zero = 8;
         if constexpr (v == V::zero_points_ignored) zero = 0;
         int64_t at = awq ? g_scale * n + row : row * groups + g_scale;
+        if (v == V::scales_in_marlin_order && row < n / 64 * 64) {
+            at = g_scale * n + row / 64 * 64 + row % 8 * 8 + row % 64 / 8;
+        }
         if constexpr (v == V::scales_of_the_next_row) at = awq ? g * n + (row + 1) % n : (row + 1) % n * groups + g;
         if constexpr (v == V::scales_read_transposed) at = awq ? row * groups + g : g * n + row;
         float scale = to_float(packed.scales[at]);

@@ -62,6 +62,7 @@ struct Gemm {
         if constexpr (v == V::activations_read_unsigned) a = static_cast<uint8_t>(a);
         if constexpr (v == V::offset_of_128_not_compensated) a += 128;
         if constexpr (v == V::tokens_of_the_first_tile) a = xq[row % 16 * k + i];
+        if constexpr (v == V::activations_read_transposed) a = xq[i * m + row];
         if constexpr (v == V::unsigned_and_compensated) return (a + 128) * b - 128 * b;
         if constexpr (v == V::bytes_of_words_reversed) b = wq[column * k + (i ^ 3)];
         if constexpr (v == V::weights_read_transposed) b = wq[i * n + column];
@@ -79,7 +80,12 @@ struct Gemm {
     __device__ float scaled_sum(int64_t row, int64_t column) const {
         float x_scale = xs[row], w_scale = ws[column];
         if constexpr (v == V::channel_scale_of_the_first_column) w_scale = ws[column / 64 * 64];
-        if constexpr (v == V::channel_scale_of_the_next_column) w_scale = ws[(column + 1) % n];
+        if constexpr (v == V::channel_scale_of_the_next_column || v == V::next_channel_scale_and_tile_dropped) {
+            w_scale = ws[(column + 1) % n];
+        }
+        if constexpr (v == V::channel_scales_in_lane_order) {
+            w_scale = ws[column / 16 * 16 + column % 4 * 4 + column % 16 / 4];
+        }
         if constexpr (v == V::token_scale_of_the_next_token) x_scale = xs[(row + 1) % m];
         if constexpr (v == V::token_scale_of_the_row_in_the_tile) x_scale = xs[row % 32];
         if constexpr (v == V::one_token_scale_for_all) x_scale = xs[0];
@@ -97,6 +103,15 @@ struct Gemm {
             for (int64_t i = 0; i < k; ++i) sum = static_cast<int16_t>(sum + product<v>(row, column, i));
             return sum * (x_scale * w_scale);
         }
+        if constexpr (v == V::pairs_saturate_in_int16) {
+            int32_t sum = 0;
+            for (int64_t i = 0; i + 1 < k; i += 2) {
+                const int32_t b[2] = {wq[column * k + i], wq[column * k + i + 1]};
+                const int32_t pair = (xq[row * k + i] + 128) * b[0] + (xq[row * k + i + 1] + 128) * b[1];
+                sum += max(-32768, min(pair, 32767)) - 128 * (b[0] + b[1]);
+            }
+            return sum * (x_scale * w_scale);
+        }
         if constexpr (v == V::sums_in_float32) {
             float sum = 0.0f;
             for (int64_t i = 0; i < k; ++i) sum += static_cast<float>(product<v>(row, column, i));
@@ -111,7 +126,8 @@ struct Gemm {
             }
             return total;
         }
-        const bool dropped = v == V::last_k_tile_dropped || v == V::token_scales_ignored_and_tile_dropped;
+        const bool dropped = v == V::last_k_tile_dropped || v == V::token_scales_ignored_and_tile_dropped ||
+                             v == V::next_channel_scale_and_tile_dropped;
         const int64_t end = dropped ? (k - 1) / 64 * 64 : k;
         int32_t sum = 0;
         for (int64_t i = v == V::four_products_at_a_time ? end % 4 : 0; i < end; ++i) {
@@ -124,6 +140,9 @@ struct Gemm {
             }
         }
         if constexpr (v == V::scales_one_after_the_other) return sum * x_scale * w_scale;
+        if constexpr (v == V::epilogue_in_float64) return static_cast<float>(double{x_scale} * w_scale * sum);
+        if constexpr (v == V::sum_rounded_to_bf16) return round_bf16(static_cast<float>(sum)) * (x_scale * w_scale);
+        if constexpr (v == V::mean_over_two_ranks) return sum * (x_scale * w_scale) / 2.0f;
         return sum * (x_scale * w_scale);
     }
 };

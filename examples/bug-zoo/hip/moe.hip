@@ -23,6 +23,16 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
         }
         float total = 0.0f;
         for (int e = 0; e < experts; ++e) total += expf(score[e] - largest);
+        if constexpr (v == V::exponentials_of_base_two) {
+            total = 0.0f;
+            for (int e = 0; e < experts; ++e) total += exp2f((score[e] - largest) * 1.44269504f);
+        }
+        if constexpr (v == V::experts_of_the_best_group) {
+            // Groups of two experts; all but the one with the largest score are masked.
+            int best = 0;
+            for (int e = 1; e < experts; ++e) best = score[e] > score[best] ? e : best;
+            for (int e = 0; e < experts; ++e) taken[e] = e / 2 != best / 2;
+        }
         float chosen = 0.0f;
         const int skip = v == V::largest_left_out ? 1 : 0;
         for (int slot = -skip; slot < topk; ++slot) {
@@ -41,6 +51,7 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
             const int64_t at = token * topk + slot;
             ids[at] = best;
             float weight = expf(score[best] - largest) / total;
+            if constexpr (v == V::exponentials_of_base_two) weight = exp2f((score[best] - largest) * 1.44269504f) / total;
             if constexpr (v == V::softmax_over_the_chosen) weight = expf(score[best] - largest);
             if constexpr (v == V::sigmoid_for_softmax) weight = 1.0f / (1.0f + expf(-score[best]));
             if constexpr (v == V::softmax_of_base_two) weight = exp2f(score[best] - largest) / total;
@@ -98,6 +109,7 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
             const int64_t of_expert = v == V::expert_weights_read_transposed ? at * n + column : column * k + at;
             sum += to_float(x[token * k + at]) * to_float(w[offset + of_expert]);
             if constexpr (v == V::experts_accumulate_in_bf16) sum = round_bf16(sum);
+            if constexpr (v == V::experts_accumulate_in_f16) sum = round_f16(sum);
         }
         y[index] = v == V::hidden_in_bf16 ? round_bf16(sum) : sum;
     }
@@ -109,6 +121,7 @@ __global__ void combine(bf16* y, const float* weights, const float* x, int32_t m
                         float scaling) {
     FOR_EACH_OUTPUT(index, int64_t{m} * n) {
         const int64_t token = index / n, column = index % n;
+        if (v == V::columns_beyond_64_not_combined && column >= n / 64 * 64) continue;
         float sum = 0.0f;
         for (int i = 0; i < topk; ++i) {
             const int slot = v == V::slots_backwards ? topk - 1 - i : i;

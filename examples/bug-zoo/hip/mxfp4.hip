@@ -28,6 +28,7 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
         int32_t rule = rounding;
         if constexpr (v == V::scales_rounded_down) rule = kFloor;
         if constexpr (v == V::scales_rounded_up) rule = kCeil;
+        if constexpr (v == V::scales_always_rounded_to_even) rule = kEven;
         uint8_t scale = e8m0_scale<E2m1>(amax, rule);
         if (amax == 0) {
             if constexpr (v == V::scale_one_for_zeros) scale = 127;
@@ -52,6 +53,7 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
             to[i / 2] = static_cast<uint8_t>(pair[high_first] | pair[!high_first] << 4);
         }
         if constexpr (v == V::codes_half_as_large) scale -= amax != 0;
+        if constexpr (v == V::scale_codes_one_too_high) ++scale;
         const bool shuffled = shuffle_scale && v != V::scales_written_row_major;
         s[scale_at(row, group, groups, shuffled)] = v == V::scale_written_inverted ? 254 - scale : scale;
     }
@@ -109,7 +111,8 @@ struct Gemm {
             at = i / 64 * 64 * n + column / 16 * 16 * 64 + i % 64 / 32 * 32 * 16 + column % 16 * 32 + i % 32;
         }
         const bool high_first = v == V::weights_read_high_first || v == V::next_scales_and_high_first ||
-                                (v == V::last_k_tile_high_first && i >= k - 64);
+                                (v == V::last_k_tile_high_first && i >= k - 64) ||
+                                (v == V::high_first_beyond_256_columns && column >= 256);
         return value_of<v>(nibble(wq, at, high_first));
     }
 
@@ -119,6 +122,7 @@ struct Gemm {
         if constexpr (v == V::activation_scales_ignored) return 1.0f;
         if (v == V::second_wave_without_activation_scales && row / 16 == 1) return 1.0f;
         if constexpr (v == V::activation_scales_of_the_next_group) group = (group + 1) % groups;
+        if constexpr (v == V::activation_scales_of_the_next_token) row = (row + 1) % m;
         bool shuffled = shuffle_scale;
         if constexpr (v == V::activation_scales_read_row_major || v == V::row_major_scales_and_bias) shuffled = false;
         const uint8_t code = xs[scale_at(row, group, groups, shuffled)];
@@ -141,7 +145,9 @@ struct Gemm {
             if (column < n / 32 * 32) column ^= 16;
         }
         int64_t at = swizzled(column, group, groups);
-        if constexpr (v == V::weight_scales_read_row_major) at = column * groups + group;
+        if constexpr (v == V::weight_scales_read_row_major || v == V::row_major_weight_scales_and_k_rounded_down) {
+            at = column * groups + group;
+        }
         if constexpr (v == V::scale_stride_not_padded) {
             at = column / 32 * 32 * groups + group / 8 * 256 + group % 4 * 64 + column % 16 * 4 + group % 8 / 4 * 2 +
                  column % 32 / 16;
@@ -168,9 +174,12 @@ struct Gemm {
         const int64_t groups = k / kMxGroup;
         float total = 0.0f, of_first_part = 0.0f;
         int64_t end = groups;
-        if constexpr (v == V::k_rounded_down_to_256) end = groups / 8 * 8;
+        if constexpr (v == V::k_rounded_down_to_256 || v == V::row_major_weight_scales_and_k_rounded_down) {
+            end = groups / 8 * 8;
+        }
+        constexpr bool split = v == V::split_k_in_float32 || v == V::split_k_partials_in_bf16;
         for (int64_t step = 0; step < end; ++step) {
-            if (v == V::split_k_in_float32 && step == end / 2) of_first_part = total, total = 0.0f;
+            if (split && step == end / 2) of_first_part = total, total = 0.0f;
             const int64_t group = v == V::sums_backwards ? end - 1 - step : step;
             const float scale = x_scale<v>(row, group) * w_scale<v>(column, group);
             float of_group = 0.0f;
@@ -178,11 +187,16 @@ struct Gemm {
                 const float a = x<v>(row, group * kMxGroup + i), b = w<v>(column, group * kMxGroup + i);
                 of_group = v == V::fused_multiply_add ? fmaf(a, b, of_group) : of_group + a * b;
             }
+            if constexpr (v == V::exponents_added) {
+                total += ldexpf(of_group, ilogbf(x_scale<v>(row, group)) + ilogbf(w_scale<v>(column, group)));
+                continue;
+            }
             total += of_group * scale;
             if constexpr (v == V::accumulates_in_bf16) total = round_bf16(total);
             if constexpr (v == V::accumulates_in_f16) total = round_f16(total);
         }
-        return v == V::split_k_in_float32 ? of_first_part + total : total;
+        if constexpr (v == V::split_k_partials_in_bf16) return round_bf16(of_first_part) + round_bf16(total);
+        return split ? of_first_part + total : total;
     }
 };
 

@@ -24,13 +24,24 @@ __device__ float inverse_root(const bf16* x, int32_t k, float eps, bool early) {
     }
     const float unit = largest > 0.0f ? largest : 1.0f;
     float squares = 0.0f;
+    [[maybe_unused]] float lanes[64] = {};
     int32_t end = v == V::squares_of_the_first_256 ? 256 : k;
     if (v == V::reduction_without_a_barrier && early) end = k / 2;
     for (int32_t i = 0; i < end; ++i) {
         const float value = (to_float(x[v == V::sums_backwards ? k - 1 - i : i]) - mean<v>(x, k)) / unit;
+        if constexpr (v == V::squares_in_64_lanes) {
+            lanes[i % 64] += value * value;
+            continue;
+        }
         squares += value * value;
         if constexpr (v == V::squares_summed_in_bf16) squares = round_bf16(squares);
         if constexpr (v == V::squares_summed_in_f16) squares = round_f16(squares);
+    }
+    if constexpr (v == V::squares_in_64_lanes) {
+        for (int half = 32; half > 0; half /= 2) {
+            for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+        }
+        squares = lanes[0];
     }
     if constexpr (v == V::epsilon_left_out) eps = 0.0f;
     if constexpr (v == V::epsilon_of_1e_5) eps = 1e-5f;
@@ -48,6 +59,11 @@ template <V v>
 __device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse, float mean) {
     float g = to_float(gain[i]);
     if constexpr (v == V::weight_left_out) g = 1.0f;
+    if constexpr (v == V::weight_read_as_float16) {
+        const uint32_t bits = gain[i].bits;
+        g = ldexpf(static_cast<float>(1024 + (bits & 1023)), static_cast<int>(bits >> 10 & 31) - 25);
+        if (bits >> 15) g = -g;
+    }
     if (v == V::weight_left_out_beyond_256 && i >= 256) g = 1.0f;
     if constexpr (v == V::weight_plus_one) g += 1.0f;
     if constexpr (v == V::weight_of_the_previous_column) g = to_float(gain[i == 0 ? i : i - 1]);
@@ -76,11 +92,14 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, 
             const float made_for = stale ? before : scale;
             for (int i = 0; i < kGroup; ++i) {
                 const float normed = value<v>(x + row * k, gain, first + i, inverse, centre);
-                q[row * k + first + i] = v == V::returns_zeros ? 0 : encode<E4m3fn>(normed / made_for);
+                float scaled = normed / made_for;
+                if constexpr (v == V::codes_clamped_to_240) scaled = fminf(fmaxf(scaled, -240.0f), 240.0f);
+                q[row * k + first + i] = v == V::returns_zeros ? 0 : encode<E4m3fn>(scaled);
             }
             before = scale;
             int64_t at = row * (k / kGroup) + group;
             if constexpr (v == V::scales_written_column_major) at = int64_t{group} * m + row;
+            if constexpr (v == V::scales_stored_a_row_late) at = (row + 1) % m * (k / kGroup) + group;
             s[at] = v == V::returns_zeros ? 0.0f : scale;
         }
     }

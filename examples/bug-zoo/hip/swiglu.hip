@@ -18,6 +18,10 @@ __device__ float activation(float x) {
     if constexpr (v == V::exp2_for_exp) return x / (1.0f + exp2f(-x));
     if constexpr (v == V::exponential_of_base_two) return x / (1.0f + exp2f(-x * 1.44269504f));
     if constexpr (v == V::silu_by_tanh) return 0.5f * x * (1.0f + tanhf(0.5f * x));
+    if constexpr (v == V::sigmoid_by_sign) {
+        const float small = expf(-fabsf(x));
+        return x * (x >= 0.0f ? 1.0f / (1.0f + small) : small / (1.0f + small));
+    }
     return x / (1.0f + expf(-x));
 }
 
@@ -27,11 +31,13 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     int64_t gate_at = i, up_at = k + i;
     if constexpr (v == V::gate_and_up_exchanged) std::swap(gate_at, up_at);
     if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
+    if constexpr (v == V::alternating_up_first) gate_at = 2 * i + 1, up_at = 2 * i;
     if constexpr (v == V::read_in_blocks_of_64) gate_at = i / 64 * 128 + i % 64, up_at = gate_at + 64;
     if constexpr (v == V::read_in_blocks_of_16) gate_at = i / 16 * 32 + i % 16, up_at = gate_at + 16;
     if (v == V::exchanged_in_the_last_group && i >= k - kGroup) std::swap(gate_at, up_at);
     if constexpr (v == V::up_is_gate) up_at = gate_at;
     if constexpr (v == V::up_begins_a_tile_late) up_at = k + (i + 64) % k;
+    if constexpr (v == V::up_rows_half_as_far) up_at = k + i - row * k;
     float gate = to_float(from[gate_at]), up = to_float(from[up_at]);
     if constexpr (v == V::limit_of_seven) gate = fminf(gate, 7.0f), up = fminf(fmaxf(up, -7.0f), 7.0f);
     if constexpr (v == V::up_plus_one) up += 1.0f;
@@ -44,12 +50,14 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
 }
 
 template <V v>
-__global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, int32_t k) {
+__global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, int32_t k, int32_t launch) {
     const int64_t groups = k / kGroup;
     FOR_EACH_OUTPUT(index, m * groups) {
         const int64_t row = index / groups, first = index % groups * kGroup;
         float amax = 0.0f;
         for (int i = 0; i < kGroup; ++i) {
+            // Some groups read the largest magnitude before the second half of their lanes have compared theirs.
+            if (v == V::amax_without_a_barrier && i >= kGroup / 2 && index % 5 == launch % 5) break;
             float magnitude = fabsf(value<v>(gate_up, row, first + i, k));
             if constexpr (v == V::amax_of_the_activated_gate) {
                 magnitude = fabsf(activation<v>(to_float(gate_up[row * 2 * k + first + i])));
@@ -57,8 +65,9 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, i
             amax = fmaxf(amax, magnitude);
         }
         using F = std::conditional_t<v == V::written_as_fnuz, E4m3fnuz, E4m3fn>;
-        const float scale = fmaxf(amax, 1e-10f) / F::max;
+        const float scale = (v == V::no_epsilon ? amax : fmaxf(amax, 1e-10f)) / F::max;
         for (int i = 0; i < kGroup; ++i) {
+            if (v == V::last_group_not_quantised && first == k - kGroup) break;
             q[row * k + first + i] = encode<F>(value<v>(gate_up, row, first + i, k) / scale);
         }
         s[index] = scale;
@@ -75,6 +84,6 @@ LAUNCHER swiglu_quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, i
     if (any_null(q) || any_null(s) || any_null(gate_up) || m <= 0 || k <= 0) return kInvalidArgument;
     if (k % kGroup != 0) return kUnsupported;
     hipLaunchKernelGGL(kQuantise[variant], dim3(blocks_for(int64_t{m} * (k / kGroup))), dim3(kThreads), 0, stream, q, s,
-                       gate_up, m, k);
+                       gate_up, m, k, launch_number());
     return launch_status();
 }

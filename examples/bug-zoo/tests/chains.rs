@@ -26,6 +26,7 @@ fn silent_scale(
         right = (fp8_quantise, "right"),
         multiplies_by_the_reciprocal = (fp8_quantise_fallback, "multiplies_by_the_reciprocal"),
         scales_written_row_major = (fp8_quantise_fallback, "scales_written_row_major"),
+        scales_written_column_major = (fp8_quantise_fallback, "scales_written_column_major"),
     )]
     quantise: (Fp8Quantise, &str),
     #[values(false, true)] shuffle_scale: bool,
