@@ -1,7 +1,7 @@
 //! Hypotheses about where a kernel takes an operand's elements from, and which number format it takes them for.
 
 use super::hypothesis::{Change, Hypothesis, Slot};
-use super::reading::{CellAt, CodeAt, Reading, code_in_memory};
+use super::reading::{CellAt, CodesAt, Reading, code_in_memory, each, in_order};
 use super::sampled::World;
 use crate::case::{Attempt, Captured, Kind, Order};
 use crate::dtype::{
@@ -12,7 +12,6 @@ use crate::power::fp8_twin;
 use crate::quant::{Quant, ZeroPoint};
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr, Matrix};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Every hypothesis about the elements of an operand.
@@ -122,13 +121,13 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
     let mut found = Vec::new();
     for (id, height) in parts {
         let operand = attempt.buffer(id);
-        let (cols, codes) = (operand.cols, Reading::right(operand).codes);
+        let (cols, codes) = (operand.cols, Reading::code_of(operand));
         found.push(Hypothesis {
             cause: "transposed",
             slot: Slot::Codes(id),
             operand: Some(id),
             what: format!("reads each {height} rows of `{}` as their transpose", operand.name),
-            change: Change::Codes(Rc::new(move |r, c| {
+            change: Change::Codes(each(move |r, c| {
                 let at = c * height + r % height;
                 codes(r / height * height + at / cols, at % cols)
             })),
@@ -203,7 +202,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
     let own = operand.dtype;
     let name = &operand.name;
     let mut found = Vec::new();
-    let mut add = |cause: &'static str, what: String, decode: Rc<dyn Fn(u32) -> f64 + 'a>| {
+    let mut add = |cause: &'static str, what: String, decode: Arc<dyn Fn(u32) -> f64 + Send + Sync + 'a>| {
         found.push(Hypothesis {
             cause,
             slot: Slot::Format(id),
@@ -225,7 +224,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         add(
             cause,
             format!("reads the {own} codes of `{name}` as {other}"),
-            Rc::new(move |code| other.decode(code)),
+            Arc::new(move |code| other.decode(code)),
         );
     }
     if fp8_twin(own).is_some() {
@@ -234,7 +233,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         add(
             cause,
             format!("takes {own}'s codes for NaN in `{name}` for numbers"),
-            Rc::new(move |code| match own.decode(code) {
+            Arc::new(move |code| match own.decode(code) {
                 x if x.is_finite() => x,
                 // What bias and significand make of them.
                 _ if code == 0x80 => 0.0,
@@ -245,7 +244,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         add(
             cause,
             format!("takes {own}'s codes for NaN in `{name}` for 0"),
-            Rc::new(move |code| if own.is_nan_code(code) { 0.0 } else { own.decode(code) }),
+            Arc::new(move |code| if own.is_nan_code(code) { 0.0 } else { own.decode(code) }),
         );
     }
     if own.is_fp8() || own == E2M1 {
@@ -254,7 +253,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         add(
             cause,
             format!("takes the subnormals of {own} in `{name}` for 0"),
-            Rc::new(move |code| match own.decode(code) {
+            Arc::new(move |code| match own.decode(code) {
                 x if x.abs() < least => 0.0,
                 x => x,
             }),
@@ -264,7 +263,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         add(
             "unknown",
             format!("loses the signs of `{name}`"),
-            Rc::new(move |code| match own {
+            Arc::new(move |code| match own {
                 DType::I8 | DType::I4 => f64::from(code),
                 _ => own.decode(code).abs(),
             }),
@@ -274,7 +273,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
         add(
             cause,
             format!("takes code 0x80 of `{name}` for NaN"),
-            Rc::new(move |code| if code == 0x80 { f64::NAN } else { own.decode(code) }),
+            Arc::new(move |code| if code == 0x80 { f64::NAN } else { own.decode(code) }),
         );
     }
     if own == INT4 || own == INT8 {
@@ -284,19 +283,19 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             format!(
                 "adds {offset} to the codes of `{name}`, as for unsigned products, and never subtracts it"
             ),
-            Rc::new(move |code| own.decode(code) + offset),
+            Arc::new(move |code| own.decode(code) + offset),
         );
         add(
             cause,
             format!("takes the {own} codes of `{name}` for offset-binary: code - {offset}"),
-            Rc::new(move |code| f64::from(code) - offset),
+            Arc::new(move |code| f64::from(code) - offset),
         );
     }
     if own == E2M1 {
         add(
             "gain",
             format!("decodes `{name}` with a table of doubled e2m1 values, which nothing halves"),
-            Rc::new(move |code| 2.0 * own.decode(code)),
+            Arc::new(move |code| 2.0 * own.decode(code)),
         );
     }
     if own == UINT4 {
@@ -306,7 +305,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             slot: Slot::Format(id),
             operand: Some(id),
             what: format!("reads the {own} codes of `{name}` as {INT4}, without zero points"),
-            change: Change::Format(Rc::new(|code| INT4.decode(code))),
+            change: Change::Format(Arc::new(|code| INT4.decode(code))),
             also: Some((Slot::Zeros(id), Change::Zeros(|_| 0.0))),
         });
     }
@@ -314,7 +313,7 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
 }
 
 /// From the place of a nibble to the one that is read for it.
-type Place = Rc<dyn Fn(usize) -> usize>;
+type Place = Arc<dyn Fn(usize) -> usize + Send + Sync>;
 
 /// Codes from other places of the same memory.
 pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypothesis<'a>> {
@@ -327,7 +326,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     let declared = scheme.map_or(DataLayout::RowMajor, |s| s.data_layout);
     let nibbles = scheme.map_or(NibbleOrder::LowFirst, |s| s.nibbles);
     let name = &operand.name;
-    let mut add = |cause: &'static str, what: String, codes: CodeAt<'a>| {
+    let mut add = |cause: &'static str, what: String, codes: CodesAt<'a>| {
         found.push(Hypothesis {
             cause,
             slot: Slot::Codes(id),
@@ -348,7 +347,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             cause_of(layout, declared),
             format!("reads `{name}` as {layout}; it lies in {declared} order"),
-            Rc::new(move |r, c| code_in_memory(operand, order.index(r, c))),
+            in_order(operand, order),
         );
         if layout == DataLayout::ColMajor {
             continue;
@@ -358,7 +357,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             cause_of(layout, declared),
             format!("reads `{name}` as if {layout} order were undone once more; it lies in {declared} order"),
-            Rc::new(move |r, c| {
+            each(move |r, c| {
                 let (r, c) = map.inverse(r * cols + c)?;
                 code_in_memory(operand, own.index(r, c))
             }),
@@ -377,7 +376,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             format!(
                 "reads `{name}` as {layout}, of whose tiles the last is not whole; it lies in {declared} order"
             ),
-            Rc::new(move |r, c| code_in_memory(operand, order.index(r, c))),
+            in_order(operand, order),
         );
     }
     let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
@@ -385,7 +384,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             "transposed",
             format!("reads `{name}` as its transpose"),
-            Rc::new(move |r, c| {
+            each(move |r, c| {
                 let at = c * rows + r;
                 code_in_memory(operand, own.index(at / cols, at % cols))
             }),
@@ -407,14 +406,14 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 format!(
                     "reads `{name}` as {words}; its rows lie {row_stride} elements apart and its columns {col_stride}"
                 ),
-                Rc::new(move |r, c| physical(r * by_row + c * by_col)),
+                each(move |r, c| physical(r * by_row + c * by_col)),
             );
         }
     }
     if operand.dtype.bits() == 4 {
         for (words, place) in nibble_places(nibbles) {
             let (map, of_codes) = (own.map, place.clone());
-            let codes: CodeAt<'a> = Rc::new(move |r, c| code_in_memory(operand, of_codes(map.offset(r, c))));
+            let codes: CodesAt<'a> = each(move |r, c| code_in_memory(operand, of_codes(map.offset(r, c))));
             let what = format!("takes `{name}` to have {words}");
             // Zero points are packed as the codes are, by most who pack them.
             if let Some(zeros) = zeros_at(operand, place) {
@@ -437,7 +436,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             });
         }
     }
-    let mut add = |cause: &'static str, what: String, codes: CodeAt<'a>| {
+    let mut add = |cause: &'static str, what: String, codes: CodesAt<'a>| {
         found.push(Hypothesis {
             cause,
             slot: Slot::Codes(id),
@@ -459,7 +458,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 format!(
                     "takes the words of `{name}`, {words} with n = {in_word} in each, for their transpose"
                 ),
-                Rc::new(move |r, c| {
+                each(move |r, c| {
                     let at = own.index(r, c);
                     let word = at / in_word;
                     code_in_memory(operand, (word % short * long + word / short) * in_word + at % in_word)
@@ -467,25 +466,25 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             );
         }
     }
-    let right = move |r: usize, c: usize| code_in_memory(operand, own.index(r, c));
+    let right = Reading::code_of(operand);
     let half = rows / 2;
     if rows > 1 && rows.is_multiple_of(2) && operand.kind == Kind::Weight {
         add(
             "gate_up_swapped",
             format!("takes the halves of the rows of `{name}` the wrong way round"),
-            Rc::new(move |r, c| right((r + half) % rows, c)),
+            each(move |r, c| right((r + half) % rows, c)),
         );
         for block in [1, 8, 16, 32, 64, 128].into_iter().filter(|&b| b < half && half.is_multiple_of(b)) {
             let by = if block == 1 { String::new() } else { format!(" in blocks of {block}") };
             add(
                 "gate_up_swapped",
                 format!("takes the rows of `{name}` for alternating{by} where they lie in halves"),
-                Rc::new(move |r, c| right((r % half / block * 2 + r / half) * block + r % block, c)),
+                each(move |r, c| right((r % half / block * 2 + r / half) * block + r % block, c)),
             );
             add(
                 "gate_up_swapped",
                 format!("takes the rows of `{name}` for halves where they alternate{by}"),
-                Rc::new(move |r, c| right(r / block % 2 * half + r / (2 * block) * block + r % block, c)),
+                each(move |r, c| right(r / block % 2 * half + r / (2 * block) * block + r % block, c)),
             );
         }
     }
@@ -502,7 +501,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             "permuted_tiles",
             format!("takes {words} of `{name}` for each"),
-            Rc::new(move |r, c| {
+            each(move |r, c| {
                 let r = (r as isize + by_row).rem_euclid(rows as isize) as usize;
                 let c = (c as isize + by_col).rem_euclid(cols as isize) as usize;
                 right(r, c)
@@ -521,7 +520,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             add(
                 "transposed",
                 format!("takes the rows of `{name}` to be {stride} elements apart, they are {cols}"),
-                Rc::new(move |r, c| code_in_memory(operand, r * stride + c)),
+                each(move |r, c| code_in_memory(operand, r * stride + c)),
             );
         }
     }
@@ -529,12 +528,12 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             "permuted_tiles",
             format!("exchanges the halves of the columns of `{name}`"),
-            Rc::new(move |r, c| right(r, (c + cols / 2) % cols)),
+            each(move |r, c| right(r, (c + cols / 2) % cols)),
         );
         add(
             "permuted_tiles",
             format!("exchanges neighbouring columns of `{name}`"),
-            Rc::new(move |r, c| right(r, c ^ 1)),
+            each(move |r, c| right(r, c ^ 1)),
         );
     }
     // Of a pointer that is not advanced, or of a buffer that still holds what came before.
@@ -542,7 +541,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             "permuted_tiles",
             format!("takes the first half of the columns of `{name}` for the second as well"),
-            Rc::new(move |r, c| right(r, c % (cols / 2))),
+            each(move |r, c| right(r, c % (cols / 2))),
         );
     }
     for tile in [16, 32, 64, 128, 256] {
@@ -550,24 +549,24 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             add(
                 "permuted_tiles",
                 format!("takes the first {tile} rows of `{name}` again and again"),
-                Rc::new(move |r, c| right(r % tile, c)),
+                each(move |r, c| right(r % tile, c)),
             );
             add(
                 "permuted_tiles",
                 format!("takes the row {tile} before for those of `{name}` but the first"),
-                Rc::new(move |r, c| right(r.checked_sub(tile).unwrap_or(r), c)),
+                each(move |r, c| right(r.checked_sub(tile).unwrap_or(r), c)),
             );
         }
         if tile < cols {
             add(
                 "permuted_tiles",
                 format!("takes the first {tile} columns of `{name}` again and again"),
-                Rc::new(move |r, c| right(r, c % tile)),
+                each(move |r, c| right(r, c % tile)),
             );
             add(
                 "permuted_tiles",
                 format!("takes the column {tile} before for those of `{name}` but the first"),
-                Rc::new(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
+                each(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
             );
         }
     }
@@ -578,14 +577,14 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         add(
             "permuted_tiles",
             format!("exchanges neighbouring tiles of {tile} columns of `{name}`"),
-            Rc::new(move |r, c| right(r, c ^ tile)),
+            each(move |r, c| right(r, c ^ tile)),
         );
     }
     for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= rows && rows.is_multiple_of(2 * t)) {
         add(
             "permuted_tiles",
             format!("exchanges neighbouring tiles of {tile} rows of `{name}`"),
-            Rc::new(move |r, c| right(r ^ tile, c)),
+            each(move |r, c| right(r ^ tile, c)),
         );
     }
     // Lanes that take each other's columns: two bits of the column's index exchanged.
@@ -603,7 +602,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                     2 * large,
                     large + small - 1
                 ),
-                Rc::new(move |r, c| {
+                each(move |r, c| {
                     let apart = (c >> low ^ c >> high) & 1;
                     right(r, c ^ (apart << low | apart << high))
                 }),
@@ -615,7 +614,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             add(
                 "permuted_tiles",
                 format!("takes each {words} columns of `{name}` in reverse"),
-                Rc::new(move |r, c| right(r, c ^ mask)),
+                each(move |r, c| right(r, c ^ mask)),
             );
         }
     }
@@ -631,7 +630,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 format!(
                     "takes the tiles of {high} x {wide} of `{name}` to follow one another along its rows; they do along its columns"
                 ),
-                Rc::new(move |r, c| {
+                each(move |r, c| {
                     let inside = own.map.offset(r, c) % len;
                     let tile = c / wide * down + r / high;
                     let at = tile * len + inside;
@@ -647,23 +646,23 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
 fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
     let own = move |at: usize| declared.place(at);
     let mut places: Vec<(&'static str, Place)> = vec![
-        ("the high nibble of each byte first", Rc::new(move |at| own(at) ^ 1)),
+        ("the high nibble of each byte first", Arc::new(move |at| own(at) ^ 1)),
         (
             "the four bytes of a word in reverse",
-            Rc::new(move |at| own(at) / 8 * 8 + (7 - own(at) % 8) / 2 * 2 + own(at) % 2),
+            Arc::new(move |at| own(at) / 8 * 8 + (7 - own(at) % 8) / 2 * 2 + own(at) % 2),
         ),
-        ("the eight nibbles of a word in reverse", Rc::new(move |at| own(at) / 8 * 8 + 7 - own(at) % 8)),
+        ("the eight nibbles of a word in reverse", Arc::new(move |at| own(at) / 8 * 8 + 7 - own(at) % 8)),
         (
             "the low and the high nibbles of a word apart",
-            Rc::new(move |at| {
+            Arc::new(move |at| {
                 let i = own(at) % 8;
                 own(at) / 8 * 8 + i % 4 * 2 + i / 4
             }),
         ),
-        ("elements i and i + 16 in a byte", Rc::new(move |at| at / 32 * 32 + at % 16 * 2 + at % 32 / 16)),
+        ("elements i and i + 16 in a byte", Arc::new(move |at| at / 32 * 32 + at % 16 * 2 + at % 32 / 16)),
     ];
     if declared != NibbleOrder::LowFirst {
-        places.push(("the high nibble of each byte first, in sequence", Rc::new(|at| at ^ 1)));
+        places.push(("the high nibble of each byte first, in sequence", Arc::new(|at| at ^ 1)));
     }
     for (order, words) in [
         (NibbleOrder::LowFirst, "the nibbles of a word in sequence"),
@@ -671,7 +670,7 @@ fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
         (NibbleOrder::Halves, "elements i and i + 4 in a byte"),
     ] {
         if order != declared {
-            places.push((words, Rc::new(move |at| order.place(at))));
+            places.push((words, Arc::new(move |at| order.place(at))));
         }
     }
     places
@@ -683,7 +682,7 @@ fn zeros_at<'a>(operand: &'a Captured, place: Place) -> Option<CellAt<'a>> {
     let grid = scheme.granularity.grid(operand.rows, operand.cols);
     let (dtype, order) = Order::of_zeros(&scheme, grid)?;
     (dtype.bits() == 4).then(|| -> CellAt<'a> {
-        Rc::new(move |r, g| {
+        Arc::new(move |r, g| {
             let at = place(order.map.offset(r, g));
             let there = at < operand.zeros.len() * 2;
             if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }

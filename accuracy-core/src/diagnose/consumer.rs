@@ -5,9 +5,10 @@
 
 use super::hypothesis::{Change, Hypothesis, Slot, variant};
 use super::map::{self, Map};
+use super::memo::Memo;
 use super::output::{self, Fit};
 use super::sampled::{World, all, pick};
-use super::{Runs, table, tiles, unsteady};
+use super::{Runs, Scope, table, tiles, unsteady};
 use crate::case::input::{Data, Rng};
 use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
@@ -16,12 +17,11 @@ use crate::record::Cause;
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
 use crate::verdict::{NOISE_FACTOR, comparison_checks};
-use std::cell::RefCell;
+use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Rows and columns of the first sample, on which every hypothesis is scored, and of the second, for the best.
@@ -32,7 +32,7 @@ const PAIRS: (usize, usize) = (8, 32);
 /// The same where K is long.
 const FIRST_LONG: (usize, usize) = (3, 6);
 const SECOND_LONG: (usize, usize) = (8, 24);
-const PAIRS_LONG: (usize, usize) = (4, 16);
+const PAIRS_LONG: (usize, usize) = (6, 8);
 const LONG: usize = 2048;
 /// Hypotheses that go on to the second sample.
 const KEPT: usize = 24;
@@ -306,7 +306,13 @@ fn score(hop: &Hop<'_>, sample: &Sample, value: Matrix) -> Scored {
 }
 
 /// What explains the output of a failing consumer.
-pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>, min_cos: f64) -> Vec<Cause> {
+pub fn diagnose(
+    attempt: &Attempt,
+    judged: &JudgedHop,
+    scope: Scope,
+    again: Runs<'_>,
+    min_cos: f64,
+) -> Vec<Cause> {
     let Some(hop) = Hop::new(attempt, judged, again, min_cos) else { return Vec::new() };
     let map = hop.map();
     if map.count == 0 {
@@ -317,7 +323,7 @@ pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>, min_cos:
     if let Some(cause) = left_out(&hop, &map, &place) {
         return vec![cause];
     }
-    let search = Search { hop: &hop, map: &map, before, place };
+    let search = Search { hop: &hop, map: &map, before, place, scope };
     // A handful of elements fits many a hypothesis.
     if map.count < FEW { vec![search.unknown()] } else { search.run() }
 }
@@ -369,6 +375,7 @@ struct Search<'a, 'h> {
     map: &'h Map,
     before: f64,
     place: String,
+    scope: Scope,
 }
 
 impl<'a> Search<'a, '_> {
@@ -384,22 +391,24 @@ impl<'a> Search<'a, '_> {
         let first = Sample::new(self.hop, self.map, if k > LONG { FIRST_LONG } else { FIRST });
         let second = Sample::new(self.hop, self.map, if k > LONG { SECOND_LONG } else { SECOND });
         let at = (second.rows.as_slice(), second.cols.as_slice());
-        hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
+        if self.scope == Scope::Sums {
+            hypotheses.retain(|h| h.slot == Slot::Product && ["overflow", "accumulation"].contains(&h.cause));
+        }
+        if self.scope == Scope::All {
+            hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
+        }
         // A function of the test's own computes the whole of its result at a time.
         let whole_at_a_time = {
             let mut found = false;
             self.hop.source.visit(&mut |e| found |= matches!(e.0.op, Op::User { .. }));
             found
         };
-        let known: RefCell<HashMap<Vec<usize>, Option<Rc<Matrix>>>> = RefCell::default();
+        let known: Memo<Vec<usize>, Option<Arc<Matrix>>> = Memo::default();
         let under = |hypotheses: &[Hypothesis<'a>], holding: &[usize], sample: &Sample| {
             if whole_at_a_time {
-                let cached = known.borrow().get(holding).cloned();
-                let value = cached.unwrap_or_else(|| {
+                let value = known.of(holding.to_vec(), || {
                     let variant = variant(&world, self.hop.source, hypotheses, holding);
-                    let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok().map(Rc::new);
-                    known.borrow_mut().insert(holding.to_vec(), value.clone());
-                    value
+                    catch_unwind(AssertUnwindSafe(|| variant.whole())).ok().map(Arc::new)
                 });
                 return value.map(|value| {
                     round_overflow(&pick(&value, &sample.rows, &sample.cols), self.hop.buffer.dtype)
@@ -414,16 +423,28 @@ impl<'a> Search<'a, '_> {
         };
         let scored = |hypotheses: &[Hypothesis<'a>], of: Range<usize>| -> Vec<(usize, Scored)> {
             let score = |i| Some((i, score(self.hop, &first, under(hypotheses, &[i], &first)?)));
-            of.filter_map(score).collect()
+            of.into_par_iter().filter_map(score).collect()
         };
         let everywhere = hypotheses.len();
-        let mut singles = scored(&hypotheses, 0..everywhere);
+        let hop = self.hop;
+        let (mut singles, fits) = rayon::join(
+            || scored(&hypotheses, 0..everywhere),
+            || match self.scope {
+                Scope::All => output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source),
+                Scope::Sums => output::limits(&hop.reference, &hop.out, self.map, hop.buffer.dtype),
+            },
+        );
         let explains = |s: &Scored| {
             s.score.max(s.score_in_region) >= EXPLAINS
                 || (s.correlation > ALIKE && (s.gain - 1.0).abs() > 1e-3)
         };
-        if !singles.iter().any(|(_, s)| explains(s)) {
-            let parts = tiles::in_parts(self.hop.source, &world, &hypotheses, at, &second.out);
+        if self.scope == Scope::All && !singles.iter().any(|(_, s)| explains(s)) {
+            let off = |r: usize, c: usize| {
+                let off = self.hop.out.row(r)[c] - self.hop.reference.row(r)[c];
+                if off.is_finite() { off } else { 0.0 }
+            };
+            let screen = (first.rows.as_slice(), first.cols.as_slice());
+            let parts = tiles::in_parts(self.hop.source, &world, &hypotheses, screen, at, &off);
             hypotheses.extend(parts);
             singles.extend(scored(&hypotheses, everywhere..hypotheses.len()));
         }
@@ -433,7 +454,7 @@ impl<'a> Search<'a, '_> {
         let rescore = |candidates: &mut Vec<Candidate>| {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
             candidates.truncate(KEPT);
-            for candidate in candidates.iter_mut() {
+            candidates.par_iter_mut().for_each(|candidate| {
                 candidate.score = value(&candidate.holding, &second).map_or(f64::NEG_INFINITY, |value| {
                     let value = match candidate.gain {
                         Some(gain) => value.map(|x| gain * x),
@@ -442,7 +463,7 @@ impl<'a> Search<'a, '_> {
                     let scored = score(self.hop, &second, value);
                     if candidate.in_region { scored.score_in_region } else { scored.score }
                 });
-            }
+            });
             // Stable: of equals the one that the table has first.
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
         };
@@ -466,12 +487,9 @@ impl<'a> Search<'a, '_> {
             Some(value)
         };
         let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
-        let fits = {
-            let hop = self.hop;
-            output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source)
-        };
         let fitted = self.fitted(&fits, &second);
-        if !stated.iter().any(|s| s.explained.whole) && !fitted.iter().any(|(_, e)| e.whole) {
+        let explained = stated.iter().any(|s| s.explained.whole) || fitted.iter().any(|(_, e)| e.whole);
+        if self.scope == Scope::All && !explained {
             let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
             let most = match whole_at_a_time {
                 true => PAIRS_OF_WHOLE,
@@ -480,7 +498,8 @@ impl<'a> Search<'a, '_> {
                     (terms / k).clamp(PAIRS_TRIED.0, PAIRS_TRIED.1)
                 }
             };
-            let mut pairs = self.pairs(&hypotheses, &middle, &first, &value, most);
+            let halves = self.halves(&hypotheses, &singles, &first);
+            let mut pairs = self.pairs(&hypotheses, &halves, &middle, &first, &value, most);
             rescore(&mut pairs);
             stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
@@ -512,22 +531,45 @@ impl<'a> Search<'a, '_> {
         found
     }
 
+    /// Hypotheses that may be half of a pair: those that change something, each as another of its slot does not.
+    fn halves(
+        &self,
+        hypotheses: &[Hypothesis<'a>],
+        scored: &[(usize, Scored)],
+        sample: &Sample,
+    ) -> Vec<usize> {
+        let mut known: HashMap<Slot, Vec<&Matrix>> = HashMap::new();
+        let alike = |x: &Matrix, y: &Matrix| self.hop.error(x, y, y) == 0.0;
+        let mut found = Vec::new();
+        for (i, scored) in scored {
+            let of_slot = known.entry(hypotheses[*i].slot).or_insert_with(|| vec![&sample.reference]);
+            let in_part = matches!(hypotheses[*i].change, Change::InPart(..));
+            if hypotheses[*i].cause == "accumulation"
+                || in_part
+                || of_slot.iter().any(|x| alike(&scored.value, x))
+            {
+                continue;
+            }
+            of_slot.push(&scored.value);
+            found.push(*i);
+        }
+        found
+    }
+
     /// Two hypotheses that replace different things.
     fn pairs(
         &self,
         hypotheses: &[Hypothesis<'a>],
+        halves: &[usize],
         sample: &Sample,
         first: &Sample,
-        value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
+        value: &(dyn Fn(&[usize], &Sample) -> Option<Matrix> + Sync),
         most: usize,
     ) -> Vec<Candidate> {
         let mut by_slot: Vec<Vec<(usize, Matrix)>> = Vec::new();
-        let mut ranked: Vec<(usize, Scored)> = (0..hypotheses.len())
-            .filter(|&i| {
-                let in_part = matches!(hypotheses[i].change, Change::InPart(..));
-                hypotheses[i].cause != "accumulation" && !in_part
-            })
-            .filter_map(|i| Some((i, score(self.hop, sample, value(&[i], sample)?))))
+        let mut ranked: Vec<(usize, Scored)> = halves
+            .par_iter()
+            .filter_map(|&i| Some((i, score(self.hop, sample, value(&[i], sample)?))))
             .collect();
         ranked.sort_by(|a, b| b.1.correlation.total_cmp(&a.1.correlation));
         for (i, scored) in &ranked {
@@ -562,14 +604,14 @@ impl<'a> Search<'a, '_> {
             }
         }
         jobs.sort_by_key(|job| job.0);
-        let mut found = Vec::new();
-        for (_, i, j) in jobs.into_iter().take(most) {
-            let holding = vec![i.min(j), i.max(j)];
-            let Some(value) = value(&holding, first) else { continue };
-            let scored = score(self.hop, first, value);
-            found.push(Candidate { holding, gain: None, in_region: false, score: scored.score });
-        }
-        found
+        jobs.truncate(most);
+        jobs.into_par_iter()
+            .filter_map(|(_, i, j)| {
+                let holding = vec![i.min(j), i.max(j)];
+                let score = score(self.hop, first, value(&holding, first)?).score;
+                Some(Candidate { holding, gain: None, in_region: false, score })
+            })
+            .collect()
     }
 
     /// The best candidates computed whole, with those that make the same of the sample.
@@ -578,7 +620,7 @@ impl<'a> Search<'a, '_> {
         hypotheses: &[Hypothesis<'a>],
         candidates: &[Candidate],
         sample: &Sample,
-        value: &dyn Fn(&[usize], &Sample) -> Option<Matrix>,
+        value: &(dyn Fn(&[usize], &Sample) -> Option<Matrix> + Sync),
         whole: &dyn Fn(&Candidate) -> Option<Matrix>,
     ) -> Vec<Stated> {
         let mut stated: Vec<(Stated, Matrix)> = Vec::new();

@@ -1,11 +1,10 @@
 //! A hypothesis: one thing that a kernel may have done instead of what it should.
 
 use super::product::Product;
-use super::reading::{CellAt, Cells, CodeAt, Decode, Reading};
+use super::reading::{CellAt, Cells, CodesAt, Decode, Reading};
 use super::sampled::{Variant, World};
 use crate::dtype::DType;
 use crate::reference::{BufferId, Expr, Matrix};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a hypothesis replaces. Two that replace different things can hold at once.
@@ -44,7 +43,7 @@ impl Slot {
 /// What stands in the slot instead.
 #[derive(Clone)]
 pub enum Change<'a> {
-    Codes(CodeAt<'a>),
+    Codes(CodesAt<'a>),
     Format(Decode<'a>),
     Scales(Cells<'a>),
     /// A function of the right zero points.
@@ -77,7 +76,7 @@ pub struct Hypothesis<'a> {
 #[derive(Clone, Debug)]
 pub struct Part {
     pub tile: usize,
-    pub tiles: Rc<[bool]>,
+    pub tiles: Arc<[bool]>,
 }
 
 impl Part {
@@ -115,7 +114,7 @@ fn put<'a>(variant: &mut Variant<'a, '_>, slot: Slot, change: &Change<'a>, key: 
         (Slot::Scales(id), Change::Scales(cells)) => reading(id, &mut |r| r.scales = Some(cells.clone())),
         (Slot::Zeros(id), Change::Zeros(f)) => reading(id, &mut |reading| {
             let (f, zeros) = (*f, reading.zeros.clone());
-            reading.zeros = Some(Rc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
+            reading.zeros = Some(Arc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
         }),
         (Slot::Zeros(id), Change::ZerosAt(zeros)) => reading(id, &mut |r| r.zeros = Some(zeros.clone())),
         (Slot::Factor(id), Change::Factor(factor)) => reading(id, &mut |r| r.factor = *factor),
@@ -128,7 +127,7 @@ fn put<'a>(variant: &mut Variant<'a, '_>, slot: Slot, change: &Change<'a>, key: 
             if let Some((id, reading)) =
                 slot.operand().and_then(|id| Some((id, variant.readings.get_mut(&id)?)))
             {
-                reading.part = Some((part.clone(), Rc::new(Reading::right(world.attempt.buffer(id)))));
+                reading.part = Some((part.clone(), Arc::new(Reading::right(world.attempt.buffer(id)))));
             }
         }
         (Slot::Graph, Change::Graph(source)) => variant.source = source.clone(),

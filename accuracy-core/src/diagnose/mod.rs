@@ -10,6 +10,7 @@
 //! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
 //! - `tiles`: which parts of K a product has counted, fitted to the output;
 //! - `consumer`, `producer`: the searches; `sampled`, `reading`: evaluation of some rows and columns under hypotheses;
+//! - `memo`: what many hypotheses share;
 //! - `map`: which elements are wrong, in words; `accumulation`: sums that lose bits in no order that can be told;
 //! - `evident`: what a single check proves by itself: guards, unwritten elements, repeats.
 
@@ -20,6 +21,7 @@ mod evident;
 mod graph;
 mod hypothesis;
 mod map;
+mod memo;
 mod output;
 mod producer;
 mod product;
@@ -79,14 +81,14 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
     for i in failing(hops) {
         let judged = &hops[i];
         let buffer = attempt.buffer(judged.id);
-        let mut found = one(attempt, judged, &[], evidence.min_cos);
+        let mut found = one(attempt, judged, Scope::All, &[], evidence.min_cos);
         let second = evidence.second.filter(|second| !second.buffer(judged.id).same_bytes(buffer));
         if let Some(second) = second {
             // What a kernel reads from memory that nobody wrote is another in each run: what explains both runs in full
             // explains why they differ. What explains one of them is an accident of that run.
             if found.iter().any(|c| c.confident) {
                 let hops = on_second.get_or_insert_with(|| judge_hops(second, evidence.min_cos));
-                let there = one(second, &hops[i], &[], evidence.min_cos);
+                let there = one(second, &hops[i], Scope::All, &[], evidence.min_cos);
                 if alike(&found, &there) {
                     explained.push(buffer.name.clone());
                 } else {
@@ -94,7 +96,8 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
                 }
             }
             if found.iter().all(|c| !c.confident) {
-                found = one(attempt, judged, &[(buffer, second.buffer(judged.id))], evidence.min_cos);
+                found =
+                    one(attempt, judged, Scope::All, &[(buffer, second.buffer(judged.id))], evidence.min_cos);
             }
         }
         if found.iter().all(|c| !c.confident)
@@ -116,7 +119,7 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
                 .flatten()
                 .collect();
             let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a, b)).collect();
-            let mut found = one(probe, &on_probe[i], &pairs, evidence.min_cos);
+            let mut found = one(probe, &on_probe[i], Scope::All, &pairs, evidence.min_cos);
             if found.iter().all(|c| !c.confident) {
                 found.extend(accumulation::diagnose((attempt, &hops[i]), (probe, &on_probe[i])));
                 found.sort_by_key(|c| !c.confident);
@@ -131,7 +134,8 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
         .is_none_or(|second| hops.iter().all(|h| second.buffer(h.id).same_bytes(attempt.buffer(h.id))));
     let open = steady && causes.iter().all(|c| !c.confident);
     if let Some((one_sign, on_it)) = evidence.one_sign.filter(|_| open) {
-        let found = failing(on_it).into_iter().flat_map(|i| one(one_sign, &on_it[i], &[], evidence.min_cos));
+        let of_sums = |i: usize| one(one_sign, &on_it[i], Scope::Sums, &[], evidence.min_cos);
+        let found = failing(on_it).into_iter().flat_map(of_sums);
         let found: Vec<Cause> = found.collect();
         // What this run does not name for certain is less than what the ordinary one says.
         if causes.is_empty() || found.iter().any(|c| c.confident) {
@@ -158,11 +162,19 @@ fn alike(first: &[Cause], second: &[Cause]) -> bool {
 /// Pairs of runs on the same inputs: what differs between the two of a pair is no result of the inputs.
 type Runs<'a> = &'a [(&'a Captured, &'a Captured)];
 
+/// Which hypotheses are tried.
+#[derive(Clone, Copy, PartialEq)]
+enum Scope {
+    All,
+    /// How sums are rounded and where they end: what data of one sign shows that ordinary data does not.
+    Sums,
+}
+
 /// The ranked causes of one hop.
-fn one(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>, min_cos: f64) -> Vec<Cause> {
+fn one(attempt: &Attempt, judged: &JudgedHop, scope: Scope, again: Runs<'_>, min_cos: f64) -> Vec<Cause> {
     let buffer = attempt.buffer(judged.id);
     let mut causes = match buffer.scheme {
-        None => consumer::diagnose(attempt, judged, again, min_cos),
+        None => consumer::diagnose(attempt, judged, scope, again, min_cos),
         Some(_) => producer::diagnose(attempt, judged, again),
     };
     // Whatever is wrong with what a router writes is wrong with the router.

@@ -61,13 +61,19 @@ pub fn is_common(gain: f64) -> bool {
     (power - power.round()).abs() < 1e-3 || KNOWN.iter().any(|(known, _)| (gain / known - 1.0).abs() < 2e-4)
 }
 
-/// Every fit that is worth a look. `map` says which elements are wrong.
-pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType, source: &Expr) -> Vec<Fit> {
+/// Fits of what comes of the size of results: how they are rounded, and where they end.
+pub fn limits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
     let mut found = rounding(reference, map, dtype);
     found.extend(gain(reference, out, map));
-    found.extend(line_gains(reference, out, map));
     found.extend(clamped(reference, out, map));
     found.extend(overflown(reference, out, map, dtype));
+    found
+}
+
+/// Every fit that is worth a look. `map` says which elements are wrong.
+pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType, source: &Expr) -> Vec<Fit> {
+    let mut found = limits(reference, out, map, dtype);
+    found.extend(line_gains(reference, out, map));
     found.extend(moved(reference, out, map));
     found.extend(turned(reference, out));
     found.extend(tiles_turned(reference, out, map));
@@ -96,8 +102,11 @@ fn where_wrong(reference: &Matrix, map: &Map, f: impl Fn(usize, usize, f64) -> f
 fn ratio(pairs: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
     let mut ratios: Vec<f64> =
         pairs.filter(|(x, y)| y.is_finite() && x.is_normal()).map(|(x, y)| y / x).collect();
-    ratios.sort_by(f64::total_cmp);
-    let median = *ratios.get(ratios.len() / 2)?;
+    let middle = ratios.len() / 2;
+    if ratios.is_empty() {
+        return None;
+    }
+    let median = *ratios.select_nth_unstable_by(middle, f64::total_cmp).1;
     let near = ratios.iter().filter(|r| (**r - median).abs() <= 0.01 * median.abs());
     let (sum, count) = near.fold((0.0, 0.0), |(sum, count), r| (sum + r, count + 1.0));
     Some(sum / count)

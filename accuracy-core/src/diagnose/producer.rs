@@ -8,7 +8,7 @@
 use super::hypothesis::{Hypothesis, variant};
 use super::map::{self, Map};
 use super::output::factor;
-use super::reading::{Reading, scale_in_memory};
+use super::reading::{CellAt, Reading, scale_in_memory};
 use super::sampled::{Variant, World, all};
 use super::scales::Rounding;
 use super::{Runs, codes, scales, table, unsteady};
@@ -55,7 +55,7 @@ type Magnitude = Box<dyn Fn(&Matrix, Region, Region) -> f64>;
 struct Place<'a> {
     /// Empty for the declared order.
     what: String,
-    at: Rc<dyn Fn(usize, usize) -> f64 + 'a>,
+    at: CellAt<'a>,
 }
 
 /// How a kernel makes a code of a value that was divided by its scale.
@@ -246,7 +246,7 @@ impl<'a> Producer<'a, '_> {
         for (name, place) in scales::orders(&scheme, self.grid) {
             found.push(Place {
                 what: name,
-                at: Rc::new(move |r, g| scale_in_memory(buffer, &scheme, place(r, g))),
+                at: Arc::new(move |r, g| scale_in_memory(buffer, &scheme, place(r, g))),
             });
         }
         found
@@ -370,7 +370,7 @@ impl<'a> Producer<'a, '_> {
             By::Inverse => 1.0 / right(gr, gc),
             By::Rounded(to) => to.of(right(gr, gc)),
         };
-        let code = (reading.codes)(r, c).map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
+        let code = (reading.codes)(r, &[c])[0].map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
         let scaled = value.row(r)[c] / (scale * self.buffer.factor);
         if scale == 0.0 || scale.is_nan() {
             return false;

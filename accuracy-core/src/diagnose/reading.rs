@@ -4,21 +4,20 @@
 //! that a sample of a large weight costs no more than itself.
 
 use super::hypothesis::Part;
+use super::memo::Memo;
 use crate::case::{Captured, Order};
 use crate::dtype::{DType, Overflow};
 use crate::quant::{Quant, ZeroPoint};
 use crate::reference::Matrix;
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
-/// The code that a kernel takes for element `(row, column)`; `None` beyond the buffer.
-pub type CodeAt<'a> = Rc<dyn Fn(usize, usize) -> Option<u32> + 'a>;
+/// The codes that a kernel takes for a row's elements in some columns; `None` beyond the buffer.
+pub type CodesAt<'a> = Arc<dyn Fn(usize, &[usize]) -> Vec<Option<u32>> + Send + Sync + 'a>;
 /// The scale or zero point that a kernel takes for a cell of the grid; NaN beyond the buffer.
-pub type CellAt<'a> = Rc<dyn Fn(usize, usize) -> f64 + 'a>;
+pub type CellAt<'a> = Arc<dyn Fn(usize, usize) -> f64 + Send + Sync + 'a>;
 
 /// The value that a kernel takes a code for.
-pub type Decode<'a> = Rc<dyn Fn(u32) -> f64 + 'a>;
+pub type Decode<'a> = Arc<dyn Fn(u32) -> f64 + Send + Sync + 'a>;
 
 /// Rows and columns that share a scale, and the scale of each cell.
 #[derive(Clone)]
@@ -33,7 +32,7 @@ pub struct Cells<'a> {
 pub struct Reading<'a> {
     /// Distinguishes readings whose codes differ, for the cache of decoded samples.
     pub codes_key: usize,
-    pub codes: CodeAt<'a>,
+    pub codes: CodesAt<'a>,
     /// The same for what they are decoded as.
     pub decode_key: usize,
     pub decode: Decode<'a>,
@@ -44,7 +43,7 @@ pub struct Reading<'a> {
     /// What values are rounded to once they are scaled.
     pub rounded: Option<DType>,
     /// Where this holds, if not everywhere, and how the rest is read.
-    pub part: Option<(Part, Rc<Reading<'a>>)>,
+    pub part: Option<(Part, Arc<Reading<'a>>)>,
     /// Columns: beyond them a kernel that runs on reads what follows in memory.
     cols: usize,
 }
@@ -54,26 +53,36 @@ type Key = (usize, usize, usize, Vec<usize>);
 
 /// Decoded codes of samples, which many hypotheses share.
 #[derive(Default)]
-pub struct Decoded(RefCell<HashMap<Key, Rc<Matrix>>>);
+pub struct Decoded(Memo<Key, Arc<Matrix>>);
 
 /// Elements that the cache of decoded samples may hold.
 const CACHED: usize = 1 << 20;
+
+/// Codes that are taken one by one.
+pub fn each<'a>(code: impl Fn(usize, usize) -> Option<u32> + Send + Sync + 'a) -> CodesAt<'a> {
+    Arc::new(move |r, cols| cols.iter().map(|&c| code(r, c)).collect())
+}
+
+/// The codes as they lie in `order` in memory.
+pub fn in_order(operand: &Captured, order: Order) -> CodesAt<'_> {
+    let columns = OnceLock::new();
+    Arc::new(move |r, cols| {
+        let columns: &Vec<usize> = columns.get_or_init(|| order.map.columns(operand.cols));
+        let first = order.map.offset(r, 0);
+        cols.iter().map(|&c| code_in_memory(operand, order.nibbles.place(first + columns[c]))).collect()
+    })
+}
 
 impl<'a> Reading<'a> {
     /// As the operand's scheme has it.
     pub fn right(operand: &'a Captured) -> Reading<'a> {
         let cols = operand.cols;
-        let (dtype, data) = (operand.dtype, &operand.data);
-        let codes = operand.data.len() * 8 / dtype.bits() as usize;
-        let at = move |r: usize, c: usize| {
-            let at = r * cols + c;
-            (at < codes).then(|| dtype.code_at(data, at))
-        };
+        let dtype = operand.dtype;
         let mut reading = Reading {
             codes_key: 0,
-            codes: Rc::new(at),
+            codes: each(Reading::code_of(operand)),
             decode_key: 0,
-            decode: Rc::new(move |code| dtype.decode(code)),
+            decode: Arc::new(move |code| dtype.decode(code)),
             bits: dtype.bits(),
             scales: None,
             zeros: None,
@@ -87,10 +96,10 @@ impl<'a> Reading<'a> {
             let (rows, cols) = scheme.granularity.cell(operand.rows, cols);
             let map = Order::of_scales(&scheme, grid);
             let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, map.index(r, g));
-            reading.scales = Some(Cells { rows, cols, at: Rc::new(at) });
+            reading.scales = Some(Cells { rows, cols, at: Arc::new(at) });
             reading.zeros = match (scheme.zero_point, Order::of_zeros(&scheme, grid)) {
-                (ZeroPoint::Fixed(z), _) => Some(Rc::new(move |_, _| f64::from(z))),
-                (_, Some((dtype, order))) => Some(Rc::new(move |r, g| {
+                (ZeroPoint::Fixed(z), _) => Some(Arc::new(move |_, _| f64::from(z))),
+                (_, Some((dtype, order))) => Some(Arc::new(move |r, g| {
                     let at = order.index(r, g);
                     let there = at < operand.zeros.len() * 8 / dtype.bits() as usize;
                     if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }
@@ -99,6 +108,13 @@ impl<'a> Reading<'a> {
             };
         }
         reading
+    }
+
+    /// The code of an element as it should be read. Beyond a row's end the next one begins; `None` beyond the buffer.
+    pub fn code_of(operand: &'a Captured) -> impl Fn(usize, usize) -> Option<u32> + Copy + use<'a> {
+        let (dtype, cols) = (operand.dtype, operand.cols);
+        let codes = operand.data.len() * 8 / dtype.bits() as usize;
+        move |r, c| Some(r * cols + c).filter(|at| *at < codes).map(|at| dtype.code_at(&operand.data, at))
     }
 
     /// The elements at `rows` × `cols`.
@@ -118,18 +134,13 @@ impl<'a> Reading<'a> {
         let whole =
             cols.len() == self.cols && cols.first() == Some(&0) && cols.last() == Some(&(self.cols - 1));
         let values = match whole && rows.len() * cols.len() <= CACHED {
-            false => Rc::new(self.values(rows, cols)),
+            false => Arc::new(self.values(rows, cols)),
             true => {
                 let key = (operand, self.codes_key, self.decode_key, rows.to_vec());
-                let known = decoded.0.borrow().get(&key).cloned();
-                known.unwrap_or_else(|| {
-                    let values = Rc::new(self.values(rows, cols));
-                    decoded.0.borrow_mut().insert(key, values.clone());
-                    values
-                })
+                decoded.0.of(key, || Arc::new(self.values(rows, cols)))
             }
         };
-        let mut out = Rc::unwrap_or_clone(values);
+        let mut out = Arc::unwrap_or_clone(values);
         if let Some(scales) = &self.scales {
             self.scale(&mut out, scales, rows, cols);
         }
@@ -147,14 +158,16 @@ impl<'a> Reading<'a> {
     fn scale(&self, out: &mut Matrix, scales: &Cells<'a>, rows: &[usize], cols: &[usize]) {
         for (row, &r) in rows.iter().enumerate() {
             let grid_row = r / scales.rows;
-            let (mut group, mut scale, mut zero) = (usize::MAX, 0.0, 0.0);
-            for (x, &c) in out.row_mut(row).iter_mut().zip(cols) {
-                if c / scales.cols != group {
-                    group = c / scales.cols;
-                    scale = (scales.at)(grid_row, group) * self.factor;
-                    zero = self.zeros.as_ref().map_or(0.0, |zeros| zeros(grid_row, group));
-                }
-                *x = (*x - zero) * scale;
+            let mut left = (out.row_mut(row), cols);
+            while let Some(&first) = left.1.first() {
+                let group = first / scales.cols;
+                let of_group = group * scales.cols..(group + 1) * scales.cols;
+                let run = left.1.iter().take_while(|c| of_group.contains(*c)).count();
+                let scale = (scales.at)(grid_row, group) * self.factor;
+                let zero = self.zeros.as_ref().map_or(0.0, |zeros| zeros(grid_row, group));
+                let (here, rest) = left.0.split_at_mut(run);
+                here.iter_mut().for_each(|x| *x = (*x - zero) * scale);
+                left = (rest, &left.1[run..]);
             }
         }
     }
@@ -172,7 +185,7 @@ impl<'a> Reading<'a> {
         };
         let mut out = Vec::with_capacity(rows.len() * cols.len());
         for &r in rows {
-            out.extend(cols.iter().map(|&c| (self.codes)(r, c).map_or(f64::NAN, value)));
+            out.extend((self.codes)(r, cols).into_iter().map(|code| code.map_or(f64::NAN, value)));
         }
         Matrix::new(rows.len(), cols.len(), out)
     }

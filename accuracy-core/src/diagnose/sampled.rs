@@ -1,6 +1,7 @@
 //! Evaluates an expression at some rows and columns only, under hypotheses about how operands are read and products
 //! are summed up.
 
+use super::memo::Memo;
 use super::product::{Narrow, Product, times};
 use super::reading::{CellAt, Cells, Decoded, Reading};
 use crate::case::Attempt;
@@ -10,17 +11,15 @@ use crate::quant::Granularity;
 use crate::reference::graph::{Binary, Op};
 use crate::reference::stream::{Left, Precision, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval};
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a failing hop's kernel was given.
 pub struct World<'a> {
     pub attempt: &'a Attempt,
     decoded: Decoded,
-    whole: RefCell<HashMap<BufferId, Arc<Matrix>>>,
-    scaled: RefCell<HashMap<Key, Rc<Matrix>>>,
+    whole: Memo<BufferId, Arc<Matrix>>,
+    scaled: Memo<Key, Arc<Matrix>>,
 }
 
 /// An operand, the hypotheses about how it is read, and its rows.
@@ -32,17 +31,12 @@ const LARGEST: usize = 1 << 17;
 
 impl<'a> World<'a> {
     pub fn new(attempt: &'a Attempt) -> World<'a> {
-        World { attempt, decoded: Decoded::default(), whole: RefCell::default(), scaled: RefCell::default() }
+        World { attempt, decoded: Decoded::default(), whole: Memo::default(), scaled: Memo::default() }
     }
 
     /// A whole buffer as it should be read.
     pub fn whole(&self, id: BufferId) -> Arc<Matrix> {
-        let known = self.whole.borrow().get(&id).cloned();
-        known.unwrap_or_else(|| {
-            let value = Arc::new(self.attempt.buffer(id).value());
-            self.whole.borrow_mut().insert(id, value.clone());
-            value
-        })
+        self.whole.of(id, || Arc::new(self.attempt.buffer(id).value()))
     }
 }
 
@@ -57,7 +51,7 @@ pub struct Variant<'a, 'w> {
     pub values: HashMap<BufferId, Arc<Matrix>>,
     pub product: Option<Product>,
     /// Results of functions of the test's own, by their node.
-    functions: RefCell<HashMap<usize, Arc<Matrix>>>,
+    functions: Memo<usize, Arc<Matrix>>,
 }
 
 impl<'a, 'w> Variant<'a, 'w> {
@@ -69,7 +63,7 @@ impl<'a, 'w> Variant<'a, 'w> {
             keys: HashMap::new(),
             values: HashMap::new(),
             product: None,
-            functions: RefCell::default(),
+            functions: Memo::default(),
         }
     }
 
@@ -197,13 +191,10 @@ impl<'a, 'w> Variant<'a, 'w> {
             }
             Op::User { inputs, function, .. } => {
                 let node = Arc::as_ptr(&expr.0) as usize;
-                let known = self.functions.borrow().get(&node).cloned();
-                let value = known.unwrap_or_else(|| {
+                let value = self.functions.of(node, || {
                     let inputs: Vec<Matrix> =
                         inputs.iter().map(|i| self.block(i, &all(i.0.rows), &all(i.0.cols))).collect();
-                    let value = Arc::new(function(&inputs.iter().collect::<Vec<_>>()));
-                    self.functions.borrow_mut().insert(node, value.clone());
-                    value
+                    Arc::new(function(&inputs.iter().collect::<Vec<_>>()))
                 });
                 pick(&value, rows, cols)
             }
@@ -212,25 +203,17 @@ impl<'a, 'w> Variant<'a, 'w> {
     }
 
     /// An operand of a product, which many variants read alike.
-    fn operand(&self, expr: &Expr, rows: &[usize], ks: &[usize]) -> Rc<Matrix> {
+    pub fn operand(&self, expr: &Expr, rows: &[usize], ks: &[usize]) -> Arc<Matrix> {
         let id = match expr.0.op {
             Op::Buffer(id) if ks.len() == expr.0.cols && rows.len() * ks.len() <= LARGEST => id,
-            _ => return Rc::new(self.block(expr, rows, ks)),
+            _ => return Arc::new(self.block(expr, rows, ks)),
         };
         if self.values.contains_key(&id) {
-            return Rc::new(self.block(expr, rows, ks));
+            return Arc::new(self.block(expr, rows, ks));
         }
         let key = (id, self.keys.get(&id).cloned().unwrap_or_default(), rows.to_vec());
-        let known = self.world.scaled.borrow().get(&key).cloned();
-        known.unwrap_or_else(|| {
-            let value = Rc::new(self.block(expr, rows, ks));
-            let mut kept = self.world.scaled.borrow_mut();
-            if kept.len() == KEPT {
-                kept.clear();
-            }
-            kept.insert(key, value.clone());
-            value
-        })
+        self.world.scaled.limit(KEPT);
+        self.world.scaled.of(key, || Arc::new(self.block(expr, rows, ks)))
     }
 
     /// The whole of a large product whose right operand is stored as it should be but for its scales.
@@ -294,7 +277,7 @@ impl<'a, 'w> Variant<'a, 'w> {
             let mut plain = reading;
             plain.factor = 1.0;
             let factor = operand.factor;
-            plain.scales = Some(Cells { at: Rc::new(|_, _| 1.0), ..cells.clone() });
+            plain.scales = Some(Cells { at: Arc::new(|_, _| 1.0), ..cells.clone() });
             let codes = plain.block(id.0, at, &all(operand.cols), &self.world.decoded);
             Some((codes, cells, factor))
         };

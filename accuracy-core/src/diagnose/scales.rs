@@ -9,7 +9,7 @@ use crate::layout::ScaleLayout;
 use crate::quant::{Granularity, Quant, ZeroPoint};
 use crate::reference::BufferId;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Every hypothesis about the scales of an operand.
 pub fn hypotheses<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
@@ -29,7 +29,7 @@ pub fn hypotheses<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>
 pub fn right<'a>(operand: &'a Captured, scheme: &Quant) -> CellAt<'a> {
     let scheme = *scheme;
     let order = Order::of_scales(&scheme, scheme.granularity.grid(operand.rows, operand.cols));
-    Rc::new(move |r, g| scale_in_memory(operand, &scheme, order.index(r, g)))
+    Arc::new(move |r, g| scale_in_memory(operand, &scheme, order.index(r, g)))
 }
 
 /// Operands that have as many scales each, taken with the scales of another.
@@ -49,7 +49,7 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
             }
             let read = |own: &Scales<'a>, other: &Scales<'a>| {
                 let what = format!("scales `{}` with the scales of `{}`", own.name(), other.name());
-                own.read_as("scale_neighbour", what, Rc::new(other.right()))
+                own.read_as("scale_neighbour", what, Arc::new(other.right()))
             };
             let (a_as_b, b_as_a) = (read(&a, &b), read(&b, &a));
             found.push(Hypothesis {
@@ -99,7 +99,7 @@ impl fmt::Display for Rounding {
 }
 
 /// Where a cell of the grid lies in memory.
-pub type Place = Rc<dyn Fn(usize, usize) -> usize>;
+pub type Place = Arc<dyn Fn(usize, usize) -> usize + Send + Sync>;
 
 /// Every order of a grid but the declared one, by name.
 pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
@@ -113,7 +113,7 @@ pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
     for &layout in ScaleLayout::ALL {
         if layout != declared && layout.check(grid).is_ok() {
             let map = layout.index_map(grid);
-            add(layout.name(), Rc::new(move |r, g| map.offset(r, g)));
+            add(layout.name(), Arc::new(move |r, g| map.offset(r, g)));
         }
     }
     // A lying shape: the grid taken for its transpose.
@@ -122,32 +122,32 @@ pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
         let plain = [ScaleLayout::RowMajor, ScaleLayout::ColMajor].contains(&layout);
         if !plain && layout.check(turned).is_ok() {
             let map = layout.index_map(turned);
-            add(format!("{layout} of the transposed grid"), Rc::new(move |r, g| map.offset(g, r)));
+            add(format!("{layout} of the transposed grid"), Arc::new(move |r, g| map.offset(g, r)));
         }
     }
     // Rows or columns padded otherwise than they are.
     for to in [2, 4, 8, 16, 32, 64, 128, 256] {
         let wide = groups.next_multiple_of(to);
         if wide != groups && (to == 2 || wide != groups.next_multiple_of(to / 2)) {
-            add(format!("row_major with rows of {wide}"), Rc::new(move |r, g| r * wide + g));
+            add(format!("row_major with rows of {wide}"), Arc::new(move |r, g| r * wide + g));
         }
         let tall = rows.next_multiple_of(to);
         if tall != rows && (to == 2 || tall != rows.next_multiple_of(to / 2)) {
-            add(format!("col_major with columns of {tall}"), Rc::new(move |r, g| g * tall + r));
+            add(format!("col_major with columns of {tall}"), Arc::new(move |r, g| g * tall + r));
         }
     }
     // Tiles of a swizzle as far apart as if the groups were not padded to whole tiles.
     if !groups.is_multiple_of(8) {
         add(
             format!("e8m0_shuffle with tiles of {groups} groups, not padded to 8,"),
-            Rc::new(move |r, g| {
+            Arc::new(move |r, g| {
                 r / 32 * 32 * groups + g / 8 * 256 + g % 4 * 64 + r % 16 * 4 + g % 8 / 4 * 2 + r % 32 / 16
             }),
         );
     }
     if rows > 1 {
         for stride in [groups - 1, groups + 1].into_iter().filter(|&s| s > 0) {
-            add(format!("row_major with rows of {stride}"), Rc::new(move |r, g| r * stride + g));
+            add(format!("row_major with rows of {stride}"), Arc::new(move |r, g| r * stride + g));
         }
     }
     found
@@ -204,9 +204,9 @@ impl<'a> Scales<'a> {
                 let at = at.clone();
                 let or_zero = move |r: usize, g: usize| Some(at(r, g)).filter(|s| !s.is_nan()).unwrap_or(0.0);
                 let what = format!("{what}, and takes 0 beyond their end");
-                found.push(self.read_as("scale_layout", what, Rc::new(or_zero)));
+                found.push(self.read_as("scale_layout", what, Arc::new(or_zero)));
             }
-            found.push(self.read_as("scale_layout", what, Rc::new(at)));
+            found.push(self.read_as("scale_layout", what, Arc::new(at)));
         }
         found
     }
@@ -215,107 +215,107 @@ impl<'a> Scales<'a> {
     fn neighbours(&self) -> Vec<Hypothesis<'a>> {
         let (rows, groups) = self.grid;
         let mut found = Vec::new();
-        let mut add = |which: &str, cell: Rc<dyn Fn(usize, usize) -> (usize, usize) + 'a>| {
+        let mut add = |which: &str, cell: Arc<dyn Fn(usize, usize) -> (usize, usize) + Send + Sync + 'a>| {
             let what = format!("scales `{}` with {which}", self.name());
             let right = self.right();
             let at = move |r: usize, g: usize| {
                 let (r, g) = cell(r, g);
                 right(r, g)
             };
-            found.push(self.read_as("scale_neighbour", what, Rc::new(at)));
+            found.push(self.read_as("scale_neighbour", what, Arc::new(at)));
         };
         if groups > 1 {
-            add("the scale of the next group", Rc::new(move |r, g| (r, (g + 1) % groups)));
+            add("the scale of the next group", Arc::new(move |r, g| (r, (g + 1) % groups)));
             add(
                 "the scale of the next group, the last with its own",
-                Rc::new(move |r, g| (r, (g + 1).min(groups - 1))),
+                Arc::new(move |r, g| (r, (g + 1).min(groups - 1))),
             );
             add(
                 "the scale of the next group, the last with that of the next row's first",
-                Rc::new(move |r, g| if g + 1 < groups { (r, g + 1) } else { ((r + 1) % rows, 0) }),
+                Arc::new(move |r, g| if g + 1 < groups { (r, g + 1) } else { ((r + 1) % rows, 0) }),
             );
-            add("the scale of the previous group", Rc::new(move |r, g| (r, (g + groups - 1) % groups)));
+            add("the scale of the previous group", Arc::new(move |r, g| (r, (g + groups - 1) % groups)));
             add(
                 "the scale of the previous group, the first with its own",
-                Rc::new(move |r, g| (r, g.saturating_sub(1))),
+                Arc::new(move |r, g| (r, g.saturating_sub(1))),
             );
-            add("the scale of its row's first group", Rc::new(move |r, _| (r, 0)));
-            add("the scale of its row's last group", Rc::new(move |r, _| (r, groups - 1)));
+            add("the scale of its row's first group", Arc::new(move |r, _| (r, 0)));
+            add("the scale of its row's last group", Arc::new(move |r, _| (r, groups - 1)));
             add(
                 "the scales of its row in reverse order",
-                Rc::new(move |r, g| (r, (groups - 1).saturating_sub(g))),
+                Arc::new(move |r, g| (r, (groups - 1).saturating_sub(g))),
             );
             add(
                 "the scale of the other group of each pair",
-                Rc::new(move |r, g| (r, (g ^ 1).min(groups - 1))),
+                Arc::new(move |r, g| (r, (g ^ 1).min(groups - 1))),
             );
             add(
                 "the scale of its own group, the last with that of the group before",
-                Rc::new(move |r, g| (r, g.min(groups - 2))),
+                Arc::new(move |r, g| (r, g.min(groups - 2))),
             );
-            add("the scale of each second group", Rc::new(move |r, g| (r, g / 2 * 2)));
-            add("the scale of group g / 2", Rc::new(move |r, g| (r, g / 2)));
+            add("the scale of each second group", Arc::new(move |r, g| (r, g / 2 * 2)));
+            add("the scale of group g / 2", Arc::new(move |r, g| (r, g / 2)));
             for tile in [2, 4, 8, 16].into_iter().filter(|&t| t < groups) {
                 if tile > 2 {
                     add(
                         &format!("the scale of the first of its {tile} groups"),
-                        Rc::new(move |r, g| (r, g / tile * tile)),
+                        Arc::new(move |r, g| (r, g / tile * tile)),
                     );
                 }
-                add(&format!("the scale of group g % {tile}"), Rc::new(move |r, g| (r, g % tile)));
+                add(&format!("the scale of group g % {tile}"), Arc::new(move |r, g| (r, g % tile)));
                 // A part of the index that a select of bytes or lanes leaves out.
                 add(
                     &format!(
                         "the scale of the first {tile} of each {} groups, again for the others",
                         2 * tile
                     ),
-                    Rc::new(move |r, g| (r, g & !tile)),
+                    Arc::new(move |r, g| (r, g & !tile)),
                 );
                 add(
                     &format!("the scale of the other of two neighbouring tiles of {tile} groups"),
-                    Rc::new(move |r, g| (r, if g ^ tile < groups { g ^ tile } else { g })),
+                    Arc::new(move |r, g| (r, if g ^ tile < groups { g ^ tile } else { g })),
                 );
             }
         }
         if rows > 1 {
-            add("the scale of the next row", Rc::new(move |r, g| ((r + 1) % rows, g)));
+            add("the scale of the next row", Arc::new(move |r, g| ((r + 1) % rows, g)));
             add(
                 "the scale of the next row, the last with its own",
-                Rc::new(move |r, g| ((r + 1).min(rows - 1), g)),
+                Arc::new(move |r, g| ((r + 1).min(rows - 1), g)),
             );
-            add("the scale of the previous row", Rc::new(move |r, g| ((r + rows - 1) % rows, g)));
+            add("the scale of the previous row", Arc::new(move |r, g| ((r + rows - 1) % rows, g)));
             add(
                 "the scale of the previous row, the first with its own",
-                Rc::new(move |r, g| (r.saturating_sub(1), g)),
+                Arc::new(move |r, g| (r.saturating_sub(1), g)),
             );
             add(
                 "the scale of its own row, the last with that of the row before",
-                Rc::new(move |r, g| (r.min(rows - 2), g)),
+                Arc::new(move |r, g| (r.min(rows - 2), g)),
             );
-            add("the scales of the first row", Rc::new(move |_, g| (0, g)));
-            add("the scales of the last row", Rc::new(move |_, g| (rows - 1, g)));
+            add("the scales of the first row", Arc::new(move |_, g| (0, g)));
+            add("the scales of the last row", Arc::new(move |_, g| (rows - 1, g)));
             for tile in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|&t| t < rows) {
                 add(
                     &format!("the scale of the first row of its tile of {tile}"),
-                    Rc::new(move |r, g| (r / tile * tile, g)),
+                    Arc::new(move |r, g| (r / tile * tile, g)),
                 );
-                add(&format!("the scale of row r % {tile}"), Rc::new(move |r, g| (r % tile, g)));
+                add(&format!("the scale of row r % {tile}"), Arc::new(move |r, g| (r % tile, g)));
                 add(
                     &format!("the scale of the first {tile} of each {} rows, again for the others", 2 * tile),
-                    Rc::new(move |r, g| (r & !tile, g)),
+                    Arc::new(move |r, g| (r & !tile, g)),
                 );
                 add(
                     &format!("the scale of the other of two neighbouring tiles of {tile} rows"),
-                    Rc::new(move |r, g| if r ^ tile < rows { (r ^ tile, g) } else { (r, g) }),
+                    Arc::new(move |r, g| if r ^ tile < rows { (r ^ tile, g) } else { (r, g) }),
                 );
                 add(
                     &format!("the scale of the row {tile} before, the first {tile} with their own"),
-                    Rc::new(move |r, g| (r.checked_sub(tile).unwrap_or(r), g)),
+                    Arc::new(move |r, g| (r.checked_sub(tile).unwrap_or(r), g)),
                 );
             }
         }
         if rows > 1 && groups > 1 {
-            add("the scale of the first cell", Rc::new(|_, _| (0, 0)));
+            add("the scale of the first cell", Arc::new(|_, _| (0, 0)));
         }
         found
     }
@@ -325,7 +325,7 @@ impl<'a> Scales<'a> {
         let (name, format) = (self.name(), self.scheme.scale_dtype);
         let with = |cause, what: String, f: fn(f64) -> f64| {
             let right = self.right();
-            self.read_as(cause, what, Rc::new(move |r, g| f(right(r, g))))
+            self.read_as(cause, what, Arc::new(move |r, g| f(right(r, g))))
         };
         let mut found = vec![
             with("scale_missing", format!("does not apply the scales of `{name}`"), |_| 1.0),
@@ -355,7 +355,7 @@ impl<'a> Scales<'a> {
                 };
                 if finer {
                     let right = self.right();
-                    found.push(self.read_as("rounding", what, Rc::new(move |r, g| to.of(right(r, g)))));
+                    found.push(self.read_as("rounding", what, Arc::new(move |r, g| to.of(right(r, g)))));
                 }
             }
         }
@@ -377,12 +377,12 @@ impl<'a> Scales<'a> {
             // At the same index, and at the same byte.
             let what = format!("reads the {own} scales of `{name}` as {format}");
             let cause = if own.bits() == 8 && format.is_fp8() { "fp8_variant" } else { "scale_layout" };
-            found.push(self.read_as(cause, what, Rc::new(move |r, g| read(format, order.index(r, g)))));
+            found.push(self.read_as(cause, what, Arc::new(move |r, g| read(format, order.index(r, g)))));
             if own.bits() > format.bits() {
                 let ratio = (own.bits() / format.bits()) as usize;
                 let what = format!("reads the top bits of the {own} scales of `{name}` as {format}");
                 let at = move |r, g| read(format, order.index(r, g) * ratio + ratio - 1);
-                found.push(self.read_as("scale_layout", what, Rc::new(at)));
+                found.push(self.read_as("scale_layout", what, Arc::new(at)));
             }
         }
         if own == F32 {
@@ -390,7 +390,7 @@ impl<'a> Scales<'a> {
             let right = self.right();
             let what = format!("takes the exponents of the float32 scales of `{name}` for e8m0 codes");
             let at = move |r, g| 2f64.powi(((right(r, g) as f32).to_bits() >> 23 & 0xff) as i32 - 127);
-            found.push(self.read_as("scale_layout", what, Rc::new(at)));
+            found.push(self.read_as("scale_layout", what, Arc::new(at)));
         }
         found
     }
@@ -410,7 +410,7 @@ impl<'a> Scales<'a> {
                 slot: Slot::Scales(self.id),
                 operand: Some(self.id),
                 what,
-                change: Change::Scales(Cells { rows, cols, at: Rc::new(scales) }),
+                change: Change::Scales(Cells { rows, cols, at: Arc::new(scales) }),
                 also: None,
             });
         };
@@ -420,41 +420,41 @@ impl<'a> Scales<'a> {
             let words = format!("takes groups of {size} for the groups of {cols} of `{}`", self.name());
             let wide = operand.cols.div_ceil(size);
             if column_major {
-                add(words.clone(), rows, size, Rc::new(move |r, g| g * grid_rows + r));
+                add(words.clone(), rows, size, Arc::new(move |r, g| g * grid_rows + r));
             } else {
-                add(words.clone(), rows, size, Rc::new(move |r, g| r * groups + g));
-                add(format!("{words}, in rows of {wide}"), rows, size, Rc::new(move |r, g| r * wide + g));
+                add(words.clone(), rows, size, Arc::new(move |r, g| r * groups + g));
+                add(format!("{words}, in rows of {wide}"), rows, size, Arc::new(move |r, g| r * wide + g));
             }
             add(
                 format!("{words}, again from the first"),
                 rows,
                 size,
-                Rc::new(move |r, g| order.index(r, g % groups)),
+                Arc::new(move |r, g| order.index(r, g % groups)),
             );
             add(
                 format!("{words}, the last for those beyond"),
                 rows,
                 size,
-                Rc::new(move |r, g| order.index(r, g.min(groups - 1))),
+                Arc::new(move |r, g| order.index(r, g.min(groups - 1))),
             );
         }
         if rows > 1 {
             for size in [1, 16, 32, 64, 128, 256].into_iter().filter(|&s| s != rows) {
                 let what =
                     format!("takes blocks of {size} rows for the blocks of {rows} of `{}`", self.name());
-                add(what.clone(), size, cols, Rc::new(move |r, g| order.index(r, g)));
+                add(what.clone(), size, cols, Arc::new(move |r, g| order.index(r, g)));
                 if size < rows {
                     add(
                         format!("{what}, the last for those beyond"),
                         size,
                         cols,
-                        Rc::new(move |r, g| order.index(r.min(grid_rows - 1), g)),
+                        Arc::new(move |r, g| order.index(r.min(grid_rows - 1), g)),
                     );
                     add(
                         format!("{what}, again from the first"),
                         size,
                         cols,
-                        Rc::new(move |r, g| order.index(r % grid_rows, g)),
+                        Arc::new(move |r, g| order.index(r % grid_rows, g)),
                     );
                 }
             }
@@ -468,7 +468,7 @@ impl<'a> Scales<'a> {
                 let Change::Scales(cells) = &h.change else { continue };
                 let (own, high, wide) = (own.clone(), cells.rows, cells.cols);
                 let at = move |r: usize, g: usize| own(r * high / rows, g * wide / cols);
-                h.also = Some((Slot::Zeros(self.id), Change::ZerosAt(Rc::new(at))));
+                h.also = Some((Slot::Zeros(self.id), Change::ZerosAt(Arc::new(at))));
                 h.what += ", the zero points those of their own";
             }
             for h in &mut found {
@@ -476,13 +476,13 @@ impl<'a> Scales<'a> {
                     let own = own.clone();
                     h.also = Some((
                         Slot::Zeros(self.id),
-                        Change::ZerosAt(Rc::new(move |r, g| own(r, g % groups))),
+                        Change::ZerosAt(Arc::new(move |r, g| own(r, g % groups))),
                     ));
                 } else if h.what.contains("for those beyond") {
                     let own = own.clone();
                     h.also = Some((
                         Slot::Zeros(self.id),
-                        Change::ZerosAt(Rc::new(move |r, g| own(r, g.min(groups - 1)))),
+                        Change::ZerosAt(Arc::new(move |r, g| own(r, g.min(groups - 1)))),
                     ));
                 }
             }
@@ -537,7 +537,7 @@ impl<'a> Scales<'a> {
             let own = own.clone();
             add(
                 format!("subtracts the zero points of {which} from `{name}`"),
-                Rc::new(move |r, g| {
+                Arc::new(move |r, g| {
                     let (r, g) = cell(r, g, rows, groups);
                     own(r, g)
                 }),
@@ -546,7 +546,7 @@ impl<'a> Scales<'a> {
         let (unscaled, scale) = (own.clone(), self.right());
         add(
             format!("subtracts the zero points of `{name}` after scaling, unscaled"),
-            Rc::new(move |r, g| unscaled(r, g) / scale(r, g)),
+            Arc::new(move |r, g| unscaled(r, g) / scale(r, g)),
         );
         for (what, at) in codes::zeros_misplaced(self.operand) {
             add(format!("takes the zero points of `{name}` to have {what}, its codes rightly"), at);
@@ -558,7 +558,7 @@ impl<'a> Scales<'a> {
         let map = other.index_map(self.grid);
         add(
             format!("reads the zero points of `{name}` as {other}; they lie in {layout} order"),
-            Rc::new(move |r, g| {
+            Arc::new(move |r, g| {
                 let at = map.offset(r, g);
                 let there = at < operand.zeros.len() * 8 / dtype.bits() as usize;
                 if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }
@@ -573,13 +573,13 @@ impl<'a> Scales<'a> {
                 slot: Slot::Scales(self.id),
                 operand: Some(self.id),
                 what: format!("scales `{name}` with the scale and the zero point of {which}"),
-                change: Change::Scales(self.cells(Rc::new(move |r, g| {
+                change: Change::Scales(self.cells(Arc::new(move |r, g| {
                     let (r, g) = cell(r, g, rows, groups);
                     right(r, g)
                 }))),
                 also: Some((
                     Slot::Zeros(self.id),
-                    Change::ZerosAt(Rc::new(move |r, g| {
+                    Change::ZerosAt(Arc::new(move |r, g| {
                         let (r, g) = cell(r, g, rows, groups);
                         own(r, g)
                     })),

@@ -6,6 +6,7 @@ use super::product::Product;
 use super::sampled::{Variant, World, all};
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
+use rayon::prelude::*;
 
 /// Lengths of K tiles that are tried, the longest first.
 const TILES: [usize; 6] = [512, 256, 128, 64, 32, 16];
@@ -15,6 +16,10 @@ const MOST: usize = 64;
 const NEAR: f64 = 0.06;
 /// The same of what is only there or not.
 const CLEAR: f64 = 0.25;
+/// Rows of the other operand over which an error is summed up to see which hypotheses it goes with, and of how many of
+/// these the parts are fitted.
+const MANY: usize = 128;
+const LIKELY: usize = 16;
 
 /// The hypothesis that each tile of K was counted so many times, where whole numbers that are not all alike fit `out`: the
 /// output at `rows` × `cols`.
@@ -53,53 +58,142 @@ pub fn fitted(
 
 /// Hypotheses about an operand of a product, each in those tiles of K alone in which it fits `out`: what a kernel does
 /// to the last tile, or to every second one.
+///
+/// `screen` are the rows and columns on which the likely ones are told, `rows` × `cols` those on which these are fitted;
+/// `error` is how far an element of the hop is from its reference.
 pub fn in_parts<'a>(
     source: &Expr,
     world: &World<'a>,
     hypotheses: &[Hypothesis<'a>],
+    screen: (&[usize], &[usize]),
     (rows, cols): (&[usize], &[usize]),
-    out: &Matrix,
+    error: &(dyn Fn(usize, usize) -> f64 + Sync),
 ) -> Vec<Hypothesis<'a>> {
     let Some((product, factor)) = product(source) else { return Vec::new() };
     let Op::MatMul { a: left, b: right, .. } = &product.0.op else { return Vec::new() };
     let k = left.shape().1;
-    let read =
-        |e: &Expr, at: &[usize], holding: &[usize]| variant(world, e, hypotheses, holding).at(at, &all(k));
+    let read = |e: &Expr, at: &[usize], holding: &[usize]| {
+        variant(world, e, hypotheses, holding).operand(e, at, &all(k))
+    };
+    // Of a product of two operands that are read as they are: whose hypothesis it is.
+    let operands: Vec<(usize, bool)> = (0..hypotheses.len())
+        .filter(|&i| hypotheses[i].also.is_none())
+        .filter_map(|i| {
+            let id = hypotheses[i].slot.operand()?;
+            let is = |side: &Expr| matches!(side.0.op, Op::Buffer(other) if other == id);
+            (is(left) != is(right)).then_some((i, is(left)))
+        })
+        .collect();
+    if operands.is_empty() {
+        return Vec::new();
+    }
+    // What a hypothesis adds to an operand.
+    let added = |i: usize, of_left: bool, at: &[usize]| {
+        let side = if of_left { left } else { right };
+        let (wrong, right) = (read(side, at, &[i]), read(side, at, &[]));
+        let data = wrong.data.iter().zip(&right.data).map(|(x, y)| x - y).collect();
+        Matrix::new(wrong.rows, wrong.cols, data)
+    };
+    let likely = {
+        let many = |n: usize| -> Vec<usize> { (0..n).step_by(n.div_ceil(MANY)).collect() };
+        let (m, n) = (many(left.shape().0), many(right.shape().0));
+        let (of_left, of_right) = rayon::join(
+            || Gradient::new(screen.0, &n, &read(right, &n, &[]), &|r, c| error(r, c) / factor),
+            || Gradient::new(screen.1, &m, &read(left, &m, &[]), &|c, r| error(r, c) / factor),
+        );
+        let tile = TILES.into_iter().rev().find(|tile| k.div_ceil(*tile) <= MOST).unwrap_or(TILES[0]);
+        let mut scored: Vec<(f64, usize, bool)> = operands
+            .par_iter()
+            .map(|&(i, is_left)| {
+                let (gradient, side, at) =
+                    if is_left { (&of_left, left, screen.0) } else { (&of_right, right, screen.1) };
+                (gradient.explained(&read(side, at, &[i]), &read(side, at, &[]), tile), i, is_left)
+            })
+            .collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        scored.truncate(LIKELY);
+        scored.sort_by_key(|(_, i, _)| *i);
+        scored
+    };
+    let mut off = Matrix::zeros(rows.len(), cols.len());
+    for (i, &r) in rows.iter().enumerate() {
+        off.row_mut(i).iter_mut().zip(cols).for_each(|(x, &c)| *x = error(r, c));
+    }
     let (a, b) = (read(left, rows, &[]), read(right, cols, &[]));
-    let mut error = Matrix::zeros(out.rows, out.cols);
-    for r in 0..out.rows {
-        for c in 0..out.cols {
-            let right: f64 = a.row(r).iter().zip(b.row(c)).map(|(x, y)| x * y).sum();
-            error.row_mut(r)[c] = out.row(r)[c] - factor * right;
+    likely
+        .into_par_iter()
+        .filter_map(|(_, i, of_left)| {
+            let terms = match of_left {
+                true => Terms::new(&added(i, true, rows), &b, factor),
+                false => Terms::new(&a, &added(i, false, cols), factor),
+            };
+            let (tile, tiles) = parts(&terms, &off)?;
+            let hypothesis = &hypotheses[i];
+            let columns = columns(&tiles, tile, k);
+            Some(Hypothesis {
+                what: format!("{}, in columns {columns} only", hypothesis.what),
+                change: Change::InPart(
+                    Part { tile, tiles: tiles.into() },
+                    Box::new(hypothesis.change.clone()),
+                ),
+                ..hypothesis.clone()
+            })
+        })
+        .collect()
+}
+
+/// How the error of a product goes with each element of an operand, summed up over many elements of the other one: the
+/// error is `D · bᵀ` where `D` was added to the operand `a`, so that `D` is seen in `error · b`.
+struct Gradient {
+    /// `error · b`, a row of the operand each.
+    of: Matrix,
+    /// The squares of each column of `b`, summed up.
+    squares: Vec<f64>,
+    /// The squares of the error, summed up.
+    error: f64,
+}
+
+impl Gradient {
+    /// Of `rows` of an operand whose products with `b`, the rows `others` of the other one, are off by `error`.
+    fn new(rows: &[usize], others: &[usize], b: &Matrix, error: &dyn Fn(usize, usize) -> f64) -> Gradient {
+        let mut of = Matrix::zeros(rows.len(), b.cols);
+        let (mut squares, mut total) = (vec![0.0; b.cols], 0.0);
+        for (j, &other) in others.iter().enumerate() {
+            squares.iter_mut().zip(b.row(j)).for_each(|(sum, x)| *sum += x * x);
+            for (i, &r) in rows.iter().enumerate() {
+                let off = error(r, other);
+                total += off * off;
+                if off != 0.0 {
+                    of.row_mut(i).iter_mut().zip(b.row(j)).for_each(|(sum, x)| *sum += off * x);
+                }
+            }
         }
+        Gradient { of, squares, error: total }
     }
-    let mut found = Vec::new();
-    for (i, hypothesis) in hypotheses.iter().enumerate() {
-        let Some(id) = hypothesis.slot.operand() else { continue };
-        // Of a product of two operands that are read as they are.
-        let of_left = matches!(left.0.op, Op::Buffer(other) if other == id);
-        let of_right = matches!(right.0.op, Op::Buffer(other) if other == id);
-        if of_left == of_right || hypothesis.also.is_some() {
-            continue;
+
+    /// The share of the error that goes with an operand that is `wrong` and not `right` in those tiles in which all of the
+    /// difference would be needed.
+    fn explained(&self, wrong: &Matrix, right: &Matrix, tile: usize) -> f64 {
+        let (mut along, mut most) = (0.0, 0.0);
+        let tiles = wrong.cols.div_ceil(tile);
+        for t in 0..tiles {
+            let (mut with, mut own) = (0.0, 0.0);
+            for r in 0..wrong.rows {
+                for c in t * tile..((t + 1) * tile).min(wrong.cols) {
+                    let added = wrong.row(r)[c] - right.row(r)[c];
+                    if added.is_finite() {
+                        with += added * self.of.row(r)[c];
+                        own += added * added * self.squares[c];
+                    }
+                }
+            }
+            if with > 0.5 * own {
+                along += with;
+                most += own;
+            }
         }
-        // What the hypothesis adds to an operand, times the other.
-        let minus = |x: Matrix, y: &Matrix| {
-            let data = x.data.iter().zip(&y.data).map(|(x, y)| x - y).collect();
-            Matrix::new(x.rows, x.cols, data)
-        };
-        let (a, b) = match of_left {
-            true => (minus(read(left, rows, &[i]), &a), b.clone()),
-            false => (a.clone(), minus(read(right, cols, &[i]), &b)),
-        };
-        let Some((tile, tiles)) = parts(&Terms::new(&a, &b, factor), &error) else { continue };
-        let columns = columns(&tiles, tile, k);
-        found.push(Hypothesis {
-            what: format!("{}, in columns {columns} only", hypothesis.what),
-            change: Change::InPart(Part { tile, tiles: tiles.into() }, Box::new(hypothesis.change.clone())),
-            ..hypothesis.clone()
-        });
+        if most > 0.0 && self.error > 0.0 { along * along / (most * self.error) } else { 0.0 }
     }
-    found
 }
 
 /// The tiles of K that make up the error; `None` if none do, or all.
