@@ -363,6 +363,22 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }),
         );
     }
+    // Words of eight nibbles that follow one another along the rows, each of eight columns, as GPTQ packs them; or each of
+    // eight rows, as AWQ does.
+    if operand.dtype.bits() == 4 {
+        for (order, how) in [(NibbleOrder::LowFirst, "in sequence"), (NibbleOrder::Awq, "in AWQ's order")] {
+            add(
+                "nibble_order",
+                format!("reads `{name}` as words of eight columns, their nibbles {how}"),
+                each(move |r, c| code_in_memory(operand, order.place((c / 8 * rows + r) * 8 + c % 8))),
+            );
+            add(
+                "nibble_order",
+                format!("reads `{name}` as words of eight rows, their nibbles {how}"),
+                each(move |r, c| code_in_memory(operand, order.place(c * rows + r))),
+            );
+        }
+    }
     // Tiles of more rows than there are: the last one runs on past the end.
     for &layout in DataLayout::ALL {
         let DataLayout::Preshuffle { rows: high, .. } = layout else { continue };
@@ -568,6 +584,42 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 format!("takes the column {tile} before for those of `{name}` but the first"),
                 each(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
             );
+        }
+    }
+    // Loads that run ahead or behind by a tile, around the end.
+    for tile in [16, 32, 64, 128, 256] {
+        for (words, n, is_row) in [("row", rows, true), ("column", cols, false)] {
+            if 2 * tile >= n {
+                continue;
+            }
+            for (by, way) in [(tile, "ahead"), (n - tile, "behind")] {
+                add(
+                    "permuted_tiles",
+                    format!("takes the {words} {tile} {way} of each of `{name}`, around the end"),
+                    match is_row {
+                        true => each(move |r, c| right((r + by) % n, c)),
+                        false => each(move |r, c| right(r, (c + by) % n)),
+                    },
+                );
+            }
+        }
+    }
+    // A swizzle of runs that goes with the row, as of shared memory, done or undone once only.
+    for run in [4, 8, 16, 32] {
+        for lanes in [2, 4, 8] {
+            if !cols.is_multiple_of(run * lanes) || rows == 1 {
+                continue;
+            }
+            for by in [1, 2] {
+                let of = if by == 1 { String::new() } else { format!(" / {by}") };
+                add(
+                    "permuted_tiles",
+                    format!(
+                        "takes runs of {run} columns of `{name}` in places exclusive or with row{of} mod {lanes}"
+                    ),
+                    each(move |r, c| right(r, c ^ (r / by % lanes * run))),
+                );
+            }
         }
     }
     for tile in [2, 4, 8, 16, 32, 64, 128] {

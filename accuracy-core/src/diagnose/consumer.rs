@@ -7,8 +7,9 @@ use super::hypothesis::{Change, Hypothesis, Slot, variant};
 use super::map::{self, Map};
 use super::memo::Memo;
 use super::output::{self, Fit};
+use super::refitted;
 use super::sampled::{World, all, pick};
-use super::{Runs, Scope, table, tiles, unsteady};
+use super::{Runs, Scope, root, table, tiles, unsteady};
 use crate::case::input::{Data, Rng};
 use crate::case::{Attempt, Captured};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
@@ -427,13 +428,16 @@ impl<'a> Search<'a, '_> {
         };
         let everywhere = hypotheses.len();
         let hop = self.hop;
-        let (mut singles, fits) = rayon::join(
+        // Numbers of experts: none is a multiple of another, and two rules at once make any of them.
+        let labels = hop.buffer.dtype.is_integer() && root(hop.source) == Some("router");
+        let (mut singles, mut fits) = rayon::join(
             || scored(&hypotheses, 0..everywhere),
             || match self.scope {
                 Scope::All => output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source),
                 Scope::Sums => output::limits(&hop.reference, &hop.out, self.map, hop.buffer.dtype),
             },
         );
+        fits.retain(|fit| !labels || !["gain", "overflow", "addend_missing"].contains(&fit.cause));
         let explains = |s: &Scored| {
             s.score.max(s.score_in_region) >= EXPLAINS
                 || (s.correlation > ALIKE && (s.gain - 1.0).abs() > 1e-3)
@@ -446,11 +450,12 @@ impl<'a> Search<'a, '_> {
             let screen = (first.rows.as_slice(), first.cols.as_slice());
             let parts = tiles::in_parts(self.hop.source, &world, &hypotheses, screen, at, &off);
             hypotheses.extend(parts);
+            hypotheses.extend(refitted::hypotheses(hop.source, &world, &hop.out, hop.buffer.dtype));
             singles.extend(scored(&hypotheses, everywhere..hypotheses.len()));
         }
         let hypotheses = hypotheses;
         let value = |holding: &[usize], sample: &Sample| under(&hypotheses, holding, sample);
-        let mut candidates = self.singles(&singles);
+        let mut candidates = self.singles(&singles, labels);
         let rescore = |candidates: &mut Vec<Candidate>| {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
             candidates.truncate(KEPT);
@@ -489,7 +494,7 @@ impl<'a> Search<'a, '_> {
         let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
         let fitted = self.fitted(&fits, &second);
         let explained = stated.iter().any(|s| s.explained.whole) || fitted.iter().any(|(_, e)| e.whole);
-        if self.scope == Scope::All && !explained {
+        if self.scope == Scope::All && !explained && !labels {
             let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
             let most = match whole_at_a_time {
                 true => PAIRS_OF_WHOLE,
@@ -507,7 +512,7 @@ impl<'a> Search<'a, '_> {
     }
 
     /// Single hypotheses, everywhere or where the output is wrong, alone or with a constant factor.
-    fn singles(&self, scored: &[(usize, Scored)]) -> Vec<Candidate> {
+    fn singles(&self, scored: &[(usize, Scored)], labels: bool) -> Vec<Candidate> {
         let mut found = Vec::new();
         for (i, scored) in scored {
             let holding = vec![*i];
@@ -522,7 +527,7 @@ impl<'a> Search<'a, '_> {
                 let score = scored.score_in_region - 1e-6;
                 found.push(Candidate { holding: holding.clone(), gain: None, in_region: true, score });
             }
-            if scored.is_off_by_a_factor() {
+            if !labels && scored.is_off_by_a_factor() {
                 let score = scored.correlation - 1e-3;
                 let gain = Some(output::snapped(scored.gain));
                 found.push(Candidate { holding, gain, in_region: false, score });
@@ -844,7 +849,7 @@ impl<'a> Search<'a, '_> {
             // Which fault makes a factor of each row is another question.
             confident: confident
                 && explained.whole
-                && !(fit.cause == "gain" && self.place.contains("scattered")),
+                && !(fit.cause == "gain" && (fit.gain.is_none() || self.place.contains("scattered"))),
         }
     }
 

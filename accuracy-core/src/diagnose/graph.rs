@@ -472,6 +472,21 @@ fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, 
                 );
             }
         }
+        if first.len() < *n {
+            let (n, range) = (*n, first.clone());
+            let width = first.len();
+            add(
+                "permuted_tiles",
+                &format!("takes the rows of columns {first:?} to be {width} elements apart; they are {n}"),
+                Box::new(move |op| match op {
+                    Op::Columns { x, range: own } if x.shape().1 == n && *own == range => {
+                        let start = range.start;
+                        Some(placed(x, width, move |r, c| r * width + start + c))
+                    }
+                    _ => None,
+                }),
+            );
+        }
         for (m, second) in &ranges[i + 1..] {
             if n != m || first.len() != second.len() || first.end > second.start {
                 continue;
@@ -499,20 +514,23 @@ fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, 
             for block in [1, 8, 16, 32, 64, 128].into_iter().filter(|&b| b < width && width.is_multiple_of(b))
             {
                 let by = if block == 1 { String::new() } else { format!(" in blocks of {block}") };
-                let (first, second) = (first.clone(), second.clone());
-                add(
-                    "gate_up_swapped",
-                    &format!("takes {words} for interleaved{by}"),
-                    Box::new(move |op| match op {
-                        Op::Columns { x, range }
-                            if x.shape().1 == n && (*range == first || *range == second) =>
-                        {
-                            let (from, odd) = (first.start, usize::from(*range == second));
-                            Some(picked(x, width, move |c| from + (c / block * 2 + odd) * block + c % block))
-                        }
-                        _ => None,
-                    }),
-                );
+                for (order, swapped) in [("", 0), (", the second first", 1)] {
+                    let (first, second) = (first.clone(), second.clone());
+                    add(
+                        "gate_up_swapped",
+                        &format!("takes {words} for interleaved{by}{order}"),
+                        Box::new(move |op| match op {
+                            Op::Columns { x, range }
+                                if x.shape().1 == n && (*range == first || *range == second) =>
+                            {
+                                let (from, odd) = (first.start, usize::from(*range == second) ^ swapped);
+                                let of = move |c: usize| from + (c / block * 2 + odd) * block + c % block;
+                                Some(picked(x, width, of))
+                            }
+                            _ => None,
+                        }),
+                    );
+                }
             }
         }
     }
@@ -520,10 +538,17 @@ fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, 
 
 /// The columns that `from` names.
 fn picked(x: &Expr, width: usize, from: impl Fn(usize) -> usize + Send + Sync + 'static) -> Op {
+    let cols = x.shape().1;
+    placed(x, width, move |r, c| r * cols + from(c))
+}
+
+/// As many rows of `width` elements, each from the place in `x` that `from` names.
+fn placed(x: &Expr, width: usize, from: impl Fn(usize, usize) -> usize + Send + Sync + 'static) -> Op {
     let rows = x.shape().0;
     let expr = user("columns", &[x], (rows, width), move |inputs| {
         let x = inputs[0];
-        let data = (0..x.rows).flat_map(|r| (0..width).map(|c| x.row(r)[from(c)]).collect::<Vec<_>>());
+        let places = (0..x.rows).flat_map(|r| (0..width).map(move |c| (r, c)));
+        let data = places.map(|(r, c)| x.data.get(from(r, c)).copied().unwrap_or(f64::NAN));
         Matrix::new(x.rows, width, data.collect())
     });
     expr.0.op.clone()

@@ -144,7 +144,10 @@ pub fn variant<'a, 'w>(
     holding: &[usize],
 ) -> Variant<'a, 'w> {
     let mut variant = Variant::new(world, source.clone());
-    for &i in holding {
+    // What is done to zero points is done to those that are read, wherever they are read from.
+    let of_zeros = |i: usize| matches!(all[i].change, Change::Zeros(_));
+    let (last, first): (Vec<usize>, Vec<usize>) = holding.iter().partition(|i| of_zeros(**i));
+    for i in first.into_iter().chain(last) {
         all[i].apply(&mut variant, i);
     }
     variant

@@ -8,6 +8,7 @@
 //!
 //! - `scales`, `codes`, `product`, `graph`: the families of hypotheses about operands, sums and expressions;
 //! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
+//! - `refitted`: scales that were taken from other places, fitted to the output;
 //! - `tiles`: which parts of K a product has counted, fitted to the output;
 //! - `consumer`, `producer`: the searches; `sampled`, `reading`: evaluation of some rows and columns under hypotheses;
 //! - `memo`: what many hypotheses share;
@@ -26,6 +27,7 @@ mod output;
 mod producer;
 mod product;
 mod reading;
+mod refitted;
 mod sampled;
 mod scales;
 mod selftest;

@@ -62,6 +62,8 @@ struct Place<'a> {
 struct Coding {
     cause: &'static str,
     what: String,
+    /// What the value is rounded to before it is divided.
+    first: Option<DType>,
     /// Which scale it divides by.
     by: By,
     /// The value that the code stands for.
@@ -142,7 +144,8 @@ impl<'a> Producer<'a, '_> {
         // What is asked of each code is looked up: the magnitude of a whole tensor for each of its codes takes forever.
         let right_here = self.tabulated(&right_rule);
         let scale_wrong = self.wrong_cells(declared, &right_here.scale, &self.value, None);
-        let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
+        let default =
+            Coding { cause: "", what: String::new(), first: None, by: By::Written, value: self.nearest() };
         let own = Reading::right(self.buffer);
         let map = self.map(&scale_wrong, &default, &own, declared, &right_here);
         let zero_cells = self.zero_cells();
@@ -371,12 +374,15 @@ impl<'a> Producer<'a, '_> {
             By::Rounded(to) => to.of(right(gr, gc)),
         };
         let code = (reading.codes)(r, &[c])[0].map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
-        let scaled = value.row(r)[c] / (scale * self.buffer.factor);
         if scale == 0.0 || scale.is_nan() {
             return false;
         }
-        let spread = scaled.abs() * (self.uncertainty + DIVISION);
-        let (a, b) = ((coding.value)(scaled - spread), (coding.value)(scaled + spread));
+        let coded = |sign: f64| {
+            let x = value.row(r)[c] * (1.0 + sign * self.uncertainty);
+            let x = coding.first.map_or(x, |to| to.decode(to.encode(x, Overflow::Saturate)));
+            (coding.value)(x / (scale * self.buffer.factor) * (1.0 + sign * DIVISION))
+        };
+        let (a, b) = (coded(-1.0), coded(1.0));
         let right = (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && (a.is_nan() || b.is_nan()));
         !right
     }
@@ -467,6 +473,22 @@ impl<'a> Producer<'a, '_> {
                 .then(a.3.cmp(&b.3))
                 .then(of_scales(a).cmp(&of_scales(b)))
         });
+        if candidates.first().is_none_or(|best| best.0 < 1.0)
+            && let Some(of) = self.permuted(right)
+        {
+            let example = (0..of.len()).filter(|&i| wrong[i]).take(3).map(|i| {
+                let name = |i: usize| format!("({}, {})", i / groups, i % groups);
+                format!("that of cell {} in the place of {}", name(i), name(of[i]))
+            });
+            let what = format!(
+                "writes the scales of `{}` in another order than {}: {}; every one is there",
+                self.buffer.name,
+                self.scheme.scale_layout,
+                example.collect::<Vec<_>>().join(", ")
+            );
+            let causes = vec![("scale_layout", what)];
+            return (0, Found { causes, score: 1.0, rivals: Vec::new() });
+        }
         // The best of them on every cell.
         let mut best: Option<(usize, Found)> = None;
         for &(score, place, rule, in_region) in candidates.iter().take(6) {
@@ -502,6 +524,30 @@ impl<'a> Producer<'a, '_> {
             }
         }
         best.unwrap_or((0, Found { score: 0.0, ..Found::default() }))
+    }
+
+    /// The cell in whose place the scale of each cell was written, if all of them were, in whatever order.
+    fn permuted(&self, right: &Rule) -> Option<Vec<usize>> {
+        let groups = self.grid.1;
+        let cells = self.grid.0 * groups;
+        if cells < 8 || self.buffer.scales.len() * 8 / self.scheme.scale_dtype.bits() as usize != cells {
+            return None;
+        }
+        let at = |i: usize| (i / groups, i % groups);
+        let written = scales::right(self.buffer, &self.scheme);
+        let mut by_written: Vec<(f64, usize)> = (0..cells).map(|i| (written(at(i).0, at(i).1), i)).collect();
+        let mut by_right: Vec<((f64, f64), usize)> =
+            (0..cells).map(|i| ((right.scale)(&self.value, at(i).0, at(i).1), i)).collect();
+        by_written.sort_by(|a, b| a.0.total_cmp(&b.0));
+        by_right.sort_by(|a, b| a.0.0.total_cmp(&b.0.0));
+        let mut of = vec![0; cells];
+        for ((scale, place), ((low, high), cell)) in by_written.into_iter().zip(by_right) {
+            if !(low..=high).contains(&scale) {
+                return None;
+            }
+            of[cell] = place;
+        }
+        Some(of)
     }
 
     fn order_words(&self, order: &str) -> String {
@@ -926,7 +972,7 @@ impl<'a> Producer<'a, '_> {
         let nearest = self.nearest();
         let mut found = Vec::new();
         let mut add = |cause: &'static str, what: String, by: By, value: Rc<dyn Fn(f64) -> f64>| {
-            found.push(Coding { cause, what, by, value });
+            found.push(Coding { cause, what, first: None, by, value });
         };
         for (cause, words, by) in [
             ("scale_missing", "without dividing by the scales", By::One),
@@ -1104,14 +1150,31 @@ impl<'a> Producer<'a, '_> {
                 add("rounding", what, By::Rounded(to), nearest.clone());
             }
         }
+        for first in [dtype, BF16, F16].into_iter().chain(others.iter().copied()) {
+            if first.is_integer() || first.bits() < dtype.bits() {
+                continue;
+            }
+            for by in [By::Written, By::Right] {
+                let what = format!("rounds the values of `{name}` to {first} before it scales them");
+                found.push(Coding {
+                    cause: "rounding",
+                    what,
+                    first: Some(first),
+                    by,
+                    value: nearest.clone(),
+                });
+            }
+        }
         found
     }
 
     /// What explains the codes, given where the scales are.
     fn explain_codes(&self, map: &Map, place: &Place<'a>, right: &Rule, own: &Reading<'a>) -> Found {
         let nothing = Found { score: 1.0, ..Found::default() };
-        let default = Coding { cause: "", what: String::new(), by: By::Written, value: self.nearest() };
-        let given = Coding { by: By::Right, value: self.nearest(), cause: "", what: String::new() };
+        let default =
+            Coding { cause: "", what: String::new(), first: None, by: By::Written, value: self.nearest() };
+        let given =
+            Coding { cause: "", what: String::new(), first: None, by: By::Right, value: self.nearest() };
         let wrong_rows = map.wrong_rows();
         let rows = spread(&wrong_rows, 2 * ROWS);
         let mut elements: Vec<(usize, usize)> = Vec::new();
@@ -1151,7 +1214,10 @@ impl<'a> Producer<'a, '_> {
             reading.codes = codes.clone();
             for by in [By::Written, By::Right] {
                 let what = hypothesis.what.replacen("reads", "writes", 1).replacen("takes", "writes", 1);
-                consider(Coding { cause: hypothesis.cause, what, by, value: self.nearest() }, &reading);
+                consider(
+                    Coding { cause: hypothesis.cause, what, first: None, by, value: self.nearest() },
+                    &reading,
+                );
             }
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.3.cmp(&b.3)));

@@ -40,13 +40,16 @@ pub enum Narrow {
     /// Integers of so many bits, which wrap around or saturate.
     Wrapping(u32),
     Saturating(u32),
+    /// Each two products added in 16 bits, which saturate, the first operand 128 higher than it is: bytes without a sign
+    /// times bytes with one.
+    Pairs,
     /// The product of both scales rounded, the sum of codes not.
     ScalesF16,
     ScalesBf16,
 }
 
 impl Narrow {
-    pub const ALL: [Narrow; 14] = [
+    pub const ALL: [Narrow; 15] = [
         Narrow::F16,
         Narrow::Bf16,
         Narrow::GroupF16,
@@ -59,6 +62,7 @@ impl Narrow {
         Narrow::Saturating(22),
         Narrow::Wrapping(24),
         Narrow::Saturating(24),
+        Narrow::Pairs,
         Narrow::ScalesF16,
         Narrow::ScalesBf16,
     ];
@@ -74,6 +78,10 @@ impl Narrow {
             Narrow::GroupBf16 => ("accumulation", sums("and rounds the sum of each group to bfloat16")),
             Narrow::Wrapping(bits) => ("overflow", sums(&format!("in {bits} bits, which wrap around"))),
             Narrow::Saturating(bits) => ("overflow", sums(&format!("in {bits} bits, which saturate"))),
+            Narrow::Pairs => (
+                "overflow",
+                sums("by twos in 16 bits, which saturate, 128 added to those of the first operand"),
+            ),
             Narrow::ScalesF16 => ("rounding", "rounds the product of both scales to float16".into()),
             Narrow::ScalesBf16 => ("rounding", "rounds the product of both scales to bfloat16".into()),
         }
@@ -98,6 +106,13 @@ impl Narrow {
             Narrow::GroupF16 => f16(dot(a, b)),
             Narrow::GroupBf16 => bf16(dot(a, b)),
             Narrow::ScalesF16 | Narrow::ScalesBf16 => dot(a, b),
+            Narrow::Pairs => {
+                let pair = |(x, y): (&[f64], &[f64])| {
+                    let beyond: f64 = y.iter().map(|y| 128.0 * y).sum();
+                    (dot(x, y) + beyond).clamp(-32768.0, 32767.0) - beyond
+                };
+                a.chunks(2).zip(b.chunks(2)).map(pair).sum()
+            }
             Narrow::Wrapping(bits) => {
                 let (sum, range) = (dot(a, b), 2f64.powi(bits as i32));
                 sum - range * (sum / range).round()

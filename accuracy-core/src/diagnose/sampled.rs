@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// What a failing hop's kernel was given.
 pub struct World<'a> {
     pub attempt: &'a Attempt,
-    decoded: Decoded,
+    pub decoded: Decoded,
     whole: Memo<BufferId, Arc<Matrix>>,
     scaled: Memo<Key, Arc<Matrix>>,
 }

@@ -125,6 +125,29 @@ pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
             add(format!("{layout} of the transposed grid"), Arc::new(move |r, g| map.offset(g, r)));
         }
     }
+    // Tiles of rows, each column-major; and rows of each tile as lanes of a matrix instruction hold them, transposed.
+    for tile in [16, 32, 64, 128].into_iter().filter(|&t| t < rows && groups > 1) {
+        add(
+            format!("col_major in each {tile} rows"),
+            Arc::new(move |r, g| {
+                let from = r / tile * tile;
+                from * groups + g * tile.min(rows - from) + r - from
+            }),
+        );
+    }
+    let own = declared.index_map(grid);
+    for (high, wide) in [(4, 4), (8, 8), (2, 8), (8, 2), (4, 8), (8, 4), (2, 16), (16, 2), (4, 16), (16, 4)] {
+        let tile = high * wide;
+        if tile <= rows {
+            add(
+                format!("{declared}, each {tile} rows as {high} x {wide} transposed,"),
+                Arc::new(move |r, g| {
+                    let turned = r / tile * tile + r % wide * high + r % tile / wide;
+                    own.offset(if r < rows / tile * tile { turned } else { r }, g)
+                }),
+            );
+        }
+    }
     // Rows or columns padded otherwise than they are.
     for to in [2, 4, 8, 16, 32, 64, 128, 256] {
         let wide = groups.next_multiple_of(to);

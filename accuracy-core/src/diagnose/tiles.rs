@@ -242,7 +242,7 @@ fn columns(tiles: &[bool], tile: usize, k: usize) -> String {
 }
 
 /// The product that a hop is, but for a factor and roundings.
-fn product(source: &Expr) -> Option<(&Expr, f64)> {
+pub fn product(source: &Expr) -> Option<(&Expr, f64)> {
     match &source.0.op {
         Op::MatMul { .. } => Some((source, 1.0)),
         Op::Round { x, .. } => product(x),
@@ -285,29 +285,30 @@ impl Terms {
     /// The least squares counts of `out = sum over the kept tiles of counts[tile] * sums[tile]`, each row of `out` in
     /// units of its own.
     fn counts(&self, out: &Matrix, kept: &[usize]) -> Option<Vec<f64>> {
-        let tiles = kept.len();
-        let mut normal = vec![vec![0.0; tiles + 1]; tiles];
-        for r in 0..out.rows {
-            let square: f64 = out.row(r).iter().filter(|y| y.is_finite()).map(|y| y * y).sum();
-            if square == 0.0 {
-                continue;
-            }
-            for (c, &y) in out.row(r).iter().enumerate() {
-                let sums = self.sums.row(r * out.cols + c);
-                let parts: Vec<f64> = kept.iter().map(|&t| sums[t]).collect();
-                if !y.is_finite() || parts.iter().any(|p| !p.is_finite()) {
-                    continue;
-                }
-                for i in 0..tiles {
-                    for j in 0..tiles {
-                        normal[i][j] += parts[i] * parts[j] / square;
-                    }
-                    normal[i][tiles] += parts[i] * y / square;
-                }
-            }
-        }
-        solved(normal)
+        let squares: Vec<f64> =
+            (0..out.rows).map(|r| out.row(r).iter().filter(|y| y.is_finite()).map(|y| y * y).sum()).collect();
+        let elements = (0..out.rows * out.cols).filter(|i| squares[i / out.cols] > 0.0).map(|i| {
+            let unit = squares[i / out.cols].sqrt();
+            let sums = self.sums.row(i);
+            (kept.iter().map(|&t| sums[t] / unit).collect(), out.data[i] / unit)
+        });
+        least_squares(elements, kept.len())
     }
+}
+
+/// The `n` factors of the terms that come nearest to the sums, in squares; what is not finite is left out.
+pub fn least_squares(equations: impl Iterator<Item = (Vec<f64>, f64)>, n: usize) -> Option<Vec<f64>> {
+    let mut normal = vec![vec![0.0; n + 1]; n];
+    for (terms, sum) in equations {
+        if !sum.is_finite() || terms.iter().any(|x| !x.is_finite()) {
+            continue;
+        }
+        for (x, row) in terms.iter().zip(&mut normal) {
+            row.iter_mut().zip(&terms).for_each(|(to, y)| *to += x * y);
+            row[n] += x * sum;
+        }
+    }
+    solved(normal)
 }
 
 /// The solution of a system of equations, each with its right side behind; `None` of a singular one.
