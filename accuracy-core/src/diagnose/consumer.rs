@@ -20,7 +20,7 @@ use crate::reference::{Expr, Matrix};
 use crate::verdict::{NOISE_FACTOR, comparison_checks};
 use rayon::prelude::*;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -609,10 +609,17 @@ impl<'a> Search<'a, '_> {
             }
         }
         jobs.sort_by_key(|job| job.0);
-        jobs.truncate(most);
-        jobs.into_par_iter()
-            .filter_map(|(_, i, j)| {
-                let holding = vec![i.min(j), i.max(j)];
+        let by_rank = jobs.into_iter().map(|(_, i, j)| (i, j));
+        let values: Vec<(usize, &Matrix)> = ranked.iter().map(|(i, scored)| (*i, &scored.value)).collect();
+        let by_fit = together(hypotheses, &values, sample, most).into_iter();
+        let mut seen = HashSet::new();
+        let mut tried: Vec<Vec<usize>> =
+            interleaved(by_fit, by_rank).map(|(i, j)| vec![i.min(j), i.max(j)]).collect();
+        tried.retain(|holding| seen.insert(holding.clone()));
+        tried.truncate(most);
+        tried
+            .into_par_iter()
+            .filter_map(|holding| {
                 let score = score(self.hop, first, value(&holding, first)?).score;
                 Some(Candidate { holding, gain: None, in_region: false, score })
             })
@@ -868,7 +875,9 @@ impl<'a> Search<'a, '_> {
         // Some scattered elements are no region.
         let scattered = candidate.in_region && self.place.contains("scattered");
         // Parts of K counted otherwise and a factor are also parts of K that have a factor each.
-        let of_parts = candidate.gain.is_some() && causes.iter().all(|cause| *cause == "k_tail_dropped");
+        let factor = candidate.gain.is_some() || causes.contains(&"gain");
+        let parts = causes.contains(&"k_tail_dropped");
+        let of_parts = factor && parts && causes.iter().all(|c| ["k_tail_dropped", "gain"].contains(c));
         let confident = stated.explained.whole && rivals.is_empty() && !ambiguous && !scattered && !of_parts;
         let region = match candidate.in_region {
             true => format!(", in {} only", self.place),
@@ -930,9 +939,9 @@ impl<'a> Search<'a, '_> {
                 // Many faults make such a factor, as a format's bias.
                 confident: confident && !output::is_common(gain),
             });
-            if of_parts {
-                found.rotate_right(1);
-            }
+        }
+        if of_parts {
+            found.sort_by_key(|cause| cause.cause != "gain");
         }
         // Other causes that make the same bytes.
         let mut named = causes;
@@ -953,6 +962,60 @@ impl<'a> Search<'a, '_> {
         }
         found
     }
+}
+
+/// Pairs of hypotheses that replace different things, those first whose effects on the sample, each as large as may be, add
+/// up to most of the error.
+fn together(
+    hypotheses: &[Hypothesis<'_>],
+    values: &[(usize, &Matrix)],
+    sample: &Sample,
+    most: usize,
+) -> Vec<(usize, usize)> {
+    let units = rows_rms(&sample.out);
+    let effect = |value: &Matrix| -> Vec<f64> {
+        let off = |(at, (x, right)): (usize, (&f64, &f64))| {
+            let off = (x - right) / units[at / value.cols].max(f64::MIN_POSITIVE);
+            // One outlier is not the whole of an effect.
+            if off.is_finite() { off.clamp(-3.0, 3.0) } else { 0.0 }
+        };
+        value.data.iter().zip(&sample.reference.data).enumerate().map(off).collect()
+    };
+    let times = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let error = effect(&sample.out);
+    let of: Vec<(usize, Vec<f64>)> = values.iter().map(|(i, value)| (*i, effect(value))).collect();
+    let own: Vec<(f64, f64)> = of.iter().map(|(_, x)| (times(x, x), times(x, &error))).collect();
+    let mut pairs: Vec<(f64, usize, usize)> = (0..of.len())
+        .into_par_iter()
+        .flat_map_iter(|n| {
+            let (of, own) = (&of, &own);
+            (n + 1..of.len()).filter_map(move |m| {
+                let ((i, x), (j, y)) = (&of[n], &of[m]);
+                if hypotheses[*i].slot == hypotheses[*j].slot {
+                    return None;
+                }
+                let ((xx, xe), (yy, ye), xy) = (own[n], own[m], times(x, y));
+                let rest = xx * yy - xy * xy;
+                let explained = (xe * xe * yy - 2.0 * xe * ye * xy + ye * ye * xx) / rest;
+                (rest > 1e-9 * xx * yy).then_some((explained, *i, *j))
+            })
+        })
+        .collect();
+    let by_share = |a: &(f64, usize, usize), b: &(f64, usize, usize)| b.0.total_cmp(&a.0);
+    if pairs.len() > most {
+        pairs.select_nth_unstable_by(most, by_share);
+        pairs.truncate(most);
+    }
+    pairs.sort_by(by_share);
+    pairs.into_iter().map(|(_, i, j)| (i, j)).collect()
+}
+
+/// One of each in turn, then what is left of the longer.
+fn interleaved<T>(mut a: impl Iterator<Item = T>, mut b: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    std::iter::from_fn(move || Some([a.next(), b.next()]))
+        .map_while(|[a, b]| (a.is_some() || b.is_some()).then_some([a, b]))
+        .flatten()
+        .flatten()
 }
 
 fn factor_of(fit: &Fit) -> String {
