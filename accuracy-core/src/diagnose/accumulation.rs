@@ -17,6 +17,8 @@ const SAMPLE: (usize, usize) = (16, 64);
 /// Errors on ordinary data may be this many times those on cancelling data, both as shares of the magnitudes: more is
 /// no matter of accumulation.
 const ALIKE: f64 = 8.0;
+/// The largest error, in root mean squares, that roundings may add up to.
+const TOWERS: f64 = 16.0;
 
 /// The cause, if the errors of a hop on ordinary data and on cancelling data say so.
 pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) -> Option<Cause> {
@@ -32,6 +34,10 @@ pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) ->
     let cancelling = share(probe, &product)?;
     // Everywhere, and on ordinary data hidden by the rounding of the result or alike.
     if cancelling.wrong < 0.3 || cancelling.error > 0.02 || ordinary.error > ALIKE * cancelling.error {
+        return None;
+    }
+    // A few errors that tower above the rest are no roundings.
+    if ordinary.worst > TOWERS * ordinary.error.max(cancelling.error) {
         return None;
     }
     // A random walk of K roundings.
@@ -56,6 +62,8 @@ pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) ->
 struct Share {
     /// Root mean square of error / magnitude.
     error: f64,
+    /// The largest.
+    worst: f64,
     /// Share of the elements that are no rounding of their value.
     wrong: f64,
 }
@@ -74,7 +82,7 @@ fn share((attempt, judged): (&Attempt, &JudgedHop), product: &Expr) -> Option<Sh
     let magnitude = absolute(a, &rows).matmul_t(&absolute(b, &cols));
     let (value, out): (Matrix, Matrix) =
         (pick(&judged.reference, &rows, &cols), pick(&buffer.value(), &rows, &cols));
-    let (mut sum, mut count, mut wrong) = (0.0, 0.0, 0.0);
+    let (mut sum, mut count, mut wrong, mut worst) = (0.0, 0.0, 0.0, 0.0_f64);
     for ((&x, &y), &m) in value.data.iter().zip(&out.data).zip(&magnitude.data) {
         if !x.is_finite() || !y.is_finite() || m == 0.0 {
             continue;
@@ -83,9 +91,10 @@ fn share((attempt, judged): (&Attempt, &JudgedHop), product: &Expr) -> Option<Sh
         let error = ((x - y).abs() - unit(buffer.dtype) * x.abs()).max(0.0);
         wrong += f64::from(u8::from(error > 8.0 * unit(crate::dtype::F32) * m));
         sum += (error / m).powi(2);
+        worst = worst.max(error / m);
         count += 1.0;
     }
-    (count > 0.0).then(|| Share { error: (sum / count).sqrt(), wrong: wrong / count })
+    (count > 0.0).then(|| Share { error: (sum / count).sqrt(), worst, wrong: wrong / count })
 }
 
 /// The one product of an expression that is rounded, scaled or added to and nothing else.

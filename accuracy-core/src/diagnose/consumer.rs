@@ -609,7 +609,7 @@ impl<'a> Search<'a, '_> {
             }
         }
         jobs.sort_by_key(|job| job.0);
-        let by_rank = jobs.into_iter().map(|(_, i, j)| (i, j));
+        let by_rank = jobs.into_iter().take(most).map(|(_, i, j)| (i, j));
         let values: Vec<(usize, &Matrix)> = ranked.iter().map(|(i, scored)| (*i, &scored.value)).collect();
         let by_fit = together(hypotheses, &values, sample, most).into_iter();
         let mut seen = HashSet::new();
@@ -714,7 +714,9 @@ impl<'a> Search<'a, '_> {
         let kernel = self.hop.buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"));
         let mut causes: Vec<Cause> = Vec::new();
         // What needs fewer faults is likelier.
-        let fits_whole = fitted.iter().any(|(_, e)| e.whole).then_some(1);
+        // A factor where the output is wrong is two things, as a hypothesis is that holds there only.
+        let of_fit = |fit: &Fit| 1 + usize::from(fit.gain.is_some() && !self.map.is_everywhere());
+        let fits_whole = fitted.iter().filter(|(_, e)| e.whole).map(|(i, _)| of_fit(&fits[*i])).min();
         let least =
             stated.iter().filter(|s| s.explained.whole).map(|s| s.candidate.faults()).chain(fits_whole).min();
         let certain: Vec<&Stated> =
