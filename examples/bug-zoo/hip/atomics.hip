@@ -13,7 +13,7 @@ template <V v>
 __global__ void multiply(float* y, const bf16* x, const bf16* w, int32_t m, int32_t n, int32_t k, int32_t launch) {
     FOR_EACH_OUTPUT(index, int64_t{m} * n) {
         const int64_t row = index / n, column = index % n;
-        if constexpr (v != V::output_not_zeroed) y[index] = 0.0f;
+        if constexpr (v != V::output_not_zeroed && v != V::first_part_stores) y[index] = 0.0f;
         for (int step = 0; step < kParts; ++step) {
             // The order in which the blocks of this output arrive.
             const int64_t part = v == V::parts_in_order ? step : (step * 5 + launch + row + column) % kParts;
@@ -22,7 +22,10 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, int32_t m, int3
             for (int64_t i = part * size; i < (part + 1) * size; ++i) {
                 sum += to_float(x[row * k + i]) * to_float(w[column * k + i]);
             }
-            if constexpr (v == V::partial_sums_in_bf16) {
+            if (v == V::first_part_stores && part == 0) {
+                // Instead of a pass that zeroes; what has come before it is lost.
+                y[index] = sum;
+            } else if constexpr (v == V::partial_sums_in_bf16) {
                 y[index] = round_bf16(y[index] + round_bf16(sum));
             } else if constexpr (v == V::updates_are_lost) {
                 // Two blocks read the same sum and one overwrites what the other has added.

@@ -31,7 +31,9 @@ __global__ void write_cache(RopeArgs args) {
         int64_t slot = args.slots[token];
         if constexpr (v == V::slot_of_the_position) slot = args.positions[token];
         const int64_t in_cache = (slot * args.kv_heads + kv_head) * args.d;
-        const bool neox = v == V::other_style ? !args.neox : v == V::style_ignored || args.neox;
+        const bool other = v == V::other_style || v == V::other_style_and_cache_as_fnuz;
+        const bool ignored = v == V::style_ignored || (v == V::style_ignored_for_keys && !is_query);
+        const bool neox = other ? !args.neox : ignored || args.neox;
         for (int32_t i = 0; i < half; ++i) {
             const int32_t first = neox ? i : 2 * i, second = neox ? i + half : 2 * i + 1;
             const float a = to_float(from[first]), b = to_float(from[second]);
@@ -80,7 +82,8 @@ __global__ void write_cache(RopeArgs args) {
                                 (token * args.kv_heads + kv_head) * args.d;
             for (const int32_t j : {i, half + i}) {
                 if (v == V::values_of_the_second_half_not_written && j >= half) continue;
-                args.v_cache[in_cache + j] = encode<F>(to_float(value[j]) / v_scale);
+                using ValueFormat = std::conditional_t<v == V::values_written_as_fnuz, E4m3fnuz, F>;
+                args.v_cache[in_cache + j] = encode<ValueFormat>(to_float(value[j]) / v_scale);
             }
         }
     }
@@ -96,11 +99,13 @@ struct Decode {
     const int32_t* seq_lens;
     int32_t seqs, heads, kv_heads, d, block, max_blocks;
     float scale;
+    int32_t launch;
 };
 
 template <V v>
 __device__ float value_of(uint8_t code) {
-    return v == V::cache_read_as_fnuz ? decode<E4m3fnuz>(code) : decode<F>(code);
+    const bool fnuz = v == V::cache_read_as_fnuz || v == V::other_style_and_cache_as_fnuz;
+    return fnuz ? decode<E4m3fnuz>(code) : decode<F>(code);
 }
 
 template <V v>
@@ -120,6 +125,7 @@ __global__ void attend(bf16* out, Decode args) {
             if (length > args.block) length = length / args.block * args.block;
         }
         if constexpr (v == V::window_of_32) length = length > 32 ? 32 : length;
+        if constexpr (v == V::whole_blocks_attended) length = (length + args.block - 1) / args.block * args.block;
         const int32_t* table = args.block_tables + (v == V::blocks_of_the_first_sequence ? 0 : seq) * args.max_blocks;
         const bf16* query = args.q + index * d;
         const auto in_cache = [&](int32_t p) {
@@ -146,7 +152,8 @@ __global__ void attend(bf16* out, Decode args) {
         float largest = -INFINITY;
         for (int32_t p = begin; p < length; ++p) {
             float score = 0.0f;
-            for (int32_t i = 0; i < d; ++i) {
+            const int32_t depth = v == V::last_16_of_the_head_left_out ? d - 16 : d;
+            for (int32_t i = 0; i < depth; ++i) {
                 float q = to_float(query[i]);
                 if constexpr (v == V::scale_in_the_queries) q = round_bf16(q * scale);
                 score += q * value_of<v>(args.k_cache[in_cache(p) + i]);
@@ -165,8 +172,11 @@ __global__ void attend(bf16* out, Decode args) {
             if (v == V::running_maximum_not_rescaled && p % args.block == 0) {
                 for (int32_t i = p; i < min(p + args.block, length); ++i) so_far = fmaxf(so_far, probabilities[i]);
             }
-            const float above = probabilities[p] - (v == V::running_maximum_not_rescaled ? so_far : largest);
+            const float maximum = v == V::maximum_in_bf16 ? round_bf16(largest) : largest;
+            const float above = probabilities[p] - (v == V::running_maximum_not_rescaled ? so_far : maximum);
             probabilities[p] = v == V::exponential_of_base_two ? exp2f(above * 1.44269504f) : expf(above);
+            // Some heads read the sum before the second half of the positions is in it.
+            if (v == V::sum_without_a_barrier && index % 5 == args.launch % 5 && p >= (length + 1) / 2) continue;
             sum += probabilities[p];
         }
         if constexpr (v == V::padding_in_the_sum) {
@@ -215,10 +225,15 @@ __global__ void attend(bf16* out, Decode args) {
                 if constexpr (v == V::probabilities_divided_first) probability /= sum;
                 if constexpr (v == V::probabilities_in_e4m3) probability = decode<F>(encode<F>(probability / sum));
                 const uint8_t* values = v == V::keys_for_values ? args.k_cache : args.v_cache;
-                total += probability * value_of<v>(values[value_in_cache(p) + i]);
+                int64_t at = value_in_cache(p) + i;
+                if constexpr (v == V::values_read_position_last) {
+                    at = ((int64_t{table[p / args.block]} * args.kv_heads + kv_head) * d + i) * args.block + p % args.block;
+                }
+                total += probability * value_of<v>(values[at]);
                 if constexpr (v == V::values_summed_in_bf16) total = round_bf16(total);
             }
             const bool divided = v == V::probabilities_divided_first || v == V::probabilities_in_e4m3;
+            if (v == V::last_head_unwritten && head == heads - 1) continue;
             const int64_t to_head = v == V::heads_shifted_by_one ? (head + 1) % heads : head;
             out[(seq * heads + to_head) * d + i] = to_bf16(divided ? total * v_scale : total * v_scale / sum);
         }
@@ -253,7 +268,7 @@ LAUNCHER attention_decode(bf16* out, const bf16* q, const uint8_t* k_cache, cons
     if (block <= 0 || max_blocks <= 0 || heads % kv_heads != 0) return kInvalidArgument;
     if (int64_t{block} * max_blocks > kMaxLength) return kUnsupported;
     const Decode args{q,    k_cache, v_cache,  k_scale, v_scale, block_tables, seq_lens,
-                      seqs, heads,   kv_heads, d,       block,   max_blocks,   scale};
+                      seqs, heads,   kv_heads, d,       block,   max_blocks,   scale,    launch_number()};
     hipLaunchKernelGGL(kAttend[variant], dim3(blocks_for(int64_t{seqs} * heads)), dim3(kThreads), 0, stream, out, args);
     return launch_status();
 }

@@ -36,7 +36,12 @@ struct Gemm {
         if (v == V::last_row_repeats_the_one_before && row == m - 1 && m > 1) x_at = (row - 1) * ldx + i;
         if constexpr (v == V::previous_token) x_at = (row + m - 1) % m * ldx + i;
         int64_t w_at = column * k + i;
-        if constexpr (v == V::weights_read_transposed) w_at = i * n + column;
+        if constexpr (v == V::weights_read_transposed || v == V::weights_transposed_and_k_rounded_down) {
+            w_at = i * n + column;
+        }
+        if constexpr (v == V::fragments_of_weights_transposed) {
+            w_at = (column / 16 * 16 + i % 16) * k + i / 16 * 16 + column % 16;
+        }
         if constexpr (v == V::plain_weights_read_as_tiles) {
             // 16 rows and 32 columns in runs of 8 elements of 16 bits.
             w_at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 8 * 8 * 16 + column % 16 * 8 + i % 8;
@@ -96,7 +101,7 @@ struct Gemm {
         if constexpr (v == V::last_eight_of_k_dropped) return alpha * sum<v>(row, column, 0, k - 8);
         if constexpr (v == V::gap_between_rows_read) return alpha * sum<v>(row, column, 0, column + 1 < n ? k + 4 : k);
         if (v == V::k_tail_dropped_in_odd_tiles && column / 64 % 2 == 1) return alpha * sum<v>(row, column, 0, k - 64);
-        if constexpr (v == V::k_rounded_down_to_256) return alpha * sum<v>(row, column, 0, k / 256 * 256);
+        if constexpr (v == V::k_rounded_down_to_256 || v == V::weights_transposed_and_k_rounded_down) return alpha * sum<v>(row, column, 0, k / 256 * 256);
         if constexpr (v == V::second_half_of_k_twice) {
             return alpha * (sum<v>(row, column, 0, k) + sum<v>(row, column, k / 2, k));
         }
@@ -126,9 +131,12 @@ struct Gemm {
 template <V v>
 __global__ void multiply(bf16* y, Gemm gemm) {
     const int64_t n = gemm.n;
-    FOR_EACH_OUTPUT(index, gemm.m * n) {
-        const int64_t row = index / n;
-        int64_t column = index % n;
+    // With tiles of 64 columns the last begins where it ends with the row: what it shares is computed twice.
+    const int64_t across = v == V::last_tile_overlaps ? (n + 63) / 64 * 64 : n;
+    FOR_EACH_OUTPUT(index, gemm.m * across) {
+        const int64_t row = index / across;
+        int64_t column = index % across;
+        if (v == V::last_tile_overlaps && column >= across - 64) column -= across - n;
         if constexpr (v == V::tiles_lost_in_the_remap) {
             // Tiles are dealt out to four dies as if their number were a multiple of four: some are computed twice.
             const int64_t tile = column / 64, tiles = (n + 63) / 64;
@@ -161,6 +169,10 @@ __global__ void multiply(bf16* y, Gemm gemm) {
         }
         if constexpr (v == V::rows_of_fragments_dealt_out) {
             if (row < gemm.m / 16 * 16) to_row = row / 16 * 16 + row % 4 * 4 + row % 16 / 4;
+        }
+        if constexpr (v == V::fused_keys_and_values_exchanged) {
+            // The last 256 columns are the keys' and the values' part of a fused projection.
+            if (column >= n - 256) to_column = column < n - 128 ? column + 128 : column - 128;
         }
         if constexpr (v == V::rows_in_reverse) to_row = gemm.m - 1 - row;
         int64_t at = to_row * gemm.ldy + to_column;

@@ -11,7 +11,8 @@ using zoo::fp8::V;
 
 template <V v>
 constexpr bool is_fnuz = v == V::converted_to_fnuz_twice || v == V::fnuz_as_declared ||
-                         v == V::fnuz_weights_read_as_fn || v == V::fnuz_scales_to_448;
+                         v == V::fnuz_weights_read_as_fn || v == V::fnuz_scales_to_448 ||
+                         v == V::activation_scales_doubled_for_fnuz;
 template <V v>
 using Format = std::conditional_t<is_fnuz<v>, E4m3fnuz, E4m3fn>;
 
@@ -80,6 +81,7 @@ __global__ void quantise(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bo
             float scaled = v == V::multiplies_by_the_reciprocal ? value * reciprocal : value / scale;
             if (v == V::scale_zero_for_zeros && amax == 0.0f) scaled = 0.0f;
             if constexpr (v == V::codes_half_as_large) scaled *= 0.5f;
+            if constexpr (v == V::cast_without_their_scale) scaled = value;
             if constexpr (v == V::normalises_its_input) from[i] = to_bf16(scaled);
             int64_t at = row * k + group * kGroup + i;
             if constexpr (v == V::activations_written_transposed) at = (group * kGroup + i) * m + row;
@@ -119,6 +121,7 @@ struct Gemm {
             return decode<E4m3fnuz>(code);
         }
         if (v == V::last_row_read_as_fnuz && row >= m / 32 * 32) return decode<E4m3fnuz>(code);
+        if (v == V::last_k_tile_read_as_fnuz && i / kGroup == k / kGroup - 1) return decode<E4m3fnuz>(code);
         if constexpr (v == V::negative_zeros_are_nan) {
             if (code == 0x80) return NAN;
         }
@@ -153,7 +156,8 @@ struct Gemm {
         const uint8_t code = wq[at];
         if constexpr (v == V::weights_read_as_e5m2) return to_float_e5m2(code);
         if constexpr (v == V::fnuz_weights_read_as_fn) return decode<E4m3fn>(code);
-        if constexpr (v == V::weights_read_as_fnuz || v == V::weight_scales_transposed_and_fnuz) {
+        if constexpr (v == V::weights_read_as_fnuz || v == V::weight_scales_transposed_and_fnuz ||
+                      v == V::row_major_scales_and_fnuz_weights) {
             return decode<E4m3fnuz>(code);
         }
         return decode<Format<v>>(code);
@@ -171,17 +175,27 @@ struct Gemm {
         if constexpr (v == V::last_activation_scale_for_all_groups) group = groups - 1;
         if constexpr (v == V::activation_scales_of_the_first_tile) row %= 16;
         if constexpr (v == V::scale_stride_of_whole_vectors) return xs[group * ((m + 3) / 4 * 4) + row];
+        if constexpr (v == V::scale_rows_of_whole_vectors) {
+            // A row of scales is taken to begin at a multiple of four; loads beyond the buffer give 0.
+            const int64_t at = row * ((groups + 3) / 4 * 4) + group;
+            return at < m * groups ? xs[at] : 0.0f;
+        }
         if constexpr (v == V::float_scales_read_as_e8m0) {
             // Four exponents of 8 bits where one float32 lies.
             const uint8_t code = reinterpret_cast<const uint8_t*>(xs)[shuffle_scale ? group * m + row : row * groups + group];
             return __uint_as_float(uint32_t{code} << 23);
         }
         bool column_major = shuffle_scale;
-        if constexpr (v == V::scales_read_row_major || v == V::row_major_scales_and_fnuz) column_major = false;
+        if constexpr (v == V::scales_read_row_major || v == V::row_major_scales_and_fnuz ||
+                      v == V::row_major_scales_and_fnuz_weights) {
+            column_major = false;
+        }
         if constexpr (v == V::row_major_scales_read_as_column_major) column_major = true;
         float scale = xs[column_major ? group * m + row : row * groups + group];
         if constexpr (v == V::float_scales_rounded_to_powers_of_two) scale = exp2f(ceilf(log2f(scale)));
         if constexpr (v == V::activation_scales_applied_twice) return scale * scale;
+        if constexpr (v == V::activation_scales_doubled_for_fnuz) return 2.0f * scale;
+        if (v == V::activation_scales_divided_in_the_last_group && group == groups - 1) return 1.0f / scale;
         return v == V::activation_scales_divided ? 1.0f / scale : scale;
     }
 
@@ -195,6 +209,7 @@ struct Gemm {
         }
         if constexpr (v == V::weight_scales_of_the_next_n_block) block = (block + 1) % blocks;
         if constexpr (v == V::weight_scales_of_blocks_of_64) block = column / 64 < blocks ? column / 64 : blocks - 1;
+        if constexpr (v == V::blocks_of_weight_scales_begin_at_64) block = min((column + 64) / kGroup, blocks - 1);
         if (v == V::last_block_takes_the_scale_before && block == blocks - 1) --block;
         if (v == V::last_block_without_weight_scales && block == blocks - 1) return 1.0f;
         int64_t at = block * groups + group;
@@ -210,6 +225,9 @@ struct Gemm {
         }
         float scale = ws[at];
         if constexpr (v == V::converted_to_fnuz_twice) scale *= 2.0f;
+        if constexpr (v == V::weight_scales_without_their_mantissa) {
+            scale = __uint_as_float(__float_as_uint(scale) & 0x7f800000);
+        }
         return v == V::weight_scales_divided || v == V::weight_scales_divided_and_fnuz ? 1.0f / scale : scale;
     }
 
@@ -226,6 +244,11 @@ struct Gemm {
                 const auto narrow = v == V::accumulates_in_f16 ? round_f16 : round_bf16;
                 for (int i = 0; i < kGroup; ++i) {
                     total = narrow(total + x<v>(row, first + i) * w<v>(column, first + i) * scale);
+                }
+            } else if constexpr (v == V::sums_of_fourteen_bits) {
+                for (int i = 0; i < kGroup; ++i) {
+                    total += x<v>(row, first + i) * w<v>(column, first + i) * scale;
+                    total = __uint_as_float(__float_as_uint(total) & ~uint32_t{0x3ff});
                 }
             } else if constexpr (v == V::scales_each_product) {
                 const float xs_here = x_scale<v>(row, group), ws_here = w_scale<v>(column, group);
@@ -341,8 +364,9 @@ __global__ void multiply(bf16* y, Gemm gemm, int32_t launch) {
             y[index] = bf16{0};
             continue;
         }
+        if constexpr (v == V::output_zeroed_first) y[index] = bf16{0};
         const float value = product<v>(gemm, row, column, launch);
-        if constexpr (v == V::adds_to_what_is_there) {
+        if constexpr (v == V::adds_to_what_is_there || v == V::output_zeroed_first) {
             y[index] = to_bf16(to_float(y[index]) + value);
         } else if constexpr (v == V::last_column_of_each_tile_zero) {
             y[index] = column % 64 == 63 ? bf16{0} : to_bf16(value);

@@ -18,7 +18,7 @@ struct Packed {
 struct Gemm {
     const bf16* x;
     Packed packed;
-    int32_t m;
+    int32_t m, launch;
 
     template <V v>
     __device__ static uint32_t nibble(uint32_t word, int64_t element, bool awq) {
@@ -27,7 +27,11 @@ struct Gemm {
                       v == V::awq_in_sequence_and_zeros_minus_one) {
             place = element;
         }
-        if constexpr (v == V::sequence_read_as_awq) place = Int4Weight::awq_nibble(element);
+        if constexpr (v == V::sequence_read_as_awq || v == V::sequence_as_awq_and_zeros_plus_one) {
+            place = Int4Weight::awq_nibble(element);
+        }
+        // A byte holds an element of the first half of eight and one of the second.
+        if constexpr (v == V::halves_of_words_in_turn) place = element < 4 ? 2 * element : 2 * (element - 4) + 1;
         if constexpr (v == V::nibbles_read_high_first) place = element ^ 1;
         // The element of a nibble for the nibble of an element.
         if constexpr (v == V::awq_order_inverted) place = element < 4 ? 2 * element : 2 * (element - 4) + 1;
@@ -53,7 +57,8 @@ struct Gemm {
         if constexpr (v == V::words_packed_along_k) {
             code = nibble<v>(packed.codes[column / 8 * n + row], column % 8, false);
         }
-        const int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
+        int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
+        if constexpr (v == V::zero_points_read_transposed) zero_word = row / 8 * groups + g_zero;
         // Zero points are packed along n in both.
         int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], row % 8, awq));
         if constexpr (v == V::zero_points_in_sequence) {
@@ -63,8 +68,11 @@ struct Gemm {
                       v == V::awq_in_sequence_and_zeros_minus_one) {
             zero -= 1;
         }
+        if constexpr (v == V::zero_points_high_first) {
+            zero = static_cast<int32_t>(packed.zeros[zero_word] >> 4 * (row % 8 ^ 1) & 0xf);
+        }
         if (v == V::last_group_of_zero_points_minus_one && g == groups - 1) zero -= 1;
-        if constexpr (v == V::zero_points_plus_one) zero += 1;
+        if constexpr (v == V::zero_points_plus_one || v == V::sequence_as_awq_and_zeros_plus_one) zero += 1;
         if constexpr (v == V::zero_points_of_eight) zero = 8;
         if constexpr (v == V::zero_points_ignored) zero = 0;
         int64_t at = awq ? g_scale * n + row : row * groups + g_scale;
@@ -92,6 +100,13 @@ struct Gemm {
             const float above = round_f16(1024.0f + static_cast<float>(code));
             return (above - round_f16(1024.0f + static_cast<float>(zero))) * scale;
         }
+        if constexpr (v == V::codes_in_the_high_nibble) {
+            // Masked and not shifted: sixteen times as large.
+            return static_cast<float>(static_cast<int32_t>(code << 4) - zero * 16) * (0.0625f * scale);
+        }
+        if constexpr (v == V::differences_saturate_in_four_bits) {
+            return static_cast<float>(max(-8, min(static_cast<int32_t>(code) - zero, 7))) * scale;
+        }
         const float value = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
         if constexpr (v == V::weights_rounded_to_bf16_as_declared) return round_bf16(value);
         if constexpr (v == V::weights_rounded_to_e4m3) return decode<E4m3fn>(encode<E4m3fn>(value));
@@ -105,6 +120,18 @@ struct Gemm {
     __device__ float sum(int64_t row, int64_t column) const {
         const int32_t k = packed.k;
         const int64_t end = v == V::last_k_tile_dropped ? k - packed.group : v == V::last_word_of_k_dropped ? k - 8 : k;
+        if constexpr (v == V::atomics_in_bf16) {
+            // Each group of K is a block of its own; what it adds comes in any order, and the output is bfloat16.
+            const int64_t parts = k / packed.group;
+            float total = 0.0f;
+            for (int64_t step = 0; step < parts; ++step) {
+                const int64_t begin = (step + launch + row + column) % parts * packed.group;
+                float part = 0.0f;
+                for (int64_t i = begin; i < begin + packed.group; ++i) part += to_float(x[row * k + i]) * w<v>(column, i);
+                total = round_bf16(total + round_bf16(part));
+            }
+            return total;
+        }
         if constexpr (v == V::partial_sums_in_bf16) {
             float total = 0.0f;
             for (int64_t begin = 0; begin < end; begin += 64) {
@@ -166,7 +193,7 @@ LAUNCHER int4_multiply(bf16* y, const bf16* x, const uint32_t* qweight, const bf
     if (any_null(y, x, scales) || any_null(qweight, qzeros)) return kInvalidArgument;
     if (m <= 0 || n <= 0 || k <= 0 || group <= 0 || packing < kAwq || packing > kCompressedTensors) return kInvalidArgument;
     if (k % group != 0 || k % 8 != 0 || n % 8 != 0) return kUnsupported;
-    const Gemm gemm{x, {qweight, scales, qzeros, n, k, group, packing}, m};
+    const Gemm gemm{x, {qweight, scales, qzeros, n, k, group, packing}, m, launch_number()};
     hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
     return launch_status();
 }

@@ -58,6 +58,7 @@ struct Gemm {
 
     template <V v>
     __device__ int32_t product(int64_t row, int64_t column, int64_t i) const {
+        if constexpr (v == V::k_in_the_order_of_lanes) i = i / 32 * 32 + i % 4 * 8 + i % 32 / 4;
         int32_t a = xq[row * k + i], b = wq[column * k + i];
         if constexpr (v == V::activations_read_unsigned) a = static_cast<uint8_t>(a);
         if constexpr (v == V::offset_of_128_not_compensated) a += 128;
@@ -139,6 +140,9 @@ struct Gemm {
                 sum += product<v>(row, column, i);
             }
         }
+        if constexpr (v == V::first_k_tile_doubled) {
+            for (int64_t i = 0; i < min(k, 64); ++i) sum += product<v>(row, column, i);
+        }
         if constexpr (v == V::scales_one_after_the_other) return sum * x_scale * w_scale;
         if constexpr (v == V::epilogue_in_float64) return static_cast<float>(double{x_scale} * w_scale * sum);
         if constexpr (v == V::sum_rounded_to_bf16) return round_bf16(static_cast<float>(sum)) * (x_scale * w_scale);
@@ -156,7 +160,8 @@ __global__ void multiply(bf16* y, Gemm gemm) {
         const float value = gemm.scaled_sum<v>(row, column);
         // Swaps the halves of each 64 columns when storing.
         const int64_t to = v == V::halves_of_tiles_swapped && column < n / 64 * 64 ? column ^ 32 : column;
-        y[row * n + to] = to_bf16(value);
+        const int64_t to_row = v == V::rows_stored_one_late ? (row + 1) % gemm.m : row;
+        y[to_row * n + to] = to_bf16(value);
     }
 }
 

@@ -103,14 +103,19 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
         int64_t offset = expert * n * k;
         if constexpr (v == V::experts_padded_to_128) offset = expert * ((n + 127) / 128 * 128) * k % (int64_t{experts} * n * k);
         float sum = 0.0f;
+        [[maybe_unused]] float of_first_part = 0.0f;
         const int64_t end = v == V::k_tail_of_one_expert && expert == experts - 1 ? k - 32 : k;
         for (int64_t i = 0; i < end; ++i) {
             const int64_t at = v == V::sums_backwards ? k - 1 - i : i;
-            const int64_t of_expert = v == V::expert_weights_read_transposed ? at * n + column : column * k + at;
+            const bool transposed = v == V::expert_weights_read_transposed ||
+                                    (v == V::last_expert_read_transposed && expert == experts - 1);
+            const int64_t of_expert = transposed ? at * n + column : column * k + at;
+            if (v == V::split_k_in_float32 && i == k / 2) of_first_part = sum, sum = 0.0f;
             sum += to_float(x[token * k + at]) * to_float(w[offset + of_expert]);
             if constexpr (v == V::experts_accumulate_in_bf16) sum = round_bf16(sum);
             if constexpr (v == V::experts_accumulate_in_f16) sum = round_f16(sum);
         }
+        if constexpr (v == V::split_k_in_float32) sum += of_first_part;
         y[index] = v == V::hidden_in_bf16 ? round_bf16(sum) : sum;
     }
 }
@@ -140,6 +145,7 @@ __global__ void combine(bf16* y, const float* weights, const float* x, int32_t m
         }
         if constexpr (v == V::scaling_left_out || v == V::scaling_multiplied_into_weights) scaling = 1.0f;
         if constexpr (v == V::scaling_applied_twice) sum *= scaling;
+        if constexpr (v == V::scaling_divided) scaling = 1.0f / scaling;
         y[index] = to_bf16(sum * scaling);
     }
 }

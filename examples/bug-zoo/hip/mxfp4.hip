@@ -21,7 +21,10 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
         const int64_t row = index / groups, group = index % groups;
         const bf16* from = x + row * k + group * kMxGroup;
         uint32_t amax = 0;
-        for (int i = 0; i < kMxGroup; ++i) amax = max(amax, __float_as_uint(to_float(from[i])) & 0x7fffffff);
+        for (int i = 0; i < kMxGroup; ++i) {
+            if (v == V::amax_of_half_a_group && i >= kMxGroup / 2) break;
+            amax = max(amax, __float_as_uint(to_float(from[i])) & 0x7fffffff);
+        }
         if constexpr (v == V::scales_of_the_largest_group) {
             for (int i = 0; i < k; ++i) amax = max(amax, __float_as_uint(to_float(x[row * k + i])) & 0x7fffffff);
         }
@@ -55,7 +58,11 @@ __global__ void quantise(uint8_t* q, uint8_t* s, const bf16* x, int32_t m, int32
         if constexpr (v == V::codes_half_as_large) scale -= amax != 0;
         if constexpr (v == V::scale_codes_one_too_high) ++scale;
         const bool shuffled = shuffle_scale && v != V::scales_written_row_major;
-        s[scale_at(row, group, groups, shuffled)] = v == V::scale_written_inverted ? 254 - scale : scale;
+        int64_t at = scale_at(row, group, groups, shuffled);
+        if constexpr (v == V::scales_written_without_padded_stride) {
+            at = row / 32 * 32 * groups + group / 8 * 256 + group % 4 * 64 + row % 16 * 4 + group % 8 / 4 * 2 + row % 32 / 16;
+        }
+        s[at] = v == V::scale_written_inverted ? 254 - scale : scale;
     }
     if constexpr (v == V::padding_written) {
         // Rows and groups up to those that the layout pads to.
@@ -74,6 +81,7 @@ struct Gemm {
     const uint8_t* ws;
     int32_t m, n, k;
     bool shuffle_scale;
+    int32_t launch;
 
     __device__ static uint8_t nibble(const uint8_t* codes, int64_t element, bool high_first) {
         return codes[element / 2] >> ((element % 2 != high_first) * 4) & 0xf;
@@ -96,6 +104,8 @@ struct Gemm {
             const uint8_t byte = xq[(row * k + i / kMxGroup * kMxGroup) / 2 + i % (kMxGroup / 2)];
             return value_of<v>(i % kMxGroup < kMxGroup / 2 ? byte & 0xf : byte >> 4);
         }
+        // The first of eight codes in the highest bits of a word.
+        if constexpr (v == V::codes_of_words_reversed) i ^= 7;
         return value_of<v>(nibble(xq, row * k + i, v == V::activations_read_high_first));
     }
 
@@ -107,10 +117,15 @@ struct Gemm {
             // The order of codes that are a byte each.
             at = column / 16 * 16 * k + i / 32 * 32 * 16 + i % 32 / 16 * 16 * 16 + column % 16 * 16 + i % 16;
         }
+        if constexpr (v == V::tiles_of_32_rows) {
+            const int64_t rows = column < n / 32 * 32 ? 32 : 16;
+            at = column / rows * rows * k + i / 64 * 64 * rows + i % 64 / 32 * 32 * rows + column % rows * 32 + i % 32;
+        }
         if constexpr (v == V::tiles_of_weights_along_n) {
             at = i / 64 * 64 * n + column / 16 * 16 * 64 + i % 64 / 32 * 32 * 16 + column % 16 * 32 + i % 32;
         }
         const bool high_first = v == V::weights_read_high_first || v == V::next_scales_and_high_first ||
+                                v == V::row_major_scales_and_high_first ||
                                 (v == V::last_k_tile_high_first && i >= k - 64) ||
                                 (v == V::high_first_beyond_256_columns && column >= 256);
         return value_of<v>(nibble(wq, at, high_first));
@@ -123,9 +138,20 @@ struct Gemm {
         if (v == V::second_wave_without_activation_scales && row / 16 == 1) return 1.0f;
         if constexpr (v == V::activation_scales_of_the_next_group) group = (group + 1) % groups;
         if constexpr (v == V::activation_scales_of_the_next_token) row = (row + 1) % m;
+        if constexpr (v == V::one_activation_scale_for_two_groups) group &= ~int64_t{1};
+        // One wave does not wait for its scales and finds those of the group before.
+        if (v == V::scales_not_waited_for && row / 8 == launch % 4 && group > 0) --group;
         bool shuffled = shuffle_scale;
-        if constexpr (v == V::activation_scales_read_row_major || v == V::row_major_scales_and_bias) shuffled = false;
-        const uint8_t code = xs[scale_at(row, group, groups, shuffled)];
+        if constexpr (v == V::activation_scales_read_row_major || v == V::row_major_scales_and_bias ||
+                      v == V::row_major_scales_and_high_first) {
+            shuffled = false;
+        }
+        int64_t at = scale_at(row, group, groups, shuffled);
+        if constexpr (v == V::activation_scales_read_as_n32k4) {
+            at = row / 32 * 32 * ((groups + 3) / 4 * 4) + group / 4 * 128 + row % 32 * 4 + group % 4;
+        }
+        const uint8_t code = xs[at];
+        if (v == V::bias_of_126_in_the_second_wave && row / 16 == 1) return 2.0f * decode_e8m0(code);
         if constexpr (v == V::bias_of_126 || v == V::row_major_scales_and_bias) return 2.0f * decode_e8m0(code);
         if constexpr (v == V::activation_scales_inverted) return decode_e8m0(254 - code);
         return decode_e8m0(code);
@@ -183,6 +209,16 @@ struct Gemm {
             const int64_t group = v == V::sums_backwards ? end - 1 - step : step;
             const float scale = x_scale<v>(row, group) * w_scale<v>(column, group);
             float of_group = 0.0f;
+            if constexpr (v == V::sums_in_integers) {
+                // Twice a value is an integer.
+                int32_t of_integers = 0;
+                for (int i = 0; i < kMxGroup; ++i) {
+                    const float a = x<v>(row, group * kMxGroup + i), b = w<v>(column, group * kMxGroup + i);
+                    of_integers += static_cast<int32_t>(2.0f * a) * static_cast<int32_t>(2.0f * b);
+                }
+                total += static_cast<float>(of_integers) * (0.25f * scale);
+                continue;
+            }
             for (int i = 0; i < kMxGroup; ++i) {
                 const float a = x<v>(row, group * kMxGroup + i), b = w<v>(column, group * kMxGroup + i);
                 of_group = v == V::fused_multiply_add ? fmaf(a, b, of_group) : of_group + a * b;
@@ -203,7 +239,10 @@ struct Gemm {
 template <V v>
 __global__ void multiply(bf16* y, Gemm gemm) {
     const int64_t n = gemm.n;
-    FOR_EACH_OUTPUT(index, gemm.m * n) y[index] = to_bf16(gemm.sum<v>(index / n, index % n));
+    FOR_EACH_OUTPUT(index, gemm.m * n) {
+        if (v == V::last_columns_unwritten && index % n >= n / 32 * 32) continue;
+        y[index] = to_bf16(gemm.sum<v>(index / n, index % n));
+    }
 }
 
 #define QUANTISE(name) quantise<V::name>,
@@ -226,7 +265,7 @@ LAUNCHER mxfp4_multiply(bf16* y, const uint8_t* xq, const uint8_t* xs, const uin
                         int32_t n, int32_t k, bool shuffle_scale, int32_t variant, hipStream_t stream) {
     if (any_null(y) || any_null(xq, wq, xs, ws) || m <= 0 || n <= 0 || k <= 0) return kInvalidArgument;
     if (k % 64 != 0 || n % 16 != 0) return kUnsupported;
-    const Gemm gemm{xq, xs, wq, ws, m, n, k, shuffle_scale};
+    const Gemm gemm{xq, xs, wq, ws, m, n, k, shuffle_scale, launch_number()};
     hipLaunchKernelGGL(kMultiply[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, gemm);
     return launch_status();
 }

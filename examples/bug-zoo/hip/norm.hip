@@ -87,7 +87,7 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, 
             const int64_t first = group * kGroup;
             float amax = 0.0f;
             for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(x + row * k, gain, first + i, inverse, centre)));
-            const float scale = fmaxf(amax, 1e-10f) / E4m3fn::max;
+            const float scale = (v == V::no_floor_under_the_scale ? amax : fmaxf(amax, 1e-10f)) / E4m3fn::max;
             const bool stale = v == V::last_codes_for_the_scale_before && group == k / kGroup - 1;
             const float made_for = stale ? before : scale;
             for (int i = 0; i < kGroup; ++i) {
@@ -100,7 +100,9 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, 
             int64_t at = row * (k / kGroup) + group;
             if constexpr (v == V::scales_written_column_major) at = int64_t{group} * m + row;
             if constexpr (v == V::scales_stored_a_row_late) at = (row + 1) % m * (k / kGroup) + group;
-            s[at] = v == V::returns_zeros ? 0.0f : scale;
+            s[at] = v == V::returns_zeros              ? 0.0f
+                    : v == V::stored_scale_is_for_240 ? scale * (E4m3fn::max / E4m3fnuz::max)
+                                                      : scale;
         }
     }
 }

@@ -35,6 +35,7 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     if constexpr (v == V::read_in_blocks_of_64) gate_at = i / 64 * 128 + i % 64, up_at = gate_at + 64;
     if constexpr (v == V::read_in_blocks_of_16) gate_at = i / 16 * 32 + i % 16, up_at = gate_at + 16;
     if (v == V::exchanged_in_the_last_group && i >= k - kGroup) std::swap(gate_at, up_at);
+    if (v == V::exchanged_beyond_16_tokens && row >= 16) std::swap(gate_at, up_at);
     if constexpr (v == V::up_is_gate) up_at = gate_at;
     if constexpr (v == V::up_begins_a_tile_late) up_at = k + (i + 64) % k;
     if constexpr (v == V::up_rows_half_as_far) up_at = k + i - row * k;
@@ -68,9 +69,11 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* gate_up, int32_t m, i
         const float scale = (v == V::no_epsilon ? amax : fmaxf(amax, 1e-10f)) / F::max;
         for (int i = 0; i < kGroup; ++i) {
             if (v == V::last_group_not_quantised && first == k - kGroup) break;
-            q[row * k + first + i] = encode<F>(value<v>(gate_up, row, first + i, k) / scale);
+            using Written = std::conditional_t<v == V::written_as_e5m2, E5m2, F>;
+            const float x = value<v>(gate_up, row, first + i, k);
+            q[row * k + first + i] = encode<Written>(v == V::multiplies_by_the_reciprocal ? x * (1.0f / scale) : x / scale);
         }
-        s[index] = scale;
+        s[index] = v == V::scale_written_inverted ? 1.0f / scale : scale;
     }
 }
 

@@ -321,6 +321,7 @@ fn silent_style(
         right = (attention_write, "right"),
         fused_rotation = (attention_write_fallback, "fused_rotation"),
         style_ignored = (attention_write_fallback, "style_ignored"),
+        style_ignored_for_keys = (attention_write_fallback, "style_ignored_for_keys"),
     )]
     write: (AttentionWrite, &str),
     #[values(RopeStyle::Neox, RopeStyle::GptJ)] style: RopeStyle,
