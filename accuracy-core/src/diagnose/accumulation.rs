@@ -19,6 +19,8 @@ const SAMPLE: (usize, usize) = (16, 64);
 const ALIKE: f64 = 8.0;
 /// The largest error, in root mean squares, that roundings may add up to.
 const TOWERS: f64 = 16.0;
+/// How many times those of another row or column the errors of one may be, as shares of the magnitudes.
+const UNEVEN: f64 = 16.0;
 
 /// The cause, if the errors of a hop on ordinary data and on cancelling data say so.
 pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) -> Option<Cause> {
@@ -38,6 +40,10 @@ pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) ->
     }
     // A few errors that tower above the rest are no roundings.
     if ordinary.worst > TOWERS * ordinary.error.max(cancelling.error) {
+        return None;
+    }
+    // Nor are errors that go with the column, or the row.
+    if cancelling.uneven > UNEVEN {
         return None;
     }
     // A random walk of K roundings.
@@ -64,6 +70,8 @@ struct Share {
     error: f64,
     /// The largest.
     worst: f64,
+    /// The root mean square of a row or column, one with large errors over one with small ones.
+    uneven: f64,
     /// Share of the elements that are no rounding of their value.
     wrong: f64,
 }
@@ -94,7 +102,27 @@ fn share((attempt, judged): (&Attempt, &JudgedHop), product: &Expr) -> Option<Sh
         worst = worst.max(error / m);
         count += 1.0;
     }
-    (count > 0.0).then(|| Share { error: (sum / count).sqrt(), worst, wrong: wrong / count })
+    let uneven = uneven(&value, &out, &magnitude).max(uneven(
+        &value.transposed(),
+        &out.transposed(),
+        &magnitude.transposed(),
+    ));
+    (count > 0.0).then(|| Share { error: (sum / count).sqrt(), worst, uneven, wrong: wrong / count })
+}
+
+/// The errors of the rows, as shares of the magnitudes: the ninth tenth of them over the first.
+fn uneven(value: &Matrix, out: &Matrix, magnitude: &Matrix) -> f64 {
+    let of_row = |r: usize| {
+        let elements = value.row(r).iter().zip(out.row(r)).zip(magnitude.row(r));
+        let finite = elements.filter(|((x, y), m)| x.is_finite() && y.is_finite() && **m > 0.0);
+        let (sum, n) =
+            finite.fold((0.0, 0usize), |(sum, n), ((x, y), m)| (sum + ((x - y) / m).powi(2), n + 1));
+        (n > 0).then(|| (sum / n as f64).sqrt())
+    };
+    let mut errors: Vec<f64> = (0..value.rows).filter_map(of_row).collect();
+    errors.sort_by(f64::total_cmp);
+    let n = errors.len();
+    if n == 0 { 1.0 } else { errors[n * 9 / 10] / errors[n / 10].max(f64::MIN_POSITIVE) }
 }
 
 /// The one product of an expression that is rounded, scaled or added to and nothing else.

@@ -395,6 +395,27 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             in_order(operand, order),
         );
     }
+    // Whole tiles of another height, what is beyond them as it should be.
+    if let DataLayout::Preshuffle { rows: high, block, vector } = declared {
+        for other in [8, 16, 32, 64].into_iter().filter(|&other| other != high && other < rows) {
+            let whole = rows / other * other;
+            let layout = DataLayout::Preshuffle { rows: other, block, vector };
+            if whole == rows || layout.check((whole, cols)).is_err() {
+                continue;
+            }
+            let map = layout.index_map((whole, cols));
+            add(
+                "permuted_tiles",
+                format!(
+                    "reads the whole tiles of {other} rows of `{name}` as {layout}; it lies in {declared} order"
+                ),
+                each(move |r, c| {
+                    let at = if r < whole { nibbles.place(map.offset(r, c)) } else { own.index(r, c) };
+                    code_in_memory(operand, at)
+                }),
+            );
+        }
+    }
     let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
     if rows > 1 && cols > 1 && !plain {
         add(
@@ -540,6 +561,11 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             );
         }
     }
+    // Columns that share a word of nibbles are in another order by theirs.
+    let within = |columns: usize| {
+        let share = operand.dtype.bits() == 4 && declared != DataLayout::ColMajor && columns <= in_word;
+        if share { "nibble_order" } else { "permuted_tiles" }
+    };
     if cols > 1 && cols.is_multiple_of(2) {
         add(
             "permuted_tiles",
@@ -547,7 +573,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             each(move |r, c| right(r, (c + cols / 2) % cols)),
         );
         add(
-            "permuted_tiles",
+            within(2),
             format!("exchanges neighbouring columns of `{name}`"),
             each(move |r, c| right(r, c ^ 1)),
         );
@@ -585,6 +611,17 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 each(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
             );
         }
+    }
+    // Each tile for its transpose.
+    for tile in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|&t| t <= rows && t <= cols) {
+        add(
+            "transposed",
+            format!("takes each {tile} x {tile} elements of `{name}` for their transpose"),
+            each(move |r, c| {
+                let (row, column) = (r / tile * tile + c % tile, c / tile * tile + r % tile);
+                if row < rows && column < cols { right(row, column) } else { right(r, c) }
+            }),
+        );
     }
     // Loads that run ahead or behind by a tile, around the end.
     for tile in [16, 32, 64, 128, 256] {
@@ -627,7 +664,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             continue;
         }
         add(
-            "permuted_tiles",
+            within(2 * tile),
             format!("exchanges neighbouring tiles of {tile} columns of `{name}`"),
             each(move |r, c| right(r, c ^ tile)),
         );
@@ -647,7 +684,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 continue;
             }
             add(
-                "permuted_tiles",
+                within(2 * large),
                 format!(
                     "takes columns {small} to {} of each {} of `{name}` for columns {large} to {}",
                     2 * small - 1,
@@ -664,7 +701,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     for (mask, words) in [(3, "four"), (7, "eight"), (15, "sixteen")] {
         if cols.is_multiple_of(mask + 1) {
             add(
-                "permuted_tiles",
+                within(mask + 1),
                 format!("takes each {words} columns of `{name}` in reverse"),
                 each(move |r, c| right(r, c ^ mask)),
             );
@@ -742,13 +779,27 @@ fn zeros_at<'a>(operand: &'a Captured, place: Place) -> Option<CellAt<'a>> {
     })
 }
 
-/// The zero points of a buffer whose nibbles alone are taken from other places.
+/// The zero points of a buffer whose nibbles, or words, alone are taken from other places.
 pub fn zeros_misplaced<'a>(operand: &'a Captured) -> Vec<(&'static str, CellAt<'a>)> {
     let Some(ZeroPoint::PerCell { nibbles, .. }) = operand.scheme.map(|scheme| scheme.zero_point) else {
         return Vec::new();
     };
-    let places = nibble_places(nibbles).into_iter();
-    places.filter_map(|(what, place)| Some((what, zeros_at(operand, place)?))).collect()
+    let mut places = nibble_places(nibbles);
+    // Words of eight as the elements of a matrix that is transposed.
+    let (words, groups) = (
+        operand.zeros.len() / 4,
+        operand.scheme.map_or(1, |s| s.granularity.grid(operand.rows, operand.cols).1),
+    );
+    if groups > 1 && words > groups && words.is_multiple_of(groups) {
+        for (high, wide) in [(groups, words / groups), (words / groups, groups)] {
+            let place: Place = Arc::new(move |at| {
+                let (word, inside) = (at / 8, nibbles.place(at) % 8);
+                (word % wide * high + word / wide) * 8 + inside
+            });
+            places.push(("their words transposed", place));
+        }
+    }
+    places.into_iter().filter_map(|(what, place)| Some((what, zeros_at(operand, place)?))).collect()
 }
 
 /// The code at an index of a strided buffer as it lies in memory; between its rows lies the poison.

@@ -20,7 +20,7 @@ use crate::reference::{Expr, Matrix};
 use crate::verdict::{NOISE_FACTOR, comparison_checks};
 use rayon::prelude::*;
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ const FEW: usize = 4;
 /// Pairs that are tried: terms of K of all of them together, and bounds on how many they are. No clock decides, so that
 /// a busy machine finds what an idle one does.
 const PAIRS_TERMS: usize = 12_000_000;
-const PAIRS_TERMS_LONG: usize = 6_000_000;
+const PAIRS_TERMS_LONG: usize = 4_000_000;
 const PAIRS_TRIED: (usize, usize) = (400, 40_000);
 /// Pairs of an operation that computes the whole of its result at a time.
 const PAIRS_OF_WHOLE: usize = 4000;
@@ -65,6 +65,8 @@ pub struct Hop<'a> {
     pub source: &'a Expr,
     pub reference: Arc<Matrix>,
     pub out: Matrix,
+    /// Elements that are no result of the inputs, in order.
+    unsteady: Vec<usize>,
     /// What accumulation may add to an element, relative to its row's root mean square.
     accumulation: f64,
     min_cos: f64,
@@ -96,10 +98,19 @@ impl<'a> Hop<'a> {
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
         let mut out = buffer.value();
         let unsteady = unsteady(buffer, again);
-        for (i, _) in unsteady.iter().enumerate().filter(|(_, unsteady)| **unsteady) {
+        let unsteady: Vec<usize> = (0..unsteady.len()).filter(|&i| unsteady[i]).collect();
+        for &i in &unsteady {
             out.data[i] = reference.data[i];
         }
-        Some(Hop { attempt, judged, buffer, source, reference, out, accumulation, min_cos })
+        Some(Hop { attempt, judged, buffer, source, reference, out, unsteady, accumulation, min_cos })
+    }
+
+    /// A reference of the whole hop, right where the output is no result of the inputs.
+    fn settled(&self, mut value: Matrix) -> Matrix {
+        for &i in &self.unsteady {
+            value.data[i] = self.reference.data[i];
+        }
+        value
     }
 
     /// The hop as if its kernel had written `out`.
@@ -204,6 +215,8 @@ struct Sample {
     reference: Matrix,
     /// Which of the elements are wrong.
     wrong: Vec<bool>,
+    /// Those that are no result of the inputs.
+    unsteady: Vec<usize>,
     /// The error of the right reference.
     before: f64,
 }
@@ -219,7 +232,20 @@ impl Sample {
         let (out, reference) = (pick(&hop.out, &rows, &cols), pick(&hop.reference, &rows, &cols));
         let wrong = rows.iter().flat_map(|&r| cols.iter().map(move |&c| map.is_wrong(r, c))).collect();
         let before = hop.error(&reference, &out, &reference);
-        Sample { rows, cols, out, reference, wrong, before }
+        let at = |i: usize| rows[i / cols.len()] * hop.out.cols + cols[i % cols.len()];
+        let unsteady = match hop.unsteady.is_empty() {
+            true => Vec::new(),
+            false => (0..out.data.len()).filter(|&i| hop.unsteady.binary_search(&at(i)).is_ok()).collect(),
+        };
+        Sample { rows, cols, out, reference, wrong, unsteady, before }
+    }
+
+    /// What a reference has here, right where the output is no result of the inputs.
+    fn settled(&self, mut value: Matrix) -> Matrix {
+        for &i in &self.unsteady {
+            value.data[i] = self.reference.data[i];
+        }
+        value
     }
 
     /// The right reference where the output is right.
@@ -237,7 +263,7 @@ fn chosen(counts: &[usize], most: usize, rng: &mut Rng) -> Vec<usize> {
         return all(n);
     }
     let wrong: Vec<usize> = (0..n).filter(|&i| counts[i] > 0).collect();
-    let mut set = std::collections::BTreeSet::new();
+    let mut set = BTreeSet::new();
     let from_wrong = (most * 2 / 3).max(1).min(wrong.len());
     for i in 0..from_wrong {
         let at = (i * wrong.len() + rng.below(wrong.len() as u64) as usize) / from_wrong;
@@ -286,17 +312,20 @@ impl Scored {
 fn score(hop: &Hop<'_>, sample: &Sample, value: Matrix) -> Scored {
     let error = hop.error(&value, &sample.out, &sample.reference);
     let within = hop.error(&sample.within(&value), &sample.out, &sample.reference);
-    let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+    let (mut xx, mut yy, mut xy, mut finite) = (0.0, 0.0, 0.0, 0);
     for (r, scale) in rows_rms(&sample.out).into_iter().enumerate() {
         let unit = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (x, y) in value.row(r).iter().zip(sample.out.row(r)) {
             if x.is_finite() && y.is_finite() {
                 let (x, y) = (x * unit, y * unit);
                 (xx, yy, xy) = (xx + x * x, yy + y * y, xy + x * y);
+                finite += 1;
             }
         }
     }
-    let correlation = if xx > 0.0 && yy > 0.0 { xy / (xx * yy).sqrt() } else { 0.0 };
+    // A few numbers among NaNs go with anything.
+    let enough = xx > 0.0 && yy > 0.0 && 2 * finite >= sample.out.data.len();
+    let correlation = if enough { xy / (xx * yy).sqrt() } else { 0.0 };
     Scored {
         score: 1.0 - error / sample.before,
         score_in_region: 1.0 - within / sample.before,
@@ -412,15 +441,15 @@ impl<'a> Search<'a, '_> {
                     catch_unwind(AssertUnwindSafe(|| variant.whole())).ok().map(Arc::new)
                 });
                 return value.map(|value| {
-                    round_overflow(&pick(&value, &sample.rows, &sample.cols), self.hop.buffer.dtype)
-                        .into_owned()
+                    let here = pick(&value, &sample.rows, &sample.cols);
+                    sample.settled(round_overflow(&here, self.hop.buffer.dtype).into_owned())
                 });
             }
             // A function of the test's own may not take what a fault makes of its operands.
             let variant = variant(&world, self.hop.source, hypotheses, holding);
             catch_unwind(AssertUnwindSafe(|| variant.at(&sample.rows, &sample.cols)))
                 .ok()
-                .map(|value| round_overflow(&value, self.hop.buffer.dtype).into_owned())
+                .map(|value| sample.settled(round_overflow(&value, self.hop.buffer.dtype).into_owned()))
         };
         let scored = |hypotheses: &[Hypothesis<'a>], of: Range<usize>| -> Vec<(usize, Scored)> {
             let score = |i| Some((i, score(self.hop, &first, under(hypotheses, &[i], &first)?)));
@@ -437,12 +466,10 @@ impl<'a> Search<'a, '_> {
                 Scope::Sums => output::limits(&hop.reference, &hop.out, self.map, hop.buffer.dtype),
             },
         );
+        fits = fits.into_iter().map(|fit| Fit { reference: hop.settled(fit.reference), ..fit }).collect();
         fits.retain(|fit| !labels || !["gain", "overflow", "addend_missing"].contains(&fit.cause));
-        let explains = |s: &Scored| {
-            s.score.max(s.score_in_region) >= EXPLAINS
-                || (s.correlation > ALIKE && (s.gain - 1.0).abs() > 1e-3)
-        };
-        if self.scope == Scope::All && !singles.iter().any(|(_, s)| explains(s)) {
+        // What is misread in part, or scaled otherwise, is one fault: simpler than one in a region, or with a factor beside it.
+        if self.scope == Scope::All && !singles.iter().any(|(_, s)| s.score >= EXPLAINS) {
             let off = |r: usize, c: usize| {
                 let off = self.hop.out.row(r)[c] - self.hop.reference.row(r)[c];
                 if off.is_finite() { off } else { 0.0 }
@@ -450,7 +477,7 @@ impl<'a> Search<'a, '_> {
             let screen = (first.rows.as_slice(), first.cols.as_slice());
             let parts = tiles::in_parts(self.hop.source, &world, &hypotheses, screen, at, &off);
             hypotheses.extend(parts);
-            hypotheses.extend(refitted::hypotheses(hop.source, &world, &hop.out, hop.buffer.dtype));
+            hypotheses.extend(refitted::hypotheses(hop.source, &world, &hop.out));
             singles.extend(scored(&hypotheses, everywhere..hypotheses.len()));
         }
         let hypotheses = hypotheses;
@@ -462,7 +489,7 @@ impl<'a> Search<'a, '_> {
             candidates.par_iter_mut().for_each(|candidate| {
                 candidate.score = value(&candidate.holding, &second).map_or(f64::NEG_INFINITY, |value| {
                     let value = match candidate.gain {
-                        Some(gain) => value.map(|x| gain * x),
+                        Some(gain) => second.settled(value.map(|x| gain * x)),
                         None => value,
                     };
                     let scored = score(self.hop, &second, value);
@@ -480,6 +507,7 @@ impl<'a> Search<'a, '_> {
             if let Some(gain) = candidate.gain {
                 value = value.map(|x| gain * x);
             }
+            value = self.hop.settled(value);
             if candidate.in_region {
                 for r in 0..value.rows {
                     for (c, x) in value.row_mut(r).iter_mut().enumerate() {
@@ -871,7 +899,7 @@ impl<'a> Search<'a, '_> {
         ambiguous: bool,
     ) -> Vec<Cause> {
         let candidate = &stated.candidate;
-        let own = |c: &Candidate| c.holding.iter().map(|&i| hypotheses[i].cause).collect::<Vec<_>>();
+        let own = |c: &Candidate| c.holding.iter().map(|&i| hypotheses[i].cause).collect::<BTreeSet<_>>();
         let causes = own(candidate);
         let rivals: Vec<&Candidate> = stated.alike.iter().filter(|c| own(c) != causes).collect();
         // Some scattered elements are no region.
@@ -952,7 +980,7 @@ impl<'a> Search<'a, '_> {
             if named.contains(&h.cause) {
                 continue;
             }
-            named.push(h.cause);
+            named.insert(h.cause);
             found.push(Cause {
                 cause: h.cause.into(),
                 detail: format!("explains it equally: {kernel} {}", h.what),

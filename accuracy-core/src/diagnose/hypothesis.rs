@@ -50,6 +50,8 @@ pub enum Change<'a> {
     Zeros(fn(f64) -> f64),
     /// The zero points of other places.
     ZerosAt(CellAt<'a>),
+    /// A function of the difference of a code and its zero point.
+    Difference(fn(f64) -> f64),
     Factor(f64),
     Values(Arc<Matrix>),
     Rounded(DType),
@@ -117,6 +119,7 @@ fn put<'a>(variant: &mut Variant<'a, '_>, slot: Slot, change: &Change<'a>, key: 
             reading.zeros = Some(Arc::new(move |r, g| f(zeros.as_ref().map_or(0.0, |zeros| zeros(r, g)))));
         }),
         (Slot::Zeros(id), Change::ZerosAt(zeros)) => reading(id, &mut |r| r.zeros = Some(zeros.clone())),
+        (Slot::Zeros(id), Change::Difference(f)) => reading(id, &mut |r| r.difference = Some(*f)),
         (Slot::Factor(id), Change::Factor(factor)) => reading(id, &mut |r| r.factor = *factor),
         (Slot::Rounded(id), Change::Rounded(to)) => reading(id, &mut |r| r.rounded = Some(*to)),
         (Slot::Values(id), Change::Values(values)) => {

@@ -56,6 +56,8 @@ struct Place<'a> {
     /// Empty for the declared order.
     what: String,
     at: CellAt<'a>,
+    /// Cells that lie in the place of another, by which they may be overwritten, row-major.
+    shared: Vec<usize>,
 }
 
 /// How a kernel makes a code of a value that was divided by its scale.
@@ -245,12 +247,22 @@ impl<'a> Producer<'a, '_> {
     /// The scales under every order of the same bytes, the declared one first.
     fn places(&self) -> Vec<Place<'a>> {
         let (buffer, scheme) = (self.buffer, self.scheme);
-        let mut found = vec![Place { what: String::new(), at: scales::right(buffer, &scheme) }];
+        let mut found =
+            vec![Place { what: String::new(), at: scales::right(buffer, &scheme), shared: Vec::new() }];
         for (name, place) in scales::orders(&scheme, self.grid) {
-            found.push(Place {
-                what: name,
-                at: Arc::new(move |r, g| scale_in_memory(buffer, &scheme, place(r, g))),
-            });
+            let (rows, groups) = self.grid;
+            let mut places: Vec<(usize, usize)> =
+                (0..rows * groups).map(|i| (place(i / groups, i % groups), i)).collect();
+            places.sort_unstable();
+            let together = places.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1);
+            let mut shared: Vec<usize> = together.flatten().map(|(_, cell)| *cell).collect();
+            // An order in which most would overwrite one another is none.
+            if 4 * shared.len() > rows * groups {
+                shared.clear();
+            }
+            shared.sort_unstable();
+            let at = Arc::new(move |r, g| scale_in_memory(buffer, &scheme, place(r, g)));
+            found.push(Place { what: name, at, shared });
         }
         found
     }
@@ -325,7 +337,7 @@ impl<'a> Producer<'a, '_> {
             return false;
         }
         let written = (place.at)(r, g);
-        if self.unsteady_scale(r, g) {
+        if self.unsteady_scale(r, g) || place.shared.binary_search(&(r * self.grid.1 + g)).is_ok() {
             return false;
         }
         let (low, high) = rule(value, r, g);

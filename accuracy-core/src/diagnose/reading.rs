@@ -39,6 +39,8 @@ pub struct Reading<'a> {
     bits: u32,
     pub scales: Option<Cells<'a>>,
     pub zeros: Option<CellAt<'a>>,
+    /// What becomes of a code from which its zero point was subtracted, before it is scaled.
+    pub difference: Option<fn(f64) -> f64>,
     pub factor: f64,
     /// What values are rounded to once they are scaled.
     pub rounded: Option<DType>,
@@ -69,7 +71,8 @@ pub fn in_order(operand: &Captured, order: Order) -> CodesAt<'_> {
     Arc::new(move |r, cols| {
         let columns: &Vec<usize> = columns.get_or_init(|| order.map.columns(operand.cols));
         let first = order.map.offset(r, 0);
-        cols.iter().map(|&c| code_in_memory(operand, order.nibbles.place(first + columns[c]))).collect()
+        let place = |c: usize| columns.get(c).map_or_else(|| order.map.offset(r, c), |by| first + by);
+        cols.iter().map(|&c| code_in_memory(operand, order.nibbles.place(place(c)))).collect()
     })
 }
 
@@ -86,6 +89,7 @@ impl<'a> Reading<'a> {
             bits: dtype.bits(),
             scales: None,
             zeros: None,
+            difference: None,
             factor: operand.factor,
             rounded: None,
             part: None,
@@ -152,7 +156,8 @@ impl<'a> Reading<'a> {
 
     /// Whether codes are read as they should be.
     pub fn only_scales(&self) -> bool {
-        self.codes_key == 0 && self.decode_key == 0 && self.rounded.is_none() && self.part.is_none()
+        let plain = self.rounded.is_none() && self.difference.is_none() && self.part.is_none();
+        self.codes_key == 0 && self.decode_key == 0 && plain
     }
 
     fn scale(&self, out: &mut Matrix, scales: &Cells<'a>, rows: &[usize], cols: &[usize]) {
@@ -166,7 +171,10 @@ impl<'a> Reading<'a> {
                 let scale = (scales.at)(grid_row, group) * self.factor;
                 let zero = self.zeros.as_ref().map_or(0.0, |zeros| zeros(grid_row, group));
                 let (here, rest) = left.0.split_at_mut(run);
-                here.iter_mut().for_each(|x| *x = (*x - zero) * scale);
+                match self.difference {
+                    None => here.iter_mut().for_each(|x| *x = (*x - zero) * scale),
+                    Some(f) => here.iter_mut().for_each(|x| *x = f(*x - zero) * scale),
+                }
                 left = (rest, &left.1[run..]);
             }
         }

@@ -534,6 +534,29 @@ impl<'a> Scales<'a> {
             with("adds the zero points instead of subtracting them", |z| -z),
             with("subtracts 8 instead of the zero points", |_| 8.0),
         ];
+        type Difference = (&'static str, fn(f64) -> f64);
+        let differences: &[Difference] = match self.scheme.dtype.bits() {
+            4 => &[
+                ("in four bits, which saturate", |x| x.clamp(-8.0, 7.0)),
+                ("in four bits, which wrap around", |x| (x + 8.0).rem_euclid(16.0) - 8.0),
+                ("in four bits without a sign, which saturate", |x| x.clamp(0.0, 15.0)),
+                ("in four bits without a sign, which wrap around", |x| x.rem_euclid(16.0)),
+            ],
+            _ => &[
+                ("in eight bits, which saturate", |x| x.clamp(-128.0, 127.0)),
+                ("in eight bits, which wrap around", |x| (x + 128.0).rem_euclid(256.0) - 128.0),
+                ("in eight bits without a sign, which saturate", |x| x.clamp(0.0, 255.0)),
+                ("in eight bits without a sign, which wrap around", |x| x.rem_euclid(256.0)),
+            ],
+        };
+        found.extend(differences.iter().map(|(how, f)| Hypothesis {
+            cause: "overflow",
+            slot: Slot::Zeros(self.id),
+            operand: Some(self.id),
+            what: format!("subtracts the zero points from the codes of `{name}` {how}"),
+            change: Change::Difference(*f),
+            also: None,
+        }));
         let (rows, groups) = self.grid;
         let ZeroPoint::PerCell { dtype, layout, .. } = self.scheme.zero_point else { return found };
         let Some(own) = super::reading::Reading::right(self.operand).zeros else { return found };

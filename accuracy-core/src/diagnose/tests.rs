@@ -408,6 +408,37 @@ fn e8m0_scales_are_diagnosed_as_well() {
     expect_first(&g.wrote(&y).causes(), "scale_layout", "as row_major; they lie in e8m0_shuffle order");
 }
 
+#[test]
+fn scales_in_an_order_that_nobody_has_heard_of_are_found_among_the_operands_own() {
+    // Any order at all, of activations whose every scale is fitted to many elements.
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm((33, 256, 384), x, w);
+    let mut a = g.a.clone();
+    let n = a.scales.len();
+    a.scales = (0..n).map(|i| g.a.scales[i * 37 % n]).collect();
+    let y = product(&a.values(), &g.b.values());
+    expect_first(&g.wrote(&y).causes(), "scale_layout", "scales `xq` with its scales in another order");
+    // The same order in each tile of eight rows, of a weight whose scales are fitted to few.
+    let (x, w) = (Quant::group(E4M3FN, 128), Quant::group(E4M3FN, 128));
+    let g = gemm((33, 256, 384), x, w);
+    let mut b = g.b.clone();
+    let groups = b.groups;
+    let of = [0, 3, 6, 1, 4, 7, 2, 5];
+    b.scales = (0..b.scales.len())
+        .map(|i| g.b.scales[(i / groups / 8 * 8 + of[i / groups % 8]) * groups + i % groups])
+        .collect();
+    let y = product(&g.a.values(), &b.values());
+    expect_first(&g.wrote(&y).causes(), "scale_layout", "in each 8 rows row 1 with that of row 3");
+    // Scales that are nobody's are in no order.
+    let g = gemm((33, 256, 384), x, w);
+    let mut b = g.b.clone();
+    let mut rng = Rng(5);
+    b.scales.iter_mut().for_each(|s| *s *= (0.3 * rng.normal()).exp());
+    let y = product(&g.a.values(), &b.values());
+    let causes = g.wrote(&y).causes();
+    assert!(causes.iter().all(|c| c.cause != "scale_layout" || !c.confident), "{causes:#?}");
+}
+
 /// Codes and scales that a quantiser makes of its input.
 type Quantiser<'a> = &'a dyn Fn(&Matrix) -> (Vec<u32>, Vec<f64>);
 
@@ -465,6 +496,17 @@ fn a_quantisers_faults_are_told_apart() {
     let scheme = Quant::group(E4M3FN, 128);
     let run = |f: Quantiser<'_>| quantiser(scheme, (33, 640), f);
     expect_first(&run(&|x| groups_of_128(x, 240.0, absolute, nearest)), "fp8_variant", "240");
+    let elsewhere = |x: &Matrix| {
+        let (codes, scales) = groups_of_128(x, 448.0, absolute, nearest);
+        let n = scales.len();
+        (codes, (0..n).map(|i| scales[i * 37 % n]).collect())
+    };
+    expect_first(&run(&elsewhere), "scale_layout", "every one is there");
+    let cast = |x: &Matrix| {
+        let twice = |v: f64, s: f64| nearest(E4M3FN.decode(E4M3FN.encode(v, Overflow::Saturate)), s);
+        groups_of_128(x, 448.0, absolute, twice)
+    };
+    expect_first(&run(&cast), "rounding", "before it scales them");
     expect_first(
         &run(&|x| groups_of_128(x, 448.0, |g| g.iter().fold(0.0, |m: f64, x| m.max(*x)), nearest)),
         "overflow",

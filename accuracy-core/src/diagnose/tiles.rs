@@ -171,8 +171,8 @@ impl Gradient {
         Gradient { of, squares, error: total }
     }
 
-    /// The share of the error that goes with an operand that is `wrong` and not `right` in those tiles in which all of the
-    /// difference would be needed.
+    /// The share of the error that an operand explains that is `wrong` and not `right` in those tiles in which that makes
+    /// the error smaller.
     fn explained(&self, wrong: &Matrix, right: &Matrix, tile: usize) -> f64 {
         let (mut along, mut most) = (0.0, 0.0);
         let tiles = wrong.cols.div_ceil(tile);
@@ -192,18 +192,17 @@ impl Gradient {
                 most += own;
             }
         }
-        if most > 0.0 && self.error > 0.0 { along * along / (most * self.error) } else { 0.0 }
+        if self.error > 0.0 { (2.0 * along - most) / self.error } else { 0.0 }
     }
 }
 
 /// The tiles of K that make up the error; `None` if none do, or all.
 fn parts(terms: &Terms, error: &Matrix) -> Option<(usize, Vec<bool>)> {
-    if terms.sums.data.iter().any(|x| !x.is_finite()) {
-        return None;
-    }
+    let finite = |i: usize| terms.sums.row(i).iter().all(|x| x.is_finite());
+    let elements = (0..terms.sums.rows).filter(|&i| finite(i)).count();
     TILES.into_iter().find_map(|tile| {
         let tiles = terms.k.div_ceil(tile);
-        if !(2..=MOST).contains(&tiles) || error.data.len() < 3 * tiles {
+        if !(2..=MOST).contains(&tiles) || elements < 3 * tiles {
             return None;
         }
         let terms = terms.by(tile);

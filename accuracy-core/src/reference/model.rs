@@ -6,6 +6,7 @@
 use super::graph::{Expr, Operand, user};
 use super::matrix::Matrix;
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, F16};
+use std::borrow::Cow;
 
 /// Which elements of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,8 +314,33 @@ pub fn paged_attention(
             (format!("leaves out the last {size} positions"), Wrong::WithoutLast(size)),
             (format!("attends to whole blocks of {size} positions only"), Wrong::Whole(size)),
             (format!("takes padding up to whole blocks of {size} for scores of 0"), Wrong::Padded(size)),
+            (format!("attends on to the end of a block of {size} positions"), Wrong::Beyond(size)),
         ] {
             out = out.suspect("k_tail_dropped", what, attend(wrong));
+        }
+    }
+    out = out.suspect("k_tail_dropped", "attends to one position too many".into(), attend(Wrong::OneMore));
+    let d = q.shape().1 / heads;
+    for size in [8, 16, 32, 64, 128].into_iter().filter(|&size| size < d) {
+        let what = format!("leaves the last {size} of each head of {d} out of the scores");
+        out = out.suspect("k_tail_dropped", what, attend(Wrong::Scores(0, d - size)));
+        let what = format!("leaves the first {size} of each head of {d} out of the scores");
+        out = out.suspect("k_tail_dropped", what, attend(Wrong::Scores(size, d)));
+    }
+    for (order, words) in [
+        (CacheOrder::HeadsFirst, "[blocks, heads, positions, d]".to_owned()),
+        (CacheOrder::PositionsLast, "[blocks, heads, d, positions]".to_owned()),
+        (CacheOrder::Packed(8), "[blocks, heads, d / 8, positions, 8]".to_owned()),
+        (CacheOrder::Packed(16), "[blocks, heads, d / 16, positions, 16]".to_owned()),
+    ] {
+        if matches!(order, CacheOrder::Packed(x) if d % x != 0) {
+            continue;
+        }
+        for (which, keys, values) in
+            [("keys", true, false), ("values", false, true), ("keys and values", true, true)]
+        {
+            let what = format!("reads the cache of {which} as {words}, each block for itself");
+            out = out.suspect("permuted_tiles", what, attend(Wrong::Cache { order, keys, values }));
         }
     }
     out
@@ -346,6 +372,48 @@ enum Wrong {
     Whole(usize),
     /// Blocks are filled up with scores of 0, whose values are 0.
     Padded(usize),
+    /// Whatever lies behind the last position takes part, up to the end of its block; or one of it.
+    Beyond(usize),
+    OneMore,
+    /// Scores are sums over this part of each head.
+    Scores(usize, usize),
+    /// The blocks of a cache lie in another order.
+    Cache {
+        order: CacheOrder,
+        keys: bool,
+        values: bool,
+    },
+}
+
+/// In which order a kernel takes a block of a cache to lie.
+#[derive(Clone, Copy)]
+enum CacheOrder {
+    /// `[positions, heads, d]`: as it does.
+    Own,
+    /// `[heads, positions, d]`.
+    HeadsFirst,
+    /// `[heads, d, positions]`.
+    PositionsLast,
+    /// `[heads, d / x, positions, x]`.
+    Packed(usize),
+}
+
+impl CacheOrder {
+    /// The `d` elements of a head at a position of the cache; of a wrong order NaN beyond it.
+    fn read(self, cache: &Matrix, slot: f64, (block, head, d): (usize, usize, usize)) -> Cow<'_, [f64]> {
+        if matches!(self, CacheOrder::Own) || slot < 0.0 {
+            return Cow::Borrowed(&row(cache, slot)[head * d..(head + 1) * d]);
+        }
+        let (page, p) = (slot as usize / block, slot as usize % block);
+        let at = |i: usize| match self {
+            CacheOrder::HeadsFirst => (head * block + p) * d + i,
+            CacheOrder::PositionsLast => (head * d + i) * block + p,
+            CacheOrder::Packed(x) => ((head * d / x + i / x) * block + p) * x + i % x,
+            CacheOrder::Own => unreachable!("read above"),
+        };
+        let element = |i| cache.data.get(page * block * cache.cols + at(i)).copied().unwrap_or(f64::NAN);
+        Cow::Owned((0..d).map(element).collect())
+    }
 }
 
 fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
@@ -353,6 +421,13 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
     let PagedAttention { heads, kv_heads, block, scale } = form;
     let d = q.cols / heads;
     let blocks = tables.data.len() / q.rows;
+    let (of_keys, of_values) = match wrong {
+        Wrong::Cache { order, keys, values } => {
+            (if keys { order } else { CacheOrder::Own }, if values { order } else { CacheOrder::Own })
+        }
+        _ => (CacheOrder::Own, CacheOrder::Own),
+    };
+    let part = if let Wrong::Scores(from, to) = wrong { from..to } else { 0..d };
     let mut out = Matrix::zeros(q.rows, q.cols);
     for s in 0..q.rows {
         let length = (lengths.data[s].max(0.0) as usize).min(blocks * block);
@@ -363,16 +438,18 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
             Wrong::WithoutFirst(size) if length > size => (size, length),
             Wrong::WithoutLast(size) if length > size => (0, length - size),
             Wrong::Whole(size) if length > size => (0, length / size * size),
+            Wrong::Beyond(size) => (0, length.next_multiple_of(size).min(blocks * block)),
+            Wrong::OneMore => (0, (length + 1).min(blocks * block)),
             _ => (0, length),
         };
         let slot = |p: usize| tables.data[s * blocks + p / block] * block as f64 + (p % block) as f64;
         for h in 0..heads {
-            let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) } * d;
-            let query = &q.row(s)[h * d..(h + 1) * d];
+            let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) };
+            let query = &q.row(s)[h * d..(h + 1) * d][part.clone()];
             let scores: Vec<f64> = (from..length)
                 .map(|p| {
-                    let key = &row(k, slot(p))[kv..kv + d];
-                    let score = scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                    let key = of_keys.read(k, slot(p), (block, kv, d));
+                    let score = scale * query.iter().zip(&key[part.clone()]).map(|(a, b)| a * b).sum::<f64>();
                     if let Wrong::Capped(cap) = wrong { cap * (score / cap).tanh() } else { score }
                 })
                 .collect();
@@ -401,8 +478,8 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
             }
             let to = &mut out.row_mut(s)[h * d..(h + 1) * d];
             for (p, e) in exp.iter().enumerate() {
-                let value = &row(v, slot(from + p))[kv..kv + d];
-                to.iter_mut().zip(value).for_each(|(to, v)| *to += e / total * v);
+                let value = of_values.read(v, slot(from + p), (block, kv, d));
+                to.iter_mut().zip(&*value).for_each(|(to, v)| *to += e / total * v);
             }
         }
     }
