@@ -17,9 +17,9 @@ const NEAR: f64 = 0.06;
 /// The same of what is only there or not.
 const CLEAR: f64 = 0.25;
 /// Rows of the other operand over which an error is summed up to see which hypotheses it goes with, and of how many of
-/// these the parts are fitted.
+/// these, for each operand, the parts are fitted.
 const MANY: usize = 128;
-const LIKELY: usize = 16;
+const LIKELY: usize = 10;
 
 /// The hypothesis that each tile of K was counted so many times, where whole numbers that are not all alike fit `out`: the
 /// output at `rows` × `cols`.
@@ -110,8 +110,10 @@ pub fn in_parts<'a>(
                 (gradient.explained(&read(side, at, &[i]), &read(side, at, &[]), tile), i, is_left)
             })
             .collect();
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-        scored.truncate(LIKELY);
+        // The best of each operand: shares of different operands are not alike.
+        scored.sort_by(|a, b| b.2.cmp(&a.2).then(b.0.total_cmp(&a.0)));
+        let mut scored: Vec<_> =
+            scored.chunk_by(|a, b| a.2 == b.2).flat_map(|of| &of[..of.len().min(LIKELY)]).copied().collect();
         scored.sort_by_key(|(_, i, _)| *i);
         scored
     };

@@ -1,0 +1,539 @@
+//! The search for a consumer: which hypotheses, alone or in pairs, turn the reference into what the kernel wrote.
+//!
+//! Hypotheses are scored on a sample of rows and columns, half of them from where the output is wrong; what scores best
+//! is computed whole, and stated only if the hop's own checks would then pass. `sample` scores, `pairs` chooses which
+//! hypotheses are tried together, `words` says what was found.
+
+mod pairs;
+mod sample;
+mod words;
+
+use super::hypothesis::{Hypothesis, Slot, variant};
+use super::map::{self, Map};
+use super::memo::Memo;
+use super::output::{self, Fit};
+use super::refitted;
+use super::sampled::{World, pick};
+use super::{Runs, Scope, root, table, tiles, unsteady};
+use crate::case::input::Data;
+use crate::case::{Attempt, Captured};
+use crate::judge::{self, JudgedHop, failed, round_overflow};
+use crate::metrics::compare;
+use crate::record::Cause;
+use crate::reference::graph::Op;
+use crate::reference::{Expr, Matrix};
+use crate::verdict::{NOISE_FACTOR, comparison_checks};
+use rayon::prelude::*;
+use sample::{Sample, Scored, score};
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Rows and columns of the first sample, on which every hypothesis is scored, and of the second, for the best.
+const FIRST: (usize, usize) = (4, 10);
+const SECOND: (usize, usize) = (12, 40);
+/// The sample on which halves of pairs are ranked: a half explains little by itself.
+const PAIRS: (usize, usize) = (8, 32);
+/// The same where K is long.
+const FIRST_LONG: (usize, usize) = (3, 6);
+const SECOND_LONG: (usize, usize) = (8, 24);
+const PAIRS_LONG: (usize, usize) = (6, 8);
+const LONG: usize = 2048;
+/// Hypotheses that go on to the second sample.
+const KEPT: usize = 24;
+/// Wrong elements that are too few to tell a cause by.
+const FEW: usize = 4;
+/// Pairs that are tried: terms of K of all of them together, and bounds on how many they are. No clock decides, so that
+/// a busy machine finds what an idle one does.
+const PAIRS_TERMS: usize = 12_000_000;
+const PAIRS_TERMS_LONG: usize = 4_000_000;
+const PAIRS_TRIED: (usize, usize) = (400, 40_000);
+/// Pairs of an operation that computes the whole of its result at a time.
+const PAIRS_OF_WHOLE: usize = 4000;
+/// Candidates that are computed whole.
+const CONFIRMED: usize = 3;
+/// Share of the error that a hypothesis must explain on the sample to be computed whole.
+const EXPLAINS: f64 = 0.98;
+/// Share of the error from which on a cause is worth a line.
+const PARTLY: f64 = 0.5;
+/// Correlation on the sample from which on only a factor can be left.
+const ALIKE: f64 = 0.9999;
+
+/// A hop that failed.
+pub struct Hop<'a> {
+    pub attempt: &'a Attempt,
+    pub judged: &'a JudgedHop,
+    pub buffer: &'a Captured,
+    pub source: &'a Expr,
+    pub reference: Arc<Matrix>,
+    pub out: Matrix,
+    /// Elements that are no result of the inputs, in order.
+    unsteady: Vec<usize>,
+    /// What accumulation may add to an element, relative to its row's root mean square.
+    accumulation: f64,
+    min_cos: f64,
+}
+
+/// How well something explains the output.
+#[derive(Clone, Debug)]
+struct Explained {
+    /// Share of the error.
+    score: f64,
+    cos: Option<f64>,
+    /// Nothing is left that the hop's checks would see.
+    whole: bool,
+}
+
+impl<'a> Hop<'a> {
+    /// Elements that are others `again` are taken for right: they are no result of the inputs.
+    pub fn new(
+        attempt: &'a Attempt,
+        judged: &'a JudgedHop,
+        again: Runs<'_>,
+        min_cos: f64,
+    ) -> Option<Hop<'a>> {
+        let buffer = attempt.buffer(judged.id);
+        let source = buffer.source.as_ref()?;
+        let reference = Arc::new(round_overflow(&judged.reference, buffer.dtype).into_owned());
+        let ordinary = !matches!(attempt.setup.data, Data::Probe(_));
+        let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
+        let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
+        let mut out = buffer.value();
+        let unsteady = unsteady(buffer, again);
+        let unsteady: Vec<usize> = (0..unsteady.len()).filter(|&i| unsteady[i]).collect();
+        for &i in &unsteady {
+            out.data[i] = reference.data[i];
+        }
+        Some(Hop { attempt, judged, buffer, source, reference, out, unsteady, accumulation, min_cos })
+    }
+
+    /// A reference of the whole hop, right where the output is no result of the inputs.
+    fn settled(&self, mut value: Matrix) -> Matrix {
+        for &i in &self.unsteady {
+            value.data[i] = self.reference.data[i];
+        }
+        value
+    }
+
+    /// The hop as if its kernel had written `out`.
+    pub fn planted(
+        attempt: &'a Attempt,
+        judged: &'a JudgedHop,
+        out: Matrix,
+        min_cos: f64,
+    ) -> Option<Hop<'a>> {
+        Hop::new(attempt, judged, &[], min_cos).map(|hop| Hop { out, ..hop })
+    }
+
+    /// How far an element may be from its value.
+    fn tolerance(&self, value: f64, row: f64) -> f64 {
+        if self.buffer.dtype.is_integer() {
+            return 0.5;
+        }
+        // A result below the format's normal range has an absolute error.
+        1.05 * judge::unit(self.buffer.dtype) * value.abs()
+            + self.accumulation * row
+            + self.buffer.dtype.min_positive()
+    }
+
+    fn is_wrong(&self, value: f64, out: f64, row: f64) -> bool {
+        if value.is_nan() || out.is_nan() {
+            return value.is_nan() != out.is_nan();
+        }
+        if value.is_infinite() || out.is_infinite() {
+            return value != out;
+        }
+        (out - value).abs() > self.tolerance(value, row)
+    }
+
+    pub fn map(&self) -> Map {
+        let rms = rows_rms(&self.reference);
+        Map::new(self.out.rows, self.out.cols, |r, c| {
+            self.is_wrong(self.reference.row(r)[c], self.out.row(r)[c], rms[r])
+        })
+    }
+
+    /// The error of `value` on a sample, each row in units of its reference; beyond what is allowed.
+    fn error(&self, value: &Matrix, out: &Matrix, reference: &Matrix) -> f64 {
+        let (scale, own) = (rows_rms(reference), rows_rms(value));
+        let mut total = 0.0;
+        for r in 0..out.rows {
+            let unit = if scale[r] > 0.0 { scale[r] } else { own[r].max(f64::MIN_POSITIVE) };
+            for (&x, &y) in value.row(r).iter().zip(out.row(r)) {
+                if !self.is_wrong(x, y, own[r]) {
+                    continue;
+                }
+                let off = (y - x).abs() / unit;
+                // One outlier is not the whole of a fault.
+                total += if off.is_finite() { off.min(3.0).powi(2) } else { 9.0 };
+            }
+        }
+        total
+    }
+
+    /// How well a whole reference explains the output.
+    /// `within` is the share of the error that may be left.
+    fn explains(&self, value: &Matrix, before: f64, within: f64) -> Explained {
+        let comparison = compare(value, &self.out);
+        let checks = comparison_checks("", &comparison, self.min_cos, self.judged.max_rel_l2);
+        let left = self.error(value, &self.out, &self.reference);
+        Explained {
+            score: 1.0 - left / before,
+            cos: comparison.cos,
+            whole: left <= within * before && failed(&checks).is_empty(),
+        }
+    }
+}
+
+/// What rounding of sums may add to an element of a row, relative to the row's root mean square.
+fn accumulation(source: &Expr) -> f64 {
+    let mut most = 2f64.powi(-22);
+    source.visit(&mut |e| {
+        most += match &e.0.op {
+            Op::MatMul { a, accumulator, .. } => 6.0 * judge::unit_of(*accumulator) * a.0.cols as f64,
+            Op::Round { to, .. } => 4.0 * judge::unit(*to),
+            op if op.only_moves() => 0.0,
+            _ => 2f64.powi(-15),
+        }
+    });
+    most
+}
+
+/// Root mean square of the finite elements of each row.
+fn rows_rms(of: &Matrix) -> Vec<f64> {
+    let rms = |row: &[f64]| {
+        let finite = row.iter().filter(|x| x.is_finite());
+        let (sum, count) = finite.fold((0.0, 0usize), |(sum, count), x| (sum + x * x, count + 1));
+        if count == 0 { 0.0 } else { (sum / count as f64).sqrt() }
+    };
+    (0..of.rows).map(|r| rms(of.row(r))).collect()
+}
+
+/// Hypotheses that hold together, and how well they do.
+#[derive(Clone, Debug)]
+struct Candidate {
+    holding: Vec<usize>,
+    /// A constant factor beside them.
+    gain: Option<f64>,
+    /// Whether it holds where the output is wrong only.
+    in_region: bool,
+    score: f64,
+}
+
+impl Candidate {
+    /// How many things would have to be wrong at once.
+    fn faults(&self) -> usize {
+        self.holding.len() + usize::from(self.gain.is_some()) + usize::from(self.in_region)
+    }
+}
+
+/// What explains the output of a failing consumer.
+pub fn diagnose(
+    attempt: &Attempt,
+    judged: &JudgedHop,
+    scope: Scope,
+    again: Runs<'_>,
+    min_cos: f64,
+) -> Vec<Cause> {
+    let Some(hop) = Hop::new(attempt, judged, again, min_cos) else { return Vec::new() };
+    let map = hop.map();
+    if map.count == 0 {
+        return Vec::new();
+    }
+    let before = hop.error(&hop.reference, &hop.out, &hop.reference);
+    let place = place(&hop, &map);
+    if let Some(cause) = left_out(&hop, &map, &place) {
+        return vec![cause];
+    }
+    let search = Search { hop: &hop, map: &map, before, place, scope };
+    // A handful of elements fits many a hypothesis.
+    if map.count < FEW { vec![search.unknown()] } else { search.run() }
+}
+
+/// Where the output is wrong, in words.
+fn place(hop: &Hop<'_>, map: &Map) -> String {
+    let mut indices = Vec::new();
+    for id in hop.source.buffers() {
+        let buffer = hop.attempt.buffer(id);
+        if buffer.dtype == crate::dtype::DType::I32 {
+            indices.push((buffer, buffer.value()));
+        }
+    }
+    let indices: Vec<_> = indices.iter().map(|(b, v)| (*b, v)).collect();
+    map::expert(map, &indices).unwrap_or_else(|| map.place())
+}
+
+/// Elements that hold zero or the poison, in a region: the kernel did not write them.
+fn left_out(hop: &Hop<'_>, map: &Map, place: &str) -> Option<Cause> {
+    let content = map::content(map, &hop.reference, &hop.out)?;
+    // Columns that are zero as a whole have not been written; single zeros may have been.
+    if content != "zero" || place.contains("scattered") {
+        return None;
+    }
+    // Zeros among right elements, as after a ReLU, are no region either.
+    let (rows, cols) = (map.wrong_rows(), map.wrong_cols());
+    let elements = rows.iter().flat_map(|&r| cols.iter().map(move |&c| (r, c)));
+    let kept = elements.filter(|&(r, c)| hop.out.row(r)[c] != 0.0).count();
+    if kept * 20 > rows.len() * cols.len() && !place.contains("tile") {
+        return None;
+    }
+    Some(Cause {
+        cause: "unwritten".into(),
+        detail: match place {
+            "everywhere" => {
+                format!("`{}` is zero everywhere: nothing was written, or zeros", hop.buffer.name)
+            }
+            place => format!("`{}` is zero in {place}, and right elsewhere", hop.buffer.name),
+        },
+        cos: Some(1.0),
+        score: Some(1.0),
+        operand: None,
+        confident: true,
+    })
+}
+
+struct Search<'a, 'h> {
+    hop: &'h Hop<'a>,
+    map: &'h Map,
+    before: f64,
+    place: String,
+    scope: Scope,
+}
+
+impl<'a> Search<'a, '_> {
+    fn run(&self) -> Vec<Cause> {
+        let world = World::new(self.hop.attempt);
+        let mut hypotheses = table(self.hop.attempt, self.hop.source, &world);
+        let mut k = 1;
+        self.hop.source.visit(&mut |e| {
+            if let Op::MatMul { a, .. } = &e.0.op {
+                k = k.max(a.shape().1);
+            }
+        });
+        let first = Sample::new(self.hop, self.map, if k > LONG { FIRST_LONG } else { FIRST });
+        let second = Sample::new(self.hop, self.map, if k > LONG { SECOND_LONG } else { SECOND });
+        let at = (second.rows.as_slice(), second.cols.as_slice());
+        if self.scope == Scope::Sums {
+            hypotheses.retain(|h| h.slot == Slot::Product && ["overflow", "accumulation"].contains(&h.cause));
+        }
+        if self.scope == Scope::All {
+            hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
+        }
+        // A function of the test's own computes the whole of its result at a time.
+        let whole_at_a_time = {
+            let mut found = false;
+            self.hop.source.visit(&mut |e| found |= matches!(e.0.op, Op::User { .. }));
+            found
+        };
+        let known: Memo<Vec<usize>, Option<Arc<Matrix>>> = Memo::default();
+        let under = |hypotheses: &[Hypothesis<'a>], holding: &[usize], sample: &Sample| {
+            if whole_at_a_time {
+                let value = known.of(holding.to_vec(), || {
+                    let variant = variant(&world, self.hop.source, hypotheses, holding);
+                    catch_unwind(AssertUnwindSafe(|| variant.whole())).ok().map(Arc::new)
+                });
+                return value.map(|value| {
+                    let here = pick(&value, &sample.rows, &sample.cols);
+                    sample.settled(round_overflow(&here, self.hop.buffer.dtype).into_owned())
+                });
+            }
+            // A function of the test's own may not take what a fault makes of its operands.
+            let variant = variant(&world, self.hop.source, hypotheses, holding);
+            catch_unwind(AssertUnwindSafe(|| variant.at(&sample.rows, &sample.cols)))
+                .ok()
+                .map(|value| sample.settled(round_overflow(&value, self.hop.buffer.dtype).into_owned()))
+        };
+        let scored = |hypotheses: &[Hypothesis<'a>], of: Range<usize>| -> Vec<(usize, Scored)> {
+            let score = |i| Some((i, score(self.hop, &first, under(hypotheses, &[i], &first)?)));
+            of.into_par_iter().filter_map(score).collect()
+        };
+        let everywhere = hypotheses.len();
+        let hop = self.hop;
+        // Numbers of experts: none is a multiple of another, and two rules at once make any of them.
+        let labels = hop.buffer.dtype.is_integer() && root(hop.source) == Some("router");
+        let (mut singles, mut fits) = rayon::join(
+            || scored(&hypotheses, 0..everywhere),
+            || match self.scope {
+                Scope::All => output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source),
+                Scope::Sums => output::limits(&hop.reference, &hop.out, self.map, hop.buffer.dtype),
+            },
+        );
+        fits = fits.into_iter().map(|fit| Fit { reference: hop.settled(fit.reference), ..fit }).collect();
+        fits.retain(|fit| !labels || !["gain", "overflow", "addend_missing"].contains(&fit.cause));
+        // What is misread in part, or scaled otherwise, is one fault: simpler than one in a region, or with a factor beside it.
+        if self.scope == Scope::All && !singles.iter().any(|(_, s)| s.score >= EXPLAINS) {
+            let off = |r: usize, c: usize| {
+                let off = self.hop.out.row(r)[c] - self.hop.reference.row(r)[c];
+                if off.is_finite() { off } else { 0.0 }
+            };
+            let screen = (first.rows.as_slice(), first.cols.as_slice());
+            let parts = tiles::in_parts(self.hop.source, &world, &hypotheses, screen, at, &off);
+            hypotheses.extend(parts);
+            hypotheses.extend(refitted::hypotheses(hop.source, &world, &hop.out));
+            singles.extend(scored(&hypotheses, everywhere..hypotheses.len()));
+        }
+        let hypotheses = hypotheses;
+        let value = |holding: &[usize], sample: &Sample| under(&hypotheses, holding, sample);
+        let mut candidates = self.singles(&singles, labels);
+        let rescore = |candidates: &mut Vec<Candidate>| {
+            candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+            candidates.truncate(KEPT);
+            candidates.par_iter_mut().for_each(|candidate| {
+                candidate.score = value(&candidate.holding, &second).map_or(f64::NEG_INFINITY, |value| {
+                    let value = match candidate.gain {
+                        Some(gain) => second.settled(value.map(|x| gain * x)),
+                        None => value,
+                    };
+                    let scored = score(self.hop, &second, value);
+                    if candidate.in_region { scored.score_in_region } else { scored.score }
+                });
+            });
+            // Stable: of equals the one that the table has first.
+            candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+        };
+        rescore(&mut candidates);
+        let whole = |candidate: &Candidate| {
+            let variant = variant(&world, self.hop.source, &hypotheses, &candidate.holding);
+            let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok()?;
+            let mut value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
+            if let Some(gain) = candidate.gain {
+                value = value.map(|x| gain * x);
+            }
+            value = self.hop.settled(value);
+            if candidate.in_region {
+                for r in 0..value.rows {
+                    for (c, x) in value.row_mut(r).iter_mut().enumerate() {
+                        if !self.map.is_wrong(r, c) {
+                            *x = self.hop.reference.row(r)[c];
+                        }
+                    }
+                }
+            }
+            Some(value)
+        };
+        let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
+        let fitted = self.fitted(&fits, &second);
+        let explained = stated.iter().any(|s| s.explained.whole) || fitted.iter().any(|(_, e)| e.whole);
+        if self.scope == Scope::All && !explained && !labels {
+            let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
+            let most = match whole_at_a_time {
+                true => PAIRS_OF_WHOLE,
+                false => {
+                    let terms = if k > LONG { PAIRS_TERMS_LONG } else { PAIRS_TERMS };
+                    (terms / k).clamp(PAIRS_TRIED.0, PAIRS_TRIED.1)
+                }
+            };
+            let halves = self.halves(&hypotheses, &singles, &first);
+            let mut pairs = self.pairs(&hypotheses, &halves, &middle, &first, &value, most);
+            rescore(&mut pairs);
+            stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
+        }
+        self.report(&hypotheses, stated, &fits, fitted)
+    }
+
+    /// Single hypotheses, everywhere or where the output is wrong, alone or with a constant factor.
+    fn singles(&self, scored: &[(usize, Scored)], labels: bool) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        for (i, scored) in scored {
+            let holding = vec![*i];
+            found.push(Candidate {
+                holding: holding.clone(),
+                gain: None,
+                in_region: false,
+                score: scored.score,
+            });
+            // Where nearly everything is wrong a region explains nothing better.
+            if !self.map.is_everywhere() && scored.score_in_region > scored.score {
+                let score = scored.score_in_region - 1e-6;
+                found.push(Candidate { holding: holding.clone(), gain: None, in_region: true, score });
+            }
+            if !labels && scored.is_off_by_a_factor() {
+                let score = scored.correlation - 1e-3;
+                let gain = Some(output::snapped(scored.gain));
+                found.push(Candidate { holding, gain, in_region: false, score });
+            }
+        }
+        found
+    }
+
+    /// The best candidates computed whole, with those that make the same of the sample.
+    fn confirm(
+        &self,
+        hypotheses: &[Hypothesis<'a>],
+        candidates: &[Candidate],
+        sample: &Sample,
+        value: &(dyn Fn(&[usize], &Sample) -> Option<Matrix> + Sync),
+        whole: &dyn Fn(&Candidate) -> Option<Matrix>,
+    ) -> Vec<Stated> {
+        let mut stated: Vec<(Stated, Matrix)> = Vec::new();
+        let mut looked = 0;
+        for candidate in candidates {
+            if candidate.score < PARTLY {
+                break;
+            }
+            let Some(here) = value(&candidate.holding, sample) else { continue };
+            let same = |other: &(Stated, Matrix)| {
+                let scaled = |x: f64, gain: Option<f64>| x * gain.unwrap_or(1.0);
+                other.0.candidate.in_region == candidate.in_region
+                    && other.1.data.iter().zip(&here.data).all(|(x, y)| {
+                        let (x, y) = (scaled(*x, other.0.candidate.gain), scaled(*y, candidate.gain));
+                        x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 1e-9 * x.abs()
+                    })
+            };
+            if let Some((known, _)) = stated.iter_mut().find(|s| same(s)) {
+                // What needs more faults to do the same is no rival.
+                match candidate.faults().cmp(&known.candidate.faults()) {
+                    Ordering::Less => {
+                        known.candidate = candidate.clone();
+                        known.alike.clear();
+                    }
+                    Ordering::Equal => known.alike.push(candidate.clone()),
+                    Ordering::Greater => {}
+                }
+                continue;
+            }
+            if candidate.score < EXPLAINS {
+                // Not computed whole: what the sample says is enough for a line.
+                let explained = Explained { score: candidate.score, cos: None, whole: false };
+                stated.push((Stated { candidate: candidate.clone(), explained, alike: Vec::new() }, here));
+                continue;
+            }
+            if looked == CONFIRMED {
+                continue;
+            }
+            looked += 1;
+            let Some(value) = whole(candidate) else { continue };
+            // In which order a kernel rounds its sums is its own affair.
+            let of_sums = candidate.holding.iter().any(|&i| hypotheses[i].cause == "accumulation");
+            let explained = self.hop.explains(&value, self.before, if of_sums { 0.02 } else { 0.0 });
+            stated.push((Stated { candidate: candidate.clone(), explained, alike: Vec::new() }, here));
+        }
+        stated.into_iter().map(|(stated, _)| stated).collect()
+    }
+
+    fn fitted(&self, fits: &[Fit], sample: &Sample) -> Vec<(usize, Explained)> {
+        let worth = |fit: &Fit| {
+            let value = pick(&fit.reference, &sample.rows, &sample.cols);
+            let left = self.hop.error(&value, &sample.out, &sample.reference);
+            sample.before == 0.0 || 1.0 - left / sample.before >= PARTLY / 2.0
+        };
+        let mut found: Vec<(usize, Explained)> = fits
+            .iter()
+            .enumerate()
+            .filter(|(_, fit)| worth(fit))
+            .map(|(i, fit)| (i, self.hop.explains(&fit.reference, self.before, 0.0)))
+            .filter(|(_, e)| e.score >= PARTLY)
+            .collect();
+        found.sort_by(|a, b| b.1.whole.cmp(&a.1.whole).then(b.1.score.total_cmp(&a.1.score)));
+        found
+    }
+}
+
+/// A candidate with what its whole reference says.
+struct Stated {
+    candidate: Candidate,
+    explained: Explained,
+    /// Candidates that make the same of the sample.
+    alike: Vec<Candidate>,
+}
