@@ -374,8 +374,26 @@ impl<'a> Producer<'a, '_> {
             let (low, high) = (rule.scale)(value, r, g);
             (low + high) / 2.0
         };
+        let code = (reading.codes)(r, &[c])[0].map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
+        let fits = |scale: f64| {
+            if scale == 0.0 || scale.is_nan() {
+                return true;
+            }
+            let coded = |sign: f64| {
+                let x = value.row(r)[c] * (1.0 + sign * self.uncertainty);
+                let x = coding.first.map_or(x, |to| to.decode(to.encode(x, Overflow::Saturate)));
+                (coding.value)(x / (scale * self.buffer.factor) * (1.0 + sign * DIVISION))
+            };
+            let (a, b) = (coded(-1.0), coded(1.0));
+            (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && (a.is_nan() || b.is_nan()))
+        };
         let scale = match coding.by {
             By::Written => (place.at)(gr, gc),
+            // A magnitude at the end of a step has either power of two, and none between them.
+            By::Right if self.scheme.scale_dtype == E8M0 => {
+                let (low, high) = (rule.scale)(value, gr, gc);
+                return [low, high].into_iter().all(|scale| !fits(scale));
+            }
             By::Right => right(gr, gc),
             By::Other(dr, dg) => {
                 let step = |i: usize, by: isize, n: usize| (i as isize + by).rem_euclid(n as isize) as usize;
@@ -385,18 +403,7 @@ impl<'a> Producer<'a, '_> {
             By::Inverse => 1.0 / right(gr, gc),
             By::Rounded(to) => to.of(right(gr, gc)),
         };
-        let code = (reading.codes)(r, &[c])[0].map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
-        if scale == 0.0 || scale.is_nan() {
-            return false;
-        }
-        let coded = |sign: f64| {
-            let x = value.row(r)[c] * (1.0 + sign * self.uncertainty);
-            let x = coding.first.map_or(x, |to| to.decode(to.encode(x, Overflow::Saturate)));
-            (coding.value)(x / (scale * self.buffer.factor) * (1.0 + sign * DIVISION))
-        };
-        let (a, b) = (coded(-1.0), coded(1.0));
-        let right = (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && (a.is_nan() || b.is_nan()));
-        !right
+        !fits(scale)
     }
 
     fn map(

@@ -375,7 +375,7 @@ impl<'a> Search<'a, '_> {
         }
         let hypotheses = hypotheses;
         let value = |holding: &[usize], sample: &Sample| under(&hypotheses, holding, sample);
-        let mut candidates = self.singles(&singles, labels);
+        let mut candidates = self.singles(&hypotheses, &singles, labels);
         let rescore = |candidates: &mut Vec<Candidate>| {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
             candidates.truncate(KEPT);
@@ -433,7 +433,12 @@ impl<'a> Search<'a, '_> {
     }
 
     /// Single hypotheses, everywhere or where the output is wrong, alone or with a constant factor.
-    fn singles(&self, scored: &[(usize, Scored)], labels: bool) -> Vec<Candidate> {
+    fn singles(
+        &self,
+        hypotheses: &[Hypothesis<'a>],
+        scored: &[(usize, Scored)],
+        labels: bool,
+    ) -> Vec<Candidate> {
         let mut found = Vec::new();
         for (i, scored) in scored {
             let holding = vec![*i];
@@ -448,9 +453,12 @@ impl<'a> Search<'a, '_> {
                 let score = scored.score_in_region - 1e-6;
                 found.push(Candidate { holding: holding.clone(), gain: None, in_region: true, score });
             }
-            if !labels && scored.is_off_by_a_factor() {
+            let gain = output::snapped(scored.gain);
+            // Sums in few bits go with nearly anything, times a factor of no name.
+            let named = hypotheses[*i].cause != "accumulation" || output::is_common(gain);
+            if !labels && named && scored.is_off_by_a_factor() {
                 let score = scored.correlation - 1e-3;
-                let gain = Some(output::snapped(scored.gain));
+                let gain = Some(gain);
                 found.push(Candidate { holding, gain, in_region: false, score });
             }
         }
@@ -522,7 +530,11 @@ impl<'a> Search<'a, '_> {
             .iter()
             .enumerate()
             .filter(|(_, fit)| worth(fit))
-            .map(|(i, fit)| (i, self.hop.explains(&fit.reference, self.before, 0.0)))
+            .map(|(i, fit)| {
+                // What is near the end of a step may be on either side of it.
+                let within = if fit.cause == "rounding" { 0.02 } else { 0.0 };
+                (i, self.hop.explains(&fit.reference, self.before, within))
+            })
             .filter(|(_, e)| e.score >= PARTLY)
             .collect();
         found.sort_by(|a, b| b.1.whole.cmp(&a.1.whole).then(b.1.score.total_cmp(&a.1.score)));
