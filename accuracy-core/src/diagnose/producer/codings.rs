@@ -1,0 +1,435 @@
+//! How a quantiser makes a code of a value: what it divides by, how it rounds, where it writes.
+
+use super::orders::Place;
+use super::rules::Rule;
+use super::{COLS, Found, PARTLY, Producer, ROWS, THERE, scales, spread};
+use crate::case::Captured;
+use crate::diagnose::codes;
+use crate::diagnose::hypothesis::Change;
+use crate::diagnose::map::Map;
+use crate::diagnose::reading::Reading;
+use crate::diagnose::sampled::all;
+use crate::diagnose::scales::Rounding;
+use crate::dtype::{BF16, DType, E8M0, F16, Overflow};
+use crate::judge::DIVISION;
+use crate::reference::Matrix;
+use std::rc::Rc;
+
+/// How a kernel makes a code of a value that was divided by its scale.
+pub(super) struct Coding {
+    cause: &'static str,
+    what: String,
+    /// What the value is rounded to before it is divided.
+    first: Option<DType>,
+    /// Which scale it divides by.
+    by: By,
+    /// The value that the code stands for.
+    value: Rc<dyn Fn(f64) -> f64>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum By {
+    /// The one that is found in memory.
+    Written,
+    /// The one that should be there.
+    Right,
+    /// Of the cells that are given: (rows, groups) further.
+    Other(isize, isize),
+    /// None.
+    One,
+    /// The inverse of the right one: it multiplies.
+    Inverse,
+    /// The right one, rounded.
+    Rounded(Rounding),
+}
+
+impl<'a> Producer<'a, '_> {
+    /// The nearest code of the value divided by one scale or another.
+    pub(super) fn right_coding(&self, by: By) -> Coding {
+        Coding { cause: "", what: String::new(), first: None, by, value: self.nearest() }
+    }
+
+    /// The nearest code's value.
+    fn nearest(&self) -> Rc<dyn Fn(f64) -> f64> {
+        let scheme = self.scheme;
+        Rc::new(move |x| scheme.dtype.decode(scheme.code_of(x)))
+    }
+
+    /// Whether the code of an element is not what the coding makes of its value.
+    pub(super) fn code_wrong(
+        &self,
+        (r, c): (usize, usize),
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+        value: &Matrix,
+    ) -> bool {
+        let (gr, gc) = (r / self.cell.0, c / self.cell.1);
+        let (rows, groups) = self.grid;
+        let right = |r: usize, g: usize| {
+            let (low, high) = (rule.scale)(value, r, g);
+            (low + high) / 2.0
+        };
+        let code = (reading.codes)(r, &[c])[0].map_or(f64::NAN, |code| self.scheme.dtype.decode(code));
+        let fits = |scale: f64| {
+            if scale == 0.0 || scale.is_nan() {
+                return true;
+            }
+            let coded = |sign: f64| {
+                let x = value.row(r)[c] * (1.0 + sign * self.uncertainty);
+                let x = coding.first.map_or(x, |to| to.decode(to.encode(x, Overflow::Saturate)));
+                (coding.value)(x / (scale * self.buffer.factor) * (1.0 + sign * DIVISION))
+            };
+            let (a, b) = (coded(-1.0), coded(1.0));
+            (a.min(b) <= code && code <= a.max(b)) || (code.is_nan() && (a.is_nan() || b.is_nan()))
+        };
+        let scale = match coding.by {
+            By::Written => (place.at)(gr, gc),
+            // A magnitude at the end of a step has either power of two, and none between them.
+            By::Right if self.scheme.scale_dtype == E8M0 => {
+                let (low, high) = (rule.scale)(value, gr, gc);
+                return [low, high].into_iter().all(|scale| !fits(scale));
+            }
+            By::Right => right(gr, gc),
+            By::Other(dr, dg) => {
+                let step = |i: usize, by: isize, n: usize| (i as isize + by).rem_euclid(n as isize) as usize;
+                right(step(gr, dr, rows), step(gc, dg, groups))
+            }
+            By::One => 1.0,
+            By::Inverse => 1.0 / right(gr, gc),
+            By::Rounded(to) => to.of(right(gr, gc)),
+        };
+        !fits(scale)
+    }
+
+    /// Ways of coding that quantisers have by mistake.
+    fn codings(&self) -> Vec<Coding> {
+        let (scheme, name) = (self.scheme, &self.buffer.name);
+        let dtype = scheme.dtype;
+        let nearest = self.nearest();
+        let mut found = Vec::new();
+        let mut add = |cause: &'static str, what: String, by: By, value: Rc<dyn Fn(f64) -> f64>| {
+            found.push(Coding { cause, what, first: None, by, value });
+        };
+        for (cause, words, by) in [
+            ("scale_missing", "without dividing by the scales", By::One),
+            ("scale_inverted", "by multiplying with the scales", By::Inverse),
+            ("scale_neighbour", "with the scale of the next group", By::Other(0, 1)),
+            ("scale_neighbour", "with the scale of the previous group", By::Other(0, -1)),
+            ("scale_neighbour", "with the scale of the next row", By::Other(1, 0)),
+            ("scale_neighbour", "with the scale of the previous row", By::Other(-1, 0)),
+        ] {
+            add(cause, format!("quantises `{name}` {words}"), by, nearest.clone());
+        }
+        let mut values: Vec<f64> = (0..1u32 << dtype.bits().min(8)).map(|code| dtype.decode(code)).collect();
+        values.retain(|x| x.is_finite());
+        values.sort_by(f64::total_cmp);
+        let values = Rc::new(values);
+        let nearest_of = nearest.clone();
+        let step = move |x: f64, toward: fn(f64, f64) -> bool| {
+            let near = nearest_of(x);
+            if !toward(near, x) {
+                return near;
+            }
+            // The neighbour on the other side of x.
+            let below = values.partition_point(|v| *v <= x);
+            let at = if near > x { below.checked_sub(1) } else { Some(below) };
+            at.and_then(|at| values.get(at)).copied().unwrap_or(near)
+        };
+        for (words, toward) in [
+            ("truncates", (|near: f64, x: f64| near.abs() > x.abs()) as fn(f64, f64) -> bool),
+            ("rounds down", |near, x| near > x),
+            ("rounds up", |near, x| near < x),
+            ("rounds away from zero", |near, x| near.abs() < x.abs()),
+        ] {
+            for by in [By::Written, By::Right] {
+                let step = step.clone();
+                let what = format!("{words} the codes of `{name}` instead of rounding to nearest");
+                add("rounding", what, by, Rc::new(move |x| step(x, toward)));
+            }
+        }
+        for most in [448.0, 240.0, 224.0, 127.0, 120.0, 64.0, 63.0, 7.0, 6.0, 4.0] {
+            if most < scheme.max {
+                for by in [By::Written, By::Right] {
+                    let nearest = nearest.clone();
+                    add(
+                        "overflow",
+                        format!("cuts the codes of `{name}` at {most}, the largest is {}", scheme.max),
+                        by,
+                        Rc::new(move |x: f64| nearest(x.clamp(-most, most))),
+                    );
+                }
+            }
+        }
+        let wrap = move |x: f64| match dtype.is_integer() {
+            true => dtype.decode((x.round_ties_even() as i64 & ((1 << dtype.bits()) - 1)) as u32),
+            false => dtype.decode(dtype.encode(x, Overflow::Special)),
+        };
+        add("overflow", format!("does not saturate the codes of `{name}`"), By::Written, Rc::new(wrap));
+        let others: &[DType] = match dtype.bits() {
+            8 => &[DType::E4M3Fn, DType::E4M3Fnuz, DType::E5M2, DType::E5M2Fnuz, DType::I8],
+            4 => &[DType::E2M1, DType::I4, DType::U4],
+            _ => &[],
+        };
+        for &other in others.iter().filter(|&&o| o != dtype) {
+            for by in [By::Written, By::Right] {
+                add(
+                    "fp8_variant",
+                    format!("writes the codes of `{name}` as {other}, declared is {dtype}"),
+                    by,
+                    Rc::new(move |x| dtype.decode(other.encode(x, Overflow::Saturate))),
+                );
+            }
+        }
+        for (times, words) in [(2.0, "twice"), (0.5, "half"), (4.0, "four times"), (0.25, "a quarter of")] {
+            for by in [By::Written, By::Right] {
+                let nearest = nearest.clone();
+                let what = format!("writes codes of `{name}` that stand for {words} the values");
+                add("gain", what, by, Rc::new(move |x| nearest(times * x)));
+            }
+        }
+        for most in [127.0, 120.0, 64.0, 63.0, 240.0, 224.0, 7.0, 6.0, 4.0, 3.0] {
+            if most < scheme.max {
+                let (up, down) = (nearest.clone(), nearest.clone());
+                let what =
+                    format!("cuts positive codes of `{name}` at {most}, the largest is {}", scheme.max);
+                add("overflow", what, By::Written, Rc::new(move |x| up(x.min(most))));
+                let what =
+                    format!("cuts negative codes of `{name}` at -{most}, the largest is {}", scheme.max);
+                add("overflow", what, By::Written, Rc::new(move |x| down(x.max(-most))));
+            }
+        }
+        if dtype.is_fp8() {
+            let (near, exact) = (nearest.clone(), nearest.clone());
+            let what = format!("writes NaN or Inf for the largest magnitudes of `{name}`");
+            let nan = move |x: f64| if near(x).abs() >= scheme.max { f64::NAN } else { near(x) };
+            add("overflow", what, By::Written, Rc::new(nan));
+            let what = format!("writes NaN for magnitudes of `{name}` from {} on", scheme.max);
+            let nan = move |x: f64| if x.abs() >= scheme.max { f64::NAN } else { exact(x) };
+            add("overflow", what, By::Written, Rc::new(nan));
+        }
+        // Codes of another format, under the scale that suits it.
+        for &other in others.iter().filter(|&&o| o != dtype && dtype.is_fp8() && o.is_fp8()) {
+            let ratio = other.max() / scheme.max;
+            for by in [By::Written, By::Right] {
+                let what = format!(
+                    "scales `{name}` to {} and writes codes of {other}, declared is {dtype} with {}",
+                    other.max(),
+                    scheme.max
+                );
+                let value = move |x: f64| dtype.decode(other.encode(x * ratio, Overflow::Saturate));
+                add("fp8_variant", what, by, Rc::new(value));
+            }
+        }
+        // The one scale of another tensor.
+        let one_scale = |b: &Captured| {
+            let scheme = b.scheme.filter(|s| s.granularity.grid(b.rows, b.cols) == (1, 1))?;
+            Some(scales::right(b, &scheme)(0, 0) * b.factor).filter(|s| s.is_finite() && *s > 0.0)
+        };
+        if let Some(own) = one_scale(self.buffer) {
+            for other in self.attempt.buffers.iter().filter(|b| b.name != *name) {
+                let Some(ratio) = one_scale(other).map(|s| own / s).filter(|r| *r != 1.0) else { continue };
+                let nearest = nearest.clone();
+                let what = format!("divides `{name}` by the scale of `{}`", other.name);
+                add("scale_neighbour", what, By::Written, Rc::new(move |x| nearest(ratio * x)));
+            }
+        }
+        for &other in others.iter().filter(|&&o| o != dtype && dtype.is_fp8()) {
+            let what = format!(
+                "writes the codes of `{name}` as {other} that does not saturate, declared is {dtype}"
+            );
+            add(
+                "fp8_variant",
+                what,
+                By::Written,
+                Rc::new(move |x| dtype.decode(other.encode(x, Overflow::Special))),
+            );
+        }
+        for to in [BF16, F16] {
+            let nearest = nearest.clone();
+            add(
+                "rounding",
+                format!("rounds the values of `{name}` to {to} between scaling and coding"),
+                By::Written,
+                Rc::new(move |x| nearest(to.decode(to.encode(x, Overflow::Special)))),
+            );
+        }
+        let least = if dtype == DType::E2M1 {
+            1.0
+        } else {
+            2f64.powi(match dtype {
+                DType::E4M3Fn => -6,
+                DType::E4M3Fnuz => -7,
+                DType::E5M2 => -14,
+                DType::E5M2Fnuz => -15,
+                _ => -1000,
+            })
+        };
+        let of = nearest.clone();
+        add(
+            "rounding",
+            format!("writes 0 for the subnormals of `{name}`"),
+            By::Written,
+            Rc::new(move |x| match of(x) {
+                code if code.abs() < least => 0.0,
+                code => code,
+            }),
+        );
+        let of = nearest.clone();
+        add("rounding", format!("loses the signs of `{name}`"), By::Written, Rc::new(move |x| of(x.abs())));
+        let of = nearest.clone();
+        add("gain", format!("writes `{name}` with the wrong sign"), By::Written, Rc::new(move |x| of(-x)));
+        add("unwritten", format!("leaves the codes of `{name}` zero"), By::Written, Rc::new(|_| 0.0));
+        if scheme.scale_dtype != E8M0 {
+            for to in Rounding::ALL {
+                let what =
+                    format!("divides `{name}` by its scales rounded {to}, and stores them as they are");
+                add("rounding", what, By::Rounded(to), nearest.clone());
+            }
+        }
+        for first in [dtype, BF16, F16].into_iter().chain(others.iter().copied()) {
+            if first.is_integer() || first.bits() < dtype.bits() {
+                continue;
+            }
+            for by in [By::Written, By::Right] {
+                let what = format!("rounds the values of `{name}` to {first} before it scales them");
+                found.push(Coding {
+                    cause: "rounding",
+                    what,
+                    first: Some(first),
+                    by,
+                    value: nearest.clone(),
+                });
+            }
+        }
+        found
+    }
+
+    /// What explains the codes, given where the scales are.
+    pub(super) fn explain_codes(
+        &self,
+        map: &Map,
+        place: &Place<'a>,
+        right: &Rule,
+        own: &Reading<'a>,
+    ) -> Found {
+        let nothing = Found { score: 1.0, ..Found::default() };
+        let default = self.right_coding(By::Written);
+        let given = self.right_coding(By::Right);
+        let wrong_rows = map.wrong_rows();
+        let rows = spread(&wrong_rows, 2 * ROWS);
+        let mut elements: Vec<(usize, usize)> = Vec::new();
+        for &r in &rows {
+            let wrong: Vec<usize> = (0..map.cols).filter(|&c| map.is_wrong(r, c)).collect();
+            elements.extend(spread(&wrong, COLS).into_iter().map(|c| (r, c)));
+        }
+        let others: Vec<(usize, usize)> = spread(&all(map.rows), 2 * ROWS)
+            .into_iter()
+            .flat_map(|r| spread(&all(map.cols), COLS / 2).into_iter().map(move |c| (r, c)))
+            .filter(|&(r, c)| !map.is_wrong(r, c) && !self.unsteady[r * map.cols + c])
+            .collect();
+        let bad = |elements: &[(usize, usize)], coding: &Coding, reading: &Reading<'a>| {
+            let wrong =
+                |at: &&(usize, usize)| self.code_wrong(**at, coding, reading, place, right, &self.value);
+            elements.iter().filter(wrong).count()
+        };
+        // Right as they are, under the scales as they were found, or under the right ones.
+        if bad(&elements, &default, own) == 0 || bad(&elements, &given, own) == 0 {
+            let all_right = |coding: &Coding| self.left(map, coding, own, place, right) == 0;
+            if all_right(&default) || all_right(&given) {
+                return nothing;
+            }
+        }
+        let mut candidates: Vec<(f64, Coding, Reading<'a>, bool)> = Vec::new();
+        let mut consider = |coding: Coding, reading: &Reading<'a>| {
+            let (wrong, other) = (bad(&elements, &coding, reading), bad(&others, &coding, reading));
+            let score = 1.0 - wrong as f64 / elements.len().max(1) as f64;
+            candidates.push((score, coding, reading.clone(), other > 0));
+        };
+        for coding in self.codings() {
+            consider(coding, own);
+        }
+        for hypothesis in codes::places(self.id, self.buffer, self.attempt.setup.poison) {
+            let Change::Codes(codes) = &hypothesis.change else { continue };
+            let mut reading = own.clone();
+            reading.codes = codes.clone();
+            for by in [By::Written, By::Right] {
+                let what = hypothesis.what.replacen("reads", "writes", 1).replacen("takes", "writes", 1);
+                consider(
+                    Coding { cause: hypothesis.cause, what, first: None, by, value: self.nearest() },
+                    &reading,
+                );
+            }
+        }
+        candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.3.cmp(&b.3)));
+        let total = map.count as f64;
+        let mut best = Found::default();
+        for (score, coding, reading, in_region) in candidates.iter().take(4) {
+            if *score < PARTLY {
+                break;
+            }
+            let left = self.left(map, coding, reading, place, right) as f64;
+            let outside =
+                if *in_region { 0.0 } else { self.left_outside(map, coding, reading, place, right) as f64 };
+            let score =
+                if outside > 0.0 { 1.0 - (left + outside) / (total + outside) } else { 1.0 - left / total };
+            let region = if *in_region { THERE } else { "" };
+            let cause = (coding.cause, format!("{}{region}", coding.what));
+            if score > best.score {
+                best = Found { causes: vec![cause], score, rivals: Vec::new() };
+            } else if score == best.score
+                && best
+                    .causes
+                    .first()
+                    .is_some_and(|(c, what)| *c != cause.0 && (what.ends_with(THERE) || !in_region))
+            {
+                best.rivals.push(cause);
+            }
+        }
+        best
+    }
+
+    /// Wrong elements whose codes a coding does not explain.
+    fn left(
+        &self,
+        map: &Map,
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+    ) -> usize {
+        self.count(map, true, coding, reading, place, rule)
+    }
+
+    fn left_outside(
+        &self,
+        map: &Map,
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+    ) -> usize {
+        self.count(map, false, coding, reading, place, rule)
+    }
+
+    fn count(
+        &self,
+        map: &Map,
+        wrong: bool,
+        coding: &Coding,
+        reading: &Reading<'a>,
+        place: &Place<'a>,
+        rule: &Rule,
+    ) -> usize {
+        let mut count = 0;
+        for r in 0..map.rows {
+            for c in 0..map.cols {
+                let look = map.is_wrong(r, c) == wrong && !self.unsteady[r * map.cols + c];
+                count +=
+                    usize::from(look && self.code_wrong((r, c), coding, reading, place, rule, &self.value));
+            }
+        }
+        count
+    }
+}
