@@ -113,7 +113,7 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
             const bool transposed = v == V::expert_weights_read_transposed ||
                                     (v == V::last_expert_read_transposed && expert == experts - 1);
             int64_t of_expert = transposed ? at * n + column : column * k + at;
-            if (v == V::columns_of_one_expert_shifted && expert == 2) of_expert += 16 * k;
+            if (v == V::columns_of_one_expert_shifted && expert == 1) of_expert += 16 * k;
             if (v == V::split_k_in_float32 && i == k / 2) of_first_part = sum, sum = 0.0f;
             sum += to_float(x[token * k + at]) * to_float(w[offset + of_expert]);
             if constexpr (v == V::experts_accumulate_in_bf16) sum = round_bf16(sum);
