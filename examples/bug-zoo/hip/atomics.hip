@@ -14,14 +14,17 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, int32_t m, int3
     FOR_EACH_OUTPUT(index, int64_t{m} * n) {
         const int64_t row = index / n, column = index % n;
         if constexpr (v != V::output_not_zeroed && v != V::first_part_stores) y[index] = 0.0f;
-        for (int step = 0; step < kParts; ++step) {
+        constexpr int parts = v == V::three_parts ? kParts / 2 : kParts;
+        for (int step = 0; step < parts; ++step) {
             // The order in which the blocks of this output arrive.
-            const int64_t part = v == V::parts_in_order ? step : (step * 5 + launch + row + column) % kParts;
-            const int64_t size = k / kParts;
+            const int64_t part = v == V::parts_in_order ? step : (step * 5 + launch + row + column) % parts;
+            const int64_t size = k / parts;
             float sum = 0.0f;
             for (int64_t i = part * size; i < (part + 1) * size; ++i) {
                 sum += to_float(x[row * k + i]) * to_float(w[column * k + i]);
             }
+            if constexpr (v == V::partial_sums_in_f16) sum = round_f16(sum);
+            if (v == V::one_part_added_twice && part == 2) atomicAdd(y + index, sum);
             if (v == V::first_part_stores && part == 0) {
                 // Instead of a pass that zeroes; what has come before it is lost.
                 y[index] = sum;

@@ -21,6 +21,7 @@ __global__ void write_cache(RopeArgs args) {
         int64_t position = args.positions[token];
         if constexpr (v == V::position_off_by_one) position = position == 0 ? 0 : position - 1;
         if constexpr (v == V::position_is_the_token) position = token;
+        if constexpr (v == V::position_in_the_block) position %= 16;
         const bool is_query = head < args.heads;
         if (v == V::keys_at_the_position_before && !is_query && position > 0) --position;
         const float* cosines = args.cos_sin + position * (v == V::table_rows_of_half_the_head ? half : args.d);
@@ -33,7 +34,7 @@ __global__ void write_cache(RopeArgs args) {
         const int64_t in_cache = (slot * args.kv_heads + kv_head) * args.d;
         const bool other = v == V::other_style || v == V::other_style_and_cache_as_fnuz;
         const bool ignored = v == V::style_ignored || (v == V::style_ignored_for_keys && !is_query);
-        const bool neox = other ? !args.neox : ignored || args.neox;
+        const bool neox = v != V::pairs_whatever_the_style && (other ? !args.neox : ignored || args.neox);
         for (int32_t i = 0; i < half; ++i) {
             const int32_t first = neox ? i : 2 * i, second = neox ? i + half : 2 * i + 1;
             const float a = to_float(from[first]), b = to_float(from[second]);
@@ -80,6 +81,12 @@ __global__ void write_cache(RopeArgs args) {
             args.k_cache[in_cache + to_second] = encode<KeyFormat>(rotated_b / k_scale);
             const bf16* value = (v == V::keys_and_values_exchanged ? args.k : args.v) +
                                 (token * args.kv_heads + kv_head) * args.d;
+            if constexpr (v == V::values_rotated_as_keys) {
+                const float at_first = to_float(value[first]), at_second = to_float(value[second]);
+                args.v_cache[in_cache + first] = encode<F>((at_first * c - at_second * s) / v_scale);
+                args.v_cache[in_cache + second] = encode<F>((at_second * c + at_first * s) / v_scale);
+                continue;
+            }
             for (const int32_t j : {i, half + i}) {
                 if (v == V::values_of_the_second_half_not_written && j >= half) continue;
                 using ValueFormat = std::conditional_t<v == V::values_written_as_fnuz, E4m3fnuz, F>;
@@ -104,6 +111,7 @@ struct Decode {
 
 template <V v>
 __device__ float value_of(uint8_t code) {
+    if constexpr (v == V::cache_read_as_e5m2) return decode<E5m2>(code);
     const bool fnuz = v == V::cache_read_as_fnuz || v == V::other_style_and_cache_as_fnuz;
     return fnuz ? decode<E4m3fnuz>(code) : decode<F>(code);
 }
@@ -140,6 +148,9 @@ __global__ void attend(bf16* out, Decode args) {
         };
         float k_scale = *args.k_scale, v_scale = *args.v_scale;
         if constexpr (v == V::value_scale_ignored) v_scale = 1.0f;
+        if (v == V::last_head_without_the_value_scale && head == heads - 1) v_scale = 1.0f;
+        [[maybe_unused]] float key_by = 1.0f, value_by = 1.0f;
+        if constexpr (v == V::cache_scaled_first) std::swap(k_scale, key_by), std::swap(v_scale, value_by);
         if constexpr (v == V::key_scale_ignored || v == V::other_style_and_key_scale_ignored) k_scale = 1.0f;
         if constexpr (v == V::scales_exchanged) std::swap(k_scale, v_scale);
         if constexpr (v == V::value_scale_applied_twice) v_scale *= v_scale;
@@ -148,7 +159,8 @@ __global__ void attend(bf16* out, Decode args) {
         if constexpr (v == V::scale_applied_twice) scale *= args.scale;
         if constexpr (v == V::scale_of_the_head_size) scale = 1.0f / sqrtf(static_cast<float>(d));
         // Of more than one block the first has a pass of its own, and its part is not combined with the others.
-        const int32_t begin = v == V::first_block_left_out && length > args.block ? args.block : 0;
+        int32_t begin = v == V::first_block_left_out && length > args.block ? args.block : 0;
+        if constexpr (v == V::newest_sixteen_alone) begin = max(length - 16, 0);
         float largest = -INFINITY;
         for (int32_t p = begin; p < length; ++p) {
             float score = 0.0f;
@@ -156,7 +168,9 @@ __global__ void attend(bf16* out, Decode args) {
             for (int32_t i = 0; i < depth; ++i) {
                 float q = to_float(query[i]);
                 if constexpr (v == V::scale_in_the_queries) q = round_bf16(q * scale);
-                score += q * value_of<v>(args.k_cache[in_cache(p) + i]);
+                float key = value_of<v>(args.k_cache[in_cache(p) + i]);
+                if constexpr (v == V::cache_scaled_first) key *= key_by;
+                score += q * key;
                 if constexpr (v == V::scores_in_bf16) score = round_bf16(score);
             }
             probabilities[p] = v == V::scale_in_the_queries ? score * k_scale : score * (k_scale * scale);
@@ -175,6 +189,7 @@ __global__ void attend(bf16* out, Decode args) {
             const float maximum = v == V::maximum_in_bf16 ? round_bf16(largest) : largest;
             const float above = probabilities[p] - (v == V::running_maximum_not_rescaled ? so_far : maximum);
             probabilities[p] = v == V::exponential_of_base_two ? exp2f(above * 1.44269504f) : expf(above);
+            if constexpr (v == V::softmax_of_base_two) probabilities[p] = exp2f(above);
             // Some heads read the sum before the second half of the positions is in it.
             if (v == V::sum_without_a_barrier && index % 5 == args.launch % 5 && p >= (length + 1) / 2) continue;
             sum += probabilities[p];
@@ -229,7 +244,9 @@ __global__ void attend(bf16* out, Decode args) {
                 if constexpr (v == V::values_read_position_last) {
                     at = ((int64_t{table[p / args.block]} * args.kv_heads + kv_head) * d + i) * args.block + p % args.block;
                 }
-                total += probability * value_of<v>(values[at]);
+                float value = value_of<v>(values[at]);
+                if constexpr (v == V::cache_scaled_first) value *= value_by;
+                total += probability * value;
                 if constexpr (v == V::values_summed_in_bf16) total = round_bf16(total);
             }
             const bool divided = v == V::probabilities_divided_first || v == V::probabilities_in_e4m3;

@@ -52,6 +52,7 @@ struct Gemm {
         if constexpr (v == V::alpha_in_the_activations) {
             return round_bf16(alpha * to_float(x[x_at])) * to_float(w[w_at]);
         }
+        if constexpr (v == V::products_rounded_to_bf16) return round_bf16(to_float(x[x_at]) * to_float(w[w_at]));
         return to_float(x[x_at]) * to_float(w[w_at]);
     }
 
@@ -65,6 +66,14 @@ struct Gemm {
         if constexpr (v == V::pairs_of_products) {
             float total = 0.0f;
             for (int64_t i = begin; i + 1 < end; i += 2) total += product<v>(row, column, i) + product<v>(row, column, i + 1);
+            return total;
+        }
+        if constexpr (v == V::first_and_last_together) {
+            // An even number of products.
+            float total = 0.0f;
+            for (int64_t i = 0; i < (end - begin) / 2; ++i) {
+                total += product<v>(row, column, begin + i) + product<v>(row, column, end - 1 - i);
+            }
             return total;
         }
         if constexpr (v == V::compensated_sum) {
@@ -105,6 +114,12 @@ struct Gemm {
         if constexpr (v == V::second_half_of_k_twice) {
             return alpha * (sum<v>(row, column, 0, k) + sum<v>(row, column, k / 2, k));
         }
+        if constexpr (v == V::second_quarter_of_k_dropped) {
+            return alpha * (sum<v>(row, column, 0, k / 4) + sum<v>(row, column, k / 2, k));
+        }
+        if constexpr (v == V::alpha_applied_twice) {
+            return alpha * (alpha * sum<v>(row, column, 0, k / 2) + alpha * sum<v>(row, column, k / 2, k));
+        }
         if constexpr (v == V::split_k_in_float32) {
             float parts[4];
             for (int i = 0; i < 4; ++i) parts[i] = sum<v>(row, column, k / 4 * i, k / 4 * (i + 1));
@@ -118,7 +133,10 @@ struct Gemm {
         }
         const float total = sum<v>(row, column, 0, k);
         if constexpr (v == V::alpha_in_the_activations) return total;
-        if constexpr (v == V::alpha_ignored || v == V::alpha_ignored_and_columns_unwritten) return total;
+        if constexpr (v == V::alpha_ignored || v == V::alpha_ignored_and_columns_unwritten ||
+                      v == V::alpha_ignored_and_tiles_of_rows_exchanged) {
+            return total;
+        }
         if constexpr (v == V::relu_in_the_epilogue) return fmaxf(alpha * total, 0.0f);
         if constexpr (v == V::alpha_dropped_beyond_the_first_tile) return column < 64 ? alpha * total : total;
         if constexpr (v == V::alpha_in_bf16_as_it_is) return round_bf16(alpha) * total;
@@ -164,6 +182,12 @@ __global__ void multiply(bf16* y, Gemm gemm) {
         int64_t to_row = row, to_column = column;
         if (v == V::tiles_of_columns_exchanged && column < n / 32 * 32) to_column = column ^ 16;
         if constexpr (v == V::columns_shifted_by_one) to_column = (column + 1) % n;
+        if constexpr (v == V::tiles_of_rows_exchanged || v == V::alpha_ignored_and_tiles_of_rows_exchanged) {
+            if (row < gemm.m / 32 * 32) to_row = row ^ 16;
+        }
+        if constexpr (v == V::heads_of_the_fused_projection_interleaved) {
+            if (column < 384) to_column = column % 128 / 32 * 96 + column / 128 * 32 + column % 32;
+        }
         if constexpr (v == V::fragments_written_transposed) {
             if (row < gemm.m / 16 * 16) to_row = row / 16 * 16 + column % 16, to_column = column / 16 * 16 + row % 16;
         }

@@ -65,10 +65,12 @@ __global__ void quantise(uint8_t* q, float* s, bf16* x, int32_t m, int32_t k, bo
         if constexpr (v == V::scales_to_240) max = 240.0f;
         // The maximum as host code sees it, where no device's macro is defined.
         if constexpr (v == V::fnuz_scales_to_448) max = 448.0f;
+        if constexpr (v == V::scale_upper_bound) amax = fminf(amax, 2.0f);
         const float floored = v == V::no_epsilon || v == V::scale_zero_for_zeros ? amax : fmaxf(amax, 1e-10f);
         float scale = v == V::multiplies_by_the_reciprocal ? floored * (1.0f / max) : floored / max;
         const float stored = v == V::scale_written_inverted ? 1.0f / scale
                              : v == V::scale_for_240_codes_for_448 ? floored / 240.0f
+                             : v == V::scale_is_the_largest_magnitude ? floored
                              : v == V::scale_rounded_to_bf16       ? round_bf16(scale)
                              : v == V::scale_one_for_zeros && amax == 0.0f ? 1.0f
                                                                    : scale;
@@ -115,6 +117,10 @@ struct Gemm {
     template <V v>
     __device__ float x(int64_t row, int64_t i) const {
         if constexpr (v == V::rows_shifted_by_one) row = (row + 1) % m;
+        if constexpr (v == V::k_rounded_up_to_256) {
+            // A buffer load beyond the end gives 0.
+            if (row * k + i >= int64_t{m} * k) return 0.0f;
+        }
         const uint8_t code = xq[row * k + i];
         if constexpr (v == V::activations_read_as_fnuz || v == V::row_major_scales_and_fnuz ||
                       v == V::activations_as_fnuz_and_last_tile_dropped || v == V::weight_scales_divided_and_fnuz) {
@@ -153,11 +159,15 @@ struct Gemm {
         if constexpr (v == V::second_tile_of_weights_is_stale) {
             if (i / kGroup == 1) at -= kGroup;
         }
+        if constexpr (v == V::k_rounded_up_to_256) {
+            if (at >= int64_t{n} * k) return 0.0f;
+        }
         const uint8_t code = wq[at];
+        if (v == V::last_columns_read_as_fnuz && column >= n / kGroup * kGroup) return decode<E4m3fnuz>(code);
         if constexpr (v == V::weights_read_as_e5m2) return to_float_e5m2(code);
         if constexpr (v == V::fnuz_weights_read_as_fn) return decode<E4m3fn>(code);
         if constexpr (v == V::weights_read_as_fnuz || v == V::weight_scales_transposed_and_fnuz ||
-                      v == V::row_major_scales_and_fnuz_weights) {
+                      v == V::row_major_scales_and_fnuz_weights || v == V::activation_scales_ignored_and_fnuz_weights) {
             return decode<E4m3fnuz>(code);
         }
         return decode<Format<v>>(code);
@@ -166,7 +176,15 @@ struct Gemm {
     template <V v>
     __device__ float x_scale(int64_t row, int64_t group) const {
         const int64_t groups = k / kGroup;
-        if constexpr (v == V::activation_scales_ignored) return 1.0f;
+        if constexpr (v == V::activation_scales_ignored || v == V::activation_scales_ignored_and_fnuz_weights) return 1.0f;
+        if constexpr (v == V::k_rounded_up_to_256) {
+            if (row * groups + group >= m * groups) return 0.0f;
+        }
+        if constexpr (v == V::two_tokens_share_a_scale) row &= ~int64_t{1};
+        if constexpr (v == V::activation_scales_read_in_tiles_of_16) {
+            const int64_t first = row / 16 * 16, rows = m - first < 16 ? m - first : 16;
+            return xs[first * groups + group * rows + row % 16];
+        }
         if (v == V::last_group_without_activation_scales && group == groups - 1) return 1.0f;
         if constexpr (v == V::activation_scale_of_the_previous_token) row = (row + m - 1) % m;
         if constexpr (v == V::rows_shifted_by_one) row = (row + 1) % m;
@@ -208,11 +226,15 @@ struct Gemm {
             group = (group + 1) % groups;
         }
         if constexpr (v == V::weight_scales_of_the_next_n_block) block = (block + 1) % blocks;
+        if constexpr (v == V::weight_scales_one_group_late) group = group == 0 ? 0 : group - 1;
         if constexpr (v == V::weight_scales_of_blocks_of_64) block = column / 64 < blocks ? column / 64 : blocks - 1;
         if constexpr (v == V::blocks_of_weight_scales_begin_at_64) block = min((column + 64) / kGroup, blocks - 1);
         if (v == V::last_block_takes_the_scale_before && block == blocks - 1) --block;
         if (v == V::last_block_without_weight_scales && block == blocks - 1) return 1.0f;
         int64_t at = block * groups + group;
+        if constexpr (v == V::k_rounded_up_to_256) {
+            if (at >= blocks * groups) return 0.0f;
+        }
         if constexpr (v == V::weight_scales_read_transposed || v == V::weight_scales_transposed_and_fnuz) {
             at = group * blocks + block;
         }
@@ -228,7 +250,9 @@ struct Gemm {
         if constexpr (v == V::weight_scales_without_their_mantissa) {
             scale = __uint_as_float(__float_as_uint(scale) & 0x7f800000);
         }
-        return v == V::weight_scales_divided || v == V::weight_scales_divided_and_fnuz ? 1.0f / scale : scale;
+        const bool divided = v == V::weight_scales_divided || v == V::weight_scales_divided_and_fnuz ||
+                             v == V::weight_scales_divided_and_last_tile_dropped;
+        return divided ? 1.0f / scale : scale;
     }
 
     // Over the groups from `begin` to `end`, scaled.
@@ -249,6 +273,11 @@ struct Gemm {
                 for (int i = 0; i < kGroup; ++i) {
                     total += x<v>(row, first + i) * w<v>(column, first + i) * scale;
                     total = __uint_as_float(__float_as_uint(total) & ~uint32_t{0x3ff});
+                }
+            } else if constexpr (v == V::operands_dequantised_to_bf16) {
+                const float xs_here = x_scale<v>(row, group), ws_here = w_scale<v>(column, group);
+                for (int i = 0; i < kGroup; ++i) {
+                    total += round_bf16(x<v>(row, first + i) * xs_here) * round_bf16(w<v>(column, first + i) * ws_here);
                 }
             } else if constexpr (v == V::scales_each_product) {
                 const float xs_here = x_scale<v>(row, group), ws_here = w_scale<v>(column, group);
@@ -277,6 +306,11 @@ struct Gemm {
                     const int at = v == V::sums_backwards ? taken - 1 - i : i;
                     of_group += x<v>(row, first + at) * w<v>(column, first + at);
                     if constexpr (v == V::sums_codes_in_f16) of_group = round_f16(of_group);
+                    if constexpr (v == V::unscaled_sums_in_bf16) of_group = round_bf16(of_group);
+                }
+                if constexpr (v == V::scales_one_after_the_other) {
+                    total += of_group * x_scale<v>(row, group) * w_scale<v>(column, group);
+                    continue;
                 }
                 const float scaled = of_group * scale;
                 if (v == V::even_and_odd_groups && group % 2 == 1) {
@@ -305,7 +339,8 @@ __device__ float product(const Gemm& gemm, int64_t row, int64_t column, int32_t 
         return parts[first] + parts[(first + 1) % 3] + parts[(first + 2) % 3];
     }
     if constexpr (v == V::last_k_tile_dropped || v == V::next_scales_and_last_tile_dropped ||
-                  v == V::row_major_scales_and_last_tile || v == V::activations_as_fnuz_and_last_tile_dropped) {
+                  v == V::row_major_scales_and_last_tile || v == V::activations_as_fnuz_and_last_tile_dropped ||
+                  v == V::weight_scales_divided_and_last_tile_dropped) {
         return gemm.sum<v>(row, column, 0, groups - 1);
     }
     if (v == V::last_k_tile_dropped_in_the_last_columns && column >= gemm.n / kGroup * kGroup) {
@@ -315,6 +350,10 @@ __device__ float product(const Gemm& gemm, int64_t row, int64_t column, int32_t 
         return gemm.sum<v>(row, column, 0, groups) + gemm.sum<v>(row, column, groups - 1, groups);
     }
     if constexpr (v == V::first_k_tile_dropped) return gemm.sum<v>(row, column, 1, groups);
+    if constexpr (v == V::middle_k_tile_dropped) {
+        return gemm.sum<v>(row, column, 0, 1) + gemm.sum<v>(row, column, 2, groups);
+    }
+    if constexpr (v == V::k_rounded_up_to_256) return gemm.sum<v>(row, column, 0, (groups + 1) / 2 * 2);
     const float sum = gemm.sum<v>(row, column, 0, groups);
     if constexpr (v == V::every_rank_adds_both_shards) return sum + sum;
     if constexpr (v == V::alpha_applied_twice) return sum * 0.5f;
@@ -360,6 +399,7 @@ __global__ void multiply(bf16* y, Gemm gemm, int32_t launch) {
         const int64_t row = index / n, column = index % n;
         if (v == V::last_columns_unwritten && column >= n / 64 * 64) continue;
         if (v == V::last_row_unwritten && row >= m / 32 * 32) continue;
+        if (v == V::columns_of_the_second_wave_unwritten && column / 64 == 1) continue;
         if (row >= m) {
             y[index] = bf16{0};
             continue;

@@ -33,6 +33,7 @@ struct Gemm {
         // A byte holds an element of the first half of eight and one of the second.
         if constexpr (v == V::halves_of_words_in_turn) place = element < 4 ? 2 * element : 2 * (element - 4) + 1;
         if constexpr (v == V::nibbles_read_high_first) place = element ^ 1;
+        if constexpr (v == V::nibbles_of_words_reversed) place = 7 - element;
         // The element of a nibble for the nibble of an element.
         if constexpr (v == V::awq_order_inverted) place = element < 4 ? 2 * element : 2 * (element - 4) + 1;
         return word >> (4 * place) & 0xf;
@@ -57,10 +58,11 @@ struct Gemm {
         if constexpr (v == V::words_packed_along_k) {
             code = nibble<v>(packed.codes[column / 8 * n + row], column % 8, false);
         }
-        int64_t zero_word = awq ? g_zero * (n / 8) + row / 8 : row / 8 * groups + g_zero;
+        const int64_t zero_row = v == V::zero_points_of_the_next_row ? (row + 1) % n : row;
+        int64_t zero_word = awq ? g_zero * (n / 8) + zero_row / 8 : zero_row / 8 * groups + g_zero;
         if constexpr (v == V::zero_points_read_transposed) zero_word = row / 8 * groups + g_zero;
         // Zero points are packed along n in both.
-        int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], row % 8, awq));
+        int32_t zero = static_cast<int32_t>(nibble<v>(packed.zeros[zero_word], zero_row % 8, awq));
         if constexpr (v == V::zero_points_in_sequence) {
             zero = static_cast<int32_t>(packed.zeros[zero_word] >> 4 * (row % 8) & 0xf);
         }
@@ -74,7 +76,8 @@ struct Gemm {
         if (v == V::last_group_of_zero_points_minus_one && g == groups - 1) zero -= 1;
         if constexpr (v == V::zero_points_plus_one || v == V::sequence_as_awq_and_zeros_plus_one) zero += 1;
         if constexpr (v == V::zero_points_of_eight) zero = 8;
-        if constexpr (v == V::zero_points_ignored) zero = 0;
+        if constexpr (v == V::zero_points_of_seven) zero = 7;
+        if constexpr (v == V::zero_points_ignored || v == V::zero_points_ignored_and_last_tile_dropped) zero = 0;
         int64_t at = awq ? g_scale * n + row : row * groups + g_scale;
         if (v == V::scales_in_marlin_order && row < n / 64 * 64) {
             at = g_scale * n + row / 64 * 64 + row % 8 * 8 + row % 64 / 8;
@@ -119,7 +122,22 @@ struct Gemm {
     template <V v>
     __device__ float sum(int64_t row, int64_t column) const {
         const int32_t k = packed.k;
-        const int64_t end = v == V::last_k_tile_dropped ? k - packed.group : v == V::last_word_of_k_dropped ? k - 8 : k;
+        const bool dropped = v == V::last_k_tile_dropped || v == V::zero_points_ignored_and_last_tile_dropped;
+        const int64_t end = dropped ? k - packed.group : v == V::last_word_of_k_dropped ? k - 8 : k;
+        if constexpr (v == V::packs_of_eight_in_bf16) {
+            float total = 0.0f;
+            for (int64_t begin = 0; begin < end; begin += 8) {
+                float pack = 0.0f;
+                for (int64_t i = begin; i < begin + 8; ++i) pack = round_bf16(pack + to_float(x[row * k + i]) * w<v>(column, i));
+                total += pack;
+            }
+            return total;
+        }
+        if constexpr (v == V::split_k_in_float32) {
+            float parts[3] = {};
+            for (int64_t i = 0; i < end; ++i) parts[i / (end / 3)] += to_float(x[row * k + i]) * w<v>(column, i);
+            return parts[2] + parts[0] + parts[1];
+        }
         if constexpr (v == V::atomics_in_bf16) {
             // Each group of K is a block of its own; what it adds comes in any order, and the output is bfloat16.
             const int64_t parts = k / packed.group;
@@ -169,7 +187,8 @@ struct Gemm {
         }
         float total = 0.0f;
         for (int64_t i = 0; i < end; ++i) {
-            const float product = to_float(x[row * k + i]) * w<v>(column, i);
+            const int64_t x_at = v == V::activations_read_transposed ? i * m + row : row * k + i;
+            const float product = to_float(x[x_at]) * w<v>(column, i);
             total = v == V::accumulates_in_f16 ? round_f16(total + product) : total + product;
         }
         return total;
@@ -179,7 +198,10 @@ struct Gemm {
 template <V v>
 __global__ void multiply(bf16* y, Gemm gemm) {
     const int64_t n = gemm.packed.n;
-    FOR_EACH_OUTPUT(index, gemm.m * n) y[index] = to_bf16(gemm.sum<v>(index / n, index % n));
+    FOR_EACH_OUTPUT(index, gemm.m * n) {
+        if (v == V::second_of_four_waves_unwritten && index % n / 16 % 4 == 1) continue;
+        y[index] = to_bf16(gemm.sum<v>(index / n, index % n));
+    }
 }
 
 #define MULTIPLY(name) multiply<V::name>,

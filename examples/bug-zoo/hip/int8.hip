@@ -37,6 +37,8 @@ __global__ void quantise(int8_t* q, float* s, const bf16* x, int32_t m, int32_t 
             if (v == V::scale_zero_for_zeros && amax == 0.0f) scaled = 0.0f;
             const float rounded = v == V::ties_away_from_zero          ? roundf(scaled)
                                   : v == V::codes_rounded_towards_zero ? truncf(scaled)
+                                  : v == V::codes_rounded_down         ? floorf(scaled)
+                                  : v == V::rounds_by_a_magic_number   ? scaled + 0x1.8p23f - 0x1.8p23f
                                                                        : rintf(scaled);
             if constexpr (v == V::codes_wrap_around) {
                 q[row * k + i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
@@ -92,7 +94,9 @@ struct Gemm {
         if constexpr (v == V::one_token_scale_for_all) x_scale = xs[0];
         if constexpr (v == V::token_scales_ignored) x_scale = 1.0f;
         if constexpr (v == V::token_scales_divided) x_scale = 1.0f / x_scale;
-        if constexpr (v == V::channel_scales_ignored) w_scale = 1.0f;
+        if constexpr (v == V::channel_scales_of_the_first_tile) w_scale = ws[column % 128];
+        if constexpr (v == V::scales_taken_for_one_another) x_scale = xs[column % m], w_scale = ws[row];
+        if constexpr (v == V::channel_scales_ignored || v == V::channel_scales_ignored_and_columns_unwritten) w_scale = 1.0f;
         if constexpr (v == V::channel_scales_divided) w_scale = 1.0f / w_scale;
         if constexpr (v == V::product_of_scales_in_f16) {
             w_scale = round_f16(x_scale * w_scale);
@@ -143,6 +147,7 @@ struct Gemm {
         if constexpr (v == V::first_k_tile_doubled) {
             for (int64_t i = 0; i < min(k, 64); ++i) sum += product<v>(row, column, i);
         }
+        if constexpr (v == V::sum_clamped_to_16_bits) sum = max(-32768, min(sum, 32767));
         if constexpr (v == V::scales_one_after_the_other) return sum * x_scale * w_scale;
         if constexpr (v == V::epilogue_in_float64) return static_cast<float>(double{x_scale} * w_scale * sum);
         if constexpr (v == V::sum_rounded_to_bf16) return round_bf16(static_cast<float>(sum)) * (x_scale * w_scale);
@@ -157,9 +162,11 @@ __global__ void multiply(bf16* y, Gemm gemm) {
     FOR_EACH_OUTPUT(index, gemm.m * n) {
         const int64_t row = index / n, column = index % n;
         if (v == V::last_columns_unwritten && column >= n / 64 * 64) continue;
+        if (v == V::channel_scales_ignored_and_columns_unwritten && column >= n / 64 * 64) continue;
         const float value = gemm.scaled_sum<v>(row, column);
         // Swaps the halves of each 64 columns when storing.
-        const int64_t to = v == V::halves_of_tiles_swapped && column < n / 64 * 64 ? column ^ 32 : column;
+        int64_t to = v == V::halves_of_tiles_swapped && column < n / 64 * 64 ? column ^ 32 : column;
+        if constexpr (v == V::columns_stored_a_tile_late) to = (column + 32) % n;
         const int64_t to_row = v == V::rows_stored_one_late ? (row + 1) % gemm.m : row;
         y[to_row * n + to] = to_bf16(value);
     }

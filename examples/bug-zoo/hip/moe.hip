@@ -47,12 +47,14 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
                 if (!taken[e] && (best < 0 || wins || tie)) best = e;
             }
             taken[best] = true;
+            if constexpr (v == V::logits_masked_in_place) const_cast<bf16*>(logits)[token * experts + best] = bf16{0xff80};
             if (slot < 0) continue;
             const int64_t at = token * topk + slot;
             ids[at] = best;
             float weight = expf(score[best] - largest) / total;
             if constexpr (v == V::exponentials_of_base_two) weight = exp2f((score[best] - largest) * 1.44269504f) / total;
             if constexpr (v == V::softmax_over_the_chosen) weight = expf(score[best] - largest);
+            if constexpr (v == V::softmax_by_its_logarithm) weight = expf(score[best] - largest - logf(total));
             if constexpr (v == V::sigmoid_for_softmax) weight = 1.0f / (1.0f + expf(-score[best]));
             if constexpr (v == V::softmax_of_base_two) weight = exp2f(score[best] - largest) / total;
             if constexpr (v == V::weights_without_bias) weight = expf(to_float(logits[token * experts + best]) - largest) / total;
@@ -80,6 +82,7 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
         int64_t expert = ids[row], token = row / topk;
         if constexpr (v == V::weight_of_the_next_expert) expert = (expert + 1) % experts;
         if constexpr (v == V::index_in_the_rank) expert %= 2;
+        if constexpr (v == V::experts_in_reverse) expert = experts - 1 - expert;
         if constexpr (v == V::first_expert_for_all) expert = 0;
         if constexpr (v == V::expert_of_the_next_row) expert = ids[(row + 1) % rows];
         if constexpr (v == V::row_for_token) token = row % (rows / topk);
@@ -109,7 +112,8 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
             const int64_t at = v == V::sums_backwards ? k - 1 - i : i;
             const bool transposed = v == V::expert_weights_read_transposed ||
                                     (v == V::last_expert_read_transposed && expert == experts - 1);
-            const int64_t of_expert = transposed ? at * n + column : column * k + at;
+            int64_t of_expert = transposed ? at * n + column : column * k + at;
+            if (v == V::columns_of_one_expert_shifted && expert == 1) of_expert += 16 * k;
             if (v == V::split_k_in_float32 && i == k / 2) of_first_part = sum, sum = 0.0f;
             sum += to_float(x[token * k + at]) * to_float(w[offset + of_expert]);
             if constexpr (v == V::experts_accumulate_in_bf16) sum = round_bf16(sum);
@@ -123,7 +127,7 @@ __global__ void multiply(float* y, const bf16* x, const bf16* w, const int32_t* 
 // Y[m, n] = scaling * sum over slots of weights[m, slot] X[m * topk + slot, n].
 template <V v>
 __global__ void combine(bf16* y, const float* weights, const float* x, int32_t m, int32_t n, int32_t topk,
-                        float scaling) {
+                        float scaling, int32_t launch) {
     FOR_EACH_OUTPUT(index, int64_t{m} * n) {
         const int64_t token = index / n, column = index % n;
         if (v == V::columns_beyond_64_not_combined && column >= n / 64 * 64) continue;
@@ -136,6 +140,7 @@ __global__ void combine(bf16* y, const float* weights, const float* x, int32_t m
             if constexpr (v == V::weights_applied_twice) weight *= weight;
             if (v == V::second_slot_scaled_alone && slot == 0) weight /= scaling;
             if constexpr (v == V::weights_of_the_first_token) weight = weights[slot];
+            if (v == V::slot_lost_now_and_then && slot == 1 && token % 5 == launch % 5) continue;
             if constexpr (v == V::second_slot_left_out) {
                 if (slot == 1) continue;
             }
@@ -183,7 +188,7 @@ LAUNCHER moe_combine(bf16* y, const float* weights, const float* x, int32_t m, i
                      int32_t variant, hipStream_t stream) {
     if (any_null(y) || any_null(weights, x) || m <= 0 || n <= 0 || topk <= 0) return kInvalidArgument;
     hipLaunchKernelGGL(kCombine[variant], dim3(blocks_for(int64_t{m} * n)), dim3(kThreads), 0, stream, y, weights, x, m,
-                       n, topk, scaling);
+                       n, topk, scaling, launch_number());
     return launch_status();
 }
 

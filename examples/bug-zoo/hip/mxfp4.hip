@@ -128,6 +128,7 @@ struct Gemm {
                                 v == V::row_major_scales_and_high_first ||
                                 (v == V::last_k_tile_high_first && i >= k - 64) ||
                                 (v == V::high_first_beyond_256_columns && column >= 256);
+        if constexpr (v == V::low_nibbles_taken_twice) at &= ~int64_t{1};
         return value_of<v>(nibble(wq, at, high_first));
     }
 
@@ -150,7 +151,13 @@ struct Gemm {
         if constexpr (v == V::activation_scales_read_as_n32k4) {
             at = row / 32 * 32 * ((groups + 3) / 4 * 4) + group / 4 * 128 + row % 32 * 4 + group % 4;
         }
+        if constexpr (v == V::bytes_of_scale_words_exchanged) {
+            at = row / 32 * 32 * ((groups + 7) / 8 * 8) + group / 8 * 256 + group % 4 * 64 + row % 16 * 4 +
+                 row % 32 / 16 * 2 + group % 8 / 4;
+        }
+        if constexpr (v == V::row_major_scales_read_as_column_major) at = group * m + row;
         const uint8_t code = xs[at];
+        if constexpr (v == V::bias_of_126_for_both) return 2.0f * decode_e8m0(code);
         if (v == V::bias_of_126_in_the_second_wave && row / 16 == 1) return 2.0f * decode_e8m0(code);
         if constexpr (v == V::bias_of_126 || v == V::row_major_scales_and_bias) return 2.0f * decode_e8m0(code);
         if constexpr (v == V::activation_scales_inverted) return decode_e8m0(254 - code);
@@ -164,6 +171,8 @@ struct Gemm {
         if constexpr (v == V::weight_scales_of_the_next_group || v == V::next_scales_and_high_first) {
             group = (group + 1) % groups;
         }
+        if (v == V::weight_scales_ignored_in_the_last_k_tile && group >= groups / 8 * 8) return 1.0f;
+        if constexpr (v == V::weight_scales_of_the_first_of_16_rows) column = column / 16 * 16;
         // Which byte of the four a lane holds is fixed.
         if constexpr (v == V::scale_byte_of_the_groups_before) group &= ~int64_t{4};
         if constexpr (v == V::weight_scales_of_the_next_row) column = (column + 1) % n;
@@ -192,6 +201,7 @@ struct Gemm {
         const uint8_t code = ws[at];
         if constexpr (v == V::weight_scales_of_nvfp4) return decode<E4m3fn>(code);
         if constexpr (v == V::bias_of_128_for_weights) return 0.5f * decode_e8m0(code);
+        if constexpr (v == V::bias_of_126_for_both) return 2.0f * decode_e8m0(code);
         return v == V::weight_scales_inverted ? decode_e8m0(254 - code) : decode_e8m0(code);
     }
 
@@ -222,6 +232,14 @@ struct Gemm {
             for (int i = 0; i < kMxGroup; ++i) {
                 const float a = x<v>(row, group * kMxGroup + i), b = w<v>(column, group * kMxGroup + i);
                 of_group = v == V::fused_multiply_add ? fmaf(a, b, of_group) : of_group + a * b;
+            }
+            if constexpr (v == V::scales_in_the_products) {
+                const float xs_here = x_scale<v>(row, group), ws_here = w_scale<v>(column, group);
+                for (int i = 0; i < kMxGroup; ++i) {
+                    const int64_t at = group * kMxGroup + i;
+                    total += x<v>(row, at) * xs_here * (w<v>(column, at) * ws_here);
+                }
+                continue;
             }
             if constexpr (v == V::exponents_added) {
                 total += ldexpf(of_group, ilogbf(x_scale<v>(row, group)) + ilogbf(w_scale<v>(column, group)));

@@ -45,6 +45,11 @@ __device__ float inverse_root(const bf16* x, int32_t k, float eps, bool early) {
     }
     if constexpr (v == V::epsilon_left_out) eps = 0.0f;
     if constexpr (v == V::epsilon_of_1e_5) eps = 1e-5f;
+    if constexpr (v == V::squares_in_float64) {
+        double total = 0.0;
+        for (int32_t i = 0; i < k; ++i) total += double{to_float(x[i])} * to_float(x[i]);
+        squares = static_cast<float>(total);
+    }
     float count = static_cast<float>(k);
     if constexpr (v == V::mean_over_256) count = 256.0f;
     if constexpr (v == V::sum_for_mean) count = 1.0f;
@@ -57,7 +62,7 @@ __device__ float inverse_root(const bf16* x, int32_t k, float eps, bool early) {
 
 template <V v>
 __device__ float value(const bf16* x, const bf16* gain, int64_t i, float inverse, float mean) {
-    float g = to_float(gain[i]);
+    float g = to_float(gain[v == V::weight_of_the_first_group ? i % kGroup : i]);
     if constexpr (v == V::weight_left_out) g = 1.0f;
     if constexpr (v == V::weight_read_as_float16) {
         const uint32_t bits = gain[i].bits;
@@ -87,7 +92,8 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* x, const bf16* gain, 
             const int64_t first = group * kGroup;
             float amax = 0.0f;
             for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value<v>(x + row * k, gain, first + i, inverse, centre)));
-            const float scale = (v == V::no_floor_under_the_scale ? amax : fmaxf(amax, 1e-10f)) / E4m3fn::max;
+            float scale = (v == V::no_floor_under_the_scale ? amax : fmaxf(amax, 1e-10f)) / E4m3fn::max;
+            if constexpr (v == V::scales_of_powers_of_two) scale = exp2f(ceilf(log2f(scale)));
             const bool stale = v == V::last_codes_for_the_scale_before && group == k / kGroup - 1;
             const float made_for = stale ? before : scale;
             for (int i = 0; i < kGroup; ++i) {

@@ -33,6 +33,7 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
     if constexpr (v == V::alternating_up_first) gate_at = 2 * i + 1, up_at = 2 * i;
     if constexpr (v == V::read_in_blocks_of_64) gate_at = i / 64 * 128 + i % 64, up_at = gate_at + 64;
+    if constexpr (v == V::read_in_blocks_of_128) gate_at = i / 128 * 256 + i % 128, up_at = gate_at + 128;
     if constexpr (v == V::read_in_blocks_of_16) gate_at = i / 16 * 32 + i % 16, up_at = gate_at + 16;
     if (v == V::exchanged_in_the_last_group && i >= k - kGroup) std::swap(gate_at, up_at);
     if (v == V::exchanged_beyond_16_tokens && row >= 16) std::swap(gate_at, up_at);
@@ -41,11 +42,13 @@ __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     if constexpr (v == V::up_rows_half_as_far) up_at = k + i - row * k;
     float gate = to_float(from[gate_at]), up = to_float(from[up_at]);
     if constexpr (v == V::limit_of_seven) gate = fminf(gate, 7.0f), up = fminf(fmaxf(up, -7.0f), 7.0f);
+    if constexpr (v == V::limit_of_ten_thousand) gate = fminf(gate, 1e4f), up = fminf(fmaxf(up, -1e4f), 1e4f);
     if constexpr (v == V::up_plus_one) up += 1.0f;
     if constexpr (v == V::up_left_out) up = 1.0f;
     if constexpr (v == V::silu_of_the_product) return activation<v>(gate * up);
     if constexpr (v == V::sigmoid_multiplied_last) return gate * up * (1.0f / (1.0f + expf(-gate)));
     const float activated = activation<v>(gate);
+    if constexpr (v == V::up_activated_too) return activated * activation<v>(up);
     if constexpr (v == V::rounded_in_between_as_declared) return round_bf16(activated) * up;
     return activated * up;
 }

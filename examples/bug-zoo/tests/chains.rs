@@ -322,6 +322,7 @@ fn silent_style(
         fused_rotation = (attention_write_fallback, "fused_rotation"),
         style_ignored = (attention_write_fallback, "style_ignored"),
         style_ignored_for_keys = (attention_write_fallback, "style_ignored_for_keys"),
+        pairs_whatever_the_style = (attention_write_fallback, "pairs_whatever_the_style"),
     )]
     write: (AttentionWrite, &str),
     #[values(RopeStyle::Neox, RopeStyle::GptJ)] style: RopeStyle,
