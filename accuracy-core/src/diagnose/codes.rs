@@ -67,6 +67,12 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
     let mut ordinal = value.clone();
     (0..ordinal.data.len()).for_each(|i| ordinal.data[i] = i as f64);
     let cause = "permuted_tiles";
+    let mut firsts = value.clone();
+    for r in 0..firsts.rows {
+        let row = firsts.row_mut(r);
+        let first = row[0];
+        row.fill(first);
+    }
     vec![
         with(cause, format!("takes each of `{name}` for one more than it is"), value.map(|x| x + 1.0)),
         with(
@@ -77,6 +83,7 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         with(cause, format!("takes the next of `{name}`"), rotated(1)),
         with(cause, format!("takes the previous of `{name}`"), rotated(-1)),
         with(cause, format!("takes the first of `{name}` for all"), value.map(|_| value.data[0])),
+        with(cause, format!("takes the first of each row of `{name}` for all of the row"), firsts),
         with(cause, format!("ignores `{name}` and counts from 0"), ordinal),
         with(cause, format!("ignores `{name}` and takes 0"), value.map(|_| 0.0)),
     ]
@@ -259,15 +266,19 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             }),
         );
     }
-    if own.is_fp8() || own == E2M1 || own.is_integer() {
+    if own.is_fp8() || own == E2M1 {
+        add("unknown", format!("loses the signs of `{name}`"), Arc::new(move |code| own.decode(code).abs()));
+    }
+    if own == INT4 || own == INT8 {
         add(
-            "unknown",
-            format!("loses the signs of `{name}`"),
-            Arc::new(move |code| match own {
-                DType::I8 | DType::I4 => f64::from(code),
-                _ => own.decode(code).abs(),
-            }),
+            cause,
+            format!(
+                "reads the {own} codes of `{name}` as if they had no sign: {} more of each negative one",
+                -2.0 * own.min()
+            ),
+            Arc::new(f64::from),
         );
+        add("unknown", format!("loses the signs of `{name}`"), Arc::new(move |code| own.decode(code).abs()));
     }
     if own.is_fp8() {
         add(
@@ -735,6 +746,8 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
 fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
     let own = move |at: usize| declared.place(at);
     let mut places: Vec<(&'static str, Place)> = vec![
+        ("the low nibble of each byte in both", Arc::new(move |at| own(at) & !1)),
+        ("the high nibble of each byte in both", Arc::new(move |at| own(at) | 1)),
         ("the high nibble of each byte first", Arc::new(move |at| own(at) ^ 1)),
         (
             "the four bytes of a word in reverse",

@@ -2,6 +2,7 @@
 //! order.
 
 use super::hypothesis::{Change, Hypothesis, Slot};
+use crate::case::Attempt;
 use crate::dtype::{BF16, DType, F16, Overflow};
 use crate::power::graph_mutants;
 use crate::reference::graph::{Binary, Op, Suspect, Unary};
@@ -9,7 +10,7 @@ use crate::reference::{Expr, Matrix, user};
 use std::ops::Range;
 
 /// Every hypothesis about an expression.
-pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
+pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> {
     let mut found = Vec::new();
     let mut add = |cause: &'static str, what: String, mutant: Expr| {
         found.push(Hypothesis {
@@ -27,7 +28,10 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
             "gate_up_swapped" => "applies the activation to up instead of gate".into(),
             "addend_missing" => "leaves out the second addend".into(),
             "rope" => "rotates with the other style (neox for gptj, or the reverse)".into(),
-            fault => format!("computes the declared fault `{fault}`"),
+            fault => match of_model(fault, source) {
+                Some(words) => words.into(),
+                None => format!("computes the declared fault `{fault}`"),
+            },
         };
         let cause = match fault {
             "gqa_tiled" => "permuted_tiles",
@@ -42,7 +46,83 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
         let mutant = source.rewrite(&*mutation);
         add(cause, what, mutant);
     }
+    if let Some((what, mutant)) = rotated(source, attempt) {
+        add("rope", what, mutant);
+    }
     found
+}
+
+/// A fault of an operation of [`crate::reference::model`] in words.
+fn of_model(fault: &str, source: &Expr) -> Option<&'static str> {
+    let mut owner = String::new();
+    source.visit(&mut |e| {
+        if let Op::User { name, faults, .. } = &e.0.op
+            && faults.iter().any(|(own, _)| *own == fault)
+        {
+            owner.clone_from(name);
+        }
+    });
+    Some(match (fault, owner.as_str()) {
+        ("rope_backwards", _) => "rotates backwards: the sine has the wrong sign",
+        ("rope_exchanged", _) => "takes sines for cosines and the reverse",
+        ("rope_pairs", _) => "reads the table of cosines and sines as pairs of both",
+        ("router", "topk_experts") => "leaves out the expert with the largest logit",
+        ("router_smallest", _) => "takes the experts with the smallest logits",
+        ("router", "topk_weights") => "ignores whether weights are divided by the sum of the chosen ones",
+        ("router_sigmoid", _) => "takes sigmoids of the logits for their softmax",
+        ("router_next", _) => "takes the weight of the next expert in order",
+        ("router", "rows_by_expert") => "leaves the rows in the order of the tokens",
+        ("router", "expert_offsets") => "writes how many rows each expert has, not how many come before",
+        ("router", "weighted_sum") => "weights all slots alike",
+        ("gqa_tiled", _) => "takes key head h % kv_heads for h / (heads / kv_heads)",
+        ("context_short", _) => "leaves out the last position",
+        _ => return None,
+    })
+}
+
+/// What is stored without a rotary embedding, rotated as another hop of the chain is: values as keys.
+fn rotated(source: &Expr, attempt: &Attempt) -> Option<(String, Expr)> {
+    let has_rope = |e: &Expr| {
+        let mut found = None;
+        e.visit(&mut |e| {
+            if let Op::User { name, .. } = &e.0.op
+                && name == "rope"
+            {
+                found = Some(e.clone());
+            }
+        });
+        found
+    };
+    if has_rope(source).is_some() {
+        return None;
+    }
+    let (rope, name) = attempt.buffers.iter().find_map(|b| Some((has_rope(b.source.as_ref()?)?, &b.name)))?;
+    let Op::User { name: function_name, inputs: of, function, .. } = &rope.0.op else { return None };
+    let (d, tokens) = (of[1].shape().1, of[0].shape().0);
+    let turned = |x: &Expr| {
+        let mut inputs = of.clone();
+        inputs[0] = x.clone();
+        let (name, function) = (function_name.clone(), function.clone());
+        Expr::of_op(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() }, x.shape())
+    };
+    let mut applies = false;
+    source.visit(&mut |e| {
+        if let Op::User { name, inputs, .. } = &e.0.op {
+            applies |= name == "write_rows"
+                && inputs[1].shape().0 == tokens
+                && inputs[1].shape().1.is_multiple_of(d);
+        }
+    });
+    let mutant = source.rewrite(&|op| match op {
+        Op::User { name, inputs, function, .. } if name == "write_rows" => {
+            let mut inputs = inputs.clone();
+            inputs[1] = turned(&inputs[1]);
+            let (name, function) = (name.clone(), function.clone());
+            Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+        }
+        _ => None,
+    });
+    applies.then(|| (format!("rotates what it stores, as `{name}` is"), mutant))
 }
 
 type Mutation = Box<dyn Fn(&Op) -> Option<Op>>;
@@ -57,6 +137,27 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             found.push((cause, what.to_owned(), mutation));
         }
     };
+    // What an operation knows of itself comes before what is guessed.
+    let mut suspects: Vec<Suspect> = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { suspects: own, .. } = &e.0.op {
+            suspects.extend(own.iter().cloned());
+        }
+    });
+    for Suspect { cause, what, function: wrong } in suspects {
+        let words = what.clone();
+        add(
+            cause,
+            &words,
+            Box::new(move |op| match op {
+                Op::User { name, inputs, suspects, .. } if suspects.iter().any(|s| s.what == what) => {
+                    let (name, inputs, function) = (name.clone(), inputs.clone(), wrong.clone());
+                    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+                }
+                _ => None,
+            }),
+        );
+    }
     let mut ranges: Vec<(usize, Range<usize>)> = Vec::new();
     source.visit(&mut |e| match &e.0.op {
         Op::RmsNorm { gain, .. } => {
@@ -272,6 +373,39 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                     }),
                 );
             }
+            if let Op::Unary { function, .. } = &a.0.op {
+                let own = *function;
+                let (both, product) = (
+                    format!("passes both factors through {own:?}"),
+                    format!("passes the product through {own:?}, not its first factor"),
+                );
+                add(
+                    "activation",
+                    &both,
+                    Box::new(move |op| match op {
+                        Op::Binary { function: Binary::Mul, a, b } if matches!(a.0.op, Op::Unary { .. }) => {
+                            let b = Expr::unary_of(own, b);
+                            Some(Op::Binary { function: Binary::Mul, a: a.clone(), b })
+                        }
+                        _ => None,
+                    }),
+                );
+                add(
+                    "activation",
+                    &product,
+                    Box::new(move |op| match op {
+                        Op::Binary { function: Binary::Mul, a, b } => match &a.0.op {
+                            Op::Unary { x, .. } => {
+                                let product =
+                                    Op::Binary { function: Binary::Mul, a: x.clone(), b: b.clone() };
+                                Some(Op::Unary { function: own, x: Expr::of_op(product, b.shape()) })
+                            }
+                            _ => None,
+                        },
+                        _ => None,
+                    }),
+                );
+            }
             add("activation", "leaves out the second factor", Box::new(|op| first_only(op, Binary::Mul)));
             add("activation", "leaves out the first factor", Box::new(|op| second_only(op, Binary::Mul)));
         }
@@ -337,6 +471,17 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
         }
         Op::Columns { x, range } => ranges.push((x.shape().1, range.clone())),
         Op::Select { choices, .. } if choices.len() > 1 => {
+            add(
+                "router",
+                &format!("takes the choices of {} in reverse order", choices.len()),
+                Box::new(|op| match op {
+                    Op::Select { choices, by } => {
+                        let choices = choices.iter().rev().cloned().collect();
+                        Some(Op::Select { choices, by: by.clone() })
+                    }
+                    _ => None,
+                }),
+            );
             for (words, by) in [("next", 1), ("previous", choices.len() - 1)] {
                 add(
                     "router",
@@ -370,6 +515,16 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 }),
             );
         }
+        Op::User { name, .. } if name == "rope" => add(
+            "rope",
+            "does not rotate",
+            Box::new(|op| match op {
+                Op::User { name, inputs, .. } if name == "rope" => {
+                    Some(Op::Scale { x: inputs[0].clone(), factor: 1.0 })
+                }
+                _ => None,
+            }),
+        ),
         Op::User { name, inputs, .. } if name == "paged_attention" => {
             let change = |f: OfInputs| -> Mutation {
                 Box::new(move |op| match op {
@@ -424,26 +579,6 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
         }
         _ => {}
     });
-    let mut suspects: Vec<Suspect> = Vec::new();
-    source.visit(&mut |e| {
-        if let Op::User { suspects: own, .. } = &e.0.op {
-            suspects.extend(own.iter().cloned());
-        }
-    });
-    for Suspect { cause, what, function: wrong } in suspects {
-        let words = what.clone();
-        add(
-            cause,
-            &words,
-            Box::new(move |op| match op {
-                Op::User { name, inputs, suspects, .. } if suspects.iter().any(|s| s.what == what) => {
-                    let (name, inputs, function) = (name.clone(), inputs.clone(), wrong.clone());
-                    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
-                }
-                _ => None,
-            }),
-        );
-    }
     ranges.sort_by_key(|(n, r)| (*n, r.start, r.end));
     ranges.dedup();
     columns(&ranges, &mut add);
@@ -453,6 +588,21 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
 /// Parts of a fused matrix taken for one another, or as if they alternated.
 fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, &str, Mutation)) {
     for (i, (n, first)) in ranges.iter().enumerate() {
+        // Queries, keys and values lie beside one another.
+        let before = first.start.checked_sub(first.len());
+        for start in [before, Some(first.end)].into_iter().flatten().filter(|s| s + first.len() <= *n) {
+            let (n, range, other) = (*n, first.clone(), start..start + first.len());
+            add(
+                "gate_up_swapped",
+                &format!("takes columns {other:?} for columns {first:?}"),
+                Box::new(move |op| match op {
+                    Op::Columns { x, range: own } if x.shape().1 == n && *own == range => {
+                        Some(Op::Columns { x: x.clone(), range: other.clone() })
+                    }
+                    _ => None,
+                }),
+            );
+        }
         for by in [1, 16, 32, 64, 128].into_iter().filter(|&by| by < first.len()) {
             for (words, by) in [("later", by), ("earlier", first.len() - by)] {
                 let (n, range) = (*n, first.clone());

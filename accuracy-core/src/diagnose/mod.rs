@@ -209,7 +209,7 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
         found.extend(scales::hypotheses(id, operand));
         found.extend(codes::hypotheses(id, operand, attempt.setup.poison, &|| world.whole(id)));
     }
-    found.extend(graph::hypotheses(source));
+    found.extend(graph::hypotheses(source, attempt));
     found.extend(product::hypotheses(source));
     found.extend(scales::exchanged(&source.buffers(), attempt));
     found.extend(codes::exchanged(&source.buffers(), attempt));
@@ -226,8 +226,10 @@ fn of_both<'a>(found: &mut Vec<Hypothesis<'a>>, attempt: &Attempt) {
         let name = h.operand.map_or("", |id| &attempt.buffer(id).name);
         h.what.replace(&format!("`{name}`"), "`_`")
     };
+    // The bias of a scale's format is read alike as well.
     let alike = |h: &Hypothesis<'_>| {
-        (matches!(h.slot, Slot::Format(_)) || h.cause == "nibble_order") && h.also.is_none()
+        let bias = matches!(h.slot, Slot::Scales(_)) && h.cause == "gain";
+        (matches!(h.slot, Slot::Format(_)) || h.cause == "nibble_order" || bias) && h.also.is_none()
     };
     let mut both = Vec::new();
     for (i, first) in found.iter().enumerate().filter(|(_, h)| alike(h)) {
@@ -257,7 +259,11 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
             }
         };
     let steers = |h: &Hypothesis<'_>| !matches!(h.cause, "rounding" | "accumulation");
+    let moves = |h: &Hypothesis<'_>| matches!(h.cause, "permuted_tiles" | "transposed");
     source.visit(&mut |e| match &e.0.op {
+        Op::RmsNorm { gain: Some(gain), .. } | Op::LayerNorm { gain: Some(gain), .. } => {
+            rename_if(gain.buffers(), "norm_weight", &moves);
+        }
         // Halves of a fused matrix.
         Op::Columns { x, range } if 2 * range.len() == x.shape().1 => {
             let halves = |h: &Hypothesis<'_>| {

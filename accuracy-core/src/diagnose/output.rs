@@ -19,10 +19,10 @@ pub struct Fit {
 const KNOWN: &[(f64, &str)] = &[
     (448.0 / 240.0, "448 / 240: the maxima of e4m3fn and e4m3fnuz"),
     (240.0 / 448.0, "240 / 448: the maxima of e4m3fnuz and e4m3fn"),
-    (448.0 / 224.0, "448 / 224, or a format's bias off by one"),
+    (448.0 / 224.0, "applied or added twice, or a format's bias off by one, as of e4m3fnuz"),
     (240.0 / 224.0, "240 / 224: maxima of e4m3fnuz"),
     (224.0 / 240.0, "224 / 240: maxima of e4m3fnuz"),
-    (0.5, "a bias off by one, or one of two shards left out"),
+    (0.5, "a format's bias off by one, as e4m3fn read as e4m3fnuz, or one of two shards left out"),
     (4.0, "two biases off by one, or a sum over 4 shards that are whole"),
     (0.25, "two biases off by one, or one of 4 shards"),
     (8.0, "a sum over 8 shards that are whole"),
@@ -77,7 +77,7 @@ pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType, source: &
     found.extend(moved(reference, out, map));
     found.extend(turned(reference, out));
     found.extend(tiles_turned(reference, out, map));
-    found.extend(epilogues(reference, out, map));
+    found.extend(epilogues(reference, out, map, dtype));
     found.extend(offsets(reference, out, map));
     if matches!(source.0.op, Op::User { .. }) {
         found.extend(head_gains(reference, out, map));
@@ -287,7 +287,8 @@ fn mapping(what: &str, to: &[usize], from: &[usize], n: usize) -> (&'static str,
     if n.is_multiple_of(2) && all(&|i| i % 2 * half + i / 2) {
         return ("gate_up_swapped", format!("has its halves of {what}s where it should have them alternate"));
     }
-    let shift = from[0] as isize - to[0] as isize;
+    let shift = (from[0] as isize - to[0] as isize).rem_euclid(n as isize);
+    let shift = if 2 * shift > n as isize { shift - n as isize } else { shift };
     if pairs().all(|(&t, &s)| (s as isize - t as isize - shift).rem_euclid(n as isize) == 0) {
         let places = if shift.abs() == 1 { "place" } else { "places" };
         let direction = if shift > 0 { "early" } else { "late" };
@@ -372,7 +373,7 @@ fn tiles_turned(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
 }
 
 /// A function of each element that is not declared.
-fn epilogues(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+fn epilogues(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
     let extremes = |of: &Matrix| {
         let finite = of.data.iter().copied().filter(|x| x.is_finite());
         finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
@@ -391,6 +392,13 @@ fn epilogues(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         Box::new(f64::tanh),
     ));
     functions.push(("fp8_variant", "has lost its signs".into(), Box::new(f64::abs)));
+    for (own, other) in [(DType::BF16, DType::F16), (DType::F16, DType::BF16)] {
+        if dtype == own {
+            let what = format!("holds the bytes of {other}; declared is {own}");
+            let bytes = move |x: f64| own.decode(other.encode(x, crate::dtype::Overflow::Special));
+            functions.push(("fp8_variant", what, Box::new(bytes)));
+        }
+    }
     if most < high && most > 0.0 {
         functions.push(("overflow", format!("is cut to at most {most}"), Box::new(move |x| x.min(most))));
     }
@@ -484,6 +492,10 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
             // One code nearer to zero: positive floats are ordered as their codes.
             if near.abs() > x.abs() && near.is_finite() { dtype.decode(code - 1) } else { near }
         });
+    }
+    for narrow in [DType::E4M3Fn, DType::E4M3Fnuz, DType::E5M2] {
+        let saturate = crate::dtype::Overflow::Saturate;
+        add(format!("is rounded to {narrow} first"), &|x| narrow.decode(narrow.encode(x, saturate)));
     }
     for narrow in [DType::F16, DType::BF16] {
         if dtype != narrow {

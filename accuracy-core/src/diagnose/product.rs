@@ -282,8 +282,8 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
         }
         seen.push(range.clone());
         let weighted = |times| Product::Weighted { range: range.clone(), times };
-        add("k_tail_dropped", format!("the products leave out {words}"), weighted(0.0));
-        add("k_tail_dropped", format!("the products count {words} twice"), weighted(2.0));
+        add("k_tail_dropped", format!("leaves out {words}"), weighted(0.0));
+        add("k_tail_dropped", format!("counts {words} twice"), weighted(2.0));
     }
     for period in [2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&p| p < k) {
         let half = period / 2;
@@ -292,15 +292,18 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
         {
             add(
                 "k_tail_dropped",
-                format!("the products leave out the {words} half of every {period} of K"),
+                format!("leaves out the {words} half of every {period} of K"),
                 Product::Periodic { period, out },
             );
         }
     }
-    let mut ends: Vec<usize> = TILES.iter().map(|&t| k.next_multiple_of(t)).filter(|&to| to != k).collect();
+    // To the end of a tile, or a whole one further.
+    let ends = TILES.iter().flat_map(|&tile| [k.next_multiple_of(tile), k + tile]);
+    let mut ends: Vec<usize> = ends.filter(|&to| to != k && to <= 2 * k).collect();
+    ends.sort_unstable();
     ends.dedup();
     for to in ends {
-        let what = format!("the products run on from K = {k} to {to}, into what follows each row");
+        let what = format!("runs on from K = {k} to {to}, into what follows each row");
         add("k_tail_dropped", what, Product::Overrun(to));
     }
     for to in [F16, BF16] {
@@ -309,22 +312,21 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
         }
         for block in [1, 2, 4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&b| b < k) {
             let what = match block {
-                1 => format!("the products are accumulated in {to}"),
-                _ => format!("the sum is rounded to {to} after every {block} products"),
+                1 => format!("accumulates products in {to}"),
+                _ => format!("rounds its sum to {to} after every {block} products"),
             };
             add("accumulation", what, Product::Rounded { to, block });
         }
         for block in [32, 64, 128, 256].into_iter().filter(|&b| b < k) {
-            let what = format!("the sum of every {block} products is rounded to {to} before it is added");
+            let what = format!("rounds the sum of every {block} products to {to} before it adds it");
             add("accumulation", what, Product::Parts { to, block });
         }
         for parts in [2, 3, 4].into_iter().filter(|&p| p < k) {
-            let what =
-                format!("K is split in {parts} parts whose sums are rounded to {to} before they are added");
+            let what = format!("splits K in {parts} parts and rounds their sums to {to} before it adds them");
             add("accumulation", what, Product::Parts { to, block: k.div_ceil(parts) });
         }
         for parts in [2, 3, 4, 8, 16].into_iter().filter(|&p| p < k) {
-            let what = format!("K is split in {parts} parts whose sums are kept in {to}");
+            let what = format!("splits K in {parts} parts and keeps their sums in {to}");
             add("accumulation", what, Product::SplitK { to, parts });
         }
     }

@@ -44,12 +44,14 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
     for (i, &first) in ids.iter().enumerate() {
         for &second in &ids[i + 1..] {
             let (Some(a), Some(b)) = (of(first), of(second)) else { continue };
-            if a.grid != b.grid || a.scheme.scale_dtype != b.scheme.scale_dtype {
+            if a.grid.1 != b.grid.1 || a.scheme.scale_dtype != b.scheme.scale_dtype {
                 continue;
             }
             let read = |own: &Scales<'a>, other: &Scales<'a>| {
                 let what = format!("scales `{}` with the scales of `{}`", own.name(), other.name());
-                own.read_as("scale_neighbour", what, Arc::new(other.right()))
+                // Of fewer rows, again from the first.
+                let (right, rows) = (other.right(), other.grid.0);
+                own.read_as("scale_neighbour", what, Arc::new(move |r, g| right(r % rows, g)))
             };
             let (a_as_b, b_as_a) = (read(&a, &b), read(&b, &a));
             found.push(Hypothesis {
@@ -158,6 +160,41 @@ pub fn orders(scheme: &Quant, grid: (usize, usize)) -> Vec<(String, Place)> {
         if tall != rows && (to == 2 || tall != rows.next_multiple_of(to / 2)) {
             add(format!("col_major with columns of {tall}"), Arc::new(move |r, g| g * tall + r));
         }
+    }
+    // Tiles row-major in themselves, one after another along the rows.
+    for (high, wide) in [(128, 4), (64, 4), (32, 4), (16, 4), (16, 8), (8, 4)] {
+        if high / 2 < rows && groups > 1 {
+            let padded = groups.next_multiple_of(wide);
+            add(
+                format!("tiles of {high} x {wide}, each row_major,"),
+                Arc::new(move |r, g| {
+                    r / high * high * padded + g / wide * high * wide + r % high * wide + g % wide
+                }),
+            );
+        }
+    }
+    // The two halves of the index within a word exchanged.
+    let padded = groups.next_multiple_of(8);
+    let exchanged: [(&str, Place); 2] = [
+        (
+            "e8m0_shuffle, bytes 1 and 2 of each word exchanged,",
+            Arc::new(move |r, g| {
+                r / 32 * 32 * padded + g / 8 * 256 + g % 4 * 64 + r % 16 * 4 + r % 32 / 16 * 2 + g % 8 / 4
+            }),
+        ),
+        (
+            "swizzle_128x4, each 4 x 4 bytes transposed,",
+            Arc::new(move |r, g| {
+                r / 128 * 128 * groups.next_multiple_of(4)
+                    + g / 4 * 512
+                    + r % 32 * 16
+                    + g % 4 * 4
+                    + r % 128 / 32
+            }),
+        ),
+    ];
+    if scheme.scale_dtype == E8M0 && groups > 1 && rows > 1 {
+        exchanged.into_iter().for_each(|(name, place)| add(name.into(), place));
     }
     // Tiles of a swizzle as far apart as if the groups were not padded to whole tiles.
     if !groups.is_multiple_of(8) {
@@ -533,6 +570,10 @@ impl<'a> Scales<'a> {
             with("subtracts one less than the zero points", |z| z - 1.0),
             with("adds the zero points instead of subtracting them", |z| -z),
             with("subtracts 8 instead of the zero points", |_| 8.0),
+            with("subtracts 7 instead of the zero points", |_| 7.0),
+            with("subtracts 9 instead of the zero points", |_| 9.0),
+            with("subtracts 128 instead of the zero points", |_| 128.0),
+            with("subtracts 127 instead of the zero points", |_| 127.0),
         ];
         type Difference = (&'static str, fn(f64) -> f64);
         let differences: &[Difference] = match self.scheme.dtype.bits() {

@@ -34,18 +34,28 @@ pub fn fitted(
     let k = a.shape().1;
     let values = |e: &Expr, at: &[usize]| Variant::new(world, e.clone()).at(at, &all(k));
     let terms = Terms::new(&values(a, rows), &values(b, cols), factor);
-    let (tile, counts) = TILES.into_iter().find_map(|tile| {
-        let tiles = k.div_ceil(tile);
-        if !(3..=MOST).contains(&tiles) || rows.len() * cols.len() < 3 * tiles {
-            return None;
-        }
-        let counts = terms.by(tile).counts(out, &all(tiles))?;
-        let whole = counts.iter().all(|c| (c - c.round()).abs() < NEAR && (-1.0..=4.0).contains(&c.round()));
-        let counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
-        // All of K counted twice is a factor of the result.
-        let alike = counts.iter().all(|c| *c == counts[0]);
-        (whole && !alike).then_some((tile, counts))
-    })?;
+    let within = |near: f64| {
+        TILES.into_iter().find_map(|tile| {
+            let tiles = k.div_ceil(tile);
+            if !(3..=MOST).contains(&tiles) || rows.len() * cols.len() < 3 * tiles {
+                return None;
+            }
+            let counts = terms.by(tile).counts(out, &all(tiles))?;
+            let whole =
+                counts.iter().all(|c| (c - c.round()).abs() < near && (-1.0..=4.0).contains(&c.round()));
+            let mut counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
+            // All of K counted twice is a factor of the result, whatever else is.
+            for common in [4.0, 3.0, 2.0] {
+                if counts.iter().all(|c| c % common == 0.0) {
+                    counts.iter_mut().for_each(|c| *c /= common);
+                }
+            }
+            let alike = counts.iter().all(|c| *c == counts[0]);
+            (whole && !alike).then_some((tile, counts))
+        })
+    };
+    // A tile in which little is added up tells its count less exactly.
+    let (tile, counts) = within(NEAR).or_else(|| within(CLEAR))?;
     Some(Hypothesis {
         cause: "k_tail_dropped",
         slot: Slot::Product,
@@ -142,6 +152,22 @@ pub fn in_parts<'a>(
             })
         })
         .collect()
+}
+
+/// What holds in some tiles of K alone, and the rest of them left out: two hypotheses.
+pub fn without_the_rest<'a>(of: &Hypothesis<'a>) -> Option<[Hypothesis<'a>; 2]> {
+    let Change::InPart(Part { tile, tiles }, change) = &of.change else { return None };
+    let counts = tiles.iter().map(|there| if *there { 1.0 } else { 0.0 }).collect();
+    let everywhere = Hypothesis { change: Change::clone(change), ..of.clone() };
+    let left_out = Hypothesis {
+        cause: "k_tail_dropped",
+        slot: Slot::Product,
+        operand: None,
+        what: "leaves out the rest of K".into(),
+        change: Change::Product(Product::Tiles { tile: *tile, counts }),
+        also: None,
+    };
+    Some([everywhere, left_out])
 }
 
 /// How the error of a product goes with each element of an operand, summed up over many elements of the other one: the
@@ -342,9 +368,9 @@ fn words(counts: &[f64], tile: usize, k: usize) -> String {
         .filter(|(.., count)| *count != 1.0)
         .take(4)
         .map(|(from, to, count)| match count {
-            0.0 => format!("leave out {from} to {to} of K = {k}"),
-            count => format!("count {from} to {to} of K = {k} {count} times"),
+            0.0 => format!("leaves out {from} to {to} of K = {k}"),
+            count => format!("counts {from} to {to} of K = {k} {count} times"),
         })
         .collect();
-    format!("the products {}", said.join(" and "))
+    said.join(" and ")
 }

@@ -275,18 +275,19 @@ impl<'a> Runner<'a> {
             record.causes = found.causes;
             explained = found.explained;
             // What the ordinary inputs do not show.
-            if let Some((other, hops)) = other.as_ref().filter(|_| record.causes.is_empty()) {
+            let ordinary = hop_checks(&hops).iter().all(|check| check.ok);
+            if let Some((other, hops)) = other.as_ref().filter(|_| ordinary && record.causes.is_empty()) {
                 record.causes = self.diagnose(other, hops);
             }
         }
         // Runs that differ under the same poison are what they seem.
         let repeats = |a: &Attempt, b: &Attempt| judge::failed(&judge::repeat_checks(a, b, bound)).is_empty();
-        if let (Some(probe), Some(again)) = (&probe, &second_probe)
-            && !repeats(probe, again)
-        {
+        let mut same_poison = probe.iter().zip(&second_probe);
+        let repeated = same_poison.all(|(probe, again)| repeats(probe, again));
+        if !repeated {
             explained.clear();
         }
-        let differ = !repeats(&first, &second);
+        let differ = repeated && !repeats(&first, &second);
         let reads_poison = differ && explained.is_empty() && repeats(&first, &self.ordinary(at)?);
         let evident = evident(&checks, Some((&first, &second)), &explained, reads_poison);
         // What explains the numbers explains what is read or left where it must not be.

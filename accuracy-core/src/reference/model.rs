@@ -284,6 +284,18 @@ pub fn paged_attention(
         out = out.fault("gqa_tiled", attend(Wrong::Tiled));
     }
     out = out.suspect("addend_extra", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    for (cause, what, times) in [
+        ("activation", "takes powers of 2 for those of e in the softmax".to_owned(), 2f64.ln()),
+        ("gain", format!("does not multiply the scores with their scale {}", form.scale), 1.0 / form.scale),
+        ("gain", format!("multiplies the scores twice with their scale {}", form.scale), form.scale),
+        (
+            "gain",
+            format!("multiplies the scores with the root of their scale {}", form.scale),
+            form.scale.sqrt().recip(),
+        ),
+    ] {
+        out = out.suspect(cause, what, attend(Wrong::Times(times)));
+    }
     for cap in [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0] {
         out = out.suspect("activation", format!("caps scores at {cap} by tanh"), attend(Wrong::Capped(cap)));
     }
@@ -356,6 +368,8 @@ enum Wrong {
     Short,
     /// A sink of 0 takes part in the softmax.
     Sink,
+    /// Scores times a factor more.
+    Times(f64),
     /// `cap * tanh(score / cap)`.
     Capped(f64),
     /// The maximum is that of the scores up to the end of each block of so many, for that block alone.
@@ -450,7 +464,11 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                 .map(|p| {
                     let key = of_keys.read(k, slot(p), (block, kv, d));
                     let score = scale * query.iter().zip(&key[part.clone()]).map(|(a, b)| a * b).sum::<f64>();
-                    if let Wrong::Capped(cap) = wrong { cap * (score / cap).tanh() } else { score }
+                    match wrong {
+                        Wrong::Times(factor) => factor * score,
+                        Wrong::Capped(cap) => cap * (score / cap).tanh(),
+                        _ => score,
+                    }
                 })
                 .collect();
             // NaN spreads by the sum.

@@ -26,6 +26,7 @@ use crate::verdict::{NOISE_FACTOR, comparison_checks};
 use rayon::prelude::*;
 use sample::{Sample, Scored, score};
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -53,6 +54,8 @@ const PAIRS_TRIED: (usize, usize) = (400, 40_000);
 const PAIRS_OF_WHOLE: usize = 4000;
 /// Candidates that are computed whole.
 const CONFIRMED: usize = 3;
+/// How many more, of those that make the same of the sample as one of them.
+const TIES: usize = 12;
 /// Share of the error that a hypothesis must explain on the sample to be computed whole.
 const EXPLAINS: f64 = 0.98;
 /// Share of the error from which on a cause is worth a line.
@@ -413,6 +416,16 @@ impl<'a> Search<'a, '_> {
             Some(value)
         };
         let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
+        for stated in stated.iter_mut().filter(|s| s.explained.whole) {
+            let [only] = stated.candidate.holding[..] else { continue };
+            let Some(both) = tiles::without_the_rest(&hypotheses[only]) else { continue };
+            let variant = variant(&world, self.hop.source, &both, &[0, 1]);
+            let value = catch_unwind(AssertUnwindSafe(|| variant.whole()));
+            stated.or_left_out = value.is_ok_and(|value| {
+                let value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
+                self.hop.explains(&self.hop.settled(value), self.before, 0.0).whole
+            });
+        }
         let fitted = self.fitted(&fits, &second);
         let explained = stated.iter().any(|s| s.explained.whole) || fitted.iter().any(|(_, e)| e.whole);
         if self.scope == Scope::All && !explained && !labels {
@@ -475,7 +488,14 @@ impl<'a> Search<'a, '_> {
         whole: &dyn Fn(&Candidate) -> Option<Matrix>,
     ) -> Vec<Stated> {
         let mut stated: Vec<(Stated, Matrix)> = Vec::new();
-        let mut looked = 0;
+        let (mut looked, mut ties) = (0, 0);
+        let explained = |candidate: &Candidate| {
+            // In which order a kernel rounds its sums is its own affair.
+            let of_sums = candidate.holding.iter().any(|&i| hypotheses[i].cause == "accumulation");
+            let value = whole(candidate)?;
+            Some(self.hop.explains(&value, self.before, if of_sums { 0.02 } else { 0.0 }))
+        };
+        let causes = |c: &Candidate| c.holding.iter().map(|&i| hypotheses[i].cause).collect::<BTreeSet<_>>();
         for candidate in candidates {
             if candidate.score < PARTLY {
                 break;
@@ -490,11 +510,34 @@ impl<'a> Search<'a, '_> {
                     })
             };
             if let Some((known, _)) = stated.iter_mut().find(|s| same(s)) {
+                let order = candidate.faults().cmp(&known.candidate.faults());
+                // What the sample does not tell apart the whole may, as what becomes of the last row.
+                let matters = !known.explained.whole
+                    || order == Ordering::Less
+                    || (order == Ordering::Equal && causes(candidate) != causes(&known.candidate));
+                if candidate.score >= EXPLAINS && matters && ties < TIES {
+                    ties += 1;
+                    let Some(explained) = explained(candidate).filter(|e| e.whole) else { continue };
+                    if !known.explained.whole {
+                        known.candidate = candidate.clone();
+                        known.explained = explained;
+                        known.alike.clear();
+                        continue;
+                    }
+                }
                 // What needs more faults to do the same is no rival.
-                match candidate.faults().cmp(&known.candidate.faults()) {
+                match order {
                     Ordering::Less => {
                         known.candidate = candidate.clone();
                         known.alike.clear();
+                    }
+                    // The order of nibbles within a byte is likelier than that of all the columns of the other operand.
+                    Ordering::Equal
+                        if causes(candidate).contains("nibble_order")
+                            && causes(&known.candidate).contains("permuted_tiles") =>
+                    {
+                        let other = std::mem::replace(&mut known.candidate, candidate.clone());
+                        known.alike.push(other);
                     }
                     Ordering::Equal => known.alike.push(candidate.clone()),
                     Ordering::Greater => {}
@@ -504,18 +547,15 @@ impl<'a> Search<'a, '_> {
             if candidate.score < EXPLAINS {
                 // Not computed whole: what the sample says is enough for a line.
                 let explained = Explained { score: candidate.score, cos: None, whole: false };
-                stated.push((Stated { candidate: candidate.clone(), explained, alike: Vec::new() }, here));
+                stated.push((Stated::new(candidate, explained), here));
                 continue;
             }
             if looked == CONFIRMED {
                 continue;
             }
             looked += 1;
-            let Some(value) = whole(candidate) else { continue };
-            // In which order a kernel rounds its sums is its own affair.
-            let of_sums = candidate.holding.iter().any(|&i| hypotheses[i].cause == "accumulation");
-            let explained = self.hop.explains(&value, self.before, if of_sums { 0.02 } else { 0.0 });
-            stated.push((Stated { candidate: candidate.clone(), explained, alike: Vec::new() }, here));
+            let Some(explained) = explained(candidate) else { continue };
+            stated.push((Stated::new(candidate, explained), here));
         }
         stated.into_iter().map(|(stated, _)| stated).collect()
     }
@@ -548,4 +588,12 @@ struct Stated {
     explained: Explained,
     /// Candidates that make the same of the sample.
     alike: Vec<Candidate>,
+    /// What holds in a part of K alone holds everywhere as well, if the rest is left out.
+    or_left_out: bool,
+}
+
+impl Stated {
+    fn new(candidate: &Candidate, explained: Explained) -> Stated {
+        Stated { candidate: candidate.clone(), explained, alike: Vec::new(), or_left_out: false }
+    }
 }

@@ -4,6 +4,7 @@ use super::{Candidate, Explained, PARTLY, Search, Stated};
 use crate::diagnose::hypothesis::Hypothesis;
 use crate::diagnose::map;
 use crate::diagnose::output::{self, Fit};
+use crate::diagnose::scales;
 use crate::record::Cause;
 use std::collections::BTreeSet;
 
@@ -159,16 +160,37 @@ impl<'a> Search<'a, '_> {
 
     fn cause_of_fit(&self, fit: &Fit, explained: &Explained, confident: bool) -> Cause {
         let region = if self.map.is_everywhere() { String::new() } else { format!(", in {}", self.place) };
+        // Which fault makes a factor of each row is another question.
+        let nameless = fit.cause == "gain" && (fit.gain.is_none() || self.place.contains("scattered"));
+        // Threads that race for a sum lose addends, in some elements the same ones in every run.
+        let lost = fit.cause.starts_with("addend") && !self.hop.unsteady.is_empty();
         Cause {
             cause: fit.cause.into(),
-            detail: format!("`{}` {}{region}", self.hop.buffer.name, fit.what),
+            detail: format!("`{}` {}{region}{}", self.hop.buffer.name, fit.what, self.own_factor(fit)),
             cos: explained.cos,
             score: Some(explained.score),
             operand: None,
-            // Which fault makes a factor of each row is another question.
-            confident: confident
-                && explained.whole
-                && !(fit.cause == "gain" && (fit.gain.is_none() || self.place.contains("scattered"))),
+            confident: confident && explained.whole && !nameless && !lost,
+        }
+    }
+
+    /// Of which operand's one scale a factor is.
+    fn own_factor(&self, fit: &Fit) -> String {
+        let Some(gain) = fit.gain else { return String::new() };
+        let is = |of: f64| (gain / of - 1.0).abs() < 5e-4;
+        let of = self.hop.source.buffers().into_iter().find_map(|id| {
+            let operand = self.hop.attempt.buffer(id);
+            let scheme = operand.scheme?;
+            let one = scheme.granularity.grid(operand.rows, operand.cols) == (1, 1);
+            let scale = operand.factor * if one { scales::right(operand, &scheme)(0, 0) } else { 1.0 };
+            (is(scale) || is(1.0 / scale)).then_some((&operand.name, scale))
+        });
+        match of {
+            Some((name, scale)) if is(scale) => {
+                format!("; the scale of `{name}` is {scale}: it is applied twice")
+            }
+            Some((name, scale)) => format!("; the scale of `{name}` is {scale}: it is not applied"),
+            None => String::new(),
         }
     }
 
@@ -190,7 +212,14 @@ impl<'a> Search<'a, '_> {
         let factor = candidate.gain.is_some() || causes.contains(&"gain");
         let parts = causes.contains(&"k_tail_dropped");
         let of_parts = factor && parts && causes.iter().all(|c| ["k_tail_dropped", "gain"].contains(c));
-        let confident = stated.explained.whole && rivals.is_empty() && !ambiguous && !scattered && !of_parts;
+        let confident = stated.explained.whole
+            && rivals.is_empty()
+            && !ambiguous
+            && !scattered
+            && !of_parts
+            && !stated.or_left_out;
+        // Of several that go by one name one says it all.
+        let said = if causes.len() == 1 { 1 } else { candidate.holding.len() };
         let region = match candidate.in_region {
             true => format!(", in {} only", self.place),
             false => String::new(),
@@ -198,6 +227,7 @@ impl<'a> Search<'a, '_> {
         let mut found: Vec<Cause> = candidate
             .holding
             .iter()
+            .take(said)
             .map(|&i| {
                 let h = &hypotheses[i];
                 let others: Vec<&str> = candidate
@@ -254,6 +284,18 @@ impl<'a> Search<'a, '_> {
         }
         if of_parts {
             found.sort_by_key(|cause| cause.cause != "gain");
+        }
+        if stated.or_left_out {
+            found.push(Cause {
+                cause: "k_tail_dropped".into(),
+                detail: format!(
+                    "explains it equally: {kernel} does so everywhere and leaves out the rest of K"
+                ),
+                cos: stated.explained.cos,
+                score: Some(stated.explained.score),
+                operand: None,
+                confident: false,
+            });
         }
         // Other causes that make the same bytes.
         let mut named = causes;

@@ -125,6 +125,7 @@ impl<'a> Producer<'a, '_> {
         let mut values: Vec<f64> = (0..1u32 << dtype.bits().min(8)).map(|code| dtype.decode(code)).collect();
         values.retain(|x| x.is_finite());
         values.sort_by(f64::total_cmp);
+        let last_step = values[values.len() - 1] - values[values.len() - 2];
         let values = Rc::new(values);
         let nearest_of = nearest.clone();
         let step = move |x: f64, toward: fn(f64, f64) -> bool| {
@@ -149,8 +150,14 @@ impl<'a> Producer<'a, '_> {
                 add("rounding", what, by, Rc::new(move |x| step(x, toward)));
             }
         }
-        for most in [448.0, 240.0, 224.0, 127.0, 120.0, 64.0, 63.0, 7.0, 6.0, 4.0] {
-            if most < scheme.max {
+        // The largest that is written, and others that formats have.
+        let written = Reading::right(self.buffer).codes;
+        let columns = all(self.buffer.cols);
+        let codes = (0..self.buffer.rows).flat_map(|r| written(r, &columns)).flatten();
+        let largest =
+            codes.map(|code| dtype.decode(code).abs()).filter(|x| x.is_finite()).fold(0.0, f64::max);
+        for most in [largest, 448.0, 240.0, 224.0, 127.0, 120.0, 64.0, 63.0, 7.0, 6.0, 4.0] {
+            if most < scheme.max && most > 0.0 {
                 for by in [By::Written, By::Right] {
                     let nearest = nearest.clone();
                     add(
@@ -167,6 +174,14 @@ impl<'a> Producer<'a, '_> {
             false => dtype.decode(dtype.encode(x, Overflow::Special)),
         };
         add("overflow", format!("does not saturate the codes of `{name}`"), By::Written, Rc::new(wrap));
+        // What rounds to a code that there is not.
+        let (near, beyond) = (nearest.clone(), dtype.max() + last_step / 2.0);
+        add(
+            "overflow",
+            format!("writes 0 for values of `{name}` beyond the largest code"),
+            By::Written,
+            Rc::new(move |x| if x.abs() >= beyond { 0.0 } else { near(x) }),
+        );
         let others: &[DType] = match dtype.bits() {
             8 => &[DType::E4M3Fn, DType::E4M3Fnuz, DType::E5M2, DType::E5M2Fnuz, DType::I8],
             4 => &[DType::E2M1, DType::I4, DType::U4],

@@ -105,28 +105,44 @@ impl<'a> Producer<'a, '_> {
         if map.count == 0 && scale_wrong.iter().all(|w| !w) {
             return zero_cells.into_iter().collect();
         }
-        if let Some(cause) = zero_cells {
+        let mut causes = self.search(&map, &places, &scale_wrong, (&right_rule, &right_here), &default, &own);
+        // A scale that is inverted is infinite where nothing is, whatever the epsilon.
+        if let Some(cause) = zero_cells.filter(|_| causes.iter().all(|c| c.cause != "scale_inverted")) {
+            causes.push(cause);
+        }
+        causes
+    }
+
+    /// What explains cells that are not zero.
+    fn search(
+        &self,
+        map: &Map,
+        places: &[Place<'a>],
+        scale_wrong: &[bool],
+        (right_rule, right_here): (&Rule, &Rule),
+        default: &Coding,
+        own: &Reading<'a>,
+    ) -> Vec<Cause> {
+        let declared = &places[0];
+        let located = self.located(map);
+        if let Some(cause) = self.unchanged(map, &located).or_else(|| self.zeros(map)) {
             return vec![cause];
         }
-        let located = self.located(&map);
-        if let Some(cause) = self.unchanged(&map, &located).or_else(|| self.zeros(&map)) {
-            return vec![cause];
-        }
-        let (place, scales) = self.explain_scales(&places, &right_rule, &scale_wrong);
+        let (place, scales) = self.explain_scales(places, right_rule, scale_wrong);
         let explained_place = &places[place];
-        let codes = self.explain_codes(&map, explained_place, &right_here, &own);
+        let codes = self.explain_codes(map, explained_place, right_here, own);
         let complete = scales.score == 1.0 && codes.score == 1.0;
         let faults = scales.causes.len() + codes.causes.len();
         // One fault of the values is likelier than two of what is made of them.
         if !complete || faults > 1 {
-            let values = self.explain_values(&map, &scale_wrong, declared, &right_rule, &default, &own);
+            let values = self.explain_values(map, scale_wrong, declared, right_rule, default, own);
             let better = |found: &Found| {
                 found.score == 1.0 || (!complete && found.score > scales.score.min(codes.score))
             };
             if let Some(found) = values.filter(better) {
                 return match found.score {
                     1.0 => self.report(&[found], declared, &located),
-                    _ => self.partly(&[found], &map, &located),
+                    _ => self.partly(&[found], map, &located),
                 };
             }
         }
@@ -147,10 +163,10 @@ impl<'a> Producer<'a, '_> {
                 operand: Some(self.buffer.name.clone()),
                 ..Cause::default()
             }];
-            causes.extend(self.partly(&[scales, codes], &map, &located));
+            causes.extend(self.partly(&[scales, codes], map, &located));
             return causes;
         }
-        self.partly(&[scales, codes], &map, &located)
+        self.partly(&[scales, codes], map, &located)
     }
 
     /// Where the map is wrong, in words.

@@ -4,7 +4,7 @@ use super::{Producer, Region, scales};
 use crate::diagnose::output::factor;
 use crate::diagnose::sampled::Variant;
 use crate::diagnose::scales::Rounding;
-use crate::dtype::{E8M0, F32};
+use crate::dtype::{E5M2, E8M0, F32};
 use crate::judge::DIVISION;
 use crate::power::fp8_twin;
 use crate::quant::{Quant, ScaleRounding};
@@ -78,7 +78,7 @@ impl Producer<'_, '_> {
                 continue;
             }
             let cause = match fp8_twin(scheme.dtype) {
-                Some(twin) if twin.max() == max || max == 224.0 => "fp8_variant",
+                Some(twin) if twin.max() == max || max == 224.0 || max == E5M2.max() => "fp8_variant",
                 _ => "gain",
             };
             let what = format!("maps the magnitudes of `{name}` to {max}, declared is {}", scheme.max);
@@ -100,6 +100,11 @@ impl Producer<'_, '_> {
             let f = move |a: f64| ratio * scheme.scale_of(a);
             let what = format!("stores {} times the scales of `{name}`", factor(ratio));
             add("gain", what, self.scaled(own, f));
+        }
+        // A bound that many cells share.
+        if let Some(most) = self.ceiling() {
+            let what = format!("stores no scale of `{name}` above {most}, and saturates codes for it");
+            add("overflow", what, self.scaled(own, move |a| scheme.scale_of(a).min(most)));
         }
         // Other roundings of the scale.
         if scheme.scale_dtype == E8M0 {
@@ -391,6 +396,15 @@ impl Producer<'_, '_> {
         ratios.sort_by(f64::total_cmp);
         let median = *ratios.get(ratios.len() / 2)?;
         ((median - 1.0).abs() > 1e-5).then_some(median)
+    }
+
+    /// The largest scale that is stored, if several cells have it.
+    fn ceiling(&self) -> Option<f64> {
+        let at = scales::right(self.buffer, &self.scheme);
+        let stored = (0..self.grid.0).flat_map(|r| (0..self.grid.1).map(move |g| (r, g)));
+        let stored: Vec<f64> = stored.map(|(r, g)| at(r, g)).collect();
+        let most = stored.iter().copied().filter(|s| s.is_finite()).fold(0.0, f64::max);
+        (most > 0.0 && stored.iter().filter(|s| **s == most).count() > 2).then_some(most)
     }
 
     /// Rows whose scales are all off by a factor of their own, near 1: what the row was divided by lost bits.
