@@ -89,11 +89,17 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
     ]
 }
 
-/// Operands of the same shape and format of which one is taken for the other, each under its own scales.
-pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+/// Operands of the same shape and format of which one is taken for the other, each under its own scales: of the same
+/// kernel, or of the chain before it.
+pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+    let ids = source.buffers();
+    let is_own = |b: &Captured| b.source.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &source.0));
+    let before = attempt.buffers.iter().position(is_own).unwrap_or(0);
+    let mut others = ids.clone();
+    others.extend((0..before).map(BufferId).filter(|id| !ids.contains(id)));
     let mut found = Vec::new();
-    for &id in ids {
-        for &other in ids.iter().filter(|&&other| other != id) {
+    for &id in &ids {
+        for &other in others.iter().filter(|&&other| other != id) {
             let (own, from) = (attempt.buffer(id), attempt.buffer(other));
             let alike = (own.rows, own.cols, own.dtype) == (from.rows, from.cols, from.dtype);
             if !alike || own.kind == Kind::Index || own.dtype == DType::I32 {

@@ -593,7 +593,7 @@ fn columns(ranges: &[(usize, Range<usize>)], add: &mut impl FnMut(&'static str, 
         for start in [before, Some(first.end)].into_iter().flatten().filter(|s| s + first.len() <= *n) {
             let (n, range, other) = (*n, first.clone(), start..start + first.len());
             add(
-                "gate_up_swapped",
+                if n == 2 * range.len() { "gate_up_swapped" } else { "permuted_tiles" },
                 &format!("takes columns {other:?} for columns {first:?}"),
                 Box::new(move |op| match op {
                     Op::Columns { x, range: own } if x.shape().1 == n && *own == range => {

@@ -212,7 +212,7 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
     found.extend(graph::hypotheses(source, attempt));
     found.extend(product::hypotheses(source));
     found.extend(scales::exchanged(&source.buffers(), attempt));
-    found.extend(codes::exchanged(&source.buffers(), attempt));
+    found.extend(codes::exchanged(source, attempt));
     found.extend(codes::steering(source, world));
     found.extend(codes::experts(source, attempt));
     of_both(&mut found, attempt);

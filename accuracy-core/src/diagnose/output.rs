@@ -310,6 +310,17 @@ fn mapping(what: &str, to: &[usize], from: &[usize], n: usize) -> (&'static str,
             return ("permuted_tiles", format!("has neighbouring tiles of {tile} {what}s exchanged"));
         }
     }
+    // Tiles of a table in the other order, as of queries, keys and values by head.
+    for tile in [1, 8, 16, 32, 64, 80, 96, 128, 256] {
+        for (high, wide) in (2..=16).flat_map(|high| (2..=64).map(move |wide| (high, wide))) {
+            let (whole, tiles) = (high * wide * tile, |i: usize| (i / tile / wide, i / tile % wide));
+            let turned = |i: usize| (tiles(i).1 * high + tiles(i).0) * tile + i % tile;
+            if whole <= n && to.iter().all(|&i| i < whole) && all(&turned) {
+                let words = format!("has its tiles of {tile} {what}s, {wide} x {high} of them, transposed");
+                return ("permuted_tiles", words);
+            }
+        }
+    }
     let examples: Vec<String> = pairs().take(3).map(|(t, s)| format!("{t} holds {s}")).collect();
     ("permuted_tiles", format!("has its {what}s in another order: {}, ...", examples.join(", ")))
 }

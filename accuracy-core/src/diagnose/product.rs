@@ -16,8 +16,9 @@ pub enum Product {
     Tiles { tile: usize, counts: Vec<f64> },
     /// Of every `period` terms these are left out.
     Periodic { period: usize, out: Range<usize> },
-    /// The kernel runs on to this length, into what follows each row in memory.
-    Overrun(usize),
+    /// The kernel runs on to this length, into what follows each row in memory; beyond the end of a buffer it may find 0,
+    /// as a bounded load does.
+    Overrun { to: usize, zeros: bool },
     /// The sum rounded to a format after every `block` terms, from the first to the last.
     Rounded { to: DType, block: usize },
     /// Parts of K summed up apart, each rounded to a format, then their sums, which are rounded as well.
@@ -134,7 +135,7 @@ impl Product {
     /// How many columns beyond `k` the kernel reads.
     pub fn beyond(&self, k: usize) -> usize {
         match self {
-            Product::Overrun(to) => to.saturating_sub(k),
+            Product::Overrun { to, .. } => to.saturating_sub(k),
             _ => 0,
         }
     }
@@ -166,7 +167,7 @@ impl Product {
     pub fn of(&self, a: &Matrix, b: &Matrix, k: usize) -> Matrix {
         match self {
             // Of operands that are no codes with scales there is nothing to leave for later.
-            Product::Overrun(_) | Product::Codes(_) => times(a, b),
+            Product::Overrun { .. } | Product::Codes(_) => times(a, b),
             Product::Weighted { .. } | Product::Tiles { .. } | Product::Periodic { .. } => {
                 self.weighted(a.clone(), k).map_or_else(|| times(a, b), |a| times(&a, b))
             }
@@ -304,7 +305,9 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
     ends.dedup();
     for to in ends {
         let what = format!("runs on from K = {k} to {to}, into what follows each row");
-        add("k_tail_dropped", what, Product::Overrun(to));
+        add("k_tail_dropped", what.clone(), Product::Overrun { to, zeros: false });
+        let what = format!("{what}, and finds 0 beyond the last");
+        add("k_tail_dropped", what, Product::Overrun { to, zeros: true });
     }
     for to in [F16, BF16] {
         if declared.contains(&to.into()) {

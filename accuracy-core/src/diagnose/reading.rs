@@ -7,6 +7,7 @@ use super::hypothesis::Part;
 use super::memo::Memo;
 use crate::case::{Captured, Order};
 use crate::dtype::{DType, Overflow};
+use crate::layout::ScaleLayout;
 use crate::quant::{Quant, ZeroPoint};
 use crate::reference::Matrix;
 use std::sync::{Arc, OnceLock};
@@ -99,7 +100,13 @@ impl<'a> Reading<'a> {
             let grid = scheme.granularity.grid(operand.rows, cols);
             let (rows, cols) = scheme.granularity.cell(operand.rows, cols);
             let map = Order::of_scales(&scheme, grid);
-            let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, map.index(r, g));
+            // Beyond a row's last group a plain order goes on.
+            let place = move |r: usize, g: usize| match scheme.scale_layout {
+                ScaleLayout::RowMajor if g >= grid.1 => r * grid.1 + g,
+                ScaleLayout::ColMajor if g >= grid.1 => g * grid.0 + r,
+                _ => map.index(r, g),
+            };
+            let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
             reading.scales = Some(Cells { rows, cols, at: Arc::new(at) });
             reading.zeros = match (scheme.zero_point, Order::of_zeros(&scheme, grid)) {
                 (ZeroPoint::Fixed(z), _) => Some(Arc::new(move |_, _| f64::from(z))),
@@ -165,8 +172,10 @@ impl<'a> Reading<'a> {
             let grid_row = r / scales.rows;
             let mut left = (out.row_mut(row), cols);
             while let Some(&first) = left.1.first() {
-                let group = first / scales.cols;
-                let of_group = group * scales.cols..(group + 1) * scales.cols;
+                // What is scaled by the row is so to whatever length.
+                let length = if scales.cols >= self.cols { usize::MAX } else { scales.cols };
+                let group = first / length;
+                let of_group = group * length..(group + 1).saturating_mul(length);
                 let run = left.1.iter().take_while(|c| of_group.contains(*c)).count();
                 let scale = (scales.at)(grid_row, group) * self.factor;
                 let zero = self.zeros.as_ref().map_or(0.0, |zeros| zeros(grid_row, group));

@@ -124,7 +124,16 @@ impl<'a, 'w> Variant<'a, 'w> {
                 }
                 let length = k + self.product.as_ref().map_or(0, |p| p.beyond(k));
                 let ks = all(length);
-                let (a, b) = (self.operand(a, rows, &ks), self.operand(b, cols, &ks));
+                let (mut a, mut b) = (self.operand(a, rows, &ks), self.operand(b, cols, &ks));
+                if let Some(Product::Overrun { zeros: true, .. }) = self.product {
+                    for operand in [&mut a, &mut b] {
+                        let operand = Arc::make_mut(operand);
+                        for r in 0..operand.rows {
+                            let beyond = operand.row_mut(r)[k..].iter_mut();
+                            beyond.filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
+                        }
+                    }
+                }
                 match &self.product {
                     None => times(&a, &b),
                     Some(product) => product.of(&a, &b, k),

@@ -272,8 +272,8 @@ fn a_dropped_or_doubled_tile_of_k_is_named() {
         (608, 640, 0.0, "the last 32"),
         (512, 640, 0.0, "the last 128"),
         (576, 640, 2.0, "twice"),
-        (256, 384, 0.0, "leave out 256 to 383 of K = 640"),
-        (320, 352, 3.0, "count 320 to 351 of K = 640 3 times"),
+        (256, 384, 0.0, "leaves out 256 to 383 of K = 640"),
+        (320, 352, 3.0, "counts 320 to 351 of K = 640 3 times"),
     ] {
         let g = gemm(SHAPE, x, w);
         let mut a = g.a.values();
@@ -571,7 +571,7 @@ fn a_quantisers_faults_are_told_apart() {
 #[test]
 fn sums_in_few_bits_are_named_with_their_format() {
     let (x, w) = fp8_block(RowMajor);
-    for (block, words) in [(1, "accumulated in bf16"), (128, "bf16 after every 128")] {
+    for (block, words) in [(1, "accumulates products in bf16"), (128, "bf16 after every 128")] {
         let g = gemm(SHAPE, x, w);
         let (a, b) = (g.a.values(), g.b.values());
         let mut y = Matrix::zeros(a.rows, b.rows);

@@ -339,6 +339,12 @@ pub fn paged_attention(
         let what = format!("leaves the first {size} of each head of {d} out of the scores");
         out = out.suspect("k_tail_dropped", what, attend(Wrong::Scores(size, d)));
     }
+    for (what, wrong) in [
+        ("takes the first block of each sequence for all of its blocks", Wrong::FirstBlock),
+        ("takes the blocks of the first sequence for those of each", Wrong::FirstTable),
+    ] {
+        out = out.suspect("router", what.into(), attend(wrong));
+    }
     for (order, words) in [
         (CacheOrder::HeadsFirst, "[blocks, heads, positions, d]".to_owned()),
         (CacheOrder::PositionsLast, "[blocks, heads, d, positions]".to_owned()),
@@ -391,6 +397,9 @@ enum Wrong {
     OneMore,
     /// Scores are sums over this part of each head.
     Scores(usize, usize),
+    /// Every block is the first of its sequence, or one of the first sequence.
+    FirstBlock,
+    FirstTable,
     /// The blocks of a cache lie in another order.
     Cache {
         order: CacheOrder,
@@ -456,7 +465,14 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
             Wrong::OneMore => (0, (length + 1).min(blocks * block)),
             _ => (0, length),
         };
-        let slot = |p: usize| tables.data[s * blocks + p / block] * block as f64 + (p % block) as f64;
+        let slot = |p: usize| {
+            let of = match wrong {
+                Wrong::FirstBlock => s * blocks,
+                Wrong::FirstTable => p / block,
+                _ => s * blocks + p / block,
+            };
+            tables.data[of] * block as f64 + (p % block) as f64
+        };
         for h in 0..heads {
             let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) };
             let query = &q.row(s)[h * d..(h + 1) * d][part.clone()];
