@@ -13,57 +13,57 @@ const TILES: [usize; 6] = [512, 256, 128, 64, 32, 16];
 /// Tiles of K that are told apart.
 const MOST: usize = 64;
 /// How far a fitted count may be from a whole number: the output is rounded.
-const NEAR: f64 = 0.06;
-/// The same of what is only there or not.
 const CLEAR: f64 = 0.25;
 /// Rows of the other operand over which an error is summed up to see which hypotheses it goes with, and of how many of
 /// these, for each operand, the parts are fitted.
 const MANY: usize = 128;
 const LIKELY: usize = 10;
 
-/// The hypothesis that each tile of K was counted so many times, where whole numbers that are not all alike fit `out`: the
+/// Hypotheses that each tile of K was counted so many times, where whole numbers that are not all alike fit `out`: the
 /// output at `rows` × `cols`.
 pub fn fitted(
     source: &Expr,
     world: &World<'_>,
     (rows, cols): (&[usize], &[usize]),
     out: &Matrix,
-) -> Option<Hypothesis<'static>> {
-    let (product, factor) = product(source)?;
-    let Op::MatMul { a, b, .. } = &product.0.op else { return None };
+) -> Vec<Hypothesis<'static>> {
+    let Some((product, factor)) = product(source) else { return Vec::new() };
+    let Op::MatMul { a, b, .. } = &product.0.op else { return Vec::new() };
     let k = a.shape().1;
     let values = |e: &Expr, at: &[usize]| Variant::new(world, e.clone()).at(at, &all(k));
     let terms = Terms::new(&values(a, rows), &values(b, cols), factor);
-    let within = |near: f64| {
-        TILES.into_iter().find_map(|tile| {
-            let tiles = k.div_ceil(tile);
-            if !(3..=MOST).contains(&tiles) || rows.len() * cols.len() < 3 * tiles {
-                return None;
+    let of_tiles = |tile: usize| {
+        let tiles = k.div_ceil(tile);
+        if !(3..=MOST).contains(&tiles) || rows.len() * cols.len() < 3 * tiles {
+            return None;
+        }
+        let counts = terms.by(tile).counts(out, &all(tiles))?;
+        // A tile in which little is added up tells its count less exactly; what only seems to fit is found out later.
+        let whole = counts.iter().all(|c| (c - c.round()).abs() < CLEAR && (-1.0..=4.0).contains(&c.round()));
+        let mut counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
+        // All of K counted twice is a factor of the result, whatever else is.
+        for common in [4.0, 3.0, 2.0] {
+            if counts.iter().all(|c| c % common == 0.0) {
+                counts.iter_mut().for_each(|c| *c /= common);
             }
-            let counts = terms.by(tile).counts(out, &all(tiles))?;
-            let whole =
-                counts.iter().all(|c| (c - c.round()).abs() < near && (-1.0..=4.0).contains(&c.round()));
-            let mut counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
-            // All of K counted twice is a factor of the result, whatever else is.
-            for common in [4.0, 3.0, 2.0] {
-                if counts.iter().all(|c| c % common == 0.0) {
-                    counts.iter_mut().for_each(|c| *c /= common);
-                }
-            }
-            let alike = counts.iter().all(|c| *c == counts[0]);
-            (whole && !alike).then_some((tile, counts))
-        })
+        }
+        let alike = counts.iter().all(|c| *c == counts[0]);
+        (whole && !alike).then(|| (words(&counts, tile, k), Product::Tiles { tile, counts }))
     };
-    // A tile in which little is added up tells its count less exactly.
-    let (tile, counts) = within(NEAR).or_else(|| within(CLEAR))?;
-    Some(Hypothesis {
-        cause: "k_tail_dropped",
-        slot: Slot::Product,
-        operand: None,
-        what: words(&counts, tile, k),
-        change: Change::Product(Product::Tiles { tile, counts }),
-        also: None,
-    })
+    let mut found: Vec<Hypothesis<'static>> = Vec::new();
+    for (what, product) in TILES.into_iter().filter_map(of_tiles) {
+        if !found.iter().any(|known| known.what == what) {
+            found.push(Hypothesis {
+                cause: "k_tail_dropped",
+                slot: Slot::Product,
+                operand: None,
+                what,
+                change: Change::Product(product),
+                also: None,
+            });
+        }
+    }
+    found
 }
 
 /// Hypotheses about an operand of a product, each in those tiles of K alone in which it fits `out`: what a kernel does
