@@ -6,7 +6,7 @@
 
 use super::sampled::{Variant, World, all, pick};
 use crate::case::Attempt;
-use crate::dtype::{BF16, F16};
+use crate::dtype::F32;
 use crate::judge::{JudgedHop, unit};
 use crate::record::Cause;
 use crate::reference::graph::Op;
@@ -47,15 +47,12 @@ pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) ->
         return None;
     }
     // A random walk of K roundings.
-    let expected = |u: f64| u * (k as f64).sqrt() / 4.0;
-    let near = [F16, BF16].map(|dtype| (dtype, (cancelling.error / expected(unit(dtype))).ln().abs()));
-    let (dtype, off) = if near[0].1 < near[1].1 { near[0] } else { near[1] };
-    let guess = if off < 2.5 { format!(", about what sums in {dtype} make") } else { String::new() };
+    let expected = unit(F32) * (k as f64).sqrt() / 4.0;
     let kernel = buffer.kernel.map_or("the kernel".to_owned(), |k| format!("`{k}`"));
     Some(Cause {
         cause: "accumulation".into(),
         detail: format!(
-            "{kernel} loses bits while it sums up `{}`: where large terms cancel its errors are {:.1e} of their magnitudes{guess}",
+            "{kernel} loses bits while it sums up `{}`: where large terms cancel its errors are {:.1e} of their magnitudes, those of sums in float32 about {expected:.0e}",
             buffer.name, cancelling.error
         ),
         cos: None,
@@ -97,7 +94,7 @@ fn share((attempt, judged): (&Attempt, &JudgedHop), product: &Expr) -> Option<Sh
         }
         // Beyond what rounding the result takes.
         let error = ((x - y).abs() - unit(buffer.dtype) * x.abs()).max(0.0);
-        wrong += f64::from(u8::from(error > 8.0 * unit(crate::dtype::F32) * m));
+        wrong += f64::from(u8::from(error > 8.0 * unit(F32) * m));
         sum += (error / m).powi(2);
         worst = worst.max(error / m);
         count += 1.0;

@@ -26,7 +26,7 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
         let what = match fault {
             "norm_weight" => "leaves out the norm's weight".into(),
             "gate_up_swapped" => "applies the activation to up instead of gate".into(),
-            "addend_missing" => "leaves out the second addend".into(),
+            "addend_missing" => leaves_out_addend(source, attempt),
             "rope" => "rotates with the other style (neox for gptj, or the reverse)".into(),
             fault => match of_model(fault, source) {
                 Some(words) => words.into(),
@@ -50,6 +50,23 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
         add("rope", what, mutant);
     }
     found
+}
+
+/// By its name, where there is one addend and it is a buffer.
+fn leaves_out_addend(source: &Expr, attempt: &Attempt) -> String {
+    let mut names = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::Binary { function: Binary::Add, b, .. } = &e.0.op {
+            names.push(match b.0.op {
+                Op::Buffer(id) => Some(&attempt.buffer(id).name),
+                _ => None,
+            });
+        }
+    });
+    match names[..] {
+        [Some(name)] => format!("does not add `{name}`"),
+        _ => "leaves out the second addend".into(),
+    }
 }
 
 /// A fault of an operation of [`crate::reference::model`] in words.
