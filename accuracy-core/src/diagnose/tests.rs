@@ -285,6 +285,70 @@ fn a_dropped_or_doubled_tile_of_k_is_named() {
     }
 }
 
+/// A sample of rows rarely holds the one that tells these apart.
+#[test]
+fn what_becomes_of_the_last_row_is_told_on_the_whole() {
+    let (x, w) = fp8_block(RowMajor);
+    let shape = (200, 256, 640);
+    for (words, next) in [
+        (
+            "the next row, the last with its own",
+            (|r, rows| (r + 1usize).min(rows - 1)) as fn(usize, usize) -> usize,
+        ),
+        ("the next row: a reference", |r, rows| (r + 1) % rows),
+        ("the previous row, the first with its own", |r, _| r.saturating_sub(1)),
+    ] {
+        let g = gemm(shape, x, w);
+        let mut a = g.a.clone();
+        let (rows, groups) = a.grid();
+        a.scales =
+            (0..rows * groups).map(|i| g.a.scales[next(i / groups, rows) * groups + i % groups]).collect();
+        let y = product(&a.values(), &g.b.values());
+        expect_first(&g.wrote(&y).causes(), "scale_neighbour", words);
+    }
+}
+
+#[test]
+fn all_of_k_twice_and_a_part_of_it_once_more_are_two_causes() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut a = g.a.values();
+    for r in 0..a.rows {
+        let (most, last) = a.row_mut(r).split_at_mut(576);
+        most.iter_mut().for_each(|x| *x *= 2.0);
+        last.iter_mut().for_each(|x| *x *= 4.0);
+    }
+    let y = product(&a, &g.b.values());
+    let causes = g.wrote(&y).causes();
+    let named = |cause: &str| causes.iter().any(|c| c.cause == cause);
+    assert!(named("gain") && named("k_tail_dropped"), "{causes:#?}");
+    assert!(causes.iter().all(|c| !c.confident), "{causes:#?}");
+}
+
+/// Scales far below 1 that divide make what is right beside them too small to see.
+#[test]
+fn a_part_of_k_that_is_misread_may_be_the_only_one_that_is_summed_up() {
+    let (x, w) = fp8_block(RowMajor);
+    let g = gemm(SHAPE, x, w);
+    let mut b = g.b.clone();
+    let groups = b.groups;
+    for (i, scale) in b.scales.iter_mut().enumerate() {
+        *scale = if i % groups < 3 { 1e6 / *scale } else { 0.0 };
+    }
+    let mut g = g;
+    // What divides 1e6 is a scale of its own: the weights that the kernel was given are as small.
+    g.b.scales.iter_mut().for_each(|s| *s *= 1e-6);
+    let format = w.scale_dtype;
+    let encoded = g.b.scales.iter().map(|&s| format.encode(s, Overflow::Saturate)).collect::<Vec<_>>();
+    let id = g.attempt.buffers.iter().position(|b| b.name == "w").unwrap();
+    g.attempt.buffers[id].scales = format.pack(encoded);
+    let y = product(&g.a.values(), &b.values());
+    let causes = g.wrote(&y).causes();
+    let named = |cause: &str| causes.iter().any(|c| c.cause == cause);
+    assert!(named("scale_inverted") && named("k_tail_dropped"), "{causes:#?}");
+    assert!(causes.iter().all(|c| !c.confident), "{causes:#?}");
+}
+
 #[test]
 fn what_was_left_zero_is_said_in_words() {
     let (x, w) = fp8_block(RowMajor);

@@ -228,7 +228,7 @@ impl Gradient {
 fn parts(terms: &Terms, error: &Matrix) -> Option<(usize, Vec<bool>)> {
     let finite = |i: usize| terms.sums.row(i).iter().all(|x| x.is_finite());
     let elements = (0..terms.sums.rows).filter(|&i| finite(i)).count();
-    TILES.into_iter().find_map(|tile| {
+    let of_tiles = |tile: usize| {
         let tiles = terms.k.div_ceil(tile);
         if !(2..=MOST).contains(&tiles) || elements < 3 * tiles {
             return None;
@@ -246,8 +246,12 @@ fn parts(terms: &Terms, error: &Matrix) -> Option<(usize, Vec<bool>)> {
         let mut of = vec![false; tiles];
         kept.iter().zip(&found).for_each(|(&t, c)| of[t] = c.round() == 1.0);
         let some = kept.iter().any(|&t| of[t]) && kept.iter().any(|&t| !of[t]);
-        (clear && some).then_some((tile, of))
-    })
+        (clear && some).then(|| (terms.left(error, &of), tile, of))
+    };
+    // The longest tiles of those that leave as little, but for what rounding leaves.
+    let found: Vec<_> = TILES.into_iter().filter_map(of_tiles).collect();
+    let least = found.iter().map(|(left, ..)| *left).min_by(f64::total_cmp)?;
+    found.into_iter().find(|(left, ..)| *left <= 1.5 * least).map(|(_, tile, of)| (tile, of))
 }
 
 /// Runs of tiles that are alike, as columns from and to: what they are is third.
@@ -307,6 +311,26 @@ impl Terms {
         let data = rows.flat_map(|row| row.chunks(together).map(|of| of.iter().sum::<f64>())).collect();
         let sums = Matrix::new(self.sums.rows, self.k.div_ceil(tile), data);
         Terms { k: self.k, tile, sums }
+    }
+
+    /// The error that these tiles leave, in squares, each row of it in units of its own.
+    fn left(&self, error: &Matrix, of: &[bool]) -> f64 {
+        let mut left = 0.0;
+        for r in 0..error.rows {
+            let (mut own, mut rest) = (0.0, 0.0);
+            for (c, &off) in error.row(r).iter().enumerate() {
+                let sums = self.sums.row(r * error.cols + c).iter().zip(of);
+                let explained: f64 = sums.filter(|(_, of)| **of).map(|(x, _)| x).sum();
+                if off.is_finite() && explained.is_finite() {
+                    own += off * off;
+                    rest += (off - explained).powi(2);
+                }
+            }
+            if own > 0.0 {
+                left += rest / own;
+            }
+        }
+        left
     }
 
     /// The least squares counts of `out = sum over the kept tiles of counts[tile] * sums[tile]`, each row of `out` in
