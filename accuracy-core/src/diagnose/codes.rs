@@ -272,9 +272,6 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             }),
         );
     }
-    if own.is_fp8() || own == E2M1 {
-        add("unknown", format!("loses the signs of `{name}`"), Arc::new(move |code| own.decode(code).abs()));
-    }
     if own == INT4 || own == INT8 {
         add(
             cause,
@@ -284,6 +281,8 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             ),
             Arc::new(f64::from),
         );
+    }
+    if own.is_fp8() || [E2M1, INT4, INT8].contains(&own) {
         add("unknown", format!("loses the signs of `{name}`"), Arc::new(move |code| own.decode(code).abs()));
     }
     if own.is_fp8() {

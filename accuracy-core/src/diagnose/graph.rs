@@ -99,7 +99,7 @@ fn of_model(fault: &str, source: &Expr) -> Option<&'static str> {
 
 /// What is stored without a rotary embedding, rotated as another hop of the chain is: values as keys.
 fn rotated(source: &Expr, attempt: &Attempt) -> Option<(String, Expr)> {
-    let has_rope = |e: &Expr| {
+    let rope_in = |e: &Expr| {
         let mut found = None;
         e.visit(&mut |e| {
             if let Op::User { name, .. } = &e.0.op
@@ -110,18 +110,12 @@ fn rotated(source: &Expr, attempt: &Attempt) -> Option<(String, Expr)> {
         });
         found
     };
-    if has_rope(source).is_some() {
+    if rope_in(source).is_some() {
         return None;
     }
-    let (rope, name) = attempt.buffers.iter().find_map(|b| Some((has_rope(b.source.as_ref()?)?, &b.name)))?;
-    let Op::User { name: function_name, inputs: of, function, .. } = &rope.0.op else { return None };
+    let (rope, name) = attempt.buffers.iter().find_map(|b| Some((rope_in(b.source.as_ref()?)?, &b.name)))?;
+    let Op::User { inputs: of, .. } = &rope.0.op else { return None };
     let (d, tokens) = (of[1].shape().1, of[0].shape().0);
-    let turned = |x: &Expr| {
-        let mut inputs = of.clone();
-        inputs[0] = x.clone();
-        let (name, function) = (function_name.clone(), function.clone());
-        Expr::of_op(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() }, x.shape())
-    };
     let mut applies = false;
     source.visit(&mut |e| {
         if let Op::User { name, inputs, .. } = &e.0.op {
@@ -131,15 +125,25 @@ fn rotated(source: &Expr, attempt: &Attempt) -> Option<(String, Expr)> {
         }
     });
     let mutant = source.rewrite(&|op| match op {
-        Op::User { name, inputs, function, .. } if name == "write_rows" => {
-            let mut inputs = inputs.clone();
-            inputs[1] = turned(&inputs[1]);
-            let (name, function) = (name.clone(), function.clone());
-            Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
-        }
+        Op::User { name, .. } if name == "write_rows" => of_inputs(op, &|inputs| {
+            let x = &mut inputs[1];
+            let turned = of_inputs(&rope.0.op, &|of| of[0] = x.clone());
+            if let Some(turned) = turned {
+                *x = Expr::of_op(turned, x.shape());
+            }
+        }),
         _ => None,
     });
     applies.then(|| (format!("rotates what it stores, as `{name}` is"), mutant))
+}
+
+/// A function of the model's own, of other inputs.
+fn of_inputs(op: &Op, change: &dyn Fn(&mut [Expr])) -> Option<Op> {
+    let Op::User { name, inputs, function, .. } = op else { return None };
+    let mut inputs = inputs.clone();
+    change(&mut inputs);
+    let (name, function) = (name.clone(), function.clone());
+    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
 }
 
 type Mutation = Box<dyn Fn(&Op) -> Option<Op>>;
@@ -545,12 +549,7 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
         Op::User { name, inputs, .. } if name == "paged_attention" => {
             let change = |f: OfInputs| -> Mutation {
                 Box::new(move |op| match op {
-                    Op::User { name, inputs, function, .. } if name == "paged_attention" => {
-                        let mut inputs = inputs.clone();
-                        f(&mut inputs);
-                        let (name, function) = (name.clone(), function.clone());
-                        Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
-                    }
+                    Op::User { name, .. } if name == "paged_attention" => of_inputs(op, &*f),
                     _ => None,
                 })
             };

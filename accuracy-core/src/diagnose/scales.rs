@@ -32,6 +32,12 @@ pub fn right<'a>(operand: &'a Captured, scheme: &Quant) -> CellAt<'a> {
     Arc::new(move |r, g| scale_in_memory(operand, &scheme, order.index(r, g)))
 }
 
+/// The scale of an operand that has a single one.
+pub fn of_tensor(operand: &Captured) -> Option<f64> {
+    let scheme = operand.scheme.filter(|s| s.granularity.grid(operand.rows, operand.cols) == (1, 1))?;
+    Some(right(operand, &scheme)(0, 0) * operand.factor).filter(|s| s.is_finite() && *s > 0.0)
+}
+
 /// Operands that have as many scales each, taken with the scales of another.
 pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
     let mut found = Vec::new();

@@ -53,14 +53,7 @@ pub fn fitted(
     let mut found: Vec<Hypothesis<'static>> = Vec::new();
     for (what, product) in TILES.into_iter().filter_map(of_tiles) {
         if !found.iter().any(|known| known.what == what) {
-            found.push(Hypothesis {
-                cause: "k_tail_dropped",
-                slot: Slot::Product,
-                operand: None,
-                what,
-                change: Change::Product(product),
-                also: None,
-            });
+            found.push(counted(what, product));
         }
     }
     found
@@ -159,15 +152,19 @@ pub fn without_the_rest<'a>(of: &Hypothesis<'a>) -> Option<[Hypothesis<'a>; 2]> 
     let Change::InPart(Part { tile, tiles }, change) = &of.change else { return None };
     let counts = tiles.iter().map(|there| if *there { 1.0 } else { 0.0 }).collect();
     let everywhere = Hypothesis { change: Change::clone(change), ..of.clone() };
-    let left_out = Hypothesis {
+    let product = Product::Tiles { tile: *tile, counts };
+    Some([everywhere, counted("leaves out the rest of K".into(), product)])
+}
+
+fn counted(what: String, product: Product) -> Hypothesis<'static> {
+    Hypothesis {
         cause: "k_tail_dropped",
         slot: Slot::Product,
         operand: None,
-        what: "leaves out the rest of K".into(),
-        change: Change::Product(Product::Tiles { tile: *tile, counts }),
+        what,
+        change: Change::Product(product),
         also: None,
-    };
-    Some([everywhere, left_out])
+    }
 }
 
 /// How the error of a product goes with each element of an operand, summed up over many elements of the other one: the

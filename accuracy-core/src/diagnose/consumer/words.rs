@@ -180,9 +180,7 @@ impl<'a> Search<'a, '_> {
         let is = |of: f64| (gain / of - 1.0).abs() < 5e-4;
         let of = self.hop.source.buffers().into_iter().find_map(|id| {
             let operand = self.hop.attempt.buffer(id);
-            let scheme = operand.scheme?;
-            let one = scheme.granularity.grid(operand.rows, operand.cols) == (1, 1);
-            let scale = operand.factor * if one { scales::right(operand, &scheme)(0, 0) } else { 1.0 };
+            let scale = scales::of_tensor(operand).unwrap_or(operand.factor);
             (is(scale) || is(1.0 / scale)).then_some((&operand.name, scale))
         });
         match of {

@@ -3,7 +3,6 @@
 use super::orders::Place;
 use super::rules::Rule;
 use super::{COLS, Found, PARTLY, Producer, ROWS, THERE, scales, spread};
-use crate::case::Captured;
 use crate::diagnose::codes;
 use crate::diagnose::hypothesis::Change;
 use crate::diagnose::map::Map;
@@ -151,11 +150,8 @@ impl<'a> Producer<'a, '_> {
             }
         }
         // The largest that is written, and others that formats have.
-        let written = Reading::right(self.buffer).codes;
-        let columns = all(self.buffer.cols);
-        let codes = (0..self.buffer.rows).flat_map(|r| written(r, &columns)).flatten();
-        let largest =
-            codes.map(|code| dtype.decode(code).abs()).filter(|x| x.is_finite()).fold(0.0, f64::max);
+        let codes = dtype.codes(&self.buffer.data).map(|code| dtype.decode(code).abs());
+        let largest = codes.filter(|x| x.is_finite()).fold(0.0, f64::max);
         for most in [largest, 448.0, 240.0, 224.0, 127.0, 120.0, 64.0, 63.0, 7.0, 6.0, 4.0] {
             if most < scheme.max && most > 0.0 {
                 for by in [By::Written, By::Right] {
@@ -238,13 +234,11 @@ impl<'a> Producer<'a, '_> {
             }
         }
         // The one scale of another tensor.
-        let one_scale = |b: &Captured| {
-            let scheme = b.scheme.filter(|s| s.granularity.grid(b.rows, b.cols) == (1, 1))?;
-            Some(scales::right(b, &scheme)(0, 0) * b.factor).filter(|s| s.is_finite() && *s > 0.0)
-        };
-        if let Some(own) = one_scale(self.buffer) {
+        if let Some(own) = scales::of_tensor(self.buffer) {
             for other in self.attempt.buffers.iter().filter(|b| b.name != *name) {
-                let Some(ratio) = one_scale(other).map(|s| own / s).filter(|r| *r != 1.0) else { continue };
+                let Some(ratio) = scales::of_tensor(other).map(|s| own / s).filter(|r| *r != 1.0) else {
+                    continue;
+                };
                 let nearest = nearest.clone();
                 let what = format!("divides `{name}` by the scale of `{}`", other.name);
                 add("scale_neighbour", what, By::Written, Rc::new(move |x| nearest(ratio * x)));
@@ -351,7 +345,7 @@ impl<'a> Producer<'a, '_> {
         };
         // Right as they are, under the scales as they were found, or under the right ones.
         if bad(&elements, &default, own) == 0 || bad(&elements, &given, own) == 0 {
-            let all_right = |coding: &Coding| self.left(map, coding, own, place, right) == 0;
+            let all_right = |coding: &Coding| self.left(map, true, coding, own, place, right) == 0;
             if all_right(&default) || all_right(&given) {
                 return nothing;
             }
@@ -384,9 +378,9 @@ impl<'a> Producer<'a, '_> {
             if *score < PARTLY {
                 break;
             }
-            let left = self.left(map, coding, reading, place, right) as f64;
+            let left = self.left(map, true, coding, reading, place, right) as f64;
             let outside =
-                if *in_region { 0.0 } else { self.left_outside(map, coding, reading, place, right) as f64 };
+                if *in_region { 0.0 } else { self.left(map, false, coding, reading, place, right) as f64 };
             let score =
                 if outside > 0.0 { 1.0 - (left + outside) / (total + outside) } else { 1.0 - left / total };
             let region = if *in_region { THERE } else { "" };
@@ -405,30 +399,8 @@ impl<'a> Producer<'a, '_> {
         best
     }
 
-    /// Wrong elements whose codes a coding does not explain.
+    /// Elements whose codes a coding does not explain, of the wrong ones or of the others.
     fn left(
-        &self,
-        map: &Map,
-        coding: &Coding,
-        reading: &Reading<'a>,
-        place: &Place<'a>,
-        rule: &Rule,
-    ) -> usize {
-        self.count(map, true, coding, reading, place, rule)
-    }
-
-    fn left_outside(
-        &self,
-        map: &Map,
-        coding: &Coding,
-        reading: &Reading<'a>,
-        place: &Place<'a>,
-        rule: &Rule,
-    ) -> usize {
-        self.count(map, false, coding, reading, place, rule)
-    }
-
-    fn count(
         &self,
         map: &Map,
         wrong: bool,
