@@ -1,0 +1,1 @@
+//! What each instruction does, one function for each, under its mnemonic.
