@@ -1,4 +1,6 @@
 //! Instructions: the table of all of them, the decoder, and how LLVM writes them.
+//!
+#![doc = include_str!("conventions.md")]
 
 use super::wave::Wave;
 
