@@ -4,6 +4,11 @@
 
 use super::wave::Wave;
 
+mod decode;
+pub mod table;
+
+pub use decode::{DecodeError, decode};
+
 /// An architecture whose code can be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Processor {
@@ -72,6 +77,8 @@ pub enum Kind {
     BF16,
     F32,
     F64,
+    /// Four float64 in eight registers.
+    F64x4,
     /// Two values of 16 bits in one register.
     PkF16,
     PkBF16,
@@ -82,6 +89,58 @@ pub enum Kind {
     PkB32,
     /// One bit a lane, in two scalar registers.
     Mask,
+}
+
+impl Processors {
+    /// Whether `processor` is one of them.
+    pub fn have(self, processor: Processor) -> bool {
+        match self {
+            Processors::Both => true,
+            Processors::Only(only) => only == processor,
+        }
+    }
+}
+
+impl Processor {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Processor::Gfx942 => "gfx942",
+            Processor::Gfx950 => "gfx950",
+        }
+    }
+}
+
+impl Kind {
+    /// Registers of 32 bits that an operand takes.
+    pub const fn registers(self) -> u16 {
+        match self {
+            Kind::B8 | Kind::B16 | Kind::I16 | Kind::U16 | Kind::F16 | Kind::BF16 => 1,
+            Kind::B32 | Kind::I32 | Kind::U32 | Kind::F32 => 1,
+            Kind::PkF16 | Kind::PkBF16 | Kind::PkI16 | Kind::PkU16 => 1,
+            Kind::B64 | Kind::I64 | Kind::U64 | Kind::F64 | Kind::PkF32 | Kind::PkB32 | Kind::Mask => 2,
+            Kind::B96 => 3,
+            Kind::B128 => 4,
+            Kind::B192 => 6,
+            Kind::B256 | Kind::F64x4 => 8,
+            Kind::B512 => 16,
+            Kind::B1024 => 32,
+        }
+    }
+
+    /// Whether a value is one float or several, so that it can be multiplied by an output modifier.
+    pub const fn is_float(self) -> bool {
+        matches!(
+            self,
+            Kind::F16
+                | Kind::BF16
+                | Kind::F32
+                | Kind::F64
+                | Kind::PkF16
+                | Kind::PkBF16
+                | Kind::PkF32
+                | Kind::F64x4
+        )
+    }
 }
 
 /// One operand of a [`Row`].
@@ -99,6 +158,49 @@ pub enum Role {
     DstSrc,
     /// Read.
     Src,
+    /// The vector address of a memory instruction. Its width is that without a scalar base.
+    Address,
+    /// The scalar base or the resource of a memory instruction.
+    Base,
+}
+
+/// What the bits of VOP3 beside opcode and operands mean for an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Modifiers {
+    /// Bit i: source i can be negated, and its absolute value taken.
+    pub float: u8,
+    /// Bit i: those bits of source i are accepted and have no effect.
+    pub ignored: u8,
+    pub op_sel: OpSel,
+    pub clamp: bool,
+    pub omod: bool,
+    /// The bits of `neg`, `abs` and `omod` are the truth table of `v_bitop3`.
+    pub bitop: bool,
+}
+
+/// What the four bits of OP_SEL mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OpSel {
+    /// They are accepted and have no effect.
+    #[default]
+    Ignored,
+    /// As `Ignored`, but the bit of the third source has to be zero.
+    IgnoredButThird,
+    /// They have to be zero.
+    Zero,
+    /// They select halves.
+    Used,
+    /// As `Used`, but the bit of the third source has to be zero.
+    UsedButThird,
+}
+
+/// The encodings that an instruction of VOP1, VOP2 or VOPC has besides its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Forms {
+    /// VOP3.
+    pub long: bool,
+    pub sdwa: bool,
+    pub dpp: bool,
 }
 
 /// One instruction of the table.
@@ -111,6 +213,8 @@ pub struct Row {
     pub encoding: Encoding,
     pub opcode: u16,
     pub processors: Processors,
+    pub modifiers: Modifiers,
+    pub forms: Forms,
     /// Destinations first, then sources in the order of the ISA document (S0, S1, S2).
     pub operands: &'static [Slot],
     pub execute: Execute,
@@ -262,4 +366,6 @@ pub struct Inst {
     pub imm2: u32,
     pub memory: MemoryBits,
     pub matrix: MatrixBits,
+    /// The machine code: `size` bytes, then zeros.
+    pub words: [u32; 4],
 }
