@@ -159,6 +159,14 @@ pub fn read(bytes: &[u8]) -> Result<Contents, ReadError> {
     Err(ReadError::Unrecognised { begins: Begins::of(bytes), resembles: resembles(bytes) })
 }
 
+/// The formats of the `printf` calls in the kernels of an AMD code object (`amdhsa.printf`), in the order of its metadata.
+///
+/// # Errors
+/// If the bytes are no such code object, or damaged.
+pub fn printf_formats(code_object: &[u8]) -> Result<Vec<String>, ReadError> {
+    Elf::parse(code_object)?.printf_formats()
+}
+
 fn code_object(code_object: CodeObject) -> Result<Contents, ReadError> {
     Ok(Contents { form: Form::CodeObject, host: None, code_objects: vec![code_object] })
 }

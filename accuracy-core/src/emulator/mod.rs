@@ -13,7 +13,14 @@
 //! | [`launch`] | a grid of workgroups, spread over threads |
 //! | [`hip`] | the stand-in for AMD's runtime, which a kernel library's launchers call |
 
+pub mod engine;
 pub mod exec;
+mod float_control;
+pub mod hip;
 pub mod isa;
+pub mod launch;
+pub mod lines;
+pub mod loader;
 pub mod memory;
 pub mod wave;
+pub mod workgroup;

@@ -1,6 +1,7 @@
 //! The state of one wave of 64 lanes.
 
 use super::isa::Processor;
+use super::isa::decode::DecodeError;
 use super::memory::Group;
 
 /// Lanes of a wave.
@@ -53,8 +54,8 @@ pub enum Flow {
 pub enum Fault {
     #[error("the emulator has no {mnemonic} ({detail})")]
     Uncovered { mnemonic: &'static str, detail: String },
-    #[error("the bytes {bytes} are no instruction of {processor}")]
-    Undecodable { bytes: String, processor: &'static str },
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
     #[error("lane {lane} {does} {bytes} bytes at {address:#x}, {place}")]
     Memory { lane: u8, does: Access, bytes: u32, address: u64, place: String },
     #[error("an address in lane {lane} is not a multiple of {needed}: {address:#x}")]
@@ -63,6 +64,8 @@ pub enum Fault {
     LeftTheCode { pc: u64 },
     #[error("the kernel trapped (s_trap {code})")]
     Trap { code: u8 },
+    #[error("all workgroups that the device has room for wait for something that none of them writes")]
+    Deadlock,
     #[error("{0}")]
     Illegal(String),
 }
@@ -177,6 +180,9 @@ pub struct Wave<'a> {
     pub processor: Processor,
     /// What the waves of a workgroup share.
     pub group: &'a Group<'a>,
+    /// How many VGPRs and AGPRs the kernel was given.
+    pub vgprs: usize,
+    pub agprs: usize,
     /// The number of this wave in its workgroup.
     pub index: u32,
     /// Private memory: `scratch_size` bytes for each lane, lane after lane.
@@ -241,12 +247,16 @@ impl Wave<'_> {
         Flow::Fault
     }
 
-    /// A wave whose registers all hold `poison`, with every lane on.
-    pub fn new<'a>(processor: Processor, group: &'a Group<'a>, index: u32, poison: u32) -> Wave<'a> {
-        let registers = vec![Lanes::splat(poison); 512].into_boxed_slice();
-        let v = registers.try_into().unwrap_or_else(|_| unreachable!("512 registers were made"));
+    /// A wave with every lane on, in a register file that holds anything.
+    pub fn new<'a>(
+        processor: Processor,
+        group: &'a Group<'a>,
+        index: u32,
+        registers: Box<[Lanes; 512]>,
+        poison: u32,
+    ) -> Wave<'a> {
         let mut wave = Wave {
-            v,
+            v: registers,
             s: [poison; 128],
             scc: false,
             mode: Mode(0x3f0),
@@ -258,6 +268,8 @@ impl Wave<'_> {
             fault: None,
             processor,
             group,
+            vgprs: 256,
+            agprs: 256,
             index,
             scratch: Vec::new(),
             scratch_size: 0,
@@ -265,6 +277,12 @@ impl Wave<'_> {
         wave.set_exec(u64::MAX);
         wave
     }
+}
+
+/// A register file. What it holds is for a launch to say.
+pub fn registers() -> Box<[Lanes; 512]> {
+    let registers = vec![Lanes::ZERO; 512].into_boxed_slice();
+    registers.try_into().unwrap_or_else(|_| unreachable!("512 registers were made"))
 }
 
 /// One bit for each lane as one word for each lane, all ones or zero.

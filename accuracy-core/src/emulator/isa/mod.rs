@@ -3,8 +3,9 @@
 #![doc = include_str!("conventions.md")]
 
 use super::wave::Wave;
+use crate::codeobject::TargetId;
 
-mod decode;
+pub mod decode;
 pub mod table;
 
 pub use decode::{DecodeError, decode};
@@ -16,6 +17,29 @@ pub enum Processor {
     Gfx942,
     /// CDNA4: MI350X, MI355X.
     Gfx950,
+}
+
+impl Processor {
+    /// What the device says of itself: it corrects errors in its memories, and does not retry page faults.
+    pub fn target(self) -> TargetId {
+        TargetId { processor: self.name().into(), sramecc: Some(true), xnack: Some(false) }
+    }
+
+    /// Compute units of the largest device: MI300X, MI355X.
+    pub const fn compute_units(self) -> u32 {
+        match self {
+            Processor::Gfx942 => 304,
+            Processor::Gfx950 => 256,
+        }
+    }
+
+    /// Bytes of LDS that a workgroup can have.
+    pub const fn lds(self) -> u32 {
+        match self {
+            Processor::Gfx942 => 64 << 10,
+            Processor::Gfx950 => 160 << 10,
+        }
+    }
 }
 
 /// The architectures that have an instruction.
