@@ -5,6 +5,7 @@
 use super::wave::Wave;
 
 mod decode;
+mod print;
 pub mod table;
 
 pub use decode::{DecodeError, decode};
