@@ -2,7 +2,7 @@
 //!
 //! Source of the layouts: LLVM's user guide for the AMDGPU backend, "Code Object" and "Kernel Descriptor".
 
-use super::isa::{Inst, Processor, decode};
+use super::isa::{DecodeError, Inst, Processor, decode};
 use super::memory::Region;
 use crate::codeobject::{self, Kernel as Described, ReadError, Target};
 use object::LittleEndian as LE;
@@ -185,7 +185,7 @@ struct Code {
 /// An instruction, or the reason why there is none.
 pub enum Decoded {
     Inst(Inst),
-    Error(decode::DecodeError),
+    Error(DecodeError),
 }
 
 impl Module {
@@ -512,7 +512,7 @@ impl Decoded {
 }
 
 fn decode_at(processor: Processor, bytes: &[u8]) -> Decoded {
-    match decode::decode(processor, bytes) {
+    match decode(processor, bytes) {
         Ok(inst) => Decoded::Inst(inst),
         Err(error) => Decoded::Error(error),
     }

@@ -1,7 +1,7 @@
 //! The state of one wave of 64 lanes.
 
 use super::isa::Processor;
-use super::isa::decode::DecodeError;
+use super::isa::DecodeError;
 use super::memory::Group;
 
 /// Lanes of a wave.

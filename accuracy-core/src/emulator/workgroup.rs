@@ -176,7 +176,7 @@ fn describe(module: &Module, pc: u64, fault: Fault, workgroup: [u32; 3], wave: u
         Some(Decoded::Inst(inst)) => Some(inst),
         _ => None,
     });
-    let instruction = inst.map(|inst| inst.row.mnemonic.to_string());
+    let instruction = inst.map(ToString::to_string);
     Stop { fault, pc, instruction, mnemonic: inst.map(|i| i.row.mnemonic), workgroup, wave }
 }
 

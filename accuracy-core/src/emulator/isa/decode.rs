@@ -328,6 +328,16 @@ fn scalar(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
         (Encoding::Sopk, mnemonic) if mnemonic.starts_with("s_cmpk") && mnemonic.ends_with("u32") => {
             inst.imm = i32::from(word as u16);
         }
+        (
+            Encoding::Sopp,
+            "s_wakeup"
+            | "s_barrier"
+            | "s_icache_inv"
+            | "s_ttracedata"
+            | "s_endpgm_saved"
+            | "s_set_gpr_idx_off"
+            | "s_endpgm_ordered_ps_done",
+        ) => zero(row, "SIMM16", word & 0xffff)?,
         (Encoding::Sopk | Encoding::Sopp, _) => inst.imm = immediate,
         _ => {}
     }
@@ -370,6 +380,8 @@ fn scalar_memory(mut code: Code) -> Result<Inst, DecodeError> {
         if row.mnemonic.starts_with("s_atc_probe") {
             inst.imm2 = data;
         }
+    } else {
+        zero(row, "IMM", low >> 17 & 1)?;
     }
     Ok(code.finish(inst))
 }
@@ -521,6 +533,9 @@ fn sub_dword(code: &Code, row: &'static Row, inst: &mut Inst) -> Result<(), Deco
         }
     } else {
         sdwa.dst = select(8)?;
+        if row.mnemonic.ends_with("f8") && sdwa.dst != Select::Dword {
+            zero(row, "DST_SEL", word >> 8 & 7)?;
+        }
         sdwa.unused = match word >> 11 & 3 {
             0 => Unused::Pad,
             1 => Unused::SignExtend,
@@ -562,6 +577,7 @@ fn parallel(code: &Code, row: &'static Row, inst: &mut Inst) -> Result<(), Decod
             value: u32::from(control),
         });
     }
+    zero(row, "a bit of DPP", word >> 17 & 3)?;
     for source in 0..2 {
         let (neg, abs) = (bit(20 + 2 * source), bit(21 + 2 * source));
         if row.modifiers.float & 1 << source != 0 {
@@ -704,7 +720,11 @@ fn packed(mut code: Code) -> Result<Inst, DecodeError> {
     }
     let row = code.find(Encoding::Vop3p, opcode)?;
     if row.mnemonic == "v_mfma_ld_scale_b32" && code.there >= 4 && code.words[2] >> 23 == 0b1_1010_0111 {
-        if let Some(row) = find(code.processor, Encoding::Vop3px2, code.words[2] >> 16 & 0x7f) {
+        // The lowest bit of ABID says that the matrix instruction uses the scales.
+        let uses_scales = code.words[2] >> 11 & 1 != 0;
+        if let Some(row) = find(code.processor, Encoding::Vop3px2, code.words[2] >> 16 & 0x7f)
+            && uses_scales
+        {
             return scaled_matrix(code, row);
         }
     }
@@ -832,6 +852,9 @@ fn matrix_operands(
         };
         sources += 1;
     }
+    if mixed_formats && inst.encoding == Encoding::Mai {
+        zero(row, "ABID", u32::from(inst.matrix.abid))?;
+    }
     if sparse {
         zero(row, "BLGP", u32::from(inst.matrix.blgp))?;
     }
@@ -848,7 +871,8 @@ fn scaled_matrix(mut code: Code, row: &'static Row) -> Result<Inst, DecodeError>
     let [prefix, scales, low, high] = code.words;
     let mut inst = blank(row, Encoding::Vop3px2);
     matrix_operands(&mut code, row, low, high, &mut inst)?;
-    zero(row, "ABID", u32::from(inst.matrix.abid))?;
+    zero(row, "ABID", u32::from(inst.matrix.abid & !1))?;
+    inst.matrix.abid = 0;
     inst.op_sel = (prefix >> 11 & 3) as u8;
     inst.op_sel_hi = (scales >> 27 & 3) as u8;
     for index in 0..2 {
@@ -888,6 +912,9 @@ fn local(mut code: Code) -> Result<Inst, DecodeError> {
         inst.imm = (low & 0xffff) as i32;
     }
     inst.memory.gds = low >> 16 & 1 != 0;
+    if row.mnemonic.starts_with("ds_gws_") && !inst.memory.gds {
+        return Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "GDS", value: 0 });
+    }
     Ok(code.finish(inst))
 }
 
@@ -910,6 +937,9 @@ fn flat(mut code: Code) -> Result<Inst, DecodeError> {
         lds: row.mnemonic.contains("_load_lds_"),
         ..MemoryBits::default()
     };
+    if inst.memory.lds {
+        zero(row, "ACC", high >> 23 & 1)?;
+    }
     let is_atomic = row.mnemonic.contains("_atomic_");
     let accumulation = high >> 23 & 1 != 0;
     let base = high >> 16 & 0x7f;
@@ -976,7 +1006,7 @@ fn buffer(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
     inst.imm = (low & 0xfff) as i32;
     if row.operands.is_empty() {
         // buffer_wbl2 and buffer_inv have the cache bits alone.
-        zero(row, "an operand", low & 0x13fff | high)?;
+        zero(row, "an operand", low & 0x13000 | high & 1 << 23)?;
         return Ok(code.finish(inst));
     }
     let loads_to_lds = match row.mnemonic {

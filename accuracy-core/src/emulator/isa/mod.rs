@@ -5,7 +5,8 @@
 use super::wave::Wave;
 use crate::codeobject::TargetId;
 
-pub mod decode;
+mod decode;
+mod print;
 pub mod table;
 
 pub use decode::{DecodeError, decode};
