@@ -313,7 +313,15 @@ fn scalar(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
                 inst.src[0] = scalar_register(row, word >> 16 & 0x7f, slot.kind.registers())?
             }
             _ => {
-                inst.src[sources] = code.source(row, fields[sources], slot.kind, Place::Scalar)?;
+                let field = fields[sources];
+                if field >= 128 && takes_register_alone(row.mnemonic) {
+                    return Err(DecodeError::Reserved {
+                        mnemonic: row.mnemonic,
+                        field: "SSRC0",
+                        value: field,
+                    });
+                }
+                inst.src[sources] = code.source(row, field, slot.kind, Place::Scalar)?;
                 sources += 1;
             }
         }
@@ -342,6 +350,11 @@ fn scalar(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
         _ => {}
     }
     Ok(code.finish(inst))
+}
+
+/// Whether a scalar instruction has no use for a constant.
+fn takes_register_alone(mnemonic: &str) -> bool {
+    mnemonic.starts_with("s_movrels") || matches!(mnemonic, "s_setpc_b64" | "s_rfe_b64" | "s_cbranch_join")
 }
 
 /// SMEM.
@@ -448,7 +461,8 @@ fn short(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decode
         }
     }
     if destinations == 0 && encoding == Encoding::Vop1 {
-        // v_nop and v_clrexcp: their fields are free.
+        // v_nop and v_clrexcp
+        zero(row, "a field", word & 0x1fe_01ff)?;
         return Ok(code.finish(inst));
     }
     match first {
@@ -473,14 +487,26 @@ fn short_first(code: &mut Code, row: &'static Row, first: u32, kind: Kind) -> Re
         _ if row.mnemonic == "v_accvgpr_mov_b32" && first >= 256 => {
             vector_register(row, first - 256, 1, true)
         }
-        _ if matches!(row.mnemonic, "v_readfirstlane_b32" | "v_swap_b32" | "v_accvgpr_mov_b32")
-            && first < 254
-            || row.mnemonic.starts_with("v_permlane") && first < 256 =>
+        _ if first < 256
+            && takes_vector_alone(row)
+            && !(first == 254 && row.mnemonic == "v_readfirstlane_b32") =>
         {
             Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "SRC0", value: first })
         }
         _ => code.source(row, first, kind, Place::Short),
     }
+}
+
+/// Whether the first source has to be a vector register.
+fn takes_vector_alone(row: &Row) -> bool {
+    matches!(
+        row.mnemonic,
+        "v_readfirstlane_b32"
+            | "v_swap_b32"
+            | "v_accvgpr_mov_b32"
+            | "v_permlane16_swap_b32"
+            | "v_permlane32_swap_b32"
+    )
 }
 
 /// Reads the second word of SDWA.
@@ -525,7 +551,7 @@ fn sub_dword(code: &Code, row: &'static Row, inst: &mut Inst) -> Result<(), Deco
         }
     }
     if !two {
-        zero(row, "the second source", word >> 24 & 0x3f)?;
+        zero(row, "the second source", word >> 24 & 0xbf)?;
     }
     if inst.encoding == Encoding::Vopc {
         if bit(15) {
@@ -533,8 +559,9 @@ fn sub_dword(code: &Code, row: &'static Row, inst: &mut Inst) -> Result<(), Deco
         }
     } else {
         sdwa.dst = select(8)?;
-        if row.mnemonic.ends_with("f8") && sdwa.dst != Select::Dword {
-            zero(row, "DST_SEL", word >> 8 & 7)?;
+        if row.is_from_byte() && sdwa.dst != Select::Dword {
+            let value = word >> 8 & 7;
+            return Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "DST_SEL", value });
         }
         sdwa.unused = match word >> 11 & 3 {
             0 => Unused::Pad,
@@ -550,6 +577,10 @@ fn sub_dword(code: &Code, row: &'static Row, inst: &mut Inst) -> Result<(), Deco
         } else {
             zero(row, "the output modifier of an integer", word >> 14 & 3)?;
         }
+    }
+    if row.mnemonic == "v_pk_fmac_f16" {
+        // The bits are there and have no effect.
+        (inst.neg, inst.abs) = (0, 0);
     }
     inst.sdwa = Some(sdwa);
     Ok(())
@@ -639,12 +670,10 @@ fn long(mut code: Code) -> Result<Inst, DecodeError> {
         inst.src[3] = VCC;
     }
     if destinations == 0 {
+        zero(row, "a field", low & 0xffff | high)?;
         return Ok(code.finish(inst));
     }
-    for unused in fields.iter().skip(field) {
-        zero(row, "a source that it has not", *unused)?;
-    }
-    long_modifiers(row, low, high, field, &mut inst)?;
+    long_modifiers(row, low, high, &mut inst)?;
     Ok(code.finish(inst))
 }
 
@@ -657,6 +686,7 @@ fn long_source(
 ) -> Result<Operand, DecodeError> {
     let only_vector = kind.registers() > 2
         || (row.mnemonic == "v_readlane_b32" && index == 0)
+        || row.mnemonic == "v_cvt_scalef32_sr_pk_fp4_f32" && index == 0
         || row.mnemonic.starts_with("v_permlane");
     let only_scalar = (row.mnemonic == "v_readlane_b32" && index == 1) || row.mnemonic == "v_writelane_b32";
     if (only_vector && field < 256) || (only_scalar && field >= 254) {
@@ -666,13 +696,7 @@ fn long_source(
 }
 
 /// Reads what VOP3 has beside opcode and operands.
-fn long_modifiers(
-    row: &'static Row,
-    low: u32,
-    high: u32,
-    count: usize,
-    inst: &mut Inst,
-) -> Result<(), DecodeError> {
+fn long_modifiers(row: &'static Row, low: u32, high: u32, inst: &mut Inst) -> Result<(), DecodeError> {
     let modifiers = row.modifiers;
     let neg = high >> 29;
     let omod = high >> 27 & 3;
@@ -699,7 +723,6 @@ fn long_modifiers(
             inst.op_sel = op_sel as u8;
         }
     }
-    let _ = count;
     inst.clamp = low >> 15 & 1 != 0;
     if !modifiers.clamp {
         zero(row, "CLAMP", low >> 15 & 1)?;
@@ -720,8 +743,8 @@ fn packed(mut code: Code) -> Result<Inst, DecodeError> {
     }
     let row = code.find(Encoding::Vop3p, opcode)?;
     if row.mnemonic == "v_mfma_ld_scale_b32" && code.there >= 4 && code.words[2] >> 23 == 0b1_1010_0111 {
-        // The lowest bit of ABID says that the matrix instruction uses the scales.
-        let uses_scales = code.words[2] >> 11 & 1 != 0;
+        // ABID says that the matrix instruction uses the scales.
+        let uses_scales = code.words[2] >> 11 & 15 == 1;
         if let Some(row) = find(code.processor, Encoding::Vop3px2, code.words[2] >> 16 & 0x7f)
             && uses_scales
         {
@@ -750,9 +773,6 @@ fn packed(mut code: Code) -> Result<Inst, DecodeError> {
                 sources += 1;
             }
         }
-    }
-    for unused in fields.iter().skip(sources) {
-        zero(row, "a source that it has not", *unused)?;
     }
     if sources == 2 {
         zero(row, "NEG", u32::from(inst.neg & 4))?;
@@ -871,13 +891,15 @@ fn scaled_matrix(mut code: Code, row: &'static Row) -> Result<Inst, DecodeError>
     let [prefix, scales, low, high] = code.words;
     let mut inst = blank(row, Encoding::Vop3px2);
     matrix_operands(&mut code, row, low, high, &mut inst)?;
-    zero(row, "ABID", u32::from(inst.matrix.abid & !1))?;
     inst.matrix.abid = 0;
     inst.op_sel = (prefix >> 11 & 3) as u8;
     inst.op_sel_hi = (scales >> 27 & 3) as u8;
     for index in 0..2 {
         let field = scales >> (9 * index) & 0x1ff;
-        inst.matrix.scale[index] = code.source(row, field, Kind::B32, Place::Long)?;
+        if field < 256 {
+            return Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "a scale", value: field });
+        }
+        inst.matrix.scale[index] = vector_register(row, field - 256, 1, false)?;
         inst.matrix.scale_byte[index] = inst.op_sel >> index & 1 | (inst.op_sel_hi >> index & 1) << 1;
     }
     Ok(code.finish(inst))
@@ -889,13 +911,17 @@ fn local(mut code: Code) -> Result<Inst, DecodeError> {
     let [low, high, ..] = code.words;
     let row = code.find(Encoding::Ds, low >> 17 & 0xff)?;
     let mut inst = blank(row, Encoding::Ds);
+    let is_global_sync = row.mnemonic.starts_with("ds_gws_");
     let accumulation = low >> 25 & 1 != 0;
     let mut data = 0;
     for slot in row.operands {
         let registers = slot.kind.registers();
         match slot.role {
             Role::Dst | Role::DstSrc => inst.dst = vector_register(row, high >> 24, registers, accumulation)?,
-            Role::Address => inst.src[0] = vector_register(row, high & 0xff, registers, false)?,
+            // What global wave sync reads is encoded as an address and counts as data.
+            Role::Address => {
+                inst.src[0] = vector_register(row, high & 0xff, registers, accumulation && is_global_sync)?;
+            }
             _ => {
                 inst.src[1 + data] =
                     vector_register(row, high >> (8 + 8 * data) & 0xff, registers, accumulation)?;
@@ -903,16 +929,31 @@ fn local(mut code: Code) -> Result<Inst, DecodeError> {
             }
         }
     }
-    let has_two_addresses =
-        ["ds_read2", "ds_write2", "ds_wrxchg2"].iter().any(|name| row.mnemonic.starts_with(name));
-    if has_two_addresses {
+    let used = |role| row.operands.iter().filter(|slot| slot.role == role).count();
+    if used(Role::Dst) + used(Role::DstSrc) == 0 {
+        zero(row, "VDST", high >> 24)?;
+    }
+    if used(Role::Address) == 0 {
+        zero(row, "ADDR", high & 0xff)?;
+    }
+    zero(row, "data that it has not", (high >> 8 & 0xffff) >> (8 * data))?;
+    if row.operands.is_empty() && !is_global_sync {
+        zero(row, "a field", low & 0x201_ffff)?;
+    }
+    if inst.has_two_offsets() {
         inst.imm = (low & 0xff) as i32;
         inst.imm2 = low >> 8 & 0xff;
     } else {
         inst.imm = (low & 0xffff) as i32;
     }
     inst.memory.gds = low >> 16 & 1 != 0;
-    if row.mnemonic.starts_with("ds_gws_") && !inst.memory.gds {
+    if row.mnemonic.contains("permute") {
+        zero(row, "GDS", u32::from(inst.memory.gds))?;
+    }
+    if is_global_sync && row.operands.is_empty() {
+        zero(row, "ACC", u32::from(accumulation))?;
+    }
+    if is_global_sync && !inst.memory.gds {
         return Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "GDS", value: 0 });
     }
     Ok(code.finish(inst))
@@ -1019,6 +1060,9 @@ fn buffer(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
         zero(row, "LDS", 1)?;
     }
     let accumulation = bit(high, 23);
+    if inst.memory.lds {
+        zero(row, "ACC", u32::from(accumulation))?;
+    }
     for slot in row.operands {
         let registers = slot.kind.registers();
         match slot.role {

@@ -245,6 +245,14 @@ pub struct Row {
     pub execute: Execute,
 }
 
+impl Row {
+    /// Whether the instruction converts from formats of 8 bits, which SDWA selects for the source alone.
+    pub(crate) fn is_from_byte(&self) -> bool {
+        self.mnemonic.starts_with("v_cvt_")
+            && (self.mnemonic.ends_with("_fp8") || self.mnemonic.ends_with("_bf8"))
+    }
+}
+
 /// Executes one instruction for all lanes of a wave.
 pub type Execute = fn(&mut Wave, &Inst) -> super::wave::Flow;
 

@@ -145,7 +145,11 @@ impl Inst {
         let mut list = List::new();
         if self.row.mnemonic.starts_with("s_atc_probe") {
             list.item(f)?;
-            write!(f, "{}", self.imm2)?;
+            if self.imm2 <= 64 {
+                write!(f, "{}", self.imm2)?
+            } else {
+                write!(f, "{:#x}", self.imm2)?
+            };
         }
         for slot in self.row.operands {
             list.item(f)?;
@@ -255,7 +259,7 @@ impl Inst {
     /// Writes what SDWA selects.
     fn selections(&self, f: &mut Formatter<'_>) -> Result {
         let Some(sdwa) = self.sdwa else { return Ok(()) };
-        let has_destination = self.encoding != Encoding::Vopc && !self.row.mnemonic.ends_with("f8");
+        let has_destination = self.encoding != Encoding::Vopc && !self.row.is_from_byte();
         if has_destination {
             let unused = match sdwa.unused {
                 Unused::Pad => "UNUSED_PAD",
@@ -386,7 +390,7 @@ impl Inst {
                 write!(f, "{}", self.imm)?;
             }
         }
-        f.write_str(if self.memory.gds { " gds" } else { "" })
+        f.write_str(if self.row.mnemonic.starts_with("ds_gws_") { " gds" } else { "" })
     }
 
     /// DS: whether the instruction has two addresses, each with an offset of 8 bits.
@@ -695,25 +699,20 @@ fn message(f: &mut Formatter<'_>, immediate: u16) -> Result {
         10 => ("MSG_GET_DOORBELL", &[]),
         15 => (
             "MSG_SYSMSG",
-            &[
-                (1, "SYSMSG_OP_ECC_ERR_INTERRUPT"),
-                (2, "SYSMSG_OP_REG_RD"),
-                (3, "SYSMSG_OP_HOST_TRAP_ACK"),
-                (4, "SYSMSG_OP_TTRACE_PC"),
-            ],
+            &[(1, "SYSMSG_OP_ECC_ERR_INTERRUPT"), (2, "SYSMSG_OP_REG_RD"), (4, "SYSMSG_OP_TTRACE_PC")],
         ),
         _ => ("", &[]),
     };
     let named = operations.iter().find(|(number, _)| *number == operation).map(|(_, name)| *name);
     let writes_stream = matches!(id, 2 | 3) && operation != 0;
     match named {
-        _ if !is_whole => write!(f, " {immediate}"),
         None if operations.is_empty() && !name.is_empty() && operation == 0 && stream == 0 => {
             write!(f, " sendmsg({name})")
         }
         Some(operation) if writes_stream => write!(f, " sendmsg({name}, {operation}, {stream})"),
         Some(operation) if stream == 0 && id != 2 => write!(f, " sendmsg({name}, {operation})"),
-        _ => write!(f, " sendmsg({id}, {operation}, {stream})"),
+        _ if is_whole => write!(f, " sendmsg({id}, {operation}, {stream})"),
+        _ => write!(f, " {immediate}"),
     }
 }
 

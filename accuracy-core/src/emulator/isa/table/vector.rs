@@ -55,7 +55,7 @@ rows! {
     0x030 v_max_i16 both "" "lsd" [Dst I16, Src I16, Src I16];
     0x031 v_min_u16 both "" "lsd" [Dst U16, Src U16, Src U16];
     0x032 v_min_i16 both "" "lsd" [Dst I16, Src I16, Src I16];
-    0x033 v_ldexp_f16 both "0ycm" "lsd" [Dst F16, Src F16, Src I16];
+    0x033 v_ldexp_f16 both "0ycm" "lsd" [Dst F16, Src F16, Src F16];
     0x034 v_add_u32 both "c" "lsd" [Dst U32, Src U32, Src U32];
     0x035 v_sub_u32 both "c" "lsd" [Dst U32, Src U32, Src U32];
     0x036 v_subrev_u32 both "c" "lsd" [Dst U32, Src U32, Src U32];
