@@ -1,5 +1,12 @@
 //! What each instruction does, one function for each, under its mnemonic.
 
-mod uncovered;
+pub mod matrix;
+pub mod memory;
+pub mod number;
+pub mod scalar;
+pub mod vector;
 
-pub use uncovered::*;
+pub use matrix::*;
+pub use memory::*;
+pub use scalar::*;
+pub use vector::*;
