@@ -1,8 +1,7 @@
 //! The state of one wave of 64 lanes.
 
-use super::isa::Processor;
-use super::isa::DecodeError;
-use super::memory::Group;
+use super::isa::{DecodeError, Processor};
+use super::memory::{Group, Region};
 
 /// Lanes of a wave.
 pub const LANES: usize = 64;
@@ -188,6 +187,10 @@ pub struct Wave<'a> {
     /// Private memory: `scratch_size` bytes for each lane, lane after lane.
     pub scratch: Vec<u8>,
     pub scratch_size: u32,
+    /// Instructions executed so far: the wave's clock (`s_memtime`). Who runs the wave counts them.
+    pub clock: u64,
+    /// The region of global memory that was found last.
+    pub region: Region,
 }
 
 /// Relative addressing of vector registers, set by `s_set_gpr_idx_on`.
@@ -241,6 +244,12 @@ impl Wave<'_> {
         &self.mask
     }
 
+    /// [`Wave::mask`] and one vector register.
+    pub fn masked(&mut self, register: usize) -> (&Lanes, &Lanes) {
+        self.mask();
+        (&self.mask, &self.v[register])
+    }
+
     /// Ends the wave with a fault.
     pub fn fail(&mut self, fault: Fault) -> Flow {
         self.fault = Some(Box::new(fault));
@@ -273,6 +282,8 @@ impl Wave<'_> {
             index,
             scratch: Vec::new(),
             scratch_size: 0,
+            clock: 0,
+            region: Region::EMPTY,
         };
         wave.set_exec(u64::MAX);
         wave
