@@ -12,6 +12,7 @@ mod fatbin;
 mod metadata;
 mod target;
 
+pub use bundle::{Entry as BundleEntry, entries as bundle_entries, starts as is_bundle};
 pub use error::{Begins, ReadError, TargetError};
 pub use target::{Target, TargetId};
 
