@@ -2,11 +2,13 @@
 
 import re
 
-from . import corrections, inputs, scalar
+from . import corrections, inputs, memory, scalar
 from .machine import EXEC, M0, VCC
 from .vector import Dpp, Form, Operand, Sdwa, base_name, constant, dpp_functions
 
-INTEGER_CLAMP = {}
+# Integer instructions whose clamp bit stops a result at the ends of its type.
+INTEGER_CLAMP = re.compile(r"V_(PK_)?(ADD|SUB|SUBREV|MAD)_[IU](16|32)$|V_MAD_[IU]32_[IU](16|24)$|V_DOT[248]_[IU]32_[IU]\d+$|V_SAD_U(8|16|32)$"
+                           r"|V_PK_(ADD|SUB|MAD)_[IU]16$")
 DPP = list(dpp_functions())
 # Names that LLVM spells otherwise.
 SPELLING = {"v_mad_mix_f32": "v_fma_mix_f32", "v_mad_mixlo_f16": "v_fma_mixlo_f16", "v_mad_mixhi_f16": "v_fma_mixhi_f16"}
@@ -179,6 +181,9 @@ def vop(lib, rng, key, operands, arch):
         if rng.random() < 0.2 and base not in ("V_CVT_PKRTZ_F16_F32",):
             form.omod = rng.randint(1, 3)
             tail.append(("mul:2", "mul:4", "div:2")[form.omod - 1])
+    if kind in ("VOP3", "VOP3P") and INTEGER_CLAMP.match(base) and rng.random() < 0.3:
+        form.clamp = form.saturate = 1
+        tail.append("clamp")
     if base.startswith("V_BITOP3"):
         form.ttbl = rng.getrandbits(8)
         tail.append(f"bitop3:0x{form.ttbl:x}")
@@ -310,7 +315,7 @@ def dpp(form, rng, p, mnemonic, args, fl):
     form.text = f"{mnemonic}_dpp {', '.join(args)} {text} row_mask:0x{rows:x} bank_mask:0x{banks:x}" + (" bound_ctrl:1" if zero else "")
 
 
-MEMORY = ()
+MEMORY = memory.KINDS
 
 
 def form(lib, rng, key, operands, arch):
@@ -320,4 +325,4 @@ def form(lib, rng, key, operands, arch):
         return scalar.scalar(lib, rng, key, operands, arch, Picker)
     if kind.startswith("VOP"):
         return vop(lib, rng, key, operands, arch)
-    return None
+    return memory.build(lib, rng, key, operands, arch, Picker)

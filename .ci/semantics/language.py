@@ -264,8 +264,9 @@ def is_int(t):
 class Compiler:
     """Turns one instruction's pseudocode into the source of a Python function of a context `c`."""
 
-    def __init__(self, text, library, name):
+    def __init__(self, text, library, name, saturate=False):
         self.text, self.library, self.name = text, library, name
+        self.saturate = saturate  # integer results do not wrap; they stop at the ends of their type (the clamp bit)
         self.vars, self.arrays, self.lambdas = {}, {}, {}
         self.used, self.written = set(), set()
         self.prelude, self.serial, self.zeroes = [], 0, set()
@@ -376,7 +377,13 @@ class Compiler:
         if target[0] == "mem" and target[1][0] == "name" and target[1][1] == "WAVE_MODE":
             return [f"c.set_mode({target[2]!r}, {self.raw(x, t)})"]
         root, lo, ty = self.place(target)
-        v = self.raw(self.convert(x, t, ty), ty)
+        if self.saturate and ty[0] in "iu" and t[0] in "iu":
+            low, high = (-(1 << (ty[1] - 1)), mask(ty[1] - 1)) if ty[0] == "i" else (0, mask(ty[1]))
+            v = f"(max({low}, min({high}, {x})) & {mask(ty[1])})"
+        else:
+            v = self.raw(self.convert(x, t, ty), ty)
+            if self.saturate:
+                v = f"({v} & {mask(ty[1])})"
         if root[0] == "memory":
             return [f"c.mem_write({root[1]}, {ty[1] // 8}, {v})"]
         if root[0] == "hwreg":
@@ -476,7 +483,7 @@ class Compiler:
         raise Unsupported(f"the name {n}")
 
     def typed(self, raw, ty):
-        if ty[0] == "i":
+        if ty[0] == "i" and not (self.saturate and raw.startswith("v_")):
             return f"sx({raw}, {ty[1]})"
         return raw
 
@@ -582,6 +589,8 @@ class Compiler:
             raise Unsupported("a power as a value")
         if is_float(t):
             return self.typed(f"({x} & {mask(to[1])})", to)
+        if self.saturate and t[0] in "iu" and to[0] in "iu" and t[1] <= to[1]:
+            return x
         if to[0] == "i":
             if t[0] == "i" and t[1] <= to[1]:
                 return x
@@ -595,7 +604,7 @@ class Compiler:
         return f"(({x}) & {mask(to[1])})"
 
     def raw(self, x, t):
-        if t[0] == "i":
+        if t[0] == "i" and not self.saturate:
             return f"(({x}) & {mask(t[1])})"
         return x
 
@@ -622,6 +631,8 @@ class Compiler:
         return self.wrap(f"~({x})", t), t
 
     def wrap(self, x, t):
+        if self.saturate:
+            return f"({x})"
         return f"sx({x}, {t[1]})" if t[0] == "i" else f"(({x}) & {mask(t[1])})"
 
     def e_cond(self, e):
@@ -701,7 +712,7 @@ class Compiler:
         values = [self.rvalue(a) for a in args]
         params, body = self.lambdas[name]
         self.serial += 1
-        inner = Compiler("", self.library, self.name)
+        inner = Compiler("", self.library, self.name, self.saturate)
         inner.serial = self.serial * 100
         types = [plain(t) if t[0] != "s" else ("u", max(t[1], 8)) for _, t in values]
         # A parameter keeps more bits than the slice that it gets, so that differences do not wrap.

@@ -309,12 +309,12 @@ class Library:
             self.space["FP8"], self.space["BF8"] = floats.FP8Z, floats.BF8Z
         self.space["fma"] = floats.fma
 
-    def function(self, kind, name):
+    def function(self, kind, name, saturate=False):
         """The function of the instruction `name` of the encoding `kind` (VOP3, DS, ...)."""
-        key = (kind, name)
+        key = (kind, name, "saturate") if saturate else (kind, name)
         if key not in self.cache:
             text = corrections.text(kind, name, self.arch, self.pseudocode)
-            source = Compiler(rewrite(kind, name, text), self, name).compile()
+            source = Compiler(rewrite(kind, name, text), self, name, saturate).compile()
             self.sources[key] = source
             scope = dict(self.space)
             scope["library"] = self

@@ -154,7 +154,7 @@ class Form:
         self.text, self.code = "", b""
         self.srcs, self.dst, self.mask_dst, self.carry_in = [], None, None, None
         self.neg, self.abs = [0] * 3, [0] * 3
-        self.clamp = self.omod = 0
+        self.clamp = self.omod = self.saturate = 0
         self.op_sel, self.op_sel_hi = 0, 7
         self.explicit_sel = self.packed = False
         self.simm32 = self.ttbl = 0
@@ -204,7 +204,7 @@ class Form:
 
     def run(self, lib, st):
         """The state after the instruction. `self.unsure` has the places that the pseudocode leaves open."""
-        run = lib.function(self.kind, self.name)
+        run = lib.function(self.kind, self.name, bool(self.saturate))
         new = st.copy()
         MODE.set(st.mode)
         MODE.forced = None
