@@ -1,6 +1,6 @@
 //! The emulated device: its memory, the code objects that are loaded on it, launches one after the other.
 
-use super::hip::engine as hip;
+use super::hip;
 use super::isa::Processor;
 use super::launch::{Executed, Launch, LaunchError, Refused, Shared};
 use super::loader::{LoadError, Module};
@@ -49,6 +49,10 @@ impl Device {
             next: AtomicU64::new(1),
             executed: Mutex::default(),
         }
+    }
+
+    pub fn processor(&self) -> Processor {
+        self.processor
     }
 
     /// What was executed since the last call.

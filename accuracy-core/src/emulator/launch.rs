@@ -177,10 +177,10 @@ impl Launch<'_> {
         if count == 0 || count > most || self.threads.iter().any(|n| *n > 1024) {
             return Err(Refused::Threads { kernel: kernel(), threads: self.threads, count, most });
         }
-        if self.lds() > u64::from(processor.lds()) {
+        if self.lds() > u64::from(processor.lds_bytes()) {
             return Err(Refused::Lds {
                 needed: self.lds(),
-                has: processor.lds(),
+                has: processor.lds_bytes(),
                 processor: processor.name(),
             });
         }
@@ -214,7 +214,7 @@ impl Launch<'_> {
         let registers = self.kernel.descriptor.vector_registers().max(8);
         let of_simd = (512 / registers).clamp(1, 8);
         let by_registers = (4 * of_simd / self.waves_of_group().max(1)).max(1);
-        let by_lds = u64::from(processor.lds()) / self.lds().max(1);
+        let by_lds = u64::from(processor.lds_bytes()) / self.lds().max(1);
         let of_unit = u64::from(by_registers).min(by_lds.max(1)).min(16);
         u64::from(processor.compute_units()) * of_unit
     }

@@ -207,7 +207,7 @@ fn launches_that_the_device_would_refuse_are_refused_with_the_numbers() {
         let mut run = Run::new(module, "big_lds", 1, 64).buffer(&mut y);
         run.dynamic_lds = 100 << 10;
         let needed = 64_000 + (100 << 10);
-        let (has, processor) = (module.processor.lds(), module.processor.name());
+        let (has, processor) = (module.processor.lds_bytes(), module.processor.name());
         assert_eq!(refused(&run), Refused::Lds { needed, has, processor });
         run.dynamic_lds = 0;
         run.run().unwrap();

@@ -5,92 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// A processor that can be emulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Processor {
-    Gfx942,
-    Gfx950,
-}
-
-impl Processor {
-    /// LLVM's name of the processor, without features.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Processor::Gfx942 => "gfx942",
-            Processor::Gfx950 => "gfx950",
-        }
-    }
-
-    /// The name with the features that the devices have: `gcnArchName` of the device properties.
-    pub const fn target_id(self) -> &'static str {
-        match self {
-            Processor::Gfx942 => "gfx942:sramecc+:xnack-",
-            Processor::Gfx950 => "gfx950:sramecc+:xnack-",
-        }
-    }
-
-    /// The device's name. It says that no such device is there.
-    pub const fn product(self) -> &'static str {
-        match self {
-            Processor::Gfx942 => "AMD Instinct MI300X (emulated)",
-            Processor::Gfx950 => "AMD Instinct MI355X (emulated)",
-        }
-    }
-
-    /// Compute units of the device.
-    pub const fn compute_units(self) -> u32 {
-        match self {
-            Processor::Gfx942 => 304,
-            Processor::Gfx950 => 256,
-        }
-    }
-
-    /// Bytes of LDS of a compute unit, which one workgroup may use whole.
-    pub const fn lds_bytes(self) -> u32 {
-        match self {
-            Processor::Gfx942 => 64 << 10,
-            Processor::Gfx950 => 160 << 10,
-        }
-    }
-
-    /// The granule in which LDS is allocated, in bytes.
-    pub const fn lds_granule(self) -> u32 {
-        match self {
-            Processor::Gfx942 => 512,
-            Processor::Gfx950 => 1280,
-        }
-    }
-
-    /// Compute capability, as HIP counts it: 9.4 and 9.5.
-    pub const fn capability(self) -> (i32, i32) {
-        match self {
-            Processor::Gfx942 => (9, 4),
-            Processor::Gfx950 => (9, 5),
-        }
-    }
-
-    /// Highest clock of the compute units, in kHz.
-    pub const fn clock_khz(self) -> i32 {
-        match self {
-            Processor::Gfx942 => 2_100_000,
-            Processor::Gfx950 => 2_400_000,
-        }
-    }
-
-    /// Clock of the memory, in kHz.
-    pub const fn memory_clock_khz(self) -> i32 {
-        match self {
-            Processor::Gfx942 => 1_300_000,
-            Processor::Gfx950 => 2_000_000,
-        }
-    }
-}
-
-impl fmt::Display for Processor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub use crate::emulator::processor::Processor;
 
 /// A code object that the engine has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,7 +33,7 @@ pub struct Allocation {
 }
 
 /// A kernel, as the metadata of its code object describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelInfo {
     /// The name that launches use; mangled where it is a C++ function.
     pub name: String,

@@ -2,46 +2,14 @@
 //!
 #![doc = include_str!("conventions.md")]
 
+pub use super::processor::Processor;
 use super::wave::Wave;
-use crate::codeobject::TargetId;
 
 mod decode;
 mod print;
 pub mod table;
 
 pub use decode::{DecodeError, decode};
-
-/// An architecture whose code can be executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Processor {
-    /// CDNA3: MI300A, MI300X, MI325X.
-    Gfx942,
-    /// CDNA4: MI350X, MI355X.
-    Gfx950,
-}
-
-impl Processor {
-    /// What the device says of itself: it corrects errors in its memories, and does not retry page faults.
-    pub fn target(self) -> TargetId {
-        TargetId { processor: self.name().into(), sramecc: Some(true), xnack: Some(false) }
-    }
-
-    /// Compute units of the largest device: MI300X, MI355X.
-    pub const fn compute_units(self) -> u32 {
-        match self {
-            Processor::Gfx942 => 304,
-            Processor::Gfx950 => 256,
-        }
-    }
-
-    /// Bytes of LDS that a workgroup can have.
-    pub const fn lds(self) -> u32 {
-        match self {
-            Processor::Gfx942 => 64 << 10,
-            Processor::Gfx950 => 160 << 10,
-        }
-    }
-}
 
 /// The architectures that have an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,15 +90,6 @@ impl Processors {
         match self {
             Processors::Both => true,
             Processors::Only(only) => only == processor,
-        }
-    }
-}
-
-impl Processor {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Processor::Gfx942 => "gfx942",
-            Processor::Gfx950 => "gfx950",
         }
     }
 }
