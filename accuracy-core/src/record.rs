@@ -10,7 +10,7 @@ use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Version of records and manifests.
@@ -256,6 +256,76 @@ impl From<WrittenCause> for Cause {
     }
 }
 
+/// What kind of mistake the emulator saw a kernel make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    OutOfBounds,
+    Uninitialised,
+    Race,
+    MissingWait,
+    Barrier,
+    Divergence,
+    Erratum,
+}
+
+impl FindingKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            FindingKind::OutOfBounds => "out_of_bounds",
+            FindingKind::Uninitialised => "uninitialised",
+            FindingKind::Race => "race",
+            FindingKind::MissingWait => "missing_wait",
+            FindingKind::Barrier => "barrier",
+            FindingKind::Divergence => "divergence",
+            FindingKind::Erratum => "erratum",
+        }
+    }
+}
+
+/// A mistake that the emulator saw a kernel make, at an instruction of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Finding {
+    pub kind: FindingKind,
+    pub kernel: String,
+    pub mnemonic: String,
+    /// Bytes from the start of the kernel's code to the instruction.
+    pub offset: u64,
+    /// Source file and line, where the code object has a line table.
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub detail: String,
+}
+
+/// How far an emulation computes what the device would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fidelity {
+    /// Instructions of waves that were executed as the architecture documents them, bit for bit.
+    pub exact: u64,
+    /// Mnemonics whose arithmetic the vendor does not document in full, and which are a model of it; sorted.
+    pub modelled: BTreeSet<String>,
+    /// Instructions of waves that were executed in all.
+    pub instructions: u64,
+}
+
+impl Fidelity {
+    /// Adds what another emulation did.
+    pub fn add(&mut self, other: &Fidelity) {
+        self.exact = self.exact.saturating_add(other.exact);
+        self.instructions = self.instructions.saturating_add(other.instructions);
+        self.modelled.extend(other.modelled.iter().cloned());
+    }
+}
+
+/// What the emulator did for a case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emulated {
+    pub fidelity: Fidelity,
+    /// What kernels printed, and the assertions of theirs that failed, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+}
+
 /// What one attempt at a case found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -267,9 +337,15 @@ pub struct Record {
     pub line: u32,
     pub check: Check,
     pub arch: String,
-    /// Name of the GPU that it ran on.
+    /// Name of the GPU that it ran on, or of the emulated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Present where the emulator ran it in place of a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<Box<Emulated>>,
+    /// What the emulator saw the kernels do wrong; absent where a device or the host ran them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Vec<Finding>>,
     pub dtype: Option<String>,
     pub path: Option<String>,
     /// Values of `#[values]` and `#[perf]` parameters.
@@ -328,6 +404,8 @@ impl Planned {
             check: self.check,
             arch: self.arch.clone(),
             device: None,
+            emulated: None,
+            findings: None,
             dtype: self.dtype.clone(),
             path: self.path.clone(),
             params: self.params.clone(),

@@ -130,11 +130,11 @@ pub fn gpus(wanted: &BTreeSet<Arch>, found: &[Found]) -> Section {
         }
         match devices {
             Ok(devices) => devices.iter().for_each(|device| one_device(&mut section, wanted, device)),
-            Err(GpuError::NoDevice { detail, variables, .. }) => {
+            Err(GpuError::NoDevice { detail, runtime, .. }) => {
                 section.lacks(
                     needed,
                     format!("{name} sees no device: {detail}"),
-                    format!("check the driver, and {variables}"),
+                    format!("check the driver, and {}", runtime.variables()),
                 );
                 nodes(&mut section, kind, needed);
             }
