@@ -147,7 +147,9 @@ pub fn features(cargo: &CargoArgs, packages: &[&Package]) -> anyhow::Result<Vec<
         }
         features.extend(names_of_core(package).map(|name| {
             let optional = package.dependencies.iter().any(|d| {
-                d.optional && d.rename.as_deref().unwrap_or(&d.name) == name && d.kind != DependencyKind::Build
+                d.optional
+                    && d.rename.as_deref().unwrap_or(&d.name) == name
+                    && d.kind != DependencyKind::Build
             });
             format!("{name}{}/{FEATURE}", if optional { "?" } else { "" })
         }));

@@ -100,7 +100,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if places.is_some() {
         for package in &packages {
             let archs = settings.arch(&config, &package.name).unwrap_or_default();
-            build::libraries(&metadata, &config, package, &archs)?;
+            build::libraries(&metadata, &config, package, &archs, built.out_dir(&package.id))?;
             if let Some(path) = build::library_path(&metadata, &config, package)? {
                 for binary in binaries.iter_mut().filter(|b| b.package == package.name.as_str()) {
                     binary.environment.push((env::LIBRARY_PATH.into(), path.clone()));
@@ -146,8 +146,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("nothing ran: every package of {} is excluded", path.display());
         return Ok(ExitCode::NothingRan);
     }
-    settings.emulates =
-        emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
+    settings.emulates = emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
     if settings.emulates {
         let without: Vec<&str> =
             selected.iter().filter(|b| !b.can_emulate).map(|b| b.name.as_str()).collect();

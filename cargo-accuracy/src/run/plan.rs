@@ -108,7 +108,19 @@ impl Settings {
         let durations = args.runner.durations.as_deref().map(durations).transpose()?;
         let (jobs, visible, emulates) = (jobs.unwrap_or_else(cores), Vec::new(), false);
         let emulate = super::emulate::asked(args.emulate)?;
-        Ok(Settings { arch, visible, emulate, emulates, min_cos, timeout, jobs, repeat, seed, partition, durations })
+        Ok(Settings {
+            arch,
+            visible,
+            emulate,
+            emulates,
+            min_cos,
+            timeout,
+            jobs,
+            repeat,
+            seed,
+            partition,
+            durations,
+        })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
