@@ -4,16 +4,17 @@
 //! attribute of the test, then in `[package.metadata.accuracy]`, `.config/accuracy.toml` and
 //! `[workspace.metadata.accuracy]`, in this order.
 
-use crate::build::Library;
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
+use accuracy_core::build::LibraryTable;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-const KNOWN: &[&str] = &["arch", "emulate", "jobs", "library", "library-path", "lint", "min-cos", "run", "timeout"];
+const KNOWN: &[&str] =
+    &["arch", "emulate", "jobs", "library", "library-path", "lint", "min-cos", "run", "timeout"];
 
 /// One table of settings. What is absent is decided by the next place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +32,7 @@ pub struct Table {
     /// `false` in a package: it is left out unless it is named with `-p`.
     pub run: Option<bool>,
     /// Kernel libraries that are built from sources of the package.
-    pub libraries: Vec<Library>,
+    pub libraries: Vec<LibraryTable>,
     /// Folders of libraries and code objects that were built otherwise, relative to the package.
     pub library_path: Vec<PathBuf>,
 }
@@ -134,7 +135,7 @@ impl Config {
     }
 
     /// The kernel libraries that a package names sources of.
-    pub fn libraries(&self, package: &str) -> &[Library] {
+    pub fn libraries(&self, package: &str) -> &[LibraryTable] {
         self.packages.get(package).map_or(&[], |table| &table.libraries)
     }
 
@@ -199,6 +200,9 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
             "library" => {
                 table.libraries =
                     Vec::deserialize(value).map_err(|e| wrong(&format!("a list of libraries ({e})")))?;
+                for name in table.libraries.iter().flat_map(|library| &library.archs) {
+                    name.parse::<Arch>().map_err(|e| wrong(&format!("architectures ({e})")))?;
+                }
             }
             "run" if scope == Scope::Workspace => {
                 return Err(elsewhere("speaks of one package: set it in its [package.metadata.accuracy]"));
@@ -296,8 +300,13 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        for bad in [json!({"min-cos": 2}), json!({"timeout": 0}), json!({"jobs": 0}), json!({"timeout": "5"}), json!({"emulate": "yes"})]
-        {
+        for bad in [
+            json!({"min-cos": 2}),
+            json!({"timeout": 0}),
+            json!({"jobs": 0}),
+            json!({"timeout": "5"}),
+            json!({"emulate": "yes"}),
+        ] {
             let error = table(&bad, "x", Scope::Workspace).unwrap_err();
             assert!(error.to_string().contains("expected"), "{error}");
         }
