@@ -533,3 +533,76 @@ pub fn read_record(path: &Path) -> Result<Record, RecordError> {
 pub fn read_manifest(path: &Path) -> Result<Manifest, RecordError> {
     read_json(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned() -> Planned {
+        Planned {
+            id: "k::t[arch=gfx950]".into(),
+            package: "k".into(),
+            test: "t".into(),
+            file: "src/lib.rs".into(),
+            line: 7,
+            check: Check::FullChain,
+            arch: "gfx950".into(),
+            dtype: None,
+            path: None,
+            params: BTreeMap::new(),
+            weights: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_an_emulator_says_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let mut record = planned().without_result(Verdict::Correct, "");
+        let modelled = ["v_rcp_f32", "v_exp_f32"].map(String::from).into();
+        let fidelity = Fidelity { exact: 9, modelled, instructions: 10 };
+        record.emulated = Some(Box::new(Emulated { fidelity, output: vec!["printed".into()] }));
+        record.findings = Some(vec![Finding {
+            kind: FindingKind::MissingWait,
+            kernel: "gemm".into(),
+            mnemonic: "v_add_f32".into(),
+            offset: 16,
+            file: None,
+            line: None,
+            detail: "too early".into(),
+        }]);
+        write_json(&path, &record).unwrap();
+        assert_eq!(read_record(&path).unwrap(), record);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for part in [
+            r#""kind":"missing_wait""#,
+            r#""file":null,"line":null"#,
+            r#""modelled":["v_exp_f32","v_rcp_f32"]"#,
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        // No finding is not the same as nobody who looked.
+        record.findings = Some(Vec::new());
+        write_json(&path, &record).unwrap();
+        assert_eq!(read_record(&path).unwrap().findings, Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_record_from_before_there_was_an_emulator_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_json(&path, &planned().without_result(Verdict::Correct, "")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("emulated") && !text.contains("findings"), "{text}");
+        let read = read_record(&path).unwrap();
+        assert_eq!((read.emulated, read.findings), (None, None));
+    }
+
+    #[test]
+    fn kinds_of_findings_are_written_as_they_are_named() {
+        use FindingKind::*;
+        for kind in [OutOfBounds, Uninitialised, Race, MissingWait, Barrier, Divergence, Erratum] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+}

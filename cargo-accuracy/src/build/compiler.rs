@@ -42,7 +42,9 @@ impl Compiler {
     }
 }
 
-/// Folders of Debian's packages, which stand in where there is no ROCm.
+/// Debian's packages that stand in where there is no ROCm.
+pub const PACKAGES: &str = "clang-22 clang-tools-22 lld-22 llvm-22 libamdhip64-dev rocm-device-libs g++";
+/// Folders of theirs.
 const LLVM: &str = "/usr/lib/llvm-22/bin";
 const BITCODE: &str = "/usr/lib/x86_64-linux-gnu/amdgcn/bitcode";
 
@@ -75,8 +77,8 @@ fn debian_clang() -> anyhow::Result<Located> {
     let needed = [llvm("clang++"), llvm("llvm-as"), llvm("llvm-dis"), llvm("ld.lld"), BITCODE.into()];
     if let Some(missing) = needed.iter().find(|path| !path.exists()) {
         anyhow::bail!(
-            "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
-             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
+            "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages ({PACKAGES}) {} is not \
+             there",
             missing.display()
         );
     }

@@ -197,8 +197,7 @@ fn unit(
     for folder in &library.include {
         command.arg("-I").arg(folder);
     }
-    command.arg("-I").arg(include).args(["-MMD", "-MF"]).arg(output.with_extension("d"));
-    command.arg(&source).arg("-o").arg(&output);
+    command.arg("-I").arg(include).arg(&source).arg("-o").arg(&output);
     Unit { command, inputs: vec![source], output }
 }
 
@@ -221,7 +220,7 @@ fn build(library: &LibraryTable, archs: &[Arch], dir: &Path, out: &Path) -> anyh
                 .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
                 .collect();
             let mut unit = unit(library, &compiler, dir, &include, source, objects.join(format!("{name}.o")));
-            unit.command.arg("-c");
+            unit.command.args(["-c", "-MMD", "-MF"]).arg(unit.output.with_extension("d"));
             unit
         })
         .collect();
@@ -267,6 +266,8 @@ fn code_objects(
             let output = out.join(format!("{name}_{arch}.co"));
             let mut unit = unit(library, &compiler, dir, &include, source, output.clone());
             unit.command.args(["--cuda-device-only", "--no-gpu-bundle-output"]);
+            // Of these the compiler does not list the headers, so that what has changed is not known.
+            forget(&output)?;
             unit.bring_up_to_date(&compiler).with_context(|| cannot(library, package, arch.name()))?;
             built.push(output);
         }
