@@ -220,7 +220,7 @@ fn inline_constant(code: u32, kind: Kind) -> Option<u64> {
     let exponent = u64::from(float32 >> 23 & 0xff);
     Some(match kind {
         Kind::F16 | Kind::PkF16 if is_odd_one => INVERSE_OF_TWO_PI.0,
-        Kind::F16 | Kind::PkF16 => sign << 15 | (exponent - 127 + 15) << 10,
+        Kind::F16 | Kind::PkF16 => sign << 15 | (exponent + 15 - 127) << 10,
         Kind::BF16 | Kind::PkBF16 => u64::from(float32 >> 16),
         Kind::B64 | Kind::I64 | Kind::U64 | Kind::F64 | Kind::F64x4 | Kind::Mask if is_odd_one => {
             INVERSE_OF_TWO_PI.3
