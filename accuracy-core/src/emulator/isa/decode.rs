@@ -220,7 +220,7 @@ fn inline_constant(code: u32, kind: Kind) -> Option<u64> {
     let exponent = u64::from(float32 >> 23 & 0xff);
     Some(match kind {
         Kind::F16 | Kind::PkF16 if is_odd_one => INVERSE_OF_TWO_PI.0,
-        Kind::F16 | Kind::PkF16 => sign << 15 | (exponent - 127 + 15) << 10,
+        Kind::F16 | Kind::PkF16 => sign << 15 | (exponent + 15 - 127) << 10,
         Kind::BF16 | Kind::PkBF16 => u64::from(float32 >> 16),
         Kind::B64 | Kind::I64 | Kind::U64 | Kind::F64 | Kind::F64x4 | Kind::Mask if is_odd_one => {
             INVERSE_OF_TWO_PI.3
@@ -245,15 +245,11 @@ fn widen_literal(literal: u32, kind: Kind) -> u64 {
 /// The first of `count` scalar registers, which have to be aligned and of one sort.
 fn scalar_register(row: &'static Row, first: u32, count: u16) -> Result<Operand, DecodeError> {
     let count = u32::from(count);
-    let aligned = first
-        % if count == 1 {
-            1
-        } else if count == 2 {
-            2
-        } else {
-            4
-        }
-        == 0;
+    let alignment = match count {
+        1 | 2 => count,
+        _ => 4,
+    };
+    let aligned = first.is_multiple_of(alignment);
     let end = first + count;
     let of_one_sort = match first {
         0..=101 => end <= 102 || (count > 2 && end <= 104),

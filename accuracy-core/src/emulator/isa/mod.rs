@@ -8,6 +8,8 @@ use super::wave::Wave;
 mod decode;
 mod print;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{DecodeError, decode};
 

@@ -190,3 +190,83 @@ static LOOKUP: LazyLock<Lookup> = LazyLock::new(|| {
 pub fn find(processor: Processor, encoding: Encoding, opcode: u32) -> Option<&'static Row> {
     *LOOKUP.by_encoding[slot(processor, encoding)].get(usize::try_from(opcode).ok()?)?
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn no_two_instructions_of_a_processor_have_the_same_opcode() {
+        for processor in [Processor::Gfx942, Processor::Gfx950] {
+            let mut seen = HashMap::new();
+            for row in all().filter(|row| row.processors.have(processor)) {
+                // MAI shares its prefix with VOP3P, VOP3B with VOP3.
+                let place = match row.encoding {
+                    Encoding::Mai => Encoding::Vop3p,
+                    Encoding::Vop3b => Encoding::Vop3,
+                    encoding => encoding,
+                };
+                let mut places = vec![(place, row.opcode)];
+                if row.forms.long {
+                    places.push((Encoding::Vop3, row.opcode + long_offset(row.encoding)));
+                }
+                for place in places {
+                    let other = seen.insert(place, row.mnemonic);
+                    assert_eq!(other, None, "{place:?} is {} as well", row.mnemonic);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_mnemonic_stands_in_the_table_once() {
+        let mut seen = HashMap::new();
+        for row in all() {
+            assert_eq!(seen.insert(row.mnemonic, row.encoding), None, "{}", row.mnemonic);
+        }
+        assert_eq!(seen.len(), 1250);
+    }
+
+    #[test]
+    fn instructions_of_vop1_vop2_and_vopc_have_a_long_form_but_for_those_listed_here() {
+        let without: Vec<_> = all()
+            .filter(|row| matches!(row.encoding, Encoding::Vop1 | Encoding::Vop2 | Encoding::Vopc))
+            .filter(|row| !row.forms.long)
+            .map(|row| row.mnemonic)
+            .collect();
+        let expected = [
+            "v_readfirstlane_b32",
+            "v_swap_b32",
+            "v_accvgpr_mov_b32",
+            "v_fmamk_f32",
+            "v_fmaak_f32",
+            "v_madmk_f16",
+            "v_madak_f16",
+        ];
+        assert_eq!(without, expected);
+    }
+
+    #[test]
+    fn the_decoder_finds_every_row_by_its_opcode() {
+        for row in all().filter(|row| row.encoding != Encoding::Vop3b) {
+            for processor in [Processor::Gfx942, Processor::Gfx950] {
+                let found = find(processor, row.encoding, u32::from(row.opcode)).map(|row| row.mnemonic);
+                assert_eq!(found, row.processors.have(processor).then_some(row.mnemonic));
+            }
+        }
+    }
+
+    #[test]
+    fn operands_that_negate_are_floats_or_bits() {
+        for row in all() {
+            let sources = row.operands.iter().skip(1).filter(|slot| slot.kind != super::super::Kind::Mask);
+            for (source, slot) in sources.enumerate().take(3) {
+                let negates = row.modifiers.float >> source & 1 != 0;
+                let can = slot.kind.is_float() || row.mnemonic == "v_cndmask_b32";
+                assert!(!negates || can, "{} source {source}", row.mnemonic);
+            }
+        }
+    }
+}
