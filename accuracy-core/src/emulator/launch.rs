@@ -360,44 +360,49 @@ impl<'a> Grid<'a> {
         let mut counts = Counts::new(self.launch.module);
         let mut pool = Vec::new();
         let mut groups: VecDeque<Workgroup<'_>> = VecDeque::new();
-        // How many of the groups in a row were found waiting, and rounds since a group was last started.
-        let (mut idle, mut slow) = (0, 0_u64);
+        // Groups in a row that were found waiting; rounds since a group was last started; groups in a row that were found
+        // waiting just as before, and the progress of all when that began.
+        let (mut idle, mut slow, mut quiet, mut since) = (0, 0_u64, 0, 0);
         while !self.over.load(SeqCst) {
-            let all_wait = idle >= groups.len();
-            if all_wait || slow > 4 * groups.len() as u64 {
+            if idle >= groups.len() || slow > 4 * groups.len() as u64 {
                 if let Some(group) = self.start(&mut pool) {
                     groups.push_front(group);
-                    (idle, slow) = (0, 0);
+                    slow = 0;
                 } else if groups.is_empty() {
                     break;
                 }
             }
             let Some(mut group) = groups.pop_front() else { continue };
-            let seen = self.progress.load(SeqCst);
+            if quiet == 0 {
+                since = self.progress.load(SeqCst);
+            }
             match group.run(self.launch.module, TURNS, &mut counts) {
                 Ok(Progress::Done) => {
                     self.progress.fetch_add(1, SeqCst);
                     self.resident.fetch_sub(1, SeqCst);
                     pool.extend(group.into_registers());
-                    (idle, slow) = (0, 0);
+                    (idle, quiet) = (0, 0);
                 }
                 Ok(Progress::Going) => {
                     self.progress.fetch_add(1, SeqCst);
                     groups.push_back(group);
-                    idle = 0;
                     slow += 1;
+                    (idle, quiet) = (0, 0);
                 }
                 Ok(Progress::Waiting { anew }) => {
                     groups.push_back(group);
                     idle += 1;
+                    quiet += 1;
                     if anew {
                         self.progress.fetch_add(1, SeqCst);
+                        quiet = 0;
                     }
                     if let Some(serve) = self.launch.shared.serve {
                         serve();
                     }
-                    if idle >= groups.len() && self.nothing_to_start() {
-                        self.wait_for_others(seen, &groups);
+                    if quiet >= groups.len() && self.nothing_to_start() {
+                        self.wait_for_others(since, &groups);
+                        quiet = 0;
                     }
                 }
                 Err(stop) => self.end(stop),

@@ -136,12 +136,18 @@ impl<'a> Workgroup<'a> {
 
     fn turn(&mut self, index: usize, module: &Module, counts: &mut Counts) -> Result<(), Box<Stop>> {
         let wave = &mut self.waves[index];
-        self.circling[index] = None;
-        let flow = match run(wave, module, TURN, counts) {
-            // It used all of its turn: does it go in circles?
-            Flow::Next => circles(wave, module, counts),
-            Flow::Yield => circles(wave, module, counts),
-            flow => Turn::Over(flow),
+        // A wave that was found waiting is first asked whether it still does, which is cheap.
+        let before = match self.circling[index].take() {
+            Some(_) => circles(wave, module, counts),
+            None => Turn::Over(Flow::Next),
+        };
+        let flow = match before {
+            Turn::Over(Flow::Next) => match run(wave, module, TURN, counts) {
+                // It used all of its turn, or sleeps: does it go in circles?
+                Flow::Next | Flow::Yield => circles(wave, module, counts),
+                flow => Turn::Over(flow),
+            },
+            other => other,
         };
         match flow {
             Turn::Circles(state) => self.circling[index] = Some(state),
@@ -190,21 +196,37 @@ enum Turn {
 /// for what others write.
 fn circles(wave: &mut Wave, module: &Module, counts: &mut Counts) -> Turn {
     let (pc, scalars, vectors) = (wave.pc, scalars(wave), vectors(wave));
-    let mut looks = LOOKS;
+    let (mut looks, mut lowest) = (LOOKS, pc);
     for _ in 0..CIRCLE {
         match run(wave, module, 1, counts) {
             Flow::Next | Flow::Jump | Flow::Yield => {}
             other => return Turn::Over(other),
         }
+        lowest = lowest.min(wave.pc);
         if wave.pc != pc || self::scalars(wave) != scalars {
             continue;
         }
         if self::vectors(wave) == vectors {
-            return Turn::Circles(pc ^ scalars.rotate_left(1) ^ vectors.rotate_left(2));
+            return settle(wave, module, lowest, counts);
         }
         looks -= 1;
         if looks == 0 {
             break;
+        }
+    }
+    Turn::Over(Flow::Next)
+}
+
+/// Lets a wave that goes in circles go on to the lowest address of its circle, so that the same circle is always described
+/// by the same state.
+fn settle(wave: &mut Wave, module: &Module, lowest: u64, counts: &mut Counts) -> Turn {
+    for _ in 0..CIRCLE {
+        if wave.pc == lowest {
+            return Turn::Circles(lowest ^ scalars(wave).rotate_left(1) ^ vectors(wave).rotate_left(2));
+        }
+        match run(wave, module, 1, counts) {
+            Flow::Next | Flow::Jump | Flow::Yield => {}
+            other => return Turn::Over(other),
         }
     }
     Turn::Over(Flow::Next)
