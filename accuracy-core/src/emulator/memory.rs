@@ -64,7 +64,7 @@ impl Space {
             return if region.holds(address, bytes) {
                 format!("in memory that the kernel may not write ({})", show(region))
             } else {
-                let over = address - region.end + bytes;
+                let over = address + bytes - region.end;
                 format!("of which the last {over} are behind the end of the memory at {}", show(region))
             };
         }

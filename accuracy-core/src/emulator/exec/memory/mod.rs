@@ -15,8 +15,8 @@ mod format;
 mod lds_transfer;
 mod places;
 mod smem;
-
-
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use buffer::*;
