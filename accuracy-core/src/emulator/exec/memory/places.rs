@@ -38,7 +38,7 @@ pub(super) enum How {
     /// Lane `i` is at `first + i * stride`. Lanes that are off do not count: `first` may be no address at all.
     Row { first: u64, stride: u64 },
     /// One address for each lane; zero for lanes that are off.
-    Each([u64; LANES]),
+    Each(Box<[u64; LANES]>),
 }
 
 /// One address for each lane that accesses memory.
@@ -116,10 +116,18 @@ pub(super) fn row(wave: &mut Wave, register: usize, exec: u64) -> Option<Row> {
         }
         distance / gap
     };
-    let first = least.wrapping_sub(low.wrapping_mul(stride));
     let mut differ = 0;
-    for (lane, (value, mask)) in values.iter().zip(&mask.0).enumerate() {
-        differ |= (value ^ first.wrapping_add((lane as u32).wrapping_mul(stride))) & mask;
+    if exec == u64::MAX {
+        // Neighbours' differences: simple enough for the compiler to take many at once.
+        for (next, value) in values[1..].iter().zip(values) {
+            differ |= next.wrapping_sub(*value) ^ stride;
+        }
+    } else {
+        let mut expected = least.wrapping_sub(low.wrapping_mul(stride));
+        for (value, mask) in values.iter().zip(&mask.0) {
+            differ |= (value ^ expected) & mask;
+            expected = expected.wrapping_add(stride);
+        }
     }
     let most = u64::from(least) + u64::from(high - low) * u64::from(stride);
     if differ != 0 || most > u64::from(u32::MAX) {
@@ -171,17 +179,34 @@ fn check_global(wave: &mut Wave, lane: usize, address: u64, request: &Request) -
     }
 }
 
-/// Global memory at `base` plus a progression, if all of it is in one region.
-fn global_row(wave: &mut Wave, base: u64, row: Row, exec: u64, request: &Request) -> Option<Places> {
-    let start = base.wrapping_add(row.least);
-    let bytes = row.most - row.least + u64::from(request.bytes);
-    let aligned = is_aligned(start | row.stride, request);
-    let cached = wave.region.holds(start, bytes) && (wave.region.writable || !request.writes());
-    if !cached {
-        wave.region = wave.group.space.find_all(start, bytes, request.writes())?;
+/// Whether everything between the least and the most address is in one region.
+fn in_one_region(wave: &mut Wave, least: u64, most: u64, request: &Request) -> bool {
+    let bytes = (most - least).saturating_add(u64::from(request.bytes));
+    if wave.region.holds(least, bytes) && (wave.region.writable || !request.writes()) {
+        return true;
     }
+    match wave.group.space.find_all(least, bytes, request.writes()) {
+        Some(region) => {
+            wave.region = region;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Global memory at `base` plus a progression, if all of it is in one region.
+pub(super) fn global_row(
+    wave: &mut Wave,
+    base: u64,
+    row: Row,
+    exec: u64,
+    request: &Request,
+) -> Option<Places> {
+    let start = base.wrapping_add(row.least);
+    let end = start.checked_add(row.most - row.least)?;
+    let fits = is_aligned(start | row.stride, request) && in_one_region(wave, start, end, request);
     let how = How::Row { first: base.wrapping_add(row.first), stride: row.stride };
-    aligned.then_some(Places { how, lanes: exec, zero: 0, local: 0 })
+    fits.then_some(Places { how, lanes: exec, zero: 0, local: 0 })
 }
 
 /// Global memory at one address for each lane, as `address` gives it.
@@ -191,11 +216,19 @@ pub(super) fn global_each(
     request: &Request,
     address: impl Fn(&Wave, usize) -> u64,
 ) -> Result<Places, Fault> {
-    let mut each = [0; LANES];
+    let mut each = Box::new([0; LANES]);
+    let (mut least, mut most, mut low_bits) = (u64::MAX, 0, 0);
     for lane in lanes(exec) {
         let address = address(wave, lane);
-        check_global(wave, lane, address, request)?;
         each[lane] = address;
+        least = least.min(address);
+        most = most.max(address);
+        low_bits |= address;
+    }
+    if exec != 0 && !(is_aligned(low_bits, request) && in_one_region(wave, least, most, request)) {
+        for lane in lanes(exec) {
+            check_global(wave, lane, each[lane], request)?;
+        }
     }
     Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: 0 })
 }
@@ -286,7 +319,7 @@ pub(super) fn lds_offsets(
             return Ok(Places { how, lanes: exec, zero: 0, local: exec });
         }
     }
-    let mut each = [0; LANES];
+    let mut each = Box::new([0; LANES]);
     for lane in lanes(exec) {
         let address = wave.v[register].0[lane].wrapping_add(offset);
         each[lane] = lds_lane(wave, lane, u64::from(address), request)?;
@@ -347,7 +380,7 @@ pub(super) fn scratch(wave: &mut Wave, inst: &Inst, request: &Request) -> Result
         let how = How::Row { first: address - lane as u64 * stride, stride };
         return Ok(Some(Places { how, lanes: exec, zero: 0, local: exec }));
     };
-    let mut each = [0; LANES];
+    let mut each = Box::new([0; LANES]);
     for lane in lanes(exec) {
         let offset = wave.v[register].0[lane].wrapping_add(base);
         each[lane] = scratch_lane(wave, lane, u64::from(offset), request)?;
@@ -373,7 +406,7 @@ pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Op
         }
     }
     let mut local = 0;
-    let mut each = [0; LANES];
+    let mut each = Box::new([0; LANES]);
     for lane in lanes(exec) {
         let address = address64(wave, register, lane).wrapping_add_signed(offset);
         let in_aperture = address & u64::from(u32::MAX);
