@@ -92,7 +92,6 @@ pub struct Clamped {
     pub stores: u64,
 }
 
-
 /// What the waves of a workgroup share. All of them run on one thread.
 pub struct Group<'a> {
     pub space: &'a Space,

@@ -46,10 +46,11 @@ impl Resource {
             let mnemonic = inst.row.mnemonic;
             return Err(Fault::Illegal(format!("{mnemonic}: {:?} is no buffer resource", inst.src[3])));
         };
-        let words: [u32; 4] = std::array::from_fn(|word| wave.s[usize::from(first) + word & 127]);
+        let words: [u32; 4] = std::array::from_fn(|word| wave.s[(usize::from(first) + word) & 127]);
         if words[3] >> 30 != 0 {
             let mnemonic = inst.row.mnemonic;
-            let text = format!("{mnemonic}: the resource {words:08x?} is none of a buffer (its type is not 0)");
+            let text =
+                format!("{mnemonic}: the resource {words:08x?} is none of a buffer (its type is not 0)");
             return Err(Fault::Illegal(text));
         }
         let add_tid = words[3] >> 23 & 1 != 0;
@@ -228,7 +229,10 @@ fn dwords(wave: &mut Wave, address: &Address, count: u32, does: Access) -> Resul
         let places = address.each(wave, address.exec, 0, &request(4 * count))?;
         return Ok(Dwords::Whole(places));
     }
-    (0..count).map(|part| address.places(wave, 4 * part, &request(4))).collect::<Result<_, _>>().map(Dwords::Each)
+    (0..count)
+        .map(|part| address.places(wave, 4 * part, &request(4)))
+        .collect::<Result<_, _>>()
+        .map(Dwords::Each)
 }
 
 fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {

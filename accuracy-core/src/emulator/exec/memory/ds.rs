@@ -1,7 +1,8 @@
 //! DS: LDS and the exchange of registers between lanes.
 
 use super::atomic::{
-    add_f32, add_f64, atomic32, atomic64, int32, int64, max_f32, max_f64, min_f32, min_f64, pk_add_bf16, pk_add_f16,
+    add_f32, add_f64, atomic32, atomic64, int32, int64, max_f32, max_f64, min_f32, min_f64, pk_add_bf16,
+    pk_add_f16,
 };
 use super::flat::{atomic_registers, finish};
 use super::places::{Places, Request, lanes, lds_by_lane, lds_offsets, registers};
@@ -377,7 +378,7 @@ fn count(wave: &mut Wave, inst: &Inst, change: impl Fn(u32, u32) -> u32) -> Resu
     let first = 1 << exec.trailing_zeros();
     let start = from_m0(wave, inst);
     let request = Request::atomic(4);
-    if start % 4 != 0 {
+    if !start.is_multiple_of(4) {
         let (lane, address) = (exec.trailing_zeros() as u8, u64::from(start));
         return Err(Fault::Misaligned { lane, address, needed: 4 });
     }

@@ -22,5 +22,5 @@ mod transfer;
 pub use buffer::*;
 pub use ds::*;
 pub use flat::*;
-//pub use format::*;
+pub use format::*;
 pub use smem::*;

@@ -76,13 +76,19 @@ pub(super) fn lanes(mut mask: u64) -> impl Iterator<Item = usize> {
 /// The first of `count` vector registers of an operand.
 pub(super) fn registers(inst: &Inst, operand: Operand, count: usize) -> Result<usize, Fault> {
     let Operand::Vector(first) = operand else {
-        return Err(Fault::Illegal(format!("{} needs a vector register, not {operand:?}", inst.row.mnemonic)));
+        return Err(Fault::Illegal(format!(
+            "{} needs a vector register, not {operand:?}",
+            inst.row.mnemonic
+        )));
     };
     let first = usize::from(first);
     let end = if first < 256 { 256 } else { 512 };
     if first + count > end {
         let mnemonic = inst.row.mnemonic;
-        return Err(Fault::Illegal(format!("{mnemonic}: {count} registers from {first} on pass {}", end - 1)));
+        return Err(Fault::Illegal(format!(
+            "{mnemonic}: {count} registers from {first} on pass {}",
+            end - 1
+        )));
     }
     Ok(first)
 }

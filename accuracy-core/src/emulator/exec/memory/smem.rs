@@ -20,8 +20,9 @@ const DWORDS: u64 = !3;
 fn offset(wave: &Wave, inst: &Inst) -> Result<i64, Fault> {
     let register = match inst.src[2] {
         Operand::None => 0,
-        operand => read32(wave, operand)
-            .ok_or_else(|| Fault::Illegal(format!("{} cannot have {operand:?} as its offset", inst.row.mnemonic)))?,
+        operand => read32(wave, operand).ok_or_else(|| {
+            Fault::Illegal(format!("{} cannot have {operand:?} as its offset", inst.row.mnemonic))
+        })?,
     };
     Ok(i64::from(register & !3) + i64::from(inst.imm & !3))
 }
@@ -274,7 +275,7 @@ fn scalar64(
     f: impl Fn(u64, u64, u64) -> u64,
     compares: bool,
 ) -> Result<(), Fault> {
-    if address % 8 != 0 {
+    if !address.is_multiple_of(8) {
         return Err(misaligned(address, 8));
     }
     let data = registers(inst, inst.src[1], if compares { 4 } else { 2 })? as u8;

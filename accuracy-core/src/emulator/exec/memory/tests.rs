@@ -1,7 +1,9 @@
 //! Addresses and values were computed by hand or by the loops written out here.
 
 use super::*;
-use crate::emulator::isa::{Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row};
+use crate::emulator::isa::{
+    Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row,
+};
 use crate::emulator::memory::{Clamped, Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
 use crate::emulator::wave::{Access, Fault, Flow, LANES, Lanes, Wave, register};
 
@@ -141,7 +143,11 @@ fn loads_of_every_shape_and_mask_give_each_active_lane_its_dword() {
             bench.with(Processor::Gfx942, |wave| {
                 wave.set_exec(exec);
                 fill(wave, 1, |lane| if exec >> lane & 1 != 0 { shape(lane) } else { 0x8000_0001 });
-                fill64(wave, 8, |lane| if exec >> lane & 1 != 0 { bench.start + u64::from(shape(lane)) } else { 0 });
+                fill64(
+                    wave,
+                    8,
+                    |lane| if exec >> lane & 1 != 0 { bench.start + u64::from(shape(lane)) } else { 0 },
+                );
                 go(wave, global_load_dword, &inst(v(0), [v(1), NONE, NONE, s(2)], 8));
                 go(wave, global_load_dword, &inst(v(2), [v(8), NONE, NONE, NONE], 8));
                 go(wave, flat_load_dword, &inst(v(3), [v(8), NONE, NONE, NONE], 8));
@@ -150,7 +156,11 @@ fn loads_of_every_shape_and_mask_give_each_active_lane_its_dword() {
                     let active = exec >> lane & 1 != 0;
                     let at = |dword: u32| if active { 1000 + shape(lane) / 4 + dword } else { 0xdead_beef };
                     for (register, dword) in [(0, 2), (2, 2), (3, 2), (4, 0), (5, 1), (6, 2)] {
-                        assert_eq!(wave.v[register].0[lane], at(dword), "lane {lane}, v{register}, {exec:#x}");
+                        assert_eq!(
+                            wave.v[register].0[lane],
+                            at(dword),
+                            "lane {lane}, v{register}, {exec:#x}"
+                        );
                     }
                 }
             });
@@ -302,8 +312,14 @@ fn atomics_of_32_bits_leave_what_their_operation_says() {
     assert_eq!(one(global_atomic_and, 12, 10), 8);
     assert_eq!(one(global_atomic_or, 12, 10), 14);
     assert_eq!(one(global_atomic_xor, 12, 10), 6);
-    assert_eq!((one(global_atomic_inc, 4, 5), one(global_atomic_inc, 5, 5), one(global_atomic_inc, 9, 5)), (5, 0, 0));
-    assert_eq!((one(global_atomic_dec, 4, 5), one(global_atomic_dec, 0, 5), one(global_atomic_dec, 9, 5)), (3, 5, 5));
+    assert_eq!(
+        (one(global_atomic_inc, 4, 5), one(global_atomic_inc, 5, 5), one(global_atomic_inc, 9, 5)),
+        (5, 0, 0)
+    );
+    assert_eq!(
+        (one(global_atomic_dec, 4, 5), one(global_atomic_dec, 0, 5), one(global_atomic_dec, 9, 5)),
+        (3, 5, 5)
+    );
     assert_eq!(atomic(global_atomic_cmpswap, 4, [9, 4, 0, 0]), 9);
     assert_eq!(atomic(global_atomic_cmpswap, 5, [9, 4, 0, 0]), 5);
 }
@@ -326,7 +342,9 @@ fn atomics_of_64_bits_leave_what_their_operation_says() {
 #[test]
 fn float_atomics_round_to_nearest_even_and_keep_denormals() {
     let f32_ = |old: f32, data: f32| {
-        f32::from_bits(atomic(global_atomic_add_f32, u64::from(old.to_bits()), [data.to_bits(), 0, 0, 0]) as u32)
+        f32::from_bits(
+            atomic(global_atomic_add_f32, u64::from(old.to_bits()), [data.to_bits(), 0, 0, 0]) as u32
+        )
     };
     assert_eq!(f32_(16777216.0, 1.0), 16777216.0);
     assert_eq!(f32_(16777216.0, 3.0), 16777220.0);
@@ -459,7 +477,10 @@ fn lds_ends_where_the_workgroup_s_does() {
         // A negative base and an offset meet in 32 bits.
         fill(wave, 1, |_| u32::MAX - 3);
         go(wave, ds_read_b32, &inst(v(0), [v(1), NONE, NONE, NONE], 8));
-        let gds = Inst { memory: MemoryBits { gds: true, ..Default::default() }, ..inst(v(0), [v(1), NONE, NONE, NONE], 8) };
+        let gds = Inst {
+            memory: MemoryBits { gds: true, ..Default::default() },
+            ..inst(v(0), [v(1), NONE, NONE, NONE], 8)
+        };
         assert!(matches!(fault(wave, ds_read_b32, &gds), Fault::Uncovered { .. }));
         let found = fault(wave, ds_gws_barrier, &inst(NONE, [NONE; 4], 0)).to_string();
         assert!(found.contains("ds_gws_barrier"), "{found}");
@@ -615,7 +636,8 @@ fn transposing_reads_give_each_lane_a_column() {
         for lane in 0..LANES {
             let (matrix, column) = (lane as u32 / 16, lane as u32 % 16);
             let found = u64::from(wave.v[1].0[lane]) << 32 | u64::from(wave.v[0].0[lane]);
-            let expected: [u8; 8] = std::array::from_fn(|row| ((matrix * 128 + row as u32 * 16 + column) % 251) as u8);
+            let expected: [u8; 8] =
+                std::array::from_fn(|row| ((matrix * 128 + row as u32 * 16 + column) % 251) as u8);
             assert_eq!(found.to_le_bytes(), expected);
         }
         go(wave, ds_read_b64_tr_b4, &inst(v(0), [v(20), NONE, NONE, NONE], 0));
@@ -635,7 +657,11 @@ fn transposing_reads_give_each_lane_a_column() {
             for bit in 0..96 {
                 let (row, inner) = (bit / 6, bit % 6);
                 let from = 8 * 12 * (lane / 16 * 16 + row) + 6 * (lane % 16) + inner;
-                assert_eq!(wave.v[bit / 32].0[lane] >> (bit % 32) & 1, u32::from(bit_of(&lds, from)), "bit {bit}");
+                assert_eq!(
+                    wave.v[bit / 32].0[lane] >> (bit % 32) & 1,
+                    u32::from(bit_of(&lds, from)),
+                    "bit {bit}"
+                );
             }
         }
         wave.set_exec(1);
@@ -656,8 +682,9 @@ fn loads_into_lds_go_to_m0_lane_behind_lane() {
             fill(wave, 1, |lane| 4 * lane as u32);
             fill(wave, 6, |lane| 16 * lane as u32);
             let dword = |wave: &Wave, address: usize| {
-                wave.group
-                    .with_lds(|lds| u32::from_le_bytes(lds[address..address + 4].try_into().expect("four bytes")))
+                wave.group.with_lds(|lds| {
+                    u32::from_le_bytes(lds[address..address + 4].try_into().expect("four bytes"))
+                })
             };
             // The offset counts for both addresses.
             go(wave, global_load_lds_dword, &inst(NONE, [v(1), NONE, NONE, s(2)], 8));
@@ -670,7 +697,7 @@ fn loads_into_lds_go_to_m0_lane_behind_lane() {
                 assert_eq!(dword(wave, 256 + 16 * lane + 12), 1003 + 4 * lane as u32);
             }
             go(wave, global_load_lds_ushort, &inst(NONE, [v(6), NONE, NONE, s(2)], 0));
-            assert_eq!(dword(wave, 256 + 4 * 8), if exec >> 8 & 1 != 0 { 1032 } else { 0 } );
+            assert_eq!(dword(wave, 256 + 4 * 8), if exec >> 8 & 1 != 0 { 1032 } else { 0 });
         });
     }
 }
@@ -806,5 +833,126 @@ fn scalar_loads_ignore_the_lowest_bits_and_clamp_in_buffers() {
         let first = wave.s64(30);
         go(wave, s_memrealtime, &inst(s(30), [NONE; 4], 0));
         assert!(wave.s64(30) > first);
+    });
+}
+
+/// Data and number formats of gfx9.
+const FORMAT_8_8: u8 = 3;
+const FORMAT_16_16: u8 = 5;
+const FORMAT_8_8_8_8: u8 = 10;
+const FORMAT_32_32: u8 = 11;
+const UNORM: u8 = 0;
+const SNORM: u8 = 1;
+const SSCALED: u8 = 3;
+const UINT: u8 = 4;
+const SINT: u8 = 5;
+const FLOAT: u8 = 7;
+
+#[test]
+fn typed_loads_convert_each_component() {
+    let bench = Bench::new();
+    bench.set(0, 0x80ff_7f01);
+    bench.set(1, 0x3555_c000);
+    bench.with(Processor::Gfx942, |wave| {
+        raw(wave, bench.start, 4096);
+        let mut load = |f: Execute, data: u8, number: u8, imm: i32| {
+            for register in 0..4 {
+                wave.v[register] = Lanes::splat(0x1111_1111);
+            }
+            let memory = MemoryBits { format: data | number << 4, ..Default::default() };
+            go(wave, f, &Inst { memory, ..inst(v(0), [NONE, NONE, Operand::Constant(0), s(8)], imm) });
+            [0, 1, 2, 3].map(|register| wave.v[register].0[9])
+        };
+        let floats = |values: [f32; 4]| values.map(f32::to_bits);
+        assert_eq!(load(tbuffer_load_format_xyzw, FORMAT_8_8_8_8, UINT, 0), [1, 0x7f, 0xff, 0x80]);
+        assert_eq!(
+            load(tbuffer_load_format_xyzw, FORMAT_8_8_8_8, SINT, 0),
+            [1, 0x7f, u32::MAX, -128i32 as u32]
+        );
+        assert_eq!(
+            load(tbuffer_load_format_xyzw, FORMAT_8_8_8_8, UNORM, 0),
+            floats([1.0 / 255.0, 127.0 / 255.0, 1.0, 128.0 / 255.0])
+        );
+        assert_eq!(
+            load(tbuffer_load_format_xyzw, FORMAT_8_8_8_8, SNORM, 0),
+            floats([1.0 / 127.0, 1.0, -1.0 / 127.0, -1.0])
+        );
+        assert_eq!(
+            load(tbuffer_load_format_xyzw, FORMAT_8_8_8_8, SSCALED, 0),
+            floats([1.0, 127.0, -1.0, -128.0])
+        );
+        // What the format lacks is zero, and one for the fourth.
+        assert_eq!(load(tbuffer_load_format_xyzw, FORMAT_8_8, UINT, 0), [1, 0x7f, 0, 1]);
+        assert_eq!(load(tbuffer_load_format_xy, FORMAT_16_16, FLOAT, 4)[0], (-2f32).to_bits());
+        assert_eq!(
+            load(tbuffer_load_format_d16_xy, FORMAT_16_16, FLOAT, 4),
+            [0x3555_c000, 0x1111_1111, 0x1111_1111, 0x1111_1111]
+        );
+        assert_eq!(
+            load(tbuffer_load_format_d16_xyz, FORMAT_8_8_8_8, SINT, 0)[..2],
+            [0x007f_0001, 0x1111_ffff]
+        );
+        assert_eq!(
+            load(tbuffer_load_format_x, FORMAT_32_32, FLOAT, 4),
+            [0x3555_c000, 0x1111_1111, 0x1111_1111, 0x1111_1111]
+        );
+        let odd = MemoryBits { format: 6 | FLOAT << 4, ..Default::default() };
+        let odd = Inst { memory: odd, ..inst(v(0), [NONE, NONE, Operand::Constant(0), s(8)], 0) };
+        let found = fault(wave, tbuffer_load_format_x, &odd).to_string();
+        assert!(found.contains("10_11_11, FLOAT"), "{found}");
+    });
+}
+
+#[test]
+fn untyped_formats_come_from_the_resource_with_its_selection() {
+    let bench = Bench::new();
+    bench.set(0, 0x80ff_7f01);
+    bench.with(Processor::Gfx942, |wave| {
+        raw(wave, bench.start, 4);
+        // 8_8_8_8 UINT; x from the third, y zero, z one, w from the first.
+        wave.s[11] = u32::from(FORMAT_8_8_8_8) << 15 | u32::from(UINT) << 12 | 6 | 1 << 6 | 4 << 9;
+        go(wave, buffer_load_format_xyzw, &inst(v(0), [NONE, NONE, Operand::Constant(0), s(8)], 0));
+        assert_eq!([0, 1, 2, 3].map(|register| wave.v[register].0[0]), [0xff, 0, 1, 1]);
+        wave.v[0] = Lanes::splat(0x1111_2222);
+        go(wave, buffer_load_format_d16_hi_x, &inst(v(0), [NONE, NONE, Operand::Constant(0), s(8)], 0));
+        assert_eq!(wave.v[0].0[0], 0x00ff_2222);
+        // Out of range: zero, but for what is one by selection.
+        go(wave, buffer_load_format_xyzw, &inst(v(0), [NONE, NONE, Operand::Constant(0), s(8)], 4));
+        assert_eq!([0, 1, 2, 3].map(|register| wave.v[register].0[0]), [0, 0, 1, 0]);
+    });
+}
+
+#[test]
+fn typed_stores_write_what_has_one_right_answer() {
+    let bench = Bench::new();
+    bench.with(Processor::Gfx942, |wave| {
+        raw(wave, bench.start, 4096);
+        let store = |data: u8, number: u8| {
+            let memory = MemoryBits { format: data | number << 4, ..Default::default() };
+            Inst { memory, ..inst(NONE, [NONE, v(4), Operand::Constant(0), s(8)], 0) }
+        };
+        for (register, value) in [(4, 1), (5, 2), (6, 0xff), (7, 4)] {
+            wave.v[register] = Lanes::splat(value);
+        }
+        go(wave, tbuffer_store_format_xyzw, &store(FORMAT_8_8_8_8, UINT));
+        assert_eq!(bench.dword(0), 0x04ff_0201);
+        assert!(matches!(
+            fault(wave, tbuffer_store_format_xyzw, &store(FORMAT_8_8_8_8, SINT)),
+            Fault::Uncovered { .. }
+        ));
+        assert!(matches!(
+            fault(wave, tbuffer_store_format_xy, &store(FORMAT_8_8_8_8, UINT)),
+            Fault::Uncovered { .. }
+        ));
+        wave.v[4] = Lanes::splat((-2f32).to_bits());
+        wave.v[5] = Lanes::splat(0.25f32.to_bits());
+        go(wave, tbuffer_store_format_xy, &store(FORMAT_16_16, FLOAT));
+        assert_eq!(bench.dword(0), 0x3400_c000);
+        wave.v[4] = Lanes::splat(0xbeef_cafe);
+        go(wave, tbuffer_store_format_d16_xy, &store(FORMAT_16_16, FLOAT));
+        assert_eq!(bench.dword(0), 0xbeef_cafe);
+        wave.v[5] = Lanes::splat(0.1f32.to_bits());
+        let found = fault(wave, tbuffer_store_format_xy, &store(FORMAT_16_16, FLOAT)).to_string();
+        assert!(found.contains("does not fit Float of 16 bits exactly"), "{found}");
     });
 }
