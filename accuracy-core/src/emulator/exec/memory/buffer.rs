@@ -14,11 +14,11 @@ use super::atomic::{
 };
 use super::flat::{atomic_registers, finish};
 use super::lds_transfer::{Piece, copy, copy_whole};
-use super::places::{Places, Request, global_each, global_row, lanes, registers, row};
+use super::places::{Places, Request, global_each, global_row, lanes, registers, row, sums};
 use super::transfer::{Part, load, load_part, store, store_part};
 use crate::emulator::exec::scalar::read32;
 use crate::emulator::isa::{Inst, Operand};
-use crate::emulator::wave::{Access, Fault, Flow, Wave};
+use crate::emulator::wave::{Access, Fault, Flow, LANES, Wave};
 
 /// A buffer resource: what four scalar registers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,11 +163,14 @@ impl Address {
         {
             let fixed = u64::from(self.soffset) + u64::from(self.offset) + u64::from(skip);
             let base = self.resource.base.wrapping_add(fixed);
-            return global_each(wave, inside, request, |wave, lane| {
-                base.wrapping_add(u64::from(wave.v[register].0[lane]))
-            });
+            let each = sums(wave, base, register);
+            return global_each(wave, inside, request, each);
         }
-        global_each(wave, inside, request, |wave, lane| self.place(wave, lane, skip))
+        let mut each = Box::new([0; LANES]);
+        for lane in lanes(inside) {
+            each[lane] = self.place(wave, lane, skip);
+        }
+        global_each(wave, inside, request, each)
     }
 
     fn is_swizzled(&self) -> bool {

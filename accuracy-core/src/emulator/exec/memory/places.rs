@@ -1,7 +1,7 @@
 //! Where each lane's bytes are: from the operands of an instruction to addresses of this process.
 
 use crate::emulator::isa::{Inst, Operand};
-use crate::emulator::memory::{PRIVATE_APERTURE, SHARED_APERTURE};
+use crate::emulator::memory::{PRIVATE_APERTURE, Region, SHARED_APERTURE};
 use crate::emulator::wave::{Access, Fault, LANES, Lanes, Wave};
 
 /// What an instruction wants to do at its addresses.
@@ -37,7 +37,7 @@ impl Request {
 pub(super) enum How {
     /// Lane `i` is at `first + i * stride`. Lanes that are off do not count: `first` may be no address at all.
     Row { first: u64, stride: u64 },
-    /// One address for each lane; zero for lanes that are off.
+    /// One address for each lane. What lanes that are off have is no address.
     Each(Box<[u64; LANES]>),
 }
 
@@ -215,32 +215,65 @@ pub(super) fn global_row(
     fits.then_some(Places { how, lanes: exec, zero: 0, local: 0 })
 }
 
-/// Global memory at one address for each lane, as `address` gives it.
+/// Whether all of the lanes in `exec` have their bytes in a region, at aligned addresses.
+fn all_inside(region: Region, each: &[u64; LANES], exec: u64, request: &Request) -> bool {
+    let (size, bytes) = (region.end - region.start, u64::from(request.bytes));
+    let Some(limit) = size.checked_sub(bytes) else { return false };
+    if request.writes() && !region.writable {
+        return false;
+    }
+    let low = u64::from(request.align - 1);
+    let mut bad = 0;
+    for (lane, address) in each.iter().enumerate() {
+        let outside = address.wrapping_sub(region.start) > limit || address & low != 0;
+        bad |= u64::from(outside) << lane;
+    }
+    bad & exec == 0
+}
+
+/// Checks one address of global memory for each lane. What lanes that are off have does not matter.
 pub(super) fn global_each(
     wave: &mut Wave,
     exec: u64,
     request: &Request,
-    address: impl Fn(&Wave, usize) -> u64,
+    each: Box<[u64; LANES]>,
 ) -> Result<Places, Fault> {
-    let mut each = Box::new([0; LANES]);
-    let (mut least, mut most, mut low_bits) = (u64::MAX, 0, 0);
-    for lane in lanes(exec) {
-        let address = address(wave, lane);
-        each[lane] = address;
-        least = least.min(address);
-        most = most.max(address);
-        low_bits |= address;
-    }
-    if exec != 0 && !(is_aligned(low_bits, request) && in_one_region(wave, least, most, request)) {
-        for lane in lanes(exec) {
-            check_global(wave, lane, each[lane], request)?;
+    if exec != 0 && !all_inside(wave.region, &each, exec, request) {
+        let first = each[exec.trailing_zeros() as usize];
+        match wave.group.space.find(first) {
+            Some(region) if all_inside(region, &each, exec, request) => wave.region = region,
+            // Several regions, or a fault.
+            _ => {
+                for lane in lanes(exec) {
+                    check_global(wave, lane, each[lane], request)?;
+                }
+            }
         }
     }
     Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: 0 })
 }
 
+/// `base` plus what each lane of a register holds.
+pub(super) fn sums(wave: &Wave, base: u64, register: usize) -> Box<[u64; LANES]> {
+    let mut each = Box::new([0; LANES]);
+    for (sum, offset) in each.iter_mut().zip(&wave.v[register].0) {
+        *sum = base.wrapping_add(u64::from(*offset));
+    }
+    each
+}
+
+/// The 64-bit addresses in a pair of registers, plus an offset.
+fn sums64(wave: &Wave, register: usize, offset: i64) -> Box<[u64; LANES]> {
+    let mut each = Box::new([0; LANES]);
+    let (low, high) = (&wave.v[register].0, &wave.v[register + 1].0);
+    for ((sum, low), high) in each.iter_mut().zip(low).zip(high) {
+        *sum = (u64::from(*high) << 32 | u64::from(*low)).wrapping_add_signed(offset);
+    }
+    each
+}
+
 /// Global memory at `base` plus what a register holds.
-pub(super) fn global_offsets(
+fn global_offsets(
     wave: &mut Wave,
     base: u64,
     register: usize,
@@ -252,12 +285,8 @@ pub(super) fn global_offsets(
     {
         return Ok(places);
     }
-    global_each(wave, exec, request, |wave, lane| base.wrapping_add(u64::from(wave.v[register].0[lane])))
-}
-
-/// The address that two registers of a lane hold.
-fn address64(wave: &Wave, register: usize, lane: usize) -> u64 {
-    u64::from(wave.v[register + 1].0[lane]) << 32 | u64::from(wave.v[register].0[lane])
+    let each = sums(wave, base, register);
+    global_each(wave, exec, request, each)
 }
 
 /// GLOBAL: a 64-bit address, or a 32-bit offset from a scalar base. `None` if no lane is on.
@@ -284,8 +313,8 @@ pub(super) fn global(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<
             {
                 return Ok(Some(places));
             }
-            let address = |wave: &Wave, lane| address64(wave, register, lane).wrapping_add_signed(offset);
-            global_each(wave, exec, request, address).map(Some)
+            let each = sums64(wave, register, offset);
+            global_each(wave, exec, request, each).map(Some)
         }
         other => {
             let mnemonic = inst.row.mnemonic;
@@ -325,10 +354,22 @@ pub(super) fn lds_offsets(
             return Ok(Places { how, lanes: exec, zero: 0, local: exec });
         }
     }
+    let start = wave.group.lds_start() as u64;
+    let len = wave.group.lds_len() as u64;
+    let (limit, low) = (len.saturating_sub(u64::from(request.bytes)), u64::from(request.align - 1));
+    let mut bad = 0;
     let mut each = Box::new([0; LANES]);
-    for lane in lanes(exec) {
-        let address = wave.v[register].0[lane].wrapping_add(offset);
-        each[lane] = lds_lane(wave, lane, u64::from(address), request)?;
+    for (lane, (place, value)) in each.iter_mut().zip(&wave.v[register].0).enumerate() {
+        let address = u64::from(value.wrapping_add(offset));
+        bad |= u64::from(address > limit || address & low != 0) << lane;
+        *place = start.wrapping_add(address);
+    }
+    if bad & exec != 0 || len < u64::from(request.bytes) {
+        // One of them does not fit, and says so.
+        for lane in lanes(exec) {
+            let address = wave.v[register].0[lane].wrapping_add(offset);
+            lds_lane(wave, lane, u64::from(address), request)?;
+        }
     }
     Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: exec })
 }
@@ -411,10 +452,15 @@ pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Op
             return Ok(Some(places));
         }
     }
+    let mut each = sums64(wave, register, offset);
+    let apertures =
+        lanes(exec).any(|lane| [SHARED_APERTURE, PRIVATE_APERTURE].contains(&((each[lane] >> 32) as u32)));
+    if !apertures {
+        return global_each(wave, exec, request, each).map(Some);
+    }
     let mut local = 0;
-    let mut each = Box::new([0; LANES]);
     for lane in lanes(exec) {
-        let address = address64(wave, register, lane).wrapping_add_signed(offset);
+        let address = each[lane];
         let in_aperture = address & u64::from(u32::MAX);
         let (is_local, place) = match (address >> 32) as u32 {
             SHARED_APERTURE => (true, lds_lane(wave, lane, in_aperture, request)?),

@@ -1,7 +1,7 @@
 //! SMEM: scalar loads, stores and atomics.
 //!
-//! LLVM has the scalar stores, atomics, probes and discards of gfx9 for gfx942 and gfx950 too, although no compiler emits
-//! them there; they are executed as gfx9 documents them. The lowest two bits of each part of an address do not count.
+//! gfx942 and gfx950 have the scalar stores and atomics of gfx9: no compiler emits them, hand-written kernels (AITER's) use
+//! them. The lowest two bits of each part of an address do not count.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
