@@ -31,10 +31,8 @@ pub(super) struct Resource {
     pub index_stride: u32,
     /// The lane's number counts for the index.
     pub add_tid: bool,
-    pub data_format: u32,
-    pub num_format: u32,
-    /// What the components of a format become: 0 zero, 1 one, 4 to 7 the first to fourth.
-    pub select: [u32; 4],
+    /// The last word, which has the format.
+    word3: u32,
 }
 
 /// Bytes that stay together in a swizzled buffer.
@@ -54,20 +52,30 @@ impl Resource {
             return Err(Fault::Illegal(text));
         }
         let add_tid = words[3] >> 23 & 1 != 0;
-        let data_format = words[3] >> 15 & 15;
         let stride = words[1] >> 16 & 0x3fff;
         Ok(Resource {
             base: u64::from(words[1] & 0xffff) << 32 | u64::from(words[0]),
             // With the lane's number, the bits of the format are upper bits of the stride.
-            stride: if add_tid { stride | data_format << 14 } else { stride },
+            stride: if add_tid { stride | (words[3] >> 15 & 15) << 14 } else { stride },
             num_records: words[2],
             swizzle: words[1] >> 31 != 0,
             index_stride: 8 << (words[3] >> 21 & 3),
             add_tid,
-            data_format,
-            num_format: words[3] >> 12 & 7,
-            select: std::array::from_fn(|component| words[3] >> (3 * component) & 7),
+            word3: words[3],
         })
+    }
+
+    pub fn data_format(&self) -> u32 {
+        self.word3 >> 15 & 15
+    }
+
+    pub fn num_format(&self) -> u32 {
+        self.word3 >> 12 & 7
+    }
+
+    /// What the components of a format become: 0 zero, 1 one, 4 to 7 the first to fourth.
+    pub fn select(&self) -> [u32; 4] {
+        std::array::from_fn(|component| self.word3 >> (3 * component) & 7)
     }
 }
 
@@ -240,6 +248,13 @@ fn dwords(wave: &mut Wave, address: &Address, count: u32, does: Access) -> Resul
 
 fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let Some(address) = address(wave, inst)? else { return Ok(()) };
+    if !inst.memory.lds
+        && let Some(places) = address.whole(wave, &Request::read(4 * N as u32))
+    {
+        let dst = registers(inst, inst.dst, N)?;
+        load::<N>(wave, dst, &places);
+        return Ok(());
+    }
     let places = dwords(wave, &address, N as u32, Access::Read)?;
     if inst.memory.lds {
         return match places {

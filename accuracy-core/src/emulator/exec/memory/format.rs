@@ -105,7 +105,7 @@ fn format(inst: &Inst, address: &Address, shape: Shape) -> Result<Format, Fault>
         let bits = u32::from(inst.memory.format);
         (bits & 15, bits >> 4 & 7, IDENTITY)
     } else {
-        (resource.data_format, resource.num_format, resource.select)
+        (resource.data_format(), resource.num_format(), resource.select())
     };
     let (components, bits) = match data {
         1 => (1, 8),

@@ -78,6 +78,11 @@ fn clear(wave: &mut Wave, first: usize, count: usize, zero: u64) {
     }
 }
 
+/// Whether the lanes of a mask are neighbours, as at the end of a row.
+fn is_run(mask: u64) -> bool {
+    mask != 0 && (mask >> mask.trailing_zeros()).trailing_ones() == mask.count_ones()
+}
+
 /// Loads `N` dwords a lane into registers from `dst` on.
 pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places) {
     let registers = group::<N>(wave, dst);
@@ -92,6 +97,13 @@ pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places)
         How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
             // SAFETY: as above, at 64 addresses that follow each other.
             registers[0].0 = unsafe { get_all::<LANES>(*first) };
+        }
+        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
+            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+            let from = std::ptr::with_exposed_provenance::<u8>(first.wrapping_add(4 * low as u64) as usize);
+            let to = registers[0].0[low..low + count].as_mut_ptr();
+            // SAFETY: as above, at the addresses of `count` lanes that follow each other.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), 4 * count) };
         }
         How::Row { first, stride } if places.lanes == u64::MAX => {
             for start in (0..LANES).step_by(TOGETHER) {
@@ -133,6 +145,13 @@ pub(super) fn store<const N: usize>(wave: &mut Wave, src: usize, places: &Places
         How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
             // SAFETY: as above, at 64 addresses that follow each other.
             unsafe { put_all::<LANES>(*first, registers[0].0) };
+        }
+        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
+            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(first.wrapping_add(4 * low as u64) as usize);
+            let from = registers[0].0[low..low + count].as_ptr();
+            // SAFETY: as above, at the addresses of `count` lanes that follow each other.
+            unsafe { std::ptr::copy_nonoverlapping(from.cast(), to, 4 * count) };
         }
         How::Row { first, stride } if places.lanes == u64::MAX => {
             for start in (0..LANES).step_by(TOGETHER) {
