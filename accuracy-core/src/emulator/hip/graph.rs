@@ -1,10 +1,6 @@
 //! Graphs, built node by node or captured from streams. A graph runs node after node, in an order that its edges allow.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Dim3, In, Out, calls};
 use super::launch;

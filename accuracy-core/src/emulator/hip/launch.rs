@@ -1,10 +1,6 @@
 //! Every way to launch a kernel, and how its arguments come into one segment.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Dim3, Entry, In, calls};
 use super::engine::KernelInfo;

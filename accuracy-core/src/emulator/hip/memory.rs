@@ -1,10 +1,6 @@
 //! Memory: allocated, freed, copied, set and asked about.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Entry, In, Out, Version, calls};
 use super::engine::MemoryKind;

@@ -15,6 +15,7 @@ mod abi;
 mod device;
 mod engine;
 mod graph;
+mod hostcall;
 mod image;
 mod launch;
 mod library;

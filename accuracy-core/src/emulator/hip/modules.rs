@@ -1,10 +1,6 @@
 //! Modules, their kernels and globals; what a kernel needs and how many of its workgroups fit on a compute unit.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Entry, Out, Text, calls, guarded};
 use super::engine::{KernelInfo, Processor};

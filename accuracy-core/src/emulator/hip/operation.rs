@@ -1,7 +1,7 @@
 //! What streams do: launches, copies, sets and calls to the host. An operation runs inside the call that asks for it, or,
 //! on a stream that is being captured, becomes a node of a graph.
 
-use super::engine::Launch;
+use super::engine::{Launch, LaunchError, LaunchErrorKind};
 use super::graph::Graph;
 use super::output::Hostcalls;
 use super::problem::{Direction, Failure, Home, ShapeError, Side, What};
@@ -162,7 +162,7 @@ impl Runtime {
     fn launch(&self, launch: &KernelLaunch) -> Result<(), Failure> {
         self.check_shape(launch)?;
         let info = &launch.function.info;
-        let hostcalls = Hostcalls::new(self, info)?;
+        let hostcalls = Hostcalls::new(self, launch.function.module, info)?;
         let printf = self.output.printf_buffer(self, info)?;
         let result = self.engine.launch(&Launch {
             kernel: launch.function.kernel,
@@ -179,17 +179,37 @@ impl Runtime {
         // What a kernel prints before it fails says the most.
         let served = hostcalls.finish();
         let printed = printf.finish(self, launch.function.module);
+        let assertion = hostcalls.take_errors();
         if let Err(error) = result {
-            use super::engine::LaunchErrorKind::{Configuration, CooperativeTooLarge, Resources};
-            let status = self.lose(error.kind).unwrap_or(match error.kind {
-                Resources => Status::LaunchOutOfResources,
-                CooperativeTooLarge => Status::CooperativeLaunchTooLarge,
-                Configuration => Status::InvalidConfiguration,
-                _ => Status::LaunchFailure,
-            });
-            return Err(Failure::new(status, What::Kernel { kernel: info.name.clone(), error }));
+            return Err(self.failed(&info.name, error, assertion));
         }
         served.and(printed)
+    }
+
+    /// What a failed launch means for the caller, and for the calls after it.
+    fn failed(&self, kernel: &str, error: LaunchError, assertion: Option<String>) -> Failure {
+        let kernel = kernel.to_owned();
+        match (error.kind, assertion) {
+            // A kernel whose assertion fails writes a message and traps.
+            (LaunchErrorKind::Assert | LaunchErrorKind::Failure, Some(message)) => {
+                self.lose(Status::Assert);
+                Failure::new(Status::Assert, What::Assert { kernel, message })
+            }
+            (kind, _) => {
+                let (status, lost) = match kind {
+                    LaunchErrorKind::Configuration => (Status::InvalidConfiguration, false),
+                    LaunchErrorKind::Resources => (Status::LaunchOutOfResources, false),
+                    LaunchErrorKind::CooperativeTooLarge => (Status::CooperativeLaunchTooLarge, false),
+                    LaunchErrorKind::IllegalAddress => (Status::IllegalAddress, true),
+                    LaunchErrorKind::Assert => (Status::Assert, true),
+                    LaunchErrorKind::Failure => (Status::LaunchFailure, true),
+                };
+                if lost {
+                    self.lose(status);
+                }
+                Failure::new(status, What::Kernel { kernel, error })
+            }
+        }
     }
 
     fn copy(&self, copy: &Copy, call: &'static str) -> Result<(), Failure> {

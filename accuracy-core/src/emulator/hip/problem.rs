@@ -25,6 +25,8 @@ pub enum What {
     UnemulatedUse { what: &'static str },
     #[error("kernel {kernel}: {error}")]
     Kernel { kernel: String, error: LaunchError },
+    #[error("kernel {kernel} stopped at an assertion: {}", .message.trim_end())]
+    Assert { kernel: String, message: String },
     #[error(
         "the {side} is {bytes} bytes at {address:#x}, but only {left} bytes of its allocation ({allocation} bytes) are left from there"
     )]

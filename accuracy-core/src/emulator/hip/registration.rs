@@ -196,7 +196,6 @@ extern "C" fn register_fat_binary(wrapper: usize) -> usize {
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "the compiler passes these")]
 extern "C" fn register_function(
     fat_binary: usize,
     host_function: usize,
@@ -217,7 +216,6 @@ extern "C" fn register_function(
     });
 }
 
-#[expect(clippy::too_many_arguments, reason = "the compiler passes these")]
 extern "C" fn register_variable(
     fat_binary: usize,
     host_variable: usize,
