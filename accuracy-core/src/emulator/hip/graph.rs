@@ -5,7 +5,7 @@
 use super::abi::{Dim3, In, Out, calls};
 use super::launch;
 use super::memory;
-use super::operation::{Copy, Fill, HostCall, Operation, Place, Size};
+use super::operation::{Copy, Fill, HostCall, Operation, Pattern, Place, Size};
 use super::problem::{Failure, HandleKind, What};
 use super::runtime::{Runtime, State};
 use super::status::Status;
@@ -190,8 +190,7 @@ fn memset_operation(node: MemsetNode) -> Result<Operation, Failure> {
     let row = node.width.checked_mul(element).ok_or(Status::InvalidValue)?;
     Ok(Operation::Fill(Fill {
         to: Place { address: node.to, pitch: node.pitch, plane: 0 },
-        element,
-        value: node.value,
+        pattern: Pattern::of(node.value, element),
         size: Size { row, rows: node.height.max(1), planes: 1 },
     }))
 }

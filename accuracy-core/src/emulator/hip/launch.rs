@@ -66,7 +66,11 @@ fn from_buffer(info: &KernelInfo, extra: In<usize>) -> Result<Vec<u8>, Failure> 
         at += 2;
     }
     let passed = if size.is_null() { 0 } else { size.get()? };
-    let takes = if info.arguments.is_empty() { info.kernarg_bytes } else { info.explicit_bytes() };
+    let (takes, all) = if info.arguments.is_empty() {
+        (info.kernarg_bytes, info.kernarg_bytes)
+    } else {
+        (info.needed_bytes(), info.explicit_bytes())
+    };
     // Launchers round their structures up; hidden arguments follow in the segment.
     let most = info.kernarg_bytes.max(takes).next_multiple_of(16);
     if passed < takes || passed > most || (takes > 0 && buffer == 0) {
@@ -79,7 +83,9 @@ fn from_buffer(info: &KernelInfo, extra: In<usize>) -> Result<Vec<u8>, Failure> 
     // SAFETY: the caller passes a buffer and says how long it is.
     let bytes =
         unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(buffer), passed) };
-    Ok(bytes[..takes.min(passed)].to_vec())
+    let mut segment = bytes[..all.min(passed)].to_vec();
+    segment.resize(all, 0);
+    Ok(segment)
 }
 
 /// A launch of whole workgroups.

@@ -4,7 +4,7 @@
 
 use super::abi::{Entry, In, Out, Version, calls};
 use super::engine::MemoryKind;
-use super::operation::{Copy, Fill, Operation, Place, Size};
+use super::operation::{Copy, Fill, Operation, Pattern, Place, Size};
 use super::problem::{Direction, Failure, HandleKind, Home, What};
 use super::runtime::{Pool, Runtime};
 use super::status::Status;
@@ -328,7 +328,7 @@ fn copy_2d(
 
 fn fill_line(to: usize, element: usize, value: u32, count: usize) -> Result<Fill, Failure> {
     let bytes = count.checked_mul(element).ok_or(Status::InvalidValue)?;
-    Ok(Fill { to: Place::line(to), element, value, size: Size::line(bytes) })
+    Ok(Fill { to: Place::line(to), pattern: Pattern::of(value, element), size: Size::line(bytes) })
 }
 
 fn fill_2d(
@@ -343,13 +343,13 @@ fn fill_2d(
         return Err(Status::InvalidValue.into());
     }
     let size = Size { row, rows: height, planes: 1 };
-    Ok(Fill { to: Place { address: to, pitch, plane: 0 }, element, value, size })
+    Ok(Fill { to: Place { address: to, pitch, plane: 0 }, pattern: Pattern::of(value, element), size })
 }
 
 fn fill_3d(memory: PitchedPtr, value: i32, extent: Extent) -> Result<Fill, Failure> {
     let to = position(memory, Extent { x: 0, y: 0, z: 0 })?;
     let size = Size { row: extent.x, rows: extent.y, planes: extent.z };
-    Ok(Fill { to, element: 1, value: value as u32, size })
+    Ok(Fill { to, pattern: Pattern::of(value as u32, 1), size })
 }
 
 calls! { entries, Fails, runtime;
@@ -613,6 +613,12 @@ calls! { entries, Fails, runtime;
     hipMemAdvise(_address: usize, _bytes: usize, _advice: i32, _device: i32) {
         // Where managed memory lies changes no result.
         Ok(())
+    }
+    hipMemAdvise_v2(_address: usize, _bytes: usize, _advice: i32, _location: u64) {
+        Ok(())
+    }
+    hipMemPrefetchAsync_v2(_address: usize, _bytes: usize, _location: u64, _flags: u32, stream: usize) {
+        runtime.stream(stream).map(drop)
     }
     hipMemPrefetchAsync(_address: usize, _bytes: usize, _device: i32, stream: usize) {
         runtime.stream(stream).map(drop)

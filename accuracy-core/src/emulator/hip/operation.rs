@@ -94,10 +94,23 @@ pub(super) struct Copy {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fill {
     pub to: Place,
-    /// Bytes of an element: 1, 2 or 4.
-    pub element: usize,
-    pub value: u32,
+    pub pattern: Pattern,
     pub size: Size,
+}
+
+/// The bytes that a fill repeats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pattern {
+    pub bytes: [u8; 8],
+    /// How many of them are repeated: 1, 2, 4 or 8.
+    pub length: usize,
+}
+
+impl Pattern {
+    /// The low bytes of a number.
+    pub fn of(value: u32, length: usize) -> Pattern {
+        Pattern { bytes: u64::from(value).to_le_bytes(), length }
+    }
 }
 
 /// A function of the host that a stream calls.
@@ -245,7 +258,7 @@ impl Runtime {
     }
 
     fn fill(&self, fill: &Fill) -> Result<(), Failure> {
-        let Fill { to, element, value, size } = *fill;
+        let Fill { to, pattern, size } = *fill;
         if size.is_empty() {
             return Ok(());
         }
@@ -253,7 +266,7 @@ impl Runtime {
             let what = What::Address { side: Side::Destination, address: to.address };
             return Err(Failure::new(Status::InvalidValue, what));
         }
-        let pattern = value.to_le_bytes();
+        let pattern = &pattern.bytes[..pattern.length];
         for plane in 0..size.planes {
             for row in 0..size.rows {
                 let at = to.address + plane * to.plane + row * to.pitch;
@@ -261,10 +274,11 @@ impl Runtime {
                 let bytes = unsafe {
                     std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut::<u8>(at), size.row)
                 };
-                if element == 1 {
-                    bytes.fill(pattern[0]);
-                } else {
-                    bytes.chunks_exact_mut(element).for_each(|e| e.copy_from_slice(&pattern[..element]));
+                match pattern {
+                    [byte] => bytes.fill(*byte),
+                    pattern => {
+                        bytes.chunks_exact_mut(pattern.len()).for_each(|e| e.copy_from_slice(pattern));
+                    }
                 }
             }
         }

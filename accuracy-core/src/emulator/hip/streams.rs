@@ -3,7 +3,7 @@
 #![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Out, calls};
-use super::operation::{HostCall, Operation};
+use super::operation::{Fill, HostCall, Operation, Pattern, Place, Size};
 use super::problem::{Failure, HandleKind};
 use super::runtime::{Event, Runtime, Stream};
 use super::status::Status;
@@ -78,6 +78,12 @@ impl Runtime {
     pub fn record_if_any(&self, handle: usize) -> Result<(), Failure> {
         if handle == 0 { Ok(()) } else { self.record(handle) }
     }
+}
+
+/// Writes a number of 4 or 8 bytes.
+fn write(address: usize, bytes: usize, value: u64) -> Operation {
+    let pattern = Pattern { bytes: value.to_le_bytes(), length: bytes };
+    Operation::Fill(Fill { to: Place::line(address), pattern, size: Size::line(bytes) })
 }
 
 /// `hipStreamCallback_t`.
@@ -163,6 +169,18 @@ calls! { entries, Fails, runtime;
         }
         callback.ok_or(Status::InvalidValue)?(handle, Status::Success.code(), data);
         Ok(())
+    }
+    hipStreamWriteValue32(stream: usize, address: usize, value: u32, _flags: u32) {
+        let stream = runtime.stream(stream)?;
+        runtime.submit(stream, write(address, 4, value.into()), "hipStreamWriteValue32")
+    }
+    hipStreamWriteValue64(stream: usize, address: usize, value: u64, _flags: u32) {
+        let stream = runtime.stream(stream)?;
+        runtime.submit(stream, write(address, 8, value), "hipStreamWriteValue64")
+    }
+    hipStreamCopyAttributes(to: usize, from: usize) {
+        runtime.stream(to)?;
+        runtime.stream(from).map(drop)
     }
     hipEventCreate(event: Out<usize>) {
         runtime.new_event(event, 0)

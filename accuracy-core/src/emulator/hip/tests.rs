@@ -83,6 +83,7 @@ fn kernel_of(line: &str) -> Option<KernelInfo> {
                 offset: offset.parse().unwrap(),
                 bytes: bytes.parse().unwrap(),
                 kind: "by_value".into(),
+                name: argument.starts_with("12@").then(|| "pad".into()),
             }
         })
         .collect();
@@ -273,7 +274,8 @@ impl StandIn {
 }
 
 /// The machine code of `a * x` is not needed: what arrives at the engine is.
-const KERNEL: &str = "\nkernel scale 8@0 8@8 4@16 1@20\nkernel nothing\nvariable table 64";
+const KERNEL: &str =
+    "\nkernel padded 4@0 12@4\nkernel scale 8@0 8@8 4@16 1@20\nkernel nothing\nvariable table 64";
 
 #[test]
 fn arguments_come_to_their_offsets_from_pointers_and_from_a_buffer() {
@@ -361,6 +363,25 @@ fn arguments_that_do_not_fit_the_metadata_are_named() {
     assert_eq!(launch(null, [17_usize, 0, 3].as_ptr()), 1);
     assert!(matches!(hip.problem(), What::Extra { key: 17 }));
     assert!(hip.notes.launches().is_empty());
+}
+
+#[test]
+fn padding_at_the_end_may_be_left_out_of_a_buffer() {
+    let hip = StandIn::new();
+    let function = hip.function(hip.module(KERNEL), c"padded");
+    let (buffer, size) = ([3_u8; 4], 4_usize);
+    let extra = [1, buffer.as_ptr().expose_provenance(), 2, (&raw const size).expose_provenance(), 3];
+    let status = call!(
+        hip,
+        "hipModuleLaunchKernel",
+        (
+            function => usize, 1 => u32, 1 => u32, 1 => u32, 64 => u32, 1 => u32, 1 => u32, 0 => u32,
+            0 => usize, std::ptr::null() => *const usize, extra.as_ptr() => *const usize,
+        )
+    );
+    assert_eq!(status, 0);
+    let expected = [[3; 4], [0; 4], [0; 4], [0; 4]].concat();
+    assert_eq!(hip.notes.launches()[0].arguments, expected);
 }
 
 #[test]
@@ -477,6 +498,15 @@ fn sets_and_copies_in_two_and_three_dimensions_touch_what_they_name() {
     let device = hip.malloc(256);
     let mut host = [0_u8; 256];
     let address = host.as_mut_ptr().expose_provenance();
+    let write = call!(
+        hip,
+        "hipStreamWriteValue64",
+        (0 => usize, device + 8 => usize, 0x0102_0304_0506_0708 => u64, 0 => u32)
+    );
+    assert_eq!(write, 0);
+    // SAFETY: the allocation has 256 bytes.
+    let written = unsafe { std::ptr::with_exposed_provenance::<u64>(device + 8).read() };
+    assert_eq!(written, 0x0102_0304_0506_0708);
     assert_eq!(call!(hip, "hipMemset", (device => usize, 0x11 => c_int, 256 => usize)), 0);
     assert_eq!(
         call!(hip, "hipMemset2D", (device + 1 => usize, 16 => usize, 0x22 => c_int, 4 => usize, 3 => usize)),
@@ -942,6 +972,13 @@ fn the_loader_takes_the_objects_and_calls_arrive() {
             type Many = extern "C" fn(usize, usize, usize, usize, usize, usize, usize, usize) -> c_int;
             let unknown = std::mem::transmute::<*mut c_void, Many>(call(c"hipGraphicsMapResources"));
             assert_eq!(unknown(1, 2, 3, 4, 5, 6, 7, 8), Status::NotSupported.code());
+            type Find = extern "C" fn(*const c_char, *mut *mut c_void, c_int, u64, *mut u32) -> c_int;
+            let find = std::mem::transmute::<*mut c_void, Find>(call(c"hipGetProcAddress"));
+            let (mut place, mut missing) = (std::ptr::null_mut(), 7);
+            let name = c"hipGetDeviceProperties".as_ptr();
+            assert_eq!((find(name, &mut place, 600, 0, &mut missing), missing), (0, 0));
+            assert_eq!(place, call(c"hipGetDevicePropertiesR0600"));
+            assert_eq!((find(c"nothing".as_ptr(), &mut place, 600, 0, &mut missing), missing), (1, 1));
             let text = std::mem::transmute::<*mut c_void, extern "C" fn(c_int) -> *const c_char>(call(
                 c"hiprtcGetErrorString",
             ));
