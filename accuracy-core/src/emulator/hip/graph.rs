@@ -499,3 +499,25 @@ fn instantiate(runtime: &Runtime, exec: Out<usize>, graph: usize) -> Result<(), 
     state.graph_execs.insert(handle, ready);
     exec.put(handle)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has them with HIP 5.2's headers.
+    #[test]
+    fn structures_of_nodes_lie_as_the_headers_have_them() {
+        assert_eq!((size_of::<KernelNode>(), size_of::<MemsetNode>(), size_of::<HostNode>()), (64, 48, 16));
+        assert_eq!(offset_of!(KernelNode, extra), 16);
+        assert_eq!(offset_of!(KernelNode, function), 24);
+        assert_eq!(offset_of!(KernelNode, grid), 32);
+        assert_eq!(offset_of!(KernelNode, arguments), 48);
+        assert_eq!(offset_of!(KernelNode, shared), 56);
+        assert_eq!(offset_of!(MemsetNode, element), 8);
+        assert_eq!(offset_of!(MemsetNode, height), 16);
+        assert_eq!(offset_of!(MemsetNode, pitch), 24);
+        assert_eq!(offset_of!(MemsetNode, value), 32);
+        assert_eq!(offset_of!(MemsetNode, width), 40);
+    }
+}

@@ -425,3 +425,25 @@ pub(super) fn other_entries() -> Vec<Entry> {
         Entry { name: "__gnu_h2f_ieee", addresses: [half_to_float as *const () as usize; 3] },
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has them with HIP 5.2's headers; the configurations as in ROCm 7's.
+    #[test]
+    fn structures_of_launches_lie_as_the_headers_have_them() {
+        assert_eq!(size_of::<LaunchParams>(), 56);
+        assert_eq!(offset_of!(LaunchParams, blocks), 8);
+        assert_eq!(offset_of!(LaunchParams, arguments), 32);
+        assert_eq!(offset_of!(LaunchParams, stream), 48);
+        assert_eq!((size_of::<LaunchConfig>(), size_of::<DriverLaunchConfig>()), (56, 56));
+        assert_eq!(offset_of!(LaunchConfig, shared), 24);
+        assert_eq!(offset_of!(LaunchConfig, attributes), 40);
+        assert_eq!(offset_of!(DriverLaunchConfig, shared), 24);
+        assert_eq!(offset_of!(DriverLaunchConfig, stream), 32);
+        assert_eq!(offset_of!(DriverLaunchConfig, count), 48);
+        assert_eq!((size_of::<LaunchAttribute>(), offset_of!(LaunchAttribute, value)), (72, 8));
+    }
+}

@@ -154,6 +154,65 @@ struct Param3DSide {
     height: usize,
 }
 
+/// `HIP_MEMCPY3D` of HIP 5, with shorter numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct OldParam3D {
+    from: OldParam3DSide,
+    to: OldParam3DSide,
+    width: u32,
+    height: u32,
+    depth: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct OldParam3DSide {
+    x: u32,
+    y: u32,
+    z: u32,
+    level: u32,
+    kind: u32,
+    host: usize,
+    device: usize,
+    array: usize,
+    pitch: u32,
+    height: u32,
+}
+
+impl From<OldParam3D> for Param3D {
+    fn from(copy: OldParam3D) -> Self {
+        let side = |side: OldParam3DSide| Param3DSide {
+            x: side.x as usize,
+            y: side.y as usize,
+            z: side.z as usize,
+            level: side.level as usize,
+            kind: side.kind,
+            host: side.host,
+            device: side.device,
+            array: side.array,
+            pitch: side.pitch as usize,
+            height: side.height as usize,
+        };
+        Param3D {
+            from: side(copy.from),
+            to: side(copy.to),
+            width: copy.width as usize,
+            height: copy.height as usize,
+            depth: copy.depth as usize,
+        }
+    }
+}
+
+/// Reads a `HIP_MEMCPY3D` of this version.
+fn driver_copy(copy: In<Param3D>, version: Version) -> Result<Copy, Failure> {
+    let copy = match version {
+        Version::V5 => In::<OldParam3D>::of(copy).get()?.into(),
+        Version::V6 | Version::V7 => copy.get()?,
+    };
+    copy.copy(version)
+}
+
 /// A `hipMemoryType`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MemoryType {
@@ -813,13 +872,13 @@ extern "C" fn memcpy_param_2d_async<const V: u8>(copy: In<Param2D>, stream: usiz
 
 extern "C" fn memcpy_3d_driver<const V: u8>(copy: In<Param3D>) -> i32 {
     super::abi::call("hipDrvMemcpy3D", super::abi::AfterFault::Fails, |runtime| {
-        runtime.perform(&Operation::Copy(copy.get()?.copy(Version::of(V))?), "hipDrvMemcpy3D")
+        runtime.perform(&Operation::Copy(driver_copy(copy, Version::of(V))?), "hipDrvMemcpy3D")
     })
 }
 
 extern "C" fn memcpy_3d_driver_async<const V: u8>(copy: In<Param3D>, stream: usize) -> i32 {
     super::abi::call("hipDrvMemcpy3DAsync", super::abi::AfterFault::Fails, |runtime| {
-        runtime.submit_copy(stream, copy.get()?.copy(Version::of(V))?, "hipDrvMemcpy3DAsync")
+        runtime.submit_copy(stream, driver_copy(copy, Version::of(V))?, "hipDrvMemcpy3DAsync")
     })
 }
 
@@ -850,4 +909,52 @@ pub(super) fn versioned_entries() -> Vec<Entry> {
         versioned!("hipDrvMemcpy3D", memcpy_3d_driver),
         versioned!("hipDrvMemcpy3DAsync", memcpy_3d_driver_async),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has them with HIP 5.2's headers; `HIP_MEMCPY3D` of HIP 6 as ROCm 7's.
+    #[test]
+    fn structures_of_copies_lie_as_the_headers_have_them() {
+        assert_eq!((size_of::<Copy3D>(), size_of::<PitchedPtr>()), (160, 32));
+        assert_eq!(offset_of!(Copy3D, from_position), 8);
+        assert_eq!(offset_of!(Copy3D, from), 32);
+        assert_eq!(offset_of!(Copy3D, to_array), 64);
+        assert_eq!(offset_of!(Copy3D, to_position), 72);
+        assert_eq!(offset_of!(Copy3D, to), 96);
+        assert_eq!(offset_of!(Copy3D, extent), 128);
+        assert_eq!(offset_of!(Copy3D, kind), 152);
+
+        assert_eq!(size_of::<Param2D>(), 128);
+        assert_eq!(offset_of!(Param2DSide, kind), 16);
+        assert_eq!(offset_of!(Param2DSide, host), 24);
+        assert_eq!(offset_of!(Param2DSide, pitch), 48);
+        assert_eq!(offset_of!(Param2D, to), 56);
+        assert_eq!(offset_of!(Param2D, width), 112);
+
+        assert_eq!(size_of::<OldParam3D>(), 128);
+        assert_eq!(offset_of!(OldParam3DSide, kind), 16);
+        assert_eq!(offset_of!(OldParam3DSide, host), 24);
+        assert_eq!(offset_of!(OldParam3DSide, pitch), 48);
+        assert_eq!(offset_of!(OldParam3DSide, height), 52);
+        assert_eq!(offset_of!(OldParam3D, to), 56);
+        assert_eq!(offset_of!(OldParam3D, width), 112);
+        assert_eq!(offset_of!(OldParam3D, depth), 120);
+
+        assert_eq!(size_of::<Param3D>(), 184);
+        assert_eq!(offset_of!(Param3DSide, kind), 32);
+        assert_eq!(offset_of!(Param3DSide, host), 40);
+        assert_eq!(offset_of!(Param3DSide, pitch), 64);
+        assert_eq!(offset_of!(Param3D, to), 80);
+        assert_eq!(offset_of!(Param3D, width), 160);
+
+        assert_eq!(size_of::<PointerAttributes>(), 32);
+        assert_eq!(offset_of!(PointerAttributes, device_address), 8);
+        assert_eq!(offset_of!(PointerAttributes, host_address), 16);
+        assert_eq!(offset_of!(PointerAttributes, managed), 24);
+        assert_eq!(offset_of!(PointerAttributes, flags), 28);
+    }
 }

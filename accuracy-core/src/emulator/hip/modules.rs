@@ -385,3 +385,21 @@ pub(super) fn other_entries() -> Vec<Entry> {
         Entry { name: "hipKernelNameRefByPtr", addresses: [kernel_name_by_pointer as *const () as usize; 3] },
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has it with HIP 5.2's headers.
+    #[test]
+    fn attributes_of_a_function_lie_as_the_header_has_them() {
+        assert_eq!(size_of::<FunctionAttributes>(), 56);
+        assert_eq!(offset_of!(FunctionAttributes, constant_bytes), 8);
+        assert_eq!(offset_of!(FunctionAttributes, local_bytes), 16);
+        assert_eq!(offset_of!(FunctionAttributes, max_dynamic_shared_bytes), 24);
+        assert_eq!(offset_of!(FunctionAttributes, max_threads), 28);
+        assert_eq!(offset_of!(FunctionAttributes, registers), 32);
+        assert_eq!(offset_of!(FunctionAttributes, shared_bytes), 48);
+    }
+}
