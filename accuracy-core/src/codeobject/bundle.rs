@@ -76,8 +76,8 @@ pub struct Entry {
     pub code: Vec<u8>,
 }
 
-/// The code objects of the one bundle that `bytes` begins with. What follows the bundle is ignored, so that a bundle whose
-/// length is not known can be read.
+/// The code objects of the one bundle that `bytes` begins with. What follows the bundle is ignored, so that a bundle
+/// whose length is not known can be read.
 ///
 /// # Errors
 /// For what is no bundle, or a damaged one.

@@ -1,4 +1,5 @@
-//! Graphs, built node by node or captured from streams. A graph runs node after node, in an order that its edges allow.
+//! Graphs, built node by node or captured from streams. A graph runs node after node, in an order that its edges
+//! allow.
 
 #![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 

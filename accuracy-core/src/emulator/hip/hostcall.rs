@@ -1,9 +1,9 @@
 //! The buffer through which waves call the host, and the host's side of it.
 //!
 //! A wave takes a packet, writes a service number and, for each active lane, 8 numbers, marks the packet as ready and
-//! waits until the host has answered. Device libraries have had two layouts of the buffer: packets on two stacks (up to
-//! ROCm 7.2 and in LLVM's packages), and a phase bit for each packet on either side (since 2026). A code object of the
-//! second kind has a variable that the first has not, [`PHASES_MARK`].
+//! waits until the host has answered. Device libraries have had two layouts of the buffer: packets on two stacks (up
+//! to ROCm 7.2 and in LLVM's packages), and a phase bit for each packet on either side (since 2026). A code object of
+//! the second kind has a variable that the first has not, [`PHASES_MARK`].
 //!
 //! Source: ROCm's device libraries, `hostcall_impl.cl`; HSA's `amd_signal_t`.
 
@@ -242,9 +242,9 @@ fn device_memory(numbers: [u64; 8], engine: &dyn Engine) -> u64 {
 }
 
 impl Messages {
-    /// Takes a part of a message. The first number describes it: bit 0 begins the message, bit 1 ends it, bits 5 to 7 are
-    /// how many numbers follow, the bits above are the message's number. Returns what the wave gets back: the description
-    /// with the number filled in, or how many bytes were printed.
+    /// Takes a part of a message. The first number describes it: bit 0 begins the message, bit 1 ends it, bits 5 to 7
+    /// are how many numbers follow, the bits above are the message's number. Returns what the wave gets back: the
+    /// description with the number filled in, or how many bytes were printed.
     fn take(&mut self, numbers: [u64; 8], output: &Output) -> Result<u64, OutputError> {
         const BEGIN: u64 = 1;
         const END: u64 = 2;

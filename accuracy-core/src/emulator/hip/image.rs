@@ -120,8 +120,8 @@ pub(super) fn choose(bundle: &[u8], processor: Processor) -> Result<Vec<u8>, Fai
     }
 }
 
-/// The ELF file that `image` begins with: as far as its headers say that it reaches. What is no ELF file stays whole, for
-/// the engine to refuse.
+/// The ELF file that `image` begins with: as far as its headers say that it reaches. What is no ELF file stays whole,
+/// for the engine to refuse.
 fn elf(image: &[u8]) -> &[u8] {
     let number = |at: usize, size: usize| -> Option<usize> {
         let bytes = image.get(at..at.checked_add(size)?)?;

@@ -5,7 +5,7 @@
 use super::abi::{Entry, In, Out, Version, calls};
 use super::engine::MemoryKind;
 use super::operation::{Copy, Fill, Operation, Pattern, Place, Size};
-use super::problem::{Direction, Failure, HandleKind, Home, What};
+use super::problem::{Direction, Failure, HandleKind, Home, Side, What};
 use super::runtime::{Pool, Runtime};
 use super::status::Status;
 
@@ -345,14 +345,14 @@ impl Runtime {
     }
 
     /// A copy to or from a device variable: its address, with `bytes` at `offset` inside of it.
-    fn symbol(&self, symbol: usize, offset: usize, bytes: usize) -> Result<usize, Failure> {
+    fn symbol(&self, side: Side, symbol: usize, offset: usize, bytes: usize) -> Result<usize, Failure> {
         let (address, size) = self.host_variable(symbol)?;
         match offset.checked_add(bytes) {
             Some(end) if end <= size => Ok(address + offset),
             _ => Err(Failure::new(
                 Status::InvalidValue,
                 What::Range {
-                    side: super::problem::Side::Destination,
+                    side,
                     address: address.saturating_add(offset),
                     bytes,
                     left: size.saturating_sub(offset),
@@ -582,25 +582,25 @@ calls! { entries, Fails, runtime;
         runtime.submit_copy(stream, copy.get()?.copy()?, "hipMemcpy3DAsync")
     }
     hipMemcpyToSymbol = "hipMemcpyToSymbol_spt" (symbol: usize, from: usize, bytes: usize, offset: usize, kind: i32) {
-        let to = runtime.symbol(symbol, offset, bytes)?;
+        let to = runtime.symbol(Side::Destination, symbol, offset, bytes)?;
         let copy = copy_line(to, from, bytes, direction(kind)?);
         runtime.perform(&Operation::Copy(copy), "hipMemcpyToSymbol")
     }
     hipMemcpyToSymbolAsync = "hipMemcpyToSymbolAsync_spt" (
         symbol: usize, from: usize, bytes: usize, offset: usize, kind: i32, stream: usize,
     ) {
-        let to = runtime.symbol(symbol, offset, bytes)?;
+        let to = runtime.symbol(Side::Destination, symbol, offset, bytes)?;
         runtime.submit_copy(stream, copy_line(to, from, bytes, direction(kind)?), "hipMemcpyToSymbolAsync")
     }
     hipMemcpyFromSymbol = "hipMemcpyFromSymbol_spt" (to: usize, symbol: usize, bytes: usize, offset: usize, kind: i32) {
-        let from = runtime.symbol(symbol, offset, bytes)?;
+        let from = runtime.symbol(Side::Source, symbol, offset, bytes)?;
         let copy = copy_line(to, from, bytes, direction(kind)?);
         runtime.perform(&Operation::Copy(copy), "hipMemcpyFromSymbol")
     }
     hipMemcpyFromSymbolAsync = "hipMemcpyFromSymbolAsync_spt" (
         to: usize, symbol: usize, bytes: usize, offset: usize, kind: i32, stream: usize,
     ) {
-        let from = runtime.symbol(symbol, offset, bytes)?;
+        let from = runtime.symbol(Side::Source, symbol, offset, bytes)?;
         runtime.submit_copy(stream, copy_line(to, from, bytes, direction(kind)?), "hipMemcpyFromSymbolAsync")
     }
     hipGetSymbolAddress(address: Out<usize>, symbol: usize) {

@@ -1,5 +1,5 @@
-//! What streams do: launches, copies, sets and calls to the host. An operation runs inside the call that asks for it, or,
-//! on a stream that is being captured, becomes a node of a graph.
+//! What streams do: launches, copies, sets and calls to the host. An operation runs inside the call that asks for it,
+//! or, on a stream that is being captured, becomes a node of a graph.
 
 use super::engine::{Launch, LaunchError, LaunchErrorKind};
 use super::graph::Graph;

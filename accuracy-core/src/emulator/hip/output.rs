@@ -1,8 +1,8 @@
 //! What kernels print: `printf` and the message of `assert`, in both forms that compilers make.
 //!
 //! *Buffered*: the kernel writes records into the buffer of `hidden_printf_buffer`, which are read when it has ended.
-//! *Host calls*: a wave writes a packet into the buffer of `hidden_hostcall_buffer` and waits for the answer; the engine
-//! calls [`Service::serve`] meanwhile.
+//! *Host calls*: a wave writes a packet into the buffer of `hidden_hostcall_buffer` and waits for the answer; the
+//! engine calls [`Service::serve`] meanwhile.
 //!
 //! Source: ROCm's device libraries (`ockl`, `hostcall_impl.cl`) and LLVM's `AMDGPUEmitPrintf`, for the layouts.
 
@@ -250,8 +250,8 @@ fn cut(value: u64, length: &[u8], signed: bool) -> u64 {
     }
 }
 
-/// Formats as C's `printf` does. `arguments` has 8 bytes for each number, and strings padded to groups of 8. A conversion
-/// without an argument ends the text.
+/// Formats as C's `printf` does. `arguments` has 8 bytes for each number, and strings padded to groups of 8. A
+/// conversion without an argument ends the text.
 fn formatted(format: &[u8], mut arguments: &[u8]) -> String {
     let mut text = Vec::new();
     let mut rest = format;

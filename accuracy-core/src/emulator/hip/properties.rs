@@ -169,8 +169,8 @@ const WALL_CLOCK_KHZ: c_int = 100_000;
 const ALIGNMENT: usize = 256;
 const PITCH: usize = c_int::MAX as usize;
 
-/// `hipDeviceArch_t`: what code may use. Bits in the order of the header; these processors lack surfaces and kernels that
-/// launch kernels.
+/// `hipDeviceArch_t`: what code may use. Bits in the order of the header; these processors lack surfaces and kernels
+/// that launch kernels.
 const ARCH: u32 = {
     const FUNNEL_SHIFT: u32 = 1 << 11;
     const SURFACES: u32 = 1 << 14;
@@ -312,8 +312,8 @@ pub(super) const fn uuid(processor: Processor) -> &'static str {
     }
 }
 
-/// The value of a `hipDeviceAttribute_t`; the numbers are the same in HIP 5, 6 and 7. `None` for one that does not exist
-/// or is no number.
+/// The value of a `hipDeviceAttribute_t`; the numbers are the same in HIP 5, 6 and 7. `None` for one that does not
+/// exist or is no number.
 pub(super) fn attribute(processor: Processor, attribute: u32) -> Option<c_int> {
     let (major, minor) = processor.capability();
     let lds = processor.lds_bytes() as c_int;
@@ -324,7 +324,8 @@ pub(super) fn attribute(processor: Processor, attribute: u32) -> Option<c_int> {
         10 => 1,
         // Copies beside kernels; direct access to managed memory; L1 cache; native atomics on host memory.
         2 | 12 | 13 | 14 | 15 | 20 => 1,
-        // Access policies; compute mode; preemption; several devices at once; integrated; board of several; time limit.
+        // Access policies; compute mode; preemption; several devices at once; integrated; board of several; time
+        // limit.
         1 | 6 | 7 | 11 | 16 | 17 | 18 => 0,
         5 => processor.clock_khz(),
         19 => L2_BYTES,

@@ -50,8 +50,8 @@ impl Runtime {
         if bytes < size_of::<usize>() {
             return Err(Failure::new(Status::InvalidSymbol, What::NoVariable { variable: name.into() }));
         }
-        // SAFETY: `pointer` is the host's variable, which registration has filled in; the engine's variable has room for
-        // an address.
+        // SAFETY: `pointer` is the host's variable, which registration has filled in; the engine's variable has room
+        // for an address.
         unsafe {
             let memory = std::ptr::with_exposed_provenance::<usize>(pointer).read_unaligned();
             std::ptr::with_exposed_provenance_mut::<usize>(address).write_unaligned(memory);
@@ -256,8 +256,8 @@ extern "C" fn unregister_fat_binary(fat_binary: usize) {
     guarded("__hipUnregisterFatBinary", (), |runtime| runtime.unregister(fat_binary));
 }
 
-/// Textures and surfaces of a library: they are registered whether it uses them or not, and calls that use them are not
-/// emulated.
+/// Textures and surfaces of a library: they are registered whether it uses them or not, and calls that use them are
+/// not emulated.
 extern "C" fn register_nothing() {}
 
 /// Calls that do not return a status.

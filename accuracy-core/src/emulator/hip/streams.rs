@@ -4,7 +4,7 @@
 
 use super::abi::{Out, calls};
 use super::operation::{Fill, HostCall, Operation, Pattern, Place, Size};
-use super::problem::{Failure, HandleKind};
+use super::problem::{Failure, HandleKind, What};
 use super::runtime::{Event, Runtime, Stream};
 use super::status::Status;
 use std::ffi::{c_int, c_void};
@@ -72,6 +72,46 @@ impl Runtime {
         event.recorded = Some(Instant::now());
         event.capture = None;
         Ok(())
+    }
+
+    /// Checks that a value in memory is what the stream shall wait for: nothing that runs later could write it.
+    fn await_value(
+        &self,
+        stream: usize,
+        (address, bytes): (usize, usize),
+        value: u64,
+        flags: u32,
+        mask: u64,
+    ) -> Result<(), Failure> {
+        let refused = |what| Failure::new(Status::NotSupported, What::UnemulatedUse { what });
+        if self.state().capture_of(stream).is_some() {
+            return Err(refused("a captured wait for a value"));
+        }
+        let (allocation, _) = self.memory(address).ok_or(Status::InvalidValue)?;
+        if !address.is_multiple_of(bytes) || allocation.start + allocation.bytes - address < bytes {
+            return Err(Status::InvalidValue.into());
+        }
+        let place = std::ptr::with_exposed_provenance::<u8>(address);
+        // SAFETY: the allocation has as many bytes there, and the address is aligned.
+        let found = unsafe {
+            match bytes {
+                4 => u64::from(place.cast::<u32>().read_volatile()),
+                _ => place.cast::<u64>().read_volatile(),
+            }
+        } & mask;
+        let difference = if bytes == 4 {
+            i64::from((found as u32).wrapping_sub(value as u32) as i32)
+        } else {
+            found.wrapping_sub(value) as i64
+        };
+        let holds = match flags {
+            0 => difference >= 0,
+            1 => found == value & mask,
+            2 => found & value != 0,
+            3 => !(found | value) & mask != 0,
+            _ => return Err(Status::InvalidValue.into()),
+        };
+        if holds { Ok(()) } else { Err(refused("waiting for a value that is written later")) }
     }
 
     /// Records an event that the caller may leave out.
@@ -177,6 +217,14 @@ calls! { entries, Fails, runtime;
     hipStreamWriteValue64(stream: usize, address: usize, value: u64, _flags: u32) {
         let stream = runtime.stream(stream)?;
         runtime.submit(stream, write(address, 8, value), "hipStreamWriteValue64")
+    }
+    hipStreamWaitValue32(stream: usize, address: usize, value: u32, flags: u32, mask: u32) {
+        let stream = runtime.stream(stream)?;
+        runtime.await_value(stream, (address, 4), value.into(), flags, mask.into())
+    }
+    hipStreamWaitValue64(stream: usize, address: usize, value: u64, flags: u32, mask: u64) {
+        let stream = runtime.stream(stream)?;
+        runtime.await_value(stream, (address, 8), value, flags, mask)
     }
     hipStreamCopyAttributes(to: usize, from: usize) {
         runtime.stream(to)?;

@@ -4,12 +4,13 @@
 //! data, which the test process fills in once the object is loaded (symbol [`TABLE`]). An entry that is not filled in
 //! leads to a second piece of code, which passes the name's index to the handler that entry 0 of the table holds.
 //!
-//! Libraries ask for HIP's names with versions (`hip_4.2` and later), and glibc stops the process if the object that they
-//! name has no version table at all. This one has a table in which every name is of the base version, which serves every
-//! request. A table only counts in an object that defines or needs a version: it needs the oldest one of libc.
+//! Libraries ask for HIP's names with versions (`hip_4.2` and later), and glibc stops the process if the object that
+//! they name has no version table at all. This one has a table in which every name is of the base version, which
+//! serves every request. A table only counts in an object that defines or needs a version: it needs the oldest one of
+//! libc.
 //!
-//! Source: the System V ABI's generic part (ELF-64, dynamic linking, `DT_HASH`), the processor supplements for x86-64 and
-//! AArch64, and the Linux Standard Base, "Symbol Versioning".
+//! Source: the System V ABI's generic part (ELF-64, dynamic linking, `DT_HASH`), the processor supplements for x86-64
+//! and AArch64, and the Linux Standard Base, "Symbol Versioning".
 
 /// The symbol of the table: 8 bytes for the handler, then 8 for each name.
 pub const TABLE: &str = "accuracy_hip_table";

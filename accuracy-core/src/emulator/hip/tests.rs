@@ -1,4 +1,5 @@
-//! The stand-in, driven as a library drives it: through the addresses in its tables, on an engine that only takes notes.
+//! The stand-in, driven as a library drives it: through the addresses in its tables, on an engine that only takes
+//! notes.
 
 use super::abi::{self, Version};
 use super::engine::*;
@@ -22,8 +23,8 @@ macro_rules! call {
     };
 }
 
-/// An engine that takes notes. Its code objects are text: a kernel a line (`kernel NAME BYTES:OFFSET...`), a variable a
-/// line (`variable NAME BYTES`).
+/// An engine that takes notes. Its code objects are text: a kernel a line (`kernel NAME BYTES:OFFSET...`), a variable
+/// a line (`variable NAME BYTES`).
 #[derive(Default)]
 pub(super) struct Notes {
     state: Mutex<Noted>,
@@ -507,6 +508,17 @@ fn sets_and_copies_in_two_and_three_dimensions_touch_what_they_name() {
     // SAFETY: the allocation has 256 bytes.
     let written = unsafe { std::ptr::with_exposed_provenance::<u64>(device + 8).read() };
     assert_eq!(written, 0x0102_0304_0506_0708);
+    let wait = |value: u32, flags: u32| {
+        let mask = u32::MAX;
+        call!(
+            hip,
+            "hipStreamWaitValue32",
+            (0 => usize, device + 8 => usize, value => u32, flags => u32, mask => u32)
+        )
+    };
+    assert_eq!([wait(0x0506_0708, 1), wait(0x0506_0707, 0), wait(0x8, 2)], [0; 3]);
+    assert_eq!(wait(0x0506_0709, 0), Status::NotSupported.code());
+    assert!(matches!(hip.problem(), What::UnemulatedUse { .. }));
     assert_eq!(call!(hip, "hipMemset", (device => usize, 0x11 => c_int, 256 => usize)), 0);
     assert_eq!(
         call!(hip, "hipMemset2D", (device + 1 => usize, 16 => usize, 0x22 => c_int, 4 => usize, 3 => usize)),
@@ -660,10 +672,8 @@ fn a_registered_kernel_is_found_in_the_bundle_and_its_managed_variable_is_connec
     assert_eq!((to_symbol(4, 60), to_symbol(8, 60)), (0, 1));
     assert!(matches!(hip.problem(), What::Range { left: 4, .. }));
     // SAFETY: the variable has 64 bytes.
-    assert_eq!(
-        unsafe { std::ptr::with_exposed_provenance::<[u8; 64]>(address).read() }[59..],
-        [0, 9, 9, 9, 9]
-    );
+    let table = unsafe { std::ptr::with_exposed_provenance::<[u8; 64]>(address).read() };
+    assert_eq!(table[59..], [0, 9, 9, 9, 9]);
 
     call!(hip, "__hipUnregisterFatBinary", (fat => usize) -> ());
     assert!(hip.notes.state().modules.is_empty());
@@ -718,6 +728,37 @@ fn the_code_object_of_a_bundle_is_chosen_as_the_runtime_chooses_it() {
         image::choose(b"__CLANG_OFFLOAD_BUNDLE__", Processor::Gfx950).unwrap_err().status,
         Status::InvalidImage
     );
+}
+
+#[test]
+fn a_compressed_bundle_is_read_although_its_length_is_not_passed() {
+    use std::io::Write;
+    let hip = StandIn::new();
+    let plain = bundle(&[("gfx942", "# other"), ("gfx950", &format!("#{KERNEL}"))]);
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&plain).unwrap();
+    let packed = encoder.finish().unwrap();
+    // Magic, version 2, zlib, bytes in all, bytes unpacked, hash.
+    let mut image = b"CCOB\x02\0\0\0".to_vec();
+    image.extend((24 + packed.len() as u32).to_le_bytes());
+    image.extend((plain.len() as u32).to_le_bytes());
+    image.extend([0; 8]);
+    image.extend(packed);
+    image.extend([0xaa; 100]);
+    let mut module = 0_usize;
+    let image = image.as_ptr();
+    assert_eq!(call!(hip, "hipModuleLoadData", (&raw mut module => *mut usize, image => *const u8)), 0);
+    hip.function(module, c"nothing");
+    let (mut function, name) = (0_usize, c"other".as_ptr());
+    let missing = call!(
+        hip,
+        "hipModuleGetFunction",
+        (&raw mut function => *mut usize, module => usize, name => *const c_char)
+    );
+    assert_eq!(missing, Status::NotFound.code());
+    assert!(matches!(hip.problem(), What::NoKernel { kernel } if kernel == "other"));
+    assert_eq!(call!(hip, "hipModuleUnload", (module => usize)), 0);
+    assert!(hip.notes.state().modules.is_empty());
 }
 
 #[test]
