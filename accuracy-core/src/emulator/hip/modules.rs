@@ -374,7 +374,8 @@ extern "C" fn kernel_name(function: usize) -> *const c_char {
 /// `hipKernelNameRefByPtr`: the name of the kernel that a host function stands for, or null.
 extern "C" fn kernel_name_by_pointer(function: usize, _stream: usize) -> *const c_char {
     guarded("hipKernelNameRefByPtr", std::ptr::null(), |runtime| {
-        runtime.host_function(function).map_or(std::ptr::null(), |function| function.name.as_ptr())
+        // The string lives as long as the library is registered.
+        runtime.state().host_functions.get(&function).map_or(std::ptr::null(), |known| known.name.as_ptr())
     })
 }
 

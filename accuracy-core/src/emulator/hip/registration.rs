@@ -6,7 +6,7 @@ use super::image;
 use super::problem::{Failure, HandleKind, Problem, What};
 use super::runtime::{FatBinary, Function, HostFunction, HostVariable, Runtime};
 use super::status::Status;
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::sync::Arc;
 
 impl Runtime {
@@ -72,7 +72,7 @@ impl Runtime {
         };
         let module = self.load_fat_binary(fat_binary)?;
         let found = self
-            .find(module, &name)
+            .find(module, &name.to_string_lossy())
             .map_err(|failure| Failure { status: Status::InvalidDeviceFunction, ..failure })?;
         let mut state = self.state();
         let handle = state.handle();
@@ -209,7 +209,8 @@ extern "C" fn register_function(
     _warp_size: usize,
 ) {
     guarded("__hipRegisterFunction", (), |runtime| {
-        if let Ok(name) = name.read() {
+        // What was read from a C string has no zero in it.
+        if let Ok(name) = name.read().map(|name| CString::new(name).unwrap_or_default()) {
             let function = HostFunction { fat_binary, name, handle: None };
             runtime.state().host_functions.insert(host_function, function);
         }

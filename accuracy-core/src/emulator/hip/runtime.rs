@@ -99,7 +99,8 @@ pub(super) struct FatBinary {
 
 pub(super) struct HostFunction {
     pub fat_binary: usize,
-    pub name: String,
+    /// As the library registered it; calls return it whether or not the code object can be loaded.
+    pub name: CString,
     /// Its `hipFunction_t`, once it was asked for.
     pub handle: Option<usize>,
 }
