@@ -13,9 +13,9 @@ fn time(inst: &Inst) -> f64 {
                 wave.v[register].0[lane] = (1.0 + register as f32 + lane as f32 / 64.0).to_bits();
             }
         }
-        let rounds = 200_000;
+        let rounds = 500;
         let mut best = f64::INFINITY;
-        for _ in 0..5 {
+        for _ in 0..200 {
             let start = Instant::now();
             for _ in 0..rounds {
                 assert_eq!((inst.execute)(wave, std::hint::black_box(inst)), crate::emulator::wave::Flow::Next);

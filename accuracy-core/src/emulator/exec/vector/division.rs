@@ -5,7 +5,7 @@
 //! would be wrong. What is here makes the compiler's sequence give the correctly rounded quotient: a huge denominator
 //! is scaled down, and the result is scaled by 2^64 (2^128) up or down, as the exponent of S2 says.
 
-use super::float::{ExactOp, exact_fma, finish16, finish32, finish64, float32_of};
+use super::float::{ExactOp, exact_fma, finish16, finish32, finish64, float32_of, float64_of};
 use super::integer::{lane_mask, write_mask};
 use super::lanes::{float64_source, wide_map3, write64};
 use super::operands::{Form, Rest, Room, begin, source, write, write16};
@@ -89,7 +89,14 @@ pub fn v_div_scale_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let mut out = [*a[0], *a[1]];
     let mut scaled = 0;
     for lane in 0..LANES {
-        let (value, bit) = div_scale(Format::F64, word(a, lane), word(b, lane), word(c, lane));
+        let (s0, s1, s2) = (word(a, lane), word(b, lane), word(c, lane));
+        let exponent = |x: u64| Format::F64.biased(x);
+        let distance = exponent(s2) - exponent(s1);
+        let middle = (1..2044).contains(&exponent(s1)) && (54..2047).contains(&exponent(s2));
+        if middle && (-1021..768).contains(&distance) {
+            continue;
+        }
+        let (value, bit) = div_scale(Format::F64, s0, s1, s2);
         out[0].0[lane] = value as u32;
         out[1].0[lane] = (value >> 32) as u32;
         scaled |= u64::from(bit) << lane;
@@ -142,14 +149,16 @@ pub fn v_div_fmas_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let b = float64_source(wave, inst, 1, y, spare_y);
     let c = float64_source(wave, inst, 2, z, spare_z);
     let mode = wave.mode.round64_16();
+    let exact: ExactOp = exact_fma;
+    let mut out = float64_of(wave, [a, b, c], exact, |a, b, c| a.mul_add(b, c));
     let word = |x: [&Lanes; 2], i: usize| u64::from(x[1].0[i]) << 32 | u64::from(x[0].0[i]);
-    let mut out = [Lanes::ZERO; 2];
     for lane in 0..LANES {
-        let [a, b, c] = [a, b, c].map(|x| word(x, lane));
-        let fma = if mask.0[lane] == 0 { number::fma } else { scaled_fma };
-        let value = fma(Format::F64, a, b, c, mode);
-        out[0].0[lane] = value as u32;
-        out[1].0[lane] = (value >> 32) as u32;
+        if mask.0[lane] != 0 {
+            let [a, b, c] = [a, b, c].map(|x| word(x, lane));
+            let value = scaled_fma(Format::F64, a, b, c, mode);
+            out[0].0[lane] = value as u32;
+            out[1].0[lane] = (value >> 32) as u32;
+        }
     }
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);

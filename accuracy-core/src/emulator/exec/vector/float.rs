@@ -1,7 +1,7 @@
 //! Arithmetic of float32, float64 and float16.
 
 use super::lanes::{
-    Pair, flush64, float64_source, map1, map2, map3, widest, wide_map1, wide_map2, write64,
+    Pair, choose, flush64, float64_source, map1, map2, map3, widest, wide_map1, wide_map2, write64,
 };
 use super::operands::{Form, Rest, Room, begin, flush16, flush32, old, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
@@ -328,6 +328,22 @@ fn mend64(out: &mut Pair, sources: [[&Lanes; 2]; 3], exact: ExactOp, mode: Round
     }
 }
 
+/// A float64 result of three vectors of lanes, exact in every mode.
+#[inline(always)]
+pub(super) fn float64_of<F: Fn(f64, f64, f64) -> f64>(
+    wave: &Wave,
+    [a, b, c]: [[&Lanes; 2]; 3],
+    exact: ExactOp,
+    fast: F,
+) -> Pair {
+    let (mut out, nan) = double_map(a, b, c, fast);
+    let mode = wave.mode.round64_16();
+    if nan || mode != Round::NearestEven {
+        mend64(&mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
+    }
+    out
+}
+
 /// A float64 result of up to three sources, as [`float32`].
 #[inline(always)]
 fn float64<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f64, f64, f64) -> f64>(
@@ -350,11 +366,7 @@ fn float64<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f64, f64, f64) -> f
     } else {
         a
     };
-    let (mut out, nan) = double_map(a, b, c, fast);
-    let mode = wave.mode.round64_16();
-    if nan || mode != Round::NearestEven {
-        mend64(&mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
-    }
+    let mut out = float64_of(wave, [a, b, c], exact, fast);
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);
     Flow::Next
@@ -415,7 +427,7 @@ pub(super) fn widened(half: u32) -> f32 {
     // The exponent's bias grows by 112; the product is exact, for denormals too.
     let scaled = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
     let special = magnitude | 0x7f80_0000;
-    let bits = if half & 0x7c00 == 0x7c00 { special } else { scaled };
+    let bits = choose(half & 0x7c00 == 0x7c00, special, scaled);
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
@@ -428,9 +440,9 @@ pub(super) fn narrowed(value: f32) -> u32 {
     // Adding 0.5 leaves the multiple of 2^-24 in the low bits, rounded.
     let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
     let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
-    let finite = if magnitude < 0x3880_0000 { small } else { normal };
-    let out = if magnitude >= 0x4780_0000 { 0x7c00 } else { finite };
-    let out = if magnitude > 0x7f80_0000 { nan } else { out };
+    let finite = choose(magnitude < 0x3880_0000, small, normal);
+    let out = choose(magnitude >= 0x4780_0000, 0x7c00, finite);
+    let out = choose(magnitude > 0x7f80_0000, nan, out);
     out | bits >> 16 & 0x8000
 }
 
@@ -443,15 +455,16 @@ pub(super) fn fma_odd(a: f32, b: f32, c: f32) -> f32 {
     let back = sum - product;
     let error = (product - (sum - back)) + (c - back);
     let bits = sum.to_bits();
-    let toward = if (error.to_bits() ^ bits) >> 31 == 0 { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
-    f32::from_bits(if error.abs() > 0.0 && bits & 1 == 0 { toward } else { bits })
+    // One up in magnitude, or one down where the error has the other sign.
+    let toward = bits.wrapping_add(1).wrapping_sub((error.to_bits() ^ bits) >> 31 << 1);
+    f32::from_bits(choose((error.abs() > 0.0) & (bits & 1 == 0), toward, bits))
 }
 
 #[inline(always)]
 fn half_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
     let out = Lanes(std::array::from_fn(|i| {
-        let [a, b, c] = [a, b, c].map(|x| widened(x.0[i] & 0xffff));
-        narrowed(f(a, b, c))
+        let half = |x: &Lanes| widened(x.0[i] & 0xffff);
+        narrowed(f(half(a), half(b), half(c)))
     }));
     let nan = out.0.iter().fold(0, |any, &x| any | u32::from(x & 0x7fff > 0x7c00)) != 0;
     (out, nan)
@@ -581,7 +594,7 @@ impl Bits {
 
     #[inline(always)]
     fn is_signalling(self, x: u32) -> bool {
-        self.is_nan(x) && x & self.quiet == 0
+        self.is_nan(x) & (x & self.quiet == 0)
     }
 
     /// A number that is ordered as the floats are, negative zero below positive zero.
@@ -594,37 +607,34 @@ impl Bits {
     #[inline(always)]
     pub(super) fn pick<const MAX: bool>(self, a: u32, b: u32, ieee: bool) -> u32 {
         let first = if MAX { self.key(a) > self.key(b) } else { self.key(a) < self.key(b) };
-        let out = if first { a } else { b };
-        let out = if self.is_nan(b) { a } else { out };
-        let out = if self.is_nan(a) { b } else { out };
-        let out = if ieee && self.is_signalling(b) { b | self.quiet } else { out };
-        if ieee && self.is_signalling(a) { a | self.quiet } else { out }
+        let out = choose(first, a, b);
+        let out = choose(self.is_nan(b), a, out);
+        let out = choose(self.is_nan(a), b, out);
+        let out = choose(ieee & self.is_signalling(b), b | self.quiet, out);
+        choose(ieee & self.is_signalling(a), a | self.quiet, out)
     }
 
     /// The median as the hardware takes it: with a NaN, the least.
     #[inline(always)]
     pub(super) fn median(self, a: u32, b: u32, c: u32, ieee: bool) -> u32 {
-        if self.is_nan(a) || self.is_nan(b) || self.is_nan(c) {
-            return self.pick::<false>(self.pick::<false>(a, b, ieee), c, ieee);
-        }
-        let most = self.pick::<true>(self.pick::<true>(a, b, ieee), c, ieee);
-        let same = |x: u32| x == most || (x | most) & self.magnitude == 0;
-        if same(a) {
-            self.pick::<true>(b, c, ieee)
-        } else if same(b) {
-            self.pick::<true>(a, c, ieee)
-        } else {
-            self.pick::<true>(a, b, ieee)
-        }
+        let nan = self.is_nan(a) | self.is_nan(b) | self.is_nan(c);
+        let least = self.pick::<false>(self.pick::<false>(a, b, ieee), c, ieee);
+        let greater = |x: u32, y: u32| choose(self.key(x) > self.key(y), x, y);
+        let most = greater(greater(a, b), c);
+        let same = |x: u32| (x == most) | ((x | most) & self.magnitude == 0);
+        // The greatest one is left out; zeros of both signs are the same here.
+        let x = choose(same(a), b, a);
+        let y = choose(same(a) | same(b), c, b);
+        choose(nan, least, greater(x, y))
     }
 
     /// The lesser or greater one; a NaN wins.
     #[inline(always)]
     pub(super) fn extreme<const MAX: bool>(self, a: u32, b: u32) -> u32 {
         let first = if MAX { self.key(a) > self.key(b) } else { self.key(a) < self.key(b) };
-        let out = if first { a } else { b };
-        let out = if self.is_nan(b) { b | self.quiet } else { out };
-        if self.is_nan(a) { a | self.quiet } else { out }
+        let out = choose(first, a, b);
+        let out = choose(self.is_nan(b), b | self.quiet, out);
+        choose(self.is_nan(a), a | self.quiet, out)
     }
 }
 

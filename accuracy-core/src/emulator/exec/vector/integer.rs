@@ -1,6 +1,6 @@
 //! Integers and bits, 32 and 64 wide.
 
-use super::lanes::{accumulate, binary, shift64, ternary, unary, wide_map3, write64};
+use super::lanes::{accumulate, choose, binary, shift64, ternary, unary, wide_map3, write64};
 use super::operands::{Form, Room, begin, raw, scalar, source, source64, write, writers};
 use crate::emulator::isa::{Inst, Operand};
 use crate::emulator::wave::{Flow, LANES, Lanes, Wave, expand};
@@ -105,16 +105,15 @@ fn msad_u8(a: u32, b: u32, start: u32) -> u32 {
     sum
 }
 
-/// One byte of `v_perm_b32`: `data` is S0 above S1.
+/// One byte of `v_perm_b32`: a byte of S0 above S1, the sign of every second one, 0 or 255.
 #[inline(always)]
-fn permuted(data: u64, select: u32) -> u32 {
-    match select & 0xff {
-        byte @ 0..8 => (data >> (8 * byte)) as u32 & 0xff,
-        // The sign of bytes 1, 3, 5, 7.
-        sign @ 8..12 => ((data >> (16 * (sign - 8) + 15)) as u32 & 1) * 0xff,
-        12 => 0,
-        _ => 0xff,
-    }
+fn permuted(s0: u32, s1: u32, select: u32) -> u32 {
+    let select = select & 0xff;
+    let byte = choose(select & 4 != 0, s0, s1) >> (8 * (select & 3)) & 0xff;
+    let sign = choose(select & 2 != 0, s0, s1) >> (15 + 16 * (select & 1)) & 1;
+    let constant = choose(select == 12, 0, 0xff);
+    let out = choose(select < 12, sign.wrapping_neg() & 0xff, constant);
+    choose(select < 8, byte, out)
 }
 
 unary! {
@@ -215,8 +214,7 @@ ternary! {
         out
     };
     v_perm_b32: |a, b, c| {
-        let data = u64::from(a) << 32 | u64::from(b);
-        let byte = |i: u32| permuted(data, c >> (8 * i)) << (8 * i);
+        let byte = |i: u32| permuted(a, b, c >> (8 * i)) << (8 * i);
         byte(0) | byte(1) | byte(2) | byte(3)
     };
 }
@@ -305,14 +303,29 @@ pub fn v_lshl_add_u64(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = source64(wave, inst, 0, false, x);
     let by = source(wave, inst, 1, 0, B, &mut room);
     let c = source64(wave, inst, 2, false, z);
-    let clamp = inst.clamp;
-    let out = if clamp {
+    let out = if inst.clamp {
         wide_map3(a, [by, by], c, |a, by, c| (a << (by & 7)).saturating_add(c))
     } else {
-        wide_map3(a, [by, by], c, |a, by, c| (a << (by & 7)).wrapping_add(c))
+        shift_add(a, by, c)
     };
     write64(wave, inst, &out);
     Flow::Next
+}
+
+/// `(a << by) + c` in 64 bits, from halves of 32 bits.
+fn shift_add(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2] {
+    #[inline(always)]
+    fn halves(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2] {
+        let low = |i: usize| (a[0].0[i] << (by.0[i] & 7)).wrapping_add(c[0].0[i]);
+        let high = |i: usize| {
+            let by = by.0[i] & 7;
+            // What leaves the low half; shifting by 32 at once is not possible.
+            let moved = a[1].0[i] << by | a[0].0[i] >> 1 >> (31 - by);
+            moved.wrapping_add(c[1].0[i]).wrapping_add(u32::from(low(i) < c[0].0[i]))
+        };
+        [Lanes(std::array::from_fn(low)), Lanes(std::array::from_fn(high))]
+    }
+    super::lanes::widest!([] halves(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2])
 }
 
 /// Writes one bit for each lane that executes, and zero for the others.

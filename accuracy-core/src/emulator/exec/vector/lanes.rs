@@ -39,6 +39,12 @@ macro_rules! widest {
 }
 pub(super) use widest;
 
+/// `a` if `on`, else `b`, in a form that never becomes a branch.
+#[inline(always)]
+pub(super) fn choose(on: bool, a: u32, b: u32) -> u32 {
+    b ^ (a ^ b) & u32::from(on).wrapping_neg()
+}
+
 #[inline(always)]
 fn loop1<F: Fn(u32) -> u32>(a: &Lanes, f: F) -> Lanes {
     Lanes(from_fn(|i| f(a.0[i])))

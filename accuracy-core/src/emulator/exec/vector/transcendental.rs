@@ -14,6 +14,16 @@ use crate::emulator::wave::{Flow, Lanes, Round, Wave};
 /// Adding and subtracting this rounds a float64 to an integer.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
 
+/// The value of a polynomial whose constant term comes first. The fused multiply-add is the same on every machine.
+#[inline(always)]
+fn horner<const N: usize>(terms: &[f64; N], x: f64) -> f64 {
+    let mut sum = terms[N - 1];
+    for i in (0..N - 1).rev() {
+        sum = sum.mul_add(x, terms[i]);
+    }
+    sum
+}
+
 /// 2 to the power of `x`.
 #[inline(always)]
 fn exp2(x: f64) -> f64 {
@@ -39,7 +49,7 @@ fn exp2(x: f64) -> f64 {
         1.0 / 479_001_600.0,
         1.0 / 6_227_020_800.0,
     ];
-    let power = TERMS.iter().rev().fold(0.0, |sum, term| sum * y + term);
+    let power = horner(&TERMS, y);
     // Two steps, since the exponent alone may be out of range.
     let n = shifted.to_bits() as u32 as i32;
     let half = n >> 1;
@@ -71,7 +81,7 @@ fn log2(x: f64) -> f64 {
         1.0 / 19.0,
         1.0 / 21.0,
     ];
-    let series = TERMS.iter().rev().fold(0.0, |sum, term| sum * square + term);
+    let series = horner(&TERMS, square);
     f64::from(exponent) + 2.0 * std::f64::consts::LOG2_E * s * series
 }
 
@@ -97,7 +107,7 @@ fn sine(x: f64) -> f64 {
         -1.0 / 121_645_100_408_832_000.0,
         1.0 / 51_090_942_171_709_440_000.0,
     ];
-    y * TERMS.iter().rev().fold(0.0, |sum, term| sum * square + term)
+    y * horner(&TERMS, square)
 }
 
 /// Zero of the same sign for a denormal.
