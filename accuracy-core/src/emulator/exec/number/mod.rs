@@ -461,4 +461,4 @@ pub fn frexp(format: Format, bits: u64) -> (i32, u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,10 +1,10 @@
 use super::*;
 
 /// A sequence of numbers that looks random and is the same every time.
-struct Sequence(u64);
+pub(in crate::emulator::exec) struct Sequence(pub u64);
 
 impl Sequence {
-    fn next(&mut self) -> u64 {
+    pub(in crate::emulator::exec) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -12,7 +12,7 @@ impl Sequence {
     }
 
     /// Any bits, or bits near a boundary of the format.
-    fn float(&mut self, format: Format) -> u64 {
+    pub(in crate::emulator::exec) fn float(&mut self, format: Format) -> u64 {
         let all = format.sign() | (format.sign() - 1);
         let random = self.next() & all;
         let sign = self.next() & format.sign();
