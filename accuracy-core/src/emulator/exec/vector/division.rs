@@ -3,7 +3,8 @@
 //!
 //! AMD's pseudocode multiplies by 2^32 (2^64) in `v_div_fmas` and scales a huge denominator up. With that the quotients
 //! would be wrong. What is here makes the compiler's sequence give the correctly rounded quotient: a huge denominator
-//! is scaled down, and the result is scaled by 2^64 (2^128) up or down, as the exponent of S2 says.
+//! is scaled down, the result is scaled by 2^64 (2^128) up or down, as the exponent of S2 says, and a refinement that
+//! ended in NaN is an overflow.
 
 use super::float::{ExactOp, exact_fma, finish16, finish32, finish64, float32_of, float64_of};
 use super::integer::{lane_mask, write_mask};
@@ -196,6 +197,11 @@ fn div_fixup(format: Format, s0: u64, s1: u64, s2: u64, mode: Round) -> u64 {
         let tiny = Exact { negative: negative != 0, significand: 1, exponent: -4000, more: false };
         return number::round(format, tiny, mode);
     }
+    if format.is_nan(s0) {
+        // The refinement of a quotient that is too large ends in infinity minus infinity.
+        let huge = Exact { negative: negative != 0, significand: 1, exponent: 4000, more: false };
+        return number::round(format, huge, mode);
+    }
     negative | format.magnitude(s0)
 }
 
@@ -210,7 +216,7 @@ pub fn v_div_fixup_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let c = source(wave, inst, 2, 0, Form::F32, z);
     let mode = wave.mode.round32();
     let mut out = super::lanes::map3(a, b, c, |a, b, c| {
-        if ordinary(b, c) {
+        if ordinary(b, c) && a & 0x7fff_ffff <= 0x7f80_0000 {
             a & 0x7fff_ffff | (b ^ c) & 0x8000_0000
         } else {
             div_fixup(Format::F32, u64::from(a), u64::from(b), u64::from(c), mode) as u32

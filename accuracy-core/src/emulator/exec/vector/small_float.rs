@@ -360,7 +360,7 @@ fn inverse_power(scale: u32) -> f32 {
 fn encode_scaled(small: Small, x: f32, scale: u32, saturate: bool) -> u32 {
     let y = x * inverse_power(scale);
     let left = y.is_infinite() & x.is_finite();
-    let y = f32::from_bits(choose(left, y.to_bits() - 1, y.to_bits()));
+    let y = f32::from_bits(choose(left, y.to_bits().wrapping_sub(1), y.to_bits()));
     choose(y.is_nan(), small.scaled_nan(x.is_sign_negative()), small.encode(y, saturate))
 }
 
