@@ -97,8 +97,7 @@ fn directed_roundings_enclose_the_exact_value() {
             continue;
         }
         let value = |bits: u64| f64::from(f32::from_bits(bits as u32));
-        let [up, down, zero] =
-            [Round::Up, Round::Down, Round::TowardZero].map(|mode| mul(f32, x, y, mode));
+        let [up, down, zero] = [Round::Up, Round::Down, Round::TowardZero].map(|mode| mul(f32, x, y, mode));
         assert!(value(down) <= exact && exact <= value(up), "{exact:e}");
         let zero_expected = if exact < 0.0 { up } else { down };
         assert_eq!(zero, zero_expected, "{exact:e}");
@@ -172,7 +171,10 @@ fn integers_and_floats_convert_as_rust_casts() {
         let bits = sequence.float(Format::F64);
         let x = f64::from_bits(bits);
         let zero = Round::TowardZero;
-        assert_eq!(to_integer(Format::F64, bits, zero, i64::from(i32::MIN), i64::from(i32::MAX)), i64::from(x as i32));
+        assert_eq!(
+            to_integer(Format::F64, bits, zero, i64::from(i32::MIN), i64::from(i32::MAX)),
+            i64::from(x as i32)
+        );
         assert_eq!(to_integer(Format::F64, bits, zero, 0, i64::from(u32::MAX)), i64::from(x as u32));
         let integer = sequence.next() as i64;
         let float = from_integer(Format::F32, i128::from(integer), Round::NearestEven);

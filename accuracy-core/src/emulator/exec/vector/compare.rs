@@ -70,7 +70,10 @@ fn compare64<F: Fn(u64, u64) -> bool>(wave: &mut Wave, inst: &Inst, float: bool,
     let mut rooms = [[Room::uninit(); 2]; 4];
     let [first, second, spare_first, spare_second] = &mut rooms;
     let (a, b) = if float {
-        (float64_source(wave, inst, 0, first, spare_first), float64_source(wave, inst, 1, second, spare_second))
+        (
+            float64_source(wave, inst, 0, first, spare_first),
+            float64_source(wave, inst, 1, second, spare_second),
+        )
     } else {
         (source64(wave, inst, 0, false, first), source64(wave, inst, 1, false, second))
     };

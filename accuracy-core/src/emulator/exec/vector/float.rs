@@ -1,7 +1,7 @@
 //! Arithmetic of float32, float64 and float16.
 
 use super::lanes::{
-    Pair, choose, flush64, float64_source, map1, map2, map3, widest, wide_map1, wide_map2, write64,
+    Pair, choose, float64_source, flush64, map1, map2, map3, wide_map1, wide_map2, widest, write64,
 };
 use super::operands::{Form, Rest, Room, begin, flush16, flush32, old, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
@@ -41,7 +41,11 @@ pub(super) fn finish64(wave: &Wave, inst: &Inst, out: &mut Pair) {
 #[cold]
 #[inline(never)]
 fn modify(wave: &Wave, inst: &Inst, format: Format, out: &mut Lanes) {
-    if format == Format::F32 { flush32(wave, out) } else { flush16(wave, out) };
+    if format == Format::F32 {
+        flush32(wave, out)
+    } else {
+        flush16(wave, out)
+    };
     for lane in &mut out.0 {
         *lane = modified(wave, inst, format, u64::from(*lane)) as u32;
     }
@@ -51,8 +55,7 @@ fn modify(wave: &Wave, inst: &Inst, format: Format, out: &mut Lanes) {
 ///
 /// The hardware ignores output modifiers where denormals are kept and where MODE asks for IEEE behaviour.
 pub(super) fn modified(wave: &Wave, inst: &Inst, format: Format, value: u64) -> u64 {
-    let denormals =
-        if format == Format::F32 { wave.mode.denormals32() } else { wave.mode.denormals64_16() };
+    let denormals = if format == Format::F32 { wave.mode.denormals32() } else { wave.mode.denormals64_16() };
     let value = match inst.omod {
         1..=3 if denormals.flush_out && !wave.mode.ieee() => scaled(format, inst.omod, value),
         _ => value,
@@ -583,7 +586,8 @@ pub(super) struct Bits {
     up: u32,
 }
 
-pub(super) const BITS32: Bits = Bits { magnitude: 0x7fff_ffff, infinity: 0x7f80_0000, quiet: 0x40_0000, up: 0 };
+pub(super) const BITS32: Bits =
+    Bits { magnitude: 0x7fff_ffff, infinity: 0x7f80_0000, quiet: 0x40_0000, up: 0 };
 pub(super) const BITS16: Bits = Bits { magnitude: 0x7fff, infinity: 0x7c00, quiet: 0x200, up: 16 };
 
 impl Bits {
@@ -847,9 +851,8 @@ pub fn v_ldexp_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = float64_source(wave, inst, 0, x, spare);
     let power = source(wave, inst, 1, 0, Form::B32, &mut room);
     let mode = wave.mode.round64_16();
-    let mut out = wide_map2(a, [power, power], |a, power| {
-        number::ldexp(Format::F64, a, power as u32 as i32, mode)
-    });
+    let mut out =
+        wide_map2(a, [power, power], |a, power| number::ldexp(Format::F64, a, power as u32 as i32, mode));
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);
     Flow::Next

@@ -1,6 +1,6 @@
 //! Integers and bits, 32 and 64 wide.
 
-use super::lanes::{accumulate, choose, binary, shift64, ternary, unary, wide_map3, write64};
+use super::lanes::{accumulate, binary, choose, shift64, ternary, unary, wide_map3, write64};
 use super::operands::{Form, Room, begin, raw, scalar, source, source64, write, writers};
 use crate::emulator::isa::{Inst, Operand};
 use crate::emulator::wave::{Flow, LANES, Lanes, Wave, expand};

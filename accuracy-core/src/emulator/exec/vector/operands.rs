@@ -83,7 +83,8 @@ fn unusual(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
     let index = wave.gpr_index;
     if let Some(index) = index {
         let by = (wave.m0() & 0xff) as u16;
-        let sources = plain.src[..3].iter_mut().enumerate().map(|(i, source)| (source, index.enable >> i & 1));
+        let sources =
+            plain.src[..3].iter_mut().enumerate().map(|(i, source)| (source, index.enable >> i & 1));
         let all = sources.chain(std::iter::once((&mut plain.dst, index.enable >> 3 & 1)));
         for (operand, on) in all {
             if let Operand::Vector(register @ 0..256) = operand
@@ -331,7 +332,9 @@ fn moved(lanes: &Lanes, dpp: Dpp, exec: u64) -> Lanes {
 pub(super) fn dpp_lanes(dpp: Dpp, exec: u64) -> u64 {
     // Each bit of `bank_mask` stands for four lanes of every row, each bit of `row_mask` for a row.
     let spread = |mask: u8, width: u32| {
-        (0..4).filter(|i| mask >> i & 1 != 0).fold(0, |lanes: u64, i| lanes | ((1 << width) - 1) << (width * i))
+        (0..4)
+            .filter(|i| mask >> i & 1 != 0)
+            .fold(0, |lanes: u64, i| lanes | ((1 << width) - 1) << (width * i))
     };
     let on = spread(dpp.bank_mask, 4) * 0x0001_0001_0001_0001 & spread(dpp.row_mask, 16);
     if dpp.bound_ctrl {

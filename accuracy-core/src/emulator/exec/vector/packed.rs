@@ -255,8 +255,7 @@ fn mixed_half(wave: &mut Wave, inst: &Inst, upper: bool) -> Flow {
     }
     let mode = wave.mode.round64_16();
     let sum = mixed(wave, inst);
-    let mut out =
-        map1(&sum, |x| number::convert(Format::F32, Format::F16, u64::from(x), mode) as u32);
+    let mut out = map1(&sum, |x| number::convert(Format::F32, Format::F16, u64::from(x), mode) as u32);
     finish16(wave, inst, &mut out);
     let to = Inst { op_sel: if upper { 8 } else { 0 }, ..inst.clone() };
     write16(wave, &to, Rest::Kept, &mut out);

@@ -128,7 +128,14 @@ impl Small {
     }
 
     /// Rounds a float of `from` with `random`, after dividing it by `2^(scale - 127)`.
-    fn encode_stochastic(self, from: Format, bits: u32, scale: Option<u32>, random: u32, saturate: bool) -> u32 {
+    fn encode_stochastic(
+        self,
+        from: Format,
+        bits: u32,
+        scale: Option<u32>,
+        random: u32,
+        saturate: bool,
+    ) -> u32 {
         let bits = u64::from(bits);
         let negative = from.is_negative(bits);
         if from.is_nan(bits) || scale == Some(255) {
@@ -405,9 +412,8 @@ fn encoded_pair(wave: &Wave, inst: &Inst, from: Format, small: Small) -> Lanes {
         });
     }
     map2(a, b, |a, scale| {
-        let [low, high] = [a & 0xffff, a >> 16].map(|x| {
-            encode_scaled(small, value_of(from, x), scale, saturate)
-        });
+        let [low, high] =
+            [a & 0xffff, a >> 16].map(|x| encode_scaled(small, value_of(from, x), scale, saturate));
         low | high << bits
     })
 }
@@ -583,9 +589,7 @@ fn scaled_byte_to_float(wave: &mut Wave, inst: &Inst, small: Small, to: Format) 
         return flow;
     }
     let [codes, scale] = scaled_source(wave, inst, 8);
-    let mut out = map2(&codes, &scale, |code, scale| {
-        bits_of(to, small.decode(code & 0xff, power(scale)))
-    });
+    let mut out = map2(&codes, &scale, |code, scale| bits_of(to, small.decode(code & 0xff, power(scale))));
     if to == Format::F32 {
         write(wave, inst, 0, &out);
     } else {

@@ -4,8 +4,8 @@ use super::*;
 use crate::emulator::exec::number::tests::Sequence;
 use crate::emulator::exec::number::{self, Format};
 use crate::emulator::isa::{
-    Dpp, Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row, Sdwa, Select, Special,
-    Unused,
+    Dpp, Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row, Sdwa, Select,
+    Special, Unused,
 };
 use crate::emulator::memory::{Group, Space};
 use crate::emulator::wave::{Flow, GprIndex, LANES, Lanes, Mode, Round, Wave};
@@ -217,7 +217,9 @@ fn float32_converts_to_integers_as_rust_casts() {
             }
         }
     });
-    for x in [2_147_483_520.0_f32, 2_147_483_648.0, -2_147_483_648.0, 4_294_967_040.0, 4_294_967_296.0, -0.9, 1e30] {
+    for x in
+        [2_147_483_520.0_f32, 2_147_483_648.0, -2_147_483_648.0, 4_294_967_040.0, 4_294_967_296.0, -0.9, 1e30]
+    {
         assert_eq!(one(v_cvt_i32_f32, [x.to_bits(), 0, 0]) as i32, x as i32);
         assert_eq!(one(v_cvt_u32_f32, [x.to_bits(), 0, 0]), x as u32);
     }
@@ -781,7 +783,11 @@ fn permlane_swaps_exchange_odd_rows_with_even_ones() {
                 let even = lane & width == 0;
                 let first = if even { lane } else { 64 + lane - width };
                 let second = if even { lane + width } else { 64 + lane };
-                assert_eq!((wave.v[20].0[lane], wave.v[2].0[lane]), (first as u32, second as u32), "lane {lane}");
+                assert_eq!(
+                    (wave.v[20].0[lane], wave.v[2].0[lane]),
+                    (first as u32, second as u32),
+                    "lane {lane}"
+                );
             }
         }
     });
@@ -803,7 +809,10 @@ fn packed_float32_takes_the_registers_that_op_sel_names() {
         assert_eq!(value(wave, Inst { neg: 4, neg_hi: 1, ..fma.clone() }), (-90.0, 179.0));
         assert_eq!(value(wave, Inst { op_sel: 1, ..on_vectors(v_pk_mov_b32) }), (3.0, 5.0));
         // A destination that is also a source.
-        assert_eq!(value(wave, Inst { src: [fma.src[0], fma.src[1], Operand::Vector(20), Operand::None], ..fma }), (13.0, 26.0));
+        assert_eq!(
+            value(wave, Inst { src: [fma.src[0], fma.src[1], Operand::Vector(20), Operand::None], ..fma }),
+            (13.0, 26.0)
+        );
     });
 }
 
@@ -1051,7 +1060,16 @@ fn trig_preop_gives_the_bits_of_two_over_pi() {
 #[test]
 fn classes_of_floats_are_told_from_their_bits() {
     let values = [
-        0x7f80_0001, 0x7fc0_0000, 0xff80_0000, 0xbf80_0000, 0x8000_0001, 0x8000_0000, 0, 1, 0x3f80_0000, 0x7f80_0000,
+        0x7f80_0001,
+        0x7fc0_0000,
+        0xff80_0000,
+        0xbf80_0000,
+        0x8000_0001,
+        0x8000_0000,
+        0,
+        1,
+        0x3f80_0000,
+        0x7f80_0000,
     ];
     with_wave(|wave| {
         for (class, value) in values.into_iter().enumerate() {
