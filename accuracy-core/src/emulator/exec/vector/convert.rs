@@ -12,7 +12,11 @@ macro_rules! to_integer {
     ($($(#[$doc:meta])* $name:ident, $form:ident: |$a:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            super::lanes::unary(wave, inst, Form::$form, |$a| $body)
+            #[inline(always)]
+            fn lane($a: u32) -> u32 {
+                $body
+            }
+            super::lanes::unary(wave, inst, Form::$form, lane)
         }
     )*};
 }
@@ -95,8 +99,12 @@ fn quieted(x: u32) -> u32 {
 /// Narrows float32 to float16 in the rounding that MODE asks of float16.
 #[inline(always)]
 fn to_half(a: &Lanes, mode: Round) -> Lanes {
+    #[inline(always)]
+    fn lane(a: u32) -> u32 {
+        narrowed(f32::from_bits(a))
+    }
     if mode == Round::NearestEven {
-        map1(a, |a| narrowed(f32::from_bits(a)))
+        map1(a, lane)
     } else {
         map1(a, |a| number::convert(Format::F32, Format::F16, u64::from(a), mode) as u32)
     }

@@ -1,7 +1,7 @@
 //! Arithmetic of float32, float64 and float16.
 
 use super::lanes::{
-    Pair, choose, float64_source, flush64, map1, map2, map3, wide_map1, wide_map2, widest, write64,
+    Pair, choose, each, float64_source, flush64, map1, map2, map3, wide_map1, wide_map2, widest, write64,
 };
 use super::operands::{Form, Rest, Room, begin, flush16, flush32, old, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
@@ -91,9 +91,7 @@ fn has_nan(out: &Lanes) -> bool {
 
 #[inline(always)]
 fn float_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
-    let out = Lanes(std::array::from_fn(|i| {
-        f(f32::from_bits(a.0[i]), f32::from_bits(b.0[i]), f32::from_bits(c.0[i])).to_bits()
-    }));
+    let out = each(|i| f(f32::from_bits(a.0[i]), f32::from_bits(b.0[i]), f32::from_bits(c.0[i])).to_bits());
     let nan = has_nan(&out);
     (out, nan)
 }
@@ -190,7 +188,11 @@ macro_rules! float32 {
         |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            float32::<$count, $accumulate, _>(wave, inst, $exact, |$a, $b, $c| $fast)
+            #[inline(always)]
+            fn lane($a: f32, $b: f32, $c: f32) -> f32 {
+                $fast
+            }
+            float32::<$count, $accumulate, _>(wave, inst, $exact, lane)
         }
     )*};
 }
@@ -402,7 +404,11 @@ macro_rules! float64 {
         |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            float64::<$count, $accumulate, _>(wave, inst, $exact, |$a, $b, $c| $fast)
+            #[inline(always)]
+            fn lane($a: f64, $b: f64, $c: f64) -> f64 {
+                $fast
+            }
+            float64::<$count, $accumulate, _>(wave, inst, $exact, lane)
         }
     )*};
 }
@@ -465,10 +471,10 @@ pub(super) fn fma_odd(a: f32, b: f32, c: f32) -> f32 {
 
 #[inline(always)]
 fn half_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
-    let out = Lanes(std::array::from_fn(|i| {
+    let out = each(|i| {
         let half = |x: &Lanes| widened(x.0[i] & 0xffff);
         narrowed(f(half(a), half(b), half(c)))
-    }));
+    });
     let nan = out.0.iter().fold(0, |any, &x| any | u32::from(x & 0x7fff > 0x7c00)) != 0;
     (out, nan)
 }
@@ -540,7 +546,11 @@ macro_rules! float16 {
         |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            float16::<$count, $accumulate, _>(wave, inst, Rest::$rest, $exact, |$a, $b, $c| $fast)
+            #[inline(always)]
+            fn lane($a: f32, $b: f32, $c: f32) -> f32 {
+                $fast
+            }
+            float16::<$count, $accumulate, _>(wave, inst, Rest::$rest, $exact, lane)
         }
     )*};
 }
@@ -653,8 +663,13 @@ macro_rules! select32 {
             let [x, y] = &mut rooms;
             let a = source(wave, inst, 0, 0, Form::F32, x);
             let b = source(wave, inst, 1, 0, Form::F32, y);
-            let $ieee = wave.mode.ieee();
-            let mut out = map2(a, b, |$a, $b| $body);
+            #[inline(always)]
+            fn lane<const IEEE: bool>($a: u32, $b: u32) -> u32 {
+                let $ieee = IEEE;
+                $body
+            }
+            let mut out =
+                if wave.mode.ieee() { map2(a, b, lane::<true>) } else { map2(a, b, lane::<false>) };
             finish32(wave, inst, &mut out);
             write(wave, inst, 0, &out);
             Flow::Next
@@ -671,8 +686,13 @@ macro_rules! select32 {
             let a = source(wave, inst, 0, 0, Form::F32, x);
             let b = source(wave, inst, 1, 0, Form::F32, y);
             let c = source(wave, inst, 2, 0, Form::F32, z);
-            let $ieee = wave.mode.ieee();
-            let mut out = map3(a, b, c, |$a, $b, $c| $body);
+            #[inline(always)]
+            fn lane<const IEEE: bool>($a: u32, $b: u32, $c: u32) -> u32 {
+                let $ieee = IEEE;
+                $body
+            }
+            let mut out =
+                if wave.mode.ieee() { map3(a, b, c, lane::<true>) } else { map3(a, b, c, lane::<false>) };
             finish32(wave, inst, &mut out);
             write(wave, inst, 0, &out);
             Flow::Next
@@ -740,11 +760,14 @@ macro_rules! select16 {
             let a = source(wave, inst, 0, 0, Form::F16, x);
             let b = source(wave, inst, 1, 0, Form::F16, y);
             let c = if $count > 2 { source(wave, inst, 2, 0, Form::F16, z) } else { a };
-            let $ieee = wave.mode.ieee();
-            let mut out = map3(a, b, c, |$a, $b, $c| {
+            #[inline(always)]
+            fn lane<const IEEE: bool>($a: u32, $b: u32, $c: u32) -> u32 {
+                let $ieee = IEEE;
                 let [$a, $b, $c] = [$a & 0xffff, $b & 0xffff, $c & 0xffff];
                 $body
-            });
+            }
+            let mut out =
+                if wave.mode.ieee() { map3(a, b, c, lane::<true>) } else { map3(a, b, c, lane::<false>) };
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::$rest, &mut out);
             Flow::Next
@@ -832,10 +855,10 @@ pub fn v_ldexp_f16(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = source(wave, inst, 0, 0, Form::F16, x);
     let b = source(wave, inst, 1, 0, Form::B16, y);
     let mode = wave.mode.round64_16();
-    let mut out = Lanes(std::array::from_fn(|i| {
+    let mut out = each(|i| {
         let power = i32::from(b.0[i] as i16);
         number::ldexp(Format::F16, u64::from(a.0[i] & 0xffff), power, mode) as u32
-    }));
+    });
     finish16(wave, inst, &mut out);
     write16(wave, inst, Rest::Cleared, &mut out);
     Flow::Next

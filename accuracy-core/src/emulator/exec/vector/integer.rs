@@ -1,6 +1,6 @@
 //! Integers and bits, 32 and 64 wide.
 
-use super::lanes::{accumulate, binary, choose, shift64, ternary, unary, wide_map3, write64};
+use super::lanes::{accumulate, binary, choose, each, shift64, ternary, unary, wide_map3, write64};
 use super::operands::{Form, Room, begin, raw, scalar, source, source64, write, writers};
 use crate::emulator::isa::{Inst, Operand};
 use crate::emulator::wave::{Flow, LANES, Lanes, Wave, expand};
@@ -12,7 +12,11 @@ macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident: |$a:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            unary(wave, inst, B, |$a| $body)
+            #[inline(always)]
+            fn lane($a: u32) -> u32 {
+                $body
+            }
+            unary(wave, inst, B, lane)
         }
     )*};
 }
@@ -21,7 +25,11 @@ macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident: |$a:ident, $b:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            binary(wave, inst, B, |$a, $b| $body)
+            #[inline(always)]
+            fn lane($a: u32, $b: u32) -> u32 {
+                $body
+            }
+            binary(wave, inst, B, lane)
         }
     )*};
 }
@@ -30,7 +38,11 @@ macro_rules! ternary {
     ($($(#[$doc:meta])* $name:ident: |$a:ident, $b:ident, $c:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            ternary(wave, inst, BBB, |$a, $b, $c| $body)
+            #[inline(always)]
+            fn lane($a: u32, $b: u32, $c: u32) -> u32 {
+                $body
+            }
+            ternary(wave, inst, BBB, lane)
         }
     )*};
 }
@@ -142,10 +154,10 @@ binary! {
     v_min_u32: |a, b| a.min(b);
     v_max_u32: |a, b| a.max(b);
     v_mul_lo_u32: |a, b| a.wrapping_mul(b);
-    v_mul_hi_u32: |a, b| (u64::from(a) * u64::from(b) >> 32) as u32;
-    v_mul_hi_i32: |a, b| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32;
-    v_mul_hi_i32_i24: |a, b| (i64::from(i24(a)) * i64::from(i24(b)) >> 32) as u32;
-    v_mul_hi_u32_u24: |a, b| (u64::from(u24(a)) * u64::from(u24(b)) >> 32) as u32;
+    v_mul_hi_u32: |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32;
+    v_mul_hi_i32: |a, b| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32;
+    v_mul_hi_i32_i24: |a, b| ((i64::from(i24(a)) * i64::from(i24(b))) >> 32) as u32;
+    v_mul_hi_u32_u24: |a, b| ((u64::from(u24(a)) * u64::from(u24(b))) >> 32) as u32;
     v_bfm_b32: |a, b| ((1 << (a & 31)) - 1) << (b & 31);
     v_bcnt_u32_b32: |a, b| b.wrapping_add(a.count_ones());
 }
@@ -323,7 +335,7 @@ fn shift_add(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2] {
             let moved = a[1].0[i] << by | a[0].0[i] >> 1 >> (31 - by);
             moved.wrapping_add(c[1].0[i]).wrapping_add(u32::from(low(i) < c[0].0[i]))
         };
-        [Lanes(std::array::from_fn(low)), Lanes(std::array::from_fn(high))]
+        [each(low), each(high)]
     }
     super::lanes::widest!([] halves(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2])
 }
@@ -691,7 +703,7 @@ fn mbcnt(wave: &mut Wave, inst: &Inst, below: fn(usize) -> u32) -> Flow {
     let [x, y] = &mut rooms;
     let a = source(wave, inst, 0, 0, B, x);
     let b = source(wave, inst, 1, 0, B, y);
-    let out = Lanes(std::array::from_fn(|i| b.0[i].wrapping_add((a.0[i] & below(i)).count_ones())));
+    let out = each(|i| b.0[i].wrapping_add((a.0[i] & below(i)).count_ones()));
     write(wave, inst, 0, &out);
     Flow::Next
 }

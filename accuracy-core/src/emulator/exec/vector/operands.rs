@@ -325,7 +325,7 @@ fn moved(lanes: &Lanes, dpp: Dpp, exec: u64) -> Lanes {
     for (lane, value) in lanes.0.iter().enumerate() {
         padded[lane] = if exec >> lane & 1 != 0 { *value } else { 0 };
     }
-    Lanes(std::array::from_fn(|lane| padded[usize::from(moves[lane]) & (2 * LANES - 1)]))
+    super::lanes::each(|lane| padded[usize::from(moves[lane]) & (2 * LANES - 1)])
 }
 
 /// The lanes that DPP lets write.
@@ -336,7 +336,7 @@ pub(super) fn dpp_lanes(dpp: Dpp, exec: u64) -> u64 {
             .filter(|i| mask >> i & 1 != 0)
             .fold(0, |lanes: u64, i| lanes | ((1 << width) - 1) << (width * i))
     };
-    let on = spread(dpp.bank_mask, 4) * 0x0001_0001_0001_0001 & spread(dpp.row_mask, 16);
+    let on = (spread(dpp.bank_mask, 4) * 0x0001_0001_0001_0001) & spread(dpp.row_mask, 16);
     if dpp.bound_ctrl {
         return on;
     }

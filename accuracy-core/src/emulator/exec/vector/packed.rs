@@ -106,7 +106,11 @@ macro_rules! packed_half {
     ($($name:ident, $count:literal: |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             halves::<$count>(wave, inst, true, |wave, sources| {
-                float16_of(wave, sources, $exact, |$a, $b, $c| $fast)
+                #[inline(always)]
+                fn lane($a: f32, $b: f32, $c: f32) -> f32 {
+                    $fast
+                }
+                float16_of(wave, sources, $exact, lane)
             })
         }
     )*};
@@ -122,8 +126,12 @@ macro_rules! packed_select {
     ($($name:ident, $count:literal: |$ieee:ident, $a:ident, $b:ident, $c:ident| $body:expr;)*) => {$(
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             halves::<$count>(wave, inst, true, |wave, [a, b, c]| {
-                let $ieee = wave.mode.ieee();
-                map3(a, b, c, |$a, $b, $c| $body)
+                #[inline(always)]
+                fn lane<const IEEE: bool>($a: u32, $b: u32, $c: u32) -> u32 {
+                    let $ieee = IEEE;
+                    $body
+                }
+                if wave.mode.ieee() { map3(a, b, c, lane::<true>) } else { map3(a, b, c, lane::<false>) }
             })
         }
     )*};
@@ -140,9 +148,7 @@ packed_select! {
 pub fn v_pk_fmac_f16(wave: &mut Wave, inst: &Inst) -> Flow {
     let packed = Inst { op_sel: 0, op_sel_hi: 7, neg_hi: inst.neg, ..inst.clone() };
     let packed = Inst { src: [inst.src[0], inst.src[1], inst.dst, inst.src[3]], ..packed };
-    halves::<3>(wave, &packed, true, |wave, sources| {
-        float16_of(wave, sources, exact_fma, |a, b, c| fma_odd(a, b, c))
-    })
+    halves::<3>(wave, &packed, true, |wave, sources| float16_of(wave, sources, exact_fma, fma_odd))
 }
 
 /// Register 0 or 1 of a pair for one half of a packed float32 result, with its sign.

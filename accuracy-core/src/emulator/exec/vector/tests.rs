@@ -319,7 +319,8 @@ fn ulps(found: f32, exact: f64) -> f64 {
 #[test]
 fn transcendental_functions_are_rounded_once() {
     let mut sequence = Sequence(13);
-    let cases: [(Execute, fn(f64) -> f64, f64, f64); 6] = [
+    type Case = (Execute, fn(f64) -> f64, f64, f64);
+    let cases: [Case; 6] = [
         (v_exp_f32, f64::exp2, -125.0, 127.0),
         (v_log_f32, f64::log2, 1e-37, 1e37),
         (v_rcp_f32, |x| 1.0 / x, 1e-30, 1e30),

@@ -174,10 +174,12 @@ macro_rules! function32 {
             }
             let mut room = Room::uninit();
             let a = source(wave, inst, 0, 0, Form::F32, &mut room);
-            let (mut out, nan) = float_map(a, a, a, |a, _, _| {
-                let $a = without_denormals(a);
+            #[inline(always)]
+            fn lane($a: f32, _: f32, _: f32) -> f32 {
+                let $a = without_denormals($a);
                 without_denormals($body)
-            });
+            }
+            let (mut out, nan) = float_map(a, a, a, lane);
             if nan {
                 mend_nan(&mut out, a);
             }
@@ -211,7 +213,11 @@ macro_rules! function16 {
             let mut room = Room::uninit();
             let half = source(wave, inst, 0, 0, Form::F16, &mut room);
             let a = map1(half, |a| widened(a & 0xffff).to_bits());
-            let (mut out, nan) = float_map(&a, &a, &a, |$a, _, _| $body);
+            #[inline(always)]
+            fn lane($a: f32, _: f32, _: f32) -> f32 {
+                $body
+            }
+            let (mut out, nan) = float_map(&a, &a, &a, lane);
             if nan {
                 mend_nan(&mut out, &a);
             }
