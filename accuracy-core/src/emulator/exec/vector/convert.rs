@@ -1,6 +1,6 @@
 //! Conversions between integers and floats of 16, 32 and 64 bits.
 
-use super::float::{finish16, finish32, finish64, narrowed, widened};
+use super::float::{finish16, finish32, finish64, narrowed, overflow_to_greatest, widened};
 use super::lanes::{choose, float64_source, map1, map2, map3, wide_map1, write64};
 use super::operands::{Form, Rest, Room, begin, flush16, old, source, write, write16};
 use crate::emulator::exec::number::{self, Exact, Format};
@@ -110,17 +110,6 @@ fn to_half(a: &Lanes, mode: Round) -> Lanes {
     }
 }
 
-/// FP16_OVFL of MODE: finite values that are too large become the greatest float16.
-fn overflow_to_greatest(wave: &Wave, from: &Lanes, out: &mut Lanes) {
-    if wave.mode.0 >> 23 & 1 != 0 {
-        for (out, from) in out.0.iter_mut().zip(&from.0) {
-            if *out & 0x7fff == 0x7c00 && from & 0x7fff_ffff != 0x7f80_0000 {
-                *out -= 1;
-            }
-        }
-    }
-}
-
 pub fn v_cvt_f16_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     if let Some(flow) = begin(wave, inst) {
         return flow;
@@ -128,7 +117,7 @@ pub fn v_cvt_f16_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let mut room = Room::uninit();
     let a = source(wave, inst, 0, 0, Form::F32, &mut room);
     let mut out = to_half(a, wave.mode.round64_16());
-    overflow_to_greatest(wave, a, &mut out);
+    overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
     finish16(wave, inst, &mut out);
     write16(wave, inst, Rest::Cleared, &mut out);
     Flow::Next
@@ -144,7 +133,7 @@ fn pack_half(wave: &mut Wave, inst: &Inst, mode: Round) -> Flow {
     let narrow = |a: &Lanes| {
         let mut out = if mode == Round::TowardZero { map1(a, truncated) } else { to_half(a, mode) };
         if mode != Round::TowardZero {
-            overflow_to_greatest(wave, a, &mut out);
+            overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
         }
         finish16(wave, inst, &mut out);
         out
@@ -317,6 +306,7 @@ macro_rules! to_float16 {
             let a = source(wave, inst, 0, 0, Form::B16, &mut room);
             let mode = wave.mode.round64_16();
             let mut out = map1(a, |$a| number::from_integer(Format::F16, $body, mode) as u32);
+            overflow_to_greatest(wave, &mut out, |_| true);
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::Cleared, &mut out);
             Flow::Next

@@ -496,7 +496,20 @@ pub(super) fn float16_of<F: Fn(f32, f32, f32) -> f32>(
     if nan || mode != Round::NearestEven {
         mend(Format::F16, &mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
     }
+    overflow_to_greatest(wave, &mut out, |lane| [a, b, c].iter().all(|x| x.0[lane] & 0x7fff != 0x7c00));
     out
+}
+
+/// FP16_OVFL of MODE: where the sources are finite, an infinite float16 becomes the greatest number.
+#[inline(always)]
+pub(super) fn overflow_to_greatest(wave: &Wave, out: &mut Lanes, finite: impl Fn(usize) -> bool) {
+    if wave.mode.0 >> 23 & 1 != 0 {
+        for (lane, out) in out.0.iter_mut().enumerate() {
+            if *out & 0x7fff == 0x7c00 && finite(lane) {
+                *out -= 1;
+            }
+        }
+    }
 }
 
 /// A float16 result of up to three sources, as [`float32`]; `fast` computes in float32.
@@ -859,6 +872,7 @@ pub fn v_ldexp_f16(wave: &mut Wave, inst: &Inst) -> Flow {
         let power = i32::from(b.0[i] as i16);
         number::ldexp(Format::F16, u64::from(a.0[i] & 0xffff), power, mode) as u32
     });
+    overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff != 0x7c00);
     finish16(wave, inst, &mut out);
     write16(wave, inst, Rest::Cleared, &mut out);
     Flow::Next

@@ -1,7 +1,8 @@
 //! VOP3P: two values of 16 bits in one register, or two float32 in two.
 
 use super::float::{
-    BITS16, ExactOp, exact_fma, finish16, finish32, float16_of, float32_of, fma_odd, widened,
+    BITS16, ExactOp, exact_fma, finish16, finish32, float16_of, float32_of, fma_odd, overflow_to_greatest,
+    widened,
 };
 use super::integer::dot_i16;
 use super::integer16::{mad_i16_sat, mad_u16_sat};
@@ -262,6 +263,8 @@ fn mixed_half(wave: &mut Wave, inst: &Inst, upper: bool) -> Flow {
     let mode = wave.mode.round64_16();
     let sum = mixed(wave, inst);
     let mut out = map1(&sum, |x| number::convert(Format::F32, Format::F16, u64::from(x), mode) as u32);
+    let infinite = |lane: usize| sum.0[lane] & 0x7fff_ffff == 0x7f80_0000;
+    overflow_to_greatest(wave, &mut out, |lane| !infinite(lane));
     finish16(wave, inst, &mut out);
     let to = Inst { op_sel: if upper { 8 } else { 0 }, ..inst.clone() };
     write16(wave, &to, Rest::Kept, &mut out);

@@ -1091,3 +1091,23 @@ fn fract_stays_below_one() {
     assert_eq!(one(v_fract_f16, [0x8001, 0, 0]), 0x3bff);
     assert_eq!(one(v_fract_f32, [0x7f80_0000, 0, 0]), 0x7fc0_0000);
 }
+
+#[test]
+fn fp16_ovfl_makes_an_overflow_the_greatest_float16() {
+    with_wave(|wave| {
+        wave.v[2] = Lanes::splat(0x7bff);
+        wave.v[4] = Lanes::splat(0x7bff);
+        run(wave, &on_vectors(v_add_f16));
+        assert_eq!(wave.v[20].0[0], 0x7c00);
+        wave.mode = Mode(0x3f0 | 1 << 23);
+        run(wave, &on_vectors(v_add_f16));
+        assert_eq!(wave.v[20].0[0], 0x7bff);
+        // An infinity that was there before stays.
+        wave.v[4] = Lanes::splat(0xfc00);
+        run(wave, &on_vectors(v_add_f16));
+        assert_eq!(wave.v[20].0[0], 0xfc00);
+        wave.v[2] = Lanes::splat(1e9_f32.to_bits());
+        run(wave, &on_vectors(v_cvt_f16_f32));
+        assert_eq!(wave.v[20].0[0], 0x7bff);
+    });
+}

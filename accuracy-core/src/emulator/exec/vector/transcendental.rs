@@ -4,7 +4,7 @@
 //! is the exactly rounded value in nearly all cases. The polynomials are this module's, so that the result is the
 //! same on every machine. Those of float32 flush denormal sources and results whatever MODE says, as the hardware does.
 
-use super::float::{finish16, finish32, finish64, float_map, narrowed, widened};
+use super::float::{finish16, finish32, finish64, float_map, narrowed, overflow_to_greatest, widened};
 use super::lanes::{float64_source, map1, wide_map2, write64};
 use super::operands::{Form, Rest, Room, begin, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
@@ -222,6 +222,7 @@ macro_rules! function16 {
                 mend_nan(&mut out, &a);
             }
             let mut out = map1(&out, |x| narrowed(f32::from_bits(x)));
+            overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::Cleared, &mut out);
             Flow::Next
