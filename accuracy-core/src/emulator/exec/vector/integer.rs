@@ -225,10 +225,33 @@ ternary! {
         }
         out
     };
-    v_perm_b32: |a, b, c| {
+}
+
+/// Each byte of the result is a byte of S0 above S1, a sign, 0 or 255, as a byte of S2 says.
+pub fn v_perm_b32(wave: &mut Wave, inst: &Inst) -> Flow {
+    if let Operand::Scalar(_) | Operand::Constant(_) = inst.src[2] {
+        let selectors = scalar(wave, inst.src[2], 0).to_le_bytes();
+        if selectors.iter().all(|selector| !(8..12).contains(selector)) {
+            return permute_alike(wave, inst, selectors);
+        }
+    }
+    ternary(wave, inst, BBB, |a, b, c| {
         let byte = |i: u32| permuted(a, b, c >> (8 * i)) << (8 * i);
         byte(0) | byte(1) | byte(2) | byte(3)
-    };
+    })
+}
+
+/// The same permutation in all lanes, without signs: shifts and masks are known before the loop.
+fn permute_alike(wave: &mut Wave, inst: &Inst, selectors: [u8; 4]) -> Flow {
+    let from_s0 = selectors.map(|selector| if selector & 4 != 0 { u32::MAX } else { 0 });
+    let shifts = selectors.map(|selector| 8 * u32::from(selector & 3));
+    let masks = selectors.map(|selector| if selector < 8 { 0xff } else { 0 });
+    let constants = selectors.map(|selector| if selector > 12 { 0xff } else { 0 });
+    let constant = u32::from_le_bytes(constants);
+    binary(wave, inst, B, move |a, b| {
+        let byte = |i: usize| ((b ^ (a ^ b) & from_s0[i]) >> shifts[i] & masks[i]) << (8 * i);
+        byte(0) | byte(1) | byte(2) | byte(3) | constant
+    })
 }
 
 /// A register moves; SDWA and DPP may change it on the way.
@@ -568,6 +591,10 @@ pub fn v_mqsad_u32_u8(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// One bit of each of three sources indexes a table of eight bits, which `neg`, `abs` and `omod` hold.
 pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
+    // Before the table is taken out of the instruction, which may be executed again.
+    if let Some(flow) = begin(wave, inst) {
+        return flow;
+    }
     let table = bitop_table(inst);
     // The modifiers are the table, and no modifiers.
     let bare = bare(inst);

@@ -723,6 +723,9 @@ fn register_indexing_adds_m0_and_skipping_does_nothing() {
         run(wave, &on_vectors(v_add_u32));
         assert_eq!((wave.v[23].0[0], wave.v[20].0[0]), (13, 0));
         assert_eq!(wave.gpr_index, Some(GprIndex { enable: 0b1001 }));
+        // The table of v_bitop3 survives: here it is S0 and S1.
+        run(wave, &Inst { abs: 0, omod: 3, ..on_vectors(v_bitop3_b32) });
+        assert_eq!(wave.v[23].0[0], 11 & 2);
         wave.s[124] = 250;
         let add = on_vectors(v_add_u32);
         assert_eq!((add.execute)(wave, &add), Flow::Fault);
@@ -1109,5 +1112,26 @@ fn fp16_ovfl_makes_an_overflow_the_greatest_float16() {
         wave.v[2] = Lanes::splat(1e9_f32.to_bits());
         run(wave, &on_vectors(v_cvt_f16_f32));
         assert_eq!(wave.v[20].0[0], 0x7bff);
+    });
+}
+
+#[test]
+fn a_permutation_is_the_same_with_a_scalar_selector() {
+    let mut sequence = Sequence(20);
+    with_wave(|wave| {
+        for _ in 0..2_000 {
+            for register in [2, 4] {
+                fill(wave, register, || sequence.next() as u32);
+            }
+            let selectors = u32::from_le_bytes([(); 4].map(|()| (sequence.next() % 15) as u8));
+            wave.v[6] = Lanes::splat(selectors);
+            wave.s[9] = selectors;
+            run(wave, &on_vectors(v_perm_b32));
+            let expected = wave.v[20];
+            let inst = on_vectors(v_perm_b32);
+            let src = [inst.src[0], inst.src[1], Operand::Scalar(9), Operand::None];
+            run(wave, &Inst { src, ..inst });
+            assert_eq!(wave.v[20], expected, "{selectors:x}");
+        }
     });
 }
