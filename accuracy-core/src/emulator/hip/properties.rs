@@ -307,8 +307,8 @@ impl PropertiesR0600 {
 /// 16 characters that tell devices apart.
 pub(super) const fn uuid(processor: Processor) -> &'static str {
     match processor {
-        Processor::Gfx942 => "emulated-gfx942-",
-        Processor::Gfx950 => "emulated-gfx950-",
+        Processor::Gfx942 => "emulated-cdna-3 ",
+        Processor::Gfx950 => "emulated-cdna-4 ",
     }
 }
 
