@@ -110,7 +110,8 @@ class Comparison:
                     symbols[symbol[2]] = int(symbol[1], 16)
                 continue
             address, _, words = place.partition(": ")
-            text, address, words = text.strip(), int(address, 16), words.split()
+            # After the words of a branch comes its target in angle brackets.
+            text, address, words = text.strip(), int(address, 16), words.partition("<")[0].split()
             self.instructions += 1
             self.mnemonics[text.split(" ", 1)[0]] += 1
             got = ours.get(f"{address:x}")
