@@ -104,13 +104,14 @@ class Comparison:
         before = self.instructions
         branches = []
         for line in theirs.splitlines():
-            if symbol := re.fullmatch(r"([0-9a-f]{16}) <(.+)>:", line):
-                symbols[symbol[2]] = int(symbol[1], 16)
+            text, separator, place = line.rpartition("// ")
+            if not separator or not line.startswith("\t"):
+                if symbol := re.fullmatch(r"([0-9a-f]{16}) <(.+)>:", line):
+                    symbols[symbol[2]] = int(symbol[1], 16)
                 continue
-            found = re.match(r"\t(.*?)\s*// ([0-9A-F]+): ([0-9A-F ]+)", line)
-            if not found:
-                continue
-            text, address, words = found[1], int(found[2], 16), found[3].split()
+            address, _, words = place.partition(": ")
+            # After the words of a branch comes its target in angle brackets.
+            text, address, words = text.strip(), int(address, 16), words.partition("<")[0].split()
             self.instructions += 1
             self.mnemonics[text.split(" ", 1)[0]] += 1
             got = ours.get(f"{address:x}")
@@ -272,7 +273,8 @@ class Generator:
 
     def source9(self):
         some = (106, 124, 126, 128, 129, 192, 193, 208, 240, 242, 248, 251, 253, 235)
-        return self.pick(256 + self.even(), 256 + self.bits(8), self.random.randrange(0, 102, 4), self.pick(*some), self.bits(9))
+        registers = (256 + self.even(), 256 + self.bits(8), self.random.randrange(0, 102, 4))
+        return self.pick(*registers, self.pick(*some), self.bits(9))
 
     def code(self, encoding, opcode, row):
         """Words for an opcode; `row` is None if the table has none."""

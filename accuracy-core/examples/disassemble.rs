@@ -1,9 +1,10 @@
 //! Machine code of gfx942 and gfx950 as text, for comparison with LLVM's disassembler:
 //!
 //! `disassemble FILE...` writes every instruction of bare code objects: address, bytes that it takes, text.
-//! `disassemble --rows` writes the table of instructions: encoding, opcode, processors, mnemonic, opcode in VOP3, operands.
-//! `disassemble --words` reads lines of a processor and hexadecimal bytes (`gfx950 0002007e`) and writes for each what the
-//! bytes begin with: the instruction's bytes and text, or 0 and why it is none.
+//! `disassemble --rows` writes the table of instructions: encoding, opcode, processors, mnemonic, opcode in VOP3,
+//! operands.
+//! `disassemble --words` reads lines of a processor and hexadecimal bytes (`gfx950 0002007e`) and writes what each begins
+//! with: the size and text of the instruction, or 0 and why it is none.
 
 use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;

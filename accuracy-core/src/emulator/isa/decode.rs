@@ -435,7 +435,7 @@ fn short(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decode
                 destinations = 1;
                 inst.dst = match row.mnemonic {
                     _ if encoding == Encoding::Vopc => VCC,
-                    "v_readfirstlane_b32" => scalar_register(row, word >> 17 & 0xff, 1)?,
+                    "v_readfirstlane_b32" => lane_register(row, word >> 17 & 0xff)?,
                     mnemonic => {
                         vector_register(row, word >> 17 & 0xff, registers, mnemonic == "v_accvgpr_mov_b32")?
                     }
@@ -491,6 +491,14 @@ fn short_first(code: &mut Code, row: &'static Row, first: u32, kind: Kind) -> Re
         }
         _ => code.source(row, first, kind, Place::Short),
     }
+}
+
+/// The scalar register that a lane is read into, which cannot be M0.
+fn lane_register(row: &'static Row, register: u32) -> Result<Operand, DecodeError> {
+    if register == 124 {
+        return Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "VDST", value: register });
+    }
+    scalar_register(row, register, 1)
 }
 
 /// Whether the first source has to be a vector register.
@@ -640,7 +648,7 @@ fn long(mut code: Code) -> Result<Inst, DecodeError> {
             Role::Dst | Role::DstSrc if destinations == 0 => {
                 destinations = 1;
                 inst.dst = match row.mnemonic {
-                    "v_readlane_b32" => scalar_register(row, low & 0xff, 1)?,
+                    "v_readlane_b32" => lane_register(row, low & 0xff)?,
                     _ if is_mask(slot) => scalar_register(row, low & 0xff, 2)?,
                     _ => vector_register(row, low & 0xff, registers, false)?,
                 };

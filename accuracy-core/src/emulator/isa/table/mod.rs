@@ -1,7 +1,7 @@
 //! The table of all instructions, one line for each.
 //!
-//! A line has the opcode, LLVM's mnemonic, the processors that have it (`both`, or one of them), and the operands in the
-//! order of the text. The mnemonic is the name of the function in [`exec`](crate::emulator::exec) as well.
+//! A line has the opcode, LLVM's mnemonic, the processors that have it (`both`, or one of them), and the operands in
+//! the order of the text. The mnemonic is the name of the function in [`exec`](crate::emulator::exec) as well.
 //!
 //! Lines of VOP1, VOP2, VOPC and VOP3 say what the other bits of VOP3 mean, one letter each:
 //!
