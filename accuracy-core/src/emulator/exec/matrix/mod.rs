@@ -38,7 +38,7 @@ use std::cell::RefCell;
 use super::super::isa::{Execute, Inst, Operand, Processor, Processors};
 use super::super::wave::{Fault, Flow, LANES, Lanes, Wave};
 use crate::simd::{Isa, multiversion};
-use format::{Element, Side};
+use format::{Element, MAX_ELEMENTS, Side};
 use sums::{Grouping, NAN_SCALE, RowScales, Term};
 
 /// How far the result of an instruction is known to be that of the hardware.
@@ -81,22 +81,22 @@ enum Output {
     I32,
 }
 
-/// Where the elements of A or B are.
+/// Where the elements of A or B are. All numbers are powers of two.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     /// Elements that a lane holds.
     elements: usize,
-    /// Those of them that are consecutive in k.
-    run: usize,
-    /// Lanes that hold the same k: rows (or columns) times blocks.
-    lanes: usize,
+    /// Binary logarithm of those of them that are consecutive in k.
+    run: u32,
+    /// Binary logarithm of the lanes that hold the same k: rows (or columns) times blocks.
+    lanes: u32,
 }
 
 impl Layout {
     fn new(rows: usize, blocks: usize, k: usize, bits: usize) -> Layout {
-        let lanes = rows * blocks;
-        let elements = k * lanes / LANES;
-        let run = if elements * bits == 8 * 32 { elements / 2 } else { elements };
+        let lanes = (rows * blocks).ilog2();
+        let elements = k << lanes >> LANES.ilog2();
+        let run = elements.ilog2() - u32::from(elements * bits == 8 * 32);
         Layout { elements, run, lanes }
     }
 
@@ -106,9 +106,10 @@ impl Layout {
 
     /// The element within a lane, and the first of the lanes that hold this k.
     fn place(self, k: usize) -> (usize, usize) {
-        let groups = LANES / self.lanes;
-        let element = k / (self.run * groups) * self.run + k % self.run;
-        (element, k / self.run % groups * self.lanes)
+        let groups = LANES.ilog2() - self.lanes;
+        let within = k & ((1 << self.run) - 1);
+        let group = k >> self.run & ((1 << groups) - 1);
+        (k >> (self.run + groups) << self.run | within, group << self.lanes)
     }
 }
 
@@ -129,11 +130,15 @@ impl Matrix {
 
     /// Where a row of the result is: its register (for float64, the first of two), and the lane of its first column.
     fn row(&self, block: usize, i: usize) -> (usize, usize) {
-        let (height, words) = if self.output() == Output::F64 { (1, 2) } else { (4, 1) };
-        let groups = LANES / self.n;
-        let blocks = (LANES * height).div_ceil(self.n * self.m);
-        let register = block * (self.m * self.n / LANES) + i / (height * groups) * height + i % height;
-        let lane = block % blocks * self.n + i / height % groups * blocks * self.n;
+        let (height, words) = if self.output() == Output::F64 { (0, 2) } else { (2, 1) };
+        // Binary logarithms: columns, groups of rows and blocks in a register, registers of a block.
+        let columns = self.n.ilog2();
+        let groups = LANES.ilog2() - columns;
+        let blocks = (LANES.ilog2() + height).saturating_sub(columns + self.m.ilog2());
+        let register = block * (self.m << columns >> LANES.ilog2());
+        let register = register + (i >> (height + groups) << height) + (i & ((1 << height) - 1));
+        let group = i >> height & ((1 << groups) - 1);
+        let lane = (block & ((1 << blocks) - 1)) + (group << blocks) << columns;
         (register * words, lane)
     }
 
@@ -380,25 +385,34 @@ fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
     let grouping = Grouping { length, split, narrow };
     let (values, powers) = (b.value.as_flattened(), b.power.as_flattened());
 
-    let mut places = [(0, 0, 0); 128];
-    for (k, place) in places[..matrix.k].iter_mut().enumerate() {
-        let (a_element, a_lane) = a_layout.place(k % stored);
+    // Where A's elements are, as one slice over elements and lanes, and where B's rows begin.
+    let (mut a_places, mut b_places) = ([0; 128], [0; 128]);
+    for (k, (a_place, b_place)) in a_places.iter_mut().zip(&mut b_places).take(matrix.k).enumerate() {
+        let (element, lane) = a_layout.place(k % stored);
+        *a_place = element * LANES + lane;
         let (element, lane) = b_layout.place(k);
-        *place = (a_element, a_lane, element * LANES + lane);
+        *b_place = element * LANES + lane;
     }
+    let (a_values, a_powers) = (a.value.as_flattened(), a.power.as_flattened());
     let set = if bits.cbsz == 0 { 2 * a_layout.elements * usize::from(bits.abid) % 32 } else { 0 };
     let mut terms = [Term::default(); 128];
     for block in 0..matrix.blocks {
         let from = if matrix.broadcasts { (block >> bits.cbsz << bits.cbsz) + usize::from(bits.abid) } else { block };
+        for (term, at) in terms.iter_mut().zip(b_places) {
+            term.at = at + block * N;
+        }
         for i in 0..matrix.m {
-            for (k, term) in terms[..stored].iter_mut().enumerate() {
-                let (element, lane, mut at) = places[k];
-                let lane = lane + from * matrix.m + i;
-                if let Some(index) = task.index {
-                    let dense = k / 2 * 4 + (index.0[lane] >> (set + 2 * element) & 3) as usize;
-                    at = places[dense].2;
+            let first = from * matrix.m + i;
+            for (term, place) in terms[..stored].iter_mut().zip(a_places) {
+                let place = (place + first) % (MAX_ELEMENTS * LANES);
+                (term.value, term.power) = (a_values[place], a_powers[place]);
+            }
+            if let Some(index) = task.index {
+                for (k, term) in terms[..stored].iter_mut().enumerate() {
+                    let (element, lane) = (a_places[k] / LANES, a_places[k] % LANES + first);
+                    let chosen = index.0[lane] >> (set + 2 * element) & 3;
+                    term.at = b_places[k / 2 * 4 + chosen as usize];
                 }
-                *term = Term { value: a.value[element][lane], power: a.power[element][lane], at: at + block * N };
             }
             let terms = &terms[..stored];
             let (register, lane) = matrix.row(block, i);
