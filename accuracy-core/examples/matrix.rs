@@ -103,7 +103,8 @@ fn find(mnemonic: &str) -> Result<&'static Matrix, String> {
 }
 
 fn run(processor: &str, mnemonic: &str, settings: &[&str]) -> Done {
-    let (_, processor) = PROCESSORS.into_iter().find(|(name, _)| *name == processor).ok_or("no such processor")?;
+    let (_, processor) =
+        PROCESSORS.into_iter().find(|(name, _)| *name == processor).ok_or("no such processor")?;
     let matrix = find(mnemonic)?;
     let mut bits = MatrixBits { scale: SCALES.map(Operand::Vector), ..MatrixBits::default() };
     let mut neg = 0;
@@ -201,7 +202,8 @@ fn bench(word: &str) -> Done {
         (Processor::Gfx950, "v_smfmac_f32_16x16x64_f16", 0),
     ];
     println!("{:38} {:>8} {:>24}", "instruction", "ns", "10^9 multiply-adds a s");
-    for (processor, mnemonic, format) in common.into_iter().filter(|(_, mnemonic, _)| mnemonic.contains(word)) {
+    for (processor, mnemonic, format) in common.into_iter().filter(|(_, mnemonic, _)| mnemonic.contains(word))
+    {
         let matrix = find(mnemonic)?;
         let scale = SCALES.map(Operand::Vector);
         let bits = MatrixBits { cbsz: format, blgp: format, scale, ..MatrixBits::default() };
@@ -216,7 +218,9 @@ fn bench(word: &str) -> Done {
             let start = Instant::now();
             for _ in 0..200 {
                 if (inst.execute)(&mut wave, &inst) != Flow::Next {
-                    return Err(wave.fault.map_or("no fault is told".into(), |fault| fault.to_string().into()));
+                    return Err(wave
+                        .fault
+                        .map_or("no fault is told".into(), |fault| fault.to_string().into()));
                 }
             }
             best = best.min(start.elapsed().as_secs_f64() * 5e6);

@@ -15,8 +15,8 @@
 //! - D and C: register r of lane l holds `D[block][i][j]`. Rows come in groups of four (float64: of one), and a register
 //!   has 64 / N of those (or one group of each of several blocks, where a block is smaller than a register).
 //!
-//! Source: AMD's matrix instruction calculator (CDNA3), AMD's tests of `v_mfma_scale_*` on gfx950 in Composable Kernel
-//! (f8f6f4 and which lane scales what), whose printed result on hardware is what [`Layout`] says.
+//! Sources: AMD's matrix instruction calculator for CDNA3; for the f8f6f4 instructions AMD's Composable Kernel, which
+//! has the printed result of a probe on hardware (`test/mx_mfma_op/scale_mapping_*.txt`).
 //!
 //! Sparse A holds two of each four consecutive k, in order; two bits each in the index register say which: element e
 //! in bits `2 e` and `2 e + 1` of the lane that holds it. Where those need less than the register, `abid` selects which
@@ -28,10 +28,12 @@
 //!
 //! # Arithmetic
 //!
-//! [`sums`] has the rules. [`fidelity`] says which instructions they are established for.
+//! `sums.rs` has the rules. [`fidelity`] says which instructions they are established for.
 
 mod format;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 
@@ -184,7 +186,9 @@ impl Matrix {
         let bits = &inst.matrix;
         let refused = |what: &str| {
             let name = self.mnemonic;
-            let text = format!("{name} has {what}, which this instruction does not define; the emulator needs it to be 0");
+            let text = format!(
+                "{name} has {what}, which this instruction does not define; the emulator needs it to be 0"
+            );
             Err(Fault::Illegal(text))
         };
         let blocks_of_a = if self.broadcasts { self.blocks } else { 1 };
@@ -245,24 +249,32 @@ struct Work {
     c: [Lanes; 32],
 }
 
+impl Default for Work {
+    fn default() -> Work {
+        let (permuted, c) = ([Lanes::ZERO; 8], [Lanes::ZERO; 32]);
+        Work { a: Side::default(), b: Side::default(), permuted, c }
+    }
+}
+
 thread_local! {
-    static WORK: RefCell<Work> = RefCell::new(Work {
-        a: Side::default(),
-        b: Side::default(),
-        permuted: [Lanes::ZERO; 8],
-        c: [Lanes::ZERO; 32],
-    });
+    static WORK: RefCell<Work> = RefCell::default();
 }
 
 fn run(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst) -> Flow {
-    let done = WORK.with_borrow_mut(|work| execute(matrix, wave, inst, work));
+    let done = WORK.with_borrow_mut(|work| execute(matrix, wave, inst, work, Isa::best()));
     match done {
         Ok(()) => Flow::Next,
         Err(fault) => wave.fail(fault),
     }
 }
 
-fn execute(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst, work: &mut Work) -> Result<(), Fault> {
+fn execute(
+    matrix: &Matrix,
+    wave: &mut Wave<'_>,
+    inst: &Inst,
+    work: &mut Work,
+    isa: Isa,
+) -> Result<(), Fault> {
     matrix.check(inst)?;
     if wave.gpr_index.is_some() {
         let detail = "with registers that s_set_gpr_idx_on makes relative".to_owned();
@@ -270,7 +282,8 @@ fn execute(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst, work: &mut Work) -
     }
     let bits = &inst.matrix;
     let operands = matrix.operands(bits.cbsz, bits.blgp);
-    let [(a_type, a_count), (b_type, b_count)] = operands.unwrap_or_else(|| unreachable!("modifiers were checked"));
+    let [(a_type, a_count), (b_type, b_count)] =
+        operands.unwrap_or_else(|| unreachable!("modifiers were checked"));
     let words = matrix.c_registers();
     let a = registers(wave, inst.src[0], a_count)?;
     let mut b = registers(wave, inst.src[1], b_count)?;
@@ -311,7 +324,7 @@ fn execute(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst, work: &mut Work) -
         c: &mut work.c[..words],
     };
     let task = &mut task;
-    multiversion!(Isa::best(), multiply, [], (task: &mut Task<'_>) -> ());
+    multiversion!(isa, multiply, [], (task: &mut Task<'_>) -> ());
     if let Operand::Vector(first) = inst.dst {
         let first = usize::from(first);
         wave.v[first..first + words].copy_from_slice(&work.c[..words]);
@@ -352,17 +365,17 @@ struct Task<'a> {
 #[inline(always)]
 fn multiply(task: &mut Task<'_>) {
     match (task.matrix.output(), task.matrix.n) {
-        (Output::F64, 4) => multiply_f64::<4>(task),
-        (Output::F64, _) => multiply_f64::<16>(task),
-        (_, 4) => multiply_wide::<4>(task),
-        (_, 16) => multiply_wide::<16>(task),
-        _ => multiply_wide::<32>(task),
+        (Output::F64, 4) => multiply_64::<4>(task),
+        (Output::F64, _) => multiply_64::<16>(task),
+        (_, 4) => multiply_32::<4>(task),
+        (_, 16) => multiply_32::<16>(task),
+        _ => multiply_32::<32>(task),
     }
 }
 
 /// All but float64, for N columns.
 #[inline(always)]
-fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
+fn multiply_32<const N: usize>(task: &mut Task<'_>) {
     let matrix = task.matrix;
     let bits = &task.inst.matrix;
     let [a_type, b_type] = task.types;
@@ -397,7 +410,11 @@ fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
     let set = if bits.cbsz == 0 { 2 * a_layout.elements * usize::from(bits.abid) % 32 } else { 0 };
     let mut terms = [Term::default(); 128];
     for block in 0..matrix.blocks {
-        let from = if matrix.broadcasts { (block >> bits.cbsz << bits.cbsz) + usize::from(bits.abid) } else { block };
+        let from = if matrix.broadcasts {
+            (block >> bits.cbsz << bits.cbsz) + usize::from(bits.abid)
+        } else {
+            block
+        };
         for (term, at) in terms.iter_mut().zip(b_places) {
             term.at = at + block * N;
         }
@@ -442,7 +459,7 @@ fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
 
 /// Float64: a chain of fused multiply-adds. The bits that are `blgp` elsewhere negate A, B and C.
 #[inline(always)]
-fn multiply_f64<const N: usize>(task: &mut Task<'_>) {
+fn multiply_64<const N: usize>(task: &mut Task<'_>) {
     let matrix = task.matrix;
     let negative = |operand: u8| u64::from(task.inst.neg >> operand & 1) << 63;
     let double = |pair: &[Lanes], lane: usize, operand: u8| {
