@@ -214,16 +214,16 @@ fn bench(word: &str) -> Done {
         fill(&mut wave, matrix);
         let mut best = f64::INFINITY;
         // Short ones, so that other programs interrupt few of them.
-        for _ in 0..200 {
+        for _ in 0..400 {
             let start = Instant::now();
-            for _ in 0..200 {
+            for _ in 0..20 {
                 if (inst.execute)(&mut wave, &inst) != Flow::Next {
                     return Err(wave
                         .fault
                         .map_or("no fault is told".into(), |fault| fault.to_string().into()));
                 }
             }
-            best = best.min(start.elapsed().as_secs_f64() * 5e6);
+            best = best.min(start.elapsed().as_secs_f64() * 5e7);
         }
         let stored = if matrix.sparse { matrix.k / 2 } else { matrix.k };
         let products = (matrix.m * matrix.n * stored * matrix.blocks) as f64;

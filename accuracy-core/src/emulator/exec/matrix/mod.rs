@@ -140,7 +140,7 @@ impl Matrix {
         let register = block * (self.m << columns >> LANES.ilog2());
         let register = register + (i >> (height + groups) << height) + (i & ((1 << height) - 1));
         let group = i >> height & ((1 << groups) - 1);
-        let lane = (block & ((1 << blocks) - 1)) + (group << blocks) << columns;
+        let lane = (group << blocks | block & ((1 << blocks) - 1)) << columns;
         (register * words, lane)
     }
 

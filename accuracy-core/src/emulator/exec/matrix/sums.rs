@@ -112,9 +112,9 @@ fn wide_sums<const N: usize>(
         }
     }
     let mut out = Sums { sum: [0.0; N], exponent: [NOTHING; N] };
-    for j in 0..N {
-        let exponent = (largest[j].to_bits() >> 52) as i32 - 1023;
-        out.exponent[j] = if largest[j] == 0.0 { NOTHING } else { exponent };
+    for (out, largest) in out.exponent.iter_mut().zip(largest) {
+        let exponent = (largest.to_bits() >> 52) as i32 - 1023;
+        *out = if largest == 0.0 { NOTHING } else { exponent };
     }
     for term in terms.iter().step_by(step) {
         let values = columns::<N, f32>(values, term.at);
@@ -149,12 +149,12 @@ fn join<const N: usize>(mut even: Sums<N>, odd: &Sums<N>) -> Sums<N> {
 /// Adds the sums to the accumulators.
 #[inline(always)]
 fn accumulate<const N: usize>(sums: &Sums<N>, split: bool, c: &mut [f32; N]) {
-    for j in 0..N {
-        let own = ((c[j].to_bits() >> 23 & 255) as i32).max(1) - 127;
+    for (j, c) in c.iter_mut().enumerate() {
+        let own = ((c.to_bits() >> 23 & 255) as i32).max(1) - 127;
         let exponent = sums.exponent[j].max(own);
         // Both as whole numbers of 2^(exponent - 32).
         let dot = (sums.sum[j] * pow2(sums.exponent[j] - exponent + 8)).floor();
-        let added = (f64::from(c[j]) * pow2(24 - exponent)).floor() * 256.0;
+        let added = (f64::from(*c) * pow2(24 - exponent)).floor() * 256.0;
         let added = if split && own < exponent - 25 { 0.0 } else { added };
         let total = dot + added;
         // 31 bits are kept below its leading one, but none below 2^-157.
@@ -162,8 +162,8 @@ fn accumulate<const N: usize>(sums: &Sums<N>, split: bool, c: &mut [f32; N]) {
         let lost = (leading - 31).max(-125 - exponent).max(0);
         let kept = (total * pow2(-lost)).floor() * pow2(lost);
         let rounded = (kept * pow2(exponent - 32)) as f32;
-        let finite = c[j].to_bits() & 0x7f80_0000 != 0x7f80_0000;
-        c[j] = if finite { rounded } else { c[j] };
+        let finite = c.to_bits() & 0x7f80_0000 != 0x7f80_0000;
+        *c = if finite { rounded } else { *c };
     }
 }
 
