@@ -302,36 +302,47 @@ def random_codes(rng, kind, shape):
     }[kind]
     tiles = shape[0]
     most = (1 << exponent_bits) - 1
-    style = rng.integers(0, 8, tiles).reshape((tiles,) + (1,) * (len(shape) - 1))
-    middle = rng.integers(0, most, style.shape)
-    near = np.clip(middle + rng.integers(-3, 4, shape), 0, most - 1)
-    extreme = np.where(rng.random(shape) < 0.5, rng.integers(0, 3, shape), most - 1 - rng.integers(0, 3, shape))
-    wide = rng.integers(0, most, shape)
-    centre = np.clip((most >> 1) + rng.integers(-12, 13, shape), 0, most - 1)
-    field = np.select(
-        [style == 0, style == 1, style == 2, style == 3, style == 4],
-        [near, np.clip(extreme, 0, most), wide, np.zeros(shape, np.int64), np.clip(centre, 0, most - 1)],
-        np.clip((most >> 1) + rng.integers(-3, 4, shape), 0, most - 1),
-    )
+    style = rng.integers(0, 8, tiles)
+    field = np.empty(shape, np.int64)
+    for which in range(8):
+        here = style == which
+        size = (int(here.sum()),) + shape[1:]
+        one_each = (size[0],) + (1,) * (len(shape) - 1)
+        if which == 0:
+            field[here] = rng.integers(0, most, one_each) + rng.integers(-3, 4, size)
+        elif which == 1:
+            extreme = rng.integers(0, 6, size)
+            field[here] = np.where(extreme < 3, extreme, most - extreme + 2)
+        elif which == 2:
+            field[here] = rng.integers(0, most, size)
+        elif which == 3:
+            field[here] = 0
+        else:
+            reach = 12 if which == 4 else 3
+            field[here] = (most >> 1) + rng.integers(-reach, reach + 1, size)
+    field = np.clip(field, 0, most - 1)
+    column = style.reshape((tiles,) + (1,) * (len(shape) - 1))
     # Few significant bits make ties and cancellation.
     low = any_code & np.uint64((1 << fraction) - 1)
-    few = rng.integers(0, 3, style.shape) == 0
+    few = rng.integers(0, 3, column.shape) == 0
     low = np.where(few, low >> np.uint64(fraction - 1) << np.uint64(fraction - 1), low)
-    sign = rng.integers(0, 2, shape).astype(np.uint64)
-    codes = sign << np.uint64(bits - 1) | field.astype(np.uint64) << np.uint64(fraction) | low
-    codes = np.where(rng.random(shape) < 0.05, np.uint64(0), codes)
-    codes = np.where(style == 7, any_code, codes)
+    sign = any_code >> np.uint64(bits - 1) << np.uint64(bits - 1)
+    codes = sign | field.astype(np.uint64) << np.uint64(fraction) | low
+    dice = rng.integers(0, 256, shape, np.uint8)
+    codes = np.where(dice < 13, np.uint64(0), codes)
+    codes = np.where(column == 7, any_code, codes)
     if bits >= 16:
         # Most tiles have neither NaN nor Inf, or all results would be NaN.
-        special = (rng.random(shape) < 0.02) & (rng.random(style.shape) < 0.15)
-        infinity = sign << np.uint64(bits - 1) | np.uint64(most << fraction)
-        nan = infinity | np.uint64(1 << (fraction - 1)) | any_code & np.uint64((1 << (fraction - 1)) - 1)
-        codes = np.where(special, np.where(rng.random(shape) < 0.6, infinity, nan), codes)
-        finite = ~special & (codes >> np.uint64(fraction) & np.uint64(most) == most)
-        codes = np.where(finite & (rng.random(style.shape) < 0.9), codes ^ np.uint64(1 << fraction), codes)
+        chance = rng.random(column.shape)
+        infinity = sign | np.uint64(most << fraction)
+        nan = infinity | np.uint64(1 << (fraction - 1)) | low
+        codes = np.where((dice == 255) & (chance < 0.3), infinity, codes)
+        codes = np.where((dice == 254) & (chance < 0.1), nan, codes)
+        top = (codes >> np.uint64(fraction) & np.uint64(most) == most) & (dice < 254)
+        codes = np.where(top & (chance > 0.1), codes ^ np.uint64(1 << fraction), codes)
     elif kind in ("Fp8", "Bf8"):
         # No NaN in most tiles: 0x80 of FNUZ, the upper codes of OCP.
-        clean = rng.random(style.shape) < 0.85
+        clean = rng.random(column.shape) < 0.85
         bad = (codes == 0x80) | (codes & np.uint64(0x7F) >= (0x7F if kind == "Fp8" else 0x7C))
         codes = np.where(clean & bad, np.uint64(0x38), codes)
     return codes
