@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The emulator's matrix instructions against an implementation in integers that shares nothing with it.
 
-    matrix.py check ENGINE [--tiles N] [--seed S] [--only WORD]    bit for bit against the rules below
+    matrix.py check ENGINE [--tiles N] [--whole N] [--seed S] [--only WORD]    bit for bit against the rules below
     matrix.py mmasim ENGINE [--tiles N] [--only WORD]              against PyPI's mmasim (CDNA3; needs torch)
     matrix.py layouts CALCULATOR                                   layouts against AMD's matrix_calculator.py
 
-ENGINE is the example `matrix` of accuracy-core. `check` writes one line for each instruction and ends with status 1
+ENGINE is the example `matrix` of accuracy-core. `check` computes all results of the first tiles, and those of every
+eighth row and fourth column, chosen at random, of the others. It writes one line for each instruction and ends with status 1
 after a difference. The layouts of this script are what `check` packs its tiles with, so `layouts` proves both.
 
 The rules (established for CDNA3 by MMA-Sim, arXiv:2511.10909; for CDNA4 they are a model):
@@ -95,12 +96,17 @@ def blgp_lane(blgp, lane):
 def pack(codes, lane, element, bits, registers):
     """Codes [tile, ...] at lanes and elements [...] as registers [tile, register, lane]."""
     tiles = codes.shape[0]
-    stream = np.zeros((tiles, LANES, registers * 32), np.uint8)
-    flat = codes.reshape(tiles, -1).astype(np.uint64)
+    flat = codes.reshape(tiles, -1)
     lane, element = lane.reshape(-1), element.reshape(-1)
-    for bit in range(bits):
-        stream[:, lane, element * bits + bit] = (flat >> np.uint64(bit) & np.uint64(1)).astype(np.uint8)
-    words = np.packbits(stream, axis=2, bitorder="little").view("<u4")
+    if bits >= 8:
+        stream = np.zeros((tiles, LANES, registers * 32 // bits), f"<u{bits // 8}")
+        stream[:, lane, element] = flat
+        words = stream.view("<u4")
+    else:
+        stream = np.zeros((tiles, LANES, registers * 32), np.uint8)
+        for bit in range(bits):
+            stream[:, lane, element * bits + bit] = (flat >> np.uint64(bit) & np.uint64(1)).astype(np.uint8)
+        words = np.packbits(stream, axis=2, bitorder="little").view("<u4")
     return np.ascontiguousarray(words.transpose(0, 2, 1))
 
 
@@ -143,7 +149,7 @@ def decode(kind, processor, codes):
     infinite = np.where(infinite, np.where(sign == 1, -1, 1), 0)
     exponent = np.maximum(field, 1) - bias
     if kind == "Xf32":
-        significand, fraction = significand >> 13 if False else significand // (1 << 13), 10
+        significand, fraction = significand // (1 << 13), 10
     return significand, exponent, fraction, nan, infinite
 
 
@@ -247,9 +253,9 @@ def small_floats(inst, kinds, a, b, c, scale):
 
 def float32_chain(a, b, c):
     """Fused multiply-adds: the product is exact in float64, the sum is rounded to odd there and then to float32."""
-    a, b = a.view(np.float32).astype(np.float64), b.view(np.float32).astype(np.float64)
-    c = c.view(np.float32)
     with np.errstate(all="ignore"):
+        a, b = a.view(np.float32).astype(np.float64), b.view(np.float32).astype(np.float64)
+        c = c.view(np.float32)
         for k in range(a.shape[-1]):
             p, q = a[..., k] * b[..., k], c.astype(np.float64)
             s = p + q
@@ -296,36 +302,47 @@ def random_codes(rng, kind, shape):
     }[kind]
     tiles = shape[0]
     most = (1 << exponent_bits) - 1
-    style = rng.integers(0, 8, tiles).reshape((tiles,) + (1,) * (len(shape) - 1))
-    middle = rng.integers(0, most, style.shape)
-    near = np.clip(middle + rng.integers(-3, 4, shape), 0, most - 1)
-    extreme = np.where(rng.random(shape) < 0.5, rng.integers(0, 3, shape), most - 1 - rng.integers(0, 3, shape))
-    wide = rng.integers(0, most, shape)
-    centre = np.clip((most >> 1) + rng.integers(-12, 13, shape), 0, most - 1)
-    field = np.select(
-        [style == 0, style == 1, style == 2, style == 3, style == 4],
-        [near, np.clip(extreme, 0, most), wide, np.zeros(shape, np.int64), np.clip(centre, 0, most - 1)],
-        np.clip((most >> 1) + rng.integers(-3, 4, shape), 0, most - 1),
-    )
+    style = rng.integers(0, 8, tiles)
+    field = np.empty(shape, np.int64)
+    for which in range(8):
+        here = style == which
+        size = (int(here.sum()),) + shape[1:]
+        one_each = (size[0],) + (1,) * (len(shape) - 1)
+        if which == 0:
+            field[here] = rng.integers(0, most, one_each) + rng.integers(-3, 4, size)
+        elif which == 1:
+            extreme = rng.integers(0, 6, size)
+            field[here] = np.where(extreme < 3, extreme, most - extreme + 2)
+        elif which == 2:
+            field[here] = rng.integers(0, most, size)
+        elif which == 3:
+            field[here] = 0
+        else:
+            reach = 12 if which == 4 else 3
+            field[here] = (most >> 1) + rng.integers(-reach, reach + 1, size)
+    field = np.clip(field, 0, most - 1)
+    column = style.reshape((tiles,) + (1,) * (len(shape) - 1))
     # Few significant bits make ties and cancellation.
     low = any_code & np.uint64((1 << fraction) - 1)
-    few = rng.integers(0, 3, style.shape) == 0
+    few = rng.integers(0, 3, column.shape) == 0
     low = np.where(few, low >> np.uint64(fraction - 1) << np.uint64(fraction - 1), low)
-    sign = rng.integers(0, 2, shape).astype(np.uint64)
-    codes = sign << np.uint64(bits - 1) | field.astype(np.uint64) << np.uint64(fraction) | low
-    codes = np.where(rng.random(shape) < 0.05, np.uint64(0), codes)
-    codes = np.where(style == 7, any_code, codes)
+    sign = any_code >> np.uint64(bits - 1) << np.uint64(bits - 1)
+    codes = sign | field.astype(np.uint64) << np.uint64(fraction) | low
+    dice = rng.integers(0, 256, shape, np.uint8)
+    codes = np.where(dice < 13, np.uint64(0), codes)
+    codes = np.where(column == 7, any_code, codes)
     if bits >= 16:
         # Most tiles have neither NaN nor Inf, or all results would be NaN.
-        special = (rng.random(shape) < 0.02) & (rng.random(style.shape) < 0.15)
-        infinity = sign << np.uint64(bits - 1) | np.uint64(most << fraction)
-        nan = infinity | np.uint64(1 << (fraction - 1)) | any_code & np.uint64((1 << (fraction - 1)) - 1)
-        codes = np.where(special, np.where(rng.random(shape) < 0.6, infinity, nan), codes)
-        finite = ~special & (codes >> np.uint64(fraction) & np.uint64(most) == most)
-        codes = np.where(finite & (rng.random(style.shape) < 0.9), codes ^ np.uint64(1 << fraction), codes)
+        chance = rng.random(column.shape)
+        infinity = sign | np.uint64(most << fraction)
+        nan = infinity | np.uint64(1 << (fraction - 1)) | low
+        codes = np.where((dice == 255) & (chance < 0.3), infinity, codes)
+        codes = np.where((dice == 254) & (chance < 0.1), nan, codes)
+        top = (codes >> np.uint64(fraction) & np.uint64(most) == most) & (dice < 254)
+        codes = np.where(top & (chance > 0.1), codes ^ np.uint64(1 << fraction), codes)
     elif kind in ("Fp8", "Bf8"):
         # No NaN in most tiles: 0x80 of FNUZ, the upper codes of OCP.
-        clean = rng.random(style.shape) < 0.85
+        clean = rng.random(column.shape) < 0.85
         bad = (codes == 0x80) | (codes & np.uint64(0x7F) >= (0x7F if kind == "Fp8" else 0x7C))
         codes = np.where(clean & bad, np.uint64(0x38), codes)
     return codes
@@ -458,10 +475,13 @@ class Tiles:
             b = np.take_along_axis(b[:, 0], dense[:, :, None, :], axis=-1)[:, None]
         return a, b
 
-    def expected(self):
+    def expected(self, rows, columns):
+        """D[tile, block, rows, columns]."""
         inst = self.inst
         a, b = self.matrices()
-        c = self.c
+        a, c = a[:, :, rows], self.c[:, :, rows][..., columns]
+        b = b[:, :, rows] if b.shape[2] > 1 else b
+        b = b[:, :, :, columns]
         if inst.output == "i32":
             return integers(a, b, c)
         if inst.output == "f64":
@@ -472,7 +492,8 @@ class Tiles:
             return float32_chain(a.astype(np.uint32), b.astype(np.uint32), c)
         scale = None
         if inst.scaled:
-            codes_a, codes_b = self.scales[0][:, None, :, None, :], self.scales[1][:, None, None, :, :]
+            codes_a = self.scales[0][:, None, rows, None, :]
+            codes_b = self.scales[1][:, None, None, columns, :]
             scale = codes_a + codes_b - 254, (codes_a == 255) | (codes_b == 255)
         return small_floats(inst, self.kinds, a, b, c, scale)
 
@@ -523,30 +544,35 @@ def check(args):
         rng = np.random.default_rng(args.seed)
         # As many at once as fit in the cache, each lot with modifiers of its own.
         lot = max(1, min(args.tiles, 3_000_000 // (inst.m * inst.n * inst.k * inst.blocks)))
-        different, nans, infinities, left = 0, 0, 0, args.tiles
-        first = True
+        different, results, nans, infinities, left = 0, 0, 0, 0, args.tiles
         while left:
-            count = min(lot, left)
+            # The first tiles are compared whole and have no modifiers.
+            begun = args.tiles - left
+            whole = begun < args.whole
+            count = min(lot if whole else 8 * lot, left, args.whole - begun if whole else left)
             left -= count
-            settings = settings_of(inst, rng) if not first else dict.fromkeys(settings_of(inst, rng), 0)
-            first = False
+            settings = settings_of(inst, rng) if begun else dict.fromkeys(settings_of(inst, rng), 0)
             tiles = Tiles(inst, rng, count, settings)
-            expected, found = tiles.expected(), tiles.engine(args.engine)
+            rows, columns = np.arange(inst.m), np.arange(inst.n)
+            if not whole and inst.m > 4:
+                rows = np.sort(rng.choice(inst.m, inst.m // 8, replace=False))
+                columns = np.sort(rng.choice(inst.n, inst.n // 4, replace=False))
+            expected, found = tiles.expected(rows, columns), tiles.engine(args.engine)[:, :, rows][..., columns]
             bad = (expected != found).any(axis=(1, 2, 3))
             if bad.any() and not different:
                 tile = np.flatnonzero(bad)[0]
                 block, i, j = np.argwhere(expected[tile] != found[tile])[0]
-                at = f"tile {tile} block {block} row {i} column {j}, {settings}"
+                at = f"tile {tile} block {block} row {rows[i]} column {columns[j]}, {settings}"
                 print(f"  {inst.name}: {expected[tile, block, i, j]:#x} expected, {found[tile, block, i, j]:#x} found: {at}")
             different += int(bad.sum())
+            results += expected.size
             if inst.output != "i32":
                 values = expected.view(np.float64 if inst.output == "f64" else np.float32)
                 nans += int(np.isnan(values).sum())
                 infinities += int(np.isinf(values).sum())
-        results = inst.m * inst.n * inst.blocks * args.tiles
         took = time.time() - start
         print(
-            f"{inst.processor} {inst.name}: {args.tiles} tiles, {different} differ"
+            f"{inst.processor} {inst.name}: {args.tiles} tiles, {results} results, {different} tiles differ"
             f" (NaN {100 * nans / results:.1f} %, Inf {100 * infinities / results:.1f} %, {took:.0f} s)",
             flush=True,
         )
@@ -685,6 +711,7 @@ def main():
         command.add_argument("engine")
         command.add_argument("--tiles", type=int, default=tiles)
         command.add_argument("--seed", type=int, default=1)
+        command.add_argument("--whole", type=int, default=100, help="tiles of which all results are compared")
         command.add_argument("--only", help="instructions whose processor and name contain this")
         command.set_defaults(run=run)
     command = commands.add_parser("layouts")

@@ -34,7 +34,10 @@ const THREADS: u32 = 256;
 
 fn main() {
     let module = compile();
-    println!("{:<24} {:>18} {:>18} {:>8}", "lane operations per", "second, 1 core", "second, 2 cores", "scaling");
+    println!(
+        "{:<24} {:>18} {:>18} {:>8}",
+        "lane operations per", "second, 1 core", "second, 2 cores", "scaling"
+    );
     for measured in &LOOPS {
         let [one, two] = [1, 2].map(|workers| rate(&module, measured, workers));
         println!("{:<24} {:>18.3e} {:>18.3e} {:>8.2}", measured.counted, one, two, two / one);
@@ -106,7 +109,10 @@ fn compile() -> Module {
         .arg("-o")
         .arg(&file)
         .status();
-    assert!(status.is_ok_and(|s| s.success()), "{compiler} does not compile the kernels; CLANG names another");
+    assert!(
+        status.is_ok_and(|s| s.success()),
+        "{compiler} does not compile the kernels; CLANG names another"
+    );
     let bytes = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     let _ = std::fs::remove_file(&file);
     Module::load(&bytes, Processor::Gfx950).unwrap_or_else(|error| panic!("{error}"))

@@ -110,7 +110,8 @@ fn execute(request: &mut Fields, space: &Space, window: &Window, answer: &mut Ve
     wave.pc = CODE + u64::from(inst.size);
     match (inst.execute)(&mut wave, &inst) {
         Flow::Fault => {
-            let fault = wave.fault.as_ref().map_or_else(|| "no fault is given".to_owned(), |fault| fault.to_string());
+            let fault =
+                wave.fault.as_ref().map_or_else(|| "no fault is given".to_owned(), |fault| fault.to_string());
             return Err(fault);
         }
         Flow::End => return Err("the wave has ended".to_owned()),
@@ -129,7 +130,9 @@ fn execute(request: &mut Fields, space: &Space, window: &Window, answer: &mut Ve
             answer.extend_from_slice(&lane.to_le_bytes());
         }
     }
-    if let Some(other) = (vgprs..256).chain(256 + agprs..512).find(|&n| wave.v[n] != Lanes::splat(0xdead_beef)) {
+    if let Some(other) =
+        (vgprs..256).chain(256 + agprs..512).find(|&n| wave.v[n] != Lanes::splat(0xdead_beef))
+    {
         return Err(format!("vector register {other} was written, which the instruction does not name"));
     }
     group.with_lds(|bytes| answer.extend_from_slice(bytes));

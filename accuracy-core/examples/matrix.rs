@@ -4,7 +4,7 @@
 //! `matrix run PROCESSOR MNEMONIC [NAME=VALUE ...]` executes an instruction for each tile that it reads: registers of 64
 //! little-endian u32, those of A, B, C, then the index register (sparse) or the scales of A and B (scaled). It writes
 //! the registers of D. Names: cbsz, abid, blgp, neg, scale_a, scale_b.
-//! `matrix bench` writes the time of common instructions.
+//! `matrix bench [WORD]` writes the time of common instructions, of those with a word in their name.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -31,8 +31,9 @@ fn main() -> ExitCode {
     let done = match *args {
         ["list"] => list(),
         ["run", processor, mnemonic, ref settings @ ..] => run(processor, mnemonic, settings),
-        ["bench"] => bench(),
-        _ => Err("usage: matrix list | run PROCESSOR MNEMONIC [NAME=VALUE ...] | bench".into()),
+        ["bench"] => bench(""),
+        ["bench", word] => bench(word),
+        _ => Err("usage: matrix list | run PROCESSOR MNEMONIC [NAME=VALUE ...] | bench [WORD]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,7 +103,8 @@ fn find(mnemonic: &str) -> Result<&'static Matrix, String> {
 }
 
 fn run(processor: &str, mnemonic: &str, settings: &[&str]) -> Done {
-    let (_, processor) = PROCESSORS.into_iter().find(|(name, _)| *name == processor).ok_or("no such processor")?;
+    let (_, processor) =
+        PROCESSORS.into_iter().find(|(name, _)| *name == processor).ok_or("no such processor")?;
     let matrix = find(mnemonic)?;
     let mut bits = MatrixBits { scale: SCALES.map(Operand::Vector), ..MatrixBits::default() };
     let mut neg = 0;
@@ -183,7 +185,7 @@ fn fill(wave: &mut Wave<'_>, matrix: &Matrix) {
     }
 }
 
-fn bench() -> Done {
+fn bench(word: &str) -> Done {
     let common = [
         (Processor::Gfx942, "v_mfma_f32_16x16x32_fp8_fp8", 0),
         (Processor::Gfx942, "v_mfma_f32_16x16x16_bf16", 0),
@@ -200,7 +202,8 @@ fn bench() -> Done {
         (Processor::Gfx950, "v_smfmac_f32_16x16x64_f16", 0),
     ];
     println!("{:38} {:>8} {:>24}", "instruction", "ns", "10^9 multiply-adds a s");
-    for (processor, mnemonic, format) in common {
+    for (processor, mnemonic, format) in common.into_iter().filter(|(_, mnemonic, _)| mnemonic.contains(word))
+    {
         let matrix = find(mnemonic)?;
         let scale = SCALES.map(Operand::Vector);
         let bits = MatrixBits { cbsz: format, blgp: format, scale, ..MatrixBits::default() };
@@ -211,14 +214,16 @@ fn bench() -> Done {
         fill(&mut wave, matrix);
         let mut best = f64::INFINITY;
         // Short ones, so that other programs interrupt few of them.
-        for _ in 0..2000 {
+        for _ in 0..400 {
             let start = Instant::now();
-            for _ in 0..10 {
+            for _ in 0..20 {
                 if (inst.execute)(&mut wave, &inst) != Flow::Next {
-                    return Err(wave.fault.map_or("no fault is told".into(), |fault| fault.to_string().into()));
+                    return Err(wave
+                        .fault
+                        .map_or("no fault is told".into(), |fault| fault.to_string().into()));
                 }
             }
-            best = best.min(start.elapsed().as_secs_f64() * 1e8);
+            best = best.min(start.elapsed().as_secs_f64() * 5e7);
         }
         let stored = if matrix.sparse { matrix.k / 2 } else { matrix.k };
         let products = (matrix.m * matrix.n * stored * matrix.blocks) as f64;

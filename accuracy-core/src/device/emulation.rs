@@ -32,7 +32,8 @@ pub fn emulation() -> Result<bool, EnvError> {
 /// If the tests were built without the emulator, or it cannot start.
 #[cfg(feature = "emulate")]
 pub(super) fn install(arch: Arch) -> Result<(), GpuError> {
-    let workers = env::emulation_threads(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+    let workers =
+        env::emulation_threads(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
     let installed = crate::emulator::install(arch, workers);
     installed.map_err(|error| GpuError::Emulator { error: error.to_string() })
 }

@@ -39,7 +39,9 @@ use std::sync::{Arc, OnceLock};
 pub enum EmulatorError {
     #[error("{0} cannot be emulated: the emulator runs the code of gfx942 and gfx950")]
     Arch(Arch),
-    #[error("this process already emulates {there}, and {wanted} was asked for: one process emulates one device")]
+    #[error(
+        "this process already emulates {there}, and {wanted} was asked for: one process emulates one device"
+    )]
     Other { there: &'static str, wanted: &'static str },
     #[error(transparent)]
     StandIn(#[from] hip::InstallError),

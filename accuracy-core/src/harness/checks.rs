@@ -16,7 +16,7 @@ use crate::judge::{self, JudgedHop};
 use crate::library;
 use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
-use crate::plan::SubCase;
+use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{Cause, CheckResult, Gate, Hop, Metrics, PowerStatus, Record, Verdict};
 use crate::reference::Matrix;
@@ -358,7 +358,13 @@ impl<'a> Runner<'a> {
     }
 
     fn dtype_variant(&self, record: &mut Record) -> Result<()> {
-        let first_at = self.indices(|kind, at| if kind == AxisKind::Variants { 0 } else { at });
+        let axes = self.meta.body.axes.iter().zip(&self.cell.at);
+        let first_at: Vec<usize> = axes
+            .map(|(axis, &at)| match axis.kind {
+                AxisKind::Variants => plan::first_native(axis, self.setup.arch).unwrap_or(at),
+                _ => at,
+            })
+            .collect();
         let variant = self.ordinary(&self.cell.at)?;
         let first = self.ordinary(&first_at)?;
         let hops = judge::judge_hops(&variant, self.min_cos);

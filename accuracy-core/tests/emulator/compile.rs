@@ -29,7 +29,8 @@ pub fn code_object(processor: Processor) -> Option<&'static [u8]> {
 
 fn compile(processor: Processor) -> Option<Vec<u8>> {
     let Some(compiler) = compiler() else {
-        let reason = "skipped: no clang++ that compiles for AMD GPUs; kernels/install-compiler.sh installs one";
+        let reason =
+            "skipped: no clang++ that compiles for AMD GPUs; kernels/install-compiler.sh installs one";
         assert!(std::env::var_os("ACCURACY_REQUIRE_GPU_KERNELS").is_none(), "{reason}");
         eprintln!("{reason}");
         return None;
@@ -38,7 +39,16 @@ fn compile(processor: Processor) -> Option<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kernels.co");
     let status = Command::new(compiler)
-        .args(["-x", "hip", "-nogpuinc", "-nogpulib", "-O2", "-g", "--cuda-device-only", "--no-gpu-bundle-output"])
+        .args([
+            "-x",
+            "hip",
+            "-nogpuinc",
+            "-nogpulib",
+            "-O2",
+            "-g",
+            "--cuda-device-only",
+            "--no-gpu-bundle-output",
+        ])
         .arg(format!("--offload-arch={}", processor.name()))
         .arg(&source)
         .arg("-o")

@@ -142,7 +142,15 @@ fn waiting_for_a_workgroup_that_has_no_room_on_the_device_is_a_deadlock() {
         let (mut flag, mut seen) = (vec![0_u32], vec![0_u32; blocks as usize]);
         let run = Run::new(module, "wait_for_the_last", blocks, 64).buffer(&mut flag).buffer(&mut seen);
         let (fault, line) = run.value(blocks).fault();
-        assert_eq!((fault, line), (Fault::Deadlock, line_of("while (__hip_atomic_load(flag, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT) != 7u) __builtin")));
+        assert_eq!(
+            (fault, line),
+            (
+                Fault::Deadlock,
+                line_of(
+                    "while (__hip_atomic_load(flag, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT) != 7u) __builtin"
+                )
+            )
+        );
     });
 }
 
@@ -263,7 +271,11 @@ fn divisions_and_roots_are_rounded_correctly_whatever_the_launcher_did_to_the_fl
         Run::new(module, "functions", 1, 64).buffer(&mut y).buffer(&mut x).run().unwrap();
         for (i, x) in x.iter().enumerate() {
             assert_eq!(y[i].to_bits(), (1.0 / x).to_bits(), "1 / {x}");
-            assert!(if *x < 0.0 { y[64 + i].is_nan() } else { y[64 + i] == x.sqrt() }, "sqrt {x}: {}", y[64 + i]);
+            assert!(
+                if *x < 0.0 { y[64 + i].is_nan() } else { y[64 + i] == x.sqrt() },
+                "sqrt {x}: {}",
+                y[64 + i]
+            );
             let exact = f64::from(*x).exp2();
             assert!((f64::from(y[128 + i]) / exact - 1.0).abs() < 1.3e-7, "exp2 {x}");
             assert_eq!(y[192 + i], x.trunc());
@@ -288,7 +300,8 @@ fn one_worker_and_two_give_the_same_bytes() {
 
 #[test]
 fn a_code_object_for_the_other_architecture_is_refused_by_both_names() {
-    let (Some(file), Some(_)) = (compile::code_object(Processor::Gfx942), compile::code_object(Processor::Gfx950))
+    let (Some(file), Some(_)) =
+        (compile::code_object(Processor::Gfx942), compile::code_object(Processor::Gfx950))
     else {
         return;
     };

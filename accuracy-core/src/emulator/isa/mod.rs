@@ -52,9 +52,12 @@ impl Encoding {
     /// Whether a vector instruction is encoded so: what `s_setvskip` skips.
     pub const fn is_vector(self) -> bool {
         match self {
-            Encoding::Sop1 | Encoding::Sop2 | Encoding::Sopk | Encoding::Sopc | Encoding::Sopp | Encoding::Smem => {
-                false
-            }
+            Encoding::Sop1
+            | Encoding::Sop2
+            | Encoding::Sopk
+            | Encoding::Sopc
+            | Encoding::Sopp
+            | Encoding::Smem => false,
             Encoding::Vop1
             | Encoding::Vop2
             | Encoding::Vopc

@@ -15,8 +15,8 @@
 //! - D and C: register r of lane l holds `D[block][i][j]`. Rows come in groups of four (float64: of one), and a register
 //!   has 64 / N of those (or one group of each of several blocks, where a block is smaller than a register).
 //!
-//! Source: AMD's matrix instruction calculator (CDNA3), AMD's tests of `v_mfma_scale_*` on gfx950 in Composable Kernel
-//! (f8f6f4 and which lane scales what), whose printed result on hardware is what [`Layout`] says.
+//! Sources: AMD's matrix instruction calculator for CDNA3; for the f8f6f4 instructions AMD's Composable Kernel, which
+//! has the printed result of a probe on hardware (`test/mx_mfma_op/scale_mapping_*.txt`).
 //!
 //! Sparse A holds two of each four consecutive k, in order; two bits each in the index register say which: element e
 //! in bits `2 e` and `2 e + 1` of the lane that holds it. Where those need less than the register, `abid` selects which
@@ -28,17 +28,19 @@
 //!
 //! # Arithmetic
 //!
-//! [`sums`] has the rules. [`fidelity`] says which instructions they are established for.
+//! `sums.rs` has the rules. [`fidelity`] says which instructions they are established for.
 
 mod format;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 
 use super::super::isa::{Execute, Inst, Operand, Processor, Processors};
 use super::super::wave::{Fault, Flow, LANES, Lanes, Wave};
 use crate::simd::{Isa, multiversion};
-use format::{Element, Side};
+use format::{Element, MAX_ELEMENTS, Side};
 use sums::{Grouping, NAN_SCALE, RowScales, Term};
 
 /// How far the result of an instruction is known to be that of the hardware.
@@ -81,22 +83,22 @@ enum Output {
     I32,
 }
 
-/// Where the elements of A or B are.
+/// Where the elements of A or B are. All numbers are powers of two.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     /// Elements that a lane holds.
     elements: usize,
-    /// Those of them that are consecutive in k.
-    run: usize,
-    /// Lanes that hold the same k: rows (or columns) times blocks.
-    lanes: usize,
+    /// Binary logarithm of those of them that are consecutive in k.
+    run: u32,
+    /// Binary logarithm of the lanes that hold the same k: rows (or columns) times blocks.
+    lanes: u32,
 }
 
 impl Layout {
     fn new(rows: usize, blocks: usize, k: usize, bits: usize) -> Layout {
-        let lanes = rows * blocks;
-        let elements = k * lanes / LANES;
-        let run = if elements * bits == 8 * 32 { elements / 2 } else { elements };
+        let lanes = (rows * blocks).ilog2();
+        let elements = k << lanes >> LANES.ilog2();
+        let run = elements.ilog2() - u32::from(elements * bits == 8 * 32);
         Layout { elements, run, lanes }
     }
 
@@ -106,9 +108,10 @@ impl Layout {
 
     /// The element within a lane, and the first of the lanes that hold this k.
     fn place(self, k: usize) -> (usize, usize) {
-        let groups = LANES / self.lanes;
-        let element = k / (self.run * groups) * self.run + k % self.run;
-        (element, k / self.run % groups * self.lanes)
+        let groups = LANES.ilog2() - self.lanes;
+        let within = k & ((1 << self.run) - 1);
+        let group = k >> self.run & ((1 << groups) - 1);
+        (k >> (self.run + groups) << self.run | within, group << self.lanes)
     }
 }
 
@@ -129,11 +132,15 @@ impl Matrix {
 
     /// Where a row of the result is: its register (for float64, the first of two), and the lane of its first column.
     fn row(&self, block: usize, i: usize) -> (usize, usize) {
-        let (height, words) = if self.output() == Output::F64 { (1, 2) } else { (4, 1) };
-        let groups = LANES / self.n;
-        let blocks = (LANES * height).div_ceil(self.n * self.m);
-        let register = block * (self.m * self.n / LANES) + i / (height * groups) * height + i % height;
-        let lane = block % blocks * self.n + i / height % groups * blocks * self.n;
+        let (height, words) = if self.output() == Output::F64 { (0, 2) } else { (2, 1) };
+        // Binary logarithms: columns, groups of rows and blocks in a register, registers of a block.
+        let columns = self.n.ilog2();
+        let groups = LANES.ilog2() - columns;
+        let blocks = (LANES.ilog2() + height).saturating_sub(columns + self.m.ilog2());
+        let register = block * (self.m << columns >> LANES.ilog2());
+        let register = register + (i >> (height + groups) << height) + (i & ((1 << height) - 1));
+        let group = i >> height & ((1 << groups) - 1);
+        let lane = (group << blocks | block & ((1 << blocks) - 1)) << columns;
         (register * words, lane)
     }
 
@@ -179,7 +186,9 @@ impl Matrix {
         let bits = &inst.matrix;
         let refused = |what: &str| {
             let name = self.mnemonic;
-            let text = format!("{name} has {what}, which this instruction does not define; the emulator needs it to be 0");
+            let text = format!(
+                "{name} has {what}, which this instruction does not define; the emulator needs it to be 0"
+            );
             Err(Fault::Illegal(text))
         };
         let blocks_of_a = if self.broadcasts { self.blocks } else { 1 };
@@ -240,24 +249,32 @@ struct Work {
     c: [Lanes; 32],
 }
 
+impl Default for Work {
+    fn default() -> Work {
+        let (permuted, c) = ([Lanes::ZERO; 8], [Lanes::ZERO; 32]);
+        Work { a: Side::default(), b: Side::default(), permuted, c }
+    }
+}
+
 thread_local! {
-    static WORK: RefCell<Work> = RefCell::new(Work {
-        a: Side::default(),
-        b: Side::default(),
-        permuted: [Lanes::ZERO; 8],
-        c: [Lanes::ZERO; 32],
-    });
+    static WORK: RefCell<Work> = RefCell::default();
 }
 
 fn run(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst) -> Flow {
-    let done = WORK.with_borrow_mut(|work| execute(matrix, wave, inst, work));
+    let done = WORK.with_borrow_mut(|work| execute(matrix, wave, inst, work, Isa::best()));
     match done {
         Ok(()) => Flow::Next,
         Err(fault) => wave.fail(fault),
     }
 }
 
-fn execute(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst, work: &mut Work) -> Result<(), Fault> {
+fn execute(
+    matrix: &Matrix,
+    wave: &mut Wave<'_>,
+    inst: &Inst,
+    work: &mut Work,
+    isa: Isa,
+) -> Result<(), Fault> {
     matrix.check(inst)?;
     if wave.gpr_index.is_some() {
         let detail = "with registers that s_set_gpr_idx_on makes relative".to_owned();
@@ -265,7 +282,8 @@ fn execute(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst, work: &mut Work) -
     }
     let bits = &inst.matrix;
     let operands = matrix.operands(bits.cbsz, bits.blgp);
-    let [(a_type, a_count), (b_type, b_count)] = operands.unwrap_or_else(|| unreachable!("modifiers were checked"));
+    let [(a_type, a_count), (b_type, b_count)] =
+        operands.unwrap_or_else(|| unreachable!("modifiers were checked"));
     let words = matrix.c_registers();
     let a = registers(wave, inst.src[0], a_count)?;
     let mut b = registers(wave, inst.src[1], b_count)?;
@@ -306,7 +324,7 @@ fn execute(matrix: &Matrix, wave: &mut Wave<'_>, inst: &Inst, work: &mut Work) -
         c: &mut work.c[..words],
     };
     let task = &mut task;
-    multiversion!(Isa::best(), multiply, [], (task: &mut Task<'_>) -> ());
+    multiversion!(isa, multiply, [], (task: &mut Task<'_>) -> ());
     if let Operand::Vector(first) = inst.dst {
         let first = usize::from(first);
         wave.v[first..first + words].copy_from_slice(&work.c[..words]);
@@ -347,17 +365,17 @@ struct Task<'a> {
 #[inline(always)]
 fn multiply(task: &mut Task<'_>) {
     match (task.matrix.output(), task.matrix.n) {
-        (Output::F64, 4) => multiply_f64::<4>(task),
-        (Output::F64, _) => multiply_f64::<16>(task),
-        (_, 4) => multiply_wide::<4>(task),
-        (_, 16) => multiply_wide::<16>(task),
-        _ => multiply_wide::<32>(task),
+        (Output::F64, 4) => multiply_64::<4>(task),
+        (Output::F64, _) => multiply_64::<16>(task),
+        (_, 4) => multiply_32::<4>(task),
+        (_, 16) => multiply_32::<16>(task),
+        _ => multiply_32::<32>(task),
     }
 }
 
 /// All but float64, for N columns.
 #[inline(always)]
-fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
+fn multiply_32<const N: usize>(task: &mut Task<'_>) {
     let matrix = task.matrix;
     let bits = &task.inst.matrix;
     let [a_type, b_type] = task.types;
@@ -380,25 +398,38 @@ fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
     let grouping = Grouping { length, split, narrow };
     let (values, powers) = (b.value.as_flattened(), b.power.as_flattened());
 
-    let mut places = [(0, 0, 0); 128];
-    for (k, place) in places[..matrix.k].iter_mut().enumerate() {
-        let (a_element, a_lane) = a_layout.place(k % stored);
+    // Where A's elements are, as one slice over elements and lanes, and where B's rows begin.
+    let (mut a_places, mut b_places) = ([0; 128], [0; 128]);
+    for (k, (a_place, b_place)) in a_places.iter_mut().zip(&mut b_places).take(matrix.k).enumerate() {
+        let (element, lane) = a_layout.place(k % stored);
+        *a_place = element * LANES + lane;
         let (element, lane) = b_layout.place(k);
-        *place = (a_element, a_lane, element * LANES + lane);
+        *b_place = element * LANES + lane;
     }
+    let (a_values, a_powers) = (a.value.as_flattened(), a.power.as_flattened());
     let set = if bits.cbsz == 0 { 2 * a_layout.elements * usize::from(bits.abid) % 32 } else { 0 };
     let mut terms = [Term::default(); 128];
     for block in 0..matrix.blocks {
-        let from = if matrix.broadcasts { (block >> bits.cbsz << bits.cbsz) + usize::from(bits.abid) } else { block };
+        let from = if matrix.broadcasts {
+            (block >> bits.cbsz << bits.cbsz) + usize::from(bits.abid)
+        } else {
+            block
+        };
+        for (term, at) in terms.iter_mut().zip(b_places) {
+            term.at = at + block * N;
+        }
         for i in 0..matrix.m {
-            for (k, term) in terms[..stored].iter_mut().enumerate() {
-                let (element, lane, mut at) = places[k];
-                let lane = lane + from * matrix.m + i;
-                if let Some(index) = task.index {
-                    let dense = k / 2 * 4 + (index.0[lane] >> (set + 2 * element) & 3) as usize;
-                    at = places[dense].2;
+            let first = from * matrix.m + i;
+            for (term, place) in terms[..stored].iter_mut().zip(a_places) {
+                let place = (place + first) % (MAX_ELEMENTS * LANES);
+                (term.value, term.power) = (a_values[place], a_powers[place]);
+            }
+            if let Some(index) = task.index {
+                for (k, term) in terms[..stored].iter_mut().enumerate() {
+                    let (element, lane) = (a_places[k] / LANES, a_places[k] % LANES + first);
+                    let chosen = index.0[lane] >> (set + 2 * element) & 3;
+                    term.at = b_places[k / 2 * 4 + chosen as usize];
                 }
-                *term = Term { value: a.value[element][lane], power: a.power[element][lane], at: at + block * N };
             }
             let terms = &terms[..stored];
             let (register, lane) = matrix.row(block, i);
@@ -428,7 +459,7 @@ fn multiply_wide<const N: usize>(task: &mut Task<'_>) {
 
 /// Float64: a chain of fused multiply-adds. The bits that are `blgp` elsewhere negate A, B and C.
 #[inline(always)]
-fn multiply_f64<const N: usize>(task: &mut Task<'_>) {
+fn multiply_64<const N: usize>(task: &mut Task<'_>) {
     let matrix = task.matrix;
     let negative = |operand: u8| u64::from(task.inst.neg >> operand & 1) << 63;
     let double = |pair: &[Lanes], lane: usize, operand: u8| {

@@ -53,7 +53,7 @@ struct Sums<const N: usize> {
 }
 
 #[inline(always)]
-fn columns<const N: usize>(b: &[f32], at: usize) -> &[f32; N] {
+fn columns<const N: usize, T>(b: &[T], at: usize) -> &[T; N] {
     b[at..].first_chunk().unwrap_or_else(|| unreachable!("rows of B lie within B"))
 }
 
@@ -62,7 +62,7 @@ fn columns<const N: usize>(b: &[f32], at: usize) -> &[f32; N] {
 fn narrow_sums<const N: usize>(terms: &[Term], step: usize, values: &[f32], powers: &[f32]) -> Sums<N> {
     let mut largest = [0.0f32; N];
     for term in terms.iter().step_by(step) {
-        let powers = columns::<N>(powers, term.at);
+        let powers = columns::<N, f32>(powers, term.at);
         for j in 0..N {
             let power = term.power * powers[j];
             largest[j] = if power > largest[j] { power } else { largest[j] };
@@ -75,7 +75,7 @@ fn narrow_sums<const N: usize>(terms: &[Term], step: usize, values: &[f32], powe
     }
     let mut total = [0i32; N];
     for term in terms.iter().step_by(step) {
-        let values = columns::<N>(values, term.at);
+        let values = columns::<N, f32>(values, term.at);
         for j in 0..N {
             let product = term.value * values[j] * scale[j];
             // SAFETY: `narrow` says that values are finite and products normal; a product is below 4 times its power,
@@ -105,19 +105,19 @@ fn wide_sums<const N: usize>(
     const OVERFLOW: f64 = (1u128 << 127) as f64 * 2.0;
     let mut largest = [0.0f64; N];
     for term in terms.iter().step_by(step) {
-        let powers = columns::<N>(powers, term.at);
+        let powers = columns::<N, f32>(powers, term.at);
         for j in 0..N {
             let power = f64::from(term.power) * f64::from(powers[j]);
             largest[j] = if power > largest[j] { power } else { largest[j] };
         }
     }
     let mut out = Sums { sum: [0.0; N], exponent: [NOTHING; N] };
-    for j in 0..N {
-        let exponent = (largest[j].to_bits() >> 52) as i32 - 1023;
-        out.exponent[j] = if largest[j] == 0.0 { NOTHING } else { exponent };
+    for (out, largest) in out.exponent.iter_mut().zip(largest) {
+        let exponent = (largest.to_bits() >> 52) as i32 - 1023;
+        *out = if largest == 0.0 { NOTHING } else { exponent };
     }
     for term in terms.iter().step_by(step) {
-        let values = columns::<N>(values, term.at);
+        let values = columns::<N, f32>(values, term.at);
         for j in 0..N {
             let product = f64::from(term.value) * f64::from(values[j]);
             let usual = product.abs() < OVERFLOW;
@@ -149,12 +149,12 @@ fn join<const N: usize>(mut even: Sums<N>, odd: &Sums<N>) -> Sums<N> {
 /// Adds the sums to the accumulators.
 #[inline(always)]
 fn accumulate<const N: usize>(sums: &Sums<N>, split: bool, c: &mut [f32; N]) {
-    for j in 0..N {
-        let own = ((c[j].to_bits() >> 23 & 255) as i32).max(1) - 127;
+    for (j, c) in c.iter_mut().enumerate() {
+        let own = ((c.to_bits() >> 23 & 255) as i32).max(1) - 127;
         let exponent = sums.exponent[j].max(own);
         // Both as whole numbers of 2^(exponent - 32).
         let dot = (sums.sum[j] * pow2(sums.exponent[j] - exponent + 8)).floor();
-        let added = (f64::from(c[j]) * pow2(24 - exponent)).floor() * 256.0;
+        let added = (f64::from(*c) * pow2(24 - exponent)).floor() * 256.0;
         let added = if split && own < exponent - 25 { 0.0 } else { added };
         let total = dot + added;
         // 31 bits are kept below its leading one, but none below 2^-157.
@@ -162,8 +162,8 @@ fn accumulate<const N: usize>(sums: &Sums<N>, split: bool, c: &mut [f32; N]) {
         let lost = (leading - 31).max(-125 - exponent).max(0);
         let kept = (total * pow2(-lost)).floor() * pow2(lost);
         let rounded = (kept * pow2(exponent - 32)) as f32;
-        let finite = c[j].to_bits() & 0x7f80_0000 != 0x7f80_0000;
-        c[j] = if finite { rounded } else { c[j] };
+        let finite = c.to_bits() & 0x7f80_0000 != 0x7f80_0000;
+        *c = if finite { rounded } else { *c };
     }
 }
 
@@ -205,17 +205,20 @@ pub fn floats<const N: usize>(
         }
         if let Some(scales) = scales {
             let block = group * grouping.length / SCALE_BLOCK;
+            let (a, b) = (scales.a[block], columns::<N, i32>(scales.b, block * N));
             for j in 0..N {
-                let exponent = scales.a[block] + scales.b[block * N + j];
+                let exponent = a + b[j];
+                let known = exponent < NAN_SCALE / 2;
                 // A sum without a product stays below all others.
-                let something = sums.exponent[j] != NOTHING;
-                sums.exponent[j] += if something && exponent < NAN_SCALE / 2 { exponent } else { 0 };
-                special[j] += if exponent < NAN_SCALE / 2 { 0.0 } else { f64::NAN };
+                let shifted = sums.exponent[j] + if known { exponent } else { 0 };
+                sums.exponent[j] = if sums.exponent[j] == NOTHING { NOTHING } else { shifted };
+                special[j] = if known { special[j] } else { f64::NAN };
             }
         }
         let before = *c;
         accumulate(&sums, grouping.split, c);
-        if !grouping.narrow || scales.is_some() {
+        let any = special.iter().fold(0, |any, special| any | special.to_bits());
+        if any != 0 {
             for j in 0..N {
                 // An infinite product outweighs all finite ones, also where those overflow.
                 let infinite = if before[j].is_finite() { 0.0 } else { before[j] };
@@ -230,7 +233,7 @@ pub fn floats<const N: usize>(
 #[inline(always)]
 pub fn chain<const N: usize>(terms: &[Term], values: &[f32], c: &mut [f32; N]) {
     for term in terms {
-        let values = columns::<N>(values, term.at);
+        let values = columns::<N, f32>(values, term.at);
         for j in 0..N {
             c[j] = term.value.mul_add(values[j], c[j]);
         }
@@ -243,7 +246,7 @@ pub fn chain<const N: usize>(terms: &[Term], values: &[f32], c: &mut [f32; N]) {
 pub fn integers<const N: usize>(terms: &[Term], values: &[f32], c: &mut [u32; N]) {
     let mut sum = [0.0f32; N];
     for term in terms {
-        let values = columns::<N>(values, term.at);
+        let values = columns::<N, f32>(values, term.at);
         for j in 0..N {
             sum[j] += term.value * values[j];
         }

@@ -589,26 +589,15 @@ pub fn v_mqsad_u32_u8(wave: &mut Wave, inst: &Inst) -> Flow {
     Flow::Next
 }
 
-/// One bit of each of three sources indexes a table of eight bits, which `neg`, `abs` and `omod` hold.
+/// One bit of each of three sources indexes a table of eight bits.
 pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
-    // Before the table is taken out of the instruction, which may be executed again.
-    if let Some(flow) = begin(wave, inst) {
-        return flow;
-    }
     let table = bitop_table(inst);
-    // The modifiers are the table, and no modifiers.
-    let bare = bare(inst);
-    ternary(wave, &bare, BBB, |a, b, c| bitop3(table, a, b, c))
+    ternary(wave, inst, BBB, |a, b, c| bitop3(table, a, b, c))
 }
 
 /// The table of a `v_bitop3`.
 pub(super) fn bitop_table(inst: &Inst) -> u32 {
-    u32::from(inst.omod & 3) << 6 | u32::from(inst.abs & 7) << 3 | u32::from(inst.neg & 7)
-}
-
-/// An instruction without the fields that hold a table.
-pub(super) fn bare(inst: &Inst) -> Inst {
-    Inst { neg: 0, abs: 0, omod: 0, ..inst.clone() }
+    inst.imm as u32 & 0xff
 }
 
 #[inline(always)]
