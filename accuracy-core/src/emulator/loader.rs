@@ -177,7 +177,6 @@ struct Code {
     instructions: Vec<Decoded>,
     /// Instructions at places that the linear sweep did not find, by their dword. Boxes are never dropped or moved
     /// before the segment is.
-    #[expect(clippy::vec_box, reason = "references into the boxes outlive changes of the list")]
     found: RwLock<BTreeMap<usize, Box<[Decoded; 1]>>>,
     bytes: Vec<u8>,
 }
