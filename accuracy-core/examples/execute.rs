@@ -7,8 +7,7 @@ use std::cell::UnsafeCell;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::process::ExitCode;
 
-use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::isa::decode::decode;
+use accuracy_core::emulator::isa::{Processor, decode};
 use accuracy_core::emulator::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
 use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Mode, Wave};
 
