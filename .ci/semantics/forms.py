@@ -71,7 +71,10 @@ def vector_source(p, fmt, bits, kind, literal, scalar=True):
             o = constant(rng, 32, base)
             o.bits, o.count = 64, n
             return o
-        o = constant(rng, bits // n if n > 1 else bits, base)
+        packed_int = n > 1 and base != "F16"
+        o = constant(rng, bits // n if n > 1 and not packed_int else bits, base)
+        while packed_int and "." in o.text:
+            o = constant(rng, bits, base)
         o.bits, o.count = bits, n
         return o
     o = Operand("literal", inputs.register(rng, base, 1, min(32, bits)), bits, base, n)
@@ -233,23 +236,20 @@ def packed_selection(form, rng, base, srcs, tail):
         tail.append("op_sel_hi:[" + ",".join(str(form.op_sel_hi >> k & 1) for k in range(n)) + "]")
         mods = True
     else:
-        two = all(o.count == 2 for o in srcs)
-        form.packed = two and not base.startswith(("V_DOT4", "V_DOT8"))
-        if not two:
-            if base.startswith("V_DOT2"):
-                form.packed = False
+        form.packed = srcs[0].count == 2 and srcs[1].count == 2
+        if not form.packed:
             return
         if rng.random() < 0.7 or any(o.place == "const" for o in srcs):
             form.op_sel, form.op_sel_hi = rng.getrandbits(n), rng.getrandbits(n)
             for k, o in enumerate(srcs):
-                if o.place == "const":
+                if o.place == "const" and (o.base not in ("I16", "U16", "B16") or "." in o.text) or o.count != 2:
                     form.op_sel &= ~(1 << k)
                     form.op_sel_hi &= ~(1 << k)
             tail.append("op_sel:[" + ",".join(str(form.op_sel >> k & 1) for k in range(n)) + "]")
             tail.append("op_sel_hi:[" + ",".join(str(form.op_sel_hi >> k & 1) for k in range(n)) + "]")
         else:
             form.op_sel_hi = (1 << n) - 1
-        mods = srcs[0].base in ("F16", "F32")
+        mods = srcs[0].base in ("F16", "F32") and not base.startswith("V_DOT")
     if mods and rng.random() < 0.5:
         for k in range(n):
             form.neg[k], form.abs[k] = rng.getrandbits(1), rng.getrandbits(1)
@@ -288,7 +288,7 @@ def sdwa(form, rng, p, mnemonic, args, base):
                 form.neg[k], t = 1, f"-{t}"
         texts.append(t)
         tail.append(f"src{k}_sel:{Sdwa.NAMES[s.sel[k]]}")
-    if form.dst is not None and form.dst.words == 1:
+    if form.dst is not None and form.dst.words == 1 and not re.match(r"V_(RCP|RSQ|SQRT|EXP|LOG|SIN|COS)", base):
         s.dst, s.unused = rng.randrange(7), rng.randrange(3)
         tail.insert(0, f"dst_unused:{('UNUSED_PAD', 'UNUSED_SEXT', 'UNUSED_PRESERVE')[s.unused]}")
         tail.insert(0, f"dst_sel:{Sdwa.NAMES[s.dst]}")

@@ -212,10 +212,9 @@ class MemoryForm:
         st.mem = self.fill(g, WINDOW)
         s = 0
         if self.soffset is not None:
-            s = 4 * rng.randrange(64)
+            s = 8 * rng.randrange(32)
             st.s[self.soffset.number] = s
-        base = engine.base + (4096 if self.offset < 0 else 0) - (0 if self.offset < 0 else 0)
-        base = engine.base + 4 * rng.randrange(16) - (self.offset if self.offset < 0 else 0)
+        base = engine.base + 8 * rng.randrange(8) - (self.offset if self.offset < 0 else 0)
         if "BUFFER" in self.name:
             base = engine.base
             words = [base & 0xFFFFFFFF, base >> 32 & 0xFFFF, WINDOW, 0x00027000]
@@ -583,7 +582,8 @@ def build_smem(f, rng, fl, low, register, p):
                 break
         text = f.soffset.name()
     if how in (0, 2):
-        f.offset = 4 * rng.choice((0, 1, 16, 255, 600)) if "BUFFER" in f.name or rng.random() < 0.7 else -4 * rng.randrange(1, 64)
+        unit = 8 if "_X2" in f.name else 4
+        f.offset = unit * rng.choice((0, 1, 16, 255, 300)) if "BUFFER" in f.name or rng.random() < 0.7 else -unit * rng.randrange(1, 32)
         text = f"{text} offset:{f.offset}" if text else f"0x{f.offset:x}" if f.offset >= 0 else str(f.offset)
     if "LOAD" not in f.name and f.dst.number < f.rsrc.number + f.rsrc.words and f.rsrc.number < f.dst.number + f.dst.words:
         return None
