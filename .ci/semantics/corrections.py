@@ -35,10 +35,17 @@ ROWS = [
     (r"V_MAX_(F16|F32|F64)", "D0.{f} = v_max_{f}(S0.{f}, S1.{f})",
      "the same cases in the same order, with denormals flushed as MODE says (V_MAX3, V_MED3 call it by this name)"),
     (r"V_DIV_SCALE_F32", [("VCC = 0x0LL", "VCC = 0x0LL; D0.f32 = S0.f32"),
-                          ("1.0 / 64'F(S1.f32) == DENORM.f64", "1.0F / S1.f32 == DENORM.f32")],
-     f"D0 is left unset where nothing is scaled, and 1 / S1 is asked about in f64, where it is never denormal; {LLVM}'s "
-     "lowering of division needs S0 and the format's own denormals"),
-    (r"V_DIV_SCALE_F64", [("VCC = 0x0LL", "VCC = 0x0LL; D0.f64 = S0.f64")], "D0 is left unset where nothing is scaled"),
+                          ("1.0 / 64'F(S1.f32) == DENORM.f64", "1.0F / S1.f32 == DENORM.f32"),
+                          ("(S2.f32 / S1.f32 == DENORM.f32)) then\nVCC = 0x1LL;\nif S0.f32 == S1.f32 then\n"
+                           "// Only scale the denominator\nD0.f32 = ldexp(S0.f32, 64)",
+                           "(S2.f32 / S1.f32 == DENORM.f32)) then\nVCC = 0x1LL;\nif S0.f32 == S1.f32 then\nD0.f32 = ldexp(S0.f32, -64)")],
+     "D0 is left unset where nothing is scaled; 1 / S1 is asked about in f64, where it is never denormal; a huge denominator is "
+     "scaled up to infinity. See `division` in suite.py"),
+    (r"V_DIV_SCALE_F64", [("VCC = 0x0LL", "VCC = 0x0LL; D0.f64 = S0.f64"),
+                          ("(S2.f64 / S1.f64 == DENORM.f64)) then\nVCC = 0x1LL;\nif S0.f64 == S1.f64 then\n"
+                           "// Only scale the denominator\nD0.f64 = ldexp(S0.f64, 128)",
+                           "(S2.f64 / S1.f64 == DENORM.f64)) then\nVCC = 0x1LL;\nif S0.f64 == S1.f64 then\nD0.f64 = ldexp(S0.f64, -128)")],
+     "D0 is left unset where nothing is scaled; a huge denominator is scaled up to infinity. See `division` in suite.py"),
     (r"V_DIV_FIXUP_LEGACY_F16", [("tmp = cvtToQuietNAN(64'F(S2.f16))", "tmp = 16'F(cvtToQuietNAN(64'F(S2.f16)))"),
                                  ("tmp = cvtToQuietNAN(64'F(S1.f16))", "tmp = 16'F(cvtToQuietNAN(64'F(S1.f16)))"),
                                  ("-INF : +INF", "-INF.f16 : +INF.f16"), ("-0.0 : 0.0", "-16'0.0 : 16'0.0")],
@@ -61,7 +68,13 @@ ROWS = [
      f"the table is not given; {ISA}: a 4-bit signed integer times 1/16"),
     (r"V_SAT_PK_U8_I16", [("tmp = 16'0;", "tmp = 16'0U;")], "the literal's kind"),
     (r"V_BITOP3_B(16|32)", [("INST", "INST")], "the table of truth is read from the fields omod, abs and neg"),
-    (r"V_CVT_RPI_I32_F32", "D0.i32 = f32_to_i32(floor(S0.f32 + 0.5F))", "as in the pseudocode"),
+    (r"V_CVT_RPI_I32_F32", "D0.i32 = round_half_up(S0.f32)",
+     f"the sum is not rounded: {LLVM} has ReadsModeReg = 0 for it"),
+    (r"V_CVT_SCALEF32_F16_(?:FP8|BF8)", [("D0 = tmp.b32", "dstword = OPSEL[3].i32 * 16; D0[dstword + 15 : dstword].f16 = tmp")],
+     "the comment in the pseudocode: OPSEL[3] says which half of the destination is written"),
+    (r"V_DIV_FMAS_(F32|F64)", "D0.{f} = CARRY ? div_fmas(S0.{f}, S1.{f}, S2.{f}) : fma(S0.{f}, S1.{f}, S2.{f})",
+     "V_DIV_SCALE scales by 2**64 (2**128) and the quotient has to be scaled back by as much, in the direction that the exponent "
+     "of S2 tells; the pseudocode's 2**32 (2**64) gives wrong quotients. See `division` in suite.py"),
     (r"DS_CONDXCHG32_RTN_B64", [("declare RETURN_DATA : 32'U[2];\n", ""), ("ADDR = S0.u32;\n", ""), ("DATA = S1.u64;\n", ""),
                                 ("offset = { OFFSET1, OFFSET0 };\n", "offset = 32'U({ OFFSET1, OFFSET0 });\n"),
                                 ("RETURN_DATA[0] =", "RETURN_DATA[31 : 0] ="), ("RETURN_DATA[1] =", "RETURN_DATA[63 : 32] ="),

@@ -130,6 +130,33 @@ def first_one(x):
     return (x & -x).bit_length() - 1 if x else -1
 
 
+def round_half_up(x):
+    """floor(x + 1/2) of an f32 as an integer, saturating."""
+    f = floats.F32
+    x = floats.flush(f, x)
+    if floats.is_nan(f, x):
+        return 0
+    if floats.is_inf(f, x):
+        return -(1 << 31) if x & f.sign else mask(31)
+    m, e = floats.parts(f, x)
+    n = m << e if e >= 0 else (2 * m + (1 << -e)) >> (1 - e)
+    return max(-(1 << 31), min(mask(31), n))
+
+
+def div_fmas(f, a, b, c):
+    """The last refinement of a scaled quotient: a fused multiply-add, scaled before it is rounded."""
+    power = 64 if f is floats.F32 else 128
+    c = floats.flush(f, c)
+    n = power if exponent(f, c) > f.bias else -power
+    if any(floats.is_nan(f, x) or floats.is_inf(f, x) for x in (a, b, c)):
+        return floats.fma(f, a, b, c)
+    a, b = floats.flush(f, a), floats.flush(f, b)
+    (ma, ea), (mb, eb), (mc, ec) = floats.parts(f, a), floats.parts(f, b), floats.parts(f, c)
+    low = min(ea + eb, ec)
+    total = (ma * mb << (ea + eb - low)) + (mc << (ec - low))
+    return floats.result(f, total, low + n, floats.sum_sign(f, (a ^ b) & f.sign, c & f.sign))
+
+
 def special(src, dst, x):
     """What a NaN or an infinity becomes in a small format."""
     s = dst.sign if x & src.sign and dst.kind != "fnuz" else 0
@@ -142,6 +169,9 @@ def special(src, dst, x):
 
 def with_scale(src, dst, x, scale, divide):
     """Converts `x` times (or divided by) 2**(scale - 127), rounding once to nearest even, saturating."""
+    if scale == 255:  # NaN as a block scale
+        return special(src, dst, x & src.sign | src.nan if src.nan is not None else x) if dst.kind != "ieee" else \
+            dst.nan | (dst.sign if x & src.sign else 0)
     if floats.is_nan(src, x) or floats.is_inf(src, x):
         return special(src, dst, x)
     s = x & src.sign
@@ -154,6 +184,8 @@ def with_scale(src, dst, x, scale, divide):
 
 def stochastic(src, dst, x, random, scale=127):
     """Converts with the upper bits of `random` added below the last place that is kept, then cut."""
+    if scale == 255:
+        x = x & src.sign | src.nan
     if floats.is_nan(src, x) or floats.is_inf(src, x):
         return special(src, dst, x)
     s = x & src.sign
@@ -352,6 +384,10 @@ class Library:
         f = FORMATS.get(t[0]) if t else None
         if name == "fma":
             return f"fma({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
+        if name == "round_half_up":
+            return f"round_half_up({x[0]})", ("i", 32)
+        if name == "div_fmas":
+            return f"div_fmas({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
         if name == "mad":
             return f"mad({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
         simple = {"floor": "DOWN", "trunc": "ZERO", "ceil": "UP", "rndne": "NEAREST"}

@@ -112,7 +112,7 @@ PRESERVES = set("V_MAC_F16 V_MAD_F16 V_MAD_U16 V_MAD_I16 V_FMA_F16 V_DIV_FIXUP_F
 
 
 # Where MODE's denormals mean nothing: bits are moved or asked about.
-NO_FLUSH = re.compile(r"V_(MOV|CNDMASK|CMPX?_CLASS|SWAP|READ|WRITE|CVT_SCALEF32|CVT_SR|CVT_F32_(FP8|BF8|BF16)|CVT_PK_F32|PERM|BITOP3|LDEXP"
+NO_FLUSH = re.compile(r"V_(MOV|CNDMASK|CMPX?_CLASS|SWAP|READ|WRITE|CVT_SCALEF32|CVT_F32_(FP8|BF8|BF16)|CVT_PK_F32|PERM|BITOP3|LDEXP"
                       r"|MAC_F16|MAD_|MADMK|MADAK|DOT2|FMA_MIX|TRIG_PREOP|CVT_PK_(FP8|BF8)|CVT_PK_F16_F32|CVT_PK_BF16)")
 
 
@@ -185,7 +185,9 @@ class Form:
             self.op_sel = self.code[1] >> 3 & 15
 
     def prepare(self, generator, st, engine):
-        """Nothing more than the registers is needed."""
+        """Registers are all that is needed."""
+        if "BF16" in self.name and "DOT2" in self.name:
+            st.mode = 0x3F0
 
     def source(self, st, k):
         """The values of source k in all lanes, after selection and modifiers."""
@@ -227,6 +229,8 @@ class Form:
         MODE.set(st.mode)
         MODE.forced = None
         MODE.keep = False
+        if "BF16" in self.name and "DOT2" in self.name:
+            MODE.set(0x3F0)  # AMD does not say how MODE acts on them; prepare() gives them this MODE
         mix = "MAD_MIX" in self.name
         self.unsure, self.dpp_off = set(), 0
         if self.name.startswith(("V_SWAP", "V_PERMLANE", "V_READLANE", "V_WRITELANE", "V_READFIRSTLANE")):
@@ -294,6 +298,8 @@ class Form:
         d = self.dst
         name = base_name(self.name)
         f = inputs.FORMATS.get(d.base)
+        if name == "V_PACK_B32_F16":
+            return each(floats.F16, 2, x, floats.flush_result)
         if f is not None and not NO_FLUSH.match(name) and not MODE.output_denormals(f):
             x = each(f, max(1, d.count), x, floats.flush_result)
         if f is not None and (self.omod or self.clamp):
