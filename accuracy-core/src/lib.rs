@@ -16,6 +16,8 @@ pub mod diagnose;
 pub mod dtype;
 #[cfg(feature = "dumps")]
 pub mod dumps;
+#[cfg(feature = "emulate")]
+pub mod emulator;
 #[cfg(feature = "runtime")]
 pub mod env;
 #[cfg(feature = "runtime")]
