@@ -541,7 +541,7 @@ pub fn v_mqsad_u32_u8(wave: &mut Wave, inst: &Inst) -> Flow {
     Flow::Next
 }
 
-/// One bit of each of three sources indexes a table of eight bits, which `neg`, `abs` and `omod` hold.
+/// One bit of each of three sources indexes a table of eight bits.
 pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
     let table = bitop_table(inst);
     // The modifiers are the table, and no modifiers.
@@ -549,9 +549,9 @@ pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
     ternary(wave, &bare, BBB, |a, b, c| bitop3(table, a, b, c))
 }
 
-/// The table of a `v_bitop3`.
+/// The table of a `v_bitop3`: the decoder puts it together from the fields of the modifiers.
 pub(super) fn bitop_table(inst: &Inst) -> u32 {
-    u32::from(inst.omod & 3) << 6 | u32::from(inst.abs & 7) << 3 | u32::from(inst.neg & 7)
+    inst.imm as u32 & 0xff
 }
 
 /// An instruction without the fields that hold a table.
