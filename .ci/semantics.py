@@ -21,7 +21,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("executable", nargs="?", help="the example `execute`; without it nothing is compared (self-check)")
     p.add_argument("--quick", action="store_true", help="a fifth of the vectors, for each change")
-    p.add_argument("--only", help="one mnemonic, as V_ADD_F32 or a prefix of it")
+    p.add_argument("--only", help="mnemonics, as V_ADD_F32,S_BFE, or how they begin")
     p.add_argument("--arch", choices=("gfx942", "gfx950"))
     p.add_argument("--kind", help="one encoding, as VOP3P")
     p.add_argument("--seed", type=int, default=1)

@@ -58,8 +58,8 @@ class Rules:
         d, f = self.form.dst, self.format
         if self.either and getattr(self.form, "sdwa", None) is None:
             return want & 0xFFFF == got & 0xFFFF and got >> 16 in (0, want >> 16)
-        if re.match(r"V_CVT_SR_B?F16", self.form.name):
-            f = floats.F16 if "_F16_" in self.form.name else floats.BF16
+        if re.match(r"V_CVT_SR_B?F16|V_CVT_SCALEF32_F16_", self.form.name):
+            f = floats.BF16 if "_BF16_" in self.form.name else floats.F16
             pairs = [(want >> k & 0xFFFF, got >> k & 0xFFFF) for k in (0, 16)]
             return True if want == got else None if all(a == b or floats.is_nan(f, a) and floats.is_nan(f, b) for a, b in pairs) else False
         if self.small is not None and want != got:

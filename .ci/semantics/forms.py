@@ -156,7 +156,7 @@ def vop(lib, rng, key, operands, arch):
         t = o.name()
         if three and o.base in ("F16", "F32", "F64") and o.count == 1 and not base.startswith(("V_LDEXP_F16", "V_CVT_SCALEF32")) \
                 and o.place != "literal" and not re.search(r"_CLASS_|CVT_SR|PRNG|PACK_B32", base):
-            if rng.random() < 0.3:
+            if rng.random() < 0.3 and kind == "VOP3":  # VOP3SD has no room for it, and LLVM drops it silently
                 form.abs[k] = 1
                 t = f"|{t}|"
             if rng.random() < 0.3:

@@ -130,19 +130,6 @@ def first_one(x):
     return (x & -x).bit_length() - 1 if x else -1
 
 
-def round_half_up(x):
-    """floor(x + 1/2) of an f32 as an integer, saturating."""
-    f = floats.F32
-    x = floats.flush(f, x)
-    if floats.is_nan(f, x):
-        return 0
-    if floats.is_inf(f, x):
-        return -(1 << 31) if x & f.sign else mask(31)
-    m, e = floats.parts(f, x)
-    n = m << e if e >= 0 else (2 * m + (1 << -e)) >> (1 - e)
-    return max(-(1 << 31), min(mask(31), n))
-
-
 def div_fmas(f, a, b, c):
     """The last refinement of a scaled quotient: a fused multiply-add, scaled before it is rounded."""
     power = 64 if f is floats.F32 else 128
@@ -177,7 +164,7 @@ def with_scale(src, dst, x, scale, divide):
     s = x & src.sign
     m, e = floats.parts(src, x)
     if m == 0:
-        return dst.sign if s else 0
+        return dst.sign if s and dst.kind != "fnuz" else 0
     e += (127 - scale) if divide else scale - 127
     return floats.pack(dst, m < 0, abs(m), e, floats.NEAREST, True)
 
@@ -192,7 +179,7 @@ def stochastic(src, dst, x, random, scale=127):
     m, e = floats.parts(src, x)
     e += 127 - scale
     if m == 0:
-        return dst.sign if s else 0
+        return dst.sign if s and dst.kind != "fnuz" else 0
     a = abs(m)
     q = max(e + a.bit_length() - dst.fb - 1, dst.least)
     n = src.fb - dst.fb  # one unit of the result's last place is 2**n of these
@@ -384,8 +371,6 @@ class Library:
         f = FORMATS.get(t[0]) if t else None
         if name == "fma":
             return f"fma({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
-        if name == "round_half_up":
-            return f"round_half_up({x[0]})", ("i", 32)
         if name == "div_fmas":
             return f"div_fmas({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
         if name == "mad":

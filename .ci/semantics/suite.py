@@ -82,7 +82,7 @@ def build(args, pcode, operands):
         todo = []
         for key in all_names(pcode, operands):
             kind = type(key).__name__[:-2]
-            if args.only and not key.name.startswith(args.only.upper()):
+            if args.only and not key.name.startswith(tuple(args.only.upper().split(","))):
                 continue
             if args.kind and kind != args.kind:
                 continue
@@ -100,7 +100,7 @@ def build(args, pcode, operands):
             rng = random.Random(f"{args.seed} {arch} {kind} {key.name}")
             want = args.count or (3 if args.quick else 10)
             batch = []
-            for _ in range(want * 4):
+            for _ in range(want * 2 + 2):
                 f = forms.form(lib, rng, key, operands.get(key, {}), arch)
                 if f is not None:
                     batch.append(f)

@@ -200,7 +200,7 @@ class Form:
             x = [self.sdwa.source(k, v) for v in x]
         if self.packed and o.count == 2:
             x = [self.pack_select(k, v, o) for v in x]
-        elif o.bits == 16 and not self.explicit_sel and o.place != "const":
+        elif o.bits == 16 and o.place != "const" and (not self.explicit_sel or k == 0 and "SCALEF32_SR" in self.name):
             shift = 16 * (self.op_sel >> k & 1)
             x = [v >> shift & 0xFFFF for v in x]
         if not self.packed and (self.neg[k] or self.abs[k]):
@@ -300,7 +300,7 @@ class Form:
         f = inputs.FORMATS.get(d.base)
         if name == "V_PACK_B32_F16":
             return each(floats.F16, 2, x, floats.flush_result)
-        if f is not None and not NO_FLUSH.match(name) and not MODE.output_denormals(f):
+        if f is not None and not NO_FLUSH.match(name) and not name.startswith("V_CVT_SR") and not MODE.output_denormals(f):
             x = each(f, max(1, d.count), x, floats.flush_result)
         if f is not None and (self.omod or self.clamp):
             x = each(f, max(1, d.count), x, lambda f, v: output(f, v, self.omod, self.clamp))
