@@ -67,7 +67,6 @@ ROWS = [
     (r"V_CVT_OFF_F32_I4", "D0.f32 = i32_to_f32(32'I(S0.i4)) * 0.0625F",
      f"the table is not given; {ISA}: a 4-bit signed integer times 1/16"),
     (r"V_SAT_PK_U8_I16", [("tmp = 16'0;", "tmp = 16'0U;")], "the literal's kind"),
-    (r"V_BITOP3_B(16|32)", [("INST", "INST")], "the table of truth is read from the fields omod, abs and neg"),
     (r"V_CVT_RPI_I32_F32", "ROUND_MODE = ROUND_NEAREST_EVEN; D0.i32 = f32_to_i32(floor(S0.f32 + 0.5F))",
      f"the sum is rounded to nearest whatever MODE says: {LLVM} has ReadsModeReg = 0 for it"),
     (r"V_PK_MOV_B32", [("S0.u32[", "S0["), ("S1.u32[", "S1[")], "a register of the pair is selected, beyond the first 32 bits"),
@@ -84,8 +83,6 @@ ROWS = [
      "registers are named as in the other instructions"),
     (r"DS_(?:READ|WRITE)_ADDTID_B32", [("32'I({ OFFSET1, OFFSET0 } + M0[15 : 0])", "32'I(32'U({ OFFSET1, OFFSET0 }) + M0[15 : 0].u32)"),
                                        ("DATA0.u32", "DATA.u32")], "the sum is not cut at 16 bits; the operand's name is DATA"),
-    (r"(?:DS|FLAT|GLOBAL|BUFFER)(?:_ATOMIC)?_(?:PK_ADD|ADD)_(?:RTN_)?(?:F32|F64|F16|BF16)", [],
-     "see instructions.py: MEM[ADDR] without a type has the data's width"),
 ]
 
 

@@ -228,10 +228,12 @@ class MemoryForm:
     # ---- execution
 
     def run(self, lib, st):
-        run = lib.function(self.kind, self.name)
+        run = lib.function(self.kind, self.name) if "SWIZZLE" not in self.name else None
         new = st.copy()
         MODE.set(st.mode)
         MODE.forced, MODE.keep = None, False
+        if "SWIZZLE" in self.name:
+            return self.run_swizzle(st, new)
         if self.kind == "SMEM":
             return self.run_scalar(run, st, new)
         if "PERMUTE" in self.name:
@@ -320,6 +322,19 @@ class MemoryForm:
         c.OFFSET, c.ADDR, c.DATA0, c.VDST = self.offset, self.addr.number, self.data.number, self.dst.number
         run(c)
         new.v[self.dst.number] = c.new[self.dst.number]
+        return new
+
+    def run_swizzle(self, st, new):
+        """ds_swizzle_b32 as LLVM's assembler documents its two permutations; the pseudocode is a table of prose."""
+        out, o, ex = list(st.v[self.dst.number]), self.offset, st.exec
+        for i in range(64):
+            if o & 0x8000:
+                j = i & ~3 | o >> 2 * (i & 3) & 3
+            else:
+                j = i & 32 | ((i & o) | o >> 5) & 31 ^ o >> 10 & 31
+            if ex >> i & 1:
+                out[i] = st.v[self.data.number][j] if ex >> j & 1 else 0
+        new.v[self.dst.number] = out
         return new
 
     def run_scalar(self, run, st, new):
@@ -420,6 +435,15 @@ def build_ds(f, rng, fl, low, register, p):
     if "data1" in fl:
         f.data2 = register("data1")
         args.append(f.data2.name())
+    if "SWIZZLE" in f.name:
+        f.data = f.addr
+        f.srcs = [f.data]
+        f.addr = None
+        if f.dst.place == "a":
+            return None
+        f.offset = rng.choice((0x8000 | rng.getrandbits(8), rng.getrandbits(15)))
+        f.text = f"{low} {', '.join(args)} offset:{f.offset}"
+        return f
     if "PERMUTE" in f.name:
         if f.dst.place == "a":
             return None
