@@ -46,6 +46,10 @@ ROWS = [
                            "// Only scale the denominator\nD0.f64 = ldexp(S0.f64, 128)",
                            "(S2.f64 / S1.f64 == DENORM.f64)) then\nVCC = 0x1LL;\nif S0.f64 == S1.f64 then\nD0.f64 = ldexp(S0.f64, -128)")],
      "D0 is left unset where nothing is scaled; a huge denominator is scaled up to infinity. See `division` in suite.py"),
+    (r"V_DIV_FIXUP_(?:F32|F64)", [("elsif exponent(S1.f32) == 255 then", "elsif isNAN(64'F(S0.f32)) then"),
+                                  ("elsif exponent(S1.f64) == 2047 then", "elsif isNAN(S0.f64) then")],
+     "the condition for an overflow can never hold where it stands; the refinement of a quotient that is too large ends in NaN. "
+     "See `division` in suite.py"),
     (r"V_DIV_FIXUP_LEGACY_F16", [("tmp = cvtToQuietNAN(64'F(S2.f16))", "tmp = 16'F(cvtToQuietNAN(64'F(S2.f16)))"),
                                  ("tmp = cvtToQuietNAN(64'F(S1.f16))", "tmp = 16'F(cvtToQuietNAN(64'F(S1.f16)))"),
                                  ("-INF : +INF", "-INF.f16 : +INF.f16"), ("-0.0 : 0.0", "-16'0.0 : 16'0.0")],

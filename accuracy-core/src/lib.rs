@@ -6,7 +6,7 @@ pub mod arch;
 pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
-#[cfg(feature = "codeobject")]
+#[cfg(any(feature = "codeobject", all(feature = "emulate", feature = "runtime")))]
 pub mod codeobject;
 #[cfg(feature = "runtime")]
 pub mod device;
@@ -16,7 +16,7 @@ pub mod diagnose;
 pub mod dtype;
 #[cfg(feature = "dumps")]
 pub mod dumps;
-#[cfg(feature = "emulate")]
+#[cfg(all(feature = "emulate", feature = "runtime"))]
 pub mod emulator;
 #[cfg(feature = "runtime")]
 pub mod env;

@@ -76,8 +76,8 @@ pub struct Entry {
     pub code: Vec<u8>,
 }
 
-/// The code objects of the one bundle that `bytes` begins with. What follows the bundle is ignored, so that a bundle whose
-/// length is not known can be read.
+/// The code objects of the one bundle that `bytes` begins with. What follows the bundle is ignored, so that a bundle
+/// whose length is not known can be read.
 ///
 /// # Errors
 /// For what is no bundle, or a damaged one.
@@ -105,9 +105,12 @@ fn read_plain(
     Ok(end)
 }
 
+/// Names of entries and where they lie in their bundle.
+type Places<'a> = Vec<(&'a str, Range<usize>)>;
+
 /// The entries of a plain bundle that are not for the host: their names and where they lie. The second result is the
 /// bundle's length in bytes.
-fn places(bytes: &[u8]) -> Result<(Vec<(&str, Range<usize>)>, usize), ReadError> {
+fn places(bytes: &[u8]) -> Result<(Places<'_>, usize), ReadError> {
     let mut header = Header { bytes, at: 0 };
     if !bytes.starts_with(PLAIN) {
         return Err(ReadError::Magic {

@@ -64,7 +64,7 @@ impl Space {
             return if region.holds(address, bytes) {
                 format!("in memory that the kernel may not write ({})", show(region))
             } else {
-                let over = address - region.end + bytes;
+                let over = address + bytes - region.end;
                 format!("of which the last {over} are behind the end of the memory at {}", show(region))
             };
         }
@@ -91,7 +91,6 @@ pub struct Clamped {
     pub loads: u64,
     pub stores: u64,
 }
-
 
 /// What the waves of a workgroup share. All of them run on one thread.
 pub struct Group<'a> {

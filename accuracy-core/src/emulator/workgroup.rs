@@ -269,6 +269,10 @@ fn run(wave: &mut Wave, module: &Module, budget: u32, counts: &mut Counts) -> Fl
                 Decoded::Error(error) => return wave.fail(Fault::Undecodable(error.clone())),
             };
             wave.pc = at + u64::from(inst.size);
+            wave.clock += 1;
+            if wave.vskip && inst.encoding.is_vector() {
+                continue;
+            }
             counts.add(place.number, index, inst);
             match (inst.execute)(wave, inst) {
                 Flow::Next => {}

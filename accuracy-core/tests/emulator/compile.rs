@@ -29,7 +29,7 @@ pub fn code_object(processor: Processor) -> Option<&'static [u8]> {
 
 fn compile(processor: Processor) -> Option<Vec<u8>> {
     let Some(compiler) = compiler() else {
-        let reason = "skipped: no clang++ that compiles for AMD GPUs; kernels/build-gpu.sh --install installs one";
+        let reason = "skipped: no clang++ that compiles for AMD GPUs; kernels/install-compiler.sh installs one";
         assert!(std::env::var_os("ACCURACY_REQUIRE_GPU_KERNELS").is_none(), "{reason}");
         eprintln!("{reason}");
         return None;

@@ -270,7 +270,10 @@ impl Ready<'_> {
 
         if args.selftest {
             let width = report::text::width(args.output.stdout_taken());
-            let (text, code) = selftest::render(&records, width);
+            let (mut text, code) = selftest::render(&records, width);
+            if let (Some(device), true) = (&info.device, settings.emulates) {
+                text += &format!("the kernels ran on {device}\n");
+            }
             report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
             return Ok(if problem.is_some() { ExitCode::Unfinished } else { code });
         }

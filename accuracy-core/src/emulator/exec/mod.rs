@@ -4,11 +4,9 @@ pub mod matrix;
 pub mod memory;
 pub mod number;
 pub mod scalar;
-mod uncovered;
 pub mod vector;
 
 pub use matrix::*;
 pub use memory::*;
 pub use scalar::*;
-pub use uncovered::*;
 pub use vector::*;

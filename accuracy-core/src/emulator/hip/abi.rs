@@ -299,8 +299,8 @@ pub(super) fn call(
     status.code()
 }
 
-/// Runs the body of a call, with `failed` as its result if it panics or no runtime is installed: a panic must not reach
-/// C code.
+/// Runs the body of a call, with `failed` as its result if it panics or no runtime is installed: a panic must not
+/// reach C code.
 pub(super) fn guarded<R>(name: &'static str, failed: R, body: impl FnOnce(&Runtime) -> R) -> R {
     let Some(runtime) = current() else { return failed };
     match catch_unwind(AssertUnwindSafe(|| body(&runtime))) {

@@ -61,9 +61,17 @@ pub struct Argument {
     pub bytes: usize,
     /// The metadata's `.value_kind`: `by_value`, `global_buffer`, `hidden_block_count_x`, ...
     pub kind: String,
+    /// The parameter's name, where the metadata has it.
+    pub name: Option<String>,
 }
 
 impl Argument {
+    /// Whether it only fills a gap: kernels in assembly list their gaps as arguments of this name, and launchers leave
+    /// the last one out.
+    pub fn padding(&self) -> bool {
+        self.name.as_deref() == Some("pad")
+    }
+
     /// Whether the runtime fills it in: a launch does not pass it.
     pub fn hidden(&self) -> bool {
         self.kind.starts_with("hidden_")
@@ -79,6 +87,12 @@ impl KernelInfo {
     /// Bytes of the argument segment that the explicit arguments take.
     pub fn explicit_bytes(&self) -> usize {
         self.explicit().map(|a| a.offset.saturating_add(a.bytes)).max().unwrap_or(0)
+    }
+
+    /// Bytes of the argument segment that a launch has to pass.
+    pub fn needed_bytes(&self) -> usize {
+        let needed = self.explicit().filter(|argument| !argument.padding());
+        needed.map(|a| a.offset.saturating_add(a.bytes)).max().unwrap_or(0)
     }
 
     /// Whether the kernel has a hidden argument of this kind.
@@ -97,7 +111,12 @@ impl From<&codeobject::Kernel> for KernelInfo {
             arguments: kernel
                 .arguments
                 .iter()
-                .map(|a| Argument { offset: bytes(a.offset), bytes: bytes(a.size), kind: a.kind.clone() })
+                .map(|a| Argument {
+                    offset: bytes(a.offset),
+                    bytes: bytes(a.size),
+                    kind: a.kind.clone(),
+                    name: a.name.clone(),
+                })
                 .collect(),
             kernarg_bytes: bytes(kernel.kernarg_size),
             vgprs: number(kernel.vgprs),

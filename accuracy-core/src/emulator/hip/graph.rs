@@ -1,15 +1,12 @@
-//! Graphs, built node by node or captured from streams. A graph runs node after node, in an order that its edges allow.
+//! Graphs, built node by node or captured from streams. A graph runs node after node, in an order that its edges
+//! allow.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Dim3, In, Out, calls};
 use super::launch;
 use super::memory;
-use super::operation::{Copy, Fill, HostCall, Operation, Place, Size};
+use super::operation::{Copy, Fill, HostCall, Operation, Pattern, Place, Size};
 use super::problem::{Failure, HandleKind, What};
 use super::runtime::{Runtime, State};
 use super::status::Status;
@@ -194,8 +191,7 @@ fn memset_operation(node: MemsetNode) -> Result<Operation, Failure> {
     let row = node.width.checked_mul(element).ok_or(Status::InvalidValue)?;
     Ok(Operation::Fill(Fill {
         to: Place { address: node.to, pitch: node.pitch, plane: 0 },
-        element,
-        value: node.value,
+        pattern: Pattern::of(node.value, element),
         size: Size { row, rows: node.height.max(1), planes: 1 },
     }))
 }
@@ -503,4 +499,26 @@ fn instantiate(runtime: &Runtime, exec: Out<usize>, graph: usize) -> Result<(), 
     let handle = state.handle();
     state.graph_execs.insert(handle, ready);
     exec.put(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has them with HIP 5.2's headers.
+    #[test]
+    fn structures_of_nodes_lie_as_the_headers_have_them() {
+        assert_eq!((size_of::<KernelNode>(), size_of::<MemsetNode>(), size_of::<HostNode>()), (64, 48, 16));
+        assert_eq!(offset_of!(KernelNode, extra), 16);
+        assert_eq!(offset_of!(KernelNode, function), 24);
+        assert_eq!(offset_of!(KernelNode, grid), 32);
+        assert_eq!(offset_of!(KernelNode, arguments), 48);
+        assert_eq!(offset_of!(KernelNode, shared), 56);
+        assert_eq!(offset_of!(MemsetNode, element), 8);
+        assert_eq!(offset_of!(MemsetNode, height), 16);
+        assert_eq!(offset_of!(MemsetNode, pitch), 24);
+        assert_eq!(offset_of!(MemsetNode, value), 32);
+        assert_eq!(offset_of!(MemsetNode, width), 40);
+    }
 }

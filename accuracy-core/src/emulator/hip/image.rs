@@ -1,6 +1,7 @@
 //! Code objects as launchers and libraries hand them over: an address whose bytes say themselves how long they are.
 
 use super::engine::{LoadError, LoadErrorKind, ModuleId, Processor};
+use super::hostcall::PHASES_MARK;
 use super::problem::{Failure, What};
 use super::runtime::Runtime;
 use super::status::Status;
@@ -74,20 +75,25 @@ pub(super) fn load_bytes(runtime: &Runtime, image: &[u8]) -> Result<ModuleId, Fa
         let bundle = unwrap(image.as_ptr().expose_provenance())?;
         return load(runtime, bundle, None);
     }
-    let loaded = if codeobject::is_bundle(image) {
-        let code = choose(image, runtime.engine.processor())?;
-        runtime.engine.load(&code)
-    } else {
-        runtime.engine.load(elf(image))
+    let chosen = match codeobject::is_bundle(image) {
+        true => Some(choose(image, runtime.engine.processor())?),
+        false => None,
     };
-    loaded.map_err(|error: LoadError| {
+    let code = chosen.as_deref().unwrap_or_else(|| elf(image));
+    let module = runtime.engine.load(code).map_err(|error: LoadError| {
         let status = match error.kind {
             LoadErrorKind::Invalid => Status::InvalidImage,
             LoadErrorKind::OtherProcessor => Status::NoBinaryForGpu,
             LoadErrorKind::Memory => Status::OutOfMemory,
         };
         Failure::new(status, What::Load(error))
-    })
+    })?;
+    // The symbol is local, so that only the code object's own strings have it.
+    let mark = PHASES_MARK.as_bytes();
+    if code.windows(mark.len()).any(|bytes| bytes == mark) {
+        runtime.state().phases.insert(module);
+    }
+    Ok(module)
 }
 
 /// The code object of a bundle for this processor: one for the processor itself, or else one for a generic target that
@@ -114,8 +120,8 @@ pub(super) fn choose(bundle: &[u8], processor: Processor) -> Result<Vec<u8>, Fai
     }
 }
 
-/// The ELF file that `image` begins with: as far as its headers say that it reaches. What is no ELF file stays whole, for
-/// the engine to refuse.
+/// The ELF file that `image` begins with: as far as its headers say that it reaches. What is no ELF file stays whole,
+/// for the engine to refuse.
 fn elf(image: &[u8]) -> &[u8] {
     let number = |at: usize, size: usize| -> Option<usize> {
         let bytes = image.get(at..at.checked_add(size)?)?;

@@ -1,10 +1,6 @@
 //! Every way to launch a kernel, and how its arguments come into one segment.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Dim3, Entry, In, calls};
 use super::engine::KernelInfo;
@@ -70,7 +66,11 @@ fn from_buffer(info: &KernelInfo, extra: In<usize>) -> Result<Vec<u8>, Failure> 
         at += 2;
     }
     let passed = if size.is_null() { 0 } else { size.get()? };
-    let takes = if info.arguments.is_empty() { info.kernarg_bytes } else { info.explicit_bytes() };
+    let (takes, all) = if info.arguments.is_empty() {
+        (info.kernarg_bytes, info.kernarg_bytes)
+    } else {
+        (info.needed_bytes(), info.explicit_bytes())
+    };
     // Launchers round their structures up; hidden arguments follow in the segment.
     let most = info.kernarg_bytes.max(takes).next_multiple_of(16);
     if passed < takes || passed > most || (takes > 0 && buffer == 0) {
@@ -83,7 +83,9 @@ fn from_buffer(info: &KernelInfo, extra: In<usize>) -> Result<Vec<u8>, Failure> 
     // SAFETY: the caller passes a buffer and says how long it is.
     let bytes =
         unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(buffer), passed) };
-    Ok(bytes[..takes.min(passed)].to_vec())
+    let mut segment = bytes[..all.min(passed)].to_vec();
+    segment.resize(all, 0);
+    Ok(segment)
 }
 
 /// A launch of whole workgroups.
@@ -422,4 +424,26 @@ pub(super) fn other_entries() -> Vec<Entry> {
         Entry { name: "__gnu_f2h_ieee", addresses: [float_to_half as *const () as usize; 3] },
         Entry { name: "__gnu_h2f_ieee", addresses: [half_to_float as *const () as usize; 3] },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has them with HIP 5.2's headers; the configurations as in ROCm 7's.
+    #[test]
+    fn structures_of_launches_lie_as_the_headers_have_them() {
+        assert_eq!(size_of::<LaunchParams>(), 56);
+        assert_eq!(offset_of!(LaunchParams, blocks), 8);
+        assert_eq!(offset_of!(LaunchParams, arguments), 32);
+        assert_eq!(offset_of!(LaunchParams, stream), 48);
+        assert_eq!((size_of::<LaunchConfig>(), size_of::<DriverLaunchConfig>()), (56, 56));
+        assert_eq!(offset_of!(LaunchConfig, shared), 24);
+        assert_eq!(offset_of!(LaunchConfig, attributes), 40);
+        assert_eq!(offset_of!(DriverLaunchConfig, shared), 24);
+        assert_eq!(offset_of!(DriverLaunchConfig, stream), 32);
+        assert_eq!(offset_of!(DriverLaunchConfig, count), 48);
+        assert_eq!((size_of::<LaunchAttribute>(), offset_of!(LaunchAttribute, value)), (72, 8));
+    }
 }

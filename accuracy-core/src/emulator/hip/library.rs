@@ -1,16 +1,18 @@
 //! Brings the shared objects into the process: written to a temporary folder, opened, filled in.
 
-use super::abi::{self, Entry, Version};
+use super::abi::{self, Entry, Out, Text, Version};
 use super::names::{self, Name, Returns};
-use super::problem::{Problem, What};
+use super::problem::{Failure, Problem, What};
 use super::status::Status;
 use super::stub::{self, Machine};
 use super::{device, graph, launch, memory, modules, registration, streams};
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, OnceLock};
 
 /// Why the stand-in cannot become this process's HIP runtime.
@@ -64,7 +66,12 @@ pub(super) fn entries() -> HashMap<&'static str, Entry> {
         streams::entries(),
         streams::other_entries(),
     ];
-    lists.into_iter().flatten().map(|entry| (entry.name, entry)).collect()
+    let own = [
+        memory::versioned!("hipGetProcAddress", get_proc_address),
+        memory::versioned!("hipGetDriverEntryPoint", get_entry_point),
+        memory::versioned!("hipGetDriverEntryPoint_spt", get_entry_point),
+    ];
+    lists.into_iter().flatten().chain(own).map(|entry| (entry.name, entry)).collect()
 }
 
 /// The names of the objects' symbols, in the order of their tables.
@@ -95,13 +102,14 @@ fn load(version: Version, entries: &HashMap<&'static str, Entry>) -> Result<(), 
     let (handle, tried) = write_and_open(soname, &file)?;
     let Some(handle) = handle else { return Err(open(tried.join("; "))) };
     let Ok(symbol) = CString::new(stub::TABLE) else { return Err(open("no table".into())) };
+    OBJECTS[version as usize - Version::V5 as usize].store(handle, Release);
     // SAFETY: the object was opened and is never closed.
     let table = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
     if table.is_null() {
         return Err(open(last_error()));
     }
-    // SAFETY: the table has an entry for the handler and one for each name, and lies in writable data of an object that
-    // nobody else knows yet.
+    // SAFETY: the table has an entry for the handler and one for each name, and lies in writable data of an object
+    // that nobody else knows yet.
     let table = unsafe { std::slice::from_raw_parts_mut(table.cast::<usize>(), names.len() + 1) };
     table[0] = unemulated as *const () as usize;
     for (slot, name) in table[1..].iter_mut().zip(&names) {
@@ -110,6 +118,64 @@ fn load(version: Version, entries: &HashMap<&'static str, Entry>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Handles of the opened objects, by version.
+static OBJECTS: [AtomicPtr<c_void>; 3] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 3];
+
+/// Where the call of this name begins, in the object of this version.
+fn find_call(
+    version: Version,
+    name: Text,
+    address: Out<usize>,
+    newer: bool,
+    found: Out<u32>,
+) -> Result<(), Failure> {
+    let name = name.read()?;
+    let name = match name.as_str() {
+        "hipGetDeviceProperties" if newer => "hipGetDevicePropertiesR0600",
+        "hipChooseDevice" if newer => "hipChooseDeviceR0600",
+        name => name,
+    };
+    let known = exported().iter().any(|exported| exported.name == name);
+    let symbol = CString::new(name).ok().filter(|_| known);
+    let object = OBJECTS[version as usize - Version::V5 as usize].load(Acquire);
+    let place = match &symbol {
+        // SAFETY: the object was opened and is never closed.
+        Some(symbol) if !object.is_null() => unsafe { libc::dlsym(object, symbol.as_ptr()) },
+        _ => std::ptr::null_mut(),
+    };
+    // Found, or symbol not found.
+    found.offer(u32::from(place.is_null()));
+    if place.is_null() {
+        return Err(Status::InvalidValue.into());
+    }
+    address.put(place.expose_provenance())
+}
+
+/// `hipGetProcAddress`. Whoever names a version from 6.0 on means the newer structures.
+extern "C" fn get_proc_address<const V: u8>(
+    name: Text,
+    address: Out<usize>,
+    hip_version: c_int,
+    _flags: u64,
+    found: Out<u32>,
+) -> c_int {
+    abi::call("hipGetProcAddress", abi::AfterFault::Works, |_| {
+        find_call(Version::of(V), name, address, hip_version >= 600, found)
+    })
+}
+
+/// `hipGetDriverEntryPoint`, which came with HIP 7.
+extern "C" fn get_entry_point<const V: u8>(
+    name: Text,
+    address: Out<usize>,
+    _flags: u64,
+    found: Out<u32>,
+) -> c_int {
+    abi::call("hipGetDriverEntryPoint", abi::AfterFault::Works, |_| {
+        find_call(Version::of(V), name, address, true, found)
+    })
 }
 
 /// What `dlerror` says.
@@ -183,7 +249,7 @@ extern "C" fn unemulated(index: u32) -> u64 {
     let Some(name) = exported().get(index as usize) else { return 0 };
     if name.returns == Returns::Status {
         let code = abi::call(name.name, abi::AfterFault::Works, |_| {
-            Err(super::problem::Failure::new(Status::NotSupported, What::Unemulated))
+            Err(Failure::new(Status::NotSupported, What::Unemulated))
         });
         return code as u64;
     }

@@ -1,15 +1,11 @@
 //! Memory: allocated, freed, copied, set and asked about.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Entry, In, Out, Version, calls};
 use super::engine::MemoryKind;
-use super::operation::{Copy, Fill, Operation, Place, Size};
-use super::problem::{Direction, Failure, HandleKind, Home, What};
+use super::operation::{Copy, Fill, Operation, Pattern, Place, Size};
+use super::problem::{Direction, Failure, HandleKind, Home, Side, What};
 use super::runtime::{Pool, Runtime};
 use super::status::Status;
 
@@ -158,6 +154,65 @@ struct Param3DSide {
     height: usize,
 }
 
+/// `HIP_MEMCPY3D` of HIP 5, with shorter numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct OldParam3D {
+    from: OldParam3DSide,
+    to: OldParam3DSide,
+    width: u32,
+    height: u32,
+    depth: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct OldParam3DSide {
+    x: u32,
+    y: u32,
+    z: u32,
+    level: u32,
+    kind: u32,
+    host: usize,
+    device: usize,
+    array: usize,
+    pitch: u32,
+    height: u32,
+}
+
+impl From<OldParam3D> for Param3D {
+    fn from(copy: OldParam3D) -> Self {
+        let side = |side: OldParam3DSide| Param3DSide {
+            x: side.x as usize,
+            y: side.y as usize,
+            z: side.z as usize,
+            level: side.level as usize,
+            kind: side.kind,
+            host: side.host,
+            device: side.device,
+            array: side.array,
+            pitch: side.pitch as usize,
+            height: side.height as usize,
+        };
+        Param3D {
+            from: side(copy.from),
+            to: side(copy.to),
+            width: copy.width as usize,
+            height: copy.height as usize,
+            depth: copy.depth as usize,
+        }
+    }
+}
+
+/// Reads a `HIP_MEMCPY3D` of this version.
+fn driver_copy(copy: In<Param3D>, version: Version) -> Result<Copy, Failure> {
+    let copy = match version {
+        Version::V5 => In::<OldParam3D>::of(copy).get()?.into(),
+        Version::V6 | Version::V7 => copy.get()?,
+    };
+    copy.copy(version)
+}
+
 /// A `hipMemoryType`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MemoryType {
@@ -290,14 +345,14 @@ impl Runtime {
     }
 
     /// A copy to or from a device variable: its address, with `bytes` at `offset` inside of it.
-    fn symbol(&self, symbol: usize, offset: usize, bytes: usize) -> Result<usize, Failure> {
+    fn symbol(&self, side: Side, symbol: usize, offset: usize, bytes: usize) -> Result<usize, Failure> {
         let (address, size) = self.host_variable(symbol)?;
         match offset.checked_add(bytes) {
             Some(end) if end <= size => Ok(address + offset),
             _ => Err(Failure::new(
                 Status::InvalidValue,
                 What::Range {
-                    side: super::problem::Side::Destination,
+                    side,
                     address: address.saturating_add(offset),
                     bytes,
                     left: size.saturating_sub(offset),
@@ -332,7 +387,7 @@ fn copy_2d(
 
 fn fill_line(to: usize, element: usize, value: u32, count: usize) -> Result<Fill, Failure> {
     let bytes = count.checked_mul(element).ok_or(Status::InvalidValue)?;
-    Ok(Fill { to: Place::line(to), element, value, size: Size::line(bytes) })
+    Ok(Fill { to: Place::line(to), pattern: Pattern::of(value, element), size: Size::line(bytes) })
 }
 
 fn fill_2d(
@@ -347,13 +402,13 @@ fn fill_2d(
         return Err(Status::InvalidValue.into());
     }
     let size = Size { row, rows: height, planes: 1 };
-    Ok(Fill { to: Place { address: to, pitch, plane: 0 }, element, value, size })
+    Ok(Fill { to: Place { address: to, pitch, plane: 0 }, pattern: Pattern::of(value, element), size })
 }
 
 fn fill_3d(memory: PitchedPtr, value: i32, extent: Extent) -> Result<Fill, Failure> {
     let to = position(memory, Extent { x: 0, y: 0, z: 0 })?;
     let size = Size { row: extent.x, rows: extent.y, planes: extent.z };
-    Ok(Fill { to, element: 1, value: value as u32, size })
+    Ok(Fill { to, pattern: Pattern::of(value as u32, 1), size })
 }
 
 calls! { entries, Fails, runtime;
@@ -527,25 +582,25 @@ calls! { entries, Fails, runtime;
         runtime.submit_copy(stream, copy.get()?.copy()?, "hipMemcpy3DAsync")
     }
     hipMemcpyToSymbol = "hipMemcpyToSymbol_spt" (symbol: usize, from: usize, bytes: usize, offset: usize, kind: i32) {
-        let to = runtime.symbol(symbol, offset, bytes)?;
+        let to = runtime.symbol(Side::Destination, symbol, offset, bytes)?;
         let copy = copy_line(to, from, bytes, direction(kind)?);
         runtime.perform(&Operation::Copy(copy), "hipMemcpyToSymbol")
     }
     hipMemcpyToSymbolAsync = "hipMemcpyToSymbolAsync_spt" (
         symbol: usize, from: usize, bytes: usize, offset: usize, kind: i32, stream: usize,
     ) {
-        let to = runtime.symbol(symbol, offset, bytes)?;
+        let to = runtime.symbol(Side::Destination, symbol, offset, bytes)?;
         runtime.submit_copy(stream, copy_line(to, from, bytes, direction(kind)?), "hipMemcpyToSymbolAsync")
     }
     hipMemcpyFromSymbol = "hipMemcpyFromSymbol_spt" (to: usize, symbol: usize, bytes: usize, offset: usize, kind: i32) {
-        let from = runtime.symbol(symbol, offset, bytes)?;
+        let from = runtime.symbol(Side::Source, symbol, offset, bytes)?;
         let copy = copy_line(to, from, bytes, direction(kind)?);
         runtime.perform(&Operation::Copy(copy), "hipMemcpyFromSymbol")
     }
     hipMemcpyFromSymbolAsync = "hipMemcpyFromSymbolAsync_spt" (
         to: usize, symbol: usize, bytes: usize, offset: usize, kind: i32, stream: usize,
     ) {
-        let from = runtime.symbol(symbol, offset, bytes)?;
+        let from = runtime.symbol(Side::Source, symbol, offset, bytes)?;
         runtime.submit_copy(stream, copy_line(to, from, bytes, direction(kind)?), "hipMemcpyFromSymbolAsync")
     }
     hipGetSymbolAddress(address: Out<usize>, symbol: usize) {
@@ -617,6 +672,12 @@ calls! { entries, Fails, runtime;
     hipMemAdvise(_address: usize, _bytes: usize, _advice: i32, _device: i32) {
         // Where managed memory lies changes no result.
         Ok(())
+    }
+    hipMemAdvise_v2(_address: usize, _bytes: usize, _advice: i32, _location: u64) {
+        Ok(())
+    }
+    hipMemPrefetchAsync_v2(_address: usize, _bytes: usize, _location: u64, _flags: u32, stream: usize) {
+        runtime.stream(stream).map(drop)
     }
     hipMemPrefetchAsync(_address: usize, _bytes: usize, _device: i32, stream: usize) {
         runtime.stream(stream).map(drop)
@@ -811,13 +872,13 @@ extern "C" fn memcpy_param_2d_async<const V: u8>(copy: In<Param2D>, stream: usiz
 
 extern "C" fn memcpy_3d_driver<const V: u8>(copy: In<Param3D>) -> i32 {
     super::abi::call("hipDrvMemcpy3D", super::abi::AfterFault::Fails, |runtime| {
-        runtime.perform(&Operation::Copy(copy.get()?.copy(Version::of(V))?), "hipDrvMemcpy3D")
+        runtime.perform(&Operation::Copy(driver_copy(copy, Version::of(V))?), "hipDrvMemcpy3D")
     })
 }
 
 extern "C" fn memcpy_3d_driver_async<const V: u8>(copy: In<Param3D>, stream: usize) -> i32 {
     super::abi::call("hipDrvMemcpy3DAsync", super::abi::AfterFault::Fails, |runtime| {
-        runtime.submit_copy(stream, copy.get()?.copy(Version::of(V))?, "hipDrvMemcpy3DAsync")
+        runtime.submit_copy(stream, driver_copy(copy, Version::of(V))?, "hipDrvMemcpy3DAsync")
     })
 }
 
@@ -848,4 +909,52 @@ pub(super) fn versioned_entries() -> Vec<Entry> {
         versioned!("hipDrvMemcpy3D", memcpy_3d_driver),
         versioned!("hipDrvMemcpy3DAsync", memcpy_3d_driver_async),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has them with HIP 5.2's headers; `HIP_MEMCPY3D` of HIP 6 as ROCm 7's.
+    #[test]
+    fn structures_of_copies_lie_as_the_headers_have_them() {
+        assert_eq!((size_of::<Copy3D>(), size_of::<PitchedPtr>()), (160, 32));
+        assert_eq!(offset_of!(Copy3D, from_position), 8);
+        assert_eq!(offset_of!(Copy3D, from), 32);
+        assert_eq!(offset_of!(Copy3D, to_array), 64);
+        assert_eq!(offset_of!(Copy3D, to_position), 72);
+        assert_eq!(offset_of!(Copy3D, to), 96);
+        assert_eq!(offset_of!(Copy3D, extent), 128);
+        assert_eq!(offset_of!(Copy3D, kind), 152);
+
+        assert_eq!(size_of::<Param2D>(), 128);
+        assert_eq!(offset_of!(Param2DSide, kind), 16);
+        assert_eq!(offset_of!(Param2DSide, host), 24);
+        assert_eq!(offset_of!(Param2DSide, pitch), 48);
+        assert_eq!(offset_of!(Param2D, to), 56);
+        assert_eq!(offset_of!(Param2D, width), 112);
+
+        assert_eq!(size_of::<OldParam3D>(), 128);
+        assert_eq!(offset_of!(OldParam3DSide, kind), 16);
+        assert_eq!(offset_of!(OldParam3DSide, host), 24);
+        assert_eq!(offset_of!(OldParam3DSide, pitch), 48);
+        assert_eq!(offset_of!(OldParam3DSide, height), 52);
+        assert_eq!(offset_of!(OldParam3D, to), 56);
+        assert_eq!(offset_of!(OldParam3D, width), 112);
+        assert_eq!(offset_of!(OldParam3D, depth), 120);
+
+        assert_eq!(size_of::<Param3D>(), 184);
+        assert_eq!(offset_of!(Param3DSide, kind), 32);
+        assert_eq!(offset_of!(Param3DSide, host), 40);
+        assert_eq!(offset_of!(Param3DSide, pitch), 64);
+        assert_eq!(offset_of!(Param3D, to), 80);
+        assert_eq!(offset_of!(Param3D, width), 160);
+
+        assert_eq!(size_of::<PointerAttributes>(), 32);
+        assert_eq!(offset_of!(PointerAttributes, device_address), 8);
+        assert_eq!(offset_of!(PointerAttributes, host_address), 16);
+        assert_eq!(offset_of!(PointerAttributes, managed), 24);
+        assert_eq!(offset_of!(PointerAttributes, flags), 28);
+    }
 }

@@ -1,12 +1,13 @@
-//! The stand-in for HIP's runtime: what a kernel library finds under the SONAMEs `libamdhip64.so.5`, `.6` and `.7` when
-//! its code runs on the emulator.
+//! The stand-in for HIP's runtime: what a kernel library finds under the SONAMEs `libamdhip64.so.5`, `.6` and `.7`
+//! when its code runs on the emulator.
 //!
-//! [`install`] writes a small shared object for each SONAME (`stub`), loads it, and fills in its table with the calls that
-//! are emulated. A kernel library that is opened afterwards is satisfied with it, and so is this crate's own device layer.
-//! Calls that are not emulated return an error, and are listed in [`take_problems`] with everything else that went wrong.
+//! [`install`] writes a small shared object for each SONAME (`stub`), loads it, and fills in its table with the calls
+//! that are emulated. A kernel library that is opened afterwards is satisfied with it, and so is this crate's own
+//! device layer. Calls that are not emulated return an error, and are listed in [`take_problems`] with everything else
+//! that went wrong.
 //!
-//! Floors, from the bottom: `status`, `names` and `stub`; [`Engine`], which the emulator implements; `problem`; `abi` (the
-//! boundary to C) and `runtime` (what is known); `operation` (what streams do); one module for each kind of call.
+//! Floors, from the bottom: `status`, `names` and `stub`; [`Engine`], which the emulator implements; `problem`; `abi`
+//! (the boundary to C) and `runtime` (what is known); `operation` (what streams do); one module for each kind of call.
 //! What does not live here: how machine code is run.
 
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -15,6 +16,7 @@ mod abi;
 mod device;
 mod engine;
 mod graph;
+mod hostcall;
 mod image;
 mod launch;
 mod library;

@@ -1,10 +1,6 @@
 //! Modules, their kernels and globals; what a kernel needs and how many of its workgroups fit on a compute unit.
 
-#![expect(
-    non_snake_case,
-    clippy::too_many_arguments,
-    reason = "the names and parameters are those of HIP's headers"
-)]
+#![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Entry, Out, Text, calls, guarded};
 use super::engine::{KernelInfo, Processor};
@@ -378,7 +374,8 @@ extern "C" fn kernel_name(function: usize) -> *const c_char {
 /// `hipKernelNameRefByPtr`: the name of the kernel that a host function stands for, or null.
 extern "C" fn kernel_name_by_pointer(function: usize, _stream: usize) -> *const c_char {
     guarded("hipKernelNameRefByPtr", std::ptr::null(), |runtime| {
-        runtime.host_function(function).map_or(std::ptr::null(), |function| function.name.as_ptr())
+        // The string lives as long as the library is registered.
+        runtime.state().host_functions.get(&function).map_or(std::ptr::null(), |known| known.name.as_ptr())
     })
 }
 
@@ -388,4 +385,22 @@ pub(super) fn other_entries() -> Vec<Entry> {
         Entry { name: "hipKernelNameRef", addresses: [kernel_name as *const () as usize; 3] },
         Entry { name: "hipKernelNameRefByPtr", addresses: [kernel_name_by_pointer as *const () as usize; 3] },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// As a C compiler has it with HIP 5.2's headers.
+    #[test]
+    fn attributes_of_a_function_lie_as_the_header_has_them() {
+        assert_eq!(size_of::<FunctionAttributes>(), 56);
+        assert_eq!(offset_of!(FunctionAttributes, constant_bytes), 8);
+        assert_eq!(offset_of!(FunctionAttributes, local_bytes), 16);
+        assert_eq!(offset_of!(FunctionAttributes, max_dynamic_shared_bytes), 24);
+        assert_eq!(offset_of!(FunctionAttributes, max_threads), 28);
+        assert_eq!(offset_of!(FunctionAttributes, registers), 32);
+        assert_eq!(offset_of!(FunctionAttributes, shared_bytes), 48);
+    }
 }

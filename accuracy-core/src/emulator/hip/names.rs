@@ -21,8 +21,8 @@ pub struct Name {
     pub returns: Returns,
 }
 
-/// All names, in the order of `names.txt`. A line of that file that is no entry is left out; a test checks that there is
-/// none.
+/// All names, in the order of `names.txt`. A line of that file that is no entry is left out; a test checks that there
+/// is none.
 pub fn all() -> Vec<Name> {
     lines().filter_map(parse).collect()
 }

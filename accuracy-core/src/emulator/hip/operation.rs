@@ -1,7 +1,7 @@
-//! What streams do: launches, copies, sets and calls to the host. An operation runs inside the call that asks for it, or,
-//! on a stream that is being captured, becomes a node of a graph.
+//! What streams do: launches, copies, sets and calls to the host. An operation runs inside the call that asks for it,
+//! or, on a stream that is being captured, becomes a node of a graph.
 
-use super::engine::Launch;
+use super::engine::{Launch, LaunchError, LaunchErrorKind};
 use super::graph::Graph;
 use super::output::Hostcalls;
 use super::problem::{Direction, Failure, Home, ShapeError, Side, What};
@@ -94,10 +94,23 @@ pub(super) struct Copy {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fill {
     pub to: Place,
-    /// Bytes of an element: 1, 2 or 4.
-    pub element: usize,
-    pub value: u32,
+    pub pattern: Pattern,
     pub size: Size,
+}
+
+/// The bytes that a fill repeats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pattern {
+    pub bytes: [u8; 8],
+    /// How many of them are repeated: 1, 2, 4 or 8.
+    pub length: usize,
+}
+
+impl Pattern {
+    /// The low bytes of a number.
+    pub fn of(value: u32, length: usize) -> Pattern {
+        Pattern { bytes: u64::from(value).to_le_bytes(), length }
+    }
 }
 
 /// A function of the host that a stream calls.
@@ -162,7 +175,7 @@ impl Runtime {
     fn launch(&self, launch: &KernelLaunch) -> Result<(), Failure> {
         self.check_shape(launch)?;
         let info = &launch.function.info;
-        let hostcalls = Hostcalls::new(self, info)?;
+        let hostcalls = Hostcalls::new(self, launch.function.module, info)?;
         let printf = self.output.printf_buffer(self, info)?;
         let result = self.engine.launch(&Launch {
             kernel: launch.function.kernel,
@@ -179,17 +192,37 @@ impl Runtime {
         // What a kernel prints before it fails says the most.
         let served = hostcalls.finish();
         let printed = printf.finish(self, launch.function.module);
+        let assertion = hostcalls.take_errors();
         if let Err(error) = result {
-            use super::engine::LaunchErrorKind::{Configuration, CooperativeTooLarge, Resources};
-            let status = self.lose(error.kind).unwrap_or(match error.kind {
-                Resources => Status::LaunchOutOfResources,
-                CooperativeTooLarge => Status::CooperativeLaunchTooLarge,
-                Configuration => Status::InvalidConfiguration,
-                _ => Status::LaunchFailure,
-            });
-            return Err(Failure::new(status, What::Kernel { kernel: info.name.clone(), error }));
+            return Err(self.failed(&info.name, error, assertion));
         }
         served.and(printed)
+    }
+
+    /// What a failed launch means for the caller, and for the calls after it.
+    fn failed(&self, kernel: &str, error: LaunchError, assertion: Option<String>) -> Failure {
+        let kernel = kernel.to_owned();
+        match (error.kind, assertion) {
+            // A kernel whose assertion fails writes a message and traps.
+            (LaunchErrorKind::Assert | LaunchErrorKind::Failure, Some(message)) => {
+                self.lose(Status::Assert);
+                Failure::new(Status::Assert, What::Assert { kernel, message })
+            }
+            (kind, _) => {
+                let (status, lost) = match kind {
+                    LaunchErrorKind::Configuration => (Status::InvalidConfiguration, false),
+                    LaunchErrorKind::Resources => (Status::LaunchOutOfResources, false),
+                    LaunchErrorKind::CooperativeTooLarge => (Status::CooperativeLaunchTooLarge, false),
+                    LaunchErrorKind::IllegalAddress => (Status::IllegalAddress, true),
+                    LaunchErrorKind::Assert => (Status::Assert, true),
+                    LaunchErrorKind::Failure => (Status::LaunchFailure, true),
+                };
+                if lost {
+                    self.lose(status);
+                }
+                Failure::new(status, What::Kernel { kernel, error })
+            }
+        }
     }
 
     fn copy(&self, copy: &Copy, call: &'static str) -> Result<(), Failure> {
@@ -225,7 +258,7 @@ impl Runtime {
     }
 
     fn fill(&self, fill: &Fill) -> Result<(), Failure> {
-        let Fill { to, element, value, size } = *fill;
+        let Fill { to, pattern, size } = *fill;
         if size.is_empty() {
             return Ok(());
         }
@@ -233,7 +266,7 @@ impl Runtime {
             let what = What::Address { side: Side::Destination, address: to.address };
             return Err(Failure::new(Status::InvalidValue, what));
         }
-        let pattern = value.to_le_bytes();
+        let pattern = &pattern.bytes[..pattern.length];
         for plane in 0..size.planes {
             for row in 0..size.rows {
                 let at = to.address + plane * to.plane + row * to.pitch;
@@ -241,10 +274,11 @@ impl Runtime {
                 let bytes = unsafe {
                     std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut::<u8>(at), size.row)
                 };
-                if element == 1 {
-                    bytes.fill(pattern[0]);
-                } else {
-                    bytes.chunks_exact_mut(element).for_each(|e| e.copy_from_slice(&pattern[..element]));
+                match pattern {
+                    [byte] => bytes.fill(*byte),
+                    pattern => {
+                        bytes.chunks_exact_mut(pattern.len()).for_each(|e| e.copy_from_slice(pattern));
+                    }
                 }
             }
         }

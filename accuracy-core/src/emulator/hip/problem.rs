@@ -25,11 +25,15 @@ pub enum What {
     UnemulatedUse { what: &'static str },
     #[error("kernel {kernel}: {error}")]
     Kernel { kernel: String, error: LaunchError },
+    #[error("kernel {kernel} stopped at an assertion: {}", .message.trim_end())]
+    Assert { kernel: String, message: String },
     #[error(
         "the {side} is {bytes} bytes at {address:#x}, but only {left} bytes of its allocation ({allocation} bytes) are left from there"
     )]
     Range { side: Side, address: usize, bytes: usize, left: usize, allocation: usize },
-    #[error("the {side} at {address:#x} is not memory that this process can use")]
+    #[error(
+        "the {side} at {address:#x} is no memory that HIP has allocated or registered, and no host memory"
+    )]
     Address { side: Side, address: usize },
     #[error(
         "the direction is {direction}, but the {side} at {address:#x} is {found}. HIP goes by the addresses; other runtimes fail"

@@ -169,8 +169,8 @@ const WALL_CLOCK_KHZ: c_int = 100_000;
 const ALIGNMENT: usize = 256;
 const PITCH: usize = c_int::MAX as usize;
 
-/// `hipDeviceArch_t`: what code may use. Bits in the order of the header; these processors lack surfaces and kernels that
-/// launch kernels.
+/// `hipDeviceArch_t`: what code may use. Bits in the order of the header; these processors lack surfaces and kernels
+/// that launch kernels.
 const ARCH: u32 = {
     const FUNNEL_SHIFT: u32 = 1 << 11;
     const SURFACES: u32 = 1 << 14;
@@ -312,8 +312,8 @@ pub(super) const fn uuid(processor: Processor) -> &'static str {
     }
 }
 
-/// The value of a `hipDeviceAttribute_t`; the numbers are the same in HIP 5, 6 and 7. `None` for one that does not exist
-/// or is no number.
+/// The value of a `hipDeviceAttribute_t`; the numbers are the same in HIP 5, 6 and 7. `None` for one that does not
+/// exist or is no number.
 pub(super) fn attribute(processor: Processor, attribute: u32) -> Option<c_int> {
     let (major, minor) = processor.capability();
     let lds = processor.lds_bytes() as c_int;
@@ -324,7 +324,8 @@ pub(super) fn attribute(processor: Processor, attribute: u32) -> Option<c_int> {
         10 => 1,
         // Copies beside kernels; direct access to managed memory; L1 cache; native atomics on host memory.
         2 | 12 | 13 | 14 | 15 | 20 => 1,
-        // Access policies; compute mode; preemption; several devices at once; integrated; board of several; time limit.
+        // Access policies; compute mode; preemption; several devices at once; integrated; board of several; time
+        // limit.
         1 | 6 | 7 | 11 | 16 | 17 | 18 => 0,
         5 => processor.clock_khz(),
         19 => L2_BYTES,
@@ -371,7 +372,7 @@ pub(super) fn attribute(processor: Processor, attribute: u32) -> Option<c_int> {
         },
         10_007..=10_010 => 0,
         10_011 => 1,
-        10_012 | 10_013 | 10_014 => 0,
+        10_012..=10_014 => 0,
         10_015 => processor.compute_units() as c_int,
         10_016 => 1,
         10_017 => WALL_CLOCK_KHZ,
@@ -379,4 +380,95 @@ pub(super) fn attribute(processor: Processor, attribute: u32) -> Option<c_int> {
         10_019 => 512,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    /// Places in `hipDeviceProp_t` of HIP 5.2's header, as a C compiler has them.
+    #[test]
+    fn the_older_properties_lie_where_the_header_of_hip_5_has_them() {
+        assert_eq!(size_of::<PropertiesR0000>(), 792);
+        let places = [
+            (offset_of!(PropertiesR0000, total_global_mem), 256),
+            (offset_of!(PropertiesR0000, shared_mem_per_block), 264),
+            (offset_of!(PropertiesR0000, regs_per_block), 272),
+            (offset_of!(PropertiesR0000, warp_size), 276),
+            (offset_of!(PropertiesR0000, max_threads_per_block), 280),
+            (offset_of!(PropertiesR0000, max_threads_dim), 284),
+            (offset_of!(PropertiesR0000, max_grid_size), 296),
+            (offset_of!(PropertiesR0000, clock_rate), 308),
+            (offset_of!(PropertiesR0000, total_const_mem), 320),
+            (offset_of!(PropertiesR0000, major), 328),
+            (offset_of!(PropertiesR0000, multi_processor_count), 336),
+            (offset_of!(PropertiesR0000, arch), 356),
+            (offset_of!(PropertiesR0000, max_shared_memory_per_multi_processor), 376),
+            (offset_of!(PropertiesR0000, gcn_arch), 392),
+            (offset_of!(PropertiesR0000, gcn_arch_name), 396),
+            (offset_of!(PropertiesR0000, integrated), 652),
+            (offset_of!(PropertiesR0000, max_texture_1d_linear), 664),
+            (offset_of!(PropertiesR0000, mem_pitch), 712),
+            (offset_of!(PropertiesR0000, asic_revision), 768),
+            (offset_of!(PropertiesR0000, managed_memory), 772),
+            (offset_of!(PropertiesR0000, pageable_memory_access_uses_host_page_tables), 788),
+        ];
+        for (place, expected) in places {
+            assert_eq!(place, expected);
+        }
+    }
+
+    /// Places in `hipDeviceProp_tR0600` of ROCm 6 and 7.
+    #[test]
+    fn the_newer_properties_lie_where_the_header_of_hip_6_has_them() {
+        assert_eq!(size_of::<PropertiesR0600>(), 1472);
+        let places = [
+            (offset_of!(PropertiesR0600, uuid), 256),
+            (offset_of!(PropertiesR0600, luid_device_node_mask), 280),
+            (offset_of!(PropertiesR0600, total_global_mem), 288),
+            (offset_of!(PropertiesR0600, warp_size), 308),
+            (offset_of!(PropertiesR0600, mem_pitch), 312),
+            (offset_of!(PropertiesR0600, max_threads_per_block), 320),
+            (offset_of!(PropertiesR0600, clock_rate), 348),
+            (offset_of!(PropertiesR0600, major), 360),
+            (offset_of!(PropertiesR0600, texture_alignment), 368),
+            (offset_of!(PropertiesR0600, multi_processor_count), 388),
+            (offset_of!(PropertiesR0600, textures), 408),
+            (offset_of!(PropertiesR0600, surface_alignment), 568),
+            (offset_of!(PropertiesR0600, concurrent_kernels), 576),
+            (offset_of!(PropertiesR0600, memory_clock_rate), 608),
+            (offset_of!(PropertiesR0600, shared_mem_per_multiprocessor), 640),
+            (offset_of!(PropertiesR0600, regs_per_multiprocessor), 648),
+            (offset_of!(PropertiesR0600, cooperative_launch), 688),
+            (offset_of!(PropertiesR0600, shared_mem_per_block_optin), 696),
+            (offset_of!(PropertiesR0600, reserved_shared_mem_per_block), 720),
+            (offset_of!(PropertiesR0600, memory_pools_supported), 744),
+            (offset_of!(PropertiesR0600, unified_function_pointers), 776),
+            (offset_of!(PropertiesR0600, gcn_arch_name), 1160),
+            (offset_of!(PropertiesR0600, max_shared_memory_per_multi_processor), 1416),
+            (offset_of!(PropertiesR0600, arch), 1428),
+            (offset_of!(PropertiesR0600, hdp_mem_flush_cntl), 1432),
+            (offset_of!(PropertiesR0600, asic_revision), 1468),
+        ];
+        for (place, expected) in places {
+            assert_eq!(place, expected);
+        }
+    }
+
+    #[test]
+    fn attributes_say_what_the_properties_say() {
+        for processor in [Processor::Gfx942, Processor::Gfx950] {
+            let all = PropertiesR0600::of(processor);
+            let value = |number| attribute(processor, number).unwrap();
+            assert_eq!(value(63), all.multi_processor_count);
+            assert_eq!(value(87), all.warp_size);
+            assert_eq!(value(56), all.max_threads_per_block);
+            assert_eq!(value(74) as usize, all.shared_mem_per_block);
+            assert_eq!((value(23), value(61)), (all.major, all.minor));
+            assert_eq!(value(5), all.clock_rate);
+            assert_eq!(attribute(processor, 64), None);
+            assert_eq!(attribute(processor, 9999), None);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::image;
 use super::problem::{Failure, HandleKind, Problem, What};
 use super::runtime::{FatBinary, Function, HostFunction, HostVariable, Runtime};
 use super::status::Status;
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::sync::Arc;
 
 impl Runtime {
@@ -50,8 +50,8 @@ impl Runtime {
         if bytes < size_of::<usize>() {
             return Err(Failure::new(Status::InvalidSymbol, What::NoVariable { variable: name.into() }));
         }
-        // SAFETY: `pointer` is the host's variable, which registration has filled in; the engine's variable has room for
-        // an address.
+        // SAFETY: `pointer` is the host's variable, which registration has filled in; the engine's variable has room
+        // for an address.
         unsafe {
             let memory = std::ptr::with_exposed_provenance::<usize>(pointer).read_unaligned();
             std::ptr::with_exposed_provenance_mut::<usize>(address).write_unaligned(memory);
@@ -72,7 +72,7 @@ impl Runtime {
         };
         let module = self.load_fat_binary(fat_binary)?;
         let found = self
-            .find(module, &name)
+            .find(module, &name.to_string_lossy())
             .map_err(|failure| Failure { status: Status::InvalidDeviceFunction, ..failure })?;
         let mut state = self.state();
         let handle = state.handle();
@@ -196,7 +196,6 @@ extern "C" fn register_fat_binary(wrapper: usize) -> usize {
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "the compiler passes these")]
 extern "C" fn register_function(
     fat_binary: usize,
     host_function: usize,
@@ -210,14 +209,14 @@ extern "C" fn register_function(
     _warp_size: usize,
 ) {
     guarded("__hipRegisterFunction", (), |runtime| {
-        if let Ok(name) = name.read() {
+        // What was read from a C string has no zero in it.
+        if let Ok(name) = name.read().map(|name| CString::new(name).unwrap_or_default()) {
             let function = HostFunction { fat_binary, name, handle: None };
             runtime.state().host_functions.insert(host_function, function);
         }
     });
 }
 
-#[expect(clippy::too_many_arguments, reason = "the compiler passes these")]
 extern "C" fn register_variable(
     fat_binary: usize,
     host_variable: usize,
@@ -258,8 +257,8 @@ extern "C" fn unregister_fat_binary(fat_binary: usize) {
     guarded("__hipUnregisterFatBinary", (), |runtime| runtime.unregister(fat_binary));
 }
 
-/// Textures and surfaces of a library: they are registered whether it uses them or not, and calls that use them are not
-/// emulated.
+/// Textures and surfaces of a library: they are registered whether it uses them or not, and calls that use them are
+/// not emulated.
 extern "C" fn register_nothing() {}
 
 /// Calls that do not return a status.

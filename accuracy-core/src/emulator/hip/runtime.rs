@@ -1,11 +1,11 @@
 //! What the stand-in knows: handles, registered libraries, and what became of the device.
 
-use super::engine::{Allocation, Engine, KernelId, KernelInfo, LaunchErrorKind, MemoryKind, ModuleId};
+use super::engine::{Allocation, Engine, KernelId, KernelInfo, MemoryKind, ModuleId};
 use super::graph::{Capture, Graph};
 use super::output::Output;
 use super::problem::{Failure, HandleKind, Home, Problem, What};
 use super::status::Status;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub variables: BTreeMap<usize, usize>,
     /// Addresses of those variables by the module that they belong to.
     pub variables_of: HashMap<ModuleId, Vec<usize>>,
+    /// Modules whose host calls use phases.
+    pub phases: HashSet<ModuleId>,
     /// Host memory of `hipHostRegister`: bytes and flags by address.
     pub registered: BTreeMap<usize, (usize, u32)>,
     /// Flags of `hipHostMalloc` and its like by address.
@@ -97,7 +99,8 @@ pub(super) struct FatBinary {
 
 pub(super) struct HostFunction {
     pub fat_binary: usize,
-    pub name: String,
+    /// As the library registered it; calls return it whether or not the code object can be loaded.
+    pub name: CString,
     /// Its `hipFunction_t`, once it was asked for.
     pub handle: Option<usize>,
 }
@@ -161,17 +164,10 @@ impl Runtime {
         self.lost.get().copied()
     }
 
-    /// Gives the device up after a kernel's fault and returns the status of it; `None` for a launch that did not begin.
-    pub fn lose(&self, kind: LaunchErrorKind) -> Option<Status> {
-        let status = match kind {
-            LaunchErrorKind::Configuration
-            | LaunchErrorKind::Resources
-            | LaunchErrorKind::CooperativeTooLarge => return None,
-            LaunchErrorKind::IllegalAddress => Status::IllegalAddress,
-            LaunchErrorKind::Assert => Status::Assert,
-            LaunchErrorKind::Failure => Status::LaunchFailure,
-        };
-        Some(*self.lost.get_or_init(|| status))
+    /// Gives the device up after a kernel's fault: from here on every call returns this status.
+    pub fn lose(&self, status: Status) {
+        // The first fault stays.
+        let _ = self.lost.set(status);
     }
 
     /// The memory that holds this address, and what it is; `None` for host memory that HIP knows nothing of.

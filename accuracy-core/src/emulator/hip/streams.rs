@@ -3,8 +3,8 @@
 #![expect(non_snake_case, reason = "the names are those of HIP's headers")]
 
 use super::abi::{Out, calls};
-use super::operation::{HostCall, Operation};
-use super::problem::{Failure, HandleKind};
+use super::operation::{Fill, HostCall, Operation, Pattern, Place, Size};
+use super::problem::{Failure, HandleKind, What};
 use super::runtime::{Event, Runtime, Stream};
 use super::status::Status;
 use std::ffi::{c_int, c_void};
@@ -74,10 +74,56 @@ impl Runtime {
         Ok(())
     }
 
+    /// Checks that a value in memory is what the stream shall wait for: nothing that runs later could write it.
+    fn await_value(
+        &self,
+        stream: usize,
+        (address, bytes): (usize, usize),
+        value: u64,
+        flags: u32,
+        mask: u64,
+    ) -> Result<(), Failure> {
+        let refused = |what| Failure::new(Status::NotSupported, What::UnemulatedUse { what });
+        if self.state().capture_of(stream).is_some() {
+            return Err(refused("a captured wait for a value"));
+        }
+        let (allocation, _) = self.memory(address).ok_or(Status::InvalidValue)?;
+        if !address.is_multiple_of(bytes) || allocation.start + allocation.bytes - address < bytes {
+            return Err(Status::InvalidValue.into());
+        }
+        let place = std::ptr::with_exposed_provenance::<u8>(address);
+        // SAFETY: the allocation has as many bytes there, and the address is aligned.
+        let found = unsafe {
+            match bytes {
+                4 => u64::from(place.cast::<u32>().read_volatile()),
+                _ => place.cast::<u64>().read_volatile(),
+            }
+        } & mask;
+        let difference = if bytes == 4 {
+            i64::from((found as u32).wrapping_sub(value as u32) as i32)
+        } else {
+            found.wrapping_sub(value) as i64
+        };
+        let holds = match flags {
+            0 => difference >= 0,
+            1 => found == value & mask,
+            2 => found & value != 0,
+            3 => !(found | value) & mask != 0,
+            _ => return Err(Status::InvalidValue.into()),
+        };
+        if holds { Ok(()) } else { Err(refused("waiting for a value that is written later")) }
+    }
+
     /// Records an event that the caller may leave out.
     pub fn record_if_any(&self, handle: usize) -> Result<(), Failure> {
         if handle == 0 { Ok(()) } else { self.record(handle) }
     }
+}
+
+/// Writes a number of 4 or 8 bytes.
+fn write(address: usize, bytes: usize, value: u64) -> Operation {
+    let pattern = Pattern { bytes: value.to_le_bytes(), length: bytes };
+    Operation::Fill(Fill { to: Place::line(address), pattern, size: Size::line(bytes) })
 }
 
 /// `hipStreamCallback_t`.
@@ -163,6 +209,26 @@ calls! { entries, Fails, runtime;
         }
         callback.ok_or(Status::InvalidValue)?(handle, Status::Success.code(), data);
         Ok(())
+    }
+    hipStreamWriteValue32(stream: usize, address: usize, value: u32, _flags: u32) {
+        let stream = runtime.stream(stream)?;
+        runtime.submit(stream, write(address, 4, value.into()), "hipStreamWriteValue32")
+    }
+    hipStreamWriteValue64(stream: usize, address: usize, value: u64, _flags: u32) {
+        let stream = runtime.stream(stream)?;
+        runtime.submit(stream, write(address, 8, value), "hipStreamWriteValue64")
+    }
+    hipStreamWaitValue32(stream: usize, address: usize, value: u32, flags: u32, mask: u32) {
+        let stream = runtime.stream(stream)?;
+        runtime.await_value(stream, (address, 4), value.into(), flags, mask.into())
+    }
+    hipStreamWaitValue64(stream: usize, address: usize, value: u64, flags: u32, mask: u64) {
+        let stream = runtime.stream(stream)?;
+        runtime.await_value(stream, (address, 8), value, flags, mask)
+    }
+    hipStreamCopyAttributes(to: usize, from: usize) {
+        runtime.stream(to)?;
+        runtime.stream(from).map(drop)
     }
     hipEventCreate(event: Out<usize>) {
         runtime.new_event(event, 0)

@@ -4,12 +4,13 @@
 //! data, which the test process fills in once the object is loaded (symbol [`TABLE`]). An entry that is not filled in
 //! leads to a second piece of code, which passes the name's index to the handler that entry 0 of the table holds.
 //!
-//! Libraries ask for HIP's names with versions (`hip_4.2` and later), and glibc stops the process if the object that they
-//! name has no version table at all. This one has a table in which every name is of the base version, which serves every
-//! request. A table only counts in an object that defines or needs a version: it needs the oldest one of libc.
+//! Libraries ask for HIP's names with versions (`hip_4.2` and later), and glibc stops the process if the object that
+//! they name has no version table at all. This one has a table in which every name is of the base version, which
+//! serves every request. A table only counts in an object that defines or needs a version: it needs the oldest one of
+//! libc.
 //!
-//! Source: the System V ABI's generic part (ELF-64, dynamic linking, `DT_HASH`), the processor supplements for x86-64 and
-//! AArch64, and the Linux Standard Base, "Symbol Versioning".
+//! Source: the System V ABI's generic part (ELF-64, dynamic linking, `DT_HASH`), the processor supplements for x86-64
+//! and AArch64, and the Linux Standard Base, "Symbol Versioning".
 
 /// The symbol of the table: 8 bytes for the handler, then 8 for each name.
 pub const TABLE: &str = "accuracy_hip_table";
@@ -451,4 +452,85 @@ fn section_headers(plan: &Plan, names: &[u32]) -> Vec<u8> {
         bytes.u64(&[if kind == 0 { 0 } else { 16 }, entry as u64]);
     }
     bytes.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::read::elf::FileHeader;
+    use object::{Endianness, Object, ObjectSection, ObjectSymbol};
+
+    const NAMES: [&str; 3] = ["hipMalloc", "hipFree", "hipLaunchKernel"];
+
+    #[test]
+    fn the_object_has_its_soname_its_names_and_no_page_that_is_written_and_run() {
+        for machine in [Machine::X86_64, Machine::Aarch64] {
+            let file = write(machine, "libamdhip64.so.6", &NAMES);
+            let header = object::elf::FileHeader64::<Endianness>::parse(&*file).unwrap();
+            let endian = header.endian().unwrap();
+            assert_eq!(header.e_machine(endian).0, machine.number());
+            for segment in header.program_headers(endian, &*file).unwrap() {
+                let flags = segment.p_flags.get(endian).0;
+                assert_ne!(flags & 3, 3, "written and run");
+                assert_eq!(segment.p_offset.get(endian) % 4096, segment.p_vaddr.get(endian) % 4096);
+            }
+            let object = object::File::parse(&*file).unwrap();
+            let mut names: Vec<_> =
+                object.dynamic_symbols().map(|symbol| symbol.name().unwrap().to_owned()).collect();
+            names.sort();
+            assert_eq!(names, ["accuracy_hip_table", "hipFree", "hipLaunchKernel", "hipMalloc"]);
+            let text = object.section_by_name(".text").unwrap();
+            for symbol in object.dynamic_symbols().filter(|symbol| symbol.name() != Ok(TABLE)) {
+                assert!((text.address()..text.address() + text.size()).contains(&symbol.address()));
+                assert!(symbol.is_definition());
+            }
+            let dynamic = object.section_by_name(".dynamic").unwrap().data().unwrap().to_owned();
+            let entries: Vec<(u64, u64)> = dynamic
+                .chunks_exact(16)
+                .map(|entry| {
+                    let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap());
+                    (number(0), number(8))
+                })
+                .collect();
+            let soname = entries.iter().find(|(tag, _)| *tag == 14).unwrap().1 as usize;
+            let strings = object.section_by_name(".dynstr").unwrap().data().unwrap();
+            assert!(strings[soname..].starts_with(b"libamdhip64.so.6\0"));
+            assert_eq!(entries.last(), Some(&(0, 0)));
+        }
+    }
+
+    /// Every name is in the chain of its bucket, as a loader walks it.
+    #[test]
+    fn every_name_is_found_by_its_hash() {
+        let names: Vec<String> = (0..500).map(|i| format!("hipCall{i}")).collect();
+        let symbols: Vec<(u32, &str)> = names.iter().map(|name| (0, name.as_str())).collect();
+        let table = hash_table(symbols.len(), &symbols);
+        let word = |i: usize| u32::from_le_bytes(table[4 * i..4 * i + 4].try_into().unwrap()) as usize;
+        let buckets = word(0);
+        for (i, (_, name)) in symbols.iter().enumerate() {
+            let mut at = word(2 + hash(name) as usize % buckets);
+            while at != i + 1 {
+                assert_ne!(at, 0, "{name} is in no chain");
+                at = word(2 + buckets + at);
+            }
+        }
+        // The System V ABI's function, of a name whose hash has high bits.
+        assert_eq!(hash("printf"), 0x077905a6);
+    }
+
+    /// The bytes of the code, as LLVM's disassembler reads them.
+    #[test]
+    fn code_jumps_through_the_table() {
+        let x86 = Machine::X86_64.jump(0x1000, 0x3020);
+        assert_eq!(x86[..10], [0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0x16, 0x20, 0, 0]);
+        let trap = Machine::X86_64.trap(0x1010, 0x3000, 7);
+        assert_eq!(trap[4..15], [0xbf, 7, 0, 0, 0, 0xff, 0x25, 0xe1, 0x1f, 0, 0]);
+        let word = |code: &[u8], i: usize| u32::from_le_bytes(code[4 * i..4 * i + 4].try_into().unwrap());
+        // bti c; adrp x16, 2 pages on; ldr x16, [x16, #32]; br x16.
+        let arm = Machine::Aarch64.jump(0x1000, 0x3020);
+        assert_eq!([0, 1, 2, 3].map(|i| word(&arm, i)), [0xd503245f, 0xd0000010, 0xf9401210, 0xd61f0200]);
+        // mov w0, #7; adrp x16, 2 pages on; ldr x16, [x16]; br x16.
+        let arm = Machine::Aarch64.trap(0x1010, 0x3000, 7);
+        assert_eq!([0, 1, 2, 3].map(|i| word(&arm, i)), [0x528000e0, 0xd0000010, 0xf9400210, 0xd61f0200]);
+    }
 }

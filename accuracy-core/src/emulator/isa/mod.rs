@@ -48,6 +48,31 @@ pub enum Encoding {
     Mtbuf,
 }
 
+impl Encoding {
+    /// Whether a vector instruction is encoded so: what `s_setvskip` skips.
+    pub const fn is_vector(self) -> bool {
+        match self {
+            Encoding::Sop1 | Encoding::Sop2 | Encoding::Sopk | Encoding::Sopc | Encoding::Sopp | Encoding::Smem => {
+                false
+            }
+            Encoding::Vop1
+            | Encoding::Vop2
+            | Encoding::Vopc
+            | Encoding::Vop3
+            | Encoding::Vop3b
+            | Encoding::Vop3p
+            | Encoding::Mai
+            | Encoding::Vop3px2
+            | Encoding::Ds
+            | Encoding::Flat
+            | Encoding::Global
+            | Encoding::Scratch
+            | Encoding::Mubuf
+            | Encoding::Mtbuf => true,
+        }
+    }
+}
+
 /// What the bits of an operand mean. The size decides how many registers it takes and what an inline constant becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

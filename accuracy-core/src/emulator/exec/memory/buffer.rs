@@ -14,11 +14,11 @@ use super::atomic::{
 };
 use super::flat::{atomic_registers, finish};
 use super::lds_transfer::{Piece, copy, copy_whole};
-use super::places::{Places, Request, global_each, global_offsets, lanes, registers, row};
+use super::places::{Places, Request, global_each, global_row, lanes, registers, row, sums};
 use super::transfer::{Part, load, load_part, store, store_part};
 use crate::emulator::exec::scalar::read32;
 use crate::emulator::isa::{Inst, Operand};
-use crate::emulator::wave::{Access, Fault, Flow, Wave};
+use crate::emulator::wave::{Access, Fault, Flow, LANES, Wave};
 
 /// A buffer resource: what four scalar registers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,8 @@ pub(super) struct Resource {
     pub index_stride: u32,
     /// The lane's number counts for the index.
     pub add_tid: bool,
-    pub data_format: u32,
-    pub num_format: u32,
-    /// What the components of a format become: 0 zero, 1 one, 4 to 7 the first to fourth.
-    pub select: [u32; 4],
+    /// The last word, which has the format.
+    word3: u32,
 }
 
 /// Bytes that stay together in a swizzled buffer.
@@ -46,27 +44,38 @@ impl Resource {
             let mnemonic = inst.row.mnemonic;
             return Err(Fault::Illegal(format!("{mnemonic}: {:?} is no buffer resource", inst.src[3])));
         };
-        let words: [u32; 4] = std::array::from_fn(|word| wave.s[usize::from(first) + word & 127]);
+        let words: [u32; 4] = std::array::from_fn(|word| wave.s[(usize::from(first) + word) & 127]);
         if words[3] >> 30 != 0 {
             let mnemonic = inst.row.mnemonic;
-            let text = format!("{mnemonic}: the resource {words:08x?} is none of a buffer (its type is not 0)");
+            let text =
+                format!("{mnemonic}: the resource {words:08x?} is none of a buffer (its type is not 0)");
             return Err(Fault::Illegal(text));
         }
         let add_tid = words[3] >> 23 & 1 != 0;
-        let data_format = words[3] >> 15 & 15;
         let stride = words[1] >> 16 & 0x3fff;
         Ok(Resource {
             base: u64::from(words[1] & 0xffff) << 32 | u64::from(words[0]),
             // With the lane's number, the bits of the format are upper bits of the stride.
-            stride: if add_tid { stride | data_format << 14 } else { stride },
+            stride: if add_tid { stride | (words[3] >> 15 & 15) << 14 } else { stride },
             num_records: words[2],
             swizzle: words[1] >> 31 != 0,
             index_stride: 8 << (words[3] >> 21 & 3),
             add_tid,
-            data_format,
-            num_format: words[3] >> 12 & 7,
-            select: std::array::from_fn(|component| words[3] >> (3 * component) & 7),
+            word3: words[3],
         })
+    }
+
+    pub fn data_format(&self) -> u32 {
+        self.word3 >> 15 & 15
+    }
+
+    pub fn num_format(&self) -> u32 {
+        self.word3 >> 12 & 7
+    }
+
+    /// What the components of a format become: 0 zero, 1 one, 4 to 7 the first to fourth.
+    pub fn select(&self) -> [u32; 4] {
+        std::array::from_fn(|component| self.word3 >> (3 * component) & 7)
     }
 }
 
@@ -115,7 +124,7 @@ impl Address {
         let (index, offset) = self.lane(wave, lane);
         let offset = offset + u64::from(skip);
         let stride = u64::from(self.resource.stride);
-        let inside = if self.resource.swizzle && stride != 0 {
+        let inside = if self.is_swizzled() {
             let group = u64::from(self.resource.index_stride);
             let (outer, inner) = (index / group, index % group);
             let (elements, rest) = (offset / ELEMENT, offset % ELEMENT);
@@ -140,35 +149,64 @@ impl Address {
 
     /// The lanes whose bytes are in range.
     fn in_range(&self, wave: &Wave, skip: u32, bytes: u32) -> u64 {
+        if let (Some(register), None, false) = (self.voffset, self.index, self.resource.add_tid) {
+            // Raw, the common case: one comparison for each lane.
+            let before = u64::from(self.soffset) + u64::from(self.offset) + u64::from(skip + bytes);
+            let Some(limit) = u64::from(self.resource.num_records).checked_sub(before) else { return 0 };
+            let mut mask = 0;
+            for (lane, &offset) in wave.v[register].0.iter().enumerate() {
+                mask |= u64::from(u64::from(offset) <= limit) << lane;
+            }
+            return mask & self.exec;
+        }
         lanes(self.exec)
             .filter(|&lane| self.is_in_range(wave, lane, skip, bytes))
             .fold(0, |mask, lane| mask | 1 << lane)
     }
 
-    /// The places of a raw access all of which is in range, where the offsets are a progression or the same.
-    fn whole(&self, wave: &mut Wave, request: &Request) -> Result<Option<Places>, Fault> {
-        if self.index.is_some() || self.resource.add_tid {
-            return Ok(None);
+    /// The addresses of the lanes in `inside`, `skip` bytes further.
+    fn each(&self, wave: &mut Wave, inside: u64, skip: u32, request: &Request) -> Result<Places, Fault> {
+        if let (Some(register), None, false, false) =
+            (self.voffset, self.index, self.resource.add_tid, self.is_swizzled())
+        {
+            let fixed = u64::from(self.soffset) + u64::from(self.offset) + u64::from(skip);
+            let base = self.resource.base.wrapping_add(fixed);
+            let each = sums(wave, base, register);
+            return global_each(wave, inside, request, each);
         }
-        let Some(register) = self.voffset else { return Ok(None) };
-        let Some(row) = row(wave, register, self.exec) else { return Ok(None) };
+        let mut each = Box::new([0; LANES]);
+        for lane in lanes(inside) {
+            each[lane] = self.place(wave, lane, skip);
+        }
+        global_each(wave, inside, request, each)
+    }
+
+    fn is_swizzled(&self) -> bool {
+        self.resource.swizzle && self.resource.stride != 0
+    }
+
+    /// The places of a raw access all of which is in range, where the offsets are a progression or the same.
+    fn whole(&self, wave: &mut Wave, request: &Request) -> Option<Places> {
+        if self.index.is_some() || self.resource.add_tid || self.is_swizzled() {
+            return None;
+        }
+        let row = row(wave, self.voffset?, self.exec)?;
         let scalar = u64::from(self.soffset) + u64::from(self.offset);
         if row.most + scalar + u64::from(request.bytes) > u64::from(self.resource.num_records) {
-            return Ok(None);
+            return None;
         }
-        let base = self.resource.base.wrapping_add(scalar);
-        global_offsets(wave, base, register, self.exec, request).map(Some)
+        global_row(wave, self.resource.base.wrapping_add(scalar), row, self.exec, request)
     }
 
     /// The places of the part of an access that starts `skip` bytes behind the address.
     pub fn places(&self, wave: &mut Wave, skip: u32, request: &Request) -> Result<Places, Fault> {
         if skip == 0
-            && let Some(places) = self.whole(wave, request)?
+            && let Some(places) = self.whole(wave, request)
         {
             return Ok(places);
         }
         let inside = self.in_range(wave, skip, request.bytes);
-        let mut places = global_each(wave, inside, request, |wave, lane| self.place(wave, lane, skip))?;
+        let mut places = self.each(wave, inside, skip, request)?;
         places.zero = self.exec & !inside;
         let clamped = places.zero.count_ones();
         if clamped > 0 && request.does == Access::Read {
@@ -195,21 +233,28 @@ enum Dwords {
 
 fn dwords(wave: &mut Wave, address: &Address, count: u32, does: Access) -> Result<Dwords, Fault> {
     let request = |bytes| Request { bytes, does, align: 1 };
-    if let Some(places) = address.whole(wave, &request(4 * count))? {
+    if let Some(places) = address.whole(wave, &request(4 * count)) {
         return Ok(Dwords::Whole(places));
     }
-    let swizzled = address.resource.swizzle && address.resource.stride != 0;
-    if !swizzled && address.in_range(wave, 0, 4 * count) == address.exec {
-        let places = global_each(wave, address.exec, &request(4 * count), |wave, lane| {
-            address.place(wave, lane, 0)
-        })?;
+    if !address.is_swizzled() && address.in_range(wave, 0, 4 * count) == address.exec {
+        let places = address.each(wave, address.exec, 0, &request(4 * count))?;
         return Ok(Dwords::Whole(places));
     }
-    (0..count).map(|part| address.places(wave, 4 * part, &request(4))).collect::<Result<_, _>>().map(Dwords::Each)
+    (0..count)
+        .map(|part| address.places(wave, 4 * part, &request(4)))
+        .collect::<Result<_, _>>()
+        .map(Dwords::Each)
 }
 
 fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let Some(address) = address(wave, inst)? else { return Ok(()) };
+    if !inst.memory.lds
+        && let Some(places) = address.whole(wave, &Request::read(4 * N as u32))
+    {
+        let dst = registers(inst, inst.dst, N)?;
+        load::<N>(wave, dst, &places);
+        return Ok(());
+    }
     let places = dwords(wave, &address, N as u32, Access::Read)?;
     if inst.memory.lds {
         return match places {

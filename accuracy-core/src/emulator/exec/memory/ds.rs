@@ -1,7 +1,8 @@
 //! DS: LDS and the exchange of registers between lanes.
 
 use super::atomic::{
-    add_f32, add_f64, atomic32, atomic64, int32, int64, max_f32, max_f64, min_f32, min_f64, pk_add_bf16, pk_add_f16,
+    add_f32, add_f64, atomic32, atomic64, int32, int64, max_f32, max_f64, min_f32, min_f64, pk_add_bf16,
+    pk_add_f16,
 };
 use super::flat::{atomic_registers, finish};
 use super::places::{Places, Request, lanes, lds_by_lane, lds_offsets, registers};
@@ -379,7 +380,7 @@ fn count(wave: &mut Wave, inst: &Inst, change: impl Fn(u32, u32) -> u32) -> Resu
     let first = 1 << exec.trailing_zeros();
     let start = from_m0(wave, inst);
     let request = Request::atomic(4);
-    if start % 4 != 0 {
+    if !start.is_multiple_of(4) {
         let (lane, address) = (exec.trailing_zeros() as u8, u64::from(start));
         return Err(Fault::Misaligned { lane, address, needed: 4 });
     }
@@ -486,11 +487,11 @@ pub fn ds_permute_b32(wave: &mut Wave, inst: &Inst) -> Flow {
     finish(wave, result)
 }
 
-/// Reads `N` dwords a lane and transposes elements of `bits` bits within each 16 lanes.
+/// Reads `N` dwords a lane and transposes elements of `BITS` bits within each 16 lanes.
 ///
-/// The lanes of a group read a matrix of 16 columns, row after row: `16 * bits / (32 * N)` lanes have a row. Lane `i` of
+/// The lanes of a group read a matrix of 16 columns, row after row: `16 * BITS / (32 * N)` lanes have a row. Lane `i` of
 /// the group then gets column `i`, one element of each row.
-fn transposed<const N: usize>(wave: &mut Wave, inst: &Inst, bits: u32) -> Result<(), Fault> {
+fn transposed<const N: usize, const BITS: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let dst = registers(inst, inst.dst, N)?;
     let exec = wave.exec();
     let Some(places) = places(wave, inst, &Request::read(4 * N as u32))? else { return Ok(()) };
@@ -498,49 +499,54 @@ fn transposed<const N: usize>(wave: &mut Wave, inst: &Inst, bits: u32) -> Result
         let detail = format!("with lanes off (EXEC is {exec:#018x}): what it gives then is not documented");
         return Err(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail });
     }
-    let mut read = [0u128; LANES];
-    for (lane, value) in read.iter_mut().enumerate() {
-        for part in 0..N {
-            // SAFETY: `places` was made for a read of 4 * N bytes.
-            let dword = unsafe { get::<u32>(places.at(lane) + 4 * part as u64) };
-            *value |= u128::from(dword) << (32 * part);
-        }
-    }
-    let elements = 32 * N as u32 / bits;
-    let lanes_of_row = 16 / elements as usize;
-    let mask = (1u128 << bits) - 1;
+    let read: [[u32; N]; LANES] = std::array::from_fn(|lane| {
+        // SAFETY: `places` was made for a read of 4 * N bytes.
+        std::array::from_fn(|part| unsafe { get::<u32>(places.at(lane) + 4 * part as u64) })
+    });
+    let elements = 32 * N / BITS;
+    let lanes_of_row = 16 / elements;
     for lane in 0..LANES {
         let (group, column) = (lane & !15, lane & 15);
-        let mut value = 0u128;
-        for row in 0..elements as usize {
-            let from = group + row * lanes_of_row + column / elements as usize;
-            let shift = bits * (column as u32 % elements);
-            value |= (read[from] >> shift & mask) << (bits * row as u32);
+        let start = BITS * (column % elements);
+        let mut value = [0u32; N];
+        for row in 0..elements {
+            let data = &read[group + row * lanes_of_row + column / elements];
+            let (word, shift) = (start / 32, start % 32);
+            let mut element = data[word] >> shift;
+            if shift + BITS > 32 {
+                element |= data[word + 1] << (32 - shift);
+            }
+            element &= (1 << BITS) - 1;
+            let (word, shift) = (BITS * row / 32, BITS * row % 32);
+            value[word] |= element << shift;
+            if shift + BITS > 32 {
+                value[word + 1] |= element >> (32 - shift);
+            }
         }
-        for part in 0..N {
-            wave.v[dst + part].0[lane] = (value >> (32 * part)) as u32;
+        for (part, value) in value.into_iter().enumerate() {
+            wave.v[dst + part].0[lane] = value;
         }
     }
     Ok(())
 }
 
 pub fn ds_read_b64_tr_b16(wave: &mut Wave, inst: &Inst) -> Flow {
-    let result = transposed::<2>(wave, inst, 16);
+    let result = transposed::<2, 16>(wave, inst);
     finish(wave, result)
 }
 
 pub fn ds_read_b64_tr_b8(wave: &mut Wave, inst: &Inst) -> Flow {
-    let result = transposed::<2>(wave, inst, 8);
+    let result = transposed::<2, 8>(wave, inst);
     finish(wave, result)
 }
 
 pub fn ds_read_b64_tr_b4(wave: &mut Wave, inst: &Inst) -> Flow {
-    let result = transposed::<2>(wave, inst, 4);
+    let result = transposed::<2, 4>(wave, inst);
     finish(wave, result)
 }
 
 pub fn ds_read_b96_tr_b6(wave: &mut Wave, inst: &Inst) -> Flow {
-    let result = transposed::<3>(wave, inst, 6);
+    let result = transposed::<3, 6>(wave, inst);
     finish(wave, result)
 }
 

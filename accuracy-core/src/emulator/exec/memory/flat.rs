@@ -314,4 +314,3 @@ lds_loads! { scratch;
     scratch_load_lds_sshort: Piece::Part(Part::I16), 2;
     scratch_load_lds_dword: Piece::Dwords(1), 4;
 }
-

@@ -48,7 +48,8 @@ pub(super) fn copy(
         return Ok(());
     }
     let to = lds_by_lane(wave, start(wave, inst).wrapping_add(skip), whole, exec, &Request::write(size))?;
-    if let (Piece::Dwords(_), How::Row { first, stride }, How::Row { first: into, .. }) = (piece, &from.how, &to.how)
+    if let (Piece::Dwords(_), How::Row { first, stride }, How::Row { first: into, .. }) =
+        (piece, &from.how, &to.how)
         && from.lanes == u64::MAX
         && *stride == u64::from(size)
         && whole == size

@@ -15,12 +15,12 @@ mod format;
 mod lds_transfer;
 mod places;
 mod smem;
-
-
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use buffer::*;
 pub use ds::*;
 pub use flat::*;
-//pub use format::*;
+pub use format::*;
 pub use smem::*;

@@ -1,7 +1,7 @@
 //! Where each lane's bytes are: from the operands of an instruction to addresses of this process.
 
 use crate::emulator::isa::{Inst, Operand};
-use crate::emulator::memory::{PRIVATE_APERTURE, SHARED_APERTURE};
+use crate::emulator::memory::{PRIVATE_APERTURE, Region, SHARED_APERTURE};
 use crate::emulator::wave::{Access, Fault, LANES, Lanes, Wave};
 
 /// What an instruction wants to do at its addresses.
@@ -37,8 +37,8 @@ impl Request {
 pub(super) enum How {
     /// Lane `i` is at `first + i * stride`. Lanes that are off do not count: `first` may be no address at all.
     Row { first: u64, stride: u64 },
-    /// One address for each lane; zero for lanes that are off.
-    Each([u64; LANES]),
+    /// One address for each lane. What lanes that are off have is no address.
+    Each(Box<[u64; LANES]>),
 }
 
 /// One address for each lane that accesses memory.
@@ -76,13 +76,19 @@ pub(super) fn lanes(mut mask: u64) -> impl Iterator<Item = usize> {
 /// The first of `count` vector registers of an operand.
 pub(super) fn registers(inst: &Inst, operand: Operand, count: usize) -> Result<usize, Fault> {
     let Operand::Vector(first) = operand else {
-        return Err(Fault::Illegal(format!("{} needs a vector register, not {operand:?}", inst.row.mnemonic)));
+        return Err(Fault::Illegal(format!(
+            "{} needs a vector register, not {operand:?}",
+            inst.row.mnemonic
+        )));
     };
     let first = usize::from(first);
     let end = if first < 256 { 256 } else { 512 };
     if first + count > end {
         let mnemonic = inst.row.mnemonic;
-        return Err(Fault::Illegal(format!("{mnemonic}: {count} registers from {first} on pass {}", end - 1)));
+        return Err(Fault::Illegal(format!(
+            "{mnemonic}: {count} registers from {first} on pass {}",
+            end - 1
+        )));
     }
     Ok(first)
 }
@@ -116,10 +122,18 @@ pub(super) fn row(wave: &mut Wave, register: usize, exec: u64) -> Option<Row> {
         }
         distance / gap
     };
-    let first = least.wrapping_sub(low.wrapping_mul(stride));
     let mut differ = 0;
-    for (lane, (value, mask)) in values.iter().zip(&mask.0).enumerate() {
-        differ |= (value ^ first.wrapping_add((lane as u32).wrapping_mul(stride))) & mask;
+    if exec == u64::MAX {
+        // Neighbours' differences: simple enough for the compiler to take many at once.
+        for (next, value) in values[1..].iter().zip(values) {
+            differ |= next.wrapping_sub(*value) ^ stride;
+        }
+    } else {
+        let mut expected = least.wrapping_sub(low.wrapping_mul(stride));
+        for (value, mask) in values.iter().zip(&mask.0) {
+            differ |= (value ^ expected) & mask;
+            expected = expected.wrapping_add(stride);
+        }
     }
     let most = u64::from(least) + u64::from(high - low) * u64::from(stride);
     if differ != 0 || most > u64::from(u32::MAX) {
@@ -171,37 +185,95 @@ fn check_global(wave: &mut Wave, lane: usize, address: u64, request: &Request) -
     }
 }
 
-/// Global memory at `base` plus a progression, if all of it is in one region.
-fn global_row(wave: &mut Wave, base: u64, row: Row, exec: u64, request: &Request) -> Option<Places> {
-    let start = base.wrapping_add(row.least);
-    let bytes = row.most - row.least + u64::from(request.bytes);
-    let aligned = is_aligned(start | row.stride, request);
-    let cached = wave.region.holds(start, bytes) && (wave.region.writable || !request.writes());
-    if !cached {
-        wave.region = wave.group.space.find_all(start, bytes, request.writes())?;
+/// Whether everything between the least and the most address is in one region.
+fn in_one_region(wave: &mut Wave, least: u64, most: u64, request: &Request) -> bool {
+    let bytes = (most - least).saturating_add(u64::from(request.bytes));
+    if wave.region.holds(least, bytes) && (wave.region.writable || !request.writes()) {
+        return true;
     }
-    let how = How::Row { first: base.wrapping_add(row.first), stride: row.stride };
-    aligned.then_some(Places { how, lanes: exec, zero: 0, local: 0 })
+    match wave.group.space.find_all(least, bytes, request.writes()) {
+        Some(region) => {
+            wave.region = region;
+            true
+        }
+        None => false,
+    }
 }
 
-/// Global memory at one address for each lane, as `address` gives it.
+/// Global memory at `base` plus a progression, if all of it is in one region.
+pub(super) fn global_row(
+    wave: &mut Wave,
+    base: u64,
+    row: Row,
+    exec: u64,
+    request: &Request,
+) -> Option<Places> {
+    let start = base.wrapping_add(row.least);
+    let end = start.checked_add(row.most - row.least)?;
+    let fits = is_aligned(start | row.stride, request) && in_one_region(wave, start, end, request);
+    let how = How::Row { first: base.wrapping_add(row.first), stride: row.stride };
+    fits.then_some(Places { how, lanes: exec, zero: 0, local: 0 })
+}
+
+/// Whether all of the lanes in `exec` have their bytes in a region, at aligned addresses.
+fn all_inside(region: Region, each: &[u64; LANES], exec: u64, request: &Request) -> bool {
+    let (size, bytes) = (region.end - region.start, u64::from(request.bytes));
+    let Some(limit) = size.checked_sub(bytes) else { return false };
+    if request.writes() && !region.writable {
+        return false;
+    }
+    let low = u64::from(request.align - 1);
+    let mut bad = 0;
+    for (lane, address) in each.iter().enumerate() {
+        let outside = address.wrapping_sub(region.start) > limit || address & low != 0;
+        bad |= u64::from(outside) << lane;
+    }
+    bad & exec == 0
+}
+
+/// Checks one address of global memory for each lane. What lanes that are off have does not matter.
 pub(super) fn global_each(
     wave: &mut Wave,
     exec: u64,
     request: &Request,
-    address: impl Fn(&Wave, usize) -> u64,
+    each: Box<[u64; LANES]>,
 ) -> Result<Places, Fault> {
-    let mut each = [0; LANES];
-    for lane in lanes(exec) {
-        let address = address(wave, lane);
-        check_global(wave, lane, address, request)?;
-        each[lane] = address;
+    if exec != 0 && !all_inside(wave.region, &each, exec, request) {
+        let first = each[exec.trailing_zeros() as usize];
+        match wave.group.space.find(first) {
+            Some(region) if all_inside(region, &each, exec, request) => wave.region = region,
+            // Several regions, or a fault.
+            _ => {
+                for lane in lanes(exec) {
+                    check_global(wave, lane, each[lane], request)?;
+                }
+            }
+        }
     }
     Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: 0 })
 }
 
+/// `base` plus what each lane of a register holds.
+pub(super) fn sums(wave: &Wave, base: u64, register: usize) -> Box<[u64; LANES]> {
+    let mut each = Box::new([0; LANES]);
+    for (sum, offset) in each.iter_mut().zip(&wave.v[register].0) {
+        *sum = base.wrapping_add(u64::from(*offset));
+    }
+    each
+}
+
+/// The 64-bit addresses in a pair of registers, plus an offset.
+fn sums64(wave: &Wave, register: usize, offset: i64) -> Box<[u64; LANES]> {
+    let mut each = Box::new([0; LANES]);
+    let (low, high) = (&wave.v[register].0, &wave.v[register + 1].0);
+    for ((sum, low), high) in each.iter_mut().zip(low).zip(high) {
+        *sum = (u64::from(*high) << 32 | u64::from(*low)).wrapping_add_signed(offset);
+    }
+    each
+}
+
 /// Global memory at `base` plus what a register holds.
-pub(super) fn global_offsets(
+fn global_offsets(
     wave: &mut Wave,
     base: u64,
     register: usize,
@@ -213,12 +285,8 @@ pub(super) fn global_offsets(
     {
         return Ok(places);
     }
-    global_each(wave, exec, request, |wave, lane| base.wrapping_add(u64::from(wave.v[register].0[lane])))
-}
-
-/// The address that two registers of a lane hold.
-fn address64(wave: &Wave, register: usize, lane: usize) -> u64 {
-    u64::from(wave.v[register + 1].0[lane]) << 32 | u64::from(wave.v[register].0[lane])
+    let each = sums(wave, base, register);
+    global_each(wave, exec, request, each)
 }
 
 /// GLOBAL: a 64-bit address, or a 32-bit offset from a scalar base. `None` if no lane is on.
@@ -245,8 +313,8 @@ pub(super) fn global(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<
             {
                 return Ok(Some(places));
             }
-            let address = |wave: &Wave, lane| address64(wave, register, lane).wrapping_add_signed(offset);
-            global_each(wave, exec, request, address).map(Some)
+            let each = sums64(wave, register, offset);
+            global_each(wave, exec, request, each).map(Some)
         }
         other => {
             let mnemonic = inst.row.mnemonic;
@@ -286,10 +354,22 @@ pub(super) fn lds_offsets(
             return Ok(Places { how, lanes: exec, zero: 0, local: exec });
         }
     }
-    let mut each = [0; LANES];
-    for lane in lanes(exec) {
-        let address = wave.v[register].0[lane].wrapping_add(offset);
-        each[lane] = lds_lane(wave, lane, u64::from(address), request)?;
+    let start = wave.group.lds_start() as u64;
+    let len = wave.group.lds_len() as u64;
+    let (limit, low) = (len.saturating_sub(u64::from(request.bytes)), u64::from(request.align - 1));
+    let mut bad = 0;
+    let mut each = Box::new([0; LANES]);
+    for (lane, (place, value)) in each.iter_mut().zip(&wave.v[register].0).enumerate() {
+        let address = u64::from(value.wrapping_add(offset));
+        bad |= u64::from(address > limit || address & low != 0) << lane;
+        *place = start.wrapping_add(address);
+    }
+    if bad & exec != 0 || len < u64::from(request.bytes) {
+        // One of them does not fit, and says so.
+        for lane in lanes(exec) {
+            let address = wave.v[register].0[lane].wrapping_add(offset);
+            lds_lane(wave, lane, u64::from(address), request)?;
+        }
     }
     Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: exec })
 }
@@ -347,7 +427,7 @@ pub(super) fn scratch(wave: &mut Wave, inst: &Inst, request: &Request) -> Result
         let how = How::Row { first: address - lane as u64 * stride, stride };
         return Ok(Some(Places { how, lanes: exec, zero: 0, local: exec }));
     };
-    let mut each = [0; LANES];
+    let mut each = Box::new([0; LANES]);
     for lane in lanes(exec) {
         let offset = wave.v[register].0[lane].wrapping_add(base);
         each[lane] = scratch_lane(wave, lane, u64::from(offset), request)?;
@@ -372,10 +452,15 @@ pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Op
             return Ok(Some(places));
         }
     }
+    let mut each = sums64(wave, register, offset);
+    let apertures =
+        lanes(exec).any(|lane| [SHARED_APERTURE, PRIVATE_APERTURE].contains(&((each[lane] >> 32) as u32)));
+    if !apertures {
+        return global_each(wave, exec, request, each).map(Some);
+    }
     let mut local = 0;
-    let mut each = [0; LANES];
     for lane in lanes(exec) {
-        let address = address64(wave, register, lane).wrapping_add_signed(offset);
+        let address = each[lane];
         let in_aperture = address & u64::from(u32::MAX);
         let (is_local, place) = match (address >> 32) as u32 {
             SHARED_APERTURE => (true, lds_lane(wave, lane, in_aperture, request)?),

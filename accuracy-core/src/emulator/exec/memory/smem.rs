@@ -1,7 +1,7 @@
 //! SMEM: scalar loads, stores and atomics.
 //!
-//! LLVM has the scalar stores, atomics, probes and discards of gfx9 for gfx942 and gfx950 too, although no compiler emits
-//! them there; they are executed as gfx9 documents them. The lowest two bits of each part of an address do not count.
+//! gfx942 and gfx950 have the scalar stores and atomics of gfx9: no compiler emits them, hand-written kernels (AITER's) use
+//! them. The lowest two bits of each part of an address do not count.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,8 +20,9 @@ const DWORDS: u64 = !3;
 fn offset(wave: &Wave, inst: &Inst) -> Result<i64, Fault> {
     let register = match inst.src[2] {
         Operand::None => 0,
-        operand => read32(wave, operand)
-            .ok_or_else(|| Fault::Illegal(format!("{} cannot have {operand:?} as its offset", inst.row.mnemonic)))?,
+        operand => read32(wave, operand).ok_or_else(|| {
+            Fault::Illegal(format!("{} cannot have {operand:?} as its offset", inst.row.mnemonic))
+        })?,
     };
     Ok(i64::from(register & !3) + i64::from(inst.imm & !3))
 }
@@ -274,7 +275,7 @@ fn scalar64(
     f: impl Fn(u64, u64, u64) -> u64,
     compares: bool,
 ) -> Result<(), Fault> {
-    if address % 8 != 0 {
+    if !address.is_multiple_of(8) {
         return Err(misaligned(address, 8));
     }
     let data = registers(inst, inst.src[1], if compares { 4 } else { 2 })? as u8;

@@ -33,6 +33,35 @@ pub(super) unsafe fn put<T: Copy>(address: u64, value: T) {
     unsafe { pointer.write_volatile(Loose(value)) }
 }
 
+/// Copies `N` dwords from an address of this process.
+///
+/// # Safety
+///
+/// As for [`get`], for 4 * `N` bytes.
+#[inline(always)]
+unsafe fn get_all<const N: usize>(address: u64) -> [u32; N] {
+    let mut data = [0; N];
+    let from = std::ptr::with_exposed_provenance::<u8>(address as usize);
+    // SAFETY: readable by the caller's word; `data` is no memory of a kernel.
+    unsafe { std::ptr::copy_nonoverlapping(from, data.as_mut_ptr().cast(), 4 * N) };
+    data
+}
+
+/// Copies `N` dwords to an address of this process.
+///
+/// # Safety
+///
+/// As for [`put`], for 4 * `N` bytes.
+#[inline(always)]
+unsafe fn put_all<const N: usize>(address: u64, data: [u32; N]) {
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+    // SAFETY: writable by the caller's word; `data` is no memory of a kernel.
+    unsafe { std::ptr::copy_nonoverlapping(data.as_ptr().cast(), to, 4 * N) };
+}
+
+/// Lanes that are moved together.
+const TOGETHER: usize = 4;
+
 /// `N` registers from `first` on. Their number was checked by [`super::places::registers`].
 fn group<'a, const N: usize>(wave: &'a mut Wave, first: usize) -> &'a mut [Lanes; N] {
     let registers = wave.v[first..first + N].as_mut_ptr().cast::<[Lanes; N]>();
@@ -49,26 +78,50 @@ fn clear(wave: &mut Wave, first: usize, count: usize, zero: u64) {
     }
 }
 
+/// Whether the lanes of a mask are neighbours, as at the end of a row.
+fn is_run(mask: u64) -> bool {
+    mask != 0 && (mask >> mask.trailing_zeros()).trailing_ones() == mask.count_ones()
+}
+
 /// Loads `N` dwords a lane into registers from `dst` on.
 pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places) {
     let registers = group::<N>(wave, dst);
     let mut lane_at = |lane: usize, address: u64| {
-        for (part, register) in registers.iter_mut().enumerate() {
-            // SAFETY: `places` was made for a read of 4 * N bytes.
-            register.0[lane] = unsafe { get(address + 4 * part as u64) };
+        // SAFETY: `places` was made for a read of 4 * N bytes.
+        let data = unsafe { get_all::<N>(address) };
+        for (register, dword) in registers.iter_mut().zip(data) {
+            register.0[lane] = dword;
         }
     };
     match &places.how {
         How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
-            let from = std::ptr::with_exposed_provenance::<u32>(*first as usize);
-            let to = registers[0].0.as_mut_ptr();
-            // SAFETY: `places` was made for a read of 4 bytes at each of 64 addresses that follow each other; a register
-            // is no memory of a kernel.
-            unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast::<u8>(), 4 * LANES) };
+            // SAFETY: as above, at 64 addresses that follow each other.
+            registers[0].0 = unsafe { get_all::<LANES>(*first) };
+        }
+        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
+            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+            let from = std::ptr::with_exposed_provenance::<u8>(first.wrapping_add(4 * low as u64) as usize);
+            let to = registers[0].0[low..low + count].as_mut_ptr();
+            // SAFETY: as above, at the addresses of `count` lanes that follow each other.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), 4 * count) };
         }
         How::Row { first, stride } if places.lanes == u64::MAX => {
-            for lane in 0..LANES {
-                lane_at(lane, first.wrapping_add(lane as u64 * stride));
+            for start in (0..LANES).step_by(TOGETHER) {
+                let data: [[u32; N]; TOGETHER] = std::array::from_fn(|lane| {
+                    let lane = (start + lane) as u64;
+                    // SAFETY: as above.
+                    unsafe { get_all::<N>(first.wrapping_add(lane * stride)) }
+                });
+                for (part, register) in registers.iter_mut().enumerate() {
+                    for (lane, data) in data.iter().enumerate() {
+                        register.0[start + lane] = data[part];
+                    }
+                }
+            }
+        }
+        How::Each(each) if places.lanes == u64::MAX => {
+            for (lane, &address) in each.iter().enumerate() {
+                lane_at(lane, address);
             }
         }
         _ => {
@@ -84,22 +137,36 @@ pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places)
 pub(super) fn store<const N: usize>(wave: &mut Wave, src: usize, places: &Places) {
     let registers = group::<N>(wave, src);
     let lane_at = |lane: usize, address: u64| {
-        for (part, register) in registers.iter().enumerate() {
-            // SAFETY: `places` was made for a write of 4 * N bytes.
-            unsafe { put(address + 4 * part as u64, register.0[lane]) };
-        }
+        let data = std::array::from_fn(|part| registers[part].0[lane]);
+        // SAFETY: `places` was made for a write of 4 * N bytes.
+        unsafe { put_all::<N>(address, data) };
     };
     match &places.how {
         How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
-            let to = std::ptr::with_exposed_provenance_mut::<u8>(*first as usize);
-            let from = registers[0].0.as_ptr();
-            // SAFETY: `places` was made for a write of 4 bytes at each of 64 addresses that follow each other; a register
-            // is no memory of a kernel.
-            unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to, 4 * LANES) };
+            // SAFETY: as above, at 64 addresses that follow each other.
+            unsafe { put_all::<LANES>(*first, registers[0].0) };
+        }
+        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
+            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(first.wrapping_add(4 * low as u64) as usize);
+            let from = registers[0].0[low..low + count].as_ptr();
+            // SAFETY: as above, at the addresses of `count` lanes that follow each other.
+            unsafe { std::ptr::copy_nonoverlapping(from.cast(), to, 4 * count) };
         }
         How::Row { first, stride } if places.lanes == u64::MAX => {
-            for lane in 0..LANES {
-                lane_at(lane, first.wrapping_add(lane as u64 * stride));
+            for start in (0..LANES).step_by(TOGETHER) {
+                let data: [[u32; N]; TOGETHER] =
+                    std::array::from_fn(|lane| std::array::from_fn(|part| registers[part].0[start + lane]));
+                for (lane, data) in data.into_iter().enumerate() {
+                    let lane = (start + lane) as u64;
+                    // SAFETY: as above.
+                    unsafe { put_all::<N>(first.wrapping_add(lane * stride), data) };
+                }
+            }
+        }
+        How::Each(each) if places.lanes == u64::MAX => {
+            for (lane, &address) in each.iter().enumerate() {
+                lane_at(lane, address);
             }
         }
         _ => {
@@ -170,6 +237,14 @@ impl Part {
 #[inline(always)]
 pub(super) fn load_part(wave: &mut Wave, dst: usize, part: Part, places: &Places) {
     let register = &mut wave.v[dst].0;
+    if let (How::Row { first, stride }, u64::MAX) = (&places.how, places.lanes) {
+        for (lane, value) in register.iter_mut().enumerate() {
+            // SAFETY: `places` was made for a read of `part.bytes()` bytes.
+            let bits = unsafe { part.get(first.wrapping_add(lane as u64 * stride)) };
+            *value = part.merge(bits, *value);
+        }
+        return;
+    }
     for lane in lanes(places.lanes) {
         // SAFETY: `places` was made for a read of `part.bytes()` bytes.
         let bits = unsafe { part.get(places.at(lane)) };

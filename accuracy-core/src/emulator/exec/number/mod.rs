@@ -348,12 +348,8 @@ pub fn sqrt(format: Format, a: u64, mode: Round) -> u64 {
     let (radicand, exponent) =
         if x.exponent & 1 == 0 { (x.significand, x.exponent) } else { (x.significand >> 1, x.exponent + 1) };
     let root = radicand.isqrt();
-    let root = Exact {
-        negative: false,
-        significand: root,
-        exponent: exponent / 2,
-        more: root * root != radicand,
-    };
+    let root =
+        Exact { negative: false, significand: root, exponent: exponent / 2, more: root * root != radicand };
     round(format, root, mode)
 }
 
@@ -377,8 +373,7 @@ pub fn convert(from: Format, to: Format, bits: u64, mode: Round) -> u64 {
 
 /// An integer as a float.
 pub fn from_integer(format: Format, value: i128, mode: Round) -> u64 {
-    let exact =
-        Exact { negative: value < 0, significand: value.unsigned_abs(), exponent: 0, more: false };
+    let exact = Exact { negative: value < 0, significand: value.unsigned_abs(), exponent: 0, more: false };
     round(format, exact, mode)
 }
 
@@ -461,4 +456,4 @@ pub fn frexp(format: Format, bits: u64) -> (i32, u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

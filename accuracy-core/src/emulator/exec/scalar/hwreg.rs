@@ -65,7 +65,7 @@ fn status(wave: &Wave) -> u32 {
 
 /// Wave and SIMD as a device deals waves out to its four SIMDs; what is not modelled is 0.
 fn hw_id(wave: &Wave) -> u32 {
-    wave.index / 4 & 15 | (wave.index % 4) << 4
+    (wave.index / 4) & 15 | (wave.index % 4) << 4
 }
 
 /// The size of LDS in the register's units, from bit 12 on; the base of an only workgroup is 0.

@@ -43,7 +43,7 @@ fn whole_quads(bits: u64) -> u64 {
 
 /// Bits at the even positions, doubled to the odd ones.
 fn doubled(bits: u32) -> u64 {
-    (0..32).fold(0, |all, bit| all | u64::from(bits >> bit & 1) * 3 << (2 * bit))
+    (0..32).fold(0, |all, bit| all | (u64::from(bits >> bit & 1) * 3) << (2 * bit))
 }
 
 one! {
@@ -257,4 +257,3 @@ pub fn s_setvskip(wave: &mut Wave, inst: &Inst) -> Flow {
     wave.vskip = bits >> (bit & 31) & 1 != 0;
     Flow::Next
 }
-

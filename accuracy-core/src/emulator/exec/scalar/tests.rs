@@ -1,7 +1,9 @@
 //! Values were computed by hand from the ISA's descriptions.
 
 use super::*;
-use crate::emulator::isa::{Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row};
+use crate::emulator::isa::{
+    Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row,
+};
 use crate::emulator::memory::{Group, Space};
 use crate::emulator::wave::{Fault, Flow, GprIndex, Wave, register};
 

@@ -124,9 +124,9 @@ two! {
     s_absdiff_i32: (read32, read32) write32, |a, b, _scc| {
         set32((a as i32).wrapping_sub(b as i32).wrapping_abs() as u32)
     };
-    s_mul_hi_u32: (read32, read32) write32, |a, b, scc| ((u64::from(a) * u64::from(b) >> 32) as u32, scc);
+    s_mul_hi_u32: (read32, read32) write32, |a, b, scc| (((u64::from(a) * u64::from(b)) >> 32) as u32, scc);
     s_mul_hi_i32: (read32, read32) write32, |a, b, scc| {
-        ((i64::from(a as i32) * i64::from(b as i32) >> 32) as u32, scc)
+        (((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32, scc)
     };
     s_lshl1_add_u32: (read32, read32) write32, |a, b, _scc| carry((u64::from(a) << 1) + u64::from(b));
     s_lshl2_add_u32: (read32, read32) write32, |a, b, _scc| carry((u64::from(a) << 2) + u64::from(b));

@@ -13,12 +13,15 @@ fn time(inst: &Inst) -> f64 {
                 wave.v[register].0[lane] = (1.0 + register as f32 + lane as f32 / 64.0).to_bits();
             }
         }
-        let rounds = 200_000;
+        let rounds = 500;
         let mut best = f64::INFINITY;
-        for _ in 0..5 {
+        for _ in 0..200 {
             let start = Instant::now();
             for _ in 0..rounds {
-                assert_eq!((inst.execute)(wave, std::hint::black_box(inst)), crate::emulator::wave::Flow::Next);
+                assert_eq!(
+                    (inst.execute)(wave, std::hint::black_box(inst)),
+                    crate::emulator::wave::Flow::Next
+                );
             }
             best = best.min(start.elapsed().as_secs_f64() * 1e9 / f64::from(rounds));
         }
@@ -56,7 +59,8 @@ fn nanoseconds_of_a_wave() {
         } else {
             vector
         };
-        let scalar = Inst { src: [Operand::Scalar(8), vector.src[1], vector.src[2], vector.src[3]], ..vector.clone() };
+        let scalar =
+            Inst { src: [Operand::Scalar(8), vector.src[1], vector.src[2], vector.src[3]], ..vector.clone() };
         println!("{name:28} {:7.1} ns, with a scalar {:7.1} ns", time(&vector), time(&scalar));
     }
 }

@@ -70,7 +70,10 @@ fn compare64<F: Fn(u64, u64) -> bool>(wave: &mut Wave, inst: &Inst, float: bool,
     let mut rooms = [[Room::uninit(); 2]; 4];
     let [first, second, spare_first, spare_second] = &mut rooms;
     let (a, b) = if float {
-        (float64_source(wave, inst, 0, first, spare_first), float64_source(wave, inst, 1, second, spare_second))
+        (
+            float64_source(wave, inst, 0, first, spare_first),
+            float64_source(wave, inst, 1, second, spare_second),
+        )
     } else {
         (source64(wave, inst, 0, false, first), source64(wave, inst, 1, false, second))
     };
@@ -118,7 +121,12 @@ macro_rules! compare_wide {
     )*};
 }
 
-// A comparison with a NaN is false, so that `!(a < b)` is not `a >= b`.
+/// The opposite of a comparison, which is true with a NaN.
+#[inline(always)]
+fn not(answer: bool) -> bool {
+    !answer
+}
+
 compare! {
     Form::F32, |x| f32::from_bits(x);
     v_cmp_f_f32, v_cmpx_f_f32: |_a, _b| false;
@@ -126,16 +134,16 @@ compare! {
     v_cmp_eq_f32, v_cmpx_eq_f32: |a, b| a == b;
     v_cmp_le_f32, v_cmpx_le_f32: |a, b| a <= b;
     v_cmp_gt_f32, v_cmpx_gt_f32: |a, b| a > b;
-    v_cmp_lg_f32, v_cmpx_lg_f32: |a, b| a < b || a > b;
+    v_cmp_lg_f32, v_cmpx_lg_f32: |a, b| (a < b) ^ (a > b);
     v_cmp_ge_f32, v_cmpx_ge_f32: |a, b| a >= b;
     v_cmp_o_f32, v_cmpx_o_f32: |a, b| !a.is_nan() && !b.is_nan();
     v_cmp_u_f32, v_cmpx_u_f32: |a, b| a.is_nan() || b.is_nan();
-    v_cmp_nge_f32, v_cmpx_nge_f32: |a, b| !(a >= b);
-    v_cmp_nlg_f32, v_cmpx_nlg_f32: |a, b| !(a < b || a > b);
-    v_cmp_ngt_f32, v_cmpx_ngt_f32: |a, b| !(a > b);
-    v_cmp_nle_f32, v_cmpx_nle_f32: |a, b| !(a <= b);
+    v_cmp_nge_f32, v_cmpx_nge_f32: |a, b| not(a >= b);
+    v_cmp_nlg_f32, v_cmpx_nlg_f32: |a, b| not((a < b) ^ (a > b));
+    v_cmp_ngt_f32, v_cmpx_ngt_f32: |a, b| not(a > b);
+    v_cmp_nle_f32, v_cmpx_nle_f32: |a, b| not(a <= b);
     v_cmp_neq_f32, v_cmpx_neq_f32: |a, b| a != b;
-    v_cmp_nlt_f32, v_cmpx_nlt_f32: |a, b| !(a < b);
+    v_cmp_nlt_f32, v_cmpx_nlt_f32: |a, b| not(a < b);
     v_cmp_tru_f32, v_cmpx_tru_f32: |_a, _b| true;
 }
 
@@ -146,16 +154,16 @@ compare! {
     v_cmp_eq_f16, v_cmpx_eq_f16: |a, b| a == b;
     v_cmp_le_f16, v_cmpx_le_f16: |a, b| a <= b;
     v_cmp_gt_f16, v_cmpx_gt_f16: |a, b| a > b;
-    v_cmp_lg_f16, v_cmpx_lg_f16: |a, b| a < b || a > b;
+    v_cmp_lg_f16, v_cmpx_lg_f16: |a, b| (a < b) ^ (a > b);
     v_cmp_ge_f16, v_cmpx_ge_f16: |a, b| a >= b;
     v_cmp_o_f16, v_cmpx_o_f16: |a, b| !a.is_nan() && !b.is_nan();
     v_cmp_u_f16, v_cmpx_u_f16: |a, b| a.is_nan() || b.is_nan();
-    v_cmp_nge_f16, v_cmpx_nge_f16: |a, b| !(a >= b);
-    v_cmp_nlg_f16, v_cmpx_nlg_f16: |a, b| !(a < b || a > b);
-    v_cmp_ngt_f16, v_cmpx_ngt_f16: |a, b| !(a > b);
-    v_cmp_nle_f16, v_cmpx_nle_f16: |a, b| !(a <= b);
+    v_cmp_nge_f16, v_cmpx_nge_f16: |a, b| not(a >= b);
+    v_cmp_nlg_f16, v_cmpx_nlg_f16: |a, b| not((a < b) ^ (a > b));
+    v_cmp_ngt_f16, v_cmpx_ngt_f16: |a, b| not(a > b);
+    v_cmp_nle_f16, v_cmpx_nle_f16: |a, b| not(a <= b);
     v_cmp_neq_f16, v_cmpx_neq_f16: |a, b| a != b;
-    v_cmp_nlt_f16, v_cmpx_nlt_f16: |a, b| !(a < b);
+    v_cmp_nlt_f16, v_cmpx_nlt_f16: |a, b| not(a < b);
     v_cmp_tru_f16, v_cmpx_tru_f16: |_a, _b| true;
 }
 
@@ -166,16 +174,16 @@ compare_wide! {
     v_cmp_eq_f64, v_cmpx_eq_f64: |a, b| a == b;
     v_cmp_le_f64, v_cmpx_le_f64: |a, b| a <= b;
     v_cmp_gt_f64, v_cmpx_gt_f64: |a, b| a > b;
-    v_cmp_lg_f64, v_cmpx_lg_f64: |a, b| a < b || a > b;
+    v_cmp_lg_f64, v_cmpx_lg_f64: |a, b| (a < b) ^ (a > b);
     v_cmp_ge_f64, v_cmpx_ge_f64: |a, b| a >= b;
     v_cmp_o_f64, v_cmpx_o_f64: |a, b| !a.is_nan() && !b.is_nan();
     v_cmp_u_f64, v_cmpx_u_f64: |a, b| a.is_nan() || b.is_nan();
-    v_cmp_nge_f64, v_cmpx_nge_f64: |a, b| !(a >= b);
-    v_cmp_nlg_f64, v_cmpx_nlg_f64: |a, b| !(a < b || a > b);
-    v_cmp_ngt_f64, v_cmpx_ngt_f64: |a, b| !(a > b);
-    v_cmp_nle_f64, v_cmpx_nle_f64: |a, b| !(a <= b);
+    v_cmp_nge_f64, v_cmpx_nge_f64: |a, b| not(a >= b);
+    v_cmp_nlg_f64, v_cmpx_nlg_f64: |a, b| not((a < b) ^ (a > b));
+    v_cmp_ngt_f64, v_cmpx_ngt_f64: |a, b| not(a > b);
+    v_cmp_nle_f64, v_cmpx_nle_f64: |a, b| not(a <= b);
     v_cmp_neq_f64, v_cmpx_neq_f64: |a, b| a != b;
-    v_cmp_nlt_f64, v_cmpx_nlt_f64: |a, b| !(a < b);
+    v_cmp_nlt_f64, v_cmpx_nlt_f64: |a, b| not(a < b);
     v_cmp_tru_f64, v_cmpx_tru_f64: |_a, _b| true;
 }
 

@@ -1,7 +1,7 @@
 //! Conversions between integers and floats of 16, 32 and 64 bits.
 
-use super::float::{finish16, finish32, finish64, narrowed, widened};
-use super::lanes::{float64_source, map1, map2, map3, wide_map1, write64};
+use super::float::{finish16, finish32, finish64, narrowed, overflow_to_greatest, widened};
+use super::lanes::{choose, float64_source, map1, map2, map3, wide_map1, write64};
 use super::operands::{Form, Rest, Room, begin, flush16, old, source, write, write16};
 use crate::emulator::exec::number::{self, Exact, Format};
 use crate::emulator::isa::Inst;
@@ -12,17 +12,43 @@ macro_rules! to_integer {
     ($($(#[$doc:meta])* $name:ident, $form:ident: |$a:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            super::lanes::unary(wave, inst, Form::$form, |$a| $body)
+            #[inline(always)]
+            fn lane($a: u32) -> u32 {
+                $body
+            }
+            super::lanes::unary(wave, inst, Form::$form, lane)
         }
     )*};
 }
 
 to_integer! {
     // Rust's casts are what the hardware does: toward zero, saturating, NaN to zero.
-    v_cvt_u32_f32, F32: |a| f32::from_bits(a) as u32;
-    v_cvt_i32_f32, F32: |a| f32::from_bits(a) as i32 as u32;
+    v_cvt_u32_f32, F32: |a| to_u32(f32::from_bits(a));
+    v_cvt_i32_f32, F32: |a| to_i32(f32::from_bits(a)) as u32;
     v_cvt_rpi_i32_f32, F32: |a| (f32::from_bits(a) + 0.5).floor() as i32 as u32;
     v_cvt_flr_i32_f32, F32: |a| f32::from_bits(a).floor() as i32 as u32;
+}
+
+/// As Rust's cast, in a form that becomes vector instructions.
+#[inline(always)]
+fn to_i32(x: f32) -> i32 {
+    let inside = if x.abs() < 2_147_483_648.0 { x } else { 0.0 };
+    // SAFETY: `inside` is a number whose whole part is an int32.
+    let whole = unsafe { inside.to_int_unchecked::<i32>() };
+    let whole = if x >= 2_147_483_648.0 { i32::MAX } else { whole };
+    if x <= -2_147_483_648.0 { i32::MIN } else { whole }
+}
+
+/// As Rust's cast, in a form that becomes vector instructions.
+#[inline(always)]
+fn to_u32(x: f32) -> u32 {
+    let upper = x >= 2_147_483_648.0;
+    let rest = if upper { x - 2_147_483_648.0 } else { x };
+    let rest = if (rest > 0.0) & (rest < 2_147_483_648.0) { rest } else { 0.0 };
+    // SAFETY: `rest` is a number whose whole part is a positive int32.
+    let whole = unsafe { rest.to_int_unchecked::<i32>() } as u32;
+    let out = if upper { whole | 1 << 31 } else { whole };
+    if x >= 4_294_967_296.0 { u32::MAX } else { out }
 }
 
 /// A float32 result; `exact` is for roundings other than to nearest.
@@ -86,21 +112,14 @@ fn quieted(x: u32) -> u32 {
 /// Narrows float32 to float16 in the rounding that MODE asks of float16.
 #[inline(always)]
 fn to_half(a: &Lanes, mode: Round) -> Lanes {
+    #[inline(always)]
+    fn lane(a: u32) -> u32 {
+        narrowed(f32::from_bits(a))
+    }
     if mode == Round::NearestEven {
-        map1(a, |a| narrowed(f32::from_bits(a)))
+        map1(a, lane)
     } else {
         map1(a, |a| number::convert(Format::F32, Format::F16, u64::from(a), mode) as u32)
-    }
-}
-
-/// FP16_OVFL of MODE: finite values that are too large become the greatest float16.
-fn overflow_to_greatest(wave: &Wave, from: &Lanes, out: &mut Lanes) {
-    if wave.mode.0 >> 23 & 1 != 0 {
-        for (out, from) in out.0.iter_mut().zip(&from.0) {
-            if *out & 0x7fff == 0x7c00 && from & 0x7fff_ffff != 0x7f80_0000 {
-                *out -= 1;
-            }
-        }
     }
 }
 
@@ -111,7 +130,7 @@ pub fn v_cvt_f16_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let mut room = Room::uninit();
     let a = source(wave, inst, 0, 0, Form::F32, &mut room);
     let mut out = to_half(a, wave.mode.round64_16());
-    overflow_to_greatest(wave, a, &mut out);
+    overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
     finish16(wave, inst, &mut out);
     write16(wave, inst, Rest::Cleared, &mut out);
     Flow::Next
@@ -127,7 +146,7 @@ fn pack_half(wave: &mut Wave, inst: &Inst, mode: Round) -> Flow {
     let narrow = |a: &Lanes| {
         let mut out = if mode == Round::TowardZero { map1(a, truncated) } else { to_half(a, mode) };
         if mode != Round::TowardZero {
-            overflow_to_greatest(wave, a, &mut out);
+            overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
         }
         finish16(wave, inst, &mut out);
         out
@@ -144,11 +163,15 @@ fn pack_half(wave: &mut Wave, inst: &Inst, mode: Round) -> Flow {
 fn truncated(bits: u32) -> u32 {
     let magnitude = bits & 0x7fff_ffff;
     let normal = magnitude.wrapping_sub(0x3800_0000) >> 13;
-    let small = (f32::from_bits(magnitude) * 16_777_216.0) as u32;
-    let finite = if magnitude < 0x3880_0000 { small } else { normal };
-    let finite = if magnitude >= 0x4780_0000 { 0x7bff } else { finite };
-    let out = if magnitude == 0x7f80_0000 { 0x7c00 } else { finite };
-    let out = if magnitude > 0x7f80_0000 { 0x7e00 | magnitude >> 13 & 0x3ff } else { out };
+    // Rounded to a multiple of 2^-24 first, and one less if that went up.
+    let value = f32::from_bits(magnitude);
+    let near = (value + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+    let up = near as i32 as f32 * f32::from_bits(0x3380_0000) > value;
+    let small = near.wrapping_sub(u32::from(up));
+    let finite = choose(magnitude < 0x3880_0000, small, normal);
+    let finite = choose(magnitude >= 0x4780_0000, 0x7bff, finite);
+    let out = choose(magnitude == 0x7f80_0000, 0x7c00, finite);
+    let out = choose(magnitude > 0x7f80_0000, 0x7e00 | magnitude >> 13 & 0x3ff, out);
     out | bits >> 16 & 0x8000
 }
 
@@ -296,6 +319,7 @@ macro_rules! to_float16 {
             let a = source(wave, inst, 0, 0, Form::B16, &mut room);
             let mode = wave.mode.round64_16();
             let mut out = map1(a, |$a| number::from_integer(Format::F16, $body, mode) as u32);
+            overflow_to_greatest(wave, &mut out, |_| true);
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::Cleared, &mut out);
             Flow::Next

@@ -1,8 +1,9 @@
 //! What moves values between lanes, and between lanes and scalar registers. EXEC has no part in it.
 
+use super::lanes::each;
 use super::operands::{Form, Room, begin, old, raw, scalar, source};
 use crate::emulator::isa::{Inst, Operand};
-use crate::emulator::wave::{Flow, LANES, Lanes, Wave};
+use crate::emulator::wave::{Flow, LANES, Wave};
 
 fn write_scalar(wave: &mut Wave, inst: &Inst, value: u32) {
     if let Operand::Scalar(register) = inst.dst {
@@ -77,7 +78,7 @@ fn swap_groups(wave: &mut Wave, inst: &Inst, width: usize) -> Flow {
     if x == y {
         // One register takes both parts: the halves of a pair of groups change places.
         let before = first;
-        first = Lanes(std::array::from_fn(|lane| before.0[lane ^ width]));
+        first = each(|lane| before.0[lane ^ width]);
         second = first;
     } else {
         for lane in (0..LANES).filter(|lane| lane & width == 0) {

@@ -3,9 +3,10 @@
 //!
 //! AMD's pseudocode multiplies by 2^32 (2^64) in `v_div_fmas` and scales a huge denominator up. With that the quotients
 //! would be wrong. What is here makes the compiler's sequence give the correctly rounded quotient: a huge denominator
-//! is scaled down, and the result is scaled by 2^64 (2^128) up or down, as the exponent of S2 says.
+//! is scaled down, the result is scaled by 2^64 (2^128) up or down, as the exponent of S2 says, and a refinement that
+//! ended in NaN is an overflow.
 
-use super::float::{ExactOp, exact_fma, finish16, finish32, finish64, float32_of};
+use super::float::{ExactOp, exact_fma, finish16, finish32, finish64, float32_of, float64_of};
 use super::integer::{lane_mask, write_mask};
 use super::lanes::{float64_source, wide_map3, write64};
 use super::operands::{Form, Rest, Room, begin, source, write, write16};
@@ -91,7 +92,14 @@ pub fn v_div_scale_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let mut scaled = 0;
     let mode = wave.mode.round64_16();
     for lane in 0..LANES {
-        let (value, bit) = div_scale(Format::F64, word(a, lane), word(b, lane), word(c, lane), mode);
+        let (s0, s1, s2) = (word(a, lane), word(b, lane), word(c, lane));
+        let exponent = |x: u64| Format::F64.biased(x);
+        let distance = exponent(s2) - exponent(s1);
+        let middle = (1..2044).contains(&exponent(s1)) && (54..2047).contains(&exponent(s2));
+        if middle && (-1021..768).contains(&distance) {
+            continue;
+        }
+        let (value, bit) = div_scale(Format::F64, s0, s1, s2, mode);
         out[0].0[lane] = value as u32;
         out[1].0[lane] = (value >> 32) as u32;
         scaled |= u64::from(bit) << lane;
@@ -144,14 +152,16 @@ pub fn v_div_fmas_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let b = float64_source(wave, inst, 1, y, spare_y);
     let c = float64_source(wave, inst, 2, z, spare_z);
     let mode = wave.mode.round64_16();
+    let exact: ExactOp = exact_fma;
+    let mut out = float64_of(wave, [a, b, c], exact, |a, b, c| a.mul_add(b, c));
     let word = |x: [&Lanes; 2], i: usize| u64::from(x[1].0[i]) << 32 | u64::from(x[0].0[i]);
-    let mut out = [Lanes::ZERO; 2];
     for lane in 0..LANES {
-        let [a, b, c] = [a, b, c].map(|x| word(x, lane));
-        let fma = if mask.0[lane] == 0 { number::fma } else { scaled_fma };
-        let value = fma(Format::F64, a, b, c, mode);
-        out[0].0[lane] = value as u32;
-        out[1].0[lane] = (value >> 32) as u32;
+        if mask.0[lane] != 0 {
+            let [a, b, c] = [a, b, c].map(|x| word(x, lane));
+            let value = scaled_fma(Format::F64, a, b, c, mode);
+            out[0].0[lane] = value as u32;
+            out[1].0[lane] = (value >> 32) as u32;
+        }
     }
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);
@@ -189,6 +199,11 @@ fn div_fixup(format: Format, s0: u64, s1: u64, s2: u64, mode: Round) -> u64 {
         let tiny = Exact { negative: negative != 0, significand: 1, exponent: -4000, more: false };
         return number::round(format, tiny, mode);
     }
+    if format.is_nan(s0) {
+        // The refinement of a quotient that is too large ends in infinity minus infinity.
+        let huge = Exact { negative: negative != 0, significand: 1, exponent: 4000, more: false };
+        return number::round(format, huge, mode);
+    }
     negative | format.magnitude(s0)
 }
 
@@ -203,7 +218,7 @@ pub fn v_div_fixup_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let c = source(wave, inst, 2, 0, Form::F32, z);
     let mode = wave.mode.round32();
     let mut out = super::lanes::map3(a, b, c, |a, b, c| {
-        if ordinary(b, c) {
+        if ordinary(b, c) && a & 0x7fff_ffff <= 0x7f80_0000 {
             a & 0x7fff_ffff | (b ^ c) & 0x8000_0000
         } else {
             div_fixup(Format::F32, u64::from(a), u64::from(b), u64::from(c), mode) as u32

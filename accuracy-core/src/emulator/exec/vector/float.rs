@@ -1,7 +1,7 @@
 //! Arithmetic of float32, float64 and float16.
 
 use super::lanes::{
-    Pair, flush64, float64_source, map1, map2, map3, widest, wide_map1, wide_map2, write64,
+    Pair, choose, each, float64_source, flush64, map1, map2, map3, wide_map1, wide_map2, widest, write64,
 };
 use super::operands::{Form, Rest, Room, begin, flush16, flush32, old, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
@@ -41,7 +41,11 @@ pub(super) fn finish64(wave: &Wave, inst: &Inst, out: &mut Pair) {
 #[cold]
 #[inline(never)]
 fn modify(wave: &Wave, inst: &Inst, format: Format, out: &mut Lanes) {
-    if format == Format::F32 { flush32(wave, out) } else { flush16(wave, out) };
+    if format == Format::F32 {
+        flush32(wave, out)
+    } else {
+        flush16(wave, out)
+    };
     for lane in &mut out.0 {
         *lane = modified(wave, inst, format, u64::from(*lane)) as u32;
     }
@@ -51,8 +55,7 @@ fn modify(wave: &Wave, inst: &Inst, format: Format, out: &mut Lanes) {
 ///
 /// The hardware ignores output modifiers where denormals are kept and where MODE asks for IEEE behaviour.
 pub(super) fn modified(wave: &Wave, inst: &Inst, format: Format, value: u64) -> u64 {
-    let denormals =
-        if format == Format::F32 { wave.mode.denormals32() } else { wave.mode.denormals64_16() };
+    let denormals = if format == Format::F32 { wave.mode.denormals32() } else { wave.mode.denormals64_16() };
     let value = match inst.omod {
         1..=3 if denormals.flush_out && !wave.mode.ieee() => scaled(format, inst.omod, value),
         _ => value,
@@ -88,9 +91,7 @@ fn has_nan(out: &Lanes) -> bool {
 
 #[inline(always)]
 fn float_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
-    let out = Lanes(std::array::from_fn(|i| {
-        f(f32::from_bits(a.0[i]), f32::from_bits(b.0[i]), f32::from_bits(c.0[i])).to_bits()
-    }));
+    let out = each(|i| f(f32::from_bits(a.0[i]), f32::from_bits(b.0[i]), f32::from_bits(c.0[i])).to_bits());
     let nan = has_nan(&out);
     (out, nan)
 }
@@ -187,7 +188,11 @@ macro_rules! float32 {
         |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            float32::<$count, $accumulate, _>(wave, inst, $exact, |$a, $b, $c| $fast)
+            #[inline(always)]
+            fn lane($a: f32, $b: f32, $c: f32) -> f32 {
+                $fast
+            }
+            float32::<$count, $accumulate, _>(wave, inst, $exact, lane)
         }
     )*};
 }
@@ -329,6 +334,22 @@ fn mend64(out: &mut Pair, sources: [[&Lanes; 2]; 3], exact: ExactOp, mode: Round
     }
 }
 
+/// A float64 result of three vectors of lanes, exact in every mode.
+#[inline(always)]
+pub(super) fn float64_of<F: Fn(f64, f64, f64) -> f64>(
+    wave: &Wave,
+    [a, b, c]: [[&Lanes; 2]; 3],
+    exact: ExactOp,
+    fast: F,
+) -> Pair {
+    let (mut out, nan) = double_map(a, b, c, fast);
+    let mode = wave.mode.round64_16();
+    if nan || mode != Round::NearestEven {
+        mend64(&mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
+    }
+    out
+}
+
 /// A float64 result of up to three sources, as [`float32`].
 #[inline(always)]
 fn float64<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f64, f64, f64) -> f64>(
@@ -351,11 +372,7 @@ fn float64<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f64, f64, f64) -> f
     } else {
         a
     };
-    let (mut out, nan) = double_map(a, b, c, fast);
-    let mode = wave.mode.round64_16();
-    if nan || mode != Round::NearestEven {
-        mend64(&mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
-    }
+    let mut out = float64_of(wave, [a, b, c], exact, fast);
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);
     Flow::Next
@@ -388,7 +405,11 @@ macro_rules! float64 {
         |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            float64::<$count, $accumulate, _>(wave, inst, $exact, |$a, $b, $c| $fast)
+            #[inline(always)]
+            fn lane($a: f64, $b: f64, $c: f64) -> f64 {
+                $fast
+            }
+            float64::<$count, $accumulate, _>(wave, inst, $exact, lane)
         }
     )*};
 }
@@ -416,7 +437,7 @@ pub(super) fn widened(half: u32) -> f32 {
     // The exponent's bias grows by 112; the product is exact, for denormals too.
     let scaled = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
     let special = magnitude | 0x7f80_0000;
-    let bits = if half & 0x7c00 == 0x7c00 { special } else { scaled };
+    let bits = choose(half & 0x7c00 == 0x7c00, special, scaled);
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
@@ -429,9 +450,9 @@ pub(super) fn narrowed(value: f32) -> u32 {
     // Adding 0.5 leaves the multiple of 2^-24 in the low bits, rounded.
     let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
     let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
-    let finite = if magnitude < 0x3880_0000 { small } else { normal };
-    let out = if magnitude >= 0x4780_0000 { 0x7c00 } else { finite };
-    let out = if magnitude > 0x7f80_0000 { nan } else { out };
+    let finite = choose(magnitude < 0x3880_0000, small, normal);
+    let out = choose(magnitude >= 0x4780_0000, 0x7c00, finite);
+    let out = choose(magnitude > 0x7f80_0000, nan, out);
     out | bits >> 16 & 0x8000
 }
 
@@ -444,16 +465,17 @@ pub(super) fn fma_odd(a: f32, b: f32, c: f32) -> f32 {
     let back = sum - product;
     let error = (product - (sum - back)) + (c - back);
     let bits = sum.to_bits();
-    let toward = if (error.to_bits() ^ bits) >> 31 == 0 { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
-    f32::from_bits(if error.abs() > 0.0 && bits & 1 == 0 { toward } else { bits })
+    // One up in magnitude, or one down where the error has the other sign.
+    let toward = bits.wrapping_add(1).wrapping_sub((error.to_bits() ^ bits) >> 31 << 1);
+    f32::from_bits(choose((error.abs() > 0.0) & (bits & 1 == 0), toward, bits))
 }
 
 #[inline(always)]
 fn half_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
-    let out = Lanes(std::array::from_fn(|i| {
-        let [a, b, c] = [a, b, c].map(|x| widened(x.0[i] & 0xffff));
-        narrowed(f(a, b, c))
-    }));
+    let out = each(|i| {
+        let half = |x: &Lanes| widened(x.0[i] & 0xffff);
+        narrowed(f(half(a), half(b), half(c)))
+    });
     let nan = out.0.iter().fold(0, |any, &x| any | u32::from(x & 0x7fff > 0x7c00)) != 0;
     (out, nan)
 }
@@ -475,7 +497,20 @@ pub(super) fn float16_of<F: Fn(f32, f32, f32) -> f32>(
     if nan || mode != Round::NearestEven {
         mend(Format::F16, &mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
     }
+    overflow_to_greatest(wave, &mut out, |lane| [a, b, c].iter().all(|x| x.0[lane] & 0x7fff != 0x7c00));
     out
+}
+
+/// FP16_OVFL of MODE: where the sources are finite, an infinite float16 becomes the greatest number.
+#[inline(always)]
+pub(super) fn overflow_to_greatest(wave: &Wave, out: &mut Lanes, finite: impl Fn(usize) -> bool) {
+    if wave.mode.0 >> 23 & 1 != 0 {
+        for (lane, out) in out.0.iter_mut().enumerate() {
+            if *out & 0x7fff == 0x7c00 && finite(lane) {
+                *out -= 1;
+            }
+        }
+    }
 }
 
 /// A float16 result of up to three sources, as [`float32`]; `fast` computes in float32.
@@ -525,7 +560,11 @@ macro_rules! float16 {
         |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            float16::<$count, $accumulate, _>(wave, inst, Rest::$rest, $exact, |$a, $b, $c| $fast)
+            #[inline(always)]
+            fn lane($a: f32, $b: f32, $c: f32) -> f32 {
+                $fast
+            }
+            float16::<$count, $accumulate, _>(wave, inst, Rest::$rest, $exact, lane)
         }
     )*};
 }
@@ -571,7 +610,8 @@ pub(super) struct Bits {
     up: u32,
 }
 
-pub(super) const BITS32: Bits = Bits { magnitude: 0x7fff_ffff, infinity: 0x7f80_0000, quiet: 0x40_0000, up: 0 };
+pub(super) const BITS32: Bits =
+    Bits { magnitude: 0x7fff_ffff, infinity: 0x7f80_0000, quiet: 0x40_0000, up: 0 };
 pub(super) const BITS16: Bits = Bits { magnitude: 0x7fff, infinity: 0x7c00, quiet: 0x200, up: 16 };
 
 impl Bits {
@@ -582,7 +622,7 @@ impl Bits {
 
     #[inline(always)]
     fn is_signalling(self, x: u32) -> bool {
-        self.is_nan(x) && x & self.quiet == 0
+        self.is_nan(x) & (x & self.quiet == 0)
     }
 
     /// A number that is ordered as the floats are, negative zero below positive zero.
@@ -595,37 +635,34 @@ impl Bits {
     #[inline(always)]
     pub(super) fn pick<const MAX: bool>(self, a: u32, b: u32, ieee: bool) -> u32 {
         let first = if MAX { self.key(a) > self.key(b) } else { self.key(a) < self.key(b) };
-        let out = if first { a } else { b };
-        let out = if self.is_nan(b) { a } else { out };
-        let out = if self.is_nan(a) { b } else { out };
-        let out = if ieee && self.is_signalling(b) { b | self.quiet } else { out };
-        if ieee && self.is_signalling(a) { a | self.quiet } else { out }
+        let out = choose(first, a, b);
+        let out = choose(self.is_nan(b), a, out);
+        let out = choose(self.is_nan(a), b, out);
+        let out = choose(ieee & self.is_signalling(b), b | self.quiet, out);
+        choose(ieee & self.is_signalling(a), a | self.quiet, out)
     }
 
     /// The median as the hardware takes it: with a NaN, the least.
     #[inline(always)]
     pub(super) fn median(self, a: u32, b: u32, c: u32, ieee: bool) -> u32 {
-        if self.is_nan(a) || self.is_nan(b) || self.is_nan(c) {
-            return self.pick::<false>(self.pick::<false>(a, b, ieee), c, ieee);
-        }
-        let most = self.pick::<true>(self.pick::<true>(a, b, ieee), c, ieee);
-        let same = |x: u32| x == most || (x | most) & self.magnitude == 0;
-        if same(a) {
-            self.pick::<true>(b, c, ieee)
-        } else if same(b) {
-            self.pick::<true>(a, c, ieee)
-        } else {
-            self.pick::<true>(a, b, ieee)
-        }
+        let nan = self.is_nan(a) | self.is_nan(b) | self.is_nan(c);
+        let least = self.pick::<false>(self.pick::<false>(a, b, ieee), c, ieee);
+        let greater = |x: u32, y: u32| choose(self.key(x) > self.key(y), x, y);
+        let most = greater(greater(a, b), c);
+        let same = |x: u32| (x == most) | ((x | most) & self.magnitude == 0);
+        // The greatest one is left out; zeros of both signs are the same here.
+        let x = choose(same(a), b, a);
+        let y = choose(same(a) | same(b), c, b);
+        choose(nan, least, greater(x, y))
     }
 
     /// The lesser or greater one; a NaN wins.
     #[inline(always)]
     pub(super) fn extreme<const MAX: bool>(self, a: u32, b: u32) -> u32 {
         let first = if MAX { self.key(a) > self.key(b) } else { self.key(a) < self.key(b) };
-        let out = if first { a } else { b };
-        let out = if self.is_nan(b) { b | self.quiet } else { out };
-        if self.is_nan(a) { a | self.quiet } else { out }
+        let out = choose(first, a, b);
+        let out = choose(self.is_nan(b), b | self.quiet, out);
+        choose(self.is_nan(a), a | self.quiet, out)
     }
 }
 
@@ -640,8 +677,13 @@ macro_rules! select32 {
             let [x, y] = &mut rooms;
             let a = source(wave, inst, 0, 0, Form::F32, x);
             let b = source(wave, inst, 1, 0, Form::F32, y);
-            let $ieee = wave.mode.ieee();
-            let mut out = map2(a, b, |$a, $b| $body);
+            #[inline(always)]
+            fn lane<const IEEE: bool>($a: u32, $b: u32) -> u32 {
+                let $ieee = IEEE;
+                $body
+            }
+            let mut out =
+                if wave.mode.ieee() { map2(a, b, lane::<true>) } else { map2(a, b, lane::<false>) };
             finish32(wave, inst, &mut out);
             write(wave, inst, 0, &out);
             Flow::Next
@@ -658,8 +700,13 @@ macro_rules! select32 {
             let a = source(wave, inst, 0, 0, Form::F32, x);
             let b = source(wave, inst, 1, 0, Form::F32, y);
             let c = source(wave, inst, 2, 0, Form::F32, z);
-            let $ieee = wave.mode.ieee();
-            let mut out = map3(a, b, c, |$a, $b, $c| $body);
+            #[inline(always)]
+            fn lane<const IEEE: bool>($a: u32, $b: u32, $c: u32) -> u32 {
+                let $ieee = IEEE;
+                $body
+            }
+            let mut out =
+                if wave.mode.ieee() { map3(a, b, c, lane::<true>) } else { map3(a, b, c, lane::<false>) };
             finish32(wave, inst, &mut out);
             write(wave, inst, 0, &out);
             Flow::Next
@@ -741,11 +788,14 @@ macro_rules! select16 {
             let a = source(wave, inst, 0, 0, Form::F16, x);
             let b = source(wave, inst, 1, 0, Form::F16, y);
             let c = if $count > 2 { source(wave, inst, 2, 0, Form::F16, z) } else { a };
-            let $ieee = wave.mode.ieee();
-            let mut out = map3(a, b, c, |$a, $b, $c| {
+            #[inline(always)]
+            fn lane<const IEEE: bool>($a: u32, $b: u32, $c: u32) -> u32 {
+                let $ieee = IEEE;
                 let [$a, $b, $c] = [$a & 0xffff, $b & 0xffff, $c & 0xffff];
                 $body
-            });
+            }
+            let mut out =
+                if wave.mode.ieee() { map3(a, b, c, lane::<true>) } else { map3(a, b, c, lane::<false>) };
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::$rest, &mut out);
             Flow::Next
@@ -833,10 +883,11 @@ pub fn v_ldexp_f16(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = source(wave, inst, 0, 0, Form::F16, x);
     let b = source(wave, inst, 1, 0, Form::B16, y);
     let mode = wave.mode.round64_16();
-    let mut out = Lanes(std::array::from_fn(|i| {
+    let mut out = each(|i| {
         let power = i32::from(b.0[i] as i16);
         number::ldexp(Format::F16, u64::from(a.0[i] & 0xffff), power, mode) as u32
-    }));
+    });
+    overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff != 0x7c00);
     finish16(wave, inst, &mut out);
     write16(wave, inst, Rest::Cleared, &mut out);
     Flow::Next
@@ -852,9 +903,8 @@ pub fn v_ldexp_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = float64_source(wave, inst, 0, x, spare);
     let power = source(wave, inst, 1, 0, Form::B32, &mut room);
     let mode = wave.mode.round64_16();
-    let mut out = wide_map2(a, [power, power], |a, power| {
-        number::ldexp(Format::F64, a, power as u32 as i32, mode)
-    });
+    let mut out =
+        wide_map2(a, [power, power], |a, power| number::ldexp(Format::F64, a, power as u32 as i32, mode));
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);
     Flow::Next

@@ -1,6 +1,6 @@
 //! Integers and bits, 32 and 64 wide.
 
-use super::lanes::{accumulate, binary, shift64, ternary, unary, wide_map3, write64};
+use super::lanes::{accumulate, binary, choose, each, shift64, ternary, unary, wide_map3, write64};
 use super::operands::{Form, Room, begin, raw, scalar, source, source64, write, writers};
 use crate::emulator::isa::{Inst, Operand};
 use crate::emulator::wave::{Flow, LANES, Lanes, Wave, expand};
@@ -12,7 +12,11 @@ macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident: |$a:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            unary(wave, inst, B, |$a| $body)
+            #[inline(always)]
+            fn lane($a: u32) -> u32 {
+                $body
+            }
+            unary(wave, inst, B, lane)
         }
     )*};
 }
@@ -21,7 +25,11 @@ macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident: |$a:ident, $b:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            binary(wave, inst, B, |$a, $b| $body)
+            #[inline(always)]
+            fn lane($a: u32, $b: u32) -> u32 {
+                $body
+            }
+            binary(wave, inst, B, lane)
         }
     )*};
 }
@@ -30,7 +38,11 @@ macro_rules! ternary {
     ($($(#[$doc:meta])* $name:ident: |$a:ident, $b:ident, $c:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            ternary(wave, inst, BBB, |$a, $b, $c| $body)
+            #[inline(always)]
+            fn lane($a: u32, $b: u32, $c: u32) -> u32 {
+                $body
+            }
+            ternary(wave, inst, BBB, lane)
         }
     )*};
 }
@@ -105,16 +117,15 @@ fn msad_u8(a: u32, b: u32, start: u32) -> u32 {
     sum
 }
 
-/// One byte of `v_perm_b32`: `data` is S0 above S1.
+/// One byte of `v_perm_b32`: a byte of S0 above S1, the sign of every second one, 0 or 255.
 #[inline(always)]
-fn permuted(data: u64, select: u32) -> u32 {
-    match select & 0xff {
-        byte @ 0..8 => (data >> (8 * byte)) as u32 & 0xff,
-        // The sign of bytes 1, 3, 5, 7.
-        sign @ 8..12 => ((data >> (16 * (sign - 8) + 15)) as u32 & 1) * 0xff,
-        12 => 0,
-        _ => 0xff,
-    }
+fn permuted(s0: u32, s1: u32, select: u32) -> u32 {
+    let select = select & 0xff;
+    let byte = choose(select & 4 != 0, s0, s1) >> (8 * (select & 3)) & 0xff;
+    let sign = choose(select & 2 != 0, s0, s1) >> (15 + 16 * (select & 1)) & 1;
+    let constant = choose(select == 12, 0, 0xff);
+    let out = choose(select < 12, sign.wrapping_neg() & 0xff, constant);
+    choose(select < 8, byte, out)
 }
 
 unary! {
@@ -143,10 +154,10 @@ binary! {
     v_min_u32: |a, b| a.min(b);
     v_max_u32: |a, b| a.max(b);
     v_mul_lo_u32: |a, b| a.wrapping_mul(b);
-    v_mul_hi_u32: |a, b| (u64::from(a) * u64::from(b) >> 32) as u32;
-    v_mul_hi_i32: |a, b| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32;
-    v_mul_hi_i32_i24: |a, b| (i64::from(i24(a)) * i64::from(i24(b)) >> 32) as u32;
-    v_mul_hi_u32_u24: |a, b| (u64::from(u24(a)) * u64::from(u24(b)) >> 32) as u32;
+    v_mul_hi_u32: |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32;
+    v_mul_hi_i32: |a, b| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32;
+    v_mul_hi_i32_i24: |a, b| ((i64::from(i24(a)) * i64::from(i24(b))) >> 32) as u32;
+    v_mul_hi_u32_u24: |a, b| ((u64::from(u24(a)) * u64::from(u24(b))) >> 32) as u32;
     v_bfm_b32: |a, b| ((1 << (a & 31)) - 1) << (b & 31);
     v_bcnt_u32_b32: |a, b| b.wrapping_add(a.count_ones());
 }
@@ -214,11 +225,33 @@ ternary! {
         }
         out
     };
-    v_perm_b32: |a, b, c| {
-        let data = u64::from(a) << 32 | u64::from(b);
-        let byte = |i: u32| permuted(data, c >> (8 * i)) << (8 * i);
+}
+
+/// Each byte of the result is a byte of S0 above S1, a sign, 0 or 255, as a byte of S2 says.
+pub fn v_perm_b32(wave: &mut Wave, inst: &Inst) -> Flow {
+    if let Operand::Scalar(_) | Operand::Constant(_) = inst.src[2] {
+        let selectors = scalar(wave, inst.src[2], 0).to_le_bytes();
+        if selectors.iter().all(|selector| !(8..12).contains(selector)) {
+            return permute_alike(wave, inst, selectors);
+        }
+    }
+    ternary(wave, inst, BBB, |a, b, c| {
+        let byte = |i: u32| permuted(a, b, c >> (8 * i)) << (8 * i);
         byte(0) | byte(1) | byte(2) | byte(3)
-    };
+    })
+}
+
+/// The same permutation in all lanes, without signs: shifts and masks are known before the loop.
+fn permute_alike(wave: &mut Wave, inst: &Inst, selectors: [u8; 4]) -> Flow {
+    let from_s0 = selectors.map(|selector| if selector & 4 != 0 { u32::MAX } else { 0 });
+    let shifts = selectors.map(|selector| 8 * u32::from(selector & 3));
+    let masks = selectors.map(|selector| if selector < 8 { 0xff } else { 0 });
+    let constants = selectors.map(|selector| if selector > 12 { 0xff } else { 0 });
+    let constant = u32::from_le_bytes(constants);
+    binary(wave, inst, B, move |a, b| {
+        let byte = |i: usize| ((b ^ (a ^ b) & from_s0[i]) >> shifts[i] & masks[i]) << (8 * i);
+        byte(0) | byte(1) | byte(2) | byte(3) | constant
+    })
 }
 
 /// A register moves; SDWA and DPP may change it on the way.
@@ -305,14 +338,29 @@ pub fn v_lshl_add_u64(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = source64(wave, inst, 0, false, x);
     let by = source(wave, inst, 1, 0, B, &mut room);
     let c = source64(wave, inst, 2, false, z);
-    let clamp = inst.clamp;
-    let out = if clamp {
+    let out = if inst.clamp {
         wide_map3(a, [by, by], c, |a, by, c| (a << (by & 7)).saturating_add(c))
     } else {
-        wide_map3(a, [by, by], c, |a, by, c| (a << (by & 7)).wrapping_add(c))
+        shift_add(a, by, c)
     };
     write64(wave, inst, &out);
     Flow::Next
+}
+
+/// `(a << by) + c` in 64 bits, from halves of 32 bits.
+fn shift_add(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2] {
+    #[inline(always)]
+    fn halves(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2] {
+        let low = |i: usize| (a[0].0[i] << (by.0[i] & 7)).wrapping_add(c[0].0[i]);
+        let high = |i: usize| {
+            let by = by.0[i] & 7;
+            // What leaves the low half; shifting by 32 at once is not possible.
+            let moved = a[1].0[i] << by | a[0].0[i] >> 1 >> (31 - by);
+            moved.wrapping_add(c[1].0[i]).wrapping_add(u32::from(low(i) < c[0].0[i]))
+        };
+        [each(low), each(high)]
+    }
+    super::lanes::widest!([] halves(a: [&Lanes; 2], by: &Lanes, c: [&Lanes; 2]) -> [Lanes; 2])
 }
 
 /// Writes one bit for each lane that executes, and zero for the others.
@@ -543,6 +591,10 @@ pub fn v_mqsad_u32_u8(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// One bit of each of three sources indexes a table of eight bits.
 pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
+    // Before the table is taken out of the instruction, which may be executed again.
+    if let Some(flow) = begin(wave, inst) {
+        return flow;
+    }
     let table = bitop_table(inst);
     // The modifiers are the table, and no modifiers.
     let bare = bare(inst);
@@ -678,7 +730,7 @@ fn mbcnt(wave: &mut Wave, inst: &Inst, below: fn(usize) -> u32) -> Flow {
     let [x, y] = &mut rooms;
     let a = source(wave, inst, 0, 0, B, x);
     let b = source(wave, inst, 1, 0, B, y);
-    let out = Lanes(std::array::from_fn(|i| b.0[i].wrapping_add((a.0[i] & below(i)).count_ones())));
+    let out = each(|i| b.0[i].wrapping_add((a.0[i] & below(i)).count_ones()));
     write(wave, inst, 0, &out);
     Flow::Next
 }

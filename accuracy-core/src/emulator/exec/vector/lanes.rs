@@ -1,7 +1,5 @@
 //! Loops over the lanes of a wave, compiled for AVX2 and FMA beside what every processor has.
 
-use std::array::from_fn;
-
 use super::operands::{
     Form, Rest, Room, begin, flush_source64, flushed64, old, source, source64, write, write16,
 };
@@ -39,19 +37,36 @@ macro_rules! widest {
 }
 pub(super) use widest;
 
+/// `a` if `on`, else `b`, in a form that never becomes a branch.
+#[inline(always)]
+pub(super) fn choose(on: bool, a: u32, b: u32) -> u32 {
+    b ^ (a ^ b) & u32::from(on).wrapping_neg()
+}
+
+/// All lanes from a function of the lane's number. A plain loop: the compiler vectorises it better than
+/// `std::array::from_fn`.
+#[inline(always)]
+pub(super) fn each(f: impl Fn(usize) -> u32) -> Lanes {
+    let mut out = Lanes::ZERO;
+    for (i, lane) in out.0.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    out
+}
+
 #[inline(always)]
 fn loop1<F: Fn(u32) -> u32>(a: &Lanes, f: F) -> Lanes {
-    Lanes(from_fn(|i| f(a.0[i])))
+    each(|i| f(a.0[i]))
 }
 
 #[inline(always)]
 fn loop2<F: Fn(u32, u32) -> u32>(a: &Lanes, b: &Lanes, f: F) -> Lanes {
-    Lanes(from_fn(|i| f(a.0[i], b.0[i])))
+    each(|i| f(a.0[i], b.0[i]))
 }
 
 #[inline(always)]
 fn loop3<F: Fn(u32, u32, u32) -> u32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Lanes {
-    Lanes(from_fn(|i| f(a.0[i], b.0[i], c.0[i])))
+    each(|i| f(a.0[i], b.0[i], c.0[i]))
 }
 
 /// Applies a function to every lane.

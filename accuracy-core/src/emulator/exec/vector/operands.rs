@@ -1,6 +1,7 @@
 //! Sources as 64 lanes, with what modifies them, and destinations.
 
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
 use crate::emulator::isa::{Dpp, Inst, Operand, Sdwa, Select, Special, Unused};
 use crate::emulator::memory::{PRIVATE_APERTURE, SHARED_APERTURE};
@@ -82,7 +83,8 @@ fn unusual(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
     let index = wave.gpr_index;
     if let Some(index) = index {
         let by = (wave.m0() & 0xff) as u16;
-        let sources = plain.src[..3].iter_mut().enumerate().map(|(i, source)| (source, index.enable >> i & 1));
+        let sources =
+            plain.src[..3].iter_mut().enumerate().map(|(i, source)| (source, index.enable >> i & 1));
         let all = sources.chain(std::iter::once((&mut plain.dst, index.enable >> 3 & 1)));
         for (operand, on) in all {
             if let Operand::Vector(register @ 0..256) = operand
@@ -310,33 +312,42 @@ pub(super) fn dpp_source(control: u16, lane: usize) -> Option<usize> {
     }
 }
 
+/// The lane that every lane reads, for each of the 512 controls; lane 64 where there is none.
+static MOVES: LazyLock<Box<[[u8; LANES]]>> = LazyLock::new(|| {
+    let from = |control, lane| dpp_source(control, lane).map_or(LANES as u8, |from| from as u8);
+    (0..512).map(|control| std::array::from_fn(|lane| from(control, lane))).collect()
+});
+
 /// The values that the lanes read under DPP; zero where there is nothing to read.
 fn moved(lanes: &Lanes, dpp: Dpp, exec: u64) -> Lanes {
-    let mut out = Lanes::ZERO;
-    for (lane, value) in out.0.iter_mut().enumerate() {
-        if let Some(from) = dpp_source(dpp.control, lane).filter(|from| exec >> from & 1 != 0) {
-            *value = lanes.0[from];
-        }
+    let moves = &MOVES[usize::from(dpp.control & 511)];
+    let mut padded = [0; 2 * LANES];
+    for (lane, value) in lanes.0.iter().enumerate() {
+        padded[lane] = if exec >> lane & 1 != 0 { *value } else { 0 };
     }
-    out
+    super::lanes::each(|lane| padded[usize::from(moves[lane]) & (2 * LANES - 1)])
 }
 
 /// The lanes that DPP lets write.
 pub(super) fn dpp_lanes(dpp: Dpp, exec: u64) -> u64 {
-    let mut lanes = 0;
-    for lane in 0..LANES {
-        let readable = dpp_source(dpp.control, lane).is_some_and(|from| exec >> from & 1 != 0);
-        let on = dpp.row_mask >> (lane / 16) & 1 != 0
-            && dpp.bank_mask >> (lane / 4 % 4) & 1 != 0
-            && (readable || dpp.bound_ctrl);
-        lanes |= u64::from(on) << lane;
+    // Each bit of `bank_mask` stands for four lanes of every row, each bit of `row_mask` for a row.
+    let spread = |mask: u8, width: u32| {
+        (0..4)
+            .filter(|i| mask >> i & 1 != 0)
+            .fold(0, |lanes: u64, i| lanes | ((1 << width) - 1) << (width * i))
+    };
+    let on = (spread(dpp.bank_mask, 4) * 0x0001_0001_0001_0001) & spread(dpp.row_mask, 16);
+    if dpp.bound_ctrl {
+        return on;
     }
-    lanes
+    let moves = &MOVES[usize::from(dpp.control & 511)];
+    let readable = |from: u8| u128::from(exec) >> from & 1 != 0;
+    (0..LANES).fold(0, |lanes, lane| lanes | u64::from(readable(moves[lane])) << lane) & on
 }
 
 /// Whether a DPP instruction names a movement that there is.
 pub(super) fn known_dpp(control: u16) -> bool {
-    (0..LANES).any(|lane| dpp_source(control, lane).is_some())
+    MOVES.get(usize::from(control)).is_some_and(|moves| moves.iter().any(|&from| from < LANES as u8))
 }
 
 /// The lanes that write.

@@ -1,7 +1,8 @@
 //! VOP3P: two values of 16 bits in one register, or two float32 in two.
 
 use super::float::{
-    BITS16, ExactOp, accumulator, exact_fma, exact_mul, finish16, finish32, float16_of, float32_of, fma_odd, widened,
+    BITS16, ExactOp, accumulator, exact_fma, exact_mul, finish16, finish32, float16_of, float32_of, fma_odd,
+    overflow_to_greatest, widened,
 };
 use super::integer::dot_i16;
 use super::integer16::{mad_i16_sat, mad_u16_sat};
@@ -112,7 +113,11 @@ macro_rules! packed_half {
     ($($name:ident, $count:literal: |$a:ident, $b:ident, $c:ident| $fast:expr, $exact:expr;)*) => {$(
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             halves::<$count>(wave, inst, true, |wave, sources| {
-                float16_of(wave, sources, $exact, |$a, $b, $c| $fast)
+                #[inline(always)]
+                fn lane($a: f32, $b: f32, $c: f32) -> f32 {
+                    $fast
+                }
+                float16_of(wave, sources, $exact, lane)
             })
         }
     )*};
@@ -128,8 +133,12 @@ macro_rules! packed_select {
     ($($name:ident, $count:literal: |$ieee:ident, $a:ident, $b:ident, $c:ident| $body:expr;)*) => {$(
         pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             halves::<$count>(wave, inst, true, |wave, [a, b, c]| {
-                let $ieee = wave.mode.ieee();
-                map3(a, b, c, |$a, $b, $c| $body)
+                #[inline(always)]
+                fn lane<const IEEE: bool>($a: u32, $b: u32, $c: u32) -> u32 {
+                    let $ieee = IEEE;
+                    $body
+                }
+                if wave.mode.ieee() { map3(a, b, c, lane::<true>) } else { map3(a, b, c, lane::<false>) }
             })
         }
     )*};
@@ -146,9 +155,7 @@ packed_select! {
 pub fn v_pk_fmac_f16(wave: &mut Wave, inst: &Inst) -> Flow {
     let packed = Inst { op_sel: 0, op_sel_hi: 7, neg_hi: inst.neg, ..inst.clone() };
     let packed = Inst { src: [inst.src[0], inst.src[1], inst.dst, inst.src[3]], ..packed };
-    halves::<3>(wave, &packed, true, |wave, sources| {
-        float16_of(wave, sources, exact_fma, |a, b, c| fma_odd(a, b, c))
-    })
+    halves::<3>(wave, &packed, true, |wave, sources| float16_of(wave, sources, exact_fma, fma_odd))
 }
 
 /// Register 0 or 1 of a pair for one half of a packed float32 result, with its sign.
@@ -261,8 +268,9 @@ fn mixed_half(wave: &mut Wave, inst: &Inst, upper: bool) -> Flow {
     }
     let mode = wave.mode.round64_16();
     let sum = mixed(wave, inst);
-    let mut out =
-        map1(&sum, |x| number::convert(Format::F32, Format::F16, u64::from(x), mode) as u32);
+    let mut out = map1(&sum, |x| number::convert(Format::F32, Format::F16, u64::from(x), mode) as u32);
+    let infinite = |lane: usize| sum.0[lane] & 0x7fff_ffff == 0x7f80_0000;
+    overflow_to_greatest(wave, &mut out, |lane| !infinite(lane));
     finish16(wave, inst, &mut out);
     let to = Inst { op_sel: if upper { 8 } else { 0 }, ..inst.clone() };
     write16(wave, &to, Rest::Kept, &mut out);

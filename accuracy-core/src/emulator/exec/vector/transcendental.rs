@@ -4,7 +4,7 @@
 //! is the exactly rounded value in nearly all cases. The polynomials are this module's, so that the result is the
 //! same on every machine. Those of float32 flush denormal sources and results whatever MODE says, as the hardware does.
 
-use super::float::{finish16, finish32, finish64, float_map, narrowed, widened};
+use super::float::{finish16, finish32, finish64, float_map, narrowed, overflow_to_greatest, widened};
 use super::lanes::{float64_source, map1, wide_map2, write64};
 use super::operands::{Form, Rest, Room, begin, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
@@ -13,6 +13,16 @@ use crate::emulator::wave::{Flow, Lanes, Wave};
 
 /// Adding and subtracting this rounds a float64 to an integer.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
+
+/// The value of a polynomial whose constant term comes first. The fused multiply-add is the same on every machine.
+#[inline(always)]
+fn horner<const N: usize>(terms: &[f64; N], x: f64) -> f64 {
+    let mut sum = terms[N - 1];
+    for i in (0..N - 1).rev() {
+        sum = sum.mul_add(x, terms[i]);
+    }
+    sum
+}
 
 /// 2 to the power of `x`.
 #[inline(always)]
@@ -39,7 +49,7 @@ fn exp2(x: f64) -> f64 {
         1.0 / 479_001_600.0,
         1.0 / 6_227_020_800.0,
     ];
-    let power = TERMS.iter().rev().fold(0.0, |sum, term| sum * y + term);
+    let power = horner(&TERMS, y);
     // Two steps, since the exponent alone may be out of range.
     let n = shifted.to_bits() as u32 as i32;
     let half = n >> 1;
@@ -71,7 +81,7 @@ fn log2(x: f64) -> f64 {
         1.0 / 19.0,
         1.0 / 21.0,
     ];
-    let series = TERMS.iter().rev().fold(0.0, |sum, term| sum * square + term);
+    let series = horner(&TERMS, square);
     f64::from(exponent) + 2.0 * std::f64::consts::LOG2_E * s * series
 }
 
@@ -97,7 +107,7 @@ fn sine(x: f64) -> f64 {
         -1.0 / 121_645_100_408_832_000.0,
         1.0 / 51_090_942_171_709_440_000.0,
     ];
-    y * TERMS.iter().rev().fold(0.0, |sum, term| sum * square + term)
+    y * horner(&TERMS, square)
 }
 
 /// Zero of the same sign for a denormal.
@@ -164,10 +174,12 @@ macro_rules! function32 {
             }
             let mut room = Room::uninit();
             let a = source(wave, inst, 0, 0, Form::F32, &mut room);
-            let (mut out, nan) = float_map(a, a, a, |a, _, _| {
-                let $a = without_denormals(a);
+            #[inline(always)]
+            fn lane($a: f32, _: f32, _: f32) -> f32 {
+                let $a = without_denormals($a);
                 without_denormals($body)
-            });
+            }
+            let (mut out, nan) = float_map(a, a, a, lane);
             if nan {
                 mend_nan(&mut out, a);
             }
@@ -201,11 +213,16 @@ macro_rules! function16 {
             let mut room = Room::uninit();
             let half = source(wave, inst, 0, 0, Form::F16, &mut room);
             let a = map1(half, |a| widened(a & 0xffff).to_bits());
-            let (mut out, nan) = float_map(&a, &a, &a, |$a, _, _| $body);
+            #[inline(always)]
+            fn lane($a: f32, _: f32, _: f32) -> f32 {
+                $body
+            }
+            let (mut out, nan) = float_map(&a, &a, &a, lane);
             if nan {
                 mend_nan(&mut out, &a);
             }
             let mut out = map1(&out, |x| narrowed(f32::from_bits(x)));
+            overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::Cleared, &mut out);
             Flow::Next
@@ -257,13 +274,27 @@ function64! {
 
 /// The bits of 2/π behind the binary point, the highest first, and zeros.
 const TWO_OVER_PI: [u64; 22] = [
-    0xa2f9_836e_4e44_1529, 0xfc27_57d1_f534_ddc0, 0xdb62_9599_3c43_9041,
-    0xfe51_63ab_debb_c561, 0xb724_6e3a_424d_d2e0, 0x0649_2eea_09d1_921c,
-    0xfe1d_eb1c_b129_a73e, 0xe882_35f5_2ebb_4484, 0xe99c_7026_b45f_7e41,
-    0x3991_d639_8353_39f4, 0x9c84_5f8b_bdf9_283b, 0x1ff8_97ff_de05_980f,
-    0xef2f_118b_5a0a_6d1f, 0x6d36_7ecf_27cb_09b7, 0x4f46_3f66_9e5f_ea2d,
-    0x7527_bac7_ebe5_f17b, 0x3d07_39f7_8a52_92ea, 0x6bfb_5fb1_1f8d_5d08,
-    0x5603_3046_fc7b_6bab, 0xf0cf_bc20_9af4_361d, 0xa9e3_9161_5ee6_1b08,
+    0xa2f9_836e_4e44_1529,
+    0xfc27_57d1_f534_ddc0,
+    0xdb62_9599_3c43_9041,
+    0xfe51_63ab_debb_c561,
+    0xb724_6e3a_424d_d2e0,
+    0x0649_2eea_09d1_921c,
+    0xfe1d_eb1c_b129_a73e,
+    0xe882_35f5_2ebb_4484,
+    0xe99c_7026_b45f_7e41,
+    0x3991_d639_8353_39f4,
+    0x9c84_5f8b_bdf9_283b,
+    0x1ff8_97ff_de05_980f,
+    0xef2f_118b_5a0a_6d1f,
+    0x6d36_7ecf_27cb_09b7,
+    0x4f46_3f66_9e5f_ea2d,
+    0x7527_bac7_ebe5_f17b,
+    0x3d07_39f7_8a52_92ea,
+    0x6bfb_5fb1_1f8d_5d08,
+    0x5603_3046_fc7b_6bab,
+    0xf0cf_bc20_9af4_361d,
+    0xa9e3_9161_5ee6_1b08,
     0x6599_855f_14a0_6840,
 ];
 
