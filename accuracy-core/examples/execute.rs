@@ -109,7 +109,8 @@ fn execute(request: &mut Fields, space: &Space, window: &Window, answer: &mut Ve
     wave.pc = CODE + u64::from(inst.size);
     match (inst.execute)(&mut wave, &inst) {
         Flow::Fault => {
-            let fault = wave.fault.as_ref().map_or_else(|| "no fault is given".to_owned(), |fault| fault.to_string());
+            let fault =
+                wave.fault.as_ref().map_or_else(|| "no fault is given".to_owned(), |fault| fault.to_string());
             return Err(fault);
         }
         Flow::End => return Err("the wave has ended".to_owned()),

@@ -402,13 +402,14 @@ pub(super) fn stochastic(to: Format, bits: u32, random: u32) -> u32 {
     if from.magnitude(bits) >= from.infinity() {
         return number::convert(from, to, bits, Round::NearestEven) as u32;
     }
-    let rounded = number::round(to, dithered(to, from.fraction, from.split(bits), random), Round::TowardZero) as u32;
-    // What is cut never reaches infinity: a number that is too large is told from its code without a limit.
+    // One more bit of exponent leaves room above the greatest number: what is cut would never reach infinity.
     let roomy = Format { fraction: to.fraction, exponent: to.exponent + 1 };
     let x = from.split(bits);
     let rebased = Exact { exponent: x.exponent + to.bias() - roomy.bias(), ..x };
-    let free = number::round(roomy, dithered(roomy, from.fraction, rebased, random), Round::TowardZero);
-    if free & (roomy.sign() - 1) >= to.infinity() { rounded & to.sign() as u32 | to.infinity() as u32 } else { rounded }
+    let code = number::round(roomy, dithered(roomy, from.fraction, rebased, random), Round::TowardZero);
+    let magnitude = (code & (roomy.sign() - 1)).min(to.infinity());
+    let sign = if from.is_negative(bits) { to.sign() } else { 0 };
+    (sign | magnitude) as u32
 }
 
 /// A number of a format with `fraction` bits, with a random part added below the last bit that another format has at

@@ -169,7 +169,12 @@ fn float32<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f32, f32, f32) -> f
 
 /// The old destination as a float32 source; `v_fmac_f32` may negate it.
 #[inline(always)]
-pub(super) fn accumulator<'a>(wave: &'a Wave, inst: &Inst, room: &'a mut Room, spare: &'a mut Room) -> &'a Lanes {
+pub(super) fn accumulator<'a>(
+    wave: &'a Wave,
+    inst: &Inst,
+    room: &'a mut Room,
+    spare: &'a mut Room,
+) -> &'a Lanes {
     let c = old(wave, inst, 0, room);
     if (inst.neg | inst.abs) & 4 == 0 && wave.mode.0 & 0x10 != 0 {
         return c;
