@@ -591,24 +591,13 @@ pub fn v_mqsad_u32_u8(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// One bit of each of three sources indexes a table of eight bits.
 pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
-    // Before the table is taken out of the instruction, which may be executed again.
-    if let Some(flow) = begin(wave, inst) {
-        return flow;
-    }
     let table = bitop_table(inst);
-    // The modifiers are the table, and no modifiers.
-    let bare = bare(inst);
-    ternary(wave, &bare, BBB, |a, b, c| bitop3(table, a, b, c))
+    ternary(wave, inst, BBB, |a, b, c| bitop3(table, a, b, c))
 }
 
 /// The table of a `v_bitop3`: the decoder puts it together from the fields of the modifiers.
 pub(super) fn bitop_table(inst: &Inst) -> u32 {
     inst.imm as u32 & 0xff
-}
-
-/// An instruction without the fields that hold a table.
-pub(super) fn bare(inst: &Inst) -> Inst {
-    Inst { neg: 0, abs: 0, omod: 0, ..inst.clone() }
 }
 
 #[inline(always)]

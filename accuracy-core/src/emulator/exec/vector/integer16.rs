@@ -1,8 +1,8 @@
 //! Integers of 16 bits.
 
-use super::integer::{bare, bitop_table, bitop3};
+use super::integer::{bitop_table, bitop3};
 use super::lanes::{half, ternary};
-use super::operands::{Form, Rest, begin};
+use super::operands::{Form, Rest};
 use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Flow, Wave};
 
@@ -93,12 +93,8 @@ pub fn v_mad_i32_i16(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// As `v_bitop3_b32`, for 16 bits.
 pub fn v_bitop3_b16(wave: &mut Wave, inst: &Inst) -> Flow {
-    // Before the table is taken out of the instruction, which may be executed again.
-    if let Some(flow) = begin(wave, inst) {
-        return flow;
-    }
     let table = bitop_table(inst);
-    half(wave, &bare(inst), Rest::Kept, |a, b, c| {
+    half(wave, inst, Rest::Kept, |a, b, c| {
         bitop3(table, u32::from(a), u32::from(b), u32::from(c)) as u16
     })
 }

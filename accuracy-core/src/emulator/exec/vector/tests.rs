@@ -537,7 +537,7 @@ fn bits_are_moved_as_the_document_says() {
     assert_eq!(one(v_sad_u8, [0x0102_0304, 0x0400_0402, 10]), 18);
     assert_eq!(one(v_bfm_b32, [4, 8, 0]), 0xf00);
     let mask = with_wave(|wave| {
-        let inst = Inst { neg: 0b000, abs: 0b101, omod: 0b11, ..on_vectors(v_bitop3_b32) };
+        let inst = Inst { imm: 0b1110_1000, ..on_vectors(v_bitop3_b32) };
         wave.v[2] = Lanes::splat(0b1111_0000);
         wave.v[4] = Lanes::splat(0b1100_1100);
         wave.v[6] = Lanes::splat(0b1010_1010);
@@ -724,7 +724,7 @@ fn register_indexing_adds_m0_and_skipping_does_nothing() {
         assert_eq!((wave.v[23].0[0], wave.v[20].0[0]), (13, 0));
         assert_eq!(wave.gpr_index, Some(GprIndex { enable: 0b1001 }));
         // The table of v_bitop3 survives: here it is S0 and S1.
-        run(wave, &Inst { abs: 0, omod: 3, ..on_vectors(v_bitop3_b32) });
+        run(wave, &Inst { imm: 0xc0, ..on_vectors(v_bitop3_b32) });
         assert_eq!(wave.v[23].0[0], 11 & 2);
         wave.s[124] = 250;
         let add = on_vectors(v_add_u32);
