@@ -74,7 +74,7 @@ class Rules:
         n = max(1, d.count)
         m = (1 << w) - 1
         if getattr(self.form, "sdwa", None) and self.form.sdwa.dst != 6:
-            return self.selected(want, got)
+            return want == got  # a part of a number is kept: its bits decide, those of a NaN too
         shift = 16 if d.bits == 16 and self.form.op_sel & 8 and not self.form.explicit_sel else 0
         for k in range(n):
             r = self.element(want >> (k * w + shift) & m, got >> (k * w + shift) & m)
@@ -86,13 +86,6 @@ class Rules:
         if want & rest != got & rest:
             return False
         return state
-
-    def selected(self, want, got):
-        """A result of which SDWA keeps a part: a NaN's payload is not seen whole, so the bits decide."""
-        if want == got:
-            return True
-        f, s = self.form.sdwa, self.form.sdwa.dst
-        return False
 
 
 def order(f, x):

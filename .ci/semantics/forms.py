@@ -150,8 +150,6 @@ def vop(lib, rng, key, operands, arch):
         args.append("vcc")
     three = kind in ("VOP3", "VOP3SD")
     texts = []
-    tail = []
-    float_dst = dst is not None and dst.base in ("F16", "F32", "F64") and base not in ("V_MOV_B32",)
     for k, o in enumerate(srcs):
         t = o.name()
         if three and o.base in ("F16", "F32", "F64") and o.count == 1 and not base.startswith(("V_LDEXP_F16", "V_CVT_SCALEF32")) \
@@ -177,6 +175,24 @@ def vop(lib, rng, key, operands, arch):
         value = inputs.register(rng, "F16" if "F16" in base else "F32", 1, 16 if "F16" in base else 32)
         form.simm32 = value
         args.insert(2 if madk.group(1).endswith("MK") else 3, f"0x{value:x}")
+    tail = modifiers(form, rng, three, srcs, dst)
+    if kind == "VOP3P":
+        packed_selection(form, rng, base, srcs, tail)
+    suffix = "_e64" if wide else "_e32" if short and not madk and not base.startswith(("V_SWAP", "V_READFIRSTLANE")) else ""
+    form.text = f"{mnemonic}{suffix} {', '.join(args)} {' '.join(tail)}".strip()
+    if kind in ("VOP1", "VOP2", "VOPC") and short and not madk and total <= 10 and not base.startswith(("V_SWAP", "V_READFIRST", "V_PERMLANE")):
+        if rng.random() < 0.3 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")) and rng.random() < 0.7:
+            if rng.random() < 0.5 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")):
+                sdwa(form, rng, p, mnemonic, args, base)
+            else:
+                dpp(form, rng, p, mnemonic, args, fl)
+    return form
+
+
+def modifiers(form, rng, three, srcs, dst):
+    """clamp, omod, op_sel and the table of v_bitop3: sets them in the form, and gives their text."""
+    base, kind, tail = base_name(form.name), form.kind, []
+    float_dst = dst is not None and dst.base in ("F16", "F32", "F64") and base not in ("V_MOV_B32",)
     if three and float_dst and not base.startswith(("V_CVT_SCALEF32", "V_CVT_SR")):
         if rng.random() < 0.2:
             form.clamp = 1
@@ -199,17 +215,7 @@ def vop(lib, rng, key, operands, arch):
                 if k < len(sel) and (form.explicit_sel or o.bits != 16 or o.place == "const"):
                     sel[k] = 0
         tail.append("op_sel:[" + ",".join(map(str, sel)) + "]")
-    if kind == "VOP3P":
-        packed_selection(form, rng, base, srcs, tail)
-    suffix = "_e64" if wide else "_e32" if short and not madk and not base.startswith(("V_SWAP", "V_READFIRSTLANE")) else ""
-    form.text = f"{mnemonic}{suffix} {', '.join(args)} {' '.join(tail)}".strip()
-    if kind in ("VOP1", "VOP2", "VOPC") and short and not madk and total <= 10 and not base.startswith(("V_SWAP", "V_READFIRST", "V_PERMLANE")):
-        if rng.random() < 0.3 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")) and rng.random() < 0.7:
-            if rng.random() < 0.5 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")):
-                sdwa(form, rng, p, mnemonic, args, base)
-            else:
-                dpp(form, rng, p, mnemonic, args, fl)
-    return form
+    return tail
 
 
 def packed_selection(form, rng, base, srcs, tail):
@@ -302,7 +308,7 @@ def sdwa(form, rng, p, mnemonic, args, base):
 
 def dpp(form, rng, p, mnemonic, args, fl):
     """Turns a form into its DPP one."""
-    for k, o in enumerate(form.srcs):
+    for o in form.srcs:
         if o.words > 1 or o.place not in ("v",):
             return
     if form.dst is not None and form.dst.words > 1:

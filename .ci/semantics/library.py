@@ -5,7 +5,7 @@ import re
 
 from . import corrections, floats
 from .floats import MODE
-from .language import FORMATS, Compiler, Unsupported, cast_type, is_float, mask, plain, suffix
+from .language import FORMATS, Compiler, Unsupported, is_float, mask, suffix
 
 
 def sx(x, w):

@@ -77,7 +77,6 @@ class MemoryForm:
 
     def prepare(self, g, st, engine):
         """Memory, and addresses inside it: a different place for each lane."""
-        rng = g.rng
         if self.plain_float():
             st.mode = st.mode & ~0xFF | 0xF0
         getattr(self, "prepare_" + self.kind.lower())(g, st, engine)
@@ -372,12 +371,11 @@ def access_size(name):
     if "B96" in name or "DWORDX3" in name or "B128" in name or "DWORDX4" in name:
         return 16
     if name.startswith("DS_"):
-        m = re.search(r"_[UIBF](\d+)$|_(U8|I8|U16|I16)_D16|_(B8|B16)_D16|_PK_", name)
         if "_PK_" in name:
             return 4
         if "U64" in name or "I64" in name or "B64" in name or "F64" in name:
             return 8
-        if "8" in name.split("_")[2:3] or re.search(r"_[UIB]8", name):
+        if re.search(r"_[UIB]8(_|$)", name):
             return 1
         if re.search(r"_[UIB]16", name):
             return 2

@@ -1,7 +1,7 @@
 """Scalar instructions: operands, and one instruction on the scalar registers."""
 
 from . import inputs
-from .machine import EXEC, M0, VCC
+from .machine import EXEC, M0
 from .vector import Lane, Operand, constant
 
 
@@ -50,7 +50,7 @@ class ScalarForm:
             n = self.dst.number if "MOVRELD" in self.name else self.srcs[0].number
             st.s[M0] = 2 * generator.rng.randrange(0, (98 - n) // 2) if n < 96 else 0
         if self.name in ("S_SETPC_B64", "S_SWAPPC_B64"):
-            for k, o in enumerate(self.srcs):
+            for o in self.srcs:
                 if o.place == "s":
                     st.s[o.number] &= ~3
 

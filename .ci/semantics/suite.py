@@ -13,7 +13,6 @@ from . import arithmetic, compare, corrections, division, forms, inputs
 from .language import Unsupported
 from .library import Library
 from .machine import ARCHS, EXEC, M0, VCC, Engine, State
-from .vector import Form, base_name
 
 SCALAR = ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP")
 VECTOR = ("VOP1", "VOP2", "VOPC", "VOP3", "VOP3SD", "VOP3P")
@@ -204,7 +203,7 @@ def work(number):
                 want.pc = engine.code + len(form.code)
             jobs.append((form.code, st))
             wants.append((want, set(form.unsure)))
-        for (code, st), (want, open_), got in zip(jobs, wants, engine.run(arch, jobs)):
+        for (_, st), (want, open_), got in zip(jobs, wants, engine.run(arch, jobs)):
             vectors += 1
             form.unsure = open_
             unsure += len(open_)
@@ -220,7 +219,8 @@ def work(number):
 
 
 def describe(form, st, diff):
-    lines = [f"{form.arch} {form.text}   [{' '.join(f'{b:02x}' for b in form.code)}]  MODE {st.mode:#x} SCC {st.scc} EXEC {st.exec:#x} VCC {st.s64(VCC):#x} M0 {st.s[M0]:#x}"]
+    code = " ".join(f"{b:02x}" for b in form.code)
+    lines = [f"{form.arch} {form.text}   [{code}]  MODE {st.mode:#x} SCC {st.scc} EXEC {st.exec:#x} VCC {st.s64(VCC):#x} M0 {st.s[M0]:#x}"]
     for d in diff[:3]:
         lines.append("    " + d)
         m = re.search(r"lane (\d+)", d)
@@ -242,7 +242,7 @@ TASKS = []  # set before the workers are forked
 
 def start(args, pcode):
     CONTEXT["lib"] = {a: Library(pcode, a) for a in ARCHS}
-    engine = CONTEXT["engine"] = Engine(args.executable) if args.executable else Echo()
+    CONTEXT["engine"] = Engine(args.executable) if args.executable else Echo()
     CONTEXT["args"] = args
 
 
