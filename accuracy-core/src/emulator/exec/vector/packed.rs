@@ -23,8 +23,8 @@ fn half_source<'a>(
     room: &'a mut Room,
 ) -> &'a Lanes {
     let mut spare = Room::uninit();
-    // DPP moves a source between lanes; `op_sel` and the signs are this function's.
-    let lanes = if inst.dpp.is_some() {
+    // DPP and SDWA choose lanes and parts of a source; `op_sel` and the signs are this function's.
+    let lanes = if inst.dpp.is_some() || inst.sdwa.is_some() {
         let moved = Inst { op_sel: 0, neg: 0, abs: 0, ..inst.clone() };
         source(wave, &moved, i, 0, Form::B32, &mut spare)
     } else {
