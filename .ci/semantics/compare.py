@@ -56,7 +56,7 @@ class Rules:
     def value(self, want, got):
         """As `element`, over all the numbers of an operand."""
         d, f = self.form.dst, self.format
-        if self.either and getattr(self.form, "sdwa", None) is None:
+        if self.either and (getattr(self.form, "sdwa", None) is None or self.form.sdwa.dst == 6):
             return want & 0xFFFF == got & 0xFFFF and got >> 16 in (0, want >> 16)
         if re.match(r"V_CVT_SR_B?F16|V_CVT_SCALEF32_F16_", self.form.name):
             f = floats.BF16 if "_BF16_" in self.form.name else floats.F16

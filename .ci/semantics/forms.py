@@ -76,6 +76,8 @@ def vector_source(p, fmt, bits, kind, literal, scalar=True):
         while packed_int and "." in o.text:
             o = constant(rng, bits, base)
         o.bits, o.count = bits, n
+        if n > 1 and "." not in o.text:
+            o.number = int(o.text) & 0xFFFFFFFF
         return o
     o = Operand("literal", inputs.register(rng, base, 1, min(32, bits)), bits, base, n)
     o.text = f"0x{o.number:x}"
@@ -193,7 +195,7 @@ def modifiers(form, rng, three, srcs, dst):
     """clamp, omod, op_sel and the table of v_bitop3: sets them in the form, and gives their text."""
     base, kind, tail = base_name(form.name), form.kind, []
     float_dst = dst is not None and dst.base in ("F16", "F32", "F64") and base not in ("V_MOV_B32",)
-    if three and float_dst and not base.startswith(("V_CVT_SCALEF32", "V_CVT_SR")):
+    if three and float_dst and not base.startswith(("V_CVT_SCALEF32", "V_CVT_SR", "V_CVT_F32_BF16")):
         if rng.random() < 0.2:
             form.clamp = 1
             tail.append("clamp")
@@ -287,7 +289,7 @@ def sdwa(form, rng, p, mnemonic, args, base):
         elif integer_base(o.base) and rng.random() < 0.3:
             s.sext[k] = 1
             t = f"sext({t})"
-        elif o.base in ("F16", "F32"):
+        elif o.base in ("F16", "F32") and o.count == 1:
             if rng.random() < 0.3:
                 form.abs[k], t = 1, f"|{t}|"
             if rng.random() < 0.3:

@@ -89,7 +89,8 @@ class ScalarForm:
                 new.s[self.dst.number + k] = c.D0 >> 32 * k & 0xFFFFFFFF
         if c.gpr_index is not None:
             new.index = new.s[M0] >> 12 & 15 if c.gpr_index else 0xFF
-        new.pc = c.PC & (1 << 64) - 1 if c.PC != pc else pc + len(self.code)
+        jumps = "c.PC = PC" in lib.sources[self.kind, self.name]
+        new.pc = c.PC & (1 << 64) - 1 if jumps else pc + len(self.code)
         return new
 
 
