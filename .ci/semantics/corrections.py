@@ -54,7 +54,9 @@ ROWS = [
                                  ("tmp = cvtToQuietNAN(64'F(S1.f16))", "tmp = 16'F(cvtToQuietNAN(64'F(S1.f16)))"),
                                  ("-INF : +INF", "-INF.f16 : +INF.f16"), ("-0.0 : 0.0", "-16'0.0 : 16'0.0")],
      "the branches have different formats; those of V_DIV_FIXUP_F16 are used"),
-    (r"V_MAD_MIX(?:LO|HI)?_F(?:16|32)", FMA_MIX, f"{LLVM}: these opcodes are v_fma_mix on gfx942 and gfx950, fused"),
+    (r"V_MAD_MIX_F32", FMA_MIX, f"{LLVM}: this opcode is v_fma_mix on gfx942 and gfx950, fused"),
+    (r"V_MAD_MIX(?:LO|HI)_F16", [("f32_to_f16(in[0] * in[1] + in[2])", "mix16(in[0], in[1], in[2])")],
+     f"{LLVM}: these opcodes are v_fma_mix on gfx942 and gfx950, fused; MODE's flushing of results is for the f16 result"),
     (r"V_CVT_SR_(FP8|BF8)_F32",
      "dstbyte = OPSEL[3 : 2].i32 * 8; D0[dstbyte + 7 : dstbyte].{f} = f32_to_{f}_sr(S0.f32, S1.u32)",
      "the pseudocode drops the carry out of the mantissa and rounds a second time; HIP's own amd_hip_fp8.h adds the random "

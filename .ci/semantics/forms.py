@@ -212,10 +212,10 @@ def modifiers(form, rng, three, srcs, dst):
             and not base.startswith("V_CMP"):
         n = 4 if base.startswith(("V_CVT_SR_FP8", "V_CVT_SR_BF8")) or form.explicit_sel and rng.random() < 0.5 else len(srcs) + 1
         sel = [rng.getrandbits(1) for _ in range(n)]
-        if "SCALEF32" not in base:
-            for k, o in enumerate(srcs):
-                if k < len(sel) and (form.explicit_sel or o.bits != 16 or o.place == "const"):
-                    sel[k] = 0
+        for k, o in enumerate(srcs):
+            own = form.explicit_sel or o.bits != 16
+            if k < len(sel) and (o.place == "const" or own and "SCALEF32" not in base):
+                sel[k] = 0
         tail.append("op_sel:[" + ",".join(map(str, sel)) + "]")
     return tail
 

@@ -64,6 +64,15 @@ def fract(f, x):
     return y if y & f.sign else min(y, (f.bias << f.fb) - 1)
 
 
+def mix16(a, b, c):
+    """A fused multiply-add of f32 that is converted to f16; between the two nothing is flushed."""
+    den = MODE.den32
+    MODE.den32 = den | 2
+    r = floats.fma(floats.F32, a, b, c)
+    MODE.den32 = den
+    return floats.convert(floats.F32, floats.F16, r, flushing=False)
+
+
 def mad(f, a, b, c):
     """a * b, rounded, plus c, rounded; the product is not flushed."""
     a, b = floats.flush(f, a), floats.flush(f, b)
@@ -373,6 +382,8 @@ class Library:
             return f"fma({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
         if name == "div_fmas":
             return f"div_fmas({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
+        if name == "mix16":
+            return f"mix16({x[0]}, {x[1]}, {x[2]})", ("f", 16)
         if name == "mad":
             return f"mad({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
         simple = {"floor": "DOWN", "trunc": "ZERO", "ceil": "UP", "rndne": "NEAREST"}

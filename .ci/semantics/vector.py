@@ -302,7 +302,9 @@ class Form:
             return each(floats.F16, 2, x, floats.flush_result)
         if f is not None and not NO_FLUSH.match(name) and not name.startswith("V_CVT_SR") and not MODE.output_denormals(f):
             x = each(f, max(1, d.count), x, floats.flush_result)
-        if f is not None and (self.omod or self.clamp):
+        if "MIXHI" in name and self.clamp:
+            x = x & 0xFFFF | output(f, x >> 16, 0, 1) << 16
+        elif f is not None and (self.omod or self.clamp):
             x = each(f, max(1, d.count), x, lambda f, v: output(f, v, self.omod, self.clamp))
         if self.sdwa and d.words == 1:
             if d.bits == 16:
