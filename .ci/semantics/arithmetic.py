@@ -1,6 +1,5 @@
 """The evaluator's own arithmetic against numpy's, where numpy has it: a check of the reference itself."""
 
-import math
 import random
 
 import numpy as np

@@ -270,7 +270,7 @@ def convert(src, dst, a, flushing=True):
         a = flush(src, a)
     if is_nan(src, a):
         if dst.kind != "ieee":
-            return dst.nan
+            return dst.nan | (dst.sign if a & src.sign and dst.kind == "fn" else 0)
         s = dst.sign if a & src.sign and src.kind == "ieee" else 0
         if src.kind != "ieee":
             return dst.nan | s
@@ -318,6 +318,11 @@ def value(f, a):
     if m == 0 and a & f.sign:
         return -0.0
     return math.ldexp(m, e)
+
+
+def flush_result(f, a):
+    """A result whose bits were chosen, not rounded (a minimum, say), as MODE leaves it."""
+    return a & f.sign if is_denormal(f, a) and not MODE.output_denormals(f) else a
 
 
 def compared(f, a):

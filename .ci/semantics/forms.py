@@ -71,8 +71,13 @@ def vector_source(p, fmt, bits, kind, literal, scalar=True):
             o = constant(rng, 32, base)
             o.bits, o.count = 64, n
             return o
-        o = constant(rng, bits // n if n > 1 else bits, base)
+        packed_int = n > 1 and base != "F16"
+        o = constant(rng, bits // n if n > 1 and not packed_int else bits, base)
+        while packed_int and "." in o.text:
+            o = constant(rng, bits, base)
         o.bits, o.count = bits, n
+        if n > 1 and "." not in o.text:
+            o.number = int(o.text) & 0xFFFFFFFF
         return o
     o = Operand("literal", inputs.register(rng, base, 1, min(32, bits)), bits, base, n)
     o.text = f"0x{o.number:x}"
@@ -147,13 +152,11 @@ def vop(lib, rng, key, operands, arch):
         args.append("vcc")
     three = kind in ("VOP3", "VOP3SD")
     texts = []
-    tail = []
-    float_dst = dst is not None and dst.base in ("F16", "F32", "F64") and base not in ("V_MOV_B32",)
     for k, o in enumerate(srcs):
         t = o.name()
         if three and o.base in ("F16", "F32", "F64") and o.count == 1 and not base.startswith(("V_LDEXP_F16", "V_CVT_SCALEF32")) \
                 and o.place != "literal" and not re.search(r"_CLASS_|CVT_SR|PRNG|PACK_B32", base):
-            if rng.random() < 0.3:
+            if rng.random() < 0.3 and kind == "VOP3":  # VOP3SD has no room for it, and LLVM drops it silently
                 form.abs[k] = 1
                 t = f"|{t}|"
             if rng.random() < 0.3:
@@ -174,7 +177,25 @@ def vop(lib, rng, key, operands, arch):
         value = inputs.register(rng, "F16" if "F16" in base else "F32", 1, 16 if "F16" in base else 32)
         form.simm32 = value
         args.insert(2 if madk.group(1).endswith("MK") else 3, f"0x{value:x}")
-    if three and float_dst and not base.startswith(("V_CVT_SCALEF32", "V_CVT_SR")):
+    tail = modifiers(form, rng, three, srcs, dst)
+    if kind == "VOP3P":
+        packed_selection(form, rng, base, srcs, tail)
+    suffix = "_e64" if wide else "_e32" if short and not madk and not base.startswith(("V_SWAP", "V_READFIRSTLANE")) else ""
+    form.text = f"{mnemonic}{suffix} {', '.join(args)} {' '.join(tail)}".strip()
+    if kind in ("VOP1", "VOP2", "VOPC") and short and not madk and total <= 10 and not base.startswith(("V_SWAP", "V_READFIRST", "V_PERMLANE")):
+        if rng.random() < 0.3 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")) and rng.random() < 0.7:
+            if rng.random() < 0.5 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")):
+                sdwa(form, rng, p, mnemonic, args, base)
+            else:
+                dpp(form, rng, p, mnemonic, args, fl)
+    return form
+
+
+def modifiers(form, rng, three, srcs, dst):
+    """clamp, omod, op_sel and the table of v_bitop3: sets them in the form, and gives their text."""
+    base, kind, tail = base_name(form.name), form.kind, []
+    float_dst = dst is not None and dst.base in ("F16", "F32", "F64") and base not in ("V_MOV_B32",)
+    if three and float_dst and not base.startswith(("V_CVT_SCALEF32", "V_CVT_SR", "V_CVT_F32_BF16")):
         if rng.random() < 0.2:
             form.clamp = 1
             tail.append("clamp")
@@ -191,22 +212,12 @@ def vop(lib, rng, key, operands, arch):
             and not base.startswith("V_CMP"):
         n = 4 if base.startswith(("V_CVT_SR_FP8", "V_CVT_SR_BF8")) or form.explicit_sel and rng.random() < 0.5 else len(srcs) + 1
         sel = [rng.getrandbits(1) for _ in range(n)]
-        if "SCALEF32" not in base:
-            for k, o in enumerate(srcs):
-                if k < len(sel) and (form.explicit_sel or o.bits != 16 or o.place == "const"):
-                    sel[k] = 0
+        for k, o in enumerate(srcs):
+            own = form.explicit_sel or o.bits != 16
+            if k < len(sel) and (o.place == "const" or own and "SCALEF32" not in base):
+                sel[k] = 0
         tail.append("op_sel:[" + ",".join(map(str, sel)) + "]")
-    if kind == "VOP3P":
-        packed_selection(form, rng, base, srcs, tail)
-    suffix = "_e64" if wide else "_e32" if short and not madk and not base.startswith(("V_SWAP", "V_READFIRSTLANE")) else ""
-    form.text = f"{mnemonic}{suffix} {', '.join(args)} {' '.join(tail)}".strip()
-    if kind in ("VOP1", "VOP2", "VOPC") and short and not madk and total <= 10 and not base.startswith(("V_SWAP", "V_READFIRST", "V_PERMLANE")):
-        if rng.random() < 0.3 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")) and rng.random() < 0.7:
-            if rng.random() < 0.5 or base.startswith(("V_CVT_F32_FP8", "V_CVT_F32_BF8", "V_CVT_PK_F32")):
-                sdwa(form, rng, p, mnemonic, args, base)
-            else:
-                dpp(form, rng, p, mnemonic, args, fl)
-    return form
+    return tail
 
 
 def packed_selection(form, rng, base, srcs, tail):
@@ -233,23 +244,20 @@ def packed_selection(form, rng, base, srcs, tail):
         tail.append("op_sel_hi:[" + ",".join(str(form.op_sel_hi >> k & 1) for k in range(n)) + "]")
         mods = True
     else:
-        two = all(o.count == 2 for o in srcs)
-        form.packed = two and not base.startswith(("V_DOT4", "V_DOT8"))
-        if not two:
-            if base.startswith("V_DOT2"):
-                form.packed = False
+        form.packed = srcs[0].count == 2 and srcs[1].count == 2
+        if not form.packed:
             return
         if rng.random() < 0.7 or any(o.place == "const" for o in srcs):
             form.op_sel, form.op_sel_hi = rng.getrandbits(n), rng.getrandbits(n)
             for k, o in enumerate(srcs):
-                if o.place == "const":
+                if o.place == "const" and (o.base not in ("I16", "U16", "B16") or "." in o.text) or o.count != 2:
                     form.op_sel &= ~(1 << k)
                     form.op_sel_hi &= ~(1 << k)
             tail.append("op_sel:[" + ",".join(str(form.op_sel >> k & 1) for k in range(n)) + "]")
             tail.append("op_sel_hi:[" + ",".join(str(form.op_sel_hi >> k & 1) for k in range(n)) + "]")
         else:
             form.op_sel_hi = (1 << n) - 1
-        mods = srcs[0].base in ("F16", "F32")
+        mods = srcs[0].base in ("F16", "F32") and not base.startswith("V_DOT")
     if mods and rng.random() < 0.5:
         for k in range(n):
             form.neg[k], form.abs[k] = rng.getrandbits(1), rng.getrandbits(1)
@@ -281,14 +289,14 @@ def sdwa(form, rng, p, mnemonic, args, base):
         elif integer_base(o.base) and rng.random() < 0.3:
             s.sext[k] = 1
             t = f"sext({t})"
-        elif o.base in ("F16", "F32"):
+        elif o.base in ("F16", "F32") and o.count == 1:
             if rng.random() < 0.3:
                 form.abs[k], t = 1, f"|{t}|"
             if rng.random() < 0.3:
                 form.neg[k], t = 1, f"-{t}"
         texts.append(t)
         tail.append(f"src{k}_sel:{Sdwa.NAMES[s.sel[k]]}")
-    if form.dst is not None and form.dst.words == 1:
+    if form.dst is not None and form.dst.words == 1 and not re.match(r"V_(RCP|RSQ|SQRT|EXP|LOG|SIN|COS)", base):
         s.dst, s.unused = rng.randrange(7), rng.randrange(3)
         tail.insert(0, f"dst_unused:{('UNUSED_PAD', 'UNUSED_SEXT', 'UNUSED_PRESERVE')[s.unused]}")
         tail.insert(0, f"dst_sel:{Sdwa.NAMES[s.dst]}")
@@ -302,7 +310,7 @@ def sdwa(form, rng, p, mnemonic, args, base):
 
 def dpp(form, rng, p, mnemonic, args, fl):
     """Turns a form into its DPP one."""
-    for k, o in enumerate(form.srcs):
+    for o in form.srcs:
         if o.words > 1 or o.place not in ("v",):
             return
     if form.dst is not None and form.dst.words > 1:

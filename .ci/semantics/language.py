@@ -784,7 +784,7 @@ def number(v):
         if "." in d:
             f = {16: floats.F16, 32: floats.F32, 64: floats.F64}[w]
             return str(encode(f, float(d))), ("f", w)
-        kind = "u"
+        kind = "i"  # takes the kind of what it is combined with
         if d[-1] in "UI" and not d.startswith("0x"):
             kind, d = d[-1].lower(), d[:-1]
         return str(int(d, 0)), (kind, w)

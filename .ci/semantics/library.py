@@ -5,7 +5,7 @@ import re
 
 from . import corrections, floats
 from .floats import MODE
-from .language import FORMATS, Compiler, Unsupported, cast_type, is_float, mask, plain, suffix
+from .language import FORMATS, Compiler, Unsupported, is_float, mask, suffix
 
 
 def sx(x, w):
@@ -60,14 +60,30 @@ def fract(f, x):
         return floats.quieted(f, x)
     if floats.is_inf(f, x):
         return f.nan
-    m, e = floats.parts(f, x)
-    if e >= 0:
-        r, e = 0, 0
-    else:
-        r = m & ((1 << -e) - 1)
-    one = f.bias << f.fb
-    y = floats.result(f, r, e)
-    return min(y, one - 1) if not y & f.sign else y
+    y = floats.add(f, x, floats.neg(f, floats.integral(f, x, floats.DOWN)))
+    return y if y & f.sign else min(y, (f.bias << f.fb) - 1)
+
+
+def mix16(a, b, c):
+    """A fused multiply-add of f32 that is converted to f16; between the two nothing is flushed."""
+    den = MODE.den32
+    MODE.den32 = den | 2
+    r = floats.fma(floats.F32, a, b, c)
+    MODE.den32 = den
+    return floats.convert(floats.F32, floats.F16, r, flushing=False)
+
+
+def mad(f, a, b, c):
+    """a * b, rounded, plus c, rounded; the product is not flushed."""
+    a, b = floats.flush(f, a), floats.flush(f, b)
+    MODE.keep = True
+    p = floats.mul(f, a, b)
+    MODE.keep = False
+    c = floats.flush(f, c)
+    den, MODE.den64 = MODE.den64, MODE.den64 | 1
+    r = floats.add(f, p, c)
+    MODE.den64 = den
+    return r
 
 
 def minimum_number(f, a, b):
@@ -123,44 +139,72 @@ def first_one(x):
     return (x & -x).bit_length() - 1 if x else -1
 
 
+def div_fmas(f, a, b, c):
+    """The last refinement of a scaled quotient: a fused multiply-add, scaled before it is rounded."""
+    power = 64 if f is floats.F32 else 128
+    c = floats.flush(f, c)
+    n = power if exponent(f, c) > f.bias else -power
+    if any(floats.is_nan(f, x) or floats.is_inf(f, x) for x in (a, b, c)):
+        return floats.fma(f, a, b, c)
+    a, b = floats.flush(f, a), floats.flush(f, b)
+    (ma, ea), (mb, eb), (mc, ec) = floats.parts(f, a), floats.parts(f, b), floats.parts(f, c)
+    low = min(ea + eb, ec)
+    total = (ma * mb << (ea + eb - low)) + (mc << (ec - low))
+    return floats.result(f, total, low + n, floats.sum_sign(f, (a ^ b) & f.sign, c & f.sign))
+
+
+def special(src, dst, x):
+    """What a NaN or an infinity becomes in a small format."""
+    s = dst.sign if x & src.sign and dst.kind != "fnuz" else 0
+    if dst.kind == "finite":
+        return s | dst.max
+    if floats.is_nan(src, x) or dst.kind != "ieee":
+        return s | dst.nan
+    return s | dst.inf
+
+
 def with_scale(src, dst, x, scale, divide):
     """Converts `x` times (or divided by) 2**(scale - 127), rounding once to nearest even, saturating."""
-    if scale == 255:
-        return dst.nan if dst.nan is not None else dst.max
-    if floats.is_nan(src, x):
-        return (dst.nan | (dst.sign if x & src.sign and dst.kind != "fnuz" else 0)) if dst.nan is not None else dst.max
+    if scale == 255:  # NaN as a block scale
+        return special(src, dst, x & src.sign | src.nan if src.nan is not None else x) if dst.kind != "ieee" else \
+            dst.nan | (dst.sign if x & src.sign else 0)
+    if floats.is_nan(src, x) or floats.is_inf(src, x):
+        return special(src, dst, x)
     s = x & src.sign
-    if floats.is_inf(src, x):
-        return (dst.sign if s else 0) | (dst.inf if dst.kind == "ieee" and dst.width >= 16 else dst.max)
     m, e = floats.parts(src, x)
     if m == 0:
-        return dst.sign if s else 0
+        return dst.sign if s and dst.kind != "fnuz" else 0
     e += (127 - scale) if divide else scale - 127
-    return floats.pack(dst, m < 0, abs(m), e, floats.NEAREST, True, saturate=dst.width <= 8)
+    return floats.pack(dst, m < 0, abs(m), e, floats.NEAREST, True)
 
 
-def stochastic(src, dst, x, random, scale=127, saturate=False):
-    """Converts with the 32 bits of `random` added below the last place that is kept, then cut."""
-    if floats.is_nan(src, x):
-        return dst.nan if dst.nan is not None else dst.max
+def stochastic(src, dst, x, random, scale=127):
+    """Converts with the upper bits of `random` added below the last place that is kept, then cut."""
+    if scale == 255:
+        x = x & src.sign | src.nan
+    if floats.is_nan(src, x) or floats.is_inf(src, x):
+        return special(src, dst, x)
     s = x & src.sign
-    if floats.is_inf(src, x):
-        return (dst.sign if s else 0) | (dst.inf if dst.kind == "ieee" else dst.nan if dst.nan is not None else dst.max)
     m, e = floats.parts(src, x)
     e += 127 - scale
     if m == 0:
-        return dst.sign if s else 0
+        return dst.sign if s and dst.kind != "fnuz" else 0
     a = abs(m)
     q = max(e + a.bit_length() - dst.fb - 1, dst.least)
-    # One unit of the result's last place is 2**32 of these.
-    shift = e - q + 32
+    n = src.fb - dst.fb  # one unit of the result's last place is 2**n of these
+    shift = e - q + n
     a = a << shift if shift >= 0 else a >> -shift
-    cut = (a + random) >> 32
-    return floats.pack(dst, m < 0, cut, q, floats.NEAREST, True, saturate=saturate)
+    cut = a + (random >> (32 - n)) >> n
+    return floats.pack(dst, m < 0, cut, q, floats.NEAREST, True)
+
+
+def no_denormal(f, x):
+    """The operand of an f32 function that takes denormals for zeros whatever MODE says."""
+    return x & f.sign if f is floats.F32 and floats.is_denormal(f, x) else floats.flush(f, x)
 
 
 def log2(f, x):
-    x = floats.flush(f, x)
+    x = no_denormal(f, x)
     if floats.is_nan(f, x):
         return floats.quieted(f, x)
     if floats.is_zero(f, x):
@@ -173,7 +217,7 @@ def log2(f, x):
 
 
 def exp2(f, x):
-    x = floats.flush(f, x)
+    x = no_denormal(f, x)
     if floats.is_nan(f, x):
         return floats.quieted(f, x)
     v = floats.value(f, x)
@@ -218,12 +262,12 @@ def square_root(f, x):
 
 
 def reciprocal(f, x):
-    x = floats.flush(f, x)
+    x = no_denormal(f, x)
     return floats.divide(f, f.bias << f.fb, x)
 
 
 def reciprocal_root(f, x):
-    x = floats.flush(f, x)
+    x = no_denormal(f, x)
     if floats.is_nan(f, x):
         return floats.quieted(f, x)
     if floats.is_zero(f, x):
@@ -244,12 +288,14 @@ def reciprocal_root(f, x):
 
 def turn(f, x, which):
     """sin or cos of 2 pi x."""
-    x = floats.flush(f, x)
+    x = no_denormal(f, x)
     if floats.is_nan(f, x):
         return floats.quieted(f, x)
     if floats.is_inf(f, x):
         return f.nan
     v = floats.value(f, x)
+    if abs(v) > 256:
+        return 0 if which == "sin" else f.bias << f.fb
     r = math.fmod(v, 1.0)
     y = math.sin(2 * math.pi * r) if which == "sin" else math.cos(2 * math.pi * r)
     return near(f, y)
@@ -334,6 +380,12 @@ class Library:
         f = FORMATS.get(t[0]) if t else None
         if name == "fma":
             return f"fma({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
+        if name == "div_fmas":
+            return f"div_fmas({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
+        if name == "mix16":
+            return f"mix16({x[0]}, {x[1]}, {x[2]})", ("f", 16)
+        if name == "mad":
+            return f"mad({f}, {x[0]}, {x[1]}, {x[2]})", t[0]
         simple = {"floor": "DOWN", "trunc": "ZERO", "ceil": "UP", "rndne": "NEAREST"}
         if name in simple:
             return f"integral({f}, {x[0]}, {simple[name]})", t[0]
@@ -360,7 +412,7 @@ class Library:
         if name == "cvtToQuietNAN":
             return f"quieted({f}, {x[0]})", t[0]
         if name in ("sqrt", "log2"):
-            return f"{'square_root' if name == 'sqrt' else name}({f}, {x[0]})", t[0]
+            return f"{'square_root' if name == 'sqrt' else name}({f}, no_denormal({f}, {x[0]}))", t[0]
         if name in ("rcp", "rsq"):
             return f"{'reciprocal' if name == 'rcp' else 'reciprocal_root'}({f}, {x[0]})", t[0]
         if name == "pow":
@@ -391,10 +443,8 @@ class Library:
         return self.conversion(name, x, t)
 
     def extremum(self, what, three, ty, x):
-        w = ty[1]
         if is_float(ty):
             f = FORMATS[ty]
-            x = [f"flush({f}, {a})" for a in x]
             fn = {"min": "minimum_number", "max": "maximum_number"}.get(what, what)
             inner = f"{fn}({f}, {x[0]}, {x[1]})"
             return (f"{fn}({f}, {inner}, {x[2]})" if three else inner), ty

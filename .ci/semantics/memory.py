@@ -77,7 +77,6 @@ class MemoryForm:
 
     def prepare(self, g, st, engine):
         """Memory, and addresses inside it: a different place for each lane."""
-        rng = g.rng
         if self.plain_float():
             st.mode = st.mode & ~0xFF | 0xF0
         getattr(self, "prepare_" + self.kind.lower())(g, st, engine)
@@ -212,10 +211,9 @@ class MemoryForm:
         st.mem = self.fill(g, WINDOW)
         s = 0
         if self.soffset is not None:
-            s = 4 * rng.randrange(64)
+            s = 8 * rng.randrange(32)
             st.s[self.soffset.number] = s
-        base = engine.base + (4096 if self.offset < 0 else 0) - (0 if self.offset < 0 else 0)
-        base = engine.base + 4 * rng.randrange(16) - (self.offset if self.offset < 0 else 0)
+        base = engine.base + 8 * rng.randrange(8) - (self.offset if self.offset < 0 else 0)
         if "BUFFER" in self.name:
             base = engine.base
             words = [base & 0xFFFFFFFF, base >> 32 & 0xFFFF, WINDOW, 0x00027000]
@@ -229,10 +227,12 @@ class MemoryForm:
     # ---- execution
 
     def run(self, lib, st):
-        run = lib.function(self.kind, self.name)
+        run = lib.function(self.kind, self.name) if "SWIZZLE" not in self.name else None
         new = st.copy()
         MODE.set(st.mode)
         MODE.forced, MODE.keep = None, False
+        if "SWIZZLE" in self.name:
+            return self.run_swizzle(st, new)
         if self.kind == "SMEM":
             return self.run_scalar(run, st, new)
         if "PERMUTE" in self.name:
@@ -323,6 +323,19 @@ class MemoryForm:
         new.v[self.dst.number] = c.new[self.dst.number]
         return new
 
+    def run_swizzle(self, st, new):
+        """ds_swizzle_b32 as LLVM's assembler documents its two permutations; the pseudocode is a table of prose."""
+        out, o, ex = list(st.v[self.dst.number]), self.offset, st.exec
+        for i in range(64):
+            if o & 0x8000:
+                j = i & ~3 | o >> 2 * (i & 3) & 3
+            else:
+                j = i & 32 | ((i & o) | o >> 5) & 31 ^ o >> 10 & 31
+            if ex >> i & 1:
+                out[i] = st.v[self.data.number][j] if ex >> j & 1 else 0
+        new.v[self.dst.number] = out
+        return new
+
     def run_scalar(self, run, st, new):
         c = Access(new)
         c.where, c.start = new.mem, self.extra["base"]
@@ -358,12 +371,11 @@ def access_size(name):
     if "B96" in name or "DWORDX3" in name or "B128" in name or "DWORDX4" in name:
         return 16
     if name.startswith("DS_"):
-        m = re.search(r"_[UIBF](\d+)$|_(U8|I8|U16|I16)_D16|_(B8|B16)_D16|_PK_", name)
         if "_PK_" in name:
             return 4
         if "U64" in name or "I64" in name or "B64" in name or "F64" in name:
             return 8
-        if "8" in name.split("_")[2:3] or re.search(r"_[UIB]8", name):
+        if re.search(r"_[UIB]8(_|$)", name):
             return 1
         if re.search(r"_[UIB]16", name):
             return 2
@@ -421,6 +433,15 @@ def build_ds(f, rng, fl, low, register, p):
     if "data1" in fl:
         f.data2 = register("data1")
         args.append(f.data2.name())
+    if "SWIZZLE" in f.name:
+        f.data = f.addr
+        f.srcs = [f.data]
+        f.addr = None
+        if f.dst.place == "a":
+            return None
+        f.offset = rng.choice((0x8000 | rng.getrandbits(8), rng.getrandbits(15)))
+        f.text = f"{low} {', '.join(args)} offset:{f.offset}"
+        return f
     if "PERMUTE" in f.name:
         if f.dst.place == "a":
             return None
@@ -583,7 +604,8 @@ def build_smem(f, rng, fl, low, register, p):
                 break
         text = f.soffset.name()
     if how in (0, 2):
-        f.offset = 4 * rng.choice((0, 1, 16, 255, 600)) if "BUFFER" in f.name or rng.random() < 0.7 else -4 * rng.randrange(1, 64)
+        unit = 8 if "_X2" in f.name else 4
+        f.offset = unit * rng.choice((0, 1, 16, 255, 300)) if "BUFFER" in f.name or rng.random() < 0.7 else -unit * rng.randrange(1, 32)
         text = f"{text} offset:{f.offset}" if text else f"0x{f.offset:x}" if f.offset >= 0 else str(f.offset)
     if "LOAD" not in f.name and f.dst.number < f.rsrc.number + f.rsrc.words and f.rsrc.number < f.dst.number + f.dst.words:
         return None

@@ -1,7 +1,7 @@
 """Scalar instructions: operands, and one instruction on the scalar registers."""
 
 from . import inputs
-from .machine import EXEC, M0, VCC
+from .machine import EXEC, M0
 from .vector import Lane, Operand, constant
 
 
@@ -50,7 +50,7 @@ class ScalarForm:
             n = self.dst.number if "MOVRELD" in self.name else self.srcs[0].number
             st.s[M0] = 2 * generator.rng.randrange(0, (98 - n) // 2) if n < 96 else 0
         if self.name in ("S_SETPC_B64", "S_SWAPPC_B64"):
-            for k, o in enumerate(self.srcs):
+            for o in self.srcs:
                 if o.place == "s":
                     st.s[o.number] &= ~3
 
@@ -89,7 +89,8 @@ class ScalarForm:
                 new.s[self.dst.number + k] = c.D0 >> 32 * k & 0xFFFFFFFF
         if c.gpr_index is not None:
             new.index = new.s[M0] >> 12 & 15 if c.gpr_index else 0xFF
-        new.pc = c.PC & (1 << 64) - 1 if c.PC != pc else pc + len(self.code)
+        jumps = "c.PC = PC" in lib.sources[self.kind, self.name]
+        new.pc = c.PC & (1 << 64) - 1 if jumps else pc + len(self.code)
         return new
 
 

@@ -4,20 +4,16 @@ import multiprocessing
 import random
 import re
 import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 
 import numpy as np
 
-from . import arithmetic, compare, corrections, forms, inputs, memory, scalar
+from . import arithmetic, compare, corrections, division, forms, inputs
 from .language import Unsupported
 from .library import Library
 from .machine import ARCHS, EXEC, M0, VCC, Engine, State
-from .vector import Form, base_name
 
-TINYGRAD = "tinygrad==0.14.0"
 SCALAR = ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP")
 VECTOR = ("VOP1", "VOP2", "VOPC", "VOP3", "VOP3SD", "VOP3P")
 # Instructions that the pseudocode cannot show, and the proof that they have otherwise.
@@ -27,17 +23,20 @@ ELSEWHERE = [
     (r"S_(TRAP|RFE_B64|CBRANCH_CDBG.*)$", "none: a trap handler does not exist in the emulator, which reports them"),
     (r"(T?BUFFER_(LOAD|STORE)_FORMAT)", "none: ConvertFromFormat is not given; unit tests of the emulator"),
     (r"S_SCRATCH_", "none: compilers do not use scalar access to scratch"),
-    (r"DS_SWIZZLE", "its pseudocode is prose; unit tests of the emulator"),
     (r"S_CBRANCH_(JOIN|G_FORK|I_FORK)$", "none: compilers have not used them since GFX9"),
+]
+# Instructions without pseudocode.
+UNWRITTEN = [
+    (r"V_S?MFMAC?_|V_ACCVGPR", "AMD gives no pseudocode that runs: the matrix instructions' own proof"),
+    (r"DS_READ_B\d+_TR_|GLOBAL_LOAD_LDS|SCRATCH_LOAD_LDS|DS_APPEND|DS_CONSUME|DS_NOP", "AMD gives no pseudocode: unit tests of the emulator"),
+    (r"S_(MEMTIME|MEMREALTIME|SETPRIO|SENDMSG|SENDMSGHALT|SETHALT|SETKILL|BARRIER|ENDPGM|ICACHE_INV|DCACHE_.*|INCPERFLEVEL|DECPERFLEVEL)$",
+     "no registers to compare: unit tests of the emulator"),
+    (r"S_ATC_PROBE|S_RFE_RESTORE|S_SET_VALU_COEXEC|V_SCREEN_PARTITION|V_(EXP|LOG)_LEGACY", "AMD gives no pseudocode: none"),
 ]
 
 
-def tables(folder):
+def tables():
     """AMD's pseudocode and operands, from the package."""
-    if folder is None:
-        folder = tempfile.mkdtemp(prefix="pseudocode-")
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, TINYGRAD], check=True)
-    sys.path.insert(0, folder)
     from tinygrad.runtime.autogen.amd.cdna.operands import OPERANDS
     from tinygrad.runtime.autogen.amd.cdna.str_pcode import PCODE
 
@@ -82,7 +81,7 @@ def build(args, pcode, operands):
         todo = []
         for key in all_names(pcode, operands):
             kind = type(key).__name__[:-2]
-            if args.only and not key.name.startswith(args.only.upper()):
+            if args.only and not key.name.startswith(tuple(args.only.upper().split(","))):
                 continue
             if args.kind and kind != args.kind:
                 continue
@@ -91,35 +90,35 @@ def build(args, pcode, operands):
                 reason = "not written"
             if reason is None:
                 try:
-                    lib.function(kind, key.name)
+                    if "SWIZZLE" not in key.name:
+                        lib.function(kind, key.name)
                 except Unsupported as e:
                     reason = f"the evaluator does not execute it: {e}"
             if reason is not None:
                 left[kind, key.name, arch] = reason
                 continue
-            rng = random.Random(f"{args.seed} {arch} {kind} {key.name}")
-            want = args.count or (3 if args.quick else 10)
-            batch = []
-            for _ in range(want * 4):
-                f = forms.form(lib, rng, key, operands.get(key, {}), arch)
-                if f is not None:
-                    batch.append(f)
-            todo.append((kind, key.name, want, batch))
-        lines = [f.text for _, _, _, batch in todo for f in batch]
-        answers = iter(assemble(args.llvm_mc, arch, lines))
-        for kind, name, want, batch in todo:
-            why = Counter()
-            for f in batch:
-                code, error = next(answers)
+            todo.append((kind, key, args.count or (3 if args.quick else 10), random.Random(f"{args.seed} {arch} {kind} {key.name}")))
+        why = defaultdict(Counter)
+        for _ in range(4):  # some of what is drawn is not legal, and the assembler says so
+            drawn = []
+            for kind, key, want, rng in todo:
+                for _ in range(max(0, want - len(made[kind, key.name, arch])) * 3 // 2):
+                    f = forms.form(lib, rng, key, operands.get(key, {}), arch)
+                    if f is not None:
+                        drawn.append((want, f))
+            for (want, f), (code, error) in zip(drawn, assemble(args.llvm_mc, arch, [f.text for _, f in drawn])):
+                there = made[f.kind, f.name, arch]
                 if code is None:
-                    why[error] += 1
-                elif len(made[kind, name, arch]) < want:
+                    why[f.kind, f.name][error] += 1
+                elif len(there) < want:
                     f.code = code
                     f.finish_code()
-                    made[kind, name, arch].append(f)
-            if not made[kind, name, arch]:
-                del made[kind, name, arch]
-                left[kind, name, arch] = "llvm-mc does not assemble it: " + (why.most_common(1)[0][0] if why else "no form")
+                    there.append(f)
+        for kind, key, _, _ in todo:
+            if not made[kind, key.name, arch]:
+                del made[kind, key.name, arch]
+                reasons = why[kind, key.name].most_common(1)
+                left[kind, key.name, arch] = "llvm-mc does not assemble it: " + (reasons[0][0] if reasons else "no form")
     return made, left
 
 
@@ -204,7 +203,7 @@ def work(number):
                 want.pc = engine.code + len(form.code)
             jobs.append((form.code, st))
             wants.append((want, set(form.unsure)))
-        for (code, st), (want, open_), got in zip(jobs, wants, engine.run(arch, jobs)):
+        for (_, st), (want, open_), got in zip(jobs, wants, engine.run(arch, jobs)):
             vectors += 1
             form.unsure = open_
             unsure += len(open_)
@@ -220,7 +219,8 @@ def work(number):
 
 
 def describe(form, st, diff):
-    lines = [f"{form.arch} {form.text}   [{' '.join(f'{b:02x}' for b in form.code)}]  MODE {st.mode:#x} SCC {st.scc} EXEC {st.exec:#x} VCC {st.s64(VCC):#x} M0 {st.s[M0]:#x}"]
+    code = " ".join(f"{b:02x}" for b in form.code)
+    lines = [f"{form.arch} {form.text}   [{code}]  MODE {st.mode:#x} SCC {st.scc} EXEC {st.exec:#x} VCC {st.s64(VCC):#x} M0 {st.s[M0]:#x}"]
     for d in diff[:3]:
         lines.append("    " + d)
         m = re.search(r"lane (\d+)", d)
@@ -242,7 +242,7 @@ TASKS = []  # set before the workers are forked
 
 def start(args, pcode):
     CONTEXT["lib"] = {a: Library(pcode, a) for a in ARCHS}
-    engine = CONTEXT["engine"] = Engine(args.executable) if args.executable else Echo()
+    CONTEXT["engine"] = Engine(args.executable) if args.executable else Echo()
     CONTEXT["args"] = args
 
 
@@ -260,7 +260,7 @@ def run(args):
     print(f"the evaluator's arithmetic: {arithmetic.check()} operations as numpy has them")
     if not args.executable:
         print("no executable is given: the pseudocode is run, and nothing is compared")
-    pcode, operands = tables(args.tinygrad)
+    pcode, operands = tables()
     made, left = build(args, pcode, operands)
     print(f"{len(made)} instructions of both architectures assembled in {time.time() - begin:.0f} s", flush=True)
     TASKS.extend(made.items())
@@ -274,7 +274,29 @@ def run(args):
     else:
         with context.Pool(args.jobs, start, (args, pcode)) as pool:
             results = list(pool.imap_unordered(work, tasks, chunksize=4))
-    return report(args, results, left, time.time() - begin)
+    wrong = divisions(args)
+    for key in operands:
+        if not any(k[1] == key.name for k in left) and not any(k[1] == key.name for k in made):
+            why = next((w for pattern, w in UNWRITTEN if re.match(pattern, key.name)), None)
+            if why and not args.only:
+                left[type(key).__name__[:-2], key.name, "both"] = why
+    return max(report(args, results, left, time.time() - begin), int(bool(wrong)))
+
+
+def divisions(args):
+    """Quotients through the emulator; prints what is wrong."""
+    if not args.executable or args.only or args.kind:
+        return []
+    engine, wrong, done = Engine(args.executable), [], 0
+    for arch in [args.arch] if args.arch else ARCHS:
+        n, bad = division.check(engine, lambda lines, arch=arch: assemble(args.llvm_mc, arch, lines), arch, 20 if args.quick else 100, args.seed)
+        done += n
+        wrong += bad
+    engine.close()
+    print(f"division as LLVM writes it: {done} quotients, {len(wrong)} of them not correctly rounded")
+    for line in wrong[:10]:
+        print("  " + line)
+    return wrong
 
 
 def report(args, results, left, seconds):
@@ -305,6 +327,11 @@ def report(args, results, left, seconds):
     print(f"\nNot compared: {len(left)} (an instruction counts once for each architecture)")
     for why, names in sorted(reasons.items(), key=lambda x: -len(x[1])):
         print(f"  {len(names)}: {why}" + (": " + ", ".join(sorted(names)) if args.list else f": {', '.join(sorted(names)[:3])}..."))
+    corrected = {name for (_, name, _), *_ in results if corrections.row(name)}
+    print(f"\nCorrected pseudocode: {len(corrected)} mnemonics" + ("" if args.list else " (--list shows the reasons)"))
+    if args.list:
+        for pattern, _, why in corrections.ROWS:
+            print(f"  {pattern}: {why}")
     print(f"{seconds:.0f} s")
     slow = sorted(results, key=lambda r: -r[6])[:5]
     print("slowest: " + ", ".join(f"{r[0][1]} {r[6]:.1f} s" for r in slow))

@@ -1,6 +1,8 @@
 """Vector ALU instructions: what an operand is, and one instruction over the lanes of a wave."""
 
-from . import corrections, floats, inputs, library
+import re
+
+from . import floats, inputs, library
 from .floats import MODE
 from .machine import EXEC, M0, VCC
 
@@ -109,11 +111,25 @@ ZEROES = {"V_" + n for n in ZEROES}  # llvm/lib/Target/AMDGPU/GCNSubtarget.cpp, 
 PRESERVES = set("V_MAC_F16 V_MAD_F16 V_MAD_U16 V_MAD_I16 V_FMA_F16 V_DIV_FIXUP_F16 V_MAD_MIXLO_F16 V_MAD_MIXHI_F16".split())
 
 
+# Where MODE's denormals mean nothing: bits are moved or asked about.
+NO_FLUSH = re.compile(r"V_(MOV|CNDMASK|CMPX?_CLASS|SWAP|READ|WRITE|CVT_SCALEF32|CVT_F32_(FP8|BF8|BF16)|CVT_PK_F32|PERM|BITOP3|LDEXP"
+                      r"|MAC_F16|MAD_|MADMK|MADAK|DOT2|FMA_MIX|TRIG_PREOP|CVT_PK_(FP8|BF8)|CVT_PK_F16_F32|CVT_PK_BF16)")
+
+
 def base_name(name):
     for s in ("_E32", "_E64"):
         if name.endswith(s):
             return name[:-4]
     return name
+
+
+def each(f, n, x, change):
+    """Applies a change to each of n numbers in x; bits above them stay."""
+    m = (1 << f.width) - 1
+    out = x >> n * f.width << n * f.width
+    for k in range(n):
+        out |= change(f, x >> k * f.width & m) << k * f.width
+    return out
 
 
 def modify(x, o, absolute, negative):
@@ -131,7 +147,8 @@ def output(f, x, omod, clamp):
     if omod and not MODE.ieee and not MODE.output_denormals(f):
         if not floats.is_nan(f, x) and not floats.is_inf(f, x):
             m, e = floats.parts(f, x)
-            x = floats.pack(f, m < 0, abs(m), e + (1, 2, -1)[omod - 1], MODE.rounding(f), False) if m else 0
+            # The exponent changes: what overflows is infinite in every rounding mode.
+            x = floats.pack(f, m < 0, abs(m), e + (1, 2, -1)[omod - 1], floats.NEAREST, False) if m else 0
             if floats.is_zero(f, x):
                 x = 0  # the sign of zero is lost
     if clamp:
@@ -168,7 +185,9 @@ class Form:
             self.op_sel = self.code[1] >> 3 & 15
 
     def prepare(self, generator, st, engine):
-        """Nothing more than the registers is needed."""
+        """Registers are all that is needed."""
+        if "BF16" in self.name and "DOT2" in self.name:
+            st.mode = 0x3F0
 
     def source(self, st, k):
         """The values of source k in all lanes, after selection and modifiers."""
@@ -179,21 +198,22 @@ class Form:
             x, self.dpp_off = self.dpp.select(x, st.exec)
         if self.sdwa and k < 2 and "selects itself" not in self.extra:
             x = [self.sdwa.source(k, v) for v in x]
-        if self.packed:
+        if self.packed and o.count == 2:
             x = [self.pack_select(k, v, o) for v in x]
-        elif o.bits == 16 and not self.explicit_sel and o.place != "const":
+        elif o.bits == 16 and o.place != "const" and (not self.explicit_sel or k == 0 and "SCALEF32_SR" in self.name):
             shift = 16 * (self.op_sel >> k & 1)
             x = [v >> shift & 0xFFFF for v in x]
         if not self.packed and (self.neg[k] or self.abs[k]):
             x = [modify(v, o, self.abs[k], self.neg[k]) for v in x]
+        f = inputs.FORMATS.get(o.base)
+        if f is not None and not NO_FLUSH.match(self.name) and not MODE.input_denormals(f):
+            x = [each(f, max(1, o.count), v, floats.flush) for v in x]
         return x
 
     def pack_select(self, k, v, o):
         """Two halves chosen by op_sel and op_sel_hi, each with its sign changed as neg_lo and neg_hi say."""
         h = o.bits // 2
         m = (1 << h) - 1
-        if o.place == "const" and h == 16:
-            v &= 0xFFFF  # the halves of constants are chosen so that both read the lower one
         low = v >> (h * (self.op_sel >> k & 1)) & m
         high = v >> (h * (self.op_sel_hi >> k & 1)) & m
         if self.neg[k]:
@@ -209,6 +229,8 @@ class Form:
         MODE.set(st.mode)
         MODE.forced = None
         MODE.keep = False
+        if "BF16" in self.name and "DOT2" in self.name:
+            MODE.set(0x3F0)  # AMD does not say how MODE acts on them; prepare() gives them this MODE
         mix = "MAD_MIX" in self.name
         self.unsure, self.dpp_off = set(), 0
         if self.name.startswith(("V_SWAP", "V_PERMLANE", "V_READLANE", "V_WRITELANE", "V_READFIRSTLANE")):
@@ -227,8 +249,6 @@ class Form:
         ex = st.exec
         for lane in range(64):
             if not ex >> lane & 1 or self.dpp_off >> lane & 1:
-                if self.dpp_off >> lane & 1 and self.mask_dst is not None:
-                    lanes |= (st.s64(self.mask_dst) >> lane & 1) << lane
                 continue
             c.laneId = c.laneID = lane
             if n > 0:
@@ -277,15 +297,20 @@ class Form:
         """What an output of the pseudocode becomes in the register."""
         d = self.dst
         name = base_name(self.name)
-        if self.omod or self.clamp:
-            f = inputs.FORMATS.get(d.base)
-            if f is not None:
-                parts, w = [], f.width
-                for k in range(max(1, d.count)):
-                    parts.append(output(f, x >> k * w & ((1 << w) - 1), self.omod, self.clamp) << k * w)
-                y = sum(parts)
-                x = x >> (w * max(1, d.count)) << (w * max(1, d.count)) | y
-        if self.sdwa:
+        f = inputs.FORMATS.get(d.base)
+        if name == "V_PACK_B32_F16":
+            return each(floats.F16, 2, x, floats.flush_result)
+        if f is not None and not NO_FLUSH.match(name) and not name.startswith("V_CVT_SR") and not MODE.output_denormals(f):
+            x = each(f, max(1, d.count), x, floats.flush_result)
+        if "MIXHI" in name and self.clamp:
+            x = x & 0xFFFF | output(f, x >> 16, 0, 1) << 16
+        elif f is not None and (self.omod or self.clamp):
+            x = each(f, max(1, d.count), x, lambda f, v: output(f, v, self.omod, self.clamp))
+        if self.sdwa and d.words == 1:
+            if d.bits == 16:
+                x &= 0xFFFF
+                if self.sdwa.dst == 6 and name not in ZEROES:
+                    x |= old & ~0xFFFF
             return self.sdwa.destination(x, old)
         if d.bits == 16 and not self.explicit_sel:
             x &= 0xFFFF

@@ -7,10 +7,9 @@ use std::cell::UnsafeCell;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::process::ExitCode;
 
-use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::isa::decode::decode;
+use accuracy_core::emulator::isa::{Processor, decode};
 use accuracy_core::emulator::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
-use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Mode, Wave};
+use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Mode, Wave, registers};
 
 /// Address that each instruction has.
 const CODE: u64 = 0x7000_0000_0000;
@@ -91,7 +90,7 @@ fn execute(request: &mut Fields, space: &Space, window: &Window, answer: &mut Ve
     let accumulators = request.lanes(agprs)?;
     let group = Group::new(space, request.bytes(lds)?.into(), [0; 3]);
     let global = request.bytes(memory)?;
-    let mut wave = Wave::new(processor, &group, 0, 0xdead_beef);
+    let mut wave = Wave::new(processor, &group, 0, registers(), 0);
     wave.s = scalars;
     wave.v[..vgprs].copy_from_slice(&vectors);
     wave.v[256..256 + agprs].copy_from_slice(&accumulators);
@@ -130,9 +129,7 @@ fn execute(request: &mut Fields, space: &Space, window: &Window, answer: &mut Ve
             answer.extend_from_slice(&lane.to_le_bytes());
         }
     }
-    if let Some(other) =
-        (vgprs..256).chain(256 + agprs..512).find(|&n| wave.v[n] != Lanes::splat(0xdead_beef))
-    {
+    if let Some(other) = (vgprs..256).chain(256 + agprs..512).find(|&n| wave.v[n] != Lanes::ZERO) {
         return Err(format!("vector register {other} was written, which the instruction does not name"));
     }
     group.with_lds(|bytes| answer.extend_from_slice(bytes));

@@ -359,12 +359,14 @@ pub fn ds_write_addtid_b32(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// One dword for each lane, lane behind lane.
 fn by_lane(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+    // AMD's text has 16 bits of M0 here, for both architectures.
+    let start = (wave.m0() & 0xffff) + (inst.imm as u32 & 0xffff);
     refuse_gds(inst)?;
     let exec = wave.exec();
     if exec == 0 {
         return Ok(None);
     }
-    lds_by_lane(wave, from_m0(wave, inst), 4, exec, request).map(Some)
+    lds_by_lane(wave, start, 4, exec, request).map(Some)
 }
 
 /// Changes one counter in LDS by the number of active lanes; every lane gets the old value.

@@ -87,7 +87,20 @@ to_float32! {
     v_cvt_off_f32_i4, B32: |a| (((a << 28) as i32 >> 28) as f32 / 16.0).to_bits(),
         |a, _mode| (((a << 28) as i32 >> 28) as f32 / 16.0).to_bits();
     v_cvt_f32_f16, F16: |a| quieted(widened(a & 0xffff).to_bits()), |a, _mode| quieted(widened(a & 0xffff).to_bits());
-    v_cvt_f32_bf16, BF16: |a| quieted(a << 16), |a, _mode| quieted(a << 16);
+}
+
+/// The bits of a bfloat16 are the upper half of a float32; MODE's denormals mean nothing here.
+pub fn v_cvt_f32_bf16(wave: &mut Wave, inst: &Inst) -> Flow {
+    if let Some(flow) = begin(wave, inst) {
+        return flow;
+    }
+    let mut room = Room::uninit();
+    let mut out = map1(source(wave, inst, 0, 0, Form::BF16, &mut room), |a| a << 16);
+    if inst.clamp || inst.omod != 0 {
+        finish32(wave, inst, &mut out);
+    }
+    write(wave, inst, 0, &out);
+    Flow::Next
 }
 
 /// A quiet NaN of any NaN.
@@ -190,8 +203,8 @@ pub fn v_cvt_f32_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let mut rooms = [[Room::uninit(); 2]; 2];
     let [x, spare] = &mut rooms;
     let a = float64_source(wave, inst, 0, x, spare);
-    // The rounding of float64 governs the narrowing of float64.
-    let mode = wave.mode.round64_16();
+    // The rounding of float32, the result, as LLVM has it (no FPDPRounding for this one).
+    let mode = wave.mode.round32();
     let narrow = |a: u64| {
         if mode == Round::NearestEven && !Format::F64.is_nan(a) {
             return u64::from((f64::from_bits(a) as f32).to_bits());
@@ -389,7 +402,14 @@ pub(super) fn stochastic(to: Format, bits: u32, random: u32) -> u32 {
     if from.magnitude(bits) >= from.infinity() {
         return number::convert(from, to, bits, Round::NearestEven) as u32;
     }
-    number::round(to, dithered(to, from.fraction, from.split(bits), random), Round::TowardZero) as u32
+    // One more bit of exponent leaves room above the greatest number: what is cut would never reach infinity.
+    let roomy = Format { fraction: to.fraction, exponent: to.exponent + 1 };
+    let x = from.split(bits);
+    let rebased = Exact { exponent: x.exponent + to.bias() - roomy.bias(), ..x };
+    let code = number::round(roomy, dithered(roomy, from.fraction, rebased, random), Round::TowardZero);
+    let magnitude = (code & (roomy.sign() - 1)).min(to.infinity());
+    let sign = if from.is_negative(bits) { to.sign() } else { 0 };
+    (sign | magnitude) as u32
 }
 
 /// A number of a format with `fraction` bits, with a random part added below the last bit that another format has at

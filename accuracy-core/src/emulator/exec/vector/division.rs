@@ -15,11 +15,11 @@ use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Flow, LANES, Lanes, Round, Wave};
 
 /// Scales one of the operands of a division: the result, and whether `v_div_fmas` has to take a scale out.
-fn div_scale(format: Format, s0: u64, s1: u64, s2: u64) -> (u64, bool) {
+fn div_scale(format: Format, s0: u64, s1: u64, s2: u64, mode: Round) -> (u64, bool) {
     // Bits of scale, the distance that is near overflow, the exponent of a tiny numerator.
     let (scale, near, tiny) = if format == Format::F32 { (64, 96, 23) } else { (128, 768, 53) };
     let nearest = Round::NearestEven;
-    let by = |power| number::ldexp(format, s0, power, nearest);
+    let by = |power| number::ldexp(format, s0, power, mode);
     let one = (format.bias() as u64) << format.fraction;
     let is = |other: u64| number::compare(format, s0, other) == Some(std::cmp::Ordering::Equal);
     if format.is_zero(s2) || format.is_zero(s1) {
@@ -63,10 +63,11 @@ pub fn v_div_scale_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let c = source(wave, inst, 2, 0, Form::F32, z);
     let mut out = *a;
     let mut scaled = 0;
+    let mode = wave.mode.round32();
     for lane in 0..LANES {
         let (s0, s1, s2) = (a.0[lane], b.0[lane], c.0[lane]);
         if !ordinary(s1, s2) {
-            let (value, bit) = div_scale(Format::F32, u64::from(s0), u64::from(s1), u64::from(s2));
+            let (value, bit) = div_scale(Format::F32, u64::from(s0), u64::from(s1), u64::from(s2), mode);
             out.0[lane] = value as u32;
             scaled |= u64::from(bit) << lane;
         }
@@ -89,6 +90,7 @@ pub fn v_div_scale_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let word = |x: [&Lanes; 2], i: usize| u64::from(x[1].0[i]) << 32 | u64::from(x[0].0[i]);
     let mut out = [*a[0], *a[1]];
     let mut scaled = 0;
+    let mode = wave.mode.round64_16();
     for lane in 0..LANES {
         let (s0, s1, s2) = (word(a, lane), word(b, lane), word(c, lane));
         let exponent = |x: u64| Format::F64.biased(x);
@@ -97,7 +99,7 @@ pub fn v_div_scale_f64(wave: &mut Wave, inst: &Inst) -> Flow {
         if middle && (-1021..768).contains(&distance) {
             continue;
         }
-        let (value, bit) = div_scale(Format::F64, s0, s1, s2);
+        let (value, bit) = div_scale(Format::F64, s0, s1, s2, mode);
         out[0].0[lane] = value as u32;
         out[1].0[lane] = (value >> 32) as u32;
         scaled |= u64::from(bit) << lane;
@@ -197,8 +199,8 @@ fn div_fixup(format: Format, s0: u64, s1: u64, s2: u64, mode: Round) -> u64 {
         let tiny = Exact { negative: negative != 0, significand: 1, exponent: -4000, more: false };
         return number::round(format, tiny, mode);
     }
-    if format.is_nan(s0) {
-        // The refinement of a quotient that is too large ends in infinity minus infinity.
+    if format.is_nan(s0) && format != Format::F16 {
+        // The refinement of a quotient that is too large ends in infinity minus infinity. Float16 has no such step.
         let huge = Exact { negative: negative != 0, significand: 1, exponent: 4000, more: false };
         return number::round(format, huge, mode);
     }

@@ -169,7 +169,12 @@ fn float32<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f32, f32, f32) -> f
 
 /// The old destination as a float32 source; `v_fmac_f32` may negate it.
 #[inline(always)]
-fn accumulator<'a>(wave: &'a Wave, inst: &Inst, room: &'a mut Room, spare: &'a mut Room) -> &'a Lanes {
+pub(super) fn accumulator<'a>(
+    wave: &'a Wave,
+    inst: &Inst,
+    room: &'a mut Room,
+    spare: &'a mut Room,
+) -> &'a Lanes {
     let c = old(wave, inst, 0, room);
     if (inst.neg | inst.abs) & 4 == 0 && wave.mode.0 & 0x10 != 0 {
         return c;
@@ -218,7 +223,7 @@ fn negated(format: Format, x: u64) -> u64 {
     if format.is_nan(x) { x } else { x ^ format.sign() }
 }
 
-fn exact_mul(format: Format, a: u64, b: u64, _: u64, mode: Round) -> u64 {
+pub(super) fn exact_mul(format: Format, a: u64, b: u64, _: u64, mode: Round) -> u64 {
     number::mul(format, a, b, mode)
 }
 
@@ -260,7 +265,8 @@ fn exact_fract(format: Format, a: u64, _: u64, _: u64, mode: Round) -> u64 {
         return a | format.quiet();
     }
     let fract = number::add(format, a, floor ^ format.sign(), mode);
-    if format.is_nan(fract) { fract } else { fract.min(below_one) }
+    // Rounding down gives an exact zero a sign, which makes it the greater code.
+    if format.is_nan(fract) || format.is_negative(fract) { fract } else { fract.min(below_one) }
 }
 
 float32! {
@@ -739,11 +745,25 @@ select32! {
         (1, false) => z,
         _ => y ^ SIGN,
     });
-    v_cubema_f32: |_ieee, x, y, z| cube(x, y, z, |axis, x, y, z, _| {
-        let major = [x, y, z][axis];
-        let doubled = f32::from_bits(major) * 2.0;
-        if doubled.is_nan() { major | BITS32.quiet } else { doubled.to_bits() }
-    });
+}
+
+/// Twice the coordinate of the greatest magnitude.
+pub fn v_cubema_f32(wave: &mut Wave, inst: &Inst) -> Flow {
+    if let Some(flow) = begin(wave, inst) {
+        return flow;
+    }
+    let mut rooms = [Room::uninit(); 3];
+    let [x, y, z] = &mut rooms;
+    let a = source(wave, inst, 0, 0, Form::F32, x);
+    let b = source(wave, inst, 1, 0, Form::F32, y);
+    let c = source(wave, inst, 2, 0, Form::F32, z);
+    let major = map3(a, b, c, |x, y, z| cube(x, y, z, |axis, x, y, z, _| [x, y, z][axis]));
+    let two = Lanes::splat(2.0_f32.to_bits());
+    let exact: ExactOp = exact_mul;
+    let mut out = float32_of(wave, [&major, &two, &major], exact, |a, b, _| a * b);
+    finish32(wave, inst, &mut out);
+    write(wave, inst, 0, &out);
+    Flow::Next
 }
 
 const SIGN: u32 = 1 << 31;

@@ -595,7 +595,7 @@ pub fn v_bitop3_b32(wave: &mut Wave, inst: &Inst) -> Flow {
     ternary(wave, inst, BBB, |a, b, c| bitop3(table, a, b, c))
 }
 
-/// The table of a `v_bitop3`.
+/// The table of a `v_bitop3`: the decoder puts it together from the fields of the modifiers.
 pub(super) fn bitop_table(inst: &Inst) -> u32 {
     inst.imm as u32 & 0xff
 }

@@ -1,13 +1,13 @@
 //! VOP3P: two values of 16 bits in one register, or two float32 in two.
 
 use super::float::{
-    BITS16, ExactOp, exact_fma, finish16, finish32, float16_of, float32_of, fma_odd, overflow_to_greatest,
-    widened,
+    BITS16, ExactOp, accumulator, exact_fma, exact_mul, finish16, finish32, float16_of, float32_of, fma_odd,
+    overflow_to_greatest, widened,
 };
 use super::integer::dot_i16;
 use super::integer16::{mad_i16_sat, mad_u16_sat};
 use super::lanes::{map1, map2, map3, write64};
-use super::operands::{Form, Rest, Room, begin, old, raw, source, write, write16};
+use super::operands::{Form, Rest, Room, begin, raw, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
 use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Flow, Lanes, Round, Wave};
@@ -23,7 +23,13 @@ fn half_source<'a>(
     room: &'a mut Room,
 ) -> &'a Lanes {
     let mut spare = Room::uninit();
-    let lanes = raw(wave, inst.src[i], 0, &mut spare);
+    // DPP and SDWA choose lanes and parts of a source; `op_sel` and the signs are this function's.
+    let lanes = if inst.dpp.is_some() || inst.sdwa.is_some() {
+        let moved = Inst { op_sel: 0, neg: 0, abs: 0, ..inst.clone() };
+        source(wave, &moved, i, 0, Form::B32, &mut spare)
+    } else {
+        raw(wave, inst.src[i], 0, &mut spare)
+    };
     let upper = if high { inst.op_sel_hi } else { inst.op_sel } >> i & 1 != 0;
     let neg = if high { inst.neg_hi } else { inst.neg } >> i & 1 != 0;
     let shift = if upper { 16 } else { 0 };
@@ -296,7 +302,13 @@ fn dot2(wave: &Wave, inst: &Inst, bf16: bool, start: &Lanes) -> Lanes {
         let [x, y] = &mut rooms;
         let a = dot_half(wave, inst, 0, high, bf16, x);
         let b = dot_half(wave, inst, 1, high, bf16, y);
-        sum = float32_of(wave, [a, b, &sum], exact_fma, |a, b, c| a.mul_add(b, c));
+        if bf16 {
+            // A product of bfloat16 can be too large or too small for a float32; it is rounded before it is added.
+            let product = float32_of(wave, [a, b, a], exact_mul, |a, b, _| a * b);
+            sum = float32_of(wave, [&product, &sum, a], add, |a, b, _| a + b);
+        } else {
+            sum = float32_of(wave, [a, b, &sum], exact_fma, |a, b, c| a.mul_add(b, c));
+        }
     }
     sum
 }
@@ -338,7 +350,8 @@ fn dot2_accumulate(wave: &mut Wave, inst: &Inst, bf16: bool) -> Flow {
     }
     let packed = Inst { op_sel: 0, op_sel_hi: 7, neg_hi: inst.neg, ..inst.clone() };
     let mut room = Room::uninit();
-    let start = *old(wave, inst, 0, &mut room);
+    let mut flushing = Room::uninit();
+    let start = *accumulator(wave, inst, &mut room, &mut flushing);
     let mut out = dot2(wave, &packed, bf16, &start);
     finish32(wave, inst, &mut out);
     write(wave, inst, 0, &out);

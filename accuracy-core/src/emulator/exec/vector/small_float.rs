@@ -246,8 +246,10 @@ fn to_float32_pair(wave: &mut Wave, inst: &Inst, small: Small) -> Flow {
     }
     let mut room = Room::uninit();
     let word = source(wave, inst, 0, 0, Form::B16, &mut room);
-    let low = decode_lanes(small, word);
-    let high = decode_lanes(small, &map1(word, |x| x >> 8));
+    let mut low = decode_lanes(small, word);
+    let mut high = decode_lanes(small, &map1(word, |x| x >> 8));
+    super::float::finish32(wave, inst, &mut low);
+    super::float::finish32(wave, inst, &mut high);
     // SDWA selects a part of the source and nothing of the two destinations.
     let whole = Inst { sdwa: None, ..inst.clone() };
     write64(wave, &whole, &[low, high]);

@@ -724,7 +724,7 @@ fn register_indexing_adds_m0_and_skipping_does_nothing() {
         assert_eq!((wave.v[23].0[0], wave.v[20].0[0]), (13, 0));
         assert_eq!(wave.gpr_index, Some(GprIndex { enable: 0b1001 }));
         // The table of v_bitop3 survives: here it is S0 and S1.
-        run(wave, &Inst { imm: 0b1100_0000, ..on_vectors(v_bitop3_b32) });
+        run(wave, &Inst { imm: 0xc0, ..on_vectors(v_bitop3_b32) });
         assert_eq!(wave.v[23].0[0], 11 & 2);
         wave.s[124] = 250;
         let add = on_vectors(v_add_u32);

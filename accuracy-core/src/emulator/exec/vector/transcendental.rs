@@ -9,7 +9,7 @@ use super::lanes::{float64_source, map1, wide_map2, write64};
 use super::operands::{Form, Rest, Room, begin, source, write, write16};
 use crate::emulator::exec::number::{self, Format};
 use crate::emulator::isa::Inst;
-use crate::emulator::wave::{Flow, Lanes, Round, Wave};
+use crate::emulator::wave::{Flow, Lanes, Wave};
 
 /// Adding and subtracting this rounds a float64 to an integer.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
@@ -309,16 +309,13 @@ pub fn v_trig_preop_f64(wave: &mut Wave, inst: &Inst) -> Flow {
     let [x, spare] = &mut rooms;
     let a = float64_source(wave, inst, 0, x, spare);
     let segment = source(wave, inst, 1, 0, Form::B32, &mut room);
+    let mode = wave.mode.round64_16();
     let mut out = wide_map2(a, [segment, segment], |a, segment| {
         let exponent = Format::F64.biased(a);
         let shift = (segment as i32 & 31) * 53 + (exponent - 1077).max(0);
         let value = Format::F64.split((two_over_pi(shift as usize) as f64).to_bits());
         let scale = -53 - shift + if exponent >= 1968 { 128 } else { 0 };
-        number::round(
-            Format::F64,
-            number::Exact { exponent: value.exponent + scale, ..value },
-            Round::NearestEven,
-        )
+        number::round(Format::F64, number::Exact { exponent: value.exponent + scale, ..value }, mode)
     });
     finish64(wave, inst, &mut out);
     write64(wave, inst, &out);
