@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use accuracy_core::emulator::isa::{Processor, decode};
 use accuracy_core::emulator::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
-use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Mode, Wave, registers};
+use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Mode, Wave};
 
 /// Address that each instruction has.
 const CODE: u64 = 0x7000_0000_0000;
@@ -90,7 +90,7 @@ fn execute(request: &mut Fields, space: &Space, window: &Window, answer: &mut Ve
     let accumulators = request.lanes(agprs)?;
     let group = Group::new(space, request.bytes(lds)?.into(), [0; 3]);
     let global = request.bytes(memory)?;
-    let mut wave = Wave::new(processor, &group, 0, registers(), 0);
+    let mut wave = Wave::new(processor, &group, 0, 0);
     wave.s = scalars;
     wave.v[..vgprs].copy_from_slice(&vectors);
     wave.v[256..256 + agprs].copy_from_slice(&accumulators);

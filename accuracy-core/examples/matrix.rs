@@ -11,9 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use accuracy_core::emulator::exec::matrix::{INSTRUCTIONS, Matrix, fidelity};
-use accuracy_core::emulator::isa::{
-    Encoding, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row,
-};
+use accuracy_core::emulator::isa::{Encoding, Inst, MatrixBits, MemoryBits, Operand, Processor, table};
 use accuracy_core::emulator::memory::{Group, Space};
 use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Wave};
 
@@ -61,14 +59,8 @@ fn list() -> Done {
 }
 
 fn instruction(matrix: &Matrix, bits: MatrixBits, neg: u8) -> Inst {
-    let row = Box::leak(Box::new(Row {
-        mnemonic: matrix.mnemonic,
-        encoding: Encoding::Mai,
-        opcode: 0,
-        processors: Processors::Both,
-        operands: &[],
-        execute: matrix.execute,
-    }));
+    let row =
+        table::row(matrix.mnemonic).unwrap_or_else(|| panic!("{} is not in the table", matrix.mnemonic));
     let (dst, c) = match matrix.sparse {
         true => (Operand::Vector(C), Operand::Vector(INDEX)),
         false => (Operand::Vector(D), Operand::Vector(C)),
@@ -94,6 +86,7 @@ fn instruction(matrix: &Matrix, bits: MatrixBits, neg: u8) -> Inst {
         imm2: 0,
         memory: MemoryBits::default(),
         matrix: bits,
+        words: [0; 4],
     }
 }
 

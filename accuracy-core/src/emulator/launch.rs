@@ -467,7 +467,7 @@ impl<'a> Grid<'a> {
     fn wave(&self, group: &'a Group<'a>, index: u32, registers: Box<[Lanes; 512]>) -> Wave<'a> {
         let Launch { module, kernel, .. } = self.launch;
         let descriptor = kernel.descriptor;
-        let mut wave = Wave::new(module.processor, group, index, registers, POISON);
+        let mut wave = Wave::with_registers(module.processor, group, index, registers, POISON);
         let vectors = descriptor.vector_registers().min(512);
         wave.vgprs = descriptor.accum_offset().min(vectors).min(256) as usize;
         wave.agprs = (vectors - wave.vgprs as u32).min(256) as usize;

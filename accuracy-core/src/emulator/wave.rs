@@ -256,8 +256,15 @@ impl Wave<'_> {
         Flow::Fault
     }
 
+    /// A wave with every lane on, whose registers all hold `poison`.
+    pub fn new<'a>(processor: Processor, group: &'a Group<'a>, index: u32, poison: u32) -> Wave<'a> {
+        let mut registers = registers();
+        registers.fill(Lanes::splat(poison));
+        Wave::with_registers(processor, group, index, registers, poison)
+    }
+
     /// A wave with every lane on, in a register file that holds anything.
-    pub fn new<'a>(
+    pub fn with_registers<'a>(
         processor: Processor,
         group: &'a Group<'a>,
         index: u32,

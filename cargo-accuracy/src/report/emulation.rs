@@ -140,7 +140,7 @@ mod tests {
         let fidelity = &mut case.emulated.as_mut().unwrap().fidelity;
         (fidelity.exact, fidelity.instructions) = (9_999_999, 10_000_000);
         assert!(line(&Report::new(vec![case.clone()], &[])).unwrap().contains("99.99 %"));
-        *case.emulated.as_mut().unwrap() = Default::default();
+        **case.emulated.as_mut().unwrap() = Default::default();
         assert_eq!(line(&Report::new(vec![case], &[])).unwrap(), "emulated, and no instruction was executed");
     }
 

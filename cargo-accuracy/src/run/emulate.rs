@@ -111,7 +111,7 @@ fn refused(who: &str, package: &str, archs: Vec<Arch>) -> anyhow::Error {
 }
 
 /// Names under which packages depend on accuracy-core, as Cargo.toml has them.
-fn names_of_core<'p>(package: &'p Package) -> impl Iterator<Item = &'p str> {
+fn names_of_core(package: &Package) -> impl Iterator<Item = &str> {
     let own = (package.name == CORE).then_some(CORE);
     let dependencies = package.dependencies.iter();
     own.into_iter().chain(

@@ -1,4 +1,4 @@
-use super::super::super::isa::{Encoding, MatrixBits, MemoryBits, Row, Slot};
+use super::super::super::isa::{Encoding, MatrixBits, MemoryBits};
 use super::super::super::memory::{Group, Space};
 use super::*;
 
@@ -9,19 +9,10 @@ const SCALES: [u16; 2] = [33, 34];
 const C: u16 = 256;
 const D: u16 = 320;
 
-static ROW: Row = Row {
-    mnemonic: "a test",
-    encoding: Encoding::Mai,
-    opcode: 0,
-    processors: Processors::Both,
-    operands: &[] as &[Slot],
-    execute: v_accvgpr_mov_b32,
-};
-
 fn instruction(dst: Operand, src: [Operand; 3], matrix: MatrixBits) -> Inst {
     Inst {
-        row: &ROW,
-        execute: ROW.execute,
+        row: crate::emulator::isa::table::row("v_accvgpr_mov_b32").unwrap(),
+        execute: v_accvgpr_mov_b32,
         encoding: Encoding::Mai,
         size: 8,
         dst,
@@ -40,6 +31,7 @@ fn instruction(dst: Operand, src: [Operand; 3], matrix: MatrixBits) -> Inst {
         imm2: 0,
         memory: MemoryBits::default(),
         matrix,
+        words: [0; 4],
     }
 }
 

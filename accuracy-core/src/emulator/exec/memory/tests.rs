@@ -1,26 +1,15 @@
 //! Addresses and values were computed by hand or by the loops written out here.
 
 use super::*;
-use crate::emulator::isa::{
-    Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row,
-};
+use crate::emulator::isa::{Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor};
 use crate::emulator::memory::{Clamped, Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
 use crate::emulator::wave::{Access, Fault, Flow, LANES, Lanes, Wave, register};
-
-static ROW: Row = Row {
-    mnemonic: "memory_test",
-    encoding: Encoding::Global,
-    opcode: 0,
-    processors: Processors::Both,
-    operands: &[],
-    execute: ds_nop,
-};
 
 const NONE: Operand = Operand::None;
 
 fn inst(dst: Operand, src: [Operand; 4], imm: i32) -> Inst {
     Inst {
-        row: &ROW,
+        row: crate::emulator::isa::table::row("ds_nop").unwrap(),
         execute: ds_nop,
         encoding: Encoding::Global,
         size: 8,
@@ -40,6 +29,7 @@ fn inst(dst: Operand, src: [Operand; 4], imm: i32) -> Inst {
         imm2: 0,
         memory: MemoryBits::default(),
         matrix: MatrixBits::default(),
+        words: [0; 4],
     }
 }
 

@@ -1,24 +1,13 @@
 //! Values were computed by hand from the ISA's descriptions.
 
 use super::*;
-use crate::emulator::isa::{
-    Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row,
-};
+use crate::emulator::isa::{Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor};
 use crate::emulator::memory::{Group, Space};
 use crate::emulator::wave::{Fault, Flow, GprIndex, Wave, register};
 
-static ROW: Row = Row {
-    mnemonic: "s_test",
-    encoding: Encoding::Sop2,
-    opcode: 0,
-    processors: Processors::Both,
-    operands: &[],
-    execute: s_nop,
-};
-
 fn inst(dst: Operand, src: [Operand; 2], imm: i32) -> Inst {
     Inst {
-        row: &ROW,
+        row: crate::emulator::isa::table::row("s_nop").unwrap(),
         execute: s_nop,
         encoding: Encoding::Sop2,
         size: 4,
@@ -38,6 +27,7 @@ fn inst(dst: Operand, src: [Operand; 2], imm: i32) -> Inst {
         imm2: 0,
         memory: MemoryBits::default(),
         matrix: MatrixBits::default(),
+        words: [0; 4],
     }
 }
 

@@ -4,25 +4,15 @@ use super::*;
 use crate::emulator::exec::number::tests::Sequence;
 use crate::emulator::exec::number::{self, Format};
 use crate::emulator::isa::{
-    Dpp, Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Processors, Row, Sdwa, Select,
-    Special, Unused,
+    Dpp, Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Sdwa, Select, Special, Unused,
 };
 use crate::emulator::memory::{Group, Space};
 use crate::emulator::wave::{Flow, GprIndex, LANES, Lanes, Mode, Round, Wave};
 
-static ROW: Row = Row {
-    mnemonic: "v_test",
-    encoding: Encoding::Vop3,
-    opcode: 0,
-    processors: Processors::Both,
-    operands: &[],
-    execute: |_, _| Flow::Next,
-};
-
 /// An instruction without operands and modifiers.
 pub(super) fn instruction(execute: Execute) -> Inst {
     Inst {
-        row: &ROW,
+        row: crate::emulator::isa::table::row("v_nop").unwrap(),
         execute,
         encoding: Encoding::Vop3,
         size: 8,
@@ -42,6 +32,7 @@ pub(super) fn instruction(execute: Execute) -> Inst {
         imm2: 0,
         memory: MemoryBits::default(),
         matrix: MatrixBits::default(),
+        words: [0; 4],
     }
 }
 
