@@ -699,7 +699,7 @@ fn an_unknown_dpp_control_is_an_error() {
         let inst = Inst { dpp: Some(dpp), ..on_vectors(v_mov_b32) };
         assert_eq!((inst.execute)(wave, &inst), Flow::Fault);
         let fault = wave.fault.take().map(|fault| fault.to_string());
-        assert_eq!(fault.as_deref(), Some("the emulator has no v_test (dpp_ctrl 0x1ff)"));
+        assert_eq!(fault.as_deref(), Some("the emulator has no v_nop (dpp_ctrl 0x1ff)"));
     });
 }
 
