@@ -35,6 +35,13 @@ fn emulated(test: &str) -> Option<&'static Fixture> {
     FIXTURE.as_ref()
 }
 
+/// The library that a build for an architecture leaves.
+fn build(fixture: &Fixture, arch: &str) -> PathBuf {
+    let output = fixture.plugin().args(["accuracy", "build", "--arch", arch]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
 fn run(fixture: &Fixture, arguments: &[&str]) -> Run {
     fixture.accuracy(&[&EMULATE, arguments].concat())
 }
@@ -183,11 +190,9 @@ fn a_library_of_another_architecture_in_place_is_told_before_it_runs() {
     let Some(fixture) = emulated("a_library_of_another_architecture_in_place_is_told_before_it_runs") else {
         return;
     };
-    let output = fixture.plugin().args(["accuracy", "build", "--arch", "gfx942"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let library = String::from_utf8(output.stdout).unwrap();
+    let library = build(fixture, "gfx942");
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(library.trim(), folder.path().join("libemulated_gfx950.so")).unwrap();
+    std::fs::copy(library, folder.path().join("libemulated_gfx950.so")).unwrap();
     let run = fixture.accuracy_with(&[&EMULATE[..], &["::correct["]].concat(), |command| {
         command.env("ACCURACY_LIBRARY_PATH", folder.path());
     });
@@ -212,9 +217,10 @@ fn an_archive_with_the_emulator_runs_where_there_is_no_compiler() {
     let Some(fixture) = emulated("an_archive_with_the_emulator_runs_where_there_is_no_compiler") else {
         return;
     };
+    build(fixture, "gfx950");
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated.tar.zst");
     let mut command = fixture.plugin();
-    command.args(["accuracy", "archive", "--offline", "--arch", "gfx950", "--emulate", "--out"]).arg(&file);
+    command.args(["accuracy", "archive", "--offline", "--emulate", "--out"]).arg(&file);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let run = fixture.run_archive(&file, &["--arch", "gfx950", "--emulate", "::correct["]);
