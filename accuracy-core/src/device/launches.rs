@@ -193,7 +193,7 @@ fn runtime_symbol(symbol: &CStr) -> Option<Pointer> {
 static RUNTIMES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 /// `ns::kernel<4>` of `_ZN2ns6kernelILi4EEEvPf`.
-fn readable(name: &str) -> String {
+pub(crate) fn readable(name: &str) -> String {
     let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
     cpp_demangle::Symbol::new(name)
         .ok()

@@ -111,11 +111,10 @@ fn map(bytes: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// A launch that did not end well, in words: the kernel, the instruction and where it stands in the source.
+/// Why a kernel, which the stand-in names, did not end well: the instruction and where it stands in the source.
 #[derive(Debug, thiserror::Error)]
-#[error("kernel `{kernel}`: {}{}", .stop.fault, self.place())]
+#[error("{}{}", .stop.fault, self.place())]
 pub struct Stopped {
-    pub kernel: String,
     pub stop: Stop,
     /// The instruction's address as the code object counts it.
     pub offset: u64,
@@ -260,8 +259,7 @@ impl hip::Engine for Device {
                     _ => hip::LaunchErrorKind::Failure,
                 };
                 let (offset, line) = (module.offset(stop.pc), module.line(stop.pc));
-                let kernel = kernel.described.name.clone();
-                Err(failed(kind, Arc::new(Stopped { kernel, stop: *stop, offset, line })))
+                Err(failed(kind, Arc::new(Stopped { stop: *stop, offset, line })))
             }
         }
     }

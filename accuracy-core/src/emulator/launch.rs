@@ -344,7 +344,7 @@ struct Grid<'a> {
     resident: AtomicU64,
     /// Rises whenever a workgroup did something that others may wait for.
     progress: AtomicU64,
-    /// Workers whose workgroups all wait.
+    /// Workers whose workgroups all wait, and those that have none left.
     waiting: AtomicUsize,
     over: AtomicBool,
     stop: Mutex<Option<Box<Stop>>>,
@@ -369,6 +369,8 @@ impl<'a> Grid<'a> {
                     groups.push_front(group);
                     slow = 0;
                 } else if groups.is_empty() {
+                    // Nothing that others wait for comes from this worker any more.
+                    self.waiting.fetch_add(1, SeqCst);
                     break;
                 }
             }

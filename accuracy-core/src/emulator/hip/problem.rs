@@ -3,6 +3,7 @@
 use super::engine::{LaunchError, LoadError};
 use super::status::Status;
 use crate::codeobject::ReadError;
+use crate::device::launches::readable;
 use std::fmt;
 
 /// Something that a launcher or a kernel did, and that a test's report should show.
@@ -23,9 +24,10 @@ pub enum What {
     Unemulated,
     #[error("{what} is not emulated; the call returned hipErrorNotSupported")]
     UnemulatedUse { what: &'static str },
-    #[error("kernel {kernel}: {error}")]
+    #[error("kernel {}: {error}",
+        readable(.kernel))]
     Kernel { kernel: String, error: LaunchError },
-    #[error("kernel {kernel} stopped at an assertion: {}", .message.trim_end())]
+    #[error("kernel {} stopped at an assertion: {}", readable(.kernel), .message.trim_end())]
     Assert { kernel: String, message: String },
     #[error(
         "the {side} is {bytes} bytes at {address:#x}, but only {left} bytes of its allocation ({allocation} bytes) are left from there"
@@ -51,7 +53,8 @@ pub enum What {
         "the fat binary begins with {found:#010x}, not with the magic number of a HIP fat binary (0x48495046)"
     )]
     FatBinary { found: u32 },
-    #[error("the code object has no kernel {kernel}")]
+    #[error("the code object has no kernel {}",
+        readable(.kernel))]
     NoKernel { kernel: String },
     #[error("the code object has no variable {variable}")]
     NoVariable { variable: String },
@@ -59,21 +62,26 @@ pub enum What {
     NotAKernel { address: usize },
     #[error("the host variable at {address:#x} was never registered as a device variable")]
     NotAVariable { address: usize },
-    #[error("kernel {kernel} takes {takes} bytes of arguments, but the launch passes a buffer of {passed}")]
+    #[error("kernel {} takes {takes} bytes of arguments, but the launch passes a buffer of {passed}",
+        readable(.kernel))]
     ArgumentBytes { kernel: String, takes: usize, passed: usize },
-    #[error("kernel {kernel} takes {takes} arguments, but the launch passes none")]
+    #[error("kernel {} takes {takes} arguments, but the launch passes none",
+        readable(.kernel))]
     NoArguments { kernel: String, takes: usize },
-    #[error("kernel {kernel} takes {takes} arguments, but the pointer to argument {index} is null")]
+    #[error("kernel {} takes {takes} arguments, but the pointer to argument {index} is null",
+        readable(.kernel))]
     NullArgument { kernel: String, takes: usize, index: usize },
     #[error(
-        "kernel {kernel} has {bytes} bytes of arguments, but its metadata lists none: pass them as one buffer (HIP_LAUNCH_PARAM_BUFFER_POINTER)"
+        "kernel {} has {bytes} bytes of arguments, but its metadata lists none: pass them as one buffer (HIP_LAUNCH_PARAM_BUFFER_POINTER)",
+        readable(.kernel)
     )]
     UnknownArguments { kernel: String, bytes: usize },
-    #[error("kernel {kernel}: argument {index} ends at byte {end} of an argument segment of {bytes}")]
+    #[error("kernel {}: argument {index} ends at byte {end} of an argument segment of {bytes}",
+        readable(.kernel))]
     Metadata { kernel: String, index: usize, end: usize, bytes: usize },
     #[error("the launch's `extra` list has the unknown key {key}")]
     Extra { key: usize },
-    #[error("kernel {kernel} cannot be launched with {}: {reason}", Shape(.blocks, .threads))]
+    #[error("kernel {} cannot be launched with {}: {reason}", readable(.kernel), Shape(.blocks, .threads))]
     Shape { kernel: String, blocks: [u32; 3], threads: [u32; 3], reason: ShapeError },
     #[error("{handle:#x} is no {kind}: it was destroyed before, or comes from another runtime")]
     Handle { kind: HandleKind, handle: usize },
