@@ -239,6 +239,32 @@ fn launches_that_the_device_would_refuse_are_refused_with_the_numbers() {
 }
 
 #[test]
+fn a_kernel_that_declares_more_scratch_memory_than_a_wave_can_have_is_refused() {
+    each(|module| {
+        let mut kernel = module.kernel("read_table").expect("the kernel is in kernels.hip").clone();
+        kernel.descriptor.scratch = 32 << 20;
+        let launch = Launch {
+            module,
+            kernel: &kernel,
+            blocks: [1, 1, 1],
+            threads: [64, 1, 1],
+            remainder: [0; 3],
+            dynamic_lds: 0,
+            cooperative: false,
+            arguments: &[0; 8],
+            shared: Shared::default(),
+            regions: &[],
+            workers: 1,
+        };
+        let refused = Refused::Scratch { kernel: "read_table".into(), needed: 32 << 20, most: 16 << 20 };
+        match launch.run() {
+            Err(LaunchError::Refused(found)) => assert_eq!(found, refused),
+            other => panic!("the launch should be refused: {other:?}"),
+        }
+    });
+}
+
+#[test]
 fn arguments_of_every_size_arrive_where_the_kernel_reads_them() {
     #[repr(C)]
     #[derive(Clone, Copy)]
