@@ -117,7 +117,14 @@ fn an_accuracy_core_without_the_feature_is_named_with_its_version() {
 
 #[test]
 fn a_run_that_is_emulated_says_so_and_how_to_run_a_case_again() {
-    let run = never_green().accuracy(&["--arch", "gfx950", "--emulate", "--jobs", "1", "::correct_by_its_attribute["]);
+    let run = never_green().accuracy(&[
+        "--arch",
+        "gfx950",
+        "--emulate",
+        "--jobs",
+        "1",
+        "::correct_by_its_attribute[",
+    ]);
     // It has no library for gfx950.
     assert_eq!(run.status, Some(100), "{run}");
     let report = run.report.as_ref().unwrap();
