@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares the emulator with AMD's pseudocode, instruction by instruction.
 
-    cargo build --release -p accuracy-core --features emulate --example execute
-    .ci/semantics.py target/release/examples/execute [--quick] [--only V_ADD_F32,S_BFE] [--arch gfx950] [--seed N]
+    cargo build -p accuracy-core --features build,emulate --example execute
+    .ci/semantics.py target/debug/examples/execute [--quick] [--only V_ADD_F32,S_BFE] [--arch gfx950] [--seed N]
 
 The evaluator in `.ci/semantics/` shares nothing with the emulator: `language.py` turns the pseudocode into Python,
 `floats.py` computes floating point exactly, `forms.py`, `scalar.py` and `memory.py` make instructions as text, which

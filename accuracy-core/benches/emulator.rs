@@ -1,10 +1,10 @@
 //! What emulation costs: lane operations per second and core, scaling over cores, memory of a workgroup.
 //!
-//! `emulator.sh` runs it, and beside it the repository's matrix emulated and on the host. The kernels are loops of one
-//! kind of instruction (`emulator/kernels.hip`); clang compiles them first.
+//! The kernels are loops of one kind of instruction (`emulator/kernels.hip`); clang compiles them first. `emulator.sh`
+//! runs it, and then the repository's matrix on the host and emulated.
 
 use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::launch::{Launch, Shared};
+use accuracy_core::emulator::launch::Launch;
 use accuracy_core::emulator::loader::Module;
 use accuracy_core::emulator::memory::Region;
 use std::path::Path;
@@ -64,31 +64,26 @@ fn launch(module: &Module, kernel: &str, rounds: u32, blocks: u32, workers: usiz
     let start = words.as_mut_ptr().expose_provenance() as u64;
     let region = Region { start, end: start + 4 * words.len() as u64, writable: true };
     let mut arguments = Vec::new();
-    if kernel == "global_memory" {
+    if ["global_memory", "all_resident"].contains(&kernel) {
         arguments.extend(start.to_le_bytes());
     }
     arguments.extend(rounds.to_le_bytes());
+    let launched = module.kernel(kernel).expect("the kernel is in kernels.hip");
     let launch = Launch {
-        module,
-        kernel: module.kernel(kernel).expect("the kernel is in kernels.hip"),
-        blocks: [blocks, 1, 1],
-        threads: [THREADS, 1, 1],
-        remainder: [0; 3],
-        dynamic_lds: 0,
-        cooperative: false,
         arguments: &arguments,
-        shared: Shared::default(),
         regions: &[region],
         workers,
+        ..Launch::new(module, launched, [blocks, 1, 1], [THREADS, 1, 1])
     };
     launch.run().unwrap_or_else(|error| panic!("{kernel}: {error}"));
 }
 
-/// How much more memory the process has at its peak when many workgroups are resident, in KiB for each.
+/// KiB that the process has more at its peak for each workgroup that is resident: 256 of them wait for one another.
 fn memory_of_a_workgroup(module: &Module) -> u64 {
+    const RESIDENT: u32 = 256;
     let before = peak();
-    launch(module, "lds", 1, 256, 1);
-    (peak() - before).max(1)
+    launch(module, "all_resident", RESIDENT, RESIDENT, 1);
+    (peak() - before) / u64::from(RESIDENT)
 }
 
 /// The process's peak of resident memory, in KiB.

@@ -103,6 +103,17 @@ fn a_launcher_that_falls_back_inside_itself_is_found_out() {
 }
 
 #[test]
+fn the_other_architecture_runs_its_own_code() {
+    let Some(fixture) = emulated("the_other_architecture_runs_its_own_code") else { return };
+    let run = fixture.accuracy(&["--arch", "gfx942", "--emulate", "--timeout", "60", "::correct["]);
+    assert_eq!((run.status, run.case().verdict.as_str()), (Some(0), "correct"), "{run}");
+    let device = run.report.as_ref().unwrap()["device"].as_str().unwrap();
+    assert!(device.starts_with("emulated gfx942"), "{run}");
+    let run = fixture.accuracy(&["--arch", "gfx942", "--emulate", "--timeout", "60", "::falls_back["]);
+    assert_eq!((run.status, run.case().failed_checks), (Some(100), vec!["kernel".to_owned()]), "{run}");
+}
+
+#[test]
 fn a_write_just_past_the_end_damages_a_guard() {
     let Some(fixture) = emulated("a_write_just_past_the_end_damages_a_guard") else { return };
     let run = run(fixture, &["::past_the_end["]);
@@ -162,6 +173,7 @@ fn a_launch_that_no_device_takes_is_told_with_its_numbers() {
         ("too_many_blocks", ["gemm_kernel", "67108864 x 1 x 1 workgroups", "2^32 work-items"]),
         ("block_too_large", ["gemm_kernel", "2048 x 1 x 1 work-items", "the kernel allows 1024"]),
         ("too_much_lds", ["uses_lds", "164000 bytes of LDS", "163840"]),
+        ("half_its_arguments", ["gemm_kernel", "16 bytes", "36"]),
     ] {
         fails(fixture, test, "crashed", &parts);
     }
@@ -199,6 +211,29 @@ fn a_library_of_another_architecture_in_place_is_told_before_it_runs() {
     assert_eq!(run.status, Some(101), "{run}");
     for part in ["nothing ran", "libemulated_gfx950.so", "has no code for gfx950", "it has gfx942"] {
         assert!(run.stderr.contains(part), "{part} is missing: {run}");
+    }
+}
+
+#[test]
+fn damaged_machine_code_fails_every_case_and_is_named() {
+    let Some(fixture) = emulated("damaged_machine_code_fails_every_case_and_is_named") else { return };
+    let whole = std::fs::read(build(fixture, "gfx950")).unwrap();
+    let inside = whole.windows(4).skip(1).position(|bytes| bytes == b"\x7fELF").unwrap() + 1;
+    for (what, at, damage) in [
+        ("program headers far behind the end", 32, u64::MAX.to_le_bytes()),
+        ("a type that no code object has", 16, [0xff; 8]),
+        ("section headers in the middle of nowhere", 40, (1_u64 << 40).to_le_bytes()),
+    ] {
+        let mut damaged = whole.clone();
+        damaged[inside + at..inside + at + 8].copy_from_slice(&damage);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("libemulated_gfx950.so"), damaged).unwrap();
+        let run = fixture.accuracy_with(&[&EMULATE[..], &["::correct["]].concat(), |command| {
+            command.env("ACCURACY_LIBRARY_PATH", folder.path());
+        });
+        assert!(matches!(run.status, Some(100 | 101)), "{what}: {run}");
+        assert!(run.stderr.contains("libemulated_gfx950.so"), "{what}: {run}");
+        assert!(!run.stderr.contains("panicked"), "{what}: {run}");
     }
 }
 

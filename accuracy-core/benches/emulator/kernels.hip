@@ -40,3 +40,12 @@ GLOBAL global_memory(volatile unsigned *words, unsigned n) {
         for (unsigned j = 0; j < 4; j++) words[t + 65536 * j] = sum;
     }
 }
+
+// A workgroup ends when `all` of them have come here: they are resident at the same time.
+GLOBAL all_resident(unsigned *arrived, unsigned all) {
+    __attribute__((shared)) static volatile unsigned words[1024];
+    const unsigned t = __builtin_amdgcn_workitem_id_x();
+    words[t] = t;
+    if (t == 0) __atomic_fetch_add(arrived, 1, __ATOMIC_RELAXED);
+    while (__atomic_load_n(arrived, __ATOMIC_RELAXED) < all) __builtin_amdgcn_s_sleep(1);
+}

@@ -222,10 +222,6 @@ impl hip::Engine for Device {
         };
         let regions = self.regions();
         let run = Launch {
-            module: &module,
-            kernel,
-            blocks: launch.blocks,
-            threads: launch.threads,
             remainder: launch.remainder,
             dynamic_lds: launch.dynamic_lds,
             cooperative: launch.cooperative,
@@ -238,6 +234,7 @@ impl hip::Engine for Device {
             },
             regions: &regions,
             workers: self.workers,
+            ..Launch::new(&module, kernel, launch.blocks, launch.threads)
         };
         match run.run() {
             Ok(executed) => {

@@ -131,6 +131,25 @@ const POISON: u32 = 0x7fc0_dead;
 /// Bytes of scratch memory of a thread whose stack the compiler cannot bound, at the least.
 const STACK: u32 = 16 << 10;
 
+impl<'a> Launch<'a> {
+    /// A launch of whole workgroups by one thread of this machine, of a kernel without arguments.
+    pub fn new(module: &'a Module, kernel: &'a Kernel, blocks: [u32; 3], threads: [u32; 3]) -> Launch<'a> {
+        Launch {
+            module,
+            kernel,
+            blocks,
+            threads,
+            remainder: [0; 3],
+            dynamic_lds: 0,
+            cooperative: false,
+            arguments: &[],
+            shared: Shared::default(),
+            regions: &[],
+            workers: 1,
+        }
+    }
+}
+
 impl Launch<'_> {
     fn threads_of_group(&self) -> u64 {
         self.threads.iter().map(|n| u64::from(*n)).product()
@@ -369,9 +388,12 @@ impl<'a> Grid<'a> {
                     groups.push_front(group);
                     slow = 0;
                 } else if groups.is_empty() {
-                    // Nothing that others wait for comes from this worker any more.
-                    self.waiting.fetch_add(1, SeqCst);
-                    break;
+                    if self.next.load(SeqCst) >= self.total {
+                        // Nothing that others wait for comes from this worker any more.
+                        self.waiting.fetch_add(1, SeqCst);
+                        break;
+                    }
+                    self.wait_for_room();
                 }
             }
             let Some(mut group) = groups.pop_front() else { continue };
@@ -415,6 +437,19 @@ impl<'a> Grid<'a> {
 
     fn nothing_to_start(&self) -> bool {
         self.next.load(SeqCst) >= self.total || self.resident.load(SeqCst) >= self.room
+    }
+
+    /// Other workers' workgroups fill the device: waits until one of them ends. Meanwhile this worker counts as waiting, so
+    /// that a deadlock of the others is seen.
+    fn wait_for_room(&self) {
+        self.waiting.fetch_add(1, SeqCst);
+        while self.resident.load(SeqCst) >= self.room
+            && self.next.load(SeqCst) < self.total
+            && !self.over.load(SeqCst)
+        {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+        self.waiting.fetch_sub(1, SeqCst);
     }
 
     /// All workgroups of this worker wait: gives others time, and reports a deadlock if none of them gets on either.

@@ -4,7 +4,7 @@
 mod compile;
 
 use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::launch::{Launch, LaunchError, Refused, Shared};
+use accuracy_core::emulator::launch::{Launch, LaunchError, Refused};
 use accuracy_core::emulator::loader::{LoadError, Module};
 use accuracy_core::emulator::memory::Region;
 use accuracy_core::emulator::wave::Fault;
@@ -46,18 +46,13 @@ impl<'a> Run<'a> {
     }
 
     fn run(&self) -> Result<u64, LaunchError> {
+        let kernel = self.module.kernel(self.kernel).expect("the kernel is in kernels.hip");
         let launch = Launch {
-            module: self.module,
-            kernel: self.module.kernel(self.kernel).expect("the kernel is in kernels.hip"),
-            blocks: [self.blocks, 1, 1],
-            threads: [self.threads, 1, 1],
-            remainder: [0; 3],
             dynamic_lds: self.dynamic_lds,
-            cooperative: false,
             arguments: &self.arguments,
-            shared: Shared::default(),
             regions: &self.regions,
             workers: self.workers,
+            ..Launch::new(self.module, kernel, [self.blocks, 1, 1], [self.threads, 1, 1])
         };
         launch.run().map(|executed| executed.instructions.values().sum())
     }
@@ -243,19 +238,8 @@ fn a_kernel_that_declares_more_scratch_memory_than_a_wave_can_have_is_refused() 
     each(|module| {
         let mut kernel = module.kernel("read_table").expect("the kernel is in kernels.hip").clone();
         kernel.descriptor.scratch = 32 << 20;
-        let launch = Launch {
-            module,
-            kernel: &kernel,
-            blocks: [1, 1, 1],
-            threads: [64, 1, 1],
-            remainder: [0; 3],
-            dynamic_lds: 0,
-            cooperative: false,
-            arguments: &[0; 8],
-            shared: Shared::default(),
-            regions: &[],
-            workers: 1,
-        };
+        let launch =
+            Launch { arguments: &[0; 8], ..Launch::new(module, &kernel, [1, 1, 1], [64, 1, 1]) };
         let refused = Refused::Scratch { kernel: "read_table".into(), needed: 32 << 20, most: 16 << 20 };
         match launch.run() {
             Err(LaunchError::Refused(found)) => assert_eq!(found, refused),

@@ -176,6 +176,19 @@ LAUNCHER(gemm_with_an_ipc_handle) {
     return 0;
 }
 
+// The buffer of arguments ends in the middle of those that the kernel takes.
+LAUNCHER(gemm_with_half_its_arguments) {
+    gemm_on(stream, y, x, w, m, n, k);
+    hipFunction_t function;
+    (void)hipGetFuncBySymbol(&function, reinterpret_cast<const void*>(gemm_kernel));
+    const void* arguments[] = {y, x};
+    size_t bytes = sizeof(arguments);
+    void* extra[] = {HIP_LAUNCH_PARAM_BUFFER_POINTER, arguments, HIP_LAUNCH_PARAM_BUFFER_SIZE, &bytes,
+                     HIP_LAUNCH_PARAM_END};
+    (void)hipModuleLaunchKernel(function, 1, 1, 1, kThreads, 1, 1, 0, stream, nullptr, extra);
+    return 0;
+}
+
 LAUNCHER(gemm_that_prints) {
     gemm_on(stream, y, x, w, m, n, k);
     hipLaunchKernelGGL(prints, dim3(1), dim3(kThreads), 0, stream, y);

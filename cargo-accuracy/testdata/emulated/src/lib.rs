@@ -126,6 +126,15 @@ mod tests {
             k: i32,
             stream: Stream,
         ) -> Status;
+        fn gemm_with_half_its_arguments(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
         fn gemm_that_prints(
             y: DevPtr<bf16>,
             x: DevPtr<bf16>,
@@ -186,6 +195,7 @@ mod tests {
         block_too_large: gemm_in_a_block_too_large;
         too_much_lds: gemm_with_too_much_lds;
         ipc_handle: gemm_with_an_ipc_handle;
+        half_its_arguments: gemm_with_half_its_arguments;
         prints: gemm_that_prints;
         asserts: gemm_that_asserts;
         traps: gemm_that_traps;

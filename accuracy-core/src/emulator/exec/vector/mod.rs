@@ -43,6 +43,4 @@ pub use small_float::*;
 pub use transcendental::*;
 
 #[cfg(test)]
-mod bench;
-#[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ impl Form {
 #[inline(always)]
 pub(super) fn begin(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
     let special = inst.src.iter().any(|source| matches!(source, Operand::Special(_)));
-    if !wave.vskip && wave.gpr_index.is_none() && !special && inst.dpp.is_none() {
+    if wave.gpr_index.is_none() && !special && inst.dpp.is_none() {
         return None;
     }
     unusual(wave, inst)
@@ -61,9 +61,6 @@ pub(super) fn begin(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
 #[cold]
 #[inline(never)]
 fn unusual(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
-    if wave.vskip {
-        return Some(Flow::Next);
-    }
     if let Some(dpp) = inst.dpp.filter(|dpp| !known_dpp(dpp.control)) {
         let detail = format!("dpp_ctrl {:#x}", dpp.control);
         return Some(wave.fail(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail }));
