@@ -66,27 +66,13 @@ fn instruction(matrix: &Matrix, bits: MatrixBits, neg: u8) -> Inst {
         false => (Operand::Vector(D), Operand::Vector(C)),
     };
     Inst {
-        row,
         execute: matrix.execute,
-        encoding: Encoding::Mai,
         size: 8,
         dst,
-        sdst: Operand::None,
         src: [Operand::Vector(A), Operand::Vector(B), c, Operand::None],
         neg,
-        abs: 0,
-        neg_hi: 0,
-        op_sel: 0,
-        op_sel_hi: 0,
-        clamp: false,
-        omod: 0,
-        sdwa: None,
-        dpp: None,
-        imm: 0,
-        imm2: 0,
-        memory: MemoryBits::default(),
         matrix: bits,
-        words: [0; 4],
+        ..Inst::new(row, Encoding::Mai)
     }
 }
 

@@ -238,8 +238,7 @@ fn a_kernel_that_declares_more_scratch_memory_than_a_wave_can_have_is_refused() 
     each(|module| {
         let mut kernel = module.kernel("read_table").expect("the kernel is in kernels.hip").clone();
         kernel.descriptor.scratch = 32 << 20;
-        let launch =
-            Launch { arguments: &[0; 8], ..Launch::new(module, &kernel, [1, 1, 1], [64, 1, 1]) };
+        let launch = Launch { arguments: &[0; 8], ..Launch::new(module, &kernel, [1, 1, 1], [64, 1, 1]) };
         let refused = Refused::Scratch { kernel: "read_table".into(), needed: 32 << 20, most: 16 << 20 };
         match launch.run() {
             Err(LaunchError::Refused(found)) => assert_eq!(found, refused),

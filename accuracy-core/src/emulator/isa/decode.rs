@@ -2,8 +2,8 @@
 
 use super::table::{find, has_scalar_destination};
 use super::{
-    Dpp, Encoding, Inst, Kind, MatrixBits, MemoryBits, OpSel, Operand, Processor, Role, Row, Sdwa, Select,
-    Special, Unused,
+    Dpp, Encoding, Inst, Kind, MemoryBits, OpSel, Operand, Processor, Role, Row, Sdwa, Select, Special,
+    Unused,
 };
 
 /// Why bytes are no instruction.
@@ -158,33 +158,6 @@ impl Code {
     }
 }
 
-/// An instruction without operands.
-fn blank(row: &'static Row, encoding: Encoding) -> Inst {
-    Inst {
-        row,
-        execute: row.execute,
-        encoding,
-        size: 0,
-        dst: Operand::None,
-        sdst: Operand::None,
-        src: [Operand::None; 4],
-        neg: 0,
-        abs: 0,
-        neg_hi: 0,
-        op_sel: 0,
-        op_sel_hi: 0,
-        clamp: false,
-        omod: 0,
-        sdwa: None,
-        dpp: None,
-        imm: 0,
-        imm2: 0,
-        memory: MemoryBits::default(),
-        matrix: MatrixBits::default(),
-        words: [0; 4],
-    }
-}
-
 /// What an inline constant is in an operand of `kind`, or None if it has no meaning there.
 fn inline_constant(code: u32, kind: Kind) -> Option<u64> {
     /// 1 / (2 * pi), rounded to each format.
@@ -293,7 +266,7 @@ fn zero(row: &'static Row, field: &'static str, value: u32) -> Result<(), Decode
 fn scalar(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, DecodeError> {
     let row = code.find(encoding, opcode)?;
     let word = code.words[0];
-    let mut inst = blank(row, encoding);
+    let mut inst = Inst::new(row, encoding);
     let immediate = i32::from(word as u16 as i16);
     let fields = match encoding {
         Encoding::Sop1 => [word & 0xff, 0],
@@ -358,7 +331,7 @@ fn scalar_memory(mut code: Code) -> Result<Inst, DecodeError> {
     code.take(2)?;
     let [low, high, ..] = code.words;
     let row = code.find(Encoding::Smem, low >> 18 & 0xff)?;
-    let mut inst = blank(row, Encoding::Smem);
+    let mut inst = Inst::new(row, Encoding::Smem);
     inst.memory.sc0 = low >> 16 & 1 != 0;
     let data = low >> 6 & 0x7f;
     for slot in row.operands {
@@ -414,7 +387,7 @@ fn is_mask(slot: &super::Slot) -> bool {
 fn short(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, DecodeError> {
     let row = code.find(encoding, opcode)?;
     let word = code.words[0];
-    let mut inst = blank(row, encoding);
+    let mut inst = Inst::new(row, encoding);
     let first = word & 0x1ff;
     let second = word >> 9 & 0xff;
     if first == 249 || first == 250 {
@@ -637,7 +610,7 @@ fn long(mut code: Code) -> Result<Inst, DecodeError> {
     let [low, high, ..] = code.words;
     let row = code.find(Encoding::Vop3, low >> 16 & 0x3ff)?;
     let carries = has_scalar_destination(row);
-    let mut inst = blank(row, if carries { Encoding::Vop3b } else { Encoding::Vop3 });
+    let mut inst = Inst::new(row, if carries { Encoding::Vop3b } else { Encoding::Vop3 });
     let fields = [high & 0x1ff, high >> 9 & 0x1ff, high >> 18 & 0x1ff];
     let mut sources = 0;
     let mut field = 0;
@@ -756,7 +729,7 @@ fn packed(mut code: Code) -> Result<Inst, DecodeError> {
         }
     }
     let [low, high, ..] = code.words;
-    let mut inst = blank(row, Encoding::Vop3p);
+    let mut inst = Inst::new(row, Encoding::Vop3p);
     let fields = [high & 0x1ff, high >> 9 & 0x1ff, high >> 18 & 0x1ff];
     inst.neg = (high >> 29) as u8;
     inst.neg_hi = (low >> 8 & 7) as u8;
@@ -813,7 +786,7 @@ fn registers_of_format(format: u8) -> Option<u16> {
 /// MAI: `low` and `high` are the words of the matrix instruction itself.
 fn matrix(mut code: Code, row: &'static Row) -> Result<Inst, DecodeError> {
     let [low, high, ..] = code.words;
-    let mut inst = blank(row, Encoding::Mai);
+    let mut inst = Inst::new(row, Encoding::Mai);
     matrix_operands(&mut code, row, low, high, &mut inst)?;
     Ok(code.finish(inst))
 }
@@ -893,7 +866,7 @@ fn matrix_operands(
 fn scaled_matrix(mut code: Code, row: &'static Row) -> Result<Inst, DecodeError> {
     code.take(4)?;
     let [prefix, scales, low, high] = code.words;
-    let mut inst = blank(row, Encoding::Vop3px2);
+    let mut inst = Inst::new(row, Encoding::Vop3px2);
     matrix_operands(&mut code, row, low, high, &mut inst)?;
     inst.matrix.abid = 0;
     inst.op_sel = (prefix >> 11 & 3) as u8;
@@ -914,7 +887,7 @@ fn local(mut code: Code) -> Result<Inst, DecodeError> {
     code.take(2)?;
     let [low, high, ..] = code.words;
     let row = code.find(Encoding::Ds, low >> 17 & 0xff)?;
-    let mut inst = blank(row, Encoding::Ds);
+    let mut inst = Inst::new(row, Encoding::Ds);
     let is_global_sync = row.mnemonic.starts_with("ds_gws_");
     let accumulation = low >> 25 & 1 != 0;
     let mut data = 0;
@@ -974,7 +947,7 @@ fn flat(mut code: Code) -> Result<Inst, DecodeError> {
         _ => return Err(DecodeError::Unknown { processor: code.processor.name(), word: low }),
     };
     let row = code.find(encoding, low >> 18 & 0x7f)?;
-    let mut inst = blank(row, encoding);
+    let mut inst = Inst::new(row, encoding);
     inst.memory = MemoryBits {
         sc0: low >> 16 & 1 != 0,
         nt: low >> 17 & 1 != 0,
@@ -1038,7 +1011,7 @@ fn buffer(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
     code.take(2)?;
     let [low, high, ..] = code.words;
     let row = code.find(encoding, opcode)?;
-    let mut inst = blank(row, encoding);
+    let mut inst = Inst::new(row, encoding);
     let bit = |word: u32, at: u32| word >> at & 1 != 0;
     inst.memory =
         MemoryBits { offen: bit(low, 12), idxen: bit(low, 13), sc0: bit(low, 14), ..MemoryBits::default() };

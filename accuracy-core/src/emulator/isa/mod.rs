@@ -391,3 +391,32 @@ pub struct Inst {
     /// The machine code: `size` bytes, then zeros.
     pub words: [u32; 4],
 }
+
+impl Inst {
+    /// An instruction of a row without operands, modifiers and machine code.
+    pub fn new(row: &'static Row, encoding: Encoding) -> Inst {
+        Inst {
+            row,
+            execute: row.execute,
+            encoding,
+            size: 0,
+            dst: Operand::None,
+            sdst: Operand::None,
+            src: [Operand::None; 4],
+            neg: 0,
+            abs: 0,
+            neg_hi: 0,
+            op_sel: 0,
+            op_sel_hi: 0,
+            clamp: false,
+            omod: 0,
+            sdwa: None,
+            dpp: None,
+            imm: 0,
+            imm2: 0,
+            memory: MemoryBits::default(),
+            matrix: MatrixBits::default(),
+            words: [0; 4],
+        }
+    }
+}

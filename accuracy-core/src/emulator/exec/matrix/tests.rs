@@ -1,4 +1,4 @@
-use super::super::super::isa::{Encoding, MatrixBits, MemoryBits};
+use super::super::super::isa::{Encoding, MatrixBits};
 use super::super::super::memory::{Group, Space};
 use super::*;
 
@@ -11,27 +11,12 @@ const D: u16 = 320;
 
 fn instruction(dst: Operand, src: [Operand; 3], matrix: MatrixBits) -> Inst {
     Inst {
-        row: crate::emulator::isa::table::row("v_accvgpr_mov_b32").unwrap(),
         execute: v_accvgpr_mov_b32,
-        encoding: Encoding::Mai,
         size: 8,
         dst,
-        sdst: Operand::None,
         src: [src[0], src[1], src[2], Operand::None],
-        neg: 0,
-        abs: 0,
-        neg_hi: 0,
-        op_sel: 0,
-        op_sel_hi: 0,
-        clamp: false,
-        omod: 0,
-        sdwa: None,
-        dpp: None,
-        imm: 0,
-        imm2: 0,
-        memory: MemoryBits::default(),
         matrix,
-        words: [0; 4],
+        ..Inst::new(crate::emulator::isa::table::row("v_accvgpr_mov_b32").unwrap(), Encoding::Mai)
     }
 }
 

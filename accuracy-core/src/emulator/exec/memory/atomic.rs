@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::places::{Places, lanes};
+use super::places::{Places, lanes, registers};
 use super::transfer::{get, put};
-use crate::emulator::wave::{Denormals, Wave};
+use crate::emulator::isa::{Inst, Operand};
+use crate::emulator::wave::{Denormals, Fault, Wave};
 
 /// Changes a dword at one stroke; gives the old value.
 ///
@@ -308,3 +309,92 @@ macro_rules! integers {
 
 integers!(int32, u32, i32);
 integers!(int64, u64, i64);
+
+/// The registers of an atomic: where the old value goes (if it is asked for), and the data.
+pub(super) fn atomic_registers(
+    inst: &Inst,
+    result: usize,
+    data: usize,
+) -> Result<(Option<usize>, usize), Fault> {
+    let dst = match inst.dst {
+        Operand::None => None,
+        operand => Some(registers(inst, operand, result)?),
+    };
+    Ok((dst, registers(inst, inst.src[1], data)?))
+}
+
+/// Defines the atomics of one way to address memory, in the order of their opcodes; `$find` finds the places. Those that
+/// compare have the new value in their first data registers and what it is compared with in the next.
+macro_rules! atomics {
+    (
+        $find:ident;
+        $swap:ident $add:ident $sub:ident $smin:ident $umin:ident $smax:ident $umax:ident $and:ident
+        $or:ident $xor:ident $inc:ident $dec:ident $cmpswap:ident $add_f32:ident $pk_add_f16:ident
+        $pk_add_bf16:ident $swap_x2:ident $add_x2:ident $sub_x2:ident $smin_x2:ident $umin_x2:ident
+        $smax_x2:ident $umax_x2:ident $and_x2:ident $or_x2:ident $xor_x2:ident $inc_x2:ident
+        $dec_x2:ident $cmpswap_x2:ident $add_f64:ident $min_f64:ident $max_f64:ident
+    ) => {
+        atomics! { @each $find;
+            $swap: atomic32 4, |old, a, _b| int32::swap(old, a);
+            $add: atomic32 4, |old, a, _b| int32::add(old, a);
+            $sub: atomic32 4, |old, a, _b| int32::sub(old, a);
+            $smin: atomic32 4, |old, a, _b| int32::smin(old, a);
+            $umin: atomic32 4, |old, a, _b| int32::umin(old, a);
+            $smax: atomic32 4, |old, a, _b| int32::smax(old, a);
+            $umax: atomic32 4, |old, a, _b| int32::umax(old, a);
+            $and: atomic32 4, |old, a, _b| int32::and(old, a);
+            $or: atomic32 4, |old, a, _b| int32::or(old, a);
+            $xor: atomic32 4, |old, a, _b| int32::xor(old, a);
+            $inc: atomic32 4, |old, a, _b| int32::inc(old, a);
+            $dec: atomic32 4, |old, a, _b| int32::dec(old, a);
+            $cmpswap: compare32 4, |old, a, b| if old == b { a } else { old };
+            $add_f32: atomic32 4, |old, a, _b| add_f32(old, a, KEEP);
+            $pk_add_f16: atomic32 4, |old, a, _b| pk_add_f16(old, a, KEEP);
+            $pk_add_bf16: atomic32 4, |old, a, _b| pk_add_bf16(old, a, KEEP);
+            $swap_x2: atomic64 8, |old, a, _b| int64::swap(old, a);
+            $add_x2: atomic64 8, |old, a, _b| int64::add(old, a);
+            $sub_x2: atomic64 8, |old, a, _b| int64::sub(old, a);
+            $smin_x2: atomic64 8, |old, a, _b| int64::smin(old, a);
+            $umin_x2: atomic64 8, |old, a, _b| int64::umin(old, a);
+            $smax_x2: atomic64 8, |old, a, _b| int64::smax(old, a);
+            $umax_x2: atomic64 8, |old, a, _b| int64::umax(old, a);
+            $and_x2: atomic64 8, |old, a, _b| int64::and(old, a);
+            $or_x2: atomic64 8, |old, a, _b| int64::or(old, a);
+            $xor_x2: atomic64 8, |old, a, _b| int64::xor(old, a);
+            $inc_x2: atomic64 8, |old, a, _b| int64::inc(old, a);
+            $dec_x2: atomic64 8, |old, a, _b| int64::dec(old, a);
+            $cmpswap_x2: compare64 8, |old, a, b| if old == b { a } else { old };
+            $add_f64: atomic64 8, |old, a, _b| add_f64(old, a, KEEP);
+            $min_f64: atomic64 8, |old, a, _b| min_f64(old, a);
+            $max_f64: atomic64 8, |old, a, _b| max_f64(old, a);
+        }
+    };
+    (@each $find:ident; $($name:ident: $kind:ident $bytes:literal, |$old:ident, $a:ident, $b:ident| $value:expr;)+) => {
+        $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
+            use super::atomic::*;
+            let result = $find(wave, inst, &Request::atomic($bytes)).and_then(|places| {
+                let Some(places) = places else { return Ok(()) };
+                atomics!(@$kind wave, inst, places, |$old, $a, $b| $value);
+                Ok(())
+            });
+            finish(wave, result)
+        })+
+    };
+    (@atomic32 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
+        let (dst, data) = atomic_registers($inst, 1, 1)?;
+        atomic32($wave, dst, data, None, &$places, $f);
+    }};
+    (@compare32 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
+        let (dst, data) = atomic_registers($inst, 1, 2)?;
+        atomic32($wave, dst, data, Some(data + 1), &$places, $f);
+    }};
+    (@atomic64 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
+        let (dst, data) = atomic_registers($inst, 2, 2)?;
+        atomic64($wave, dst, data, None, &$places, $f);
+    }};
+    (@compare64 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
+        let (dst, data) = atomic_registers($inst, 2, 4)?;
+        atomic64($wave, dst, data, Some(data + 2), &$places, $f);
+    }};
+}
+pub(super) use atomics;

@@ -9,10 +9,8 @@
 //!
 //! [`Group`]: crate::emulator::memory::Group
 
-use super::atomic::{
-    KEEP, add_f32, add_f64, atomic32, atomic64, int32, int64, max_f64, min_f64, pk_add_bf16, pk_add_f16,
-};
-use super::flat::{atomic_registers, finish};
+use super::atomic::atomics;
+use super::flat::finish;
 use super::lds_transfer::{Piece, copy, copy_whole};
 use super::places::{Places, Request, global_each, global_row, lanes, registers, row, sums};
 use super::transfer::{Part, load, load_part, store, store_part};
@@ -224,6 +222,14 @@ fn address(wave: &Wave, inst: &Inst) -> Result<Option<Address>, Fault> {
     Ok((address.exec != 0).then_some(address))
 }
 
+/// The places of an access as one whole; `None` if no lane is on.
+fn find(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+    match address(wave, inst)? {
+        Some(address) => address.places(wave, 0, request).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// The places of each dword of an access. All of one, if all of it is in range.
 enum Dwords {
     Whole(Places),
@@ -333,38 +339,6 @@ macro_rules! stores {
     };
 }
 
-/// Defines atomics. `compare` ones have the new value in their first data registers and what it is compared with in the
-/// next.
-macro_rules! atomics {
-    ($($name:ident: $kind:ident $bytes:literal, |$old:ident, $a:ident, $b:ident| $value:expr;)+) => {
-        $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            let result = address(wave, inst).and_then(|address| {
-                let Some(address) = address else { return Ok(()) };
-                let places = address.places(wave, 0, &Request::atomic($bytes))?;
-                atomics!(@$kind wave, inst, places, |$old, $a, $b| $value);
-                Ok(())
-            });
-            finish(wave, result)
-        })+
-    };
-    (@atomic32 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 1, 1)?;
-        atomic32($wave, dst, data, None, &$places, $f);
-    }};
-    (@compare32 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 1, 2)?;
-        atomic32($wave, dst, data, Some(data + 1), &$places, $f);
-    }};
-    (@atomic64 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 2, 2)?;
-        atomic64($wave, dst, data, None, &$places, $f);
-    }};
-    (@compare64 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 2, 4)?;
-        atomic64($wave, dst, data, Some(data + 2), &$places, $f);
-    }};
-}
-
 /// Writes the L2 cache back. Memory is the only copy here.
 pub fn buffer_wbl2(_wave: &mut Wave, _inst: &Inst) -> Flow {
     Flow::Next
@@ -403,37 +377,12 @@ stores! {
     buffer_store_dwordx4: dwords 4;
 }
 
-atomics! {
-    buffer_atomic_swap: atomic32 4, |old, a, _b| int32::swap(old, a);
-    buffer_atomic_add: atomic32 4, |old, a, _b| int32::add(old, a);
-    buffer_atomic_sub: atomic32 4, |old, a, _b| int32::sub(old, a);
-    buffer_atomic_smin: atomic32 4, |old, a, _b| int32::smin(old, a);
-    buffer_atomic_umin: atomic32 4, |old, a, _b| int32::umin(old, a);
-    buffer_atomic_smax: atomic32 4, |old, a, _b| int32::smax(old, a);
-    buffer_atomic_umax: atomic32 4, |old, a, _b| int32::umax(old, a);
-    buffer_atomic_and: atomic32 4, |old, a, _b| int32::and(old, a);
-    buffer_atomic_or: atomic32 4, |old, a, _b| int32::or(old, a);
-    buffer_atomic_xor: atomic32 4, |old, a, _b| int32::xor(old, a);
-    buffer_atomic_inc: atomic32 4, |old, a, _b| int32::inc(old, a);
-    buffer_atomic_dec: atomic32 4, |old, a, _b| int32::dec(old, a);
-    buffer_atomic_cmpswap: compare32 4, |old, a, b| if old == b { a } else { old };
-    buffer_atomic_add_f32: atomic32 4, |old, a, _b| add_f32(old, a, KEEP);
-    buffer_atomic_pk_add_f16: atomic32 4, |old, a, _b| pk_add_f16(old, a, KEEP);
-    buffer_atomic_pk_add_bf16: atomic32 4, |old, a, _b| pk_add_bf16(old, a, KEEP);
-    buffer_atomic_swap_x2: atomic64 8, |old, a, _b| int64::swap(old, a);
-    buffer_atomic_add_x2: atomic64 8, |old, a, _b| int64::add(old, a);
-    buffer_atomic_sub_x2: atomic64 8, |old, a, _b| int64::sub(old, a);
-    buffer_atomic_smin_x2: atomic64 8, |old, a, _b| int64::smin(old, a);
-    buffer_atomic_umin_x2: atomic64 8, |old, a, _b| int64::umin(old, a);
-    buffer_atomic_smax_x2: atomic64 8, |old, a, _b| int64::smax(old, a);
-    buffer_atomic_umax_x2: atomic64 8, |old, a, _b| int64::umax(old, a);
-    buffer_atomic_and_x2: atomic64 8, |old, a, _b| int64::and(old, a);
-    buffer_atomic_or_x2: atomic64 8, |old, a, _b| int64::or(old, a);
-    buffer_atomic_xor_x2: atomic64 8, |old, a, _b| int64::xor(old, a);
-    buffer_atomic_inc_x2: atomic64 8, |old, a, _b| int64::inc(old, a);
-    buffer_atomic_dec_x2: atomic64 8, |old, a, _b| int64::dec(old, a);
-    buffer_atomic_cmpswap_x2: compare64 8, |old, a, b| if old == b { a } else { old };
-    buffer_atomic_add_f64: atomic64 8, |old, a, _b| add_f64(old, a, KEEP);
-    buffer_atomic_min_f64: atomic64 8, |old, a, _b| min_f64(old, a);
-    buffer_atomic_max_f64: atomic64 8, |old, a, _b| max_f64(old, a);
+atomics! { find;
+    buffer_atomic_swap buffer_atomic_add buffer_atomic_sub buffer_atomic_smin buffer_atomic_umin
+    buffer_atomic_smax buffer_atomic_umax buffer_atomic_and buffer_atomic_or buffer_atomic_xor buffer_atomic_inc
+    buffer_atomic_dec buffer_atomic_cmpswap buffer_atomic_add_f32 buffer_atomic_pk_add_f16
+    buffer_atomic_pk_add_bf16 buffer_atomic_swap_x2 buffer_atomic_add_x2 buffer_atomic_sub_x2
+    buffer_atomic_smin_x2 buffer_atomic_umin_x2 buffer_atomic_smax_x2 buffer_atomic_umax_x2 buffer_atomic_and_x2
+    buffer_atomic_or_x2 buffer_atomic_xor_x2 buffer_atomic_inc_x2 buffer_atomic_dec_x2 buffer_atomic_cmpswap_x2
+    buffer_atomic_add_f64 buffer_atomic_min_f64 buffer_atomic_max_f64
 }

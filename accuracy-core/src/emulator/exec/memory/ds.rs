@@ -1,10 +1,10 @@
 //! DS: LDS and the exchange of registers between lanes.
 
 use super::atomic::{
-    add_f32, add_f64, atomic32, atomic64, int32, int64, max_f32, max_f64, min_f32, min_f64, pk_add_bf16,
-    pk_add_f16,
+    add_f32, add_f64, atomic_registers, atomic32, atomic64, int32, int64, max_f32, max_f64, min_f32, min_f64,
+    pk_add_bf16, pk_add_f16,
 };
-use super::flat::{atomic_registers, finish};
+use super::flat::finish;
 use super::places::{Places, Request, lanes, lds_by_lane, lds_offsets, registers};
 use super::transfer::{Part, get, load, load_part, put, store, store_part};
 use crate::emulator::isa::{Inst, Operand, Processor};

@@ -1,12 +1,10 @@
 //! FLAT, GLOBAL and SCRATCH: loads, stores and atomics at an address of each lane.
 
-use super::atomic::{
-    KEEP, add_f32, add_f64, atomic32, atomic64, int32, int64, max_f64, min_f64, pk_add_bf16, pk_add_f16,
-};
+use super::atomic::atomics;
 use super::lds_transfer::{Piece, copy_whole};
 use super::places::{Places, Request, flat, global, registers, scratch};
 use super::transfer::{Part, load, load_part, store, store_part};
-use crate::emulator::isa::{Inst, Operand};
+use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Fault, Flow, Wave};
 
 /// The next instruction, or the end of the wave.
@@ -99,50 +97,6 @@ macro_rules! lds_loads {
     };
 }
 
-/// The registers of an atomic: where the old value goes (if it is asked for), and the data.
-pub(super) fn atomic_registers(
-    inst: &Inst,
-    result: usize,
-    data: usize,
-) -> Result<(Option<usize>, usize), Fault> {
-    let dst = match inst.dst {
-        Operand::None => None,
-        operand => Some(registers(inst, operand, result)?),
-    };
-    Ok((dst, registers(inst, inst.src[1], data)?))
-}
-
-/// Defines atomics. `compare` ones have the new value in their first data registers and what it is compared with in the
-/// next.
-macro_rules! atomics {
-    ($find:ident; $($name:ident: $kind:ident $bytes:literal, |$old:ident, $a:ident, $b:ident| $value:expr;)+) => {
-        $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            let result = $find(wave, inst, &Request::atomic($bytes)).and_then(|places| {
-                let Some(places) = places else { return Ok(()) };
-                atomics!(@$kind wave, inst, places, |$old, $a, $b| $value);
-                Ok(())
-            });
-            finish(wave, result)
-        })+
-    };
-    (@atomic32 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 1, 1)?;
-        atomic32($wave, dst, data, None, &$places, $f);
-    }};
-    (@compare32 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 1, 2)?;
-        atomic32($wave, dst, data, Some(data + 1), &$places, $f);
-    }};
-    (@atomic64 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 2, 2)?;
-        atomic64($wave, dst, data, None, &$places, $f);
-    }};
-    (@compare64 $wave:ident, $inst:ident, $places:ident, $f:expr) => {{
-        let (dst, data) = atomic_registers($inst, 2, 4)?;
-        atomic64($wave, dst, data, Some(data + 2), &$places, $f);
-    }};
-}
-
 loads! { flat;
     flat_load_ubyte: part U8;
     flat_load_sbyte: part I8;
@@ -172,38 +126,12 @@ stores! { flat;
 }
 
 atomics! { flat;
-    flat_atomic_swap: atomic32 4, |old, a, _b| int32::swap(old, a);
-    flat_atomic_add: atomic32 4, |old, a, _b| int32::add(old, a);
-    flat_atomic_sub: atomic32 4, |old, a, _b| int32::sub(old, a);
-    flat_atomic_smin: atomic32 4, |old, a, _b| int32::smin(old, a);
-    flat_atomic_umin: atomic32 4, |old, a, _b| int32::umin(old, a);
-    flat_atomic_smax: atomic32 4, |old, a, _b| int32::smax(old, a);
-    flat_atomic_umax: atomic32 4, |old, a, _b| int32::umax(old, a);
-    flat_atomic_and: atomic32 4, |old, a, _b| int32::and(old, a);
-    flat_atomic_or: atomic32 4, |old, a, _b| int32::or(old, a);
-    flat_atomic_xor: atomic32 4, |old, a, _b| int32::xor(old, a);
-    flat_atomic_inc: atomic32 4, |old, a, _b| int32::inc(old, a);
-    flat_atomic_dec: atomic32 4, |old, a, _b| int32::dec(old, a);
-    flat_atomic_cmpswap: compare32 4, |old, a, b| if old == b { a } else { old };
-    flat_atomic_add_f32: atomic32 4, |old, a, _b| add_f32(old, a, KEEP);
-    flat_atomic_pk_add_f16: atomic32 4, |old, a, _b| pk_add_f16(old, a, KEEP);
-    flat_atomic_pk_add_bf16: atomic32 4, |old, a, _b| pk_add_bf16(old, a, KEEP);
-    flat_atomic_swap_x2: atomic64 8, |old, a, _b| int64::swap(old, a);
-    flat_atomic_add_x2: atomic64 8, |old, a, _b| int64::add(old, a);
-    flat_atomic_sub_x2: atomic64 8, |old, a, _b| int64::sub(old, a);
-    flat_atomic_smin_x2: atomic64 8, |old, a, _b| int64::smin(old, a);
-    flat_atomic_umin_x2: atomic64 8, |old, a, _b| int64::umin(old, a);
-    flat_atomic_smax_x2: atomic64 8, |old, a, _b| int64::smax(old, a);
-    flat_atomic_umax_x2: atomic64 8, |old, a, _b| int64::umax(old, a);
-    flat_atomic_and_x2: atomic64 8, |old, a, _b| int64::and(old, a);
-    flat_atomic_or_x2: atomic64 8, |old, a, _b| int64::or(old, a);
-    flat_atomic_xor_x2: atomic64 8, |old, a, _b| int64::xor(old, a);
-    flat_atomic_inc_x2: atomic64 8, |old, a, _b| int64::inc(old, a);
-    flat_atomic_dec_x2: atomic64 8, |old, a, _b| int64::dec(old, a);
-    flat_atomic_cmpswap_x2: compare64 8, |old, a, b| if old == b { a } else { old };
-    flat_atomic_add_f64: atomic64 8, |old, a, _b| add_f64(old, a, KEEP);
-    flat_atomic_min_f64: atomic64 8, |old, a, _b| min_f64(old, a);
-    flat_atomic_max_f64: atomic64 8, |old, a, _b| max_f64(old, a);
+    flat_atomic_swap flat_atomic_add flat_atomic_sub flat_atomic_smin flat_atomic_umin flat_atomic_smax
+    flat_atomic_umax flat_atomic_and flat_atomic_or flat_atomic_xor flat_atomic_inc flat_atomic_dec
+    flat_atomic_cmpswap flat_atomic_add_f32 flat_atomic_pk_add_f16 flat_atomic_pk_add_bf16 flat_atomic_swap_x2
+    flat_atomic_add_x2 flat_atomic_sub_x2 flat_atomic_smin_x2 flat_atomic_umin_x2 flat_atomic_smax_x2
+    flat_atomic_umax_x2 flat_atomic_and_x2 flat_atomic_or_x2 flat_atomic_xor_x2 flat_atomic_inc_x2
+    flat_atomic_dec_x2 flat_atomic_cmpswap_x2 flat_atomic_add_f64 flat_atomic_min_f64 flat_atomic_max_f64
 }
 
 loads! { global;
@@ -245,38 +173,13 @@ lds_loads! { global;
 }
 
 atomics! { global;
-    global_atomic_swap: atomic32 4, |old, a, _b| int32::swap(old, a);
-    global_atomic_add: atomic32 4, |old, a, _b| int32::add(old, a);
-    global_atomic_sub: atomic32 4, |old, a, _b| int32::sub(old, a);
-    global_atomic_smin: atomic32 4, |old, a, _b| int32::smin(old, a);
-    global_atomic_umin: atomic32 4, |old, a, _b| int32::umin(old, a);
-    global_atomic_smax: atomic32 4, |old, a, _b| int32::smax(old, a);
-    global_atomic_umax: atomic32 4, |old, a, _b| int32::umax(old, a);
-    global_atomic_and: atomic32 4, |old, a, _b| int32::and(old, a);
-    global_atomic_or: atomic32 4, |old, a, _b| int32::or(old, a);
-    global_atomic_xor: atomic32 4, |old, a, _b| int32::xor(old, a);
-    global_atomic_inc: atomic32 4, |old, a, _b| int32::inc(old, a);
-    global_atomic_dec: atomic32 4, |old, a, _b| int32::dec(old, a);
-    global_atomic_cmpswap: compare32 4, |old, a, b| if old == b { a } else { old };
-    global_atomic_add_f32: atomic32 4, |old, a, _b| add_f32(old, a, KEEP);
-    global_atomic_pk_add_f16: atomic32 4, |old, a, _b| pk_add_f16(old, a, KEEP);
-    global_atomic_pk_add_bf16: atomic32 4, |old, a, _b| pk_add_bf16(old, a, KEEP);
-    global_atomic_swap_x2: atomic64 8, |old, a, _b| int64::swap(old, a);
-    global_atomic_add_x2: atomic64 8, |old, a, _b| int64::add(old, a);
-    global_atomic_sub_x2: atomic64 8, |old, a, _b| int64::sub(old, a);
-    global_atomic_smin_x2: atomic64 8, |old, a, _b| int64::smin(old, a);
-    global_atomic_umin_x2: atomic64 8, |old, a, _b| int64::umin(old, a);
-    global_atomic_smax_x2: atomic64 8, |old, a, _b| int64::smax(old, a);
-    global_atomic_umax_x2: atomic64 8, |old, a, _b| int64::umax(old, a);
-    global_atomic_and_x2: atomic64 8, |old, a, _b| int64::and(old, a);
-    global_atomic_or_x2: atomic64 8, |old, a, _b| int64::or(old, a);
-    global_atomic_xor_x2: atomic64 8, |old, a, _b| int64::xor(old, a);
-    global_atomic_inc_x2: atomic64 8, |old, a, _b| int64::inc(old, a);
-    global_atomic_dec_x2: atomic64 8, |old, a, _b| int64::dec(old, a);
-    global_atomic_cmpswap_x2: compare64 8, |old, a, b| if old == b { a } else { old };
-    global_atomic_add_f64: atomic64 8, |old, a, _b| add_f64(old, a, KEEP);
-    global_atomic_min_f64: atomic64 8, |old, a, _b| min_f64(old, a);
-    global_atomic_max_f64: atomic64 8, |old, a, _b| max_f64(old, a);
+    global_atomic_swap global_atomic_add global_atomic_sub global_atomic_smin global_atomic_umin
+    global_atomic_smax global_atomic_umax global_atomic_and global_atomic_or global_atomic_xor global_atomic_inc
+    global_atomic_dec global_atomic_cmpswap global_atomic_add_f32 global_atomic_pk_add_f16
+    global_atomic_pk_add_bf16 global_atomic_swap_x2 global_atomic_add_x2 global_atomic_sub_x2
+    global_atomic_smin_x2 global_atomic_umin_x2 global_atomic_smax_x2 global_atomic_umax_x2 global_atomic_and_x2
+    global_atomic_or_x2 global_atomic_xor_x2 global_atomic_inc_x2 global_atomic_dec_x2 global_atomic_cmpswap_x2
+    global_atomic_add_f64 global_atomic_min_f64 global_atomic_max_f64
 }
 
 loads! { scratch;

@@ -1,7 +1,7 @@
 //! Addresses and values were computed by hand or by the loops written out here.
 
 use super::*;
-use crate::emulator::isa::{Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor};
+use crate::emulator::isa::{Encoding, Execute, Inst, MemoryBits, Operand, Processor};
 use crate::emulator::memory::{Clamped, Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
 use crate::emulator::wave::{Access, Fault, Flow, LANES, Lanes, Wave, register};
 
@@ -9,27 +9,12 @@ const NONE: Operand = Operand::None;
 
 fn inst(dst: Operand, src: [Operand; 4], imm: i32) -> Inst {
     Inst {
-        row: crate::emulator::isa::table::row("ds_nop").unwrap(),
         execute: ds_nop,
-        encoding: Encoding::Global,
         size: 8,
         dst,
-        sdst: NONE,
         src,
-        neg: 0,
-        abs: 0,
-        neg_hi: 0,
-        op_sel: 0,
-        op_sel_hi: 0,
-        clamp: false,
-        omod: 0,
-        sdwa: None,
-        dpp: None,
         imm,
-        imm2: 0,
-        memory: MemoryBits::default(),
-        matrix: MatrixBits::default(),
-        words: [0; 4],
+        ..Inst::new(crate::emulator::isa::table::row("ds_nop").unwrap(), Encoding::Global)
     }
 }
 

@@ -1,33 +1,18 @@
 //! Values were computed by hand from the ISA's descriptions.
 
 use super::*;
-use crate::emulator::isa::{Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor};
+use crate::emulator::isa::{Encoding, Execute, Inst, Operand, Processor};
 use crate::emulator::memory::{Group, Space};
 use crate::emulator::wave::{Fault, Flow, GprIndex, Wave, register};
 
 fn inst(dst: Operand, src: [Operand; 2], imm: i32) -> Inst {
     Inst {
-        row: crate::emulator::isa::table::row("s_nop").unwrap(),
         execute: s_nop,
-        encoding: Encoding::Sop2,
         size: 4,
         dst,
-        sdst: Operand::None,
         src: [src[0], src[1], Operand::None, Operand::None],
-        neg: 0,
-        abs: 0,
-        neg_hi: 0,
-        op_sel: 0,
-        op_sel_hi: 0,
-        clamp: false,
-        omod: 0,
-        sdwa: None,
-        dpp: None,
         imm,
-        imm2: 0,
-        memory: MemoryBits::default(),
-        matrix: MatrixBits::default(),
-        words: [0; 4],
+        ..Inst::new(crate::emulator::isa::table::row("s_nop").unwrap(), Encoding::Sop2)
     }
 }
 

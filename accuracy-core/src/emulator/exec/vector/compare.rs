@@ -102,7 +102,7 @@ macro_rules! compare {
 }
 
 macro_rules! compare_wide {
-    ($float:literal, |$x:ident| $view:expr; $($cmp:ident, $cmpx:ident: |$a:ident, $b:ident| $body:expr;)*) => {$(
+    ($float:expr, |$x:ident| $view:expr; $($cmp:ident, $cmpx:ident: |$a:ident, $b:ident| $body:expr;)*) => {$(
         pub fn $cmp(wave: &mut Wave, inst: &Inst) -> Flow {
             let view = |$x: u64| $view;
             compare64(wave, inst, $float, false, |a, b| {
@@ -127,136 +127,173 @@ fn not(answer: bool) -> bool {
     !answer
 }
 
-compare! {
-    Form::F32, |x| f32::from_bits(x);
-    v_cmp_f_f32, v_cmpx_f_f32: |_a, _b| false;
-    v_cmp_lt_f32, v_cmpx_lt_f32: |a, b| a < b;
-    v_cmp_eq_f32, v_cmpx_eq_f32: |a, b| a == b;
-    v_cmp_le_f32, v_cmpx_le_f32: |a, b| a <= b;
-    v_cmp_gt_f32, v_cmpx_gt_f32: |a, b| a > b;
-    v_cmp_lg_f32, v_cmpx_lg_f32: |a, b| (a < b) ^ (a > b);
-    v_cmp_ge_f32, v_cmpx_ge_f32: |a, b| a >= b;
-    v_cmp_o_f32, v_cmpx_o_f32: |a, b| !a.is_nan() && !b.is_nan();
-    v_cmp_u_f32, v_cmpx_u_f32: |a, b| a.is_nan() || b.is_nan();
-    v_cmp_nge_f32, v_cmpx_nge_f32: |a, b| not(a >= b);
-    v_cmp_nlg_f32, v_cmpx_nlg_f32: |a, b| not((a < b) ^ (a > b));
-    v_cmp_ngt_f32, v_cmpx_ngt_f32: |a, b| not(a > b);
-    v_cmp_nle_f32, v_cmpx_nle_f32: |a, b| not(a <= b);
-    v_cmp_neq_f32, v_cmpx_neq_f32: |a, b| a != b;
-    v_cmp_nlt_f32, v_cmpx_nlt_f32: |a, b| not(a < b);
-    v_cmp_tru_f32, v_cmpx_tru_f32: |_a, _b| true;
+/// Defines the sixteen comparisons of a float format and their `v_cmpx` forms, in the order of their opcodes.
+macro_rules! floats {
+    (
+        $define:ident, $form:expr, |$view:ident| $value:expr;
+        [
+            $f:ident $lt:ident $eq:ident $le:ident $gt:ident $lg:ident $ge:ident $o:ident $u:ident
+            $nge:ident $nlg:ident $ngt:ident $nle:ident $neq:ident $nlt:ident $tru:ident
+        ]
+        [
+            $xf:ident $xlt:ident $xeq:ident $xle:ident $xgt:ident $xlg:ident $xge:ident $xo:ident
+            $xu:ident $xnge:ident $xnlg:ident $xngt:ident $xnle:ident $xneq:ident $xnlt:ident
+            $xtru:ident
+        ]
+    ) => {
+        $define! {
+            $form, |$view| $value;
+            $f, $xf: |_a, _b| false;
+            $lt, $xlt: |a, b| a < b;
+            $eq, $xeq: |a, b| a == b;
+            $le, $xle: |a, b| a <= b;
+            $gt, $xgt: |a, b| a > b;
+            $lg, $xlg: |a, b| (a < b) ^ (a > b);
+            $ge, $xge: |a, b| a >= b;
+            $o, $xo: |a, b| !a.is_nan() && !b.is_nan();
+            $u, $xu: |a, b| a.is_nan() || b.is_nan();
+            $nge, $xnge: |a, b| not(a >= b);
+            $nlg, $xnlg: |a, b| not((a < b) ^ (a > b));
+            $ngt, $xngt: |a, b| not(a > b);
+            $nle, $xnle: |a, b| not(a <= b);
+            $neq, $xneq: |a, b| a != b;
+            $nlt, $xnlt: |a, b| not(a < b);
+            $tru, $xtru: |_a, _b| true;
+        }
+    };
 }
 
-compare! {
-    Form::F16, |x| widened(x & 0xffff);
-    v_cmp_f_f16, v_cmpx_f_f16: |_a, _b| false;
-    v_cmp_lt_f16, v_cmpx_lt_f16: |a, b| a < b;
-    v_cmp_eq_f16, v_cmpx_eq_f16: |a, b| a == b;
-    v_cmp_le_f16, v_cmpx_le_f16: |a, b| a <= b;
-    v_cmp_gt_f16, v_cmpx_gt_f16: |a, b| a > b;
-    v_cmp_lg_f16, v_cmpx_lg_f16: |a, b| (a < b) ^ (a > b);
-    v_cmp_ge_f16, v_cmpx_ge_f16: |a, b| a >= b;
-    v_cmp_o_f16, v_cmpx_o_f16: |a, b| !a.is_nan() && !b.is_nan();
-    v_cmp_u_f16, v_cmpx_u_f16: |a, b| a.is_nan() || b.is_nan();
-    v_cmp_nge_f16, v_cmpx_nge_f16: |a, b| not(a >= b);
-    v_cmp_nlg_f16, v_cmpx_nlg_f16: |a, b| not((a < b) ^ (a > b));
-    v_cmp_ngt_f16, v_cmpx_ngt_f16: |a, b| not(a > b);
-    v_cmp_nle_f16, v_cmpx_nle_f16: |a, b| not(a <= b);
-    v_cmp_neq_f16, v_cmpx_neq_f16: |a, b| a != b;
-    v_cmp_nlt_f16, v_cmpx_nlt_f16: |a, b| not(a < b);
-    v_cmp_tru_f16, v_cmpx_tru_f16: |_a, _b| true;
+/// Defines the eight comparisons of an integer format and their `v_cmpx` forms, in the order of their opcodes.
+macro_rules! integers {
+    (
+        $define:ident, $form:expr, |$view:ident| $value:expr;
+        [
+            $f:ident $lt:ident $eq:ident $le:ident $gt:ident $ne:ident $ge:ident $t:ident
+        ]
+        [
+            $xf:ident $xlt:ident $xeq:ident $xle:ident $xgt:ident $xne:ident $xge:ident $xt:ident
+        ]
+    ) => {
+        $define! {
+            $form, |$view| $value;
+            $f, $xf: |_a, _b| false;
+            $lt, $xlt: |a, b| a < b;
+            $eq, $xeq: |a, b| a == b;
+            $le, $xle: |a, b| a <= b;
+            $gt, $xgt: |a, b| a > b;
+            $ne, $xne: |a, b| a != b;
+            $ge, $xge: |a, b| a >= b;
+            $t, $xt: |_a, _b| true;
+        }
+    };
 }
 
-compare_wide! {
-    true, |x| f64::from_bits(x);
-    v_cmp_f_f64, v_cmpx_f_f64: |_a, _b| false;
-    v_cmp_lt_f64, v_cmpx_lt_f64: |a, b| a < b;
-    v_cmp_eq_f64, v_cmpx_eq_f64: |a, b| a == b;
-    v_cmp_le_f64, v_cmpx_le_f64: |a, b| a <= b;
-    v_cmp_gt_f64, v_cmpx_gt_f64: |a, b| a > b;
-    v_cmp_lg_f64, v_cmpx_lg_f64: |a, b| (a < b) ^ (a > b);
-    v_cmp_ge_f64, v_cmpx_ge_f64: |a, b| a >= b;
-    v_cmp_o_f64, v_cmpx_o_f64: |a, b| !a.is_nan() && !b.is_nan();
-    v_cmp_u_f64, v_cmpx_u_f64: |a, b| a.is_nan() || b.is_nan();
-    v_cmp_nge_f64, v_cmpx_nge_f64: |a, b| not(a >= b);
-    v_cmp_nlg_f64, v_cmpx_nlg_f64: |a, b| not((a < b) ^ (a > b));
-    v_cmp_ngt_f64, v_cmpx_ngt_f64: |a, b| not(a > b);
-    v_cmp_nle_f64, v_cmpx_nle_f64: |a, b| not(a <= b);
-    v_cmp_neq_f64, v_cmpx_neq_f64: |a, b| a != b;
-    v_cmp_nlt_f64, v_cmpx_nlt_f64: |a, b| not(a < b);
-    v_cmp_tru_f64, v_cmpx_tru_f64: |_a, _b| true;
+floats! {
+    compare, Form::F32, |x| f32::from_bits(x);
+    [
+        v_cmp_f_f32 v_cmp_lt_f32 v_cmp_eq_f32 v_cmp_le_f32 v_cmp_gt_f32 v_cmp_lg_f32 v_cmp_ge_f32 v_cmp_o_f32
+        v_cmp_u_f32 v_cmp_nge_f32 v_cmp_nlg_f32 v_cmp_ngt_f32 v_cmp_nle_f32 v_cmp_neq_f32 v_cmp_nlt_f32
+        v_cmp_tru_f32
+    ]
+    [
+        v_cmpx_f_f32 v_cmpx_lt_f32 v_cmpx_eq_f32 v_cmpx_le_f32 v_cmpx_gt_f32 v_cmpx_lg_f32 v_cmpx_ge_f32
+        v_cmpx_o_f32 v_cmpx_u_f32 v_cmpx_nge_f32 v_cmpx_nlg_f32 v_cmpx_ngt_f32 v_cmpx_nle_f32 v_cmpx_neq_f32
+        v_cmpx_nlt_f32 v_cmpx_tru_f32
+    ]
 }
 
-compare! {
-    Form::B32, |x| x as i32;
-    v_cmp_f_i32, v_cmpx_f_i32: |_a, _b| false;
-    v_cmp_lt_i32, v_cmpx_lt_i32: |a, b| a < b;
-    v_cmp_eq_i32, v_cmpx_eq_i32: |a, b| a == b;
-    v_cmp_le_i32, v_cmpx_le_i32: |a, b| a <= b;
-    v_cmp_gt_i32, v_cmpx_gt_i32: |a, b| a > b;
-    v_cmp_ne_i32, v_cmpx_ne_i32: |a, b| a != b;
-    v_cmp_ge_i32, v_cmpx_ge_i32: |a, b| a >= b;
-    v_cmp_t_i32, v_cmpx_t_i32: |_a, _b| true;
+floats! {
+    compare, Form::F16, |x| widened(x & 0xffff);
+    [
+        v_cmp_f_f16 v_cmp_lt_f16 v_cmp_eq_f16 v_cmp_le_f16 v_cmp_gt_f16 v_cmp_lg_f16 v_cmp_ge_f16 v_cmp_o_f16
+        v_cmp_u_f16 v_cmp_nge_f16 v_cmp_nlg_f16 v_cmp_ngt_f16 v_cmp_nle_f16 v_cmp_neq_f16 v_cmp_nlt_f16
+        v_cmp_tru_f16
+    ]
+    [
+        v_cmpx_f_f16 v_cmpx_lt_f16 v_cmpx_eq_f16 v_cmpx_le_f16 v_cmpx_gt_f16 v_cmpx_lg_f16 v_cmpx_ge_f16
+        v_cmpx_o_f16 v_cmpx_u_f16 v_cmpx_nge_f16 v_cmpx_nlg_f16 v_cmpx_ngt_f16 v_cmpx_nle_f16 v_cmpx_neq_f16
+        v_cmpx_nlt_f16 v_cmpx_tru_f16
+    ]
 }
 
-compare! {
-    Form::B32, |x| x;
-    v_cmp_f_u32, v_cmpx_f_u32: |_a, _b| false;
-    v_cmp_lt_u32, v_cmpx_lt_u32: |a, b| a < b;
-    v_cmp_eq_u32, v_cmpx_eq_u32: |a, b| a == b;
-    v_cmp_le_u32, v_cmpx_le_u32: |a, b| a <= b;
-    v_cmp_gt_u32, v_cmpx_gt_u32: |a, b| a > b;
-    v_cmp_ne_u32, v_cmpx_ne_u32: |a, b| a != b;
-    v_cmp_ge_u32, v_cmpx_ge_u32: |a, b| a >= b;
-    v_cmp_t_u32, v_cmpx_t_u32: |_a, _b| true;
+floats! {
+    compare_wide, true, |x| f64::from_bits(x);
+    [
+        v_cmp_f_f64 v_cmp_lt_f64 v_cmp_eq_f64 v_cmp_le_f64 v_cmp_gt_f64 v_cmp_lg_f64 v_cmp_ge_f64 v_cmp_o_f64
+        v_cmp_u_f64 v_cmp_nge_f64 v_cmp_nlg_f64 v_cmp_ngt_f64 v_cmp_nle_f64 v_cmp_neq_f64 v_cmp_nlt_f64
+        v_cmp_tru_f64
+    ]
+    [
+        v_cmpx_f_f64 v_cmpx_lt_f64 v_cmpx_eq_f64 v_cmpx_le_f64 v_cmpx_gt_f64 v_cmpx_lg_f64 v_cmpx_ge_f64
+        v_cmpx_o_f64 v_cmpx_u_f64 v_cmpx_nge_f64 v_cmpx_nlg_f64 v_cmpx_ngt_f64 v_cmpx_nle_f64 v_cmpx_neq_f64
+        v_cmpx_nlt_f64 v_cmpx_tru_f64
+    ]
 }
 
-compare! {
-    Form::B16, |x| x as i16;
-    v_cmp_f_i16, v_cmpx_f_i16: |_a, _b| false;
-    v_cmp_lt_i16, v_cmpx_lt_i16: |a, b| a < b;
-    v_cmp_eq_i16, v_cmpx_eq_i16: |a, b| a == b;
-    v_cmp_le_i16, v_cmpx_le_i16: |a, b| a <= b;
-    v_cmp_gt_i16, v_cmpx_gt_i16: |a, b| a > b;
-    v_cmp_ne_i16, v_cmpx_ne_i16: |a, b| a != b;
-    v_cmp_ge_i16, v_cmpx_ge_i16: |a, b| a >= b;
-    v_cmp_t_i16, v_cmpx_t_i16: |_a, _b| true;
+integers! {
+    compare, Form::B32, |x| x as i32;
+    [
+        v_cmp_f_i32 v_cmp_lt_i32 v_cmp_eq_i32 v_cmp_le_i32 v_cmp_gt_i32 v_cmp_ne_i32 v_cmp_ge_i32 v_cmp_t_i32
+    ]
+    [
+        v_cmpx_f_i32 v_cmpx_lt_i32 v_cmpx_eq_i32 v_cmpx_le_i32 v_cmpx_gt_i32 v_cmpx_ne_i32 v_cmpx_ge_i32
+        v_cmpx_t_i32
+    ]
 }
 
-compare! {
-    Form::B16, |x| x as u16;
-    v_cmp_f_u16, v_cmpx_f_u16: |_a, _b| false;
-    v_cmp_lt_u16, v_cmpx_lt_u16: |a, b| a < b;
-    v_cmp_eq_u16, v_cmpx_eq_u16: |a, b| a == b;
-    v_cmp_le_u16, v_cmpx_le_u16: |a, b| a <= b;
-    v_cmp_gt_u16, v_cmpx_gt_u16: |a, b| a > b;
-    v_cmp_ne_u16, v_cmpx_ne_u16: |a, b| a != b;
-    v_cmp_ge_u16, v_cmpx_ge_u16: |a, b| a >= b;
-    v_cmp_t_u16, v_cmpx_t_u16: |_a, _b| true;
+integers! {
+    compare, Form::B32, |x| x;
+    [
+        v_cmp_f_u32 v_cmp_lt_u32 v_cmp_eq_u32 v_cmp_le_u32 v_cmp_gt_u32 v_cmp_ne_u32 v_cmp_ge_u32 v_cmp_t_u32
+    ]
+    [
+        v_cmpx_f_u32 v_cmpx_lt_u32 v_cmpx_eq_u32 v_cmpx_le_u32 v_cmpx_gt_u32 v_cmpx_ne_u32 v_cmpx_ge_u32
+        v_cmpx_t_u32
+    ]
 }
 
-compare_wide! {
-    false, |x| x as i64;
-    v_cmp_f_i64, v_cmpx_f_i64: |_a, _b| false;
-    v_cmp_lt_i64, v_cmpx_lt_i64: |a, b| a < b;
-    v_cmp_eq_i64, v_cmpx_eq_i64: |a, b| a == b;
-    v_cmp_le_i64, v_cmpx_le_i64: |a, b| a <= b;
-    v_cmp_gt_i64, v_cmpx_gt_i64: |a, b| a > b;
-    v_cmp_ne_i64, v_cmpx_ne_i64: |a, b| a != b;
-    v_cmp_ge_i64, v_cmpx_ge_i64: |a, b| a >= b;
-    v_cmp_t_i64, v_cmpx_t_i64: |_a, _b| true;
+integers! {
+    compare, Form::B16, |x| x as i16;
+    [
+        v_cmp_f_i16 v_cmp_lt_i16 v_cmp_eq_i16 v_cmp_le_i16 v_cmp_gt_i16 v_cmp_ne_i16 v_cmp_ge_i16 v_cmp_t_i16
+    ]
+    [
+        v_cmpx_f_i16 v_cmpx_lt_i16 v_cmpx_eq_i16 v_cmpx_le_i16 v_cmpx_gt_i16 v_cmpx_ne_i16 v_cmpx_ge_i16
+        v_cmpx_t_i16
+    ]
 }
 
-compare_wide! {
-    false, |x| x;
-    v_cmp_f_u64, v_cmpx_f_u64: |_a, _b| false;
-    v_cmp_lt_u64, v_cmpx_lt_u64: |a, b| a < b;
-    v_cmp_eq_u64, v_cmpx_eq_u64: |a, b| a == b;
-    v_cmp_le_u64, v_cmpx_le_u64: |a, b| a <= b;
-    v_cmp_gt_u64, v_cmpx_gt_u64: |a, b| a > b;
-    v_cmp_ne_u64, v_cmpx_ne_u64: |a, b| a != b;
-    v_cmp_ge_u64, v_cmpx_ge_u64: |a, b| a >= b;
-    v_cmp_t_u64, v_cmpx_t_u64: |_a, _b| true;
+integers! {
+    compare, Form::B16, |x| x as u16;
+    [
+        v_cmp_f_u16 v_cmp_lt_u16 v_cmp_eq_u16 v_cmp_le_u16 v_cmp_gt_u16 v_cmp_ne_u16 v_cmp_ge_u16 v_cmp_t_u16
+    ]
+    [
+        v_cmpx_f_u16 v_cmpx_lt_u16 v_cmpx_eq_u16 v_cmpx_le_u16 v_cmpx_gt_u16 v_cmpx_ne_u16 v_cmpx_ge_u16
+        v_cmpx_t_u16
+    ]
+}
+
+integers! {
+    compare_wide, false, |x| x as i64;
+    [
+        v_cmp_f_i64 v_cmp_lt_i64 v_cmp_eq_i64 v_cmp_le_i64 v_cmp_gt_i64 v_cmp_ne_i64 v_cmp_ge_i64 v_cmp_t_i64
+    ]
+    [
+        v_cmpx_f_i64 v_cmpx_lt_i64 v_cmpx_eq_i64 v_cmpx_le_i64 v_cmpx_gt_i64 v_cmpx_ne_i64 v_cmpx_ge_i64
+        v_cmpx_t_i64
+    ]
+}
+
+integers! {
+    compare_wide, false, |x| x;
+    [
+        v_cmp_f_u64 v_cmp_lt_u64 v_cmp_eq_u64 v_cmp_le_u64 v_cmp_gt_u64 v_cmp_ne_u64 v_cmp_ge_u64 v_cmp_t_u64
+    ]
+    [
+        v_cmpx_f_u64 v_cmpx_lt_u64 v_cmpx_eq_u64 v_cmpx_le_u64 v_cmpx_gt_u64 v_cmpx_ne_u64 v_cmpx_ge_u64
+        v_cmpx_t_u64
+    ]
 }
 
 /// Whether a float is of one of the classes whose bits `classes` has.

@@ -3,37 +3,13 @@
 use super::*;
 use crate::emulator::exec::number::tests::Sequence;
 use crate::emulator::exec::number::{self, Format};
-use crate::emulator::isa::{
-    Dpp, Encoding, Execute, Inst, MatrixBits, MemoryBits, Operand, Processor, Sdwa, Select, Special, Unused,
-};
+use crate::emulator::isa::{Dpp, Encoding, Execute, Inst, Operand, Processor, Sdwa, Select, Special, Unused};
 use crate::emulator::memory::{Group, Space};
 use crate::emulator::wave::{Flow, GprIndex, LANES, Lanes, Mode, Round, Wave};
 
 /// An instruction without operands and modifiers.
 pub(super) fn instruction(execute: Execute) -> Inst {
-    Inst {
-        row: crate::emulator::isa::table::row("v_nop").unwrap(),
-        execute,
-        encoding: Encoding::Vop3,
-        size: 8,
-        dst: Operand::None,
-        sdst: Operand::None,
-        src: [Operand::None; 4],
-        neg: 0,
-        abs: 0,
-        neg_hi: 0,
-        op_sel: 0,
-        op_sel_hi: 0,
-        clamp: false,
-        omod: 0,
-        sdwa: None,
-        dpp: None,
-        imm: 0,
-        imm2: 0,
-        memory: MemoryBits::default(),
-        matrix: MatrixBits::default(),
-        words: [0; 4],
-    }
+    Inst { execute, size: 8, ..Inst::new(crate::emulator::isa::table::row("v_nop").unwrap(), Encoding::Vop3) }
 }
 
 /// `v20 = f(v2, v4, v6, vcc)`; pairs of registers do not overlap.
