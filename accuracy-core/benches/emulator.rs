@@ -93,7 +93,12 @@ fn peak() -> u64 {
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse().ok()).unwrap_or(0)
 }
 
+/// The kernels: out of the code object that the first argument names, or compiled here.
 fn compile() -> Module {
+    if let Some(path) = std::env::args().nth(1).filter(|argument| !argument.starts_with('-')) {
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        return Module::load(&bytes, Processor::Gfx950).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
     let compiler = std::env::var("CLANG").unwrap_or_else(|_| "/usr/lib/llvm-22/bin/clang++".into());
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/emulator/kernels.hip");
     let file = std::env::temp_dir().join(format!("emulator-bench-{}.co", std::process::id()));

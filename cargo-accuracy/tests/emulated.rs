@@ -173,7 +173,7 @@ fn a_launch_that_no_device_takes_is_told_with_its_numbers() {
         ("too_many_blocks", ["gemm_kernel", "67108864 x 1 x 1 workgroups", "2^32 work-items"]),
         ("block_too_large", ["gemm_kernel", "2048 x 1 x 1 work-items", "the kernel allows 1024"]),
         ("too_much_lds", ["uses_lds", "164000 bytes of LDS", "163840"]),
-        ("half_its_arguments", ["gemm_kernel", "16 bytes", "36"]),
+        ("half_its_arguments", ["gemm_kernel", "takes 36 bytes", "a buffer of 16 bytes"]),
     ] {
         fails(fixture, test, "crashed", &parts);
     }

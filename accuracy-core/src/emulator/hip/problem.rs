@@ -62,7 +62,7 @@ pub enum What {
     NotAKernel { address: usize },
     #[error("the host variable at {address:#x} was never registered as a device variable")]
     NotAVariable { address: usize },
-    #[error("kernel {} takes {takes} bytes of arguments, but the launch passes a buffer of {passed}",
+    #[error("kernel {} takes {takes} bytes of arguments, but the launch passes a buffer of {passed} bytes",
         readable(.kernel))]
     ArgumentBytes { kernel: String, takes: usize, passed: usize },
     #[error("kernel {} takes {takes} arguments, but the launch passes none",

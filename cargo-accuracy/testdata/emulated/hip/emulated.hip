@@ -1,6 +1,7 @@
 // GEMMs, y[m, n] = sum over k of x[m, k] w[n, k] in bf16: a right one, and one for each way in which a kernel or a launch
 // goes wrong. One thread computes one element.
 
+#include <dlfcn.h>
 #include <hip/hip_runtime.h>
 
 #include <cassert>
@@ -179,8 +180,12 @@ LAUNCHER(gemm_with_an_ipc_handle) {
 // The buffer of arguments ends in the middle of those that the kernel takes.
 LAUNCHER(gemm_with_half_its_arguments) {
     gemm_on(stream, y, x, w, m, n, k);
+    // Headers and runtimes older than ROCm 6 do not have it.
+    using Find = hipError_t (*)(hipFunction_t*, const void*);
+    void* runtime = dlopen("libamdhip64.so.5", RTLD_NOLOAD | RTLD_LAZY);
+    const auto find = reinterpret_cast<Find>(dlsym(runtime, "hipGetFuncBySymbol"));
     hipFunction_t function;
-    (void)hipGetFuncBySymbol(&function, reinterpret_cast<const void*>(gemm_kernel));
+    (void)find(&function, reinterpret_cast<const void*>(gemm_kernel));
     const void* arguments[] = {y, x};
     size_t bytes = sizeof(arguments);
     void* extra[] = {HIP_LAUNCH_PARAM_BUFFER_POINTER, arguments, HIP_LAUNCH_PARAM_BUFFER_SIZE, &bytes,
