@@ -69,6 +69,9 @@ ROWS = [
       ("S0.f16 * S1.f16 + S2.f16", "mad(S0.f16, S1.f16, S2.f16)"), ("S0.f16 * SIMM16.f16 + S1.f16", "mad(S0.f16, SIMM16.f16, S1.f16)"),
       ("S0.f16 * S1.f16 + SIMM16.f16", "mad(S0.f16, S1.f16, SIMM16.f16)")],
      "the product is rounded, and MODE's flushing of results is for results"),
+    (r"V_CVT_PK(?:ACCUM)?_U8_F32", [("f32_to_u8(S0.f32)", "f32_to_u8(rounded(S0.f32))")],
+     "how it is rounded is not given; drivers that rely on it say that the rounding of MODE holds here, as for no other "
+     "conversion to an integer"),
     (r"V_PERM_B32", [("in[sel]", "in[sel.u32]")], "an index of a byte array, written with its width"),
     (r"V_CVT_OFF_F32_I4", "D0.f32 = i32_to_f32(32'I(S0.i4)) * 0.0625F",
      f"the table is not given; {ISA}: a 4-bit signed integer times 1/16"),

@@ -393,6 +393,8 @@ class Library:
             return f"fract({f}, {x[0]})", t[0]
         if name == "abs":
             return f"({x[0]} & ({f}.sign - 1))", t[0]
+        if name == "rounded":
+            return f"integral({f}, {x[0]}, MODE.rounding({f}))", t[0]
         if name == "sign":
             return f"({x[0]} >> {t[0][1] - 1} & 1)", ("u", 1)
         if name == "exponent":

@@ -1,6 +1,7 @@
 //! The memory that a kernel can reach: global memory, LDS, scratch.
 
 use std::cell::{Cell, UnsafeCell};
+use std::collections::HashMap;
 
 /// Upper 32 bits of the flat addresses that mean LDS.
 pub const SHARED_APERTURE: u32 = 0x0001_0000;
@@ -151,4 +152,32 @@ impl<'a> Group<'a> {
         clamped.stores += u64::from(lanes);
         self.clamped.set(clamped);
     }
+}
+
+/// Tells whether a wave left memory as it was: the bytes that it has written since it is watched, as they were before, by their address in this process.
+#[derive(Debug, Default)]
+pub struct Watch(HashMap<u64, u8>);
+
+impl Watch {
+    /// Notes what `bytes` bytes hold that the wave is about to write, and may write.
+    pub fn note(&mut self, address: u64, bytes: u32) {
+        for byte in address..address + u64::from(bytes) {
+            // SAFETY: the caller is about to write these bytes, which were checked for that.
+            self.0.entry(byte).or_insert_with(|| unsafe { byte_at(byte) });
+        }
+    }
+
+    /// Whether all of them hold again what they held before. No memory may have been freed since.
+    pub fn is_undone(&self) -> bool {
+        // SAFETY: the bytes were checked when they were written, and what a launch may touch stays until it ends.
+        self.0.iter().all(|(byte, before)| unsafe { byte_at(*byte) } == *before)
+    }
+}
+
+/// # Safety
+///
+/// The byte must be readable. Another thread may write it meanwhile.
+unsafe fn byte_at(address: u64) -> u8 {
+    // SAFETY: the caller's word.
+    unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() }
 }

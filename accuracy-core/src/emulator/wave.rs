@@ -1,7 +1,7 @@
 //! The state of one wave of 64 lanes.
 
 use super::isa::{DecodeError, Processor};
-use super::memory::{Group, Region};
+use super::memory::{Group, Region, Watch};
 
 /// Lanes of a wave.
 pub const LANES: usize = 64;
@@ -191,6 +191,8 @@ pub struct Wave<'a> {
     pub clock: u64,
     /// The region of global memory that was found last.
     pub region: Region,
+    /// What the wave writes, while somebody watches whether it gets on.
+    pub watch: Option<Box<Watch>>,
 }
 
 /// Relative addressing of vector registers, set by `s_set_gpr_idx_on`.
@@ -291,6 +293,7 @@ impl Wave<'_> {
             scratch_size: 0,
             clock: 0,
             region: Region::EMPTY,
+            watch: None,
         };
         wave.set_exec(u64::MAX);
         wave

@@ -192,29 +192,71 @@ enum Turn {
     Over(Flow),
 }
 
-/// Runs a wave for a short while and tells whether it comes back to the very state from which it started: then it waits
-/// for what others write.
+/// Runs a wave for a short while and tells whether it comes back to the very state from which it started, registers and
+/// all memory that it wrote on the way: then it waits for what others write.
 fn circles(wave: &mut Wave, module: &Module, counts: &mut Counts) -> Turn {
-    let (pc, scalars, vectors) = (wave.pc, scalars(wave), vectors(wave));
-    let (mut looks, mut lowest) = (LOOKS, pc);
+    let start = Registers::of(wave);
+    match come_back(wave, module, start, counts) {
+        // What it writes is looked at in a second round, for few get there.
+        Come::Back { .. } => {}
+        Come::Away => return Turn::Over(Flow::Next),
+        Come::Over(flow) => return Turn::Over(flow),
+    }
+    wave.watch = Some(Box::default());
+    let again = come_back(wave, module, start, counts);
+    let undone = wave.watch.take().is_some_and(|watch| watch.is_undone());
+    match again {
+        Come::Back { lowest } if undone => settle(wave, module, lowest, counts),
+        Come::Back { .. } | Come::Away => Turn::Over(Flow::Next),
+        Come::Over(flow) => Turn::Over(flow),
+    }
+}
+
+/// Whether a wave came back to the registers that it started with.
+enum Come {
+    /// It did, by way of this lowest address.
+    Back { lowest: u64 },
+    /// Not within the time that it was given.
+    Away,
+    /// It stopped before.
+    Over(Flow),
+}
+
+/// Numbers that stand for the registers of a wave.
+#[derive(Clone, Copy, PartialEq)]
+struct Registers {
+    pc: u64,
+    scalars: u64,
+    vectors: u64,
+}
+
+impl Registers {
+    fn of(wave: &Wave) -> Registers {
+        Registers { pc: wave.pc, scalars: scalars(wave), vectors: vectors(wave) }
+    }
+}
+
+/// Runs a wave until it comes back to the registers in `start`, for [`CIRCLE`] instructions at the most.
+fn come_back(wave: &mut Wave, module: &Module, start: Registers, counts: &mut Counts) -> Come {
+    let (mut looks, mut lowest) = (LOOKS, wave.pc);
     for _ in 0..CIRCLE {
         match run(wave, module, 1, counts) {
             Flow::Next | Flow::Jump | Flow::Yield => {}
-            other => return Turn::Over(other),
+            other => return Come::Over(other),
         }
         lowest = lowest.min(wave.pc);
-        if wave.pc != pc || self::scalars(wave) != scalars {
+        if wave.pc != start.pc || scalars(wave) != start.scalars {
             continue;
         }
-        if self::vectors(wave) == vectors {
-            return settle(wave, module, lowest, counts);
+        if vectors(wave) == start.vectors {
+            return Come::Back { lowest };
         }
         looks -= 1;
         if looks == 0 {
             break;
         }
     }
-    Turn::Over(Flow::Next)
+    Come::Away
 }
 
 /// Lets a wave that goes in circles go on to the lowest address of its circle, so that the same circle is always described

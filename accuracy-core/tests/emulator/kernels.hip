@@ -47,6 +47,23 @@ GLOBAL wait_for_the_last(unsigned *flag, unsigned *seen, unsigned blocks) {
     seen[block()] = 1;
 }
 
+// Loops whose state is in memory alone, as code that no compiler optimised keeps it: the registers come back, and yet
+// they get on.
+GLOBAL count_in_memory(unsigned *y, unsigned rounds) {
+    volatile unsigned counter = 0;
+    for (; counter < rounds; counter = counter + 1) y[thread()] = 1;
+    y[thread()] = counter;
+}
+
+GLOBAL count_by_atomics(unsigned *y, unsigned rounds) {
+    while (__hip_atomic_fetch_add(y, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT) < rounds) {}
+}
+
+// A lock that nobody gives back: what it writes is what was there.
+GLOBAL take_a_lock(unsigned *lock) {
+    while (__hip_atomic_exchange(lock, 1u, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT) != 0u) {}
+}
+
 GLOBAL wait_for_nobody(unsigned *flag) {
     while (__hip_atomic_load(flag, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT) != 7u) {
     }

@@ -164,6 +164,27 @@ fn waiting_for_what_nobody_writes_is_a_deadlock() {
 }
 
 #[test]
+fn a_loop_whose_state_is_in_memory_gets_on() {
+    each(|module| {
+        let mut y = vec![0_u32; 64];
+        Run::new(module, "count_in_memory", 1, 64).buffer(&mut y).value(200_000_u32).run().unwrap();
+        assert_eq!(y, [200_000; 64]);
+        let mut y = vec![0_u32];
+        Run::new(module, "count_by_atomics", 2, 64).buffer(&mut y).value(1_000_000_u32).run().unwrap();
+        assert!(y[0] > 1_000_000, "{}", y[0]);
+    });
+}
+
+#[test]
+fn a_lock_that_nobody_gives_back_is_a_deadlock() {
+    each(|module| {
+        let mut lock = vec![1_u32];
+        let (fault, _) = Run::new(module, "take_a_lock", 2, 64).buffer(&mut lock).fault();
+        assert_eq!(fault, Fault::Deadlock);
+    });
+}
+
+#[test]
 fn a_null_pointer_is_named_with_the_line_that_reads_it() {
     each(|module| {
         let mut y = vec![0.0_f32; 64];

@@ -6,6 +6,7 @@
 
 use super::buffer::Address;
 use super::flat::finish;
+use super::places::before_write;
 use super::places::{Places, Request, lanes, registers};
 use super::transfer::{get, put};
 use crate::emulator::isa::Inst;
@@ -298,7 +299,9 @@ fn store(wave: &mut Wave, inst: &Inst, shape: Shape) -> Result<(), Fault> {
     if let Some(detail) = detail {
         return Err(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail });
     }
-    let places = address.places(wave, 0, &Request::write(format.components as u32 * format.bits / 8))?;
+    let bytes = format.components as u32 * format.bits / 8;
+    let places = address.places(wave, 0, &Request::write(bytes))?;
+    before_write(wave, &places, bytes);
     for lane in lanes(places.lanes) {
         for part in 0..format.components {
             let value = component(wave, shape, src, lane, part);

@@ -1,5 +1,6 @@
 //! Loads straight into LDS (`global_load_lds_*`, `buffer_load_* ... lds`).
 
+use super::places::before_write;
 use super::places::{How, Places, Request, lanes, lds_by_lane};
 use super::transfer::{Part, get, put};
 use crate::emulator::isa::{Inst, Processor};
@@ -48,6 +49,7 @@ pub(super) fn copy(
         return Ok(());
     }
     let to = lds_by_lane(wave, start(wave, inst).wrapping_add(skip), whole, exec, &Request::write(size))?;
+    before_write(wave, &to, size);
     if let (Piece::Dwords(_), How::Row { first, stride }, How::Row { first: into, .. }) =
         (piece, &from.how, &to.how)
         && from.lanes == u64::MAX

@@ -1,7 +1,7 @@
 //! Where each lane's bytes are: from the operands of an instruction to addresses of this process.
 
 use crate::emulator::isa::{Inst, Operand};
-use crate::emulator::memory::{PRIVATE_APERTURE, Region, SHARED_APERTURE};
+use crate::emulator::memory::{PRIVATE_APERTURE, Region, SHARED_APERTURE, Watch};
 use crate::emulator::wave::{Access, Fault, LANES, Lanes, Wave};
 
 /// What an instruction wants to do at its addresses.
@@ -474,4 +474,24 @@ pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Op
         local |= u64::from(is_local) << lane;
     }
     Ok(Some(Places { how: How::Each(each), lanes: exec, zero: 0, local }))
+}
+
+/// Notes what memory holds before a wave writes `bytes` bytes at each place, if it is watched.
+#[inline(always)]
+pub(super) fn before_write(wave: &mut Wave, places: &Places, bytes: u32) {
+    if let Some(watch) = &mut wave.watch {
+        note_all(watch, places, bytes);
+    }
+}
+
+#[cold]
+fn note_all(watch: &mut Watch, places: &Places, bytes: u32) {
+    lanes(places.lanes).for_each(|lane| watch.note(places.at(lane), bytes));
+}
+
+/// The same for one address.
+pub(super) fn before_write_at(wave: &mut Wave, address: u64, bytes: u32) {
+    if let Some(watch) = &mut wave.watch {
+        watch.note(address, bytes);
+    }
 }

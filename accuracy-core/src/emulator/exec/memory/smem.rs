@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::atomic::{int32, int64};
 use super::buffer::Resource;
 use super::flat::finish;
+use super::places::before_write_at;
 use super::transfer::{get, put};
 use crate::emulator::exec::scalar::read32;
 use crate::emulator::isa::{Inst, Operand};
@@ -125,6 +126,7 @@ fn buffer_load<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault
 fn store<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], N)?;
     if let Some(address) = global(wave, inst, 4 * N as u32, Access::Write)? {
+        before_write_at(wave, address, 4 * N as u32);
         for part in 0..N {
             // SAFETY: checked for a write of 4 * N bytes.
             unsafe { put(address + 4 * part as u64, wave.s[src + part]) };
@@ -139,6 +141,7 @@ fn buffer_store<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Faul
     let offset = offset(wave, inst)?;
     for part in 0..N {
         if let Some(address) = buffer_at(wave, &resource, offset + 4 * part as i64, 4, Access::Write)? {
+            before_write_at(wave, address, 4);
             // SAFETY: checked for a write of 4 bytes.
             unsafe { put(address, wave.s[src + part]) };
         }
@@ -257,6 +260,7 @@ fn scalar32(
 ) -> Result<(), Fault> {
     let data = registers(inst, inst.src[1], if compares { 2 } else { 1 })?;
     let (a, b) = (wave.s[data], if compares { wave.s[data + 1] } else { 0 });
+    before_write_at(wave, address, 4);
     let pointer = std::ptr::with_exposed_provenance_mut::<u32>(address as usize);
     // SAFETY: checked for an atomic of 4 bytes; scalar addresses are multiples of 4.
     let atomic = unsafe { AtomicU32::from_ptr(pointer) };
@@ -280,6 +284,7 @@ fn scalar64(
     }
     let data = registers(inst, inst.src[1], if compares { 4 } else { 2 })? as u8;
     let (a, b) = (wave.s64(data), if compares { wave.s64(data + 2) } else { 0 });
+    before_write_at(wave, address, 8);
     let pointer = std::ptr::with_exposed_provenance_mut::<u64>(address as usize);
     // SAFETY: checked for an atomic of 8 bytes at a multiple of 8.
     let atomic = unsafe { AtomicU64::from_ptr(pointer) };

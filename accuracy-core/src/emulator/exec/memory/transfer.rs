@@ -1,5 +1,6 @@
 //! Moves data between vector registers and checked addresses.
 
+use super::places::before_write;
 use super::places::{How, Places, lanes};
 use crate::emulator::wave::{LANES, Lanes, Wave};
 
@@ -135,6 +136,7 @@ pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places)
 
 /// Stores `N` dwords a lane from registers from `src` on. Where two lanes have one address, the higher lane's data stays.
 pub(super) fn store<const N: usize>(wave: &mut Wave, src: usize, places: &Places) {
+    before_write(wave, places, 4 * N as u32);
     let registers = group::<N>(wave, src);
     let lane_at = |lane: usize, address: u64| {
         let data = std::array::from_fn(|part| registers[part].0[lane]);
@@ -257,7 +259,8 @@ pub(super) fn load_part(wave: &mut Wave, dst: usize, part: Part, places: &Places
 
 /// Stores `bytes` (1 or 2) bytes of a register from bit `shift` on.
 #[inline(always)]
-pub(super) fn store_part(wave: &Wave, src: usize, bytes: u32, shift: u32, places: &Places) {
+pub(super) fn store_part(wave: &mut Wave, src: usize, bytes: u32, shift: u32, places: &Places) {
+    before_write(wave, places, bytes);
     let register = &wave.v[src].0;
     for lane in lanes(places.lanes) {
         let (bits, address) = (register[lane] >> shift, places.at(lane));

@@ -370,15 +370,20 @@ pub fn v_pack_b32_f16(wave: &mut Wave, inst: &Inst) -> Flow {
     Flow::Next
 }
 
-/// One byte of a word replaced by a float32 as uint8, toward zero and saturated.
+/// One byte of a word replaced by a float32 as uint8, saturated. AMD's document does not say how it is rounded; drivers
+/// that rely on it say that the rounding of MODE holds, which other conversions to integers ignore.
 #[inline(always)]
-fn byte_replaced(value: u32, place: u32, word: u32) -> u32 {
+fn byte_replaced(value: u32, place: u32, word: u32, mode: Round) -> u32 {
     let shift = 8 * (place & 3);
-    word & !(0xff << shift) | u32::from(f32::from_bits(value) as u8) << shift
+    let byte = number::to_integer(Format::F32, u64::from(value), mode, 0, 255) as u32;
+    word & !(0xff << shift) | byte << shift
 }
 
 pub fn v_cvt_pk_u8_f32(wave: &mut Wave, inst: &Inst) -> Flow {
-    super::lanes::ternary(wave, inst, [Form::F32, Form::B32, Form::B32], byte_replaced)
+    let mode = wave.mode.round32();
+    super::lanes::ternary(wave, inst, [Form::F32, Form::B32, Form::B32], |value, place, word| {
+        byte_replaced(value, place, word, mode)
+    })
 }
 
 pub fn v_cvt_pkaccum_u8_f32(wave: &mut Wave, inst: &Inst) -> Flow {
@@ -389,7 +394,8 @@ pub fn v_cvt_pkaccum_u8_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let [x, y, z] = &mut rooms;
     let a = source(wave, inst, 0, 0, Form::F32, x);
     let b = source(wave, inst, 1, 0, Form::B32, y);
-    let out = map3(a, b, old(wave, inst, 0, z), byte_replaced);
+    let mode = wave.mode.round32();
+    let out = map3(a, b, old(wave, inst, 0, z), |value, place, word| byte_replaced(value, place, word, mode));
     write(wave, inst, 0, &out);
     Flow::Next
 }
