@@ -49,6 +49,8 @@ pub(super) fn install(_: Arch) -> Result<(), GpuError> {
 pub struct Told {
     /// Why a kernel could not run to its end, or a call of HIP was refused: whatever came after it is worth nothing.
     pub problems: Vec<String>,
+    /// What HIP refused a launcher that has asked for the error since: it explains a launcher that fails.
+    pub handled: Vec<String>,
     pub emulated: Emulated,
     pub findings: Vec<Finding>,
 }
@@ -62,6 +64,7 @@ pub fn take() -> Option<Told> {
         let fidelity = Fidelity { exact: report.exact, modelled, instructions: report.instructions };
         Some(Told {
             problems: report.problems.iter().map(ToString::to_string).collect(),
+            handled: report.handled.iter().map(ToString::to_string).collect(),
             emulated: Emulated { fidelity, output: report.output },
             findings: Vec::new(),
         })

@@ -80,6 +80,8 @@ pub fn install(arch: Arch, workers: usize) -> Result<(), EmulatorError> {
 pub struct Report {
     /// What a launcher or a kernel did that it must not, or that is not emulated: what came after it is worth nothing.
     pub problems: Vec<hip::Problem>,
+    /// What the runtime refused a launcher that has read its last error since, and so may have done something else.
+    pub handled: Vec<hip::Problem>,
     /// What kernels printed, a line each.
     pub output: Vec<String>,
     /// Wave instructions that were executed, and how many of them as AMD documents them bit for bit.
@@ -93,8 +95,10 @@ pub struct Report {
 pub fn take_report() -> Report {
     let Some(device) = DEVICE.get() else { return Report::default() };
     let executed = device.take_executed();
+    let (problems, handled) = hip::take_problems();
     let mut report = Report {
-        problems: hip::take_problems(),
+        problems,
+        handled,
         output: hip::take_output().lines().map(str::to_owned).collect(),
         ..Report::default()
     };

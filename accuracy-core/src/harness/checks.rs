@@ -74,7 +74,10 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     };
     match emulation::take().filter(|_| settings.emulate) {
         None => record,
-        Some(Told { problems, mut emulated, findings }) => {
+        Some(Told { mut problems, handled, mut emulated, findings }) => {
+            if result.is_err() {
+                problems.extend(handled);
+            }
             let lost = emulated.output.len().saturating_sub(OUTPUT_LINES);
             emulated.output.truncate(OUTPUT_LINES);
             if lost > 0 {

@@ -260,6 +260,11 @@ fn lost() -> Option<Status> {
 
 extern "C" fn get_last_error() -> c_int {
     let last = abi::take_last_error();
+    if last != Status::Success
+        && let Some(runtime) = abi::current()
+    {
+        runtime.handle();
+    }
     lost().unwrap_or(last).code()
 }
 

@@ -57,8 +57,8 @@ pub fn install(engine: Arc<dyn Engine>) -> Result<(), InstallError> {
     Ok(())
 }
 
-/// The problems since the last call, in the order in which they came to light. Empty where nothing is installed.
-pub fn take_problems() -> Vec<Problem> {
+/// Takes what went wrong since it was asked last: what nobody has heard of, and what a launcher has read as its last error.
+pub fn take_problems() -> (Vec<Problem>, Vec<Problem>) {
     abi::current().map(|runtime| runtime.take_problems()).unwrap_or_default()
 }
 

@@ -1,6 +1,6 @@
 //! What went wrong in calls of the stand-in, for the harness to report.
 
-use super::engine::{LaunchError, LoadError};
+use super::engine::{LaunchError, LaunchErrorKind, LoadError};
 use super::status::Status;
 use crate::codeobject::ReadError;
 use crate::device::launches::readable;
@@ -89,6 +89,33 @@ pub enum What {
     Panic { message: String },
     #[error("the kernel's printf or host call cannot be read: {0}")]
     Output(super::output::OutputError),
+}
+
+impl What {
+    /// Whether the runtime only answered a request so: nothing happened, the launcher was told, and it may do something
+    /// else instead.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            What::Kernel { error, .. } => matches!(
+                error.kind,
+                LaunchErrorKind::Configuration
+                    | LaunchErrorKind::Resources
+                    | LaunchErrorKind::CooperativeTooLarge
+            ),
+            What::Unemulated
+            | What::UnemulatedUse { .. }
+            | What::Assert { .. }
+            | What::Direction { .. }
+            | What::Output(_)
+            | What::Panic { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether it is the answer to a question whether something is there, which its status alone tells.
+    pub fn is_lookup(&self) -> bool {
+        matches!(self, What::NoKernel { .. } | What::NoVariable { .. })
+    }
 }
 
 /// Why a grid or a workgroup cannot be launched.

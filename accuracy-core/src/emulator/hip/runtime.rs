@@ -8,16 +8,25 @@ use super::status::Status;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::ThreadId;
 use std::time::Instant;
 
 /// The stand-in for HIP's runtime, on one engine.
 pub(super) struct Runtime {
     pub engine: Arc<dyn Engine>,
     state: Mutex<State>,
-    problems: Mutex<Vec<Problem>>,
+    problems: Mutex<Vec<Reported>>,
     /// The error that every call returns once a kernel has ended with a fault.
     lost: OnceLock<Status>,
     pub output: Output,
+}
+
+/// A problem, and the thread whose call it came to light in.
+struct Reported {
+    problem: Problem,
+    thread: ThreadId,
+    /// That thread was told: it has asked for its last error since, or the call's status says it all.
+    handled: bool,
 }
 
 /// Handles and what they stand for.
@@ -147,7 +156,20 @@ impl Runtime {
     }
 
     pub fn report(&self, problem: Problem) {
-        self.problems.lock().unwrap_or_else(|e| e.into_inner()).push(problem);
+        let (thread, handled) = (std::thread::current().id(), problem.what.is_lookup());
+        self.problems().push(Reported { problem, thread, handled });
+    }
+
+    fn problems(&self) -> MutexGuard<'_, Vec<Reported>> {
+        self.problems.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// This thread has read its last error: the runtime's answers so far, which changed nothing, were heard.
+    pub fn handle(&self) {
+        let thread = std::thread::current().id();
+        for reported in self.problems().iter_mut().filter(|reported| reported.thread == thread) {
+            reported.handled |= reported.problem.what.is_answer();
+        }
     }
 
     /// Notes a problem that does not make the call fail.
@@ -155,8 +177,12 @@ impl Runtime {
         self.report(Problem { call, what });
     }
 
-    pub fn take_problems(&self) -> Vec<Problem> {
-        std::mem::take(&mut self.problems.lock().unwrap_or_else(|e| e.into_inner()))
+    /// Takes the problems: those that nobody has heard of, and those that a launcher has read as its last error.
+    pub fn take_problems(&self) -> (Vec<Problem>, Vec<Problem>) {
+        let all = std::mem::take(&mut *self.problems());
+        let (handled, open): (Vec<_>, Vec<_>) = all.into_iter().partition(|reported| reported.handled);
+        let of = |some: Vec<Reported>| some.into_iter().map(|reported| reported.problem).collect();
+        (of(open), of(handled))
     }
 
     /// The error of a kernel's fault, if there was one.

@@ -232,7 +232,8 @@ impl StandIn {
     }
 
     fn problems(&self) -> Vec<What> {
-        take_problems().into_iter().map(|problem| problem.what).collect()
+        let (open, handled) = take_problems();
+        open.into_iter().chain(handled).map(|problem| problem.what).collect()
     }
 
     /// The one problem since the last question.
@@ -437,6 +438,16 @@ fn a_fault_is_reported_by_every_later_call() {
     assert_eq!(call!(hip, "hipGetLastError", ()), Status::LaunchOutOfResources.code());
     assert_eq!(call!(hip, "hipGetLastError", ()), 0);
     assert_eq!(launch(), 0);
+
+    // A launcher that asks has heard of it, and may go on with something else; a fault is beyond that.
+    let handled = || {
+        assert_ne!(call!(hip, "hipGetLastError", ()), 0);
+        let (open, handled) = take_problems();
+        (open.len(), handled.len())
+    };
+    hip.notes.fail_next(LaunchErrorKind::Configuration);
+    assert_ne!(launch(), 0);
+    assert_eq!(handled(), (0, 1));
 
     hip.notes.fail_next(LaunchErrorKind::IllegalAddress);
     assert_eq!(launch(), Status::IllegalAddress.code());
@@ -1025,7 +1036,7 @@ fn the_loader_takes_the_objects_and_calls_arrive() {
             ));
             assert!(text(1).is_null());
         }
-        let problems = take_problems();
+        let (problems, _) = take_problems();
         let calls: Vec<&str> = problems.iter().map(|problem| problem.call).collect();
         assert_eq!(calls, ["hipGraphicsMapResources", "hiprtcGetErrorString"]);
         assert!(problems.iter().all(|problem| matches!(problem.what, What::Unemulated)));
