@@ -118,6 +118,9 @@ struct Written {
     /// Holds only where no other rule finds something in the line.
     #[serde(default)]
     last: bool,
+    /// Rules that find nothing in a line where this one does, by their ids.
+    #[serde(default)]
+    instead_of: Vec<String>,
     /// Whether a line that matches proves that what it names ran; without it, a note does.
     proof: Option<bool>,
     #[serde(default)]
@@ -176,6 +179,8 @@ pub struct Rule {
     differ: Option<[String; 2]>,
     /// Holds only where no other rule finds something in the line.
     pub last: bool,
+    /// Ids of rules that find nothing in a line where this one does.
+    pub instead_of: Vec<String>,
     proof: bool,
     pub help: String,
 }
@@ -364,6 +369,7 @@ fn compile(written: Written, producer: Option<usize>, loaded: &Rules) -> anyhow:
         contains: written.contains,
         differ: written.differ,
         last: written.last,
+        instead_of: written.instead_of,
         proof: written.proof.unwrap_or(severity == Severity::Note),
         help: written.help,
     };

@@ -344,6 +344,10 @@ impl<'a> Scan<'a> {
         {
             found.retain(|r| !warns(r));
         }
+        let hidden: Vec<&String> = found.iter().flat_map(|&r| &self.rules[r].instead_of).collect();
+        if !hidden.is_empty() {
+            found.retain(|&r| !hidden.contains(&&self.rules[r].id));
+        }
         match found.iter().any(|&r| !self.rules[r].last) {
             true => found.retain(|&r| !self.rules[r].last),
             false => found.truncate(1),

@@ -170,7 +170,7 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
         schema: 1,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         url: candidate.url(),
-        reference: reference.map(|r| r.url()),
+        reference: reference.as_ref().map(Client::url),
         remarks: candidate.remarks(),
         reference_remarks: reference.as_ref().map(Client::remarks).unwrap_or_default(),
         failed: probed.iter().filter(|p| !p.failures.is_empty()).count(),
