@@ -787,4 +787,35 @@ mod tests {
         scan.read("blank", &mut &b"\n \n"[..]).unwrap();
         assert!(!scan.sources[0].blank && scan.sources[1].blank);
     }
+
+    #[derive(serde::Deserialize)]
+    struct Lines {
+        producer: Vec<OfProducer>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct OfProducer {
+        name: String,
+        matter: Vec<String>,
+        harmless: Vec<String>,
+    }
+
+    #[test]
+    fn the_lines_that_decide_are_found_and_the_others_are_not() {
+        let rules = rules::load(&[""; 0], false).unwrap();
+        let mut scan = Scan::new(&rules, &[], 0).unwrap();
+        let lines: Lines = toml::from_str(include_str!("../../tests/logs/lines.toml")).unwrap();
+        for OfProducer { name, matter, harmless } in lines.producer {
+            assert!(rules.known().contains(&name.as_str()), "{name} is no known producer");
+            assert_eq!((matter.len(), harmless.len()), (10, 10), "{name}");
+            for (lines, decides) in [(matter, true), (harmless, false)] {
+                for line in lines {
+                    let count = |scan: &Scan| scan.findings().iter().map(|f| f.count).sum::<u64>();
+                    let before = count(&scan);
+                    scan.read(&name, &mut format!("{line}\n").as_bytes()).unwrap();
+                    assert_eq!(count(&scan) > before, decides, "{name}: {line}");
+                }
+            }
+        }
+    }
 }

@@ -350,6 +350,7 @@ mod tests {
             tokens: Some(list.iter().map(|(t, _)| (*t).to_owned()).collect()),
             logprobs: Some(list.iter().map(|(_, p)| Some(*p)).collect()),
             top: Some(top.iter().map(|t| t.iter().map(|(t, p)| ((*t).to_owned(), *p)).collect()).collect()),
+            reasoning: None,
         }
     }
 
