@@ -89,9 +89,11 @@ fn a_quiet_log_passes_and_an_empty_one_proves_nothing() {
 #[test]
 fn a_log_of_nobody_who_is_known_is_said_to_be_that() {
     // A web server's lines, as an engine has them, too, are no engine's.
-    let others = "INFO:     Application startup complete.\nINFO:     127.0.0.1 - \"GET /health HTTP/1.1\" 200 OK\n";
+    let others =
+        "INFO:     Application startup complete.\nINFO:     127.0.0.1 - \"GET /health HTTP/1.1\" 200 OK\n";
     let nginx = "2026/01/08 10:00:00 [error] 31#31: *1 upstream timed out (110: Connection timed out)\n";
-    let engine = "2026-01-08 10:00:00,123 - lmengine - WARNING - turbomind.py:213 - kernel for fp8 is missing\n";
+    let engine =
+        "2026-01-08 10:00:00,123 - lmengine - WARNING - turbomind.py:213 - kernel for fp8 is missing\n";
     for log in [others, nginx, engine] {
         let text = run(&["-"], log, 4);
         assert!(text.contains("unknown producer: standard input: none of its"), "{text}");
@@ -121,20 +123,32 @@ fn lines_of_json_are_read_as_what_they_say() {
     let log = format!("{tgi}\n{docker}\nplain {{\"a\": 1}}\n{vllm}\n{asked}\n");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("server.log"), log).unwrap();
-    let output = logs(&["server.log", "--expect", "fp8: Weight-only", "--report", "json=-"], b"", folder.path());
+    let output =
+        logs(&["server.log", "--expect", "fp8: Weight-only", "--report", "json=-"], b"", folder.path());
     assert_eq!(output.status.code(), Some(100));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["lines"], 5);
-    let found: Vec<(&str, u64)> = report["findings"].as_array().unwrap().iter()
+    let found: Vec<(&str, u64)> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
         .map(|f| (f["rule"].as_str().unwrap(), f["first"]["line"].as_u64().unwrap()))
         .collect();
     // Errors first.
     assert_eq!(
         found,
-        [("aiter-jit-build-failed", 2), ("library-not-loaded", 4), ("tgi-import-failed", 1), ("vllm-weight-only", 4)]
+        [
+            ("aiter-jit-build-failed", 2),
+            ("library-not-loaded", 4),
+            ("tgi-import-failed", 1),
+            ("vllm-weight-only", 4)
+        ]
     );
     let text = report["findings"][2]["first"]["text"].as_str().unwrap();
-    assert!(text.ends_with("no \"flash_attn\"") && text.contains("WARN text_generation_launcher: "), "{text}");
+    assert!(
+        text.ends_with("no \"flash_attn\"") && text.contains("WARN text_generation_launcher: "),
+        "{text}"
+    );
     assert_eq!(report["expected"][0]["no_proof"]["rule"], "vllm-weight-only");
 }
 
@@ -166,8 +180,13 @@ fn rules_and_the_gate_are_the_users() {
     run(&["quiet.log", "--rules", "missing.toml"], "", 101);
     for list in [&["--list-rules"][..], &["--rules"]] {
         let text = run(list, "", 0);
-        assert!(text.contains("weights-not-loaded") && text.starts_with("known producers of lines"), "{text}");
-        for producer in ["vLLM", "SGLang", "ATOM", "text-generation-inference", "llama.cpp", "AITER", "rocBLAS", "FlyDSL"] {
+        assert!(
+            text.contains("weights-not-loaded") && text.starts_with("known producers of lines"),
+            "{text}"
+        );
+        for producer in
+            ["vLLM", "SGLang", "ATOM", "text-generation-inference", "llama.cpp", "AITER", "rocBLAS", "FlyDSL"]
+        {
             assert!(text.contains(&format!("\n  {producer} ")), "{producer} in {text}");
         }
     }

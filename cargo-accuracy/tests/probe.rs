@@ -350,7 +350,12 @@ fn a_server_that_loads_its_model_or_fails_for_a_moment_is_waited_for() {
 fn a_server_that_fails_now_and_then_is_no_race() {
     // Each answer is the same; the second question of one prompt fails for good.
     let url = serve(|stream, n, body| match n == 1 {
-        true => reply(stream, "400 Bad Request", "application/json", br#"{"error": {"message": "no", "param": "prompt"}}"#),
+        true => reply(
+            stream,
+            "400 Bad Request",
+            "application/json",
+            br#"{"error": {"message": "no", "param": "prompt"}}"#,
+        ),
         false => text(stream, right(&prompt(body))),
     });
     let report = json_of(&["--url", &url], 101);
@@ -370,7 +375,13 @@ fn what_a_server_refuses_is_left_out_and_said() {
     };
     for (url, named) in [
         (refuse("seed", r#"{"error": {"message": "Unsupported parameter", "param": "seed"}}"#), "seed"),
-        (refuse("seed", r#"{"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}]}"#), "seed"),
+        (
+            refuse(
+                "seed",
+                r#"{"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}]}"#,
+            ),
+            "seed",
+        ),
         (refuse("logprobs", r#"{"error": "`logprobs` is not supported"}"#), "logprobs"),
         // It does not say which.
         (refuse("seed", r#"{"error": {"message": "Extra inputs are not permitted"}}"#), "seed"),
@@ -383,7 +394,12 @@ fn what_a_server_refuses_is_left_out_and_said() {
 
     // Without a temperature answers may differ, and that is no race.
     let url = serve(|stream, n, asked| match asked.get("temperature") {
-        Some(_) => reply(stream, "400 Bad Request", "application/json", br#"{"error": {"message": "no", "param": "temperature"}}"#),
+        Some(_) => reply(
+            stream,
+            "400 Bad Request",
+            "application/json",
+            br#"{"error": {"message": "no", "param": "temperature"}}"#,
+        ),
         None => text(stream, &format!("{} And {n}.", right(&prompt(asked)))),
     });
     let report = json_of(&["--url", &url], 0);
@@ -392,7 +408,9 @@ fn what_a_server_refuses_is_left_out_and_said() {
     assert!(report["remarks"].to_string().contains("not compared"), "{report}");
 
     // One that refuses everything is told by what it said first.
-    let url = serve(|s, _, _| reply(s, "400 Bad Request", "application/json", br#"{"error": {"message": "go away"}}"#));
+    let url = serve(|s, _, _| {
+        reply(s, "400 Bad Request", "application/json", br#"{"error": {"message": "go away"}}"#)
+    });
     assert!(run(&["--url", &url], 101).contains("status 400: go away"));
 }
 
@@ -402,11 +420,21 @@ fn a_server_that_wants_a_model_is_given_its_only_one() {
         serve_all(move |stream, _, path, body| {
             if path == "/v1/models" {
                 let list: Vec<Value> = names.iter().map(|id| json!({"id": id})).collect();
-                return reply(stream, "200 OK", "application/json", json!({"data": list}).to_string().as_bytes());
+                return reply(
+                    stream,
+                    "200 OK",
+                    "application/json",
+                    json!({"data": list}).to_string().as_bytes(),
+                );
             }
             match names.iter().any(|name| body["model"] == *name) {
                 true => text(stream, right(&prompt(body))),
-                false => reply(stream, "404 Not Found", "application/json", br#"{"error": {"message": "The model does not exist."}}"#),
+                false => reply(
+                    stream,
+                    "404 Not Found",
+                    "application/json",
+                    br#"{"error": {"message": "The model does not exist."}}"#,
+                ),
             }
         })
     };
@@ -446,7 +474,8 @@ fn a_server_of_chat_alone_is_asked_that_way() {
         assert_eq!(report["remarks"], json!([]));
     }
     // One without either is told by both.
-    let url = serve_all(|s, _, _, _| reply(s, "404 Not Found", "application/json", br#"{"detail": "Not Found"}"#));
+    let url =
+        serve_all(|s, _, _, _| reply(s, "404 Not Found", "application/json", br#"{"detail": "Not Found"}"#));
     let said = run(&["--url", &url], 101);
     assert!(flat(&said).contains("neither /v1/completions nor /v1/chat/completions"), "{said}");
 }
@@ -465,7 +494,8 @@ fn thinking_is_no_answer_and_no_garbage() {
     assert!(france["notes"][0].as_str().unwrap().contains("reasoning_content"), "{france}");
 
     // The thought is cut before it comes to an answer.
-    let thought = "<think>\nOkay, the user wrote an incomplete sentence. Let me think about what comes next and about";
+    let thought =
+        "<think>\nOkay, the user wrote an incomplete sentence. Let me think about what comes next and about";
     let cut: [(Box<dyn Fn(&mut TcpStream) + Send + Sync>, &str); 2] = [
         (Box::new(move |stream| text(stream, thought)), "<think>"),
         (
@@ -506,7 +536,10 @@ fn stream_words(stream: &mut TcpStream, answer: &str, close: bool) {
     for word in answer.split_inclusive(' ') {
         body += &format!("data: {}\n\n", json!({"choices": [{"text": word, "finish_reason": null}]}));
     }
-    body += &format!("data: {}\n\ndata: [DONE]\n\n", json!({"choices": [{"text": "", "finish_reason": "length"}]}));
+    body += &format!(
+        "data: {}\n\ndata: [DONE]\n\n",
+        json!({"choices": [{"text": "", "finish_reason": "length"}]})
+    );
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
     if !close {
@@ -525,7 +558,12 @@ fn streams_are_read_where_that_is_all_there_is() {
     }
     let url = serve(|stream, _, body| match body["stream"] == true {
         true => stream_words(stream, right(&prompt(body)), true),
-        false => reply(stream, "400 Bad Request", "application/json", br#"{"error": {"message": "Only streaming is supported"}}"#),
+        false => reply(
+            stream,
+            "400 Bad Request",
+            "application/json",
+            br#"{"error": {"message": "Only streaming is supported"}}"#,
+        ),
     });
     let report = json_of(&["--url", &url], 0);
     assert!(report["remarks"].to_string().contains("only streams"), "{report}");

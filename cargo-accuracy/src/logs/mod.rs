@@ -23,7 +23,7 @@ Examples:
   docker logs server 2>&1 | cargo accuracy logs -
   cargo accuracy logs --expect 'import \\[module_gemm_a8w8' server.log
   cargo accuracy logs --rules ours.toml --fail-on warning server.log
-  cargo accuracy logs --rules            # whose lines are known, and what is looked for
+  cargo accuracy logs --rules     # whose lines are known, what is looked for
 
 A line of JSON is read as its message, with time, level and logger before it.
 

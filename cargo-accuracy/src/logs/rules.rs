@@ -279,8 +279,8 @@ pub fn load(files: &[impl AsRef<Path>], own_only: bool) -> anyhow::Result<Rules>
         }
     }
     for (rule, producer, path) in written.into_iter().filter(|(rule, ..)| !rule.disabled) {
-        let rule = compile(rule, producer, &loaded)
-            .map_err(|e| usage(format!("{}: {e:#}", path.display())))?;
+        let rule =
+            compile(rule, producer, &loaded).map_err(|e| usage(format!("{}: {e:#}", path.display())))?;
         loaded.rules.push(rule);
     }
     Ok(loaded)
@@ -310,16 +310,10 @@ fn compile_producer(written: WrittenProducer) -> anyhow::Result<Producer> {
         line.is_none() || !written.contains.is_empty(),
         "producer `{name}` has no `contains`: texts of which each of its lines has one"
     );
-    let producer = Producer {
-        name: written.name.clone(),
-        about: written.about,
-        contains: written.contains,
-        line,
-        sign,
-    };
-    let told = |line: &String| {
-        producer.contains.iter().any(|t| line.contains(t)) && producer.signs(line.as_bytes())
-    };
+    let producer =
+        Producer { name: written.name.clone(), about: written.about, contains: written.contains, line, sign };
+    let told =
+        |line: &String| producer.contains.iter().any(|t| line.contains(t)) && producer.signs(line.as_bytes());
     if let Some(line) = written.examples.iter().find(|line| !told(line)) {
         anyhow::bail!("producer `{name}` does not know its example `{line}`");
     }

@@ -6,6 +6,7 @@ use super::structured;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use memchr::{memchr, memrchr};
 use regex::bytes::Regex;
+use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::io::Read;
 
@@ -17,6 +18,9 @@ const MAX_LINE: usize = 400;
 const MAX_GROUPS: usize = 200;
 /// Bytes in which every producer is looked for; beyond them the first that is known will do.
 const PRODUCERS_WITHIN: u64 = 8 << 20;
+/// Lines whose findings are remembered, and the longest of them: many logs say the same a million times.
+const MAX_REMEMBERED: usize = 4096;
+const MAX_REMEMBERED_LINE: usize = 300;
 /// How far behind a reason a failure may be reported, in lines.
 const REASON_REACH: u64 = 300;
 
@@ -97,6 +101,8 @@ pub struct Scan<'a> {
     mark_owners: Vec<usize>,
     /// What is known of the log that is read.
     seen: Seen,
+    /// What lines count towards that were met before.
+    remembered: FxHashMap<Box<[u8]>, Remembered>,
     expected: Vec<(Regex, Expected)>,
     context: usize,
     findings: Vec<Finding>,
@@ -106,6 +112,13 @@ pub struct Scan<'a> {
     reason: Option<(u64, String)>,
     pub sources: Vec<Source>,
     pub bytes: u64,
+}
+
+/// The finding that a line counts towards; one that counts towards several is not remembered.
+#[derive(Clone, Copy)]
+enum Remembered {
+    Nothing,
+    One(u32),
 }
 
 /// What is known of the log that is read.
@@ -161,6 +174,7 @@ impl<'a> Scan<'a> {
             marks: automaton(&marks)?,
             mark_owners: marks.iter().map(|(producer, _)| *producer).collect(),
             seen: Seen::default(),
+            remembered: FxHashMap::default(),
             expected: expected.collect::<anyhow::Result<_>>()?,
             context,
             findings: Vec::new(),
@@ -217,9 +231,13 @@ impl<'a> Scan<'a> {
                 expect_text(raw)?;
                 blank = raw.iter().all(|b| b.is_ascii_whitespace() || *b == 0);
             }
-            let structured = structured::read(raw, &mut spoken, &mut numbers);
+            // Most blocks have neither an escape sequence nor an object.
+            let special = memchr::memchr2(ESCAPE, b'{', raw);
+            let structured = special.is_some_and(|at| structured::read(raw, at, &mut spoken, &mut numbers));
             let spoken = if structured { &spoken } else { raw };
-            let bytes = match memchr(ESCAPE, spoken) {
+            // A message may hold sequences, too, which were escaped in it.
+            let from = if structured { Some(0) } else { special };
+            let bytes = match from.and_then(|at| memchr(ESCAPE, &spoken[at..]).map(|more| at + more)) {
                 None => spoken,
                 Some(first) => {
                     without_escapes(spoken, first, &mut plain);
@@ -264,7 +282,8 @@ impl<'a> Scan<'a> {
 
     /// Whose lines there are: everyone's in the log's beginning, and further on only until someone is known.
     fn recognise(&mut self, bytes: &[u8]) {
-        if self.seen.any() && self.seen.bytes >= PRODUCERS_WITHIN {
+        let enough = self.seen.any() && self.seen.bytes >= PRODUCERS_WITHIN;
+        if enough || self.mark_owners.is_empty() {
             return;
         }
         self.seen.bytes += bytes.len() as u64;
@@ -289,24 +308,49 @@ impl<'a> Scan<'a> {
         let mut cursor = Cursor { at: 0, index: 0 };
         let texts = self.texts.clone();
         let mut next = 0;
-        for found in texts.find_iter(block.bytes) {
+        // An automaton without a text would still look at every byte.
+        let searched = if self.owners.is_empty() { &[] } else { block.bytes };
+        for found in texts.find_iter(searched) {
             if found.start() < next {
                 continue;
             }
             let (start, end) = line_around(block.bytes, found.start());
             next = end + 1;
-            let rules = self.rules_of(&block.bytes[start..end]);
-            if rules.is_empty() || self.is_user_text(&rules) {
-                continue;
-            }
-            for &rule in &rules {
-                if self.rules[rule].role == Role::Reason {
-                    let line = cursor.line_of(block, start);
-                    self.reason = Some((line, readable(&block.bytes[start..end])));
+            let text = &block.bytes[start..end];
+            match self.remembered.get(text) {
+                None => {}
+                Some(Remembered::Nothing) => continue,
+                Some(&Remembered::One(finding)) => {
+                    let finding = &mut self.findings[finding as usize];
+                    finding.count += 1;
+                    self.seen.found = true;
+                    if let Some(producer) = self.rules[finding.rule].producer {
+                        self.seen.producers[producer] = true;
+                    }
+                    continue;
                 }
             }
-            for rule in self.findings_among(&rules, &block.bytes[start..end]) {
-                self.matched(rule, block, start, end, &mut cursor, waiting);
+            let rules = self.rules_of(text);
+            let reason = rules.iter().any(|&rule| self.rules[rule].role == Role::Reason);
+            let mut findings = Vec::new();
+            if !self.is_user_text(&rules) {
+                if reason {
+                    self.reason = Some((cursor.line_of(block, start), readable(text)));
+                }
+                for rule in self.findings_among(&rules, text) {
+                    findings.push(self.matched(rule, block, start, end, &mut cursor, waiting));
+                }
+            }
+            let remembered = match findings.as_slice() {
+                [] => Some(Remembered::Nothing),
+                [one] => u32::try_from(*one).ok().map(Remembered::One),
+                _ => None,
+            };
+            if let Some(remembered) = remembered.filter(|_| !reason && text.len() <= MAX_REMEMBERED_LINE) {
+                if self.remembered.len() >= MAX_REMEMBERED {
+                    self.remembered.clear();
+                }
+                self.remembered.insert(text.into(), remembered);
             }
         }
         for rule in self.without_text.clone() {
@@ -339,9 +383,7 @@ impl<'a> Scan<'a> {
         let mut found: Vec<usize> =
             rules.iter().copied().filter(|&r| self.rules[r].role == Role::Finding).collect();
         let warns = |&r: &usize| self.rules[r].severity < Severity::Error;
-        if found.iter().any(warns)
-            && self.harmless.iter().any(|&r| self.rules.holds(&self.rules[r], line))
-        {
+        if found.iter().any(warns) && self.harmless.iter().any(|&r| self.rules.holds(&self.rules[r], line)) {
             found.retain(|r| !warns(r));
         }
         let hidden: Vec<&String> = found.iter().flat_map(|&r| &self.rules[r].instead_of).collect();
@@ -398,6 +440,7 @@ impl<'a> Scan<'a> {
         rules.iter().any(|&r| self.rules[r].role == Role::UserText)
     }
 
+    /// Counts what a rule has found in a line, and says which finding it is.
     fn matched(
         &mut self,
         rule: usize,
@@ -406,7 +449,7 @@ impl<'a> Scan<'a> {
         end: usize,
         cursor: &mut Cursor,
         waiting: &mut Vec<Waiting>,
-    ) {
+    ) -> usize {
         let text = &block.bytes[start..end];
         let named = self.rules[rule].what(text).unwrap_or_default();
         let readable_what: std::borrow::Cow<'_, str> = match std::str::from_utf8(named) {
@@ -424,7 +467,7 @@ impl<'a> Scan<'a> {
         };
         if let Some(&at) = groups.get(&*what) {
             self.findings[at].count += 1;
-            return;
+            return at;
         }
         let (at, what) = (self.findings.len(), what.into_owned());
         groups.insert(what.clone(), at);
@@ -436,6 +479,7 @@ impl<'a> Scan<'a> {
         self.findings.push(Finding { rule, what, count: 1, first });
         let place = Place::Finding(at);
         waiting.extend(block.wait(place, end, self.context, self.first_mut(place)));
+        at
     }
 
     fn first_mut(&mut self, place: Place) -> &mut First {

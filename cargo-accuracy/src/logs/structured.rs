@@ -79,11 +79,11 @@ const RAISED: &[&[&str]] = &[
 ];
 
 /// Writes the block to `plain` with each line of JSON as text, and to `numbers` which line of the block each line of
-/// `plain` is. Returns false, and writes nothing of use, where no line is JSON.
-pub fn read(block: &[u8], plain: &mut Vec<u8>, numbers: &mut Vec<u64>) -> bool {
+/// `plain` is. No object begins before `from`. Returns false, and writes nothing of use, where no line is JSON.
+pub fn read(block: &[u8], from: usize, plain: &mut Vec<u8>, numbers: &mut Vec<u64>) -> bool {
     plain.clear();
     numbers.clear();
-    let Some(first) = memmem::find(block, b"{\"") else { return false };
+    let Some(first) = memmem::find(&block[from..], b"{\"").map(|at| from + at) else { return false };
     let mut any = false;
     let mut rest = block;
     let (mut number, mut at) = (0, 0);
@@ -194,7 +194,10 @@ mod tests {
                 r#"{"log":"{\"time\":\"t\",\"level\":\"info\",\"event\":\"in\"}","stream":"stdout","time":"u"}"#,
                 "t INFO in",
             ),
-            (r#"{"text":"whole","record":{"message":"m","level":{"name":"INFO"},"name":"n","time":{"repr":"t"}}}"#, "t INFO n: m"),
+            (
+                r#"{"text":"whole","record":{"message":"m","level":{"name":"INFO"},"name":"n","time":{"repr":"t"}}}"#,
+                "t INFO n: m",
+            ),
         ] {
             assert_eq!(of(line).as_deref(), Some(text), "{line}");
         }
@@ -218,9 +221,9 @@ mod tests {
     fn every_line_of_a_message_knows_the_line_that_it_stands_in() {
         let block = b"one\n{\"level\":\"error\",\"msg\":\"a\\nb\"}\n{\"level\":\"info\",\"msg\":\"\"}\nfour";
         let (mut plain, mut numbers) = (Vec::new(), Vec::new());
-        assert!(read(block, &mut plain, &mut numbers));
+        assert!(read(block, 0, &mut plain, &mut numbers));
         assert_eq!(String::from_utf8(plain.clone()).unwrap(), "one\nERROR a\nb\nINFO \nfour");
         assert_eq!(numbers, [0, 1, 1, 2, 3]);
-        assert!(!read(b"one\ntwo\n", &mut plain, &mut numbers));
+        assert!(!read(b"one\ntwo\n", 0, &mut plain, &mut numbers));
     }
 }

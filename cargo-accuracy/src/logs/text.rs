@@ -87,8 +87,7 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
     producers.sort_unstable();
     producers.dedup();
     if !producers.is_empty() && !output.quiet {
-        let names: Vec<&str> =
-            producers.iter().map(|&p| outcome.rules.producers[p].name.as_str()).collect();
+        let names: Vec<&str> = producers.iter().map(|&p| outcome.rules.producers[p].name.as_str()).collect();
         wrap(&mut text, &format!("lines of {}", names.join(", ")), 0, width);
     }
     let sources: Vec<&str> = outcome.scan.sources.iter().map(|s| s.name.as_str()).collect();

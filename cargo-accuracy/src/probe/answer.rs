@@ -207,9 +207,24 @@ mod tests {
             (r#"{"choices":[{"text":" a"}]}"#, false, " a", None),
             (r#"{"choices":[{"message":{"content":"a","reasoning_content":"b"}}]}"#, false, "a", Some("b")),
             (r#"{"choices":[{"text":"","reasoning":"b"}]}"#, false, "", Some("b")),
-            (r#"{"choices":[{"text":"","message":{"content":[{"type":"text","text":"a"}]}}]}"#, false, "a", None),
-            ("data: {\"choices\":[{\"text\":\" a\"}]}\n\n: ping\n\ndata:{\"choices\":[{\"text\":\"b\",\"finish_reason\":\"stop\"}]}\n\n", true, " ab", None),
-            ("event: x\r\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"b\"}}]}\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\ndata: {\"choices\":[],\"usage\":{}}\r\n\r\ndata: [DONE]\r\n\r\n", true, "a", Some("b")),
+            (
+                r#"{"choices":[{"text":"","message":{"content":[{"type":"text","text":"a"}]}}]}"#,
+                false,
+                "a",
+                None,
+            ),
+            (
+                "data: {\"choices\":[{\"text\":\" a\"}]}\n\n: ping\n\ndata:{\"choices\":[{\"text\":\"b\",\"finish_reason\":\"stop\"}]}\n\n",
+                true,
+                " ab",
+                None,
+            ),
+            (
+                "event: x\r\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"b\"}}]}\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\ndata: {\"choices\":[],\"usage\":{}}\r\n\r\ndata: [DONE]\r\n\r\n",
+                true,
+                "a",
+                Some("b"),
+            ),
         ] {
             let completion = read(body.as_bytes(), events).unwrap_or_else(|e| panic!("{body}: {e}"));
             assert_eq!(completion.text, text, "{body}");

@@ -136,12 +136,7 @@ impl Client {
             model: model.map(str::to_owned),
             patience: Patience::new(settings.patience),
             settings,
-            manner: Mutex::new(Manner {
-                endpoint,
-                left_out: BTreeMap::new(),
-                model: None,
-                why_chat: None,
-            }),
+            manner: Mutex::new(Manner { endpoint, left_out: BTreeMap::new(), model: None, why_chat: None }),
             streamed: AtomicBool::new(false),
             waited_for: Mutex::new(None),
         })
@@ -171,7 +166,8 @@ impl Client {
             ));
         }
         if let Some(model) = &manner.model {
-            remarks.push(format!("It wants a model's name: {model}, the only one that it serves, was given."));
+            remarks
+                .push(format!("It wants a model's name: {model}, the only one that it serves, was given."));
         }
         for (parameter, said) in &manner.left_out {
             remarks.push(match parameter {
@@ -428,7 +424,8 @@ impl Client {
                 other => format!("as `{other}`"),
             }));
         }
-        let events = answer::looks_like_events(bytes) || (events && !bytes.trim_ascii_start().starts_with(b"{"));
+        let events =
+            answer::looks_like_events(bytes) || (events && !bytes.trim_ascii_start().starts_with(b"{"));
         if events {
             self.streamed.store(true, Ordering::Relaxed);
         }

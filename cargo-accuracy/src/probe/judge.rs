@@ -57,7 +57,9 @@ pub fn judge(prompt: &Prompt, completion: &Completion) -> Verdict {
                         Some("stop") => "ended",
                         _ => "was cut by max_tokens",
                     };
-                    Verdict::Thinking(format!("the text is nothing but thinking ({place}), which {cut} before an answer"))
+                    Verdict::Thinking(format!(
+                        "the text is nothing but thinking ({place}), which {cut} before an answer"
+                    ))
                 }
                 verdict => verdict,
             }

@@ -106,7 +106,9 @@ fn fields(body: &Value) -> Vec<String> {
     }
     for list in ["/detail", "/errors", "/error/details", "/error/detail"] {
         for finding in body.pointer(list).and_then(Value::as_array).into_iter().flatten() {
-            names.extend(finding.get("loc").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str));
+            names.extend(
+                finding.get("loc").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str),
+            );
             names.extend(["param", "field"].iter().filter_map(|key| finding.get(key)?.as_str()));
         }
     }
@@ -117,7 +119,15 @@ fn fields(body: &Value) -> Vec<String> {
 
 /// The message in an error's body, or the body's beginning.
 pub fn message(parsed: &Value, body: &[u8]) -> String {
-    let places = ["/error/message", "/message", "/detail", "/error", "/error_message", "/detail/0/msg", "/errors/0/message"];
+    let places = [
+        "/error/message",
+        "/message",
+        "/detail",
+        "/error",
+        "/error_message",
+        "/detail/0/msg",
+        "/errors/0/message",
+    ];
     let found = places.iter().find_map(|p| parsed.pointer(p)?.as_str()).map(str::to_owned);
     let found = found.map(|text| match parsed.pointer("/detail/0/loc").and_then(Value::as_array) {
         Some(loc) => {
@@ -142,13 +152,22 @@ mod tests {
     fn parameters_are_read_from_their_fields_and_else_from_the_message() {
         for (body, parameters) in [
             (r#"{"error":{"message":"no","param":"seed"}}"#, vec![Seed]),
-            (r#"{"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs"}]}"#, vec![Seed]),
-            (r#"{"detail":[{"loc":["body","logprobs"],"msg":"x"},{"loc":["body","seed"],"msg":"x"}]}"#, vec![Logprobs, Seed]),
+            (
+                r#"{"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs"}]}"#,
+                vec![Seed],
+            ),
+            (
+                r#"{"detail":[{"loc":["body","logprobs"],"msg":"x"},{"loc":["body","seed"],"msg":"x"}]}"#,
+                vec![Logprobs, Seed],
+            ),
             (r#"{"error":"unknown field `seed`, expected one of `prompt`"}"#, vec![Seed]),
             (r#"{"message":"logprobs is not supported"}"#, vec![Logprobs]),
             ("temperature must be strictly positive", vec![Temperature]),
             (r#"{"error":{"message":"Only streaming is supported"}}"#, vec![Stream]),
-            (r#"{"error":{"message":"Unsupported parameter: 'max_tokens'","param":"max_tokens"}}"#, vec![MaxTokens]),
+            (
+                r#"{"error":{"message":"Unsupported parameter: 'max_tokens'","param":"max_tokens"}}"#,
+                vec![MaxTokens],
+            ),
             // The field decides where the message names others, too.
             (r#"{"error":{"message":"seed and temperature","param":"body.seed"}}"#, vec![Seed]),
         ] {

@@ -58,9 +58,15 @@ mod tests {
         };
         assert_eq!(of(" Paris", None), (" Paris".into(), None, false));
         assert_eq!(of("\n<think>\nHm", None), (String::new(), Some(("<think>", "\nHm".into())), true));
-        assert_eq!(of("<think>a</think> Paris", None), (" Paris".into(), Some(("<think>", "a".into())), false));
+        assert_eq!(
+            of("<think>a</think> Paris", None),
+            (" Paris".into(), Some(("<think>", "a".into())), false)
+        );
         assert_eq!(of("", Some("Hm")), (String::new(), Some(("reasoning_content", "Hm".into())), true));
-        assert_eq!(of("Paris", Some("Hm")), ("Paris".into(), Some(("reasoning_content", "Hm".into())), false));
+        assert_eq!(
+            of("Paris", Some("Hm")),
+            ("Paris".into(), Some(("reasoning_content", "Hm".into())), false)
+        );
         assert_eq!(of("", None), (String::new(), None, false));
     }
 }
