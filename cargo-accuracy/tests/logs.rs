@@ -152,6 +152,66 @@ fn lines_of_json_are_read_as_what_they_say() {
     assert_eq!(report["expected"][0]["no_proof"]["rule"], "vllm-weight-only");
 }
 
+/// Severity, kind and line of what is found in a log, errors first.
+fn found(log: &str, status: i32) -> Vec<(String, String, u64)> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("server.log"), log).unwrap();
+    let output = logs(&["server.log", "--report", "json=-"], b"", folder.path());
+    assert_eq!(output.status.code(), Some(status), "{log}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings.map(|f| (text(&f["severity"]), text(&f["kind"]), f["first"]["line"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn dispatch_emulation_missing_libraries_and_imports_are_found_as_they_are_reported() {
+    let of = |expected: &[(&str, &str, u64)]| -> Vec<(String, String, u64)> {
+        expected.iter().map(|(s, k, l)| ((*s).to_owned(), (*k).to_owned(), *l)).collect()
+    };
+    let dispatch = "\
+[aiter] [fused_moe] using 2stage default for (256, 16, 6144, 768, 128, 8, 'ActivationType.Silu', 'QuantType.per_1x32', True, False)
+[aiter] [fused_moe] no tuned FlyDSL config for ('gfx950', 256, 2, 4096, 384, 64, 4), using heuristic FlyDSL fallback (kn1='one', kn2='two')
+[aiter] [fused_moe] using 2stage (kernelName1='one', kernelName2='two') for ('gfx950', 256, 4, 4096, 512, 64, 6)
+[aiter] Fmoe tuning not support for ('gfx950', 256, 4096, 2048, 192, 64, 8, 'QuantType.per_Tensor', True, False)
+";
+    let expected = of(&[
+        ("warning", "falling_back", 2),
+        ("note", "tuned_config_missing", 1),
+        ("note", "tuned_config_missing", 4),
+    ]);
+    assert_eq!(found(dispatch, 0), expected);
+
+    let start = "INFO 09-12 08:01:10 [__init__.py:216] Automatically detected platform rocm.\n";
+    let no_library = "\nrocBLAS error: Cannot read /opt/rocm/lib/rocblas/library/TensileLibrary.dat: No such file or directory for \
+                      GPU arch : gfx1036\n List of available TensileLibrary Files : \n\"/opt/x/TensileLibrary_lazy_gfx942.dat\"\n";
+    assert_eq!(found(&format!("{start}{no_library}"), 100), of(&[("error", "kernel_not_found", 3)]));
+    let tensile = format!("{start}rocBLAS warning: hipBlasLT failed, falling back to tensile. \n");
+    assert_eq!(found(&tensile, 0), of(&[("warning", "falling_back", 2)]));
+    let module = "hipModuleLoad failed: /opt/rocm/lib/hipblaslt/library/gfx942/Kernels.so-000-gfx942.hsaco\n error: file not found\n";
+    assert_eq!(found(module, 100), of(&[("error", "kernel_not_found", 1)]));
+
+    let emulated = format!(
+        "{start}(Worker_TP0 pid=7) WARNING 02-11 10:11:02 [quark_ocp_mx.py:118] No native MXFP4 here. Simulated weight \
+         dequantization and activation QDQ will be used, with the linear layers computed in high precision.\n\
+         (Worker_TP0 pid=7) WARNING 02-11 10:11:05 [marlin_utils_fp4.py:117] Your GPU does not have native support for FP4 \
+         computation but FP4 quantization is being used. Weight-only FP4 compression will be used leveraging the Marlin \
+         kernel.\n"
+    );
+    assert_eq!(found(&emulated, 0), of(&[("warning", "falling_back", 2), ("warning", "falling_back", 3)]));
+
+    let imports = "\
+2026-01-08T07:20:49.33Z  WARN text_generation_launcher: Could not import Flash Attention enabled models: it is not installed.
+2026-01-08T07:20:49.34Z  WARN text_generation_launcher: Could not import Mamba: No module named 'mamba_ssm'
+2026-01-08T07:20:49.35Z  WARN text_generation_launcher: We're not using custom kernels.
+2026-01-08T07:20:50.35Z  WARN text_generation_launcher: Disabling exllama because desc_act=True
+2026-01-08T07:20:51.35Z  INFO text_generation_launcher: Using Attention = flashdecoding
+";
+    let json = r#"{"timestamp":"2026-01-08T07:20:52.3Z","level":"WARN","fields":{"message":"Couldn't load flash gptj variant: x"},"target":"text_generation_launcher"}"#;
+    let falls = |line| ("warning", "falling_back", line);
+    assert_eq!(found(&format!("{imports}{json}\n"), 0), of(&[falls(1), falls(4), falls(6)]));
+}
+
 #[test]
 fn what_is_harmless_is_not_first() {
     let log = "INFO 07-16 15:30:27 [a.py:1] x\n[aiter] shape is M:64, N:2112, K:7168, not found tuned config in /tmp/a8w8.csv, will use default config!\n\

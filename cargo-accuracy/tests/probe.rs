@@ -480,6 +480,9 @@ fn a_server_of_chat_alone_is_asked_that_way() {
     assert!(flat(&said).contains("neither /v1/completions nor /v1/chat/completions"), "{said}");
 }
 
+/// What a server answers, whatever it is asked.
+type Answers = Box<dyn Fn(&mut TcpStream) + Send + Sync>;
+
 #[test]
 fn thinking_is_no_answer_and_no_garbage() {
     // The whole answer stands where the parser puts thoughts.
@@ -496,7 +499,7 @@ fn thinking_is_no_answer_and_no_garbage() {
     // The thought is cut before it comes to an answer.
     let thought =
         "<think>\nOkay, the user wrote an incomplete sentence. Let me think about what comes next and about";
-    let cut: [(Box<dyn Fn(&mut TcpStream) + Send + Sync>, &str); 2] = [
+    let cut: [(Answers, &str); 2] = [
         (Box::new(move |stream| text(stream, thought)), "<think>"),
         (
             Box::new(|stream| {

@@ -168,10 +168,13 @@ fn add(value: Value, joined: &mut Completion) -> Result<bool, ProbeError> {
     Ok(true)
 }
 
+/// A token's text, its log-probability, and the alternatives with theirs.
+type Token = (String, Option<f64>, Vec<(String, f64)>);
+
 /// Adds log-probabilities in the form of completions (parallel lists) or of chat (a list of tokens). Other forms are left
 /// out: they only say more exactly where answers part.
 fn add_logprobs(logprobs: &Value, joined: &mut Completion) {
-    let mut tokens: Vec<(String, Option<f64>, Vec<(String, f64)>)> = Vec::new();
+    let mut tokens: Vec<Token> = Vec::new();
     if let Some(list) = logprobs.get("content").and_then(Value::as_array) {
         for token in list {
             let Some(text) = token["token"].as_str() else { return };
