@@ -22,14 +22,14 @@ import time
 import tomllib
 
 SIZE, RUNS = 1_000_000_000, 3
-RULES = pathlib.Path(__file__).parents[1] / "src" / "logs" / "rules.toml"
+RULES = pathlib.Path(__file__).parents[1] / "src" / "logs" / "rules"
 ORDINARY = [
     "INFO 11-20 08:{m:02}:{s:02} [loggers.py:123] Engine 000: Avg prompt throughput: {x}.3 tokens/s, Running: {m} reqs, "
     "Waiting: 0 reqs, GPU KV cache usage: {s}.1%, Prefix cache hit rate: 0.0%",
     'INFO:     10.0.0.{s}:4{x} - "POST /v1/completions HTTP/1.1" 200 OK',
     "[2026-11-20 08:{m:02}:{s:02} TP0] Decode batch. #running-req: {m}, #token: {x}, token usage: 0.{s:02}, gen throughput "
     "(token/s): {x}.71, #queue-req: 0",
-    "[aiter] [fused_moe] using 2stage default for ({m}, 256, 7168, 2048, {s}, 8)",
+    "[aiter] [fused_moe] using 2stage (kernelName1='moe1', kernelName2='moe2') for ({m}, 256, 7168, 2048, {s}, 8)",
     "DEBUG 11-20 08:{m:02}:{s:02} [scheduler.py:211] scheduled {x} tokens for request cmpl-{x}{m}{s}-0",
 ]
 ODD = {
@@ -69,9 +69,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         expected = write(folder / "server.log")
-        rules = tomllib.loads(RULES.read_text())["rule"]
+        rules = [rule for file in RULES.glob("*.toml") for rule in tomllib.loads(file.read_text()).get("rule", [])]
         texts = folder / "texts"
-        texts.write_text("".join(text + "\n" for rule in rules for text in rule["contains"]))
+        texts.write_text("".join(text + "\n" for rule in rules for text in rule.get("contains", [])))
         log = folder / "server.log"
         commands = {
             "cargo accuracy logs": [args.tool.resolve(), "logs", "--report", "json=-", "--quiet", log],

@@ -15,8 +15,11 @@ INFO 07-16 15:30:27 [model_runner.py:302] Model loading took 40.45 GiB
 [aiter] shape is M:64, N:2112, K:7168, not found tuned config in /tmp/a8w8.csv, will use default config!
 INFO:     Application startup complete.
 ";
-const QUIET: &str =
-    "INFO:     Application startup complete.\nINFO:     127.0.0.1 - \"GET /health HTTP/1.1\" 200 OK\n";
+const QUIET: &str = "\
+INFO 07-16 15:30:27 [model_runner.py:302] Model loading took 40.45 GiB
+INFO:     Application startup complete.
+INFO:     127.0.0.1 - \"GET /health HTTP/1.1\" 200 OK
+";
 
 fn logs(arguments: &[&str], stdin: &[u8], folder: &Path) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"))
@@ -84,6 +87,143 @@ fn a_quiet_log_passes_and_an_empty_one_proves_nothing() {
 }
 
 #[test]
+fn a_log_of_nobody_who_is_known_is_said_to_be_that() {
+    // A web server's lines, as an engine has them, too, are no engine's.
+    let others =
+        "INFO:     Application startup complete.\nINFO:     127.0.0.1 - \"GET /health HTTP/1.1\" 200 OK\n";
+    let nginx = "2026/01/08 10:00:00 [error] 31#31: *1 upstream timed out (110: Connection timed out)\n";
+    let engine =
+        "2026-01-08 10:00:00,123 - lmengine - WARNING - turbomind.py:213 - kernel for fp8 is missing\n";
+    for log in [others, nginx, engine] {
+        let text = run(&["-"], log, 4);
+        assert!(text.contains("unknown producer: standard input: none of its"), "{text}");
+        assert!(text.contains("vLLM, SGLang") && text.contains("logs --rules"), "{text}");
+    }
+    // What was asked for and seen is an answer; so is what a rule of the user's finds.
+    run(&["-", "--expect", "startup complete"], others, 0);
+    assert!(!run(&["-", "--rules", "ours.toml"], others, 100).contains("unknown"));
+    run(&["-", "--rules", "ours.toml", "--own-rules-only"], nginx, 0);
+    // One log that is known is enough, and the other is named.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.log"), QUIET).unwrap();
+    std::fs::write(folder.path().join("b.log"), nginx).unwrap();
+    let output = logs(&["a.log", "b.log", "--report", "json=-"], b"", folder.path());
+    assert_eq!(output.status.code(), Some(0));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["read"][0]["producers"], serde_json::json!(["vLLM"]));
+    assert_eq!((&report["read"][0]["unknown"], &report["read"][1]["unknown"]), (&false.into(), &true.into()));
+}
+
+#[test]
+fn lines_of_json_are_read_as_what_they_say() {
+    let tgi = r#"{"timestamp":"2026-01-08T07:20:52Z","level":"WARN","fields":{"message":"Could not import Flash Attention enabled models: no \"flash_attn\""},"target":"text_generation_launcher"}"#;
+    let docker = r#"{"log":"\u001b[31m[aiter] failed jit build [module_quant]\u001b[0m\n","stream":"stderr","time":"2026-01-08T07:20:52Z"}"#;
+    let vllm = r#"{"asctime":"x","levelname":"WARNING","name":"vllm.fp8","message":"Weight-only FP8 compression will be used","exc_info":"Traceback\nImportError: libx.so: undefined symbol: y"}"#;
+    let asked = r#"{"asctime":"x","levelname":"INFO","name":"vllm.logger","message":"Received request cmpl-1: prompt: 'NaN in the logits'"}"#;
+    let log = format!("{tgi}\n{docker}\nplain {{\"a\": 1}}\n{vllm}\n{asked}\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("server.log"), log).unwrap();
+    let output =
+        logs(&["server.log", "--expect", "fp8: Weight-only", "--report", "json=-"], b"", folder.path());
+    assert_eq!(output.status.code(), Some(100));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["lines"], 5);
+    let found: Vec<(&str, u64)> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| (f["rule"].as_str().unwrap(), f["first"]["line"].as_u64().unwrap()))
+        .collect();
+    // Errors first.
+    assert_eq!(
+        found,
+        [
+            ("aiter-jit-build-failed", 2),
+            ("library-not-loaded", 4),
+            ("tgi-import-failed", 1),
+            ("vllm-weight-only", 4)
+        ]
+    );
+    let text = report["findings"][2]["first"]["text"].as_str().unwrap();
+    assert!(
+        text.ends_with("no \"flash_attn\"") && text.contains("WARN text_generation_launcher: "),
+        "{text}"
+    );
+    assert_eq!(report["expected"][0]["no_proof"]["rule"], "vllm-weight-only");
+}
+
+/// Severity, kind and line of what is found in a log, errors first.
+fn found(log: &str, status: i32) -> Vec<(String, String, u64)> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("server.log"), log).unwrap();
+    let output = logs(&["server.log", "--report", "json=-"], b"", folder.path());
+    assert_eq!(output.status.code(), Some(status), "{log}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings.map(|f| (text(&f["severity"]), text(&f["kind"]), f["first"]["line"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn dispatch_emulation_missing_libraries_and_imports_are_found_as_they_are_reported() {
+    let of = |expected: &[(&str, &str, u64)]| -> Vec<(String, String, u64)> {
+        expected.iter().map(|(s, k, l)| ((*s).to_owned(), (*k).to_owned(), *l)).collect()
+    };
+    let dispatch = "\
+[aiter] [fused_moe] using 2stage default for (256, 16, 6144, 768, 128, 8, 'ActivationType.Silu', 'QuantType.per_1x32', True, False)
+[aiter] [fused_moe] no tuned FlyDSL config for ('gfx950', 256, 2, 4096, 384, 64, 4), using heuristic FlyDSL fallback (kn1='one', kn2='two')
+[aiter] [fused_moe] using 2stage (kernelName1='one', kernelName2='two') for ('gfx950', 256, 4, 4096, 512, 64, 6)
+[aiter] Fmoe tuning not support for ('gfx950', 256, 4096, 2048, 192, 64, 8, 'QuantType.per_Tensor', True, False)
+";
+    let expected = of(&[
+        ("warning", "falling_back", 2),
+        ("note", "tuned_config_missing", 1),
+        ("note", "tuned_config_missing", 4),
+    ]);
+    assert_eq!(found(dispatch, 0), expected);
+
+    let start = "INFO 09-12 08:01:10 [__init__.py:216] Automatically detected platform rocm.\n";
+    let no_library = "\nrocBLAS error: Cannot read /opt/rocm/lib/rocblas/library/TensileLibrary.dat: No such file or directory for \
+                      GPU arch : gfx1036\n List of available TensileLibrary Files : \n\"/opt/x/TensileLibrary_lazy_gfx942.dat\"\n";
+    assert_eq!(found(&format!("{start}{no_library}"), 100), of(&[("error", "kernel_not_found", 3)]));
+    let tensile = format!("{start}rocBLAS warning: hipBlasLT failed, falling back to tensile. \n");
+    assert_eq!(found(&tensile, 0), of(&[("warning", "falling_back", 2)]));
+    let module = "hipModuleLoad failed: /opt/rocm/lib/hipblaslt/library/gfx942/Kernels.so-000-gfx942.hsaco\n error: file not found\n";
+    assert_eq!(found(module, 100), of(&[("error", "kernel_not_found", 1)]));
+
+    let emulated = format!(
+        "{start}(Worker_TP0 pid=7) WARNING 02-11 10:11:02 [quark_ocp_mx.py:118] No native MXFP4 here. Simulated weight \
+         dequantization and activation QDQ will be used, with the linear layers computed in high precision.\n\
+         (Worker_TP0 pid=7) WARNING 02-11 10:11:05 [marlin_utils_fp4.py:117] Your GPU does not have native support for FP4 \
+         computation but FP4 quantization is being used. Weight-only FP4 compression will be used leveraging the Marlin \
+         kernel.\n"
+    );
+    assert_eq!(found(&emulated, 0), of(&[("warning", "falling_back", 2), ("warning", "falling_back", 3)]));
+
+    let imports = "\
+2026-01-08T07:20:49.33Z  WARN text_generation_launcher: Could not import Flash Attention enabled models: it is not installed.
+2026-01-08T07:20:49.34Z  WARN text_generation_launcher: Could not import Mamba: No module named 'mamba_ssm'
+2026-01-08T07:20:49.35Z  WARN text_generation_launcher: We're not using custom kernels.
+2026-01-08T07:20:50.35Z  WARN text_generation_launcher: Disabling exllama because desc_act=True
+2026-01-08T07:20:51.35Z  INFO text_generation_launcher: Using Attention = flashdecoding
+";
+    let json = r#"{"timestamp":"2026-01-08T07:20:52.3Z","level":"WARN","fields":{"message":"Couldn't load flash gptj variant: x"},"target":"text_generation_launcher"}"#;
+    let falls = |line| ("warning", "falling_back", line);
+    assert_eq!(found(&format!("{imports}{json}\n"), 0), of(&[falls(1), falls(4), falls(6)]));
+}
+
+#[test]
+fn what_is_harmless_is_not_first() {
+    let log = "INFO 07-16 15:30:27 [a.py:1] x\n[aiter] shape is M:64, N:2112, K:7168, not found tuned config in /tmp/a8w8.csv, will use default config!\n\
+               WARNING 07-16 15:30:30 [marlin_utils_fp8.py:97] Weight-only FP8 compression will be used leveraging the Marlin kernel.\n\
+               [aiter] failed jit build [module_quant]\n";
+    let text = run(&["-", "--context", "0"], log, 100);
+    let text = text.split("\nerror").nth(1).unwrap_or_else(|| panic!("{text}"));
+    let (warning, note) = (text.find("\nwarning").unwrap(), text.find("\nnote").unwrap());
+    assert!(warning < note, "{text}");
+}
+
+#[test]
 fn what_is_expected_must_be_seen() {
     let text = run(&["quiet.log", "--expect", "startup complete", "--expect", "GET /health"], "", 0);
     assert!(text.contains("seen startup complete"), "{text}");
@@ -98,8 +238,24 @@ fn rules_and_the_gate_are_the_users() {
     run(&["server.log", "--rules", "ours.toml", "--own-rules-only"], "", 0);
     run(&["server.log", "--fail-on", "note", "--own-rules-only"], "", 0);
     run(&["quiet.log", "--rules", "missing.toml"], "", 101);
-    assert!(run(&["--list-rules"], "", 0).contains("weights-not-loaded"));
+    for list in [&["--list-rules"][..], &["--rules"]] {
+        let text = run(list, "", 0);
+        assert!(
+            text.contains("weights-not-loaded") && text.starts_with("known producers of lines"),
+            "{text}"
+        );
+        for producer in
+            ["vLLM", "SGLang", "ATOM", "text-generation-inference", "llama.cpp", "AITER", "rocBLAS", "FlyDSL"]
+        {
+            assert!(text.contains(&format!("\n  {producer} ")), "{producer} in {text}");
+        }
+    }
+    assert!(run(&["--list-rules", "--rules", "ours.toml"], "", 0).contains("health"));
     run(&[], "", 2);
+    // No log is read, so that none may seem to have passed.
+    run(&["--rules", "ours.toml"], "", 2);
+    run(&["server.log", "--rules"], "", 2);
+    run(&["server.log", "--list-rules"], "", 2);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `--report json=PATH`, schema 1.
 
-use super::scan::First;
+use super::scan::{Finding, First, Source};
 use super::{Outcome, Severity};
 use serde::Serialize;
 
@@ -9,11 +9,23 @@ struct Document<'a> {
     schema: u32,
     tool: Tool,
     sources: Vec<&'a str>,
+    /// For each log whose lines there are.
+    read: Vec<Read<'a>>,
     lines: u64,
     bytes: u64,
     failed: bool,
     findings: Vec<Entry<'a>>,
     expected: Vec<Expectation<'a>>,
+}
+
+#[derive(Serialize)]
+struct Read<'a> {
+    source: &'a str,
+    lines: u64,
+    /// Producers whose lines were seen, by name.
+    producers: Vec<&'a str>,
+    /// No line is a known producer's, and no rule has found anything.
+    unknown: bool,
 }
 
 #[derive(Serialize)]
@@ -76,8 +88,21 @@ fn place(first: &First) -> Place<'_> {
     }
 }
 
+fn read<'a>(outcome: &'a Outcome<'_>, source: &'a Source) -> Read<'a> {
+    let producers = source.producers.iter().map(|&p| outcome.rules.producers[p].name.as_str());
+    Read {
+        source: &source.name,
+        lines: source.lines,
+        producers: producers.collect(),
+        unknown: source.unknown,
+    }
+}
+
 pub fn render(outcome: &Outcome) -> anyhow::Result<String> {
-    let findings = outcome.scan.findings().iter().map(|f| {
+    // What is harmless is not first.
+    let mut by_severity: Vec<&Finding> = outcome.scan.findings().iter().collect();
+    by_severity.sort_by_key(|f| std::cmp::Reverse(outcome.rules[f.rule].severity));
+    let findings = by_severity.into_iter().map(|f| {
         let rule = &outcome.rules[f.rule];
         Entry {
             rule: &rule.id,
@@ -94,6 +119,7 @@ pub fn render(outcome: &Outcome) -> anyhow::Result<String> {
         schema: 1,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         sources: outcome.scan.sources.iter().map(|s| s.name.as_str()).collect(),
+        read: outcome.scan.sources.iter().map(|s| read(outcome, s)).collect(),
         lines: outcome.scan.lines(),
         bytes: outcome.scan.bytes,
         failed: outcome.failed(),

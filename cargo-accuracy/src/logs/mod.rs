@@ -1,16 +1,17 @@
 //! `cargo accuracy logs`: what a server's log says about the kernels that ran, and proof that one did.
 //!
-//! [`rules`] are data, [`scan`] searches, [`text`] and [`json`] write.
+//! [`rules`] are data, [`structured`] reads lines of JSON, [`scan`] searches, [`text`] and [`json`] write.
 
 mod json;
 mod rules;
 mod scan;
+mod structured;
 mod text;
 
 use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
 use anyhow::Context as _;
-use rules::{Rule, Severity};
+use rules::{Rules, Severity};
 use scan::{News, Scan};
 use std::fs::File;
 use std::io::{Read, Write as _};
@@ -22,7 +23,9 @@ Examples:
   docker logs server 2>&1 | cargo accuracy logs -
   cargo accuracy logs --expect 'import \\[module_gemm_a8w8' server.log
   cargo accuracy logs --rules ours.toml --fail-on warning server.log
-  cargo accuracy logs --list-rules
+  cargo accuracy logs --rules     # whose lines are known, what is looked for
+
+A line of JSON is read as its message, with time, level and logger before it.
 
 A rule of your own:
   [[rule]]
@@ -32,28 +35,31 @@ A rule of your own:
   pattern = 'using slow path for (?P<what>\\w+)'
 
 No proof for --expect are lines that report a warning or an error, that say what will be tried, or that a user \
-wrote. A rule with role = \"announcement\" or \"user_text\", without a severity, tells of such lines.
+wrote. A rule with role = \"announcement\" or \"user_text\", without a severity, tells of such lines; one with \
+role = \"harmless\" of lines in which only errors are found.
 
 Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, or an --expect that was not seen; \
-101 a log cannot be read; 4 the logs are empty; 2 usage.";
+101 a log cannot be read; 4 the logs are empty, or no line is a known producer's, so that nothing was looked for; \
+2 usage.";
 
 /// Flags of `cargo accuracy logs`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LogsArgs {
     /// Logs, plain or gzipped; `-` is standard input, of which each finding is told as it comes
-    #[arg(value_name = "FILE", required_unless_present = "list_rules")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["list_rules", "rules"])]
     files: Vec<PathBuf>,
     /// A pattern that some line must match, as proof that what was meant to run did (repeatable)
     #[arg(long, value_name = "REGEX")]
     expect: Vec<String>,
-    /// More rules; one with the id of a built-in rule replaces it (repeatable)
-    #[arg(long, value_name = "FILE")]
-    rules: Vec<PathBuf>,
+    /// More rules; one with the id of a built-in rule replaces it (repeatable). Without FILE: prints the known
+    /// producers of lines, and the rules
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    rules: Option<Vec<PathBuf>>,
     /// Leave the built-in rules out
     #[arg(long)]
     own_rules_only: bool,
-    /// Print the rules instead of reading a log
+    /// Print the producers and the rules, with those of --rules FILE, instead of reading a log
     #[arg(long)]
     list_rules: bool,
     /// The least severity that fails
@@ -68,7 +74,7 @@ pub struct LogsArgs {
 
 /// Everything that a report says.
 struct Outcome<'a> {
-    rules: &'a [Rule],
+    rules: &'a Rules,
     scan: &'a Scan<'a>,
     fail_on: Severity,
 }
@@ -78,13 +84,27 @@ impl Outcome<'_> {
         self.scan.findings().iter().any(|f| self.rules[f.rule].severity >= self.fail_on)
             || self.scan.expected().any(|e| e.first.is_none())
     }
+
+    /// Whether there was nothing to look for: no log has a line of a producer that is known, and what was expected
+    /// says nothing either.
+    fn nothing_read(&self) -> bool {
+        self.scan.sources.iter().all(|s| s.blank || s.unknown) && self.scan.expected().next().is_none()
+    }
 }
 
 pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
     args.output.expect_json("logs")?;
-    let rules = rules::load(&args.rules, args.own_rules_only)?;
-    if args.list_rules {
+    let files = args.rules.as_deref().unwrap_or_default();
+    let listed = args.list_rules || args.rules.as_ref().is_some_and(Vec::is_empty);
+    if args.files.is_empty() != listed {
+        return Err(usage(match listed {
+            true => "--rules without a FILE and --list-rules print rules, and read no log",
+            false => "no log is named; `-` is standard input",
+        }));
+    }
+    let rules = rules::load(files, args.own_rules_only)?;
+    if listed {
         anstream::stdout().write_all(text::list(&rules).as_bytes())?;
         return Ok(ExitCode::Correct);
     }
@@ -124,7 +144,7 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(if outcome.failed() {
         ExitCode::Failed
-    } else if scan.sources.iter().all(|s| s.blank) {
+    } else if outcome.nothing_read() {
         ExitCode::NothingRan
     } else {
         ExitCode::Correct

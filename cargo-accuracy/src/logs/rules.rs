@@ -1,4 +1,5 @@
-//! Rules: what is looked for, as data. The crate's own are in `rules.toml`; users add theirs.
+//! Rules: what is looked for, as data. The crate's own are in `rules/`, a file for each producer of lines; users add
+//! theirs.
 
 use crate::exit::usage;
 use anyhow::Context as _;
@@ -7,7 +8,26 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::Path;
 
-const BUILT_IN: &str = include_str!("rules.toml");
+/// The built-in files, in the order in which the producers are listed.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("vllm.toml", include_str!("rules/vllm.toml")),
+    ("sglang.toml", include_str!("rules/sglang.toml")),
+    ("atom.toml", include_str!("rules/atom.toml")),
+    ("tgi.toml", include_str!("rules/tgi.toml")),
+    ("llama_cpp.toml", include_str!("rules/llama_cpp.toml")),
+    ("aiter.toml", include_str!("rules/aiter.toml")),
+    ("flydsl.toml", include_str!("rules/flydsl.toml")),
+    ("triton.toml", include_str!("rules/triton.toml")),
+    ("transformer_engine.toml", include_str!("rules/transformer_engine.toml")),
+    ("rocblas.toml", include_str!("rules/rocblas.toml")),
+    ("hipblaslt.toml", include_str!("rules/hipblaslt.toml")),
+    ("ck.toml", include_str!("rules/ck.toml")),
+    ("hip.toml", include_str!("rules/hip.toml")),
+    ("pytorch.toml", include_str!("rules/pytorch.toml")),
+    ("python.toml", include_str!("rules/python.toml")),
+    ("compilers.toml", include_str!("rules/compilers.toml")),
+    ("engines.toml", include_str!("rules/engines.toml")),
+];
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, clap::ValueEnum)]
@@ -44,19 +64,40 @@ pub enum Role {
     UserText,
     /// May be the reason of a failure that is reported some lines later, and is shown with it.
     Reason,
+    /// Looks like a warning or a note and is none: only errors are found in it.
+    Harmless,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    producer: Option<WrittenProducer>,
     #[serde(default)]
     rule: Vec<Written>,
+}
+
+/// Who writes lines, and how they are told from others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenProducer {
+    name: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    contains: Vec<String>,
+    line: Option<String>,
+    sign: Option<String>,
+    #[serde(default)]
+    examples: Vec<String>,
+    #[serde(default)]
+    not: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     id: String,
+    /// The name of the file's producer where it is empty.
     #[serde(default)]
     project: String,
     #[serde(default)]
@@ -69,6 +110,19 @@ struct Written {
     contains: Vec<String>,
     #[serde(default)]
     pattern: String,
+    /// Names of producers: the line has to be one of theirs.
+    #[serde(default)]
+    of: Vec<String>,
+    /// Two groups of the pattern that must not be equal.
+    differ: Option<[String; 2]>,
+    /// Holds only where no other rule finds something in the line.
+    #[serde(default)]
+    last: bool,
+    /// Rules that find nothing in a line where this one does, by their ids.
+    #[serde(default)]
+    instead_of: Vec<String>,
+    /// Whether a line that matches proves that what it names ran; without it, a note does.
+    proof: Option<bool>,
     #[serde(default)]
     help: String,
     /// Takes a built-in rule out.
@@ -81,10 +135,37 @@ struct Written {
     not: Vec<String>,
 }
 
+/// One that writes lines: an engine, a library, a compiler.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    pub name: String,
+    pub about: String,
+    /// Texts of which each of its lines has one.
+    pub contains: Vec<String>,
+    /// What its lines look like; `None` where they cannot be told from others.
+    line: Option<Regex>,
+    /// What no other producer's line has, where `line` alone could be another's.
+    sign: Option<Regex>,
+}
+
+impl Producer {
+    /// Whether this can be a line of the producer.
+    pub fn writes(&self, line: &[u8]) -> bool {
+        self.line.as_ref().is_some_and(|pattern| pattern.is_match(line))
+    }
+
+    /// Whether this line is certainly the producer's.
+    pub fn signs(&self, line: &[u8]) -> bool {
+        self.sign.as_ref().or(self.line.as_ref()).is_some_and(|pattern| pattern.is_match(line))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub id: String,
     pub project: String,
+    /// Index of the producer in whose file the rule is.
+    pub producer: Option<usize>,
     /// The sort of event: `jit_build_failed`, `falling_back`, `kernel_not_found`, ...
     pub kind: String,
     pub role: Role,
@@ -93,51 +174,156 @@ pub struct Rule {
     /// Texts of which every matching line has one; without them the pattern itself is searched for.
     pub contains: Vec<String>,
     pub pattern: Regex,
+    /// Producers whose line it has to be, by index; empty where any line will do.
+    of: Vec<usize>,
+    differ: Option<[String; 2]>,
+    /// Holds only where no other rule finds something in the line.
+    pub last: bool,
+    /// Ids of rules that find nothing in a line where this one does.
+    pub instead_of: Vec<String>,
+    proof: bool,
     pub help: String,
 }
 
+/// What is looked for, and in whose lines.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub rules: Vec<Rule>,
+    pub producers: Vec<Producer>,
+}
+
+impl std::ops::Index<usize> for Rules {
+    type Output = Rule;
+
+    fn index(&self, rule: usize) -> &Rule {
+        &self.rules[rule]
+    }
+}
+
+impl Rules {
+    /// Whether the rule holds for a line that has one of its texts.
+    pub fn holds(&self, rule: &Rule, line: &[u8]) -> bool {
+        if !rule.pattern.is_match(line) {
+            return false;
+        }
+        if !rule.of.is_empty() && !rule.of.iter().any(|&p| self.producers[p].writes(line)) {
+            return false;
+        }
+        rule.differ.as_ref().is_none_or(|[a, b]| {
+            let groups = rule.pattern.captures(line);
+            groups.is_some_and(|g| g.name(a).map(|m| m.as_bytes()) != g.name(b).map(|m| m.as_bytes()))
+        })
+    }
+
+    /// The names of the producers whose lines can be told from others.
+    pub fn known(&self) -> Vec<&str> {
+        self.producers.iter().filter(|p| p.line.is_some()).map(|p| p.name.as_str()).collect()
+    }
+}
+
 impl Rule {
+    /// What a line that matches is about: the pattern's group `what`, or its first named group that takes part.
+    pub fn what<'l>(&self, line: &'l [u8]) -> Option<&'l [u8]> {
+        self.pattern.capture_names().flatten().next()?;
+        let captures = self.pattern.captures(line)?;
+        let first = self.pattern.capture_names().flatten().find_map(|name| captures.name(name));
+        captures.name("what").or(first).map(|m| m.as_bytes())
+    }
+
     /// A line of this kind is no proof that what it names ran.
     pub fn disproves(&self) -> bool {
         match self.role {
             Role::Announcement | Role::UserText => true,
-            Role::Finding => self.severity >= Severity::Warning,
-            Role::Reason => false,
+            Role::Finding => !self.proof,
+            Role::Reason | Role::Harmless => false,
         }
     }
 }
 
 /// The built-in rules, unless `own_only`, and those of the files.
-pub fn load(files: &[impl AsRef<Path>], own_only: bool) -> anyhow::Result<Vec<Rule>> {
-    let built_in = if own_only { Vec::new() } else { parse(BUILT_IN).context("the built-in rules")? };
-    let mut written: Vec<(Written, &Path)> =
-        built_in.into_iter().map(|rule| (rule, Path::new("built-in"))).collect();
+pub fn load(files: &[impl AsRef<Path>], own_only: bool) -> anyhow::Result<Rules> {
+    let mut read: Vec<(File, &Path)> = Vec::new();
+    for (name, text) in BUILT_IN.iter().filter(|_| !own_only) {
+        read.push((parse(text).with_context(|| format!("the built-in rules, {name}"))?, Path::new(name)));
+    }
     for path in files {
         let path = path.as_ref();
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let more = parse(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?;
-        for rule in more {
-            written.retain(|(r, _)| r.id != rule.id);
-            written.push((rule, path));
+        read.push((parse(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?, path));
+    }
+    let mut loaded = Rules::default();
+    let mut written: Vec<(Written, Option<usize>, &Path)> = Vec::new();
+    for (file, path) in read {
+        let wrong = |e: anyhow::Error| usage(format!("{}: {e:#}", path.display()));
+        let producer = match file.producer {
+            Some(producer) => {
+                let producer = compile_producer(producer).map_err(wrong)?;
+                let known = loaded.producers.iter().position(|p| p.name == producer.name);
+                Some(match known {
+                    Some(at) => {
+                        loaded.producers[at] = producer;
+                        at
+                    }
+                    None => {
+                        loaded.producers.push(producer);
+                        loaded.producers.len() - 1
+                    }
+                })
+            }
+            None => None,
+        };
+        for rule in file.rule {
+            written.retain(|(r, ..)| r.id != rule.id);
+            written.push((rule, producer, path));
         }
     }
-    let enabled = written.into_iter().filter(|(rule, _)| !rule.disabled);
-    enabled
-        .map(|(rule, path)| compile(rule).map_err(|e| usage(format!("{}: {e:#}", path.display()))))
-        .collect()
+    for (rule, producer, path) in written.into_iter().filter(|(rule, ..)| !rule.disabled) {
+        let rule =
+            compile(rule, producer, &loaded).map_err(|e| usage(format!("{}: {e:#}", path.display())))?;
+        loaded.rules.push(rule);
+    }
+    Ok(loaded)
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Written>> {
+fn parse(text: &str) -> anyhow::Result<File> {
     let file: File = toml::from_str(text)?;
     let mut seen = HashSet::new();
     if let Some(twice) = file.rule.iter().find(|r| !seen.insert(r.id.as_str())) {
         anyhow::bail!("rule `{}` is there twice", twice.id);
     }
-    Ok(file.rule)
+    Ok(file)
 }
 
-fn compile(written: Written) -> anyhow::Result<Rule> {
+fn compile_producer(written: WrittenProducer) -> anyhow::Result<Producer> {
+    let name = &written.name;
+    anyhow::ensure!(!name.is_empty(), "a producer has an empty `name`");
+    let of = |text: &Option<String>| -> anyhow::Result<Option<Regex>> {
+        text.as_deref().map(pattern).transpose().with_context(|| format!("producer `{name}`"))
+    };
+    let (line, sign) = (of(&written.line)?, of(&written.sign)?);
+    anyhow::ensure!(
+        line.is_some() || (sign.is_none() && written.contains.is_empty()),
+        "producer `{name}` has no `line`, the pattern of its lines"
+    );
+    anyhow::ensure!(
+        line.is_none() || !written.contains.is_empty(),
+        "producer `{name}` has no `contains`: texts of which each of its lines has one"
+    );
+    let producer =
+        Producer { name: written.name.clone(), about: written.about, contains: written.contains, line, sign };
+    let told =
+        |line: &String| producer.contains.iter().any(|t| line.contains(t)) && producer.signs(line.as_bytes());
+    if let Some(line) = written.examples.iter().find(|line| !told(line)) {
+        anyhow::bail!("producer `{name}` does not know its example `{line}`");
+    }
+    if let Some(line) = written.not.iter().find(|line| told(line)) {
+        anyhow::bail!("producer `{name}` takes `{line}` for its own, which it should leave");
+    }
+    Ok(producer)
+}
+
+fn compile(written: Written, producer: Option<usize>, loaded: &Rules) -> anyhow::Result<Rule> {
     let id = &written.id;
     anyhow::ensure!(!written.pattern.is_empty(), "rule `{id}` has no `pattern`");
     let severity = match (written.role, written.severity) {
@@ -150,10 +336,41 @@ fn compile(written: Written) -> anyhow::Result<Rule> {
         "rule `{id}`: an empty text in `contains`"
     );
     let pattern = pattern(&written.pattern).with_context(|| format!("rule `{id}`"))?;
+    for group in written.differ.iter().flatten() {
+        anyhow::ensure!(
+            pattern.capture_names().flatten().any(|name| name == group),
+            "rule `{id}`: the pattern has no group `{group}`, which `differ` names"
+        );
+    }
+    let place = |name: &String| {
+        let at = loaded.producers.iter().position(|p| p.name == *name);
+        at.with_context(|| format!("rule `{id}`: `of` names `{name}`, which is no known producer"))
+    };
+    let of = written.of.iter().map(place).collect::<anyhow::Result<Vec<usize>>>()?;
+    let project = match (written.project.is_empty(), producer) {
+        (true, Some(producer)) => loaded.producers[producer].name.clone(),
+        _ => written.project.clone(),
+    };
+    let rule = Rule {
+        pattern,
+        severity,
+        producer,
+        project,
+        of,
+        role: written.role,
+        id: id.clone(),
+        kind: written.kind,
+        contains: written.contains,
+        differ: written.differ,
+        last: written.last,
+        instead_of: written.instead_of,
+        proof: written.proof.unwrap_or(severity == Severity::Note),
+        help: written.help,
+    };
     // Only lines with one of the texts ever meet the pattern.
     let finds = |line: &String| {
-        let texts = &written.contains;
-        (texts.is_empty() || texts.iter().any(|t| line.contains(t))) && pattern.is_match(line.as_bytes())
+        let texts = &rule.contains;
+        (texts.is_empty() || texts.iter().any(|t| line.contains(t))) && loaded.holds(&rule, line.as_bytes())
     };
     if let Some(line) = written.examples.iter().find(|line| !finds(line)) {
         anyhow::bail!("rule `{id}` does not find its example `{line}`");
@@ -161,21 +378,12 @@ fn compile(written: Written) -> anyhow::Result<Rule> {
     if let Some(line) = written.not.iter().find(|line| finds(line)) {
         anyhow::bail!("rule `{id}` finds `{line}`, which it should leave");
     }
-    Ok(Rule {
-        pattern,
-        severity,
-        role: written.role,
-        id: written.id,
-        project: written.project,
-        kind: written.kind,
-        contains: written.contains,
-        help: written.help,
-    })
+    Ok(rule)
 }
 
 /// A pattern for lines: `^` and `$` are those of a line, and no match goes beyond one.
 pub fn pattern(text: &str) -> anyhow::Result<Regex> {
-    let pattern = regex::bytes::RegexBuilder::new(text).multi_line(true).size_limit(1 << 20).build()?;
+    let pattern = regex::bytes::RegexBuilder::new(text).multi_line(true).size_limit(4 << 20).build()?;
     anyhow::ensure!(!pattern.is_match(b""), "the pattern `{text}` matches an empty line");
     Ok(pattern)
 }
@@ -188,18 +396,23 @@ mod tests {
     #[test]
     fn every_rule_finds_its_examples_and_no_other_rule_does() {
         let rules = load(&[""; 0], false).unwrap();
-        for written in parse(BUILT_IN).unwrap() {
+        for written in BUILT_IN.iter().flat_map(|(_, text)| parse(text).unwrap().rule) {
             let id = &written.id;
             assert!(!written.examples.is_empty() && !written.help.is_empty(), "{id}");
-            assert!(!written.project.is_empty(), "{id}");
+            assert!(!written.not.is_empty(), "{id} has no line that it must leave");
             assert_eq!(written.kind.is_empty(), written.role != Role::Finding, "{id}");
-            for (lines, expected) in [(&written.examples, vec![id.as_str()]), (&written.not, vec![])] {
+            let finds = [id.as_str()];
+            for (lines, expected) in [(&written.examples, &finds[..]), (&written.not, &[])] {
                 for line in lines {
                     let mut scan = Scan::new(&rules, &[], 0).unwrap();
                     scan.read("log", &mut format!("before\n{line}\nafter\n").as_bytes()).unwrap();
                     let found: Vec<&str> =
                         scan.findings().iter().map(|f| rules[f.rule].id.as_str()).collect();
-                    let expected = if written.role == Role::Finding { expected.clone() } else { vec![] };
+                    // What is not harmless is another rule's finding.
+                    if written.role == Role::Harmless && expected.is_empty() {
+                        continue;
+                    }
+                    let expected = if written.role == Role::Finding { expected } else { &[] };
                     assert_eq!(found, expected, "{line}");
                 }
             }
@@ -210,10 +423,10 @@ mod tests {
     fn rules_of_the_user_replace_add_and_disable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.toml");
-        let count = load(&[""; 0], false).unwrap().len();
+        let count = load(&[""; 0], false).unwrap().rules.len();
         let write = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            load(&[&path], false)
+            load(&[&path], false).map(|loaded| loaded.rules)
         };
         let rules = write("[[rule]]\nid='mine'\nseverity='error'\npattern='x+'").unwrap();
         assert_eq!(rules.len(), count + 1);

@@ -1,10 +1,12 @@
 //! Reading logs of any length: blocks of whole lines, in each of which all texts are searched for at once. Only a line
 //! that has one of them meets a pattern. What is kept does not grow with the log.
 
-use super::rules::{Role, Rule};
-use aho_corasick::AhoCorasick;
+use super::rules::{Role, Rules, Severity};
+use super::structured;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use memchr::{memchr, memrchr};
 use regex::bytes::Regex;
+use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::io::Read;
 
@@ -14,6 +16,11 @@ const BLOCK: usize = 1 << 20;
 const MAX_LINE: usize = 400;
 /// Occurrences of one rule that are told apart.
 const MAX_GROUPS: usize = 200;
+/// Bytes in which every producer is looked for; beyond them the first that is known will do.
+const PRODUCERS_WITHIN: u64 = 8 << 20;
+/// Lines whose findings are remembered, and the longest of them: many logs say the same a million times.
+const MAX_REMEMBERED: usize = 4096;
+const MAX_REMEMBERED_LINE: usize = 300;
 /// How far behind a reason a failure may be reported, in lines.
 const REASON_REACH: u64 = 300;
 
@@ -63,6 +70,10 @@ pub struct Source {
     pub lines: u64,
     /// Has nothing but white space.
     pub blank: bool,
+    /// Indices of the producers that wrote lines in it.
+    pub producers: Vec<usize>,
+    /// None of its lines is a known producer's, and no rule has found anything.
+    pub unknown: bool,
 }
 
 /// Why a log was not read to its end.
@@ -77,28 +88,60 @@ pub enum ReadError {
 }
 
 pub struct Scan<'a> {
-    rules: &'a [Rule],
+    rules: &'a Rules,
     /// Finds the rules' texts, and says by the text's index which rule is meant.
     texts: AhoCorasick,
     owners: Vec<usize>,
     /// Rules that are searched for by their patterns.
     without_text: Vec<usize>,
+    /// Rules that say of a line that it is no warning.
+    harmless: Vec<usize>,
+    /// Finds the texts of producers, and says by the text's index which producer is meant.
+    marks: AhoCorasick,
+    mark_owners: Vec<usize>,
+    /// What is known of the log that is read.
+    seen: Seen,
+    /// What lines count towards that were met before.
+    remembered: FxHashMap<Box<[u8]>, Remembered>,
     expected: Vec<(Regex, Expected)>,
     context: usize,
     findings: Vec<Finding>,
-    at: HashMap<(usize, String), usize>,
-    /// Groups of each rule; what is beyond [`MAX_GROUPS`] is counted as one.
-    groups: Vec<usize>,
+    /// The findings of each rule by what they are about; what is beyond [`MAX_GROUPS`] is counted as one.
+    groups: Vec<HashMap<String, usize>>,
     /// The last line of a [`Role::Reason`] in the log that is read.
     reason: Option<(u64, String)>,
     pub sources: Vec<Source>,
     pub bytes: u64,
 }
 
+/// The finding that a line counts towards; one that counts towards several is not remembered.
+#[derive(Clone, Copy)]
+enum Remembered {
+    Nothing,
+    One(u32),
+}
+
+/// What is known of the log that is read.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// For each producer, whether a line is its.
+    producers: Vec<bool>,
+    /// Whether a rule has found something.
+    found: bool,
+    bytes: u64,
+}
+
+impl Seen {
+    fn any(&self) -> bool {
+        self.found || self.producers.contains(&true)
+    }
+}
+
 impl<'a> Scan<'a> {
     /// `context` lines are kept before and after each first occurrence.
-    pub fn new(rules: &'a [Rule], expected: &[String], context: usize) -> anyhow::Result<Scan<'a>> {
+    pub fn new(rules: &'a Rules, expected: &[String], context: usize) -> anyhow::Result<Scan<'a>> {
         let texts: Vec<(usize, &str)> = rules
+            .rules
             .iter()
             .enumerate()
             .flat_map(|(i, r)| r.contains.iter().map(move |t| (i, t.as_str())))
@@ -107,16 +150,35 @@ impl<'a> Scan<'a> {
             let pattern = super::rules::pattern(text)?;
             Ok((pattern, Expected { pattern: text.clone(), first: None, no_proof: None }))
         });
+        let marks: Vec<(usize, &str)> = rules
+            .producers
+            .iter()
+            .enumerate()
+            .flat_map(|(i, p)| p.contains.iter().map(move |t| (i, t.as_str())))
+            .collect();
+        // The automaton that is fastest, however many texts there are.
+        let automaton = |texts: &[(usize, &str)]| {
+            let kind = Some(AhoCorasickKind::DFA);
+            AhoCorasick::builder().kind(kind).build(texts.iter().map(|(_, text)| text))
+        };
+        let of_role = |harmless: bool| {
+            let rules = rules.rules.iter().enumerate();
+            rules.filter(move |(_, r)| (r.role == Role::Harmless) == harmless)
+        };
         Ok(Scan {
             rules,
-            texts: AhoCorasick::new(texts.iter().map(|(_, text)| text))?,
+            texts: automaton(&texts)?,
             owners: texts.iter().map(|(rule, _)| *rule).collect(),
-            without_text: (0..rules.len()).filter(|&i| rules[i].contains.is_empty()).collect(),
+            without_text: of_role(false).filter(|(_, r)| r.contains.is_empty()).map(|(i, _)| i).collect(),
+            harmless: of_role(true).map(|(i, _)| i).collect(),
+            marks: automaton(&marks)?,
+            mark_owners: marks.iter().map(|(producer, _)| *producer).collect(),
+            seen: Seen::default(),
+            remembered: FxHashMap::default(),
             expected: expected.collect::<anyhow::Result<_>>()?,
             context,
             findings: Vec::new(),
-            at: HashMap::new(),
-            groups: vec![0; rules.len()],
+            groups: vec![HashMap::new(); rules.rules.len()],
             reason: None,
             sources: Vec::new(),
             bytes: 0,
@@ -151,8 +213,9 @@ impl<'a> Scan<'a> {
         let (mut filled, mut line, mut blank) = (0, 1, true);
         let mut tail: Vec<String> = Vec::new();
         let mut waiting: Vec<Waiting> = Vec::new();
-        let mut plain = Vec::new();
+        let (mut plain, mut spoken, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
         self.reason = None;
+        self.seen = Seen { producers: vec![false; self.rules.producers.len()], ..Seen::default() };
         loop {
             let n = read_some(log, &mut buffer[filled..])?;
             filled += n;
@@ -168,14 +231,23 @@ impl<'a> Scan<'a> {
                 expect_text(raw)?;
                 blank = raw.iter().all(|b| b.is_ascii_whitespace() || *b == 0);
             }
-            let bytes = match memchr(ESCAPE, raw) {
-                None => raw,
+            // Most blocks have neither an escape sequence nor an object.
+            let special = memchr::memchr2(ESCAPE, b'{', raw);
+            let structured = special.is_some_and(|at| structured::read(raw, at, &mut spoken, &mut numbers));
+            let spoken = if structured { &spoken } else { raw };
+            // A message may hold sequences, too, which were escaped in it.
+            let from = if structured { Some(0) } else { special };
+            let bytes = match from.and_then(|at| memchr(ESCAPE, &spoken[at..]).map(|more| at + more)) {
+                None => spoken,
                 Some(first) => {
-                    without_escapes(raw, first, &mut plain);
+                    without_escapes(spoken, first, &mut plain);
                     &plain
                 }
             };
-            let block = Block { source, bytes, first_line: line, tail: &tail, context: self.context };
+            let numbers = structured.then_some(numbers.as_slice());
+            let block =
+                Block { source, bytes, first_line: line, numbers, tail: &tail, context: self.context };
+            self.recognise(bytes);
             block.fill(&mut waiting, |place, text| self.first_mut(place).after.push(text));
             let found = self.findings.len();
             let waits: Vec<bool> = self.expected().map(|e| e.first.is_none()).collect();
@@ -192,7 +264,15 @@ impl<'a> Scan<'a> {
             tail = block.tail();
             if n == 0 {
                 let unfinished = u64::from(end > 0 && buffer[end - 1] != b'\n');
-                self.sources.push(Source { name: source.to_owned(), lines: line - 1 + unfinished, blank });
+                let producers = self.seen.producers.iter().enumerate().filter(|(_, seen)| **seen);
+                self.sources.push(Source {
+                    name: source.to_owned(),
+                    lines: line - 1 + unfinished,
+                    blank,
+                    producers: producers.map(|(i, _)| i).collect(),
+                    // Rules of the user's alone know of no producers.
+                    unknown: !blank && !self.rules.known().is_empty() && !self.seen.any(),
+                });
                 return Ok(());
             }
             buffer.copy_within(end..filled, 0);
@@ -200,38 +280,90 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Whose lines there are: everyone's in the log's beginning, and further on only until someone is known.
+    fn recognise(&mut self, bytes: &[u8]) {
+        let enough = self.seen.any() && self.seen.bytes >= PRODUCERS_WITHIN;
+        if enough || self.mark_owners.is_empty() {
+            return;
+        }
+        self.seen.bytes += bytes.len() as u64;
+        let mut missing = self.seen.producers.iter().filter(|seen| !**seen).count();
+        for found in self.marks.find_overlapping_iter(bytes) {
+            if missing == 0 {
+                return;
+            }
+            let producer = self.mark_owners[found.pattern().as_usize()];
+            if self.seen.producers[producer] {
+                continue;
+            }
+            let (start, end) = line_around(bytes, found.start());
+            if self.rules.producers[producer].signs(&bytes[start..end]) {
+                self.seen.producers[producer] = true;
+                missing -= 1;
+            }
+        }
+    }
+
     fn block(&mut self, block: &Block, waiting: &mut Vec<Waiting>) {
-        let mut cursor = Cursor { at: 0, line: block.first_line };
+        let mut cursor = Cursor { at: 0, index: 0 };
         let texts = self.texts.clone();
         let mut next = 0;
-        for found in texts.find_iter(block.bytes) {
-            let (start, end) = block.line_around(found.start());
-            if start < next {
+        // An automaton without a text would still look at every byte.
+        let searched = if self.owners.is_empty() { &[] } else { block.bytes };
+        for found in texts.find_iter(searched) {
+            if found.start() < next {
                 continue;
             }
+            let (start, end) = line_around(block.bytes, found.start());
             next = end + 1;
-            let rules = self.rules_of(&block.bytes[start..end]);
-            if self.is_user_text(&rules) {
-                continue;
-            }
-            for rule in rules {
-                match self.rules[rule].role {
-                    Role::Finding => self.matched(rule, block, start, end, &mut cursor, waiting),
-                    Role::Reason => {
-                        let line = cursor.line_of(block.bytes, start);
-                        self.reason = Some((line, readable(&block.bytes[start..end])));
+            let text = &block.bytes[start..end];
+            match self.remembered.get(text) {
+                None => {}
+                Some(Remembered::Nothing) => continue,
+                Some(&Remembered::One(finding)) => {
+                    let finding = &mut self.findings[finding as usize];
+                    finding.count += 1;
+                    self.seen.found = true;
+                    if let Some(producer) = self.rules[finding.rule].producer {
+                        self.seen.producers[producer] = true;
                     }
-                    Role::Announcement | Role::UserText => {}
+                    continue;
                 }
+            }
+            let rules = self.rules_of(text);
+            let reason = rules.iter().any(|&rule| self.rules[rule].role == Role::Reason);
+            let mut findings = Vec::new();
+            if !self.is_user_text(&rules) {
+                if reason {
+                    self.reason = Some((cursor.line_of(block, start), readable(text)));
+                }
+                for rule in self.findings_among(&rules, text) {
+                    findings.push(self.matched(rule, block, start, end, &mut cursor, waiting));
+                }
+            }
+            let remembered = match findings.as_slice() {
+                [] => Some(Remembered::Nothing),
+                [one] => u32::try_from(*one).ok().map(Remembered::One),
+                _ => None,
+            };
+            if let Some(remembered) = remembered.filter(|_| !reason && text.len() <= MAX_REMEMBERED_LINE) {
+                if self.remembered.len() >= MAX_REMEMBERED {
+                    self.remembered.clear();
+                }
+                self.remembered.insert(text.into(), remembered);
             }
         }
         for rule in self.without_text.clone() {
-            let mut cursor = Cursor { at: 0, line: block.first_line };
+            let mut cursor = Cursor { at: 0, index: 0 };
             let mut from = 0;
             while let Some(found) = self.rules[rule].pattern.find_at(block.bytes, from) {
-                let (start, end) = block.line_around(found.start());
-                let others = self.rules_of(&block.bytes[start..end]);
-                if self.rules[rule].role == Role::Finding && !self.is_user_text(&others) {
+                let (start, end) = line_around(block.bytes, found.start());
+                let line = &block.bytes[start..end];
+                let others = self.rules_of(line);
+                if !self.is_user_text(&others)
+                    && self.rules.holds(&self.rules[rule], line)
+                    && self.findings_among(&[rule], line) == [rule]
+                {
                     self.matched(rule, block, start, end, &mut cursor, waiting);
                 }
                 from = end + 1;
@@ -245,14 +377,34 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Which of the rules that hold for a line find something in it: in a harmless line only errors, and what holds
+    /// only where nothing else does is asked last.
+    fn findings_among(&self, rules: &[usize], line: &[u8]) -> Vec<usize> {
+        let mut found: Vec<usize> =
+            rules.iter().copied().filter(|&r| self.rules[r].role == Role::Finding).collect();
+        let warns = |&r: &usize| self.rules[r].severity < Severity::Error;
+        if found.iter().any(warns) && self.harmless.iter().any(|&r| self.rules.holds(&self.rules[r], line)) {
+            found.retain(|r| !warns(r));
+        }
+        let hidden: Vec<&String> = found.iter().flat_map(|&r| &self.rules[r].instead_of).collect();
+        if !hidden.is_empty() {
+            found.retain(|&r| !hidden.contains(&&self.rules[r].id));
+        }
+        match found.iter().any(|&r| !self.rules[r].last) {
+            true => found.retain(|&r| !self.rules[r].last),
+            false => found.truncate(1),
+        }
+        found
+    }
+
     /// Looks for a line that matches and is a proof.
     fn expect(&mut self, i: usize, block: &Block, waiting: &mut Vec<Waiting>) {
         let mut from = 0;
         while self.expected[i].1.first.is_none() && from <= block.bytes.len() {
             let Some(found) = self.expected[i].0.find_at(block.bytes, from) else { return };
-            let (start, end) = block.line_around(found.start());
+            let (start, end) = line_around(block.bytes, found.start());
             from = end + 1;
-            let line = || Cursor { at: 0, line: block.first_line }.line_of(block.bytes, start);
+            let line = || Cursor { at: 0, index: 0 }.line_of(block, start);
             let against =
                 self.rules_of(&block.bytes[start..end]).into_iter().find(|&r| self.rules[r].disproves());
             let expected = &mut self.expected[i].1;
@@ -270,15 +422,17 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The rules that have a text in this line and match it.
+    /// The rules that have a text in this line and hold for it, in their order.
     fn rules_of(&self, line: &[u8]) -> Vec<usize> {
         let mut rules = Vec::new();
         for found in self.texts.find_overlapping_iter(line) {
             let rule = self.owners[found.pattern().as_usize()];
-            if !rules.contains(&rule) && self.rules[rule].pattern.is_match(line) {
+            if !rules.contains(&rule) {
                 rules.push(rule);
             }
         }
+        rules.sort_unstable();
+        rules.retain(|&rule| self.rules.holds(&self.rules[rule], line));
         rules
     }
 
@@ -286,6 +440,7 @@ impl<'a> Scan<'a> {
         rules.iter().any(|&r| self.rules[r].role == Role::UserText)
     }
 
+    /// Counts what a rule has found in a line, and says which finding it is.
     fn matched(
         &mut self,
         rule: usize,
@@ -294,23 +449,29 @@ impl<'a> Scan<'a> {
         end: usize,
         cursor: &mut Cursor,
         waiting: &mut Vec<Waiting>,
-    ) {
-        let pattern = &self.rules[rule].pattern;
-        let Some(captures) = pattern.captures(&block.bytes[start..end]) else { return };
-        let named = pattern.capture_names().flatten().find_map(|name| captures.name(name));
-        let mut what = named.map_or(String::new(), |m| readable(m.as_bytes()));
-        let known = self.at.contains_key(&(rule, what.clone()));
-        if !known && self.groups[rule] >= MAX_GROUPS {
-            what = "(others)".to_owned();
+    ) -> usize {
+        let text = &block.bytes[start..end];
+        let named = self.rules[rule].what(text).unwrap_or_default();
+        let readable_what: std::borrow::Cow<'_, str> = match std::str::from_utf8(named) {
+            Ok(text) if named.len() <= MAX_LINE && !text.contains(char::is_control) => text.into(),
+            _ => readable(named).into(),
+        };
+        self.seen.found = true;
+        if let Some(producer) = self.rules[rule].producer {
+            self.seen.producers[producer] = true;
         }
-        if let Some(&at) = self.at.get(&(rule, what.clone())) {
+        let groups = &mut self.groups[rule];
+        let what = match groups.len() < MAX_GROUPS || groups.contains_key(&*readable_what) {
+            true => readable_what,
+            false => "(others)".into(),
+        };
+        if let Some(&at) = groups.get(&*what) {
             self.findings[at].count += 1;
-            return;
+            return at;
         }
-        let at = self.findings.len();
-        self.groups[rule] += 1;
-        self.at.insert((rule, what.clone()), at);
-        let line = cursor.line_of(block.bytes, start);
+        let (at, what) = (self.findings.len(), what.into_owned());
+        groups.insert(what.clone(), at);
+        let line = cursor.line_of(block, start);
         let mut first = block.first(start, end, line);
         // A reason that is shown in the context anyway is not repeated.
         let shown = first.before.len() as u64;
@@ -318,6 +479,7 @@ impl<'a> Scan<'a> {
         self.findings.push(Finding { rule, what, count: 1, first });
         let place = Place::Finding(at);
         waiting.extend(block.wait(place, end, self.context, self.first_mut(place)));
+        at
     }
 
     fn first_mut(&mut self, place: Place) -> &mut First {
@@ -352,33 +514,38 @@ struct Waiting {
 /// Counts lines as far as they are asked for.
 struct Cursor {
     at: usize,
-    line: u64,
+    /// The line at `at`, from 0 in the block.
+    index: usize,
 }
 
 impl Cursor {
-    fn line_of(&mut self, bytes: &[u8], at: usize) -> u64 {
-        self.line += memchr::memchr_iter(b'\n', &bytes[self.at..at]).count() as u64;
+    fn line_of(&mut self, block: &Block, at: usize) -> u64 {
+        self.index += memchr::memchr_iter(b'\n', &block.bytes[self.at..at]).count();
         self.at = at;
-        self.line
+        let number = block.numbers.map_or(self.index as u64, |n| n.get(self.index).copied().unwrap_or(0));
+        block.first_line + number
     }
+}
+
+/// The line in which a byte is.
+fn line_around(bytes: &[u8], at: usize) -> (usize, usize) {
+    let start = memrchr(b'\n', &bytes[..at]).map_or(0, |i| i + 1);
+    let end = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |i| at + i);
+    (start, end)
 }
 
 struct Block<'a> {
     source: &'a str,
     bytes: &'a [u8],
     first_line: u64,
+    /// Which line of the log, from the block's first, each line of `bytes` stands in, where that is not its own number.
+    numbers: Option<&'a [u64]>,
     /// The last lines of the block before.
     tail: &'a [String],
     context: usize,
 }
 
 impl Block<'_> {
-    fn line_around(&self, at: usize) -> (usize, usize) {
-        let start = memrchr(b'\n', &self.bytes[..at]).map_or(0, |i| i + 1);
-        let end = memchr(b'\n', &self.bytes[at..]).map_or(self.bytes.len(), |i| at + i);
-        (start, end)
-    }
-
     fn first(&self, start: usize, end: usize, line: u64) -> First {
         let mut before: Vec<String> =
             lines_back(&self.bytes[..start]).take(self.context).map(readable).collect();
@@ -499,14 +666,14 @@ mod tests {
     use super::*;
     use crate::logs::rules;
 
-    fn own(text: &str) -> Vec<Rule> {
+    fn own(text: &str) -> Rules {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.toml");
         std::fs::write(&path, text).unwrap();
         rules::load(&[path], true).unwrap()
     }
 
-    fn scanned(rules: &[Rule], log: &[u8], context: usize) -> Vec<(String, u64, First)> {
+    fn scanned(rules: &Rules, log: &[u8], context: usize) -> Vec<(String, u64, First)> {
         let mut scan = Scan::new(rules, &[], context).unwrap();
         scan.read("log", &mut &*log).unwrap();
         scan.findings().iter().map(|f| (f.what.clone(), f.count, f.first.clone())).collect()
@@ -582,7 +749,8 @@ mod tests {
 
     #[test]
     fn what_is_expected_is_found_with_its_place() {
-        let mut scan = Scan::new(&[], &["kernel_v\\d".to_owned(), "never".to_owned()], 1).unwrap();
+        let none = Rules::default();
+        let mut scan = Scan::new(&none, &["kernel_v\\d".to_owned(), "never".to_owned()], 1).unwrap();
         scan.read("log", &mut &b"a\nuses kernel_v3\nb\n"[..]).unwrap();
         let [seen, unseen] = &scan.expected().cloned().collect::<Vec<_>>()[..] else { panic!() };
         let first = seen.first.as_ref().unwrap();
@@ -651,7 +819,8 @@ mod tests {
 
     #[test]
     fn what_is_not_text_is_refused() {
-        let mut scan = Scan::new(&[], &[], 0).unwrap();
+        let none = Rules::default();
+        let mut scan = Scan::new(&none, &[], 0).unwrap();
         let utf16: Vec<u8> = "[aiter] failed".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(matches!(scan.read("a", &mut &utf16[..]), Err(ReadError::Binary(..))));
         let marked = [&[0xff, 0xfe], &utf16[..]].concat();
@@ -661,5 +830,36 @@ mod tests {
         scan.read("cut", &mut &[&[0; 5000], &b"a line\n"[..]].concat()[..]).unwrap();
         scan.read("blank", &mut &b"\n \n"[..]).unwrap();
         assert!(!scan.sources[0].blank && scan.sources[1].blank);
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Lines {
+        producer: Vec<OfProducer>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct OfProducer {
+        name: String,
+        matter: Vec<String>,
+        harmless: Vec<String>,
+    }
+
+    #[test]
+    fn the_lines_that_decide_are_found_and_the_others_are_not() {
+        let rules = rules::load(&[""; 0], false).unwrap();
+        let mut scan = Scan::new(&rules, &[], 0).unwrap();
+        let lines: Lines = toml::from_str(include_str!("../../tests/logs/lines.toml")).unwrap();
+        for OfProducer { name, matter, harmless } in lines.producer {
+            assert!(rules.known().contains(&name.as_str()), "{name} is no known producer");
+            assert_eq!((matter.len(), harmless.len()), (10, 10), "{name}");
+            for (lines, decides) in [(matter, true), (harmless, false)] {
+                for line in lines {
+                    let count = |scan: &Scan| scan.findings().iter().map(|f| f.count).sum::<u64>();
+                    let before = count(&scan);
+                    scan.read(&name, &mut format!("{line}\n").as_bytes()).unwrap();
+                    assert_eq!(count(&scan) > before, decides, "{name}: {line}");
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a person reads: findings by severity, each with its first occurrence in context, then what was expected.
 
-use super::rules::{Role, Rule, Severity};
+use super::rules::{Role, Rule, Rules, Severity};
 use super::scan::{Finding, First, News};
 use super::{LogsArgs, Outcome};
 use crate::cli::OutputArgs;
@@ -53,7 +53,8 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
                         let why = match rule.role {
                             Role::UserText => "is what a user wrote",
                             Role::Announcement => "only says what will be tried",
-                            Role::Finding | Role::Reason => "reports a failure",
+                            Role::Finding if rule.severity == Severity::Note => "does not say that it ran",
+                            Role::Finding | Role::Reason | Role::Harmless => "reports a failure",
                         };
                         wrap(&mut text, &format!("a line names it, but {why} ({})", rule.id), 2, width);
                         place(&mut text, first);
@@ -69,6 +70,26 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
     for source in outcome.scan.sources.iter().filter(|s| s.blank) {
         let _ = writeln!(text, "{} {} is empty", paint(style::WARN, "nothing read:"), source.name);
     }
+    let known = outcome.rules.known().join(", ");
+    for source in outcome.scan.sources.iter().filter(|s| s.unknown) {
+        let lines = counted(source.lines, "line");
+        let message = format!(
+            "{} {}: none of its {lines} is of a producer that is known ({known}), so that nothing was looked for in it. \
+             Is it the server's log? Rules for others are yours to add: --rules FILE; cargo accuracy logs --rules prints \
+             those that there are.",
+            paint(style::WARN, "unknown producer:"),
+            source.name,
+        );
+        wrap(&mut text, &message, 0, width);
+    }
+    let mut producers: Vec<usize> =
+        outcome.scan.sources.iter().flat_map(|s| s.producers.iter().copied()).collect();
+    producers.sort_unstable();
+    producers.dedup();
+    if !producers.is_empty() && !output.quiet {
+        let names: Vec<&str> = producers.iter().map(|&p| outcome.rules.producers[p].name.as_str()).collect();
+        wrap(&mut text, &format!("lines of {}", names.join(", ")), 0, width);
+    }
     let sources: Vec<&str> = outcome.scan.sources.iter().map(|s| s.name.as_str()).collect();
     let _ = writeln!(
         text,
@@ -83,7 +104,7 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
 }
 
 /// A line of what was just found, or seen as expected, while the log is still being written.
-pub fn news(rules: &[Rule], news: &News<'_>, args: &LogsArgs) -> String {
+pub fn news(rules: &Rules, news: &News<'_>, args: &LogsArgs) -> String {
     let told = |First { source, line, .. }: &First, what: String| format!("{source}:{line}: {what}\n");
     match news {
         News::Found(finding) => {
@@ -149,21 +170,29 @@ fn place(text: &mut String, first: &First) {
     text.push('\n');
 }
 
-pub fn list(rules: &[Rule]) -> String {
-    let mut text = String::new();
-    for rule in rules {
+/// Whose lines are known, and what is looked for in them.
+pub fn list(rules: &Rules) -> String {
+    let mut text = String::from("known producers of lines\n");
+    for producer in &rules.producers {
+        let _ = writeln!(text, "  {} {}", paint(style::BOLD, &producer.name), producer.about);
+    }
+    for rule in &rules.rules {
+        let kind = match rule.kind.is_empty() {
+            true => String::new(),
+            false => format!(", {}", rule.kind),
+        };
         let _ = writeln!(
             text,
-            "{} {} ({}, {})\n  {}\n  {}",
+            "{} {} ({}{kind})\n  {}\n  {}",
             match rule.role {
                 Role::Finding => paint(style_of(rule.severity), rule.severity.name()),
                 Role::Announcement => paint(style::DIM, "announcement"),
                 Role::UserText => paint(style::DIM, "user text"),
                 Role::Reason => paint(style::DIM, "reason"),
+                Role::Harmless => paint(style::DIM, "harmless"),
             },
             paint(style::BOLD, &rule.id),
             rule.project,
-            rule.kind,
             rule.help,
             rule.pattern.as_str().replace('\n', "\n  ")
         );

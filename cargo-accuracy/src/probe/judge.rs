@@ -1,7 +1,8 @@
 //! What a completion is worth, from its text and tokens alone.
 
-use super::client::Completion;
+use super::answer::Completion;
 use super::prompts::Prompt;
+use super::thinking::Thinking;
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -15,6 +16,8 @@ pub enum Verdict {
     Contains,
     /// Reads like text; the answer, if one is known, is not in it.
     Plausible,
+    /// The model thought, in text that is no garbage, and was cut before it answered.
+    Thinking(String),
     Garbage(String),
     /// The server did not answer, or not as the protocol has it.
     Error(String),
@@ -26,6 +29,7 @@ impl Verdict {
             Verdict::Exact => "exact",
             Verdict::Contains => "contains",
             Verdict::Plausible => "plausible",
+            Verdict::Thinking(_) => "thinking",
             Verdict::Garbage(_) => "garbage",
             Verdict::Error(_) => "error",
         }
@@ -36,12 +40,36 @@ impl Verdict {
         match self {
             Verdict::Exact | Verdict::Contains => true,
             Verdict::Plausible => prompt.expect.is_empty(),
-            Verdict::Garbage(_) | Verdict::Error(_) => false,
+            Verdict::Thinking(_) | Verdict::Garbage(_) | Verdict::Error(_) => false,
         }
     }
 }
 
 pub fn judge(prompt: &Prompt, completion: &Completion) -> Verdict {
+    let thinking = Thinking::of(completion);
+    match thinking.thought {
+        Some((place, thought)) if thinking.only_thinks() => {
+            // A thought is text of the model, too: it may be garbage, and may hold the answer.
+            let written = Completion { text: thought.to_owned(), ..completion.clone() };
+            match of_text(prompt, &written) {
+                Verdict::Plausible if !prompt.expect.is_empty() => {
+                    let cut = match completion.finish_reason.as_deref() {
+                        Some("stop") => "ended",
+                        _ => "was cut by max_tokens",
+                    };
+                    Verdict::Thinking(format!(
+                        "the text is nothing but thinking ({place}), which {cut} before an answer"
+                    ))
+                }
+                verdict => verdict,
+            }
+        }
+        Some(_) => of_text(prompt, &Completion { text: thinking.answer.to_owned(), ..completion.clone() }),
+        None => of_text(prompt, completion),
+    }
+}
+
+fn of_text(prompt: &Prompt, completion: &Completion) -> Verdict {
     if let Some(reason) = garbage(&prompt.prompt, completion) {
         return Verdict::Garbage(reason);
     }
@@ -241,5 +269,23 @@ mod tests {
         let ended =
             Completion { text: String::new(), finish_reason: Some("stop".into()), ..Completion::default() };
         assert_eq!(judge(&prompt(&["Paris"]), &ended), Verdict::Plausible);
+    }
+
+    #[test]
+    fn a_thought_is_judged_as_text_and_is_no_answer() {
+        let thinks = |text: &str| judge(&prompt(&["Paris"]), &completion(text));
+        assert!(matches!(thinks("<think>\nOkay, the user wrote an incomplete"), Verdict::Thinking(_)));
+        assert!(matches!(thinks("<think>!!!!!!!!!!!!!!!!!!!!"), Verdict::Garbage(_)));
+        assert_eq!(thinks("<think>It must be Paris, since"), Verdict::Contains);
+        assert_eq!(thinks("<think>hm</think>\n\nParis."), Verdict::Exact);
+        let open = judge(&prompt(&[]), &completion("<think>\nOkay, the user wants a story"));
+        assert_eq!(open, Verdict::Plausible);
+        let parsed = |text: &str, thought: &str| {
+            let reasoning = Some(("reasoning_content", thought.to_owned()));
+            judge(&prompt(&["Paris"]), &Completion { reasoning, ..completion(text) })
+        };
+        assert_eq!(parsed("", " Paris, as anybody knows"), Verdict::Exact);
+        assert!(matches!(parsed("", "The user asks"), Verdict::Thinking(_)));
+        assert!(matches!(parsed("   ", "   "), Verdict::Garbage(_)));
     }
 }

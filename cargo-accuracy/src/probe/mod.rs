@@ -1,17 +1,23 @@
 //! `cargo accuracy probe`: deterministic prompts with known answers against a server.
 //!
-//! [`client`] speaks to the server, [`judge`] says what a completion is worth, [`run`] asks and compares, [`text`]
-//! writes.
+//! [`client`] speaks to the server, with [`answer`], [`refusal`], [`patience`] and [`error`] for what it may say;
+//! [`judge`] says what a completion is worth, [`thinking`] which part of it is an answer; [`run`] asks and compares,
+//! [`text`] writes.
 
+mod answer;
 mod client;
+mod error;
 mod judge;
+mod patience;
 mod prompts;
+mod refusal;
 mod run;
 mod text;
+mod thinking;
 
 use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
-use client::Client;
+use client::{Client, Settings};
 use judge::Verdict;
 use run::{Probed, Run};
 use serde::Serialize;
@@ -28,8 +34,13 @@ Examples:
       --prompts ours.toml --own-prompts-only
 
 Each prompt is asked three times alone and once among the others, at temperature 0 and a fixed seed, of \
-/v1/completions only. A verdict is exact (begins with the answer), contains, plausible (reads like text), garbage \
-(repeated tokens, spaces, replacement characters, few words, many scripts) or error.
+/v1/completions, or of /v1/chat/completions where there is nothing else. A verdict is exact (begins with the answer), \
+contains, plausible (reads like text), thinking (cut before an answer), garbage (repeated tokens, spaces, replacement \
+characters, few words, many scripts) or error.
+
+A server that limits its rate, loads its model or fails for now is waited for, as long as --patience says. What it \
+refuses of a request (seed, logprobs, ...) is left out, and the report says so. A model that thinks first needs more \
+tokens: --max-tokens 2048, or --body '{\"chat_template_kwargs\": {\"enable_thinking\": false}}'.
 
 A prompt of your own:
   [[prompt]]
@@ -38,7 +49,8 @@ A prompt of your own:
   expect = [\"Widget\"]      # without it: any text that is no garbage
 
 Exit status: 0 every prompt is answered as it should be, or no worse than by the reference; 100 one is not, or no answer \
-is right on either server; 101 a server answers none; 2 usage.";
+is right on either server; 101 a server answers none, or some were not answered for reasons of the server or of the \
+number of tokens, and the others are right; 2 usage.";
 
 /// Flags of `cargo accuracy probe`.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +83,18 @@ pub struct ProbeArgs {
     /// Seconds that one answer may take
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Seconds in all that a server is waited for that limits its rate, loads its model, or fails for now
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    patience: u64,
+    /// Ask /v1/chat/completions alone
+    #[arg(long)]
+    chat: bool,
+    /// The least number of tokens for each answer; a model that thinks before it answers needs 2048 or more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: Option<u32>,
+    /// A JSON object whose fields are added to every request
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    body: Option<serde_json::Map<String, serde_json::Value>>,
     /// The seed that is sent along
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -85,7 +109,13 @@ struct Outcome {
     tool: Tool,
     url: String,
     reference: Option<String>,
+    /// Prompts with a wrong answer.
     failed: usize,
+    /// Prompts that were not answered, or not each time, for reasons that say nothing of the kernels.
+    unanswered: usize,
+    /// How the server wants to be asked, and what it refused.
+    remarks: Vec<String>,
+    reference_remarks: Vec<String>,
     /// What all prompts together say.
     conclusion: Option<String>,
     /// Whether both servers answered at all; without that the prompts are not told one by one.
@@ -101,15 +131,25 @@ struct Tool {
     version: &'static str,
 }
 
+fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(text).map_err(|e| format!("no JSON object: {e}"))
+}
+
 pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
     args.output.expect_json("probe")?;
     let prompts = prompts::load(&args.prompts, args.own_prompts_only)?;
     let key = std::env::var(&args.api_key_env).ok().filter(|k| !k.is_empty());
-    let timeout = Duration::from_secs(args.timeout);
-    let client = |url: &str, model: Option<&str>| {
-        Client::new(url, model, key.clone(), args.seed, timeout).map_err(usage)
+    let settings = Settings {
+        api_key: key,
+        seed: args.seed,
+        timeout: Duration::from_secs(args.timeout),
+        patience: Duration::from_secs(args.patience),
+        chat: args.chat,
+        max_tokens: args.max_tokens,
+        body: args.body.clone().unwrap_or_default(),
     };
+    let client = |url: &str, model: Option<&str>| Client::new(url, model, settings.clone()).map_err(usage);
     let candidate = client(&args.url, args.model.as_deref())?;
     let reference_model = args.reference_model.as_deref().or(args.model.as_deref());
     let reference = args.reference_url.as_deref().map(|url| client(url, reference_model)).transpose()?;
@@ -130,8 +170,11 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
         schema: 1,
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         url: candidate.url(),
-        reference: reference.map(|r| r.url()),
+        reference: reference.as_ref().map(Client::url),
+        remarks: candidate.remarks(),
+        reference_remarks: reference.as_ref().map(Client::remarks).unwrap_or_default(),
         failed: probed.iter().filter(|p| !p.failures.is_empty()).count(),
+        unanswered: probed.iter().filter(|p| !p.unanswered.is_empty()).count(),
         conclusion,
         answered,
         probed,
@@ -150,8 +193,10 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(if !outcome.answered {
         ExitCode::Unfinished
-    } else if outcome.failed > 0 || !any_right(&outcome.probed) {
+    } else if outcome.failed > 0 || (outcome.unanswered == 0 && !any_right(&outcome.probed)) {
         ExitCode::Failed
+    } else if outcome.unanswered > 0 {
+        ExitCode::Unfinished
     } else {
         ExitCode::Correct
     })
@@ -171,12 +216,15 @@ fn conclusion(run: &Run) -> Option<String> {
     let right = |p: &Probed| p.verdict.right(&p.prompt);
     let reference_right = |p: &Probed| p.reference.as_ref().is_none_or(|r| r.verdict.right(&p.prompt));
     let garbage = count(&|p| !p.failures.is_empty() && matches!(p.verdict, Verdict::Garbage(_)));
-    let upstream = count(&|p| !right(p) && !reference_right(p));
+    let answered = |p: &Probed| !matches!(p.verdict, Verdict::Error(_) | Verdict::Thinking(_));
+    let thinking = count(&|p| matches!(p.verdict, Verdict::Thinking(_)));
+    let unanswered = count(&|p| !p.unanswered.is_empty()) - thinking;
+    let upstream = count(&|p| answered(p) && !right(p) && !reference_right(p));
     let reference_wrong = count(&|p| right(p) && !reference_right(p));
     let changing = count(&|p| p.deterministic == Some(false));
     let worse_in_batch = count(&|p| {
         right(p)
-            && p.batch_verdict.is_some_and(|v| matches!(v, "garbage" | "plausible" | "error"))
+            && p.batch_verdict.is_some_and(|v| matches!(v, "garbage" | "plausible"))
             && !p.failures.is_empty()
     });
     // Answers that change from one time to the next part from anything.
@@ -191,6 +239,28 @@ fn conclusion(run: &Run) -> Option<String> {
     let mut said: Vec<String> = Vec::new();
     if garbage > 0 {
         said.push(format!("{garbage} of {} answers are garbage.", probed.len()));
+    }
+    if thinking > 0 {
+        said.push(format!(
+            "{thinking} of {} answers are nothing but thinking that ends before an answer: this is the limit of tokens, and \
+             no word on the kernels. Next: --max-tokens 2048, or a server or a template without thinking (--body \
+             '{{\"chat_template_kwargs\": {{\"enable_thinking\": false}}}}').",
+            probed.len()
+        ));
+    }
+    if unanswered > 0 {
+        said.push(format!(
+            "{unanswered} of {} prompts were not answered each time, because the server failed: this says nothing of \
+             what it did answer. Next: cargo accuracy logs on its log; --patience and --timeout wait longer.",
+            probed.len()
+        ));
+    }
+    if run.asked_differently {
+        said.push(
+            "The two servers were asked in different ways, so that their answers are not compared word by word. Next: \
+             --chat asks both in the same way."
+                .to_owned(),
+        );
     }
     if !any_right(probed) {
         said.push(

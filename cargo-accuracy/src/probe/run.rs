@@ -1,8 +1,11 @@
 //! The order of questions: each prompt alone and three times, all at once, then the reference.
 
-use super::client::{Client, Completion, ProbeError};
+use super::answer::Completion;
+use super::client::Client;
+use super::error::ProbeError;
 use super::judge::{Verdict, judge};
 use super::prompts::Prompt;
+use super::thinking::Thinking;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -22,6 +25,8 @@ pub struct Probed {
     #[serde(flatten)]
     pub verdict: Verdict,
     pub text: Option<String>,
+    /// What the model thought, where the server gives it apart from the text.
+    pub reasoning: Option<String>,
     /// Whether the repeats were equal; `None` where they are not both there.
     pub deterministic: Option<bool>,
     /// What another run of the same prompt gave, where it differs.
@@ -31,8 +36,11 @@ pub struct Probed {
     pub batch_text: Option<String>,
     pub batch_verdict: Option<&'static str>,
     pub reference: Option<Reference>,
-    /// Why the prompt fails; empty where it passes.
+    /// What is wrong with the answers; empty where nothing is.
     pub failures: Vec<String>,
+    /// Why there is no answer, or not each time, for reasons that say nothing of the kernels: the server failed, or
+    /// the model was still thinking.
+    pub unanswered: Vec<String>,
     /// What is no failure by itself.
     pub notes: Vec<String>,
 }
@@ -68,6 +76,8 @@ pub struct Run {
     pub probed: Vec<Probed>,
     pub no_answer: Option<ProbeError>,
     pub no_reference: Option<ProbeError>,
+    /// The servers were asked in different ways, so that their answers are not compared word by word.
+    pub asked_differently: bool,
 }
 
 /// Asks everything.
@@ -86,12 +96,26 @@ pub fn probe(
     let no_answer = no_answer(&alone);
     let referred = reference.filter(|_| no_answer.is_none()).map(|client| ask_in_turn(client, &prompts, 1));
     let no_reference = referred.as_deref().and_then(self::no_answer);
+    let asked_differently = reference.is_some_and(|r| r.endpoint() != candidate.endpoint());
+    let comparable = Comparable {
+        greedy: candidate.is_greedy(),
+        tokens: !asked_differently && candidate.is_greedy() && reference.is_none_or(Client::is_greedy),
+    };
     let mut probed = Vec::new();
     for (i, prompt) in prompts.into_iter().enumerate() {
         let reference = referred.as_ref().map(|answers| &answers[i][0]);
-        probed.push(one(prompt, &alone[i], together[i].as_ref(), reference));
+        probed.push(one(prompt, &alone[i], together[i].as_ref(), reference, comparable));
     }
-    Run { probed, no_answer, no_reference }
+    Run { probed, no_answer, no_reference, asked_differently }
+}
+
+/// Which answers should be equal.
+#[derive(Clone, Copy)]
+struct Comparable {
+    /// Those to one question.
+    greedy: bool,
+    /// Those of the two servers.
+    tokens: bool,
 }
 
 /// The first error of a server that answered nothing.
@@ -149,9 +173,6 @@ fn ask_together(client: &Client, prompts: &[Prompt], concurrency: usize) -> Vec<
 fn verdict_of(prompt: &Prompt, answer: &Answer) -> Verdict {
     match answer {
         Ok(completion) => judge(prompt, completion),
-        Err(ProbeError::TimedOut(0)) => {
-            Verdict::Error("not asked: the server has timed out before".to_owned())
-        }
         Err(e) => Verdict::Error(e.to_string()),
     }
 }
@@ -160,28 +181,59 @@ fn text_of(answer: &Answer) -> Option<String> {
     answer.as_ref().ok().map(|c| c.text.clone())
 }
 
-fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: Option<&Answer>) -> Probed {
-    let first = &alone[0];
-    let verdict = verdict_of(&prompt, first);
-    let (mut failures, mut notes) = (Vec::new(), Vec::new());
+/// Everything that was written, thoughts included.
+fn written(answer: &Answer) -> Option<String> {
+    answer.as_ref().ok().map(Completion::written)
+}
 
-    let other = alone.iter().find(|a| text_of(a) != text_of(first));
-    let deterministic = first.is_ok().then_some(other.is_none());
-    if let Some(other) = other.filter(|_| first.is_ok()) {
-        failures.push(match other {
-            Ok(_) => format!("asked {REPEATS} times at temperature 0, the answers differ"),
-            Err(e) => format!("answered once and then failed: {e}"),
-        });
+fn one(
+    prompt: Prompt,
+    alone: &[Answer],
+    together: Option<&Answer>,
+    reference: Option<&Answer>,
+    comparable: Comparable,
+) -> Probed {
+    // An error of the server is no answer that differs.
+    let first = alone.iter().find(|a| a.is_ok()).unwrap_or(&alone[0]);
+    let verdict = verdict_of(&prompt, first);
+    let (mut failures, mut unanswered, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+
+    let answers: Vec<String> = alone.iter().filter_map(written).collect();
+    let other = alone.iter().find(|a| a.is_ok() && written(a) != written(first));
+    let deterministic = (comparable.greedy && answers.len() > 1).then_some(other.is_none());
+    if deterministic == Some(false) {
+        failures.push(format!("asked {} times at temperature 0, the answers differ", answers.len()));
+    }
+    let error = alone.iter().find_map(|a| a.as_ref().err());
+    match (&verdict, error) {
+        (Verdict::Error(e), _) => unanswered.push(e.clone()),
+        (Verdict::Thinking(reason), _) => unanswered.push(reason.clone()),
+        (_, Some(e)) => unanswered.push(format!("answered once and then failed: {e}")),
+        _ => {}
+    }
+    if let Ok(completion) = first {
+        let thinking = Thinking::of(completion);
+        if let (Some((place, _)), true, false) =
+            (thinking.thought, thinking.only_thinks(), matches!(verdict, Verdict::Thinking(_)))
+        {
+            notes.push(format!("there is no text but thinking ({place}), which was judged in its place"));
+        }
     }
 
     let batch_verdict = together.map(|a| verdict_of(&prompt, a));
-    let batch_invariant =
-        together.filter(|a| a.is_ok() && first.is_ok()).map(|a| text_of(a) == text_of(first));
+    let batch_invariant = together
+        .filter(|a| comparable.greedy && a.is_ok() && first.is_ok())
+        .map(|a| written(a) == written(first));
     match (&batch_verdict, batch_invariant) {
-        (Some(batch), _) if verdict.right(&prompt) && !batch.right(&prompt) => failures.push(match batch {
-            Verdict::Error(e) => format!("fails among other requests: {e}"),
-            batch => format!("right alone and {} among other requests", batch.name()),
-        }),
+        (Some(Verdict::Error(e)), _) if first.is_ok() => {
+            unanswered.push(format!("fails among other requests: {e}"));
+        }
+        (Some(Verdict::Thinking(reason)), _) if verdict.right(&prompt) => {
+            unanswered.push(format!("among other requests {reason}"));
+        }
+        (Some(batch), _) if verdict.right(&prompt) && !batch.right(&prompt) => {
+            failures.push(format!("right alone and {} among other requests", batch.name()));
+        }
         (_, Some(false)) => {
             notes.push("among other requests the answer is another one, but no worse".to_owned())
         }
@@ -191,21 +243,27 @@ fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: O
     let compared = reference.map(|answer| Reference {
         verdict: verdict_of(&prompt, answer),
         text: text_of(answer),
-        first_difference: first.as_ref().ok().zip(answer.as_ref().ok()).and_then(|(c, r)| difference(c, r)),
+        first_difference: first
+            .as_ref()
+            .ok()
+            .zip(answer.as_ref().ok())
+            .filter(|_| comparable.tokens)
+            .and_then(|(c, r)| difference(c, r)),
     });
+    let judged = !matches!(verdict, Verdict::Error(_) | Verdict::Thinking(_));
     match (&compared, verdict.right(&prompt)) {
         (Some(Reference { verdict: Verdict::Error(e), .. }), _) => {
             notes.push(format!("the reference did not answer: {e}"))
         }
-        (Some(r), false) if !r.verdict.right(&prompt) && !matches!(verdict, Verdict::Error(_)) => {
+        (Some(r), false) if !r.verdict.right(&prompt) && judged => {
             notes.push(
                 "the reference is wrong, too: the cause is upstream of the kernels, or in what both servers run"
                     .to_owned(),
             );
         }
-        (Some(_), false) => failures.push(wrong(&verdict, " where the reference is right")),
-        (None, false) => failures.push(wrong(&verdict, "")),
-        (_, true) => {}
+        (Some(_), false) if judged => failures.push(wrong(&verdict, " where the reference is right")),
+        (None, false) if judged => failures.push(wrong(&verdict, "")),
+        _ => {}
     }
     if let (true, Some(d)) =
         (verdict.right(&prompt), compared.as_ref().and_then(|r| r.first_difference.as_ref()))
@@ -220,9 +278,12 @@ fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: O
             None => notes.push(format!("parts from the reference at {unit} {} ({})", d.index, d.phase)),
         }
     }
-    let differs = |a: Option<&Answer>| a.and_then(text_of).filter(|t| Some(t) != text_of(first).as_ref());
+    let differs = |a: Option<&Answer>| {
+        a.filter(|a| written(a).is_some() && written(a) != written(first)).and_then(written)
+    };
     Probed {
         text: text_of(first),
+        reasoning: first.as_ref().ok().and_then(|c| c.reasoning.as_ref().map(|(_, thought)| thought.clone())),
         deterministic,
         repeat_text: differs(other),
         batch_invariant,
@@ -231,6 +292,7 @@ fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: O
         reference: compared,
         verdict,
         failures,
+        unanswered,
         notes,
         prompt,
     }
@@ -239,7 +301,6 @@ fn one(prompt: Prompt, alone: &[Answer], together: Option<&Answer>, reference: O
 fn wrong(verdict: &Verdict, than: &str) -> String {
     match verdict {
         Verdict::Garbage(reason) => format!("garbage{than}: {reason}"),
-        Verdict::Error(e) => e.clone(),
         _ => format!("the answer is not in it{than}"),
     }
 }
@@ -289,6 +350,7 @@ mod tests {
             tokens: Some(list.iter().map(|(t, _)| (*t).to_owned()).collect()),
             logprobs: Some(list.iter().map(|(_, p)| Some(*p)).collect()),
             top: Some(top.iter().map(|t| t.iter().map(|(t, p)| ((*t).to_owned(), *p)).collect()).collect()),
+            reasoning: None,
         }
     }
 

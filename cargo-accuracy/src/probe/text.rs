@@ -16,6 +16,13 @@ const SHOWN: usize = 48;
 pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> String {
     let mut text = String::new();
     let probed = &outcome.probed;
+    let remarks = |text: &mut String| {
+        for (whose, remarks) in [("server", &outcome.remarks), ("reference", &outcome.reference_remarks)] {
+            for remark in remarks {
+                wrap(text, &format!("{whose}: {remark}"), 0, width);
+            }
+        }
+    };
     if !outcome.answered && !output.verbose {
         let mut errors: Vec<(&str, usize)> = Vec::new();
         for verdict in probed.iter().map(|p| p.reference.as_ref().map_or(&p.verdict, |r| &r.verdict)) {
@@ -28,6 +35,7 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
         for (error, count) in errors {
             let _ = writeln!(text, "{}: {error}", counted(count, "prompt"));
         }
+        remarks(&mut text);
         wrap(&mut text, outcome.conclusion.as_deref().unwrap_or_default(), 0, width);
         return text;
     }
@@ -35,11 +43,19 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
         text += &table(probed, outcome.reference.is_some()).render(width);
         text.push('\n');
     }
-    for one in probed.iter().filter(|p| !p.failures.is_empty() || output.verbose) {
-        let style = if one.failures.is_empty() { style::GOOD } else { style::BAD };
+    let shown = |p: &&Probed| !p.failures.is_empty() || !p.unanswered.is_empty() || output.verbose;
+    for one in probed.iter().filter(shown) {
+        let style = match (one.failures.is_empty(), one.unanswered.is_empty()) {
+            (false, _) => style::BAD,
+            (true, false) => style::WARN,
+            (true, true) => style::GOOD,
+        };
         let _ = writeln!(text, "{} ({})", paint(style, &one.prompt.id), one.prompt.kind);
         for failure in &one.failures {
             wrap(&mut text, failure, 2, width);
+        }
+        for reason in &one.unanswered {
+            wrap(&mut text, &format!("no word on the kernels: {reason}"), 2, width);
         }
         for note in &one.notes {
             wrap(&mut text, note, 2, width);
@@ -47,6 +63,7 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
         let _ = writeln!(text, "  prompt     {:?}", one.prompt.prompt);
         let reference = one.reference.as_ref();
         let answers = [
+            ("thought", one.reasoning.as_ref()),
             ("alone", one.text.as_ref()),
             ("again", one.repeat_text.as_ref()),
             ("in a batch", one.batch_text.as_ref()),
@@ -73,7 +90,13 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
         text.push('\n');
     }
     let failed = probed.iter().filter(|p| !p.failures.is_empty()).count();
-    let _ = writeln!(text, "{} asked of {}: {failed} failed", counted(probed.len(), "prompt"), outcome.url);
+    let unanswered = match outcome.unanswered {
+        0 => String::new(),
+        n => format!(", {n} without an answer"),
+    };
+    let prompts = counted(probed.len(), "prompt");
+    let _ = writeln!(text, "{prompts} asked of {}: {failed} failed{unanswered}", outcome.url);
+    remarks(&mut text);
     if let Some(hint) = &outcome.conclusion {
         wrap(&mut text, hint, 0, width);
     }
@@ -90,7 +113,11 @@ fn table(probed: &[Probed], reference: bool) -> Table {
     };
     let verdict = |v: &Verdict, ok: bool| Cell {
         text: v.name().into(),
-        style: if ok { style::GOOD } else { style::BAD },
+        style: match v {
+            Verdict::Thinking(_) | Verdict::Error(_) => style::WARN,
+            _ if ok => style::GOOD,
+            _ => style::BAD,
+        },
     };
     table.push(Column::left("prompt"), cells(&|p| Cell::plain(&p.prompt.id)));
     table.push(Column::left("kind").dropped(3), cells(&|p| Cell::plain(&p.prompt.kind)));
@@ -109,7 +136,8 @@ fn table(probed: &[Probed], reference: bool) -> Table {
         table.push(Column::left("parts at").dropped(4), cells(&parts));
     }
     let answer = |p: &Probed| {
-        let text = p.text.as_deref().unwrap_or_default().escape_debug().to_string();
+        let text = p.text.as_deref().filter(|t| !t.is_empty()).or(p.reasoning.as_deref());
+        let text = text.unwrap_or_default().escape_debug().to_string();
         Cell { text: text.chars().take(SHOWN).collect(), style: style::DIM }
     };
     table.push(Column::left("answer").shrinkable().dropped(5), cells(&answer));
