@@ -1,5 +1,6 @@
 //! The state of one wave of 64 lanes.
 
+use super::global_sync::Ticket;
 use super::isa::{DecodeError, Processor};
 use super::memory::{Group, Region};
 
@@ -191,6 +192,8 @@ pub struct Wave<'a> {
     pub clock: u64,
     /// The region of global memory that was found last.
     pub region: Region,
+    /// Stands for this wave at the barrier or semaphore of the grid at which it waits.
+    pub ticket: Option<Ticket>,
 }
 
 /// Relative addressing of vector registers, set by `s_set_gpr_idx_on`.
@@ -291,6 +294,7 @@ impl Wave<'_> {
             scratch_size: 0,
             clock: 0,
             region: Region::EMPTY,
+            ticket: None,
         };
         wave.set_exec(u64::MAX);
         wave

@@ -549,22 +549,3 @@ pub fn ds_read_b96_tr_b6(wave: &mut Wave, inst: &Inst) -> Flow {
     let result = transposed::<3, 6>(wave, inst);
     finish(wave, result)
 }
-
-/// Defines the instructions of the global wave synchronisation, which compiled code for these devices does not have.
-macro_rules! gws {
-    ($($name:ident;)+) => {
-        $(pub fn $name(wave: &mut Wave, _inst: &Inst) -> Flow {
-            let detail = "global wave synchronisation between workgroups".into();
-            wave.fail(Fault::Uncovered { mnemonic: stringify!($name), detail })
-        })+
-    };
-}
-
-gws! {
-    ds_gws_init;
-    ds_gws_barrier;
-    ds_gws_sema_v;
-    ds_gws_sema_br;
-    ds_gws_sema_p;
-    ds_gws_sema_release_all;
-}
