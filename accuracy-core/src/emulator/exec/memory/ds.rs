@@ -15,8 +15,10 @@ fn refuse_gds(inst: &Inst) -> Result<(), Fault> {
     if !inst.memory.gds {
         return Ok(());
     }
-    let detail = "with `gds`: memory that all workgroups share, which gfx942 and gfx950 do not have".into();
-    Err(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail })
+    let mnemonic = inst.row.mnemonic;
+    Err(Fault::Illegal(format!(
+        "{mnemonic} with `gds` uses memory that all workgroups share, which gfx942 and gfx950 do not have"
+    )))
 }
 
 /// The addresses of an instruction with one address. `None` if no lane is on.

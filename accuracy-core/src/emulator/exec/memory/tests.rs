@@ -471,7 +471,7 @@ fn lds_ends_where_the_workgroup_s_does() {
             memory: MemoryBits { gds: true, ..Default::default() },
             ..inst(v(0), [v(1), NONE, NONE, NONE], 8)
         };
-        assert!(matches!(fault(wave, ds_read_b32, &gds), Fault::Uncovered { .. }));
+        assert!(matches!(fault(wave, ds_read_b32, &gds), Fault::Illegal(_)));
     });
 }
 
