@@ -16,7 +16,7 @@ pub mod diagnose;
 pub mod dtype;
 #[cfg(feature = "dumps")]
 pub mod dumps;
-#[cfg(all(feature = "emulate", feature = "runtime"))]
+#[cfg(all(any(feature = "emulate", feature = "isa"), feature = "runtime"))]
 pub mod emulator;
 #[cfg(feature = "runtime")]
 pub mod env;

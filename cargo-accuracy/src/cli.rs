@@ -101,6 +101,8 @@ Examples:
   cargo accuracy inspect -v kernel.hsaco     arguments, registers, memory
 
 Nothing is loaded or run: a library for a GPU can be inspected anywhere.
+Instructions for gfx942 and gfx950 that meet a known fault of the hardware are
+listed, with the compiler's flag that avoids them; the exit status is the same.
 
 Exit status: 0; 100 no code for an --arch; 101 a file cannot be read; 2 usage.";
 

@@ -164,6 +164,123 @@ fn what_cannot_be_read_does_not_hide_what_can() {
     assert_eq!(argument, &expected);
 }
 
+/// A code object for an architecture with a kernel of the given instructions, a line each from line 6 on, and its line
+/// table. `None` where there is no assembler.
+fn assembled(test: &str, arch: &str, instructions: &[&str]) -> Option<Vec<u8>> {
+    let source = format!(
+        ".amdgcn_target \"amdgcn-amd-amdhsa--{arch}\"
+.text
+.p2align 8
+.type scale,@function
+scale:
+    {}
+    s_endpgm
+.rodata
+.p2align 6
+.amdhsa_kernel scale
+    .amdhsa_next_free_vgpr 8
+    .amdhsa_next_free_sgpr 8
+    .amdhsa_accum_offset 8
+.end_amdhsa_kernel
+.amdgpu_metadata
+---
+amdhsa.version: [1, 2]
+amdhsa.target: amdgcn-amd-amdhsa--{arch}
+amdhsa.kernels:
+  - .name: scale
+    .symbol: scale.kd
+    .kernarg_segment_size: 0
+    .kernarg_segment_align: 8
+    .group_segment_fixed_size: 0
+    .private_segment_fixed_size: 0
+    .wavefront_size: 64
+    .sgpr_count: 8
+    .vgpr_count: 8
+    .max_flat_workgroup_size: 64
+...
+.end_amdgpu_metadata
+",
+        instructions.join("\n    ")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("scale.s"), source).unwrap();
+    let built = ["/usr/lib/llvm-22/bin/clang", "clang-22"].into_iter().find_map(|clang| {
+        let mut command = Command::new(clang);
+        command.args(["-target", "amdgcn-amd-amdhsa", &format!("-mcpu={arch}"), "-x", "assembler", "-g"]);
+        command.args(["scale.s", "-o", "scale.co"]).current_dir(&folder).output().ok()
+    });
+    let Some(output) = built else {
+        let reason =
+            "no clang 22, which assembles code for AMD GPUs; kernels/install-compiler.sh installs it";
+        assert!(std::env::var_os("ACCURACY_REQUIRE_GPU_KERNELS").is_none(), "{reason}");
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+        return None;
+    };
+    assert!(output.status.success(), "{}", stderr(&output));
+    Some(std::fs::read(folder.path().join("scale.co")).unwrap())
+}
+
+const LOSES_PRODUCTS: &str = "v_pk_fma_f32 v[0:1], v[2:3], v[4:5], v[0:1] op_sel:[0,1,0]";
+const LOSES_NOTHING: &str = "v_pk_fma_f32 v[0:1], v[2:3], v[4:5], v[0:1] op_sel:[0,1,0] op_sel_hi:[1,0,1]";
+
+#[test]
+fn an_instruction_that_meets_an_erratum_is_told_with_its_line_and_the_flag_that_avoids_it() {
+    let test = "an_instruction_that_meets_an_erratum_is_told_with_its_line_and_the_flag_that_avoids_it";
+    let code = [LOSES_NOTHING, LOSES_PRODUCTS, "s_nop 0", LOSES_PRODUCTS];
+    let Some(code_object) = assembled(test, "gfx950", &code) else { return };
+    let files = Files::new();
+    let bare = files.add("scale.co", &code_object);
+    let output = inspect(&["--arch", "gfx950", &bare]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let text = stdout(&output);
+    let (_, text) = text.split_once("bytes  ").unwrap();
+    insta::assert_snapshot!(text, @r"
+    arguments
+      scale       0  none
+
+      2 instructions for gfx950 meet a fault of the hardware
+        packed-fma-high-broadcast: v_pk_fma_f32 op_sel:[0,1,0] with op_sel_hi:[*,1,*], which takes the high half of the second source for both results
+        effect: the instruction now and then does not add to the low result, which so lacks whole products
+        avoid it: compile with -Xclang -target-feature -Xclang -packed-fp32-ops
+        source: https://github.com/ROCm/rocMLIR/pull/2459
+        0x1408  scale.s:7  in scale  v_pk_fma_f32 v[0:1], v[2:3], v[4:5], v[0:1] op_sel:[0,1,0]
+        0x1414  scale.s:9  in scale  v_pk_fma_f32 v[0:1], v[2:3], v[4:5], v[0:1] op_sel:[0,1,0]
+    ");
+    // The same in a library and in JSON.
+    let bundle = fixture::bundle(&[("hipv4-amdgcn-amd-amdhsa--gfx950", code_object)]);
+    let library = files.add("libscale.so", &fixture::hip_library_with(&bundle));
+    let report = json(&[&bare, &library]);
+    for file in report.as_array().unwrap() {
+        let errata = file["errata"].as_array().unwrap();
+        assert_eq!(errata.len(), 1, "{file}");
+        assert_eq!(errata[0]["name"], "packed-fma-high-broadcast");
+        assert_eq!(errata[0]["avoided_by"], "-Xclang -target-feature -Xclang -packed-fp32-ops");
+        assert_eq!(errata[0]["instructions"].as_array().unwrap().len(), 2);
+        let expected = serde_json::json!({
+            "target": "gfx950",
+            "function": "scale",
+            "offset": 0x1408,
+            "instruction": LOSES_PRODUCTS,
+            "file": "scale.s",
+            "line": 7,
+        });
+        assert_eq!(errata[0]["instructions"][0], expected);
+    }
+}
+
+#[test]
+fn code_without_such_an_instruction_or_for_another_architecture_has_no_errata() {
+    let test = "code_without_such_an_instruction_or_for_another_architecture_has_no_errata";
+    let files = Files::new();
+    for (arch, code) in [("gfx950", LOSES_NOTHING), ("gfx942", LOSES_PRODUCTS)] {
+        let Some(code_object) = assembled(test, arch, &[code]) else { return };
+        let file = files.add(&format!("{arch}.co"), &code_object);
+        let text = stdout(&inspect(&[&file]));
+        assert!(text.contains("1 kernel for") && !text.contains("fault"), "{text}");
+        assert_eq!(json(&[&file])[0]["errata"], serde_json::json!([]));
+    }
+}
+
 /// The folder of the libraries for GPUs, or why a test of them is skipped.
 fn gpu_kernels(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("ACCURACY_GPU_KERNELS").map_or_else(

@@ -24,6 +24,18 @@ pub fn starts(bytes: &[u8]) -> bool {
 /// Reads bundles one after another, with zeros as padding between them: one for each source of a library.
 pub(super) fn read_all(bytes: &[u8]) -> Result<Vec<CodeObject>, ReadError> {
     let mut code_objects = Vec::new();
+    visit(bytes, &mut |id, code, packing| {
+        code_objects.push(read_entry(id, code, packing)?);
+        Ok(())
+    })?;
+    Ok(code_objects)
+}
+
+/// Is given the name of an entry, its bytes and what is around it.
+type Visitor<'v> = dyn FnMut(&str, &[u8], Packing) -> Result<(), ReadError> + 'v;
+
+/// Gives each entry that is not for the host to `visitor`.
+fn visit(bytes: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ReadError> {
     let mut at = 0;
     while let Some(padding) = bytes[at..].iter().position(|b| *b != 0) {
         at += padding;
@@ -31,18 +43,25 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<Vec<CodeObject>, ReadError> {
         let rest = &bytes[at..];
         let length = if rest.starts_with(COMPRESSED) {
             let bundle = decompress(rest).map_err(|error| error.at(place()))?;
-            read_plain(&bundle.bytes, bundle.packing, &mut code_objects)
-                .map_err(|error| error.at(place()))?;
+            visit_plain(&bundle.bytes, bundle.packing, visitor).map_err(|error| error.at(place()))?;
             bundle.length
         } else if rest.starts_with(PLAIN) {
-            read_plain(rest, Packing::Bundle, &mut code_objects).map_err(|error| error.at(place()))?
+            visit_plain(rest, Packing::Bundle, visitor).map_err(|error| error.at(place()))?
         } else {
             let expected = "a bundle (__CLANG_OFFLOAD_BUNDLE__ or CCOB) or padding";
             return Err(ReadError::Magic { offset: at, expected, begins: Begins::of(rest) });
         };
         at += length;
     }
-    Ok(code_objects)
+    Ok(())
+}
+
+/// Gives the code of each entry to `visitor`, with its target.
+pub(super) fn visit_code(
+    bytes: &[u8],
+    visitor: &mut dyn FnMut(&Target, &[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    visit(bytes, &mut |id, code, _| visitor(&target(id)?, code))
 }
 
 /// Takes numbers from the front of a header.
@@ -91,16 +110,11 @@ pub fn entries(bytes: &[u8]) -> Result<Vec<Entry>, ReadError> {
         .collect()
 }
 
-/// Reads a plain bundle and returns its length in bytes.
-fn read_plain(
-    bytes: &[u8],
-    packing: Packing,
-    code_objects: &mut Vec<CodeObject>,
-) -> Result<usize, ReadError> {
+/// Visits the entries of a plain bundle and returns its length in bytes.
+fn visit_plain(bytes: &[u8], packing: Packing, visitor: &mut Visitor<'_>) -> Result<usize, ReadError> {
     let (places, end) = places(bytes)?;
     for (id, place) in places {
-        let code_object = read_entry(id, &bytes[place], packing);
-        code_objects.push(code_object.map_err(|error| error.at(format!("entry {id}")))?);
+        visitor(id, &bytes[place], packing).map_err(|error| error.at(format!("entry {id}")))?;
     }
     Ok(end)
 }

@@ -2,7 +2,7 @@
 
 use super::error::ReadError;
 use super::target::{Target, TargetId};
-use super::{CodeObject, Packing, metadata};
+use super::{CodeObject, Function, MachineCode, Packing, metadata};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable, Sym as _};
@@ -145,6 +145,46 @@ impl<'a> Elf<'a> {
             version: Some(abi.saturating_add(2)),
             kernels: Some(metadata.kernels),
         })
+    }
+
+    /// The segments with instructions, and where functions begin in them.
+    pub fn machine_code(&self) -> Result<Vec<MachineCode<'a>>, ReadError> {
+        let mut functions = Vec::new();
+        let symbols = self.sections.symbols(LE, self.data, elf::SHT_SYMTAB)?;
+        let dynamic = self.sections.symbols(LE, self.data, elf::SHT_DYNSYM)?;
+        // Names may overlap in a damaged file: no real code object comes near this.
+        let mut budget = self.data.len().saturating_mul(4);
+        for table in [symbols, dynamic] {
+            for symbol in table.iter().filter(|s| s.st_type() == elf::STT_FUNC && !s.is_undefined(LE)) {
+                let name = table.symbol_name(LE, symbol)?;
+                budget = budget
+                    .checked_sub(name.len())
+                    .ok_or_else(|| ReadError::Elf("its symbol names overlap beyond reason".into()))?;
+                let name = String::from_utf8_lossy(name).into_owned();
+                functions.push(Function { address: symbol.st_value(LE), name });
+            }
+        }
+        functions.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
+        functions.dedup_by_key(|function| function.address);
+        let mut budget = self.data.len();
+        let mut found = Vec::new();
+        for segment in self.header.program_headers(LE, self.data)? {
+            if segment.p_type(LE) != elf::PT_LOAD || segment.p_flags(LE).0 & elf::PF_X.0 == 0 {
+                continue;
+            }
+            let code: &'a [u8] = segment
+                .data(LE, self.data)
+                .map_err(|()| ReadError::Elf("a segment ends outside of the file".into()))?;
+            budget = budget
+                .checked_sub(code.len())
+                .ok_or_else(|| ReadError::Elf("its segments of instructions overlap".into()))?;
+            let address = segment.p_vaddr(LE);
+            let end = address.saturating_add(code.len() as u64);
+            let functions =
+                functions.iter().filter(|f| (address..end).contains(&f.address)).cloned().collect();
+            found.push(MachineCode { address, code, functions });
+        }
+        Ok(found)
     }
 
     /// The formats of the `printf` calls of a code object's kernels.

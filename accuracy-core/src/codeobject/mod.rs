@@ -129,6 +129,57 @@ pub struct Argument {
     pub hidden: bool,
 }
 
+/// A segment of a code object that holds instructions.
+#[derive(Clone, Debug)]
+pub struct MachineCode<'a> {
+    /// The address of its first byte, as a disassembly shows it.
+    pub address: u64,
+    pub code: &'a [u8],
+    /// Where functions begin in it, kernels among them, sorted by address.
+    pub functions: Vec<Function>,
+}
+
+/// A function of a code object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    pub address: u64,
+    pub name: String,
+}
+
+/// The segments of an AMD code object that hold instructions.
+///
+/// # Errors
+/// If the bytes are no such code object, or damaged.
+pub fn machine_code(code_object: &[u8]) -> Result<Vec<MachineCode<'_>>, ReadError> {
+    Elf::parse(code_object)?.machine_code()
+}
+
+/// Gives each AMD code object of a kernel library, bundle or code object to `visitor`, with the target that it was built
+/// for. Code for other GPUs is left out.
+///
+/// # Errors
+/// As [`read`], and what `visitor` returns.
+pub fn visit(
+    bytes: &[u8],
+    visitor: &mut dyn FnMut(&Target, &[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    if bundle::starts(bytes) {
+        return bundle::visit_code(bytes, visitor);
+    }
+    if !bytes.starts_with(elf::MAGIC) {
+        return Ok(());
+    }
+    let elf = Elf::parse(bytes)?;
+    match elf.machine() {
+        elf::Machine::AmdGpu => visitor(&elf.amd_code_object(Packing::Bare)?.target, bytes),
+        elf::Machine::Host(_) => match elf.section(".hip_fatbin")? {
+            Some(bundles) => bundle::visit_code(bundles, visitor).map_err(|error| error.at(".hip_fatbin")),
+            None => Ok(()),
+        },
+        elf::Machine::Cuda | elf::Machine::Other(_) => Ok(()),
+    }
+}
+
 /// Reads a kernel library or code object.
 ///
 /// Time and memory are bounded by the size of `bytes`, and by a fixed multiple of it for compressed bundles.

@@ -36,6 +36,8 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
         let cause = match fault {
             "gqa_tiled" => "permuted_tiles",
             "context_short" => "k_tail_dropped",
+            "softmax_base" => "activation",
+            "softmax_short" => "gain",
             fault if fault.starts_with("rope") => "rope",
             fault if fault.starts_with("router") => "router",
             fault => fault,
@@ -93,6 +95,8 @@ fn of_model(fault: &str, source: &Expr) -> Option<&'static str> {
         ("router", "weighted_sum") => "weights all slots alike",
         ("gqa_tiled", _) => "takes key head h % kv_heads for h / (heads / kv_heads)",
         ("context_short", _) => "leaves out the last position",
+        ("softmax_base", _) => "takes powers of 2 for those of e in the softmax",
+        ("softmax_short", _) => "leaves the last column out of the sum of the softmax",
         _ => return None,
     })
 }

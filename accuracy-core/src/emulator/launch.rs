@@ -309,6 +309,10 @@ impl Launch<'_> {
         regions.push(arguments);
         let space = Space::new(regions);
         let total = self.total();
+        if self.cooperative {
+            // As HIP's runtime does before the kernel: the barrier of the grid is for one wave of each workgroup.
+            space.sync.initialise(0, u32::try_from(total - 1).unwrap_or(u32::MAX));
+        }
         let workers = (self.workers.max(1) as u64).min(total) as usize;
         let grid = Grid {
             launch: self,

@@ -1,5 +1,6 @@
 //! The memory that a kernel can reach: global memory, LDS, scratch.
 
+use super::global_sync::GlobalSync;
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashMap;
 
@@ -28,17 +29,20 @@ impl Region {
     }
 }
 
-/// All regions of a launch, sorted by their start.
+/// What the workgroups of a launch share.
 #[derive(Debug, Default)]
 pub struct Space {
+    /// Sorted by their start.
     regions: Vec<Region>,
+    /// With what their waves wait for one another.
+    pub sync: GlobalSync,
 }
 
 impl Space {
     /// Regions must not overlap.
     pub fn new(mut regions: Vec<Region>) -> Space {
         regions.sort_by_key(|region| region.start);
-        Space { regions }
+        Space { regions, sync: GlobalSync::default() }
     }
 
     /// The region that has this address, if there is one.

@@ -1,40 +1,64 @@
 //! Executes the machine code of AMD's CDNA3 (gfx942) and CDNA4 (gfx950) on this machine's processor.
 //!
-//! The floors, each of which knows only those before it:
+//! The feature `isa` brings what reads instructions, `emulate` also what executes them. The floors, each of which knows
+//! only those before it:
 //!
 //! | floor | what lives there |
 //! | --- | --- |
-//! | [`processor`] | the processors whose code can be executed |
-//! | [`isa`] | the table of instructions; machine code to [`isa::Inst`]; an instruction as text |
-//! | [`memory`] | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
-//! | [`wave`] | the registers of one wave, and what executing an instruction can lead to |
-//! | [`exec`] | one function for each instruction |
-//! | [`workgroup`] | waves that share LDS and barriers |
-//! | [`loader`] | a code object in memory, with its kernels and variables |
-//! | [`launch`] | a grid of workgroups, spread over threads |
-//! | [`engine`] | the emulated device: memory, loaded code objects, what was executed |
-//! | [`hip`] | the stand-in for AMD's runtime, which a kernel library's launchers call |
+//! | `processor` | the processors whose code can be executed |
+//! | `isa` | the table of instructions; machine code to `isa::Inst`; an instruction as text |
+//! | `errata` | the instructions of a code object that meet a known fault of the hardware |
+//! | `lines` | which line of the source an instruction was compiled from |
+//! | `global_sync` | barriers and semaphores between the workgroups of a launch |
+//! | `memory` | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
+//! | `wave` | the registers of one wave, and what executing an instruction can lead to |
+//! | `exec` | one function for each instruction |
+//! | `workgroup` | waves that share LDS and barriers |
+//! | `loader` | a code object in memory, with its kernels and variables |
+//! | `launch` | a grid of workgroups, spread over threads |
+//! | `engine` | the emulated device: memory, loaded code objects, what was executed |
+//! | `hip` | the stand-in for AMD's runtime, which a kernel library's launchers call |
 
-pub mod engine;
-pub mod exec;
-pub mod fidelity;
-mod float_control;
-pub mod hip;
+pub mod errata;
 pub mod isa;
-pub mod launch;
 pub mod lines;
-pub mod loader;
-pub mod memory;
 pub mod processor;
+
+// What executes instructions, beside what only reads them.
+#[cfg(feature = "emulate")]
+pub mod engine;
+#[cfg(feature = "emulate")]
+pub mod exec;
+#[cfg(feature = "emulate")]
+pub mod fidelity;
+#[cfg(feature = "emulate")]
+mod float_control;
+#[cfg(feature = "emulate")]
+pub mod global_sync;
+#[cfg(feature = "emulate")]
+pub mod hip;
+#[cfg(feature = "emulate")]
+pub mod launch;
+#[cfg(feature = "emulate")]
+pub mod loader;
+#[cfg(feature = "emulate")]
+pub mod memory;
+#[cfg(feature = "emulate")]
 pub mod wave;
+#[cfg(feature = "emulate")]
 pub mod workgroup;
 
+#[cfg(feature = "emulate")]
 use crate::arch::Arch;
+#[cfg(feature = "emulate")]
 use engine::Device;
+#[cfg(feature = "emulate")]
 use processor::Processor;
+#[cfg(feature = "emulate")]
 use std::sync::{Arc, OnceLock};
 
 /// Why no device can be emulated.
+#[cfg(feature = "emulate")]
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatorError {
     #[error("{0} cannot be emulated: the emulator runs the code of gfx942 and gfx950")]
@@ -48,6 +72,7 @@ pub enum EmulatorError {
 }
 
 /// The emulated device of this process.
+#[cfg(feature = "emulate")]
 static DEVICE: OnceLock<Arc<Device>> = OnceLock::new();
 
 /// Makes an emulated device the only one that HIP's runtime has in this process. `workers` threads of this machine run its
@@ -55,6 +80,7 @@ static DEVICE: OnceLock<Arc<Device>> = OnceLock::new();
 ///
 /// # Errors
 /// If the architecture is none that can be emulated, another one is emulated already, or a HIP runtime is loaded.
+#[cfg(feature = "emulate")]
 pub fn install(arch: Arch, workers: usize) -> Result<(), EmulatorError> {
     let processor = match arch {
         Arch::Gfx942 => Processor::Gfx942,
@@ -76,6 +102,7 @@ pub fn install(arch: Arch, workers: usize) -> Result<(), EmulatorError> {
 }
 
 /// What happened on the emulated device since it was asked last.
+#[cfg(feature = "emulate")]
 #[derive(Debug, Default)]
 pub struct Report {
     /// What a launcher or a kernel did that it must not, or that is not emulated: what came after it is worth nothing.
@@ -92,6 +119,7 @@ pub struct Report {
 }
 
 /// Takes what happened on the emulated device; empty where none is installed.
+#[cfg(feature = "emulate")]
 pub fn take_report() -> Report {
     let Some(device) = DEVICE.get() else { return Report::default() };
     let executed = device.take_executed();

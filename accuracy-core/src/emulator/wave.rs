@@ -1,5 +1,6 @@
 //! The state of one wave of 64 lanes.
 
+use super::global_sync::Ticket;
 use super::isa::{DecodeError, Processor};
 use super::memory::{Group, Region, Watch};
 
@@ -193,6 +194,8 @@ pub struct Wave<'a> {
     pub region: Region,
     /// What the wave writes, while somebody watches whether it gets on.
     pub watch: Option<Box<Watch>>,
+    /// Stands for this wave at the barrier or semaphore of the grid at which it waits.
+    pub ticket: Option<Ticket>,
 }
 
 /// Relative addressing of vector registers, set by `s_set_gpr_idx_on`.
@@ -294,6 +297,7 @@ impl Wave<'_> {
             clock: 0,
             region: Region::EMPTY,
             watch: None,
+            ticket: None,
         };
         wave.set_exec(u64::MAX);
         wave

@@ -122,6 +122,28 @@ pub fn topk_experts(logits: &impl Operand, topk: usize) -> Expr {
         .fault("router_smallest", smallest)
 }
 
+/// The softmax of each row. Faults: `softmax_base`, powers of 2 for those of e; `softmax_short`, whose sums leave out the
+/// last column.
+pub fn softmax(x: &impl Operand) -> Expr {
+    let (rows, cols) = x.expr().shape();
+    let softmax = move |base: f64, summed: usize| {
+        move |inputs: &[&Matrix]| {
+            let of_row = |r: usize| {
+                let row = inputs[0].row(r);
+                let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = row.iter().map(|x| base.powf(x - most)).collect();
+                let total: f64 = powers[..summed].iter().sum();
+                powers.into_iter().map(move |power| power / total)
+            };
+            Matrix::new(rows, cols, (0..rows).flat_map(of_row).collect())
+        }
+    };
+    let of_e = user("softmax", &[&x.expr()], (rows, cols), softmax(std::f64::consts::E, cols))
+        .fault("softmax_base", softmax(2.0, cols));
+    // The softmax of one column is 1, whatever its power and its sum.
+    if cols > 1 { of_e.fault("softmax_short", softmax(std::f64::consts::E, cols - 1)) } else { of_e }
+}
+
 /// The softmax over all experts, of the `topk` largest; divided by their sum with `renormalize`. Fault `router`:
 /// `renormalize` is ignored.
 pub fn topk_weights(logits: &impl Operand, topk: usize, renormalize: bool) -> Expr {
@@ -560,6 +582,14 @@ mod tests {
         let expected = [c0 - 2.0 * s0, 2.0 * c0 + s0, 3.0 * c1 - 4.0 * s1, 4.0 * c1 + 3.0 * s1];
         for (a, b) in with(RopeStyle::GptJ).data.iter().zip(expected) {
             assert_abs_diff_eq!(*a, b, epsilon = 1e-14);
+        }
+    }
+
+    #[test]
+    fn softmax_divides_powers_of_e_by_the_sum_of_their_row() {
+        let y = value(&[(2, &[0.0, 2f64.ln(), 0.0, 1000.0, -1000.0, 1000.0])], |e| softmax(&e[0]));
+        for (a, b) in y.data.iter().zip([0.25, 0.5, 0.25, 0.5, 0.0, 0.5]) {
+            assert_abs_diff_eq!(*a, b, epsilon = 1e-15);
         }
     }
 

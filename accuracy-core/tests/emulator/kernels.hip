@@ -64,6 +64,26 @@ GLOBAL take_a_lock(unsigned *lock) {
     while (__hip_atomic_exchange(lock, 1u, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT) != 0u) {}
 }
 
+// What HIP's grid.sync() is in a code object: one wave of each block meets those of the others.
+DEVICE static void grid_barrier(unsigned blocks) {
+    __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "agent");
+    __builtin_amdgcn_s_barrier();
+    if (thread() == 0) __builtin_amdgcn_ds_gws_barrier(blocks - 1, 0);
+    __builtin_amdgcn_s_barrier();
+}
+
+// Each block hands its number on to the one before it, as often as is said; they meet after each write.
+GLOBAL hand_on(unsigned *numbers, unsigned blocks, unsigned times) {
+    if (thread() == 0) numbers[block()] = block();
+    grid_barrier(blocks);
+    for (unsigned i = 0; i < times; i++) {
+        const unsigned next = __hip_atomic_load(&numbers[(block() + 1) % blocks], __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT);
+        grid_barrier(blocks);
+        if (thread() == 0) __hip_atomic_store(&numbers[block()], next, __ATOMIC_RELEASE, __HIP_MEMORY_SCOPE_AGENT);
+        grid_barrier(blocks);
+    }
+}
+
 GLOBAL wait_for_nobody(unsigned *flag) {
     while (__hip_atomic_load(flag, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_AGENT) != 7u) {
     }

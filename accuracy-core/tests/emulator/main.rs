@@ -21,12 +21,23 @@ struct Run<'a> {
     regions: Vec<Region>,
     workers: usize,
     dynamic_lds: u32,
+    cooperative: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(module: &'a Module, kernel: &'a str, blocks: u32, threads: u32) -> Run<'a> {
         let (arguments, regions) = (Vec::new(), Vec::new());
-        Run { module, kernel, blocks, threads, arguments, regions, workers: 2, dynamic_lds: 0 }
+        Run {
+            module,
+            kernel,
+            blocks,
+            threads,
+            arguments,
+            regions,
+            workers: 2,
+            dynamic_lds: 0,
+            cooperative: false,
+        }
     }
 
     /// Adds a buffer that the kernel may write.
@@ -49,6 +60,7 @@ impl<'a> Run<'a> {
         let kernel = self.module.kernel(self.kernel).expect("the kernel is in kernels.hip");
         let launch = Launch {
             dynamic_lds: self.dynamic_lds,
+            cooperative: self.cooperative,
             arguments: &self.arguments,
             regions: &self.regions,
             workers: self.workers,
@@ -315,6 +327,33 @@ fn divisions_and_roots_are_rounded_correctly_whatever_the_launcher_did_to_the_fl
             assert!((f64::from(y[128 + i]) / exact - 1.0).abs() < 1.3e-7, "exp2 {x}");
             assert_eq!(y[192 + i], x.trunc());
         }
+    });
+}
+
+#[test]
+fn the_workgroups_of_a_cooperative_launch_meet_at_the_barrier_of_the_grid() {
+    each(|module| {
+        for workers in [1, 2] {
+            let mut numbers = vec![u32::MAX; 37];
+            let mut run =
+                Run::new(module, "hand_on", 37, 128).buffer(&mut numbers).value(37_u32).value(5_u32);
+            (run.workers, run.cooperative) = (workers, true);
+            run.run().unwrap();
+            assert!(numbers.iter().enumerate().all(|(i, n)| *n == (i as u32 + 5) % 37), "{numbers:?}");
+        }
+    });
+}
+
+#[test]
+fn the_barrier_of_the_grid_needs_a_cooperative_launch() {
+    each(|module| {
+        let mut numbers = vec![0_u32; 2];
+        let run = Run::new(module, "hand_on", 2, 64).buffer(&mut numbers).value(2_u32).value(1_u32);
+        let (fault, _) = run.fault();
+        assert!(
+            matches!(&fault, Fault::Illegal(text) if text.contains("hipLaunchCooperativeKernel")),
+            "{fault}"
+        );
     });
 }
 

@@ -1,7 +1,9 @@
 //! `cargo accuracy inspect`: what kernel libraries and code objects hold, without loading or running them.
 //!
-//! [`text`] is what a person reads. The file formats are read by [`accuracy_core::codeobject`].
+//! [`text`] is what a person reads, [`errata`] the part about faults of the hardware. The file formats are read by
+//! [`accuracy_core::codeobject`].
 
+mod errata;
 mod text;
 
 pub use text::problem;
@@ -9,6 +11,7 @@ pub use text::problem;
 use crate::cli::Color;
 use crate::exit::ExitCode;
 use accuracy_core::codeobject::{self, Contents, Target};
+use accuracy_core::emulator::errata::{self as hardware, Found};
 use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -78,13 +81,20 @@ impl Wanted {
 /// What became of one file.
 struct Inspected {
     path: PathBuf,
-    outcome: anyhow::Result<Contents>,
+    outcome: anyhow::Result<Read>,
+}
+
+/// What was read of one file.
+struct Read {
+    contents: Contents,
+    /// Instructions that meet a known fault of the hardware.
+    errata: Vec<Found>,
 }
 
 impl Inspected {
     fn missing<'a>(&self, wanted: &'a [Wanted]) -> Vec<&'a Wanted> {
         match &self.outcome {
-            Ok(contents) => wanted.iter().filter(|w| !w.is_in(contents)).collect(),
+            Ok(read) => wanted.iter().filter(|w| !w.is_in(&read.contents)).collect(),
             Err(_) => Vec::new(),
         }
     }
@@ -99,9 +109,10 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
             let width = crate::report::text::width(false);
             let mut out = anstream::stdout().lock();
             for (i, file) in inspected.iter().enumerate() {
-                if let Ok(contents) = &file.outcome {
+                if let Ok(read) = &file.outcome {
                     let gap = if i == 0 { "" } else { "\n" };
-                    write!(out, "{gap}{}", text::render(&file.path, contents, args.verbose, width))?;
+                    write!(out, "{gap}{}", text::render(&file.path, &read.contents, args.verbose, width))?;
+                    out.write_all(errata::render(&read.errata, args.verbose).as_bytes())?;
                 }
             }
             out.flush()?;
@@ -131,24 +142,29 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn read(path: &Path) -> anyhow::Result<Contents> {
+fn read(path: &Path) -> anyhow::Result<Read> {
     // Anything but a file might have no end.
     let about = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(about.is_file(), "{} is no file", path.display());
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    codeobject::read(&bytes).with_context(|| format!("cannot read {}", path.display()))
+    let contents = codeobject::read(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    let errata =
+        hardware::find(&bytes).with_context(|| format!("cannot read the code in {}", path.display()))?;
+    Ok(Read { contents, errata })
 }
 
-/// Each file with its path and either `error`, or what is in it and which of the wanted architectures are not.
+/// Each file with its path and either `error`, or what is in it, which of the wanted architectures are not, and which
+/// instructions meet a fault of the hardware.
 fn json(inspected: &[Inspected], wanted: &[Wanted]) -> anyhow::Result<serde_json::Value> {
     let file = |file: &Inspected| {
         let mut object = serde_json::json!({ "path": file.path.to_string_lossy() });
         match &file.outcome {
-            Ok(contents) => {
+            Ok(Read { contents, errata }) => {
                 let missing: Vec<String> = file.missing(wanted).iter().map(|w| w.to_string()).collect();
                 object["missing"] = missing.into();
                 object["architectures"] = text::architectures(contents).into();
                 object["contents"] = serde_json::to_value(contents)?;
+                object["errata"] = errata::json(errata);
             }
             Err(error) => object["error"] = format!("{error:#}").into(),
         }

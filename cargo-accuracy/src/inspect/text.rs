@@ -29,9 +29,9 @@ pub fn architectures(contents: &Contents) -> Vec<String> {
 
 /// In one line: for what a file has code.
 pub fn holds(file: &Inspected) -> String {
-    let Ok(contents) = &file.outcome else { return String::new() };
-    let targets = architectures(contents);
-    match (&contents.host, targets.is_empty()) {
+    let Ok(read) = &file.outcome else { return String::new() };
+    let targets = architectures(&read.contents);
+    match (&read.contents.host, targets.is_empty()) {
         (_, false) => format!("it has {}", targets.join(", ")),
         (Some(host), true) => format!("it has code for the CPU ({}) only", host.machine),
         (None, true) => "it has none".into(),
@@ -231,7 +231,7 @@ fn arguments(text: &mut String, kernel: &Kernel) {
 }
 
 /// A C++ kernel by its name and template arguments, without namespaces that have no name and without its parameters.
-fn short_name(name: &str) -> String {
+pub fn short_name(name: &str) -> String {
     let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
     let demangled =
         cpp_demangle::Symbol::new(name).ok().and_then(|symbol| symbol.demangle_with_options(&options).ok());

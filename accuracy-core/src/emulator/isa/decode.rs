@@ -2,7 +2,7 @@
 
 use super::table::{find, has_scalar_destination};
 use super::{
-    Dpp, Encoding, Inst, Kind, MemoryBits, OpSel, Operand, Processor, Role, Row, Sdwa, Select, Special,
+    Dpp, Encoding, Inst, Kind, Mark, MemoryBits, OpSel, Operand, Processor, Role, Row, Sdwa, Select, Special,
     Unused,
 };
 
@@ -283,7 +283,7 @@ fn scalar(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
             }
             _ => {
                 let field = fields[sources];
-                if field >= 128 && takes_register_alone(row.mnemonic) {
+                if field >= 128 && row.is(Mark::Register) {
                     return Err(DecodeError::Reserved {
                         mnemonic: row.mnemonic,
                         field: "SSRC0",
@@ -302,28 +302,12 @@ fn scalar(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
             inst.imm2 = code.literal()?;
         }
         (Encoding::Sopk, "s_getreg_b32" | "s_setreg_b32") => inst.imm = i32::from(word as u16),
-        (Encoding::Sopk, mnemonic) if mnemonic.starts_with("s_cmpk") && mnemonic.ends_with("u32") => {
-            inst.imm = i32::from(word as u16);
-        }
-        (
-            Encoding::Sopp,
-            "s_wakeup"
-            | "s_barrier"
-            | "s_icache_inv"
-            | "s_ttracedata"
-            | "s_endpgm_saved"
-            | "s_set_gpr_idx_off"
-            | "s_endpgm_ordered_ps_done",
-        ) => zero(row, "SIMM16", word & 0xffff)?,
+        (Encoding::Sopk, _) if row.is(Mark::Unsigned) => inst.imm = i32::from(word as u16),
+        (Encoding::Sopp, _) if row.is(Mark::Bare) => zero(row, "SIMM16", word & 0xffff)?,
         (Encoding::Sopk | Encoding::Sopp, _) => inst.imm = immediate,
         _ => {}
     }
     Ok(code.finish(inst))
-}
-
-/// Whether a scalar instruction has no use for a constant.
-fn takes_register_alone(mnemonic: &str) -> bool {
-    mnemonic.starts_with("s_movrels") || matches!(mnemonic, "s_setpc_b64" | "s_rfe_b64" | "s_cbranch_join")
 }
 
 /// SMEM.
@@ -376,7 +360,8 @@ fn scalar_data(row: &'static Row, first: u32, count: u16) -> Result<Operand, Dec
     scalar_register(row, first, count)
 }
 
-const VCC: Operand = Operand::Scalar(super::super::wave::register::VCC);
+/// The pair of scalar registers that short forms read and write masks in.
+const VCC: Operand = Operand::Scalar(106);
 
 /// Whether a slot is a mask in scalar registers.
 fn is_mask(slot: &super::Slot) -> bool {
@@ -397,8 +382,7 @@ fn short(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decode
         }
         code.take(2)?;
     }
-    let literal_within =
-        matches!(row.mnemonic, "v_fmamk_f32" | "v_madmk_f16" | "v_fmaak_f32" | "v_madak_f16");
+    let literal = [Mark::LiteralSecond, Mark::LiteralThird].into_iter().position(|mark| row.is(mark));
     let mut sources = 0;
     let mut destinations = 0;
     for slot in row.operands {
@@ -419,9 +403,8 @@ fn short(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decode
             _ => {
                 inst.src[sources] = match sources {
                     0 => short_first(&mut code, row, first, slot.kind)?,
-                    _ if literal_within && is_literal(row, sources) => {
-                        let literal = code.literal()?;
-                        Operand::Constant(widen_literal(literal, slot.kind))
+                    _ if literal.is_some_and(|before| sources == before + 1) => {
+                        Operand::Constant(widen_literal(code.literal()?, slot.kind))
                     }
                     _ => vector_register(row, second, registers, false)?,
                 };
@@ -440,11 +423,6 @@ fn short(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decode
         _ => {}
     }
     Ok(code.finish(inst))
-}
-
-/// Whether source `index` of `v_fmamk_f32` and the like is the literal.
-fn is_literal(row: &Row, index: usize) -> bool {
-    index == if row.mnemonic.contains("mk_") { 1 } else { 2 }
 }
 
 /// The first source of VOP1, VOP2 and VOPC, in SDWA and DPP from the second word.
@@ -536,7 +514,7 @@ fn sub_dword(code: &Code, row: &'static Row, inst: &mut Inst) -> Result<(), Deco
         }
     } else {
         sdwa.dst = select(8)?;
-        if row.is_from_byte() && sdwa.dst != Select::Dword {
+        if row.is(Mark::FromByte) && sdwa.dst != Select::Dword {
             let value = word >> 8 & 7;
             return Err(DecodeError::Reserved { mnemonic: row.mnemonic, field: "DST_SEL", value });
         }
@@ -736,7 +714,7 @@ fn packed(mut code: Code) -> Result<Inst, DecodeError> {
     inst.op_sel = (low >> 11 & 7) as u8;
     inst.op_sel_hi = (high >> 27 & 3 | (low >> 14 & 1) << 2) as u8;
     inst.clamp = low >> 15 & 1 != 0;
-    let mixes = row.mnemonic.starts_with("v_fma_mix");
+    let mixes = row.is(Mark::Mixes);
     let mut sources = 0;
     for slot in row.operands {
         match slot.role {
@@ -757,7 +735,7 @@ fn packed(mut code: Code) -> Result<Inst, DecodeError> {
         zero(row, "OP_SEL", u32::from(inst.op_sel & 4))?;
         inst.op_sel_hi &= 3;
     }
-    if row.mnemonic.starts_with("v_dot4") || row.mnemonic.starts_with("v_dot8") {
+    if row.is(Mark::Whole) {
         zero(row, "OP_SEL", u32::from(inst.op_sel))?;
         inst.op_sel_hi = 7;
     }
@@ -800,7 +778,7 @@ fn matrix_operands(
 ) -> Result<(), DecodeError> {
     let fields = [high & 0x1ff, high >> 9 & 0x1ff, high >> 18 & 0x1ff];
     let accumulates = low >> 15 & 1 != 0;
-    let mixed_formats = row.mnemonic.ends_with("_f8f6f4");
+    let mixed_formats = row.is(Mark::Formats);
     match row.mnemonic {
         "v_accvgpr_read_b32" | "v_accvgpr_write_b32" => {
             let writes = row.mnemonic == "v_accvgpr_write_b32";
@@ -819,7 +797,7 @@ fn matrix_operands(
     inst.matrix.cbsz = (low >> 8 & 7) as u8;
     inst.matrix.abid = (low >> 11 & 15) as u8;
     inst.matrix.blgp = (high >> 29) as u8;
-    let sparse = row.mnemonic.starts_with("v_smfmac");
+    let sparse = row.is(Mark::Sparse);
     let format = |field, value: u8| {
         registers_of_format(value).ok_or(DecodeError::Reserved {
             mnemonic: row.mnemonic,
@@ -855,7 +833,7 @@ fn matrix_operands(
     if sparse {
         zero(row, "BLGP", u32::from(inst.matrix.blgp))?;
     }
-    if row.mnemonic.starts_with("v_mfma_f64") {
+    if row.is(Mark::Negates) {
         inst.neg = inst.matrix.blgp;
         inst.matrix.blgp = 0;
     }
@@ -888,7 +866,7 @@ fn local(mut code: Code) -> Result<Inst, DecodeError> {
     let [low, high, ..] = code.words;
     let row = code.find(Encoding::Ds, low >> 17 & 0xff)?;
     let mut inst = Inst::new(row, Encoding::Ds);
-    let is_global_sync = row.mnemonic.starts_with("ds_gws_");
+    let is_global_sync = row.is(Mark::GlobalSync);
     let accumulation = low >> 25 & 1 != 0;
     let mut data = 0;
     for slot in row.operands {
@@ -917,7 +895,7 @@ fn local(mut code: Code) -> Result<Inst, DecodeError> {
     if row.operands.is_empty() && !is_global_sync {
         zero(row, "a field", low & 0x201_ffff)?;
     }
-    if inst.has_two_offsets() {
+    if row.is(Mark::TwoOffsets) {
         inst.imm = (low & 0xff) as i32;
         inst.imm2 = low >> 8 & 0xff;
     } else {
@@ -952,13 +930,13 @@ fn flat(mut code: Code) -> Result<Inst, DecodeError> {
         sc0: low >> 16 & 1 != 0,
         nt: low >> 17 & 1 != 0,
         sc1: low >> 25 & 1 != 0,
-        lds: row.mnemonic.contains("_load_lds_"),
+        lds: row.is(Mark::Lds),
         ..MemoryBits::default()
     };
     if inst.memory.lds {
         zero(row, "ACC", high >> 23 & 1)?;
     }
-    let is_atomic = row.mnemonic.contains("_atomic_");
+    let is_atomic = row.is(Mark::Atomic);
     let accumulation = high >> 23 & 1 != 0;
     let base = high >> 16 & 0x7f;
     let has_base = encoding != Encoding::Flat && base != 0x7f;
@@ -1027,12 +1005,8 @@ fn buffer(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
         zero(row, "an operand", low & 0x13000 | high & 1 << 23)?;
         return Ok(code.finish(inst));
     }
-    let loads_to_lds = match row.mnemonic {
-        "buffer_load_format_x" | "buffer_load_dword" => true,
-        "buffer_load_ubyte" | "buffer_load_sbyte" | "buffer_load_ushort" | "buffer_load_sshort" => true,
-        "buffer_load_dwordx3" | "buffer_load_dwordx4" => code.processor == Processor::Gfx950,
-        _ => false,
-    };
+    let loads_to_lds =
+        row.is(Mark::LdsToo) || row.is(Mark::LdsTooOnGfx950) && code.processor == Processor::Gfx950;
     if inst.memory.lds && !loads_to_lds {
         zero(row, "LDS", 1)?;
     }
@@ -1048,7 +1022,7 @@ fn buffer(mut code: Code, encoding: Encoding, opcode: u32) -> Result<Inst, Decod
                     continue;
                 }
                 let data = vector_register(row, high >> 8 & 0xff, registers, accumulation)?;
-                let is_atomic = row.mnemonic.contains("_atomic_");
+                let is_atomic = row.is(Mark::Atomic);
                 if slot.role == Role::Src || is_atomic {
                     inst.src[1] = data;
                 }

@@ -3,9 +3,11 @@
 #![doc = include_str!("conventions.md")]
 
 pub use super::processor::Processor;
-use super::wave::Wave;
+#[cfg(feature = "emulate")]
+use super::wave::{Flow, Wave};
 
 mod decode;
+pub mod errata;
 mod print;
 pub mod table;
 #[cfg(test)]
@@ -18,6 +20,48 @@ pub use decode::{DecodeError, decode};
 pub enum Processors {
     Both,
     Only(Processor),
+}
+
+/// What is special about an instruction: of its result, or of how its machine code is read and written as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// AMD bounds the result by an error, or does not say what it depends on: a device may give another value. Of matrix
+    /// instructions, none of which is marked so, `exec::matrix` knows more.
+    Modelled,
+    /// SOPK: the immediate is unsigned.
+    Unsigned,
+    /// SOPP: there is no immediate; its bits have to be zero.
+    Bare,
+    /// SOP1: the source has to be a register.
+    Register,
+    /// VOP2: the second source is the literal behind the instruction.
+    LiteralSecond,
+    /// VOP2: the third source is.
+    LiteralThird,
+    /// It converts from a format of 8 bits, which SDWA selects for the source alone.
+    FromByte,
+    /// VOP3P: each source is a float32 or, as OP_SEL_HI says, a float16; NEG_HI is its absolute value.
+    Mixes,
+    /// VOP3P: sources are taken whole: OP_SEL has to be zero, OP_SEL_HI has no effect.
+    Whole,
+    /// MAI: CBSZ and BLGP name the formats of A and B, which decide how many registers these have.
+    Formats,
+    /// MAI: the third source is a register of indices, and the accumulator is the destination.
+    Sparse,
+    /// MAI: the bits of BLGP negate sources.
+    Negates,
+    /// DS: two addresses, each with an offset of 8 bits.
+    TwoOffsets,
+    /// DS: synchronises workgroups. It has the bit GDS, and what it reads stands where others have an address.
+    GlobalSync,
+    /// FLAT and MUBUF: the old value is returned only with SC0.
+    Atomic,
+    /// FLAT: the data goes into LDS.
+    Lds,
+    /// MUBUF: the data may go into LDS.
+    LdsToo,
+    /// MUBUF: the same on gfx950 alone.
+    LdsTooOnGfx950,
 }
 
 /// How an instruction is encoded.
@@ -227,23 +271,25 @@ pub struct Row {
     pub encoding: Encoding,
     pub opcode: u16,
     pub processors: Processors,
+    pub marks: &'static [Mark],
     pub modifiers: Modifiers,
     pub forms: Forms,
     /// Destinations first, then sources in the order of the ISA document (S0, S1, S2).
     pub operands: &'static [Slot],
+    #[cfg(feature = "emulate")]
     pub execute: Execute,
 }
 
 impl Row {
-    /// Whether the instruction converts from formats of 8 bits, which SDWA selects for the source alone.
-    pub(crate) fn is_from_byte(&self) -> bool {
-        self.mnemonic.starts_with("v_cvt_")
-            && (self.mnemonic.ends_with("_fp8") || self.mnemonic.ends_with("_bf8"))
+    /// Whether the instruction has a mark.
+    pub fn is(&self, mark: Mark) -> bool {
+        self.marks.contains(&mark)
     }
 }
 
 /// Executes one instruction for all lanes of a wave.
-pub type Execute = fn(&mut Wave, &Inst) -> super::wave::Flow;
+#[cfg(feature = "emulate")]
+pub type Execute = fn(&mut Wave, &Inst) -> Flow;
 
 /// Where a value comes from or goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -352,6 +398,7 @@ pub struct MatrixBits {
 pub struct Inst {
     pub row: &'static Row,
     /// The row's function, here to save a load.
+    #[cfg(feature = "emulate")]
     pub execute: Execute,
     /// As it is encoded here: VOP3 for the long form of a VOP2 instruction.
     pub encoding: Encoding,
@@ -397,6 +444,7 @@ impl Inst {
     pub fn new(row: &'static Row, encoding: Encoding) -> Inst {
         Inst {
             row,
+            #[cfg(feature = "emulate")]
             execute: row.execute,
             encoding,
             size: 0,

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result, Write};
 
-use super::{Encoding, Inst, Kind, OpSel, Operand, Role, Select, Slot, Special, Unused};
+use super::{Encoding, Inst, Kind, Mark, OpSel, Operand, Role, Select, Slot, Special, Unused};
 
 impl Display for Inst {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -11,6 +11,7 @@ impl Display for Inst {
         match self.encoding {
             Encoding::Sop1 | Encoding::Sop2 | Encoding::Sopc => self.scalar(f),
             Encoding::Sopk => self.scalar_immediate(f),
+            Encoding::Sopp if self.row.is(Mark::Bare) => Ok(()),
             Encoding::Sopp => program(f, mnemonic, self.imm as u16),
             Encoding::Smem => self.scalar_memory(f),
             Encoding::Vop1 | Encoding::Vop2 | Encoding::Vopc | Encoding::Vop3 | Encoding::Vop3b => {
@@ -231,10 +232,10 @@ impl Inst {
         let (neg, abs) = (self.neg >> index & 1 != 0, self.abs >> index & 1 != 0);
         let extends = self.sdwa.is_some_and(|sdwa| sdwa.sext.get(index) == Some(&true));
         let operand = self.src[index];
-        let is_literal_field = self.row.operands.len() == 4 && !self.row.forms.long && self.size == 8;
+        let has_literal = self.row.is(Mark::LiteralSecond) || self.row.is(Mark::LiteralThird);
         let code = match self.encoding {
-            Encoding::Vop2 if index > 0 && is_literal_field && self.sdwa.is_none() => {
-                // The constant of v_fmamk and v_fmaak, which is never shortened.
+            Encoding::Vop2 if index > 0 && has_literal => {
+                // The literal is never shortened.
                 if let Operand::Constant(_) = operand {
                     return write!(f, "{:#x}", self.words[1]);
                 }
@@ -259,7 +260,7 @@ impl Inst {
     /// Writes what SDWA selects.
     fn selections(&self, f: &mut Formatter<'_>) -> Result {
         let Some(sdwa) = self.sdwa else { return Ok(()) };
-        let has_destination = self.encoding != Encoding::Vopc && !self.row.is_from_byte();
+        let has_destination = self.encoding != Encoding::Vopc && !self.row.is(Mark::FromByte);
         if has_destination {
             let unused = match sdwa.unused {
                 Unused::Pad => "UNUSED_PAD",
@@ -276,7 +277,7 @@ impl Inst {
     }
 
     fn packed(&self, f: &mut Formatter<'_>) -> Result {
-        let mixes = self.row.mnemonic.starts_with("v_fma_mix");
+        let mixes = self.row.is(Mark::Mixes);
         let mut list = List::new();
         let mut sources = 0;
         for slot in self.row.operands {
@@ -317,7 +318,7 @@ impl Inst {
     }
 
     fn matrix(&self, f: &mut Formatter<'_>) -> Result {
-        let mixed_formats = self.row.mnemonic.ends_with("_f8f6f4");
+        let mixed_formats = self.row.is(Mark::Formats);
         let mut list = List::new();
         let mut sources = 0;
         for slot in self.row.operands {
@@ -375,7 +376,7 @@ impl Inst {
                 }
             }
         }
-        if self.has_two_offsets() {
+        if self.row.is(Mark::TwoOffsets) {
             if self.imm != 0 {
                 write!(f, " offset0:{}", self.imm)?;
             }
@@ -390,17 +391,12 @@ impl Inst {
                 write!(f, "{}", self.imm)?;
             }
         }
-        f.write_str(if self.row.mnemonic.starts_with("ds_gws_") { " gds" } else { "" })
-    }
-
-    /// DS: whether the instruction has two addresses, each with an offset of 8 bits.
-    pub(super) fn has_two_offsets(&self) -> bool {
-        ["ds_read2", "ds_write2", "ds_wrxchg2"].iter().any(|name| self.row.mnemonic.starts_with(name))
+        f.write_str(if self.row.is(Mark::GlobalSync) { " gds" } else { "" })
     }
 
     fn flat(&self, f: &mut Formatter<'_>) -> Result {
         let mut list = List::new();
-        let is_atomic = self.row.mnemonic.contains("_atomic_");
+        let is_atomic = self.row.is(Mark::Atomic);
         for slot in self.row.operands {
             match slot.role {
                 Role::Dst | Role::DstSrc if is_atomic && !self.memory.sc0 => {}
@@ -652,8 +648,6 @@ fn bits(f: &mut Formatter<'_>, name: &str, indices: &[u8], field: u8) -> Result 
 /// SOPP.
 fn program(f: &mut Formatter<'_>, mnemonic: &str, immediate: u16) -> Result {
     match mnemonic {
-        "s_wakeup" | "s_barrier" | "s_icache_inv" | "s_ttracedata" => Ok(()),
-        "s_endpgm_saved" | "s_set_gpr_idx_off" | "s_endpgm_ordered_ps_done" => Ok(()),
         "s_endpgm" if immediate == 0 => Ok(()),
         "s_endpgm" | "s_branch" => write!(f, " {immediate}"),
         _ if mnemonic.starts_with("s_cbranch") => write!(f, " {immediate}"),

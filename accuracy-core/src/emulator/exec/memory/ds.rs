@@ -16,8 +16,10 @@ fn refuse_gds(inst: &Inst) -> Result<(), Fault> {
     if !inst.memory.gds {
         return Ok(());
     }
-    let detail = "with `gds`: memory that all workgroups share, which gfx942 and gfx950 do not have".into();
-    Err(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail })
+    let mnemonic = inst.row.mnemonic;
+    Err(Fault::Illegal(format!(
+        "{mnemonic} with `gds` uses memory that all workgroups share, which gfx942 and gfx950 do not have"
+    )))
 }
 
 /// The addresses of an instruction with one address. `None` if no lane is on.
@@ -551,23 +553,4 @@ pub fn ds_read_b64_tr_b4(wave: &mut Wave, inst: &Inst) -> Flow {
 pub fn ds_read_b96_tr_b6(wave: &mut Wave, inst: &Inst) -> Flow {
     let result = transposed::<3, 6>(wave, inst);
     finish(wave, result)
-}
-
-/// Defines the instructions of the global wave synchronisation, which compiled code for these devices does not have.
-macro_rules! gws {
-    ($($name:ident;)+) => {
-        $(pub fn $name(wave: &mut Wave, _inst: &Inst) -> Flow {
-            let detail = "global wave synchronisation between workgroups".into();
-            wave.fail(Fault::Uncovered { mnemonic: stringify!($name), detail })
-        })+
-    };
-}
-
-gws! {
-    ds_gws_init;
-    ds_gws_barrier;
-    ds_gws_sema_v;
-    ds_gws_sema_br;
-    ds_gws_sema_p;
-    ds_gws_sema_release_all;
 }

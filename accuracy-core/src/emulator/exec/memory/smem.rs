@@ -1,7 +1,8 @@
 //! SMEM: scalar loads, stores and atomics.
 //!
 //! gfx942 and gfx950 have the scalar stores and atomics of gfx9: no compiler emits them, hand-written kernels (AITER's) use
-//! them. The lowest two bits of each part of an address do not count.
+//! them. The lowest two bits of each part of an address do not count. `s_scratch_*` reach memory at a base like the
+//! others; AMD's ISA documents set them apart by the register offset, which counts 64 bytes.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -17,15 +18,20 @@ use crate::emulator::wave::{Access, Fault, Flow, Wave};
 /// Whole dwords: the lowest two bits do not count.
 const DWORDS: u64 = !3;
 
-/// The sum of an instruction's register offset and its constant.
+/// The sum of an instruction's register offset and its constant, in bytes.
 fn offset(wave: &Wave, inst: &Inst) -> Result<i64, Fault> {
+    offset_in(wave, inst, 1)
+}
+
+/// The same where the register counts `unit` bytes.
+fn offset_in(wave: &Wave, inst: &Inst, unit: i64) -> Result<i64, Fault> {
     let register = match inst.src[2] {
         Operand::None => 0,
         operand => read32(wave, operand).ok_or_else(|| {
             Fault::Illegal(format!("{} cannot have {operand:?} as its offset", inst.row.mnemonic))
         })?,
     };
-    Ok(i64::from(register & !3) + i64::from(inst.imm & !3))
+    Ok((i64::from(register) * unit & !3) + i64::from(inst.imm & !3))
 }
 
 /// Checks `bytes` bytes at an address, and gives it back.
@@ -49,13 +55,22 @@ fn check(wave: &mut Wave, address: u64, bytes: u32, does: Access) -> Result<u64,
 
 /// The address of an instruction with a 64-bit base.
 fn global(wave: &mut Wave, inst: &Inst, bytes: u32, does: Access) -> Result<Option<u64>, Fault> {
+    based(wave, inst, BYTES, bytes, does).map(Some)
+}
+
+/// Bytes that a register offset counts: of ordinary instructions, and of those for scratch.
+const BYTES: i64 = 1;
+const SCRATCH: i64 = 64;
+
+/// An address from a 64-bit base and offsets, of which the register's counts `unit` bytes.
+fn based(wave: &mut Wave, inst: &Inst, unit: i64, bytes: u32, does: Access) -> Result<u64, Fault> {
     let Operand::Scalar(base) = inst.src[3] else {
         let mnemonic = inst.row.mnemonic;
         return Err(Fault::Illegal(format!("{mnemonic} cannot have {:?} as its base", inst.src[3])));
     };
-    let offset = offset(wave, inst)?;
+    let offset = offset_in(wave, inst, unit)?;
     let address = (wave.s64(base) & DWORDS).wrapping_add_signed(offset);
-    check(wave, address, bytes, does).map(Some)
+    check(wave, address, bytes, does)
 }
 
 /// A buffer resource's address for the dword `part` of an instruction; `None` if it is out of range.
@@ -99,13 +114,12 @@ fn registers(inst: &Inst, operand: Operand, count: usize) -> Result<usize, Fault
     }
 }
 
-fn load<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
+fn load<const N: usize, const UNIT: i64>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let dst = registers(inst, inst.dst, N)?;
-    if let Some(address) = global(wave, inst, 4 * N as u32, Access::Read)? {
-        for part in 0..N {
-            // SAFETY: checked for a read of 4 * N bytes.
-            wave.s[dst + part] = unsafe { get(address + 4 * part as u64) };
-        }
+    let address = based(wave, inst, UNIT, 4 * N as u32, Access::Read)?;
+    for part in 0..N {
+        // SAFETY: checked for a read of 4 * N bytes.
+        wave.s[dst + part] = unsafe { get(address + 4 * part as u64) };
     }
     Ok(())
 }
@@ -123,14 +137,13 @@ fn buffer_load<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault
     Ok(())
 }
 
-fn store<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
+fn store<const N: usize, const UNIT: i64>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], N)?;
-    if let Some(address) = global(wave, inst, 4 * N as u32, Access::Write)? {
-        before_write_at(wave, address, 4 * N as u32);
-        for part in 0..N {
-            // SAFETY: checked for a write of 4 * N bytes.
-            unsafe { put(address + 4 * part as u64, wave.s[src + part]) };
-        }
+    let address = based(wave, inst, UNIT, 4 * N as u32, Access::Write)?;
+    before_write_at(wave, address, 4 * N as u32);
+    for part in 0..N {
+        // SAFETY: checked for a write of 4 * N bytes.
+        unsafe { put(address + 4 * part as u64, wave.s[src + part]) };
     }
     Ok(())
 }
@@ -149,30 +162,36 @@ fn buffer_store<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Faul
     Ok(())
 }
 
-/// Defines loads and stores by the function that does them and by their dwords.
+/// Defines loads and stores by the function that does them, by their dwords, and by what a register offset counts.
 macro_rules! moves {
-    ($($name:ident: $move:ident $count:literal;)+) => {
+    ($($name:ident: $move:ident $count:literal $($unit:ident)?;)+) => {
         $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            let result = $move::<$count>(wave, inst);
+            let result = $move::<$count $(, $unit)?>(wave, inst);
             finish(wave, result)
         })+
     };
 }
 
 moves! {
-    s_load_dword: load 1;
-    s_load_dwordx2: load 2;
-    s_load_dwordx4: load 4;
-    s_load_dwordx8: load 8;
-    s_load_dwordx16: load 16;
+    s_load_dword: load 1 BYTES;
+    s_load_dwordx2: load 2 BYTES;
+    s_load_dwordx4: load 4 BYTES;
+    s_load_dwordx8: load 8 BYTES;
+    s_load_dwordx16: load 16 BYTES;
+    s_scratch_load_dword: load 1 SCRATCH;
+    s_scratch_load_dwordx2: load 2 SCRATCH;
+    s_scratch_load_dwordx4: load 4 SCRATCH;
+    s_scratch_store_dword: store 1 SCRATCH;
+    s_scratch_store_dwordx2: store 2 SCRATCH;
+    s_scratch_store_dwordx4: store 4 SCRATCH;
     s_buffer_load_dword: buffer_load 1;
     s_buffer_load_dwordx2: buffer_load 2;
     s_buffer_load_dwordx4: buffer_load 4;
     s_buffer_load_dwordx8: buffer_load 8;
     s_buffer_load_dwordx16: buffer_load 16;
-    s_store_dword: store 1;
-    s_store_dwordx2: store 2;
-    s_store_dwordx4: store 4;
+    s_store_dword: store 1 BYTES;
+    s_store_dwordx2: store 2 BYTES;
+    s_store_dwordx4: store 4 BYTES;
     s_buffer_store_dword: buffer_store 1;
     s_buffer_store_dwordx2: buffer_store 2;
     s_buffer_store_dwordx4: buffer_store 4;
@@ -201,29 +220,11 @@ nothing! {
     s_atc_probe;
     /// As `s_atc_probe`, through a buffer resource.
     s_atc_probe_buffer;
-}
-
-/// Defines instructions that no compiler emits for these devices and whose effect is not documented for them.
-macro_rules! uncovered {
-    ($detail:literal; $($name:ident;)+) => {
-        $(pub fn $name(wave: &mut Wave, _inst: &Inst) -> Flow {
-            wave.fail(Fault::Uncovered { mnemonic: stringify!($name), detail: $detail.into() })
-        })+
-    };
-}
-
-uncovered! { "it drops written data of the scalar cache, which the emulator does not have";
+    /// Lets the scalar cache drop a line that was written, where that is not yet in memory. Memory is the only copy here,
+    /// as if the line had been written back before.
     s_dcache_discard;
+    /// As `s_dcache_discard`, two lines.
     s_dcache_discard_x2;
-}
-
-uncovered! { "scalar access to scratch, which gfx942 and gfx950 address by lane";
-    s_scratch_load_dword;
-    s_scratch_load_dwordx2;
-    s_scratch_load_dwordx4;
-    s_scratch_store_dword;
-    s_scratch_store_dwordx2;
-    s_scratch_store_dwordx4;
 }
 
 /// A counter that never stands still and is the same in every run: instructions that the wave has executed.

@@ -456,9 +456,54 @@ fn lds_ends_where_the_workgroup_s_does() {
             memory: MemoryBits { gds: true, ..Default::default() },
             ..inst(v(0), [v(1), NONE, NONE, NONE], 8)
         };
-        assert!(matches!(fault(wave, ds_read_b32, &gds), Fault::Uncovered { .. }));
-        let found = fault(wave, ds_gws_barrier, &inst(NONE, [NONE; 4], 0)).to_string();
-        assert!(found.contains("ds_gws_barrier"), "{found}");
+        assert!(matches!(fault(wave, ds_read_b32, &gds), Fault::Illegal(_)));
+    });
+}
+
+#[test]
+fn waves_wait_at_a_barrier_of_the_grid_until_the_last_one_comes() {
+    let bench = Bench::new();
+    bench.with(Processor::Gfx942, |wave| {
+        let barrier = inst(NONE, [v(1), NONE, NONE, NONE], 3);
+        wave.s[124] = 4 << 16;
+        let found = fault(wave, ds_gws_barrier, &barrier).to_string();
+        assert!(found.contains("uses a resource that nothing has initialised"), "{found}");
+        // Resource 7 for two waves; the data is that of the first lane that is on, or of lane 0.
+        fill(wave, 1, |lane| u32::from(lane == 5));
+        wave.set_exec(1 << 5);
+        go(wave, ds_gws_init, &barrier);
+        wave.pc = 100;
+        assert_eq!(ds_gws_barrier(wave, &barrier), Flow::Yield);
+        assert_eq!(wave.pc, 100 - u64::from(barrier.size));
+        let waiting = wave.ticket.take();
+        // Another wave comes, which is this one without its ticket.
+        go(wave, ds_gws_barrier, &barrier);
+        wave.ticket = waiting;
+        go(wave, ds_gws_barrier, &barrier);
+        assert_eq!(wave.ticket, None);
+        wave.set_exec(0);
+        go(wave, ds_gws_init, &barrier);
+        assert_eq!(ds_gws_sema_p(wave, &barrier), Flow::Yield);
+        go(wave, ds_gws_sema_release_all, &barrier);
+        go(wave, ds_gws_sema_p, &barrier);
+        go(wave, ds_gws_sema_v, &barrier);
+        go(wave, ds_gws_sema_p, &barrier);
+    });
+}
+
+#[test]
+fn a_register_offset_of_scratch_counts_64_bytes() {
+    let bench = Bench::new();
+    bench.with(Processor::Gfx950, |wave| {
+        wave.set_s64(8, bench.start);
+        wave.s[12] = 2;
+        wave.s[16] = 0x1234_5678;
+        go(wave, s_scratch_store_dword, &inst(NONE, [NONE, s(16), s(12), s(8)], 4));
+        assert_eq!(bench.dword(132 / 4), 0x1234_5678);
+        go(wave, s_scratch_load_dword, &inst(s(20), [NONE, NONE, s(12), s(8)], 4));
+        assert_eq!(wave.s[20], 0x1234_5678);
+        go(wave, s_load_dword, &inst(s(21), [NONE, NONE, NONE, s(8)], 132));
+        assert_eq!(wave.s[21], 0x1234_5678);
     });
 }
 

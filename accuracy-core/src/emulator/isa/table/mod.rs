@@ -1,7 +1,8 @@
 //! The table of all instructions, one line for each.
 //!
-//! A line has the opcode, LLVM's mnemonic, the processors that have it (`both`, or one of them), and the operands in
-//! the order of the text. The mnemonic is the name of the function in [`exec`](crate::emulator::exec) as well.
+//! A line has the opcode, LLVM's mnemonic, the processors that have it (`both`, or one of them), what is special about the
+//! instruction (a [`Mark`](super::Mark) each, most have none), and the operands in the order of the text. The mnemonic is
+//! the name of the function in `exec` as well.
 //!
 //! Lines of VOP1, VOP2, VOPC and VOP3 say what the other bits of VOP3 mean, one letter each:
 //!
@@ -31,7 +32,7 @@ mod vector;
 macro_rules! rows {
     (
         $name:ident $encoding:ident
-        $($opcode:literal $mnemonic:ident $processors:ident $($modifiers:literal $($forms:literal)?)?
+        $($opcode:literal $mnemonic:ident $processors:ident $($mark:ident)* $($modifiers:literal $($forms:literal)?)?
             [$($role:ident $kind:ident),*];)*
     ) => {
         pub static $name: &[crate::emulator::isa::Row] = &[$(
@@ -40,16 +41,36 @@ macro_rules! rows {
                 encoding: crate::emulator::isa::Encoding::$encoding,
                 opcode: $opcode,
                 processors: crate::emulator::isa::table::rows!(@processors $processors),
+                marks: &[$(crate::emulator::isa::table::rows!(@mark $mark)),*],
                 modifiers: crate::emulator::isa::table::modifiers(concat!("", $($modifiers)?)),
                 forms: crate::emulator::isa::table::forms(concat!("", $($($forms)?)?)),
                 operands: &[$(crate::emulator::isa::Slot {
                     role: crate::emulator::isa::Role::$role,
                     kind: crate::emulator::isa::Kind::$kind,
                 }),*],
+                #[cfg(feature = "emulate")]
                 execute: crate::emulator::exec::$mnemonic,
             },
         )*];
     };
+    (@mark modelled) => { crate::emulator::isa::Mark::Modelled };
+    (@mark unsigned) => { crate::emulator::isa::Mark::Unsigned };
+    (@mark bare) => { crate::emulator::isa::Mark::Bare };
+    (@mark register) => { crate::emulator::isa::Mark::Register };
+    (@mark literal_second) => { crate::emulator::isa::Mark::LiteralSecond };
+    (@mark literal_third) => { crate::emulator::isa::Mark::LiteralThird };
+    (@mark from_byte) => { crate::emulator::isa::Mark::FromByte };
+    (@mark mixes) => { crate::emulator::isa::Mark::Mixes };
+    (@mark whole) => { crate::emulator::isa::Mark::Whole };
+    (@mark formats) => { crate::emulator::isa::Mark::Formats };
+    (@mark sparse) => { crate::emulator::isa::Mark::Sparse };
+    (@mark negates) => { crate::emulator::isa::Mark::Negates };
+    (@mark two_offsets) => { crate::emulator::isa::Mark::TwoOffsets };
+    (@mark global_sync) => { crate::emulator::isa::Mark::GlobalSync };
+    (@mark atomic) => { crate::emulator::isa::Mark::Atomic };
+    (@mark lds) => { crate::emulator::isa::Mark::Lds };
+    (@mark lds_too) => { crate::emulator::isa::Mark::LdsToo };
+    (@mark lds_too_on_gfx950) => { crate::emulator::isa::Mark::LdsTooOnGfx950 };
     (@processors both) => { crate::emulator::isa::Processors::Both };
     (@processors gfx942) => { crate::emulator::isa::Processors::Only(crate::emulator::isa::Processor::Gfx942) };
     (@processors gfx950) => { crate::emulator::isa::Processors::Only(crate::emulator::isa::Processor::Gfx950) };

@@ -69,12 +69,12 @@ rows! {
     0x005 s_cmpk_ge_i32 both [Src I32];
     0x006 s_cmpk_lt_i32 both [Src I32];
     0x007 s_cmpk_le_i32 both [Src I32];
-    0x008 s_cmpk_eq_u32 both [Src U32];
-    0x009 s_cmpk_lg_u32 both [Src U32];
-    0x00a s_cmpk_gt_u32 both [Src U32];
-    0x00b s_cmpk_ge_u32 both [Src U32];
-    0x00c s_cmpk_lt_u32 both [Src U32];
-    0x00d s_cmpk_le_u32 both [Src U32];
+    0x008 s_cmpk_eq_u32 both unsigned [Src U32];
+    0x009 s_cmpk_lg_u32 both unsigned [Src U32];
+    0x00a s_cmpk_gt_u32 both unsigned [Src U32];
+    0x00b s_cmpk_ge_u32 both unsigned [Src U32];
+    0x00c s_cmpk_lt_u32 both unsigned [Src U32];
+    0x00d s_cmpk_le_u32 both unsigned [Src U32];
     0x00e s_addk_i32 both [DstSrc I32];
     0x00f s_mulk_i32 both [DstSrc I32];
     0x010 s_cbranch_i_fork both [Src B64];
@@ -115,9 +115,9 @@ rows! {
     0x01a s_bitset1_b32 both [DstSrc B32, Src U32];
     0x01b s_bitset1_b64 both [DstSrc B64, Src U32];
     0x01c s_getpc_b64 both [Dst B64];
-    0x01d s_setpc_b64 both [Src B64];
+    0x01d s_setpc_b64 both register [Src B64];
     0x01e s_swappc_b64 both [Dst B64, Src B64];
-    0x01f s_rfe_b64 both [Src B64];
+    0x01f s_rfe_b64 both register [Src B64];
     0x020 s_and_saveexec_b64 both [Dst B64, Src B64];
     0x021 s_or_saveexec_b64 both [Dst B64, Src B64];
     0x022 s_xor_saveexec_b64 both [Dst B64, Src B64];
@@ -128,11 +128,11 @@ rows! {
     0x027 s_xnor_saveexec_b64 both [Dst B64, Src B64];
     0x028 s_quadmask_b32 both [Dst B32, Src B32];
     0x029 s_quadmask_b64 both [Dst B64, Src B64];
-    0x02a s_movrels_b32 both [Dst B32, Src B32];
-    0x02b s_movrels_b64 both [Dst B64, Src B64];
+    0x02a s_movrels_b32 both register [Dst B32, Src B32];
+    0x02b s_movrels_b64 both register [Dst B64, Src B64];
     0x02c s_movreld_b32 both [Dst B32, Src B32];
     0x02d s_movreld_b64 both [Dst B64, Src B64];
-    0x02e s_cbranch_join both [Src B32];
+    0x02e s_cbranch_join both register [Src B32];
     0x030 s_abs_i32 both [Dst I32, Src I32];
     0x032 s_set_gpr_idx_idx both [Src B32];
     0x033 s_andn1_saveexec_b64 both [Dst B64, Src B64];
@@ -171,14 +171,14 @@ rows! {
     0x000 s_nop both [];
     0x001 s_endpgm both [];
     0x002 s_branch both [];
-    0x003 s_wakeup both [];
+    0x003 s_wakeup both bare [];
     0x004 s_cbranch_scc0 both [];
     0x005 s_cbranch_scc1 both [];
     0x006 s_cbranch_vccz both [];
     0x007 s_cbranch_vccnz both [];
     0x008 s_cbranch_execz both [];
     0x009 s_cbranch_execnz both [];
-    0x00a s_barrier both [];
+    0x00a s_barrier both bare [];
     0x00b s_setkill both [];
     0x00c s_waitcnt both [];
     0x00d s_sethalt both [];
@@ -187,18 +187,18 @@ rows! {
     0x010 s_sendmsg both [];
     0x011 s_sendmsghalt both [];
     0x012 s_trap both [];
-    0x013 s_icache_inv both [];
+    0x013 s_icache_inv both bare [];
     0x014 s_incperflevel both [];
     0x015 s_decperflevel both [];
-    0x016 s_ttracedata both [];
+    0x016 s_ttracedata both bare [];
     0x017 s_cbranch_cdbgsys both [];
     0x018 s_cbranch_cdbguser both [];
     0x019 s_cbranch_cdbgsys_or_user both [];
     0x01a s_cbranch_cdbgsys_and_user both [];
-    0x01b s_endpgm_saved both [];
-    0x01c s_set_gpr_idx_off both [];
+    0x01b s_endpgm_saved both bare [];
+    0x01c s_set_gpr_idx_off both bare [];
     0x01d s_set_gpr_idx_mode both [];
-    0x01e s_endpgm_ordered_ps_done both [];
+    0x01e s_endpgm_ordered_ps_done both bare [];
 }
 
 rows! {
@@ -229,8 +229,8 @@ rows! {
     0x021 s_dcache_wb both [];
     0x022 s_dcache_inv_vol both [];
     0x023 s_dcache_wb_vol both [];
-    0x024 s_memtime both [Dst B64];
-    0x025 s_memrealtime both [Dst B64];
+    0x024 s_memtime both modelled [Dst B64];
+    0x025 s_memrealtime both modelled [Dst B64];
     0x026 s_atc_probe both [Base B64];
     0x027 s_atc_probe_buffer both [Base B128];
     0x028 s_dcache_discard both [Base B64];
