@@ -1,0 +1,1 @@
+//! Matrix products, and the softmax that chooses experts.
