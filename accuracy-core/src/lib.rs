@@ -81,7 +81,7 @@ pub mod prelude {
     pub use crate::error::{Error, Result};
     pub use crate::layout::DataLayout;
     pub use crate::layout::ScaleLayout::{self, ColMajor, RowMajor};
-    pub use crate::library::Grid;
+    pub use crate::library::{Grid, Padded};
     pub use crate::quant::{GlobalScale, Granularity, Padding, Quant, ScaleRounding, ZeroPoint};
     pub use crate::reference::model::{self, PagedAttention, RopeStyle};
     pub use crate::reference::{

@@ -300,6 +300,66 @@ pub enum Argument {
 /// A type that a launcher takes.
 pub trait LaunchArg {
     fn describe(&self) -> Argument;
+
+    /// The value as a word of 8 bytes, where it fills a place of [`Padded`] size.
+    fn padded(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A kernel's argument that fills a place of 16 bytes, however small the value is.
+///
+/// Kernels written in assembly often take one block of bytes in which every argument begins at a multiple of 16. A
+/// kernel with such arguments is given the block as a whole; what follows the value in its place is zero. An argument
+/// that is not padded lies where C would put it.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Padded<T>(pub T);
+
+impl<T> From<T> for Padded<T> {
+    fn from(value: T) -> Padded<T> {
+        Padded(value)
+    }
+}
+
+/// A type that can be [`Padded`].
+pub trait Word: LaunchArg {
+    /// The value in the first of 8 bytes, little-endian; the rest is zero.
+    fn word(&self) -> u64;
+}
+
+impl<T: Word> LaunchArg for Padded<T> {
+    fn describe(&self) -> Argument {
+        self.0.describe()
+    }
+
+    fn padded(&self) -> Option<u64> {
+        Some(self.0.word())
+    }
+}
+
+impl<T> Word for DevPtr<T> {
+    fn word(&self) -> u64 {
+        self.address() as u64
+    }
+}
+
+macro_rules! words {
+    ($($t:ty: $word:expr),* $(,)?) => {$(
+        impl Word for $t {
+            fn word(&self) -> u64 {
+                let word: fn($t) -> u64 = $word;
+                word(*self)
+            }
+        }
+    )*};
+}
+words! {
+    i32: |value| value.cast_unsigned().into(),
+    u32: |value| value.into(),
+    i64: i64::cast_unsigned,
+    u64: |value| value,
+    f32: |value| value.to_bits().into(),
 }
 
 impl<T> LaunchArg for DevPtr<T> {

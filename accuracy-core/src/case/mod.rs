@@ -180,6 +180,13 @@ impl Case {
         self.leaf_input(name, Kind::Input, dtype, shape.into())
     }
 
+    /// An input that is quantised already, such as a GEMM's operand where no quantiser is under test. The framework
+    /// quantises made-up values; what the codes stand for is the input.
+    pub fn input_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
+        let (shape, quantized, _) = self.made_quantized(name, scheme, shape.into())?;
+        self.leaf(name, Kind::Input, shape, weight::Prepared::quantized(quantized, scheme, None))
+    }
+
     /// A buffer that is filled like an input and that a kernel updates in place. The tensor stands for its value
     /// before; [`Case::update`] declares what becomes of it.
     pub fn inout(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -188,7 +195,12 @@ impl Case {
 
     /// The same for a quantised buffer, such as an FP8 KV cache. The framework quantises what it holds before.
     pub fn inout_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
-        let shape = shape.into();
+        let (shape, quantized, values) = self.made_quantized(name, scheme, shape.into())?;
+        self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
+    }
+
+    /// Made-up values and what the framework's quantiser makes of them.
+    fn made_quantized(&self, name: &str, scheme: Quant, shape: Shape) -> Result<(Shape, Quantized, Matrix)> {
         self.check_scheme(name, &scheme, &shape)?;
         if let ZeroPoint::PerCell { .. } = scheme.zero_point {
             return Err(Error::declaration(name, "zero points for each cell are for weights only"));
@@ -196,7 +208,7 @@ impl Case {
         let (seed, data) = (self.setup.seed, &self.setup.data);
         let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
-        self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
+        Ok((shape, quantized, values))
     }
 
     /// Indices that steer a kernel (token positions, block tables, expert offsets), as int32 `[1, n]`. The test gives

@@ -1,7 +1,7 @@
 //! Declarations against memory: where codes, scales and zero points lie, and what is made of a producer's bytes.
 
 use super::*;
-use crate::dtype::{BF16, E2M1, E4M3FN, E8M0, INT8, NibbleOrder, UINT4};
+use crate::dtype::{BF16, E2M1, E4M3FN, E8M0, INT4, INT8, NibbleOrder, UINT4};
 use crate::judge::{judge_hops, memory_checks, unwritten_checks};
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::quant::{GlobalScale, Granularity, ScaleRounding};
@@ -618,4 +618,22 @@ fn a_large_product_that_fails_is_judged_in_float64() {
         let error = hops[0].hop.reference_error.unwrap();
         assert!(error.holds() && error.stated == precision.error(k), "{error:?}");
     }
+}
+
+#[test]
+fn an_input_that_is_quantised_already_is_what_its_codes_stand_for() {
+    let scheme = Quant::group(E2M1, 32).scales(E8M0, ScaleRounding::Even).layout(ScaleLayout::E8m0Shuffle);
+    let mut case = Case::new(setup(0xa5));
+    let x = case.input_quantized("x", scheme, [3, 64]).unwrap();
+    let error = case.input_quantized(
+        "z",
+        scheme.zero_point(ZeroPoint::per_cell(INT4, ScaleLayout::RowMajor)),
+        [3, 64],
+    );
+    assert!(error.is_err());
+    let ideal = crate::reference::Evaluation::buffer(&case, x.id());
+    assert!(ideal.data.iter().any(|value| *value != 0.0));
+    let attempt = case.finish(&x).unwrap();
+    let input = &attempt.buffers[0];
+    assert_eq!((input.kind, input.quantized().unwrap().decode().data), (Kind::Input, ideal.data.clone()));
 }

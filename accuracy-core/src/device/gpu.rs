@@ -373,6 +373,14 @@ pub struct Module(usize);
 #[derive(Clone, Copy)]
 pub struct Function(usize);
 
+/// What a kernel is launched with.
+pub enum Arguments<'a> {
+    /// A pointer to each argument.
+    Each(&'a mut [*mut c_void]),
+    /// All of them as one block of bytes.
+    Block(&'a [u8]),
+}
+
 /// The device of this process, with a context and a stream.
 pub struct Gpu {
     api: Api,
@@ -586,12 +594,13 @@ impl Gpu {
     /// Launches a kernel.
     ///
     /// # Safety
-    /// The kernel must take as many arguments, and each pointer must be to a value of the type that it takes.
+    /// The kernel must take these arguments: as many, and each pointer must be to a value of the type that it takes; or
+    /// a block with such values at their places.
     pub unsafe fn launch(
         &self,
         function: Function,
         grid: &crate::library::Grid,
-        arguments: &mut [*mut c_void],
+        arguments: Arguments<'_>,
     ) -> Result<(), GpuError> {
         type Launch = unsafe extern "C" fn(
             *mut c_void,
@@ -610,6 +619,9 @@ impl Gpu {
         const USUAL_SHARED: u32 = 48 << 10;
         /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
         const MAX_DYNAMIC_SHARED: c_int = 8;
+        /// `HIP_LAUNCH_PARAM_BUFFER_POINTER` and `_SIZE`, whose values CUDA's have, too. The end of the list differs.
+        const BUFFER_POINTER: usize = 1;
+        const BUFFER_SIZE: usize = 2;
         self.make_current()?;
         let kernel = std::ptr::with_exposed_provenance_mut(function.0);
         if self.api.kind == Kind::Cuda && grid.shared > USUAL_SHARED {
@@ -623,6 +635,24 @@ impl Gpu {
         }
         let symbol = self.either("hipModuleLaunchKernel", "cuLaunchKernel");
         let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
+        let mut bytes = 0_usize;
+        let mut extra = [std::ptr::null_mut(); 5];
+        let (each, extra) = match arguments {
+            Arguments::Each(each) => (each.as_mut_ptr(), std::ptr::null_mut()),
+            Arguments::Block(block) => {
+                bytes = block.len();
+                let key = std::ptr::without_provenance_mut;
+                extra[0] = key(BUFFER_POINTER);
+                extra[1] = block.as_ptr().cast_mut().cast();
+                extra[2] = key(BUFFER_SIZE);
+                extra[3] = std::ptr::from_mut(&mut bytes).cast();
+                extra[4] = key(match self.api.kind {
+                    Kind::Hip => 3,
+                    Kind::Cuda => 0,
+                });
+                (std::ptr::null_mut(), extra.as_mut_ptr())
+            }
+        };
         // SAFETY: the type is that of both headers; the caller vouches for the arguments.
         let code = unsafe {
             self.api.get::<Launch>(symbol)?(
@@ -635,8 +665,8 @@ impl Gpu {
                 tz,
                 grid.shared,
                 grid.stream.as_ptr(),
-                arguments.as_mut_ptr(),
-                std::ptr::null_mut(),
+                each,
+                extra,
             )
         };
         self.api.check(symbol, code)

@@ -107,7 +107,7 @@ pub struct Descriptor {
     pub lds: u32,
     /// Bytes of scratch memory of each lane.
     pub scratch: u32,
-    /// Bytes of the argument segment.
+    /// Bytes of the argument segment, the metadata's number where that is larger.
     pub kernarg: u32,
     /// Distance of the first instruction from the descriptor.
     pub entry_offset: i64,
@@ -427,7 +427,9 @@ fn kernels(
             .and_then(|at| memory.get(at..at.checked_add(Descriptor::LEN)?))
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or_else(|| wrong("has a descriptor outside of the code object".into()))?;
-        let descriptor = Descriptor::read(bytes);
+        let mut descriptor = Descriptor::read(bytes);
+        // The runtime goes by the metadata: kernels written in assembly may leave the descriptor's number 0.
+        descriptor.kernarg = descriptor.kernarg.max(u32::try_from(kernel.kernarg_size).unwrap_or(u32::MAX));
         let entry = symbol.value.wrapping_add_signed(descriptor.entry_offset);
         if entry >= end || entry % 4 != 0 {
             return Err(wrong(format!("begins at {entry:#x}, outside of the code object")));

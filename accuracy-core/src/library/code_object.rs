@@ -6,7 +6,7 @@
 use super::{LaunchArg, LibraryError, OBSERVED, Place, TARGET};
 use crate::arch::Arch;
 use crate::device::Stream;
-use crate::device::gpu::{Gpu, Module};
+use crate::device::gpu::{Arguments, Gpu, Module};
 use crate::device::memory::Runtime;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -114,7 +114,10 @@ impl Kernel {
             source: source.into(),
         })?;
         let bound: Vec<usize> = arguments.iter().map(|a| size_of_val::<dyn LaunchArg>(*a)).collect();
-        if let Some(takes) = gpu.parameter_sizes(function).filter(|takes| *takes != bound) {
+        let block = block(arguments);
+        // A block's padding may be parameters, too.
+        if let Some(takes) = gpu.parameter_sizes(function).filter(|takes| block.is_none() && *takes != bound)
+        {
             let (path, kernel) = (path.clone(), self.symbol.into());
             return Err(LibraryError::Parameters { path, kernel, bound, takes }.into());
         }
@@ -122,9 +125,55 @@ impl Kernel {
         OBSERVED.set(true);
         let mut values: Vec<*mut c_void> =
             arguments.iter().map(|a| std::ptr::from_ref::<dyn LaunchArg>(*a).cast_mut().cast()).collect();
+        let arguments = match &block {
+            None => Arguments::Each(&mut values),
+            Some(block) => Arguments::Block(block),
+        };
         // SAFETY: each pointer is to a value that outlives the call; the caller vouches for their types.
-        let launched = unsafe { gpu.launch(function, &grid, &mut values) };
+        let launched = unsafe { gpu.launch(function, &grid, arguments) };
         super::launched(vec![self.symbol.into()]);
         Ok(launched?)
+    }
+}
+
+/// The arguments as one block of bytes; `None` where none of them is [`super::Padded`].
+fn block(arguments: &[&dyn LaunchArg]) -> Option<Vec<u8>> {
+    arguments.iter().find_map(|a| a.padded())?;
+    let mut block = Vec::new();
+    for argument in arguments {
+        block.resize(block.len().next_multiple_of(align_of_val::<dyn LaunchArg>(*argument)), 0);
+        let size = size_of_val::<dyn LaunchArg>(*argument);
+        match argument.padded() {
+            Some(word) => {
+                block.extend(word.to_le_bytes());
+                block.resize(block.len() + size - size_of::<u64>(), 0);
+            }
+            None => {
+                let value = std::ptr::from_ref::<dyn LaunchArg>(*argument).cast::<u8>();
+                // SAFETY: a launcher's arguments are plain values without padding of their own, of this many bytes.
+                block.extend_from_slice(unsafe { std::slice::from_raw_parts(value, size) });
+            }
+        }
+    }
+    Some(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Padded;
+    use super::*;
+    use crate::device::DevPtr;
+
+    #[test]
+    fn padded_arguments_are_one_block_and_others_are_none() {
+        let pointer = DevPtr::<f32>::null();
+        assert_eq!(block(&[&pointer, &3_i32]), None);
+        let block = block(&[&Padded(pointer), &Padded(-2_i32), &Padded(1.0_f32), &5_i32, &7_u64]).unwrap();
+        let mut expected = vec![0; 64];
+        expected[16..20].copy_from_slice(&(-2_i32).to_le_bytes());
+        expected[32..36].copy_from_slice(&1.0_f32.to_le_bytes());
+        expected[48..52].copy_from_slice(&5_i32.to_le_bytes());
+        expected[56..64].copy_from_slice(&7_u64.to_le_bytes());
+        assert_eq!(block, expected);
     }
 }

@@ -8,7 +8,7 @@ use super::device::Places;
 use super::discover::Binary;
 use super::plan::{Case, Fate};
 use accuracy_core::arch::Arch;
-use accuracy_core::codeobject::{self, CodeObject, Contents, ReadError, Target};
+use accuracy_core::codeobject::{self, CodeObject, Contents, Kernel, ReadError, Target};
 use accuracy_core::env;
 use accuracy_core::library::{self, code_object};
 use accuracy_core::meta::bindings::{self, Bindings, Function, Kind};
@@ -176,13 +176,10 @@ fn misfits(block: &Bindings, code: &CodeObject) -> Vec<String> {
         let Some(kernel) = kernels.iter().find(|kernel| kernel.name == *symbol) else {
             return Some(format!("has no kernel `{symbol}` for {}: it has {}", code.target, names()));
         };
-        // The runtime fills in the hidden ones.
-        let takes: Vec<u64> = kernel.arguments.iter().filter(|a| !a.hidden).map(|a| a.size).collect();
         let bound: Vec<u64> = function.parameters.iter().map(|(_, size)| u64::from(*size)).collect();
-        let name = |i: usize| {
-            let named = kernel.arguments.iter().filter(|a| !a.hidden).nth(i).and_then(|a| a.name.as_deref());
-            named.map(|name| format!(" ({name})")).unwrap_or_default()
-        };
+        let places = places(kernel, &bound);
+        let takes: Vec<u64> = places.iter().map(|(size, _)| *size).collect();
+        let name = |i: usize| places[i].1.map(|name| format!(" ({name})")).unwrap_or_default();
         if takes.len() != bound.len() {
             return Some(format!(
                 "has kernel `{symbol}` with {} arguments, of {} bytes, but it is bound with {}, of {}: compilers add \
@@ -203,6 +200,26 @@ fn misfits(block: &Bindings, code: &CodeObject) -> Vec<String> {
         ))
     };
     block.functions.iter().filter_map(misfit).collect()
+}
+
+/// Size and name of each argument of a kernel that is bound with arguments of these sizes.
+///
+/// Where a padded argument is bound, what the kernel says of the padding behind its own argument counts with it.
+fn places<'a>(kernel: &'a Kernel, bound: &[u64]) -> Vec<(u64, Option<&'a str>)> {
+    const PADDED: u64 = size_of::<library::Padded<u64>>() as u64;
+    // The runtime fills in the hidden ones.
+    let mut takes = kernel.arguments.iter().filter(|a| !a.hidden).peekable();
+    let mut places: Vec<(u64, Option<&str>)> = Vec::new();
+    while let Some(first) = takes.next() {
+        let mut size = first.size;
+        if bound.get(places.len()) == Some(&PADDED) {
+            while let Some(padding) = takes.next_if(|next| size + next.size <= PADDED) {
+                size += padding.size;
+            }
+        }
+        places.push((size, first.name.as_deref()));
+    }
+    places
 }
 
 fn sizes(bytes: &[u64]) -> String {
@@ -229,7 +246,7 @@ fn is_of_gpus(library: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use accuracy_core::codeobject::{Argument, Form, HostPart, Kernel, Packing};
+    use accuracy_core::codeobject::{Argument, Form, HostPart, Packing};
 
     const DEVICE: &str = "gfx942:sramecc+:xnack-";
 
@@ -359,5 +376,29 @@ mod tests {
         let bound = block(Kind::CodeObject, "gemm", &[("y", 8), ("x", 8), ("n", 8)]);
         let told = complaints(&bound, &code, Some(DEVICE));
         assert!(told.contains("argument 2 takes 4 bytes, but `n` is bound with 8"), "{told}");
+    }
+
+    #[test]
+    fn a_padded_argument_takes_the_padding_that_the_kernel_names() {
+        let arguments =
+            [(8, "global_buffer"), (8, "by_value"), (4, "by_value"), (4, "by_value"), (8, "by_value")];
+        let mut code = contents(&["gfx942"], None, &[]);
+        code.code_objects[0].kernels = Some(vec![kernel("gemm", &arguments)]);
+        let padded = block(Kind::CodeObject, "gemm", &[("y", 16), ("n", 16)]);
+        assert_eq!(complaints(&padded, &code, Some(DEVICE)), "");
+        let plain = block(Kind::CodeObject, "gemm", &[("y", 16), ("n", 4), ("n2", 4), ("n3", 8)]);
+        assert_eq!(complaints(&plain, &code, Some(DEVICE)), "");
+        let short = block(Kind::CodeObject, "gemm", &[("y", 16)]);
+        let told = complaints(&short, &code, Some(DEVICE));
+        assert!(
+            told.contains("with 4 arguments, of 16, 4, 4, 8 bytes, but it is bound with 1, of 16"),
+            "{told}"
+        );
+        let unpadded = block(Kind::CodeObject, "gemm", &[("y", 8), ("n", 16)]);
+        let told = complaints(&unpadded, &code, Some(DEVICE));
+        assert!(
+            told.contains("with 3 arguments, of 8, 16, 8 bytes, but it is bound with 2, of 8, 16"),
+            "{told}"
+        );
     }
 }

@@ -42,5 +42,7 @@ pub use packed::*;
 pub use small_float::*;
 pub use transcendental::*;
 
+pub(super) use operands::begin;
+
 #[cfg(test)]
 mod tests;

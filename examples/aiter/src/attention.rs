@@ -1,0 +1,1 @@
+//! Attention: paged decode, MLA decode and flash attention forward.

@@ -1,0 +1,1 @@
+//! Mixtures of experts in one and in two stages.
