@@ -1,7 +1,7 @@
 //! The state of one wave of 64 lanes.
 
-use super::isa::Processor;
-use super::memory::Group;
+use super::isa::{DecodeError, Processor};
+use super::memory::{Group, Region};
 
 /// Lanes of a wave.
 pub const LANES: usize = 64;
@@ -53,8 +53,8 @@ pub enum Flow {
 pub enum Fault {
     #[error("the emulator has no {mnemonic} ({detail})")]
     Uncovered { mnemonic: &'static str, detail: String },
-    #[error("the bytes {bytes} are no instruction of {processor}")]
-    Undecodable { bytes: String, processor: &'static str },
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
     #[error("lane {lane} {does} {bytes} bytes at {address:#x}, {place}")]
     Memory { lane: u8, does: Access, bytes: u32, address: u64, place: String },
     #[error("an address in lane {lane} is not a multiple of {needed}: {address:#x}")]
@@ -63,6 +63,8 @@ pub enum Fault {
     LeftTheCode { pc: u64 },
     #[error("the kernel trapped (s_trap {code})")]
     Trap { code: u8 },
+    #[error("all workgroups that the device has room for wait for something that none of them writes")]
+    Deadlock,
     #[error("{0}")]
     Illegal(String),
 }
@@ -177,11 +179,18 @@ pub struct Wave<'a> {
     pub processor: Processor,
     /// What the waves of a workgroup share.
     pub group: &'a Group<'a>,
+    /// How many VGPRs and AGPRs the kernel was given.
+    pub vgprs: usize,
+    pub agprs: usize,
     /// The number of this wave in its workgroup.
     pub index: u32,
     /// Private memory: `scratch_size` bytes for each lane, lane after lane.
     pub scratch: Vec<u8>,
     pub scratch_size: u32,
+    /// Instructions executed so far: the wave's clock (`s_memtime`). Who runs the wave counts them.
+    pub clock: u64,
+    /// The region of global memory that was found last.
+    pub region: Region,
 }
 
 /// Relative addressing of vector registers, set by `s_set_gpr_idx_on`.
@@ -235,18 +244,35 @@ impl Wave<'_> {
         &self.mask
     }
 
+    /// [`Wave::mask`] and one vector register.
+    pub fn masked(&mut self, register: usize) -> (&Lanes, &Lanes) {
+        self.mask();
+        (&self.mask, &self.v[register])
+    }
+
     /// Ends the wave with a fault.
     pub fn fail(&mut self, fault: Fault) -> Flow {
         self.fault = Some(Box::new(fault));
         Flow::Fault
     }
 
-    /// A wave whose registers all hold `poison`, with every lane on.
+    /// A wave with every lane on, whose registers all hold `poison`.
     pub fn new<'a>(processor: Processor, group: &'a Group<'a>, index: u32, poison: u32) -> Wave<'a> {
-        let registers = vec![Lanes::splat(poison); 512].into_boxed_slice();
-        let v = registers.try_into().unwrap_or_else(|_| unreachable!("512 registers were made"));
+        let mut registers = registers();
+        registers.fill(Lanes::splat(poison));
+        Wave::with_registers(processor, group, index, registers, poison)
+    }
+
+    /// A wave with every lane on, in a register file that holds anything.
+    pub fn with_registers<'a>(
+        processor: Processor,
+        group: &'a Group<'a>,
+        index: u32,
+        registers: Box<[Lanes; 512]>,
+        poison: u32,
+    ) -> Wave<'a> {
         let mut wave = Wave {
-            v,
+            v: registers,
             s: [poison; 128],
             scc: false,
             mode: Mode(0x3f0),
@@ -258,13 +284,23 @@ impl Wave<'_> {
             fault: None,
             processor,
             group,
+            vgprs: 256,
+            agprs: 256,
             index,
             scratch: Vec::new(),
             scratch_size: 0,
+            clock: 0,
+            region: Region::EMPTY,
         };
         wave.set_exec(u64::MAX);
         wave
     }
+}
+
+/// A register file. What it holds is for a launch to say.
+pub fn registers() -> Box<[Lanes; 512]> {
+    // SAFETY: zero bytes are a valid register file. Pages of registers that a kernel does not have are never touched.
+    unsafe { Box::<[Lanes; 512]>::new_zeroed().assume_init() }
 }
 
 /// One bit for each lane as one word for each lane, all ones or zero.

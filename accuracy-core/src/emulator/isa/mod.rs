@@ -1,15 +1,17 @@
 //! Instructions: the table of all of them, the decoder, and how LLVM writes them.
+//!
+#![doc = include_str!("conventions.md")]
 
+pub use super::processor::Processor;
 use super::wave::Wave;
 
-/// An architecture whose code can be executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Processor {
-    /// CDNA3: MI300A, MI300X, MI325X.
-    Gfx942,
-    /// CDNA4: MI350X, MI355X.
-    Gfx950,
-}
+mod decode;
+mod print;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{DecodeError, decode};
 
 /// The architectures that have an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +48,34 @@ pub enum Encoding {
     Mtbuf,
 }
 
+impl Encoding {
+    /// Whether a vector instruction is encoded so: what `s_setvskip` skips.
+    pub const fn is_vector(self) -> bool {
+        match self {
+            Encoding::Sop1
+            | Encoding::Sop2
+            | Encoding::Sopk
+            | Encoding::Sopc
+            | Encoding::Sopp
+            | Encoding::Smem => false,
+            Encoding::Vop1
+            | Encoding::Vop2
+            | Encoding::Vopc
+            | Encoding::Vop3
+            | Encoding::Vop3b
+            | Encoding::Vop3p
+            | Encoding::Mai
+            | Encoding::Vop3px2
+            | Encoding::Ds
+            | Encoding::Flat
+            | Encoding::Global
+            | Encoding::Scratch
+            | Encoding::Mubuf
+            | Encoding::Mtbuf => true,
+        }
+    }
+}
+
 /// What the bits of an operand mean. The size decides how many registers it takes and what an inline constant becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -70,6 +100,8 @@ pub enum Kind {
     BF16,
     F32,
     F64,
+    /// Four float64 in eight registers.
+    F64x4,
     /// Two values of 16 bits in one register.
     PkF16,
     PkBF16,
@@ -80,6 +112,49 @@ pub enum Kind {
     PkB32,
     /// One bit a lane, in two scalar registers.
     Mask,
+}
+
+impl Processors {
+    /// Whether `processor` is one of them.
+    pub fn have(self, processor: Processor) -> bool {
+        match self {
+            Processors::Both => true,
+            Processors::Only(only) => only == processor,
+        }
+    }
+}
+
+impl Kind {
+    /// Registers of 32 bits that an operand takes.
+    pub const fn registers(self) -> u16 {
+        match self {
+            Kind::B8 | Kind::B16 | Kind::I16 | Kind::U16 | Kind::F16 | Kind::BF16 => 1,
+            Kind::B32 | Kind::I32 | Kind::U32 | Kind::F32 => 1,
+            Kind::PkF16 | Kind::PkBF16 | Kind::PkI16 | Kind::PkU16 => 1,
+            Kind::B64 | Kind::I64 | Kind::U64 | Kind::F64 | Kind::PkF32 | Kind::PkB32 | Kind::Mask => 2,
+            Kind::B96 => 3,
+            Kind::B128 => 4,
+            Kind::B192 => 6,
+            Kind::B256 | Kind::F64x4 => 8,
+            Kind::B512 => 16,
+            Kind::B1024 => 32,
+        }
+    }
+
+    /// Whether a value is one float or several, so that it can be multiplied by an output modifier.
+    pub const fn is_float(self) -> bool {
+        matches!(
+            self,
+            Kind::F16
+                | Kind::BF16
+                | Kind::F32
+                | Kind::F64
+                | Kind::PkF16
+                | Kind::PkBF16
+                | Kind::PkF32
+                | Kind::F64x4
+        )
+    }
 }
 
 /// One operand of a [`Row`].
@@ -97,6 +172,49 @@ pub enum Role {
     DstSrc,
     /// Read.
     Src,
+    /// The vector address of a memory instruction. Its width is that without a scalar base.
+    Address,
+    /// The scalar base or the resource of a memory instruction.
+    Base,
+}
+
+/// What the bits of VOP3 beside opcode and operands mean for an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Modifiers {
+    /// Bit i: source i can be negated, and its absolute value taken.
+    pub float: u8,
+    /// Bit i: those bits of source i are accepted and have no effect.
+    pub ignored: u8,
+    pub op_sel: OpSel,
+    pub clamp: bool,
+    pub omod: bool,
+    /// The bits of `neg`, `abs` and `omod` are the truth table of `v_bitop3`.
+    pub bitop: bool,
+}
+
+/// What the four bits of OP_SEL mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OpSel {
+    /// They are accepted and have no effect.
+    #[default]
+    Ignored,
+    /// As `Ignored`, but the bit of the third source has to be zero.
+    IgnoredButThird,
+    /// They have to be zero.
+    Zero,
+    /// They select halves.
+    Used,
+    /// As `Used`, but the bit of the third source has to be zero.
+    UsedButThird,
+}
+
+/// The encodings that an instruction of VOP1, VOP2 or VOPC has besides its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Forms {
+    /// VOP3.
+    pub long: bool,
+    pub sdwa: bool,
+    pub dpp: bool,
 }
 
 /// One instruction of the table.
@@ -109,9 +227,19 @@ pub struct Row {
     pub encoding: Encoding,
     pub opcode: u16,
     pub processors: Processors,
+    pub modifiers: Modifiers,
+    pub forms: Forms,
     /// Destinations first, then sources in the order of the ISA document (S0, S1, S2).
     pub operands: &'static [Slot],
     pub execute: Execute,
+}
+
+impl Row {
+    /// Whether the instruction converts from formats of 8 bits, which SDWA selects for the source alone.
+    pub(crate) fn is_from_byte(&self) -> bool {
+        self.mnemonic.starts_with("v_cvt_")
+            && (self.mnemonic.ends_with("_fp8") || self.mnemonic.ends_with("_bf8"))
+    }
 }
 
 /// Executes one instruction for all lanes of a wave.
@@ -260,4 +388,6 @@ pub struct Inst {
     pub imm2: u32,
     pub memory: MemoryBits,
     pub matrix: MatrixBits,
+    /// The machine code: `size` bytes, then zeros.
+    pub words: [u32; 4],
 }
