@@ -3,8 +3,7 @@
 #pragma once
 
 #include "launcher.h"
-#include "mfma.h"
-#include "tile.h"
+#include "mfma_tile.h"
 
 constexpr int kTileK = 64;
 constexpr int kBytes = 16;  // codes per load
@@ -25,97 +24,48 @@ struct Preshuffled16x16 {
 
 #ifdef HAS_MFMA
 
-// A tile of codes in LDS: rows of one group of K, padded so that the rows of a wave spread over the banks.
-struct CodeTile {
-    alignas(16) uint8_t at[kTile][kGroup + kBytes];
-};
+static_assert(kTileBytes == kGroup, "a step has one group of K");
 
-// The runs of a tile that a thread moves from global memory to LDS.
-constexpr int kRunsPerThread = kTile * kGroup / kBytes / kTileThreads;
-
-struct Runs {
-    Pack<uint8_t, kBytes> v[kRunsPerThread];
-};
-
-template <class RunAt>
-__device__ inline Runs load_runs(const uint8_t* codes, int64_t first, int32_t rows, int32_t k, int64_t k0,
-                                 RunAt run_at) {
-    Runs runs = {};
-    for (int i = 0; i < kRunsPerThread; ++i) {
-        const int run = threadIdx.x + i * kTileThreads;
-        const int row = run / (kGroup / kBytes), column = run % (kGroup / kBytes) * kBytes;
-        if (first + row < rows) runs.v[i] = load<kBytes>(codes + run_at(first + row, k0 + column, k));
-    }
-    return runs;
-}
-
-__device__ inline void store_runs(CodeTile& tile, const Runs& runs) {
-    for (int i = 0; i < kRunsPerThread; ++i) {
-        const int run = threadIdx.x + i * kTileThreads;
-        const int row = run / (kGroup / kBytes), column = run % (kGroup / kBytes) * kBytes;
-        *reinterpret_cast<Pack<uint8_t, kBytes>*>(&tile.at[row][column]) = runs.v[i];
-    }
-}
-
-// On the matrix cores: each of the four waves multiplies 16 rows of X with all 64 of W. While it multiplies one group of
-// K, the next one is on its way to the other of two tiles.
+// On the matrix cores, whose sums of a group are scaled and added in float32.
 template <class F, class RunOfW, class XScale, class WScale>
 __global__ __launch_bounds__(kTileThreads) void gemm_blockscale_kernel(bf16* y, const uint8_t* xq, XScale x_scale,
                                                                        const uint8_t* wq, WScale w_scale, int32_t m,
                                                                        int32_t n, int32_t k) {
-    if constexpr (MatrixFormat<F>::native) {
-        __shared__ CodeTile x_tiles[2];
-        __shared__ CodeTile w_tiles[2];
-        constexpr int kTilesAcross = kTile / kMfmaTile;
+    if constexpr (DeviceFormat<F>::native) {
         const int64_t first_row = int64_t{blockIdx.x} * kTile;
         const int64_t first_column = int64_t{blockIdx.y} * kTile;
-        const int wave = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
-        const int of_lane = lane % kMfmaTile, quarter = lane / kMfmaTile;
-        const int64_t groups = k / kGroup;
-
-        Runs x_runs = load_runs(xq, first_row, m, k, 0, RowMajor{});
-        Runs w_runs = load_runs(wq, first_column, n, k, 0, RunOfW{});
+        const auto load_x = [=](int64_t group, int row, int byte) {
+            if (first_row + row >= m) return Run{};
+            return load<kBytes>(xq + RowMajor{}(first_row + row, group * kGroup + byte, k));
+        };
+        const auto load_w = [=](int64_t group, int row, int byte) {
+            if (first_column + row >= n) return Run{};
+            return load<kBytes>(wq + RunOfW{}(first_column + row, group * kGroup + byte, k));
+        };
         Sums sums[kTilesAcross] = {};
-        for (int64_t group = 0; group < groups; ++group) {
-            CodeTile& x_tile = x_tiles[group % 2];
-            CodeTile& w_tile = w_tiles[group % 2];
-            store_runs(x_tile, x_runs);
-            store_runs(w_tile, w_runs);
-            // One barrier is enough: the tile that is overwritten next was read before it.
-            __syncthreads();
-            if (group + 1 < groups) {
-                x_runs = load_runs(xq, first_row, m, k, (group + 1) * kGroup, RowMajor{});
-                w_runs = load_runs(wq, first_column, n, k, (group + 1) * kGroup, RunOfW{});
-            }
+        multiply_in_steps(k / kGroup, load_x, load_w, [&](int64_t group, const ByteTile& x, const ByteTile& w) {
             float of_row[4] = {};
             for (int i = 0; i < 4; ++i) {
-                const int64_t row = first_row + wave * kMfmaTile + quarter * 4 + i;
+                const int64_t row = first_row + output_row() + i;
                 if (row < m) of_row[i] = x_scale(row, group);
             }
-            for (int tile = 0; tile < kTilesAcross; ++tile) {
+            for (int number = 0; number < kTilesAcross; ++number) {
                 Sums of_group = {};
-                for (int k0 = 0; k0 < kGroup; k0 += kMfmaK) {
-                    const int at = k0 + quarter * (kMfmaK / 4);
-                    Codes x, w;
-                    __builtin_memcpy(&x, &x_tile.at[wave * kMfmaTile + of_lane][at], sizeof(Codes));
-                    __builtin_memcpy(&w, &w_tile.at[tile * kMfmaTile + of_lane][at], sizeof(Codes));
-                    of_group = multiply_fp8<F>(x, w, of_group);
+                for (int byte = 0; byte < kGroup; byte += kFp8Bytes) {
+                    of_group = multiply_fp8<F>(x_row(x) + byte, w_row(w, number) + byte, of_group);
                 }
-                const int64_t column = first_column + tile * kMfmaTile + of_lane;
+                const int64_t column = first_column + output_column(number);
                 const float of_column = column < n ? w_scale(column, group) : 0.0f;
                 for (int i = 0; i < 4; ++i) {
                     const float scale = of_row[i] * of_column;
-                    sums[tile][i] += of_group[i] * scale;
+                    sums[number][i] += of_group[i] * scale;
                 }
             }
-        }
-        for (int tile = 0; tile < kTilesAcross; ++tile) {
-            const int64_t column = first_column + tile * kMfmaTile + of_lane;
-            for (int i = 0; i < 4; ++i) {
-                const int64_t row = first_row + wave * kMfmaTile + quarter * 4 + i;
-                if (row < m && column < n) y[row * n + column] = to_bf16(sums[tile][i]);
-            }
-        }
+        });
+        y += first_row * n + first_column;
+        each_output(sums, m - first_row, n - first_column, [=](int64_t row, int64_t column, float sum) {
+            y[row * n + column] = to_bf16(sum);
+        });
     } else {
         __builtin_trap();  // check_format refuses the formats that the device lacks
     }
