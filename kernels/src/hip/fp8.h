@@ -1,6 +1,6 @@
 // The fp8 formats: parameters, decoding, and encoding with round-to-nearest-even and saturation, by the device's own
-// instructions where it has the format. Formulas follow the OCP 8-bit floating point specification (e4m3fn, e5m2) and the
-// FNUZ variants: no infinity, no negative zero, whose code is the only NaN, and a bias one higher.
+// instructions where it has the format. Formulas follow the OCP 8-bit floating point specification (e4m3fn, e5m2) and
+// the FNUZ variants: no infinity, no negative zero, whose code is the only NaN, and a bias one higher.
 #pragma once
 
 #include <hip/hip_runtime.h>

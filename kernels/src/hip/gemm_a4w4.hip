@@ -20,8 +20,8 @@ __device__ inline int64_t preshuffled(int64_t row, int64_t column, int32_t k) {
 
 #ifdef __gfx950__
 
-// Scales of 16 rows, one for each of this lane's two groups: of group `lane_quarter()` of the first four groups of a step in
-// byte 0, of the last four in byte 2. Groups behind the end have the scale 1, and codes that are zero.
+// Scales of 16 rows, one for each of this lane's two groups: of group `lane_quarter()` of the first four groups of a
+// step in byte 0, of the last four in byte 2. Groups behind the end have the scale 1, and codes that are zero.
 __device__ inline int only_inside(int scales, int64_t first_group, int32_t groups) {
     constexpr int one = 0x7f7f;
     const int64_t group = first_group + lane_quarter();
@@ -29,8 +29,8 @@ __device__ inline int only_inside(int scales, int64_t first_group, int32_t group
     return group + 4 < groups ? (scales & ~0xffff) | first : one << 16 | first;
 }
 
-// With the matrix cores' block scales. Swizzled, a lane finds those of 32 rows and 8 groups in one word: of its row in the
-// first 16 rows in bytes 0 and 2, in the others in bytes 1 and 3.
+// With the matrix cores' block scales. Swizzled, a lane finds those of 32 rows and 8 groups in one word: of its row in
+// the first 16 rows in bytes 0 and 2, in the others in bytes 1 and 3.
 __global__ __launch_bounds__(kTileThreads) void gemm_a4w4_kernel(bf16* y, const uint8_t* xq, const uint8_t* xs,
                                                                  const uint8_t* wq, const uint8_t* ws, int32_t m,
                                                                  int32_t n, int32_t k, bool shuffle_scale) {
@@ -60,7 +60,8 @@ __global__ __launch_bounds__(kTileThreads) void gemm_a4w4_kernel(bf16* y, const 
         return only_inside(scale(mine) | scale(mine + 4) << 16, group, groups);
     };
     Sums sums[kTilesAcross] = {};
-    multiply_in_steps((k + kStepK - 1) / kStepK, load_x, load_w, [&](int64_t step, const ByteTile& x, const ByteTile& w) {
+    const int64_t steps = (k + kStepK - 1) / kStepK;
+    multiply_in_steps(steps, load_x, load_w, [&](int64_t step, const ByteTile& x, const ByteTile& w) {
         const int64_t group = step * kStepGroups;
         const int of_x = x_scales(group);
         // The buffer of scales has whole tiles of 256 rows.

@@ -1,13 +1,9 @@
 // int8 GEMM with a scale per token of X and per channel of W, accumulated in int32:
 // Y[m, n] = (sum over k of X[m, k] W[n, k]) Sx[m] Sw[n].
 
-#include "launcher.h"
-#include "mfma_tile.h"
+#include "gemm_int8.h"
 
 namespace {
-
-// The longest sum of products of -128 that int32 holds.
-constexpr int32_t kMaxK = INT32_MAX / (128 * 128);
 
 // The product's sum with its scales.
 __device__ inline bf16 scaled(int32_t sum, float x_scale, float w_scale) { return to_bf16(sum * (x_scale * w_scale)); }
@@ -19,25 +15,8 @@ __global__ __launch_bounds__(kTileThreads) void gemm_a8w8_int8_kernel(bf16* y, c
                                                                       int32_t n, int32_t k) {
     const int64_t first_row = int64_t{blockIdx.x} * kTile;
     const int64_t first_column = int64_t{blockIdx.y} * kTile;
-    const auto load_codes = [=](const int8_t* codes, int64_t row, int64_t rows, int64_t column) {
-        return load_run(codes + row * k + column, row < rows ? k - column : 0);
-    };
-    const auto load_x = [=](int64_t step, int row, int byte) {
-        return load_codes(xq, first_row + row, m, step * kTileBytes + byte);
-    };
-    const auto load_w = [=](int64_t step, int row, int byte) {
-        return load_codes(wq, first_column + row, n, step * kTileBytes + byte);
-    };
-    IntSums sums[kTilesAcross] = {};
-    multiply_in_steps(steps_of(k), load_x, load_w, [&](int64_t, const ByteTile& x, const ByteTile& w) {
-        for (int number = 0; number < kTilesAcross; ++number) {
-            for (int byte = 0; byte < kTileBytes; byte += kStepBytes) {
-                const Fragment of_x = fragment(x_row(x) + byte), of_w = fragment(w_row(w, number) + byte);
-                sums[number] = multiply_int8(of_x, of_w, sums[number]);
-            }
-        }
-    });
-    each_output(sums, m - first_row, n - first_column, [=](int row, int column, int32_t sum) {
+    const Int8Sums sums = multiply_int8_tile<false>(xq, wq, first_row, first_column, m, n, k);
+    each_output(sums.products, m - first_row, n - first_column, [=](int row, int column, int32_t sum) {
         const int64_t r = first_row + row, c = first_column + column;
         y[r * n + c] = scaled(sum, xs[r], ws[c]);
     });

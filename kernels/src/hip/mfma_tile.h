@@ -1,5 +1,6 @@
 // GEMMs on the matrix cores: a block of four waves multiplies 64 rows of X by 64 rows of W, 128 bytes of each row at a
-// time. Each wave has 16 rows of X and all of W. While it multiplies one tile, the next is on its way from global memory.
+// time. Each wave has 16 rows of X and all of W. While it multiplies one tile, the next is on its way from global
+// memory.
 #pragma once
 
 #include "mfma.h"
@@ -37,8 +38,8 @@ __device__ inline Run load_run(const void* from, int64_t left) {
     return run;
 }
 
-// Calls `each` with the place of every run of this thread: its number, its row and where it begins in the row. Threads that
-// follow each other have runs of one row or, AlongRows, of rows that follow each other.
+// Calls `each` with the place of every run of this thread: its number, its row and where it begins in the row. Threads
+// that follow each other have runs of one row or, AlongRows, of rows that follow each other.
 template <bool AlongRows, class Each>
 __device__ inline void each_run(Each each) {
     for (int i = 0; i < kRunsOfThread; ++i) {
@@ -103,8 +104,8 @@ __device__ inline void each_output(const S (&sums)[kTilesAcross], int64_t rows, 
 
 #ifdef __gfx950__
 
-// One step of MXFP8: 128 columns, four groups. `x_scales` and `w_scales` have one of this lane's row and group in each byte
-// that is used: those of X in byte 0, those of the 16 rows of W with number i in byte i.
+// One step of MXFP8: 128 columns, four groups. `x_scales` and `w_scales` have one of this lane's row and group in each
+// byte that is used: those of X in byte 0, those of the 16 rows of W with number i in byte i.
 __device__ inline void multiply_mxfp8(Sums (&sums)[kTilesAcross], const ByteTile& x, int x_scales, const ByteTile& w,
                                       int w_scales) {
     constexpr int e4m3 = DeviceFormat<E4m3fn>::code;

@@ -48,8 +48,9 @@ __device__ inline float over_row(float value, Combine combine) {
     return value;
 }
 
-// Up to 16 query heads of one key head. Scores are products in bf16, which holds every value of fp8; probabilities and V are
-// multiplied in float32. The softmax goes along: where a larger score turns up, what was summed before is scaled down.
+// Up to 16 query heads of one key head. Scores are products in bf16, which holds every value of fp8; probabilities and
+// V are multiplied in float32. The softmax goes along: where a larger score turns up, what was summed before is scaled
+// down.
 template <class F, class InCache>
 __device__ inline void attend(bf16* out, const bf16* q, int heads, const uint8_t* k_cache, const uint8_t* v_cache,
                               float score_scale, float v_scale, int32_t length, int32_t d, int32_t first_column,

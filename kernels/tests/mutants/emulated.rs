@@ -32,18 +32,34 @@ const TARGETS: &[Target] = &[
             // Places of operands and results.
             ("mfma.h", "threadIdx.x % kWave / kMfmaTile", "threadIdx.x % 32 / kMfmaTile"),
             ("mfma_tile.h", "kMfmaTile + lane_quarter() * 4;", "kMfmaTile + lane_quarter();"),
-            ("mfma_tile.h", "return number * kMfmaTile + lane_row();", "return lane_row() * kTilesAcross + number;"),
+            (
+                "mfma_tile.h",
+                "return number * kMfmaTile + lane_row();",
+                "return lane_row() * kTilesAcross + number;",
+            ),
             // Products.
             ("gemm_blockscale.h", "(x_row(x) + byte, w_row", "(x_row(x) + (byte ^ kFp8Bytes), w_row"),
             ("mfma.h", "mfma_f32_16x16x32_fp8_fp8(fragment(x)", "mfma_f32_16x16x32_bf8_fp8(fragment(x)"),
             // Sums.
-            ("gemm_blockscale.h", "w_row(w, number) + byte, of_group)", "w_row(w, number) + byte, sums[number])"),
-            ("gemm_blockscale.h", "sums[number][i] += of_group[i] * scale;", "sums[0][i] += of_group[i] * scale;"),
+            (
+                "gemm_blockscale.h",
+                "w_row(w, number) + byte, of_group)",
+                "w_row(w, number) + byte, sums[number])",
+            ),
+            (
+                "gemm_blockscale.h",
+                "sums[number][i] += of_group[i] * scale;",
+                "sums[0][i] += of_group[i] * scale;",
+            ),
             // Tiles in LDS.
             ("mfma_tile.h", "__syncthreads();", ""),
             ("mfma_tile.h", "x_tile = x_tiles[step % 2]", "x_tile = x_tiles[0]"),
             // Conversions.
-            ("fp8.h", "encode_pair_natively<F, true>(x[i + 2], x[i + 3]", "encode_pair_natively<F, true>(x[i + 3], x[i + 2]"),
+            (
+                "fp8.h",
+                "encode_pair_natively<F, true>(x[i + 2], x[i + 3]",
+                "encode_pair_natively<F, true>(x[i + 3], x[i + 2]",
+            ),
             ("fp8.h", "encode_pair_natively<F, true>(x[i + 2]", "encode_pair_natively<F, false>(x[i + 2]"),
         ],
     },
@@ -57,7 +73,28 @@ const TARGETS: &[Target] = &[
         mutants: &[
             // The order of K within a lane.
             ("mfma.h", "mfma_i32_16x16x64_i8(x, w", "mfma_i32_16x16x64_i8(x.yxzw, w"),
-            ("gemm_a8w8_int8.hip", "row < rows ? k - column : 0", "row < rows ? k - column - 1 : 0"),
+            ("gemm_int8.h", "row < rows ? k - column : 0", "row < rows ? k - column - 1 : 0"),
+            (
+                "gemm_int8.h",
+                "multiply_int8(of_x, of_w, sums.products[number])",
+                "multiply_int8(of_x, of_w, sums.products[0])",
+            ),
+        ],
+    },
+    Target {
+        arch: "gfx942",
+        chain: Chain {
+            binary: "int8",
+            case: "zero_point::full_chain_quant_primary_tokens_33",
+            sources: &["token_quant_int8", "gemm_a8w8_int8_zero_point"],
+        },
+        mutants: &[
+            // The sums of columns of W instead of those of rows of X.
+            (
+                "gemm_int8.h",
+                "multiply_int8(of_x, ones_of_int8(), sums.of_x)",
+                "multiply_int8(ones_of_int8(), of_x, sums.of_x)",
+            ),
         ],
     },
     Target {
@@ -68,7 +105,7 @@ const TARGETS: &[Target] = &[
             sources: &["gemm_bf16"],
         },
         mutants: &[
-            ("mfma.h", "__builtin_bit_cast(Values, x), __builtin_bit_cast(Values, w), sums, 0,\n                                                     0, 0)", "__builtin_bit_cast(Values, x).yxzw, __builtin_bit_cast(Values, w), sums, 0, 0, 0)"),
+            ("mfma.h", "16x16x16bf16_1k(a, b", "16x16x16bf16_1k(a.yxzw, b"),
             ("gemm_bf16.hip", "multiply_in_steps<TransposeX>", "multiply_in_steps<!TransposeX>"),
         ],
     },
@@ -81,7 +118,11 @@ const TARGETS: &[Target] = &[
         },
         mutants: &[
             // Scales of other rows, and of the other half of K.
-            ("gemm_a4w4.hip", "0, 1>(x_codes[0], of_x, codes_of_4_bits(odd)", "0, 0>(x_codes[0], of_x, codes_of_4_bits(odd)"),
+            (
+                "gemm_a4w4.hip",
+                "0, 1>(x_codes[0], of_x, codes_of_4_bits(odd)",
+                "0, 0>(x_codes[0], of_x, codes_of_4_bits(odd)",
+            ),
             ("gemm_a4w4.hip", "2, 2>(x_codes[1]", "0, 2>(x_codes[1]"),
             ("gemm_a4w4.hip", "(rows_of_wave / 16 % 2 * 8)", "0"),
             ("gemm_a4w4.hip", "return only_inside(value, group, groups);", "return value;"),
@@ -100,7 +141,11 @@ const TARGETS: &[Target] = &[
         mutants: &[
             ("mfma.h", "b = fragment(row + kStepBytes)", "b = fragment(row)"),
             // The halves of K exchanged in both operands: their products stay, their scales do not.
-            ("mfma.h", "return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};", "return {b.x, b.y, b.z, b.w, a.x, a.y, a.z, a.w};"),
+            (
+                "mfma.h",
+                "return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};",
+                "return {b.x, b.y, b.z, b.w, a.x, a.y, a.z, a.w};",
+            ),
             ("mfma_tile.h", "multiply_scaled<e4m3, 0, 2>", "multiply_scaled<e4m3, 0, 1>"),
             ("gemm_swizzled.hip", "kMxGroup) + lane_quarter();", "kMxGroup);"),
         ],
@@ -116,9 +161,17 @@ const TARGETS: &[Target] = &[
             // The softmax that goes along.
             ("paged_decode.hip", "totals[tile][i] *= shrink;", ""),
             ("paged_decode.hip", "sum[i] * shrink +", "sum[i] +"),
-            ("paged_decode.hip", "inside ? scores[tile][i] * score_scale : -INFINITY", "scores[tile][i] * score_scale"),
+            (
+                "paged_decode.hip",
+                "inside ? scores[tile][i] * score_scale : -INFINITY",
+                "scores[tile][i] * score_scale",
+            ),
             ("paged_decode.hip", "mask = kMfmaTile / 2", "mask = kMfmaTile / 4"),
-            ("paged_decode.hip", "probabilities[lane_row()][step + lane_quarter()]", "probabilities[lane_row()][step]"),
+            (
+                "paged_decode.hip",
+                "probabilities[lane_row()][step + lane_quarter()]",
+                "probabilities[lane_row()][step]",
+            ),
         ],
     },
 ];
@@ -148,7 +201,7 @@ fn every_one_line_fault_in_the_code_for_gpus_turns_a_case_red() {
 }
 
 /// The mutants that no check sees.
-fn survivors_of(target: &Target, plugin: &Path, binaries: &BTreeMap<String, PathBuf>) -> Vec<String> {
+fn survivors_of(target: &'static Target, plugin: &Path, binaries: &BTreeMap<String, PathBuf>) -> Vec<String> {
     let Target { arch, chain, mutants } = target;
     let package = Package::new(chain);
     let run = |edit: &dyn Fn(&str, &mut String)| {
