@@ -106,7 +106,7 @@ const TARGETS: &[Target] = &[
         },
         mutants: &[
             ("mfma.h", "16x16x16bf16_1k(a, b", "16x16x16bf16_1k(a.yxzw, b"),
-            ("gemm_bf16.hip", "multiply_in_steps<TransposeX>", "multiply_in_steps<!TransposeX>"),
+            ("gemm_bf16.hip", "matrix[(column + i) * ld + row]", "matrix[(column + i) * k + row]"),
         ],
     },
     Target {
@@ -125,7 +125,7 @@ const TARGETS: &[Target] = &[
             ),
             ("gemm_a4w4.hip", "2, 2>(x_codes[1]", "0, 2>(x_codes[1]"),
             ("gemm_a4w4.hip", "(rows_of_wave / 16 % 2 * 8)", "0"),
-            ("gemm_a4w4.hip", "return only_inside(value, group, groups);", "return value;"),
+            ("gemm_a4w4.hip", "? (scales & ~0xffff) | first :", "? one << 16 | first :"),
             // Conversions.
             ("mx_quant.h", "x.v[0], x.v[1], exponent, 0)", "x.v[1], x.v[0], exponent, 0)"),
             ("mx_quant.h", "x.v[2], x.v[3], exponent, 1)", "x.v[2], x.v[3], exponent, 0)"),
