@@ -106,7 +106,11 @@ const TARGETS: &[Target] = &[
         },
         mutants: &[
             ("mfma.h", "16x16x16bf16_1k(a, b", "16x16x16bf16_1k(a.yxzw, b"),
-            ("gemm_bf16.hip", "matrix[(column + i) * ld + row]", "matrix[(column + i) * k + row]"),
+            (
+                "gemm_bf16.hip",
+                "matrix[(column + i) * ld + row]",
+                "matrix[(column + i) * ld + rows - 1 - row]",
+            ),
         ],
     },
     Target {
