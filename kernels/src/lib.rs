@@ -2,6 +2,11 @@
 //!
 //! One source for every architecture is in `src/hip`; the build script compiles it for the host. What each launcher
 //! takes and refuses is documented where it is defined. The accuracy tests in `tests/` are the examples to start from.
+//!
+//! For gfx942 and gfx950 the products of FP8, int8 and bfloat16 and the paged attention run on the matrix cores
+//! (`mfma.h`), those of MXFP8 and MXFP4 on gfx950, with its block scales. Elsewhere the same launchers have loops, and so
+//! have the 4-bit integers and NVFP4, which no matrix core multiplies. Kernels called `fallback` use neither matrix cores
+//! nor conversion instructions.
 
 use accuracy_core::device::{DevPtr, Status, Stream};
 use accuracy_core::dtype::DType;

@@ -1,36 +1,48 @@
 // int8 GEMM with a scale per token of X and per channel of W, accumulated in int32:
 // Y[m, n] = (sum over k of X[m, k] W[n, k]) Sx[m] Sw[n].
 
-#include "bf16.h"
-#include "launcher.h"
+#include "gemm_int8.h"
 
 namespace {
 
-constexpr int kTile = 64;
-constexpr int kTileK = 64;
-constexpr int kThreads = 256;
-constexpr int kAcross = 16;  // threads along either side of the output tile
-constexpr int kPerThread = kTile / kAcross;
+// The product's sum with its scales.
+__device__ inline bf16 scaled(int32_t sum, float x_scale, float w_scale) { return to_bf16(sum * (x_scale * w_scale)); }
 
-// The longest sum of products of -128 that int32 holds.
-constexpr int32_t kMaxK = INT32_MAX / (128 * 128);
+#ifdef HAS_MFMA
+
+__global__ __launch_bounds__(kTileThreads) void gemm_a8w8_int8_kernel(bf16* y, const int8_t* xq, const float* xs,
+                                                                      const int8_t* wq, const float* ws, int32_t m,
+                                                                      int32_t n, int32_t k) {
+    const int64_t first_row = int64_t{blockIdx.x} * kTile;
+    const int64_t first_column = int64_t{blockIdx.y} * kTile;
+    const Int8Sums sums = multiply_int8_tile<false>(xq, wq, first_row, first_column, m, n, k);
+    each_output(sums.products, m - first_row, n - first_column, [=](int row, int column, int32_t sum) {
+        const int64_t r = first_row + row, c = first_column + column;
+        y[r * n + c] = scaled(sum, xs[r], ws[c]);
+    });
+}
+
+#else
+
+constexpr int kTileK = 64;
+constexpr int kAcross = 16;  // threads along either side of the output tile
 
 // Rows are padded by one bank of 32 bits, so that threads of a warp read different banks.
-using Tile = int16_t[kTile][kTileK + 2];
+using Int16Tile = int16_t[kTile][kTileK + 2];
 
-__device__ void load_tile(Tile& tile, const int8_t* codes, int64_t first, int32_t rows, int32_t k, int32_t k0) {
-    for (int i = threadIdx.x; i < kTile * kTileK; i += kThreads) {
+__device__ void load_tile(Int16Tile& tile, const int8_t* codes, int64_t first, int32_t rows, int32_t k, int32_t k0) {
+    for (int i = threadIdx.x; i < kTile * kTileK; i += kTileThreads) {
         const int row = i / kTileK, column = i % kTileK;
         const bool inside = first + row < rows && k0 + column < k;
         tile[row][column] = inside ? codes[(first + row) * k + k0 + column] : 0;
     }
 }
 
-__global__ __launch_bounds__(kThreads) void gemm_a8w8_int8_kernel(bf16* y, const int8_t* xq, const float* xs,
-                                                                  const int8_t* wq, const float* ws, int32_t m,
-                                                                  int32_t n, int32_t k) {
-    __shared__ Tile x_tile;
-    __shared__ Tile w_tile;
+__global__ __launch_bounds__(kTileThreads) void gemm_a8w8_int8_kernel(bf16* y, const int8_t* xq, const float* xs,
+                                                                      const int8_t* wq, const float* ws, int32_t m,
+                                                                      int32_t n, int32_t k) {
+    __shared__ Int16Tile x_tile;
+    __shared__ Int16Tile w_tile;
     const int64_t first_row = int64_t{blockIdx.x} * kTile;
     const int64_t first_column = int64_t{blockIdx.y} * kTile;
     const int tx = threadIdx.x % kAcross, ty = threadIdx.x / kAcross;
@@ -53,10 +65,12 @@ __global__ __launch_bounds__(kThreads) void gemm_a8w8_int8_kernel(bf16* y, const
         const int64_t row = first_row + ty + i * kAcross;
         for (int j = 0; j < kPerThread; ++j) {
             const int64_t column = first_column + tx + j * kAcross;
-            if (row < m && column < n) y[row * n + column] = to_bf16(sum[i][j] * (xs[row] * ws[column]));
+            if (row < m && column < n) y[row * n + column] = scaled(sum[i][j], xs[row], ws[column]);
         }
     }
 }
+
+#endif
 
 }  // namespace
 
@@ -64,8 +78,8 @@ LAUNCHER gemm_a8w8_int8(bf16* y, const int8_t* xq, const float* xs, const int8_t
                         int32_t n, int32_t k, hipStream_t stream) {
     if (any_null(y, xq, xs, wq, ws) || m <= 0 || n <= 0 || k <= 0) return kInvalidArgument;
     if (k > kMaxK) return kUnsupported;
-    hipLaunchKernelGGL(gemm_a8w8_int8_kernel, dim3(ceil_div(m, kTile), ceil_div(n, kTile)), dim3(kThreads), 0, stream,
-                       y, xq, xs, wq, ws, m, n, k);
+    hipLaunchKernelGGL(gemm_a8w8_int8_kernel, dim3(ceil_div(m, kTile), ceil_div(n, kTile)), dim3(kTileThreads), 0,
+                       stream, y, xq, xs, wq, ws, m, n, k);
     return launch_status();
 }
 

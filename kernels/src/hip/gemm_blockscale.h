@@ -3,7 +3,7 @@
 #pragma once
 
 #include "launcher.h"
-#include "tile.h"
+#include "mfma_tile.h"
 
 constexpr int kTileK = 64;
 constexpr int kBytes = 16;  // codes per load
@@ -21,6 +21,57 @@ struct Preshuffled16x16 {
         return row / 16 * 16 * k + column / 32 * 32 * 16 + column % 32 / kBytes * kBytes * 16 + row % 16 * kBytes;
     }
 };
+
+#ifdef HAS_MFMA
+
+static_assert(kTileBytes == kGroup, "a step has one group of K");
+
+// On the matrix cores, whose sums of a group are scaled and added in float32.
+template <class F, class RunOfW, class XScale, class WScale>
+__global__ __launch_bounds__(kTileThreads) void gemm_blockscale_kernel(bf16* y, const uint8_t* xq, XScale x_scale,
+                                                                       const uint8_t* wq, WScale w_scale, int32_t m,
+                                                                       int32_t n, int32_t k) {
+    if constexpr (DeviceFormat<F>::native) {
+        const int64_t first_row = int64_t{blockIdx.x} * kTile;
+        const int64_t first_column = int64_t{blockIdx.y} * kTile;
+        const auto load_x = [=](int64_t group, int row, int byte) {
+            if (first_row + row >= m) return Run{};
+            return load<kBytes>(xq + RowMajor{}(first_row + row, group * kGroup + byte, k));
+        };
+        const auto load_w = [=](int64_t group, int row, int byte) {
+            if (first_column + row >= n) return Run{};
+            return load<kBytes>(wq + RunOfW{}(first_column + row, group * kGroup + byte, k));
+        };
+        Sums sums[kTilesAcross] = {};
+        multiply_in_steps(k / kGroup, load_x, load_w, [&](int64_t group, const ByteTile& x, const ByteTile& w) {
+            float of_row[4] = {};
+            for (int i = 0; i < 4; ++i) {
+                const int64_t row = first_row + output_row() + i;
+                if (row < m) of_row[i] = x_scale(row, group);
+            }
+            for (int number = 0; number < kTilesAcross; ++number) {
+                Sums of_group = {};
+                for (int byte = 0; byte < kGroup; byte += kFp8Bytes) {
+                    of_group = multiply_fp8<F>(x_row(x) + byte, w_row(w, number) + byte, of_group);
+                }
+                const int64_t column = first_column + output_column(number);
+                const float of_column = column < n ? w_scale(column, group) : 0.0f;
+                for (int i = 0; i < 4; ++i) {
+                    const float scale = of_row[i] * of_column;
+                    sums[number][i] += of_group[i] * scale;
+                }
+            }
+        });
+        y += first_row * n + first_column;
+        each_output(sums, m - first_row, n - first_column, [=](int64_t row, int64_t column, float sum) {
+            y[row * n + column] = to_bf16(sum);
+        });
+    } else {
+        __builtin_trap();  // check_format refuses the formats that the device lacks
+    }
+}
+
+#else
 
 template <class F, class RunAt>
 __device__ void load_tile(Tile<kTileK>& tile, const uint8_t* codes, int64_t first, int32_t rows, int32_t k, int64_t k0,
@@ -71,6 +122,8 @@ __global__ __launch_bounds__(kTileThreads) void gemm_blockscale_kernel(bf16* y, 
     }
     store_tile(y, n, sum, first_row + row, first_column + column, m, n);
 }
+
+#endif
 
 // The checks that are left are those of the scales.
 template <class RunOfW, class XScale, class WScale>

@@ -3,8 +3,10 @@
 //   gemm_mxfp8   Y[m, n] = sum over k of X[m, k] Sx[m, k / 32] W[n, k] Sw[n, k / 32], e4m3fn and e8m0
 // Codes are row-major. The scales of W are swizzled, those of X, too, with is_sf_swizzled, else row-major.
 
+#include <type_traits>
+
+#include "mfma_tile.h"
 #include "nvfp4.h"
-#include "tile.h"
 
 namespace {
 
@@ -42,6 +44,44 @@ __device__ inline void load_tile(Tile<kTileK>& tile, const uint8_t* codes, const
     for (int i = 0; i < kRun; ++i) tile.at[column + i][row] = T::element(packed, i) * scale;
 }
 
+#ifdef __gfx950__
+
+__device__ inline void gemm_mxfp8_tile(bf16* y, const uint8_t* xq, const uint8_t* xs, const uint8_t* wq,
+                                       const uint8_t* ws, int64_t first_row, int64_t first_column, int32_t m, int32_t n,
+                                       int32_t k, bool is_sf_swizzled) {
+    const int32_t groups = k / kMxGroup;
+    const auto load_codes = [=](const uint8_t* codes, int64_t row, int64_t rows, int64_t column) {
+        return row < rows && column < k ? load<kRunBytes>(codes + row * k + column) : Run{};
+    };
+    const auto load_x = [=](int64_t step, int row, int byte) {
+        return load_codes(xq, first_row + row, m, step * kTileBytes + byte);
+    };
+    const auto load_w = [=](int64_t step, int row, int byte) {
+        return load_codes(wq, first_column + row, n, step * kTileBytes + byte);
+    };
+    // What has no scale has codes that are zero, and the scale 1.
+    const auto scale = [=](const uint8_t* scales, int64_t row, int64_t rows, int64_t step, bool tiled) -> int {
+        const int64_t group = step * (kTileBytes / kMxGroup) + lane_quarter();
+        return row < rows && group < groups ? scales[scale_offset_128x4(row, group, groups, tiled)] : kE8m0One;
+    };
+    Sums sums[kTilesAcross] = {};
+    multiply_in_steps(steps_of(k), load_x, load_w, [&](int64_t step, const ByteTile& x, const ByteTile& w) {
+        const int64_t row = first_row + threadIdx.x / kWave * kMfmaTile + lane_row();
+        const int of_x = scale(xs, row, m, step, is_sf_swizzled);
+        int of_w = 0;
+        for (int number = 0; number < kTilesAcross; ++number) {
+            of_w |= scale(ws, first_column + output_column(number), n, step, true) << (8 * number);
+        }
+        multiply_mxfp8(sums, x, of_x, w, of_w);
+    });
+    y += first_row * n + first_column;
+    each_output(sums, m - first_row, n - first_column, [=](int64_t row, int64_t column, float sum) {
+        y[row * n + column] = to_bf16(sum);
+    });
+}
+
+#endif
+
 // `x_global` and `w_global` are null where scales have one level.
 template <class T>
 __global__ __launch_bounds__(kTileThreads) void gemm_swizzled_kernel(bf16* y, const uint8_t* xq, const uint8_t* xs,
@@ -49,10 +89,16 @@ __global__ __launch_bounds__(kTileThreads) void gemm_swizzled_kernel(bf16* y, co
                                                                      const uint8_t* ws, const float* w_global,
                                                                      int32_t m, int32_t n, int32_t k,
                                                                      bool is_sf_swizzled) {
-    __shared__ Tile<kTileK> x_tile;
-    __shared__ Tile<kTileK> w_tile;
     const int64_t first_row = int64_t{blockIdx.x} * kTile;
     const int64_t first_column = int64_t{blockIdx.y} * kTile;
+#ifdef __gfx950__
+    if constexpr (std::is_same_v<T, Mxfp8>) {
+        gemm_mxfp8_tile(y, xq, xs, wq, ws, first_row, first_column, m, n, k, is_sf_swizzled);
+        return;
+    }
+#endif
+    __shared__ Tile<kTileK> x_tile;
+    __shared__ Tile<kTileK> w_tile;
     const int row = threadIdx.x / kThreadsAcross * kPerThread;
     const int column = threadIdx.x % kThreadsAcross * kPerThread;
 

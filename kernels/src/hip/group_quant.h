@@ -13,8 +13,10 @@ __device__ void quantize_group(uint8_t* q, float* scale, const float (&x)[kPerLa
     float amax = 0.0f;
     for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(x[i]));
     const float s = fmaxf(lanes_max(amax), 1e-10f) / F::max;
+    float quotients[kPerLane];
+    for (int i = 0; i < kPerLane; ++i) quotients[i] = x[i] / s;
     Pack<uint8_t, kPerLane> codes;
-    for (int i = 0; i < kPerLane; ++i) codes.v[i] = encode<F>(x[i] / s);
+    encode_all<F>(codes.v, quotients);
     *reinterpret_cast<Pack<uint8_t, kPerLane>*>(q + lane * kPerLane) = codes;
     if (lane == 0) *scale = s;
 }

@@ -5,6 +5,7 @@
 #include "launcher.h"
 
 constexpr int32_t kMxGroup = 32;
+constexpr uint8_t kE8m0One = 127;  // the code of 1
 
 // Element formats. e2m1 has ±{0, 0.5, 1, 1.5, 2, 3, 4, 6} and is packed two a byte, the first in the low nibble.
 struct E2m1 {

@@ -10,6 +10,8 @@ namespace {
 constexpr int kNvLanes = 4;
 constexpr int kNvPerLane = kNvGroup / kNvLanes;
 
+static_assert(kNvPerLane == kMxPerLane, "a lane encodes as many values of either");
+
 __global__ __launch_bounds__(kMxThreads) void nvfp4_quant_kernel(uint8_t* q, uint8_t* s, const bf16* x,
                                                                  const float* global, int64_t m, int32_t k,
                                                                  bool is_sf_swizzled) {
@@ -27,12 +29,10 @@ __global__ __launch_bounds__(kMxThreads) void nvfp4_quant_kernel(uint8_t* q, uin
     const uint8_t code = encode<E4m3fn>(__uint_as_float(amax) * *global / E2m1::max);
     const float scale = decode<E4m3fn>(code);
     const float inverse = scale == 0.0f ? 0.0f : *global / scale;
-    Pack<uint8_t, kNvPerLane / 2> codes = {};
-    for (int i = 0; i < kNvPerLane; ++i) {
-        const uint8_t element = encode_element(E2m1{}, to_float(packed.v[i]) * inverse);
-        codes.v[i / 2] |= static_cast<uint8_t>(element << (i % 2 * 4));
-    }
-    *reinterpret_cast<decltype(codes)*>(q + first / 2) = codes;
+    Pack<float, kNvPerLane> scaled;
+    for (int i = 0; i < kNvPerLane; ++i) scaled.v[i] = to_float(packed.v[i]) * inverse;
+    const Pack<uint8_t, kNvPerLane / 2> codes = encode_lane(E2m1{}, scaled, kE8m0One);
+    *reinterpret_cast<Pack<uint8_t, kNvPerLane / 2>*>(q + first / 2) = codes;
     if (lane == 0) s[scale_offset_128x4(row, group, groups, is_sf_swizzled)] = code;
 }
 

@@ -18,7 +18,7 @@ __global__ void nvfp4_quant_fallback_kernel(uint8_t* q, uint8_t* s, const bf16* 
     }
     const uint8_t code = encode_by_steps<E4m3fn>(amax / E2m1::max * *global);
     s[scale_offset_128x4(index / groups, index % groups, groups, is_sf_swizzled)] = code;
-    const float step = decode<E4m3fn>(code) / *global;
+    const float step = decode_by_arithmetic<E4m3fn>(code) / *global;
     for (int i = 0; i < kNvGroup; i += 2) {
         uint32_t byte = 0;
         for (int j = 0; j < 2 && step != 0.0f; ++j) {

@@ -22,16 +22,18 @@ __global__ __launch_bounds__(kGroupsPerBlock* kLanes) void per_token_cast_to_fp8
     float amax = 0.0f;
     for (int i = 0; i < kPerLane; ++i) amax = fmaxf(amax, fabsf(to_float(packed.v[i])));
     amax = fmaxf(lanes_max(amax), 1e-4f);
-    Pack<uint8_t, kPerLane> codes;
+    float quotients[kPerLane];
     if (exponents) {
         const uint8_t scale = e8m0_scale<MxE4m3>(__float_as_uint(amax), kCeil);
-        for (int i = 0; i < kPerLane; ++i) codes.v[i] = encode<E4m3fn>(divide_by_e8m0(to_float(packed.v[i]), scale));
+        for (int i = 0; i < kPerLane; ++i) quotients[i] = divide_by_e8m0(to_float(packed.v[i]), scale);
         if (lane == 0) exponents[packed_words(row, group, m)] = scale;
     } else {
         const float scale = amax / E4m3fn::max;
-        for (int i = 0; i < kPerLane; ++i) codes.v[i] = encode<E4m3fn>(to_float(packed.v[i]) / scale);
+        for (int i = 0; i < kPerLane; ++i) quotients[i] = to_float(packed.v[i]) / scale;
         if (lane == 0) s[mn_major(row, group, m)] = scale;
     }
+    Pack<uint8_t, kPerLane> codes;
+    encode_all<E4m3fn>(codes.v, quotients);
     *reinterpret_cast<Pack<uint8_t, kPerLane>*>(q + first) = codes;
 }
 

@@ -2,6 +2,10 @@
 //!
 //! Every mutant is compiled into a kernel library of its own, which the accuracy tests of this crate then open
 //! instead of the right one. `cargo test -p kernels --test mutants -- --nocapture` prints which check saw what.
+//!
+//! These are compiled for the host. What only the code for GPUs has is in `emulated.rs`.
+
+mod emulated;
 
 use accuracy_core::build::HostLibrary;
 use accuracy_core::env;
@@ -11,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// A chain of the crate's tests: its test binary, one case of it, and the sources it needs.
 struct Chain {
@@ -140,7 +145,7 @@ const MUTANTS: &[Mutant] = &[
         "/ kGroup * groups + (group + 1) % groups]",
     ),
     (&FP8, "gemm_a8w8_blockscale.hip", "group * m + r :", "group * m + (r + 1) % m :"),
-    (&INT8, "gemm_a8w8_int8.hip", "(xs[row] * ws[column])", "(xs[row] * ws[first_column])"),
+    (&INT8, "gemm_a8w8_int8.hip", "sum[i][j], xs[row], ws[column]", "sum[i][j], xs[row], ws[first_column]"),
     // A dropped parameter.
     (&FP8, "gemm_a8w8_blockscale.hip", "shuffle_scale ? group * m + r :", "false ? group * m + r :"),
     (&FP8, "group_quant.h", "shuffle_scale ? group * m + row :", "false ? group * m + row :"),
@@ -274,7 +279,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     (&ATTENTION, "rope_kv_write.hip", "int64_t{args.positions[token]}", "token"),
     (&ATTENTION, "rope_kv_write.hip", "(rotated_b / *args.k_scale)", "(rotated_b / *args.v_scale)"),
-    (&ATTENTION, "paged_decode.hip", "kv_head = head / (heads / kv_heads);", "kv_head = head % kv_heads;"),
+    (&ATTENTION, "paged_decode.hip", "kv_head = head / heads_of_key;", "kv_head = head % kv_heads;"),
     (&ATTENTION, "paged_decode.hip", "int64_t{table[p / block]}", "int64_t{block_tables[p / block]}"),
     (
         &ATTENTION,
@@ -287,7 +292,7 @@ const MUTANTS: &[Mutant] = &[
 
 #[test]
 fn every_one_line_fault_in_the_kernels_turns_a_case_red() {
-    let binaries = test_binaries();
+    let binaries = test_binaries(&[]);
     // The control: the sources as they are pass, built and opened in the same way.
     for chain in [
         &FP8,
@@ -324,25 +329,8 @@ fn every_one_line_fault_in_the_kernels_turns_a_case_red() {
             scope.spawn(|| {
                 loop {
                     let Some(mutant) = next.lock().unwrap().next() else { return };
-                    let &(chain, file, from, to) = mutant;
-                    let (records, crashed) = run(chain, &binaries, |name, text| {
-                        if name == file {
-                            assert_eq!(text.matches(from).count(), 1, "{from:?} in {file}");
-                            *text = text.replace(from, to);
-                        }
-                    });
-                    let mut seen: Vec<String> = records
-                        .iter()
-                        .filter(|r| r.gate == Gate::Fail)
-                        .flat_map(|r| r.failed_checks.iter().cloned())
-                        .collect();
-                    seen.sort();
-                    seen.dedup();
-                    if crashed {
-                        seen.push("crashed".into());
-                    }
-                    println!("{file}: {from} -> {to}\n    {}", seen.join(" "));
-                    if seen.is_empty() {
+                    let result = run(mutant.0, &binaries, |name, text| plant(mutant, name, text));
+                    if !is_seen(mutant, result) {
                         survivors.lock().unwrap().push(mutant_name(mutant));
                     }
                 }
@@ -353,8 +341,45 @@ fn every_one_line_fault_in_the_kernels_turns_a_case_red() {
     assert!(survivors.is_empty(), "not seen by any check: {survivors:#?}");
 }
 
+/// Edits the file that a mutant changes.
+fn plant(&(_, file, from, to): &Mutant, name: &str, text: &mut String) {
+    if name == file {
+        assert_eq!(text.matches(from).count(), 1, "{from:?} in {file}");
+        *text = text.replace(from, to);
+    }
+}
+
+/// Whether a check saw the mutant. Prints which did.
+fn is_seen(mutant: &Mutant, (records, crashed): (Vec<Record>, bool)) -> bool {
+    let mut seen: Vec<String> = records
+        .iter()
+        .filter(|r| r.gate == Gate::Fail)
+        .flat_map(|r| r.failed_checks.iter().cloned())
+        .collect();
+    seen.sort();
+    seen.dedup();
+    if crashed {
+        seen.push("crashed".into());
+    }
+    println!("{}\n    {}", mutant_name(mutant), seen.join(" "));
+    !seen.is_empty()
+}
+
 fn mutant_name((_, file, from, to): &Mutant) -> String {
     format!("{file}: {from} -> {to}")
+}
+
+/// Writes the sources with some of them edited into a folder.
+fn write_sources(to: &Path, wanted: impl Fn(&str) -> bool, edit: impl Fn(&str, &mut String)) {
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hip")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if wanted(&name) {
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            edit(&name, &mut text);
+            std::fs::write(to.join(name), text).unwrap();
+        }
+    }
 }
 
 /// Runs a chain on a library whose sources were edited; its records, and whether the process died.
@@ -363,15 +388,8 @@ fn run(
     binaries: &BTreeMap<String, PathBuf>,
     edit: impl Fn(&str, &mut String),
 ) -> (Vec<Record>, bool) {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(package.join("src/hip")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        edit(&name, &mut text);
-        std::fs::write(dir.path().join(name), text).unwrap();
-    }
+    write_sources(dir.path(), |_| true, edit);
     HostLibrary::new("kernels")
         .files(chain.sources.iter().map(|name| dir.path().join(format!("{name}.hip"))))
         // Some mutants leave a variable unused.
@@ -380,12 +398,23 @@ fn run(
         .target(TARGET)
         .try_compile()
         .unwrap();
-    let records = dir.path().join("records");
+    run_on(dir.path(), chain, binaries, &[])
+}
+
+/// Runs a chain on the library in a folder; its records, and whether the process died.
+fn run_on(
+    folder: &Path,
+    chain: &Chain,
+    binaries: &BTreeMap<String, PathBuf>,
+    variables: &[(&str, &str)],
+) -> (Vec<Record>, bool) {
+    let records = TempDir::new().unwrap();
     let mut child = Command::new(&binaries[chain.binary])
         .arg(chain.case)
-        .current_dir(package)
-        .env(env::LIBRARY_PATH, dir.path())
-        .env(env::RECORDS, &records)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env(env::LIBRARY_PATH, folder)
+        .env(env::RECORDS, records.path())
+        .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -402,7 +431,7 @@ fn run(
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let records = std::fs::read_dir(&records)
+    let records = std::fs::read_dir(records.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "json"))
@@ -414,19 +443,25 @@ fn run(
 /// The target that this test was built for, as the compiler of the kernels wants it.
 const TARGET: &str = env!("KERNELS_TARGET");
 
-/// The crate's other test binaries by name.
-fn test_binaries() -> BTreeMap<String, PathBuf> {
+/// The crate's other test binaries by name, built with these features.
+fn test_binaries(features: &[&str]) -> BTreeMap<String, PathBuf> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--no-run", "--message-format=json", "--manifest-path"]);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    command.args(["test", "--no-run", "--features", &features.join(",")]);
     for binary in ["fp8", "int8", "bf16", "mxfp4", "mxfp8", "nvfp4", "int4", "moe", "attention"] {
         command.args(["--test", binary]);
     }
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
+    executables(command)
+}
+
+/// What a command of cargo builds in this package, by name.
+fn executables(mut command: Command) -> BTreeMap<String, PathBuf> {
+    command.args(["--message-format=json", "--manifest-path"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     let output = command.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "the accuracy tests do not build");
+    assert!(output.status.success(), "{command:?} does not build");
     String::from_utf8(output.stdout)
         .unwrap()
         .lines()
