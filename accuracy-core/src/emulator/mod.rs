@@ -32,6 +32,7 @@ pub mod workgroup;
 use crate::arch::Arch;
 use engine::Device;
 use processor::Processor;
+use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 
 /// Why no device can be emulated.
@@ -73,6 +74,27 @@ pub fn install(arch: Arch, workers: usize) -> Result<(), EmulatorError> {
         there if there == processor => Ok(()),
         there => Err(EmulatorError::Other { there: there.name(), wanted: processor.name() }),
     }
+}
+
+thread_local! {
+    static IN_STEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, whose launches on this thread keep the waves of each workgroup in step: all of them execute a few
+/// instructions before any goes on.
+///
+/// Otherwise a wave runs as far as it can, to the next barrier, which shows where a barrier is missing. A kernel that leaves
+/// one out because its waves run at the same speed on the device is right in step alone.
+pub fn in_step<T>(f: impl FnOnce() -> T) -> T {
+    /// Sets back what was there before, also when `f` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            IN_STEP.set(self.0);
+        }
+    }
+    let _before = Before(IN_STEP.replace(true));
+    f()
 }
 
 /// What happened on the emulated device since it was asked last.
