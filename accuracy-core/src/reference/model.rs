@@ -882,6 +882,104 @@ mod tests {
     }
 
     #[test]
+    fn a_query_sees_no_position_behind_its_own_and_none_before_its_window() {
+        // Equal scores average; values are the positions.
+        let v: Vec<f64> = (0..8).map(f64::from).collect();
+        let leaves: &[(usize, &[f64])] = &[(2, &[0.0; 2]), (8, &[1.0; 8]), (8, &v), (1, &[0.0]), (1, &[6.0])];
+        let out = |form: PagedAttention| {
+            value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)).data
+        };
+        let form = PagedAttention::new(1, 1, 8, 1.0).queries(2);
+        let expect = |form, expected: [f64; 2]| {
+            for (a, b) in out(form).iter().zip(expected) {
+                assert_abs_diff_eq!(*a, b, epsilon = 1e-12);
+            }
+        };
+        // Positions 0 to 4, and 0 to 5.
+        expect(form, [2.0, 2.5]);
+        expect(form.not_causal(), [2.5, 2.5]);
+        expect(form.window(2), [3.5, 4.5]);
+        let lse = value(leaves, |e| paged_attention_lse(&e[0], &e[1], &e[3], &e[4], form)).data;
+        assert_abs_diff_eq!(lse[0], 5f64.ln(), epsilon = 1e-12);
+        assert_abs_diff_eq!(lse[1], 6f64.ln(), epsilon = 1e-12);
+    }
+
+    #[test]
+    fn values_can_be_the_first_columns_of_keys() {
+        let k = [1.0, 2.0, 100.0, 3.0, 4.0, 100.0];
+        let leaves: &[(usize, &[f64])] = &[(1, &[0.0; 6]), (2, &k), (1, &[0.0]), (1, &[2.0])];
+        let form = PagedAttention::new(2, 1, 2, 1.0).value_width(2);
+        let out = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[1]), &e[2], &e[3], form));
+        assert_eq!((out.rows, out.cols), (1, 4));
+        assert_eq!(out.data, [2.0, 3.0, 2.0, 3.0]);
+        let narrow = Expr::buffer(BufferId(1), 2, 3);
+        let wide = PagedAttention::new(2, 1, 2, 1.0).value_width(4);
+        let q = Expr::buffer(BufferId(0), 1, 6);
+        let index = Expr::buffer(BufferId(2), 1, 1);
+        assert!(paged_attention(&q, (&narrow, &narrow), &index, &index, wide).problem().is_some());
+    }
+
+    #[test]
+    fn sequences_of_one_length_are_paged_ones_of_a_block_each() {
+        let data = |n: usize| (0..n).map(|i| ((i * 37 + 11) % 23) as f64 / 7.0 - 1.5).collect::<Vec<f64>>();
+        let (q, k, v) = (data(2 * 3 * 4), data(2 * 5 * 2), data(2 * 5 * 2 + 7)[7..].to_vec());
+        let leaves: &[(usize, &[f64])] = &[(6, &q), (10, &k), (10, &v), (1, &[0.0, 1.0]), (1, &[5.0, 5.0])];
+        let of = Attention {
+            sequences: 2,
+            heads: 2,
+            kv_heads: 1,
+            scale: 0.5,
+            causal: true,
+            probabilities: None,
+        };
+        let form = PagedAttention::new(2, 1, 5, 0.5).queries(3);
+        let dense = value(leaves, |e| attention_of(&e[0], (&e[1], &e[2]), of));
+        let paged = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form));
+        assert_eq!(dense.data, paged.data);
+        let dense = value(leaves, |e| attention_lse(&e[0], &e[1], of));
+        let paged = value(leaves, |e| paged_attention_lse(&e[0], &e[1], &e[3], &e[4], form));
+        assert_eq!(dense.data, paged.data);
+    }
+
+    #[test]
+    fn queries_and_probabilities_are_quantised_as_is_said() {
+        use crate::dtype::INT8;
+        let of = |codes| AttentionQuant { dtype: INT8, codes, positions: Some(2) };
+        let form = PagedAttention::new(1, 1, 4, 1.0);
+        // Scores are 0 and ln 0.6: probabilities are 1 and 0.6 before they are divided by their sum, of values 127 and
+        // 254, whose scales are 1 and 2.
+        let q = [127.0];
+        let k = [0.0, 0.6f64.ln() / 127.0, 0.0, 0.0];
+        let v = [127.0, 254.0, 0.0, 0.0];
+        let leaves: &[(usize, &[f64])] = &[(1, &q), (4, &k), (4, &v), (1, &[0.0]), (1, &[2.0])];
+        let out = |form| value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)).data[0];
+        // 1 * 1 and 0.6 * 2 in units of 1.2 / 127: 105.83 and 127.
+        let exact = (127.0 + 0.6 * 254.0) / 1.6;
+        assert_abs_diff_eq!(out(form), exact, epsilon = 1e-9);
+        let with = |code: f64| (code * 1.2 / 127.0 * 127.0 + 0.6 * 254.0) / 1.6;
+        assert_abs_diff_eq!(out(form.quantized(of(CodeRounding::Nearest))), with(106.0), epsilon = 1e-9);
+        assert_abs_diff_eq!(out(form.quantized(of(CodeRounding::TowardZero))), with(105.0), epsilon = 1e-9);
+    }
+
+    #[test]
+    fn what_a_kernel_quantises_on_its_way_has_the_values_of_its_codes() {
+        use crate::dtype::INT8;
+        let x: &[f64] = &[127.0, 1.6, -1.6, 0.0, 12.7, 0.26];
+        let of = |codes| {
+            value(&[(1, x)], |e| e[0].quantize(Quant::group(INT8, 4), codes)).data
+        };
+        let (nearest, truncated) = (of(CodeRounding::Nearest), of(CodeRounding::TowardZero));
+        assert_eq!(nearest[..4], [127.0, 2.0, -2.0, 0.0]);
+        assert_eq!(truncated[..4], [127.0, 1.0, -1.0, 0.0]);
+        assert_abs_diff_eq!(nearest[5], 0.3, epsilon = 1e-6);
+        assert_abs_diff_eq!(truncated[5], 0.2, epsilon = 1e-6);
+        // Between 1 and 1.125 of e4m3.
+        assert_eq!(CodeRounding::TowardZero.round(E4M3FN, 1.1), 1.0);
+        assert_eq!(CodeRounding::TowardZero.round(E4M3FN, -1.1), -1.0);
+        assert_eq!(CodeRounding::Nearest.round(E4M3FN, 1.1), 1.125);
+    }
+
+    #[test]
     fn written_rows_replace_those_of_their_slots() {
         let out = value(&[(3, &[1.0, 2.0, 3.0]), (2, &[8.0, 9.0]), (1, &[2.0, 0.0])], |e| {
             write_rows(&e[0], &e[1], &e[2])

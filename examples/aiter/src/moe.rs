@@ -207,6 +207,121 @@ pub unsafe fn experts(of: Experts, form: ExpertsForm, stream: Stream) -> Result<
     })
 }
 
+/// A module for each kernel that does the first of two stages.
+macro_rules! first_stage {
+    ($($name:ident: $object:tt $symbol:tt;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[code_object($object)]
+            unsafe extern "C" {
+                /// Strides are in bytes; `split` is the logarithm of the parts of `hidden`.
+                #[link_name = $symbol]
+                pub fn kernel(
+                    out: Padded<DevPtr<bf16>>,
+                    x: Padded<DevPtr<u8>>,
+                    gate_up: Padded<DevPtr<u8>>,
+                    counts: Padded<DevPtr<i32>>,
+                    x_scales: Padded<DevPtr<f32>>,
+                    gate_up_scales: Padded<DevPtr<f32>>,
+                    smooth_scales: Padded<DevPtr<f32>>,
+                    sorted_ids: Padded<DevPtr<i32>>,
+                    sorted_experts: Padded<DevPtr<i32>>,
+                    hidden: Padded<i32>,
+                    inner: Padded<i32>,
+                    tokens: Padded<i32>,
+                    experts: Padded<i32>,
+                    x_stride: Padded<i32>,
+                    gate_up_stride: Padded<i32>,
+                    out_stride: Padded<i32>,
+                    gate_up_expert: Padded<i32>,
+                    gate_up_scales_expert: Padded<i32>,
+                    smooth_scales_expert: Padded<i32>,
+                    slots: Padded<i32>,
+                    split: Padded<i32>,
+                    activation: Padded<i32>,
+                    sorted_weights: Padded<DevPtr<f32>>,
+                );
+            }
+        }
+    )*};
+}
+
+first_stage! {
+    fp8_first: "fmoe_2stages.fmoe_stage1_bf16_pertokenFp8_g1u1_32x128_3tg_pf3"
+        "_ZN5aiter48fmoe_stage1_bf16_pertokenFp8_g1u1_32x128_3tg_pf3E";
+    int8_first: "fmoe_2stages.fmoe_stage1_bf16_pertokenInt8_g1u1_32x128_3tg_pf2"
+        "_ZN5aiter49fmoe_stage1_bf16_pertokenInt8_g1u1_32x128_3tg_pf2E";
+}
+
+/// What the first of two stages has at hand: see [`Experts`], `out` being `[tokens * slots, inner]`.
+#[derive(Clone, Copy)]
+pub struct FirstStage {
+    pub out: DevPtr<bf16>,
+    pub x: DevPtr<u8>,
+    /// A scale for each token.
+    pub x_scales: DevPtr<f32>,
+    pub gate_up: DevPtr<u8>,
+    /// A scale for each output channel.
+    pub gate_up_scales: DevPtr<f32>,
+    pub sorted_ids: DevPtr<i32>,
+    pub sorted_experts: DevPtr<i32>,
+    pub counts: DevPtr<i32>,
+}
+
+/// Launches the first of two stages, `out = silu(gate(x)) * up(x)`; `int8` says what activations and weights are, FP8 else.
+/// What `form` says of their scales does not count.
+///
+/// # Errors
+/// As of any launch.
+///
+/// # Safety
+/// Every buffer must have the shape that `form` says.
+pub unsafe fn first_stage(of: FirstStage, int8: bool, form: ExpertsForm, stream: Stream) -> Result<()> {
+    /// Columns of a workgroup.
+    const TILE: i32 = 128;
+    let grid = Grid {
+        blocks: [(form.inner / TILE) as u32, form.blocks as u32, 1],
+        threads: [256, 1, 1],
+        shared: 0,
+        stream,
+    };
+    macro_rules! launch {
+        ($name:ident) => {
+            // SAFETY: the caller vouches for the buffers; the strides are those of their shapes.
+            unsafe {
+                $name::kernel(
+                    grid,
+                    of.out.into(),
+                    of.x.into(),
+                    of.gate_up.into(),
+                    of.counts.into(),
+                    of.x_scales.into(),
+                    of.gate_up_scales.into(),
+                    DevPtr::null().into(),
+                    of.sorted_ids.into(),
+                    of.sorted_experts.into(),
+                    form.hidden.into(),
+                    form.inner.into(),
+                    form.tokens.into(),
+                    form.experts.into(),
+                    form.hidden.into(),
+                    form.hidden.into(),
+                    (form.slots * form.inner * 2).into(),
+                    (2 * form.inner * form.hidden).into(),
+                    (2 * form.inner * 4).into(),
+                    (form.inner * 4).into(),
+                    form.slots.into(),
+                    0.into(),
+                    0.into(),
+                    DevPtr::null().into(),
+                )
+            }
+        };
+    }
+    launched(if int8 { launch!(int8_first) } else { launch!(fp8_first) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

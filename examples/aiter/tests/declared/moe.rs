@@ -4,10 +4,10 @@ use accuracy_core::prelude::*;
 use aiter_kernels::moe::*;
 use model::weighted_sum;
 
-const EXPERTS: usize = 3;
-const SLOTS: usize = 2;
-const HIDDEN: usize = 512;
-const INNER: usize = 256;
+pub const EXPERTS: usize = 3;
+pub const SLOTS: usize = 2;
+pub const HIDDEN: usize = 512;
+pub const INNER: usize = 256;
 
 /// What a test says of the kernel that it launches, where it may say something wrong.
 #[derive(Clone, Copy)]
@@ -38,12 +38,9 @@ impl Declared {
 pub fn mixture(cx: &mut Case, coding: Coding, declared: Declared) -> Result<Tensor> {
     let Declared { dtype, gate_first, weights: layout, scales } = declared;
     let tokens = cx.tokens() as usize;
-    let rows = tokens * SLOTS;
-    // The first expert has most tokens, the last few.
-    let experts_of: Vec<i32> = (0..tokens).flat_map(|t| if t % 5 == 1 { [2, 1] } else { [0, 1 + i32::from(t % 3 == 0)] }).collect();
-    let weights_of: Vec<f64> = (0..rows).map(|r| 0.25 + (r * 7 % 11) as f64 / 16.0).collect();
-    let sorted = Sorted::new(&experts_of, SLOTS, BLOCK);
-    let sorted_weights: Vec<f64> = sorted.rows.iter().map(|row| row.map_or(0.0, |row| weights_of[row])).collect();
+    let Routed { experts: experts_of, weights: weights_of, sorted } = Routed::new(tokens);
+    let sorted_weights: Vec<f64> =
+        sorted.rows.iter().map(|row| row.map_or(0.0, |row| weights_of[row])).collect();
     let (of_x, of_weight, of_hidden, codes) = match coding {
         Coding::Fp8Blocks => (
             Quant::group(dtype, 128).layout(scales),
@@ -107,4 +104,23 @@ pub fn mixture(cx: &mut Case, coding: Coding, declared: Declared) -> Result<Tens
     // SAFETY: every buffer has the shape that `form` says.
     unsafe { experts(given, form, cx.stream())? };
     Ok(out)
+}
+
+/// Tokens of three experts, two of them for each token.
+pub struct Routed {
+    /// The expert of each slot of each token.
+    pub experts: Vec<i32>,
+    pub weights: Vec<f64>,
+    pub sorted: Sorted,
+}
+
+impl Routed {
+    /// The first expert has most tokens, the last few.
+    pub fn new(tokens: usize) -> Routed {
+        let of = |t: usize| if t % 5 == 1 { [2, 1] } else { [0, 1 + i32::from(t.is_multiple_of(3))] };
+        let experts: Vec<i32> = (0..tokens).flat_map(of).collect();
+        let weights = (0..experts.len()).map(|r| 0.25 + (r * 7 % 11) as f64 / 16.0).collect();
+        let sorted = Sorted::new(&experts, SLOTS, BLOCK);
+        Routed { experts, weights, sorted }
+    }
 }
