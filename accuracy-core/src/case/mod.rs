@@ -180,6 +180,13 @@ impl Case {
         self.leaf_input(name, Kind::Input, dtype, shape.into())
     }
 
+    /// An input that is quantised already, such as a GEMM's operand where no quantiser is under test. The framework
+    /// quantises made-up values; what the codes stand for is the input.
+    pub fn input_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
+        let (shape, quantized, _) = self.made_quantized(name, scheme, shape.into())?;
+        self.leaf(name, Kind::Input, shape, weight::Prepared::quantized(quantized, scheme, None))
+    }
+
     /// A buffer that is filled like an input and that a kernel updates in place. The tensor stands for its value
     /// before; [`Case::update`] declares what becomes of it.
     pub fn inout(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -188,13 +195,20 @@ impl Case {
 
     /// The same for a quantised buffer, such as an FP8 KV cache. The framework quantises what it holds before.
     pub fn inout_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.quantized_leaf(name, Kind::Before, scheme, shape.into())
+        let (shape, quantized, values) = self.made_quantized(name, scheme, shape.into())?;
+        self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
     }
 
-    /// An input that the framework quantises: a cache that a kernel only reads, or activations whose producer is not under
-    /// test.
-    pub fn input_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.quantized_leaf(name, Kind::Input, scheme, shape.into())
+    /// Made-up values and what the framework's quantiser makes of them.
+    fn made_quantized(&self, name: &str, scheme: Quant, shape: Shape) -> Result<(Shape, Quantized, Matrix)> {
+        self.check_scheme(name, &scheme, &shape)?;
+        if let ZeroPoint::PerCell { .. } = scheme.zero_point {
+            return Err(Error::declaration(name, "zero points for each cell are for weights only"));
+        }
+        let (seed, data) = (self.setup.seed, &self.setup.data);
+        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
+        let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
+        Ok((shape, quantized, values))
     }
 
     /// A buffer of zeros that kernels add to. [`Case::update`] declares what becomes of it.
@@ -364,18 +378,6 @@ impl Case {
         // What the kernel is given is the input: rounding it is no error of the chain.
         let rounded = values.map(|x| dtype.nearest(x));
         self.leaf(name, kind, shape, weight::Prepared::plain(rounded, dtype))
-    }
-
-    /// An input's values, quantised by the framework.
-    fn quantized_leaf(&mut self, name: &str, kind: Kind, scheme: Quant, shape: Shape) -> Result<Tensor> {
-        self.check_scheme(name, &scheme, &shape)?;
-        if let ZeroPoint::PerCell { .. } = scheme.zero_point {
-            return Err(Error::declaration(name, "zero points for each cell are for weights only"));
-        }
-        let (seed, data) = (self.setup.seed, &self.setup.data);
-        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
-        let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
-        self.leaf(name, kind, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
     }
 
     /// Allocates and fills a leaf.

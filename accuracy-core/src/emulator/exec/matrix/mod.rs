@@ -39,6 +39,7 @@ use std::cell::RefCell;
 
 use super::super::isa::{Execute, Inst, Operand, Processor, Processors};
 use super::super::wave::{Fault, Flow, LANES, Lanes, Wave};
+use super::vector::begin;
 use crate::simd::{Isa, multiversion};
 use format::{Element, MAX_ELEMENTS, Side};
 use sums::{Grouping, NAN_SCALE, RowScales, Term};
@@ -613,6 +614,9 @@ instructions! {
 
 /// A move within the vector registers, or of a scalar or constant into them; EXEC masks it.
 fn copy(wave: &mut Wave<'_>, inst: &Inst) -> Flow {
+    if let Some(flow) = begin(wave, inst) {
+        return flow;
+    }
     let source = match inst.src[0] {
         Operand::Constant(value) => Ok(Lanes::splat(value as u32)),
         Operand::Scalar(register) => Ok(Lanes::splat(wave.s[usize::from(register & 127)])),

@@ -1,5 +1,6 @@
 use super::super::super::isa::{Encoding, MatrixBits, MemoryBits};
 use super::super::super::memory::{Group, Space};
+use super::super::super::wave::GprIndex;
 use super::*;
 
 const A: u16 = 0;
@@ -370,6 +371,27 @@ fn exec_masks_moves_and_no_products() {
         );
         assert_eq!(v_accvgpr_read_b32(wave, &back), Flow::Next);
         assert_eq!(wave.v[3], expected);
+    });
+}
+
+#[test]
+fn register_indexing_reaches_the_accumulation_registers() {
+    on_wave(Processor::Gfx950, |wave| {
+        wave.v[256 + 9] = Lanes::splat(5);
+        wave.s[124] = 8;
+        wave.gpr_index = Some(GprIndex { enable: 1 });
+        let back = |from| {
+            let src = [Operand::Vector(from), Operand::None, Operand::None];
+            instruction(Operand::Vector(3), src, MatrixBits::default())
+        };
+        assert_eq!(v_accvgpr_read_b32(wave, &back(256 + 1)), Flow::Next);
+        assert_eq!((wave.v[3], wave.gpr_index), (Lanes::splat(5), Some(GprIndex { enable: 1 })));
+        assert_eq!(v_accvgpr_read_b32(wave, &back(256 + 250)), Flow::Fault);
+        let fault = wave.fault.take().map(|fault| fault.to_string()).unwrap_or_default();
+        assert!(fault.contains("a258; the last one is a255"), "{fault}");
+        wave.vskip = true;
+        assert_eq!(v_accvgpr_read_b32(wave, &back(256)), Flow::Next);
+        assert_eq!(wave.v[3], Lanes::splat(5));
     });
 }
 

@@ -42,6 +42,8 @@ pub use packed::*;
 pub use small_float::*;
 pub use transcendental::*;
 
+pub(super) use operands::begin;
+
 #[cfg(test)]
 mod bench;
 #[cfg(test)]

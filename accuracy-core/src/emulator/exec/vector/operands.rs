@@ -50,7 +50,7 @@ impl Form {
 
 /// What precedes every vector instruction. `Some` says that the instruction is done.
 #[inline(always)]
-pub(super) fn begin(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
+pub(in super::super) fn begin(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
     let special = inst.src.iter().any(|source| matches!(source, Operand::Special(_)));
     if !wave.vskip && wave.gpr_index.is_none() && !special && inst.dpp.is_none() {
         return None;
@@ -87,14 +87,16 @@ fn unusual(wave: &mut Wave, inst: &Inst) -> Option<Flow> {
             plain.src[..3].iter_mut().enumerate().map(|(i, source)| (source, index.enable >> i & 1));
         let all = sources.chain(std::iter::once((&mut plain.dst, index.enable >> 3 & 1)));
         for (operand, on) in all {
-            if let Operand::Vector(register @ 0..256) = operand
+            if let Operand::Vector(register) = operand
                 && on != 0
             {
+                // The upper half of the registers are the accumulation registers, which are indexed among themselves.
+                let (kind, first) = if *register < 256 { ("v", 0) } else { ("a", 256) };
                 *register += by;
-                if *register > 255 {
-                    let register = *register;
+                if *register > first + 255 {
+                    let register = *register - first;
                     return Some(wave.fail(Fault::Illegal(format!(
-                        "the index in M0 ({by}) makes {} use v{register}; the last one is v255",
+                        "the index in M0 ({by}) makes {} use {kind}{register}; the last one is {kind}255",
                         inst.row.mnemonic
                     ))));
                 }
