@@ -323,7 +323,8 @@ fn preshuffled_gate_and_up_alternate_by_tiles() {
 fn paged_caches_have_each_head_of_a_page_by_itself() {
     for (pages, heads, block, head, vector) in [(1, 1, 16, 16, 8), (3, 2, 16, 32, 16), (2, 3, 32, 8, 4)] {
         let shape = (pages * block, heads * head);
-        let of = |dimensions: &[usize], order: &[usize]| Array::grid(shape).reshape(dimensions).permute(order);
+        let of =
+            |dimensions: &[usize], order: &[usize]| Array::grid(shape).reshape(dimensions).permute(order);
         let keys = DataLayout::PagedKeys { block, head, vector };
         let want = of(&[pages, block, heads, head / vector, vector], &[0, 2, 3, 1, 4]);
         check_data(keys, shape, &want);

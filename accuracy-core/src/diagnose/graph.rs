@@ -176,7 +176,14 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                 {
                     let (name, inputs, function) = (name.clone(), inputs.clone(), wrong.clone());
                     let rounds = rounds.clone();
-                    Some(Op::User { name, inputs, function, rounds, faults: Vec::new(), suspects: Vec::new() })
+                    Some(Op::User {
+                        name,
+                        inputs,
+                        function,
+                        rounds,
+                        faults: Vec::new(),
+                        suspects: Vec::new(),
+                    })
                 }
                 _ => None,
             }),

@@ -167,6 +167,114 @@ pub fn topk_weights(logits: &impl Operand, topk: usize, renormalize: bool) -> Ex
     if topk < experts { out.fault("router_next", next) } else { out }
 }
 
+/// What a router makes of its logits before it chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// The softmax over all experts: DeepSeek-V2.
+    Softmax,
+    /// The sigmoid of each: DeepSeek-V3.
+    Sigmoid,
+}
+
+/// Routing in groups: of `groups` groups of experts the best `chosen`, and of their experts the best `topk`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupRouting {
+    pub groups: usize,
+    pub chosen: usize,
+    pub topk: usize,
+    pub scoring: Scoring,
+    /// How many of a group's best experts its own score is the sum of: 1 in DeepSeek-V2, 2 in DeepSeek-V3.
+    pub best: usize,
+    /// Whether weights are divided by their sum.
+    pub renormalize: bool,
+    /// What weights are multiplied with.
+    pub factor: f64,
+}
+
+impl GroupRouting {
+    fn misfit(&self, logits: (usize, usize), bias: (usize, usize)) -> Option<String> {
+        let experts = logits.1;
+        let of_group = experts.checked_div(self.groups).unwrap_or(0);
+        let fits = self.groups > 0
+            && experts.is_multiple_of(self.groups)
+            && bias == (1, experts)
+            && (1..=self.groups).contains(&self.chosen)
+            && (1..=of_group).contains(&self.best)
+            && (1..=self.chosen * of_group).contains(&self.topk);
+        (!fits).then(|| format!("routing of logits {logits:?} with a bias {bias:?} by {self:?}"))
+    }
+
+    /// The scores of a token's experts, and the chosen ones, the best first.
+    fn choose(&self, logits: &[f64], bias: &[f64]) -> (Vec<f64>, Vec<usize>) {
+        let scores: Vec<f64> = match self.scoring {
+            Scoring::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Scoring::Softmax => {
+                let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let exp: Vec<f64> = logits.iter().map(|x| (x - largest).exp()).collect();
+                let total: f64 = exp.iter().sum();
+                exp.into_iter().map(|e| e / total).collect()
+            }
+        };
+        let biased: Vec<f64> = scores.iter().zip(bias).map(|(score, bias)| score + bias).collect();
+        let of_group = logits.len() / self.groups;
+        let of_groups: Vec<f64> = biased
+            .chunks(of_group)
+            .map(|group| ranked(group).into_iter().take(self.best).map(|e| group[e]).sum())
+            .collect();
+        let kept = &ranked(&of_groups)[..self.chosen];
+        let experts = ranked(&biased).into_iter().filter(|e| kept.contains(&(e / of_group)));
+        (scores, experts.take(self.topk).collect())
+    }
+}
+
+/// The experts of each token by group-limited routing, the best first, of equals the lower one. `bias` `[1, experts]` is
+/// added to the scores that experts are chosen by. Faults: `router` (groups are ignored), `router_bias` (the bias is).
+pub fn group_topk_experts(logits: &impl Operand, bias: &impl Operand, form: GroupRouting) -> Expr {
+    routed("group_topk_experts", logits, bias, form, |_, experts, _| {
+        experts.iter().map(|&e| e as f64).collect()
+    })
+}
+
+/// The weights of those experts: their scores without the bias. Faults: as of [`group_topk_experts`].
+pub fn group_topk_weights(logits: &impl Operand, bias: &impl Operand, form: GroupRouting) -> Expr {
+    routed("group_topk_weights", logits, bias, form, |scores, experts, form| {
+        let total: f64 = if form.renormalize { experts.iter().map(|&e| scores[e]).sum() } else { 1.0 };
+        experts.iter().map(|&e| form.factor * scores[e] / total).collect()
+    })
+}
+
+fn routed(
+    name: &str,
+    logits: &impl Operand,
+    bias: &impl Operand,
+    form: GroupRouting,
+    row: impl Fn(&[f64], &[usize], GroupRouting) -> Vec<f64> + Clone + Send + Sync + 'static,
+) -> Expr {
+    let (logits, bias) = (logits.expr(), bias.expr());
+    if let Some(why) = form.misfit(logits.shape(), bias.shape()) {
+        return Expr::unfit(why);
+    }
+    let tokens = logits.shape().0;
+    let route = |form: GroupRouting, biased: bool| {
+        let row = row.clone();
+        move |inputs: &[&Matrix]| {
+            let none = vec![0.0; inputs[1].cols];
+            let bias = if biased { &inputs[1].data } else { &none };
+            let of_token = |t: usize| {
+                let (scores, experts) = form.choose(inputs[0].row(t), bias);
+                row(&scores, &experts, form)
+            };
+            Matrix::new(inputs[0].rows, form.topk, (0..inputs[0].rows).flat_map(of_token).collect())
+        }
+    };
+    let mut out = user(name, &[&logits, &bias], (tokens, form.topk), route(form, true))
+        .fault("router_bias", route(form, false));
+    if form.chosen < form.groups {
+        out = out.fault("router", route(GroupRouting { chosen: form.groups, ..form }, true));
+    }
+    out
+}
+
 fn ranked(logits: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -364,22 +472,55 @@ pub fn paged_attention(
     lengths: &impl Operand,
     form: PagedAttention,
 ) -> Expr {
-    let shape = q.expr().shape();
+    let inputs = [q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr()];
+    paged_attention_of(&inputs, form)
+}
+
+/// The same with a sink for each head, `sinks` `[1, heads]`: a score more in the sum that probabilities are divided by, with
+/// no value. gpt-oss.
+///
+/// Faults: as of [`paged_attention`], and `addend_missing` (no sinks).
+pub fn paged_attention_with_sinks(
+    q: &impl Operand,
+    (k, v): (&impl Operand, &impl Operand),
+    tables: &impl Operand,
+    lengths: &impl Operand,
+    sinks: &impl Operand,
+    form: PagedAttention,
+) -> Expr {
+    let given = sinks.expr().shape();
+    if given.0 * given.1 != form.heads {
+        return Expr::unfit(format!(
+            "attention with sinks {given:?}: expected one for each of {} heads",
+            form.heads
+        ));
+    }
+    let inputs = [q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr(), sinks.expr()];
+    paged_attention_of(&inputs, form)
+        .fault("addend_missing", move |inputs: &[&Matrix]| attention(&inputs[..5], form, Wrong::Nothing))
+}
+
+/// Queries, keys, values, block tables, lengths and, if there are any, sinks.
+fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
+    let [q, k, v] = [0, 1, 2].map(|i| inputs[i].expr());
+    let shape = q.shape();
     let PagedAttention { heads, kv_heads, block, .. } = form;
-    if let Some(why) = form.misfit(shape, k.expr().shape(), v.expr().shape()) {
+    if let Some(why) = form.misfit(shape, k.shape(), v.shape()) {
         return Expr::unfit(why);
     }
     let out_shape = (shape.0, heads * form.width(shape.1 / heads));
     let attend = move |wrong: Wrong| move |inputs: &[&Matrix]| attention(inputs, form, wrong);
-    let [q, k, v, tables, lengths] = &[q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr()];
-    let mut out = user("paged_attention", &[q, k, v, tables, lengths], out_shape, attend(Wrong::Nothing))
+    let operands: Vec<&dyn Operand> = inputs.iter().map(|input| input as &dyn Operand).collect();
+    let mut out = user("paged_attention", &operands, out_shape, attend(Wrong::Nothing))
         .fault("context_short", attend(Wrong::Short));
     out = form.rounded(out);
     // With one key head, or one for each query head, the two orders are the same.
     if kv_heads > 1 && kv_heads < heads {
         out = out.fault("gqa_tiled", attend(Wrong::Tiled));
     }
-    out = out.suspect("addend_extra", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    if inputs.len() == 5 {
+        out = out.suspect("addend_extra", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    }
     for (cause, what, times) in [
         ("activation", "takes powers of 2 for those of e in the softmax".to_owned(), 2f64.ln()),
         ("gain", format!("does not multiply the scores with their scale {}", form.scale), 1.0 / form.scale),
@@ -579,7 +720,7 @@ impl PagedAttention {
 }
 
 fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
-    let [q, k, v, tables, lengths] = inputs else { unreachable!("five inputs") };
+    let [q, k, v, tables, lengths, sinks @ ..] = inputs else { unreachable!("five inputs, and sinks") };
     let PagedAttention { heads, kv_heads, block, scale, queries, .. } = form;
     let d = q.cols / heads;
     let width = form.width(d);
@@ -627,8 +768,9 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                     }
                 })
                 .collect();
+            let sink = sinks.first().map(|sinks| sinks.data[h]);
             // NaN spreads by the sum.
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let maximum = |i: usize| match wrong {
                 Wrong::NotRescaled(size) => {
                     let known = &scores[..((i / size + 1) * size).min(scores.len())];
@@ -637,7 +779,7 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                 _ => largest,
             };
             let mut exp: Vec<f64> = scores.iter().enumerate().map(|(i, x)| (x - maximum(i)).exp()).collect();
-            let mut total: f64 = exp.iter().sum();
+            let mut total: f64 = exp.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
             match wrong {
                 Wrong::Sink => total += (-largest).exp(),
                 Wrong::Padded(size) => {
@@ -718,7 +860,11 @@ pub fn attention_of(q: &impl Operand, (k, v): (&impl Operand, &impl Operand), of
     let (rows, slots) = (q.shape().0, k.shape().0);
     let whole = |n: usize| of.sequences > 0 && n > 0 && n.is_multiple_of(of.sequences);
     if !whole(rows) || !whole(slots) {
-        return Expr::unfit(format!("attention of queries {:?} over keys {:?} with {of:?}", q.shape(), k.shape()));
+        return Expr::unfit(format!(
+            "attention of queries {:?} over keys {:?} with {of:?}",
+            q.shape(),
+            k.shape()
+        ));
     }
     let (form, [tables, lengths]) = of.paged(rows / of.sequences, slots / of.sequences);
     if let Some(why) = form.misfit(q.shape(), k.shape(), v.shape()) {
@@ -749,7 +895,9 @@ pub fn paged_attention_lse(
     form: PagedAttention,
 ) -> Expr {
     let (q, k) = (q.expr(), k.expr());
-    if let Some(why) = form.value_width(q.shape().1 / form.heads.max(1)).misfit(q.shape(), k.shape(), k.shape()) {
+    if let Some(why) =
+        form.value_width(q.shape().1 / form.heads.max(1)).misfit(q.shape(), k.shape(), k.shape())
+    {
         return Expr::unfit(why);
     }
     let inputs: [&dyn Operand; 4] = [&q, &k, &tables.expr(), &lengths.expr()];
@@ -764,7 +912,11 @@ pub fn attention_lse(q: &impl Operand, k: &impl Operand, of: Attention) -> Expr 
     let (rows, slots) = (q.shape().0, k.shape().0);
     let whole = |n: usize| of.sequences > 0 && n > 0 && n.is_multiple_of(of.sequences);
     if !whole(rows) || !whole(slots) {
-        return Expr::unfit(format!("attention of queries {:?} over keys {:?} with {of:?}", q.shape(), k.shape()));
+        return Expr::unfit(format!(
+            "attention of queries {:?} over keys {:?} with {of:?}",
+            q.shape(),
+            k.shape()
+        ));
     }
     let (form, [tables, lengths]) = of.paged(rows / of.sequences, slots / of.sequences);
     if let Some(why) = form.misfit(q.shape(), k.shape(), k.shape()) {
@@ -905,6 +1057,49 @@ mod tests {
     }
 
     #[test]
+    fn a_sink_takes_its_part_of_the_sum_and_has_no_value() {
+        let v: Vec<f64> = vec![4.0; 2];
+        let leaves: &[(usize, &[f64])] =
+            &[(1, &[0.0; 2]), (2, &[1.0; 2]), (2, &v), (1, &[0.0]), (1, &[2.0]), (1, &[0.0, 100.0])];
+        let form = PagedAttention::new(2, 1, 2, 1.0);
+        let out =
+            value(leaves, |e| paged_attention_with_sinks(&e[0], (&e[1], &e[2]), &e[3], &e[4], &e[5], form));
+        // Two scores of 0 and a sink of 0; a sink that outweighs all.
+        assert_abs_diff_eq!(out.data[0], 8.0 / 3.0, epsilon = 1e-12);
+        assert_abs_diff_eq!(out.data[1], 0.0, epsilon = 1e-12);
+    }
+
+    #[test]
+    fn a_group_is_chosen_by_its_best_experts_and_the_bias_has_no_weight() {
+        let form = GroupRouting {
+            groups: 3,
+            chosen: 1,
+            topk: 2,
+            scoring: Scoring::Sigmoid,
+            best: 2,
+            renormalize: true,
+            factor: 2.5,
+        };
+        // The largest logit is alone in its group; the second group is better as a whole.
+        let logits = [3.0, -9.0, 1.0, 2.0, -1.0, -1.0];
+        let of = |bias: &[f64], f: fn(&Expr, &Expr, GroupRouting) -> Expr, form| {
+            value(&[(1, &logits), (1, bias)], |e| f(&e[0], &e[1], form)).data
+        };
+        let experts: fn(&Expr, &Expr, GroupRouting) -> Expr = |l, b, form| group_topk_experts(l, b, form);
+        let weights: fn(&Expr, &Expr, GroupRouting) -> Expr = |l, b, form| group_topk_weights(l, b, form);
+        let none = [0.0; 6];
+        assert_eq!(of(&none, experts, form), [3.0, 2.0]);
+        assert_eq!(of(&none, experts, GroupRouting { best: 1, ..form }), [0.0, 1.0]);
+        assert_eq!(of(&none, experts, GroupRouting { chosen: 3, ..form }), [0.0, 3.0]);
+        let bias = [0.0, 0.0, 0.0, 0.0, 5.0, 0.0];
+        assert_eq!(of(&bias, experts, form), [4.0, 5.0]);
+        // Both have the same score.
+        for weight in of(&bias, weights, form) {
+            assert_abs_diff_eq!(weight, 1.25, epsilon = 1e-12);
+        }
+    }
+
+    #[test]
     fn values_can_be_the_first_columns_of_keys() {
         let k = [1.0, 2.0, 100.0, 3.0, 4.0, 100.0];
         let leaves: &[(usize, &[f64])] = &[(1, &[0.0; 6]), (2, &k), (1, &[0.0]), (1, &[2.0])];
@@ -924,14 +1119,8 @@ mod tests {
         let data = |n: usize| (0..n).map(|i| ((i * 37 + 11) % 23) as f64 / 7.0 - 1.5).collect::<Vec<f64>>();
         let (q, k, v) = (data(2 * 3 * 4), data(2 * 5 * 2), data(2 * 5 * 2 + 7)[7..].to_vec());
         let leaves: &[(usize, &[f64])] = &[(6, &q), (10, &k), (10, &v), (1, &[0.0, 1.0]), (1, &[5.0, 5.0])];
-        let of = Attention {
-            sequences: 2,
-            heads: 2,
-            kv_heads: 1,
-            scale: 0.5,
-            causal: true,
-            probabilities: None,
-        };
+        let of =
+            Attention { sequences: 2, heads: 2, kv_heads: 1, scale: 0.5, causal: true, probabilities: None };
         let form = PagedAttention::new(2, 1, 5, 0.5).queries(3);
         let dense = value(leaves, |e| attention_of(&e[0], (&e[1], &e[2]), of));
         let paged = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form));
@@ -952,7 +1141,8 @@ mod tests {
         let k = [0.0, 0.6f64.ln() / 127.0, 0.0, 0.0];
         let v = [127.0, 254.0, 0.0, 0.0];
         let leaves: &[(usize, &[f64])] = &[(1, &q), (4, &k), (4, &v), (1, &[0.0]), (1, &[2.0])];
-        let out = |form| value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)).data[0];
+        let out =
+            |form| value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)).data[0];
         // 1 * 1 and 0.6 * 2 in units of 1.2 / 127: 105.83 and 127.
         let exact = (127.0 + 0.6 * 254.0) / 1.6;
         assert_abs_diff_eq!(out(form), exact, epsilon = 1e-9);
@@ -965,9 +1155,7 @@ mod tests {
     fn what_a_kernel_quantises_on_its_way_has_the_values_of_its_codes() {
         use crate::dtype::INT8;
         let x: &[f64] = &[127.0, 1.6, -1.6, 0.0, 12.7, 0.26];
-        let of = |codes| {
-            value(&[(1, x)], |e| e[0].quantize(Quant::group(INT8, 4), codes)).data
-        };
+        let of = |codes| value(&[(1, x)], |e| e[0].quantize(Quant::group(INT8, 4), codes)).data;
         let (nearest, truncated) = (of(CodeRounding::Nearest), of(CodeRounding::TowardZero));
         assert_eq!(nearest[..4], [127.0, 2.0, -2.0, 0.0]);
         assert_eq!(truncated[..4], [127.0, 1.0, -1.0, 0.0]);

@@ -383,6 +383,8 @@ pub unsafe fn flash_forward(arch: Arch, of: Flash, form: FlashForm, stream: Stre
         (Arch::Gfx942, true) => launch!(flash_gfx942_causal),
         (Arch::Gfx950, false) => launch!(flash_gfx950),
         (Arch::Gfx950, true) => launch!(flash_gfx950_causal),
-        (other, _) => Err(Error::msg(format!("AITER has flash attention for gfx942 and gfx950, not for {other}"))),
+        (other, _) => {
+            Err(Error::msg(format!("AITER has flash attention for gfx942 and gfx950, not for {other}")))
+        }
     })
 }

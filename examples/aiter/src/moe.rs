@@ -5,7 +5,6 @@
 use crate::launched;
 use accuracy_core::device::emulation;
 use accuracy_core::prelude::*;
-use std::ffi::c_void;
 
 /// Rows of a block of sorted tokens.
 pub const BLOCK: usize = 32;
@@ -28,7 +27,8 @@ impl Sorted {
     pub fn new(experts: &[i32], slots: usize, block: usize) -> Sorted {
         let tokens = experts.len() / slots.max(1);
         let padding = (tokens | slots << 24) as i32;
-        let mut sorted = Sorted { ids: Vec::new(), rows: Vec::new(), experts: Vec::new(), counts: Vec::new() };
+        let mut sorted =
+            Sorted { ids: Vec::new(), rows: Vec::new(), experts: Vec::new(), counts: Vec::new() };
         let last = experts.iter().copied().max().unwrap_or(-1);
         for expert in 0..=last {
             let own: Vec<usize> = (0..experts.len()).filter(|&row| experts[row] == expert).collect();

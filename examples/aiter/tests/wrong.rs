@@ -23,10 +23,10 @@ fn cache_in_the_other_fp8(cx: &mut Case) -> Result<Tensor> {
 }
 
 #[accuracy_test(tokens = [3])]
-fn cache_in_runs_of_eight(cx: &mut Case) -> Result<Tensor> {
+fn cache_in_runs_of_four(cx: &mut Case) -> Result<Tensor> {
     use attention::{Cache, Declared, decode};
-    let right = Declared::new(Cache::Fp8, 8, cx.arch());
-    decode(cx, Cache::Fp8, Declared { vector: 8, ..right })
+    let right = Declared::new(Cache::Bf16, 8, cx.arch());
+    decode(cx, Cache::Bf16, Declared { vector: 4, ..right })
 }
 
 #[accuracy_test(tokens = [3])]

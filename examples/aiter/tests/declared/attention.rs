@@ -74,10 +74,8 @@ pub fn decode(cx: &mut Case, cache: Cache, declared: Declared) -> Result<Tensor>
     // Inputs here are larger than a model's: the softmax would have one winner with 1 / sqrt(d).
     let scale = 1.0 / 1024.0;
     let q = cx.input("q", BF16, [rows, heads * head])?;
-    let (keys, values) = (
-        DataLayout::PagedKeys { block, head, vector },
-        DataLayout::PagedValues { block, head, vector },
-    );
+    let (keys, values) =
+        (DataLayout::PagedKeys { block, head, vector }, DataLayout::PagedValues { block, head, vector });
     let shape = Shape::new(slots, KV_HEADS * head);
     let mut cached = |name: &str, layout: DataLayout| match dtype {
         BF16 => cx.input(name, BF16, shape.layout(layout)),
@@ -93,21 +91,17 @@ pub fn decode(cx: &mut Case, cache: Cache, declared: Declared) -> Result<Tensor>
     form = match cache {
         Cache::Bf16 => form.probabilities(BF16),
         // The conversion to int8 truncates.
-        Cache::Int8 => form.quantized(AttentionQuant {
-            dtype,
-            codes: CodeRounding::TowardZero,
-            positions: Some(256),
-        }),
+        Cache::Int8 => {
+            form.quantized(AttentionQuant { dtype, codes: CodeRounding::TowardZero, positions: Some(256) })
+        }
         Cache::Fp8 if high_precision => form.probabilities(BF16).quantized(AttentionQuant {
             dtype,
             codes: CodeRounding::Nearest,
             positions: None,
         }),
-        Cache::Fp8 => form.quantized(AttentionQuant {
-            dtype,
-            codes: CodeRounding::Nearest,
-            positions: Some(256),
-        }),
+        Cache::Fp8 => {
+            form.quantized(AttentionQuant { dtype, codes: CodeRounding::Nearest, positions: Some(256) })
+        }
     };
     let attended = paged_attention(&q, (&k, &v), &tables, &lengths, form);
     let out = cx.output("out", BF16, [rows, heads * head], attended)?;
