@@ -21,12 +21,14 @@ struct Run<'a> {
     regions: Vec<Region>,
     workers: usize,
     dynamic_lds: u32,
+    in_step: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(module: &'a Module, kernel: &'a str, blocks: u32, threads: u32) -> Run<'a> {
         let (arguments, regions) = (Vec::new(), Vec::new());
-        Run { module, kernel, blocks, threads, arguments, regions, workers: 2, dynamic_lds: 0 }
+        let (workers, dynamic_lds, in_step) = (2, 0, false);
+        Run { module, kernel, blocks, threads, arguments, regions, workers, dynamic_lds, in_step }
     }
 
     /// Adds a buffer that the kernel may write.
@@ -54,7 +56,7 @@ impl<'a> Run<'a> {
             remainder: [0; 3],
             dynamic_lds: self.dynamic_lds,
             cooperative: false,
-            in_step: false,
+            in_step: self.in_step,
             arguments: &self.arguments,
             shared: Shared::default(),
             regions: &self.regions,
@@ -110,6 +112,22 @@ fn waves_of_a_workgroup_exchange_values_through_lds_and_barriers() {
         Run::new(module, "block_sum", 8, 256).buffer(&mut y).buffer(&mut x).run().unwrap();
         let sums: Vec<f32> = x.chunks(256).map(|chunk| chunk.iter().sum()).collect();
         assert_eq!(y, sums);
+    });
+}
+
+#[test]
+fn a_missing_barrier_shows_unless_the_waves_keep_in_step() {
+    each(|module| {
+        let sums = |in_step: bool| {
+            let mut y = vec![0_u32; 256];
+            let run = Run::new(module, "exchange_twice", 1, 256).buffer(&mut y);
+            Run { in_step, ..run }.run().unwrap();
+            y
+        };
+        let first = sums(false);
+        assert!(first[..64].iter().all(|sum| *sum == 10), "{first:?}");
+        assert!(first[64..].iter().all(|sum| *sum != 10), "{first:?}");
+        assert!(sums(true).iter().all(|sum| *sum == 10));
     });
 }
 
