@@ -131,7 +131,8 @@ impl CodeRounding {
         let nearest = dtype.nearest(x);
         match self {
             CodeRounding::Nearest => nearest,
-            CodeRounding::TowardZero if dtype.is_integer() => dtype.nearest(x.trunc()),
+            // An integer that a division in float64 has left below itself is one.
+            CodeRounding::TowardZero if dtype.is_integer() => dtype.nearest((x + x * 2f64.powi(-40)).trunc()),
             CodeRounding::TowardZero if nearest.abs() > x.abs() => {
                 // Codes of a sign are in the order of their magnitudes.
                 dtype.decode(dtype.encode(nearest, Overflow::Saturate) - 1)
