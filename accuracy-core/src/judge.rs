@@ -14,7 +14,7 @@ use crate::layout::ScaleLayout;
 use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Padding, Quant, Quantized, amax, quantize};
 use crate::record::{Cause, CheckResult, Hop};
-use crate::reference::graph::Op;
+use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
 use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, hold_within, none};
@@ -520,6 +520,7 @@ pub fn uncertainty(source: &Expr) -> f64 {
             op if op.only_moves() => 0.0,
             // A value next to a tie of this rounding may go either way: one unit in the last place.
             Op::Round { to, .. } => unit(*to) * 2.0,
+            Op::Quantize { scheme, .. } => unit(scheme.dtype) * 2.0,
             Op::MatMul { accumulator, .. } => unit_of(*accumulator) * 64.0,
             _ => COMPUTED,
         }
@@ -539,7 +540,13 @@ pub(crate) fn unit(dtype: DType) -> f64 {
     }
 }
 
-/// The same of a sum.
+/// The square of the relative error where reference and kernel round the same values to a format: one value in 256 may lie
+/// so near to a tie that it goes the other way. Values that have few bits themselves do so more often than others.
+fn ties(to: DType) -> f64 {
+    unit(to).powi(2) / 256.0
+}
+
+/// The same as [`unit`], of a sum.
 pub(crate) fn unit_of(accumulator: Accumulator) -> f64 {
     match accumulator {
         Accumulator::Format(format) => unit(format),
@@ -622,6 +629,14 @@ impl Accumulation {
                 Op::MatMul { .. } => products.next().map_or(0.0, |product| (product.error / norm).powi(2)),
                 Op::Round { to, .. } => unit(*to).powi(2),
                 Op::Scale { .. } => 0.0,
+                Op::Quantize { scheme, .. } => ties(scheme.dtype),
+                Op::User { rounds, .. } => {
+                    let of = |rounding: &Rounding| match rounding {
+                        Rounding::Alike(to) => ties(*to),
+                        Rounding::Loosely(to) => unit(*to).powi(2),
+                    };
+                    COMPUTED.powi(2) + rounds.iter().map(of).sum::<f64>()
+                }
                 op if op.only_moves() => 0.0,
                 _ => COMPUTED.powi(2),
             }

@@ -440,12 +440,13 @@ pub(crate) fn graph_mutants(source: &Expr) -> Vec<(&'static str, Expr)> {
             ("addend_missing", Op::Binary { function: Binary::Add, a, .. }) => {
                 Some(Op::Scale { x: a.clone(), factor: 1.0 })
             }
-            (kind, Op::User { name, inputs, faults, .. }) => {
+            (kind, Op::User { name, inputs, rounds, faults, .. }) => {
                 let (_, wrong) = faults.iter().find(|(name, _)| *name == kind)?;
                 Some(Op::User {
                     name: name.clone(),
                     inputs: inputs.clone(),
                     function: wrong.clone(),
+                    rounds: rounds.clone(),
                     faults: Vec::new(),
                     suspects: Vec::new(),
                 })

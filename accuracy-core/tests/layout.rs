@@ -189,6 +189,18 @@ fn group_pairs() {
 }
 
 #[test]
+fn paged_heads_keep_the_slots_of_a_page_together() {
+    for (pages, block, heads) in [(1, 16, 1), (3, 16, 2), (2, 4, 5)] {
+        let layout = ScaleLayout::PagedHeads { block };
+        let grid = (pages * block, heads);
+        let want = Array::grid(grid).reshape(&[pages, block, heads]).permute(&[0, 2, 1]);
+        check_scale(layout, grid, &want);
+        assert!(layout.check((grid.0 + 1, heads)).is_err());
+        assert_eq!(layout.name().parse(), Ok(layout));
+    }
+}
+
+#[test]
 fn head_tiles_pad_each_token() {
     for (tokens, heads, groups) in [(1, 16, 1), (3, 40, 5), (2, 128, 4), (7, 1, 2)] {
         let layout = ScaleLayout::HeadTiles { heads };
@@ -305,6 +317,26 @@ fn preshuffled_gate_and_up_alternate_by_tiles() {
         check_data(layout, (n, k), &want);
         assert!(layout.check((48, k)).is_err());
     }
+}
+
+#[test]
+fn paged_caches_have_each_head_of_a_page_by_itself() {
+    for (pages, heads, block, head, vector) in [(1, 1, 16, 16, 8), (3, 2, 16, 32, 16), (2, 3, 32, 8, 4)] {
+        let shape = (pages * block, heads * head);
+        let of =
+            |dimensions: &[usize], order: &[usize]| Array::grid(shape).reshape(dimensions).permute(order);
+        let keys = DataLayout::PagedKeys { block, head, vector };
+        let want = of(&[pages, block, heads, head / vector, vector], &[0, 2, 3, 1, 4]);
+        check_data(keys, shape, &want);
+        let values = DataLayout::PagedValues { block, head, vector };
+        let want = of(&[pages, block / vector, vector, heads, head], &[0, 3, 1, 4, 2]);
+        check_data(values, shape, &want);
+        assert!(keys.check((shape.0 + 1, shape.1)).is_err() && values.check((shape.0, shape.1 + 1)).is_err());
+    }
+    // Runs have to fill what they are cut from.
+    let shape = (16, 24);
+    assert!(DataLayout::PagedKeys { block: 16, head: 24, vector: 16 }.check(shape).is_err());
+    assert!(DataLayout::PagedValues { block: 16, head: 24, vector: 0 }.check(shape).is_err());
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Case {
             }
             (None, _) => (self.elements(id).into(), scales, false),
         };
-        let ordered = buffer.scheme.and_then(|s| Order::of_data(&s, buffer.shape.rows, buffer.shape.cols));
+        let ordered = Order::of_buffer(buffer.scheme.as_ref(), &buffer.shape);
         Captured {
             name: buffer.name.clone(),
             kind: buffer.kind,

@@ -107,6 +107,18 @@ impl Order {
         (!plain).then(order)
     }
 
+    /// The order of a buffer's elements, `None` where it is row-major.
+    pub fn of_buffer(scheme: Option<&Quant>, shape: &Shape) -> Option<Order> {
+        let (rows, cols) = (shape.rows, shape.cols);
+        match (scheme, shape.data_layout()) {
+            (Some(scheme), _) => Order::of_data(scheme, rows, cols),
+            (None, DataLayout::RowMajor) => None,
+            (None, layout) => {
+                Some(Order { map: layout.index_map((rows, cols)), nibbles: NibbleOrder::LowFirst })
+            }
+        }
+    }
+
     pub fn of_scales(scheme: &Quant, grid: (usize, usize)) -> Order {
         Order { map: scheme.scale_layout.index_map(grid), nibbles: NibbleOrder::LowFirst }
     }

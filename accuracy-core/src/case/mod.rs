@@ -24,7 +24,7 @@ use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
-use crate::layout::ScaleLayout;
+use crate::layout::{DataLayout, ScaleLayout};
 use crate::library;
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
@@ -209,6 +209,13 @@ impl Case {
         let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
         Ok((shape, quantized, values))
+    }
+
+    /// A buffer of zeros that kernels add to. [`Case::update`] declares what becomes of it.
+    pub fn zeros(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        let zeros = Matrix::zeros(shape.rows, shape.cols);
+        self.leaf(name, Kind::Before, shape, weight::Prepared::plain(zeros, dtype))
     }
 
     /// Indices that steer a kernel (token positions, block tables, expert offsets), as int32 `[1, n]`. The test gives
@@ -398,7 +405,7 @@ impl Case {
         })?;
         let buffer = &self.buffers[tensor.id().0];
         let allocation = &mut self.allocations[buffer.data];
-        match scheme.and_then(|s| Order::of_data(&s, shape.rows, shape.cols)) {
+        match Order::of_buffer(scheme.as_ref(), &shape) {
             None => memory::scatter(allocation, dtype, &shape, data),
             Some(order) => {
                 let len = allocation.len();
@@ -427,6 +434,10 @@ impl Case {
     }
 
     fn check_scheme(&self, name: &str, scheme: &Quant, shape: &Shape) -> Result<()> {
+        if shape.data_layout() != DataLayout::RowMajor {
+            let why = "what is quantised has its data layout from its scheme: Quant::data_layout";
+            return Err(Error::declaration(name, why));
+        }
         let strided = || {
             let plain = Order::of_data(scheme, shape.rows, shape.cols).is_none();
             let why = || "a data layout or nibble order has no strides: take the one or the other".into();
@@ -580,7 +591,7 @@ impl Case {
         let buffer = &self.buffers[id.0];
         let allocation = &self.allocations[buffer.data];
         let Shape { rows, cols, .. } = buffer.shape;
-        match buffer.scheme.and_then(|s| Order::of_data(&s, rows, cols)) {
+        match Order::of_buffer(buffer.scheme.as_ref(), &buffer.shape) {
             None => memory::gather(allocation, buffer.dtype, &buffer.shape),
             Some(order) => buffer.dtype.pack(order.read(buffer.dtype, allocation.contents(), (rows, cols))),
         }
@@ -589,8 +600,7 @@ impl Case {
     /// Whether these are the elements of a buffer.
     fn holds(&self, id: BufferId, elements: &[u8]) -> bool {
         let buffer = &self.buffers[id.0];
-        let Shape { rows, cols, .. } = buffer.shape;
-        let plain = buffer.scheme.is_none_or(|s| Order::of_data(&s, rows, cols).is_none());
+        let plain = Order::of_buffer(buffer.scheme.as_ref(), &buffer.shape).is_none();
         match plain && buffer.shape.is_contiguous() {
             true => self.allocations[buffer.data].contents() == elements,
             false => self.elements(id) == elements,

@@ -1,6 +1,7 @@
 //! Shape and strides of a buffer.
 
 use crate::dtype::DType;
+use crate::layout::DataLayout;
 
 /// A `[rows, cols]` view: contiguous, with padded rows, or transposed.
 ///
@@ -13,12 +14,13 @@ pub struct Shape {
     /// Elements from one row to the next (from one column to the next where transposed); contiguous without.
     stride: Option<usize>,
     transposed: bool,
+    layout: DataLayout,
 }
 
 impl Shape {
     /// Contiguous, row-major.
     pub fn new(rows: usize, cols: usize) -> Shape {
-        Shape { rows, cols, stride: None, transposed: false }
+        Shape { rows, cols, stride: None, transposed: false, layout: DataLayout::RowMajor }
     }
 
     /// Rows `stride` elements apart (columns, where transposed). Memory between them is poisoned and must stay so; it
@@ -30,6 +32,17 @@ impl Shape {
     /// Stored column-major: element `(r, c)` at `c * stride + r`.
     pub fn transposed(self) -> Shape {
         Shape { transposed: !self.transposed, ..self }
+    }
+
+    /// The order of the elements in memory, of a buffer that is not quantised: a paged cache in bfloat16, for one. What is
+    /// quantised has it from its [`crate::quant::Quant`].
+    pub fn layout(self, layout: DataLayout) -> Shape {
+        Shape { layout, ..self }
+    }
+
+    /// See [`Shape::layout`].
+    pub(super) fn data_layout(&self) -> DataLayout {
+        self.layout
     }
 
     /// Elements from one row to the next and from one column to the next.
@@ -77,6 +90,14 @@ impl Shape {
         }
         if !self.is_contiguous() && dtype.bits() < 8 {
             return Some(format!("{dtype} is packed: only contiguous views of it exist"));
+        }
+        if self.layout != DataLayout::RowMajor {
+            if !self.is_contiguous() {
+                return Some("a data layout has no strides: take the one or the other".into());
+            }
+            if let Err(bad) = self.layout.check((self.rows, self.cols)) {
+                return Some(bad.to_string());
+            }
         }
         if dtype.bits() < 8 && !dtype.packed_len(self.cols * 8).is_multiple_of(8) {
             return Some(format!("rows of {} {dtype} values do not end at a byte", self.cols));

@@ -44,6 +44,18 @@ pub(super) fn install(_: Arch) -> Result<(), GpuError> {
     Err(GpuError::BuiltWithoutEmulator)
 }
 
+/// Runs `f`, a launcher's call. Where the device is emulated, the waves of each workgroup that it launches keep in step: all
+/// of them execute a few instructions before any goes on.
+///
+/// Otherwise the emulator runs a wave as far as it can, to the next barrier, which shows where a barrier is missing. A
+/// kernel that leaves one out because its waves run at the same speed on the device is right in step alone.
+pub fn in_step<T>(f: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "emulate")]
+    return crate::emulator::in_step(f);
+    #[cfg(not(feature = "emulate"))]
+    f()
+}
+
 /// What the emulator says of everything that ran since it was asked last.
 #[derive(Debug, Default)]
 pub struct Told {

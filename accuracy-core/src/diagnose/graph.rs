@@ -143,11 +143,11 @@ fn rotated(source: &Expr, attempt: &Attempt) -> Option<(String, Expr)> {
 
 /// A function of the model's own, of other inputs.
 fn of_inputs(op: &Op, change: &dyn Fn(&mut [Expr])) -> Option<Op> {
-    let Op::User { name, inputs, function, .. } = op else { return None };
+    let Op::User { name, inputs, function, rounds, .. } = op else { return None };
     let mut inputs = inputs.clone();
     change(&mut inputs);
-    let (name, function) = (name.clone(), function.clone());
-    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+    let (name, function, rounds) = (name.clone(), function.clone(), rounds.clone());
+    Some(Op::User { name, inputs, function, rounds, faults: Vec::new(), suspects: Vec::new() })
 }
 
 type Mutation = Box<dyn Fn(&Op) -> Option<Op>>;
@@ -175,9 +175,19 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             cause,
             &words,
             Box::new(move |op| match op {
-                Op::User { name, inputs, suspects, .. } if suspects.iter().any(|s| s.what == what) => {
+                Op::User { name, inputs, rounds, suspects, .. }
+                    if suspects.iter().any(|s| s.what == what) =>
+                {
                     let (name, inputs, function) = (name.clone(), inputs.clone(), wrong.clone());
-                    Some(Op::User { name, inputs, function, faults: Vec::new(), suspects: Vec::new() })
+                    let rounds = rounds.clone();
+                    Some(Op::User {
+                        name,
+                        inputs,
+                        function,
+                        rounds,
+                        faults: Vec::new(),
+                        suspects: Vec::new(),
+                    })
                 }
                 _ => None,
             }),

@@ -8,6 +8,7 @@ use crate::case::Attempt;
 use crate::dtype::{DType, Overflow};
 use crate::judge::{unit, unit_of};
 use crate::quant::Granularity;
+use crate::reference::eval::quantized;
 use crate::reference::graph::{Binary, Op};
 use crate::reference::stream::{Left, Precision, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval};
@@ -197,6 +198,15 @@ impl<'a, 'w> Variant<'a, 'w> {
                     }
                 }
                 out
+            }
+            Op::Quantize { x, scheme, codes } => {
+                // Scales are of cells that the sample cuts through.
+                let node = Arc::as_ptr(&expr.0) as usize;
+                let value = self.functions.of(node, || {
+                    let whole = self.block(x, &all(x.0.rows), &all(x.0.cols));
+                    Arc::new(quantized(&whole, scheme, *codes))
+                });
+                pick(&value, rows, cols)
             }
             Op::User { inputs, function, .. } => {
                 let node = Arc::as_ptr(&expr.0) as usize;

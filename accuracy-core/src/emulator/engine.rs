@@ -225,6 +225,7 @@ impl hip::Engine for Device {
             remainder: launch.remainder,
             dynamic_lds: launch.dynamic_lds,
             cooperative: launch.cooperative,
+            in_step: launch.in_step,
             arguments: launch.arguments,
             shared: Shared {
                 printf_buffer: launch.printf_buffer as u64,

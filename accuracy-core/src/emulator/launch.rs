@@ -27,6 +27,8 @@ pub struct Launch<'a> {
     pub dynamic_lds: u32,
     /// Whether all workgroups must be resident at once, because they wait for one another.
     pub cooperative: bool,
+    /// Whether the waves of a workgroup keep in step, see [`super::in_step`].
+    pub in_step: bool,
     /// The argument segment as far as the launcher fills it in: the explicit arguments at their offsets.
     pub arguments: &'a [u8],
     /// Addresses of what device code shares with the runtime.
@@ -142,6 +144,7 @@ impl<'a> Launch<'a> {
             remainder: [0; 3],
             dynamic_lds: 0,
             cooperative: false,
+            in_step: false,
             arguments: &[],
             shared: Shared::default(),
             regions: &[],
@@ -501,7 +504,7 @@ impl<'a> Grid<'a> {
         let waves = self.launch.threads_at(id).iter().product::<u32>().div_ceil(LANES as u32);
         let make =
             |group: &'a Group<'a>, index| self.wave(group, index, pool.pop().unwrap_or_else(registers));
-        Some(Workgroup::new(self.space, lds, id, waves, make))
+        Some(Workgroup::new(self.space, lds, id, waves, make).in_step(self.launch.in_step))
     }
 
     /// A wave as the dispatcher starts it.

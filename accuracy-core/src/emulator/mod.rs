@@ -55,6 +55,8 @@ use engine::Device;
 #[cfg(feature = "emulate")]
 use processor::Processor;
 #[cfg(feature = "emulate")]
+use std::cell::Cell;
+#[cfg(feature = "emulate")]
 use std::sync::{Arc, OnceLock};
 
 /// Why no device can be emulated.
@@ -99,6 +101,29 @@ pub fn install(arch: Arch, workers: usize) -> Result<(), EmulatorError> {
         there if there == processor => Ok(()),
         there => Err(EmulatorError::Other { there: there.name(), wanted: processor.name() }),
     }
+}
+
+#[cfg(feature = "emulate")]
+thread_local! {
+    static IN_STEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, whose launches on this thread keep the waves of each workgroup in step: all of them execute a few
+/// instructions before any goes on.
+///
+/// Otherwise a wave runs as far as it can, to the next barrier, which shows where a barrier is missing. A kernel that leaves
+/// one out because its waves run at the same speed on the device is right in step alone.
+#[cfg(feature = "emulate")]
+pub fn in_step<T>(f: impl FnOnce() -> T) -> T {
+    /// Sets back what was there before, also when `f` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            IN_STEP.set(self.0);
+        }
+    }
+    let _before = Before(IN_STEP.replace(true));
+    f()
 }
 
 /// What happened on the emulated device since it was asked last.

@@ -46,6 +46,8 @@ pub struct Workgroup<'a> {
     circling: Vec<Option<u64>>,
     /// The same of all waves when the workgroup was last found waiting.
     waited: Vec<Option<u64>>,
+    /// Whether the waves keep in step.
+    in_step: bool,
     /// Declared last, and so dropped last.
     _group: Shared<'a>,
 }
@@ -75,6 +77,11 @@ impl Drop for Shared<'_> {
 
 /// Instructions that a wave may execute before another one has its turn.
 const TURN: u32 = 1 << 16;
+/// Instructions that a wave may execute before the others do, where they keep in step: few enough for what a device's
+/// waves have behind them together, such as the reads after a barrier.
+const STEP: u32 = 8;
+/// Instructions that a wave may execute in step with the others.
+const IN_STEP: u32 = 1 << 22;
 /// Instructions in which a wave that waits has to come back to the same state.
 const CIRCLE: u32 = 1 << 12;
 /// How often the vector registers of a wave are looked at, which is what costs time, before it counts as busy.
@@ -94,7 +101,12 @@ impl<'a> Workgroup<'a> {
         let borrowed = unsafe { group.borrow() };
         let waves: Vec<_> = (0..count).map(|index| start(borrowed, index)).collect();
         let (states, circling) = (vec![State::Running; waves.len()], vec![None; waves.len()]);
-        Workgroup { waves, states, circling, waited: Vec::new(), _group: group }
+        Workgroup { waves, states, circling, waited: Vec::new(), in_step: false, _group: group }
+    }
+
+    /// Whether all waves execute a few instructions before any goes on, instead of each running as far as it can.
+    pub fn in_step(self, in_step: bool) -> Workgroup<'a> {
+        Workgroup { in_step, ..self }
     }
 
     /// The register files of its waves, once they are no longer needed.
@@ -105,6 +117,9 @@ impl<'a> Workgroup<'a> {
     /// Runs every wave until all have ended, all wait, or each has had `turns` turns.
     pub fn run(&mut self, module: &Module, turns: u32, counts: &mut Counts) -> Result<Progress, Box<Stop>> {
         for _ in 0..turns {
+            if self.in_step {
+                self.steps(module, counts)?;
+            }
             for index in 0..self.waves.len() {
                 if self.states[index] == State::Running {
                     self.turn(index, module, counts)?;
@@ -132,6 +147,31 @@ impl<'a> Workgroup<'a> {
                 *state = State::Running;
             }
         }
+    }
+
+    /// Runs the waves in step, for a long while at the most, until each has ended or waits. Only then is it asked which of
+    /// them go in circles, for which each runs by itself.
+    fn steps(&mut self, module: &Module, counts: &mut Counts) -> Result<(), Box<Stop>> {
+        for _ in 0..IN_STEP / STEP {
+            let mut going = false;
+            for index in 0..self.waves.len() {
+                // A wave that was found in a circle is asked by its turn whether it still is.
+                if self.states[index] != State::Running || self.circling[index].is_some() {
+                    continue;
+                }
+                match run(&mut self.waves[index], module, STEP, counts) {
+                    Flow::End => self.states[index] = State::Ended,
+                    Flow::Barrier => self.states[index] = State::AtBarrier,
+                    Flow::Fault => return Err(Box::new(self.stop(index, module))),
+                    Flow::Next | Flow::Jump | Flow::Yield => going = true,
+                }
+            }
+            self.open_barrier();
+            if !going && self.states.iter().all(|state| *state != State::Running) {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     fn turn(&mut self, index: usize, module: &Module, counts: &mut Counts) -> Result<(), Box<Stop>> {

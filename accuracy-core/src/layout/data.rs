@@ -32,6 +32,16 @@ pub enum DataLayout {
     /// Within eight columns, column `i` and `i + 4` share a byte: `n*K + (k/8) * 8 + (k%4) * 2 + (k%8)/4`.
     /// aiter's `pack_int8_to_packed_int4`.
     Interleave8,
+    /// A paged cache of keys, rows being slots and columns `kv heads * head`: within a page of `block` slots each head
+    /// by itself, `vector` elements of a position beside each other:
+    /// `(n/block) * block*K + (k/head) * block*head + (k%head)/vector * vector*block + (n%block) * vector + k%vector`.
+    /// vLLM's and aiter's `[pages, kv heads, head / x, block, x]`; `vector` is 16 bytes.
+    PagedKeys { block: usize, head: usize, vector: usize },
+    /// A paged cache of values, rows being slots and columns `kv heads * head`: within a page of `block` slots each head
+    /// by itself, `vector` positions of an element beside each other:
+    /// `(n/block) * block*K + (k/head) * block*head + (n%block)/vector * vector*head + (k%head) * vector + n%vector`.
+    /// aiter's `asm_V_shuffle`, `[pages, kv heads, block / x, head, x]`; `vector` is 16 bytes.
+    PagedValues { block: usize, head: usize, vector: usize },
 }
 
 impl DataLayout {
@@ -82,6 +92,10 @@ impl DataLayout {
             DataLayout::PreshuffleGateUp { vector } => format!("preshuffle_gate_up_{vector}"),
             DataLayout::GateUpRows => "gate_up_rows".to_owned(),
             DataLayout::Interleave8 => "interleave8".to_owned(),
+            DataLayout::PagedKeys { block, head, vector } => format!("paged_keys_{block}x{head}_{vector}"),
+            DataLayout::PagedValues { block, head, vector } => {
+                format!("paged_values_{block}x{head}_{vector}")
+            }
         }
     }
 
@@ -90,7 +104,18 @@ impl DataLayout {
     /// # Errors
     /// What the shape would have to be a multiple of.
     pub fn check(self, shape: (usize, usize)) -> Result<(), BadShape> {
+        let uneven = |extent: usize, vector: usize| vector == 0 || !extent.is_multiple_of(vector);
         let (n, k) = match self {
+            DataLayout::PagedKeys { head: extent, vector, .. }
+            | DataLayout::PagedValues { block: extent, vector, .. }
+                if uneven(extent, vector) =>
+            {
+                let requirement = format!("runs of {vector} elements that fill {extent}");
+                return Err(BadShape { layout: self.name(), requirement, rows: shape.0, cols: shape.1 });
+            }
+            DataLayout::PagedKeys { block, head, .. } | DataLayout::PagedValues { block, head, .. } => {
+                (block, head)
+            }
             DataLayout::RowMajor | DataLayout::ColMajor => return Ok(()),
             DataLayout::Preshuffle { rows, block, .. } => (rows, block),
             DataLayout::PreshuffleGateUp { vector } => (32, 4 * vector),
@@ -141,6 +166,28 @@ impl DataLayout {
                 let half = n.div_ceil(2);
                 IndexMap::new(shape, half, &[row(1, half), part(1, 2), col(1, k)])
             }
+            DataLayout::PagedKeys { block, head, vector } => IndexMap::new(
+                shape,
+                usize::MAX,
+                &[
+                    row(block, n.div_ceil(block)),
+                    col(head, k.div_ceil(head)),
+                    col(vector, head / vector),
+                    row(1, block),
+                    col(1, vector),
+                ],
+            ),
+            DataLayout::PagedValues { block, head, vector } => IndexMap::new(
+                shape,
+                usize::MAX,
+                &[
+                    row(block, n.div_ceil(block)),
+                    col(head, k.div_ceil(head)),
+                    row(vector, block / vector),
+                    col(1, head),
+                    row(1, vector),
+                ],
+            ),
             DataLayout::Interleave8 => {
                 IndexMap::new(shape, usize::MAX, &[row(1, n), col(8, k.div_ceil(8)), col(1, 4), col(4, 2)])
             }

@@ -48,6 +48,9 @@ pub enum ScaleLayout {
     /// Rows are `token * heads + h`; `T` is `heads / 16` rounded up, then rounded up to 4:
     /// `((token*G + g) * 16 + h%16) * T + h/16`. aiter's `dsv4_rotate_quant`.
     HeadTiles { heads: usize },
+    /// Rows are the slots of a paged cache, groups its heads: within a page of `block` slots each head by itself,
+    /// `(r/block) * block*G + g * block + r%block`. aiter's `[pages, kv heads, block]`.
+    PagedHeads { block: usize },
 }
 
 impl ScaleLayout {
@@ -91,6 +94,7 @@ impl ScaleLayout {
             ScaleLayout::Swizzle128x4 => "swizzle_128x4".to_owned(),
             ScaleLayout::GroupPairs => "group_pairs".to_owned(),
             ScaleLayout::HeadTiles { heads } => format!("head_tiles_{heads}"),
+            ScaleLayout::PagedHeads { block } => format!("paged_heads_{block}"),
         }
     }
 
@@ -104,6 +108,9 @@ impl ScaleLayout {
             ScaleLayout::GroupPairs => (grid.1.is_multiple_of(2), "an even number of groups".to_owned()),
             ScaleLayout::HeadTiles { heads } => {
                 (heads > 0 && grid.0.is_multiple_of(heads), format!("a multiple of {heads} rows"))
+            }
+            ScaleLayout::PagedHeads { block } => {
+                (block > 0 && grid.0.is_multiple_of(block), format!("a multiple of {block} rows"))
             }
             _ => return Ok(()),
         };
@@ -166,6 +173,10 @@ impl ScaleLayout {
                 usize::MAX,
                 &[row(128, r.div_ceil(128)), col(4, g.div_ceil(4)), row(1, 32), row(32, 4), col(1, 4)],
             ),
+            ScaleLayout::PagedHeads { block } => {
+                let block = block.max(1);
+                IndexMap::new(grid, usize::MAX, &[row(block, r.div_ceil(block)), col(1, g), row(1, block)])
+            }
             ScaleLayout::GroupPairs => {
                 IndexMap::new(grid, usize::MAX, &[col(2, g.div_ceil(2)), row(1, r), col(1, 2)])
             }
@@ -207,15 +218,18 @@ impl FromStr for ScaleLayout {
     type Err = UnknownLayout;
 
     fn from_str(name: &str) -> Result<Self, UnknownLayout> {
-        if let Some(heads) = name.strip_prefix("head_tiles_").and_then(|n| n.parse().ok()).filter(|&n| n > 0)
-        {
+        let number = |prefix: &str| name.strip_prefix(prefix)?.parse().ok().filter(|&n: &usize| n > 0);
+        if let Some(heads) = number("head_tiles_") {
             return Ok(ScaleLayout::HeadTiles { heads });
+        }
+        if let Some(block) = number("paged_heads_") {
+            return Ok(ScaleLayout::PagedHeads { block });
         }
         ScaleLayout::ALL.iter().copied().find(|l| l.name() == name).ok_or_else(|| UnknownLayout {
             kind: "scale",
             name: name.to_owned(),
             known: ScaleLayout::ALL.iter().map(|l| l.name()).collect::<Vec<_>>().join(", ")
-                + ", head_tiles_<heads>",
+                + ", head_tiles_<heads>, paged_heads_<block>",
         })
     }
 }

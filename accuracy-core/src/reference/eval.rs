@@ -1,9 +1,10 @@
 //! Evaluates an expression in float64.
 
 use super::cache;
-use super::graph::{Binary, BufferId, Expr, Op, Unary};
+use super::graph::{Binary, BufferId, CodeRounding, Expr, Op, Unary};
 use super::matrix::Matrix;
 use super::stream::{Precision, Product, Weight};
+use crate::quant::{Quant, amax};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -35,6 +36,22 @@ pub trait Evaluation {
     fn rounds(&self) -> bool {
         true
     }
+}
+
+/// What the codes and scales stand for that a kernel makes of `x` on its way.
+pub(crate) fn quantized(x: &Matrix, scheme: &Quant, codes: CodeRounding) -> Matrix {
+    let mut out = x.clone();
+    let amax = amax(x, scheme.granularity);
+    let (cell_rows, cell_cols) = scheme.granularity.cell(x.rows, x.cols);
+    let (_, grid_cols) = scheme.granularity.grid(x.rows, x.cols);
+    for r in 0..x.rows {
+        let first = r / cell_rows * grid_cols;
+        for (cell, values) in out.row_mut(r).chunks_mut(cell_cols).enumerate() {
+            let scale = scheme.scale_of(amax[first + cell]);
+            values.iter_mut().for_each(|x| *x = codes.round(scheme.dtype, *x / scale) * scale);
+        }
+    }
+    out
 }
 
 /// The value of `expr`.
@@ -124,6 +141,13 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
                 return x;
             }
             x.map(|x| to.nearest(x))
+        }
+        Op::Quantize { x, scheme, codes } => {
+            let x = operand(x);
+            if !with.rounds() {
+                return x;
+            }
+            quantized(&x, scheme, *codes)
         }
         Op::User { name, inputs, function, .. } => {
             let values: Vec<_> = inputs.iter().map(operand).collect();

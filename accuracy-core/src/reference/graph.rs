@@ -5,7 +5,8 @@
 //! it, so that a chain reads as a formula and no operator returns a `Result`.
 
 use super::{Accumulator, Matrix};
-use crate::dtype::{DType, F32};
+use crate::dtype::{DType, F32, Overflow};
+use crate::quant::Quant;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -94,10 +95,18 @@ pub enum Op {
         x: Expr,
         to: DType,
     },
+    /// The kernel quantises here, by declaration, and keeps codes and scales to itself.
+    Quantize {
+        x: Expr,
+        scheme: Quant,
+        codes: CodeRounding,
+    },
     User {
         name: String,
         inputs: Vec<Expr>,
         function: Arc<UserFn>,
+        /// To what the kernel rounds within the function, by declaration.
+        rounds: Vec<Rounding>,
         /// What a wrong kernel might compute instead, by the name of the fault.
         faults: Vec<(&'static str, Arc<UserFn>)>,
         /// What else the diagnosis tries.
@@ -105,6 +114,41 @@ pub enum Op {
     },
     /// Something that does not fit; the declaration that uses it fails with this.
     Invalid(String),
+}
+
+/// How a value in units of its scale becomes a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeRounding {
+    /// The nearest one.
+    Nearest,
+    /// The nearest one that is not larger in magnitude: a conversion to an integer that truncates.
+    TowardZero,
+}
+
+impl CodeRounding {
+    /// What the code stands for that `x` becomes.
+    pub fn round(self, dtype: DType, x: f64) -> f64 {
+        let nearest = dtype.nearest(x);
+        match self {
+            CodeRounding::Nearest => nearest,
+            // An integer that a division in float64 has left below itself is one.
+            CodeRounding::TowardZero if dtype.is_integer() => dtype.nearest((x + x * 2f64.powi(-40)).trunc()),
+            CodeRounding::TowardZero if nearest.abs() > x.abs() => {
+                // Codes of a sign are in the order of their magnitudes.
+                dtype.decode(dtype.encode(nearest, Overflow::Saturate) - 1)
+            }
+            CodeRounding::TowardZero => nearest,
+        }
+    }
+}
+
+/// What a kernel rounds to on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// The reference does the same: only values next to a tie may differ.
+    Alike(DType),
+    /// The reference does so as well, but what is rounded depends on the kernel's order of work.
+    Loosely(DType),
 }
 
 impl Op {
@@ -170,6 +214,7 @@ impl std::fmt::Debug for Expr {
             Op::Select { choices, by } => write!(f, "select({choices:?}, {by:?})"),
             Op::Transpose { x } => write!(f, "transpose({x:?})"),
             Op::Round { x, to } => write!(f, "round({x:?}, {to})"),
+            Op::Quantize { x, scheme, .. } => write!(f, "quantize({x:?}, {})", scheme.dtype),
             Op::User { name, inputs, .. } => write!(f, "{name}({inputs:?})"),
             Op::Invalid(why) => write!(f, "invalid: {why}"),
         }
@@ -268,10 +313,12 @@ impl Expr {
             }
             Op::Transpose { x } => Op::Transpose { x: go(x) },
             Op::Round { x, to } => Op::Round { x: go(x), to: *to },
-            Op::User { name, inputs, function, faults, suspects } => Op::User {
+            Op::Quantize { x, scheme, codes } => Op::Quantize { x: go(x), scheme: *scheme, codes: *codes },
+            Op::User { name, inputs, function, rounds, faults, suspects } => Op::User {
                 name: name.clone(),
                 inputs: inputs.iter().map(go).collect(),
                 function: function.clone(),
+                rounds: rounds.clone(),
                 faults: faults.clone(),
                 suspects: suspects.clone(),
             },
@@ -289,12 +336,27 @@ impl Expr {
         wrong: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
     ) -> Expr {
         match &self.0.op {
-            Op::User { name, inputs, function, faults, suspects } => {
+            Op::User { name, inputs, function, rounds, faults, suspects } => {
                 let mut suspects = suspects.clone();
                 suspects.push(Suspect { cause, what, function: Arc::new(wrong) });
                 let (inputs, function, faults) = (inputs.clone(), function.clone(), faults.clone());
-                let op = Op::User { name: name.clone(), inputs, function, faults, suspects };
+                let (name, rounds) = (name.clone(), rounds.clone());
+                let op = Op::User { name, inputs, function, rounds, faults, suspects };
                 Expr::of_op(op, self.shape())
+            }
+            _ => self,
+        }
+    }
+
+    /// For a function of the framework's: what the kernel rounds to within it.
+    pub(super) fn rounding(self, to: Rounding) -> Expr {
+        match &self.0.op {
+            Op::User { name, inputs, function, rounds, faults, suspects } => {
+                let mut rounds = rounds.clone();
+                rounds.push(to);
+                let (name, inputs, function) = (name.clone(), inputs.clone(), function.clone());
+                let (faults, suspects) = (faults.clone(), suspects.clone());
+                Expr::of_op(Op::User { name, inputs, function, rounds, faults, suspects }, self.shape())
             }
             _ => self,
         }
@@ -308,13 +370,14 @@ impl Expr {
         wrong: impl Fn(&[&Matrix]) -> Matrix + Send + Sync + 'static,
     ) -> Expr {
         match &self.0.op {
-            Op::User { name: of, inputs, function, faults, suspects } => {
+            Op::User { name: of, inputs, function, rounds, faults, suspects } => {
                 let mut faults = faults.clone();
                 faults.push((name, Arc::new(wrong)));
                 let op = Op::User {
                     name: of.clone(),
                     inputs: inputs.clone(),
                     function: function.clone(),
+                    rounds: rounds.clone(),
                     faults,
                     suspects: suspects.clone(),
                 };
@@ -358,6 +421,7 @@ fn operands(op: &Op) -> Vec<&Expr> {
         | Op::Rows { x, .. }
         | Op::RepeatRows { x, .. }
         | Op::Transpose { x }
+        | Op::Quantize { x, .. }
         | Op::Round { x, .. } => vec![x],
         Op::Gather { x, index } => vec![x, index],
         Op::Select { choices, by } => choices.iter().chain([by]).collect(),
@@ -450,6 +514,20 @@ pub trait Operand {
         let x = self.expr();
         let (rows, cols) = x.shape();
         Expr::node(Op::Round { x, to: dtype }, rows, cols)
+    }
+
+    /// The kernel quantises here and keeps codes and scales to itself, in registers or shared memory; each is a value
+    /// times its scale. The ideal result does not.
+    fn quantize(&self, scheme: Quant, codes: CodeRounding) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (rows, cols) = x.shape();
+        if let Some(why) = scheme.problem().or_else(|| scheme.misfit(rows, cols)) {
+            return Expr::mismatch(&[&x], why);
+        }
+        Expr::node(Op::Quantize { x, scheme, codes }, rows, cols)
     }
 
     /// Every element times `factor`.
@@ -555,6 +633,7 @@ pub fn user(
             name: name.into(),
             inputs,
             function: Arc::new(function),
+            rounds: Vec::new(),
             faults: Vec::new(),
             suspects: Vec::new(),
         },

@@ -16,5 +16,7 @@ pub use accumulate::{
     TensorCore,
 };
 pub use eval::{Evaluation, eval, magnitudes};
-pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
+pub use graph::{
+    BufferId, CodeRounding, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
+};
 pub use matrix::Matrix;

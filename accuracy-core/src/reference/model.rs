@@ -3,10 +3,12 @@
 //! Each comes with the faults that kernels of its kind have, so that power shows whether a test would see them.
 //! Indices are buffers: of the test's own ([`crate::Case::indices`]) or written by a kernel.
 
-use super::graph::{Expr, Operand, user};
+use super::graph::{CodeRounding, Expr, Operand, Rounding, user};
 use super::matrix::Matrix;
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, F16};
+use crate::quant::Quant;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Which elements of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +189,114 @@ pub fn topk_weights(logits: &impl Operand, topk: usize, renormalize: bool) -> Ex
     if topk < experts { out.fault("router_next", next) } else { out }
 }
 
+/// What a router makes of its logits before it chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// The softmax over all experts: DeepSeek-V2.
+    Softmax,
+    /// The sigmoid of each: DeepSeek-V3.
+    Sigmoid,
+}
+
+/// Routing in groups: of `groups` groups of experts the best `chosen`, and of their experts the best `topk`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupRouting {
+    pub groups: usize,
+    pub chosen: usize,
+    pub topk: usize,
+    pub scoring: Scoring,
+    /// How many of a group's best experts its own score is the sum of: 1 in DeepSeek-V2, 2 in DeepSeek-V3.
+    pub best: usize,
+    /// Whether weights are divided by their sum.
+    pub renormalize: bool,
+    /// What weights are multiplied with.
+    pub factor: f64,
+}
+
+impl GroupRouting {
+    fn misfit(&self, logits: (usize, usize), bias: (usize, usize)) -> Option<String> {
+        let experts = logits.1;
+        let of_group = experts.checked_div(self.groups).unwrap_or(0);
+        let fits = self.groups > 0
+            && experts.is_multiple_of(self.groups)
+            && bias == (1, experts)
+            && (1..=self.groups).contains(&self.chosen)
+            && (1..=of_group).contains(&self.best)
+            && (1..=self.chosen * of_group).contains(&self.topk);
+        (!fits).then(|| format!("routing of logits {logits:?} with a bias {bias:?} by {self:?}"))
+    }
+
+    /// The scores of a token's experts, and the chosen ones, the best first.
+    fn choose(&self, logits: &[f64], bias: &[f64]) -> (Vec<f64>, Vec<usize>) {
+        let scores: Vec<f64> = match self.scoring {
+            Scoring::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Scoring::Softmax => {
+                let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let exp: Vec<f64> = logits.iter().map(|x| (x - largest).exp()).collect();
+                let total: f64 = exp.iter().sum();
+                exp.into_iter().map(|e| e / total).collect()
+            }
+        };
+        let biased: Vec<f64> = scores.iter().zip(bias).map(|(score, bias)| score + bias).collect();
+        let of_group = logits.len() / self.groups;
+        let of_groups: Vec<f64> = biased
+            .chunks(of_group)
+            .map(|group| ranked(group).into_iter().take(self.best).map(|e| group[e]).sum())
+            .collect();
+        let kept = &ranked(&of_groups)[..self.chosen];
+        let experts = ranked(&biased).into_iter().filter(|e| kept.contains(&(e / of_group)));
+        (scores, experts.take(self.topk).collect())
+    }
+}
+
+/// The experts of each token by group-limited routing, the best first, of equals the lower one. `bias` `[1, experts]` is
+/// added to the scores that experts are chosen by. Faults: `router` (groups are ignored), `router_bias` (the bias is).
+pub fn group_topk_experts(logits: &impl Operand, bias: &impl Operand, form: GroupRouting) -> Expr {
+    routed("group_topk_experts", logits, bias, form, |_, experts, _| {
+        experts.iter().map(|&e| e as f64).collect()
+    })
+}
+
+/// The weights of those experts: their scores without the bias. Faults: as of [`group_topk_experts`].
+pub fn group_topk_weights(logits: &impl Operand, bias: &impl Operand, form: GroupRouting) -> Expr {
+    routed("group_topk_weights", logits, bias, form, |scores, experts, form| {
+        let total: f64 = if form.renormalize { experts.iter().map(|&e| scores[e]).sum() } else { 1.0 };
+        experts.iter().map(|&e| form.factor * scores[e] / total).collect()
+    })
+}
+
+fn routed(
+    name: &str,
+    logits: &impl Operand,
+    bias: &impl Operand,
+    form: GroupRouting,
+    row: impl Fn(&[f64], &[usize], GroupRouting) -> Vec<f64> + Clone + Send + Sync + 'static,
+) -> Expr {
+    let (logits, bias) = (logits.expr(), bias.expr());
+    if let Some(why) = form.misfit(logits.shape(), bias.shape()) {
+        return Expr::unfit(why);
+    }
+    let tokens = logits.shape().0;
+    let route = |form: GroupRouting, biased: bool| {
+        let row = row.clone();
+        move |inputs: &[&Matrix]| {
+            let none = vec![0.0; inputs[1].cols];
+            let bias = if biased { &inputs[1].data } else { &none };
+            let of_token = |t: usize| {
+                let (scores, experts) = form.choose(inputs[0].row(t), bias);
+                row(&scores, &experts, form)
+            };
+            Matrix::new(inputs[0].rows, form.topk, (0..inputs[0].rows).flat_map(of_token).collect())
+        }
+    };
+    let mut out = user(name, &[&logits, &bias], (tokens, form.topk), route(form, true))
+        .fault("router_bias", route(form, false));
+    if form.chosen < form.groups {
+        out = out.fault("router", route(GroupRouting { chosen: form.groups, ..form }, true));
+    }
+    out
+}
+
 fn ranked(logits: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -261,7 +371,7 @@ pub fn write_rows(cache: &impl Operand, x: &impl Operand, slots: &impl Operand) 
 }
 
 /// Shape of [`paged_attention`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PagedAttention {
     pub heads: usize,
     pub kv_heads: usize,
@@ -269,11 +379,112 @@ pub struct PagedAttention {
     pub block: usize,
     /// What scores are multiplied with before the softmax.
     pub scale: f64,
+    /// Query tokens of each sequence, the last positions of it: several where a model predicts more than one token at a
+    /// time. They are rows `seq * queries + i` of the queries.
+    pub queries: usize,
+    /// Whether a query attends to positions up to its own only, instead of to all of its sequence.
+    pub causal: bool,
+    /// Positions that a query attends to at the most, its own included: a sliding window.
+    pub window: Option<usize>,
+    /// Columns of each value head; MLA's values are the first 512 of keys of 576 columns, one head for all.
+    pub value_width: Option<usize>,
+    /// The format that the kernel rounds probabilities to before it multiplies them with values.
+    pub probabilities: Option<DType>,
+    /// What the kernel quantises by itself in between.
+    pub quantized: Option<AttentionQuant>,
 }
 
-/// Attention of one query token of each sequence, `[seqs, heads * d]`, over its positions in the caches
+/// An attention kernel that multiplies in the format of its cache quantises queries and probabilities by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionQuant {
+    /// The format of keys and values: queries are quantised to it, a scale for each head of a token.
+    pub dtype: DType,
+    /// How values become codes.
+    pub codes: CodeRounding,
+    /// Positions that share a scale of the probabilities, which are quantised together with the scales of their values;
+    /// `None` where probabilities are not quantised.
+    pub positions: Option<usize>,
+}
+
+impl PagedAttention {
+    /// One query token of each sequence, which attends to all positions; `value_width` is that of keys.
+    pub fn new(heads: usize, kv_heads: usize, block: usize, scale: f64) -> PagedAttention {
+        PagedAttention {
+            heads,
+            kv_heads,
+            block,
+            scale,
+            queries: 1,
+            causal: true,
+            window: None,
+            value_width: None,
+            probabilities: None,
+            quantized: None,
+        }
+    }
+
+    /// So many query tokens of each sequence, its last ones.
+    pub fn queries(self, queries: usize) -> PagedAttention {
+        PagedAttention { queries, ..self }
+    }
+
+    /// Every query attends to all positions of its sequence, also to those behind it.
+    pub fn not_causal(self) -> PagedAttention {
+        PagedAttention { causal: false, ..self }
+    }
+
+    /// A query attends to so many positions at the most, its own included.
+    pub fn window(self, positions: usize) -> PagedAttention {
+        PagedAttention { window: Some(positions), ..self }
+    }
+
+    /// Columns of each value head.
+    pub fn value_width(self, columns: usize) -> PagedAttention {
+        PagedAttention { value_width: Some(columns), ..self }
+    }
+
+    /// The format that the kernel rounds probabilities to.
+    pub fn probabilities(self, dtype: DType) -> PagedAttention {
+        PagedAttention { probabilities: Some(dtype), ..self }
+    }
+
+    /// What the kernel quantises by itself.
+    pub fn quantized(self, quantized: AttentionQuant) -> PagedAttention {
+        PagedAttention { quantized: Some(quantized), ..self }
+    }
+
+    /// Columns of each value head where keys have `d`.
+    fn width(&self, d: usize) -> usize {
+        self.value_width.unwrap_or(d)
+    }
+
+    /// Why queries, keys and values of these shapes do not fit.
+    fn misfit(&self, q: (usize, usize), k: (usize, usize), v: (usize, usize)) -> Option<String> {
+        let PagedAttention { heads, kv_heads, block, queries, .. } = *self;
+        let divides = heads > 0
+            && kv_heads > 0
+            && block > 0
+            && queries > 0
+            && self.window != Some(0)
+            && heads.is_multiple_of(kv_heads)
+            && q.1.is_multiple_of(heads)
+            && q.0.is_multiple_of(queries);
+        let fits = divides && {
+            let d = q.1 / heads;
+            k.1 == d * kv_heads
+                && v.0 == k.0
+                && (v.1 == self.width(d) * kv_heads
+                    || kv_heads == 1 && v.1 == d && (1..=d).contains(&self.width(d)))
+        };
+        (!fits).then(|| format!("attention of queries {q:?} over keys {k:?} and values {v:?} with {self:?}"))
+    }
+}
+
+/// Attention of the query tokens of each sequence, `[seqs * queries, heads * d]`, over its positions in the caches
 /// `[slots, kv_heads * d]`: position `p` is in slot `tables[seq][p / block] * block + p % block`, `tables` being
 /// `seqs` rows of block numbers. Query head `h` attends to key head `h / (heads / kv_heads)`.
+///
+/// With one key head, values may be the cache of keys itself, of which the first `value_width` columns count.
 ///
 /// Faults: `gqa_tiled` (key head `h % kv_heads`), `context_short` (the last position left out).
 pub fn paged_attention(
@@ -283,29 +494,55 @@ pub fn paged_attention(
     lengths: &impl Operand,
     form: PagedAttention,
 ) -> Expr {
-    let shape = q.expr().shape();
-    let PagedAttention { heads, kv_heads, block, .. } = form;
-    let kv_cols = k.expr().shape().1;
-    let divides = heads > 0
-        && kv_heads > 0
-        && block > 0
-        && heads.is_multiple_of(kv_heads)
-        && shape.1.is_multiple_of(heads);
-    if !divides || kv_cols != shape.1 / heads * kv_heads || v.expr().shape() != k.expr().shape() {
+    let inputs = [q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr()];
+    paged_attention_of(&inputs, form)
+}
+
+/// The same with a sink for each head, `sinks` `[1, heads]`: a score more in the sum that probabilities are divided by, with
+/// no value. gpt-oss.
+///
+/// Faults: as of [`paged_attention`], and `addend_missing` (no sinks).
+pub fn paged_attention_with_sinks(
+    q: &impl Operand,
+    (k, v): (&impl Operand, &impl Operand),
+    tables: &impl Operand,
+    lengths: &impl Operand,
+    sinks: &impl Operand,
+    form: PagedAttention,
+) -> Expr {
+    let given = sinks.expr().shape();
+    if given.0 * given.1 != form.heads {
         return Expr::unfit(format!(
-            "paged_attention of {shape:?} over caches {:?} with {form:?}",
-            k.expr().shape()
+            "attention with sinks {given:?}: expected one for each of {} heads",
+            form.heads
         ));
     }
+    let inputs = [q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr(), sinks.expr()];
+    paged_attention_of(&inputs, form)
+        .fault("addend_missing", move |inputs: &[&Matrix]| attention(&inputs[..5], form, Wrong::Nothing))
+}
+
+/// Queries, keys, values, block tables, lengths and, if there are any, sinks.
+fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
+    let [q, k, v] = [0, 1, 2].map(|i| inputs[i].expr());
+    let shape = q.shape();
+    let PagedAttention { heads, kv_heads, block, .. } = form;
+    if let Some(why) = form.misfit(shape, k.shape(), v.shape()) {
+        return Expr::unfit(why);
+    }
+    let out_shape = (shape.0, heads * form.width(shape.1 / heads));
     let attend = move |wrong: Wrong| move |inputs: &[&Matrix]| attention(inputs, form, wrong);
-    let [q, k, v, tables, lengths] = &[q.expr(), k.expr(), v.expr(), tables.expr(), lengths.expr()];
-    let mut out = user("paged_attention", &[q, k, v, tables, lengths], shape, attend(Wrong::Nothing))
+    let operands: Vec<&dyn Operand> = inputs.iter().map(|input| input as &dyn Operand).collect();
+    let mut out = user("paged_attention", &operands, out_shape, attend(Wrong::Nothing))
         .fault("context_short", attend(Wrong::Short));
+    out = form.rounded(out);
     // With one key head, or one for each query head, the two orders are the same.
     if kv_heads > 1 && kv_heads < heads {
         out = out.fault("gqa_tiled", attend(Wrong::Tiled));
     }
-    out = out.suspect("addend_extra", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    if inputs.len() == 5 {
+        out = out.suspect("addend_extra", "adds a sink of 0 to the softmax".into(), attend(Wrong::Sink));
+    }
     for (cause, what, times) in [
         ("activation", "takes powers of 2 for those of e in the softmax".to_owned(), 2f64.ln()),
         ("gain", format!("does not multiply the scores with their scale {}", form.scale), 1.0 / form.scale),
@@ -461,11 +698,57 @@ impl CacheOrder {
     }
 }
 
+impl PagedAttention {
+    /// The same expression, which says what the kernel rounds on its way.
+    fn rounded(&self, out: Expr) -> Expr {
+        let probabilities = self.probabilities.map(Rounding::Loosely);
+        let quantized = self.quantized.iter().flat_map(|of| {
+            let both = if of.positions.is_some() { 2 } else { 1 };
+            std::iter::repeat_n(Rounding::Alike(of.dtype), both)
+        });
+        probabilities.into_iter().chain(quantized).fold(out, Expr::rounding)
+    }
+
+    /// Positions that a query attends to, of a sequence of `length`: it is query `i` of them.
+    fn seen(&self, i: usize, length: usize) -> Range<usize> {
+        let behind = if self.causal { self.queries - 1 - i } else { 0 };
+        let end = length.saturating_sub(behind);
+        self.window.map_or(0, |most| end.saturating_sub(most))..end
+    }
+
+    /// Rounds what the softmax divides by its sum. `amax` is the largest magnitude of each position's value.
+    fn round_probabilities(&self, exp: &mut [f64], amax: impl Fn(usize) -> f64) {
+        if let Some(AttentionQuant { dtype, codes, positions: Some(positions) }) = self.quantized {
+            // The quantiser's scale of a value that is all zero is 1.
+            let scale = |p: usize| match amax(p) {
+                0.0 => 1.0,
+                largest => largest / dtype.max(),
+            };
+            for (tile, exp) in exp.chunks_mut(positions.max(1)).enumerate() {
+                let of = |i: usize| scale(tile * positions + i);
+                let largest = exp.iter().enumerate().map(|(i, e)| e * of(i)).fold(0.0, f64::max);
+                if largest > 0.0 {
+                    let unit = largest / dtype.max();
+                    for (i, e) in exp.iter_mut().enumerate() {
+                        *e = codes.round(dtype, *e * of(i) / unit) * unit / of(i);
+                    }
+                }
+            }
+        }
+        if let Some(dtype) = self.probabilities {
+            exp.iter_mut().for_each(|e| *e = dtype.nearest(*e));
+        }
+    }
+}
+
 fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
-    let [q, k, v, tables, lengths] = inputs else { unreachable!("five inputs") };
-    let PagedAttention { heads, kv_heads, block, scale } = form;
+    let [q, k, v, tables, lengths, sinks @ ..] = inputs else { unreachable!("five inputs, and sinks") };
+    let PagedAttention { heads, kv_heads, block, scale, queries, .. } = form;
     let d = q.cols / heads;
-    let blocks = tables.data.len() / q.rows;
+    let width = form.width(d);
+    // Elements of a value head as the cache has it.
+    let stored = v.cols / kv_heads;
+    let blocks = tables.data.len() / (q.rows / queries);
     let (of_keys, of_values) = match wrong {
         Wrong::Cache { order, keys, values } => {
             (if keys { order } else { CacheOrder::Own }, if values { order } else { CacheOrder::Own })
@@ -473,20 +756,17 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
         _ => (CacheOrder::Own, CacheOrder::Own),
     };
     let part = if let Wrong::Scores(from, to) = wrong { from..to } else { 0..d };
-    let mut out = Matrix::zeros(q.rows, q.cols);
-    for s in 0..q.rows {
+    let quantized = form.quantized.map(|of| {
+        let scheme = Quant::group(of.dtype, d);
+        super::eval::quantized(q, &scheme, of.codes)
+    });
+    let q = quantized.as_ref().unwrap_or(q);
+    let mut out = Matrix::zeros(q.rows, heads * width);
+    for row in 0..q.rows {
+        let s = row / queries;
         let length = (lengths.data[s].max(0.0) as usize).min(blocks * block);
-        let (from, length) = match wrong {
-            Wrong::Short if length > 1 => (0, length - 1),
-            Wrong::Last(most) => (length.saturating_sub(most), length),
-            Wrong::First(most) => (0, length.min(most)),
-            Wrong::WithoutFirst(size) if length > size => (size, length),
-            Wrong::WithoutLast(size) if length > size => (0, length - size),
-            Wrong::Whole(size) if length > size => (0, length / size * size),
-            Wrong::Beyond(size) => (0, length.next_multiple_of(size).min(blocks * block)),
-            Wrong::OneMore => (0, (length + 1).min(blocks * block)),
-            _ => (0, length),
-        };
+        let Range { start, end } = form.seen(row % queries, length);
+        let positions = wrong.positions(start..end, blocks * block);
         let slot = |p: usize| {
             let of = match wrong {
                 Wrong::FirstBlock => s * blocks,
@@ -497,8 +777,9 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
         };
         for h in 0..heads {
             let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) };
-            let query = &q.row(s)[h * d..(h + 1) * d][part.clone()];
-            let scores: Vec<f64> = (from..length)
+            let query = &q.row(row)[h * d..(h + 1) * d][part.clone()];
+            let scores: Vec<f64> = positions
+                .clone()
                 .map(|p| {
                     let key = of_keys.read(k, slot(p), (block, kv, d));
                     let score = scale * query.iter().zip(&key[part.clone()]).map(|(a, b)| a * b).sum::<f64>();
@@ -509,8 +790,9 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                     }
                 })
                 .collect();
+            let sink = sinks.first().map(|sinks| sinks.data[h]);
             // NaN spreads by the sum.
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let maximum = |i: usize| match wrong {
                 Wrong::NotRescaled(size) => {
                     let known = &scores[..((i / size + 1) * size).min(scores.len())];
@@ -519,12 +801,13 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                 _ => largest,
             };
             let mut exp: Vec<f64> = scores.iter().enumerate().map(|(i, x)| (x - maximum(i)).exp()).collect();
-            let mut total: f64 = exp.iter().sum();
+            let mut total: f64 = exp.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
             match wrong {
                 Wrong::Sink => total += (-largest).exp(),
                 Wrong::Padded(size) => {
                     // A maximum that has seen the padding is at least 0; the quotient is the same.
-                    total += (length.next_multiple_of(size) - length) as f64 * (-largest).exp();
+                    let padding = positions.end.next_multiple_of(size) - positions.end;
+                    total += padding as f64 * (-largest).exp();
                 }
                 Wrong::Rounded(to, after) => {
                     let divisor = if after { total } else { 1.0 };
@@ -532,11 +815,160 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                 }
                 _ => {}
             }
-            let to = &mut out.row_mut(s)[h * d..(h + 1) * d];
-            for (p, e) in exp.iter().enumerate() {
-                let value = of_values.read(v, slot(from + p), (block, kv, d));
-                to.iter_mut().zip(&*value).for_each(|(to, v)| *to += e / total * v);
+            let value = |i: usize| of_values.read(v, slot(positions.start + i), (block, kv, stored));
+            form.round_probabilities(&mut exp, |i| value(i).iter().fold(0.0, |most, x| x.abs().max(most)));
+            let to = &mut out.row_mut(row)[h * width..(h + 1) * width];
+            for (i, e) in exp.iter().enumerate() {
+                to.iter_mut().zip(&*value(i)).for_each(|(to, v)| *to += e / total * v);
             }
+        }
+    }
+    out
+}
+
+impl Wrong {
+    /// The positions of `seen` that a wrong kernel attends to, of a table with room for `room`.
+    fn positions(self, seen: Range<usize>, room: usize) -> Range<usize> {
+        let Range { start, end } = seen;
+        let length = end - start;
+        match self {
+            Wrong::Short if length > 1 => start..end - 1,
+            Wrong::Last(most) => end.saturating_sub(most).max(start)..end,
+            Wrong::First(most) => start..end.min(start + most),
+            Wrong::WithoutFirst(size) if length > size => start + size..end,
+            Wrong::WithoutLast(size) if length > size => start..end - size,
+            Wrong::Whole(size) if length > size => start..start + length / size * size,
+            Wrong::Beyond(size) => start..end.next_multiple_of(size).min(room),
+            Wrong::OneMore => start..(end + 1).min(room),
+            _ => start..end,
+        }
+    }
+}
+
+/// Shape of [`attention`] and [`attention_lse`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    pub sequences: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    /// What scores are multiplied with before the softmax.
+    pub scale: f64,
+    /// Whether a query attends to positions up to its own only; the last query is at the last position.
+    pub causal: bool,
+    /// The format that the kernel rounds probabilities to before it multiplies them with values.
+    pub probabilities: Option<DType>,
+}
+
+impl Attention {
+    /// As a paged one, each sequence a block by itself, with its tables and lengths.
+    fn paged(&self, queries: usize, positions: usize) -> (PagedAttention, [Matrix; 2]) {
+        let form = PagedAttention {
+            causal: self.causal,
+            probabilities: self.probabilities,
+            ..PagedAttention::new(self.heads, self.kv_heads, positions, self.scale).queries(queries)
+        };
+        let tables = Matrix::new(1, self.sequences, (0..self.sequences).map(|s| s as f64).collect());
+        let lengths = Matrix::new(1, self.sequences, vec![positions as f64; self.sequences]);
+        (form, [tables, lengths])
+    }
+}
+
+/// Attention of sequences of one length: queries `[sequences * queries, heads * d]` over keys and values
+/// `[sequences * positions, kv_heads * d]`, prefill as flash attention computes it.
+///
+/// Faults: `gqa_tiled` (key head `h % kv_heads`), `context_short` (the last position left out).
+pub fn attention_of(q: &impl Operand, (k, v): (&impl Operand, &impl Operand), of: Attention) -> Expr {
+    let (q, k, v) = (q.expr(), k.expr(), v.expr());
+    let (rows, slots) = (q.shape().0, k.shape().0);
+    let whole = |n: usize| of.sequences > 0 && n > 0 && n.is_multiple_of(of.sequences);
+    if !whole(rows) || !whole(slots) {
+        return Expr::unfit(format!(
+            "attention of queries {:?} over keys {:?} with {of:?}",
+            q.shape(),
+            k.shape()
+        ));
+    }
+    let (form, [tables, lengths]) = of.paged(rows / of.sequences, slots / of.sequences);
+    if let Some(why) = form.misfit(q.shape(), k.shape(), v.shape()) {
+        return Expr::unfit(why);
+    }
+    let given = std::sync::Arc::new([tables, lengths]);
+    let attend = |wrong: Wrong| {
+        let given = given.clone();
+        move |inputs: &[&Matrix]| {
+            attention(&[inputs[0], inputs[1], inputs[2], &given[0], &given[1]], form, wrong)
+        }
+    };
+    let mut out = user("attention", &[&q, &k, &v], q.shape(), attend(Wrong::Nothing))
+        .fault("context_short", attend(Wrong::Short));
+    if of.kv_heads > 1 && of.kv_heads < of.heads {
+        out = out.fault("gqa_tiled", attend(Wrong::Tiled));
+    }
+    form.rounded(out)
+}
+
+/// The logarithm of the sum of `exp(score)` over the positions that each query attends to, `[seqs * queries, heads]`:
+/// what a kernel leaves beside the attention of a part of the positions, so that parts can be joined.
+pub fn paged_attention_lse(
+    q: &impl Operand,
+    k: &impl Operand,
+    tables: &impl Operand,
+    lengths: &impl Operand,
+    form: PagedAttention,
+) -> Expr {
+    let (q, k) = (q.expr(), k.expr());
+    if let Some(why) =
+        form.value_width(q.shape().1 / form.heads.max(1)).misfit(q.shape(), k.shape(), k.shape())
+    {
+        return Expr::unfit(why);
+    }
+    let inputs: [&dyn Operand; 4] = [&q, &k, &tables.expr(), &lengths.expr()];
+    user("attention_lse", &inputs, (q.shape().0, form.heads), move |inputs| {
+        log_sums(inputs[0], inputs[1], [inputs[2], inputs[3]], form)
+    })
+}
+
+/// The same as [`paged_attention_lse`], of sequences of one length.
+pub fn attention_lse(q: &impl Operand, k: &impl Operand, of: Attention) -> Expr {
+    let (q, k) = (q.expr(), k.expr());
+    let (rows, slots) = (q.shape().0, k.shape().0);
+    let whole = |n: usize| of.sequences > 0 && n > 0 && n.is_multiple_of(of.sequences);
+    if !whole(rows) || !whole(slots) {
+        return Expr::unfit(format!(
+            "attention of queries {:?} over keys {:?} with {of:?}",
+            q.shape(),
+            k.shape()
+        ));
+    }
+    let (form, [tables, lengths]) = of.paged(rows / of.sequences, slots / of.sequences);
+    if let Some(why) = form.misfit(q.shape(), k.shape(), k.shape()) {
+        return Expr::unfit(why);
+    }
+    user("attention_lse", &[&q, &k], (rows, of.heads), move |inputs| {
+        log_sums(inputs[0], inputs[1], [&tables, &lengths], form)
+    })
+}
+
+fn log_sums(q: &Matrix, k: &Matrix, [tables, lengths]: [&Matrix; 2], form: PagedAttention) -> Matrix {
+    let PagedAttention { heads, kv_heads, block, scale, queries, .. } = form;
+    let d = q.cols / heads;
+    let blocks = tables.data.len() / (q.rows / queries);
+    let mut out = Matrix::zeros(q.rows, heads);
+    for row in 0..q.rows {
+        let s = row / queries;
+        let length = (lengths.data[s].max(0.0) as usize).min(blocks * block);
+        for h in 0..heads {
+            let kv = h / (heads / kv_heads);
+            let query = &q.row(row)[h * d..(h + 1) * d];
+            let score = |p: usize| {
+                let slot = tables.data[s * blocks + p / block] * block as f64 + (p % block) as f64;
+                let key = CacheOrder::Own.read(k, slot, (block, kv, d));
+                scale * query.iter().zip(&*key).map(|(a, b)| a * b).sum::<f64>()
+            };
+            let scores: Vec<f64> = form.seen(row % queries, length).map(score).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|x| (x - largest).exp()).sum();
+            out.row_mut(row)[h] = largest + total.ln();
         }
     }
     out
@@ -616,7 +1048,7 @@ mod tests {
     fn paged_attention_averages_the_values_of_its_own_blocks() {
         // Two sequences of lengths 3 and 1 in blocks of 2; equal scores average.
         let v: Vec<f64> = (0..8).map(|slot| f64::from(slot) * 10.0).collect();
-        let form = PagedAttention { heads: 1, kv_heads: 1, block: 2, scale: 1.0 };
+        let form = PagedAttention::new(1, 1, 2, 1.0);
         let leaves: &[(usize, &[f64])] =
             &[(2, &[0.0, 1.0]), (8, &[1.0; 8]), (8, &v), (1, &[3.0, 1.0, 2.0, 0.0]), (1, &[3.0, 1.0])];
         let out = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form));
@@ -624,11 +1056,145 @@ mod tests {
         assert_abs_diff_eq!(out.data[0], 50.0, epsilon = 1e-12);
         assert_abs_diff_eq!(out.data[1], 40.0, epsilon = 1e-12);
         // Two query heads share a key head.
-        let form = PagedAttention { heads: 4, kv_heads: 2, block: 1, scale: 1.0 };
+        let form = PagedAttention::new(4, 2, 1, 1.0);
         let leaves: &[(usize, &[f64])] =
             &[(1, &[0.0; 4]), (1, &[0.0, 0.0]), (1, &[1.0, 2.0]), (1, &[0.0]), (1, &[1.0])];
         let out = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form));
         assert_eq!(out.data, [1.0, 1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn a_query_sees_no_position_behind_its_own_and_none_before_its_window() {
+        // Equal scores average; values are the positions.
+        let v: Vec<f64> = (0..8).map(f64::from).collect();
+        let leaves: &[(usize, &[f64])] = &[(2, &[0.0; 2]), (8, &[1.0; 8]), (8, &v), (1, &[0.0]), (1, &[6.0])];
+        let out = |form: PagedAttention| {
+            value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)).data
+        };
+        let form = PagedAttention::new(1, 1, 8, 1.0).queries(2);
+        let expect = |form, expected: [f64; 2]| {
+            for (a, b) in out(form).iter().zip(expected) {
+                assert_abs_diff_eq!(*a, b, epsilon = 1e-12);
+            }
+        };
+        // Positions 0 to 4, and 0 to 5.
+        expect(form, [2.0, 2.5]);
+        expect(form.not_causal(), [2.5, 2.5]);
+        expect(form.window(2), [3.5, 4.5]);
+        let lse = value(leaves, |e| paged_attention_lse(&e[0], &e[1], &e[3], &e[4], form)).data;
+        assert_abs_diff_eq!(lse[0], 5f64.ln(), epsilon = 1e-12);
+        assert_abs_diff_eq!(lse[1], 6f64.ln(), epsilon = 1e-12);
+    }
+
+    #[test]
+    fn a_sink_takes_its_part_of_the_sum_and_has_no_value() {
+        let v: Vec<f64> = vec![4.0; 2];
+        let leaves: &[(usize, &[f64])] =
+            &[(1, &[0.0; 2]), (2, &[1.0; 2]), (2, &v), (1, &[0.0]), (1, &[2.0]), (1, &[0.0, 100.0])];
+        let form = PagedAttention::new(2, 1, 2, 1.0);
+        let out =
+            value(leaves, |e| paged_attention_with_sinks(&e[0], (&e[1], &e[2]), &e[3], &e[4], &e[5], form));
+        // Two scores of 0 and a sink of 0; a sink that outweighs all.
+        assert_abs_diff_eq!(out.data[0], 8.0 / 3.0, epsilon = 1e-12);
+        assert_abs_diff_eq!(out.data[1], 0.0, epsilon = 1e-12);
+    }
+
+    #[test]
+    fn a_group_is_chosen_by_its_best_experts_and_the_bias_has_no_weight() {
+        let form = GroupRouting {
+            groups: 3,
+            chosen: 1,
+            topk: 2,
+            scoring: Scoring::Sigmoid,
+            best: 2,
+            renormalize: true,
+            factor: 2.5,
+        };
+        // The largest logit is alone in its group; the second group is better as a whole.
+        let logits = [3.0, -9.0, 1.0, 2.0, -1.0, -1.0];
+        let of = |bias: &[f64], f: fn(&Expr, &Expr, GroupRouting) -> Expr, form| {
+            value(&[(1, &logits), (1, bias)], |e| f(&e[0], &e[1], form)).data
+        };
+        let experts: fn(&Expr, &Expr, GroupRouting) -> Expr = |l, b, form| group_topk_experts(l, b, form);
+        let weights: fn(&Expr, &Expr, GroupRouting) -> Expr = |l, b, form| group_topk_weights(l, b, form);
+        let none = [0.0; 6];
+        assert_eq!(of(&none, experts, form), [3.0, 2.0]);
+        assert_eq!(of(&none, experts, GroupRouting { best: 1, ..form }), [0.0, 1.0]);
+        assert_eq!(of(&none, experts, GroupRouting { chosen: 3, ..form }), [0.0, 3.0]);
+        let bias = [0.0, 0.0, 0.0, 0.0, 5.0, 0.0];
+        assert_eq!(of(&bias, experts, form), [4.0, 5.0]);
+        // Both have the same score.
+        for weight in of(&bias, weights, form) {
+            assert_abs_diff_eq!(weight, 1.25, epsilon = 1e-12);
+        }
+    }
+
+    #[test]
+    fn values_can_be_the_first_columns_of_keys() {
+        let k = [1.0, 2.0, 100.0, 3.0, 4.0, 100.0];
+        let leaves: &[(usize, &[f64])] = &[(1, &[0.0; 6]), (2, &k), (1, &[0.0]), (1, &[2.0])];
+        let form = PagedAttention::new(2, 1, 2, 1.0).value_width(2);
+        let out = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[1]), &e[2], &e[3], form));
+        assert_eq!((out.rows, out.cols), (1, 4));
+        assert_eq!(out.data, [2.0, 3.0, 2.0, 3.0]);
+        let narrow = Expr::buffer(BufferId(1), 2, 3);
+        let wide = PagedAttention::new(2, 1, 2, 1.0).value_width(4);
+        let q = Expr::buffer(BufferId(0), 1, 6);
+        let index = Expr::buffer(BufferId(2), 1, 1);
+        assert!(paged_attention(&q, (&narrow, &narrow), &index, &index, wide).problem().is_some());
+    }
+
+    #[test]
+    fn sequences_of_one_length_are_paged_ones_of_a_block_each() {
+        let data = |n: usize| (0..n).map(|i| ((i * 37 + 11) % 23) as f64 / 7.0 - 1.5).collect::<Vec<f64>>();
+        let (q, k, v) = (data(2 * 3 * 4), data(2 * 5 * 2), data(2 * 5 * 2 + 7)[7..].to_vec());
+        let leaves: &[(usize, &[f64])] = &[(6, &q), (10, &k), (10, &v), (1, &[0.0, 1.0]), (1, &[5.0, 5.0])];
+        let of =
+            Attention { sequences: 2, heads: 2, kv_heads: 1, scale: 0.5, causal: true, probabilities: None };
+        let form = PagedAttention::new(2, 1, 5, 0.5).queries(3);
+        let dense = value(leaves, |e| attention_of(&e[0], (&e[1], &e[2]), of));
+        let paged = value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form));
+        assert_eq!(dense.data, paged.data);
+        let dense = value(leaves, |e| attention_lse(&e[0], &e[1], of));
+        let paged = value(leaves, |e| paged_attention_lse(&e[0], &e[1], &e[3], &e[4], form));
+        assert_eq!(dense.data, paged.data);
+    }
+
+    #[test]
+    fn queries_and_probabilities_are_quantised_as_is_said() {
+        use crate::dtype::INT8;
+        let of = |codes| AttentionQuant { dtype: INT8, codes, positions: Some(2) };
+        let form = PagedAttention::new(1, 1, 4, 1.0);
+        // Scores are 0 and ln 0.6: probabilities are 1 and 0.6 before they are divided by their sum, of values 127 and
+        // 254, whose scales are 1 and 2.
+        let q = [127.0];
+        let k = [0.0, 0.6f64.ln() / 127.0, 0.0, 0.0];
+        let v = [127.0, 254.0, 0.0, 0.0];
+        let leaves: &[(usize, &[f64])] = &[(1, &q), (4, &k), (4, &v), (1, &[0.0]), (1, &[2.0])];
+        let out =
+            |form| value(leaves, |e| paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)).data[0];
+        // 1 * 1 and 0.6 * 2 in units of 1.2 / 127: 105.83 and 127.
+        let exact = (127.0 + 0.6 * 254.0) / 1.6;
+        assert_abs_diff_eq!(out(form), exact, epsilon = 1e-9);
+        let with = |code: f64| (code * 1.2 / 127.0 * 127.0 + 0.6 * 254.0) / 1.6;
+        assert_abs_diff_eq!(out(form.quantized(of(CodeRounding::Nearest))), with(106.0), epsilon = 1e-9);
+        assert_abs_diff_eq!(out(form.quantized(of(CodeRounding::TowardZero))), with(105.0), epsilon = 1e-9);
+    }
+
+    #[test]
+    fn what_a_kernel_quantises_on_its_way_has_the_values_of_its_codes() {
+        use crate::dtype::INT8;
+        let x: &[f64] = &[127.0, 1.6, -1.6, 0.0, 12.7, 0.26];
+        let of = |codes| value(&[(1, x)], |e| e[0].quantize(Quant::group(INT8, 4), codes)).data;
+        let (nearest, truncated) = (of(CodeRounding::Nearest), of(CodeRounding::TowardZero));
+        assert_eq!(nearest[..4], [127.0, 2.0, -2.0, 0.0]);
+        assert_eq!(truncated[..4], [127.0, 1.0, -1.0, 0.0]);
+        assert_abs_diff_eq!(nearest[5], 0.3, epsilon = 1e-6);
+        assert_abs_diff_eq!(truncated[5], 0.2, epsilon = 1e-6);
+        // Between 1 and 1.125 of e4m3.
+        assert_eq!(CodeRounding::TowardZero.round(E4M3FN, 1.1), 1.0);
+        assert_eq!(CodeRounding::TowardZero.round(E4M3FN, -1.1), -1.0);
+        assert_eq!(CodeRounding::Nearest.round(E4M3FN, 1.1), 1.125);
     }
 
     #[test]

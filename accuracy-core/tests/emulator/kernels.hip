@@ -27,6 +27,22 @@ GLOBAL block_sum(float *y, const float *x) {
     if (t == 0) y[block()] = part[0];
 }
 
+// Waves tell each other twice what they have at the same place, with no barrier between reading the first and writing the
+// second: right where all waves are equally fast, and the work in between takes longer than reading.
+GLOBAL exchange_twice(unsigned *y) {
+    SHARED static volatile unsigned slots[4];
+    const unsigned wave = thread() / 64;
+    slots[wave] = wave + 1;
+    __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    unsigned sum = 0;
+    for (unsigned i = 0; i < 4; i++) sum += slots[i];
+    unsigned work = sum;
+    for (unsigned i = 0; i < 100; i++) work = work * 1664525u + 1013904223u + i;
+    slots[wave] = work;
+    y[thread()] = sum;
+}
+
 // Each block adds its number plus one.
 GLOBAL count(unsigned *total) {
     if (thread() == 0) __hip_atomic_fetch_add(total, block() + 1, __ATOMIC_SEQ_CST, __HIP_MEMORY_SCOPE_AGENT);

@@ -22,6 +22,7 @@ struct Run<'a> {
     workers: usize,
     dynamic_lds: u32,
     cooperative: bool,
+    in_step: bool,
 }
 
 impl<'a> Run<'a> {
@@ -37,6 +38,7 @@ impl<'a> Run<'a> {
             workers: 2,
             dynamic_lds: 0,
             cooperative: false,
+            in_step: false,
         }
     }
 
@@ -61,6 +63,7 @@ impl<'a> Run<'a> {
         let launch = Launch {
             dynamic_lds: self.dynamic_lds,
             cooperative: self.cooperative,
+            in_step: self.in_step,
             arguments: &self.arguments,
             regions: &self.regions,
             workers: self.workers,
@@ -116,6 +119,22 @@ fn waves_of_a_workgroup_exchange_values_through_lds_and_barriers() {
         Run::new(module, "block_sum", 8, 256).buffer(&mut y).buffer(&mut x).run().unwrap();
         let sums: Vec<f32> = x.chunks(256).map(|chunk| chunk.iter().sum()).collect();
         assert_eq!(y, sums);
+    });
+}
+
+#[test]
+fn a_missing_barrier_shows_unless_the_waves_keep_in_step() {
+    each(|module| {
+        let sums = |in_step: bool| {
+            let mut y = vec![0_u32; 256];
+            let run = Run::new(module, "exchange_twice", 1, 256).buffer(&mut y);
+            Run { in_step, ..run }.run().unwrap();
+            y
+        };
+        let first = sums(false);
+        assert!(first[..64].iter().all(|sum| *sum == 10), "{first:?}");
+        assert!(first[64..].iter().all(|sum| *sum != 10), "{first:?}");
+        assert!(sums(true).iter().all(|sum| *sum == 10));
     });
 }
 

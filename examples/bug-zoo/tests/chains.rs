@@ -350,7 +350,7 @@ fn attention_chain(
     let slots: Vec<i32> = positions.iter().enumerate().map(slot).collect();
 
     // Inputs here are larger than a model's: the softmax would have one winner with 1 / sqrt(d).
-    let form = PagedAttention { heads: HEADS, kv_heads: KV_HEADS, block: BLOCK, scale: 1.0 / 512.0 };
+    let form = PagedAttention::new(HEADS, KV_HEADS, BLOCK, 1.0 / 512.0);
     let q = cx.input("q", BF16, [seqs, heads * d])?;
     let k = cx.input("k", BF16, [seqs, kv_heads * d])?;
     let v = cx.input("v", BF16, [seqs, kv_heads * d])?;

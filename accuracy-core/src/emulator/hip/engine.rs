@@ -146,6 +146,8 @@ pub struct Launch<'a> {
     pub arguments: &'a [u8],
     /// Whether all workgroups must be resident at once, and may wait for each other.
     pub cooperative: bool,
+    /// Whether the waves of a workgroup keep in step, see [`crate::emulator::in_step`].
+    pub in_step: bool,
     /// `hidden_printf_buffer`; 0 if the kernel has none.
     pub printf_buffer: usize,
     /// `hidden_hostcall_buffer`; 0 if the kernel has none.
@@ -164,6 +166,7 @@ impl fmt::Debug for Launch<'_> {
             .field("dynamic_lds", &self.dynamic_lds)
             .field("arguments", &self.arguments)
             .field("cooperative", &self.cooperative)
+            .field("in_step", &self.in_step)
             .finish_non_exhaustive()
     }
 }

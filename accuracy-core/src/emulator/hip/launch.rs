@@ -96,7 +96,9 @@ pub(super) fn whole(
     dynamic_lds: u32,
     arguments: Vec<u8>,
 ) -> KernelLaunch {
-    KernelLaunch { function, blocks, remainder: [0; 3], threads, dynamic_lds, arguments, cooperative: false }
+    let in_step = crate::emulator::IN_STEP.get();
+    let (remainder, cooperative) = ([0; 3], false);
+    KernelLaunch { function, blocks, remainder, threads, dynamic_lds, arguments, cooperative, in_step }
 }
 
 /// Who launches, on what and how.

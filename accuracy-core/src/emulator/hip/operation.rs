@@ -37,6 +37,8 @@ pub(super) struct KernelLaunch {
     pub dynamic_lds: u32,
     pub arguments: Vec<u8>,
     pub cooperative: bool,
+    /// Whether the waves of a workgroup keep in step.
+    pub in_step: bool,
 }
 
 /// One side of a copy.
@@ -185,6 +187,7 @@ impl Runtime {
             dynamic_lds: launch.dynamic_lds,
             arguments: &launch.arguments,
             cooperative: launch.cooperative,
+            in_step: launch.in_step,
             printf_buffer: printf.address(),
             hostcall_buffer: hostcalls.address(),
             service: &hostcalls,

@@ -1,0 +1,126 @@
+//! AITER's attention kernels against float64: paged decode, MLA decode, flash attention forward.
+
+use accuracy_core::prelude::*;
+use aiter_kernels::attention::*;
+use model::{Attention, attention_lse, attention_of, paged_attention, paged_attention_lse};
+
+#[path = "declared/attention.rs"]
+mod declared;
+use declared::{Cache, Declared, decode};
+
+/// `tokens` is the number of sequences.
+#[accuracy_test(tokens = [1, 3])]
+fn paged(
+    cx: &mut Case,
+    #[values(8, 16)] gqa: usize,
+    #[values(Cache::Bf16, Cache::Fp8, Cache::Int8)] cache: Cache,
+) -> Result<Tensor> {
+    let declared = Declared::new(cache, gqa, cx.arch());
+    decode(cx, cache, declared)
+}
+
+/// Probabilities stay in bfloat16.
+#[accuracy_test(tokens = [2])]
+fn paged_high_precision(cx: &mut Case) -> Result<Tensor> {
+    let declared = Declared { high_precision: true, ..Declared::new(Cache::Fp8, 8, cx.arch()) };
+    decode(cx, Cache::Fp8, declared)
+}
+
+/// Two query tokens of each sequence, of which the first does not see the second.
+#[accuracy_test(tokens = [2])]
+fn paged_two_tokens(
+    cx: &mut Case,
+    #[values(8, 16)] gqa: usize,
+    #[values(Cache::Fp8, Cache::Int8)] cache: Cache,
+) -> Result<Tensor> {
+    let declared = Declared { queries: 2, ..Declared::new(cache, gqa, cx.arch()) };
+    decode(cx, cache, declared)
+}
+
+/// The same over a cache in bfloat16.
+#[accuracy_test(tokens = [2])]
+fn paged_two_tokens_bf16(cx: &mut Case) -> Result<Tensor> {
+    let declared = Declared { queries: 2, ..Declared::new(Cache::Bf16, 8, cx.arch()) };
+    decode(cx, Cache::Bf16, declared)
+}
+
+/// MLA decode with 16 heads: values are the first 512 columns of the one key head.
+#[accuracy_test(tokens = [1, 3])]
+fn mla(cx: &mut Case) -> Result<Tensor> {
+    const HEADS: usize = 16;
+    let (sequences, key, value) = (cx.tokens() as usize, MLA_KEY as usize, MLA_VALUE as usize);
+    let lengths: Vec<i32> = (0..sequences).map(|s| (37 + 113 * s as i32) % 250 + 1).collect();
+    let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+    let mut starts = vec![0];
+    lengths.iter().for_each(|length| starts.push(starts[starts.len() - 1] + length));
+    let used = starts[sequences] as usize;
+    let pages: Vec<i32> = (0..used).map(|i| (used - i) as i32).collect();
+    // What the reference reads: a row of the same pages for each sequence.
+    let row = |s: usize| {
+        let own = starts[s]..starts[s + 1];
+        let filled = own.map(|i| pages[i as usize]);
+        filled.chain(std::iter::repeat(0)).take(longest).collect::<Vec<i32>>()
+    };
+    let table: Vec<i32> = (0..sequences).flat_map(row).collect();
+    let scale = 1.0 / 4096.0;
+    let q = cx.input("q", BF16, [sequences, HEADS * key])?;
+    let kv = cx.input("kv_cache", BF16, [used + 1, key])?;
+    let starts = cx.indices("kv_offsets", &starts)?;
+    let pages = cx.indices("pages", &pages)?;
+    let last = cx.indices("last_page_lengths", &vec![1; sequences])?;
+    let table = cx.indices("block_tables", &table)?;
+    let lengths = cx.indices("lengths", &lengths)?;
+    let form = PagedAttention::new(HEADS, 1, 1, scale).value_width(value).probabilities(BF16);
+    let lse = paged_attention_lse(&q, &kv, &table, &lengths, form);
+    let lse = cx.output("lse", F32, [sequences, HEADS], lse)?;
+    let attended = paged_attention(&q, (&kv, &kv), &table, &lengths, form);
+    let out = cx.output("out", F32, [sequences, HEADS * value], attended)?;
+    let given = Mla {
+        out: out.data(),
+        lse: lse.data(),
+        q: q.data(),
+        kv: kv.data(),
+        kv_offsets: starts.data(),
+        pages: pages.data(),
+        last_page_lengths: last.data(),
+    };
+    // SAFETY: every buffer has the shape that is said of it.
+    unsafe { mla_decode(given, sequences as i32, scale as f32, cx.stream())? };
+    Ok(out)
+}
+
+/// Flash attention of one batch, `tokens` queries over 40 positions more; two heads share a key head.
+#[accuracy_test(tokens = [160])]
+fn flash(cx: &mut Case, #[values(false, true)] causal: bool) -> Result<Tensor> {
+    const HEADS: usize = 2;
+    const KV_HEADS: usize = 1;
+    let (queries, head) = (cx.tokens() as usize, HEAD as usize);
+    let positions = queries + 40;
+    let scale = 1.0 / 1024.0;
+    let q = cx.input("q", BF16, [queries, HEADS * head])?;
+    let k = cx.input("k", BF16, [positions, KV_HEADS * head])?;
+    let v = cx.input("v", BF16, [positions, KV_HEADS * head])?;
+    let of = Attention {
+        sequences: 1,
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        scale,
+        causal,
+        probabilities: Some(BF16),
+    };
+    let lse = cx.output("lse", F32, [HEADS, queries], attention_lse(&q, &k, of).transpose())?;
+    let out = cx.output("out", BF16, [queries, HEADS * head], attention_of(&q, (&k, &v), of))?;
+    let given = Flash { out: out.data(), lse: lse.data(), q: q.data(), k: k.data(), v: v.data() };
+    let form = FlashForm {
+        batches: 1,
+        queries: queries as i32,
+        positions: positions as i32,
+        heads: HEADS as i32,
+        kv_heads: KV_HEADS as i32,
+        causal,
+        scale: scale as f32,
+    };
+    // SAFETY: every buffer has the shape that `form` says.
+    unsafe { flash_forward(cx.arch(), given, form, cx.stream())? };
+    Ok(out)
+}
