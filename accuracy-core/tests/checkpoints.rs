@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use accuracy_core::dtype::{DType, FnuzError};
 use accuracy_core::quant::Granularity;
 use accuracy_core::weights::{
-    Carve, Checkpoint, GlobalScale, Scheme, StDtype, WeightsError, cached_snapshot, write,
+    Block, Carve, Checkpoint, GlobalScale, Scheme, StDtype, WeightsError, cached_snapshot, write,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -19,8 +19,9 @@ fn fixture(name: &str) -> PathBuf {
 /// The checkpoint without `expected.safetensors`, which lies in the same folder.
 fn open(name: &str) -> Checkpoint {
     let folder = fixture(name);
-    let index = folder.join("model.safetensors.index.json");
-    let file = if index.exists() { index } else { folder.join("model.safetensors") };
+    let files =
+        ["model.safetensors.index.json", "model.safetensors", "consolidated.safetensors", "model.gguf"];
+    let file = files.iter().map(|file| folder.join(file)).find(|file| file.exists()).unwrap();
     Checkpoint::open(&file).unwrap()
 }
 
@@ -72,17 +73,26 @@ fn every_scheme_gives_the_values_numpy_wrote() {
     assert_eq!(
         counts,
         [
+            ("auto_round_awq", 1),
+            ("auto_round_gptq", 5),
+            ("auto_round_plain", 5),
             ("awq", 1),
+            ("bitsandbytes_fp4", 2),
+            ("bitsandbytes_int8", 1),
+            ("bitsandbytes_nf4", 2),
             ("compressed_tensors_fp8", 2),
             ("compressed_tensors_int4", 3),
             ("compressed_tensors_int8", 2),
             ("compressed_tensors_mixed", 4),
             ("compressed_tensors_nvfp4", 1),
             ("compressed_tensors_pack_int8", 3),
+            ("compressed_tensors_sparse", 3),
             ("deepseek_fp8", 1),
             ("deepseek_ue8m0", 1),
             ("deepseek_v4", 3),
             ("fbgemm_fp8", 2),
+            ("fp8_static", 4),
+            ("gguf", 17),
             ("gpt_oss_mxfp4", 8),
             ("gpt_oss_original", 2),
             ("gptq_int8_v1", 2),
@@ -90,12 +100,19 @@ fn every_scheme_gives_the_values_numpy_wrote() {
             ("gptq_v1", 2),
             ("gptq_v2", 2),
             ("hf_fp8", 1),
+            ("hqq", 4),
+            ("layered", 4),
+            ("mistral", 3),
+            ("modelopt_all", 9),
             ("modelopt_mixed", 3),
             ("modelopt_nvfp4", 1),
             ("mxfp8_mxfp6", 3),
+            ("quark_all", 6),
             ("quark_fp8", 2),
             ("quark_mxfp4", 1),
+            ("transforms", 2),
             ("unquantized", 8),
+            ("w4afp8", 2),
         ]
     );
 }
@@ -141,6 +158,69 @@ fn schemes_are_recognised() {
     ] {
         assert_eq!(is(fixture, address), want, "{fixture} {address}");
     }
+}
+
+#[test]
+fn schemes_of_single_producers_are_recognised() {
+    for (fixture, address, scheme, dtype) in [
+        ("auto_round_gptq", "l.0.k_proj", Scheme::GptqInt2, DType::I8),
+        ("auto_round_gptq", "l.0.v_proj", Scheme::GptqInt3, DType::I8),
+        ("auto_round_plain", "l.0.o_proj", Scheme::GptqInt8, DType::I8),
+        ("auto_round_awq", "m", Scheme::Awq, DType::U4),
+        ("modelopt_all", "l.0.gate_proj", Scheme::Int4, DType::I4),
+        ("modelopt_all", "l.0.k_proj", Scheme::Nvfp4, DType::E2M1),
+        ("quark_all", "group", Scheme::QuarkInt4, DType::I4),
+        ("quark_all", "unsigned", Scheme::QuarkInt4, DType::U4),
+        ("w4afp8", "l.0.mlp.experts.0.up_proj", Scheme::Int4, DType::I4),
+        ("bitsandbytes_nf4", "nested", Scheme::BnbNf4, DType::F32),
+        ("hqq", "four", Scheme::Hqq, DType::U4),
+        ("hqq", "across", Scheme::Hqq, DType::F32),
+        ("gguf", "blk.0.q4_0", Scheme::Gguf(Block::Q4_0), DType::U4),
+        ("gguf", "blk.0.q4_k", Scheme::Gguf(Block::Q4K), DType::F32),
+        ("gguf", "blk.0.mxfp4", Scheme::Gguf(Block::Mxfp4), DType::E2M1),
+    ] {
+        let info = open(fixture).describe(address).unwrap();
+        assert_eq!((info.scheme, info.dtype), (scheme, dtype), "{fixture} {address}");
+    }
+}
+
+#[test]
+fn scales_of_inputs_are_found_under_every_name() {
+    for (fixture, module, scale) in [
+        ("fp8_static", "l.0", "l.0.input_scale"),
+        ("fp8_static", "l.1", "l.1.activation_scale"),
+        ("fp8_static", "l.2", "l.2.act_scale"),
+        ("mistral", "layers.0.attention.wq", "layers.0.attention.wq.qscale_act"),
+    ] {
+        let info = open(fixture).describe(module).unwrap();
+        assert_eq!((info.static_input, info.input_scale.as_deref()), (true, Some(scale)), "{fixture}");
+    }
+}
+
+#[test]
+fn what_is_done_at_run_time_is_said_and_no_weight() {
+    let transforms = open("transforms");
+    let of = |module: &str| transforms.describe(module).unwrap().online;
+    assert!(of("l.0.mlp.up_proj").is_empty());
+    let [rotation] = &of("l.0.mlp.down_proj")[..] else { panic!("{:?}", of("l.0.mlp.down_proj")) };
+    assert!(rotation.rotates() && rotation.to_string().contains("input is rotated at run time (R4)"));
+    assert_eq!(transforms.modules(), ["l.0.mlp.down_proj", "l.0.mlp.up_proj"]);
+    let matched: Vec<String> = transforms.matches("**").unwrap().into_iter().map(|m| m.name).collect();
+    assert!(matched.iter().all(|name| !name.contains("R4")), "{matched:?}");
+
+    let modelopt = open("modelopt_all");
+    let factors = &modelopt.describe("l.0.k_proj").unwrap().online;
+    assert!(!factors[0].rotates() && factors[0].to_string().contains("`l.0.k_proj.pre_quant_scale`"));
+    let low_rank = &modelopt.describe("l.0.v_proj").unwrap().online;
+    assert!(low_rank[0].to_string().contains("low-rank"), "{low_rank:?}");
+    assert!(modelopt.describe("l.0.q_proj").unwrap().online.is_empty());
+}
+
+#[test]
+fn a_gguf_type_that_is_not_read_is_refused_by_name() {
+    let error = open("gguf").linear("blk.0.unread").unwrap_err();
+    assert!(matches!(&error, WeightsError::Unread { seems, .. } if seems == "GGUF IQ1_S"), "{error}");
+    assert!(error.to_string().contains("blk.0.unread") && error.to_string().contains("Q4_K"), "{error}");
 }
 
 #[test]
