@@ -82,7 +82,7 @@ impl Checkpoint {
         let extras = self.extras();
         for name in extras.inputs.get(module).into_iter().flatten() {
             if !info.tensors.iter().any(|tensor| **tensor == **name) {
-                tensors.push(cutter.input_scale(&self.raw(name)?)?);
+                tensors.push(cutter.of_experts(&self.raw(name)?)?);
             }
         }
         for name in extras.beside.get(module).into_iter().flatten() {
@@ -168,11 +168,17 @@ impl<'a> Cutter<'a> {
             _ if shape.iter().product::<usize>() == 1 => vec![Whole; shape.len()],
             1 => vec![Rows(1)],
             2 => vec![Rows(cell_rows), group],
+            // Dimensions of one that producers keep.
+            4 if shape[1] == 1 && shape[3] == 1 => vec![Rows(cell_rows), Whole, group, Whole],
+            3 if shape[2] == 1 => vec![Rows(cell_rows), group, Whole],
             _ => vec![Whole; shape.len()],
         }
     }
 
     fn cut(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
+        if self.info.is_in_one_piece() {
+            return self.of_experts(tensor);
+        }
         let mut ranges = Vec::new();
         let mut shape = tensor.shape;
         if let (Some(experts), [_, of_each @ ..]) = (&self.experts, shape) {
@@ -259,7 +265,8 @@ impl<'a> Cutter<'a> {
         self.slice(tensor, &ranges)
     }
 
-    fn input_scale(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
+    /// All of a tensor but the experts that are not taken.
+    fn of_experts(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
         let mut ranges: Vec<Range<usize>> = tensor.shape.iter().map(|&len| 0..len).collect();
         if let (Some(experts), Some(first)) = (&self.experts, ranges.first_mut())
             && Some(first.len()) == self.info.experts

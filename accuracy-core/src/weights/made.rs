@@ -172,7 +172,10 @@ pub(super) fn int4_along_rows<'a>(
     let (half, cols) = subject.matrix()?;
     let shape = (2 * half, cols);
     let bytes = subject.weight;
+    // The range of FP8 that the values are brought to before they are multiplied; no part of them.
+    let of_fp8 = subject.companion(".weight_scale_2")?;
     let mut recipe = subject.grouped_floats(Scheme::Int4, DType::I4, shape, scale)?;
+    recipe.info.tensors.extend(of_fp8.iter().map(|t| t.name.to_owned()));
     recipe.info.stored_otherwise = true;
     recipe.codes = Codes::Made(Made::NibblesAlongRows(bytes));
     Ok(recipe)
