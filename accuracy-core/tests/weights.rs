@@ -790,8 +790,10 @@ fn words_that_are_not_known_are_listed_and_their_modules_read_by_tensors() {
         (quark, &[("qscheme", "per_spiral"), ("dtype", "fp7")]),
         (group, &[("config group g", "5-bit posit in format ")]),
         (r#"{"quant_method": "gptq", "bits": 5}"#, &[("bits", "5")]),
-        (r#"{"quant_method": "gptq", "checkpoint_format": "marlin", "bits": 6}"#,
-         &[("checkpoint_format", "marlin"), ("bits", "6")]),
+        (
+            r#"{"quant_method": "gptq", "checkpoint_format": "marlin", "bits": 6}"#,
+            &[("checkpoint_format", "marlin"), ("bits", "6")],
+        ),
         (r#"{"quant_method": "awq", "version": "gemv"}"#, &[("version", "gemv")]),
         (r#"{"quant_method": "auto-round", "packing_format": "other"}"#, &[("packing_format", "other")]),
         (r#"{"quant_method": "fp8", "fmt": "e5m2"}"#, &[("fmt", "e5m2")]),

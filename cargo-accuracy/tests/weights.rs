@@ -1018,8 +1018,8 @@ fn a_rotation_is_said_and_never_a_weight() {
     let json = answer(&mut command(&folder, &["weights", "model.safetensors", "--format", "json"])).json();
     assert_eq!(json["weights"].as_array().unwrap().len(), 2);
     let [other] = &json["others"].as_array().unwrap()[..] else { panic!("{json}") };
-    assert_eq!((other["name"].as_str(), other["what"].as_str()), (
-        Some("l.0.mlp.down_proj.R4_input.weight"),
-        Some("transform")
-    ));
+    assert_eq!(
+        (other["name"].as_str(), other["what"].as_str()),
+        (Some("l.0.mlp.down_proj.R4_input.weight"), Some("transform"))
+    );
 }

@@ -31,8 +31,7 @@ enum Axis {
 impl WeightInfo {
     /// Whether no part of its rows or columns can be cut out of its tensors: it is taken whole or converted.
     pub fn is_in_one_piece(&self) -> bool {
-        let bits_in_words =
-            matches!(self.scheme, Scheme::GptqInt2 | Scheme::GptqInt3 | Scheme::QuarkInt4);
+        let bits_in_words = matches!(self.scheme, Scheme::GptqInt2 | Scheme::GptqInt3 | Scheme::QuarkInt4);
         let in_blocks =
             matches!(self.scheme, Scheme::Hqq | Scheme::BnbNf4 | Scheme::BnbFp4 | Scheme::Gguf(_));
         let sparse = self.tensors.first().is_some_and(|tensor| tensor.ends_with(".compressed"));
@@ -116,8 +115,7 @@ impl<'a> Cutter<'a> {
             (Some(count), range) => Some(within("experts", range, count)?),
         };
         let whole = |range: &Option<Range<usize>>, len: usize| range.as_ref().is_none_or(|r| *r == (0..len));
-        if !(whole(&part.rows, info.rows) && whole(&part.columns, info.cols)) && info.is_in_one_piece()
-        {
+        if !(whole(&part.rows, info.rows) && whole(&part.columns, info.cols)) && info.is_in_one_piece() {
             return Err(bad(format!(
                 "{} is stored in one piece: take all rows and columns, or convert it (`--to` names a scheme)",
                 info.scheme

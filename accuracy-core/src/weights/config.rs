@@ -118,10 +118,12 @@ impl Patterns {
     /// The entry that names this module, or a module around it.
     pub fn names(&self, module: &str) -> Option<&str> {
         let ends = module.match_indices('.').map(|(dot, _)| dot).chain([module.len()]);
-        ends.map(|end| &module[..end]).find_map(|name| self.names.get(name).map(String::as_str)).or_else(|| {
-            let others = self.all.iter().filter(|pattern| !pattern.is_name());
-            others.into_iter().find(|pattern| pattern.names(module)).map(ModulePattern::text)
-        })
+        ends.map(|end| &module[..end]).find_map(|name| self.names.get(name).map(String::as_str)).or_else(
+            || {
+                let others = self.all.iter().filter(|pattern| !pattern.is_name());
+                others.into_iter().find(|pattern| pattern.names(module)).map(ModulePattern::text)
+            },
+        )
     }
 
     fn may_mean(&self, module: &str) -> bool {

@@ -100,8 +100,10 @@ mod tests {
 
     #[test]
     fn strings_keep_their_words() {
-        let text = r#"{"NaN \"Infinity": "-Infinity \\", "b": NaN, "c": "\ud83d\ude00 \ud83d x", "d": "\\ud83d"}"#;
-        let want = json!({"NaN \"Infinity": "-Infinity \\", "b": null, "c": "\u{1f600} \u{fffd} x", "d": "\\ud83d"});
+        let text =
+            r#"{"NaN \"Infinity": "-Infinity \\", "b": NaN, "c": "\ud83d\ude00 \ud83d x", "d": "\\ud83d"}"#;
+        let want =
+            json!({"NaN \"Infinity": "-Infinity \\", "b": null, "c": "\u{1f600} \u{fffd} x", "d": "\\ud83d"});
         assert_eq!(read(text).unwrap(), want);
     }
 

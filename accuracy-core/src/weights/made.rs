@@ -13,12 +13,19 @@ use crate::quant::Granularity;
 /// Codes that are made when the weight is loaded.
 pub(super) enum Made<'a> {
     /// What is not zero, in the order of the rows; the mask has a bit for each element, the lowest first.
-    Sparse { values: RawTensor<'a>, mask: RawTensor<'a>, element: DType },
+    Sparse {
+        values: RawTensor<'a>,
+        mask: RawTensor<'a>,
+        element: DType,
+    },
     /// Bytes `[N/2, K]`: row `2i` in the low nibble, `2i + 1` in the high one.
     NibblesAlongRows(RawTensor<'a>),
     /// Codes `[K, N]`, one a byte.
     Transposed(RawTensor<'a>),
-    Blocks { bytes: RawTensor<'a>, block: Block },
+    Blocks {
+        bytes: RawTensor<'a>,
+        block: Block,
+    },
     BitsAndBytes(BitsAndBytes<'a>),
     Hqq(Hqq<'a>),
 }
@@ -145,7 +152,11 @@ pub(super) fn stored_shape(tensor: &RawTensor) -> Result<(usize, usize), Weights
         StDtype::I64 => 8,
         StDtype::I32 => 4,
         found => {
-            return Err(WeightsError::WrongDtype { name: tensor.name.to_owned(), expected: "I64".to_owned(), found });
+            return Err(WeightsError::WrongDtype {
+                name: tensor.name.to_owned(),
+                expected: "I64".to_owned(),
+                found,
+            });
         }
     };
     let number = |at: usize| -> Option<usize> {
@@ -252,11 +263,17 @@ pub(super) fn bitsandbytes<'a>(
     };
     let elements = rows.checked_mul(cols).filter(|&n| n > 0 && n.div_ceil(2) == subject.weight.bytes.len());
     let elements = elements.ok_or_else(|| {
-        bad(format!("shape [{rows}, {cols}], but `{}` has {} bytes", subject.weight.name, subject.weight.bytes.len()))
+        bad(format!(
+            "shape [{rows}, {cols}], but `{}` has {} bytes",
+            subject.weight.name,
+            subject.weight.bytes.len()
+        ))
     })?;
     let of_tensor = |ending: &str| {
         let name = format!("{}.{ending}", subject.weight.name);
-        subject.find(std::slice::from_ref(&name))?.ok_or_else(|| subject.missing(&format!(".weight.{ending}")))
+        subject
+            .find(std::slice::from_ref(&name))?
+            .ok_or_else(|| subject.missing(&format!(".weight.{ending}")))
     };
     let (absmax, map) = (of_tensor("absmax")?, of_tensor("quant_map")?);
     let block = positive("blocksize")?;
@@ -340,13 +357,18 @@ pub(super) fn hqq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsError> {
     let count = rows.checked_mul(cols).ok_or_else(|| unread(format!("shape [{rows}, {cols}]")))?;
     let floats = |tensor: &RawTensor| {
         let dtype = float_dtype(tensor.dtype);
-        let dtype = dtype.ok_or_else(|| unread(format!("`{}` is {}, quantised itself", tensor.name, tensor.dtype)))?;
+        let dtype = dtype
+            .ok_or_else(|| unread(format!("`{}` is {}, quantised itself", tensor.name, tensor.dtype)))?;
         Ok::<Vec<f64>, WeightsError>(dtype.decode_bytes(tensor.bytes))
     };
     let (scales, zeros) = (floats(&scale)?, floats(&zero)?);
     let groups = scales.len();
     if groups == 0 || zeros.len() != groups || !count.is_multiple_of(groups) {
-        return Err(subject.scale_shape(&scale, (rows, cols), format!("one for each group of {count} values")));
+        return Err(subject.scale_shape(
+            &scale,
+            (rows, cols),
+            format!("one for each group of {count} values"),
+        ));
     }
     let group = count / groups;
     // `[groups, 1]` or `[1, groups]`; of one group either is the same.
@@ -435,7 +457,9 @@ pub(super) fn int8_of_rows<'a>(
         && format.bytes.first() != Some(&0)
     {
         let code = format.bytes.first().copied().unwrap_or_default();
-        return Err(subject.unread("bitsandbytes int8".to_owned(), format!("weight_format {code}, not by rows (0)")));
+        return Err(
+            subject.unread("bitsandbytes int8".to_owned(), format!("weight_format {code}, not by rows (0)"))
+        );
     }
     let format = subject.companion(".weight_format")?;
     subject.claims(&[Scheme::Int8])?;

@@ -443,7 +443,8 @@ impl Checkpoint {
 
     /// Modules that have a weight, each once; layer 2 before layer 10. Among them are norms and embeddings.
     pub fn modules(&self) -> Vec<&str> {
-        let mut modules: Vec<&str> = self.names().filter(|n| !self.is_transform(n)).filter_map(roles::module_of).collect();
+        let mut modules: Vec<&str> =
+            self.names().filter(|n| !self.is_transform(n)).filter_map(roles::module_of).collect();
         modules.sort_by(|a, b| pattern::natural_cmp(a, b));
         modules.dedup();
         modules
@@ -564,7 +565,8 @@ impl Checkpoint {
         let mut found = BTreeMap::new();
         for tensor in self.names() {
             // A rotation is handed out only where it is asked for by its full name.
-            if tensor != text && roles::comes_with_a_weight(self, tensor) {
+            let asked_for = tensor == text && self.is_transform(tensor);
+            if roles::comes_with_a_weight(self, tensor) && !asked_for {
                 continue;
             }
             for name in [roles::module_of(tensor), Some(tensor)].into_iter().flatten() {

@@ -99,7 +99,8 @@ pub(super) fn of_tensor<'t>(checkpoint: &Checkpoint, tensor: &'t str) -> Option<
             .then(|| Online::Transform { name: name.to_owned(), place: Place::Input });
         return Some((layer, online));
     }
-    let (ending, place) = PLACES.iter().find(|(ending, _)| name.len() > ending.len() && name.ends_with(ending))?;
+    let (ending, place) =
+        PLACES.iter().find(|(ending, _)| name.len() > ending.len() && name.ends_with(ending))?;
     let inside_of_a_layer = tensor.len() > path.len() && checkpoint.has_weight(layer);
     inside_of_a_layer.then(|| {
         let name = name[..name.len() - ending.len()].to_owned();

@@ -75,9 +75,7 @@ impl Packing {
                 Order::Cols | Order::ColsAwq => self.code(c, |w| word(r * col_words + w)),
                 Order::Rows => self.code(r, |w| word(w * cols + c)),
                 Order::ColsTransposed => self.code(c, |w| word(w * rows + r)),
-                Order::RowsTransposed | Order::RowsTransposedAwq => {
-                    self.code(r, |w| word(c * row_words + w))
-                }
+                Order::RowsTransposed | Order::RowsTransposedAwq => self.code(r, |w| word(c * row_words + w)),
             }
         })
     }
@@ -121,11 +119,14 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
         return Err(subject.scale_shape(&scales, (words_across, 8 * words_down), "[groups, N]".to_owned()));
     };
     // Zero points are packed as the codes are, along N, whose length is known. One word may be enough for several.
-    let of_bits = |bits: usize| (rows * bits).div_ceil(32) == zero_words && (words_down * 32).is_multiple_of(bits);
+    let of_bits =
+        |bits: usize| (rows * bits).div_ceil(32) == zero_words && (words_down * 32).is_multiple_of(bits);
     let claimed = GPTQ.into_iter().find(|(scheme, bits)| subject.claims_any(*scheme) && of_bits(*bits));
     let usual = [4, 8, 2, 3].into_iter().find(|&bits| of_bits(bits)).unwrap_or(4);
     let (scheme, bits) = match (gptq, awq) {
-        (true, false) => claimed.unwrap_or_else(|| GPTQ.into_iter().find(|(_, b)| *b == usual).unwrap_or(GPTQ[0])),
+        (true, false) => {
+            claimed.unwrap_or_else(|| GPTQ.into_iter().find(|(_, b)| *b == usual).unwrap_or(GPTQ[0]))
+        }
         (false, true) => (Scheme::Awq, 4),
         _ => {
             let expected = format!("[groups, {words_across}] (GPTQ) or [groups, {}] (AWQ)", 8 * words_across);
@@ -277,7 +278,8 @@ pub(super) fn quark_int4(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErro
     let claims = subject.claims(&[Scheme::QuarkInt4])?;
     let Some(claim) = claims.iter().find(|claim| claim.scheme.is_some()) else {
         let reason = "quantization_config has to say whether its codes have a sign, and their order";
-        return Err(subject.unread("int4 or uint4 packed into int32, as AMD Quark does".to_owned(), reason.to_owned()));
+        return Err(subject
+            .unread("int4 or uint4 packed into int32, as AMD Quark does".to_owned(), reason.to_owned()));
     };
     let transposed = claim.transposed;
     let reordered = claim.reordered.unwrap_or(true);
@@ -320,7 +322,11 @@ pub(super) fn quark_int4(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErro
             (true, true) | (false, true) => Order::RowsTransposedAwq,
             _ => Order::RowsTransposed,
         };
-        recipe.zeros = Zeros::Int32 { tensor, packing: Packing { signed: !unsigned, ..Packing::new(order, 4) }, plus: 0.0 };
+        recipe.zeros = Zeros::Int32 {
+            tensor,
+            packing: Packing { signed: !unsigned, ..Packing::new(order, 4) },
+            plus: 0.0,
+        };
     }
     Ok(recipe)
 }

@@ -12,7 +12,8 @@ use super::part::{self, Part};
 use super::roles::{self, module_of, weight_tensors};
 use super::stored::float_dtype;
 use super::{
-    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, online, packed,
+    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, online,
+    packed,
 };
 use crate::dtype::DType;
 use crate::quant::Granularity;
@@ -269,7 +270,12 @@ impl<'a> Subject<'a> {
                 && !but.iter().any(|b| b == name)
                 && roles::input_of(name).is_none()
         };
-        self.checkpoint.names_from(&inside).take_while(|name| name.starts_with(&inside)).filter(own).map(str::to_owned).collect()
+        self.checkpoint
+            .names_from(&inside)
+            .take_while(|name| name.starts_with(&inside))
+            .filter(own)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The claims that are of these schemes, or of one that is not known; an error where there are claims and none is.
@@ -421,7 +427,9 @@ impl<'a> Subject<'a> {
         let scale_dtype = match (float_dtype(scale.dtype), scale.dtype) {
             (Some(float), _) => float,
             (None, StDtype::F8_E8M0) if dtype.is_fp8() => DType::E8M0,
-            (None, StDtype::U8) if ue8m0 || claims.iter().any(|c| c.scheme == Some(Scheme::Mxfp8)) => DType::E8M0,
+            (None, StDtype::U8) if ue8m0 || claims.iter().any(|c| c.scheme == Some(Scheme::Mxfp8)) => {
+                DType::E8M0
+            }
             (None, StDtype::U8) if dtype.is_fp8() => {
                 return Err(WeightsError::ScaleIsBytes { scale: scale.name.to_owned() });
             }
@@ -796,8 +804,7 @@ fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> R
     };
     let Some(cell) = zero_points.iter().position(|&zero| zero != middle) else { return Ok(()) };
     let columns = info.granularity.grid(info.rows, info.cols).1.max(1);
-    let gptq =
-        matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8 | Scheme::GptqInt2 | Scheme::GptqInt3);
+    let gptq = matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8 | Scheme::GptqInt2 | Scheme::GptqInt3);
     let all_are = |value: f64| gptq && zero_points.iter().all(|&zero| zero == value);
     let swapped = match plus {
         1.0 if all_are(middle + 1.0) => "gptq_v2",

@@ -86,7 +86,9 @@ fn companion(tensor: &str) -> Option<(&str, &'static str)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activation<'a> {
     /// The input of this module.
-    Input { module: &'a str },
+    Input {
+        module: &'a str,
+    },
     Other,
 }
 
@@ -108,7 +110,8 @@ fn activation(tensor: &str) -> Option<Activation<'_>> {
         };
     }
     let words: Vec<&str> = last.split('_').filter(|word| !word.is_empty()).collect();
-    let known = |word: &&str| [&INPUT[..], &OTHER_ACTIVATIONS, &BESIDE, &SCALE].iter().any(|l| l.contains(word));
+    let known =
+        |word: &&str| [&INPUT[..], &OTHER_ACTIVATIONS, &BESIDE, &SCALE].iter().any(|l| l.contains(word));
     let has = |words: &[&str], list: &[&str]| words.iter().any(|word| list.contains(word));
     if module.is_empty() || !has(&words, &SCALE) {
         return None;
@@ -171,7 +174,9 @@ pub(super) fn weight_tensors(checkpoint: &Checkpoint, module: &str) -> Vec<Strin
 /// Whether a tensor comes with a weight and is none itself: its scale, what describes its packing, a rotation of its
 /// layer.
 pub(super) fn comes_with_a_weight(checkpoint: &Checkpoint, tensor: &str) -> bool {
-    if activation(tensor).is_some_and(|a| matches!(a, Activation::Input { module } if checkpoint.has_weight(module))) {
+    if activation(tensor)
+        .is_some_and(|a| matches!(a, Activation::Input { module } if checkpoint.has_weight(module)))
+    {
         return true;
     }
     if let Some((module, _)) = companion(tensor)
@@ -181,7 +186,8 @@ pub(super) fn comes_with_a_weight(checkpoint: &Checkpoint, tensor: &str) -> bool
         return true;
     }
     // HQQ's and sparse weights have companions of everyday names.
-    let beside = |module: &str| ["W_q", "compressed"].iter().any(|name| checkpoint.has(&format!("{module}.{name}")));
+    let beside =
+        |module: &str| ["W_q", "compressed"].iter().any(|name| checkpoint.has(&format!("{module}.{name}")));
     let own = module_of(tensor).is_some();
     (!own && tensor.rsplit_once('.').is_some_and(|(module, _)| beside(module)))
         || online::is_beside_a_weight(tensor)
@@ -222,15 +228,27 @@ mod tests {
     #[test]
     fn scales_of_inputs_are_known_under_every_name() {
         for name in [
-            "input_scale", "activation_scale", "act_scale", "qscale_act", "input_global_scale", "input_scale_inv",
-            "x_scale", "a_scale", "in_scale", "activation_scales", "static_input_scale", "input_quantizer._amax",
+            "input_scale",
+            "activation_scale",
+            "act_scale",
+            "qscale_act",
+            "input_global_scale",
+            "input_scale_inv",
+            "x_scale",
+            "a_scale",
+            "in_scale",
+            "activation_scales",
+            "static_input_scale",
+            "input_quantizer._amax",
         ] {
             let tensor = format!("l.0.mlp.up_proj.{name}");
             assert_eq!(input_scale_of(&tensor), Some("l.0.mlp.up_proj"), "{tensor}");
             assert_eq!(role(&tensor), Role::ActivationScale, "{tensor}");
         }
         assert_eq!(input_scale_of("m.experts.gate_up_proj_input_scale"), Some("m.experts.gate_up_proj"));
-        for name in ["output_scale", "k_scale", "v_scale", "kv_scale", "prob_scale", "q_scale", "softmax_scale"] {
+        for name in
+            ["output_scale", "k_scale", "v_scale", "kv_scale", "prob_scale", "q_scale", "softmax_scale"]
+        {
             let tensor = format!("l.0.self_attn.{name}");
             assert_eq!((input_scale_of(&tensor), role(&tensor)), (None, Role::ActivationScale), "{tensor}");
         }

@@ -99,7 +99,9 @@ impl Shard {
     pub fn element(&self, name: &str) -> Element {
         match &self.header {
             Contents::Safetensors(_) => Element::Plain,
-            Contents::Gguf(header) => header.tensors.get(name).map_or(Element::Plain, |(_, element)| *element),
+            Contents::Gguf(header) => {
+                header.tensors.get(name).map_or(Element::Plain, |(_, element)| *element)
+            }
         }
     }
 
@@ -141,11 +143,10 @@ fn parse_header(file: &[u8], path: impl Fn() -> PathBuf) -> Result<(Metadata, us
     }
     let header = &rest[..length as usize];
     let bad = |reason: String| WeightsError::BadHeader { path: path(), reason };
-    let Header { metadata, mut tensors } =
-        json::from_slice(header).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => bad(e.to_string()),
-            _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
-        })?;
+    let Header { metadata, mut tensors } = json::from_slice(header).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => bad(e.to_string()),
+        _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
+    })?;
     let mut seen = HashSet::new();
     if let Some((name, _)) = tensors.iter().find(|(name, _)| !seen.insert(name.as_str())) {
         return Err(bad(format!("tensor `{name}` is listed twice")));

@@ -154,7 +154,9 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
 
 fn require_within(name: &str, what: &str, range: &Option<Range<usize>>, len: usize) -> anyhow::Result<()> {
     match range {
-        Some(range) if range.end > len => anyhow::bail!("`{name}`: {what} {range:?} are not within its {len}"),
+        Some(range) if range.end > len => {
+            anyhow::bail!("`{name}`: {what} {range:?} are not within its {len}")
+        }
         _ => Ok(()),
     }
 }

@@ -224,8 +224,7 @@ fn online(survey: &mut Survey) {
     let of = survey.weights.iter().filter(|weight| !weight.info.online.is_empty());
     let findings = of.map(|weight| {
         let info = &weight.info;
-        let error =
-            WeightsError::OnlineTransform { weight: info.name.clone(), online: info.online.clone() };
+        let error = WeightsError::OnlineTransform { weight: info.name.clone(), online: info.online.clone() };
         Finding { severity: Severity::Warning, ..Finding::of(&info.name, &error) }
     });
     let findings: Vec<Finding> = findings.collect();
@@ -468,7 +467,8 @@ fn weights_without_claims(checkpoint: &Checkpoint, survey: &mut Survey) {
     }
     // OpenAI's own form of gpt-oss is known by the names of its tensors.
     let by_name = |w: &&Weight| w.info.tensors.first().is_some_and(|t| t.ends_with(".blocks"));
-    let quantized = survey.weights.iter().filter(|w| w.info.scheme.is_quantized() && !w.info.scheme.says_itself());
+    let quantized =
+        survey.weights.iter().filter(|w| w.info.scheme.is_quantized() && !w.info.scheme.says_itself());
     let quantized: Vec<&Weight> = quantized.filter(|w| !by_name(w)).collect();
     let Some(first) = quantized.first() else { return };
     let says_nothing = match (survey.unconfigured, checkpoint.path().is_dir()) {

@@ -70,7 +70,13 @@ impl Reader<'_> {
                 skips.push(target);
             } else {
                 let own = self.at(value);
-                claims.push(self.of_a_module(&claims[0], own, Packing::Gptq, bits, [target].into_iter().collect()));
+                claims.push(self.of_a_module(
+                    &claims[0],
+                    own,
+                    Packing::Gptq,
+                    bits,
+                    [target].into_iter().collect(),
+                ));
             }
         }
         with_skips(claims, skips)
@@ -95,7 +101,8 @@ impl Reader<'_> {
 
     /// AutoRound packs as GPTQ's first or second version does, or as AWQ does, and names modules that differ.
     pub(super) fn auto_round(&self) -> Vec<Claim> {
-        let word = self.text("packing_format").or_else(|| self.text("backend")).unwrap_or("auto_round:auto_gptq");
+        let word =
+            self.text("packing_format").or_else(|| self.text("backend")).unwrap_or("auto_round:auto_gptq");
         let data_type = self.text("data_type").unwrap_or("int");
         let bits = self.bits().unwrap_or(4);
         let mut skips = self.modules(&["modules_to_not_convert"]);
@@ -133,7 +140,9 @@ impl Reader<'_> {
         for (name, value) in self.object("extra_config") {
             let own = self.at(value);
             let regex = name.contains(['*', '^', '$', '(', '\\', '|']).then(|| format!("re:{name}"));
-            let Some(target) = self.module("extra_config", regex.as_deref().unwrap_or(name)) else { continue };
+            let Some(target) = self.module("extra_config", regex.as_deref().unwrap_or(name)) else {
+                continue;
+            };
             if own.bits().is_some_and(|bits| bits >= 16) {
                 skips.push(target);
             } else {
@@ -144,7 +153,14 @@ impl Reader<'_> {
     }
 
     /// The claim of all others, with what is said otherwise of one module.
-    fn of_a_module(&self, base: &Claim, own: Reader, packing: Packing, bits: usize, targets: Patterns) -> Claim {
+    fn of_a_module(
+        &self,
+        base: &Claim,
+        own: Reader,
+        packing: Packing,
+        bits: usize,
+        targets: Patterns,
+    ) -> Claim {
         let own_bits = own.bits();
         let scheme = match own_bits {
             Some(own_bits) if own_bits != bits => self.of_bits(packing, own_bits, None),

@@ -173,19 +173,22 @@ impl<'a> Reader<'a> {
             Some("auto-round" | "auto_round" | "autoround" | "intel/auto-round") => self.auto_round(),
             Some("w4afp8" | "w4a8_fp8") => self.w4afp8(),
             Some("bitsandbytes" | "bnb") => self.bitsandbytes(),
-            Some("hqq") => {
-                self.skipping(vec![Claim::new(Some(Scheme::Hqq), "quant_method hqq".to_owned())], &["skip_modules"])
-            }
+            Some("hqq") => self.skipping(
+                vec![Claim::new(Some(Scheme::Hqq), "quant_method hqq".to_owned())],
+                &["skip_modules"],
+            ),
             // What its tensors are is said in the files' own metadata.
-            Some("torchao") => {
-                self.skipping(vec![Claim::new(None, "quant_method torchao".to_owned())], &["modules_to_not_convert"])
-            }
+            Some("torchao") => self.skipping(
+                vec![Claim::new(None, "quant_method torchao".to_owned())],
+                &["modules_to_not_convert"],
+            ),
             Some(method) => {
                 let unless_told = self.unless_told_otherwise();
                 if unless_told.is_empty() {
                     self.unknown("quant_method", method, None);
                     let claim = Claim::new(None, format!("quant_method {method}"));
-                    let ignored = ["modules_to_not_convert", "ignore", "ignored_layers", "exclude", "exclude_modules"];
+                    let ignored =
+                        ["modules_to_not_convert", "ignore", "ignored_layers", "exclude", "exclude_modules"];
                     return self.skipping(vec![claim], &ignored);
                 }
                 self.unknown("quant_method", method, None);
@@ -204,7 +207,9 @@ impl<'a> Reader<'a> {
 
     /// Only the KV cache is quantised.
     fn is_of_a_cache_alone(&self) -> bool {
-        ["kv_cache_quant_algo", "kv_cache_scheme", "kv_cache_quant_config"].iter().any(|k| self.get(k).is_some())
+        ["kv_cache_quant_algo", "kv_cache_scheme", "kv_cache_quant_config"]
+            .iter()
+            .any(|k| self.get(k).is_some())
     }
 
     /// By the members that only one producer has: ModelOpt, early compressed-tensors and Mistral name no method.
@@ -282,8 +287,10 @@ impl<'a> Reader<'a> {
     }
 
     fn bitsandbytes(&self) -> Vec<Claim> {
-        let scheme = match (self.flag("load_in_4bit").or(self.flag("_load_in_4bit")), self.text("bnb_4bit_quant_type"))
-        {
+        let scheme = match (
+            self.flag("load_in_4bit").or(self.flag("_load_in_4bit")),
+            self.text("bnb_4bit_quant_type"),
+        ) {
             (Some(true), Some("fp4")) => Some(Scheme::BnbFp4),
             (Some(true), Some("nf4") | None) => Some(Scheme::BnbNf4),
             (Some(true), Some(other)) => {

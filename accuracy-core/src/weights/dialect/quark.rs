@@ -10,11 +10,12 @@ use crate::quant::Granularity;
 impl<'a> Reader<'a> {
     pub(super) fn quark(&self) -> Vec<Claim> {
         let skips = Arc::new(self.modules(&["exclude"]));
-        let reordered = match self.get("export").and_then(|export| export.get("pack_method")).and_then(Value::as_str) {
-            Some("order") => Some(false),
-            Some("reorder") => Some(true),
-            _ => None,
-        };
+        let reordered =
+            match self.get("export").and_then(|export| export.get("pack_method")).and_then(Value::as_str) {
+                Some("order") => Some(false),
+                Some("reorder") => Some(true),
+                _ => None,
+            };
         let global = self.get("global_quant_config").into_iter().map(|config| (None, config));
         let configs = global
             .chain(self.object("layer_quant_config").map(|(name, config)| (Some(name), config)))
@@ -96,7 +97,8 @@ impl<'a> Reader<'a> {
                 None
             }
         };
-        let symmetric = weight.flag("symmetric").filter(|_| word.starts_with("int") || word.starts_with("uint"));
+        let symmetric =
+            weight.flag("symmetric").filter(|_| word.starts_with("int") || word.starts_with("uint"));
         let text = format!("Quark {dtype} weights {qscheme}");
         let integers = word.contains("int");
         common(Claim {

@@ -17,7 +17,9 @@ impl Reader<'_> {
             self.at(config).schemes();
         }
         let algorithms = ["algo_config", "pre_quant_opt_config"].iter().filter_map(|key| self.get(key));
-        for config in algorithms.flat_map(|value| value.as_array().map_or_else(|| vec![value], |a| a.iter().collect())) {
+        for config in
+            algorithms.flat_map(|value| value.as_array().map_or_else(|| vec![value], |a| a.iter().collect()))
+        {
             let name = config.get("name").and_then(Value::as_str).unwrap_or("");
             if WORDS.iter().any(|word| name.contains(word)) {
                 self.at(config).quark_rotation();
@@ -25,7 +27,8 @@ impl Reader<'_> {
         }
         for (key, value) in self.value.as_object().into_iter().flatten() {
             let lower = key.to_ascii_lowercase();
-            let says_so = !matches!(value, Value::Null | Value::Bool(false)) && value.as_array().is_none_or(|a| !a.is_empty());
+            let says_so = !matches!(value, Value::Null | Value::Bool(false))
+                && value.as_array().is_none_or(|a| !a.is_empty());
             let says_so = says_so && value.as_object().is_none_or(|o| !o.is_empty());
             if says_so && WORDS.iter().any(|word| lower.contains(word)) {
                 self.transform(key, Place::Input, Patterns::default(), Patterns::default());

@@ -230,10 +230,7 @@ fn four_or_five_bits(block: &[u8], fifth: &[u8], nibbles: &[u8], values: &mut Ve
     let packed = &block[4..16];
     let of_group = |j: usize| match j {
         0..4 => (packed[j] & 63, packed[j + 4] & 63),
-        _ => (
-            packed[j + 4] & 0xf | packed[j - 4] >> 6 << 4,
-            packed[j + 4] >> 4 | packed[j] >> 6 << 4,
-        ),
+        _ => (packed[j + 4] & 0xf | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4),
     };
     for group in 0..8 {
         let (s, m) = of_group(group);

@@ -144,8 +144,7 @@ pub(super) fn parse(file: &[u8], path: &Path) -> Result<(Header, usize), Weights
     let mut ends: Vec<u64> = listed.iter().map(|tensor| tensor.offset).collect();
     ends.push(space);
     ends.sort_unstable();
-    let mut header =
-        Header { tensors: HashMap::new(), names: Vec::new(), model: model(&metadata), metadata };
+    let mut header = Header { tensors: HashMap::new(), names: Vec::new(), model: model(&metadata), metadata };
     for tensor in listed {
         let (info, element, end) = cursor.placed(&tensor, &ends)?;
         if end > space {
