@@ -220,6 +220,7 @@ fn every_scheme_is_named_and_nothing_is_missing() {
             ),
             ("quark_fp8", "fp8 e4m3fn 1, fp8 e4m3fn 1"),
             ("quark_mxfp4", "mxfp4 e2m1 1"),
+            ("torchao", "fp8 e4m3fn 1, int8 int8 1"),
             ("transforms", "int4_packed uint4 2"),
             ("unquantized", "unquantized bf16 1, unquantized f16 1, unquantized f32 1"),
             ("w4afp8", "fp8 e4m3fn 1, int4 int4 1"),

@@ -376,6 +376,14 @@ impl Checkpoint {
         Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info), element })
     }
 
+    /// The class of torchao's tensor `weight`, by the metadata of the file that holds its codes.
+    fn torchao_class(&self, codes: &str, weight: &str) -> Option<String> {
+        let shard = self.shard(&self.0.shards[*self.0.tensors.get(codes)?]).ok()?;
+        let description = shard.metadata()?.get(weight)?;
+        let value: serde_json::Value = serde_json::from_str(description).ok()?;
+        value.get("_type")?.as_str().map(str::to_owned)
+    }
+
     fn extras(&self) -> &Extras {
         self.0.extras.get_or_init(|| {
             let mut extras = Extras::default();

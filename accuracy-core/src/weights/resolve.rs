@@ -162,6 +162,9 @@ fn resolve_part<'a>(
     if weight.name.ends_with(".W_q") {
         return made::hqq(subject);
     }
+    if weight.name.ends_with(roles::TORCHAO) {
+        return subject.torchao();
+    }
     if weight.dtype == StDtype::I32 && weight.name.ends_with(".weight_packed") {
         return packed::pack_quantized(subject);
     }
@@ -350,7 +353,7 @@ impl<'a> Subject<'a> {
         let name = self.weight.name;
         let sparse = name.strip_suffix(".compressed").map(|module| format!("{module}.weight"));
         let weight = sparse.as_deref().unwrap_or(name.strip_suffix("_packed").unwrap_or(name));
-        let own = [".scale", ".qscale_weight"].map(|ending| self.named(ending));
+        let own = [".scale", ".qscale_weight", "._weight_scale"].map(|ending| self.named(ending));
         [format!("{weight}_scale_inv"), format!("{weight}_scale")].into_iter().chain(own).collect()
     }
 
@@ -406,6 +409,21 @@ impl<'a> Subject<'a> {
         Ok(self.recipe(Scheme::Unquantized, dtype, shape))
     }
 
+    /// A tensor of torchao's, whose class the file's metadata names: those of one code a byte are as all others are.
+    fn torchao(self) -> Result<Recipe<'a>, WeightsError> {
+        let class = self.checkpoint.torchao_class(self.weight.name, &self.named(".weight"));
+        match (class.as_deref(), self.weight.dtype) {
+            (Some("Float8Tensor") | None, StDtype::F8_E4M3) => self.scaled(DType::E4M3Fn),
+            (Some("Float8Tensor") | None, StDtype::F8_E5M2) => self.scaled(DType::E5M2),
+            (Some("Int8Tensor" | "IntxUnpackedToInt8Tensor") | None, StDtype::I8) => self.scaled(DType::I8),
+            (class, found) => {
+                let class = class.unwrap_or("tensor of a class that the file does not name");
+                let read = "read are Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor";
+                Err(self.unread(format!("torchao's {class}"), format!("codes of {found}; {read}")))
+            }
+        }
+    }
+
     /// One code a byte and scales per tensor, row, group or block: FP8, MXFP8 and int8.
     fn scaled(self, dtype: DType) -> Result<Recipe<'a>, WeightsError> {
         let shape = self.matrix()?;
@@ -443,7 +461,8 @@ impl<'a> Subject<'a> {
         };
         let granularity = self.granularity(&claims, &scale, &grid, shape, mx)?;
         let zeros = match dtype {
-            DType::I8 => self.find(&[format!("{}_zero_point", self.weight.name)])?,
+            DType::I8 => self
+                .find(&[format!("{}_zero_point", self.weight.name), self.named("._weight_zero_point")])?,
             _ => None,
         };
         if dtype == DType::I8 && zeros.is_none() {

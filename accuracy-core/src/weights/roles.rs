@@ -4,10 +4,15 @@ use super::{Checkpoint, online};
 
 /// Endings of a weight's tensor; what precedes is the module.
 pub(super) const WEIGHTS: &[&str] =
-    &[".weight", ".qweight", ".weight_packed", ".blocks", "_blocks", ".compressed", ".W_q"];
+    &[".weight", ".qweight", ".weight_packed", ".blocks", "_blocks", ".compressed", ".W_q", TORCHAO];
+
+/// How torchao's codes of a module's weight end.
+pub(super) const TORCHAO: &str = "._weight_qdata";
 
 /// Endings of tensors that belong to a weight; what precedes is the module or its weight.
 const COMPANIONS: &[&str] = &[
+    "._weight_scale",
+    "._weight_zero_point",
     ".weight_global_scale",
     ".weight_zero_point",
     ".weight_scale_inv",

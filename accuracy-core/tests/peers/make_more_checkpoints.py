@@ -32,7 +32,7 @@ def modelopt(out):
     tensors, expected, layers = {}, {}, {}
 
     def nvfp4(name, algorithm):
-        codes, scale, total = nibbles((n, k)), np.abs(f64(fp8((n, k // 16)))).astype(E4M3), np.array(0.0173, np.float32)
+        codes, scale, total = nibbles((n, k)), np.maximum(np.abs(f64(fp8((n, k // 16)))), 0.0625).astype(E4M3), np.array(0.0173, np.float32)
         tensors[f"{name}.weight"] = fp4_bytes(codes)
         tensors[f"{name}.weight_scale"] = scale
         tensors[f"{name}.weight_scale_2"] = total
@@ -80,7 +80,7 @@ def layered(out):
     for name in ["layers.0.attn.wo_a", "layers.0.ffn.shared_experts.w1"]:
         tensors |= {f"{name}.weight": codes, f"{name}.scale": scale}
         expected[name] = f64(codes) * np.repeat(np.repeat(f64(scale), 16, 0), 16, 1)
-    codes, scale, total = nibbles((8, 32)), np.abs(f64(fp8((8, 2)))).astype(E4M3), np.array(0.004, np.float32)
+    codes, scale, total = nibbles((8, 32)), np.maximum(np.abs(f64(fp8((8, 2)))), 0.0625).astype(E4M3), np.array(0.004, np.float32)
     name = "layers.0.ffn.experts.3.w2"
     tensors |= {f"{name}.weight": fp4_bytes(codes), f"{name}.weight_scale": scale, f"{name}.weight_scale_2": total, f"{name}.input_scale": total}
     expected[name] = fp4_values(codes) * spread(scale, 16) * f64(total)
@@ -341,9 +341,32 @@ def transforms(out):
     write(out / "transforms", config, tensors, expected)
 
 
+def torchao(out):
+    """Tensors whose class the file's own metadata names."""
+    n, k, g = 8, 64, 32
+    tensors, expected, classes = {}, {}, {}
+    codes, scale = fp8((n, k)), scales((n, 1))
+    tensors |= {"fp8._weight_qdata": codes, "fp8._weight_scale": scale}
+    expected["fp8"], classes["fp8"] = f64(codes) * f64(scale), "Float8Tensor"
+    codes, scale = RNG.integers(-128, 128, (n, k)).astype(np.int8), scales((n, k // g), ml_dtypes.bfloat16)
+    zero = RNG.integers(-8, 8, (n, k // g)).astype(np.int8)
+    tensors |= {"int._weight_qdata": codes, "int._weight_scale": scale, "int._weight_zero_point": zero}
+    expected["int"], classes["int"] = (f64(codes) - spread(zero, g)) * spread(scale, g), "IntxUnpackedToInt8Tensor"
+    folder = out / "torchao"
+    write(folder, {"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8WeightOnlyConfig"}}}, tensors, expected)
+    metadata = {f"{name}.weight": json.dumps({"_type": kind, "_data": {}}) for name, kind in classes.items()}
+    metadata["tensor_names"] = json.dumps(sorted(metadata))
+    file = folder / "model.safetensors"
+    raw = file.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.dumps({"__metadata__": metadata} | json.loads(raw[8 : 8 + length]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    file.write_bytes(len(header).to_bytes(8, "little") + header + raw[8 + length :])
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     target = pathlib.Path(sys.argv[1])
-    for make in [modelopt, layered, quark, auto_round, activations, mistral, sparse, w4afp8, bitsandbytes, hqq, transforms]:
+    for make in [modelopt, layered, quark, auto_round, activations, mistral, sparse, w4afp8, bitsandbytes, hqq, transforms, torchao]:
         make(target)
