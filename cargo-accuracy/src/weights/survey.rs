@@ -273,6 +273,10 @@ fn module<'n>(checkpoint: &Checkpoint, name: &'n str) -> Option<&'n str> {
             if let Some(module) = checkpoint.foreign_module(name) {
                 return Some(module);
             }
+            // Zero points of a matrix's shape, or a low-rank product.
+            if checkpoint.comes_with_a_weight(name) {
+                return None;
+            }
             let tensor = checkpoint.raw(name).ok()?;
             let scaled = || ["_scale_inv", "_scale", "_scales"].iter().any(|e| has(checkpoint, name, e));
             let matrix = is_float(tensor.dtype) && tensor.shape.len() > 1 && !name.ends_with("bias");
