@@ -168,7 +168,6 @@ impl<'a> Cutter<'a> {
             2 => vec![Rows(cell_rows), group],
             // Dimensions of one that producers keep.
             4 if shape[1] == 1 && shape[3] == 1 => vec![Rows(cell_rows), Whole, group, Whole],
-            3 if shape[2] == 1 => vec![Rows(cell_rows), group, Whole],
             _ => vec![Whole; shape.len()],
         }
     }

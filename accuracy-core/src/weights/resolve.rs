@@ -687,10 +687,10 @@ fn is_of_blocks(length: usize, parts: usize) -> bool {
     parts > 0 && length.is_multiple_of(parts) && (length / parts).is_power_of_two() && length / parts >= 16
 }
 
-/// The shape of a scale without dimensions of one that producers keep: `[R, 1, C, 1]` and `[R, C, 1]`.
+/// The shape of a scale without dimensions of one: ModelOpt keeps those of blocks, `[R, 1, C, 1]`.
 fn without_ones(shape: &[usize]) -> Vec<usize> {
     match *shape {
-        [rows, 1, cols, 1] | [rows, cols, 1] => vec![rows, cols],
+        [rows, 1, cols, 1] => vec![rows, cols],
         _ => shape.to_vec(),
     }
 }
