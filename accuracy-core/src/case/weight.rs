@@ -230,8 +230,14 @@ pub(super) fn stored_shape(checkpoint: &Checkpoint, tensor: &str) -> Result<(usi
 pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data) -> Result<Prepared, String> {
     let (rows, cols) = form.part(stored.rows, stored.cols)?;
     // Columns of act-order are sorted by their groups, as engines do on loading.
-    let sorted = stored.in_group_order().map_err(|e| e.to_string())?;
-    let stored = &sorted;
+    let sorted;
+    let stored = match stored.column_groups {
+        None => stored,
+        Some(_) => {
+            sorted = stored.in_group_order().map_err(|e| e.to_string())?;
+            &sorted
+        }
+    };
     let values = || {
         let whole = Matrix::new(stored.rows, stored.cols, stored.values());
         let part = Matrix::new(
