@@ -140,7 +140,7 @@ pub(super) fn sparse_bitmask(subject: Subject<'_>) -> Result<Recipe<'_>, Weights
         Scheme::Unquantized => subject.recipe(scheme, element, (rows, cols)),
         _ => subject.scaled_as(element, (rows, cols))?,
     };
-    recipe.codes = Codes::Made(made);
+    recipe.codes = Codes::Made(Box::new(made));
     recipe.info.tensors.extend(others);
     Ok(recipe)
 }
@@ -188,7 +188,7 @@ pub(super) fn int4_along_rows<'a>(
     let mut recipe = subject.grouped_floats(Scheme::Int4, DType::I4, shape, scale)?;
     recipe.info.tensors.extend(of_fp8.iter().map(|t| t.name.to_owned()));
     recipe.info.stored_otherwise = true;
-    recipe.codes = Codes::Made(Made::NibblesAlongRows(bytes));
+    recipe.codes = Codes::Made(Box::new(Made::NibblesAlongRows(bytes)));
     Ok(recipe)
 }
 
@@ -209,7 +209,7 @@ pub(super) fn gguf<'a>(subject: Subject<'a>) -> Result<Recipe<'a>, WeightsError>
     let mut recipe = subject.recipe(Scheme::Gguf(block), block.dtype(), shape);
     recipe.info.granularity = block.granularity();
     recipe.info.scale_dtype = block.scale_dtype();
-    recipe.codes = Codes::Made(Made::Blocks { bytes, block });
+    recipe.codes = Codes::Made(Box::new(Made::Blocks { bytes, block }));
     Ok(recipe)
 }
 
@@ -300,7 +300,7 @@ pub(super) fn bitsandbytes<'a>(
     let made = BitsAndBytes { codes: subject.weight, map: f32s(&map)?, absmax, block, nested };
     let mut recipe = subject.recipe(scheme, DType::F32, (rows, cols));
     recipe.info.tensors.extend(tensors);
-    recipe.codes = Codes::Made(Made::BitsAndBytes(made));
+    recipe.codes = Codes::Made(Box::new(Made::BitsAndBytes(made)));
     Ok(recipe)
 }
 
@@ -409,7 +409,7 @@ pub(super) fn hqq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsError> {
         recipe.info.granularity = Granularity::Group(group);
         recipe.info.scale_dtype = float_dtype(scale.dtype);
     }
-    recipe.codes = Codes::Made(Made::Hqq(Hqq { packed, bits, group, axis, scales, zeros }));
+    recipe.codes = Codes::Made(Box::new(Made::Hqq(Hqq { packed, bits, group, axis, scales, zeros })));
     Ok(recipe)
 }
 

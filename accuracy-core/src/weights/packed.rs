@@ -354,7 +354,7 @@ pub(super) fn int8_transposed<'a>(
     let mut recipe = subject.recipe(Scheme::Int8, DType::I8, (rows, cols));
     recipe.info.granularity = granularity;
     recipe.info.stored_otherwise = true;
-    recipe.codes = Codes::Made(Made::Transposed(weight));
+    recipe.codes = Codes::Made(Box::new(Made::Transposed(weight)));
     recipe.scaled_by(Scale { transposed: true, ..Scale::new(scale, scale_dtype) });
     recipe.info.tensors.extend(zeros.iter().map(|t| t.name.to_owned()));
     Ok(recipe)

@@ -40,7 +40,7 @@ pub(super) enum Codes<'a> {
     Plain(RawTensor<'a>),
     Int32(RawTensor<'a>, packed::Packing),
     /// What has to be made of several tensors, or of bytes in another order.
-    Made(Made<'a>),
+    Made(Box<Made<'a>>),
 }
 
 pub(super) struct Scale<'a> {
@@ -461,8 +461,9 @@ impl<'a> Subject<'a> {
         };
         let granularity = self.granularity(&claims, &scale, &grid, shape, mx)?;
         let zeros = match dtype {
-            DType::I8 => self
-                .find(&[format!("{}_zero_point", self.weight.name), self.named("._weight_zero_point")])?,
+            DType::I8 => {
+                self.find(&[format!("{}_zero_point", self.weight.name), self.named("._weight_zero_point")])?
+            }
             _ => None,
         };
         if dtype == DType::I8 && zeros.is_none() {

@@ -216,7 +216,7 @@ const FOREIGN: [(&[&str], &str); 10] = [
 /// The scheme that a module's weight seems to be of, where it is one that is not read: all tensors of a row are there.
 pub(super) fn foreign(checkpoint: &Checkpoint, module: &str) -> Option<&'static str> {
     let there = |name: &&str| checkpoint.has(&format!("{module}.{name}"));
-    FOREIGN.iter().find(|(names, _)| names.iter().all(|name| there(&name))).map(|(_, scheme)| *scheme)
+    FOREIGN.iter().find(|(names, _)| names.iter().all(there)).map(|(_, scheme)| *scheme)
 }
 
 /// The module whose weight is of a scheme that is not read, if this is the first of its tensors.
