@@ -117,6 +117,9 @@ impl Patterns {
 
     /// The entry that names this module, or a module around it.
     pub fn names(&self, module: &str) -> Option<&str> {
+        if self.all.is_empty() {
+            return None;
+        }
         let ends = module.match_indices('.').map(|(dot, _)| dot).chain([module.len()]);
         ends.map(|end| &module[..end]).find_map(|name| self.names.get(name).map(String::as_str)).or_else(
             || {

@@ -80,6 +80,8 @@ struct Extras {
     online: HashMap<String, Vec<Online>>,
     /// Tensors that hold what is done there.
     beside: HashMap<String, Vec<Arc<str>>>,
+    /// The scheme of a weight that is of one which is not read.
+    foreign: HashMap<String, &'static str>,
 }
 
 impl Inner {
@@ -388,6 +390,7 @@ impl Checkpoint {
         self.0.extras.get_or_init(|| {
             let mut extras = Extras::default();
             for name in &self.0.names {
+                extras.foreign.extend(roles::foreign_by(self, name));
                 if let Some(module) = roles::input_of(name) {
                     extras.inputs.entry(module.to_owned()).or_default().push(name.clone());
                 } else if let Some((module, online)) = online::said_by(self, name) {

@@ -78,7 +78,7 @@ const PLACES: [(&str, Option<Place>); 6] = [
 ];
 
 /// Words in the names of tensors that are rotations.
-const ROTATIONS: [&str; 3] = ["rotation", "hadamard", "had_matrix"];
+const ROTATIONS: [&str; 5] = ["rotation", "Rotation", "hadamard", "Hadamard", "had_matrix"];
 
 /// Endings of tensors that hold a factor for each column of the input.
 const INPUT_FACTORS: [&str; 3] = [".pre_quant_scale", ".smooth_scale", ".smooth_factor"];
@@ -92,10 +92,9 @@ const LOW_RANK: [&str; 3] = [".svdquant_lora_a", ".lora_down", ".proj_down"];
 pub(super) fn of_tensor<'t>(checkpoint: &Checkpoint, tensor: &'t str) -> Option<(&'t str, Option<Online>)> {
     let path = tensor.strip_suffix(".weight").unwrap_or(tensor);
     let (layer, name) = path.rsplit_once('.').unwrap_or(("", path));
-    let lower = name.to_ascii_lowercase();
-    if ROTATIONS.iter().any(|word| lower.contains(word)) && !layer.is_empty() {
+    if ROTATIONS.iter().any(|word| name.contains(word)) && !layer.is_empty() {
         // The inverse of an offline rotation is part of a gradient, not of the layer.
-        let online = (!lower.contains("backward"))
+        let online = (!name.contains("backward"))
             .then(|| Online::Transform { name: name.to_owned(), place: Place::Input });
         return Some((layer, online));
     }

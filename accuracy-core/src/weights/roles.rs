@@ -100,7 +100,7 @@ enum Activation<'a> {
 /// By the words of the name's last part: one says that it is a scale, one whose, and no other is there.
 fn activation(tensor: &str) -> Option<Activation<'_>> {
     let (module, last) = tensor.rsplit_once('.').unwrap_or(("", tensor));
-    if !["scale", "zero_point", "amax"].iter().any(|word| last.contains(word)) {
+    if last.starts_with("weight") || !["scale", "zero_point", "amax"].iter().any(|word| last.contains(word)) {
         return None;
     }
     // A quantiser may be a module of its own: `q_proj.input_quantizer._amax`.
@@ -215,8 +215,18 @@ const FOREIGN: [(&[&str], &str); 10] = [
 
 /// The scheme that a module's weight seems to be of, where it is one that is not read: all tensors of a row are there.
 pub(super) fn foreign(checkpoint: &Checkpoint, module: &str) -> Option<&'static str> {
+    checkpoint.extras().foreign.get(module).copied()
+}
+
+/// The same for a module of which this tensor is the first, by a look for all others.
+pub(super) fn foreign_by(checkpoint: &Checkpoint, tensor: &str) -> Option<(String, &'static str)> {
+    let (module, name) = tensor.rsplit_once('.')?;
+    if !FOREIGN.iter().any(|(names, _)| names[0] == name) {
+        return None;
+    }
     let there = |name: &&str| checkpoint.has(&format!("{module}.{name}"));
-    FOREIGN.iter().find(|(names, _)| names.iter().all(there)).map(|(_, scheme)| *scheme)
+    let (_, scheme) = FOREIGN.iter().find(|(names, _)| names.iter().all(there))?;
+    Some((module.to_owned(), *scheme))
 }
 
 /// The module whose weight is of a scheme that is not read, if this is the first of its tensors.
