@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/peers
 # Versions are fixed: what a peer does at the edges is part of what is compared.
-packages=(numpy==2.4.6 ml_dtypes==0.6.0)
+packages=(numpy==2.4.6 ml_dtypes==0.6.0 gguf==0.19.0)
 
 if [[ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]]; then
     rm -rf "$venv"
@@ -22,6 +22,10 @@ cargo build --quiet -p accuracy-core --example codec
 
 fixtures=$(mktemp -d)
 trap 'rm -rf "$fixtures"' EXIT
+export PYTHONDONTWRITEBYTECODE=1
 "$venv/bin/python" accuracy-core/tests/peers/make_checkpoints.py "$fixtures"
+"$venv/bin/python" accuracy-core/tests/peers/make_more_checkpoints.py "$fixtures"
+# ggml's own package decodes each type of block, too.
+"$venv/bin/python" accuracy-core/tests/peers/make_gguf.py "$fixtures" --gguf
 diff -r "$fixtures" accuracy-core/tests/fixtures/checkpoints
 echo "checkpoint fixtures: as numpy writes them"

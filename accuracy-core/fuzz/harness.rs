@@ -57,6 +57,13 @@ pub fn config(input: &[u8]) {
     read(&path);
 }
 
+/// The bytes as a GGUF file, behind its magic.
+pub fn gguf(input: &[u8]) {
+    let path = folder().join("model.gguf");
+    fs::write(&path, [b"GGUF", input].concat()).unwrap();
+    read(&path);
+}
+
 /// Everything that can be read of a checkpoint is read; an error is fine, a panic is not.
 fn read(path: &Path) {
     let Ok(checkpoint) = Checkpoint::open(path) else { return };
@@ -78,6 +85,9 @@ fn read(path: &Path) {
             let count = weight.rows * weight.cols;
             assert_eq!(weight.values().len(), count, "{address}");
             assert_eq!(weight.codes.len(), weight.dtype.packed_len(count), "{address}");
+            if let Ok(sorted) = weight.in_group_order() {
+                assert_eq!(sorted.codes.len(), weight.codes.len(), "{address}");
+            }
             let (rows, cols) = weight.grid();
             assert!(weight.scales.is_empty() || weight.scales.len() == rows * cols, "{address}");
             if let Ok(fnuz) = weight.to_fnuz() {
@@ -159,5 +169,39 @@ fn good_shard(path: &Path) {
     add("awq.qzeros", StDtype::I32, &[2, 1]);
     add("awq.scales", StDtype::F16, &[2, 8]);
     add("qkv.weight", StDtype::BF16, &[8, 4]);
+    add("rows4.weight", StDtype::U8, &[4, 16]);
+    add("rows4.weight_scale", StDtype::F32, &[8, 1]);
+    add("rows4.pre_quant_scale", StDtype::F32, &[16]);
+    add("quark.weight", StDtype::I32, &[16, 1]);
+    add("quark.weight_scale", StDtype::F32, &[1, 8]);
+    add("rows8.weight", StDtype::I8, &[4, 6]);
+    add("rows8.SCB", StDtype::F32, &[4]);
+    add("static.weight", StDtype::F8_E4M3, &[4, 6]);
+    add("static.qscale_weight", StDtype::F32, &[]);
+    add("static.qscale_act", StDtype::F32, &[]);
+    add("rotated.weight", StDtype::BF16, &[4, 4]);
+    add("rotated.R4_input.weight", StDtype::BF16, &[4, 4]);
+    add("aqlm.codebooks", StDtype::F16, &[1, 2]);
+    add("aqlm.codes", StDtype::I8, &[2, 2]);
+    let bytes = |name: &str, dtype, shape: &[usize], bytes: &[u8]| NewTensor {
+        name: name.to_owned(),
+        dtype,
+        shape: shape.to_vec(),
+        bytes: bytes.to_vec(),
+    };
+    let shape = [2i64, 16].map(i64::to_le_bytes).concat();
+    tensors.push(bytes("sparse.compressed", StDtype::F8_E4M3, &[2, 8], &[0x38; 16]));
+    tensors.push(bytes("sparse.bitmask", StDtype::U8, &[2, 2], &[0x33; 4]));
+    tensors.push(bytes("sparse.shape", StDtype::I64, &[2], &shape));
+    tensors.push(bytes("sparse.weight_scale", StDtype::F32, &[2, 1], &[0x3f; 8]));
+    tensors.push(bytes("hqq.W_q", StDtype::U8, &[1, 16], &[0x21; 16]));
+    tensors.push(bytes("hqq.scale", StDtype::F16, &[2, 1], &[0x3c; 4]));
+    tensors.push(bytes("hqq.zero", StDtype::F16, &[2, 1], &[0x3c; 4]));
+    tensors.push(bytes("hqq.shape", StDtype::I64, &[2], &shape));
+    let state = br#"{"quant_type": "nf4", "blocksize": 16, "shape": [2, 16]}"#;
+    tensors.push(bytes("nf4.weight", StDtype::U8, &[16, 1], &[0x12; 16]));
+    tensors.push(bytes("nf4.weight.absmax", StDtype::F32, &[2], &[0x3f; 8]));
+    tensors.push(bytes("nf4.weight.quant_map", StDtype::F32, &[16], &[0x3f; 64]));
+    tensors.push(bytes("nf4.weight.quant_state.bitsandbytes__nf4", StDtype::U8, &[state.len()], state));
     write(path, &tensors, &BTreeMap::new()).unwrap();
 }

@@ -36,6 +36,24 @@ fn safetensors_files_are_survived() {
 }
 
 #[test]
+fn gguf_files_are_survived() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/gguf/model.gguf");
+    let file = fs::read(fixture).unwrap();
+    let whole = file.strip_prefix(b"GGUF").unwrap();
+    harness::gguf(whole);
+    // Cut off in its header, and with a byte of it changed.
+    let header = 1800.min(whole.len());
+    for at in (0..header).step_by(7) {
+        harness::gguf(&whole[..at]);
+        for change in [0xff, 0x80, 0x01] {
+            let mut damaged = whole.to_vec();
+            damaged[at] ^= change;
+            harness::gguf(&damaged);
+        }
+    }
+}
+
+#[test]
 fn configurations_are_survived() {
     replay("config", harness::config);
 }

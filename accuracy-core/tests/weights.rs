@@ -732,32 +732,124 @@ fn q_k_and_v_that_are_interleaved_are_not_addressed_by_name() {
     assert!(open(&dir).linear("wqkv#0..4").is_ok());
 }
 
+/// An FP8 weight that its tensors alone describe.
+fn fp8_by_itself() -> [NewTensor; 2] {
+    [
+        tensor("m.weight", StDtype::F8_E4M3, &[2, 2], codes(4)),
+        tensor("m.weight_scale", StDtype::F32, &[1], f32s(&[0.5])),
+    ]
+}
+
 #[test]
-fn configurations_that_do_not_read_are_errors() {
-    let tensors = [tensor("m.weight", StDtype::F32, &[1, 1], f32s(&[0.0]))];
+fn what_is_damaged_in_a_configuration_is_listed_and_weights_are_read() {
+    let tensors = fp8_by_itself();
+    for config in ["not json", "[]", "null", "3", "{\"a\": 1,}"] {
+        let checkpoint = open(&folder(config, &tensors));
+        let [problem] = checkpoint.configuration_problems() else {
+            panic!("{config}: {:?}", checkpoint.configuration_problems())
+        };
+        assert!(matches!(problem, WeightsError::ConfigUnreadable { .. }), "{config}: {problem}");
+        assert!(problem.to_string().contains("config.json"), "{problem}");
+        assert_eq!(checkpoint.linear("m").unwrap().scales, [0.5], "{config}");
+    }
     for config in [
-        "not json",
         r#"{"quantization_config": {}}"#,
         r#"{"quantization_config": 5}"#,
         r#"{"quantization_config": {"quant_method": 5}}"#,
         r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}}"#,
         r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}}"#,
         r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": "128"}}"#,
-        r#"{"quantization_config": {"quant_method": "gptq", "bits": 3}}"#,
-        r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}}"#,
-        r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "version": "gemv"}}"#,
         r#"{"quantization_config": {"quant_method": "compressed-tensors"}}"#,
         r#"{"quantization_config": {"quant_method": "quark"}}"#,
-        r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A8"}}"#,
+        r#"{"quantization_config": {"quant_method": "modelopt"}}"#,
+        r#"{"quantization_config": {"quant_method": "fp8", "ignored_layers": ["re:(unclosed"]}}"#,
     ] {
-        let dir = folder(config, &tensors);
-        let error = Checkpoint::open(dir.path()).unwrap_err();
-        assert!(matches!(error, WeightsError::BadConfig { .. }), "{config}: {error}");
-        assert!(error.to_string().contains("config.json"), "{error}");
+        let checkpoint = open(&folder(config, &tensors));
+        let problems = checkpoint.configuration_problems();
+        assert!(!problems.is_empty(), "{config}");
+        for problem in problems {
+            assert!(matches!(problem, WeightsError::BadConfig { .. }), "{config}: {problem}");
+            assert!(problem.to_string().contains("config.json"), "{problem}");
+        }
+        assert_eq!(checkpoint.linear("m").unwrap().scales, [0.5], "{config}");
     }
-    let other = folder(r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#, &tensors);
-    let error = Checkpoint::open(other.path()).unwrap_err();
-    assert!(matches!(error, WeightsError::UnknownMethod { .. }), "{error}");
+}
+
+#[test]
+fn words_that_are_not_known_are_listed_and_their_modules_read_by_tensors() {
+    let modelopt = r#"{"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
+        "quantized_layers": {"m": {"quant_algo": "W3A5_NEW"}, "n": {"quant_algo": "W3A5_NEW"}}}"#;
+    let quark = r#"{"quant_method": "quark",
+        "global_quant_config": {"weight": {"dtype": "fp7", "qscheme": "per_spiral"}}}"#;
+    let group = r#"{"quant_method": "compressed-tensors", "config_groups":
+        {"g": {"targets": ["Linear"], "weights": {"num_bits": 5, "type": "posit", "strategy": "tensor"}}}}"#;
+    for (quantization, words) in [
+        (r#"{"quant_method": "new"}"#, &[("quant_method", "new")][..]),
+        (r#"{"quant_method": "modelopt", "quant_algo": "Q5"}"#, &[("quant_algo", "Q5")]),
+        (modelopt, &[("quant_algo", "W3A5_NEW")]),
+        (quark, &[("qscheme", "per_spiral"), ("dtype", "fp7")]),
+        (group, &[("config group g", "5-bit posit in format ")]),
+        (r#"{"quant_method": "gptq", "bits": 5}"#, &[("bits", "5")]),
+        (
+            r#"{"quant_method": "gptq", "checkpoint_format": "marlin", "bits": 6}"#,
+            &[("checkpoint_format", "marlin"), ("bits", "6")],
+        ),
+        (r#"{"quant_method": "awq", "version": "gemv"}"#, &[("version", "gemv")]),
+        (r#"{"quant_method": "auto-round", "packing_format": "other"}"#, &[("packing_format", "other")]),
+        (r#"{"quant_method": "fp8", "fmt": "e5m2"}"#, &[("fmt", "e5m2")]),
+    ] {
+        let config = format!(r#"{{"quantization_config": {quantization}}}"#);
+        let checkpoint = open(&folder(&config, &fp8_by_itself()));
+        assert!(checkpoint.configuration_problems().is_empty(), "{config}");
+        let found: Vec<(&str, &str)> =
+            checkpoint.unknown_words().iter().map(|u| (u.key.as_str(), u.word.as_str())).collect();
+        assert_eq!(found, words, "{config}");
+        let weight = checkpoint.linear("m").unwrap_or_else(|e| panic!("{config}: {e}"));
+        assert_eq!((weight.scheme, weight.scales), (Scheme::Fp8, vec![0.5]), "{config}");
+    }
+    let config = format!(r#"{{"quantization_config": {modelopt}}}"#);
+    let words = open(&folder(&config, &fp8_by_itself())).unknown_words()[0].to_string();
+    assert!(words.contains("quant_algo `W3A5_NEW` is not known here, so `m` and 1 more are read"), "{words}");
+}
+
+#[test]
+fn numbers_that_only_python_writes_leave_a_configuration_readable() {
+    let config = DEEPSEEK.replacen('{', r#"{"time_step_limit": [0.0, Infinity, -Infinity, NaN], "#, 1);
+    let checkpoint = open(&folder(&config, &fp8_by_itself()));
+    assert!(checkpoint.configuration_problems().is_empty());
+    assert_eq!(checkpoint.claims().count(), 1);
+}
+
+#[test]
+fn only_the_weight_that_no_scheme_fits_is_refused() {
+    let config = r#"{"quantization_config": {"quant_method": "new"}}"#;
+    let [weight, scale] = fp8_by_itself();
+    let codebooks = tensor("a.codebooks", StDtype::F16, &[1, 2, 1, 2], vec![0; 8]);
+    let of_it = tensor("a.codes", StDtype::I8, &[2, 2, 1], vec![0; 4]);
+    let gptq = [
+        tensor("q.qweight", StDtype::I32, &[1, 8], i32s(8)),
+        tensor("q.qzeros", StDtype::I32, &[1, 1], i32s(1)),
+        tensor("q.scales", StDtype::F16, &[1, 8], f16s(8)),
+    ];
+    let checkpoint = open(&folder(config, &[&[weight, scale, codebooks, of_it][..], &gptq].concat()));
+    assert!(checkpoint.linear("m").is_ok());
+    let error = checkpoint.linear("a").unwrap_err();
+    assert!(matches!(&error, WeightsError::Unread { seems, .. } if seems == "AQLM"), "{error}");
+    assert_eq!(checkpoint.foreign_module("a.codebooks"), Some("a"));
+    assert!(matches!(checkpoint.linear("q"), Err(WeightsError::Ambiguous { .. })));
+}
+
+#[test]
+fn zero_points_in_the_middle_tell_gptqs_versions_apart() {
+    for (zeros, minus_one) in [(0x7777_7777u32, true), (0x8888_8888, false)] {
+        let tensors = [
+            tensor("m.qweight", StDtype::I32, &[4, 8], i32s(32)),
+            tensor("m.qzeros", StDtype::I32, &[2, 1], [zeros.to_le_bytes(); 2].concat()),
+            tensor("m.scales", StDtype::F16, &[2, 8], f16s(16)),
+        ];
+        let checkpoint = open(&folder("", &tensors));
+        assert_eq!(checkpoint.linear("m").unwrap().zero_points, [8.0; 16], "{minus_one}");
+    }
 }
 
 #[test]
@@ -777,9 +869,10 @@ fn the_configuration_is_found_where_producers_put_it() {
     write("config.json", r#"{"hidden_size": 2}"#);
     assert!(matches!(error(&dir, "m"), WeightsError::ScaleShape { .. }));
     write("hf_quant_config.json", "{}");
-    let empty = Checkpoint::open(dir.path()).unwrap_err();
+    let checkpoint = open(&dir);
+    let [empty] = checkpoint.configuration_problems() else { panic!("one problem") };
     assert!(
-        matches!(&empty, WeightsError::BadConfig { path, .. } if path.ends_with("hf_quant_config.json")),
+        matches!(empty, WeightsError::BadConfig { path, .. } if path.ends_with("hf_quant_config.json")),
         "{empty}"
     );
     fs::remove_file(dir.path().join("hf_quant_config.json")).unwrap();

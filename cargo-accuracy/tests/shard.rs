@@ -595,3 +595,75 @@ fn what_cannot_be_carved_is_refused_with_its_name() {
     std::fs::write(dir.path().join("out/old.safetensors"), "").unwrap();
     refused(&["--tensors", "layers.0.up"], 2, &["old.safetensors is there already"]);
 }
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../accuracy-core/tests/fixtures/checkpoints").join(name)
+}
+
+/// The values of a fixture's modules, as its script wrote them down.
+fn expected(name: &str, module: &str) -> Vec<f32> {
+    let file = Checkpoint::open(&fixture(name).join("expected.safetensors")).unwrap();
+    let bytes = file.raw(module).unwrap().bytes.to_vec();
+    bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect()
+}
+
+#[test]
+fn only_the_tensors_that_cannot_be_taken_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("f32");
+    // Of a rotated input nothing would be left to say so.
+    let from = fixture("transforms").join("model.safetensors");
+    let output = shard(&from, &out, &["--tensors", "**", "--to", "f32"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(100), "{text}");
+    assert!(text.contains("not taken: `l.0.mlp.down_proj`: y = x·W does not hold"), "{text}");
+    let written = Checkpoint::open(&out).unwrap();
+    assert_eq!(written.names().collect::<Vec<_>>(), ["l.0.mlp.up_proj.weight"]);
+    let values: Vec<f32> =
+        written.linear("l.0.mlp.up_proj").unwrap().values().iter().map(|&v| v as f32).collect();
+    assert_eq!(values, expected("transforms", "l.0.mlp.up_proj"));
+    // As it is stored the rotation comes along, and is said.
+    let stored = dir.path().join("stored");
+    let output = shard(&from, &stored, &["--tensors", "l.0.mlp.down_proj"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stored = Checkpoint::open(&stored).unwrap();
+    assert!(stored.raw("l.0.mlp.down_proj.R4_input.weight").is_ok());
+    assert!(stored.describe("l.0.mlp.down_proj").unwrap().online[0].rotates());
+    // Alone it is an error.
+    let alone = shard(&from, &dir.path().join("no"), &["--tensors", "l.0.mlp.down_proj", "--to", "f32"]);
+    assert_eq!(alone.status.code(), Some(101));
+}
+
+#[test]
+fn blocks_of_a_gguf_file_are_converted_and_a_type_that_is_not_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, out) = (fixture("gguf").join("model.gguf"), dir.path().join("f32"));
+    let output = shard(&from, &out, &["--tensors", "blk.0.*", "--to", "f32"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(100), "{text}");
+    assert!(text.contains("`blk.0.unread` seems to be GGUF IQ1_S, which is not read"), "{text}");
+    let written = Checkpoint::open(&out).unwrap();
+    for module in ["q4_0", "q5_k", "q6_k", "iq4_nl", "mxfp4", "bf16"].map(|name| format!("blk.0.{name}")) {
+        let values: Vec<f32> = written.linear(&module).unwrap().values().iter().map(|&v| v as f32).collect();
+        assert_eq!(values, expected("gguf", &module), "{module}");
+    }
+    let stored = shard(&from, &dir.path().join("no"), &["--tensors", "blk.0.q4_0"]);
+    assert!(String::from_utf8_lossy(&stored.stderr).contains("GGUF Q4_0 has no form in safetensors"));
+}
+
+#[test]
+fn a_factor_of_the_input_stays_beside_the_converted_weight() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("f32");
+    let from = fixture("modelopt_all").join("model.safetensors");
+    let output = shard(&from, &out, &["--tensors", "**", "--to", "f32"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let written = Checkpoint::open(&out).unwrap();
+    for module in ["l.0.gate_proj", "l.0.k_proj", "l.0.down_proj", "l.0.experts"] {
+        let weight = written.linear(module).unwrap();
+        let values: Vec<f32> = weight.values().iter().map(|&v| v as f32).collect();
+        assert_eq!(values, expected("modelopt_all", module), "{module}");
+    }
+    assert!(written.raw("l.0.gate_proj.pre_quant_scale").is_ok());
+    assert!(!written.describe("l.0.gate_proj").unwrap().online.is_empty());
+}

@@ -136,15 +136,22 @@ fn every_scheme_is_named_and_nothing_is_missing() {
     let mut schemes: Vec<(String, String)> = Vec::new();
     for entry in fs::read_dir(fixtures()).unwrap() {
         let folder = entry.unwrap().path();
-        let index = folder.join("model.safetensors.index.json");
-        let file = if index.exists() { index } else { folder.join("model.safetensors") };
+        let files =
+            ["model.safetensors.index.json", "model.safetensors", "consolidated.safetensors", "model.gguf"];
+        let file = files.iter().map(|file| folder.join(file)).find(|file| file.exists()).unwrap();
         let file = file.to_str().unwrap();
         let found = answer(&mut command(&folder, &["weights", file, "--scan", "--format", "json"]));
-        assert_eq!(found.status, 0, "{file}: {}", found.stdout);
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let kinds: Vec<String> = found.findings().into_iter().map(|f| f.1).collect();
-        // Its config.json is left out, to be read by the tensors alone.
-        let odd = if name == "mxfp8_mxfp6" { &["no_quantization_config"][..] } else { &[] };
+        let (status, odd) = match name.as_str() {
+            // Its config.json is left out, to be read by the tensors alone.
+            "mxfp8_mxfp6" => (0, &["no_quantization_config"][..]),
+            "modelopt_all" => (0, &["online_transform"; 4][..]),
+            "transforms" => (0, &["online_transform"][..]),
+            "gguf" => (100, &["unread_scheme"][..]),
+            _ => (0, &[][..]),
+        };
+        assert_eq!(found.status, status, "{file}: {}", found.stdout);
         assert_eq!(kinds, odd, "{file}: {}", found.stdout);
         let json = found.json();
         let mut of: Vec<String> = json["totals"]
@@ -161,24 +168,38 @@ fn every_scheme_is_named_and_nothing_is_missing() {
             json[list].as_array().unwrap().iter().map(|entry| entry["bytes"].as_u64().unwrap()).sum()
         };
         let header_and_padding = json["file_bytes"].as_u64().unwrap() - bytes("weights") - bytes("others");
-        assert!(header_and_padding < 2000, "{file}: {header_and_padding} bytes belong to no tensor");
+        assert!(header_and_padding < 4000, "{file}: {header_and_padding} bytes belong to no tensor");
     }
     schemes.sort();
     let schemes: Vec<(&str, &str)> = schemes.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     assert_eq!(
         schemes,
         [
+            ("auto_round_awq", "int4_awq uint4 1"),
+            ("auto_round_gptq", AUTO_ROUND),
+            ("auto_round_plain", AUTO_ROUND),
             ("awq", "int4_awq uint4 1"),
+            ("bitsandbytes_fp4", "bnb_fp4 f32 2"),
+            ("bitsandbytes_int8", "int8 int8 1"),
+            ("bitsandbytes_nf4", "bnb_nf4 f32 2"),
             ("compressed_tensors_fp8", "fp8 e4m3fn 1, unquantized bf16 1"),
             ("compressed_tensors_int4", "int4_packed uint4 3"),
             ("compressed_tensors_int8", "int8 int8 2"),
             ("compressed_tensors_mixed", "fp8 e4m3fn 1, fp8 e4m3fn 1, nvfp4 e2m1 1, unquantized bf16 1"),
             ("compressed_tensors_nvfp4", "nvfp4 e2m1 1"),
             ("compressed_tensors_pack_int8", "int8_packed int8 3"),
+            ("compressed_tensors_sparse", "fp8 e4m3fn 2, unquantized bf16 1"),
             ("deepseek_fp8", "fp8 e4m3fn 1"),
             ("deepseek_ue8m0", "fp8 e4m3fn 1"),
             ("deepseek_v4", "fp8 e4m3fn 1, mxfp4 e2m1 1, unquantized bf16 1"),
             ("fbgemm_fp8", "fp8 e4m3fn 1, unquantized bf16 1"),
+            ("fp8_static", "fp8 e4m3fn 4"),
+            (
+                "gguf",
+                "gguf_iq4_nl int8 1, gguf_mxfp4 e2m1 1, gguf_q2_k f32 1, gguf_q3_k int8 1, gguf_q4_0 uint4 2, \
+                 gguf_q4_1 f32 1, gguf_q4_k f32 1, gguf_q5_0 int8 1, gguf_q5_1 f32 1, gguf_q5_k f32 1, \
+                 gguf_q6_k int8 1, gguf_q8_0 int8 1, unquantized bf16 1, unquantized f16 1, unquantized f32 1"
+            ),
             ("gpt_oss_mxfp4", "mxfp4 e2m1 2"),
             ("gpt_oss_original", "mxfp4 e2m1 1"),
             ("gptq_int8_v1", "int8_gptq int8 2"),
@@ -186,15 +207,30 @@ fn every_scheme_is_named_and_nothing_is_missing() {
             ("gptq_v1", "int4_gptq uint4 2"),
             ("gptq_v2", "int4_gptq uint4 2"),
             ("hf_fp8", "fp8 e4m3fn 1"),
+            ("hqq", "hqq f32 1, hqq int8 2, hqq uint4 1"),
+            ("layered", "fp8 e4m3fn 2, nvfp4 e2m1 1, unquantized bf16 1"),
+            ("mistral", "fp8 e4m3fn 2, unquantized bf16 1"),
+            ("modelopt_all", "fp8 e4m3fn 1, int4 int4 2, int8 int8 1, mxfp4 e2m1 1, nvfp4 e2m1 4"),
             ("modelopt_mixed", "fp8 e4m3fn 1, fp8 e4m3fn 1, nvfp4 e2m1 1"),
             ("modelopt_nvfp4", "nvfp4 e2m1 1"),
             ("mxfp8_mxfp6", "mxfp6_e2m3 e2m3 1, mxfp6_e3m2 e3m2 1, mxfp8 e5m2 1"),
+            (
+                "quark_all",
+                "fp8 e4m3fn 1, int4_quark int4 1, int4_quark int4 1, int4_quark uint4 1, int8 int8 1, mxfp4 e2m1 1"
+            ),
             ("quark_fp8", "fp8 e4m3fn 1, fp8 e4m3fn 1"),
             ("quark_mxfp4", "mxfp4 e2m1 1"),
+            ("torchao", "fp8 e4m3fn 1, int8 int8 1"),
+            ("transforms", "int4_packed uint4 2"),
             ("unquantized", "unquantized bf16 1, unquantized f16 1, unquantized f32 1"),
+            ("w4afp8", "fp8 e4m3fn 1, int4 int4 1"),
         ]
     );
 }
+
+/// Modules of one checkpoint with several numbers of bits.
+const AUTO_ROUND: &str =
+    "int2_gptq int8 1, int3_gptq int8 1, int4_gptq uint4 1, int8_gptq int8 1, unquantized bf16 1";
 
 #[test]
 fn fused_tensors_say_how_many_experts_and_which_parts() {
@@ -306,10 +342,12 @@ fn quantised_weights_of_which_the_configuration_does_not_speak() {
     let file = answer(&mut command(&none.path(), &["weights", "model.safetensors", "--format", "json"]));
     assert_eq!((file.status, file.findings()[0].0.as_str()), (0, "warning"));
     for (config, found) in [("[]", "a list"), ("null", "null"), ("3", "a number")] {
+        // The weights are looked at all the same.
         let answer = Checkpoint::new(config, &tensors).run(&[]);
         assert_eq!(answer.status, 101);
         let words = format!("config.json: bad configuration: is {found}, expected a JSON object");
-        assert!(answer.stderr.contains(&words), "{}", answer.stderr);
+        assert!(answer.stdout.contains(&words), "{}", answer.stdout);
+        assert!(answer.stdout.contains("1 weight, 1 missing or contradictory"), "{}", answer.stdout);
     }
     // OpenAI's own form of gpt-oss, and weights that need no configuration.
     let blocks = tensor("block.0.mlp.mlp1_weight.blocks", StDtype::U8, &[1, 2, 1, 16], vec![0x21; 32]);
@@ -445,8 +483,11 @@ fn codes_of_eight_bits_in_words() {
     gptq(8, &int8(0x8080_8080)).assert_error(&["--scan"], "not_symmetric", &words);
     gptq(4, &int8(0x7f7f_7f7f)).assert_error(&[], "contradiction", &["gptq with group_size", "GPTQ int8"]);
     gptq(8, &int4("gptq", Some(0x7777_7777))).assert_error(&[], "contradiction", &["bits 8", "GPTQ stored"]);
-    let three = gptq(3, &int8(0)).run(&[]);
-    assert!(three.stderr.contains("gptq with 3 bits; supported: 4, 8"), "{}", three.stderr);
+    gptq(3, &int8(0)).assert_error(&[], "contradiction", &["bits 3", "GPTQ int8"]);
+    let seven = gptq(7, &int8(0x7f7f_7f7f)).run(&["--format", "json"]);
+    let [(severity, kind, message)] = &seven.findings()[..] else { panic!("{}", seven.stdout) };
+    assert_eq!((seven.status, severity.as_str(), kind.as_str()), (0, "warning", "unknown_word"));
+    assert!(message.contains("bits `7` is not known here"), "{message}");
 }
 
 #[test]
@@ -485,10 +526,8 @@ fn targets_that_leave_out_what_is_quantised() {
     let fused = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"];
     checkpoint(r#"["re:.*gate_up_proj$", "re:.*down_proj$"]"#, &fused).assert_fine(&[]);
 
-    let broken = checkpoint(r#"["re:(unclosed"]"#, &modules).run(&[]);
-    assert_eq!(broken.status, 101);
-    let words = "bad configuration: `targets`: `re:(unclosed` is no regular expression";
-    assert!(broken.stderr.contains(words), "{}", broken.stderr);
+    let words = ["bad configuration: `targets`: `re:(unclosed` is no regular expression"];
+    checkpoint(r#"["re:(unclosed"]"#, &modules).assert_error(&[], "bad_config", &words);
 }
 
 #[test]
@@ -787,11 +826,15 @@ fn what_cannot_be_read_and_what_cannot_be_understood() {
         assert!(found.stderr.contains(words), "{arguments:?}: {}", found.stderr);
         assert_eq!(found.stdout, "", "{arguments:?}");
     }
-    let checkpoint =
-        Checkpoint::new(r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#, &blocks(&SCALES));
-    let unknown = checkpoint.run(&[]);
-    assert_eq!(unknown.status, 101);
-    assert!(unknown.stderr.contains("`bitsandbytes` is not supported; supported: fp8"), "{}", unknown.stderr);
+    // A method that is not known leaves the weights to their tensors.
+    let scale = f32s("m.weight_scale", &[4, 1], &SCALES);
+    let tensors = [fp8("m.weight", 4, 4), scale];
+    let checkpoint = Checkpoint::new(r#"{"quantization_config": {"quant_method": "brand-new"}}"#, &tensors);
+    let unknown = checkpoint.run(&["--scan", "--format", "json"]);
+    let [(severity, kind, message)] = &unknown.findings()[..] else { panic!("{}", unknown.stdout) };
+    assert_eq!((unknown.status, severity.as_str(), kind.as_str()), (0, "warning", "unknown_word"));
+    assert!(message.contains("quant_method `brand-new` is not known here"), "{message}");
+    assert_eq!(unknown.json()["totals"][0]["granularity"], "per row");
 }
 
 #[test]
@@ -808,7 +851,9 @@ fn what_is_there_in_place_of_the_weights() {
             fs::write(&path, text).unwrap();
             let found = checkpoint.run(&[]);
             assert_eq!(found.status, 101, "{}", found.stdout);
-            assert!(found.stderr.contains(&format!("{file}: {words}")), "{}", found.stderr);
+            // A configuration does not keep the weights from being looked at.
+            let told = if file == "config.json" { &found.stdout } else { &found.stderr };
+            assert!(told.replace("\n  ", " ").contains(&format!("{file}: {words}")), "{told}");
         }
         match before {
             Ok(bytes) => fs::write(&path, bytes).unwrap(),
@@ -826,8 +871,10 @@ fn what_is_there_in_place_of_the_weights() {
     fs::write(folder.join("pytorch_model.bin"), "").unwrap();
     let run = || answer(&mut command(folder, &["weights", "."]));
     assert!(run().stderr.contains("; pytorch_model.bin is of a format that is not read"), "{}", run().stderr);
-    fs::write(folder.join("model.gguf"), "").unwrap();
-    assert!(run().stderr.contains("; model.gguf and 1 more are of formats"), "{}", run().stderr);
+    fs::write(folder.join("model.ggml"), "").unwrap();
+    assert!(run().stderr.contains("; model.ggml and 1 more are of formats"), "{}", run().stderr);
+    fs::write(folder.join("model.gguf"), "GGUF").unwrap();
+    assert!(run().stderr.contains("model.gguf: truncated"), "{}", run().stderr);
 }
 
 #[test]
@@ -935,4 +982,45 @@ fn every_code_of_every_format_as_json() {
         |arch: &str, dtype: &str| all["architectures"][arch].as_array().unwrap().contains(&dtype.into());
     assert!(decodes("gfx942", "e4m3fnuz") && !decodes("gfx942", "e4m3fn") && !decodes("gfx942", "e2m1"));
     assert!(decodes("gfx950", "e4m3fn") && !decodes("gfx950", "e4m3fnuz") && decodes("gfx950", "e8m0"));
+}
+
+#[test]
+fn a_model_of_which_python_wrote_infinity_is_surveyed_bit_for_bit() {
+    let layers = r#"{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "MIXED_PRECISION",
+        "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"], "quantized_layers": {
+        "backbone.layers.0.mixer.in_proj": {"quant_algo": "FP8"},
+        "backbone.layers.1.mixer.experts.0.up_proj": {"quant_algo": "NVFP4", "group_size": 16}}}}"#;
+    let experts = "backbone.layers.1.mixer.experts.0.up_proj";
+    let tensors = [
+        fp8("backbone.layers.0.mixer.in_proj.weight", 4, 16),
+        f32s("backbone.layers.0.mixer.in_proj.weight_scale", &[], &[0.25]),
+        tensor(&format!("{experts}.weight"), StDtype::U8, &[2, 16], vec![0x21; 32]),
+        tensor(&format!("{experts}.weight_scale"), StDtype::F8_E4M3, &[2, 2], vec![0x38, 0x39, 0x3a, 0x3b]),
+        f32s(&format!("{experts}.weight_scale_2"), &[], &[0.5]),
+        bf16("lm_head.weight", &[4, 16]),
+    ];
+    for number in ["Infinity", "-Infinity", "NaN", "1e999"] {
+        let config = format!(r#"{{"model_type": "nemotron_h", "time_step_limit": [0.0, {number}]}}"#);
+        let checkpoint = Checkpoint::new(&config, &tensors);
+        fs::write(checkpoint.path().join("hf_quant_config.json"), layers).unwrap();
+        checkpoint.assert_fine(&["--scan"]);
+        let found = checkpoint.run(&["--format", "json"]).json();
+        assert_eq!(found["totals"].as_array().unwrap().len(), 3, "{found}");
+    }
+}
+
+#[test]
+fn a_rotation_is_said_and_never_a_weight() {
+    let folder = fixtures().join("transforms");
+    let text = answer(&mut command(&folder, &["weights", "model.safetensors"]));
+    assert_eq!(text.status, 0, "{}", text.stdout);
+    let words = "`l.0.mlp.down_proj`: y = x·W does not hold for what is stored: its input is rotated at run time (R4)";
+    assert!(text.stdout.replace("\n  ", " ").contains(words), "{}", text.stdout);
+    let json = answer(&mut command(&folder, &["weights", "model.safetensors", "--format", "json"])).json();
+    assert_eq!(json["weights"].as_array().unwrap().len(), 2);
+    let [other] = &json["others"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!(
+        (other["name"].as_str(), other["what"].as_str()),
+        (Some("l.0.mlp.down_proj.R4_input.weight"), Some("transform"))
+    );
 }

@@ -303,8 +303,18 @@ impl Case {
 
     /// A weight of the checkpoint, as the kernel takes it: a number format (the stored codes, or what an engine
     /// makes of them on loading), or a whole scheme to quantise to.
+    ///
+    /// Columns of a weight that was quantised in act-order (`g_idx`) come sorted by their groups, as engines sort them on
+    /// loading; [`Case::column_order`] says how, for an input that has to be sorted likewise.
     pub fn weight(&mut self, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         self.weight_named(role, role, form)
+    }
+
+    /// The columns of a weight in the order in which [`Case::weight`] gives them: `order[i]` is the stored column that
+    /// comes `i`th. `None` where they come as they are stored, which is nearly always.
+    pub fn column_order(&self, role: &str) -> Result<Option<Vec<usize>>> {
+        let (checkpoint, tensor) = self.role(role)?;
+        Ok(checkpoint.linear(&tensor)?.column_order())
     }
 
     /// The same under a name of its own, for a role that several buffers are made of: shards of tensor parallelism.

@@ -425,14 +425,37 @@ fn a_stored_weight_in_another_format_is_refused_with_what_to_say() {
 }
 
 #[test]
-fn a_weight_in_act_order_is_refused() {
+fn a_weight_in_act_order_comes_sorted_by_its_groups() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = pack_quantized(folder.path(), |k| k % 2);
+    let stored = checkpoint.linear("w").unwrap();
+    let order: Vec<usize> = (0..64).step_by(2).chain((1..64).step_by(2)).collect();
+    let values = stored.values();
+    let places = (0..16).flat_map(|r| order.iter().map(move |c| r * 64 + c));
+    let sorted: Vec<f64> = places.map(|at| values[at]).collect();
+    assert_ne!(sorted, values);
     let scheme = Quant::group(UINT4, 32).zero_point(ZeroPoint::per_cell(UINT4, ScaleLayout::RowMajor));
     for form in [WeightForm::from(scheme), WeightForm::from(UINT4)] {
-        let error = with_weight(&checkpoint).weight("w", form).unwrap_err().to_string();
-        assert!(error.contains("act-order, g_idx") && error.contains("tensor w of"), "{error}");
+        let mut case = with_weight(&checkpoint);
+        assert_eq!(case.column_order("w").unwrap(), Some(order.clone()));
+        let w = case.weight("w", form.clone()).unwrap();
+        let attempt = case.finish(&w).unwrap();
+        let q = attempt.buffers[0].quantized().unwrap();
+        assert_eq!((&q.scales, &q.zeros), (&stored.scales, &stored.zero_points), "{form:?}");
+        assert_eq!(q.decode().data, sorted, "{form:?}");
     }
+    // Columns that lie in order need no other.
+    let in_order = tempfile::tempdir().unwrap();
+    let checkpoint = pack_quantized(in_order.path(), |k| k / 32);
+    assert_eq!(with_weight(&checkpoint).column_order("w").unwrap(), None);
+}
+
+#[test]
+fn groups_of_columns_of_different_sizes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = pack_quantized(folder.path(), |k| u32::from(k % 4 == 0));
+    let error = with_weight(&checkpoint).weight("w", WeightForm::from(UINT4)).unwrap_err().to_string();
+    assert!(error.contains("different sizes") && error.contains("tensor w of"), "{error}");
 }
 
 #[test]

@@ -229,6 +229,15 @@ pub(super) fn stored_shape(checkpoint: &Checkpoint, tensor: &str) -> Result<(usi
 /// Makes of a stored weight what a kernel takes, for the run's kind of data.
 pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data) -> Result<Prepared, String> {
     let (rows, cols) = form.part(stored.rows, stored.cols)?;
+    // Columns of act-order are sorted by their groups, as engines do on loading.
+    let sorted;
+    let stored = match stored.column_groups {
+        None => stored,
+        Some(_) => {
+            sorted = stored.in_group_order().map_err(|e| e.to_string())?;
+            &sorted
+        }
+    };
     let values = || {
         let whole = Matrix::new(stored.rows, stored.cols, stored.values());
         let part = Matrix::new(
@@ -269,13 +278,6 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
     let scheme = scheme.layout(form.scale_layout).data_layout(form.data_layout).padding(form.padding);
     if let Some(problem) = scheme.problem() {
         return Err(problem);
-    }
-    if stored.column_groups.is_some() {
-        return Err(
-            "its columns are quantised in another order than they lie in (act-order, g_idx): a kernel \
-                    needs the permutation too, which no scheme here declares"
-                .into(),
-        );
     }
     if *data == Data::Ordinary && holds(stored, &scheme) {
         return verbatim(stored, &scheme, rows, cols);

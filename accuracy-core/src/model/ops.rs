@@ -7,7 +7,7 @@ use super::config::{Activation, Attention, Router, Score};
 use crate::dtype::DType;
 use crate::reference::Matrix;
 use crate::reference::model::RopeStyle;
-use crate::weights::{Checkpoint, RawTensor, Scheme, StDtype, WeightsError};
+use crate::weights::{Checkpoint, RawTensor, Scheme, StDtype, WeightInfo, WeightsError};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -172,6 +172,7 @@ impl Weights<'_> {
     /// The weight is missing or damaged, or its columns are not those of `x`.
     pub fn linear(&self, module: &str, x: &Matrix, p: Precision) -> Result<Product, WeightsError> {
         let info = self.0.describe(module)?;
+        require_alone(&info)?;
         if info.cols != x.cols {
             return Err(WeightsError::WrongShape {
                 name: module.to_owned(),
@@ -291,8 +292,19 @@ impl Weights<'_> {
     }
 
     fn matrix(&self, address: &str) -> Result<Matrix, WeightsError> {
+        require_alone(&self.0.describe(address)?)?;
         let weight = self.0.linear(address)?;
         Ok(Matrix::new(weight.rows, weight.cols, weight.values()))
+    }
+}
+
+/// Nothing is done to the layer's input or output at run time, so that its product is that of the stored weight.
+fn require_alone(info: &WeightInfo) -> Result<(), WeightsError> {
+    match &info.online[..] {
+        [] => Ok(()),
+        online => {
+            Err(WeightsError::OnlineTransform { weight: info.name.clone(), online: online.to_vec() })
+        }
     }
 }
 

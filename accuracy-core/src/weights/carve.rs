@@ -20,9 +20,6 @@ pub struct Carve {
     pub columns: Option<Range<usize>>,
 }
 
-/// Scales of what a layer is given; they belong to no weight, but to the layer.
-const INPUT_SCALES: [&str; 3] = [".input_scale", ".input_global_scale", ".input_zero_point"];
-
 /// What a dimension of a tensor runs along; one index stands for so many rows or columns of the weight.
 #[derive(Clone, Copy)]
 enum Axis {
@@ -31,7 +28,32 @@ enum Axis {
     Whole,
 }
 
+impl WeightInfo {
+    /// Whether no part of its rows or columns can be cut out of its tensors: it is taken whole or converted.
+    pub fn is_in_one_piece(&self) -> bool {
+        let bits_in_words = matches!(self.scheme, Scheme::GptqInt2 | Scheme::GptqInt3 | Scheme::QuarkInt4);
+        let in_blocks =
+            matches!(self.scheme, Scheme::Hqq | Scheme::BnbNf4 | Scheme::BnbFp4 | Scheme::Gguf(_));
+        let sparse = self.tensors.first().is_some_and(|tensor| tensor.ends_with(".compressed"));
+        bits_in_words || in_blocks || sparse || self.stored_otherwise
+    }
+}
+
 impl Checkpoint {
+    /// Tensors that say what is done to a layer's input at run time, of part of its columns.
+    ///
+    /// # Errors
+    /// A part that such a tensor cannot be cut to.
+    pub fn carve_online(&self, module: &str, part: &Carve) -> Result<Vec<NewTensor>, WeightsError> {
+        let info = self.describe(module)?;
+        let whole = Carve { experts: part.experts.clone(), ..Carve::default() };
+        let mut cutter = Cutter::new(module, &info, &whole)?;
+        cutter.rows = part.rows.clone().unwrap_or(cutter.rows);
+        cutter.columns = part.columns.clone().unwrap_or(cutter.columns);
+        let beside = self.extras().beside.get(module).into_iter().flatten();
+        beside.map(|name| cutter.beside(&self.raw(name)?)).collect()
+    }
+
     /// The tensors of part of a weight in the form in which they are stored, and the scales of its layer's input.
     ///
     /// `module` is as [`Checkpoint::linear`] takes it, without a part behind `#`.
@@ -41,6 +63,11 @@ impl Checkpoint {
     /// cell or a word of packed codes.
     pub fn carve(&self, module: &str, part: &Carve) -> Result<Vec<NewTensor>, WeightsError> {
         let info = self.describe(module)?;
+        if matches!(info.scheme, Scheme::Gguf(_)) {
+            let reason =
+                format!("{} has no form in safetensors: convert it (`--to` names a scheme)", info.scheme);
+            return Err(WeightsError::BadPart { address: module.to_owned(), reason });
+        }
         let cutter = Cutter::new(module, &info, part)?;
         let mut tensors = Vec::new();
         for name in &info.tensors {
@@ -50,10 +77,15 @@ impl Checkpoint {
             Role::Weight { module } => module,
             _ => module,
         };
-        for name in INPUT_SCALES.map(|ending| format!("{module}{ending}")) {
-            if self.has(&name) && !info.tensors.contains(&name) {
-                tensors.push(cutter.input_scale(&self.raw(&name)?)?);
+        // What belongs to no weight, but to the layer: scales of its input, and what is done to that at run time.
+        let extras = self.extras();
+        for name in extras.inputs.get(module).into_iter().flatten() {
+            if !info.tensors.iter().any(|tensor| **tensor == **name) {
+                tensors.push(cutter.of_experts(&self.raw(name)?)?);
             }
+        }
+        for name in extras.beside.get(module).into_iter().flatten() {
+            tensors.push(cutter.beside(&self.raw(name)?)?);
         }
         Ok(tensors)
     }
@@ -82,6 +114,13 @@ impl<'a> Cutter<'a> {
             (None, None) => None,
             (Some(count), range) => Some(within("experts", range, count)?),
         };
+        let whole = |range: &Option<Range<usize>>, len: usize| range.as_ref().is_none_or(|r| *r == (0..len));
+        if !(whole(&part.rows, info.rows) && whole(&part.columns, info.cols)) && info.is_in_one_piece() {
+            return Err(bad(format!(
+                "{} is stored in one piece: take all rows and columns, or convert it (`--to` names a scheme)",
+                info.scheme
+            )));
+        }
         Ok(Cutter {
             info,
             experts,
@@ -116,7 +155,7 @@ impl<'a> Cutter<'a> {
                 _ if gptq => vec![Columns(word), Rows(1)],
                 _ if pack_quantized => vec![Rows(1), Columns(word)],
                 _ if is("blocks") => vec![Rows(1), Columns(32), Whole],
-                (_, StDtype::U8 | StDtype::I8) if info.dtype == DType::E2M1 => vec![Rows(1), Columns(2)],
+                (_, StDtype::U8 | StDtype::I8) if info.dtype.bits() == 4 => vec![Rows(1), Columns(2)],
                 _ => vec![Rows(1), Columns(1)],
             };
         }
@@ -127,11 +166,16 @@ impl<'a> Cutter<'a> {
             _ if shape.iter().product::<usize>() == 1 => vec![Whole; shape.len()],
             1 => vec![Rows(1)],
             2 => vec![Rows(cell_rows), group],
+            // Dimensions of one that producers keep.
+            4 if shape[1] == 1 && shape[3] == 1 => vec![Rows(cell_rows), Whole, group, Whole],
             _ => vec![Whole; shape.len()],
         }
     }
 
     fn cut(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
+        if self.info.is_in_one_piece() {
+            return self.of_experts(tensor);
+        }
         let mut ranges = Vec::new();
         let mut shape = tensor.shape;
         if let (Some(experts), [_, of_each @ ..]) = (&self.experts, shape) {
@@ -203,7 +247,23 @@ impl<'a> Cutter<'a> {
         Ok(rebased.flat_map(i32::to_le_bytes).collect())
     }
 
-    fn input_scale(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
+    /// A factor for each column of the input, or a matrix whose rows or columns are the weight's.
+    fn beside(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
+        let info = self.info;
+        let all = self.rows.len() == info.rows && self.columns.len() == info.cols;
+        let mut ranges: Vec<Range<usize>> = tensor.shape.iter().map(|&len| 0..len).collect();
+        match (ranges.last_mut(), tensor.shape) {
+            _ if all => (),
+            (Some(last), [len]) if *len == info.cols => *last = self.columns.clone(),
+            _ => {
+                return Err(self.bad(format!("`{}` goes with it: take all rows and columns", tensor.name)));
+            }
+        }
+        self.slice(tensor, &ranges)
+    }
+
+    /// All of a tensor but the experts that are not taken.
+    fn of_experts(&self, tensor: &RawTensor) -> Result<NewTensor, WeightsError> {
         let mut ranges: Vec<Range<usize>> = tensor.shape.iter().map(|&len| 0..len).collect();
         if let (Some(experts), Some(first)) = (&self.experts, ranges.first_mut())
             && Some(first.len()) == self.info.experts

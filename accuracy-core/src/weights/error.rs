@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StDtype;
+use super::online::Online;
 use crate::dtype::{DType, FnuzError};
 
 /// Why a checkpoint or a weight in it could not be read.
@@ -21,7 +22,7 @@ pub enum WeightsError {
     Io { path: PathBuf, source: Arc<std::io::Error> },
 
     #[error(
-        "{path}: neither model.safetensors.index.json nor a .safetensors file in this folder{}",
+        "{path}: neither model.safetensors.index.json nor a .safetensors or .gguf file in this folder{}",
         other_formats(.others)
     )]
     NoWeights {
@@ -62,8 +63,14 @@ pub enum WeightsError {
     #[error("{path}: bytes that no tensor covers: {expected} bytes expected from its header, {found} found")]
     TrailingBytes { path: PathBuf, expected: u64, found: u64 },
 
+    #[error("{path}: bad GGUF file: {reason}")]
+    BadGguf { path: PathBuf, reason: String },
+
     #[error("{path}: bad index: {reason}")]
     BadIndex { path: PathBuf, reason: String },
+
+    #[error("{path}: bad configuration: {reason}")]
+    ConfigUnreadable { path: PathBuf, reason: String },
 
     #[error("{path}: bad configuration: {reason}")]
     BadConfig { path: PathBuf, reason: String },
@@ -135,11 +142,22 @@ pub enum WeightsError {
     #[error("`{weight}`: more than one stored weight: {}", .candidates.join(", "))]
     TwoWeights { weight: String, candidates: Vec<String> },
 
-    #[error("{path}: quant_method `{method}` is not supported; supported: {}", super::config::METHODS.join(", "))]
-    UnknownMethod { path: PathBuf, method: String },
+    #[error("`{weight}` seems to be {seems}, which is not read: {reason}")]
+    Unread {
+        weight: String,
+        /// The scheme that its tensors seem to be of.
+        seems: String,
+        reason: String,
+    },
+
+    #[error("`{weight}`: y = x·W does not hold for what is stored: {}", online_of(.online))]
+    OnlineTransform { weight: String, online: Vec<Online> },
 
     #[error("tensor `{tensor}` holds {value} at index {index}, expected {expected}")]
     BadValue { tensor: String, index: usize, value: i64, expected: String },
+
+    #[error("tensor `{tensor}`: {reason}")]
+    BadState { tensor: String, reason: String },
 
     #[error("scale `{scale}` is {value:e}, expected a positive finite number")]
     BadScale { scale: String, value: f64 },
@@ -189,7 +207,9 @@ impl WeightsError {
             HeaderNotJson { .. } => "header_not_json",
             BadHeader { .. } => "bad_header",
             TrailingBytes { .. } => "trailing_bytes",
+            BadGguf { .. } => "bad_gguf",
             BadIndex { .. } => "bad_index",
+            ConfigUnreadable { .. } => "config_unreadable",
             BadConfig { .. } => "bad_config",
             ShardMissing { .. } => "shard_missing",
             NotInShard { .. } => "not_in_shard",
@@ -205,8 +225,10 @@ impl WeightsError {
             Contradiction { .. } => "contradiction",
             Ambiguous { .. } => "ambiguous",
             TwoWeights { .. } => "two_weights",
-            UnknownMethod { .. } => "unknown_method",
+            Unread { .. } => "unread_scheme",
+            OnlineTransform { .. } => "online_transform",
             BadValue { .. } => "bad_value",
+            BadState { .. } => "bad_state",
             BadScale { .. } => "bad_scale",
             BadPart { .. } => "bad_part",
             Fnuz { .. } => "fnuz",
@@ -230,6 +252,10 @@ fn other_formats(others: &[String]) -> String {
             )
         }
     }
+}
+
+fn online_of(online: &[Online]) -> String {
+    online.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn written_as(format: &str) -> String {

@@ -1,4 +1,4 @@
-//! Checkpoints: safetensors files, their index, and the schemes that quantised weights are stored in.
+//! Checkpoints: safetensors and GGUF files, their index, and the schemes that quantised weights are stored in.
 //!
 //! What lives here: reading a stored weight into codes, scales and zero points in one logical form, and writing
 //! small files. Quantising is in [`crate::quant`], number formats in [`crate::dtype`].
@@ -8,13 +8,19 @@
 
 mod carve;
 mod config;
+mod dialect;
 mod error;
+mod gguf;
 mod hub;
+mod json;
+mod made;
 mod names;
+mod online;
 mod packed;
 mod part;
 mod pattern;
 mod resolve;
+mod roles;
 pub(crate) mod shard;
 mod stored;
 mod write;
@@ -28,18 +34,24 @@ pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
 pub use carve::Carve;
+pub use config::UnknownWord;
 pub use error::WeightsError;
+pub use gguf::{Block, Element};
 pub use hub::{cached_snapshot, hub_cache};
+pub use online::{Online, Place};
 pub use pattern::{Match, natural_cmp};
-pub use resolve::{Role, role};
+pub use roles::{Role, role};
 pub use stored::{GlobalScale, Scheme, StoredWeight, WeightInfo};
 pub use write::{NewTensor, write};
 
 use config::Config;
 use shard::{Shard, io_error};
 
-/// Name of the index in a checkpoint's folder.
-const INDEX: &str = "model.safetensors.index.json";
+/// Names that the index in a checkpoint's folder may have: Hugging Face's and Mistral's.
+const INDICES: [&str; 2] = ["model.safetensors.index.json", "consolidated.safetensors.index.json"];
+
+/// What the files of Mistral's own form are called, which may lie beside the same weights under other names.
+const CONSOLIDATED: &str = "consolidated";
 
 /// A checkpoint: one safetensors file, or a folder of them with their index and `config.json`.
 #[derive(Clone, Debug)]
@@ -56,6 +68,20 @@ struct Inner {
     /// Which shard holds a tensor.
     tensors: HashMap<Arc<str>, usize>,
     config: Config,
+    extras: OnceLock<Extras>,
+}
+
+/// What tensors that are no weights say of modules, by the modules' names.
+#[derive(Debug, Default)]
+struct Extras {
+    /// Scales and zero points of inputs.
+    inputs: HashMap<String, Vec<Arc<str>>>,
+    /// What is done to inputs and outputs at run time.
+    online: HashMap<String, Vec<Online>>,
+    /// Tensors that hold what is done there.
+    beside: HashMap<String, Vec<Arc<str>>>,
+    /// The scheme of a weight that is of one which is not read.
+    foreign: HashMap<String, &'static str>,
 }
 
 impl Inner {
@@ -74,6 +100,7 @@ impl Inner {
             names: tensors.iter().map(|(name, _)| name.clone()).collect(),
             tensors: tensors.into_iter().collect(),
             config,
+            extras: OnceLock::new(),
         }
     }
 }
@@ -109,6 +136,9 @@ pub struct RawTensor<'a> {
     pub dtype: StDtype,
     pub shape: &'a [usize],
     pub bytes: &'a [u8],
+    /// What it is made of, where that is no number of a dtype: a block format of a GGUF file, whose `shape` counts the
+    /// bytes of a row.
+    pub element: Element,
 }
 
 /// One file of a checkpoint, as its header describes it.
@@ -133,7 +163,7 @@ struct IndexFile {
 fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
     let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
-    let file: IndexFile = serde_json::from_slice(&bytes)
+    let file: IndexFile = json::from_slice(&bytes)
         .map_err(|e| shard::in_place_of(index, &bytes).unwrap_or_else(|| bad(e.to_string())))?;
     for (tensor, shard) in &file.weight_map {
         let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
@@ -150,11 +180,25 @@ fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
 }
 
 /// Endings of files that hold weights in formats that are not read.
-const OTHER_FORMATS: [&str; 10] =
-    ["bin", "pt", "pth", "ckpt", "gguf", "ggml", "h5", "msgpack", "npz", "onnx"];
+const OTHER_FORMATS: [&str; 9] = ["bin", "pt", "pth", "ckpt", "ggml", "h5", "msgpack", "npz", "onnx"];
 
-fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    files_of(folder, &["safetensors"])
+/// The folder's safetensors files, or where there are none its GGUF files.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let files = files_of(folder, &["safetensors"])?;
+    if files.is_empty() {
+        return files_of(folder, &["gguf"]);
+    }
+    let of_mistral = |file: &PathBuf| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(CONSOLIDATED))
+    };
+    // Mistral's repositories have all weights twice, under the names of either form.
+    let (mistral, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(of_mistral);
+    Ok(if others.is_empty() { mistral } else { others })
+}
+
+/// The index of a folder, if it has one.
+fn index_of(folder: &Path) -> Option<PathBuf> {
+    INDICES.iter().map(|name| folder.join(name)).find(|index| index.exists() || index.is_symlink())
 }
 
 /// The folder's files with one of these endings, in order.
@@ -172,7 +216,8 @@ fn files_of(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, WeightsErro
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file, an index file, or a folder that holds either, and reads `config.json` beside it.
+    /// Opens a safetensors or GGUF file, an index file, or a folder that holds either, and reads the configuration beside
+    /// it. What is wrong with that is no error, see [`Checkpoint::configuration_problems`].
     ///
     /// The files stay mapped; they must not be truncated while the checkpoint is in use.
     ///
@@ -183,7 +228,11 @@ impl Checkpoint {
         if kind.is_dir() {
             return Checkpoint::open_folder(path);
         }
-        let config = Config::read(path.parent().unwrap_or(Path::new("")))?;
+        // A GGUF file says itself what it holds; a configuration beside it is of other files.
+        if path.extension().is_some_and(|e| e == "gguf") {
+            return Checkpoint::from_files(path, vec![path.to_owned()], Config::default());
+        }
+        let config = Config::read(path.parent().unwrap_or(Path::new("")));
         if path.extension().is_some_and(|e| e == "json") {
             return Checkpoint::from_index(path, path, config);
         }
@@ -221,7 +270,7 @@ impl Checkpoint {
         let folder = if kind.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
         let mut files: Vec<PathBuf> = config::FILES.iter().map(|name| folder.join(name)).collect();
         let index = match kind.is_dir() {
-            true => Some(folder.join(INDEX)).filter(|index| index.exists()),
+            true => index_of(folder).filter(|index| index.exists()),
             false => Some(path.to_owned()).filter(|file| file.extension().is_some_and(|e| e == "json")),
         };
         match index {
@@ -230,7 +279,7 @@ impl Checkpoint {
                 files.extend(shards.into_values().map(|shard| folder.join(shard)));
                 files.push(index);
             }
-            None if kind.is_dir() => files.extend(safetensors_files(folder)?),
+            None if kind.is_dir() => files.extend(weight_files(folder)?),
             None => files.push(path.to_owned()),
         }
         files.retain(|file| file.is_file());
@@ -240,12 +289,11 @@ impl Checkpoint {
     }
 
     fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {
-        let config = Config::read(folder)?;
-        let index = folder.join(INDEX);
-        if index.exists() {
+        let config = Config::read(folder);
+        if let Some(index) = index_of(folder).filter(|index| index.exists()) {
             return Checkpoint::from_index(folder, &index, config);
         }
-        let files = safetensors_files(folder)?;
+        let files = weight_files(folder)?;
         if files.is_empty() && folder.join("snapshots").is_dir() {
             return Err(WeightsError::CacheFolder { path: folder.to_owned() });
         }
@@ -260,8 +308,12 @@ impl Checkpoint {
 
     fn from_files(path: &Path, files: Vec<PathBuf>, config: Config) -> Result<Checkpoint, WeightsError> {
         let shards: Vec<Lazy> = files.into_iter().map(Lazy::new).collect();
+        let mut config = config;
         let mut tensors = BTreeMap::new();
         for (i, lazy) in shards.iter().enumerate() {
+            if let Some(model) = lazy.open()?.model() {
+                config = Config { model: model.clone(), ..Config::default() };
+            }
             for name in lazy.open()?.names() {
                 if let Some(first) = tensors.insert(name.clone(), i) {
                     let reason = format!("tensor `{name}` is also in {}", shards[first].path.display());
@@ -298,7 +350,7 @@ impl Checkpoint {
     }
 
     fn has_weight(&self, module: &str) -> bool {
-        !resolve::weight_tensors(self, module).is_empty()
+        !roles::weight_tensors(self, module).is_empty()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -322,7 +374,46 @@ impl Checkpoint {
                 shard: lazy.file_name(),
             });
         };
-        Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
+        let element = shard.element(name);
+        Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info), element })
+    }
+
+    /// The class of torchao's tensor `weight`, by the metadata of the file that holds its codes.
+    fn torchao_class(&self, codes: &str, weight: &str) -> Option<String> {
+        let shard = self.shard(&self.0.shards[*self.0.tensors.get(codes)?]).ok()?;
+        let description = shard.metadata()?.get(weight)?;
+        let value: serde_json::Value = serde_json::from_str(description).ok()?;
+        value.get("_type")?.as_str().map(str::to_owned)
+    }
+
+    fn extras(&self) -> &Extras {
+        self.0.extras.get_or_init(|| {
+            let mut extras = Extras::default();
+            for name in &self.0.names {
+                extras.foreign.extend(roles::foreign_by(self, name));
+                if let Some(module) = roles::input_of(name) {
+                    extras.inputs.entry(module.to_owned()).or_default().push(name.clone());
+                } else if let Some((module, online)) = online::said_by(self, name) {
+                    extras.online.entry(module.to_owned()).or_default().push(online);
+                    extras.beside.entry(module.to_owned()).or_default().push(name.clone());
+                } else if let Some(module) = online::second_of_two(name) {
+                    extras.beside.entry(module.to_owned()).or_default().push(name.clone());
+                }
+            }
+            extras
+        })
+    }
+
+    /// The scale of a module's input.
+    fn input_scale(&self, module: &str) -> Option<&str> {
+        let inputs = self.extras().inputs.get(module)?;
+        inputs.iter().map(|name| &**name).find(|name| roles::input_scale_of(name).is_some())
+    }
+
+    /// Names from this one on, in byte order.
+    fn names_from<'s>(&'s self, name: &str) -> impl Iterator<Item = &'s str> + use<'s> {
+        let first = self.0.names.partition_point(|other| &**other < name);
+        self.0.names[first..].iter().map(|name| &**name)
     }
 
     fn tensor_missing(&self, name: &str) -> WeightsError {
@@ -363,7 +454,8 @@ impl Checkpoint {
 
     /// Modules that have a weight, each once; layer 2 before layer 10. Among them are norms and embeddings.
     pub fn modules(&self) -> Vec<&str> {
-        let mut modules: Vec<&str> = self.names().filter_map(resolve::module_of).collect();
+        let mut modules: Vec<&str> =
+            self.names().filter(|n| !self.is_transform(n)).filter_map(roles::module_of).collect();
         modules.sort_by(|a, b| pattern::natural_cmp(a, b));
         modules.dedup();
         modules
@@ -371,12 +463,39 @@ impl Checkpoint {
 
     /// Scales, zero points and the like without a weight that they could belong to.
     pub fn orphans(&self) -> Vec<&str> {
-        self.names().filter(|name| self.is_orphan(name)).collect()
+        self.names().filter(|name| roles::is_orphan(self, name)).collect()
     }
 
     /// Whether a tensor is one of [`Checkpoint::orphans`].
     pub fn is_orphan(&self, tensor: &str) -> bool {
-        resolve::is_orphan(self, tensor)
+        roles::is_orphan(self, tensor)
+    }
+
+    /// Whether a tensor comes with a weight and is none itself: its scale, what describes how it is packed, a rotation or
+    /// other transform of its layer.
+    pub fn comes_with_a_weight(&self, tensor: &str) -> bool {
+        roles::comes_with_a_weight(self, tensor)
+    }
+
+    /// Whether a tensor is a rotation or another transform of a layer's input or output.
+    pub fn is_transform(&self, tensor: &str) -> bool {
+        online::of_tensor(self, tensor).is_some()
+    }
+
+    /// The module whose weight is of a scheme that is not read, of which this tensor is the first.
+    pub fn foreign_module<'t>(&self, tensor: &'t str) -> Option<&'t str> {
+        roles::foreign_module(self, tensor)
+    }
+
+    /// What is wrong with the configuration: a file that cannot be read, a member of another kind than it should be.
+    /// Weights are read as if it said nothing there.
+    pub fn configuration_problems(&self) -> &[WeightsError] {
+        &self.0.config.problems
+    }
+
+    /// Words of the configuration that are not known. What they are said of is read by its tensors alone.
+    pub fn unknown_words(&self) -> &[UnknownWord] {
+        &self.0.config.unknown
     }
 
     /// What the configuration says about quantisation, in its words; empty where it says nothing.
@@ -452,15 +571,16 @@ impl Checkpoint {
     /// # Errors
     /// A pattern that does not parse. No match is an empty list.
     pub fn matches(&self, pattern: &str) -> Result<Vec<Match>, WeightsError> {
+        let text = pattern;
         let pattern = pattern::Pattern::parse(pattern)?;
         let mut found = BTreeMap::new();
         for tensor in self.names() {
-            if let Some(module) = resolve::companion_of(tensor)
-                && (!resolve::may_be_a_parameter(tensor) || self.has_weight(module))
-            {
+            // A rotation is handed out only where it is asked for by its full name.
+            let asked_for = tensor == text && self.is_transform(tensor);
+            if roles::comes_with_a_weight(self, tensor) && !asked_for {
                 continue;
             }
-            for name in [resolve::module_of(tensor), Some(tensor)].into_iter().flatten() {
+            for name in [roles::module_of(tensor), Some(tensor)].into_iter().flatten() {
                 if let Some(captures) = pattern.matches(name) {
                     found.insert(name, captures);
                 }

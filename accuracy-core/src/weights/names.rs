@@ -103,6 +103,11 @@ impl ModulePattern {
         }
     }
 
+    /// Whether it is a name, which stands for the module and all inside it.
+    pub fn is_name(&self) -> bool {
+        matches!(self.kind, Kind::Name)
+    }
+
     pub fn is_class(&self) -> bool {
         matches!(self.kind, Kind::Class)
     }

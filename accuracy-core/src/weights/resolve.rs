@@ -6,112 +6,17 @@
 use std::borrow::Cow;
 
 use super::config::Claim;
+use super::gguf::Element;
+use super::made::{self, Made};
 use super::part::{self, Part};
+use super::roles::{self, module_of, weight_tensors};
 use super::stored::float_dtype;
 use super::{
-    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, packed,
+    Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, online,
+    packed,
 };
 use crate::dtype::DType;
 use crate::quant::Granularity;
-
-/// Endings of a weight's tensor; what precedes is the module.
-const WEIGHTS: &[&str] = &[".weight", ".qweight", ".weight_packed", ".blocks", "_blocks"];
-
-/// Endings of tensors that belong to a weight; what precedes is the module or its weight.
-const COMPANIONS: &[&str] = &[
-    ".input_global_scale",
-    ".weight_global_scale",
-    ".input_zero_point",
-    ".weight_zero_point",
-    ".weight_scale_inv",
-    ".weight_scale_2",
-    ".weight_scale",
-    ".weight_shape",
-    ".weight_g_idx",
-    ".input_scale",
-    ".qzeros",
-    ".scales",
-    ".g_idx",
-    ".scale",
-    "_scale_inv",
-    "_scales",
-    "_scale",
-];
-
-/// Endings of scales that activations and the KV cache are quantised with: of a layer's input and output, and of
-/// attention's q, k, v and probabilities.
-const ACTIVATION_SCALES: &[&str] = &[
-    ".input_global_scale",
-    ".input_zero_point",
-    ".input_scale",
-    ".output_scale",
-    ".prob_scale",
-    ".kv_scale",
-    ".q_scale",
-    ".k_scale",
-    ".v_scale",
-];
-
-/// Of these, the scales of what a layer is given.
-const INPUT_SCALES: [&str; 2] = [".input_scale", ".input_global_scale"];
-
-pub(super) fn module_of(tensor: &str) -> Option<&str> {
-    WEIGHTS.iter().find_map(|ending| tensor.strip_suffix(ending)).filter(|m| !m.is_empty())
-}
-
-/// The module that a scale, zero point or the like belongs to by its name, and the ending that says so.
-fn companion(tensor: &str) -> Option<(&str, &str)> {
-    let (module, ending) = COMPANIONS.iter().find_map(|e| Some((tensor.strip_suffix(e)?, *e)))?;
-    (!module.is_empty()).then_some((module, ending))
-}
-
-pub(super) fn companion_of(tensor: &str) -> Option<&str> {
-    companion(tensor).map(|(module, _)| module)
-}
-
-/// What a tensor is for by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role<'a> {
-    /// The weight of a module; of a norm or an embedding, too.
-    Weight { module: &'a str },
-    /// A scale, zero point or the like of a module's weight.
-    Companion { module: &'a str },
-    /// A scale or zero point of activations or of the KV cache: no weight is read with it.
-    ActivationScale,
-    /// A bias, or anything else.
-    Other,
-}
-
-/// What a tensor is for by its name.
-pub fn role(tensor: &str) -> Role<'_> {
-    if ACTIVATION_SCALES.iter().any(|ending| tensor.ends_with(ending)) {
-        return Role::ActivationScale;
-    }
-    match (module_of(tensor), companion(tensor)) {
-        (Some(module), _) => Role::Weight { module },
-        (None, Some((module, _))) => Role::Companion { module },
-        (None, None) => Role::Other,
-    }
-}
-
-/// Whether a scale or the like has no weight that it could belong to.
-pub(super) fn is_orphan(checkpoint: &Checkpoint, tensor: &str) -> bool {
-    let Some((module, _)) = companion(tensor) else { return false };
-    let dims = || checkpoint.raw(tensor).map_or(0, |t| t.shape.len());
-    (!may_be_a_parameter(tensor) || dims() > 1) && weight_tensors(checkpoint, module).is_empty()
-}
-
-/// Models have parameters that are called like scales, too, such as `logit_scale`, a norm's `norm.scale`, and the
-/// scales of a KV cache; they are numbers or vectors.
-pub(super) fn may_be_a_parameter(tensor: &str) -> bool {
-    companion(tensor).is_some_and(|(_, ending)| matches!(ending, "_scale" | ".scale"))
-}
-
-/// Names of the tensors that hold the weight of `module`.
-pub(super) fn weight_tensors(checkpoint: &Checkpoint, module: &str) -> Vec<String> {
-    let named = WEIGHTS.iter().map(|ending| format!("{module}{ending}")).chain([module.to_owned()]);
-    named.filter(|name| checkpoint.has(name)).collect()
-}
 
 /// What is needed to read a weight, from headers alone.
 pub(super) struct Recipe<'a> {
@@ -134,6 +39,8 @@ pub(super) enum Codes<'a> {
     /// As [`StoredWeight::codes`] wants them.
     Plain(RawTensor<'a>),
     Int32(RawTensor<'a>, packed::Packing),
+    /// What has to be made of several tensors, or of bytes in another order.
+    Made(Box<Made<'a>>),
 }
 
 pub(super) struct Scale<'a> {
@@ -143,6 +50,14 @@ pub(super) struct Scale<'a> {
     pub transposed: bool,
     /// The configuration says ue8m0 and the tensor is of floats.
     pub powers_of_two: bool,
+    /// What is stored is this many times the scale.
+    pub divisor: f64,
+}
+
+impl<'a> Scale<'a> {
+    pub fn new(tensor: RawTensor<'a>, dtype: DType) -> Scale<'a> {
+        Scale { tensor, dtype, transposed: false, powers_of_two: false, divisor: 1.0 }
+    }
 }
 
 pub(super) enum Zeros<'a> {
@@ -198,7 +113,16 @@ fn resolve_part<'a>(
         candidates.extend(tied_embedding(checkpoint, module).map(str::to_owned));
     }
     let tensor = match candidates.len() {
-        0 => return Err(checkpoint.tensor_missing(&format!("{module}.weight"))),
+        0 => {
+            return Err(match roles::foreign(checkpoint, module) {
+                Some(seems) => WeightsError::Unread {
+                    weight: module.to_owned(),
+                    seems: seems.to_owned(),
+                    reason: "convert it to a scheme that is".to_owned(),
+                },
+                None => checkpoint.tensor_missing(&format!("{module}.weight")),
+            });
+        }
         1 => candidates.remove(0),
         _ => return Err(WeightsError::TwoWeights { weight: module.to_owned(), candidates }),
     };
@@ -220,14 +144,37 @@ fn resolve_part<'a>(
     };
     subject.weight = subject.expert(weight)?;
     let weight = &subject.weight;
+    if let Some(seems) = roles::foreign(checkpoint, module) {
+        return Err(subject.unread(seems.to_owned(), "convert it to a scheme that is".to_owned()));
+    }
+    if weight.element != Element::Plain {
+        return made::gguf(subject);
+    }
     if weight.name.ends_with("blocks") {
         return subject.blocks();
     }
     if weight.name.ends_with(".qweight") {
         return packed::gptq_or_awq(subject);
     }
+    if weight.name.ends_with(".compressed") {
+        return made::sparse_bitmask(subject);
+    }
+    if weight.name.ends_with(".W_q") {
+        return made::hqq(subject);
+    }
+    if weight.name.ends_with(roles::TORCHAO) {
+        return subject.torchao();
+    }
     if weight.dtype == StDtype::I32 && weight.name.ends_with(".weight_packed") {
         return packed::pack_quantized(subject);
+    }
+    if weight.dtype == StDtype::I32 && weight.name.ends_with(".weight") {
+        return packed::quark_int4(subject);
+    }
+    if weight.dtype == StDtype::U8
+        && let Some(state) = subject.quant_state()?
+    {
+        return made::bitsandbytes(subject, state);
     }
     match weight.dtype {
         StDtype::F32 | StDtype::F16 | StDtype::BF16 => subject.unquantized(),
@@ -301,15 +248,48 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The claims that are of these schemes; an error where there are claims and none is.
+    /// A weight that is not read, and what it seems to be.
+    pub fn unread(&self, seems: String, reason: String) -> WeightsError {
+        WeightsError::Unread { weight: self.module.clone(), seems, reason }
+    }
+
+    /// A tensor of that ending is not there.
+    pub fn missing(&self, ending: &str) -> WeightsError {
+        self.checkpoint.tensor_missing(&self.named(ending))
+    }
+
+    /// bitsandbytes' description of a weight of 4 bits.
+    fn quant_state(&self) -> Result<Option<RawTensor<'a>>, WeightsError> {
+        let formats = ["bitsandbytes__nf4", "bitsandbytes__fp4"];
+        self.find(&formats.map(|format| format!("{}{}{format}", self.weight.name, roles::QUANT_STATE)))
+    }
+
+    /// The module's other tensors, but these and those that are known to be of its input.
+    pub fn siblings(&self, but: &[String]) -> Vec<String> {
+        let inside = format!("{}.", self.module);
+        let own = |name: &&str| {
+            name.strip_prefix(inside.as_str()).is_some_and(|rest| !rest.contains('.') && rest != "bias")
+                && *name != self.weight.name
+                && !but.iter().any(|b| b == name)
+                && roles::input_of(name).is_none()
+        };
+        self.checkpoint
+            .names_from(&inside)
+            .take_while(|name| name.starts_with(&inside))
+            .filter(own)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The claims that are of these schemes, or of one that is not known; an error where there are claims and none is.
     pub fn claims(&self, schemes: &[Scheme]) -> Result<Vec<&'a Claim>, WeightsError> {
         let config = &self.checkpoint.0.config;
-        if let Some(skipped) = config.skipped.iter().find(|s| s.names(&self.module)) {
-            let text = skipped.text();
+        if let Some(text) = config.skipped(&self.module) {
             return Err(self.contradiction(format!("that `{text}` is not quantised"), schemes[0]));
         }
         let said = config.claims_of(&self.module);
-        let agreeing: Vec<&Claim> = said.iter().copied().filter(|c| schemes.contains(&c.scheme)).collect();
+        let agrees = |c: &&Claim| c.scheme.is_none_or(|scheme| schemes.contains(&scheme));
+        let agreeing: Vec<&Claim> = said.iter().copied().filter(agrees).collect();
         if agreeing.is_empty() && !said.is_empty() {
             return Err(self.contradiction(texts(said), schemes[0]));
         }
@@ -331,7 +311,7 @@ impl<'a> Subject<'a> {
 
     /// Whether the configuration says that it is stored so.
     pub fn claims_any(&self, scheme: Scheme) -> bool {
-        self.checkpoint.0.config.claims_of(&self.module).iter().any(|claim| claim.scheme == scheme)
+        self.checkpoint.0.config.claims_of(&self.module).iter().any(|claim| claim.scheme == Some(scheme))
     }
 
     /// There are none; the claims must not say that there are.
@@ -370,17 +350,20 @@ impl<'a> Subject<'a> {
     }
 
     fn scale_names(&self) -> Vec<String> {
-        let weight = self.weight.name.strip_suffix("_packed").unwrap_or(self.weight.name);
-        vec![format!("{weight}_scale_inv"), format!("{weight}_scale"), format!("{}.scale", self.module)]
+        let name = self.weight.name;
+        let sparse = name.strip_suffix(".compressed").map(|module| format!("{module}.weight"));
+        let weight = sparse.as_deref().unwrap_or(name.strip_suffix("_packed").unwrap_or(name));
+        let own = [".scale", ".qscale_weight", "._weight_scale"].map(|ending| self.named(ending));
+        [format!("{weight}_scale_inv"), format!("{weight}_scale")].into_iter().chain(own).collect()
     }
 
     pub fn recipe(self, scheme: Scheme, dtype: DType, (rows, cols): (usize, usize)) -> Recipe<'a> {
         let experts = self.experts.filter(|_| self.part.expert.is_some());
-        let input_scale = INPUT_SCALES.iter().map(|e| self.named(e)).find(|name| self.checkpoint.has(name));
+        let input_scale = self.checkpoint.input_scale(&self.module).map(str::to_owned);
         let claims = self.checkpoint.0.config.claims_of(&self.module);
         let untargeted = scheme != Scheme::Unquantized && self.checkpoint.0.config.leaves_out(&self.module);
         let symmetric = !claims.is_empty() && claims.iter().all(|claim| claim.symmetric == Some(true));
-        let static_input = claims.iter().any(|claim| claim.scheme == scheme && claim.static_input);
+        let static_input = claims.iter().any(|claim| claim.scheme == Some(scheme) && claim.static_input);
         let parts = part::named(&self.module, self.weight.name, (rows, cols), &self.checkpoint.0.config);
         Recipe {
             info: WeightInfo {
@@ -397,6 +380,8 @@ impl<'a> Subject<'a> {
                 input_scale,
                 static_input,
                 untargeted,
+                online: online::of_module(self.checkpoint, &self.module),
+                stored_otherwise: false,
             },
             codes: Codes::Plain(self.weight),
             scale: None,
@@ -424,12 +409,33 @@ impl<'a> Subject<'a> {
         Ok(self.recipe(Scheme::Unquantized, dtype, shape))
     }
 
+    /// A tensor of torchao's, whose class the file's metadata names: those of one code a byte are as all others are.
+    fn torchao(self) -> Result<Recipe<'a>, WeightsError> {
+        let class = self.checkpoint.torchao_class(self.weight.name, &self.named(".weight"));
+        match (class.as_deref(), self.weight.dtype) {
+            (Some("Float8Tensor") | None, StDtype::F8_E4M3) => self.scaled(DType::E4M3Fn),
+            (Some("Float8Tensor") | None, StDtype::F8_E5M2) => self.scaled(DType::E5M2),
+            (Some("Int8Tensor" | "IntxUnpackedToInt8Tensor") | None, StDtype::I8) => self.scaled(DType::I8),
+            (class, found) => {
+                let class = class.unwrap_or("tensor of a class that the file does not name");
+                let read = "read are Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor";
+                Err(self.unread(format!("torchao's {class}"), format!("codes of {found}; {read}")))
+            }
+        }
+    }
+
     /// One code a byte and scales per tensor, row, group or block: FP8, MXFP8 and int8.
     fn scaled(self, dtype: DType) -> Result<Recipe<'a>, WeightsError> {
         let shape = self.matrix()?;
+        self.scaled_as(dtype, shape)
+    }
+
+    /// The same of a weight whose tensor does not have the weight's shape.
+    pub fn scaled_as(self, dtype: DType, shape: (usize, usize)) -> Result<Recipe<'a>, WeightsError> {
         let scale = self.find_scale(self.scale_names())?;
+        let grid = without_ones(scale.shape);
         let mx = matches!(scale.dtype, StDtype::F8_E8M0 | StDtype::U8)
-            && fits(Granularity::Group(32), scale.shape, shape);
+            && fits(Granularity::Group(32), &grid, shape);
         let (scheme, claims) = match dtype {
             DType::I8 => (Scheme::Int8, self.claims(&[Scheme::Int8])?),
             _ if mx => (Scheme::Mxfp8, self.claims(&[Scheme::Mxfp8, Scheme::Fp8])?),
@@ -439,7 +445,9 @@ impl<'a> Subject<'a> {
         let scale_dtype = match (float_dtype(scale.dtype), scale.dtype) {
             (Some(float), _) => float,
             (None, StDtype::F8_E8M0) if dtype.is_fp8() => DType::E8M0,
-            (None, StDtype::U8) if ue8m0 || claims.iter().any(|c| c.scheme == Scheme::Mxfp8) => DType::E8M0,
+            (None, StDtype::U8) if ue8m0 || claims.iter().any(|c| c.scheme == Some(Scheme::Mxfp8)) => {
+                DType::E8M0
+            }
             (None, StDtype::U8) if dtype.is_fp8() => {
                 return Err(WeightsError::ScaleIsBytes { scale: scale.name.to_owned() });
             }
@@ -451,9 +459,11 @@ impl<'a> Subject<'a> {
                 });
             }
         };
-        let granularity = self.granularity(&claims, &scale, scale.shape, shape, mx)?;
+        let granularity = self.granularity(&claims, &scale, &grid, shape, mx)?;
         let zeros = match dtype {
-            DType::I8 => self.find(&[format!("{}_zero_point", self.weight.name)])?,
+            DType::I8 => {
+                self.find(&[format!("{}_zero_point", self.weight.name), self.named("._weight_zero_point")])?
+            }
             _ => None,
         };
         if dtype == DType::I8 && zeros.is_none() {
@@ -466,10 +476,8 @@ impl<'a> Subject<'a> {
         let mut recipe = self.recipe(scheme, dtype, shape);
         recipe.info.granularity = granularity;
         recipe.scaled_by(Scale {
-            tensor: scale,
-            dtype: scale_dtype,
-            transposed: false,
             powers_of_two: ue8m0 && scale_dtype != DType::E8M0,
+            ..Scale::new(scale, scale_dtype)
         });
         if let Some(zeros) = zeros {
             recipe.info.tensors.push(zeros.name.to_owned());
@@ -481,12 +489,43 @@ impl<'a> Subject<'a> {
     /// int8, or, in DeepSeek-V4, two e2m1 codes a byte: PyTorch had no type for these, and e8m0 scales tell.
     fn int8(self) -> Result<Recipe<'a>, WeightsError> {
         let (rows, cols) = self.matrix()?;
+        if let Some(largest) = self.companion(".SCB")? {
+            return made::int8_of_rows(self, largest);
+        }
+        let transposed = self.is_stored_transposed();
         match self.find(&self.scale_names())? {
             Some(scale) if scale.dtype == StDtype::F8_E8M0 => {
                 self.microscaled(Scheme::Mxfp4, DType::E2M1, (rows, 2 * cols), scale)
             }
+            // int4 for FP8 activations: the low nibble first, scales for groups of columns.
+            Some(scale) if self.claims_any(Scheme::Int4) => {
+                self.grouped_floats(Scheme::Int4, DType::I4, (rows, 2 * cols), scale)
+            }
+            Some(scale) if transposed => packed::int8_transposed(self, scale),
             _ => self.scaled(DType::I8),
         }
+    }
+
+    /// Whether the configuration says that codes are stored `[K, N]` and their scales likewise.
+    pub fn is_stored_transposed(&self) -> bool {
+        self.checkpoint.0.config.claims_of(&self.module).iter().any(|claim| claim.transposed)
+    }
+
+    /// Integers with a float scale for each group of columns.
+    pub fn grouped_floats(
+        self,
+        scheme: Scheme,
+        dtype: DType,
+        shape: (usize, usize),
+        scale: RawTensor<'a>,
+    ) -> Result<Recipe<'a>, WeightsError> {
+        let claims = self.claims(&[scheme])?;
+        let scale_dtype = packed::float_scale(&scale)?;
+        let granularity = self.granularity(&claims, &scale, &without_ones(scale.shape), shape, false)?;
+        let mut recipe = self.recipe(scheme, dtype, shape);
+        recipe.info.granularity = granularity;
+        recipe.scaled_by(Scale::new(scale, scale_dtype));
+        Ok(recipe)
     }
 
     /// Two e2m1 codes a byte: MXFP4 and both kinds of NVFP4, told apart by the scale's dtype.
@@ -498,6 +537,13 @@ impl<'a> Subject<'a> {
         match scale.dtype {
             StDtype::U8 | StDtype::F8_E8M0 => self.microscaled(Scheme::Mxfp4, DType::E2M1, shape, scale),
             StDtype::F8_E4M3 => self.nvfp4(shape, scale),
+            // Twice as many rows of scales as of bytes: two rows of int4 share a byte.
+            _ if float_dtype(scale.dtype).is_some()
+                && without_ones(scale.shape).first() == Some(&(2 * rows))
+                && self.weight.dtype == StDtype::U8 =>
+            {
+                made::int4_along_rows(self, scale)
+            }
             found => Err(WeightsError::WrongDtype {
                 name: scale.name.to_owned(),
                 expected: "U8 or F8_E8M0 (MXFP4), or F8_E4M3 (NVFP4)".to_owned(),
@@ -582,12 +628,7 @@ impl<'a> Subject<'a> {
         }
         let mut recipe = self.recipe(scheme, dtype, shape);
         recipe.info.granularity = granularity;
-        recipe.scaled_by(Scale {
-            tensor: scale,
-            dtype: scale_dtype,
-            transposed: false,
-            powers_of_two: false,
-        });
+        recipe.scaled_by(Scale::new(scale, scale_dtype));
         Ok(recipe)
     }
 
@@ -616,7 +657,7 @@ impl<'a> Subject<'a> {
         if let Some(&granularity) = usual.iter().find(|&&g| fits(g, scale_shape, shape)) {
             return Ok(granularity);
         }
-        if let Some(claim) = claims.iter().find(|c| c.granularity.is_none()) {
+        if let Some(claim) = claims.iter().find(|c| c.without_blocks) {
             let shapes = usual.iter().map(expected).collect::<Vec<_>>().join(" or ");
             return Err(wrong(format!("{shapes} by {}", claim.text)));
         }
@@ -631,11 +672,27 @@ impl<'a> Subject<'a> {
             [r, groups] if r == rows && groups > 0 && cols.is_multiple_of(groups) => {
                 Ok(Granularity::Group(cols / groups))
             }
+            [r, c] if is_of_blocks(rows, r) && is_of_blocks(cols, c) => {
+                Ok(Granularity::Block(rows / r, cols / c))
+            }
             _ => Err(wrong(format!(
                 "{}; for another granularity give quantization_config in config.json",
                 usual.iter().chain([&block]).map(expected).collect::<Vec<_>>().join(", ")
             ))),
         }
+    }
+}
+
+/// Whether so many parts of a dimension are blocks as some producer has them: of a power of two from 16 on.
+fn is_of_blocks(length: usize, parts: usize) -> bool {
+    parts > 0 && length.is_multiple_of(parts) && (length / parts).is_power_of_two() && length / parts >= 16
+}
+
+/// The shape of a scale without dimensions of one: ModelOpt keeps those of blocks, `[R, 1, C, 1]`.
+fn without_ones(shape: &[usize]) -> Vec<usize> {
+    match *shape {
+        [rows, 1, cols, 1] => vec![rows, cols],
+        _ => shape.to_vec(),
     }
 }
 
@@ -698,11 +755,11 @@ impl<'a> Recipe<'a> {
     pub fn load(self) -> Result<StoredWeight<'a>, WeightsError> {
         let info = self.info;
         let (grid_rows, grid_cols) = info.granularity.grid(info.rows, info.cols);
-        let scales = match &self.scale {
+        let mut scales = match &self.scale {
             Some(scale) => scale.load(grid_rows, grid_cols)?,
             None => Vec::new(),
         };
-        let zero_points = match &self.zeros {
+        let mut zero_points = match &self.zeros {
             Zeros::None => Vec::new(),
             Zeros::All(zero) => vec![*zero; grid_rows * grid_cols],
             Zeros::Int8(tensor) => DType::I8.decode_bytes(tensor.bytes),
@@ -716,6 +773,12 @@ impl<'a> Recipe<'a> {
         let codes = match self.codes {
             Codes::Plain(tensor) => Cow::Borrowed(tensor.bytes),
             Codes::Int32(tensor, packing) => packing.codes(tensor.bytes, info.rows, info.cols),
+            Codes::Made(made) => {
+                let loaded = made.load(info.rows, info.cols)?;
+                scales = loaded.scales.unwrap_or(scales);
+                zero_points = loaded.zero_points.unwrap_or(zero_points);
+                Cow::Owned(loaded.codes)
+            }
         };
         let global_scale = self.global.map(|(tensor, divides)| global_scale(tensor, divides)).transpose()?;
         let column_groups = match self.column_groups {
@@ -750,7 +813,10 @@ fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> R
     };
     let (config, middle) = match (info.scheme, zeros) {
         (Scheme::Gptq, _) => ("sym true", 8.0),
+        (Scheme::GptqInt2, _) => ("sym true", 2.0),
+        (Scheme::GptqInt3, _) => ("sym true", 4.0),
         (Scheme::GptqInt8, _) => ("sym true", 0.0),
+        (Scheme::QuarkInt4, _) if info.dtype == DType::I4 => ("symmetric true", 0.0),
         // AutoAWQ has stored the middle, or nothing but zeros that no kernel reads.
         (Scheme::Awq, _) => ("zero_point false", zero_points.first().copied().unwrap_or(0.0)),
         (Scheme::PackedInt8, _) | (_, Zeros::Int8(_)) => ("symmetric true", 0.0),
@@ -758,7 +824,7 @@ fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> R
     };
     let Some(cell) = zero_points.iter().position(|&zero| zero != middle) else { return Ok(()) };
     let columns = info.granularity.grid(info.rows, info.cols).1.max(1);
-    let gptq = matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8);
+    let gptq = matches!(info.scheme, Scheme::Gptq | Scheme::GptqInt8 | Scheme::GptqInt2 | Scheme::GptqInt3);
     let all_are = |value: f64| gptq && zero_points.iter().all(|&zero| zero == value);
     let swapped = match plus {
         1.0 if all_are(middle + 1.0) => "gptq_v2",
@@ -789,7 +855,10 @@ fn global_scale(tensor: RawTensor, divides: bool) -> Result<GlobalScale, Weights
 impl Scale<'_> {
     /// Row-major over the grid.
     fn load(&self, rows: usize, cols: usize) -> Result<Vec<f64>, WeightsError> {
-        let stored = self.dtype.decode_bytes(self.tensor.bytes);
+        let mut stored = self.dtype.decode_bytes(self.tensor.bytes);
+        if self.divisor != 1.0 {
+            stored.iter_mut().for_each(|scale| *scale = self.dtype.nearest(*scale / self.divisor));
+        }
         let power_of_two = |x: f64| x > 0.0 && x.is_finite() && x.to_bits() << 12 == 0;
         if self.powers_of_two
             && let Some(index) = stored.iter().position(|&s| !power_of_two(s))

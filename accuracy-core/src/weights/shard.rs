@@ -1,4 +1,4 @@
-//! One mapped safetensors file. No tensor is interpreted here.
+//! One mapped safetensors or GGUF file. No tensor is interpreted here.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,7 +10,8 @@ use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::WeightsError;
+use super::gguf::{self, Element};
+use super::{WeightsError, json};
 
 /// The limit of the format's own reader.
 const MAX_HEADER: u64 = 100_000_000;
@@ -20,7 +21,14 @@ pub(crate) struct Shard {
     map: Mmap,
     /// Where the tensors' bytes begin.
     data: usize,
-    header: Metadata,
+    header: Contents,
+}
+
+/// What a file's header lists.
+#[derive(Debug)]
+enum Contents {
+    Safetensors(Metadata),
+    Gguf(Box<gguf::Header>),
 }
 
 pub(super) fn io_error(path: &Path, source: std::io::Error) -> WeightsError {
@@ -57,7 +65,13 @@ impl Shard {
         // SAFETY: the mapping is read-only and private to this value. A checkpoint file that another process
         // truncates while it is mapped would raise SIGBUS; that is documented on `Checkpoint::open`.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| io_error(&path(), e))?;
-        let (header, data) = parse_header(&map, path)?;
+        let (header, data) = if map.starts_with(gguf::MAGIC) {
+            let (header, data) = gguf::parse(&map, &path())?;
+            (Contents::Gguf(Box::new(header)), data)
+        } else {
+            let (header, data) = parse_header(&map, path)?;
+            (Contents::Safetensors(header), data)
+        };
         Ok(Shard { map, data, header })
     }
 
@@ -68,11 +82,35 @@ impl Shard {
 
     /// `__metadata__`: what the file's writer says of it.
     pub fn metadata(&self) -> Option<&HashMap<String, String>> {
-        self.header.metadata().as_ref()
+        match &self.header {
+            Contents::Safetensors(header) => header.metadata().as_ref(),
+            Contents::Gguf(header) => Some(&header.metadata),
+        }
     }
 
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.header.info(name)
+        match &self.header {
+            Contents::Safetensors(header) => header.info(name),
+            Contents::Gguf(header) => header.tensors.get(name).map(|(info, _)| info),
+        }
+    }
+
+    /// What a tensor is made of.
+    pub fn element(&self, name: &str) -> Element {
+        match &self.header {
+            Contents::Safetensors(_) => Element::Plain,
+            Contents::Gguf(header) => {
+                header.tensors.get(name).map_or(Element::Plain, |(_, element)| *element)
+            }
+        }
+    }
+
+    /// Parameters of the model, where the file itself has them.
+    pub fn model(&self) -> Option<&serde_json::Value> {
+        match &self.header {
+            Contents::Safetensors(_) => None,
+            Contents::Gguf(header) => Some(&header.model),
+        }
     }
 
     pub fn bytes(&self, info: &TensorInfo) -> &[u8] {
@@ -87,7 +125,10 @@ impl Shard {
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
+        match &self.header {
+            Contents::Safetensors(header) => header.offset_keys(),
+            Contents::Gguf(header) => header.names.clone(),
+        }
     }
 }
 
@@ -102,11 +143,10 @@ fn parse_header(file: &[u8], path: impl Fn() -> PathBuf) -> Result<(Metadata, us
     }
     let header = &rest[..length as usize];
     let bad = |reason: String| WeightsError::BadHeader { path: path(), reason };
-    let Header { metadata, mut tensors } =
-        serde_json::from_slice(header).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => bad(e.to_string()),
-            _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
-        })?;
+    let Header { metadata, mut tensors } = json::from_slice(header).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => bad(e.to_string()),
+        _ => WeightsError::HeaderNotJson { path: path(), reason: e.to_string() },
+    })?;
     let mut seen = HashSet::new();
     if let Some((name, _)) = tensors.iter().find(|(name, _)| !seen.insert(name.as_str())) {
         return Err(bad(format!("tensor `{name}` is listed twice")));

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::gguf::Block;
+use super::online::Online;
 use super::{StDtype, WeightsError};
 use crate::dtype::{DType, Overflow, to_fnuz};
 use crate::quant::Granularity;
@@ -34,8 +36,46 @@ pub enum Scheme {
     Gptq,
     /// GPTQ with 8 bits: four codes in an int32 along K, stored transposed.
     GptqInt8,
+    /// GPTQ with 2 bits.
+    GptqInt2,
+    /// GPTQ with 3 bits: 32 codes in three int32.
+    GptqInt3,
     /// AWQ: eight nibbles in an int32 along N in its own order, stored transposed.
     Awq,
+    /// Signed int4, two a byte along K (w4afp8) or along N (ModelOpt's AWQ).
+    Int4,
+    /// AMD Quark's int4: eight nibbles in an int32 along N, stored transposed, or along K.
+    QuarkInt4,
+    /// Half-Quadratic Quantization: unsigned codes of up to 8 bits, with fractional zero points.
+    Hqq,
+    /// bitsandbytes: normal-float codes, two a byte, in blocks over the flattened matrix.
+    BnbNf4,
+    /// bitsandbytes: its own FP4, two a byte, in blocks over the flattened matrix.
+    BnbFp4,
+    /// A block format of GGUF files.
+    Gguf(Block),
+}
+
+impl Scheme {
+    /// Whether the values are computed in float32 when the weight is read, since no number format holds the codes: then
+    /// [`StoredWeight::codes`] are float32 and nothing scales them.
+    pub fn is_decoded(self) -> bool {
+        match self {
+            Scheme::BnbNf4 | Scheme::BnbFp4 => true,
+            Scheme::Gguf(block) => block.has_minimum(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is quantised; a bf16 tensor of a GGUF file is not.
+    pub fn is_quantized(self) -> bool {
+        self != Scheme::Unquantized
+    }
+
+    /// Whether the file itself says what its tensors are, whatever a configuration says.
+    pub fn says_itself(self) -> bool {
+        matches!(self, Scheme::Gguf(_))
+    }
 }
 
 impl fmt::Display for Scheme {
@@ -53,7 +93,15 @@ impl fmt::Display for Scheme {
             Scheme::PackedInt8 => "packed int8",
             Scheme::Gptq => "GPTQ",
             Scheme::GptqInt8 => "GPTQ int8",
+            Scheme::GptqInt2 => "GPTQ int2",
+            Scheme::GptqInt3 => "GPTQ int3",
             Scheme::Awq => "AWQ",
+            Scheme::Int4 => "int4",
+            Scheme::QuarkInt4 => "Quark int4",
+            Scheme::Hqq => "HQQ",
+            Scheme::BnbNf4 => "bitsandbytes NF4",
+            Scheme::BnbFp4 => "bitsandbytes FP4",
+            Scheme::Gguf(block) => block.name(),
         })
     }
 }
@@ -95,6 +143,10 @@ pub struct WeightInfo {
     pub static_input: bool,
     /// It is quantised, and the configuration, which lists the modules that are, does not name it.
     pub untargeted: bool,
+    /// What is done to the layer's input or output at run time: where there is any, `y = x·W` does not hold.
+    pub online: Vec<Online>,
+    /// Its tensors hold codes in another order than rows and columns, so that no part of them is a part of the weight.
+    pub stored_otherwise: bool,
     /// The parts of its rows that can be addressed by name behind `#`: gate and up, or q, k and v.
     pub parts: &'static [&'static str],
 }
@@ -200,6 +252,40 @@ impl StoredWeight<'_> {
             tensors: self.tensors.clone(),
             ..*self
         })
+    }
+
+    /// Which column comes where once columns are sorted by their groups, as engines sort those of GPTQ with `desc_act` on
+    /// loading: `order[i]` is the column that comes `i`th. `None` where they lie in that order.
+    pub fn column_order(&self) -> Option<Vec<usize>> {
+        let groups = self.column_groups.as_ref()?;
+        let mut order: Vec<usize> = (0..self.cols).collect();
+        order.sort_by_key(|&column| groups[column]);
+        Some(order)
+    }
+
+    /// The weight with its columns sorted by their groups, see [`StoredWeight::column_order`]; itself where they are. It
+    /// gives the same product with an input whose columns are sorted likewise.
+    ///
+    /// # Errors
+    /// Groups of different sizes, which no granularity describes.
+    pub fn in_group_order(&self) -> Result<StoredWeight<'_>, WeightsError> {
+        let (Some(groups), Some(order)) = (&self.column_groups, self.column_order()) else {
+            return Ok(self.clone());
+        };
+        let (_, size) = self.granularity.cell(self.rows, self.cols);
+        if let Some(at) = (0..self.cols).find(|&i| groups[order[i]] != i / size) {
+            return Err(WeightsError::BadPart {
+                address: self.name.clone(),
+                reason: format!(
+                    "its groups of columns have different sizes (column {} is of group {}), so that they cannot be \
+                     sorted into groups of {size}",
+                    order[at], groups[order[at]]
+                ),
+            });
+        }
+        let columns = |r: usize| order.iter().map(move |c| r * self.cols + c);
+        let codes = (0..self.rows).flat_map(columns).map(|at| self.dtype.code_at(&self.codes, at));
+        Ok(StoredWeight { codes: Cow::Owned(self.dtype.pack(codes)), column_groups: None, ..self.clone() })
     }
 
     /// [`StoredWeight::scales`] with the tensor-wide factor of NVFP4 in them, rounded to f64.

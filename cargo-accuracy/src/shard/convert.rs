@@ -7,8 +7,9 @@ use crate::exit::usage;
 use accuracy_core::dtype::{DType, Overflow};
 use accuracy_core::metrics::cosine;
 use accuracy_core::reference::Matrix;
-use accuracy_core::weights::{Carve, Checkpoint, NewTensor, RawTensor, StDtype};
+use accuracy_core::weights::{Carve, Checkpoint, NewTensor, Online, RawTensor, StDtype, WeightsError};
 use anyhow::Context as _;
+use std::ops::Range;
 
 /// What is wanted of each weight.
 pub struct Plan {
@@ -72,15 +73,27 @@ fn digest(values: &[f64]) -> blake3::Hash {
 pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Result<Converted> {
     let tensor = if checkpoint.raw(name).is_ok() { name.to_string() } else { format!("{name}.weight") };
     if let Ok(raw) = checkpoint.raw(&tensor)
-        && !is_weight(&raw)
+        && !is_weight(checkpoint, &raw)
     {
         return copy(checkpoint, name, &raw, plan);
     }
     let info = checkpoint.describe(name)?;
     let part =
         Carve { experts: plan.part.experts.clone().filter(|_| info.experts.is_some()), ..plan.part.clone() };
+    if plan.to.is_some() && info.online.iter().any(Online::rotates) {
+        // In another form nothing would say that the input has to be rotated.
+        return Err(WeightsError::OnlineTransform { weight: name.into(), online: info.online }.into());
+    }
     // Checks the ranges, too.
-    let carved = checkpoint.carve(name, &part)?;
+    let carved = match plan.to {
+        Some(_) if info.is_in_one_piece() => {
+            require_within(name, "rows", &part.rows, info.rows)?;
+            require_within(name, "columns", &part.columns, info.cols)?;
+            Vec::new()
+        }
+        _ => checkpoint.carve(name, &part)?,
+    };
+    let online = checkpoint.carve_online(name, &part)?;
     let rows = part.rows.unwrap_or(0..info.rows);
     let columns = part.columns.unwrap_or(0..info.cols);
     let original = |address: &str| -> anyhow::Result<Matrix> {
@@ -119,6 +132,8 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
         }
         return Ok(converted);
     };
+    // A factor of the input stays one.
+    converted.tensors.extend(online);
     converted.became =
         clap::ValueEnum::to_possible_value(&scheme).context("every scheme has a name")?.get_name().into();
     for (from, address) in addresses {
@@ -137,6 +152,15 @@ pub fn convert(checkpoint: &Checkpoint, name: &str, plan: &Plan) -> anyhow::Resu
     Ok(converted)
 }
 
+fn require_within(name: &str, what: &str, range: &Option<Range<usize>>, len: usize) -> anyhow::Result<()> {
+    match range {
+        Some(range) if range.end > len => {
+            anyhow::bail!("`{name}`: {what} {range:?} are not within its {len}")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `experts.gate_up_proj` of one expert: `experts.3.gate_up_proj`.
 fn of_expert(name: &str, expert: usize) -> String {
     match name.rsplit_once('.') {
@@ -146,7 +170,7 @@ fn of_expert(name: &str, expert: usize) -> String {
 }
 
 /// Vectors, biases, convolutions and counters are copied; anything else is a matrix or a stack of experts.
-fn is_weight(tensor: &RawTensor) -> bool {
+fn is_weight(checkpoint: &Checkpoint, tensor: &RawTensor) -> bool {
     use StDtype::*;
     match tensor.dtype {
         F32 | F16 | BF16 => match tensor.shape.len() {
@@ -154,7 +178,9 @@ fn is_weight(tensor: &RawTensor) -> bool {
             3 => tensor.name.contains("expert"),
             _ => false,
         },
-        BOOL | I16 | U16 | I32 | U32 | I64 | U64 | F64 => false,
+        // Words of codes have a scale.
+        I32 => checkpoint.raw(&format!("{}_scale", tensor.name)).is_ok(),
+        BOOL | I16 | U16 | U32 | I64 | U64 | F64 => false,
         _ => tensor.shape.len() > 1,
     }
 }

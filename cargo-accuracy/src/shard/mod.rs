@@ -28,7 +28,11 @@ Examples:
       --out shards/fp8 --tensors 'encoder.layer.0.{part}.dense' \\
       --tensors encoder.layer.0.output.LayerNorm
   cargo accuracy shard --from org/name --out shards/experts \\
-      --tensors 'model.layers.3.mlp.experts.{proj}' --experts 0..4 --rows 0..512";
+      --tensors 'model.layers.3.mlp.experts.{proj}' --experts 0..4 --rows 0..512
+  cargo accuracy shard --from model.gguf --tensors 'blk.0.*' --to bf16 --out shards/q4
+
+Exit status: 0 all is written; 100 some weights could not be taken, and standard error names them; 101 nothing is
+written; 2 usage.";
 
 /// Parameters of the model by which parts of fused weights and the weight of `lm_head` are found.
 const MODEL_KEYS: [&str; 6] = [
@@ -46,7 +50,7 @@ const STORED_KEYS: [&str; 1] = ["expert_dtype"];
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ShardArgs {
-    /// Checkpoint: a safetensors file, an index, a folder that holds either, or org/name or org/name@revision of the
+    /// Checkpoint: a safetensors or GGUF file, an index, a folder that holds either, or org/name or org/name@revision of the
     /// Hugging Face cache
     #[arg(long, value_name = "CHECKPOINT")]
     pub from: String,
@@ -103,11 +107,22 @@ pub fn command(args: ShardArgs) -> anyhow::Result<ExitCode> {
     let mut tensors: Vec<NewTensor> = Vec::new();
     let mut sources = BTreeSet::new();
     let mut converted = Vec::new();
+    let mut refused: Vec<anyhow::Error> = Vec::new();
     for name in &names {
-        let mut one = convert::convert(&checkpoint, name, &plan)?;
+        let mut one = match convert::convert(&checkpoint, name, &plan) {
+            Ok(one) => one,
+            Err(error) if names.len() > 1 && is_of_one_weight(&error) => {
+                refused.push(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         sources.extend(one.sources.iter().cloned());
         tensors.append(&mut one.tensors);
         converted.push(one);
+    }
+    if converted.is_empty() {
+        return Err(refused.swap_remove(0));
     }
     if args.experts.is_some() && converted.iter().all(|one| one.experts.is_none()) {
         return Err(usage("--experts: none of the tensors is shared by several experts".to_string()));
@@ -126,7 +141,37 @@ pub fn command(args: ShardArgs) -> anyhow::Result<ExitCode> {
         anstream::println!("{one}");
     }
     anstream::println!("{} tensors in {} of {}", converted.len(), files.join(", "), args.out.display());
-    Ok(ExitCode::Correct)
+    for error in &refused {
+        anstream::eprintln!("not taken: {error:#}");
+    }
+    Ok(if refused.is_empty() { ExitCode::Correct } else { ExitCode::Failed })
+}
+
+/// Whether a weight cannot be taken for what it is itself, so that others can.
+fn is_of_one_weight(error: &anyhow::Error) -> bool {
+    use WeightsError::*;
+    matches!(
+        error.downcast_ref(),
+        Some(
+            WrongDtype { .. }
+                | WrongShape { .. }
+                | ScaleMissing { .. }
+                | ScaleShape { .. }
+                | ScaleIsBytes { .. }
+                | ScaleNotPowerOfTwo { .. }
+                | ZeroPointsMissing { .. }
+                | NotSymmetric { .. }
+                | Contradiction { .. }
+                | Ambiguous { .. }
+                | TwoWeights { .. }
+                | TensorMissing { .. }
+                | BadValue { .. }
+                | BadScale { .. }
+                | BadState { .. }
+                | Unread { .. }
+                | OnlineTransform { .. }
+        )
+    )
 }
 
 /// Refuses to mix a new checkpoint with one that is there: stale files would be read as a part of it.

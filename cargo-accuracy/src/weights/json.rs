@@ -2,7 +2,7 @@
 
 use super::survey::{Kind, Other, Severity, Survey, Weight, What};
 use super::text::totals;
-use accuracy_core::weights::Scheme;
+use accuracy_core::weights::{Block, Scheme};
 use serde::Serialize;
 use std::io::Write;
 
@@ -37,6 +37,8 @@ struct WeightEntry<'a> {
     tensors: &'a [String],
     /// What can be addressed behind `#`.
     parts: &'a [&'static str],
+    /// What is done to the layer's input or output at run time; where there is any, `y = x·W` does not hold.
+    online: Vec<String>,
     bytes: u64,
     scale_bytes: u64,
 }
@@ -128,6 +130,7 @@ fn weight(weight: &Weight) -> WeightEntry<'_> {
         scale_shape: info.scale_dtype.map(|_| grid.into()),
         tensors: &info.tensors,
         parts: info.parts,
+        online: info.online.iter().map(ToString::to_string).collect(),
         bytes: weight.code_bytes + weight.scale_bytes,
         scale_bytes: weight.scale_bytes,
     }
@@ -156,7 +159,26 @@ fn scheme(scheme: Scheme) -> &'static str {
         Scheme::PackedInt8 => "int8_packed",
         Scheme::Gptq => "int4_gptq",
         Scheme::GptqInt8 => "int8_gptq",
+        Scheme::GptqInt2 => "int2_gptq",
+        Scheme::GptqInt3 => "int3_gptq",
         Scheme::Awq => "int4_awq",
+        Scheme::Int4 => "int4",
+        Scheme::QuarkInt4 => "int4_quark",
+        Scheme::Hqq => "hqq",
+        Scheme::BnbNf4 => "bnb_nf4",
+        Scheme::BnbFp4 => "bnb_fp4",
+        Scheme::Gguf(Block::Q4_0) => "gguf_q4_0",
+        Scheme::Gguf(Block::Q4_1) => "gguf_q4_1",
+        Scheme::Gguf(Block::Q5_0) => "gguf_q5_0",
+        Scheme::Gguf(Block::Q5_1) => "gguf_q5_1",
+        Scheme::Gguf(Block::Q8_0) => "gguf_q8_0",
+        Scheme::Gguf(Block::Q2K) => "gguf_q2_k",
+        Scheme::Gguf(Block::Q3K) => "gguf_q3_k",
+        Scheme::Gguf(Block::Q4K) => "gguf_q4_k",
+        Scheme::Gguf(Block::Q5K) => "gguf_q5_k",
+        Scheme::Gguf(Block::Q6K) => "gguf_q6_k",
+        Scheme::Gguf(Block::Iq4Nl) => "gguf_iq4_nl",
+        Scheme::Gguf(Block::Mxfp4) => "gguf_mxfp4",
     }
 }
 
@@ -169,6 +191,7 @@ fn other(other: &Other) -> OtherEntry<'_> {
         what: match other.what {
             What::ActivationScale => "activation_scale",
             What::Broken => "broken_weight",
+            What::Transform => "transform",
             What::Other => "other",
         },
     }

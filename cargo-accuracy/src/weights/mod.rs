@@ -28,7 +28,7 @@ Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct WeightsArgs {
-    /// A .safetensors file, an index, a folder of either, or org/name or org/name@revision of the Hugging Face cache
+    /// A .safetensors or .gguf file, an index, a folder of either, or org/name or org/name@revision of the Hugging Face cache
     #[arg(value_name = "CHECKPOINT")]
     pub checkpoint: String,
     /// Read every value: NaN codes, and scales that are zero, negative, not finite, constant, or no power of two

@@ -96,6 +96,8 @@ pub enum What {
     ActivationScale,
     /// It belongs to a weight that cannot be read; a finding says why.
     Broken,
+    /// A rotation or another transform of a layer's input or output, done at run time.
+    Transform,
     /// Of a norm, a bias, or anything else.
     Other,
 }
@@ -167,6 +169,7 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
         scanned: false,
         broken_files: 0,
     };
+    configuration(checkpoint, &mut survey);
     files(checkpoint, &mut survey);
 
     let names: Vec<&str> = checkpoint.names().collect();
@@ -190,11 +193,42 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
     let unscaled = unscaled.map(|w| input_scale_missing(&w.info.name)).collect::<Vec<_>>();
     survey.findings.extend(unscaled);
     untargeted(&mut survey);
+    online(&mut survey);
     rest(checkpoint, &names, &failed, &mut survey);
     claims_without_weights(checkpoint, &mut survey);
     weights_without_claims(checkpoint, &mut survey);
     mixed(&mut survey);
     survey
+}
+
+/// What is wrong in the configuration, and the words of it that are not known.
+fn configuration(checkpoint: &Checkpoint, survey: &mut Survey) {
+    for problem in checkpoint.configuration_problems() {
+        survey.broken_files += usize::from(!matches!(problem, WeightsError::BadConfig { .. }));
+        survey.findings.push(Finding {
+            severity: Severity::Error,
+            kind: problem.kind(),
+            tensor: None,
+            message: problem.to_string(),
+        });
+    }
+    for word in checkpoint.unknown_words() {
+        let message = word.to_string();
+        let severity = Severity::Warning;
+        survey.findings.push(Finding { severity, kind: "unknown_word", tensor: None, message });
+    }
+}
+
+/// Weights of layers whose input or output something is done to at run time.
+fn online(survey: &mut Survey) {
+    let of = survey.weights.iter().filter(|weight| !weight.info.online.is_empty());
+    let findings = of.map(|weight| {
+        let info = &weight.info;
+        let error = WeightsError::OnlineTransform { weight: info.name.clone(), online: info.online.clone() };
+        Finding { severity: Severity::Warning, ..Finding::of(&info.name, &error) }
+    });
+    let findings: Vec<Finding> = findings.collect();
+    survey.findings.extend(findings);
 }
 
 fn files(checkpoint: &Checkpoint, survey: &mut Survey) {
@@ -229,10 +263,20 @@ fn files(checkpoint: &Checkpoint, survey: &mut Survey) {
 
 /// The module whose weight this tensor is, if it is a weight.
 fn module<'n>(checkpoint: &Checkpoint, name: &'n str) -> Option<&'n str> {
+    if checkpoint.is_transform(name) {
+        return None;
+    }
     match role(name) {
         Role::Weight { module } => Some(module),
         Role::Companion { .. } | Role::ActivationScale => None,
         Role::Other => {
+            if let Some(module) = checkpoint.foreign_module(name) {
+                return Some(module);
+            }
+            // Zero points of a matrix's shape, or a low-rank product.
+            if checkpoint.comes_with_a_weight(name) {
+                return None;
+            }
             let tensor = checkpoint.raw(name).ok()?;
             let scaled = || ["_scale_inv", "_scale", "_scales"].iter().any(|e| has(checkpoint, name, e));
             let matrix = is_float(tensor.dtype) && tensor.shape.len() > 1 && !name.ends_with("bias");
@@ -307,6 +351,7 @@ fn is_of_a_file(error: &WeightsError) -> bool {
             | HeaderTooLong { .. }
             | HeaderNotJson { .. }
             | BadHeader { .. }
+            | BadGguf { .. }
             | TrailingBytes { .. }
             | ShardMissing { .. }
     )
@@ -337,6 +382,10 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
         };
         if broken {
             others.push(Other { what: What::Broken, ..other(&tensor) });
+            continue;
+        }
+        if checkpoint.is_transform(name) {
+            others.push(Other { what: What::Transform, ..other(&tensor) });
             continue;
         }
         if checkpoint.is_orphan(name) {
@@ -401,7 +450,8 @@ fn claims_without_weights(checkpoint: &Checkpoint, survey: &mut Survey) {
         return;
     }
     let quantized = survey.weights.iter().any(|w| w.info.scheme != Scheme::Unquantized);
-    if !survey.claims.is_empty() && !quantized {
+    let all_known = checkpoint.unknown_words().is_empty();
+    if !survey.claims.is_empty() && !quantized && all_known {
         let message =
             format!("the configuration says {}, but no weight is quantised", survey.claims.join("; "));
         survey.findings.push(Finding {
@@ -416,12 +466,13 @@ fn claims_without_weights(checkpoint: &Checkpoint, survey: &mut Survey) {
 /// Quantised weights of which the configuration does not speak: what they are is read from their tensors alone, while
 /// engines go by the configuration.
 fn weights_without_claims(checkpoint: &Checkpoint, survey: &mut Survey) {
-    if !survey.claims.is_empty() {
+    if !survey.claims.is_empty() || !checkpoint.configuration_problems().is_empty() {
         return;
     }
     // OpenAI's own form of gpt-oss is known by the names of its tensors.
     let by_name = |w: &&Weight| w.info.tensors.first().is_some_and(|t| t.ends_with(".blocks"));
-    let quantized = survey.weights.iter().filter(|w| w.info.scheme != Scheme::Unquantized);
+    let quantized =
+        survey.weights.iter().filter(|w| w.info.scheme.is_quantized() && !w.info.scheme.says_itself());
     let quantized: Vec<&Weight> = quantized.filter(|w| !by_name(w)).collect();
     let Some(first) = quantized.first() else { return };
     let says_nothing = match (survey.unconfigured, checkpoint.path().is_dir()) {

@@ -157,6 +157,7 @@ fn sums(survey: &Survey) -> Table {
     for (name, what) in [
         ("scales of activations and KV cache", What::ActivationScale),
         ("of weights that cannot be read", What::Broken),
+        ("rotations and other transforms at run time", What::Transform),
         ("norms, biases and others", What::Other),
     ] {
         let of: Vec<_> = survey.others.iter().filter(|o| o.what == what).collect();
