@@ -30,7 +30,7 @@ pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, 
             Some(ParseOptions::new().progress_callback(&mut stop)),
         )
         .ok_or_else(|| format!("not parsed within {} s", PARSE_LIMIT.as_secs()))?;
-    let mut lower = Lower { text, module: Module::default(), depth: 0, locals: FxHashSet::default() };
+    let mut lower = Lower { text, module: Module::default(), depth: 0, locals: FxHashSet::default(), namespaces: Vec::new() };
     lower.macros();
     lower.items(tree.root_node(), None, 0);
     Ok(then(&lower.module))
@@ -42,6 +42,8 @@ struct Lower<'a> {
     depth: u32,
     /// What the function declares, its parameters included.
     locals: FxHashSet<&'a str>,
+    /// The namespaces around the definition at hand.
+    namespaces: Vec<&'a str>,
 }
 
 /// Named children, comments left out.
@@ -65,8 +67,13 @@ impl<'a> Lower<'a> {
         for n in list {
             match n.kind() {
                 "function_definition" => self.function(n, class, false),
+                "namespace_definition" => {
+                    let name = n.child_by_field_name("name").map(|c| self.slice(c)).unwrap_or("");
+                    self.namespaces.push(name);
+                    self.items(n, class, depth + 1);
+                    self.namespaces.pop();
+                }
                 "template_declaration"
-                | "namespace_definition"
                 | "declaration_list"
                 | "linkage_specification"
                 | "preproc_ifdef"
@@ -217,6 +224,7 @@ impl<'a> Lower<'a> {
             method: class.is_some(),
             accessor: name.starts_with('~'),
             damaged: body.has_error(),
+            ..Traits::default()
         };
         self.depth = 0;
         self.locals.clear();
@@ -240,7 +248,16 @@ impl<'a> Lower<'a> {
             class,
             params,
             decorators: Vec::new(),
-            doc: None,
+            doc: self.comment_before(n),
+            returns: n.child_by_field_name("type").map(|t| self.slice(t)),
+            namespace: self
+                .namespaces
+                .iter()
+                .copied()
+                .chain(scope)
+                .filter(|s| !s.is_empty())
+                .collect::<Vec<_>>()
+                .join("::"),
             body: lowered,
             start: f.start_byte() as u32,
             body_start: body.start_byte() as u32,
@@ -248,6 +265,26 @@ impl<'a> Lower<'a> {
             traits,
             imports: Vec::new(),
         });
+    }
+
+    /// The comments right before a definition, its `template` line included.
+    fn comment_before(&self, n: Node) -> Option<&'a str> {
+        let mut at = n;
+        while let Some(p) = at.parent().filter(|p| p.kind() == "template_declaration") {
+            at = p;
+        }
+        let mut first = None;
+        let mut below = at.start_position().row;
+        let mut last = at;
+        while let Some(c) = last.prev_sibling().filter(|c| c.kind() == "comment") {
+            if c.end_position().row + 1 < below {
+                break;
+            }
+            below = c.start_position().row;
+            first = Some(c.start_byte());
+            last = c;
+        }
+        self.text.get(first?..at.start_byte())
     }
 
     /// The left side of an assignment. A name that the function does not declare is a member or a global.

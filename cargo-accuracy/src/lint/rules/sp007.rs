@@ -16,7 +16,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Context, Finding, Rule, Severity, Suspect};
+use super::{Context, Finding, Rule, Suspect};
 use crate::lint::config::Level;
 
 pub const RULE: Rule = Rule {
@@ -48,7 +48,6 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                     id,
                     param,
                     rule: &RULE,
-                    severity: Severity::Warning,
                     at: None,
                     message: format!(
                         "`{}` stores `{}` as `{attribute}`, which nothing reads",

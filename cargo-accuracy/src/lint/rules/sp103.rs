@@ -14,7 +14,7 @@
 //!
 //! Fix: implement the parameter in the native function, or raise there when it is not the default.
 
-use super::{Context, Finding, Rule, Severity, Suspect, describe_reason, help};
+use super::{Context, Finding, Rule, Suspect, describe_reason, help};
 use crate::lint::config::Level;
 use crate::lint::index::FnId;
 use crate::lint::ir::ParamKind;
@@ -55,7 +55,6 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                     id,
                     param: i,
                     rule: &RULE,
-                    severity: Severity::Note,
                     at: None,
                     message: format!(
                         "`{}` is bound to the native `{}`, which {} (`{}`)",
