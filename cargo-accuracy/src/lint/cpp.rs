@@ -313,7 +313,9 @@ impl<'a> Lower<'a> {
         };
         let Some(call) = call.filter(|c| c.kind() == "call_expression") else { return false };
         let Some(callee) = call.child_by_field_name("function").map(|f| self.slice(f)) else { return false };
-        let throws = ["THROW", "UNREACHABLE", "NOT_IMPLEMENTED"].iter().any(|k| callee.ends_with(k));
+        let throws = ["THROW", "UNREACHABLE", "NOT_IMPLEMENTED", "_ERROR", "_FATAL", "_ABORT"]
+            .iter()
+            .any(|k| callee.ends_with(k));
         let test = call.child_by_field_name("arguments").and_then(|a| children(a).into_iter().next());
         let fails = test.is_some_and(|t| matches!(self.slice(t), "false" | "0"));
         throws && check_kind(callee).is_none() || fails && check_kind(callee).is_some()

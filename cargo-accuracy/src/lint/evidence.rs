@@ -45,6 +45,8 @@ pub enum Witness {
     Literal,
     /// Another path through the function hands it on.
     OtherArm,
+    /// The configuration asks for findings of this rule.
+    Asked,
     /// The callee on this path has the parameter, and its default takes over.
     CalleeHas,
     /// The callee on this path has the parameter, and a literal is passed for it, or little else is passed on.
@@ -88,6 +90,8 @@ pub enum Excuse {
     Hint,
     /// It is only shown or checked: what a name or a message is for.
     Checked,
+    /// The function at the end of the way is reported itself.
+    Reported,
     /// The function looks at none of its parameters.
     Idle,
     /// The two calls are steps of one job, no alternatives.
@@ -210,13 +214,14 @@ pub fn judge(e: &Evidence) -> Severity {
     }
     let heard = any(&|w| match w {
         // A few implementations are a closed set; among many the signature serves those that need it.
-        Witness::Siblings(_, _, all) => *all <= 3 || telling,
+        Witness::Siblings(_, _, all) => e.sort == Kind::Choice && (*all <= 3 || telling),
         Witness::Near(_)
         | Witness::OtherArm
         | Witness::Documented
         | Witness::Refused(_)
         | Witness::Caller(..)
         | Witness::Literal
+        | Witness::Asked
         | Witness::Default => true,
         _ => false,
     });
@@ -436,7 +441,11 @@ impl<'s> Context<'s> {
             .params
             .iter()
             .enumerate()
-            .find(|(i, q)| *i != p && q.guarded && names::belong_together(&q.name, &parameter.name))
+            .find(|(i, q)| {
+                // Where the quantised format itself is refused, its scales have nothing to scale.
+                let scales = names::selects_quantisation(&q.name) && names::is_quantisation(&parameter.name);
+                *i != p && q.guarded && (scales || names::belong_together(&q.name, &parameter.name))
+            })
         {
             out.push(Excuse::Inert(q.name.clone()));
         }

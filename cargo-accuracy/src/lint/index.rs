@@ -265,8 +265,9 @@ impl<'s> Index<'s> {
             for class in &file.classes {
                 let mut groups: FxHashMap<&str, Vec<FnId>> = FxHashMap::default();
                 for m in &class.methods {
-                    let base = m.split('_').next().unwrap_or(m);
-                    if base == "forward" {
+                    // What follows says where it runs: `forward_native`, not `forward_abstract` or `forward_prefill`.
+                    let (base, rest) = m.split_once('_').unwrap_or((m, ""));
+                    if base == "forward" && !rest.is_empty() && rest.split('_').any(names::is_backend) {
                         let qualified = format!("{}.{m}", class.name);
                         if let Some(id) = self.by_name[i].get(qualified.as_str()) {
                             groups.entry(base).or_default().push(*id);

@@ -374,6 +374,11 @@ pub const BACKENDS: &[&str] = &[
     "oneshot",
 ];
 
+/// A word that says where or by what a function runs.
+pub fn is_backend(word: &str) -> bool {
+    BACKENDS.contains(&word)
+}
+
 /// The name without backend words, and whether it had any.
 pub fn stem(name: &str, config: &super::config::Names) -> (String, bool) {
     let all = words(name);

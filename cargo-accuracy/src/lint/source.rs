@@ -175,15 +175,17 @@ impl Kind {
         let words = || a.split(|c: char| !(c.is_alphanumeric() || c == '_'));
         let has = |list: &[&str]| words().any(|w| list.contains(&w));
         let pointer = language == Language::Cpp && a.contains('*');
+        // `QuantType` and `RoundMode` are sets of choices; `Buffer_Type` is a buffer.
+        let names_a_kind = |w: &str| (w.ends_with("Type") || w.ends_with("Mode")) && !w.contains('_');
         let choice = match language {
             Language::Python => {
                 has(&["Optional", "None", "bool", "float", "str", "Literal", "dtype", "constexpr", "Enum"])
-                    || words().any(|w| w.ends_with("Type") || w.ends_with("Mode") || w.ends_with("DType"))
+                    || words().any(names_a_kind)
             }
             Language::Cpp => {
                 !pointer
                     && (has(&["optional", "Optional", "bool", "float", "double", "string", "ScalarType", "dtype", "DataType"])
-                        || words().any(|w| w.ends_with("Type") || w.ends_with("Mode") || w.ends_with("DType")))
+                        || words().any(names_a_kind))
             }
             Language::Rust => {
                 has(&["Option", "bool", "f32", "f64", "DType", "str", "String"])

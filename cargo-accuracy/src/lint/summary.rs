@@ -91,7 +91,12 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                 column,
                 offset: p.offset,
                 disowned: p.disowned,
-                documented: documented(f, text, p),
+                documented: match flow.witness {
+                    Some(_) if flow.fate == Fate::Discarded && discarded_with_reason(f, text, p.name) => {
+                        Documented::Ignored
+                    }
+                    _ => documented(f, text, p),
+                },
                 sort: Kind::of(language, p.default, p.annotation),
                 fate: flow.fate,
                 guarded: flow.guarded,
@@ -179,10 +184,9 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
 /// entry, and the comment beside its declaration.
 fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
     let beside = text.get(p.offset as usize..).and_then(|t| t.lines().next()).unwrap_or("");
-    // A comment in a line that declares several parameters speaks of none of them alone.
     let comment = beside.split_once(['#']).or(beside.split_once("//"));
     if let Some((code, comment)) = comment
-        && code.matches(',').count() <= 1
+        && commas(code) <= 1
         && says_ignored(comment)
     {
         return Documented::Ignored;
@@ -201,6 +205,37 @@ fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
         found = Documented::Promised;
     }
     found
+}
+
+/// Commas outside of brackets: a comment in a line that declares several parameters speaks of none of them alone.
+fn commas(code: &str) -> usize {
+    let mut depth = 0i32;
+    code.chars()
+        .filter(|c| {
+            depth += i32::from(matches!(c, '(' | '[' | '{' | '<')) - i32::from(matches!(c, ')' | ']' | '}' | '>'));
+            *c == ',' && depth <= 0
+        })
+        .count()
+}
+
+/// Whether the comment above or beside a statement that discards says that this is meant.
+fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
+    let body = text.get(f.body_start as usize..f.end as usize).unwrap_or("");
+    let statements =
+        [format!("(void){name}"), format!("(void) {name}"), format!("del {name}"), format!("_ = {name}")];
+    let Some(at) = statements.iter().find_map(|s| body.find(s.as_str())) else { return false };
+    let (before, rest) = body.split_at(at);
+    let rest = rest.lines().next().unwrap_or("");
+    let beside = rest.split_once("//").or(rest.split_once('#')).map_or("", |c| c.1);
+    // The last part is the line of the statement itself.
+    let lines = before.rsplit('\n').skip(1);
+    let above: Vec<&str> = lines
+        .map(str::trim)
+        .take_while(|l| l.starts_with("//") || l.starts_with('#') || l.starts_with('*') || l.starts_with("(void)"))
+        .take(6)
+        .filter(|l| !l.starts_with("(void)"))
+        .collect();
+    says_ignored(beside) || above.iter().any(|l| says_ignored(l))
 }
 
 /// The part of a documentation that belongs to a mention: up to the next paragraph or the next entry of a list of

@@ -127,7 +127,8 @@ impl Flow<'_, '_> {
                         continue;
                     }
                     let node = match u.kind {
-                        UseKind::Effect | UseKind::Argument(_) => None,
+                        // What decides a value that is used is used, too.
+                        UseKind::Effect | UseKind::Argument(_) | UseKind::Captured => None,
                         UseKind::Control(node) => Some(node),
                         _ => continue,
                     };

@@ -241,6 +241,7 @@ impl Context<'_> {
                 format!("{n} of {all} functions here that take a `{p}` honour it")
             }
             Witness::Literal => "a literal stands in its place".to_owned(),
+            Witness::Asked => "the configuration asks for it".to_owned(),
             Witness::OtherArm => "another path hands it on".to_owned(),
             Witness::Default | Witness::CalleeHas => "the function that is called here has it".to_owned(),
         }
@@ -284,6 +285,7 @@ fn excuse(e: &Excuse) -> String {
         Excuse::Tool => "the file is a tool beside the product".to_owned(),
         Excuse::Mode(q) => format!("on this path `{q}` says that there is none"),
         Excuse::Checked => "it is only shown or checked".to_owned(),
+        Excuse::Reported => "the function that ignores it is reported itself".to_owned(),
         Excuse::Hint => "where it is honoured it is a hint".to_owned(),
         Excuse::Idle => "the function looks at none of its parameters".to_owned(),
         Excuse::Steps => "the two calls are steps of one job".to_owned(),

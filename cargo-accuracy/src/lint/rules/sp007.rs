@@ -16,7 +16,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Context, Finding, Rule, Suspect};
+use super::{Context, Finding, Rule, Suspect, Witness};
 use crate::lint::config::Level;
 
 pub const RULE: Rule = Rule {
@@ -42,7 +42,8 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 continue;
             }
             let param = *param as usize;
-            let e = cx.evidence(id, param, None);
+            let mut e = cx.evidence(id, param, None);
+            e.witnesses.push(Witness::Asked);
             cx.report(
                 Suspect {
                     id,

@@ -142,8 +142,10 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let (shared, missing) = (i32::from(d.shared), i32::from(d.missing));
     if has {
         // Most of the shared arguments arrive: the same job with one thing left out. A literal was written by somebody.
-        let left = matches!(callee, Callee::Has { literal: None, .. }) && missing * 3 <= shared;
-        witnesses.push(if left || d.fallback { Witness::CalleeHas } else { Witness::Default });
+        let left = matches!(callee, Callee::Has { literal: None, .. })
+            && (missing * 3 <= shared || d.fallback)
+            && cx.effects.callee(id, d.dropping) != Some(id);
+        witnesses.push(if left { Witness::CalleeHas } else { Witness::Default });
     }
     if p.documented == Documented::Promised {
         witnesses.push(Witness::Documented);
