@@ -547,7 +547,8 @@ fn vendored_and_generated_files_are_counted_apart() {
     assert_eq!(out.status.code(), Some(0), "{shown}");
     assert!(shown.contains("0 errors, 0 warnings"), "{shown}");
     assert!(shown.contains("4 in vendored or generated files"), "{shown}");
-    let kinds: BTreeSet<_> = findings(folder.path(), &[]).iter().map(|f| text(f, "apart").to_owned()).collect();
+    let kinds: BTreeSet<_> =
+        findings(folder.path(), &[]).iter().map(|f| text(f, "apart").to_owned()).collect();
     assert_eq!(kinds, BTreeSet::from(["generated".to_owned(), "vendored".to_owned()]));
 }
 

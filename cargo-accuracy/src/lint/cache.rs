@@ -127,8 +127,10 @@ impl Cache {
 
     /// The summaries of the last run; none where they cannot be read.
     pub fn load(&mut self) -> Known {
-        let files: Files =
-            std::fs::read(&self.summaries).ok().and_then(|b| postcard::from_bytes(&b).ok()).unwrap_or_default();
+        let files: Files = std::fs::read(&self.summaries)
+            .ok()
+            .and_then(|b| postcard::from_bytes(&b).ok())
+            .unwrap_or_default();
         Known(files.into_iter().collect())
     }
 

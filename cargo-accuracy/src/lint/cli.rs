@@ -10,8 +10,8 @@ use crate::exit::{ExitCode, usage};
 
 use super::baseline::Baseline;
 use super::config::LintConfig;
-use super::since::Changes;
 use super::render::Detail;
+use super::since::Changes;
 use super::{LintReport, evidence, render, rules};
 
 /// Finds functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources

@@ -30,7 +30,13 @@ pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, 
             Some(ParseOptions::new().progress_callback(&mut stop)),
         )
         .ok_or_else(|| format!("not parsed within {} s", PARSE_LIMIT.as_secs()))?;
-    let mut lower = Lower { text, module: Module::default(), depth: 0, locals: FxHashSet::default(), namespaces: Vec::new() };
+    let mut lower = Lower {
+        text,
+        module: Module::default(),
+        depth: 0,
+        locals: FxHashSet::default(),
+        namespaces: Vec::new(),
+    };
     lower.macros();
     lower.items(tree.root_node(), None, 0);
     Ok(then(&lower.module))

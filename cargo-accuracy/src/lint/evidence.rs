@@ -225,7 +225,8 @@ pub fn judge(e: &Evidence) -> Severity {
         | Witness::Default => true,
         _ => false,
     });
-    let alone = telling && any(&|w| matches!(w, Witness::Custom(..))) || e.meaning == Meaning::Semantic && e.public;
+    let alone =
+        telling && any(&|w| matches!(w, Witness::Custom(..))) || e.meaning == Meaning::Semantic && e.public;
     if heard || alone { Severity::Warning } else { Severity::Note }
 }
 
@@ -259,9 +260,8 @@ impl<'s> Context<'s> {
         let f = self.index.function(id);
         let t = f.traits;
         let name = f.name.as_str();
-        let alone = t.interface
-            && !self.index.families.contains_key(&id)
-            && !self.index.siblings.contains_key(&id);
+        let alone =
+            t.interface && !self.index.families.contains_key(&id) && !self.index.siblings.contains_key(&id);
         if t.stub
             || t.accessor
             || alone
@@ -313,9 +313,7 @@ impl<'s> Context<'s> {
             return None;
         }
         param(o, name, &self.config.names)
-            .filter(|(i, q)| {
-                q.kind != ParamKind::Receiver && self.effects.honours(self.index, other, *i)
-            })
+            .filter(|(i, q)| q.kind != ParamKind::Receiver && self.effects.honours(self.index, other, *i))
             .map(|(i, _)| i)
     }
 
@@ -328,8 +326,7 @@ impl<'s> Context<'s> {
             out.push(Witness::Family(m));
         }
         let bare = parameter.name.trim_start_matches('_');
-        let declares =
-            |g: &FnSummary| g.params.iter().position(|q| q.name.trim_start_matches('_') == bare);
+        let declares = |g: &FnSummary| g.params.iter().position(|q| q.name.trim_start_matches('_') == bare);
         if let Some(members) = self.index.siblings.get(&id) {
             // A signature that most implementations have no use for is a convention.
             let able: Vec<FnId> = members
@@ -368,16 +365,12 @@ impl<'s> Context<'s> {
             out.push(Witness::Documented);
         }
         if !parameter.disowned
-            && let Some((i, _)) = f
-                .params
-                .iter()
-                .enumerate()
-                .find(|(i, q)| {
-                    *i != p
-                        && q.guarded
-                        && q.sort == Kind::Choice
-                        && !names::belong_together(&q.name, &parameter.name)
-                })
+            && let Some((i, _)) = f.params.iter().enumerate().find(|(i, q)| {
+                *i != p
+                    && q.guarded
+                    && q.sort == Kind::Choice
+                    && !names::belong_together(&q.name, &parameter.name)
+            })
         {
             out.push(Witness::Refused(i));
         }
@@ -437,16 +430,11 @@ impl<'s> Context<'s> {
         if let Some(q) = counterpart.and_then(|t| self.inert_beside(f, parameter, t)) {
             out.push(Excuse::Inert(q));
         }
-        if let Some((_, q)) = f
-            .params
-            .iter()
-            .enumerate()
-            .find(|(i, q)| {
-                // Where the quantised format itself is refused, its scales have nothing to scale.
-                let scales = names::selects_quantisation(&q.name) && names::is_quantisation(&parameter.name);
-                *i != p && q.guarded && (scales || names::belong_together(&q.name, &parameter.name))
-            })
-        {
+        if let Some((_, q)) = f.params.iter().enumerate().find(|(i, q)| {
+            // Where the quantised format itself is refused, its scales have nothing to scale.
+            let scales = names::selects_quantisation(&q.name) && names::is_quantisation(&parameter.name);
+            *i != p && q.guarded && (scales || names::belong_together(&q.name, &parameter.name))
+        }) {
             out.push(Excuse::Inert(q.name.clone()));
         }
         if let Some(q) = self.carried(id, p) {
@@ -494,9 +482,8 @@ impl<'s> Context<'s> {
         }
         let own = f.params.iter().filter(|q| q.kind != ParamKind::Receiver).count();
         if own >= 2
-            && (0..f.params.len()).all(|i| {
-                f.params[i].kind == ParamKind::Receiver || self.effects.ignored(id, i).is_some()
-            })
+            && (0..f.params.len())
+                .all(|i| f.params[i].kind == ParamKind::Receiver || self.effects.ignored(id, i).is_some())
         {
             out.push(Excuse::Idle);
         }
@@ -550,9 +537,10 @@ impl<'s> Context<'s> {
         }
         let registers = |(path, args): &(String, super::source::DecoratorArgs)| {
             let last = path.rsplit('.').next().unwrap_or(path);
-            names::words(path).iter().any(|w| matches!(w.as_str(), "register" | "registers" | "registry" | "implements" | "hook"))
-                || !args.is_empty()
-                    && matches!(last, "impl" | "override" | "lowering" | "handles" | "rule")
+            names::words(path)
+                .iter()
+                .any(|w| matches!(w.as_str(), "register" | "registers" | "registry" | "implements" | "hook"))
+                || !args.is_empty() && matches!(last, "impl" | "override" | "lowering" | "handles" | "rule")
         };
         if f.decorators.iter().any(registers) {
             return Some(Contract::Registered);

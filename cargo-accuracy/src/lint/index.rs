@@ -744,7 +744,9 @@ impl<'s> Index<'s> {
         let mut parts = self.file(id).path.rsplit('/');
         let stem = parts.next().and_then(|n| n.split('.').next()).unwrap_or("");
         let stem = match stem {
-            "mod" | "lib" | "main" => parts.next().map_or("", |p| if p == "src" { parts.next().unwrap_or("") } else { p }),
+            "mod" | "lib" | "main" => {
+                parts.next().map_or("", |p| if p == "src" { parts.next().unwrap_or("") } else { p })
+            }
             other => other,
         };
         stem == module || stem.replace('-', "_") == module
@@ -801,7 +803,8 @@ impl<'s> Index<'s> {
             }
             (required..=n).contains(&call.args.len()) && !f.traits.stub
         };
-        let mut found: Vec<FnId> = all.iter().copied().filter(|id| in_scope(*id, self.function(*id))).filter(fits).collect();
+        let mut found: Vec<FnId> =
+            all.iter().copied().filter(|id| in_scope(*id, self.function(*id))).filter(fits).collect();
         if found.len() > 1 {
             let here: Vec<FnId> =
                 found.iter().copied().filter(|id| self.functions[*id as usize].0 == file).collect();
@@ -889,10 +892,7 @@ impl<'s> Index<'s> {
             return false;
         }
         let home = |id: FnId| &self.file_stem[self.functions[id as usize].0 as usize];
-        if language == Language::Cpp
-            && f.traits.device
-            && other.name == f.name
-            && home(other_id) != home(id)
+        if language == Language::Cpp && f.traits.device && other.name == f.name && home(other_id) != home(id)
         {
             return false;
         }
@@ -900,7 +900,8 @@ impl<'s> Index<'s> {
             return false;
         }
         // The classes are alike, or else the names would not be; with another word they have to be one.
-        let one_class = self.functions[id as usize].0 == self.functions[other_id as usize].0 && f.class == other.class;
+        let one_class =
+            self.functions[id as usize].0 == self.functions[other_id as usize].0 && f.class == other.class;
         if near && f.class.is_some() && !one_class {
             return false;
         }

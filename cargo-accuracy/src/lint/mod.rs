@@ -143,7 +143,12 @@ fn run_in_pool(scope: &scope::Scope, config: &LintConfig, cache: Option<&Path>) 
             let summary = match known.get(&key) {
                 Some(summary) => summary,
                 None => summary::summarise(&s.name, &text, s.language, &config.guards.functions).map_err(
-                    |fault| Problem { path: s.name.clone(), line: fault.line, reason: fault.reason, unread: true },
+                    |fault| Problem {
+                        path: s.name.clone(),
+                        line: fault.line,
+                        reason: fault.reason,
+                        unread: true,
+                    },
                 )?,
             };
             let stored = cache.is_some().then(|| (key, postcard::to_stdvec(&summary).unwrap_or_default()));

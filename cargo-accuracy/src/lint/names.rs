@@ -181,8 +181,27 @@ const NUMERIC: &[&str] = &[
 ];
 /// Parts that turn a meaningful word into plumbing (`stride_scale_m`, `num_scales`, `scale_ptr_offset`).
 const PLUMBING: &[&str] = &[
-    "stride", "strides", "num", "count", "max", "min", "offset", "offsets", "index", "idx", "numel", "align", "alignment",
-    "bytes", "capacity", "allocator", "rsrc", "tdm", "smem", "lds", "addr",
+    "stride",
+    "strides",
+    "num",
+    "count",
+    "max",
+    "min",
+    "offset",
+    "offsets",
+    "index",
+    "idx",
+    "numel",
+    "align",
+    "alignment",
+    "bytes",
+    "capacity",
+    "allocator",
+    "rsrc",
+    "tdm",
+    "smem",
+    "lds",
+    "addr",
 ];
 
 /// `col_major`, `b_row_major`, `is_k_major`: the major version of a device or of a library is none.
@@ -948,7 +967,25 @@ pub fn disowned(name: &str) -> bool {
 /// whole of one stands in the other (`scale_on_output`, `out_scale` share `scale`).
 pub fn belong_together(a: &str, b: &str) -> bool {
     let (x, y) = (words(a), words(b));
-    let telling = |w: &String| w.len() > 2 && !matches!(w.as_str(), "use" | "has" | "have" | "num" | "max" | "min" | "out" | "the" | "return" | "enable" | "per" | "input" | "output");
+    let telling = |w: &String| {
+        w.len() > 2
+            && !matches!(
+                w.as_str(),
+                "use"
+                    | "has"
+                    | "have"
+                    | "num"
+                    | "max"
+                    | "min"
+                    | "out"
+                    | "the"
+                    | "return"
+                    | "enable"
+                    | "per"
+                    | "input"
+                    | "output"
+            )
+    };
     x.iter().filter(|w| telling(w)).any(|w| y.contains(w))
 }
 
@@ -960,7 +997,10 @@ pub fn carries(operand: &str, name: &str) -> bool {
     }
     let (o, n) = (words(operand), words(name));
     let length = |w: &str| {
-        matches!(w, "len" | "lens" | "length" | "lengths" | "seqlen" | "seqlens" | "indptr" | "cumsum" | "seq")
+        matches!(
+            w,
+            "len" | "lens" | "length" | "lengths" | "seqlen" | "seqlens" | "indptr" | "cumsum" | "seq"
+        )
     };
     let long = |v: &[String]| v.iter().any(|w| length(w));
     if long(&n) && long(&o) {
@@ -969,7 +1009,20 @@ pub fn carries(operand: &str, name: &str) -> bool {
     let measure = |w: &str| {
         matches!(
             w,
-            "stride" | "strides" | "shape" | "size" | "sizes" | "dim" | "dims" | "numel" | "len" | "rows" | "cols" | "num" | "ndim" | "n"
+            "stride"
+                | "strides"
+                | "shape"
+                | "size"
+                | "sizes"
+                | "dim"
+                | "dims"
+                | "numel"
+                | "len"
+                | "rows"
+                | "cols"
+                | "num"
+                | "ndim"
+                | "n"
         )
     };
     let rest: Vec<&String> = n.iter().filter(|w| !measure(w)).collect();

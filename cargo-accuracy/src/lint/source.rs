@@ -184,8 +184,17 @@ impl Kind {
             }
             Language::Cpp => {
                 !pointer
-                    && (has(&["optional", "Optional", "bool", "float", "double", "string", "ScalarType", "dtype", "DataType"])
-                        || words().any(names_a_kind))
+                    && (has(&[
+                        "optional",
+                        "Optional",
+                        "bool",
+                        "float",
+                        "double",
+                        "string",
+                        "ScalarType",
+                        "dtype",
+                        "DataType",
+                    ]) || words().any(names_a_kind))
             }
             Language::Rust => {
                 has(&["Option", "bool", "f32", "f64", "DType", "str", "String"])
@@ -200,7 +209,8 @@ impl Kind {
                 || (w.starts_with("int") || w.starts_with("uint")) && w.ends_with("_t")
                 || matches!(w, "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "isize")
         };
-        let only = words().filter(|w| !w.is_empty() && !matches!(*w, "const" | "torch" | "std" | "c10")).all(whole);
+        let only =
+            words().filter(|w| !w.is_empty() && !matches!(*w, "const" | "torch" | "std" | "c10")).all(whole);
         if only && !pointer { Self::Count } else { Self::Data }
     }
 }

@@ -212,7 +212,8 @@ fn commas(code: &str) -> usize {
     let mut depth = 0i32;
     code.chars()
         .filter(|c| {
-            depth += i32::from(matches!(c, '(' | '[' | '{' | '<')) - i32::from(matches!(c, ')' | ']' | '}' | '>'));
+            depth +=
+                i32::from(matches!(c, '(' | '[' | '{' | '<')) - i32::from(matches!(c, ')' | ']' | '}' | '>'));
             *c == ',' && depth <= 0
         })
         .count()
@@ -231,7 +232,9 @@ fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
     let lines = before.rsplit('\n').skip(1);
     let above: Vec<&str> = lines
         .map(str::trim)
-        .take_while(|l| l.starts_with("//") || l.starts_with('#') || l.starts_with('*') || l.starts_with("(void)"))
+        .take_while(|l| {
+            l.starts_with("//") || l.starts_with('#') || l.starts_with('*') || l.starts_with("(void)")
+        })
         .take(6)
         .filter(|l| !l.starts_with("(void)"))
         .collect();
@@ -301,12 +304,16 @@ fn chooses(f: &Function, language: Language) -> bool {
                 .split(|c: char| !(c.is_alphanumeric() || c == '_'))
                 .filter(|w| !w.is_empty() && !w.chars().all(|c| c.is_ascii_digit()));
             let mut n = 0;
-            words.inspect(|_| n += 1).all(|w| scalars.contains(&w) || matches!(w, "Any" | "None" | "Optional")) && n > 0
+            words
+                .inspect(|_| n += 1)
+                .all(|w| scalars.contains(&w) || matches!(w, "Any" | "None" | "Optional"))
+                && n > 0
                 && !matches!(r, "None" | "Any" | "dict" | "Dict" | "list" | "tuple")
         }
         Language::Cpp => {
             let plain = !r.contains('*') && !r.contains('&');
-            let computes = ["Tensor", "tensor", "array", "void", "auto", "Error", "Status", "status", "Result"];
+            let computes =
+                ["Tensor", "tensor", "array", "void", "auto", "Error", "Status", "status", "Result"];
             // A macro before the return type hides it.
             let shouted = r.chars().all(|c| c.is_ascii_uppercase() || c == '_');
             let status = matches!(r, "int" | "bool" | "int32_t") || shouted;
@@ -328,9 +335,12 @@ fn only_macro(f: &Function, text: &str) -> Option<String> {
     let end = body.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))?;
     let (name, rest) = body.split_at(end);
     let single = rest.trim_start().starts_with('(')
-        && rest.rsplit_once(')').is_some_and(|(_, tail)| tail.trim_matches([' ', ';', '}', '\n', '\r', '\t']).is_empty())
+        && rest
+            .rsplit_once(')')
+            .is_some_and(|(_, tail)| tail.trim_matches([' ', ';', '}', '\n', '\r', '\t']).is_empty())
         && rest.matches(';').count() <= 1;
-    let shouted = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let shouted =
+        name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     (single && shouted).then(|| name.to_owned())
 }
 

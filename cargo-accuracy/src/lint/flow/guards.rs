@@ -165,7 +165,10 @@ impl<'a> Flow<'_, 'a> {
         let mut elsewhere = false;
         for part in parts {
             match part {
-                Expr::Call(c) if self.bits_of(&c.callee).is_empty() && c.args.iter().all(|a| self.bits_of(&a.value).is_empty()) => {
+                Expr::Call(c)
+                    if self.bits_of(&c.callee).is_empty()
+                        && c.args.iter().all(|a| self.bits_of(&a.value).is_empty()) =>
+                {
                     elsewhere = true;
                 }
                 other => asked = asked.or(self.pins(other, false, false, 0)),

@@ -205,7 +205,8 @@ impl Flow<'_, '_> {
             };
             if passed.iter().take_while(|q| *q < n).any(|q| words(q) == rest) {
                 // `col` and `colwise` name one set.
-                let found = sets.iter_mut().find(|(w, _)| w.starts_with(first) || first.starts_with(w.as_str()));
+                let found =
+                    sets.iter_mut().find(|(w, _)| w.starts_with(first) || first.starts_with(w.as_str()));
                 match found {
                     Some((_, set)) => *set = set.or(Bits::one(p)),
                     None => sets.push((first.clone(), Bits::one(p))),

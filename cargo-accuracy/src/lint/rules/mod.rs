@@ -3,7 +3,7 @@
 
 use super::config::Level;
 use super::effects::Reason;
-use super::evidence::{Contract, Context, Evidence, Excuse, Witness};
+use super::evidence::{Context, Contract, Evidence, Excuse, Witness};
 use super::finding::{Finding, Place, Severity, Shown};
 use super::index::FnId;
 
@@ -111,7 +111,9 @@ impl Context<'_> {
         let shown = self.shown(&s);
         let mut message = s.message;
         for (i, d) in shown.disagrees.iter().enumerate() {
-            if !matches!(s.evidence.witnesses[i], Witness::OtherArm | Witness::CalleeHas | Witness::Default | Witness::Literal
+            if !matches!(
+                s.evidence.witnesses[i],
+                Witness::OtherArm | Witness::CalleeHas | Witness::Default | Witness::Literal
             ) {
                 message.push_str("; ");
                 message.push_str(d);
@@ -227,7 +229,8 @@ impl Context<'_> {
         match w {
             Witness::Family(t) => format!("{} of the same dispatch honours it", self.named(*t, id)),
             Witness::Siblings(t, n, all) => {
-                let of = if *all == 1 { String::new() } else { format!(" ({n} of {all} implementations do)") };
+                let of =
+                    if *all == 1 { String::new() } else { format!(" ({n} of {all} implementations do)") };
                 format!("{} honours it{of}", self.named(*t, id))
             }
             Witness::Twin(t) => format!("its twin {} honours it", self.named(*t, id)),
@@ -283,6 +286,7 @@ fn excuse(e: &Excuse) -> String {
         Excuse::Tuning => "it tunes a launch or belongs to the machinery around it".to_owned(),
         Excuse::Measure => "it is a measure: a count, a stride, an offset".to_owned(),
         Excuse::Tool => "the file is a tool beside the product".to_owned(),
+        Excuse::Mode(q) if q.is_empty() => "in this mode there is none of it".to_owned(),
         Excuse::Mode(q) => format!("on this path `{q}` says that there is none"),
         Excuse::Checked => "it is only shown or checked".to_owned(),
         Excuse::Reported => "the function that ignores it is reported itself".to_owned(),

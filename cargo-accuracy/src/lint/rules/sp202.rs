@@ -17,7 +17,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Contract, Context, Evidence, Excuse, Finding, Rule, Suspect, Witness, short};
+use super::{Context, Contract, Evidence, Excuse, Finding, Rule, Suspect, Witness, short};
 use crate::lint::config::Level;
 use crate::lint::index::{FnId, param as find};
 use crate::lint::names::{self, Meaning};
@@ -164,9 +164,10 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
         excuses.push(Excuse::Mode(q.clone()));
     }
     // Where the call gets scales, the mode has scales.
-    let scaled = b.args.iter().any(|x| x.direct.is_some_and(|i| names::is_quantisation(&f.params[i as usize].name)));
+    let scaled =
+        b.args.iter().any(|x| x.direct.is_some_and(|i| names::is_quantisation(&f.params[i as usize].name)));
     if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
-        excuses.push(Excuse::Mode("the mode".to_owned()));
+        excuses.push(Excuse::Mode(String::new()));
     }
     excuses.extend(cx.tuning(&p.name));
     if f.traits.answers || f.traits.reports || names::is_predicate(&f.name) {
