@@ -836,63 +836,6 @@ pub fn is_launch_option(keyword: &str) -> bool {
     )
 }
 
-/// Functions that name, size or configure something: what they leave out changes no numbers by itself.
-pub fn describes(name: &str) -> bool {
-    let words = words(name);
-    matches!(
-        words.last().map(String::as_str),
-        Some(
-            "name"
-                | "names"
-                | "config"
-                | "configs"
-                | "cfg"
-                | "layout"
-                | "layouts"
-                | "bytes"
-                | "list"
-                | "size"
-                | "sizes"
-                | "key"
-                | "keys"
-                | "info"
-                | "str"
-                | "repr"
-                | "path"
-                | "tag"
-                | "params"
-                | "spec"
-                | "shape"
-                | "shapes"
-                | "heuristic"
-                | "heuristics"
-                | "candidates"
-                | "flops"
-                | "space"
-        )
-    ) || words.iter().any(|w| {
-        matches!(
-            w.as_str(),
-            "select"
-                | "pick"
-                | "choose"
-                | "estimate"
-                | "estimated"
-                | "prune"
-                | "candidate"
-                | "heuristic"
-                | "candidates"
-                | "precompile"
-                | "warmup"
-                | "benchmark"
-                | "bench"
-                | "profile"
-                | "tune"
-                | "generate"
-        )
-    })
-}
-
 /// Offline tools: tuners, code generators, scripts.
 pub fn is_tool(path: &str) -> bool {
     let mut parts = path.rsplit('/');
