@@ -451,6 +451,11 @@ pub fn changes_job(word: &str) -> bool {
     )
 }
 
+/// The last name of a path: `f` of `a.b::f`.
+pub fn last(path: &str) -> &str {
+    path.rsplit(['.', ':']).next().unwrap_or(path)
+}
+
 /// Whether two callees look like alternatives for one job, by the words of their names.
 pub fn alternatives(a: &str, b: &str) -> bool {
     let of = |path: &str| -> Vec<String> {

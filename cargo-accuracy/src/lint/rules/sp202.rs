@@ -163,9 +163,11 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     if let Some(q) = &d.absent {
         excuses.push(Excuse::Mode(q.clone()));
     }
-    // Where the call gets scales, the mode has scales.
-    let scaled =
-        b.args.iter().any(|x| x.direct.is_some_and(|i| names::is_quantisation(&f.params[i as usize].name)));
+    // Where the call gets scales of operands, the mode has scales.
+    let scaled = b.args.iter().filter_map(|x| x.direct).any(|i| {
+        let name = &f.params[i as usize].name;
+        names::is_quantisation(name) && !names::same_quantity(name, "softmax_scale", &cx.config.names)
+    });
     if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
         excuses.push(Excuse::Mode(String::new()));
     }
@@ -192,7 +194,10 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
             || alike && same_use && (missing <= shared && a.sink == Sink::Returned || missing * 2 <= shared)
             || missing * 3 <= shared + 1
     };
-    if !enough || same_unknown && !d.fallback {
+    // Different types are built from what they need.
+    let constructs = |path: &str| names::last(path).starts_with(char::is_uppercase);
+    let types = constructs(&a.callee) && constructs(&b.callee) && a.callee != b.callee && !has;
+    if !enough || (same_unknown || types) && !d.fallback {
         excuses.push(Excuse::Unlike);
     }
     let meaning = names::meaning(&p.name, &cx.config.names);
