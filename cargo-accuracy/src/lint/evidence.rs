@@ -275,7 +275,9 @@ impl<'s> Context<'s> {
         if name.starts_with("__") && name.ends_with("__") && name != "__init__" && name != "__call__" {
             return false;
         }
-        if matches!(name, "backward" | "setup_context" | "jvp" | "vjp" | "symbolic" | "main") {
+        if matches!(name, "backward" | "setup_context" | "jvp" | "vjp" | "symbolic" | "main")
+            || name.starts_with("test_")
+        {
             return false;
         }
         let guards = &self.config.guards.decorators;
