@@ -12,15 +12,21 @@ use super::ir::{Arg, Call, Cmp, Expr, Function, Param, ParamKind, Stmt, Traits};
 use super::source::{Module, Table};
 
 const MAX_DEPTH: u32 = 250;
-/// A file that takes longer to parse is passed over.
+/// A file that takes longer to parse, although the parser has had more than its share of steps for a file of that length,
+/// is passed over. A busy machine alone is no reason.
 const PARSE_LIMIT: Duration = Duration::from_secs(5);
 
 pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, String> {
     let mut parser = Parser::new();
     parser.set_language(&tree_sitter_cuda::LANGUAGE.into()).map_err(|e| e.to_string())?;
     let started = Instant::now();
+    // The parser calls back every hundred steps; source has a few steps for each byte.
+    let share = 2_000 + text.len() / 8;
+    let mut calls = 0usize;
     let mut stop = |_: &tree_sitter::ParseState| {
-        if started.elapsed() > PARSE_LIMIT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        calls += 1;
+        let over = calls > share && started.elapsed() > PARSE_LIMIT;
+        if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let bytes = text.as_bytes();
     let tree = parser
