@@ -127,8 +127,9 @@ impl Flow<'_, '_> {
                         continue;
                     }
                     let node = match u.kind {
-                        // What decides a value that is used is used, too.
-                        UseKind::Effect | UseKind::Argument(_) | UseKind::Captured => None,
+                        UseKind::Effect | UseKind::Argument(_) => None,
+                        // What decides, after the call, which value is used is used there, too.
+                        UseKind::Captured if u.order > b.order => None,
                         UseKind::Control(node) => Some(node),
                         _ => continue,
                     };

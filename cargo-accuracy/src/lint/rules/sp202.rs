@@ -198,7 +198,8 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let constructs = |path: &str| names::last(path).starts_with(char::is_uppercase);
     let types = constructs(&a.callee) && constructs(&b.callee) && a.callee != b.callee && !has;
     // Of many arguments that another function has no use for, names say which would be missed.
-    let lost = missing <= 3 || d.fallback || has || names::meaning(&p.name, &cx.config.names) >= Meaning::Numeric;
+    let lost =
+        missing <= 3 || d.fallback || has || names::meaning(&p.name, &cx.config.names) >= Meaning::Numeric;
     if !enough || !lost || (same_unknown || types) && !d.fallback {
         excuses.push(Excuse::Unlike);
     }
