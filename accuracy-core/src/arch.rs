@@ -77,6 +77,16 @@ impl Arch {
             || self.small_floats().contains(&dtype)
     }
 
+    /// Whether the emulator runs this architecture's code.
+    pub const fn can_be_emulated(self) -> bool {
+        matches!(self, Arch::Gfx942 | Arch::Gfx950)
+    }
+
+    /// The architectures whose code the emulator runs.
+    pub fn emulated() -> impl Iterator<Item = Arch> {
+        Arch::ALL.iter().copied().filter(|arch| arch.can_be_emulated())
+    }
+
     /// The e4m3 variant of the architecture's FP8 instructions, if it has any. Checkpoints store e4m3fn; where this
     /// says e4m3fnuz an engine converts on loading.
     pub fn native_fp8(self) -> Option<DType> {

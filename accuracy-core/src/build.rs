@@ -1,5 +1,9 @@
 //! For build scripts: compiles HIP sources with the C++ compiler into the kernel library of the `host` architecture.
-//! Libraries for GPUs are built by the plugin.
+//! Libraries for GPUs are built by the plugin. Both know by [`table`] what a library is made of.
+
+pub mod table;
+
+pub use table::LibraryTable;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -45,6 +49,7 @@ pub struct HostLibrary {
     sources: Vec<PathBuf>,
     includes: Vec<PathBuf>,
     flags: Vec<String>,
+    link: Vec<String>,
     out_dir: Option<PathBuf>,
     target: Option<String>,
 }
@@ -56,6 +61,7 @@ impl HostLibrary {
             sources: Vec::new(),
             includes: Vec::new(),
             flags: Vec::new(),
+            link: Vec::new(),
             out_dir: None,
             target: None,
         }
@@ -83,6 +89,39 @@ impl HostLibrary {
     pub fn flag(mut self, flag: impl Into<String>) -> Self {
         self.flags.push(flag.into());
         self
+    }
+
+    /// Adds a flag for the linker, behind the objects, such as `-lm`.
+    pub fn link(mut self, flag: impl Into<String>) -> Self {
+        self.link.push(flag.into());
+        self
+    }
+
+    /// The libraries that the package's `Cargo.toml` names for the host, each as its table says; for a build script.
+    ///
+    /// # Errors
+    /// If the tables cannot be read, or a source is missing.
+    pub fn declared() -> Result<Vec<HostLibrary>, BuildError> {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").ok_or(BuildError::NotABuildScript)?;
+        let package = Path::new(&package);
+        let manifest = package.join("Cargo.toml");
+        println!("cargo::rerun-if-changed={}", manifest.display());
+        let tables = table::tables(&manifest)?;
+        let host = tables.into_iter().filter(|table| table.is_for("host"));
+        host.map(|table| {
+            for folder in table.sources.iter().map(|source| package.join(source)).filter(|path| path.is_dir())
+            {
+                // A source may be added to it.
+                println!("cargo::rerun-if-changed={}", folder.display());
+            }
+            let sources = table.files(package)?;
+            let mut library = HostLibrary::new(table.name).files(sources);
+            library.includes.extend(table.include.iter().map(|folder| package.join(folder)));
+            library.flags.extend(table.flags);
+            library.link.extend(table.link);
+            Ok(library)
+        })
+        .collect()
     }
 
     /// Where the library goes; by default cargo's `OUT_DIR`.
@@ -116,7 +155,11 @@ impl HostLibrary {
         for source in &self.sources {
             println!("cargo::rerun-if-changed={}", source.display());
             if !source.is_file() {
-                return Err(BuildError::SourceMissing { library: self.name.clone(), source: source.clone() });
+                return Err(BuildError::SourceMissing {
+                    library: self.name.clone(),
+                    source: source.clone(),
+                    folder: std::env::current_dir().unwrap_or_default(),
+                });
             }
         }
         let out_dir = match &self.out_dir {
@@ -158,7 +201,7 @@ impl HostLibrary {
 
         let library = out_dir.join(format!("lib{}_host.so", self.name));
         let mut link = tool.to_command();
-        link.arg("-shared").args(&objects).arg("-o").arg(&library);
+        link.arg("-shared").args(&objects).args(&self.link).arg("-o").arg(&library);
         if std::env::consts::OS == "linux" {
             // A missing symbol is then an error here, and not where the library is opened.
             link.arg("-Wl,--no-undefined");
@@ -175,6 +218,26 @@ impl HostLibrary {
             build.target(triple).host(triple);
         }
         build.try_get_compiler().map_err(BuildError::NoCompiler)
+    }
+}
+
+/// Builds the libraries that the package's `Cargo.toml` names, `[[package.metadata.accuracy.library]]`, for the `host`
+/// architecture; all that a build script needs. Where that fails, prints why and ends the build script.
+///
+/// ```no_run
+/// accuracy_core::build::declared();
+/// ```
+pub fn declared() {
+    let failed = |error: BuildError| -> ! {
+        eprintln!("error: {error}");
+        std::process::exit(1)
+    };
+    let libraries = HostLibrary::declared().unwrap_or_else(|error| failed(error));
+    if libraries.is_empty() {
+        failed(BuildError::NothingDeclared);
+    }
+    for library in libraries {
+        library.compile();
     }
 }
 
@@ -248,7 +311,10 @@ pub fn prerequisites(rule: &str) -> Vec<String> {
 #[non_exhaustive]
 pub enum BuildError {
     NoSources { library: String },
-    SourceMissing { library: String, source: PathBuf },
+    SourceMissing { library: String, source: PathBuf, folder: PathBuf },
+    EmptyFolder { folder: PathBuf, extensions: String },
+    NothingDeclared,
+    Manifest { path: PathBuf, error: String },
     NotABuildScript,
     Write { path: PathBuf, error: io::Error },
     Read { path: PathBuf, error: io::Error },
@@ -261,10 +327,22 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BuildError::NoSources { library } => {
-                write!(f, "kernel library `{library}` has no sources; add them with `file`")
+                write!(
+                    f,
+                    "kernel library `{library}` has no sources; add them with `file`, or to its `sources`"
+                )
             }
-            BuildError::SourceMissing { library, source } => {
-                let folder = std::env::current_dir().unwrap_or_default();
+            BuildError::EmptyFolder { folder, extensions } => {
+                write!(f, "folder {} has no source (.{extensions})", folder.display())
+            }
+            BuildError::NothingDeclared => write!(
+                f,
+                "Cargo.toml names no kernel library for the host: add [[package.metadata.accuracy.library]] with `name` and `sources`"
+            ),
+            BuildError::Manifest { path, error } => {
+                write!(f, "{} names kernel libraries that cannot be read: {error}", path.display())
+            }
+            BuildError::SourceMissing { library, source, folder } => {
                 let (source, folder) = (source.display(), folder.display());
                 write!(
                     f,
@@ -272,7 +350,10 @@ impl fmt::Display for BuildError {
                 )
             }
             BuildError::NotABuildScript => {
-                write!(f, "OUT_DIR is not set: run this from a build script, or name a folder with `out_dir`")
+                write!(
+                    f,
+                    "OUT_DIR or CARGO_MANIFEST_DIR is not set: run this from a build script, or name a folder with `out_dir`"
+                )
             }
             BuildError::Write { path, error } => write!(f, "cannot write {}: {error}", path.display()),
             BuildError::Read { path, error } => write!(f, "cannot read {}: {error}", path.display()),

@@ -14,6 +14,11 @@ pub const ATTEMPT: &str = "ACCURACY_ATTEMPT";
 pub const ARCH: &str = "ACCURACY_ARCH";
 /// GPU runtime, where it is not the vendor's own for the architecture: `hip`, `cuda`.
 pub const RUNTIME: &str = "ACCURACY_RUNTIME";
+/// `1`: the code of gfx942 or gfx950 runs on this machine's processor, also where there is a device. `0`, or not set: on a
+/// device. The tests have to be built with the feature `emulate` of this crate.
+pub const EMULATE: &str = "ACCURACY_EMULATE";
+/// How many threads the emulation of one case may use; all of the processor's where it is not set.
+pub const EMULATE_THREADS: &str = "ACCURACY_EMULATE_THREADS";
 /// Least cosine that counts as correct.
 pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 /// Least cosine where neither [`MIN_COS`] nor the test itself says one: what a configuration file has.
@@ -45,6 +50,8 @@ pub struct Settings {
     pub attempt: u32,
     pub arch: Arch,
     pub runtime: Option<Kind>,
+    /// Whether the architecture's code runs on this machine's processor.
+    pub emulate: bool,
     pub min_cos: Option<f64>,
     pub default_min_cos: Option<f64>,
     pub library_path: Vec<PathBuf>,
@@ -57,7 +64,7 @@ pub struct Settings {
 }
 
 /// A variable whose value cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{name}={value:?}: {expected}")]
 pub struct EnvError {
     pub name: &'static str,
@@ -103,6 +110,21 @@ impl Settings {
                 expected: e.to_string(),
             })?,
         };
+        let (emulate, runtime) = (emulates(&get)?, get(RUNTIME));
+        let wrong = |expected: String| EnvError { name: EMULATE, value: "1".into(), expected };
+        if emulate && !arch.can_be_emulated() {
+            let known: Vec<&str> = Arch::emulated().map(Arch::name).collect();
+            return Err(wrong(format!(
+                "{arch} cannot be emulated: set {ARCH} to {}, or take {EMULATE} away",
+                known.join(" or ")
+            )));
+        }
+        if let Some(runtime) = runtime.filter(|_| emulate) {
+            return Err(wrong(format!(
+                "{RUNTIME}={runtime} names the runtime of a device, and no device runs what is emulated: take one of \
+                 them away"
+            )));
+        }
         let cosine = |name| -> Result<Option<f64>, EnvError> {
             const EXPECTED: &str = "expected a number from -1 to 1";
             let value = parse::<f64>(&get, name, EXPECTED)?;
@@ -117,6 +139,7 @@ impl Settings {
             attempt: parse(&get, ATTEMPT, "expected a whole number")?.unwrap_or(0),
             arch,
             runtime: parse(&get, RUNTIME, "expected hip or cuda")?,
+            emulate,
             min_cos: cosine(MIN_COS)?,
             default_min_cos: cosine(DEFAULT_MIN_COS)?,
             library_path: get(LIBRARY_PATH).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
@@ -127,6 +150,25 @@ impl Settings {
             cache: get(CACHE).map(PathBuf::from),
             selftest: get(SELFTEST).is_some(),
         })
+    }
+}
+
+/// Threads that the emulation of one case may use: what [`EMULATE_THREADS`] says, or all of the processor's.
+pub fn emulation_threads(get: &dyn Fn(&str) -> Option<String>) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    get(EMULATE_THREADS).and_then(|text| text.parse().ok()).filter(|n| *n > 0).unwrap_or_else(all)
+}
+
+/// What [`EMULATE`] says.
+pub(crate) fn emulates(get: &impl Fn(&str) -> Option<String>) -> Result<bool, EnvError> {
+    match get(EMULATE).as_deref() {
+        Some("1") => Ok(true),
+        None | Some("" | "0") => Ok(false),
+        Some(value) => Err(EnvError {
+            name: EMULATE,
+            value: value.into(),
+            expected: "expected 1 to emulate, 0 to run on a device".into(),
+        }),
     }
 }
 
@@ -154,10 +196,27 @@ mod tests {
             (SEED, "-1"),
             (ATTEMPT, "x"),
             (SCHEMA, "99"),
+            (EMULATE, "yes"),
         ] {
             let error = settings(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);
             assert!(error.to_string().contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_an_architecture_that_can_be_emulated_is() {
+        assert!(settings(&[(EMULATE, "1"), (ARCH, "gfx950")]).unwrap().emulate);
+        assert!(!settings(&[(EMULATE, "0"), (ARCH, "gfx950")]).unwrap().emulate);
+        assert!(!settings(&[(ARCH, "gfx950")]).unwrap().emulate);
+        for (other, told) in [
+            (vec![], "host cannot be emulated: set ACCURACY_ARCH to gfx942 or gfx950"),
+            (vec![(ARCH, "sm_90")], "sm_90 cannot be emulated"),
+            (vec![(ARCH, "gfx950"), (RUNTIME, "hip")], "no device runs what is emulated"),
+        ] {
+            let error = settings(&[&other[..], &[(EMULATE, "1")]].concat()).unwrap_err();
+            assert_eq!(error.name, EMULATE);
+            assert!(error.to_string().contains(told), "{error}");
         }
     }
 }

@@ -543,7 +543,7 @@ pub(crate) fn unit(dtype: DType) -> f64 {
 pub(crate) fn unit_of(accumulator: Accumulator) -> f64 {
     match accumulator {
         Accumulator::Format(format) => unit(format),
-        Accumulator::TensorCore(core) => 2f64.powi(-core.bits),
+        Accumulator::TensorCore(core) => core.unit(),
     }
 }
 

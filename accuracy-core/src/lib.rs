@@ -6,7 +6,7 @@ pub mod arch;
 pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
-#[cfg(feature = "codeobject")]
+#[cfg(any(feature = "codeobject", all(feature = "emulate", feature = "runtime")))]
 pub mod codeobject;
 #[cfg(feature = "runtime")]
 pub mod device;
@@ -16,6 +16,8 @@ pub mod diagnose;
 pub mod dtype;
 #[cfg(feature = "dumps")]
 pub mod dumps;
+#[cfg(all(feature = "emulate", feature = "runtime"))]
+pub mod emulator;
 #[cfg(feature = "runtime")]
 pub mod env;
 #[cfg(feature = "runtime")]
@@ -83,8 +85,8 @@ pub mod prelude {
     pub use crate::quant::{GlobalScale, Granularity, Padding, Quant, ScaleRounding, ZeroPoint};
     pub use crate::reference::model::{self, PagedAttention, RopeStyle};
     pub use crate::reference::{
-        Expr, HOPPER_FP8, Matrix, Operand, TensorCore, gelu, layer_norm, relu, rms_norm, select, sigmoid,
-        silu, user,
+        CDNA3_BF16, CDNA3_F16, CDNA3_FP8, CDNA4_BF16, CDNA4_F16, CDNA4_FP8, Expr, HOPPER_FP8, Matrix,
+        Operand, TensorCore, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
     };
     pub use crate::{accuracy_test, bf16, code_object, f16, kernel_library};
 }

@@ -13,7 +13,15 @@ use std::path::{Path, PathBuf};
 /// Name of the ELF section, also a valid C identifier.
 pub const SECTION_NAME: &str = "accuracy_tests";
 /// Version of the bytes below. A plugin refuses a binary that speaks a newer one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u16 = 1;
+
+/// Features of this crate that a test binary was built with, a bit each.
+mod built_with {
+    /// `emulate`. A plugin from before it reads another version, and refuses the binary.
+    pub const EMULATE: u16 = 1;
+    /// Those of this build.
+    pub const HERE: u16 = if cfg!(feature = "emulate") { EMULATE } else { 0 };
+}
 
 const MAGIC: [u8; 8] = *b"ACCURACY";
 /// Separates the fields of the head; cannot appear in a package, module or file name.
@@ -26,7 +34,9 @@ const SEPARATOR: char = '\u{1f}';
 #[repr(C)]
 pub struct Section<const HEAD: usize, const BODY: usize> {
     magic: [u8; 8],
-    version: [u8; 4],
+    version: [u8; 2],
+    /// Bits of the module of this name.
+    built_with: [u8; 2],
     head_len: [u8; 4],
     body_len: [u8; 4],
     head: [u8; HEAD],
@@ -47,6 +57,7 @@ impl<const HEAD: usize, const BODY: usize> Section<HEAD, BODY> {
         Section {
             magic: MAGIC,
             version: VERSION.to_le_bytes(),
+            built_with: built_with::HERE.to_le_bytes(),
             head_len: (HEAD as u32).to_le_bytes(),
             body_len: (BODY as u32).to_le_bytes(),
             head: copy,
@@ -189,6 +200,8 @@ pub struct TestMeta {
     pub line: u32,
     /// Folder of the package's Cargo.toml when it was compiled.
     pub manifest_dir: PathBuf,
+    /// Whether it was built with the feature `emulate`.
+    pub can_emulate: bool,
     pub body: Body,
 }
 
@@ -202,7 +215,7 @@ pub enum MetaError {
     #[error(
         "{place} speaks version {found} of the test metadata, this tool version {VERSION}: update cargo-accuracy"
     )]
-    Version { place: String, found: u32 },
+    Version { place: String, found: u16 },
     #[error("the test metadata of {place} is damaged: {what}")]
     Damaged { place: String, what: String },
 }
@@ -252,10 +265,16 @@ impl TestMeta {
             file: file.into(),
             line: line.parse().map_err(|_| damaged("its line is not a number"))?,
             manifest_dir: manifest_dir.into(),
+            can_emulate: features_of(bytes) & built_with::EMULATE != 0,
             body,
         };
         Ok((meta, end))
     }
+}
+
+/// The bits of a [`Section`] whose head has been read.
+fn features_of(bytes: &[u8]) -> u16 {
+    bytes.get(10..12).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
 }
 
 /// Text and JSON of a [`Section`] at the front of `bytes`, and where it ends.
@@ -268,7 +287,7 @@ fn head_and_body<'a>(bytes: &'a [u8], place: &str) -> Result<(&'a str, &'a [u8],
         return Err(damaged("it does not begin with its magic number"));
     }
     let cut = || damaged("it is cut off");
-    let version = word(8).ok_or_else(cut)?;
+    let version = word(8).ok_or_else(cut)? as u16;
     if version != VERSION {
         return Err(MetaError::Version { place: place.into(), found: version });
     }

@@ -10,7 +10,7 @@ use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Version of records and manifests.
@@ -256,6 +256,76 @@ impl From<WrittenCause> for Cause {
     }
 }
 
+/// What kind of mistake the emulator saw a kernel make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    OutOfBounds,
+    Uninitialised,
+    Race,
+    MissingWait,
+    Barrier,
+    Divergence,
+    Erratum,
+}
+
+impl FindingKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            FindingKind::OutOfBounds => "out_of_bounds",
+            FindingKind::Uninitialised => "uninitialised",
+            FindingKind::Race => "race",
+            FindingKind::MissingWait => "missing_wait",
+            FindingKind::Barrier => "barrier",
+            FindingKind::Divergence => "divergence",
+            FindingKind::Erratum => "erratum",
+        }
+    }
+}
+
+/// A mistake that the emulator saw a kernel make, at an instruction of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Finding {
+    pub kind: FindingKind,
+    pub kernel: String,
+    pub mnemonic: String,
+    /// Bytes from the start of the kernel's code to the instruction.
+    pub offset: u64,
+    /// Source file and line, where the code object has a line table.
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub detail: String,
+}
+
+/// How far an emulation computes what the device would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fidelity {
+    /// Instructions of waves that were executed as the architecture documents them, bit for bit.
+    pub exact: u64,
+    /// Mnemonics whose arithmetic the vendor does not document in full, and which are a model of it; sorted.
+    pub modelled: BTreeSet<String>,
+    /// Instructions of waves that were executed in all.
+    pub instructions: u64,
+}
+
+impl Fidelity {
+    /// Adds what another emulation did.
+    pub fn add(&mut self, other: &Fidelity) {
+        self.exact = self.exact.saturating_add(other.exact);
+        self.instructions = self.instructions.saturating_add(other.instructions);
+        self.modelled.extend(other.modelled.iter().cloned());
+    }
+}
+
+/// What the emulator did for a case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emulated {
+    pub fidelity: Fidelity,
+    /// What kernels printed, and the assertions of theirs that failed, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+}
+
 /// What one attempt at a case found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -267,9 +337,15 @@ pub struct Record {
     pub line: u32,
     pub check: Check,
     pub arch: String,
-    /// Name of the GPU that it ran on.
+    /// Name of the GPU that it ran on, or of the emulated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Present where the emulator ran it in place of a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<Box<Emulated>>,
+    /// What the emulator saw the kernels do wrong; absent where a device or the host ran them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Vec<Finding>>,
     pub dtype: Option<String>,
     pub path: Option<String>,
     /// Values of `#[values]` and `#[perf]` parameters.
@@ -328,6 +404,8 @@ impl Planned {
             check: self.check,
             arch: self.arch.clone(),
             device: None,
+            emulated: None,
+            findings: None,
             dtype: self.dtype.clone(),
             path: self.path.clone(),
             params: self.params.clone(),
@@ -454,4 +532,77 @@ pub fn read_record(path: &Path) -> Result<Record, RecordError> {
 /// Reads a manifest.
 pub fn read_manifest(path: &Path) -> Result<Manifest, RecordError> {
     read_json(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned() -> Planned {
+        Planned {
+            id: "k::t[arch=gfx950]".into(),
+            package: "k".into(),
+            test: "t".into(),
+            file: "src/lib.rs".into(),
+            line: 7,
+            check: Check::FullChain,
+            arch: "gfx950".into(),
+            dtype: None,
+            path: None,
+            params: BTreeMap::new(),
+            weights: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_an_emulator_says_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let mut record = planned().without_result(Verdict::Correct, "");
+        let modelled = ["v_rcp_f32", "v_exp_f32"].map(String::from).into();
+        let fidelity = Fidelity { exact: 9, modelled, instructions: 10 };
+        record.emulated = Some(Box::new(Emulated { fidelity, output: vec!["printed".into()] }));
+        record.findings = Some(vec![Finding {
+            kind: FindingKind::MissingWait,
+            kernel: "gemm".into(),
+            mnemonic: "v_add_f32".into(),
+            offset: 16,
+            file: None,
+            line: None,
+            detail: "too early".into(),
+        }]);
+        write_json(&path, &record).unwrap();
+        assert_eq!(read_record(&path).unwrap(), record);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for part in [
+            r#""kind":"missing_wait""#,
+            r#""file":null,"line":null"#,
+            r#""modelled":["v_exp_f32","v_rcp_f32"]"#,
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        // No finding is not the same as nobody who looked.
+        record.findings = Some(Vec::new());
+        write_json(&path, &record).unwrap();
+        assert_eq!(read_record(&path).unwrap().findings, Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_record_from_before_there_was_an_emulator_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_json(&path, &planned().without_result(Verdict::Correct, "")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("emulated") && !text.contains("findings"), "{text}");
+        let read = read_record(&path).unwrap();
+        assert_eq!((read.emulated, read.findings), (None, None));
+    }
+
+    #[test]
+    fn kinds_of_findings_are_written_as_they_are_named() {
+        use FindingKind::*;
+        for kind in [OutOfBounds, Uninitialised, Race, MissingWait, Barrier, Divergence, Erratum] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
 }

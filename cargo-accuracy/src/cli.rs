@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo accuracy                           every case, on the configured arch
   cargo accuracy -p kernels --arch gfx950  one package, on one architecture
+  cargo accuracy --arch gfx950 --emulate   that GPU's code, without the GPU
   cargo accuracy shuffle_scale=true        cases whose identity contains this
   cargo accuracy 'kernels::fp8::gemm[..]'  one case: its identity in quotes
   cargo accuracy --list                    the identities; nothing is run
@@ -33,6 +34,7 @@ const ARCHIVE_EXAMPLES: &str = "\
 Examples:
   cargo accuracy archive -p kernels --release --out kernels.tar.zst
   cargo accuracy archive --library-path build/gpu   libraries built elsewhere
+  cargo accuracy archive --emulate                  to run gfx950's code without one
   cargo-accuracy run --archive kernels.tar.zst      on the other machine
 
 What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and \
@@ -44,6 +46,7 @@ const BUILD_EXAMPLES: &str = "\
 Examples:
   cargo accuracy build --arch gfx950         what packages name sources of
   cargo accuracy build -p kernels --arch host
+  cargo accuracy build --arch gfx942,gfx950 --bundle    one file for both
 
 Only what has changed is built again: by content, not by the time of files.";
 
@@ -108,7 +111,7 @@ Examples:
   cargo accuracy init --no-ci          without the workflow
 
 Writes, where it is not there: accuracy-core as a dependency of tests and of the build script, the architecture in \
-[package.metadata.accuracy], build.rs, src/hip/first.hip, shards/first.safetensors, tests/accuracy.rs, and \
+[package.metadata.accuracy] and the kernels' sources in [[package.metadata.accuracy.library]], build.rs, src/hip/first.hip, shards/first.safetensors, tests/accuracy.rs, and \
 .github/workflows/accuracy.yml. What it writes builds and passes.";
 
 const DOCTOR_EXAMPLES: &str = "\

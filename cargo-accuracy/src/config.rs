@@ -4,22 +4,25 @@
 //! attribute of the test, then in `[package.metadata.accuracy]`, `.config/accuracy.toml` and
 //! `[workspace.metadata.accuracy]`, in this order.
 
-use crate::build::Library;
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
+use accuracy_core::build::LibraryTable;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-const KNOWN: &[&str] = &["arch", "jobs", "library", "library-path", "lint", "min-cos", "run", "timeout"];
+const KNOWN: &[&str] =
+    &["arch", "emulate", "jobs", "library", "library-path", "lint", "min-cos", "run", "timeout"];
 
 /// One table of settings. What is absent is decided by the next place.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Architectures that run when none is named.
     pub arch: Option<Vec<Arch>>,
+    /// Whether the code of an architecture that can be emulated is.
+    pub emulate: Option<bool>,
     /// Least cosine that counts as correct.
     pub min_cos: Option<f64>,
     /// Seconds that a case may take.
@@ -29,7 +32,7 @@ pub struct Table {
     /// `false` in a package: it is left out unless it is named with `-p`.
     pub run: Option<bool>,
     /// Kernel libraries that are built from sources of the package.
-    pub libraries: Vec<Library>,
+    pub libraries: Vec<LibraryTable>,
     /// Folders of libraries and code objects that were built otherwise, relative to the package.
     pub library_path: Vec<PathBuf>,
 }
@@ -114,6 +117,11 @@ impl Config {
         self.find(package, |t| t.arch.clone())
     }
 
+    /// Whether a run of the package emulates where the command line does not say.
+    pub fn emulate(&self, package: &str) -> bool {
+        self.find(package, |t| t.emulate).unwrap_or(false)
+    }
+
     pub fn min_cos(&self, package: &str) -> Option<f64> {
         self.find(package, |t| t.min_cos)
     }
@@ -127,7 +135,7 @@ impl Config {
     }
 
     /// The kernel libraries that a package names sources of.
-    pub fn libraries(&self, package: &str) -> &[Library] {
+    pub fn libraries(&self, package: &str) -> &[LibraryTable] {
         self.packages.get(package).map_or(&[], |table| &table.libraries)
     }
 
@@ -158,6 +166,9 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
         let elsewhere = |what: &str| usage(format!("{place}: {key} {what}"));
         match key.as_str() {
             "arch" => table.arch = Some(archs(value, &wrong)?),
+            "emulate" => {
+                table.emulate = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?);
+            }
             "min-cos" => {
                 let cos = value.as_f64().filter(|c| (-1.0..=1.0).contains(c));
                 table.min_cos = Some(cos.ok_or_else(|| wrong("a number from -1 to 1"))?);
@@ -189,6 +200,9 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
             "library" => {
                 table.libraries =
                     Vec::deserialize(value).map_err(|e| wrong(&format!("a list of libraries ({e})")))?;
+                for name in table.libraries.iter().flat_map(|library| &library.archs) {
+                    name.parse::<Arch>().map_err(|e| wrong(&format!("architectures ({e})")))?;
+                }
             }
             "run" if scope == Scope::Workspace => {
                 return Err(elsewhere("speaks of one package: set it in its [package.metadata.accuracy]"));
@@ -245,7 +259,7 @@ mod tests {
         for part in [
             ".config/accuracy.toml",
             "`archs`",
-            "arch, jobs, library, library-path, lint, min-cos, run, timeout",
+            "arch, emulate, jobs, library, library-path, lint, min-cos, run, timeout",
         ] {
             assert!(text.contains(part), "{text}");
         }
@@ -286,8 +300,13 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        for bad in [json!({"min-cos": 2}), json!({"timeout": 0}), json!({"jobs": 0}), json!({"timeout": "5"})]
-        {
+        for bad in [
+            json!({"min-cos": 2}),
+            json!({"timeout": 0}),
+            json!({"jobs": 0}),
+            json!({"timeout": "5"}),
+            json!({"emulate": "yes"}),
+        ] {
             let error = table(&bad, "x", Scope::Workspace).unwrap_err();
             assert!(error.to_string().contains("expected"), "{error}");
         }

@@ -177,8 +177,8 @@ fn a_launcher_that_only_the_tests_bind_is_checked_too() {
 #[test]
 fn a_table_that_makes_no_sense_is_told() {
     for (from, to, part) in [
-        ("sources = [\"hip\"]", "sources = [\"hop\"]", "source hop is not there"),
-        ("sources = [\"hip\"]", "sources = []", "it names no sources"),
+        ("sources = [\"hip\"]", "sources = [\"hop\"]", "source `hop` of kernel library `scale` is no file"),
+        ("sources = [\"hip\"]", "sources = []", "kernel library `scale` has no sources"),
         ("sources = [\"hip\"]", "sources = [\"src\"]", "has no source (.hip, .cu"),
         ("sources = [\"hip\"]", "source = [\"hip\"]", "unknown field `source`"),
         ("flags", "archs = [\"mi300\"]\nflags", "mi300"),

@@ -153,6 +153,9 @@ fn the_compilers_are_those_that_build_takes() {
         false => "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages",
     };
     assert!(said.contains(expected), "not said: {expected}\n{said}");
+    let what_to_do =
+        if debian { "`--emulate` runs those for gfx942 and gfx950" } else { "apt-get install clang-22" };
+    assert!(said.contains(what_to_do), "not said: {what_to_do}\n{said}");
 }
 
 #[test]

@@ -3,8 +3,11 @@
 
 mod many;
 
-use accuracy_core::record::{Gate, read_record, record_path, write_json};
+use accuracy_core::record::{
+    Emulated, Fidelity, Finding, FindingKind, Gate, read_record, record_path, write_json,
+};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -46,6 +49,66 @@ fn assert_valid(schema: &Value, document: &Value) {
     let errors: Vec<String> =
         validator.iter_errors(document).take(5).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:#?}");
+}
+
+/// What an emulator adds to a record.
+fn emulate(records: &Path) {
+    for entry in std::fs::read_dir(records).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("manifest") || name == "run.json" || !name.ends_with(".json") {
+            continue;
+        }
+        let mut record = read_record(&path).unwrap();
+        record.device = Some(format!("emulated {}", record.arch));
+        let modelled = BTreeSet::from(["v_exp_f32".to_owned()]);
+        let fidelity = Fidelity { exact: 900, modelled, instructions: 1_000 };
+        let output = vec!["a line that <a kernel> printed".to_owned()];
+        record.emulated = Some(Box::new(Emulated { fidelity, output }));
+        let finding = Finding {
+            kind: FindingKind::MissingWait,
+            kernel: "gemm".into(),
+            mnemonic: "v_add_f32".into(),
+            offset: 16,
+            file: None,
+            line: None,
+            detail: "v1 is read before the load of it has ended".into(),
+        };
+        record.findings = Some(vec![finding]);
+        write_json(&path, &record).unwrap();
+    }
+}
+
+#[test]
+fn every_report_of_an_emulated_run_says_that_it_was_emulated() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    many::write(&records, 40);
+    emulate(&records);
+    let of = render(&records, &["json", "junit", "markdown", "html"]);
+    let report: Value = serde_json::from_str(&of("json")).unwrap();
+    assert_valid(&strict_schema(), &report);
+    assert_eq!(report["emulated"], true);
+    let cases = report["cases"].as_array().unwrap();
+    let told = cases.iter().filter(|case| case["emulated"].is_object()).count() as u64;
+    assert!(told > 0);
+    assert_eq!(
+        report["fidelity"],
+        json!({"exact": 900 * told, "modelled": ["v_exp_f32"], "instructions": 1000 * told})
+    );
+    let finding = cases.iter().find_map(|case| case["findings"].get(0)).unwrap();
+    assert_eq!((&finding["kind"], &finding["line"]), (&json!("missing_wait"), &Value::Null));
+    let line = "modelled: v_exp_f32";
+    for (format, parts) in [
+        ("junit", ["[[PROPERTY|emulated=true]]", "[[PROPERTY|finding=missing_wait in `gemm` at v_add_f32"]),
+        ("markdown", [line, "Findings of the emulator"]),
+        ("html", [line, "findings of the emulator"]),
+    ] {
+        let text = of(format);
+        for part in parts {
+            assert!(text.contains(part), "{format}: {part}");
+        }
+    }
 }
 
 #[test]

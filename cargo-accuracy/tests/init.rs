@@ -176,7 +176,7 @@ fn what_is_there_is_kept() {
         assert_eq!(std::fs::read_to_string(path).unwrap(), *text, "{} was changed", path.display());
     }
     let said = String::from_utf8(init.stdout).unwrap();
-    assert!(said.contains("to do") && said.contains("HostLibrary::new(\"my_kernels\")"), "{said}");
+    assert!(said.contains("to do") && said.contains("accuracy_core::build::declared();"), "{said}");
     let manifest = std::fs::read_to_string(fresh.dir().join("Cargo.toml")).unwrap();
     assert!(
         !manifest.contains("[package.metadata.accuracy]"),

@@ -1,6 +1,6 @@
-//! `cargo accuracy inspect` as a process: on libraries written here, and on those that `kernels/build-gpu.sh` builds.
+//! `cargo accuracy inspect` as a process: on libraries written here, and on those that `cargo accuracy build` leaves.
 //!
-//! The latter are looked for in `ACCURACY_GPU_KERNELS`, or else in the target folder's `kernels`. Where there are none
+//! The latter are looked for in `ACCURACY_GPU_KERNELS`, or else in the target folder. Where there are none
 //! these tests say that they are skipped, or fail if `ACCURACY_REQUIRE_GPU_KERNELS` is set, as it is in CI.
 
 #[path = "../../accuracy-core/tests/codeobject/fixture.rs"]
@@ -166,12 +166,17 @@ fn what_cannot_be_read_does_not_hide_what_can() {
 
 /// The folder of the libraries for GPUs, or why a test of them is skipped.
 fn gpu_kernels(test: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("ACCURACY_GPU_KERNELS")
-        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("kernels"), PathBuf::from);
+    let folder = std::env::var_os("ACCURACY_GPU_KERNELS").map_or_else(
+        || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("accuracy").join("kernels/kernels"),
+        PathBuf::from,
+    );
     if folder.join("libkernels_gfx950.so").is_file() {
         return Some(folder);
     }
-    let reason = format!("no libkernels_gfx950.so in {}; kernels/build-gpu.sh builds it", folder.display());
+    let reason = format!(
+        "no libkernels_gfx950.so in {}; `cargo accuracy build -p kernels --arch gfx950` builds it",
+        folder.display()
+    );
     assert!(std::env::var_os("ACCURACY_REQUIRE_GPU_KERNELS").is_none(), "{reason}");
     // Not eprintln!, which the test harness keeps to itself when a test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");

@@ -1,8 +1,5 @@
-//! Compiles the kernels for the host architecture.
+//! Compiles the kernels that Cargo.toml names for the host architecture.
 
 fn main() {
-    accuracy_core::build::HostLibrary::new("silent_fallback")
-        .file("hip/quant.hip")
-        .file("hip/gemm.hip")
-        .compile();
+    accuracy_core::build::declared();
 }

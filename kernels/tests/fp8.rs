@@ -281,6 +281,7 @@ fn per_token(
     checkpoint = "shards/minilm-fp8-block",
     weights = { w = "encoder.layer.{layer}.{part}.dense" },
     tokens = [1, 33],
+    known_failure(arch = "gfx942", reason = "DeepGEMM's formats are the OCP ones, which gfx942 does not decode"),
 )]
 fn deep_gemm(
     cx: &mut Case,

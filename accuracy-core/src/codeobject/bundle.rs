@@ -5,9 +5,10 @@
 
 use super::elf::{Elf, Machine};
 use super::error::{Begins, ReadError};
-use super::target::{Target, TargetId};
+use super::target::Target;
 use super::{CodeObject, Packing, elf};
 use std::io::Read;
+use std::ops::Range;
 
 const PLAIN: &[u8] = b"__CLANG_OFFLOAD_BUNDLE__";
 const COMPRESSED: &[u8] = b"CCOB";
@@ -16,7 +17,7 @@ const COMPRESSED: &[u8] = b"CCOB";
 const MAX_RATIO: u64 = 1000;
 
 /// Whether a bundle begins here.
-pub(super) fn starts(bytes: &[u8]) -> bool {
+pub fn starts(bytes: &[u8]) -> bool {
     bytes.starts_with(PLAIN) || bytes.starts_with(COMPRESSED)
 }
 
@@ -67,12 +68,49 @@ impl<'a> Header<'a> {
     }
 }
 
+/// Code for one target out of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub target: Target,
+    /// The code object: an ELF file, or SPIR-V.
+    pub code: Vec<u8>,
+}
+
+/// The code objects of the one bundle that `bytes` begins with. What follows the bundle is ignored, so that a bundle
+/// whose length is not known can be read.
+///
+/// # Errors
+/// For what is no bundle, or a damaged one.
+pub fn entries(bytes: &[u8]) -> Result<Vec<Entry>, ReadError> {
+    let unpacked = if bytes.starts_with(COMPRESSED) { Some(decompress(bytes)?.bytes) } else { None };
+    let bundle = unpacked.as_deref().unwrap_or(bytes);
+    let (places, _) = places(bundle)?;
+    places
+        .into_iter()
+        .map(|(id, place)| Ok(Entry { target: target(id)?, code: bundle[place].to_vec() }))
+        .collect()
+}
+
 /// Reads a plain bundle and returns its length in bytes.
 fn read_plain(
     bytes: &[u8],
     packing: Packing,
     code_objects: &mut Vec<CodeObject>,
 ) -> Result<usize, ReadError> {
+    let (places, end) = places(bytes)?;
+    for (id, place) in places {
+        let code_object = read_entry(id, &bytes[place], packing);
+        code_objects.push(code_object.map_err(|error| error.at(format!("entry {id}")))?);
+    }
+    Ok(end)
+}
+
+/// Names of entries and where they lie in their bundle.
+type Places<'a> = Vec<(&'a str, Range<usize>)>;
+
+/// The entries of a plain bundle that are not for the host: their names and where they lie. The second result is the
+/// bundle's length in bytes.
+fn places(bytes: &[u8]) -> Result<(Places<'_>, usize), ReadError> {
     let mut header = Header { bytes, at: 0 };
     if !bytes.starts_with(PLAIN) {
         return Err(ReadError::Magic {
@@ -94,6 +132,7 @@ fn read_plain(
     // Sorted, so that no byte is read twice: entries overlap in no bundle that a compiler wrote.
     entries.sort();
     let mut end = header.at as u64;
+    let mut places = Vec::new();
     for (offset, size, id) in entries {
         let entry = format!("entry {id}");
         let next = offset.saturating_add(size);
@@ -106,24 +145,32 @@ fn read_plain(
         }
         end = end.max(next);
         if !id.starts_with("host") {
-            let code = &bytes[offset as usize..next as usize];
-            code_objects.push(read_entry(id, code, packing).map_err(|error| error.at(entry))?);
+            places.push((id, offset as usize..next as usize));
         }
     }
-    Ok(end as usize)
+    Ok((places, end as usize))
 }
 
-fn read_entry(id: &str, code: &[u8], packing: Packing) -> Result<CodeObject, ReadError> {
-    // An id is kind-triple-target; kind and triple vary between compilers, the target does not.
+/// What an entry is for. An id is kind-triple-target; kind and triple vary between compilers, the target does not.
+fn target(id: &str) -> Result<Target, ReadError> {
     if id.ends_with("amdgcnspirv") {
-        let size = code.len() as u64;
-        return Ok(CodeObject { target: Target::Spirv, packing, size, version: None, kernels: None });
+        return Ok(Target::Spirv);
     }
     let target = id
         .find("-gfx")
         .map(|at| &id[at + 1..])
         .ok_or_else(|| ReadError::Bundle(format!("`{id}` names no AMD target")))?;
-    let entry: TargetId = target.parse()?;
+    Ok(Target::Amd(target.parse()?))
+}
+
+fn read_entry(id: &str, code: &[u8], packing: Packing) -> Result<CodeObject, ReadError> {
+    let entry = match target(id)? {
+        Target::Amd(entry) => entry,
+        target => {
+            let size = code.len() as u64;
+            return Ok(CodeObject { target, packing, size, version: None, kernels: None });
+        }
+    };
     if code.is_empty() {
         return Err(ReadError::Bundle("it is empty".into()));
     }

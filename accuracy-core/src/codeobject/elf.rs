@@ -147,6 +147,12 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// The formats of the `printf` calls of a code object's kernels.
+    pub fn printf_formats(&self) -> Result<Vec<String>, ReadError> {
+        let note = self.metadata_note()?.ok_or(ReadError::MetadataMissing)?;
+        Ok(metadata::parse(note)?.printf)
+    }
+
     fn metadata_note(&self) -> Result<Option<&'a [u8]>, ReadError> {
         let mut budget = self.data.len() as u64;
         for segment in self.header.program_headers(LE, self.data)? {

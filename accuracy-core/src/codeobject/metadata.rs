@@ -11,6 +11,8 @@ pub(super) struct Metadata {
     /// Absent before code object 4.
     pub target: Option<TargetId>,
     pub kernels: Vec<Kernel>,
+    /// The formats of `printf` calls, as `amdhsa.printf` lists them.
+    pub printf: Vec<String>,
 }
 
 /// Metadata nests four deep: kernels, kernel, arguments, argument. The reader counts two levels for a string.
@@ -38,7 +40,13 @@ pub(super) fn parse(note: &[u8]) -> Result<Metadata, ReadError> {
     let kernels = root.list("amdhsa.kernels")?.unwrap_or_default();
     let kernels =
         kernels.iter().enumerate().map(|(i, kernel)| read_kernel(kernel, i)).collect::<Result<_, _>>()?;
-    Ok(Metadata { target, kernels })
+    let format = |value: &ValueRef| match value {
+        ValueRef::String(text) => Ok(text.as_str().unwrap_or_default().to_owned()),
+        other => Err(root.wrong("amdhsa.printf", "a list of texts", other)),
+    };
+    let printf = root.list("amdhsa.printf")?.unwrap_or_default();
+    let printf = printf.iter().map(format).collect::<Result<_, _>>()?;
+    Ok(Metadata { target, kernels, printf })
 }
 
 fn read_kernel(value: &ValueRef, index: usize) -> Result<Kernel, ReadError> {

@@ -12,6 +12,7 @@ mod fatbin;
 mod metadata;
 mod target;
 
+pub use bundle::{Entry as BundleEntry, entries as bundle_entries, starts as is_bundle};
 pub use error::{Begins, ReadError, TargetError};
 pub use target::{Target, TargetId};
 
@@ -157,6 +158,14 @@ pub fn read(bytes: &[u8]) -> Result<Contents, ReadError> {
         return Ok(Contents { form: Form::Fatbin, host: None, code_objects });
     }
     Err(ReadError::Unrecognised { begins: Begins::of(bytes), resembles: resembles(bytes) })
+}
+
+/// The formats of the `printf` calls in the kernels of an AMD code object (`amdhsa.printf`), in the order of its metadata.
+///
+/// # Errors
+/// If the bytes are no such code object, or damaged.
+pub fn printf_formats(code_object: &[u8]) -> Result<Vec<String>, ReadError> {
+    Elf::parse(code_object)?.printf_formats()
 }
 
 fn code_object(code_object: CodeObject) -> Result<Contents, ReadError> {

@@ -4,7 +4,9 @@
 //! Both offer the same dozen calls with the same meaning; they differ in names and in how a context is made. One
 //! [`Gpu`] serves a process: its first visible device, chosen by the caller's `*_VISIBLE_DEVICES`.
 
+use super::emulation;
 use crate::arch::Arch;
+use crate::env::{self, EnvError};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
@@ -33,12 +35,26 @@ impl Kind {
         }
     }
 
+    /// The environment variables that choose devices.
+    pub const fn variables(self) -> &'static str {
+        match self {
+            Kind::Hip => "HIP_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES",
+            Kind::Cuda => "CUDA_VISIBLE_DEVICES",
+        }
+    }
+
     /// File names in the order in which they are tried.
     const fn libraries(self) -> &'static [&'static str] {
         match self {
             Kind::Hip => &["libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"],
             Kind::Cuda => &["libcuda.so.1", "libcuda.so"],
         }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -56,21 +72,46 @@ impl std::str::FromStr for Kind {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GpuError {
     #[error(
-        "the {runtime} runtime is not on this machine: tried {tried}. Run where it is, or use --arch host; `cargo accuracy inspect` looks at a library without a device"
+        "the {runtime} runtime is not on this machine: tried {tried}. Run where it is, or use --arch host{}; `cargo accuracy inspect` looks at a library without a device",
+        without_device(runtime)
     )]
-    NoRuntime { runtime: &'static str, tried: String },
+    NoRuntime { runtime: Kind, tried: String },
     #[error("{library} has no `{symbol}`: it is not a {runtime} runtime that this version knows")]
-    NoSymbol { library: String, symbol: &'static str, runtime: &'static str },
-    #[error("{library} reports no device ({detail}). Check the driver and {variables}, or use --arch host")]
-    NoDevice { library: String, detail: String, variables: &'static str },
+    NoSymbol { library: String, symbol: &'static str, runtime: Kind },
+    #[error(
+        "{library} reports no device ({detail}). Check the driver and {}, or use --arch host{}",
+        runtime.variables(),
+        without_device(runtime)
+    )]
+    NoDevice { library: String, detail: String, runtime: Kind },
     #[error(
         "the visible device is {found} ({name}), not {wanted}: choose another with {variables}, or use --arch {found}"
     )]
     WrongArch { found: String, name: String, wanted: Arch, variables: &'static str },
     #[error("{call} failed: {error} ({code})")]
     Call { call: &'static str, error: String, code: i32 },
+    #[error(
+        "{} asks for emulation, and these tests were built without the emulator: build them with the feature `emulate` of accuracy-core, as `cargo accuracy --emulate` does",
+        env::EMULATE
+    )]
+    BuiltWithoutEmulator,
+    #[error("the emulator cannot start: {error}")]
+    Emulator { error: String },
+    #[error(transparent)]
+    Variable(#[from] EnvError),
     #[error("the device gives other bytes back than it was given ({wrong} of {bytes})")]
     Memory { wrong: usize, bytes: usize },
+}
+
+/// What runs the code of some of AMD's GPUs where there is none, as the end of a sentence.
+fn without_device(runtime: &Kind) -> String {
+    let emulated: Vec<&str> = Arch::emulated().map(Arch::name).collect();
+    match runtime {
+        Kind::Hip => {
+            format!(", or run the code of {} on this processor with --emulate", emulated.join(" and "))
+        }
+        Kind::Cuda => String::new(),
+    }
 }
 
 /// A loaded runtime: the calls that are needed, under the names that it has for them.
@@ -95,7 +136,19 @@ impl Api {
                 return Ok(Api { kind, file, library });
             }
         }
-        Err(GpuError::NoRuntime { runtime: kind.name(), tried: kind.libraries().join(", ") })
+        Err(GpuError::NoRuntime { runtime: kind, tried: kind.libraries().join(", ") })
+    }
+
+    /// The stand-in that the emulator has loaded for a device of this architecture.
+    fn emulated(arch: Arch) -> Result<Api, GpuError> {
+        emulation::install(arch)?;
+        let file = emulation::LIBRARY;
+        // Only what is loaded already: a runtime of the vendor's of this name is not meant.
+        let flags = libc::RTLD_NOW | libc::RTLD_NOLOAD;
+        // SAFETY: nothing is loaded, so no initialiser runs.
+        let library = unsafe { libloading::os::unix::Library::open(Some(file), flags) };
+        let library = library.map_err(|error| GpuError::Emulator { error: error.to_string() })?;
+        Ok(Api { kind: Kind::Hip, file, library: library.into() })
     }
 
     /// # Safety
@@ -105,7 +158,7 @@ impl Api {
         unsafe { self.library.get::<F>(symbol) }.map(|s| *s).map_err(|_| GpuError::NoSymbol {
             library: self.file.into(),
             symbol,
-            runtime: self.kind.name(),
+            runtime: self.kind,
         })
     }
 
@@ -134,13 +187,6 @@ impl Api {
             // SAFETY: a pointer that is not null is a C string of the runtime, alive as long as the library.
             Ok(text) if !text.is_null() => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
             _ => "unknown error".into(),
-        }
-    }
-
-    fn variables(&self) -> &'static str {
-        match self.kind {
-            Kind::Hip => "HIP_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES",
-            Kind::Cuda => "CUDA_VISIBLE_DEVICES",
         }
     }
 
@@ -251,7 +297,7 @@ impl Api {
     }
 
     fn no_device(&self, detail: &str) -> GpuError {
-        GpuError::NoDevice { library: self.file.into(), detail: detail.into(), variables: self.variables() }
+        GpuError::NoDevice { library: self.file.into(), detail: detail.into(), runtime: self.kind }
     }
 }
 
@@ -315,7 +361,7 @@ fn first(api: &Api, wanted: Arch) -> Result<Device, GpuError> {
     let device = api.device(0)?;
     if device.arch.parse::<Arch>().ok() != Some(wanted) {
         let Device { name, arch: found, .. } = device;
-        return Err(GpuError::WrongArch { found, name, wanted, variables: api.variables() });
+        return Err(GpuError::WrongArch { found, name, wanted, variables: api.kind.variables() });
     }
     Ok(device)
 }
@@ -336,7 +382,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the first visible device, once for each process.
+    /// Opens the first visible device, once for each process; where [`emulation`](super::emulation()) is asked for, the
+    /// emulated one.
     pub fn open(kind: Kind, wanted: Arch) -> Result<&'static Gpu, GpuError> {
         static GPU: OnceLock<Result<Gpu, GpuError>> = OnceLock::new();
         match GPU.get_or_init(|| Gpu::new(kind, wanted)) {
@@ -345,14 +392,14 @@ impl Gpu {
                 found: gpu.device.arch.clone(),
                 name: gpu.device.name.clone(),
                 wanted,
-                variables: gpu.api.variables(),
+                variables: gpu.api.kind.variables(),
             }),
             Err(error) => Err(error.clone()),
         }
     }
 
     fn new(kind: Kind, wanted: Arch) -> Result<Gpu, GpuError> {
-        let api = Api::open(kind)?;
+        let api = if super::emulation()? { Api::emulated(wanted)? } else { Api::open(kind)? };
         let device = first(&api, wanted)?;
         let mut gpu = Gpu { api, device, context: 0, stream: 0 };
         // SAFETY: the types are those of the runtimes' headers; the out pointers are to locals.

@@ -175,8 +175,10 @@ fn name_of(handle: Handle, kernel: Pointer) -> Option<String> {
 fn runtime_symbol(symbol: &CStr) -> Option<Pointer> {
     // CUDA's driver is loaded by its runtime, and only when that is first used.
     let driver = c"libcuda.so.1".to_owned();
+    // The file of HIP's stand-in may be called otherwise.
+    let emulated = CString::new(super::emulation::LIBRARY).unwrap_or_default();
     let runtimes = RUNTIMES.lock().unwrap_or_else(|e| e.into_inner());
-    runtimes.iter().chain([&driver]).find_map(|file| {
+    runtimes.iter().chain([&driver, &emulated]).find_map(|file| {
         // SAFETY: with RTLD_NOLOAD this only finds what is loaded already; the handle is never closed, so what it leads
         // to stays.
         let found = unsafe {
@@ -191,7 +193,7 @@ fn runtime_symbol(symbol: &CStr) -> Option<Pointer> {
 static RUNTIMES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 /// `ns::kernel<4>` of `_ZN2ns6kernelILi4EEEvPf`.
-fn readable(name: &str) -> String {
+pub(crate) fn readable(name: &str) -> String {
     let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
     cpp_demangle::Symbol::new(name)
         .ok()

@@ -2,13 +2,17 @@
 //!
 //! Three runtimes: the host, whose "device memory" is mapped by [`host`] between guard bands and inaccessible pages, and
 //! HIP and CUDA ([`gpu`]), opened at run time. [`memory`] is a buffer on any of them, [`launches`] sees which kernels run.
+//! Where [`emulation`] is asked for, HIP's runtime is a stand-in that runs the code on this processor.
 //! What the bytes mean is not known here.
 
+pub mod emulation;
 pub mod fault;
 pub mod gpu;
 pub mod host;
 pub mod launches;
 pub mod memory;
+
+pub use emulation::emulation;
 
 use std::marker::PhantomData;
 

@@ -4,6 +4,7 @@ use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::watch::Watch;
 use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
+use crate::device::emulation::{self, Told};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
@@ -15,7 +16,7 @@ use crate::judge::{self, JudgedHop};
 use crate::library;
 use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
-use crate::plan::SubCase;
+use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{Cause, CheckResult, Gate, Hop, Metrics, PowerStatus, Record, Verdict};
 use crate::reference::Matrix;
@@ -33,6 +34,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 const POISONS: [u8; 4] = [0xa5, 0x96, 0xc3, 0xb4];
 /// Bits of the seed that make other inputs of it: neighbouring seeds do not share theirs.
 const OTHER_SEEDS: [u64; 4] = [1, 1 << 20, 1 << 30, 1 << 40];
+/// Lines of what kernels printed that a record keeps.
+const OUTPUT_LINES: usize = 100;
 /// Terms that cancel by this factor show a float16 accumulator.
 const ENOUGH_CANCELLATION: f64 = 30.0;
 
@@ -47,6 +50,8 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
     if let Runtime::Gpu(gpu) = runner.setup.runtime {
         record.device = Some(gpu.device().name.clone());
     }
+    // What the emulator has to say of an earlier case is not said of this one.
+    drop(emulation::take());
     // A function of the test's own may not take what a wrong kernel wrote, such as an index out of range.
     let result = catch_unwind(AssertUnwindSafe(|| match runner.cell.check {
         Check::FullChain => runner.full_chain(&mut record),
@@ -60,10 +65,33 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
             message(&*panic)
         )))
     });
-    match result {
+    let device = record.device.clone();
+    let without_result = |verdict, error: &Error| case.planned.without_result(verdict, error.to_string());
+    let record = match &result {
         Ok(()) => record,
-        Err(error @ Error::Kernel { .. }) => case.planned.without_result(Verdict::Crashed, error.to_string()),
-        Err(error) => case.planned.without_result(Verdict::NotRun, error.to_string()),
+        Err(error @ Error::Kernel { .. }) => without_result(Verdict::Crashed, error),
+        Err(error) => without_result(Verdict::NotRun, error),
+    };
+    match emulation::take().filter(|_| settings.emulate) {
+        None => record,
+        Some(Told { problems, mut emulated, findings }) => {
+            let lost = emulated.output.len().saturating_sub(OUTPUT_LINES);
+            emulated.output.truncate(OUTPUT_LINES);
+            if lost > 0 {
+                emulated.output.push(format!("and {lost} more lines"));
+            }
+            let judged = match problems.is_empty() {
+                true => record,
+                // Whatever was judged is worth nothing; what the launcher made of it may help.
+                false => {
+                    let launcher = result.err().map(|error| error.to_string());
+                    let mut told: Vec<String> = problems.into_iter().chain(launcher).collect();
+                    told.dedup();
+                    case.planned.without_result(Verdict::Crashed, told.join("\n"))
+                }
+            };
+            Record { device, emulated: Some(Box::new(emulated)), findings: Some(findings), ..judged }
+        }
     }
 }
 
@@ -330,7 +358,13 @@ impl<'a> Runner<'a> {
     }
 
     fn dtype_variant(&self, record: &mut Record) -> Result<()> {
-        let first_at = self.indices(|kind, at| if kind == AxisKind::Variants { 0 } else { at });
+        let axes = self.meta.body.axes.iter().zip(&self.cell.at);
+        let first_at: Vec<usize> = axes
+            .map(|(axis, &at)| match axis.kind {
+                AxisKind::Variants => plan::first_native(axis, self.setup.arch).unwrap_or(at),
+                _ => at,
+            })
+            .collect();
         let variant = self.ordinary(&self.cell.at)?;
         let first = self.ordinary(&first_at)?;
         let hops = judge::judge_hops(&variant, self.min_cos);

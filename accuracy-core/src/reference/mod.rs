@@ -11,7 +11,10 @@ pub mod matrix;
 pub mod model;
 pub mod stream;
 
-pub use accumulate::{Accumulator, HOPPER_FP8, TensorCore};
+pub use accumulate::{
+    Accumulator, CDNA3_BF16, CDNA3_F16, CDNA3_FP8, CDNA4_BF16, CDNA4_F16, CDNA4_FP8, HOPPER_FP8, Sums,
+    TensorCore,
+};
 pub use eval::{Evaluation, eval, magnitudes};
 pub use graph::{BufferId, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user};
 pub use matrix::Matrix;

@@ -65,6 +65,7 @@ impl Workspace<'_> {
                 package_dir: below(&binary.working_dir, &base)?,
                 libraries: self.library_folders(binary, package, &packages, &named)?,
                 env: self.built.portable_environment(package),
+                can_emulate: binary.can_emulate(),
             });
         }
         let mut folders: BTreeSet<String> = binaries.iter().flat_map(|b| b.libraries.clone()).collect();

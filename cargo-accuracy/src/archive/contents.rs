@@ -55,6 +55,9 @@ pub struct ArchivedBinary {
     /// Folders in which its kernel libraries are looked for, in this order.
     pub libraries: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Whether it was built with the emulator.
+    #[serde(default)]
+    pub can_emulate: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

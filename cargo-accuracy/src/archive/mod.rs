@@ -32,6 +32,11 @@ pub struct ArchiveArgs {
     /// Take kernel libraries from this folder before any other (repeatable); comes before ACCURACY_LIBRARY_PATH
     #[arg(long, value_name = "DIR")]
     pub library_path: Vec<PathBuf>,
+    /// Build the tests so that `run --archive FILE --emulate` can run the code of gfx942 and gfx950 without a device
+    ///
+    /// They run on devices as well. `emulate = true` in the configuration of a package asks for it, too.
+    #[arg(long)]
+    pub emulate: bool,
     #[command(flatten)]
     pub cargo: CargoArgs,
 }
@@ -39,8 +44,13 @@ pub struct ArchiveArgs {
 pub fn command(args: ArchiveArgs) -> anyhow::Result<ExitCode> {
     let metadata = args.cargo.metadata()?;
     let sources = Sources::read(&metadata)?;
-    let packages = run::packages(&args.cargo, &metadata, &Config::new(&sources)?)?;
-    let built = args.cargo.build(&metadata, &packages)?;
+    let config = Config::new(&sources)?;
+    let packages = run::packages(&args.cargo, &metadata, &config)?;
+    let features = match args.emulate || packages.iter().any(|package| config.emulate(&package.name)) {
+        true => run::emulate::features(&args.cargo, &packages)?,
+        false => Vec::new(),
+    };
+    let built = args.cargo.build(&metadata, &packages, &features)?;
     let binaries = discover::discover(&built, &metadata, &packages)?;
     if binaries.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
@@ -83,11 +93,15 @@ fn summary(args: &ArchiveArgs, collected: &collect::Collected, size: u64) -> Str
         found => found.join(", "),
     };
     format!(
-        "{}: {} test executables, {libraries}, {} other files; {:.1} MB, for {}",
+        "{}: {} test executables, {libraries}, {} other files; {:.1} MB, for {}{}",
         args.out.display(),
         contents.binaries.len(),
         contents.data_files(),
         size as f64 / 1e6,
         contents.machine,
+        match contents.binaries.iter().all(|binary| binary.can_emulate) {
+            true => ", with the emulator",
+            false => ", without the emulator (--emulate)",
+        }
     )
 }

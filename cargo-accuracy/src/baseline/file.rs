@@ -244,6 +244,24 @@ k::t[arch=host,tokens=3] cos>0.999 y=1.668e-3<2.50e-3
     }
 
     #[test]
+    fn what_was_emulated_has_a_section_of_its_own() {
+        use crate::report::text::fixture::emulated;
+        let case = emulated("k::t[arch=gfx950,tokens=1]");
+        let mut on_device = case.clone();
+        (on_device.emulated, on_device.device) = (None, Some("AMD Instinct MI355X".into()));
+        let mut baseline = Baseline::default();
+        for record in [&case, &on_device] {
+            let lines = baseline.0.entry(Place::of(record)).or_default();
+            lines.insert(record.id.clone(), Line::of(record).unwrap());
+        }
+        let text = baseline.to_string();
+        for section in ["[gfx950: emulated gfx950]", "[gfx950: AMD Instinct MI355X]"] {
+            assert!(text.contains(section), "{text}");
+        }
+        assert_eq!(Baseline::parse(&text).unwrap(), baseline);
+    }
+
+    #[test]
     fn a_line_that_is_wrong_is_named() {
         for (from, to, what) in [
             ("format 1", "format 2", "in place of"),

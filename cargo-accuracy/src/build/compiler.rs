@@ -42,7 +42,9 @@ impl Compiler {
     }
 }
 
-/// Folders of Debian's packages, which stand in where there is no ROCm.
+/// Debian's packages that stand in where there is no ROCm.
+pub const PACKAGES: &str = "clang-22 clang-tools-22 lld-22 llvm-22 libamdhip64-dev rocm-device-libs g++";
+/// Folders of theirs.
 const LLVM: &str = "/usr/lib/llvm-22/bin";
 const BITCODE: &str = "/usr/lib/x86_64-linux-gnu/amdgcn/bitcode";
 
@@ -75,23 +77,24 @@ fn debian_clang() -> anyhow::Result<Located> {
     let needed = [llvm("clang++"), llvm("llvm-as"), llvm("llvm-dis"), llvm("ld.lld"), BITCODE.into()];
     if let Some(missing) = needed.iter().find(|path| !path.exists()) {
         anyhow::bail!(
-            "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages (clang-22 lld-22 \
-             llvm-22 clang-tools-22 libamdhip64-dev rocm-device-libs) {} is not there",
+            "no compiler for AMD GPUs: neither HIPCXX nor hipcc on PATH, and of Debian's packages ({PACKAGES}) {} is not \
+             there",
             missing.display()
         );
     }
     Ok(Located { program: llvm("clang++"), debian: true })
 }
 
-/// Looks for the compiler of an architecture; what it needs beside the sources is written below `out`.
+/// Looks for the compiler of an architecture, or of several of AMD's that one library is for; what it needs beside the
+/// sources is written below `out`.
 ///
 /// # Errors
 /// If there is none, with what was looked for.
-pub fn find(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
-    match Kind::of(arch) {
-        None => host(out),
-        Some(Kind::Hip) => amd(arch, out),
-        Some(Kind::Cuda) => nvidia(arch, out),
+pub fn find(archs: &[Arch], out: &Path) -> anyhow::Result<Compiler> {
+    match archs {
+        [arch] if Kind::of(*arch).is_none() => host(out),
+        [arch] if Kind::of(*arch) == Some(Kind::Cuda) => nvidia(*arch, out),
+        _ => amd(archs, out),
     }
 }
 
@@ -136,22 +139,36 @@ fn host(out: &Path) -> anyhow::Result<Compiler> {
     Ok(Compiler { host: true, ..compiler })
 }
 
-fn amd(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
-    let offload = format!("-std=c++17 -O3 -fPIC -fvisibility=hidden -Wall --offload-arch={arch}");
+fn amd(archs: &[Arch], out: &Path) -> anyhow::Result<Compiler> {
+    let mut each: Vec<String> = archs.iter().map(|arch| format!("--offload-arch={arch}")).collect();
+    if archs.len() > 1 {
+        each.push("--offload-compress".into());
+    }
+    let each = each.join(" ");
+    let offload = format!("-std=c++17 -O3 -fPIC -fvisibility=hidden -Wall {each}");
     let Located { program, debian } = locate(Kind::Hip)?;
     if !debian {
-        let link = format!("--hip-link --offload-arch={arch} -shared -Wl,--no-undefined");
+        let link = format!("--hip-link {each} -shared -Wl,--no-undefined");
         return Compiler::new(program, words(&format!("{offload} -x hip")), words(&link));
     }
-    let bitcode = device_libraries(arch, out)?;
+    let mut bitcode = out.join("bitcode");
+    for &arch in archs {
+        bitcode = device_libraries(arch, out)?;
+    }
+    let wave64 = |arch: &Arch| arch.name().starts_with("gfx9");
+    if !archs.iter().all(wave64) && archs.iter().any(wave64) {
+        anyhow::bail!(
+            "Debian's headers cannot build one library for wavefronts of 32 and of 64: build one for each"
+        );
+    }
     // These headers ask for the wavefront size by a macro that LLVM 22 no longer has.
     let mut compile = words(&format!(
         "{offload} --rocm-path=/usr -D__HIP_PLATFORM_AMD__ -D__AMDGCN_WAVEFRONT_SIZE={}",
-        if arch.name().starts_with("gfx9") { 64 } else { 32 }
+        if archs.iter().all(wave64) { 64 } else { 32 }
     ));
     compile.push(format!("--rocm-device-lib-path={}", bitcode.display()).into());
     compile.extend(words("-x hip"));
-    let link = format!("--hip-link --rocm-path=/usr --offload-arch={arch} -shared -Wl,--no-undefined");
+    let link = format!("--hip-link --rocm-path=/usr {each} -shared -Wl,--no-undefined");
     Compiler::new(program, compile, words(&link))
 }
 

@@ -11,43 +11,17 @@ use crate::exit::{ExitCode, usage};
 use crate::header;
 use crate::run::cargo::{CargoArgs, manifest_dir};
 use accuracy_core::arch::Arch;
+use accuracy_core::build::LibraryTable;
+use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use anyhow::Context as _;
 use cargo_metadata::{Metadata, Package};
+use compiler::Compiler;
 use rayon::prelude::*;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use unit::Unit;
-
-/// A table `[[package.metadata.accuracy.library]]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Library {
-    /// As `#[kernel_library]` names it.
-    pub name: String,
-    /// HIP, CUDA or C++ files, relative to the package; a folder stands for those in it.
-    pub sources: Vec<PathBuf>,
-    /// Folders of headers, relative to the package.
-    #[serde(default)]
-    pub include: Vec<PathBuf>,
-    /// Flags for the compiler, behind those that are always given.
-    #[serde(default)]
-    pub flags: Vec<String>,
-    /// Flags for the linker, behind the objects.
-    #[serde(default)]
-    pub link: Vec<String>,
-    /// The architectures that it is built for; all where none is named.
-    #[serde(default, deserialize_with = "archs")]
-    pub archs: Vec<Arch>,
-}
-
-fn archs<'de, D: Deserializer<'de>>(names: D) -> Result<Vec<Arch>, D::Error> {
-    let names = Vec::<String>::deserialize(names)?;
-    names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
-}
 
 /// Flags of `cargo accuracy build`.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,6 +31,12 @@ pub struct KernelBuildArgs {
     /// Without it the environment's ACCURACY_ARCH, and without that the configuration's `arch`.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
+    /// One library for all of the architectures, in compressed bundles: lib{name}_gfx942-gfx950.so
+    #[arg(long)]
+    pub bundle: bool,
+    /// Bare code objects in place of libraries, as hipModuleLoad takes them, of the source of this name (repeatable)
+    #[arg(long, value_name = "SOURCE", conflicts_with = "bundle")]
+    pub code_object: Vec<String>,
     #[command(flatten)]
     pub cargo: CargoArgs,
 }
@@ -73,7 +53,11 @@ pub fn command(args: KernelBuildArgs) -> anyhow::Result<ExitCode> {
         let archs = named.or_else(|| config.arch(&package.name)).with_context(|| {
             format!("no architecture is named for {}: name one with --arch", package.name)
         })?;
-        built.extend(libraries(&metadata, &config, package, &archs)?);
+        built.extend(match (&args.code_object[..], args.bundle) {
+            ([], false) => libraries(&metadata, &config, package, &archs, None)?,
+            ([], true) => bundles(&metadata, &config, package, &archs)?,
+            (wanted, _) => code_objects(&metadata, &config, package, &archs, wanted)?,
+        });
     }
     if built.is_empty() {
         anstream::eprintln!(
@@ -117,7 +101,8 @@ pub fn library_path(
     Ok(Some(joined.to_string_lossy().into_owned()))
 }
 
-/// Builds a package's libraries for architectures, and says where they are.
+/// Builds a package's libraries for architectures, and says where they are. Those that its build script has left in
+/// `left` for the host are not built once more.
 ///
 /// # Errors
 /// If a source is missing, there is no compiler for an architecture, or it fails: with its command and what it said.
@@ -126,58 +111,121 @@ pub fn libraries(
     config: &Config,
     package: &Package,
     archs: &[Arch],
+    left: Option<&Path>,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let (dir, out) = (manifest_dir(package), folder(metadata, package));
     let mut built = Vec::new();
     for library in config.libraries(&package.name) {
-        let archs = archs.iter().filter(|arch| library.archs.is_empty() || library.archs.contains(arch));
-        for &arch in archs.collect::<BTreeSet<_>>() {
-            let path = build(library, arch, dir, &out).with_context(|| {
-                format!(
-                    "kernel library `{}` of package {} cannot be built for {arch}",
-                    library.name, package.name
-                )
-            })?;
+        for &arch in archs.iter().filter(|arch| library.is_for(arch.name())).collect::<BTreeSet<_>>() {
+            let file = format!("lib{}_{arch}.so", library.name);
+            if let Some(own) = left.map(|folder| folder.join(&file)).filter(|own| own.is_file()) {
+                forget(&out.join(file))?;
+                built.push(own);
+                continue;
+            }
+            let path =
+                build(library, &[arch], dir, &out).with_context(|| cannot(library, package, arch.name()))?;
             built.push(path);
         }
     }
     Ok(built)
 }
 
-fn build(library: &Library, arch: Arch, dir: &Path, out: &Path) -> anyhow::Result<PathBuf> {
-    let sources = sources(library, dir)?;
+/// Removes a library that would be found before the one that is meant.
+fn forget(library: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(library) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", library.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cannot(library: &LibraryTable, package: &Package, archs: &str) -> String {
+    format!("kernel library `{}` of package {} cannot be built for {archs}", library.name, package.name)
+}
+
+/// Builds a package's libraries for all of these architectures in one file each, `lib{name}_{arch}-{arch}.so`.
+///
+/// # Errors
+/// As of [`libraries`], and if they are not AMD's.
+fn bundles(
+    metadata: &Metadata,
+    config: &Config,
+    package: &Package,
+    archs: &[Arch],
+) -> anyhow::Result<Vec<PathBuf>> {
+    let archs: Vec<Arch> = archs.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    if let Some(other) = archs.iter().find(|arch| Kind::of(**arch) != Some(Kind::Hip)) {
+        return Err(usage(format!(
+            "--bundle: only code for AMD's GPUs shares a library, and {other} is none"
+        )));
+    }
+    let (dir, out) = (manifest_dir(package), folder(metadata, package));
+    let libraries = config.libraries(&package.name).iter();
+    let all = libraries.filter(|library| archs.iter().all(|arch| library.is_for(arch.name())));
+    all.map(|library| {
+        build(library, &archs, dir, &out).with_context(|| cannot(library, package, &names(&archs)))
+    })
+    .collect()
+}
+
+fn names(archs: &[Arch]) -> String {
+    archs.iter().map(|arch| arch.name()).collect::<Vec<_>>().join("-")
+}
+
+/// The folder of what the compiler makes of the package's bindings: headers, for sources that have themselves checked.
+fn bound_headers(dir: &Path, out: &Path) -> anyhow::Result<PathBuf> {
     let include = out.join("include");
-    // What Rust binds, for sources that have themselves checked.
     for (file, text) in header::headers(&header::of_package(dir))? {
         header::write_if_changed(&include.join(file), &text)?;
     }
-    let compiler = compiler::find(arch, out)?;
-    let objects = out.join("objects").join(format!("{}_{arch}", library.name));
+    Ok(include)
+}
+
+/// What compiles a source of a library into `output`.
+fn unit(
+    library: &LibraryTable,
+    compiler: &Compiler,
+    dir: &Path,
+    include: &Path,
+    source: PathBuf,
+    output: PathBuf,
+) -> Unit {
+    let mut command = compiler.compile();
+    command.current_dir(dir).args(&library.flags);
+    for folder in &library.include {
+        command.arg("-I").arg(folder);
+    }
+    command.arg("-I").arg(include).arg(&source).arg("-o").arg(&output);
+    Unit { command, inputs: vec![source], output }
+}
+
+fn build(library: &LibraryTable, archs: &[Arch], dir: &Path, out: &Path) -> anyhow::Result<PathBuf> {
+    let sources = library.files(dir).map_err(|error| usage(error.to_string()))?;
+    let include = bound_headers(dir, out)?;
+    let compiler = compiler::find(archs, out)?;
+    let name = format!("{}_{}", library.name, names(archs));
+    let objects = out.join("objects").join(&name);
     std::fs::create_dir_all(&objects).with_context(|| format!("cannot make {}", objects.display()))?;
     let units: Vec<Unit> = sources
-        .iter()
+        .into_iter()
         .map(|source| {
             // Two sources may have one name in different folders.
             let name: String = source
                 .strip_prefix(dir)
-                .unwrap_or(source)
+                .unwrap_or(&source)
                 .to_string_lossy()
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
                 .collect();
-            let object = objects.join(format!("{name}.o"));
-            let mut command = compiler.compile();
-            command.current_dir(dir).args(&library.flags);
-            for folder in &library.include {
-                command.arg("-I").arg(folder);
-            }
-            command.arg("-I").arg(&include).args(["-MMD", "-MF"]).arg(object.with_extension("d"));
-            command.arg("-c").arg(source).arg("-o").arg(&object);
-            Unit { command, inputs: vec![source.clone()], output: object }
+            let mut unit = unit(library, &compiler, dir, &include, source, objects.join(format!("{name}.o")));
+            unit.command.args(["-c", "-MMD", "-MF"]).arg(unit.output.with_extension("d"));
+            unit
         })
         .collect();
     units.par_iter().try_for_each(|unit| unit.bring_up_to_date(&compiler))?;
-    let file = out.join(format!("lib{}_{arch}.so", library.name));
+    let file = out.join(format!("lib{name}.so"));
     let mut command = compiler.link();
     let inputs: Vec<PathBuf> = units.into_iter().map(|unit| unit.output).collect();
     command.current_dir(dir).args(&inputs).args(&library.link).arg("-o").arg(&file);
@@ -185,43 +233,44 @@ fn build(library: &Library, arch: Arch, dir: &Path, out: &Path) -> anyhow::Resul
     Ok(file)
 }
 
-/// The files that a library is made of.
-fn sources(library: &Library, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    const EXTENSIONS: [&str; 6] = ["hip", "cu", "cpp", "cc", "cxx", "c++"];
-    let mut files = Vec::new();
-    for named in &library.sources {
-        let path = dir.join(named);
-        if path.is_file() {
-            files.push(path);
-        } else if path.is_dir() {
-            let entries =
-                std::fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let mut found = Vec::new();
-            for entry in entries {
-                let file = entry?.path();
-                if file.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
-                    found.push(file);
-                }
+/// Compiles the sources that are called so into bare code objects, `{source}_{arch}.co`.
+///
+/// # Errors
+/// As of [`libraries`], if no source is called so, or an architecture is none of AMD's.
+fn code_objects(
+    metadata: &Metadata,
+    config: &Config,
+    package: &Package,
+    archs: &[Arch],
+    wanted: &[String],
+) -> anyhow::Result<Vec<PathBuf>> {
+    let (dir, out) = (manifest_dir(package), folder(metadata, package));
+    let include = bound_headers(dir, &out)?;
+    let mut built = Vec::new();
+    for &arch in archs.iter().collect::<BTreeSet<_>>() {
+        if Kind::of(arch) != Some(Kind::Hip) {
+            return Err(usage(format!("--code-object: {arch} is none of AMD's GPUs")));
+        }
+        let compiler = compiler::find(&[arch], &out)?;
+        for name in wanted {
+            let mut found = None;
+            for library in config.libraries(&package.name).iter().filter(|l| l.is_for(arch.name())) {
+                let files = library.files(dir).map_err(|error| usage(error.to_string()))?;
+                let source =
+                    files.into_iter().find(|file| file.file_stem().is_some_and(|stem| stem == &**name));
+                found = found.or(source.map(|source| (library, source)));
             }
-            if found.is_empty() {
-                return Err(usage(format!(
-                    "folder {} has no source (.{})",
-                    path.display(),
-                    EXTENSIONS.join(", .")
-                )));
-            }
-            found.sort();
-            files.extend(found);
-        } else {
-            return Err(usage(format!(
-                "source {} is not there, looked for in {}",
-                named.display(),
-                dir.display()
-            )));
+            let (library, source) = found.ok_or_else(|| {
+                usage(format!("--code-object {name}: no library of {} has a source called so", package.name))
+            })?;
+            let output = out.join(format!("{name}_{arch}.co"));
+            let mut unit = unit(library, &compiler, dir, &include, source, output.clone());
+            unit.command.args(["--cuda-device-only", "--no-gpu-bundle-output"]);
+            // Of these the compiler does not list the headers, so that what has changed is not known.
+            forget(&output)?;
+            unit.bring_up_to_date(&compiler).with_context(|| cannot(library, package, arch.name()))?;
+            built.push(output);
         }
     }
-    if files.is_empty() {
-        return Err(usage("it names no sources"));
-    }
-    Ok(files)
+    Ok(built)
 }

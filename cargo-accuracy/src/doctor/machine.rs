@@ -71,10 +71,13 @@ pub fn tools(wanted: &BTreeSet<Arch>, workspace: &Workspace) -> Section {
         ),
     }
     // GPU kernels may come from another machine, so that their compilers are never in the way.
-    for (kind, makes, get) in [
-        (Kind::Hip, "AMD GPUs", "ROCm 6.4 or later (https://rocm.docs.amd.com)"),
-        (Kind::Cuda, "NVIDIA GPUs", "the CUDA toolkit"),
-    ] {
+    let rocm = format!(
+        "ROCm 6.4 or later (https://rocm.docs.amd.com), or on Debian: apt-get install {}",
+        compiler::PACKAGES
+    );
+    for (kind, makes, get) in
+        [(Kind::Hip, "AMD GPUs", rocm.as_str()), (Kind::Cuda, "NVIDIA GPUs", "the CUDA toolkit")]
+    {
         let found = compiler::locate(kind).and_then(|found| {
             let path = found.program.display().to_string();
             let line = version(&path, "--version").with_context(|| format!("`{path} --version` fails"))?;
@@ -82,11 +85,21 @@ pub fn tools(wanted: &BTreeSet<Arch>, workspace: &Workspace) -> Section {
             Ok(format!("{line} ({path}{with}): compiles HIP sources for {makes}"))
         });
         match found {
+            Ok(what) if kind == Kind::Hip => {
+                let archs: Vec<&str> = Arch::emulated().map(Arch::name).collect();
+                section
+                    .good(format!("{what}; `--emulate` runs those for {} without one", archs.join(" and ")));
+            }
             Ok(what) => section.good(what),
-            Err(error) if wanted.iter().any(|&arch| Kind::of(arch) == Some(kind)) => section.note(
-                format!("{error:#}: nothing is compiled for {makes} here"),
-                format!("install {get}, or build elsewhere and bring an archive (cargo accuracy archive)"),
-            ),
+            // What is built for these runs without a device, so that it is of use everywhere.
+            Err(error) if kind == Kind::Hip || wanted.iter().any(|&arch| Kind::of(arch) == Some(kind)) => {
+                section.note(
+                    format!("{error:#}: nothing is compiled for {makes} here"),
+                    format!(
+                        "install {get}, or build elsewhere and bring an archive (cargo accuracy archive)"
+                    ),
+                )
+            }
             Err(_) => {}
         }
     }
@@ -108,8 +121,16 @@ fn label(kind: Kind) -> &'static str {
 }
 
 /// Runtimes and devices.
-pub fn gpus(wanted: &BTreeSet<Arch>, found: &[Found]) -> Section {
+/// Where the configuration asks for emulation (`emulates`), what can be emulated needs no device.
+pub fn gpus(wanted: &BTreeSet<Arch>, found: &[Found], emulates: bool) -> Section {
     let mut section = Section::new("GPUs");
+    let wanted: BTreeSet<Arch> =
+        wanted.iter().copied().filter(|arch| !(emulates && arch.can_be_emulated())).collect();
+    let wanted = &wanted;
+    let instead = match wanted.iter().any(|arch| arch.can_be_emulated()) {
+        true => "; or run with --emulate, which needs neither",
+        false => "",
+    };
     for Found { kind, runtime, devices } in found {
         let (kind, name) = (*kind, label(*kind));
         let needed = wanted.iter().any(|&arch| Kind::of(arch) == Some(kind));
@@ -122,7 +143,8 @@ pub fn gpus(wanted: &BTreeSet<Arch>, found: &[Found]) -> Section {
                     }
                     Kind::Cuda => "install NVIDIA's driver; in a container start it with --gpus all",
                 };
-                section.lacks(needed, format!("no {name} runtime: tried {tried}"), fix);
+                let instead = if kind == Kind::Hip { instead } else { "" };
+                section.lacks(needed, format!("no {name} runtime: tried {tried}"), format!("{fix}{instead}"));
                 nodes(&mut section, kind, needed);
                 continue;
             }
@@ -130,11 +152,15 @@ pub fn gpus(wanted: &BTreeSet<Arch>, found: &[Found]) -> Section {
         }
         match devices {
             Ok(devices) => devices.iter().for_each(|device| one_device(&mut section, wanted, device)),
-            Err(GpuError::NoDevice { detail, variables, .. }) => {
+            Err(GpuError::NoDevice { detail, runtime, .. }) => {
                 section.lacks(
                     needed,
                     format!("{name} sees no device: {detail}"),
-                    format!("check the driver, and {variables}"),
+                    format!(
+                        "check the driver, and {}{}",
+                        runtime.variables(),
+                        if kind == Kind::Hip { instead } else { "" }
+                    ),
                 );
                 nodes(&mut section, kind, needed);
             }

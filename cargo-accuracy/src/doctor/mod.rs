@@ -88,7 +88,7 @@ pub fn command(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let devices = machine::devices();
     let sections = [
         machine::tools(&wanted, &workspace),
-        machine::gpus(&wanted, &devices),
+        machine::gpus(&wanted, &devices, workspace.emulates()),
         machine::variables(&devices),
         workspace.configuration(&args.arch),
         workspace.libraries(&wanted, &devices),

@@ -2,6 +2,7 @@
 
 use super::machine::Found;
 use super::{DoctorArgs, Section};
+use crate::build;
 use crate::config::{Config, Sources};
 use crate::declared::Declared;
 use crate::run::cargo::manifest_dir;
@@ -59,6 +60,12 @@ impl Workspace {
         }
         let Some(Inner { config: Ok(config), packages, .. }) = &self.0 else { return BTreeSet::new() };
         packages.keys().filter_map(|name| config.arch(name)).flatten().collect()
+    }
+
+    /// Whether the configuration of a package asks for emulation.
+    pub fn emulates(&self) -> bool {
+        let Some(Inner { config: Ok(config), packages, .. }) = &self.0 else { return false };
+        packages.keys().any(|name| config.emulate(name))
     }
 
     /// Whether a build script compiles kernels for the host.
@@ -144,7 +151,14 @@ impl Workspace {
                     }
                 }
                 for &arch in wanted.iter().filter(|arch| !builds.contains_key(arch)) {
-                    missing(&mut section, package, library, arch);
+                    if !library.code_object && inner.names_sources(package, &library.name, arch) {
+                        let (name, package) = (&library.name, &package.name);
+                        section.good(format!(
+                            "{name}: a run builds lib{name}_{arch}.so of the sources that {package} names"
+                        ));
+                    } else {
+                        missing(&mut section, package, library, arch);
+                    }
                 }
             }
         }
@@ -212,11 +226,20 @@ impl Inner {
         path.strip_prefix(here).unwrap_or(&path).display().to_string()
     }
 
+    /// Whether a package's Cargo.toml names the sources of a library for an architecture.
+    fn names_sources(&self, package: &Package, library: &str, arch: Arch) -> bool {
+        let Ok(config) = &self.config else { return false };
+        config.libraries(&package.name).iter().any(|table| table.name == library && table.is_for(arch.name()))
+    }
+
     /// Where a run would look for the libraries of a package, those of every profile that was built.
     fn folders(&self, package: &Package) -> Vec<PathBuf> {
         let mut folders: Vec<PathBuf> = std::env::var_os(env::LIBRARY_PATH)
             .map(|list| std::env::split_paths(&list).collect())
             .unwrap_or_default();
+        if let Ok(config) = &self.config {
+            folders.extend(build::folders(&self.metadata, config, package));
+        }
         let target = self.metadata.target_directory.as_std_path();
         let prefix = format!("{}-", package.name);
         for profile in subfolders(target) {

@@ -55,7 +55,7 @@ impl Setup<'_> {
         self.configuration(config, &mut done)?;
         self.profile(&mut done)?;
         if self.declared.tests.is_empty() {
-            self.first_test(&mut done)?;
+            self.first_test(config, &mut done)?;
         } else {
             let test = &self.declared.tests[0];
             done.push(kept(&test.at.file, format!("has an accuracy test already (`{}`)", test.name)));
@@ -186,7 +186,7 @@ impl Setup<'_> {
     }
 
     /// A chain that passes: kernels, the build script that compiles them, weights, the test.
-    fn first_test(&self, done: &mut Vec<Done>) -> anyhow::Result<()> {
+    fn first_test(&self, config: &Config, done: &mut Vec<Done>) -> anyhow::Result<()> {
         let dir = manifest_dir(self.package);
         let library = self.package.name.replace('-', "_");
         let fill = |text: &str| text.replace("{{library}}", &library);
@@ -195,17 +195,29 @@ impl Setup<'_> {
         match script {
             None => done.push(write(
                 &dir.join("build.rs"),
-                &fill(include_str!("files/build.rs")),
+                include_str!("files/build.rs"),
                 "compiles the kernels for the host architecture",
             )?),
             Some(script) => done.push(Done {
                 did: Did::Left,
                 path: script.src_path.clone().into(),
-                what: format!(
-                    "is yours; add to its main: accuracy_core::build::HostLibrary::new(\"{library}\")\
-                     .file(\"{KERNEL}\").compile();"
-                ),
+                what: "is yours; add to its main: accuracy_core::build::declared();".into(),
             }),
+        }
+        if config.libraries(&self.package.name).is_empty() {
+            append(
+                self.manifest(),
+                &format!(
+                    "\n# Built for the host by the build script, and for GPUs by `cargo accuracy`, with --emulate, too.\n\
+                     [[package.metadata.accuracy.library]]\nname = \"{library}\"\nsources = [\"{KERNEL}\"]\n"
+                ),
+            )?;
+            done.push(added(
+                self.manifest(),
+                "[[package.metadata.accuracy.library]]: the sources of the kernels",
+            ));
+        } else {
+            done.push(kept(self.manifest(), "[[package.metadata.accuracy.library]] is there already"));
         }
         done.push(write(
             &dir.join(KERNEL),

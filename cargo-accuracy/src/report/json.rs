@@ -4,6 +4,7 @@
 use super::model::{Report, Summary, TestPower};
 use crate::baseline::Comparison;
 use crate::lint::Finding;
+use accuracy_core::record::Fidelity;
 use serde::Serialize;
 use std::io::Write;
 
@@ -18,6 +19,10 @@ struct Document<'a> {
     tool: Tool,
     arch: String,
     device: String,
+    /// Whether an emulator ran cases in place of a device.
+    emulated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fidelity: Option<&'a Fidelity>,
     min_cos: Option<f64>,
     summary: Summary,
     tests: &'a [TestPower],
@@ -40,6 +45,8 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         arch: report.archs().join(","),
         device: report.device.clone().unwrap_or_else(|| device(&report.archs())),
+        emulated: report.emulated.is_some(),
+        fidelity: report.emulated.as_ref(),
         min_cos: report.min_cos,
         summary: report.summary,
         tests: &report.tests,

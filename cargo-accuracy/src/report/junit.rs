@@ -5,9 +5,10 @@
 //! file and no line, and is refused with them. So the metrics stand in its output, as `[[PROPERTY|cos=0.9999986]]`, which
 //! Jenkins and GitLab show beside a failure, and test management tools read as properties. The file is the suite's.
 
+use super::emulation;
 use super::model::{Report, test_key};
 use super::text::{failure, number};
-use accuracy_core::record::{Gate, Record, Verdict};
+use accuracy_core::record::{Fidelity, Gate, Record, Verdict};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -178,6 +179,17 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
     if !record.failed_checks.is_empty() {
         case.properties.push(("failed_checks", record.failed_checks.join(" ")));
     }
+    if let Some(emulated) = &record.emulated {
+        let Fidelity { exact, modelled, instructions } = &emulated.fidelity;
+        case.properties.push(("emulated", "true".into()));
+        case.properties.push(("exact", format!("{exact} of {instructions}")));
+        if !modelled.is_empty() {
+            let modelled: Vec<&str> = modelled.iter().map(String::as_str).collect();
+            case.properties.push(("modelled", modelled.join(" ")));
+        }
+    }
+    let findings = record.findings.iter().flatten();
+    case.properties.extend(findings.map(|finding| ("finding", emulation::words(finding))));
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         case.properties.push(("cause", format!("{}: {}{cos}", cause.cause, cause.detail)));

@@ -1,6 +1,7 @@
 //! `--report markdown=PATH`: a comment on a pull request. The verdict first, then what failed with its cause and the
 //! command that runs it alone, then the cosine tables, folded. Never longer than a comment may be.
 
+use super::emulation;
 use super::model::{Report, test_path};
 use super::style;
 use super::text::{self, failure, number};
@@ -42,6 +43,7 @@ pub fn render(report: &Report) -> String {
     if let Some(comparison) = &report.baseline {
         baseline(&mut text, comparison);
     }
+    findings(&mut text, report);
     lint(&mut text, &report.lint);
     tables(&mut text, report);
     text
@@ -77,6 +79,25 @@ fn heading(text: &mut String, report: &Report) {
         let _ = write!(line, ", threshold {min_cos}");
     }
     let _ = writeln!(text, "{line}\n");
+    if let Some(line) = emulation::line(report) {
+        let _ = writeln!(text, "{line}\n");
+    }
+}
+
+/// What the emulator saw kernels do wrong.
+fn findings(text: &mut String, report: &Report) {
+    let found = emulation::findings(report);
+    if found.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "#### Findings of the emulator\n");
+    let told = section(text, found.iter(), LIMIT - 5 * RESERVE, |text, (finding, cases)| {
+        let _ = writeln!(text, "- {} ({cases} cases)", inline(&emulation::words(finding)));
+    });
+    if told < found.len() {
+        let _ = writeln!(text, "- and {} more", found.len() - told);
+    }
+    text.push('\n');
 }
 
 /// Appends what `write` makes of each item while there is room; returns for how many there was.

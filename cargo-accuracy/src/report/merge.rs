@@ -1,5 +1,6 @@
 //! Reads the records of any number of folders and says what became of each case that was announced.
 
+use super::emulation::Kinds;
 use super::parts;
 use crate::run::folder::{RUN_INFO, RunInfo};
 use crate::run::{may_pass, unfinished};
@@ -17,7 +18,7 @@ pub struct Merged {
     /// In the order of the manifests; what no manifest announces comes last.
     pub records: Vec<Record>,
     pub runs: Vec<RunInfo>,
-    /// What is missing, or there too often, of a run in parts.
+    /// What is missing, or there too often, of a run in parts; what must not stand in one report.
     pub problems: Vec<String>,
 }
 
@@ -26,6 +27,7 @@ pub struct Merged {
 pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
     let mut merged = Merged::default();
     let known = Mutex::default();
+    let mut kinds = Kinds::default();
     let mut at: HashMap<String, usize> = HashMap::new();
     let mut parts = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -37,7 +39,9 @@ pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
             parts.push((dir.as_path(), part));
         }
         merged.runs.extend(folder.run.clone());
+        let emulated = folder.run.as_ref().map(|run| run.emulated.clone()).unwrap_or_default();
         let records = folder.records(&known)?;
+        kinds.add(dir, &emulated, &records);
         if let [_] = dirs {
             merged.records = records;
             break;
@@ -53,6 +57,7 @@ pub fn read(dirs: &[PathBuf]) -> anyhow::Result<Merged> {
         }
     }
     merged.problems = parts::problems(&parts);
+    merged.problems.extend(kinds.problems());
     // Parts are put together as they were divided, so that a test's cases stand in their order.
     merged.records.sort_by_cached_key(|r| places.get(&r.id).copied().unwrap_or(usize::MAX));
     Ok(merged)

@@ -1,8 +1,9 @@
 //! What a run found, as a person and as a machine reads it; and `cargo accuracy report`.
 //!
-//! [`model`] counts and decides, [`merge`] reads folders of records and [`parts`] whether a run is whole, the others
-//! render.
+//! [`model`] counts and decides, [`merge`] reads folders of records and [`parts`] whether a run is whole, [`emulation`]
+//! puts into words what an emulator says; the others render.
 
+pub mod emulation;
 mod github;
 pub mod html;
 pub mod json;

@@ -5,7 +5,7 @@ use crate::exit::ExitCode;
 use crate::lint::{Finding, Severity};
 use crate::run::folder::RunInfo;
 use crate::run::{is_known_failure, may_pass, unfinished};
-use accuracy_core::record::{Gate, PowerStatus, Record, Verdict};
+use accuracy_core::record::{Fidelity, Gate, PowerStatus, Record, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +26,10 @@ pub struct Report {
     pub lint: Vec<Finding>,
     /// Whether the lint was part of the run.
     pub linted: bool,
-    /// The GPUs that the run used.
+    /// The GPUs that the run used, or emulated.
     pub device: Option<String>,
+    /// How far what was emulated is exact; `None` where nothing was emulated.
+    pub emulated: Option<Fidelity>,
     /// Wall-clock time.
     pub seconds: Option<f64>,
     /// Where the records are.
@@ -145,6 +147,14 @@ impl Report {
         devices.sort_unstable();
         devices.dedup();
         let device = (!devices.is_empty()).then(|| devices.join("; "));
+        let of_cases: Vec<&Fidelity> =
+            records.iter().filter_map(|r| Some(&r.emulated.as_ref()?.fidelity)).collect();
+        let announced = runs.iter().any(|run| !run.emulated.is_empty());
+        let emulated = (announced || !of_cases.is_empty()).then(|| {
+            let mut all = Fidelity::default();
+            of_cases.into_iter().for_each(|one| all.add(one));
+            all
+        });
         Report {
             records,
             tests,
@@ -154,6 +164,7 @@ impl Report {
             lint: Vec::new(),
             linted: false,
             device,
+            emulated,
             seconds: None,
             folder: None,
             problems: Vec::new(),

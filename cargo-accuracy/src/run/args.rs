@@ -20,6 +20,19 @@ pub struct RunArgs {
     /// GPU's; the CPU is never taken without being named.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
+    /// Run the code of gfx942 and gfx950 on this machine's processor, also where such a GPU is visible
+    ///
+    /// Without it the kernels run on a device, and without a device the exit status is 101. The report says that the run was
+    /// emulated; what emulation does not show is in the guide (limits). --emulate=false overrides the configuration.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    pub emulate: Option<bool>,
     /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,

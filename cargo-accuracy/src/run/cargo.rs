@@ -110,6 +110,14 @@ impl CargoArgs {
         Ok(metadata)
     }
 
+    /// The workspace with all that it depends on, on one platform.
+    pub fn dependencies(&self, platform: &str) -> anyhow::Result<Metadata> {
+        let mut command = self.manifest.metadata();
+        let filter = ["--filter-platform".to_owned(), platform.to_owned()];
+        command.other_options(self.lock_flags().chain(filter).collect::<Vec<_>>());
+        command.exec().context("cannot read what the workspace depends on with cargo metadata")
+    }
+
     /// The packages that the flags and the working directory select, as cargo itself would.
     pub fn selected<'m>(&self, metadata: &'m Metadata) -> Vec<&'m Package> {
         let (selected, _) = self.workspace.partition_packages(metadata);
@@ -121,12 +129,21 @@ impl CargoArgs {
         !self.workspace.package.is_empty()
     }
 
-    /// Builds the tests of `packages` and says which executables came out of it.
-    pub fn build(&self, metadata: &Metadata, packages: &[&Package]) -> anyhow::Result<Built> {
+    /// Builds the tests of `packages`, with these features beside those of the command line, and says which executables
+    /// came out of it.
+    pub fn build(
+        &self,
+        metadata: &Metadata,
+        packages: &[&Package],
+        features: &[String],
+    ) -> anyhow::Result<Built> {
         let mut command = Command::new(cargo());
         command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
         command.args(self.lock_flags());
         command.args(self.flags_to_repeat());
+        if !features.is_empty() {
+            command.args(["--features", &features.join(",")]);
+        }
         for package in packages {
             command.args(["-p", package.id.repr.as_str()]);
         }

@@ -1,9 +1,13 @@
-//! Where cases run: the CPU, and the visible devices of the architectures that a run needs, each a place of its own.
+//! Where cases run: the CPU, the visible devices of the architectures that a run needs, and devices that are emulated, each
+//! a place of its own.
 
-use super::{pool, unix};
+use super::plan::Settings;
+use super::{emulate, pool, unix};
 use crate::exit::{ExitCode, usage};
 use accuracy_core::arch::Arch;
+use accuracy_core::device::emulation;
 use accuracy_core::device::gpu::{self, Device, Gpu, Kind};
+use accuracy_core::env;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -28,7 +32,7 @@ impl Visible {
 /// # Errors
 /// What it said, or that it said nothing.
 pub fn check_answers(device: &Device, arch: Arch) -> anyhow::Result<()> {
-    Places(vec![Place { arch, device: Some(Visible::of(device)) }]).check_answers(0)
+    Places(vec![Place { arch, on: On::Device(Visible::of(device)) }]).check_answers(0)
 }
 
 /// All places of a run.
@@ -36,7 +40,33 @@ pub struct Places(Vec<Place>);
 
 struct Place {
     arch: Arch,
-    device: Option<Visible>,
+    on: On,
+}
+
+/// What runs the kernels.
+enum On {
+    Cpu,
+    Device(Visible),
+    Emulator(Emulated),
+}
+
+/// A device that is emulated.
+struct Emulated {
+    name: String,
+    target: String,
+    /// How many threads each of its cases may use.
+    threads: usize,
+    /// A visible device of the architecture, which is not used.
+    idle: Option<Device>,
+}
+
+impl Place {
+    fn device(&self) -> Option<&Visible> {
+        match &self.on {
+            On::Device(visible) => Some(visible),
+            On::Cpu | On::Emulator(_) => None,
+        }
+    }
 }
 
 /// A device, and the variable by which a process sees it alone.
@@ -47,42 +77,73 @@ struct Visible {
 }
 
 impl Places {
-    /// Looks for devices of each architecture but the host's; `chosen` are those of `--devices`.
+    /// Looks for devices of each architecture but the host's and those that are emulated; `chosen` are those of
+    /// `--devices`.
     ///
     /// # Errors
     /// If an architecture has no device, with what was found instead: a run without its device is no run.
     pub fn find(
         archs: impl IntoIterator<Item = Arch>,
+        settings: &Settings,
         runtime: Option<Kind>,
         chosen: &[usize],
     ) -> anyhow::Result<Places> {
         let mut places = Vec::new();
         for arch in archs.into_iter().collect::<BTreeSet<_>>() {
             match Kind::of(arch) {
-                None => places.push(Place { arch, device: None }),
+                None => places.push(Place { arch, on: On::Cpu }),
+                Some(own) if settings.is_emulated(arch) => {
+                    let (name, target) = emulation::device(arch);
+                    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                    // A device that cannot be asked is none that a report could speak of.
+                    let visible = gpu::devices(own).unwrap_or_default();
+                    let idle = visible.into_iter().find(|device| device.arch.parse() == Ok(arch));
+                    let emulated = Emulated { name, target, threads: (cores / settings.jobs).max(1), idle };
+                    places.push(Place { arch, on: On::Emulator(emulated) });
+                }
                 Some(own) => {
                     let devices = devices(arch, runtime.unwrap_or(own), chosen)?;
-                    places.extend(devices.into_iter().map(|device| Place { arch, device: Some(device) }));
+                    places.extend(devices.into_iter().map(|device| Place { arch, on: On::Device(device) }));
                 }
             }
         }
-        if !chosen.is_empty() && places.iter().all(|place| place.device.is_none()) {
-            return Err(usage(
-                "--devices chooses among GPUs, and only the CPU is used: name one with --arch",
-            ));
+        if !chosen.is_empty() && places.iter().all(|place| place.device().is_none()) {
+            return Err(usage(match places.iter().any(|place| matches!(place.on, On::Emulator(_))) {
+                true => "--devices chooses among GPUs, and none is used: what runs is emulated",
+                false => "--devices chooses among GPUs, and only the CPU is used: name one with --arch",
+            }));
         }
         Ok(Places(places))
     }
 
     /// The devices, for a report.
     pub fn describe(&self) -> Option<String> {
-        let names: Vec<String> = self
-            .0
-            .iter()
-            .filter_map(|place| place.device.as_ref())
-            .map(|Visible { device, .. }| format!("{} ({}, {})", device.name, device.arch, device.library))
-            .collect();
+        let name = |place: &Place| match &place.on {
+            On::Cpu => None,
+            On::Device(Visible { device, .. }) => {
+                Some(format!("{} ({}, {})", device.name, device.arch, device.library))
+            }
+            On::Emulator(Emulated { name, idle: None, .. }) => Some(name.clone()),
+            On::Emulator(Emulated { name, idle: Some(device), .. }) => {
+                Some(format!("{name} ({}, {}, is visible and was not used)", device.name, device.arch))
+            }
+        };
+        let names: Vec<String> = self.0.iter().filter_map(name).collect();
         (!names.is_empty()).then(|| names.join("; "))
+    }
+
+    /// Name of the emulated device that stands for those of an architecture.
+    pub fn emulated(&self, arch: &str) -> Option<&str> {
+        self.0[self.of(arch)].iter().find_map(|place| match &place.on {
+            On::Emulator(emulated) => Some(emulated.name.as_str()),
+            On::Cpu | On::Device(_) => None,
+        })
+    }
+
+    /// The architectures that are emulated.
+    pub fn all_emulated(&self) -> BTreeSet<String> {
+        let emulated = self.0.iter().filter(|place| matches!(place.on, On::Emulator(_)));
+        emulated.map(|place| place.arch.name().to_owned()).collect()
     }
 
     /// Those that run an architecture's cases.
@@ -93,19 +154,23 @@ impl Places {
 
     /// Name and `gcnArchName`, or compute capability, of each device of an architecture.
     pub fn targets(&self, arch: &str) -> Vec<(String, &str)> {
-        let devices = self.of(arch).filter_map(|i| Some((i, self.0[i].device.as_ref()?)));
-        devices.map(|(i, visible)| (self.name(i), visible.device.arch.as_str())).collect()
+        let target = |place: usize| match &self.0[place].on {
+            On::Cpu => None,
+            On::Device(visible) => Some((self.name(place), visible.device.arch.as_str())),
+            On::Emulator(emulated) => Some((self.name(place), emulated.target.as_str())),
+        };
+        self.of(arch).filter_map(target).collect()
     }
 
     /// Bytes of the largest device of an architecture; memory of the host is not counted.
     pub fn largest_memory(&self, arch: &str) -> Option<u64> {
-        self.0[self.of(arch)].iter().filter_map(|place| Some(place.device.as_ref()?.device.memory)).max()
+        self.0[self.of(arch)].iter().filter_map(|place| Some(place.device()?.device.memory)).max()
     }
 
     /// As the pool sees them. The processes are spread over the devices, several on each: most of a case's time goes
     /// into the reference, on the CPU.
     pub fn for_pool(&self, jobs: usize) -> Vec<pool::Place> {
-        let place = |place: &Place| match &place.device {
+        let place = |place: &Place| match place.device() {
             None => pool::Place { slots: jobs, memory: None },
             Some(visible) => {
                 let slots = jobs.div_ceil(self.of(place.arch.name()).len());
@@ -115,21 +180,28 @@ impl Places {
         self.0.iter().map(place).collect()
     }
 
-    /// The variable that shows a process this place's device alone.
-    pub fn environment(&self, place: usize) -> Option<(&'static str, &str)> {
-        self.0[place].device.as_ref().map(|visible| (visible.variable, visible.value.as_str()))
+    /// The variables by which a process knows this place: that which shows it this device alone, or those of an emulation.
+    pub fn environment(&self, place: usize) -> Vec<(&'static str, String)> {
+        match &self.0[place].on {
+            On::Cpu => Vec::new(),
+            On::Device(visible) => vec![(visible.variable, visible.value.clone())],
+            On::Emulator(emulated) => {
+                vec![(env::EMULATE, "1".into()), (env::EMULATE_THREADS, emulated.threads.to_string())]
+            }
+        }
     }
 
     pub fn is_device(&self, place: usize) -> bool {
-        self.0[place].device.is_some()
+        self.0[place].device().is_some()
     }
 
     pub fn name(&self, place: usize) -> String {
-        match &self.0[place].device {
-            None => "the CPU".into(),
-            Some(Visible { device, .. }) => {
+        match &self.0[place].on {
+            On::Cpu => "the CPU".into(),
+            On::Device(Visible { device, .. }) => {
                 format!("device {} ({}, {})", device.index, device.name, device.arch)
             }
+            On::Emulator(emulated) => format!("the {}", emulated.name),
         }
     }
 
@@ -138,11 +210,12 @@ impl Places {
     /// # Errors
     /// What it said, or that it said nothing.
     pub fn check_answers(&self, place: usize) -> anyhow::Result<()> {
-        let Place { arch, device: Some(visible) } = &self.0[place] else { return Ok(()) };
+        let Place { arch, on: On::Device(visible) } = &self.0[place] else { return Ok(()) };
         let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
         command
             .args([ANSWERS, arch.name(), visible.device.runtime.name()])
             .env(visible.variable, &visible.value)
+            .env_remove(env::EMULATE)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -179,6 +252,7 @@ pub fn visible_archs(runtime: Option<Kind>) -> Vec<Arch> {
 /// The visible devices of an architecture, or those among them that were chosen.
 fn devices(arch: Arch, kind: Kind, chosen: &[usize]) -> anyhow::Result<Vec<Visible>> {
     let all = gpu::devices(kind).with_context(|| format!("kernels of {arch} cannot run here"))?;
+    let instead = if arch.can_be_emulated() { format!("; {}", emulate::hint()) } else { String::new() };
     let list = || -> String {
         let line = |d: &Device| format!("\n  {}: {} ({})", d.index, d.name, d.arch);
         all.iter().map(line).collect()
@@ -206,7 +280,7 @@ fn devices(arch: Arch, kind: Kind, chosen: &[usize]) -> anyhow::Result<Vec<Visib
     if found.is_empty() {
         anyhow::bail!(
             "kernels of {arch} cannot run here: no visible device is one; there are{}\n\
-             choose others with {variable}, or use --arch {}; `cargo accuracy inspect` looks at a library without a device",
+             choose others with {variable}, or use --arch {}{instead}; `cargo accuracy inspect` looks at a library without a device",
             list(),
             all[0].arch.split(':').next().unwrap_or_default()
         );

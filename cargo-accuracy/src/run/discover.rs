@@ -21,6 +21,11 @@ pub struct Binary {
 }
 
 impl Binary {
+    /// Whether it was built so that it can emulate.
+    pub fn can_emulate(&self) -> bool {
+        self.tests.iter().all(|test| test.can_emulate)
+    }
+
     /// A command that runs this executable as `cargo test` would.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
@@ -189,6 +194,7 @@ mod tests {
             file: "src/fp8.rs".into(),
             line: 7,
             manifest_dir: ".".into(),
+            can_emulate: false,
             body: Body {
                 name: name.into(),
                 checkpoint: None,

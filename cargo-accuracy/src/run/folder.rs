@@ -3,7 +3,7 @@
 use accuracy_core::record::{self, Manifest, Planned, SCHEMA, file_stem};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,9 +25,12 @@ pub struct RunInfo {
     pub tests: BTreeMap<String, usize>,
     /// The packages that took part, whether or not they have tests.
     pub packages: Vec<String>,
-    /// The GPUs that the run used.
+    /// The GPUs that the run used, or emulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The architectures whose code was emulated.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub emulated: BTreeSet<String>,
     /// Which part of a run it is, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,

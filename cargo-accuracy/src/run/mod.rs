@@ -1,6 +1,7 @@
 //! `cargo accuracy run`: builds, discovers, runs a process per case, and judges by what each left.
 //!
-//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on;
+//! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on, and
+//! [`emulate`] decides whether that is an emulator;
 //! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out
 //! their cases, of which [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
@@ -13,6 +14,7 @@ pub mod cargo_env;
 mod confirm;
 mod device;
 pub mod discover;
+pub mod emulate;
 pub mod folder;
 mod kernels;
 mod orphans;
@@ -79,16 +81,26 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::NothingRan);
     }
-    require_arch(packages.iter().map(|p| p.name.as_str()), &mut settings, &config, args.runtime)?;
+    let names = packages.iter().map(|p| p.name.as_str());
+    settings.emulates = emulate::decide(names.clone(), &settings, &config, args.runtime)?;
+    require_arch(names, &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
-    let places = (!args.list).then(|| Places::find(archs, args.runtime, &args.devices)).transpose()?;
+    let find = || Places::find(archs, &settings, args.runtime, &args.devices);
+    let places = (!args.list).then(find).transpose()?;
 
-    let built = args.cargo.build(&metadata, &packages)?;
+    let features = match settings.emulates {
+        true => emulate::features(&args.cargo, &packages)?,
+        false => Vec::new(),
+    };
+    let built = args.cargo.build(&metadata, &packages, &features)?;
     let mut binaries = discover::discover(&built, &metadata, &packages)?;
+    if settings.emulates {
+        emulate::refuse(&cannot_emulate(&binaries), "make accuracy-core a dependency of its package")?;
+    }
     if places.is_some() {
         for package in &packages {
             let archs = settings.arch(&config, &package.name).unwrap_or_default();
-            build::libraries(&metadata, &config, package, &archs)?;
+            build::libraries(&metadata, &config, package, &archs, built.out_dir(&package.id))?;
             if let Some(path) = build::library_path(&metadata, &config, package)? {
                 for binary in binaries.iter_mut().filter(|b| b.package == package.name.as_str()) {
                     binary.environment.push((env::LIBRARY_PATH.into(), path.clone()));
@@ -134,6 +146,13 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("nothing ran: every package of {} is excluded", path.display());
         return Ok(ExitCode::NothingRan);
     }
+    settings.emulates = emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
+    if settings.emulates {
+        let without: Vec<&str> =
+            selected.iter().filter(|b| !b.can_emulate).map(|b| b.name.as_str()).collect();
+        let again = format!("make {} again with `cargo accuracy archive --emulate`", path.display());
+        emulate::refuse(&without, &again)?;
+    }
     require_arch(packages.iter().copied(), &mut settings, &archive.config, args.runtime)?;
     let mut places = None;
     if !args.list {
@@ -144,7 +163,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
                 archs.insert(arch);
             }
         }
-        places = Some(Places::find(archs, args.runtime, &args.devices)?);
+        places = Some(Places::find(archs, &settings, args.runtime, &args.devices)?);
     }
     let unpacked = archive.unpack()?;
     let mut binaries = Vec::new();
@@ -213,6 +232,7 @@ impl Ready<'_> {
             tests,
             packages,
             device: places.as_ref().and_then(Places::describe),
+            emulated: places.as_ref().map(Places::all_emulated).unwrap_or_default(),
             part,
         };
         if args.selftest {
@@ -250,7 +270,10 @@ impl Ready<'_> {
 
         if args.selftest {
             let width = report::text::width(args.output.stdout_taken());
-            let (text, code) = selftest::render(&records, width);
+            let (mut text, code) = selftest::render(&records, width);
+            if let (Some(device), true) = (&info.device, settings.emulates) {
+                text += &format!("the kernels ran on {device}\n");
+            }
             report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
             return Ok(if problem.is_some() { ExitCode::Unfinished } else { code });
         }
@@ -269,6 +292,11 @@ impl Ready<'_> {
         baselines.save(&report, &infos)?;
         Ok(report.exit_code())
     }
+}
+
+/// Names of the executables that were not built so that they can emulate.
+fn cannot_emulate(binaries: &[Binary]) -> Vec<&str> {
+    binaries.iter().filter(|binary| !binary.can_emulate()).map(|binary| binary.name.as_str()).collect()
 }
 
 /// The silent-parameter lint over the sources of the packages that were run.
@@ -334,8 +362,8 @@ fn require_arch<'p>(
         "no architecture is named for {}, no GPU is visible, and the CPU is never taken silently.\n\
          Looked for --arch, ACCURACY_ARCH, [package.metadata.accuracy] and\
          {places}\n\
-         Name one: `--arch host` runs the kernels on the CPU, `--arch gfx950` on that GPU; or write \
-         `arch = \"host\"` into .config/accuracy.toml",
+         Name one: `--arch host` runs the kernels on the CPU, `--arch gfx950` on that GPU, and `--arch gfx950 --emulate` \
+         that GPU's code without one; or write `arch = \"host\"` into .config/accuracy.toml",
         without.join(", ")
     )
 }
@@ -365,6 +393,9 @@ fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
 
 fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
     let mut flags = args.cargo.flags_to_repeat();
+    if settings.emulates {
+        flags.push("--emulate".into());
+    }
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
             flags.extend([flag.to_string(), value]);
@@ -542,9 +573,14 @@ impl Run<'_> {
     /// The record of a case that need not run to have one.
     fn settled(&self, case: &Case) -> Option<Record> {
         let planned = &case.planned;
+        let record = |verdict, reason: &str| Record {
+            // It belongs to the emulated cases, though nothing ran.
+            device: self.places.emulated(&planned.arch).map(str::to_owned),
+            ..planned.without_result(verdict, reason)
+        };
         match &case.fate {
-            Fate::Skip(reason) => Some(planned.without_result(Verdict::Skipped, reason)),
-            Fate::Impossible { why, .. } => Some(planned.without_result(Verdict::NotRun, why)),
+            Fate::Skip(reason) => Some(record(Verdict::Skipped, reason)),
+            Fate::Impossible { why, .. } => Some(record(Verdict::NotRun, why)),
             Fate::Run => {
                 let most = self.places.largest_memory(&planned.arch)?;
                 let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
@@ -597,6 +633,8 @@ impl Run<'_> {
             .stdin(Stdio::null())
             .stderr(output.try_clone().context("cannot duplicate a file descriptor")?)
             .stdout(output)
+            .env_remove(env::EMULATE)
+            .env_remove(env::EMULATE_THREADS)
             .envs(self.places.environment(place));
         for (name, value) in [
             (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),

@@ -53,6 +53,10 @@ pub struct Settings {
     pub arch: Option<Vec<Arch>>,
     /// Those of the visible devices, where nothing names one.
     pub visible: Vec<Arch>,
+    /// Whether the flag or the environment asks for emulation, or forbids it.
+    pub emulate: Option<bool>,
+    /// Whether the run emulates what can be emulated: [`super::emulate::decide`].
+    pub emulates: bool,
     /// From the flag or the environment: wins over the attribute of a test.
     pub min_cos: Option<f64>,
     pub timeout: Option<f64>,
@@ -102,8 +106,21 @@ impl Settings {
         };
         let partition = args.runner.partition.map(Wanted::resolve).transpose()?;
         let durations = args.runner.durations.as_deref().map(durations).transpose()?;
-        let (jobs, visible) = (jobs.unwrap_or_else(cores), Vec::new());
-        Ok(Settings { arch, visible, min_cos, timeout, jobs, repeat, seed, partition, durations })
+        let (jobs, visible, emulates) = (jobs.unwrap_or_else(cores), Vec::new(), false);
+        let emulate = super::emulate::asked(args.emulate)?;
+        Ok(Settings {
+            arch,
+            visible,
+            emulate,
+            emulates,
+            min_cos,
+            timeout,
+            jobs,
+            repeat,
+            seed,
+            partition,
+            durations,
+        })
     }
 
     /// Architectures on which a package runs; `None` where nothing names one.
@@ -113,6 +130,11 @@ impl Settings {
         let mut seen = BTreeSet::new();
         archs.retain(|arch| seen.insert(*arch));
         Some(archs)
+    }
+
+    /// Whether the cases of an architecture are emulated.
+    pub fn is_emulated(&self, arch: Arch) -> bool {
+        self.emulates && arch.can_be_emulated()
     }
 
     fn timeout(&self, config: &Config, package: &str) -> Duration {
@@ -263,6 +285,10 @@ fn fingerprint(ids: &[&str], parts: &[u64], settings: &Settings, origin: Option<
     let mut hasher = blake3::Hasher::new();
     let judged = (settings.min_cos, settings.repeat, settings.seed);
     hasher.update(format!("{}\n{origin:?}\n{judged:?}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    if settings.emulates {
+        // Parts that a device ran are parts of another run.
+        hasher.update(b"emulated\n");
+    }
     for (id, part) in ids.iter().zip(parts) {
         hasher.update(format!("{part} {id}\n").as_bytes());
     }

@@ -392,6 +392,36 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
+    /// `enum class V` in the chain's namespace, and `FOR_EACH_<CHAIN>(X)` over its names.
+    fn for_kernels(chain: &str, table: &str) -> String {
+        let names: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+        let each: String = names.iter().map(|name| format!(" X({name})")).collect();
+        format!(
+            "namespace zoo::{chain} {{\nenum class V : int32_t {{ {} }};\n}}\n#define FOR_EACH_{}(X){each}\n",
+            names.join(", "),
+            chain.to_uppercase()
+        )
+    }
+
+    #[test]
+    fn the_kernels_know_the_variants_of_the_tables() {
+        let tables = CHAINS.iter().filter(|(chain, _)| !chain.starts_with("silent_"));
+        let mut each: Vec<String> =
+            tables.map(|(chain, table)| for_kernels(chain.trim_end_matches("_gemm"), table)).collect();
+        each.sort();
+        let head = "#pragma once\n// The rows of the tables in zoo/, written by this package's tests.\n#include <cstdint>\n";
+        let text = format!("{head}{}", each.concat());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/hip/variants.h");
+        if std::env::var_os("ZOO_WRITE").is_some() {
+            std::fs::write(path, &text).expect("the header can be written");
+        }
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            text == there,
+            "hip/variants.h is not what the tables say: ZOO_WRITE=1 cargo test -p bug-zoo --lib"
+        );
+    }
+
     #[test]
     fn every_row_of_every_table_is_a_variant_with_a_name_of_its_own() {
         for (chain, table) in CHAINS {

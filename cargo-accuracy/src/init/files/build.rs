@@ -1,5 +1,5 @@
-//! Compiles the HIP kernels for the host architecture, so that any machine can judge their numbers.
+//! Compiles the HIP kernels that Cargo.toml names for the host architecture, so that any machine can judge their numbers.
 
 fn main() {
-    accuracy_core::build::HostLibrary::new("{{library}}").file("src/hip/first.hip").compile();
+    accuracy_core::build::declared();
 }

@@ -3,6 +3,7 @@
 
 pub mod shell;
 
+use super::emulation::{self, grouped};
 use super::model::{Report, test_path};
 use super::style;
 use super::text::{failure, number};
@@ -66,7 +67,7 @@ fn outcome(report: &Report) -> (&'static str, String) {
     let s = &report.summary;
     let mut parts = Vec::new();
     if s.failed > 0 {
-        parts.push(format!("{} of {} cases", grouped(s.failed), grouped(s.cases)));
+        parts.push(format!("{} of {} cases", grouped(s.failed as u64), grouped(s.cases as u64)));
     }
     for (count, what) in
         [(s.tests_inconclusive, "tests that prove too little"), (report.lint_errors(), "silent parameters")]
@@ -76,24 +77,11 @@ fn outcome(report: &Report) -> (&'static str, String) {
         }
     }
     match report.exit_code() {
-        ExitCode::Correct => ("good", format!("Passed: {} cases", grouped(s.passed))),
+        ExitCode::Correct => ("good", format!("Passed: {} cases", grouped(s.passed as u64))),
         _ if !report.problems.is_empty() => ("bad", format!("Incomplete: {}", report.problems.join("; "))),
         ExitCode::NothingRan => ("warn", "Nothing ran: not a single case was judged".into()),
         _ => ("bad", format!("Failed: {}", parts.join(", "))),
     }
-}
-
-/// `12,345`.
-fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 fn heading(body: &mut String, report: &Report) {
@@ -108,6 +96,7 @@ fn heading(body: &mut String, report: &Report) {
         facts.push(format!("least cosine {}", number::cosine(least)));
     }
     facts.extend(report.min_cos.map(|min| format!("threshold {min}")));
+    facts.extend(emulation::line(report));
     facts.extend(report.seconds.map(|s| format!("{s:.1} s")));
     let _ = writeln!(
         body,
@@ -134,6 +123,19 @@ fn notes(body: &mut String, report: &Report) {
         })
         .collect();
     note(body, "tests that prove too little", &tests, tests.len());
+    let found = emulation::findings(report);
+    let lines: Vec<String> = found
+        .iter()
+        .take(FINDINGS)
+        .map(|(finding, cases)| {
+            format!(
+                "<li><span class=\"badge warn\">{}</span> <span class=\"wrap\">{}</span> <span class=\"dim\">{cases} cases</span></li>",
+                finding.kind.name(),
+                escape(&emulation::words(finding))
+            )
+        })
+        .collect();
+    note(body, "findings of the emulator", &lines, found.len());
     if let Some(found) = &report.baseline {
         baseline(body, found);
     }
@@ -219,7 +221,7 @@ fn counts(body: &mut String, report: &Report) {
             body,
             "<li><button type=\"button\" aria-pressed=\"false\" data-verdict=\"{label}\"><b>{}</b>\
              <span class=\"badge {}\">{label}</span></button></li>",
-            grouped(count),
+            grouped(count as u64),
             CLASSES[rank]
         );
     }
@@ -320,6 +322,12 @@ struct Detail<'a> {
     /// Cause, detail, cosine, whether it is certain.
     causes: Vec<(&'a str, &'a str, Num, bool)>,
     metrics: BTreeMap<&'static str, serde_json::Value>,
+    /// Findings of the emulator.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<String>,
+    /// What kernels printed.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    printed: &'a [String],
 }
 
 type CheckOf<'a> = (Cow<'a, str>, Cow<'a, str>, Num, Num, Num, bool, Cow<'a, str>);
@@ -459,6 +467,8 @@ fn detail_of(record: &Record) -> Detail<'_> {
         power: record.power.iter().map(power).collect(),
         causes: record.causes.iter().map(cause).collect(),
         metrics,
+        findings: record.findings.iter().flatten().map(emulation::words).collect(),
+        printed: record.emulated.as_ref().map_or(&[], |emulated| &emulated.output),
     }
 }
 

@@ -240,6 +240,8 @@ function describe(row) {
   if (d.known) parts.push(h("p", { class: "reason" }, h("b", {}, "Known failure: "), d.known));
   if (d.reason) parts.push(h("p", { class: "reason" }, d.reason));
   if (d.causes?.length) parts.push(...section("Cause", causes(d.causes)));
+  if (d.findings?.length) parts.push(...section("What the emulator saw", h("ul", {}, d.findings.map((text) => h("li", { class: "wrap" }, text)))));
+  if (d.printed?.length) parts.push(...section("Printed by kernels", h("p", { class: "reason" }, d.printed.join("\n"))));
   parts.push(...section("Run it again", command(row)));
   if (d.hops?.length) parts.push(...section("Hop by hop", hops(d)));
   parts.push(...pictures(d));

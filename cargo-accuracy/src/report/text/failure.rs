@@ -4,6 +4,7 @@
 use super::number;
 use super::table::{Cell, Column, Table};
 use super::wrap;
+use crate::report::emulation;
 use crate::report::model::{Report, test_path};
 use crate::report::style::{self, paint};
 use accuracy_core::meta::Check;
@@ -14,6 +15,8 @@ use std::fmt::Write as _;
 
 /// So many rows and columns are named.
 const WORST: usize = 4;
+/// Lines of what kernels printed that are told.
+const PRINTED: usize = 10;
 
 pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<usize>) {
     let _ = writeln!(text, "{} {}", style::verdict(record), paint(style::BOLD, &record.id));
@@ -42,6 +45,19 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
         let label = if cause.confident { "cause" } else { "perhaps" };
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.detail), 2, width);
+    }
+    for finding in record.findings.iter().flatten().take(WORST) {
+        wrap::wrap(text, &format!("emulator: {}", emulation::words(finding)), 2, width);
+    }
+    if let Some(emulated) = record.emulated.as_ref().filter(|emulated| !emulated.output.is_empty()) {
+        let _ = writeln!(text, "  printed by kernels");
+        for line in emulated.output.iter().take(PRINTED) {
+            let _ = writeln!(text, "    {} {line}", paint(style::DIM, "|"));
+        }
+        if emulated.output.len() > PRINTED {
+            let _ =
+                writeln!(text, "    and {} more lines, in the JSON report", emulated.output.len() - PRINTED);
+        }
     }
     let mut reason = record.reason.lines();
     if let Some(first) = reason.next() {

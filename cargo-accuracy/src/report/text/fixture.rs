@@ -1,7 +1,9 @@
 //! Records by hand, for the tests of this folder.
 
 use accuracy_core::meta::Check;
-use accuracy_core::record::{Cause, Gate, Metrics, Planned, Record, Verdict};
+use accuracy_core::record::{
+    Cause, Emulated, Fidelity, Finding, FindingKind, Gate, Metrics, Planned, Record, Verdict,
+};
 
 pub fn planned(id: &str) -> Planned {
     Planned {
@@ -34,6 +36,26 @@ pub fn record(id: &str, cos: f64) -> Record {
         repeat_bitwise: Some(true),
         ..Metrics::default()
     };
+    record
+}
+
+/// A correct case that was emulated, with a finding.
+pub fn emulated(id: &str) -> Record {
+    let mut record = record(id, 0.9999986);
+    record.arch = "gfx950".into();
+    record.device = Some("emulated gfx950".into());
+    let modelled = ["v_rcp_f32", "v_exp_f32"].map(String::from).into();
+    let fidelity = Fidelity { exact: 998_000, modelled, instructions: 1_000_000 };
+    record.emulated = Some(Box::new(Emulated { fidelity, output: vec!["printed <by a kernel>".into()] }));
+    record.findings = Some(vec![Finding {
+        kind: FindingKind::Race,
+        kernel: "gemm".into(),
+        mnemonic: "ds_read_b32".into(),
+        offset: 0x1a4,
+        file: Some("gemm.hip".into()),
+        line: Some(42),
+        detail: "two waves of a workgroup, no barrier between".into(),
+    }]);
     record
 }
 

@@ -12,6 +12,7 @@ pub mod wrap;
 
 pub use failure::quote;
 
+use super::emulation;
 use super::model::{Report, TestPower, test_path};
 use super::style::{self, paint};
 use crate::cli::OutputArgs;
@@ -35,6 +36,9 @@ mod drop_order {
 
 /// Failures of one kind that are told in full.
 const TOLD_IN_FULL: usize = 3;
+
+/// Findings of the emulator that are told.
+const FINDINGS: usize = 20;
 
 /// Distinct causes that the summary names.
 const CAUSES: usize = 6;
@@ -75,6 +79,7 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
             test.reason
         );
     }
+    emulator(&mut text, report);
     lint(&mut text, report, output.verbose);
     if let Some(comparison) = &report.baseline {
         baseline::write(&mut text, comparison, output.verbose);
@@ -111,6 +116,25 @@ fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>)
         let _ = writeln!(text, "{} {cases}: {reason}", paint(style::BAD, "NOT RUN"));
     }
     if !unfinished.is_empty() {
+        text.push('\n');
+    }
+}
+
+/// What the emulator saw kernels do wrong, whatever their numbers were.
+fn emulator(text: &mut String, report: &Report) {
+    let found = emulation::findings(report);
+    for (finding, cases) in found.iter().take(FINDINGS) {
+        let cases = if *cases == 1 { "1 case".into() } else { format!("{cases} cases") };
+        let _ = writeln!(text, "{} {} ({cases})", paint(style::WARN, "emulator:"), emulation::words(finding));
+    }
+    if found.len() > FINDINGS {
+        let _ = writeln!(
+            text,
+            "and {} more findings of the emulator, in the JSON report",
+            found.len() - FINDINGS
+        );
+    }
+    if !found.is_empty() {
         text.push('\n');
     }
 }
@@ -432,7 +456,14 @@ fn summary(text: &mut String, report: &Report, verbose: bool) {
     .collect();
     let cases = if counts.cases == 1 { "1 case" } else { &format!("{} cases", counts.cases) };
     let time = report.seconds.map_or(String::new(), |s| format!(" in {s:.1} s"));
-    let _ = writeln!(text, "{cases}{time} on {}: {}", report.archs().join(", "), parts.join(", "));
+    let on = match (&report.device, &report.emulated) {
+        (Some(device), Some(_)) => device.clone(),
+        _ => report.archs().join(", "),
+    };
+    let _ = writeln!(text, "{cases}{time} on {on}: {}", parts.join(", "));
+    if let Some(line) = emulation::line(report) {
+        let _ = writeln!(text, "{line}");
+    }
     if counts.tests_inconclusive > 0 {
         let tests = if counts.tests_inconclusive == 1 { "test" } else { "tests" };
         let line = format!(

@@ -1,0 +1,42 @@
+// Loops of one instruction each, for `emulator.rs`.
+
+#define GLOBAL extern "C" __attribute__((global)) void
+#define X4(text) text text text text
+#define X64(text) X4(X4(X4(text)))
+
+// Eight chains, so that no instruction is a copy of the one before.
+#define FMA "v_fma_f32 v10, v20, v21, v10\n v_fma_f32 v11, v20, v21, v11\n v_fma_f32 v12, v20, v21, v12\n v_fma_f32 v13, v20, v21, v13\n"
+#define ADD "v_add_u32 v10, v10, v20\n v_xor_b32 v11, v11, v20\n v_lshlrev_b32 v12, 1, v12\n v_add3_u32 v13, v13, v20, v21\n"
+#define PACKED "v_pk_fma_f32 v[10:11], v[20:21], v[22:23], v[10:11]\n v_pk_fma_f32 v[12:13], v[20:21], v[22:23], v[12:13]\n"
+#define CLOBBERED "v10", "v11", "v12", "v13", "v20", "v21", "v22", "v23"
+#define INIT "v_mov_b32 v10, 0\n v_mov_b32 v11, 0\n v_mov_b32 v12, 0\n v_mov_b32 v13, 0\n v_mov_b32 v20, 1.0\n v_mov_b32 v21, 0.5\n v_mov_b32 v22, 1.0\n v_mov_b32 v23, 0.5\n"
+
+#define LOOP(name, body)                                                                                               \
+    GLOBAL name(unsigned n) {                                                                                          \
+        asm volatile(INIT ::: CLOBBERED);                                                                              \
+        for (unsigned i = 0; i < n; i++) asm volatile(body ::: CLOBBERED);                                             \
+    }
+
+LOOP(fma, X64(FMA))
+LOOP(integer, X64(ADD))
+LOOP(packed_fma, X64(PACKED PACKED))
+
+GLOBAL lds(unsigned n) {
+    __attribute__((shared)) static volatile unsigned words[1024];
+    const unsigned t = __builtin_amdgcn_workitem_id_x();
+    for (unsigned i = 0; i < 4; i++) words[t + 256 * i] = t;
+    unsigned sum = 0;
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned j = 0; j < 4; j++) sum += words[t + 256 * j];
+        for (unsigned j = 0; j < 4; j++) words[t + 256 * j] = sum;
+    }
+}
+
+GLOBAL global_memory(volatile unsigned *words, unsigned n) {
+    const unsigned t = __builtin_amdgcn_workitem_id_x() + 256 * __builtin_amdgcn_workgroup_id_x();
+    unsigned sum = 0;
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned j = 0; j < 4; j++) sum += words[t + 65536 * j];
+        for (unsigned j = 0; j < 4; j++) words[t + 65536 * j] = sum;
+    }
+}

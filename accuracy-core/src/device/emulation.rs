@@ -1,0 +1,71 @@
+//! Whether a device's code is emulated in this process, and what the emulator has to say of a case.
+//!
+//! The emulator itself is `crate::emulator`, behind the feature `emulate`. To the rest of the device layer it is HIP's
+//! runtime, with one device.
+
+use super::gpu::GpuError;
+use crate::arch::Arch;
+use crate::env::{self, EnvError};
+#[cfg(feature = "emulate")]
+use crate::record::Fidelity;
+use crate::record::{Emulated, Finding};
+
+/// Name of HIP's stand-in, under which kernel libraries find it, too.
+pub const LIBRARY: &str = "libamdhip64.so.6";
+
+/// The device that is emulated, as [`super::gpu::Device`] has it: its name and its `gcnArchName`.
+pub fn device(arch: Arch) -> (String, String) {
+    (format!("emulated {arch}"), format!("{arch}:sramecc+:xnack-"))
+}
+
+/// Whether this process emulates devices: what [`env::EMULATE`] says.
+///
+/// # Errors
+/// If the variable has a value that means nothing.
+pub fn emulation() -> Result<bool, EnvError> {
+    env::emulates(&|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+}
+
+/// Loads HIP's stand-in, with one device of this architecture.
+///
+/// # Errors
+/// If the tests were built without the emulator, or it cannot start.
+#[cfg(feature = "emulate")]
+pub(super) fn install(arch: Arch) -> Result<(), GpuError> {
+    let workers =
+        env::emulation_threads(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+    let installed = crate::emulator::install(arch, workers);
+    installed.map_err(|error| GpuError::Emulator { error: error.to_string() })
+}
+
+/// As above.
+#[cfg(not(feature = "emulate"))]
+pub(super) fn install(_: Arch) -> Result<(), GpuError> {
+    Err(GpuError::BuiltWithoutEmulator)
+}
+
+/// What the emulator says of everything that ran since it was asked last.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Why a kernel could not run to its end, or a call of HIP was refused: whatever came after it is worth nothing.
+    pub problems: Vec<String>,
+    pub emulated: Emulated,
+    pub findings: Vec<Finding>,
+}
+
+/// Takes what the emulator has to say; `None` where there is none.
+pub fn take() -> Option<Told> {
+    #[cfg(feature = "emulate")]
+    {
+        let report = crate::emulator::take_report();
+        let modelled = report.modelled.iter().map(ToString::to_string).collect();
+        let fidelity = Fidelity { exact: report.exact, modelled, instructions: report.instructions };
+        Some(Told {
+            problems: report.problems.iter().map(ToString::to_string).collect(),
+            emulated: Emulated { fidelity, output: report.output },
+            findings: Vec::new(),
+        })
+    }
+    #[cfg(not(feature = "emulate"))]
+    None
+}

@@ -1,0 +1,272 @@
+//! Moves data between vector registers and checked addresses.
+
+use super::places::{How, Places, lanes};
+use crate::emulator::wave::{LANES, Lanes, Wave};
+
+/// A value at any address. One volatile access of it is one access of the processor.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Loose<T: Copy>(T);
+
+/// Reads from an address of this process, aligned or not.
+///
+/// # Safety
+///
+/// The bytes must be readable. Another thread may write them meanwhile, as another workgroup may on a device: the value
+/// is then one of both, and `T` has no invalid values.
+#[inline(always)]
+pub(super) unsafe fn get<T: Copy>(address: u64) -> T {
+    let pointer = std::ptr::with_exposed_provenance::<Loose<T>>(address as usize);
+    // SAFETY: readable by the caller's word, and `Loose` needs no alignment.
+    unsafe { pointer.read_volatile() }.0
+}
+
+/// Writes to an address of this process, aligned or not.
+///
+/// # Safety
+///
+/// The bytes must be writable, and nothing in this process may rely on what they held.
+#[inline(always)]
+pub(super) unsafe fn put<T: Copy>(address: u64, value: T) {
+    let pointer = std::ptr::with_exposed_provenance_mut::<Loose<T>>(address as usize);
+    // SAFETY: writable by the caller's word, and `Loose` needs no alignment.
+    unsafe { pointer.write_volatile(Loose(value)) }
+}
+
+/// Copies `N` dwords from an address of this process.
+///
+/// # Safety
+///
+/// As for [`get`], for 4 * `N` bytes.
+#[inline(always)]
+unsafe fn get_all<const N: usize>(address: u64) -> [u32; N] {
+    let mut data = [0; N];
+    let from = std::ptr::with_exposed_provenance::<u8>(address as usize);
+    // SAFETY: readable by the caller's word; `data` is no memory of a kernel.
+    unsafe { std::ptr::copy_nonoverlapping(from, data.as_mut_ptr().cast(), 4 * N) };
+    data
+}
+
+/// Copies `N` dwords to an address of this process.
+///
+/// # Safety
+///
+/// As for [`put`], for 4 * `N` bytes.
+#[inline(always)]
+unsafe fn put_all<const N: usize>(address: u64, data: [u32; N]) {
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+    // SAFETY: writable by the caller's word; `data` is no memory of a kernel.
+    unsafe { std::ptr::copy_nonoverlapping(data.as_ptr().cast(), to, 4 * N) };
+}
+
+/// Lanes that are moved together.
+const TOGETHER: usize = 4;
+
+/// `N` registers from `first` on. Their number was checked by [`super::places::registers`].
+fn group<'a, const N: usize>(wave: &'a mut Wave, first: usize) -> &'a mut [Lanes; N] {
+    let registers = wave.v[first..first + N].as_mut_ptr().cast::<[Lanes; N]>();
+    // SAFETY: the slice has `N` elements, and the borrow of the wave goes on.
+    unsafe { &mut *registers }
+}
+
+/// Zeroes the lanes of `count` registers that are out of their buffer resource's range.
+fn clear(wave: &mut Wave, first: usize, count: usize, zero: u64) {
+    for register in &mut wave.v[first..first + count] {
+        for lane in lanes(zero) {
+            register.0[lane] = 0;
+        }
+    }
+}
+
+/// Whether the lanes of a mask are neighbours, as at the end of a row.
+fn is_run(mask: u64) -> bool {
+    mask != 0 && (mask >> mask.trailing_zeros()).trailing_ones() == mask.count_ones()
+}
+
+/// Loads `N` dwords a lane into registers from `dst` on.
+pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places) {
+    let registers = group::<N>(wave, dst);
+    let mut lane_at = |lane: usize, address: u64| {
+        // SAFETY: `places` was made for a read of 4 * N bytes.
+        let data = unsafe { get_all::<N>(address) };
+        for (register, dword) in registers.iter_mut().zip(data) {
+            register.0[lane] = dword;
+        }
+    };
+    match &places.how {
+        How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
+            // SAFETY: as above, at 64 addresses that follow each other.
+            registers[0].0 = unsafe { get_all::<LANES>(*first) };
+        }
+        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
+            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+            let from = std::ptr::with_exposed_provenance::<u8>(first.wrapping_add(4 * low as u64) as usize);
+            let to = registers[0].0[low..low + count].as_mut_ptr();
+            // SAFETY: as above, at the addresses of `count` lanes that follow each other.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), 4 * count) };
+        }
+        How::Row { first, stride } if places.lanes == u64::MAX => {
+            for start in (0..LANES).step_by(TOGETHER) {
+                let data: [[u32; N]; TOGETHER] = std::array::from_fn(|lane| {
+                    let lane = (start + lane) as u64;
+                    // SAFETY: as above.
+                    unsafe { get_all::<N>(first.wrapping_add(lane * stride)) }
+                });
+                for (part, register) in registers.iter_mut().enumerate() {
+                    for (lane, data) in data.iter().enumerate() {
+                        register.0[start + lane] = data[part];
+                    }
+                }
+            }
+        }
+        How::Each(each) if places.lanes == u64::MAX => {
+            for (lane, &address) in each.iter().enumerate() {
+                lane_at(lane, address);
+            }
+        }
+        _ => {
+            for lane in lanes(places.lanes) {
+                lane_at(lane, places.at(lane));
+            }
+        }
+    }
+    clear(wave, dst, N, places.zero);
+}
+
+/// Stores `N` dwords a lane from registers from `src` on. Where two lanes have one address, the higher lane's data stays.
+pub(super) fn store<const N: usize>(wave: &mut Wave, src: usize, places: &Places) {
+    let registers = group::<N>(wave, src);
+    let lane_at = |lane: usize, address: u64| {
+        let data = std::array::from_fn(|part| registers[part].0[lane]);
+        // SAFETY: `places` was made for a write of 4 * N bytes.
+        unsafe { put_all::<N>(address, data) };
+    };
+    match &places.how {
+        How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
+            // SAFETY: as above, at 64 addresses that follow each other.
+            unsafe { put_all::<LANES>(*first, registers[0].0) };
+        }
+        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
+            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(first.wrapping_add(4 * low as u64) as usize);
+            let from = registers[0].0[low..low + count].as_ptr();
+            // SAFETY: as above, at the addresses of `count` lanes that follow each other.
+            unsafe { std::ptr::copy_nonoverlapping(from.cast(), to, 4 * count) };
+        }
+        How::Row { first, stride } if places.lanes == u64::MAX => {
+            for start in (0..LANES).step_by(TOGETHER) {
+                let data: [[u32; N]; TOGETHER] =
+                    std::array::from_fn(|lane| std::array::from_fn(|part| registers[part].0[start + lane]));
+                for (lane, data) in data.into_iter().enumerate() {
+                    let lane = (start + lane) as u64;
+                    // SAFETY: as above.
+                    unsafe { put_all::<N>(first.wrapping_add(lane * stride), data) };
+                }
+            }
+        }
+        How::Each(each) if places.lanes == u64::MAX => {
+            for (lane, &address) in each.iter().enumerate() {
+                lane_at(lane, address);
+            }
+        }
+        _ => {
+            for lane in lanes(places.lanes) {
+                lane_at(lane, places.at(lane));
+            }
+        }
+    }
+}
+
+/// What less than a dword is and becomes in a register. The second argument of [`Part::merge`] is what the register held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    U8,
+    I8,
+    U16,
+    I16,
+    /// The lower or upper half of the register; the other half stays.
+    U8Low,
+    U8High,
+    I8Low,
+    I8High,
+    U16Low,
+    U16High,
+}
+
+impl Part {
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Part::U8 | Part::I8 | Part::U8Low | Part::U8High | Part::I8Low | Part::I8High => 1,
+            Part::U16 | Part::I16 | Part::U16Low | Part::U16High => 2,
+        }
+    }
+
+    /// The register after the memory's bits (the upper ones zero) were loaded into it.
+    #[inline(always)]
+    pub fn merge(self, bits: u32, old: u32) -> u32 {
+        let low = |half: u32| old & 0xffff_0000 | half & 0xffff;
+        let high = |half: u32| old & 0xffff | half << 16;
+        let sign8 = i32::from(bits as i8) as u32;
+        match self {
+            Part::U8 | Part::U16 => bits,
+            Part::I8 => sign8,
+            Part::I16 => i32::from(bits as i16) as u32,
+            Part::U8Low | Part::U16Low => low(bits),
+            Part::U8High | Part::U16High => high(bits),
+            Part::I8Low => low(sign8),
+            Part::I8High => high(sign8),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// [`Part::bytes`] bytes must be readable, as for [`get`].
+    #[inline(always)]
+    pub unsafe fn get(self, address: u64) -> u32 {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.bytes() {
+                1 => u32::from(get::<u8>(address)),
+                _ => u32::from(get::<u16>(address)),
+            }
+        }
+    }
+}
+
+/// Loads a byte or a half into a register.
+#[inline(always)]
+pub(super) fn load_part(wave: &mut Wave, dst: usize, part: Part, places: &Places) {
+    let register = &mut wave.v[dst].0;
+    if let (How::Row { first, stride }, u64::MAX) = (&places.how, places.lanes) {
+        for (lane, value) in register.iter_mut().enumerate() {
+            // SAFETY: `places` was made for a read of `part.bytes()` bytes.
+            let bits = unsafe { part.get(first.wrapping_add(lane as u64 * stride)) };
+            *value = part.merge(bits, *value);
+        }
+        return;
+    }
+    for lane in lanes(places.lanes) {
+        // SAFETY: `places` was made for a read of `part.bytes()` bytes.
+        let bits = unsafe { part.get(places.at(lane)) };
+        register[lane] = part.merge(bits, register[lane]);
+    }
+    for lane in lanes(places.zero) {
+        register[lane] = part.merge(0, register[lane]);
+    }
+}
+
+/// Stores `bytes` (1 or 2) bytes of a register from bit `shift` on.
+#[inline(always)]
+pub(super) fn store_part(wave: &Wave, src: usize, bytes: u32, shift: u32, places: &Places) {
+    let register = &wave.v[src].0;
+    for lane in lanes(places.lanes) {
+        let (bits, address) = (register[lane] >> shift, places.at(lane));
+        // SAFETY: `places` was made for a write of `bytes` bytes.
+        unsafe {
+            match bytes {
+                1 => put(address, bits as u8),
+                _ => put(address, bits as u16),
+            }
+        }
+    }
+}

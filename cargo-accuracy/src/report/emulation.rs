@@ -1,0 +1,179 @@
+//! What a report says of an emulated run: how much of it was exact, what kernels printed, and what the emulator saw them do
+//! wrong.
+
+use super::model::Report;
+use accuracy_core::record::{Fidelity, Finding, Record};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Mnemonics that the line about fidelity names.
+const NAMED: usize = 8;
+
+/// How an emulated run computed, as one line; `None` where nothing was emulated.
+pub fn line(report: &Report) -> Option<String> {
+    let Fidelity { exact, modelled, instructions } = report.emulated.as_ref()?;
+    if *instructions == 0 {
+        return Some("emulated, and no instruction was executed".into());
+    }
+    let share = match exact == instructions {
+        true => "all".to_owned(),
+        // What is not all of it is not rounded to 100 %.
+        false => format!("{:.2} %", (100.0 * *exact as f64 / *instructions as f64).min(99.99)),
+    };
+    let mut text = format!("emulated: {share} of {} instructions exact", grouped(*instructions));
+    if !modelled.is_empty() {
+        let named: Vec<&str> = modelled.iter().take(NAMED).map(String::as_str).collect();
+        text += &format!("; modelled: {}", named.join(", "));
+        if modelled.len() > NAMED {
+            text += &format!(" and {} more", modelled.len() - NAMED);
+        }
+    }
+    Some(text)
+}
+
+/// `12,345`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A finding as a sentence.
+pub fn words(finding: &Finding) -> String {
+    let Finding { kind, kernel, mnemonic, offset, file, line, detail } = finding;
+    let source = match (file, line) {
+        (Some(file), Some(line)) => format!(", {file}:{line}"),
+        (Some(file), None) => format!(", {file}"),
+        (None, _) => String::new(),
+    };
+    format!("{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}): {detail}", kind.name())
+}
+
+/// Every finding of a report once for each place of a kernel, with the first of its sentences and the number of its cases.
+pub fn findings(report: &Report) -> Vec<(&Finding, usize)> {
+    let mut found: Vec<(&Finding, usize)> = Vec::new();
+    let mut at = HashMap::new();
+    for record in &report.records {
+        let mut of_case = BTreeSet::new();
+        for finding in record.findings.iter().flatten() {
+            let i = *at.entry((finding.kind, &finding.kernel, finding.offset)).or_insert_with(|| {
+                found.push((finding, 0));
+                found.len() - 1
+            });
+            if of_case.insert(i) {
+                found[i].1 += 1;
+            }
+        }
+    }
+    found
+}
+
+/// Whether records of an architecture were emulated, as far as they say.
+fn is_emulated(record: &Record, listed: &BTreeSet<String>) -> Option<bool> {
+    match (&record.emulated, &record.device) {
+        (Some(_), _) => Some(true),
+        // A case that came to nothing names a device only where its run chose it.
+        (None, Some(_)) => Some(listed.contains(&record.arch)),
+        (None, None) => None,
+    }
+}
+
+/// Which folders have emulated cases of an architecture, and which have cases that a device ran.
+#[derive(Default)]
+pub struct Kinds(BTreeMap<String, [BTreeSet<PathBuf>; 2]>);
+
+impl Kinds {
+    /// Adds the records of a folder, whose run says that it emulated `listed`.
+    pub fn add(&mut self, folder: &Path, listed: &BTreeSet<String>, records: &[Record]) {
+        for record in records {
+            if let Some(emulated) = is_emulated(record, listed) {
+                let kinds = self.0.entry(record.arch.clone()).or_default();
+                let folders = &mut kinds[usize::from(emulated)];
+                if !folders.contains(folder) {
+                    folders.insert(folder.into());
+                }
+            }
+        }
+    }
+
+    /// Architectures of which some cases were emulated and others ran on a device, a sentence each: they are two results,
+    /// and one must not stand for the other.
+    pub fn problems(&self) -> Vec<String> {
+        let list = |folders: &BTreeSet<PathBuf>| {
+            folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let mixed = self.0.iter().filter(|(_, kinds)| kinds.iter().all(|folders| !folders.is_empty()));
+        mixed
+            .map(|(arch, [device, emulated])| {
+                format!(
+                    "cases of {arch} were emulated ({}) and others ran on a device ({}): report each by itself",
+                    list(emulated),
+                    list(device)
+                )
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::text::fixture::{emulated, record};
+    use accuracy_core::record::FindingKind;
+
+    #[test]
+    fn a_line_says_what_share_was_exact_and_what_is_modelled() {
+        let mut case = emulated("k::t[arch=gfx950,tokens=1]");
+        let report = Report::new(vec![record("k::t[arch=host]", 1.0)], &[]);
+        assert_eq!(line(&report), None);
+        let report = Report::new(vec![case.clone(), case.clone()], &[]);
+        assert_eq!(
+            line(&report).unwrap(),
+            "emulated: 99.80 % of 2,000,000 instructions exact; modelled: v_exp_f32, v_rcp_f32"
+        );
+        let fidelity = &mut case.emulated.as_mut().unwrap().fidelity;
+        (fidelity.exact, fidelity.instructions) = (9_999_999, 10_000_000);
+        assert!(line(&Report::new(vec![case.clone()], &[])).unwrap().contains("99.99 %"));
+        **case.emulated.as_mut().unwrap() = Default::default();
+        assert_eq!(line(&Report::new(vec![case], &[])).unwrap(), "emulated, and no instruction was executed");
+    }
+
+    #[test]
+    fn a_finding_is_told_once_with_the_number_of_its_cases() {
+        let cases = [1, 2].map(|tokens| emulated(&format!("k::t[arch=gfx950,tokens={tokens}]")));
+        let report = Report::new(cases.into(), &[]);
+        let found = findings(&report);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].0.kind, found[0].1), (FindingKind::Race, 2));
+        assert_eq!(
+            words(found[0].0),
+            "race in `gemm` at ds_read_b32 (offset 0x1a4, gemm.hip:42): two waves of a workgroup, no barrier between"
+        );
+    }
+
+    #[test]
+    fn emulated_cases_and_those_of_a_device_are_told_apart_by_architecture() {
+        let on_device = |id: &str| {
+            let mut record = emulated(id);
+            (record.emulated, record.device) = (None, Some("AMD Instinct MI355X".into()));
+            record
+        };
+        let none = BTreeSet::new();
+        let (a, b) = (Path::new("a"), Path::new("b"));
+        let mut kinds = Kinds::default();
+        kinds.add(a, &none, &[emulated("k::t[arch=gfx950,tokens=1]"), record("k::t[arch=host]", 1.0)]);
+        kinds.add(b, &none, &[emulated("k::t[arch=gfx950,tokens=2]")]);
+        assert_eq!(kinds.problems(), [""; 0]);
+        kinds.add(b, &none, &[on_device("k::t[arch=gfx950,tokens=3]")]);
+        assert_eq!(
+            kinds.problems(),
+            ["cases of gfx950 were emulated (a, b) and others ran on a device (b): report each by itself"]
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! Kernels of which only the machine code for gfx942 and gfx950 exists, for the emulator: right ones, and one for each way in
+//! which a kernel or its launcher goes wrong there.
+
+#[cfg(test)]
+mod tests {
+    use accuracy_core::prelude::*;
+
+    #[kernel_library("emulated")]
+    unsafe extern "C" {
+        #[expect_kernel = "gemm_kernel"]
+        fn gemm(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        #[expect_kernel = "fast_gemm"]
+        fn gemm_that_falls_back(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_past_the_end(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_reads_null(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_writes_far_behind(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_never_ends(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_waits_for_nobody(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_calls_itself_forever(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_in_no_block(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_in_too_many_blocks(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_in_a_block_too_large(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_with_too_much_lds(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_with_an_ipc_handle(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_that_prints(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_that_asserts(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_that_traps(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+    }
+
+    /// One test of a GEMM.
+    macro_rules! gemm_test {
+        ($($test:ident: $kernel:ident;)*) => {$(
+            #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+            fn $test(cx: &mut Case) -> Result<Tensor> {
+                let (m, n, k) = cx.shape()?;
+                let x = cx.activations()?;
+                let w = cx.weight("w", BF16)?;
+                let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+                // SAFETY: the launcher is given buffers of the shapes that it is told. What it does beyond is what the
+                // test is about.
+                unsafe { $kernel(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+                Ok(y)
+            }
+        )*};
+    }
+
+    gemm_test! {
+        correct: gemm;
+        falls_back: gemm_that_falls_back;
+        past_the_end: gemm_past_the_end;
+        null_read: gemm_reads_null;
+        far_write: gemm_writes_far_behind;
+        never_ends: gemm_never_ends;
+        deadlock: gemm_waits_for_nobody;
+        recursion: gemm_calls_itself_forever;
+        no_block: gemm_in_no_block;
+        too_many_blocks: gemm_in_too_many_blocks;
+        block_too_large: gemm_in_a_block_too_large;
+        too_much_lds: gemm_with_too_much_lds;
+        ipc_handle: gemm_with_an_ipc_handle;
+        prints: gemm_that_prints;
+        asserts: gemm_that_asserts;
+        traps: gemm_that_traps;
+    }
+
+    /// A case for each of 32 processes.
+    #[accuracy_test(
+        checkpoint = "shards/good",
+        weights = { w = "up_proj" },
+        tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
+            31, 32],
+    )]
+    fn side_by_side(cx: &mut Case) -> Result<Tensor> {
+        let (m, n, k) = cx.shape()?;
+        let x = cx.activations()?;
+        let w = cx.weight("w", BF16)?;
+        let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+        // SAFETY: the launcher is given buffers of the shapes that it is told.
+        unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+        Ok(y)
+    }
+}

@@ -1,0 +1,229 @@
+//! `--emulate` from sources to verdicts: the tool compiles a crate's kernels for gfx950, and its tests run that machine code.
+//! Right kernels are green, and each that goes wrong is reported as itself, with all else unharmed.
+//!
+//! Without a compiler for AMD GPUs the tests say that they are skipped, or fail if `ACCURACY_REQUIRE_GPU_KERNELS` is set,
+//! as it is in CI.
+
+mod crates;
+
+use crates::{Case, Fixture, Run, shards};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// Programs by which a compiler for AMD GPUs is known.
+const COMPILERS: [&str; 2] = ["hipcc", "/usr/lib/llvm-22/bin/clang-22"];
+const EMULATE: [&str; 5] = ["--arch", "gfx950", "--emulate", "--timeout", "60"];
+
+/// The crate `emulated`; `None`, and a line that says why, where nothing compiles its kernels.
+fn emulated(test: &str) -> Option<&'static Fixture> {
+    static FIXTURE: LazyLock<Option<Fixture>> = LazyLock::new(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let there =
+            |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        COMPILERS
+            .iter()
+            .any(there)
+            .then(|| Fixture::copy("emulated", "emulated", |dir| shards::write_all(&dir.join("shards"))))
+    });
+    if FIXTURE.is_none() {
+        let reason = format!("neither of {} is on this machine", COMPILERS.join(", "));
+        assert!(std::env::var_os("ACCURACY_REQUIRE_GPU_KERNELS").is_none(), "{reason}");
+        // Not eprintln!, which the test harness keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+    }
+    FIXTURE.as_ref()
+}
+
+/// The library that a build for an architecture leaves.
+fn build(fixture: &Fixture, arch: &str) -> PathBuf {
+    let output = fixture.plugin().args(["accuracy", "build", "--arch", arch]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+fn run(fixture: &Fixture, arguments: &[&str]) -> Run {
+    fixture.accuracy(&[&EMULATE, arguments].concat())
+}
+
+/// The only case of a test that fails with this verdict; the reason has all these parts, and the run goes on to its end.
+#[track_caller]
+fn fails(fixture: &Fixture, test: &str, verdict: &str, parts: &[&str]) -> Case {
+    let run = run(fixture, &[&format!("::{test}[")]);
+    let reason = run.case().reason;
+    run.assert_failed(verdict, reason.lines().next().unwrap_or(""));
+    for part in parts {
+        assert!(reason.contains(part), "the reason of {test} lacks {part:?}: {run}");
+    }
+    run.assert_nothing_left_running();
+    run.case()
+}
+
+/// `hip/emulated.hip:` and the number of the line in which this stands.
+fn line_with(text: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/emulated/hip/emulated.hip");
+    let source = std::fs::read_to_string(source).unwrap();
+    let number = source.lines().position(|line| line.contains(text));
+    format!("emulated.hip:{}", number.unwrap_or_else(|| panic!("no line with {text}")) + 1)
+}
+
+#[test]
+fn a_right_kernel_is_green_and_the_report_says_how_it_ran() {
+    let Some(fixture) = emulated("a_right_kernel_is_green_and_the_report_says_how_it_ran") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().to_str().unwrap();
+    let run = run(fixture, &["--keep-tensors", kept, "::correct["]);
+    assert_eq!(run.status, Some(0), "{run}");
+    let case = run.case();
+    assert_eq!((case.gate.as_str(), case.verdict.as_str()), ("pass", "correct"), "{run}");
+    let report = run.report.as_ref().unwrap();
+    assert_eq!(report["emulated"], true, "{run}");
+    assert!(report["device"].as_str().unwrap().starts_with("emulated gfx950"), "{run}");
+    let instructions = report["fidelity"]["instructions"].as_u64().unwrap();
+    assert!(instructions > 1000, "{instructions} instructions: {run}");
+    // What it divides integers by.
+    assert_eq!(report["fidelity"]["modelled"], serde_json::json!(["v_rcp_iflag_f32"]), "{run}");
+    let files: Vec<_> = walk(folder.path());
+    assert!(files.iter().any(|file| file.extension().is_some_and(|e| e == "safetensors")), "{files:?}");
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_launcher_that_falls_back_inside_itself_is_found_out() {
+    let Some(fixture) = emulated("a_launcher_that_falls_back_inside_itself_is_found_out") else { return };
+    let run = run(fixture, &["::falls_back["]);
+    assert_eq!(run.status, Some(100), "{run}");
+    let case = run.case();
+    assert_eq!(case.failed_checks, ["kernel"], "{run}");
+    assert!(case.reason.contains("gemm_kernel") && case.reason.contains("fast_gemm"), "{run}");
+}
+
+#[test]
+fn a_write_just_past_the_end_damages_a_guard() {
+    let Some(fixture) = emulated("a_write_just_past_the_end_damages_a_guard") else { return };
+    let run = run(fixture, &["::past_the_end["]);
+    assert_eq!((run.status, run.case().failed_checks), (Some(100), vec!["guards".to_owned()]), "{run}");
+}
+
+#[test]
+fn an_access_to_memory_of_nobody_names_kernel_instruction_and_line() {
+    let Some(fixture) = emulated("an_access_to_memory_of_nobody_names_kernel_instruction_and_line") else {
+        return;
+    };
+    let line = line_with("reads through null");
+    let parts = [
+        "kernel (anonymous namespace)::read_null: lane 0 reads 2 bytes at 0x0, which is a null pointer",
+        "flat_load_ushort",
+        &line,
+    ];
+    fails(fixture, "null_read", "crashed", &parts);
+    let line = line_with("void write_at");
+    let parts =
+        ["kernel (anonymous namespace)::write_at: lane 0 writes 2 bytes", "global_store_short", &line];
+    fails(fixture, "far_write", "crashed", &parts);
+}
+
+#[test]
+fn a_kernel_that_never_ends_is_stopped_by_the_time_limit() {
+    let Some(fixture) = emulated("a_kernel_that_never_ends_is_stopped_by_the_time_limit") else { return };
+    let run = fixture.accuracy(&["--arch", "gfx950", "--emulate", "--timeout", "10", "::never_ends["]);
+    assert_eq!(run.status, Some(100), "{run}");
+    assert_eq!(run.case().verdict, "timed_out", "{run}");
+    run.assert_nothing_left_running();
+}
+
+#[test]
+fn a_wait_for_nobody_is_a_deadlock() {
+    let Some(fixture) = emulated("a_wait_for_nobody_is_a_deadlock") else { return };
+    let parts = ["waits_for_nobody", "wait for something that none of them writes"];
+    fails(fixture, "deadlock", "crashed", &parts);
+}
+
+#[test]
+fn recursion_without_end_runs_out_of_scratch_memory() {
+    let Some(fixture) = emulated("recursion_without_end_runs_out_of_scratch_memory") else { return };
+    fails(
+        fixture,
+        "recursion",
+        "crashed",
+        &["calls_itself", "the lane's scratch has 16384 bytes", "scratch_store"],
+    );
+}
+
+#[test]
+fn a_launch_that_no_device_takes_is_told_with_its_numbers() {
+    let Some(fixture) = emulated("a_launch_that_no_device_takes_is_told_with_its_numbers") else { return };
+    for (test, parts) in [
+        ("no_block", ["gemm_kernel", "0 x 1 x 1 workgroups", "a dimension is 0"]),
+        ("too_many_blocks", ["gemm_kernel", "67108864 x 1 x 1 workgroups", "2^32 work-items"]),
+        ("block_too_large", ["gemm_kernel", "2048 x 1 x 1 work-items", "the kernel allows 1024"]),
+        ("too_much_lds", ["uses_lds", "164000 bytes of LDS", "163840"]),
+    ] {
+        fails(fixture, test, "crashed", &parts);
+    }
+}
+
+#[test]
+fn a_call_that_is_not_emulated_is_named() {
+    let Some(fixture) = emulated("a_call_that_is_not_emulated_is_named") else { return };
+    fails(fixture, "ipc_handle", "crashed", &["hipIpcGetMemHandle", "is not emulated"]);
+}
+
+#[test]
+fn what_kernels_print_and_assert_reaches_the_report() {
+    let Some(fixture) = emulated("what_kernels_print_and_assert_reaches_the_report") else { return };
+    let printed = run(fixture, &["::prints["]);
+    assert_eq!(printed.status, Some(0), "{printed}");
+    for line in ["thread 0 has 1", "thread 1 has 1"] {
+        assert!(printed.report.as_ref().unwrap().to_string().contains(line), "{printed}");
+    }
+    fails(fixture, "asserts", "crashed", &["asserts", "y is never null", "emulated.hip"]);
+    fails(fixture, "traps", "crashed", &["traps", "trapped"]);
+}
+
+#[test]
+fn a_library_of_another_architecture_in_place_is_told_before_it_runs() {
+    let Some(fixture) = emulated("a_library_of_another_architecture_in_place_is_told_before_it_runs") else {
+        return;
+    };
+    let library = build(fixture, "gfx942");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(library, folder.path().join("libemulated_gfx950.so")).unwrap();
+    let run = fixture.accuracy_with(&[&EMULATE[..], &["::correct["]].concat(), |command| {
+        command.env("ACCURACY_LIBRARY_PATH", folder.path());
+    });
+    assert_eq!(run.status, Some(101), "{run}");
+    for part in ["nothing ran", "libemulated_gfx950.so", "has no code for gfx950", "it has gfx942"] {
+        assert!(run.stderr.contains(part), "{part} is missing: {run}");
+    }
+}
+
+#[test]
+fn thirty_two_processes_at_once_all_pass() {
+    let Some(fixture) = emulated("thirty_two_processes_at_once_all_pass") else { return };
+    let run = run(fixture, &["--jobs", "32", "--isolation", "case", "::side_by_side["]);
+    assert_eq!(run.status, Some(0), "{run}");
+    let cases = run.cases();
+    assert_eq!(cases.len(), 32, "{run}");
+    assert!(cases.iter().all(|case| case.verdict == "correct"), "{run}");
+}
+
+#[test]
+fn an_archive_with_the_emulator_runs_where_there_is_no_compiler() {
+    let Some(fixture) = emulated("an_archive_with_the_emulator_runs_where_there_is_no_compiler") else {
+        return;
+    };
+    build(fixture, "gfx950");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated.tar.zst");
+    let mut command = fixture.plugin();
+    command.args(["accuracy", "archive", "--offline", "--emulate", "--out"]).arg(&file);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = fixture.run_archive(&file, &["--arch", "gfx950", "--emulate", "::correct["]);
+    assert_eq!((run.status, run.case().verdict.as_str()), (Some(0), "correct"), "{run}");
+    assert_eq!(run.report.as_ref().unwrap()["emulated"], true, "{run}");
+}
