@@ -127,13 +127,12 @@ impl<'a> Flow<'_, 'a> {
         }
         match e {
             Expr::Not(inner) => self.relate(inner, !outcome, depth + 1),
-            Expr::And(v) | Expr::Or(v) => {
-                if matches!(e, Expr::And(_)) == outcome {
-                    for x in v {
-                        self.relate(x, outcome, depth + 1);
-                    }
+            Expr::And(v) | Expr::Or(v) if matches!(e, Expr::And(_)) == outcome => {
+                for x in v {
+                    self.relate(x, outcome, depth + 1);
                 }
             }
+            Expr::And(_) | Expr::Or(_) => {}
             Expr::Op(parts) if parts.len() == 1 => self.relate(&parts[0], outcome, depth + 1),
             Expr::Compare(cmp, sides) => {
                 let equal = matches!((cmp, outcome), (Cmp::Same, true) | (Cmp::Differs, false));
