@@ -34,7 +34,7 @@ const ARCHIVE_EXAMPLES: &str = "\
 Examples:
   cargo accuracy archive -p kernels --release --out kernels.tar.zst
   cargo accuracy archive --library-path build/gpu   libraries built elsewhere
-  cargo accuracy archive --emulate                  to run gfx950's code without one
+  cargo accuracy archive --emulate                  to run gfx950 code anywhere
   cargo-accuracy run --archive kernels.tar.zst      on the other machine
 
 What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and \
