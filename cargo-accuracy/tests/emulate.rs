@@ -117,7 +117,14 @@ fn an_accuracy_core_without_the_feature_is_named_with_its_version() {
 
 #[test]
 fn a_run_that_is_emulated_says_so_and_how_to_run_a_case_again() {
-    let run = never_green().accuracy(&["--arch", "gfx950", "--emulate", "--jobs", "1", "::is_correct["]);
+    let run = never_green().accuracy(&[
+        "--arch",
+        "gfx950",
+        "--emulate",
+        "--jobs",
+        "1",
+        "::correct_by_its_attribute[",
+    ]);
     // It has no library for gfx950.
     assert_eq!(run.status, Some(100), "{run}");
     let report = run.report.as_ref().unwrap();
@@ -127,7 +134,7 @@ fn a_run_that_is_emulated_says_so_and_how_to_run_a_case_again() {
     let line = run.stdout.lines().find(|line| line.trim().starts_with("re-run: ")).unwrap();
     assert!(line.contains("--arch gfx950") && line.contains(" --emulate "), "{run}");
 
-    let on_host = never_green().accuracy(&["--arch", "host", "::is_correct["]);
+    let on_host = never_green().accuracy(&["--arch", "host", "::correct_by_its_attribute["]);
     let report = on_host.report.as_ref().unwrap();
     assert_eq!((&report["emulated"], report.get("fidelity")), (&false.into(), None), "{on_host}");
 }
@@ -174,7 +181,7 @@ fn a_test_binary_without_the_emulator_says_so_at_once() {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(&never_green().dir)
-        .args(["test", "--offline", "--quiet", "is_correct"])
+        .args(["test", "--offline", "--quiet", "correct_by_its_attribute"])
         .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("target"))
         .env("ACCURACY_ARCH", "gfx950")
         .env("ACCURACY_EMULATE", "1")

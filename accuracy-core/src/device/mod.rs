@@ -2,7 +2,7 @@
 //!
 //! Three runtimes: the host, whose "device memory" is mapped by [`host`] between guard bands and inaccessible pages, and
 //! HIP and CUDA ([`gpu`]), opened at run time. [`memory`] is a buffer on any of them, [`launches`] sees which kernels run.
-//! Where [`emulation`] is asked for, HIP's runtime is a stand-in that runs the code on this processor.
+//! Where [`mod@emulation`] is asked for, HIP's runtime is a stand-in that runs the code on this processor.
 //! What the bytes mean is not known here.
 
 pub mod emulation;

@@ -1,8 +1,8 @@
 //! Memory instructions: SMEM, DS, FLAT, GLOBAL, SCRATCH, MUBUF and MTBUF.
 //!
-//! Each does the same in three steps. [`places`] turns the instruction's address into one address of this process for
+//! Each does the same in three steps. `places` turns the instruction's address into one address of this process for
 //! each lane, and checks that the kernel may use it: every access of a vector instruction comes through there.
-//! [`transfer`] and [`atomic`] then move the data. The other files say which instruction does which.
+//! `transfer` and `atomic` then move the data. The other files say which instruction does which.
 //!
 //! Global memory is shared with the threads that run other workgroups, as it is shared on a device. Plain accesses are
 //! single accesses of the processor; atomics are the processor's.
