@@ -94,6 +94,10 @@ pub enum Excuse {
     Reported,
     /// The function looks at none of its parameters.
     Idle,
+    /// The call passes a value of its own choice.
+    Fixed,
+    /// The function is internal, and the callee on this path has no such parameter.
+    Internal,
     /// The two calls are steps of one job, no alternatives.
     Steps,
     /// The calls have too little in common to be alternatives.
@@ -122,6 +126,8 @@ pub enum Contract {
 pub struct Evidence {
     pub meaning: Meaning,
     pub sort: Kind,
+    /// The caller may leave it out, or may say that there is none: it has a default, or its type has an empty value.
+    pub optional: bool,
     /// The function may be called from anywhere.
     pub public: bool,
     pub witnesses: Vec<Witness>,
@@ -173,9 +179,13 @@ a caller chooses the parameter (it has a default, may be absent, is a flag, a fr
   the custom of the repository, or nobody                     warning or note
   anything above, but excused                                 note      note
 
-Where two severities stand, the name decides. Excuses: a signature fixed by a contract (an override, a hook, a callback, a
-registered function, a kernel, a layer); refused, absent, equal or inert on this path; carried by another operand; said to
-be ignored by the documentation; only checked or shown; a function that answers, plans or reports.
+A twin or a dispatch speaks where at least half of its members honour the parameter or refuse it. Where two severities
+stand, the name decides. With a name that says nothing of numbers, a twin or a dispatch alone makes a warning, and two calls
+are alternatives only where both give the function's result or another parameter is lost with it.
+
+Excuses: a signature fixed by a contract (an override, a hook, a callback, a registered function, a kernel, a layer);
+refused, absent, equal or inert on this path; carried by another operand; said to be ignored by the documentation; only
+checked or shown; a function that answers, plans or reports; an internal function that chooses among callees.
 ";
 
 /// What the table says of one suspected parameter.
@@ -201,32 +211,42 @@ pub fn judge(e: &Evidence) -> Severity {
         let whole = !e.excuses.contains(&Excuse::Checked) && !e.excuses.contains(&Excuse::Measure);
         // Where nothing says what it is, the name does.
         let option = e.sort == Kind::Choice || e.sort == Kind::Unknown && telling;
-        return match (option && whole, telling) {
+        // Two functions of like names may differ on purpose: what fails a build needs a second voice.
+        let second = telling || any(&|w| matches!(w, Witness::CalleeHas | Witness::Documented));
+        return match (option && whole && second, telling) {
             (true, _) => Severity::Error,
             (false, true) => Severity::Warning,
             (false, false) if option => Severity::Warning,
             (false, false) => Severity::Note,
         };
     }
+    let customary = any(&|w| matches!(w, Witness::Custom(..)));
+    let promised = any(&|w| matches!(w, Witness::Documented));
     if !option {
-        let alone = telling && e.sort == Kind::Data && any(&|w| matches!(w, Witness::Custom(..)));
-        return if alone { Severity::Warning } else { Severity::Note };
+        let missed = telling && e.sort == Kind::Data && customary && promised;
+        return if missed { Severity::Warning } else { Severity::Note };
     }
     let heard = any(&|w| match w {
-        // A few implementations are a closed set; among many the signature serves those that need it.
-        Witness::Siblings(_, _, all) => e.sort == Kind::Choice && (*all <= 3 || telling),
-        Witness::Near(_)
-        | Witness::OtherArm
-        | Witness::Documented
-        | Witness::Refused(_)
-        | Witness::Caller(..)
-        | Witness::Literal
-        | Witness::Asked
-        | Witness::Default => true,
+        // A few implementations are a closed set; among many the signature serves those that need it. What every caller
+        // has to pass is passed to those that have no use for it, too.
+        Witness::Siblings(_, _, all) => e.optional && e.sort == Kind::Choice && (*all <= 3 || telling),
+        // One parameter is checked and another is not: inside of a library both may be plumbing.
+        Witness::Refused(_) => {
+            telling
+                || e.public && e.optional
+                || any(&|w| matches!(w, Witness::Near(_) | Witness::Caller(..) | Witness::Documented))
+        }
+        // The documentation of a helper is no promise to a caller from elsewhere.
+        Witness::Documented => telling || e.public || e.optional,
+        // One word more may be another job: what its callers have to pass anyway is passed to both.
+        Witness::Near(_) => telling || e.optional,
+        Witness::OtherArm | Witness::Caller(..) | Witness::Literal | Witness::Asked | Witness::Default => {
+            true
+        }
         _ => false,
     });
     let alone =
-        telling && any(&|w| matches!(w, Witness::Custom(..))) || e.meaning == Meaning::Semantic && e.public;
+        e.public && e.sort == Kind::Choice && (telling && customary || e.meaning == Meaning::Semantic);
     if heard || alone { Severity::Warning } else { Severity::Note }
 }
 
@@ -306,7 +326,15 @@ impl<'s> Context<'s> {
             };
         let f = self.index.function(id);
         let public = !f.name.starts_with('_') && !matches!(reason, Some(Reason::Local(Fate::Discarded)));
-        Evidence { meaning, sort: f.params[p].sort, public, witnesses, excuses, order }
+        Evidence {
+            meaning,
+            sort: f.params[p].sort,
+            optional: f.params[p].optional(),
+            public,
+            witnesses,
+            excuses,
+            order,
+        }
     }
 
     fn honouring(&self, other: FnId, name: &str) -> Option<usize> {
@@ -319,12 +347,54 @@ impl<'s> Context<'s> {
             .map(|(i, _)| i)
     }
 
+    /// The first of these functions that honours a parameter of this name, if at least half of those that take one honour
+    /// it or refuse what they cannot do.
+    fn most_honour(&self, members: &[FnId], name: &str) -> Option<FnId> {
+        let mut first = None;
+        let (mut mind, mut all) = (0usize, 0usize);
+        for m in members {
+            let f = self.index.function(*m);
+            let Some((i, q)) = param(f, name, &self.config.names) else { continue };
+            if f.traits.stub || self.index.is_fake(*m) || q.kind == ParamKind::Receiver {
+                continue;
+            }
+            all += 1;
+            if self.effects.honours(self.index, *m, i) {
+                first = first.or(Some(*m));
+                mind += 1;
+            } else {
+                mind += usize::from(q.guarded);
+            }
+        }
+        first.filter(|_| mind * 2 >= all)
+    }
+
+    /// The function at the end of a chain of calls is reported for what it does not do, so that whoever forwards to it is
+    /// one fault with it.
+    fn reported_at_the_end(&self, id: FnId, p: usize) -> bool {
+        let (mut at, mut param) = (id, p);
+        for _ in 0..16 {
+            match self.effects.ignored(at, param) {
+                Some(Reason::Forwarded { callee, param: next, .. }) => {
+                    (at, param) = (*callee, *next as usize)
+                }
+                Some(reason) => {
+                    return at != id
+                        && self.reportable(at)
+                        && self.evidence(at, param, Some(reason)).severity() != Severity::Note;
+                }
+                None => return false,
+            }
+        }
+        false
+    }
+
     fn witnesses(&self, id: FnId, p: usize, reason: Option<&Reason>) -> Vec<Witness> {
         let f = self.index.function(id);
         let parameter = &f.params[p];
         let mut out = Vec::new();
         let honours = |other: FnId| self.honouring(other, &parameter.name).is_some();
-        if let Some(m) = self.index.families.get(&id).and_then(|m| m.iter().copied().find(|m| honours(*m))) {
+        if let Some(m) = self.index.families.get(&id).and_then(|m| self.most_honour(m, &parameter.name)) {
             out.push(Witness::Family(m));
         }
         let bare = parameter.name.trim_start_matches('_');
@@ -360,8 +430,19 @@ impl<'s> Context<'s> {
         let explicit = self.configured_pair(id).filter(|t| honours(*t));
         if let Some(t) = explicit {
             out.push(Witness::Twin(t));
-        } else if let Some(t) = self.index.twins(id).into_iter().find(|t| honours(t.id) && !wraps(t.id)) {
-            out.push(if t.near { Witness::Near(t.id) } else { Witness::Twin(t.id) });
+        } else {
+            let twins = self.index.twins(id);
+            if let Some(t) = twins.iter().find(|t| honours(t.id) && !wraps(t.id)) {
+                let exact: Vec<FnId> = twins.iter().filter(|t| !t.near).map(|t| t.id).take(64).collect();
+                // What one of many twins does is that one's own.
+                let agreed = self.most_honour(&exact, &parameter.name).is_some();
+                let telling = names::meaning(&parameter.name, &self.config.names) >= Meaning::Numeric;
+                if t.near || !agreed && telling {
+                    out.push(Witness::Near(t.id));
+                } else if agreed {
+                    out.push(Witness::Twin(t.id));
+                }
+            }
         }
         if parameter.documented == Documented::Promised {
             out.push(Witness::Documented);
@@ -492,6 +573,12 @@ impl<'s> Context<'s> {
         out.extend(self.tuning(&parameter.name));
         if self.index.file(id).language == Language::Python && names::is_tool(&self.index.file(id).path) {
             out.push(Excuse::Tool);
+        }
+        if matches!(reason, Some(Reason::Forwarded { .. }))
+            && witnesses.iter().all(|w| matches!(w, Witness::Custom(..)))
+            && self.reported_at_the_end(id, p)
+        {
+            out.push(Excuse::Reported);
         }
         if let Some(Reason::Forwarded { callee, param, .. }) = reason {
             let end = self.index.function(*callee);

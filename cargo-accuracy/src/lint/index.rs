@@ -858,7 +858,10 @@ impl<'s> Index<'s> {
         let mut add = |ids: &[FnId], near: bool| {
             for o in ids {
                 if *o != id && self.alike(id, f, *o, near) && !out.iter().any(|t| t.id == *o) {
-                    out.push(Twin { id: *o, near });
+                    // Overloads, specialisations and definitions under a condition: one name, several signatures.
+                    let overload =
+                        self.functions[*o as usize].0 == file && self.function(*o).qualname == f.qualname;
+                    out.push(Twin { id: *o, near: near || overload });
                 }
             }
         };
@@ -892,6 +895,17 @@ impl<'s> Index<'s> {
             return false;
         }
         let home = |id: FnId| &self.file_stem[self.functions[id as usize].0 as usize];
+        // Every model has its `Model::new`: constructors belong together where their files do.
+        let constructs = |f: &FnSummary| {
+            f.name == "__init__"
+                || f.name == "new"
+                || f.name.starts_with("new_")
+                || f.name.starts_with("from_")
+                || f.class.as_deref() == Some(f.name.as_str())
+        };
+        if f.class.is_some() && constructs(f) && home(other_id) != home(id) {
+            return false;
+        }
         if language == Language::Cpp && f.traits.device && other.name == f.name && home(other_id) != home(id)
         {
             return false;

@@ -306,6 +306,35 @@ pub fn is_quantisation(name: &str) -> bool {
         || name.to_lowercase().contains("zero_point")
 }
 
+/// Whether who passes `given` in a quantised mode would pass `missed`, too: both speak of one operand (`fc1_scale`,
+/// `fc1_smooth_scale`; not `w1_scale`, `a1_scale`). Zero points are missed only where there are others: a symmetric format
+/// has none.
+pub fn quantises_alike(given: &str, missed: &str) -> bool {
+    let generic = |w: &String| {
+        matches!(
+            w.as_str(),
+            "scale"
+                | "scales"
+                | "descale"
+                | "scaling"
+                | "zp"
+                | "zeros"
+                | "zero"
+                | "point"
+                | "points"
+                | "smooth"
+                | "quant"
+        )
+    };
+    let zero = |words: &[String]| words.iter().any(|w| matches!(w.as_str(), "zp" | "zeros" | "zero"));
+    let (given, missed) = (words(given), words(missed));
+    if zero(&missed) && !zero(&given) {
+        return false;
+    }
+    let mut operand = missed.iter().filter(|w| !generic(w)).peekable();
+    operand.peek().is_none() || operand.any(|w| given.contains(w))
+}
+
 /// A name in a test that says which number format or quantisation mode is at hand.
 pub fn is_mode(name: &str) -> bool {
     let lower = name.to_lowercase();
@@ -456,10 +485,20 @@ pub fn last(path: &str) -> &str {
     path.rsplit(['.', ':']).next().unwrap_or(path)
 }
 
+/// The part of a path that says what is done: its last name, or the one before it where that is `apply` or `forward`.
+fn job(path: &str) -> &str {
+    let name = last(path);
+    if !matches!(name, "apply" | "forward" | "__call__" | "call" | "run" | "func" | "kernel" | "bind") {
+        return name;
+    }
+    let before = path[..path.len() - name.len()].trim_end_matches(['.', ':']);
+    if before.is_empty() { name } else { last(before) }
+}
+
 /// Whether two callees look like alternatives for one job, by the words of their names.
 pub fn alternatives(a: &str, b: &str) -> bool {
     let of = |path: &str| -> Vec<String> {
-        words(path)
+        words(job(path))
             .into_iter()
             .map(|w| {
                 // `gemm2` is a `gemm`; `fp8` and `int8` are formats.
@@ -952,6 +991,12 @@ pub fn carries(operand: &str, name: &str) -> bool {
     };
     let long = |v: &[String]| v.iter().any(|w| length(w));
     if long(&n) && long(&o) {
+        return true;
+    }
+    // Rotation angles are computed from positions: who gets the angles has no more use for the positions.
+    let angle = |w: &str| matches!(w, "cos" | "sin" | "freqs" | "angles" | "freq");
+    let position = |w: &str| matches!(w, "position" | "positions" | "pos");
+    if n.iter().any(|w| position(w)) && o.iter().any(|w| angle(w)) {
         return true;
     }
     let measure = |w: &str| {

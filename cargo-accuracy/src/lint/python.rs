@@ -141,7 +141,12 @@ impl<'a> Lower<'a> {
 
     fn class(&mut self, c: &'a ast::StmtClassDef) {
         let name = c.name.id.as_str();
-        let bases: Vec<String> = c.arguments.iter().flat_map(|a| a.args.iter()).filter_map(dotted).collect();
+        // `Base[Meta]` derives from `Base`.
+        let base = |e: &'a Py| match e {
+            Py::Subscript(s) => dotted(&s.value),
+            other => dotted(other),
+        };
+        let bases: Vec<String> = c.arguments.iter().flat_map(|a| a.args.iter()).filter_map(base).collect();
         let methods = c
             .body
             .iter()

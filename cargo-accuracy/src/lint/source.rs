@@ -151,6 +151,17 @@ pub struct ParamSummary {
     pub stand_in: Option<(u32, String)>,
 }
 
+impl ParamSummary {
+    /// A caller may leave it out, or say that there is none.
+    pub fn optional(&self) -> bool {
+        self.default.is_some()
+            || self
+                .annotation
+                .as_deref()
+                .is_some_and(|a| a.contains("Option") || a.contains("optional") || a.contains("None"))
+    }
+}
+
 /// What sort of thing a parameter is, by its default and its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

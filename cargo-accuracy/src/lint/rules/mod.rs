@@ -292,6 +292,8 @@ fn excuse(e: &Excuse) -> String {
         Excuse::Reported => "the function that ignores it is reported itself".to_owned(),
         Excuse::Hint => "where it is honoured it is a hint".to_owned(),
         Excuse::Idle => "the function looks at none of its parameters".to_owned(),
+        Excuse::Fixed => "the call passes a value of its own choice".to_owned(),
+        Excuse::Internal => "the function is internal, and this callee has no such parameter".to_owned(),
         Excuse::Steps => "the two calls are steps of one job".to_owned(),
         Excuse::Unlike => "the two calls have little in common".to_owned(),
     }

@@ -163,10 +163,12 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     if let Some(q) = &d.absent {
         excuses.push(Excuse::Mode(q.clone()));
     }
-    // Where the call gets scales of operands, the mode has scales.
+    // Where the call gets another scale of the same operand, the mode quantises that operand.
     let scaled = b.args.iter().filter_map(|x| x.direct).any(|i| {
         let name = &f.params[i as usize].name;
-        names::is_quantisation(name) && !names::same_quantity(name, "softmax_scale", &cx.config.names)
+        names::is_quantisation(name)
+            && !names::same_quantity(name, "softmax_scale", &cx.config.names)
+            && names::quantises_alike(name, &p.name)
     });
     if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
         excuses.push(Excuse::Mode(String::new()));
@@ -186,6 +188,10 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let same_unknown = unknown && a.callee == b.callee;
     let alike = names::alternatives(&a.callee, &b.callee);
     let same_use = a.sink == b.sink && a.sink != Sink::Inside;
+    // A call that writes through an operand gives the result as well as one that returns it.
+    let writes = a.sink == Sink::Dropped || b.sink == Sink::Dropped;
+    // Steps of one job share operands, too: names, the use of the result or most operands have to agree.
+    let kin = alike || same_use || d.fallback || writes && shared >= 6;
     let enough = if has {
         missing <= shared || d.fallback || alike
     } else {
@@ -200,10 +206,34 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     // Of many arguments that another function has no use for, names say which would be missed.
     let lost =
         missing <= 3 || d.fallback || has || names::meaning(&p.name, &cx.config.names) >= Meaning::Numeric;
-    if !enough || !lost || (same_unknown || types) && !d.fallback {
+    let meaning = names::meaning(&p.name, &cx.config.names);
+    // A name that says nothing of numbers may belong to one of the two callees alone: unless both calls give the
+    // function's result, or something else is lost with it.
+    let company = || {
+        f.drops.iter().any(|o| {
+            (o.dropping, o.honoured) == (d.dropping, d.honoured)
+                && names::meaning(&f.params[o.param as usize].name, &cx.config.names) >= Meaning::Numeric
+        })
+    };
+    let results = alike && a.sink == Sink::Returned && b.sink == Sink::Returned;
+    let known = meaning >= Meaning::Numeric
+        || results
+        || d.fallback
+        || witnesses.iter().any(|w| matches!(w, Witness::CalleeHas))
+        || company();
+    if !enough || !kin || !lost || !known || (same_unknown || types) && !d.fallback {
         excuses.push(Excuse::Unlike);
     }
-    let meaning = names::meaning(&p.name, &cx.config.names);
+    // An internal function that chooses among callees, each with what it needs, misleads nobody from elsewhere.
+    if f.name.starts_with('_') && !has && !d.fallback && p.documented != Documented::Promised {
+        excuses.push(Excuse::Internal);
+    }
+    // What stands in the parameter's place is a value of the call's choice, or the function calls itself for another case.
+    if let Callee::Has { literal: Some(l), .. } = callee
+        && (!absent(l) || cx.effects.callee(id, d.dropping) == Some(id))
+    {
+        excuses.push(Excuse::Fixed);
+    }
     let order = 10 * i32::from(has)
         + 4 * i32::from(d.fallback)
         + 2 * i32::from(alike)
@@ -216,7 +246,16 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
             Meaning::Neutral => 2,
             Meaning::Tuning => 0,
         };
-    Evidence { meaning, sort: p.sort, public: false, witnesses, excuses, order }
+    Evidence { meaning, sort: p.sort, optional: p.optional(), public: false, witnesses, excuses, order }
+}
+
+/// A literal that says that there is none.
+fn absent(literal: &str) -> bool {
+    // A suffix says the type: `0.0f`, `0L`.
+    let number = literal.trim_end_matches(['f', 'F', 'L', 'u']);
+    matches!(literal, "None" | "nullptr" | "NULL" | "False" | "false" | "{}" | "\"\"" | "''")
+        || matches!(number, "0" | "0." | "0.0" | "-1" | "1.0" | "1.")
+        || literal.ends_with("nullopt")
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call site; the pieces of one finding")]
