@@ -233,7 +233,7 @@ pub fn judge(e: &Evidence) -> Severity {
         // One parameter is checked and another is not: inside of a library both may be plumbing.
         Witness::Refused(_) => {
             telling
-                || e.public && e.optional
+                || e.public && e.sort == Kind::Choice
                 || any(&|w| matches!(w, Witness::Near(_) | Witness::Caller(..) | Witness::Documented))
         }
         // The documentation of a helper is no promise to a caller from elsewhere.
@@ -367,6 +367,19 @@ impl<'s> Context<'s> {
             }
         }
         first.filter(|_| mind * 2 >= all)
+    }
+
+    /// What becomes of the parameter where the chain of calls that it is forwarded along ends.
+    fn fate_at_the_end(&self, id: FnId, p: usize) -> Option<Fate> {
+        let (mut at, mut param) = (id, p);
+        for _ in 0..16 {
+            match self.effects.ignored(at, param)? {
+                Reason::Forwarded { callee, param: next, .. } => (at, param) = (*callee, *next as usize),
+                Reason::Local(fate) => return Some(*fate),
+                _ => return None,
+            }
+        }
+        None
     }
 
     /// The function at the end of a chain of calls is reported for what it does not do, so that whoever forwards to it is
@@ -534,9 +547,7 @@ impl<'s> Context<'s> {
             out.push(Excuse::Property);
         }
         let fate = match reason {
-            Some(Reason::Forwarded { callee, param, .. }) => {
-                Some(self.index.function(*callee).params[*param as usize].fate)
-            }
+            Some(Reason::Forwarded { .. }) => self.fate_at_the_end(id, p),
             Some(Reason::Local(fate)) => Some(*fate),
             _ => None,
         };

@@ -328,7 +328,13 @@ pub fn quantises_alike(given: &str, missed: &str) -> bool {
     };
     let zero = |words: &[String]| words.iter().any(|w| matches!(w.as_str(), "zp" | "zeros" | "zero"));
     let (given, missed) = (words(given), words(missed));
-    if zero(&missed) && !zero(&given) {
+    let factor = |w: &String| {
+        matches!(
+            w.as_str(),
+            "scale" | "scales" | "descale" | "scaling" | "zp" | "zeros" | "zero" | "smooth" | "amax"
+        )
+    };
+    if !given.iter().any(factor) || zero(&missed) && !zero(&given) {
         return false;
     }
     let mut operand = missed.iter().filter(|w| !generic(w)).peekable();

@@ -247,9 +247,13 @@ fn entry<'d>(rest: &'d str, f: &Function) -> &'d str {
     let mut end = 0;
     for line in rest.split_inclusive('\n') {
         let start = line.trim_start_matches([' ', '\t', '/', '*', '-', ':', '@', '`', '\\']);
-        let start = start.strip_prefix("param ").or(start.strip_prefix("param[in] ")).unwrap_or(start);
+        let tagged = start.strip_prefix("param ").or(start.strip_prefix("param[in] "));
+        let start = tagged.unwrap_or(start);
         let word = start.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or("");
-        let next = end > 0 && (start.trim().is_empty() || f.params.iter().any(|p| p.name == word));
+        // A name within a sentence begins no entry: `x` and `y` are ignored.
+        let after = start.get(word.len()..).unwrap_or("").trim_start_matches(['`', '*', ' ']);
+        let begins = tagged.is_some() || after.starts_with([':', '(', '[', '-', '\u{2013}', '=']);
+        let next = end > 0 && (start.trim().is_empty() || begins && f.params.iter().any(|p| p.name == word));
         if next || end > 400 {
             break;
         }
@@ -260,7 +264,12 @@ fn entry<'d>(rest: &'d str, f: &Function) -> &'d str {
 
 /// Words by which a documentation says that a parameter has no effect.
 fn says_ignored(text: &str) -> bool {
-    const WORDS: [&str; 12] = [
+    const WORDS: [&str; 17] = [
+        "no-op",
+        "noop",
+        "unsupported",
+        "not supported",
+        "not implemented",
         "ignored",
         "unused",
         "not used",

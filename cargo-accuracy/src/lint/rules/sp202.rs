@@ -188,10 +188,12 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let same_unknown = unknown && a.callee == b.callee;
     let alike = names::alternatives(&a.callee, &b.callee);
     let same_use = a.sink == b.sink && a.sink != Sink::Inside;
+    let meaning = names::meaning(&p.name, &cx.config.names);
+    let telling = meaning >= Meaning::Numeric;
     // A call that writes through an operand gives the result as well as one that returns it.
     let writes = a.sink == Sink::Dropped || b.sink == Sink::Dropped;
     // Steps of one job share operands, too: names, the use of the result or most operands have to agree.
-    let kin = alike || same_use || d.fallback || writes && shared >= 6;
+    let kin = alike || same_use || d.fallback && telling || writes && shared >= 6;
     let enough = if has {
         missing <= shared || d.fallback || alike
     } else {
@@ -206,7 +208,6 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     // Of many arguments that another function has no use for, names say which would be missed.
     let lost =
         missing <= 3 || d.fallback || has || names::meaning(&p.name, &cx.config.names) >= Meaning::Numeric;
-    let meaning = names::meaning(&p.name, &cx.config.names);
     // A name that says nothing of numbers may belong to one of the two callees alone: unless both calls give the
     // function's result, or something else is lost with it.
     let company = || {
@@ -218,7 +219,7 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let results = alike && a.sink == Sink::Returned && b.sink == Sink::Returned;
     let known = meaning >= Meaning::Numeric
         || results
-        || d.fallback
+        || d.fallback && same_use
         || witnesses.iter().any(|w| matches!(w, Witness::CalleeHas))
         || company();
     if !enough || !kin || !lost || !known || (same_unknown || types) && !d.fallback {
