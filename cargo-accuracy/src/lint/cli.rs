@@ -10,8 +10,9 @@ use crate::exit::{ExitCode, usage};
 
 use super::baseline::Baseline;
 use super::config::LintConfig;
+use super::render::Detail;
 use super::since::Changes;
-use super::{LintReport, render, rules};
+use super::{LintReport, evidence, render, rules};
 
 /// Finds functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ pub struct LintArgs {
     /// Show notes too
     #[arg(short, long)]
     pub verbose: bool,
-    /// Only the summary line
+    /// Only errors and the last line
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -80,9 +81,12 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
         Color::Never => false,
         Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
-    let text = render::text(&report, &here, color, args.verbose);
-    let text =
-        if args.quiet { text.lines().last().map(|l| format!("{l}\n")).unwrap_or_default() } else { text };
+    let detail = match (args.quiet, args.verbose) {
+        (true, _) => Detail::Quiet,
+        (false, true) => Detail::Verbose,
+        (false, false) => Detail::Normal,
+    };
+    let text = render::text(&report, &here, color, detail);
     // What a person reads goes to standard error where a report takes standard output.
     let written = if to_stdout {
         std::io::stderr().write_all(text.as_bytes())
@@ -92,6 +96,9 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
     match written {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other?,
+    }
+    if report.unread() {
+        return Ok(ExitCode::Unfinished);
     }
     let failed = report.fails();
     Ok(if args.save_baseline.is_some() || !failed { ExitCode::Correct } else { ExitCode::Failed })
@@ -122,7 +129,7 @@ fn write_report(spec: &str, report: &LintReport, here: &Path) -> Result<bool> {
         "json" => render::json(report)?,
         "sarif" => serde_json::to_string_pretty(&render::sarif(report, env!("CARGO_PKG_VERSION")))?,
         "github" => render::github(report),
-        "text" => render::text(report, here, false, false),
+        "text" => render::text(report, here, false, Detail::Normal),
         other => {
             return Err(usage(format!("--report {other}=...: the lint writes json, sarif, github and text")));
         }
@@ -144,9 +151,15 @@ fn explain(code: &str) -> Result<ExitCode> {
         for r in rules::ALL {
             out.push_str(&format!("{}  {:26} {}\n", r.code, r.name, r.summary));
         }
+        out.push('\n');
+        out.push_str(evidence::TABLE);
     } else {
         match rules::by_code(code) {
-            Some(r) => out = r.documentation(),
+            Some(r) => {
+                out = r.documentation();
+                out.push('\n');
+                out.push_str(evidence::TABLE);
+            }
             None => {
                 return Err(usage(format!("no rule `{code}`; `lint --explain` lists them")));
             }

@@ -12,15 +12,21 @@ use super::ir::{Arg, Call, Cmp, Expr, Function, Param, ParamKind, Stmt, Traits};
 use super::source::{Module, Table};
 
 const MAX_DEPTH: u32 = 250;
-/// A file that takes longer to parse is passed over.
+/// A file that takes longer to parse, although the parser has had more than its share of steps for a file of that length,
+/// is passed over. A busy machine alone is no reason.
 const PARSE_LIMIT: Duration = Duration::from_secs(5);
 
 pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, String> {
     let mut parser = Parser::new();
     parser.set_language(&tree_sitter_cuda::LANGUAGE.into()).map_err(|e| e.to_string())?;
     let started = Instant::now();
+    // The parser calls back every hundred steps; source has a few steps for each byte.
+    let share = 2_000 + text.len() / 8;
+    let mut calls = 0usize;
     let mut stop = |_: &tree_sitter::ParseState| {
-        if started.elapsed() > PARSE_LIMIT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        calls += 1;
+        let over = calls > share && started.elapsed() > PARSE_LIMIT;
+        if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let bytes = text.as_bytes();
     let tree = parser
@@ -30,7 +36,13 @@ pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, 
             Some(ParseOptions::new().progress_callback(&mut stop)),
         )
         .ok_or_else(|| format!("not parsed within {} s", PARSE_LIMIT.as_secs()))?;
-    let mut lower = Lower { text, module: Module::default(), depth: 0, locals: FxHashSet::default() };
+    let mut lower = Lower {
+        text,
+        module: Module::default(),
+        depth: 0,
+        locals: FxHashSet::default(),
+        namespaces: Vec::new(),
+    };
     lower.macros();
     lower.items(tree.root_node(), None, 0);
     Ok(then(&lower.module))
@@ -42,6 +54,8 @@ struct Lower<'a> {
     depth: u32,
     /// What the function declares, its parameters included.
     locals: FxHashSet<&'a str>,
+    /// The namespaces around the definition at hand.
+    namespaces: Vec<&'a str>,
 }
 
 /// Named children, comments left out.
@@ -65,8 +79,13 @@ impl<'a> Lower<'a> {
         for n in list {
             match n.kind() {
                 "function_definition" => self.function(n, class, false),
+                "namespace_definition" => {
+                    let name = n.child_by_field_name("name").map(|c| self.slice(c)).unwrap_or("");
+                    self.namespaces.push(name);
+                    self.items(n, class, depth + 1);
+                    self.namespaces.pop();
+                }
                 "template_declaration"
-                | "namespace_definition"
                 | "declaration_list"
                 | "linkage_specification"
                 | "preproc_ifdef"
@@ -217,6 +236,7 @@ impl<'a> Lower<'a> {
             method: class.is_some(),
             accessor: name.starts_with('~'),
             damaged: body.has_error(),
+            ..Traits::default()
         };
         self.depth = 0;
         self.locals.clear();
@@ -240,7 +260,16 @@ impl<'a> Lower<'a> {
             class,
             params,
             decorators: Vec::new(),
-            doc: None,
+            doc: self.comment_before(n),
+            returns: n.child_by_field_name("type").map(|t| self.slice(t)),
+            namespace: self
+                .namespaces
+                .iter()
+                .copied()
+                .chain(scope)
+                .filter(|s| !s.is_empty())
+                .collect::<Vec<_>>()
+                .join("::"),
             body: lowered,
             start: f.start_byte() as u32,
             body_start: body.start_byte() as u32,
@@ -248,6 +277,26 @@ impl<'a> Lower<'a> {
             traits,
             imports: Vec::new(),
         });
+    }
+
+    /// The comments right before a definition, its `template` line included.
+    fn comment_before(&self, n: Node) -> Option<&'a str> {
+        let mut at = n;
+        while let Some(p) = at.parent().filter(|p| p.kind() == "template_declaration") {
+            at = p;
+        }
+        let mut first = None;
+        let mut below = at.start_position().row;
+        let mut last = at;
+        while let Some(c) = last.prev_sibling().filter(|c| c.kind() == "comment") {
+            if c.end_position().row + 1 < below {
+                break;
+            }
+            below = c.start_position().row;
+            first = Some(c.start_byte());
+            last = c;
+        }
+        self.text.get(first?..at.start_byte())
     }
 
     /// The left side of an assignment. A name that the function does not declare is a member or a global.
@@ -276,7 +325,9 @@ impl<'a> Lower<'a> {
         };
         let Some(call) = call.filter(|c| c.kind() == "call_expression") else { return false };
         let Some(callee) = call.child_by_field_name("function").map(|f| self.slice(f)) else { return false };
-        let throws = ["THROW", "UNREACHABLE", "NOT_IMPLEMENTED"].iter().any(|k| callee.ends_with(k));
+        let throws = ["THROW", "UNREACHABLE", "NOT_IMPLEMENTED", "_ERROR", "_FATAL", "_ABORT"]
+            .iter()
+            .any(|k| callee.ends_with(k));
         let test = call.child_by_field_name("arguments").and_then(|a| children(a).into_iter().next());
         let fails = test.is_some_and(|t| matches!(self.slice(t), "false" | "0"));
         throws && check_kind(callee).is_none() || fails && check_kind(callee).is_some()

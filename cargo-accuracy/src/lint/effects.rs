@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::index::{FnId, Index};
 use super::ir::ParamKind;
-use super::source::{Fate, Slot};
+use super::source::{Fate, FnSummary, Slot};
 
 #[derive(Debug, Clone)]
 pub enum Reason {
@@ -23,6 +23,8 @@ pub struct Effects {
     ignored: FxHashMap<(FnId, u16), Reason>,
     /// Resolved callees by caller and call.
     callees: FxHashMap<(FnId, u32), FnId>,
+    /// How many functions with a body honour a parameter of this name, and of how many that take one.
+    pub customs: FxHashMap<String, (usize, usize)>,
     /// The calls of each function.
     callers: FxHashMap<FnId, Vec<(FnId, u32)>>,
 }
@@ -35,7 +37,7 @@ impl Effects {
         let mut pending: Vec<(FnId, u16)> = Vec::new();
         for id in index.ids() {
             let f = index.function(id);
-            if f.traits.stub || f.opaque {
+            if f.traits.stub || f.opaque || aborts(index, f) {
                 continue;
             }
             let macros = if f.identifiers.is_empty() {
@@ -64,7 +66,7 @@ impl Effects {
                 }
             }
         }
-        let mut effects = Self { ignored, callees, callers };
+        let mut effects = Self { ignored, callees, callers, customs: FxHashMap::default() };
         // Least fixpoint: each round finds at least one more or ends; chains are short.
         loop {
             let mut found = Vec::new();
@@ -80,6 +82,20 @@ impl Effects {
             }
             effects.ignored.extend(found);
         }
+        let mut customs: FxHashMap<&str, (usize, usize)> = FxHashMap::default();
+        for id in index.ids() {
+            let f = index.function(id);
+            if f.traits.stub || f.opaque || f.traits.device || index.is_fake(id) {
+                continue;
+            }
+            for (i, p) in f.params.iter().enumerate() {
+                let count = customs.entry(&p.name).or_default();
+                count.1 += 1;
+                count.0 += usize::from(effects.honours(index, id, i));
+            }
+        }
+        effects.customs =
+            customs.into_iter().filter(|(_, c)| c.1 >= 4).map(|(n, c)| (n.to_owned(), c)).collect();
         effects
     }
 
@@ -99,6 +115,15 @@ impl Effects {
                 Some(bound) if callee == id && bound == param as usize => recursive = true,
                 Some(bound) => {
                     if !self.ignored.contains_key(&(callee, bound as u16)) || index.is_fake(callee) {
+                        return None;
+                    }
+                    // A method that a subclass overrides may be that of the subclass.
+                    let by_self = f.calls[*call as usize].callee.starts_with("self.");
+                    let over = index.overridden.get(&callee).filter(|_| by_self);
+                    if over.into_iter().flatten().any(|o| {
+                        position(index.function(*o), &target.params[bound].name)
+                            .is_none_or(|i| !self.ignored.contains_key(&(*o, i as u16)))
+                    }) {
                         return None;
                     }
                     reason.get_or_insert(Reason::Forwarded { call: *call, callee, param: bound as u16 });
@@ -123,7 +148,7 @@ impl Effects {
     /// Whether every call that is known passes the parameter only where a test fixes it, or leaves its default.
     pub fn guarded_by_callers(&self, index: &Index, id: FnId, param: usize) -> bool {
         let mut guarded = false;
-        for (caller, call) in self.callers.get(&id).into_iter().flatten() {
+        for (caller, call) in self.callers(id) {
             let call = &index.function(*caller).calls[*call as usize];
             for arg in &call.args {
                 let Some(bound) = index.bind(id, call, &arg.slot) else {
@@ -153,13 +178,44 @@ impl Effects {
         self.callees.get(&(id, call)).copied()
     }
 
+    pub fn callers(&self, id: FnId) -> &[(FnId, u32)] {
+        self.callers.get(&id).map_or(&[], Vec::as_slice)
+    }
+
     /// The function is known to do something with the parameter.
     pub fn honours(&self, index: &Index, id: FnId, param: usize) -> bool {
         let f = index.function(id);
         !f.traits.stub
+            && !aborts(index, f)
             && matches!(f.params[param].fate, Fate::Used | Fate::Forwarded)
             && self.ignored(id, param).is_none()
     }
+}
+
+/// The body is one macro that ends the program or throws: a stub for builds without the real function.
+pub fn aborts(index: &Index, f: &FnSummary) -> bool {
+    const ENDS: [&str; 8] =
+        ["abort", "exit", "_exit", "terminate", "throw", "__trap", "__builtin_trap", "runtime_error"];
+    let Some(name) = &f.only_macro else { return false };
+    let mut seen = FxHashSet::default();
+    let mut work = vec![name.as_str()];
+    while let Some(name) = work.pop() {
+        for body in index.macros.get(name).into_iter().flatten() {
+            for id in *body {
+                if ENDS.contains(&id.as_str()) {
+                    return true;
+                }
+                if seen.insert(id.as_str()) && seen.len() < 64 {
+                    work.push(id);
+                }
+            }
+        }
+    }
+    false
+}
+
+fn position(f: &FnSummary, name: &str) -> Option<usize> {
+    f.params.iter().position(|p| p.name == name)
 }
 
 /// Identifiers that the macros named in a body mention, through other macros too.

@@ -1,10 +1,12 @@
 //! A finding as every renderer, the baseline and the run's report see it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Apart;
 use super::config::Confidence;
+use super::source::Kind;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Error,
@@ -12,12 +14,25 @@ pub enum Severity {
     Note,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Place {
     pub path: String,
     pub line: u32,
     pub column: u32,
     pub message: String,
+}
+
+/// The evidence of a finding in words.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Shown {
+    /// What is proven of the parameter.
+    pub proven: String,
+    /// Who says that it matters.
+    pub disagrees: Vec<String>,
+    /// Why ignoring it may be right.
+    pub excuses: Vec<String>,
+    /// What sort of thing the parameter is.
+    pub kind: Kind,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -35,8 +50,10 @@ pub struct Finding {
     pub message: String,
     pub help: String,
     pub confidence: Confidence,
-    /// Sum of the evidence that decided severity and confidence.
-    pub score: i32,
+    /// What the severity follows from.
+    pub evidence: Shown,
+    /// Where the finding stands among others of its severity; more is more telling.
+    pub order: i32,
     /// Stays the same when lines move: rule, path, function, parameter and callee.
     pub fingerprint: String,
     /// The callee that loses the parameter, or the function that honours it.
@@ -49,6 +66,9 @@ pub struct Finding {
     /// The way from the parameter to the function that ignores it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub code_flow: Vec<Place>,
+    /// The file is vendored or generated: the finding is counted apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apart: Option<Apart>,
     /// A run has shown that the function, or the launcher of the kernel, ignores the parameter.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::ir::{Call, Expr, Function, Stmt};
 use super::names;
-use super::source::{ArgSummary, CallSummary, DropSummary, Fate, Slot};
+use super::source::{ArgSummary, CallSummary, DropSummary, Fate, Sink, Slot};
 
 mod guards;
 mod pairs;
@@ -107,6 +107,10 @@ struct PathNode<'a> {
     mode: bool,
     /// What follows a check: its condition says nothing about the way here.
     check: bool,
+    /// Parameters that the tests on the way here mention, checks left aside.
+    context: Bits,
+    /// Parameters that the way here asks about together with something that is no parameter.
+    hints: Bits,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +159,9 @@ struct CallEvent<'a> {
     bits: Bits,
     direct: Bits,
     top_level: bool,
+    sink: Sink,
+    /// The local that the callee is read from.
+    handle: Option<u32>,
 }
 
 struct ArgEvent<'a> {
@@ -173,12 +180,19 @@ pub struct Analysis {
     pub references: Vec<String>,
     /// Attributes of the receiver that a constructor sets to a parameter.
     pub stored: Vec<(u16, String)>,
+    pub answers: bool,
+    pub reports: bool,
 }
 
 pub struct ParamFlow {
     pub fate: Fate,
     pub guarded: bool,
     pub shapes: bool,
+    pub under: Vec<u16>,
+    pub equal: Option<u16>,
+    pub property: bool,
+    pub launch: bool,
+    pub hint: bool,
     pub forwards: Vec<(u32, Slot)>,
     pub witness: Option<u32>,
     /// Locals that carried it.
@@ -227,6 +241,28 @@ struct Flow<'f, 'a> {
     last_offset: u32,
     references: Vec<&'a str>,
     stored: Vec<(u16, String)>,
+    /// Parameters that every read so far of a parameter stands under; `None` before the first.
+    under: Vec<Option<Bits>>,
+    /// Parameters in the conditions inside of the expression at hand.
+    conditions: Vec<Bits>,
+    /// Pairs of parameters that a check demands to be equal.
+    equal: Vec<(usize, usize)>,
+    /// Parameters of which a property is checked.
+    properties: Bits,
+    /// Inside the configuration of a launch.
+    launching: u32,
+    /// Parameters that are read elsewhere than in the configuration of a launch.
+    value_read: Bits,
+    /// Parameters asked about, in the test at hand, together with something that is no parameter.
+    hinting: Bits,
+    /// Parameters that are read elsewhere than under such a test.
+    unhinted: Bits,
+    sink: Sink,
+    /// Functions and classes that each local was set to: path, whether it was constructed, and where.
+    held: FxHashMap<u32, Vec<(String, bool, PathId)>>,
+    returned: u32,
+    returned_other: u32,
+    statement_calls: u32,
 }
 
 /// `guards` are functions whose first argument must hold, beside those that the front ends know.
@@ -254,6 +290,8 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
             order: 0,
             mode: false,
             check: false,
+            context: Bits::EMPTY,
+            hints: Bits::EMPTY,
         }],
         path: 0,
         nodes: 1,
@@ -281,6 +319,19 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         last_offset: function.start,
         references: Vec::new(),
         stored: Vec::new(),
+        under: vec![None; function.params.len()],
+        conditions: Vec::new(),
+        equal: Vec::new(),
+        properties: Bits::EMPTY,
+        launching: 0,
+        value_read: Bits::EMPTY,
+        hinting: Bits::EMPTY,
+        unhinted: Bits::EMPTY,
+        sink: Sink::Inside,
+        held: FxHashMap::default(),
+        returned: 0,
+        returned_other: 0,
+        statement_calls: 0,
     };
     for (i, p) in function.params.iter().enumerate() {
         flow.vars.insert(p.name, i as u32);
@@ -350,6 +401,8 @@ impl<'f, 'a> Flow<'f, 'a> {
             order: self.order,
             mode: false,
             check: false,
+            context: self.paths[self.path as usize].context,
+            hints: self.paths[self.path as usize].hints,
         };
         if let Some((test, polarity)) = test {
             entry.pins = self.pins(test, polarity, false, 0);
@@ -361,6 +414,10 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             entry.mode = entry.names.iter().any(|n| names::is_mode(n));
             entry.failed = self.failed_attempt(test, polarity);
+            entry.context = entry.context.or(entry.mentions);
+            if polarity {
+                entry.hints = entry.hints.or(self.asked_together(test));
+            }
         }
         self.paths.push(entry);
         (self.paths.len() - 1) as PathId
@@ -556,8 +613,12 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             Stmt::Return(value) => {
                 if let Some(v) = value {
+                    self.sink = Sink::Returned;
                     let bits = self.eval(v);
+                    self.sink = Sink::Inside;
                     self.used(UseKind::Effect, bits);
+                    self.returned += 1;
+                    self.returned_other += u32::from(!is_truth(v));
                 }
                 self.effects += 1;
                 true
@@ -582,6 +643,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 self.record(UseKind::Guard, pins);
                 self.record(UseKind::Check, bits.own.minus(pins));
                 self.partial_guard(test, pins);
+                self.relate(test, true, 0);
                 self.quiet += 1;
                 for m in message {
                     self.eval(m);
@@ -593,6 +655,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let path = self.push_path(node, 0, Some((test, true)));
                 self.paths[path as usize].pins = pins;
                 self.paths[path as usize].check = true;
+                self.paths[path as usize].context = self.paths[self.path as usize].context;
                 self.path = path;
                 false
             }
@@ -650,7 +713,10 @@ impl<'f, 'a> Flow<'f, 'a> {
     }
 
     fn branch(&mut self, test: &'f Expr<'a>, then: &'f [Stmt<'a>], orelse: &'f [Stmt<'a>]) -> bool {
+        let asked = self.asked_together(test);
+        let outer = std::mem::replace(&mut self.hinting, asked);
         let bits = self.eval(test);
+        self.hinting = outer;
         let node = self.next_node();
         let (effects, raises, logs) = (self.effects, self.raises, self.logs);
         let yes = self.push_path(node, 0, Some((test, true)));
@@ -666,6 +732,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         if then_raises {
             self.record(UseKind::Guard, guard);
             self.partial_guard(test, guard);
+            self.relate(test, false, 0);
         }
         if self.shaped > shaped_before {
             self.shapes = self.shapes.or(bits.own);
@@ -682,6 +749,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 if then_raises {
                     self.paths[path as usize].pins = self.paths[path as usize].pins.or(guard);
                     self.paths[path as usize].check = true;
+                    self.paths[path as usize].context = self.paths[self.path as usize].context;
                 }
                 self.path = path;
                 false
@@ -783,12 +851,16 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let pins = self.pins(test, true, true, 0);
                 self.record(UseKind::Guard, pins);
                 self.record(UseKind::Check, bits.own.minus(pins));
+                self.relate(test, true, 0);
                 self.raises += 1;
             }
             Expr::Call(call) => {
                 let quiet_call = is_log(&call.callee);
+                self.sink = Sink::Dropped;
                 let bits = self.call(call, true);
+                self.sink = Sink::Inside;
                 if !quiet_call {
+                    self.statement_calls += 1;
                     // A method called for its effect on its receiver (`p.zero_()`).
                     if let Expr::Attr(base, _) = &call.callee {
                         let base_bits = self.peek(base);
@@ -826,7 +898,9 @@ impl<'f, 'a> Flow<'f, 'a> {
         };
         // `x = x` and `p = f(p)` are not uses by themselves: the value lives on in the variable.
         let before = self.calls.len();
+        self.sink = simple.map_or(Sink::Inside, |name| Sink::Local(self.var(name)));
         let bits = self.eval_value(value, true);
+        self.sink = Sink::Inside;
         let calls = (before, self.calls.len());
         self.reference(value);
         for t in targets {
@@ -837,6 +911,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             if self.mute == 0 {
                 self.assigned.push(Assigned { var, path: self.path, constant: value.is_literal(), calls });
                 self.tests.insert(var, value);
+                self.hold(var, value);
             }
             let built = match value {
                 Expr::Build(_) | Expr::Comprehension(..) => true,
@@ -947,9 +1022,21 @@ impl<'f, 'a> Flow<'f, 'a> {
                 let bits = self.env[v as usize];
                 if self.mute == 0 {
                     self.read = self.read.or(bits.own);
+                    if self.launching == 0 {
+                        self.value_read = self.value_read.or(bits.own);
+                    }
                     let i = v as usize;
                     if i < self.function.params.len() && bits.own.has(i) {
                         self.read_original = self.read_original.or(Bits::one(i));
+                        if !self.hinting.or(self.paths[self.path as usize].hints).has(i) {
+                            self.unhinted = self.unhinted.or(Bits::one(i));
+                        }
+                        let context = self
+                            .conditions
+                            .iter()
+                            .fold(self.paths[self.path as usize].context, |all, c| all.or(*c))
+                            .minus(Bits::one(i));
+                        self.under[i] = Some(self.under[i].map_or(context, |before| before.and(context)));
                     }
                 }
                 bits
@@ -989,7 +1076,18 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             Expr::Call(call) => self.call(call, true),
             Expr::Not(inner) => self.eval(inner),
-            Expr::And(v) | Expr::Or(v) | Expr::Op(v) | Expr::Build(v) => {
+            Expr::And(v) => {
+                let mut bits = Value::NONE;
+                let outer = self.conditions.len();
+                for x in v {
+                    let b = self.eval(x);
+                    self.conditions.push(b.all);
+                    bits = bits.or(b);
+                }
+                self.conditions.truncate(outer);
+                bits
+            }
+            Expr::Or(v) | Expr::Op(v) | Expr::Build(v) => {
                 let mut bits = Value::NONE;
                 for x in v {
                     bits = bits.or(self.eval(x));
@@ -1002,8 +1100,10 @@ impl<'f, 'a> Flow<'f, 'a> {
             }
             Expr::Cond(parts) => {
                 let t = self.eval(&parts.0);
+                self.conditions.push(t.all);
                 let a = self.eval(&parts.1);
                 let b = self.eval(&parts.2);
+                self.conditions.pop();
                 t.or(a).or(b)
             }
             Expr::Comprehension(generators, built) => {
@@ -1078,6 +1178,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             self.quiet -= 1;
             return Value::NONE;
         }
+        let sink = if self.call_depth == 0 { std::mem::take(&mut self.sink) } else { Sink::Inside };
         let (path, receiver) = self.callee(&call.callee);
         let last = path.rsplit(['.', ':']).next().unwrap_or("");
         if matches!(path.as_str(), "locals" | "vars" | "eval" | "exec") || last == "va_start" {
@@ -1090,7 +1191,10 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut direct = Bits::EMPTY;
         self.call_depth += 1;
         for (i, a) in call.args.iter().enumerate() {
+            let option = a.name.is_some_and(names::is_launch_option);
+            self.launching += u32::from(option);
             let b = self.eval(&a.value);
+            self.launching -= u32::from(option);
             self.reference(&a.value);
             bits = bits.or(b);
             let d = self.direct(&a.value);
@@ -1155,6 +1259,11 @@ impl<'f, 'a> Flow<'f, 'a> {
             bits: bits.all,
             direct,
             top_level: top_level && self.call_depth == 0,
+            sink,
+            handle: match &call.callee {
+                Expr::Name(n) => self.local(n),
+                _ => None,
+            },
         });
         // Methods hand on what they are called on; arguments belong to the call now.
         if matches!(&call.callee, Expr::Attr(..)) {
@@ -1191,9 +1300,17 @@ impl<'f, 'a> Flow<'f, 'a> {
             // `kernel[grid](...)`.
             Expr::Index(base, index) => {
                 let (path, bits) = self.callee(base);
-                (path, bits.or(self.eval(index)))
+                self.launching += 1;
+                let index = self.eval(index);
+                self.launching -= 1;
+                (path, bits.or(index))
             }
-            Expr::Name(n) => (self.through(n), self.read_name(n)),
+            Expr::Name(n) => {
+                let path = self.through(n);
+                // What a local holds is no function of the module, whatever that is called.
+                let hidden = path == *n && self.local(n).is_some();
+                (if hidden { format!("?.{n}") } else { path }, self.read_name(n))
+            }
             Expr::Attr(base, name) => {
                 let bits = self.eval(base);
                 match base.dotted() {
@@ -1287,6 +1404,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                 }
             }
         }
+        let handed_on =
+            (0..n).filter(|i| !forwards[*i].is_empty()).fold(Bits::EMPTY, |all, i| all.or(Bits::one(i)));
         for (i, p) in self.function.params.iter().enumerate() {
             let fate = if i >= Bits::MAX || self.opaque || effect.has(i) {
                 Fate::Used
@@ -1311,6 +1430,13 @@ impl<'f, 'a> Flow<'f, 'a> {
             } else {
                 Fate::NeverRead
             };
+            let equal = self.equal.iter().find_map(|(a, b)| match (*a == i, *b == i) {
+                (true, _) => Some(*b),
+                (_, true) => Some(*a),
+                _ => None,
+            });
+            let partner = equal.filter(|o| effect.has(*o) || handed_on.has(*o));
+            let fate = if fate.ignored() && partner.is_some() { Fate::Guarded } else { fate };
             let witness = match fate {
                 Fate::Overwritten | Fate::Forwarded => self.overwritten[i],
                 Fate::Logged => self.first(i, UseKind::Log),
@@ -1333,6 +1459,16 @@ impl<'f, 'a> Flow<'f, 'a> {
                 fate,
                 guarded: guard.has(i),
                 shapes: self.shapes.has(i),
+                under: self.under[i]
+                    .unwrap_or_default()
+                    .iter()
+                    .take_while(|q| *q < n)
+                    .map(|q| q as u16)
+                    .collect(),
+                equal: partner.map(|o| o as u16),
+                property: self.properties.has(i),
+                launch: self.read.has(i) && !self.value_read.has(i),
+                hint: self.read_original.has(i) && !self.unhinted.has(i),
                 forwards: std::mem::take(&mut forwards[i]),
                 witness,
             });
@@ -1350,41 +1486,89 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut references: Vec<String> = self.references.iter().map(|r| (*r).to_owned()).collect();
         references.sort_unstable();
         references.dedup();
-        let paths = &self.paths;
-        let calls = self
-            .calls
-            .into_iter()
-            .map(|c| {
-                let mut pinned = guard;
-                let mut path = c.path;
-                while path != 0 {
-                    pinned = pinned.or(paths[path as usize].pins);
-                    path = paths[path as usize].parent;
+        let calls = self.summarise_calls(guard);
+        let answers = self.returned_other == 0
+            && self.statement_calls == 0
+            && (self.returned > 0 || self.raises > 0 && self.effects == 0);
+        let reports = self.logs > 0
+            && self.returned == 0
+            && self.statement_calls == 0
+            && !self.uses.iter().any(|u| matches!(u.kind, UseKind::Effect));
+        Analysis { params, calls, drops, opaque, references, stored, answers, reports }
+    }
+
+    /// The calls as callers and rules see them. A call through a local also counts as a call of each function that the
+    /// local was set to, under the conditions of that assignment.
+    fn summarise_calls(&self, guard: Bits) -> Vec<CallSummary> {
+        let pins = |mut path: PathId| {
+            let mut pinned = guard;
+            while path != 0 {
+                pinned = pinned.or(self.paths[path as usize].pins);
+                path = self.paths[path as usize].parent;
+            }
+            pinned
+        };
+        let summary = |c: &CallEvent, callee: String, pinned: Bits, handle: bool| CallSummary {
+            callee,
+            line: 0,
+            column: 0,
+            offset: c.offset,
+            args: c
+                .args
+                .iter()
+                .map(|a| ArgSummary {
+                    slot: a.slot.clone(),
+                    direct: a.direct.map(|d| d as u16),
+                    pinned: a.direct.is_some_and(|d| pinned.has(d)),
+                    literal: a.literal.map(str::to_owned),
+                })
+                .collect(),
+            sink: c.sink,
+            handle,
+        };
+        let mut out: Vec<CallSummary> =
+            self.calls.iter().map(|c| summary(c, c.callee.clone(), pins(c.path), false)).collect();
+        for c in &self.calls {
+            let Some(held) = c.handle.and_then(|v| self.held.get(&v)) else { continue };
+            for (path, constructed, at) in held {
+                let callee = if *constructed { format!("{path}.__call__") } else { path.clone() };
+                if callee != c.callee && out.len() < 4 * self.calls.len() + 16 {
+                    out.push(summary(c, callee, pins(c.path).or(pins(*at)), true));
                 }
-                (c, pinned)
-            })
-            .map(|(c, pinned)| CallSummary {
-                callee: c.callee,
-                line: 0,
-                column: 0,
-                offset: c.offset,
-                args: c
-                    .args
-                    .into_iter()
-                    .map(|a| ArgSummary {
-                        slot: a.slot,
-                        direct: a.direct.map(|d| d as u16),
-                        pinned: a.direct.is_some_and(|d| pinned.has(d)),
-                        literal: a.literal.map(str::to_owned),
-                    })
-                    .collect(),
-            })
-            .collect();
-        Analysis { params, calls, drops, opaque, references, stored }
+            }
+        }
+        out
+    }
+
+    /// Remembers which function or class a local is set to.
+    fn hold(&mut self, var: u32, value: &Expr<'a>) {
+        let entry = match value {
+            Expr::Call(c) => c.callee.dotted().map(|path| (path, true)),
+            Expr::Name(n) if self.vars.contains_key(n) => None,
+            other => other.dotted().map(|path| (path, false)),
+        };
+        if let Some((path, constructed)) = entry {
+            let held = self.held.entry(var).or_default();
+            if held.len() < 8 {
+                held.push((path, constructed, self.path));
+            }
+        }
     }
 
     fn first(&self, param: usize, kind: UseKind) -> Option<u32> {
         self.uses.iter().find(|u| u.kind == kind && u.bits.has(param)).map(|u| u.offset)
+    }
+}
+
+/// A truth value by its form: a comparison, a negation, a literal, or a combination of those.
+fn is_truth(e: &Expr) -> bool {
+    match e {
+        Expr::Not(_) | Expr::Compare(..) => true,
+        Expr::Lit(l) => matches!(*l, "True" | "False" | "true" | "false"),
+        Expr::And(v) | Expr::Or(v) => v.iter().any(is_truth),
+        Expr::Build(v) => v.first().is_some_and(is_truth) && v.len() == 2,
+        Expr::Call(c) => matches!(&c.callee, Expr::Name("bool" | "isinstance" | "all" | "any" | "hasattr")),
+        _ => false,
     }
 }
 

@@ -17,6 +17,14 @@ pub enum Target {
     Module(u32),
 }
 
+/// A function that does the same job as another.
+#[derive(Debug, Clone, Copy)]
+pub struct Twin {
+    pub id: FnId,
+    /// Its name has a word more or less, beyond those that say where it runs.
+    pub near: bool,
+}
+
 pub struct Index<'s> {
     pub files: &'s [FileSummary],
     /// All functions: file and position in it.
@@ -40,8 +48,20 @@ pub struct Index<'s> {
     /// Functions handed to a decorator: they mirror the decorated function's signature.
     pub mirrors: FxHashSet<FnId>,
     pub macros: FxHashMap<&'s str, Vec<&'s [String]>>,
-    /// Methods by class, for overriding.
+    /// Methods that override one of a base class.
     pub overrides: FxHashSet<FnId>,
+    /// A base class's method to the methods that override it.
+    pub overridden: FxHashMap<FnId, Vec<FnId>>,
+    /// Methods that implement one method of a base class or of a trait: the others of each.
+    pub siblings: FxHashMap<FnId, Vec<FnId>>,
+    /// Methods whose name and parameters another, unrelated class has too, where a base outside of the repository is all
+    /// that they have in common: layers of one protocol.
+    pub layers: FxHashSet<FnId>,
+    /// Functions whose bag of words is this one and one word more.
+    shrunk: FxHashMap<(Language, String), Vec<FnId>>,
+    /// What files and folders are called: the modules that a path may start with.
+    components: FxHashSet<String>,
+
     /// Functions that are passed around as values: their signature is someone else's.
     pub callbacks: FxHashSet<FnId>,
 }
@@ -121,6 +141,22 @@ impl<'s> Index<'s> {
             let name = f.path.rsplit('/').next().unwrap_or(&f.path);
             names::stem(name.split('.').next().unwrap_or(name), config).0
         });
+        // Methods are alike only where their classes are: by their names without words that say where they run.
+        let stem_of: Vec<(String, bool)> = stem_of
+            .into_iter()
+            .enumerate()
+            .map(|(id, (stem, stripped))| {
+                let (file, at) = functions[id];
+                match &files[file as usize].functions[at as usize].class {
+                    Some(class) if !stem.is_empty() => {
+                        let bare = names::stem(class, config).0;
+                        let class = if bare.is_empty() { format!("{class}@{file}") } else { bare };
+                        (format!("{class}.{stem}"), stripped)
+                    }
+                    _ => (stem, stripped),
+                }
+            })
+            .collect();
         let mut stems: FxHashMap<(Language, String), Vec<FnId>> = FxHashMap::default();
         for (id, (stem, _)) in stem_of.iter().enumerate() {
             if !stem.is_empty() {
@@ -128,6 +164,18 @@ impl<'s> Index<'s> {
                 stems.entry((language, stem.clone())).or_default().push(id as FnId);
             }
         }
+        let mut shrunk: FxHashMap<(Language, String), Vec<FnId>> = FxHashMap::default();
+        for (id, (stem, _)) in stem_of.iter().enumerate() {
+            let language = files[functions[id].0 as usize].language;
+            for less in with_a_word_less(stem) {
+                shrunk.entry((language, less)).or_default().push(id as FnId);
+            }
+        }
+        let components = files
+            .iter()
+            .flat_map(|f| f.path.split('/'))
+            .map(|c| c.split('.').next().unwrap_or(c).replace('-', "_"))
+            .collect();
         let mut index = Self {
             files,
             functions,
@@ -145,6 +193,11 @@ impl<'s> Index<'s> {
             mirrors: FxHashSet::default(),
             macros,
             overrides: FxHashSet::default(),
+            overridden: FxHashMap::default(),
+            siblings: FxHashMap::default(),
+            layers: FxHashSet::default(),
+            shrunk,
+            components,
             callbacks: FxHashSet::default(),
         };
         index.relate();
@@ -212,8 +265,9 @@ impl<'s> Index<'s> {
             for class in &file.classes {
                 let mut groups: FxHashMap<&str, Vec<FnId>> = FxHashMap::default();
                 for m in &class.methods {
-                    let base = m.split('_').next().unwrap_or(m);
-                    if base == "forward" {
+                    // What follows says where it runs: `forward_native`, not `forward_abstract` or `forward_prefill`.
+                    let (base, rest) = m.split_once('_').unwrap_or((m, ""));
+                    if base == "forward" && !rest.is_empty() && rest.split('_').any(names::is_backend) {
                         let qualified = format!("{}.{m}", class.name);
                         if let Some(id) = self.by_name[i].get(qualified.as_str()) {
                             groups.entry(base).or_default().push(*id);
@@ -235,9 +289,10 @@ impl<'s> Index<'s> {
                 implementations.entry((of_trait, f.name.as_str())).or_default().push(id);
             }
         }
-        for members in implementations.values().filter(|m| (2..=64).contains(&m.len())) {
+        let mut siblings: FxHashMap<FnId, Vec<FnId>> = FxHashMap::default();
+        for members in implementations.values().filter(|m| m.len() >= 2) {
             for m in members {
-                families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+                siblings.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
             }
         }
         let mut callbacks = FxHashSet::default();
@@ -284,6 +339,7 @@ impl<'s> Index<'s> {
                 }
             }
         }
+        self.inherit(&mut siblings);
         for (real, fake) in fakes {
             let real = real.or_else(|| self.real_by_name(fake));
             if let Some(real) = real.filter(|r| *r != fake) {
@@ -300,6 +356,77 @@ impl<'s> Index<'s> {
             members.dedup();
         }
         self.families = families;
+    }
+
+    /// Overridden methods, implementations of one base method, and layers of one protocol.
+    fn inherit(&mut self, siblings: &mut FxHashMap<FnId, Vec<FnId>>) {
+        let mut groups: FxHashMap<(u32, u32, &str), Vec<FnId>> = FxHashMap::default();
+        let mut protocols: FxHashMap<(&str, Vec<&str>), Vec<FnId>> = FxHashMap::default();
+        let mut external: FxHashSet<FnId> = FxHashSet::default();
+        for (i, file) in self.files.iter().enumerate() {
+            for (k, class) in file.classes.iter().enumerate() {
+                let mut bases = Vec::new();
+                let closed = self.ancestors(i as u32, k as u32, 0, &mut bases);
+                for m in &class.methods {
+                    let qualified = format!("{}.{m}", class.name);
+                    let Some(id) = self.by_name[i].get(qualified.as_str()).copied() else { continue };
+                    let mut root = None;
+                    for (bf, bk) in &bases {
+                        let base = &self.files[*bf as usize].classes[*bk as usize];
+                        if base.methods.iter().any(|b| b == m) {
+                            root = Some((*bf, *bk));
+                            let name = format!("{}.{m}", base.name);
+                            if let Some(b) = self.by_name[*bf as usize].get(name.as_str()) {
+                                self.overridden.entry(*b).or_default().push(id);
+                            }
+                        }
+                    }
+                    if let Some((bf, bk)) = root {
+                        groups.entry((bf, bk, m.as_str())).or_default().push(id);
+                    } else if !closed && !class.bases.is_empty() {
+                        let params: Vec<&str> =
+                            self.function(id).params.iter().skip(1).map(|p| p.name.as_str()).collect();
+                        if params.len() >= 2 {
+                            external.insert(id);
+                            protocols.entry((m.as_str(), params)).or_default().push(id);
+                        }
+                    }
+                }
+            }
+        }
+        for members in groups.values().filter(|m| m.len() >= 2) {
+            for m in members {
+                siblings.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+            }
+        }
+        for members in protocols.values().filter(|m| m.len() >= 2) {
+            self.layers.extend(members);
+        }
+        for members in siblings.values_mut() {
+            members.sort_unstable();
+            members.dedup();
+        }
+        self.siblings = std::mem::take(siblings);
+    }
+
+    /// The classes of the repository that a class derives from; whether all of its bases are among them.
+    fn ancestors(&self, file: u32, class: u32, depth: u32, out: &mut Vec<(u32, u32)>) -> bool {
+        if depth > 8 {
+            return false;
+        }
+        let mut closed = true;
+        for b in &self.files[file as usize].classes[class as usize].bases {
+            match self.in_module(file, b, 0) {
+                Some(Target::Class(f, k)) => {
+                    if !out.contains(&(f, k)) {
+                        out.push((f, k));
+                        closed &= self.ancestors(f, k, depth + 1, out);
+                    }
+                }
+                _ => closed &= matches!(b.as_str(), "object" | "ABC" | "abc.ABC" | "Protocol" | "Generic"),
+            }
+        }
+        closed
     }
 
     /// The function whose name is a fake's name without the word that says so.
@@ -522,39 +649,171 @@ impl<'s> Index<'s> {
         }
     }
 
+    /// What a call in C++ or Rust names: by its qualifier, if it has one, or among the functions that are in scope.
     fn global_callee(&self, caller: FnId, call: &CallSummary) -> Option<FnId> {
         let file = self.functions[caller as usize].0;
         let language = self.files[file as usize].language;
-        let name = call.callee.rsplit(['.', ':']).next()?;
-        if call.callee.starts_with("std") || call.callee.contains('.') && language == Language::Cpp {
+        let f = self.function(caller);
+        let path = without_generics(&call.callee);
+        let (qualifier, name) = match path.rsplit_once("::") {
+            Some((q, n)) => (Some(q), n),
+            None => (None, path.as_str()),
+        };
+        if let Some((receiver, method)) = name.rsplit_once('.') {
+            // What `x.map(f)` reaches depends on the type of `x`, which is not known; `self` is the type at hand.
+            let own = if language == Language::Rust { "self" } else { "this" };
+            let class = f.class.as_deref().filter(|_| qualifier.is_none() && receiver == own)?;
+            return self.one_of(caller, call, method, |_, c| c.class.as_deref() == Some(class));
+        }
+        match language {
+            Language::Rust => self.rust_callee(caller, call, qualifier, name, 0),
+            _ => self.cpp_callee(caller, call, qualifier, name),
+        }
+    }
+
+    fn rust_callee(
+        &self,
+        caller: FnId,
+        call: &CallSummary,
+        qualifier: Option<&str>,
+        name: &str,
+        depth: u32,
+    ) -> Option<FnId> {
+        let file = self.functions[caller as usize].0;
+        let f = self.function(caller);
+        let source = &self.files[file as usize];
+        let Some(qualifier) = qualifier else {
+            if let Some(id) = self.one_of(caller, call, name, |id, c| {
+                self.functions[id as usize].0 == file && c.class.is_none() && c.namespace == f.namespace
+            }) {
+                return Some(id);
+            }
+            if let Some((_, path)) = source.imports.iter().rev().find(|(n, _)| n == name) {
+                let (q, n) = path.rsplit_once("::")?;
+                return if depth < 2 { self.rust_callee(caller, call, Some(q), n, depth + 1) } else { None };
+            }
+            let glob = source.imports.iter().any(|(n, p)| n == "*" && self.is_local_path(p));
+            return if glob { self.one_of(caller, call, name, |_, c| c.class.is_none()) } else { None };
+        };
+        let last = qualifier.rsplit("::").next().unwrap_or(qualifier);
+        match qualifier {
+            "Self" => {
+                let class = f.class.as_deref()?;
+                return self.one_of(caller, call, name, |_, c| c.class.as_deref() == Some(class));
+            }
+            "self" => {
+                return self.one_of(caller, call, name, |id, c| {
+                    self.functions[id as usize].0 == file && c.class.is_none()
+                });
+            }
+            _ => {}
+        }
+        let first = qualifier.split("::").next().unwrap_or(qualifier);
+        if let Some((_, path)) = source.imports.iter().rev().find(|(n, _)| n == first)
+            && path != qualifier
+            && depth < 2
+        {
+            let full = format!("{path}{}", &qualifier[first.len()..]);
+            return self.rust_callee(caller, call, Some(&full), name, depth + 1);
+        }
+        if !self.is_local_path(qualifier) {
             return None;
         }
-        // What `x.map(f)` reaches depends on the type of `x`, which is not known; `self` is the type at hand.
-        if language == Language::Rust && call.callee.contains('.') && call.callee != format!("self.{name}") {
+        if matches!(last, "crate" | "super") {
+            return self.one_of(caller, call, name, |id, c| id != caller && c.class.is_none());
+        }
+        self.one_of(caller, call, name, |id, c| match &c.class {
+            Some(class) => class == last,
+            None => self.lives_in(id, c, last),
+        })
+    }
+
+    /// Whether a Rust path starts at this repository: `crate`, `super`, or the name of a file, a folder or a type.
+    fn is_local_path(&self, path: &str) -> bool {
+        let first = path.split("::").next().unwrap_or(path);
+        matches!(first, "crate" | "self" | "super")
+            || self.components.contains(first)
+            || first.starts_with(char::is_uppercase) && !path.contains("::")
+    }
+
+    /// A function without a class is in the module or namespace of this name.
+    fn lives_in(&self, id: FnId, f: &FnSummary, module: &str) -> bool {
+        if f.namespace.rsplit("::").next() == Some(module) && !f.namespace.is_empty() {
+            return true;
+        }
+        let mut parts = self.file(id).path.rsplit('/');
+        let stem = parts.next().and_then(|n| n.split('.').next()).unwrap_or("");
+        let stem = match stem {
+            "mod" | "lib" | "main" => {
+                parts.next().map_or("", |p| if p == "src" { parts.next().unwrap_or("") } else { p })
+            }
+            other => other,
+        };
+        stem == module || stem.replace('-', "_") == module
+    }
+
+    fn cpp_callee(
+        &self,
+        caller: FnId,
+        call: &CallSummary,
+        qualifier: Option<&str>,
+        name: &str,
+    ) -> Option<FnId> {
+        let f = self.function(caller);
+        let Some(qualifier) = qualifier else {
+            let found = self.one_of(caller, call, name, |_, c| c.class.is_none() || c.class == f.class)?;
+            // An overload or a specialisation elsewhere may be what is meant.
+            let others = self.global.get(&(Language::Cpp, name)).map_or(0, Vec::len);
+            return (found != caller || others == 1).then_some(found);
+        };
+        let last = qualifier.rsplit("::").next().unwrap_or(qualifier);
+        if matches!(qualifier, "std") || qualifier.starts_with("std::") {
             return None;
         }
+        self.one_of(caller, call, name, |_, c| match &c.class {
+            Some(class) => class == last,
+            None => {
+                last.is_empty() || c.namespace.rsplit("::").next() == Some(last) && !c.namespace.is_empty()
+            }
+        })
+    }
+
+    /// The one function of this name that takes the call's arguments and is in scope: of the same file, or else of the
+    /// whole repository.
+    fn one_of(
+        &self,
+        caller: FnId,
+        call: &CallSummary,
+        name: &str,
+        in_scope: impl Fn(FnId, &FnSummary) -> bool,
+    ) -> Option<FnId> {
+        let file = self.functions[caller as usize].0;
+        let language = self.files[file as usize].language;
         let all = self.global.get(&(language, name))?;
-        let fits = |id: &&FnId| {
-            let f = self.function(**id);
-            let n = f.params.iter().filter(|p| p.kind != ParamKind::Receiver).count();
-            let required =
-                f.params.iter().filter(|p| p.kind != ParamKind::Receiver && p.default.is_none()).count();
-            // `ops::attention(..)` is not the method `attention`.
-            if language == Language::Rust && n < f.params.len() && !call.callee.contains('.') {
+        let by_hand = !call.callee.contains('.');
+        let fits = |id: &FnId| {
+            let f = self.function(*id);
+            let own = |p: &&ParamSummary| p.kind != ParamKind::Receiver;
+            let n = f.params.iter().filter(own).count();
+            let required = f.params.iter().filter(own).filter(|p| p.default.is_none()).count();
+            // `ops::attention(..)` is not the method `attention`; `Type::method(x, ..)` passes the receiver by hand.
+            let receiver = n < f.params.len();
+            if language == Language::Rust && receiver && by_hand {
                 return false;
             }
             (required..=n).contains(&call.args.len()) && !f.traits.stub
         };
-        let here: Vec<&FnId> =
-            all.iter().filter(|id| self.functions[**id as usize].0 == file).filter(fits).collect();
-        match here.as_slice() {
-            [one] => return Some(**one),
-            [] => {}
-            _ => return None,
+        let mut found: Vec<FnId> =
+            all.iter().copied().filter(|id| in_scope(*id, self.function(*id))).filter(fits).collect();
+        if found.len() > 1 {
+            let here: Vec<FnId> =
+                found.iter().copied().filter(|id| self.functions[*id as usize].0 == file).collect();
+            if !here.is_empty() {
+                found = here;
+            }
         }
-        let everywhere: Vec<&FnId> = all.iter().filter(fits).collect();
-        match everywhere.as_slice() {
-            [one] => Some(**one),
+        match found.as_slice() {
+            [one] => Some(*one),
             _ => None,
         }
     }
@@ -587,45 +846,91 @@ impl<'s> Index<'s> {
         }
     }
 
-    /// Functions that do the same job elsewhere: equal names but for backend words, most parameters shared. Every
-    /// C++ source may have its own `gemm_kernel`: kernels of one name are twins only in files whose names are alike too.
-    pub fn twins(&self, id: FnId) -> Vec<FnId> {
+    /// Functions that do the same job elsewhere, the nearest first: equal names but for words that say where they run, or
+    /// one word more, and most parameters shared. Methods are twins only where their classes belong together. Every C++
+    /// source may have its own `gemm_kernel`: kernels of one name are twins only in files whose names are alike too.
+    pub fn twins(&self, id: FnId) -> Vec<Twin> {
         let f = self.function(id);
+        let file = self.functions[id as usize].0;
         let language = self.file(id).language;
         let key = (language, self.stem_of[id as usize].0.clone());
-        let Some(candidates) = self.stems.get(&key) else { return Vec::new() };
-        if candidates.len() > 200 {
-            return Vec::new();
+        let mut out: Vec<Twin> = Vec::new();
+        let mut add = |ids: &[FnId], near: bool| {
+            for o in ids {
+                if *o != id && self.alike(id, f, *o, near) && !out.iter().any(|t| t.id == *o) {
+                    // Overloads, specialisations and definitions under a condition: one name, several signatures.
+                    let overload =
+                        self.functions[*o as usize].0 == file && self.function(*o).qualname == f.qualname;
+                    out.push(Twin { id: *o, near: near || overload });
+                }
+            }
+        };
+        if !key.1.is_empty() {
+            add(self.stems.get(&key).map_or(&[], Vec::as_slice), false);
+            add(self.shrunk.get(&key).map_or(&[], Vec::as_slice), true);
+            for less in with_a_word_less(&key.1) {
+                add(self.stems.get(&(language, less)).map_or(&[], Vec::as_slice), true);
+            }
+        }
+        let distance = |t: FnId| {
+            let (mine, theirs) = (&self.files[file as usize].path, &self.file(t).path);
+            let common = mine.split('/').zip(theirs.split('/')).take_while(|(a, b)| a == b).count();
+            std::cmp::Reverse(common)
+        };
+        out.sort_by_key(|t| (t.near, self.functions[t.id as usize].0 != file, distance(t.id), t.id));
+        out
+    }
+
+    /// Whether `other` does the same job as `f`, given that their names are alike.
+    fn alike(&self, id: FnId, f: &FnSummary, other_id: FnId, near: bool) -> bool {
+        let other = self.function(other_id);
+        let language = self.file(id).language;
+        if other.traits.stub && language != Language::Python || other.traits.nested {
+            return false;
+        }
+        if other.traits.device != f.traits.device && language != Language::Cpp
+            || other.traits.answers != f.traits.answers
+            || other.traits.reports
+        {
+            return false;
+        }
+        let home = |id: FnId| &self.file_stem[self.functions[id as usize].0 as usize];
+        // Every model has its `Model::new`: constructors belong together where their files do.
+        let constructs = |f: &FnSummary| {
+            f.name == "__init__"
+                || f.name == "new"
+                || f.name.starts_with("new_")
+                || f.name.starts_with("from_")
+                || f.class.as_deref() == Some(f.name.as_str())
+        };
+        if f.class.is_some() && constructs(f) && home(other_id) != home(id) {
+            return false;
+        }
+        if language == Language::Cpp && f.traits.device && other.name == f.name && home(other_id) != home(id)
+        {
+            return false;
+        }
+        if f.class.is_some() != other.class.is_some() {
+            return false;
+        }
+        // The classes are alike, or else the names would not be; with another word they have to be one.
+        let one_class =
+            self.functions[id as usize].0 == self.functions[other_id as usize].0 && f.class == other.class;
+        if near && f.class.is_some() && !one_class {
+            return false;
         }
         let names = |f: &'s FnSummary| -> Vec<&'s str> {
             f.params.iter().filter(|p| p.kind != ParamKind::Receiver).map(|p| p.name.as_str()).collect()
         };
-        let mine = names(f);
-        let home = |id: FnId| &self.file_stem[self.functions[id as usize].0 as usize];
-        candidates
-            .iter()
-            .copied()
-            .filter(|o| *o != id)
-            .filter(|o| {
-                let other = self.function(*o);
-                if other.traits.stub && self.file(*o).language != Language::Python || other.traits.nested {
-                    return false;
-                }
-                if other.traits.device != f.traits.device && language != Language::Cpp {
-                    return false;
-                }
-                if language == Language::Cpp
-                    && f.traits.device
-                    && other.name == f.name
-                    && home(*o) != home(id)
-                {
-                    return false;
-                }
-                let theirs = names(other);
-                let shared = mine.iter().filter(|m| theirs.contains(m)).count();
-                shared >= 2 && shared * 2 >= mine.len().min(theirs.len())
-            })
-            .collect()
+        let (mine, theirs) = (names(self.function(id)), names(other));
+        let shared = mine.iter().filter(|m| !m.is_empty() && theirs.contains(m)).count();
+        let smaller = mine.len().min(theirs.len());
+        if near {
+            let larger = mine.len().max(theirs.len());
+            shared >= 4 && shared * 4 >= smaller * 3 && shared * 2 >= larger
+        } else {
+            shared >= 2 && shared * 2 >= smaller
+        }
     }
 
     /// C++ functions of this name.
@@ -636,6 +941,47 @@ impl<'s> Index<'s> {
     pub fn is_fake(&self, id: FnId) -> bool {
         self.real_of.contains_key(&id)
     }
+}
+
+/// The bags of words with one word less than this one, where that word does not make another job of it.
+fn with_a_word_less(stem: &str) -> Vec<String> {
+    let (class, bag) = match stem.split_once('.') {
+        Some((class, bag)) => (Some(class), bag),
+        None => (None, stem),
+    };
+    let words: Vec<&str> = bag.split('_').collect();
+    if words.len() < 2 {
+        return Vec::new();
+    }
+    (0..words.len())
+        .filter(|skip| !names::changes_job(words[*skip]))
+        .map(|skip| {
+            let rest: Vec<&str> =
+                words.iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, w)| *w).collect();
+            match class {
+                Some(class) => format!("{class}.{}", rest.join("_")),
+                None => rest.join("_"),
+            }
+        })
+        .collect()
+}
+
+/// A path without the arguments of templates and generics: `a::f` of `a::f::<T>` and of `a::f<T>`.
+fn without_generics(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut depth = 0u32;
+    for c in path.chars() {
+        match c {
+            '<' => depth += 1,
+            '>' => depth = depth.saturating_sub(1),
+            c if depth == 0 && !c.is_whitespace() => out.push(c),
+            _ => {}
+        }
+    }
+    while let Some(at) = out.find("::::") {
+        out.replace_range(at..at + 2, "");
+    }
+    out.trim_end_matches(':').to_owned()
 }
 
 /// The qualified name of a method's class.

@@ -11,6 +11,10 @@ pub struct Function<'a> {
     pub params: Vec<Param<'a>>,
     pub decorators: Vec<Decorator<'a>>,
     pub doc: Option<&'a str>,
+    /// The return type as it is written.
+    pub returns: Option<&'a str>,
+    /// The enclosing namespaces or modules, as they are written: `ck::detail`.
+    pub namespace: String,
     pub body: Vec<Stmt<'a>>,
     /// Byte offsets of the definition (its name) and of its last character.
     pub start: u32,
@@ -39,6 +43,12 @@ pub struct Traits {
     pub accessor: bool,
     /// Parts of the body did not parse: only what the text never mentions is certain.
     pub damaged: bool,
+    /// Only answers a question or refuses: every value that it returns is a truth value, or it returns none and raises.
+    pub answers: bool,
+    /// Does nothing but write to a log.
+    pub reports: bool,
+    /// Returns numbers, a plan or a choice, and has nothing that it could write results to.
+    pub chooses: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -23,6 +23,7 @@ mod python;
 pub mod render;
 pub mod rules;
 mod rust;
+mod scope;
 mod since;
 mod source;
 mod summary;
@@ -42,16 +43,31 @@ use source::Language;
 pub struct LintReport {
     #[serde(rename = "lint")]
     pub findings: Vec<Finding>,
-    /// Files that were passed over, and why.
+    /// Files that were passed over, and why; faulty suppressions.
     pub problems: Vec<Problem>,
     pub files: usize,
     pub functions: usize,
+    /// Given paths without a source file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub empty: Vec<String>,
 }
 
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Problem {
     pub path: String,
+    pub line: Option<u32>,
     pub reason: String,
+    /// The file or folder was not read.
+    #[serde(skip_serializing)]
+    pub unread: bool,
+}
+
+/// Why a file is counted apart: nobody here writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Apart {
+    Vendored,
+    Generated,
 }
 
 /// Stack of the analysing threads: parsers and lowering recurse within bounds that this holds.
@@ -62,53 +78,131 @@ pub fn run(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
     run_cached(paths, config, None)
 }
 
-/// Like [`run`], with summaries of unchanged files kept in a folder.
+/// Like [`run`], with what was found in unchanged files kept in a folder.
 pub fn run_cached(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
     let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build()?;
-    pool.install(|| run_in_pool(paths, config, cache))
+    let here = std::env::current_dir()?;
+    let here = here.canonicalize().unwrap_or(here);
+    let mut report = LintReport::default();
+    for scope in scope::scopes(paths, config)? {
+        let mut part = pool.install(|| run_in_pool(&scope, config, cache));
+        let shown = |name: &mut String| *name = scope::display(&scope.root, name, &here);
+        for f in &mut part.findings {
+            shown(&mut f.path);
+            f.related.iter_mut().chain(&mut f.code_flow).for_each(|p| shown(&mut p.path));
+            if let Some((path, ..)) = &mut f.twin_span {
+                shown(path);
+            }
+        }
+        part.problems.iter_mut().for_each(|p| shown(&mut p.path));
+        report.findings.extend(part.findings);
+        report.problems.extend(scope.problems.iter().cloned());
+        report.problems.extend(part.problems);
+        report.empty.extend(scope.empty.iter().cloned());
+        report.files += part.files;
+        report.functions += part.functions;
+    }
+    report.problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+    Ok(report)
 }
 
-fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
-    let files = collect(paths, config)?;
-    let cache = cache.map(|folder| cache::Cache::open(folder, &config.guards.functions));
-    let results: Vec<_> = files
+/// One file of a scope: its text and the key of its content, or why it cannot be read.
+type Loaded = Result<(String, cache::Key), Problem>;
+
+fn run_in_pool(scope: &scope::Scope, config: &LintConfig, cache: Option<&Path>) -> LintReport {
+    let mut cache = cache.map(|folder| cache::Cache::new(folder, &scope.root));
+    let keys = cache::Keys::new(config);
+    let loaded: Vec<Loaded> = scope
+        .sources
         .par_iter()
-        .map(|(path, shown, language)| {
-            let text =
-                read(path, config.max_file_size).map_err(|reason| Problem { path: shown.clone(), reason })?;
-            let key = cache.as_ref().map(|c| c.key(shown, text.as_bytes()));
-            let known = cache.as_ref().zip(key.as_ref()).and_then(|(c, k)| c.get(k));
-            let summary = match known {
-                Some(summary) => summary,
-                None => summary::summarise(shown, &text, *language, &config.guards.functions)
-                    .map_err(|reason| Problem { path: shown.clone(), reason })?,
-            };
-            let stored = key.map(|key| (key, postcard::to_stdvec(&summary).unwrap_or_default()));
-            Ok((summary, stored))
+        .map(|s| {
+            let text = read(&s.path, config.max_file_size).map_err(|reason| Problem {
+                path: s.name.clone(),
+                line: None,
+                reason,
+                unread: true,
+            })?;
+            let key = keys.of(&s.name, text.as_bytes());
+            Ok((text, key))
         })
         .collect();
+    // The same files with the same contents have the same report.
+    let whole = keys.of_run(scope, &loaded);
+    if let Some(cache) = &cache
+        && let Some(report) = cache.report(&whole)
+    {
+        return report;
+    }
+    let known = cache.as_mut().map(cache::Cache::load).unwrap_or_default();
+    let results: Vec<_> = scope
+        .sources
+        .par_iter()
+        .zip(loaded)
+        .map(|(s, loaded)| {
+            let (text, key) = loaded?;
+            let summary = match known.get(&key) {
+                Some(summary) => summary,
+                None => summary::summarise(&s.name, &text, s.language, &config.guards.functions).map_err(
+                    |fault| Problem {
+                        path: s.name.clone(),
+                        line: fault.line,
+                        reason: fault.reason,
+                        unread: true,
+                    },
+                )?,
+            };
+            let stored = cache.is_some().then(|| (key, postcard::to_stdvec(&summary).unwrap_or_default()));
+            Ok((summary, scope::apart(s, &text), s.wanted, stored))
+        })
+        .collect();
+    drop(known);
     let mut stored = Vec::new();
     let mut summaries = Vec::with_capacity(results.len());
     let mut report = LintReport::default();
-    for r in results {
+    let mut apart = rustc_hash::FxHashMap::default();
+    let mut wanted = rustc_hash::FxHashSet::default();
+    for (source, r) in scope.sources.iter().zip(results) {
         match r {
-            Ok((s, entry)) => {
+            Ok((s, kind, of_interest, entry)) => {
+                if let Some(kind) = kind {
+                    apart.insert(s.path.clone(), kind);
+                }
+                if of_interest {
+                    wanted.insert(s.path.clone());
+                    report.files += 1;
+                    report.functions += s.functions.len();
+                }
                 summaries.push(s);
                 stored.extend(entry);
             }
-            Err(p) => report.problems.push(p),
+            Err(p) if source.wanted => report.problems.push(p),
+            Err(_) => {}
         }
     }
+    name_parameters(&mut summaries);
+    report.findings = analyse(&summaries, config);
+    report.findings.retain(|f| wanted.contains(&f.path));
+    for f in &mut report.findings {
+        f.apart = apart.get(&f.path).copied();
+        if f.apart.is_some() {
+            f.severity = Severity::Note;
+        }
+    }
+    configure(&mut report.findings, config);
+    summaries.retain(|s| wanted.contains(&s.path));
+    suppress(&mut report, &summaries);
     if let Some(cache) = &cache {
         // A cache that cannot be written costs time, nothing else.
-        let _ = cache.save(stored);
+        let _ = cache.save(stored, &whole, &report);
     }
-    name_parameters(&mut summaries);
-    report.files = summaries.len();
-    let index = index::Index::new(&summaries, &config.names);
-    report.functions = index.functions.len();
+    report
+}
+
+/// Every rule over the summaries of a repository.
+fn analyse(summaries: &[source::FileSummary], config: &LintConfig) -> Vec<Finding> {
+    let index = index::Index::new(summaries, &config.names);
     let effects = effects::Effects::new(&index);
-    let cx = evidence::Context { index: &index, effects: &effects, config };
+    let cx = evidence::Context::new(&index, &effects, config);
     let mut findings: Vec<Finding> = rules::ALL
         .par_iter()
         .flat_map_iter(|rule| {
@@ -126,16 +220,18 @@ fn run_in_pool(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> 
             b.rule,
         ))
     });
-    report.findings = one_per_parameter(findings);
-    configure(&mut report.findings, config);
-    suppress(&mut report, &summaries);
-    Ok(report)
+    one_per_parameter(findings)
 }
 
 impl LintReport {
     /// An error that is neither suppressed nor in the baseline.
     pub fn fails(&self) -> bool {
         self.findings.iter().any(|f| f.severity == Severity::Error && f.suppressed.is_none())
+    }
+
+    /// Something was given, and none of it could be read.
+    pub fn unread(&self) -> bool {
+        self.files == 0 && self.problems.iter().any(|p| p.unread)
     }
 }
 
@@ -210,13 +306,12 @@ fn suppress(report: &mut LintReport, summaries: &[source::FileSummary]) {
                 }
             }
             let reason = match &ignore.fault {
-                Some(fault) => format!("line {}: this suppression {fault}", ignore.line),
-                None if !used => {
-                    format!("line {}: this suppression suppresses nothing; remove it", ignore.line)
-                }
+                Some(fault) => format!("this suppression {fault}"),
+                None if !used => "this suppression suppresses nothing; remove it".to_owned(),
                 None => continue,
             };
-            report.problems.push(Problem { path: s.path.clone(), reason });
+            let line = Some(ignore.line);
+            report.problems.push(Problem { path: s.path.clone(), line, reason, unread: false });
         }
     }
 }
@@ -250,74 +345,4 @@ fn read(path: &Path, limit: u64) -> Result<String, String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
     String::from_utf8(bytes)
         .map_err(|e| format!("not UTF-8 at byte {}; passed over", e.utf8_error().valid_up_to()))
-}
-
-/// Folders of tests, benchmarks and vendored code by convention; `lint.tests` reads the former too.
-const TEST_FOLDERS: &[&str] =
-    &["tests", "test", "op_tests", "benchmarks", "benchmark", "bench", "benches", "testing", "unit_tests"];
-
-fn is_test(relative: &Path) -> bool {
-    let folder = relative.parent().is_some_and(|p| {
-        p.components().any(|c| c.as_os_str().to_str().is_some_and(|c| TEST_FOLDERS.contains(&c)))
-    });
-    let name = relative.file_name().and_then(|n| n.to_str()).unwrap_or("");
-    let stem = name.split('.').next().unwrap_or("");
-    folder
-        || name.starts_with("test_")
-        || stem.ends_with("_test")
-        || name == "conftest.py"
-        || name.starts_with("bench_")
-        || name.starts_with("benchmark_")
-        || stem.ends_with("_bench")
-        || stem.ends_with("_benchmark")
-}
-
-/// Source files under `paths`: path to open, path to show, language; in the order of their names.
-fn collect(paths: &[PathBuf], config: &LintConfig) -> Result<Vec<(PathBuf, String, Language)>> {
-    let here = std::env::current_dir()?;
-    let mut out = Vec::new();
-    for root in paths {
-        if !root.exists() {
-            anyhow::bail!("{}: no such file or folder", root.display());
-        }
-        let walk = ignore::WalkBuilder::new(root).require_git(false).hidden(true).follow_links(false).build();
-        for entry in walk {
-            let entry = entry?;
-            if !entry.file_type().is_some_and(|t| t.is_file()) {
-                continue;
-            }
-            let path = entry.into_path();
-            let Some(language) = Language::of(&path) else { continue };
-            let relative = path.strip_prefix(root).unwrap_or(&path);
-            let shown_path = path.strip_prefix(&here).unwrap_or(&path);
-            let shown = shown_path.to_string_lossy().replace('\\', "/");
-            let shown = shown.strip_prefix("./").unwrap_or(&shown).to_owned();
-            // A file that is named on the command line is always read.
-            let named = relative.as_os_str().is_empty();
-            if !named {
-                if !config.tests && is_test(relative) {
-                    continue;
-                }
-                if !config.include.is_empty() && !config.include.iter().any(|g| covers(g, &shown)) {
-                    continue;
-                }
-                if config.exclude.iter().any(|g| covers(g, &shown)) {
-                    continue;
-                }
-            }
-            out.push((path, shown, language));
-        }
-    }
-    out.sort();
-    out.dedup();
-    Ok(out)
-}
-
-/// A glob or a folder covers a path.
-fn covers(pattern: &str, path: &str) -> bool {
-    let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
-    if pattern.contains('*') {
-        return config::glob(&pattern.replace("**", "*"), path);
-    }
-    path == pattern || path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -41,46 +41,33 @@ const TUNING: &[&str] = &[
     "warps",
     "stages",
     "waves",
-    "tile",
     "pdl",
-    "margin",
     "workspace",
     "stream",
     "streams",
-    "config",
-    "cfg",
     "kernelname",
     "kernelid",
     "solidx",
-    "solution",
     "tune",
     "tuning",
     "persistent",
-    "grid",
     "cu",
     "hint",
     "verbose",
     "debug",
     "loc",
     "ip",
-    "name",
     "device",
+    "backend",
     "stride",
     "strides",
-    "ptr",
-    "stage",
     "unroll",
-    "cache",
     "profile",
     "timeout",
     "prefix",
     "callback",
-    "tag",
-    "group",
     "comm",
     "rank",
-    "world",
-    "bar",
     "barrier",
     "warmup",
     "iters",
@@ -88,33 +75,14 @@ const TUNING: &[&str] = &[
     "autotune",
     "heuristic",
     "generator",
-    "gen",
     "arch",
     "gfx",
     "pid",
-    "tokens",
-    "batch",
-    "hidden",
-    "dim",
-    "dims",
-    "heads",
-    "rows",
-    "cols",
-    "buffer",
-    "buffers",
-    "meta",
-    "metadata",
-    "capture",
     "logger",
-    "path",
-    "file",
-    "args",
     "kwargs",
     "ctx",
-    "step",
     "numel",
     "xcds",
-    "fmt",
 ];
 const SEMANTIC: &[&str] = &[
     "scale",
@@ -229,26 +197,11 @@ const PLUMBING: &[&str] = &[
     "bytes",
     "capacity",
     "allocator",
-    "block",
-    "shape",
-    "len",
-    "tensors",
-    "ids",
-    "indptr",
-    "indices",
-    "desc",
     "rsrc",
     "tdm",
-    "layouts",
     "smem",
-    "shared",
     "lds",
     "addr",
-    "base",
-    "fn",
-    "func",
-    "cls",
-    "path",
 ];
 
 /// `col_major`, `b_row_major`, `is_k_major`: the major version of a device or of a library is none.
@@ -262,6 +215,11 @@ fn names_order(words: &[String]) -> bool {
     const OF_WORK: &[&str] =
         &["raster", "loop", "traversal", "dispatch", "grid", "execution", "launch", "group"];
     words.last().is_some_and(|w| w == "order") && !words.iter().any(|w| OF_WORK.contains(&w.as_str()))
+}
+
+/// A measure by its name: a count, a stride, an offset.
+pub fn is_measure(name: &str) -> bool {
+    words(name).iter().any(|w| PLUMBING.contains(&w.as_str()))
 }
 
 /// How much a parameter's name says that ignoring it changes the result.
@@ -348,6 +306,41 @@ pub fn is_quantisation(name: &str) -> bool {
         || name.to_lowercase().contains("zero_point")
 }
 
+/// Whether who passes `given` in a quantised mode would pass `missed`, too: both speak of one operand (`fc1_scale`,
+/// `fc1_smooth_scale`; not `w1_scale`, `a1_scale`). Zero points are missed only where there are others: a symmetric format
+/// has none.
+pub fn quantises_alike(given: &str, missed: &str) -> bool {
+    let generic = |w: &String| {
+        matches!(
+            w.as_str(),
+            "scale"
+                | "scales"
+                | "descale"
+                | "scaling"
+                | "zp"
+                | "zeros"
+                | "zero"
+                | "point"
+                | "points"
+                | "smooth"
+                | "quant"
+        )
+    };
+    let zero = |words: &[String]| words.iter().any(|w| matches!(w.as_str(), "zp" | "zeros" | "zero"));
+    let (given, missed) = (words(given), words(missed));
+    let factor = |w: &String| {
+        matches!(
+            w.as_str(),
+            "scale" | "scales" | "descale" | "scaling" | "zp" | "zeros" | "zero" | "smooth" | "amax"
+        )
+    };
+    if !given.iter().any(factor) || zero(&missed) && !zero(&given) {
+        return false;
+    }
+    let mut operand = missed.iter().filter(|w| !generic(w)).peekable();
+    operand.peek().is_none() || operand.any(|w| given.contains(w))
+}
+
 /// A name in a test that says which number format or quantisation mode is at hand.
 pub fn is_mode(name: &str) -> bool {
     let lower = name.to_lowercase();
@@ -385,6 +378,14 @@ pub const BACKENDS: &[&str] = &[
     "cuda",
     "rocm",
     "cpu",
+    "gpu",
+    "metal",
+    "mps",
+    "neon",
+    "simd",
+    "hpu",
+    "ipex",
+    "gaudi",
     "xpu",
     "npu",
     "tpu",
@@ -427,6 +428,11 @@ pub const BACKENDS: &[&str] = &[
     "oneshot",
 ];
 
+/// A word that says where or by what a function runs.
+pub fn is_backend(word: &str) -> bool {
+    BACKENDS.contains(&word)
+}
+
 /// The name without backend words, and whether it had any.
 pub fn stem(name: &str, config: &super::config::Names) -> (String, bool) {
     let all = words(name);
@@ -439,12 +445,72 @@ pub fn stem(name: &str, config: &super::config::Names) -> (String, bool) {
     (kept.join("_"), stripped)
 }
 
+/// Words that make another job of a function's name: `attention_bwd` is no variant of `attention`.
+pub fn changes_job(word: &str) -> bool {
+    matches!(
+        word,
+        "bwd"
+            | "backward"
+            | "fwd"
+            | "forward"
+            | "grad"
+            | "config"
+            | "plan"
+            | "size"
+            | "workspace"
+            | "fake"
+            | "meta"
+            | "test"
+            | "check"
+            | "can"
+            | "is"
+            | "supported"
+            | "init"
+            | "prepare"
+            | "get"
+            | "make"
+            | "create"
+            | "build"
+            | "stage1"
+            | "stage2"
+            | "setup"
+            | "shape"
+            | "name"
+            | "inverse"
+            | "inv"
+            | "un"
+            | "de"
+            | "dequant"
+            | "dequantize"
+            | "kernel"
+    )
+}
+
+/// The last name of a path: `f` of `a.b::f`.
+pub fn last(path: &str) -> &str {
+    path.rsplit(['.', ':']).next().unwrap_or(path)
+}
+
+/// The part of a path that says what is done: its last name, or the one before it where that is `apply` or `forward`.
+fn job(path: &str) -> &str {
+    let name = last(path);
+    if !matches!(name, "apply" | "forward" | "__call__" | "call" | "run" | "func" | "kernel" | "bind") {
+        return name;
+    }
+    let before = path[..path.len() - name.len()].trim_end_matches(['.', ':']);
+    if before.is_empty() { name } else { last(before) }
+}
+
 /// Whether two callees look like alternatives for one job, by the words of their names.
 pub fn alternatives(a: &str, b: &str) -> bool {
     let of = |path: &str| -> Vec<String> {
-        words(path)
+        words(job(path))
             .into_iter()
-            .map(|w| w.trim_matches(|c: char| c.is_ascii_digit()).to_owned())
+            .map(|w| {
+                // `gemm2` is a `gemm`; `fp8` and `int8` are formats.
+                let bare = w.trim_matches(|c: char| c.is_ascii_digit());
+                if bare.len() > 3 { bare.to_owned() } else { w }
+            })
             .filter(|w| {
                 w.len() >= 3
                     && !BACKENDS.contains(&w.as_str())
@@ -802,65 +868,22 @@ pub fn is_helper(path: &str) -> bool {
                 | "join"
         )
         || is_predicate(last)
-        || last.ends_with("_config")
-        || last.ends_with("_name")
 }
 
-/// Functions that name, size or configure something: what they leave out changes no numbers by itself.
-pub fn describes(name: &str) -> bool {
-    let words = words(name);
+/// Keywords that Triton's launcher takes for itself; no kernel sees them.
+pub fn is_launch_option(keyword: &str) -> bool {
     matches!(
-        words.last().map(String::as_str),
-        Some(
-            "name"
-                | "names"
-                | "config"
-                | "configs"
-                | "cfg"
-                | "layout"
-                | "layouts"
-                | "bytes"
-                | "list"
-                | "size"
-                | "sizes"
-                | "key"
-                | "keys"
-                | "info"
-                | "str"
-                | "repr"
-                | "path"
-                | "tag"
-                | "params"
-                | "spec"
-                | "shape"
-                | "shapes"
-                | "heuristic"
-                | "heuristics"
-                | "candidates"
-                | "flops"
-                | "space"
-        )
-    ) || words.iter().any(|w| {
-        matches!(
-            w.as_str(),
-            "select"
-                | "pick"
-                | "choose"
-                | "estimate"
-                | "estimated"
-                | "prune"
-                | "candidate"
-                | "heuristic"
-                | "candidates"
-                | "precompile"
-                | "warmup"
-                | "benchmark"
-                | "bench"
-                | "profile"
-                | "tune"
-                | "generate"
-        )
-    })
+        keyword,
+        "num_warps"
+            | "num_stages"
+            | "num_ctas"
+            | "waves_per_eu"
+            | "matrix_instr_nonkdim"
+            | "kpack"
+            | "maxnreg"
+            | "grid"
+            | "stream"
+    )
 }
 
 /// Offline tools: tuners, code generators, scripts.
@@ -925,6 +948,84 @@ pub fn is_predicate(name: &str) -> bool {
         "needs_",
     ];
     ends.iter().any(|e| name.ends_with(e)) || begins.iter().any(|b| name.starts_with(b))
+}
+
+/// A parameter that its own name declares to be unused, as compilers and linters read names: `_x`, `unused_x`, `dummy_x`.
+pub fn disowned(name: &str) -> bool {
+    name.starts_with('_')
+        || words(name).first().is_some_and(|w| matches!(w.as_str(), "unused" | "dummy" | "placeholder"))
+}
+
+/// Two parameters speak of one thing: their names begin with the same word (`rotary_cos`, `rotary_interleaved`) or the
+/// whole of one stands in the other (`scale_on_output`, `out_scale` share `scale`).
+pub fn belong_together(a: &str, b: &str) -> bool {
+    let (x, y) = (words(a), words(b));
+    let telling = |w: &String| {
+        w.len() > 2
+            && !matches!(
+                w.as_str(),
+                "use"
+                    | "has"
+                    | "have"
+                    | "num"
+                    | "max"
+                    | "min"
+                    | "out"
+                    | "the"
+                    | "return"
+                    | "enable"
+                    | "per"
+                    | "input"
+                    | "output"
+            )
+    };
+    x.iter().filter(|w| telling(w)).any(|w| y.contains(w))
+}
+
+/// Whether `operand` says what a parameter of this name says: its copy for the host, lengths that go with cumulative
+/// lengths, a stride, shape or count of it.
+pub fn carries(operand: &str, name: &str) -> bool {
+    if mirrored(name) == Some(operand) {
+        return true;
+    }
+    let (o, n) = (words(operand), words(name));
+    let length = |w: &str| {
+        matches!(
+            w,
+            "len" | "lens" | "length" | "lengths" | "seqlen" | "seqlens" | "indptr" | "cumsum" | "seq"
+        )
+    };
+    let long = |v: &[String]| v.iter().any(|w| length(w));
+    if long(&n) && long(&o) {
+        return true;
+    }
+    // Rotation angles are computed from positions: who gets the angles has no more use for the positions.
+    let angle = |w: &str| matches!(w, "cos" | "sin" | "freqs" | "angles" | "freq");
+    let position = |w: &str| matches!(w, "position" | "positions" | "pos");
+    if n.iter().any(|w| position(w)) && o.iter().any(|w| angle(w)) {
+        return true;
+    }
+    let measure = |w: &str| {
+        matches!(
+            w,
+            "stride"
+                | "strides"
+                | "shape"
+                | "size"
+                | "sizes"
+                | "dim"
+                | "dims"
+                | "numel"
+                | "len"
+                | "rows"
+                | "cols"
+                | "num"
+                | "ndim"
+                | "n"
+        )
+    };
+    let rest: Vec<&String> = n.iter().filter(|w| !measure(w)).collect();
+    rest.len() < n.len() && !rest.is_empty() && rest.iter().all(|w| o.contains(w))
 }
 
 /// The parameter whose values this one repeats for the host: `cu_seqlens` of `cu_seqlens_cpu`. Who reads the one need not

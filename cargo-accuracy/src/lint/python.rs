@@ -6,14 +6,18 @@ use ruff_text_size::{Ranged, TextRange};
 
 use super::ir::{Arg, Call, Cmp, Decorator, Expr, Function, Import, Param, ParamKind, Stmt, Traits};
 use super::names;
-use super::source::{ClassDef, Module, Table};
+use super::source::{ClassDef, Lines, Module, Table};
+use super::summary::Fault;
 
 /// Beyond this many nested expressions only the mentioned names are kept.
 const MAX_DEPTH: u32 = 200;
 
 /// Parses and lowers one file and hands the result to `then` while the syntax tree is alive.
-pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, String> {
-    let parsed = ruff_python_parser::parse_module(text).map_err(|e| e.to_string())?;
+pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, Fault> {
+    let parsed = ruff_python_parser::parse_module(text).map_err(|e| {
+        let (line, _) = Lines::new(text).locate(e.location.start().to_u32());
+        Fault { line: Some(line), reason: format!("{}; passed over", e.error) }
+    })?;
     let mut lower = Lower::new(text);
     lower.module_body(&parsed.syntax().body);
     Ok(then(&lower.module))
@@ -137,7 +141,12 @@ impl<'a> Lower<'a> {
 
     fn class(&mut self, c: &'a ast::StmtClassDef) {
         let name = c.name.id.as_str();
-        let bases: Vec<String> = c.arguments.iter().flat_map(|a| a.args.iter()).filter_map(dotted).collect();
+        // `Base[Meta]` derives from `Base`.
+        let base = |e: &'a Py| match e {
+            Py::Subscript(s) => dotted(&s.value),
+            other => dotted(other),
+        };
+        let bases: Vec<String> = c.arguments.iter().flat_map(|a| a.args.iter()).filter_map(base).collect();
         let methods = c
             .body
             .iter()
@@ -262,6 +271,8 @@ impl<'a> Lower<'a> {
             params,
             decorators,
             doc,
+            returns: f.returns.as_ref().map(|r| self.slice(r.range())),
+            namespace: String::new(),
             body,
             start: f.name.range.start().to_u32(),
             body_start: f.body.first().map_or(f.range.start(), |s| s.range().start()).to_u32(),
@@ -279,7 +290,7 @@ impl<'a> Lower<'a> {
             default: default.map(|d| self.slice(d.range())),
             annotation: p.annotation.as_ref().map(|a| self.slice(a.range())),
             offset: p.range.start().to_u32(),
-            disowned: name.starts_with('_'),
+            disowned: super::names::disowned(name),
             output: false,
         }
     }

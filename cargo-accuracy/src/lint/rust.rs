@@ -7,20 +7,24 @@ use syn::{Expr as Rs, Item, Pat, Stmt as RsStmt};
 
 use super::ir::{Arg, Call, Cmp, Decorator, Expr, Function, Param, ParamKind, Stmt, Traits};
 use super::source::Module;
+use super::summary::Fault;
 
 const MAX_DEPTH: u32 = 200;
 
-pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, String> {
+pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, Fault> {
     let file = syn::parse_file(text);
     let out = match file {
         Ok(file) => {
-            let mut lower = Lower { text, module: Module::default(), depth: 0 };
+            let mut lower = Lower { text, module: Module::default(), depth: 0, modules: Vec::new() };
             for item in &file.items {
                 lower.item(item, 0);
             }
             Ok(then(&lower.module))
         }
-        Err(e) => Err(format!("{e} at line {}", e.span().start().line)),
+        Err(e) => Err(Fault {
+            line: u32::try_from(e.span().start().line).ok(),
+            reason: format!("{e}; passed over"),
+        }),
     };
     // Spans of this file are not looked up again; the thread's map would only grow.
     proc_macro2::extra::invalidate_current_thread_spans();
@@ -31,6 +35,8 @@ struct Lower<'a> {
     text: &'a str,
     module: Module<'a>,
     depth: u32,
+    /// The modules around the item at hand.
+    modules: Vec<&'a str>,
 }
 
 struct Owner<'a> {
@@ -81,13 +87,56 @@ impl<'a> Lower<'a> {
                 if let Some((_, items)) = &m.content
                     && !test
                 {
+                    self.modules.push(self.slice(&m.ident));
                     for item in items {
                         self.item(item, depth + 1);
                     }
+                    self.modules.pop();
                 }
             }
+            Item::Use(u) => self.imports(&u.tree, &mut String::new(), 0),
             _ => {}
         }
+    }
+
+    /// `use a::{b, c as d}` as local names and paths; a glob is called `*`.
+    fn imports(&mut self, tree: &syn::UseTree, path: &mut String, depth: u32) {
+        if depth > 40 {
+            return;
+        }
+        let before = path.len();
+        let join = |path: &mut String, name: &str| {
+            if !path.is_empty() {
+                path.push_str("::");
+            }
+            path.push_str(name);
+        };
+        let local = match tree {
+            syn::UseTree::Path(p) => {
+                join(path, self.slice(&p.ident));
+                self.imports(&p.tree, path, depth + 1);
+                None
+            }
+            syn::UseTree::Name(n) => {
+                join(path, self.slice(&n.ident));
+                Some(self.slice(&n.ident))
+            }
+            syn::UseTree::Rename(r) => {
+                join(path, self.slice(&r.ident));
+                Some(self.slice(&r.rename))
+            }
+            syn::UseTree::Glob(_) => Some("*"),
+            syn::UseTree::Group(g) => {
+                for t in &g.items {
+                    self.imports(t, path, depth + 1);
+                }
+                None
+            }
+        };
+        if let Some(local) = local {
+            self.module.imports.push(super::ir::Import { local, path: path.clone() });
+        }
+        path.truncate(before);
     }
 
     fn function(
@@ -160,6 +209,11 @@ impl<'a> Lower<'a> {
             params,
             decorators,
             doc,
+            returns: match &sig.output {
+                syn::ReturnType::Default => None,
+                syn::ReturnType::Type(_, t) => Some(self.slice(&**t)),
+            },
+            namespace: self.modules.join("::"),
             body,
             start: Self::offset(&sig.ident),
             body_start: Self::offset(block),

@@ -16,6 +16,14 @@ impl Changes {
         if revision.starts_with('-') {
             bail!("`{revision}` is no revision");
         }
+        let inside = Command::new("git")
+            .current_dir(folder)
+            .args(["rev-parse", "--is-inside-work-tree"])
+            .output()
+            .context("cannot run git for --since")?;
+        if !inside.status.success() {
+            bail!("--since {revision}: {} is in no git repository", folder.display());
+        }
         let out = Command::new("git")
             .current_dir(folder)
             .args([

@@ -103,6 +103,10 @@ pub struct FnSummary {
     pub drops: Vec<DropSummary>,
     /// Identifiers of a C++ body, kept where a parameter looks ignored: a macro named there may use it.
     pub identifiers: Vec<String>,
+    /// The macro that is all the body consists of.
+    pub only_macro: Option<String>,
+    pub namespace: String,
+    pub returns: Option<String>,
     /// The function calls `locals()`, `va_start` or the like: every parameter may be used.
     pub opaque: bool,
     pub references: Vec<String>,
@@ -120,10 +124,21 @@ pub struct ParamSummary {
     pub column: u32,
     pub offset: u32,
     pub disowned: bool,
-    pub documented: bool,
+    pub documented: Documented,
+    pub sort: Kind,
     pub fate: Fate,
     /// An `assert`, `raise` or check macro pins its value on some path.
     pub guarded: bool,
+    /// Parameters that every read of this one stands under: without them it has no effect.
+    pub under: Vec<u16>,
+    /// The parameter that a check demands to be equal to this one.
+    pub equal: Option<u16>,
+    /// A property of it (`is_contiguous()`) is checked, and what does not have the property is refused.
+    pub property: bool,
+    /// Every read of it stands under a condition that also asks something else, so that what it asks for may be left out.
+    pub hint: bool,
+    /// Every read of it configures a launch: a grid, a stream, an option of the compiler.
+    pub launch: bool,
     /// Decides an allocation, a dtype or a layout.
     pub shapes: bool,
     /// Calls this parameter is passed to: index into `calls`, and where it lands.
@@ -134,6 +149,91 @@ pub struct ParamSummary {
     pub carriers: Vec<String>,
     /// Where the body passes a literal that a comment calls by this parameter's name: line and literal.
     pub stand_in: Option<(u32, String)>,
+}
+
+impl ParamSummary {
+    /// A caller may leave it out, or say that there is none.
+    pub fn optional(&self) -> bool {
+        self.default.is_some()
+            || self
+                .annotation
+                .as_deref()
+                .is_some_and(|a| a.contains("Option") || a.contains("optional") || a.contains("None"))
+    }
+}
+
+/// What sort of thing a parameter is, by its default and its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The caller may ask for something: an option, a flag, a number with a fraction, a type. It has a default, or it may
+    /// be absent.
+    Choice,
+    /// A whole number that every caller has to give: a size, a count, an index.
+    Count,
+    /// An operand that every caller has to give.
+    Data,
+    /// Neither type nor default is written.
+    Unknown,
+}
+
+impl Kind {
+    pub fn of(language: Language, default: Option<&str>, annotation: Option<&str>) -> Self {
+        if default.is_some() {
+            return Self::Choice;
+        }
+        let Some(a) = annotation.map(str::trim).filter(|a| !a.is_empty()) else { return Self::Unknown };
+        let words = || a.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let has = |list: &[&str]| words().any(|w| list.contains(&w));
+        let pointer = language == Language::Cpp && a.contains('*');
+        // `QuantType` and `RoundMode` are sets of choices; `Buffer_Type` is a buffer.
+        let names_a_kind = |w: &str| (w.ends_with("Type") || w.ends_with("Mode")) && !w.contains('_');
+        let choice = match language {
+            Language::Python => {
+                has(&["Optional", "None", "bool", "float", "str", "Literal", "dtype", "constexpr", "Enum"])
+                    || words().any(names_a_kind)
+            }
+            Language::Cpp => {
+                !pointer
+                    && (has(&[
+                        "optional",
+                        "Optional",
+                        "bool",
+                        "float",
+                        "double",
+                        "string",
+                        "ScalarType",
+                        "dtype",
+                        "DataType",
+                    ]) || words().any(names_a_kind))
+            }
+            Language::Rust => {
+                has(&["Option", "bool", "f32", "f64", "DType", "str", "String"])
+                    || words().any(|w| w.ends_with("DType") || w.ends_with("Mode"))
+            }
+        };
+        if choice {
+            return Self::Choice;
+        }
+        let whole = |w: &str| {
+            matches!(w, "int" | "unsigned" | "long" | "size_t" | "usize" | "SymInt" | "index_t" | "ptrdiff_t")
+                || (w.starts_with("int") || w.starts_with("uint")) && w.ends_with("_t")
+                || matches!(w, "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "isize")
+        };
+        let only =
+            words().filter(|w| !w.is_empty() && !matches!(*w, "const" | "torch" | "std" | "c10")).all(whole);
+        if only && !pointer { Self::Count } else { Self::Data }
+    }
+}
+
+/// What the function's own documentation says of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Documented {
+    No,
+    /// It is described as something that has a meaning.
+    Promised,
+    /// It is said to be ignored, unused or there for compatibility.
+    Ignored,
 }
 
 /// What becomes of a parameter inside its own function, calls left aside.
@@ -178,6 +278,22 @@ pub struct CallSummary {
     pub column: u32,
     pub offset: u32,
     pub args: Vec<ArgSummary>,
+    pub sink: Sink,
+    /// The call goes through a local that this function was stored in.
+    pub handle: bool,
+}
+
+/// Where the value of a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Sink {
+    Returned,
+    /// A local, by its number in the function.
+    Local(u32),
+    /// Nowhere: the call is a statement.
+    Dropped,
+    /// It is part of a larger expression.
+    #[default]
+    Inside,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -208,6 +324,8 @@ pub struct DropSummary {
     pub mode: bool,
     /// A mention of the parameter in a test on the way, which does not pin it.
     pub mentioned: bool,
+    /// The parameter that is absent, or that says that the path is for something else, on the way to the dropping call.
+    pub absent: Option<String>,
 }
 
 /// Line and column lookup by byte offset.

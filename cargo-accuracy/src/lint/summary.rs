@@ -4,9 +4,23 @@
 use super::flow;
 use super::ir::Function;
 use super::source::{
-    ClassSummary, Fate, FileSummary, FnSummary, Language, Lines, Module, ParamSummary, check_nesting,
+    ClassSummary, Documented, Fate, FileSummary, FnSummary, Kind, Language, Lines, Module, ParamSummary,
+    check_nesting,
 };
 use super::{cpp, ignores, python, rust};
+
+/// Why a file cannot be analysed, and at which line.
+#[derive(Debug)]
+pub struct Fault {
+    pub line: Option<u32>,
+    pub reason: String,
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self { line: None, reason }
+    }
+}
 
 /// Parses and analyses one file. The error says why the file cannot be read.
 pub fn summarise(
@@ -14,12 +28,12 @@ pub fn summarise(
     text: &str,
     language: Language,
     guards: &[String],
-) -> Result<FileSummary, String> {
+) -> Result<FileSummary, Fault> {
     check_nesting(text, language)?;
     let build = |module: &Module| collect(path, text, language, module, guards);
     match language {
         Language::Python => python::with_module(text, build),
-        Language::Cpp => cpp::with_module(text, build),
+        Language::Cpp => cpp::with_module(text, build).map_err(Fault::from),
         Language::Rust => rust::with_module(text, build),
     }
 }
@@ -77,10 +91,21 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                 column,
                 offset: p.offset,
                 disowned: p.disowned,
-                documented: f.doc.is_some_and(|d| mentions(d, p.name)),
+                documented: match flow.witness {
+                    Some(_) if flow.fate == Fate::Discarded && discarded_with_reason(f, text, p.name) => {
+                        Documented::Ignored
+                    }
+                    _ => documented(f, text, p),
+                },
+                sort: Kind::of(language, p.default, p.annotation),
                 fate: flow.fate,
                 guarded: flow.guarded,
                 shapes: flow.shapes,
+                under: flow.under,
+                equal: flow.equal,
+                property: flow.property,
+                launch: flow.launch,
+                hint: flow.hint,
                 forwards: flow.forwards,
                 stand_in: None,
                 carriers: if language == Language::Cpp { flow.carriers } else { Vec::new() },
@@ -125,7 +150,15 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
         class: f.class.map(str::to_owned),
         line: lines.locate(f.start).0,
         end_line: lines.locate(f.end).0,
-        traits: f.traits,
+        traits: super::ir::Traits {
+            answers: answers(f, language) || analysis.answers && !f.traits.stub,
+            reports: analysis.reports,
+            chooses: chooses(f, language),
+            ..f.traits
+        },
+        only_macro: only_macro(f, text),
+        namespace: f.namespace.clone(),
+        returns: f.returns.map(|r| r.chars().take(80).collect()),
         decorators: f
             .decorators
             .iter()
@@ -147,14 +180,177 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
     }
 }
 
-/// `name` occurs in `text` as a word.
-fn mentions(text: &str, name: &str) -> bool {
-    if name.len() < 2 {
-        return false;
+/// What the documentation says of a parameter: the text from each mention of its name to the end of that paragraph or
+/// entry, and the comment beside its declaration.
+fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
+    let beside = text.get(p.offset as usize..).and_then(|t| t.lines().next()).unwrap_or("");
+    let comment = beside.split_once(['#']).or(beside.split_once("//"));
+    if let Some((code, comment)) = comment
+        && commas(code) <= 1
+        && says_ignored(comment)
+    {
+        return Documented::Ignored;
     }
+    let Some(doc) = f.doc.filter(|_| p.name.len() >= 2) else { return Documented::No };
     let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    text.match_indices(name)
-        .any(|(i, _)| !word(text[..i].chars().next_back()) && !word(text[i + name.len()..].chars().next()))
+    let mut found = Documented::No;
+    for (i, _) in doc.match_indices(p.name) {
+        let rest = &doc[i + p.name.len()..];
+        if word(doc[..i].chars().next_back()) || word(rest.chars().next()) {
+            continue;
+        }
+        if says_ignored(entry(rest, f)) {
+            return Documented::Ignored;
+        }
+        found = Documented::Promised;
+    }
+    found
+}
+
+/// Commas outside of brackets: a comment in a line that declares several parameters speaks of none of them alone.
+fn commas(code: &str) -> usize {
+    let mut depth = 0i32;
+    code.chars()
+        .filter(|c| {
+            depth +=
+                i32::from(matches!(c, '(' | '[' | '{' | '<')) - i32::from(matches!(c, ')' | ']' | '}' | '>'));
+            *c == ',' && depth <= 0
+        })
+        .count()
+}
+
+/// Whether the comment above or beside a statement that discards says that this is meant.
+fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
+    let body = text.get(f.body_start as usize..f.end as usize).unwrap_or("");
+    let statements =
+        [format!("(void){name}"), format!("(void) {name}"), format!("del {name}"), format!("_ = {name}")];
+    let Some(at) = statements.iter().find_map(|s| body.find(s.as_str())) else { return false };
+    let (before, rest) = body.split_at(at);
+    let rest = rest.lines().next().unwrap_or("");
+    let beside = rest.split_once("//").or(rest.split_once('#')).map_or("", |c| c.1);
+    // The last part is the line of the statement itself.
+    let lines = before.rsplit('\n').skip(1);
+    let above: Vec<&str> = lines
+        .map(str::trim)
+        .take_while(|l| {
+            l.starts_with("//") || l.starts_with('#') || l.starts_with('*') || l.starts_with("(void)")
+        })
+        .take(6)
+        .filter(|l| !l.starts_with("(void)"))
+        .collect();
+    says_ignored(beside) || above.iter().any(|l| says_ignored(l))
+}
+
+/// The part of a documentation that belongs to a mention: up to the next paragraph or the next entry of a list of
+/// parameters.
+fn entry<'d>(rest: &'d str, f: &Function) -> &'d str {
+    let mut end = 0;
+    for line in rest.split_inclusive('\n') {
+        let start = line.trim_start_matches([' ', '\t', '/', '*', '-', ':', '@', '`', '\\']);
+        let tagged = start.strip_prefix("param ").or(start.strip_prefix("param[in] "));
+        let start = tagged.unwrap_or(start);
+        let word = start.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or("");
+        // A name within a sentence begins no entry: `x` and `y` are ignored.
+        let after = start.get(word.len()..).unwrap_or("").trim_start_matches(['`', '*', ' ']);
+        let begins = tagged.is_some() || after.starts_with([':', '(', '[', '-', '\u{2013}', '=']);
+        let next = end > 0 && (start.trim().is_empty() || begins && f.params.iter().any(|p| p.name == word));
+        if next || end > 400 {
+            break;
+        }
+        end += line.len();
+    }
+    rest.get(..end.min(600)).unwrap_or(rest.get(..end).unwrap_or(rest))
+}
+
+/// Words by which a documentation says that a parameter has no effect.
+fn says_ignored(text: &str) -> bool {
+    const WORDS: [&str; 17] = [
+        "no-op",
+        "noop",
+        "unsupported",
+        "not supported",
+        "not implemented",
+        "ignored",
+        "unused",
+        "not used",
+        "no effect",
+        "compatibility",
+        "compat)",
+        "parity",
+        "placeholder",
+        "reserved for",
+        "not read",
+        "kept for",
+        "dummy",
+    ];
+    let lower = text.to_lowercase();
+    WORDS.iter().any(|w| lower.contains(w)) || lower.contains("matches the") && lower.contains("signature")
+}
+
+/// The declared result is a truth value, and there is nothing to write to.
+fn answers(f: &Function, language: Language) -> bool {
+    match (f.returns, language) {
+        (Some(r), Language::Cpp) => r == "bool" && !f.params.iter().any(|p| p.output || writable(p)),
+        (Some(r), _) => r == "bool" || r.starts_with("tuple[bool") || r.starts_with("Tuple[bool"),
+        (None, _) => false,
+    }
+}
+
+/// A C++ parameter that results can be written through.
+fn writable(p: &super::ir::Param) -> bool {
+    p.annotation.is_some_and(|a| a.contains('*') && !a.contains("const")) || p.output
+}
+
+/// The declared result is numbers, names or a plan. A function that computes returns tensors, or nothing where it
+/// writes through what it is given.
+fn chooses(f: &Function, language: Language) -> bool {
+    let Some(r) = f.returns else { return false };
+    let r = r.trim();
+    match language {
+        Language::Python => {
+            let scalars = ["int", "str", "dict", "Dict", "bool", "tuple", "Tuple", "list", "List"];
+            let words = r
+                .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+                .filter(|w| !w.is_empty() && !w.chars().all(|c| c.is_ascii_digit()));
+            let mut n = 0;
+            words
+                .inspect(|_| n += 1)
+                .all(|w| scalars.contains(&w) || matches!(w, "Any" | "None" | "Optional"))
+                && n > 0
+                && !matches!(r, "None" | "Any" | "dict" | "Dict" | "list" | "tuple")
+        }
+        Language::Cpp => {
+            let plain = !r.contains('*') && !r.contains('&');
+            let computes =
+                ["Tensor", "tensor", "array", "void", "auto", "Error", "Status", "status", "Result"];
+            // A macro before the return type hides it.
+            let shouted = r.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            let status = matches!(r, "int" | "bool" | "int32_t") || shouted;
+            plain
+                && !status
+                && !computes.iter().any(|c| r.contains(c))
+                && !f.traits.device
+                && !f.params.iter().any(|p| p.output || writable(p))
+                && !matches!(r, "float" | "double" | "half" | "T" | "__half" | "bf16" | "__nv_bfloat16")
+        }
+        Language::Rust => matches!(r, "usize" | "u32" | "u64" | "i32" | "String" | "&str" | "&'static str"),
+    }
+}
+
+/// The macro that a body consists of: `{ NOT_BUILT("gemm"); }`.
+fn only_macro(f: &Function, text: &str) -> Option<String> {
+    let body = text.get(f.body_start as usize..f.end as usize)?;
+    let body = body.trim().strip_prefix('{')?.trim_start();
+    let end = body.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))?;
+    let (name, rest) = body.split_at(end);
+    let single = rest.trim_start().starts_with('(')
+        && rest
+            .rsplit_once(')')
+            .is_some_and(|(_, tail)| tail.trim_matches([' ', ';', '}', '\n', '\r', '\t']).is_empty())
+        && rest.matches(';').count() <= 1;
+    let shouted =
+        name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    (single && shouted).then(|| name.to_owned())
 }
 
 /// A literal argument beside a comment that consists of the parameter's name: `false, // deterministic`.

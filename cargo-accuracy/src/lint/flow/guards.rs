@@ -119,6 +119,73 @@ impl<'a> Flow<'_, 'a> {
         }
     }
 
+    /// What a check says of parameters beside the values that it fixes: two that have to be equal, and properties that
+    /// have to hold. `outcome` is what the test has to be for the function to go on.
+    pub(super) fn relate(&mut self, e: &Expr<'a>, outcome: bool, depth: u32) {
+        if depth > 40 || self.mute > 0 {
+            return;
+        }
+        match e {
+            Expr::Not(inner) => self.relate(inner, !outcome, depth + 1),
+            Expr::And(v) | Expr::Or(v) if matches!(e, Expr::And(_)) == outcome => {
+                for x in v {
+                    self.relate(x, outcome, depth + 1);
+                }
+            }
+            Expr::And(_) | Expr::Or(_) => {}
+            Expr::Op(parts) if parts.len() == 1 => self.relate(&parts[0], outcome, depth + 1),
+            Expr::Compare(cmp, sides) => {
+                let equal = matches!((cmp, outcome), (Cmp::Same, true) | (Cmp::Differs, false));
+                if let (true, Some(a), Some(b)) =
+                    (equal, self.direct_value(&sides.0), self.direct_value(&sides.1))
+                {
+                    self.equal.push((a, b));
+                }
+            }
+            Expr::Call(c) => {
+                if let Expr::Attr(base, property) = &c.callee
+                    && outcome
+                    && c.args.is_empty()
+                    && property.starts_with("is_")
+                    && let Some(p) = self.direct_value(base)
+                {
+                    self.properties = self.properties.or(Bits::one(p));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Parameters of whose presence a conjunction asks together with a call that no parameter decides: `p is not None and
+    /// available()`. Where the call says no, `p` has no effect.
+    pub(super) fn asked_together(&self, test: &Expr<'a>) -> Bits {
+        let Expr::And(parts) = test else { return Bits::EMPTY };
+        let mut asked = Bits::EMPTY;
+        let mut elsewhere = false;
+        for part in parts {
+            match part {
+                Expr::Call(c)
+                    if self.bits_of(&c.callee).is_empty()
+                        && c.args.iter().all(|a| self.bits_of(&a.value).is_empty()) =>
+                {
+                    elsewhere = true;
+                }
+                other => asked = asked.or(self.pins(other, false, false, 0)),
+            }
+        }
+        if elsewhere { asked } else { Bits::EMPTY }
+    }
+
+    /// The parameters that an expression mentions.
+    fn bits_of(&self, e: &Expr<'a>) -> Bits {
+        let mut names = Vec::new();
+        super::collect_names(e, &mut names, 0);
+        names
+            .iter()
+            .filter_map(|n| self.vars.get(n))
+            .fold(Bits::EMPTY, |all, v| all.or(self.env[*v as usize].all))
+    }
+
     /// Like [`Self::direct`], but only for the parameter itself, not a part of it.
     pub(super) fn direct_value(&self, e: &Expr<'a>) -> Option<usize> {
         match e {

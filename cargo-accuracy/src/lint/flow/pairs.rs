@@ -55,7 +55,7 @@ impl Flow<'_, '_> {
             .iter()
             .enumerate()
             .filter(|(_, c)| {
-                c.top_level && c.bits.minus(receivers).len() >= 2 && !names::is_helper(&c.callee)
+                c.top_level && c.direct.minus(receivers).len() >= 2 && !names::is_helper(&c.callee)
             })
             .map(|(i, c)| (i, c, self.chain(c.path)))
             .filter(|(_, _, chain)| !chain.iter().any(|p| self.paths[*p as usize].gives_up))
@@ -69,8 +69,7 @@ impl Flow<'_, '_> {
                 continue;
             }
             for (bi, b, b_chain) in &calls {
-                // A local that holds a function may have arguments bound to it already.
-                if ai == bi || self.vars.contains_key(b.callee.as_str()) {
+                if ai == bi {
                     continue;
                 }
                 let b_bits = b.bits.minus(receivers);
@@ -129,6 +128,8 @@ impl Flow<'_, '_> {
                     }
                     let node = match u.kind {
                         UseKind::Effect | UseKind::Argument(_) => None,
+                        // What decides, after the call, which value is used is used there, too.
+                        UseKind::Captured if u.order > b.order => None,
                         UseKind::Control(node) => Some(node),
                         _ => continue,
                     };
@@ -152,7 +153,21 @@ impl Flow<'_, '_> {
                         break;
                     }
                 }
+                // Parameters that the path itself fixes: what belongs to them is absent with them.
+                let mut absent = Bits::EMPTY;
+                for p in b_chain.iter().skip(common) {
+                    absent = absent.or(self.paths[*p as usize].pins);
+                }
+                let second = self.second_operands(missing, b_bits);
                 for p in candidates.iter().take_while(|p| *p < self.function.params.len()) {
+                    let name = self.function.params[p].name;
+                    let absent = absent
+                        .iter()
+                        .take_while(|q| *q < self.function.params.len())
+                        .map(|q| self.function.params[q].name)
+                        .find(|q| names::belong_together(q, name))
+                        .or(second.has(p).then_some(name))
+                        .map(str::to_owned);
                     let slot =
                         a.args.iter().find(|x| x.direct == Some(p)).map_or(Slot::Unknown, |x| x.slot.clone());
                     let drop = DropSummary {
@@ -165,12 +180,41 @@ impl Flow<'_, '_> {
                         fallback,
                         mode,
                         mentioned: mentioned.has(p),
+                        absent,
                     };
                     out.push(drop);
                 }
             }
         }
         out
+    }
+
+    /// The parameters of a whole second set of operands (`col_data`, `col_scale` beside `data`, `scale`), where the
+    /// dropping call gets the first set and none of the second.
+    fn second_operands(&self, missing: Bits, passed: Bits) -> Bits {
+        let n = self.function.params.len();
+        let words = |p: usize| names::words(self.function.params[p].name);
+        let mut sets: Vec<(String, Bits)> = Vec::new();
+        for p in missing.iter().take_while(|p| *p < n) {
+            let name = words(p);
+            let telling = |w: &String| w.len() >= 3;
+            let Some((first, rest)) = name
+                .split_first()
+                .filter(|(f, rest)| !rest.is_empty() && telling(f) && rest.iter().all(telling))
+            else {
+                continue;
+            };
+            if passed.iter().take_while(|q| *q < n).any(|q| words(q) == rest) {
+                // `col` and `colwise` name one set.
+                let found =
+                    sets.iter_mut().find(|(w, _)| w.starts_with(first) || first.starts_with(w.as_str()));
+                match found {
+                    Some((_, set)) => *set = set.or(Bits::one(p)),
+                    None => sets.push((first.clone(), Bits::one(p))),
+                }
+            }
+        }
+        sets.into_iter().filter(|(_, set)| set.len() >= 2).fold(Bits::EMPTY, |all, (_, set)| all.or(set))
     }
 
     /// `b` runs where a variable says that `a` failed: `a`'s own result is missing, or the flag that is set

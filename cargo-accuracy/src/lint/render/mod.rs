@@ -4,7 +4,7 @@ pub mod sarif;
 mod text;
 
 pub use sarif::sarif;
-pub use text::text;
+pub use text::{Detail, text};
 
 use super::{LintReport, Severity};
 
@@ -13,14 +13,14 @@ pub fn json(report: &LintReport) -> serde_json::Result<String> {
     serde_json::to_string_pretty(report)
 }
 
-/// Workflow commands that GitHub shows beside the diff.
+/// Workflow commands that GitHub shows beside the diff: what fails or warns.
 pub fn github(report: &LintReport) -> String {
     let mut out = String::new();
     for f in report.findings.iter().filter(|f| f.suppressed.is_none()) {
         let kind = match f.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
-            Severity::Note => "notice",
+            Severity::Note => continue,
         };
         let title = format!("{} {}", f.rule, f.parameter);
         let message = format!("{} ({})", f.message, f.help);

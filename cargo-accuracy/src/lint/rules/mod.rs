@@ -3,11 +3,9 @@
 
 use super::config::Level;
 use super::effects::Reason;
-use super::evidence::{Context, Evidence};
-use super::finding::{Finding, Place, Severity};
+use super::evidence::{Context, Contract, Evidence, Excuse, Witness};
+use super::finding::{Finding, Place, Severity, Shown};
 use super::index::FnId;
-use super::ir::ParamKind;
-use super::names::Meaning;
 
 mod sp001;
 mod sp002;
@@ -81,7 +79,6 @@ pub struct Suspect<'a> {
     pub id: FnId,
     pub param: usize,
     pub rule: &'static Rule,
-    pub severity: Severity,
     /// Where it shows; the parameter itself by default.
     pub at: Option<(u32, u32)>,
     pub message: String,
@@ -110,23 +107,43 @@ impl Context<'_> {
                 s.callee.unwrap_or("")
             ))
         );
+        let severity = s.evidence.severity();
+        let shown = self.shown(&s);
+        let mut message = s.message;
+        for (i, d) in shown.disagrees.iter().enumerate() {
+            if !matches!(
+                s.evidence.witnesses[i],
+                Witness::OtherArm | Witness::CalleeHas | Witness::Default | Witness::Literal
+            ) {
+                message.push_str("; ");
+                message.push_str(d);
+            }
+        }
+        if severity == Severity::Note
+            && let Some(why) = shown.excuses.first()
+        {
+            message.push_str("; but ");
+            message.push_str(why);
+        }
         out.push(Finding {
             rule: s.rule.code,
-            severity: s.severity,
+            severity,
             path: file.path.clone(),
             line,
             column,
             function: f.qualname.clone(),
             parameter: p.name.clone(),
-            message: s.message,
+            message,
             help: s.help,
             confidence: s.evidence.confidence(),
-            score: s.evidence.score,
+            evidence: shown,
+            order: s.evidence.order * 10 + s.evidence.meaning as i32,
             fingerprint,
             callee: s.callee.map(str::to_owned),
             twin: s.twin.map(|t| self.index.dotted(t)),
             related: s.related,
             code_flow: s.code_flow,
+            apart: None,
             confirmed: false,
             suppressed: None,
             span: (f.line, f.end_line),
@@ -150,28 +167,6 @@ impl Context<'_> {
         Place { path: self.index.file(id).path.clone(), line: c.line, column: c.column, message }
     }
 
-    /// Ignored parameters of functions that are worth reporting, in the order of the source.
-    pub fn suspects(&self) -> Vec<(FnId, usize, &Reason)> {
-        let mut all: Vec<_> = self
-            .effects
-            .all()
-            .filter(|(id, p, _)| {
-                let f = self.index.function(*id);
-                let param = &f.params[*p];
-                !matches!(param.kind, ParamKind::Receiver | ParamKind::VarArgs | ParamKind::KwArgs)
-                    && !param.name.is_empty()
-                    && self.reportable(*id)
-            })
-            .collect();
-        all.sort_by_key(|(id, p, _)| (*id, *p));
-        all
-    }
-
-    /// Severity of a parameter that its own function ignores, without a counterpart that honours it.
-    pub fn alone(&self, e: &Evidence) -> Severity {
-        if e.meaning >= Meaning::Numeric && e.score >= 3 { Severity::Warning } else { Severity::Note }
-    }
-
     /// Reports the suspects of one local rule: those with this reason and no honouring counterpart.
     pub fn local(
         &self,
@@ -180,12 +175,12 @@ impl Context<'_> {
         wanted: impl Fn(&Reason) -> bool,
         message: impl Fn(&str, &str) -> String,
     ) {
-        for (id, param, reason) in self.suspects() {
+        for (id, param, reason, e) in &self.suspects {
+            let (id, param) = (*id, *param);
             if !wanted(reason) {
                 continue;
             }
-            let e = self.evidence(id, param, Some(reason));
-            if e.twin.is_some() || e.family.is_some() {
+            if e.twin().is_some() || e.family().is_some() {
                 continue;
             }
             let f = self.index.function(id);
@@ -199,39 +194,108 @@ impl Context<'_> {
                     message: format!("all that happens to `{}`", p.name),
                 });
             }
-            let mut text = message(&p.name, &f.qualname);
-            self.describe(&e, id, param, &mut text);
             self.report(
                 Suspect {
                     id,
                     param,
                     rule,
-                    severity: self.alone(&e),
                     at: None,
-                    message: text,
+                    message: message(&p.name, &f.qualname),
                     help: help(&p.name),
                     callee: None,
                     twin: None,
                     related,
                     code_flow: Vec::new(),
-                    evidence: e,
+                    evidence: e.clone(),
                 },
                 out,
             );
         }
     }
 
-    /// Adds what makes the case stronger.
-    pub fn describe(&self, e: &Evidence, id: FnId, param: usize, text: &mut String) {
+    /// A function of a message: by its name, and by its file where the name is that of the function at hand.
+    pub fn named(&self, id: FnId, beside: FnId) -> String {
+        let (f, g) = (self.index.function(id), self.index.function(beside));
+        if f.qualname == g.qualname {
+            format!("`{}` in {}", f.qualname, self.index.file(id).path)
+        } else {
+            format!("`{}`", f.qualname)
+        }
+    }
+
+    fn witness(&self, w: &Witness, id: FnId, param: usize) -> String {
         let f = self.index.function(id);
-        if e.documented {
-            text.push_str("; its documentation promises it");
+        let p = &f.params[param].name;
+        match w {
+            Witness::Family(t) => format!("{} of the same dispatch honours it", self.named(*t, id)),
+            Witness::Siblings(t, n, all) => {
+                let of =
+                    if *all == 1 { String::new() } else { format!(" ({n} of {all} implementations do)") };
+                format!("{} honours it{of}", self.named(*t, id))
+            }
+            Witness::Twin(t) => format!("its twin {} honours it", self.named(*t, id)),
+            Witness::Near(t) => format!("{}, which does the same job, honours it", self.named(*t, id)),
+            Witness::Documented => "its documentation promises it".to_owned(),
+            Witness::Refused(q) => format!("`{}` is checked, `{p}` is not", f.params[*q].name),
+            Witness::Caller(c, line) => {
+                format!("`{}` (line {line}) passes it", self.index.function(*c).qualname)
+            }
+            Witness::Custom(n, all) => {
+                format!("{n} of {all} functions here that take a `{p}` honour it")
+            }
+            Witness::Literal => "a literal stands in its place".to_owned(),
+            Witness::Asked => "the configuration asks for it".to_owned(),
+            Witness::OtherArm => "another path hands it on".to_owned(),
+            Witness::Default | Witness::CalleeHas => "the function that is called here has it".to_owned(),
         }
-        if e.sibling_guarded
-            && let Some(q) = f.params.iter().enumerate().find(|(i, q)| *i != param && q.guarded)
-        {
-            text.push_str(&format!("; `{}` is checked, `{}` is not", q.1.name, f.params[param].name));
+    }
+
+    fn shown(&self, s: &Suspect) -> Shown {
+        Shown {
+            proven: s.message.clone(),
+            disagrees: s.evidence.witnesses.iter().map(|w| self.witness(w, s.id, s.param)).collect(),
+            excuses: s.evidence.excuses.iter().map(excuse).collect(),
+            kind: s.evidence.sort,
         }
+    }
+}
+
+/// An excuse in words.
+fn excuse(e: &Excuse) -> String {
+    match e {
+        Excuse::SaysSo => "its documentation says that it is ignored".to_owned(),
+        Excuse::Contract(c) => match c {
+            Contract::Override => "the signature is that of the method it overrides",
+            Contract::Hook => "a subclass overrides the method",
+            Contract::Layer => "unrelated classes share the signature",
+            Contract::Callback => "the function is passed around as a value",
+            Contract::Registered => "the function is registered for another's signature",
+            Contract::Kernel => "it is a kernel, and its launcher decides what it gets",
+            Contract::Nested => "it is a local function",
+        }
+        .to_owned(),
+        Excuse::Inert(q) => format!("it belongs to `{q}`, which is refused here"),
+        Excuse::Carried(q) => format!("`{q}` carries it"),
+        Excuse::Callers => "every caller fixes it or leaves it at its default".to_owned(),
+        Excuse::Verified => "a check beside the function looks at it first".to_owned(),
+        Excuse::Property => "its properties are checked".to_owned(),
+        Excuse::Answers => "the function only answers a question".to_owned(),
+        Excuse::Chooses => "the function returns a choice, no data".to_owned(),
+        Excuse::Reports => "the function only writes to the log".to_owned(),
+        Excuse::Launch => "where it is honoured it configures a launch".to_owned(),
+        Excuse::Tuning => "it tunes a launch or belongs to the machinery around it".to_owned(),
+        Excuse::Measure => "it is a measure: a count, a stride, an offset".to_owned(),
+        Excuse::Tool => "the file is a tool beside the product".to_owned(),
+        Excuse::Mode(q) if q.is_empty() => "in this mode there is none of it".to_owned(),
+        Excuse::Mode(q) => format!("on this path `{q}` says that there is none"),
+        Excuse::Checked => "it is only shown or checked".to_owned(),
+        Excuse::Reported => "the function that ignores it is reported itself".to_owned(),
+        Excuse::Hint => "where it is honoured it is a hint".to_owned(),
+        Excuse::Idle => "the function looks at none of its parameters".to_owned(),
+        Excuse::Fixed => "the call passes a value of its own choice".to_owned(),
+        Excuse::Internal => "the function is internal, and this callee has no such parameter".to_owned(),
+        Excuse::Steps => "the two calls are steps of one job".to_owned(),
+        Excuse::Unlike => "the two calls have little in common".to_owned(),
     }
 }
 

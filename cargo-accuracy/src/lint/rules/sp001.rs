@@ -1,7 +1,8 @@
 //! SP001 unused-parameter: a parameter that the function never reads.
 //!
-//! What it does: reports parameters whose name says that they change the result (a scale, an epsilon, a
-//! mask, a layout flag) and that the body never mentions. Other names are notes.
+//! What it does: reports parameters that the body never mentions, where somebody disagrees: the documentation promises
+//! the parameter, a neighbour is refused and this one is not, or a caller passes something else than the default. Where
+//! nobody does, the custom of the repository and the name decide. The rest are notes.
 //!
 //! Why it is bad: the caller asked for something and gets a result computed without it, with no error.
 //!

@@ -3,8 +3,8 @@
 //! What it does: reports `del x`, `_ = x`, `(void)x`, unnamed C++ parameters, `[[maybe_unused]]`, Rust's `_x`
 //! and `let _ = x`.
 //!
-//! Why it is bad: it silences compilers and linters, and the caller still is not told. A note, unless a twin
-//! honours the parameter (then SP203 reports it).
+//! Why it is bad: it silences compilers and linters, and the caller still is not told. It says that somebody knew, no
+//! more: a note, unless a twin honours the parameter (then SP203 reports it).
 //!
 //! ```cpp
 //! void fwd(const float* q, float* out, const float /*softcap*/) { run(q, out); }

@@ -16,7 +16,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Context, Finding, Rule, Severity, Suspect};
+use super::{Context, Finding, Rule, Suspect, Witness};
 use crate::lint::config::Level;
 
 pub const RULE: Rule = Rule {
@@ -42,13 +42,13 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 continue;
             }
             let param = *param as usize;
-            let e = cx.evidence(id, param, None);
+            let mut e = cx.evidence(id, param, None);
+            e.witnesses.push(Witness::Asked);
             cx.report(
                 Suspect {
                     id,
                     param,
                     rule: &RULE,
-                    severity: Severity::Warning,
                     at: None,
                     message: format!(
                         "`{}` stores `{}` as `{attribute}`, which nothing reads",

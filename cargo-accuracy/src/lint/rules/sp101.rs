@@ -28,10 +28,10 @@ pub const RULE: Rule = Rule {
 };
 
 fn check(cx: &Context, out: &mut Vec<Finding>) {
-    for (id, param, reason) in cx.suspects() {
+    for (id, param, reason, e) in &cx.suspects {
+        let (id, param) = (*id, *param);
         let Reason::Forwarded { callee, .. } = reason else { continue };
-        let e = cx.evidence(id, param, Some(reason));
-        if e.twin.is_some() || e.family.is_some() {
+        if e.twin().is_some() || e.family().is_some() {
             continue;
         }
         let f = cx.index.function(id);
@@ -49,13 +49,11 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
             Some((_, words)) => message.push_str(&format!(", which {words}")),
             None => message.push_str(", which ignores it"),
         }
-        cx.describe(&e, id, param, &mut message);
         cx.report(
             Suspect {
                 id,
                 param,
                 rule: &RULE,
-                severity: severity(cx, id, reason, &e),
                 at: None,
                 message,
                 help: help(&p.name),
@@ -63,25 +61,11 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 twin: None,
                 related: chain.last().cloned().into_iter().collect(),
                 code_flow: chain,
-                evidence: e,
+                evidence: e.clone(),
             },
             out,
         );
     }
-}
-
-/// Where the function at the end of the chain is reported beside it, an undocumented forwarder is only noted.
-fn severity(
-    cx: &Context,
-    id: crate::lint::index::FnId,
-    reason: &Reason,
-    e: &crate::lint::evidence::Evidence,
-) -> super::Severity {
-    let alone = cx.alone(e);
-    let Reason::Forwarded { callee, .. } = reason else { return alone };
-    let beside = cx.index.functions[id as usize].0 == cx.index.functions[*callee as usize].0;
-    let device = cx.index.function(*callee).traits.device;
-    if beside && !device && e.score < 4 { super::Severity::Note } else { alone }
 }
 
 /// The places a parameter passes through, and how it ends.

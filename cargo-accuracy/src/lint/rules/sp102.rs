@@ -28,10 +28,10 @@ pub const RULE: Rule = Rule {
 };
 
 fn check(cx: &Context, out: &mut Vec<Finding>) {
-    for (id, param, reason) in cx.suspects() {
+    for (id, param, reason, e) in &cx.suspects {
+        let (id, param) = (*id, *param);
         let Reason::Swallowed { call, callee } = reason else { continue };
-        let e = cx.evidence(id, param, Some(reason));
-        if e.twin.is_some() || e.family.is_some() {
+        if e.twin().is_some() || e.family().is_some() {
             continue;
         }
         let f = cx.index.function(id);
@@ -43,7 +43,6 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 id,
                 param,
                 rule: &RULE,
-                severity: cx.alone(&e),
                 at: Some((c.line, c.column)),
                 message: format!(
                     "`{}` passes `{}` to `{}`, which does not declare it and never reads its `**kwargs`",
@@ -54,7 +53,7 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 twin: None,
                 related: vec![cx.place(*callee, None, format!("`{}` swallows it", target.qualname))],
                 code_flow: Vec::new(),
-                evidence: e,
+                evidence: e.clone(),
             },
             out,
         );

@@ -14,7 +14,7 @@
 //!
 //! Fix: implement the parameter in the native function, or raise there when it is not the default.
 
-use super::{Context, Finding, Rule, Severity, Suspect, describe_reason, help};
+use super::{Context, Excuse, Finding, Rule, Suspect, describe_reason, help};
 use crate::lint::config::Level;
 use crate::lint::index::FnId;
 use crate::lint::ir::ParamKind;
@@ -46,7 +46,8 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 continue;
             };
             let Some(reason) = cx.effects.ignored(native, j) else { continue };
-            let e = cx.evidence(native, j, Some(reason));
+            let mut e = cx.evidence(native, j, Some(reason));
+            e.excuses.insert(0, Excuse::Reported);
             if e.meaning < Meaning::Numeric {
                 continue;
             }
@@ -55,7 +56,6 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                     id,
                     param: i,
                     rule: &RULE,
-                    severity: Severity::Note,
                     at: None,
                     message: format!(
                         "`{}` is bound to the native `{}`, which {} (`{}`)",

@@ -17,11 +17,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Context, Finding, Rule, Severity, Suspect, short};
+use super::{Context, Contract, Evidence, Excuse, Finding, Rule, Suspect, Witness, short};
 use crate::lint::config::Level;
 use crate::lint::index::{FnId, param as find};
 use crate::lint::names::{self, Meaning};
-use crate::lint::source::{DropSummary, Language, Slot};
+use crate::lint::source::{Documented, DropSummary, Language, Sink, Slot};
 
 pub const RULE: Rule = Rule {
     code: "SP202",
@@ -54,35 +54,30 @@ pub fn drops(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
         if f.drops.is_empty() || !cx.reportable(id) {
             continue;
         }
-        // One finding per parameter: the strongest drop, the others related.
-        let mut best: FxHashMap<u16, (i32, &DropSummary, Callee)> = FxHashMap::default();
+        // One finding per parameter: the drop for which most speaks, the others related.
+        let mut best: FxHashMap<u16, (i32, &DropSummary, Callee, Evidence)> = FxHashMap::default();
         for d in &f.drops {
             let callee = callee(cx, id, d);
-            let strength = strength(cx, id, d, &callee);
+            let e = evidence(cx, id, d, &callee);
+            let rank = 100 * (2 - e.severity() as i32) + e.order;
             let entry = best.entry(d.param);
             match entry {
-                std::collections::hash_map::Entry::Vacant(e) => {
-                    e.insert((strength, d, callee));
+                std::collections::hash_map::Entry::Vacant(v) => {
+                    v.insert((rank, d, callee, e));
                 }
-                std::collections::hash_map::Entry::Occupied(mut e) if e.get().0 < strength => {
-                    e.insert((strength, d, callee));
+                std::collections::hash_map::Entry::Occupied(mut o) if o.get().0 < rank => {
+                    o.insert((rank, d, callee, e));
                 }
                 std::collections::hash_map::Entry::Occupied(_) => {}
             }
         }
         let mut best: Vec<_> = best.into_iter().collect();
-        best.sort_by_key(|b| (std::cmp::Reverse(b.1.0), b.0));
-        // A call that drops much is one finding or two; the rest are notes.
-        let mut at_call: FxHashMap<u32, u32> = FxHashMap::default();
-        for (p, (strength, d, callee)) in best {
-            let n = at_call.entry(d.dropping).or_default();
-            *n += 1;
-            let strength = if *n > 2 { strength.min(3) } else { strength };
+        best.sort_by_key(|b| b.0);
+        for (p, (_, d, callee, e)) in best {
             let default_drop = matches!(callee, Callee::Has { .. });
-            if default_drop != (rule.code == "SP202") {
-                continue;
+            if default_drop == (rule.code == "SP202") {
+                emit(cx, rule, id, p as usize, e, d, &callee, out);
             }
-            emit(cx, rule, id, p as usize, strength, d, &callee, out);
         }
     }
 }
@@ -137,62 +132,131 @@ fn callee(cx: &Context, id: FnId, d: &DropSummary) -> Callee {
     }
 }
 
-fn strength(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> i32 {
+/// Who disagrees with the drop and what excuses it.
+fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidence {
     let f = cx.index.function(id);
     let p = &f.params[d.param as usize];
-    let mut s = match names::meaning(&p.name, &cx.config.names) {
-        Meaning::Semantic => 3,
-        Meaning::Numeric => 2,
-        Meaning::Neutral => 0,
-        Meaning::Tuning => -3,
-    };
-    s += match callee {
-        Callee::Has { .. } => 3,
-        Callee::Lacks => 0,
-        Callee::Unknown => 0,
-    };
-    // Most of the shared arguments arrive: the same job with one thing left out.
+    let (a, b) = (&f.calls[d.honoured as usize], &f.calls[d.dropping as usize]);
+    let has = matches!(callee, Callee::Has { .. });
+    let mut witnesses = vec![Witness::OtherArm];
     let (shared, missing) = (i32::from(d.shared), i32::from(d.missing));
-    if missing * 3 <= shared {
-        s += 1;
+    if has {
+        // Most of the shared arguments arrive: the same job with one thing left out. A literal was written by somebody.
+        let left = matches!(callee, Callee::Has { literal: None, .. })
+            && (missing * 3 <= shared || d.fallback)
+            && cx.effects.callee(id, d.dropping) != Some(id);
+        witnesses.push(if left { Witness::CalleeHas } else { Witness::Default });
     }
-    if missing == 1 && shared >= 5 {
-        s += 1;
+    if p.documented == Documented::Promised {
+        witnesses.push(Witness::Documented);
     }
-    if missing > 1 && missing * 3 > shared {
-        s -= 1;
+    let mut excuses = Vec::new();
+    if p.documented == Documented::Ignored {
+        excuses.push(Excuse::SaysSo);
     }
-    if missing > shared && !d.fallback {
-        s -= 2;
+    if let Some(c @ (Contract::Layer | Contract::Kernel | Contract::Nested)) = cx.contract(id) {
+        excuses.push(Excuse::Contract(c));
     }
-    if cx.effects.callee(id, d.dropping).is_none() && !d.fallback {
-        let f = cx.index.function(id);
-        // One unknown function called in two ways: which of several it is, nobody knows.
-        if f.calls[d.dropping as usize].callee == f.calls[d.honoured as usize].callee {
-            s -= 3;
-        }
+    if names::stages(&a.callee, &b.callee) {
+        excuses.push(Excuse::Steps);
     }
-    if d.mode && names::is_quantisation(&p.name) && !matches!(callee, Callee::Has { .. }) {
-        s -= 3;
+    if let Some(q) = &d.absent {
+        excuses.push(Excuse::Mode(q.clone()));
     }
-    let (a, b) = (&f.calls[d.honoured as usize].callee, &f.calls[d.dropping as usize].callee);
-    if names::stages(a, b) {
-        s -= 4;
+    // Where the call gets another scale of the same operand, the mode quantises that operand.
+    let scaled = b.args.iter().filter_map(|x| x.direct).any(|i| {
+        let name = &f.params[i as usize].name;
+        names::is_quantisation(name)
+            && !names::same_quantity(name, "softmax_scale", &cx.config.names)
+            && names::quantises_alike(name, &p.name)
+    });
+    if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
+        excuses.push(Excuse::Mode(String::new()));
     }
-    if !names::alternatives(a, b) && !d.fallback && !matches!(callee, Callee::Has { .. }) {
-        s -= 2;
+    excuses.extend(cx.tuning(&p.name));
+    if f.traits.answers || f.traits.reports || names::is_predicate(&f.name) {
+        excuses.push(Excuse::Answers);
     }
-    // Every caller has to pass it.
-    s += i32::from(p.default.is_none());
-    if f.traits.nested || f.traits.device {
-        s -= 2;
+    if !has && f.traits.chooses {
+        excuses.push(Excuse::Chooses);
     }
-    if names::describes(&f.name)
-        || cx.index.file(id).language == Language::Python && names::is_tool(&cx.index.file(id).path)
+    if cx.index.file(id).language == Language::Python && names::is_tool(&cx.index.file(id).path) {
+        excuses.push(Excuse::Tool);
+    }
+    let unknown = cx.effects.callee(id, d.dropping).is_none();
+    // One unknown function called in two ways: which of several it is, nobody knows.
+    let same_unknown = unknown && a.callee == b.callee;
+    let alike = names::alternatives(&a.callee, &b.callee);
+    let same_use = a.sink == b.sink && a.sink != Sink::Inside;
+    let meaning = names::meaning(&p.name, &cx.config.names);
+    let telling = meaning >= Meaning::Numeric;
+    // A call that writes through an operand gives the result as well as one that returns it.
+    let writes = a.sink == Sink::Dropped || b.sink == Sink::Dropped;
+    // Steps of one job share operands, too: names, the use of the result or most operands have to agree.
+    let kin = alike || same_use || d.fallback && telling || writes && shared >= 6;
+    let enough = if has {
+        missing <= shared || d.fallback || alike
+    } else {
+        d.fallback
+            || alike && shared >= 8 && missing <= shared
+            || alike && same_use && (missing <= shared && a.sink == Sink::Returned || missing * 2 <= shared)
+            || missing * 3 <= shared + 1
+    };
+    // Different types are built from what they need.
+    let constructs = |path: &str| names::last(path).starts_with(char::is_uppercase);
+    let types = constructs(&a.callee) && constructs(&b.callee) && a.callee != b.callee && !has;
+    // Of many arguments that another function has no use for, names say which would be missed.
+    let lost =
+        missing <= 3 || d.fallback || has || names::meaning(&p.name, &cx.config.names) >= Meaning::Numeric;
+    // A name that says nothing of numbers may belong to one of the two callees alone: unless both calls give the
+    // function's result, or something else is lost with it.
+    let company = || {
+        f.drops.iter().any(|o| {
+            (o.dropping, o.honoured) == (d.dropping, d.honoured)
+                && names::meaning(&f.params[o.param as usize].name, &cx.config.names) >= Meaning::Numeric
+        })
+    };
+    let results = alike && a.sink == Sink::Returned && b.sink == Sink::Returned;
+    let known = meaning >= Meaning::Numeric
+        || results
+        || d.fallback && same_use
+        || witnesses.iter().any(|w| matches!(w, Witness::CalleeHas))
+        || company();
+    if !enough || !kin || !lost || !known || (same_unknown || types) && !d.fallback {
+        excuses.push(Excuse::Unlike);
+    }
+    // An internal function that chooses among callees, each with what it needs, misleads nobody from elsewhere.
+    if f.name.starts_with('_') && !has && !d.fallback && p.documented != Documented::Promised {
+        excuses.push(Excuse::Internal);
+    }
+    // What stands in the parameter's place is a value of the call's choice, or the function calls itself for another case.
+    if let Callee::Has { literal: Some(l), .. } = callee
+        && (!absent(l) || cx.effects.callee(id, d.dropping) == Some(id))
     {
-        s -= 3;
+        excuses.push(Excuse::Fixed);
     }
-    s + 2 * i32::from(d.fallback)
+    let order = 10 * i32::from(has)
+        + 4 * i32::from(d.fallback)
+        + 2 * i32::from(alike)
+        + 2 * i32::from(same_use)
+        + shared.min(8)
+        - missing.min(8)
+        + match meaning {
+            Meaning::Semantic => 6,
+            Meaning::Numeric => 4,
+            Meaning::Neutral => 2,
+            Meaning::Tuning => 0,
+        };
+    Evidence { meaning, sort: p.sort, optional: p.optional(), public: false, witnesses, excuses, order }
+}
+
+/// A literal that says that there is none.
+fn absent(literal: &str) -> bool {
+    // A suffix says the type: `0.0f`, `0L`.
+    let number = literal.trim_end_matches(['f', 'F', 'L', 'u']);
+    matches!(literal, "None" | "nullptr" | "NULL" | "False" | "false" | "{}" | "\"\"" | "''")
+        || matches!(number, "0" | "0." | "0.0" | "-1" | "1.0" | "1.")
+        || literal.ends_with("nullopt")
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call site; the pieces of one finding")]
@@ -201,7 +265,7 @@ fn emit(
     rule: &'static Rule,
     id: FnId,
     param: usize,
-    strength: i32,
+    e: Evidence,
     d: &DropSummary,
     callee: &Callee,
     out: &mut Vec<Finding>,
@@ -210,20 +274,6 @@ fn emit(
     let p = &f.params[param];
     let call = &f.calls[d.dropping as usize];
     let honoured = &f.calls[d.honoured as usize];
-    let mut e = cx.evidence(id, param, None);
-    e.score = strength + 1;
-    let severity = match callee {
-        Callee::Has { .. } if strength >= 6 && e.meaning >= Meaning::Numeric => Severity::Error,
-        _ if e.meaning < Meaning::Numeric => {
-            if strength >= 6 {
-                Severity::Warning
-            } else {
-                Severity::Note
-            }
-        }
-        _ if strength >= 4 => Severity::Warning,
-        _ => Severity::Note,
-    };
     let what = match callee {
         Callee::Has { name, literal: Some(l) } => format!(", whose `{name}` is given the literal `{l}`"),
         Callee::Has { name, literal: None } => {
@@ -263,7 +313,6 @@ fn emit(
             id,
             param,
             rule,
-            severity,
             at: Some((call.line, call.column)),
             message,
             help: format!("pass `{}` on here too, or raise when it is not the default", p.name),

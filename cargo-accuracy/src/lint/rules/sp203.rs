@@ -1,7 +1,7 @@
 //! SP203 twin-asymmetry: a function ignores a parameter that its twin honours.
 //!
-//! What it does: twins have the same name but for backend words (`triton`, `hip`, `ref`, `v2`) and share most
-//! parameters. Where one honours a parameter and the other ignores it (SP001 to SP006, SP101), this rule
+//! What it does: twins have the same name but for backend words (`triton`, `hip`, `ref`, `v2`), or for one word more, and
+//! share most parameters. Methods are twins where their classes are one, or differ in backend words only. Where one honours a parameter and the other ignores it (SP001 to SP006, SP101), this rule
 //! reports the one that ignores. Neither is assumed to be the fallback.
 //!
 //! Why it is bad: switching the backend changes the numbers.

@@ -13,10 +13,8 @@
 //!
 //! Fix: implement the parameter, or raise when it is not the default.
 
-use super::{Context, Finding, Reason, Rule, Severity, Suspect, describe_reason, help};
+use super::{Context, Finding, Reason, Rule, Suspect, describe_reason, help};
 use crate::lint::config::Level;
-use crate::lint::names::Meaning;
-use crate::lint::source::Fate;
 
 pub const RULE: Rule = Rule {
     code: "SP204",
@@ -35,31 +33,15 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
 /// Shared by SP203 (twins) and SP204 (tables and families).
 pub fn asymmetries(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
     let family_rule = rule.code == "SP204";
-    for (id, param, reason) in cx.suspects() {
-        let e = cx.evidence(id, param, Some(reason));
-        let other = if family_rule { e.family } else { e.twin.filter(|_| e.family.is_none()) };
+    for (id, param, reason, e) in &cx.suspects {
+        let (id, param) = (*id, *param);
+        let other = if family_rule { e.family() } else { e.twin().filter(|_| e.family().is_none()) };
         let Some(other) = other else { continue };
         let f = cx.index.function(id);
         let p = &f.params[param];
         let o = cx.index.function(other);
-        let discarded = matches!(reason, Reason::Local(Fate::Discarded));
-        let forwarded = matches!(reason, Reason::Forwarded { .. });
-        let severity = match e.meaning {
-            Meaning::Semantic if e.score >= 5 => Severity::Error,
-            Meaning::Semantic | Meaning::Numeric if e.score >= 4 => Severity::Warning,
-            Meaning::Neutral if e.score >= 4 && !discarded && !forwarded => Severity::Warning,
-            _ => Severity::Note,
-        };
         let does = describe_reason(reason).replacen(" it", &format!(" `{}`", p.name), 1);
-        let twin = match o.qualname == f.qualname {
-            true => format!("`{}` in {}", o.qualname, cx.index.file(other).path),
-            false => format!("`{}`", o.qualname),
-        };
-        let mut message = match family_rule {
-            true => format!("`{}` {does}; {twin} of the same dispatch honours it", f.qualname),
-            false => format!("`{}` {does}; its twin {twin} honours it", f.qualname),
-        };
-        cx.describe(&e, id, param, &mut message);
+        let message = format!("`{}` {does}", f.qualname);
         let honoured = crate::lint::index::param(o, &p.name, &cx.config.names).map(|(i, _)| i);
         let mut related = vec![cx.place(other, honoured, format!("`{}` honours it", o.qualname))];
         let mut code_flow = Vec::new();
@@ -82,7 +64,6 @@ pub fn asymmetries(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
                 id,
                 param,
                 rule,
-                severity,
                 at: None,
                 message,
                 help: help(&p.name),
@@ -90,7 +71,7 @@ pub fn asymmetries(cx: &Context, rule: &'static Rule, out: &mut Vec<Finding>) {
                 twin: Some(other),
                 related,
                 code_flow,
-                evidence: e,
+                evidence: e.clone(),
             },
             out,
         );

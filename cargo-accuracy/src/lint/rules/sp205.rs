@@ -13,7 +13,7 @@
 //!
 //! Fix: pass the parameter instead of the literal.
 
-use super::{Context, Finding, Meaning, Reason, Rule, Severity, Suspect, help, short};
+use super::{Context, Finding, Reason, Rule, Suspect, Witness, help, short};
 use crate::lint::config::Level;
 use crate::lint::names;
 use crate::lint::source::{Fate, Slot};
@@ -29,7 +29,8 @@ pub const RULE: Rule = Rule {
 };
 
 fn check(cx: &Context, out: &mut Vec<Finding>) {
-    for (id, param, reason) in cx.suspects() {
+    for (id, param, reason, e) in &cx.suspects {
+        let (id, param) = (*id, *param);
         let f = cx.index.function(id);
         let p = &f.params[param];
         let found = f.calls.iter().enumerate().find_map(|(i, c)| {
@@ -46,10 +47,10 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 names::same_quantity(&name, &p.name, &cx.config.names).then(|| (c, name, literal.clone()))
             })
         });
-        let mut e = cx.evidence(id, param, Some(reason));
+        let mut e = e.clone();
         // Where a check mentions the parameter, the literal may be what it demands.
-        if !matches!(reason, Reason::Local(Fate::Checked)) {
-            e.score += 2;
+        if !matches!(reason, Reason::Local(Fate::Checked)) && !e.witnesses.contains(&Witness::Literal) {
+            e.witnesses.push(Witness::Literal);
         }
         let (line, column, text) = match (found, &p.stand_in) {
             (Some((call, name, literal)), _) => (
@@ -58,7 +59,6 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 format!("passes `{name}={literal}` to `{}` instead", short(&call.callee)),
             ),
             (None, Some((line, literal))) => {
-                e.score += 2;
                 (*line, 1, format!("passes the literal `{literal}` in its place"))
             }
             (None, None) => continue,
@@ -68,17 +68,11 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
                 id,
                 param,
                 rule: &RULE,
-                severity: match e.meaning {
-                    Meaning::Tuning => Severity::Note,
-                    Meaning::Neutral if e.score < if p.stand_in.is_some() { 4 } else { 5 } => Severity::Note,
-                    _ if e.score < 3 => Severity::Note,
-                    _ => Severity::Warning,
-                },
                 at: Some((line, column)),
                 message: format!("`{}` ignores `{}` and {text}", f.qualname, p.name),
                 help: help(&p.name),
                 callee: None,
-                twin: e.twin,
+                twin: e.twin(),
                 related: vec![cx.place(id, Some(param), format!("`{}` is declared here", p.name))],
                 code_flow: Vec::new(),
                 evidence: e,

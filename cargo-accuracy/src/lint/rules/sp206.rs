@@ -17,9 +17,8 @@
 //!
 //! Fix: compute the fake's shape from the same parameters.
 
-use super::{Context, Finding, Rule, Severity, Suspect};
+use super::{Context, Excuse, Finding, Rule, Suspect, Witness};
 use crate::lint::config::Level;
-use crate::lint::names::Meaning;
 
 pub const RULE: Rule = Rule {
     code: "SP206",
@@ -46,17 +45,19 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
             if !q.shapes || !cx.effects.honours(cx.index, *real, j) {
                 continue;
             }
-            let e = cx.evidence(*fake, i, Some(reason));
+            let mut e = cx.evidence(*fake, i, Some(reason));
+            // A fake has its function's signature by contract; what decides the output it has to look at.
+            e.witnesses = vec![Witness::Literal];
+            e.excuses.clear();
             // Tensors shape outputs by their own shape, which the fake may take from another argument.
-            let tensor = q.annotation.as_deref().is_some_and(|a| a.contains("Tensor"));
-            let severity =
-                if !tensor && e.meaning >= Meaning::Numeric { Severity::Warning } else { Severity::Note };
+            if q.annotation.as_deref().is_some_and(|a| a.contains("Tensor")) {
+                e.excuses.push(Excuse::Carried(q.name.clone()));
+            }
             cx.report(
                 Suspect {
                     id: *fake,
                     param: i,
                     rule: &RULE,
-                    severity,
                     at: None,
                     message: format!(
                         "the fake `{}` ignores `{}`, which decides the shape, dtype or layout of what `{}` returns",
