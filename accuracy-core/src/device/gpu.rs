@@ -635,7 +635,7 @@ impl Gpu {
         }
         let symbol = self.either("hipModuleLaunchKernel", "cuLaunchKernel");
         let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
-        let mut bytes = 0_usize;
+        let mut bytes: usize;
         let mut extra = [std::ptr::null_mut(); 5];
         let (each, extra) = match arguments {
             Arguments::Each(each) => (each.as_mut_ptr(), std::ptr::null_mut()),
