@@ -170,6 +170,9 @@ pub struct Body {
     /// Role and module pattern of each weight.
     #[serde(default)]
     pub weights: Vec<(String, String)>,
+    /// Architectures that the test is for; none: for all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archs: Vec<String>,
     /// `file.safetensors#tensor` with recorded activations, relative to the package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activations: Option<String>,

@@ -35,6 +35,8 @@ pub enum PlanError {
     Ambiguous { role: Box<Role>, count: usize },
     #[error("test {test}: {label:?} is no number format that this version knows: {known}")]
     UnknownVariant { test: String, label: String, known: String },
+    #[error("test {test}: `archs` names {name:?}, which is no architecture that this version knows: {known}")]
+    UnknownArch { test: String, name: String, known: String },
     #[error(
         "test {test}: {arch} decodes none of its variants ({variants}) natively; add one that it does, or say known_failure(arch = \"{arch}\", reason = \"..\") if there can be none"
     )]
@@ -65,9 +67,10 @@ impl std::fmt::Display for Role {
 /// All sub-cases of a test on an architecture, in the order of its cells and, within one, of the tensors.
 pub fn expand(meta: &TestMeta, arch: Arch) -> Result<Vec<SubCase>, PlanError> {
     let bindings = bindings(meta)?;
+    let elsewhere = elsewhere(meta, arch)?;
     let variant_axes: Vec<usize> =
         (0..meta.body.axes.len()).filter(|&i| meta.body.axes[i].kind == AxisKind::Variants).collect();
-    for &axis in &variant_axes {
+    for &axis in variant_axes.iter().filter(|_| elsewhere.is_none()) {
         let axis = &meta.body.axes[axis];
         let mut native = false;
         for label in &axis.labels {
@@ -87,8 +90,8 @@ pub fn expand(meta: &TestMeta, arch: Arch) -> Result<Vec<SubCase>, PlanError> {
     }
     let mut cases = Vec::with_capacity(meta.body.cells.len() * bindings.len());
     for (index, cell) in meta.body.cells.iter().enumerate() {
-        let mut skip = None;
-        for &axis in &variant_axes {
+        let mut skip = elsewhere.clone();
+        for &axis in variant_axes.iter().filter(|_| elsewhere.is_none()) {
             let dtype = variant(meta, &meta.body.axes[axis].labels[cell.at[axis]])?;
             if !arch.native(dtype) {
                 skip = Some(format!("{arch} does not decode {dtype} natively"));
@@ -109,6 +112,21 @@ pub fn expand(meta: &TestMeta, arch: Arch) -> Result<Vec<SubCase>, PlanError> {
         }
     }
     Ok(cases)
+}
+
+/// Why a test is not run on an architecture at all, if it names others.
+fn elsewhere(meta: &TestMeta, arch: Arch) -> Result<Option<String>, PlanError> {
+    let mut archs = Vec::new();
+    for name in &meta.body.archs {
+        let known = name.parse::<Arch>().map_err(|_| PlanError::UnknownArch {
+            test: meta.path(),
+            name: name.clone(),
+            known: Arch::ALL.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(", "),
+        });
+        archs.push(known?);
+    }
+    let runs = archs.is_empty() || archs.contains(&arch);
+    Ok((!runs).then(|| format!("the test is for {} alone", meta.body.archs.join(" and "))))
 }
 
 /// The first variant of an axis that an architecture decodes natively: what other variants are compared with.
@@ -262,5 +280,61 @@ fn sample<'a>(names: impl Iterator<Item = &'a str>) -> String {
         0 => "no tensor".into(),
         n if n > 4 => format!("{n} tensors ({shown}, ...)"),
         _ => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::Body;
+
+    fn test(archs: &[&str], variants: &[&str]) -> TestMeta {
+        let axis = Axis {
+            name: "dtype".into(),
+            kind: AxisKind::Variants,
+            labels: variants.iter().map(ToString::to_string).collect(),
+        };
+        let cell = Cell { name: "c".into(), check: Check::FullChain, at: vec![0], tokens: 1, axis: None };
+        let body = Body {
+            name: "t".into(),
+            checkpoint: None,
+            weights: Vec::new(),
+            archs: archs.iter().map(ToString::to_string).collect(),
+            activations: None,
+            axes: vec![axis],
+            cells: vec![cell],
+            known_failures: Vec::new(),
+            nondeterministic: None,
+            memory: None,
+            min_cos: None,
+            seed: 0,
+        };
+        TestMeta {
+            package: "p".into(),
+            module: "p::m".into(),
+            file: "tests/m.rs".into(),
+            line: 1,
+            manifest_dir: PathBuf::new(),
+            can_emulate: false,
+            body,
+        }
+    }
+
+    fn skips(archs: &[&str], variants: &[&str], arch: Arch) -> Option<String> {
+        expand(&test(archs, variants), arch).unwrap().remove(0).skip
+    }
+
+    #[test]
+    fn a_test_runs_on_the_architectures_that_it_names_and_is_skipped_on_others() {
+        assert_eq!(skips(&[], &["e4m3fn"], Arch::Gfx950), None);
+        assert_eq!(skips(&["gfx950"], &["e4m3fn"], Arch::Gfx950), None);
+        let skip = skips(&["gfx942", "gfx950"], &["e4m3fn"], Arch::Host);
+        assert_eq!(skip.as_deref(), Some("the test is for gfx942 and gfx950 alone"));
+        // Its formats are not asked for where it does not run.
+        assert!(skips(&["gfx950"], &["e4m3fn"], Arch::Gfx942).is_some());
+        assert!(matches!(
+            expand(&test(&["gfx940"], &["e4m3fn"]), Arch::Host),
+            Err(PlanError::UnknownArch { name, .. }) if name == "gfx940"
+        ));
     }
 }

@@ -10,7 +10,7 @@ use syn::parse::{ParseStream, Parser};
 use syn::{Expr, ExprLit, Lit, LitStr, Token, UnOp, token};
 
 const KEYS: &str =
-    "checkpoint, weights, tokens, activations, min_cos, memory, seed, known_failure, nondeterministic";
+    "checkpoint, weights, tokens, archs, activations, min_cos, memory, seed, known_failure, nondeterministic";
 
 /// Names that stand in a case's identity or in `known_failure` by themselves.
 pub const RESERVED: [&str; 5] = ["arch", "check", "parameter", "reason", "tokens"];
@@ -22,6 +22,8 @@ pub struct Attribute {
     pub checkpoint: Option<String>,
     pub weights: Vec<Role>,
     pub tokens: Vec<usize>,
+    /// Architectures that the test is for; none: for all of them.
+    pub archs: Vec<String>,
     pub activations: Option<String>,
     pub min_cos: Option<f64>,
     /// Bytes of device memory that a case needs.
@@ -127,6 +129,7 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
         checkpoint: None,
         weights: Vec::new(),
         tokens: vec![1, 33, 128],
+        archs: Vec::new(),
         activations: None,
         min_cos: None,
         memory: None,
@@ -153,6 +156,7 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
                 weights_key = Some(entry.key);
             }
             "tokens" => attribute.tokens = tokens_list(&entry, errors).unwrap_or(attribute.tokens),
+            "archs" => attribute.archs = archs_list(&entry, errors).unwrap_or_default(),
             "activations" => attribute.activations = activations(&entry, errors),
             "min_cos" => {
                 let range = |x: f64| x > 0.0 && x <= 1.0;
@@ -273,6 +277,32 @@ fn tokens_list(entry: &Entry, errors: &mut Errors) -> Option<Vec<usize>> {
             Some(n) if list.contains(&n) => errors.at(element, format!("{n} stands twice in `tokens`")),
             Some(n) => list.push(n),
             None => errors.at(element, format!("a number of tokens is an integer from 1 to {MAX_TOKENS}")),
+        }
+    }
+    Some(list)
+}
+
+fn archs_list(entry: &Entry, errors: &mut Errors) -> Option<Vec<String>> {
+    let example = "[\"gfx942\", \"gfx950\"]";
+    let value = assigned(entry, example, errors)?;
+    let Ok(Expr::Array(array)) = syn::parse2::<Expr>(value.clone()) else {
+        errors.at(value, format!("`archs` takes a list of architectures, such as {example}"));
+        return None;
+    };
+    if array.elems.is_empty() {
+        errors.at(value, "`archs` is empty: no cell would run");
+        return None;
+    }
+    let mut list = Vec::new();
+    for element in &array.elems {
+        match element {
+            Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) if list.contains(&name.value()) => {
+                errors.at(element, format!("{:?} stands twice in `archs`", name.value()));
+            }
+            Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) if !name.value().trim().is_empty() => {
+                list.push(name.value());
+            }
+            _ => errors.at(element, "an architecture is a string, such as \"gfx942\""),
         }
     }
     Some(list)

@@ -173,6 +173,11 @@ fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> S
         ("name", Some(json::string(&name.to_string()))),
         ("checkpoint", attribute.checkpoint.as_deref().map(json::string)),
         ("weights", Some(json::array(weights))),
+        (
+            "archs",
+            (!attribute.archs.is_empty())
+                .then(|| json::array(attribute.archs.iter().map(|arch| json::string(arch)))),
+        ),
         ("activations", attribute.activations.as_deref().map(json::string)),
         ("axes", Some(json::array(axes.iter().map(axis)))),
         ("cells", Some(json::array(cells.iter().map(cell)))),
@@ -208,6 +213,7 @@ mod tests {
                 checkpoint = "shards/x",
                 weights = { w = "layer.{layer}.{part}", g = "layer.{layer}.norm" },
                 tokens = [1, 33],
+                archs = ["host", "gfx942"],
                 activations = "file.safetensors#tensor",
                 min_cos = 1,
                 memory = "1.5 GiB",
@@ -248,6 +254,7 @@ mod tests {
                 "name": "chain",
                 "checkpoint": "shards/x",
                 "weights": [["w", "layer.{layer}.{part}"], ["g", "layer.{layer}.norm"]],
+                "archs": ["host", "gfx942"],
                 "activations": "file.safetensors#tensor",
                 "axes": [
                     {"name": "dtype", "kind": "variants", "labels": ["int8", "e4m3fn"]},

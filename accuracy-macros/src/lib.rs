@@ -39,6 +39,7 @@ use proc_macro::TokenStream;
 /// | `checkpoint = "shards/tiny"` | safetensors folder or file, relative to the package |
 /// | `weights = { w = "layers.{layer}.{part}_proj" }` | roles and the modules they range over; `{name}` captures, and a capture of a later role must be one of the first |
 /// | `tokens = [1, 33, 128]` | numbers of tokens (rows of the activations); this list is the default |
+/// | `archs = ["gfx942"]` | architectures that the test is for; on others its cases are skipped |
 /// | `activations = "recorded.safetensors#x"` | recorded activations in place of generated ones |
 /// | `min_cos = 0.9995` | least cosine, in place of the run's |
 /// | `memory = "24 GiB"` | device memory that a case needs; it waits for what runs beside it |

@@ -59,7 +59,7 @@ fn visit(bytes: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ReadError> {
 /// Gives the code of each entry to `visitor`, with its target.
 pub(super) fn visit_code(
     bytes: &[u8],
-    visitor: &mut dyn FnMut(&Target, &[u8]) -> Result<(), ReadError>,
+    visitor: &mut Visitor<'_>,
 ) -> Result<(), ReadError> {
     visit(bytes, &mut |id, code, _| visitor(&target(id)?, code))
 }

@@ -154,6 +154,10 @@ pub fn machine_code(code_object: &[u8]) -> Result<Vec<MachineCode<'_>>, ReadErro
     Elf::parse(code_object)?.machine_code()
 }
 
+/// Takes the code for a GPU, and goes on unless it returns an error.
+type Visitor<'a> = dyn FnMut(&Target, &[u8]) -> Result<(), ReadError> + 'a;
+
+
 /// Gives each AMD code object of a kernel library, bundle or code object to `visitor`, with the target that it was built
 /// for. Code for other GPUs is left out.
 ///
@@ -161,7 +165,7 @@ pub fn machine_code(code_object: &[u8]) -> Result<Vec<MachineCode<'_>>, ReadErro
 /// As [`read`], and what `visitor` returns.
 pub fn visit(
     bytes: &[u8],
-    visitor: &mut dyn FnMut(&Target, &[u8]) -> Result<(), ReadError>,
+    visitor: &mut Visitor<'_>,
 ) -> Result<(), ReadError> {
     if bundle::starts(bytes) {
         return bundle::visit_code(bytes, visitor);

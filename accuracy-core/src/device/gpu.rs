@@ -635,12 +635,11 @@ impl Gpu {
         }
         let symbol = self.either("hipModuleLaunchKernel", "cuLaunchKernel");
         let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
-        let mut bytes = 0_usize;
+        let mut bytes = arguments.bytes();
         let mut extra = [std::ptr::null_mut(); 5];
         let (each, extra) = match arguments {
             Arguments::Each(each) => (each.as_mut_ptr(), std::ptr::null_mut()),
             Arguments::Block(block) => {
-                bytes = block.len();
                 let key = std::ptr::without_provenance_mut;
                 extra[0] = key(BUFFER_POINTER);
                 extra[1] = block.as_ptr().cast_mut().cast();

@@ -199,6 +199,7 @@ mod tests {
                 name: name.into(),
                 checkpoint: None,
                 weights: Vec::new(),
+                archs: Vec::new(),
                 activations: None,
                 axes: Vec::new(),
                 cells: cells

@@ -41,24 +41,18 @@ fn f4gemm_of(cx: &mut Case, kernel: &str, (x_scheme, w_scheme): (Quant, Quant), 
 /// Every kernel, on a tile that is not full and, of the small ones, on two tiles.
 #[accuracy_test(
     tokens = [1, 37],
-    known_failure(arch = "gfx942", reason = "gfx942 has no matrix instructions for MXFP4"),
+    archs = ["gfx950"],
 )]
-fn f4gemm(
-    cx: &mut Case,
-    #[variants(E2M1)] dtype: DType,
-    #[perf(file = "f4gemm.csv", column = "name")] kernel: &str,
-) -> Result<Tensor> {
-    debug_assert_eq!(dtype, mxfp4().dtype);
+fn f4gemm(cx: &mut Case, #[perf(file = "f4gemm.csv", column = "name")] kernel: &str) -> Result<Tensor> {
     f4gemm_of(cx, kernel, (mxfp4(), preshuffled_mxfp4()), 512)
 }
 
 /// The kernel whose weight is not preshuffled. It writes whole tiles of 256 rows, whatever M is.
 #[accuracy_test(
     tokens = [256],
-    known_failure(arch = "gfx942", reason = "gfx942 has no matrix instructions for MXFP4"),
+    archs = ["gfx950"],
 )]
-fn f4gemm_plain(cx: &mut Case, #[variants(E2M1)] dtype: DType) -> Result<Tensor> {
-    debug_assert_eq!(dtype, mxfp4().dtype);
+fn f4gemm_plain(cx: &mut Case) -> Result<Tensor> {
     let (m, n, k) = (cx.tokens(), 256, 512);
     let x = cx.input_quantized("x", mxfp4(), [m, k])?;
     let w = cx.input_quantized("w", mxfp4(), [n, k])?;
@@ -82,14 +76,12 @@ fn f4gemm_plain(cx: &mut Case, #[variants(E2M1)] dtype: DType) -> Result<Tensor>
     checkpoint = "../../kernels/shards/minilm-bf16",
     weights = { w = "encoder.layer.{layer}.output.dense" },
     tokens = [1, 33],
-    known_failure(arch = "gfx942", reason = "gfx942 has no matrix instructions for MXFP4"),
+    archs = ["gfx950"],
 )]
 fn f4gemm_chain(
     cx: &mut Case,
-    #[variants(E2M1)] dtype: DType,
     #[perf("f4gemm_32x128", "f4gemm_64x384", "f4gemm_128x128")] kernel: &str,
 ) -> Result<Tensor> {
-    debug_assert_eq!(dtype, mxfp4().dtype);
     let kernel = gemm::f4gemm(kernel)?;
     let (m, n, k) = cx.shape()?;
     let x = cx.activations()?;
@@ -110,14 +102,9 @@ fn f4gemm_chain(
 #[accuracy_test(
     tokens = [37],
     nondeterministic(reason = "blocks add to the output in the order in which they end", bound = 1e-2),
-    known_failure(arch = "gfx942", reason = "gfx942 has no matrix instructions for MXFP4"),
+    archs = ["gfx950"],
 )]
-fn f4gemm_split(
-    cx: &mut Case,
-    #[variants(E2M1)] dtype: DType,
-    #[perf("f4gemm_128x512", "f4gemm_256x256")] kernel: &str,
-) -> Result<Tensor> {
-    debug_assert_eq!(dtype, mxfp4().dtype);
+fn f4gemm_split(cx: &mut Case, #[perf("f4gemm_128x512", "f4gemm_256x256")] kernel: &str) -> Result<Tensor> {
     let kernel = gemm::f4gemm(kernel)?;
     let (m, n, k) = (cx.tokens(), kernel.tile.n, 1024);
     let x = cx.input_quantized("x", mxfp4(), [m, k])?;
@@ -160,8 +147,8 @@ fn mi350(cx: &mut Case, dtype: DType, kernel: &str) -> Result<Tensor> {
 #[accuracy_test(
     checkpoint = "../../kernels/shards/minilm-fp8-block",
     weights = { w = "encoder.layer.{layer}.output.dense" },
-    tokens = [16, 33],
-    known_failure(arch = "gfx942", reason = "the kernels are for gfx950 alone"),
+    tokens = [16, 33, 130],
+    archs = ["gfx950"],
 )]
 fn blockscale_mi350(
     cx: &mut Case,
@@ -176,8 +163,8 @@ fn blockscale_mi350(
 #[accuracy_test(
     checkpoint = "../../kernels/shards/minilm-fp8-block",
     weights = { w = "encoder.layer.{layer}.output.dense" },
-    tokens = [128],
-    known_failure(arch = "gfx942", reason = "the kernels are for gfx950 alone"),
+    tokens = [33],
+    archs = ["gfx950"],
     known_failure(arch = "gfx950", reason = "a race: the epilogue overwrites a tile that other waves still read"),
 )]
 fn blockscale_mi350_full_tiles(
@@ -214,7 +201,7 @@ fn flatmm(cx: &mut Case, dtype: DType) -> Result<Tensor> {
     checkpoint = "../../kernels/shards/minilm-fp8-block",
     weights = { w = "encoder.layer.{layer}.output.dense" },
     tokens = [128],
-    known_failure(arch = "gfx950", reason = "the kernel is for gfx942 alone"),
+    archs = ["gfx942"],
 )]
 fn blockscale_flatmm(cx: &mut Case, #[variants(E4M3FNUZ)] dtype: DType) -> Result<Tensor> {
     flatmm(cx, dtype)
@@ -225,7 +212,7 @@ fn blockscale_flatmm(cx: &mut Case, #[variants(E4M3FNUZ)] dtype: DType) -> Resul
     checkpoint = "../../kernels/shards/minilm-fp8-block",
     weights = { w = "encoder.layer.{layer}.output.dense" },
     tokens = [33],
-    known_failure(arch = "gfx950", reason = "the kernel is for gfx942 alone"),
+    archs = ["gfx942"],
     known_failure(arch = "gfx942", reason = "scales are read behind their end where M is no multiple of 128"),
 )]
 fn blockscale_flatmm_tail(cx: &mut Case, #[variants(E4M3FNUZ)] dtype: DType) -> Result<Tensor> {
@@ -237,7 +224,7 @@ fn blockscale_flatmm_tail(cx: &mut Case, #[variants(E4M3FNUZ)] dtype: DType) -> 
     checkpoint = "../../kernels/shards/minilm-int8-channel",
     weights = { w = "encoder.layer.{layer}.{part}.dense" },
     tokens = [1, 33, 130],
-    known_failure(arch = "gfx950", reason = "AITER has these kernels for gfx942 alone"),
+    archs = ["gfx942"],
 )]
 fn i8gemm(cx: &mut Case, #[perf("i8gemm_128x128", "i8gemm_192x128")] kernel: &str) -> Result<Tensor> {
     let kernel = gemm::i8gemm(kernel)?;
@@ -262,6 +249,7 @@ fn i8gemm(cx: &mut Case, #[perf("i8gemm_128x128", "i8gemm_192x128")] kernel: &st
     checkpoint = "../../kernels/shards/minilm-bf16",
     weights = { w = "encoder.layer.{layer}.{part}.dense" },
     tokens = [1, 33],
+    archs = ["gfx942", "gfx950"],
 )]
 fn bf16gemm(
     cx: &mut Case,
@@ -282,6 +270,7 @@ fn bf16gemm(
     checkpoint = "../../kernels/shards/minilm-bf16",
     weights = { w = "encoder.layer.{layer}.output.dense" },
     tokens = [33],
+    archs = ["gfx942", "gfx950"],
     nondeterministic(reason = "blocks add to the output in the order in which they end", bound = 1e-5),
 )]
 fn bf16gemm_split(
@@ -303,7 +292,7 @@ fn bf16gemm_split(
 /// The eight routers. Their last block has one token.
 #[accuracy_test(
     tokens = [1, 33],
-    known_failure(arch = "gfx950", reason = "AITER has these kernels for gfx942 alone"),
+    archs = ["gfx942"],
 )]
 fn topksoftmax(
     cx: &mut Case,
@@ -333,6 +322,7 @@ fn topksoftmax(
 /// The activation scales lie as a plain matrix, the kernel reads them in the order of the matrix cores.
 #[accuracy_test(
     tokens = [37],
+    archs = ["gfx950"],
     known_failure(reason = "the declaration is wrong on purpose: scales are plain where the kernel wants them shuffled"),
 )]
 fn wrong_plain_scales(cx: &mut Case) -> Result<Tensor> {
@@ -343,6 +333,7 @@ fn wrong_plain_scales(cx: &mut Case) -> Result<Tensor> {
 /// The weight lies as a plain matrix, the kernel reads tiles of it.
 #[accuracy_test(
     tokens = [37],
+    archs = ["gfx950"],
     known_failure(reason = "the declaration is wrong on purpose: the weight is not preshuffled"),
 )]
 fn wrong_plain_weight(cx: &mut Case) -> Result<Tensor> {
@@ -352,22 +343,33 @@ fn wrong_plain_weight(cx: &mut Case) -> Result<Tensor> {
 /// K is no multiple of 256 columns.
 #[accuracy_test(
     tokens = [37],
+    archs = ["gfx950"],
     known_failure(reason = "the declaration is wrong on purpose: the kernel takes multiples of 256 columns"),
 )]
 fn wrong_tail_of_k(cx: &mut Case) -> Result<Tensor> {
     f4gemm_of(cx, "f4gemm_32x128", (mxfp4(), preshuffled_mxfp4()), 384)
 }
 
-/// Codes of the other FP8: e4m3fn on gfx942, e4m3fnuz on gfx950.
+/// Codes that gfx950 does not decode: each is read as twice what it stands for.
+#[accuracy_test(
+    checkpoint = "../../kernels/shards/minilm-fp8-block",
+    weights = { w = "encoder.layer.{layer}.output.dense" },
+    tokens = [33],
+    archs = ["gfx950"],
+    known_failure(reason = "the declaration is wrong on purpose: e4m3fnuz where the kernel reads e4m3fn"),
+)]
+fn wrong_fnuz(cx: &mut Case) -> Result<Tensor> {
+    mi350(cx, E4M3FNUZ, "blockscale_mi350_x128")
+}
+
+/// Codes that gfx942 does not decode.
 #[accuracy_test(
     checkpoint = "../../kernels/shards/minilm-fp8-block",
     weights = { w = "encoder.layer.{layer}.output.dense" },
     tokens = [128],
-    known_failure(reason = "the declaration is wrong on purpose: the architecture decodes the other FP8"),
+    archs = ["gfx942"],
+    known_failure(reason = "the declaration is wrong on purpose: e4m3fn where the kernel reads e4m3fnuz"),
 )]
-fn wrong_fp8(cx: &mut Case) -> Result<Tensor> {
-    match cx.arch() {
-        Arch::Gfx942 => flatmm(cx, E4M3FN),
-        _ => mi350(cx, E4M3FNUZ, "blockscale_mi350_x128"),
-    }
+fn wrong_fn(cx: &mut Case) -> Result<Tensor> {
+    flatmm(cx, E4M3FN)
 }

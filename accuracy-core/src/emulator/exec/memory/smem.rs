@@ -31,7 +31,7 @@ fn offset_in(wave: &Wave, inst: &Inst, unit: i64) -> Result<i64, Fault> {
             Fault::Illegal(format!("{} cannot have {operand:?} as its offset", inst.row.mnemonic))
         })?,
     };
-    Ok((i64::from(register) * unit & !3) + i64::from(inst.imm & !3))
+    Ok(((i64::from(register) * unit) & !3) + i64::from(inst.imm & !3))
 }
 
 /// Checks `bytes` bytes at an address, and gives it back.
