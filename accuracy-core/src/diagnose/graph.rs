@@ -37,7 +37,7 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
             "gqa_tiled" => "permuted_tiles",
             "context_short" => "k_tail_dropped",
             "softmax_base" => "activation",
-            "softmax_short" => "gain",
+            "softmax_half" => "gain",
             fault if fault.starts_with("rope") => "rope",
             fault if fault.starts_with("router") => "router",
             fault => fault,
@@ -96,7 +96,7 @@ fn of_model(fault: &str, source: &Expr) -> Option<&'static str> {
         ("gqa_tiled", _) => "takes key head h % kv_heads for h / (heads / kv_heads)",
         ("context_short", _) => "leaves out the last position",
         ("softmax_base", _) => "takes powers of 2 for those of e in the softmax",
-        ("softmax_short", _) => "leaves the last column out of the sum of the softmax",
+        ("softmax_half", _) => "leaves the second half of the columns out of the sum of the softmax",
         _ => return None,
     })
 }

@@ -124,8 +124,8 @@ pub fn topk_experts(logits: &impl Operand, topk: usize) -> Expr {
         .fault("router_smallest", smallest)
 }
 
-/// The softmax of each row. Faults: `softmax_base`, powers of 2 for those of e; `softmax_short`, whose sums leave out the
-/// last column.
+/// The softmax of each row. Faults: `softmax_base`, powers of 2 for those of e; `softmax_half`, whose sums leave out the
+/// second half of the columns.
 pub fn softmax(x: &impl Operand) -> Expr {
     let (rows, cols) = x.expr().shape();
     let softmax = move |base: f64, summed: usize| {
@@ -143,7 +143,7 @@ pub fn softmax(x: &impl Operand) -> Expr {
     let of_e = user("softmax", &[&x.expr()], (rows, cols), softmax(std::f64::consts::E, cols))
         .fault("softmax_base", softmax(2.0, cols));
     // The softmax of one column is 1, whatever its power and its sum.
-    if cols > 1 { of_e.fault("softmax_short", softmax(std::f64::consts::E, cols - 1)) } else { of_e }
+    if cols > 1 { of_e.fault("softmax_half", softmax(std::f64::consts::E, cols.div_ceil(2))) } else { of_e }
 }
 
 /// The softmax over all experts, of the `topk` largest; divided by their sum with `renormalize`. Fault `router`:

@@ -115,6 +115,7 @@ fn dot_scaled(cx: &mut Case, scheme: Quant, product: BlockScaled) -> Result<Tens
     checkpoint = "../../kernels/shards/minilm-mxfp8",
     weights = { w = "encoder.layer.{layer}.intermediate.dense" },
     tokens = [1, 33],
+    known_failure(arch = "gfx942", reason = "Triton 3.9 converts e4m3fn to bf16 there, and reads its NaN codes as numbers"),
 )]
 fn dot_scaled_of_mxfp8(cx: &mut Case) -> Result<Tensor> {
     dot_scaled(cx, Quant::group(E4M3FN, 32), mxfp8_matmul)
