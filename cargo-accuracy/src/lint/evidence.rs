@@ -245,8 +245,13 @@ pub fn judge(e: &Evidence) -> Severity {
         }
         _ => false,
     });
-    let alone =
-        e.public && e.sort == Kind::Choice && (telling && customary || e.meaning == Meaning::Semantic);
+    // Nobody but the name and the custom of the repository speaks.
+    let alone = e.public
+        && match e.sort {
+            Kind::Choice => telling && customary || e.meaning == Meaning::Semantic,
+            Kind::Unknown => e.meaning == Meaning::Semantic,
+            Kind::Count | Kind::Data => false,
+        };
     if heard || alone { Severity::Warning } else { Severity::Note }
 }
 
