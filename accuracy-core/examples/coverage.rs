@@ -149,7 +149,7 @@ fn code(row: &Row, random: &mut Random) -> [u32; 4] {
         Encoding::Smem => {
             let has_base = u32::from(row.operands.iter().any(|slot| slot.role == Role::Base)) << 17;
             words[0] = 0xc000_0000 | opcode << 18 | has_base | low_noise & 0x1_4000;
-            words[0] |= random.scalar() << 6 | random.scalar() / 2;
+            words[0] |= (random.scalar() << 6) | (random.scalar() / 2);
             words[1] = high_noise & 0xfff | random.scalar() << 25;
         }
         Encoding::Vop1 => {
@@ -207,7 +207,7 @@ fn code(row: &Row, random: &mut Random) -> [u32; 4] {
                 _ => 0xe800_0000 | opcode << 15 | low_noise & 0x7fff | (random.next() & 0x7f) << 19,
             };
             words[1] = random.register_or_none() | random.register_or_none() << 8;
-            words[1] |= random.scalar() / 4 << 16 | high_noise & 0x60_0000 | 128 << 24;
+            words[1] |= (random.scalar() / 4) << 16 | high_noise & 0x60_0000 | 128 << 24;
         }
     }
     words

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use accuracy_core::emulator::exec::matrix::{INSTRUCTIONS, Matrix, fidelity};
-use accuracy_core::emulator::isa::{Encoding, Inst, MatrixBits, MemoryBits, Operand, Processor, table};
+use accuracy_core::emulator::isa::{Encoding, Inst, MatrixBits, Operand, Processor, table};
 use accuracy_core::emulator::memory::{Group, Space};
 use accuracy_core::emulator::wave::{Flow, LANES, Lanes, Wave};
 

@@ -819,7 +819,8 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     let mut guards = none("guards", "", 0, "");
     for (name, damage) in attempt.buffers.iter().flat_map(|b| &b.damage) {
         let place = match damage.offset {
-            o if o < 0 => format!("up to {} bytes before its start", -o),
+            -1 => "right before its start".into(),
+            o if o < 0 => format!("{} bytes before its start", -o),
             0 => "right behind its end".into(),
             o => format!("from {o} bytes behind its end"),
         };

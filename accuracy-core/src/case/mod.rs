@@ -568,7 +568,8 @@ impl Case {
     }
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
-        let salt = self.setup.poison ^ 0x33;
+        // Each allocation has bands of its own: what a kernel copies from behind one buffer to behind another is seen.
+        let salt = self.setup.poison ^ 0x33 ^ (self.allocations.len() as u8).wrapping_mul(73);
         let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(
             |e| match e {
                 MemoryError::Host(source) => Error::Memory { name: name.into(), bytes, source },

@@ -660,3 +660,20 @@ fn an_input_that_is_quantised_already_is_what_its_codes_stand_for() {
     let input = &attempt.buffers[0];
     assert_eq!((input.kind, input.quantized().unwrap().decode().data), (Kind::Input, ideal.data.clone()));
 }
+
+#[test]
+fn what_is_copied_from_behind_one_buffer_to_behind_another_is_damage() {
+    let mut case = Case::new(setup(0xa5));
+    let [from, to] = ["x", "y"].map(|name| case.allocate(name, 64).unwrap());
+    let [source, target] = [from, to].map(|at| case.allocations[at].address());
+    // As a kernel does whose loop takes one step too many.
+    let (source, target) = (
+        std::ptr::with_exposed_provenance::<u8>(source),
+        std::ptr::with_exposed_provenance_mut::<u8>(target),
+    );
+    // SAFETY: both allocations have 64 bytes, and a band of at least 4 bytes behind them.
+    unsafe { std::ptr::copy_nonoverlapping(source.add(60), target.add(60), 8) };
+    let damage = case.allocations[to].damage();
+    assert_eq!((damage.len(), damage[0].offset, damage[0].bytes), (1, 0, 4));
+    assert!(case.allocations[from].damage().is_empty());
+}

@@ -6,7 +6,7 @@
 use super::elf::{Elf, Machine};
 use super::error::{Begins, ReadError};
 use super::target::Target;
-use super::{CodeObject, Packing, elf};
+use super::{CodeObject, CodeVisitor, Packing, elf};
 use std::io::Read;
 use std::ops::Range;
 
@@ -57,10 +57,7 @@ fn visit(bytes: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ReadError> {
 }
 
 /// Gives the code of each entry to `visitor`, with its target.
-pub(super) fn visit_code(
-    bytes: &[u8],
-    visitor: &mut Visitor<'_>,
-) -> Result<(), ReadError> {
+pub(super) fn visit_code(bytes: &[u8], visitor: &mut CodeVisitor<'_>) -> Result<(), ReadError> {
     visit(bytes, &mut |id, code, _| visitor(&target(id)?, code))
 }
 

@@ -155,18 +155,14 @@ pub fn machine_code(code_object: &[u8]) -> Result<Vec<MachineCode<'_>>, ReadErro
 }
 
 /// Takes the code for a GPU, and goes on unless it returns an error.
-type Visitor<'a> = dyn FnMut(&Target, &[u8]) -> Result<(), ReadError> + 'a;
-
+type CodeVisitor<'a> = dyn FnMut(&Target, &[u8]) -> Result<(), ReadError> + 'a;
 
 /// Gives each AMD code object of a kernel library, bundle or code object to `visitor`, with the target that it was built
 /// for. Code for other GPUs is left out.
 ///
 /// # Errors
 /// As [`read`], and what `visitor` returns.
-pub fn visit(
-    bytes: &[u8],
-    visitor: &mut Visitor<'_>,
-) -> Result<(), ReadError> {
+pub fn visit(bytes: &[u8], visitor: &mut CodeVisitor<'_>) -> Result<(), ReadError> {
     if bundle::starts(bytes) {
         return bundle::visit_code(bytes, visitor);
     }

@@ -635,7 +635,10 @@ impl Gpu {
         }
         let symbol = self.either("hipModuleLaunchKernel", "cuLaunchKernel");
         let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
-        let mut bytes = arguments.bytes();
+        let mut bytes = match &arguments {
+            Arguments::Each(_) => 0,
+            Arguments::Block(block) => block.len(),
+        };
         let mut extra = [std::ptr::null_mut(); 5];
         let (each, extra) = match arguments {
             Arguments::Each(each) => (each.as_mut_ptr(), std::ptr::null_mut()),

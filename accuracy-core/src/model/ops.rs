@@ -302,9 +302,7 @@ impl Weights<'_> {
 fn require_alone(info: &WeightInfo) -> Result<(), WeightsError> {
     match &info.online[..] {
         [] => Ok(()),
-        online => {
-            Err(WeightsError::OnlineTransform { weight: info.name.clone(), online: online.to_vec() })
-        }
+        online => Err(WeightsError::OnlineTransform { weight: info.name.clone(), online: online.to_vec() }),
     }
 }
 

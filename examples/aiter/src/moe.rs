@@ -37,7 +37,9 @@ impl Sorted {
                 for i in 0..block {
                     let row = block_rows.get(i).copied();
                     sorted.rows.push(row);
-                    sorted.ids.push(row.map_or(padding, |row| (row / slots | row % slots << 24) as i32));
+                    sorted
+                        .ids
+                        .push(row.map_or(padding, |row| ((row / slots) | ((row % slots) << 24)) as i32));
                 }
             }
         }
