@@ -30,9 +30,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def example():
-    """Builds the example that disassembles, and returns its path. The tests of CI need accuracy-core with these features,
-    too; it is optimised in every profile."""
-    build = ["cargo", "build", "--quiet", "-p", "accuracy-core", "--features", "build,emulate"]
+    """Builds the example that disassembles, and returns its path. Emulated cases of `kernels` need accuracy-core with these
+    features, too; it is optimised in every profile."""
+    features = ["--no-default-features", "--features", "build,emulate,runtime"]
+    build = ["cargo", "build", "--quiet", "-p", "accuracy-core", *features]
     subprocess.run([*build, "--example", "disassemble"], cwd=ROOT, check=True)
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/examples/disassemble"
 

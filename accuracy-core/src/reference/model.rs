@@ -845,7 +845,7 @@ impl Wrong {
     }
 }
 
-/// Shape of [`attention`] and [`attention_lse`].
+/// The shape of [`attention_of`] and [`attention_lse`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     pub sequences: usize,
