@@ -29,7 +29,7 @@ Examples:
       --tensors encoder.layer.0.output.LayerNorm
   cargo accuracy shard --from org/name --out shards/experts \\
       --tensors 'model.layers.3.mlp.experts.{proj}' --experts 0..4 --rows 0..512
-  cargo accuracy shard --from model.gguf --tensors 'blk.0.*' --to bf16 --out shards/q4
+  cargo accuracy shard --from q4.gguf --tensors 'blk.0.*' --to bf16 --out shards
 
 Exit status: 0 all is written; 100 some weights could not be taken, and standard error names them; 101 nothing is
 written; 2 usage.";
