@@ -180,8 +180,8 @@ a caller chooses the parameter (it has a default, may be absent, is a flag, a fr
   anything above, but excused                                 note      note
 
 A twin or a dispatch speaks where at least half of its members honour the parameter or refuse it. Where two severities
-stand, the name decides. With a name that says nothing of numbers, a twin or a dispatch alone makes a warning, and two calls
-are alternatives only where both give the function's result or another parameter is lost with it.
+stand, the name decides. With a name that says nothing of numbers, two calls are alternatives only where both give the
+function's result or another parameter is lost with it.
 
 Excuses: a signature fixed by a contract (an override, a hook, a callback, a registered function, a kernel, a layer);
 refused, absent, equal or inert on this path; carried by another operand; said to be ignored by the documentation; only
@@ -211,9 +211,7 @@ pub fn judge(e: &Evidence) -> Severity {
         let whole = !e.excuses.contains(&Excuse::Checked) && !e.excuses.contains(&Excuse::Measure);
         // Where nothing says what it is, the name does.
         let option = e.sort == Kind::Choice || e.sort == Kind::Unknown && telling;
-        // Two functions of like names may differ on purpose: what fails a build needs a second voice.
-        let second = telling || any(&|w| matches!(w, Witness::CalleeHas | Witness::Documented));
-        return match (option && whole && second, telling) {
+        return match (option && whole, telling) {
             (true, _) => Severity::Error,
             (false, true) => Severity::Warning,
             (false, false) if option => Severity::Warning,
