@@ -374,9 +374,6 @@ fn register_indexing_reaches_the_accumulation_registers() {
         assert_eq!(v_accvgpr_read_b32(wave, &back(256 + 250)), Flow::Fault);
         let fault = wave.fault.take().map(|fault| fault.to_string()).unwrap_or_default();
         assert!(fault.contains("a258; the last one is a255"), "{fault}");
-        wave.vskip = true;
-        assert_eq!(v_accvgpr_read_b32(wave, &back(256)), Flow::Next);
-        assert_eq!(wave.v[3], Lanes::splat(5));
     });
 }
 
