@@ -8,25 +8,20 @@ repeats=${1:-3}
 
 cargo bench -q -p accuracy-core --features emulate --bench emulator
 cargo build -q --release -p cargo-accuracy
-tool=target/release/cargo-accuracy
-matrix() { "$tool" -p kernels --no-lint "$@" >/dev/null 2>&1; }
-for what in "host" "gfx950 --emulate" "gfx942 --emulate"; do
-    # shellcheck disable=SC2086 # the flag is a word of its own
-    matrix --arch $what # builds what the timed runs find
+
+matrix() { target/release/cargo-accuracy -p kernels --no-lint "$@" >/dev/null 2>&1; }
+
+median() { # the seconds of a matrix with these options
+    matrix "$@" # builds what the timed runs find
+    TIMEFORMAT=%R
     for _ in $(seq "$repeats"); do
-        start=$(date +%s.%N)
-        # shellcheck disable=SC2086
-        matrix --arch $what
-        echo "$what,$start,$(date +%s.%N)"
-    done
-done | awk -F, '
-    { seconds[$1] = seconds[$1] " " ($3 - $2); if (!($1 in seen)) { seen[$1] = 1; order[++n] = $1 } }
-    END {
-        for (i = 1; i <= n; i++) {
-            count = split(seconds[order[i]], all, " ")
-            for (a = 2; a <= count; a++) for (b = a; b > 1 && all[b] < all[b - 1]; b--) { t = all[b]; all[b] = all[b - 1]; all[b - 1] = t }
-            median = all[int((count + 1) / 2)]
-            if (i == 1) host = median
-            printf "%-20s %8.1f s %6.2f of the host\n", order[i], median, median / host
-        }
-    }'
+        { time matrix "$@"; } 2>&1
+    done | sort -n | sed -n "$(((repeats + 1) / 2))p"
+}
+
+host=$(median --arch host)
+printf '%-20s %8.1f s\n' host "$host"
+for arch in gfx950 gfx942; do
+    seconds=$(median --arch "$arch" --emulate)
+    printf '%-20s %8.1f s %6.2f of the host\n' "$arch, emulated" "$seconds" "$(awk "BEGIN { print $seconds / $host }")"
+done

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What becomes of an instruction on one processor.
+/// How the emulator executes an instruction of one processor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Coverage {
     /// The processor does not have it.
@@ -57,9 +57,9 @@ enum Coverage {
     Modelled {
         in_part: bool,
     },
-    /// No kernel may execute it; what the emulator says.
+    /// No kernel may execute it: the emulator's message.
     Refused(String),
-    /// What the emulator says.
+    /// The emulator does not execute it: the emulator's message.
     NotCovered(String),
 }
 
@@ -267,7 +267,7 @@ fn coverage(processor: Processor, row: &'static Row) -> Coverage {
     for _ in 0..TRIED {
         let bytes: Vec<u8> = code(row, &mut random).iter().flat_map(|word| word.to_le_bytes()).collect();
         let Ok(inst) = decode(processor, &bytes) else { continue };
-        // Another instruction, as where the long form has an opcode of its own.
+        // The bytes can be another instruction: some have an opcode of their own for the long form.
         if inst.row.mnemonic != row.mnemonic {
             continue;
         }

@@ -450,7 +450,9 @@ impl Case {
         }
         let strided = || {
             let plain = Order::of_data(scheme, shape.rows, shape.cols).is_none();
-            let why = || "a data layout or nibble order has no strides: take the one or the other".into();
+            let why = || {
+                "a data layout or nibble order cannot go with strides: leave out the one or the other".into()
+            };
             (!plain && !shape.is_contiguous()).then(why)
         };
         match scheme.problem().or_else(|| scheme.misfit(shape.rows, shape.cols)).or_else(strided) {
@@ -568,7 +570,8 @@ impl Case {
     }
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
-        // Each allocation has bands of its own: what a kernel copies from behind one buffer to behind another is seen.
+        // No two allocations have the same bytes in their guard bands. So a kernel that copies one element too many from
+        // one buffer to another damages the other's band, and does not write what was there.
         let salt = self.setup.poison ^ 0x33 ^ (self.allocations.len() as u8).wrapping_mul(73);
         let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(
             |e| match e {

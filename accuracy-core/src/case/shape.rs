@@ -93,7 +93,7 @@ impl Shape {
         }
         if self.layout != DataLayout::RowMajor {
             if !self.is_contiguous() {
-                return Some("a data layout has no strides: take the one or the other".into());
+                return Some("a data layout cannot go with strides: leave out `layout`, or `row_stride` and `transposed`".into());
             }
             if let Err(bad) = self.layout.check((self.rows, self.cols)) {
                 return Some(bad.to_string());

@@ -56,12 +56,12 @@ pub fn in_step<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// What the emulator says of everything that ran since it was asked last.
+/// The emulator's report on everything that ran since it was asked last.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Why a kernel could not run to its end, or a call of HIP was refused: whatever came after it is worth nothing.
     pub problems: Vec<String>,
-    /// What HIP refused a launcher that has asked for the error since: it explains a launcher that fails.
+    /// Calls that HIP refused, and whose error the launcher has read since. They explain a launcher that fails.
     pub handled: Vec<String>,
     pub emulated: Emulated,
     pub findings: Vec<Finding>,

@@ -373,7 +373,7 @@ pub struct Module(usize);
 #[derive(Clone, Copy)]
 pub struct Function(usize);
 
-/// What a kernel is launched with.
+/// The arguments of a kernel's launch.
 pub enum Arguments<'a> {
     /// A pointer to each argument.
     Each(&'a mut [*mut c_void]),

@@ -22,7 +22,7 @@ pub struct Found {
 }
 
 /// The instructions of a kernel library or code object that meet a fault, in the order of the file. Code for processors
-/// whose instructions are not known here has none.
+/// other than gfx942 and gfx950 is passed over.
 ///
 /// # Errors
 /// As [`codeobject::read`].

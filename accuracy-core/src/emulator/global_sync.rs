@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 /// Resources of a device.
 pub const RESOURCES: usize = 64;
 
-/// What becomes of a wave that asked.
+/// The answer to a wave that asks whether it may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// It goes on.

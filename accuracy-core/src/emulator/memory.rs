@@ -158,7 +158,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Tells whether a wave left memory as it was: the bytes that it has written since it is watched, as they were before, by their address in this process.
+/// The bytes that a wave has written since somebody watches it, as they were before, by their address in this process.
+/// They tell whether the wave has left memory as it was.
 #[derive(Debug, Default)]
 pub struct Watch(HashMap<u64, u8>);
 

@@ -108,11 +108,8 @@ thread_local! {
     static IN_STEP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`, whose launches on this thread keep the waves of each workgroup in step: all of them execute a few
-/// instructions before any goes on.
-///
-/// Otherwise a wave runs as far as it can, to the next barrier, which shows where a barrier is missing. A kernel that leaves
-/// one out because its waves run at the same speed on the device is right in step alone.
+/// Runs `f`, whose launches on this thread keep the waves of each workgroup in step. What that is good for stands at
+/// [`crate::device::emulation::in_step`].
 #[cfg(feature = "emulate")]
 pub fn in_step<T>(f: impl FnOnce() -> T) -> T {
     /// Sets back what was there before, also when `f` panics.

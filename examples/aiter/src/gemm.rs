@@ -405,10 +405,10 @@ pub fn mi350(name: &str) -> Result<&'static Mi350> {
     find(MI350, name, |row| row.name)
 }
 
-/// Codes and float32 scales.
+/// Codes and float32 scales: FP8, or int8 as `Scaled<i8>`.
 #[derive(Clone, Copy)]
-pub struct Scaled {
-    pub codes: DevPtr<u8>,
+pub struct Scaled<T = u8> {
+    pub codes: DevPtr<T>,
     pub scales: DevPtr<f32>,
 }
 
@@ -602,13 +602,6 @@ pub fn i8gemm(name: &str) -> Result<&'static I8gemm> {
     find(I8GEMM, name, |row| row.name)
 }
 
-/// Int8 codes and float32 scales.
-#[derive(Clone, Copy)]
-pub struct Int8 {
-    pub codes: DevPtr<i8>,
-    pub scales: DevPtr<f32>,
-}
-
 impl I8gemm {
     /// Launches `y = x wᵀ + bias`. `w` is preshuffled in tiles of `32 × 32`; `bias` is `[1, n]`.
     ///
@@ -620,8 +613,8 @@ impl I8gemm {
     pub unsafe fn launch(
         &self,
         y: DevPtr<bf16>,
-        x: Int8,
-        w: Int8,
+        x: Scaled<i8>,
+        w: Scaled<i8>,
         bias: DevPtr<f32>,
         size: Size,
         stream: Stream,

@@ -2,7 +2,7 @@
 //! multiplied. At the end are declarations that do not fit their kernel, which have to fail.
 
 use accuracy_core::prelude::*;
-use aiter_kernels::gemm::{self, Int8, Mxfp4, Scaled, Size};
+use aiter_kernels::gemm::{self, Mxfp4, Scaled, Size};
 use kernels::{dynamic_mxfp4_quant, format_code, group_quant_fp8, rounding_code, token_quant_int8};
 use model::{topk_experts, topk_weights};
 
@@ -237,8 +237,10 @@ fn i8gemm(cx: &mut Case, #[perf("i8gemm_128x128", "i8gemm_192x128")] kernel: &st
     // SAFETY: every buffer has the shape that is passed with it.
     unsafe {
         token_quant_int8(xq.data(), xq.scales(), x.data(), m, k, cx.stream())?;
-        let (x, w) =
-            (Int8 { codes: xq.data(), scales: xq.scales() }, Int8 { codes: w.data(), scales: w.scales() });
+        let (x, w) = (
+            Scaled { codes: xq.data(), scales: xq.scales() },
+            Scaled { codes: w.data(), scales: w.scales() },
+        );
         kernel.launch(y.data(), x, w, bias.data(), Size { m, n, k }, cx.stream())?;
     }
     Ok(y)

@@ -16,7 +16,7 @@ pub struct Erratum {
     pub form: &'static str,
     /// Whether an instruction with this mnemonic has that form.
     has_form: fn(&Inst) -> bool,
-    /// What the hardware does, to follow "the instruction".
+    /// What the hardware does wrong. The message puts "the instruction" before it.
     pub effect: &'static str,
     /// The compiler's flag with which the instruction is not made.
     pub avoided_by: &'static str,
