@@ -85,16 +85,21 @@ fn an_interrupted_run_kills_its_cases_and_reports_what_did_not_run() {
 #[test]
 fn a_second_interrupt_does_not_wait_for_a_case_that_ignores_the_first() {
     let running = never_green().start(&["--arch", "host", "::hangs_and_ignores_sigterm["], |_| {});
-    running.wait_for_case("runner::hangs_and_ignores_sigterm::cell");
+    let case = running.wait_for_case("runner::hangs_and_ignores_sigterm::cell");
     // Only once its handler is installed does it ignore the signal.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let began = std::time::Instant::now();
     running.signal(libc::SIGINT);
     std::thread::sleep(std::time::Duration::from_millis(100));
     running.signal(libc::SIGINT);
+    while std::path::Path::new(&format!("/proc/{case}")).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // After two seconds it would have been killed anyway.
+    assert!(began.elapsed().as_millis() < 1900, "it took {:?}", began.elapsed());
     let run = running.finish();
     assert_eq!(run.status, Some(101), "{run}");
-    assert!(began.elapsed().as_millis() < 1900, "it took {:?}", began.elapsed());
+    assert!(!run.stdout.contains("lint:"), "nothing begins after an interrupt: {run}");
     run.assert_nothing_left_running();
 }
 

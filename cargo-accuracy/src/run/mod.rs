@@ -266,7 +266,7 @@ impl Ready<'_> {
         let guard = Guard::start(&folder.path, unpacked.map(Unpacked::root))?;
         let spared = guard.pid();
         let run = Run { args, settings, config, binaries, places: &places, folder: &folder, spared };
-        let Done { records, problem } = run.run(&selected)?;
+        let Done { records, problem, interrupted } = run.run(&selected)?;
 
         if args.selftest {
             let width = report::text::width(args.output.stdout_taken());
@@ -282,7 +282,8 @@ impl Ready<'_> {
         report.min_cos = settings.min_cos.or(report.min_cos);
         report.seconds = Some(began.elapsed().as_secs_f64());
         report.folder = Some(folder.path.clone());
-        if !args.no_lint {
+        // Who interrupts a run waits for nothing that has not begun.
+        if !args.no_lint && !interrupted {
             (report.lint, report.linted) = (lint()?, true);
             confirm::confirm(&mut report.lint, &report.records);
         }
@@ -428,6 +429,8 @@ struct Done {
     records: Vec<Record>,
     /// Why they do not speak of all that was to run.
     problem: Option<String>,
+    /// Whether a signal asked to stop.
+    interrupted: bool,
 }
 
 impl Run<'_> {
@@ -521,6 +524,7 @@ impl Run<'_> {
             ended.escaped.extend(escaped);
         }
         progress.borrow().clear();
+        let interrupted = ended.outcome == Outcome::Interrupted;
         let reason = match (&unwritable, ended.outcome) {
             (Some(_), _) => unfinished::NO_ROOM,
             (None, Outcome::Interrupted) => unfinished::INTERRUPTED_BEFORE,
@@ -544,9 +548,9 @@ impl Run<'_> {
                 names.join(", ")
             ))
         } else {
-            (ended.outcome == Outcome::Interrupted).then(|| "the run was interrupted".to_owned())
+            interrupted.then(|| "the run was interrupted".to_owned())
         };
-        Ok(Done { records, problem })
+        Ok(Done { records, problem, interrupted })
     }
 
     /// Whether a case shares a process with others.
