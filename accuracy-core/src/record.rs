@@ -294,7 +294,25 @@ pub struct Finding {
     /// Source file and line, where the code object has a line table.
     pub file: Option<String>,
     pub line: Option<u32>,
+    /// Whether it fails the case.
+    #[serde(default)]
+    pub severity: Severity,
+    /// The first workgroup and wave that were seen to do it.
+    #[serde(default)]
+    pub block: Option<[u32; 3]>,
+    #[serde(default)]
+    pub wave: Option<u32>,
     pub detail: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It fails the case.
+    Error,
+    #[default]
+    Note,
 }
 
 /// How far an emulation computes what the device would.
@@ -569,6 +587,9 @@ mod tests {
             offset: 16,
             file: None,
             line: None,
+            severity: Severity::Error,
+            block: Some([3, 0, 0]),
+            wave: Some(1),
             detail: "too early".into(),
         }]);
         write_json(&path, &record).unwrap();

@@ -121,6 +121,28 @@ fn a_write_just_past_the_end_damages_a_guard() {
 }
 
 #[test]
+fn a_register_that_is_read_before_its_load_was_waited_for_is_found() {
+    let Some(fixture) = emulated("a_register_that_is_read_before_its_load_was_waited_for_is_found") else {
+        return;
+    };
+    let run = run(fixture, &["::missing_wait["]);
+    assert_eq!((run.status, run.case().failed_checks), (Some(100), vec!["missing_wait".to_owned()]), "{run}");
+    let finding = &run.report.as_ref().unwrap()["cases"][0]["findings"][0];
+    assert_eq!(finding["mnemonic"], "v_mov_b32", "{run}");
+    assert_eq!((&finding["severity"], &finding["wave"]), (&"error".into(), &0.into()), "{run}");
+    assert!(finding["detail"].as_str().unwrap().contains("global_load_ushort"), "{run}");
+}
+
+#[test]
+fn a_missing_barrier_is_named() {
+    let Some(fixture) = emulated("a_missing_barrier_is_named") else { return };
+    let run = run(fixture, &["::no_barrier["]);
+    assert_eq!((run.status, run.case().failed_checks), (Some(100), vec!["repeat".to_owned()]), "{run}");
+    assert_eq!(run.case().causes, ["nondeterministic"], "{run}");
+    assert!(run.stdout.contains("no barrier in between"), "{run}");
+}
+
+#[test]
 fn an_access_to_memory_of_nobody_names_kernel_instruction_and_line() {
     let Some(fixture) = emulated("an_access_to_memory_of_nobody_names_kernel_instruction_and_line") else {
         return;

@@ -51,7 +51,16 @@ pub(super) fn install(_: Arch) -> Result<(), GpuError> {
 /// kernel that leaves one out because its waves run at the same speed on the device is right in step alone.
 pub fn in_step<T>(f: impl FnOnce() -> T) -> T {
     #[cfg(feature = "emulate")]
-    return crate::emulator::in_step(f);
+    return crate::emulator::with_order(crate::emulator::WaveOrder::InStep, f);
+    #[cfg(not(feature = "emulate"))]
+    f()
+}
+
+/// Runs `f`. Where the device is emulated, the waves of each workgroup take turns in the order opposite to the usual one,
+/// but for those that [`in_step`] keeps in step.
+pub(crate) fn in_opposite_order<T>(f: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "emulate")]
+    return crate::emulator::with_order(crate::emulator::WaveOrder::LastToFirst, f);
     #[cfg(not(feature = "emulate"))]
     f()
 }
@@ -78,7 +87,7 @@ pub fn take() -> Option<Told> {
             problems: report.problems.iter().map(ToString::to_string).collect(),
             handled: report.handled.iter().map(ToString::to_string).collect(),
             emulated: Emulated { fidelity, output: report.output },
-            findings: Vec::new(),
+            findings: report.findings,
         })
     }
     #[cfg(not(feature = "emulate"))]

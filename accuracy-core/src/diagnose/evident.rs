@@ -6,14 +6,24 @@ use super::map::Map;
 use crate::case::{Attempt, Captured};
 use crate::record::{Cause, CheckResult};
 
+/// Why two runs on the same inputs differ, as far as further runs have told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsteady {
+    Unknown,
+    /// They differ where memory held other bytes before the launch, and only there.
+    Poison,
+    /// They differ where the emulator took the waves of a workgroup in another order, and only there.
+    WaveOrder,
+}
+
 /// The causes that `checks` prove, with the places at which two runs on the same inputs and different poison say so.
-/// `explained` are hops whose difference between the two follows from a cause that is known; `reads_poison` says that
-/// runs with the same poison agree: what differs then is memory that was read and that nobody wrote.
+/// `explained` are hops whose difference between the two follows from a cause that is known; `unsteady` says why the two
+/// runs differ.
 pub fn evident(
     checks: &[CheckResult],
     runs: Option<(&Attempt, &Attempt)>,
     explained: &[String],
-    reads_poison: bool,
+    unsteady: Unsteady,
 ) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
     // What a hop was given differs where an earlier one was left unwritten, or differs itself.
@@ -34,7 +44,7 @@ pub fn evident(
             "unwritten" => "unwritten",
             "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
             // What nobody wrote holds the poison, which is another in each run.
-            "repeat" if !unwritten && is_first(&check.hop) && reads_poison => "unwritten",
+            "repeat" if !unwritten && is_first(&check.hop) && unsteady == Unsteady::Poison => "unwritten",
             "repeat" if !unwritten && is_first(&check.hop) => "nondeterministic",
             _ => continue,
         };
@@ -43,11 +53,18 @@ pub fn evident(
         }
         let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
         // Which memory that is, and whether somebody should have written it or nobody read it, is another question.
-        if check.check == "repeat" && reads_poison {
+        if check.check == "repeat" && unsteady == Unsteady::Poison {
             let detail = format!(
                 "{hop}: other results where memory held other bytes before the launch, the same where it held the same: a kernel reads what nobody has written"
             );
             causes.push(Cause { cause: cause.into(), detail, ..Cause::default() });
+            continue;
+        }
+        if check.check == "repeat" && unsteady == Unsteady::WaveOrder {
+            let detail = format!(
+                "{hop}: other results where the waves of a workgroup run in the opposite order: a wave reads or overwrites what another one has in use, with no barrier in between"
+            );
+            causes.push(Cause { cause: cause.into(), detail, confident: true, ..Cause::default() });
             continue;
         }
         let place = runs.and_then(|(first, second)| {

@@ -38,7 +38,7 @@ use crate::judge::{JudgedHop, judge_hops};
 use crate::record::Cause;
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr};
-pub use evident::evident;
+pub use evident::{Unsteady, evident};
 use hypothesis::{Hypothesis, Slot};
 use sampled::World;
 pub use selftest::selftest;

@@ -2,11 +2,12 @@
 
 use super::hip;
 use super::isa::Processor;
-use super::launch::{Executed, Launch, LaunchError, Refused, Shared};
-use super::loader::{LoadError, Module};
+use super::launch::{Executed, Launch, LaunchError, Refused, Shared, Unawaited};
+use super::loader::{Kernel, LoadError, Module};
 use super::memory::Region;
 use super::wave::Fault;
 use super::workgroup::Stop;
+use crate::record::{Finding, FindingKind, Severity};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,6 +23,7 @@ pub struct Device {
     mapped: Mutex<BTreeMap<usize, usize>>,
     next: AtomicU64,
     executed: Mutex<Executed>,
+    findings: Mutex<BTreeMap<(String, u64), Finding>>,
 }
 
 /// One allocation: a mapping with an inaccessible page behind it.
@@ -48,6 +50,7 @@ impl Device {
             mapped: Mutex::default(),
             next: AtomicU64::new(1),
             executed: Mutex::default(),
+            findings: Mutex::default(),
         }
     }
 
@@ -58,6 +61,20 @@ impl Device {
     /// What was executed since the last call.
     pub fn take_executed(&self) -> Executed {
         std::mem::take(&mut *lock(&self.executed))
+    }
+
+    /// The mistakes that kernels were seen to make since the last call, by kernel and offset.
+    pub fn take_findings(&self) -> Vec<Finding> {
+        std::mem::take(&mut *lock(&self.findings)).into_values().collect()
+    }
+
+    /// Keeps the mistakes of a launch, each place of a kernel once.
+    fn keep_findings(&self, module: &Module, kernel: &Kernel, missing: BTreeMap<u64, Unawaited>) {
+        let mut findings = lock(&self.findings);
+        for (at, unawaited) in missing {
+            let finding = missing_wait(module, kernel, at, &unawaited);
+            findings.entry((finding.kernel.clone(), finding.offset)).or_insert(finding);
+        }
     }
 
     fn module(&self, id: u64) -> Option<Arc<Module>> {
@@ -130,6 +147,30 @@ impl Stopped {
             ", in `{instruction}` at offset {:#x}{line}, workgroup ({x}, {y}, {z}), wave {wave}",
             self.offset
         )
+    }
+}
+
+/// What is said of a register that was used before its load was waited for.
+fn missing_wait(module: &Module, kernel: &Kernel, at: u64, unawaited: &Unawaited) -> Finding {
+    let Unawaited { missing, workgroup, wave } = unawaited;
+    let name = |at| module.instruction(at).map_or("?", |inst| inst.row.mnemonic);
+    let (file, line) = module.line(at).unzip();
+    let detail = format!(
+        "{missing}, which the {} at offset {:#x} has yet to write: no s_waitcnt between the two waits for it",
+        name(missing.load),
+        missing.load.wrapping_sub(kernel.entry),
+    );
+    Finding {
+        kind: FindingKind::MissingWait,
+        severity: Severity::Error,
+        kernel: kernel.described.name.clone(),
+        mnemonic: name(at).into(),
+        offset: at.wrapping_sub(kernel.entry),
+        file,
+        line,
+        block: Some(*workgroup),
+        wave: Some(*wave),
+        detail,
     }
 }
 
@@ -225,7 +266,7 @@ impl hip::Engine for Device {
             remainder: launch.remainder,
             dynamic_lds: launch.dynamic_lds,
             cooperative: launch.cooperative,
-            in_step: launch.in_step,
+            order: launch.order,
             arguments: launch.arguments,
             shared: Shared {
                 printf_buffer: launch.printf_buffer as u64,
@@ -238,7 +279,8 @@ impl hip::Engine for Device {
             ..Launch::new(&module, kernel, launch.blocks, launch.threads)
         };
         match run.run() {
-            Ok(executed) => {
+            Ok(mut executed) => {
+                self.keep_findings(&module, kernel, std::mem::take(&mut executed.missing_waits));
                 lock(&self.executed).add(executed);
                 Ok(())
             }

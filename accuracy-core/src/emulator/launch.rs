@@ -7,9 +7,10 @@ use super::float_control::Plain;
 use super::isa::{Inst, Row};
 use super::loader::{Decoded, Kernel, Module};
 use super::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
+use super::waits::MissingWait;
 use super::wave::{Fault, LANES, Lanes, Mode, Wave, register, registers};
-use super::workgroup::{Progress, Stop, Workgroup};
-use std::collections::{HashMap, VecDeque};
+use super::workgroup::{Progress, Stop, WaveOrder, Workgroup};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
@@ -27,8 +28,8 @@ pub struct Launch<'a> {
     pub dynamic_lds: u32,
     /// Whether all workgroups must be resident at once, because they wait for one another.
     pub cooperative: bool,
-    /// Whether the waves of a workgroup keep in step, see [`super::in_step`].
-    pub in_step: bool,
+    /// The order in which the waves of a workgroup take turns.
+    pub order: WaveOrder,
     /// The argument segment as far as the launcher fills it in: the explicit arguments at their offsets.
     pub arguments: &'a [u8],
     /// Addresses of what device code shares with the runtime.
@@ -84,17 +85,32 @@ pub enum LaunchError {
 pub struct Executed {
     /// Wave instructions by mnemonic.
     pub instructions: HashMap<&'static str, u64>,
+    /// Where a register was used before its load was waited for, by the address of the instruction that uses it.
+    pub missing_waits: BTreeMap<u64, Unawaited>,
+}
+
+/// A missing wait, and the first wave that was seen to miss it.
+#[derive(Clone, Debug)]
+pub struct Unawaited {
+    pub missing: MissingWait,
+    pub workgroup: [u32; 3],
+    pub wave: u32,
 }
 
 /// Counts the executed instructions of a module.
 pub struct Counts {
     executed: Vec<u64>,
     elsewhere: HashMap<&'static str, u64>,
+    missing_waits: BTreeMap<u64, Unawaited>,
 }
 
 impl Counts {
     fn new(module: &Module) -> Counts {
-        Counts { executed: vec![0; module.instruction_count()], elsewhere: HashMap::new() }
+        Counts {
+            executed: vec![0; module.instruction_count()],
+            elsewhere: HashMap::new(),
+            missing_waits: BTreeMap::new(),
+        }
     }
 
     #[inline(always)]
@@ -105,6 +121,12 @@ impl Counts {
         }
     }
 
+    #[cold]
+    pub(super) fn add_missing_wait(&mut self, at: u64, missing: MissingWait, wave: &Wave) {
+        let (workgroup, wave) = (wave.group.id, wave.index);
+        self.missing_waits.entry(at).or_insert(Unawaited { missing, workgroup, wave });
+    }
+
     fn into_executed(self, module: &Module) -> Executed {
         let mut instructions = self.elsewhere;
         for (decoded, count) in module.instructions().zip(self.executed) {
@@ -112,7 +134,7 @@ impl Counts {
                 *instructions.entry(mnemonic).or_default() += count;
             }
         }
-        Executed { instructions }
+        Executed { instructions, missing_waits: self.missing_waits }
     }
 }
 
@@ -120,6 +142,9 @@ impl Executed {
     pub fn add(&mut self, other: Executed) {
         for (mnemonic, count) in other.instructions {
             *self.instructions.entry(mnemonic).or_default() += count;
+        }
+        for (at, unawaited) in other.missing_waits {
+            self.missing_waits.entry(at).or_insert(unawaited);
         }
     }
 }
@@ -144,7 +169,7 @@ impl<'a> Launch<'a> {
             remainder: [0; 3],
             dynamic_lds: 0,
             cooperative: false,
-            in_step: false,
+            order: WaveOrder::default(),
             arguments: &[],
             shared: Shared::default(),
             regions: &[],
@@ -504,7 +529,7 @@ impl<'a> Grid<'a> {
         let waves = self.launch.threads_at(id).iter().product::<u32>().div_ceil(LANES as u32);
         let make =
             |group: &'a Group<'a>, index| self.wave(group, index, pool.pop().unwrap_or_else(registers));
-        Some(Workgroup::new(self.space, lds, id, waves, make).in_step(self.launch.in_step))
+        Some(Workgroup::new(self.space, lds, id, waves, make).in_order(self.launch.order))
     }
 
     /// A wave as the dispatcher starts it.

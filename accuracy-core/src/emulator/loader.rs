@@ -262,6 +262,14 @@ impl Module {
         self.code.iter().find_map(|code| code.at(self.processor, pc))
     }
 
+    /// The instruction at an address, if there is one.
+    pub fn instruction(&self, pc: u64) -> Option<&Inst> {
+        match self.at(pc)?.instructions.first()? {
+            Decoded::Inst(inst) => Some(inst),
+            Decoded::Error(_) => None,
+        }
+    }
+
     /// How many instructions the linear sweep found.
     pub(super) fn instruction_count(&self) -> usize {
         self.code.last().map_or(0, |code| code.first + code.instructions.len())

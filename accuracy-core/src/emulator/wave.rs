@@ -3,6 +3,7 @@
 use super::global_sync::Ticket;
 use super::isa::{DecodeError, Processor};
 use super::memory::{Group, Region, Watch};
+use super::waits::Waits;
 
 /// Lanes of a wave.
 pub const LANES: usize = 64;
@@ -194,6 +195,8 @@ pub struct Wave<'a> {
     pub region: Region,
     /// What the wave writes, while somebody watches whether it gets on.
     pub watch: Option<Box<Watch>>,
+    /// The loads that it has not waited for.
+    pub waits: Waits,
     /// Stands for this wave at the barrier or semaphore of the grid at which it waits.
     pub ticket: Option<Ticket>,
 }
@@ -297,6 +300,7 @@ impl Wave<'_> {
             clock: 0,
             region: Region::EMPTY,
             watch: None,
+            waits: Waits::default(),
             ticket: None,
         };
         wave.set_exec(u64::MAX);

@@ -46,8 +46,7 @@ pub struct Workgroup<'a> {
     circling: Vec<Option<u64>>,
     /// The same of all waves when the workgroup was last found waiting.
     waited: Vec<Option<u64>>,
-    /// Whether the waves keep in step.
-    in_step: bool,
+    order: WaveOrder,
     /// Declared last, and so dropped last.
     _group: Shared<'a>,
 }
@@ -73,6 +72,19 @@ impl Drop for Shared<'_> {
         // SAFETY: the pointer came from `Box::into_raw` and is given back once.
         drop(unsafe { Box::from_raw(self.0) });
     }
+}
+
+/// The order in which the waves of a workgroup take turns. What waves do between two barriers happens in opposite orders
+/// in the first two: where results depend on it, a barrier is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaveOrder {
+    /// Each runs as far as it can, up to a barrier, the first one first.
+    #[default]
+    FirstToLast,
+    /// The last one first.
+    LastToFirst,
+    /// All execute a few instructions before any goes on.
+    InStep,
 }
 
 /// Instructions that a wave may execute before another one has its turn.
@@ -101,12 +113,12 @@ impl<'a> Workgroup<'a> {
         let borrowed = unsafe { group.borrow() };
         let waves: Vec<_> = (0..count).map(|index| start(borrowed, index)).collect();
         let (states, circling) = (vec![State::Running; waves.len()], vec![None; waves.len()]);
-        Workgroup { waves, states, circling, waited: Vec::new(), in_step: false, _group: group }
+        Workgroup { waves, states, circling, waited: Vec::new(), order: WaveOrder::default(), _group: group }
     }
 
-    /// Whether all waves execute a few instructions before any goes on, instead of each running as far as it can.
-    pub fn in_step(self, in_step: bool) -> Workgroup<'a> {
-        Workgroup { in_step, ..self }
+    /// The order in which its waves take turns.
+    pub fn in_order(self, order: WaveOrder) -> Workgroup<'a> {
+        Workgroup { order, ..self }
     }
 
     /// The register files of its waves, once they are no longer needed.
@@ -117,10 +129,12 @@ impl<'a> Workgroup<'a> {
     /// Runs every wave until all have ended, all wait, or each has had `turns` turns.
     pub fn run(&mut self, module: &Module, turns: u32, counts: &mut Counts) -> Result<Progress, Box<Stop>> {
         for _ in 0..turns {
-            if self.in_step {
+            if self.order == WaveOrder::InStep {
                 self.steps(module, counts)?;
             }
-            for index in 0..self.waves.len() {
+            let last = self.waves.len() - 1;
+            for turn in 0..=last {
+                let index = if self.order == WaveOrder::LastToFirst { last - turn } else { turn };
                 if self.states[index] == State::Running {
                     self.turn(index, module, counts)?;
                 }
@@ -218,10 +232,7 @@ impl<'a> Workgroup<'a> {
 }
 
 fn describe(module: &Module, pc: u64, fault: Fault, workgroup: [u32; 3], wave: u32) -> Stop {
-    let inst = module.at(pc).and_then(|place| match place.instructions.first() {
-        Some(Decoded::Inst(inst)) => Some(inst),
-        _ => None,
-    });
+    let inst = module.instruction(pc);
     let instruction = inst.map(ToString::to_string);
     Stop { fault, pc, instruction, mnemonic: inst.map(|i| i.row.mnemonic), workgroup, wave }
 }
@@ -356,6 +367,14 @@ fn run(wave: &mut Wave, module: &Module, budget: u32, counts: &mut Counts) -> Fl
                 continue;
             }
             counts.add(place.number, index, inst);
+            if wave.waits.concern(inst) {
+                let active = wave.exec() != 0;
+                let missing = wave.waits.before(inst, at, active);
+                // Which registers relative addressing means is not in the instruction.
+                if let Some(missing) = missing.filter(|_| wave.gpr_index.is_none()) {
+                    counts.add_missing_wait(at, missing, wave);
+                }
+            }
             match (inst.execute)(wave, inst) {
                 Flow::Next => {}
                 Flow::Jump => continue 'jump,

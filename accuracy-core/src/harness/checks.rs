@@ -8,7 +8,7 @@ use crate::device::emulation::{self, Told};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
-use crate::diagnose::{Evidence, diagnose, evident, selftest};
+use crate::diagnose::{Evidence, Unsteady, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
@@ -18,7 +18,9 @@ use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
 use crate::power::power;
-use crate::record::{Cause, CheckResult, Gate, Hop, Metrics, PowerStatus, Record, Verdict};
+use crate::record::{
+    Cause, CheckResult, Finding, Gate, Hop, Metrics, PowerStatus, Record, Severity, Verdict,
+};
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
 use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
@@ -93,9 +95,27 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
                     case.planned.without_result(Verdict::Crashed, told.join("\n"))
                 }
             };
+            let judged = failed_by(judged, &findings);
             Record { device, emulated: Some(Box::new(emulated)), findings: Some(findings), ..judged }
         }
     }
+}
+
+/// A case in which the emulator saw a kernel make a mistake does not pass, whatever was computed.
+fn failed_by(record: Record, findings: &[Finding]) -> Record {
+    let errors = || findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let Some(first) = errors().next().filter(|_| !record.checks.is_empty()) else { return record };
+    let detail = format!("{} of `{}`: {}", first.mnemonic, first.kernel, first.detail);
+    let check = none(first.kind.name(), "", errors().count() as u64, detail);
+    let mut failed = record;
+    if failed.gate == Gate::Pass || failed.verdict == Verdict::Inconclusive {
+        failed.verdict = Verdict::Correct;
+        failed.reason = reason(std::slice::from_ref(&check));
+    }
+    failed.gate = Gate::Fail;
+    failed.failed_checks.push(check.check.clone());
+    failed.checks.extend([check]);
+    failed
 }
 
 #[derive(Clone)]
@@ -109,6 +129,7 @@ struct Runner<'a> {
     repeat: u32,
     keep_tensors: Option<&'a Path>,
     selftest: bool,
+    emulated: bool,
 }
 
 impl<'a> Runner<'a> {
@@ -147,6 +168,7 @@ impl<'a> Runner<'a> {
             repeat: settings.repeat.max(1),
             keep_tensors: settings.keep_tensors.as_deref(),
             selftest: settings.selftest,
+            emulated: settings.emulate,
         })
     }
 
@@ -176,8 +198,14 @@ impl<'a> Runner<'a> {
         self.attempt(at, self.setup.clone())
     }
 
-    /// The same data, complementary poison, buffers that end at an inaccessible page.
+    /// The same data, complementary poison, buffers that end at an inaccessible page. Where the device is emulated, the
+    /// waves of a workgroup take turns in the opposite order: where a barrier is missing the two runs differ.
     fn second(&self, at: &[usize]) -> Result<Attempt> {
+        emulation::in_opposite_order(|| self.other_memory(at))
+    }
+
+    /// The same with the turns of the first run.
+    fn other_memory(&self, at: &[usize]) -> Result<Attempt> {
         let watch = self.setup.watch.max(Watch::Written);
         self.attempt(
             at,
@@ -319,8 +347,16 @@ impl<'a> Runner<'a> {
             explained.clear();
         }
         let differ = repeated && !repeats(&first, &second);
-        let reads_poison = differ && explained.is_empty() && repeats(&first, &self.ordinary(at)?);
-        let evident = evident(&checks, Some((&first, &second)), &explained, reads_poison);
+        let unsteady = if !differ {
+            Unsteady::Unknown
+        } else if self.emulated && repeats(&first, &self.other_memory(at)?) {
+            Unsteady::WaveOrder
+        } else if explained.is_empty() && repeats(&first, &self.ordinary(at)?) {
+            Unsteady::Poison
+        } else {
+            Unsteady::Unknown
+        };
+        let evident = evident(&checks, Some((&first, &second)), &explained, unsteady);
         // What explains the numbers explains what is read or left where it must not be.
         let at_end = record.causes.iter().any(|c| c.confident);
         let place = if at_end { record.causes.len() } else { 0 };
@@ -349,7 +385,7 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&fallback));
         let doubt = same_launches(&fallback, &primary);
         self.describe(record, &fallback);
-        record.causes = evident(&checks, None, &[], false);
+        record.causes = evident(&checks, None, &[], Unsteady::Unknown);
         if hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)) {
             // What is wrong with the fallback is seen on what its own kernels were given.
             let own = judge::judge_hops(&fallback, self.min_cos);
@@ -399,7 +435,7 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = Some(floor);
         record.metrics.noise_cos = b.noise.cos;
         self.describe(record, &variant);
-        record.causes = evident(&checks, None, &[], false);
+        record.causes = evident(&checks, None, &[], Unsteady::Unknown);
         record.causes.extend(self.diagnose(&variant, &hops));
         keep(record, hops, Some(&variant), &checks);
         self.settle(record, checks, constant(&variant));
@@ -502,9 +538,9 @@ impl<'a> Runner<'a> {
             let found = judge::unwritten_checks(&first, &second);
             unwritten = found.iter().any(|c| !c.ok);
             checks.extend(found);
-            record.causes.extend(evident(&checks, Some((&first, &second)), &[], false));
+            record.causes.extend(evident(&checks, Some((&first, &second)), &[], Unsteady::Unknown));
         } else {
-            record.causes.extend(evident(&checks, None, &[], false));
+            record.causes.extend(evident(&checks, None, &[], Unsteady::Unknown));
         }
         record.metrics = metrics(&own_hops, &checks);
         if let Some(attempt) = &seen_attempt {

@@ -3,6 +3,7 @@
 
 mod compile;
 
+use accuracy_core::emulator::WaveOrder;
 use accuracy_core::emulator::isa::Processor;
 use accuracy_core::emulator::launch::{Launch, LaunchError, Refused};
 use accuracy_core::emulator::loader::{LoadError, Module};
@@ -22,7 +23,7 @@ struct Run<'a> {
     workers: usize,
     dynamic_lds: u32,
     cooperative: bool,
-    in_step: bool,
+    order: WaveOrder,
 }
 
 impl<'a> Run<'a> {
@@ -38,7 +39,7 @@ impl<'a> Run<'a> {
             workers: 2,
             dynamic_lds: 0,
             cooperative: false,
-            in_step: false,
+            order: WaveOrder::default(),
         }
     }
 
@@ -63,7 +64,7 @@ impl<'a> Run<'a> {
         let launch = Launch {
             dynamic_lds: self.dynamic_lds,
             cooperative: self.cooperative,
-            in_step: self.in_step,
+            order: self.order,
             arguments: &self.arguments,
             regions: &self.regions,
             workers: self.workers,
@@ -125,16 +126,17 @@ fn waves_of_a_workgroup_exchange_values_through_lds_and_barriers() {
 #[test]
 fn a_missing_barrier_shows_unless_the_waves_keep_in_step() {
     each(|module| {
-        let sums = |in_step: bool| {
+        let sums = |order: WaveOrder| {
             let mut y = vec![0_u32; 256];
             let run = Run::new(module, "exchange_twice", 1, 256).buffer(&mut y);
-            Run { in_step, ..run }.run().unwrap();
+            Run { order, ..run }.run().unwrap();
             y
         };
-        let first = sums(false);
+        let first = sums(WaveOrder::FirstToLast);
         assert!(first[..64].iter().all(|sum| *sum == 10), "{first:?}");
         assert!(first[64..].iter().all(|sum| *sum != 10), "{first:?}");
-        assert!(sums(true).iter().all(|sum| *sum == 10));
+        assert_ne!(sums(WaveOrder::LastToFirst), first);
+        assert!(sums(WaveOrder::InStep).iter().all(|sum| *sum == 10));
     });
 }
 

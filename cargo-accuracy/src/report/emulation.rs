@@ -46,13 +46,17 @@ pub fn grouped(n: u64) -> String {
 
 /// A finding as a sentence.
 pub fn words(finding: &Finding) -> String {
-    let Finding { kind, kernel, mnemonic, offset, file, line, detail } = finding;
+    let Finding { kind, kernel, mnemonic, offset, file, line, severity: _, block, wave, detail } = finding;
     let source = match (file, line) {
         (Some(file), Some(line)) => format!(", {file}:{line}"),
         (Some(file), None) => format!(", {file}"),
         (None, _) => String::new(),
     };
-    format!("{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}): {detail}", kind.name())
+    let who = match (block, wave) {
+        (Some([x, y, z]), Some(wave)) => format!(", first in workgroup ({x}, {y}, {z}), wave {wave}"),
+        _ => String::new(),
+    };
+    format!("{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}{who}): {detail}", kind.name())
 }
 
 /// Every finding of a report once for each place of a kernel, with the first of its sentences and the number of its cases.

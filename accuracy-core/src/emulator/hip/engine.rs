@@ -1,6 +1,7 @@
 //! What HIP's stand-in needs from the engine that runs the machine code.
 
 use crate::codeobject;
+use crate::emulator::WaveOrder;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -146,8 +147,8 @@ pub struct Launch<'a> {
     pub arguments: &'a [u8],
     /// Whether all workgroups must be resident at once, and may wait for each other.
     pub cooperative: bool,
-    /// Whether the waves of a workgroup keep in step, see [`crate::emulator::in_step`].
-    pub in_step: bool,
+    /// The order in which the waves of a workgroup take turns.
+    pub order: WaveOrder,
     /// `hidden_printf_buffer`; 0 if the kernel has none.
     pub printf_buffer: usize,
     /// `hidden_hostcall_buffer`; 0 if the kernel has none.
@@ -166,7 +167,7 @@ impl fmt::Debug for Launch<'_> {
             .field("dynamic_lds", &self.dynamic_lds)
             .field("arguments", &self.arguments)
             .field("cooperative", &self.cooperative)
-            .field("in_step", &self.in_step)
+            .field("order", &self.order)
             .finish_non_exhaustive()
     }
 }

@@ -96,9 +96,9 @@ pub(super) fn whole(
     dynamic_lds: u32,
     arguments: Vec<u8>,
 ) -> KernelLaunch {
-    let in_step = crate::emulator::IN_STEP.get();
+    let order = crate::emulator::wave_order();
     let (remainder, cooperative) = ([0; 3], false);
-    KernelLaunch { function, blocks, remainder, threads, dynamic_lds, arguments, cooperative, in_step }
+    KernelLaunch { function, blocks, remainder, threads, dynamic_lds, arguments, cooperative, order }
 }
 
 /// Who launches, on what and how.

@@ -7,6 +7,7 @@ use super::output::Hostcalls;
 use super::problem::{Direction, Failure, Home, ShapeError, Side, What};
 use super::runtime::{Function, Runtime};
 use super::status::Status;
+use crate::emulator::WaveOrder;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub(super) struct KernelLaunch {
     pub arguments: Vec<u8>,
     pub cooperative: bool,
     /// Whether the waves of a workgroup keep in step.
-    pub in_step: bool,
+    pub order: WaveOrder,
 }
 
 /// One side of a copy.
@@ -187,7 +188,7 @@ impl Runtime {
             dynamic_lds: launch.dynamic_lds,
             arguments: &launch.arguments,
             cooperative: launch.cooperative,
-            in_step: launch.in_step,
+            order: launch.order,
             printf_buffer: printf.address(),
             hostcall_buffer: hostcalls.address(),
             service: &hostcalls,

@@ -1,6 +1,7 @@
 //! Machine code to [`Inst`].
 
 use super::table::{find, has_scalar_destination};
+use super::uses::Uses;
 use super::{
     Dpp, Encoding, Inst, Kind, Mark, MemoryBits, OpSel, Operand, Processor, Role, Row, Sdwa, Select, Special,
     Unused,
@@ -154,6 +155,7 @@ impl Code {
         inst.size = 4 * self.used as u8;
         inst.words = self.words;
         inst.words[self.used..].fill(0);
+        inst.uses = Uses::of(&inst);
         inst
     }
 }

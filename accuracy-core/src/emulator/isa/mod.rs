@@ -12,6 +12,7 @@ mod print;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod uses;
 
 pub use decode::{DecodeError, decode};
 
@@ -93,6 +94,20 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// Whether an instruction of memory or LDS is encoded so, which goes on while others are executed.
+    pub const fn is_memory(self) -> bool {
+        matches!(
+            self,
+            Encoding::Smem
+                | Encoding::Ds
+                | Encoding::Flat
+                | Encoding::Global
+                | Encoding::Scratch
+                | Encoding::Mubuf
+                | Encoding::Mtbuf
+        )
+    }
+
     /// Whether a vector instruction is encoded so: what `s_setvskip` skips.
     pub const fn is_vector(self) -> bool {
         match self {
@@ -437,6 +452,8 @@ pub struct Inst {
     pub matrix: MatrixBits,
     /// The machine code: `size` bytes, then zeros.
     pub words: [u32; 4],
+    /// The registers that it names.
+    pub uses: uses::Uses,
 }
 
 impl Inst {
@@ -465,6 +482,7 @@ impl Inst {
             memory: MemoryBits::default(),
             matrix: MatrixBits::default(),
             words: [0; 4],
+            uses: uses::Uses::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use accuracy_core::meta::Check;
 use accuracy_core::record::{
-    Cause, Emulated, Fidelity, Finding, FindingKind, Gate, Metrics, Planned, Record, Verdict,
+    Cause, Emulated, Fidelity, Finding, FindingKind, Gate, Metrics, Planned, Record, Severity, Verdict,
 };
 
 pub fn planned(id: &str) -> Planned {
@@ -54,6 +54,9 @@ pub fn emulated(id: &str) -> Record {
         offset: 0x1a4,
         file: Some("gemm.hip".into()),
         line: Some(42),
+        severity: Severity::Note,
+        block: Some([1, 0, 0]),
+        wave: Some(3),
         detail: "two waves of a workgroup, no barrier between".into(),
     }]);
     record

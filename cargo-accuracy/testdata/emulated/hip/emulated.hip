@@ -48,6 +48,27 @@ __global__ void read_null(bf16* y, const volatile bf16* nothing) {
     y[0] = nothing[threadIdx.x];  // reads through null
 }
 
+// Hand-written, and without the wait that a compiler would put in: the device may multiply what was in the register.
+__global__ void reads_too_early(bf16* y) {
+    uint32_t loaded;
+    asm volatile(
+        "global_load_ushort %0, %1, off\n"
+        "v_mov_b32 %0, %0\n"  // reads too early
+        "s_waitcnt vmcnt(0)"
+        : "=&v"(loaded)
+        : "v"(y)
+        : "memory");
+    if (threadIdx.x == 0) y[0] = static_cast<bf16>(loaded);
+}
+
+// The second wave takes what the first one has written, which it may not have done yet.
+__global__ void takes_without_barrier(bf16* y) {
+    __shared__ volatile bf16 shared[2 * kThreads];
+    shared[threadIdx.x] = y[0];
+    const bf16 taken = shared[threadIdx.x % kThreads];
+    if (threadIdx.x == kThreads) y[0] = taken;
+}
+
 // Counts, so that it is no wait for somebody else.
 __global__ void never_ends(volatile bf16* y) {
     for (uint32_t i = 1; i != 0; i += 2) *y = static_cast<bf16>(i);
@@ -111,6 +132,18 @@ LAUNCHER(gemm_that_falls_back) {
 LAUNCHER(gemm_past_the_end) {
     gemm_on(stream, y, x, w, m, n, k);
     hipLaunchKernelGGL(write_at, dim3(1), dim3(1), 0, stream, y, int64_t{m} * n);
+    return 0;
+}
+
+LAUNCHER(gemm_that_reads_too_early) {
+    gemm_on(stream, y, x, w, m, n, k);
+    hipLaunchKernelGGL(reads_too_early, dim3(1), dim3(kThreads), 0, stream, y);
+    return 0;
+}
+
+LAUNCHER(gemm_without_a_barrier) {
+    gemm_on(stream, y, x, w, m, n, k);
+    hipLaunchKernelGGL(takes_without_barrier, dim3(1), dim3(2 * kThreads), 0, stream, y);
     return 0;
 }
 

@@ -36,6 +36,24 @@ mod tests {
             k: i32,
             stream: Stream,
         ) -> Status;
+        fn gemm_that_reads_too_early(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_without_a_barrier(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
         fn gemm_reads_null(
             y: DevPtr<bf16>,
             x: DevPtr<bf16>,
@@ -185,6 +203,8 @@ mod tests {
         correct: gemm;
         falls_back: gemm_that_falls_back;
         past_the_end: gemm_past_the_end;
+        missing_wait: gemm_that_reads_too_early;
+        no_barrier: gemm_without_a_barrier;
         null_read: gemm_reads_null;
         far_write: gemm_writes_far_behind;
         never_ends: gemm_never_ends;
