@@ -16,8 +16,8 @@ if [[ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]]; then
     echo "${packages[*]}" > "$venv/packages"
 fi
 
-# The tests of accuracy-core need this profile of it, too.
-cargo build --quiet -p accuracy-core --example codec
+# With all default members, as `cargo test` builds it: nothing is built again.
+cargo build --quiet --example codec
 "$venv/bin/python" accuracy-core/tests/peers/compare_ml_dtypes.py --codec "$target/debug/examples/codec"
 
 fixtures=$(mktemp -d)
