@@ -28,6 +28,28 @@ pub fn code_object(processor: Processor) -> Option<&'static [u8]> {
 }
 
 fn compile(processor: Processor) -> Option<Vec<u8>> {
+    hip(processor, "kernels.hip", &["-O2", "-g"])
+}
+
+/// The kernels of `waits.hip` as assembly; `None` where there is no compiler.
+pub fn assembly(processor: Processor) -> Option<String> {
+    hip(processor, "waits.hip", &["-O2", "-S"]).map(|text| String::from_utf8(text).unwrap())
+}
+
+/// A code object of assembly.
+pub fn assemble(processor: Processor, text: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, file) = (folder.path().join("text.s"), folder.path().join("text.co"));
+    std::fs::write(&source, text).unwrap();
+    let mut command = Command::new(compiler().unwrap());
+    command.args(["-x", "assembler", "--target=amdgcn-amd-amdhsa"]);
+    command.arg(format!("-mcpu={}", processor.name())).arg(&source).arg("-o").arg(&file);
+    assert!(command.status().unwrap().success(), "{text}");
+    std::fs::read(file).unwrap()
+}
+
+/// What the compiler makes of the device code of a file in this folder.
+fn hip(processor: Processor, name: &str, options: &[&str]) -> Option<Vec<u8>> {
     let Some(compiler) = compiler() else {
         let reason =
             "skipped: no clang++ that compiles for AMD GPUs; kernels/install-compiler.sh installs one";
@@ -35,20 +57,12 @@ fn compile(processor: Processor) -> Option<Vec<u8>> {
         eprintln!("{reason}");
         return None;
     };
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator/kernels.hip");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator").join(name);
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("kernels.co");
+    let file = folder.path().join("made");
     let status = Command::new(compiler)
-        .args([
-            "-x",
-            "hip",
-            "-nogpuinc",
-            "-nogpulib",
-            "-O2",
-            "-g",
-            "--cuda-device-only",
-            "--no-gpu-bundle-output",
-        ])
+        .args(["-x", "hip", "-nogpuinc", "-nogpulib", "--cuda-device-only", "--no-gpu-bundle-output"])
+        .args(options)
         .arg(format!("--offload-arch={}", processor.name()))
         .arg(&source)
         .arg("-o")

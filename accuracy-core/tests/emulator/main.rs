@@ -2,6 +2,7 @@
 //! what becomes of kernels that do what they must not.
 
 mod compile;
+mod waits;
 
 use accuracy_core::emulator::WaveOrder;
 use accuracy_core::emulator::isa::Processor;
