@@ -200,13 +200,17 @@ impl HostLibrary {
         }
 
         let library = out_dir.join(format!("lib{}_host.so", self.name));
+        // A process of an earlier run may be opening the library: it finds a whole one, the old or the new.
+        let linked = out_dir.join(format!(".lib{}_host.{}.so", self.name, std::process::id()));
         let mut link = tool.to_command();
-        link.arg("-shared").args(&objects).args(&self.link).arg("-o").arg(&library);
+        link.arg("-shared").args(&objects).args(&self.link).arg("-o").arg(&linked);
         if std::env::consts::OS == "linux" {
             // A missing symbol is then an error here, and not where the library is opened.
             link.arg("-Wl,--no-undefined");
         }
         run_all(vec![link])?;
+        std::fs::rename(&linked, &library)
+            .map_err(|error| BuildError::Write { path: library.clone(), error })?;
         Ok(library)
     }
 

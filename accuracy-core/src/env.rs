@@ -32,6 +32,12 @@ pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 pub const REPEAT: &str = "ACCURACY_REPEAT";
 /// Seed of the generated inputs, in place of each test's own.
 pub const SEED: &str = "ACCURACY_SEED";
+/// What decides with which bytes memory is filled that kernels have to write, see [`crate::case::poison`]. Drawn for each
+/// process where it is not set.
+pub const POISON: &str = "ACCURACY_POISON";
+/// `1`: a case is the first that its process computes. Otherwise the process computes the chain in another shape before, so
+/// that a kernel shows that keeps something of its first call.
+pub const ALONE: &str = "ACCURACY_ALONE";
 /// Folder in which each chain's buffers and their float64 references are kept, a safetensors file a case.
 pub const KEEP_TENSORS: &str = "ACCURACY_KEEP_TENSORS";
 /// Plants every known fault on the reference side and records which checks see it.
@@ -58,6 +64,8 @@ pub struct Settings {
     pub package_dir: Option<PathBuf>,
     pub repeat: u32,
     pub seed: Option<u64>,
+    pub poison: Option<u64>,
+    pub alone: bool,
     pub keep_tensors: Option<PathBuf>,
     pub cache: Option<PathBuf>,
     pub selftest: bool,
@@ -146,6 +154,8 @@ impl Settings {
             package_dir: get(PACKAGE_DIR).map(PathBuf::from),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
             seed: parse(&get, SEED, "expected a whole number without a sign")?,
+            poison: parse(&get, POISON, "expected a whole number without a sign")?,
+            alone: switch(&get, ALONE, "expected 1 where each case is computed alone, 0 where not")?,
             keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
             cache: get(CACHE).map(PathBuf::from),
             selftest: get(SELFTEST).is_some(),
@@ -161,14 +171,19 @@ pub fn emulation_threads(get: &dyn Fn(&str) -> Option<String>) -> usize {
 
 /// What [`EMULATE`] says.
 pub(crate) fn emulates(get: &impl Fn(&str) -> Option<String>) -> Result<bool, EnvError> {
-    match get(EMULATE).as_deref() {
+    switch(get, EMULATE, "expected 1 to emulate, 0 to run on a device")
+}
+
+/// What a variable says that is on or off.
+fn switch(
+    get: &impl Fn(&str) -> Option<String>,
+    name: &'static str,
+    expected: &str,
+) -> Result<bool, EnvError> {
+    match get(name).as_deref() {
         Some("1") => Ok(true),
         None | Some("" | "0") => Ok(false),
-        Some(value) => Err(EnvError {
-            name: EMULATE,
-            value: value.into(),
-            expected: "expected 1 to emulate, 0 to run on a device".into(),
-        }),
+        Some(value) => Err(EnvError { name, value: value.into(), expected: expected.into() }),
     }
 }
 
@@ -197,6 +212,8 @@ mod tests {
             (ATTEMPT, "x"),
             (SCHEMA, "99"),
             (EMULATE, "yes"),
+            (POISON, "-1"),
+            (ALONE, "yes"),
         ] {
             let error = settings(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);

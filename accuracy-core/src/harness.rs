@@ -6,6 +6,7 @@
 
 mod checks;
 mod local;
+mod order;
 mod tensors;
 
 use crate::Result;
@@ -65,9 +66,21 @@ impl Test {
         }
         let mut failures = Vec::new();
         let mut ran = 0;
-        for case in self.sub_cases(meta, cell, &settings) {
+        let all = plan::expand(meta, settings.arch).map_err(|error| error.to_string());
+        for case in self.sub_cases(meta, cell, &all, &settings) {
             ran += 1;
-            let record = self.run_case(meta, &case, &settings, &records);
+            let before = match &case {
+                SubCaseOrError::Case(case) if !settings.alone && !settings.selftest => {
+                    let all = all.as_deref().unwrap_or_default();
+                    let mut before = order::before(meta, case, all, |case| checks::weight_shapes(meta, case));
+                    // Emulated, what is larger than the case takes longer than the case.
+                    let tokens = |case: &SubCase| meta.body.cells[case.cell].tokens;
+                    before.retain(|other| !settings.emulate || tokens(other) <= tokens(case));
+                    before
+                }
+                _ => Vec::new(),
+            };
+            let record = self.run_case(meta, &case, before, &settings, &records);
             let path = record::record_path(&records, &record.id, settings.attempt);
             if let Err(error) = record::write_json(&path, &record) {
                 failures.push(error.to_string());
@@ -95,17 +108,24 @@ impl Test {
     }
 
     /// The sub-cases to run. Where the matrix cannot be laid out there is one, that says why.
-    fn sub_cases(&self, meta: &TestMeta, cell: usize, settings: &Settings) -> Vec<SubCaseOrError> {
-        match plan::expand(meta, settings.arch) {
+    fn sub_cases(
+        &self,
+        meta: &TestMeta,
+        cell: usize,
+        all: &Result<Vec<SubCase>, String>,
+        settings: &Settings,
+    ) -> Vec<SubCaseOrError> {
+        match all {
             Ok(cases) => cases
-                .into_iter()
+                .iter()
                 .filter(|case| case.cell == cell)
                 .filter(|case| settings.cases.as_ref().is_none_or(|ids| ids.contains(&case.planned.id)))
+                .cloned()
                 .map(SubCaseOrError::Case)
                 .collect(),
             Err(error) => {
                 let planned = plan::planned(meta, &meta.body.cells[cell], settings.arch, &BTreeMap::new());
-                vec![SubCaseOrError::Error(planned, error.to_string())]
+                vec![SubCaseOrError::Error(planned, error.clone())]
             }
         }
     }
@@ -114,6 +134,7 @@ impl Test {
         &self,
         meta: &TestMeta,
         case: &SubCaseOrError,
+        before: Vec<&SubCase>,
         settings: &Settings,
         records: &PathBuf,
     ) -> Record {
@@ -134,7 +155,10 @@ impl Test {
         }
         crate::device::fault::report_to(&started.with_extension("fault"));
         let begin = Instant::now();
-        let mut record = checks::run(meta, case, self.call, settings);
+        let poison = settings.poison.unwrap_or_else(local::drawn_poison);
+        let order =
+            order::Order { before, marker: record::before_path(records, &planned.id, settings.attempt) };
+        let mut record = checks::run(meta, case, self.call, settings, poison, &order);
         record.seconds = begin.elapsed().as_secs_f64();
         apply_known_failure(meta, case, settings.arch, &mut record);
         record
@@ -206,9 +230,13 @@ fn explain(record: &Record) -> String {
     for cause in &record.causes {
         let _ = write!(text, "\n  cause: {}: {}", cause.cause, cause.detail);
     }
+    if !record.preceded_by.is_empty() {
+        let _ = write!(text, "\n  computed before it: {}", record.preceded_by.join(", "));
+    }
+    let poison = record.poison.map_or(String::new(), |poison| format!("--poison {poison} "));
     let _ = write!(
         text,
-        "\n  again: cargo accuracy -p {} --arch {} '{}'",
+        "\n  again: cargo accuracy -p {} --arch {} {poison}'{}'",
         record.package, record.arch, record.id
     );
     text

@@ -8,9 +8,11 @@
 //! - The *chain* is judged against its ideal value, before any quantisation, in units of what the framework's own
 //!   quantised chain loses.
 
+use crate::case::poison::Poison;
 use crate::case::{Attempt, Captured, Kind, read_quantized};
 use crate::dtype::DType;
 use crate::layout::ScaleLayout;
+use crate::library::Changer;
 use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Padding, Quant, Quantized, amax, quantize};
 use crate::record::{Cause, CheckResult, Hop};
@@ -659,7 +661,7 @@ impl Accumulation {
         value: &Matrix,
         written: &Matrix,
         settle: Option<Settle<'_>>,
-        poison: u8,
+        poison: Poison,
     ) -> Option<CheckResult> {
         let Op::MatMul { .. } = &source.0.op else { return None };
         // It comes last: operands are visited first.
@@ -845,7 +847,49 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
         inputs = none("inputs_unchanged", &buffer.name, 1, format!("{who} wrote {what}"));
     }
     checks.push(inputs);
+    checks.extend(state_check(attempt));
+    checks.extend(status_check(attempt));
     checks
+}
+
+/// `process_state`: what a launcher, a library or the test changed of the process's state on which the reference depends,
+/// too. `None` where nothing was changed.
+fn state_check(attempt: &Attempt) -> Option<CheckResult> {
+    let of_launches = attempt
+        .launches
+        .iter()
+        .flat_map(|launch| launch.changes.iter().map(move |(by, change)| (*by, launch.launcher, change)));
+    let others = attempt.changes.iter().map(|(by, change)| (*by, "", change));
+    let mut told: Vec<String> = Vec::new();
+    for (by, launcher, change) in of_launches.chain(others) {
+        let text = match by {
+            Changer::Launcher => format!("`{launcher}` changed {change}"),
+            Changer::Opening => format!(
+                "opening the library of `{launcher}` changed {change}: one of its constructors does, as -ffast-math links one in"
+            ),
+            Changer::Test => format!("the test itself changed {change}"),
+            Changer::Earlier => {
+                format!(
+                    "something that ran before the test, such as a library that it links, changed {change}"
+                )
+            }
+        };
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    let detail = format!("{}; it was put back for the reference", told.join("; "));
+    (!told.is_empty()).then(|| none("process_state", "", told.len() as u64, detail))
+}
+
+/// `status`: launchers that failed without the test passing their errors on. `None` where there is none.
+fn status_check(attempt: &Attempt) -> Option<CheckResult> {
+    let failure = attempt.failures.first()?;
+    let detail = format!(
+        "{}, and the test went on: pass the error on with `?`, or ask cx.refused(..) where another launcher may take over",
+        failure.error
+    );
+    Some(none("status", "", attempt.failures.len() as u64, detail))
 }
 
 /// Whether each launcher launched a kernel that its binding expects; `None` where no binding expects any.

@@ -11,6 +11,7 @@ use crate::arch::Arch;
 use crate::case::watch;
 use crate::device::gpu::GpuError;
 use crate::device::memory::Runtime;
+use crate::device::process::{Change, State};
 use crate::device::{DevPtr, Status, Stream, launches};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -164,13 +165,16 @@ impl KernelLibrary {
         if let Some(library) = open.get(&path) {
             return Ok(library);
         }
+        let before = State::now();
         // SAFETY: opening runs the library's initialisers. It is the kernel library that the package under test
         // names as its own; running its code is the purpose of the call.
         let library = unsafe { libloading::Library::new(&path) }
             .map_err(|source| LibraryError::Open { path: path.clone(), source })?;
+        let changes = before.restore();
         let observed = launches::observe(&path, &library);
         // Leaked: kernels may have left threads or registrations behind that outlive any owner.
-        let library: &'static _ = Box::leak(Box::new(Open { path: path.clone(), library, observed }));
+        let library: &'static _ =
+            Box::leak(Box::new(Open { path: path.clone(), library, observed, changes }));
         open.insert(path, library);
         Ok(library)
     }
@@ -182,6 +186,8 @@ struct Open {
     library: libloading::Library,
     /// Whether the kernels that it launches are seen.
     observed: bool,
+    /// What its constructors changed of the process's state.
+    changes: Vec<Change>,
 }
 
 /// Name and architecture of a kernel library's file, `lib{name}_{arch}.so`, or of a code object's, `{name}_{arch}.hsaco`.
@@ -227,18 +233,24 @@ impl Launcher {
     /// `Abi` must be the `extern "C"` function type with which the library defines the symbol.
     pub unsafe fn symbol<Abi: Copy>(&self) -> Result<Abi, LibraryError> {
         let Target { arch, folders, .. } = TARGET.with_borrow(Clone::clone);
-        let Open { path, library, observed } = self.library.open(arch, &folders)?;
-        OBSERVED.set(*observed);
-        // SAFETY: the caller vouches for the type.
-        unsafe { library.get::<Abi>(self.symbol) }
-            .map(|symbol| *symbol)
-            .map_err(|source| LibraryError::Symbol { path: path.clone(), symbol: self.symbol.into(), source })
+        let found = self.library.open(arch, &folders).and_then(|open| {
+            let Open { path, library, observed, changes } = open;
+            OBSERVED.set(*observed);
+            OPENED.set(changes);
+            // SAFETY: the caller vouches for the type.
+            unsafe { library.get::<Abi>(self.symbol) }.map(|symbol| *symbol).map_err(|source| {
+                LibraryError::Symbol { path: path.clone(), symbol: self.symbol.into(), source }
+            })
+        });
+        found.inspect_err(|error| failed(self.symbol, error))
     }
 
     /// Notes that the launcher is about to be called, with which arguments.
     pub fn launching(&self, arguments: &[&dyn LaunchArg]) {
         launches::take();
         note(self.library.0.package, self.symbol, self.parameters, arguments, self.expected);
+        let changes = OPENED.take().iter().map(|change| (Changer::Opening, change.clone()));
+        LAUNCHES.with_borrow_mut(|all| all.last_mut().map(|launch| launch.changes.extend(changes)));
     }
 
     /// Notes what the launcher has launched, and turns what it returned into a result that names it.
@@ -248,7 +260,9 @@ impl Launcher {
             0 => Ok(()),
             status => {
                 let launcher = self.symbol.into();
-                Err(LibraryError::Status { launcher, status, meaning: status_meaning(status) }.into())
+                let error = LibraryError::Status { launcher, status, meaning: status_meaning(status) };
+                failed(self.symbol, &error);
+                Err(error.into())
             }
         }
     }
@@ -263,21 +277,48 @@ fn note(
     expected: Option<&'static str>,
 ) {
     let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
+    let (kernels, changes) = (None, Vec::new());
     LAUNCHES
-        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels, changes }));
     watch::before_launch();
+    BEFORE.set(Some(State::now()));
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
 fn launched(kernels: Vec<String>) {
+    let changes = BEFORE.take().map_or(Vec::new(), |before| before.restore());
     LAUNCHES.with_borrow_mut(|all| {
-        if let Some(launch) = all.last_mut().filter(|_| OBSERVED.get()) {
+        let Some(launch) = all.last_mut() else { return };
+        launch.changes.extend(changes.into_iter().map(|change| (Changer::Launcher, change)));
+        if OBSERVED.get() {
             launch.kernels = Some(kernels);
         }
     });
     if let Some(launch) = LAUNCHES.with_borrow(Vec::len).checked_sub(1) {
         watch::after_launch(launch);
     }
+}
+
+/// Notes that a call of a launcher ends with this error. The test gets it, too, and may go on all the same.
+fn failed(launcher: &'static str, error: &impl std::fmt::Display) {
+    FAILURES.with_borrow_mut(|all| all.push(Failure { launcher, error: error.to_string() }));
+}
+
+/// A call of a launcher that ended with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub launcher: &'static str,
+    pub error: String,
+}
+
+/// The failed calls of this thread since the last call.
+pub fn take_failures() -> Vec<Failure> {
+    FAILURES.with_borrow_mut(std::mem::take)
+}
+
+/// Takes the last failed call for one that the test expects.
+pub(crate) fn expect_failure() {
+    FAILURES.with_borrow_mut(|all| all.pop());
 }
 
 /// The meanings that this project's own kernels follow, for those who do too.
@@ -396,6 +437,21 @@ pub struct Launch {
     pub expected: Option<&'static str>,
     /// The kernels that it launched, in order; `None` where that cannot be seen.
     pub kernels: Option<Vec<String>>,
+    /// What was changed of the process's state, on which the reference depends, too. It has been put back.
+    pub changes: Vec<(Changer, Change)>,
+}
+
+/// Who changed the process's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changer {
+    /// The launcher itself.
+    Launcher,
+    /// A constructor of its library, as it was opened.
+    Opening,
+    /// The test's own function, between the launchers.
+    Test,
+    /// Whatever ran before the test, such as a constructor of a library that it links.
+    Earlier,
 }
 
 impl Launch {
@@ -410,6 +466,11 @@ impl Launch {
 thread_local! {
     // A chain runs on one thread, and several chains may run side by side under plain `cargo test`.
     static LAUNCHES: RefCell<Vec<Launch>> = const { RefCell::new(Vec::new()) };
+    static FAILURES: RefCell<Vec<Failure>> = const { RefCell::new(Vec::new()) };
+    // The process's state before the launcher that is being called.
+    static BEFORE: Cell<Option<State>> = const { Cell::new(None) };
+    // What the constructors changed of the library of the launcher that is being called.
+    static OPENED: Cell<&'static [Change]> = const { Cell::new(&[]) };
     // Whether the library of the launcher that is being called is observed.
     static OBSERVED: Cell<bool> = const { Cell::new(false) };
     static TARGET: RefCell<Target> = const {

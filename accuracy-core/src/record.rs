@@ -384,6 +384,12 @@ pub struct Record {
     pub failed_checks: Vec<String>,
     pub verdict: Verdict,
     pub reason: String,
+    /// What memory was filled with that the kernels had to write: [`crate::env::POISON`] makes it so again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poison: Option<u64>,
+    /// What the process had computed before this case: other shapes of its chain, or other cases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preceded_by: Vec<String>,
     /// Why the test declares that this case fails: then its failure passes the gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_failure: Option<String>,
@@ -439,6 +445,8 @@ impl Planned {
             failed_checks: Vec::new(),
             verdict,
             reason: reason.into(),
+            poison: None,
+            preceded_by: Vec::new(),
             known_failure: None,
             causes: Vec::new(),
             seconds: 0.0,
@@ -486,6 +494,15 @@ pub fn record_path(dir: &Path, id: &str, attempt: u32) -> PathBuf {
 pub fn started_path(dir: &Path, id: &str, attempt: u32) -> PathBuf {
     dir.join(format!("{}.{attempt}.started", file_stem(id)))
 }
+
+/// Exists from the moment something is computed before a case in its process; holds [`ENDED`] once that has ended and the
+/// device can still be used.
+pub fn before_path(dir: &Path, id: &str, attempt: u32) -> PathBuf {
+    started_path(dir, id, attempt).with_extension("before")
+}
+
+/// See [`before_path`].
+pub const ENDED: &[u8] = b"ended";
 
 /// Writes `value` whole: to a temporary name in the same folder, then renamed.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordError> {

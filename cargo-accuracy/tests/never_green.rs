@@ -361,3 +361,99 @@ fn a_known_failure_passes_and_is_counted_as_one() {
 fn a_known_failure_that_succeeds_fails() {
     assert_check_failed(&run("correct_against_expectation"), "known_failure");
 }
+
+#[test]
+fn a_right_kernel_of_two_shapes_passes_after_the_other_shape() {
+    let run = run("correct_in_two_shapes");
+    assert_eq!(run.status, Some(0), "{run}");
+    let before: Vec<&serde_json::Value> = run.report.as_ref().unwrap()["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["preceded_by"][0])
+        .collect();
+    assert_eq!(before, ["tokens=9", "tokens=5"], "{run}");
+}
+
+#[test]
+fn a_kernel_that_keeps_its_first_shape_fails_and_the_difference_is_the_finding() {
+    for isolation in ["case", "batch"] {
+        let run =
+            never_green().accuracy(&["--arch", "host", "--isolation", isolation, "::first_shape_kept["]);
+        assert_eq!(run.status, Some(100), "{run}");
+        let cases = run.cases();
+        let wrong: Vec<_> = cases.iter().filter(|case| case.gate == "fail").collect();
+        assert_eq!(wrong.len(), 1, "{run}");
+        assert!(wrong[0].id.contains("tokens=9"), "{run}");
+        assert_eq!(wrong[0].failed_checks[0], "order", "{run}");
+        assert!(wrong[0].reason.contains("passes alone"), "{run}");
+        assert!(run.stdout.contains("kept_from_first_call"), "{run}");
+    }
+}
+
+#[test]
+fn a_kernel_that_multiplies_what_nobody_wrote_by_zero_fails() {
+    for poison in 0..4 {
+        let poison = poison.to_string();
+        let run = never_green().accuracy(&["--arch", "host", "--poison", &poison, "::times_zero["]);
+        assert_check_failed(&run, "repeat");
+        assert_eq!(run.report.as_ref().unwrap()["cases"][0]["poison"].to_string(), poison, "{run}");
+        assert!(run.stdout.contains(&format!("--poison {poison} ")), "the command repeats it: {run}");
+    }
+}
+
+#[test]
+fn what_memory_holds_is_drawn_for_each_run() {
+    let drawn = || run("times_zero").report.as_ref().unwrap()["cases"][0]["poison"].as_u64().unwrap();
+    let first = drawn();
+    // Three equal draws of 65,536 are none.
+    assert!((0..3).any(|_| drawn() != first));
+}
+
+#[test]
+fn a_launcher_that_changes_the_rounding_mode_fails_by_name() {
+    let run = run("rounds_upward");
+    assert_check_failed(&run, "process_state");
+    let reason = run.case().reason;
+    let told = "`gemm_rounds_upward` changed the rounding mode from to nearest to upward";
+    assert!(reason.contains(told), "{run}");
+    assert_eq!(run.case().failed_checks, ["process_state"], "the reference rounds as ever: {run}");
+}
+
+#[test]
+fn a_launcher_that_takes_a_signal_over_fails_by_name() {
+    let run = run("handles_a_signal");
+    assert_check_failed(&run, "process_state");
+    assert!(run.case().reason.contains("the handler of SIGFPE from the default to ignoring it"), "{run}");
+}
+
+#[test]
+fn a_library_whose_constructor_changes_the_rounding_mode_fails_by_name() {
+    let run = run("constructed");
+    assert_check_failed(&run, "process_state");
+    let told = "opening the library of `gemm_of_a_constructed_library` changed the rounding mode";
+    assert!(run.case().reason.contains(told), "{run}");
+}
+
+#[test]
+fn what_the_test_computes_itself_is_no_result_of_a_kernel() {
+    run("computed_by_the_test").assert_failed("inconclusive", "`y` holds what the test itself wrote");
+    run("computed_by_the_test_after_a_launcher")
+        .assert_failed("inconclusive", "`y` holds what the test itself wrote");
+}
+
+#[test]
+fn an_error_of_a_launcher_that_the_test_drops_fails() {
+    let run_dropped = run("status_dropped");
+    assert_check_failed(&run_dropped, "status");
+    assert!(run_dropped.case().reason.contains("`gemm_refuses` returned status 2"), "{run_dropped}");
+    let missing = run("missing_launcher_dropped");
+    assert_check_failed(&missing, "status");
+    assert!(missing.case().reason.contains("gemm_that_is_not_there"), "{missing}");
+}
+
+#[test]
+fn a_launcher_may_refuse_where_the_test_asks() {
+    let run = run("refusal_asked_for");
+    assert_eq!(run.status, Some(0), "{run}");
+}

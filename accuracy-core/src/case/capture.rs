@@ -1,11 +1,13 @@
 //! Every byte of a run, read back when the chain's function has returned.
 
 use super::memory::{self, Order};
+use super::poison::Poison;
 use super::{Buffer, Case, Setup, Tensor, read_quantized, read_scales};
 use crate::device::host::BandDamage;
+use crate::device::process::Change;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::library::{self, Launch};
+use crate::library::{self, Changer, Failure, Launch};
 use crate::quant::{Granularity, Padding, Quant, Quantized};
 use crate::reference::stream::Weight;
 use crate::reference::{BufferId, Expr, Matrix};
@@ -63,6 +65,8 @@ pub struct Captured {
     pub changed: bool,
     /// The launcher of that kernel, where the run was watched.
     pub changed_by: Option<&'static str>,
+    /// Whether the test itself wrote what it holds, as far as the run was watched: no launcher changed it since.
+    pub by_test: bool,
     /// Bytes between strided rows that a kernel wrote.
     pub gaps_written: usize,
     /// What was written past the ends, of the data and of the scales.
@@ -79,6 +83,10 @@ pub struct Attempt {
     pub setup: Setup,
     pub buffers: Vec<Captured>,
     pub launches: Vec<Launch>,
+    /// Calls of launchers that failed, whatever the test made of that.
+    pub failures: Vec<Failure>,
+    /// What was changed of the process's state outside of the launchers.
+    pub changes: Vec<(Changer, Change)>,
     /// What the chain's function returned: the end of the chain.
     pub result: BufferId,
 }
@@ -90,15 +98,19 @@ impl Case {
     /// If the device does not give its memory back.
     pub(crate) fn finish(mut self, result: &Tensor) -> Result<Attempt> {
         self.download()?;
-        let launches = library::take_launches();
-        let damage = self.undo_damage(&launches);
+        let (launches, failures) = (library::take_launches(), library::take_failures());
+        let seen = self.undo_damage(&launches);
         let buffers = (0..self.buffers.len())
             .map(|i| {
-                let changed_by = damage.iter().find(|d| d.buffer.0 == i).map(|d| d.launcher);
-                self.capture(BufferId(i), changed_by, &launches)
+                let buffer = &self.buffers[i];
+                let mut allocations = std::iter::once(buffer.data).chain(buffer.companions());
+                let by_test = buffer.kind.is_written() && allocations.any(|at| seen.by_test.contains(&at));
+                let changed_by = seen.damage.iter().find(|d| d.buffer.0 == i).map(|d| d.launcher);
+                Captured { by_test, ..self.capture(BufferId(i), changed_by, &launches) }
             })
             .collect();
-        Ok(Attempt { result: result.id(), setup: self.setup, buffers, launches })
+        let (result, setup) = (result.id(), self.setup);
+        Ok(Attempt { setup, buffers, launches, failures, changes: Vec::new(), result })
     }
 
     fn capture(&self, id: BufferId, changed_by: Option<&'static str>, launches: &[Launch]) -> Captured {
@@ -142,6 +154,7 @@ impl Case {
             memory: ordered.map(|_| allocation.contents().to_vec()),
             changed: changed || given || changed_by.is_some(),
             changed_by,
+            by_test: false,
             damage,
             kernel: launch.map(|launch| launch.launcher),
             launched: launch.and_then(|launch| launch.kernels.clone()),
@@ -213,29 +226,28 @@ impl Captured {
         self.memory.as_deref().unwrap_or(&self.data)
     }
 
-    /// Whether all bytes of an element are this one; never of packed codes, which share a byte.
-    pub fn holds(&self, element: usize, byte: u8) -> bool {
+    /// Whether an element holds what this poison puts there; never of packed codes, which share a byte.
+    pub fn holds(&self, element: usize, poison: Poison) -> bool {
         let size = self.dtype.bits() as usize / 8;
         let bytes = self.data.get(element * size..(element + 1) * size);
-        size > 0 && bytes.is_some_and(|bytes| bytes.iter().all(|b| *b == byte))
+        size > 0 && bytes.is_some_and(poison.held(self.dtype))
     }
 
     /// Elements and scales that neither run wrote: they hold the poison of this run here and that of `other` there.
     /// The positions of padding between scales are not counted.
-    pub fn unwritten(&self, poison: u8, other: &Captured, other_poison: u8) -> u64 {
-        let same =
-            |a: &[u8], b: &[u8]| a.iter().all(|&x| x == poison) && b.iter().all(|&x| x == other_poison);
+    pub fn unwritten(&self, poison: Poison, other: &Captured, other_poison: Poison) -> u64 {
         let size = (self.dtype.bits() as usize / 8).max(1);
         let (data, other_data) = (self.in_memory(), other.in_memory());
-        let mut count =
-            data.chunks(size).zip(other_data.chunks(size)).filter(|(a, b)| same(a, b)).count() as u64;
+        let (here, there) = (poison.held(self.dtype), other_poison.held(self.dtype));
+        let pairs = data.chunks(size).zip(other_data.chunks(size));
+        let mut count = pairs.filter(|(a, b)| here(a) && there(b)).count() as u64;
         // A static scale is the framework's own.
         if let Some(scheme) = self.scheme.filter(|s| s.static_scale.is_none()) {
             let size = scheme.scale_dtype.bits() as usize / 8;
-            count += self
-                .scale_places(&scheme)
-                .filter(|&at| same(&self.scales[at..at + size], &other.scales[at..at + size]))
-                .count() as u64;
+            let (here, there) = (poison.held(scheme.scale_dtype), other_poison.held(scheme.scale_dtype));
+            let unwritten =
+                |at: &usize| here(&self.scales[*at..at + size]) && there(&other.scales[*at..at + size]);
+            count += self.scale_places(&scheme).filter(unwritten).count() as u64;
         }
         count
     }

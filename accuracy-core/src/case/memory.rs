@@ -1,6 +1,7 @@
 //! Moves logical bytes (row-major, packed) into and out of strided, poisoned memory.
 
 use super::Shape;
+use super::poison::Poison;
 use crate::device::memory::Memory;
 use crate::dtype::{DType, NibbleOrder};
 use crate::layout::{DataLayout, IndexMap};
@@ -14,9 +15,9 @@ const WHOLE: usize = 64 << 20;
 const MARGIN: usize = 256;
 
 /// Fills everything with the poison: elements and gaps.
-pub fn poison(allocation: &mut Memory, dtype: DType, shape: &Shape, poison: u8) {
+pub fn poison(allocation: &mut Memory, dtype: DType, shape: &Shape, poison: Poison) {
     for range in touched(allocation, dtype, shape) {
-        allocation.write(range.start, range.len()).fill(poison);
+        poison.fill(dtype, range.start, allocation.write(range.start, range.len()));
     }
 }
 
@@ -31,11 +32,12 @@ pub fn touched(allocation: &Memory, dtype: DType, shape: &Shape) -> Vec<Range<us
 }
 
 /// Bytes of the gaps between the runs that no longer hold the poison.
-pub fn damaged_gaps(allocation: &Memory, dtype: DType, shape: &Shape, poison: u8) -> usize {
+pub fn damaged_gaps(allocation: &Memory, dtype: DType, shape: &Shape, poison: Poison) -> usize {
     if shape.is_contiguous() {
         return 0;
     }
     let margin = if allocation.len() <= WHOLE { usize::MAX } else { MARGIN };
+    let pattern = poison.pattern(dtype);
     let mut damaged = 0;
     let mut previous_end: Option<usize> = None;
     for (start, len) in runs(dtype, shape) {
@@ -43,7 +45,8 @@ pub fn damaged_gaps(allocation: &Memory, dtype: DType, shape: &Shape, poison: u8
             let gap = start - end;
             let near = gap.min(margin);
             let mut count = |from: usize, len: usize| {
-                damaged += allocation.read(from, len).iter().filter(|&&b| b != poison).count();
+                let expected = pattern.iter().cycle().skip(from % pattern.len());
+                damaged += allocation.read(from, len).iter().zip(expected).filter(|(b, e)| b != e).count();
             };
             count(end, near);
             if gap > near {

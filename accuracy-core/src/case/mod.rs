@@ -7,6 +7,7 @@
 mod capture;
 pub mod input;
 mod memory;
+pub mod poison;
 pub mod sample;
 mod shape;
 mod tensor;
@@ -16,6 +17,7 @@ mod weight;
 pub use capture::{Attempt, Captured, Kind};
 pub use shape::Shape;
 pub use tensor::{Element, Tensor};
+pub(crate) use weight::stored_shape;
 pub use weight::{PreparedWeights, WeightForm};
 
 use crate::arch::Arch;
@@ -25,12 +27,13 @@ use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
 use crate::layout::{DataLayout, ScaleLayout};
-use crate::library;
+use crate::library::{self, LibraryError};
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
 pub(crate) use memory::Order;
+use poison::Poison;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use watch::{Watch, Watching};
@@ -49,8 +52,8 @@ pub struct Setup {
     pub activations: Option<Arc<Matrix>>,
     pub seed: u64,
     pub data: Data,
-    /// Byte with which memory is filled that a kernel has to write.
-    pub poison: u8,
+    /// What memory holds that a kernel has to write.
+    pub poison: Poison,
     pub placement: Placement,
     pub watch: Watch,
 }
@@ -132,6 +135,29 @@ impl Case {
     /// Rows of the activations.
     pub fn tokens(&self) -> i32 {
         self.setup.tokens as i32
+    }
+
+    /// Whether a launcher refused what it was asked for, so that the test may call another one instead:
+    ///
+    /// ```ignore
+    /// if cx.refused(unsafe { gemm_fast(y.data(), x.data(), w.data(), m, n, k, cx.stream()) })? {
+    ///     unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream())? };
+    /// }
+    /// ```
+    ///
+    /// A case fails if a launcher returned an error that the test neither passes on nor gives to this.
+    ///
+    /// # Errors
+    /// Every error that is not a status of the launcher, such as a symbol that is missing.
+    pub fn refused(&self, called: Result<()>) -> Result<bool> {
+        match called {
+            Ok(()) => Ok(false),
+            Err(Error::Library(LibraryError::Status { .. })) => {
+                library::expect_failure();
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The stream to launch on.
@@ -440,6 +466,7 @@ impl Case {
         buffer.initial = Some(initial);
         buffer.given.extend(zeros);
         self.upload(tensor.id())?;
+        self.watch(tensor.id());
         Ok(tensor)
     }
 
@@ -496,7 +523,7 @@ impl Case {
         memory::poison(&mut self.allocations[buffer.data], buffer.dtype, &buffer.shape, self.setup.poison);
         if let Some((scheme, grid)) = buffer.grid() {
             let bytes = scheme.scale_dtype.packed_len(scheme.scale_layout.len(grid));
-            let at = self.poisoned(&format!("{}.scales", buffer.name), bytes)?;
+            let at = self.poisoned(&format!("{}.scales", buffer.name), scheme.scale_dtype, bytes)?;
             if let (Padding::Byte(byte), false) = (scheme.scale_padding, buffer.kind.is_written()) {
                 self.allocations[at].write(0, bytes).fill(byte);
             }
@@ -507,10 +534,10 @@ impl Case {
             buffer.scales = Some(at);
             if let Some((dtype, order)) = Order::of_zeros(&scheme, grid) {
                 let name = format!("{}.zero_points", buffer.name);
-                buffer.zeros = Some(self.poisoned(&name, dtype.packed_len(order.len()))?);
+                buffer.zeros = Some(self.poisoned(&name, dtype, dtype.packed_len(order.len()))?);
             }
             if let Some(global) = scheme.global_scale {
-                let at = self.poisoned(&format!("{}.global_scale", buffer.name), 4)?;
+                let at = self.poisoned(&format!("{}.global_scale", buffer.name), DType::F32, 4)?;
                 let stored = global.stored(buffer.factor) as f32;
                 self.allocations[at].write(0, 4).copy_from_slice(&stored.to_le_bytes());
                 buffer.given.push((at, self.allocations[at].contents().to_vec()));
@@ -520,7 +547,9 @@ impl Case {
         self.buffers.push(buffer);
         let id = BufferId(self.buffers.len() - 1);
         self.upload(id)?;
-        self.watch(id);
+        if self.buffers[id.0].kind.is_written() {
+            self.watch(id);
+        }
         Ok(self.tensor(id.0))
     }
 
@@ -563,16 +592,16 @@ impl Case {
         Ok(())
     }
 
-    fn poisoned(&mut self, name: &str, bytes: usize) -> Result<usize> {
+    fn poisoned(&mut self, name: &str, dtype: DType, bytes: usize) -> Result<usize> {
         let at = self.allocate(name, bytes)?;
-        self.allocations[at].write(0, bytes).fill(self.setup.poison);
+        self.setup.poison.fill(dtype, 0, self.allocations[at].write(0, bytes));
         Ok(at)
     }
 
     fn allocate(&mut self, name: &str, bytes: usize) -> Result<usize> {
         // No two allocations have the same bytes in their guard bands. So a kernel that copies one element too many from
         // one buffer to another damages the other's band, and does not write what was there.
-        let salt = self.setup.poison ^ 0x33 ^ (self.allocations.len() as u8).wrapping_mul(73);
+        let salt = self.setup.poison.byte() ^ 0x33 ^ (self.allocations.len() as u8).wrapping_mul(73);
         let memory = Memory::new(name, bytes, self.setup.placement, salt, self.setup.runtime).map_err(
             |e| match e {
                 MemoryError::Host(source) => Error::Memory { name: name.into(), bytes, source },

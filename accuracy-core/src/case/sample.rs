@@ -42,7 +42,7 @@ impl Attempt {
             let operand = self.buffer(weight);
             let Some(rows) = places(operand) else { continue };
             let rows: Vec<usize> = rows.into_iter().flatten().collect();
-            let sampled = operand.rows_sample(&rows, self.setup.poison);
+            let sampled = operand.rows_sample(&rows, self.setup.poison.byte());
             let b = Expr::buffer(weight, rows.len(), operand.cols);
             let mut output = buffer.columns_sample(&rows);
             output.source = Some(a.matmul_of(b, accumulator));

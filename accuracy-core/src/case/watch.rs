@@ -10,6 +10,7 @@ use crate::library::Launch;
 use crate::reference::BufferId;
 use crate::reference::graph::Op;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Which buffers of a run are watched.
@@ -29,10 +30,12 @@ struct Watched {
     allocation: usize,
     view: View,
     ranges: Vec<Range<usize>>,
-    /// What it held before the launch that is going on.
-    before: Vec<Vec<u8>>,
+    /// What it held when it was looked at last.
+    last: Vec<Vec<u8>>,
     /// Launches that changed it, with what it held before.
     changes: Vec<(usize, Vec<Vec<u8>>)>,
+    /// Whether it was changed between launches, by the test itself, and by no launch since.
+    by_test: bool,
 }
 
 /// Held by a case as long as its memory is there.
@@ -61,7 +64,9 @@ impl Watched {
 pub fn before_launch() {
     WATCHED.with_borrow_mut(|watched| {
         for watched in watched {
-            watched.before = watched.look();
+            let now = watched.look();
+            watched.by_test |= now != watched.last;
+            watched.last = now;
         }
     });
 }
@@ -70,8 +75,10 @@ pub fn before_launch() {
 pub fn after_launch(launch: usize) {
     WATCHED.with_borrow_mut(|watched| {
         for watched in watched {
-            if watched.look() != watched.before {
-                watched.changes.push((launch, std::mem::take(&mut watched.before)));
+            let now = watched.look();
+            if now != watched.last {
+                watched.changes.push((launch, std::mem::replace(&mut watched.last, now)));
+                watched.by_test = false;
             }
         }
     });
@@ -83,16 +90,24 @@ pub(super) struct Damage {
     pub launcher: &'static str,
 }
 
+/// What watching a run has shown.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub damage: Vec<Damage>,
+    /// Allocations whose contents the test itself has written, and no launcher since.
+    pub by_test: BTreeSet<usize>,
+}
+
 impl Case {
-    /// Watches a buffer from now on, if this run does.
+    /// Watches a buffer from now on, if this run does. What the framework puts there it has put there before.
     pub(super) fn watch(&self, id: BufferId) {
         let buffer = &self.buffers[id.0];
         let wanted = match self.setup.watch {
             Watch::Nothing => false,
-            Watch::Written => buffer.kind.is_written(),
+            Watch::Written => buffer.kind.is_written() || buffer.kind == Kind::Before,
             Watch::Everything => true,
         };
-        if !wanted || matches!(buffer.kind, Kind::Before | Kind::After) {
+        if !wanted {
             return;
         }
         let watched = |allocation: usize| {
@@ -101,19 +116,31 @@ impl Case {
                 true => memory::touched(memory, buffer.dtype, &buffer.shape),
                 false => std::iter::once(0..memory.len()).collect(),
             };
-            let (view, before, changes) = (memory.view(), Vec::new(), Vec::new());
-            Watched { buffer: id, allocation, view, ranges, before, changes }
+            let (view, last, changes) = (memory.view(), Vec::new(), Vec::new());
+            let mut watched = Watched { buffer: id, allocation, view, ranges, last, changes, by_test: false };
+            watched.last = watched.look();
+            watched
         };
         let all = std::iter::once(buffer.data).chain(buffer.companions());
         WATCHED.with_borrow_mut(|list| list.extend(all.map(watched)));
     }
 
-    /// Undoes what consumers did to their operands: an intermediate is what its producer made of it, and its consumers
-    /// have read that. Returns who damaged what, inputs included.
-    pub(super) fn undo_damage(&mut self, launches: &[Launch]) -> Vec<Damage> {
-        let mut found = Vec::new();
+    /// Says what has been seen, once everything has been read back. Undoes what consumers did to their operands: an
+    /// intermediate is what its producer made of it, and its consumers have read that.
+    pub(super) fn undo_damage(&mut self, launches: &[Launch]) -> Seen {
+        let mut seen = Seen::default();
         for watched in WATCHED.take() {
             let buffer = &self.buffers[watched.buffer.0];
+            let memory = &self.allocations[watched.allocation];
+            let holds =
+                |(range, last): (&Range<usize>, &Vec<u8>)| memory.read(range.start, range.len()) == last;
+            if watched.by_test || !watched.ranges.iter().zip(&watched.last).all(holds) {
+                seen.by_test.insert(watched.allocation);
+            }
+            if buffer.kind == Kind::Before {
+                // A launcher may update it.
+                continue;
+            }
             let given = !buffer.kind.is_written();
             let mut changes = watched.changes.into_iter();
             // The first to write an intermediate is its producer, whatever else it is given.
@@ -123,7 +150,7 @@ impl Case {
             };
             let Some((launch, before)) = damage else { continue };
             let launcher = launches[launch].launcher;
-            found.push(Damage { buffer: watched.buffer, launcher });
+            seen.damage.push(Damage { buffer: watched.buffer, launcher });
             if !given {
                 let memory: &mut Memory = &mut self.allocations[watched.allocation];
                 for (range, bytes) in watched.ranges.iter().zip(before) {
@@ -131,7 +158,7 @@ impl Case {
                 }
             }
         }
-        found
+        seen
     }
 
     /// Whether a launch was given a buffer that is computed from this one.

@@ -218,7 +218,7 @@ impl PreparedWeights {
 }
 
 /// `[rows, cols]` of a weight as the checkpoint has it; a vector is one row.
-pub(super) fn stored_shape(checkpoint: &Checkpoint, tensor: &str) -> Result<(usize, usize), WeightsError> {
+pub(crate) fn stored_shape(checkpoint: &Checkpoint, tensor: &str) -> Result<(usize, usize), WeightsError> {
     if checkpoint.raw(tensor).is_ok_and(|raw| raw.shape.len() == 1) {
         return Ok((1, checkpoint.raw(tensor)?.shape[0]));
     }

@@ -3,7 +3,7 @@
 //! Three runtimes: the host, whose "device memory" is mapped by [`host`] between guard bands and inaccessible pages, and
 //! HIP and CUDA ([`gpu`]), opened at run time. [`memory`] is a buffer on any of them, [`launches`] sees which kernels run.
 //! Where [`mod@emulation`] is asked for, HIP's runtime is a stand-in that runs the code on this processor.
-//! What the bytes mean is not known here.
+//! [`process`] is the state of the process that a launcher may change. What the bytes mean is not known here.
 
 pub mod emulation;
 pub mod fault;
@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod host;
 pub mod launches;
 pub mod memory;
+pub mod process;
 
 pub use emulation::emulation;
 

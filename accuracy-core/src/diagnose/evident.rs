@@ -88,12 +88,13 @@ fn place(cause: &str, first: &Attempt, second: &Attempt, at: usize, buffer: &Cap
         _ => return None,
     };
     let size = (buffer.dtype.bits() as usize / 8).max(1);
+    let (here, there) = (first.setup.poison.held(buffer.dtype), second.setup.poison.held(other.dtype));
+    let element = |c: &Captured, i: usize, held: &dyn Fn(&[u8]) -> bool| {
+        c.data.get(i * size..(i + 1) * size).is_some_and(held)
+    };
     let poisoned = |i: usize| {
-        let holds = |c: &Captured, poison: u8| {
-            c.data.get(i * size..(i + 1) * size).is_some_and(|bytes| bytes.iter().all(|b| *b == poison))
-        };
         // Packed codes share a byte.
-        buffer.dtype.bits() < 8 || (holds(buffer, first.setup.poison) && holds(other, second.setup.poison))
+        buffer.dtype.bits() < 8 || element(buffer, i, &here) && element(other, i, &there)
     };
     let map = Map::new(buffer.rows, buffer.cols, |r, c| {
         let i = r * buffer.cols + c;

@@ -207,7 +207,7 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
     for id in source.buffers() {
         let operand = attempt.buffer(id);
         found.extend(scales::hypotheses(id, operand));
-        found.extend(codes::hypotheses(id, operand, attempt.setup.poison, &|| world.whole(id)));
+        found.extend(codes::hypotheses(id, operand, attempt.setup.poison.byte(), &|| world.whole(id)));
     }
     found.extend(graph::hypotheses(source, attempt));
     found.extend(product::hypotheses(source));

@@ -1,19 +1,22 @@
 //! The four checks of a case: what is run how often, and how its record comes about.
 
+use super::order::Order;
 use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
+use crate::case::poison::Poison;
 use crate::case::watch::Watch;
-use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup};
+use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup, stored_shape};
 use crate::device::emulation::{self, Told};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
+use crate::device::process::{self, Change, State};
 use crate::diagnose::{Evidence, Unsteady, diagnose, evident, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
-use crate::library;
+use crate::library::{self, Changer};
 use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
@@ -31,9 +34,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// One pattern of a byte is a valid code in 8 bits; two complementary ones are not both what a kernel wrote.
-/// The seed says which: a kernel that knows one of them knows not all.
-const POISONS: [u8; 4] = [0xa5, 0x96, 0xc3, 0xb4];
 /// Bits of the seed that make other inputs of it: neighbouring seeds do not share theirs.
 const OTHER_SEEDS: [u64; 4] = [1, 1 << 20, 1 << 30, 1 << 40];
 /// Lines of what kernels printed that a record keeps.
@@ -41,12 +41,21 @@ const OUTPUT_LINES: usize = 100;
 /// Terms that cancel by this factor show a float16 accumulator.
 const ENOUGH_CANCELLATION: f64 = 30.0;
 
-/// Runs a sub-case.
-pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> Record {
-    let runner = match Runner::new(meta, case, call, settings) {
-        Ok(runner) => runner,
+/// Runs a sub-case, after what comes before it.
+pub fn run(
+    meta: &TestMeta,
+    case: &SubCase,
+    call: Call,
+    settings: &Settings,
+    poison: u64,
+    order: &Order<'_>,
+) -> Record {
+    let found = process::reset_floats();
+    let runner = match Runner::new(meta, case, call, settings, poison) {
+        Ok(runner) => Runner { found, ..runner },
         Err(error) => return case.planned.without_result(Verdict::NotRun, error.to_string()),
     };
+    let preceded_by = order.begin(meta, case, |before| runner.precede(before));
     let mut record = case.planned.without_result(Verdict::NotRun, "");
     record.threshold = runner.min_cos;
     if let Runtime::Gpu(gpu) = runner.setup.runtime {
@@ -74,7 +83,7 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
         Err(error @ Error::Kernel { .. }) => without_result(Verdict::Crashed, error),
         Err(error) => without_result(Verdict::NotRun, error),
     };
-    match emulation::take().filter(|_| settings.emulate) {
+    let record = match emulation::take().filter(|_| settings.emulate) {
         None => record,
         Some(Told { mut problems, handled, mut emulated, findings }) => {
             if result.is_err() {
@@ -98,7 +107,14 @@ pub fn run(meta: &TestMeta, case: &SubCase, call: Call, settings: &Settings) -> 
             let judged = failed_by(judged, &findings);
             Record { device, emulated: Some(Box::new(emulated)), findings: Some(findings), ..judged }
         }
-    }
+    };
+    Record { poison: Some(poison), preceded_by, ..record }
+}
+
+/// Rows and columns of the weights of a sub-case; `None` where they cannot be read.
+pub fn weight_shapes(meta: &TestMeta, case: &SubCase) -> Option<Vec<(usize, usize)>> {
+    let checkpoint = open(&meta.manifest_dir.join(meta.body.checkpoint.as_ref()?)).ok()?;
+    case.planned.weights.values().map(|tensor| stored_shape(&checkpoint, tensor).ok()).collect()
 }
 
 /// A case in which the emulator saw a kernel make a mistake does not pass, whatever was computed.
@@ -124,6 +140,10 @@ struct Runner<'a> {
     cell: &'a Cell,
     call: Call,
     setup: Setup,
+    /// NaN and infinities, for a run in which nothing else is new.
+    special_poison: Poison,
+    /// What of the process's state was not as a process starts.
+    found: Vec<Change>,
     library_path: Vec<PathBuf>,
     min_cos: f64,
     repeat: u32,
@@ -133,7 +153,13 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(meta: &'a TestMeta, case: &SubCase, call: Call, settings: &'a Settings) -> Result<Runner<'a>> {
+    fn new(
+        meta: &'a TestMeta,
+        case: &SubCase,
+        call: Call,
+        settings: &'a Settings,
+        poison: u64,
+    ) -> Result<Runner<'a>> {
         let body = &meta.body;
         let cell = &body.cells[case.cell];
         let checkpoint =
@@ -159,10 +185,12 @@ impl<'a> Runner<'a> {
                 activations,
                 seed: settings.seed.unwrap_or(body.seed),
                 data: Data::Ordinary,
-                poison: POISONS[settings.seed.unwrap_or(body.seed) as usize % POISONS.len()],
+                poison: Poison::plain(poison),
                 placement: Placement::Banded,
                 watch,
             },
+            special_poison: Poison::special(poison),
+            found: Vec::new(),
             library_path: settings.library_path.clone(),
             min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
             repeat: settings.repeat.max(1),
@@ -176,14 +204,19 @@ impl<'a> Runner<'a> {
     fn attempt(&self, at: &[usize], setup: Setup) -> Result<Attempt> {
         library::set_target(setup.arch, setup.runtime, &self.library_path);
         library::take_launches();
+        library::take_failures();
         let mut case = Case::new(setup);
+        let before = State::now();
         // A declaration that does not fit its binding panics with a message; the case reports it.
         let result = catch_unwind(AssertUnwindSafe(|| (self.call)(&mut case, at)))
             .unwrap_or_else(|panic| Err(Error::Other(format!("the test panicked: {}", message(&*panic)))));
+        let changes = before.restore();
         // A kernel that broke the device is why whatever came after it failed.
         case.synchronize()?;
         let result = result?;
-        let attempt = case.finish(&result)?;
+        let mut attempt = case.finish(&result)?;
+        let earlier = self.found.iter().cloned().map(|change| (Changer::Earlier, change));
+        attempt.changes = earlier.chain(changes.into_iter().map(|change| (Changer::Test, change))).collect();
         // A handle of another run, or of something that no kernel makes, is no end of a chain.
         match attempt.buffers.get(attempt.result.0).filter(|b| b.name == result.name()) {
             Some(end) if end.kind.is_written() => Ok(attempt),
@@ -192,6 +225,19 @@ impl<'a> Runner<'a> {
                 result.name()
             ))),
         }
+    }
+
+    /// Computes another sub-case of the test, and forgets what came out. Says whether the device can still be used.
+    fn precede(&self, before: &SubCase) -> bool {
+        let cell = &self.meta.body.cells[before.cell];
+        let setup = Setup {
+            tokens: cell.tokens,
+            weights: before.planned.weights.clone(),
+            watch: Watch::Nothing,
+            ..self.setup.clone()
+        };
+        // What else goes wrong in it is told by the case that it is.
+        !matches!(self.attempt(&cell.at, setup), Err(Error::Kernel { .. }))
     }
 
     fn ordinary(&self, at: &[usize]) -> Result<Attempt> {
@@ -207,10 +253,8 @@ impl<'a> Runner<'a> {
     /// The same with the turns of the first run.
     fn other_memory(&self, at: &[usize]) -> Result<Attempt> {
         let watch = self.setup.watch.max(Watch::Written);
-        self.attempt(
-            at,
-            Setup { poison: !self.setup.poison, placement: Placement::Flush, watch, ..self.setup.clone() },
-        )
+        let (poison, placement) = (self.setup.poison.complement(), Placement::Flush);
+        self.attempt(at, Setup { poison, placement, watch, ..self.setup.clone() })
     }
 
     /// What has to be watched to know who changed what it only reads, where that is more than has been.
@@ -243,19 +287,42 @@ impl<'a> Runner<'a> {
         Ok(best.map(|(_, attempt)| attempt))
     }
 
-    /// A run whose terms all have one sign.
-    fn one_sign(&self, at: &[usize]) -> Result<Attempt> {
-        self.attempt(at, Setup { data: Data::OneSign, ..self.setup.clone() })
+    /// A run whose terms all have one sign, and how it is judged.
+    fn one_sign(&self, at: &[usize], poison: Poison) -> Result<(Attempt, Vec<JudgedHop>)> {
+        self.judged(at, Setup { data: Data::OneSign, poison, ..self.setup.clone() })
+    }
+
+    fn judged(&self, at: &[usize], setup: Setup) -> Result<(Attempt, Vec<JudgedHop>)> {
+        let attempt = self.attempt(at, setup)?;
+        let hops = judge::judge_hops(&attempt, self.min_cos);
+        Ok((attempt, hops))
     }
 
     /// What fails on other inputs, of a chain that has no run on cancelling data: a result kept from the first call is
-    /// right for ever on the same data, and what goes wrong beyond some magnitude shows on some inputs only.
-    fn other_data(&self, at: &[usize]) -> Result<Option<(Attempt, Vec<JudgedHop>)>> {
+    /// right for ever on the same data, and what goes wrong beyond some magnitude shows on some inputs only. In the run
+    /// that fails memory holds what it does in the ordinary one; `reads` is what fails where it holds `poison` alone.
+    fn other_data(
+        &self,
+        at: &[usize],
+        poison: Poison,
+        reads: &mut Vec<CheckResult>,
+    ) -> Result<Option<(Attempt, Vec<JudgedHop>)>> {
         for bit in OTHER_SEEDS {
-            let other = self.attempt(at, Setup { seed: self.setup.seed ^ bit, ..self.setup.clone() })?;
-            let hops = judge::judge_hops(&other, self.min_cos);
-            if hop_checks(&hops).iter().any(|check| !check.ok) {
+            let setup = Setup { seed: self.setup.seed ^ bit, ..self.setup.clone() };
+            let (other, hops) = self.judged(at, Setup { poison, ..setup.clone() })?;
+            if all_hold(&hops) {
+                continue;
+            }
+            if poison == self.setup.poison {
                 return Ok(Some((other, hops)));
+            }
+            let (plain, plain_hops) = self.judged(at, setup)?;
+            reads.extend(reads_poison(&hops, &plain_hops));
+            if !all_hold(&plain_hops) {
+                return Ok(Some((plain, plain_hops)));
+            }
+            if !reads.is_empty() {
+                return Ok(None);
             }
         }
         Ok(None)
@@ -297,16 +364,30 @@ impl<'a> Runner<'a> {
             checks.extend(judge::repeat_checks(probe, &again, None));
             second_probe = Some(again);
         }
-        let other = if probe.is_none() { self.other_data(at)? } else { None };
+        // NaN and infinities show a kernel that reads what nobody wrote, even where it multiplies by zero. One that has shown
+        // already is judged further on what it does with numbers.
+        let steady = checks.iter().all(|c| c.ok || !["unwritten", "repeat"].contains(&c.check.as_str()));
+        let poison = if steady { self.special_poison } else { self.setup.poison };
+        let mut reads = Vec::new();
+        let other = match probe {
+            None => self.other_data(at, poison, &mut reads)?,
+            Some(_) => None,
+        };
         checks.extend(other.iter().flat_map(|(_, hops)| only_failed(hops, "other inputs")));
         let probe_hops = probe.as_ref().map(|probe| judge::judge_hops(probe, self.min_cos));
         if let (Some(probe), Some(hops)) = (&probe, &probe_hops) {
             add_memory_checks(&mut checks, &[probe]);
             checks.extend(probe_checks(hops));
         }
-        let sums = probe.as_ref().map(|_| self.one_sign(at)).transpose()?;
-        let sum_hops = sums.as_ref().map(|sums| judge::judge_hops(sums, self.min_cos));
-        checks.extend(sum_hops.iter().flat_map(|hops| only_failed(hops, "data of one sign")));
+        let mut sums = probe.as_ref().map(|_| self.one_sign(at, poison)).transpose()?;
+        if let Some((_, special)) = sums.as_ref().filter(|(_, hops)| steady && !all_hold(hops)) {
+            let plain = self.one_sign(at, self.setup.poison)?;
+            reads.extend(reads_poison(special, &plain.1));
+            sums = Some(plain);
+        }
+        checks.extend(sums.iter().flat_map(|(_, hops)| only_failed(hops, "data of one sign")));
+        let reads_special = !reads.is_empty();
+        checks.extend(reads);
         let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
@@ -327,7 +408,7 @@ impl<'a> Runner<'a> {
                 second: Some(&second),
                 probe: on_probe,
                 second_probe: second_probe.as_ref(),
-                one_sign: sums.as_ref().zip(sum_hops.as_deref()),
+                one_sign: sums.as_ref().map(|(sums, hops)| (sums, &hops[..])),
                 min_cos: self.min_cos,
             };
             let found = diagnose(&evidence);
@@ -347,7 +428,9 @@ impl<'a> Runner<'a> {
             explained.clear();
         }
         let differ = repeated && !repeats(&first, &second);
-        let unsteady = if !differ {
+        let unsteady = if reads_special {
+            Unsteady::Poison
+        } else if !differ {
             Unsteady::Unknown
         } else if self.emulated && repeats(&first, &self.other_memory(at)?) {
             Unsteady::WaveOrder
@@ -369,7 +452,8 @@ impl<'a> Runner<'a> {
             false => Vec::new(),
         };
         keep(record, hops, Some(&first), &checks);
-        self.settle(record, checks, inconclusive(record_power(record), &first));
+        let doubt = by_test(&[&first, &second]).or_else(|| inconclusive(record_power(record), &first));
+        self.settle(record, checks, doubt);
         record.power.extend(planted);
         Ok(())
     }
@@ -392,7 +476,8 @@ impl<'a> Runner<'a> {
             record.causes.extend(self.diagnose(&fallback, &own));
         }
         keep(record, hops, Some(&fallback), &checks);
-        self.settle(record, checks, doubt.or_else(|| constant(&fallback)));
+        let doubt = by_test(&[&fallback, &primary]).or(doubt).or_else(|| constant(&fallback));
+        self.settle(record, checks, doubt);
         Ok(())
     }
 
@@ -438,7 +523,7 @@ impl<'a> Runner<'a> {
         record.causes = evident(&checks, None, &[], Unsteady::Unknown);
         record.causes.extend(self.diagnose(&variant, &hops));
         keep(record, hops, Some(&variant), &checks);
-        self.settle(record, checks, constant(&variant));
+        self.settle(record, checks, by_test(&[&variant, &first]).or_else(|| constant(&variant)));
         Ok(())
     }
 
@@ -451,6 +536,7 @@ impl<'a> Runner<'a> {
         let name = &axes[axis].name;
         let mut checks = Vec::new();
         let mut own_hops: Vec<JudgedHop> = Vec::new();
+        let mut by_itself = None;
         let mut compared = 0;
         let mut seen_attempt = None;
         let mut read_differently = false;
@@ -477,6 +563,7 @@ impl<'a> Runner<'a> {
                 own[1..].iter().any(|a| leaves(a).zip(leaves(&own[0])).any(|(x, y)| x.lies_differently(y)));
             let mut right = true;
             for attempt in &paths[0].1 {
+                by_itself = by_itself.or_else(|| by_test(&[attempt]));
                 let hops = judge::judge_hops(attempt, self.min_cos);
                 right &= hop_checks(&hops).iter().all(|check| check.ok);
                 if worst_cos(&hops) < worst_cos(&own_hops) || own_hops.is_empty() {
@@ -531,6 +618,7 @@ impl<'a> Runner<'a> {
         // Right results from operands that lie differently in memory show as well that the parameter is honoured.
         let doubt = (compared == 0 && !read_differently)
             .then(|| format!("no byte reacts to `{name}` on any path: it could not be seen to matter"));
+        let doubt = by_itself.or(doubt);
         let mut unwritten = false;
         if own_hops.iter().any(|hop| hop.checks.iter().any(|c| !c.ok)) {
             // What was not written is told as that, not as the number that the poison is.
@@ -748,6 +836,19 @@ fn hop_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
     hops.iter().flat_map(|h| h.checks.iter().cloned()).collect()
 }
 
+fn all_hold(hops: &[JudgedHop]) -> bool {
+    hops.iter().all(|hop| hop.checks.iter().all(|check| check.ok))
+}
+
+/// The first hop that is wrong where memory held NaN and infinities before the launch and right where it held numbers.
+fn reads_poison(special: &[JudgedHop], plain: &[JudgedHop]) -> Option<CheckResult> {
+    let holds = |hop: &JudgedHop| hop.checks.iter().all(|check| check.ok);
+    let (hop, _) = special.iter().zip(plain).find(|(special, plain)| !holds(special) && holds(plain))?;
+    let why = "wrong where memory held NaN and infinities before the launch, right where it held numbers: a kernel reads what \
+               nobody has written, such as an output that it multiplies by zero";
+    Some(none("repeat", &hop.hop.name, 1, why))
+}
+
 /// The memory checks of several runs: each once, as it failed if it did in any of them.
 fn add_memory_checks(checks: &mut Vec<CheckResult>, attempts: &[&Attempt]) {
     for check in attempts.iter().flat_map(|a| judge::memory_checks(a)) {
@@ -850,6 +951,21 @@ fn record_power(record: &Record) -> Option<String> {
 /// Why a case proves nothing, if so.
 fn inconclusive(power: Option<String>, attempt: &Attempt) -> Option<String> {
     constant(attempt).or(power)
+}
+
+/// Why a run says nothing of any kernel, if so: what should be judged was not written by a launcher.
+fn by_test(attempts: &[&Attempt]) -> Option<String> {
+    const ADVICE: &str = "a kernel that is not bound with #[kernel_library] or #[code_object] is not seen; declare what the \
+                          test itself gives with cx.constants(..) or cx.indices(..)";
+    let written = attempts.iter().flat_map(|attempt| &attempt.buffers).find(|buffer| buffer.by_test);
+    if let Some(buffer) = written {
+        return Some(format!(
+            "`{}` holds what the test itself wrote there, and no launcher: {ADVICE}",
+            buffer.name
+        ));
+    }
+    let idle = attempts.iter().any(|attempt| attempt.launches.is_empty());
+    idle.then(|| format!("no launcher was called: {ADVICE}"))
 }
 
 fn constant(attempt: &Attempt) -> Option<String> {

@@ -4,6 +4,7 @@ use crate::arch::Arch;
 use crate::meta;
 use crate::plan;
 use crate::record::{self, Manifest};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,6 +38,13 @@ pub fn cache_dir(asked: Option<&Path>) -> Option<PathBuf> {
         Some(dir) => Some(dir.into()),
         None => target_dir().map(|dir| dir.join("accuracy-cache")),
     }
+}
+
+/// What memory is poisoned with in this process, where nothing says so: drawn once.
+pub fn drawn_poison() -> u64 {
+    static DRAWN: OnceLock<u64> = OnceLock::new();
+    // A number that is copied from a report by hand.
+    *DRAWN.get_or_init(|| RandomState::new().hash_one(std::process::id()) & 0xffff)
 }
 
 /// Writes a manifest of what this process is going to run, once.

@@ -101,6 +101,13 @@ impl Kernel {
     /// # Safety
     /// The kernel must take these arguments, and every pointer among them must be valid for what it does with it.
     pub unsafe fn launch(&self, grid: Grid, arguments: &[&dyn LaunchArg]) -> crate::Result<()> {
+        // SAFETY: the caller vouches for the arguments.
+        unsafe { self.try_launch(grid, arguments) }.inspect_err(|error| super::failed(self.symbol, error))
+    }
+
+    /// # Safety
+    /// As of [`Kernel::launch`].
+    unsafe fn try_launch(&self, grid: Grid, arguments: &[&dyn LaunchArg]) -> crate::Result<()> {
         let target = TARGET.with_borrow(Clone::clone);
         let Runtime::Gpu(gpu) = target.runtime else {
             let (name, kernel) = (self.object.0.name.into(), self.symbol.into());

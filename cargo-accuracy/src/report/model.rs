@@ -109,6 +109,13 @@ pub fn test_key(id: &str, arch: &str) -> String {
 }
 
 impl Report {
+    /// What memory was poisoned with in every case that says so; `None` where cases differ.
+    pub fn poison(&self) -> Option<u64> {
+        let mut known = self.records.iter().filter_map(|record| record.poison);
+        let first = known.next()?;
+        known.all(|poison| poison == first).then_some(first)
+    }
+
     pub fn new(records: Vec<Record>, runs: &[RunInfo]) -> Report {
         let tests = tests(&records, runs);
         let mut summary = Summary { cases: records.len(), ..Summary::default() };

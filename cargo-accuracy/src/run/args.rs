@@ -81,6 +81,9 @@ pub struct JudgeArgs {
     /// Seed of the generated inputs, in place of each test's own
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// What memory holds that kernels have to write: repeats a run whose report names this number [default: drawn]
+    #[arg(long, value_name = "N")]
+    pub poison: Option<u64>,
     /// Keep what the kernels of each full chain wrote, and the float64 references, as safetensors in this folder
     ///
     /// One file a case, which is named in its metadata (`case`). Of each buffer that a kernel wrote: NAME, as it was

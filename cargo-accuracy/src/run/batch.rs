@@ -1,14 +1,14 @@
 //! Several cases in one process, where starting a process costs more than a case does: a device's context is made in
 //! tenths of a second, one process after the other.
 //!
-//! A batch may only show that cases pass. Whatever does not, for a fault of its own or of a case before it, runs again
-//! in a process of its own, and that run counts.
+//! Whatever does not pass in a batch, for a fault of its own or of a case before it, runs again in a process of its own. If
+//! it passes there, [`super::order`] says which of the two counts.
 
 use super::folder::RunFolder;
 use super::outcome::may_pass;
 use super::plan::Case;
 use super::pool::{End, Finished};
-use accuracy_core::record::{self, Gate, Planned, Record};
+use accuracy_core::record::{self, Gate, Planned, Record, Verdict};
 
 /// Most cases of a batch.
 const MOST: usize = 32;
@@ -39,13 +39,19 @@ pub fn groups(cases: &[usize], all: &[Case], slots: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// The records of those cases of a batch that have passed beyond doubt; `None` for the others.
-pub fn passed(
-    cases: &[&Planned],
-    folder: &RunFolder,
-    attempt: u32,
-    finished: &Finished,
-) -> Vec<Option<Record>> {
+/// What a batch says of one of its cases.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It has passed beyond doubt.
+    Passed(Box<Record>),
+    /// It failed, in a process that ended as one with failing cases does.
+    Failed(Box<Record>),
+    /// Nothing that could be relied on.
+    Unknown,
+}
+
+/// What a batch says of each of its cases.
+pub fn outcomes(cases: &[&Planned], folder: &RunFolder, attempt: u32, finished: &Finished) -> Vec<Outcome> {
     let read = |planned: &&Planned| {
         let record = record::read_record(&record::record_path(&folder.path, &planned.id, attempt)).ok()?;
         (record.id == planned.id).then_some(record)
@@ -58,7 +64,16 @@ pub fn passed(
         _ => false,
     };
     let trusted = ended_well && finished.left.is_empty();
-    records.into_iter().map(|r| r.filter(|r| trusted && r.gate == Gate::Pass && may_pass(r))).collect()
+    // What is wrong beside a case that broke the device may be wrong for that.
+    let broken = records.iter().flatten().any(|r| matches!(r.verdict, Verdict::Crashed | Verdict::TimedOut));
+    let outcome = |record: Option<Record>| match record {
+        Some(record) if trusted && record.gate == Gate::Pass && may_pass(&record) => {
+            Outcome::Passed(Box::new(record))
+        }
+        Some(record) if trusted && !broken && record.gate == Gate::Fail => Outcome::Failed(Box::new(record)),
+        _ => Outcome::Unknown,
+    };
+    records.into_iter().map(outcome).collect()
 }
 
 /// How many cases of a batch are done: it may take its time as long as this grows.
@@ -75,6 +90,7 @@ pub fn forget(planned: &Planned, folder: &RunFolder, attempt: u32) -> std::io::R
     for path in [
         record::record_path(&folder.path, &planned.id, attempt),
         started.with_extension("fault"),
+        record::before_path(&folder.path, &planned.id, attempt),
         folder.output_path(&planned.id),
         started,
     ] {

@@ -5,7 +5,8 @@
 //! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out
 //! their cases, of which [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
-//! [`batch`] lets several cases share one; [`outcome`] turns their ends into records. What is printed is in [`crate::report`].
+//! [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`outcome`] turns their ends into
+//! records. What is printed is in [`crate::report`].
 
 pub mod args;
 mod batch;
@@ -17,6 +18,7 @@ pub mod discover;
 pub mod emulate;
 pub mod folder;
 mod kernels;
+mod order;
 mod orphans;
 mod outcome;
 mod plan;
@@ -50,11 +52,12 @@ use cargo_metadata::{Metadata, Package};
 use device::Places;
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
+use order::Suspect;
 use orphans::Guard;
 use plan::{Case, Fate, Selected, Settings};
 use pool::{End, Job, Need, Next, Outcome, Pool};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -423,6 +426,14 @@ struct Run<'a> {
     spared: unix::Pid,
 }
 
+/// What a process computes before a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    /// Other shapes of its test.
+    Others,
+    Nothing,
+}
+
 /// What became of the cases of a run.
 struct Done {
     /// One for each, in the order of the cases.
@@ -444,9 +455,11 @@ impl Run<'_> {
         let progress = RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
         let (mut places, jobs) = (self.places.for_pool(self.settings.jobs), self.settings.jobs);
 
-        let (in_batches, alone): (Vec<usize>, Vec<usize>) =
+        let (in_batches, mut singles): (Vec<usize>, Vec<usize>) =
             queue.into_iter().filter(|_| unwritable.is_none()).partition(|&i| self.in_batch(&cases[i]));
         let groups = batch::groups(&in_batches, cases, jobs);
+        // Cases that failed in a process that had computed something before them.
+        let mut suspects: BTreeMap<usize, Suspect> = BTreeMap::new();
         let pool = Pool {
             slots: jobs,
             places: &mut places,
@@ -456,18 +469,26 @@ impl Run<'_> {
         };
         let mut ended = pool.run(
             &self.needs(&groups, cases),
-            |at, place| self.job(&groups[at].iter().map(|&i| &cases[i]).collect::<Vec<_>>(), place),
+            |at, place| {
+                let group: Vec<&Case> = groups[at].iter().map(|&i| &cases[i]).collect();
+                self.job(&group, place, Company::Others)
+            },
             |at| progress.borrow().started(&cases[groups[at][0]].planned.id),
             |finished| {
                 let group = &groups[finished.index];
                 let planned: Vec<&Planned> = group.iter().map(|&i| &cases[i].planned).collect();
-                for (&index, record) in
-                    group.iter().zip(batch::passed(&planned, self.folder, ATTEMPT, &finished))
-                {
-                    if let Some(record) = &record {
-                        progress.borrow_mut().finished(record);
+                let outcomes = batch::outcomes(&planned, self.folder, ATTEMPT, &finished);
+                for (&index, outcome) in group.iter().zip(outcomes) {
+                    match outcome {
+                        batch::Outcome::Passed(record) => {
+                            progress.borrow_mut().finished(&record);
+                            records[index] = Some(*record);
+                        }
+                        batch::Outcome::Failed(record) => {
+                            suspects.insert(index, Suspect::in_batch(*record));
+                        }
+                        batch::Outcome::Unknown => {}
                     }
-                    records[index] = record;
                 }
                 let bad =
                     if matches!(finished.end, End::Exited(_)) { Verdict::Crashed } else { Verdict::TimedOut };
@@ -479,16 +500,34 @@ impl Run<'_> {
             },
         );
 
-        let mut again: Vec<usize> = in_batches.iter().copied().filter(|&i| records[i].is_none()).collect();
-        for &index in &again {
-            let planned = &cases[index].planned;
-            batch::forget(planned, self.folder, ATTEMPT)
-                .with_context(|| format!("cannot remove what the first run of {} has left", planned.id))?;
-        }
-        again.extend(alone);
-        again.sort_unstable();
-        if ended.outcome == Outcome::Done {
-            let singles: Vec<Vec<usize>> = again.iter().map(|&i| vec![i]).collect();
+        // First what comes after other shapes, then alone whatever failed. What a batch says nothing of begins anew.
+        let left = |i: &usize| records[*i].is_none();
+        let (mut again, unknown): (Vec<usize>, Vec<usize>) =
+            in_batches.iter().copied().filter(left).partition(|i| suspects.contains_key(i));
+        self.forget(unknown.iter().map(|&i| &cases[i].planned))?;
+        singles.extend(unknown);
+        singles.sort_unstable();
+        for company in [Company::Others, Company::Nothing] {
+            let queue = std::mem::take(match company {
+                Company::Others => &mut singles,
+                Company::Nothing => &mut again,
+            });
+            if ended.outcome != Outcome::Done {
+                // What is not run again stays as it was found.
+                for index in queue {
+                    let Some(suspect) = suspects.remove(&index) else { continue };
+                    let record = suspect.unsettled();
+                    if let Err(e) = self.keep(&record) {
+                        unwritable.get_or_insert(e);
+                    }
+                    records[index] = Some(record);
+                }
+                continue;
+            }
+            if company == Company::Nothing {
+                self.forget(queue.iter().map(|&i| &cases[i].planned))?;
+            }
+            let alone: Vec<Vec<usize>> = queue.iter().map(|&i| vec![i]).collect();
             let pool = Pool {
                 slots: jobs,
                 places: &mut places,
@@ -498,27 +537,42 @@ impl Run<'_> {
             };
             let escaped = std::mem::take(&mut ended.escaped);
             ended = pool.run(
-                &self.needs(&singles, cases),
-                |at, place| self.job(&[&cases[again[at]]], place),
-                |at| progress.borrow().started(&cases[again[at]].planned.id),
+                &self.needs(&alone, cases),
+                |at, place| self.job(&[&cases[queue[at]]], place, company),
+                |at| progress.borrow().started(&cases[queue[at]].planned.id),
                 |finished| {
-                    let index = again[finished.index];
-                    let record = self.judge(&cases[index].planned, &finished);
+                    let index = queue[finished.index];
+                    let mut record = self.judge(&cases[index].planned, &finished);
+                    let verdict = record.verdict;
+                    let lost = || finished.place.filter(|&place| self.is_lost(place, &finished.end, verdict));
+                    let may_differ = company == Company::Others
+                        && record.gate == Gate::Fail
+                        && !self.args.runner.fail_fast
+                        && !matches!(finished.end, End::Interrupted);
+                    if may_differ {
+                        match Suspect::preceded(record, &self.folder.path, ATTEMPT) {
+                            Ok(suspect) => {
+                                suspects.insert(index, suspect);
+                                again.push(index);
+                                return lost().map_or(Next::GoOn, Next::GiveUp);
+                            }
+                            Err(own) => record = *own,
+                        }
+                    }
+                    if let Some(suspect) = suspects.remove(&index) {
+                        record = suspect.settle(record);
+                    }
                     progress.borrow_mut().finished(&record);
                     let failed = record.gate == Gate::Fail;
                     // A passing record stands as the test has written it.
                     if failed && let Err(e) = self.keep(&record) {
                         unwritable.get_or_insert(e);
                     }
-                    let verdict = record.verdict;
                     records[index] = Some(record);
                     if unwritable.is_some() || failed && self.args.runner.fail_fast {
                         return Next::Stop;
                     }
-                    match finished.place {
-                        Some(place) if self.is_lost(place, &finished.end, verdict) => Next::GiveUp(place),
-                        _ => Next::GoOn,
-                    }
+                    lost().map_or(Next::GoOn, Next::GiveUp)
                 },
             );
             ended.escaped.extend(escaped);
@@ -551,6 +605,15 @@ impl Run<'_> {
             interrupted.then(|| "the run was interrupted".to_owned())
         };
         Ok(Done { records, problem, interrupted })
+    }
+
+    /// Removes what an earlier run of cases has left.
+    fn forget<'p>(&self, cases: impl Iterator<Item = &'p Planned>) -> anyhow::Result<()> {
+        for planned in cases {
+            batch::forget(planned, self.folder, ATTEMPT)
+                .with_context(|| format!("cannot remove what the first run of {} has left", planned.id))?;
+        }
+        Ok(())
     }
 
     /// Whether a case shares a process with others.
@@ -618,7 +681,7 @@ impl Run<'_> {
     }
 
     /// A process for cases of one executable and architecture.
-    fn job(&self, cases: &[&Case], place: usize) -> anyhow::Result<Job> {
+    fn job(&self, cases: &[&Case], place: usize, company: Company) -> anyhow::Result<Job> {
         let case = cases[0];
         let binary = &self.binaries[case.binary];
         let ids = cases.iter().map(|case| case.planned.id.as_str()).collect::<Vec<_>>().join("\n");
@@ -646,6 +709,8 @@ impl Run<'_> {
             (env::DEFAULT_MIN_COS, self.config.min_cos(&binary.package).map(|v| v.to_string())),
             (env::REPEAT, self.settings.repeat.map(|v| v.to_string())),
             (env::SEED, self.settings.seed.map(|v| v.to_string())),
+            (env::POISON, Some(self.settings.poison.to_string())),
+            (env::ALONE, (company == Company::Nothing).then(|| "1".to_owned())),
         ] {
             match value {
                 Some(value) => command.env(name, value),

@@ -13,6 +13,7 @@ use accuracy_core::record::Planned;
 use anyhow::Context as _;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Settings {
     pub jobs: usize,
     pub repeat: Option<u32>,
     pub seed: Option<u64>,
+    /// With what memory is filled that kernels have to write: named, or drawn for this run.
+    pub poison: u64,
     pub partition: Option<Partition>,
     /// Of an earlier run, by identity.
     pub durations: Option<HashMap<String, f64>>,
@@ -104,6 +107,11 @@ impl Settings {
             Some(seed) => Some(seed),
             None => config::from_env(env::SEED, "a whole number without a sign")?,
         };
+        let poison = match args.judge.poison {
+            Some(poison) => Some(poison),
+            None => config::from_env(env::POISON, "a whole number without a sign")?,
+        };
+        let poison = poison.unwrap_or_else(drawn);
         let partition = args.runner.partition.map(Wanted::resolve).transpose()?;
         let durations = args.runner.durations.as_deref().map(durations).transpose()?;
         let (jobs, visible, emulates) = (jobs.unwrap_or_else(cores), Vec::new(), false);
@@ -118,6 +126,7 @@ impl Settings {
             jobs,
             repeat,
             seed,
+            poison,
             partition,
             durations,
         })
@@ -141,6 +150,11 @@ impl Settings {
         let seconds = self.timeout.or_else(|| config.timeout(package)).unwrap_or(DEFAULT_TIMEOUT);
         Duration::from_secs_f64(seconds.min(LONGEST_TIMEOUT))
     }
+}
+
+/// A number that no two runs are likely to share, short enough to be copied by hand.
+fn drawn() -> u64 {
+    RandomState::new().hash_one(std::process::id()) & 0xffff
 }
 
 /// The architectures that ACCURACY_ARCH names.

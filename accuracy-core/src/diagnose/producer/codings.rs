@@ -359,7 +359,7 @@ impl<'a> Producer<'a, '_> {
         for coding in self.codings() {
             consider(coding, own);
         }
-        for hypothesis in codes::places(self.id, self.buffer, self.attempt.setup.poison) {
+        for hypothesis in codes::places(self.id, self.buffer, self.attempt.setup.poison.byte()) {
             let Change::Codes(codes) = &hypothesis.change else { continue };
             let mut reading = own.clone();
             reading.codes = codes.clone();

@@ -389,12 +389,12 @@ fn data(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
             (room, *detailed) = (left, true);
         }
     }
-    let data = Data {
-        tests,
-        archs: report.archs().len(),
-        program: failure::program(&report.flags),
-        flags: &report.flags,
-    };
+    let mut flags = report.flags.clone();
+    if let Some(poison) = report.poison() {
+        flags.extend(["--poison".to_owned(), poison.to_string()]);
+    }
+    let data =
+        Data { tests, archs: report.archs().len(), program: failure::program(&report.flags), flags: &flags };
     text = serde_json::to_vec(&data)?;
     text.pop();
     text.extend_from_slice(b",\"rows\":[\n");

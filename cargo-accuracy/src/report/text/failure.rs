@@ -241,6 +241,10 @@ pub fn rerun(record: &Record, flags: &[String]) -> String {
     let mut words = program(flags).to_vec();
     words.extend(["-p", &record.package, "--arch", &record.arch]);
     words.extend(flags.iter().map(String::as_str));
+    let poison = record.poison.map(|poison| poison.to_string());
+    if let Some(poison) = &poison {
+        words.extend(["--poison", poison]);
+    }
     words.push(&record.id);
     debug_assert!(record.id.starts_with(test_path(&record.id)));
     words.into_iter().map(quote).collect::<Vec<_>>().join(" ")

@@ -1,6 +1,8 @@
 // bf16 GEMMs, y[m, n] = sum over k of x[m, k] w[n, k]: a right one, and one for each way to go wrong that needs no
 // knowledge of the data.
 
+#include <cfenv>
+#include <csignal>
 #include <cstdint>
 #include <cstring>
 
@@ -92,5 +94,37 @@ GEMM(gemm_never_twice_the_same) {
     static int32_t calls = 0;
     multiply(y, x, w, m, n, k);
     y[++calls % (m * n)] ^= 1;
+    return 0;
+}
+
+// Keeps the number of rows of its first call.
+GEMM(gemm_of_the_first_shape) {
+    static const int32_t rows = m;
+    multiply(y, x, w, rows < m ? rows : m, n, k);
+    return 0;
+}
+
+// beta = 0, and what lies in y is read all the same.
+GEMM(gemm_times_zero) {
+    for (int32_t row = 0; row < m; ++row) {
+        for (int32_t column = 0; column < n; ++column) {
+            const float before = to_float(y[row * n + column]);
+            bf16 product;
+            multiply(&product, x + row * k, w + column * k, 1, 1, k);
+            y[row * n + column] = to_bf16(to_float(product) + 0.0f * before);
+        }
+    }
+    return 0;
+}
+
+GEMM(gemm_rounds_upward) {
+    multiply(y, x, w, m, n, k);
+    std::fesetround(FE_UPWARD);
+    return 0;
+}
+
+GEMM(gemm_handles_a_signal) {
+    multiply(y, x, w, m, n, k);
+    std::signal(SIGFPE, SIG_IGN);
     return 0;
 }

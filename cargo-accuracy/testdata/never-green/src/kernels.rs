@@ -14,6 +14,10 @@ unsafe extern "C" {
     fn gemm_before_the_start(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_modifies_its_input(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     fn gemm_never_twice_the_same(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_of_the_first_shape(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_times_zero(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_rounds_upward(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    fn gemm_handles_a_signal(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
 }
 
 #[kernel_library("faulty")]
@@ -21,6 +25,11 @@ unsafe extern "C" {
     // What stands under a condition is not looked for before a run, so that the call itself is seen to fail.
     #[cfg(test)]
     fn gemm_that_is_not_there(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+}
+
+#[kernel_library("constructed")]
+unsafe extern "C" {
+    fn gemm_of_a_constructed_library(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
 }
 
 #[kernel_library("absent")]
@@ -61,6 +70,10 @@ gemm_test! {
     before_the_start: gemm_before_the_start;
     input_modified: gemm_modifies_its_input;
     never_twice_the_same: gemm_never_twice_the_same;
+    times_zero: gemm_times_zero;
+    rounds_upward: gemm_rounds_upward;
+    handles_a_signal: gemm_handles_a_signal;
+    constructed: gemm_of_a_constructed_library;
     symbol_missing: gemm_that_is_not_there;
     library_missing: gemm_of_an_absent_library;
     library_for_another_architecture: gemm_of_a_foreign_library;
@@ -109,5 +122,113 @@ fn correct_against_expectation(cx: &mut Case) -> Result<Tensor> {
     let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
     // SAFETY: the launcher is given buffers of the shapes that it is told.
     unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
+/// One test of a GEMM of two shapes.
+macro_rules! test_of_two_shapes {
+    ($($test:ident: $kernel:ident;)*) => {$(
+        #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5, 9])]
+        fn $test(cx: &mut Case) -> Result<Tensor> {
+            let (m, n, k) = cx.shape()?;
+            let x = cx.activations()?;
+            let w = cx.weight("w", BF16)?;
+            let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+            // SAFETY: the launcher is given buffers of the shapes that it is told.
+            unsafe { $kernel(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+            Ok(y)
+        }
+    )*};
+}
+
+test_of_two_shapes! {
+    correct_in_two_shapes: gemm;
+    first_shape_kept: gemm_of_the_first_shape;
+}
+
+/// A right result that no kernel has written.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+fn computed_by_the_test(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    multiply(&y, &x, &w, [m, n, k]);
+    Ok(y)
+}
+
+/// The same beside a launcher that does something else.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+fn computed_by_the_test_after_a_launcher(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let other = cx.output("other", BF16, [m, n], x.matmul(&w))?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(other.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    multiply(&y, &x, &w, [m, n, k]);
+    Ok(y)
+}
+
+fn multiply(y: &Tensor, x: &Tensor, w: &Tensor, [m, n, k]: [i32; 3]) {
+    let [m, n, k] = [m, n, k].map(|size| size as usize);
+    let at = |pointer: DevPtr<bf16>| std::ptr::with_exposed_provenance_mut::<bf16>(pointer.address());
+    let (y, x, w) = (at(y.data()), at(x.data()), at(w.data()));
+    for row in 0..m {
+        for column in 0..n {
+            // SAFETY: on the host the pointers are to as many elements as the shapes say, and nothing else uses them.
+            unsafe {
+                let terms = (0..k).map(|i| x.add(row * k + i).read().to_f32() * w.add(column * k + i).read().to_f32());
+                y.add(row * n + column).write(bf16::from_f32(terms.sum()));
+            }
+        }
+    }
+}
+
+/// A launcher refuses, nobody asks, and another one did the work before.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+fn status_dropped(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launchers are given buffers of the shapes that they are told.
+    unsafe {
+        gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream())?;
+        let _ = gemm_refuses(y.data(), x.data(), w.data(), m, n, k, cx.stream());
+    }
+    Ok(y)
+}
+
+/// A launcher that cannot be found is no reason to take another one.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+fn missing_launcher_dropped(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launchers are given buffers of the shapes that they are told.
+    unsafe {
+        if gemm_that_is_not_there(y.data(), x.data(), w.data(), m, n, k, cx.stream()).is_err() {
+            gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream())?;
+        }
+    }
+    Ok(y)
+}
+
+/// A launcher may refuse where the test asks for that.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+fn refusal_asked_for(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launchers are given buffers of the shapes that they are told.
+    unsafe {
+        if cx.refused(gemm_refuses(y.data(), x.data(), w.data(), m, n, k, cx.stream()))? {
+            gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream())?;
+        }
+    }
     Ok(y)
 }
