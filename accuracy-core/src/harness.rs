@@ -69,7 +69,7 @@ impl Test {
             ran += 1;
             let record = self.run_case(meta, &case, &settings, &records);
             let path = record::record_path(&records, &record.id, settings.attempt);
-            if let Err(error) = record::write_json(&path, &record) {
+            if let Err(error) = record::write_record(&path, &record) {
                 failures.push(error.to_string());
             }
             println!("{}", line(&record));
@@ -134,7 +134,9 @@ impl Test {
         }
         crate::device::fault::report_to(&started.with_extension("fault"));
         let begin = Instant::now();
+        drop(crate::library::take_judged());
         let mut record = checks::run(meta, case, self.call, settings);
+        record.libraries = crate::library::take_judged().into();
         record.seconds = begin.elapsed().as_secs_f64();
         apply_known_failure(meta, case, settings.arch, &mut record);
         record

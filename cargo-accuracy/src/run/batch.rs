@@ -5,10 +5,10 @@
 //! in a process of its own, and that run counts.
 
 use super::folder::RunFolder;
-use super::outcome::may_pass;
+use super::outcome::contradiction;
 use super::plan::Case;
 use super::pool::{End, Finished};
-use accuracy_core::record::{self, Gate, Planned, Record};
+use accuracy_core::record::{self, Gate, Planned, Record, Verdict};
 
 /// Most cases of a batch.
 const MOST: usize = 32;
@@ -58,7 +58,11 @@ pub fn passed(
         _ => false,
     };
     let trusted = ended_well && finished.left.is_empty();
-    records.into_iter().map(|r| r.filter(|r| trusted && r.gate == Gate::Pass && may_pass(r))).collect()
+    let passes = |planned: &Planned, r: &Record| {
+        let ran = r.verdict != Verdict::Skipped;
+        trusted && ran && r.gate == Gate::Pass && contradiction(planned, r).is_none()
+    };
+    records.into_iter().zip(cases).map(|(r, planned)| r.filter(|r| passes(planned, r))).collect()
 }
 
 /// How many cases of a batch are done: it may take its time as long as this grows.
