@@ -5,6 +5,7 @@ pub mod table;
 
 pub use table::LibraryTable;
 
+use crate::made_of;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -31,6 +32,11 @@ pub const HIP_ON_HOST: &[(&str, &str)] = headers! {
 };
 /// Headers for nvcc: HIP's names as CUDA's.
 pub const HIP_ON_CUDA: &[(&str, &str)] = headers!("hip_cuda": "hip/hip_runtime.h");
+
+/// Older than any build.
+fn long_ago() -> std::time::SystemTime {
+    std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(24 * 3600)
+}
 
 /// A kernel library for the `host` architecture, `lib{name}_host.so`.
 ///
@@ -190,12 +196,14 @@ impl HostLibrary {
         });
         let (objects, commands): (Vec<_>, Vec<_>) = compiles.unzip();
         run_all(commands)?;
+        let mut made_of = self.sources.clone();
         for object in &objects {
             let path = object.with_extension("d");
             let rule = std::fs::read_to_string(&path).map_err(|error| BuildError::Read { path, error })?;
             // What the script has generated is newer than its own start: cargo would run it again each time.
             for file in prerequisites(&rule).iter().filter(|file| !Path::new(file).starts_with(&out_dir)) {
                 println!("cargo::rerun-if-changed={file}");
+                made_of.push(file.into());
             }
         }
 
@@ -211,6 +219,14 @@ impl HostLibrary {
         run_all(vec![link])?;
         std::fs::rename(&linked, &library)
             .map_err(|error| BuildError::Write { path: library.clone(), error })?;
+        // Cargo runs this script again when the list is gone. The plugin removes it where a source has other contents
+        // than it says, whatever the source's time. Its own time lies in the past: what is newer than the start of the
+        // script would have it run each time.
+        let list = made_of::list_of(&library);
+        made_of::write(&library, &made_of)
+            .and_then(|()| std::fs::File::options().write(true).open(&list)?.set_modified(long_ago()))
+            .map_err(|error| BuildError::Write { path: list.clone(), error })?;
+        println!("cargo::rerun-if-changed={}", list.display());
         Ok(library)
     }
 

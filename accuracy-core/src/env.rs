@@ -25,8 +25,14 @@ pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 pub const DEFAULT_MIN_COS: &str = "ACCURACY_DEFAULT_MIN_COS";
 /// Further folders in which kernel libraries are looked for first, separated by `:`.
 pub const LIBRARY_PATH: &str = "ACCURACY_LIBRARY_PATH";
+/// `1`: a file in [`LIBRARY_PATH`] takes the place of one that was built from this workspace's own sources. Without it
+/// such a file is an error: the one that was built would not be judged.
+pub const LIBRARY_WINS: &str = "ACCURACY_LIBRARY_WINS";
+/// Where the plugin has the kernels of packages, a line each: the package's folder or `*`, how they come there
+/// (`named`, `built`, `archive`) and the folder of kernels, with tabs between.
+pub const KERNEL_FOLDERS: &str = "ACCURACY_KERNEL_FOLDERS";
 /// Folder of the test's package, where it is not the one that the binary was built in: an unpacked archive.
-/// Kernel libraries are then looked for in [`LIBRARY_PATH`] alone.
+/// Kernel libraries are then looked for in [`LIBRARY_PATH`] and [`KERNEL_FOLDERS`] alone.
 pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 /// How often a chain is repeated to compare its bytes.
 pub const REPEAT: &str = "ACCURACY_REPEAT";

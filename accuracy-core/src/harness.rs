@@ -82,7 +82,7 @@ impl Test {
             };
             let record = self.run_case(meta, &case, before, &settings, &records);
             let path = record::record_path(&records, &record.id, settings.attempt);
-            if let Err(error) = record::write_json(&path, &record) {
+            if let Err(error) = record::write_record(&path, &record) {
                 failures.push(error.to_string());
             }
             println!("{}", line(&record));
@@ -158,7 +158,9 @@ impl Test {
         let poison = settings.poison.unwrap_or_else(local::drawn_poison);
         let order =
             order::Order { before, marker: record::before_path(records, &planned.id, settings.attempt) };
+        drop(crate::library::take_judged());
         let mut record = checks::run(meta, case, self.call, settings, poison, &order);
+        record.libraries = crate::library::take_judged().into();
         record.seconds = begin.elapsed().as_secs_f64();
         apply_known_failure(meta, case, settings.arch, &mut record);
         record

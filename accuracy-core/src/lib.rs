@@ -24,6 +24,10 @@ pub mod env;
 pub mod error;
 #[cfg(feature = "runtime")]
 pub mod error_map;
+#[cfg(feature = "runtime")]
+pub mod files;
+#[cfg(feature = "runtime")]
+pub mod folders;
 #[cfg(all(any(doc, doctest), feature = "runtime"))]
 pub mod guide;
 #[cfg(feature = "runtime")]
@@ -34,6 +38,8 @@ pub mod judge;
 pub mod layout;
 #[cfg(feature = "runtime")]
 pub mod library;
+#[cfg(any(feature = "build", feature = "runtime"))]
+pub mod made_of;
 #[cfg(feature = "runtime")]
 pub mod meta;
 #[cfg(feature = "runtime")]

@@ -13,6 +13,8 @@ use crate::device::gpu::GpuError;
 use crate::device::memory::Runtime;
 use crate::device::process::{Change, State};
 use crate::device::{DevPtr, Status, Stream, launches};
+use crate::record::{self, Found};
+use crate::{files, made_of};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,18 @@ pub enum LibraryError {
         crate::env::LIBRARY_PATH
     )]
     NotFound { name: String, arch: Arch, files: String, searched: Vec<PathBuf> },
+    #[error(
+        "{path} in {} would be judged, and {built}, which was built from this workspace's sources, would not: take the \
+         folder out of the variable, or set {}=1 where it is meant to win",
+        crate::env::LIBRARY_PATH,
+        crate::env::LIBRARY_WINS
+    )]
+    PassedOver { path: PathBuf, built: PathBuf },
+    #[error(
+        "{path} was built before {changed} was changed, which cargo has not seen: its time is older than the build; run \
+         `touch {changed}`, or `cargo accuracy`, which goes by contents"
+    )]
+    Stale { path: PathBuf, changed: PathBuf },
     #[error("kernel library {path} cannot be opened: {}", loader_says(source))]
     Open { path: PathBuf, source: libloading::Error },
     #[error(
@@ -85,16 +99,108 @@ struct Place {
     out_dir: Option<&'static str>,
 }
 
-/// Folders in which a package's kernels are looked for, in this order: `ACCURACY_LIBRARY_PATH`, the output folder of the
-/// package's build script, `lib/` in the package. Of a package that was moved (`ACCURACY_PACKAGE_DIR`) only the first:
-/// what still lies where it was built may be another build.
-pub fn folders(named: &[PathBuf], moved: bool, out_dir: Option<&Path>, manifest_dir: &Path) -> Vec<PathBuf> {
-    let mut folders = named.to_vec();
-    if !moved {
-        folders.extend(out_dir.map(PathBuf::from));
-        folders.push(manifest_dir.join("lib"));
+/// What names where a package's kernels are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup<'a> {
+    /// The folders of `ACCURACY_LIBRARY_PATH`.
+    pub named: &'a [PathBuf],
+    /// What `ACCURACY_KERNEL_FOLDERS` says.
+    pub kernel_folders: &'a str,
+    /// Whether the package was moved (`ACCURACY_PACKAGE_DIR`).
+    pub moved: bool,
+    pub out_dir: Option<&'a Path>,
+    pub manifest_dir: &'a Path,
+}
+
+impl Lookup<'_> {
+    /// The folders in their order: `ACCURACY_LIBRARY_PATH`; where the plugin has the kernels of this package, and of no
+    /// other; the output folder of its build script; `lib/` in it. Of a package that was moved the last two are left
+    /// out: what still lies where it was built may be another build.
+    pub fn folders(&self) -> Vec<(Found, PathBuf)> {
+        let mut folders: Vec<_> = self.named.iter().map(|dir| (Found::LibraryPath, dir.clone())).collect();
+        for line in self.kernel_folders.lines() {
+            let mut fields = line.splitn(3, '\t');
+            let (Some(package), Some(found), Some(folder)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let found = match found {
+                "named" => Found::Named,
+                "archive" => Found::Archive,
+                _ => Found::Built,
+            };
+            if package == "*" || Path::new(package) == self.manifest_dir {
+                folders.push((found, folder.into()));
+            }
+        }
+        if !self.moved {
+            folders.extend(self.out_dir.map(|dir| (Found::BuildScript, dir.into())));
+            folders.push((Found::Package, self.manifest_dir.join("lib")));
+        }
+        folders
     }
-    folders
+
+    /// The first of `files` in the first folder that has one.
+    pub fn find(&self, files: &[String]) -> Option<Chosen> {
+        let folders = self.folders();
+        let mut places = folders
+            .iter()
+            .flat_map(|(found, dir)| files.iter().map(move |file| (*found, dir.join(file))))
+            .filter(|(_, path)| path.is_file());
+        let (found, path) = places.next()?;
+        // One of the workspace's own that is not taken.
+        let passed_over = (found == Found::LibraryPath)
+            .then(|| places.find(|(found, _)| found.is_own()))
+            .flatten()
+            .map(|(_, other)| other);
+        Some(Chosen { path, found, passed_over })
+    }
+}
+
+/// The file that is taken for a binding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    pub path: PathBuf,
+    pub found: Found,
+    /// The workspace's own, where another is taken; its contents may be the same.
+    pub passed_over: Option<PathBuf>,
+}
+
+impl Chosen {
+    /// The same with what a record says of it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or takes the place of another without being asked to (`wins`).
+    pub fn judged(self, package: &str, name: &str, wins: bool) -> Result<record::Library, LibraryError> {
+        let Chosen { path, found, passed_over } = self;
+        let passed_over = passed_over.filter(|other| !same_contents(&path, other));
+        if let Some(built) = passed_over.clone().filter(|_| !wins) {
+            return Err(LibraryError::PassedOver { path, built });
+        }
+        let hash = hash_of(&path).map_err(|source| LibraryError::Read { path: path.clone(), source })?;
+        Ok(record::Library { package: package.into(), name: name.into(), path, hash, found, passed_over })
+    }
+}
+
+/// Hash of a file's contents, as records have it.
+fn hash_of(path: &Path) -> std::io::Result<String> {
+    let file = files::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(record::digest(&[]));
+    }
+    // SAFETY: the mapping is read-only and ends with this function. A library that is cut off while it is read raises
+    // SIGBUS, which ends this process as it would once the library is opened.
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    Ok(record::digest(&map))
+}
+
+fn same_contents(one: &Path, other: &Path) -> bool {
+    matches!((hash_of(one), hash_of(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Whether the environment says that `ACCURACY_LIBRARY_PATH` is meant to win: `ACCURACY_LIBRARY_WINS=1`.
+pub fn library_path_wins(value: Option<&std::ffi::OsStr>) -> bool {
+    value.is_some_and(|value| value == "1")
 }
 
 /// File names of a library's build for an architecture.
@@ -103,24 +209,43 @@ pub fn library_files(name: &str, arch: Arch) -> Vec<String> {
 }
 
 impl Place {
-    fn folders(&self, named: &[PathBuf]) -> Vec<PathBuf> {
-        let moved = std::env::var_os(crate::env::PACKAGE_DIR).is_some();
-        folders(named, moved, self.out_dir.map(Path::new), Path::new(self.manifest_dir))
-    }
-
     /// The first of `files` in the first folder that has one.
-    fn find(&self, arch: Arch, files: &[String], extra: &[PathBuf]) -> Result<PathBuf, LibraryError> {
-        let searched = self.folders(extra);
-        let mut places = searched.iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));
-        if let Some(path) = places.find(|path| path.is_file()) {
-            return Ok(path);
+    fn find(&self, arch: Arch, files: &[String], extra: &[PathBuf]) -> Result<Chosen, LibraryError> {
+        let kernel_folders = std::env::var(crate::env::KERNEL_FOLDERS).unwrap_or_default();
+        let lookup = Lookup {
+            named: extra,
+            kernel_folders: &kernel_folders,
+            moved: std::env::var_os(crate::env::PACKAGE_DIR).is_some(),
+            out_dir: self.out_dir.map(Path::new),
+            manifest_dir: Path::new(self.manifest_dir),
+        };
+        if let Some(chosen) = lookup.find(files) {
+            return Ok(chosen);
         }
+        let searched: Vec<PathBuf> = lookup.folders().into_iter().map(|(_, dir)| dir).collect();
         let found = self.other_builds(&searched, files);
         let (name, files) = (self.name.to_string(), files.join(" or "));
         Err(match found.is_empty() {
             false => LibraryError::WrongArch { name, arch, files, found: list(&found), searched },
             true => LibraryError::NotFound { name, arch, files, searched },
         })
+    }
+
+    /// What is judged where `chosen` is opened: with the hash that it has now.
+    ///
+    /// # Errors
+    /// If it is not what is meant: another is passed over, or a source has changed since it was built.
+    fn judged(&self, chosen: Chosen) -> Result<record::Library, LibraryError> {
+        let wins = std::env::var_os(crate::env::LIBRARY_WINS);
+        let judged = chosen.judged(self.package, self.name, library_path_wins(wins.as_deref()))?;
+        // The plugin has looked before the run, and somebody may go on writing while it runs.
+        if judged.found == Found::BuildScript
+            && std::env::var_os(crate::env::CASE).is_none()
+            && let Some(changed) = made_of::changed(&judged.path)
+        {
+            return Err(LibraryError::Stale { path: judged.path, changed });
+        }
+        Ok(judged)
     }
 
     /// Builds for other architectures, of the same kind as `files`.
@@ -160,11 +285,14 @@ impl KernelLibrary {
     /// Opens `lib{name}_{arch}.so`.
     fn open(&self, arch: Arch, extra: &[PathBuf]) -> Result<&'static Open, LibraryError> {
         static OPEN: OnceLock<Mutex<HashMap<PathBuf, &'static Open>>> = OnceLock::new();
-        let path = self.0.find(arch, &library_files(self.0.name, arch), extra)?;
+        let chosen = self.0.find(arch, &library_files(self.0.name, arch), extra)?;
+        let path = chosen.path.clone();
         let mut open = OPEN.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
         if let Some(library) = open.get(&path) {
+            judging(self.0.package, self.0.name, &library.judged);
             return Ok(library);
         }
+        let judged = self.0.judged(chosen)?;
         let before = State::now();
         // SAFETY: opening runs the library's initialisers. It is the kernel library that the package under test
         // names as its own; running its code is the purpose of the call.
@@ -173,8 +301,9 @@ impl KernelLibrary {
         let changes = before.restore();
         let observed = launches::observe(&path, &library);
         // Leaked: kernels may have left threads or registrations behind that outlive any owner.
+        judging(self.0.package, self.0.name, &judged);
         let library: &'static _ =
-            Box::leak(Box::new(Open { path: path.clone(), library, observed, changes }));
+            Box::leak(Box::new(Open { path: path.clone(), library, observed, changes, judged }));
         open.insert(path, library);
         Ok(library)
     }
@@ -188,6 +317,26 @@ struct Open {
     observed: bool,
     /// What its constructors changed of the process's state.
     changes: Vec<Change>,
+    judged: record::Library,
+}
+
+/// Notes that kernels of a file are about to be called for a binding.
+fn judging(package: &str, name: &str, library: &record::Library) {
+    JUDGED.with_borrow_mut(|all| {
+        if !all
+            .iter()
+            .any(|known| known.package == package && known.name == name && known.path == library.path)
+        {
+            all.push(record::Library { package: package.into(), name: name.into(), ..library.clone() });
+        }
+    });
+}
+
+/// The files whose kernels this thread has called since the last call, by package and name.
+pub fn take_judged() -> Vec<record::Library> {
+    let mut judged = JUDGED.with_borrow_mut(std::mem::take);
+    judged.sort();
+    judged
 }
 
 /// Name and architecture of a kernel library's file, `lib{name}_{arch}.so`, or of a code object's, `{name}_{arch}.hsaco`.
@@ -234,7 +383,7 @@ impl Launcher {
     pub unsafe fn symbol<Abi: Copy>(&self) -> Result<Abi, LibraryError> {
         let Target { arch, folders, .. } = TARGET.with_borrow(Clone::clone);
         let found = self.library.open(arch, &folders).and_then(|open| {
-            let Open { path, library, observed, changes } = open;
+            let Open { path, library, observed, changes, .. } = open;
             OBSERVED.set(*observed);
             OPENED.set(changes);
             // SAFETY: the caller vouches for the type.
@@ -471,6 +620,7 @@ thread_local! {
     static BEFORE: Cell<Option<State>> = const { Cell::new(None) };
     // What the constructors changed of the library of the launcher that is being called.
     static OPENED: Cell<&'static [Change]> = const { Cell::new(&[]) };
+    static JUDGED: RefCell<Vec<record::Library>> = const { RefCell::new(Vec::new()) };
     // Whether the library of the launcher that is being called is observed.
     static OBSERVED: Cell<bool> = const { Cell::new(false) };
     static TARGET: RefCell<Target> = const {

@@ -317,7 +317,7 @@ fn sections<T>(
     parse: impl Fn(&[u8], &str) -> Result<(T, usize), MetaError>,
 ) -> Result<Vec<T>, MetaError> {
     let io = |source| MetaError::Io { path: path.into(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
+    let file = crate::files::open(path).map_err(io)?;
     // SAFETY: a test binary is not written to while it is being read; were it truncated meanwhile the process
     // would die of SIGBUS, as it would executing it.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;

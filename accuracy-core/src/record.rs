@@ -6,12 +6,14 @@
 //! from one that never began.
 
 use crate::error_map::ErrorMap;
+use crate::files;
 use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Version of records and manifests.
 pub const SCHEMA: u32 = 1;
@@ -344,6 +346,107 @@ pub struct Emulated {
     pub output: Vec<String>,
 }
 
+/// Where a file of kernels was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// In a folder of the environment's `ACCURACY_LIBRARY_PATH`.
+    LibraryPath,
+    /// In a folder that the package's `library-path` names.
+    Named,
+    /// Where the plugin has built it from the sources that the package names.
+    Built,
+    /// In an archive.
+    Archive,
+    /// In the output folder of the package's build script.
+    BuildScript,
+    /// In `lib/` of the package.
+    Package,
+}
+
+impl Found {
+    /// Where it is, in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Found::LibraryPath => "found in ACCURACY_LIBRARY_PATH",
+            Found::Named => "found in the package's library-path",
+            Found::Built => "built from the package's sources",
+            Found::Archive => "found in the archive",
+            Found::BuildScript => "built by the package's build script",
+            Found::Package => "found in lib/ of the package",
+        }
+    }
+
+    /// Whether it was made from the sources of this very workspace or archive, so that no other may take its place
+    /// unasked.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Found::Built | Found::Archive | Found::BuildScript)
+    }
+}
+
+/// The file of kernels that was judged for a binding.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Library {
+    /// The package that declares the binding.
+    pub package: String,
+    /// The name that it binds.
+    pub name: String,
+    pub path: PathBuf,
+    /// Hash of its contents: XXH3, 128 bits, in hexadecimal digits.
+    pub hash: String,
+    pub found: Found,
+    /// The file with other contents that would have been judged without `ACCURACY_LIBRARY_PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Library { package, name, path, hash, found, .. } = self;
+        write!(f, "{package}::{name}: {} ({hash}, {})", path.display(), found.words())?;
+        match &self.passed_over {
+            None => Ok(()),
+            Some(other) => write!(f, "; in place of {}", other.display()),
+        }
+    }
+}
+
+/// Files of kernels that a case called. The cases of a test have most of them in common and may share them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<Library>", into = "Vec<Library>")]
+pub struct Libraries(Option<Arc<[Library]>>);
+
+impl Libraries {
+    pub fn iter(&self) -> std::slice::Iter<'_, Library> {
+        self.0.as_deref().unwrap_or_default().iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Gives up its own list where the same is known.
+    pub fn share(&mut self, known: &mut HashSet<Arc<[Library]>>) {
+        let Some(own) = &mut self.0 else { return };
+        match known.get(own) {
+            Some(list) => *own = list.clone(),
+            None => drop(known.insert(own.clone())),
+        }
+    }
+}
+
+impl From<Vec<Library>> for Libraries {
+    fn from(list: Vec<Library>) -> Libraries {
+        Libraries((!list.is_empty()).then(|| list.into()))
+    }
+}
+
+impl From<Libraries> for Vec<Library> {
+    fn from(libraries: Libraries) -> Vec<Library> {
+        libraries.iter().cloned().collect()
+    }
+}
+
 /// What one attempt at a case found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -364,6 +467,9 @@ pub struct Record {
     /// What the emulator saw the kernels do wrong; absent where a device or the host ran them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<Finding>>,
+    /// The files of kernels that were judged.
+    #[serde(default, skip_serializing_if = "Libraries::is_empty")]
+    pub libraries: Libraries,
     pub dtype: Option<String>,
     pub path: Option<String>,
     /// Values of `#[values]` and `#[perf]` parameters.
@@ -399,6 +505,134 @@ pub struct Record {
     pub complete: bool,
 }
 
+impl Record {
+    /// Whether a case was judged: it ran to its end and has a cosine's tier, or could not have seen a fault.
+    fn is_judged(&self) -> bool {
+        matches!(
+            self.verdict,
+            Verdict::Correct
+                | Verdict::Suspicious
+                | Verdict::Broken
+                | Verdict::Catastrophic
+                | Verdict::Inconclusive
+        )
+    }
+
+    /// Why a record that lets its case through the gate cannot be what the framework wrote: a sentence without its
+    /// subject. `None` where all that it says agrees, and for a case that fails.
+    ///
+    /// Each field that decides is held against those that it follows from: gate and failed checks against the checks,
+    /// a check against its margin, the verdict against cosine and threshold, the worst cosine against the hops.
+    pub fn contradiction(&self) -> Option<String> {
+        if self.gate == Gate::Fail {
+            return None;
+        }
+        match (self.verdict, &self.known_failure) {
+            (Verdict::Skipped, None) => self.skip_contradiction(),
+            (Verdict::Correct, None) => self.pass_contradiction(),
+            (_, Some(_)) if self.is_judged() => self.known_failure_contradiction(),
+            (verdict, _) => Some(format!("the gate is said to pass with verdict {verdict}")),
+        }
+    }
+
+    fn skip_contradiction(&self) -> Option<String> {
+        let ran = !self.hops.is_empty()
+            || !self.checks.is_empty()
+            || !self.power.is_empty()
+            || !self.failed_checks.is_empty()
+            || self.metrics != Metrics::default();
+        if ran {
+            return Some("the case is said to be skipped, and there is what only one that ran has".into());
+        }
+        self.reason.is_empty().then(|| "the case is said to be skipped, without a reason".into())
+    }
+
+    fn pass_contradiction(&self) -> Option<String> {
+        if let Some(name) = self.failed_checks.first() {
+            return Some(format!("the gate is said to pass, and check `{name}` to have failed"));
+        }
+        if let Some(what) = self.judged_contradiction() {
+            return Some(what);
+        }
+        if let Some(check) = self.checks.iter().find(|c| !c.ok || c.margin.is_some_and(|m| m < 0.0)) {
+            let of = if check.hop.is_empty() { String::new() } else { format!(" of {}", check.hop) };
+            return Some(format!("the gate is said to pass, and check `{}`{of} does not hold", check.check));
+        }
+        if let Some(hop) = self.hops.iter().find(|hop| !hop.failed_checks.is_empty()) {
+            return Some(format!("the gate is said to pass, and hop `{}` has failed checks", hop.name));
+        }
+        let m = &self.metrics;
+        let wrong = [
+            (m.guards_intact == Some(false), "guards_intact is false"),
+            (m.nan_unexpected > 0, "there are unexpected NaN"),
+            (m.inf_unexpected > 0, "there are unexpected infinities"),
+            (m.unwritten > 0, "there are unwritten elements"),
+        ];
+        wrong
+            .into_iter()
+            .find(|(there, _)| *there)
+            .map(|(_, what)| format!("the gate is said to pass, and {what}"))
+    }
+
+    /// A known failure passes because it fails: something has to.
+    fn known_failure_contradiction(&self) -> Option<String> {
+        let mut failed: Vec<&str> = self.failed_checks.iter().map(String::as_str).collect();
+        let checks: Vec<_> = self.checks.iter().filter(|c| !c.ok).map(|c| c.check).collect();
+        let mut checks: Vec<&str> = checks.iter().map(|name| &**name).collect();
+        for names in [&mut failed, &mut checks] {
+            names.sort_unstable();
+            names.dedup();
+        }
+        if failed != checks {
+            let names = |names: &[&str]| names.join(", ");
+            return Some(format!(
+                "its failed checks are said to be [{}], and are [{}]",
+                names(&failed),
+                names(&checks)
+            ));
+        }
+        if failed.is_empty() && self.verdict == Verdict::Correct {
+            return Some("it is said to be a known failure, and nothing of it fails".into());
+        }
+        self.judged_contradiction()
+    }
+
+    /// What is true of every case that was judged, whatever was found.
+    fn judged_contradiction(&self) -> Option<String> {
+        if self.hops.is_empty() {
+            return Some("it is said to be judged, and has no hop".into());
+        }
+        if self.checks.is_empty() {
+            return Some("it is said to be judged, and has no check".into());
+        }
+        if !(-1.0..=1.0).contains(&self.threshold) {
+            return Some(format!("its threshold, {}, is no cosine", self.threshold));
+        }
+        let tier = crate::verdict::tier(self.metrics.cos, self.threshold);
+        let is = if self.verdict == Verdict::Inconclusive { Verdict::Correct } else { self.verdict };
+        let cos = || self.metrics.cos.map_or("none".into(), |cos| cos.to_string());
+        if tier != is {
+            return Some(format!(
+                "a cosine of {} with threshold {} is {tier}, and the verdict is {}",
+                cos(),
+                self.threshold,
+                self.verdict
+            ));
+        }
+        let same = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-9,
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        if !same(self.margin, self.metrics.cos.map(|cos| cos - self.threshold)) {
+            return Some("its margin is not cosine minus threshold".into());
+        }
+        let order = |cos: Option<f64>| cos.unwrap_or(-2.0);
+        let worst = self.hops.iter().map(|hop| hop.cos).min_by(|a, b| order(*a).total_cmp(&order(*b)))?;
+        (!same(worst, self.metrics.cos))
+            .then(|| format!("its cosine, {}, is not that of its worst hop", cos()))
+    }
+}
+
 /// A case as the manifest announces it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
@@ -416,6 +650,23 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// What a record says otherwise of the case that it is of; `None` where both agree.
+    pub fn disagreement(&self, record: &Record) -> Option<String> {
+        let of = |name: &str, planned: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
+            Some(format!("its {name} is said to be {found}, and is {planned}"))
+        };
+        if record.package != self.package {
+            return of("package", &self.package, &record.package);
+        }
+        if record.check != self.check {
+            return of("check", &self.check, &record.check);
+        }
+        if record.arch != self.arch {
+            return of("architecture", &self.arch, &record.arch);
+        }
+        None
+    }
+
     /// A record for a case that came to no verdict of its own: fails the gate unless it was skipped.
     pub fn without_result(&self, verdict: Verdict, reason: impl Into<String>) -> Record {
         Record {
@@ -430,6 +681,7 @@ impl Planned {
             device: None,
             emulated: None,
             findings: None,
+            libraries: Libraries::default(),
             dtype: self.dtype.clone(),
             path: self.path.clone(),
             params: self.params.clone(),
@@ -459,6 +711,9 @@ impl Planned {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub schema: u32,
+    /// The test executable that announces them, where a test process does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<String>,
     pub cases: Vec<Planned>,
 }
 
@@ -471,6 +726,8 @@ pub enum RecordError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a complete record: {what}")]
     Incomplete { path: PathBuf, what: String },
+    #[error("{path} is not what the framework wrote: it was changed afterwards")]
+    Changed { path: PathBuf },
     #[error(
         "{path} has schema {found}, this tool reads schema {SCHEMA}: update the older of cargo-accuracy and accuracy-core"
     )]
@@ -506,8 +763,54 @@ pub const ENDED: &[u8] = b"ended";
 
 /// Writes `value` whole: to a temporary name in the same folder, then renamed.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordError> {
+    let bytes = serde_json::to_vec(value);
+    write_bytes(path, bytes.map_err(|e| RecordError::Write { path: path.into(), source: e.into() })?)
+}
+
+/// Writes a record whole, with a digest of its text behind its last field: an accidental change is seen.
+pub fn write_record(path: &Path, record: &Record) -> Result<(), RecordError> {
+    let bytes = serde_json::to_vec(record);
+    let mut bytes = bytes.map_err(|e| RecordError::Write { path: path.into(), source: e.into() })?;
+    // The digest takes the place of the closing brace.
+    bytes.pop();
+    let digest = digest(&bytes);
+    bytes.extend_from_slice(DIGEST);
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes.extend_from_slice(b"\"}");
+    write_bytes(path, bytes)
+}
+
+/// What stands between a record's last field and its digest.
+const DIGEST: &[u8] = br#","digest":""#;
+const DIGEST_LENGTH: usize = 32;
+
+/// Hash of contents, 32 hexadecimal digits: against accidents, not against somebody who forges.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("{:032x}", twox_hash::XxHash3_128::oneshot(bytes))
+}
+
+/// Whether a record's text is what was written: it ends with the digest of what comes before, or has none at all, as
+/// one that was written before there were digests.
+fn is_unchanged(bytes: &[u8]) -> bool {
+    let tail = DIGEST.len() + DIGEST_LENGTH + 2;
+    if let Some((text, tail)) = bytes.len().checked_sub(tail).map(|at| bytes.split_at(at))
+        && let Some(found) = tail.strip_prefix(DIGEST).and_then(|t| t.strip_suffix(b"\"}"))
+    {
+        return found == digest(text).as_bytes();
+    }
+    // One that was written anew, by another program, with the digest in it.
+    let key = br#""digest""#;
+    let mut keys = bytes.windows(key.len()).enumerate().filter(|(_, window)| *window == key);
+    !keys.any(|(at, _)| {
+        let value =
+            bytes[at + key.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        let value = value.and_then(|value| value.strip_prefix(b"\"")?.get(..DIGEST_LENGTH));
+        value.is_some_and(|value| value.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+fn write_bytes(path: &Path, bytes: Vec<u8>) -> Result<(), RecordError> {
     let write = |source| RecordError::Write { path: path.into(), source };
-    let bytes = serde_json::to_vec(value).map_err(|e| write(e.into()))?;
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(write)?;
     }
@@ -537,17 +840,20 @@ impl Versioned for Manifest {
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned + Versioned>(path: &Path) -> Result<T, RecordError> {
-    let bytes = std::fs::read(path).map_err(|source| RecordError::Read { path: path.into(), source })?;
+fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, RecordError> {
+    files::read(path, limit).map_err(|source| RecordError::Read { path: path.into(), source })
+}
+
+fn parse<T: serde::de::DeserializeOwned + Versioned>(path: &Path, bytes: &[u8]) -> Result<T, RecordError> {
     #[derive(Deserialize)]
     struct Other {
         schema: u32,
     }
-    let read: Result<T, _> = serde_json::from_slice(&bytes);
+    let read: Result<T, _> = serde_json::from_slice(bytes);
     // What another version wrote may have other fields as well: the version is why it cannot be read.
     let schema = match &read {
         Ok(value) => Some(value.schema()),
-        Err(_) => serde_json::from_slice(&bytes).ok().map(|Other { schema }| schema),
+        Err(_) => serde_json::from_slice(bytes).ok().map(|Other { schema }| schema),
     };
     match schema.filter(|schema| *schema != SCHEMA) {
         Some(found) => Err(RecordError::Schema { path: path.into(), found }),
@@ -555,18 +861,22 @@ fn read_json<T: serde::de::DeserializeOwned + Versioned>(path: &Path) -> Result<
     }
 }
 
-/// Reads a record; one that was cut off is an error, never a partial result.
+/// Reads a record; one that was cut off or changed is an error, never a partial result.
 pub fn read_record(path: &Path) -> Result<Record, RecordError> {
-    let record: Record = read_json(path)?;
+    let bytes = read_bytes(path, files::RECORD)?;
+    let record: Record = parse(path, &bytes)?;
     if !record.complete {
         return Err(RecordError::Incomplete { path: path.into(), what: "its last field is not true".into() });
+    }
+    if !is_unchanged(&bytes) {
+        return Err(RecordError::Changed { path: path.into() });
     }
     Ok(record)
 }
 
 /// Reads a manifest.
 pub fn read_manifest(path: &Path) -> Result<Manifest, RecordError> {
-    read_json(path)
+    parse(path, &read_bytes(path, files::LIST)?)
 }
 
 #[cfg(test)]

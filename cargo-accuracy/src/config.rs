@@ -13,8 +13,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-const KNOWN: &[&str] =
-    &["arch", "emulate", "jobs", "library", "library-path", "lint", "min-cos", "run", "timeout"];
+const KNOWN: &[&str] = &[
+    "arch",
+    "deny-hidden",
+    "emulate",
+    "jobs",
+    "library",
+    "library-path",
+    "lint",
+    "min-cos",
+    "run",
+    "timeout",
+];
 
 /// One table of settings. What is absent is decided by the next place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +33,8 @@ pub struct Table {
     pub arch: Option<Vec<Arch>>,
     /// Whether the code of an architecture that can be emulated is.
     pub emulate: Option<bool>,
+    /// Whether a test that exists and cannot run in this build fails.
+    pub deny_hidden: Option<bool>,
     /// Least cosine that counts as correct.
     pub min_cos: Option<f64>,
     /// Seconds that a case may take.
@@ -62,7 +74,7 @@ impl Sources {
     pub fn read(metadata: &cargo_metadata::Metadata) -> anyhow::Result<Sources> {
         let root = metadata.workspace_root.as_std_path();
         let path = root.join(".config").join("accuracy.toml");
-        let value = match std::fs::read_to_string(&path) {
+        let value = match accuracy_core::files::read_text(&path, accuracy_core::files::TEXT) {
             Ok(text) => Some(toml::from_str(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
@@ -122,6 +134,11 @@ impl Config {
         self.find(package, |t| t.emulate).unwrap_or(false)
     }
 
+    /// Whether tests of the package that cannot run in this build fail.
+    pub fn deny_hidden(&self, package: &str) -> bool {
+        self.find(package, |t| t.deny_hidden).unwrap_or(false)
+    }
+
     pub fn min_cos(&self, package: &str) -> Option<f64> {
         self.find(package, |t| t.min_cos)
     }
@@ -168,6 +185,9 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
             "arch" => table.arch = Some(archs(value, &wrong)?),
             "emulate" => {
                 table.emulate = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?);
+            }
+            "deny-hidden" => {
+                table.deny_hidden = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?);
             }
             "min-cos" => {
                 let cos = value.as_f64().filter(|c| (-1.0..=1.0).contains(c));
@@ -259,7 +279,7 @@ mod tests {
         for part in [
             ".config/accuracy.toml",
             "`archs`",
-            "arch, emulate, jobs, library, library-path, lint, min-cos, run, timeout",
+            "arch, deny-hidden, emulate, jobs, library, library-path, lint, min-cos, run, timeout",
         ] {
             assert!(text.contains(part), "{text}");
         }

@@ -32,6 +32,8 @@ pub struct Test {
     pub checkpoint: Option<String>,
     pub activations: Option<String>,
     pub at: Place,
+    /// Line of the function's name, which is what a test executable says of it.
+    pub name_line: usize,
 }
 
 /// A line of a file.
@@ -62,7 +64,9 @@ impl Declared {
             let path = entry.into_path();
             match path.extension().and_then(|e| e.to_str()) {
                 Some("hip" | "cu") => declared.kernels.push(path),
-                Some("rs") => match std::fs::read_to_string(&path).map_err(|e| e.to_string()) {
+                Some("rs") => match accuracy_core::files::read_text(&path, accuracy_core::files::TEXT)
+                    .map_err(|e| e.to_string())
+                {
                     Ok(text) => declared.read(&path, &text),
                     Err(error) => declared.unread.push((path, error)),
                 },
@@ -120,6 +124,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
                 checkpoint: text("checkpoint"),
                 activations: text("activations"),
                 at: self.at(attribute),
+                name_line: item.sig.ident.span().start().line,
             });
         }
     }

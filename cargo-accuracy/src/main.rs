@@ -21,6 +21,7 @@ mod logs;
 mod probe;
 mod report;
 mod run;
+mod screen;
 mod selftest;
 mod shard;
 mod triage;
@@ -35,12 +36,7 @@ fn main() -> std::process::ExitCode {
         Ok(code) => code.into(),
         Err(error) if broken_pipe(&error) => ExitCode::Correct.into(),
         Err(error) => {
-            anstream::eprintln!(
-                "{}error{:#}: {}",
-                report::style::BAD,
-                report::style::BAD,
-                exit::chain(&error)
-            );
+            crate::say!("{}error{:#}: {}", report::style::BAD, report::style::BAD, exit::chain(&error));
             let code = if error.is::<UsageError>() { ExitCode::Usage } else { ExitCode::Unfinished };
             code.into()
         }

@@ -85,11 +85,11 @@ impl Package {
 
 /// When the library's parts were made: objects in the order of their names, the library.
 fn made(library: &Path) -> Vec<SystemTime> {
-    let objects = library.parent().unwrap().join("objects/scale_host");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(objects).unwrap().map(|e| e.unwrap().path()).collect();
+    let objects = library.parent().unwrap().parent().unwrap().join("objects/scale_host");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&objects).unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "o"));
     files.sort();
-    files.push(library.into());
+    files.push(objects.join("libscale_host.so"));
     files.iter().map(|file| file.metadata().unwrap().modified().unwrap()).collect()
 }
 
@@ -102,7 +102,13 @@ fn changed(before: &[SystemTime], after: &[SystemTime]) -> Vec<bool> {
 fn only_what_has_changed_is_built_again() {
     let package = Package::new(TABLE);
     let library = package.build("host");
-    assert!(library.ends_with("target/accuracy/kernels/scaling/libscale_host.so"), "{}", library.display());
+    let folder = library.parent().unwrap().parent().unwrap();
+    let name = folder.strip_prefix(package.0.path().join("target/accuracy/kernels")).unwrap();
+    assert!(name.to_str().unwrap().starts_with("scaling-"), "{}", library.display());
+    assert_eq!(
+        folder.join("latest/libscale_host.so").canonicalize().unwrap(),
+        library.canonicalize().unwrap()
+    );
     let output = package.accuracy(&["inspect", "--arch", "host", library.to_str().unwrap()]);
     assert!(output.status.success());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -145,7 +151,33 @@ fn what_the_compiler_says_is_told_with_its_command_and_the_old_library_is_gone()
     package.fails(101, &["hint: ", "hipLaunchKernelGGL("]);
     package.write("hip/other.hip", "extern \"C\" int missing();\nint other() { return missing(); }\n");
     package.fails(101, &["missing"]);
-    assert!(!library.exists(), "a library that could not be linked is still the old one");
+    // A case that was running keeps the one that it began with; nothing else finds it.
+    let latest = library.parent().unwrap().parent().unwrap().join("latest/libscale_host.so");
+    assert!(library.exists() && !latest.exists(), "a library that could not be linked is still the old one");
+}
+
+#[test]
+fn a_library_is_never_written_over_and_two_checkouts_in_one_target_folder_have_their_own() {
+    let package = Package::new(TABLE);
+    let first = package.build("host");
+    let bytes = std::fs::read(&first).unwrap();
+    package.write("include/element.h", "using Element = float;\nconstexpr Element kOffset = 1;\n");
+    let second = package.build("host");
+    assert_ne!(first, second);
+    assert_eq!(std::fs::read(&first).unwrap(), bytes, "what a running case has open is as it was");
+    package.write("include/element.h", "using Element = float;\nconstexpr Element kOffset = 0;\n");
+    assert_eq!(package.build("host"), first, "the same contents have the same place");
+
+    let other = Package::new(TABLE);
+    other.write("include/element.h", "using Element = float;\nconstexpr Element kOffset = 2;\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"));
+    command.args(["accuracy", "build", "--arch", "host", "--library-path"]).current_dir(other.0.path());
+    let output = command.env("CARGO_TARGET_DIR", package.0.path().join("target")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let folder = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    assert!(folder.join("libscale_host.so").is_file(), "{}", folder.display());
+    assert_ne!(folder.parent(), first.parent().unwrap().parent(), "{}", folder.display());
+    assert_eq!(package.build("host"), first, "it is still its own");
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn a_library_of_another_architecture_in_place_is_told_before_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(library, folder.path().join("libemulated_gfx950.so")).unwrap();
     let run = fixture.accuracy_with(&[&EMULATE[..], &["::correct["]].concat(), |command| {
-        command.env("ACCURACY_LIBRARY_PATH", folder.path());
+        command.env("ACCURACY_LIBRARY_PATH", folder.path()).env("ACCURACY_LIBRARY_WINS", "1");
     });
     assert_eq!(run.status, Some(101), "{run}");
     for part in ["nothing ran", "libemulated_gfx950.so", "has no code for gfx950", "it has gfx942"] {
@@ -251,7 +251,7 @@ fn damaged_machine_code_fails_every_case_and_is_named() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("libemulated_gfx950.so"), damaged).unwrap();
         let run = fixture.accuracy_with(&[&EMULATE[..], &["::correct["]].concat(), |command| {
-            command.env("ACCURACY_LIBRARY_PATH", folder.path());
+            command.env("ACCURACY_LIBRARY_PATH", folder.path()).env("ACCURACY_LIBRARY_WINS", "1");
         });
         assert!(matches!(run.status, Some(100 | 101)), "{what}: {run}");
         assert!(run.stderr.contains("libemulated_gfx950.so"), "{what}: {run}");

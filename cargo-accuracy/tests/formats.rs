@@ -287,6 +287,7 @@ fn fifty_thousand_failures_fit_where_github_shows_them() {
     let mut failing = ids.iter().filter_map(|id| read_record(&record_path(&few, id, 0)).ok());
     let failing = failing.find(|r| r.gate == Gate::Fail && !r.causes.is_empty()).unwrap();
     let records = folder.path().join("records");
+    many::announce(&records, Vec::new());
     for i in 0..50_000 {
         let mut record = failing.clone();
         record.id = format!("k::test_{}[arch=gfx950,w=layers.{i}]", i % 300);

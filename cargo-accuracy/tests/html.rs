@@ -4,7 +4,7 @@
 mod browser;
 mod many;
 
-use accuracy_core::record::{Gate, Manifest, Record, SCHEMA, read_record, record_path, write_json};
+use accuracy_core::record::{Gate, Record, read_record, record_path, write_json};
 use browser::Browser;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -148,8 +148,7 @@ fn no_name_becomes_markup() {
     record.weights = [(hostile.to_string(), hostile.to_string())].into();
     record.known_failure = Some(hostile.into());
     write_json(&record_path(folder.path(), &record.id, 0), &record).unwrap();
-    write_json(&folder.path().join("manifest.json"), &Manifest { schema: SCHEMA, cases: Vec::new() })
-        .unwrap();
+    many::announce(folder.path(), Vec::new());
 
     let page = page(folder.path(), "report-hostile");
     browser.open(&page, 1400, 900, false);

@@ -284,7 +284,15 @@ fn code_without_such_an_instruction_or_for_another_architecture_has_no_errata() 
 /// The folder of the libraries for GPUs, or why a test of them is skipped.
 fn gpu_kernels(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("ACCURACY_GPU_KERNELS").map_or_else(
-        || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("accuracy").join("kernels/kernels"),
+        || {
+            // A folder for each workspace that shares this target folder.
+            let kernels = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("accuracy").join("kernels");
+            let of_package =
+                |path: &PathBuf| path.parent().is_some_and(|p| p.to_string_lossy().contains("/kernels-"));
+            let entries = std::fs::read_dir(&kernels).into_iter().flatten().flatten();
+            let mut latest = entries.map(|entry| entry.path().join("latest")).filter(of_package);
+            latest.find(|folder| folder.join("libkernels_gfx950.so").is_file()).unwrap_or(kernels)
+        },
         PathBuf::from,
     );
     if folder.join("libkernels_gfx950.so").is_file() {

@@ -122,6 +122,24 @@ fn a_record_that_contradicts_itself_fails() {
 }
 
 #[test]
+fn a_record_whose_checks_cosine_hops_or_skip_contradict_its_gate_fails() {
+    for (test, reason) in [
+        ("leaves_a_record_with_a_failed_check", "check `cos` of y does not hold"),
+        ("leaves_a_record_with_a_cosine_below_its_threshold", "is catastrophic, and the verdict is correct"),
+        ("leaves_a_record_without_hops", "has no hop"),
+        ("leaves_a_record_without_checks", "has no check"),
+        ("leaves_a_record_that_says_skipped", "it was to run, and its record says that it was skipped"),
+        ("changes_its_record_afterwards", "it was changed afterwards"),
+        ("leaves_a_fifo_in_place_of_its_record", "it is a FIFO"),
+    ] {
+        run(test).assert_failed("crashed", reason);
+        // In a batch, a record that cannot be believed is not what lets the case pass either.
+        let batch = ["--arch", "host", "--isolation", "batch", &format!("::{test}[")];
+        never_green().accuracy(&batch).assert_failed("crashed", reason);
+    }
+}
+
+#[test]
 fn a_record_of_a_later_schema_fails() {
     run("leaves_a_record_of_a_later_schema").assert_failed("crashed", "schema 99");
 }

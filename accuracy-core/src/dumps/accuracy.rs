@@ -129,7 +129,8 @@ fn read_manifest(manifest: &Path, set: &mut DumpSet) -> Result<u32, DumpError> {
         format: "manifest",
         reason: format!("line {line}: {reason}"),
     };
-    let text = std::fs::read_to_string(manifest).map_err(|e| DumpError::io(manifest, e))?;
+    let text =
+        crate::files::read_text(manifest, crate::files::LIST).map_err(|e| DumpError::io(manifest, e))?;
     let parent = manifest.parent().unwrap_or(Path::new(""));
     let mut rank = None;
     let mut files: HashMap<String, Option<HashMap<String, Found>>> = HashMap::new();

@@ -1,7 +1,6 @@
 //! A tensor's values: a strided view into a mapped file, decoded by rows.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -51,13 +50,13 @@ impl DataFile {
 
 fn map(path: &Path) -> Result<Mmap, DumpError> {
     let io = |e| DumpError::io(path, e);
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
+    if path.is_dir() {
         return Err(DumpError::Ambiguous {
             path: path.to_owned(),
             reason: "a folder where a file is due".into(),
         });
     }
+    let file = crate::files::open(path).map_err(io)?;
     // SAFETY: the mapping is read-only and owned by the value returned. A file that another process truncates while
     // it is mapped would raise SIGBUS; that is documented on `DumpSet::open`.
     unsafe { Mmap::map(&file) }.map_err(io)

@@ -116,7 +116,7 @@ fn order(tree: &Path) -> Result<(HashMap<String, Place>, usize), DumpError> {
             _ => {}
         }
     }
-    let bytes = std::fs::read(tree).map_err(|e| DumpError::io(tree, e))?;
+    let bytes = crate::files::read(tree, crate::files::LIST).map_err(|e| DumpError::io(tree, e))?;
     let value = serde_json::from_slice(&bytes).map_err(|e| DumpError::Damaged {
         path: tree.to_owned(),
         format: "tree of calls",

@@ -1,6 +1,7 @@
 //! Without the plugin: where records go, and which cases this process is about to run.
 
 use crate::arch::Arch;
+use crate::folders::{self, Kind};
 use crate::meta;
 use crate::plan;
 use crate::record::{self, Manifest};
@@ -9,20 +10,53 @@ use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `<target>/accuracy/<run>/`: one folder for a run of `cargo nextest`, one for each process of `cargo test`.
+/// `<target>/accuracy/<run>/`: one folder for a run of `cargo nextest`, one for an invocation of `cargo test`, which all
+/// of its processes share, and one for a process that neither has started.
 pub fn records_dir() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let run = match std::env::var("NEXTEST_RUN_ID") {
-            Ok(id) => format!("nextest-{id}"),
-            Err(_) => {
+        let (kind, run) = match (std::env::var("NEXTEST_RUN_ID"), invocation()) {
+            (Ok(id), _) => (Kind::Nextest, id),
+            (Err(_), Some(cargo)) => (Kind::Test, cargo),
+            (Err(_), None) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                format!("test-{}-{}", now.as_secs(), std::process::id())
+                (Kind::Test, format!("{}-{}", now.as_secs(), std::process::id()))
             }
         };
-        target_dir().unwrap_or_else(std::env::temp_dir).join("accuracy").join(run)
+        let root = target_dir().unwrap_or_else(std::env::temp_dir).join("accuracy");
+        let dir = root.join(format!("{}{run}", kind.prefix()));
+        // Where it cannot be made, the first case that writes to it says so.
+        if folders::make(&dir).is_ok() {
+            folders::forget_old(&root, kind, &dir);
+        }
+        dir
     })
     .clone()
+}
+
+/// Names the invocation of cargo that this process is part of: by the boot, the moment at which that cargo started, and
+/// its process. `None` where none of the processes above this one is the cargo that ran the test.
+fn invocation() -> Option<String> {
+    let cargo = std::fs::canonicalize(std::env::var_os("CARGO")?).ok()?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    // A runner, as cargo's configuration names one, may stand between.
+    let mut pid = std::os::unix::process::parent_id();
+    while pid > 1 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (parent, started) = parent_and_start(&stat)?;
+        if std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == cargo) {
+            return Some(format!("{}-{started}-{pid}", boot.get(..8)?));
+        }
+        pid = parent;
+    }
+    None
+}
+
+/// Parent and start, in ticks since the boot, out of a line of `/proc/<pid>/stat`.
+fn parent_and_start(stat: &str) -> Option<(u32, u64)> {
+    // The second field is the program's name in brackets, which may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
 /// The target folder that holds this test binary, recognised by the tag that cargo puts there.
@@ -70,8 +104,14 @@ pub fn announce(records: &Path, arch: Arch) {
                 ),
             }
         }
+        // What an earlier process has left under the same name says nothing of this one.
+        for planned in &cases {
+            let _ = std::fs::remove_file(record::record_path(records, &planned.id, 0));
+            let _ = std::fs::remove_file(record::started_path(records, &planned.id, 0));
+        }
         let path = records.join(format!("manifest-{}.json", std::process::id()));
-        if let Err(error) = record::write_json(&path, &Manifest { schema: record::SCHEMA, cases }) {
+        let binary = std::env::current_exe().ok().map(|exe| exe.display().to_string());
+        if let Err(error) = record::write_json(&path, &Manifest { schema: record::SCHEMA, binary, cases }) {
             eprintln!("accuracy: {error}");
         }
     });
@@ -121,6 +161,16 @@ mod tests {
 
     fn selection(args: &[&str]) -> Selection {
         Selection::from_args(args.iter().map(|a| a.to_string()))
+    }
+
+    #[test]
+    fn parent_and_start_are_read_whatever_the_program_is_called() {
+        let fields = "S 41 42 43 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 1 2";
+        for name in ["cargo", "a) S 1 (b", "with blanks ) )"] {
+            assert_eq!(parent_and_start(&format!("77 ({name}) {fields}")), Some((41, 9876)), "{name}");
+        }
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert_eq!(parent_and_start(&own).unwrap().0, std::os::unix::process::parent_id());
     }
 
     #[test]

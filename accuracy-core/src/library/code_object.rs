@@ -3,11 +3,12 @@
 //! `#[code_object("name")]` makes one [`CodeObject`] for each block and one [`Kernel`] for each function. The file is
 //! `name_{arch}.hsaco`, `.co` or `.cubin`, looked for where kernel libraries are.
 
-use super::{LaunchArg, LibraryError, OBSERVED, Place, TARGET};
+use super::{LaunchArg, LibraryError, OBSERVED, Place, TARGET, judging};
 use crate::arch::Arch;
 use crate::device::Stream;
 use crate::device::gpu::{Arguments, Gpu, Module};
 use crate::device::memory::Runtime;
+use crate::record;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ struct Loaded {
     gpu: &'static Gpu,
     path: PathBuf,
     module: Module,
+    judged: record::Library,
 }
 
 impl CodeObject {
@@ -57,19 +59,23 @@ impl CodeObject {
 
     fn load(&self, arch: Arch, gpu: &'static Gpu, extra: &[PathBuf]) -> crate::Result<&'static Loaded> {
         static LOADED: OnceLock<Mutex<HashMap<PathBuf, &'static Loaded>>> = OnceLock::new();
-        let path = self.0.find(arch, &files(self.0.name, arch), extra)?;
+        let chosen = self.0.find(arch, &files(self.0.name, arch), extra)?;
+        let path = chosen.path.clone();
         let mut loaded = LOADED.get_or_init(Default::default).lock().unwrap_or_else(|e| e.into_inner());
         if let Some(&known) = loaded.get(&path) {
+            judging(self.0.package, self.0.name, &known.judged);
             return Ok(known);
         }
-        let image =
-            std::fs::read(&path).map_err(|source| LibraryError::Read { path: path.clone(), source })?;
+        let judged = self.0.judged(chosen)?;
+        let image = crate::files::read(&path, crate::files::LIBRARY)
+            .map_err(|source| LibraryError::Read { path: path.clone(), source })?;
         let module = gpu.load_module(&image).map_err(|source| LibraryError::Load {
             path: path.clone(),
             device: gpu.device().arch.clone(),
             source: source.into(),
         })?;
-        let known: &'static _ = Box::leak(Box::new(Loaded { gpu, path: path.clone(), module }));
+        judging(self.0.package, self.0.name, &judged);
+        let known: &'static _ = Box::leak(Box::new(Loaded { gpu, path: path.clone(), module, judged }));
         loaded.insert(path, known);
         Ok(known)
     }
@@ -113,7 +119,7 @@ impl Kernel {
             let (name, kernel) = (self.object.0.name.into(), self.symbol.into());
             return Err(LibraryError::NoDevice { name, kernel, arch: target.arch }.into());
         };
-        let Loaded { gpu, path, module } = self.object.load(target.arch, gpu, &target.folders)?;
+        let Loaded { gpu, path, module, .. } = self.object.load(target.arch, gpu, &target.folders)?;
         let symbol = CString::new(self.symbol).map_err(|e| crate::Error::msg(format!("kernel name: {e}")))?;
         let function = gpu.function(module, &symbol).map_err(|source| LibraryError::Kernel {
             path: path.clone(),

@@ -33,7 +33,8 @@ pub struct Object {
 
 impl Object {
     pub fn read(path: &Path) -> Result<Object, ModelError> {
-        let text = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        let text = crate::files::read(path, crate::files::TEXT)
+            .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let bad = |reason: String| ModelError::Bad { path: path.to_owned(), reason };
         match serde_json::from_slice(&text).map_err(|e| bad(format!("not JSON: {e}")))? {
             Value::Object(value) => Ok(Object { path: path.to_owned(), value }),

@@ -291,7 +291,7 @@ fn find_quantization<'a>(model: &'a Value, keys: &[&str]) -> Option<&'a Value> {
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, WeightsError> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match crate::files::read(path, crate::files::LIST) {
         Ok(bytes) => bytes,
         // A link that leads nowhere is a file that could not be fetched.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),

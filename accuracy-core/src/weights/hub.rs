@@ -38,7 +38,7 @@ pub fn cached_snapshot(cache: &Path, repository: &str, revision: &str) -> Result
         return Err(WeightsError::NotARepository { spec: format!("{repository}@{revision}") });
     }
     let folder = cache.join(format!("models--{}", repository.replace('/', "--")));
-    let commit = std::fs::read_to_string(folder.join("refs").join(revision));
+    let commit = crate::files::read_text(&folder.join("refs").join(revision), crate::files::TEXT);
     let commit = commit.as_deref().map_or(revision, str::trim);
     let snapshot = folder.join("snapshots").join(commit);
     if !commit.is_empty() && !commit.contains(['/', '\\']) && commit != ".." && snapshot.is_dir() {

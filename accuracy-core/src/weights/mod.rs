@@ -162,7 +162,7 @@ struct IndexFile {
 /// Which shard holds which tensor; shards are named by paths inside the index's folder.
 fn read_index(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     let bad = |reason: String| WeightsError::BadIndex { path: index.to_owned(), reason };
-    let bytes = std::fs::read(index).map_err(|e| io_error(index, e))?;
+    let bytes = crate::files::read(index, crate::files::LIST).map_err(|e| io_error(index, e))?;
     let file: IndexFile = json::from_slice(&bytes)
         .map_err(|e| shard::in_place_of(index, &bytes).unwrap_or_else(|| bad(e.to_string())))?;
     for (tensor, shard) in &file.weight_map {

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::gguf::{self, Element};
 use super::{WeightsError, json};
+use crate::files;
 
 /// The limit of the format's own reader.
 const MAX_HEADER: u64 = 100_000_000;
@@ -56,7 +56,7 @@ pub(super) fn in_place_of(path: &Path, file: &[u8]) -> Option<WeightsError> {
 impl Shard {
     /// Maps the file and checks its header; reads nothing else.
     pub fn open(path: &Path) -> Result<Shard, WeightsError> {
-        let file = File::open(path).map_err(|e| io_error(path, e))?;
+        let file = files::open(path).map_err(|e| io_error(path, e))?;
         let found = file.metadata().map_err(|e| io_error(path, e))?.len();
         let path = || path.to_owned();
         if found < 8 {

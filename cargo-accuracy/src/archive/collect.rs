@@ -225,7 +225,8 @@ fn same(one: &PackageLibraries, other: &PackageLibraries, name: &str) -> anyhow:
     }
     for file in files {
         let read = |path: &Path| {
-            std::fs::read(path).with_context(|| format!("cannot read kernel library {}", path.display()))
+            accuracy_core::files::read(path, accuracy_core::files::LIBRARY)
+                .with_context(|| format!("cannot read kernel library {}", path.display()))
         };
         if read(&one.files[*file])? != read(&other.files[*file])? {
             return Ok(false);

@@ -11,6 +11,7 @@ mod unpack;
 
 pub use unpack::{Archive, Unpacked};
 
+use crate::build;
 use crate::config::{Config, Sources};
 use crate::exit::ExitCode;
 use crate::report::style;
@@ -18,6 +19,7 @@ use crate::run::cargo::CargoArgs;
 use crate::run::{self, discover};
 use accuracy_core::env;
 use anyhow::Context as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// The flag of `run` that names an archive.
@@ -54,17 +56,22 @@ pub fn command(args: ArchiveArgs) -> anyhow::Result<ExitCode> {
     let binaries = discover::discover(&built, &metadata, &packages)?;
     if binaries.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
-        anstream::eprintln!("nothing to archive: no accuracy test was found\n  {}", why.join("\n  "));
+        crate::say!("nothing to archive: no accuracy test was found\n  {}", why.join("\n  "));
         return Ok(ExitCode::NothingRan);
+    }
+    // What was built before is brought up to date: an archive of it would be judged far from its sources.
+    for package in metadata.workspace_packages() {
+        let archs = build::built_for(&metadata, package);
+        build::libraries(&metadata, &config, package, &archs, built.out_dir(&package.id))?;
     }
     let workspace = collect::Workspace { metadata: &metadata, built: &built, binaries: &binaries };
     let collected = workspace.collect(sources, &library_folders(&args)?)?;
     for note in &collected.notes {
-        anstream::eprintln!("{}note{:#}: {note}", style::NOTE, style::NOTE);
+        crate::say!("{}note{:#}: {note}", style::NOTE, style::NOTE);
     }
     pack::write(&args.out, &collected)?;
     let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
-    anstream::println!("{}", summary(&args, &collected, size));
+    writeln!(crate::screen::stdout(), "{}", summary(&args, &collected, size))?;
     Ok(ExitCode::Correct)
 }
 

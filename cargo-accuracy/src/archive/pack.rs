@@ -34,7 +34,8 @@ fn pack(file: File, collected: &Collected) -> anyhow::Result<()> {
     let contents = serde_json::to_vec(&collected.contents)?;
     append(&mut tar, CONTENTS, contents.len() as u64, &contents[..])?;
     for (file, source) in collected.contents.files.iter().zip(&collected.sources) {
-        let opened = File::open(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let opened = accuracy_core::files::open(source)
+            .with_context(|| format!("cannot read {}", source.display()))?;
         let mut bytes = opened.take(file.size);
         append(&mut tar, &file.path, file.size, &mut bytes)?;
         if bytes.limit() != 0 {

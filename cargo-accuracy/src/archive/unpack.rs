@@ -209,13 +209,19 @@ impl Unpacked {
             contents.env.iter().filter_map(|variable| variable.to_set()).collect();
         environment.extend(archived.env.iter().cloned());
         environment.extend([(MANIFEST_DIR.to_string(), dir.clone()), (env::PACKAGE_DIR.to_string(), dir)]);
-        let mut folders = inherited_folders();
-        folders.extend(archived.libraries.iter().map(|folder| self.root.join(folder)));
-        if !folders.is_empty() {
-            let joined = std::env::join_paths(&folders).with_context(|| {
-                format!("a folder of kernel libraries has a colon in its name: {folders:?}")
+        let inherited = inherited_folders();
+        if !inherited.is_empty() {
+            // Tests run in the folders of their packages.
+            let joined = std::env::join_paths(&inherited).with_context(|| {
+                format!("a folder of kernel libraries has a colon in its name: {inherited:?}")
             })?;
             environment.push((env::LIBRARY_PATH.into(), joined.to_string_lossy().into_owned()));
+        }
+        // No two packages of an executable have a library of one name in it: see `clash` of what collects.
+        let own = archived.libraries.iter().map(|folder| self.root.join(folder));
+        let lines: String = own.map(|folder| format!("*\tarchive\t{}\n", folder.display())).collect();
+        if !lines.is_empty() {
+            environment.push((env::KERNEL_FOLDERS.into(), lines));
         }
         Ok(Binary {
             path,
@@ -242,7 +248,8 @@ fn cut() -> String {
 }
 
 fn open(path: &Path) -> anyhow::Result<Stream> {
-    let file = File::open(path).with_context(|| format!("cannot open archive {}", path.display()))?;
+    let file = accuracy_core::files::open(path)
+        .with_context(|| format!("cannot open archive {}", path.display()))?;
     let hashed = Hashed { file, hasher: blake3::Hasher::new() };
     let decoder = zstd::Decoder::new(hashed).context("cannot start zstd")?;
     Ok(tar::Archive::new(decoder))

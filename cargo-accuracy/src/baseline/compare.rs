@@ -30,6 +30,10 @@ pub struct Comparison {
     pub removed: Vec<String>,
     /// Architectures and devices of which the baseline has no line at all.
     pub without: Vec<String>,
+    /// Places of the report whose correct cases were compared with nothing, though they should have been.
+    pub nothing_compared: Vec<String>,
+    /// Architectures and devices of which the baseline has lines.
+    pub sections: Vec<String>,
     /// Lines of which this report cannot speak: of other devices and packages, or not selected.
     pub not_compared: usize,
 }
@@ -65,7 +69,18 @@ pub struct Change {
 impl Comparison {
     /// What fails the gate.
     pub fn errors(&self) -> usize {
-        self.vanished.len() + self.unexplained().count()
+        self.vanished.len() + self.unexplained().count() + self.nothing_compared.len()
+    }
+
+    /// Why places of the report were compared with nothing, a sentence each.
+    pub fn told_of_nothing(&self) -> impl Iterator<Item = String> {
+        let sections = match &self.sections[..] {
+            [] => "it has no case at all".to_owned(),
+            sections => format!("it has {}", sections.join(" and ")),
+        };
+        self.nothing_compared.iter().map(move |place| {
+            format!("no case of [{place}] was compared: {} has none of it, {sections}", self.file)
+        })
     }
 
     /// Changes that nobody has given a reason for.
@@ -172,6 +187,18 @@ pub fn compare(
     }
     found.without = unmet.iter().map(ToString::to_string).collect();
     lost(&mut found, baseline, records, scope, reasons);
+    let sections = || baseline.0.iter().filter(|(_, lines)| !lines.is_empty()).map(|(place, _)| place);
+    found.sections = sections().map(|place| format!("[{place}]")).collect();
+    // A new architecture beside those that are known is new. Where nothing at all was compared, or the architecture is
+    // there under the name of another device, the baseline is not that of this machine.
+    let renamed = |place: &Place| sections().any(|other| other.arch == place.arch);
+    let none = found.compared == 0;
+    found.nothing_compared = unmet.iter().filter(|p| none || renamed(p)).map(ToString::to_string).collect();
+    if none && unmet.is_empty() && !found.new.is_empty() {
+        let places: BTreeSet<String> =
+            records.iter().filter(|r| Line::of(r).is_some()).map(|r| Place::of(r).to_string()).collect();
+        found.nothing_compared = places.into_iter().collect();
+    }
     found
 }
 
@@ -363,8 +390,41 @@ mod tests {
         assert_eq!((filtered.errors(), filtered.not_compared), (0, 1));
         let whole_test = compared(&[measured("k::u[arch=host]", 1e-3, 1e-2)], &now, &[run(&[])]);
         assert!(whole_test.vanished[0].reason.contains("no test k::u"), "{whole_test:?}");
-        let other_package = compared(&[measured("other::u[arch=host]", 1e-3, 1e-2)], &now, &[run(&[])]);
+        let before = [before[0].clone(), measured("other::u[arch=host]", 1e-3, 1e-2)];
+        let other_package = compared(&before, &now, &[run(&[])]);
         assert_eq!((other_package.errors(), other_package.not_compared), (0, 1));
+    }
+
+    #[test]
+    fn a_baseline_with_which_nothing_is_compared_fails_and_says_what_it_has() {
+        let on = |device: &str, id: &str| {
+            let mut record = measured(id, 1e-3, 1e-2);
+            (record.arch, record.device) = ("gfx942".into(), Some(device.into()));
+            record
+        };
+        let (old, new) = ("MI300X", "AMD Instinct MI300X");
+        // A header alone, another device's name, another architecture, a renamed test.
+        for (before, now, part) in [
+            (vec![], vec![measured(A, 1e-3, 1e-2)], "no case of [host] was compared"),
+            (vec![on(old, A)], vec![on(new, A)], "it has [gfx942: MI300X]"),
+            (vec![on(old, A)], vec![measured(A, 1e-3, 1e-2)], "no case of [host]"),
+            (vec![measured(A, 1e-3, 1e-2)], vec![measured("other::u[arch=host]", 1e-3, 1e-2)], "[host]"),
+            // The host is compared, and the device under its new name is not.
+            (
+                vec![measured(A, 1e-3, 1e-2), on(old, B)],
+                vec![measured(A, 1e-3, 1e-2), on(new, B)],
+                "no case of [gfx942: AMD Instinct MI300X]",
+            ),
+        ] {
+            let found = compared(&before, &now, &[]);
+            let told: Vec<String> = found.told_of_nothing().collect();
+            assert_eq!((told.len(), found.errors()), (1, 1), "{told:?}");
+            assert!(told[0].contains(part), "{told:?}");
+        }
+        // An architecture that is new beside one that was compared, and a run in which nothing is correct.
+        let host = measured(A, 1e-3, 1e-2);
+        assert_eq!(compared(std::slice::from_ref(&host), &[host.clone(), on(new, B)], &[]).errors(), 0);
+        assert_eq!(compared(&[host], &[failing(A)], &[]).errors(), 0);
     }
 
     #[test]

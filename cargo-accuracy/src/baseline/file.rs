@@ -132,7 +132,7 @@ impl Baseline {
     /// # Errors
     /// If it cannot be read or is no baseline, with the line that is wrong.
     pub fn load(path: &Path) -> anyhow::Result<Option<Baseline>> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match accuracy_core::files::read_text(path, accuracy_core::files::LIST) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot read the baseline {}", path.display())),

@@ -92,8 +92,13 @@ impl Baselines<'_> {
             return;
         };
         let scope = Scope::of(runs);
-        report.baseline =
-            Some(compare::compare(path, old, &report.records, &scope, &self.reasons(self.proposed.as_ref())));
+        let mut found =
+            compare::compare(path, old, &report.records, &scope, &self.reasons(self.proposed.as_ref()));
+        if self.args.save_baseline == self.args.baseline {
+            // What is new is being added to it.
+            found.nothing_compared.clear();
+        }
+        report.baseline = Some(found);
     }
 
     fn reasons<'a>(&'a self, proposed: Option<&'a Baseline>) -> Reasons<'a> {
@@ -132,7 +137,7 @@ impl Baselines<'_> {
             0 => String::new(),
             n => format!("; {n} failing cases are not in it, or as they were"),
         };
-        anstream::eprintln!(
+        crate::say!(
             "{}note{:#}: {} has {} cases{left_out}",
             style::NOTE,
             style::NOTE,

@@ -13,7 +13,7 @@ use crate::run::cargo::{CargoArgs, manifest_dir};
 use accuracy_core::arch::Arch;
 use accuracy_core::build::LibraryTable;
 use accuracy_core::device::gpu::Kind;
-use accuracy_core::env;
+use accuracy_core::files;
 use anyhow::Context as _;
 use cargo_metadata::{Metadata, Package};
 use compiler::Compiler;
@@ -37,6 +37,9 @@ pub struct KernelBuildArgs {
     /// Bare code objects in place of libraries, as hipModuleLoad takes them, of the source of this name (repeatable)
     #[arg(long, value_name = "SOURCE", conflicts_with = "bundle")]
     pub code_object: Vec<String>,
+    /// Print one line for ACCURACY_LIBRARY_PATH, with which plain `cargo test` finds what was built
+    #[arg(long)]
+    pub library_path: bool,
     #[command(flatten)]
     pub cargo: CargoArgs,
 }
@@ -60,45 +63,140 @@ pub fn command(args: KernelBuildArgs) -> anyhow::Result<ExitCode> {
         });
     }
     if built.is_empty() {
-        anstream::eprintln!(
-            "nothing to build: no [[package.metadata.accuracy.library]] in the selected packages"
-        );
+        crate::say!("nothing to build: no [[package.metadata.accuracy.library]] in the selected packages");
         return Ok(ExitCode::NothingRan);
     }
+    if args.library_path {
+        let folders: BTreeSet<PathBuf> =
+            built.iter().filter_map(|path| path.parent()).map(Path::to_path_buf).collect();
+        let line = std::env::join_paths(&folders)
+            .with_context(|| format!("a folder of kernel libraries has a colon in its name: {folders:?}"))?;
+        writeln!(crate::screen::stdout(), "{}", line.to_string_lossy())?;
+        return Ok(ExitCode::Correct);
+    }
     for path in built {
-        writeln!(std::io::stdout(), "{}", path.display())?;
+        writeln!(crate::screen::stdout(), "{}", path.display())?;
     }
     Ok(ExitCode::Correct)
 }
 
-/// Where the libraries of a package are built.
-pub fn folder(metadata: &Metadata, package: &Package) -> PathBuf {
-    metadata.target_directory.as_std_path().join("accuracy").join("kernels").join(package.name.as_str())
+/// Where the libraries of a package are built: a folder for this package in this workspace, however many of either share
+/// the target folder. In it each file that was built has a folder of its own, named by its contents, and is never
+/// written again; [`LATEST`] has links to the latest ones.
+fn folder(metadata: &Metadata, package: &Package) -> PathBuf {
+    let place = blake3::hash(manifest_dir(package).as_os_str().as_encoded_bytes()).to_hex();
+    let name = format!("{}-{}", package.name, &place[..8]);
+    metadata.target_directory.as_std_path().join("accuracy").join("kernels").join(name)
 }
+
+/// Folder of links to what was built last.
+const LATEST: &str = "latest";
+/// Contents of a file that are kept beside the latest: a case that is running may not have opened its own yet.
+const KEPT: usize = 8;
 
 /// Where a package's kernels are beside its build script's output and `lib/`, in the order in which they are looked for:
 /// the folders that it names, and the one where its libraries are built.
 pub fn folders(metadata: &Metadata, config: &Config, package: &Package) -> Vec<PathBuf> {
-    let named = config.library_path(&package.name).iter().map(|named| manifest_dir(package).join(named));
-    named.chain([folder(metadata, package)]).collect()
+    named(config, package).chain([folder(metadata, package).join(LATEST)]).collect()
 }
 
-/// The value of ACCURACY_LIBRARY_PATH with which a package's tests find them, too: behind what it says already. `None`
-/// where the package names neither.
-pub fn library_path(
+/// The architectures for which libraries of a package were built before.
+pub fn built_for(metadata: &Metadata, package: &Package) -> Vec<Arch> {
+    let latest = std::fs::read_dir(folder(metadata, package).join(LATEST)).into_iter().flatten().flatten();
+    let names = latest.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| name.ends_with(".so"))
+        .filter_map(|name| accuracy_core::library::parse_file_name(&name).map(|(_, arch)| arch))
+        .collect()
+}
+
+fn named<'a>(config: &'a Config, package: &'a Package) -> impl Iterator<Item = PathBuf> + 'a {
+    config.library_path(&package.name).iter().map(|named| manifest_dir(package).join(named))
+}
+
+/// What a test process is told of a package's kernels, a line each, as ACCURACY_KERNEL_FOLDERS has it: the folders that
+/// the package names, those of the files that were `built` for this run, and those of code objects that were built
+/// before.
+///
+/// # Errors
+/// If a folder has a name that does not fit into a line.
+pub fn kernel_folders(
     metadata: &Metadata,
     config: &Config,
     package: &Package,
-) -> anyhow::Result<Option<String>> {
-    if config.libraries(&package.name).is_empty() && config.library_path(&package.name).is_empty() {
-        return Ok(None);
+    built: &[PathBuf],
+) -> anyhow::Result<String> {
+    let mut folders: Vec<(&str, PathBuf)> = named(config, package).map(|dir| ("named", dir)).collect();
+    let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
+    folders.extend(built.iter().map(|path| ("built", parent(path))));
+    let latest = std::fs::read_dir(folder(metadata, package).join(LATEST)).into_iter().flatten().flatten();
+    for link in latest.filter(|link| link.path().extension().is_some_and(|e| e != "so")) {
+        if let Ok(path) = link.path().canonicalize() {
+            folders.push(("built", parent(&path)));
+        }
     }
-    let named = std::env::var_os(env::LIBRARY_PATH).unwrap_or_default();
-    let named = std::env::split_paths(&named).filter(|folder| !folder.as_os_str().is_empty());
-    let folders = folders(metadata, config, package);
-    let joined = std::env::join_paths(named.chain(folders.iter().cloned()))
-        .with_context(|| format!("a folder of kernel libraries has a colon in its name: {folders:?}"))?;
-    Ok(Some(joined.to_string_lossy().into_owned()))
+    let mut lines = String::new();
+    for (found, dir) in folders {
+        let text = |path: &Path| {
+            let text = path.to_str().filter(|text| !text.contains(['\t', '\n']));
+            let text = text.with_context(|| format!("the folder {path:?} is no line of text"))?;
+            anyhow::Ok(text.to_owned())
+        };
+        lines += &format!("{}\t{found}\t{}\n", text(manifest_dir(package))?, text(&dir)?);
+    }
+    Ok(lines)
+}
+
+/// Keeps others from building the same package's libraries for as long as it lives.
+fn lock(out: &Path) -> anyhow::Result<std::fs::File> {
+    let context = || format!("cannot lock {}", out.display());
+    std::fs::create_dir_all(out).with_context(context)?;
+    let file = std::fs::File::create(out.join("lock")).with_context(context)?;
+    file.lock().with_context(context)?;
+    Ok(file)
+}
+
+/// Puts a file that was built where its contents say, and says where. Whoever has the file of an earlier build keeps it.
+fn publish(out: &Path, built: &Path) -> anyhow::Result<PathBuf> {
+    let context = || format!("cannot keep {}", built.display());
+    let bytes = files::read(built, files::LIBRARY).with_context(context)?;
+    let hash = blake3::hash(&bytes).to_hex();
+    let name = built.file_name().unwrap_or_default();
+    let dir = out.join(&hash[..16]);
+    let path = dir.join(name);
+    if !files::read(&path, files::LIBRARY).is_ok_and(|known| known == bytes) {
+        std::fs::create_dir_all(&dir).with_context(context)?;
+        let temporary = dir.join(format!(".{}.tmp", std::process::id()));
+        std::fs::write(&temporary, &bytes).with_context(context)?;
+        std::fs::rename(&temporary, &path).with_context(context)?;
+    }
+    let links = out.join(LATEST);
+    std::fs::create_dir_all(&links).with_context(context)?;
+    let temporary = links.join(format!(".{}.tmp", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    let target = Path::new("..").join(&hash[..16]).join(name);
+    std::os::unix::fs::symlink(target, &temporary)
+        .and_then(|()| std::fs::rename(&temporary, links.join(name)))
+        .with_context(context)?;
+    forget_old(out, name, &path);
+    Ok(path)
+}
+
+/// Removes what is oldest of a file's contents.
+fn forget_old(out: &Path, name: &std::ffi::OsStr, own: &Path) {
+    let of_name = std::fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path().join(name));
+    let mut old: Vec<_> = of_name
+        .filter(|path| {
+            path != own && path.parent().and_then(Path::file_name).is_some_and(|dir| dir != LATEST)
+        })
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .collect();
+    old.sort_by(|one, other| other.cmp(one));
+    for (_, path) in old.into_iter().skip(KEPT) {
+        // What stays does no harm; a folder that holds anything else stays.
+        let _ = std::fs::remove_file(&path);
+        let _ = path.parent().map(std::fs::remove_dir);
+    }
 }
 
 /// Builds a package's libraries for architectures, and says where they are. Those that its build script has left in
@@ -114,12 +212,16 @@ pub fn libraries(
     left: Option<&Path>,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let (dir, out) = (manifest_dir(package), folder(metadata, package));
+    if config.libraries(&package.name).is_empty() {
+        return Ok(Vec::new());
+    }
+    let _lock = lock(&out)?;
     let mut built = Vec::new();
     for library in config.libraries(&package.name) {
         for &arch in archs.iter().filter(|arch| library.is_for(arch.name())).collect::<BTreeSet<_>>() {
             let file = format!("lib{}_{arch}.so", library.name);
             if let Some(own) = left.map(|folder| folder.join(&file)).filter(|own| own.is_file()) {
-                forget(&out.join(file))?;
+                forget(&out.join(LATEST).join(file))?;
                 built.push(own);
                 continue;
             }
@@ -156,6 +258,7 @@ fn bundles(
     archs: &[Arch],
 ) -> anyhow::Result<Vec<PathBuf>> {
     let archs: Vec<Arch> = archs.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let _lock = lock(&folder(metadata, package))?;
     if let Some(other) = archs.iter().find(|arch| Kind::of(**arch) != Some(Kind::Hip)) {
         return Err(usage(format!(
             "--bundle: only code for AMD's GPUs shares a library, and {other} is none"
@@ -224,13 +327,17 @@ fn build(library: &LibraryTable, archs: &[Arch], dir: &Path, out: &Path) -> anyh
             unit
         })
         .collect();
-    units.par_iter().try_for_each(|unit| unit.bring_up_to_date(&compiler))?;
-    let file = out.join(format!("lib{name}.so"));
+    let file = objects.join(format!("lib{name}.so"));
     let mut command = compiler.link();
-    let inputs: Vec<PathBuf> = units.into_iter().map(|unit| unit.output).collect();
+    let inputs: Vec<PathBuf> = units.iter().map(|unit| unit.output.clone()).collect();
     command.current_dir(dir).args(&inputs).args(&library.link).arg("-o").arg(&file);
-    Unit { command, inputs, output: file.clone() }.bring_up_to_date(&compiler)?;
-    Ok(file)
+    let link = Unit { command, inputs, output: file.clone() };
+    let compiled = units.par_iter().try_for_each(|unit| unit.bring_up_to_date(&compiler));
+    compiled.and_then(|()| link.bring_up_to_date(&compiler)).inspect_err(|_| {
+        // Nothing is to find what was built before of other sources. The error says more than one of this.
+        let _ = forget(&out.join(LATEST).join(format!("lib{name}.so")));
+    })?;
+    publish(out, &file)
 }
 
 /// Compiles the sources that are called so into bare code objects, `{source}_{arch}.co`.
@@ -245,6 +352,7 @@ fn code_objects(
     wanted: &[String],
 ) -> anyhow::Result<Vec<PathBuf>> {
     let (dir, out) = (manifest_dir(package), folder(metadata, package));
+    let _lock = lock(&out)?;
     let include = bound_headers(dir, &out)?;
     let mut built = Vec::new();
     for &arch in archs.iter().collect::<BTreeSet<_>>() {
@@ -263,13 +371,16 @@ fn code_objects(
             let (library, source) = found.ok_or_else(|| {
                 usage(format!("--code-object {name}: no library of {} has a source called so", package.name))
             })?;
-            let output = out.join(format!("{name}_{arch}.co"));
+            let objects = out.join("objects");
+            std::fs::create_dir_all(&objects)
+                .with_context(|| format!("cannot make {}", objects.display()))?;
+            let output = objects.join(format!("{name}_{arch}.co"));
             let mut unit = unit(library, &compiler, dir, &include, source, output.clone());
             unit.command.args(["--cuda-device-only", "--no-gpu-bundle-output"]);
             // Of these the compiler does not list the headers, so that what has changed is not known.
             forget(&output)?;
             unit.bring_up_to_date(&compiler).with_context(|| cannot(library, package, arch.name()))?;
-            built.push(output);
+            built.push(publish(&out, &output)?);
         }
     }
     Ok(built)

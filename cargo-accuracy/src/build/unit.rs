@@ -4,6 +4,7 @@
 //! included as the compiler lists them. Times of files say nothing: they change with every checkout.
 
 use super::compiler::Compiler;
+use accuracy_core::files;
 use anyhow::Context as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -49,7 +50,7 @@ impl Unit {
             anyhow::bail!("{} ended with {}\n{}{hints}", self.words(), output.status, said.trim_end());
         }
         if !said.trim().is_empty() {
-            anstream::eprintln!("{}", said.trim_end());
+            crate::say!("{}", said.trim_end());
         }
         let state = self.state(compiler).with_context(|| format!("{} left no output", self.words()))?;
         std::fs::write(&stamp, state).with_context(|| format!("cannot write {}", stamp.display()))
@@ -85,7 +86,7 @@ impl Unit {
         inputs.dedup();
         for input in inputs {
             add(input.as_os_str().as_encoded_bytes());
-            add(&std::fs::read(&input).ok()?);
+            add(&files::read(&input, files::LIBRARY).ok()?);
         }
         Some(hasher.finalize().to_hex().to_string())
     }

@@ -123,7 +123,7 @@ pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
     args.output.expect_json("compare")?;
     let (Some(reference), Some(candidate)) = (&args.reference, &args.candidate) else {
-        anstream::stdout().write_all(HOOK.as_bytes())?;
+        crate::screen::stdout().write_all(HOOK.as_bytes())?;
         return Ok(ExitCode::Correct);
     };
     let reference = open(reference, args.a_from)?;
@@ -147,9 +147,9 @@ pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let taken = args.output.stdout_taken();
     let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
     if taken {
-        anstream::stderr().write_all(text.as_bytes())?;
+        crate::screen::stderr().write_all(text.as_bytes())?;
     } else {
-        let mut stdout = anstream::stdout();
+        let mut stdout = crate::screen::stdout();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()?;
     }

@@ -10,6 +10,7 @@ use crate::cli::{Color, TextOrJson};
 use crate::exit::ExitCode;
 use crate::report::style::{self, paint};
 use crate::report::text::{self, wrap};
+use crate::screen::{Holds, Screen};
 use accuracy_core::arch::Arch;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -98,7 +99,7 @@ pub fn command(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     match args.format {
         TextOrJson::Text => {
             let text = render(&sections, &wanted, problems, text::width(false));
-            anstream::stdout().write_all(text.as_bytes())?;
+            crate::screen::stdout().write_all(text.as_bytes())?;
         }
         TextOrJson::Json => {
             let archs: Vec<&str> = wanted.iter().map(|arch| arch.name()).collect();
@@ -109,7 +110,11 @@ pub fn command(args: DoctorArgs) -> anyhow::Result<ExitCode> {
                 "problems": problems,
                 "sections": sections.iter().filter(|s| !s.findings.is_empty()).collect::<Vec<_>>(),
             });
-            writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+            writeln!(
+                Screen::new(std::io::stdout(), Holds::Json),
+                "{}",
+                serde_json::to_string_pretty(&report)?
+            )?;
         }
     }
     Ok(if problems == 0 { ExitCode::Correct } else { ExitCode::Failed })

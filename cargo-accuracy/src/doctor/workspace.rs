@@ -300,7 +300,7 @@ fn builds(
 
 /// Whether a file holds code for the architecture of its name, and for the visible device of that architecture.
 fn check(path: &Path, arch: Arch, found: &[Found]) -> Result<(), (String, String)> {
-    let contents = std::fs::read(path)
+    let contents = accuracy_core::files::read(path, accuracy_core::files::LIBRARY)
         .map_err(|e| e.to_string())
         .and_then(|bytes| codeobject::read(&bytes).map_err(|e| e.to_string()))
         .map_err(|error| (format!("cannot be read: {error}"), "build it again".to_string()))?;

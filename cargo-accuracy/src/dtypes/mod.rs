@@ -37,7 +37,7 @@ pub fn command(args: DtypesArgs) -> anyhow::Result<ExitCode> {
         (TextOrJson::Text, Some(dtype)) => text::one(dtype, width(false)),
         (TextOrJson::Text, None) => text::all(width(false)),
     };
-    let mut stdout = anstream::stdout();
+    let mut stdout = crate::screen::stdout();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
     Ok(ExitCode::Correct)

@@ -46,7 +46,7 @@ pub fn command(args: HeaderArgs) -> anyhow::Result<ExitCode> {
         let path = args.out.join(file);
         if !args.check {
             write_if_changed(&path, &text)?;
-            writeln!(std::io::stdout(), "{}", path.display())?;
+            writeln!(crate::screen::stdout(), "{}", path.display())?;
         } else if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             crate::inspect::problem(&format!(
                 "{} is missing, or is not what is bound: `cargo accuracy header` writes it",
@@ -89,8 +89,8 @@ pub fn headers(paths: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
             if !file.is_file() || file != path && file.extension().is_none_or(|e| e != "rs") {
                 continue;
             }
-            let text =
-                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text = accuracy_core::files::read_text(file, accuracy_core::files::TEXT)
+                .with_context(|| format!("cannot read {}", file.display()))?;
             // Most files hold none, and some are no Rust on purpose: what a compiler is to reject.
             if !text.contains("kernel_library") {
                 continue;

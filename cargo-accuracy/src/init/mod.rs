@@ -59,7 +59,7 @@ pub fn command(args: InitArgs) -> anyhow::Result<ExitCode> {
     let declared = Declared::of(manifest_dir(package));
     let done =
         steps::Setup { args: &args, metadata: &metadata, package, declared: &declared }.run(&config)?;
-    anstream::stdout().write_all(say(&metadata, package, &declared, &done).as_bytes())?;
+    crate::screen::stdout().write_all(say(&metadata, package, &declared, &done).as_bytes())?;
     Ok(ExitCode::Correct)
 }
 

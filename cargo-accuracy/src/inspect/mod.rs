@@ -10,6 +10,7 @@ pub use text::problem;
 
 use crate::cli::Color;
 use crate::exit::ExitCode;
+use crate::screen::{Holds, Screen};
 use accuracy_core::codeobject::{self, Contents, Target};
 use accuracy_core::emulator::errata::{self as hardware, Found};
 use anyhow::Context as _;
@@ -107,7 +108,7 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
     match args.format {
         Format::Text => {
             let width = crate::report::text::width(false);
-            let mut out = anstream::stdout().lock();
+            let mut out = crate::screen::stdout();
             for (i, file) in inspected.iter().enumerate() {
                 if let Ok(read) = &file.outcome {
                     let gap = if i == 0 { "" } else { "\n" };
@@ -119,7 +120,7 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
         }
         Format::Json => {
             let json = serde_json::to_string_pretty(&json(&inspected, &args.archs)?)?;
-            writeln!(std::io::stdout(), "{json}")?;
+            writeln!(Screen::new(std::io::stdout(), Holds::Json), "{json}")?;
         }
     }
     let mut code = ExitCode::Correct;
@@ -146,7 +147,8 @@ fn read(path: &Path) -> anyhow::Result<Read> {
     // Anything but a file might have no end.
     let about = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(about.is_file(), "{} is no file", path.display());
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = accuracy_core::files::read(path, accuracy_core::files::LIBRARY)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let contents = codeobject::read(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
     let errata =
         hardware::find(&bytes).with_context(|| format!("cannot read the code in {}", path.display()))?;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// An error, on standard error.
 pub fn problem(message: &str) {
-    anstream::eprintln!("{}: {message}", paint(style::BAD, "error"));
+    crate::say!("{}: {message}", paint(style::BAD, "error"));
 }
 
 /// The code objects of each target, in the order of the targets.

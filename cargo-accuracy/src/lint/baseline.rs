@@ -32,7 +32,8 @@ impl Baseline {
     }
 
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = super::read(path, super::LARGEST)
+            .map_err(anyhow::Error::msg)
             .with_context(|| format!("cannot read the baseline {}", path.display()))?;
         let out: Self =
             serde_json::from_str(&text).with_context(|| format!("{} is no lint baseline", path.display()))?;

@@ -256,7 +256,7 @@ impl StoredReport {
         let problems = self
             .problems
             .into_iter()
-            .map(|(path, line, reason, unread)| Problem { path, line, reason, unread })
+            .map(|(path, line, reason, unread)| Problem { path, line, reason, unread, named: false })
             .collect();
         Some(LintReport {
             findings: findings?,
@@ -264,6 +264,7 @@ impl StoredReport {
             files: self.files,
             functions: self.functions,
             empty: Vec::new(),
+            unread: 0,
         })
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::Color;
 use crate::exit::{ExitCode, usage};
+use crate::screen::{Holds, harmless};
 
 use super::baseline::Baseline;
 use super::config::LintConfig;
@@ -88,10 +89,11 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
     };
     let text = render::text(&report, &here, color, detail);
     // What a person reads goes to standard error where a report takes standard output.
+    let shown = harmless(&text, Holds::Text);
     let written = if to_stdout {
-        std::io::stderr().write_all(text.as_bytes())
+        std::io::stderr().write_all(shown.as_bytes())
     } else {
-        std::io::stdout().write_all(text.as_bytes())
+        std::io::stdout().write_all(shown.as_bytes())
     };
     match written {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
@@ -134,6 +136,12 @@ fn write_report(spec: &str, report: &LintReport, here: &Path) -> Result<bool> {
             return Err(usage(format!("--report {other}=...: the lint writes json, sarif, github and text")));
         }
     };
+    let holds = match format {
+        "github" => Holds::Commands,
+        "text" => Holds::Text,
+        _ => Holds::Json,
+    };
+    let text = harmless(&text, holds);
     if path == "-" {
         match std::io::stdout().write_all(text.as_bytes()) {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}

@@ -155,6 +155,30 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 const FILES: [&str; 2] = [".config/accuracy.toml", "accuracy.toml"];
 
 impl LintConfig {
+    /// What it leaves out of what the lint would find by itself, each in words.
+    pub fn loosened(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if !self.include.is_empty() {
+            all.push(format!("the lint reads nothing but {}", self.include.join(", ")));
+        }
+        if !self.exclude.is_empty() {
+            all.push(format!("the lint passes over {}", self.exclude.join(", ")));
+        }
+        if self.min_confidence > Confidence::default() {
+            all.push("the lint's findings of medium confidence are notes".into());
+        }
+        let weaker = |setting: &RuleSetting| setting.level != Level::Error;
+        let rules: Vec<&str> =
+            self.rules.iter().filter(|(_, s)| weaker(s)).map(|(rule, _)| rule.as_str()).collect();
+        if !rules.is_empty() {
+            all.push(format!("lint rules {} are no errors", rules.join(", ")));
+        }
+        if let Some(baseline) = &self.baseline {
+            all.push(format!("lint findings in {} do not count", baseline.display()));
+        }
+        all
+    }
+
     /// Reads the configuration of `root`; defaults where there is none.
     pub fn load(root: &Path) -> Result<Self> {
         for file in FILES {
@@ -167,8 +191,9 @@ impl LintConfig {
     }
 
     pub fn read(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = super::read(path, super::LARGEST)
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 

@@ -50,6 +50,8 @@ pub struct LintReport {
     /// Given paths without a source file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub empty: Vec<String>,
+    /// Files and folders that could not be read or parsed, and so were not looked into.
+    pub unread: usize,
 }
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -60,6 +62,9 @@ pub struct Problem {
     /// The file or folder was not read.
     #[serde(skip_serializing)]
     pub unread: bool,
+    /// It was named on the command line.
+    #[serde(skip)]
+    pub named: bool,
 }
 
 /// Why a file is counted apart: nobody here writes it.
@@ -94,7 +99,11 @@ pub fn run_cached(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) 
                 shown(path);
             }
         }
-        part.problems.iter_mut().for_each(|p| shown(&mut p.path));
+        for p in &mut part.problems {
+            // What was kept of an earlier run does not know what is named in this one.
+            p.named |= scope.sources.iter().any(|s| s.named && s.name == p.path);
+            shown(&mut p.path);
+        }
         report.findings.extend(part.findings);
         report.problems.extend(scope.problems.iter().cloned());
         report.problems.extend(part.problems);
@@ -103,6 +112,7 @@ pub fn run_cached(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) 
         report.functions += part.functions;
     }
     report.problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+    report.unread = report.problems.iter().filter(|p| p.unread).count();
     Ok(report)
 }
 
@@ -121,6 +131,7 @@ fn run_in_pool(scope: &scope::Scope, config: &LintConfig, cache: Option<&Path>) 
                 line: None,
                 reason,
                 unread: true,
+                named: s.named,
             })?;
             let key = keys.of(&s.name, text.as_bytes());
             Ok((text, key))
@@ -148,6 +159,7 @@ fn run_in_pool(scope: &scope::Scope, config: &LintConfig, cache: Option<&Path>) 
                         line: fault.line,
                         reason: fault.reason,
                         unread: true,
+                        named: s.named,
                     },
                 )?,
             };
@@ -229,9 +241,9 @@ impl LintReport {
         self.findings.iter().any(|f| f.severity == Severity::Error && f.suppressed.is_none())
     }
 
-    /// Something was given, and none of it could be read.
+    /// A file that was named could not be read or parsed, or nothing at all of what was given.
     pub fn unread(&self) -> bool {
-        self.files == 0 && self.problems.iter().any(|p| p.unread)
+        self.problems.iter().any(|p| p.unread && (p.named || self.files == 0))
     }
 }
 
@@ -311,7 +323,7 @@ fn suppress(report: &mut LintReport, summaries: &[source::FileSummary]) {
                 None => continue,
             };
             let line = Some(ignore.line);
-            report.problems.push(Problem { path: s.path.clone(), line, reason, unread: false });
+            report.problems.push(Problem { path: s.path.clone(), line, reason, unread: false, named: false });
         }
     }
 }
@@ -337,12 +349,23 @@ fn one_per_parameter(findings: Vec<Finding>) -> Vec<Finding> {
     findings.into_iter().enumerate().filter(|(i, _)| keep.contains(i)).map(|(_, f)| f).collect()
 }
 
+/// Most bytes of a configuration or baseline.
+const LARGEST: u64 = 256 << 20;
+
 fn read(path: &Path, limit: u64) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    let found = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if !found.is_file() {
+        return Err("no regular file; passed over".into());
+    }
+    let size = found.len();
     if size > limit {
         return Err(format!("{size} bytes are more than `lint.max-file-size` ({limit}); passed over"));
     }
-    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    // It may have grown since.
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, limit), &mut bytes)
+        .map_err(|e| e.to_string())?;
     String::from_utf8(bytes)
         .map_err(|e| format!("not UTF-8 at byte {}; passed over", e.utf8_error().valid_up_to()))
 }

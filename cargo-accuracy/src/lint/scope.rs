@@ -19,6 +19,8 @@ pub struct Source {
     pub language: Language,
     /// Findings in it are reported.
     pub wanted: bool,
+    /// It was named itself, not a folder around it.
+    pub named: bool,
     /// It stands in a folder of other people's code.
     pub vendored: bool,
 }
@@ -114,16 +116,30 @@ fn scope(root: PathBuf, given: &[(PathBuf, String)], here: &Path, config: &LintC
             }
             any = true;
             match at.get(&path) {
-                Some(i) => out.sources[*i].wanted |= wanted,
+                Some(i) => {
+                    out.sources[*i].wanted |= wanted;
+                    out.sources[*i].named |= named;
+                }
                 None => {
                     at.insert(path.clone(), out.sources.len());
                     let vendored = vendored.covers(&name);
-                    out.sources.push(Source { path, name, language, wanted, vendored });
+                    out.sources.push(Source { path, name, language, wanted, named, vendored });
                 }
             }
         }
         if wanted && !any {
-            out.empty.push(shown.clone());
+            // A FIFO, a device, or a file of no language that is read: nothing in it was looked into.
+            if folder.is_dir() {
+                out.empty.push(shown.clone());
+            } else {
+                let reason = match folder.is_file() {
+                    true => "it is no Python, C++, HIP, CUDA or Rust source by its extension",
+                    false => "it is no regular file, and nothing else is read",
+                };
+                let reason = reason.to_owned();
+                let path = slashes(folder.strip_prefix(here).unwrap_or(folder));
+                out.problems.push(Problem { path, line: None, reason, unread: true, named: true });
+            }
         }
     }
     out.sources.sort_by(|a, b| a.name.cmp(&b.name));
@@ -148,7 +164,13 @@ fn unreadable(e: &ignore::Error, here: &Path) -> Problem {
         _ => PathBuf::from("?"),
     };
     let reason = e.io_error().map_or_else(|| e.to_string(), std::io::Error::to_string);
-    Problem { path: slashes(path.strip_prefix(here).unwrap_or(&path)), line: None, reason, unread: true }
+    Problem {
+        path: slashes(path.strip_prefix(here).unwrap_or(&path)),
+        line: None,
+        reason,
+        unread: true,
+        named: false,
+    }
 }
 
 /// A file of the root as it is shown: relative to the current folder, or whole where it lies elsewhere.

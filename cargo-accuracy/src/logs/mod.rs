@@ -13,7 +13,6 @@ use crate::exit::{ExitCode, usage};
 use anyhow::Context as _;
 use rules::{Rules, Severity};
 use scan::{News, Scan};
-use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -105,7 +104,7 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     }
     let rules = rules::load(files, args.own_rules_only)?;
     if listed {
-        anstream::stdout().write_all(text::list(&rules).as_bytes())?;
+        crate::screen::stdout().write_all(text::list(&rules).as_bytes())?;
         return Ok(ExitCode::Correct);
     }
     let mut scan = Scan::new(&rules, &args.expect, args.context.into())
@@ -116,9 +115,9 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
         let mut tell = |news: News<'_>| {
             let text = text::news(&rules, &news, &args);
             if args.output.stdout_taken() {
-                return anstream::stderr().write_all(text.as_bytes());
+                return crate::screen::stderr().write_all(text.as_bytes());
             }
-            let mut stdout = anstream::stdout();
+            let mut stdout = crate::screen::stdout();
             stdout.write_all(text.as_bytes())?;
             stdout.flush()
         };
@@ -133,9 +132,9 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     let taken = args.output.stdout_taken();
     let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
     if taken {
-        anstream::stderr().write_all(text.as_bytes())?;
+        crate::screen::stderr().write_all(text.as_bytes())?;
     } else {
-        let mut stdout = anstream::stdout();
+        let mut stdout = crate::screen::stdout();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()?;
     }
@@ -160,7 +159,7 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
     let mut raw: Box<dyn Read> = if is_stdin(path) {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
+        Box::new(accuracy_core::files::open(path).with_context(|| format!("cannot open {}", path.display()))?)
     };
     let mut magic = [0; 2];
     let mut read = 0;

@@ -248,8 +248,8 @@ pub fn load(files: &[impl AsRef<Path>], own_only: bool) -> anyhow::Result<Rules>
     }
     for path in files {
         let path = path.as_ref();
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = accuracy_core::files::read_text(path, accuracy_core::files::TEXT)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         read.push((parse(&text).map_err(|e| usage(format!("{}: {e}", path.display())))?, path));
     }
     let mut loaded = Rules::default();

@@ -182,9 +182,9 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     let taken = args.output.stdout_taken();
     let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
     if taken {
-        anstream::stderr().write_all(text.as_bytes())?;
+        crate::screen::stderr().write_all(text.as_bytes())?;
     } else {
-        let mut stdout = anstream::stdout();
+        let mut stdout = crate::screen::stdout();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()?;
     }

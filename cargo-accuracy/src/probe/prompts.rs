@@ -38,8 +38,8 @@ struct File {
 pub fn load(files: &[PathBuf], own_only: bool) -> anyhow::Result<Vec<Prompt>> {
     let mut prompts = if own_only { Vec::new() } else { parse(BUILT_IN).context("the built-in prompts")? };
     for path in files {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = accuracy_core::files::read_text(path, accuracy_core::files::TEXT)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         for prompt in parse(&text).map_err(|e| usage(format!("{}: {e}", path.display())))? {
             prompts.retain(|p| p.id != prompt.id);
             prompts.push(prompt);

@@ -6,6 +6,7 @@ use super::style;
 use crate::baseline::{Comparison, number};
 use crate::lint::render::{annotation, escape, property};
 use crate::lint::{Finding, Severity};
+use crate::screen::{Holds, harmless};
 use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,6 +18,14 @@ const SUMMARY: usize = 1 << 20;
 
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
+    if let Some(line) = report.loosened_line() {
+        let _ = writeln!(text, "::warning title=loosened gate::{}", escape(&line));
+    }
+    for hidden in report.hidden.iter().take(SHOWN) {
+        let kind = if report.deny_hidden { "error" } else { "warning" };
+        let line = u32::try_from(hidden.line).unwrap_or(0);
+        text += &annotation(kind, (&hidden.file, line, None), "hidden test", &hidden.to_string());
+    }
     for problem in &report.problems {
         let _ = writeln!(text, "::error title=incomplete::{}", escape(problem));
     }
@@ -51,6 +60,9 @@ pub fn render(report: &Report) -> String {
 }
 
 fn baseline(text: &mut String, found: &Comparison) {
+    for told in found.told_of_nothing().take(SHOWN) {
+        let _ = writeln!(text, "::error title=nothing compared with the baseline::{}", escape(&told));
+    }
     let vanished = found.vanished.iter().map(|v| ("vanished", format!("{}\n{}", v.id, v.reason)));
     let changed = found
         .unexplained()
@@ -69,7 +81,7 @@ pub fn in_actions(report: &Report, stdout_taken: bool) -> anyhow::Result<()> {
     if std::env::var_os("GITHUB_ACTIONS").is_none_or(|v| v != "true") {
         return Ok(());
     }
-    let text = render(report);
+    let text = harmless(&render(report), Holds::Commands);
     // The runner reads commands from both streams.
     if stdout_taken {
         std::io::stderr().write_all(text.as_bytes())?;
@@ -81,7 +93,7 @@ pub fn in_actions(report: &Report, stdout_taken: bool) -> anyhow::Result<()> {
         let mut file =
             std::fs::OpenOptions::new().append(true).create(true).open(&path).with_context(write)?;
         let before = file.metadata().map_or(0, |m| m.len() as usize);
-        let summary = super::markdown::render(report);
+        let summary = harmless(&super::markdown::render(report), Holds::Markup);
         if before + summary.len() < SUMMARY {
             file.write_all(summary.as_bytes()).with_context(write)?;
         }

@@ -4,8 +4,11 @@
 use super::model::{Report, Summary, TestPower};
 use crate::baseline::Comparison;
 use crate::lint::Finding;
-use accuracy_core::record::Fidelity;
+use crate::run::hidden::Hidden;
+use crate::run::loosened::Loosening;
+use accuracy_core::record::{Fidelity, Library};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 
 /// The JSON Schema of the report.
@@ -24,6 +27,12 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     fidelity: Option<&'a Fidelity>,
     min_cos: Option<f64>,
+    /// What makes the gate looser than it is by itself; empty where nothing does.
+    loosened: &'a BTreeSet<Loosening>,
+    /// The files of kernels that were judged, by binding.
+    libraries: &'a BTreeSet<Library>,
+    /// Tests that the sources declare and that could not run.
+    hidden: &'a [Hidden],
     summary: Summary,
     tests: &'a [TestPower],
     lint: &'a [Finding],
@@ -48,6 +57,9 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         emulated: report.emulated.is_some(),
         fidelity: report.emulated.as_ref(),
         min_cos: report.min_cos,
+        loosened: &report.loosened,
+        libraries: &report.libraries,
+        hidden: &report.hidden,
         summary: report.summary,
         tests: &report.tests,
         lint: &report.lint,

@@ -69,11 +69,24 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
             totals
         })
         .collect();
+    let loosened = report.loosened_line();
+    let mut top: Vec<Case> = Vec::new();
+    top.extend(loosened.iter().map(|line| Case::new(line, "the gate", Outcome::Passed, "loosened", line)));
+    let judged: Vec<String> = report.libraries.iter().map(ToString::to_string).collect();
+    top.extend(
+        judged.iter().map(|library| Case::new(library, "judged", Outcome::Passed, "library", library)),
+    );
+    let of_top = Totals::of(&top);
     let of_lists = [Totals::of(&lint), Totals::of(&whole)];
-    of_suites.iter().chain(&of_lists).for_each(|t| totals.merge(t));
+    of_suites.iter().chain(&of_lists).chain([&of_top]).for_each(|t| totals.merge(t));
 
     out.write_all(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")?;
     writeln!(out, "<testsuites name=\"cargo-accuracy\"{}>", totals.attributes(false))?;
+    if !top.is_empty() {
+        open(out, "what was judged, and how", &of_top, None)?;
+        top.iter().try_for_each(|case| write(out, &mut text, case))?;
+        out.write_all(b"  </testsuite>\n")?;
+    }
     for ((key, records), totals) in suites.iter().zip(&of_suites) {
         open(out, key, totals, Some(&records[0].file))?;
         for record in records {
@@ -124,7 +137,17 @@ fn whole(report: &Report) -> Vec<Case<'_>> {
             problem,
         ));
     }
+    for hidden in &report.hidden {
+        let outcome = if report.deny_hidden { Outcome::Failure } else { Outcome::Skipped };
+        let mut case = Case::new(&hidden.test, &hidden.package, outcome, "hidden", &hidden.reason);
+        case.text = hidden.to_string();
+        cases.push(case);
+    }
     if let Some(found) = &report.baseline {
+        for place in &found.nothing_compared {
+            let message = "no case was compared with the baseline";
+            cases.push(Case::new(place, "baseline", Outcome::Failure, "nothing compared", message));
+        }
         for v in &found.vanished {
             cases.push(Case::new(&v.id, "vanished", Outcome::Failure, "vanished", &v.reason));
         }

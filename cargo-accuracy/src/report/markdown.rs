@@ -40,12 +40,25 @@ pub fn render(report: &Report) -> String {
     for test in report.powerless() {
         let _ = writeln!(text, "**INCONCLUSIVE** `{}`: {}\n", test.test, inline(&test.reason));
     }
+    if !report.hidden.is_empty() {
+        let _ = writeln!(text, "#### Tests that exist and are in no executable of this build\n");
+        let lines: Vec<String> =
+            report.hidden.iter().map(|h| format!("- {}", inline(&h.to_string()))).collect();
+        list(&mut text, &lines, LIMIT - 5 * RESERVE);
+    }
     if let Some(comparison) = &report.baseline {
         baseline(&mut text, comparison);
     }
     findings(&mut text, report);
     lint(&mut text, &report.lint);
     tables(&mut text, report);
+    if !report.libraries.is_empty() {
+        let _ = writeln!(text, "<details><summary>{} kernel libraries</summary>\n", report.libraries.len());
+        let lines: Vec<String> =
+            report.libraries.iter().map(|l| format!("- {}", inline(&l.to_string()))).collect();
+        list(&mut text, &lines, LIMIT);
+        let _ = writeln!(text, "</details>\n");
+    }
     text
 }
 
@@ -67,6 +80,9 @@ fn heading(text: &mut String, report: &Report) {
         }
     }
     let _ = writeln!(text, "### {mark} Accuracy: {}\n", parts.join(", "));
+    if let Some(line) = report.loosened_line() {
+        let _ = writeln!(text, "**{}**\n", inline(&line));
+    }
     let least = report.records.iter().filter_map(|r| r.metrics.cos).fold(f64::INFINITY, f64::min);
     let mut line = format!("{} cases on {}", s.cases, report.archs().join(", "));
     if let Some(device) = &report.device {
@@ -177,6 +193,7 @@ fn lint(text: &mut String, findings: &[Finding]) {
 fn baseline(text: &mut String, found: &Comparison) {
     let _ = writeln!(text, "#### Baseline: {}\n", anstream::adapter::strip_str(&text::baseline::line(found)));
     let mut lines: Vec<String> = Vec::new();
+    lines.extend(found.told_of_nothing().map(|told| format!("- **nothing compared**: {}", inline(&told))));
     lines.extend(found.vanished.iter().map(|v| format!("- **vanished** `{}`: {}", v.id, inline(&v.reason))));
     lines.extend(found.changes.iter().map(|c| {
         let reason = match &c.reason {

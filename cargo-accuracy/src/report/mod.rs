@@ -66,9 +66,9 @@ pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
         dirs => dirs.to_vec(),
     };
     let merged = merge::read(&dirs)?;
-    if merged.records.is_empty() {
+    if merged.records.is_empty() && (merged.nothing || merged.problems.is_empty()) {
         let dirs: Vec<String> = dirs.iter().map(|d| d.display().to_string()).collect();
-        anstream::eprintln!("nothing to report: {} announce no case and hold no record", dirs.join(", "));
+        crate::say!("nothing to report: {} announce no case and hold no record", dirs.join(", "));
         return Ok(ExitCode::NothingRan);
     }
     let mut report = Report::new(merged.records, &merged.runs);
@@ -104,7 +104,7 @@ fn newest(args: &ReportArgs) -> anyhow::Result<PathBuf> {
     for entry in std::fs::read_dir(&root).with_context(none)? {
         let entry = entry.with_context(none)?;
         // The link `latest` is one of the others again.
-        if entry.file_type().is_ok_and(|t| t.is_dir()) && merge::has_manifest(&entry.path()) {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) && merge::is_of_a_run(&entry.path()) {
             let modified = entry.metadata().and_then(|m| m.modified()).with_context(none)?;
             newest = newest.max(Some((modified, entry.path())));
         }
@@ -128,9 +128,9 @@ pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
 fn show(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
     let human = text::render(report, output, text::width(output.stdout_taken()));
     if output.stdout_taken() {
-        anstream::stderr().write_all(human.as_bytes())?;
+        crate::screen::stderr().write_all(human.as_bytes())?;
     } else {
-        let mut stdout = anstream::stdout();
+        let mut stdout = crate::screen::stdout();
         stdout.write_all(human.as_bytes())?;
         stdout.flush()?;
     }
@@ -145,9 +145,9 @@ pub fn write_lines<'a>(output: &OutputArgs, lines: impl Iterator<Item = &'a Stri
         text.push('\n');
     }
     if output.stdout_taken() {
-        anstream::stderr().write_all(text.as_bytes())?;
+        crate::screen::stderr().write_all(text.as_bytes())?;
     } else {
-        anstream::stdout().write_all(text.as_bytes())?;
+        crate::screen::stdout().write_all(text.as_bytes())?;
     }
     Ok(())
 }

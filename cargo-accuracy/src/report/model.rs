@@ -4,8 +4,10 @@ use crate::baseline::Comparison;
 use crate::exit::ExitCode;
 use crate::lint::{Finding, Severity};
 use crate::run::folder::RunInfo;
+use crate::run::hidden::Hidden;
+use crate::run::loosened::{self, Loosening};
 use crate::run::{is_known_failure, may_pass, unfinished};
-use accuracy_core::record::{Fidelity, Gate, PowerStatus, Record, Verdict};
+use accuracy_core::record::{Fidelity, Gate, Libraries, Library, PowerStatus, Record, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,16 @@ pub struct Report {
     pub lint: Vec<Finding>,
     /// Whether the lint was part of the run.
     pub linted: bool,
+    /// Files that the lint could not read or parse.
+    pub lint_unread: usize,
+    /// What makes the gate looser than it is by itself.
+    pub loosened: BTreeSet<Loosening>,
+    /// The files of kernels that were judged, by binding.
+    pub libraries: BTreeSet<Library>,
+    /// Tests that exist and could not run.
+    pub hidden: Vec<Hidden>,
+    /// Whether one of those fails the gate.
+    pub deny_hidden: bool,
     /// The GPUs that the run used, or emulated.
     pub device: Option<String>,
     /// How far what was emulated is exact; `None` where nothing was emulated.
@@ -162,7 +174,28 @@ impl Report {
             of_cases.into_iter().for_each(|one| all.add(one));
             all
         });
+        let mut loosened: BTreeSet<Loosening> = runs.iter().flat_map(|run| run.loosened.clone()).collect();
+        loosened.extend(loosened::of_records(&records, &loosened));
+        // Cases of a test have theirs in common: only the distinct lists are looked at.
+        let mut lists: Vec<&Libraries> = Vec::new();
+        for record in &records {
+            if !record.libraries.is_empty()
+                && !lists.iter().rev().take(8).any(|list| **list == record.libraries)
+            {
+                lists.push(&record.libraries);
+            }
+        }
+        let judged: BTreeSet<Library> = lists.into_iter().flat_map(|list| list.iter().cloned()).collect();
+        loosened.extend(loosened::of_libraries(judged.iter()));
+        let mut hidden: Vec<Hidden> = runs.iter().flat_map(|run| run.hidden.clone()).collect();
+        hidden.sort();
+        hidden.dedup();
         Report {
+            lint_unread: 0,
+            loosened,
+            libraries: judged,
+            hidden,
+            deny_hidden: runs.iter().any(|run| run.deny_hidden),
             records,
             tests,
             summary,
@@ -222,6 +255,19 @@ impl Report {
         self.lint.iter().filter(|f| f.severity == Severity::Error && f.suppressed.is_none()).count()
     }
 
+    /// Hidden tests that fail the gate.
+    pub fn denied_hidden(&self) -> usize {
+        if self.deny_hidden { self.hidden.len() } else { 0 }
+    }
+
+    /// What makes the gate looser, in one line.
+    pub fn loosened_line(&self) -> Option<String> {
+        let changes =
+            self.baseline.as_ref().map_or(0, |found| found.changes.len() - found.unexplained().count());
+        let baseline = loosened::of_baseline(changes);
+        loosened::line(self.loosened.iter().chain(&baseline))
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         debug_assert!(self.records.iter().all(|r| r.gate == Gate::Fail || may_pass(r)));
         let baseline = self.baseline.as_ref().map_or(0, Comparison::errors);
@@ -231,6 +277,7 @@ impl Report {
             || self.summary.tests_inconclusive > 0
             || self.lint_errors() > 0
             || baseline > 0
+            || self.denied_hidden() > 0
         {
             ExitCode::Failed
         } else if self.summary.passed == 0 {

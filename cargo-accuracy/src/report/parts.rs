@@ -1,6 +1,7 @@
 //! Whether the parts of a run are all there, each once.
 
 use crate::run::folder::Part;
+use accuracy_core::record::Library;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -45,6 +46,15 @@ pub fn problems(found: &[(&Path, Part)]) -> Vec<String> {
             }
             problems.push(text);
         }
+        // Of a run that is there as a whole every case has its place, once.
+        let places: Vec<usize> = folders.iter().flat_map(|(_, part)| part.places.iter().copied()).collect();
+        let distinct: BTreeSet<usize> = places.iter().copied().collect();
+        let cases = folders.iter().map(|(_, part)| part.cases).max().unwrap_or(0);
+        if missing.is_empty()
+            && (distinct.len() != cases || distinct.last().is_some_and(|last| *last >= cases))
+        {
+            problems.push(format!("the parts hold {} of the {cases} cases of their run", distinct.len()));
+        }
         let jobs: BTreeSet<&str> = folders.iter().filter_map(|(_, part)| part.job.as_deref()).collect();
         if jobs.len() > 1 {
             let jobs: Vec<&str> = jobs.into_iter().collect();
@@ -53,6 +63,29 @@ pub fn problems(found: &[(&Path, Part)]) -> Vec<String> {
                  job, or run the part again with --partition slice:K/{parts}",
                 jobs.join(", ")
             ));
+        }
+    }
+    problems
+}
+
+/// Bindings for which parts of one run judged other files, a sentence each.
+pub fn other_libraries(parts: &[(&Path, String, BTreeSet<Library>)]) -> Vec<String> {
+    let mut first: BTreeMap<(&str, &str, &str, String), (&Path, &Library)> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (folder, of, libraries) in parts {
+        for library in libraries {
+            // The file's name has the architecture in it.
+            let file = library.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let key = (of.as_str(), library.package.as_str(), library.name.as_str(), file);
+            let (other_folder, other) = *first.entry(key).or_insert((folder, library));
+            if other.hash != library.hash {
+                problems.push(format!(
+                    "the parts judged other libraries: {} judged {other}, and {} judged {library}; build once, and run \
+                     the parts from an archive",
+                    other_folder.display(),
+                    folder.display()
+                ));
+            }
         }
     }
     problems
@@ -71,7 +104,8 @@ mod tests {
     use super::*;
 
     fn part(part: u64, of: &str, job: Option<&str>) -> Part {
-        Part { part, parts: 4, of: of.into(), cases: 90, places: Vec::new(), job: job.map(String::from) }
+        let places = (0..90).filter(|place| place % 4 + 1 == part as usize).collect();
+        Part { part, parts: 4, of: of.into(), cases: 90, places, job: job.map(String::from) }
     }
 
     fn told(parts: &[Part]) -> Vec<String> {
@@ -90,6 +124,41 @@ mod tests {
         // Two runs, such as one of each architecture.
         let two: Vec<Part> = ["a", "b"].iter().flat_map(|of| (1..=4).map(|i| part(i, of, None))).collect();
         assert_eq!(told(&two), [""; 0]);
+    }
+
+    #[test]
+    fn parts_that_judged_other_libraries_do_not_merge() {
+        use accuracy_core::record::Found;
+        let judged = |hash: &str, file: &str| {
+            let (package, name) = ("k".to_owned(), "gemm".to_owned());
+            let path = Path::new("/some").join(file);
+            BTreeSet::from([Library {
+                package,
+                name,
+                path,
+                hash: hash.into(),
+                found: Found::Built,
+                passed_over: None,
+            }])
+        };
+        let part = |dir: &'static str, of: &str, libraries| (Path::new(dir), of.to_owned(), libraries);
+        let same =
+            [part("1", "a", judged("x", "libgemm_host.so")), part("2", "a", judged("x", "libgemm_host.so"))];
+        assert_eq!(other_libraries(&same), [""; 0]);
+        // Another architecture, another run.
+        let apart = [
+            part("1", "a", judged("x", "libgemm_host.so")),
+            part("2", "a", judged("y", "libgemm_gfx950.so")),
+            part("3", "b", judged("z", "libgemm_host.so")),
+        ];
+        assert_eq!(other_libraries(&apart), [""; 0]);
+        let other =
+            [part("1", "a", judged("x", "libgemm_host.so")), part("2", "a", judged("y", "libgemm_host.so"))];
+        let told = other_libraries(&other);
+        assert!(
+            told.len() == 1 && told[0].contains("1 judged k::gemm: /some/libgemm_host.so (x"),
+            "{told:?}"
+        );
     }
 
     #[test]

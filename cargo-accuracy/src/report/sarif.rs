@@ -23,8 +23,9 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
     }));
     let cases = report.failures().map(|record| case(record, index, report));
     let results: Vec<Value> = report.lint.iter().map(result).chain(cases).collect();
-    let mut text =
-        serde_json::to_string_pretty(&document(rules, results, Vec::new(), env!("CARGO_PKG_VERSION")))?;
+    let notes = report.loosened_line().into_iter().chain(report.hidden.iter().map(ToString::to_string));
+    let notes = notes.map(|text| json!({ "level": "warning", "message": { "text": text } })).collect();
+    let mut text = serde_json::to_string_pretty(&document(rules, results, notes, env!("CARGO_PKG_VERSION")))?;
     text.push('\n');
     Ok(text)
 }

@@ -1,6 +1,7 @@
 //! `--report FORMAT=PATH`: where a machine-readable report goes.
 
 use super::{Report, github, html, json, junit, markdown, sarif};
+use crate::screen::{Holds, Screen};
 use anyhow::Context as _;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -51,6 +52,15 @@ impl std::str::FromStr for Sink {
 }
 
 impl Sink {
+    /// What its format holds.
+    fn holds(&self) -> Holds {
+        match self.format {
+            Format::Json | Format::Sarif => Holds::Json,
+            Format::Junit | Format::Markdown | Format::Html => Holds::Markup,
+            Format::Github => Holds::Commands,
+        }
+    }
+
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
         self.stream(|out| {
             let text = match self.format {
@@ -83,7 +93,7 @@ impl Sink {
 
     fn stream(&self, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let Some(path) = &self.path else {
-            let mut stdout = BufWriter::new(std::io::stdout().lock());
+            let mut stdout = Screen::new(BufWriter::new(std::io::stdout().lock()), self.holds());
             write(&mut stdout)?;
             return Ok(stdout.flush()?);
         };
@@ -91,7 +101,8 @@ impl Sink {
             if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
                 std::fs::create_dir_all(parent)?;
             }
-            let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
+            let file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
+            let mut file = Screen::new(file, self.holds());
             write(&mut file)?;
             Ok(file.flush()?)
         };

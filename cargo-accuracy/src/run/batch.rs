@@ -5,7 +5,7 @@
 //! it passes there, [`super::order`] says which of the two counts.
 
 use super::folder::RunFolder;
-use super::outcome::may_pass;
+use super::outcome::contradiction;
 use super::plan::Case;
 use super::pool::{End, Finished};
 use accuracy_core::record::{self, Gate, Planned, Record, Verdict};
@@ -66,14 +66,16 @@ pub fn outcomes(cases: &[&Planned], folder: &RunFolder, attempt: u32, finished: 
     let trusted = ended_well && finished.left.is_empty();
     // What is wrong beside a case that broke the device may be wrong for that.
     let broken = records.iter().flatten().any(|r| matches!(r.verdict, Verdict::Crashed | Verdict::TimedOut));
-    let outcome = |record: Option<Record>| match record {
-        Some(record) if trusted && record.gate == Gate::Pass && may_pass(&record) => {
+    let outcome = |(record, planned): (Option<Record>, &&Planned)| match record {
+        // Whether a device can run a case is for a process of its own to say.
+        Some(record) if !trusted || record.verdict == Verdict::Skipped => Outcome::Unknown,
+        Some(record) if record.gate == Gate::Pass && contradiction(planned, &record).is_none() => {
             Outcome::Passed(Box::new(record))
         }
-        Some(record) if trusted && !broken && record.gate == Gate::Fail => Outcome::Failed(Box::new(record)),
+        Some(record) if !broken && record.gate == Gate::Fail => Outcome::Failed(Box::new(record)),
         _ => Outcome::Unknown,
     };
-    records.into_iter().map(outcome).collect()
+    records.into_iter().zip(cases).map(outcome).collect()
 }
 
 /// How many cases of a batch are done: it may take its time as long as this grows.

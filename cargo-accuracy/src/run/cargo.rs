@@ -129,9 +129,34 @@ impl CargoArgs {
         !self.workspace.package.is_empty()
     }
 
+    /// Whether the command line names targets.
+    pub fn names_targets(&self) -> bool {
+        self.targets.lib || self.targets.bins || !self.targets.test.is_empty()
+    }
+
     /// Builds the tests of `packages`, with these features beside those of the command line, and says which executables
     /// came out of it.
     pub fn build(
+        &self,
+        metadata: &Metadata,
+        packages: &[&Package],
+        features: &[String],
+    ) -> anyhow::Result<Built> {
+        let built = self.build_by_time(metadata, packages, features)?;
+        // Cargo goes by the times of files. Where contents have changed and times have not, its next build runs the
+        // build script again, because the list of what a library was made of is gone.
+        let mut stale = false;
+        for library in built.scripts.values().flat_map(|script| host_libraries(&script.out_dir)) {
+            if accuracy_core::made_of::changed(&library).is_some() {
+                let list = accuracy_core::made_of::list_of(&library);
+                std::fs::remove_file(&list).with_context(|| format!("cannot remove {}", list.display()))?;
+                stale = true;
+            }
+        }
+        if stale { self.build_by_time(metadata, packages, features) } else { Ok(built) }
+    }
+
+    fn build_by_time(
         &self,
         metadata: &Metadata,
         packages: &[&Package],
@@ -213,6 +238,12 @@ impl CargoArgs {
             .sort_by(|a, b| (&a.package, &a.target, &a.path).cmp(&(&b.package, &b.target, &b.path)));
         Ok(built)
     }
+}
+
+/// The libraries in the output folder of a build script.
+fn host_libraries(out_dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(out_dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "so")).collect()
 }
 
 fn words(command: &Command) -> String {

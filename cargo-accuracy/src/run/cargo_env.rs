@@ -36,7 +36,8 @@ pub fn variables(dir: &Path, home: Option<&Path>) -> anyhow::Result<Vec<Variable
             continue;
         };
         let bad = |what: String| usage(format!("{}: {what}", path.display()));
-        let text = std::fs::read_to_string(&path).map_err(|e| bad(e.to_string()))?;
+        let text = accuracy_core::files::read_text(&path, accuracy_core::files::TEXT)
+            .map_err(|e| bad(e.to_string()))?;
         let config: toml::Table = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
         let Some(table) = config.get("env").and_then(toml::Value::as_table) else { continue };
         for (name, value) in table {

@@ -1,18 +1,26 @@
 //! The folder that a run leaves: manifest, records, outputs, and what a later report needs to know of the run.
 
+use super::hidden::Hidden;
+use super::loosened::Loosening;
+use accuracy_core::files;
+use accuracy_core::folders::{self, Kind};
+use accuracy_core::record::Library;
 use accuracy_core::record::{self, Manifest, Planned, SCHEMA, file_stem};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// So many folders of earlier runs are kept.
-const KEPT: usize = 8;
-const PREFIX: &str = "run-";
-/// Name of the file with the [`RunInfo`].
-pub const RUN_INFO: &str = "run.json";
+/// Name of the manifest of a run; test processes number theirs.
+pub const MANIFEST: &str = "manifest.json";
+
+pub use accuracy_core::folders::RUN_INFO;
+
+/// A part of another run than the newest ones goes when nothing has been written to it for so long: whether a part on
+/// another machine is still running cannot be seen from here.
+const PART_RESTS: Duration = Duration::from_secs(24 * 3600);
 
 /// What is true of a run as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +31,9 @@ pub struct RunInfo {
     pub flags: Vec<String>,
     /// How many cases each test has, whether or not they were selected.
     pub tests: BTreeMap<String, usize>,
+    /// How many cases the manifest announces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<usize>,
     /// The packages that took part, whether or not they have tests.
     pub packages: Vec<String>,
     /// The GPUs that the run used, or emulated.
@@ -34,6 +45,18 @@ pub struct RunInfo {
     /// Which part of a run it is, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// The files of kernels that its tests bind, as they were when it began.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub libraries: BTreeSet<Library>,
+    /// What makes its gate looser than it is by itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub loosened: BTreeSet<Loosening>,
+    /// Tests that its sources declare and that could not run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<Hidden>,
+    /// Whether one of those fails the gate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deny_hidden: bool,
 }
 
 /// One of the parts that make up a run.
@@ -69,23 +92,23 @@ impl RunFolder {
         let root = root(target);
         // Parts that run on other machines may share the disk, and processes there may have the same number.
         let part = info.part.as_ref().map_or(String::new(), |p| format!("part{}of{}-", p.part, p.parts));
-        let name = format!("{PREFIX}{}-{part}{}", timestamp(SystemTime::now()), std::process::id());
+        let prefix = Kind::Run.prefix();
+        let name = format!("{prefix}{}-{part}{}", timestamp(SystemTime::now()), std::process::id());
         let path = root.join(&name);
         std::fs::create_dir_all(&root)
             .and_then(|()| std::fs::create_dir(&path))
+            .and_then(|()| folders::make(&path))
             .with_context(|| format!("cannot make {}", path.display()))?;
-        record::write_json(&path.join(RUN_INFO), info)?;
-        record::write_json(&path.join("manifest.json"), &Manifest { schema: SCHEMA, cases })?;
+        let info = RunInfo { announced: Some(cases.len()), ..info.clone() };
+        record::write_json(&path.join(RUN_INFO), &info)?;
+        record::write_json(&path.join(MANIFEST), &Manifest { schema: SCHEMA, binary: None, cases })?;
 
         let link = root.join("latest");
         let temporary = root.join(format!(".latest.{}", std::process::id()));
         std::os::unix::fs::symlink(&name, &temporary)
             .and_then(|()| std::fs::rename(&temporary, &link))
             .with_context(|| format!("cannot link {} to {name}", link.display()))?;
-        // Whether a part on another machine is still running cannot be seen from here.
-        if info.part.is_none() {
-            forget_old(&root, &name);
-        }
+        forget_old(&root, &path);
         Ok(RunFolder { path })
     }
 
@@ -104,18 +127,37 @@ impl RunFolder {
     }
 }
 
-/// Removes all but the newest folders. One whose run is still going on stays.
-fn forget_old(root: &Path, own: &str) {
-    let Ok(entries) = std::fs::read_dir(root) else { return };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(PREFIX) && !name.contains("-part") && name != own)
-        .collect();
-    names.sort_unstable();
-    let alive = |name: &str| name.rsplit('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
-    for name in names.iter().rev().skip(KEPT - 1).filter(|name| !alive(name)) {
-        // Another run may be tidying up at the same time; an old folder that stays does no harm.
-        let _ = std::fs::remove_dir_all(root.join(name));
+/// Removes all but the newest folders of runs, of `cargo test` and of nextest. Parts are told apart by the run that they
+/// are of: an older run of the same part goes by number, parts of older runs by number and age.
+fn forget_old(root: &Path, own: &Path) {
+    folders::forget_old(root, Kind::Test, own);
+    folders::forget_old(root, Kind::Nextest, own);
+    let mut whole = 0;
+    let mut runs: Vec<String> = Vec::new();
+    let mut again: BTreeMap<(String, u64), usize> = BTreeMap::new();
+    for dir in folders::made(root, Kind::Run) {
+        let info = files::read(&dir.join(RUN_INFO), files::LIST).ok();
+        let info = info.and_then(|text| serde_json::from_slice::<RunInfo>(&text).ok());
+        let old = match info.and_then(|info| info.part) {
+            None => {
+                whole += 1;
+                whole > folders::KEPT
+            }
+            Some(part) => {
+                if !runs.contains(&part.of) {
+                    runs.push(part.of.clone());
+                }
+                let of_old_run = runs.iter().position(|of| *of == part.of) >= Some(folders::KEPT);
+                let times = again.entry((part.of, part.part)).or_default();
+                *times += 1;
+                let modified = dir.metadata().and_then(|data| data.modified());
+                let rests = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > PART_RESTS));
+                *times > folders::KEPT || of_old_run && rests
+            }
+        };
+        if old && dir != own {
+            folders::remove(&dir);
+        }
     }
 }
 
@@ -154,21 +196,50 @@ mod tests {
         }
     }
 
+    /// A folder of an earlier run, of a process that has ended.
+    fn earlier(root: &Path, i: usize, part: Option<Part>) -> PathBuf {
+        let path = root.join(format!("run-20000101T0000{i:02}-99999999"));
+        folders::make(&path).unwrap();
+        record::write_json(&path.join(RUN_INFO), &RunInfo { part, ..RunInfo::default() }).unwrap();
+        let age = Duration::from_secs(1000 - i as u64) + PART_RESTS;
+        File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        path
+    }
+
     #[test]
     fn the_newest_folders_are_kept_and_the_link_names_the_last() {
         let target = tempfile::tempdir().unwrap();
         let root = root(target.path());
-        for i in 0..12 {
-            // No process has an identity that large.
-            std::fs::create_dir_all(root.join(format!("{PREFIX}20000101T0000{i:02}-99999999"))).unwrap();
-        }
-        std::fs::create_dir_all(root.join("of-another-runner")).unwrap();
+        let earlier: Vec<PathBuf> = (0..12).map(|i| earlier(&root, i, None)).collect();
+        let notes = root.join("run-1998-notes");
+        std::fs::create_dir_all(&notes).unwrap();
         let run = RunFolder::create(target.path(), Vec::new(), &RunInfo::default()).unwrap();
-        let runs =
-            || std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-        assert_eq!(runs().filter(|n| n.starts_with(PREFIX)).count(), KEPT);
-        assert!(runs().any(|n| n == "of-another-runner"));
-        assert!(root.join("run-20000101T000011-99999999").exists());
+        let there: Vec<bool> = earlier.iter().map(|path| path.exists()).collect();
+        let expected: Vec<bool> = (0..12).map(|i| i >= 12 + 1 - folders::KEPT).collect();
+        assert_eq!(there, expected);
+        assert!(notes.exists());
         assert_eq!(std::fs::canonicalize(root.join("latest")).unwrap(), run.path.canonicalize().unwrap());
+    }
+
+    #[test]
+    fn parts_of_the_newest_runs_stay_and_the_same_part_run_again_goes_by_number() {
+        let part = |of: usize, part: u64| {
+            Some(Part { part, parts: 20, of: of.to_string(), cases: 0, places: Vec::new(), job: None })
+        };
+        let target = tempfile::tempdir().unwrap();
+        let of_one_run: Vec<PathBuf> =
+            (0..20).map(|i| earlier(&root(target.path()), i, part(0, i as u64 + 1))).collect();
+        RunFolder::create(target.path(), Vec::new(), &RunInfo::default()).unwrap();
+        assert!(of_one_run.iter().all(|path| path.exists()), "all are parts of the newest run in parts");
+
+        let target = tempfile::tempdir().unwrap();
+        let again: Vec<PathBuf> = (0..12).map(|i| earlier(&root(target.path()), i, part(0, 1))).collect();
+        RunFolder::create(target.path(), Vec::new(), &RunInfo::default()).unwrap();
+        assert_eq!(again.iter().filter(|path| path.exists()).count(), folders::KEPT);
+
+        let target = tempfile::tempdir().unwrap();
+        let runs: Vec<PathBuf> = (0..12).map(|i| earlier(&root(target.path()), i, part(i, 1))).collect();
+        RunFolder::create(target.path(), Vec::new(), &RunInfo::default()).unwrap();
+        assert_eq!(runs.iter().filter(|path| path.exists()).count(), folders::KEPT);
     }
 }

@@ -10,28 +10,46 @@ use super::plan::{Case, Fate};
 use accuracy_core::arch::Arch;
 use accuracy_core::codeobject::{self, CodeObject, Contents, Kernel, ReadError, Target};
 use accuracy_core::env;
-use accuracy_core::library::{self, code_object};
+use accuracy_core::files;
+use accuracy_core::library::{self, Chosen, Lookup, code_object};
 use accuracy_core::meta::bindings::{self, Bindings, Function, Kind};
+use accuracy_core::record::Library;
 use anyhow::Context as _;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Looks into every file that the cases to run may open.
 ///
+/// Returns what will be judged, by binding.
+///
 /// # Errors
-/// If a file cannot be read, has no code for a device of the run, lacks what is bound, or has a kernel that takes other
-/// arguments.
-pub fn check(binaries: &[Binary], cases: &[Case], places: &Places) -> anyhow::Result<()> {
+/// If a file cannot be read, takes the place of one that was just built, has no code for a device of the run, lacks what
+/// is bound, or has a kernel that takes other arguments.
+pub fn check(binaries: &[Binary], cases: &[Case], places: &Places) -> anyhow::Result<BTreeSet<Library>> {
     let running = cases.iter().filter(|case| case.fate == Fate::Run);
     let runs: BTreeSet<(usize, &str)> =
         running.map(|case| (case.binary, case.planned.arch.as_str())).collect();
     let mut files = BTreeMap::new();
     let mut complaints = BTreeSet::new();
+    let mut judged = BTreeSet::new();
     for (index, arch) in runs {
         let (binary, arch) = (&binaries[index], arch.parse::<Arch>()?);
         let devices = places.targets(arch.name());
         for block in bindings::read_binary(&binary.path)? {
-            let Some(path) = find(binary, &block, arch) else { continue };
+            let Some(chosen) = find(binary, &block, arch) else { continue };
+            let wins = variable(binary, env::LIBRARY_WINS);
+            let judges =
+                chosen.judged(&block.package, &block.name, library::library_path_wins(wins.as_deref()));
+            let library = match judges {
+                Ok(library) => library,
+                Err(error) => {
+                    complaints.insert(error.to_string());
+                    continue;
+                }
+            };
+            let path = library.path.clone();
+            judged.insert(library);
             let contents = match files.entry(path.clone()).or_insert_with(|| read(&path)) {
                 Ok(Some(contents)) => contents,
                 Ok(None) => continue,
@@ -46,7 +64,7 @@ pub fn check(binaries: &[Binary], cases: &[Case], places: &Places) -> anyhow::Re
         }
     }
     if complaints.is_empty() {
-        return Ok(());
+        return Ok(judged);
     }
     let complaints: Vec<String> = complaints.into_iter().collect();
     anyhow::bail!(
@@ -56,28 +74,35 @@ pub fn check(binaries: &[Binary], cases: &[Case], places: &Places) -> anyhow::Re
     )
 }
 
+/// A variable as the tests of an executable have it.
+fn variable(binary: &Binary, name: &str) -> Option<OsString> {
+    let set = binary.environment.iter().rfind(|(set, _)| set == name);
+    set.map(|(_, value)| value.into()).or_else(|| std::env::var_os(name))
+}
+
 /// The file that a test process would open for a block.
-fn find(binary: &Binary, block: &Bindings, arch: Arch) -> Option<PathBuf> {
-    let variable = |name: &str| {
-        let set = binary.environment.iter().rfind(|(set, _)| set == name);
-        set.map(|(_, value)| value.into()).or_else(|| std::env::var_os(name))
-    };
-    let named: Vec<PathBuf> = variable(env::LIBRARY_PATH)
+fn find(binary: &Binary, block: &Bindings, arch: Arch) -> Option<Chosen> {
+    let named: Vec<PathBuf> = variable(binary, env::LIBRARY_PATH)
         .map(|folders| std::env::split_paths(&folders).map(|f| binary.working_dir.join(f)).collect())
         .unwrap_or_default();
-    let moved = variable(env::PACKAGE_DIR).is_some();
-    let folders = library::folders(&named, moved, block.out_dir.as_deref(), &block.manifest_dir);
-    let files = match block.kind {
+    let kernel_folders = variable(binary, env::KERNEL_FOLDERS).unwrap_or_default();
+    let lookup = Lookup {
+        named: &named,
+        kernel_folders: &kernel_folders.to_string_lossy(),
+        moved: variable(binary, env::PACKAGE_DIR).is_some(),
+        out_dir: block.out_dir.as_deref(),
+        manifest_dir: &block.manifest_dir,
+    };
+    lookup.find(&match block.kind {
         Kind::KernelLibrary => library::library_files(&block.name, arch),
         Kind::CodeObject => code_object::files(&block.name, arch),
-    };
-    let mut paths = folders.iter().flat_map(|folder| files.iter().map(move |file| folder.join(file)));
-    paths.find(|path| path.is_file())
+    })
 }
 
 /// What a file holds; `None` where its device code is in a file of another kind, which is not read.
 fn read(path: &Path) -> anyhow::Result<Option<Contents>> {
-    let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let bytes =
+        files::read(path, files::LIBRARY).with_context(|| format!("{} cannot be read", path.display()))?;
     match codeobject::read(&bytes) {
         Ok(contents) => Ok(Some(contents)),
         Err(ReadError::Kpack) => Ok(None),

@@ -3,7 +3,7 @@
 //! [`cargo`] builds, and [`cargo_env`] knows what it would set for tests; [`device`] looks for what the kernels run on, and
 //! [`emulate`] decides whether that is an emulator;
 //! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out
-//! their cases, of which [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
+//! their cases, [`hidden`] the tests that are in none of them; [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
 //! [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`outcome`] turns their ends into
 //! records. What is printed is in [`crate::report`].
@@ -17,7 +17,9 @@ mod device;
 pub mod discover;
 pub mod emulate;
 pub mod folder;
+pub mod hidden;
 mod kernels;
+pub mod loosened;
 mod order;
 mod orphans;
 mod outcome;
@@ -31,7 +33,7 @@ mod unix;
 pub use args::RunArgs;
 pub use device::{AnswersArgs, answers, check_answers};
 pub use orphans::{OrphansArgs, command as end_orphans};
-pub use outcome::{is_known_failure, may_pass, unfinished};
+pub use outcome::{contradiction, is_known_failure, may_pass, unfinished};
 pub use plan::arch_from_env;
 
 use crate::archive::{self, Archive, Unpacked};
@@ -44,7 +46,7 @@ use crate::report::{self, Report};
 use crate::selftest;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
-use accuracy_core::record::{self, Gate, Planned, Record, SCHEMA, Verdict};
+use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Verdict};
 use anyhow::Context as _;
 use batch::Isolation;
 use cargo::CargoArgs;
@@ -52,6 +54,7 @@ use cargo_metadata::{Metadata, Package};
 use device::Places;
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
+use hidden::Hidden;
 use order::Suspect;
 use orphans::Guard;
 use plan::{Case, Fate, Selected, Settings};
@@ -79,9 +82,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::new(args, &config)?;
     let packages = packages(&args.cargo, &metadata, &config)?;
     if packages.is_empty() {
-        anstream::eprintln!(
-            "nothing ran: no selected package depends on accuracy-core and takes part in a run"
-        );
+        crate::say!("nothing ran: no selected package depends on accuracy-core and takes part in a run");
         return Ok(ExitCode::NothingRan);
     }
     let names = packages.iter().map(|p| p.name.as_str());
@@ -101,26 +102,35 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         emulate::refuse(&cannot_emulate(&binaries), "make accuracy-core a dependency of its package")?;
     }
     if places.is_some() {
-        for package in &packages {
-            let archs = settings.arch(&config, &package.name).unwrap_or_default();
-            build::libraries(&metadata, &config, package, &archs, built.out_dir(&package.id))?;
-            if let Some(path) = build::library_path(&metadata, &config, package)? {
-                for binary in binaries.iter_mut().filter(|b| b.package == package.name.as_str()) {
-                    binary.environment.push((env::LIBRARY_PATH.into(), path.clone()));
+        let mut folders: BTreeMap<PathBuf, String> = BTreeMap::new();
+        for binary in &mut binaries {
+            let archs = settings.arch(&config, &binary.package).unwrap_or_default();
+            let mut lines = String::new();
+            // Those of each package whose bindings are linked in, whether or not its own tests are part of the run.
+            for package in binding(binary, &metadata)? {
+                let dir = cargo::manifest_dir(package).to_path_buf();
+                if let std::collections::btree_map::Entry::Vacant(entry) = folders.entry(dir.clone()) {
+                    let out_dir = built.out_dir(&package.id);
+                    let libraries = build::libraries(&metadata, &config, package, &archs, out_dir)?;
+                    entry.insert(build::kernel_folders(&metadata, &config, package, &libraries)?);
                 }
+                lines += &folders[&dir];
+            }
+            if !lines.is_empty() {
+                binary.environment.push((env::KERNEL_FOLDERS.into(), lines));
             }
         }
     }
     if args.cargo.names_packages() {
         for package in packages.iter().filter(|p| !binaries.iter().any(|b| b.package == p.name.as_str())) {
             let why = discover::why_none(&[package], &args.cargo.features);
-            anstream::eprintln!("{}note{:#}: {}", report::style::NOTE, report::style::NOTE, why.join("; "));
+            crate::say!("{}note{:#}: {}", report::style::NOTE, report::style::NOTE, why.join("; "));
         }
     }
     let cases = plan::lay_out(&binaries, &settings, &config)?;
     if cases.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
-        anstream::eprintln!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
+        crate::say!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
         return Ok(ExitCode::NothingRan);
     }
     let target = metadata.target_directory.as_std_path();
@@ -134,6 +144,17 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
         target,
         unpacked: None,
         baselines,
+        left_out: left_out(args, &metadata, &config),
+        // Whoever names targets leaves the others out.
+        hidden: match args.cargo.names_targets() {
+            true => Vec::new(),
+            false => {
+                hidden::tests(&packages, &binaries, metadata.workspace_root.as_std_path(), &args.filters)
+            }
+        },
+        lint_config: (!args.no_lint)
+            .then(|| LintConfig::load(metadata.workspace_root.as_std_path()))
+            .transpose()?,
     };
     ready.run(args, || lint(&packages, &metadata))
 }
@@ -146,7 +167,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     let selected = archive.selected(&args.cargo.workspace)?;
     let packages: BTreeSet<&str> = selected.iter().map(|binary| binary.package.as_str()).collect();
     if packages.is_empty() {
-        anstream::eprintln!("nothing ran: every package of {} is excluded", path.display());
+        crate::say!("nothing ran: every package of {} is excluded", path.display());
         return Ok(ExitCode::NothingRan);
     }
     settings.emulates = emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
@@ -177,7 +198,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     }
     let cases = plan::lay_out(&binaries, &settings, &archive.config)?;
     if cases.is_empty() {
-        anstream::eprintln!("nothing ran: the executables of {} hold no accuracy test", path.display());
+        crate::say!("nothing ran: the executables of {} hold no accuracy test", path.display());
         return Ok(ExitCode::NothingRan);
     }
     let target = match &args.cargo.build.target_dir {
@@ -195,9 +216,12 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         target: &target,
         unpacked: Some(&unpacked),
         baselines,
+        left_out: Vec::new(),
+        hidden: Vec::new(),
+        lint_config: None,
     };
     // The sources are where the archive was made.
-    ready.run(args, || Ok(Vec::new()))
+    ready.run(args, || Ok(Linted::default()))
 }
 
 /// Everything that a run needs once there are executables, wherever they come from.
@@ -215,21 +239,26 @@ struct Ready<'a> {
     /// The archive that all of it comes from.
     unpacked: Option<&'a Unpacked>,
     baselines: Baselines<'a>,
+    /// Packages that the configuration leaves out.
+    left_out: Vec<String>,
+    /// Tests that are in no executable.
+    hidden: Vec<Hidden>,
+    /// Where sources are looked into.
+    lint_config: Option<LintConfig>,
 }
 
 impl Ready<'_> {
     /// Runs those of the cases that the command line selects, and reports; `lint` adds what it finds.
-    fn run(
-        self,
-        args: &RunArgs,
-        lint: impl FnOnce() -> anyhow::Result<Vec<Finding>>,
-    ) -> anyhow::Result<ExitCode> {
-        let Ready { settings, config, binaries, packages, cases, places, target, unpacked, baselines } = self;
+    fn run(self, args: &RunArgs, lint: impl FnOnce() -> anyhow::Result<Linted>) -> anyhow::Result<ExitCode> {
+        let Ready {
+            settings, config, binaries, packages, cases, places, target, unpacked, baselines, ..
+        } = self;
+        let (left_out, hidden, lint_config) = (self.left_out, self.hidden, self.lint_config);
         let tests = plan::totals(&cases);
         let (known, sample) = (cases.len(), cases[0].planned.id.clone());
         let origin = unpacked.map(|unpacked| unpacked.hash.as_str());
         let Selected { cases: mut selected, part } = plan::select(cases, args, settings, origin)?;
-        let info = RunInfo {
+        let mut info = RunInfo {
             schema: SCHEMA,
             flags: flags_to_repeat(args, settings),
             tests,
@@ -237,6 +266,11 @@ impl Ready<'_> {
             device: places.as_ref().and_then(Places::describe),
             emulated: places.as_ref().map(Places::all_emulated).unwrap_or_default(),
             part,
+            announced: None,
+            libraries: BTreeSet::new(),
+            loosened: loosened::of_run(args, settings, config, binaries, &selected, &left_out),
+            deny_hidden: hidden.iter().any(|hidden| config.deny_hidden(&hidden.package)),
+            hidden,
         };
         if args.selftest {
             // What cannot be laid out stays, and says that no fault was planted in it.
@@ -249,7 +283,7 @@ impl Ready<'_> {
                 // More parts than cases: whoever merges them must not miss this one.
                 RunFolder::create(target, Vec::new(), &info)?;
             }
-            anstream::eprintln!("nothing ran: {}", why_nothing_selected(args, known, &sample));
+            crate::say!("nothing ran: {}", why_nothing_selected(args, known, &sample));
             return Ok(ExitCode::NothingRan);
         }
         let Some(places) = places else {
@@ -257,18 +291,24 @@ impl Ready<'_> {
             return Ok(ExitCode::Correct);
         };
 
-        kernels::check(binaries, &selected, &places)?;
+        info.libraries = kernels::check(binaries, &selected, &places)?;
+        info.loosened.extend(loosened::of_libraries(info.libraries.iter()));
+        if !args.no_lint {
+            info.loosened.extend(lint_config.as_ref().map(loosened::of_lint).unwrap_or_default());
+        }
         if let Some(part) = &info.part {
             let job = part.job.as_ref().map_or(String::new(), |job| format!(" ({job})"));
             let (part, parts, all) = (part.part, part.parts, part.cases);
-            anstream::eprintln!("part {part} of {parts}{job}: {} of {all} cases", selected.len());
+            crate::say!("part {part} of {parts}{job}: {} of {all} cases", selected.len());
         }
         let planned = selected.iter().map(|c| c.planned.clone()).collect();
         let folder = RunFolder::create(target, planned, &info)?;
         let began = std::time::Instant::now();
         let guard = Guard::start(&folder.path, unpacked.map(Unpacked::root))?;
         let spared = guard.pid();
-        let run = Run { args, settings, config, binaries, places: &places, folder: &folder, spared };
+        let libraries = &info.libraries;
+        let run =
+            Run { args, settings, config, binaries, places: &places, folder: &folder, spared, libraries };
         let Done { records, problem, interrupted } = run.run(&selected)?;
 
         if args.selftest {
@@ -287,7 +327,8 @@ impl Ready<'_> {
         report.folder = Some(folder.path.clone());
         // Who interrupts a run waits for nothing that has not begun.
         if !args.no_lint && !interrupted {
-            (report.lint, report.linted) = (lint()?, true);
+            let linted = lint()?;
+            (report.lint, report.lint_unread, report.linted) = (linted.findings, linted.unread, true);
             confirm::confirm(&mut report.lint, &report.records);
         }
         report.problems.extend(problem);
@@ -298,13 +339,39 @@ impl Ready<'_> {
     }
 }
 
+/// The packages of the workspace that declare the kernels which an executable binds.
+fn binding<'m>(binary: &Binary, metadata: &'m Metadata) -> anyhow::Result<Vec<&'m Package>> {
+    let blocks = accuracy_core::meta::bindings::read_binary(&binary.path)?;
+    let dirs: BTreeSet<&Path> = blocks.iter().map(|block| block.manifest_dir.as_path()).collect();
+    let of_block = |package: &&Package| {
+        dirs.contains(cargo::manifest_dir(package)) || package.name.as_str() == binary.package
+    };
+    Ok(metadata.workspace_packages().into_iter().filter(of_block).collect())
+}
+
 /// Names of the executables that were not built so that they can emulate.
 fn cannot_emulate(binaries: &[Binary]) -> Vec<&str> {
     binaries.iter().filter(|binary| !binary.can_emulate()).map(|binary| binary.name.as_str()).collect()
 }
 
+/// What the lint has found, and how many files it could not look into.
+#[derive(Default)]
+struct Linted {
+    findings: Vec<Finding>,
+    unread: usize,
+}
+
+/// Names of the packages that take no part, as their configuration says and the command line does not.
+fn left_out(args: &RunArgs, metadata: &Metadata, config: &Config) -> Vec<String> {
+    let selected = args.cargo.selected(metadata);
+    let left_out = selected.into_iter().filter(|p| {
+        !args.cargo.names_packages() && discover::can_have_tests(p) && !config.runs_by_default(&p.name)
+    });
+    left_out.map(|package| package.name.to_string()).collect()
+}
+
 /// The silent-parameter lint over the sources of the packages that were run.
-fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Vec<Finding>> {
+fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Linted> {
     let root = metadata.workspace_root.as_std_path();
     let here = std::env::current_dir()?;
     let config = LintConfig::load(root)?;
@@ -319,7 +386,7 @@ fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Vec<Findin
     if let Some(path) = &config.baseline {
         Baseline::load(&root.join(path))?.apply(&mut report);
     }
-    Ok(report.findings)
+    Ok(Linted { findings: report.findings, unread: report.unread })
 }
 
 /// The packages whose tests are built: those that cargo would take. Of a run that does not name them, packages are
@@ -424,6 +491,8 @@ struct Run<'a> {
     folder: &'a RunFolder,
     /// A child of this process that runs no case.
     spared: unix::Pid,
+    /// The files of kernels, as they were before the first case.
+    libraries: &'a BTreeSet<Library>,
 }
 
 /// What a process computes before a case.
@@ -673,7 +742,7 @@ impl Run<'_> {
         };
         if let Err(error) = &answer {
             let (name, warning) = (self.places.name(place), report::style::WARN);
-            anstream::eprintln!(
+            crate::say!(
                 "{warning}warning{warning:#}: {name} no longer answers and runs nothing more: {error:#}"
             );
         }
@@ -736,8 +805,13 @@ impl Run<'_> {
 
     fn judge(&self, planned: &Planned, finished: &pool::Finished) -> Record {
         let output = self.folder.output_path(&planned.id);
-        let evidence =
-            outcome::Evidence { planned, records: &self.folder.path, attempt: ATTEMPT, output: &output };
+        let evidence = outcome::Evidence {
+            planned,
+            records: &self.folder.path,
+            attempt: ATTEMPT,
+            output: &output,
+            libraries: self.libraries,
+        };
         let record = evidence.judge(finished);
         if record.gate == Gate::Pass {
             // Thousands of outputs that say "test result: ok" help nobody. One that cannot be removed stays.
@@ -749,7 +823,7 @@ impl Run<'_> {
     /// Leaves the record for a later report, in the place of the test's own.
     fn keep(&self, record: &Record) -> anyhow::Result<()> {
         let path = record::record_path(&self.folder.path, &record.id, ATTEMPT);
-        record::write_json(&path, record).map_err(|error| {
+        record::write_record(&path, record).map_err(|error| {
             // What the test itself has left may say that it passes.
             let _ = std::fs::remove_file(&path);
             error.into()

@@ -2,8 +2,11 @@
 //! case that says so; everything else fails, and says why.
 
 use super::pool::{End, Finished};
+use accuracy_core::files;
+use accuracy_core::record::Library;
 use accuracy_core::record::{self, Cause, Gate, Planned, Record, Verdict};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -30,6 +33,8 @@ pub struct Evidence<'a> {
     pub attempt: u32,
     /// What the process printed.
     pub output: &'a Path,
+    /// The files of kernels, as they were before the first case.
+    pub libraries: &'a BTreeSet<Library>,
 }
 
 impl Evidence<'_> {
@@ -90,12 +95,24 @@ impl Evidence<'_> {
                 record.id
             ));
         }
-        if record.gate == Gate::Pass && !may_pass(&record) {
+        if let Some(what) = contradiction(self.planned, &record) {
+            return self.crashed(&format!("its record contradicts itself: {what}"));
+        }
+        let other = record.libraries.iter().find(|judged| {
+            let of_binding = |l: &&Library| {
+                (&l.package, &l.name, &l.path) == (&judged.package, &judged.name, &judged.path)
+            };
+            self.libraries.iter().filter(of_binding).any(|library| library.hash != judged.hash)
+        });
+        if let Some(other) = other {
             return self.crashed(&format!(
-                "its record contradicts itself: the gate is said to pass with verdict {} and failed checks [{}]",
-                record.verdict,
-                record.failed_checks.join(", ")
+                "{} was written while the run was going on: what was judged is not what the run began with",
+                other.path.display()
             ));
+        }
+        if record.verdict == Verdict::Skipped {
+            // Those that are skipped have no process.
+            return self.crashed("it was to run, and its record says that it was skipped");
         }
         // A failing case ends as a failing test does. Anything else happened after the record was written.
         let expected = match record.gate {
@@ -128,7 +145,7 @@ impl Evidence<'_> {
     fn fault(&self) -> Option<Fault> {
         let path = record::record_path(self.records, &self.planned.id, self.attempt).with_extension("fault");
         // A process that is dying may not get to the end of it.
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        serde_json::from_slice(&files::read(&path, files::RECORD).ok()?).ok()
     }
 
     fn with_tail(&self, reason: &str) -> String {
@@ -144,6 +161,11 @@ pub fn may_pass(record: &Record) -> bool {
     let clean =
         matches!(record.verdict, Verdict::Correct | Verdict::Skipped) && record.failed_checks.is_empty();
     clean || is_known_failure(record)
+}
+
+/// Why a record cannot be what the framework wrote of a case; `None` where there is no reason to doubt it.
+pub fn contradiction(planned: &Planned, record: &Record) -> Option<String> {
+    record.contradiction().or_else(|| planned.disagreement(record))
 }
 
 /// Why cases have not come to an end that say nothing about them.
@@ -211,7 +233,7 @@ fn signal_name(signal: i32) -> String {
 
 /// The last lines of what a case printed, made fit for a terminal.
 fn tail(path: &Path) -> Option<String> {
-    let mut file = std::fs::File::open(path).ok()?;
+    let mut file = files::open(path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
     let mut bytes = Vec::new();

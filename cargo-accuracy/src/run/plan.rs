@@ -282,7 +282,7 @@ fn filtered(cases: Vec<Case>, filters: &[String]) -> Vec<Case> {
         .collect();
     for (test, why) in left_out {
         let style = crate::report::style::NOTE;
-        anstream::eprintln!("{style}note{style:#}: {test} is not in this run, and could not be: {why}");
+        crate::say!("{style}note{style:#}: {test} is not in this run, and could not be: {why}");
     }
     let mut takes = takes.into_iter();
     cases.into_iter().filter(|_| takes.next() == Some(true)).collect()
@@ -325,7 +325,7 @@ pub fn durations(path: &Path) -> anyhow::Result<HashMap<String, f64>> {
         let records = crate::report::records(path).with_context(context)?;
         records.into_iter().map(|record| (record.id, record.seconds)).collect()
     } else {
-        let text = std::fs::read(path).with_context(context)?;
+        let text = accuracy_core::files::read(path, accuracy_core::files::LIBRARY).with_context(context)?;
         let document: Document = serde_json::from_slice(&text)
             .with_context(context)
             .context("expected what `--report json=FILE` writes, or a folder of records")?;

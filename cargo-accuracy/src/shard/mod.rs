@@ -17,6 +17,7 @@ pub use provenance::is_of_a_shard;
 use scheme::Scheme;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -138,11 +139,12 @@ pub fn command(args: ShardArgs) -> anyhow::Result<ExitCode> {
     verify(&args.out, &tensors, &converted)?;
 
     for one in &converted {
-        anstream::println!("{one}");
+        writeln!(crate::screen::stdout(), "{one}")?;
     }
-    anstream::println!("{} tensors in {} of {}", converted.len(), files.join(", "), args.out.display());
+    let (count, files) = (converted.len(), files.join(", "));
+    writeln!(crate::screen::stdout(), "{count} tensors in {files} of {}", args.out.display())?;
     for error in &refused {
-        anstream::eprintln!("not taken: {error:#}");
+        crate::say!("not taken: {error:#}");
     }
     Ok(if refused.is_empty() { ExitCode::Correct } else { ExitCode::Failed })
 }

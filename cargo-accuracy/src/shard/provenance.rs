@@ -5,7 +5,6 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -66,14 +65,15 @@ fn files(from: &Path, tensors: &BTreeSet<String>) -> anyhow::Result<BTreeSet<Pat
 }
 
 fn read_json(path: &Path) -> anyhow::Result<Value> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = accuracy_core::files::read(path, accuracy_core::files::LIST)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} is not valid JSON", path.display()))
 }
 
 fn sha256(path: &Path) -> anyhow::Result<String> {
     let read = || format!("cannot read {}", path.display());
     let mut hasher = Sha256::new();
-    let mut file = File::open(path).with_context(read)?;
+    let mut file = accuracy_core::files::open(path).with_context(read)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         let n = file.read(&mut buffer).with_context(read)?;

@@ -52,7 +52,8 @@ struct Entry {
 /// # Errors
 /// It cannot be read or parsed, or an operation lacks what its kind needs.
 pub fn read(path: &Path) -> anyhow::Result<Plan> {
-    let text = std::fs::read_to_string(path).map_err(|e| usage(format!("{}: {e}", path.display())))?;
+    let text = accuracy_core::files::read_text(path, accuracy_core::files::TEXT)
+        .map_err(|e| usage(format!("{}: {e}", path.display())))?;
     parse(&text).map_err(|e| usage(format!("{}: {e}", path.display())))
 }
 

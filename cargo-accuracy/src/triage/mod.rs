@@ -109,9 +109,9 @@ pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
     let columns = width(taken).or(Some(PLAIN_WIDTH));
     let text = text::render(&findings, args.output.verbose, args.output.quiet, columns);
     if taken {
-        anstream::eprint!("{text}");
+        crate::screen::stderr().write_all(text.as_bytes())?;
     } else {
-        let mut stdout = anstream::stdout();
+        let mut stdout = crate::screen::stdout();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()?;
     }

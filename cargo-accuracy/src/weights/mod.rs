@@ -63,7 +63,7 @@ pub fn command(args: WeightsArgs) -> anyhow::Result<ExitCode> {
     if let Some(arch) = args.arch {
         scan::conversions(&checkpoint, &mut survey, arch, args.scan);
     }
-    let mut stdout = anstream::stdout();
+    let mut stdout = crate::screen::stdout();
     match args.format {
         TextOrJson::Json => json::write(&mut stdout, &survey)?,
         TextOrJson::Text => stdout.write_all(text::render(&survey, args.verbose, width(false)).as_bytes())?,

@@ -154,6 +154,18 @@ impl Fixture {
         command.output().expect("cargo can be started").status
     }
 
+    /// Plain `cargo test`, as a person starts it.
+    pub fn cargo_test_with(
+        &self,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> std::process::Output {
+        let mut command = self.command("cargo");
+        command.args(["test", "--offline", "--quiet"]).args(arguments);
+        change(&mut command);
+        command.output().expect("cargo can be started")
+    }
+
     /// The same, but does not wait for its end.
     pub fn start(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
         self.start_command("run", &["--offline"], arguments, change)

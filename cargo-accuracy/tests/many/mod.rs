@@ -5,7 +5,7 @@ use accuracy_core::error_map::ErrorMap;
 use accuracy_core::meta::Check;
 use accuracy_core::record::{
     Cause, CheckResult, Gate, Hop, Manifest, Metrics, Planned, Power, PowerStatus, Record, SCHEMA, Verdict,
-    record_path, write_json,
+    record_path, write_json, write_record,
 };
 use accuracy_core::reference::Matrix;
 use std::collections::BTreeMap;
@@ -20,12 +20,19 @@ pub fn write(dir: &Path, count: usize) -> Vec<String> {
     for (i, case) in planned.iter().enumerate() {
         // What nothing has become of is of the report as well.
         if i % (7 * FAILING) != 6 {
-            write_json(&record_path(dir, &case.id, 0), &record(i, case)).unwrap();
+            write_record(&record_path(dir, &case.id, 0), &record(i, case)).unwrap();
         }
     }
     let ids = planned.iter().map(|p| p.id.clone()).collect();
-    write_json(&dir.join("manifest.json"), &Manifest { schema: SCHEMA, cases: planned }).unwrap();
+    announce(dir, planned);
     ids
+}
+
+/// Writes what a run says of itself before it begins.
+pub fn announce(dir: &Path, cases: Vec<Planned>) {
+    let run = serde_json::json!({ "schema": SCHEMA, "announced": cases.len() });
+    write_json(&dir.join("run.json"), &run).unwrap();
+    write_json(&dir.join("manifest.json"), &Manifest { schema: SCHEMA, binary: None, cases }).unwrap();
 }
 
 fn planned(i: usize) -> Planned {

@@ -255,7 +255,8 @@ impl Package {
         command.arg("--target-dir").arg(dir.join("target"));
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        dir.join("target/accuracy/kernels/kernels")
+        let printed = String::from_utf8(output.stdout).unwrap();
+        Path::new(printed.lines().last().expect("the library that was built")).parent().unwrap().into()
     }
 }
 

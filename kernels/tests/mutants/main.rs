@@ -413,6 +413,7 @@ fn run_on(
         .arg(chain.case)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env(env::LIBRARY_PATH, folder)
+        .env(env::LIBRARY_WINS, "1")
         .env(env::RECORDS, records.path())
         .envs(variables.iter().copied())
         .stdout(Stdio::null())

@@ -98,10 +98,13 @@ fn heading(body: &mut String, report: &Report) {
     facts.extend(report.min_cos.map(|min| format!("threshold {min}")));
     facts.extend(emulation::line(report));
     facts.extend(report.seconds.map(|s| format!("{s:.1} s")));
+    let loosened = report.loosened_line().map_or(String::new(), |line| {
+        format!("<p class=\"meta wrap\"><span class=\"badge warn\">loosened</span> {}</p>\n", escape(&line))
+    });
     let _ = writeln!(
         body,
         "<header class=\"top {class}\"><p class=\"tool\">cargo accuracy {}</p>\n\
-         <h1><span class=\"word\">{}</span>{}</h1>\n<p class=\"meta wrap\">{}</p></header>",
+         <h1><span class=\"word\">{}</span>{}</h1>\n{loosened}<p class=\"meta wrap\">{}</p></header>",
         env!("CARGO_PKG_VERSION"),
         escape(word),
         if rest.is_empty() { String::new() } else { format!(":{}", escape(rest)) },
@@ -123,6 +126,12 @@ fn notes(body: &mut String, report: &Report) {
         })
         .collect();
     note(body, "tests that prove too little", &tests, tests.len());
+    let item =
+        |text: &dyn std::fmt::Display| format!("<li class=\"wrap\">{}</li>", escape(&text.to_string()));
+    let hidden: Vec<String> = report.hidden.iter().map(|hidden| item(hidden)).collect();
+    note(body, "tests that exist and are in no executable of this build", &hidden, hidden.len());
+    let libraries: Vec<String> = report.libraries.iter().map(|library| item(library)).collect();
+    note(body, "kernel libraries that were judged", &libraries, libraries.len());
     let found = emulation::findings(report);
     let lines: Vec<String> = found
         .iter()
@@ -171,7 +180,8 @@ fn baseline(body: &mut String, found: &Comparison) {
         )
     };
     let mut lines: Vec<String> =
-        found.vanished.iter().map(|v| item("bad", "vanished", &v.id, v.reason.clone())).collect();
+        found.told_of_nothing().map(|told| item("bad", "nothing compared", "", told)).collect();
+    lines.extend(found.vanished.iter().map(|v| item("bad", "vanished", &v.id, v.reason.clone())));
     let mut changes: Vec<_> = found.changes.iter().collect();
     changes.sort_by_key(|c| c.reason.is_some());
     lines.extend(changes.into_iter().map(|c| {

@@ -14,6 +14,9 @@ pub fn write(text: &mut String, found: &Comparison, all: bool) {
         return;
     }
     let _ = writeln!(text, "{}", paint(style::BOLD, format!("since the baseline {}", found.file)));
+    for told in found.told_of_nothing() {
+        let _ = writeln!(text, "{}: {told}", paint(style::BAD, "NOTHING COMPARED"));
+    }
     for vanished in &found.vanished {
         let _ = writeln!(text, "{} {}\n  {}", paint(style::BAD, "VANISHED"), vanished.id, vanished.reason);
     }
@@ -74,6 +77,7 @@ pub fn write(text: &mut String, found: &Comparison, all: bool) {
 pub fn line(found: &Comparison) -> String {
     let unexplained = found.unexplained().count();
     let parts: Vec<String> = [
+        (found.nothing_compared.len(), "architectures or devices with nothing to compare with", style::BAD),
         (found.vanished.len(), "vanished", style::BAD),
         (unexplained, "changed without a reason", style::BAD),
         (found.changes.len() - unexplained, "changed for a reason", style::WARN),

@@ -2,8 +2,9 @@
 
 use accuracy_core::meta::Check;
 use accuracy_core::record::{
-    Cause, Emulated, Fidelity, Finding, FindingKind, Gate, Metrics, Planned, Record, Severity, Verdict,
+    Cause, Emulated, Fidelity, Finding, FindingKind, Gate, Hop, Metrics, Planned, Record, Severity, Verdict,
 };
+use accuracy_core::verdict;
 
 pub fn planned(id: &str) -> Planned {
     Planned {
@@ -36,6 +37,15 @@ pub fn record(id: &str, cos: f64) -> Record {
         repeat_bitwise: Some(true),
         ..Metrics::default()
     };
+    record
+}
+
+/// The same with all that a judged case has: a hop, a check, a margin.
+pub fn judged(id: &str, cos: f64) -> Record {
+    let mut record = record(id, cos);
+    record.margin = Some(cos - record.threshold);
+    record.hops = vec![Hop { name: "y".into(), cos: Some(cos), ..Hop::default() }];
+    record.checks = vec![verdict::at_least("cos", "y", Some(cos), record.threshold)].into();
     record
 }
 

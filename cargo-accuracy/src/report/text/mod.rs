@@ -37,6 +37,9 @@ mod drop_order {
 /// Failures of one kind that are told in full.
 const TOLD_IN_FULL: usize = 3;
 
+/// Hidden tests that are named.
+const HIDDEN: usize = 50;
+
 /// Findings of the emulator that are told.
 const FINDINGS: usize = 20;
 
@@ -58,6 +61,9 @@ pub fn width(stderr: bool) -> Option<usize> {
 /// The whole report, with colours in it that the stream may take out again.
 pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> String {
     let mut text = String::new();
+    if let Some(line) = report.loosened_line() {
+        let _ = writeln!(text, "{}", paint(style::WARN, line));
+    }
     if !output.quiet {
         for group in groups(&report.records) {
             table_of(&mut text, &group, output.verbose, width);
@@ -491,6 +497,12 @@ fn summary(text: &mut String, report: &Report, verbose: bool) {
     if let Some(line) = report.baseline.as_ref().map(baseline::line) {
         let _ = writeln!(text, "{line}");
     }
+    hidden(text, report, verbose);
+    if verbose {
+        for library in &report.libraries {
+            let _ = writeln!(text, "judged {library}");
+        }
+    }
     for problem in &report.problems {
         let _ = writeln!(text, "{}: {problem}", paint(style::BAD, "INCOMPLETE"));
     }
@@ -507,6 +519,24 @@ fn summary(text: &mut String, report: &Report, verbose: bool) {
     };
 }
 
+/// Tests that exist and could not run: by name, with the reason.
+fn hidden(text: &mut String, report: &Report, all: bool) {
+    if report.hidden.is_empty() {
+        return;
+    }
+    let n = report.hidden.len();
+    let tests = if n == 1 { "1 test exists and is".to_owned() } else { format!("{n} tests exist and are") };
+    let style = if report.deny_hidden { style::BAD } else { style::WARN };
+    let _ = writeln!(text, "{}", paint(style, format!("{tests} in no executable of this build")));
+    let shown = if all { n } else { HIDDEN };
+    for hidden in report.hidden.iter().take(shown) {
+        let _ = writeln!(text, "  {hidden}");
+    }
+    if n > shown {
+        let _ = writeln!(text, "  and {} more, named with -v", n - shown);
+    }
+}
+
 /// Why a run is not green of which no case failed.
 fn beside_cases(report: &Report) -> Option<String> {
     if !report.problems.is_empty() {
@@ -519,6 +549,7 @@ fn beside_cases(report: &Report) -> Option<String> {
     let counts = &report.summary;
     let vanished = report.baseline.as_ref().map_or(0, |found| found.vanished.len());
     let changed = report.baseline.as_ref().map_or(0, |found| found.unexplained().count());
+    let nothing = report.baseline.as_ref().map_or(0, |found| found.nothing_compared.len());
     let of = |n: usize, one: &str, many: &str| match n {
         0 => None,
         1 => Some(format!("1 {one}")),
@@ -529,6 +560,12 @@ fn beside_cases(report: &Report) -> Option<String> {
         of(changed, "change without a reason", "changes without a reason"),
         of(counts.tests_inconclusive, "test is inconclusive", "tests are inconclusive"),
         of(report.lint_errors(), "lint error", "lint errors"),
+        of(
+            nothing,
+            "baseline without anything to compare with",
+            "baselines without anything to compare with",
+        ),
+        of(report.denied_hidden(), "hidden test", "hidden tests"),
     ]
     .into_iter()
     .flatten()
@@ -547,8 +584,12 @@ fn lint_line(report: &Report, verbose: bool) -> Option<String> {
     let hint = if notes > 0 && !verbose { " (-v)" } else { "" };
     report.linted.then(|| {
         let style = if errors > 0 { style::BAD } else { style::PLAIN };
+        let unread = match report.lint_unread {
+            0 => String::new(),
+            n => format!(", {} not read", if n == 1 { "1 file".into() } else { format!("{n} files") }),
+        };
         format!(
-            "lint: {}, {warnings} warnings, {notes} notes{hint}",
+            "lint: {}, {warnings} warnings, {notes} notes{hint}{unread}",
             paint(style, format!("{errors} errors"))
         )
     })

@@ -2,7 +2,7 @@
 
 use accuracy_core::env::Settings;
 use accuracy_core::meta::{Check, Section};
-use accuracy_core::record::{Gate, Planned, Record, Verdict, record_path, write_json};
+use accuracy_core::record::{Gate, Hop, Planned, Record, Verdict, record_path, write_json, write_record};
 use std::process::{Command, Stdio};
 
 macro_rules! test_by_hand {
@@ -66,6 +66,10 @@ fn passing_record() -> Record {
     let mut record = planned.without_result(Verdict::Correct, "");
     record.gate = Gate::Pass;
     record.metrics.cos = Some(0.9999986);
+    record.margin = record.metrics.cos.map(|cos| cos - record.threshold);
+    record.hops = vec![Hop { name: "y".into(), cos: record.metrics.cos, ..Hop::default() }];
+    let check = accuracy_core::verdict::at_least("cos", "y", record.metrics.cos, record.threshold);
+    record.checks = vec![check].into();
     record
 }
 
@@ -173,6 +177,46 @@ test_by_hand!(leaves_a_record_of_another_case, {
 
 test_by_hand!(leaves_a_record_that_contradicts_itself, {
     leave(&Record { verdict: Verdict::Broken, ..passing_record() })
+});
+
+test_by_hand!(leaves_a_record_with_a_failed_check, {
+    let mut record = passing_record();
+    record.checks = vec![accuracy_core::verdict::at_least("cos", "y", Some(0.15), record.threshold)].into();
+    leave(&record)
+});
+
+test_by_hand!(leaves_a_record_with_a_cosine_below_its_threshold, {
+    let mut record = passing_record();
+    record.metrics.cos = Some(0.15);
+    leave(&record)
+});
+
+test_by_hand!(leaves_a_record_without_hops, { leave(&Record { hops: Vec::new(), ..passing_record() }) });
+
+test_by_hand!(leaves_a_record_without_checks, {
+    leave(&Record { checks: Default::default(), ..passing_record() })
+});
+
+test_by_hand!(leaves_a_record_that_says_skipped, {
+    let passing = passing_record();
+    let skipped = Record { hops: Vec::new(), checks: Default::default(), margin: None, ..passing };
+    leave(&Record { verdict: Verdict::Skipped, metrics: Default::default(), reason: "no".into(), ..skipped })
+});
+
+// A thread of the test that tidies up what it takes for its own file.
+test_by_hand!(changes_its_record_afterwards, {
+    let settings = settings();
+    let path = record_path(settings.records.as_ref().unwrap(), &the_case(&settings), settings.attempt);
+    write_record(&path, &passing_record()).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("0.9999986", "0.9999987")).unwrap();
+});
+
+test_by_hand!(leaves_a_fifo_in_place_of_its_record, {
+    let settings = settings();
+    let path = record_path(settings.records.as_ref().unwrap(), &the_case(&settings), settings.attempt);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 });
 
 test_by_hand!(leaves_a_record_of_a_later_schema, { leave(&Record { schema: 99, ..passing_record() }) });

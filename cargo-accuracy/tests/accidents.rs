@@ -1,0 +1,383 @@
+//! Accidents by which a run could end green, hang, or lose something, each tried on the real binary. All that were thought
+//! of are listed in `accidents.md`, with the test that tries them where there is one.
+
+mod crates;
+mod many;
+
+use crates::{Fixture, Run, never_green, shards};
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+const LIST: &str = include_str!("accidents.md");
+
+/// The rows of the list: what, how it was tried, what is right, the test.
+fn rows() -> Vec<Vec<&'static str>> {
+    let rows = LIST
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| what |") && !line.starts_with("| ---"));
+    rows.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+#[test]
+fn the_list_is_long_and_half_of_it_is_tried_by_tests_that_exist() {
+    let rows = rows();
+    assert!(rows.len() >= 150, "{} accidents", rows.len());
+    assert!(rows.iter().all(|row| row.len() == 4 && row.iter().all(|cell| !cell.is_empty())), "{rows:?}");
+    let distinct: BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(distinct.len(), rows.len(), "an accident is listed twice");
+    let tested: Vec<&str> = rows.iter().map(|row| row[3]).filter(|test| *test != "none yet").collect();
+    assert!(2 * tested.len() >= rows.len(), "{} of {} are tests", tested.len(), rows.len());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for test in tested {
+        let (file, name) = test.trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{test}"));
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(text.contains(&format!("fn {name}(")), "{file} has no test {name}");
+    }
+}
+
+/// The plugin on its own, which must end soon.
+fn plugin(arguments: &[&str], dir: &Path, change: impl FnOnce(&mut Command)) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-accuracy"));
+    command.args(arguments).current_dir(dir).stdin(std::process::Stdio::null());
+    for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "ACCURACY_LIBRARY_PATH"] {
+        command.env_remove(name);
+    }
+    change(&mut command);
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        // What waits for a FIFO or reads a device without end is ended here; the reports of these tests are short.
+        if began.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("{arguments:?} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].iter().map(|bytes| String::from_utf8_lossy(bytes)).collect()
+}
+
+fn fifo(path: &Path) {
+    let name = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a string that ends with a zero.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+}
+
+#[test]
+fn what_is_no_regular_file_is_an_error_at_once_wherever_a_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    many::write(&dir.join("records"), 8);
+    fifo(&dir.join("fifo"));
+    fifo(&dir.join("fifo.py"));
+    std::fs::create_dir(dir.join("ck")).unwrap();
+    fifo(&dir.join("ck/f.safetensors"));
+    let index = r#"{"weight_map": {"a.weight": "f.safetensors"}}"#;
+    std::fs::write(dir.join("ck/model.safetensors.index.json"), index).unwrap();
+    for arguments in [
+        &["report", "records", "--baseline", "fifo"][..],
+        &["report", "records", "--baseline", "/dev/zero"],
+        &["report", "records", "--save-baseline", "/dev/full"],
+        &["report", "records", "--baseline", "records"],
+        &["logs", "/dev/zero"],
+        &["logs", "fifo"],
+        &["weights", "ck"],
+        &["weights", "ck/f.safetensors"],
+        &["inspect", "fifo"],
+        &["inspect", "/dev/zero"],
+        &["lint", "--no-cache", "fifo.py"],
+        &["lint", "--no-cache", "/dev/null"],
+        &["lint", "--no-cache", "--config", "fifo"],
+        &["compare", "fifo", "fifo"],
+        &["run", "--archive", "fifo"],
+        &["run", "--archive", "/dev/zero"],
+    ] {
+        let output = plugin(arguments, dir, |_| {});
+        let text = said(&output);
+        let code = output.status.code();
+        assert!(matches!(code, Some(1..=2 | 100..=101)), "{arguments:?}: {code:?}, {text}");
+        assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_fifo_in_place_of_a_record_or_manifest_does_not_stop_a_report() {
+    for file in ["manifest.json", "run.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        many::write(dir.path(), 8);
+        std::fs::remove_file(dir.path().join(file)).unwrap();
+        fifo(&dir.path().join(file));
+        let output = plugin(&["report", "."], dir.path(), |_| {});
+        assert_eq!(output.status.code(), Some(101), "{file}: {}", said(&output));
+        assert!(said(&output).contains("it is a FIFO"), "{file}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_source_that_is_named_and_cannot_be_parsed_is_no_green_lint() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("good.py"), "def f(x):\n    return x\n").unwrap();
+    std::fs::write(dir.path().join("syn.py"), "def f(x:\n").unwrap();
+    std::fs::write(dir.path().join("latin.py"), b"def f(x):\n    return '\xe9'\n").unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "no source\n").unwrap();
+    fifo(&dir.path().join("fifo.py"));
+    // Beside one that is fine, and also where the second run finds all of it in its cache.
+    for bad in ["syn.py", "latin.py", "notes.txt", "fifo.py"] {
+        for _ in 0..2 {
+            let output = plugin(&["lint", "good.py", bad], dir.path(), |command| {
+                command.env("CARGO_TARGET_DIR", dir.path().join("target"));
+            });
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(101), "{bad}: {}", said(&output));
+            assert!(text.lines().last().unwrap().contains("1 file not read"), "{bad}: {text}");
+        }
+    }
+    // In a folder they are counted.
+    let output = plugin(&["lint", "--no-cache", "."], dir.path(), |_| {});
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("2 files not read"), "{}", said(&output));
+}
+
+#[test]
+fn folders_that_do_not_say_what_should_be_in_them_are_incomplete() {
+    let report = |dir: &Path| plugin(&["report", "."], dir, |_| {});
+    for missing in ["manifest.json", "run.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        many::write(dir.path(), 100);
+        std::fs::remove_file(dir.path().join(missing)).unwrap();
+        let output = report(dir.path());
+        assert_eq!(output.status.code(), Some(101), "{missing}: {}", said(&output));
+        assert!(said(&output).contains(missing.trim_end_matches(".json")), "{missing}: {}", said(&output));
+    }
+}
+
+#[test]
+fn what_records_say_neither_drives_a_terminal_nor_commands_a_ci() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = many::write(dir.path(), 2 * many::FAILING);
+    let path = |id: &str| accuracy_core::record::record_path(dir.path(), id, 0);
+    let read = |id: &String| accuracy_core::record::read_record(&path(id)).ok();
+    let mut record = ids
+        .iter()
+        .filter_map(read)
+        .find(|r| r.gate == accuracy_core::record::Gate::Fail && !r.causes.is_empty())
+        .unwrap();
+    let hostile = "x\n::error::owned\n  ::add-mask::y\n##[error]owned\u{202e}\u{1b}]0;owned\u{7}\u{9b}2J";
+    record.reason = hostile.into();
+    record.causes[0].detail = hostile.into();
+    record.hops[0].name = hostile.into();
+    accuracy_core::record::write_record(&path(&record.id), &record).unwrap();
+    for format in ["none", "json", "junit", "markdown", "sarif", "html", "github"] {
+        let sink = format!("{format}=-");
+        let arguments: &[&str] = match format {
+            "none" => &["report", ".", "-v", "--color", "always"],
+            _ => &["report", ".", "--color", "always", "--report", &sink],
+        };
+        let output = plugin(arguments, dir.path(), |command| {
+            command.env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", dir.path().join("summary.md"));
+        });
+        let text =
+            format!("{}{}", said(&output), std::fs::read_to_string(dir.path().join("summary.md")).unwrap());
+        for line in text.lines() {
+            let meant = line.starts_with("::error file=") || line.starts_with("::error title=");
+            assert!(meant || !line.trim_start().starts_with("::"), "{format}: {line}");
+            assert!(!line.contains("##["), "{format}: {line}");
+        }
+        for c in ['\u{202e}', '\u{7}', '\u{9b}'] {
+            assert!(!text.contains(c), "{format}: {c:?}");
+        }
+        assert!(!text.contains("\u{1b}]"), "{format}");
+    }
+}
+
+/// A copy of a kernel crate that this file's tests may change one after the other, built by a build script.
+fn fixture() -> (&'static Fixture, std::fs::File) {
+    static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
+        Fixture::copy("never-green", "accidents", |dir| shards::write_all(&dir.join("shards")))
+    });
+    let lock = std::fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("accidents.lock")).unwrap();
+    lock.lock().unwrap();
+    (&FIXTURE, lock)
+}
+
+const CORRECT: [&str; 3] = ["--arch", "host", "::kernels::correct["];
+
+/// The library that a run judged, as its report says.
+fn judged(run: &Run) -> PathBuf {
+    let report = run.report.as_ref().unwrap_or_else(|| panic!("no report: {run}"));
+    let library = &report["libraries"][0];
+    assert_eq!(library["name"], "faulty", "{library}");
+    library["path"].as_str().unwrap().into()
+}
+
+#[test]
+fn a_library_that_the_environment_names_does_not_take_the_place_of_the_one_that_was_built() {
+    let run = never_green().accuracy(&[&CORRECT[..], &["-v"]].concat());
+    assert_eq!(run.status, Some(0), "{run}");
+    let built = judged(&run);
+    assert_eq!(run.report.as_ref().unwrap()["libraries"][0]["found"], "build_script", "{run}");
+    assert_eq!(
+        run.report.as_ref().unwrap()["cases"][0]["libraries"],
+        run.report.as_ref().unwrap()["libraries"]
+    );
+    assert!(run.stdout.contains(&format!("judged never-green::faulty: {}", built.display())), "{run}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("libfaulty_host.so");
+    let with = |wins: Option<&str>| {
+        never_green().accuracy_with(&CORRECT, |command| {
+            command.env("ACCURACY_LIBRARY_PATH", folder.path());
+            wins.map(|wins| command.env("ACCURACY_LIBRARY_WINS", wins));
+        })
+    };
+    // The same contents are the same library.
+    std::fs::copy(&built, &copy).unwrap();
+    let run = with(None);
+    assert_eq!((run.status, judged(&run)), (Some(0), copy.clone()), "{run}");
+    // Others are not, unless they are meant: then the top of every report says so.
+    let mut bytes = std::fs::read(&built).unwrap();
+    bytes.extend_from_slice(b"another build");
+    std::fs::write(&copy, bytes).unwrap();
+    for wins in [None, Some("0"), Some("")] {
+        let run = with(wins);
+        assert_eq!(run.status, Some(101), "{run}");
+        assert!(run.stderr.contains("would not: take the folder out of the variable"), "{run}");
+    }
+    let run = with(Some("1"));
+    assert_eq!((run.status, judged(&run)), (Some(0), copy.clone()), "{run}");
+    assert!(run.stdout.starts_with("the gate is loosened: "), "{run}");
+    assert!(run.stdout.lines().next().unwrap().contains(copy.to_str().unwrap()), "{run}");
+    // And under plain cargo test.
+    let records = tempfile::tempdir().unwrap();
+    let output = never_green().cargo_test_with(&["--lib", "kernels::correct::"], |command| {
+        command.env("ACCURACY_LIBRARY_PATH", folder.path()).env("ACCURACY_RECORDS", records.path());
+    });
+    assert!(!output.status.success() && said(&output).contains("would be judged"), "{}", said(&output));
+}
+
+#[test]
+fn a_source_whose_contents_change_is_built_again_whatever_its_time() {
+    let (fixture, _alone) = fixture();
+    let run = fixture.accuracy(&CORRECT);
+    assert_eq!(run.status, Some(0), "{run}");
+    let source = fixture.dir.join("hip/faulty.hip");
+    let text = std::fs::read_to_string(&source).unwrap();
+    let time = source.metadata().unwrap().modified().unwrap();
+    let past = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_577_836_800);
+    let write = |text: &str, time| {
+        std::fs::write(&source, text).unwrap();
+        std::fs::File::options().write(true).open(&source).unwrap().set_modified(time).unwrap();
+    };
+    // As `rsync -a`, `cp -p` and `tar x` leave a file.
+    assert!(text.contains("to_bf16(sum)"));
+    write(&text.replace("to_bf16(sum)", "to_bf16(1.5f * sum)"), past);
+    let plain = fixture.cargo_test_with(&["--lib", "kernels::correct::"], |_| {});
+    let run = fixture.accuracy(&CORRECT);
+    write(&text, past);
+    let again = fixture.accuracy(&CORRECT);
+    write(&text, time);
+    assert!(!plain.status.success() && said(&plain).contains("goes by contents"), "{}", said(&plain));
+    assert_eq!(run.status, Some(100), "{run}");
+    assert_eq!(again.status, Some(0), "{again}");
+}
+
+#[test]
+fn a_test_that_this_build_leaves_out_is_named_with_the_reason_and_can_be_made_to_fail() {
+    let (fixture, _alone) = fixture();
+    let test = "#[accuracy_core::accuracy_test(tokens = [1])]\nfn NAME(cx: &mut accuracy_core::Case) -> accuracy_core::Result<accuracy_core::Tensor> {\n    cx.activations()\n}\n";
+    let path = fixture.dir.join("tests/left_out.rs");
+    let with = |attribute: &str| format!("{attribute}\n{}", test.replace("NAME", "left_out_by_a_feature"));
+    std::fs::write(&path, with("#![cfg(feature = \"hidden\")]")).unwrap();
+    let arguments = [&CORRECT[..], &["::left_out_by_a_feature["]].concat();
+    let run = fixture.accuracy(&arguments);
+    let config = fixture.dir.join(".config");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("accuracy.toml"), "deny-hidden = true\n").unwrap();
+    let denied = fixture.accuracy(&arguments);
+    std::fs::remove_dir_all(&config).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(run.status, Some(0), "{run}");
+    let hidden = &run.report.as_ref().unwrap()["hidden"];
+    assert_eq!(hidden[0]["test"], "left_out_by_a_feature", "{run}");
+    assert_eq!(hidden[0]["reason"], "left out by #[cfg(feature=\"hidden\")]", "{run}");
+    assert!(run.stdout.contains("1 test exists and is in no executable of this build"), "{run}");
+    assert_eq!(denied.status, Some(100), "{denied}");
+    assert!(denied.last_line().starts_with("FAILED the gate: 1 hidden test"), "{denied}");
+}
+
+/// The folder that the last `cargo test` has left.
+fn last_test_folder(fixture: &Fixture) -> PathBuf {
+    let library = judged(&fixture.accuracy(&CORRECT));
+    let target = library.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).unwrap();
+    let entries = std::fs::read_dir(target.join("accuracy")).unwrap().map(|entry| entry.unwrap().path());
+    let of_test = entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("test-"));
+    of_test.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).expect("a folder of cargo test")
+}
+
+#[test]
+fn a_report_after_cargo_test_has_every_process_of_the_last_invocation() {
+    let (fixture, _alone) = fixture();
+    let kernels = fixture.dir.join("src/kernels.rs");
+    let kernels = format!("#[path = {:?}]\nmod kernels;\n", kernels.to_str().unwrap());
+    let test = |name: &str, source: &str| {
+        let path = fixture.dir.join("tests").join(format!("{name}.rs"));
+        std::fs::write(&path, source).unwrap();
+        // The library's tests fail. Those of the second file pass, and their process is the last.
+        let flags = ["--no-fail-fast", "--lib", "--test", name, "--", "--skip", "other::kernels::nan"];
+        let tests = ["kernels::nan::", "kernels::correct::"];
+        let output = fixture.cargo_test_with(&[&flags[..], &tests[..]].concat(), |_| {});
+        std::fs::remove_file(&path).unwrap();
+        assert!(!output.status.success(), "{}", said(&output));
+        fixture.report(&[last_test_folder(fixture).to_str().unwrap()])
+    };
+    let apart = test("second", &format!("mod other {{\n{kernels}}}\n"));
+    // The crate has the library's name, and so its cases have the library's identities.
+    let shared = test("never_green", &kernels);
+
+    assert_eq!(apart.status, Some(100), "{apart}");
+    let ids: BTreeSet<String> = apart.cases().into_iter().map(|case| case.id).collect();
+    assert_eq!(ids.len(), 3, "two cases of one process, one of the other: {ids:?}");
+    assert!(ids.iter().any(|id| id.contains("::other::kernels::correct[")), "{ids:?}");
+    assert_eq!(apart.last_line(), "2 passed, 1 failed, 0 skipped");
+    assert_eq!(shared.status, Some(101), "{shared}");
+    assert!(shared.stdout.contains("are in two test executables of"), "{shared}");
+}
+
+#[test]
+fn whatever_loosens_the_gate_stands_in_the_first_line_of_a_green_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let sinks: Vec<String> = ["junit", "markdown", "html", "sarif", "github"]
+        .map(|format| format!("{format}={}", dir.path().join(format).display()))
+        .to_vec();
+    let mut arguments = vec!["--arch", "host", "--no-lint", "--min-cos", "0.9", "::kernels::correct["];
+    for sink in &sinks {
+        arguments.extend(["--report", sink]);
+    }
+    let run = never_green().accuracy(&arguments);
+    assert_eq!(run.status, Some(0), "{run}");
+    let line = "the gate is loosened: least cosine 0.9 (flag); the lint is left out (flag)";
+    assert!(run.stdout.starts_with(line), "{run}");
+    assert_eq!(run.report.as_ref().unwrap()["loosened"].as_array().unwrap().len(), 2, "{run}");
+    for format in ["junit", "markdown", "html", "sarif", "github"] {
+        let text = std::fs::read_to_string(dir.path().join(format)).unwrap();
+        assert!(text.contains("the gate is loosened"), "{format}: {text}");
+    }
+    // The records say so later, too; and a run that loosens nothing says nothing.
+    let folder = never_green().folder_of(&run);
+    let report = never_green().report(&[folder.to_str().unwrap()]);
+    assert!(report.stdout.starts_with(line), "{report}");
+    let run = never_green().accuracy_with(&CORRECT, |command| {
+        command.env("ACCURACY_MIN_COS", "0.5");
+    });
+    assert!(run.stdout.starts_with("the gate is loosened: least cosine 0.5 (environment)"), "{run}");
+    let run = never_green().accuracy(&CORRECT);
+    assert!(!run.stdout.contains("loosened"), "{run}");
+}
