@@ -16,6 +16,7 @@ use crate::meta::TestMeta;
 use crate::plan::{self, SubCase};
 use crate::record::{self, Gate, Planned, Record, Verdict};
 use crate::reference::cache;
+use crate::verdict::short;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -188,10 +189,9 @@ fn explain(record: &Record) -> String {
     for check in record.checks.iter().filter(|c| !c.ok) {
         let number = |x: Option<f64>| match x {
             None => "none".into(),
-            // A count, or a bound of zero.
-            Some(x) if x.fract() == 0.0 => format!("{x}"),
-            Some(x) if x.abs() < 1e-3 => format!("{x:e}"),
-            Some(x) => format!("{x:.9}"),
+            // A cosine near 1 says most in its last digits.
+            Some(x) if check.check.starts_with("cos") => format!("{x:.9}"),
+            Some(x) => short(x),
         };
         let hop = if check.hop.is_empty() { "chain" } else { &*check.hop };
         let _ = write!(
@@ -204,7 +204,7 @@ fn explain(record: &Record) -> String {
         );
     }
     for cause in &record.causes {
-        let _ = write!(text, "\n  cause: {}: {}", cause.cause, cause.detail);
+        let _ = write!(text, "\n  {}: {}: {}", cause.label(), cause.cause, cause.detail);
     }
     let _ = write!(
         text,

@@ -263,16 +263,19 @@ fn note(
     expected: Option<&'static str>,
 ) {
     let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
-    LAUNCHES
-        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels: None }));
+    LAUNCHES.with_borrow_mut(|all| {
+        let (kernels, configurations) = (None, Vec::new());
+        all.push(Launch { package, launcher, arguments, expected, kernels, configurations });
+    });
     watch::before_launch();
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
-fn launched(kernels: Vec<String>) {
+fn launched(kernels: Vec<launches::Launched>) {
     LAUNCHES.with_borrow_mut(|all| {
         if let Some(launch) = all.last_mut().filter(|_| OBSERVED.get()) {
-            launch.kernels = Some(kernels);
+            launch.configurations = kernels.iter().map(|launched| launched.configuration).collect();
+            launch.kernels = Some(kernels.into_iter().map(|launched| launched.kernel).collect());
         }
     });
     if let Some(launch) = LAUNCHES.with_borrow(Vec::len).checked_sub(1) {
@@ -396,6 +399,8 @@ pub struct Launch {
     pub expected: Option<&'static str>,
     /// The kernels that it launched, in order; `None` where that cannot be seen.
     pub kernels: Option<Vec<String>>,
+    /// A number for each of them that stands for its grid and its arguments, where these are seen.
+    pub configurations: Vec<Option<u64>>,
 }
 
 impl Launch {
@@ -432,7 +437,13 @@ pub fn set_target(arch: Arch, runtime: Runtime, folders: &[PathBuf]) {
     TARGET.with_borrow_mut(|target| *target = Target { arch, runtime, folders: folders.to_vec() });
 }
 
-/// The launches of this thread since the last call.
+/// Whether a launcher of this thread has been given a pointer into the `len` bytes from `start` since launches were last
+/// taken.
+pub fn launched_on(start: usize, len: usize) -> bool {
+    LAUNCHES.with_borrow(|launches| launches.iter().any(|launch| launch.touches(start, len)))
+}
+
+/// The launches of this thread since they were last taken.
 pub fn take_launches() -> Vec<Launch> {
     LAUNCHES.with_borrow_mut(std::mem::take)
 }
