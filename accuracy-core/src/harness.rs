@@ -17,6 +17,7 @@ use crate::meta::TestMeta;
 use crate::plan::{self, SubCase};
 use crate::record::{self, Gate, Planned, Record, Verdict};
 use crate::reference::cache;
+use crate::verdict::short;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -214,10 +215,9 @@ fn explain(record: &Record) -> String {
     for check in record.checks.iter().filter(|c| !c.ok) {
         let number = |x: Option<f64>| match x {
             None => "none".into(),
-            // A count, or a bound of zero.
-            Some(x) if x.fract() == 0.0 => format!("{x}"),
-            Some(x) if x.abs() < 1e-3 => format!("{x:e}"),
-            Some(x) => format!("{x:.9}"),
+            // A cosine near 1 says most in its last digits.
+            Some(x) if check.check.starts_with("cos") => format!("{x:.9}"),
+            Some(x) => short(x),
         };
         let hop = if check.hop.is_empty() { "chain" } else { &*check.hop };
         let _ = write!(
@@ -230,7 +230,7 @@ fn explain(record: &Record) -> String {
         );
     }
     for cause in &record.causes {
-        let _ = write!(text, "\n  cause: {}: {}", cause.cause, cause.detail);
+        let _ = write!(text, "\n  {}: {}: {}", cause.label(), cause.cause, cause.detail);
     }
     if !record.preceded_by.is_empty() {
         let _ = write!(text, "\n  computed before it: {}", record.preceded_by.join(", "));

@@ -8,8 +8,10 @@
 //! - The *chain* is judged against its ideal value, before any quantisation, in units of what the framework's own
 //!   quantised chain loses.
 
+pub mod spread;
+
 use crate::case::poison::Poison;
-use crate::case::{Attempt, Captured, Kind, read_quantized};
+use crate::case::{self, Attempt, Captured, Kind, read_quantized};
 use crate::dtype::DType;
 use crate::layout::ScaleLayout;
 use crate::library::Changer;
@@ -19,8 +21,9 @@ use crate::record::{Cause, CheckResult, Hop};
 use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
-use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, hold_within, none};
+use crate::verdict::{NOISE_FACTOR, at_most, comparison_checks, hold_within, none, short};
 use rayon::prelude::*;
+use spread::{Spread, forgiven, is_rounding};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -86,6 +89,11 @@ impl Evaluation for Given<'_> {
 
     fn note(&self, product: &stream::Product) {
         self.error.set(Some(self.error.get().map_or(product.error, |known| known.worst(product.error))));
+    }
+
+    fn is_index(&self, id: BufferId) -> bool {
+        let buffer = self.attempt.buffer(id);
+        buffer.dtype.is_integer() && buffer.scheme.is_none()
     }
 }
 
@@ -169,6 +177,8 @@ pub struct JudgedHop {
     pub reference: Arc<Matrix>,
     /// The relative L2 that the format and the accumulation allow, for consumers.
     pub max_rel_l2: Option<f64>,
+    /// How far each element of a consumer may be from its value before it is rounded; kept where a check failed.
+    pub spread: Spread,
     /// What explains the bytes for certain.
     pub causes: Vec<Cause>,
 }
@@ -195,14 +205,137 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
     if let Some(judged) = judge_in_single(given, id, buffer, source, &of_products, &written, min_cos) {
         return judged;
     }
-    let value = eval(source, given);
+    let (value, mut spread) = match source.has_user() {
+        // Whose inputs are disturbed: that is left out where checks of another sort fail anyway.
+        true => (eval(source, given), Spread::Unknown),
+        false => spread::of(source, given, &of_products.0),
+    };
     let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
     let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-    let poison = given.attempt.setup.poison;
-    checks.extend(of_products.elements_check(buffer, source, &value, &written, None, poison));
+    if source.has_user() && checks.iter().all(|c| c.ok || c.check == "rel_l2") {
+        (_, spread) = spread::of(source, given, &of_products.0);
+    }
+    checks.extend(spread_check(buffer, source, &value, &written, &spread, given.attempt.setup.poison));
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
-    JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes: Vec::new() }
+    // Of a hop that is right nobody asks, and it is as large as the reference.
+    let spread = if checks.iter().all(|c| c.ok) { Spread::Unknown } else { spread };
+    JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), spread, causes: Vec::new() }
+}
+
+/// The elements of an output that are a rounding of their value, whatever is declared around a product. `None` where
+/// nothing is known of what a right kernel may be off by.
+fn spread_check(
+    buffer: &Captured,
+    source: &Expr,
+    value: &Matrix,
+    written: &Matrix,
+    spread: &Spread,
+    poison: Poison,
+) -> Option<CheckResult> {
+    if matches!(spread, Spread::Unknown) {
+        return None;
+    }
+    let right = |r: usize, c: usize, x: f64, out: f64| is_rounding(buffer.dtype, out, x, spread.at(r, c));
+    Some(elements_check(buffer, source, value, written, poison, &right))
+}
+
+/// What each element of a hop may be off by before it is rounded.
+pub fn bounds(source: &Expr, given: &dyn Evaluation) -> Spread {
+    spread::of(source, given, &Accumulation::new(source, given).0).1
+}
+
+/// The check `elements` of an `out` that was computed with a seeded fault.
+pub fn seeded_elements(
+    buffer: &Captured,
+    source: &Expr,
+    value: &Matrix,
+    out: &Matrix,
+    spread: &Spread,
+) -> Option<CheckResult> {
+    spread_check(buffer, source, value, out, spread, 0)
+}
+
+/// `elements`: outputs that are no rounding of their value, not even if that were off by what a right kernel may be. One
+/// wrong element of a million costs no norm anything, and is wrong all the same; and what is rounded once more than
+/// declared is wrong in many elements by next to nothing.
+fn elements_check(
+    buffer: &Captured,
+    source: &Expr,
+    value: &Matrix,
+    written: &Matrix,
+    poison: Poison,
+    right: &(dyn Fn(usize, usize, f64, f64) -> bool + Sync),
+) -> CheckResult {
+    let rows = (0..value.rows).into_par_iter().map(|r| {
+        let (mut wrong, mut first) = (0, None);
+        for (c, (&x, &out)) in value.row(r).iter().zip(written.row(r)).enumerate() {
+            // NaN and Inf are judged by their position.
+            if x.is_finite() && out.is_finite() && !right(r, c, x, out) {
+                wrong += 1;
+                first.get_or_insert((r, c, out, x));
+            }
+        }
+        (wrong, first)
+    });
+    let (wrong, first) = rows.reduce(|| (0, None), |a, b| (a.0 + b.0, a.1.or(b.1)));
+    let detail = first.map_or(String::new(), |(r, c, out, x)| {
+        let found = match buffer.holds(r * value.cols + c, poison) {
+            true => "not written (poison)".to_owned(),
+            false => short(out),
+        };
+        format!("first at [{r}, {c}]: {found}, expected {}", short(x))
+    });
+    let bound = forgiven(source, value.data.len());
+    CheckResult { detail, ..at_most("elements", &buffer.name, Some(wrong as f64), bound as f64) }
+}
+
+/// Magnitudes between which float32 has room for the squares and products of a hop.
+const ROOM: std::ops::Range<f64> = 1e-15..1e15;
+
+/// Whether a hop has the range of float32 from end to end, by its declaration: whatever its operands are, it has no
+/// reason to overflow or to flush.
+pub fn declares_range(attempt: &Attempt, buffer: &Captured) -> bool {
+    let Some(source) = &buffer.source else { return false };
+    let wide = |dtype: DType| case::is_wide(dtype);
+    let own = match &buffer.scheme {
+        None => wide(buffer.dtype),
+        Some(scheme) => {
+            let scales = wide(scheme.scale_dtype) || scheme.scale_dtype == DType::E8M0;
+            scales && scheme.static_scale.is_none() && scheme.global_scale.is_none()
+        }
+    };
+    let mut all = own;
+    source.visit(&mut |e| {
+        all &= match &e.0.op {
+            // What an activation is given has a range of its own, to which a kernel may cut it.
+            Op::User { .. } | Op::Unary { .. } => false,
+            Op::Round { to, .. } => wide(*to),
+            Op::Quantize { scheme, .. } => wide(scheme.scale_dtype) && scheme.static_scale.is_none(),
+            Op::MatMul { accumulator: Accumulator::Format(format), .. } => wide(*format),
+            Op::Buffer(id) => {
+                let operand = attempt.buffer(*id);
+                operand.scheme.is_some() || operand.dtype.is_integer() || wide(operand.dtype)
+            }
+            _ => true,
+        };
+    });
+    all
+}
+
+/// The hops of a run on data at both ends of the range that a right kernel computes as any other.
+pub fn within_range(attempt: &Attempt, hops: Vec<JudgedHop>) -> Vec<JudgedHop> {
+    let room = |x: &f64| *x == 0.0 || ROOM.contains(&x.abs());
+    let fits = |hop: &JudgedHop| {
+        let buffer = attempt.buffer(hop.id);
+        let operands = buffer.source.as_ref().map_or(Vec::new(), Expr::buffers);
+        let given = operands.iter().all(|id| {
+            let operand = attempt.buffer(*id);
+            operand.source.is_none() && operand.kind == Kind::Weight || operand.value().data.iter().all(room)
+        });
+        declares_range(attempt, buffer) && given && hop.reference.data.iter().all(room)
+    };
+    hops.into_iter().filter(fits).collect()
 }
 
 /// Multiply-adds from which on float32 blocks are worth a second look at what they leave open.
@@ -252,20 +385,28 @@ fn judge_in_single(
     }
     let exact = |r: usize, c: usize| weight.dot(c, a.row(r));
     let settle = Settle { stated, exact: &exact };
-    checks.extend(of_products.elements_check(
+    checks.push(of_products.elements_in_single(
         buffer,
         source,
-        &value,
-        written,
-        Some(settle),
+        (&value, written),
+        settle,
         given.attempt.setup.poison,
-    ));
+    )?);
     if checks.iter().any(|c| !c.ok) {
         return None;
     }
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     given.error.set(error);
-    Some(JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), causes: Vec::new() })
+    let spread = Spread::Unknown;
+    Some(JudgedHop {
+        id,
+        hop,
+        checks,
+        reference: value,
+        max_rel_l2: Some(max_rel_l2),
+        spread,
+        causes: Vec::new(),
+    })
 }
 
 /// What is done about elements that a reference in float32 blocks leaves open.
@@ -328,10 +469,11 @@ fn judge_producer(
 ) -> JudgedHop {
     let expected = quantize(value, scheme, buffer.factor);
     let written = buffer.quantized().expect("a buffer with a scheme is quantised");
-    let reference = Arc::new(expected.decode());
+    let scale_errors = ScaleErrors::new(scheme, value, &written, uncertainty(source));
+    let settled = settled_ties(scheme, value, &expected, &written, &scale_errors, uncertainty(source));
+    let reference = Arc::new(settled.decode());
     let comparison = compare(&reference, &written.decode());
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, None);
-    let scale_errors = ScaleErrors::new(scheme, value, &written, uncertainty(source));
     checks.extend(scale_and_code_checks(
         &buffer.name,
         scheme,
@@ -354,7 +496,8 @@ fn judge_producer(
     hop.scale_cos = scale_cosine(value, scheme, &expected, &written);
     let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
     hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
-    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, causes }
+    let spread = Spread::Unknown;
+    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, spread, causes }
 }
 
 /// The cosine of the scales, cells of zeros left out: these decode to zero with any finite scale.
@@ -393,11 +536,11 @@ fn scale_and_code_checks(
     let mut scales = at_most("scales", name, Some(worst), errors.bound);
     if !scales.ok {
         scales.detail = format!(
-            "worst at cell [{}, {}]: {:e}, expected {:e}",
+            "worst at cell [{}, {}]: {}, expected {}",
             worst_at / grid_cols,
             worst_at % grid_cols,
-            written.scales[worst_at],
-            expected.scales[worst_at]
+            short(written.scales[worst_at]),
+            short(expected.scales[worst_at])
         );
     }
     let (cell_rows, cell_cols) = scheme.granularity.cell(value.rows, value.cols);
@@ -417,16 +560,10 @@ fn scale_and_code_checks(
                 continue;
             }
             let scaled = value.data[i] / (scale * written.global);
-            let spread = scaled.abs() * (uncertainty + DIVISION);
-            let decode = |code| scheme.dtype.decode(code);
-            let (low, high) =
-                (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
-            let here = decode(code);
-            // A NaN compares false and counts as wrong, unless it is what was expected.
-            let right = (low <= here && here <= high) || (here.is_nan() && low.is_nan());
-            if !right {
+            if !is_nearest(scheme, code, scaled, uncertainty) {
                 wrong += 1;
-                first.get_or_insert((r, c, here, decode(scheme.code_of(scaled))));
+                let decode = |code| scheme.dtype.decode(code);
+                first.get_or_insert((r, c, decode(code), decode(scheme.code_of(scaled))));
             }
         }
     }
@@ -436,6 +573,51 @@ fn scale_and_code_checks(
         )
     });
     vec![scales, none("codes", name, wrong, detail)]
+}
+
+/// Whether a code is one of those nearest to a value in units of its scale, or would be if the value were off by its
+/// uncertainty: next to a tie either neighbour is.
+fn is_nearest(scheme: &Quant, code: u32, scaled: f64, uncertainty: f64) -> bool {
+    let spread = scaled.abs() * (uncertainty + DIVISION);
+    let decode = |code| scheme.dtype.decode(code);
+    let (low, high) = (decode(scheme.code_of(scaled - spread)), decode(scheme.code_of(scaled + spread)));
+    let here = decode(code);
+    // A NaN compares false and counts as wrong, unless it is what was expected.
+    (low <= here && here <= high) || (here.is_nan() && low.is_nan())
+}
+
+/// What is expected, with the kernel's own choice wherever a value lies next to a tie: a tie that goes the other way is no
+/// error, and costs no cosine anything. Where the scale that was written is right, codes are those of that scale.
+fn settled_ties(
+    scheme: &Quant,
+    value: &Matrix,
+    expected: &Quantized,
+    written: &Quantized,
+    errors: &ScaleErrors,
+    uncertainty: f64,
+) -> Quantized {
+    let mut settled = expected.clone();
+    let (cell_rows, cell_cols) = scheme.granularity.cell(value.rows, value.cols);
+    let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
+    for (i, &x) in value.data.iter().enumerate() {
+        let cell = i / value.cols / cell_rows * grid_cols + i % value.cols / cell_cols;
+        let (theirs, own) = (written.scales[cell], expected.scales[cell]);
+        let (code, usual) = (written.codes[i], expected.codes[i]);
+        let usable = |scale: f64| scale != 0.0 && scale.is_finite();
+        if (code, theirs) == (usual, own) || !errors.right(cell) || !usable(theirs) || !usable(own) {
+            continue;
+        }
+        // Where the other side is no nearest code either, it is no tie.
+        if is_nearest(scheme, usual, x / (own * expected.global), uncertainty) {
+            let scaled = x / (theirs * written.global);
+            settled.scales[cell] = theirs;
+            settled.codes[i] = match is_nearest(scheme, code, scaled, uncertainty) {
+                true => code,
+                false => scheme.code_of(scaled),
+            };
+        }
+    }
+    settled
 }
 
 /// How far each scale is from what its cell asks for.
@@ -646,65 +828,34 @@ impl Accumulation {
         squares.sqrt()
     }
 
-    /// `elements`: outputs of a product that are no rounding of its value, not even if that were off by what the
-    /// declared accumulation can make of it. One wrong element of a million costs no norm anything, and is wrong all
-    /// the same.
+    /// [`elements_check`] of a product that was computed in float32 blocks. An element is right if it is so however far
+    /// off `value` may be, or with its exact value; at most [`SETTLED`] are looked at like that, and more are wrong.
     ///
     /// The allowance of an element is `8 · u · sqrt(K) · |A||B|`, sixteen times the expected error of K rounded sums, or
     /// the most that a tensor core can make, and four roundings of float32 for scales that are multiplied in.
-    /// Expressions around a product are left to the norms. With `settle` an element is right if it is so however far off
-    /// `value` may be, or with its exact value; at most [`SETTLED`] are looked at like that, and more are wrong.
-    fn elements_check(
+    fn elements_in_single(
         &self,
         buffer: &Captured,
         source: &Expr,
-        value: &Matrix,
-        written: &Matrix,
-        settle: Option<Settle<'_>>,
+        (value, written): (&Matrix, &Matrix),
+        Settle { stated, exact }: Settle<'_>,
         poison: Poison,
     ) -> Option<CheckResult> {
-        let Op::MatMul { .. } = &source.0.op else { return None };
-        // It comes last: operands are visited first.
         let Product { measure, share, .. } = self.0.last()?;
-        // Rounding keeps the order, and leaves what is a value of the format.
-        let within = |out: f64, x: f64, spread: f64| {
-            (out - x).abs() <= spread
-                || buffer.dtype.nearest(x - spread) <= out && out <= buffer.dtype.nearest(x + spread)
-        };
         let settled = AtomicUsize::new(0);
         let right = |r: usize, c: usize, x: f64, out: f64| {
             let most = |x: f64| share * measure.row(r)[c] + 4.0 * unit(DType::F32) * x.abs();
-            let Some(Settle { stated, exact }) = settle else { return within(out, x, most(x)) };
             let spread = most(x) - (1.0 + 2f64.powi(-10)) * stated * measure.row(r)[c];
-            if spread >= 0.0 && within(out, x, spread) {
+            if spread >= 0.0 && is_rounding(buffer.dtype, out, x, spread) {
                 return true;
             }
             if settled.fetch_add(1, Ordering::Relaxed) >= SETTLED {
                 return false;
             }
             let x = exact(r, c);
-            within(out, x, most(x))
+            is_rounding(buffer.dtype, out, x, most(x))
         };
-        let rows = (0..value.rows).into_par_iter().map(|r| {
-            let (mut wrong, mut first) = (0, None);
-            for (c, (&x, &out)) in value.row(r).iter().zip(written.row(r)).enumerate() {
-                // NaN and Inf are judged by their position.
-                if x.is_finite() && out.is_finite() && !right(r, c, x, out) {
-                    wrong += 1;
-                    first.get_or_insert((r, c, out, x));
-                }
-            }
-            (wrong, first)
-        });
-        let (wrong, first) = rows.reduce(|| (0, None), |a, b| (a.0 + b.0, a.1.or(b.1)));
-        let detail = first.map_or(String::new(), |(r, c, out, x)| {
-            let found = match buffer.holds(r * value.cols + c, poison) {
-                true => "not written (poison)".to_owned(),
-                false => format!("{out:e}"),
-            };
-            format!("first at [{r}, {c}]: {found}, expected {x:e}")
-        });
-        Some(none("elements", &buffer.name, wrong, detail))
+        Some(elements_check(buffer, source, value, written, poison, &right))
     }
 }
 
@@ -968,14 +1119,18 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
     for ((id, f), (_, p)) in fallback.hops().zip(primary.hops()) {
         let source = f.source.as_ref().expect("a buffer that a kernel writes is computed from something");
         let reference = given_primary.buffer(id);
-        let comparison = compare(&reference, &given.buffer(id));
+        let mut comparison = compare(&reference, &given.buffer(id));
         let equal = f.data.iter().zip(&p.data[..]).filter(|(a, b)| a == b).count();
         let mut checks;
         let (mut max_rel_l2, mut scale_cos) = (None, None);
         if let (Some(scheme), Some(theirs), Some(ours)) = (f.scheme, p.quantized(), f.quantized()) {
-            checks = comparison_checks(&f.name, &comparison, min_cos, None);
             let value = eval(source, &given);
+            let errors = ScaleErrors::new(&scheme, &value, &ours, uncertainty(source));
+            let settled = settled_ties(&scheme, &value, &theirs, &ours, &errors, uncertainty(source));
+            let settled = compare(&settled.decode(), &ours.decode());
+            checks = comparison_checks(&f.name, &settled, min_cos, None);
             checks.extend(producer_checks(&f.name, &scheme, &value, &theirs, &ours, uncertainty(source)));
+            comparison = settled;
             scale_cos = scale_cosine(&value, &scheme, &theirs, &ours);
         } else {
             let (own, other) = (eval(source, &given), eval(source, &given_primary));
@@ -988,7 +1143,11 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         let mut hop = hop(f, "primary", &comparison, &checks);
         hop.bytes_equal = Some(equal as f64 / f.data.len() as f64);
         hop.scale_cos = scale_cos;
-        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, causes: Vec::new() });
+        let spread = Spread::Unknown;
+        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, spread, causes: Vec::new() });
     }
     judged
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

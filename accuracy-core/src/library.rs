@@ -426,21 +426,23 @@ fn note(
     expected: Option<&'static str>,
 ) {
     let arguments = parameters.iter().zip(arguments).map(|(name, a)| (*name, a.describe())).collect();
-    let (kernels, changes) = (None, Vec::new());
-    LAUNCHES
-        .with_borrow_mut(|all| all.push(Launch { package, launcher, arguments, expected, kernels, changes }));
+    LAUNCHES.with_borrow_mut(|all| {
+        let (kernels, configurations, changes) = (None, Vec::new(), Vec::new());
+        all.push(Launch { package, launcher, arguments, expected, kernels, configurations, changes });
+    });
     watch::before_launch();
     BEFORE.set(Some(State::now()));
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
-fn launched(kernels: Vec<String>) {
+fn launched(kernels: Vec<launches::Launched>) {
     let changes = BEFORE.take().map_or(Vec::new(), |before| before.restore());
     LAUNCHES.with_borrow_mut(|all| {
         let Some(launch) = all.last_mut() else { return };
         launch.changes.extend(changes.into_iter().map(|change| (Changer::Launcher, change)));
         if OBSERVED.get() {
-            launch.kernels = Some(kernels);
+            launch.configurations = kernels.iter().map(|launched| launched.configuration).collect();
+            launch.kernels = Some(kernels.into_iter().map(|launched| launched.kernel).collect());
         }
     });
     if let Some(launch) = LAUNCHES.with_borrow(Vec::len).checked_sub(1) {
@@ -586,6 +588,8 @@ pub struct Launch {
     pub expected: Option<&'static str>,
     /// The kernels that it launched, in order; `None` where that cannot be seen.
     pub kernels: Option<Vec<String>>,
+    /// A number for each of them that stands for its grid and its arguments, where these are seen.
+    pub configurations: Vec<Option<u64>>,
     /// What was changed of the process's state, on which the reference depends, too. It has been put back.
     pub changes: Vec<(Changer, Change)>,
 }
@@ -643,7 +647,13 @@ pub fn set_target(arch: Arch, runtime: Runtime, folders: &[PathBuf]) {
     TARGET.with_borrow_mut(|target| *target = Target { arch, runtime, folders: folders.to_vec() });
 }
 
-/// The launches of this thread since the last call.
+/// Whether a launcher of this thread has been given a pointer into the `len` bytes from `start` since launches were last
+/// taken.
+pub fn launched_on(start: usize, len: usize) -> bool {
+    LAUNCHES.with_borrow(|launches| launches.iter().any(|launch| launch.touches(start, len)))
+}
+
+/// The launches of this thread since they were last taken.
 pub fn take_launches() -> Vec<Launch> {
     LAUNCHES.with_borrow_mut(std::mem::take)
 }

@@ -8,7 +8,10 @@
 use crate::case::sample::columns_of;
 use crate::case::{Attempt, Captured, Kind};
 use crate::dtype::{BF16, DType, E8M0, F16, NibbleOrder};
-use crate::judge::{Given, JudgedHop, failed, producer_checks, round, uncertainty};
+use crate::judge::spread::Spread;
+use crate::judge::{
+    Given, JudgedHop, bounds, failed, producer_checks, round, seeded_elements, uncertainty, unit,
+};
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::metrics::compare;
 use crate::quant::{Granularity, Quant, Quantized, ZeroPoint, quantize};
@@ -17,6 +20,7 @@ use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use crate::verdict::{at_most, comparison_checks};
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -103,7 +107,8 @@ fn seeded(
         match buffer.scheme {
             Some(_) => found.extend(producer_faults(attempt, buffer, source, &given)),
             None => {
-                let consumer = Consumer { buffer, judged, source, given: &given, min_cos };
+                let spread = OnceCell::new();
+                let consumer = Consumer { buffer, judged, source, given: &given, min_cos, spread };
                 let mut faults = consumer.operand_faults(attempt);
                 faults.extend(consumer.graph_faults());
                 judged.annotate(&mut faults);
@@ -118,7 +123,43 @@ fn seeded(
             found.extend(faults);
         }
     }
+    if found.iter().all(|power| power.status == PowerStatus::NotApplicable) {
+        found.extend(hops.iter().map(|judged| shifted(attempt, judged, &given, min_cos)));
+    }
     found
+}
+
+/// A fault that every kernel can have, for a case whose operands hide all others: each element is its neighbour's, as of an
+/// index that is off by one.
+fn shifted(attempt: &Attempt, judged: &Reference, given: &Given<'_>, min_cos: f64) -> Power {
+    let buffer = attempt.buffer(judged.id);
+    let mut faulty = Matrix::clone(&judged.reference);
+    faulty.data.rotate_left(1);
+    let (fault, name) = ("output_shifted", &buffer.name);
+    if identical(&faulty, &judged.reference) {
+        return not_applicable(fault, name);
+    }
+    let source = buffer.source.as_ref().expect("a hop is computed from something");
+    match buffer.scheme {
+        Some(scheme) => {
+            let value = eval(source, given);
+            let expected = quantize(&value, &scheme, buffer.factor);
+            let mut written = expected.clone();
+            written.codes.rotate_left(1);
+            if written == expected {
+                return not_applicable(fault, name);
+            }
+            let comparison = compare(&expected.decode(), &written.decode());
+            let mut checks = comparison_checks(name, &comparison, min_cos, None);
+            let uncertainty = uncertainty(source);
+            checks.extend(producer_checks(name, &scheme, &value, &expected, &written, uncertainty));
+            seen(fault, name, failed(&checks), comparison.cos)
+        }
+        None => {
+            let spread = OnceCell::new();
+            Consumer { buffer, judged, source, given, min_cos, spread }.judge(fault, name, &faulty)
+        }
+    }
 }
 
 /// A hop whose output is judged on the bytes it was given.
@@ -128,15 +169,50 @@ struct Consumer<'a> {
     source: &'a Expr,
     given: &'a Given<'a>,
     min_cos: f64,
+    /// What each element may be off by, once it is asked for.
+    spread: OnceCell<Spread>,
 }
 
 impl Consumer<'_> {
     /// The same checks, on an output that was computed with a fault.
     fn judge(&self, fault: &str, operand: &str, faulty: &Matrix) -> Power {
         let out = round(faulty, self.buffer.dtype);
-        let comparison = compare(&self.judged.reference, &out);
-        let checks = comparison_checks(&self.buffer.name, &comparison, self.min_cos, self.judged.max_rel_l2);
-        seen(fault, operand, failed(&checks), comparison.cos)
+        let reference = &self.judged.reference;
+        let comparison = compare(reference, &out);
+        let mut checks =
+            comparison_checks(&self.buffer.name, &comparison, self.min_cos, self.judged.max_rel_l2);
+        if checks.iter().all(|c| c.ok) {
+            let spread = self.spread.get_or_init(|| bounds(self.source, self.given));
+            checks.extend(seeded_elements(self.buffer, self.source, reference, &out, spread));
+        }
+        let power = seen(fault, operand, failed(&checks), comparison.cos);
+        match power.status {
+            PowerStatus::Unseen => Power { detail: self.times_too_small(faulty), ..power },
+            _ => power,
+        }
+    }
+
+    /// By how much a fault that was not seen is too small, in words.
+    fn times_too_small(&self, faulty: &Matrix) -> String {
+        let spread = self.spread.get_or_init(|| bounds(self.source, self.given));
+        let mut most = 0.0_f64;
+        for r in 0..faulty.rows {
+            for (c, (x, y)) in self.judged.reference.row(r).iter().zip(faulty.row(r)).enumerate() {
+                let allowed = spread.at(r, c) + unit(self.buffer.dtype) * x.abs();
+                if (x - y).is_finite() && allowed > 0.0 {
+                    most = most.max((x - y).abs() / allowed);
+                }
+            }
+        }
+        match most {
+            0.0 => "nothing bounds what it changes: take more tokens".into(),
+            most if most < 1.0 => format!(
+                "what it changes is at most {most:.2} of what rounding may: take values {:.0} times larger where it \
+                 acts, or a float32 output",
+                (2.0 / most).ceil()
+            ),
+            _ => "too few elements change: take more tokens".into(),
+        }
     }
 
     fn operand_faults(&self, attempt: &Attempt) -> Vec<Power> {
@@ -144,13 +220,14 @@ impl Consumer<'_> {
         for id in self.source.buffers() {
             let operand = attempt.buffer(id);
             let value = self.given.buffer(id);
-            for (fault, misread) in misreadings(operand, &value) {
+            for Misreading { fault, value: misread, moves } in misreadings(operand, &value) {
                 let misread = misread.filter(|misread| !identical(misread, &value));
                 let faulty = misread.and_then(|misread| misled(self.source, self.given, id, misread));
                 found.push(match faulty {
                     Some(faulty) if !identical(&faulty, &self.judged.reference) => {
                         self.judge(fault, &operand.name, &faulty)
                     }
+                    _ if !moves && attempt.setup.tokens > 1 => by_shape(fault, operand),
                     _ => not_applicable(fault, &operand.name),
                 });
             }
@@ -196,35 +273,58 @@ fn not_applicable(fault: &str, operand: &str) -> Power {
     }
 }
 
+/// A fault that moves nothing in the declared shape, whatever the data: no case of the test can see it, and none has to. Of
+/// one token more would show it.
+fn by_shape(fault: &str, operand: &Captured) -> Power {
+    Power {
+        claimed: false,
+        detail: format!(
+            "the identity in the shape [{}, {}], whatever its values",
+            operand.rows, operand.cols
+        ),
+        ..not_applicable(fault, &operand.name)
+    }
+}
+
 /// Equal in every bit but for the kind of NaN.
 fn identical(a: &Matrix, b: &Matrix) -> bool {
     a.data.iter().zip(&b.data).all(|(x, y)| x == y || (x.is_nan() && y.is_nan()))
 }
 
-/// The ways in which a consumer can misread an operand. `None` where the fault makes no sense on this shape.
-fn misreadings(operand: &Captured, value: &Matrix) -> Vec<(&'static str, Option<Matrix>)> {
+/// One way in which a consumer can misread an operand.
+struct Misreading {
+    fault: &'static str,
+    /// What it reads; `None` where the fault makes no sense on this shape.
+    value: Option<Matrix>,
+    /// Whether anything is read from another place, or as another number: nothing is where the declared shape makes the
+    /// fault the identity.
+    moves: bool,
+}
+
+/// The ways in which a consumer can misread an operand.
+fn misreadings(operand: &Captured, value: &Matrix) -> Vec<Misreading> {
+    let other = |fault, value| Misreading { fault, value, moves: true };
     if operand.kind == Kind::Index {
         let mut neighbours = value.clone();
         neighbours.data.rotate_left(1);
-        return vec![("index_neighbour", Some(neighbours))];
+        let moves = value.data.len() > 1;
+        return vec![Misreading { fault: "index_neighbour", value: Some(neighbours), moves }];
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Misreading> = Vec::new();
     if let (Some(scheme), Some(quantized)) = (operand.scheme, operand.quantized()) {
         found.extend(misread_scales(operand, &scheme, &quantized));
-        found.extend(misread_codes(operand, &scheme, &quantized));
+        found.extend(misread_codes(operand, &scheme, &quantized).into_iter().map(|(f, v)| other(f, v)));
     }
     if operand.kind != Kind::Before && operand.kind != Kind::After && operand.source_rank() == 2 {
-        found.push(("transposed", transposed(operand, value)));
+        let moves = operand.rows > 1 && operand.cols > 1;
+        found.push(Misreading { fault: "transposed", value: transposed(operand, value), moves });
     }
     found
 }
 
-fn misread_scales(
-    operand: &Captured,
-    scheme: &Quant,
-    quantized: &Quantized,
-) -> Vec<(&'static str, Option<Matrix>)> {
-    let mut found = Vec::new();
+fn misread_scales(operand: &Captured, scheme: &Quant, quantized: &Quantized) -> Vec<Misreading> {
+    let mut found: Vec<Misreading> = Vec::new();
+    let other = |fault, value| Misreading { fault, value, moves: true };
     let grid = scheme.granularity.grid(operand.rows, operand.cols);
     let with_scales = |scales: Vec<f64>| Some(Quantized { scales, ..quantized.clone() }.decode());
     let scales = &quantized.scales;
@@ -239,25 +339,27 @@ fn misread_scales(
             let at = map.offset(i / grid.1, i % grid.1);
             scheme.scale_dtype.decode(scheme.scale_dtype.code_at(&operand.scales, at))
         };
-        found.push(("scale_layout", with_scales((0..grid.0 * grid.1).map(read).collect())));
+        let own = scheme.scale_layout.index_map(grid);
+        let moved = |i: usize| map.offset(i / grid.1, i % grid.1) != own.offset(i / grid.1, i % grid.1);
+        let moves = (0..grid.0 * grid.1).any(moved);
+        let value = with_scales((0..grid.0 * grid.1).map(read).collect());
+        found.push(Misreading { fault: "scale_layout", value, moves });
     }
     if !matches!(scheme.granularity, Granularity::Tensor) {
         let neighbour = |i: usize| match (i / grid.1, i % grid.1) {
             (r, c) if grid.1 > 1 => r * grid.1 + (c + 1) % grid.1,
             (r, c) => (r + 1) % grid.0 * grid.1 + c,
         };
-        found.push((
-            "scale_neighbour",
-            with_scales((0..scales.len()).map(|i| scales[neighbour(i)]).collect()),
-        ));
+        let value = with_scales((0..scales.len()).map(|i| scales[neighbour(i)]).collect());
+        found.push(Misreading { fault: "scale_neighbour", value, moves: scales.len() > 1 });
     }
-    found.push(("scale_missing", with_scales(vec![1.0; scales.len()])));
+    found.push(other("scale_missing", with_scales(vec![1.0; scales.len()])));
     if scheme.scale_dtype == E8M0 {
-        found.push(("e8m0_bias", with_scales(scales.iter().map(|s| s * 2.0).collect())));
+        found.push(other("e8m0_bias", with_scales(scales.iter().map(|s| s * 2.0).collect())));
     }
     if scheme.global_scale.is_some() {
         let inverted = Quantized { global: 1.0 / quantized.global, ..quantized.clone() };
-        found.push(("global_scale", Some(inverted.decode())));
+        found.push(other("global_scale", Some(inverted.decode())));
     }
     found
 }
@@ -365,7 +467,7 @@ fn producer_faults(attempt: &Attempt, buffer: &Captured, source: &Expr, given: &
     // Values are judged as operands of what consumes them; indices steer this kernel alone.
     for id in source.buffers().into_iter().filter(|&id| attempt.buffer(id).kind == Kind::Index) {
         let operand = attempt.buffer(id);
-        for (fault, misread) in misreadings(operand, &given.buffer(id)) {
+        for Misreading { fault, value: misread, .. } in misreadings(operand, &given.buffer(id)) {
             let faulty = misread.and_then(|misread| misled(source, given, id, misread));
             found.push(match faulty {
                 Some(faulty) => {
@@ -502,16 +604,23 @@ fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
     }
     let given = Given::new(probe);
     let reference = judged.reference.head(ACCUMULATED_ROWS);
+    let spread = OnceCell::new();
     [F16, BF16]
         .into_iter()
         .filter(|&narrow| !declared.contains(&narrow.into()))
         .map(|accumulator| {
             let faulty = eval(source, &Accumulating { given: &given, accumulator }).head(ACCUMULATED_ROWS);
-            let comparison = compare(&reference, &round(&faulty, buffer.dtype));
+            let out = round(&faulty, buffer.dtype);
+            let comparison = compare(&reference, &out);
             let bound = judged.max_rel_l2.unwrap_or(0.0);
             let mut checks = vec![crate::verdict::none("inf", "", comparison.inf_unexpected, "")];
             if comparison.inf_unexpected == 0 {
                 checks = vec![at_most("accumulation", "", comparison.rel_l2, bound)];
+                // Beside a large addend, as a residual that is updated in place, only elements tell.
+                if checks.iter().all(|c| c.ok) {
+                    let spread = spread.get_or_init(|| bounds(source, &given));
+                    checks.extend(seeded_elements(buffer, source, &reference, &out, spread));
+                }
             }
             Power {
                 detail: format!("accumulated in {accumulator}"),

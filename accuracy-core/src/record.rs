@@ -194,6 +194,13 @@ pub struct Cause {
     pub confident: bool,
 }
 
+impl Cause {
+    /// What every format calls it: what explains all of an error, and alone, is a cause; anything else is a guess.
+    pub fn label(&self) -> &'static str {
+        if self.confident { "cause" } else { "perhaps" }
+    }
+}
+
 /// The names of root causes that readers of a report may rely on.
 pub const CAUSES: [&str; 20] = [
     "scale_layout",

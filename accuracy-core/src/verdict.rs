@@ -19,6 +19,25 @@ pub const MAX_GAIN: f64 = 0.01;
 /// A relative L2 may be this many times what rounding and accumulation, or quantisation, allow.
 pub const NOISE_FACTOR: f64 = 1.5;
 
+/// A number as a message has it: at most six digits that count.
+pub fn short(x: f64) -> String {
+    if x == 0.0 || !x.is_finite() {
+        return format!("{x}");
+    }
+    let rounded = format!("{x:.5e}");
+    let Some((digits, exponent)) = rounded.split_once('e') else { return rounded };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..6).contains(&exponent) {
+        let places = usize::try_from(5 - exponent).unwrap_or(0);
+        let plain = format!("{x:.places$}");
+        return match plain.contains('.') {
+            true => plain.trim_end_matches('0').trim_end_matches('.').to_owned(),
+            false => plain,
+        };
+    }
+    format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// The tier of a cosine; a cosine that does not exist (NaN in the output, a zero output) is the worst.
 pub fn tier(cos: Option<f64>, min_cos: f64) -> Verdict {
     match cos {
@@ -141,6 +160,23 @@ fn least_cos(cos: Option<f64>, e: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_in_messages_have_six_digits_at_most() {
+        for (x, text) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (-448.0, "-448"),
+            (2.0 / 3.0, "0.666667"),
+            (123_456.789, "123457"),
+            (1_234_567.0, "1.23457e6"),
+            (1.5e-9, "1.5e-9"),
+            (0.000_123_456_789, "0.000123457"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(short(x), text);
+        }
+    }
 
     #[test]
     fn a_nan_says_on_which_side_it_is() {

@@ -24,6 +24,7 @@
 #include <cstring>
 #include <new>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #define __global__
@@ -78,6 +79,9 @@ struct hipDeviceProp_t {
 // Called before each launch with the kernel's address, where somebody who has opened the library wants to know.
 extern "C" {
 __attribute__((weak, visibility("default"))) void (*hip_host_on_launch)(const void* kernel) = nullptr;
+// The same with a number that stands for the grid and for the arguments that are no pointers. Called in its place.
+__attribute__((weak, visibility("default"))) void (*hip_host_on_configured_launch)(const void* kernel,
+                                                                                   uint64_t configuration) = nullptr;
 }
 
 namespace hip_host {
@@ -475,6 +479,37 @@ inline uint64_t ballot(bool predicate, Site site, uint64_t* lanes) {
     return set;
 }
 
+// FNV-1a of a value's bytes.
+inline uint64_t hashed(uint64_t hash, const void* value, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) {
+        hash = (hash ^ static_cast<const unsigned char*>(value)[i]) * 0x100000001b3u;
+    }
+    return hash;
+}
+
+// Of a pointer only whether it is null: where a buffer lies is no choice of the launcher's. A structure may have bytes
+// that nobody has written.
+template <class T>
+uint64_t hashed_argument(uint64_t hash, const T& value) {
+    if constexpr (std::is_pointer_v<T>) {
+        const bool is_null = value == nullptr;
+        return hashed(hash, &is_null, sizeof is_null);
+    } else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
+        return hashed(hash, &value, sizeof value);
+    } else {
+        (void)value;
+        return hash;
+    }
+}
+
+template <class... Parameters>
+uint64_t configuration(dim3 grid, dim3 block, size_t shared_bytes, const std::tuple<Parameters...>& arguments) {
+    const uint64_t sizes[] = {grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes};
+    uint64_t hash = hashed(0xcbf29ce484222325u, sizes, sizeof sizes);
+    std::apply([&](const auto&... each) { ((hash = hashed_argument(hash, each)), ...); }, arguments);
+    return hash;
+}
+
 }  // namespace hip_host
 
 // Launches as HIP's macro of that name does. An argument is converted to the type of the kernel's parameter.
@@ -493,11 +528,16 @@ void hipLaunchKernelGGL(void (*kernel)(Parameters...), dim3 grid, dim3 block, si
         hip_host::last_error = hipErrorInvalidValue;
         return;
     }
-    if (hip_host_on_launch) hip_host_on_launch(reinterpret_cast<const void*>(kernel));
     struct Call {
         void (*kernel)(Parameters...);
         std::tuple<Parameters...> arguments;
     } call{kernel, {std::forward<Arguments>(arguments)...}};
+    if (hip_host_on_configured_launch) {
+        hip_host_on_configured_launch(reinterpret_cast<const void*>(kernel),
+                                      hip_host::configuration(grid, block, shared_bytes, call.arguments));
+    } else if (hip_host_on_launch) {
+        hip_host_on_launch(reinterpret_cast<const void*>(kernel));
+    }
     const auto body = [](void* call) {
         std::apply(static_cast<Call*>(call)->kernel, static_cast<Call*>(call)->arguments);
     };

@@ -15,7 +15,24 @@ pub enum Data {
     Probe(Probe),
     /// All terms have one sign, so that sums grow as large as they can: a narrow accumulator overflows.
     OneSign,
+    /// Rows in turn far above and far below what is usual, as far as an input's own format goes: on its way through a
+    /// narrower one such a row overflows, or is flushed. Weights are as on ordinary data.
+    Extremes,
 }
+
+impl Data {
+    /// The data that goes with it for weights and for inputs that are quantised already.
+    pub fn of_weights(&self) -> Data {
+        match self {
+            Data::Extremes => Data::Ordinary,
+            data => *data,
+        }
+    }
+}
+
+/// What rows of a wide format are multiplied with at the ends of their range: beyond the largest float16, and where
+/// float16 has few bits left.
+const FAR: [f64; 2] = [131_072.0, 1.0 / 1_048_576.0];
 
 /// Which part of an input changes its sign in the second half of each pair of blocks.
 ///
@@ -43,17 +60,26 @@ const BLOCK: usize = 128;
 
 /// An input's values, before they are rounded to its format. `first` says whether it is the chain's first input.
 pub fn values(name: &str, first: bool, rows: usize, cols: usize, seed: u64, data: &Data) -> Matrix {
-    // One stream for each name and kind of data, whatever the order of declarations.
-    let salt = name
-        .bytes()
-        .fold(seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    let mut rng = Rng(salt);
+    let mut rng = stream(name, seed);
     match data {
         Data::Ordinary => ordinary(rows, cols, &mut rng),
         Data::OneSign => one_sign(rows, cols, &mut rng),
+        Data::Extremes => {
+            let mut values = ordinary(rows, cols, &mut rng);
+            for r in 0..rows {
+                values.row_mut(r).iter_mut().for_each(|x| *x *= FAR[r % 2]);
+            }
+            values
+        }
         Data::Probe(Probe::First) if !first => weight_values(ordinary(rows, cols, &mut rng), data),
         Data::Probe(probe) => cancelling(rows, cols, *probe, &mut rng),
     }
+}
+
+/// One stream of numbers for each name, whatever the order of declarations.
+fn stream(name: &str, seed: u64) -> Rng {
+    let start = seed ^ 0x9e37_79b9_7f4a_7c15;
+    Rng(name.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
 }
 
 /// Normal values, times a lognormal factor for each row and channel; one channel in 48 is an outlier, 16 to 48 times
@@ -75,6 +101,21 @@ pub fn ordinary(rows: usize, cols: usize, rng: &mut Rng) -> Matrix {
         }
         for (c, x) in out.row_mut(r).iter_mut().enumerate() {
             *x = rng.normal() * factor * channel[c];
+        }
+    }
+    out
+}
+
+/// Logits as a router gives them: a preference for each expert and a deviation for each token, whose softmax has no single
+/// winner however many experts there are. From 8 rows on one is zero, so that all of its experts are equal.
+pub fn router(name: &str, rows: usize, cols: usize, seed: u64) -> Matrix {
+    let mut rng = stream(name, seed);
+    let expert: Vec<f64> = (0..cols).map(|_| 0.5 * rng.normal()).collect();
+    let mut out = Matrix::zeros(rows, cols);
+    for r in 0..rows {
+        let factor = if rows >= 8 && r == rows / 2 { 0.0 } else { (0.3 * rng.normal()).exp() };
+        for (c, x) in out.row_mut(r).iter_mut().enumerate() {
+            *x = factor * (expert[c] + 1.2 * rng.normal());
         }
     }
     out
@@ -133,7 +174,7 @@ fn mirror(cols: usize) -> (usize, usize) {
 /// change their sign.
 pub fn weight_values(mut weight: Matrix, data: &Data) -> Matrix {
     match data {
-        Data::Ordinary => return weight,
+        Data::Ordinary | Data::Extremes => return weight,
         Data::OneSign => return weight.map(f64::abs),
         Data::Probe(_) => {}
     }
@@ -222,6 +263,18 @@ mod tests {
         assert_eq!(x, values("x", true, 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");
         assert_ne!(x, values("x", true, 33, 384, 1, &Data::Ordinary));
         assert_ne!(x, values("y", true, 33, 384, 0, &Data::Ordinary));
+    }
+
+    #[test]
+    fn a_router_s_logits_have_no_single_winner() {
+        for (seed, experts) in [(0, 8), (1, 128), (2, 128), (3, 512)] {
+            let logits = router("logits", 33, experts, seed);
+            for r in 0..33 {
+                let most = logits.row(r).iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = logits.row(r).iter().map(|x| (x - most).exp()).sum();
+                assert!(1.0 / sum < 0.95, "row {r} of {experts} experts: {}", 1.0 / sum);
+            }
+        }
     }
 
     #[test]

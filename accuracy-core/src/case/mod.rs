@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::library::{self, LibraryError};
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
+use crate::reference::model::logits_of;
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, Operand, eval};
 use crate::weights::Checkpoint;
 use input::Data;
@@ -231,8 +232,8 @@ impl Case {
         if let ZeroPoint::PerCell { .. } = scheme.zero_point {
             return Err(Error::declaration(name, "zero points for each cell are for weights only"));
         }
-        let (seed, data) = (self.setup.seed, &self.setup.data);
-        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, data);
+        let (seed, data) = (self.setup.seed, self.setup.data.of_weights());
+        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, &data);
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
         Ok((shape, quantized, values))
     }
@@ -324,6 +325,7 @@ impl Case {
     ) -> Result<Tensor> {
         let shape = shape.into();
         let source = self.source(name, &value, (shape.rows, shape.cols))?;
+        self.suit_router(&source)?;
         self.declare(Buffer { source: Some(source), ..Buffer::new(name, Kind::Output, dtype, shape) })
     }
 
@@ -347,15 +349,16 @@ impl Case {
     pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         let form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
-        let prepared = match self.setup.prepared.find(&tensor, &form, &self.setup.data) {
+        let data = &self.setup.data.of_weights();
+        let prepared = match self.setup.prepared.find(&tensor, &form, data) {
             Some(prepared) => prepared,
             None => {
                 let stored = checkpoint.linear(&tensor)?;
-                let prepared = weight::prepare(&stored, &form, &self.setup.data).map_err(|what| {
+                let prepared = weight::prepare(&stored, &form, data).map_err(|what| {
                     let place = checkpoint.path().display();
                     Error::declaration(name, format!("{what} (tensor {tensor} of {place})"))
                 })?;
-                self.setup.prepared.keep(&tensor, &form, &self.setup.data, prepared)
+                self.setup.prepared.keep(&tensor, &form, data, prepared)
             }
         };
         self.prepared_leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), &prepared)
@@ -409,7 +412,11 @@ impl Case {
                 }
                 recorded.head(rows)
             }
-            None => input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &self.setup.data),
+            None => {
+                // A format without the range has nothing far above or below.
+                let data = if is_wide(dtype) { self.setup.data } else { self.setup.data.of_weights() };
+                input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &data)
+            }
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
         let rounded = values.map(|x| dtype.nearest(x));
@@ -428,7 +435,7 @@ impl Case {
         shape: Shape,
         prepared: &weight::Prepared,
     ) -> Result<Tensor> {
-        let weight::Prepared { dtype, data, scheme, scales, zeros, factor, ideal, .. } = prepared;
+        let weight::Prepared { dtype, scheme, factor, ideal, .. } = prepared;
         let (dtype, scheme, factor) = (*dtype, *scheme, *factor);
         if let Some(scheme) = &scheme {
             self.check_scheme(name, scheme, &shape)?;
@@ -439,7 +446,17 @@ impl Case {
             factor,
             ..Buffer::new(name, kind, dtype, shape)
         })?;
-        let buffer = &self.buffers[tensor.id().0];
+        self.fill(tensor.id(), prepared)?;
+        Ok(tensor)
+    }
+
+    /// Fills a leaf with what was prepared for it.
+    fn fill(&mut self, id: BufferId, prepared: &weight::Prepared) -> Result<()> {
+        let weight::Prepared { dtype, data, scheme, scales, zeros, ideal, .. } = prepared;
+        let (dtype, scheme) = (*dtype, *scheme);
+        self.buffers[id.0].ideal.clone_from(ideal);
+        let buffer = &self.buffers[id.0];
+        let shape = buffer.shape;
         let allocation = &mut self.allocations[buffer.data];
         match Order::of_buffer(scheme.as_ref(), &shape) {
             None => memory::scatter(allocation, dtype, &shape, data),
@@ -459,15 +476,40 @@ impl Case {
                 order.write(format, self.allocations[at].write(0, len), grid.1, codes);
             }
         }
-        let initial = (data.clone(), self.contents(self.buffers[tensor.id().0].scales));
-        let zeros = self.buffers[tensor.id().0].zeros;
+        let initial = (data.clone(), self.contents(self.buffers[id.0].scales));
+        let zeros = self.buffers[id.0].zeros;
         let zeros = zeros.map(|at| (at, self.allocations[at].contents().to_vec()));
-        let buffer = &mut self.buffers[tensor.id().0];
+        let buffer = &mut self.buffers[id.0];
         buffer.initial = Some(initial);
         buffer.given.extend(zeros);
-        self.upload(tensor.id())?;
-        self.watch(tensor.id());
-        Ok(tensor)
+        self.upload(id)?;
+        self.watch(id);
+        Ok(())
+    }
+
+    /// Gives an input that turns out to be a router's logits values that look like those: of what is made up for any input
+    /// the softmax has one winner, whose weight is 1 whatever a kernel does. What a kernel was given already stays.
+    fn suit_router(&mut self, source: &Expr) -> Result<()> {
+        if self.setup.data != Data::Ordinary {
+            return Ok(());
+        }
+        for id in logits_of(source) {
+            let buffer = &self.buffers[id.0];
+            let recorded = self.setup.activations.is_some() && buffer.name == "x";
+            let memory = &self.allocations[buffer.data];
+            if buffer.kind != Kind::Input
+                || buffer.scheme.is_some()
+                || recorded
+                || library::launched_on(memory.address(), memory.len())
+            {
+                continue;
+            }
+            let Shape { rows, cols, .. } = buffer.shape;
+            let dtype = buffer.dtype;
+            let values = input::router(&buffer.name, rows, cols, self.setup.seed);
+            self.fill(id, &weight::Prepared::plain(values.map(|x| dtype.nearest(x)), dtype))?;
+        }
+        Ok(())
     }
 
     fn check_scheme(&self, name: &str, scheme: &Quant, shape: &Shape) -> Result<()> {
@@ -666,6 +708,11 @@ impl Case {
     fn contents(&self, at: Option<usize>) -> Vec<u8> {
         at.map_or(Vec::new(), |at| self.allocations[at].contents().to_vec())
     }
+}
+
+/// Whether a format has the range of float32.
+pub(crate) fn is_wide(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16)
 }
 
 /// Values by declaration alone, before any quantisation.

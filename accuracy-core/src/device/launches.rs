@@ -18,11 +18,20 @@ use std::sync::{Mutex, OnceLock};
 
 thread_local! {
     /// Kernels launched by this thread since they were last taken.
-    static LAUNCHED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static LAUNCHED: RefCell<Vec<Launched>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The kernels that this thread has launched since the last call, demangled and without their parameters.
-pub fn take() -> Vec<String> {
+/// One launch of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launched {
+    /// Demangled and without parameters, `?` where the runtime does not tell.
+    pub kernel: String,
+    /// A number that stands for the grid and the arguments that are no pointers; `None` where these are not seen.
+    pub configuration: Option<u64>,
+}
+
+/// The kernels that this thread has launched since the last call.
+pub fn take() -> Vec<Launched> {
     LAUNCHED.with_borrow_mut(std::mem::take)
 }
 
@@ -139,7 +148,8 @@ fn note(handle: Handle, kernel: Pointer) {
     let name = names
         .entry(kernel.addr())
         .or_insert_with(|| name_of(handle, kernel).map_or_else(|| "?".into(), |name| readable(&name)));
-    LAUNCHED.with_borrow_mut(|launched| launched.push(name.clone()));
+    let launch = Launched { kernel: name.clone(), configuration: None };
+    LAUNCHED.with_borrow_mut(|launched| launched.push(launch));
 }
 
 fn name_of(handle: Handle, kernel: Pointer) -> Option<String> {
@@ -216,13 +226,22 @@ mod host {
     static SYMBOLS: Mutex<Vec<(usize, usize, String)>> = Mutex::new(Vec::new());
 
     unsafe extern "C" fn launched(kernel: *const c_void) {
+        record(kernel, None);
+    }
+
+    unsafe extern "C" fn configured(kernel: *const c_void, configuration: u64) {
+        record(kernel, Some(configuration));
+    }
+
+    fn record(kernel: *const c_void, configuration: Option<u64>) {
         let symbols = SYMBOLS.lock().unwrap_or_else(|e| e.into_inner());
         let at = kernel.addr();
         let name = symbols
             .iter()
             .find(|(start, size, _)| (*start..*start + (*size).max(1)).contains(&at))
             .map_or("?".into(), |(_, _, name)| readable(name));
-        LAUNCHED.with_borrow_mut(|launched| launched.push(name));
+        let launch = Launched { kernel: name, configuration };
+        LAUNCHED.with_borrow_mut(|launched| launched.push(launch));
     }
 
     pub fn observe(path: &Path, library: &Library) -> bool {
@@ -234,6 +253,13 @@ mod host {
             **hook = Some(launched);
             hook.addr()
         };
+        type Configured = *mut Option<unsafe extern "C" fn(*const c_void, u64)>;
+        // SAFETY: as above. Libraries that were built with an earlier header have no such variable.
+        unsafe {
+            if let Ok(hook) = library.get::<Configured>("hip_host_on_configured_launch") {
+                **hook = Some(configured);
+            }
+        }
         // Kernels are local symbols, which the loader does not know; the file does.
         if let Some(symbols) = read(path, hook) {
             SYMBOLS.lock().unwrap_or_else(|e| e.into_inner()).extend(symbols);

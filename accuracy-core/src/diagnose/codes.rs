@@ -1,7 +1,7 @@
 //! Hypotheses about where a kernel takes an operand's elements from, and which number format it takes them for.
 
 use super::hypothesis::{Change, Hypothesis, Slot};
-use super::reading::{CellAt, CodesAt, Reading, code_in_memory, each, in_order};
+use super::reading::{CellAt, Cells, CodesAt, Reading, code_in_memory, each, in_order};
 use super::sampled::World;
 use crate::case::{Attempt, Captured, Kind, Order};
 use crate::dtype::{
@@ -135,6 +135,55 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
     for (id, height) in parts {
         let operand = attempt.buffer(id);
         let (cols, codes) = (operand.cols, Reading::code_of(operand));
+        for bits in [15, 16, 17, 18, 20, 24] {
+            let (whole, room) = (operand.rows * cols, 1_usize << bits);
+            if whole > room {
+                found.push(Hypothesis {
+                    cause: "permuted_tiles",
+                    slot: Slot::Codes(id),
+                    operand: Some(id),
+                    what: format!(
+                        "computes where an expert of `{}` begins in {bits} bits: the offset wraps around at {room} elements",
+                        operand.name
+                    ),
+                    change: Change::Codes(each(move |r, c| {
+                        let at = r / height * height * cols % room + r % height * cols + c;
+                        codes(at / cols, at % cols)
+                    })),
+                    also: None,
+                });
+            }
+        }
+        if let Some(scheme) = operand.scheme {
+            let (of_cell, _) = scheme.granularity.cell(operand.rows, cols);
+            let experts = operand.rows / height;
+            if height.is_multiple_of(of_cell) && experts > 1 {
+                let of_expert = height / of_cell;
+                let right = Reading::right(operand).scales;
+                let others: [(&str, fn(usize, usize) -> usize); 3] = [
+                    ("the first expert", |_, _| 0),
+                    ("the next expert", |e, n| (e + 1) % n),
+                    ("the previous expert", |e, n| (e + n - 1) % n),
+                ];
+                for (words, of) in others {
+                    let Some(right) = right.clone() else { continue };
+                    let at = right.at.clone();
+                    found.push(Hypothesis {
+                        cause: "scale_neighbour",
+                        slot: Slot::Scales(id),
+                        operand: Some(id),
+                        what: format!("takes the scales of {words} of `{}` for those of each", operand.name),
+                        change: Change::Scales(Cells {
+                            at: Arc::new(move |r, g| {
+                                at(of(r / of_expert, experts) * of_expert + r % of_expert, g)
+                            }),
+                            ..right
+                        }),
+                        also: None,
+                    });
+                }
+            }
+        }
         found.push(Hypothesis {
             cause: "transposed",
             slot: Slot::Codes(id),

@@ -51,6 +51,212 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
     if let Some((what, mutant)) = rotated(source, attempt) {
         add("rope", what, mutant);
     }
+    for (cause, what, mutant) in rounded_once_more(source).into_iter().chain(of_another(source, attempt)) {
+        add(cause, what, mutant);
+    }
+    for (what, mutant) in compensations(source, attempt) {
+        add("zero_point", what, mutant);
+    }
+    found
+}
+
+/// The expression with `f` of the node that comes `at`th, operands first.
+fn at_node(source: &Expr, at: usize, f: &dyn Fn(Expr) -> Expr) -> Expr {
+    fn walk(e: &Expr, next: &mut usize, at: usize, f: &dyn Fn(Expr) -> Expr) -> Expr {
+        let op = e.0.op.of_operands(&mut |operand| walk(operand, next, at, f));
+        let node = Expr::of_op(op, e.shape());
+        let here = *next == at;
+        *next += 1;
+        if here { f(node) } else { node }
+    }
+    walk(source, &mut 0, at, f)
+}
+
+/// An intermediate result that is rounded on its way, though nothing declares it.
+fn rounded_once_more(source: &Expr) -> Vec<(&'static str, String, Expr)> {
+    let mut nodes: Vec<Option<&'static str>> = Vec::new();
+    source.visit(&mut |e| {
+        nodes.push(match &e.0.op {
+            Op::MatMul { .. } => Some("the product"),
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } => Some("what the norm gives"),
+            Op::Unary { .. } => Some("what the activation gives"),
+            Op::Binary { function: Binary::Mul, .. } => Some("a product of two values"),
+            Op::Binary { .. } => Some("a sum"),
+            Op::Scale { .. } => Some("what is multiplied with a constant"),
+            Op::Select { .. } => Some("the products of the experts"),
+            Op::User { .. } => Some("what a function of the test gives"),
+            _ => None,
+        });
+    });
+    // The last one is the result, which is rounded to its format anyway.
+    nodes.pop();
+    let mut found: Vec<(&'static str, String, Expr)> = Vec::new();
+    let round = |e: Expr, to: DType| {
+        let shape = e.shape();
+        Expr::of_op(Op::Round { x: e, to }, shape)
+    };
+    for to in [BF16, F16] {
+        let inner = nodes.iter().enumerate().filter_map(|(at, what)| Some((at, (*what)?)));
+        for (at, what) in inner {
+            let mutant = at_node(source, at, &|e| round(e, to));
+            found.push(("rounding", format!("rounds {what} to {to} before it goes on"), mutant));
+        }
+        let mut sums = 0;
+        source
+            .visit(&mut |e| sums += usize::from(matches!(e.0.op, Op::Binary { function: Binary::Add, .. })));
+        if sums > 1 {
+            let mutant = source.rewrite(&|op| match op {
+                Op::Binary { function: Binary::Add, a, b } => {
+                    let each = |x: &Expr| match x.0.op {
+                        Op::Binary { function: Binary::Add, .. } => round(x.clone(), to),
+                        _ => x.clone(),
+                    };
+                    Some(Op::Binary { function: Binary::Add, a: each(a), b: each(b) })
+                }
+                _ => None,
+            });
+            found.push(("accumulation", format!("keeps a sum of several in {to}"), mutant));
+        }
+    }
+    // The norm's value before its weight.
+    for to in [BF16, F16] {
+        let mut of_norm = false;
+        let rounded = |x: &Expr, norm: Op, gain: &Expr| {
+            let norm = Expr::of_op(norm, x.shape());
+            Op::Binary { function: Binary::Mul, a: round(norm, to), b: gain.clone() }
+        };
+        source.visit(&mut |e| of_norm |= matches!(e.0.op, Op::RmsNorm { gain: Some(_), .. }));
+        if of_norm {
+            let mutant = source.rewrite(&|op| match op {
+                Op::RmsNorm { x, gain: Some(gain), eps } => {
+                    Some(rounded(x, Op::RmsNorm { x: x.clone(), gain: None, eps: *eps }, gain))
+                }
+                _ => None,
+            });
+            let what =
+                format!("rounds the normalised value to {to} before it multiplies with the norm's weight");
+            found.push(("rounding", what, mutant));
+        }
+    }
+    found
+}
+
+/// What is normalised with another buffer of its shape added or subtracted: a residual that is added twice, or left out.
+fn of_another(source: &Expr, attempt: &Attempt) -> Vec<(&'static str, String, Expr)> {
+    let mut normalised = Vec::new();
+    source.visit(&mut |e| match &e.0.op {
+        Op::RmsNorm { x, .. } | Op::LayerNorm { x, .. } => normalised.push(x.shape()),
+        _ => {}
+    });
+    let own = |b: &crate::case::Captured| {
+        b.source.as_ref().is_some_and(|own| std::sync::Arc::ptr_eq(&own.0, &source.0))
+    };
+    let before = attempt.buffers.iter().position(own).unwrap_or(0);
+    let mut found = Vec::new();
+    for (i, other) in attempt.buffers.iter().enumerate().take(before) {
+        let plain = other.scheme.is_none() && !other.dtype.is_integer();
+        if !plain || !normalised.contains(&(other.rows, other.cols)) {
+            continue;
+        }
+        let id = crate::reference::BufferId(i);
+        let with = |function: Binary| {
+            let change = |x: &Expr| {
+                let b = Expr::buffer(id, other.rows, other.cols);
+                Expr::of_op(Op::Binary { function, a: x.clone(), b }, x.shape())
+            };
+            source.rewrite(&|op| match op {
+                Op::RmsNorm { x, gain, eps } if x.shape() == (other.rows, other.cols) => {
+                    Some(Op::RmsNorm { x: change(x), gain: gain.clone(), eps: *eps })
+                }
+                Op::LayerNorm { x, gain, bias, eps } if x.shape() == (other.rows, other.cols) => {
+                    let (gain, bias) = (gain.clone(), bias.clone());
+                    Some(Op::LayerNorm { x: change(x), gain, bias, eps: *eps })
+                }
+                _ => None,
+            })
+        };
+        let name = &other.name;
+        let more = format!("adds `{name}` to what it normalises");
+        found.push(("addend_extra", more, with(Binary::Add)));
+        let less = format!("leaves `{name}` out of what it normalises, or subtracts it");
+        found.push(("addend_missing", less, with(Binary::Sub)));
+    }
+    found
+}
+
+/// A product with a weight whose zero points are compensated by the sums of the rows, where those sums are wrong.
+fn compensations(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
+    let mut of: Vec<(usize, Expr, crate::reference::BufferId)> = Vec::new();
+    let mut at = 0;
+    source.visit(&mut |e| {
+        if let Op::MatMul { a, b, .. } = &e.0.op
+            && let Op::Buffer(id) = b.0.op
+        {
+            of.push((at, a.clone(), id));
+        }
+        at += 1;
+    });
+    let mut found = Vec::new();
+    for (at, a, id) in of {
+        let weight = attempt.buffer(id);
+        let Some(quantized) = weight.quantized().filter(|q| !q.zeros.is_empty()) else { continue };
+        // One zero point and scale for each row: what its sum is multiplied with.
+        let factors: Vec<f64> = quantized.zeros.iter().zip(&quantized.scales).map(|(z, s)| z * s).collect();
+        if factors.len() != weight.rows {
+            continue;
+        }
+        let name = weight.name.clone();
+        let scales = match a.0.op {
+            Op::Buffer(id) => attempt.buffer(id).quantized().map(|q| q.scales),
+            _ => None,
+        };
+        let scales = scales.filter(|scales| scales.len() == a.shape().0);
+        let k = a.shape().1;
+        // What the sum of each row has too much: it is subtracted times the zero point.
+        let mut add = |what: String, off: Box<dyn Fn(&Matrix, usize) -> f64 + Send + Sync>| {
+            let factors = factors.clone();
+            let (rows, cols) = (a.shape().0, factors.len());
+            let more = user("compensation", &[&a], (rows, cols), move |of| {
+                let element = |r: usize, f: &f64| -off(of[0], r) * f;
+                let data = (0..rows).flat_map(|r| factors.iter().map(move |f| (r, f)));
+                Matrix::new(rows, cols, data.map(|(r, f)| element(r, f)).collect())
+            });
+            let mutant = at_node(source, at, &|product| {
+                let shape = product.shape();
+                Expr::of_op(Op::Binary { function: Binary::Add, a: product, b: more.clone() }, shape)
+            });
+            found.push((what, mutant));
+        };
+        let sum = |x: &Matrix, r: usize| x.row(r).iter().sum::<f64>();
+        for tile in [16, 32, 64, 128, 256] {
+            let end = k / tile * tile;
+            if end < k && end > 0 {
+                let what = format!(
+                    "leaves the last {} of {k} columns out of the sums that compensate the zero points of `{name}`",
+                    k - end
+                );
+                add(what, Box::new(move |x, r| -x.row(r)[end..].iter().sum::<f64>()));
+            }
+        }
+        let half = k / 2;
+        let what = format!("leaves half of K out of the sums that compensate the zero points of `{name}`");
+        add(what, Box::new(move |x, r| -x.row(r)[half..].iter().sum::<f64>()));
+        let rows = a.shape().0;
+        for (words, by) in [("previous", rows - 1), ("next", 1)] {
+            let what = format!("compensates the zero points of `{name}` by the sum of the {words} row");
+            add(what, Box::new(move |x, r| sum(x, (r + by) % rows) - sum(x, r)));
+        }
+        let what = format!("compensates the zero points of `{name}` by the sum of the first row");
+        add(what, Box::new(move |x, r| sum(x, 0) - sum(x, r)));
+        add(format!("does not compensate the zero points of `{name}`"), Box::new(move |x, r| -sum(x, r)));
+        add(format!("compensates the zero points of `{name}` twice"), Box::new(move |x, r| sum(x, r)));
+        if let Some(scales) = scales {
+            let what = format!(
+                "does not multiply the compensation of the zero points of `{name}` with the scales of the activations"
+            );
+            add(what, Box::new(move |x, r| sum(x, r) / scales[r] - sum(x, r)));
+        }
+    }
     found
 }
 
@@ -259,6 +465,26 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                     Box::new(move |op| squares_of(op, part)),
                 );
             }
+            for lanes in [64, 128, 256, 512, 1024] {
+                for (taken, words) in
+                    [(0..lanes / 2, "first"), (lanes / 2..lanes, "last"), (0..lanes / 4, "first")]
+                {
+                    if taken.start < k && k > lanes / 4 {
+                        let what = format!(
+                            "sums up the squares of the {words} {} of every {lanes} columns only",
+                            taken.len()
+                        );
+                        let mutation = move |op: &Op| {
+                            let taken = taken.clone();
+                            over_root(op, move |row, eps| {
+                                let of = row.iter().enumerate().filter(|(c, _)| taken.contains(&(c % lanes)));
+                                (of.map(|(_, x)| x * x).sum::<f64>() / row.len() as f64 + eps).sqrt()
+                            })
+                        };
+                        add("gain", &what, Box::new(mutation));
+                    }
+                }
+            }
             add(
                 "addend_missing",
                 "subtracts the mean of each row before it normalises, as LayerNorm does",
@@ -272,6 +498,56 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
         }
         Op::LayerNorm { bias, .. } => {
             add("overflow", "leaves out the norm's epsilon", Box::new(without_epsilon));
+            for (eps, words) in [(1e-5, "1e-5"), (1e-6, "1e-6"), (1e-12, "1e-12")] {
+                add(
+                    "gain",
+                    &format!("takes {words} for the norm's epsilon"),
+                    Box::new(move |op| epsilon(op, eps)),
+                );
+            }
+            let k = e.0.cols;
+            let mut counts = vec![1, 64, 128, 256, 512, 1024, k.saturating_sub(1), k + 1];
+            counts.retain(|&n| n > 0 && n != k);
+            for count in counts {
+                add(
+                    "gain",
+                    &format!("divides the sum of squares of the norm by {count}, not by {k}"),
+                    Box::new(move |op| {
+                        let n = count as f64;
+                        of_moments(op, move |m, eps| (m.mean, (m.deviations / n + eps).sqrt()))
+                    }),
+                );
+            }
+            type Normalised = fn(&Moments, f64) -> (f64, f64);
+            let forms: [(&'static str, &str, Normalised); 4] = [
+                (
+                    "gain",
+                    "takes the mean of the squares for the variance: the mean is not subtracted from them",
+                    |m, eps| (m.mean, (m.squares / m.count + eps).sqrt()),
+                ),
+                ("addend_missing", "does not subtract the mean from what it normalises", |m, eps| {
+                    (0.0, (m.deviations / m.count + eps).sqrt())
+                }),
+                ("addend_missing", "normalises as RMSNorm does, without the mean", |m, eps| {
+                    (0.0, (m.squares / m.count + eps).sqrt())
+                }),
+                ("gain", "adds epsilon to the root, not under it", |m, eps| {
+                    (m.mean, (m.deviations / m.count).sqrt() + eps)
+                }),
+            ];
+            for (cause, words, form) in forms {
+                add(cause, words, Box::new(move |op| of_moments(op, form)));
+            }
+            for lanes in [64, 128, 256, 512, 1024].into_iter().filter(|lanes| k > lanes / 2) {
+                add(
+                    "gain",
+                    &format!(
+                        "takes mean and variance from the first {} of every {lanes} columns only",
+                        lanes / 2
+                    ),
+                    Box::new(move |op| of_part(op, move |c| c % lanes < lanes / 2)),
+                );
+            }
             if bias.is_some() {
                 add(
                     "addend_missing",
@@ -444,7 +720,64 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             add("activation", "leaves out the second factor", Box::new(|op| first_only(op, Binary::Mul)));
             add("activation", "leaves out the first factor", Box::new(|op| second_only(op, Binary::Mul)));
         }
+        Op::Binary { function: Binary::Mul, a, b } if b.shape().0 == 1 => {
+            let one_row = |f: fn(Expr, Expr) -> Option<Op>| -> Mutation {
+                Box::new(move |op| match op {
+                    Op::Binary { function: Binary::Mul, a, b } if b.shape().0 == 1 => f(a.clone(), b.clone()),
+                    _ => None,
+                })
+            };
+            for (words, power) in [
+                ("divides by the factor of each column instead of multiplying", -1),
+                ("multiplies with the factor of each column twice", 2),
+            ] {
+                let mutation: Mutation = Box::new(move |op| match op {
+                    Op::Binary { function: Binary::Mul, a, b } if b.shape().0 == 1 => {
+                        let b = Expr::of_op(elementwise(b, move |x| x.powi(power)), b.shape());
+                        Some(Op::Binary { function: Binary::Mul, a: a.clone(), b })
+                    }
+                    _ => None,
+                });
+                add("gain", words, mutation);
+            }
+            add(
+                "gain",
+                "leaves out the factor of each column",
+                one_row(|a, _| Some(Op::Scale { x: a, factor: 1.0 })),
+            );
+            add(
+                "permuted_tiles",
+                "takes the factor of a column by the number of the row",
+                one_row(|a, b| Some(by_row(Binary::Mul, &a, &b))),
+            );
+            if matches!(a.0.op, Op::LayerNorm { bias: Some(_), .. }) {
+                add(
+                    "addend_extra",
+                    "adds the norm's bias after it multiplies with the factor of each column",
+                    one_row(|a, b| {
+                        let Op::LayerNorm { x, gain, bias: Some(bias), eps } = &a.0.op else { return None };
+                        let norm = Op::LayerNorm { x: x.clone(), gain: gain.clone(), bias: None, eps: *eps };
+                        let norm = Expr::of_op(norm, a.shape());
+                        let scaled = Op::Binary { function: Binary::Mul, a: norm, b };
+                        let scaled = Expr::of_op(scaled, a.shape());
+                        Some(Op::Binary { function: Binary::Add, a: scaled, b: bias.clone() })
+                    }),
+                );
+            }
+        }
         Op::Binary { function: Binary::Add, a, b } => {
+            if b.shape().0 == 1 {
+                add(
+                    "permuted_tiles",
+                    "takes the addend of a column by the number of the row",
+                    Box::new(|op| match op {
+                        Op::Binary { function: Binary::Add, a, b } if b.shape().0 == 1 => {
+                            Some(by_row(Binary::Add, a, b))
+                        }
+                        _ => None,
+                    }),
+                );
+            }
             add(
                 "addend_extra",
                 "subtracts the second addend",
@@ -800,6 +1133,54 @@ fn over_root(op: &Op, root: impl Fn(&[f64], f64) -> f64 + Send + Sync + 'static)
     })
 }
 
+/// Sums over a row that LayerNorm is computed from.
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+    /// The sum of the squares of what each value is off the mean.
+    deviations: f64,
+}
+
+/// A LayerNorm that subtracts and divides by something else, a function of the row's moments and the epsilon.
+fn of_moments(op: &Op, form: impl Fn(&Moments, f64) -> (f64, f64) + Send + Sync + 'static) -> Option<Op> {
+    of_part_and(op, |_| true, form)
+}
+
+/// A LayerNorm whose moments are those of some columns, divided by the number of all.
+fn of_part(op: &Op, taken: impl Fn(usize) -> bool + Send + Sync + 'static) -> Option<Op> {
+    of_part_and(op, taken, |m, eps| (m.mean, (m.deviations / m.count + eps).sqrt()))
+}
+
+fn of_part_and(
+    op: &Op,
+    taken: impl Fn(usize) -> bool + Send + Sync + 'static,
+    form: impl Fn(&Moments, f64) -> (f64, f64) + Send + Sync + 'static,
+) -> Option<Op> {
+    let Op::LayerNorm { x, gain, bias, eps } = op else { return None };
+    let eps = *eps;
+    let norm = user("norm", &[x], x.shape(), move |inputs| {
+        let mut out = inputs[0].clone();
+        for r in 0..out.rows {
+            let row = out.row_mut(r);
+            let count = row.len() as f64;
+            let of = || row.iter().enumerate().filter(|(c, _)| taken(*c)).map(|(_, x)| *x);
+            let mean = of().sum::<f64>() / count;
+            let squares = of().map(|x| x * x).sum();
+            let deviations = of().map(|x| (x - mean).powi(2)).sum();
+            let (shift, root) = form(&Moments { count, mean, squares, deviations }, eps);
+            row.iter_mut().for_each(|x| *x = (*x - shift) / root);
+        }
+        out
+    });
+    let shape = x.shape();
+    let with = |x: Expr, function: Binary, b: &Option<Expr>| match b {
+        Some(b) => Expr::of_op(Op::Binary { function, a: x, b: b.clone() }, shape),
+        None => x,
+    };
+    Some(with(with(norm, Binary::Mul, gain), Binary::Add, bias).0.op.clone())
+}
+
 /// An activation of its own.
 fn elementwise(x: &Expr, f: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Op {
     user("activation", &[x], x.shape(), move |inputs| inputs[0].map(&f)).0.op.clone()
@@ -813,6 +1194,16 @@ fn one_more(op: &Op) -> Option<Op> {
         }
         _ => None,
     }
+}
+
+/// One row of `b` that is indexed by the row instead of by the column.
+fn by_row(function: Binary, a: &Expr, b: &Expr) -> Op {
+    let (rows, cols) = a.shape();
+    let turned = user("by_row", &[b], (rows, cols), move |of| {
+        let data = (0..rows).flat_map(|r| std::iter::repeat_n(of[0].data[r % cols], cols));
+        Matrix::new(rows, cols, data.collect())
+    });
+    Op::Binary { function, a: a.clone(), b: turned }
 }
 
 fn first_only(op: &Op, of: Binary) -> Option<Op> {

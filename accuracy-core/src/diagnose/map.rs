@@ -196,12 +196,35 @@ pub fn content(map: &Map, reference: &Matrix, out: &Matrix) -> Option<String> {
     })
 }
 
+/// Rows whose integer, a length or a position, is above or below what that of every right row is.
+fn beyond(operand: &Captured, value: &Matrix, wrong: &[usize]) -> Option<String> {
+    let (mut low, mut high) = ((f64::INFINITY, f64::NEG_INFINITY), (f64::INFINITY, f64::NEG_INFINITY));
+    let mut right = 0;
+    for (r, &x) in value.data.iter().enumerate() {
+        let range = if wrong.binary_search(&r).is_ok() { &mut high } else { &mut low };
+        *range = (range.0.min(x), range.1.max(x));
+        right += usize::from(wrong.binary_search(&r).is_err());
+    }
+    let name = &operand.name;
+    // Of two rows any value lies beyond the other's.
+    if right == 0 || wrong.len() < 2 || value.data.len() < 4 || high.0 == high.1 {
+        return None;
+    }
+    if high.0 > low.1 {
+        return Some(format!("only the rows of which `{name}` is more than {}", low.1));
+    }
+    (high.1 < low.0).then(|| format!("only the rows of which `{name}` is less than {}", low.0))
+}
+
 /// The rows of one expert alone, where an index among the operands says which rows those are.
 pub fn expert(map: &Map, indices: &[(&Captured, &Matrix)]) -> Option<String> {
     let wrong = map.wrong_rows();
     indices.iter().find_map(|(operand, value)| {
         if value.data.len() != map.rows {
             return None;
+        }
+        if let Some(words) = beyond(operand, value, &wrong) {
+            return Some(words);
         }
         let named: BTreeSet<u64> = wrong.iter().map(|&r| value.data[r].to_bits()).collect();
         let all = value.data.iter().filter(|v| named.contains(&v.to_bits())).count();

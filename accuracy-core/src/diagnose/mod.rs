@@ -9,10 +9,12 @@
 //! - `scales`, `codes`, `product`, `graph`: the families of hypotheses about operands, sums and expressions;
 //! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
 //! - `refitted`: scales that were taken from other places, fitted to the output;
+//! - `vectors`: factors of rows and columns that are those of others;
 //! - `tiles`: which parts of K a product has counted, fitted to the output;
 //! - `consumer`, `producer`: the searches; `sampled`, `reading`: evaluation of some rows and columns under hypotheses;
 //! - `memo`: what many hypotheses share;
 //! - `map`: which elements are wrong, in words; `accumulation`: sums that lose bits in no order that can be told;
+//! - `state`: what a kernel keeps from its first call;
 //! - `evident`: what a single check proves by itself: guards, unwritten elements, repeats.
 
 mod accumulation;
@@ -31,7 +33,9 @@ mod refitted;
 mod sampled;
 mod scales;
 mod selftest;
+mod state;
 mod tiles;
+mod vectors;
 
 use crate::case::{Attempt, Captured};
 use crate::judge::{JudgedHop, judge_hops};
@@ -42,6 +46,7 @@ pub use evident::{Unsteady, evident};
 use hypothesis::{Hypothesis, Slot};
 use sampled::World;
 pub use selftest::selftest;
+pub use state::kept_from_first;
 
 /// Failing hops of one run that are looked into: each was judged on what it was given, so each has a cause of its own.
 const HOPS: usize = 3;
@@ -344,5 +349,7 @@ fn differing(first: &Captured, second: &Captured) -> Vec<bool> {
     first.data.chunks(size).zip(second.data.chunks(size)).map(|(a, b)| a != b).collect()
 }
 
+#[cfg(test)]
+mod naming;
 #[cfg(test)]
 mod tests;

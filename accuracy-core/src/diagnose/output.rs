@@ -86,7 +86,7 @@ pub fn fits(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType, source: &
 }
 
 /// The reference where the output is right, `f` of it where it is wrong.
-fn where_wrong(reference: &Matrix, map: &Map, f: impl Fn(usize, usize, f64) -> f64) -> Matrix {
+pub(super) fn where_wrong(reference: &Matrix, map: &Map, f: impl Fn(usize, usize, f64) -> f64) -> Matrix {
     let mut out = reference.clone();
     for r in 0..out.rows {
         for (c, x) in out.row_mut(r).iter_mut().enumerate() {
@@ -99,7 +99,7 @@ fn where_wrong(reference: &Matrix, map: &Map, f: impl Fn(usize, usize, f64) -> f
 }
 
 /// The factor between pairs: the mean of the ratios near their median, which neither an outlier nor its rounding moves.
-fn ratio(pairs: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
+pub(super) fn ratio(pairs: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
     let mut ratios: Vec<f64> =
         pairs.filter(|(x, y)| y.is_finite() && x.is_normal()).map(|(x, y)| y / x).collect();
     let middle = ratios.len() / 2;
@@ -486,14 +486,29 @@ fn offsets(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
     found
 }
 
-/// The output rounded otherwise than to nearest, or to another format.
+/// The output rounded otherwise than to nearest, or to another format: everywhere, or in the rows or columns alone that
+/// have wrong elements.
 fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
     let mut found = Vec::new();
     if map.count == 0 {
         return found;
     }
+    let in_rows = map.wrong_rows().len() < map.rows;
+    let in_cols = map.wrong_cols().len() < map.cols;
     let mut add = |what: String, f: &dyn Fn(f64) -> f64| {
-        found.push(Fit { cause: "rounding", what, reference: reference.map(f), gain: None });
+        found.push(Fit { cause: "rounding", what: what.clone(), reference: reference.map(f), gain: None });
+        for (part, of_rows) in [(in_rows, true), (in_cols, false)] {
+            if part {
+                let mut rounded = reference.clone();
+                for r in 0..rounded.rows {
+                    for (c, x) in rounded.row_mut(r).iter_mut().enumerate() {
+                        let wrong = if of_rows { map.row_count[r] > 0 } else { map.col_count[c] > 0 };
+                        *x = if wrong { f(*x) } else { *x };
+                    }
+                }
+                found.push(Fit { cause: "rounding", what: what.clone(), reference: rounded, gain: None });
+            }
+        }
     };
     let overflow = crate::dtype::Overflow::Special;
     if matches!(dtype, DType::BF16 | DType::F16 | DType::F32) {

@@ -100,9 +100,10 @@ fn in_values(attempt: &Attempt, judged: &JudgedHop, faulty: &Matrix, min_cos: f6
     }
     let comparison = compare(&hop.reference, &hop.out);
     let mut checks = comparison_checks("", &comparison, min_cos, judged.max_rel_l2);
-    // Of a product every element is judged.
-    if judged.checks.iter().any(|check| check.check == "elements") {
-        checks.push(none("elements", "", wrong as u64, ""));
+    // Where it is known what each may be off by, every element is judged.
+    if let Some(elements) = judged.checks.iter().find(|check| check.check == "elements") {
+        let bound = elements.bound.unwrap_or(0.0);
+        checks.push(at_most("elements", "", Some(wrong as f64), bound));
     }
     Seen::By(failed(&checks), comparison.cos)
 }

@@ -5,18 +5,18 @@ use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::poison::Poison;
 use crate::case::watch::Watch;
-use crate::case::{Attempt, Captured, Case, Kind, PreparedWeights, Setup, stored_shape};
+use crate::case::{self, Attempt, Captured, Case, Kind, PreparedWeights, Setup, stored_shape};
 use crate::device::emulation::{self, Told};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
 use crate::device::process::{self, Change, State};
-use crate::diagnose::{Evidence, Unsteady, diagnose, evident, selftest};
+use crate::diagnose::{Evidence, Unsteady, diagnose, evident, kept_from_first, selftest};
 use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
-use crate::library::{self, Changer};
+use crate::library::{self, Changer, Launch};
 use crate::meta::{AxisKind, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
@@ -38,6 +38,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 const OTHER_SEEDS: [u64; 4] = [1, 1 << 20, 1 << 30, 1 << 40];
 /// Lines of what kernels printed that a record keeps.
 const OUTPUT_LINES: usize = 100;
+/// What is said of a run on data at both ends of its format's range.
+const EXTREMES: &str = "rows far above and far below the usual magnitude, within the range of their format";
 /// Terms that cancel by this factor show a float16 accumulator.
 const ENOUGH_CANCELLATION: f64 = 30.0;
 
@@ -298,6 +300,21 @@ impl<'a> Runner<'a> {
         Ok((attempt, hops))
     }
 
+    /// A run on data at both ends of its format's range, where a hop and an input have that range.
+    fn extremes(&self, at: &[usize], first: &Attempt) -> Result<Option<(Attempt, Vec<JudgedHop>)>> {
+        let far = |b: &Captured| {
+            let input = matches!(b.kind, Kind::Input | Kind::Before) && b.scheme.is_none();
+            input && case::is_wide(b.dtype)
+        };
+        let wide = first.hops().any(|(_, b)| judge::declares_range(first, b));
+        if !wide || !first.buffers.iter().any(far) {
+            return Ok(None);
+        }
+        let attempt = self.attempt(at, Setup { data: Data::Extremes, ..self.setup.clone() })?;
+        let hops = judge::within_range(&attempt, judge::judge_hops(&attempt, self.min_cos));
+        Ok(Some((attempt, hops)))
+    }
+
     /// What fails on other inputs, of a chain that has no run on cancelling data: a result kept from the first call is
     /// right for ever on the same data, and what goes wrong beyond some magnitude shows on some inputs only. In the run
     /// that fails memory holds what it does in the ordinary one; `reads` is what fails where it holds `poison` alone.
@@ -388,6 +405,8 @@ impl<'a> Runner<'a> {
         checks.extend(sums.iter().flat_map(|(_, hops)| only_failed(hops, "data of one sign")));
         let reads_special = !reads.is_empty();
         checks.extend(reads);
+        let extremes = self.extremes(at, &first)?;
+        checks.extend(extremes.iter().flat_map(|(_, hops)| only_failed(hops, EXTREMES)));
         let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
@@ -418,6 +437,17 @@ impl<'a> Runner<'a> {
             let ordinary = hop_checks(&hops).iter().all(|check| check.ok);
             if let Some((other, hops)) = other.as_ref().filter(|_| ordinary && record.causes.is_empty()) {
                 record.causes = self.diagnose(other, hops);
+            }
+            // Right on the first data and wrong on later data: a result, or a part of one, may have been kept.
+            let pairs = [pair, sums.as_ref().map(|(sums, hops)| (sums, &hops[..]))];
+            let others = [&other, &extremes].into_iter().flatten().map(|(later, hops)| (later, &hops[..]));
+            let mut later = pairs.into_iter().flatten().chain(others).filter(|_| ordinary);
+            if let Some(cause) = later.find_map(|later| kept_from_first(&first, later)) {
+                record.causes.insert(0, cause);
+            }
+            if let Some((extremes, hops)) = extremes.as_ref().filter(|_| ordinary && record.causes.is_empty())
+            {
+                record.causes = self.diagnose(extremes, hops);
             }
         }
         // Runs that differ under the same poison are what they seem.
@@ -779,13 +809,22 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
     let same = |kernels: &Option<Vec<String>>, others: &Option<Vec<String>>| {
         kernels.as_ref().is_some_and(|k| !k.is_empty() && !k.contains(&"?".into())) && kernels == others
     };
+    // One kernel may do several things, as an argument says: another argument or grid, or other bytes, are another path.
+    let configured = |a: &Launch, b: &Launch| {
+        let known = a.configurations.iter().chain(&b.configurations).all(Option::is_some);
+        known && a.configurations != b.configurations
+    };
+    let declared = |a: &Launch, b: &Launch| a.expected.is_some() && b.expected.is_some();
+    let other_bytes = fallback.hops().zip(primary.hops()).any(|((_, a), (_, b))| !a.same_bytes(b));
     // Where a pair differs the fallback was compared, whatever the others have in common.
-    let all_same = !pairs.is_empty() && pairs.iter().all(|(a, b)| same(&a.kernels, &b.kernels));
+    let alike = |a: &Launch, b: &Launch| same(&a.kernels, &b.kernels) && !configured(a, b) && !declared(a, b);
+    let all_same = !other_bytes && !pairs.is_empty() && pairs.iter().all(|(a, b)| alike(a, b));
     all_same.then(|| {
         let (a, b) = pairs[0];
         let kernels = a.kernels.as_deref().unwrap_or_default().join(", ");
         format!(
-            "fallback `{}` and primary `{}` launched the same kernel ({kernels}): nothing was compared",
+            "fallback `{}` and primary `{}` launched the same kernel ({kernels}) and wrote the same bytes: nothing was \
+             compared; if the kernel takes another path by an argument, say so with #[expect_kernel = \"..\"] on both",
             a.launcher, b.launcher
         )
     })
@@ -939,7 +978,10 @@ fn record_power(record: &Record) -> Option<String> {
         .power
         .iter()
         .filter(|p| p.status == PowerStatus::Unseen)
-        .map(|p| format!("{} of `{}`", p.fault, p.operand))
+        .map(|p| match &*p.detail {
+            "" => format!("{} of `{}`", p.fault, p.operand),
+            detail => format!("{} of `{}` ({detail})", p.fault, p.operand),
+        })
         .collect();
     if !unseen.is_empty() {
         return Some(format!("the checks would not have seen: {}", unseen.join(", ")));

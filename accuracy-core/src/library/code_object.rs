@@ -7,6 +7,7 @@ use super::{LaunchArg, LibraryError, OBSERVED, Place, TARGET, judging};
 use crate::arch::Arch;
 use crate::device::Stream;
 use crate::device::gpu::{Arguments, Gpu, Module};
+use crate::device::launches::Launched;
 use crate::device::memory::Runtime;
 use crate::record;
 use std::collections::HashMap;
@@ -144,7 +145,7 @@ impl Kernel {
         };
         // SAFETY: each pointer is to a value that outlives the call; the caller vouches for their types.
         let launched = unsafe { gpu.launch(function, &grid, arguments) };
-        super::launched(vec![self.symbol.into()]);
+        super::launched(vec![Launched { kernel: self.symbol.into(), configuration: None }]);
         Ok(launched?)
     }
 }

@@ -496,8 +496,10 @@ fn choose(router: &Router, scores: &[f64], correction: Option<&[f64]>) -> Vec<us
 }
 
 fn descending(values: &[f64]) -> Vec<usize> {
+    // 0 and -0 are equal; the total order of floats has them in that order.
+    let value = |i: usize| values[i] + 0.0;
     let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]).then(a.cmp(&b)));
+    order.sort_by(|&a, &b| value(b).total_cmp(&value(a)).then(a.cmp(&b)));
     order
 }
 

@@ -36,6 +36,11 @@ pub trait Evaluation {
     fn rounds(&self) -> bool {
         true
     }
+
+    /// Whether a buffer holds integers that name something, and no numbers that are computed with.
+    fn is_index(&self, _id: BufferId) -> bool {
+        false
+    }
 }
 
 /// What the codes and scales stand for that a kernel makes of `x` on its way.
@@ -176,8 +181,13 @@ fn stored<'a>(expr: &Expr, with: &'a dyn Evaluation) -> Option<Weight<'a>> {
 /// `|a| · |b|ᵀ`, 0 standing for what is not finite. Sums of what is not negative lose nothing by cancellation, so
 /// float32 within blocks is as good as the error that is measured with them.
 pub fn magnitudes(a: &Expr, b: &Expr, with: &dyn Evaluation) -> Matrix {
+    times_magnitudes(&eval(a, with), b, with)
+}
+
+/// The same of an `a` that is at hand.
+pub fn times_magnitudes(a: &Matrix, b: &Expr, with: &dyn Evaluation) -> Matrix {
     let magnitude = |x: f64| if x.is_finite() { x.abs() } else { 0.0 };
-    let a = eval(a, with).map(magnitude);
+    let a = a.map(magnitude);
     let Some(weight) = stored(b, with) else { return a.matmul_t(&eval(b, with).map(magnitude)) };
     let weight = Weight { magnitudes: true, ..weight };
     cache::product(&a, &weight, Precision::Single).values

@@ -152,6 +152,45 @@ pub enum Rounding {
 }
 
 impl Op {
+    /// The same operation on what `go` makes of its operands, in the order of [`Expr::visit`].
+    pub(crate) fn of_operands(&self, go: &mut dyn FnMut(&Expr) -> Expr) -> Op {
+        match self {
+            Op::Buffer(id) => Op::Buffer(*id),
+            Op::MatMul { a, b, accumulator } => Op::MatMul { a: go(a), b: go(b), accumulator: *accumulator },
+            Op::RmsNorm { x, gain, eps } => {
+                Op::RmsNorm { x: go(x), gain: gain.as_ref().map(&mut *go), eps: *eps }
+            }
+            Op::LayerNorm { x, gain, bias, eps } => Op::LayerNorm {
+                x: go(x),
+                gain: gain.as_ref().map(&mut *go),
+                bias: bias.as_ref().map(&mut *go),
+                eps: *eps,
+            },
+            Op::Unary { function, x } => Op::Unary { function: *function, x: go(x) },
+            Op::Binary { function, a, b } => Op::Binary { function: *function, a: go(a), b: go(b) },
+            Op::Scale { x, factor } => Op::Scale { x: go(x), factor: *factor },
+            Op::Columns { x, range } => Op::Columns { x: go(x), range: range.clone() },
+            Op::Rows { x, range } => Op::Rows { x: go(x), range: range.clone() },
+            Op::RepeatRows { x, times } => Op::RepeatRows { x: go(x), times: *times },
+            Op::Gather { x, index } => Op::Gather { x: go(x), index: go(index) },
+            Op::Select { choices, by } => {
+                Op::Select { choices: choices.iter().map(&mut *go).collect(), by: go(by) }
+            }
+            Op::Transpose { x } => Op::Transpose { x: go(x) },
+            Op::Round { x, to } => Op::Round { x: go(x), to: *to },
+            Op::Quantize { x, scheme, codes } => Op::Quantize { x: go(x), scheme: *scheme, codes: *codes },
+            Op::User { name, inputs, function, rounds, faults, suspects } => Op::User {
+                name: name.clone(),
+                inputs: inputs.iter().map(&mut *go).collect(),
+                function: function.clone(),
+                rounds: rounds.clone(),
+                faults: faults.clone(),
+                suspects: suspects.clone(),
+            },
+            Op::Invalid(why) => Op::Invalid(why.clone()),
+        }
+    }
+
     /// Whether elements are copied as they are.
     pub fn only_moves(&self) -> bool {
         matches!(
@@ -274,6 +313,13 @@ impl Expr {
         f(self);
     }
 
+    /// Whether a function of the test's own, or one of [`super::model`], is among the operations.
+    pub(crate) fn has_user(&self) -> bool {
+        let mut found = false;
+        self.visit(&mut |e| found |= matches!(e.0.op, Op::User { .. }));
+        found
+    }
+
     /// Buffers that the expression reads, each once, in the order of their ids.
     pub fn buffers(&self) -> Vec<BufferId> {
         let mut found = Vec::new();
@@ -290,40 +336,7 @@ impl Expr {
     /// The same expression with `f` applied to each node, operands first; where `f` has nothing to say the node
     /// stays.
     pub fn rewrite(&self, f: &dyn Fn(&Op) -> Option<Op>) -> Expr {
-        let go = |e: &Expr| e.rewrite(f);
-        let op = match &self.0.op {
-            Op::Buffer(id) => Op::Buffer(*id),
-            Op::MatMul { a, b, accumulator } => Op::MatMul { a: go(a), b: go(b), accumulator: *accumulator },
-            Op::RmsNorm { x, gain, eps } => Op::RmsNorm { x: go(x), gain: gain.as_ref().map(go), eps: *eps },
-            Op::LayerNorm { x, gain, bias, eps } => Op::LayerNorm {
-                x: go(x),
-                gain: gain.as_ref().map(go),
-                bias: bias.as_ref().map(go),
-                eps: *eps,
-            },
-            Op::Unary { function, x } => Op::Unary { function: *function, x: go(x) },
-            Op::Binary { function, a, b } => Op::Binary { function: *function, a: go(a), b: go(b) },
-            Op::Scale { x, factor } => Op::Scale { x: go(x), factor: *factor },
-            Op::Columns { x, range } => Op::Columns { x: go(x), range: range.clone() },
-            Op::Rows { x, range } => Op::Rows { x: go(x), range: range.clone() },
-            Op::RepeatRows { x, times } => Op::RepeatRows { x: go(x), times: *times },
-            Op::Gather { x, index } => Op::Gather { x: go(x), index: go(index) },
-            Op::Select { choices, by } => {
-                Op::Select { choices: choices.iter().map(go).collect(), by: go(by) }
-            }
-            Op::Transpose { x } => Op::Transpose { x: go(x) },
-            Op::Round { x, to } => Op::Round { x: go(x), to: *to },
-            Op::Quantize { x, scheme, codes } => Op::Quantize { x: go(x), scheme: *scheme, codes: *codes },
-            Op::User { name, inputs, function, rounds, faults, suspects } => Op::User {
-                name: name.clone(),
-                inputs: inputs.iter().map(go).collect(),
-                function: function.clone(),
-                rounds: rounds.clone(),
-                faults: faults.clone(),
-                suspects: suspects.clone(),
-            },
-            Op::Invalid(why) => Op::Invalid(why.clone()),
-        };
+        let op = self.0.op.of_operands(&mut |e| e.rewrite(f));
         let op = f(&op).unwrap_or(op);
         Expr::node(op, self.0.rows, self.0.cols)
     }
@@ -409,7 +422,7 @@ impl Expr {
 }
 
 /// The operands of a node.
-fn operands(op: &Op) -> Vec<&Expr> {
+pub(crate) fn operands(op: &Op) -> Vec<&Expr> {
     match op {
         Op::Buffer(_) | Op::Invalid(_) => vec![],
         Op::MatMul { a, b, .. } | Op::Binary { a, b, .. } => vec![a, b],

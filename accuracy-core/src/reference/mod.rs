@@ -15,7 +15,7 @@ pub use accumulate::{
     Accumulator, CDNA3_BF16, CDNA3_F16, CDNA3_FP8, CDNA4_BF16, CDNA4_F16, CDNA4_FP8, HOPPER_FP8, Sums,
     TensorCore,
 };
-pub use eval::{Evaluation, eval, magnitudes};
+pub use eval::{Evaluation, eval, magnitudes, times_magnitudes};
 pub use graph::{
     BufferId, CodeRounding, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
 };

@@ -3,7 +3,7 @@
 //! Each comes with the faults that kernels of its kind have, so that power shows whether a test would see them.
 //! Indices are buffers: of the test's own ([`crate::Case::indices`]) or written by a kernel.
 
-use super::graph::{CodeRounding, Expr, Operand, Rounding, user};
+use super::graph::{BufferId, CodeRounding, Expr, Op, Operand, Rounding, user};
 use super::matrix::Matrix;
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, F16};
 use crate::quant::Quant;
@@ -189,6 +189,23 @@ pub fn topk_weights(logits: &impl Operand, topk: usize, renormalize: bool) -> Ex
     if topk < experts { out.fault("router_next", next) } else { out }
 }
 
+/// Buffers that are a router's logits: what experts are chosen by, as they are given.
+pub(crate) fn logits_of(source: &Expr) -> Vec<BufferId> {
+    let mut found = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { name, inputs, .. } = &e.0.op
+            && let Some(Op::Buffer(id)) = inputs.first().map(|logits| &logits.0.op)
+            && ["topk_experts", "topk_weights", GROUP_EXPERTS, GROUP_WEIGHTS].contains(&name.as_str())
+        {
+            found.push(*id);
+        }
+    });
+    found
+}
+
+const GROUP_EXPERTS: &str = "group_topk_experts";
+const GROUP_WEIGHTS: &str = "group_topk_weights";
+
 /// What a router makes of its logits before it chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scoring {
@@ -252,14 +269,12 @@ impl GroupRouting {
 /// The experts of each token by group-limited routing, the best first, of equals the lower one. `bias` `[1, experts]` is
 /// added to the scores that experts are chosen by. Faults: `router` (groups are ignored), `router_bias` (the bias is).
 pub fn group_topk_experts(logits: &impl Operand, bias: &impl Operand, form: GroupRouting) -> Expr {
-    routed("group_topk_experts", logits, bias, form, |_, experts, _| {
-        experts.iter().map(|&e| e as f64).collect()
-    })
+    routed(GROUP_EXPERTS, logits, bias, form, |_, experts, _| experts.iter().map(|&e| e as f64).collect())
 }
 
 /// The weights of those experts: their scores without the bias. Faults: as of [`group_topk_experts`].
 pub fn group_topk_weights(logits: &impl Operand, bias: &impl Operand, form: GroupRouting) -> Expr {
-    routed("group_topk_weights", logits, bias, form, |scores, experts, form| {
+    routed(GROUP_WEIGHTS, logits, bias, form, |scores, experts, form| {
         let total: f64 = if form.renormalize { experts.iter().map(|&e| scores[e]).sum() } else { 1.0 };
         experts.iter().map(|&e| form.factor * scores[e] / total).collect()
     })
@@ -297,9 +312,12 @@ fn routed(
     out
 }
 
+/// Indices by their values, the largest first, of equals the lower one. 0 and -0 are equal; the total order of floats has
+/// them in that order.
 fn ranked(logits: &[f64]) -> Vec<usize> {
+    let value = |i: usize| logits[i] + 0.0;
     let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    order.sort_by(|&a, &b| value(b).total_cmp(&value(a)).then(a.cmp(&b)));
     order
 }
 
@@ -576,7 +594,7 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
         let what = format!("attends to the first {size} positions only");
         out = out.suspect("k_tail_dropped", what, attend(Wrong::First(size)));
     }
-    let mut sizes = vec![block, 16, 32, 64, 128];
+    let mut sizes = vec![1, block, 16, 32, 64, 128];
     sizes.sort_unstable();
     sizes.dedup();
     for size in sizes {
@@ -603,6 +621,18 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
         ("takes the blocks of the first sequence for those of each", Wrong::FirstTable),
     ] {
         out = out.suspect("router", what.into(), attend(wrong));
+    }
+    for (by, words) in [(-1, "one shorter"), (1, "one longer")] {
+        let what = format!("takes the rows of the block table to be {words} than they are");
+        out = out.suspect("permuted_tiles", what, attend(Wrong::TableStride(by)));
+    }
+    for page in 1..4 {
+        for (which, keys, values) in
+            [("keys", true, false), ("values", false, true), ("keys and values", true, true)]
+        {
+            let what = format!("reads the {which} of block {page} of a sequence from block {}", page - 1);
+            out = out.suspect("permuted_tiles", what, attend(Wrong::Stale { page, keys, values }));
+        }
     }
     for (order, words) in [
         (CacheOrder::HeadsFirst, "[blocks, heads, positions, d]".to_owned()),
@@ -656,6 +686,14 @@ enum Wrong {
     OneMore,
     /// Scores are sums over this part of each head.
     Scores(usize, usize),
+    /// Rows of the block table are so many blocks longer.
+    TableStride(isize),
+    /// A block is read from where the one before it is.
+    Stale {
+        page: usize,
+        keys: bool,
+        values: bool,
+    },
     /// Every block is the first of its sequence, or one of the first sequence.
     FirstBlock,
     FirstTable,
@@ -767,21 +805,26 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
         let length = (lengths.data[s].max(0.0) as usize).min(blocks * block);
         let Range { start, end } = form.seen(row % queries, length);
         let positions = wrong.positions(start..end, blocks * block);
-        let slot = |p: usize| {
+        let slot_of = |p: usize, stale: bool| {
             let of = match wrong {
                 Wrong::FirstBlock => s * blocks,
                 Wrong::FirstTable => p / block,
+                Wrong::TableStride(by) => s * blocks.saturating_add_signed(by) + p / block,
+                Wrong::Stale { page, .. } if stale && p / block == page => s * blocks + page - 1,
                 _ => s * blocks + p / block,
             };
-            tables.data[of] * block as f64 + (p % block) as f64
+            let first = tables.data.get(of).copied().unwrap_or(0.0);
+            first * block as f64 + (p % block) as f64
         };
+        let slot_of_keys = |p| slot_of(p, matches!(wrong, Wrong::Stale { keys: true, .. }));
+        let slot = |p| slot_of(p, matches!(wrong, Wrong::Stale { values: true, .. }));
         for h in 0..heads {
             let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) };
             let query = &q.row(row)[h * d..(h + 1) * d][part.clone()];
             let scores: Vec<f64> = positions
                 .clone()
                 .map(|p| {
-                    let key = of_keys.read(k, slot(p), (block, kv, d));
+                    let key = of_keys.read(k, slot_of_keys(p), (block, kv, d));
                     let score = scale * query.iter().zip(&key[part.clone()]).map(|(a, b)| a * b).sum::<f64>();
                     match wrong {
                         Wrong::Times(factor) => factor * score,
@@ -1030,6 +1073,9 @@ mod tests {
         let logits: &[f64] = &[0.0, 2.0, 2.0, 1.0, 3.0, 0.0, 0.0, -1e4];
         let ids = value(&[(2, logits)], |e| topk_experts(&e[0], 2));
         assert_eq!(ids.data, [1.0, 2.0, 0.0, 1.0]);
+        // 0 and -0 are equal.
+        let zeros = value(&[(1, &[-0.0, 0.0, -0.0, 0.0])], |e| topk_experts(&e[0], 3));
+        assert_eq!(zeros.data, [0.0, 1.0, 2.0]);
         let total = 1.0 + 2.0 * 2f64.exp() + 1f64.exp();
         let weights = value(&[(2, logits)], |e| topk_weights(&e[0], 2, false));
         assert_abs_diff_eq!(weights.data[0], 2f64.exp() / total, epsilon = 1e-15);

@@ -83,9 +83,16 @@ pub struct FaultCount {
     pub seen: usize,
     pub unseen: usize,
     pub not_applicable: usize,
+    /// Among the not applicable: cases in whose shapes the fault is the identity, whatever their data.
+    pub identity: usize,
 }
 
 impl FaultCount {
+    /// Whether cases of the test could have seen the fault, and none has.
+    fn is_blind(&self) -> bool {
+        self.seen == 0 && (self.unseen > 0 || self.identity == 0)
+    }
+
     /// `scale_layout of xq`.
     pub fn name(&self) -> String {
         if self.operand.is_empty() {
@@ -318,6 +325,8 @@ fn power(cases: &[&Record], whole: bool) -> TestPower {
             faults.push(FaultCount { fault, operand, ..FaultCount::default() });
             faults.len() - 1
         });
+        let identity = power.status == PowerStatus::NotApplicable && !power.claimed;
+        faults[at].identity += usize::from(identity);
         *match power.status {
             PowerStatus::Seen => &mut faults[at].seen,
             PowerStatus::Unseen => &mut faults[at].unseen,
@@ -327,12 +336,20 @@ fn power(cases: &[&Record], whole: bool) -> TestPower {
     // Where a case has not come to its end, what it would have seen is not known; it fails by itself.
     let judged =
         cases.iter().all(|c| !matches!(c.verdict, Verdict::Crashed | Verdict::TimedOut | Verdict::NotRun));
-    let blind: Vec<String> = faults.iter().filter(|f| f.seen == 0).map(FaultCount::name).collect();
+    let detail = |fault: &FaultCount| {
+        let of = cases.iter().flat_map(|case| case.power.iter());
+        let mut of =
+            of.filter(|p| p.fault == fault.fault && p.operand == fault.operand && !p.detail.is_empty());
+        of.next().map_or(String::new(), |power| format!(" ({})", power.detail))
+    };
+    let blind = faults.iter().filter(|fault| fault.is_blind());
+    let blind: Vec<String> = blind.map(|fault| fault.name() + &detail(fault)).collect();
     let (gate, reason) = match whole && judged && !blind.is_empty() {
         true => (
             Gate::Fail,
             format!(
-                "no case of this test would have seen {}: its shapes, values and data cannot reveal it",
+                "no case of this test would have seen {}: its shapes, values and data cannot reveal it; take more \
+                 tokens, or operands whose values and scales differ",
                 blind.join(", ")
             ),
         ),
@@ -365,7 +382,7 @@ mod tests {
                 operand: String::new(),
                 status: *status,
                 failed_checks: Vec::new(),
-                claimed: false,
+                claimed: true,
                 cos: None,
                 detail: String::new(),
             })
@@ -407,6 +424,29 @@ mod tests {
             with_power("k::t[arch=host,tokens=2]", &[("scale_layout", Seen)]),
         ];
         assert_eq!(Report::new(records, &[run(2)]).exit_code(), ExitCode::Correct);
+    }
+
+    #[test]
+    fn a_fault_that_is_the_identity_in_a_declared_shape_need_not_be_seen() {
+        use PowerStatus::*;
+        let id = "k::t[arch=host,tokens=33]";
+        let mut record = with_power(id, &[("transposed", NotApplicable)]);
+        let report = |record: &Record| Report::new(vec![record.clone()], &[run(1)]);
+        // By its data: other data would show it.
+        assert_eq!(report(&record).exit_code(), ExitCode::Failed);
+        let identity = Power {
+            fault: "transposed".into(),
+            operand: String::new(),
+            status: NotApplicable,
+            failed_checks: Vec::new(),
+            cos: None,
+            claimed: false,
+            detail: "the identity in the shape [1, 96], whatever its values".into(),
+        };
+        record.power = vec![identity].into();
+        let by_shape = report(&record);
+        assert_eq!(by_shape.exit_code(), ExitCode::Correct);
+        assert_eq!((by_shape.tests[0].power[0].not_applicable, by_shape.tests[0].power[0].identity), (1, 1));
     }
 
     #[test]

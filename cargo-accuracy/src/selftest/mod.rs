@@ -35,7 +35,9 @@ pub fn representative<'a>(cases: impl Iterator<Item = &'a Planned>) -> BTreeSet<
     let mut largest: BTreeMap<Chain, (u64, String)> = BTreeMap::new();
     for planned in cases.filter(|planned| planned.check == Check::FullChain) {
         let params = planned.params.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let key = (format!("{}::{}", planned.package, planned.test), planned.dtype.clone(), params);
+        // Functions of one name in several files are several tests, and so are those of several modules.
+        let test = planned.id.split('[').next().unwrap_or_default();
+        let key = (test.to_owned(), planned.dtype.clone(), params);
         let tokens = tokens(&planned.id);
         let best = largest.entry(key).or_insert_with(|| (tokens, planned.id.clone()));
         if tokens > best.0 {
@@ -134,4 +136,37 @@ pub fn render(records: &[Record], width: Option<usize>) -> (String, ExitCode) {
         (true, _) => ExitCode::Failed,
     };
     (text, code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(id: &str) -> Planned {
+        Planned {
+            id: id.into(),
+            package: "k".into(),
+            test: "gemm".into(),
+            file: String::new(),
+            line: 1,
+            check: Check::FullChain,
+            arch: "host".into(),
+            dtype: None,
+            path: None,
+            params: BTreeMap::new(),
+            weights: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn tests_of_one_name_in_several_files_are_several_chains() {
+        let ids = [
+            "k::fp8::gemm[check=full_chain,arch=host,tokens=1]",
+            "k::fp8::gemm[check=full_chain,arch=host,tokens=33]",
+            "k::int8::gemm[check=full_chain,arch=host,tokens=17]",
+        ];
+        let cases: Vec<Planned> = ids.into_iter().map(planned).collect();
+        let chosen: Vec<String> = representative(cases.iter()).into_iter().collect();
+        assert_eq!(chosen, ids[1..]);
+    }
 }

@@ -14,9 +14,10 @@ use super::memo::Memo;
 use super::output::{self, Fit};
 use super::refitted;
 use super::sampled::{World, pick};
-use super::{Runs, Scope, root, table, tiles, unsteady};
+use super::{Runs, Scope, root, table, tiles, unsteady, vectors};
 use crate::case::input::Data;
 use crate::case::{Attempt, Captured};
+use crate::judge::spread::{Spread, is_rounding};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
 use crate::metrics::compare;
 use crate::record::Cause;
@@ -58,6 +59,8 @@ const CONFIRMED: usize = 3;
 const TIES: usize = 12;
 /// Share of the error that a hypothesis must explain on the sample to be computed whole.
 const EXPLAINS: f64 = 0.98;
+/// Share of the error that may be left where elements are off by a rounding alone.
+const FINE_LEFT: f64 = 0.05;
 /// Share of the error from which on a cause is worth a line.
 const PARTLY: f64 = 0.5;
 /// Correlation on the sample from which on only a factor can be left.
@@ -75,6 +78,9 @@ pub struct Hop<'a> {
     unsteady: Vec<usize>,
     /// What accumulation may add to an element, relative to its row's root mean square.
     accumulation: f64,
+    /// Where errors are small, so that only elements and the norm of all tell: what an element may be off by before it is rounded, relative to itself and
+    /// its row's root mean square. An element is wrong then if it is no rounding of a value within that.
+    fine: Option<f64>,
     min_cos: f64,
 }
 
@@ -108,7 +114,8 @@ impl<'a> Hop<'a> {
         for &i in &unsteady {
             out.data[i] = reference.data[i];
         }
-        Some(Hop { attempt, judged, buffer, source, reference, out, unsteady, accumulation, min_cos })
+        let fine = fine(judged, &reference);
+        Some(Hop { attempt, judged, buffer, source, reference, out, unsteady, accumulation, fine, min_cos })
     }
 
     /// A reference of the whole hop, right where the output is no result of the inputs.
@@ -147,6 +154,9 @@ impl<'a> Hop<'a> {
         if value.is_infinite() || out.is_infinite() {
             return value != out;
         }
+        if let Some(share) = self.fine {
+            return !is_rounding(self.buffer.dtype, out, value, share * (value.abs() + row));
+        }
         (out - value).abs() > self.tolerance(value, row)
     }
 
@@ -181,12 +191,36 @@ impl<'a> Hop<'a> {
         let comparison = compare(value, &self.out);
         let checks = comparison_checks("", &comparison, self.min_cos, self.judged.max_rel_l2);
         let left = self.error(value, &self.out, &self.reference);
+        // Beside a tie one more rounding goes either way.
+        let within = if self.fine.is_some() { within.max(FINE_LEFT) } else { within };
         Explained {
             score: 1.0 - left / before,
             cos: comparison.cos,
             whole: left <= within * before && failed(&checks).is_empty(),
         }
     }
+}
+
+/// See [`Hop::fine`]: what nine of ten elements may be off by, and no more.
+fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
+    let mut failed = judged.checks.iter().filter(|c| !c.ok).map(|c| c.check.as_str()).peekable();
+    let small = failed.peek().is_some() && failed.all(|check| ["elements", "rel_l2"].contains(&check));
+    if !small || matches!(judged.spread, Spread::Unknown) {
+        return None;
+    }
+    let rms = rows_rms(reference);
+    let mut shares: Vec<f64> = Vec::new();
+    for r in 0..reference.rows {
+        for (c, x) in reference.row(r).iter().enumerate() {
+            let size = x.abs() + rms[r];
+            if size > 0.0 {
+                shares.push(judged.spread.at(r, c) / size);
+            }
+        }
+    }
+    shares.retain(|share| share.is_finite());
+    let at = shares.len() * 9 / 10;
+    (at < shares.len()).then(|| *shares.select_nth_unstable_by(at, f64::total_cmp).1)
 }
 
 /// What rounding of sums may add to an element of a row, relative to the row's root mean square.
@@ -358,7 +392,12 @@ impl<'a> Search<'a, '_> {
         let (mut singles, mut fits) = rayon::join(
             || scored(&hypotheses, 0..everywhere),
             || match self.scope {
-                Scope::All => output::fits(&hop.reference, &hop.out, self.map, hop.buffer.dtype, hop.source),
+                Scope::All => {
+                    let (reference, out) = (&hop.reference, &hop.out);
+                    let mut found = vectors::fits(hop.attempt, hop.source, reference, out, self.map);
+                    found.extend(output::fits(reference, out, self.map, hop.buffer.dtype, hop.source));
+                    found
+                }
                 Scope::Sums => output::limits(&hop.reference, &hop.out, self.map, hop.buffer.dtype),
             },
         );
@@ -428,7 +467,7 @@ impl<'a> Search<'a, '_> {
         }
         let fitted = self.fitted(&fits, &second);
         let explained = stated.iter().any(|s| s.explained.whole) || fitted.iter().any(|(_, e)| e.whole);
-        if self.scope == Scope::All && !explained && !labels {
+        if self.scope == Scope::All && !explained && !labels && hop.fine.is_none() {
             let middle = Sample::new(self.hop, self.map, if k > LONG { PAIRS_LONG } else { PAIRS });
             let most = match whole_at_a_time {
                 true => PAIRS_OF_WHOLE,

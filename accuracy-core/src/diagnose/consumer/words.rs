@@ -60,6 +60,10 @@ impl<'a> Search<'a, '_> {
                 }
                 continue;
             }
+            // A factor of each row is what is seen of whatever else explains it.
+            if fit.cause == "gain" && fit.gain.is_none() && !causes.is_empty() {
+                continue;
+            }
             // The first fit is the simplest.
             if !causes.iter().any(|c| c.cause == fit.cause) {
                 causes.push(self.cause_of_fit(fit, explained, causes.is_empty()));

@@ -14,6 +14,9 @@ use crate::judge::DIVISION;
 use crate::reference::Matrix;
 use std::rc::Rc;
 
+/// Wrong codes that are too few to tell a way of coding by.
+const FEW: usize = 4;
+
 /// How a kernel makes a code of a value that was divided by its scale.
 pub(super) struct Coding {
     cause: &'static str,
@@ -125,6 +128,7 @@ impl<'a> Producer<'a, '_> {
         values.retain(|x| x.is_finite());
         values.sort_by(f64::total_cmp);
         let last_step = values[values.len() - 1] - values[values.len() - 2];
+        let positive = values.iter().copied().filter(|x| *x > 0.0).fold(f64::INFINITY, f64::min);
         let values = Rc::new(values);
         let nearest_of = nearest.clone();
         let step = move |x: f64, toward: fn(f64, f64) -> bool| {
@@ -276,15 +280,30 @@ impl<'a> Producer<'a, '_> {
             })
         };
         let of = nearest.clone();
-        add(
-            "rounding",
-            format!("writes 0 for the subnormals of `{name}`"),
-            By::Written,
-            Rc::new(move |x| match of(x) {
-                code if code.abs() < least => 0.0,
+        // Integers have none.
+        if !dtype.is_integer() {
+            add(
+                "rounding",
+                format!("writes 0 for the subnormals of `{name}`"),
+                By::Written,
+                Rc::new(move |x| match of(x) {
+                    code if code.abs() < least => 0.0,
+                    code => code,
+                }),
+            );
+        }
+        if positive.is_finite() {
+            let of = nearest.clone();
+            let away = move |x: f64| match of(x) {
+                0.0 => positive.copysign(x),
                 code => code,
-            }),
-        );
+            };
+            let what = format!("writes the least code of `{name}`, {positive}, for what rounds to zero");
+            add("rounding", what, By::Written, Rc::new(away));
+            let of = nearest.clone();
+            let up = move |x: f64| if of(x) == 0.0 { positive } else { of(x) };
+            add("rounding", format!("writes {positive} for the zeros of `{name}`"), By::Written, Rc::new(up));
+        }
         let of = nearest.clone();
         add("rounding", format!("loses the signs of `{name}`"), By::Written, Rc::new(move |x| of(x.abs())));
         let of = nearest.clone();
@@ -350,6 +369,15 @@ impl<'a> Producer<'a, '_> {
                 return nothing;
             }
         }
+        // What is wrong with the codes by themselves: what changes nothing of that explains nothing.
+        let wrong_there = |wrong: bool| {
+            let of = |coding: &Coding| self.left(map, wrong, coding, own, place, right);
+            of(&default).min(of(&given))
+        };
+        let (wrong_inside, wrong_outside) = (wrong_there(true), wrong_there(false));
+        if wrong_inside == 0 {
+            return nothing;
+        }
         let mut candidates: Vec<(f64, Coding, Reading<'a>, bool)> = Vec::new();
         let mut consider = |coding: Coding, reading: &Reading<'a>| {
             let (wrong, other) = (bad(&elements, &coding, reading), bad(&others, &coding, reading));
@@ -372,21 +400,23 @@ impl<'a> Producer<'a, '_> {
             }
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.3.cmp(&b.3)));
-        let total = map.count as f64;
-        let mut best = Found::default();
+        let mut best = Found { few: wrong_inside < FEW, ..Found::default() };
         for (score, coding, reading, in_region) in candidates.iter().take(4) {
             if *score < PARTLY {
                 break;
             }
             let left = self.left(map, true, coding, reading, place, right) as f64;
-            let outside =
-                if *in_region { 0.0 } else { self.left(map, false, coding, reading, place, right) as f64 };
-            let score =
-                if outside > 0.0 { 1.0 - (left + outside) / (total + outside) } else { 1.0 - left / total };
+            let score = match *in_region {
+                true => 1.0 - left / wrong_inside as f64,
+                false => {
+                    let outside = self.left(map, false, coding, reading, place, right) as f64;
+                    1.0 - (left + outside) / (wrong_inside + wrong_outside) as f64
+                }
+            };
             let region = if *in_region { THERE } else { "" };
             let cause = (coding.cause, format!("{}{region}", coding.what));
             if score > best.score {
-                best = Found { causes: vec![cause], score, rivals: Vec::new() };
+                best = Found { causes: vec![cause], score, rivals: Vec::new(), few: best.few };
             } else if score == best.score
                 && best
                     .causes

@@ -88,6 +88,8 @@ struct Found {
     score: f64,
     /// Other causes that explain as much.
     rivals: Vec<(&'static str, String)>,
+    /// What it explains is too little to tell it from others by.
+    few: bool,
 }
 
 impl<'a> Producer<'a, '_> {
@@ -364,7 +366,7 @@ impl<'a> Producer<'a, '_> {
                     known.rivals.push(cause)
                 }
                 Some(known) if score <= known.score => {}
-                _ => best = Some(Found { causes: vec![cause], score, rivals: Vec::new() }),
+                _ => best = Some(Found { causes: vec![cause], score, ..Found::default() }),
             }
         }
         best
@@ -394,6 +396,7 @@ impl<'a> Producer<'a, '_> {
                     operand: Some(self.buffer.name.clone()),
                     // Some scattered elements are no region, and fit many a coding.
                     confident: part.score == 1.0
+                        && !part.few
                         && part.rivals.is_empty()
                         && !(what.ends_with(THERE) && located.contains("scattered")),
                 });

@@ -117,8 +117,9 @@ impl<'a> Producer<'a, '_> {
                 counts[2 * was] += 1;
                 counts[2 * was + 1] += bad;
             }
-            let share = |n: usize, bad: usize| if n == 0 { 1.0 } else { 1.0 - bad as f64 / n as f64 };
-            (share(counts[0] + counts[2], counts[1] + counts[3]), share(counts[2], counts[3]))
+            // What changes nothing explains nothing: what is left is measured against what was wrong.
+            let share = |bad: usize| 1.0 - bad as f64 / counts[2].max(1) as f64;
+            (share(counts[1] + counts[3]), share(counts[3]))
         };
         let rules = self.rules();
         let mut candidates: Vec<(f64, usize, Option<usize>, bool)> = Vec::new();
@@ -169,7 +170,7 @@ impl<'a> Producer<'a, '_> {
                 example.collect::<Vec<_>>().join(", ")
             );
             let causes = vec![("scale_layout", what)];
-            return (0, Found { causes, score: 1.0, rivals: Vec::new() });
+            return (0, Found { causes, score: 1.0, ..Found::default() });
         }
         // The best of them on every cell.
         let mut best: Option<(usize, Found)> = None;
@@ -180,8 +181,11 @@ impl<'a> Producer<'a, '_> {
             let of = rule.map_or(&right.scale, |i| &rules[i].scale);
             let only = in_region.then_some(wrong);
             let left = self.wrong_cells(&places[place], of, &self.value, only).iter().filter(|w| **w).count();
-            let before = if in_region { wrong.iter().filter(|w| **w).count() } else { wrong.len() };
+            let before = wrong.iter().filter(|w| **w).count();
             let score = 1.0 - left as f64 / before as f64;
+            if score <= 0.0 {
+                continue;
+            }
             let mut causes = Vec::new();
             if place > 0 {
                 causes.push(("scale_layout", self.order_words(&places[place].what)));
@@ -191,7 +195,7 @@ impl<'a> Producer<'a, '_> {
                 causes.push((rules[rule].cause, format!("{}{region}", rules[rule].what)));
             }
             match &mut best {
-                None => best = Some((place, Found { causes, score, rivals: Vec::new() })),
+                None => best = Some((place, Found { causes, score, ..Found::default() })),
                 Some((_, known)) if score == 1.0 && known.score == 1.0 => {
                     // As good, and no more complicated: another explanation.
                     let simpler = in_region && !known.causes[0].1.ends_with(THERE);
@@ -200,7 +204,7 @@ impl<'a> Producer<'a, '_> {
                     }
                 }
                 Some((_, known)) if score > known.score => {
-                    best = Some((place, Found { causes, score, rivals: Vec::new() }))
+                    best = Some((place, Found { causes, score, ..Found::default() }))
                 }
                 Some(_) => {}
             }

@@ -106,6 +106,10 @@ impl Producer<'_, '_> {
             let what = format!("stores no scale of `{name}` above {most}, and saturates codes for it");
             add("overflow", what, self.scaled(own, move |a| scheme.scale_of(a).min(most)));
         }
+        if let Some(least) = self.floor() {
+            let what = format!("stores no scale of `{name}` below {least}: a floor under its magnitudes");
+            add("overflow", what, self.scaled(own, move |a| scheme.scale_of(a).max(least)));
+        }
         // Other roundings of the scale.
         if scheme.scale_dtype == E8M0 {
             for (rounding, words) in [
@@ -355,6 +359,48 @@ impl Producer<'_, '_> {
                 most.max(0.0)
             }
         };
+        // What the last cell of a row, or a whole wave, may run into or leave out.
+        for width in [64, 128, 256].into_iter().chain([cell_cols]) {
+            if k % width == 0 {
+                continue;
+            }
+            of(
+                "overflow",
+                &format!("the magnitude of {width} columns in the last cell of each row, beyond its end,"),
+                Box::new(move |v, r, c| {
+                    let own = amax(v, r.clone(), c.clone());
+                    if c.end < k || c.len() >= width {
+                        return own;
+                    }
+                    let beyond = |r: usize| {
+                        let from = r * k + k;
+                        let to = (r * k + c.start + width).min(v.data.len());
+                        v.data[from.min(to)..to].iter().fold(0.0_f64, |most, x| most.max(x.abs()))
+                    };
+                    r.map(beyond).fold(own, f64::max)
+                }),
+            );
+        }
+        of(
+            "overflow",
+            "the magnitude of the first column of each cell",
+            Box::new(|v, r, c| amax(v, r, c.start..c.start + 1)),
+        );
+        // Threads that each take every so many columns, some of which do not take part.
+        for (lanes, taking) in [(64, 32), (128, 64), (256, 64), (256, 128), (512, 256), (1024, 512)] {
+            if taking < cell_cols {
+                of(
+                    "overflow",
+                    &format!("the magnitude of the first {taking} of every {lanes} columns"),
+                    Box::new(move |v, r, c| {
+                        let taken = c.clone().filter(|i| (i - c.start) % lanes < taking);
+                        let taken: Vec<usize> = taken.collect();
+                        r.flat_map(|r| taken.iter().map(move |c| (r, *c)))
+                            .fold(0.0, |most: f64, (r, c)| most.max(v.row(r)[c].abs()))
+                    }),
+                );
+            }
+        }
         of("overflow", "the largest value, not the largest magnitude,", Box::new(extreme(1.0)));
         of("overflow", "the most negative value, not the largest magnitude,", Box::new(extreme(-1.0)));
         of(
@@ -405,6 +451,19 @@ impl Producer<'_, '_> {
         let stored: Vec<f64> = stored.map(|(r, g)| at(r, g)).collect();
         let most = stored.iter().copied().filter(|s| s.is_finite()).fold(0.0, f64::max);
         (most > 0.0 && stored.iter().filter(|s| **s == most).count() > 2).then_some(most)
+    }
+
+    /// The smallest scale that is stored, if several cells of other magnitudes have it.
+    fn floor(&self) -> Option<f64> {
+        let at = scales::right(self.buffer, &self.scheme);
+        let stored = (0..self.grid.0).flat_map(|r| (0..self.grid.1).map(move |g| (r, g)));
+        let of_values = |&(r, g): &(usize, usize)| {
+            let (rows, cols) = self.rect(r, g);
+            amax(&self.value, rows, cols) > 0.0
+        };
+        let stored: Vec<f64> = stored.filter(of_values).map(|(r, g)| at(r, g)).collect();
+        let least = stored.iter().copied().filter(|s| *s > 0.0).fold(f64::INFINITY, f64::min);
+        (least.is_finite() && stored.iter().filter(|s| **s == least).count() > 2).then_some(least)
     }
 
     /// Rows whose scales are all off by a factor of their own, near 1: what the row was divided by lost bits.

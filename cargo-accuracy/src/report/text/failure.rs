@@ -42,7 +42,7 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
     }
     for cause in &record.causes {
         // In the order of what they explain; what explains all of it, and alone, is a cause, the rest are guesses.
-        let label = if cause.confident { "cause" } else { "perhaps" };
+        let label = cause.label();
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.detail), 2, width);
     }

@@ -1,0 +1,246 @@
+//! What faults of the field are called: kernels in float32 by code of the tests' own, each with one thing wrong.
+
+use super::*;
+use crate::case::input::Data;
+use crate::case::{Attempt, Case, Tensor};
+use crate::dtype::{BF16, E4M3FN, F32, INT8, Overflow};
+use crate::judge::tests::{K, M, MIN_COS, N, Order, bf16, linear, products, run, setup};
+use crate::quant::{Quant, quantize};
+use crate::reference::{Matrix, Operand, gelu, layer_norm, user};
+
+fn causes(attempt: &Attempt) -> Vec<Cause> {
+    let hops = judge_hops(attempt, MIN_COS);
+    assert!(hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)), "the fault is seen");
+    let evidence = Evidence {
+        first: (attempt, &hops),
+        second: None,
+        probe: None,
+        second_probe: None,
+        one_sign: None,
+        min_cos: MIN_COS,
+    };
+    diagnose(&evidence).causes
+}
+
+/// The first cause is one of `names` and says so.
+fn is_called(attempt: &Attempt, names: &[&str], words: &str) {
+    let causes = causes(attempt);
+    let first = causes.first().unwrap_or_else(|| panic!("no cause"));
+    assert!(names.contains(&first.cause.as_str()) && first.detail.contains(words), "{causes:#?}");
+}
+
+#[test]
+fn a_product_that_is_rounded_before_its_bias() {
+    let declare = |case: &mut Case| {
+        let [x, w, bias] = linear(case);
+        let y = case.output("y", BF16, [M, N], x.matmul(&w) + &bias).unwrap();
+        (vec![x, w, bias], y)
+    };
+    let rounded = run(setup(0, Data::Ordinary), declare, |of| {
+        products(&of[0], &of[1], Order::Forward, |_, c, x| bf16(x) + of[2].data[c] as f32)
+    });
+    is_called(&rounded, &["rounding"], "rounds the product to bf16");
+    // A bias that is indexed by the row.
+    let by_row = run(setup(0, Data::Ordinary), declare, |of| {
+        products(&of[0], &of[1], Order::Forward, |r, _, x| x + of[2].data[r] as f32)
+    });
+    is_called(&by_row, &["permuted_tiles"], "by the number of the row");
+}
+
+#[test]
+fn a_hyperbolic_tangent_for_the_error_function() {
+    let declare = |case: &mut Case| {
+        let [x, w, bias] = linear(case);
+        let y = case.output("y", BF16, [M, N], gelu(&(x.matmul(&w).scale(0.01) + &bias))).unwrap();
+        (vec![x, w, bias], y)
+    };
+    let tanh = |x: f32| 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh());
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        products(&of[0], &of[1], Order::Forward, |_, c, x| tanh(x * 0.01 + of[2].data[c] as f32))
+    });
+    is_called(&attempt, &["activation"], "tanh approximation");
+}
+
+#[test]
+fn rows_that_are_cut_off_instead_of_rounded() {
+    let declare = |case: &mut Case| {
+        let [x, w, _] = linear(case);
+        let y = case.output("y", BF16, [M, N], x.matmul(&w).scale(0.5)).unwrap();
+        (vec![x, w], y)
+    };
+    let cut = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        products(&of[0], &of[1], Order::Forward, |r, _, x| if r >= 32 { cut(0.5 * x) } else { 0.5 * x })
+    });
+    is_called(&attempt, &["rounding"], "truncated");
+}
+
+#[test]
+fn a_sum_of_several_that_is_kept_in_few_bits() {
+    let declare = |case: &mut Case| {
+        let of = ["p0", "p1", "p2"].map(|name| case.input(name, F32, [M, N]).unwrap());
+        let y = case.output("y", F32, [M, N], &(&of[0] + &of[1]) + &of[2]).unwrap();
+        (of.to_vec(), y)
+    };
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        let term = |p: usize, i: usize| of[p].data[i] as f32;
+        (0..M * N).map(|i| bf16(term(0, i) + term(1, i)) + term(2, i)).collect()
+    });
+    is_called(&attempt, &["accumulation", "rounding"], "bf16");
+}
+
+/// Rows of the tokens' slots, each times a routing weight.
+fn weighted(case: &mut Case) -> (Vec<Tensor>, Tensor) {
+    let x = case.input("x", BF16, [36, N]).unwrap();
+    let values: Vec<f64> = (0..36).map(|i| f64::from(((i * 17 + 5) % 37) as f32 / 37.0 + 0.05)).collect();
+    let weights = case.constants("weights", F32, [12, 3], &values).unwrap();
+    let ids: Vec<i32> = (0..36).map(|i| (i * 7 + i / 5) % 4).collect();
+    let ids = case.indices("ids", &ids).unwrap();
+    let value = user("row_weight", &[&x, &weights, &ids], (36, N), |of| {
+        let mut out = of[0].clone();
+        (0..36).for_each(|r| out.row_mut(r).iter_mut().for_each(|x| *x *= of[1].data[r]));
+        out
+    });
+    let y = case.output("y", BF16, [36, N], value).unwrap();
+    (vec![x, weights, ids], y)
+}
+
+#[test]
+fn routing_weights_of_other_places_are_no_factors_of_their_own() {
+    let of = |from: &dyn Fn(usize) -> usize| {
+        run(setup(0, Data::Ordinary), weighted, |of| {
+            let places = (0..36).flat_map(|r| (0..N).map(move |c| (r, c)));
+            places.map(|(r, c)| of[0].row(r)[c] as f32 * of[1].data[from(r)] as f32).collect()
+        })
+    };
+    is_called(&of(&|r| r / 3 * 3), &["router"], "the first of its 3 slots");
+    let ids: Vec<usize> = (0..36).map(|i| (i * 7 + i / 5) % 4).collect();
+    let mut order: Vec<usize> = (0..36).collect();
+    order.sort_by_key(|&i| (ids[i], i));
+    let place = |r: usize| order.iter().position(|&i| i == r).unwrap();
+    is_called(&of(&place), &["router"], "`ids`");
+}
+
+#[test]
+fn rows_beyond_a_length_are_told_by_it() {
+    let declare = |case: &mut Case| {
+        let x = case.input("x", BF16, [20, N]).unwrap();
+        let lengths: Vec<i32> = (0..20).map(|i| (i * 7) % 19 + 1).collect();
+        let lengths = case.indices("lengths", &lengths).unwrap();
+        let value = user("windowed", &[&x, &lengths], (20, N), |of| of[0].map(|x| 3.0 * x));
+        let y = case.output("y", BF16, [20, N], value).unwrap();
+        (vec![x, lengths], y)
+    };
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        let places = (0..20).flat_map(|r| (0..N).map(move |c| (r, c)));
+        let noise = |r: usize, c: usize| ((r * 31 + c * 17) % 13) as f32 - 6.0;
+        let wrong = |r: usize, c: usize| if of[1].data[r] > 12.0 { noise(r, c) } else { 0.0 };
+        places.map(|(r, c)| 3.0 * of[0].row(r)[c] as f32 + wrong(r, c)).collect()
+    });
+    let causes = causes(&attempt);
+    assert!(causes.iter().any(|c| c.detail.contains("`lengths` is more than 12")), "{causes:#?}");
+}
+
+#[test]
+fn statistics_of_a_layer_norm() {
+    let declare = |case: &mut Case| {
+        let x = case.input("x", BF16, [M, K]).unwrap();
+        let [gain, bias] = ["gain", "bias"].map(|name| case.input(name, BF16, [1, K]).unwrap());
+        let y = case.output("y", BF16, [M, K], layer_norm(&x, &gain, &bias, 1e-5)).unwrap();
+        (vec![x, gain, bias], y)
+    };
+    let of = |form: fn(f32, f32, f32) -> (f32, f32)| {
+        run(setup(0, Data::Ordinary), declare, move |of| {
+            let row = |r: usize| {
+                let x: Vec<f32> = of[0].row(r).iter().map(|x| *x as f32).collect();
+                let mean = x.iter().sum::<f32>() / K as f32;
+                let squares = x.iter().map(|x| x * x).sum::<f32>();
+                let off = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>();
+                let (shift, root) = form(mean, squares, off);
+                let value =
+                    move |c: usize| (x[c] - shift) / root * of[1].data[c] as f32 + of[2].data[c] as f32;
+                (0..K).map(value).collect::<Vec<f32>>()
+            };
+            (0..M).flat_map(row).collect()
+        })
+    };
+    is_called(&of(|mean, _, off| (mean, (off / (K as f32 - 1.0) + 1e-5).sqrt())), &["gain"], "by 319");
+    is_called(
+        &of(|_, _, off| (0.0, (off / K as f32 + 1e-5).sqrt())),
+        &["addend_missing"],
+        "does not subtract the mean",
+    );
+}
+
+/// A quantiser of the tests' own that writes `codes` and `scales` of what it is given.
+fn quantised(scheme: Quant, write: impl Fn(&Matrix, &mut crate::quant::Quantized)) -> Attempt {
+    let mut case = Case::new(setup(0, Data::Ordinary));
+    let x = case.input("x", BF16, [M, K]).unwrap();
+    let q = case.quantized("q", &x, scheme).unwrap();
+    let mut attempt = case.finish(&q).unwrap();
+    let value = attempt.buffer(x.id()).value();
+    let mut codes = quantize(&value, &scheme, 1.0);
+    write(&value, &mut codes);
+    let out = &mut attempt.buffers[q.id().0];
+    out.data = scheme.dtype.pack(codes.codes.iter().copied()).into();
+    out.scales = scheme.scale_dtype.encode_bytes(&codes.scales, Overflow::Saturate);
+    attempt
+}
+
+#[test]
+fn a_floor_under_magnitudes_and_a_least_code_for_zeros() {
+    let scheme = Quant::group(E4M3FN, 64);
+    let floor = quantised(scheme, |value, q| {
+        let least = 1.0 / 448.0;
+        let groups = K.div_ceil(64);
+        q.scales.iter_mut().for_each(|s| *s = f64::from(s.max(least) as f32));
+        for i in 0..value.data.len() {
+            q.codes[i] = scheme.code_of(value.data[i] / q.scales[i / K * groups + i % K / 64]);
+        }
+    });
+    is_called(&floor, &["overflow"], "a floor under its magnitudes");
+    let zeros = quantised(Quant::token(INT8), |value, q| {
+        for i in 0..value.data.len() {
+            if INT8.decode(q.codes[i]) == 0.0 {
+                q.codes[i] = 1;
+            }
+        }
+    });
+    is_called(&zeros, &["rounding"], "for the zeros of `q`");
+}
+
+#[test]
+fn scales_of_the_first_run_that_are_used_in_a_later_one() {
+    let chain = |seed: u64, scales: Option<&[f64]>| {
+        let mut case = Case::new(setup(seed, Data::Ordinary));
+        let x = case.input("x", BF16, [M, K]).unwrap();
+        let w = case.input("w", BF16, [N, K]).unwrap();
+        let q = case.quantized("q", &x, Quant::token(E4M3FN)).unwrap();
+        let y = case.output("y", F32, [M, N], q.matmul(&w)).unwrap();
+        let mut attempt = case.finish(&y).unwrap();
+        let (value, weight) = (attempt.buffer(x.id()).value(), attempt.buffer(w.id()).value());
+        let codes = quantize(&value, &Quant::token(E4M3FN), 1.0);
+        let out = &mut attempt.buffers[q.id().0];
+        out.data = E4M3FN.pack(codes.codes.iter().copied()).into();
+        out.scales = F32.encode_bytes(&codes.scales, Overflow::Saturate);
+        let mut read = attempt.buffer(q.id()).quantized().unwrap();
+        let own = read.scales.clone();
+        if let Some(scales) = scales {
+            read.scales = scales.to_vec();
+        }
+        let values: Vec<f64> = products(&read.decode(), &weight, Order::Forward, |_, _, x| x)
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        attempt.buffers[y.id().0].data = F32.encode_bytes(&values, Overflow::Special).into();
+        (attempt, own)
+    };
+    let (first, scales) = chain(0, None);
+    let (later, _) = chain(1, Some(&scales));
+    let hops = judge_hops(&later, MIN_COS);
+    let cause = kept_from_first(&first, (&later, &hops)).expect("a cause");
+    assert!(
+        cause.confident && cause.detail.contains("the scales that `q` had in its first run"),
+        "{cause:?}"
+    );
+}

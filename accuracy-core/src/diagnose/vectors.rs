@@ -1,0 +1,175 @@
+//! Factors of rows or columns that are those of other rows or columns: scales, routing weights and whatever else a hop
+//! multiplies with, taken from the wrong place.
+//!
+//! A result each of whose rows is off by a factor of its own is compared with every vector in play before it is said to
+//! be just that. The factor of a row times its own value is the value that was taken; where every row has one such value
+//! among the vector's, the vector was read in another order.
+
+use super::map::Map;
+use super::output::{Fit, ratio, where_wrong};
+use crate::case::{Attempt, Captured};
+use crate::reference::{Expr, Matrix};
+
+/// How far a factor that is fitted to rounded results may be from the quotient of two values.
+const NEAR: f64 = 1.5e-3;
+/// Lines that are too few to tell an order by.
+const FEW: usize = 3;
+
+/// How far factors beside the fitted ones are from them, and how likely it may be that all lines find a value by chance.
+const BESIDE: [f64; 6] = [0.95, 0.97, 0.98, 1.02, 1.03, 1.05];
+const CHANCE: f64 = 1e-6;
+
+/// A vector of factors, one for each row or column of the result.
+struct Vector<'a> {
+    /// "the scales of `xq`", "`weights`".
+    words: String,
+    values: Vec<f64>,
+    /// Values of a row of the buffer, as of the slots of a token.
+    slots: usize,
+    cause: &'static str,
+    orders: &'a [(String, Vec<usize>)],
+}
+
+/// Fits of a result whose rows, or columns, have the factors of others.
+pub fn fits(attempt: &Attempt, source: &Expr, reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+    let mut found = Vec::new();
+    for (lines, is_rows) in [(map.rows, true), (map.cols, false)] {
+        let across = if is_rows { map.cols } else { map.rows };
+        let wrong = if is_rows { map.wrong_rows() } else { map.wrong_cols() };
+        if across < 8 || wrong.len() < FEW {
+            continue;
+        }
+        let at = |line: usize, i: usize| if is_rows { (line, i) } else { (i, line) };
+        let factor = |line: usize| {
+            let pairs = (0..across).map(|i| at(line, i)).map(|(r, c)| (reference.row(r)[c], out.row(r)[c]));
+            ratio(pairs).filter(|g| g.is_finite())
+        };
+        // A line that should be zero has no factor.
+        let (wrong, factors): (Vec<usize>, Vec<f64>) =
+            wrong.into_iter().filter_map(|line| Some((line, factor(line)?))).unzip();
+        if wrong.len() < FEW {
+            continue;
+        }
+        let orders = orders(attempt, source, lines);
+        for vector in vectors(attempt, source, lines, &orders) {
+            let Some((words, from)) = vector.taken(&wrong, &factors) else { continue };
+            let of_line = |line: usize| {
+                let place = wrong.binary_search(&line).ok();
+                place.map_or(1.0, |i| vector.values[from[i]] / vector.values[line])
+            };
+            let scaled = where_wrong(reference, map, |r, c, x| x * of_line(if is_rows { r } else { c }));
+            let line = if is_rows { "row" } else { "column" };
+            found.push(Fit {
+                cause: vector.cause,
+                what: format!("has for each {line} {} of {words}, not its own", vector.words),
+                reference: scaled,
+                gain: None,
+            });
+        }
+    }
+    found
+}
+
+/// Orders that an integer among the operands makes of the lines: that of its values, and where each line comes in it.
+fn orders(attempt: &Attempt, source: &Expr, lines: usize) -> Vec<(String, Vec<usize>)> {
+    let mut found = Vec::new();
+    for id in source.buffers() {
+        let operand = attempt.buffer(id);
+        if !operand.dtype.is_integer() || operand.scheme.is_some() || operand.rows * operand.cols != lines {
+            continue;
+        }
+        let value = operand.value();
+        let mut order: Vec<usize> = (0..lines).collect();
+        order.sort_by(|&a, &b| value.data[a].total_cmp(&value.data[b]).then(a.cmp(&b)));
+        let mut place = vec![0; lines];
+        order.iter().enumerate().for_each(|(i, &line)| place[line] = i);
+        let name = &operand.name;
+        found.push((format!("its place in the order of `{name}`"), place));
+        found.push((format!("the one that comes at its place in the order of `{name}`"), order));
+    }
+    found
+}
+
+fn vectors<'a>(
+    attempt: &Attempt,
+    source: &Expr,
+    lines: usize,
+    orders: &'a [(String, Vec<usize>)],
+) -> Vec<Vector<'a>> {
+    let ids = source.buffers();
+    let steered =
+        ids.iter().map(|&id| attempt.buffer(id)).any(|b| b.dtype.is_integer() && b.scheme.is_none());
+    let of = |operand: &Captured| {
+        let (words, values, cause) = match operand.scheme {
+            Some(_) => {
+                (format!("the scale in `{}`", operand.name), operand.quantized()?.scales, "scale_neighbour")
+            }
+            None if operand.dtype.is_integer() || operand.rows * operand.cols != lines => return None,
+            None => {
+                let cause = if steered { "router" } else { "scale_neighbour" };
+                (format!("the value in `{}`", operand.name), operand.value().data, cause)
+            }
+        };
+        let same = values.iter().all(|v| *v == values[0]);
+        let slots = if operand.scheme.is_none() { operand.cols } else { 1 };
+        (values.len() == lines && !same).then_some(Vector { words, values, slots, cause, orders })
+    };
+    ids.into_iter().filter_map(|id| of(attempt.buffer(id))).collect()
+}
+
+impl Vector<'_> {
+    /// Which values the wrong lines have taken, in words and by index; `None` where one has taken none of them.
+    fn taken(&self, wrong: &[usize], factors: &[f64]) -> Option<(String, Vec<usize>)> {
+        let n = self.values.len();
+        let near = |i: usize, from: usize| {
+            let value = factors[i] * self.values[wrong[i]];
+            value != 0.0 && (self.values[from] / value - 1.0).abs() < NEAR
+        };
+        let mut rules: Vec<(String, Box<dyn Fn(usize) -> usize + '_>)> = vec![
+            ("the next".into(), Box::new(move |i| (i + 1) % n)),
+            ("the previous".into(), Box::new(move |i| (i + n - 1) % n)),
+            ("the first".into(), Box::new(|_| 0)),
+        ];
+        if (2..n).contains(&self.slots) {
+            let slots = self.slots;
+            rules.push((format!("the first of its {slots} slots"), Box::new(move |i| i / slots * slots)));
+            rules.push((
+                format!("the last of its {slots} slots"),
+                Box::new(move |i| i / slots * slots + slots - 1),
+            ));
+            rules.push((format!("the one at i / {slots}"), Box::new(move |i| i / slots)));
+            let tokens = n / slots;
+            let turned = move |i: usize| (i % slots * tokens + i / slots) % n;
+            rules.push(("the one in the order of slots before tokens".into(), Box::new(turned)));
+        }
+        for size in [2, 4, 8, 16, 32, 64, 128, 256] {
+            if size < n {
+                rules.push((format!("the first of every {size}"), Box::new(move |i| i / size * size)));
+                rules.push((format!("the one at i % {size}"), Box::new(move |i| i % size)));
+                rules.push((format!("the one at i / {size}"), Box::new(move |i| i / size)));
+            }
+        }
+        for (words, order) in self.orders {
+            rules.push((words.clone(), Box::new(move |i| order[i])));
+        }
+        let fits = |of: &dyn Fn(usize) -> usize| (0..wrong.len()).all(|i| near(i, of(wrong[i])));
+        if let Some((words, of)) = rules.iter().find(|(_, of)| fits(&**of)) {
+            return Some((words.clone(), wrong.iter().map(|&line| of(line)).collect()));
+        }
+        // No rule that is known: each line by itself.
+        let other = |i: usize| (0..n).filter(|&from| from != wrong[i]).find(|&from| near(i, from));
+        // Among many values that are alike there is one for any factor: factors that are a little off tell how often.
+        let off = |i: usize, by: f64| {
+            let value = by * factors[i] * self.values[wrong[i]];
+            value != 0.0 && self.values.iter().any(|v| (v / value - 1.0).abs() < NEAR)
+        };
+        let places = || (0..wrong.len()).flat_map(|i| BESIDE.iter().map(move |by| (i, *by)));
+        let by_chance = places().filter(|&(i, by)| off(i, by)).count() as f64 / places().count() as f64;
+        if by_chance.powf(wrong.len() as f64) > CHANCE {
+            return None;
+        }
+        let from = (0..wrong.len()).map(other).collect::<Option<Vec<usize>>>()?;
+        let examples = wrong.iter().zip(&from).take(3).map(|(line, from)| format!("{line} that of {from}"));
+        Some((format!("another ({}, ...)", examples.collect::<Vec<_>>().join(", ")), from))
+    }
+}
