@@ -913,8 +913,15 @@ fn clean_dumps_in_the_shape_of_engines_agree_with_transformers() {
 #[test]
 fn a_wrong_value_of_an_engine_is_found_where_it_is() {
     for (name, rank, module, kind, op) in [
-        ("vllm", 0, "model.layers.1.self_attn.attn", "output", "attention"),
-        ("vllm", 0, "model.layers.1.mlp.act_fn", "output", "swiglu"),
+        ("vllm", 0, "model.layers.1.self_attn.o_proj", "input", "attention"),
+        ("vllm", 0, "model.layers.1.mlp.down_proj", "input", "swiglu"),
+        (
+            "vllm",
+            0,
+            "model.layers.1.self_attn.attn",
+            "output",
+            "wiring self_attn.attn -> self_attn.o_proj input",
+        ),
         ("sglang", 1, "model.layers.0.self_attn.qkv_proj", "output", "q_proj"),
     ] {
         let wrong = changed_rank(&engine(name).join("candidate"), rank, module, kind, |v| v.reverse());

@@ -271,14 +271,17 @@ impl ModelConfig {
     pub fn read(path: &Path) -> Result<ModelConfig, ModelError> {
         let file = Object::read(path)?;
         let inputs = Inputs::read(&file);
-        let c = match file.object("text_config") {
-            Some(text) if file.count("hidden_size").is_none() => text,
-            _ => file,
+        let (c, nested) = match file.object("text_config") {
+            Some(text) if file.count("hidden_size").is_none() => (text, true),
+            _ => (file, false),
         };
         let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?;
         match families::find(model_type) {
             Some(family) => {
-                let config = ModelConfig { inputs, ..(family.read)(&c)? };
+                let mut config = ModelConfig { inputs, ..(family.read)(&c)? };
+                if nested {
+                    config.form.prefix = "model.language_model";
+                }
                 config.check(&c).map(|()| config)
             }
             None => Err(ModelError::Unknown { path: path.to_owned(), model_type: model_type.to_owned() }),

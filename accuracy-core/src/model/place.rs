@@ -66,6 +66,8 @@ pub struct Place {
     pub call: usize,
     /// The dump has to have so many calls of it: one that keeps the last one alone does not say whose it is.
     pub calls: Option<usize>,
+    /// The dump has to have an output of this module: without it, the place means something else.
+    pub beside: Option<String>,
     pub sharing: Sharing,
 }
 
@@ -80,6 +82,7 @@ impl Place {
             fused: None,
             call: 0,
             calls: None,
+            beside: None,
             sharing: Sharing::Unknown,
         }
     }
@@ -132,6 +135,10 @@ impl Site {
 
     pub fn call(self, call: usize, of: usize) -> Site {
         self.each(|p| (p.call, p.calls) = (call, Some(of)))
+    }
+
+    pub fn beside(self, module: &str) -> Site {
+        self.each(|p| p.beside = Some(module.to_owned()))
     }
 
     pub fn shared(self, sharing: Sharing) -> Site {

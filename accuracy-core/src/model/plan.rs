@@ -347,12 +347,14 @@ fn attention(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Si
     let a = &config.attention;
     let columns = Sharing::Columns(a.heads * a.value_dim, a.value_dim);
     let attends = Site::any(ATTENDS.iter().map(|m| Site::output(at(m))));
-    let context = Site::input(at("o_proj")).or(attends).shared(columns);
+    let (attends, into) = (attends.shared(columns), Site::input(at("o_proj")).shared(columns));
+    let context = into.clone().or(attends.clone());
     let (inputs, rotated) =
         if a.mla.is_some() { (latent(b, &at, normed), Vec::new()) } else { heads(b, layer, i, &at, normed) };
     let sinks = a.sinks.then(|| at("sinks"));
     let kind = OpKind::Attention { window: layer.window, sinks, rope: layer.rope, rotated };
     b.op("attention", kind, inputs, context.clone());
+    b.copy(attends, into);
     let out = Site::output(at("o_proj")).shared(Sharing::Sum(config.hidden));
     b.op("o_proj", OpKind::Linear { weight: at("o_proj") }, vec![context], out.clone());
     let whole = Site::output(block).shared(Sharing::Sum(config.hidden));
@@ -498,7 +500,12 @@ fn dense(b: &mut Builder, module: &str, fused: Option<&str>, inner: Option<usize
         b.op(name, OpKind::Linear { weight }, vec![from], out.clone());
         parts.push(out);
     }
-    let inside = Site::input(at("down_proj")).or(Site::output(at("act_fn"))).shared(columns);
+    // An engine's activation takes both parts and multiplies; transformers' is of the gate alone.
+    let acted =
+        Site::any(FUSED_GATE_UP.iter().map(|m| Site::output(at("act_fn")).beside(&at(m)))).shared(columns);
+    let into_down = Site::input(at("down_proj")).shared(columns);
+    b.copy(acted.clone(), into_down.clone());
+    let inside = into_down.or(acted);
     b.op("swiglu", OpKind::Gated(config.activation), parts, inside.clone());
     let out = Site::output(at("down_proj")).shared(Sharing::Sum(config.hidden));
     b.op("down_proj", OpKind::Linear { weight: at("down_proj") }, vec![inside], out.clone());

@@ -14,8 +14,9 @@ fn read(t: &DumpTensor) -> Result<Matrix, String> {
     Ok(data.matrix(0..data.rows()))
 }
 
-/// One value of the parts that ranks wrote, `None` if it is not what the place describes.
-pub fn merge(parts: &[&DumpTensor], place: &Place) -> Found<Value> {
+/// One value of the parts that ranks wrote, `None` if it is not what the place describes. `tokens`: rows of the whole
+/// step, where they are known.
+pub fn merge(parts: &[&DumpTensor], place: &Place, tokens: Option<usize>) -> Found<Value> {
     let first = parts[0];
     let name = first.id.to_string();
     let mut narrow = Narrow::new(first.element());
@@ -59,6 +60,14 @@ pub fn merge(parts: &[&DumpTensor], place: &Place) -> Found<Value> {
             Some(x) => value(x, own(), Held::Well),
             None => Ok(None),
         },
+        // Each rank has some of the tokens.
+        Sharing::Whole(cols) | Sharing::Sum(cols)
+            if differ > unit && x.cols == cols && tokens == Some(x.rows * parts.len()) =>
+        {
+            let data: Vec<f64> = pieces.into_iter().flat_map(|p| p.data).collect();
+            let rows = data.len() / cols;
+            value(Matrix::new(rows, cols, data), vec![rows], Held::Well)
+        }
         Sharing::Whole(cols) if all.is_multiple_of(cols) => {
             value(x, own(), if differ > unit { Held::Apart } else { Held::Well })
         }

@@ -220,7 +220,7 @@ impl Replay<'_> {
 
     /// A sum over ranks that was done once too often: the output is as many times too large as there are ranks.
     fn reduced(&self, side: &Side, op: &Op, out: &Value, judged: &Judged) -> Option<Ranks> {
-        let ranks = side.set.ranks().len() as f64;
+        let ranks = side.ranks() as f64;
         let sums = op.output.0.iter().any(|p| matches!(p.sharing, Sharing::Sum(_)));
         let gain = judged.gain?;
         let twice = sums && ranks > 1.0 && out.held == Held::Well && (gain / ranks - 1.0).abs() < 0.02;
@@ -283,7 +283,7 @@ impl Replay<'_> {
         once: Matrix,
         p: Precision,
     ) -> Result<Matrix, Stop> {
-        let ranks = side.set.ranks().len();
+        let ranks = side.ranks();
         if ranks < 2 || !x.cols.is_multiple_of(ranks) {
             return Ok(once);
         }

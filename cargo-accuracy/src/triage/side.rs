@@ -3,7 +3,7 @@
 
 use super::layout::{Layout, Link, chains};
 use super::ranks::merge;
-use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, TensorData, TensorId};
+use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Rank, TensorData, TensorId};
 use accuracy_core::model::ops::Precision;
 use accuracy_core::model::place::Names;
 use accuracy_core::model::{Op, OpKind, Place, Site};
@@ -357,6 +357,13 @@ impl Side {
         }
     }
 
+    /// How many ranks share the model's values.
+    pub fn ranks(&self) -> usize {
+        let mut all: BTreeSet<Rank> = BTreeSet::new();
+        all.extend(self.index.values().flatten().map(|&i| self.set.tensors[i].id.rank));
+        all.len()
+    }
+
     /// The last row of each sequence among the ordered ones.
     pub fn ends(&self) -> Vec<usize> {
         let sequences = self.by_sequence().ok().flatten().unwrap_or_default();
@@ -368,9 +375,15 @@ impl Side {
     }
 
     fn at_step(set: Arc<DumpSet>, step: Option<u64>) -> Side {
+        // Ranks that have other requests are another model's replica: of these the first is looked at.
+        let ids = |rank: Rank| set.token_ids(step, rank).ok().flatten();
+        let all = set.ranks();
+        let first = all.iter().find_map(|&rank| ids(rank));
+        let other = |rank: &Rank| matches!((ids(*rank), &first), (Some(own), Some(first)) if own != *first);
+        let ours: BTreeSet<Rank> = all.iter().copied().filter(|rank| !other(rank)).collect();
         let mut index: HashMap<(String, Kind, usize), Vec<usize>> = HashMap::new();
         for (i, t) in set.tensors.iter().enumerate() {
-            if t.id.step == step {
+            if t.id.step == step && ours.contains(&t.id.rank) {
                 index.entry((t.id.module.clone(), t.id.kind, t.id.call)).or_default().push(i);
             }
         }
@@ -484,6 +497,10 @@ impl Side {
     fn parts(&self, place: &Place, slots: Names, wanted: fn(Element) -> bool) -> Vec<&DumpTensor> {
         let key = (place.module.clone(), place.kind, place.call);
         let has = |call: usize| self.index.contains_key(&(place.module.clone(), place.kind, call));
+        let given = |module: &String| self.index.contains_key(&(module.clone(), Kind::Output, 0));
+        if !place.beside.as_ref().is_none_or(given) {
+            return Vec::new();
+        }
         if place.calls.is_some_and(|n| n == 0 || !has(n - 1) || has(n)) {
             return Vec::new();
         }
@@ -499,9 +516,9 @@ impl Side {
         parts
     }
 
-    /// Whether the dump has the value.
-    pub fn has(&self, site: &Site) -> bool {
-        site.0.iter().any(|place| !self.parts(place, place.slots, |_| true).is_empty())
+    /// Rows of all tokens of an engine's step.
+    fn rows(&self) -> Option<usize> {
+        self.layout.as_ref().map(|l| l.rows)
     }
 
     /// A value of floats.
@@ -675,14 +692,14 @@ impl Side {
         if parts.is_empty() {
             return Ok(None);
         }
-        let Some(mut value) = merge(&parts, place)? else { return Ok(None) };
+        let Some(mut value) = merge(&parts, place, self.rows())? else { return Ok(None) };
         if !place.plus.is_empty() {
             let second = self.second(place, parts[0]);
             if second.is_empty() {
                 return Ok(None);
             }
             // The first summand may be a rank's part still; the stream is whole everywhere.
-            let Some(second) = merge(&second, place)? else { return Ok(None) };
+            let Some(second) = merge(&second, place, self.rows())? else { return Ok(None) };
             value.x.data.iter_mut().zip(&second.x.data).for_each(|(a, b)| *a += b);
             value.place += " + residual";
             if second.held == Held::Apart {

@@ -10,12 +10,13 @@ use super::replay::{CACHE, Outcome, Replay};
 use super::side::Side;
 use super::stale::repeated;
 use accuracy_core::dumps::{DumpSet, DumpTensor, TensorId};
+use accuracy_core::model::config::Object;
 use accuracy_core::model::ops::Weights;
 use accuracy_core::model::place::{LAYER_RESIDUAL, RESIDUAL};
 use accuracy_core::model::{ModelConfig, ModelError, OpKind, Plan, Site};
 use accuracy_core::weights::Checkpoint;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -311,7 +312,12 @@ impl<'a> Walk<'a> {
         };
         let mut layers = generic(&self.reference.set);
         if let (Some(plan), Some(checkpoint)) = (&mut layers, self.options.checkpoint)
-            && recognise(plan, &self.reference, Weights(checkpoint))
+            && recognise(
+                plan,
+                &self.reference,
+                Weights(checkpoint),
+                Object::read(&self.config_path()).ok().as_ref(),
+            )
         {
             self.partial = true;
             self.recognised = true;
@@ -328,9 +334,13 @@ impl<'a> Walk<'a> {
     }
 
     fn config(&self) -> Result<ModelConfig, ModelError> {
+        ModelConfig::read(&self.config_path())
+    }
+
+    fn config_path(&self) -> PathBuf {
         let path = self.options.checkpoint.map_or(Path::new(""), |c| c.path());
         let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        ModelConfig::read(&folder.join("config.json"))
+        folder.join("config.json")
     }
 
     /// Both dumps are of the checkpoint's model, as far as widths and layers tell.
@@ -449,12 +459,13 @@ impl<'a> Walk<'a> {
                     continue;
                 }
             }
+            let finding = self.one(&replay, plan, index);
             // Places of other engines: what neither dump has was not to be moved there.
             let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. });
-            if moves && !self.reference.has(&op.output) && !self.candidate.has(&op.output) {
+            let missing = |o: &Outcome| matches!(o, Outcome::Missing(_));
+            if moves && missing(&finding.reference) && missing(&finding.candidate) {
                 continue;
             }
-            let finding = self.one(&replay, plan, index);
             if finding.status == OpStatus::CandidateWrong {
                 known.insert(op.name.clone());
                 if let Some(i) = op.layer {

@@ -134,7 +134,7 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=
 def rounded(model, dtype):
     # Stored in bfloat16, so that runs in bfloat16 and float32 have the same weights. Frequencies stay in float32, as
     # they do when a checkpoint is loaded: `model.to` would round them, too.
-    frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path}
+    frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path or "embed_scale" in path}
     model = model.to(torch.bfloat16).to(dtype).eval()
     for path, b in model.named_buffers():
         if path in frequencies:

@@ -8,7 +8,8 @@ use crate::reference::model::RopeStyle;
 pub const DENSE2: Family = Family { model_types: &["qwen2"], read: dense };
 pub const DENSE3: Family = Family { model_types: &["qwen3"], read: normed };
 pub const MOE3: Family = Family { model_types: &["qwen3_moe"], read: mixture };
-pub const VL3: Family = Family { model_types: &["qwen3_vl_text"], read: text };
+/// For text alone the three parts of a position are equal, so that the embedding is the plain one.
+pub const VL3: Family = Family { model_types: &["qwen3_vl_text"], read: normed };
 
 fn dense(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;
@@ -34,12 +35,5 @@ fn mixture(c: &Object) -> Result<ModelConfig, ModelError> {
         let listed = dense.iter().any(|v| v.as_u64() == Some(i as u64));
         layer.router = (!listed && (i + 1).is_multiple_of(step)).then(|| made.clone());
     }
-    Ok(config)
-}
-
-/// For text alone the three parts of a position are equal, so that the embedding is the plain one.
-fn text(c: &Object) -> Result<ModelConfig, ModelError> {
-    let mut config = normed(c)?;
-    config.form.prefix = "model.language_model";
     Ok(config)
 }
