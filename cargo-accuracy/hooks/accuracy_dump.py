@@ -11,6 +11,8 @@ What it writes: `accuracy_dump.rank{R}.jsonl`, one JSON object a line, and safet
 before its bytes, so that after a crash it is known what was cut off. What cannot be written (sparse, complex, of a type
 that safetensors lacks) is skipped, with a line that says so; the model goes on.
 
+What runs between two passes, such as an engine's computation of logits, is dumped with the pass before it.
+
 A pass whose predecessor is not dumped may find keys and values in a cache of transformers: attention modules then have
 the inputs `past_key_values.keys` and `.values`, what the cache had before the pass.
 """
@@ -67,7 +69,7 @@ class Dumper:
         self.merge, self.buffer_bytes = merge or {}, buffer_bytes
         self.handles, self.step, self.depth, self.calls = [], 0, 0, {}
         self.buffer, self.buffered, self.parts, self.order = {}, 0, 0, 0
-        self.unfinished, self.passes, self.skipped = False, False, set()
+        self.unfinished, self.passes, self.between, self.skipped = False, False, False, set()
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, f"accuracy_dump.rank{self.rank}.jsonl")
         # "x": a second run in the same folder would mix with the first.
@@ -98,6 +100,7 @@ class Dumper:
         return self.step == 0 or self.steps is not None and self.step - 1 not in self.steps
 
     def begin(self, module, args, kwargs):
+        self.advance()
         self.depth += 1
         self.passes = True
         if self.depth == 1 and self.wanted():
@@ -105,6 +108,14 @@ class Dumper:
             if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.dim() in (1, 2):
                 ids = ids.detach().cpu()
                 self.line("tokens", {"step": self.step, "ids": ids.reshape(-1, ids.shape[-1]).tolist()})
+
+    def advance(self):
+        """Ends the last pass: what modules do after it, outside of the model's own call, still belongs to it."""
+        if self.between:
+            self.write()
+            self.step += 1
+            self.calls.clear()
+            self.parts, self.between = 0, False
 
     def end(self, module, args, output):
         self.depth -= 1
@@ -114,9 +125,7 @@ class Dumper:
                 # What a pass that raised an exception has dumped is kept, but it is not complete.
                 if output is not None or sys.exc_info()[0] is None:
                     self.finish()
-            self.step += 1
-            self.calls.clear()
-            self.parts = 0
+            self.between = True
 
     def finish(self):
         self.line("end", {"step": self.step})
@@ -131,8 +140,9 @@ class Dumper:
                     for slot, tensor in tensors({**{str(i): a for i, a in enumerate(args)}, **kwargs}):
                         self.add_or_skip(name, "input", slot, call, tensor)
                     if call == 0 and self.first():
-                        for slot, tensor in cached(module, kwargs.get("past_key_values")):
-                            self.add_or_skip(name, "input", slot, call, tensor)
+                        for cache in [*args, *kwargs.values()]:
+                            for slot, tensor in cached(module, cache):
+                                self.add_or_skip(name, "input", slot, call, tensor)
 
         return hook
 
@@ -146,6 +156,7 @@ class Dumper:
 
     def value(self, name, tensor, step=None):
         """Dumps a tensor under a name of its own, from anywhere in the model's code."""
+        self.advance()
         if self.wanted():
             call = self.calls[f"value {name}"] = self.calls.get(f"value {name}", -1) + 1
             self.add(name, "value", "", call, tensor)

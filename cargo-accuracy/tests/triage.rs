@@ -845,3 +845,171 @@ fn what_a_person_reads() {
         assert!(answer.text.contains(line), "{line}: {}", answer.text);
     }
 }
+
+/// The parts of an engine's dump that all ranks wrote, with one tensor of one rank changed.
+fn changed_rank(
+    from: &Path,
+    rank: usize,
+    module: &str,
+    kind: &str,
+    change: impl Fn(&mut Vec<f32>),
+) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let manifest = fs::read_to_string(from.join(format!("accuracy_dump.rank{rank}.jsonl"))).unwrap();
+    let lines = manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let entries: Vec<Value> = lines.filter_map(|line| line.get("tensor").cloned()).collect();
+    let file = entries[0]["file"].as_str().unwrap();
+    let source = Checkpoint::open(&from.join(file)).unwrap();
+    let mut found = false;
+    let mut tensors = Vec::new();
+    for entry in entries.iter().filter(|entry| entry["file"] == file) {
+        let name = entry["key"].as_str().unwrap();
+        let raw = source.raw(name).unwrap();
+        let mut bytes = raw.bytes.to_vec();
+        if is(entry, module, kind) && raw.dtype == StDtype::BF16 {
+            let wide = |b: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+            let mut values: Vec<f32> = bytes.chunks_exact(2).map(wide).collect();
+            change(&mut values);
+            bytes = values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+            found = true;
+        }
+        tensors.push(NewTensor { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.to_vec(), bytes });
+    }
+    assert!(found, "{module} {kind} is not in the dump");
+    write(&folder.path().join(file), &tensors, &BTreeMap::new()).unwrap();
+    folder
+}
+
+fn engine(name: &str) -> PathBuf {
+    fixture("llama", name)
+}
+
+fn against_engine(name: &str, candidate: &Path) -> Answer {
+    let paths = [engine(name).join("reference"), candidate.to_owned(), fixture("llama", "checkpoint")];
+    let paths = paths.each_ref().map(|p| p.to_str().unwrap());
+    run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2], "--all-layers"])
+}
+
+#[test]
+fn clean_dumps_in_the_shape_of_engines_agree_with_transformers() {
+    // One rank with a step of decoding, and two ranks; prompts of different lengths in one row.
+    for (name, ops) in [
+        ("vllm", &["rope", "attention", "lm_head", "q_proj", "swiglu"]),
+        ("sglang", &["rope", "o_proj", "lm_head", "k_proj", "embedding"]),
+    ] {
+        let answer = against_engine(name, &engine(name).join("candidate"));
+        assert_eq!(answer.json["verdict"], "agrees", "{name}: {}", answer.text);
+        for op in ops {
+            let mut all = answer.json["ops"].as_array().unwrap().iter();
+            assert!(all.any(|o| o["op"] == **op && o["status"] == "right"), "{name}, {op}: {}", answer.text);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_of_an_engine_is_found_where_it_is() {
+    for (name, rank, module, kind, op) in [
+        ("vllm", 0, "model.layers.1.self_attn.o_proj", "input", "attention"),
+        ("vllm", 0, "model.layers.1.mlp.down_proj", "input", "swiglu"),
+        (
+            "vllm",
+            0,
+            "model.layers.1.self_attn.attn",
+            "output",
+            "wiring self_attn.attn -> self_attn.o_proj input",
+        ),
+        ("sglang", 1, "model.layers.0.self_attn.qkv_proj", "output", "q_proj"),
+    ] {
+        let wrong = changed_rank(&engine(name).join("candidate"), rank, module, kind, |v| v.reverse());
+        // What follows was computed from the right value, so that the wiring behind it differs, too.
+        let answer = against_engine(name, wrong.path());
+        assert_eq!(answer.json["verdict"], "fault", "{name}, {module}: {}", answer.text);
+        let names: Vec<&Value> = answer.json["ops"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|o| o["status"] == "candidate_wrong")
+            .map(|o| &o["op"])
+            .collect();
+        assert!(names.contains(&&op.into()), "{name}, {module}: {}", answer.text);
+    }
+}
+
+#[test]
+fn ranks_that_should_have_the_same_and_do_not_are_a_fault() {
+    let candidate = engine("sglang").join("candidate");
+    let wrong = changed_rank(&candidate, 1, "model.layers.1.post_attention_layernorm", "output", |v| {
+        v.iter_mut().for_each(|v| *v *= 1.5);
+    });
+    let answer = against_engine("sglang", wrong.path());
+    assert_eq!(answer.json["verdict"], "fault", "{}", answer.text);
+    let guilty = &answer.json["guilty"];
+    assert_eq!(
+        (&guilty["layer"], &guilty["op"]),
+        (&1.into(), &"post_attention_layernorm".into()),
+        "{}",
+        answer.text
+    );
+    assert!(guilty["detail"].as_str().unwrap().contains("the ranks have different values"), "{guilty}");
+}
+
+/// Each family computes what transformers computes, operation by operation, in both formats.
+#[test]
+fn every_operation_of_other_families_is_replayed_to_within_rounding() {
+    for (model, expected) in [
+        ("gemma2", "logits"),
+        ("gemma3", "q_norm"),
+        ("glm4", "post_mlp_layernorm"),
+        ("glm4_moe", "experts"),
+        ("olmo2", "post_feedforward_layernorm"),
+        ("granite", "logits"),
+        ("phi3", "k_proj"),
+        ("mixtral", "router"),
+        ("minimax_m2", "k_norm"),
+    ] {
+        let answer = triage(model, &fixture(model, "f32"), &fixture(model, "bf16"), &["--all-layers"]);
+        all_are_right(&answer);
+        let names: BTreeSet<&str> =
+            answer.json["ops"].as_array().unwrap().iter().map(|op| op["op"].as_str().unwrap()).collect();
+        for name in ["embedding", "attention", "residual", "lm_head", expected] {
+            assert!(names.contains(name), "{model}: {name} was not replayed: {names:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_recognised_of_an_unknown_model_is_replayed_and_never_agrees_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = fixture("gemma2", "checkpoint");
+    fs::copy(checkpoint.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
+    let config = config.replace("\"model_type\": \"gemma2\"", "\"model_type\": \"novel\"");
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let against = |candidate: &Path| {
+        let reference = fixture("gemma2", "f32");
+        let paths = [&reference, candidate, folder.path()].map(|p| p.to_str().unwrap().to_owned());
+        run(&["--reference", &paths[0], "--candidate", &paths[1], "--checkpoint", &paths[2]])
+    };
+    let answer = against(&fixture("gemma2", "bf16"));
+    assert_eq!(answer.json["verdict"], "inconclusive", "{}", answer.text);
+    let ops = answer.json["ops"].as_array().unwrap();
+    let right: BTreeSet<&str> =
+        ops.iter().filter(|o| o["status"] == "right").map(|o| o["op"].as_str().unwrap()).collect();
+    for name in ["input_layernorm", "self_attn.q_proj", "mlp.down_proj", "lm_head"] {
+        assert!(right.contains(name), "{name}: {right:?}");
+    }
+    for (module, op) in [
+        ("model.layers.1.mlp.up_proj", "mlp.up_proj"),
+        ("model.layers.0.pre_feedforward_layernorm", "pre_feedforward_layernorm"),
+    ] {
+        let wrong = changed_in(&fixture("gemma2", "f32"), module, "output", |v| v.reverse());
+        let paths = [fixture("gemma2", "bf16"), wrong.path().to_owned(), folder.path().to_owned()];
+        let paths = paths.each_ref().map(|p| p.to_str().unwrap());
+        let answer = run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2]]);
+        assert_eq!(answer.json["guilty"]["op"], op, "{}", answer.text);
+    }
+}

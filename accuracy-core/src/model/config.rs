@@ -1,8 +1,12 @@
-//! What `config.json` decides about a model's arithmetic: Llama, Qwen3, Qwen3-MoE, DeepSeek-V3, gpt-oss and BERT.
+//! What `config.json` decides about a model's arithmetic. What a family of models has of its own is in
+//! [`families`](super::families).
 //!
 //! Weights and quantisation are not read here ([`crate::weights`]). No value is assumed that the file could say.
 
-use super::rope::{Rope, yarn_mscale};
+use super::families;
+use super::inputs::Inputs;
+use super::place::Names;
+use super::rope::Rope;
 use crate::reference::model::RopeStyle;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -16,13 +20,10 @@ pub enum ModelError {
     Bad { path: PathBuf, reason: String },
     #[error(
         "{}: model_type `{model_type}` is not known; known: {}. Describe its operations in a mapping file (--mapping)",
-        path.display(), KNOWN.join(", ")
+        path.display(), families::known().join(", ")
     )]
     Unknown { path: PathBuf, model_type: String },
 }
-
-pub const KNOWN: &[&str] =
-    &["llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert"];
 
 /// A JSON object and the file it is from.
 #[derive(Clone, Debug)]
@@ -67,16 +68,22 @@ impl Object {
         Some(Object { path: self.path.clone(), value })
     }
 
-    fn list(&self, key: &str) -> Option<&[Value]> {
+    /// The objects that it has as values.
+    pub fn values(&self) -> Vec<Object> {
+        let objects = self.value.values().filter_map(|v| v.as_object());
+        objects.map(|v| Object { path: self.path.clone(), value: v.clone() }).collect()
+    }
+
+    pub fn list(&self, key: &str) -> Option<&[Value]> {
         Some(self.value.get(key)?.as_array()?)
     }
 
-    fn count(&self, key: &str) -> Option<usize> {
+    pub fn count(&self, key: &str) -> Option<usize> {
         usize::try_from(self.value.get(key)?.as_u64()?).ok()
     }
 
     /// A count that may be left out or `null`, but is not zero.
-    fn optional(&self, key: &str) -> Result<Option<usize>, ModelError> {
+    pub fn optional(&self, key: &str) -> Result<Option<usize>, ModelError> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match self.count(key).filter(|&n| n > 0) {
@@ -94,7 +101,7 @@ impl Object {
     }
 
     /// A count under the first of several names that is there, and not zero.
-    fn need(&self, keys: &[&str]) -> Result<usize, ModelError> {
+    pub fn need(&self, keys: &[&str]) -> Result<usize, ModelError> {
         let found = keys.iter().find_map(|key| self.count(key)).filter(|&n| n > 0);
         let there = keys.iter().find(|key| self.value.contains_key(**key));
         found.ok_or_else(|| self.missing(there.unwrap_or(&keys[0])))
@@ -150,6 +157,16 @@ pub struct Mla {
     pub rope: usize,
 }
 
+/// RMSNorm of queries and keys before the rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    None,
+    /// Of each head, with one weight for all heads.
+    Head,
+    /// Of all heads together.
+    Whole,
+}
+
 /// What the layers' attention has in common.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -159,13 +176,17 @@ pub struct Attention {
     pub value_dim: usize,
     /// What scores are multiplied with.
     pub scale: f64,
+    /// Scores are `cap * tanh(score / cap)`.
+    pub cap: Option<f64>,
     pub causal: bool,
     /// A learnt logit for each head that takes part in the softmax alone.
     pub sinks: bool,
-    /// RMSNorm of each head of q and k before the rotation.
-    pub qk_norm: bool,
+    pub qk_norm: QkNorm,
     pub mla: Option<Mla>,
 }
+
+/// Where most families keep the correction of a router.
+pub(super) const CORRECTION: &str = "gate.e_score_correction_bias";
 
 /// No model comes near it; a damaged number is not to fill the memory.
 const MAX_LAYERS: usize = 10_000;
@@ -175,10 +196,55 @@ const MAX_LAYERS: usize = 10_000;
 pub struct Layer {
     /// A position attends to so many, itself included.
     pub window: Option<usize>,
+    /// The index of its rotary embedding; `None`: it has none.
+    pub rope: Option<usize>,
     /// `None`: a dense MLP.
     pub router: Option<Router>,
     /// An expert that every token passes through.
     pub shared: bool,
+}
+
+/// The norms of a decoder's layer, by the names of their modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Norms {
+    pub before_attention: Option<&'static str>,
+    pub after_attention: Option<&'static str>,
+    pub before_mlp: Option<&'static str>,
+    pub after_mlp: Option<&'static str>,
+}
+
+/// Modules of a mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mixture {
+    /// The block, as a dump may call it.
+    pub modules: Names,
+    /// The block in the checkpoint.
+    pub weights: &'static str,
+    pub gate: &'static str,
+    /// The correction for choosing, in the block of the checkpoint.
+    pub correction: &'static str,
+}
+
+/// How a decoder is put together, beside its attention and its experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Form {
+    /// The module that has the embedding, the layers and the final norm.
+    pub prefix: &'static str,
+    /// Embeddings are multiplied with it.
+    pub embedding_scale: f64,
+    /// Norms multiply with `1 + weight`.
+    pub one_plus: bool,
+    pub norms: Norms,
+    pub mixture: Mixture,
+    /// What attention and MLP give is multiplied with it before it is added to the stream.
+    pub branch_scale: f64,
+    /// Logits are multiplied with it.
+    pub logits_scale: f64,
+    /// Logits are `cap * tanh(logit / cap)`.
+    pub logits_cap: Option<f64>,
+    /// The checkpoint has queries, keys and values, or gate and up, in one weight of this name.
+    pub fused_qkv: Option<&'static str>,
+    pub fused_gate_up: Option<&'static str>,
 }
 
 /// The arithmetic of a model.
@@ -186,11 +252,16 @@ pub struct Layer {
 pub struct ModelConfig {
     pub model_type: String,
     pub hidden: usize,
+    /// Inner columns of a dense MLP, where the file says it.
+    pub inner: Option<usize>,
+    pub vocabulary: Option<usize>,
     pub norm_eps: f64,
     pub attention: Attention,
-    pub rope: Option<Rope>,
+    pub ropes: Vec<Rope>,
     pub activation: Activation,
     pub layers: Vec<Layer>,
+    pub form: Form,
+    pub inputs: Inputs,
 }
 
 impl ModelConfig {
@@ -200,59 +271,136 @@ impl ModelConfig {
     /// It cannot be read, a key is missing, or the architecture is not known.
     pub fn read(path: &Path) -> Result<ModelConfig, ModelError> {
         let file = Object::read(path)?;
-        let c = match file.object("text_config") {
-            Some(text) if file.count("hidden_size").is_none() => text,
-            _ => file,
+        let inputs = Inputs::read(&file);
+        let (c, nested) = match file.object("text_config") {
+            Some(text) if file.count("hidden_size").is_none() => (text, true),
+            _ => (file, false),
         };
-        let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?.to_owned();
-        if !KNOWN.contains(&model_type.as_str()) {
-            return Err(ModelError::Unknown { path: path.to_owned(), model_type });
+        let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?;
+        match families::find(model_type) {
+            Some(family) => {
+                let mut config = ModelConfig { inputs, ..(family.read)(&c)? };
+                if nested {
+                    config.form.prefix = "model.language_model";
+                }
+                config.check(&c).map(|()| config)
+            }
+            None => Err(ModelError::Unknown { path: path.to_owned(), model_type: model_type.to_owned() }),
         }
+    }
+
+    /// A decoder as Llama is one: what other families are changes of.
+    pub(super) fn decoder(c: &Object) -> Result<ModelConfig, ModelError> {
+        let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?.to_owned();
         let hidden = c.need(&["hidden_size"])?;
         let heads = c.need(&["num_attention_heads"])?;
         let layers = c.need(&["num_hidden_layers"])?;
         if layers > MAX_LAYERS {
             return Err(c.bad(format!("num_hidden_layers {layers}: more than {MAX_LAYERS}")));
         }
-        let bert = model_type == "bert";
-        let eps_key = if bert { "layer_norm_eps" } else { "rms_norm_eps" };
-        let norm_eps = c.number(eps_key).ok_or_else(|| c.missing(eps_key))?;
-        let activation = activation(&c, &model_type)?;
-        let (attention, rope) = if model_type == "deepseek_v3" {
-            latent(&c, heads)?
-        } else {
-            let d = c.count("head_dim").filter(|&d| d > 0).unwrap_or(hidden / heads);
-            let kv_heads = c.count("num_key_value_heads").unwrap_or(heads);
-            if kv_heads == 0 || heads % kv_heads != 0 || d % 2 != 0 {
-                return Err(c.bad(format!("{heads} heads, {kv_heads} kv heads of {d}")));
-            }
-            let rope = if bert { None } else { Some(Rope::read(&c, d, RopeStyle::Neox)?) };
-            let attention = Attention {
-                heads,
-                kv_heads,
-                key_dim: d,
-                value_dim: d,
-                scale: (d as f64).powf(-0.5),
-                causal: !bert,
-                sinks: model_type == "gpt_oss",
-                qk_norm: model_type.starts_with("qwen3"),
-                mla: None,
-            };
-            (attention, rope)
+        let d = c.count("head_dim").filter(|&d| d > 0).unwrap_or(hidden / heads);
+        let kv_heads = c.count("num_key_value_heads").unwrap_or(heads);
+        if kv_heads == 0 || heads % kv_heads != 0 || d % 2 != 0 {
+            return Err(c.bad(format!("{heads} heads, {kv_heads} kv heads of {d}")));
+        }
+        let attention = Attention {
+            heads,
+            kv_heads,
+            key_dim: d,
+            value_dim: d,
+            scale: (d as f64).powf(-0.5),
+            cap: None,
+            causal: true,
+            sinks: false,
+            qk_norm: QkNorm::None,
+            mla: None,
         };
-        let layers = (0..layers).map(|i| layer(&c, &model_type, i)).collect::<Result<_, _>>()?;
-        Ok(ModelConfig { model_type, hidden, norm_eps, attention, rope, activation, layers })
+        let form = Form {
+            prefix: "model",
+            embedding_scale: 1.0,
+            one_plus: false,
+            norms: Norms {
+                before_attention: Some("input_layernorm"),
+                after_attention: None,
+                before_mlp: Some("post_attention_layernorm"),
+                after_mlp: None,
+            },
+            mixture: Mixture { modules: &["mlp"], weights: "mlp", gate: "gate", correction: CORRECTION },
+            branch_scale: 1.0,
+            logits_scale: 1.0,
+            logits_cap: None,
+            fused_qkv: None,
+            fused_gate_up: None,
+        };
+        let layer = Layer { window: None, rope: Some(0), router: None, shared: false };
+        let norm_eps = c.number("rms_norm_eps").or(c.number("layer_norm_eps"));
+        Ok(ModelConfig {
+            model_type,
+            hidden,
+            inner: c.count("intermediate_size"),
+            vocabulary: c.count("vocab_size"),
+            norm_eps: norm_eps.ok_or_else(|| c.missing("rms_norm_eps"))?,
+            attention,
+            ropes: Vec::new(),
+            activation: activation(c, "silu")?,
+            layers: vec![layer; layers],
+            form,
+            inputs: Inputs::default(),
+        })
+    }
+
+    /// The same with its rotary embedding, of whole heads or as much of them as the file says.
+    pub(super) fn rotated(c: &Object, style: RopeStyle) -> Result<ModelConfig, ModelError> {
+        let mut config = ModelConfig::decoder(c)?;
+        config.ropes = vec![Rope::read(c, rotated_dims(c, config.attention.key_dim), style)?];
+        Ok(config)
+    }
+
+    /// Windows of the layers that `layer_types` calls sliding, else of those that `sliding` says.
+    pub(super) fn windows(&mut self, c: &Object, sliding: impl Fn(usize) -> bool) -> Result<(), ModelError> {
+        let types = c.list("layer_types");
+        let window = c.optional("sliding_window")?;
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let named = types.and_then(|t| t.get(i)).and_then(Value::as_str);
+            let slides = named.map_or_else(|| sliding(i), |t| t == "sliding_attention");
+            layer.window = window.filter(|_| slides);
+        }
+        Ok(())
+    }
+
+    fn check(&self, c: &Object) -> Result<(), ModelError> {
+        for r in self.layers.iter().filter_map(|l| l.router.as_ref()) {
+            if r.topk > r.experts
+                || r.groups.is_some_and(|(n, k)| k > n || r.experts % n != 0 || k * (r.experts / n) < r.topk)
+            {
+                let groups =
+                    r.groups.map_or(String::new(), |(all, kept)| format!(", from {kept} of {all} groups"));
+                return Err(
+                    c.bad(format!("a router that chooses {} of {} experts{groups}", r.topk, r.experts))
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The rotary embedding of a layer.
+    pub fn rope(&self, index: Option<usize>) -> Option<&Rope> {
+        self.ropes.get(index?)
     }
 }
 
-fn activation(c: &Object, model_type: &str) -> Result<Activation, ModelError> {
-    if model_type == "gpt_oss" {
-        let limit = c.number("swiglu_limit").unwrap_or(7.0);
-        return Ok(Activation::Clamped { alpha: c.number("swiglu_alpha").unwrap_or(1.702), limit });
-    }
-    let named =
-        c.value.get("hidden_act").map(|v| v.as_str().ok_or_else(|| c.missing("hidden_act"))).transpose()?;
-    match named.unwrap_or("silu") {
+/// Elements of a head that are rotated.
+pub(super) fn rotated_dims(c: &Object, head: usize) -> usize {
+    let scaling = c.object("rope_parameters").or_else(|| c.object("rope_scaling"));
+    let told = scaling.and_then(|s| s.number("partial_rotary_factor"));
+    let factor = told.or(c.number("partial_rotary_factor")).unwrap_or(1.0);
+    c.count("rotary_dim").unwrap_or((head as f64 * factor) as usize)
+}
+
+pub(super) fn activation(c: &Object, default: &str) -> Result<Activation, ModelError> {
+    let key = ["hidden_activation", "hidden_act"].into_iter().find(|key| c.value.contains_key(*key));
+    let named = key.map(|key| c.text(key).ok_or_else(|| c.missing(key))).transpose()?;
+    match named.unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),
         "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
@@ -261,88 +409,29 @@ fn activation(c: &Object, model_type: &str) -> Result<Activation, ModelError> {
     }
 }
 
-fn latent(c: &Object, heads: usize) -> Result<(Attention, Option<Rope>), ModelError> {
-    let (nope, dims) = (c.need(&["qk_nope_head_dim"])?, c.need(&["qk_rope_head_dim"])?);
-    let style = if c.flag("rope_interleave").unwrap_or(true) { RopeStyle::GptJ } else { RopeStyle::Neox };
-    let rope = Rope::read(c, dims, style)?;
-    let key_dim = nope + dims;
-    let mut scale = (key_dim as f64).powf(-0.5);
-    // DeepSeek scales the scores where others scale cosines and sines.
-    if let Some(scaling) = c.optional_object(&["rope_parameters", "rope_scaling"])?
-        && scaling.text("rope_type").or(scaling.text("type")).is_some_and(|t| t != "default")
-        && let (Some(factor), Some(all)) = (scaling.number("factor"), scaling.number("mscale_all_dim"))
-        && all != 0.0
-    {
-        scale *= yarn_mscale(factor, all).powi(2);
-    }
-    let mla = Mla { q_lora: c.count("q_lora_rank"), kv_lora: c.need(&["kv_lora_rank"])?, nope, rope: dims };
-    let attention = Attention {
-        heads,
-        kv_heads: heads,
-        key_dim,
-        value_dim: c.need(&["v_head_dim"])?,
-        scale,
-        causal: true,
-        sinks: false,
-        qk_norm: false,
-        mla: Some(mla),
-    };
-    Ok((attention, Some(rope)))
+/// A router as the usual keys describe it.
+pub(super) fn router(c: &Object, score: Score) -> Result<Router, ModelError> {
+    Ok(Router {
+        experts: c.need(&["num_local_experts", "num_experts", "n_routed_experts"])?,
+        topk: c.need(&["num_experts_per_tok"])?,
+        score,
+        correction: false,
+        groups: None,
+        renormalise: false,
+        scaling: 1.0,
+    })
 }
 
-fn layer(c: &Object, model_type: &str, index: usize) -> Result<Layer, ModelError> {
-    let named = |types: &[Value]| types.get(index).and_then(Value::as_str).map(|t| t == "sliding_attention");
-    let sliding = match c.list("layer_types").and_then(named) {
-        Some(sliding) => sliding,
-        None if model_type == "gpt_oss" => index.is_multiple_of(2),
-        None if model_type == "mistral" => true,
-        None => c.flag("use_sliding_window").unwrap_or(false),
-    };
-    let window = c.optional("sliding_window")?.filter(|_| sliding);
-    let experts = &["num_local_experts", "num_experts", "n_routed_experts"];
-    let base = |score| -> Result<Router, ModelError> {
-        Ok(Router {
-            experts: c.need(experts)?,
-            topk: c.need(&["num_experts_per_tok"])?,
-            score,
-            correction: false,
-            groups: None,
-            renormalise: false,
-            scaling: 1.0,
-        })
-    };
-    let router = match model_type {
-        "gpt_oss" => Some(base(Score::SoftmaxOfChosen)?),
-        "qwen3_moe" => {
-            let step = c.count("decoder_sparse_step").unwrap_or(1).max(1);
-            let dense = c
-                .list("mlp_only_layers")
-                .is_some_and(|list| list.iter().any(|v| v.as_u64() == Some(index as u64)));
-            let renormalise = c.flag("norm_topk_prob").unwrap_or(false);
-            let sparse = !dense && (index + 1).is_multiple_of(step);
-            sparse.then(|| Ok(Router { renormalise, ..base(Score::Softmax)? })).transpose()?
-        }
-        "deepseek_v3" if index >= c.count("first_k_dense_replace").unwrap_or(0) => {
-            let groups = (c.optional("n_group")?.unwrap_or(1), c.optional("topk_group")?.unwrap_or(1));
-            Some(Router {
-                correction: true,
-                groups: Some(groups).filter(|g| g.0 > 1),
-                renormalise: c.flag("norm_topk_prob").unwrap_or(true),
-                scaling: c.number("routed_scaling_factor").unwrap_or(1.0),
-                ..base(Score::Sigmoid)?
-            })
-        }
-        _ => None,
-    };
-    if let Some(r) = &router
-        && (r.topk > r.experts
-            || r.groups.is_some_and(|(n, k)| k > n || r.experts % n != 0 || k * (r.experts / n) < r.topk))
-    {
-        let groups = r.groups.map_or(String::new(), |(all, kept)| format!(", from {kept} of {all} groups"));
-        return Err(c.bad(format!("a router that chooses {} of {} experts{groups}", r.topk, r.experts)));
-    }
-    let shared = router.is_some() && c.count("n_shared_experts").unwrap_or(0) > 0;
-    Ok(Layer { window, router, shared })
+/// DeepSeek's router, which several families have: sigmoids, groups, and a correction for choosing.
+pub(super) fn corrected_router(c: &Object) -> Result<Router, ModelError> {
+    let groups = (c.optional("n_group")?.unwrap_or(1), c.optional("topk_group")?.unwrap_or(1));
+    Ok(Router {
+        correction: true,
+        groups: Some(groups).filter(|g| g.0 > 1),
+        renormalise: c.flag("norm_topk_prob").unwrap_or(true),
+        scaling: c.number("routed_scaling_factor").unwrap_or(1.0),
+        ..router(c, Score::Sigmoid)?
+    })
 }
 
 #[cfg(test)]

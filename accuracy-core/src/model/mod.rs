@@ -1,14 +1,19 @@
 //! Transformer models as lists of operations, and those operations in float64.
 //!
-//! [`config`] reads what `config.json` decides, [`plan`] lists a model's operations with the places of a dump that hold
-//! their inputs and outputs, [`ops`] computes them with a checkpoint's weights. Reading dumps is in [`crate::dumps`];
+//! [`config`] reads what `config.json` decides, [`inputs`] how it has inputs quantised, [`families`] has what families of models differ in, [`plan`] lists a
+//! model's operations with the [places](place) of a dump that hold their inputs and outputs, [`ops`] computes them with a checkpoint's weights. Reading dumps is in [`crate::dumps`];
 //! comparing and judging is not done here.
 
 pub mod config;
+pub mod families;
+pub mod inputs;
 pub mod ops;
+pub mod place;
 pub mod plan;
 pub mod rope;
 
-pub use config::{Activation, Attention, Layer, Mla, ModelConfig, ModelError, Router, Score};
-pub use plan::{Op, OpKind, Place, Plan, Site};
+pub use config::{Activation, Attention, Layer, Mla, ModelConfig, ModelError, QkNorm, Router, Score};
+pub use inputs::Inputs;
+pub use place::{Place, Sharing, Site};
+pub use plan::{Op, OpKind, Plan};
 pub use rope::Rope;

@@ -7,7 +7,7 @@ use super::config::{Activation, Attention, Router, Score};
 use crate::dtype::DType;
 use crate::reference::Matrix;
 use crate::reference::model::RopeStyle;
-use crate::weights::{Checkpoint, RawTensor, Scheme, StDtype, WeightInfo, WeightsError};
+use crate::weights::{Checkpoint, RawTensor, StDtype, WeightInfo, WeightsError};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -83,6 +83,11 @@ pub fn norm(x: &Matrix, weight: &[f64], bias: Option<&[f64]>, eps: f64, p: Preci
     out
 }
 
+/// `cap * tanh(x / cap)`; `x` without a cap.
+pub fn soft_cap(x: f64, cap: Option<f64>) -> f64 {
+    cap.map_or(x, |cap| cap * (x / cap).tanh())
+}
+
 pub fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
@@ -145,8 +150,6 @@ pub struct Product {
     pub y: Matrix,
     /// Frobenius norm of the weights.
     pub weight_norm: f64,
-    /// Activations are quantised before the product by kernels for these weights.
-    pub quantised: bool,
 }
 
 /// Weights of a checkpoint, read as they are needed.
@@ -180,46 +183,43 @@ impl Weights<'_> {
                 found: vec![info.rows, info.cols],
             });
         }
-        let quantised =
-            info.scheme == Scheme::Fp8 || info.scheme == Scheme::Nvfp4 || info.scheme == Scheme::Int8;
-        let simulated;
-        let x = if quantised && p != Precision::Exact {
-            simulated = quantise_rows(x);
-            &simulated
-        } else {
-            x
+        // Some rows of a tensor: `qkv_proj#0..64`.
+        let (base, part) = match module.split_once('#').and_then(|(base, rows)| Some((base, range(rows)?))) {
+            Some((base, rows)) if rows.end <= info.rows => (base, rows),
+            _ => (module, 0..info.rows),
         };
-        let bias = format!("{module}.bias");
+        let bias = format!("{base}.bias");
         let bias = if self.has(&bias) { Some(self.vector(&bias)?) } else { None };
+        let bias = bias.as_ref().and_then(|b| b.get(part.clone()));
         let step = (PANEL / info.cols.max(1) / 512 * 512).max(512);
         let panels: Vec<Range<usize>> =
-            (0..info.rows).step_by(step).map(|r| r..(r + step).min(info.rows)).collect();
-        let whole = panels.len() == 1;
+            part.clone().step_by(step).map(|r| r..(r + step).min(part.end)).collect();
+        let whole = part.len() == info.rows && panels.len() == 1;
         let parts: Result<Vec<(Matrix, f64)>, WeightsError> = panels
             .par_iter()
             .map(|rows| {
                 let address =
-                    if whole { module.to_owned() } else { format!("{module}#{}..{}", rows.start, rows.end) };
+                    if whole { base.to_owned() } else { format!("{base}#{}..{}", rows.start, rows.end) };
                 let w = Matrix::new(rows.len(), info.cols, self.0.linear(&address)?.values());
                 let w = p.apply(w);
                 let norm = w.data.iter().map(|v| v * v).sum::<f64>();
                 Ok((x.matmul_t(&w), norm))
             })
             .collect();
-        let mut y = Matrix::zeros(x.rows, info.rows);
+        let mut y = Matrix::zeros(x.rows, part.len());
         let mut weight_norm = 0.0;
-        for (rows, (part, norm)) in panels.iter().zip(parts?) {
+        for (rows, (product, norm)) in panels.iter().zip(parts?) {
             weight_norm += norm;
             for r in 0..x.rows {
-                y.row_mut(r)[rows.clone()].copy_from_slice(part.row(r));
+                y.row_mut(r)[rows.start - part.start..rows.end - part.start].copy_from_slice(product.row(r));
             }
         }
-        for row in y.data.chunks_exact_mut(info.rows.max(1)) {
+        for row in y.data.chunks_exact_mut(part.len().max(1)) {
             for (c, v) in row.iter_mut().enumerate() {
-                *v = p.round(*v + bias.as_ref().map_or(0.0, |b| b.get(c).copied().unwrap_or(0.0)));
+                *v = p.round(*v + bias.map_or(0.0, |b| b[c]));
             }
         }
-        Ok(Product { y, weight_norm: weight_norm.sqrt(), quantised })
+        Ok(Product { y, weight_norm: weight_norm.sqrt() })
     }
 
     /// Rows `ids` of a table, as stored.
@@ -298,6 +298,12 @@ impl Weights<'_> {
     }
 }
 
+/// `0..64`.
+fn range(rows: &str) -> Option<Range<usize>> {
+    let (start, end) = rows.split_once("..")?;
+    Some(start.parse().ok()?..end.parse().ok()?)
+}
+
 /// Nothing is done to the layer's input or output at run time, so that its product is that of the stored weight.
 fn require_alone(info: &WeightInfo) -> Result<(), WeightsError> {
     match &info.online[..] {
@@ -338,22 +344,6 @@ fn halves(interleaved: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (every(0), every(1))
 }
 
-/// Rows through e4m3fn with a scale for 128 columns, as kernels do with the activations of FP8 weights.
-fn quantise_rows(x: &Matrix) -> Matrix {
-    let mut out = x.clone();
-    for row in out.data.chunks_exact_mut(x.cols.max(1)) {
-        for group in row.chunks_mut(128) {
-            let largest = group.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            let scale = if largest > 0.0 { largest / 448.0 } else { 1.0 };
-            for v in group {
-                let code = DType::E4M3Fn.encode(*v / scale, crate::dtype::Overflow::Saturate);
-                *v = DType::E4M3Fn.decode(code) * scale;
-            }
-        }
-    }
-    out
-}
-
 /// One expert's weights: `[inner, hidden]` twice and `[hidden, inner]`.
 #[derive(Clone, Debug)]
 pub struct Expert {
@@ -364,8 +354,14 @@ pub struct Expert {
 }
 
 impl Expert {
-    /// `down(activation(gate x) * (up x))`.
-    pub fn apply(&self, x: &Matrix, activation: Activation, p: Precision) -> Matrix {
+    /// `down(activation(gate x) * (up x))`. `input` is what is done to the input of each product.
+    pub fn apply(
+        &self,
+        x: &Matrix,
+        activation: Activation,
+        p: Precision,
+        input: &dyn Fn(&Matrix) -> Matrix,
+    ) -> Matrix {
         let add = |mut y: Matrix, which: usize| {
             for row in y.data.chunks_exact_mut(y.cols.max(1)) {
                 for (c, v) in row.iter_mut().enumerate() {
@@ -374,14 +370,15 @@ impl Expert {
             }
             y
         };
+        let x = input(x);
         let gate = add(x.matmul_t(&self.gate), 0);
         let up = add(x.matmul_t(&self.up), 1);
-        add(gated_all(activation, &gate, &up, p).matmul_t(&self.down), 2)
+        add(input(&gated_all(activation, &gate, &up, p)).matmul_t(&self.down), 2)
     }
 }
 
 /// `sum over the chosen experts of weight * expert(x)`. `indices` and `weights`: `[tokens, topk]`; an index that is no
-/// expert is left out.
+/// expert is left out. `input` is what is done to the input of each product.
 ///
 /// # Errors
 /// As of `expert`.
@@ -390,8 +387,8 @@ pub fn experts<E>(
     indices: &[i64],
     weights: &Matrix,
     count: usize,
-    activation: Activation,
-    p: Precision,
+    (activation, p): (Activation, Precision),
+    input: &(dyn Fn(&Matrix) -> Matrix + Sync),
     expert: impl Fn(usize) -> Result<Expert, E> + Sync,
 ) -> Result<Matrix, E>
 where
@@ -411,7 +408,7 @@ where
                 }
                 let data = mine.iter().flat_map(|&i| x.row(i / topk).to_vec()).collect();
                 let rows = Matrix::new(mine.len(), x.cols, data);
-                Ok(Some((expert(e)?.apply(&rows, activation, p), mine)))
+                Ok(Some((expert(e)?.apply(&rows, activation, p, input), mine)))
             })
             .collect();
         for (y, mine) in parts?.into_iter().flatten() {
@@ -550,6 +547,8 @@ pub struct Mask<'a> {
     pub window: Option<usize>,
     /// Keys that nobody sees; empty for none.
     pub padding: &'a [bool],
+    /// A mistake: a position does not see itself, unless it is a sequence's first.
+    pub strict: bool,
 }
 
 /// Softmax attention within each sequence, which has as many keys as queries at least. Query head `h` uses key head `h / (heads / kv_heads)`, with `tiled`
@@ -593,8 +592,10 @@ pub fn attention(
                         let at = sequence.start + j;
                         let seen = !padded(at)
                             && (!mask.causal || at <= t)
+                            && !(mask.strict && at == t && t > sequence.start)
                             && mask.window.is_none_or(|w| at > t || t - at < w);
-                        *s = if seen { p.round(p.round(*s) * form.scale) } else { f64::NEG_INFINITY };
+                        let score = p.round(p.round(*s) * form.scale);
+                        *s = if seen { soft_cap(score, form.cap) } else { f64::NEG_INFINITY };
                     }
                     let sink = sinks.map(|s| s[h]);
                     let largest = row.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
@@ -665,9 +666,10 @@ mod tests {
             key_dim: 2,
             value_dim: 1,
             scale: 1.0,
+            cap: None,
             causal: true,
             sinks: false,
-            qk_norm: false,
+            qk_norm: super::super::config::QkNorm::None,
             mla: None,
         };
         let heads = Heads {
@@ -676,7 +678,14 @@ mod tests {
             v: Matrix::new(4, 1, vec![1., 2., 4., 8.]),
         };
         let all: Vec<Range<usize>> = std::iter::once(0..4).collect();
-        let mask = Mask { sequences: &all, queries: &all, causal: true, window: Some(2), padding: &[] };
+        let mask = Mask {
+            sequences: &all,
+            queries: &all,
+            causal: true,
+            window: Some(2),
+            padding: &[],
+            strict: false,
+        };
         let y = attention(&heads, &form, &mask, None, false, Precision::Exact);
         assert_eq!(y.data, [1.0, 1.5, 3.0, 6.0]);
         let padded = Heads { v: Matrix::new(4, 1, vec![f64::NAN, 2., 4., 8.]), ..heads.clone() };

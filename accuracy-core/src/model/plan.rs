@@ -1,95 +1,50 @@
 //! A model as operations, each with the places of a dump where its inputs and its output are.
 //!
-//! Names of modules are those of transformers; vLLM's and SGLang's fused projections and their layers that return hidden
-//! states and residual apart are alternatives of the same places.
+//! Modules are called as transformers calls them; what engines call otherwise, fuse or pass along is in
+//! [`place`](super::place) and appears here as further places of the same values.
 
-use super::config::{Activation, Layer, ModelConfig, Router};
+use super::config::{Activation, Layer, ModelConfig, QkNorm, Router};
+use super::place::{
+    ATTEND_K, ATTEND_Q, ATTENDS, EXPERT_IDS, EXPERT_WEIGHTS, FUSED_GATE_UP, FUSED_LATENT, FUSED_QKV,
+    GIVEN_COS, GIVEN_SIN, LAYER_RESIDUAL, LOGITS, LOGITS_INPUT, LOGITS_OUTPUT, Names, RESIDUAL, Sharing,
+    Site,
+};
 use crate::dumps::Kind;
-use std::ops::Range;
-
-/// Slots under which a module's first argument or result appears.
-const FIRST: &[&str] = &["", "0", "hidden_states"];
-
-/// Slots under which an attention module is given cosines and sines.
-pub const GIVEN_COS: &str = "position_embeddings.0";
-pub const GIVEN_SIN: &str = "position_embeddings.1";
-
-/// One place where a value may be found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Place {
-    pub module: String,
-    pub kind: Kind,
-    /// Any one of these slots.
-    pub slots: &'static [&'static str],
-    /// A second slot that is added: the residual that vLLM's layers pass along.
-    pub plus: Option<&'static str>,
-    /// These columns of it only.
-    pub columns: Option<Range<usize>>,
-}
-
-impl Place {
-    pub fn new(module: impl Into<String>, kind: Kind, slots: &'static [&'static str]) -> Place {
-        Place { module: module.into(), kind, slots, plus: None, columns: None }
-    }
-}
-
-/// A value of the model: places to look for it, the best first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Site(pub Vec<Place>);
-
-impl Site {
-    pub fn input(module: impl Into<String>) -> Site {
-        Site(vec![Place::new(module, Kind::Input, FIRST)])
-    }
-
-    pub fn output(module: impl Into<String>) -> Site {
-        Site(vec![Place::new(module, Kind::Output, FIRST)])
-    }
-
-    fn slot(module: impl Into<String>, kind: Kind, slots: &'static [&'static str]) -> Site {
-        Site(vec![Place::new(module, kind, slots)])
-    }
-
-    /// Where else it may be.
-    fn or(mut self, other: Site) -> Site {
-        self.0.extend(other.0);
-        self
-    }
-
-    fn columns(mut self, columns: Range<usize>) -> Site {
-        self.0.iter_mut().for_each(|p| p.columns = Some(columns.clone()));
-        self
-    }
-
-    fn plus(mut self, slot: &'static str) -> Site {
-        self.0.iter_mut().for_each(|p| p.plus = Some(slot));
-        self
-    }
-}
 
 /// What an operation computes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OpKind {
-    /// Rows of a table, bit for bit. Input: token ids.
+    /// Rows of a table, multiplied with `scale`; bit for bit where that is 1. Input: token ids.
     Embedding {
         weight: String,
+        scale: f64,
     },
-    /// RMSNorm over groups of `width` columns; LayerNorm with `bias`.
+    /// RMSNorm over groups of `width` columns; LayerNorm with `bias`. `one_plus`: the weight counts as `1 + w`.
     Norm {
         weight: String,
         bias: Option<String>,
         eps: f64,
         width: Option<usize>,
+        one_plus: bool,
     },
     Linear {
         weight: String,
     },
-    /// Cosines and sines. Output: the cosines; the sines are in slot 1.
-    RopeTable,
+    /// Cosines and sines of the configuration's embedding of that index. Output: the cosines; the sines are in slot 1.
+    RopeTable {
+        rope: usize,
+    },
+    /// Rotates each head of its input.
+    Rotate {
+        rope: usize,
+    },
     /// Inputs q, k, v; of latent attention q, `kv_b_proj`'s and `kv_a_proj`'s output. Rotates and attends.
     Attention {
         window: Option<usize>,
         sinks: Option<String>,
+        rope: Option<usize>,
+        /// Where an engine's dump has q and k after the rotation.
+        rotated: Vec<Site>,
     },
     /// Inputs gate and up.
     Gated(Activation),
@@ -105,8 +60,15 @@ pub enum OpKind {
         activation: Activation,
         experts: usize,
     },
-    /// Sum of the inputs.
-    Sum,
+    /// The first input and `scale` times the others.
+    Sum {
+        scale: f64,
+    },
+    /// `cap * tanh(scale * x / cap)`, or `scale * x` without a cap.
+    Logits {
+        scale: f64,
+        cap: Option<f64>,
+    },
     /// The output is the input, bit for bit.
     Copy,
 }
@@ -120,6 +82,8 @@ pub struct Op {
     pub kind: OpKind,
     pub inputs: Vec<Site>,
     pub output: Site,
+    /// No operation of the plan takes its output.
+    pub last: bool,
 }
 
 /// All operations of a model, in order of execution, and its residual stream.
@@ -132,16 +96,18 @@ pub struct Plan {
     pub branches: Vec<Vec<(&'static str, Site)>>,
     /// The module of each layer.
     pub modules: Vec<String>,
+    pub logits: Site,
 }
 
-struct Builder {
+struct Builder<'a> {
     ops: Vec<Op>,
     layer: Option<usize>,
+    config: &'a ModelConfig,
 }
 
-impl Builder {
+impl Builder<'_> {
     fn op(&mut self, name: &str, kind: OpKind, inputs: Vec<Site>, output: Site) {
-        self.ops.push(Op { name: name.to_owned(), layer: self.layer, kind, inputs, output });
+        self.ops.push(Op { name: name.to_owned(), layer: self.layer, kind, inputs, output, last: false });
     }
 
     /// A module whose first input and output are dumped; `from` is where its input comes from.
@@ -155,10 +121,18 @@ impl Builder {
         self.module(&name, module.clone(), OpKind::Linear { weight: module }, from);
     }
 
-    fn rms(&mut self, module: String, eps: f64, width: Option<usize>, from: Site) {
+    /// A norm of the stream or of a branch.
+    fn rms(&mut self, module: String, from: Site) {
+        let whole = Sharing::Whole(self.config.hidden);
+        let input = norm_input(&module).shared(whole).or(from);
+        self.norm(module, self.config.norm_eps, input, whole);
+    }
+
+    fn norm(&mut self, module: String, eps: f64, input: Site, sharing: Sharing) {
         let name = last(&module).to_owned();
-        let kind = OpKind::Norm { weight: module.clone(), bias: None, eps, width };
-        self.op(&name, kind, vec![norm_input(&module).or(from)], Site::output(module));
+        let one_plus = self.config.form.one_plus;
+        let kind = OpKind::Norm { weight: module.clone(), bias: None, eps, width: None, one_plus };
+        self.op(&name, kind, vec![input], Site::output(module).shared(sharing));
     }
 
     fn copy(&mut self, from: Site, to: Site) {
@@ -168,7 +142,12 @@ impl Builder {
 
 /// A norm's input: engines that fuse it with the residual's addition pass two summands.
 fn norm_input(module: &str) -> Site {
-    Site::input(module).plus("1").or(Site::input(module))
+    Site::input(module).plus(RESIDUAL).or(Site::input(module))
+}
+
+/// The stream that a norm of an engine has added up.
+fn norm_sum(module: &str) -> Site {
+    Site::slot(module, Kind::Output, &["1"])
 }
 
 fn last(module: &str) -> &str {
@@ -182,196 +161,413 @@ impl Plan {
     }
 }
 
-fn decoder(config: &ModelConfig, tied: bool) -> Plan {
-    let mut b = Builder { ops: Vec::new(), layer: None };
-    let table = "model.embed_tokens";
-    let ids = Site::slot(table, Kind::Input, &["0", "", "input"]);
-    b.op("embedding", OpKind::Embedding { weight: table.to_owned() }, vec![ids], Site::output(table));
-    if config.rope.is_some() {
-        let module = "model.rotary_emb";
-        let positions = Site::slot(module, Kind::Input, &["position_ids", "1"]);
-        let given = Site::slot("model.layers.0.self_attn", Kind::Input, &[GIVEN_COS]);
-        let cos = Site::slot(module, Kind::Output, &["0"]).or(given);
-        b.op("rope", OpKind::RopeTable, vec![positions], cos);
-    }
+/// The stream between the layers: what enters a layer, what the one before it gives, what the norm behind adds up.
+fn between(config: &ModelConfig, i: usize) -> Site {
+    let form = &config.form;
+    let layer = |i: usize| format!("{}.layers.{i}", form.prefix);
     let count = config.layers.len();
-    let (mut stream, mut branches, mut modules) = (Vec::new(), Vec::new(), Vec::new());
+    let mut site = Site::default();
+    let norm = if i < count {
+        let module = layer(i);
+        site = Site::input(module.clone()).plus(LAYER_RESIDUAL).or(Site::input(module.clone()));
+        form.norms.before_attention.map(|norm| format!("{module}.{norm}"))
+    } else {
+        Some(format!("{}.norm", form.prefix))
+    };
+    if i > 0 {
+        let out = Site::output(layer(i - 1));
+        let given = out.clone().plus(RESIDUAL).or(out);
+        // What follows a layer is its output; what enters one may have been made of it.
+        site = if i == count { given.or(site) } else { site.or(given) };
+    } else if form.embedding_scale == 1.0 {
+        site = site.or(Site::output(format!("{}.embed_tokens", form.prefix)));
+    }
+    if let Some(norm) = norm {
+        site = site.or(norm_input(&norm));
+        if i > 0 {
+            site = site.or(norm_sum(&norm));
+        }
+    }
+    site.shared(Sharing::Whole(config.hidden))
+}
+
+fn decoder(config: &ModelConfig, tied: bool) -> Plan {
+    let mut b = Builder { ops: Vec::new(), layer: None, config };
+    let form = &config.form;
+    let at = |name: &str| format!("{}.{name}", form.prefix);
+    let whole = Sharing::Whole(config.hidden);
+    let table = at("embed_tokens");
+    let count = config.layers.len();
+    let stream: Vec<Site> = (0..=count).map(|i| between(config, i)).collect();
+    let ids = Site::slot(&table, Kind::Input, &["0", "", "input", "input_"]);
+    let embedded = Site::output(&table).shared(Sharing::Sum(config.hidden));
+    let embedded = if form.embedding_scale == 1.0 {
+        embedded
+    } else {
+        Site::any([Site::input(at("layers.0")).shared(whole), embedded])
+    };
+    let kind = OpKind::Embedding { weight: table, scale: form.embedding_scale };
+    b.op("embedding", kind, vec![ids], embedded);
+    // One table for all layers is made once; of several, each layer's is checked where it is used.
+    let shared_table = config.ropes.len() == 1;
+    if shared_table {
+        let module = at("rotary_emb");
+        let positions = Site::slot(&module, Kind::Input, &["position_ids", "1"]);
+        let given = Site::slot(at("layers.0.self_attn"), Kind::Input, GIVEN_COS);
+        let cos = Site::slot(&module, Kind::Output, &["0"]).or(given);
+        b.op("rope", OpKind::RopeTable { rope: 0 }, vec![positions], cos);
+    }
+    let (mut branches, mut modules) = (Vec::new(), Vec::new());
     for (i, layer) in config.layers.iter().enumerate() {
-        let module = format!("model.layers.{i}");
-        let before = Site::input(module.clone());
-        let before = if i == 0 {
-            before.or(Site::output(table))
-        } else {
-            let previous = Site::output(format!("model.layers.{}", i - 1));
-            before.or(previous.clone().plus("1")).or(previous)
-        };
-        let before = before.or(Site::input(format!("{module}.input_layernorm")));
+        let module = at(&format!("layers.{i}"));
         b.layer = Some(i);
-        decoder_layer(&mut b, config, layer, &module, &before, i + 1 == count);
-        stream.push(before);
-        let mlp = Site::output(format!("{module}.mlp"));
-        branches.push(vec![("attention", Site::output(format!("{module}.self_attn"))), ("mlp", mlp)]);
+        branches.push(decoder_layer(&mut b, layer, i, &stream[i], &stream[i + 1]));
         modules.push(module);
     }
     b.layer = None;
-    let last_layer = Site::output(format!("model.layers.{}", count.saturating_sub(1)));
-    let after = last_layer.clone().plus("1").or(last_layer).or(Site::input("model.norm"));
-    b.rms("model.norm".to_owned(), config.norm_eps, None, after.clone());
-    b.copy(Site::output("model.norm"), Site::input("lm_head"));
-    let weight = if tied { table } else { "lm_head" };
-    let head = OpKind::Linear { weight: weight.to_owned() };
-    b.module("lm_head", "lm_head".to_owned(), head, Site::output("model.norm"));
-    stream.push(after);
-    Plan { ops: b.ops, stream, branches, modules }
-}
-
-fn decoder_layer(
-    b: &mut Builder,
-    config: &ModelConfig,
-    layer: &Layer,
-    module: &str,
-    before: &Site,
-    final_: bool,
-) {
-    let at = |name: &str| format!("{module}.{name}");
-    let attn = |name: &str| format!("{module}.self_attn.{name}");
-    let (norm1, norm2) = (at("input_layernorm"), at("post_attention_layernorm"));
-    b.copy(before.clone(), norm_input(&norm1));
-    b.rms(norm1.clone(), config.norm_eps, None, before.clone());
-    let normed = Site::output(norm1);
-    let a = &config.attention;
-    let context = attn("o_proj");
-    if config.rope.is_some() {
-        const TABLES: [[&[&str]; 2]; 2] = [[&["0"], &[GIVEN_COS]], [&["1"], &[GIVEN_SIN]]];
-        for [made, given] in TABLES {
-            let first = Site::slot("model.layers.0.self_attn", Kind::Input, given);
-            let table = Site::slot("model.rotary_emb", Kind::Output, made).or(first);
-            b.op("rope", OpKind::Copy, vec![table], Site::slot(at("self_attn"), Kind::Input, given));
-        }
-    }
-    let core = |inputs: Vec<Site>, b: &mut Builder| {
-        let kind = OpKind::Attention { window: layer.window, sinks: a.sinks.then(|| attn("sinks")) };
-        b.op("attention", kind, inputs, Site::input(context.clone()).or(Site::output(attn("attn"))));
+    let norm = at("norm");
+    b.rms(norm.clone(), stream[count].clone());
+    let normed = Site::output(&norm).shared(whole);
+    let read = Site::input("lm_head").or(Site::slot(LOGITS, Kind::Input, LOGITS_INPUT)).shared(whole);
+    b.copy(normed.clone(), read.clone());
+    let weight = if tied { format!("{}.embed_tokens", form.prefix) } else { "lm_head".to_owned() };
+    let parts = config.vocabulary.map_or(Sharing::Unknown, |v| Sharing::Columns(v, 1));
+    let (logits, head) = (Site::slot(LOGITS, Kind::Output, LOGITS_OUTPUT), Site::output("lm_head"));
+    let scaled = form.logits_scale != 1.0 || form.logits_cap.is_some();
+    let head = if scaled { head } else { head.or(logits.clone()) }.shared(parts);
+    let kind = OpKind::Linear { weight };
+    b.op("lm_head", kind, vec![read.or(normed)], head.clone());
+    let logits = if scaled {
+        let all = Site::slot("", Kind::Output, &["logits"]).or(logits).shared(parts);
+        let kind = OpKind::Logits { scale: form.logits_scale, cap: form.logits_cap };
+        b.op("logits", kind, vec![head], all.clone());
+        all
+    } else {
+        head
     };
-    if let Some(mla) = a.mla {
-        let q = if mla.q_lora.is_some() {
-            b.copy(normed.clone(), Site::input(attn("q_a_proj")));
-            b.linear(attn("q_a_proj"), normed.clone());
-            b.copy(Site::output(attn("q_a_proj")), Site::input(attn("q_a_layernorm")));
-            // transformers builds the two latent norms with their class's own epsilon.
-            b.rms(attn("q_a_layernorm"), 1e-6, None, Site::output(attn("q_a_proj")));
-            b.linear(attn("q_b_proj"), Site::output(attn("q_a_layernorm")));
-            attn("q_b_proj")
-        } else {
-            b.linear(attn("q_proj"), normed.clone());
-            attn("q_proj")
-        };
-        let kv_a = attn("kv_a_proj_with_mqa");
-        b.copy(normed.clone(), Site::input(kv_a.clone()));
-        b.linear(kv_a.clone(), normed.clone());
-        let latent = Site::output(kv_a.clone()).columns(0..mla.kv_lora);
-        b.copy(latent.clone(), Site::input(attn("kv_a_layernorm")));
-        b.rms(attn("kv_a_layernorm"), 1e-6, None, latent);
-        b.linear(attn("kv_b_proj"), Site::output(attn("kv_a_layernorm")));
-        core(vec![Site::output(q), Site::output(attn("kv_b_proj")), Site::output(kv_a)], b);
-    } else {
-        let (q, kv) = (a.heads * a.key_dim, a.kv_heads * a.key_dim);
-        let mut inputs = Vec::new();
-        for (name, columns) in [("q", 0..q), ("k", q..q + kv), ("v", q + kv..q + 2 * kv)] {
-            let proj = attn(&format!("{name}_proj"));
-            let fused = attn("qkv_proj");
-            b.copy(normed.clone(), Site::input(proj.clone()));
-            let from = Site::input(fused.clone()).or(normed.clone());
-            let mut out = Site::output(proj.clone()).or(Site::output(fused).columns(columns));
-            let linear = OpKind::Linear { weight: proj.clone() };
-            b.op(&format!("{name}_proj"), linear, vec![Site::input(proj).or(from)], out.clone());
-            if a.qk_norm && name != "v" {
-                let norm = attn(&format!("{name}_norm"));
-                let kind = OpKind::Norm {
-                    weight: norm.clone(),
-                    bias: None,
-                    eps: config.norm_eps,
-                    width: Some(a.key_dim),
-                };
-                b.module(&format!("{name}_norm"), norm.clone(), kind, out);
-                out = Site::output(norm);
-            }
-            inputs.push(out);
+    if let Some(op) = b.ops.last_mut() {
+        op.last = true;
+    }
+    Plan { ops: b.ops, stream, branches, modules, logits }
+}
+
+type Branches = Vec<(&'static str, Site)>;
+
+fn decoder_layer(b: &mut Builder, layer: &Layer, i: usize, before: &Site, after: &Site) -> Branches {
+    let config = b.config;
+    let form = &config.form;
+    let module = format!("{}.layers.{i}", form.prefix);
+    let at = |name: &str| format!("{module}.{name}");
+    let hidden = config.hidden;
+    let whole = Sharing::Whole(hidden);
+    // What enters the layer is what left the one before it.
+    if i > 0 {
+        let out = Site::output(format!("{}.layers.{}", form.prefix, i - 1));
+        let into = Site::input(module.clone());
+        b.copy(
+            out.clone().plus(RESIDUAL).or(out).shared(whole),
+            into.clone().plus(LAYER_RESIDUAL).or(into).shared(whole),
+        );
+    }
+    let normed = match form.norms.before_attention {
+        Some(norm) => {
+            b.copy(before.clone(), norm_input(&at(norm)).shared(whole));
+            b.rms(at(norm), before.clone());
+            Site::output(at(norm)).shared(whole)
         }
-        core(inputs, b);
-    }
-    b.linear(context, Site::output(attn("attn")));
-    let attention = Site::output(at("self_attn")).or(Site::output(attn("o_proj")));
-    b.copy(Site::output(attn("o_proj")), Site::output(at("self_attn")));
-    let middle = norm_input(&norm2);
-    b.op("residual", OpKind::Sum, vec![before.clone(), attention], middle.clone());
-    b.rms(norm2.clone(), config.norm_eps, None, Site::default());
-    let normed = Site::output(norm2);
-    b.copy(normed.clone(), Site::input(at("mlp")));
-    let into = Site::input(at("mlp")).or(normed);
-    match &layer.router {
-        None => dense(b, &at("mlp"), config.activation, &into),
-        Some(router) => mixture(b, config, layer, router, &at("mlp"), &into),
-    }
-    let after = Site::output(module).plus("1").or(Site::output(module));
-    b.op("residual", OpKind::Sum, vec![middle, Site::output(at("mlp"))], after.clone());
-    if final_ {
-        b.copy(after, Site::input("model.norm"));
-    }
+        None => before.clone(),
+    };
+    let attention = attention(b, layer, i, &module, &normed);
+    let branch = match form.norms.after_attention {
+        Some(norm) => {
+            b.rms(at(norm), attention.clone());
+            Site::output(at(norm)).shared(whole)
+        }
+        None => attention.clone(),
+    };
+    let block: Names = if layer.router.is_some() { form.mixture.modules } else { &["mlp"] };
+    let into_block = Site::any(block.iter().map(|m| Site::input(at(m)))).shared(whole);
+    let middle = match form.norms.before_mlp {
+        Some(norm) => norm_input(&at(norm)).or(norm_sum(&at(norm))).shared(whole),
+        None => into_block.clone(),
+    };
+    let sum = OpKind::Sum { scale: form.branch_scale };
+    b.op("residual", sum.clone(), vec![before.clone(), branch], middle.clone());
+    let normed = match form.norms.before_mlp {
+        Some(norm) => {
+            b.rms(at(norm), middle.clone());
+            let normed = Site::output(at(norm)).shared(whole);
+            b.copy(normed.clone(), into_block.clone());
+            normed
+        }
+        None => middle.clone(),
+    };
+    let into = into_block.or(normed);
+    let made = match &layer.router {
+        None => dense(b, &at("mlp"), form.fused_gate_up, config.inner, &into),
+        Some(router) => mixture(b, layer, router, &module, &into),
+    };
+    let mlp = Site::any(block.iter().map(|m| Site::output(at(m)))).shared(Sharing::Sum(hidden)).or(made);
+    let branch = match form.norms.after_mlp {
+        Some(norm) => {
+            b.rms(at(norm), mlp.clone());
+            Site::output(at(norm)).shared(whole)
+        }
+        None => mlp.clone(),
+    };
+    b.op("residual", sum, vec![middle, branch], left(config, i, after));
+    vec![("attention", attention), ("mlp", mlp)]
 }
 
-fn dense(b: &mut Builder, module: &str, activation: Activation, into: &Site) {
-    let at = |name: &str| format!("{module}.{name}");
-    b.copy(into.clone(), Site::input(at("gate_proj")));
-    b.copy(into.clone(), Site::input(at("up_proj")));
-    for name in ["gate_proj", "up_proj"] {
-        b.linear(at(name), into.clone());
-    }
-    let gate_up = vec![Site::output(at("gate_proj")), Site::output(at("up_proj"))];
-    b.op("swiglu", OpKind::Gated(activation), gate_up, Site::input(at("down_proj")));
-    b.linear(at("down_proj"), Site::default());
-    b.copy(Site::output(at("down_proj")), Site::output(module));
+/// What leaves a layer.
+fn left(config: &ModelConfig, i: usize, after: &Site) -> Site {
+    let out = Site::output(format!("{}.layers.{i}", config.form.prefix));
+    out.clone().plus(RESIDUAL).or(out).shared(Sharing::Whole(config.hidden)).or(after.clone())
 }
 
-fn mixture(b: &mut Builder, config: &ModelConfig, layer: &Layer, router: &Router, module: &str, into: &Site) {
-    let at = |name: &str| format!("{module}.{name}");
-    let gate = at(if config.model_type == "gpt_oss" { "router" } else { "gate" });
-    b.copy(into.clone(), Site::input(gate.clone()));
-    b.module("router", gate.clone(), OpKind::Linear { weight: gate.clone() }, into.clone());
-    let experts = at("experts");
-    let correction = router.correction.then(|| format!("{gate}.e_score_correction_bias"));
-    let slot = |module: &String, kind, slots| Site::slot(module.clone(), kind, slots);
-    let weights =
-        slot(&gate, Kind::Output, &["1"]).or(slot(&experts, Kind::Input, &["2", "routing_weights"]));
-    let indices = slot(&gate, Kind::Output, &["2"]).or(slot(&experts, Kind::Input, &["1", "router_indices"]));
-    let kind = OpKind::Router { router: router.clone(), correction };
-    b.op("router", kind, vec![Site::output(gate), indices.clone()], weights.clone());
-    b.copy(indices.clone(), slot(&experts, Kind::Input, &["1", "router_indices"]));
-    b.copy(weights.clone(), slot(&experts, Kind::Input, &["2", "routing_weights"]));
-    b.copy(into.clone(), Site::input(experts.clone()));
-    let kind =
-        OpKind::Experts { module: experts.clone(), activation: config.activation, experts: router.experts };
-    let here = |slots| slot(&experts, Kind::Input, slots);
-    let inputs = vec![
-        Site::input(experts.clone()).or(into.clone()),
-        here(&["1", "router_indices"]).or(indices),
-        here(&["2", "routing_weights"]).or(weights),
-    ];
-    b.op("experts", kind, inputs, Site::output(experts.clone()));
-    let routed = Site::output(experts);
-    if layer.shared {
-        let shared = at("shared_experts");
-        b.copy(into.clone(), Site::input(shared.clone()));
-        dense(b, &shared, config.activation, into);
-        b.op("experts", OpKind::Sum, vec![routed, Site::output(shared)], Site::output(module));
+/// Attention from the normed stream to what is added to it.
+fn attention(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Site) -> Site {
+    let config = b.config;
+    let at = |name: &str| format!("{module}.self_attn.{name}");
+    let block = format!("{module}.self_attn");
+    if let Some(rope) = layer.rope {
+        if config.ropes.len() == 1 {
+            const TABLES: [(Names, Names); 2] = [(&["0"], GIVEN_COS), (&["1"], GIVEN_SIN)];
+            for (made, given) in TABLES {
+                let rotary = format!("{}.rotary_emb", config.form.prefix);
+                let first = format!("{}.layers.0.self_attn", config.form.prefix);
+                let table = Site::slot(rotary, Kind::Output, made).or(Site::slot(first, Kind::Input, given));
+                b.op("rope", OpKind::Copy, vec![table], Site::slot(&block, Kind::Input, given));
+            }
+        } else {
+            let given = Site::slot(&block, Kind::Input, GIVEN_COS);
+            b.op("rope", OpKind::RopeTable { rope }, vec![Site::default()], given);
+        }
+    }
+    let a = &config.attention;
+    let columns = Sharing::Columns(a.heads * a.value_dim, a.value_dim);
+    let attends = Site::any(ATTENDS.iter().map(|m| Site::output(at(m))));
+    let (attends, into) = (attends.shared(columns), Site::input(at("o_proj")).shared(columns));
+    let context = into.clone().or(attends.clone());
+    let (inputs, rotated) =
+        if a.mla.is_some() { (latent(b, &at, normed), Vec::new()) } else { heads(b, layer, i, &at, normed) };
+    let sinks = a.sinks.then(|| at("sinks"));
+    let kind = OpKind::Attention { window: layer.window, sinks, rope: layer.rope, rotated };
+    b.op("attention", kind, inputs, context.clone());
+    b.copy(attends, into);
+    let out = Site::output(at("o_proj")).shared(Sharing::Sum(config.hidden));
+    b.op("o_proj", OpKind::Linear { weight: at("o_proj") }, vec![context], out.clone());
+    let whole = Site::output(block).shared(Sharing::Sum(config.hidden));
+    b.copy(out.clone(), whole.clone());
+    whole.or(out)
+}
+
+/// Queries, keys and values; and where queries and keys are after the rotation.
+fn heads(
+    b: &mut Builder,
+    layer: &Layer,
+    i: usize,
+    at: &dyn Fn(&str) -> String,
+    normed: &Site,
+) -> (Vec<Site>, Vec<Site>) {
+    let config = b.config;
+    let a = &config.attention;
+    let (q, kv) = (a.heads * a.key_dim, a.kv_heads * a.key_dim);
+    let widths = [q, kv, kv];
+    let fused = Site::any(FUSED_QKV.iter().map(|m| Site::input(at(m)))).shared(Sharing::Whole(config.hidden));
+    b.copy(normed.clone(), fused.clone());
+    let (mut inputs, mut rotated) = (Vec::new(), Vec::new());
+    for (index, name) in ["q", "k", "v"].into_iter().enumerate() {
+        let (proj, width) = (at(&format!("{name}_proj")), widths[index]);
+        let sharing = Sharing::Columns(width, a.key_dim);
+        b.copy(normed.clone(), Site::input(proj.clone()));
+        let part = |m: &&str| Site::output(at(m)).fused(&widths, a.key_dim, index);
+        let mut out = Site::output(&proj).or(Site::any(FUSED_QKV.iter().map(|m| part(m)))).shared(sharing);
+        let start = widths[..index].iter().sum::<usize>();
+        let weight = match config.form.fused_qkv {
+            Some(fused) => format!("{}#{start}..{}", at(fused), start + width),
+            None => proj.clone(),
+        };
+        let from = Site::input(proj).or(fused.clone()).or(normed.clone());
+        b.op(&format!("{name}_proj"), OpKind::Linear { weight }, vec![from], out.clone());
+        if name == "v" {
+            inputs.push(out);
+            continue;
+        }
+        if a.qk_norm != QkNorm::None {
+            let norm = at(&format!("{name}_norm"));
+            let by_head = (a.qk_norm == QkNorm::Head).then_some(a.key_dim);
+            let kind = OpKind::Norm {
+                weight: norm.clone(),
+                bias: None,
+                eps: config.norm_eps,
+                width: by_head,
+                one_plus: config.form.one_plus,
+            };
+            let input = Site::input(&norm).shared(sharing).or(out);
+            out = Site::output(&norm).shared(sharing);
+            b.op(&format!("{name}_norm"), kind, vec![input], out.clone());
+        }
+        if let Some(rope) = layer.rope {
+            let first = format!("{}.layers.0.self_attn.rotary_emb", config.form.prefix);
+            let slots: [Names; 2] = [&["0"], &["1"]];
+            let attends = if name == "q" { ATTEND_Q } else { ATTEND_K };
+            let rotates = config.layers.iter().filter(|l| l.rope.is_some());
+            let own = match i {
+                0 => Site::default(),
+                _ => Site::slot(at("rotary_emb"), Kind::Output, slots[index]),
+            };
+            let turned = Site::any(ATTENDS.iter().map(|m| Site::slot(at(m), Kind::Input, attends)))
+                .or(own)
+                .or(Site::slot(first, Kind::Output, slots[index]).call(i, rotates.count()))
+                .shared(sharing);
+            b.op("rope", OpKind::Rotate { rope }, vec![out.clone()], turned.clone());
+            rotated.push(turned);
+        }
+        inputs.push(out);
+    }
+    (inputs, rotated)
+}
+
+/// Latent attention's queries, expanded keys and values, and latents.
+fn latent(b: &mut Builder, at: &dyn Fn(&str) -> String, normed: &Site) -> Vec<Site> {
+    let config = b.config;
+    let a = &config.attention;
+    let Some(mla) = a.mla else { return Vec::new() };
+    let narrow = mla.kv_lora + mla.rope;
+    let q_width = Sharing::Columns(a.heads * a.key_dim, a.key_dim);
+    let fused = |index: usize| {
+        let widths = [mla.q_lora.unwrap_or(0), narrow];
+        Site::any(FUSED_LATENT.iter().map(|m| Site::output(at(m)).fused(&widths, usize::MAX, index)))
+    };
+    let joint = Site::any(FUSED_LATENT.iter().map(|m| Site::input(at(m))));
+    b.copy(normed.clone(), joint.clone());
+    let q = if mla.q_lora.is_some() {
+        let down = Site::output(at("q_a_proj")).or(fused(0));
+        b.copy(normed.clone(), Site::input(at("q_a_proj")));
+        let from = Site::input(at("q_a_proj")).or(joint.clone()).or(normed.clone());
+        b.op("q_a_proj", OpKind::Linear { weight: at("q_a_proj") }, vec![from], down.clone());
+        b.copy(down.clone(), Site::input(at("q_a_layernorm")));
+        // transformers builds the two latent norms with their class's own epsilon.
+        let input = Site::input(at("q_a_layernorm")).or(down);
+        b.norm(at("q_a_layernorm"), 1e-6, input, Sharing::Unknown);
+        "q_b_proj"
     } else {
-        b.copy(routed, Site::output(module));
+        "q_proj"
+    };
+    let from = if mla.q_lora.is_some() { Site::output(at("q_a_layernorm")) } else { normed.clone() };
+    let queries = Site::output(at(q)).shared(q_width);
+    b.op(q, OpKind::Linear { weight: at(q) }, vec![Site::input(at(q)).or(from)], queries.clone());
+    let kv_a = at("kv_a_proj_with_mqa");
+    b.copy(normed.clone(), Site::input(kv_a.clone()));
+    let down = Site::output(kv_a.clone()).or(fused(1));
+    let from = Site::input(kv_a.clone()).or(joint).or(normed.clone());
+    b.op("kv_a_proj_with_mqa", OpKind::Linear { weight: kv_a }, vec![from], down.clone());
+    let narrowed = Site(down.0.iter().filter(|p| p.fused.is_none()).cloned().collect());
+    let narrowed = narrowed.columns(0..mla.kv_lora);
+    b.copy(narrowed.clone(), Site::input(at("kv_a_layernorm")));
+    let input = Site::input(at("kv_a_layernorm")).or(narrowed);
+    b.norm(at("kv_a_layernorm"), 1e-6, input, Sharing::Unknown);
+    let width = a.heads * (mla.nope + a.value_dim);
+    let expanded = Site::output(at("kv_b_proj")).shared(Sharing::Columns(width, mla.nope + a.value_dim));
+    let from = Site::input(at("kv_b_proj")).or(Site::output(at("kv_a_layernorm")));
+    b.op("kv_b_proj", OpKind::Linear { weight: at("kv_b_proj") }, vec![from], expanded.clone());
+    vec![queries, expanded, down]
+}
+
+/// A gated MLP; what it gives.
+fn dense(b: &mut Builder, module: &str, fused: Option<&str>, inner: Option<usize>, into: &Site) -> Site {
+    let config = b.config;
+    let at = |name: &str| format!("{module}.{name}");
+    let joint =
+        Site::any(FUSED_GATE_UP.iter().map(|m| Site::input(at(m)))).shared(Sharing::Whole(config.hidden));
+    b.copy(into.clone(), joint.clone());
+    let columns = inner.map_or(Sharing::Unknown, |n| Sharing::Columns(n, 1));
+    let mut parts = Vec::new();
+    for (index, name) in ["gate_proj", "up_proj"].into_iter().enumerate() {
+        b.copy(into.clone(), Site::input(at(name)));
+        let both = inner.map(|n| [n, n]);
+        let part = |m: &&str| {
+            let site = Site::output(at(m));
+            both.map_or(Site::default(), |both| site.fused(&both, 1, index))
+        };
+        let out = Site::output(at(name)).or(Site::any(FUSED_GATE_UP.iter().map(|m| part(m)))).shared(columns);
+        let weight = match (fused, inner) {
+            (Some(fused), Some(n)) => format!("{}#{}..{}", at(fused), index * n, (index + 1) * n),
+            _ => at(name),
+        };
+        let from = Site::input(at(name)).or(joint.clone()).or(into.clone());
+        b.op(name, OpKind::Linear { weight }, vec![from], out.clone());
+        parts.push(out);
+    }
+    // An engine's activation takes both parts and multiplies; transformers' is of the gate alone.
+    let acted =
+        Site::any(FUSED_GATE_UP.iter().map(|m| Site::output(at("act_fn")).beside(&at(m)))).shared(columns);
+    let into_down = Site::input(at("down_proj")).shared(columns);
+    b.copy(acted.clone(), into_down.clone());
+    let inside = into_down.or(acted);
+    b.op("swiglu", OpKind::Gated(config.activation), parts, inside.clone());
+    let out = Site::output(at("down_proj")).shared(Sharing::Sum(config.hidden));
+    b.op("down_proj", OpKind::Linear { weight: at("down_proj") }, vec![inside], out.clone());
+    b.copy(out.clone(), Site::output(module).shared(Sharing::Sum(config.hidden)));
+    out
+}
+
+/// A mixture of experts; what it gives.
+fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: &Site) -> Site {
+    let config = b.config;
+    let names = config.form.mixture;
+    let any = |site: &dyn Fn(String) -> Site, name: &str| {
+        Site::any(names.modules.iter().map(|block| site(format!("{module}.{block}.{name}"))))
+    };
+    let input = |name: &str| any(&|m| Site::input(m), name);
+    let output = |name: &str| any(&|m| Site::output(m), name);
+    let slot = |name: &str, kind: Kind, slots: Names| any(&|m| Site::slot(m, kind, slots), name);
+    let stored = |name: &str| format!("{module}.{}.{name}", names.weights);
+    let (whole, sum) = (Sharing::Whole(config.hidden), Sharing::Sum(config.hidden));
+    let gate = names.gate;
+    b.copy(into.clone(), input(gate).shared(whole));
+    let kind = OpKind::Linear { weight: stored(gate) };
+    let logits = output(gate);
+    b.op("router", kind, vec![input(gate).shared(whole).or(into.clone())], logits.clone());
+    let correction = router.correction.then(|| stored(names.correction));
+    let weights = slot(gate, Kind::Output, &["1"])
+        .or(slot("topk", Kind::Output, &["0", "topk_weights"]))
+        .or(slot("experts", Kind::Input, EXPERT_WEIGHTS));
+    let indices = slot(gate, Kind::Output, &["2"])
+        .or(slot("topk", Kind::Output, &["1", "topk_ids"]))
+        .or(slot("experts", Kind::Input, EXPERT_IDS));
+    let kind = OpKind::Router { router: router.clone(), correction };
+    b.op("router", kind, vec![logits, indices.clone()], weights.clone());
+    b.copy(indices.clone(), slot("experts", Kind::Input, EXPERT_IDS));
+    b.copy(weights.clone(), slot("experts", Kind::Input, EXPERT_WEIGHTS));
+    b.copy(into.clone(), input("experts").shared(whole));
+    let (activation, experts) = (config.activation, router.experts);
+    let kind = OpKind::Experts { module: stored("experts"), activation, experts };
+    let inputs = vec![
+        input("experts").shared(whole).or(into.clone()),
+        slot("experts", Kind::Input, EXPERT_IDS).or(indices),
+        slot("experts", Kind::Input, EXPERT_WEIGHTS).or(weights),
+    ];
+    let routed = output("experts").shared(sum);
+    b.op("experts", kind, inputs, routed.clone());
+    let block = any(&|m| Site::output(m.trim_end_matches('.').to_owned()), "").shared(sum);
+    if layer.shared {
+        let shared = format!("{module}.{}.shared_experts", names.modules[0]);
+        b.copy(into.clone(), Site::input(&shared).shared(whole));
+        let out = dense(b, &shared, None, None, into);
+        let both = vec![routed, Site::output(shared).shared(sum).or(out)];
+        b.op("experts", OpKind::Sum { scale: 1.0 }, both, block.clone());
+        block
+    } else {
+        b.copy(routed.clone(), block);
+        routed
     }
 }
 
 /// The encoder of BERT, MiniLM and their kin; the embedding layer is compared, not replayed.
 fn bert(config: &ModelConfig) -> Plan {
-    let mut b = Builder { ops: Vec::new(), layer: None };
+    let mut b = Builder { ops: Vec::new(), layer: None, config };
     let (mut stream, mut branches, mut modules) = (Vec::new(), Vec::new(), Vec::new());
     let mut before = Site::output("embeddings");
     for (i, layer) in config.layers.iter().enumerate() {
@@ -384,6 +580,7 @@ fn bert(config: &ModelConfig) -> Plan {
             bias: Some(format!("{module}.bias")),
             eps: config.norm_eps,
             width: None,
+            one_plus: false,
         };
         let named = |b: &mut Builder, name: &str, from: Site| {
             b.module(name, at(name), OpKind::Linear { weight: at(name) }, from);
@@ -397,13 +594,13 @@ fn bert(config: &ModelConfig) -> Plan {
             inputs.push(Site::output(proj));
         }
         let dense = at("attention.output.dense");
-        let kind = OpKind::Attention { window: layer.window, sinks: None };
+        let kind = OpKind::Attention { window: layer.window, sinks: None, rope: None, rotated: Vec::new() };
         b.op("attention", kind, inputs, Site::input(dense.clone()));
         named(&mut b, "attention.output.dense", Site::default());
         let norm1 = at("attention.output.LayerNorm");
         b.op(
             "residual",
-            OpKind::Sum,
+            OpKind::Sum { scale: 1.0 },
             vec![into.clone(), Site::output(dense.clone())],
             Site::input(norm1.clone()),
         );
@@ -417,7 +614,12 @@ fn bert(config: &ModelConfig) -> Plan {
         b.op("activation", OpKind::Activation(config.activation), vec![Site::output(wide)], activated);
         named(&mut b, "output.dense", Site::default());
         let norm2 = at("output.LayerNorm");
-        b.op("residual", OpKind::Sum, vec![middle, Site::output(narrow.clone())], Site::input(norm2.clone()));
+        b.op(
+            "residual",
+            OpKind::Sum { scale: 1.0 },
+            vec![middle, Site::output(narrow.clone())],
+            Site::input(norm2.clone()),
+        );
         b.module("output.LayerNorm", norm2.clone(), norm(norm2.clone()), Site::default());
         stream.push(into);
         branches.push(vec![("attention", Site::output(dense)), ("mlp", Site::output(narrow))]);
@@ -425,5 +627,5 @@ fn bert(config: &ModelConfig) -> Plan {
         modules.push(module);
     }
     stream.push(before);
-    Plan { ops: b.ops, stream, branches, modules }
+    Plan { ops: b.ops, stream, branches, modules, logits: Site::default() }
 }

@@ -34,9 +34,26 @@ impl Rope {
     /// A kind of scaling that is not known, or one whose numbers are missing.
     pub fn read(config: &Object, dims: usize, style: RopeStyle) -> Result<Rope, ModelError> {
         let scaling = config.optional_object(&["rope_parameters", "rope_scaling"])?;
-        let theta = scaling.as_ref().and_then(|s| s.number("rope_theta")).or(config.number("rope_theta"));
-        let theta = theta.unwrap_or(10_000.0);
-        let mut rope = Rope { dims, style, theta, inv_freq: plain(dims, theta), factor: 1.0 };
+        Rope::of(config, scaling.as_ref(), dims, style)
+    }
+
+    /// Without any scaling.
+    pub fn unscaled(dims: usize, style: RopeStyle, theta: f64) -> Rope {
+        Rope { dims, style, theta, inv_freq: plain(dims, theta), factor: 1.0 }
+    }
+
+    /// One of several embeddings that a configuration describes, by its own object.
+    ///
+    /// # Errors
+    /// A kind of scaling that is not known, or one whose numbers are missing.
+    pub fn of(
+        config: &Object,
+        scaling: Option<&Object>,
+        dims: usize,
+        style: RopeStyle,
+    ) -> Result<Rope, ModelError> {
+        let theta = scaling.and_then(|s| s.number("rope_theta")).or(config.number("rope_theta"));
+        let mut rope = Rope::unscaled(dims, style, theta.unwrap_or(10_000.0));
         let Some(scaling) = scaling else { return Ok(rope) };
         let need = |key: &str| scaling.number(key).ok_or_else(|| scaling.missing(key));
         match scaling.text("rope_type").or(scaling.text("type")).unwrap_or("default") {
@@ -55,7 +72,7 @@ impl Rope {
                     *f = (1.0 - smooth) * *f / factor + smooth * *f;
                 }
             }
-            "yarn" => rope.yarn(config, &scaling)?,
+            "yarn" => rope.yarn(config, scaling)?,
             other => {
                 return Err(config.bad(format!("rope_type `{other}`; known: default, linear, llama3, yarn")));
             }

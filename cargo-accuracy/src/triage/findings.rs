@@ -71,6 +71,8 @@ pub struct OpFinding {
     /// Where it is not dumped, the operations that use it are its check: it moves a value, makes a table, or the next
     /// value that is dumped is right.
     pub implied: bool,
+    /// It only moves a value.
+    pub is_copy: bool,
     pub status: OpStatus,
     pub reference: Outcome,
     pub candidate: Outcome,

@@ -1,6 +1,7 @@
 //! One replayed output against what a dump has: within what rounding explains, or not.
 
 use accuracy_core::metrics::compare;
+use accuracy_core::quant::Quant;
 use accuracy_core::reference::Matrix;
 
 /// An output may be off by this many times the noise of an implementation that rounds every intermediate value: others
@@ -11,6 +12,21 @@ const ROW_FACTOR: f64 = 8.0;
 /// Noise, however much a format makes of it, changes the size of the whole by no more than this, or than its mean over
 /// rows would.
 const MAX_GAIN: f64 = 1e-2;
+
+/// What is known of a value that several ranks have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranks {
+    #[default]
+    Agree,
+    /// Each has a summand of it.
+    Summands,
+    /// They should have the same and do not.
+    Apart,
+    /// The sum over ranks was done once too often.
+    SummedTwice,
+    /// The sum over ranks was never done.
+    NeverSummed,
+}
 
 /// How far an output is from its replay.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +52,9 @@ pub struct Judged {
     pub alone: bool,
     /// Operations of the plan whose outputs are not in the dump and were computed on the way.
     pub through: Vec<usize>,
+    pub ranks: Ranks,
+    /// How its inputs were quantised, as far as the comparison tells.
+    pub inputs: Option<Quant>,
     /// What is odd about it, in words.
     pub notes: Vec<String>,
 }
@@ -43,7 +62,12 @@ pub struct Judged {
 /// Judges `out` against `exact`; `noisy` is the same computed with rounding, `unit` the output format's, `extra` an error
 /// relative to each row that accumulation in f32 may add.
 pub fn judge(exact: &Matrix, noisy: &Matrix, out: &Matrix, unit: f64, extra: &[f64]) -> Judged {
-    judge_rows([exact, noisy, out], unit, extra, &|row| row)
+    judge_rows([exact, noisy, out], unit, extra, &|row| row, true)
+}
+
+/// [`judge`] of weights of experts, most of which are zero.
+pub fn judge_choice([exact, noisy, out]: [&Matrix; 3], unit: f64, extra: &[f64]) -> Judged {
+    judge_rows([exact, noisy, out], unit, extra, &|row| row, false)
 }
 
 /// [`judge`] of the rows that are not `hidden` (empty: of all): the hidden ones have no right answer.
@@ -54,7 +78,7 @@ pub fn judge_shown(all: [&Matrix; 3], unit: f64, extra: &[f64], hidden: &[bool])
     let kept: Vec<usize> = (0..hidden.len()).filter(|&r| !hidden[r]).collect();
     let extra: Vec<f64> = kept.iter().filter_map(|&r| extra.get(r).copied()).collect();
     let [exact, noisy, out] = all.map(|m| rows_of(m, &kept));
-    judge_rows([&exact, &noisy, &out], unit, &extra, &|row| kept[row])
+    judge_rows([&exact, &noisy, &out], unit, &extra, &|row| kept[row], true)
 }
 
 /// NaN and Inf in hidden rows where the replay has none: they may reach what is not hidden.
@@ -88,6 +112,7 @@ fn judge_rows(
     unit: f64,
     extra: &[f64],
     number: &dyn Fn(usize) -> usize,
+    dense: bool,
 ) -> Judged {
     let compared = compare(exact, out);
     let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
@@ -135,6 +160,9 @@ fn judge_rows(
     judged.ok = judged.non_finite == 0 && judged.error <= judged.bound && worst <= 1.0 && gain_holds;
     if !judged.ok {
         judged.notes = describe(&judged, exact, out, number);
+        if dense {
+            judged.notes.extend(unwritten(exact, out));
+        }
     }
     judged.row = judged.row.map(number);
     judged
@@ -164,20 +192,21 @@ fn describe(judged: &Judged, exact: &Matrix, out: &Matrix, number: &dyn Fn(usize
         let (bad, all, worst) = (judged.rows_bad, judged.rows, number(row));
         notes.push(format!("{bad} of {all} tokens are wrong, worst {worst}{zero}"));
     }
+    notes
+}
+
+/// Columns that are zero and should not be.
+fn unwritten(exact: &Matrix, out: &Matrix) -> Option<String> {
     let dead = (0..out.cols).filter(|&c| {
         (0..out.rows).all(|r| out.row(r)[c] == 0.0) && (0..out.rows).any(|r| exact.row(r)[c] != 0.0)
     });
     let dead: Vec<usize> = dead.collect();
-    if let (Some(first), Some(last)) = (dead.first(), dead.last())
-        && dead.len() < out.cols
-    {
-        notes.push(format!(
-            "{} of {} columns are zero ({first} to {last}): not written",
-            dead.len(),
-            out.cols
-        ));
+    match (dead.first(), dead.last()) {
+        (Some(first), Some(last)) if dead.len() < out.cols => {
+            Some(format!("{} of {} columns are zero ({first} to {last}): not written", dead.len(), out.cols))
+        }
+        _ => None,
     }
-    notes
 }
 
 #[cfg(test)]

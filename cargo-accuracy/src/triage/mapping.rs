@@ -76,7 +76,13 @@ fn parse(text: &str) -> Result<Plan, String> {
         last.0.extend(Site::input(norm).0);
     }
     stream.push(last);
-    Ok(Plan { ops, stream, branches: vec![Vec::new(); file.layers], modules })
+    Ok(Plan {
+        ops,
+        stream,
+        branches: vec![Vec::new(); file.layers],
+        modules,
+        logits: Site::output("lm_head"),
+    })
 }
 
 impl Entry {
@@ -93,7 +99,13 @@ impl Entry {
             "rms_norm" | "layer_norm" => {
                 let weight = weight()?;
                 let bias = (self.kind == "layer_norm").then(|| format!("{weight}.bias"));
-                OpKind::Norm { weight, bias, eps: self.eps.ok_or("`eps` is missing")?, width: None }
+                OpKind::Norm {
+                    weight,
+                    bias,
+                    eps: self.eps.ok_or("`eps` is missing")?,
+                    width: None,
+                    one_plus: false,
+                }
             }
             "linear" => OpKind::Linear { weight: weight()? },
             "silu" => OpKind::Activation(Activation::Silu),
@@ -101,7 +113,7 @@ impl Entry {
             "gelu_tanh" => OpKind::Activation(Activation::GeluTanh),
             "relu" => OpKind::Activation(Activation::Relu),
             "swiglu" => OpKind::Gated(Activation::Silu),
-            "sum" => OpKind::Sum,
+            "sum" => OpKind::Sum { scale: 1.0 },
             "copy" => OpKind::Copy,
             other => {
                 return Err(format!(
@@ -121,7 +133,7 @@ impl Entry {
             Some(output) => site(output)?,
             None => Site::output(module()?),
         };
-        Ok(Op { name: self.name.clone(), layer: Some(layer), kind, inputs, output })
+        Ok(Op { name: self.name.clone(), layer: Some(layer), kind, inputs, output, last: false })
     }
 }
 

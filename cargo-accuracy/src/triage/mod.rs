@@ -1,6 +1,7 @@
 //! `cargo accuracy triage`: from two dumps of a model and its checkpoint to the operation that goes wrong first.
 //!
-//! [`side`] finds values in a dump, [`stale`] those that are not fresh, [`profile`] compares layers, [`replay`] recomputes
+//! [`side`] finds values in a dump, with [`layout`] telling which rows are whose and [`ranks`] joining parts; [`stale`] finds
+//! those that are not fresh, [`profile`] compares layers, [`recognise`] reads models that no family describes, [`replay`] recomputes
 //! operations in float64 from a dump's own inputs, [`cache`] compares what earlier passes left, [`judge`] tells errors from rounding, [`jump`] does without a replay.
 //! [`walk`] asks the questions of one forward pass, [`passes`] chooses the passes, [`findings`] is the answer, which
 //! [`text`], [`json`] and [`html`] write. What a model computes is [`accuracy_core::model`], how dumps are read [`accuracy_core::dumps`].
@@ -11,9 +12,12 @@ mod html;
 mod json;
 mod judge;
 mod jump;
+mod layout;
 mod mapping;
 mod passes;
 mod profile;
+mod ranks;
+mod recognise;
 mod replay;
 mod side;
 mod stale;

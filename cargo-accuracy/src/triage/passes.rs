@@ -1,6 +1,7 @@
 //! Which forward passes of two dumps are triaged, and whose answer is the dumps'.
 
 use super::findings::{Findings, Status, Step, Verdict};
+use super::side::Side;
 use super::walk::{Options, Walk, count};
 use accuracy_core::dumps::{DumpSet, Kind, TensorId};
 use std::collections::BTreeSet;
@@ -60,7 +61,7 @@ pub fn walk(reference: DumpSet, candidate: DumpSet, options: &Options<'_>) -> Re
 /// A step of the reference and the one of the candidate that it is compared with.
 pub type Steps = (Option<u64>, Option<u64>);
 
-fn steps(a: &DumpSet, b: &DumpSet, wanted: Option<u64>) -> Result<Vec<Steps>, String> {
+fn steps(a: &Arc<DumpSet>, b: &Arc<DumpSet>, wanted: Option<u64>) -> Result<Vec<Steps>, String> {
     let (first, second) = (a.steps(), b.steps());
     if let Some(n) = wanted {
         let has = |steps: &[Option<u64>]| steps.contains(&Some(n));
@@ -71,6 +72,7 @@ fn steps(a: &DumpSet, b: &DumpSet, wanted: Option<u64>) -> Result<Vec<Steps>, St
         };
     }
     let common: Vec<Steps> = first.iter().filter(|s| second.contains(s)).map(|&s| (s, s)).collect();
+    let common = by_tokens(a, b, &common).unwrap_or(common);
     match (&common[..], &first[..], &second[..]) {
         ([_, ..], _, _) => Ok(common),
         ([], &[first], &[second]) => Ok(vec![(first, second)]),
@@ -80,6 +82,46 @@ fn steps(a: &DumpSet, b: &DumpSet, wanted: Option<u64>) -> Result<Vec<Steps>, St
             list(&second)
         )),
     }
+}
+
+/// Steps that are the same passes by their tokens, where those of the same number are not: an engine has passes that
+/// warm it up. `None` where the numbers do, or the tokens are not known.
+fn by_tokens(a: &Arc<DumpSet>, b: &Arc<DumpSet>, common: &[Steps]) -> Option<Vec<Steps>> {
+    let sequences = |set: &Arc<DumpSet>, step: Option<u64>| -> Option<Vec<Vec<i64>>> {
+        let found = Side::new(set, step).by_sequence().ok()??;
+        let mut all: Vec<Vec<i64>> = found.into_iter().map(|s| s.0).collect();
+        all.sort_unstable();
+        Some(all)
+    };
+    // A graph's padding is behind the tokens: one pass is the other with more.
+    let same = |x: &[Vec<i64>], y: &[Vec<i64>]| {
+        let (short, long) = if x.len() <= y.len() { (x, y) } else { (y, x) };
+        short.iter().all(|s| long.contains(s))
+    };
+    let (first, second) = (a.steps(), b.steps());
+    if first.len() == 1 && second.len() == 1 {
+        return None;
+    }
+    let of_first: Vec<_> = first.iter().map(|&s| Some((s, sequences(a, s)?))).collect::<Option<_>>()?;
+    let of_second: Vec<_> = second.iter().filter_map(|&s| Some((s, sequences(b, s)?))).collect();
+    let numbered = |steps: &Steps| {
+        let x = of_first.iter().find(|s| s.0 == steps.0)?;
+        let y = of_second.iter().find(|s| s.0 == steps.1)?;
+        Some(same(&x.1, &y.1))
+    };
+    if !common.is_empty() && common.iter().all(|steps| numbered(steps) == Some(true)) {
+        return None;
+    }
+    let mut next = 0;
+    let mut pairs = Vec::new();
+    for (step, tokens) in &of_first {
+        let found = (next..of_second.len()).find(|&i| same(tokens, &of_second[i].1));
+        if let Some(i) = found {
+            pairs.push((*step, of_second[i].0));
+            next = i + 1;
+        }
+    }
+    (!pairs.is_empty()).then_some(pairs)
 }
 
 /// The steps to replay: all of a few; of many the first two (prefill and decode), the one whose last values are

@@ -1,13 +1,21 @@
 //! Replays operations of the plan from a dump's own inputs, and tries known mistakes on those that are wrong.
 
 use super::cache::{KEYS, VALUES, attention_module};
-use super::judge::{Judged, error_shown, judge, judge_hidden, judge_shown, relative_error, rows_of};
-use super::side::{Side, Value};
+use super::judge::{
+    Judged, Ranks, error_shown, judge_choice, judge_hidden, judge_shown, relative_error, rows_of,
+};
+use super::layout::Link;
+use super::side::{Computed, Held, Side, Value};
+use accuracy_core::dtype::{DType, Overflow};
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::config::{Attention, Mla};
+use accuracy_core::model::inputs::quantised;
 use accuracy_core::model::ops::{self, Heads, Mask, Precision, Weights};
-use accuracy_core::model::plan::{GIVEN_COS, GIVEN_SIN};
-use accuracy_core::model::{Activation, ModelConfig, Op, OpKind, Place, Rope, Router, Score, Site, rope};
+use accuracy_core::model::place::{GIVEN_COS, GIVEN_SIN, Names};
+use accuracy_core::model::{
+    Activation, ModelConfig, Op, OpKind, Place, Rope, Router, Score, Sharing, Site, rope,
+};
+use accuracy_core::quant::Quant;
 use accuracy_core::reference::Matrix;
 use accuracy_core::reference::model::RopeStyle;
 use accuracy_core::weights::Checkpoint;
@@ -98,9 +106,9 @@ impl Replay<'_> {
 
     fn judged(&self, side: &Side, index: usize, op: &Op) -> Result<Judged, Stop> {
         match &op.kind {
-            OpKind::RopeTable => return self.rope_table(side, op),
+            OpKind::RopeTable { rope } => return self.rope_table(side, op, *rope),
             OpKind::Router { router, correction } => {
-                return self.router(side, op, router, correction.as_deref());
+                return self.router(side, index, op, router, correction.as_deref());
             }
             OpKind::Copy => {
                 let indices = |site: &Site| side.integers(site).map_err(Stop::Unusable);
@@ -122,21 +130,67 @@ impl Replay<'_> {
             _ => {}
         }
         let out = match dumped(side, &op.output) {
-            // Logits are the end: nothing is made of them.
-            Err(Stop::Missing(what)) if op.name != "lm_head" => {
-                let (exact, noisy, extra) = self.computed(side, op, side.precision)?;
-                side.keep(index, op, exact, noisy, &extra);
+            // Nothing is made of logits, and attention is replayed with the rotation.
+            Err(Stop::Missing(what)) if op.last || matches!(op.kind, OpKind::Rotate { .. }) => {
+                return Err(Stop::Missing(what));
+            }
+            Err(Stop::Missing(what)) => {
+                let (exact, noisy, extra) = self.computed(side, op, None, side.precision, None)?;
+                let made = Computed { exact, noisy, extra, undecided: Vec::new() };
+                side.keep(index, op, &op.output, made);
                 return Err(Stop::Missing(what));
             }
             out => out?,
         };
+        // Inputs may be quantised as the configuration says, or not at all as by a reference.
+        let mut best: Option<Judged> = None;
+        for inputs in std::iter::once(None).chain(self.quantisers(op).into_iter().map(Some)) {
+            let judged = self.compared(side, op, out.clone(), inputs)?;
+            let ratio = |j: &Judged| if j.ok { 0.0 } else { j.error / j.bound.max(f64::MIN_POSITIVE) };
+            if best.as_ref().is_none_or(|b| ratio(&judged) < ratio(b)) {
+                best = Some(judged);
+            }
+            if best.as_ref().is_some_and(|b| b.ok) {
+                break;
+            }
+        }
+        best.ok_or_else(|| Stop::Unusable("nothing to compare with".to_owned()))
+    }
+
+    /// The quantisers of an operation's input that the configuration allows.
+    fn quantisers(&self, op: &Op) -> Vec<Quant> {
+        let Some(config) = self.config else { return Vec::new() };
+        let weights = Weights(self.checkpoint);
+        match &op.kind {
+            OpKind::Linear { weight } => config.inputs.of(&weights, weight),
+            OpKind::Experts { module, .. } => {
+                let names = ["0.gate_proj", "0.w1", "gate_up_proj#0"];
+                let all = names.iter().map(|n| config.inputs.of(&weights, &format!("{module}.{n}")));
+                all.into_iter().find(|all| !all.is_empty()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// One output against its replay with inputs quantised in one way.
+    fn compared(&self, side: &Side, op: &Op, out: Value, inputs: Option<Quant>) -> Result<Judged, Stop> {
         let p = out.precision;
-        let (exact, noisy, extra) = self.computed(side, op, p)?;
-        let exact =
-            Value { x: exact, lead: Vec::new(), precision: p, place: format!("the replay of {}", op.name) };
+        let (exact, noisy, extra) = self.computed(side, op, Some(&out), p, inputs.as_ref())?;
+        let exact = Value::new(exact, Vec::new(), p, format!("the replay of {}", op.name));
         let hidden = side.hidden(&out.lead);
         let out = same_shape(&exact, out)?;
-        let hidden = if hidden.len() == out.x.rows { hidden } else { Vec::new() };
+        let mut hidden = if hidden.len() == out.x.rows { hidden } else { Vec::new() };
+        let undecided = side.undecided();
+        if undecided.len() == out.x.rows && undecided.contains(&true) {
+            hidden.resize(out.x.rows, false);
+            hidden.iter_mut().zip(&undecided).for_each(|(h, u)| *h |= u);
+        }
+        if !hidden.is_empty() && !hidden.contains(&false) {
+            return Err(Stop::Unusable(format!(
+                "{}: rounding decides the experts of every token",
+                out.place
+            )));
+        }
         let through = side.through();
         let unit = if op.kind == OpKind::Copy && through.is_empty() { 0.0 } else { p.unit() };
         let mut judged = judge_shown([&exact.x, &noisy, &out.x], unit, &extra, &hidden);
@@ -144,17 +198,62 @@ impl Replay<'_> {
         if !matches!(op.kind, OpKind::Attention { .. }) {
             judge_hidden(&mut judged, &exact.x, &out.x, &hidden);
         }
-        Ok(Judged { through, alone: side.is_alone(), ..judged })
+        let reduced = self.reduced(side, op, &out, &judged);
+        if out.held == Held::Apart && !self.takes_apart(side, op) {
+            judged.ok = false;
+            judged
+                .notes
+                .insert(0, "the ranks have different values where all should have the same".to_owned());
+            judged.ranks = Ranks::Apart;
+        } else if let Some(ranks) = reduced {
+            judged.ranks = ranks;
+        } else if out.held == Held::Summands {
+            judged.ranks = Ranks::Summands;
+        }
+        Ok(Judged { through, alone: side.is_alone(), inputs, ..judged })
+    }
+
+    /// Whether an input is no longer the same in all ranks, so that the output cannot be.
+    fn takes_apart(&self, side: &Side, op: &Op) -> bool {
+        op.inputs.iter().any(|site| matches!(side.load(site), Ok(Some(v)) if v.held == Held::Apart))
+    }
+
+    /// A sum over ranks that was done once too often: the output is as many times too large as there are ranks.
+    fn reduced(&self, side: &Side, op: &Op, out: &Value, judged: &Judged) -> Option<Ranks> {
+        let ranks = side.ranks() as f64;
+        let sums = op.output.0.iter().any(|p| matches!(p.sharing, Sharing::Sum(_)));
+        let gain = judged.gain?;
+        let twice = sums && ranks > 1.0 && out.held == Held::Well && (gain / ranks - 1.0).abs() < 0.02;
+        (twice && !judged.ok).then_some(Ranks::SummedTwice)
     }
 
     /// The exact result, the one with rounding, and each row's error from accumulation in f32.
-    fn computed(&self, side: &Side, op: &Op, p: Precision) -> Result<(Matrix, Matrix, Vec<f64>), Stop> {
+    fn computed(
+        &self,
+        side: &Side,
+        op: &Op,
+        out: Option<&Value>,
+        p: Precision,
+        inputs: Option<&Quant>,
+    ) -> Result<(Matrix, Matrix, Vec<f64>), Stop> {
         let (exact, noisy, mut extra) = if let OpKind::Linear { weight } = &op.kind {
             let weights = Weights(self.checkpoint);
-            let x = need(side, &op.inputs[0], Precision::Exact)?.x;
+            let input = |p: Precision| -> Result<Matrix, Stop> {
+                let x = need(side, &op.inputs[0], p)?;
+                let x = match out {
+                    Some(out) => last_rows(side, x, out.x.rows),
+                    None => x.x,
+                };
+                Ok(inputs.map_or_else(|| x.clone(), |scheme| quantised(&x, scheme, p)))
+            };
+            let x = input(Precision::Exact)?;
             let exact = weights.linear(weight, &x, Precision::Exact)?;
             // Weights that are stored wider than the model computes are rounded on loading.
-            let noisy = weights.linear(weight, &need(side, &op.inputs[0], p)?.x, p)?.y;
+            let noisy = weights.linear(weight, &input(p)?, p)?.y;
+            let noisy = match op.output.0.iter().any(|place| matches!(place.sharing, Sharing::Sum(_))) {
+                true => self.by_ranks(side, weight, &x, noisy, p)?,
+                false => noisy,
+            };
             let extra = (0..x.rows).map(|r| {
                 let size = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
                 let y = size(exact.y.row(r));
@@ -163,7 +262,8 @@ impl Replay<'_> {
             let extra: Vec<f64> = extra.collect();
             (exact.y, noisy, extra)
         } else {
-            let run = |p: Precision| self.plain(side, op, p, &Twist::default());
+            let twist = Twist { inputs: inputs.copied(), ..Twist::default() };
+            let run = |p: Precision| self.plain(side, op, p, &twist);
             let exact = run(Precision::Exact)?;
             let unit = if op.kind == OpKind::Copy { 0.0 } else { 16.0 * Precision::F32.unit() };
             let extra = vec![unit; exact.rows];
@@ -174,21 +274,64 @@ impl Replay<'_> {
         Ok((exact, noisy, extra))
     }
 
+    /// A product whose parts were computed by several ranks and rounded before they were added.
+    fn by_ranks(
+        &self,
+        side: &Side,
+        weight: &str,
+        x: &Matrix,
+        once: Matrix,
+        p: Precision,
+    ) -> Result<Matrix, Stop> {
+        let ranks = side.ranks();
+        if ranks < 2 || !x.cols.is_multiple_of(ranks) {
+            return Ok(once);
+        }
+        let weights = Weights(self.checkpoint);
+        let width = x.cols / ranks;
+        let bias = weights.linear(weight, &Matrix::zeros(x.rows, x.cols), Precision::Exact)?.y;
+        let mut sum = bias.clone();
+        for rank in 0..ranks {
+            let mut part = Matrix::zeros(x.rows, x.cols);
+            for r in 0..x.rows {
+                let columns = rank * width..(rank + 1) * width;
+                part.row_mut(r)[columns.clone()].copy_from_slice(&x.row(r)[columns]);
+            }
+            let y = weights.linear(weight, &part, Precision::Exact)?.y;
+            for ((to, y), b) in sum.data.iter_mut().zip(&y.data).zip(&bias.data) {
+                *to += p.round(y - b);
+            }
+        }
+        // Whatever rounds more is what an engine may do.
+        let exact = weights.linear(weight, x, Precision::Exact)?.y;
+        for ((to, once), exact) in sum.data.iter_mut().zip(&once.data).zip(&exact.data) {
+            let rounded = p.round(*to);
+            *to = if (once - exact).abs() > (rounded - exact).abs() { *once } else { rounded };
+        }
+        Ok(sum)
+    }
+
     /// An operation with a mistake in it, or with none.
     fn plain(&self, side: &Side, op: &Op, p: Precision, twist: &Twist) -> Result<Matrix, Stop> {
         let weights = Weights(self.checkpoint);
         Ok(match &op.kind {
-            OpKind::Embedding { weight } => {
+            OpKind::Embedding { weight, scale } => {
                 let ids = match need_integers(side, &op.inputs[0]) {
                     Ok(ids) => ids,
                     Err(_) => {
                         side.tokens().map_err(Stop::Unusable)?.ok_or(Stop::Missing("token ids".into()))?
                     }
                 };
-                p.apply(weights.rows(weight, &ids)?)
+                let rows = weights.rows(weight, &ids)?;
+                // The factor is stored in the model's format.
+                let scale = p.round(*scale);
+                p.apply(if scale == 1.0 { rows } else { rows.map(|x| x * scale) })
             }
-            OpKind::Norm { weight, bias, eps, width } => {
-                let x = need(side, &op.inputs[0], p)?.x;
+            OpKind::Norm { weight, bias, eps, width, one_plus } => {
+                let x = match twist.only {
+                    Some(only) => dumped(side, &summand(&op.inputs[0], only))?.x,
+                    None => need(side, &op.inputs[0], p)?.x,
+                };
                 let mut w = weights.vector(&twist.of_layer(op, weight))?;
                 let bias = bias.as_ref().map(|b| weights.vector(b)).transpose()?;
                 if w.is_empty() || x.data.len() % w.len() != 0 || width.is_some_and(|n| n != w.len()) {
@@ -198,10 +341,14 @@ impl Replay<'_> {
                         x.cols
                     )));
                 }
-                match twist.norm {
-                    Some(Norm::NoWeight) => w.fill(1.0),
-                    Some(Norm::OnePlus) => w.iter_mut().for_each(|w| *w += 1.0),
-                    _ => {}
+                if *one_plus != (twist.norm == Some(Norm::OnePlus)) {
+                    w.iter_mut().for_each(|w| *w += 1.0);
+                }
+                if twist.norm == Some(Norm::NoWeight) {
+                    w.fill(1.0);
+                }
+                if twist.norm == Some(Norm::Skipped) {
+                    return Ok(x);
                 }
                 let eps = if let Some(Norm::Eps(eps)) = twist.norm { eps } else { *eps };
                 let zeros = vec![0.0; w.len()];
@@ -211,18 +358,29 @@ impl Replay<'_> {
             }
             OpKind::Linear { weight } => {
                 let x = need(side, &op.inputs[0], p)?.x;
+                let x = twist.inputs.map_or_else(|| x.clone(), |scheme| quantised(&x, &scheme, p));
+                let x = twist.read.map_or_else(|| x.clone(), |read| read.of(&x));
                 let mut y = weights.linear(&twist.of_layer(op, weight), &x, p)?.y;
-                if twist.no_bias
-                    && let Ok(bias) = weights.vector(&format!("{weight}.bias"))
-                {
-                    y.data.chunks_exact_mut(bias.len()).for_each(|row| {
-                        row.iter_mut().zip(&bias).for_each(|(v, b)| *v -= b);
+                if twist.bias != 1.0 {
+                    let bias = weights.vector(&format!("{weight}.bias"))?;
+                    y.data.chunks_exact_mut(bias.len().max(1)).for_each(|row| {
+                        row.iter_mut().zip(&bias).for_each(|(v, b)| *v += (twist.bias - 1.0) * b);
                     });
                 }
-                y
+                if twist.other_rows && y.rows > 1 {
+                    y.data.rotate_right(y.cols);
+                }
+                twist.written.map_or_else(|| y.clone(), |written| written.of(&y))
             }
-            OpKind::Attention { window, sinks } => {
+            OpKind::Attention { window, sinks, .. } => {
                 self.attention(side, op, *window, sinks.as_deref(), p, twist)?
+            }
+            OpKind::Rotate { rope } => self.rotated(side, op, *rope, p, twist)?,
+            OpKind::Logits { scale, cap } => {
+                let x = need(side, &op.inputs[0], p)?.x;
+                let scale = if twist.unscaled { 1.0 } else { *scale };
+                let cap = cap.filter(|_| !twist.no_cap);
+                p.apply(x.map(|x| ops::soft_cap(scale * x, cap)))
             }
             OpKind::Gated(activation) => {
                 let (gate, up) = (need(side, &op.inputs[0], p)?, need(side, &op.inputs[1], p)?);
@@ -237,7 +395,13 @@ impl Replay<'_> {
             }
             OpKind::Experts { module, activation, experts } => {
                 let x = need(side, &op.inputs[0], p)?.x;
-                let indices = need_integers(side, &op.inputs[1])?;
+                let indices = match need_integers(side, &op.inputs[1]) {
+                    Ok(indices) => indices,
+                    Err(missing) => match side.made(&op.inputs[1], p).map_err(Stop::Unusable)? {
+                        Some(made) => made.x.data.iter().map(|&e| e as i64).collect(),
+                        None => return Err(missing),
+                    },
+                };
                 let mut w = need(side, &op.inputs[2], p)?.x;
                 if w.rows != x.rows || indices.len() != w.data.len() {
                     return Err(Stop::Unusable(format!(
@@ -251,57 +415,119 @@ impl Replay<'_> {
                 if twist.alike {
                     w.data.fill(1.0);
                 }
+                let k = w.cols;
+                if twist.rolled_slots && k > 1 {
+                    w.data.chunks_exact_mut(k).for_each(|row| row.rotate_right(1));
+                }
                 let activation = twist.activation.unwrap_or(*activation);
                 let expert = |e: usize| -> Result<_, accuracy_core::weights::WeightsError> {
-                    let mut expert = weights.expert(module, e)?;
+                    let mut expert = weights.expert(module, (e + twist.next_expert) % (*experts).max(1))?;
+                    if let Some(read) = twist.read {
+                        expert.down = read.of(&expert.down);
+                    }
                     if twist.swapped {
                         std::mem::swap(&mut expert.gate, &mut expert.up);
                     }
-                    if twist.no_bias {
-                        expert.biases = None;
+                    if let Some(biases) = &mut expert.biases {
+                        biases.iter_mut().flatten().for_each(|b| *b *= twist.bias);
                     }
                     expert.gate = p.apply(expert.gate);
                     expert.up = p.apply(expert.up);
                     expert.down = p.apply(expert.down);
                     Ok(expert)
                 };
-                ops::experts(&x, &indices, &w, *experts, activation, p, expert)?
+                let input =
+                    |x: &Matrix| twist.inputs.map_or_else(|| x.clone(), |scheme| quantised(x, &scheme, p));
+                if !twist.weighs_input {
+                    return Ok(ops::experts(&x, &indices, &w, *experts, (activation, p), &input, expert)?);
+                }
+                // A row for each choice, weighed before the expert.
+                let choices = (0..indices.len()).flat_map(|i| {
+                    let weight = w.data[i];
+                    x.row(i / k).iter().map(move |v| weight * v).collect::<Vec<_>>()
+                });
+                let rows = Matrix::new(indices.len(), x.cols, choices.collect());
+                let ones = Matrix::new(indices.len(), 1, vec![1.0; indices.len()]);
+                let y = ops::experts(&rows, &indices, &ones, *experts, (activation, p), &input, expert)?;
+                let mut sum = Matrix::zeros(x.rows, y.cols);
+                for i in 0..y.rows {
+                    sum.row_mut(i / k).iter_mut().zip(y.row(i)).for_each(|(to, v)| *to += v);
+                }
+                sum
             }
-            OpKind::Sum => {
+            OpKind::Sum { scale } => {
                 let mut sum = need(side, &op.inputs[0], p)?;
                 if let Some(only) = twist.only {
                     return Ok(need(side, &op.inputs[only], p)?.x);
                 }
-                for input in &op.inputs[1..] {
+                if twist.twice == Some(0) {
+                    sum.x = sum.x.map(|x| 2.0 * x);
+                }
+                for (i, input) in op.inputs.iter().enumerate().skip(1) {
                     let next = same_shape(&sum, need(side, input, p)?)?;
-                    sum.x.data.iter_mut().zip(&next.x.data).for_each(|(a, b)| *a = p.round(*a + b));
+                    let scale = if twist.twice == Some(i) { 2.0 * scale } else { *scale };
+                    let scale = if twist.unscaled { 1.0 } else { scale };
+                    sum.x.data.iter_mut().zip(&next.x.data).for_each(|(a, b)| *a = p.round(*a + scale * b));
                 }
                 sum.x
             }
             OpKind::Copy => {
                 let from = need(side, &op.inputs[0], p)?;
                 match side.load(&op.output).map_err(Stop::Unusable)? {
-                    Some(out) => last_rows(side, from, &out),
-                    None => from.x,
+                    Some(out) if out.x.cols == from.x.cols => last_rows(side, from, out.x.rows),
+                    _ => from.x,
                 }
             }
-            OpKind::RopeTable | OpKind::Router { .. } => {
+            OpKind::RopeTable { .. } | OpKind::Router { .. } => {
                 return Err(Stop::Unusable(format!("{} has no replay of this kind", op.name)));
             }
         })
     }
 
-    fn rope(&self) -> Result<&Rope, Stop> {
-        let rope = self.config.and_then(|c| c.rope.as_ref());
+    /// Heads after the rotation, of an engine that rotates in a module of its own.
+    fn rotated(
+        &self,
+        side: &Side,
+        op: &Op,
+        rope: usize,
+        p: Precision,
+        twist: &Twist,
+    ) -> Result<Matrix, Stop> {
+        let config = self.config.ok_or_else(|| Stop::Unusable("rotation needs a config.json".into()))?;
+        let d = config.attention.key_dim;
+        let x = need(side, &op.inputs[0], p)?;
+        let width = x.x.data.len() / side.tokens_of(&x, d).max(1);
+        let mut x = x.reshaped(width).map_err(Stop::Unusable)?;
+        let rope = twist.table.as_ref().map_or_else(|| self.rope(rope), Ok)?;
+        let positions = self.positions_of(side, &x, twist.q_shift);
+        let table = table(rope, &positions);
+        let half = rope.dims / 2;
+        let (cos, sin) = (p.apply(table.columns(0..half)), p.apply(table.columns(half..2 * half)));
+        let style = twist.style.unwrap_or(rope.style);
+        if twist.rotate_q {
+            ops::rotate(&mut x.x, d, twist.part(rope.dims, d), (&cos, &sin), style, p);
+        }
+        Ok(x.x)
+    }
+
+    /// The position of each row of an engine's value.
+    fn positions_of(&self, side: &Side, x: &Value, shift: f64) -> Vec<f64> {
+        let recorded = side.positions.as_ref().filter(|p| !p.is_empty());
+        let position = |t: usize| recorded.map_or(t as f64, |p| p[t % p.len()] as f64);
+        (0..x.x.rows).map(|t| position(t) + shift).collect()
+    }
+
+    fn rope(&self, index: usize) -> Result<&Rope, Stop> {
+        let rope = self.config.and_then(|c| c.rope(Some(index)));
         rope.ok_or_else(|| Stop::Unusable("the configuration describes no rotary embedding".into()))
     }
 
     /// Cosines and sines beside each other, against those of the configuration.
-    fn rope_table(&self, side: &Side, op: &Op) -> Result<Judged, Stop> {
-        let rope = self.rope()?;
+    fn rope_table(&self, side: &Side, op: &Op, rope: usize) -> Result<Judged, Stop> {
+        let rope = self.rope(rope)?;
         let cos = dumped(side, &op.output)?;
         let sine =
-            |p: &Place| Place { slots: if p.slots == ["0"] { &["1"] } else { &[GIVEN_SIN] }, ..p.clone() };
+            |p: &Place| Place { slots: if p.slots == ["0"] { &["1"] } else { GIVEN_SIN }, ..p.clone() };
         let sin = dumped(side, &Site(op.output.0.iter().map(sine).collect()))?;
         let half = rope.dims / 2;
         if cos.x.cols < half || cos.x.cols != sin.x.cols || cos.x.rows != sin.x.rows {
@@ -321,7 +547,7 @@ impl Replay<'_> {
                 tables(rope).into_iter().map(|(detail, other)| {
                     (None, detail, relative_error(&table(&other, &positions), &found))
                 }),
-                judged.bound,
+                &judged,
             )
             && cause.explains
         {
@@ -333,12 +559,23 @@ impl Replay<'_> {
     fn router(
         &self,
         side: &Side,
+        index: usize,
         op: &Op,
         router: &Router,
         correction: Option<&str>,
     ) -> Result<Judged, Stop> {
-        let (logits, indices, out) = self.routed(side, op)?;
         let correction = correction.map(|name| Weights(self.checkpoint).vector(name)).transpose()?;
+        let (logits, indices, out) = match self.routed(side, op) {
+            // Engines choose inside of the experts' kernel: the choice is made here, and the experts are its check.
+            Err(Stop::Missing(what)) => {
+                let logits = need(side, &op.inputs[0], side.precision)?;
+                if logits.x.cols == router.experts {
+                    choose(side, index, op, router, &logits, correction.as_deref());
+                }
+                return Err(Stop::Missing(what));
+            }
+            found => found?,
+        };
         let p = out.precision;
         let chosen_by = out.x.cols;
         let exact = ops::route(router, &logits.x, correction.as_deref(), Precision::Exact);
@@ -355,11 +592,7 @@ impl Replay<'_> {
         let hidden = side.hidden(&logits.lead);
         for t in (0..tokens).filter(|&t| !hidden.get(t).copied().unwrap_or(false)) {
             let chosen = sorted(&indices[t * chosen_by..(t + 1) * chosen_by]);
-            let tie = || {
-                let leaning = lean(&logits, t, &chosen);
-                let again = ops::route(router, &leaning, correction.as_deref(), Precision::Exact);
-                chosen == sorted(&again.indices)
-            };
+            let tie = || may_choose(router, &logits, t, &chosen, correction.as_deref());
             if chosen == set(&exact.indices, t) {
                 kept.push(t);
             } else if tie() {
@@ -385,7 +618,7 @@ impl Replay<'_> {
         let noisy = pick(&exact.indices, &noisy_in_order(&exact.indices, &noisy, k));
         let found = pick(&indices, &out.x);
         let extra = vec![16.0 * Precision::F32.unit(); expected.rows];
-        let mut judged = judge(&expected, &noisy, &found, p.unit(), &extra);
+        let mut judged = judge_choice([&expected, &noisy, &found], p.unit(), &extra);
         if chosen_by != k {
             judged.ok = false;
             judged
@@ -446,25 +679,30 @@ impl Replay<'_> {
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
-        // A step that continues others attends to their keys and values.
-        let first = side.oldest();
-        let mut parts = Vec::new();
-        if first.continues() {
-            match self.cached(first, op, config)? {
-                Some(earlier) => parts.push(earlier),
-                None => self.starts(first, op, config)?,
+        let (heads, sequences, queries) = if side.layout.is_some() {
+            self.gathered(side, op, config, p, twist)?
+        } else {
+            // A step that continues others attends to their keys and values.
+            let first = side.oldest();
+            let mut parts = Vec::new();
+            if first.continues() {
+                match self.cached(first, op, config)? {
+                    Some(earlier) => parts.push(earlier),
+                    None => self.starts(first, op, config)?,
+                }
             }
-        }
-        let mut start =
-            parts.first().map_or(Vec::new(), |(_, ranges)| ranges.iter().map(Range::len).collect());
-        for step in side.history.iter().chain([side]) {
-            let part = self.heads(step, op, config, &start, p, twist)?;
-            start.resize(part.1.len(), 0);
-            start.iter_mut().zip(&part.1).for_each(|(start, range)| *start += range.len());
-            parts.push(part);
-        }
-        let queries = parts[parts.len() - 1].1.clone();
-        let (heads, sequences) = join(parts)?;
+            let mut start =
+                parts.first().map_or(Vec::new(), |(_, ranges)| ranges.iter().map(Range::len).collect());
+            for step in side.history.iter().chain([side]) {
+                let part = self.heads(step, op, config, &start, p, twist)?;
+                start.resize(part.1.len(), 0);
+                start.iter_mut().zip(&part.1).for_each(|(start, range)| *start += range.len());
+                parts.push(part);
+            }
+            let queries = parts[parts.len() - 1].1.clone();
+            let (heads, sequences) = join(parts)?;
+            (heads, sequences, queries)
+        };
         let padding = side.padding(heads.k.rows);
         form.scale *= twist.scale;
         let mask = Mask {
@@ -472,11 +710,82 @@ impl Replay<'_> {
             queries: &queries,
             causal: form.causal && !twist.not_causal,
             window: twist.window.unwrap_or(window),
-            padding: &padding,
+            padding: if twist.sees_padding { &[] } else { &padding },
+            strict: twist.strict,
         };
-        let sinks =
-            sinks.filter(|_| !twist.no_sinks).map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
+        let mut sinks = sinks.map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
+        match (twist.sinks, &mut sinks) {
+            (Some(Sinks::Missing), _) => sinks = None,
+            (Some(Sinks::Neighbours), Some(all)) if !all.is_empty() => all.rotate_left(1),
+            (Some(Sinks::Scaled), Some(all)) => all.iter_mut().for_each(|s| *s *= form.scale),
+            (Some(Sinks::Binary), Some(all)) => {
+                all.iter_mut().for_each(|s| *s *= std::f64::consts::LN_2);
+            }
+            _ => {}
+        }
+        if twist.no_cap {
+            form.cap = None;
+        }
+        let mut heads = heads;
+        for (x, (by, d)) in [&mut heads.q, &mut heads.k, &mut heads.v]
+            .into_iter()
+            .zip(twist.rolled.into_iter().zip([form.key_dim, form.key_dim, form.value_dim]))
+        {
+            if by > 0 {
+                *x = Moved::Rolled(by * d).of(x);
+            }
+        }
+        if let Some(format) = twist.cache {
+            let stored = |x: f64| format.decode(format.encode(x, Overflow::Saturate));
+            (heads.k, heads.v) = (heads.k.map(stored), heads.v.map(stored));
+        }
         Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p))
+    }
+
+    /// Heads of a step of an engine, whose sequences follow each other in one row, with the keys and values of their
+    /// earlier tokens: all rows, and those of each sequence's keys and of its queries.
+    fn gathered(
+        &self,
+        side: &Side,
+        op: &Op,
+        config: &ModelConfig,
+        p: Precision,
+        twist: &Twist,
+    ) -> Result<(Heads, Vec<Range<usize>>, Vec<Range<usize>>), Stop> {
+        let layout = side.layout.as_ref().ok_or(Stop::NoCache)?;
+        let chains: Vec<&Vec<Link>> =
+            side.chains.iter().map(|c| c.as_ref().ok_or(Stop::NoCache)).collect::<Result<_, _>>()?;
+        let own = self.heads(side, op, config, &[], p, twist)?.0;
+        let mut earlier: Vec<Option<Heads>> = Vec::new();
+        for (i, step) in side.history.iter().enumerate() {
+            let used = chains.iter().any(|links| links.iter().any(|link| link.0 == i));
+            let heads = used.then(|| self.heads(step, op, config, &[], p, twist)).transpose()?;
+            earlier.push(heads.map(|h| h.0));
+        }
+        let (mut k, mut v) = (Vec::new(), Vec::new());
+        let (mut keys, mut queries) = (Vec::new(), Vec::new());
+        let mut count = 0;
+        let mut take = |heads: &Heads, rows: Range<usize>| {
+            count += rows.len();
+            for row in rows {
+                k.extend_from_slice(heads.k.row(row));
+                v.extend_from_slice(heads.v.row(row));
+            }
+            count
+        };
+        let mut start = 0;
+        for (sequence, links) in layout.sequences.iter().zip(chains) {
+            for (step, rows) in links {
+                let Some(heads) = &earlier[*step] else { return Err(Stop::NoCache) };
+                take(heads, rows.clone());
+            }
+            let end = take(&own, sequence.rows.clone());
+            keys.push(start..end);
+            queries.push(sequence.rows.clone());
+            start = end;
+        }
+        let (k, v) = (Matrix::new(start, own.k.cols, k), Matrix::new(start, own.v.cols, v));
+        Ok((Heads { q: own.q, k, v }, keys, queries))
     }
 
     /// Keys and values that the cache had before a step, as accuracy_dump.py writes them: `[sequences, heads, length, d]`.
@@ -500,7 +809,7 @@ impl Replay<'_> {
                 let kv = kv.reshaped(form.heads * (mla.nope + form.value_dim)).map_err(Stop::Unusable)?.x;
                 let own = own_rows(&kv, &ranges, &[])?;
                 let mut rotated = tokens_first(&v);
-                if config.rope.as_ref().is_some_and(|r| r.style == RopeStyle::GptJ) {
+                if self.rope_of(op).is_some_and(|r| r.style == RopeStyle::GptJ) {
                     pairs_together(&mut rotated);
                 }
                 expanded(form, mla, &rows_of(&kv, &own), &rotated)?
@@ -547,7 +856,7 @@ impl Replay<'_> {
         twist: &Twist,
     ) -> Result<(Heads, Vec<Range<usize>>), Stop> {
         let form = &config.attention;
-        let q = need(side, &op.inputs[0], p)?;
+        let q = tokens_before_heads(side, need(side, &op.inputs[0], p)?, form.heads);
         let token = Value { lead: q.lead.clone(), ..q.clone() };
         let mut q = q.reshaped(form.heads * form.key_dim).map_err(Stop::Unusable)?.x;
         let tokens = q.rows;
@@ -557,18 +866,20 @@ impl Replay<'_> {
             _ => token.lead.clone(),
         };
         let sequences = side.sequences(&Value { lead, ..token });
-        let style = twist.style.or(config.rope.as_ref().map(|r| r.style)).unwrap_or(RopeStyle::Neox);
+        let own = self.rope_of(op);
+        let style = twist.style.or(own.map(|r| r.style)).unwrap_or(RopeStyle::Neox);
         let turn = |x: &mut Matrix, d: usize, range: Range<usize>, shift: f64| -> Result<(), Stop> {
-            let Some(rope) = &config.rope else { return Ok(()) };
+            let Some(rope) = own else { return Ok(()) };
             let (cos, sin) = self.angles(side, op, rope, &sequences, tokens, shift, twist)?;
             let (cos, sin) = (p.apply(cos), p.apply(sin));
             ops::rotate(x, d, range, (&cos, &sin), style, p);
             Ok(())
         };
+        let done = self.after_rotation(side, op, tokens)?;
         let Some(mla) = form.mla else {
             let read = |i: usize, d: usize| -> Result<Matrix, Stop> {
-                let value =
-                    need(side, &op.inputs[i], p)?.reshaped(form.kv_heads * d).map_err(Stop::Unusable)?;
+                let value = tokens_before_heads(side, need(side, &op.inputs[i], p)?, form.kv_heads);
+                let value = value.reshaped(form.kv_heads * d).map_err(Stop::Unusable)?;
                 match value.x.rows == tokens {
                     true => Ok(value.x),
                     false => Err(Stop::Unusable(format!(
@@ -577,13 +888,17 @@ impl Replay<'_> {
                     ))),
                 }
             };
-            let (mut k, v) = (read(1, form.key_dim)?, read(2, form.value_dim)?);
-            let dims = config.rope.as_ref().map_or(0, |r| r.dims);
+            let v = read(2, form.value_dim)?;
+            if let Some([q, k]) = done {
+                return Ok((Heads { q, k, v }, sequences));
+            }
+            let mut k = read(1, form.key_dim)?;
+            let part = twist.part(own.map_or(0, |r| r.dims), form.key_dim);
             if twist.rotate_q {
-                turn(&mut q, form.key_dim, 0..dims, twist.q_shift)?;
+                turn(&mut q, form.key_dim, part.clone(), twist.q_shift)?;
             }
             if twist.rotate_k {
-                turn(&mut k, form.key_dim, 0..dims, 0.0)?;
+                turn(&mut k, form.key_dim, part, 0.0)?;
             }
             return Ok((Heads { q, k, v }, sequences));
         };
@@ -609,6 +924,29 @@ impl Replay<'_> {
         Ok((Heads { q, k, v }, sequences))
     }
 
+    fn rope_of(&self, op: &Op) -> Option<&Rope> {
+        match &op.kind {
+            OpKind::Attention { rope, .. } => self.config?.rope(*rope),
+            OpKind::Rotate { rope } => self.config?.rope(Some(*rope)),
+            _ => None,
+        }
+    }
+
+    /// Queries and keys that an engine's dump has after the rotation.
+    fn after_rotation(&self, side: &Side, op: &Op, tokens: usize) -> Result<Option<[Matrix; 2]>, Stop> {
+        let OpKind::Attention { rotated, .. } = &op.kind else { return Ok(None) };
+        let [q, k] = &rotated[..] else { return Ok(None) };
+        let load = |site: &Site| -> Result<Option<Matrix>, Stop> {
+            let Some(value) = side.load(site).map_err(Stop::Unusable)? else { return Ok(None) };
+            let cols = value.x.data.len() / tokens.max(1);
+            Ok(Some(value.reshaped(cols).map_err(Stop::Unusable)?.x))
+        };
+        Ok(match (load(q)?, load(k)?) {
+            (Some(q), Some(k)) if q.rows == tokens && k.rows == tokens => Some([q, k]),
+            _ => None,
+        })
+    }
+
     /// Cosines and sines for each token: those that the layer was given, else those of its positions.
     #[expect(clippy::too_many_arguments, reason = "one place that knows where angles may come from")]
     fn angles(
@@ -623,14 +961,17 @@ impl Replay<'_> {
     ) -> Result<(Matrix, Matrix), Stop> {
         let half = rope.dims / 2;
         if shift == 0.0 && twist.table.is_none() {
-            let given = |slot: &'static [&'static str], other: &'static [&'static str]| {
+            let given = |slot: Names, other: Names| {
+                if self.config.is_some_and(|c| c.ropes.len() > 1) {
+                    return Site::slot(attention_module(op), Kind::Input, slot);
+                }
                 Site(vec![
                     Place::new(attention_module(op), Kind::Input, slot),
                     Place::new("model.rotary_emb", Kind::Output, other),
                 ])
             };
-            let cos = side.load(&given(&[GIVEN_COS], &["0"])).map_err(Stop::Unusable)?;
-            let sin = side.load(&given(&[GIVEN_SIN], &["1"])).map_err(Stop::Unusable)?;
+            let cos = side.load(&given(GIVEN_COS, &["0"])).map_err(Stop::Unusable)?;
+            let sin = side.load(&given(GIVEN_SIN, &["1"])).map_err(Stop::Unusable)?;
             if let (Some(cos), Some(sin)) = (cos, sin)
                 && cos.x.cols >= half
                 && cos.x.rows > 0
@@ -649,10 +990,12 @@ impl Replay<'_> {
             Some(p) if !p.is_empty() && tokens.is_multiple_of(p.len()) => Some(p[t % p.len()] as f64),
             _ => None,
         };
-        let positions: Vec<f64> = sequences
-            .iter()
-            .flat_map(|s| s.clone().map(|t| recorded(t).unwrap_or((t - s.start) as f64) + shift))
-            .collect();
+        let mut positions: Vec<f64> = (0..tokens).map(|t| recorded(t).unwrap_or(0.0) + shift).collect();
+        for s in sequences {
+            for t in s.clone().filter(|&t| t < tokens && recorded(t).is_none()) {
+                positions[t] = (t - s.start) as f64 + shift;
+            }
+        }
         let table = table(rope, &positions);
         Ok((table.columns(0..half), table.columns(half..2 * half)))
     }
@@ -660,18 +1003,31 @@ impl Replay<'_> {
     /// The mistakes that come closest to what a dump has for an operation that is wrong.
     pub fn causes(&self, side: &Side, op: &Op, judged: &Judged) -> Option<Cause> {
         if let OpKind::Router { router, correction } = &op.kind {
-            return self.router_causes(side, op, router, correction.as_deref(), judged.bound);
+            return self.router_causes(side, op, router, correction.as_deref(), judged);
         }
         let out = dumped(side, &op.output).ok()?;
         let hidden = side.hidden(&out.lead);
-        let twists = twists(op, self.config);
+        let has_bias = match &op.kind {
+            OpKind::Linear { weight } => Weights(self.checkpoint).has(&format!("{weight}.bias")),
+            _ => false,
+        };
+        let twists = twists(op, self.config, has_bias);
         let tried = twists.into_iter().filter_map(|(name, detail, twist)| {
+            let twist = Twist { inputs: judged.inputs, ..twist };
             let x = self.plain(side, op, Precision::Exact, &twist).ok()?;
-            let value = Value { x, lead: Vec::new(), precision: out.precision, place: String::new() };
+            // Of logits, the rows that are asked for.
+            let x = match &op.kind {
+                OpKind::Linear { .. } => {
+                    let all = Value::new(x, Vec::new(), out.precision, String::new());
+                    last_rows(side, all, out.x.rows)
+                }
+                _ => x,
+            };
+            let value = Value::new(x, Vec::new(), out.precision, String::new());
             let out = same_shape(&value, out.clone()).ok()?;
             Some((name, detail, error_shown(&value.x, &out.x, &hidden)))
         });
-        best(tried, judged.bound).filter(|c| c.explains || c.error < 0.5 * judged.error)
+        best(tried, judged)
     }
 
     fn router_causes(
@@ -680,10 +1036,10 @@ impl Replay<'_> {
         op: &Op,
         router: &Router,
         correction: Option<&str>,
-        bound: f64,
+        judged: &Judged,
     ) -> Option<Cause> {
         let (logits, indices, out) =
-            self.routed(side, op).ok().filter(|found| found.2.x.cols == router.topk)?;
+            self.routed(side, op).ok().filter(|found| found.2.x.cols <= router.topk)?;
         let correction = correction.and_then(|name| Weights(self.checkpoint).vector(name).ok());
         let dense = |ids: &[i64], w: &Matrix| {
             let mut dense = Matrix::zeros(logits.x.rows, router.experts);
@@ -703,6 +1059,9 @@ impl Replay<'_> {
             change(&mut r);
             r
         };
+        for topk in 1..router.topk {
+            tries.push(("fewer experts are taken", with(&|r| r.topk = topk), right));
+        }
         tries.push(("the correction bias is ignored", router.clone(), None));
         tries.push(("groups are ignored", with(&|r| r.groups = None), right));
         tries.push((
@@ -719,7 +1078,7 @@ impl Replay<'_> {
             let error = error_shown(&dense(&choice.indices, &choice.weights), &found, &hidden);
             (None, detail.to_owned(), error)
         });
-        best(tried, bound)
+        best(tried, judged)
     }
 }
 
@@ -737,6 +1096,54 @@ fn noisy_in_order(order: &[i64], noisy: &ops::Choice, k: usize) -> Matrix {
     out
 }
 
+/// The choice of experts that a dump does not have, kept for the experts. Tokens that rounding decides are marked.
+fn choose(side: &Side, index: usize, op: &Op, router: &Router, logits: &Value, correction: Option<&[f64]>) {
+    let exact = ops::route(router, &logits.x, correction, Precision::Exact);
+    let noisy = ops::route(router, &logits.x, correction, side.precision);
+    let k = router.topk;
+    let undecided = (0..logits.x.rows).map(|t| {
+        let mut chosen = exact.indices[t * k..(t + 1) * k].to_vec();
+        chosen.sort_unstable();
+        // The one that is best of those that are not chosen takes the place of the last one.
+        let without = Router { topk: (k + 1).min(router.experts), groups: None, ..router.clone() };
+        let row = Matrix::new(1, logits.x.cols, logits.x.row(t).to_vec());
+        let more = ops::route(&without, &row, correction, Precision::Exact);
+        let next = more.indices.iter().find(|e| !chosen.contains(e));
+        let last = exact.indices[t * k + k - 1];
+        next.is_some_and(|&next| {
+            let mut other: Vec<i64> = chosen.iter().map(|&e| if e == last { next } else { e }).collect();
+            other.sort_unstable();
+            may_choose(router, logits, t, &other, correction)
+        })
+    });
+    let undecided: Vec<bool> = undecided.collect();
+    let extra = vec![16.0 * Precision::F32.unit(); logits.x.rows];
+    let rows = logits.x.rows;
+    let ids = Matrix::new(rows, k, exact.indices.iter().map(|&e| e as f64).collect());
+    let weights = noisy_in_order(&exact.indices, &noisy, k);
+    let made = |exact: Matrix, noisy: Matrix| Computed {
+        exact,
+        noisy,
+        extra: extra.clone(),
+        undecided: undecided.clone(),
+    };
+    side.keep(index, op, &op.inputs[1], made(ids.clone(), ids));
+    side.keep(index, op, &op.output, made(exact.weights, weights));
+}
+
+/// Whether rounding of the logits may make a token choose these experts.
+fn may_choose(
+    router: &Router,
+    logits: &Value,
+    token: usize,
+    chosen: &[i64],
+    correction: Option<&[f64]>,
+) -> bool {
+    let mut again = ops::route(router, &lean(logits, token, chosen), correction, Precision::Exact).indices;
+    again.sort_unstable();
+    again == chosen
+}
+
 /// One token's logits, moved towards a choice by as much as rounding may have: the chosen up, the others down.
 fn lean(logits: &Value, token: usize, chosen: &[i64]) -> Matrix {
     let unit = 2.0 * logits.precision.unit();
@@ -747,20 +1154,24 @@ fn lean(logits: &Value, token: usize, chosen: &[i64]) -> Matrix {
     Matrix::new(1, logits.x.cols, moved.collect())
 }
 
-fn best(tried: impl Iterator<Item = (Option<&'static str>, String, f64)>, bound: f64) -> Option<Cause> {
+/// The mistake that comes closest. It explains the error only if nothing but noise is left of it, and it is not worth
+/// telling unless most of the error is gone.
+fn best(tried: impl Iterator<Item = (Option<&'static str>, String, f64)>, judged: &Judged) -> Option<Cause> {
     let (op, detail, error) = tried.min_by(|a, b| a.2.total_cmp(&b.2))?;
-    Some(Cause { op, detail, error, explains: error <= 1.5 * bound })
+    let explains = error <= 1.5 * judged.bound && error < 0.5 * judged.error;
+    let cause = Cause { op, detail, error, explains };
+    (explains || error < 0.25 * judged.error).then_some(cause)
 }
 
 /// Each sequence's last rows, where only so many are passed on: a head computes no others.
-fn last_rows(side: &Side, from: Value, to: &Value) -> Matrix {
+fn last_rows(side: &Side, from: Value, wanted: usize) -> Matrix {
+    if wanted >= from.x.rows {
+        return from.x;
+    }
     let sequences = side.sequences(&from);
-    let (kept, rest) = (to.x.rows / sequences.len(), to.x.rows % sequences.len());
-    if from.x.cols != to.x.cols
-        || to.x.rows >= from.x.rows
-        || rest > 0
-        || sequences.iter().any(|s| s.len() < kept)
-    {
+    let count = sequences.len().max(1);
+    let (kept, rest) = (wanted / count, wanted % count);
+    if rest > 0 || sequences.iter().any(|s| s.len() < kept) {
         return from.x;
     }
     let rows: Vec<usize> = sequences.into_iter().flat_map(|s| s.end - kept..s.end).collect();
@@ -775,6 +1186,17 @@ fn same_shape(expected: &Value, found: Value) -> Result<Value, Stop> {
         )));
     }
     found.reshaped(expected.x.cols.max(1)).map_err(Stop::Unusable)
+}
+
+/// A value by heads as rows of tokens. Some models norm heads that are before the tokens already.
+fn tokens_before_heads(side: &Side, value: Value, heads: usize) -> Value {
+    match value.lead[..] {
+        [sequences, h, length] if h == heads && side.length == Some(length) && length != heads => {
+            let lead = vec![sequences, length];
+            Value { x: tokens_first(&value), lead, ..value }
+        }
+        _ => value,
+    }
 }
 
 /// `[sequences, heads, length, d]` as rows of tokens.
@@ -913,9 +1335,52 @@ fn tables(rope: &Rope) -> Vec<(String, Rope)> {
     tables
 }
 
+/// Columns that are not where they should be, or not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    /// Each two neighbours are exchanged.
+    Pairs,
+    /// Of so many equal parts this one is left out.
+    Without { parts: usize, index: usize },
+    /// So many equal parts are in the opposite order.
+    Backwards(usize),
+    /// All columns are those of so many further on.
+    Rolled(usize),
+}
+
+impl Moved {
+    fn of(self, x: &Matrix) -> Matrix {
+        let cols = x.cols;
+        let from = |c: usize| match self {
+            Moved::Pairs => Some(c ^ 1).filter(|&c| c < cols),
+            Moved::Without { parts, index } => Some(c).filter(|c| c / (cols / parts).max(1) != index),
+            Moved::Backwards(parts) => {
+                let size = (cols / parts).max(1);
+                Some((parts - 1 - (c / size).min(parts - 1)) * size + c % size)
+            }
+            Moved::Rolled(by) => Some((c + by) % cols.max(1)),
+        };
+        let row = |r: usize| (0..cols).map(move |c| from(c).map_or(0.0, |c| x.row(r)[c]));
+        Matrix::new(x.rows, cols, (0..x.rows).flat_map(row).collect())
+    }
+}
+
+/// Mistakes with the logits of sinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sinks {
+    Missing,
+    /// Each head has its neighbour's.
+    Neighbours,
+    /// They are multiplied with the scale of the scores.
+    Scaled,
+    /// Two to the power of them is taken in place of e.
+    Binary,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Norm {
     NoWeight,
+    Skipped,
     OnePlus,
     Eps(f64),
     Centred,
@@ -927,11 +1392,42 @@ struct Twist {
     /// The weight is another layer's.
     layer: Option<usize>,
     norm: Option<Norm>,
-    no_bias: bool,
+    /// The weight is this one.
+    weight: Option<String>,
+    /// Each row is made of the row before it.
+    other_rows: bool,
+    /// This summand is added twice.
+    twice: Option<usize>,
+    /// The factor of a sum is not applied.
+    unscaled: bool,
+    /// Experts have the weights of those so many further on.
+    next_expert: usize,
+    /// The routing weights of a token's experts are those of the expert before.
+    rolled_slots: bool,
+    /// Routing weights are applied to the experts' input.
+    weighs_input: bool,
+    /// How often the bias is added.
+    bias: f64,
+    /// Other elements of a product's input are read, or of its output written.
+    read: Option<Moved>,
+    written: Option<Moved>,
+    /// The heads of queries, of keys and of values are those of so many further on.
+    rolled: [usize; 3],
+    /// A token does not see itself, but for the first.
+    strict: bool,
+    sees_padding: bool,
+    no_cap: bool,
+    /// Keys and values are stored in this format.
+    cache: Option<DType>,
+    sinks: Option<Sinks>,
     swapped: bool,
     alike: bool,
     activation: Option<Activation>,
     only: Option<usize>,
+    /// How inputs are quantised, which is no mistake.
+    inputs: Option<Quant>,
+    /// The other half of the head is rotated.
+    second_half: bool,
     style: Option<RopeStyle>,
     table: Option<Rope>,
     q_shift: f64,
@@ -940,7 +1436,6 @@ struct Twist {
     scale: f64,
     not_causal: bool,
     window: Option<Option<usize>>,
-    no_sinks: bool,
     tiled: bool,
 }
 
@@ -949,11 +1444,28 @@ impl Default for Twist {
         Twist {
             layer: None,
             norm: None,
-            no_bias: false,
+            twice: None,
+            unscaled: false,
+            next_expert: 0,
+            rolled_slots: false,
+            weighs_input: false,
+            weight: None,
+            other_rows: false,
+            bias: 1.0,
+            read: None,
+            written: None,
+            rolled: [0; 3],
+            strict: false,
+            sees_padding: false,
+            no_cap: false,
+            cache: None,
+            sinks: None,
             swapped: false,
             alike: false,
             activation: None,
             only: None,
+            inputs: None,
+            second_half: false,
             style: None,
             table: None,
             q_shift: 0.0,
@@ -962,15 +1474,22 @@ impl Default for Twist {
             scale: 1.0,
             not_causal: false,
             window: None,
-            no_sinks: false,
             tiled: false,
         }
     }
 }
 
 impl Twist {
+    /// The elements of a head of `d` that are rotated.
+    fn part(&self, dims: usize, d: usize) -> Range<usize> {
+        if self.second_half { d - dims..d } else { 0..dims }
+    }
+
     /// The name of a weight in the layer that it is taken of.
     fn of_layer(&self, op: &Op, weight: &str) -> String {
+        if let Some(other) = &self.weight {
+            return other.clone();
+        }
         match (op.layer, self.layer) {
             (Some(own), Some(other)) => weight.replacen(&format!(".{own}."), &format!(".{other}."), 1),
             _ => weight.to_owned(),
@@ -978,21 +1497,38 @@ impl Twist {
     }
 }
 
+/// One summand of a value that engines pass as two.
+fn summand(site: &Site, which: usize) -> Site {
+    let parts = site.0.iter().filter(|p| !p.plus.is_empty());
+    let one = parts.map(|p| match which {
+        0 => Place { plus: &[], ..p.clone() },
+        _ => Place { slots: p.plus, plus: &[], ..p.clone() },
+    });
+    Site(one.collect())
+}
+
 type Named = (Option<&'static str>, String, Twist);
 
 /// Mistakes that an operation of this kind is known for.
-fn twists(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
+fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
     let none = Twist::default();
     let plain = |detail: &str, twist: Twist| (None, detail.to_owned(), twist);
     let layers = 0..if op.layer.is_some() { config.map_or(0, |c| c.layers.len()) } else { 0 };
     let of_layer = |layer: usize| format!("the weight is layer {layer}'s");
     match &op.kind {
-        OpKind::Norm { bias, eps, .. } => {
+        OpKind::Norm { weight, bias, eps, one_plus, .. } => {
             let norm = |n| Twist { norm: Some(n), ..none.clone() };
+            let gain = if *one_plus { "w in place of 1 + w" } else { "1 + w in place of w" };
             let mut all = vec![
                 plain("the weight is not applied", norm(Norm::NoWeight)),
-                plain("the weight is applied as 1 + w", norm(Norm::OnePlus)),
+                plain(&format!("the weight is applied as {gain}"), norm(Norm::OnePlus)),
+                plain("nothing is normed", norm(Norm::Skipped)),
+                plain("the residual is not added before the norm", Twist { only: Some(0), ..none.clone() }),
+                plain("the residual alone is normed", Twist { only: Some(1), ..none.clone() }),
             ];
+            for (detail, other) in config.map_or(Vec::new(), |c| other_gains(c, op.layer, weight)) {
+                all.push(plain(&detail, Twist { weight: Some(other), ..none.clone() }));
+            }
             if bias.is_none() {
                 all.push(plain("the mean is subtracted, as LayerNorm does", norm(Norm::Centred)));
             }
@@ -1005,7 +1541,33 @@ fn twists(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
             all
         }
         OpKind::Linear { .. } => {
-            let mut all = vec![plain("the bias is missing", Twist { no_bias: true, ..none.clone() })];
+            let mut all = Vec::new();
+            if has_bias {
+                all.push(plain("the bias is missing", Twist { bias: 0.0, ..none.clone() }));
+                for times in [2u8, 4, 8] {
+                    let detail = format!("the bias is added {times} times, as if once a rank");
+                    all.push(plain(&detail, Twist { bias: f64::from(times), ..none.clone() }));
+                }
+            }
+            all.push(plain(
+                "pairs of the input's columns are exchanged, as if the two values of a byte were",
+                Twist { read: Some(Moved::Pairs), ..none.clone() },
+            ));
+            all.push(plain(
+                "each row is made of the row before it",
+                Twist { other_rows: true, ..none.clone() },
+            ));
+            for parts in [2, 4, 8] {
+                for index in 0..parts {
+                    let detail =
+                        format!("part {} of {parts} of the sum is missing, as if a rank's", index + 1);
+                    let read = Some(Moved::Without { parts, index });
+                    all.push(plain(&detail, Twist { read, ..none.clone() }));
+                }
+                let detail =
+                    format!("{parts} parts of the output are in the opposite order, as if ranks' parts were");
+                all.push(plain(&detail, Twist { written: Some(Moved::Backwards(parts)), ..none.clone() }));
+            }
             // A product is dear, so only the neighbours are tried.
             let near = op.layer.map_or(0..0, |own| own.saturating_sub(1)..own + 2);
             for layer in layers.filter(|l| near.contains(l) && Some(*l) != op.layer) {
@@ -1033,22 +1595,120 @@ fn twists(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
             }
             if matches!(op.kind, OpKind::Experts { .. }) {
                 all.push(plain("the routing weights are not applied", Twist { alike: true, ..none.clone() }));
-                all.push(plain("the experts' biases are missing", Twist { no_bias: true, ..none }));
+                all.push(plain(
+                    "the routing weights are applied to the experts' input",
+                    Twist { weighs_input: true, ..none.clone() },
+                ));
+                all.push(plain(
+                    "the routing weights of a token's experts are in another order",
+                    Twist { rolled_slots: true, ..none.clone() },
+                ));
+                all.push(plain(
+                    "each expert has the weights of the one behind it",
+                    Twist { next_expert: 1, ..none.clone() },
+                ));
+                for index in 0..2 {
+                    let read = Some(Moved::Without { parts: 2, index });
+                    let detail = format!(
+                        "half {} of the experts' inner columns is missing, as if a rank's",
+                        index + 1
+                    );
+                    all.push(plain(&detail, Twist { read, ..none.clone() }));
+                }
+                all.push(plain("the experts' biases are missing", Twist { bias: 0.0, ..none.clone() }));
+                all.push(plain("the experts' biases are added twice", Twist { bias: 2.0, ..none }));
             }
             all
         }
-        OpKind::Sum => (0..op.inputs.len())
-            .map(|i| {
-                let detail = format!("only summand {} of {} is there", i + 1, op.inputs.len());
-                plain(&detail, Twist { only: Some(i), ..none.clone() })
-            })
-            .collect(),
-        OpKind::Attention { window, sinks } => attention_twists(*window, sinks.is_some(), config),
-        OpKind::Embedding { .. } | OpKind::RopeTable | OpKind::Router { .. } | OpKind::Copy => Vec::new(),
+        OpKind::Sum { scale } => {
+            let count = op.inputs.len();
+            let mut all = Vec::new();
+            for i in 0..count {
+                let only = Twist { only: Some(i), ..none.clone() };
+                all.push(plain(&format!("only summand {} of {count} is there", i + 1), only));
+                let twice = Twist { twice: Some(i), ..none.clone() };
+                all.push(plain(&format!("summand {} of {count} is added twice", i + 1), twice));
+            }
+            if *scale != 1.0 {
+                all.push(plain("the multiplier is missing", Twist { unscaled: true, ..none.clone() }));
+            }
+            all
+        }
+        OpKind::Attention { window, sinks, rope, .. } => {
+            let rope = config.and_then(|c| c.rope(*rope));
+            attention_twists(*window, sinks.is_some(), config, rope)
+        }
+        OpKind::Rotate { rope } => {
+            config.and_then(|c| c.rope(Some(*rope))).map_or(Vec::new(), rotation_twists)
+        }
+        OpKind::Embedding { .. } | OpKind::RopeTable { .. } | OpKind::Router { .. } | OpKind::Copy => {
+            Vec::new()
+        }
+        OpKind::Logits { scale, cap } => {
+            let mut all = Vec::new();
+            if cap.is_some() {
+                all.push(plain("the soft cap is missing", Twist { no_cap: true, ..none.clone() }));
+            }
+            if *scale != 1.0 {
+                all.push(plain("the multiplier is missing", Twist { unscaled: true, ..none.clone() }));
+            }
+            all
+        }
     }
 }
 
-fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelConfig>) -> Vec<Named> {
+/// Weights of other norms that may be taken for one: of the same layer, of q for k, of the last layer for the final one.
+fn other_gains(config: &ModelConfig, layer: Option<usize>, own: &str) -> Vec<(String, String)> {
+    let Some(index) = layer.or(config.layers.len().checked_sub(1)) else { return Vec::new() };
+    let at = format!("{}.layers.{index}", config.form.prefix);
+    let n = config.form.norms;
+    let around = [n.before_attention, n.after_attention, n.before_mlp, n.after_mlp];
+    let mut names: Vec<String> = around.into_iter().flatten().map(|name| format!("{at}.{name}")).collect();
+    if own.ends_with("q_norm") || own.ends_with("k_norm") {
+        names = ["q_norm", "k_norm"].map(|name| format!("{at}.self_attn.{name}")).to_vec();
+    } else {
+        names.push(format!("{}.norm", config.form.prefix));
+    }
+    names.retain(|name| name != own);
+    names.into_iter().map(|name| (format!("the weight is {name}'s"), name)).collect()
+}
+
+/// Mistakes of a rotation that is an operation by itself.
+fn rotation_twists(rope: &Rope) -> Vec<Named> {
+    let none = Twist::default();
+    let other = match rope.style {
+        RopeStyle::Neox => (RopeStyle::GptJ, "pairs (2i, 2i+1) in place of (i, i+d/2)"),
+        RopeStyle::GptJ => (RopeStyle::Neox, "pairs (i, i+d/2) in place of (2i, 2i+1)"),
+    };
+    let mut all = vec![
+        (None, other.1.to_owned(), Twist { style: Some(other.0), ..none.clone() }),
+        (None, "nothing is rotated".to_owned(), Twist { rotate_q: false, ..none.clone() }),
+        (
+            None,
+            "the sign of the sine is flipped".to_owned(),
+            Twist { table: Some(backwards(rope)), ..none.clone() },
+        ),
+    ];
+    for shift in [-1.0, 1.0] {
+        all.push((None, format!("positions are off by {shift}"), Twist { q_shift: shift, ..none.clone() }));
+    }
+    for (detail, table) in tables(rope) {
+        all.push((None, detail, Twist { table: Some(table), ..none.clone() }));
+    }
+    all
+}
+
+/// Angles of the other sign.
+fn backwards(rope: &Rope) -> Rope {
+    Rope { inv_freq: rope.inv_freq.iter().map(|f| -f).collect(), ..rope.clone() }
+}
+
+fn attention_twists(
+    window: Option<usize>,
+    sinks: bool,
+    config: Option<&ModelConfig>,
+    rope: Option<&Rope>,
+) -> Vec<Named> {
     let none = Twist::default();
     let mut all: Vec<Named> = Vec::new();
     let mut attention = |detail: String, twist: Twist| all.push((None, detail, twist));
@@ -1056,6 +1716,32 @@ fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelCon
     let form = &config.attention;
     if form.causal {
         attention("the causal mask is missing".into(), Twist { not_causal: true, ..none.clone() });
+        attention("a token does not see itself".into(), Twist { strict: true, ..none.clone() });
+    }
+    attention("padding is attended to".into(), Twist { sees_padding: true, ..none.clone() });
+    if form.cap.is_some() {
+        attention("the soft cap of the scores is missing".into(), Twist { no_cap: true, ..none.clone() });
+    }
+    if form.heads > 1 {
+        let by = [1, form.heads - 1, form.heads / 2];
+        for by in by {
+            let detail = format!("heads of queries are those {by} further on");
+            attention(detail, Twist { rolled: [by, 0, 0], ..none.clone() });
+        }
+    }
+    if form.kv_heads > 1 {
+        for by in [1, form.kv_heads - 1] {
+            for (what, rolled) in
+                [("keys", [0, by, 0]), ("values", [0, 0, by]), ("keys and values", [0, by, by])]
+            {
+                let detail = format!("heads of {what} are those {by} further on");
+                attention(detail, Twist { rolled, ..none.clone() });
+            }
+        }
+    }
+    for format in [DType::E4M3Fn, DType::E4M3Fnuz, DType::E5M2] {
+        let detail = format!("keys and values are rounded to {} without a scale", format.name());
+        attention(detail, Twist { cache: Some(format), ..none.clone() });
     }
     if form.kv_heads > 1 && form.kv_heads < form.heads {
         let detail = "query head h uses key head h % kv_heads (tiled) in place of h / group";
@@ -1069,7 +1755,14 @@ fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelCon
         attention("the sliding window is ignored".into(), Twist { window: Some(None), ..none.clone() });
     }
     if sinks {
-        attention("the sinks are ignored".into(), Twist { no_sinks: true, ..none.clone() });
+        for (detail, sinks) in [
+            ("the sinks are ignored", Sinks::Missing),
+            ("each head has its neighbour's sink", Sinks::Neighbours),
+            ("the sinks are multiplied with the scale of the scores", Sinks::Scaled),
+            ("two to the power of the sinks is taken in place of e", Sinks::Binary),
+        ] {
+            attention(detail.into(), Twist { sinks: Some(sinks), ..none.clone() });
+        }
     }
     let d = form.key_dim as f64;
     let mut scales = vec![
@@ -1079,6 +1772,11 @@ fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelCon
     if (form.scale * d.sqrt() - 1.0).abs() > 1e-9 {
         scales.push(("YaRN's mscale of the scores is missing".to_owned(), 1.0 / (form.scale * d.sqrt())));
     }
+    let (plain, heads) = (config.hidden / form.heads.max(1), form.heads);
+    if form.mla.is_none() && plain > 0 && plain != form.key_dim {
+        let wrong = (plain as f64).powf(-0.5) / form.scale;
+        scales.push((format!("the scores are scaled for heads of hidden / {heads}, {plain}"), wrong));
+    }
     if let Some(mla) = form.mla {
         let wrong = (mla.nope as f64).powf(-0.5) / d.powf(-0.5);
         scales.push(("the scores are scaled for the part without rotation".to_owned(), wrong));
@@ -1086,7 +1784,7 @@ fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelCon
     for (detail, scale) in scales {
         attention(detail, Twist { scale, ..none.clone() });
     }
-    let Some(rope) = &config.rope else { return all };
+    let Some(rope) = rope else { return all };
     let mut rope_twist = |detail: &str, twist: Twist| all.push((Some("rope"), detail.to_owned(), twist));
     let other = match rope.style {
         RopeStyle::Neox => (RopeStyle::GptJ, "pairs (2i, 2i+1) in place of (i, i+d/2)"),
@@ -1098,6 +1796,10 @@ fn attention_twists(window: Option<usize>, sinks: bool, config: Option<&ModelCon
             &format!("positions of queries are off by {shift}"),
             Twist { q_shift: shift, ..none.clone() },
         );
+    }
+    rope_twist("the sign of the sine is flipped", Twist { table: Some(backwards(rope)), ..none.clone() });
+    if rope.dims < form.key_dim {
+        rope_twist("the other end of each head is rotated", Twist { second_half: true, ..none.clone() });
     }
     rope_twist("queries are not rotated", Twist { rotate_q: false, ..none.clone() });
     rope_twist("keys are not rotated", Twist { rotate_k: false, ..none.clone() });
@@ -1128,8 +1830,7 @@ mod tests {
         };
         let explained = |logits: &[f64], chosen: &[i64]| {
             let x = Matrix::new(1, 6, logits.to_vec());
-            let logits =
-                Value { x, lead: vec![1], precision: Precision::BF16, place: "the router".to_owned() };
+            let logits = Value::new(x, vec![1], Precision::BF16, "the router".to_owned());
             let mut again = ops::route(&router, &lean(&logits, 0, chosen), None, Precision::Exact).indices;
             again.sort_unstable();
             again == chosen

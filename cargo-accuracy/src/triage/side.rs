@@ -1,7 +1,11 @@
-//! One of the two dumps: finding a value of the plan in it, ranks merged and summands added.
+//! One of the two dumps: finding a value of the plan in it, ranks merged and summands added. How tokens lie in it is
+//! [`layout`](super::layout)'s, how ranks share a value [`ranks`](super::ranks)'.
 
-use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Merge, TensorData, TensorId};
+use super::layout::{Layout, Link, chains};
+use super::ranks::merge;
+use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Rank, TensorData, TensorId};
 use accuracy_core::model::ops::Precision;
+use accuracy_core::model::place::Names;
 use accuracy_core::model::{Op, OpKind, Place, Site};
 use accuracy_core::reference::Matrix;
 use std::cell::RefCell;
@@ -15,7 +19,7 @@ use std::sync::Arc;
 pub struct Side {
     pub set: Arc<DumpSet>,
     pub step: Option<u64>,
-    index: HashMap<(String, Kind), Vec<usize>>,
+    index: HashMap<(String, Kind, usize), Vec<usize>>,
     /// Positions of the step's tokens, where they are recorded.
     pub positions: Option<Vec<i64>>,
     /// A recorded mask `[sequences, length]` of all that is attended to, 0 where nothing is to be seen, and its shape.
@@ -23,7 +27,13 @@ pub struct Side {
     /// The step's tokens that are padding.
     hidden: Hidden,
     /// Tokens of each sequence in this step.
-    length: Option<usize>,
+    pub length: Option<usize>,
+    /// How the tokens of sequences that follow each other in one row lie; `None`: they have a dimension of their own.
+    pub layout: Option<Layout>,
+    /// Of each sequence of the layout, where its earlier tokens are; `None` where they are not in the dump.
+    pub chains: Vec<Option<Vec<Link>>>,
+    /// Rows of tokens in the order in which both dumps have them, and how many rows there are; `None`: as they are.
+    order: Option<(Vec<usize>, usize)>,
     /// The steps before it whose keys and values are still in the cache, the first one first.
     pub history: Vec<Side>,
     /// The format that the model computes in, where a value that is not dumped does not show it.
@@ -44,7 +54,7 @@ struct Hidden {
 /// Values of one layer that are not in the dump, computed from those that are.
 #[derive(Debug, Default)]
 struct Chain {
-    values: HashMap<(String, Kind, &'static str), Rc<Made>>,
+    values: HashMap<(String, Kind, &'static str, usize), Rc<Made>>,
     /// What the operation that is being replayed has taken of them.
     used: Vec<Rc<Made>>,
     /// The operation was replayed as if nothing came before the step's tokens, which the dump does not show.
@@ -60,6 +70,17 @@ struct Made {
     extra: f64,
     /// Operations that it took, by their numbers in the plan; copies are not counted.
     ops: BTreeSet<usize>,
+    /// Tokens for which rounding decides it; empty for none.
+    undecided: Vec<bool>,
+}
+
+/// What a replay computed for a value that is not in the dump.
+#[derive(Debug)]
+pub struct Computed {
+    pub exact: Matrix,
+    pub noisy: Matrix,
+    pub extra: Vec<f64>,
+    pub undecided: Vec<bool>,
 }
 
 /// A value that was found.
@@ -72,9 +93,27 @@ pub struct Value {
     pub precision: Precision,
     /// Where it is, for people.
     pub place: String,
+    /// What the ranks that wrote it have of it.
+    pub held: Held,
+}
+
+/// How the ranks' parts of a value agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Held {
+    /// As they should.
+    #[default]
+    Well,
+    /// Each rank has a summand.
+    Summands,
+    /// They should be equal and are not.
+    Apart,
 }
 
 impl Value {
+    pub fn new(x: Matrix, lead: Vec<usize>, precision: Precision, place: String) -> Value {
+        Value { x, lead, precision, place, held: Held::Well }
+    }
+
     /// The same values as rows of `cols` columns.
     pub fn reshaped(self, cols: usize) -> Result<Value, String> {
         let len = self.x.data.len();
@@ -91,6 +130,8 @@ pub struct View {
     source: Source,
     /// Rows that are read as zeros; empty for none.
     hidden: Vec<bool>,
+    /// The rows that are read, where these are not all of them in their order.
+    order: Option<Vec<usize>>,
     pub rows: usize,
     pub cols: usize,
     /// Where it is, for people.
@@ -110,11 +151,21 @@ const PANEL: usize = 1 << 16;
 impl View {
     fn whole(value: Value) -> View {
         let (rows, cols, place) = (value.x.rows, value.x.cols, value.place.clone());
-        View { source: Source::Whole(value), hidden: Vec::new(), rows, cols, place }
+        View { source: Source::Whole(value), hidden: Vec::new(), order: None, rows, cols, place }
     }
 
     /// Decodes some rows into `out`, which is overwritten. Rows of padding are zeros.
     pub fn read(&self, rows: Range<usize>, out: &mut Vec<f64>) {
+        let Some(order) = &self.order else { return self.read_as_stored(rows, out) };
+        let mut row: Vec<f64> = Vec::new();
+        out.clear();
+        for &at in &order[rows] {
+            self.read_as_stored(at..at + 1, &mut row);
+            out.extend_from_slice(&row);
+        }
+    }
+
+    fn read_as_stored(&self, rows: Range<usize>, out: &mut Vec<f64>) {
         match &self.source {
             Source::Mapped(data, plus) => {
                 data.read(rows.clone(), out);
@@ -129,7 +180,7 @@ impl View {
                 out.extend_from_slice(&value.x.data[rows.start * self.cols..rows.end * self.cols]);
             }
         }
-        for row in rows.clone().filter(|&row| self.is_hidden(row)) {
+        for row in rows.clone().filter(|&row| self.hidden.get(row).copied().unwrap_or(false)) {
             let at = (row - rows.start) * self.cols;
             out[at..at + self.cols].fill(0.0);
         }
@@ -137,7 +188,16 @@ impl View {
 
     /// Whether a row is of padding.
     pub fn is_hidden(&self, row: usize) -> bool {
+        let row = self.order.as_ref().map_or(row, |order| order[row]);
         self.hidden.get(row).copied().unwrap_or(false)
+    }
+
+    /// These rows of it alone.
+    pub fn picked(mut self, rows: &[usize]) -> View {
+        let picked = rows.iter().map(|&r| self.order.as_ref().map_or(r, |order| order[r])).collect();
+        self.order = Some(picked);
+        self.rows = rows.len();
+        self
     }
 
     /// The narrowest format that holds all of it.
@@ -167,7 +227,7 @@ impl View {
         self.read(0..self.rows, &mut data);
         let precision = self.precision();
         let x = Matrix::new(self.rows, self.cols, data);
-        Value { x, lead: Vec::new(), precision, place: self.place }.reshaped(cols).map(View::whole)
+        Value::new(x, Vec::new(), precision, self.place).reshaped(cols).map(View::whole)
     }
 }
 
@@ -178,17 +238,48 @@ impl Side {
     /// With the steps before it, back to the one that starts at position 0.
     pub fn new(set: &Arc<DumpSet>, step: Option<u64>) -> Side {
         let mut side = Side::at_step(set.clone(), step);
-        let mut earlier: Vec<Option<u64>> = set.steps().into_iter().filter(|s| *s < step).collect();
-        let mut oldest = &side;
-        let mut history: Vec<Side> = Vec::new();
-        while oldest.continues() {
-            let Some(step) = earlier.pop() else { break };
-            history.push(Side::at_step(set.clone(), step));
-            oldest = &history[history.len() - 1];
-        }
-        history.reverse();
-        side.history = history;
+        side.remember();
         side
+    }
+
+    /// Looks for the steps before it whose keys and values it attends to.
+    fn remember(&mut self) {
+        let step = self.step;
+        let mut earlier: Vec<Option<u64>> = self.set.steps().into_iter().filter(|s| *s < step).collect();
+        let mut history: Vec<Side> = Vec::new();
+        if self.layout.is_some() {
+            while self.open_chains(&history)
+                && let Some(step) = earlier.pop()
+            {
+                history.push(Side::at_step(self.set.clone(), step));
+            }
+            history.reverse();
+            self.link(&history);
+        } else {
+            let mut oldest = &*self;
+            while oldest.continues() {
+                let Some(step) = earlier.pop() else { break };
+                history.push(Side::at_step(self.set.clone(), step));
+                oldest = &history[history.len() - 1];
+            }
+            history.reverse();
+        }
+        self.history = history;
+    }
+
+    /// Whether some sequence has tokens before those in the steps, the latest first.
+    fn open_chains(&self, latest_first: &[Side]) -> bool {
+        let layouts: Vec<&Layout> = latest_first.iter().rev().filter_map(|s| s.layout.as_ref()).collect();
+        self.layout.clone().is_some_and(|mut own| chains(&mut own, &layouts).contains(&None))
+    }
+
+    fn link(&mut self, history: &[Side]) {
+        // Sequences that are one token each cannot be told from one by positions alone: the steps before tell.
+        let empty = Layout::default();
+        let layouts: Vec<&Layout> = history.iter().map(|s| s.layout.as_ref().unwrap_or(&empty)).collect();
+        if let Some(own) = &mut self.layout {
+            self.chains = chains(own, &layouts);
+        }
     }
 
     /// The first of the steps that it is computed of.
@@ -198,14 +289,102 @@ impl Side {
 
     /// Whether no token is a sequence's first.
     pub fn continues(&self) -> bool {
+        if let Some(layout) = &self.layout {
+            return layout.sequences.iter().any(|s| s.start > 0);
+        }
         self.positions.as_ref().and_then(|p| p.iter().min()).is_some_and(|&p| p > 0)
     }
 
+    /// Some rows at the end are no tokens: a graph of a fixed size has them.
+    pub fn cut(&mut self, tokens: usize) {
+        if let Some(layout) = &mut self.layout {
+            layout.cut(tokens);
+            self.hide_rest();
+            self.remember();
+        }
+    }
+
+    /// Hides rows behind the last token.
+    fn hide_rest(&mut self) {
+        let Some(layout) = self.layout.as_ref().filter(|l| l.tokens() < l.rows) else { return };
+        let tokens = (0..layout.rows).map(|row| row >= layout.tokens()).collect();
+        self.hidden = Hidden { tokens, attended: Vec::new(), sequences: 0 };
+    }
+
+    /// From now on rows of tokens are read in this order, and the others are not.
+    pub fn arrange(&mut self, rows: Vec<usize>, of: usize) {
+        self.order = Some((rows, of));
+    }
+
+    /// The tokens of each sequence and their rows, without padding.
+    pub fn by_sequence(&self) -> Found<Vec<(Vec<i64>, Vec<usize>)>> {
+        let Some(ids) = self.tokens()? else { return Ok(None) };
+        let ranges: Vec<Range<usize>> = match &self.layout {
+            Some(layout) => layout.sequences.iter().map(|s| s.rows.clone()).collect(),
+            None => {
+                let lengths = self.lists();
+                let per = self.length.filter(|&n| n > 0 && ids.len().is_multiple_of(n)).unwrap_or(ids.len());
+                let lengths = match lengths.iter().sum::<usize>() == ids.len() {
+                    true => lengths,
+                    false => vec![per; ids.len() / per.max(1)],
+                };
+                let mut at = 0;
+                lengths
+                    .into_iter()
+                    .map(|n| {
+                        at += n;
+                        at - n..at
+                    })
+                    .collect()
+            }
+        };
+        let hidden = |row: usize| self.hidden.tokens.get(row).copied().unwrap_or(false);
+        let shown = |range: Range<usize>| -> (Vec<i64>, Vec<usize>) {
+            range.filter(|&row| !hidden(row)).filter_map(|row| Some((*ids.get(row)?, row))).unzip()
+        };
+        Ok(Some(ranges.into_iter().map(shown).collect()))
+    }
+
+    /// Rows of a value in the order of both dumps, if it has rows for all tokens.
+    fn ordered(&self, view: View) -> View {
+        match &self.order {
+            Some((order, of)) if view.rows > 0 && view.rows.is_multiple_of(*of) => {
+                let each = view.rows / of;
+                let rows: Vec<usize> = order.iter().flat_map(|&t| t * each..(t + 1) * each).collect();
+                view.picked(&rows)
+            }
+            _ => view,
+        }
+    }
+
+    /// How many ranks share the model's values.
+    pub fn ranks(&self) -> usize {
+        let mut all: BTreeSet<Rank> = BTreeSet::new();
+        all.extend(self.index.values().flatten().map(|&i| self.set.tensors[i].id.rank));
+        all.len()
+    }
+
+    /// The last row of each sequence among the ordered ones.
+    pub fn ends(&self) -> Vec<usize> {
+        let sequences = self.by_sequence().ok().flatten().unwrap_or_default();
+        let ends = sequences.iter().filter_map(|(_, rows)| rows.last().copied());
+        match &self.order {
+            None => ends.collect(),
+            Some((order, _)) => ends.filter_map(|end| order.iter().position(|&r| r == end)).collect(),
+        }
+    }
+
     fn at_step(set: Arc<DumpSet>, step: Option<u64>) -> Side {
-        let mut index: HashMap<(String, Kind), Vec<usize>> = HashMap::new();
+        // Ranks that have other requests are another model's replica: of these the first is looked at.
+        let ids = |rank: Rank| set.token_ids(step, rank).ok().flatten();
+        let all = set.ranks();
+        let first = all.iter().find_map(|&rank| ids(rank));
+        let other = |rank: &Rank| matches!((ids(*rank), &first), (Some(own), Some(first)) if own != *first);
+        let ours: BTreeSet<Rank> = all.iter().copied().filter(|rank| !other(rank)).collect();
+        let mut index: HashMap<(String, Kind, usize), Vec<usize>> = HashMap::new();
         for (i, t) in set.tensors.iter().enumerate() {
-            if t.id.step == step && t.id.call == 0 {
-                index.entry((t.id.module.clone(), t.id.kind)).or_default().push(i);
+            if t.id.step == step && ours.contains(&t.id.rank) {
+                index.entry((t.id.module.clone(), t.id.kind, t.id.call)).or_default().push(i);
             }
         }
         let mut side = Side {
@@ -216,13 +395,28 @@ impl Side {
             mask: None,
             hidden: Hidden::default(),
             length: None,
+            layout: None,
+            chains: Vec::new(),
+            order: None,
             history: Vec::new(),
             precision: Precision::BF16,
             made: RefCell::default(),
         };
-        let slots: &[&str] = &["position_ids", "positions", "1"];
-        let places = ["model.rotary_emb", "model", ""].map(|m| Place::new(m, Kind::Input, slots));
+        let places = [
+            ("model.rotary_emb", ["position_ids", "1"].as_slice()),
+            ("model", &["position_ids", "positions", "1"]),
+            ("", &["position_ids", "positions", "1"]),
+            ("model.language_model", &["position_ids", "positions", "1"]),
+            ("model.layers.0", &["positions", "0"]),
+            ("model.layers.0.self_attn", &["positions", "0"]),
+            ("model.layers.0.self_attn.rotary_emb", &["0"]),
+        ];
+        let places = places.map(|(m, slots)| Place::new(m, Kind::Input, slots));
         let positions = side.integers(&Site(places.to_vec())).ok().flatten();
+        if let Some((at, [_])) = positions.as_ref().map(|(at, shape)| (at, &shape[..])) {
+            side.layout = Some(Layout::of(at, &side.lengths(at.len())));
+            side.hide_rest();
+        }
         let length = positions.as_ref().filter(|p| p.1.len() == 2).map(|p| p.1[1]);
         side.length = length.or_else(|| side.lists().first().copied());
         side.positions = positions.map(|found| found.0);
@@ -273,12 +467,58 @@ impl Side {
         attended.contains(&true) && rows == attended.len() && rows != tokens.len()
     }
 
-    /// All parts of a slot, one a rank.
-    fn parts(&self, module: &str, kind: Kind, slots: &[&str]) -> Vec<&DumpTensor> {
-        let Some(found) = self.index.get(&(module.to_owned(), kind)) else { return Vec::new() };
-        let tensors = || found.iter().map(|&i| &self.set.tensors[i]);
-        let slot = slots.iter().find(|s| tensors().any(|t| t.id.slot == **s));
-        slot.map_or(Vec::new(), |slot| tensors().filter(|t| t.id.slot == *slot).collect())
+    /// Lengths of the sequences that lie in `rows` rows, as an engine records them for its attention; else none.
+    fn lengths(&self, rows: usize) -> Vec<usize> {
+        let here = self.set.tensors.iter().filter(|t| t.id.step == self.step && t.element().is_integer());
+        let named = |t: &DumpTensor, names: &[&str]| {
+            let slot = if t.id.kind == Kind::Value { &t.id.module } else { &t.id.slot };
+            names.contains(&slot.rsplit('.').next().unwrap_or(slot))
+        };
+        for t in here {
+            let (each, sums) = (named(t, SEQUENCE_LENGTHS), named(t, SEQUENCE_STARTS));
+            if !each && !sums {
+                continue;
+            }
+            let Some(found) = t.open().ok().and_then(|data| data.integers()) else { continue };
+            let found: Vec<usize> = found.into_iter().filter_map(|n| usize::try_from(n).ok()).collect();
+            let lengths: Vec<usize> = match each {
+                true => found,
+                false => found.windows(2).map(|w| w[1].saturating_sub(w[0])).collect(),
+            };
+            if (1..=rows).contains(&lengths.iter().sum::<usize>()) {
+                return lengths.into_iter().filter(|&n| n > 0).collect();
+            }
+        }
+        let lists = self.lists();
+        if lists.len() > 1 && lists.iter().sum::<usize>() == rows { lists } else { Vec::new() }
+    }
+
+    /// All parts of the first slot that has an element of the kind that is wanted, one a rank.
+    fn parts(&self, place: &Place, slots: Names, wanted: fn(Element) -> bool) -> Vec<&DumpTensor> {
+        let key = (place.module.clone(), place.kind, place.call);
+        let has = |call: usize| self.index.contains_key(&(place.module.clone(), place.kind, call));
+        let given = |module: &String| self.index.contains_key(&(module.clone(), Kind::Output, 0));
+        if !place.beside.as_ref().is_none_or(given) {
+            return Vec::new();
+        }
+        if place.calls.is_some_and(|n| n == 0 || !has(n - 1) || has(n)) {
+            return Vec::new();
+        }
+        let Some(found) = self.index.get(&key) else { return Vec::new() };
+        let tensors = || found.iter().map(|&i| &self.set.tensors[i]).filter(|t| wanted(t.element()));
+        let Some(slot) = slots.iter().find(|s| tensors().any(|t| t.id.slot == **s)) else {
+            return Vec::new();
+        };
+        let mut parts: Vec<&DumpTensor> = tensors().filter(|t| t.id.slot == *slot).collect();
+        // Of replicas that have other requests, the first one.
+        let mut seen: BTreeSet<u32> = BTreeSet::new();
+        parts.retain(|t| t.id.rank.tp.is_none_or(|tp| seen.insert(tp)));
+        parts
+    }
+
+    /// Rows of all tokens of an engine's step.
+    fn rows(&self) -> Option<usize> {
+        self.layout.as_ref().map(|l| l.rows)
     }
 
     /// A value of floats.
@@ -314,7 +554,7 @@ impl Side {
     }
 
     /// Keeps an operation's output that is not in the dump.
-    pub fn keep(&self, index: usize, op: &Op, exact: Matrix, noisy: Matrix, extra: &[f64]) {
+    pub fn keep(&self, index: usize, op: &Op, site: &Site, made: Computed) {
         let mut ops: BTreeSet<usize> = self.through().into_iter().collect();
         if op.kind != OpKind::Copy {
             ops.insert(index);
@@ -324,14 +564,31 @@ impl Side {
                 let chain = self.made.borrow();
                 site.0.iter().find_map(|p| chain.values.get(&key(p))).map(|made| made.lead.clone())
             });
-            value.filter(|lead| lead.iter().product::<usize>() == exact.rows)
+            value.filter(|lead| lead.iter().product::<usize>() == made.exact.rows)
         });
-        let lead = lead.unwrap_or_else(|| vec![exact.rows]);
-        let extra = extra.iter().copied().fold(0.0, f64::max);
-        let made = Rc::new(Made { exact, noisy, lead, extra, ops });
-        for place in op.output.0.iter().filter(|p| p.columns.is_none()) {
+        let lead = lead.unwrap_or_else(|| vec![made.exact.rows]);
+        let extra = made.extra.iter().copied().fold(0.0, f64::max);
+        let mut undecided = self.undecided();
+        if undecided.is_empty() {
+            undecided = made.undecided;
+        } else {
+            undecided.iter_mut().zip(&made.undecided).for_each(|(a, b)| *a |= b);
+        }
+        let made = Rc::new(Made { exact: made.exact, noisy: made.noisy, lead, extra, ops, undecided });
+        for place in site.0.iter().filter(|p| p.columns.is_none() && p.fused.is_none()) {
             self.made.borrow_mut().values.insert(key(place), made.clone());
         }
+    }
+
+    /// Tokens for which rounding decides what was made for the operation that is replayed.
+    pub fn undecided(&self) -> Vec<bool> {
+        let chain = self.made.borrow();
+        let mut all: Vec<bool> = Vec::new();
+        for made in &chain.used {
+            all.resize(all.len().max(made.undecided.len()), false);
+            all.iter_mut().zip(&made.undecided).for_each(|(a, b)| *a |= b);
+        }
+        all
     }
 
     /// A value that was kept, exact or with rounding.
@@ -351,7 +608,7 @@ impl Side {
         };
         let lead = made.lead.clone();
         chain.used.push(made);
-        Ok(Some(Value { x, lead, precision: self.precision, place: place.module.clone() }))
+        Ok(Some(Value::new(x, lead, self.precision, place.module.clone())))
     }
 
     /// The operations whose outputs were made for the one that is replayed.
@@ -371,20 +628,20 @@ impl Side {
         for place in &site.0 {
             let parts = self.floats(place);
             let part = match parts[..] {
-                [part] if place.columns.is_none() => part,
+                [part] if place.columns.is_none() && place.fused.is_none() => part,
                 _ => match self.at(place)? {
                     Some(value) => {
                         let hidden = self.hidden(&value.lead);
-                        return Ok(Some(View { hidden, ..View::whole(value) }));
+                        return Ok(Some(self.ordered(View { hidden, ..View::whole(value) })));
                     }
                     None => continue,
                 },
             };
             let open = |t: &DumpTensor| t.open().map_err(|e| format!("{}: {e}", t.id));
-            let plus = match place.plus.map(|slot| self.parts(&place.module, place.kind, &[slot])) {
-                None => None,
-                Some(second) => match second[..] {
-                    [second] if second.shape() == part.shape() => Some(open(second)?),
+            let plus = match place.plus {
+                [] => None,
+                _ => match self.second(place, part)[..] {
+                    [second] => Some(open(second)?),
                     _ => continue,
                 },
             };
@@ -393,7 +650,8 @@ impl Side {
             let added = if plus.is_some() { " + residual" } else { "" };
             let place = format!("{}{added}", part.id);
             let hidden = self.hidden(lead(part));
-            return Ok(Some(View { source: Source::Mapped(data, plus), hidden, rows, cols, place }));
+            let source = Source::Mapped(data, plus);
+            return Ok(Some(self.ordered(View { source, hidden, order: None, rows, cols, place })));
         }
         Ok(None)
     }
@@ -402,20 +660,31 @@ impl Side {
     pub fn view_of(&self, tensor: &DumpTensor) -> Result<View, String> {
         let data = tensor.open().map_err(|e| format!("{}: {e}", tensor.id))?;
         let (rows, cols, place) = (data.rows(), data.cols(), tensor.id.to_string());
-        Ok(View { source: Source::Mapped(data, None), hidden: self.hidden(lead(tensor)), rows, cols, place })
+        let (source, hidden) = (Source::Mapped(data, None), self.hidden(lead(tensor)));
+        Ok(self.ordered(View { source, hidden, order: None, rows, cols, place }))
     }
 
     /// What enters the module that an output is of.
     pub fn enters(&self, output: &TensorId) -> Option<TensorData> {
-        let parts = self.parts(&output.module, Kind::Input, &["", "0", "hidden_states"]);
+        let place = Place::new(&output.module, Kind::Input, &["", "0", "hidden_states"]);
+        let parts = self.parts(&place, place.slots, |_| true);
         parts.into_iter().find(|t| t.id.rank == output.rank)?.open().ok()
     }
 
     /// All parts of a place, if they are floats.
     fn floats(&self, place: &Place) -> Vec<&DumpTensor> {
-        let mut parts = self.parts(&place.module, place.kind, place.slots);
-        parts.retain(|t| !t.element().is_integer() && t.element() != Element::Bool);
-        parts
+        self.parts(place, place.slots, is_float)
+    }
+
+    /// What is added to the value of a place.
+    fn second(&self, place: &Place, first: &DumpTensor) -> Vec<&DumpTensor> {
+        let slots = place.plus.iter().position(|s| {
+            *s != first.id.slot && {
+                let found = self.parts(place, std::slice::from_ref(s), is_float);
+                found.first().is_some_and(|t| t.shape() == first.shape())
+            }
+        });
+        slots.map_or(Vec::new(), |at| self.parts(place, &place.plus[at..=at], is_float))
     }
 
     fn at(&self, place: &Place) -> Found<Value> {
@@ -423,16 +692,19 @@ impl Side {
         if parts.is_empty() {
             return Ok(None);
         }
-        let mut value = merge(&parts)?;
-        if let Some(slot) = place.plus {
-            let second = self.parts(&place.module, place.kind, &[slot]);
-            let Some(second) = Some(second).filter(|s| !s.is_empty() && s[0].shape() == parts[0].shape())
-            else {
+        let Some(mut value) = merge(&parts, place, self.rows())? else { return Ok(None) };
+        if !place.plus.is_empty() {
+            let second = self.second(place, parts[0]);
+            if second.is_empty() {
                 return Ok(None);
-            };
-            let second = merge(&second)?;
+            }
+            // The first summand may be a rank's part still; the stream is whole everywhere.
+            let Some(second) = merge(&second, place, self.rows())? else { return Ok(None) };
             value.x.data.iter_mut().zip(&second.x.data).for_each(|(a, b)| *a += b);
             value.place += " + residual";
+            if second.held == Held::Apart {
+                value.held = Held::Apart;
+            }
         }
         if let Some(columns) = &place.columns {
             if columns.end > value.x.cols {
@@ -448,14 +720,14 @@ impl Side {
 
     /// The shape of a value of any type.
     pub fn shape(&self, place: &Place) -> Option<&[usize]> {
-        self.parts(&place.module, place.kind, place.slots).first().map(|t| t.shape())
+        self.parts(place, place.slots, |_| true).first().map(|t| t.shape())
     }
 
     /// Integers and their shape.
     pub fn integers(&self, site: &Site) -> Found<(Vec<i64>, Vec<usize>)> {
         for place in &site.0 {
-            let parts = self.parts(&place.module, place.kind, place.slots);
-            let Some(tensor) = parts.first().filter(|t| t.element().is_integer()) else { continue };
+            let parts = self.parts(place, place.slots, |e| e.is_integer());
+            let Some(tensor) = parts.first() else { continue };
             let data = tensor.open().map_err(|e| e.to_string())?;
             return Ok(data.integers().map(|ids| (ids, tensor.shape().to_vec())));
         }
@@ -472,6 +744,9 @@ impl Side {
     /// else one.
     pub fn sequences(&self, value: &Value) -> Vec<Range<usize>> {
         let rows = value.lead.iter().product::<usize>();
+        if let Some(layout) = self.layout.as_ref().filter(|l| l.rows == rows || l.rows == value.x.rows) {
+            return layout.sequences.iter().map(|s| s.rows.clone()).collect();
+        }
         if let [count, length] = value.lead[..]
             && length > 0
         {
@@ -487,6 +762,15 @@ impl Side {
             return lengths.iter().map(range).collect();
         }
         std::iter::once(0..rows).collect()
+    }
+
+    /// How many tokens a value has rows of, whose columns are heads of `d` or several of them.
+    pub fn tokens_of(&self, value: &Value, d: usize) -> usize {
+        match (&self.layout, &value.lead[..]) {
+            (Some(layout), [first, ..]) if *first == layout.rows => *first,
+            (_, lead) if value.x.cols == d && lead.len() > 1 => lead[..lead.len() - 1].iter().product(),
+            _ => value.x.rows,
+        }
     }
 
     /// Lengths of the recorded lists of ids.
@@ -508,77 +792,28 @@ pub fn lead(tensor: &DumpTensor) -> &[usize] {
     &tensor.shape()[..tensor.shape().len().saturating_sub(1)]
 }
 
-fn key(place: &Place) -> (String, Kind, &'static str) {
-    (place.module.clone(), place.kind, place.slots.first().copied().unwrap_or_default())
+/// Names under which engines record how long the sequences of a batch are, and where they start.
+const SEQUENCE_LENGTHS: &[&str] = &["extend_seq_lens", "query_lens", "seq_lens_q"];
+const SEQUENCE_STARTS: &[&str] =
+    &["query_start_loc", "cu_seqlens", "cu_seqlens_q", "cu_seq_lens", "qo_indptr"];
+
+fn is_float(element: Element) -> bool {
+    !element.is_integer() && element != Element::Bool
 }
 
-/// Joins what several ranks wrote, as their manifest declares it.
-fn merge(parts: &[&DumpTensor]) -> Result<Value, String> {
-    let first = parts[0];
-    let place = first.id.to_string();
-    let read = |t: &DumpTensor| {
-        let data = t.open().map_err(|e| format!("{}: {e}", t.id))?;
-        Ok::<Matrix, String>(data.matrix(0..data.rows()))
-    };
-    let lead = lead(first).to_vec();
-    let mut x = read(first)?;
-    let mut narrow = Narrow::new(first.element());
-    narrow.look(&x.data);
-    let precision = narrow.precision();
-    match first.merge {
-        _ if parts.len() == 1 => {}
-        Some(Merge::Replicated) => {}
-        Some(Merge::Sum) => {
-            for part in &parts[1..] {
-                let part = read(part)?;
-                if part.data.len() != x.data.len() {
-                    return Err(format!("{place}: summands of different shapes"));
-                }
-                x.data.iter_mut().zip(&part.data).for_each(|(a, b)| *a += b);
-            }
-        }
-        Some(Merge::Concat(dim)) if dim + 1 == first.shape().len() => {
-            let mut pieces = vec![x];
-            for part in &parts[1..] {
-                pieces.push(read(part)?);
-            }
-            let rows = pieces[0].rows;
-            if pieces.iter().any(|p| p.rows != rows) {
-                return Err(format!("{place}: parts with different numbers of rows"));
-            }
-            let cols = pieces.iter().map(|p| p.cols).sum();
-            let data = (0..rows).flat_map(|r| pieces.iter().flat_map(move |p| p.row(r).to_vec())).collect();
-            x = Matrix::new(rows, cols, data);
-        }
-        Some(Merge::Concat(dim)) => {
-            return Err(format!("{place}: parts joined in dimension {dim}; only the last one is merged"));
-        }
-        None => {
-            let bytes = |t: &DumpTensor| t.open().map(|d| d.raw().into_owned()).map_err(|e| e.to_string());
-            let same = bytes(first)?;
-            for part in &parts[1..] {
-                if bytes(part)? != same {
-                    return Err(format!(
-                        "{place}: {} ranks wrote different parts and the dump does not say how they make one; dump \
-                         with accuracy_dump's merge= option",
-                        parts.len()
-                    ));
-                }
-            }
-        }
-    }
-    Ok(Value { x, lead, precision, place })
+fn key(place: &Place) -> (String, Kind, &'static str, usize) {
+    (place.module.clone(), place.kind, place.slots.first().copied().unwrap_or_default(), place.call)
 }
 
 /// Finds the narrowest of bf16, f16 and f32 that holds every value: what was computed in bf16 is often stored in f32.
-struct Narrow {
+pub struct Narrow {
     bf16: bool,
     f16: bool,
     wide: Precision,
 }
 
 impl Narrow {
-    fn new(element: Element) -> Narrow {
+    pub fn new(element: Element) -> Narrow {
         let (narrower, wide) = match element {
             Element::F32 | Element::F64 => (true, Precision::F32),
             Element::F16 => (false, Precision::F16),
@@ -592,13 +827,13 @@ impl Narrow {
         !self.bf16 && !self.f16
     }
 
-    fn look(&mut self, values: &[f64]) {
+    pub fn look(&mut self, values: &[f64]) {
         let held = |p: Precision| values.iter().all(|&v| v.is_nan() || p.round(v) == v);
         self.bf16 = self.bf16 && held(Precision::BF16);
         self.f16 = self.f16 && held(Precision::F16);
     }
 
-    fn precision(&self) -> Precision {
+    pub fn precision(&self) -> Precision {
         if self.bf16 {
             Precision::BF16
         } else if self.f16 {

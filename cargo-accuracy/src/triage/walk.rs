@@ -2,17 +2,21 @@
 
 use super::cache::{Apart, apart};
 use super::findings::{Findings, Guilty, IMPACT, OpFinding, OpStatus, Status, Step, Verdict};
+use super::judge::Ranks;
 use super::passes::Steps;
 use super::profile::{Agreement, LayerProfile, agreements, layer, pair};
+use super::recognise::recognise;
 use super::replay::{CACHE, Outcome, Replay};
 use super::side::Side;
 use super::stale::repeated;
 use accuracy_core::dumps::{DumpSet, DumpTensor, TensorId};
+use accuracy_core::model::config::Object;
 use accuracy_core::model::ops::Weights;
+use accuracy_core::model::place::{LAYER_RESIDUAL, RESIDUAL};
 use accuracy_core::model::{ModelConfig, ModelError, OpKind, Plan, Site};
 use accuracy_core::weights::Checkpoint;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -41,6 +45,10 @@ pub struct Walk<'a> {
     identical: bool,
     /// The plan is a mapping file's, which need not list all that a layer computes.
     partial: bool,
+    /// The plan has what is recognised of a model that is not known.
+    recognised: bool,
+    /// The dumps lay their tokens out differently, and rows are compared in one order.
+    arranged: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -72,6 +80,8 @@ impl<'a> Walk<'a> {
             options,
             identical,
             partial: false,
+            recognised: false,
+            arranged: false,
         }
     }
 
@@ -102,7 +112,7 @@ impl<'a> Walk<'a> {
         }
         self.layers(&plan);
         self.replay(&plan, config.as_ref());
-        self.logits();
+        self.logits(&plan);
         self.conclude(fresh);
     }
 
@@ -112,8 +122,14 @@ impl<'a> Walk<'a> {
         let both = (self.reference.tokens(), self.candidate.tokens());
         let next = "record the ids: accuracy_dump.py does, or dump embed_tokens' input";
         match both {
-            (Ok(Some(a)), Ok(Some(b))) if a == b => {
+            (Ok(Some(a)), Ok(Some(b))) if a == b && !self.laid_out_otherwise() => {
                 self.step(question, Status::Ok, vec![format!("{}: equal", count(a.len(), "token id"))], None);
+                true
+            }
+            (Ok(Some(a)), Ok(Some(b))) if self.arrange(a.len(), b.len()) => {
+                let (first, second) = (count(a.len(), "token id"), count(b.len(), "row"));
+                let evidence = format!("{first}, and {second} in another layout: the sequences are equal");
+                self.step(question, Status::Ok, vec![evidence], None);
                 true
             }
             (Ok(Some(a)), Ok(Some(b))) => {
@@ -140,8 +156,61 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// One dump has the tokens in a batch, the other in one row, or both in rows of other lengths.
+    fn laid_out_otherwise(&self) -> bool {
+        let (a, b) = (&self.reference, &self.candidate);
+        a.layout.is_some() != b.layout.is_some() && (a.mask.is_some() || b.mask.is_some())
+    }
+
+    /// Finds each sequence of one dump in the other, so that rows can be compared although the dumps lay them out
+    /// otherwise: a batch with padding, or one row of all tokens. False if the sequences are not the same.
+    fn arrange(&mut self, rows: usize, others: usize) -> bool {
+        let both = [&self.reference, &self.candidate].map(|side| side.by_sequence().ok().flatten());
+        let [Some(first), Some(second)] = both else { return false };
+        if self.reference.layout.is_none() && self.candidate.layout.is_none() {
+            return false;
+        }
+        let tokens = |s: &[(Vec<i64>, Vec<usize>)]| s.iter().map(|s| s.0.len()).sum::<usize>();
+        // Rows behind the last token are a graph's of a fixed size: all of them the same id.
+        let padded = |own: &[(Vec<i64>, Vec<usize>)], other: &[(Vec<i64>, Vec<usize>)]| {
+            let ids: Vec<i64> = own.iter().flat_map(|s| s.0.clone()).collect();
+            let wanted: Vec<i64> = other.iter().flat_map(|s| s.0.clone()).collect();
+            let rest = ids.get(wanted.len()..).filter(|rest| !rest.is_empty() && ids.starts_with(&wanted));
+            rest.is_some_and(|rest| rest.iter().all(|id| *id == rest[0]))
+        };
+        if tokens(&first) != tokens(&second) {
+            let counts = (tokens(&first), tokens(&second));
+            if padded(&second, &first) && self.candidate.layout.is_some() {
+                self.candidate.cut(counts.0);
+            } else if padded(&first, &second) && self.reference.layout.is_some() {
+                self.reference.cut(counts.1);
+            } else {
+                return false;
+            }
+            let same = self.reference.by_sequence().ok().flatten().map(|s| tokens(&s))
+                == self.candidate.by_sequence().ok().flatten().map(|s| tokens(&s));
+            return same && self.arrange(rows, others);
+        }
+        let mut free: Vec<bool> = vec![true; second.len()];
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        for (ids, places) in &first {
+            let found = (0..second.len()).find(|&i| free[i] && second[i].0 == *ids);
+            let Some(found) = found else { return false };
+            free[found] = false;
+            from.extend_from_slice(places);
+            to.extend_from_slice(&second[found].1);
+        }
+        self.reference.arrange(from, rows);
+        self.candidate.arrange(to, others);
+        self.arranged = true;
+        true
+    }
+
     /// The same tokens are padding. A dump without a mask has the other's.
     fn masks(&mut self) -> bool {
+        if self.arranged {
+            return true;
+        }
         match (&self.reference.mask, &self.candidate.mask) {
             (Some((a, shape)), Some((b, other))) if a != b => {
                 let hidden = |mask: &[i64]| mask.iter().filter(|&&m| m == 0).count();
@@ -241,16 +310,37 @@ impl<'a> Walk<'a> {
                 }
             },
         };
-        let layers = generic(&self.reference.set);
+        let mut layers = generic(&self.reference.set);
+        if let (Some(plan), Some(checkpoint)) = (&mut layers, self.options.checkpoint)
+            && recognise(
+                plan,
+                &self.reference,
+                Weights(checkpoint),
+                Object::read(&self.config_path()).ok().as_ref(),
+            )
+        {
+            self.partial = true;
+            self.recognised = true;
+            let found = count(plan.ops.len(), "operation");
+            let told = format!(
+                "{found} recognised by names, weights and numbers; attention, routing and sums are not"
+            );
+            self.step(question, Status::Skipped, vec![reason, told], Some(next.to_owned()));
+            return layers.map(|plan| (plan, None));
+        }
         let status = if layers.is_some() { Status::Skipped } else { Status::Inconclusive };
         self.step(question, status, vec![reason], Some(next.to_owned()));
         layers.map(|plan| (plan, None))
     }
 
     fn config(&self) -> Result<ModelConfig, ModelError> {
+        ModelConfig::read(&self.config_path())
+    }
+
+    fn config_path(&self) -> PathBuf {
         let path = self.options.checkpoint.map_or(Path::new(""), |c| c.path());
         let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        ModelConfig::read(&folder.join("config.json"))
+        folder.join("config.json")
     }
 
     /// Both dumps are of the checkpoint's model, as far as widths and layers tell.
@@ -370,6 +460,12 @@ impl<'a> Walk<'a> {
                 }
             }
             let finding = self.one(&replay, plan, index);
+            // Places of other engines: what neither dump has was not to be moved there.
+            let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. });
+            let missing = |o: &Outcome| matches!(o, Outcome::Missing(_));
+            if moves && missing(&finding.reference) && missing(&finding.candidate) {
+                continue;
+            }
             if finding.status == OpStatus::CandidateWrong {
                 known.insert(op.name.clone());
                 if let Some(i) = op.layer {
@@ -379,7 +475,9 @@ impl<'a> Walk<'a> {
             numbers.push(index);
             self.findings.ops.push(finding);
         }
-        self.settle(&numbers);
+        self.settle(plan, &numbers);
+        self.unsummed();
+        self.explain(&replay, plan, &numbers);
         let of = |status| self.findings.ops.iter().filter(|o| o.status == status).count();
         let (right, wrong) = (of(OpStatus::Right), of(OpStatus::CandidateWrong));
         let (missing, both) = (of(OpStatus::NotReplayed), of(OpStatus::BothWrong));
@@ -412,7 +510,8 @@ impl<'a> Walk<'a> {
             let next = "most operations are wrong: does the candidate run this checkpoint?".to_owned();
             (Status::Fault, Some(next))
         } else if wrong > 0 {
-            (Status::Fault, None)
+            let rest = "describe the model's other operations in a file (--mapping)";
+            (Status::Fault, self.recognised.then(|| rest.to_owned()))
         } else if both > 4 && both > right {
             let next =
                 "most operations are wrong in both: is the checkpoint the one that was run?".to_owned();
@@ -448,7 +547,7 @@ impl<'a> Walk<'a> {
             (Status::Ok, None)
         };
         self.step(question, status, evidence, next);
-        if right + wrong + both + reference == 0 && skipped.is_empty() {
+        if wrong == 0 && (self.recognised || right + both + reference == 0 && skipped.is_empty()) {
             self.divergence("where does it start?");
         }
     }
@@ -483,7 +582,11 @@ impl<'a> Walk<'a> {
         if let Some((&first, ops)) = layers.first_key_value() {
             let list = numbered("layer", &layers.keys().copied().collect::<Vec<_>>());
             evidence.push(match ops.is_empty() {
-                true => format!("not the same: {list}; what the mapping does not list may be wrong"),
+                true => {
+                    let rest =
+                        if self.recognised { "is not recognised" } else { "the mapping does not list" };
+                    format!("not the same: {list}; what {rest} may be wrong")
+                }
                 false => {
                     format!("not the same and not replayed whole: {list}; of layer {first}: {}", some(ops))
                 }
@@ -516,6 +619,7 @@ impl<'a> Walk<'a> {
         modules.dedup();
         let gaps = || f.ops.iter().filter(|o| o.is_gap());
         let next = match modules.is_empty() {
+            _ if self.recognised => "describe the model's other operations in a file (--mapping)".to_owned(),
             true if apart.is_some() => "dump the passes before this one, too (without steps=)".to_owned(),
             true => "compare the two embedding layers".to_owned(),
             false if gaps().all(OpFinding::is_unusable) && !self.partial => {
@@ -534,8 +638,42 @@ impl<'a> Walk<'a> {
         (!evidence.is_empty()).then_some((evidence, next))
     }
 
+    /// Tries known mistakes on operations that later ones have shown to be wrong.
+    fn explain(&mut self, replay: &Replay<'_>, plan: &Plan, numbers: &[usize]) {
+        for i in 0..self.findings.ops.len() {
+            let op = &self.findings.ops[i];
+            let Outcome::Judged(judged) = &op.candidate else { continue };
+            if op.status == OpStatus::CandidateWrong && op.cause.is_none() && judged.through.is_empty() {
+                let cause = replay.causes(&self.candidate, &plan.ops[numbers[i]], judged);
+                self.findings.ops[i].cause = cause;
+                return;
+            }
+        }
+    }
+
+    /// Where ranks differ that should not, the last operation that left each of them a summand is the one that is wrong.
+    fn unsummed(&mut self) {
+        let ranks = |o: &OpFinding| match &o.candidate {
+            Outcome::Judged(j) => j.ranks,
+            _ => Ranks::Agree,
+        };
+        let Some(at) = self.findings.ops.iter().position(|o| ranks(o) == Ranks::Apart) else { return };
+        let Some(from) = self.findings.ops[..at]
+            .iter()
+            .rposition(|o| ranks(o) == Ranks::Summands && o.status == OpStatus::Right && !o.is_copy)
+        else {
+            return;
+        };
+        let finding = &mut self.findings.ops[from];
+        finding.status = OpStatus::CandidateWrong;
+        if let Outcome::Judged(judged) = &mut finding.candidate {
+            judged.ok = false;
+            judged.ranks = Ranks::NeverSummed;
+        }
+    }
+
     /// What later operations tell of those that were not replayed, or in one dump only.
-    fn settle(&mut self, numbers: &[usize]) {
+    fn settle(&mut self, plan: &Plan, numbers: &[usize]) {
         let (mut within, mut right) = (BTreeSet::new(), BTreeSet::new());
         for op in &self.findings.ops {
             if let (OpStatus::Right, Outcome::Judged(j)) = (op.status, &op.candidate)
@@ -549,8 +687,35 @@ impl<'a> Walk<'a> {
                 right.extend(j.through.iter().copied());
             }
         }
+        // What the candidate alone has is read rightly if it is right in another layer, or if what the reference
+        // makes of it is right.
+        let known: BTreeSet<String> = self
+            .findings
+            .ops
+            .iter()
+            .filter(|o| o.status == OpStatus::Right && !matches!(o.reference, Outcome::Judged(_)))
+            .map(|o| o.name.clone())
+            .collect();
+        let attends: BTreeSet<Option<usize>> = self
+            .findings
+            .ops
+            .iter()
+            .zip(numbers)
+            .filter(|(o, number)| {
+                matches!(plan.ops[**number].kind, OpKind::Attention { .. })
+                    && matches!(&o.reference, Outcome::Judged(j) if j.ok)
+            })
+            .map(|(o, _)| o.layer)
+            .collect();
         for (op, number) in self.findings.ops.iter_mut().zip(numbers) {
+            let rotates = matches!(plan.ops[*number].kind, OpKind::Rotate { .. });
             match op.status {
+                OpStatus::BothWrong
+                    if !matches!(op.reference, Outcome::Judged(_))
+                        && (known.contains(&op.name) || rotates && attends.contains(&op.layer)) =>
+                {
+                    op.status = OpStatus::CandidateWrong;
+                }
                 OpStatus::NotReplayed => op.implied |= within.contains(number),
                 OpStatus::BothWrong
                     if !matches!(op.reference, Outcome::Judged(_)) && right.contains(number) =>
@@ -603,13 +768,13 @@ impl<'a> Walk<'a> {
             _ => op.name.clone(),
         };
         // A table that no dump holds is made by the attention that uses it.
-        let implied = matches!(op.kind, OpKind::Copy | OpKind::RopeTable);
-        OpFinding { layer: op.layer, name, place, implied, status, reference, candidate, cause }
+        let implied = matches!(op.kind, OpKind::Copy | OpKind::RopeTable { .. } | OpKind::Rotate { .. });
+        let is_copy = op.kind == OpKind::Copy;
+        OpFinding { layer: op.layer, name, place, implied, is_copy, status, reference, candidate, cause }
     }
 
-    fn logits(&mut self) {
-        let site = Site::output("lm_head");
-        if let Ok(Some((a, b))) = pair(&self.reference, &self.candidate, &site) {
+    fn logits(&mut self, plan: &Plan) {
+        if let Ok(Some((a, b))) = pair(&self.reference, &self.candidate, &plan.logits) {
             let top = |row: &[f64]| {
                 let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
                 best.map_or(0, |b| b.0)
@@ -677,6 +842,11 @@ impl<'a> Walk<'a> {
                         .push(format!("off by {:.2e}, rounding explains {:.2e}", judged.error, judged.bound));
                 }
                 detail.extend(judged.notes.clone());
+                detail.extend(match judged.ranks {
+                    Ranks::NeverSummed => Some("explained: the ranks' parts are never summed".to_owned()),
+                    Ranks::SummedTwice => Some("explained: the sum over ranks is done twice".to_owned()),
+                    Ranks::Agree | Ranks::Summands | Ranks::Apart => None,
+                });
             }
             if let Some(cause) = &first.cause {
                 let how = if cause.explains { "explained" } else { "closest known mistake" };
@@ -776,13 +946,21 @@ fn generic(set: &DumpSet) -> Option<Plan> {
     })?;
     let count = set.layers().last().map_or(0, |l| l + 1);
     let modules: Vec<String> = (0..count).map(|i| format!("{prefix}.{i}")).collect();
-    let mut stream: Vec<Site> = modules.iter().map(Site::input).collect();
+    let given = |module: &String, input: bool| {
+        let (site, residual) = match input {
+            true => (Site::input(module), LAYER_RESIDUAL),
+            false => (Site::output(module), RESIDUAL),
+        };
+        site.clone().plus(residual).or(site)
+    };
+    let mut stream: Vec<Site> = modules.iter().map(|m| given(m, true)).collect();
     for i in 1..count {
-        stream[i].0.extend(Site::output(&modules[i - 1]).0);
+        stream[i].0.extend(given(&modules[i - 1], false).0);
     }
-    stream.push(Site::output(modules.last()?));
+    stream.push(given(modules.last()?, false));
     let branches = modules.iter().map(|m| {
         vec![("attention", Site::output(format!("{m}.self_attn"))), ("mlp", Site::output(format!("{m}.mlp")))]
     });
-    Some(Plan { ops: Vec::new(), stream, branches: branches.collect(), modules })
+    let logits = Site::output("lm_head");
+    Some(Plan { ops: Vec::new(), stream, branches: branches.collect(), modules, logits })
 }

@@ -64,12 +64,42 @@ def config(name, layers=4, small=False):
     if name == "bert":
         return tf.BertConfig(vocab_size=VOCAB, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
                              num_attention_heads=4, max_position_embeddings=64)
+    shape = COMMON | dict(hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers, num_attention_heads=4,
+                          num_key_value_heads=2, tie_word_embeddings=False)
+    experts = dict(num_experts_per_tok=2, moe_intermediate_size=32)
+    if name == "qwen2":
+        return tf.Qwen2Config(**shape)
+    if name == "mistral":
+        return tf.MistralConfig(**shape, sliding_window=8, head_dim=d)
+    if name == "mixtral":
+        return tf.MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2)
+    if name == "gemma2":
+        return tf.Gemma2Config(**shape, head_dim=d, query_pre_attn_scalar=24, sliding_window=8,
+                               attn_logit_softcapping=5.0, final_logit_softcapping=3.0)
+    if name == "gemma3":
+        return tf.Gemma3TextConfig(**shape, head_dim=d, query_pre_attn_scalar=24, sliding_window=8)
+    if name == "phi3":
+        return tf.Phi3Config(**shape)
+    if name == "glm4":
+        return tf.Glm4Config(**shape, head_dim=d, attention_bias=True)
+    if name == "glm4_moe":
+        return tf.Glm4MoeConfig(**shape, **experts, head_dim=d, n_routed_experts=8, n_group=2, topk_group=1,
+                                n_shared_experts=1, routed_scaling_factor=1.5, first_k_dense_replace=1,
+                                use_qk_norm=True)
+    if name == "olmo2":
+        return tf.Olmo2Config(**shape)
+    if name == "granite":
+        return tf.GraniteConfig(**shape, embedding_multiplier=6.0, residual_multiplier=0.4, logits_scaling=4.0,
+                                attention_multiplier=0.2)
+    if name == "minimax_m2":
+        return tf.MiniMaxM2Config(**shape, head_dim=d, num_local_experts=4, num_experts_per_tok=2, rotary_dim=d // 2)
     raise SystemExit(f"no model is called {name}")
 
 
 # A folder with a real encoder of BERT's architecture: what `minilm` stands for.
 ENCODER = None
-NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert"]
+NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert", "qwen2", "mistral", "mixtral", "gemma2", "gemma3",
+         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2"]
 
 
 def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):
@@ -81,7 +111,7 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for path, p in [*model.named_parameters(), *model.named_buffers()]:
-            if "inv_freq" in path or not p.is_floating_point():
+            if "inv_freq" in path or "embed_scale" in path or not p.is_floating_point():
                 continue
             noise = torch.randn(p.shape, generator=generator)
             if "norm" in path.lower() and not path.endswith("bias"):
@@ -104,7 +134,7 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=
 def rounded(model, dtype):
     # Stored in bfloat16, so that runs in bfloat16 and float32 have the same weights. Frequencies stay in float32, as
     # they do when a checkpoint is loaded: `model.to` would round them, too.
-    frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path}
+    frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path or "embed_scale" in path}
     model = model.to(torch.bfloat16).to(dtype).eval()
     for path, b in model.named_buffers():
         if path in frequencies:

@@ -1,0 +1,53 @@
+//! What families of models have of their own, a file each. To add one: a file, and an entry in [`FAMILIES`].
+
+mod bert;
+mod deepseek;
+mod gemma;
+mod glm;
+mod gpt_oss;
+mod granite;
+mod llama;
+mod minimax;
+mod mixtral;
+mod olmo;
+mod phi;
+mod qwen;
+
+use super::config::{ModelConfig, ModelError, Object};
+
+/// Models that compute alike.
+#[derive(Debug)]
+pub struct Family {
+    /// What `config.json` calls them.
+    pub model_types: &'static [&'static str],
+    pub read: fn(&Object) -> Result<ModelConfig, ModelError>,
+}
+
+pub const FAMILIES: &[&Family] = &[
+    &llama::FAMILY,
+    &qwen::DENSE2,
+    &qwen::DENSE3,
+    &qwen::MOE3,
+    &qwen::VL3,
+    &mixtral::FAMILY,
+    &deepseek::FAMILY,
+    &gpt_oss::FAMILY,
+    &gemma::SECOND,
+    &gemma::THIRD,
+    &phi::FAMILY,
+    &glm::FOURTH,
+    &glm::MOE4,
+    &olmo::SECOND,
+    &granite::FAMILY,
+    &minimax::M2,
+    &bert::FAMILY,
+];
+
+pub fn find(model_type: &str) -> Option<&'static Family> {
+    FAMILIES.iter().copied().find(|f| f.model_types.contains(&model_type))
+}
+
+/// The types of model that are known.
+pub fn known() -> Vec<&'static str> {
+    FAMILIES.iter().flat_map(|f| f.model_types.iter().copied()).collect()
+}
