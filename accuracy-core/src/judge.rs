@@ -253,7 +253,7 @@ pub fn seeded_elements(
     out: &Matrix,
     spread: &Spread,
 ) -> Option<CheckResult> {
-    spread_check(buffer, source, value, out, spread, 0)
+    spread_check(buffer, source, value, out, spread, Poison::of_byte(0))
 }
 
 /// `elements`: outputs that are no rounding of their value, not even if that were off by what a right kernel may be. One

@@ -6,6 +6,7 @@
 
 pub mod bindings;
 
+use crate::record::FindingKind;
 use object::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -159,6 +160,13 @@ pub struct Nondeterministic {
     pub bound: f64,
 }
 
+/// `benign(finding = "..", reason = "..")`: what the emulator finds of this kind does no harm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Benign {
+    pub finding: FindingKind,
+    pub reason: String,
+}
+
 /// The JSON that the macro writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Body {
@@ -182,6 +190,8 @@ pub struct Body {
     pub known_failures: Vec<KnownFailure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nondeterministic: Option<Nondeterministic>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub benign: Vec<Benign>,
     /// Bytes of device memory that a case of this test needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,

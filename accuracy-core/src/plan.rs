@@ -305,6 +305,7 @@ mod tests {
             cells: vec![cell],
             known_failures: Vec::new(),
             nondeterministic: None,
+            benign: Vec::new(),
             memory: None,
             min_cos: None,
             seed: 0,

@@ -9,8 +9,7 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Expr, ExprLit, Lit, LitStr, Token, UnOp, token};
 
-const KEYS: &str =
-    "checkpoint, weights, tokens, archs, activations, min_cos, memory, seed, known_failure, nondeterministic";
+const KEYS: &str = "checkpoint, weights, tokens, archs, activations, min_cos, memory, seed, known_failure, nondeterministic, benign";
 
 /// Names that stand in a case's identity or in `known_failure` by themselves.
 pub const RESERVED: [&str; 5] = ["arch", "check", "parameter", "reason", "tokens"];
@@ -31,6 +30,8 @@ pub struct Attribute {
     pub seed: u64,
     pub known_failures: Vec<KnownFailure>,
     pub nondeterministic: Option<(String, f64)>,
+    /// Kinds of the emulator's findings that do no harm, with the reasons.
+    pub benign: Vec<(String, String)>,
 }
 
 /// A weight by the name that the test knows it by.
@@ -136,13 +137,14 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
         seed: 0,
         known_failures: Vec::new(),
         nondeterministic: None,
+        benign: Vec::new(),
     };
     let mut seen = HashSet::new();
     let (mut checkpoint_key, mut weights_key) = (None, None);
     for entry in entries(tokens, errors) {
         let key = &entry.key;
         let name = key.to_string();
-        if name != "known_failure" && !seen.insert(name.clone()) {
+        if !matches!(&*name, "known_failure" | "benign") && !seen.insert(name.clone()) {
             errors.at(key, format!("`{name}` is given twice"));
             continue;
         }
@@ -166,6 +168,7 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
             "seed" => attribute.seed = seed(&entry, errors).unwrap_or(0),
             "known_failure" => attribute.known_failures.extend(known_failure(&entry, errors)),
             "nondeterministic" => attribute.nondeterministic = nondeterministic(&entry, errors),
+            "benign" => attribute.benign.extend(benign(&entry, errors)),
             _ => errors.at(key, format!("`{name}` is no key of accuracy_test; known are {KEYS}")),
         }
     }
@@ -408,6 +411,38 @@ fn known_failure(entry: &Entry, errors: &mut Errors) -> Option<KnownFailure> {
         errors.at(&entry.key, "a known failure needs a reason: add `reason = \"..\"`");
     }
     Some(known)
+}
+
+/// The findings of the emulator that a test can declare to be benign, as reports name them.
+const FINDINGS: [&str; 7] =
+    ["out_of_bounds", "uninitialised", "race", "missing_wait", "barrier", "divergence", "erratum"];
+
+fn benign(entry: &Entry, errors: &mut Errors) -> Option<(String, String)> {
+    let inside = list(entry, "finding = \"missing_wait\", reason = \"..\"", errors)?;
+    let (mut finding, mut reason) = (None, None);
+    let mut seen = HashSet::new();
+    for entry in entries(inside, errors) {
+        if !seen.insert(entry.key.to_string()) {
+            errors.at(&entry.key, format!("`{}` is given twice", entry.key));
+            continue;
+        }
+        match entry.key.to_string().as_str() {
+            "finding" => finding = text(&entry, "\"missing_wait\"", errors).map(|name| (entry.key, name)),
+            "reason" => reason = text(&entry, "\"..\"", errors),
+            other => {
+                errors.at(&entry.key, format!("`{other}` is no key of benign; known are finding, reason"));
+            }
+        }
+    }
+    for needed in ["finding", "reason"].into_iter().filter(|key| !seen.contains(*key)) {
+        errors.at(&entry.key, format!("say which finding does no harm, and why: add `{needed} = \"..\"`"));
+    }
+    let (key, finding) = finding?;
+    if !FINDINGS.contains(&&*finding) {
+        errors.at(&key, format!("`{finding}` is no finding; known are {}", FINDINGS.join(", ")));
+        return None;
+    }
+    Some((finding, reason?))
 }
 
 fn nondeterministic(entry: &Entry, errors: &mut Errors) -> Option<(String, f64)> {

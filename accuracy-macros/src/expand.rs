@@ -183,6 +183,17 @@ fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> S
         ("cells", Some(json::array(cells.iter().map(cell)))),
         ("known_failures", Some(json::array(attribute.known_failures.iter().map(known)))),
         ("nondeterministic", nondeterministic),
+        (
+            "benign",
+            (!attribute.benign.is_empty()).then(|| {
+                json::array(attribute.benign.iter().map(|(finding, reason)| {
+                    json::object([
+                        ("finding", Some(json::string(finding))),
+                        ("reason", Some(json::string(reason))),
+                    ])
+                }))
+            }),
+        ),
         ("memory", attribute.memory.map(|bytes| bytes.to_string())),
         ("min_cos", attribute.min_cos.map(|x| format!("{x:?}"))),
         ("seed", Some(attribute.seed.to_string())),
@@ -221,6 +232,7 @@ mod tests {
                 known_failure(arch = "gfx942", quant = fallback, dtype = INT8, mode = "a, \"b\"", tile = -1, reason = "x\ny"),
                 known_failure(reason = "everywhere"),
                 nondeterministic(reason = "atomics", bound = 1e-3),
+                benign(finding = "missing_wait", reason = "long before"),
             },
             quote! {
                 fn chain(
@@ -272,6 +284,7 @@ mod tests {
                     {"at": [], "reason": "everywhere"},
                 ],
                 "nondeterministic": {"reason": "atomics", "bound": 1e-3},
+                "benign": [{"finding": "missing_wait", "reason": "long before"}],
                 "memory": 1_610_612_736_u64,
                 "min_cos": 1.0,
                 "seed": 255,

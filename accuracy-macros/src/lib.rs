@@ -46,6 +46,7 @@ use proc_macro::TokenStream;
 /// | `seed = 7` | seed of the generated inputs |
 /// | `known_failure(arch = "gfx942", quant = fallback, reason = "..")` | cells that are known to fail, and must; repeatable |
 /// | `nondeterministic(reason = "..", bound = 1e-3)` | repeats may differ by this relative L2 |
+/// | `benign(finding = "missing_wait", reason = "..")` | what the emulator finds of this kind does no harm; repeatable |
 ///
 /// The tests stand in a module with the function's name. Their checks: `full_chain` for every combination of all
 /// axes and tokens, `fallback_vs_primary` where a path is not the primary, `dtype_variant` where a number format is

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
 use crate::library::{self, Changer, Launch};
-use crate::meta::{AxisKind, Cell, Check, TestMeta};
+use crate::meta::{AxisKind, Benign, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
 use crate::power::power;
@@ -87,7 +87,8 @@ pub fn run(
     };
     let record = match emulation::take().filter(|_| settings.emulate) {
         None => record,
-        Some(Told { mut problems, handled, mut emulated, findings }) => {
+        Some(Told { mut problems, handled, mut emulated, mut findings }) => {
+            declare_benign(&mut findings, &meta.body.benign);
             if result.is_err() {
                 problems.extend(handled);
             }
@@ -117,6 +118,16 @@ pub fn run(
 pub fn weight_shapes(meta: &TestMeta, case: &SubCase) -> Option<Vec<(usize, usize)>> {
     let checkpoint = open(&meta.manifest_dir.join(meta.body.checkpoint.as_ref()?)).ok()?;
     case.planned.weights.values().map(|tensor| stored_shape(&checkpoint, tensor).ok()).collect()
+}
+
+/// What a test declares to do no harm fails no case, and says why.
+fn declare_benign(findings: &mut [Finding], benign: &[Benign]) {
+    for finding in findings {
+        if let Some(declared) = benign.iter().find(|declared| declared.finding == finding.kind) {
+            finding.severity = Severity::Note;
+            finding.detail += &format!(" (declared benign: {})", declared.reason);
+        }
+    }
 }
 
 /// A case in which the emulator saw a kernel make a mistake does not pass, whatever was computed.

@@ -126,6 +126,7 @@ mod tests {
             cells: cells.collect(),
             known_failures: Vec::new(),
             nondeterministic: None,
+            benign: Vec::new(),
             memory: None,
             min_cos: None,
             seed: 0,

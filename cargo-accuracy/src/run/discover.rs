@@ -214,6 +214,7 @@ mod tests {
                     .collect(),
                 known_failures: Vec::new(),
                 nondeterministic: None,
+                benign: Vec::new(),
                 memory: None,
                 min_cos: None,
                 seed: 0,

@@ -42,6 +42,8 @@ pub enum What {
     LeastCosine,
     /// Repeats may differ.
     Repeats,
+    /// A finding of the emulator fails no case.
+    Findings,
     /// A case passes although it fails.
     KnownFailures,
     /// The lint does not look, or does not look everywhere.
@@ -117,6 +119,10 @@ pub fn of_run(
             if let Some(repeats) = &test.body.nondeterministic {
                 let detail = format!("repeats of {path} may differ by {}", repeats.bound);
                 add(What::Repeats, By::Attribute, detail);
+            }
+            for benign in test.body.benign.iter().filter(|_| settings.emulates) {
+                let detail = format!("{} in {path} is benign: {}", benign.finding.name(), benign.reason);
+                add(What::Findings, By::Attribute, detail);
             }
         }
     }
