@@ -1030,3 +1030,27 @@ fn a_rotation_is_said_and_never_a_weight() {
         (Some("l.0.mlp.down_proj.R4_input.weight"), Some("transform"))
     );
 }
+
+#[test]
+fn a_configuration_is_found_in_whichever_part_of_the_model_has_it() {
+    let nested = |place: &str| format!(r#"{{"{place}": {DEEPSEEK}}}"#);
+    let twice = format!(r#"{{"thinker_config": {}}}"#, nested("text_config"));
+    let capitals = DEEPSEEK.replace(r#""fp8""#, r#""FP8""#);
+    for config in [nested("llm_config"), nested("language_config"), twice, capitals] {
+        Checkpoint::new(&config, &blocks(&SCALES)).assert_fine(&["--scan"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_by_the_scheme_that_the_configuration_says() {
+    let config = r#"{"quantization_config": {"quant_method": "bitnet"}}"#;
+    let weight = tensor("m.weight", StDtype::U8, &[2, 4], vec![0x21; 8]);
+    Checkpoint::new(config, &[weight, f32s("m.weight_scale", &[1], &[0.5])]).assert_error(
+        &[],
+        "unread_scheme",
+        &["`m` seems to be quant_method bitnet", "m.weight_scale"],
+    );
+    let int32 = tensor("m.weight", StDtype::U32, &[2, 4], (1..33).collect());
+    let mlx = [int32, bf16("m.scales", &[2, 1]), bf16("m.biases", &[2, 1])];
+    Checkpoint::new(r#"{"quantization": {"bits": 4}}"#, &mlx).assert_error(&[], "unread_scheme", &["MLX"]);
+}

@@ -168,7 +168,13 @@ def quark_():
             for i, one in enumerate(quantizer if len(specs) > 1 else [quantizer]):
                 scale = scales[i]
                 narrow = scale.dtype in (torch.uint8, torch.float8_e8m0fnu)
-                one.scale = scale.view(torch.uint8) if narrow else scale.float() if scale.dtype != torch.float8_e4m3fn else scale
+                if narrow and stages[i].get("scale_format") == "e8m0":
+                    one.scale = scale.view(torch.uint8)
+                elif narrow:
+                    # A scale of that type is a number to it: only `scale_format` makes it one of bits.
+                    one.scale = torch.exp2(scale.view(torch.uint8).float() - 127)
+                else:
+                    one.scale = scale if scale.dtype == torch.float8_e4m3fn else scale.float()
                 if getattr(one, "zero_point", None) is not None:
                     one.zero_point = zero if zero is not None else None
             yield fixture, module, quantizer(of["weight"])
@@ -181,7 +187,9 @@ def defaults(stage):
         "symmetric": True, "ch_axis": None, "group_size": None, "block_size": None, "scale_format": None,
         "scale_calculation_mode": None, "mx_element_dtype": None,
     }
-    return rest | {"ch_axis": -1 if stage.get("qscheme") == "per_group" else None} | stage
+    observers = {"per_channel": "PerChannelMinMaxObserver", "per_group": "PerGroupMinMaxObserver", "per_block": "PerBlock2DMinMaxObserver"}
+    observer = {"observer_cls": observers.get(stage.get("qscheme"), rest["observer_cls"])}
+    return rest | observer | {"ch_axis": -1 if stage.get("qscheme") == "per_group" else None} | stage
 
 
 def hqq_():
