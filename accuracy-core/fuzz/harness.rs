@@ -181,6 +181,14 @@ fn good_shard(path: &Path) {
     add("static.qscale_act", StDtype::F32, &[]);
     add("rotated.weight", StDtype::BF16, &[4, 4]);
     add("rotated.R4_input.weight", StDtype::BF16, &[4, 4]);
+    add("stages.weight", StDtype::I32, &[8, 1]);
+    add("stages.weight_scale", StDtype::F32, &[]);
+    add("stages.weight_scale_2", StDtype::F32, &[8]);
+    add("ao4._weight_qdata", StDtype::I8, &[4, 8]);
+    add("ao4._weight_scale", StDtype::BF16, &[1, 4]);
+    add("ao4._weight_zero_point", StDtype::BF16, &[1, 4]);
+    add("aomx._weight_qdata", StDtype::U8, &[4, 32]);
+    add("aomx._weight_scale", StDtype::F8_E8M0, &[32, 16]);
     add("aqlm.codebooks", StDtype::F16, &[1, 2]);
     add("aqlm.codes", StDtype::I8, &[2, 2]);
     let bytes = |name: &str, dtype, shape: &[usize], bytes: &[u8]| NewTensor {
@@ -203,5 +211,8 @@ fn good_shard(path: &Path) {
     tensors.push(bytes("nf4.weight.absmax", StDtype::F32, &[2], &[0x3f; 8]));
     tensors.push(bytes("nf4.weight.quant_map", StDtype::F32, &[16], &[0x3f; 64]));
     tensors.push(bytes("nf4.weight.quant_state.bitsandbytes__nf4", StDtype::U8, &[state.len()], state));
-    write(path, &tensors, &BTreeMap::new()).unwrap();
+    let int4 = r#"{"_type": "Int4Tensor", "_data": {"block_size": [1, 16]}}"#;
+    let tiles = r#"{"_type": "MXTensor", "_data": {"is_swizzled_scales": true, "elem_dtype": {"_data": "float4_e2m1fn_x2"}}}"#;
+    let metadata = [("ao4.weight", int4), ("aomx.weight", tiles)].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    write(path, &tensors, &BTreeMap::from(metadata)).unwrap();
 }

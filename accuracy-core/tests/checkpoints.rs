@@ -1,7 +1,7 @@
 //! Small checkpoints of every scheme, written with numpy by `peers/make_checkpoints.py`, give the values that it
 //! wrote down, bit for bit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,9 @@ fn every_scheme_gives_the_values_numpy_wrote() {
             ("quark_all", 6),
             ("quark_fp8", 2),
             ("quark_mxfp4", 1),
+            ("quark_stages", 3),
             ("torchao", 2),
+            ("torchao_blocks", 8),
             ("transforms", 2),
             ("unquantized", 8),
             ("w4afp8", 2),
@@ -172,6 +174,13 @@ fn schemes_of_single_producers_are_recognised() {
         ("modelopt_all", "l.0.k_proj", Scheme::Nvfp4, DType::E2M1),
         ("quark_all", "group", Scheme::QuarkInt4, DType::I4),
         ("quark_all", "unsigned", Scheme::QuarkInt4, DType::U4),
+        ("quark_stages", "rows", Scheme::QuarkInt4, DType::I4),
+        ("quark_stages", "nvfp4", Scheme::Nvfp4, DType::E2M1),
+        ("torchao_blocks", "int4", Scheme::Int4, DType::F32),
+        ("torchao_blocks", "int4_fp8", Scheme::Int4, DType::I4),
+        ("torchao_blocks", "mxfp8_tiles", Scheme::Mxfp8, DType::E4M3Fn),
+        ("torchao_blocks", "mxfp4", Scheme::Mxfp4, DType::E2M1),
+        ("torchao_blocks", "nvfp4_tiles", Scheme::Nvfp4, DType::E2M1),
         ("w4afp8", "l.0.mlp.experts.0.up_proj", Scheme::Int4, DType::I4),
         ("bitsandbytes_nf4", "nested", Scheme::BnbNf4, DType::F32),
         ("hqq", "four", Scheme::Hqq, DType::U4),
@@ -246,6 +255,23 @@ fn what_is_particular_to_a_scheme_is_kept() {
         ["m.weight", "m.weight_scale", "m.weight_scale_2"],
         "input scales are no part of a weight"
     );
+}
+
+/// Engines multiply the scales of int4 behind FP8 in float32 when they load them.
+#[test]
+fn two_levels_of_float_scales_become_one() {
+    let checkpoint = open("quark_stages");
+    let weight = checkpoint.linear("rows").unwrap();
+    let Some(GlobalScale::Multiply(of_fp8)) = weight.global_scale else {
+        panic!("{:?}", weight.global_scale)
+    };
+    let one = weight.in_one_level().unwrap();
+    assert_eq!(one.global_scale, None);
+    for (one, &two) in one.scales.iter().zip(&weight.scales) {
+        assert_eq!(*one, f64::from(two as f32 * of_fp8 as f32));
+    }
+    // The scales of NVFP4's groups are FP8, which the product is not.
+    assert!(checkpoint.linear("nvfp4").unwrap().in_one_level().is_none());
 }
 
 #[test]
@@ -388,7 +414,14 @@ fn cuts() -> Vec<Cut> {
         ("quark_fp8", "a", None, 1..3, 3..9),
         ("quark_fp8", "b", None, 1..3, 3..9),
         ("quark_mxfp4", "m", None, 2..5, 32..96),
+        ("quark_stages", "rows", None, 0..16, 0..64),
+        ("quark_stages", "nvfp4", None, 1..3, 16..32),
         ("torchao", "int", None, 3..7, 32..64),
+        ("torchao_blocks", "int4", None, 0..8, 0..64),
+        ("torchao_blocks", "int4_fp8", None, 0..8, 0..64),
+        ("torchao_blocks", "mxfp4", None, 3..7, 32..64),
+        ("torchao_blocks", "mxfp8_tiles", None, 0..130, 0..160),
+        ("torchao_blocks", "nvfp4", None, 3..7, 32..64),
         ("transforms", "l.0.mlp.up_proj", None, 3..7, 32..64),
         ("unquantized", "model.layers.0.mlp.down_proj", None, 1..3, 1..3),
         ("w4afp8", "l.0.mlp.experts.0.up_proj", None, 1..3, 32..64),
@@ -403,7 +436,8 @@ fn a_part_of_every_scheme_reads_back_as_that_part_of_the_whole() {
             Carve { experts: experts.clone(), rows: Some(rows.clone()), columns: Some(columns.clone()) };
         let tensors = whole.carve(module, &part).unwrap_or_else(|e| panic!("{name}: {e}"));
         let dir = tempfile::tempdir().unwrap();
-        write(&dir.path().join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+        let descriptions = whole.descriptions(&[module.to_owned()]);
+        write(&dir.path().join("model.safetensors"), &tensors, &descriptions).unwrap();
         let config = fixture(name).join("config.json");
         if config.exists() {
             fs::copy(config, dir.path().join("config.json")).unwrap();

@@ -238,6 +238,8 @@ pub(super) fn prepare(stored: &StoredWeight<'_>, form: &WeightForm, data: &Data)
             &sorted
         }
     };
+    let one_level = stored.in_one_level();
+    let stored = one_level.as_ref().unwrap_or(stored);
     let values = || {
         let whole = Matrix::new(stored.rows, stored.cols, stored.values());
         let part = Matrix::new(

@@ -28,6 +28,9 @@ pub(super) const FILES: &[&str] = &[MODEL, MODELOPT, MISTRAL];
 /// Where in `config.json` quantisation is spoken of.
 const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
 
+/// How deep configurations of a model's parts are nested.
+const MOST_LEVELS: usize = 4;
+
 /// What Mistral's `params.json` calls parameters of the model.
 const OF_MISTRAL: [(&str, &str); 4] = [
     ("hidden_size", "dim"),
@@ -284,10 +287,20 @@ impl Config {
     }
 }
 
+/// Models that are made of several have the configuration of each as a member: `text_config`, `llm_config`,
+/// `thinker_config`. The outermost that speaks of quantisation does.
 fn find_quantization<'a>(model: &'a Value, keys: &[&str]) -> Option<&'a Value> {
-    let places = [Some(model), model.get("text_config")];
-    let found = keys.iter().flat_map(|key| places.map(|place| place?.get(key)));
-    found.flatten().find(|value| !value.is_null())
+    let mut level = vec![model];
+    for _ in 0..MOST_LEVELS {
+        let said = |place: &&'a Value| keys.iter().find_map(|key| place.get(key).filter(|v| !v.is_null()));
+        if let Some(found) = level.iter().find_map(said) {
+            return Some(found);
+        }
+        let parts = |place: &'a Value| place.as_object().into_iter().flatten();
+        let inner = level.into_iter().flat_map(parts).filter(|(key, _)| key.ends_with("_config"));
+        level = inner.map(|(_, part)| part).collect();
+    }
+    None
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, WeightsError> {

@@ -191,6 +191,12 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
+    /// Whether tensors do not have the form that a scheme has: of another scheme they may be right.
+    pub(super) fn is_of_form(&self) -> bool {
+        use WeightsError::*;
+        matches!(self, WrongDtype { .. } | WrongShape { .. } | ScaleMissing { .. } | ScaleShape { .. })
+    }
+
     /// The variant's name for machine output: `scale_missing`.
     pub fn kind(&self) -> &'static str {
         use WeightsError::*;

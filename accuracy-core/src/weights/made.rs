@@ -4,9 +4,9 @@
 use serde_json::Value;
 
 use super::gguf::{Block, Decoded, Element};
-use super::resolve::{Codes, Recipe, Scale, Subject, Zeros, expect_dtype, expect_shape};
+use super::resolve::{Codes, Recipe, Scale, ScaleOrder, Subject, Zeros, expect_dtype, expect_shape};
 use super::stored::float_dtype;
-use super::{RawTensor, Scheme, StDtype, WeightsError, json};
+use super::{RawTensor, Scheme, StDtype, WeightsError, json, packed};
 use crate::dtype::{DType, Overflow};
 use crate::quant::Granularity;
 
@@ -22,6 +22,7 @@ pub(super) enum Made<'a> {
     NibblesAlongRows(RawTensor<'a>),
     /// Codes `[K, N]`, one a byte.
     Transposed(RawTensor<'a>),
+    Int4AboveMinimum(Int4AboveMinimum<'a>),
     Blocks {
         bytes: RawTensor<'a>,
         block: Block,
@@ -58,6 +59,7 @@ impl Made<'_> {
                 let codes = (0..rows).flat_map(|r| (0..cols).map(move |c| tensor.bytes[c * rows + r]));
                 Ok(Loaded::codes(codes.collect()))
             }
+            Made::Int4AboveMinimum(int4) => Ok(Loaded::codes(int4.decode(rows, cols))),
             Made::Blocks { bytes, block } => {
                 let Decoded { codes, scales, zero_points } = block.decode(bytes.bytes);
                 Ok(Loaded { codes, scales: Some(scales), zero_points: Some(zero_points) })
@@ -190,6 +192,69 @@ pub(super) fn int4_along_rows<'a>(
     recipe.info.stored_otherwise = true;
     recipe.codes = Codes::Made(Box::new(Made::NibblesAlongRows(bytes)));
     Ok(recipe)
+}
+
+/// torchao's `Int4Tensor`: signed codes, the first in the low nibble, scales and zero points `[groups, N]`. A zero point
+/// is a value, which is added: `code * scale + zero`.
+pub(super) fn torchao_int4(subject: Subject<'_>, symmetric: bool) -> Result<Recipe<'_>, WeightsError> {
+    let (rows, half) = subject.matrix()?;
+    let shape = (rows, 2 * half);
+    let part = |name: &str| -> Result<RawTensor<'_>, WeightsError> {
+        subject.companion(name)?.ok_or_else(|| subject.missing(name))
+    };
+    let (scale, zero) = (part("._weight_scale")?, part("._weight_zero_point")?);
+    let (scale_dtype, zero_dtype) = (packed::float_scale(&scale)?, packed::float_scale(&zero)?);
+    let &[groups, of_rows] = scale.shape else {
+        return Err(subject.scale_shape(&scale, shape, "[groups, N]".to_owned()));
+    };
+    if of_rows != rows || groups == 0 || !shape.1.is_multiple_of(groups) {
+        return Err(subject.scale_shape(&scale, shape, format!("[groups, {rows}]")));
+    }
+    expect_shape(&zero, scale.shape, &format!("like `{}`", scale.name))?;
+    subject.claims(&[Scheme::Int4])?;
+    let codes = subject.weight;
+    let zeros = zero_dtype.decode_bytes(zero.bytes);
+    if symmetric && zeros.iter().any(|&zero| zero != 0.0) {
+        let reason = format!("`{}` is not zero, and activations are FP8", zero.name);
+        return Err(subject.unread("torchao's Int4Tensor".to_owned(), reason));
+    }
+    let dtype = if symmetric { DType::I4 } else { DType::F32 };
+    let mut recipe = subject.recipe(Scheme::Int4, dtype, shape);
+    if symmetric {
+        recipe.info.granularity = Granularity::Group(shape.1 / groups);
+        recipe.scaled_by(Scale { order: ScaleOrder::Transposed, ..Scale::new(scale, scale_dtype) });
+    } else {
+        recipe.info.tensors.push(scale.name.to_owned());
+        let scales = scale_dtype.decode_bytes(scale.bytes);
+        let made = Int4AboveMinimum { codes, groups, scales, zeros };
+        recipe.codes = Codes::Made(Box::new(Made::Int4AboveMinimum(made)));
+    }
+    recipe.info.tensors.push(zero.name.to_owned());
+    recipe.info.stored_otherwise = true;
+    Ok(recipe)
+}
+
+/// Signed int4 with a zero point that is a value, which no zero point in units of a code is exactly.
+pub(super) struct Int4AboveMinimum<'a> {
+    codes: RawTensor<'a>,
+    groups: usize,
+    /// `[groups, N]`, as the zero points.
+    scales: Vec<f64>,
+    zeros: Vec<f64>,
+}
+
+impl Int4AboveMinimum<'_> {
+    /// The values as float32.
+    fn decode(&self, rows: usize, cols: usize) -> Vec<u8> {
+        let group = cols / self.groups;
+        let value = |i: usize| {
+            let (row, column) = (i / cols, i % cols);
+            let cell = column / group * rows + row;
+            DType::I4.decode(DType::I4.code_at(self.codes.bytes, i)) * self.scales[cell] + self.zeros[cell]
+        };
+        let values: Vec<f64> = (0..rows * cols).map(value).collect();
+        DType::F32.encode_bytes(&values, Overflow::Special)
+    }
 }
 
 /// Blocks of a GGUF file, or the error that a type which is not read has.

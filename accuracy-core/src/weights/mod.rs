@@ -23,6 +23,7 @@ mod resolve;
 mod roles;
 pub(crate) mod shard;
 mod stored;
+mod torchao;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -376,14 +377,6 @@ impl Checkpoint {
         };
         let element = shard.element(name);
         Ok(RawTensor { name, dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info), element })
-    }
-
-    /// The class of torchao's tensor `weight`, by the metadata of the file that holds its codes.
-    fn torchao_class(&self, codes: &str, weight: &str) -> Option<String> {
-        let shard = self.shard(&self.0.shards[*self.0.tensors.get(codes)?]).ok()?;
-        let description = shard.metadata()?.get(weight)?;
-        let value: serde_json::Value = serde_json::from_str(description).ok()?;
-        value.get("_type")?.as_str().map(str::to_owned)
     }
 
     fn extras(&self) -> &Extras {

@@ -81,7 +81,8 @@ const PLACES: [(&str, Option<Place>); 6] = [
 const ROTATIONS: [&str; 5] = ["rotation", "Rotation", "hadamard", "Hadamard", "had_matrix"];
 
 /// Endings of tensors that hold a factor for each column of the input.
-const INPUT_FACTORS: [&str; 3] = [".pre_quant_scale", ".smooth_scale", ".smooth_factor"];
+const INPUT_FACTORS: [&str; 5] =
+    [".pre_quant_scale", ".smooth_scale", ".smooth_factor", ".input_prescale", "._weight_act_pre_scale"];
 /// Endings of the first of two matrices whose product is added to the weight.
 const LOW_RANK: [&str; 3] = [".svdquant_lora_a", ".lora_down", ".proj_down"];
 

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::made::Made;
-use super::resolve::{Codes, Recipe, Scale, Subject, Zeros, expect_dtype, expect_shape};
+use super::resolve::{Codes, Recipe, Scale, ScaleOrder, Subject, Zeros, expect_dtype, expect_shape};
 use super::stored::float_dtype;
 use super::{RawTensor, Scheme, StDtype, WeightsError};
 use crate::dtype::{DType, NibbleOrder};
@@ -170,7 +170,7 @@ pub(super) fn gptq_or_awq(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErr
     };
     recipe.codes = Codes::Int32(weight, Packing::new(codes, bits));
     recipe.info.granularity = granularity;
-    recipe.scaled_by(Scale { transposed: true, ..Scale::new(scales, scale_dtype) });
+    recipe.scaled_by(Scale { order: ScaleOrder::Transposed, ..Scale::new(scales, scale_dtype) });
     recipe.info.tensors.push(zeros.name.to_owned());
     recipe.info.tensors.extend(column_groups.iter().map(|t| t.name.to_owned()));
     recipe.zeros = Zeros::Int32 { tensor: zeros, packing: Packing::new(zero_order, bits), plus };
@@ -274,7 +274,13 @@ fn middle_of(zeros: &RawTensor, bits: usize) -> Option<f64> {
 /// AMD Quark's int4 and uint4: `weight` in int32, `weight_scale` and `weight_zero_point`; of groups all are transposed.
 pub(super) fn quark_int4(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsError> {
     let (down, across) = subject.matrix()?;
-    let scale = subject.find_scale(vec![subject.named(".weight_scale")])?;
+    let mut scale = subject.find_scale(vec![subject.named(".weight_scale")])?;
+    // FP8 with one scale, whose values are int4 with others: each has its own tensor.
+    let of_int4 = subject.find(&[subject.named(".weight_scale_2"), subject.named(".weight_scale1")])?;
+    let mut of_fp8 = None;
+    if let Some(of_int4) = of_int4 {
+        of_fp8 = Some(std::mem::replace(&mut scale, of_int4));
+    }
     let claims = subject.claims(&[Scheme::QuarkInt4])?;
     let Some(claim) = claims.iter().find(|claim| claim.scheme.is_some()) else {
         let reason = "quantization_config has to say whether its codes have a sign, and their order";
@@ -309,13 +315,21 @@ pub(super) fn quark_int4(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErro
         (false, true) => Order::ColsAwq,
         (false, false) => Order::Cols,
     };
+    if let Some(of_fp8) = &of_fp8 {
+        float_scale(of_fp8)?;
+        if of_fp8.shape.iter().product::<usize>() != 1 {
+            return Err(subject.scale_shape(of_fp8, shape, "[1], of FP8 with one scale".to_owned()));
+        }
+    }
     let weight = subject.weight;
     let dtype = if unsigned { DType::U4 } else { DType::I4 };
     let mut recipe = subject.recipe(Scheme::QuarkInt4, dtype, shape);
     recipe.codes = Codes::Int32(weight, Packing { signed: !unsigned, ..Packing::new(order, 4) });
     recipe.info.granularity = granularity;
-    recipe.scaled_by(Scale { transposed, ..Scale::new(scale, scale_dtype) });
-    recipe.info.tensors.extend(zeros.iter().map(|t| t.name.to_owned()));
+    recipe
+        .scaled_by(Scale { order: ScaleOrder::transposed_if(transposed), ..Scale::new(scale, scale_dtype) });
+    recipe.info.tensors.extend(zeros.iter().chain(&of_fp8).map(|t| t.name.to_owned()));
+    recipe.global = of_fp8.map(|tensor| (tensor, false));
     if let Some(tensor) = zeros {
         // Zero points of rows are packed along the rows.
         let order = match (transposed, reordered) {
@@ -355,7 +369,7 @@ pub(super) fn int8_transposed<'a>(
     recipe.info.granularity = granularity;
     recipe.info.stored_otherwise = true;
     recipe.codes = Codes::Made(Box::new(Made::Transposed(weight)));
-    recipe.scaled_by(Scale { transposed: true, ..Scale::new(scale, scale_dtype) });
+    recipe.scaled_by(Scale { order: ScaleOrder::Transposed, ..Scale::new(scale, scale_dtype) });
     recipe.info.tensors.extend(zeros.iter().map(|t| t.name.to_owned()));
     Ok(recipe)
 }

@@ -11,11 +11,13 @@ use super::made::{self, Made};
 use super::part::{self, Part};
 use super::roles::{self, module_of, weight_tensors};
 use super::stored::float_dtype;
+use super::torchao::Torchao;
 use super::{
     Checkpoint, GlobalScale, RawTensor, Scheme, StDtype, StoredWeight, WeightInfo, WeightsError, online,
     packed,
 };
 use crate::dtype::DType;
+use crate::layout::ScaleLayout;
 use crate::quant::Granularity;
 
 /// What is needed to read a weight, from headers alone.
@@ -26,8 +28,8 @@ pub(super) struct Recipe<'a> {
     pub zeros: Zeros<'a>,
     /// The configuration says that zero is the middle of the codes.
     symmetric: bool,
-    /// NVFP4's tensor-wide scale, and whether it divides.
-    global: Option<(RawTensor<'a>, bool)>,
+    /// The scale of the whole tensor that NVFP4 and int4 of FP8 have beside the others, and whether it divides.
+    pub global: Option<(RawTensor<'a>, bool)>,
     /// GPTQ's and compressed-tensors' `g_idx`.
     pub column_groups: Option<RawTensor<'a>>,
     part: Part,
@@ -46,17 +48,32 @@ pub(super) enum Codes<'a> {
 pub(super) struct Scale<'a> {
     pub tensor: RawTensor<'a>,
     pub dtype: DType,
-    /// Stored `[groups, rows]`.
-    pub transposed: bool,
+    pub order: ScaleOrder,
     /// The configuration says ue8m0 and the tensor is of floats.
     pub powers_of_two: bool,
     /// What is stored is this many times the scale.
     pub divisor: f64,
 }
 
+/// How the scales of a grid of rows and groups lie in the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScaleOrder {
+    RowMajor,
+    /// `[groups, rows]`.
+    Transposed,
+    /// In tiles of 128 rows and 4 groups, filled up to whole ones: [`ScaleLayout::Swizzle128x4`].
+    Tiles,
+}
+
+impl ScaleOrder {
+    pub fn transposed_if(transposed: bool) -> ScaleOrder {
+        if transposed { ScaleOrder::Transposed } else { ScaleOrder::RowMajor }
+    }
+}
+
 impl<'a> Scale<'a> {
     pub fn new(tensor: RawTensor<'a>, dtype: DType) -> Scale<'a> {
-        Scale { tensor, dtype, transposed: false, powers_of_two: false, divisor: 1.0 }
+        Scale { tensor, dtype, order: ScaleOrder::RowMajor, powers_of_two: false, divisor: 1.0 }
     }
 }
 
@@ -143,10 +160,22 @@ fn resolve_part<'a>(
         weight,
     };
     subject.weight = subject.expert(weight)?;
-    let weight = &subject.weight;
     if let Some(seems) = roles::foreign(checkpoint, module) {
         return Err(subject.unread(seems.to_owned(), "convert it to a scheme that is".to_owned()));
     }
+    // Experts that share a tensor are addressed one by one, whatever their scheme is.
+    let said = if subject.weight.shape.len() > 2 { None } else { subject.of_unknown_scheme() };
+    by_tensors(subject).map_err(|error| match said {
+        Some(seems) if error.is_of_form() => {
+            WeightsError::Unread { weight: module.to_owned(), seems, reason: error.to_string() }
+        }
+        _ => error,
+    })
+}
+
+/// What to read by the names and dtypes of the tensors.
+fn by_tensors(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsError> {
+    let weight = &subject.weight;
     if weight.element != Element::Plain {
         return made::gguf(subject);
     }
@@ -246,6 +275,13 @@ impl<'a> Subject<'a> {
             config,
             tensors: format!("{scheme} stored as {}", self.weight.dtype),
         }
+    }
+
+    /// How the configuration words the scheme of this weight, where that is one that is not known.
+    fn of_unknown_scheme(&self) -> Option<String> {
+        let claims = self.checkpoint.0.config.claims_of(&self.module);
+        let unknown = !claims.is_empty() && claims.iter().all(|claim| claim.scheme.is_none());
+        unknown.then(|| texts(claims))
     }
 
     /// A weight that is not read, and what it seems to be.
@@ -409,19 +445,59 @@ impl<'a> Subject<'a> {
         Ok(self.recipe(Scheme::Unquantized, dtype, shape))
     }
 
-    /// A tensor of torchao's, whose class the file's metadata names: those of one code a byte are as all others are.
+    /// A tensor of torchao's, whose class the file's metadata names.
     fn torchao(self) -> Result<Recipe<'a>, WeightsError> {
-        let class = self.checkpoint.torchao_class(self.weight.name, &self.named(".weight"));
-        match (class.as_deref(), self.weight.dtype) {
+        let said = self.checkpoint.torchao(self.weight.name, &self.named(".weight"));
+        match (said.class.as_deref(), self.weight.dtype) {
             (Some("Float8Tensor") | None, StDtype::F8_E4M3) => self.scaled(DType::E4M3Fn),
             (Some("Float8Tensor") | None, StDtype::F8_E5M2) => self.scaled(DType::E5M2),
             (Some("Int8Tensor" | "IntxUnpackedToInt8Tensor") | None, StDtype::I8) => self.scaled(DType::I8),
+            (Some("MXTensor"), StDtype::F8_E4M3) => self.torchao_blocks(&said, Scheme::Mxfp8, DType::E4M3Fn),
+            (Some("MXTensor"), StDtype::F8_E5M2) => self.torchao_blocks(&said, Scheme::Mxfp8, DType::E5M2),
+            (Some("MXTensor"), StDtype::U8 | StDtype::F4) if said.is_of_fp4() => {
+                self.torchao_blocks(&said, Scheme::Mxfp4, DType::E2M1)
+            }
+            (Some("NVFP4Tensor"), StDtype::U8 | StDtype::F4) => {
+                self.torchao_blocks(&said, Scheme::Nvfp4, DType::E2M1)
+            }
+            (Some("Int4Tensor"), StDtype::U8 | StDtype::I8) => made::torchao_int4(self, said.is_symmetric()),
             (class, found) => {
                 let class = class.unwrap_or("tensor of a class that the file does not name");
-                let read = "read are Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor";
+                let read = "read are Float8Tensor, Int8Tensor, IntxUnpackedToInt8Tensor, Int4Tensor, MXTensor of FP8 \
+                            and FP4, and NVFP4Tensor";
                 Err(self.unread(format!("torchao's {class}"), format!("codes of {found}; {read}")))
             }
         }
+    }
+
+    /// FP8 or FP4 with an e8m0 scale for 32 columns, or FP4 with an e4m3fn one for 16, whose scales may lie in tiles.
+    fn torchao_blocks(
+        self,
+        said: &Torchao,
+        scheme: Scheme,
+        dtype: DType,
+    ) -> Result<Recipe<'a>, WeightsError> {
+        let (rows, stored_cols) = self.matrix()?;
+        let two_a_byte = dtype == DType::E2M1 && self.weight.dtype == StDtype::U8;
+        let shape = (rows, if two_a_byte { 2 * stored_cols } else { stored_cols });
+        let scale = self.find_scale(self.scale_names())?;
+        let (group, scale_dtype, stored_as) = match scheme {
+            Scheme::Nvfp4 => (16, DType::E4M3Fn, StDtype::F8_E4M3),
+            _ => (32, DType::E8M0, StDtype::F8_E8M0),
+        };
+        expect_dtype(&scale, stored_as)?;
+        let global = self.companion("._weight_per_tensor_scale")?;
+        if let Some(global) = &global
+            && global.shape.iter().product::<usize>() != 1
+        {
+            return Err(self.scale_shape(global, shape, "[1]".to_owned()));
+        }
+        let order = if said.is_in_tiles() { ScaleOrder::Tiles } else { ScaleOrder::RowMajor };
+        let mut recipe = self.grouped(scheme, dtype, shape, scale, (scale_dtype, order), group)?;
+        recipe.info.tensors.extend(global.iter().map(|t| t.name.to_owned()));
+        recipe.info.stored_otherwise = order == ScaleOrder::Tiles;
+        recipe.global = global.map(|tensor| (tensor, false));
+        Ok(recipe)
     }
 
     /// One code a byte and scales per tensor, row, group or block: FP8, MXFP8 and int8.
@@ -591,18 +667,19 @@ impl<'a> Subject<'a> {
                 found: scale.dtype,
             });
         }
-        self.grouped(scheme, dtype, shape, scale, DType::E8M0, 32)
+        self.grouped(scheme, dtype, shape, scale, (DType::E8M0, ScaleOrder::RowMajor), 32)
     }
 
     fn nvfp4(self, shape: (usize, usize), scale: RawTensor<'a>) -> Result<Recipe<'a>, WeightsError> {
         let global =
             self.find_scale(vec![self.named(".weight_scale_2"), self.named(".weight_global_scale")])?;
         let divides = global.name.ends_with("_global_scale");
-        expect_dtype(&global, StDtype::F32)?;
+        packed::float_scale(&global)?;
         if global.shape.iter().product::<usize>() != 1 {
             return Err(self.scale_shape(&global, shape, "[1]".to_owned()));
         }
-        let mut recipe = self.grouped(Scheme::Nvfp4, DType::E2M1, shape, scale, DType::E4M3Fn, 16)?;
+        let of_groups = (DType::E4M3Fn, ScaleOrder::RowMajor);
+        let mut recipe = self.grouped(Scheme::Nvfp4, DType::E2M1, shape, scale, of_groups, 16)?;
         recipe.info.tensors.push(global.name.to_owned());
         recipe.global = Some((global, divides));
         Ok(recipe)
@@ -615,7 +692,7 @@ impl<'a> Subject<'a> {
         dtype: DType,
         shape: (usize, usize),
         scale: RawTensor<'a>,
-        scale_dtype: DType,
+        (scale_dtype, order): (DType, ScaleOrder),
         group: usize,
     ) -> Result<Recipe<'a>, WeightsError> {
         let granularity = Granularity::Group(group);
@@ -623,12 +700,18 @@ impl<'a> Subject<'a> {
         if let Some(claim) = claims.iter().find(|c| c.granularity.is_some_and(|g| g != granularity)) {
             return Err(self.contradiction(claim.text.clone(), scheme));
         }
-        if !fits(granularity, scale.shape, shape) {
+        if order == ScaleOrder::Tiles {
+            let count = ScaleLayout::Swizzle128x4.len(granularity.grid(shape.0, shape.1));
+            if scale.shape.iter().product::<usize>() != count {
+                let expected = format!("{count} scales in tiles of 128 rows and 4 groups of {group}");
+                return Err(self.scale_shape(&scale, shape, expected));
+            }
+        } else if !fits(granularity, scale.shape, shape) {
             return Err(self.scale_shape(&scale, shape, expected_shape(granularity, shape)));
         }
         let mut recipe = self.recipe(scheme, dtype, shape);
         recipe.info.granularity = granularity;
-        recipe.scaled_by(Scale::new(scale, scale_dtype));
+        recipe.scaled_by(Scale { order, ..Scale::new(scale, scale_dtype) });
         Ok(recipe)
     }
 
@@ -845,7 +928,8 @@ fn require_symmetric(info: &WeightInfo, zeros: &Zeros, zero_points: &[f64]) -> R
 }
 
 fn global_scale(tensor: RawTensor, divides: bool) -> Result<GlobalScale, WeightsError> {
-    let scale = DType::F32.decode(DType::F32.code_at(tensor.bytes, 0));
+    let dtype = packed::float_scale(&tensor)?;
+    let scale = dtype.decode(dtype.code_at(tensor.bytes, 0));
     if !scale.is_finite() || scale <= 0.0 {
         return Err(WeightsError::BadScale { scale: tensor.name.to_owned(), value: scale });
     }
@@ -866,9 +950,13 @@ impl Scale<'_> {
             let scale = self.tensor.name.to_owned();
             return Err(WeightsError::ScaleNotPowerOfTwo { scale, index, value: stored[index] });
         }
-        if !self.transposed {
-            return Ok(stored);
-        }
-        Ok((0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect())
+        Ok(match self.order {
+            ScaleOrder::RowMajor => stored,
+            ScaleOrder::Transposed => (0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect(),
+            ScaleOrder::Tiles => {
+                let tiles = ScaleLayout::Swizzle128x4.index_map((rows, cols));
+                (0..rows * cols).map(|i| stored[tiles.offset(i / cols, i % cols)]).collect()
+            }
+        })
     }
 }

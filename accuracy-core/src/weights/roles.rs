@@ -13,10 +13,13 @@ pub(super) const TORCHAO: &str = "._weight_qdata";
 const COMPANIONS: &[&str] = &[
     "._weight_scale",
     "._weight_zero_point",
+    "._weight_per_tensor_scale",
+    "._weight_scale_and_zero",
     ".weight_global_scale",
     ".weight_zero_point",
     ".weight_scale_inv",
     ".weight_scale_2",
+    ".weight_scale1",
     ".weight_scale",
     ".weight_shape",
     ".weight_g_idx",
@@ -100,6 +103,8 @@ enum Activation<'a> {
 /// By the words of the name's last part: one says that it is a scale, one whose, and no other is there.
 fn activation(tensor: &str) -> Option<Activation<'_>> {
     let (module, last) = tensor.rsplit_once('.').unwrap_or(("", tensor));
+    // torchao keeps the scale of the input with the weight: `_weight_act_per_tensor_scale`.
+    let last = last.strip_prefix("_weight_").unwrap_or(last);
     if last.starts_with("weight") || !["scale", "zero_point", "amax"].iter().any(|word| last.contains(word)) {
         return None;
     }
@@ -209,8 +214,8 @@ const FOREIGN: [(&[&str], &str); 10] = [
     (&["meta", "weight_packed"], "Marlin with 2:4 sparsity"),
     (&["B_24", "B_meta"], "Marlin with 2:4 sparsity"),
     (&["dense_weights"], "SpQR"),
-    (&["weight_scale1"], "int4 behind FP8 (AMD Quark)"),
     (&["oweight", "lookup_table"], "SqueezeLLM"),
+    (&["biases", "scales", "weight"], "MLX"),
 ];
 
 /// The scheme that a module's weight seems to be of, where it is one that is not read: all tensors of a row are there.
@@ -255,6 +260,7 @@ mod tests {
             "activation_scales",
             "static_input_scale",
             "input_quantizer._amax",
+            "_weight_act_per_tensor_scale",
         ] {
             let tensor = format!("l.0.mlp.up_proj.{name}");
             assert_eq!(input_scale_of(&tensor), Some("l.0.mlp.up_proj"), "{tensor}");
@@ -277,6 +283,8 @@ mod tests {
             ("e.in_proj_scale_inv", "e.in_proj"),
             ("e.linear_in_scale", "e.linear_in"),
             ("m.qscale_weight", "m"),
+            ("m._weight_scale", "m"),
+            ("m._weight_per_tensor_scale", "m"),
             ("m.weight.absmax", "m"),
             ("m.weight.quant_state.bitsandbytes__nf4", "m"),
         ] {

@@ -42,9 +42,10 @@ pub enum Scheme {
     GptqInt3,
     /// AWQ: eight nibbles in an int32 along N in its own order, stored transposed.
     Awq,
-    /// Signed int4, two a byte along K (w4afp8) or along N (ModelOpt's AWQ).
+    /// Signed int4, two a byte along K (w4afp8, torchao) or along N (ModelOpt's AWQ).
     Int4,
-    /// AMD Quark's int4: eight nibbles in an int32 along N, stored transposed, or along K.
+    /// AMD Quark's int4: eight nibbles in an int32 along N, stored transposed, or along K; with a scale for the tensor
+    /// beside the others where the values are FP8 before they are int4.
     QuarkInt4,
     /// Half-Quadratic Quantization: unsigned codes of up to 8 bits, with fractional zero points.
     Hqq,
@@ -106,10 +107,10 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// The tensor-wide scale of NVFP4, which two producers store the opposite way round.
+/// The tensor-wide scale of NVFP4, which producers store the opposite way round, and of int4 behind FP8.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GlobalScale {
-    /// ModelOpt's `weight_scale_2`.
+    /// ModelOpt's `weight_scale_2`, and Quark's scale of FP8.
     Multiply(f64),
     /// compressed-tensors' `weight_global_scale`.
     Divide(f64),
@@ -286,6 +287,17 @@ impl StoredWeight<'_> {
         let columns = |r: usize| order.iter().map(move |c| r * self.cols + c);
         let codes = (0..self.rows).flat_map(columns).map(|at| self.dtype.code_at(&self.codes, at));
         Ok(StoredWeight { codes: Cow::Owned(self.dtype.pack(codes)), column_groups: None, ..self.clone() })
+    }
+
+    /// The weight with one level of scales, as engines load int4 of FP8: float scales with the tensor's in them, rounded
+    /// to float32. `None` where there is one level, or the groups' scales are of 8 bits and have to stay apart.
+    pub fn in_one_level(&self) -> Option<StoredWeight<'_>> {
+        let wide = self.scale_dtype.is_none_or(|dtype| dtype.bits() > 8);
+        if self.global_scale.is_none() || !wide {
+            return None;
+        }
+        let scales = self.effective_scales().into_iter().map(|scale| f64::from(scale as f32)).collect();
+        Some(StoredWeight { scales, scale_dtype: Some(DType::F32), global_scale: None, ..self.clone() })
     }
 
     /// [`StoredWeight::scales`] with the tensor-wide factor of NVFP4 in them, rounded to f64.

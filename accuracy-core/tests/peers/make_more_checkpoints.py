@@ -347,16 +347,29 @@ def torchao(out):
     tensors, expected, classes = {}, {}, {}
     codes, scale = fp8((n, k)), scales((n, 1))
     tensors |= {"fp8._weight_qdata": codes, "fp8._weight_scale": scale}
-    expected["fp8"], classes["fp8"] = f64(codes) * f64(scale), "Float8Tensor"
+    expected["fp8"] = f64(codes) * f64(scale)
+    preference = {"_type": "KernelPreference", "_data": "AUTO"}
+    fp8_data = {"block_size": [1, k], "mm_config": None, "act_quant_kwargs": None, "kernel_preference": preference, "dtype": torch_dtype("float32")}
+    classes["fp8"] = ("Float8Tensor", fp8_data, ["qdata", "scale"])
     codes, scale = RNG.integers(-128, 128, (n, k)).astype(np.int8), scales((n, k // g), ml_dtypes.bfloat16)
     zero = RNG.integers(-8, 8, (n, k // g)).astype(np.int8)
     tensors |= {"int._weight_qdata": codes, "int._weight_scale": scale, "int._weight_zero_point": zero}
-    expected["int"], classes["int"] = (f64(codes) - spread(zero, g)) * spread(scale, g), "IntxUnpackedToInt8Tensor"
+    expected["int"] = (f64(codes) - spread(zero, g)) * spread(scale, g)
+    int_data = {"target_dtype": torch_dtype("int8"), "block_size": [1, g], "dtype": torch_dtype("float32"), "activation_quantization": None}
+    classes["int"] = ("IntxUnpackedToInt8Tensor", int_data, ["qdata", "scale", "zero_point"])
     folder = out / "torchao"
     write(folder, {"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8WeightOnlyConfig"}}}, tensors, expected)
-    metadata = {f"{name}.weight": json.dumps({"_type": kind, "_data": {}}) for name, kind in classes.items()}
+    describe(folder / "model.safetensors", classes)
+
+
+def torch_dtype(name):
+    return {"_type": "torch.dtype", "_data": name}
+
+
+def describe(file, classes):
+    """Writes the classes of tensors, and their other members, into the file's metadata, as torchao does."""
+    metadata = {f"{name}.weight": json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names}) for name, (kind, data, names) in classes.items()}
     metadata["tensor_names"] = json.dumps(sorted(metadata))
-    file = folder / "model.safetensors"
     raw = file.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.dumps({"__metadata__": metadata} | json.loads(raw[8 : 8 + length]), separators=(",", ":")).encode()
@@ -364,9 +377,87 @@ def torchao(out):
     file.write_bytes(len(header).to_bytes(8, "little") + header + raw[8 + length :])
 
 
+def tiles(scale):
+    """Scales `[rows, groups]` in tiles of 128 rows and 4 groups, in each of which row `r` is at `r % 32, r // 32`."""
+    rows, groups = -(-scale.shape[0] // 128), -(-scale.shape[1] // 4)
+    out = np.zeros((rows, groups, 32, 4, 4), scale.dtype)
+    for r in range(scale.shape[0]):
+        for g in range(scale.shape[1]):
+            out[r // 128, g // 4, r % 32, r % 128 // 32, g % 4] = scale[r, g]
+    return out.reshape(32 * rows, 16 * groups)
+
+
+def torchao_blocks(out):
+    """int4 with and without zero points, MXFP8, MXFP4 and NVFP4, whose scales may lie in tiles."""
+    n, k, g = 8, 64, 32
+    tensors, expected, classes = {}, {}, {}
+
+    def int4(name, zero, activations):
+        codes, scale = signed_nibbles((n, k)), scales((k // g, n), ml_dtypes.bfloat16)
+        packed = ((codes[:, 0::2] & 15) | (codes[:, 1::2] & 15) << 4).astype(np.uint8).view(np.int8)
+        tensors.update({f"{name}._weight_qdata": packed, f"{name}._weight_scale": scale, f"{name}._weight_zero_point": zero})
+        values = codes * np.repeat(f64(scale), g, 0).T + np.repeat(f64(zero), g, 0).T
+        expected[name] = f64(values.astype(np.float32))
+        classes[name] = ("Int4Tensor", {"block_size": [1, g], "shape": [n, k], "activation_dtype": torch_dtype(activations)}, ["qdata", "scale", "zero_point"])
+
+    int4("int4", RNG.normal(size=(k // g, n)).astype(ml_dtypes.bfloat16), "bfloat16")
+    int4("int4_fp8", np.zeros((k // g, n), ml_dtypes.bfloat16), "float8_e4m3fn")
+
+    def blocks(name, kind, codes, values, scale, group, swizzled, more, data):
+        tensors.update({f"{name}._weight_qdata": codes, f"{name}._weight_scale": tiles(scale) if swizzled else scale} | more)
+        expected[name] = values * spread(scale, group)
+        both = {"block_size": group, "orig_dtype": torch_dtype("float32"), "is_swizzled_scales": swizzled, "act_quant_kwargs": None}
+        names = ["qdata", "scale"] + ["per_tensor_scale" for _ in more]
+        classes[name] = (kind, both | data, names)
+
+    mx = {"kernel_preference": {"_type": "KernelPreference", "_data": "EMULATED"}}
+    # Rows and groups beyond one tile.
+    for swizzled, (n, k) in [(False, (8, 64)), (True, (130, 160))]:
+        of = "_tiles" if swizzled else ""
+        codes = fp8((n, k))
+        blocks(f"mxfp8{of}", "MXTensor", codes, f64(codes), e8m0((n, k // 32), as_bytes=False), 32, swizzled, {}, mx | {"elem_dtype": torch_dtype("float8_e4m3fn")})
+        codes = nibbles((n, k))
+        blocks(f"mxfp4{of}", "MXTensor", fp4_bytes(codes), fp4_values(codes), e8m0((n, k // 32), as_bytes=False), 32, swizzled, {}, mx | {"elem_dtype": torch_dtype("float4_e2m1fn_x2")})
+        codes, total = nibbles((n, k)), np.array(0.25, np.float32)
+        scale = np.maximum(np.abs(f64(fp8((n, k // 16)))), 0.0625).astype(E4M3)
+        name = f"nvfp4{of}"
+        blocks(name, "NVFP4Tensor", fp4_bytes(codes), fp4_values(codes), scale, 16, swizzled, {f"{name}._weight_per_tensor_scale": total}, {"use_triton_kernel": False})
+        expected[name] = expected[name] * f64(total)
+    for name in [name for name in expected if name.endswith("_tiles")]:
+        at = np.sort(RNG.choice(expected[name].size, 400, replace=False))
+        expected[name], expected[f"{name}@at"] = expected[name].reshape(-1)[at], at.astype(np.int64)
+    folder = out / "torchao_blocks"
+    write(folder, {"quant_method": "torchao", "quant_type": {"default": {"_type": "NVFP4DynamicActivationNVFP4WeightConfig"}}}, tensors, expected)
+    describe(folder / "model.safetensors", classes)
+
+
+def quark_stages(out):
+    """FP8 with one scale, then int4 of rows or groups; FP4 of groups, whose scales are then FP8."""
+    n, k, g = 16, 64, 32
+    tensors, expected, layers = {}, {}, {}
+    fp8_stage = {"dtype": "fp8_e4m3", "qscheme": "per_tensor", "is_dynamic": False, "symmetric": True}
+    codes, scale, of_fp8 = signed_nibbles((n, k)), scales((n,)), np.array(0.01953, np.float32)
+    tensors |= {"rows.weight": int32_words(codes & 15, AWQ_ORDER), "rows.weight_scale": of_fp8, "rows.weight_scale_2": scale}
+    expected["rows"] = codes * f64(scale)[:, None] * f64(of_fp8)
+    int4 = {"dtype": "int4", "symmetric": True, "is_dynamic": False}
+    layers["rows"] = {"weight": [fp8_stage, int4 | {"qscheme": "per_channel", "ch_axis": 0}]}
+    codes, scale = signed_nibbles((n, k)), scales((k // g, n), ml_dtypes.bfloat16)
+    tensors |= {"groups.weight": int32_words(codes.T & 15, AWQ_ORDER), "groups.weight_scale": of_fp8, "groups.weight_scale1": scale}
+    expected["groups"] = codes * np.repeat(f64(scale), g, 0).T * f64(of_fp8)
+    layers["groups"] = {"weight": [fp8_stage, int4 | {"qscheme": "per_group", "group_size": g, "ch_axis": 1}]}
+    codes, scale = nibbles((n, k)), np.maximum(np.abs(f64(fp8((n, k // 16)))), 0.0625).astype(E4M3)
+    tensors |= {"nvfp4.weight": fp4_bytes(codes), "nvfp4.weight_scale": scale, "nvfp4.weight_scale_2": of_fp8}
+    expected["nvfp4"] = fp4_values(codes) * spread(scale, 16) * f64(of_fp8)
+    fp4 = {"dtype": "fp4", "qscheme": "per_group", "group_size": 16, "ch_axis": -1, "is_dynamic": False}
+    layers["nvfp4"] = {"weight": [fp4, fp8_stage | {"is_scale_quant": True}]}
+    config = {"quant_method": "quark", "global_quant_config": {"weight": None}, "layer_quant_config": layers, "exclude": [], "export": {"pack_method": "reorder"}}
+    write(out / "quark_stages", config, tensors, expected)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     target = pathlib.Path(sys.argv[1])
-    for make in [modelopt, layered, quark, auto_round, activations, mistral, sparse, w4afp8, bitsandbytes, hqq, transforms, torchao]:
+    for make in [modelopt, layered, quark, auto_round, activations, mistral, sparse, w4afp8, bitsandbytes, hqq, transforms, torchao, torchao_blocks,
+                 quark_stages]:
         make(target)

@@ -134,7 +134,10 @@ pub fn command(args: ShardArgs) -> anyhow::Result<ExitCode> {
     };
     let stored: &[&str] = if args.to.is_none() { &STORED_KEYS } else { &[] };
     let config = config(&checkpoint, &[&MODEL_KEYS[..], stored].concat(), quantization);
-    let metadata = provenance::metadata(checkpoint.path(), &sources)?;
+    let mut metadata = provenance::metadata(checkpoint.path(), &sources)?;
+    if args.to.is_none() {
+        metadata.extend(checkpoint.descriptions(&names));
+    }
     let files = write_all(&args, &tensors, &metadata, &config)?;
     verify(&args.out, &tensors, &converted)?;
 

@@ -140,7 +140,8 @@ impl<'a> Reader<'a> {
             return Vec::new();
         }
         self.rotations();
-        let mut claims = match self.text("quant_method") {
+        let method = self.text("quant_method").map(str::to_ascii_lowercase);
+        let mut claims = match method.as_deref() {
             Some("fp8") => {
                 let mut claims = self.fp8();
                 // A checkpoint of FP8 of which ModelOpt or another producer has quantised some modules again.
@@ -198,6 +199,9 @@ impl<'a> Reader<'a> {
         };
         if claims.is_empty() && self.value.as_object().is_some_and(serde_json::Map::is_empty) {
             self.bad("a configuration of quantisation that says nothing".to_owned());
+        } else if claims.is_empty() && self.get("bits").is_some() && self.get("quant_method").is_none() {
+            // MLX names no method; what its tensors are called tells.
+            self.unknown("quantization_config without `quant_method`, with bits", &self.shown("bits"), None);
         } else if claims.is_empty() && self.get("quant_method").is_none() && !self.is_of_a_cache_alone() {
             self.bad("quantization_config without `quant_method`".to_owned());
         }
@@ -244,7 +248,7 @@ impl<'a> Reader<'a> {
         };
         let claim = Claim {
             granularity: block,
-            without_blocks: block.is_none(),
+            without_blocks: self.get("weight_block_size").is_none(),
             ue8m0: self.text("scale_fmt") == Some("ue8m0"),
             static_input: self.text("activation_scheme") == Some("static"),
             ..Claim::new(Some(Scheme::Fp8), text)

@@ -7,6 +7,41 @@ use serde_json::Value;
 use super::{Claim, Patterns, Reader, Scheme, add};
 use crate::quant::Granularity;
 
+/// A weight that is quantised several times: the order is that in which Quark does it.
+enum Stages<'a> {
+    One(Reader<'a>),
+    /// FP8 with one scale, whose values are then int4.
+    Int4OfFp8(Reader<'a>),
+    /// FP4 of groups, whose scales are then FP8 with one scale.
+    Nvfp4(Reader<'a>),
+}
+
+impl<'a> Stages<'a> {
+    /// `None` for an order that is not known.
+    fn of(stages: &[Reader<'a>]) -> Option<Stages<'a>> {
+        let word = |stage: &Reader, key: &str| {
+            stage.value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let is_of_scales = |stage: &Reader| stage.flag("is_scale_quant") == Some(true);
+        match *stages {
+            [one] => Some(Stages::One(one)),
+            [first, last] if is_of_scales(&last) => {
+                let nvfp4 = word(&first, "dtype") == "fp4"
+                    && word(&last, "dtype") == "fp8_e4m3"
+                    && word(&last, "qscheme") == "per_tensor";
+                nvfp4.then_some(Stages::Nvfp4(first))
+            }
+            [first, last] if !is_of_scales(&first) => {
+                let int4_of_fp8 = word(&first, "dtype").starts_with("fp8")
+                    && word(&first, "qscheme") == "per_tensor"
+                    && matches!(word(&last, "dtype").as_str(), "int4" | "uint4");
+                int4_of_fp8.then_some(Stages::Int4OfFp8(last))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn quark(&self) -> Vec<Claim> {
         let skips = Arc::new(self.modules(&["exclude"]));
@@ -50,15 +85,23 @@ impl<'a> Reader<'a> {
     ) -> Claim {
         let static_input = layer.has_static_scale("input_tensors", "is_dynamic");
         let common = |claim: Claim| Claim { static_input, skips: skips.clone(), ..claim };
-        // Weights quantised in several stages: the last is how they are stored.
-        let weight = match weight.as_array() {
-            Some(stages) => {
-                let words: Vec<&str> = stages.iter().filter_map(|s| s.get("dtype")?.as_str()).collect();
+        let stages: Vec<Reader> = match weight.as_array() {
+            Some(stages) => stages.iter().map(|stage| self.at(stage)).collect(),
+            None => vec![self.at(weight)],
+        };
+        let weight = match Stages::of(&stages) {
+            Some(Stages::One(codes) | Stages::Int4OfFp8(codes)) => codes,
+            Some(Stages::Nvfp4(codes)) => {
+                let text = "Quark fp4 weights per_group with FP8 scales".to_owned();
+                let granularity = codes.group("group_size");
+                return common(Claim { granularity, ..Claim::new(Some(Scheme::Nvfp4), text) });
+            }
+            None => {
+                let words: Vec<&str> = stages.iter().filter_map(|s| s.value.get("dtype")?.as_str()).collect();
                 let word = words.join(", then ");
                 self.unknown("weight of several stages", &word, module);
                 return common(Claim::new(None, format!("Quark {word} weights")));
             }
-            None => self.at(weight),
         };
         let dtype = weight.text("dtype").unwrap_or("");
         let qscheme = weight.text("qscheme").unwrap_or("");
