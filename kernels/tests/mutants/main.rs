@@ -414,6 +414,8 @@ fn run_on(
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env(env::LIBRARY_PATH, folder)
         .env(env::RECORDS, records.path())
+        .env(env::POISON, "6")
+        .env(env::ALONE, "1")
         .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
