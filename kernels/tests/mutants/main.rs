@@ -415,6 +415,8 @@ fn run_on(
         .env(env::LIBRARY_PATH, folder)
         .env(env::LIBRARY_WINS, "1")
         .env(env::RECORDS, records.path())
+        .env(env::POISON, "6")
+        .env(env::ALONE, "1")
         .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
