@@ -142,6 +142,10 @@ mod tests {
                 let dir = root.join(name(kind, i));
                 make(&dir).unwrap();
                 std::fs::write(dir.join("0123456789abcdef.0.json"), "{}").unwrap();
+                if (kind, i) == (Kind::Run, 0) {
+                    // One of ours in which a person has left something.
+                    std::fs::write(dir.join("notes"), "mine").unwrap();
+                }
                 let age = std::time::SystemTime::now() - std::time::Duration::from_secs(1000 - i as u64);
                 std::fs::File::open(&dir).unwrap().set_modified(age).unwrap();
             }
@@ -154,8 +158,6 @@ mod tests {
         let copy = root.join("run-0000-copy");
         make(&copy).unwrap();
         std::fs::write(copy.join(MARKER), name(Kind::Run, 3)).unwrap();
-        // One of ours in which a person has left something.
-        std::fs::write(root.join(name(Kind::Run, 0)).join("notes"), "mine").unwrap();
 
         for kind in [Kind::Run, Kind::Test, Kind::Nextest] {
             forget_old(root, kind, &root.join("none"));
