@@ -297,7 +297,7 @@ const ROOM: std::ops::Range<f64> = 1e-15..1e15;
 /// reason to overflow or to flush.
 pub fn declares_range(attempt: &Attempt, buffer: &Captured) -> bool {
     let Some(source) = &buffer.source else { return false };
-    let wide = |dtype: DType| case::is_wide(dtype);
+    let wide = case::is_wide;
     let own = match &buffer.scheme {
         None => wide(buffer.dtype),
         Some(scheme) => {

@@ -8,9 +8,12 @@
 use super::map::Map;
 use super::output::{Fit, ratio, where_wrong};
 use crate::case::{Attempt, Captured};
+use crate::dtype::DType;
+use crate::judge::unit;
 use crate::reference::{Expr, Matrix};
 
-/// How far a factor that is fitted to rounded results may be from the quotient of two values.
+/// How far a factor that is fitted to results may be from the quotient of two values, at the least: values of few bits that
+/// are multiplied and rounded to as few are all off to one side, by up to half a unit in the last place.
 const NEAR: f64 = 1.5e-3;
 /// Lines that are too few to tell an order by.
 const FEW: usize = 3;
@@ -18,6 +21,9 @@ const FEW: usize = 3;
 /// How far factors beside the fitted ones are from them, and how likely it may be that all lines find a value by chance.
 const BESIDE: [f64; 6] = [0.95, 0.97, 0.98, 1.02, 1.03, 1.05];
 const CHANCE: f64 = 1e-6;
+
+/// Which line's value each line takes, in words and as a function.
+type Rule<'a> = (String, Box<dyn Fn(usize) -> usize + 'a>);
 
 /// A vector of factors, one for each row or column of the result.
 struct Vector<'a> {
@@ -31,8 +37,15 @@ struct Vector<'a> {
 }
 
 /// Fits of a result whose rows, or columns, have the factors of others.
-pub fn fits(attempt: &Attempt, source: &Expr, reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
+pub fn fits(
+    attempt: &Attempt,
+    source: &Expr,
+    (reference, out): (&Matrix, &Matrix),
+    map: &Map,
+    dtype: DType,
+) -> Vec<Fit> {
     let mut found = Vec::new();
+    let near = NEAR.max(unit(dtype));
     for (lines, is_rows) in [(map.rows, true), (map.cols, false)] {
         let across = if is_rows { map.cols } else { map.rows };
         let wrong = if is_rows { map.wrong_rows() } else { map.wrong_cols() };
@@ -52,7 +65,7 @@ pub fn fits(attempt: &Attempt, source: &Expr, reference: &Matrix, out: &Matrix, 
         }
         let orders = orders(attempt, source, lines);
         for vector in vectors(attempt, source, lines, &orders) {
-            let Some((words, from)) = vector.taken(&wrong, &factors) else { continue };
+            let Some((words, from)) = vector.taken(&wrong, &factors, near) else { continue };
             let of_line = |line: usize| {
                 let place = wrong.binary_search(&line).ok();
                 place.map_or(1.0, |i| vector.values[from[i]] / vector.values[line])
@@ -119,13 +132,14 @@ fn vectors<'a>(
 
 impl Vector<'_> {
     /// Which values the wrong lines have taken, in words and by index; `None` where one has taken none of them.
-    fn taken(&self, wrong: &[usize], factors: &[f64]) -> Option<(String, Vec<usize>)> {
+    fn taken(&self, wrong: &[usize], factors: &[f64], within: f64) -> Option<(String, Vec<usize>)> {
         let n = self.values.len();
-        let near = |i: usize, from: usize| {
-            let value = factors[i] * self.values[wrong[i]];
-            value != 0.0 && (self.values[from] / value - 1.0).abs() < NEAR
+        let off = |i: usize, from: usize, by: f64| {
+            let value = by * factors[i] * self.values[wrong[i]];
+            if value == 0.0 { f64::INFINITY } else { (self.values[from] / value - 1.0).abs() }
         };
-        let mut rules: Vec<(String, Box<dyn Fn(usize) -> usize + '_>)> = vec![
+        let near = |i: usize, from: usize| off(i, from, 1.0) < within;
+        let mut rules: Vec<Rule<'_>> = vec![
             ("the next".into(), Box::new(move |i| (i + 1) % n)),
             ("the previous".into(), Box::new(move |i| (i + n - 1) % n)),
             ("the first".into(), Box::new(|_| 0)),
@@ -156,18 +170,18 @@ impl Vector<'_> {
         if let Some((words, of)) = rules.iter().find(|(_, of)| fits(&**of)) {
             return Some((words.clone(), wrong.iter().map(|&line| of(line)).collect()));
         }
-        // No rule that is known: each line by itself.
-        let other = |i: usize| (0..n).filter(|&from| from != wrong[i]).find(|&from| near(i, from));
         // Among many values that are alike there is one for any factor: factors that are a little off tell how often.
-        let off = |i: usize, by: f64| {
-            let value = by * factors[i] * self.values[wrong[i]];
-            value != 0.0 && self.values.iter().any(|v| (v / value - 1.0).abs() < NEAR)
-        };
         let places = || (0..wrong.len()).flat_map(|i| BESIDE.iter().map(move |by| (i, *by)));
-        let by_chance = places().filter(|&(i, by)| off(i, by)).count() as f64 / places().count() as f64;
+        let any = |&(i, by): &(usize, f64)| (0..n).any(|from| off(i, from, by) < within);
+        let by_chance = places().filter(any).count() as f64 / places().count() as f64;
         if by_chance.powf(wrong.len() as f64) > CHANCE {
             return None;
         }
+        // No rule that is known: each line by itself.
+        let other = |i: usize| {
+            let others = (0..n).filter(|&from| from != wrong[i] && near(i, from));
+            others.min_by(|&a, &b| off(i, a, 1.0).total_cmp(&off(i, b, 1.0)))
+        };
         let from = (0..wrong.len()).map(other).collect::<Option<Vec<usize>>>()?;
         let examples = wrong.iter().zip(&from).take(3).map(|(line, from)| format!("{line} that of {from}"));
         Some((format!("another ({}, ...)", examples.collect::<Vec<_>>().join(", ")), from))

@@ -327,7 +327,7 @@ mod tests {
     fn failures_of_one_cause_are_told_once_with_their_number() {
         let records = (0..12).map(|i| failing(&format!("k::t[arch=host,tokens={i}]"))).collect();
         let text = render(&Report::new(records, &[]));
-        assert_eq!(text.matches("cause **scale_layout**").count(), 1, "{text}");
+        assert_eq!(text.matches("perhaps **scale_layout**").count(), 1, "{text}");
         assert!(text.contains("and 11 more of `k::t full_chain: CATASTROPHIC, scale_layout`\n"), "{text}");
     }
 

@@ -210,9 +210,9 @@ fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
     }
     let rms = rows_rms(reference);
     let mut shares: Vec<f64> = Vec::new();
-    for r in 0..reference.rows {
+    for (r, rms) in rms.iter().enumerate() {
         for (c, x) in reference.row(r).iter().enumerate() {
-            let size = x.abs() + rms[r];
+            let size = x.abs() + rms;
             if size > 0.0 {
                 shares.push(judged.spread.at(r, c) / size);
             }
@@ -394,7 +394,8 @@ impl<'a> Search<'a, '_> {
             || match self.scope {
                 Scope::All => {
                     let (reference, out) = (&hop.reference, &hop.out);
-                    let mut found = vectors::fits(hop.attempt, hop.source, reference, out, self.map);
+                    let dtype = hop.buffer.dtype;
+                    let mut found = vectors::fits(hop.attempt, hop.source, (reference, out), self.map, dtype);
                     found.extend(output::fits(reference, out, self.map, hop.buffer.dtype, hop.source));
                     found
                 }
