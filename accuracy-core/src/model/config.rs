@@ -299,7 +299,7 @@ impl ModelConfig {
         }
         let d = c.count("head_dim").filter(|&d| d > 0).unwrap_or(hidden / heads);
         let kv_heads = c.count("num_key_value_heads").unwrap_or(heads);
-        if kv_heads == 0 || heads % kv_heads != 0 || d % 2 != 0 {
+        if kv_heads == 0 || heads % kv_heads != 0 || !d.is_multiple_of(2) {
             return Err(c.bad(format!("{heads} heads, {kv_heads} kv heads of {d}")));
         }
         let attention = Attention {
