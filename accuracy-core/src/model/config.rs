@@ -351,7 +351,11 @@ impl ModelConfig {
     /// The same with its rotary embedding, of whole heads or as much of them as the file says.
     pub(super) fn rotated(c: &Object, style: RopeStyle) -> Result<ModelConfig, ModelError> {
         let mut config = ModelConfig::decoder(c)?;
-        config.ropes = vec![Rope::read(c, rotated_dims(c, config.attention.key_dim), style)?];
+        let (dims, head) = (rotated_dims(c, config.attention.key_dim), config.attention.key_dim);
+        if dims == 0 || dims > head || !dims.is_multiple_of(2) {
+            return Err(c.bad(format!("{dims} rotated elements of heads of {head}")));
+        }
+        config.ropes = vec![Rope::read(c, dims, style)?];
         Ok(config)
     }
 

@@ -765,6 +765,9 @@ impl Replay<'_> {
         let chains: Vec<&Vec<Link>> =
             side.chains.iter().map(|c| c.as_ref().ok_or(Stop::NoCache)).collect::<Result<_, _>>()?;
         let own = self.heads(side, op, config, &[], p, twist)?.0;
+        if own.q.rows < layout.tokens() || own.k.rows < layout.tokens() {
+            return Err(Stop::Unusable(format!("{} queries of {} tokens", own.q.rows, layout.tokens())));
+        }
         let mut earlier: Vec<Option<Heads>> = Vec::new();
         for (i, step) in side.history.iter().enumerate() {
             let used = chains.iter().any(|links| links.iter().any(|link| link.0 == i));
@@ -785,7 +788,9 @@ impl Replay<'_> {
         let mut start = 0;
         for (sequence, links) in layout.sequences.iter().zip(chains) {
             for (step, rows) in links {
-                let Some(heads) = &earlier[*step] else { return Err(Stop::NoCache) };
+                let Some(heads) = earlier[*step].as_ref().filter(|h| rows.end <= h.k.rows) else {
+                    return Err(Stop::NoCache);
+                };
                 take(heads, rows.clone());
             }
             let end = take(&own, sequence.rows.clone());
@@ -944,6 +949,8 @@ impl Replay<'_> {
     /// Queries and keys that an engine's dump has after the rotation.
     fn after_rotation(&self, side: &Side, op: &Op, tokens: usize) -> Result<Option<[Matrix; 2]>, Stop> {
         let OpKind::Attention { rotated, .. } = &op.kind else { return Ok(None) };
+        let Some(form) = self.config.map(|c| &c.attention) else { return Ok(None) };
+        let fits = |m: &Matrix, heads: usize| m.rows == tokens && m.cols == heads * form.key_dim;
         let [q, k] = &rotated[..] else { return Ok(None) };
         let load = |site: &Site| -> Result<Option<Matrix>, Stop> {
             let Some(value) = side.load(site).map_err(Stop::Unusable)? else { return Ok(None) };
@@ -951,7 +958,7 @@ impl Replay<'_> {
             Ok(Some(value.reshaped(cols).map_err(Stop::Unusable)?.x))
         };
         Ok(match (load(q)?, load(k)?) {
-            (Some(q), Some(k)) if q.rows == tokens && k.rows == tokens => Some([q, k]),
+            (Some(q), Some(k)) if fits(&q, form.heads) && fits(&k, form.kv_heads) => Some([q, k]),
             _ => None,
         })
     }
@@ -1367,7 +1374,8 @@ impl Moved {
             }
             Moved::Rolled(by) => Some((c + by) % cols.max(1)),
         };
-        let row = |r: usize| (0..cols).map(move |c| from(c).map_or(0.0, |c| x.row(r)[c]));
+        let row =
+            |r: usize| (0..cols).map(move |c| from(c).filter(|&c| c < cols).map_or(0.0, |c| x.row(r)[c]));
         Matrix::new(x.rows, cols, (0..x.rows).flat_map(row).collect())
     }
 }
