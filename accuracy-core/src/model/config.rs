@@ -300,7 +300,7 @@ impl ModelConfig {
         }
         let d = c.count("head_dim").filter(|&d| d > 0).unwrap_or(hidden / heads);
         let kv_heads = c.count("num_key_value_heads").unwrap_or(heads);
-        if kv_heads == 0 || heads % kv_heads != 0 || d % 2 != 0 {
+        if kv_heads == 0 || heads % kv_heads != 0 || !d.is_multiple_of(2) {
             return Err(c.bad(format!("{heads} heads, {kv_heads} kv heads of {d}")));
         }
         let attention = Attention {
@@ -352,7 +352,11 @@ impl ModelConfig {
     /// The same with its rotary embedding, of whole heads or as much of them as the file says.
     pub(super) fn rotated(c: &Object, style: RopeStyle) -> Result<ModelConfig, ModelError> {
         let mut config = ModelConfig::decoder(c)?;
-        config.ropes = vec![Rope::read(c, rotated_dims(c, config.attention.key_dim), style)?];
+        let (dims, head) = (rotated_dims(c, config.attention.key_dim), config.attention.key_dim);
+        if dims == 0 || dims > head || !dims.is_multiple_of(2) {
+            return Err(c.bad(format!("{dims} rotated elements of heads of {head}")));
+        }
+        config.ropes = vec![Rope::read(c, dims, style)?];
         Ok(config)
     }
 

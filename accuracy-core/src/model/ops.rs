@@ -590,10 +590,10 @@ pub fn attention(
                     let row = scores.row_mut(r);
                     for (j, s) in row.iter_mut().enumerate() {
                         let at = sequence.start + j;
-                        let seen = !padded(at)
-                            && (!mask.causal || at <= t)
-                            && !(mask.strict && at == t && t > sequence.start)
-                            && mask.window.is_none_or(|w| at > t || t - at < w);
+                        let later = mask.causal && at > t;
+                        let itself = mask.strict && at == t && t > sequence.start;
+                        let outside = mask.window.is_some_and(|w| at <= t && t - at >= w);
+                        let seen = !(padded(at) || later || itself || outside);
                         let score = p.round(p.round(*s) * form.scale);
                         *s = if seen { soft_cap(score, form.cap) } else { f64::NEG_INFINITY };
                     }

@@ -54,7 +54,7 @@ pub enum OpKind {
         router: Router,
         correction: Option<String>,
     },
-    /// Inputs: hidden states, indices, weights.
+    /// Inputs: hidden states, indices, weights, and the router's logits.
     Experts {
         module: String,
         activation: Activation,
@@ -382,7 +382,7 @@ fn heads(
         let sharing = Sharing::Columns(width, a.key_dim);
         b.copy(normed.clone(), Site::input(proj.clone()));
         let part = |m: &&str| Site::output(at(m)).fused(&widths, a.key_dim, index);
-        let mut out = Site::output(&proj).or(Site::any(FUSED_QKV.iter().map(|m| part(m)))).shared(sharing);
+        let mut out = Site::output(&proj).or(Site::any(FUSED_QKV.iter().map(part))).shared(sharing);
         let start = widths[..index].iter().sum::<usize>();
         let weight = match config.form.fused_qkv {
             Some(fused) => format!("{}#{start}..{}", at(fused), start + width),
@@ -491,7 +491,7 @@ fn dense(b: &mut Builder, module: &str, fused: Option<&str>, inner: Option<usize
             let site = Site::output(at(m));
             both.map_or(Site::default(), |both| site.fused(&both, 1, index))
         };
-        let out = Site::output(at(name)).or(Site::any(FUSED_GATE_UP.iter().map(|m| part(m)))).shared(columns);
+        let out = Site::output(at(name)).or(Site::any(FUSED_GATE_UP.iter().map(part))).shared(columns);
         let weight = match (fused, inner) {
             (Some(fused), Some(n)) => format!("{}#{}..{}", at(fused), index * n, (index + 1) * n),
             _ => at(name),
@@ -538,7 +538,7 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
         .or(slot("topk", Kind::Output, &["1", "topk_ids"]))
         .or(slot("experts", Kind::Input, EXPERT_IDS));
     let kind = OpKind::Router { router: router.clone(), correction };
-    b.op("router", kind, vec![logits, indices.clone()], weights.clone());
+    b.op("router", kind, vec![logits.clone(), indices.clone()], weights.clone());
     b.copy(indices.clone(), slot("experts", Kind::Input, EXPERT_IDS));
     b.copy(weights.clone(), slot("experts", Kind::Input, EXPERT_WEIGHTS));
     b.copy(into.clone(), input("experts").shared(whole));
@@ -548,6 +548,7 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
         input("experts").shared(whole).or(into.clone()),
         slot("experts", Kind::Input, EXPERT_IDS).or(indices),
         slot("experts", Kind::Input, EXPERT_WEIGHTS).or(weights),
+        logits,
     ];
     let routed = output("experts").shared(sum);
     b.op("experts", kind, inputs, routed.clone());

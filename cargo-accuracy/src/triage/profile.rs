@@ -66,9 +66,10 @@ pub fn pair(reference: &Side, candidate: &Side, site: &Site) -> Result<Option<Pa
     // An engine computes logits of the last token of each sequence alone.
     if a.rows != b.rows && a.cols == b.cols {
         let (first, second) = (reference.ends(), candidate.ends());
-        if b.rows == first.len() && a.rows > b.rows {
+        let within = |ends: &[usize], rows: usize| ends.iter().all(|&end| end < rows);
+        if b.rows == first.len() && a.rows > b.rows && within(&first, a.rows) {
             a = a.picked(&first);
-        } else if a.rows == second.len() && b.rows > a.rows {
+        } else if a.rows == second.len() && b.rows > a.rows && within(&second, b.rows) {
             b = b.picked(&second);
         }
     }

@@ -78,7 +78,7 @@ pub fn merge(parts: &[&DumpTensor], place: &Place, tokens: Option<usize>) -> Fou
         Sharing::Columns(cols, unit) => {
             let rows = match &place.fused {
                 Some(_) => x.rows,
-                None => first.shape()[0].max(1),
+                None => first.shape().first().copied().unwrap_or(1).max(1),
             };
             if place.fused.is_some() {
                 let cuts: Option<Vec<Matrix>> = pieces.iter().map(&cut).collect();
@@ -88,6 +88,9 @@ pub fn merge(parts: &[&DumpTensor], place: &Place, tokens: Option<usize>) -> Fou
             // A value by heads, `[tokens, heads, d]`, is columns of tokens.
             let tokens = token_rows(first, &pieces[0], cols, unit, parts.len()).unwrap_or(rows);
             let each = pieces[0].data.len() / tokens.max(1);
+            if each == 0 || pieces.iter().any(|p| p.data.len() != each * tokens) {
+                return Ok(None);
+            }
             if each == cols && parts.len() > 1 && apart(&pieces) <= unit_of(narrow.precision().unit()) {
                 return value(
                     Matrix::new(tokens, cols, pieces.swap_remove(0).data),

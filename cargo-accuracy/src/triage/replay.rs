@@ -403,6 +403,15 @@ impl Replay<'_> {
                     },
                 };
                 let mut w = need(side, &op.inputs[2], p)?.x;
+                let indices = match &twist.router {
+                    None => indices,
+                    Some(router) => {
+                        let logits = need(side, &op.inputs[3], p)?.x;
+                        let choice = ops::route(router, &logits, None, p);
+                        w = choice.weights;
+                        choice.indices
+                    }
+                };
                 if w.rows != x.rows || indices.len() != w.data.len() {
                     return Err(Stop::Unusable(format!(
                         "{} indices and {}x{} weights for {} tokens",
@@ -751,11 +760,14 @@ impl Replay<'_> {
         config: &ModelConfig,
         p: Precision,
         twist: &Twist,
-    ) -> Result<(Heads, Vec<Range<usize>>, Vec<Range<usize>>), Stop> {
+    ) -> Result<Gathered, Stop> {
         let layout = side.layout.as_ref().ok_or(Stop::NoCache)?;
         let chains: Vec<&Vec<Link>> =
             side.chains.iter().map(|c| c.as_ref().ok_or(Stop::NoCache)).collect::<Result<_, _>>()?;
         let own = self.heads(side, op, config, &[], p, twist)?.0;
+        if own.q.rows < layout.tokens() || own.k.rows < layout.tokens() {
+            return Err(Stop::Unusable(format!("{} queries of {} tokens", own.q.rows, layout.tokens())));
+        }
         let mut earlier: Vec<Option<Heads>> = Vec::new();
         for (i, step) in side.history.iter().enumerate() {
             let used = chains.iter().any(|links| links.iter().any(|link| link.0 == i));
@@ -776,7 +788,9 @@ impl Replay<'_> {
         let mut start = 0;
         for (sequence, links) in layout.sequences.iter().zip(chains) {
             for (step, rows) in links {
-                let Some(heads) = &earlier[*step] else { return Err(Stop::NoCache) };
+                let Some(heads) = earlier[*step].as_ref().filter(|h| rows.end <= h.k.rows) else {
+                    return Err(Stop::NoCache);
+                };
                 take(heads, rows.clone());
             }
             let end = take(&own, sequence.rows.clone());
@@ -935,6 +949,8 @@ impl Replay<'_> {
     /// Queries and keys that an engine's dump has after the rotation.
     fn after_rotation(&self, side: &Side, op: &Op, tokens: usize) -> Result<Option<[Matrix; 2]>, Stop> {
         let OpKind::Attention { rotated, .. } = &op.kind else { return Ok(None) };
+        let Some(form) = self.config.map(|c| &c.attention) else { return Ok(None) };
+        let fits = |m: &Matrix, heads: usize| m.rows == tokens && m.cols == heads * form.key_dim;
         let [q, k] = &rotated[..] else { return Ok(None) };
         let load = |site: &Site| -> Result<Option<Matrix>, Stop> {
             let Some(value) = side.load(site).map_err(Stop::Unusable)? else { return Ok(None) };
@@ -942,7 +958,7 @@ impl Replay<'_> {
             Ok(Some(value.reshaped(cols).map_err(Stop::Unusable)?.x))
         };
         Ok(match (load(q)?, load(k)?) {
-            (Some(q), Some(k)) if q.rows == tokens && k.rows == tokens => Some([q, k]),
+            (Some(q), Some(k)) if fits(&q, form.heads) && fits(&k, form.kv_heads) => Some([q, k]),
             _ => None,
         })
     }
@@ -1011,9 +1027,20 @@ impl Replay<'_> {
             OpKind::Linear { weight } => Weights(self.checkpoint).has(&format!("{weight}.bias")),
             _ => false,
         };
-        let twists = twists(op, self.config, has_bias);
+        let mut twists = twists(op, self.config, has_bias);
+        if matches!(op.kind, OpKind::Experts { .. }) && !judged.through.is_empty() {
+            // The choice is not in the dump, so that the mistake may be the router's.
+            twists.iter_mut().for_each(|named| named.0 = Some("experts"));
+            let layer = op.layer.and_then(|i| self.config?.layers.get(i)?.router.as_ref());
+            let others = layer.filter(|r| !r.correction).map_or(Vec::new(), |r| other_routers(r));
+            twists.extend(others.into_iter().map(|(detail, router)| {
+                let twist = Twist { router: Some(router), ..Twist::default() };
+                (Some("router"), detail.to_owned(), twist)
+            }));
+        }
+        twists.extend(self.quantisers(op).first().into_iter().flat_map(other_quantisers));
         let tried = twists.into_iter().filter_map(|(name, detail, twist)| {
-            let twist = Twist { inputs: judged.inputs, ..twist };
+            let twist = Twist { inputs: twist.inputs.or(judged.inputs), ..twist };
             let x = self.plain(side, op, Precision::Exact, &twist).ok()?;
             // Of logits, the rows that are asked for.
             let x = match &op.kind {
@@ -1052,26 +1079,10 @@ impl Replay<'_> {
         };
         let found = dense(&indices, &out.x);
         let hidden = side.hidden(&logits.lead);
-        let mut tries: Vec<(&str, Router, Option<&[f64]>)> = Vec::new();
         let right = correction.as_deref();
-        let with = |change: &dyn Fn(&mut Router)| {
-            let mut r = router.clone();
-            change(&mut r);
-            r
-        };
-        for topk in 1..router.topk {
-            tries.push(("fewer experts are taken", with(&|r| r.topk = topk), right));
-        }
+        let mut tries: Vec<(&str, Router, Option<&[f64]>)> =
+            other_routers(router).into_iter().map(|(detail, r)| (detail, r, right)).collect();
         tries.push(("the correction bias is ignored", router.clone(), None));
-        tries.push(("groups are ignored", with(&|r| r.groups = None), right));
-        tries.push((
-            "weights are renormalised or not, the other way round",
-            with(&|r| r.renormalise = !r.renormalise),
-            right,
-        ));
-        tries.push(("the scaling factor is missing", with(&|r| r.scaling = 1.0), right));
-        tries.push(("softmax in place of sigmoid", with(&|r| r.score = Score::Softmax), right));
-        tries.push(("sigmoid in place of softmax", with(&|r| r.score = Score::Sigmoid), right));
         let tries = tries.into_iter().filter(|(_, r, c)| r != router || c.is_some() != right.is_some());
         let tried = tries.map(|(detail, r, c)| {
             let choice = ops::route(&r, &logits.x, c, Precision::Exact);
@@ -1266,6 +1277,9 @@ fn expanded(form: &Attention, mla: Mla, kv: &Matrix, rotated: &Matrix) -> Result
 /// Heads of tokens, and which rows are a sequence.
 type Sequences = (Heads, Vec<Range<usize>>);
 
+/// All heads, and the rows of each sequence's keys and of its queries.
+type Gathered = (Heads, Vec<Range<usize>>, Vec<Range<usize>>);
+
 /// Keys and values of the steps of a generation one after the other in each sequence, with the queries of the last step;
 /// and the rows of each sequence's keys.
 fn join(parts: Vec<Sequences>) -> Result<Sequences, Stop> {
@@ -1360,7 +1374,8 @@ impl Moved {
             }
             Moved::Rolled(by) => Some((c + by) % cols.max(1)),
         };
-        let row = |r: usize| (0..cols).map(move |c| from(c).map_or(0.0, |c| x.row(r)[c]));
+        let row =
+            |r: usize| (0..cols).map(move |c| from(c).filter(|&c| c < cols).map_or(0.0, |c| x.row(r)[c]));
         Matrix::new(x.rows, cols, (0..x.rows).flat_map(row).collect())
     }
 }
@@ -1396,6 +1411,8 @@ struct Twist {
     weight: Option<String>,
     /// Each row is made of the row before it.
     other_rows: bool,
+    /// Experts are chosen by this router.
+    router: Option<Router>,
     /// This summand is added twice.
     twice: Option<usize>,
     /// The factor of a sum is not applied.
@@ -1444,6 +1461,7 @@ impl Default for Twist {
         Twist {
             layer: None,
             norm: None,
+            router: None,
             twice: None,
             unscaled: false,
             next_expert: 0,
@@ -1655,6 +1673,49 @@ fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
             all
         }
     }
+}
+
+/// Routers with a known mistake.
+fn other_routers(router: &Router) -> Vec<(&'static str, Router)> {
+    let with = |change: &dyn Fn(&mut Router)| {
+        let mut r = router.clone();
+        change(&mut r);
+        r
+    };
+    let mut all: Vec<(&str, Router)> =
+        (1..router.topk).map(|topk| ("fewer experts are taken", with(&|r| r.topk = topk))).collect();
+    all.push(("groups are ignored", with(&|r| r.groups = None)));
+    let detail = "weights are renormalised or not, the other way round";
+    all.push((detail, with(&|r| r.renormalise = !r.renormalise)));
+    all.push(("the scaling factor is missing", with(&|r| r.scaling = 1.0)));
+    all.push(("softmax in place of sigmoid", with(&|r| r.score = Score::Softmax)));
+    all.push(("sigmoid in place of softmax", with(&|r| r.score = Score::Sigmoid)));
+    all.retain(|(_, r)| r != router);
+    all
+}
+
+/// Ways of quantising an input that are not the configuration's.
+fn other_quantisers(scheme: &Quant) -> Vec<Named> {
+    let mut all: Vec<(String, Quant)> = Vec::new();
+    for (format, max) in [(DType::E5M2, 57344.0), (DType::E4M3Fn, 448.0), (DType::I8, 127.0)] {
+        if format != scheme.dtype {
+            let detail =
+                format!("inputs are quantised to {} in place of {}", format.name(), scheme.dtype.name());
+            all.push((detail, Quant { dtype: format, ..*scheme }.max(max)));
+        }
+    }
+    for (what, other) in [
+        ("one scale for the whole input", Quant::tensor(scheme.dtype)),
+        ("one scale for each token", Quant::token(scheme.dtype)),
+    ] {
+        let other = other.max(scheme.max);
+        if other.granularity != scheme.granularity && scheme.static_scale.is_none() {
+            all.push((format!("inputs are quantised with {what}"), other));
+        }
+    }
+    all.retain(|(_, scheme)| scheme.problem().is_none());
+    let none = Twist::default();
+    all.into_iter().map(|(detail, q)| (None, detail, Twist { inputs: Some(q), ..none.clone() })).collect()
 }
 
 /// Weights of other norms that may be taken for one: of the same layer, of q for k, of the last layer for the final one.

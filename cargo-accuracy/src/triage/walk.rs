@@ -640,11 +640,11 @@ impl<'a> Walk<'a> {
 
     /// Tries known mistakes on operations that later ones have shown to be wrong.
     fn explain(&mut self, replay: &Replay<'_>, plan: &Plan, numbers: &[usize]) {
-        for i in 0..self.findings.ops.len() {
+        for (i, &number) in numbers.iter().enumerate() {
             let op = &self.findings.ops[i];
             let Outcome::Judged(judged) = &op.candidate else { continue };
             if op.status == OpStatus::CandidateWrong && op.cause.is_none() && judged.through.is_empty() {
-                let cause = replay.causes(&self.candidate, &plan.ops[numbers[i]], judged);
+                let cause = replay.causes(&self.candidate, &plan.ops[number], judged);
                 self.findings.ops[i].cause = cause;
                 return;
             }
