@@ -160,12 +160,13 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
             if height.is_multiple_of(of_cell) && experts > 1 {
                 let of_expert = height / of_cell;
                 let right = Reading::right(operand).scales;
-                let others: [(&str, fn(usize, usize) -> usize); 3] = [
-                    ("the first expert", |_, _| 0),
-                    ("the next expert", |e, n| (e + 1) % n),
-                    ("the previous expert", |e, n| (e + n - 1) % n),
+                // How far the expert whose scales are taken is from the right one; `None` where it is always the first.
+                let others = [
+                    ("the first expert", None),
+                    ("the next expert", Some(1)),
+                    ("the previous expert", Some(experts - 1)),
                 ];
-                for (words, of) in others {
+                for (words, distance) in others {
                     let Some(right) = right.clone() else { continue };
                     let at = right.at.clone();
                     found.push(Hypothesis {
@@ -175,7 +176,8 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
                         what: format!("takes the scales of {words} of `{}` for those of each", operand.name),
                         change: Change::Scales(Cells {
                             at: Arc::new(move |r, g| {
-                                at(of(r / of_expert, experts) * of_expert + r % of_expert, g)
+                                let expert = distance.map_or(0, |by| (r / of_expert + by) % experts);
+                                at(expert * of_expert + r % of_expert, g)
                             }),
                             ..right
                         }),

@@ -183,6 +183,8 @@ fn of_another(source: &Expr, attempt: &Attempt) -> Vec<(&'static str, String, Ex
     }
     found
 }
+/// A number for each row of an operand.
+type OfRow = Box<dyn Fn(&Matrix, usize) -> f64 + Send + Sync>;
 
 /// A product with a weight whose zero points are compensated by the sums of the rows, where those sums are wrong.
 fn compensations(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
@@ -213,7 +215,7 @@ fn compensations(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
         let scales = scales.filter(|scales| scales.len() == a.shape().0);
         let k = a.shape().1;
         // What the sum of each row has too much: it is subtracted times the zero point.
-        let mut add = |what: String, off: Box<dyn Fn(&Matrix, usize) -> f64 + Send + Sync>| {
+        let mut add = |what: String, off: OfRow| {
             let factors = factors.clone();
             let (rows, cols) = (a.shape().0, factors.len());
             let more = user("compensation", &[&a], (rows, cols), move |of| {

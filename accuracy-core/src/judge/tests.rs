@@ -31,7 +31,7 @@ pub(crate) fn setup(seed: u64, data: Data) -> Setup {
         activations: None,
         seed,
         data,
-        poison: 0xa5,
+        poison: Poison::of_byte(0xa5),
         placement: Placement::Banded,
         watch: Watch::Nothing,
         runtime: Runtime::Host,
