@@ -29,7 +29,10 @@ pub fn render(report: &Report) -> String {
     }
     let failures: Vec<_> = report.told().collect();
     for record in failures.iter().take(SHOWN) {
-        let cause = record.causes.first().map_or(String::new(), |c| format!("\n{}: {}: {}", c.label(), c.cause, c.detail));
+        let cause = record
+            .causes
+            .first()
+            .map_or(String::new(), |c| format!("\n{}: {}: {}", c.label(), c.cause, c.detail));
         let reason = record.reason.lines().next().unwrap_or_default();
         let message = format!("{} {}\n{reason}{cause}", style::verdict_text(record), record.id);
         let title = format!("{} {}", record.test, record.verdict.name());
