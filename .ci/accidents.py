@@ -145,8 +145,11 @@ def mutants(binary, count, rng):
                 continue
             report = json.loads((folder / "out.json").read_text())
             green = [case for case in report["cases"] if case["gate"] == "pass"]
-            # One that says that it was skipped, and has nothing of a case that ran, is a forgery and no accident.
-            green = [case for case in green if case["verdict"] != "skipped"]
+            # Two claims agree with all the rest of a record: that the case was skipped, where nothing of a case that ran
+            # is left, and that it fails as its test declares. Only the digest, left out here, tells them from the truth.
+            forged = [case for case in green if case["verdict"] == "skipped" or "known_failure" in case]
+            green = [case for case in green if case not in forged]
+            found["forged"] += len(forged)
             found["green"] += len(green)
             for case in green[:3]:
                 print("GREEN", json.dumps(case))

@@ -66,7 +66,7 @@ pub fn tests(packages: &[&Package], binaries: &[Binary], root: &Path, filters: &
 /// Why a test is in no executable; `None` of a file that is part of nothing, such as one that a test only reads.
 fn reason(package: &Package, at: &Place, reached: &[(&Target, Vec<Reached>)]) -> Option<String> {
     let of_target = |(target, files): &&(&Target, Vec<Reached>)| {
-        let builds_tests = !target.kind.iter().any(|kind| *kind == TargetKind::CustomBuild);
+        let builds_tests = !target.kind.contains(&TargetKind::CustomBuild);
         builds_tests && files.iter().any(|file| file.path == at.file)
     };
     let Some((target, files)) = reached.iter().find(of_target) else {
