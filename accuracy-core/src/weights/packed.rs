@@ -298,7 +298,8 @@ pub(super) fn quark_int4(subject: Subject<'_>) -> Result<Recipe<'_>, WeightsErro
     };
     let granularity = subject.granularity(&claims, &scale, &grid, shape, false)?;
     let (grid_rows, grid_cols) = granularity.grid(shape.0, shape.1);
-    let zeros = subject.companion(".weight_zero_point")?;
+    let of_second = if of_fp8.is_some() { ".weight_zero_point_2" } else { ".weight_zero_point" };
+    let zeros = subject.companion(of_second)?;
     if let Some(zeros) = &zeros {
         expect_dtype(zeros, StDtype::I32)?;
         let words = grid_rows.div_ceil(8);

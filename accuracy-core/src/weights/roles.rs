@@ -16,6 +16,7 @@ const COMPANIONS: &[&str] = &[
     "._weight_per_tensor_scale",
     "._weight_scale_and_zero",
     ".weight_global_scale",
+    ".weight_zero_point_2",
     ".weight_zero_point",
     ".weight_scale_inv",
     ".weight_scale_2",

@@ -176,7 +176,10 @@ def quark_():
                 else:
                     one.scale = scale if scale.dtype == torch.float8_e4m3fn else scale.float()
                 if getattr(one, "zero_point", None) is not None:
-                    one.zero_point = zero if zero is not None else None
+                    # Symmetric integers have zero points of zero, packed as the codes are.
+                    packed = 8 if "int4" in stages[i]["dtype"] else 1
+                    shape = (*scale.shape[:-1], scale.shape[-1] // packed)
+                    one.zero_point = zero if zero is not None else torch.zeros(shape, dtype=torch.int32)
             yield fixture, module, quantizer(of["weight"])
 
 
@@ -189,7 +192,7 @@ def defaults(stage):
     }
     observers = {"per_channel": "PerChannelMinMaxObserver", "per_group": "PerGroupMinMaxObserver", "per_block": "PerBlock2DMinMaxObserver"}
     observer = {"observer_cls": observers.get(stage.get("qscheme"), rest["observer_cls"])}
-    return rest | observer | {"ch_axis": -1 if stage.get("qscheme") == "per_group" else None} | stage
+    return rest | observer | {"ch_axis": {"per_group": -1, "per_channel": 0}.get(stage.get("qscheme"))} | stage
 
 
 def hqq_():

@@ -437,7 +437,7 @@ def quark_stages(out):
     tensors, expected, layers = {}, {}, {}
     fp8_stage = {"dtype": "fp8_e4m3", "qscheme": "per_tensor", "is_dynamic": False, "symmetric": True}
     codes, scale, of_fp8 = signed_nibbles((n, k)), scales((n,)), np.array(0.01953, np.float32)
-    tensors |= {"rows.weight": int32_words(codes & 15, AWQ_ORDER), "rows.weight_scale": of_fp8, "rows.weight_scale_2": scale}
+    tensors |= {"rows.weight": int32_words(codes & 15, AWQ_ORDER), "rows.weight_scale": of_fp8, "rows.weight_scale_2": scale, "rows.weight_zero_point_2": np.zeros(n // 8, np.int32)}
     expected["rows"] = codes * f64(scale)[:, None] * f64(of_fp8)
     int4 = {"dtype": "int4", "symmetric": True, "is_dynamic": False}
     layers["rows"] = {"weight": [fp8_stage, int4 | {"qscheme": "per_channel", "ch_axis": 0}]}
