@@ -92,11 +92,14 @@ pub(crate) fn products(
     places.map(|(r, c)| f(r, c, dot(a.row(r), b.row(c), order))).collect()
 }
 
+/// What a kernel makes of the inputs.
+type Kernel = dyn Fn(&[Matrix]) -> Vec<f32>;
+
 /// Right kernels pass with every seed, and each wrong one fails by the elements alone or with other checks.
 fn elements_tell(
     declare: impl Fn(&mut Case) -> (Vec<Tensor>, Tensor) + Copy,
-    right: &[&dyn Fn(&[Matrix]) -> Vec<f32>],
-    wrong: &[&dyn Fn(&[Matrix]) -> Vec<f32>],
+    right: &[&Kernel],
+    wrong: &[&Kernel],
 ) {
     for seed in 0..8 {
         for (i, kernel) in right.iter().enumerate() {
@@ -128,8 +131,7 @@ fn after_a_bias() {
         move |of: &[Matrix]| products(&of[0], &of[1], order, |_, c, x| round(x) + of[2].data[c] as f32)
     };
     let right = ORDERS.map(|order| kernel(order, |x| x));
-    let right: Vec<&dyn Fn(&[Matrix]) -> Vec<f32>> =
-        right.iter().map(|k| k as &dyn Fn(&[Matrix]) -> Vec<f32>).collect();
+    let right: Vec<&Kernel> = right.iter().map(|k| k as &Kernel).collect();
     elements_tell(declare, &right, &[&kernel(Order::Forward, bf16)]);
 }
 
@@ -298,7 +300,7 @@ fn ties_of_a_quantiser_cost_no_cosine_anything() {
         let out = &mut attempt.buffers[q.id().0];
         let mut wrong: Vec<u32> = E2M1.codes(&out.data).collect();
         wrong[5] ^= 2;
-        out.data = E2M1.pack(wrong.into_iter()).into();
+        out.data = E2M1.pack(wrong).into();
         assert_eq!(failed_checks(&attempt).last().map(String::as_str), Some("codes"), "seed {seed}");
     }
 }
