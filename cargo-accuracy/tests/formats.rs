@@ -72,6 +72,9 @@ fn emulate(records: &Path) {
             offset: 16,
             file: None,
             line: None,
+            severity: accuracy_core::record::Severity::Note,
+            block: None,
+            wave: None,
             detail: "v1 is read before the load of it has ended".into(),
         };
         record.findings = Some(vec![finding]);

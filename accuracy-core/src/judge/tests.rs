@@ -93,13 +93,13 @@ pub(crate) fn products(
 }
 
 /// What a kernel makes of the inputs.
-type Kernel = dyn Fn(&[Matrix]) -> Vec<f32>;
+type Kernel<'a> = dyn Fn(&[Matrix]) -> Vec<f32> + 'a;
 
 /// Right kernels pass with every seed, and each wrong one fails by the elements alone or with other checks.
 fn elements_tell(
     declare: impl Fn(&mut Case) -> (Vec<Tensor>, Tensor) + Copy,
-    right: &[&Kernel],
-    wrong: &[&Kernel],
+    right: &[&Kernel<'_>],
+    wrong: &[&Kernel<'_>],
 ) {
     for seed in 0..8 {
         for (i, kernel) in right.iter().enumerate() {
@@ -131,7 +131,7 @@ fn after_a_bias() {
         move |of: &[Matrix]| products(&of[0], &of[1], order, |_, c, x| round(x) + of[2].data[c] as f32)
     };
     let right = ORDERS.map(|order| kernel(order, |x| x));
-    let right: Vec<&Kernel> = right.iter().map(|k| k as &Kernel).collect();
+    let right: Vec<&Kernel<'_>> = right.iter().map(|k| k as &Kernel<'_>).collect();
     elements_tell(declare, &right, &[&kernel(Order::Forward, bf16)]);
 }
 
