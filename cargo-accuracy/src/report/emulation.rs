@@ -157,7 +157,8 @@ mod tests {
         assert_eq!((found[0].0.kind, found[0].1), (FindingKind::Race, 2));
         assert_eq!(
             words(found[0].0),
-            "race in `gemm` at ds_read_b32 (offset 0x1a4, gemm.hip:42): two waves of a workgroup, no barrier between"
+            "race in `gemm` at ds_read_b32 (offset 0x1a4, gemm.hip:42, first in workgroup (1, 0, 0), wave 3): \
+             two waves of a workgroup, no barrier between"
         );
     }
 
