@@ -7,6 +7,7 @@ mod many;
 use crates::{Fixture, Run, never_green, shards};
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -47,18 +48,26 @@ fn plugin(arguments: &[&str], dir: &Path, change: impl FnOnce(&mut Command)) -> 
         command.env_remove(name);
     }
     change(&mut command);
-    let mut child =
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // Files: who waits for the end of a process before reading its pipes may wait for ever.
+    let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
     let began = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        // What waits for a FIFO or reads a device without end is ended here; the reports of these tests are short.
+        // What waits for a FIFO or reads a device without end is ended here.
         if began.elapsed() > Duration::from_secs(60) {
             child.kill().unwrap();
             panic!("{arguments:?} hangs");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    child.wait_with_output().unwrap()
+    let status = child.wait().unwrap();
+    let written = |file: &mut std::fs::File| {
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).unwrap();
+        bytes
+    };
+    Output { status, stdout: written(&mut stdout), stderr: written(&mut stderr) }
 }
 
 fn said(output: &Output) -> String {

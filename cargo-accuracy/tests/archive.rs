@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Kernels that go wrong and checkpoints that are damaged.
-const CASES: &[&str] = &["--arch", "host", "never-green::kernels::", "never-green::data::"];
+/// With one poison: how wrong what nobody wrote is depends on it.
+const CASES: &[&str] = &["--arch", "host", "--poison", "7", "never-green::kernels::", "never-green::data::"];
 
 /// What the build script leaves, and what is named on the command line.
 const LIBRARIES: &str = "libfaulty_host.so, libforeign_gfx942.so, libextra_sm_90.so";
