@@ -164,9 +164,12 @@ fn a_call_that_fails_before_there_is_a_case_is_named_too() {
 }
 
 /// Cases that neither crash nor hang.
-const SOME: [&str; 6] = [
+const SOME: [&str; 8] = [
     "--arch",
     "gfx942",
+    // How wrong what nobody wrote is depends on it.
+    "--poison",
+    "7",
     "tests::correct",
     "tests::nothing_written",
     "tests::past_the_end",
