@@ -246,7 +246,7 @@ fn an_unknown_key_is_a_usage_error_with_its_path() {
     for part in [
         ".config/accuracy.toml",
         "unknown key `timeuot`",
-        "known: arch, emulate, jobs, library, library-path, lint, min-cos, run, timeout",
+        "known: arch, deny-hidden, emulate, jobs, library, library-path, lint, min-cos, run, timeout",
     ] {
         assert!(run.stderr.contains(part), "{run}");
     }
