@@ -1,5 +1,5 @@
 //! What `config.json` decides about a model's arithmetic. What a family of models has of its own is in
-//! [`families`](super::families).
+//! [`families`].
 //!
 //! Weights and quantisation are not read here ([`crate::weights`]). No value is assumed that the file could say.
 
