@@ -590,7 +590,7 @@ pub struct Launch {
     pub kernels: Option<Vec<String>>,
     /// A number for each of them that stands for its grid and its arguments, where these are seen.
     pub configurations: Vec<Option<u64>>,
-    /// What was changed of the process's state, on which the reference depends, too. It has been put back.
+    /// Changes to the process's state, on which the reference depends, too. The framework has undone them.
     pub changes: Vec<(Changer, Change)>,
 }
 

@@ -417,23 +417,37 @@ fn known_failure(entry: &Entry, errors: &mut Errors) -> Option<KnownFailure> {
 const FINDINGS: [&str; 7] =
     ["out_of_bounds", "uninitialised", "race", "missing_wait", "barrier", "divergence", "erratum"];
 
+/// Gives `take` each key of a list such as `benign(..)` that is known there, once, and returns those that were given.
+fn keys_of(
+    list: &str,
+    inside: TokenStream,
+    known: [&str; 2],
+    errors: &mut Errors,
+    mut take: impl FnMut(&Entry, &str, &mut Errors),
+) -> HashSet<String> {
+    let mut seen = HashSet::new();
+    for entry in entries(inside, errors) {
+        let key = entry.key.to_string();
+        if !seen.insert(key.clone()) {
+            errors.at(&entry.key, format!("`{key}` is given twice"));
+        } else if known.contains(&&*key) {
+            take(&entry, &key, errors);
+        } else {
+            errors.at(&entry.key, format!("`{key}` is no key of {list}; known are {}", known.join(", ")));
+        }
+    }
+    seen
+}
+
 fn benign(entry: &Entry, errors: &mut Errors) -> Option<(String, String)> {
     let inside = list(entry, "finding = \"missing_wait\", reason = \"..\"", errors)?;
     let (mut finding, mut reason) = (None, None);
-    let mut seen = HashSet::new();
-    for entry in entries(inside, errors) {
-        if !seen.insert(entry.key.to_string()) {
-            errors.at(&entry.key, format!("`{}` is given twice", entry.key));
-            continue;
+    let seen = keys_of("benign", inside, ["finding", "reason"], errors, |entry, key, errors| match key {
+        "finding" => {
+            finding = text(entry, "\"missing_wait\"", errors).map(|name| (entry.key.clone(), name));
         }
-        match entry.key.to_string().as_str() {
-            "finding" => finding = text(&entry, "\"missing_wait\"", errors).map(|name| (entry.key, name)),
-            "reason" => reason = text(&entry, "\"..\"", errors),
-            other => {
-                errors.at(&entry.key, format!("`{other}` is no key of benign; known are finding, reason"));
-            }
-        }
-    }
+        _ => reason = text(entry, "\"..\"", errors),
+    });
     for needed in ["finding", "reason"].into_iter().filter(|key| !seen.contains(*key)) {
         errors.at(&entry.key, format!("say which finding does no harm, and why: add `{needed} = \"..\"`"));
     }
@@ -448,22 +462,14 @@ fn benign(entry: &Entry, errors: &mut Errors) -> Option<(String, String)> {
 fn nondeterministic(entry: &Entry, errors: &mut Errors) -> Option<(String, f64)> {
     let inside = list(entry, "reason = \"..\", bound = 1e-3", errors)?;
     let (mut reason, mut bound) = (None, None);
-    let mut seen = HashSet::new();
-    for entry in entries(inside, errors) {
-        if !seen.insert(entry.key.to_string()) {
-            errors.at(&entry.key, format!("`{}` is given twice", entry.key));
-            continue;
-        }
-        match entry.key.to_string().as_str() {
-            "reason" => reason = text(&entry, "\"..\"", errors),
-            "bound" => {
+    let seen =
+        keys_of("nondeterministic", inside, ["reason", "bound"], errors, |entry, key, errors| match key {
+            "reason" => reason = text(entry, "\"..\"", errors),
+            _ => {
                 let range = |x: f64| x > 0.0 && x.is_finite();
-                bound = number(&entry, "1e-3", "a relative L2 above 0", range, errors);
+                bound = number(entry, "1e-3", "a relative L2 above 0", range, errors);
             }
-            other => errors
-                .at(&entry.key, format!("`{other}` is no key of nondeterministic; known are reason, bound")),
-        }
-    }
+        });
     if !seen.contains("reason") {
         errors.at(&entry.key, "say why repeats may differ: add `reason = \"..\"`");
     }

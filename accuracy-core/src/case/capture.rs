@@ -85,7 +85,7 @@ pub struct Attempt {
     pub launches: Vec<Launch>,
     /// Calls of launchers that failed, whatever the test made of that.
     pub failures: Vec<Failure>,
-    /// What was changed of the process's state outside of the launchers.
+    /// The changes to the process's state (rounding mode, signal handlers, ...) that no launcher made.
     pub changes: Vec<(Changer, Change)>,
     /// What the chain's function returned: the end of the chain.
     pub result: BufferId,

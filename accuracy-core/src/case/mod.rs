@@ -53,7 +53,7 @@ pub struct Setup {
     pub activations: Option<Arc<Matrix>>,
     pub seed: u64,
     pub data: Data,
-    /// What memory holds that a kernel has to write.
+    /// The bytes that a buffer holds before a kernel writes it.
     pub poison: Poison,
     pub placement: Placement,
     pub watch: Watch,

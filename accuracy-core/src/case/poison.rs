@@ -12,7 +12,7 @@ use crate::dtype::DType;
 /// of them does not show what was not written.
 const BYTES: [u8; 8] = [0xa5, 0x96, 0xc3, 0xb4, 0x5a, 0x69, 0x3c, 0x4b];
 
-/// What memory is filled with.
+/// The bytes with which the framework fills a buffer before a kernel writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poison {
     byte: u8,
@@ -41,7 +41,7 @@ impl Poison {
         Poison { byte: !Poison::plain(seed).byte, special: Some(seed) }
     }
 
-    /// The byte with which everything is filled that has no format of its own.
+    /// The byte that fills memory without a number format, such as guard bands.
     pub fn byte(self) -> u8 {
         self.byte
     }

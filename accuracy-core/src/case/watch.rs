@@ -30,7 +30,7 @@ struct Watched {
     allocation: usize,
     view: View,
     ranges: Vec<Range<usize>>,
-    /// What it held when it was looked at last.
+    /// The bytes of the buffer when the framework last read them.
     last: Vec<Vec<u8>>,
     /// Launches that changed it, with what it held before.
     changes: Vec<(usize, Vec<Vec<u8>>)>,
