@@ -12,7 +12,8 @@ use super::wave::{Fault, LANES, Lanes, Mode, Wave, register, registers};
 use super::workgroup::{Progress, Stop, WaveOrder, Workgroup};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 /// What is launched.
 pub struct Launch<'a> {
@@ -348,20 +349,21 @@ impl Launch<'_> {
             space: &space,
             total,
             room: self.resident(),
-            workers,
             next: AtomicU64::new(0),
             resident: AtomicU64::new(0),
             progress: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
+            states: (0..workers).map(|_| AtomicU64::new(WORKS)).collect(),
             over: AtomicBool::new(false),
             stop: Mutex::new(None),
         };
         let mut executed = Executed::default();
         if workers == 1 {
-            executed.add(grid.work());
+            executed.add(grid.work(0));
         } else {
             std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| grid.work())).collect();
+                let grid = &grid;
+                let threads: Vec<_> =
+                    (0..workers).map(|worker| scope.spawn(move || grid.work(worker))).collect();
                 for thread in threads {
                     match thread.join() {
                         Ok(counts) => executed.add(counts),
@@ -389,24 +391,28 @@ struct Grid<'a> {
     total: u64,
     /// Workgroups that the device runs at a time.
     room: u64,
-    workers: usize,
     /// The next workgroup to start, in dispatch order.
     next: AtomicU64,
     resident: AtomicU64,
     /// Rises whenever a workgroup did something that others may wait for.
     progress: AtomicU64,
-    /// Workers whose workgroups all wait, and those that have none left.
-    waiting: AtomicUsize,
+    /// Of each worker: [`WORKS`], [`HAS_NONE`], or the progress since which all of its workgroups have been found waiting.
+    states: Box<[AtomicU64]>,
     over: AtomicBool,
     stop: Mutex<Option<Box<Stop>>>,
 }
+
+/// The state of a worker whose workgroups may get on.
+const WORKS: u64 = u64::MAX;
+/// The state of a worker that has no workgroup, and can start none.
+const HAS_NONE: u64 = u64::MAX - 1;
 
 /// Turns that a workgroup has before the next resident one goes on.
 const TURNS: u32 = 16;
 
 impl<'a> Grid<'a> {
     /// One worker: starts workgroups and runs them to their ends.
-    fn work(&self) -> Executed {
+    fn work(&self, worker: usize) -> Executed {
         let _plain = Plain::set();
         let mut counts = Counts::new(self.launch.module);
         let mut pool = Vec::new();
@@ -414,6 +420,7 @@ impl<'a> Grid<'a> {
         // Groups in a row that were found waiting; rounds since a group was last started; groups in a row that were found
         // waiting just as before, and the progress of all when that began.
         let (mut idle, mut slow, mut quiet, mut since) = (0, 0_u64, 0, 0);
+        let mut asked = Instant::now();
         while !self.over.load(SeqCst) {
             if idle >= groups.len() || slow > 4 * groups.len() as u64 {
                 if let Some(group) = self.start(&mut pool) {
@@ -422,15 +429,16 @@ impl<'a> Grid<'a> {
                 } else if groups.is_empty() {
                     if self.next.load(SeqCst) >= self.total {
                         // Nothing that others wait for comes from this worker any more.
-                        self.waiting.fetch_add(1, SeqCst);
+                        self.states[worker].store(HAS_NONE, SeqCst);
                         break;
                     }
-                    self.wait_for_room();
+                    self.wait_for_room(worker);
                 }
             }
             let Some(mut group) = groups.pop_front() else { continue };
             if quiet == 0 {
                 since = self.progress.load(SeqCst);
+                asked = Instant::now();
             }
             match group.run(self.launch.module, TURNS, &mut counts) {
                 Ok(Progress::Done) => {
@@ -457,7 +465,7 @@ impl<'a> Grid<'a> {
                         serve();
                     }
                     if quiet >= groups.len() && self.nothing_to_start() {
-                        self.wait_for_others(since, &groups);
+                        self.wait_for_others(worker, since, asked.elapsed(), &groups);
                         quiet = 0;
                     }
                 }
@@ -471,37 +479,41 @@ impl<'a> Grid<'a> {
         self.next.load(SeqCst) >= self.total || self.resident.load(SeqCst) >= self.room
     }
 
-    /// Other workers' workgroups fill the device: waits until one of them ends. Meanwhile this worker counts as waiting, so
-    /// that a deadlock of the others is seen.
-    fn wait_for_room(&self) {
-        self.waiting.fetch_add(1, SeqCst);
+    /// Other workers' workgroups fill the device: waits until one of them ends. Meanwhile this worker counts as one that has
+    /// none, so that a deadlock of the others is seen.
+    fn wait_for_room(&self, worker: usize) {
+        self.states[worker].store(HAS_NONE, SeqCst);
         while self.resident.load(SeqCst) >= self.room
             && self.next.load(SeqCst) < self.total
             && !self.over.load(SeqCst)
         {
-            std::thread::sleep(std::time::Duration::from_micros(50));
+            std::thread::sleep(Duration::from_micros(50));
         }
-        self.waiting.fetch_sub(1, SeqCst);
+        self.states[worker].store(WORKS, SeqCst);
     }
 
-    /// All workgroups of this worker wait: gives others time, and reports a deadlock if none of them gets on either.
-    fn wait_for_others(&self, seen: u64, groups: &VecDeque<Workgroup<'_>>) {
-        let waiting = self.waiting.fetch_add(1, SeqCst) + 1;
-        for _ in 0..20 {
-            std::thread::yield_now();
-            if self.progress.load(SeqCst) != seen || self.over.load(SeqCst) {
+    /// All workgroups of this worker have been found waiting since the progress of all was `seen`, which took `asking`:
+    /// gives others time, and reports a deadlock if none of them gets on either. A worker that sleeps through what others
+    /// do waits for something that may have come: it was asked before, and does not count.
+    fn wait_for_others(&self, worker: usize, seen: u64, asking: Duration, groups: &VecDeque<Workgroup<'_>>) {
+        self.states[worker].store(seen, SeqCst);
+        // As long as the others may need to ask theirs, so that all are seen waiting at one time.
+        let until = Instant::now() + 2 * asking + Duration::from_millis(4);
+        while self.progress.load(SeqCst) == seen && !self.over.load(SeqCst) {
+            let waits = |state: &AtomicU64| [HAS_NONE, seen].contains(&state.load(SeqCst));
+            // The progress is read once more: nobody got on while the states were read one after the other.
+            if self.states.iter().all(waits) && self.progress.load(SeqCst) == seen {
+                if let Some(first) = groups.front() {
+                    self.end(Box::new(first.waiting(self.launch.module, Fault::Deadlock)));
+                }
                 break;
             }
-            if waiting < self.workers {
-                std::thread::sleep(std::time::Duration::from_micros(200));
+            if Instant::now() > until {
+                break;
             }
+            std::thread::sleep(Duration::from_micros(50));
         }
-        // In this order: a worker first counts its progress and then as waiting.
-        let still = self.waiting.load(SeqCst) >= self.workers && self.progress.load(SeqCst) == seen;
-        if still && let Some(first) = groups.front() {
-            self.end(Box::new(first.waiting(self.launch.module, Fault::Deadlock)));
-        }
-        self.waiting.fetch_sub(1, SeqCst);
+        self.states[worker].store(WORKS, SeqCst);
     }
 
     /// Ends the launch; the first reason stands.

@@ -366,6 +366,21 @@ fn the_workgroups_of_a_cooperative_launch_meet_at_the_barrier_of_the_grid() {
     });
 }
 
+/// More workers than processors: a worker that has waited is often not awake yet when the others have opened a barrier.
+#[test]
+fn a_barrier_of_the_grid_that_opens_is_no_deadlock_for_workers_that_sleep() {
+    each(|module| {
+        for _ in 0..20 {
+            let mut numbers = vec![u32::MAX; 37];
+            let mut run =
+                Run::new(module, "hand_on", 37, 64).buffer(&mut numbers).value(37_u32).value(60_u32);
+            (run.workers, run.cooperative) = (9, true);
+            run.run().unwrap();
+            assert!(numbers.iter().enumerate().all(|(i, n)| *n == (i as u32 + 60) % 37), "{numbers:?}");
+        }
+    });
+}
+
 #[test]
 fn the_barrier_of_the_grid_needs_a_cooperative_launch() {
     each(|module| {
