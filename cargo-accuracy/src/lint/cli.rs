@@ -63,7 +63,7 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
     };
     let paths = if args.paths.is_empty() { vec![PathBuf::from(".")] } else { args.paths.clone() };
     let cache = (!args.no_cache).then(|| cache_folder(&here)).flatten();
-    let mut report = super::run_cached(&paths, &config, cache.as_deref())?;
+    let mut report = super::run(&paths, &config, cache.as_deref())?;
     if let Some(revision) = &args.since {
         Changes::since(revision, &here)?.restrict(&mut report);
     }

@@ -78,13 +78,9 @@ pub enum Apart {
 /// Stack of the analysing threads: parsers and lowering recurse within bounds that this holds.
 const STACK: usize = 256 << 20;
 
-/// Lints `paths` (files or folders), which stand relative to the current folder.
-pub fn run(paths: &[PathBuf], config: &LintConfig) -> Result<LintReport> {
-    run_cached(paths, config, None)
-}
-
-/// Like [`run`], with what was found in unchanged files kept in a folder.
-pub fn run_cached(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
+/// Lints `paths` (files or folders), which stand relative to the current folder. What was found in unchanged files is kept
+/// in the folder `cache`, if there is one.
+pub fn run(paths: &[PathBuf], config: &LintConfig, cache: Option<&Path>) -> Result<LintReport> {
     let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build()?;
     let here = std::env::current_dir()?;
     let here = here.canonicalize().unwrap_or(here);

@@ -50,7 +50,8 @@ mod tests {
     fn what_a_parameter_check_has_shown_is_an_error_of_the_launcher_and_of_its_kernel() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("quant.hip"), SOURCE).unwrap();
-        let lint = || crate::lint::run(&[folder.path().into()], &LintConfig::default()).unwrap().findings;
+        let lint =
+            || crate::lint::run(&[folder.path().into()], &LintConfig::default(), None).unwrap().findings;
         let mut findings = lint();
         assert!(findings.iter().all(|f| f.severity == Severity::Note), "{findings:#?}");
 

@@ -382,7 +382,9 @@ fn lint(packages: &[&Package], metadata: &Metadata) -> anyhow::Result<Linted> {
         .map(|dir| dir.strip_prefix(&here).unwrap_or(dir).to_path_buf())
         .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
         .collect();
-    let mut report = lint::run(&paths, &config)?;
+    // The same folder as that of `cargo accuracy lint`: only files that have changed since are read again.
+    let cache = metadata.target_directory.as_std_path().join("accuracy");
+    let mut report = lint::run(&paths, &config, Some(&cache))?;
     if let Some(path) = &config.baseline {
         Baseline::load(&root.join(path))?.apply(&mut report);
     }

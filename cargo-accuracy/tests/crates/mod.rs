@@ -57,6 +57,8 @@ impl Fixture {
         lock.lock().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
         copy_folder(&source, &dir);
+        // It is a repository: otherwise the lint of each run would index all of this one around it.
+        std::fs::create_dir_all(dir.join(".git")).unwrap();
         let core = repository().join("accuracy-core");
         let manifest = dir.join("Cargo.toml");
         let text = std::fs::read_to_string(source.join("Cargo.toml")).unwrap();
