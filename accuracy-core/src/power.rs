@@ -136,7 +136,7 @@ fn shifted(attempt: &Attempt, judged: &Reference, given: &Given<'_>, min_cos: f6
     let mut faulty = Matrix::clone(&judged.reference);
     faulty.data.rotate_left(1);
     let (fault, name) = ("output_shifted", &buffer.name);
-    if identical(&faulty, &judged.reference) {
+    if same_result(&faulty, &judged.reference) {
         return not_applicable(fault, name);
     }
     let source = buffer.source.as_ref().expect("a hop is computed from something");
@@ -187,13 +187,13 @@ impl Consumer<'_> {
         }
         let power = seen(fault, operand, failed(&checks), comparison.cos);
         match power.status {
-            PowerStatus::Unseen => Power { detail: self.times_too_small(faulty), ..power },
+            PowerStatus::Unseen => Power { detail: self.times_too_small(faulty, comparison.rel_l2), ..power },
             _ => power,
         }
     }
 
     /// By how much a fault that was not seen is too small, in words.
-    fn times_too_small(&self, faulty: &Matrix) -> String {
+    fn times_too_small(&self, faulty: &Matrix, rel_l2: Option<f64>) -> String {
         let spread = self.spread.get_or_init(|| bounds(self.source, self.given));
         let mut most = 0.0_f64;
         for r in 0..faulty.rows {
@@ -204,8 +204,19 @@ impl Consumer<'_> {
                 }
             }
         }
+        let (rel_l2, allowed) = (rel_l2.unwrap_or(f64::NAN), self.judged.max_rel_l2.unwrap_or(f64::INFINITY));
         match most {
-            0.0 => "nothing bounds what it changes: take more tokens".into(),
+            // The kernel declares that it rounds within a function, so only the error of the whole is bounded.
+            0.0 => format!(
+                "it changes the relative L2 by {rel_l2:.2e}, and what the kernel declares to round may change it by \
+                 {allowed:.2e}: take a shape on which it weighs more, such as a shorter sequence for a position that is \
+                 left out"
+            ),
+            most if most < 1e-6 => {
+                "what it changes is less than a millionth of what rounding may: take another shape, on \
+                                    which the fault moves more"
+                    .into()
+            }
             most if most < 1.0 => format!(
                 "what it changes is at most {most:.2} of what rounding may: take values {:.0} times larger where it \
                  acts, or a float32 output",
@@ -224,7 +235,7 @@ impl Consumer<'_> {
                 let misread = misread.filter(|misread| !identical(misread, &value));
                 let faulty = misread.and_then(|misread| misled(self.source, self.given, id, misread));
                 found.push(match faulty {
-                    Some(faulty) if !identical(&faulty, &self.judged.reference) => {
+                    Some(faulty) if !same_result(&faulty, &self.judged.reference) => {
                         self.judge(fault, &operand.name, &faulty)
                     }
                     _ if !moves && attempt.setup.tokens > 1 => by_shape(fault, operand),
@@ -240,7 +251,7 @@ impl Consumer<'_> {
             .into_iter()
             .map(|(fault, mutant)| {
                 let faulty = eval(&mutant, self.given);
-                if identical(&faulty, &self.judged.reference) {
+                if same_result(&faulty, &self.judged.reference) {
                     return not_applicable(fault, &self.buffer.name);
                 }
                 self.judge(fault, &self.buffer.name, &faulty)
@@ -290,6 +301,20 @@ fn by_shape(fault: &str, operand: &Captured) -> Power {
 fn identical(a: &Matrix, b: &Matrix) -> bool {
     a.data.iter().zip(&b.data).all(|(x, y)| x == y || (x.is_nan() && y.is_nan()))
 }
+
+/// Whether two float64 results are one value, computed in another order: what a fault gives that only exchanges terms of
+/// a sum. A kernel in float32 could not show the difference.
+fn same_result(a: &Matrix, b: &Matrix) -> bool {
+    (0..a.rows).all(|r| {
+        let row = || a.row(r).iter().zip(b.row(r));
+        let finite = |x: f64| if x.is_finite() { x.abs() } else { 0.0 };
+        let largest = row().fold(0.0_f64, |most, (x, y)| most.max(finite(*x)).max(finite(*y)));
+        row().all(|(x, y)| x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= ORDER * largest)
+    })
+}
+
+/// What the order of its terms may change in a float64 sum, relative to the largest result of its row.
+const ORDER: f64 = 1.0 / (1_u64 << 40) as f64;
 
 /// One way in which a consumer can misread an operand.
 struct Misreading {
@@ -628,4 +653,23 @@ fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_only_exchanges_terms_of_a_sum_is_none() {
+        let terms: Vec<f64> = (0..100).map(|i| ((i * 37 % 19) as f64 - 7.3) / 3.0).collect();
+        let forwards: f64 = terms.iter().sum();
+        let backwards: f64 = terms.iter().rev().sum();
+        assert_ne!(forwards, backwards);
+        let of = |x: f64| Matrix::new(1, 2, vec![x, 1e-3]);
+        assert!(same_result(&of(forwards), &of(backwards)));
+        assert!(!same_result(&of(forwards), &of(forwards * (1.0 + 1e-9))));
+        assert!(!same_result(&of(f64::NAN), &of(1.0)));
+        assert!(same_result(&of(f64::INFINITY), &of(f64::INFINITY)));
+        assert!(!same_result(&of(f64::INFINITY), &of(f64::NEG_INFINITY)));
+    }
 }

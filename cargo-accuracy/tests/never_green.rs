@@ -231,6 +231,12 @@ fn a_correct_kernel_passes() {
     assert_eq!(run.status, Some(0), "{run}");
 }
 
+#[test]
+fn a_kernel_that_adds_to_zeros_passes() {
+    let run = run("added_to_zeros");
+    assert_eq!(run.status, Some(0), "{run}");
+}
+
 /// The run fails because of this check.
 #[track_caller]
 fn assert_check_failed(run: &Run, check: &str) {

@@ -286,6 +286,10 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
             (Some("rope"), _) => {
                 rename_if(inputs.iter().skip(1).flat_map(|i| i.buffers()).collect(), "rope", &steers)
             }
+            // Of a weighted sum the weights do; what is summed has faults of its own.
+            (Some(cause), "weighted_sum") => {
+                rename_if(inputs.iter().skip(1).flat_map(|i| i.buffers()).collect(), cause, &steers)
+            }
             (Some(cause), _) => rename_if(inputs.iter().flat_map(|i| i.buffers()).collect(), cause, &steers),
             (None, "paged_attention") => {
                 rename_if(

@@ -204,7 +204,7 @@ impl<'a, 'w> Variant<'a, 'w> {
                 let node = Arc::as_ptr(&expr.0) as usize;
                 let value = self.functions.of(node, || {
                     let whole = self.block(x, &all(x.0.rows), &all(x.0.cols));
-                    Arc::new(quantized(&whole, scheme, *codes))
+                    Arc::new(quantized(&whole, scheme, |dtype, x| codes.round(dtype, x)))
                 });
                 pick(&value, rows, cols)
             }

@@ -296,15 +296,20 @@ fn of_function(function: Unary, x: f64, v: f64) -> f64 {
 fn quantised(x: &Matrix, value: &Matrix, spread: &Spread, scheme: &Quant, codes: CodeRounding) -> Matrix {
     let mut out = Matrix::zeros(x.rows, x.cols);
     let largest = amax(x, scheme.granularity);
+    let offs = (0..x.rows).flat_map(|r| (0..x.cols).map(move |c| spread.at(r, c)));
+    // The largest magnitude of a cell is off by no more than the element of it that is off the most.
+    let largest_off = amax(&Matrix::new(x.rows, x.cols, offs.collect()), scheme.granularity);
     let (cell_rows, cell_cols) = scheme.granularity.cell(x.rows, x.cols);
     let (_, grid_cols) = scheme.granularity.grid(x.rows, x.cols);
     for r in 0..x.rows {
         for c in 0..x.cols {
-            let amax = largest[r / cell_rows * grid_cols + c / cell_cols];
+            let cell = r / cell_rows * grid_cols + c / cell_cols;
+            let amax = largest[cell];
             let (at, off) = (x.row(r)[c], spread.at(r, c));
-            let share = if amax > 0.0 { off / amax } else { 0.0 };
+            let share = if amax > 0.0 { largest_off[cell] / amax } else { 0.0 };
             let relative = DIVISION + share;
-            let mut most = 0.0_f64;
+            // Nothing is known of what nothing bounds.
+            let mut most = if off.is_finite() && share.is_finite() { 0.0 } else { f64::INFINITY };
             for amax in [amax * (1.0 - relative), amax * (1.0 + relative)] {
                 let scale = scheme.scale_of(amax);
                 for x in [at - off - at.abs() * DIVISION, at + off + at.abs() * DIVISION] {

@@ -1,9 +1,10 @@
 //! Evaluates an expression in float64.
 
 use super::cache;
-use super::graph::{Binary, BufferId, CodeRounding, Expr, Op, Unary};
+use super::graph::{Binary, BufferId, Expr, Op, Unary};
 use super::matrix::Matrix;
 use super::stream::{Precision, Product, Weight};
+use crate::dtype::DType;
 use crate::quant::{Quant, amax};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub trait Evaluation {
 }
 
 /// What the codes and scales stand for that a kernel makes of `x` on its way.
-pub(crate) fn quantized(x: &Matrix, scheme: &Quant, codes: CodeRounding) -> Matrix {
+pub(crate) fn quantized(x: &Matrix, scheme: &Quant, round: impl Fn(DType, f64) -> f64) -> Matrix {
     let mut out = x.clone();
     let amax = amax(x, scheme.granularity);
     let (cell_rows, cell_cols) = scheme.granularity.cell(x.rows, x.cols);
@@ -53,7 +54,7 @@ pub(crate) fn quantized(x: &Matrix, scheme: &Quant, codes: CodeRounding) -> Matr
         let first = r / cell_rows * grid_cols;
         for (cell, values) in out.row_mut(r).chunks_mut(cell_cols).enumerate() {
             let scale = scheme.scale_of(amax[first + cell]);
-            values.iter_mut().for_each(|x| *x = codes.round(scheme.dtype, *x / scale) * scale);
+            values.iter_mut().for_each(|x| *x = round(scheme.dtype, *x / scale) * scale);
         }
     }
     out
@@ -152,7 +153,7 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             if !with.rounds() {
                 return x;
             }
-            quantized(&x, scheme, *codes)
+            quantized(&x, scheme, |dtype, x| codes.round(dtype, x))
         }
         Op::User { name, inputs, function, .. } => {
             let values: Vec<_> = inputs.iter().map(operand).collect();

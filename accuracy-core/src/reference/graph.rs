@@ -10,6 +10,9 @@ use crate::quant::Quant;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// A few units in the last place of float32: what a kernel's division or multiplication by a reciprocal may be off.
+pub(crate) const DIVISION: f64 = 1.0 / (1 << 21) as f64;
+
 /// Index of a buffer in its case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub usize);
@@ -140,11 +143,21 @@ impl CodeRounding {
             CodeRounding::TowardZero => nearest,
         }
     }
+
+    /// The same, where a value that float32 may take for one on the other side of a tie, or of an integer that it is cut off
+    /// to, goes to the other side.
+    pub(crate) fn round_to_other_side(self, dtype: DType, x: f64) -> f64 {
+        let near = self.round(dtype, x);
+        let sides = [1.0 - DIVISION, 1.0 + DIVISION].map(|factor| self.round(dtype, x * factor));
+        sides.into_iter().find(|side| *side != near).unwrap_or(near)
+    }
 }
 
 /// What a kernel rounds to on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Rounding {
+    /// What the function gives where every value next to a tie goes to the other side of it.
+    Ties(Arc<UserFn>),
     /// The reference does the same: only values next to a tie may differ.
     Alike(DType),
     /// The reference does so as well, but what is rounded depends on the kernel's order of work.
@@ -373,6 +386,26 @@ impl Expr {
             }
             _ => self,
         }
+    }
+
+    /// The same expression with its functions' values next to a tie on the other side of it; `None` where no function says
+    /// what that gives.
+    pub(crate) fn with_ties_on_the_other_side(&self) -> Option<Expr> {
+        let mut found = false;
+        let mut op = self.0.op.of_operands(&mut |operand| {
+            let other = operand.with_ties_on_the_other_side();
+            found |= other.is_some();
+            other.unwrap_or_else(|| operand.clone())
+        });
+        if let Op::User { function, rounds, .. } = &mut op {
+            let other = rounds.iter().find_map(|rounding| match rounding {
+                Rounding::Ties(other) => Some(other.clone()),
+                _ => None,
+            });
+            found |= other.is_some();
+            *function = other.unwrap_or_else(|| function.clone());
+        }
+        found.then(|| Expr::of_op(op, self.shape()))
     }
 
     /// For a function of the user's own: what a kernel with the fault `name` might compute instead. Power shows whether

@@ -9,6 +9,7 @@ use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, F16};
 use crate::quant::Quant;
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Which elements of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -554,6 +555,9 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
     let mut out = user("paged_attention", &operands, out_shape, attend(Wrong::Nothing))
         .fault("context_short", attend(Wrong::Short));
     out = form.rounded(out);
+    if form.quantized.is_some() {
+        out = out.rounding(Rounding::Ties(Arc::new(attend(Wrong::Ties))));
+    }
     // With one key head, or one for each query head, the two orders are the same.
     if kv_heads > 1 && kv_heads < heads {
         out = out.fault("gqa_tiled", attend(Wrong::Tiled));
@@ -657,6 +661,8 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
 #[derive(Clone, Copy)]
 enum Wrong {
     Nothing,
+    /// Nothing, but what is quantised next to a tie goes to the other side of it.
+    Ties,
     /// Key heads are tiled, not repeated.
     Tiled,
     /// The last position is left out.
@@ -755,7 +761,12 @@ impl PagedAttention {
     }
 
     /// Rounds what the softmax divides by its sum. `amax` is the largest magnitude of each position's value.
-    fn round_probabilities(&self, exp: &mut [f64], amax: impl Fn(usize) -> f64) {
+    fn round_probabilities(
+        &self,
+        exp: &mut [f64],
+        amax: impl Fn(usize) -> f64,
+        round: impl Fn(CodeRounding, DType, f64) -> f64,
+    ) {
         if let Some(AttentionQuant { dtype, codes, positions: Some(positions) }) = self.quantized {
             // The quantiser's scale of a value that is all zero is 1.
             let scale = |p: usize| match amax(p) {
@@ -768,7 +779,7 @@ impl PagedAttention {
                 if largest > 0.0 {
                     let unit = largest / dtype.max();
                     for (i, e) in exp.iter_mut().enumerate() {
-                        *e = codes.round(dtype, *e * of(i) / unit) * unit / of(i);
+                        *e = round(codes, dtype, *e * of(i) / unit) * unit / of(i);
                     }
                 }
             }
@@ -794,9 +805,13 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
         _ => (CacheOrder::Own, CacheOrder::Own),
     };
     let part = if let Wrong::Scores(from, to) = wrong { from..to } else { 0..d };
+    let round = match wrong {
+        Wrong::Ties => CodeRounding::round_to_other_side,
+        _ => CodeRounding::round,
+    };
     let quantized = form.quantized.map(|of| {
         let scheme = Quant::group(of.dtype, d);
-        super::eval::quantized(q, &scheme, of.codes)
+        super::eval::quantized(q, &scheme, |dtype, x| round(of.codes, dtype, x))
     });
     let q = quantized.as_ref().unwrap_or(q);
     let mut out = Matrix::zeros(q.rows, heads * width);
@@ -859,7 +874,11 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                 _ => {}
             }
             let value = |i: usize| of_values.read(v, slot(positions.start + i), (block, kv, stored));
-            form.round_probabilities(&mut exp, |i| value(i).iter().fold(0.0, |most, x| x.abs().max(most)));
+            form.round_probabilities(
+                &mut exp,
+                |i| value(i).iter().fold(0.0, |most, x| x.abs().max(most)),
+                round,
+            );
             let to = &mut out.row_mut(row)[h * width..(h + 1) * width];
             for (i, e) in exp.iter().enumerate() {
                 to.iter_mut().zip(&*value(i)).for_each(|(to, v)| *to += e / total * v);
@@ -1225,6 +1244,25 @@ mod tests {
         let with = |code: f64| (code * 1.2 / 127.0 * 127.0 + 0.6 * 254.0) / 1.6;
         assert_abs_diff_eq!(out(form.quantized(of(CodeRounding::Nearest))), with(106.0), epsilon = 1e-9);
         assert_abs_diff_eq!(out(form.quantized(of(CodeRounding::TowardZero))), with(105.0), epsilon = 1e-9);
+        // The largest is 127 units of itself: float32 may find a little less, which is cut off to 126.
+        let other_side = |form| {
+            let other = |e: &[Expr]| {
+                paged_attention(&e[0], (&e[1], &e[2]), &e[3], &e[4], form)
+                    .with_ties_on_the_other_side()
+                    .expect("something is quantised")
+            };
+            value(leaves, other).data[0]
+        };
+        // So is the query, which is 126 then.
+        let e = 0.6f64.powf(126.0 / 127.0);
+        let unit = 2.0 * e / 127.0;
+        let lower = ((1.0 / unit).trunc() * unit * 127.0 + 126.0 * unit / 2.0 * 254.0) / (1.0 + e);
+        assert_abs_diff_eq!(other_side(form.quantized(of(CodeRounding::TowardZero))), lower, epsilon = 1e-9);
+        assert_abs_diff_eq!(
+            other_side(form.quantized(of(CodeRounding::Nearest))),
+            with(106.0),
+            epsilon = 1e-9
+        );
     }
 
     #[test]
@@ -1239,6 +1277,12 @@ mod tests {
         assert_abs_diff_eq!(truncated[5], 0.2, epsilon = 1e-6);
         // Between 1 and 1.125 of e4m3.
         assert_eq!(CodeRounding::TowardZero.round(E4M3FN, 1.1), 1.0);
+        let other = CodeRounding::round_to_other_side;
+        assert_eq!(
+            [127.0, 126.4, -3.0].map(|x| other(CodeRounding::TowardZero, INT8, x)),
+            [126.0, 126.0, -2.0]
+        );
+        assert_eq!([2.5, 2.6, 2.4].map(|x| other(CodeRounding::Nearest, INT8, x)), [3.0, 3.0, 2.0]);
         assert_eq!(CodeRounding::TowardZero.round(E4M3FN, -1.1), -1.0);
         assert_eq!(CodeRounding::Nearest.round(E4M3FN, 1.1), 1.125);
     }

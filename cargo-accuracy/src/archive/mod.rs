@@ -92,12 +92,16 @@ fn library_folders(args: &ArchiveArgs) -> anyhow::Result<Vec<PathBuf>> {
         .collect()
 }
 
+/// Libraries whose names fit into the line about an archive.
+const NAMED: usize = 8;
+
 fn summary(args: &ArchiveArgs, collected: &collect::Collected, size: u64) -> String {
     let contents = &collected.contents;
     let libraries: Vec<&str> = contents.libraries().map(|(_, file)| file).collect();
     let libraries = match &libraries[..] {
         [] => "no kernel library".into(),
-        found => found.join(", "),
+        few if few.len() <= NAMED => few.join(", "),
+        many => format!("{} kernel libraries and code objects", many.len()),
     };
     format!(
         "{}: {} test executables, {libraries}, {} other files; {:.1} MB, for {}{}",

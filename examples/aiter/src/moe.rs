@@ -321,7 +321,8 @@ pub unsafe fn first_stage(of: FirstStage, int8: bool, form: ExpertsForm, stream:
             }
         };
     }
-    launched(if int8 { launch!(int8_first) } else { launch!(fp8_first) })
+    // The waves of the int8 kernel overwrite a tile in shared memory that others still read, with no barrier in between.
+    launched(if int8 { emulation::in_step(|| launch!(int8_first)) } else { launch!(fp8_first) })
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ __global__ void write_cache(RopeArgs args) {
                 // Only the frequencies differ: those of the pairs of the other style.
                 c = cosines[i / 2], s = cosines[half + i / 2];
             }
-            if constexpr (v == V::cosine_and_sine_exchanged) std::swap(c, s);
+            if constexpr (v == V::cosine_and_sine_exchanged) exchange(c, s);
             if constexpr (v == V::table_read_as_pairs) c = cosines[2 * i], s = cosines[2 * i + 1];
             if constexpr (v == V::half_of_the_head_rotated) {
                 if (i >= half / 2) c = 1.0f, s = 0.0f;
@@ -150,9 +150,9 @@ __global__ void attend(bf16* out, Decode args) {
         if constexpr (v == V::value_scale_ignored) v_scale = 1.0f;
         if (v == V::last_head_without_the_value_scale && head == heads - 1) v_scale = 1.0f;
         [[maybe_unused]] float key_by = 1.0f, value_by = 1.0f;
-        if constexpr (v == V::cache_scaled_first) std::swap(k_scale, key_by), std::swap(v_scale, value_by);
+        if constexpr (v == V::cache_scaled_first) exchange(k_scale, key_by), exchange(v_scale, value_by);
         if constexpr (v == V::key_scale_ignored || v == V::other_style_and_key_scale_ignored) k_scale = 1.0f;
-        if constexpr (v == V::scales_exchanged) std::swap(k_scale, v_scale);
+        if constexpr (v == V::scales_exchanged) exchange(k_scale, v_scale);
         if constexpr (v == V::value_scale_applied_twice) v_scale *= v_scale;
         if constexpr (v == V::value_scale_divided) v_scale = 1.0f / v_scale;
         float scale = args.scale;

@@ -67,9 +67,9 @@ __global__ void route(float* weights, int32_t* ids, const bf16* logits, const fl
             for (int slot = 0; slot < topk; ++slot) weights[token * topk + slot] = round_bf16(weights[token * topk + slot]);
         }
         if constexpr (v == V::experts_sorted_without_weights) {
-            if (ids[token * topk] > ids[token * topk + 1]) std::swap(ids[token * topk], ids[token * topk + 1]);
+            if (ids[token * topk] > ids[token * topk + 1]) exchange(ids[token * topk], ids[token * topk + 1]);
         }
-        if constexpr (v == V::weights_of_the_other_slot) std::swap(weights[token * topk], weights[token * topk + 1]);
+        if constexpr (v == V::weights_of_the_other_slot) exchange(weights[token * topk], weights[token * topk + 1]);
     }
 }
 

@@ -29,14 +29,14 @@ template <V v>
 __device__ float value(const bf16* gate_up, int64_t row, int64_t i, int32_t k) {
     const bf16* from = gate_up + row * 2 * k;
     int64_t gate_at = i, up_at = k + i;
-    if constexpr (v == V::gate_and_up_exchanged) std::swap(gate_at, up_at);
+    if constexpr (v == V::gate_and_up_exchanged) exchange(gate_at, up_at);
     if constexpr (v == V::read_as_alternating) gate_at = 2 * i, up_at = 2 * i + 1;
     if constexpr (v == V::alternating_up_first) gate_at = 2 * i + 1, up_at = 2 * i;
     if constexpr (v == V::read_in_blocks_of_64) gate_at = i / 64 * 128 + i % 64, up_at = gate_at + 64;
     if constexpr (v == V::read_in_blocks_of_128) gate_at = i / 128 * 256 + i % 128, up_at = gate_at + 128;
     if constexpr (v == V::read_in_blocks_of_16) gate_at = i / 16 * 32 + i % 16, up_at = gate_at + 16;
-    if (v == V::exchanged_in_the_last_group && i >= k - kGroup) std::swap(gate_at, up_at);
-    if (v == V::exchanged_beyond_16_tokens && row >= 16) std::swap(gate_at, up_at);
+    if (v == V::exchanged_in_the_last_group && i >= k - kGroup) exchange(gate_at, up_at);
+    if (v == V::exchanged_beyond_16_tokens && row >= 16) exchange(gate_at, up_at);
     if constexpr (v == V::up_is_gate) up_at = gate_at;
     if constexpr (v == V::up_begins_a_tile_late) up_at = k + (i + 64) % k;
     if constexpr (v == V::up_rows_half_as_far) up_at = k + i - row * k;

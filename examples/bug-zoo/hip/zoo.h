@@ -23,6 +23,13 @@ __device__ inline float round_f16(float x) {
     return __uint_as_float((bits + 0xfff + (bits >> 13 & 1)) & ~uint32_t{0x1fff});
 }
 
+template <typename T>
+__device__ inline void exchange(T& a, T& b) {
+    const T kept = a;
+    a = b;
+    b = kept;
+}
+
 __device__ inline float round_bf16(float x) { return to_float(to_bf16(x)); }
 
 // The number of this launch. On a GPU the scheduler decides in which order blocks and atomics come, and no two launches

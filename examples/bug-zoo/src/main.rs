@@ -25,8 +25,14 @@ struct Args {
     #[arg(long, conflicts_with = "write")]
     only: Vec<String>,
     /// Put the table into README.md of this package, and what it comes to into that of the workspace
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["emulate", "report"])]
     write: bool,
+    /// Emulate this architecture instead of running on the host
+    #[arg(long, value_name = "ARCH")]
+    emulate: Option<String>,
+    /// Run nothing: judge the JSON report of a run of the zoo, as another machine has written it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "emulate"])]
+    report: Option<PathBuf>,
 }
 
 /// A case as the report of `cargo accuracy` has it.
@@ -104,7 +110,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut all_good = true;
     for seed in args.seed..args.seed + args.seeds.max(1) {
         let began = std::time::Instant::now();
-        let cases = run(&root, seed, first.is_none(), &args.only)?;
+        let cases = match &args.report {
+            Some(report) => judged_cases(report, &BTreeMap::new())?,
+            None => run(&root, seed, first.is_none(), &args)?,
+        };
         let summary = table::Summary::of(&cases);
         println!("seed {seed}: {summary}, {:.0} s", began.elapsed().as_secs_f64());
         all_good &= summary.is_good();
@@ -160,28 +169,22 @@ fn flips(outcomes: &BTreeMap<String, Vec<Outcome>>) -> Vec<String> {
 }
 
 /// Runs the zoo with one seed.
-fn run(root: &Path, seed: u64, with_peers: bool, only: &[String]) -> anyhow::Result<Vec<Judged>> {
+fn run(root: &Path, seed: u64, with_peers: bool, args: &Args) -> anyhow::Result<Vec<Judged>> {
     let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
     let report = dir.path().join("report.json");
     let tensors = dir.path().join("tensors");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(["run", "--quiet", "--release", "-p", "cargo-accuracy", "--"]);
-    command.args([
-        "-p",
-        "bug-zoo",
-        "--release",
-        "--arch",
-        "host",
-        "--no-lint",
-        "--quiet",
-        "--timeout",
-        "120",
-    ]);
+    command.args(["-p", "bug-zoo", "--release", "--no-lint", "--quiet"]);
+    match &args.emulate {
+        None => command.args(["--arch", "host", "--timeout", "120"]),
+        Some(arch) => command.args(["--arch", arch, "--emulate", "--timeout", "600"]),
+    };
     command.args(["--seed", &seed.to_string(), "--report", &format!("json={}", report.display())]);
     // Memory holds the same before each run with a seed: what is not written counts in the figures. The four differ.
     let poison = [6, 1, 4, 12][(seed % 4) as usize];
     command.args(["--poison", &poison.to_string()]);
-    command.args(only);
+    command.args(&args.only);
     if with_peers {
         command.arg("--keep-tensors").arg(&tensors);
     }
@@ -191,10 +194,15 @@ fn run(root: &Path, seed: u64, with_peers: bool, only: &[String]) -> anyhow::Res
     if !matches!(status.code(), Some(0 | 100)) {
         bail!("cargo accuracy did not finish: {status}");
     }
-    let text = std::fs::read_to_string(&report).with_context(|| report.display().to_string())?;
-    let report: Report = serde_json::from_str(&text).context("the report is not as expected")?;
     let outputs = if with_peers { peers::outputs(&tensors)? } else { BTreeMap::new() };
-    report.cases.into_iter().map(|case| judged(case, &outputs)).collect()
+    judged_cases(&report, &outputs)
+}
+
+/// The cases of a report, each beside its truth.
+fn judged_cases(report: &Path, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Vec<Judged>> {
+    let text = std::fs::read_to_string(report).with_context(|| report.display().to_string())?;
+    let report: Report = serde_json::from_str(&text).context("the report is not as expected")?;
+    report.cases.into_iter().map(|case| judged(case, outputs)).collect()
 }
 
 fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Judged> {

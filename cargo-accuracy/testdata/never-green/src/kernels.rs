@@ -91,6 +91,19 @@ fn correct_by_its_attribute(cx: &mut Case) -> Result<Tensor> {
     Ok(y)
 }
 
+/// What is added to zeros is no constant data.
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+fn added_to_zeros(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let before = cx.zeros("y", BF16, [m, n])?;
+    let y = cx.update(&before, &before.expr() + x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
 /// Fails, and says so.
 #[accuracy_test(
     checkpoint = "shards/good",

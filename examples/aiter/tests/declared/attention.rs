@@ -31,7 +31,7 @@ struct Paging {
 
 fn paging(sequences: usize) -> Paging {
     let (block, pool) = (BLOCK as usize, sequences * BLOCKS + 1);
-    let length = |s: usize| (300 + s * 118) % (block * BLOCKS) + 3;
+    let length = |s: usize| (37 + s * 118) % (block * BLOCKS) + 3;
     Paging {
         lengths: (0..sequences).map(|s| length(s) as i32).collect(),
         tables: (0..sequences * BLOCKS).map(|i| (pool - 1 - i) as i32).collect(),
@@ -72,7 +72,7 @@ pub fn decode(cx: &mut Case, cache: Cache, declared: Declared) -> Result<Tensor>
     let Paging { lengths, tables, slots } = paging(sequences);
     let (heads, rows) = (gqa * KV_HEADS, sequences * queries);
     // Inputs here are larger than a model's: the softmax would have one winner with 1 / sqrt(d).
-    let scale = 1.0 / 1024.0;
+    let scale = 1.0 / 2048.0;
     let q = cx.input("q", BF16, [rows, heads * head])?;
     let (keys, values) =
         (DataLayout::PagedKeys { block, head, vector }, DataLayout::PagedValues { block, head, vector });
