@@ -19,31 +19,40 @@
 //!
 //! The pages are the files of `docs/`. Their examples are compiled as tests.
 
-#[doc = include_str!("../docs/first-test.md")]
-pub mod first_test {}
-#[doc = include_str!("../docs/libraries.md")]
-pub mod libraries {}
-#[doc = include_str!("../docs/verdict.md")]
-pub mod verdict {}
-#[doc = include_str!("../docs/names.md")]
-pub mod names {}
-#[doc = include_str!("../docs/layout.md")]
-pub mod layout {}
-#[doc = include_str!("../docs/architecture.md")]
-pub mod architecture {}
-#[doc = include_str!("../docs/gpus.md")]
-pub mod gpus {}
-#[doc = include_str!("../docs/baselines.md")]
-pub mod baselines {}
-#[doc = include_str!("../docs/machines.md")]
-pub mod machines {}
-#[doc = include_str!("../docs/ci.md")]
-pub mod ci {}
-#[doc = include_str!("../docs/triage.md")]
-pub mod triage {}
-#[doc = include_str!("../docs/fix.md")]
-pub mod fix {}
-#[doc = include_str!("../docs/lint.md")]
-pub mod lint {}
-#[doc = include_str!("../docs/limits.md")]
-pub mod limits {}
+/// A page. In the repository a page links to the files of others, here to their modules: the first definition of a link counts.
+macro_rules! page {
+    ($text:expr, $name:ident) => {
+        /// [first-test]: crate::guide::first_test
+        /// [libraries]: crate::guide::libraries
+        /// [verdict]: crate::guide::verdict
+        /// [names]: crate::guide::names
+        /// [layout]: crate::guide::layout
+        /// [architecture]: crate::guide::architecture
+        /// [gpus]: crate::guide::gpus
+        /// [baselines]: crate::guide::baselines
+        /// [machines]: crate::guide::machines
+        /// [ci]: crate::guide::ci
+        /// [triage]: crate::guide::triage
+        /// [fix]: crate::guide::fix
+        /// [lint]: crate::guide::lint
+        /// [limits]: crate::guide::limits
+        ///
+        #[doc = $text]
+        pub mod $name {}
+    };
+}
+
+page!(include_str!("../docs/first-test.md"), first_test);
+page!(include_str!("../docs/libraries.md"), libraries);
+page!(include_str!("../docs/verdict.md"), verdict);
+page!(include_str!("../docs/names.md"), names);
+page!(include_str!("../docs/layout.md"), layout);
+page!(include_str!("../docs/architecture.md"), architecture);
+page!(include_str!("../docs/gpus.md"), gpus);
+page!(include_str!("../docs/baselines.md"), baselines);
+page!(include_str!("../docs/machines.md"), machines);
+page!(include_str!("../docs/ci.md"), ci);
+page!(include_str!("../docs/triage.md"), triage);
+page!(include_str!("../docs/fix.md"), fix);
+page!(include_str!("../docs/lint.md"), lint);
+page!(include_str!("../docs/limits.md"), limits);

@@ -92,7 +92,7 @@ impl Setup<'_> {
             _ => Done {
                 did: Did::Added,
                 path: self.manifest().into(),
-                what: format!("accuracy-core {} for {}", self.core_from(), added.join(" and ")),
+                what: format!("accuracy-core {} for {}", self.core_from(), added.join(", and ")),
             },
         });
         if !has(&[DependencyKind::Normal]) && has(&[DependencyKind::Development]) {
