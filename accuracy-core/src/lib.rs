@@ -46,7 +46,7 @@
 //! | to declare inputs, weights, intermediates and outputs | the methods of [`Case`] |
 //! | pointers and shapes for a launcher | [`Tensor`], [`Shape`] |
 //! | how a buffer is quantised, and the order of its scales | [`Quant`](quant::Quant), [`ScaleLayout`](layout::ScaleLayout), [`guide::layout`] |
-//! | formulas: products, norms, activations, attention | [`Operand`](reference::Operand), [`reference`], [`reference::model`] |
+//! | formulas: products, norms, activations, attention | [`Operand`](reference::Operand), [`mod@reference`], [`reference::model`] |
 //! | to understand a failure | [`guide::verdict`], [`guide::names`] |
 //!
 //! A test needs only the [`prelude`]. The other modules are what the plugin uses; they may change in any version.
