@@ -1,4 +1,64 @@
-//! The library behind `#[accuracy_test]`. How it is used, page by page: [`guide`].
+//! Tests for the numbers of inference kernels: the library behind [`#[accuracy_test]`](macro@accuracy_test).
+//!
+//! You write one function that declares a chain of buffers and calls your kernels. The framework makes a matrix of tests of it.
+//! For each test it provides the data and the memory, computes in float64 what every kernel should have written, compares, and
+//! names the likely cause of a difference. `cargo test`, `cargo nextest run` and the plugin `cargo accuracy` run these tests.
+//!
+//! # A first test
+//!
+//! `cargo accuracy init` writes a test like this one, with the two kernels and a build script that compiles them for the CPU.
+//!
+//! ```no_run
+//! use accuracy_core::prelude::*;
+//!
+//! #[kernel_library("my_kernels")] // binds libmy_kernels_<arch>.so, which is opened when a test runs
+//! unsafe extern "C" {
+//!     fn token_quant(q: DevPtr<i8>, s: DevPtr<f32>, x: DevPtr<bf16>, m: i32, k: i32, stream: Stream) -> Status;
+//!     fn gemm(y: DevPtr<f32>, xq: DevPtr<i8>, xs: DevPtr<f32>, wq: DevPtr<i8>, ws: DevPtr<f32>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+//! }
+//!
+//! #[accuracy_test(
+//!     checkpoint = "shards/first.safetensors",
+//!     weights = { w = "model.layers.{layer}.mlp.{part}_proj" }, // a case for each tensor that matches
+//!     tokens = [1, 33],
+//! )]
+//! fn first(cx: &mut Case) -> Result<Tensor> {
+//!     let (m, n, k) = cx.shape()?;
+//!     let x = cx.activations()?;                                    // bf16 [m, k]
+//!     let w = cx.weight("w", Quant::channel(INT8))?;                // int8 [n, k], a scale for each row
+//!     let xq = cx.quantized("xq", &x, Quant::token(INT8))?;         // what the first kernel will write
+//!     let y = cx.output("y", F32, [m, n], xq.matmul(&w))?;          // and what the second computes from it
+//!     unsafe {
+//!         token_quant(xq.data(), xq.scales(), x.data(), m, k, cx.stream())?;
+//!         gemm(y.data(), xq.data(), xq.scales(), w.data(), w.scales(), m, n, k, cx.stream())?;
+//!     }
+//!     Ok(y)
+//! }
+//! ```
+//!
+//! # Where to go on
+//!
+//! | you want | look at |
+//! | --- | --- |
+//! | to be led through a first test | [`guide::first_test`] |
+//! | the parameters of a test: formats, paths, values | [`macro@accuracy_test`] |
+//! | to bind launchers, or kernels of a code object | [`macro@kernel_library`], [`macro@code_object`] |
+//! | to declare inputs, weights, intermediates and outputs | the methods of [`Case`] |
+//! | pointers and shapes for a launcher | [`Tensor`], [`Shape`] |
+//! | how a buffer is quantised, and the order of its scales | [`Quant`](quant::Quant), [`ScaleLayout`](layout::ScaleLayout), [`guide::layout`] |
+//! | formulas: products, norms, activations, attention | [`Operand`](reference::Operand), [`mod@reference`], [`reference::model`] |
+//! | to understand a failure | [`guide::verdict`], [`guide::names`] |
+//!
+//! A test needs only the [`prelude`]. The other modules are what the plugin uses; they may change in any version.
+//!
+//! # Features
+//!
+//! | feature | what it is for |
+//! | --- | --- |
+//! | `runtime` (default) | tests |
+//! | `build` | build scripts: `build::declared()` compiles the kernels for the CPU |
+//! | `emulate` | runs the code of gfx942 and gfx950 on this machine's processor; `cargo accuracy --emulate` switches it on |
+//! | `isa`, `codeobject`, `dumps` | what the plugin reads: machine code, kernel libraries, dumps of hidden states |
 
 #[cfg(feature = "runtime")]
 pub mod arch;

@@ -212,26 +212,36 @@ impl Quant {
     }
 
     /// One scale for the whole tensor.
+    ///
+    /// # Example
+    /// All constructors give float32 scales in row-major order; methods change that.
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// let scheme = Quant::group(E4M3FN, 128)      // one scale for each 1 × 128 group along K
+    ///     .layout(ColMajor)                       // scales are stored column by column
+    ///     .amax_floor(1e-10);                     // the kernel computes scales from max(amax, 1e-10)
+    /// assert_eq!((scheme.max, scheme.scale_dtype), (448.0, F32));
+    /// ```
     pub fn tensor(dtype: DType) -> Quant {
         Quant::new(dtype, Granularity::Tensor)
     }
 
-    /// One scale for each token of activations `[tokens, K]`.
+    /// One scale for each row of activations `[tokens, K]`, that is, for each token.
     pub fn token(dtype: DType) -> Quant {
         Quant::new(dtype, Granularity::Row)
     }
 
-    /// One scale for each output channel of a weight `[N, K]`.
+    /// One scale for each row of a weight `[N, K]`, that is, for each output channel.
     pub fn channel(dtype: DType) -> Quant {
         Quant::new(dtype, Granularity::Row)
     }
 
-    /// One scale for each `1 × size` group along K.
+    /// One scale for each `1 × size` group of a row, along K.
     pub fn group(dtype: DType, size: usize) -> Quant {
         Quant::new(dtype, Granularity::Group(size))
     }
 
-    /// One scale for each `rows × cols` block.
+    /// One scale for each block of `rows × cols` elements, such as 128 × 128.
     pub fn block(dtype: DType, rows: usize, cols: usize) -> Quant {
         Quant::new(dtype, Granularity::Block(rows, cols))
     }

@@ -18,64 +18,68 @@ Examples:
   cargo accuracy 'kernels::fp8::gemm[..]'  one case: its identity in quotes
   cargo accuracy --list                    the identities; nothing is run
   cargo accuracy --report json=FILE        results for a machine, too
-  cargo accuracy report                    the tables of the last run again
+  cargo accuracy report                    print the last run's tables again
   cargo accuracy --baseline FILE           changes since --save-baseline FILE
-  cargo accuracy --partition slice:1/4     a quarter; `report DIR...` merges
+  cargo accuracy --partition slice:1/4     a quarter of the cases; merge later
 
-Columns: the cosine is that of the worst hop, `row cos` that of its worst row, `gain` the scale by which the output \
-is off; `chain L2` is the relative error of the whole chain against the ideal product, `/floor` the same in units of \
-what the number formats alone lose. A table too wide for the terminal leaves out, in this order: s, chain L2, row cos, \
-gain, /floor.
+More commands: `cargo accuracy --help` lists them, `cargo accuracy COMMAND --help` explains one.
 
-Exit status: 0 everything correct; 100 something failed the gate; 101 could not build or finish; \
-4 nothing ran; 2 usage.";
+Columns: `cosine` is that of the worst hop (a hop is one kernel of the chain), `row cos` that of its worst row. `gain` \
+is the factor by which the output is too large, 1 where it is right. `chain L2` is the relative error of the whole \
+chain against the ideal result; `/floor` is the same error divided by what the number formats alone lose. If the \
+terminal is too narrow, columns are left out in this order: s, chain L2, row cos, gain, /floor.
+
+Exit status: 0 everything is correct; 100 a case or a lint finding failed; 101 it could not build or finish; \
+4 nothing ran; 2 wrong usage.";
 
 const ARCHIVE_EXAMPLES: &str = "\
 Examples:
   cargo accuracy archive -p kernels --release --out kernels.tar.zst
   cargo accuracy archive --library-path build/gpu   libraries built elsewhere
-  cargo accuracy archive --emulate                  to run gfx950 code anywhere
+  cargo accuracy archive --emulate                  runs gfx950 code anywhere
   cargo-accuracy run --archive kernels.tar.zst      on the other machine
 
-What goes in: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and \
-ACCURACY_LIBRARY_PATH, the package's `library-path`, what `cargo accuracy build` has left, the output folder of the \
+The archive holds: the test executables, lib{name}_{arch}.so for every architecture (from --library-path and \
+ACCURACY_LIBRARY_PATH, the package's `library-path`, what `cargo accuracy build` has built, the output folder of the \
 build script, `lib/` of the package), the checkpoints and activations that tests name by relative paths, and the \
-configuration. What a test opens by itself does not.";
+configuration. It does not hold files that a test opens by itself.";
 
 const BUILD_EXAMPLES: &str = "\
 Examples:
-  cargo accuracy build --arch gfx950         what packages name sources of
+  cargo accuracy build --arch gfx950         every library of the workspace
   cargo accuracy build -p kernels --arch host
   cargo accuracy build --arch gfx942,gfx950 --bundle    one file for both
 
-Only what has changed is built again: by content, not by the time of files.";
+A library is built again only if the content of its sources, its flags or its compiler has changed; the time of a \
+file does not matter. The path of each built library is printed.";
 
 const HEADER_EXAMPLES: &str = "\
 Examples:
   cargo accuracy header --out src/hip        {library}_launchers.h
   cargo accuracy header --out src/hip --check    fails if they are out of date
 
-ACCURACY_BOUND(name); after a launcher's definition makes the C++ compiler refuse it where the binding disagrees.";
+Include the header in the launchers' source and write ACCURACY_BOUND(name); after a launcher's definition. The C++ \
+compiler then rejects the launcher if its arguments differ from those that Rust binds.";
 
 const SELFTEST_EXAMPLES: &str = "\
 Examples:
-  cargo accuracy selftest                a case of each kind of each test
+  cargo accuracy selftest                one case for each check of each test
   cargo accuracy selftest -p kernels fp8
 
-Answers whether these tests could see a fault: each known one is planted in the reference of a chain, and the checks that \
-fail are those that would see it in a kernel.
+Shows whether your tests would notice a fault. Each known fault is planted in the reference of a chain; the checks that \
+then fail are those that would fail if a kernel had the fault.
 
-Exit status: 0 every fault that can matter is seen; 100 one is not; 101, 4 and 2 as of `run`.";
+Exit status: 0 every fault that can matter is noticed; 100 one is not; 101, 4 and 2 as for `run`.";
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
-  cargo accuracy report                                the last run again
-  cargo accuracy report records-gfx942 records-gfx950  of two machines, merged
+  cargo accuracy report                                the last run
+  cargo accuracy report records-gfx942 records-gfx950  two machines, merged
   cargo accuracy report DIR --report markdown=comment.md
 
-A case that a manifest announces and that no record tells of is reported as not run, and fails.
+A run lists its cases before it starts them. A listed case that left no record is reported as not run, and fails.
 
-Exit status: as of `run`, of everything that was merged.";
+Exit status: as for `run`, over everything that was merged.";
 
 const LINT_EXAMPLES: &str = "\
 Examples:
@@ -86,25 +90,27 @@ Examples:
   cargo accuracy lint --save-baseline lint.json       begin in an old repository
   cargo accuracy lint --baseline lint.json --report sarif=lint.sarif
 
-Exit status: 0 no error, or only such as are in the baseline; 100 errors; 101 it could not finish; 2 usage.";
+Exit status: 0 no error, or only errors that are in the baseline; 100 errors; 101 it could not finish; 2 wrong usage.";
 
 const DTYPES_EXAMPLES: &str = "\
 Examples:
-  cargo accuracy dtypes                  all formats, and who decodes what
-  cargo accuracy dtypes e4m3fnuz         every code of one
+  cargo accuracy dtypes                  all formats, and which GPU reads them
+  cargo accuracy dtypes e4m3fnuz         every code of one format
   cargo accuracy dtypes e2m1 --format json";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
   cargo accuracy inspect lib/libgemm_gfx950.so
-  cargo accuracy inspect --arch gfx942 --arch gfx950 libgemm.so   both needed
+  cargo accuracy inspect --arch gfx942 --arch gfx950 libgemm.so   needs both
   cargo accuracy inspect -v kernel.hsaco     arguments, registers, memory
 
-Nothing is loaded or run: a library for a GPU can be inspected anywhere.
-Instructions for gfx942 and gfx950 that meet a known fault of the hardware are
-listed, with the compiler's flag that avoids them; the exit status is the same.
+The file is only read, never loaded, so a library for a GPU can be inspected
+anywhere. Instructions of gfx942 and gfx950 that run into a known hardware bug
+(an erratum) are listed with the compiler flag that avoids them; they do not
+change the exit status.
 
-Exit status: 0; 100 no code for an --arch; 101 a file cannot be read; 2 usage.";
+Exit status: 0; 100 no code for an --arch; 101 a file cannot be read; 2 wrong
+usage.";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
@@ -112,9 +118,10 @@ Examples:
   cargo accuracy init -p kernels       one package of a workspace
   cargo accuracy init --no-ci          without the workflow
 
-Writes, where it is not there: accuracy-core as a dependency of tests and of the build script, the architecture in \
-[package.metadata.accuracy] and the kernels' sources in [[package.metadata.accuracy.library]], build.rs, src/hip/first.hip, shards/first.safetensors, tests/accuracy.rs, and \
-.github/workflows/accuracy.yml. What it writes builds and passes.";
+Adds what is missing and changes nothing else: accuracy-core as a dependency of the package and of its build script; \
+the architecture in [package.metadata.accuracy] and the kernels' sources in [[package.metadata.accuracy.library]]; \
+build.rs, src/hip/first.hip, shards/first.safetensors, tests/accuracy.rs and .github/workflows/accuracy.yml. The \
+result builds, and its test passes.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -125,12 +132,13 @@ Examples:
 Looks at compilers, GPU runtimes, devices, the variables that hide devices, and, in a workspace, at the kernel libraries \
 and checkpoints that its tests name. Nothing is built, and nothing is changed.
 
-Exit status: 0 nothing stands in the way; 100 something does; 2 usage.";
+Exit status: 0 a run can start; 100 something prevents it; 2 wrong usage.";
 
 /// Judges the numbers of inference kernels against a float64 oracle.
 ///
 /// Without a command it runs the accuracy tests: it builds the workspace's tests with cargo, finds every
-/// `#[accuracy_test]`, runs each case in a process of its own, prints tables of cosines and exits by the gate.
+/// `#[accuracy_test]`, runs each case in a separate process, prints tables of cosines, and ends with status 0 only if
+/// every case is correct.
 #[derive(Debug, clap::Parser)]
 #[command(name = "cargo-accuracy", bin_name = "cargo accuracy", version, after_help = EXAMPLES)]
 #[command(styles = clap_cargo::style::CLAP_STYLING, args_conflicts_with_subcommands = true)]
@@ -149,43 +157,43 @@ enum Command {
     /// Put test executables, kernel libraries and checkpoints into one file, for machines without cargo
     #[command(after_help = ARCHIVE_EXAMPLES)]
     Archive(Box<archive::ArchiveArgs>),
-    /// Plant every known fault in the reference of each chain, and show which checks see it
+    /// Plant every known fault in the reference of each chain, and show which checks notice it
     #[command(after_help = SELFTEST_EXAMPLES)]
     Selftest(Box<run::RunArgs>),
-    /// Merge the records of runs, on any machine and under any runner, and render them
+    /// Merge the results of runs, from any machine and any test runner, and print or write reports
     #[command(after_help = REPORT_EXAMPLES)]
     Report(report::ReportArgs),
     /// Find functions that accept a parameter and ignore it, in Rust, Python and C++/HIP/CUDA sources
     #[command(after_help = LINT_EXAMPLES)]
     Lint(lint::cli::LintArgs),
-    /// Say what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
+    /// List what a checkpoint holds: every weight, its scheme and scales, and what is missing or contradictory
     Weights(weights::WeightsArgs),
-    /// Show the number formats: ranges, every code of one, and which architecture decodes what
+    /// Show the number formats: their ranges, all codes of one, and which architecture reads which
     #[command(after_help = DTYPES_EXAMPLES)]
     Dtypes(dtypes::DtypesArgs),
-    /// Carve a small shard for tests out of a checkpoint, quantised if wanted
+    /// Cut a small shard for tests out of a checkpoint, and quantise it if you ask for it
     Shard(shard::ShardArgs),
-    /// Say what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
+    /// List what kernel libraries and code objects hold: architectures, kernels, arguments, launchers
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(inspect::InspectArgs),
-    /// Build the kernel libraries that packages name sources of; `run` does so for the architectures that it runs on
+    /// Build the kernel libraries whose sources Cargo.toml names, without running them
     #[command(after_help = BUILD_EXAMPLES)]
     Build(build::KernelBuildArgs),
-    /// Write what `#[kernel_library]` binds as C++ headers, with which the compiler checks the launchers' sources
+    /// Write the bindings of `#[kernel_library]` as C++ headers, so that the compiler checks the launchers against them
     #[command(after_help = HEADER_EXAMPLES)]
     Header(header::HeaderArgs),
     /// Find the layer and the operation where a model goes wrong, from two dumps and its checkpoint
     Triage(triage::TriageArgs),
     /// Compare two files or folders of tensors: safetensors, npy, npz, .pt, and the dumps of inference engines
     Compare(compare::CompareArgs),
-    /// Find failed builds, silent fallbacks and NaN in a server's log, and proof that a kernel ran
+    /// Find failed builds, silent fallbacks and NaN in a server's log, and lines that prove that a kernel ran
     Logs(logs::LogsArgs),
-    /// Ask a server prompts with known answers, and compare it with itself and with a reference
+    /// Send prompts with known answers to a server, and compare its answers with each other and with a reference server
     Probe(probe::ProbeArgs),
-    /// Set up a kernel crate: dependencies, configuration, a first test, a workflow; overwrites nothing
+    /// Set up a kernel crate: dependencies, configuration, a first test, a CI workflow; overwrites nothing
     #[command(after_help = INIT_EXAMPLES)]
     Init(init::InitArgs),
-    /// Say what this machine and workspace have and lack, with a fix for each finding
+    /// Check this machine and workspace for what a run needs, with a fix for each thing that is missing
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
@@ -284,13 +292,13 @@ pub enum TextOrJson {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Also print every check with its value, bound and margin, the power table, and skipped cases
+    /// Also print every check with its value, bound and margin, which planted faults were noticed, and skipped cases
     #[arg(short, long)]
     pub verbose: bool,
     /// Print failures and the summary only
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Colour
+    /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
     /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error

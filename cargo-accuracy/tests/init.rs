@@ -155,8 +155,45 @@ fn the_code_of_the_guide_compiles(fresh: &Fresh) {
         }
     }
     assert!(blocks > 0, "the guide has no test");
-    let built = fresh.fixture.cargo(&["check", "--tests", "--offline", "--quiet"]);
+    // The README's test binds nothing by itself: it is that of the guide, without what a first look can do without.
+    let page = std::fs::read_to_string(repository().join("accuracy-core/docs/first-test.md")).unwrap();
+    let bindings =
+        page.split("```rust,no_run\n").nth(1).and_then(|code| code.split("#[accuracy_test").next());
+    let bindings = bindings.expect("the guide binds launchers").to_owned();
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let test = readme
+        .split("```rust\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("the README has a test");
+    assert!(test.contains("#[accuracy_test("), "{test}");
+    fresh.write("tests/readme.rs", &format!("{bindings}{test}"));
+    // Launchers may be bound in `src`, too.
+    fresh.write("src/lib.rs", &bindings);
+    let built = fresh.fixture.cargo(&["check", "--all-targets", "--offline", "--quiet"]);
     assert_status(&built, 0);
+    // Of a crate on which only tests and the build script depend, cargo 1.95 panics here.
+    let documented =
+        fresh.fixture.cargo(&["doc", "-p", "accuracy-core", "--no-deps", "--offline", "--quiet"]);
+    assert_status(&documented, 0);
+}
+
+#[test]
+fn a_crate_that_binds_in_src_and_depends_for_tests_only_is_told_what_to_change() {
+    let fresh = Fresh::new();
+    let core = repository().join("accuracy-core");
+    let manifest = std::fs::read_to_string(fresh.dir().join("Cargo.toml")).unwrap();
+    let dependency = format!("\n[dev-dependencies]\naccuracy-core = {{ path = {core:?} }}\n");
+    fresh.write("Cargo.toml", &(manifest + &dependency));
+    fresh.write(
+        "src/lib.rs",
+        "#[accuracy_core::kernel_library(\"mine\")]\nunsafe extern \"C\" {\n    fn f(s: accuracy_core::prelude::Stream);\n}\n",
+    );
+    let init = fresh.plugin(&["init", "--offline", "--no-ci"]);
+    assert_status(&init, 0);
+    let said = text(&init).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("move accuracy-core from [dev-dependencies] to [dependencies]"), "{said}");
+    assert!(said.contains("lib.rs:1 binds `mine`"), "{said}");
 }
 
 #[test]

@@ -133,23 +133,33 @@ impl Case {
         self.setup.arch
     }
 
-    /// Rows of the activations.
+    /// The number of tokens of this case, which is the number of rows of the activations.
     pub fn tokens(&self) -> i32 {
         self.setup.tokens as i32
     }
 
-    /// Whether a launcher refused what it was asked for, so that the test may call another one instead:
+    /// Whether a launcher returned an error status, so that the test can call another launcher instead.
     ///
-    /// ```ignore
-    /// if cx.refused(unsafe { gemm_fast(y.data(), x.data(), w.data(), m, n, k, cx.stream()) })? {
-    ///     unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream())? };
-    /// }
-    /// ```
-    ///
-    /// A case fails if a launcher returned an error that the test neither passes on nor gives to this.
+    /// A case fails if a launcher returns an error that the test neither passes on with `?` nor hands to this function.
     ///
     /// # Errors
-    /// Every error that is not a status of the launcher, such as a symbol that is missing.
+    /// Every error that is not a status of the launcher, such as a missing symbol.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use accuracy_core::prelude::*;
+    /// # #[kernel_library("gemm")]
+    /// # unsafe extern "C" {
+    /// #     fn gemm_fast(y: DevPtr<bf16>, x: DevPtr<bf16>, stream: Stream) -> Status;
+    /// #     fn gemm(y: DevPtr<bf16>, x: DevPtr<bf16>, stream: Stream) -> Status;
+    /// # }
+    /// # fn call(cx: &Case, y: &Tensor, x: &Tensor) -> Result<()> {
+    /// if cx.refused(unsafe { gemm_fast(y.data(), x.data(), cx.stream()) })? {
+    ///     unsafe { gemm(y.data(), x.data(), cx.stream())? };
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn refused(&self, called: Result<()>) -> Result<bool> {
         match called {
             Ok(()) => Ok(false),
@@ -161,15 +171,27 @@ impl Case {
         }
     }
 
-    /// The stream to launch on.
+    /// The stream on which every launcher has to launch. On the CPU it is null.
     pub fn stream(&self) -> Stream {
         Stream::new(self.setup.runtime.stream())
     }
 
-    /// `(m, n, k)`: the tokens, and the `[n, k]` of the test's one matrix among its weights.
+    /// The sizes `(m, n, k)` of a GEMM: `m` tokens, and the test's only weight matrix `[n, k]` (output features, input features).
     ///
     /// # Errors
-    /// If the test names no matrix, or several: then `cx.weight(..)` has their shapes.
+    /// If the test names no weight matrix, or several. If there are several, take the shapes from the tensors that
+    /// [`Case::weight`] returns.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn sizes(cx: &mut Case) -> Result<()> {
+    ///     let (m, n, k) = cx.shape()?;
+    ///     let w = cx.weight("w", BF16)?;
+    ///     assert_eq!((cx.tokens(), w.rows(), w.cols()), (m, n, k));
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn shape(&self) -> Result<(i32, i32, i32)> {
         let Some(checkpoint) = &self.setup.checkpoint else {
             return Err(Error::msg("shape() needs a weight: this test names none"));
@@ -193,16 +215,43 @@ impl Case {
         }
     }
 
-    /// Activations `[tokens, k]` in bfloat16, `k` being that of the test's one matrix.
+    /// Activations `x`, `[tokens, k]` in bfloat16, where `k` is the number of columns of the test's only weight matrix.
     ///
-    /// Where the test names recorded activations these are used, else data that can reveal a bug (see
-    /// [`input::ordinary`]).
+    /// If the test names recorded activations (`activations = "file.safetensors#tensor"`), these are used. Otherwise the
+    /// framework generates data that can reveal a bug: rows and channels of different magnitude, outliers, a row of zeros (see
+    /// [`input::ordinary`]). For another shape or format, use [`Case::input`].
+    ///
+    /// # Errors
+    /// As [`Case::shape`]; also if a recording has fewer rows than tokens, or another number of columns.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn activations(cx: &mut Case) -> Result<()> {
+    ///     let (m, _, k) = cx.shape()?;
+    ///     let x = cx.activations()?;
+    ///     assert_eq!((x.rows(), x.cols(), x.dtype()), (m, k, BF16));
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn activations(&mut self) -> Result<Tensor> {
         let (m, _, k) = self.shape()?;
         self.input("x", crate::dtype::BF16, [m, k])
     }
 
-    /// An input of the chain, filled by the framework.
+    /// An input of the chain, `[rows, cols]` in the format `dtype`. The framework fills it as [`Case::activations`] says.
+    ///
+    /// # Errors
+    /// If the name is taken, or the shape is empty or does not fit the format.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn gate_and_up(cx: &mut Case) -> Result<Tensor> {
+    ///     let x = cx.input("x", BF16, [cx.tokens(), 256])?; // gate in the left half, up in the right
+    ///     cx.output("h", BF16, [cx.tokens(), 128], silu(&x.columns(0..128)) * x.columns(128..256))
+    /// }
+    /// ```
     pub fn input(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         self.leaf_input(name, Kind::Input, dtype, shape.into())
     }
@@ -214,19 +263,35 @@ impl Case {
         self.leaf(name, Kind::Input, shape, weight::Prepared::quantized(quantized, scheme, None))
     }
 
-    /// A buffer that is filled like an input and that a kernel updates in place. The tensor stands for its value
-    /// before; [`Case::update`] declares what becomes of it.
+    /// A buffer that is filled like an input and that a kernel updates in place, `[rows, cols]` in the format `dtype`. The
+    /// tensor stands for the value before the update; [`Case::update`] declares the value after it.
+    ///
+    /// # Errors
+    /// As [`Case::input`].
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn add_residual(cx: &mut Case) -> Result<Tensor> {
+    ///     let x = cx.input("x", BF16, [cx.tokens(), 256])?;
+    ///     let residual = cx.inout("residual", BF16, [cx.tokens(), 256])?;
+    ///     let sum = cx.update(&residual, &residual + &x)?;
+    ///     // Here the launcher is called, with residual.data().
+    ///     Ok(sum)
+    /// }
+    /// ```
     pub fn inout(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         self.leaf_input(name, Kind::Before, dtype, shape.into())
     }
 
-    /// The same for a quantised buffer, such as an FP8 KV cache. The framework quantises what it holds before.
+    /// The same as [`Case::inout`] for a quantised buffer, such as an FP8 KV cache. The framework generates the values that it
+    /// holds before, and quantises them to `scheme`.
     pub fn inout_quantized(&mut self, name: &str, scheme: Quant, shape: impl Into<Shape>) -> Result<Tensor> {
         let (shape, quantized, values) = self.made_quantized(name, scheme, shape.into())?;
         self.leaf(name, Kind::Before, shape, weight::Prepared::quantized(quantized, scheme, Some(values)))
     }
 
-    /// Made-up values and what the framework's quantiser makes of them.
+    /// Generated values, and the same values quantised by the framework.
     fn made_quantized(&self, name: &str, scheme: Quant, shape: Shape) -> Result<(Shape, Quantized, Matrix)> {
         self.check_scheme(name, &scheme, &shape)?;
         if let ZeroPoint::PerCell { .. } = scheme.zero_point {
@@ -238,23 +303,48 @@ impl Case {
         Ok((shape, quantized, values))
     }
 
-    /// A buffer of zeros that kernels add to. [`Case::update`] declares what becomes of it.
+    /// A buffer of zeros that kernels add to, `[rows, cols]`. [`Case::update`] declares the value afterwards.
     pub fn zeros(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let zeros = Matrix::zeros(shape.rows, shape.cols);
         self.leaf(name, Kind::Before, shape, weight::Prepared::plain(zeros, dtype))
     }
 
-    /// Indices that steer a kernel (token positions, block tables, expert offsets), as int32 `[1, n]`. The test gives
-    /// them, and may compute with the same values what it expects.
+    /// Indices that steer a kernel (token positions, block tables, expert offsets), as int32 `[1, n]`. The test gives the
+    /// values, and may use the same values in what it expects.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn rows_of_an_embedding(cx: &mut Case) -> Result<Tensor> {
+    ///     let table = cx.weight("embedding", BF16)?; // [vocabulary, width]
+    ///     let ids = cx.indices("ids", &[3, 1, 4, 1])?;
+    ///     cx.output("y", BF16, [4, table.cols()], table.gather(&ids)) // [4, width]
+    /// }
+    /// ```
     pub fn indices(&mut self, name: &str, values: &[i32]) -> Result<Tensor> {
         let ideal = Matrix::new(1, values.len(), values.iter().map(|&v| f64::from(v)).collect());
         let shape = Shape::new(1, values.len());
         self.leaf(name, Kind::Index, shape, weight::Prepared::plain(ideal, crate::dtype::INT32))
     }
 
-    /// An input whose values the test gives, row-major, such as a table of cosines and sines. They are rounded to
-    /// `dtype`.
+    /// An input `[rows, cols]` whose values the test gives, row-major, such as a table of cosines and sines. They are rounded
+    /// to `dtype`.
+    ///
+    /// # Errors
+    /// If there are not `rows * cols` values.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn table(cx: &mut Case) -> Result<Tensor> {
+    ///     let values = model::cos_sin_table(64, 128, 10_000.0); // positions, size of a head, theta
+    ///     cx.constants("cos_sin", F32, [64, 128], &values)
+    /// }
+    /// ```
     pub fn constants(
         &mut self,
         name: &str,
@@ -275,7 +365,11 @@ impl Case {
         self.leaf(name, Kind::Constant, shape, weight::Prepared::plain(ideal, dtype))
     }
 
-    /// Declares what a kernel leaves in an [`Case::inout`] or [`Case::inout_quantized`] buffer.
+    /// Declares the value that a kernel leaves in a buffer of [`Case::inout`], [`Case::inout_quantized`] or [`Case::zeros`].
+    /// The result has the shape and format of `before`; an example is at [`Case::inout`].
+    ///
+    /// # Errors
+    /// If `before` was declared in another way, or `value` has another shape.
     pub fn update(&mut self, before: &Tensor, value: impl Operand) -> Result<Tensor> {
         let name = format!("{} (updated)", before.name());
         let buffer = &self.buffers[before.id().0];
@@ -295,7 +389,24 @@ impl Case {
         Ok(self.tensor(self.buffers.len() - 1))
     }
 
-    /// An intermediate that a kernel quantises: what it is computed from, and how it is scaled.
+    /// Declares an intermediate that a kernel quantises. `value`, `[rows, cols]`, is what the kernel should quantise; `scheme`
+    /// says the number format, which elements share a scale, and the order of the scales in memory. The tensor has codes
+    /// ([`Tensor::data`]) and scales ([`Tensor::scales`]), which the kernel has to write.
+    ///
+    /// # Errors
+    /// If `value` has operands whose shapes do not agree, if the scheme does not fit `[rows, cols]`, or if it has zero points,
+    /// which only weights may have.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn fused_norm_and_quantise(cx: &mut Case) -> Result<Tensor> {
+    ///     let (x, gain) = (cx.activations()?, cx.vector("gain", BF16)?);
+    ///     // One float32 scale for 128 columns of each row; the scales are stored column by column.
+    ///     let scheme = Quant::group(E4M3FN, 128).layout(ColMajor);
+    ///     cx.quantized("xq", rms_norm(&x, &gain, 1e-6), scheme)
+    /// }
+    /// ```
     pub fn quantized(&mut self, name: &str, value: impl Operand, scheme: Quant) -> Result<Tensor> {
         let (rows, cols) = value.expr().shape();
         let source = self.source(name, &value, (rows, cols))?;
@@ -315,7 +426,23 @@ impl Case {
         })
     }
 
-    /// An output that a kernel writes: its format, its shape and what it should hold.
+    /// Declares a buffer that a kernel writes without quantising: its format `dtype`, its shape `[rows, cols]`, and the `value`
+    /// that it should hold. What a test returns is the end of its chain.
+    ///
+    /// # Errors
+    /// If `value` has another shape than is declared, or operands whose shapes do not agree. The message names them.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn gemm(cx: &mut Case) -> Result<Tensor> {
+    ///     let (m, n, _) = cx.shape()?;
+    ///     let (x, w) = (cx.activations()?, cx.weight("w", BF16)?);
+    ///     let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    ///     // Here the launcher is called, with y.data(), x.data() and w.data().
+    ///     Ok(y)
+    /// }
+    /// ```
     pub fn output(
         &mut self,
         name: &str,
@@ -329,23 +456,58 @@ impl Case {
         self.declare(Buffer { source: Some(source), ..Buffer::new(name, Kind::Output, dtype, shape) })
     }
 
-    /// A weight of the checkpoint, as the kernel takes it: a number format (the stored codes, or what an engine
-    /// makes of them on loading), or a whole scheme to quantise to.
+    /// A weight of the checkpoint, `[n, k]` (output features, input features), in the form that the kernel takes.
     ///
-    /// Columns of a weight that was quantised in act-order (`g_idx`) come sorted by their groups, as engines sort them on
-    /// loading; [`Case::column_order`] says how, for an input that has to be sorted likewise.
+    /// `role` is a key of the attribute's `weights = { .. }`. `form` is one of
+    ///
+    /// - a number format: the stored codes and scales, or what an engine converts them to on loading (e4m3fn to e4m3fnuz on
+    ///   gfx942);
+    /// - a [`Quant`]: the framework quantises the stored weight to that scheme;
+    /// - a [`WeightForm`], which also has a layout of codes and scales, a row stride, or a part of the rows and columns.
+    ///
+    /// Columns of a weight that was quantised in act-order (`g_idx`) are sorted by their groups, as engines sort them on loading.
+    /// [`Case::column_order`] returns the order, for an input that must be sorted in the same way.
+    ///
+    /// # Errors
+    /// If the test names no such role, the tensor or one of its scales is missing from the checkpoint, or the stored weight
+    /// cannot have this form. The message names the tensor and the checkpoint.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn weights(cx: &mut Case) -> Result<()> {
+    ///     let stored = cx.weight("w", E4M3FN)?; // as the checkpoint has it
+    ///     let shuffled = cx.weight("shuffled", WeightForm::from(E4M3FN).data_layout(DataLayout::PRESHUFFLE_16X16))?;
+    ///     let quantised = cx.weight("bf16", Quant::channel(INT8))?; // from a bf16 checkpoint
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn weight(&mut self, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         self.weight_named(role, role, form)
     }
 
-    /// The columns of a weight in the order in which [`Case::weight`] gives them: `order[i]` is the stored column that
-    /// comes `i`th. `None` where they come as they are stored, which is nearly always.
+    /// The order in which [`Case::weight`] gives the columns of a weight: `order[i]` is the stored column that comes `i`th.
+    /// `None` if they come as they are stored, which is nearly always.
+    ///
+    /// # Errors
+    /// As [`Case::weight`].
     pub fn column_order(&self, role: &str) -> Result<Option<Vec<usize>>> {
         let (checkpoint, tensor) = self.role(role)?;
         Ok(checkpoint.linear(&tensor)?.column_order())
     }
 
-    /// The same under a name of its own, for a role that several buffers are made of: shards of tensor parallelism.
+    /// The same as [`Case::weight`], with a name for the buffer. It is needed if several buffers are made from one role, such
+    /// as the shards of tensor parallelism.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn two_ranks(cx: &mut Case) -> Result<()> {
+    ///     let first = cx.weight_named("w0", "w", WeightForm::from(BF16).columns(0..128))?;
+    ///     let second = cx.weight_named("w1", "w", WeightForm::from(BF16).columns(128..256))?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
         let form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
@@ -364,7 +526,10 @@ impl Case {
         self.prepared_leaf(name, Kind::Weight, form.shape(prepared.rows, prepared.cols), &prepared)
     }
 
-    /// A one-dimensional weight `[n]`, such as a norm's gain, as a row `[1, n]`.
+    /// A one-dimensional weight `[n]` of the checkpoint, such as a norm's gain or a bias, as a row `[1, n]` in `dtype`.
+    ///
+    /// # Errors
+    /// If the test names no such role, or the tensor is missing or not a vector.
     pub fn vector(&mut self, role: &str, dtype: DType) -> Result<Tensor> {
         let (checkpoint, tensor) = self.role(role)?;
         let values = checkpoint.vector(&tensor)?;

@@ -24,18 +24,22 @@ impl Tensor {
         self.id
     }
 
+    /// The name that the test declared.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// The number format of the elements, or of the codes if the buffer is quantised.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
+    /// The number of rows.
     pub fn rows(&self) -> i32 {
         self.shape.rows as i32
     }
 
+    /// The number of columns.
     pub fn cols(&self) -> i32 {
         self.shape.cols as i32
     }
@@ -56,7 +60,8 @@ impl Tensor {
         self.shape.run_stride() as i64
     }
 
-    /// Pointer to the first element.
+    /// Device pointer to the first element, for a launcher. `T` follows from the binding: `DevPtr<bf16>` for bfloat16,
+    /// `DevPtr<u8>` for codes of 8 bits or less.
     ///
     /// # Panics
     /// If `T` cannot hold the buffer's format: the binding and the declaration disagree.
@@ -71,7 +76,7 @@ impl Tensor {
         DevPtr::new(self.data)
     }
 
-    /// Pointer to the first scale.
+    /// Device pointer to the first scale, in the order that the buffer's scheme declares.
     ///
     /// # Panics
     /// If the buffer has no scales, or `T` cannot hold their format.

@@ -440,8 +440,9 @@ impl Expr {
         Expr::node(Op::MatMul { a: self, b, accumulator }, rows, cols)
     }
 
-    /// For a matmul: the format in which the kernel accumulates, [`F32`] unless said otherwise, or the tensor core, as
-    /// [`HOPPER_FP8`](super::HOPPER_FP8).
+    /// For the result of a matmul: declares the format in which the kernel sums, or the matrix unit that does, such as
+    /// [`CDNA3_FP8`](super::CDNA3_FP8) or [`HOPPER_FP8`](super::HOPPER_FP8). Without it the sums are expected in [`F32`]. A
+    /// narrower declaration allows a larger error, and the report shows it.
     pub fn accumulate_in(self, accumulator: impl Into<Accumulator>) -> Expr {
         let accumulator = accumulator.into();
         match &self.0.op {
@@ -475,12 +476,29 @@ pub(crate) fn operands(op: &Op) -> Vec<&Expr> {
     }
 }
 
-/// What expressions and tensors have in common: they can be computed with.
+/// What [tensors](crate::Tensor) and [expressions](Expr) have in common: both can be used in formulas.
+///
+/// `+`, `-` and `*` work element by element; the right operand may be one row `[1, cols]`, which then goes with every row of
+/// the left one. No operator returns a `Result`: if shapes do not agree, the declaration that uses the formula
+/// ([`Case::output`](crate::Case::output) and the like) returns the error.
 pub trait Operand {
     /// As an expression.
     fn expr(&self) -> Expr;
 
-    /// `self · otherᵀ`: `[m, k] × [n, k] → [m, n]`, as weights are stored `[out features, in features]`.
+    /// The product `self · otherᵀ`: `[m, k] × [n, k] → [m, n]`. The second operand is not transposed first, because weights are
+    /// stored as `[output features, input features]`. The kernel is expected to sum in float32; [`Expr::accumulate_in`]
+    /// declares another format.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn gemm_with_bias(cx: &mut Case) -> Result<Tensor> {
+    ///     let (m, n, _) = cx.shape()?;
+    ///     let (x, w) = (cx.activations()?, cx.weight("w", BF16)?);
+    ///     let bias = cx.vector("bias", BF16)?; // [1, n]
+    ///     cx.output("y", BF16, [m, n], x.matmul(&w).accumulate_in(F16) + &bias)
+    /// }
+    /// ```
     fn matmul(&self, other: &impl Operand) -> Expr
     where
         Self: Sized,
@@ -494,7 +512,7 @@ pub trait Operand {
         Expr::node(Op::MatMul { a, b, accumulator: F32.into() }, m, n)
     }
 
-    /// The given columns.
+    /// The columns `range`: `[rows, range.len()]`.
     fn columns(&self, range: Range<usize>) -> Expr
     where
         Self: Sized,
@@ -508,7 +526,7 @@ pub trait Operand {
         Expr::node(Op::Columns { x, range }, rows, width)
     }
 
-    /// The given rows: one expert of stacked weights, for one.
+    /// The rows `range`, for example one expert of stacked weights: `[range.len(), cols]`.
     fn rows(&self, range: Range<usize>) -> Expr
     where
         Self: Sized,
@@ -522,7 +540,7 @@ pub trait Operand {
         Expr::node(Op::Rows { x, range }, count, cols)
     }
 
-    /// Each row `times` times over: a token for each of its experts.
+    /// Each row repeated `times` times, for example a token for each of its experts: `[rows * times, cols]`.
     fn repeat_rows(&self, times: usize) -> Expr
     where
         Self: Sized,
@@ -532,7 +550,7 @@ pub trait Operand {
         Expr::node(Op::RepeatRows { x, times }, rows * times, cols)
     }
 
-    /// One row for each element of `index`: the row of `self` that it names. An index out of range gives NaN.
+    /// Row `index[i]` of `self` as row `i`: `[number of indices, cols]`. An index out of range gives a row of NaN.
     fn gather(&self, index: &impl Operand) -> Expr
     where
         Self: Sized,
@@ -542,7 +560,7 @@ pub trait Operand {
         Expr::node(Op::Gather { x, index }, r * c, cols)
     }
 
-    /// Rows and columns exchanged.
+    /// Rows and columns exchanged: `[cols, rows]`.
     fn transpose(&self) -> Expr
     where
         Self: Sized,
@@ -552,7 +570,18 @@ pub trait Operand {
         Expr::node(Op::Transpose { x }, cols, rows)
     }
 
-    /// The kernel rounds to `dtype` here. The ideal result does not.
+    /// Declares that the kernel rounds to `dtype` here, for example when it stores an intermediate in bfloat16. The ideal result,
+    /// with which the whole chain is compared, is not rounded.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// fn norm_in_bf16(cx: &mut Case) -> Result<Tensor> {
+    ///     let (x, gain) = (cx.activations()?, cx.vector("gain", BF16)?);
+    ///     let normed = rms_norm(&x, &gain, 1e-6).round(BF16);
+    ///     cx.quantized("xq", normed, Quant::token(E4M3FN))
+    /// }
+    /// ```
     fn round(&self, dtype: DType) -> Expr
     where
         Self: Sized,
@@ -562,8 +591,8 @@ pub trait Operand {
         Expr::node(Op::Round { x, to: dtype }, rows, cols)
     }
 
-    /// The kernel quantises here and keeps codes and scales to itself, in registers or shared memory; each is a value
-    /// times its scale. The ideal result does not.
+    /// Declares that the kernel quantises here and does not write the codes and scales to a buffer, because it keeps them in
+    /// registers or shared memory. The result is the decoded value, code times scale. The ideal result is not quantised.
     fn quantize(&self, scheme: Quant, codes: CodeRounding) -> Expr
     where
         Self: Sized,
@@ -599,7 +628,16 @@ impl<T: Operand> Operand for &T {
     }
 }
 
-/// `x / sqrt(mean(x²) + eps) * gain` over each row, `gain` being one row.
+/// RMSNorm of each row: `x / sqrt(mean(x²) + eps) * gain`, with `x` `[rows, cols]` and `gain` `[1, cols]`.
+///
+/// # Example
+/// ```
+/// # use accuracy_core::prelude::*;
+/// fn norm(cx: &mut Case) -> Result<Tensor> {
+///     let (x, gain) = (cx.activations()?, cx.vector("gain", BF16)?);
+///     cx.output("y", BF16, [x.rows(), x.cols()], rms_norm(&x, &gain, 1e-6))
+/// }
+/// ```
 pub fn rms_norm(x: &impl Operand, gain: &impl Operand, eps: f64) -> Expr {
     let (x, gain) = (x.expr(), gain.expr());
     let (rows, cols) = x.shape();
@@ -610,7 +648,7 @@ pub fn rms_norm(x: &impl Operand, gain: &impl Operand, eps: f64) -> Expr {
     Expr::node(Op::RmsNorm { x, gain: Some(gain), eps }, rows, cols)
 }
 
-/// `(x - mean) / sqrt(var + eps) * gain + bias` over each row, `gain` and `bias` being one row each.
+/// LayerNorm of each row: `(x - mean) / sqrt(var + eps) * gain + bias`, with `x` `[rows, cols]`, `gain` and `bias` `[1, cols]`.
 pub fn layer_norm(x: &impl Operand, gain: &impl Operand, bias: &impl Operand, eps: f64) -> Expr {
     let (x, gain, bias) = (x.expr(), gain.expr(), bias.expr());
     let (rows, cols) = x.shape();
@@ -631,28 +669,29 @@ fn unary(function: Unary, x: &impl Operand) -> Expr {
     Expr::node(Op::Unary { function, x }, rows, cols)
 }
 
-/// `x / (1 + exp(-x))`.
+/// The activation `x / (1 + exp(-x))` of each element.
 pub fn silu(x: &impl Operand) -> Expr {
     unary(Unary::Silu, x)
 }
 
-/// `x/2 * (1 + erf(x / sqrt 2))`, not the tanh approximation.
+/// The activation `x/2 * (1 + erf(x / sqrt 2))` of each element; this is not the tanh approximation.
 pub fn gelu(x: &impl Operand) -> Expr {
     unary(Unary::Gelu, x)
 }
 
-/// `max(x, 0)`.
+/// The activation `max(x, 0)` of each element.
 pub fn relu(x: &impl Operand) -> Expr {
     unary(Unary::Relu, x)
 }
 
-/// `1 / (1 + exp(-x))`.
+/// The function `1 / (1 + exp(-x))` of each element.
 pub fn sigmoid(x: &impl Operand) -> Expr {
     unary(Unary::Sigmoid, x)
 }
 
-/// Row `r` of `choices[by[r]]` for each element of `by`: what a grouped GEMM computes, whose expert `by` names for each
-/// row. An index out of range gives NaN.
+/// Row `r` of `choices[by[r]]` as row `r`. A grouped GEMM computes this: `by` names the expert of each row, and `choices` has
+/// the product with each expert. All choices have the same shape, with one row for each element of `by`. An index out of range
+/// gives a row of NaN.
 pub fn select(by: &impl Operand, choices: &[Expr]) -> Expr {
     let by = by.expr();
     let (rows, cols) = choices.first().map_or((0, 0), Expr::shape);
@@ -666,7 +705,19 @@ pub fn select(by: &impl Operand, choices: &[Expr]) -> Expr {
     Expr::node(Op::Select { choices: choices.to_vec(), by }, rows, cols)
 }
 
-/// A function of the user's own: `inputs` as float64 matrices in, a `[rows, cols]` matrix out.
+/// A function that the test defines. It gets the `inputs` as float64 matrices and returns a `[rows, cols]` matrix. The framework
+/// cannot check such a function; a mistake in it is a mistake of the reference.
+///
+/// # Example
+/// ```
+/// # use accuracy_core::prelude::*;
+/// fn clipped(cx: &mut Case) -> Result<Tensor> {
+///     let x = cx.activations()?;
+///     let (rows, cols) = (x.rows() as usize, x.cols() as usize);
+///     let clip = user("clip", &[&x], (rows, cols), |inputs| inputs[0].map(|v| v.clamp(-1.0, 1.0)));
+///     cx.output("y", BF16, [x.rows(), x.cols()], clip)
+/// }
+/// ```
 pub fn user(
     name: &str,
     inputs: &[&dyn Operand],

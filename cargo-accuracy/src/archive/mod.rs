@@ -31,12 +31,12 @@ pub struct ArchiveArgs {
     /// The file to write, a tar archive compressed with zstd
     #[arg(short, long, value_name = "FILE", default_value = "accuracy.tar.zst")]
     pub out: PathBuf,
-    /// Take kernel libraries from this folder before any other (repeatable); comes before ACCURACY_LIBRARY_PATH
+    /// Folder in which kernel libraries are looked for first, even before ACCURACY_LIBRARY_PATH (repeatable)
     #[arg(long, value_name = "DIR")]
     pub library_path: Vec<PathBuf>,
-    /// Build the tests so that `run --archive FILE --emulate` can run the code of gfx942 and gfx950 without a device
+    /// Build the tests so that `run --archive FILE --emulate` can run the code of gfx942 and gfx950 without a GPU
     ///
-    /// They run on devices as well. `emulate = true` in the configuration of a package asks for it, too.
+    /// The tests still run on GPUs. `emulate = true` in the configuration of a package has the same effect.
     #[arg(long)]
     pub emulate: bool,
     #[command(flatten)]

@@ -22,20 +22,20 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Baseline")]
 pub struct BaselineArgs {
-    /// Compare with this file of --save-baseline
+    /// Compare with this file, which --save-baseline wrote
     ///
-    /// An error that grew threefold is a warning. A case that is gone fails the gate, and so does a threshold or
-    /// tolerance that changed without a reason. A file that is not there is an error.
+    /// A case whose error has grown to three times the saved one or more is a warning. The run fails if a case of the file
+    /// is gone, or if a threshold or tolerance has changed and no --reason is given. A missing file is an error.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// Write a line for each correct case: its thresholds and errors; what did not run keeps the line that it has
+    /// Write one line for each correct case, with its thresholds and errors; cases that did not run keep their line
     #[arg(long, value_name = "FILE")]
     pub save_baseline: Option<PathBuf>,
-    /// Why a threshold or tolerance is not what it was; --save-baseline writes it into the file
+    /// Why a threshold or tolerance has changed; --save-baseline writes the text into the file
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// The baseline that a change comes with, where --baseline is that of the branch it goes to: the reasons in it
-    /// count, and a case that it has no longer was removed on purpose
+    /// The baseline of a pull request, if --baseline is that of its target branch: the reasons in it count, and a case
+    /// that it no longer has counts as removed on purpose
     #[arg(long, value_name = "FILE", requires = "baseline")]
     pub proposed_baseline: Option<PathBuf>,
 }

@@ -28,16 +28,16 @@ use unit::Unit;
 pub struct KernelBuildArgs {
     /// Architecture to build for: host, gfx942, gfx950, sm_90, ... (repeatable)
     ///
-    /// Without it the environment's ACCURACY_ARCH, and without that the configuration's `arch`.
+    /// The default is ACCURACY_ARCH, else the configuration's `arch`.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
-    /// One library for all of the architectures, in compressed bundles: lib{name}_gfx942-gfx950.so
+    /// Put the code of all architectures into one library, compressed: lib{name}_gfx942-gfx950.so
     #[arg(long)]
     pub bundle: bool,
-    /// Bare code objects in place of libraries, as hipModuleLoad takes them, of the source of this name (repeatable)
+    /// Build a code object, as hipModuleLoad takes it, from the source with this name, instead of libraries (repeatable)
     #[arg(long, value_name = "SOURCE", conflicts_with = "bundle")]
     pub code_object: Vec<String>,
-    /// Print one line for ACCURACY_LIBRARY_PATH, with which plain `cargo test` finds what was built
+    /// Print the value of ACCURACY_LIBRARY_PATH with which plain `cargo test` finds the built libraries
     #[arg(long)]
     pub library_path: bool,
     #[command(flatten)]

@@ -22,15 +22,16 @@ const EXAMPLES: &str = "\
 Examples:
   cargo accuracy compare reference.npy out.npy
   cargo accuracy compare dumps/reference dumps/candidate
-  cargo accuracy compare --common hf/ sglang/ layers.3.    both have it, layer 3
+  cargo accuracy compare --common hf/ sglang/ layers.3.    only shared tensors
   cargo accuracy compare --report json=- A B
   cargo accuracy compare --print-hook > accuracy_dump.py   to dump a model
 
 Reads safetensors, npy, npz and .pt, and the dumps of accuracy_dump.py, SGLang (dumper and forward hook), msprobe and the \
-Hugging Face model debugger; `cargo accuracy triage` goes on from there. Code in a pickle is never run.
+Hugging Face model debugger. Code in a pickle is never run. `cargo accuracy triage` finds the operation behind a \
+difference.
 
-Exit status: 0 every tensor agrees; 100 one does not, or cannot be aligned; 101 a file cannot be read; 4 nothing to \
-compare; 2 usage.";
+Exit status: 0 every tensor agrees; 100 a tensor differs, or the two cannot be aligned; 101 a file cannot be read; 4 \
+there is nothing to compare; 2 wrong usage.";
 
 /// Flags of `cargo accuracy compare`.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,7 +40,7 @@ pub struct CompareArgs {
     /// The reference: a file or a folder
     #[arg(value_name = "A", required_unless_present = "print_hook")]
     reference: Option<PathBuf>,
-    /// What is compared with it
+    /// The file or folder that is compared with the reference
     #[arg(value_name = "B", required_unless_present = "print_hook")]
     candidate: Option<PathBuf>,
     /// Compare only tensors whose names contain one of these
@@ -48,16 +49,16 @@ pub struct CompareArgs {
     /// Least cosine that counts as correct
     #[arg(long, value_name = "COSINE", default_value_t = MIN_COS, value_parser = crate::run::args::cosine)]
     min_cos: f64,
-    /// A tensor that only one side has is no failure; one that both have and that cannot be compared is
+    /// Do not fail for a tensor that only one side has; a tensor that both have and that cannot be compared still fails
     #[arg(long)]
     common: bool,
-    /// Who wrote A, where the files do not show it: accuracy, sglang-dumper, sglang-hook, msprobe, huggingface, files
+    /// Program that wrote A, if the files do not show it: accuracy, sglang-dumper, sglang-hook, msprobe, huggingface, files
     #[arg(long, value_name = "PRODUCER")]
     a_from: Option<Producer>,
-    /// Who wrote B
+    /// Program that wrote B
     #[arg(long, value_name = "PRODUCER")]
     b_from: Option<Producer>,
-    /// Print accuracy_dump.py, which dumps the hidden states of any torch model in our own format
+    /// Print accuracy_dump.py, which dumps the hidden states of any torch model in a format that this tool reads
     #[arg(long, exclusive = true)]
     print_hook: bool,
     #[command(flatten)]

@@ -20,15 +20,15 @@ use std::io::Write as _;
 /// Flags of `cargo accuracy doctor`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// Architecture that a run would be for [default: those of ACCURACY_ARCH or the configuration] (repeatable)
+    /// Architecture that you want to run on [default: ACCURACY_ARCH, else the configuration's] (repeatable)
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
     #[command(flatten)]
     pub manifest: clap_cargo::Manifest,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: TextOrJson,
-    /// Colour
+    /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }

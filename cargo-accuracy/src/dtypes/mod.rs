@@ -17,10 +17,10 @@ pub struct DtypesArgs {
     /// The format of which every code is listed, such as e4m3fnuz
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// How the answer is written
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextOrJson,
-    /// Colour
+    /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }

@@ -21,13 +21,13 @@ const COMPARISON: &str = include_str!("launchers.h");
 /// Flags of `cargo accuracy header`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HeaderArgs {
-    /// Rust files, or folders of them, with `#[kernel_library]` blocks [default: src and tests]
+    /// Rust files or folders that contain `#[kernel_library]` blocks [default: src and tests]
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Folder for the headers, one for each library: {library}_launchers.h
+    /// Folder to which one header for each library is written: {library}_launchers.h
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Write nothing, and exit with 100 where a header is missing or no longer what is bound
+    /// Write nothing; end with status 100 if a header is missing or out of date
     #[arg(long)]
     pub check: bool,
 }

@@ -20,22 +20,21 @@ use steps::{Did, Done};
 /// Flags of `cargo accuracy init`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InitArgs {
-    /// Package to set up [default: the one of the current folder]
+    /// Package to set up [default: the package in the current folder]
     #[arg(short, long, value_name = "NAME")]
     pub package: Option<String>,
     #[command(flatten)]
     pub manifest: clap_cargo::Manifest,
-    /// Folder of accuracy-core [default: the one beside this program's source where that is still there, else the
-    /// registry]
+    /// Folder of accuracy-core [default: the folder next to this program's source if it still exists, else the registry]
     #[arg(long, value_name = "DIR")]
     pub core: Option<PathBuf>,
-    /// Write no workflow for continuous integration
+    /// Do not write the CI workflow
     #[arg(long)]
     pub no_ci: bool,
-    /// Do without the network
+    /// Do not access the network
     #[arg(long)]
     pub offline: bool,
-    /// Colour
+    /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }

@@ -70,15 +70,18 @@ impl Setup<'_> {
         self.package.manifest_path.as_std_path()
     }
 
-    /// accuracy-core for the tests, and for the build script without what only tests need.
+    /// accuracy-core for the package, whose bindings may stand in `src`, and for the build script without what only tests
+    /// need.
     fn dependencies(&self, done: &mut Vec<Done>) -> anyhow::Result<()> {
         let has = |kinds: &[DependencyKind]| {
             self.package.dependencies.iter().any(|d| d.name == "accuracy-core" && kinds.contains(&d.kind))
         };
         let mut added = Vec::new();
         if !has(&[DependencyKind::Normal, DependencyKind::Development]) {
-            self.cargo_add(&["--dev"])?;
-            added.push("tests");
+            // As a dependency of tests alone, `src` could not bind a launcher, and `cargo doc -p accuracy-core` would make
+            // cargo 1.95 panic, because the build script depends on the same crate with other features.
+            self.cargo_add(&[])?;
+            added.push("bindings and tests");
         }
         if !has(&[DependencyKind::Build]) {
             self.cargo_add(&["--build", "--no-default-features", "--features", "build"])?;
@@ -89,10 +92,28 @@ impl Setup<'_> {
             _ => Done {
                 did: Did::Added,
                 path: self.manifest().into(),
-                what: format!("accuracy-core {} for {}", self.core_from(), added.join(" and ")),
+                what: format!("accuracy-core {} for {}", self.core_from(), added.join(", and ")),
             },
         });
+        if !has(&[DependencyKind::Normal]) && has(&[DependencyKind::Development]) {
+            done.extend(self.bindings_without_dependency());
+        }
         Ok(())
+    }
+
+    /// What a person has to do where `src` binds launchers and only tests depend on accuracy-core.
+    fn bindings_without_dependency(&self) -> Option<Done> {
+        let sources = manifest_dir(self.package).join("src");
+        let binding = self.declared.libraries.iter().find(|library| library.at.file.starts_with(&sources))?;
+        Some(Done {
+            did: Did::Left,
+            path: self.manifest().into(),
+            what: format!(
+                "move accuracy-core from [dev-dependencies] to [dependencies]: {} binds `{}`, and compiles only in tests \
+                 otherwise",
+                binding.at, binding.name
+            ),
+        })
     }
 
     /// Where accuracy-core comes from: the flag, the folder beside this program's source, the registry.
@@ -153,7 +174,7 @@ impl Setup<'_> {
         }
         append(
             self.manifest(),
-            "\n# Runs on this where no --arch is given: host is the CPU; gfx942, gfx950, sm_90, ... are GPUs.\n\
+            "\n# The architecture to run on if no --arch is given: host is the CPU; gfx942, gfx950, sm_90, ... are GPUs.\n\
              [package.metadata.accuracy]\narch = \"host\"\n",
         )?;
         done.push(added(self.manifest(), "[package.metadata.accuracy]: arch = \"host\""));
@@ -178,7 +199,7 @@ impl Setup<'_> {
         }
         append(
             &root,
-            "\n# References are computed in float64: unoptimised they would be the slowest part of every test.\n\
+            "\n# References are computed in float64; without optimisation they would be the slowest part of every test.\n\
              [profile.dev.package.accuracy-core]\nopt-level = 3\n",
         )?;
         done.push(added(&root, "[profile.dev.package.accuracy-core]: opt-level = 3"));
@@ -201,14 +222,14 @@ impl Setup<'_> {
             Some(script) => done.push(Done {
                 did: Did::Left,
                 path: script.src_path.clone().into(),
-                what: "is yours; add to its main: accuracy_core::build::declared();".into(),
+                what: "is yours: add to its main: accuracy_core::build::declared();".into(),
             }),
         }
         if config.libraries(&self.package.name).is_empty() {
             append(
                 self.manifest(),
                 &format!(
-                    "\n# Built for the host by the build script, and for GPUs by `cargo accuracy`, with --emulate, too.\n\
+                    "\n# The build script builds these sources for the CPU, `cargo accuracy` for GPUs and for --emulate.\n\
                      [[package.metadata.accuracy.library]]\nname = \"{library}\"\nsources = [\"{KERNEL}\"]\n"
                 ),
             )?;
@@ -269,9 +290,9 @@ impl Setup<'_> {
             done.push(Done {
                 did: Did::Left,
                 path,
-                what: "it installs cargo-accuracy from the registry, and this one is built from a folder, which a runner \
-                       has not: there `cargo install --locked --git URL cargo-accuracy`, and in Cargo.toml \
-                       `accuracy-core = { git = \"URL\" }` in place of the path"
+                what: "it installs cargo-accuracy from the registry, but this one was built from a folder that CI runners do not \
+                       have: write `cargo install --locked --git URL cargo-accuracy` there, and in Cargo.toml \
+                       `accuracy-core = { git = \"URL\" }` instead of the path"
                     .into(),
             });
         }

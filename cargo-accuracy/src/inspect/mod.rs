@@ -23,17 +23,17 @@ pub struct InspectArgs {
     /// Kernel libraries (.so), code objects (.hsaco, .co, .cubin) or bundles (.hipfb, .fatbin)
     #[arg(required = true, value_name = "LIB")]
     pub libraries: Vec<PathBuf>,
-    /// Require code for this architecture, or exit with 100: host, gfx950, gfx942:sramecc+:xnack-, sm_90, ...
-    /// (repeatable; features left out match either way)
+    /// Fail with status 100 if there is no code for this architecture: host, gfx950, gfx942:sramecc+:xnack-, sm_90, ...
+    /// (repeatable; a feature that is not named matches both settings)
     #[arg(long = "arch", value_name = "ARCH", value_parser = parse_arch)]
     pub archs: Vec<Wanted>,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// Also print every argument with its offset, and the registers and memory that each kernel uses
     #[arg(short, long)]
     pub verbose: bool,
-    /// Colour
+    /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }

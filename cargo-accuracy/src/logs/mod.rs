@@ -22,49 +22,48 @@ Examples:
   docker logs server 2>&1 | cargo accuracy logs -
   cargo accuracy logs --expect 'import \\[module_gemm_a8w8' server.log
   cargo accuracy logs --rules ours.toml --fail-on warning server.log
-  cargo accuracy logs --rules     # whose lines are known, what is looked for
+  cargo accuracy logs --rules     # known programs, and what is looked for
 
-A line of JSON is read as its message, with time, level and logger before it.
+Of a line of JSON, the message is read, with time, level and logger before it.
 
-A rule of your own:
+A rule that you add:
   [[rule]]
   id = \"our-fallback\"
   severity = \"error\"
   contains = [\"using slow path\"]   # optional: a line has one of these
   pattern = 'using slow path for (?P<what>\\w+)'
 
-No proof for --expect are lines that report a warning or an error, that say what will be tried, or that a user \
-wrote. A rule with role = \"announcement\" or \"user_text\", without a severity, tells of such lines; one with \
-role = \"harmless\" of lines in which only errors are found.
+A line does not count as proof for --expect if it reports a warning or an error, announces what will be tried, or holds a \
+user's text. A rule marks such lines with role = \"announcement\" or role = \"user_text\" and has no severity. A rule with \
+role = \"harmless\" marks lines in which only errors count.
 
-Exit status: 0 nothing that fails; 100 a finding of the severity of --fail-on, or an --expect that was not seen; \
-101 a log cannot be read; 4 the logs are empty, or no line is a known producer's, so that nothing was looked for; \
-2 usage.";
+Exit status: 0 no finding of the severity of --fail-on; 100 there is one, or an --expect was not seen; 101 a log cannot \
+be read; 4 the logs are empty, or no line is from a known program, so that nothing could be found; 2 wrong usage.";
 
 /// Flags of `cargo accuracy logs`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LogsArgs {
-    /// Logs, plain or gzipped; `-` is standard input, of which each finding is told as it comes
+    /// Log files, plain or gzipped; `-` is standard input, whose findings are printed as they come
     #[arg(value_name = "FILE", required_unless_present_any = ["list_rules", "rules"])]
     files: Vec<PathBuf>,
-    /// A pattern that some line must match, as proof that what was meant to run did (repeatable)
+    /// A pattern that some line must match, as proof that the intended kernel ran (repeatable)
     #[arg(long, value_name = "REGEX")]
     expect: Vec<String>,
-    /// More rules; one with the id of a built-in rule replaces it (repeatable). Without FILE: prints the known
-    /// producers of lines, and the rules
+    /// Add the rules in this file; a rule with the id of a built-in one replaces it (repeatable). Without FILE: print the
+    /// programs whose log lines are known, and the rules
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     rules: Option<Vec<PathBuf>>,
-    /// Leave the built-in rules out
+    /// Use no built-in rules
     #[arg(long)]
     own_rules_only: bool,
-    /// Print the producers and the rules, with those of --rules FILE, instead of reading a log
+    /// Print the known programs and all rules, those of --rules FILE too, instead of reading a log
     #[arg(long)]
     list_rules: bool,
-    /// The least severity that fails
+    /// The lowest severity that makes the command fail
     #[arg(long, value_name = "SEVERITY", value_enum, default_value_t = Severity::Error)]
     fail_on: Severity,
-    /// Lines shown before and after each first occurrence
+    /// Number of lines shown before and after the first occurrence of each finding
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(..=20))]
     context: u8,
     #[command(flatten)]

@@ -33,69 +33,69 @@ Examples:
   cargo accuracy probe --url http://127.0.0.1:8000 \\
       --prompts ours.toml --own-prompts-only
 
-Each prompt is asked three times alone and once among the others, at temperature 0 and a fixed seed, of \
-/v1/completions, or of /v1/chat/completions where there is nothing else. A verdict is exact (begins with the answer), \
+Each prompt is sent three times alone and once among the others, with temperature 0 and a fixed seed, to \
+/v1/completions, or to /v1/chat/completions if the server has no other. A verdict is exact (begins with the answer), \
 contains, plausible (reads like text), thinking (cut before an answer), garbage (repeated tokens, spaces, replacement \
 characters, few words, many scripts) or error.
 
-A server that limits its rate, loads its model or fails for now is waited for, as long as --patience says. What it \
-refuses of a request (seed, logprobs, ...) is left out, and the report says so. A model that thinks first needs more \
-tokens: --max-tokens 2048, or --body '{\"chat_template_kwargs\": {\"enable_thinking\": false}}'.
+If the server limits its rate, loads its model or fails temporarily, the probe waits, up to --patience seconds. If it \
+rejects a field of the request (seed, logprobs, ...), the field is left out and the report says so. A model that thinks \
+first needs more tokens: --max-tokens 2048, or --body '{\"chat_template_kwargs\": {\"enable_thinking\": false}}'.
 
-A prompt of your own:
+A prompt that you add:
   [[prompt]]
   id = \"our-fact\"
   prompt = \"Our product is called\"
-  expect = [\"Widget\"]      # without it: any text that is no garbage
+  expect = [\"Widget\"]      # if left out: any text that is not garbage
 
-Exit status: 0 every prompt is answered as it should be, or no worse than by the reference; 100 one is not, or no answer \
-is right on either server; 101 a server answers none, or some were not answered for reasons of the server or of the \
-number of tokens, and the others are right; 2 usage.";
+Exit status: 0 every answer is right, or no worse than the reference server's; 100 an answer is wrong, or no answer is \
+right on either server; 101 a server answers nothing, or some prompts got no answer because of the server or the number \
+of tokens while the others are right; 2 wrong usage.";
 
 /// Flags of `cargo accuracy probe`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ProbeArgs {
-    /// The server, http://host:port
+    /// Address of the server: http://host:port
     #[arg(long, value_name = "URL")]
     url: String,
-    /// A server that is known to be right, with the same model
+    /// Address of a server with the same model that is known to be right
     #[arg(long, value_name = "URL")]
     reference_url: Option<String>,
-    /// The model's name, where the server wants one
+    /// Name of the model, if the server needs one
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// The model's name at the reference [default: that of --model]
+    /// Name of the model at the reference server [default: the same as --model]
     #[arg(long, value_name = "NAME", requires = "reference_url")]
     reference_model: Option<String>,
-    /// Environment variable with the key that the servers want
+    /// Environment variable that holds the servers' API key
     #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY")]
     api_key_env: String,
-    /// More prompts; one with the id of a built-in prompt replaces it (repeatable)
+    /// Add the prompts in this file; a prompt with the id of a built-in one replaces it (repeatable)
     #[arg(long, value_name = "FILE")]
     prompts: Vec<PathBuf>,
-    /// Leave the built-in prompts out
+    /// Use no built-in prompts
     #[arg(long, requires = "prompts")]
     own_prompts_only: bool,
-    /// Requests in flight when all prompts are asked at once
+    /// Number of simultaneous requests when all prompts are sent at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     concurrency: u8,
-    /// Seconds that one answer may take
+    /// Maximum number of seconds for one answer
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-    /// Seconds in all that a server is waited for that limits its rate, loads its model, or fails for now
+    /// Maximum number of seconds, in total, to wait for a server that limits its rate, loads its model or fails temporarily
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=86400))]
     patience: u64,
-    /// Ask /v1/chat/completions alone
+    /// Use only /v1/chat/completions
     #[arg(long)]
     chat: bool,
-    /// The least number of tokens for each answer; a model that thinks before it answers needs 2048 or more
+    /// Minimum number of tokens to allow for each answer; a model that thinks before it answers needs 2048 or more
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
     /// A JSON object whose fields are added to every request
     #[arg(long, value_name = "JSON", value_parser = object)]
     body: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The seed that is sent along
+    /// Seed that is sent with each request
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]

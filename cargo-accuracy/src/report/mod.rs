@@ -34,18 +34,19 @@ use std::path::{Path, PathBuf};
 /// Flags of `cargo accuracy report`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReportArgs {
-    /// Folders with records, of any runner and machine; where two have the same case the later one counts
-    /// [default: the newest folder in the target folder's `accuracy`]
+    /// Folders with the results of runs, from any test runner and machine; if a case is in two of them, the later one
+    /// counts [default: the newest folder in the target folder's `accuracy`]
     ///
-    /// Of a run in parts (`run --partition`) every part has to be there, once: else the exit status is 101.
+    /// If a run was split into parts (`run --partition`), each part must be given exactly once; otherwise the exit status
+    /// is 101.
     #[arg(value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
-    /// Print the JSON Schema of `--report json=...`, and nothing else
+    /// Print only the JSON Schema of `--report json=...`
     #[arg(long, conflicts_with_all = ["dirs", "reports"])]
     pub schema: bool,
     #[command(flatten)]
     pub manifest: clap_cargo::Manifest,
-    /// The target folder in which runs left their folders
+    /// The target folder that the runs used
     #[arg(long, value_name = "DIR")]
     pub target_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -11,19 +11,20 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// Run the cases whose identity contains one of these, or is one of these
+    /// Run only the cases whose identity contains one of these texts
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
     /// Architecture whose kernels run: host, gfx942, gfx950, ... (repeatable)
     ///
-    /// Without it the environment's ACCURACY_ARCH, without that the configuration's `arch`, and without that the visible
-    /// GPU's; the CPU is never taken without being named.
+    /// The default is ACCURACY_ARCH, else the configuration's `arch`, else the architecture of the visible GPU. The CPU
+    /// (`host`) is used only if one of them names it. The kernel library of that architecture is opened.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub arch: Vec<Arch>,
-    /// Run the code of gfx942 and gfx950 on this machine's processor, also where such a GPU is visible
+    /// Run the machine code of gfx942 and gfx950 on this machine's processor, even if such a GPU is visible
     ///
-    /// Without it the kernels run on a device, and without a device the exit status is 101. The report says that the run was
-    /// emulated; what emulation does not show is in the guide (limits). --emulate=false overrides the configuration.
+    /// Without this flag the kernels run on a GPU, and if there is none the exit status is 101. Every report says that the
+    /// run was emulated. The guide's page `limits` lists what emulation does not show. --emulate=false overrides the
+    /// configuration.
     #[arg(
         long,
         value_name = "BOOL",
@@ -33,22 +34,23 @@ pub struct RunArgs {
         hide_possible_values = true
     )]
     pub emulate: Option<bool>,
-    /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
+    /// GPU runtime, hip or cuda, if it is not the usual one of the architecture's vendor
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,
-    /// GPUs that run cases, counted from 0 within HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES [default: all visible]
+    /// GPUs to use, counted from 0 within HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES; one case at a time runs on each
+    /// [default: all visible]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub devices: Vec<usize>,
-    /// Leave the silent-parameter lint of the packages' sources out
+    /// Skip the silent-parameter lint
     #[arg(long)]
     pub no_lint: bool,
     /// Print the identities of the selected cases instead of running them
     #[arg(long)]
     pub list: bool,
-    /// Run what `cargo accuracy archive` has put into this file: needs no cargo, no compiler and no source
+    /// Run the tests in a file that `cargo accuracy archive` wrote; needs no cargo, no compiler and no sources
     ///
-    /// It is unpacked into the folder for temporary files (TMPDIR). Records go to --target-dir, else
-    /// CARGO_TARGET_DIR, else ./target. The lint is left out: it reads sources.
+    /// The file is unpacked into the folder for temporary files (TMPDIR). Results go to --target-dir, else
+    /// CARGO_TARGET_DIR, else ./target. The lint is skipped, because it reads sources.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "Manifest", "Features", "release", "profile", "lib", "bins",
         "test", "build_jobs", "locked", "offline", "frozen",
@@ -75,20 +77,21 @@ pub struct JudgeArgs {
     /// Least cosine that counts as correct [default: the attribute's, the configuration's, 0.999]
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     pub min_cos: Option<f64>,
-    /// Run each chain this often and compare the bytes [default: 1]
+    /// Run each chain this many times and compare the bytes of all results [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: Option<u32>,
-    /// Seed of the generated inputs, in place of each test's own
+    /// Seed of the generated inputs, instead of the seed that each test sets
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// What memory holds that kernels have to write: repeats a run whose report names this number [default: drawn]
+    /// Fill unwritten memory as the run did whose report names this number [default: a random number]
     #[arg(long, value_name = "N")]
     pub poison: Option<u64>,
-    /// Keep what the kernels of each full chain wrote, and the float64 references, as safetensors in this folder
+    /// Save the kernels' results and the float64 references of each full chain as safetensors in this folder
     ///
-    /// One file a case, which is named in its metadata (`case`). Of each buffer that a kernel wrote: NAME, as it was
-    /// written (what is quantised: decoded, in float64), and NAME.reference, what it was judged against; of the end of
-    /// the chain also NAME.quantised, the framework's own quantised chain, and NAME.ideal, without any quantisation.
+    /// There is one file for each case, with the case's identity in its metadata (`case`). For each buffer that a kernel
+    /// wrote it has NAME, the result (quantised data is decoded, in float64), and NAME.reference, the value that it was
+    /// compared with. For the end of the chain it also has NAME.quantised, the framework's quantised chain, and
+    /// NAME.ideal, the chain without any quantisation.
     #[arg(long, value_name = "DIR")]
     pub keep_tensors: Option<PathBuf>,
 }
@@ -96,30 +99,30 @@ pub struct JudgeArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Runner")]
 pub struct RunnerArgs {
-    /// Processes at a time [default: the number of cores]
+    /// Number of processes that run at the same time [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = positive)]
     pub jobs: Option<usize>,
-    /// What runs in a process of its own: a case, or a batch of them
+    /// What each process runs: one case, or a batch of cases
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub isolation: Isolation,
     /// Seconds that a case may take before it is killed [default: 300]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<f64>,
-    /// Start nothing more after the first failure; what did not run is reported
+    /// Start no case after the first failure; the rest are reported as not run
     #[arg(long, conflicts_with = "no_fail_fast")]
     pub fail_fast: bool,
-    /// Run everything, whatever fails (the default: a table with holes is of little use)
+    /// Run every case even if some fail (this is the default)
     #[arg(long)]
     pub no_fail_fast: bool,
     /// Run the K-th of N parts of the selected cases, on one of N machines; `cargo accuracy report DIR...` merges them
     ///
-    /// slice:K/N takes every N-th in their order; hash:K/N goes by the identity, so that a new case moves no other;
-    /// auto is slice:K/N with what the scheduler says: a Slurm array, an indexed job of Kubernetes (which also needs
-    /// JOB_COMPLETIONS), CI_NODE_INDEX and CI_NODE_TOTAL (GitLab sets them), CircleCI, Buildkite.
+    /// slice:K/N takes every N-th case. hash:K/N chooses by the identity, so that a new case does not move others to
+    /// another part. auto is slice:K/N with the numbers that the scheduler sets: a Slurm array, an indexed job of
+    /// Kubernetes (which also needs JOB_COMPLETIONS), CI_NODE_INDEX and CI_NODE_TOTAL (set by GitLab), CircleCI, Buildkite.
     #[arg(long, value_name = "slice:K/N|hash:K/N|auto")]
     pub partition: Option<Wanted>,
-    /// Make slices that take equally long, by the durations in this JSON report or folder of records; every part
-    /// needs the same
+    /// Make slices that take equally long, using the durations in this JSON report or folder of records; give every part
+    /// the same one
     #[arg(long, value_name = "PATH", requires = "partition")]
     pub durations: Option<PathBuf>,
 }

@@ -48,7 +48,7 @@ pub struct BuildArgs {
     /// Build the tests with this profile
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
-    /// Folder for build outputs and records
+    /// Folder for build outputs and results
     #[arg(long, value_name = "DIR")]
     pub target_dir: Option<PathBuf>,
     /// Number of parallel build jobs
@@ -57,10 +57,10 @@ pub struct BuildArgs {
     /// Require Cargo.lock to be up to date
     #[arg(long)]
     pub locked: bool,
-    /// Do without the network
+    /// Do not access the network
     #[arg(long)]
     pub offline: bool,
-    /// Both of the above
+    /// The same as --locked and --offline together
     #[arg(long)]
     pub frozen: bool,
 }

@@ -32,8 +32,8 @@ Examples:
       --tensors 'model.layers.3.mlp.experts.{proj}' --experts 0..4 --rows 0..512
   cargo accuracy shard --from q4.gguf --tensors 'blk.0.*' --to bf16 --out shards
 
-Exit status: 0 all is written; 100 some weights could not be taken, and standard error names them; 101 nothing is
-written; 2 usage.";
+Exit status: 0 everything is written; 100 some weights could not be taken, and standard error names them; 101 nothing is \
+written; 2 wrong usage.";
 
 /// Parameters of the model by which parts of fused weights and the weight of `lm_head` are found.
 const MODEL_KEYS: [&str; 6] = [
@@ -55,30 +55,30 @@ pub struct ShardArgs {
     /// Hugging Face cache
     #[arg(long, value_name = "CHECKPOINT")]
     pub from: String,
-    /// Modules, with their biases, or tensors to take, such as `model.layers.{layer}.mlp.*`; a capture or `*` stands for
-    /// one or more characters other than `.`, `**` for any (repeatable)
+    /// Modules (taken with their biases) or tensors to take, such as `model.layers.{layer}.mlp.*` (repeatable). `{name}`
+    /// and `*` stand for one or more characters other than `.`, `**` for any characters
     #[arg(long, value_name = "GLOB", required = true)]
     pub tensors: Vec<String>,
-    /// What weight matrices become [default: as they are stored]; vectors, such as the weights of norms, stay as they
-    /// are
+    /// Format of the weight matrices in the shard [default: as they are stored]; vectors, such as the weights of norms, are
+    /// copied unchanged
     #[arg(long, value_name = "SCHEME", value_enum)]
     pub to: Option<Scheme>,
-    /// Rows (output features) to take of every weight matrix and its bias; they begin and end where scales do
+    /// Rows (output features) to take of every weight matrix and its bias; the range must not cut a scale's block
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub rows: Option<Range<usize>>,
     /// Columns (input features) to take of every weight matrix
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub columns: Option<Range<usize>>,
-    /// Experts to take of tensors that several share
+    /// Experts to take of tensors that hold several experts
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub experts: Option<Range<usize>>,
-    /// Columns that share a scale, of int4 [default: 128]
+    /// Number of columns that share a scale in the int4 schemes [default: 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(8..))]
     pub group_size: Option<u16>,
-    /// Folder to write; must not hold a checkpoint
+    /// Folder to write to; it must not hold a checkpoint already
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Begin another file when one would be larger than this many MiB
+    /// Start a new file before one becomes larger than this many MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_file_size: u64,
 }

@@ -41,12 +41,13 @@ Examples:
       --all-layers
   cargo accuracy triage --reference ref --candidate cand    compares layers only
 
-Dumps are read from accuracy_dump.py (hooks/), SGLang's dumper and hook, msprobe, transformers' model debugger, and plain \
-safetensors, npy and .pt files. With a checkpoint, each operation is computed in float64 from the inputs that it had in \
-each dump: the side that differs from it by more than rounding is the wrong one.
+Reads the dumps of accuracy_dump.py (`cargo accuracy compare --print-hook`), SGLang's dumper and hook, msprobe and the \
+model debugger of transformers, and plain safetensors, npy and .pt files. With a checkpoint, triage computes each operation \
+in float64 from the inputs that the operation had in each dump. The dump that differs from that by more than rounding is \
+the wrong one. Models are recognised by their config.json; --mapping describes others.
 
-Exit status: 0 nothing is wrong; 100 a fault was found; 101 the dumps do not allow to say; 4 the two have nothing in \
-common; 2 usage.";
+Exit status: 0 nothing is wrong; 100 a fault was found; 101 the dumps do not hold enough to decide; 4 the dumps have \
+nothing in common; 2 wrong usage.";
 
 /// Columns of the text where it goes to a file or a pipe.
 const PLAIN_WIDTH: usize = 80;
@@ -59,25 +60,25 @@ const PLAIN_WIDTH: usize = 80;
         standard error (repeatable; formats: json, html)"))
 )]
 pub struct TriageArgs {
-    /// Dump of a run that is right: a file or a folder
+    /// Dump of a run that is known to be right: a file or a folder
     #[arg(long, value_name = "DIR")]
     pub reference: PathBuf,
-    /// Dump of the run that is suspected
+    /// Dump of the suspect run: a file or a folder
     #[arg(long, value_name = "DIR")]
     pub candidate: PathBuf,
     /// The model's weights and config.json: a folder, an index, or a repository in the Hugging Face cache
     #[arg(long, value_name = "CHECKPOINT")]
     pub checkpoint: Option<String>,
-    /// Operations of an architecture that is not known, in TOML
+    /// TOML file with the operations of a model that triage does not know
     #[arg(long, value_name = "FILE", requires = "checkpoint")]
     pub mapping: Option<PathBuf>,
-    /// The forward pass to look at; without it those that both have, until one has a fault
+    /// Number of the forward pass to look at [default: every pass that both dumps have, until one shows a fault]
     #[arg(long, value_name = "N")]
     pub step: Option<u64>,
-    /// Replay every operation of every layer, not only what was wrong in the first bad one
+    /// Replay every operation of every layer, instead of only the operations that are wrong in the first bad layer
     #[arg(long)]
     pub all_layers: bool,
-    /// Two dumps that are the same byte for byte are two runs that agree, not one dump given twice
+    /// Accept two dumps that are the same byte for byte, which are otherwise taken for one dump given twice
     #[arg(long)]
     pub allow_identical: bool,
     #[command(flatten)]

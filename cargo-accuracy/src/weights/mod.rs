@@ -19,32 +19,33 @@ const EXAMPLES: &str = "\
 Examples:
   cargo accuracy weights shards/tiny         a folder, an index or one file
   cargo accuracy weights org/name@main       in the Hugging Face cache
-  cargo accuracy weights DIR --scan          values, too: NaN codes, odd scales
-  cargo accuracy weights DIR --arch gfx942   whether gfx942 can take them
+  cargo accuracy weights DIR --scan          values too: NaN codes, odd scales
+  cargo accuracy weights DIR --arch gfx942   whether gfx942 can read them
 
-Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file cannot be read; 2 usage.";
+Exit status: 0 nothing is missing or contradictory; 100 something is; 101 a file cannot be read; 2 wrong usage.";
 
 /// Flags of `cargo accuracy weights`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct WeightsArgs {
-    /// A .safetensors or .gguf file, an index, a folder of either, or org/name or org/name@revision of the Hugging Face cache
+    /// A .safetensors or .gguf file, an index, a folder with such files, or org/name or org/name@revision in the Hugging
+    /// Face cache
     #[arg(value_name = "CHECKPOINT")]
     pub checkpoint: String,
-    /// Read every value: NaN codes, and scales that are zero, negative, not finite, constant, or no power of two
-    /// where the configuration says ue8m0 (without it, only headers are read)
+    /// Also read every value, not only the headers, and report NaN codes and scales that are zero, negative, not finite,
+    /// constant, or not a power of two although the configuration says ue8m0
     #[arg(long)]
     pub scan: bool,
-    /// Also check that each weight can be handed to kernels of this architecture, converted as engines do on loading
+    /// Also check that kernels of this architecture can read each weight, after the conversion that engines do on loading
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
-    /// List every weight and every finding instead of groups that are alike
+    /// List every weight and every finding, instead of one line for each group that is alike
     #[arg(short, long)]
     pub verbose: bool,
-    /// How the answer is written
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub format: TextOrJson,
-    /// Colour
+    /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }

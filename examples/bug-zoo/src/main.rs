@@ -24,7 +24,7 @@ struct Args {
     /// Only cases whose identity contains one of these, as `::mxfp4[` or `kernels=right`
     #[arg(long, conflicts_with = "write")]
     only: Vec<String>,
-    /// Put the table into README.md of this package, and what it comes to into that of the workspace
+    /// Put the table into README.md of this package, and a summary into the guide's page on limits
     #[arg(long, conflicts_with_all = ["emulate", "report"])]
     write: bool,
     /// Emulate this architecture instead of running on the host
@@ -134,7 +134,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
         let cases = first.as_deref().unwrap_or_default();
         table::write(&path, cases)?;
-        table::write_summary(&root.join("README.md"), cases)?;
+        table::write_summary(&root.join("accuracy-core/docs/limits.md"), cases)?;
     }
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
