@@ -267,6 +267,8 @@ impl<'a> Lower<'a> {
                 .iter()
                 .copied()
                 .chain(scope)
+                // A nested name may be broken over lines.
+                .map(|s| s.split_whitespace().collect::<String>())
                 .filter(|s| !s.is_empty())
                 .collect::<Vec<_>>()
                 .join("::"),

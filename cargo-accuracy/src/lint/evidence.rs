@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::config::{Confidence, LintConfig};
 use super::effects::{Effects, Reason, aborts};
 use super::finding::Severity;
-use super::index::{FnId, Index, param};
+use super::index::{FnId, Index, param, without_generics};
 use super::ir::ParamKind;
 use super::names::{self, Meaning};
 use super::source::{Documented, Fate, FnSummary, Kind, Language, ParamSummary};
@@ -112,8 +112,12 @@ pub enum Contract {
     Hook,
     /// Unrelated classes share its signature: layers of one protocol.
     Layer,
+    /// Several classes without a common base share its signature.
+    Protocol,
     /// It is passed around as a value.
     Callback,
+    /// It is passed around as a value, and nobody here calls it by its name: who receives it decides its signature.
+    Handed,
     /// It is registered for an operator or another function.
     Registered,
     /// It runs on the device, and its launcher decides what it gets.
@@ -185,7 +189,8 @@ function's result or another parameter is lost with it.
 
 Excuses: a signature fixed by a contract (an override, a hook, a callback, a registered function, a kernel, a layer);
 refused, absent, equal or inert on this path; carried by another operand; said to be ignored by the documentation; only
-checked or shown; a function that answers, plans or reports; an internal function that chooses among callees.
+checked or shown; a function that answers, plans or reports; an internal function that chooses among callees. A function
+that is only handed on as a value is a warning at most.
 ";
 
 /// What the table says of one suspected parameter.
@@ -196,10 +201,13 @@ pub fn judge(e: &Evidence) -> Severity {
     // Whoever implements the same method, or stands in the same table, has the same contract.
     let same_contract = any(&|w| matches!(w, Witness::Family(_) | Witness::Siblings(..)));
     let twin = any(&|w| matches!(w, Witness::Twin(_)));
+    let promised = any(&|w| matches!(w, Witness::Documented));
     let strong = any(&strong);
     let excused = e.excuses.iter().any(|x| match x {
         Excuse::Contract(Contract::Layer | Contract::Kernel | Contract::Nested | Contract::Hook) => true,
-        Excuse::Contract(Contract::Callback) => !same_contract && !twin,
+        Excuse::Contract(Contract::Callback | Contract::Protocol) => !same_contract && !twin,
+        // Whoever receives the function may call it as its twin is called, or as its documentation says.
+        Excuse::Contract(Contract::Handed) => !same_contract && !(telling && (twin || promised)),
         Excuse::Contract(_) => !same_contract,
         Excuse::Checked | Excuse::Measure => !strong,
         _ => true,
@@ -211,7 +219,9 @@ pub fn judge(e: &Evidence) -> Severity {
         let whole = !e.excuses.contains(&Excuse::Checked) && !e.excuses.contains(&Excuse::Measure);
         // Where nothing says what it is, the name does.
         let option = e.sort == Kind::Choice || e.sort == Kind::Unknown && telling;
+        let handed = e.excuses.contains(&Excuse::Contract(Contract::Handed)) && !same_contract;
         return match (option && whole, telling) {
+            (true, _) if handed => Severity::Warning,
             (true, _) => Severity::Error,
             (false, true) => Severity::Warning,
             (false, false) if option => Severity::Warning,
@@ -219,7 +229,6 @@ pub fn judge(e: &Evidence) -> Severity {
         };
     }
     let customary = any(&|w| matches!(w, Witness::Custom(..)));
-    let promised = any(&|w| matches!(w, Witness::Documented));
     if !option {
         let missed = telling && e.sort == Kind::Data && customary && promised;
         return if missed { Severity::Warning } else { Severity::Note };
@@ -316,7 +325,11 @@ impl<'s> Context<'s> {
         let mut witnesses = self.witnesses(id, p, reason);
         let excuses = self.excuses(id, p, reason, &witnesses);
         // A discard says that somebody knew: without a counterpart that honours the parameter it is no finding.
-        if matches!(reason, Some(Reason::Local(Fate::Discarded))) && !witnesses.iter().any(counterpart) {
+        let thrown = match reason {
+            Some(Reason::Forwarded { .. }) => self.fate_at_the_end(id, p) == Some(Fate::Discarded),
+            reason => matches!(reason, Some(Reason::Local(Fate::Discarded))),
+        };
+        if thrown && !witnesses.iter().any(counterpart) {
             witnesses.clear();
         }
         let order = 10 * i32::from(witnesses.iter().any(strong))
@@ -439,17 +452,15 @@ impl<'s> Context<'s> {
             }
         }
         // What wraps the function is no twin of it: it may do itself what the function leaves out.
-        let wraps = |other: FnId| {
-            (0..self.index.function(other).calls.len())
-                .any(|c| self.effects.callee(other, c as u32) == Some(id))
-        };
+        let wraps = |other: FnId| self.wraps(other, id);
         let explicit = self.configured_pair(id).filter(|t| honours(*t));
         if let Some(t) = explicit {
             out.push(Witness::Twin(t));
         } else {
             let twins = self.index.twins(id);
             if let Some(t) = twins.iter().find(|t| honours(t.id) && !wraps(t.id)) {
-                let exact: Vec<FnId> = twins.iter().filter(|t| !t.near).map(|t| t.id).take(64).collect();
+                let exact: Vec<FnId> =
+                    twins.iter().filter(|t| !t.near && !wraps(t.id)).map(|t| t.id).take(64).collect();
                 // What one of many twins does is that one's own.
                 let agreed = self.most_honour(&exact, &parameter.name).is_some();
                 let telling = names::meaning(&parameter.name, &self.config.names) >= Meaning::Numeric;
@@ -494,6 +505,23 @@ impl<'s> Context<'s> {
             out.push(Witness::Literal);
         }
         out
+    }
+
+    /// Whether `other` calls the function: by what its calls resolve to, or, where overloads leave that open, by the bare
+    /// name.
+    fn wraps(&self, other: FnId, id: FnId) -> bool {
+        let f = self.index.function(id);
+        self.index.function(other).calls.iter().enumerate().any(|(i, c)| {
+            match self.effects.callee(other, i as u32) {
+                Some(callee) => callee == id,
+                None => {
+                    let path = without_generics(&c.callee);
+                    f.class.is_none()
+                        && !path.contains('.')
+                        && path.rsplit("::").next() == Some(f.name.as_str())
+                }
+            }
+        })
     }
 
     /// A caller that passes something else than the default.
@@ -578,7 +606,8 @@ impl<'s> Context<'s> {
             out.push(Excuse::Hint);
         }
         let own = f.params.iter().filter(|q| q.kind != ParamKind::Receiver).count();
-        if own >= 2
+        // What a base class does with nothing, a subclass may do with something.
+        if (own >= 2 || self.index.inherited.contains(&id))
             && (0..f.params.len())
                 .all(|i| f.params[i].kind == ParamKind::Receiver || self.effects.ignored(id, i).is_some())
         {
@@ -616,7 +645,8 @@ impl<'s> Context<'s> {
     /// What a name that sizes or tunes excuses.
     pub fn tuning(&self, name: &str) -> Option<Excuse> {
         let tuning = names::meaning(name, &self.config.names) == Meaning::Tuning;
-        let measure = names::is_measure(name) && !self.config.names.is_perf(name);
+        let measure =
+            names::is_measure(name) && !names::divides_work(name) && !self.config.names.is_perf(name);
         tuning.then_some(if measure { Excuse::Measure } else { Excuse::Tuning })
     }
 
@@ -648,7 +678,11 @@ impl<'s> Context<'s> {
         if f.decorators.iter().any(registers) {
             return Some(Contract::Registered);
         }
-        self.index.callbacks.contains(&id).then_some(Contract::Callback)
+        if self.index.callbacks.contains(&id) {
+            let called = !self.effects.callers(id).is_empty();
+            return Some(if called { Contract::Callback } else { Contract::Handed });
+        }
+        self.index.protocols.contains(&id).then_some(Contract::Protocol)
     }
 
     /// In the counterpart, every read of the parameter stands under another one, which is refused here.
@@ -676,17 +710,27 @@ impl<'s> Context<'s> {
         })
     }
 
-    /// Whether the class has a method that decides when this one is called, and which looks at the parameter:
-    /// `forward_verifier` or `can_forward` beside `forward`.
+    /// Whether the class has a method that decides when this one is called: one that looks at the parameter
+    /// (`can_forward(x)` beside `forward(x)`), or one that says of what the parameter is about whether it is supported
+    /// (`supports_mask` beside `apply(mask)`). A method that says yes to everything decides nothing.
     fn verified_beside(&self, id: FnId, parameter: &str) -> bool {
         let f = self.index.function(id);
         let Some((class, _)) = f.qualname.rsplit_once('.') else { return false };
+        let about = names::words(parameter);
         self.index.file(id).functions.iter().any(|g| {
-            g.qualname.rsplit_once('.').is_some_and(|(c, _)| c == class)
-                && g.name != f.name
-                && g.name.contains(&f.name)
-                && (g.traits.answers || names::is_predicate(&g.name))
-                && g.params.iter().any(|q| q.name == parameter && q.fate == Fate::Used)
+            let beside = g.qualname.rsplit_once('.').is_some_and(|(c, _)| c == class) && g.name != f.name;
+            let decides = g.traits.answers || names::is_predicate(&g.name);
+            if !beside || !decides {
+                return false;
+            }
+            let looks = g.name.contains(&f.name)
+                && g.params.iter().any(|q| q.name == parameter && q.fate == Fate::Used);
+            let words = names::words(&g.name);
+            let says = !g.affirms
+                && names::is_predicate(&g.name)
+                && !about.is_empty()
+                && about.iter().all(|w| words.contains(w));
+            looks || says
         })
     }
 

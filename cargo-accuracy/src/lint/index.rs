@@ -57,6 +57,10 @@ pub struct Index<'s> {
     /// Methods whose name and parameters another, unrelated class has too, where a base outside of the repository is all
     /// that they have in common: layers of one protocol.
     pub layers: FxHashSet<FnId>,
+    /// Methods whose name and parameters at least two other classes have, too: callers know none of them.
+    pub protocols: FxHashSet<FnId>,
+    /// Methods of classes that have subclasses here.
+    pub inherited: FxHashSet<FnId>,
     /// Functions whose bag of words is this one and one word more.
     shrunk: FxHashMap<(Language, String), Vec<FnId>>,
     /// What files and folders are called: the modules that a path may start with.
@@ -196,6 +200,8 @@ impl<'s> Index<'s> {
             overridden: FxHashMap::default(),
             siblings: FxHashMap::default(),
             layers: FxHashSet::default(),
+            protocols: FxHashSet::default(),
+            inherited: FxHashSet::default(),
             shrunk,
             components,
             callbacks: FxHashSet::default(),
@@ -296,6 +302,13 @@ impl<'s> Index<'s> {
             }
         }
         let mut callbacks = FxHashSet::default();
+        for (i, file) in self.files.iter().enumerate() {
+            for name in &file.references {
+                if let Some(Target::Function(id)) = self.in_module(i as u32, name, 0) {
+                    callbacks.insert(id);
+                }
+            }
+        }
         for id in self.ids() {
             let f = self.function(id);
             let file = self.functions[id as usize].0;
@@ -363,10 +376,12 @@ impl<'s> Index<'s> {
         let mut groups: FxHashMap<(u32, u32, &str), Vec<FnId>> = FxHashMap::default();
         let mut protocols: FxHashMap<(&str, Vec<&str>), Vec<FnId>> = FxHashMap::default();
         let mut external: FxHashSet<FnId> = FxHashSet::default();
+        let mut parents: FxHashSet<(u32, u32)> = FxHashSet::default();
         for (i, file) in self.files.iter().enumerate() {
             for (k, class) in file.classes.iter().enumerate() {
                 let mut bases = Vec::new();
                 let closed = self.ancestors(i as u32, k as u32, 0, &mut bases);
+                parents.extend(bases.iter().copied());
                 for m in &class.methods {
                     let qualified = format!("{}.{m}", class.name);
                     let Some(id) = self.by_name[i].get(qualified.as_str()).copied() else { continue };
@@ -383,15 +398,24 @@ impl<'s> Index<'s> {
                     }
                     if let Some((bf, bk)) = root {
                         groups.entry((bf, bk, m.as_str())).or_default().push(id);
-                    } else if !closed && !class.bases.is_empty() {
+                    } else {
                         let params: Vec<&str> =
                             self.function(id).params.iter().skip(1).map(|p| p.name.as_str()).collect();
-                        if params.len() >= 2 {
+                        if params.len() >= 2 && !closed && !class.bases.is_empty() {
                             external.insert(id);
+                        }
+                        if params.len() >= 2 {
                             protocols.entry((m.as_str(), params)).or_default().push(id);
                         }
                     }
                 }
+            }
+        }
+        for (file, class) in parents {
+            let class = &self.files[file as usize].classes[class as usize];
+            for m in &class.methods {
+                let qualified = format!("{}.{m}", class.name);
+                self.inherited.extend(self.by_name[file as usize].get(qualified.as_str()).copied());
             }
         }
         for members in groups.values().filter(|m| m.len() >= 2) {
@@ -400,7 +424,17 @@ impl<'s> Index<'s> {
             }
         }
         for members in protocols.values().filter(|m| m.len() >= 2) {
-            self.layers.extend(members);
+            let layers: Vec<FnId> = members.iter().copied().filter(|m| external.contains(m)).collect();
+            if layers.len() >= 2 {
+                self.layers.extend(layers);
+            }
+            // Without a common base three classes of one signature are a protocol. Two may be a copy, and so may be classes of
+            // one name.
+            let names: FxHashSet<Option<&str>> =
+                members.iter().map(|m| self.function(*m).class.as_deref()).collect();
+            if names.len() >= 3 {
+                self.protocols.extend(members);
+            }
         }
         for members in siblings.values_mut() {
             members.sort_unstable();
@@ -967,7 +1001,7 @@ fn with_a_word_less(stem: &str) -> Vec<String> {
 }
 
 /// A path without the arguments of templates and generics: `a::f` of `a::f::<T>` and of `a::f<T>`.
-fn without_generics(path: &str) -> String {
+pub fn without_generics(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     let mut depth = 0u32;
     for c in path.chars() {

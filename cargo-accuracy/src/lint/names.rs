@@ -219,7 +219,25 @@ fn names_order(words: &[String]) -> bool {
 
 /// A measure by its name: a count, a stride, an offset.
 pub fn is_measure(name: &str) -> bool {
-    words(name).iter().any(|w| PLUMBING.contains(&w.as_str()))
+    measures(&words(name))
+}
+
+/// Whether words name a measure, in the singular or the plural, or how work is divided.
+fn measures(words: &[String]) -> bool {
+    words.iter().any(|w| PLUMBING.contains(&w.as_str()) || w == "indices") || divides(words)
+}
+
+/// How a kernel's work is divided: a number of parts (`n_splits`), the extent of a tile along one axis (`tile_n`, `block_m`).
+pub fn divides_work(name: &str) -> bool {
+    divides(&words(name))
+}
+
+fn divides(words: &[String]) -> bool {
+    let [a, b] = words else { return false };
+    let axis = |w: &str| matches!(w, "m" | "n" | "k" | "q" | "kv" | "x" | "y");
+    let tile = |w: &str| matches!(w, "tile" | "block");
+    let parts = |w: &str| matches!(w, "splits" | "tiles" | "blocks" | "ctas");
+    matches!(a.as_str(), "n" | "num") && parts(b) || tile(a) && axis(b) || axis(a) && tile(b)
 }
 
 /// How much a parameter's name says that ignoring it changes the result.
@@ -262,7 +280,7 @@ pub fn meaning(name: &str, config: &super::config::Names) -> Meaning {
     if pair("quant", "type") || pair("round", "mode") || pair("expert", "mask") {
         return Meaning::Numeric;
     }
-    if has(PLUMBING) {
+    if measures(&words) {
         return Meaning::Tuning;
     }
     // Split-K changes the order of summation at most: a knob.
@@ -537,6 +555,20 @@ pub fn alternatives(a: &str, b: &str) -> bool {
             x == y || x.len() >= 4 && y.contains(x.as_str()) || y.len() >= 4 && x.contains(y.as_str())
         })
     })
+}
+
+/// Whether the name of `more` is that of `less` with something added (`decode_guided`, `decode`) to which the parameter
+/// belongs (`guide_scale`). Words that say where or by what a function runs add nothing.
+pub fn adds(more: &str, less: &str, parameter: &str) -> bool {
+    let (more, less) = (words(last(more)), words(last(less)));
+    let mut rest = more.iter();
+    if less.is_empty() || !less.iter().all(|w| rest.any(|r| r == w)) {
+        return false;
+    }
+    let stem = |w: &str| w.chars().take(5).collect::<String>();
+    let mut added = more.iter().filter(|w| !less.contains(w) && !is_backend(w));
+    let parameter = words(parameter);
+    added.any(|w| parameter.iter().any(|p| w.len() > 2 && stem(p) == stem(w)))
 }
 
 /// Two stages of one pipeline (`stage1`, `stage2`; forward, backward) are no alternatives.

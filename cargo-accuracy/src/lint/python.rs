@@ -105,6 +105,7 @@ impl<'a> Lower<'a> {
                 PyStmt::For(s) => self.module_body(&s.body),
                 PyStmt::Assign(s) => {
                     self.tables(&s.value);
+                    self.handed(&s.value);
                     if let [Py::Name(target)] = s.targets.as_slice()
                         && let Some(path) = dotted(&s.value)
                     {
@@ -121,12 +122,28 @@ impl<'a> Lower<'a> {
                 PyStmt::AnnAssign(s) => {
                     if let Some(value) = &s.value {
                         self.tables(value);
+                        self.handed(value);
                     }
                 }
-                PyStmt::Expr(s) => self.tables(&s.value),
+                PyStmt::Expr(s) => {
+                    self.tables(&s.value);
+                    self.handed(&s.value);
+                }
                 _ => {}
             }
         }
+    }
+
+    /// `Entry(reference=f)`, `f.defvjp(forward, backward)`: who receives a function decides its signature. One that is
+    /// only wrapped keeps its own.
+    fn handed(&mut self, value: &'a Py) {
+        let Py::Call(c) = value else { return };
+        let arguments = &c.arguments;
+        if arguments.args.len() + arguments.keywords.len() < 2 {
+            return;
+        }
+        let values = arguments.args.iter().chain(arguments.keywords.iter().map(|k| &k.value));
+        self.module.references.extend(values.filter_map(dotted));
     }
 
     /// `name = wrapper(function)` keeps the function's signature under a second name.

@@ -42,6 +42,8 @@ pub struct Module<'a> {
     pub macros: Vec<(&'a str, Vec<&'a str>)>,
     /// Declarations without body: function name, parameter names (for unnamed parameters of definitions).
     pub declarations: Vec<(&'a str, Vec<&'a str>)>,
+    /// Functions that a statement outside of all functions hands to a call.
+    pub references: Vec<String>,
     /// Names of attributes that the file reads.
     pub attributes_read: rustc_hash::FxHashSet<&'a str>,
 }
@@ -74,6 +76,7 @@ pub struct FileSummary {
     pub fakes: Vec<(Option<String>, String)>,
     pub macros: Vec<(String, Vec<String>)>,
     pub declarations: Vec<(String, Vec<String>)>,
+    pub references: Vec<String>,
     pub attributes_read: Vec<String>,
     pub ignores: Vec<super::ignores::Ignore>,
 }
@@ -107,6 +110,8 @@ pub struct FnSummary {
     pub only_macro: Option<String>,
     pub namespace: String,
     pub returns: Option<String>,
+    /// All that the function does is to say yes.
+    pub affirms: bool,
     /// The function calls `locals()`, `va_start` or the like: every parameter may be used.
     pub opaque: bool,
     pub references: Vec<String>,

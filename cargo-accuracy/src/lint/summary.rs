@@ -2,7 +2,7 @@
 //! and keeps what the repository-wide stage needs.
 
 use super::flow;
-use super::ir::Function;
+use super::ir::{Expr, Function, Stmt};
 use super::source::{
     ClassSummary, Documented, Fate, FileSummary, FnSummary, Kind, Language, Lines, Module, ParamSummary,
     check_nesting,
@@ -69,6 +69,7 @@ fn collect(path: &str, text: &str, language: Language, module: &Module, guards: 
             .iter()
             .map(|(n, p)| ((*n).to_owned(), p.iter().map(|i| (*i).to_owned()).collect()))
             .collect(),
+        references: module.references.clone(),
         attributes_read: module.attributes_read.iter().map(|a| (*a).to_owned()).collect(),
         ignores: ignores::scan(text, language == Language::Python),
     }
@@ -92,7 +93,10 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                 offset: p.offset,
                 disowned: p.disowned,
                 documented: match flow.witness {
-                    Some(_) if flow.fate == Fate::Discarded && discarded_with_reason(f, text, p.name) => {
+                    Some(_)
+                        if matches!(flow.fate, Fate::Discarded | Fate::Logged)
+                            && discarded_with_reason(f, text, p.name) =>
+                    {
                         Documented::Ignored
                     }
                     _ => documented(f, text, p),
@@ -157,6 +161,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
             ..f.traits
         },
         only_macro: only_macro(f, text),
+        affirms: affirms(f, text),
         namespace: f.namespace.clone(),
         returns: f.returns.map(|r| r.chars().take(80).collect()),
         decorators: f
@@ -222,13 +227,24 @@ fn commas(code: &str) -> usize {
 /// Whether the comment above or beside a statement that discards says that this is meant.
 fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
     let body = text.get(f.body_start as usize..f.end as usize).unwrap_or("");
-    let statements =
-        [format!("(void){name}"), format!("(void) {name}"), format!("del {name}"), format!("_ = {name}")];
-    let Some(at) = statements.iter().find_map(|s| body.find(s.as_str())) else { return false };
+    let discards = |line: &str| {
+        let line = line.trim_start();
+        let thrown =
+            ["(void)", "del ", "_ = ", "static_cast<void>"].iter().find_map(|s| line.strip_prefix(s));
+        let code = thrown.map(|t| t.split('#').next().unwrap_or(t).split("//").next().unwrap_or(t));
+        code.is_some_and(|c| c.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|w| w == name))
+    };
+    let mut at = 0;
+    let found = body.split_inclusive('\n').find_map(|line| {
+        let start = at;
+        at += line.len();
+        discards(line).then_some(start)
+    });
+    let Some(at) = found else { return false };
     let (before, rest) = body.split_at(at);
     let rest = rest.lines().next().unwrap_or("");
     let beside = rest.split_once("//").or(rest.split_once('#')).map_or("", |c| c.1);
-    // The last part is the line of the statement itself.
+    // What follows the last line break is the statement itself.
     let lines = before.rsplit('\n').skip(1);
     let above: Vec<&str> = lines
         .map(str::trim)
@@ -335,6 +351,17 @@ fn chooses(f: &Function, language: Language) -> bool {
         }
         Language::Rust => matches!(r, "usize" | "u32" | "u64" | "i32" | "String" | "&str" | "&'static str"),
     }
+}
+
+/// Whether all that a function does is to return true.
+fn affirms(f: &Function, text: &str) -> bool {
+    // The body of a Python function that returns a constant is not kept.
+    let constant = f.traits.stub
+        && text
+            .get(f.start as usize..text.len().min(f.end as usize + 1))
+            .or_else(|| text.get(f.start as usize..f.end as usize))
+            .is_some_and(|t| t.trim_end().ends_with("return True"));
+    constant || matches!(f.body.as_slice(), [Stmt::Return(Some(Expr::Lit("True" | "true")))])
 }
 
 /// The macro that a body consists of: `{ NOT_BUILT("gemm"); }`.

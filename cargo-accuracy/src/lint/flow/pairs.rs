@@ -1,7 +1,7 @@
 //! Which calls exclude each other, and which of two such calls drops a parameter.
 
 use super::{Bits, CallEvent, Flow, PathId, UseKind, names};
-use crate::lint::ir::ParamKind;
+use crate::lint::ir::{Expr, ParamKind};
 use crate::lint::source::{DropSummary, Slot};
 
 impl Flow<'_, '_> {
@@ -105,16 +105,29 @@ impl Flow<'_, '_> {
                         mode |= node.mode;
                     }
                 }
+                // A flag stands for what it asks about.
+                let on_path = |w: &str| {
+                    let asks = |test: &Expr| {
+                        let mut asked = Vec::new();
+                        if matches!(test, Expr::And(_) | Expr::Or(_) | Expr::Not(_) | Expr::Compare(..)) {
+                            super::collect_names(test, &mut asked, 0);
+                        }
+                        asked.iter().any(|n| names_on_path.contains(n))
+                    };
+                    names_on_path.contains(&w)
+                        || self.local(w).and_then(|v| self.tests.get(&v)).is_some_and(|t| asks(t))
+                };
+                let mut refused = Bits::EMPTY;
                 let mut candidates = missing.minus(pinned);
                 for (params, with) in &self.partial {
-                    let hit = candidates.and(*params);
-                    if hit.is_empty() {
-                        continue;
-                    }
-                    for p in hit.iter() {
+                    for p in params.iter().take_while(|p| *p < self.function.params.len()) {
                         let own = self.function.params[p].name;
-                        if with.iter().any(|w| *w != own && names_on_path.contains(w)) {
+                        if with.iter().any(|w| *w != own && on_path(w)) {
                             candidates = candidates.minus(Bits::one(p));
+                            // Each operand has a scale: that one is refused says nothing of another.
+                            if !names::is_quantisation(own) {
+                                refused = refused.or(Bits::one(p));
+                            }
                         }
                     }
                 }
@@ -153,8 +166,8 @@ impl Flow<'_, '_> {
                         break;
                     }
                 }
-                // Parameters that the path itself fixes: what belongs to them is absent with them.
-                let mut absent = Bits::EMPTY;
+                // Parameters that the path itself fixes or refuses: what belongs to them is absent with them.
+                let mut absent = refused;
                 for p in b_chain.iter().skip(common) {
                     absent = absent.or(self.paths[*p as usize].pins);
                 }

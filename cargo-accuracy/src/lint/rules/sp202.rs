@@ -173,9 +173,20 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
         excuses.push(Excuse::Mode(String::new()));
     }
+    // The other function's name is this one's and a word more, and the parameter belongs to what that word adds.
+    if !has && !d.fallback && names::adds(&a.callee, &b.callee, &p.name) {
+        excuses.push(Excuse::Mode(String::new()));
+    }
     excuses.extend(cx.tuning(&p.name));
     if f.traits.answers || f.traits.reports || names::is_predicate(&f.name) {
         excuses.push(Excuse::Answers);
+    }
+    // What the other path hands it to only says whether, or why not, this one is taken.
+    if let Some(asked) = cx.effects.callee(id, d.honoured) {
+        let t = cx.index.function(asked).traits;
+        if t.answers || t.chooses || t.reports {
+            excuses.push(Excuse::Verified);
+        }
     }
     if !has && f.traits.chooses {
         excuses.push(Excuse::Chooses);

@@ -48,8 +48,10 @@ fn check(cx: &Context, out: &mut Vec<Finding>) {
             })
         });
         let mut e = e.clone();
-        // Where a check mentions the parameter, the literal may be what it demands.
-        if !matches!(reason, Reason::Local(Fate::Checked)) && !e.witnesses.contains(&Witness::Literal) {
+        // Where a check mentions the parameter, the literal may be what it demands. Beside a discard it is meant.
+        if !matches!(reason, Reason::Local(Fate::Checked | Fate::Discarded))
+            && !e.witnesses.contains(&Witness::Literal)
+        {
             e.witnesses.push(Witness::Literal);
         }
         let (line, column, text) = match (found, &p.stand_in) {
