@@ -230,7 +230,7 @@ fn explain(record: &Record) -> String {
         );
     }
     for cause in &record.causes {
-        let _ = write!(text, "\n  {}: {}: {}", cause.label(), cause.cause, cause.detail);
+        let _ = write!(text, "\n  {}: {}: {}", cause.label(), cause.cause, cause.told());
     }
     if !record.preceded_by.is_empty() {
         let _ = write!(text, "\n  computed before it: {}", record.preceded_by.join(", "));

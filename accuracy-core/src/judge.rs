@@ -692,6 +692,7 @@ fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncerta
                 score: Some(1.0),
                 operand: Some(buffer.name.clone()),
                 confident: true,
+                ..Cause::default()
             })
         })
 }

@@ -64,6 +64,9 @@ mod simd;
 pub mod verdict;
 #[cfg(feature = "runtime")]
 pub mod weights;
+#[cfg(feature = "runtime")]
+#[doc(hidden)]
+pub mod words;
 
 #[cfg(feature = "runtime")]
 pub use accuracy_macros::{accuracy_test, code_object, kernel_library};

@@ -55,10 +55,9 @@ pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) ->
             "{kernel} loses bits while it sums up `{}`: where large terms cancel its errors are {:.1e} of their magnitudes, those of sums in float32 about {expected:.0e}",
             buffer.name, cancelling.error
         ),
-        cos: None,
         score: Some(1.0),
-        operand: None,
         confident: true,
+        ..Cause::default()
     })
 }
 

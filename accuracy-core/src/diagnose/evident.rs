@@ -2,7 +2,7 @@
 //! differs from run to run.
 
 use super::differing;
-use super::map::Map;
+use super::map::{Map, Place};
 use crate::case::{Attempt, Captured};
 use crate::record::{Cause, CheckResult};
 
@@ -81,7 +81,7 @@ pub fn evident(
 }
 
 /// Which elements it is about.
-fn place(cause: &str, first: &Attempt, second: &Attempt, at: usize, buffer: &Captured) -> Option<String> {
+fn place(cause: &str, first: &Attempt, second: &Attempt, at: usize, buffer: &Captured) -> Option<Place> {
     let other = second.buffers.get(at)?;
     let steady = match cause {
         "nondeterministic" | "unwritten" => differing(buffer, other),

@@ -80,7 +80,7 @@ fn power(attempt: &Attempt, buffer: &Captured, hypothesis: &Hypothesis<'_>, seen
         status,
         failed_checks,
         cos,
-        detail: hypothesis.what.clone(),
+        detail: hypothesis.what.to_string(),
         claimed: match &hypothesis.change {
             // Sums that are rounded seldom lose no more than float32 may.
             Change::Product(Product::Rounded { block, .. }) => *block == 1,

@@ -22,7 +22,7 @@ use crate::metrics::compare;
 use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{
-    Cause, CheckResult, Finding, Gate, Hop, Metrics, PowerStatus, Record, Severity, Verdict,
+    Cause, CheckResult, Finding, Gate, Hop, Ignored, Metrics, PowerStatus, Record, Severity, Verdict,
 };
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
@@ -648,6 +648,7 @@ impl<'a> Runner<'a> {
                     record.causes.push(Cause {
                         cause: "parameter_ignored".into(),
                         detail,
+                        ignored: Some(Ignored { launcher: mine.into(), parameter: name.clone() }),
                         confident: true,
                         ..Cause::default()
                     });

@@ -215,7 +215,7 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
     case.properties.extend(findings.map(|finding| ("finding", emulation::words(finding))));
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        case.properties.push((cause.label(), format!("{}: {}{cos}", cause.cause, cause.detail)));
+        case.properties.push((cause.label(), format!("{}: {}{cos}", cause.cause, cause.told())));
     }
     case
 }

@@ -157,7 +157,7 @@ fn failing(text: &mut String, record: &Record, report: &Report) {
     for cause in record.causes.iter().take(3) {
         let cos = cause.cos.map_or(String::new(), |c| format!(" → cosine {}", number::cosine(c)));
         let (label, name) = (cause.label(), &cause.cause);
-        let _ = writeln!(text, "- {label} **{name}**: {}{cos}", inline(&cause.detail));
+        let _ = writeln!(text, "- {label} **{name}**: {}{cos}", inline(&cause.told()));
     }
     if record.causes.is_empty()
         && let Some(reason) = record.reason.lines().next()

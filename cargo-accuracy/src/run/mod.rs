@@ -46,7 +46,7 @@ use crate::report::{self, Report};
 use crate::selftest;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
-use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Verdict};
+use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Unfinished, Verdict};
 use anyhow::Context as _;
 use batch::Isolation;
 use cargo::CargoArgs;
@@ -649,13 +649,13 @@ impl Run<'_> {
         progress.borrow().clear();
         let interrupted = ended.outcome == Outcome::Interrupted;
         let reason = match (&unwritable, ended.outcome) {
-            (Some(_), _) => unfinished::NO_ROOM,
-            (None, Outcome::Interrupted) => unfinished::INTERRUPTED_BEFORE,
-            (None, Outcome::Stopped) => unfinished::AFTER_FAILURE,
-            (None, Outcome::Done) => unfinished::NEVER_STARTED,
+            (Some(_), _) => Unfinished::NoRoom,
+            (None, Outcome::Interrupted) => Unfinished::InterruptedBefore,
+            (None, Outcome::Stopped) => Unfinished::AfterFailure,
+            (None, Outcome::Done) => Unfinished::NeverStarted,
         };
         // The manifest announces these; a record of each would say no more.
-        let missing = |case: &Case| case.planned.without_result(Verdict::NotRun, reason);
+        let missing = |case: &Case| case.planned.unfinished(reason);
         let records = records
             .into_iter()
             .zip(cases)

@@ -44,7 +44,7 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
         // In the order of what they explain; what explains all of it, and alone, is a cause, the rest are guesses.
         let label = cause.label();
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.detail), 2, width);
+        wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.told()), 2, width);
     }
     for finding in record.findings.iter().flatten().take(WORST) {
         wrap::wrap(text, &format!("emulator: {}", emulation::words(finding)), 2, width);

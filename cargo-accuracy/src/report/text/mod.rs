@@ -399,15 +399,9 @@ fn stated(record: &Record) -> impl Iterator<Item = &Cause> {
     record.causes.iter().enumerate().filter(move |(i, c)| c.confident || (*i == 0 && !sure)).map(|(_, c)| c)
 }
 
-/// What a cause says before the other readings that give the same bytes, which are told with the case.
-fn first_reading(detail: &str) -> &str {
-    detail.split("; the same bytes come of ").next().unwrap_or(detail)
-}
-
 /// What makes two causes one: neither figures nor other readings do.
-fn essence(cause: &Cause) -> (&str, String) {
-    let reading = first_reading(&cause.detail);
-    (&cause.cause, without_figures(reading.split(", or ").next().unwrap_or(reading)))
+fn essence(cause: &Cause) -> (&str, Option<&str>, String) {
+    (&cause.cause, cause.operand.as_deref(), without_figures(&cause.detail))
 }
 
 /// The likely causes, each once: the end of the output is what is read first.
@@ -427,12 +421,7 @@ fn causes(text: &mut String, report: &Report) {
     let _ = writeln!(text, "likely causes");
     for (cause, n) in causes.iter().take(CAUSES) {
         let cases = if *n == 1 { "1 case".to_string() } else { format!("{n} cases") };
-        let _ = writeln!(
-            text,
-            "  {}: {} ({cases})",
-            paint(style::WARN, &cause.cause),
-            first_reading(&cause.detail)
-        );
+        let _ = writeln!(text, "  {}: {} ({cases})", paint(style::WARN, &cause.cause), cause.detail);
     }
     if causes.len() > CAUSES {
         let _ = writeln!(text, "  and {} more", causes.len() - CAUSES);
@@ -762,12 +751,13 @@ mod tests {
         let mut records: Vec<Record> =
             (0..20).map(|i| unwritten(i, &format!("the last column ({i})"))).collect();
         records.push(unwritten(20, "one element, [0, 255]"));
-        for (i, agrees) in
-            ["0.999998", "0.999999; the same bytes come of one that reads e4m3fnuz"].iter().enumerate()
+        for (i, (agrees, reading)) in
+            [("0.999998", None), ("0.999999", Some("reads e4m3fnuz"))].into_iter().enumerate()
         {
             let mut record = unwritten(30 + i, "");
             record.causes[0].cause = "fp8_variant".into();
             record.causes[0].detail = format!("a reference that does so agrees to {agrees}");
+            record.causes[0].readings = reading.map(Into::into).into_iter().collect();
             records.push(record);
         }
         let text = plain(&Report::new(records, &[]));
