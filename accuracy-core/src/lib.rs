@@ -6,6 +6,8 @@ pub mod arch;
 pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
+#[cfg(feature = "runtime")]
+pub mod check_name;
 #[cfg(any(feature = "codeobject", all(feature = "emulate", feature = "runtime")))]
 pub mod codeobject;
 #[cfg(feature = "runtime")]
@@ -32,6 +34,8 @@ pub mod folders;
 pub mod guide;
 #[cfg(feature = "runtime")]
 pub mod harness;
+#[cfg(feature = "runtime")]
+pub mod identity;
 #[cfg(feature = "runtime")]
 pub mod judge;
 #[cfg(feature = "runtime")]

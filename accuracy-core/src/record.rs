@@ -5,6 +5,7 @@
 //! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
 //! from one that never began.
 
+pub use crate::check_name::CheckName;
 use crate::error_map::ErrorMap;
 use crate::files;
 use crate::meta::Check;
@@ -172,7 +173,7 @@ pub struct Hop {
 /// One check of a verdict, with everything that is needed to see how far it was from failing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckResult {
-    pub check: String,
+    pub check: CheckName,
     /// The buffer it speaks of; empty for the chain as a whole.
     #[serde(default)]
     pub hop: String,
@@ -348,6 +349,16 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    pub const ALL: [FindingKind; 7] = [
+        FindingKind::OutOfBounds,
+        FindingKind::Uninitialised,
+        FindingKind::Race,
+        FindingKind::MissingWait,
+        FindingKind::Barrier,
+        FindingKind::Divergence,
+        FindingKind::Erratum,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             FindingKind::OutOfBounds => "out_of_bounds",
@@ -1034,8 +1045,7 @@ mod tests {
 
     #[test]
     fn kinds_of_findings_are_written_as_they_are_named() {
-        use FindingKind::*;
-        for kind in [OutOfBounds, Uninitialised, Race, MissingWait, Barrier, Divergence, Erratum] {
+        for kind in FindingKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

@@ -124,8 +124,6 @@ pub mod reworded {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn a_kernel_that_writes_has_another_verb_and_the_same_names() {
         let what = reads!("`reads` as `takes`");

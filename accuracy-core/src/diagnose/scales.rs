@@ -726,3 +726,41 @@ impl<'a> Scales<'a> {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Case;
+    use crate::case::input::Data;
+    use crate::dtype::{INT8, UINT4};
+    use crate::judge::tests::setup;
+
+    /// Blocks of 32 rows that are taken for smaller ones: beyond the last of them, whoever finds another cell's scale finds
+    /// its zero point there, too.
+    #[test]
+    fn rows_beyond_the_last_block_have_scale_and_zero_point_of_one_cell() {
+        let zeros = ZeroPoint::per_cell(UINT4, ScaleLayout::RowMajor);
+        let mut case = Case::new(setup(0, Data::Ordinary));
+        let w = case.inout_quantized("w", Quant::block(UINT4, 32, 64).zero_point(zeros), [64, 128]).unwrap();
+        let q = case.quantized("q", &w, Quant::token(INT8)).unwrap();
+        let attempt = case.finish(&q).unwrap();
+        let operand = attempt.buffer(w.id());
+        let right = super::super::reading::Reading::right(operand).zeros.unwrap();
+        let all = hypotheses(w.id(), operand);
+        let mut seen = 0;
+        for h in &all {
+            let (Change::Scales(cells), Some((_, Change::ZerosAt(of)))) = (&h.change, &h.also) else {
+                continue;
+            };
+            if cells.rows != 16 {
+                continue;
+            }
+            // Row 48 is in the fourth block of 16 rows; the grid has two blocks. Either cell's own zero point, the first
+            // again or the last.
+            let at = of(3, 1);
+            assert!([right(1, 1), right(0, 1)].contains(&at), "{}: {at}", h.what);
+            seen += 1;
+        }
+        assert!(seen >= 2, "{seen}");
+    }
+}

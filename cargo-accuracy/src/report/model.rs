@@ -7,6 +7,7 @@ use crate::run::folder::RunInfo;
 use crate::run::hidden::Hidden;
 use crate::run::loosened::{self, Loosening};
 use crate::run::{is_known_failure, may_pass, unfinished};
+use accuracy_core::identity;
 use accuracy_core::record::{Fidelity, Gate, Libraries, Library, PowerStatus, Record, Unfinished, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
@@ -119,7 +120,7 @@ pub struct TestPower {
 
 /// The path of a case's test: its identity without the coordinates.
 pub fn test_path(id: &str) -> &str {
-    id.split_once('[').map_or(id, |(path, _)| path)
+    identity::path(id)
 }
 
 /// What a test on an architecture is called where all of them are counted.

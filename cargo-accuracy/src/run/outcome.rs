@@ -4,7 +4,7 @@
 use super::pool::{End, Finished};
 use accuracy_core::files;
 use accuracy_core::record::Library;
-use accuracy_core::record::{self, Cause, Gate, Planned, Record, Unfinished, Verdict};
+use accuracy_core::record::{self, Cause, CheckName, Gate, Planned, Record, Unfinished, Verdict};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -75,7 +75,7 @@ impl Evidence<'_> {
             let left: Vec<String> = finished.left.iter().map(ToString::to_string).collect();
             fail(
                 &mut record,
-                "process_left_behind",
+                CheckName::ProcessLeftBehind,
                 &format!("it left processes running, which were killed: {}", left.join(", ")),
             );
         }
@@ -178,7 +178,7 @@ pub fn is_known_failure(record: &Record) -> bool {
     record.gate == Gate::Pass && judged && record.known_failure.is_some()
 }
 
-fn fail(record: &mut Record, check: &str, reason: &str) {
+fn fail(record: &mut Record, check: CheckName, reason: &str) {
     record.gate = Gate::Fail;
     record.failed_checks.push(check.into());
     record.reason = match record.reason.is_empty() {

@@ -17,6 +17,7 @@ use super::sampled::{World, pick};
 use super::{Runs, Scope, root, table, tiles, unsteady, vectors};
 use crate::case::input::Data;
 use crate::case::{Attempt, Captured};
+use crate::check_name::Mildness;
 use crate::judge::spread::{Spread, is_rounding};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
 use crate::metrics::compare;
@@ -203,8 +204,8 @@ impl<'a> Hop<'a> {
 
 /// See [`Hop::fine`]: what nine of ten elements may be off by, and no more.
 fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
-    let mut failed = judged.checks.iter().filter(|c| !c.ok).map(|c| c.check.as_str()).peekable();
-    let small = failed.peek().is_some() && failed.all(|check| ["elements", "rel_l2"].contains(&check));
+    let mut failed = judged.checks.iter().filter(|c| !c.ok).peekable();
+    let small = failed.peek().is_some() && failed.all(|c| c.check.mildness() == Mildness::Roundings);
     if !small || matches!(judged.spread, Spread::Unknown) {
         return None;
     }

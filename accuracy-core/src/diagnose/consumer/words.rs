@@ -1,11 +1,12 @@
 //! What was found, in words and in order.
 
 use super::{Candidate, Explained, PARTLY, Search, Stated};
+use crate::check_name::Mildness;
 use crate::diagnose::hypothesis::Hypothesis;
 use crate::diagnose::map;
 use crate::diagnose::output::{self, Fit};
 use crate::diagnose::scales;
-use crate::record::Cause;
+use crate::record::{Cause, CheckResult};
 use std::collections::BTreeSet;
 
 /// Other readings of the same bytes that are told with a cause.
@@ -114,8 +115,7 @@ impl<'a> Search<'a, '_> {
 
     /// Small errors everywhere, of no structure: bits were lost somewhere in between.
     fn lost_bits(&self) -> Option<Cause> {
-        let mild = ["elements", "rel_l2", "gain"];
-        let only = |c: &crate::record::CheckResult| c.ok || mild.contains(&c.check.as_str());
+        let only = |c: &CheckResult| c.ok || c.check.mildness() <= Mildness::Slight;
         let spread = self.map.count * 10 >= self.map.rows * self.map.cols
             && self.map.wrong_rows().len() * 2 >= self.map.rows;
         if !spread || !self.hop.judged.checks.iter().all(only) || !self.is_noise() {

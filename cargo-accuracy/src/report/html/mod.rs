@@ -11,6 +11,7 @@ use crate::baseline::{Comparison, number as number_of};
 use crate::exit::ExitCode;
 use crate::lint::Severity;
 use crate::run::is_known_failure;
+use accuracy_core::identity;
 use accuracy_core::meta::Check;
 use accuracy_core::packed::{CheckView, Name, PowerView};
 use accuracy_core::record::{Cause, Gate, Hop, PowerStatus, Record, Verdict};
@@ -437,7 +438,7 @@ fn data(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn row(record: &Record, test: usize) -> Row<'_> {
     let m = &record.metrics;
-    let at = record.id.split_once('[').map(|(_, at)| at.strip_suffix(']').unwrap_or(at));
+    let at = Some(identity::listed(&record.id)).filter(|at| !at.is_empty());
     let floor = m
         .chain_rel_l2
         .zip(m.noise_rel_l2)
