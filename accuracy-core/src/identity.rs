@@ -152,13 +152,9 @@ impl fmt::Display for Identity<'_> {
         f.write_str(&self.path)?;
         for (i, (name, value)) in self.coordinates.iter().enumerate() {
             write!(f, "{}{name}=", if i == 0 { '[' } else { ',' })?;
-            // One that does not come back as it is, with another coordinate behind it, is quoted.
-            let comes_back = || {
-                let read = format!("[x={value},y=z]");
-                let read = Identity::of(&read);
-                read.coordinates().eq([("x", &**value), ("y", "z")])
-            };
-            if is_plain(value) || comes_back() {
+            // One that would swallow the next coordinate, or be taken for more than one, is quoted.
+            let is_whole = || !value.starts_with('"') && end_of_value(value, true) == Some(value.len());
+            if is_plain(value) || is_whole() {
                 f.write_str(value)?;
             } else {
                 f.write_str(&serde_json::to_string(value).map_err(|_| fmt::Error)?)?;
