@@ -298,18 +298,10 @@ mod tests {
         let cell = Cell { name: "c".into(), check: Check::FullChain, at: vec![0], tokens: 1, axis: None };
         let body = Body {
             name: "t".into(),
-            checkpoint: None,
-            weights: Vec::new(),
             archs: archs.iter().map(ToString::to_string).collect(),
-            activations: None,
             axes: vec![axis],
             cells: vec![cell],
-            known_failures: Vec::new(),
-            nondeterministic: None,
-            benign: Vec::new(),
-            memory: None,
-            min_cos: None,
-            seed: 0,
+            ..Body::default()
         };
         TestMeta {
             package: "p".into(),

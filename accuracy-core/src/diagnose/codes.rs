@@ -322,9 +322,8 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             Arc::new(move |code| if own.is_nan_code(code) { 0.0 } else { own.decode(code) }),
         ));
     }
-    if own.is_fp8() || own == E2M1 {
-        let least =
-            own.decode(if own == E2M1 { 2 } else { 1 << if own == E5M2 || own == E5M2FNUZ { 2 } else { 3 } });
+    let least = own.min_normal().filter(|_| own.bits() <= 8);
+    if let Some(least) = least {
         found.push(of(
             Misreading::SubnormalsAsZero(own),
             cause,

@@ -259,17 +259,14 @@ fn a_mistake_that_explains_two_runs_is_why_they_differ() {
     let first = wrote(0, tanh);
     let hops = judge_hops(&first, MIN_COS);
     let found = |second: &Attempt| {
-        let runs = (None, None, None);
-        let (probe, second_probe, one_sign) = runs;
-        let evidence = Evidence {
+        diagnose(&Evidence {
             first: (&first, &hops),
             second: Some(second),
-            probe,
-            second_probe,
-            one_sign,
+            probe: None,
+            second_probe: None,
+            one_sign: None,
             min_cos: MIN_COS,
-        };
-        diagnose(&evidence)
+        })
     };
     let alike = found(&wrote(1, tanh));
     assert_eq!(alike.explained, ["y"]);

@@ -269,29 +269,14 @@ impl<'a> Producer<'a, '_> {
                 Rc::new(move |x| nearest(to.decode(to.encode(x, Overflow::Special)))),
             );
         }
-        let least = if dtype == DType::E2M1 {
-            1.0
-        } else {
-            2f64.powi(match dtype {
-                DType::E4M3Fn => -6,
-                DType::E4M3Fnuz => -7,
-                DType::E5M2 => -14,
-                DType::E5M2Fnuz => -15,
-                _ => -1000,
-            })
-        };
-        let of = nearest.clone();
-        // Integers have none.
-        if !dtype.is_integer() {
-            add(
-                "rounding",
-                format!("writes 0 for the subnormals of `{name}`"),
-                By::Written,
-                Rc::new(move |x| match of(x) {
-                    code if code.abs() < least => 0.0,
-                    code => code,
-                }),
-            );
+        if let Some(least) = dtype.min_normal() {
+            let of = nearest.clone();
+            let what = format!("writes 0 for the subnormals of `{name}`");
+            let value = move |x| match of(x) {
+                code if code.abs() < least => 0.0,
+                code => code,
+            };
+            add("rounding", what, By::Written, Rc::new(value));
         }
         if positive.is_finite() {
             let of = nearest.clone();
