@@ -15,7 +15,7 @@ use crate::case::{Case, Tensor};
 use crate::env::Settings;
 use crate::meta::TestMeta;
 use crate::plan::{self, SubCase};
-use crate::record::{self, Gate, Planned, Record, Verdict};
+use crate::record::{self, CheckName, Gate, Planned, Record, Verdict};
 use crate::reference::cache;
 use crate::verdict::short;
 use std::collections::BTreeMap;
@@ -188,7 +188,7 @@ fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut
         Gate::Pass if !known.certain => {}
         Gate::Pass => {
             record.gate = Gate::Fail;
-            record.failed_checks.push("known_failure".into());
+            record.failed_checks.push(CheckName::KnownFailure.into());
             record.reason = format!("succeeds, but is declared as a known failure: {}", known.failure.reason);
         }
     }
@@ -216,7 +216,7 @@ fn explain(record: &Record) -> String {
         let number = |x: Option<f64>| match x {
             None => "none".into(),
             // A cosine near 1 says most in its last digits.
-            Some(x) if check.check.starts_with("cos") => format!("{x:.9}"),
+            Some(x) if check.name().is_cosine() => format!("{x:.9}"),
             Some(x) => short(x),
         };
         let hop = if check.hop.is_empty() { "chain" } else { &*check.hop };
@@ -230,7 +230,7 @@ fn explain(record: &Record) -> String {
         );
     }
     for cause in &record.causes {
-        let _ = write!(text, "\n  {}: {}: {}", cause.label(), cause.cause, cause.detail);
+        let _ = write!(text, "\n  {}: {}: {}", cause.label(), cause.cause, cause.told());
     }
     if !record.preceded_by.is_empty() {
         let _ = write!(text, "\n  computed before it: {}", record.preceded_by.join(", "));

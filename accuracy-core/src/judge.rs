@@ -17,7 +17,7 @@ use crate::layout::ScaleLayout;
 use crate::library::Changer;
 use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Padding, Quant, Quantized, amax, quantize};
-use crate::record::{Cause, CheckResult, Hop};
+use crate::record::{Cause, CheckName, CheckResult, Hop};
 use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
@@ -213,7 +213,7 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
     let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
     of_products.allow_gain_of_ties(&mut checks, &value);
-    if source.has_user() && checks.iter().all(|c| c.ok || c.check == "rel_l2") {
+    if source.has_user() && checks.iter().all(|c| c.ok || c.check == CheckName::RelL2) {
         (_, spread) = spread::of(source, given, &of_products.products);
     }
     checks.extend(spread_check(buffer, source, &value, &written, &spread, given.attempt.setup.poison));
@@ -287,7 +287,7 @@ fn elements_check(
         format!("first at [{r}, {c}]: {found}, expected {}", short(x))
     });
     let bound = forgiven(source, value.data.len());
-    CheckResult { detail, ..at_most("elements", &buffer.name, Some(wrong as f64), bound as f64) }
+    CheckResult { detail, ..at_most(CheckName::Elements, &buffer.name, Some(wrong as f64), bound as f64) }
 }
 
 /// Magnitudes between which float32 has room for the squares and products of a hop.
@@ -454,8 +454,8 @@ fn hop(buffer: &Captured, against: &str, comparison: &Comparison, checks: &[Chec
 pub fn failed(checks: &[CheckResult]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for check in checks.iter().filter(|c| !c.ok) {
-        if !names.contains(&check.check) {
-            names.push(check.check.clone());
+        if !names.iter().any(|name| name == check.check.name()) {
+            names.push(check.check.name().to_owned());
         }
     }
     names
@@ -488,7 +488,7 @@ fn judge_producer(
     if scheme.scale_padding != Padding::Any {
         let detail = "bytes between the scales are not what the scheme declares";
         let wrong = buffer.wrong_padding();
-        checks.push(none("padding", &buffer.name, wrong, if wrong > 0 { detail } else { "" }));
+        checks.push(none(CheckName::Padding, &buffer.name, wrong, if wrong > 0 { detail } else { "" }));
     }
     let mut causes = Vec::new();
     if !scale_errors.all_right() {
@@ -535,7 +535,7 @@ fn scale_and_code_checks(
 ) -> Vec<CheckResult> {
     let (worst_at, worst) = errors.worst();
     let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
-    let mut scales = at_most("scales", name, Some(worst), errors.bound);
+    let mut scales = at_most(CheckName::Scales, name, Some(worst), errors.bound);
     if !scales.ok {
         scales.detail = format!(
             "worst at cell [{}, {}]: {}, expected {}",
@@ -574,7 +574,7 @@ fn scale_and_code_checks(
             "first at [{r}, {c}]: {here}, nearest to the value is {nearest} (in units of the scale written)"
         )
     });
-    vec![scales, none("codes", name, wrong, detail)]
+    vec![scales, none(CheckName::Codes, name, wrong, detail)]
 }
 
 /// Whether a code is one of those nearest to a value in units of its scale, or would be if the value were off by its
@@ -694,6 +694,7 @@ fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncerta
                 score: Some(1.0),
                 operand: Some(buffer.name.clone()),
                 confident: true,
+                ..Cause::default()
             })
         })
 }
@@ -850,9 +851,9 @@ impl Accumulation {
         let (square, product) =
             pairs().fold((0.0, 0.0), |(square, product), (x, y)| (square + x * x, product + x * y));
         let off = (product / square - 1.0).abs();
-        for check in checks.iter_mut().filter(|check| check.check == "gain" && off.is_finite()) {
+        for check in checks.iter_mut().filter(|check| check.check == CheckName::Gain && off.is_finite()) {
             let detail = std::mem::take(&mut check.detail);
-            *check = CheckResult { detail, ..at_most("gain", &check.hop, check.value, MAX_GAIN + off) };
+            *check = CheckResult { detail, ..at_most(CheckName::Gain, &check.hop, check.value, MAX_GAIN + off) };
         }
     }
 
@@ -947,7 +948,7 @@ fn chain_in_single(attempt: &Attempt, end: Option<f64>) -> Option<Chain> {
     let noise = compare(&ideal, &own);
     let chain = compare(&ideal, &attempt.buffer(attempt.result).value());
     let floor = noise.rel_l2.filter(|floor| *floor >= COMPUTED)?;
-    let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
+    let check = at_most(CheckName::Chain, "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
     let least = NOISE_FACTOR * (floor - off) / (1.0 + off);
     let holds = (chain.rel_l2? + off) / (1.0 - off) <= least.max(end.unwrap_or(0.0));
     (off < 0.5 && check.ok && holds).then_some(Chain { chain, noise, check })
@@ -967,7 +968,7 @@ fn chain_in_double(attempt: &Attempt, end: Option<f64>) -> Chain {
     }
     // A chain that loses nothing, such as a copy, is allowed what float32 rounds.
     let floor = floor.max(2f64.powi(-24));
-    let check = at_most("chain", "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
+    let check = at_most(CheckName::Chain, "", chain.rel_l2, (NOISE_FACTOR * floor).max(end.unwrap_or(0.0)));
     Chain { chain, noise, check }
 }
 
@@ -997,7 +998,7 @@ pub fn declared_cancellation(attempt: &Attempt) -> Vec<f64> {
 /// Checks on memory: guards, gaps and inputs of one run.
 pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
     let mut checks = Vec::new();
-    let mut guards = none("guards", "", 0, "");
+    let mut guards = none(CheckName::Guards, "", 0, "");
     for (name, damage) in attempt.buffers.iter().flat_map(|b| &b.damage) {
         let place = match damage.offset {
             -1 => "right before its start".into(),
@@ -1006,24 +1007,28 @@ pub fn memory_checks(attempt: &Attempt) -> Vec<CheckResult> {
             o => format!("from {o} bytes behind its end"),
         };
         if guards.ok {
-            guards = none("guards", name, damage.bytes as u64, format!("written {place}"));
+            guards = none(CheckName::Guards, name, damage.bytes as u64, format!("written {place}"));
         }
     }
     checks.push(guards);
-    let mut gaps = none("gaps", "", 0, "");
+    let mut gaps = none(CheckName::Gaps, "", 0, "");
     for buffer in attempt.buffers.iter().filter(|b| b.gaps_written > 0) {
-        gaps =
-            none("gaps", &buffer.name, buffer.gaps_written as u64, "bytes written between its strided rows");
+        gaps = none(
+            CheckName::Gaps,
+            &buffer.name,
+            buffer.gaps_written as u64,
+            "bytes written between its strided rows",
+        );
     }
     checks.push(gaps);
-    let mut inputs = none("inputs_unchanged", "", 0, "");
+    let mut inputs = none(CheckName::InputsUnchanged, "", 0, "");
     for buffer in attempt.buffers.iter().filter(|b| b.changed) {
         let who = buffer.changed_by.map_or("a kernel".into(), |launcher| format!("`{launcher}`"));
         let what = match buffer.kind.is_written() {
             true => "to this intermediate, which it only reads; it is judged as it was before",
             false => "to this input; declare it inout() if it may",
         };
-        inputs = none("inputs_unchanged", &buffer.name, 1, format!("{who} wrote {what}"));
+        inputs = none(CheckName::InputsUnchanged, &buffer.name, 1, format!("{who} wrote {what}"));
     }
     checks.push(inputs);
     checks.extend(state_check(attempt));
@@ -1058,7 +1063,7 @@ fn state_check(attempt: &Attempt) -> Option<CheckResult> {
         }
     }
     let detail = format!("{}; it was put back for the reference", told.join("; "));
-    (!told.is_empty()).then(|| none("process_state", "", told.len() as u64, detail))
+    (!told.is_empty()).then(|| none(CheckName::ProcessState, "", told.len() as u64, detail))
 }
 
 /// `status`: launchers that failed without the test passing their errors on. `None` where there is none.
@@ -1068,7 +1073,7 @@ fn status_check(attempt: &Attempt) -> Option<CheckResult> {
         "{}, and the test went on: pass the error on with `?`, or ask cx.refused(..) where another launcher may take over",
         failure.error
     );
-    Some(none("status", "", attempt.failures.len() as u64, detail))
+    Some(none(CheckName::Status, "", attempt.failures.len() as u64, detail))
 }
 
 /// Whether each launcher launched a kernel that its binding expects; `None` where no binding expects any.
@@ -1076,7 +1081,7 @@ pub fn kernel_check(attempt: &Attempt) -> Option<CheckResult> {
     let mut check = None;
     for launch in &attempt.launches {
         let Some(expected) = launch.expected else { continue };
-        check.get_or_insert_with(|| none("kernel", "", 0, ""));
+        check.get_or_insert_with(|| none(CheckName::Kernel, "", 0, ""));
         let launcher = launch.launcher;
         let wrong = match (regex_lite::Regex::new(expected), &launch.kernels) {
             (Err(error), _) => format!("expect_kernel of `{launcher}` is no regular expression: {error}"),
@@ -1089,7 +1094,7 @@ pub fn kernel_check(attempt: &Attempt) -> Option<CheckResult> {
                 format!("`{launcher}` launched {ran}, and is expected to launch {expected:?}")
             }
         };
-        return Some(none("kernel", "", 1, &wrong));
+        return Some(none(CheckName::Kernel, "", 1, &wrong));
     }
     check
 }
@@ -1103,7 +1108,7 @@ pub fn unwritten_checks(first: &Attempt, second: &Attempt) -> Vec<CheckResult> {
         .map(|((_, a), (_, b))| {
             let count = a.unwritten(first.setup.poison, b, second.setup.poison);
             none(
-                "unwritten",
+                CheckName::Unwritten,
                 &a.name,
                 count,
                 if count > 0 { "elements or scales still hold the poison" } else { "" },
@@ -1123,13 +1128,13 @@ pub fn repeat_checks(first: &Attempt, second: &Attempt, bound: Option<f64>) -> V
             match bound {
                 Some(bound) => {
                     let between = if same { Some(0.0) } else { compare(&a.value(), &b.value()).rel_l2 };
-                    at_most("repeat", &a.name, between, bound)
+                    at_most(CheckName::Repeat, &a.name, between, bound)
                 }
                 None => {
                     let differing = a.data.iter().zip(&b.data[..]).filter(|(x, y)| x != y).count().max(1);
                     let why = "bytes differ between two runs on the same inputs: the kernel reads memory that nobody \
                                wrote, or it is nondeterministic";
-                    none("repeat", &a.name, if same { 0 } else { differing as u64 }, if same { "" } else { why })
+                    none(CheckName::Repeat, &a.name, if same { 0 } else { differing as u64 }, if same { "" } else { why })
                 }
             }
         })

@@ -66,6 +66,8 @@ pub mod arch;
 pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
+#[cfg(feature = "runtime")]
+pub mod check_name;
 #[cfg(any(feature = "codeobject", all(feature = "emulate", feature = "runtime")))]
 pub mod codeobject;
 #[cfg(feature = "runtime")]
@@ -92,6 +94,8 @@ pub mod folders;
 pub mod guide;
 #[cfg(feature = "runtime")]
 pub mod harness;
+#[cfg(feature = "runtime")]
+pub mod identity;
 #[cfg(feature = "runtime")]
 pub mod judge;
 #[cfg(feature = "runtime")]
@@ -124,6 +128,9 @@ mod simd;
 pub mod verdict;
 #[cfg(feature = "runtime")]
 pub mod weights;
+#[cfg(feature = "runtime")]
+#[doc(hidden)]
+pub mod words;
 
 #[cfg(feature = "runtime")]
 pub use accuracy_macros::{accuracy_test, code_object, kernel_library};

@@ -167,8 +167,8 @@ pub struct Benign {
     pub reason: String,
 }
 
-/// The JSON that the macro writes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The JSON that the macro writes. One by default is a test of no name, without cells, that sets nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Body {
     /// Name of the annotated function.
     pub name: String,

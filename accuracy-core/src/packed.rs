@@ -2,7 +2,7 @@
 //! nearly all of them are looked at once: numbers stand apart from text, which most cases of a test have in common and
 //! may share, and an item that is read borrows its text.
 
-use crate::record::{CheckResult, Power, PowerStatus};
+use crate::record::{CheckName, CheckResult, Power, PowerStatus};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -45,6 +45,13 @@ pub struct CheckView<'a> {
     pub ok: bool,
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     pub detail: Cow<'a, str>,
+}
+
+impl CheckView<'_> {
+    /// Which check it is.
+    pub fn name(&self) -> CheckName {
+        CheckName::from(&*self.check)
+    }
 }
 
 /// A [`Power`], as it is read.
@@ -248,7 +255,7 @@ impl Item for CheckResult {
 
     fn view(&self) -> CheckView<'_> {
         let CheckResult { check, hop, value, bound, margin, ok, detail } = self;
-        let (check, hop, detail) = (check.into(), hop.into(), detail.into());
+        let (check, hop, detail) = (check.name().into(), hop.into(), detail.into());
         CheckView { check, hop, value: *value, bound: *bound, margin: *margin, ok: *ok, detail }
     }
 

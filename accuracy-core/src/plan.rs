@@ -5,11 +5,11 @@
 
 use crate::arch::Arch;
 use crate::dtype::DType;
+use crate::identity::Identity;
 use crate::meta::{Axis, AxisKind, Cell, Check, KnownFailure, TestMeta};
 use crate::record::Planned;
 use crate::weights::{Checkpoint, WeightsError};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// One thing to run: a cell of the matrix with its tensors.
@@ -147,12 +147,14 @@ pub fn planned(meta: &TestMeta, cell: &Cell, arch: Arch, weights: &BTreeMap<Stri
     let body = &meta.body;
     let compared = cell.axis;
     let label = |i: usize| body.axes[i].labels[cell.at[i]].clone();
-    let mut id = format!("{}[check={},arch={arch}", meta.path(), cell.check);
+    let mut id = Identity::new(meta.path());
+    id.push("check", cell.check.name());
+    id.push("arch", arch.name());
     let mut params = BTreeMap::new();
     let (mut dtype, mut paths) = (None, Vec::new());
     for (i, Axis { name, kind, .. }) in body.axes.iter().enumerate() {
         if compared == Some(i) {
-            let _ = write!(id, ",parameter={name}");
+            id.push("parameter", name);
             continue;
         }
         let value = label(i);
@@ -160,7 +162,7 @@ pub fn planned(meta: &TestMeta, cell: &Cell, arch: Arch, weights: &BTreeMap<Stri
         if cell.check == Check::Parameter && matches!(kind, AxisKind::Values | AxisKind::Perf) {
             continue;
         }
-        let _ = write!(id, ",{name}={value}");
+        id.push(name, value.clone());
         match kind {
             AxisKind::Variants => dtype = dtype.or(Some(value)),
             AxisKind::Paths => paths.push((name.clone(), value, cell.at[i])),
@@ -169,18 +171,17 @@ pub fn planned(meta: &TestMeta, cell: &Cell, arch: Arch, weights: &BTreeMap<Stri
             }
         }
     }
-    let _ = write!(id, ",tokens={}", cell.tokens);
+    id.push("tokens", cell.tokens.to_string());
     for (role, tensor) in weights {
-        let _ = write!(id, ",{role}={tensor}");
+        id.push(role, tensor);
     }
-    id.push(']');
     let path = match &paths[..] {
         [] => None,
         [(_, label, _)] => Some(label.clone()),
         many => Some(many.iter().map(|(n, l, _)| format!("{n}={l}")).collect::<Vec<_>>().join(",")),
     };
     Planned {
-        id,
+        id: id.to_string(),
         package: meta.package.clone(),
         test: body.name.clone(),
         file: meta.file.clone(),
@@ -297,18 +298,10 @@ mod tests {
         let cell = Cell { name: "c".into(), check: Check::FullChain, at: vec![0], tokens: 1, axis: None };
         let body = Body {
             name: "t".into(),
-            checkpoint: None,
-            weights: Vec::new(),
             archs: archs.iter().map(ToString::to_string).collect(),
-            activations: None,
             axes: vec![axis],
             cells: vec![cell],
-            known_failures: Vec::new(),
-            nondeterministic: None,
-            benign: Vec::new(),
-            memory: None,
-            min_cos: None,
-            seed: 0,
+            ..Body::default()
         };
         TestMeta {
             package: "p".into(),
@@ -318,6 +311,33 @@ mod tests {
             manifest_dir: PathBuf::new(),
             can_emulate: false,
             body,
+        }
+    }
+
+    #[test]
+    fn values_with_commas_are_whole_coordinates() {
+        let mut meta = test(&[], &["e4m3fn"]);
+        meta.body.axes = vec![Axis {
+            name: "tile".into(),
+            kind: AxisKind::Values,
+            labels: ["(64,128)", "(64,256)", "x,tokens=3"].map(String::from).to_vec(),
+        }];
+        meta.body.cells = (0..3)
+            .map(|at| Cell {
+                name: format!("c{at}"),
+                check: Check::FullChain,
+                at: vec![at],
+                tokens: 1,
+                axis: None,
+            })
+            .collect();
+        let cases = expand(&meta, Arch::Host).unwrap();
+        assert_eq!(cases[0].planned.id, "p::m::t[check=full_chain,arch=host,tile=(64,128),tokens=1]");
+        for (case, label) in cases.iter().zip(&meta.body.axes[0].labels) {
+            let identity = Identity::of(&case.planned.id);
+            assert_eq!(identity.get("tile"), Some(label.as_str()));
+            assert_eq!(case.planned.params["tile"], *label);
+            assert_eq!((identity.get("tokens"), identity.coordinates().count()), (Some("1"), 4));
         }
     }
 

@@ -15,7 +15,7 @@ use crate::judge::{
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::metrics::compare;
 use crate::quant::{Granularity, Quant, Quantized, ZeroPoint, quantize};
-use crate::record::{Power, PowerStatus};
+use crate::record::{CheckName, Power, PowerStatus};
 use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
 use crate::verdict::{at_most, comparison_checks};
@@ -638,9 +638,9 @@ fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
             let out = round(&faulty, buffer.dtype);
             let comparison = compare(&reference, &out);
             let bound = judged.max_rel_l2.unwrap_or(0.0);
-            let mut checks = vec![crate::verdict::none("inf", "", comparison.inf_unexpected, "")];
+            let mut checks = vec![crate::verdict::none(CheckName::Inf, "", comparison.inf_unexpected, "")];
             if comparison.inf_unexpected == 0 {
-                checks = vec![at_most("accumulation", "", comparison.rel_l2, bound)];
+                checks = vec![at_most(CheckName::Accumulation, "", comparison.rel_l2, bound)];
                 // Beside a large addend, as a residual that is updated in place, only elements tell.
                 if checks.iter().all(|c| c.ok) {
                     let spread = spread.get_or_init(|| bounds(source, &given));

@@ -716,7 +716,11 @@ mod tests {
         assert_eq!(expected.scales, vec![0.125; 9]);
         let failed = |written: &Quantized| {
             let checks = crate::judge::producer_checks("x", &scheme, &x, &expected, written, 0.0);
-            checks.into_iter().filter(|check| !check.ok).map(|check| check.check).collect::<Vec<_>>()
+            checks
+                .into_iter()
+                .filter(|check| !check.ok)
+                .map(|check| check.check.name().to_owned())
+                .collect::<Vec<_>>()
         };
         assert!(failed(&expected).is_empty());
         let plain = quantize(&x, &Quant::group(E4M3FN, 128), 1.0);

@@ -5,12 +5,15 @@
 //! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
 //! from one that never began.
 
+pub use crate::check_name::CheckName;
 use crate::error_map::ErrorMap;
 use crate::files;
 use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
+use crate::words::Words;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +68,40 @@ impl Verdict {
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Why a case was not brought to its end, where the reason is the run's and not the case's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    InterruptedBefore,
+    InterruptedWhile,
+    /// An earlier case failed, and the run was to stop there.
+    AfterFailure,
+    /// Records cannot be written any more.
+    NoRoom,
+    NeverStarted,
+}
+
+impl Unfinished {
+    pub const ALL: [Unfinished; 5] = [
+        Unfinished::InterruptedBefore,
+        Unfinished::InterruptedWhile,
+        Unfinished::AfterFailure,
+        Unfinished::NoRoom,
+        Unfinished::NeverStarted,
+    ];
+
+    /// The reason that a report gives.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Unfinished::InterruptedBefore => "interrupted before the start",
+            Unfinished::InterruptedWhile => "interrupted while running",
+            Unfinished::AfterFailure => "not started after an earlier failure (--fail-fast)",
+            Unfinished::NoRoom => "not started, because records cannot be written",
+            Unfinished::NeverStarted => "announced, but never started",
+        }
     }
 }
 
@@ -136,7 +173,7 @@ pub struct Hop {
 /// One check of a verdict, with everything that is needed to see how far it was from failing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckResult {
-    pub check: String,
+    pub check: CheckName,
     /// The buffer it speaks of; empty for the chain as a whole.
     #[serde(default)]
     pub hop: String,
@@ -183,18 +220,43 @@ pub struct Power {
 pub struct Cause {
     /// Its name: one of [`CAUSES`], or a finer one such as `zero_point`.
     pub cause: String,
+    /// A sentence: who does what, and what speaks for it. Nothing is decided by it.
     pub detail: String,
+    /// What the kernel does, by itself: without the kernel's name, and without what speaks for it. Two causes of one name and
+    /// operand are the same mistake where this is the same.
+    pub what: Words,
+    /// Other mistakes that give the same bytes.
+    pub readings: Vec<Words>,
     /// Cosine of the output against the reference computed with the fault: what mending it gives.
     pub cos: Option<f64>,
     /// Share of the error that it explains, at most 1.
     pub score: Option<f64>,
     /// The operand that is read wrongly.
     pub operand: Option<String>,
+    /// The parameter that no byte reacts to, where that is the mistake and was seen.
+    pub ignored: Option<Ignored>,
     /// Whether nothing is left to explain, and nothing else explains as much.
     pub confident: bool,
 }
 
+/// A parameter that was seen to change nothing, though another path of the test shows that it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignored {
+    /// The launcher that ignores it.
+    pub launcher: String,
+    pub parameter: String,
+}
+
 impl Cause {
+    /// All that is to be said of it: the sentence, and the other mistakes that give the same bytes.
+    pub fn told(&self) -> Cow<'_, str> {
+        if self.readings.is_empty() {
+            return Cow::Borrowed(&self.detail);
+        }
+        let readings: Vec<String> = self.readings.iter().map(ToString::to_string).collect();
+        Cow::Owned(format!("{}; the same bytes come of one that {}", self.detail, readings.join(", or ")))
+    }
+
     /// What every format calls it: what explains all of an error, and alone, is a cause; anything else is a guess.
     pub fn label(&self) -> &'static str {
         if self.confident { "cause" } else { "perhaps" }
@@ -232,18 +294,24 @@ struct WrittenCause {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
     detail: String,
+    #[serde(default, skip_serializing_if = "Words::is_empty")]
+    what: Words,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    readings: Vec<Words>,
     cos: Option<f64>,
     #[serde(default)]
     score: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     operand: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ignored: Option<Ignored>,
     #[serde(default)]
     confident: bool,
 }
 
 impl From<Cause> for WrittenCause {
     fn from(of: Cause) -> WrittenCause {
-        let Cause { cause: name, detail, cos, score, operand, confident } = of;
+        let Cause { cause: name, detail, what, readings, cos, score, operand, ignored, confident } = of;
         let family = match name.as_str() {
             known if CAUSES.contains(&known) => known,
             // Bits that are lost, wherever.
@@ -254,14 +322,16 @@ impl From<Cause> for WrittenCause {
             _ => "unknown",
         };
         let (cause, kind) = (family.to_owned(), Some(&name).filter(|name| *name != family).cloned());
-        WrittenCause { cause, kind, detail, cos, score, operand, confident }
+        WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident }
     }
 }
 
 impl From<WrittenCause> for Cause {
     fn from(written: WrittenCause) -> Cause {
-        let WrittenCause { cause, kind, detail, cos, score, operand, confident } = written;
-        Cause { cause: kind.unwrap_or(cause), detail, cos, score, operand, confident }
+        let WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident } =
+            written;
+        let cause = kind.unwrap_or(cause);
+        Cause { cause, detail, what, readings, cos, score, operand, ignored, confident }
     }
 }
 
@@ -279,6 +349,16 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    pub const ALL: [FindingKind; 7] = [
+        FindingKind::OutOfBounds,
+        FindingKind::Uninitialised,
+        FindingKind::Race,
+        FindingKind::MissingWait,
+        FindingKind::Barrier,
+        FindingKind::Divergence,
+        FindingKind::Erratum,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             FindingKind::OutOfBounds => "out_of_bounds",
@@ -497,6 +577,9 @@ pub struct Record {
     pub failed_checks: Vec<String>,
     pub verdict: Verdict,
     pub reason: String,
+    /// Why the case has not come to its end, where that says nothing about the case itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Unfinished>,
     /// What memory was filled with that the kernels had to write: [`crate::env::POISON`] makes it so again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poison: Option<u64>,
@@ -674,6 +757,12 @@ impl Planned {
         None
     }
 
+    /// A record for a case that the run did not bring to its end.
+    pub fn unfinished(&self, why: Unfinished) -> Record {
+        let record = self.without_result(Verdict::NotRun, why.words());
+        Record { unfinished: Some(why), ..record }
+    }
+
     /// A record for a case that came to no verdict of its own: fails the gate unless it was skipped.
     pub fn without_result(&self, verdict: Verdict, reason: impl Into<String>) -> Record {
         Record {
@@ -704,6 +793,7 @@ impl Planned {
             failed_checks: Vec::new(),
             verdict,
             reason: reason.into(),
+            unfinished: None,
             poison: None,
             preceded_by: Vec::new(),
             known_failure: None,
@@ -955,8 +1045,7 @@ mod tests {
 
     #[test]
     fn kinds_of_findings_are_written_as_they_are_named() {
-        use FindingKind::*;
-        for kind in [OutOfBounds, Uninitialised, Race, MissingWait, Barrier, Divergence, Erratum] {
+        for kind in FindingKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

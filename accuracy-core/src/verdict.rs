@@ -8,7 +8,7 @@
 //! - unwritten columns of a wide output cost the cosine less than quantisation does.
 
 use crate::metrics::Comparison;
-use crate::record::{CheckResult, Verdict};
+use crate::record::{CheckName, CheckResult, Verdict};
 
 /// Least cosine that counts as correct.
 pub const MIN_COS: f64 = 0.999;
@@ -49,9 +49,9 @@ pub fn tier(cos: Option<f64>, min_cos: f64) -> Verdict {
 }
 
 /// A check that holds where `value` is at least `bound`. The margin is the distance in units of what `1` leaves.
-pub fn at_least(check: &str, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
+pub fn at_least(check: CheckName, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
     CheckResult {
-        check: check.into(),
+        check,
         hop: hop.into(),
         value,
         bound: Some(bound),
@@ -62,10 +62,10 @@ pub fn at_least(check: &str, hop: &str, value: Option<f64>, bound: f64) -> Check
 }
 
 /// A check that holds where `value` is at most `bound`. The margin is relative to the bound.
-pub fn at_most(check: &str, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
+pub fn at_most(check: CheckName, hop: &str, value: Option<f64>, bound: f64) -> CheckResult {
     let margin = value.map(|v| if bound > 0.0 { 1.0 - v / bound } else { 0.0 - v });
     CheckResult {
-        check: check.into(),
+        check,
         hop: hop.into(),
         value: value.filter(|v| v.is_finite()),
         bound: Some(bound),
@@ -76,7 +76,7 @@ pub fn at_most(check: &str, hop: &str, value: Option<f64>, bound: f64) -> CheckR
 }
 
 /// A check of a count that has to be zero.
-pub fn none(check: &str, hop: &str, count: u64, detail: impl Into<String>) -> CheckResult {
+pub fn none(check: CheckName, hop: &str, count: u64, detail: impl Into<String>) -> CheckResult {
     CheckResult { detail: detail.into(), ..at_most(check, hop, Some(count as f64), 0.0) }
 }
 
@@ -88,21 +88,21 @@ pub fn comparison_checks(
     min_cos: f64,
     max_rel_l2: Option<f64>,
 ) -> Vec<CheckResult> {
-    let mut checks = vec![at_least("cos", hop, c.cos, min_cos)];
+    let mut checks = vec![at_least(CheckName::Cos, hop, c.cos, min_cos)];
     if let Some(row) = c.row_min_index {
         checks.push(CheckResult {
             detail: format!("row {row}"),
-            ..at_least("cos_row_min", hop, c.cos_row_min, MIN_ROW_COS)
+            ..at_least(CheckName::CosRowMin, hop, c.cos_row_min, MIN_ROW_COS)
         });
     }
     let detail = c.zero_row_index.map_or(String::new(), |r| format!("row {r} is not zero"));
-    checks.push(none("zero_rows", hop, c.zero_rows_wrong, detail));
+    checks.push(none(CheckName::ZeroRows, hop, c.zero_rows_wrong, detail));
     checks.push(CheckResult {
         detail: c.gain.map_or(String::new(), |g| format!("gain {g:.6}")),
-        ..at_most("gain", hop, c.gain.map(|g| (g - 1.0).abs()), MAX_GAIN)
+        ..at_most(CheckName::Gain, hop, c.gain.map(|g| (g - 1.0).abs()), MAX_GAIN)
     });
     if let Some(bound) = max_rel_l2 {
-        checks.push(at_most("rel_l2", hop, c.rel_l2, bound));
+        checks.push(at_most(CheckName::RelL2, hop, c.rel_l2, bound));
     }
     let elements = |n: u64| if n == 1 { "1 element is".to_owned() } else { format!("{n} elements are") };
     let made = c.nan_unexpected - c.nan_missing;
@@ -113,8 +113,8 @@ pub fn comparison_checks(
     if c.nan_missing > 0 {
         detail.push(format!("{} no NaN where the reference is NaN", elements(c.nan_missing)));
     }
-    checks.push(none("nan", hop, c.nan_unexpected, detail.join(", ")));
-    checks.push(none("inf", hop, c.inf_unexpected, ""));
+    checks.push(none(CheckName::Nan, hop, c.nan_unexpected, detail.join(", ")));
+    checks.push(none(CheckName::Inf, hop, c.inf_unexpected, ""));
     checks
 }
 
@@ -184,7 +184,7 @@ mod tests {
             let of = |data: [f64; 3]| crate::reference::Matrix::new(1, 3, data.to_vec());
             let checks =
                 comparison_checks("y", &crate::metrics::compare(&of(reference), &of(out)), 0.999, None);
-            checks.into_iter().find(|c| c.check == "nan").unwrap().detail
+            checks.into_iter().find(|c| c.check == CheckName::Nan).unwrap().detail
         };
         let nan = f64::NAN;
         assert_eq!(detail([1.0, nan, 2.0], [1.0, nan, 2.0]), "");
@@ -221,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_value_that_does_not_exist_never_passes() {
-        assert!(!at_least("cos", "", None, 0.0).ok);
-        assert!(!at_most("gain", "", None, 1.0).ok);
-        assert!(!at_most("gain", "", Some(f64::NAN), 1.0).ok);
-        assert!(!at_least("cos", "", Some(f64::NAN), -1.0).ok);
+        assert!(!at_least(CheckName::Cos, "", None, 0.0).ok);
+        assert!(!at_most(CheckName::Gain, "", None, 1.0).ok);
+        assert!(!at_most(CheckName::Gain, "", Some(f64::NAN), 1.0).ok);
+        assert!(!at_least(CheckName::Cos, "", Some(f64::NAN), -1.0).ok);
     }
 
     /// Whatever reference lies within the error stated, the checks hold if they are said to.
@@ -263,8 +263,8 @@ mod tests {
 
     #[test]
     fn margins_change_sign_at_the_bound() {
-        assert_eq!(at_most("rel_l2", "", Some(0.5), 1.0).margin, Some(0.5));
-        assert_eq!(at_most("rel_l2", "", Some(2.0), 1.0).margin, Some(-1.0));
-        assert!(at_least("cos", "", Some(0.9), 0.999).margin.unwrap() < 0.0);
+        assert_eq!(at_most(CheckName::RelL2, "", Some(0.5), 1.0).margin, Some(0.5));
+        assert_eq!(at_most(CheckName::RelL2, "", Some(2.0), 1.0).margin, Some(-1.0));
+        assert!(at_least(CheckName::Cos, "", Some(0.9), 0.999).margin.unwrap() < 0.0);
     }
 }

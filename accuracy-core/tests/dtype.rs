@@ -347,6 +347,28 @@ fn any_dtype() -> impl Strategy<Value = DType> {
     proptest::sample::select(DType::ALL)
 }
 
+/// Below it every value is a multiple of the smallest one; at twice as much the steps are twice as large.
+#[test]
+fn the_least_normal_value_is_where_steps_begin_to_grow() {
+    let mut seen = 0;
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.bits() <= 8) {
+        let Some(least) = dtype.min_normal() else { continue };
+        let codes = 0..1u32 << dtype.bits();
+        let mut values: Vec<f64> =
+            codes.map(|code| dtype.decode(code)).filter(|x| *x > 0.0 && x.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let step = dtype.min_positive();
+        let below: Vec<f64> = values.iter().copied().filter(|x| *x < least).collect();
+        let multiples: Vec<f64> = (1..=below.len()).map(|i| i as f64 * step).collect();
+        assert_eq!(below, multiples, "{dtype}");
+        assert_eq!((below.len() + 1) as f64 * step, least, "{dtype}");
+        let next = values.iter().find(|x| **x > 2.0 * least);
+        assert_eq!(next, Some(&(2.0 * least + 2.0 * step)), "{dtype}");
+        seen += 1;
+    }
+    assert_eq!(seen, 7, "formats of eight bits or fewer that have subnormals");
+}
+
 proptest! {
     #[test]
     fn a_finite_code_survives_decode_and_encode(dtype in any_dtype(), code: u32) {

@@ -107,7 +107,7 @@ fn an_element_that_nobody_wrote_is_told_as_that_and_not_as_a_number() {
     let y = case.output("y", BF16, [4, 8], x.matmul(&w)).unwrap();
     let attempt = case.finish(&y).unwrap();
     let judged = &judge_hops(&attempt, 0.999)[0];
-    let elements = judged.checks.iter().find(|c| c.check == "elements").unwrap();
+    let elements = judged.checks.iter().find(|c| c.check.name() == "elements").unwrap();
     assert!(!elements.ok && elements.detail.starts_with("first at ["), "{elements:?}");
     assert!(elements.detail.contains("]: not written (poison), expected "), "{}", elements.detail);
 }
@@ -227,7 +227,11 @@ fn what_the_framework_gives_must_stay() {
         case.produce(&q, &quantized);
         change(&mut case, &steps);
         let attempt = case.finish(&q).unwrap();
-        memory_checks(&attempt).into_iter().filter(|c| !c.ok).map(|c| (c.check, c.hop)).collect::<Vec<_>>()
+        memory_checks(&attempt)
+            .into_iter()
+            .filter(|c| !c.ok)
+            .map(|c| (c.check.name().to_owned(), c.hop))
+            .collect::<Vec<_>>()
     };
     assert_eq!(run(|_, _| ()), []);
     let of = |name: &str| vec![("inputs_unchanged".to_owned(), name.to_owned())];

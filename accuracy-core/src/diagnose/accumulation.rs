@@ -6,9 +6,10 @@
 
 use super::sampled::{Variant, World, all, pick};
 use crate::case::Attempt;
+use crate::check_name::Mildness;
 use crate::dtype::F32;
 use crate::judge::{JudgedHop, unit};
-use crate::record::Cause;
+use crate::record::{Cause, CheckResult};
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
 
@@ -26,8 +27,7 @@ const UNEVEN: f64 = 16.0;
 pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) -> Option<Cause> {
     let buffer = first.0.buffer(first.1.id);
     // Low accumulators leave ordinary data nearly right.
-    let mild = ["elements", "rel_l2", "gain", "cos_row_min"];
-    let nearly = |c: &crate::record::CheckResult| c.ok || mild.contains(&c.check.as_str());
+    let nearly = |c: &CheckResult| c.ok || c.check.mildness() <= Mildness::Rows;
     if !first.1.checks.iter().all(nearly) {
         return None;
     }
@@ -55,10 +55,9 @@ pub fn diagnose(first: (&Attempt, &JudgedHop), probe: (&Attempt, &JudgedHop)) ->
             "{kernel} loses bits while it sums up `{}`: where large terms cancel its errors are {:.1e} of their magnitudes, those of sums in float32 about {expected:.0e}",
             buffer.name, cancelling.error
         ),
-        cos: None,
         score: Some(1.0),
-        operand: None,
         confident: true,
+        ..Cause::default()
     })
 }
 

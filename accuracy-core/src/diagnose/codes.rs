@@ -1,7 +1,7 @@
 //! Hypotheses about where a kernel takes an operand's elements from, and which number format it takes them for.
 
-use super::hypothesis::{Change, Hypothesis, Slot};
-use super::reading::{CellAt, Cells, CodesAt, Reading, code_in_memory, each, in_order};
+use super::hypothesis::{Change, Hypothesis, Misreading, Nibbles, Sense, Slot};
+use super::reading::{CellAt, Cells, CodesAt, Decode, Reading, code_in_memory, each, in_order};
 use super::sampled::World;
 use crate::case::{Attempt, Captured, Kind, Order};
 use crate::dtype::{
@@ -12,6 +12,7 @@ use crate::power::fp8_twin;
 use crate::quant::{Quant, ZeroPoint};
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr, Matrix};
+use crate::words::{Words, reads, says, takes};
 use std::sync::Arc;
 
 /// Every hypothesis about the elements of an operand.
@@ -36,8 +37,9 @@ pub fn hypotheses<'a>(
             cause: "rounding",
             slot: Slot::Rounded(id),
             operand: Some(id),
-            what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name),
+            what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name).into(),
             change: Change::Rounded(to),
+            sense: Sense::Other,
             also: None,
         });
     }
@@ -51,8 +53,9 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         cause,
         slot: Slot::Values(id),
         operand: Some(id),
-        what,
+        what: what.into(),
         change: Change::Values(Arc::new(values)),
+        sense: Sense::Other,
         also: None,
     };
     let rotated = |by: isize| {
@@ -109,8 +112,9 @@ pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>>
                 cause: "permuted_tiles",
                 slot: Slot::Codes(id),
                 operand: Some(id),
-                what: format!("reads `{}` in the place of `{}`", from.name, own.name),
+                what: format!("reads `{}` in the place of `{}`", from.name, own.name).into(),
                 change: Change::Codes(Reading::right(from).codes),
+                sense: Sense::Other,
                 also: None,
             });
         }
@@ -145,11 +149,12 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
                     what: format!(
                         "computes where an expert of `{}` begins in {bits} bits: the offset wraps around at {room} elements",
                         operand.name
-                    ),
+                    ).into(),
                     change: Change::Codes(each(move |r, c| {
                         let at = r / height * height * cols % room + r % height * cols + c;
                         codes(at / cols, at % cols)
                     })),
+                    sense: Sense::Other,
                     also: None,
                 });
             }
@@ -173,7 +178,8 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
                         cause: "scale_neighbour",
                         slot: Slot::Scales(id),
                         operand: Some(id),
-                        what: format!("takes the scales of {words} of `{}` for those of each", operand.name),
+                        what: format!("takes the scales of {words} of `{}` for those of each", operand.name)
+                            .into(),
                         change: Change::Scales(Cells {
                             at: Arc::new(move |r, g| {
                                 let expert = distance.map_or(0, |by| (r / of_expert + by) % experts);
@@ -181,6 +187,7 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
                             }),
                             ..right
                         }),
+                        sense: Sense::Other,
                         also: None,
                     });
                 }
@@ -190,11 +197,12 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
             cause: "transposed",
             slot: Slot::Codes(id),
             operand: Some(id),
-            what: format!("reads each {height} rows of `{}` as their transpose", operand.name),
+            what: format!("reads each {height} rows of `{}` as their transpose", operand.name).into(),
             change: Change::Codes(each(move |r, c| {
                 let at = c * height + r % height;
                 codes(r / height * height + at / cols, at % cols)
             })),
+            sense: Sense::Other,
             also: None,
         });
     }
@@ -225,8 +233,9 @@ pub fn steering<'a>(source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
                 cause: "router",
                 slot: Slot::Values(id),
                 operand: Some(id),
-                what,
+                what: what.into(),
                 change: Change::Values(Arc::new(Matrix::new(value.rows, slots, data))),
+                sense: Sense::Other,
                 also: None,
             });
         };
@@ -266,15 +275,14 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
     let own = operand.dtype;
     let name = &operand.name;
     let mut found = Vec::new();
-    let mut add = |cause: &'static str, what: String, decode: Arc<dyn Fn(u32) -> f64 + Send + Sync + 'a>| {
-        found.push(Hypothesis {
-            cause,
-            slot: Slot::Format(id),
-            operand: Some(id),
-            what,
-            change: Change::Format(decode),
-            also: None,
-        });
+    let of = |misreading, cause, what: Words, decode: Decode<'a>| Hypothesis {
+        cause,
+        slot: Slot::Format(id),
+        operand: Some(id),
+        what,
+        change: Change::Format(decode),
+        sense: Sense::Misreads(misreading),
+        also: None,
     };
     let others: &[DType] = match own.bits() {
         4 => &[E2M1, INT4, UINT4],
@@ -285,18 +293,20 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
     // Of 4-bit formats as well: which format, not which order.
     let cause = "fp8_variant";
     for &other in others.iter().filter(|&&other| other != own) {
-        add(
+        found.push(of(
+            Misreading::As(own, other),
             cause,
-            format!("reads the {own} codes of `{name}` as {other}"),
+            reads!("the {own} codes of `{name}` as {other}"),
             Arc::new(move |code| other.decode(code)),
-        );
+        ));
     }
     if fp8_twin(own).is_some() {
         // The twin's numbers without its NaN and Inf, as a decoder in software may have them, are a constant factor
         // of 2, which the fit of gains names.
-        add(
+        found.push(of(
+            Misreading::NanAsNumbers(own),
             cause,
-            format!("takes {own}'s codes for NaN in `{name}` for numbers"),
+            takes!("{own}'s codes for NaN in `{name}` for numbers"),
             Arc::new(move |code| match own.decode(code) {
                 x if x.is_finite() => x,
                 // What bias and significand make of them.
@@ -304,66 +314,75 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
                 _ if own == E4M3FN => 480.0 * if code & 0x80 == 0 { 1.0 } else { -1.0 },
                 _ => f64::from(code & 0x7f).copysign(if code & 0x80 == 0 { 1.0 } else { -1.0 }),
             }),
-        );
-        add(
+        ));
+        found.push(of(
+            Misreading::NanAsZero(own),
             cause,
-            format!("takes {own}'s codes for NaN in `{name}` for 0"),
+            takes!("{own}'s codes for NaN in `{name}` for 0"),
             Arc::new(move |code| if own.is_nan_code(code) { 0.0 } else { own.decode(code) }),
-        );
+        ));
     }
-    if own.is_fp8() || own == E2M1 {
-        let least =
-            own.decode(if own == E2M1 { 2 } else { 1 << if own == E5M2 || own == E5M2FNUZ { 2 } else { 3 } });
-        add(
+    let least = own.min_normal().filter(|_| own.bits() <= 8);
+    if let Some(least) = least {
+        found.push(of(
+            Misreading::SubnormalsAsZero(own),
             cause,
-            format!("takes the subnormals of {own} in `{name}` for 0"),
+            takes!("the subnormals of {own} in `{name}` for 0"),
             Arc::new(move |code| match own.decode(code) {
                 x if x.abs() < least => 0.0,
                 x => x,
             }),
-        );
+        ));
     }
     if own == INT4 || own == INT8 {
-        add(
+        found.push(of(
+            Misreading::WithoutSign(own),
             cause,
-            format!(
-                "reads the {own} codes of `{name}` as if they had no sign: {} more of each negative one",
+            reads!(
+                "the {own} codes of `{name}` as if they had no sign: {} more of each negative one",
                 -2.0 * own.min()
             ),
             Arc::new(f64::from),
-        );
+        ));
     }
     if own.is_fp8() || [E2M1, INT4, INT8].contains(&own) {
-        add("unknown", format!("loses the signs of `{name}`"), Arc::new(move |code| own.decode(code).abs()));
+        found.push(of(
+            Misreading::SignsLost,
+            "unknown",
+            says!("loses the signs of `{name}`"),
+            Arc::new(move |code| own.decode(code).abs()),
+        ));
     }
     if own.is_fp8() {
-        add(
+        found.push(of(
+            Misreading::NegativeZeroAsNan,
             cause,
-            format!("takes code 0x80 of `{name}` for NaN"),
+            takes!("code 0x80 of `{name}` for NaN"),
             Arc::new(move |code| if code == 0x80 { f64::NAN } else { own.decode(code) }),
-        );
+        ));
     }
     if own == INT4 || own == INT8 {
         let offset = -own.min();
-        add(
+        found.push(of(
+            Misreading::OffsetAdded(own),
             "zero_point",
-            format!(
-                "adds {offset} to the codes of `{name}`, as for unsigned products, and never subtracts it"
-            ),
+            says!("adds {offset} to the codes of `{name}`, as for unsigned products, and never subtracts it"),
             Arc::new(move |code| own.decode(code) + offset),
-        );
-        add(
+        ));
+        found.push(of(
+            Misreading::OffsetBinary(own),
             cause,
-            format!("takes the {own} codes of `{name}` for offset-binary: code - {offset}"),
+            takes!("the {own} codes of `{name}` for offset-binary: code - {offset}"),
             Arc::new(move |code| f64::from(code) - offset),
-        );
+        ));
     }
     if own == E2M1 {
-        add(
+        found.push(of(
+            Misreading::Doubled,
             "gain",
-            format!("decodes `{name}` with a table of doubled e2m1 values, which nothing halves"),
+            says!("decodes `{name}` with a table of doubled e2m1 values, which nothing halves"),
             Arc::new(move |code| 2.0 * own.decode(code)),
-        );
+        ));
     }
     if own == UINT4 {
         // Two's complement has its zero at zero.
@@ -371,8 +390,9 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             cause,
             slot: Slot::Format(id),
             operand: Some(id),
-            what: format!("reads the {own} codes of `{name}` as {INT4}, without zero points"),
+            what: reads!("the {own} codes of `{name}` as {INT4}, without zero points"),
             change: Change::Format(Arc::new(|code| INT4.decode(code))),
+            sense: Sense::Other,
             also: Some((Slot::Zeros(id), Change::Zeros(|_| 0.0))),
         });
     }
@@ -393,15 +413,14 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     let declared = scheme.map_or(DataLayout::RowMajor, |s| s.data_layout);
     let nibbles = scheme.map_or(NibbleOrder::LowFirst, |s| s.nibbles);
     let name = &operand.name;
-    let mut add = |cause: &'static str, what: String, codes: CodesAt<'a>| {
-        found.push(Hypothesis {
-            cause,
-            slot: Slot::Codes(id),
-            operand: Some(id),
-            what,
-            change: Change::Codes(codes),
-            also: None,
-        });
+    let of = |cause, what: Words, codes: CodesAt<'a>| Hypothesis {
+        cause,
+        slot: Slot::Codes(id),
+        operand: Some(id),
+        what,
+        change: Change::Codes(codes),
+        sense: Sense::Other,
+        also: None,
     };
     // The scheme may be absent: then the elements lie row-major.
     let followed = scheme.unwrap_or_else(|| Quant::tensor(operand.dtype));
@@ -411,38 +430,50 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             continue;
         }
         let order = Order { map: layout.index_map((rows, cols)), nibbles };
-        add(
-            cause_of(layout, declared),
-            format!("reads `{name}` as {layout}; it lies in {declared} order"),
-            in_order(operand, order),
+        found.push(
+            of(
+                cause_of(layout, declared),
+                reads!("`{name}` as {layout}; it lies in {declared} order"),
+                in_order(operand, order),
+            )
+            .meaning(Sense::Misreads(Misreading::Order(layout, declared))),
         );
         if layout == DataLayout::ColMajor {
             continue;
         }
         // The permutation undone where it should be done: the element at the place of (r, c) taken for (r, c).
         let map = order.map;
-        add(
-            cause_of(layout, declared),
-            format!("reads `{name}` as if {layout} order were undone once more; it lies in {declared} order"),
-            each(move |r, c| {
-                let (r, c) = map.inverse(r * cols + c)?;
-                code_in_memory(operand, own.index(r, c))
-            }),
+        found.push(
+            of(
+                cause_of(layout, declared),
+                reads!("`{name}` as if {layout} order were undone once more; it lies in {declared} order"),
+                each(move |r, c| {
+                    let (r, c) = map.inverse(r * cols + c)?;
+                    code_in_memory(operand, own.index(r, c))
+                }),
+            )
+            .meaning(Sense::Misreads(Misreading::OrderUndone(layout, declared))),
         );
     }
     // Words of eight nibbles that follow one another along the rows, each of eight columns, as GPTQ packs them; or each of
     // eight rows, as AWQ does.
     if operand.dtype.bits() == 4 {
         for (order, how) in [(NibbleOrder::LowFirst, "in sequence"), (NibbleOrder::Awq, "in AWQ's order")] {
-            add(
-                "nibble_order",
-                format!("reads `{name}` as words of eight columns, their nibbles {how}"),
-                each(move |r, c| code_in_memory(operand, order.place((c / 8 * rows + r) * 8 + c % 8))),
+            found.push(
+                of(
+                    "nibble_order",
+                    reads!("`{name}` as words of eight columns, their nibbles {how}"),
+                    each(move |r, c| code_in_memory(operand, order.place((c / 8 * rows + r) * 8 + c % 8))),
+                )
+                .meaning(Sense::Misreads(Misreading::WordsOfColumns(order))),
             );
-            add(
-                "nibble_order",
-                format!("reads `{name}` as words of eight rows, their nibbles {how}"),
-                each(move |r, c| code_in_memory(operand, order.place(c * rows + r))),
+            found.push(
+                of(
+                    "nibble_order",
+                    reads!("`{name}` as words of eight rows, their nibbles {how}"),
+                    each(move |r, c| code_in_memory(operand, order.place(c * rows + r))),
+                )
+                .meaning(Sense::Misreads(Misreading::WordsOfRows(order))),
             );
         }
     }
@@ -454,13 +485,11 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             continue;
         }
         let order = Order { map: layout.index_map(whole), nibbles };
-        add(
+        found.push(of(
             "permuted_tiles",
-            format!(
-                "reads `{name}` as {layout}, of whose tiles the last is not whole; it lies in {declared} order"
-            ),
+            reads!("`{name}` as {layout}, of whose tiles the last is not whole; it lies in {declared} order"),
             in_order(operand, order),
-        );
+        ));
     }
     // Whole tiles of another height, what is beyond them as it should be.
     if let DataLayout::Preshuffle { rows: high, block, vector } = declared {
@@ -471,28 +500,28 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 continue;
             }
             let map = layout.index_map((whole, cols));
-            add(
+            found.push(of(
                 "permuted_tiles",
-                format!(
-                    "reads the whole tiles of {other} rows of `{name}` as {layout}; it lies in {declared} order"
+                reads!(
+                    "the whole tiles of {other} rows of `{name}` as {layout}; it lies in {declared} order"
                 ),
                 each(move |r, c| {
                     let at = if r < whole { nibbles.place(map.offset(r, c)) } else { own.index(r, c) };
                     code_in_memory(operand, at)
                 }),
-            );
+            ));
         }
     }
     let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
     if rows > 1 && cols > 1 && !plain {
-        add(
+        found.push(of(
             "transposed",
-            format!("reads `{name}` as its transpose"),
+            reads!("`{name}` as its transpose"),
             each(move |r, c| {
                 let at = c * rows + r;
                 code_in_memory(operand, own.index(at / cols, at % cols))
             }),
-        );
+        ));
     }
     if operand.strides != (cols, 1) && operand.memory.is_none() {
         let (row_stride, col_stride) = operand.strides;
@@ -505,51 +534,32 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         ];
         wrong.retain(|(_, by_row, by_col)| (*by_row, *by_col) != operand.strides);
         for (words, by_row, by_col) in wrong {
-            add(
+            found.push(of(
                 "transposed",
-                format!(
-                    "reads `{name}` as {words}; its rows lie {row_stride} elements apart and its columns {col_stride}"
+                reads!(
+                    "`{name}` as {words}; its rows lie {row_stride} elements apart and its columns {col_stride}"
                 ),
                 each(move |r, c| physical(r * by_row + c * by_col)),
-            );
+            ));
         }
     }
     if operand.dtype.bits() == 4 {
-        for (words, place) in nibble_places(nibbles) {
+        for (which, place) in nibble_places(nibbles) {
             let (map, of_codes) = (own.map, place.clone());
             let codes: CodesAt<'a> = each(move |r, c| code_in_memory(operand, of_codes(map.offset(r, c))));
-            let what = format!("takes `{name}` to have {words}");
+            let right_zeros = of("nibble_order", takes!("`{name}` to have {}", which.words()), codes)
+                .meaning(Sense::Misreads(Misreading::Nibbles(which)));
             // Zero points are packed as the codes are, by most who pack them.
             if let Some(zeros) = zeros_at(operand, place) {
                 found.push(Hypothesis {
-                    cause: "nibble_order",
-                    slot: Slot::Codes(id),
-                    operand: Some(id),
-                    what: format!("{what}, zero points too"),
-                    change: Change::Codes(codes.clone()),
+                    what: right_zeros.what.and(", zero points too"),
                     also: Some((Slot::Zeros(id), Change::ZerosAt(zeros))),
+                    ..right_zeros.clone()
                 });
             }
-            found.push(Hypothesis {
-                cause: "nibble_order",
-                slot: Slot::Codes(id),
-                operand: Some(id),
-                what,
-                change: Change::Codes(codes),
-                also: None,
-            });
+            found.push(right_zeros);
         }
     }
-    let mut add = |cause: &'static str, what: String, codes: CodesAt<'a>| {
-        found.push(Hypothesis {
-            cause,
-            slot: Slot::Codes(id),
-            operand: Some(id),
-            what,
-            change: Change::Codes(codes),
-            also: None,
-        });
-    };
     // Words of eight nibbles, or of four bytes, as the elements of a matrix that is transposed.
     let in_word = 32 / operand.dtype.bits() as usize;
     for (long, short, words) in [
@@ -557,39 +567,37 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         (rows, cols.div_ceil(in_word), "[rows, columns / n]"),
     ] {
         if in_word > 1 && long * short * in_word == rows * cols && long > 1 && short > 1 {
-            add(
+            found.push(of(
                 "transposed",
-                format!(
-                    "takes the words of `{name}`, {words} with n = {in_word} in each, for their transpose"
-                ),
+                takes!("the words of `{name}`, {words} with n = {in_word} in each, for their transpose"),
                 each(move |r, c| {
                     let at = own.index(r, c);
                     let word = at / in_word;
                     code_in_memory(operand, (word % short * long + word / short) * in_word + at % in_word)
                 }),
-            );
+            ));
         }
     }
     let right = Reading::code_of(operand);
     let half = rows / 2;
     if rows > 1 && rows.is_multiple_of(2) && operand.kind == Kind::Weight {
-        add(
+        found.push(of(
             "gate_up_swapped",
-            format!("takes the halves of the rows of `{name}` the wrong way round"),
+            takes!("the halves of the rows of `{name}` the wrong way round"),
             each(move |r, c| right((r + half) % rows, c)),
-        );
+        ));
         for block in [1, 8, 16, 32, 64, 128].into_iter().filter(|&b| b < half && half.is_multiple_of(b)) {
             let by = if block == 1 { String::new() } else { format!(" in blocks of {block}") };
-            add(
+            found.push(of(
                 "gate_up_swapped",
-                format!("takes the rows of `{name}` for alternating{by} where they lie in halves"),
+                takes!("the rows of `{name}` for alternating{by} where they lie in halves"),
                 each(move |r, c| right((r % half / block * 2 + r / half) * block + r % block, c)),
-            );
-            add(
+            ));
+            found.push(of(
                 "gate_up_swapped",
-                format!("takes the rows of `{name}` for halves where they alternate{by}"),
+                takes!("the rows of `{name}` for halves where they alternate{by}"),
                 each(move |r, c| right(r / block % 2 * half + r / (2 * block) * block + r % block, c)),
-            );
+            ));
         }
     }
     let shifts: [(&str, isize, isize); 4] = [
@@ -602,15 +610,15 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         if (by_row != 0 && rows == 1) || (by_col != 0 && cols == 1) {
             continue;
         }
-        add(
+        found.push(of(
             "permuted_tiles",
-            format!("takes {words} of `{name}` for each"),
+            takes!("{words} of `{name}` for each"),
             each(move |r, c| {
                 let r = (r as isize + by_row).rem_euclid(rows as isize) as usize;
                 let c = (c as isize + by_col).rem_euclid(cols as isize) as usize;
                 right(r, c)
             }),
-        );
+        ));
     }
     // Rows taken to be of another length.
     if rows > 1 && declared == DataLayout::RowMajor && nibbles == NibbleOrder::LowFirst {
@@ -621,11 +629,11 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         strides.sort_unstable();
         strides.dedup();
         for stride in strides {
-            add(
+            found.push(of(
                 "transposed",
-                format!("takes the rows of `{name}` to be {stride} elements apart, they are {cols}"),
+                takes!("the rows of `{name}` to be {stride} elements apart, they are {cols}"),
                 each(move |r, c| code_in_memory(operand, r * stride + c)),
-            );
+            ));
         }
     }
     // Columns that share a word of nibbles are in another order by theirs.
@@ -634,61 +642,70 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         if share { "nibble_order" } else { "permuted_tiles" }
     };
     if cols > 1 && cols.is_multiple_of(2) {
-        add(
-            "permuted_tiles",
-            format!("exchanges the halves of the columns of `{name}`"),
-            each(move |r, c| right(r, (c + cols / 2) % cols)),
+        found.push(
+            of(
+                "permuted_tiles",
+                says!("exchanges the halves of the columns of `{name}`"),
+                each(move |r, c| right(r, (c + cols / 2) % cols)),
+            )
+            .meaning(Sense::HalvesOfColumns),
         );
-        add(
-            within(2),
-            format!("exchanges neighbouring columns of `{name}`"),
-            each(move |r, c| right(r, c ^ 1)),
+        found.push(
+            of(
+                within(2),
+                says!("exchanges neighbouring columns of `{name}`"),
+                each(move |r, c| right(r, c ^ 1)),
+            )
+            .meaning(Sense::Misreads(Misreading::ColumnsExchanged(1))),
         );
     }
     // Of a pointer that is not advanced, or of a buffer that still holds what came before.
     if cols > 1 && cols.is_multiple_of(2) {
-        add(
-            "permuted_tiles",
-            format!("takes the first half of the columns of `{name}` for the second as well"),
-            each(move |r, c| right(r, c % (cols / 2))),
+        found.push(
+            of(
+                "permuted_tiles",
+                takes!("the first half of the columns of `{name}` for the second as well"),
+                each(move |r, c| right(r, c % (cols / 2))),
+            )
+            .meaning(Sense::HalvesOfColumns),
         );
     }
     for tile in [16, 32, 64, 128, 256] {
         if tile < rows {
-            add(
+            found.push(of(
                 "permuted_tiles",
-                format!("takes the first {tile} rows of `{name}` again and again"),
+                takes!("the first {tile} rows of `{name}` again and again"),
                 each(move |r, c| right(r % tile, c)),
-            );
-            add(
+            ));
+            found.push(of(
                 "permuted_tiles",
-                format!("takes the row {tile} before for those of `{name}` but the first"),
+                takes!("the row {tile} before for those of `{name}` but the first"),
                 each(move |r, c| right(r.checked_sub(tile).unwrap_or(r), c)),
-            );
+            ));
         }
         if tile < cols {
-            add(
+            found.push(of(
                 "permuted_tiles",
-                format!("takes the first {tile} columns of `{name}` again and again"),
+                takes!("the first {tile} columns of `{name}` again and again"),
                 each(move |r, c| right(r, c % tile)),
-            );
-            add(
+            ));
+            found.push(of(
                 "permuted_tiles",
-                format!("takes the column {tile} before for those of `{name}` but the first"),
+                takes!("the column {tile} before for those of `{name}` but the first"),
                 each(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
-            );
+            ));
         }
     }
     // Each tile for its transpose.
     for tile in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|&t| t <= rows && t <= cols) {
-        add(
+        found.push(of(
             "transposed",
-            format!("takes each {tile} x {tile} elements of `{name}` for their transpose"),
+            takes!("each {tile} x {tile} elements of `{name}` for their transpose"),
             each(move |r, c| {
                 let (row, column) = (r / tile * tile + c % tile, c / tile * tile + r % tile);
                 if row < rows && column < cols { right(row, column) } else { right(r, c) }
             }),
-        );
+        ));
     }
     // Loads that run ahead or behind by a tile, around the end.
     for tile in [16, 32, 64, 128, 256] {
@@ -697,14 +714,14 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 continue;
             }
             for (by, way) in [(tile, "ahead"), (n - tile, "behind")] {
-                add(
+                found.push(of(
                     "permuted_tiles",
-                    format!("takes the {words} {tile} {way} of each of `{name}`, around the end"),
+                    takes!("the {words} {tile} {way} of each of `{name}`, around the end"),
                     match is_row {
                         true => each(move |r, c| right((r + by) % n, c)),
                         false => each(move |r, c| right(r, (c + by) % n)),
                     },
-                );
+                ));
             }
         }
     }
@@ -715,14 +732,14 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 continue;
             }
             for by in [1, 2] {
-                let of = if by == 1 { String::new() } else { format!(" / {by}") };
-                add(
+                let over = if by == 1 { String::new() } else { format!(" / {by}") };
+                found.push(of(
                     "permuted_tiles",
-                    format!(
-                        "takes runs of {run} columns of `{name}` in places exclusive or with row{of} mod {lanes}"
+                    takes!(
+                        "runs of {run} columns of `{name}` in places exclusive or with row{over} mod {lanes}"
                     ),
                     each(move |r, c| right(r, c ^ (r / by % lanes * run))),
-                );
+                ));
             }
         }
     }
@@ -730,18 +747,21 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         if tile * 2 > cols || !cols.is_multiple_of(2 * tile) {
             continue;
         }
-        add(
-            within(2 * tile),
-            format!("exchanges neighbouring tiles of {tile} columns of `{name}`"),
-            each(move |r, c| right(r, c ^ tile)),
+        found.push(
+            of(
+                within(2 * tile),
+                says!("exchanges neighbouring tiles of {tile} columns of `{name}`"),
+                each(move |r, c| right(r, c ^ tile)),
+            )
+            .meaning(Sense::Misreads(Misreading::ColumnsExchanged(tile))),
         );
     }
     for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= rows && rows.is_multiple_of(2 * t)) {
-        add(
+        found.push(of(
             "permuted_tiles",
-            format!("exchanges neighbouring tiles of {tile} rows of `{name}`"),
+            says!("exchanges neighbouring tiles of {tile} rows of `{name}`"),
             each(move |r, c| right(r ^ tile, c)),
-        );
+        ));
     }
     // Lanes that take each other's columns: two bits of the column's index exchanged.
     for high in 1..8 {
@@ -750,27 +770,33 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             if !cols.is_multiple_of(2 * large) {
                 continue;
             }
-            add(
-                within(2 * large),
-                format!(
-                    "takes columns {small} to {} of each {} of `{name}` for columns {large} to {}",
-                    2 * small - 1,
-                    2 * large,
-                    large + small - 1
-                ),
-                each(move |r, c| {
-                    let apart = (c >> low ^ c >> high) & 1;
-                    right(r, c ^ (apart << low | apart << high))
-                }),
+            found.push(
+                of(
+                    within(2 * large),
+                    takes!(
+                        "columns {small} to {} of each {} of `{name}` for columns {large} to {}",
+                        2 * small - 1,
+                        2 * large,
+                        large + small - 1
+                    ),
+                    each(move |r, c| {
+                        let apart = (c >> low ^ c >> high) & 1;
+                        right(r, c ^ (apart << low | apart << high))
+                    }),
+                )
+                .meaning(Sense::Misreads(Misreading::ColumnBits(low, high))),
             );
         }
     }
     for (mask, words) in [(3, "four"), (7, "eight"), (15, "sixteen")] {
         if cols.is_multiple_of(mask + 1) {
-            add(
-                within(mask + 1),
-                format!("takes each {words} columns of `{name}` in reverse"),
-                each(move |r, c| right(r, c ^ mask)),
+            found.push(
+                of(
+                    within(mask + 1),
+                    takes!("each {words} columns of `{name}` in reverse"),
+                    each(move |r, c| right(r, c ^ mask)),
+                )
+                .meaning(Sense::Misreads(Misreading::ColumnsReversed(mask + 1))),
             );
         }
     }
@@ -781,10 +807,10 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     {
         let (down, across, len) = (rows / high, cols / wide, high * wide);
         if down > 1 && across > 1 {
-            add(
+            found.push(of(
                 "permuted_tiles",
-                format!(
-                    "takes the tiles of {high} x {wide} of `{name}` to follow one another along its rows; they do along its columns"
+                takes!(
+                    "the tiles of {high} x {wide} of `{name}` to follow one another along its rows; they do along its columns"
                 ),
                 each(move |r, c| {
                     let inside = own.map.offset(r, c) % len;
@@ -792,43 +818,39 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                     let at = tile * len + inside;
                     code_in_memory(operand, nibbles.place(at))
                 }),
-            );
+            ));
         }
     }
     found
 }
 
 /// Places of nibbles that are taken for those of the declared order: from a code's place in the declared layout.
-fn nibble_places(declared: NibbleOrder) -> Vec<(&'static str, Place)> {
+fn nibble_places(declared: NibbleOrder) -> Vec<(Nibbles, Place)> {
     let own = move |at: usize| declared.place(at);
-    let mut places: Vec<(&'static str, Place)> = vec![
-        ("the low nibble of each byte in both", Arc::new(move |at| own(at) & !1)),
-        ("the high nibble of each byte in both", Arc::new(move |at| own(at) | 1)),
-        ("the high nibble of each byte first", Arc::new(move |at| own(at) ^ 1)),
+    let mut places: Vec<(Nibbles, Place)> = vec![
+        (Nibbles::LowTwice, Arc::new(move |at| own(at) & !1)),
+        (Nibbles::HighTwice, Arc::new(move |at| own(at) | 1)),
+        (Nibbles::HighFirst, Arc::new(move |at| own(at) ^ 1)),
         (
-            "the four bytes of a word in reverse",
+            Nibbles::BytesReversed,
             Arc::new(move |at| own(at) / 8 * 8 + (7 - own(at) % 8) / 2 * 2 + own(at) % 2),
         ),
-        ("the eight nibbles of a word in reverse", Arc::new(move |at| own(at) / 8 * 8 + 7 - own(at) % 8)),
+        (Nibbles::AllReversed, Arc::new(move |at| own(at) / 8 * 8 + 7 - own(at) % 8)),
         (
-            "the low and the high nibbles of a word apart",
+            Nibbles::LowAndHighApart,
             Arc::new(move |at| {
                 let i = own(at) % 8;
                 own(at) / 8 * 8 + i % 4 * 2 + i / 4
             }),
         ),
-        ("elements i and i + 16 in a byte", Arc::new(move |at| at / 32 * 32 + at % 16 * 2 + at % 32 / 16)),
+        (Nibbles::SixteenApart, Arc::new(move |at| at / 32 * 32 + at % 16 * 2 + at % 32 / 16)),
     ];
     if declared != NibbleOrder::LowFirst {
-        places.push(("the high nibble of each byte first, in sequence", Arc::new(|at| at ^ 1)));
+        places.push((Nibbles::HighFirstInSequence, Arc::new(|at| at ^ 1)));
     }
-    for (order, words) in [
-        (NibbleOrder::LowFirst, "the nibbles of a word in sequence"),
-        (NibbleOrder::Awq, "the nibbles of a word in AWQ's order"),
-        (NibbleOrder::Halves, "elements i and i + 4 in a byte"),
-    ] {
+    for order in [NibbleOrder::LowFirst, NibbleOrder::Awq, NibbleOrder::Halves] {
         if order != declared {
-            places.push((words, Arc::new(move |at| order.place(at))));
+            places.push((Nibbles::In(order), Arc::new(move |at| order.place(at))));
         }
     }
     places
@@ -849,7 +871,7 @@ fn zeros_at<'a>(operand: &'a Captured, place: Place) -> Option<CellAt<'a>> {
 }
 
 /// The zero points of a buffer whose nibbles, or words, alone are taken from other places.
-pub fn zeros_misplaced<'a>(operand: &'a Captured) -> Vec<(&'static str, CellAt<'a>)> {
+pub fn zeros_misplaced<'a>(operand: &'a Captured) -> Vec<(Nibbles, CellAt<'a>)> {
     let Some(ZeroPoint::PerCell { nibbles, .. }) = operand.scheme.map(|scheme| scheme.zero_point) else {
         return Vec::new();
     };
@@ -865,10 +887,10 @@ pub fn zeros_misplaced<'a>(operand: &'a Captured) -> Vec<(&'static str, CellAt<'
                 let (word, inside) = (at / 8, nibbles.place(at) % 8);
                 (word % wide * high + word / wide) * 8 + inside
             });
-            places.push(("their words transposed", place));
+            places.push((Nibbles::WordsTransposed, place));
         }
     }
-    places.into_iter().filter_map(|(what, place)| Some((what, zeros_at(operand, place)?))).collect()
+    places.into_iter().filter_map(|(which, place)| Some((which, zeros_at(operand, place)?))).collect()
 }
 
 /// The code at an index of a strided buffer as it lies in memory; between its rows lies the poison.

@@ -2,9 +2,9 @@
 //! differs from run to run.
 
 use super::differing;
-use super::map::Map;
+use super::map::{Map, Place};
 use crate::case::{Attempt, Captured};
-use crate::record::{Cause, CheckResult};
+use crate::record::{Cause, CheckName, CheckResult};
 
 /// Why two runs on the same inputs differ, as far as further runs have told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,23 +29,25 @@ pub fn evident(
     // What a hop was given differs where an earlier one was left unwritten, or differs itself.
     let unsteady_since = checks
         .iter()
-        .filter(|c| !c.ok && (c.check == "unwritten" || c.check == "repeat"))
+        .filter(|c| !c.ok && matches!(c.check, CheckName::Unwritten | CheckName::Repeat))
         .filter_map(|c| runs.and_then(|(first, _)| first.buffers.iter().position(|b| b.name == c.hop)))
         .min();
     let is_first = |hop: &str| {
         let at = runs.and_then(|(first, _)| first.buffers.iter().position(|b| b.name == hop));
         at.is_none() || at == unsteady_since
     };
-    let unwritten = checks.iter().any(|c| !c.ok && c.check == "unwritten");
+    let unwritten = checks.iter().any(|c| !c.ok && c.check == CheckName::Unwritten);
     for check in checks.iter().filter(|c| !c.ok) {
         let known = explained.contains(&check.hop);
-        let cause = match check.check.as_str() {
-            "unwritten" | "repeat" if known => continue,
-            "unwritten" => "unwritten",
-            "guards" | "gaps" | "inputs_unchanged" => "out_of_bounds",
+        let cause = match &check.check {
+            CheckName::Unwritten | CheckName::Repeat if known => continue,
+            CheckName::Unwritten => "unwritten",
+            CheckName::Guards | CheckName::Gaps | CheckName::InputsUnchanged => "out_of_bounds",
             // What nobody wrote holds the poison, which is another in each run.
-            "repeat" if !unwritten && is_first(&check.hop) && unsteady == Unsteady::Poison => "unwritten",
-            "repeat" if !unwritten && is_first(&check.hop) => "nondeterministic",
+            CheckName::Repeat if !unwritten && is_first(&check.hop) && unsteady == Unsteady::Poison => {
+                "unwritten"
+            }
+            CheckName::Repeat if !unwritten && is_first(&check.hop) => "nondeterministic",
             _ => continue,
         };
         if causes.iter().any(|c| c.cause == cause) {
@@ -53,14 +55,14 @@ pub fn evident(
         }
         let hop = if check.hop.is_empty() { "chain".into() } else { format!("`{}`", check.hop) };
         // Which memory that is, and whether somebody should have written it or nobody read it, is another question.
-        if check.check == "repeat" && unsteady == Unsteady::Poison {
+        if check.check == CheckName::Repeat && unsteady == Unsteady::Poison {
             let detail = format!(
                 "{hop}: other results where memory held other bytes before the launch, the same where it held the same: a kernel reads what nobody has written"
             );
             causes.push(Cause { cause: cause.into(), detail, ..Cause::default() });
             continue;
         }
-        if check.check == "repeat" && unsteady == Unsteady::WaveOrder {
+        if check.check == CheckName::Repeat && unsteady == Unsteady::WaveOrder {
             let detail = format!(
                 "{hop}: other results where the waves of a workgroup run in the opposite order: a wave reads or overwrites what another one has in use, with no barrier in between"
             );
@@ -81,7 +83,7 @@ pub fn evident(
 }
 
 /// Which elements it is about.
-fn place(cause: &str, first: &Attempt, second: &Attempt, at: usize, buffer: &Captured) -> Option<String> {
+fn place(cause: &str, first: &Attempt, second: &Attempt, at: usize, buffer: &Captured) -> Option<Place> {
     let other = second.buffers.get(at)?;
     let steady = match cause {
         "nondeterministic" | "unwritten" => differing(buffer, other),

@@ -1,7 +1,7 @@
 //! Hypotheses about what a kernel computes: expressions that differ from the declared one in a term, a function or an
 //! order.
 
-use super::hypothesis::{Change, Hypothesis, Slot};
+use super::hypothesis::{Change, Hypothesis, Sense, Slot};
 use crate::case::Attempt;
 use crate::dtype::{BF16, DType, F16, Overflow};
 use crate::power::graph_mutants;
@@ -17,8 +17,9 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
             cause,
             slot: Slot::Graph,
             operand: None,
-            what,
+            what: what.into(),
             change: Change::Graph(mutant),
+            sense: Sense::Other,
             also: None,
         });
     };

@@ -3,8 +3,10 @@
 use super::product::Product;
 use super::reading::{CellAt, Cells, CodesAt, Decode, Reading};
 use super::sampled::{Variant, World};
-use crate::dtype::DType;
+use crate::dtype::{DType, NibbleOrder};
+use crate::layout::DataLayout;
 use crate::reference::{BufferId, Expr, Matrix};
+use crate::words::Words;
 use std::sync::Arc;
 
 /// What a hypothesis replaces. Two that replace different things can hold at once.
@@ -68,10 +70,90 @@ pub struct Hypothesis<'a> {
     pub slot: Slot,
     pub operand: Option<BufferId>,
     /// What the kernel does, for an engineer: "reads the scales of `xq` as row_major, they lie in col_major order".
-    pub what: String,
+    pub what: Words,
     pub change: Change<'a>,
+    /// What the search has to know of it beside what it changes.
+    pub sense: Sense,
     /// What changes with it: the zero points that are packed as the codes are.
     pub also: Option<(Slot, Change<'a>)>,
+}
+
+/// What the search has to know of a hypothesis beside what it changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sense {
+    Other,
+    /// One half of the columns stands for the other.
+    HalvesOfColumns,
+    /// A kernel that misreads one operand like this may well misread all operands of that format so.
+    Misreads(Misreading),
+}
+
+/// A way to misread codes or scales that has nothing to do with the operand at hand. The formats and orders are the
+/// declared ones unless something else is said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Misreading {
+    /// Codes of the first format as those of the second.
+    As(DType, DType),
+    NanAsNumbers(DType),
+    NanAsZero(DType),
+    SubnormalsAsZero(DType),
+    WithoutSign(DType),
+    SignsLost,
+    NegativeZeroAsNan,
+    OffsetAdded(DType),
+    OffsetBinary(DType),
+    Doubled,
+    /// The first order in place of the second, which is declared.
+    Order(DataLayout, DataLayout),
+    /// The first order undone once more, where the second is declared.
+    OrderUndone(DataLayout, DataLayout),
+    /// Words of eight nibbles in this order, each of eight columns, or of eight rows.
+    WordsOfColumns(NibbleOrder),
+    WordsOfRows(NibbleOrder),
+    Nibbles(Nibbles),
+    /// Tiles of this many columns exchanged with their neighbours.
+    ColumnsExchanged(usize),
+    /// Each so many columns in reverse.
+    ColumnsReversed(usize),
+    /// Two bits of the column's index exchanged.
+    ColumnBits(usize, usize),
+    /// Scales of e8m0 with this bias, for 127.
+    Bias(u8),
+}
+
+/// Where nibbles are taken to lie in their bytes and words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nibbles {
+    LowTwice,
+    HighTwice,
+    HighFirst,
+    BytesReversed,
+    AllReversed,
+    LowAndHighApart,
+    SixteenApart,
+    HighFirstInSequence,
+    In(NibbleOrder),
+    WordsTransposed,
+}
+
+impl Nibbles {
+    /// What an operand is taken to have, in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Nibbles::LowTwice => "the low nibble of each byte in both",
+            Nibbles::HighTwice => "the high nibble of each byte in both",
+            Nibbles::HighFirst => "the high nibble of each byte first",
+            Nibbles::BytesReversed => "the four bytes of a word in reverse",
+            Nibbles::AllReversed => "the eight nibbles of a word in reverse",
+            Nibbles::LowAndHighApart => "the low and the high nibbles of a word apart",
+            Nibbles::SixteenApart => "elements i and i + 16 in a byte",
+            Nibbles::HighFirstInSequence => "the high nibble of each byte first, in sequence",
+            Nibbles::In(NibbleOrder::LowFirst) => "the nibbles of a word in sequence",
+            Nibbles::In(NibbleOrder::Awq) => "the nibbles of a word in AWQ's order",
+            Nibbles::In(NibbleOrder::Halves) => "elements i and i + 4 in a byte",
+            Nibbles::WordsTransposed => "their words transposed",
+        }
+    }
 }
 
 /// Tiles of an operand's columns, and in which of them it is misread.
@@ -88,6 +170,11 @@ impl Part {
 }
 
 impl<'a> Hypothesis<'a> {
+    /// The same with this sense.
+    pub fn meaning(self, sense: Sense) -> Hypothesis<'a> {
+        Hypothesis { sense, ..self }
+    }
+
     /// Puts the hypothesis into a variant. `key` distinguishes it from every other one of the search.
     fn apply(&self, variant: &mut Variant<'a, '_>, key: usize) {
         put(variant, self.slot, &self.change, key);

@@ -2,7 +2,9 @@
 
 use crate::case::Captured;
 use crate::reference::Matrix;
+use crate::words::{Words, says};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Which elements are wrong.
 pub struct Map {
@@ -12,6 +14,64 @@ pub struct Map {
     pub count: usize,
     pub row_count: Vec<usize>,
     pub col_count: Vec<usize>,
+}
+
+/// Where wrong elements are, as far as anything depends on it, with words for it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub pattern: Pattern,
+    words: Words,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    Everywhere,
+    /// Whole rows, columns, or rows of columns; those that an index chooses; a single element; or none at all.
+    Region,
+    /// Whole tiles.
+    Tiles,
+    /// Some elements here and there, which are no region.
+    Scattered,
+}
+
+impl Place {
+    fn new(pattern: Pattern, words: impl Into<Words>) -> Place {
+        Place { pattern, words: words.into() }
+    }
+
+    pub fn is_scattered(&self) -> bool {
+        self.pattern == Pattern::Scattered
+    }
+
+    /// As it stands behind what is wrong: "everywhere", "in columns 1536 and up".
+    pub fn located(&self) -> String {
+        match self.pattern {
+            Pattern::Everywhere => self.to_string(),
+            Pattern::Region | Pattern::Tiles | Pattern::Scattered => format!("in {self}"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.words.fmt(f)
+    }
+}
+
+/// What all wrong elements hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    Zero,
+    Other(Words),
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Zero => f.write_str("zero"),
+            Content::Other(words) => words.fmt(f),
+        }
+    }
 }
 
 impl Map {
@@ -59,28 +119,28 @@ impl Map {
     }
 
     /// Where the wrong elements are: "columns 1536 and up", "the last row of every 128", "every second 16x16 tile".
-    pub fn place(&self) -> String {
+    pub fn place(&self) -> Place {
         let (rows, cols) = (self.wrong_rows(), self.wrong_cols());
         if self.count == 0 {
-            return "nowhere".into();
+            return Place::new(Pattern::Region, "nowhere");
         }
         if self.count == 1 {
-            return format!("one element, [{}, {}]", rows[0], cols[0]);
+            return Place::new(Pattern::Region, says!("one element, [{}, {}]", rows[0], cols[0]));
         }
         let dense = self.count * 2 > rows.len() * cols.len();
         if dense {
+            let everywhere = || Place::new(Pattern::Everywhere, "everywhere");
             if self.is_everywhere() {
-                return "everywhere".into();
+                return everywhere();
             }
             return match (indices("row", &rows, self.rows), indices("column", &cols, self.cols)) {
-                (None, None) => "everywhere".into(),
-                (Some(rows), None) => rows,
-                (None, Some(cols)) => cols,
-                (Some(rows), Some(cols)) => format!("{cols} of {rows}"),
+                (None, None) => everywhere(),
+                (Some(lines), None) | (None, Some(lines)) => Place::new(Pattern::Region, lines),
+                (Some(rows), Some(cols)) => Place::new(Pattern::Region, says!("{cols} of {rows}")),
             };
         }
         if let Some(tiles) = self.tiles() {
-            return tiles;
+            return Place::new(Pattern::Tiles, tiles);
         }
         let within = match (indices("row", &rows, self.rows), indices("column", &cols, self.cols)) {
             (None, None) => String::new(),
@@ -88,7 +148,8 @@ impl Map {
             (None, Some(cols)) => format!(" in {cols}"),
             (Some(rows), Some(cols)) => format!(" in {cols} of {rows}"),
         };
-        format!("{} of {} elements, scattered{within}", self.count, self.rows * self.cols)
+        let all = self.rows * self.cols;
+        Place::new(Pattern::Scattered, says!("{} of {all} elements, scattered{within}", self.count))
     }
 
     /// A pattern of whole tiles.
@@ -178,26 +239,27 @@ pub fn indices(what: &str, set: &[usize], n: usize) -> Option<String> {
     Some(format!("{count} of {n} {what}s ({}{})", some.join(", "), if count > 4 { ", ..." } else { "" }))
 }
 
-/// What the wrong elements hold, where that is the same for all: "zero", "NaN".
-pub fn content(map: &Map, reference: &Matrix, out: &Matrix) -> Option<String> {
+/// What the wrong elements hold, where that is the same for all: zero, NaN.
+pub fn content(map: &Map, reference: &Matrix, out: &Matrix) -> Option<Content> {
     let wrong = || (0..out.data.len()).filter(|&i| map.wrong[i]).map(|i| (reference.data[i], out.data[i]));
     let all = |f: fn(f64, f64) -> bool| wrong().all(|(x, y)| f(x, y));
     let first = wrong().next()?.1;
-    Some(match first {
-        _ if all(|_, y| y == 0.0) => "zero".into(),
+    let words: Words = match first {
+        _ if all(|_, y| y == 0.0) => return Some(Content::Zero),
         _ if all(|_, y| y.is_nan()) => "NaN".into(),
         _ if all(|_, y| y.is_infinite()) => "Inf".into(),
-        _ if map.count > 2 && wrong().all(|(_, y)| y == first) => format!("all {first:e}"),
+        _ if map.count > 2 && wrong().all(|(_, y)| y == first) => says!("all {first:e}"),
         _ if map.count > 2 && wrong().all(|(_, y)| y.abs() == first.abs()) => {
-            format!("all {:e} in magnitude", first.abs())
+            says!("all {:e} in magnitude", first.abs())
         }
         _ if all(|x, y| (x + y).abs() <= 0.02 * x.abs()) => "of the wrong sign".into(),
         _ => return None,
-    })
+    };
+    Some(Content::Other(words))
 }
 
 /// Rows whose integer, a length or a position, is above or below what that of every right row is.
-fn beyond(operand: &Captured, value: &Matrix, wrong: &[usize]) -> Option<String> {
+fn beyond(operand: &Captured, value: &Matrix, wrong: &[usize]) -> Option<Words> {
     let (mut low, mut high) = ((f64::INFINITY, f64::NEG_INFINITY), (f64::INFINITY, f64::NEG_INFINITY));
     let mut right = 0;
     for (r, &x) in value.data.iter().enumerate() {
@@ -211,25 +273,26 @@ fn beyond(operand: &Captured, value: &Matrix, wrong: &[usize]) -> Option<String>
         return None;
     }
     if high.0 > low.1 {
-        return Some(format!("only the rows of which `{name}` is more than {}", low.1));
+        return Some(says!("only the rows of which `{name}` is more than {}", low.1));
     }
-    (high.1 < low.0).then(|| format!("only the rows of which `{name}` is less than {}", low.0))
+    (high.1 < low.0).then(|| says!("only the rows of which `{name}` is less than {}", low.0))
 }
 
 /// The rows of one expert alone, where an index among the operands says which rows those are.
-pub fn expert(map: &Map, indices: &[(&Captured, &Matrix)]) -> Option<String> {
+pub fn expert(map: &Map, indices: &[(&Captured, &Matrix)]) -> Option<Place> {
     let wrong = map.wrong_rows();
     indices.iter().find_map(|(operand, value)| {
         if value.data.len() != map.rows {
             return None;
         }
         if let Some(words) = beyond(operand, value, &wrong) {
-            return Some(words);
+            return Some(Place::new(Pattern::Region, words));
         }
         let named: BTreeSet<u64> = wrong.iter().map(|&r| value.data[r].to_bits()).collect();
         let all = value.data.iter().filter(|v| named.contains(&v.to_bits())).count();
         let different: BTreeSet<u64> = value.data.iter().map(|v| v.to_bits()).collect();
         (named.len() == 1 && different.len() > 1 && all == wrong.len())
-            .then(|| format!("only the rows of which `{}` is {}", operand.name, value.data[wrong[0]]))
+            .then(|| says!("only the rows of which `{}` is {}", operand.name, value.data[wrong[0]]))
+            .map(|words| Place::new(Pattern::Region, words))
     })
 }

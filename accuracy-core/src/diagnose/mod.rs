@@ -42,8 +42,9 @@ use crate::judge::{JudgedHop, judge_hops};
 use crate::record::Cause;
 use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr};
+use crate::words::Words;
 pub use evident::{Unsteady, evident};
-use hypothesis::{Hypothesis, Slot};
+use hypothesis::{Hypothesis, Sense, Slot};
 use sampled::World;
 pub use selftest::selftest;
 pub use state::kept_from_first;
@@ -154,14 +155,9 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
 
 /// Whether two runs are said to have the same cause for certain.
 fn alike(first: &[Cause], second: &[Cause]) -> bool {
-    fn certain(of: &[Cause]) -> Vec<(&str, Option<&str>, &str)> {
-        of.iter()
-            .filter(|c| c.confident)
-            .map(|c| {
-                let what = c.detail.split(": a reference that").next().unwrap_or_default();
-                (c.cause.as_str(), c.operand.as_deref(), what)
-            })
-            .collect()
+    fn certain(of: &[Cause]) -> Vec<(&str, Option<&str>, &Words)> {
+        let certain = of.iter().filter(|c| c.confident);
+        certain.map(|c| (c.cause.as_str(), c.operand.as_deref(), &c.what)).collect()
     }
     certain(first) == certain(second)
 }
@@ -227,24 +223,25 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
 
 /// Two operands of the same format that are misread alike.
 fn of_both<'a>(found: &mut Vec<Hypothesis<'a>>, attempt: &Attempt) {
-    let general = |h: &Hypothesis<'_>| {
-        let name = h.operand.map_or("", |id| &attempt.buffer(id).name);
-        h.what.replace(&format!("`{name}`"), "`_`")
-    };
-    // The bias of a scale's format is read alike as well.
-    let alike = |h: &Hypothesis<'_>| {
-        let bias = matches!(h.slot, Slot::Scales(_)) && h.cause == "gain";
-        (matches!(h.slot, Slot::Format(_)) || h.cause == "nibble_order" || bias) && h.also.is_none()
+    let misreading = |h: &Hypothesis<'_>| match h.sense {
+        // Another order of whole elements is one operand's own.
+        Sense::Misreads(misreading) if h.also.is_none() => {
+            let packed = h.cause == "nibble_order";
+            (packed || matches!(h.slot, Slot::Format(_) | Slot::Scales(_))).then_some(misreading)
+        }
+        _ => None,
     };
     let mut both = Vec::new();
-    for (i, first) in found.iter().enumerate().filter(|(_, h)| alike(h)) {
-        let twin = found[i + 1..]
-            .iter()
-            .find(|h| alike(h) && h.operand != first.operand && general(h) == general(first));
+    for (i, first) in found.iter().enumerate() {
+        let Some(own) = misreading(first) else { continue };
+        let alike = |h: &&Hypothesis<'_>| {
+            h.operand != first.operand && h.cause == first.cause && misreading(h) == Some(own)
+        };
+        let twin = found[i + 1..].iter().find(alike);
         if let Some(second) = twin {
             let other = second.operand.map_or("", |id| &attempt.buffer(id).name);
             both.push(Hypothesis {
-                what: format!("{}, and of `{other}` as well", first.what),
+                what: first.what.and(format_args!(", and of `{other}` as well")),
                 also: Some((second.slot, second.change.clone())),
                 ..first.clone()
             });
@@ -271,11 +268,7 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
         }
         // Halves of a fused matrix.
         Op::Columns { x, range } if 2 * range.len() == x.shape().1 => {
-            let halves = |h: &Hypothesis<'_>| {
-                ["exchanges the halves of the columns", "takes the first half of the columns"]
-                    .iter()
-                    .any(|words| h.what.starts_with(words))
-            };
+            let halves = |h: &Hypothesis<'_>| h.sense == Sense::HalvesOfColumns;
             rename_if(x.buffers(), "gate_up_swapped", &halves);
         }
         // The index says which expert's rows.

@@ -1,5 +1,6 @@
 //! What faults of the field are called: kernels in float32 by code of the tests' own, each with one thing wrong.
 
+use super::tests::says;
 use super::*;
 use crate::case::input::Data;
 use crate::case::{Attempt, Case, Tensor};
@@ -26,7 +27,7 @@ fn causes(attempt: &Attempt) -> Vec<Cause> {
 fn is_called(attempt: &Attempt, names: &[&str], words: &str) {
     let causes = causes(attempt);
     let first = causes.first().unwrap_or_else(|| panic!("no cause"));
-    assert!(names.contains(&first.cause.as_str()) && first.detail.contains(words), "{causes:#?}");
+    assert!(names.contains(&first.cause.as_str()) && says(first, words), "{causes:#?}");
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn rows_beyond_a_length_are_told_by_it() {
         places.map(|(r, c)| 3.0 * of[0].row(r)[c] as f32 + wrong(r, c)).collect()
     });
     let causes = causes(&attempt);
-    assert!(causes.iter().any(|c| c.detail.contains("`lengths` is more than 12")), "{causes:#?}");
+    assert!(causes.iter().any(|c| says(c, "`lengths` is more than 12")), "{causes:#?}");
 }
 
 #[test]
@@ -239,8 +240,39 @@ fn scales_of_the_first_run_that_are_used_in_a_later_one() {
     let (later, _) = chain(1, Some(&scales));
     let hops = judge_hops(&later, MIN_COS);
     let cause = kept_from_first(&first, (&later, &hops)).expect("a cause");
-    assert!(
-        cause.confident && cause.detail.contains("the scales that `q` had in its first run"),
-        "{cause:?}"
-    );
+    assert!(cause.confident && says(&cause, "the scales that `q` had in its first run"), "{cause:?}");
+}
+
+#[test]
+fn a_mistake_that_explains_two_runs_is_why_they_differ() {
+    let declare = |case: &mut Case| {
+        let [x, w, bias] = linear(case);
+        let y = case.output("y", BF16, [M, N], gelu(&(x.matmul(&w).scale(0.01) + &bias))).unwrap();
+        (vec![x, w, bias], y)
+    };
+    let wrote = |seed: u64, f: fn(f32) -> f32| {
+        run(setup(seed, Data::Ordinary), declare, move |of| {
+            products(&of[0], &of[1], Order::Forward, move |_, c, x| f(x * 0.01 + of[2].data[c] as f32))
+        })
+    };
+    let tanh = |x: f32| 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh());
+    let first = wrote(0, tanh);
+    let hops = judge_hops(&first, MIN_COS);
+    let found = |second: &Attempt| {
+        diagnose(&Evidence {
+            first: (&first, &hops),
+            second: Some(second),
+            probe: None,
+            second_probe: None,
+            one_sign: None,
+            min_cos: MIN_COS,
+        })
+    };
+    let alike = found(&wrote(1, tanh));
+    assert_eq!(alike.explained, ["y"]);
+    assert!(alike.causes[0].confident && alike.causes[0].cause == "activation", "{:#?}", alike.causes);
+    // Two mistakes are none that explains why the runs differ.
+    let apart = found(&wrote(1, |x| x.max(0.0)));
+    assert_eq!(apart.explained, [""; 0]);
+    assert!(apart.causes.iter().all(|c| !c.confident), "{:#?}", apart.causes);
 }

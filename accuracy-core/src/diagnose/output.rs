@@ -5,11 +5,12 @@ use crate::dtype::DType;
 use crate::judge::unit;
 use crate::reference::graph::{Op, Unary};
 use crate::reference::{Expr, Matrix};
+use crate::words::Words;
 
 /// What a kernel would have written instead.
 pub struct Fit {
     pub cause: &'static str,
-    pub what: String,
+    pub what: Words,
     pub reference: Matrix,
     /// The factor, of a gain.
     pub gain: Option<f64>,
@@ -128,7 +129,7 @@ fn gain(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         g if (g + 1.0).abs() < 1e-3 => "has the wrong sign".into(),
         g => format!("is {} times what it should be", factor(g)),
     };
-    Some(Fit { cause: "gain", what, reference, gain: Some(gain) })
+    Some(Fit { cause: "gain", what: what.into(), reference, gain: Some(gain) })
 }
 
 /// A factor for each row, or for each column.
@@ -151,7 +152,7 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         if low.is_finite() && high - low > 1e-3 * high.abs() {
             let scaled = where_wrong(reference, map, |r, _, x| x * gains[r].unwrap_or(1.0));
             let what = format!("has each row times a factor of its own, from {low:.4} to {high:.4}");
-            found.push(Fit { cause: "gain", what, reference: scaled, gain: None });
+            found.push(Fit { cause: "gain", what: what.into(), reference: scaled, gain: None });
         }
     }
     if map.rows >= 8 {
@@ -162,7 +163,7 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         if low.is_finite() && high - low > 1e-3 * high.abs() {
             let scaled = where_wrong(reference, map, |_, c, x| x * gains[c].unwrap_or(1.0));
             let what = format!("has each column times a factor of its own, from {low:.4} to {high:.4}");
-            found.push(Fit { cause: "gain", what, reference: scaled, gain: None });
+            found.push(Fit { cause: "gain", what: what.into(), reference: scaled, gain: None });
         }
     }
     found
@@ -177,7 +178,7 @@ fn clamped(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
     }
     Some(Fit {
         cause: "overflow",
-        what: format!("is cut to magnitudes of at most {most}"),
+        what: format!("is cut to magnitudes of at most {most}").into(),
         reference: reference.map(|x| x.clamp(-most, most)),
         gain: None,
     })
@@ -210,7 +211,7 @@ fn overflown(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Optio
     let near = if (most..=least).contains(&65504.0) { ": 65504 is the largest float16" } else { "" };
     Some(Fit {
         cause: "overflow",
-        what: format!("is NaN or Inf for magnitudes from {least:.1} on{near}"),
+        what: format!("is NaN or Inf for magnitudes from {least:.1} on{near}").into(),
         reference: where_wrong_copy(reference, out, map),
         gain: None,
     })
@@ -239,7 +240,7 @@ fn moved(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         }
         let (cause, words) = mapping(what, &wrong, &sources, reference.rows);
         let moved = if is_cols { moved.transposed() } else { moved };
-        found.push(Fit { cause, what: words, reference: moved, gain: None });
+        found.push(Fit { cause, what: words.into(), reference: moved, gain: None });
     }
     found
 }
@@ -376,7 +377,7 @@ fn tiles_turned(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         };
         plausible(out, map, value).then(|| Fit {
             cause: "permuted_tiles",
-            what: format!("has each tile of {tile} x {tile} transposed"),
+            what: format!("has each tile of {tile} x {tile} transposed").into(),
             reference: where_wrong(reference, map, |r, c, _| value(r, c)),
             gain: None,
         })
@@ -417,7 +418,12 @@ fn epilogues(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<F
         functions.push(("overflow", format!("is cut to at least {least}"), Box::new(move |x| x.max(least))));
     }
     functions.retain(|(_, _, f)| plausible(out, map, |r, c| f(reference.row(r)[c])));
-    let fit = |(cause, what, f): Epilogue| Fit { cause, what, reference: reference.map(&f), gain: None };
+    let fit = |(cause, what, f): Epilogue| Fit {
+        cause,
+        what: what.into(),
+        reference: reference.map(&f),
+        gain: None,
+    };
     functions.into_iter().map(fit).collect()
 }
 
@@ -448,7 +454,7 @@ fn head_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
                 what: format!(
                     "has a factor for each row of each {d} columns, from {low:.4} to {high:.4}: the sum that heads of \
                      {d} are divided by {what}"
-                ),
+                ).into(),
                 reference: where_wrong(reference, map, |r, c, _| value(r, c)),
                 gain: None,
             }
@@ -496,7 +502,12 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
     let in_rows = map.wrong_rows().len() < map.rows;
     let in_cols = map.wrong_cols().len() < map.cols;
     let mut add = |what: String, f: &dyn Fn(f64) -> f64| {
-        found.push(Fit { cause: "rounding", what: what.clone(), reference: reference.map(f), gain: None });
+        found.push(Fit {
+            cause: "rounding",
+            what: what.clone().into(),
+            reference: reference.map(f),
+            gain: None,
+        });
         for (part, of_rows) in [(in_rows, true), (in_cols, false)] {
             if part {
                 let mut rounded = reference.clone();
@@ -506,7 +517,12 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
                         *x = if wrong { f(*x) } else { *x };
                     }
                 }
-                found.push(Fit { cause: "rounding", what: what.clone(), reference: rounded, gain: None });
+                found.push(Fit {
+                    cause: "rounding",
+                    what: what.clone().into(),
+                    reference: rounded,
+                    gain: None,
+                });
             }
         }
     };

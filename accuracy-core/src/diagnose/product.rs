@@ -1,6 +1,6 @@
 //! Hypotheses about how a kernel sums up its products: which part of K it takes, and in what it accumulates.
 
-use super::hypothesis::{Change, Hypothesis, Slot};
+use super::hypothesis::{Change, Hypothesis, Sense, Slot};
 use crate::dtype::{BF16, DType, F16};
 use crate::reference::Expr;
 use crate::reference::Matrix;
@@ -254,8 +254,9 @@ pub fn hypotheses(source: &Expr) -> Vec<Hypothesis<'static>> {
             cause,
             slot: Slot::Product,
             operand: None,
-            what,
+            what: what.into(),
             change: Change::Product(product),
+            sense: Sense::Other,
             also: None,
         });
     };

@@ -1,7 +1,7 @@
 //! Scales that a kernel took from other places, in whatever order: what it must have scaled an operand with is fitted to
 //! the output, and looked for among the operand's own scales.
 
-use super::hypothesis::{Change, Hypothesis, Slot};
+use super::hypothesis::{Change, Hypothesis, Sense, Slot};
 use super::reading::{Cells, Reading};
 use super::sampled::{Variant, World, all};
 use super::tiles;
@@ -52,8 +52,9 @@ pub fn hypotheses<'a>(source: &Expr, world: &World<'a>, out: &Matrix) -> Vec<Hyp
             cause: "scale_layout",
             slot: Slot::Scales(id),
             operand: Some(id),
-            what: format!("scales `{}` with its scales in another order, {words}", operand.name),
+            what: format!("scales `{}` with its scales in another order, {words}", operand.name).into(),
             change: Change::Scales(Cells { rows: 1, cols: cells.cols, at: Arc::new(at) }),
+            sense: Sense::Other,
             also: None,
         });
     }

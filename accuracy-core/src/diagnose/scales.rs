@@ -1,13 +1,14 @@
 //! Hypotheses about the scales, zero points and tensor-wide factors that a kernel reads with an operand.
 
 use super::codes;
-use super::hypothesis::{Change, Hypothesis, Slot};
+use super::hypothesis::{Change, Hypothesis, Misreading, Sense, Slot};
 use super::reading::{CellAt, Cells, scale_in_memory};
 use crate::case::{Attempt, Captured, Order};
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, E5M2, E8M0, F16, F32, Overflow};
 use crate::layout::ScaleLayout;
 use crate::quant::{Granularity, Quant, ZeroPoint};
 use crate::reference::BufferId;
+use crate::words::{Words, takes};
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
             };
             let (a_as_b, b_as_a) = (read(&a, &b), read(&b, &a));
             found.push(Hypothesis {
-                what: format!("exchanges the scales of `{}` and `{}`", a.name(), b.name()),
+                what: format!("exchanges the scales of `{}` and `{}`", a.name(), b.name()).into(),
                 also: Some((b_as_a.slot, b_as_a.change.clone())),
                 ..a_as_b.clone()
             });
@@ -104,6 +105,14 @@ impl fmt::Display for Rounding {
             Rounding::Format(to) => write!(f, "to {to}"),
         }
     }
+}
+
+/// What a kernel whose cells are smaller than the declared ones finds beyond the last of them.
+enum Beyond {
+    /// Whatever lies at this place in memory.
+    Memory(Place),
+    /// The scale of this cell of the grid, and its zero point where it has one.
+    Cell(Arc<dyn Fn(usize, usize) -> (usize, usize) + Send + Sync>),
 }
 
 /// Where a cell of the grid lies in memory.
@@ -242,8 +251,9 @@ impl<'a> Scales<'a> {
             cause,
             slot: Slot::Scales(self.id),
             operand: Some(self.id),
-            what,
+            what: what.into(),
             change: Change::Scales(self.cells(at)),
+            sense: Sense::Other,
             also: None,
         }
     }
@@ -406,8 +416,11 @@ impl<'a> Scales<'a> {
         ];
         if format == E8M0 {
             let of = |what| format!("decodes the e8m0 scales of `{name}` with {what}");
-            found.push(with("gain", of("a bias of 126 for 127: twice as large"), |s| s * 2.0));
-            found.push(with("gain", of("a bias of 128 for 127: half as large"), |s| s / 2.0));
+            let bias = |bias| Sense::Misreads(Misreading::Bias(bias));
+            let large = of("a bias of 126 for 127: twice as large");
+            found.push(with("gain", large, |s| s * 2.0).meaning(bias(126)));
+            let small = of("a bias of 128 for 127: half as large");
+            found.push(with("gain", small, |s| s / 2.0).meaning(bias(128)));
             // The code as an integer, as a float32's upper bits.
             found.push(with("scale_missing", of("their codes as integers"), |s| s.log2() + 127.0));
             found.push(with("scale_missing", of("their codes as integers less the bias"), f64::log2));
@@ -468,89 +481,84 @@ impl<'a> Scales<'a> {
         };
         let (operand, scheme, (grid_rows, groups)) = (self.operand, self.scheme, self.grid);
         let (rows, cols) = scheme.granularity.cell(operand.rows, operand.cols);
+        let order = Order::of_scales(&scheme, self.grid);
+        // Zero points that have the cells of the scales: they are taken for as large.
+        let of_cells = matches!(scheme.zero_point, ZeroPoint::PerCell { .. });
+        let own = super::reading::Reading::right(operand).zeros.filter(|_| of_cells);
         let mut found = Vec::new();
-        let mut add = |what: String, rows: usize, cols: usize, at: Place| {
-            let scales = move |r: usize, g: usize| scale_in_memory(operand, &scheme, at(r, g));
+        let mut add = |what: Words, rows: usize, cols: usize, at: Beyond| {
+            let place = match &at {
+                Beyond::Memory(place) => place.clone(),
+                Beyond::Cell(cell) => {
+                    let cell = cell.clone();
+                    let place: Place = Arc::new(move |r, g| {
+                        let (r, g) = cell(r, g);
+                        order.index(r, g)
+                    });
+                    place
+                }
+            };
+            // Whoever takes the scale of another cell takes that cell's zero point.
+            let zeros = match (at, own.clone()) {
+                (Beyond::Cell(cell), Some(own)) => {
+                    let zeros: CellAt<'a> = Arc::new(move |r, g| {
+                        let (r, g) = cell(r, g);
+                        own(r, g)
+                    });
+                    Some((Slot::Zeros(self.id), Change::ZerosAt(zeros)))
+                }
+                _ => None,
+            };
+            let scales = move |r: usize, g: usize| scale_in_memory(operand, &scheme, place(r, g));
             found.push(Hypothesis {
                 cause: "scale_neighbour",
                 slot: Slot::Scales(self.id),
                 operand: Some(self.id),
                 what,
                 change: Change::Scales(Cells { rows, cols, at: Arc::new(scales) }),
-                also: None,
+                sense: Sense::Other,
+                also: zeros,
             });
         };
-        let order = Order::of_scales(&scheme, self.grid);
         let column_major = scheme.scale_layout == ScaleLayout::ColMajor;
         for size in [16, 32, 64, 128, 256].into_iter().filter(|&s| s != cols && s < operand.cols) {
-            let words = format!("takes groups of {size} for the groups of {cols} of `{}`", self.name());
+            let words = takes!("groups of {size} for the groups of {cols} of `{}`", self.name());
             let wide = operand.cols.div_ceil(size);
             if column_major {
-                add(words.clone(), rows, size, Arc::new(move |r, g| g * grid_rows + r));
+                let on = Beyond::Memory(Arc::new(move |r, g| g * grid_rows + r));
+                add(words.clone(), rows, size, on);
             } else {
-                add(words.clone(), rows, size, Arc::new(move |r, g| r * groups + g));
-                add(format!("{words}, in rows of {wide}"), rows, size, Arc::new(move |r, g| r * wide + g));
+                let on = Beyond::Memory(Arc::new(move |r, g| r * groups + g));
+                add(words.clone(), rows, size, on);
+                let on = Beyond::Memory(Arc::new(move |r, g| r * wide + g));
+                add(words.and(format_args!(", in rows of {wide}")), rows, size, on);
             }
-            add(
-                format!("{words}, again from the first"),
-                rows,
-                size,
-                Arc::new(move |r, g| order.index(r, g % groups)),
-            );
-            add(
-                format!("{words}, the last for those beyond"),
-                rows,
-                size,
-                Arc::new(move |r, g| order.index(r, g.min(groups - 1))),
-            );
+            let again = Beyond::Cell(Arc::new(move |r, g| (r, g % groups)));
+            add(words.and(", again from the first"), rows, size, again);
+            let last = Beyond::Cell(Arc::new(move |r, g| (r, g.min(groups - 1))));
+            add(words.and(", the last for those beyond"), rows, size, last);
         }
         if rows > 1 {
             for size in [1, 16, 32, 64, 128, 256].into_iter().filter(|&s| s != rows) {
-                let what =
-                    format!("takes blocks of {size} rows for the blocks of {rows} of `{}`", self.name());
-                add(what.clone(), size, cols, Arc::new(move |r, g| order.index(r, g)));
+                let words = takes!("blocks of {size} rows for the blocks of {rows} of `{}`", self.name());
+                add(words.clone(), size, cols, Beyond::Memory(Arc::new(move |r, g| order.index(r, g))));
                 if size < rows {
-                    add(
-                        format!("{what}, the last for those beyond"),
-                        size,
-                        cols,
-                        Arc::new(move |r, g| order.index(r.min(grid_rows - 1), g)),
-                    );
-                    add(
-                        format!("{what}, again from the first"),
-                        size,
-                        cols,
-                        Arc::new(move |r, g| order.index(r % grid_rows, g)),
-                    );
+                    let last = Beyond::Cell(Arc::new(move |r, g| (r.min(grid_rows - 1), g)));
+                    add(words.and(", the last for those beyond"), size, cols, last);
+                    let again = Beyond::Cell(Arc::new(move |r, g| (r % grid_rows, g)));
+                    add(words.and(", again from the first"), size, cols, again);
                 }
             }
         }
-        // Where zero points have the cells of the scales, they are taken for as large.
-        let own = super::reading::Reading::right(operand).zeros;
-        if let Some(own) = own.filter(|_| matches!(scheme.zero_point, ZeroPoint::PerCell { .. })) {
-            // Or they are the right ones, and only the scales are not.
+        // Or the zero points are the right ones, and only the scales are not.
+        if let Some(own) = own {
             let mut only_scales = found.clone();
             for h in &mut only_scales {
                 let Change::Scales(cells) = &h.change else { continue };
                 let (own, high, wide) = (own.clone(), cells.rows, cells.cols);
                 let at = move |r: usize, g: usize| own(r * high / rows, g * wide / cols);
                 h.also = Some((Slot::Zeros(self.id), Change::ZerosAt(Arc::new(at))));
-                h.what += ", the zero points those of their own";
-            }
-            for h in &mut found {
-                if h.what.contains("again from the first") {
-                    let own = own.clone();
-                    h.also = Some((
-                        Slot::Zeros(self.id),
-                        Change::ZerosAt(Arc::new(move |r, g| own(r, g % groups))),
-                    ));
-                } else if h.what.contains("for those beyond") {
-                    let own = own.clone();
-                    h.also = Some((
-                        Slot::Zeros(self.id),
-                        Change::ZerosAt(Arc::new(move |r, g| own(r, g.min(groups - 1)))),
-                    ));
-                }
+                h.what = h.what.and(", the zero points those of their own");
             }
             found.extend(only_scales);
         }
@@ -566,8 +574,9 @@ impl<'a> Scales<'a> {
             cause: "zero_point",
             slot: Slot::Zeros(self.id),
             operand: Some(self.id),
-            what: format!("{what} of `{name}`"),
+            what: format!("{what} of `{name}`").into(),
             change: Change::Zeros(f),
+            sense: Sense::Other,
             also: None,
         };
         let mut found = vec![
@@ -600,8 +609,9 @@ impl<'a> Scales<'a> {
             cause: "overflow",
             slot: Slot::Zeros(self.id),
             operand: Some(self.id),
-            what: format!("subtracts the zero points from the codes of `{name}` {how}"),
+            what: format!("subtracts the zero points from the codes of `{name}` {how}").into(),
             change: Change::Difference(*f),
+            sense: Sense::Other,
             also: None,
         }));
         let (rows, groups) = self.grid;
@@ -612,8 +622,9 @@ impl<'a> Scales<'a> {
                 cause: "zero_point",
                 slot: Slot::Zeros(self.id),
                 operand: Some(self.id),
-                what,
+                what: what.into(),
                 change: Change::ZerosAt(at),
+                sense: Sense::Other,
                 also: None,
             });
         };
@@ -641,8 +652,9 @@ impl<'a> Scales<'a> {
             format!("subtracts the zero points of `{name}` after scaling, unscaled"),
             Arc::new(move |r, g| unscaled(r, g) / scale(r, g)),
         );
-        for (what, at) in codes::zeros_misplaced(self.operand) {
-            add(format!("takes the zero points of `{name}` to have {what}, its codes rightly"), at);
+        for (which, at) in codes::zeros_misplaced(self.operand) {
+            let which = which.words();
+            add(format!("takes the zero points of `{name}` to have {which}, its codes rightly"), at);
         }
         // Another order of the grid.
         let operand = self.operand;
@@ -665,11 +677,12 @@ impl<'a> Scales<'a> {
                 cause: "scale_neighbour",
                 slot: Slot::Scales(self.id),
                 operand: Some(self.id),
-                what: format!("scales `{name}` with the scale and the zero point of {which}"),
+                what: format!("scales `{name}` with the scale and the zero point of {which}").into(),
                 change: Change::Scales(self.cells(Arc::new(move |r, g| {
                     let (r, g) = cell(r, g, rows, groups);
                     right(r, g)
                 }))),
+                sense: Sense::Other,
                 also: Some((
                     Slot::Zeros(self.id),
                     Change::ZerosAt(Arc::new(move |r, g| {
@@ -691,8 +704,9 @@ impl<'a> Scales<'a> {
             cause,
             slot: Slot::Factor(self.id),
             operand: Some(self.id),
-            what,
+            what: what.into(),
             change: Change::Factor(factor),
+            sense: Sense::Other,
             also: None,
         };
         vec![

@@ -11,7 +11,7 @@ use crate::case::{Attempt, Captured};
 use crate::judge::{JudgedHop, failed, producer_checks, round, uncertainty};
 use crate::metrics::compare;
 use crate::quant::{Quant, quantize};
-use crate::record::{Power, PowerStatus};
+use crate::record::{CheckName, Power, PowerStatus};
 use crate::reference::{Expr, Matrix};
 use crate::verdict::{at_most, comparison_checks, none};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,7 +80,7 @@ fn power(attempt: &Attempt, buffer: &Captured, hypothesis: &Hypothesis<'_>, seen
         status,
         failed_checks,
         cos,
-        detail: hypothesis.what.clone(),
+        detail: hypothesis.what.to_string(),
         claimed: match &hypothesis.change {
             // Sums that are rounded seldom lose no more than float32 may.
             Change::Product(Product::Rounded { block, .. }) => *block == 1,
@@ -101,9 +101,9 @@ fn in_values(attempt: &Attempt, judged: &JudgedHop, faulty: &Matrix, min_cos: f6
     let comparison = compare(&hop.reference, &hop.out);
     let mut checks = comparison_checks("", &comparison, min_cos, judged.max_rel_l2);
     // Where it is known what each may be off by, every element is judged.
-    if let Some(elements) = judged.checks.iter().find(|check| check.check == "elements") {
+    if let Some(elements) = judged.checks.iter().find(|check| check.check == CheckName::Elements) {
         let bound = elements.bound.unwrap_or(0.0);
-        checks.push(at_most("elements", "", Some(wrong as f64), bound));
+        checks.push(at_most(CheckName::Elements, "", Some(wrong as f64), bound));
     }
     Seen::By(failed(&checks), comparison.cos)
 }
@@ -135,9 +135,10 @@ fn in_sums(judged: &JudgedHop, faulty: &Matrix, buffer: &Captured) -> Seen {
     let reference = judged.reference.head(faulty.rows);
     let out = round(faulty, buffer.dtype);
     let comparison = compare(&reference, &out);
-    let mut checks = vec![none("inf", "", comparison.inf_unexpected, "")];
+    let mut checks = vec![none(CheckName::Inf, "", comparison.inf_unexpected, "")];
     if comparison.inf_unexpected == 0 {
-        checks = vec![at_most("accumulation", "", comparison.rel_l2, judged.max_rel_l2.unwrap_or(0.0))];
+        checks =
+            vec![at_most(CheckName::Accumulation, "", comparison.rel_l2, judged.max_rel_l2.unwrap_or(0.0))];
     }
     if comparison.rel_l2 == Some(0.0) {
         return Seen::Nothing;

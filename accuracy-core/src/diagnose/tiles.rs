@@ -1,11 +1,12 @@
 //! Which tiles of K a product has counted, and how often, and in which of them an operand is misread: fitted to the
 //! output, not guessed.
 
-use super::hypothesis::{Change, Hypothesis, Part, Slot, variant};
+use super::hypothesis::{Change, Hypothesis, Part, Sense, Slot, variant};
 use super::product::Product;
 use super::sampled::{Variant, World, all};
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
+use crate::words::Words;
 use rayon::prelude::*;
 
 /// Lengths of K tiles that are tried, the longest first.
@@ -48,7 +49,7 @@ pub fn fitted(
             }
         }
         let alike = counts.iter().all(|c| *c == counts[0]);
-        (whole && !alike).then(|| (words(&counts, tile, k), Product::Tiles { tile, counts }))
+        (whole && !alike).then(|| (Words::from(words(&counts, tile, k)), Product::Tiles { tile, counts }))
     };
     let mut found: Vec<Hypothesis<'static>> = Vec::new();
     for (what, product) in TILES.into_iter().filter_map(of_tiles) {
@@ -136,7 +137,7 @@ pub fn in_parts<'a>(
             let hypothesis = &hypotheses[i];
             let columns = columns(&tiles, tile, k);
             Some(Hypothesis {
-                what: format!("{}, in columns {columns} only", hypothesis.what),
+                what: hypothesis.what.and(format_args!(", in columns {columns} only")),
                 change: Change::InPart(
                     Part { tile, tiles: tiles.into() },
                     Box::new(hypothesis.change.clone()),
@@ -156,13 +157,14 @@ pub fn without_the_rest<'a>(of: &Hypothesis<'a>) -> Option<[Hypothesis<'a>; 2]> 
     Some([everywhere, counted("leaves out the rest of K".into(), product)])
 }
 
-fn counted(what: String, product: Product) -> Hypothesis<'static> {
+fn counted(what: Words, product: Product) -> Hypothesis<'static> {
     Hypothesis {
         cause: "k_tail_dropped",
         slot: Slot::Product,
         operand: None,
         what,
         change: Change::Product(product),
+        sense: Sense::Other,
         also: None,
     }
 }

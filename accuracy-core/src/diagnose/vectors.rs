@@ -74,7 +74,7 @@ pub fn fits(
             let line = if is_rows { "row" } else { "column" };
             found.push(Fit {
                 cause: vector.cause,
-                what: format!("has for each {line} {} of {words}, not its own", vector.words),
+                what: format!("has for each {line} {} of {words}, not its own", vector.words).into(),
                 reference: scaled,
                 gain: None,
             });

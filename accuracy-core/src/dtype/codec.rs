@@ -29,7 +29,7 @@ pub(super) const fn float(dtype: DType) -> Option<Float> {
         DType::E3M2 => (3, 2, 3, 0x1f, None, None),
         DType::E2M3 => (2, 3, 1, 0x1f, None, None),
         DType::E2M1 => (2, 1, 1, 0x7, None, None),
-        _ => return None,
+        DType::E8M0 | DType::I8 | DType::I4 | DType::U4 | DType::I32 => return None,
     };
     let unsigned_zero = matches!(dtype, DType::E4M3Fnuz | DType::E5M2Fnuz);
     Some(Float {

@@ -109,7 +109,7 @@ impl DType {
             DType::F16 | DType::BF16 => 16,
             DType::E3M2 | DType::E2M3 => 6,
             DType::E2M1 | DType::I4 | DType::U4 => 4,
-            _ => 8,
+            DType::E4M3Fn | DType::E4M3Fnuz | DType::E5M2 | DType::E5M2Fnuz | DType::E8M0 | DType::I8 => 8,
         }
     }
 
@@ -140,7 +140,16 @@ impl DType {
             DType::E8M0 => 2f64.powi(-127),
             DType::U4 => 0.0,
             DType::I8 | DType::I4 | DType::I32 => -self.max() - 1.0,
-            _ => -self.max(),
+            DType::F32
+            | DType::F16
+            | DType::BF16
+            | DType::E4M3Fn
+            | DType::E4M3Fnuz
+            | DType::E5M2
+            | DType::E5M2Fnuz
+            | DType::E3M2
+            | DType::E2M3
+            | DType::E2M1 => -self.max(),
         }
     }
 
@@ -153,6 +162,11 @@ impl DType {
         }
     }
 
+    /// The smallest positive value that is no subnormal; `None` for a format without subnormals.
+    pub fn min_normal(self) -> Option<f64> {
+        codec::float(self).map(|f| 2f64.powi(1 - f.bias))
+    }
+
     /// All codes that are NaN, ascending.
     pub fn nan_codes(self) -> &'static [RangeInclusive<u32>] {
         match self {
@@ -163,7 +177,8 @@ impl DType {
             DType::E4M3Fnuz | DType::E5M2Fnuz => &[0x80..=0x80],
             DType::E5M2 => &[0x7d..=0x7f, 0xfd..=0xff],
             DType::E8M0 => &[0xff..=0xff],
-            _ => &[],
+            DType::E3M2 | DType::E2M3 | DType::E2M1 => &[],
+            DType::I8 | DType::I4 | DType::U4 | DType::I32 => &[],
         }
     }
 

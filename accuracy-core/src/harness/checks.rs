@@ -22,7 +22,8 @@ use crate::metrics::compare;
 use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{
-    Cause, CheckResult, Finding, Gate, Hop, Metrics, PowerStatus, Record, Severity, Verdict,
+    Cause, CheckName, CheckResult, Finding, Gate, Hop, Ignored, Metrics, PowerStatus, Record, Severity,
+    Verdict,
 };
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
@@ -135,14 +136,14 @@ fn failed_by(record: Record, findings: &[Finding]) -> Record {
     let errors = || findings.iter().filter(|finding| finding.severity == Severity::Error);
     let Some(first) = errors().next().filter(|_| !record.checks.is_empty()) else { return record };
     let detail = format!("{} of `{}`: {}", first.mnemonic, first.kernel, first.detail);
-    let check = none(first.kind.name(), "", errors().count() as u64, detail);
+    let check = none(CheckName::Emulator(first.kind), "", errors().count() as u64, detail);
     let mut failed = record;
     if failed.gate == Gate::Pass || failed.verdict == Verdict::Inconclusive {
         failed.verdict = Verdict::Correct;
         failed.reason = reason(std::slice::from_ref(&check));
     }
     failed.gate = Gate::Fail;
-    failed.failed_checks.push(check.check.clone());
+    failed.failed_checks.push(check.check.name().to_owned());
     failed.checks.extend([check]);
     failed
 }
@@ -394,7 +395,8 @@ impl<'a> Runner<'a> {
         }
         // NaN and infinities show a kernel that reads what nobody wrote, even where it multiplies by zero. One that has shown
         // already is judged further on what it does with numbers.
-        let steady = checks.iter().all(|c| c.ok || !["unwritten", "repeat"].contains(&c.check.as_str()));
+        let steady =
+            checks.iter().all(|c| c.ok || !matches!(c.check, CheckName::Unwritten | CheckName::Repeat));
         let poison = if steady { self.special_poison } else { self.setup.poison };
         let mut reads = Vec::new();
         let other = match probe {
@@ -539,7 +541,7 @@ impl<'a> Runner<'a> {
         let noise = |c: &judge::Chain| c.noise.rel_l2.unwrap_or(0.0).max(2f64.powi(-24));
         let floor = noise(&a).hypot(noise(&b));
         let between = compare(&first.buffer(first.result).value(), &variant.buffer(variant.result).value());
-        checks.push(at_most("variants_agree", "", between.rel_l2, NOISE_FACTOR * floor));
+        checks.push(at_most(CheckName::VariantsAgree, "", between.rel_l2, NOISE_FACTOR * floor));
         // Two formats of the same values have different codes; the same bytes mean that one was ignored.
         let same_codes = first
             .hops()
@@ -549,10 +551,14 @@ impl<'a> Runner<'a> {
             })
             .map(|((_, x), _)| x.name.clone())
             .next();
-        let mut distinct = none("variants_differ", "", 0, "");
+        let mut distinct = none(CheckName::VariantsDiffer, "", 0, "");
         if let Some(name) = same_codes {
-            distinct =
-                none("variants_differ", &name, 1, "the same bytes in both formats: the format was ignored");
+            distinct = none(
+                CheckName::VariantsDiffer,
+                &name,
+                1,
+                "the same bytes in both formats: the format was ignored",
+            );
         }
         checks.push(distinct);
         record.metrics = metrics(&hops, &checks);
@@ -624,7 +630,7 @@ impl<'a> Runner<'a> {
             let hop_name = own[0].hops().nth(hop).map_or(String::new(), |(_, b)| b.name.clone());
             // Right results from operands that lie differently are the same bytes, though a wrong path's are not.
             let ignored = !(reacting[0] || read_differently && right);
-            let mut check = none("parameter", &hop_name, u64::from(ignored), "");
+            let mut check = none(CheckName::Parameter, &hop_name, u64::from(ignored), "");
             if ignored {
                 let other = reacting.iter().position(|r| *r).unwrap_or(0);
                 let kernel =
@@ -648,6 +654,7 @@ impl<'a> Runner<'a> {
                     record.causes.push(Cause {
                         cause: "parameter_ignored".into(),
                         detail,
+                        ignored: Some(Ignored { launcher: mine.into(), parameter: name.clone() }),
                         confident: true,
                         ..Cause::default()
                     });
@@ -846,7 +853,8 @@ fn same_launches(fallback: &Attempt, primary: &Attempt) -> Option<String> {
 fn reason(checks: &[CheckResult]) -> String {
     let mut wrong = checks.iter().filter(|c| !c.ok);
     let first = wrong.next();
-    let unwritten = wrong.find(|c| c.check == "unwritten" && first.is_some_and(|first| first.hop == c.hop));
+    let unwritten =
+        wrong.find(|c| c.check == CheckName::Unwritten && first.is_some_and(|first| first.hop == c.hop));
     unwritten.or(first).map_or(String::new(), |c| {
         let hop = if c.hop.is_empty() { "chain" } else { &c.hop };
         let detail = if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) };
@@ -896,7 +904,7 @@ fn reads_poison(special: &[JudgedHop], plain: &[JudgedHop]) -> Option<CheckResul
     let (hop, _) = special.iter().zip(plain).find(|(special, plain)| !holds(special) && holds(plain))?;
     let why = "wrong where memory held NaN and infinities before the launch, right where it held numbers: a kernel reads what \
                nobody has written, such as an output that it multiplies by zero";
-    Some(none("repeat", &hop.hop.name, 1, why))
+    Some(none(CheckName::Repeat, &hop.hop.name, 1, why))
 }
 
 /// The memory checks of several runs: each once, as it failed if it did in any of them.
@@ -915,16 +923,23 @@ fn probe_checks(hops: &[JudgedHop]) -> Vec<CheckResult> {
     let mut checks = Vec::new();
     for judged in hops {
         for check in &judged.checks {
-            let name = match check.check.as_str() {
+            let name = match &check.check {
                 // Without a value there is a NaN or Inf, which is a failure of its own.
-                "rel_l2" if check.value.is_some() => "accumulation",
-                "nan" | "inf" | "zero_rows" | "elements" | "codes" | "scales" => &check.check,
+                CheckName::RelL2 if check.value.is_some() => CheckName::Accumulation,
+                own @ (CheckName::Nan
+                | CheckName::Inf
+                | CheckName::ZeroRows
+                | CheckName::Elements
+                | CheckName::Codes
+                | CheckName::Scales) => own.clone(),
                 _ => continue,
             };
-            let mut check = CheckResult { check: name.into(), ..check.clone() };
+            let mut check = CheckResult { check: name, ..check.clone() };
             if !check.ok {
-                let data = match name {
-                    "nan" | "inf" => "data whose large terms cancel, NaN and Inf codes in 8-bit weights",
+                let data = match check.check {
+                    CheckName::Nan | CheckName::Inf => {
+                        "data whose large terms cancel, NaN and Inf codes in 8-bit weights"
+                    }
                     _ => "data whose large terms cancel",
                 };
                 check.detail = format!("{} ({data})", check.detail).trim_start().into();
@@ -970,17 +985,18 @@ fn metrics(hops: &[JudgedHop], checks: &[CheckResult]) -> Metrics {
         out.rel_l2 = worst.hop.rel_l2;
     }
     out.reference_error = hops.iter().filter_map(|h| h.hop.reference_error).reduce(ReferenceError::worst);
-    let total =
-        |name: &str| checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64;
-    out.nan_unexpected = total("nan");
-    out.inf_unexpected = total("inf");
-    out.unwritten = total("unwritten");
-    let holds = |name: &str| {
+    let total = |name: CheckName| {
+        checks.iter().filter(|c| c.check == name).filter_map(|c| c.value).sum::<f64>() as u64
+    };
+    out.nan_unexpected = total(CheckName::Nan);
+    out.inf_unexpected = total(CheckName::Inf);
+    out.unwritten = total(CheckName::Unwritten);
+    let holds = |name: CheckName| {
         let mut of_name = checks.iter().filter(|c| c.check == name).peekable();
         of_name.peek().is_some().then(|| of_name.all(|c| c.ok))
     };
-    out.guards_intact = holds("guards");
-    out.repeat_bitwise = holds("repeat");
+    out.guards_intact = holds(CheckName::Guards);
+    out.repeat_bitwise = holds(CheckName::Repeat);
     out
 }
 
@@ -1070,14 +1086,14 @@ mod tests {
 
     #[test]
     fn what_was_not_written_is_the_reason_before_the_number_that_the_poison_is() {
-        let zero_rows = none("zero_rows", "y", 1, "row 8 is not zero");
+        let zero_rows = none(CheckName::ZeroRows, "y", 1, "row 8 is not zero");
         assert_eq!(reason(std::slice::from_ref(&zero_rows)), "zero_rows of y: row 8 is not zero");
-        let unwritten = none("unwritten", "y", 3, "elements or scales still hold the poison");
-        let checks = [none("cos", "xq", 0, ""), zero_rows, unwritten];
+        let unwritten = none(CheckName::Unwritten, "y", 3, "elements or scales still hold the poison");
+        let checks = [none(CheckName::Cos, "xq", 0, ""), zero_rows, unwritten];
         assert_eq!(reason(&checks), "unwritten of y: elements or scales still hold the poison");
         assert_eq!(reason(&checks[..1]), "");
         // An earlier buffer that is wrong comes before it.
-        let earlier = [&[none("codes", "xq", 1, "")], &checks[..]].concat();
+        let earlier = [&[none(CheckName::Codes, "xq", 1, "")], &checks[..]].concat();
         assert_eq!(reason(&earlier), "codes of xq");
     }
 }

@@ -116,21 +116,7 @@ mod tests {
                 axis: None,
             })
         });
-        let body = Body {
-            name: "t".into(),
-            checkpoint: None,
-            weights: Vec::new(),
-            archs: Vec::new(),
-            activations: None,
-            axes: Vec::new(),
-            cells: cells.collect(),
-            known_failures: Vec::new(),
-            nondeterministic: None,
-            benign: Vec::new(),
-            memory: None,
-            min_cos: None,
-            seed: 0,
-        };
+        let body = Body { name: "t".into(), cells: cells.collect(), ..Body::default() };
         TestMeta {
             package: "p".into(),
             module: "p::m".into(),

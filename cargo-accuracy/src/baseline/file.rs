@@ -5,7 +5,7 @@
 //! kernels::fp8::gemm[check=full_chain,arch=gfx942,...] cos>0.999 y=1.668e-3<2.50e-3 chain=1.341e-2<2.01e-2
 //! ```
 
-use accuracy_core::record::{Gate, Record, Verdict};
+use accuracy_core::record::{CheckName, Gate, Record, Verdict};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,10 +66,11 @@ impl Line {
         }
         let mut errors: BTreeMap<String, Error> = BTreeMap::new();
         for check in &record.checks {
-            let name = match (&*check.check, &*check.hop) {
-                ("rel_l2", hop) => hop.to_owned(),
-                (name @ ("chain" | "variants_agree"), _) => name.to_owned(),
-                ("accumulation" | "repeat", hop) => format!("{}:{hop}", check.check),
+            let hop = &*check.hop;
+            let name = match check.name() {
+                CheckName::RelL2 => hop.to_owned(),
+                own @ (CheckName::Chain | CheckName::VariantsAgree) => own.into(),
+                own @ (CheckName::Accumulation | CheckName::Repeat) => format!("{own}:{hop}"),
                 _ => continue,
             };
             let (Some(value), Some(bound)) = (check.value, check.bound.filter(|bound| *bound > 0.0)) else {

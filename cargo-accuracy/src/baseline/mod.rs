@@ -8,6 +8,8 @@ mod file;
 #[cfg(test)]
 pub use compare::Vanished;
 pub use compare::{Change, Comparison};
+#[cfg(test)]
+pub use file::Line;
 pub use file::number;
 
 use crate::exit::usage;

@@ -11,7 +11,7 @@ use crate::cli::OutputArgs;
 use crate::exit::ExitCode;
 use accuracy_core::dumps::{DumpSet, Producer};
 use accuracy_core::metrics::Comparison;
-use accuracy_core::record::{CheckResult, Verdict};
+use accuracy_core::record::{CheckName, CheckResult, Verdict};
 use accuracy_core::verdict::{MIN_COS, comparison_checks, none, tier};
 use anyhow::Context as _;
 use pairs::{Pair, Problem};
@@ -80,7 +80,7 @@ struct Row {
 
 impl Row {
     fn failed(&self) -> Vec<&str> {
-        self.checks.iter().filter(|c| !c.ok).map(|c| c.check.as_str()).collect()
+        self.checks.iter().filter(|c| !c.ok).map(|c| c.check.name()).collect()
     }
 
     fn passes(&self) -> bool {
@@ -177,7 +177,7 @@ fn row(pair: Pair, min_cos: f64) -> anyhow::Result<Row> {
     let (checks, verdict) = match unequal {
         Some(unequal) => {
             let verdict = if unequal == 0 { Verdict::Correct } else { Verdict::Broken };
-            (vec![none("equal", &pair.name, unequal, "")], verdict)
+            (vec![none(CheckName::Equal, &pair.name, unequal, "")], verdict)
         }
         None => (comparison_checks(&pair.name, &comparison, min_cos, None), tier(comparison.cos, min_cos)),
     };

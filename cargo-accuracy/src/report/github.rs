@@ -41,7 +41,7 @@ pub fn render(report: &Report) -> String {
         let cause = record
             .causes
             .first()
-            .map_or(String::new(), |c| format!("\n{}: {}: {}", c.label(), c.cause, c.detail));
+            .map_or(String::new(), |c| format!("\n{}: {}: {}", c.label(), c.cause, c.told()));
         let reason = record.reason.lines().next().unwrap_or_default();
         let message = format!("{} {}\n{reason}{cause}", style::verdict_text(record), record.id);
         let title = format!("{} {}", record.test, record.verdict.name());

@@ -8,6 +8,7 @@
 use super::emulation;
 use super::model::{Report, test_key};
 use super::text::{failure, number};
+use accuracy_core::identity;
 use accuracy_core::record::{Fidelity, Gate, Record, Verdict};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -171,14 +172,13 @@ fn outcome(record: &Record) -> Outcome {
 }
 
 fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
-    let (path, coordinates) = record.id.split_once('[').unwrap_or((&record.id, ""));
+    let (path, coordinates) = (identity::path(&record.id), identity::listed(&record.id));
     let outcome = outcome(record);
     let message = match outcome {
         Outcome::Skipped => &record.reason,
         _ => record.reason.lines().next().unwrap_or_default(),
     };
-    let mut case =
-        Case::new(coordinates.trim_end_matches(']'), path, outcome, record.verdict.name(), message);
+    let mut case = Case::new(coordinates, path, outcome, record.verdict.name(), message);
     if matches!(outcome, Outcome::Failure | Outcome::Error) {
         let mut text = String::new();
         failure::write(&mut text, record, report, None);
@@ -215,7 +215,7 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
     case.properties.extend(findings.map(|finding| ("finding", emulation::words(finding))));
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        case.properties.push((cause.label(), format!("{}: {}{cos}", cause.cause, cause.detail)));
+        case.properties.push((cause.label(), format!("{}: {}{cos}", cause.cause, cause.told())));
     }
     case
 }

@@ -7,6 +7,7 @@ use super::style;
 use super::text::{self, failure, number};
 use crate::baseline::{Comparison, number as number_of};
 use crate::lint::{Finding, Severity};
+use accuracy_core::identity;
 use accuracy_core::record::{Gate, Record, Verdict};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -157,7 +158,7 @@ fn failing(text: &mut String, record: &Record, report: &Report) {
     for cause in record.causes.iter().take(3) {
         let cos = cause.cos.map_or(String::new(), |c| format!(" → cosine {}", number::cosine(c)));
         let (label, name) = (cause.label(), &cause.cause);
-        let _ = writeln!(text, "- {label} **{name}**: {}{cos}", inline(&cause.detail));
+        let _ = writeln!(text, "- {label} **{name}**: {}{cos}", inline(&cause.told()));
     }
     if record.causes.is_empty()
         && let Some(reason) = record.reason.lines().next()
@@ -267,7 +268,7 @@ fn tables(text: &mut String, report: &Report) {
         let mut sorted = cases.clone();
         sorted.sort_by_key(|r| r.gate == Gate::Pass);
         for record in sorted.iter().take(60) {
-            let coordinates = record.id.split_once('[').map_or("", |(_, c)| c.trim_end_matches(']'));
+            let coordinates = identity::listed(&record.id);
             let m = &record.metrics;
             let cell = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "-".into(), show);
             let verdict = match record.verdict {

@@ -2,12 +2,12 @@
 
 use super::emulation::Kinds;
 use super::parts;
+use crate::run::contradiction;
 use crate::run::folder::{MANIFEST, RUN_INFO, RunInfo};
-use crate::run::{contradiction, unfinished};
 use accuracy_core::files;
 use accuracy_core::folders::{self, is_manifest};
 use accuracy_core::packed::Texts;
-use accuracy_core::record::{self, Library, Planned, Record, RecordError, Verdict};
+use accuracy_core::record::{self, Library, Planned, Record, RecordError, Unfinished, Verdict};
 use anyhow::{Context as _, bail};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -241,7 +241,7 @@ impl Folder {
                 what_it_left(&planned, read(&path))
             }
             (None, Some(_)) => cut_off(&planned),
-            (None, None) => planned.without_result(Verdict::NotRun, unfinished::NEVER_STARTED),
+            (None, None) => planned.unfinished(Unfinished::NeverStarted),
         };
         let mut records: Vec<Record> = announced.into_par_iter().map(of).collect();
         for (stem, attempt) in self.attempts {

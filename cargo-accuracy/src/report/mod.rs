@@ -12,6 +12,8 @@ mod markdown;
 mod merge;
 mod model;
 mod parts;
+#[cfg(test)]
+mod reworded;
 mod sarif;
 pub mod sink;
 pub mod style;

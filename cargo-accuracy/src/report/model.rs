@@ -7,7 +7,8 @@ use crate::run::folder::RunInfo;
 use crate::run::hidden::Hidden;
 use crate::run::loosened::{self, Loosening};
 use crate::run::{is_known_failure, may_pass, unfinished};
-use accuracy_core::record::{Fidelity, Gate, Libraries, Library, PowerStatus, Record, Verdict};
+use accuracy_core::identity;
+use accuracy_core::record::{Fidelity, Gate, Libraries, Library, PowerStatus, Record, Unfinished, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +120,7 @@ pub struct TestPower {
 
 /// The path of a case's test: its identity without the coordinates.
 pub fn test_path(id: &str) -> &str {
-    id.split_once('[').map_or(id, |(path, _)| path)
+    identity::path(id)
 }
 
 /// What a test on an architecture is called where all of them are counted.
@@ -230,15 +231,15 @@ impl Report {
     }
 
     /// Why cases were not run to their end, with their number.
-    pub fn unfinished(&self) -> Vec<(&str, usize)> {
-        let mut reasons: Vec<(&str, usize)> = Vec::new();
+    pub fn unfinished(&self) -> Vec<(&'static str, usize)> {
+        let mut reasons: Vec<(Unfinished, usize)> = Vec::new();
         for reason in self.failures().filter_map(unfinished) {
             match reasons.iter_mut().find(|(other, _)| *other == reason) {
                 Some((_, n)) => *n += 1,
                 None => reasons.push((reason, 1)),
             }
         }
-        reasons
+        reasons.into_iter().map(|(reason, n)| (reason.words(), n)).collect()
     }
 
     /// Tests whose cases together prove too little.

@@ -32,7 +32,7 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
 
 fn case(record: &Record, index: usize, report: &Report) -> Value {
     let causes: Vec<String> =
-        record.causes.iter().map(|c| format!(" {}: {}: {}.", c.label(), c.cause, c.detail)).collect();
+        record.causes.iter().map(|c| format!(" {}: {}: {}.", c.label(), c.cause, c.told())).collect();
     let reason = record.reason.lines().next().unwrap_or_default();
     let command = super::text::failure::rerun(record, &report.flags);
     json!({

@@ -1,27 +1,25 @@
 //! Findings of the lint that the run's parameter checks have shown to be true.
 
 use crate::lint::{Finding, Severity};
-use accuracy_core::record::{Cause, Hop, Record};
+use accuracy_core::record::{Hop, Ignored, Record};
 
 /// Marks the findings on a launcher that was seen to ignore the parameter, and on the kernels that it launched. What
 /// has been seen is an error, whatever the source alone says of it.
 pub fn confirm(findings: &mut [Finding], records: &[Record]) {
-    let ignored: Vec<(&Record, &Cause)> = records
+    let ignored: Vec<(&Record, &Ignored)> = records
         .iter()
         .flat_map(|record| record.causes.iter().map(move |cause| (record, cause)))
-        .filter(|(_, cause)| cause.cause == "parameter_ignored")
+        .filter_map(|(record, cause)| Some((record, cause.ignored.as_ref()?)))
         .collect();
     for finding in findings {
         let function = last(&finding.function);
         let parameter = &finding.parameter;
-        let says = |cause: &Cause, launcher: &str| {
-            cause.detail.starts_with(&format!("`{launcher}` ignores `{parameter}`"))
-        };
+        let by = |seen: &Ignored, launcher: &str| seen.launcher == launcher && seen.parameter == *parameter;
         let launched = |hop: &Hop| hop.launched.iter().flatten().any(|kernel| last(kernel) == function);
-        finding.confirmed = ignored.iter().any(|(record, cause)| {
+        finding.confirmed = ignored.iter().any(|(record, seen)| {
             let mut launchers =
                 record.hops.iter().filter(|hop| launched(hop)).filter_map(|h| h.kernel.as_deref());
-            says(cause, function) || launchers.any(|launcher| says(cause, launcher))
+            by(seen, function) || launchers.any(|launcher| by(seen, launcher))
         });
         if finding.confirmed {
             finding.severity = Severity::Error;
@@ -40,6 +38,7 @@ mod tests {
     use super::*;
     use crate::lint::LintConfig;
     use crate::report::text::fixture;
+    use accuracy_core::record::Cause;
 
     const SOURCE: &str = "\
         __global__ void fallback_kernel(float* q, const float* x, int m, bool flag) { q[m] = x[m]; }\n\
@@ -58,7 +57,8 @@ mod tests {
         let mut record = fixture::record("k::t[check=parameter,arch=host]", 1.0);
         record.causes = vec![Cause {
             cause: "parameter_ignored".into(),
-            detail: "`fallback` ignores `flag`: no byte of `xq` differs between false and true".into(),
+            detail: "whatever is said of it".into(),
+            ignored: Some(Ignored { launcher: "fallback".into(), parameter: "flag".into() }),
             ..Cause::default()
         }];
         record.hops = vec![Hop {
@@ -72,6 +72,14 @@ mod tests {
             assert!(of(function).confirmed && of(function).severity == Severity::Error, "{function}");
         }
         assert!(!of("other").confirmed && of("other").severity == Severity::Note);
+
+        // A record that says so in words alone, as older ones do, proves nothing.
+        let mut older = record.clone();
+        older.causes[0].ignored = None;
+        older.causes[0].detail = "`fallback` ignores `flag`: no byte of `xq` differs".into();
+        let mut findings = lint();
+        confirm(&mut findings, &[older]);
+        assert!(findings.iter().all(|f| !f.confirmed), "{findings:#?}");
 
         // Another launcher's word is no proof.
         record.hops[0].kernel = Some("elsewhere".into());

@@ -197,11 +197,6 @@ mod tests {
             can_emulate: false,
             body: Body {
                 name: name.into(),
-                checkpoint: None,
-                weights: Vec::new(),
-                archs: Vec::new(),
-                activations: None,
-                axes: Vec::new(),
                 cells: cells
                     .iter()
                     .map(|c| Cell {
@@ -212,12 +207,7 @@ mod tests {
                         axis: None,
                     })
                     .collect(),
-                known_failures: Vec::new(),
-                nondeterministic: None,
-                benign: Vec::new(),
-                memory: None,
-                min_cos: None,
-                seed: 0,
+                ..Body::default()
             },
         }
     }

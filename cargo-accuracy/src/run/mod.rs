@@ -12,7 +12,7 @@ pub mod args;
 mod batch;
 pub mod cargo;
 pub mod cargo_env;
-mod confirm;
+pub mod confirm;
 mod device;
 pub mod discover;
 pub mod emulate;
@@ -27,7 +27,7 @@ mod plan;
 mod pool;
 mod progress;
 mod schedule;
-mod select;
+pub mod select;
 mod unix;
 
 pub use args::RunArgs;
@@ -46,7 +46,8 @@ use crate::report::{self, Report};
 use crate::selftest;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
-use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Verdict};
+use accuracy_core::identity::Identity;
+use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Unfinished, Verdict};
 use anyhow::Context as _;
 use batch::Isolation;
 use cargo::CargoArgs;
@@ -453,11 +454,11 @@ fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
         why += &format!("\ndid you mean the command `cargo accuracy {command}`?");
     }
     // A pasted identity names its architecture.
+    let sample = Identity::of(sample);
+    let own = sample.get("arch").unwrap_or_default();
     for filter in &args.filters {
-        let named = filter
-            .split_once("[")
-            .and_then(|(_, rest)| rest.split([',', ']']).find_map(|c| c.strip_prefix("arch=")));
-        if let Some(arch) = named.filter(|arch| !sample.contains(&format!("arch={arch}"))) {
+        let pasted = Identity::of(filter);
+        if let Some(arch) = pasted.get("arch").filter(|arch| !own.starts_with(arch)) {
             why += &format!("\nthe identity names arch={arch}: add --arch {arch}");
         }
     }
@@ -651,13 +652,13 @@ impl Run<'_> {
         progress.borrow().clear();
         let interrupted = ended.outcome == Outcome::Interrupted;
         let reason = match (&unwritable, ended.outcome) {
-            (Some(_), _) => unfinished::NO_ROOM,
-            (None, Outcome::Interrupted) => unfinished::INTERRUPTED_BEFORE,
-            (None, Outcome::Stopped) => unfinished::AFTER_FAILURE,
-            (None, Outcome::Done) => unfinished::NEVER_STARTED,
+            (Some(_), _) => Unfinished::NoRoom,
+            (None, Outcome::Interrupted) => Unfinished::InterruptedBefore,
+            (None, Outcome::Stopped) => Unfinished::AfterFailure,
+            (None, Outcome::Done) => Unfinished::NeverStarted,
         };
         // The manifest announces these; a record of each would say no more.
-        let missing = |case: &Case| case.planned.without_result(Verdict::NotRun, reason);
+        let missing = |case: &Case| case.planned.unfinished(reason);
         let records = records
             .into_iter()
             .zip(cases)

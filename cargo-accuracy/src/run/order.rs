@@ -3,11 +3,8 @@
 //! A process computes other shapes of a test before its case, and in a batch other cases. Whatever fails there runs again in a
 //! process that computes nothing else. If it passes then, and the first process was sound, the difference is the finding.
 
-use accuracy_core::record::{self, Cause, Gate, Record, Verdict};
+use accuracy_core::record::{self, Cause, CheckName, Gate, Record, Verdict};
 use std::path::Path;
-
-/// Name of the check that fails.
-const CHECK: &str = "order";
 
 /// A case that failed in a process that had computed something before it.
 #[derive(Debug)]
@@ -55,7 +52,7 @@ impl Suspect {
             true => detail.clone(),
             false => format!("{detail}\n{}", record.reason),
         };
-        record.failed_checks.insert(0, CHECK.into());
+        record.failed_checks.insert(0, CheckName::Order.into());
         record.causes.insert(
             0,
             Cause { cause: "kept_from_first_call".into(), detail, confident: true, ..Cause::default() },

@@ -4,7 +4,7 @@
 use super::pool::{End, Finished};
 use accuracy_core::files;
 use accuracy_core::record::Library;
-use accuracy_core::record::{self, Cause, Gate, Planned, Record, Verdict};
+use accuracy_core::record::{self, Cause, CheckName, Gate, Planned, Record, Unfinished, Verdict};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -62,9 +62,7 @@ impl Evidence<'_> {
                 let reason = "killed, but did not die: it is stuck in the kernel, perhaps in a device driver";
                 self.planned.without_result(Verdict::TimedOut, self.with_tail(reason))
             }
-            (End::Interrupted, _) => {
-                self.planned.without_result(Verdict::NotRun, unfinished::INTERRUPTED_WHILE)
-            }
+            (End::Interrupted, _) => self.planned.unfinished(Unfinished::InterruptedWhile),
             (End::NoPlace, _) => self.planned.without_result(
                 Verdict::NotRun,
                 "no device is left for it: none of its architecture answers any more",
@@ -77,7 +75,7 @@ impl Evidence<'_> {
             let left: Vec<String> = finished.left.iter().map(ToString::to_string).collect();
             fail(
                 &mut record,
-                "process_left_behind",
+                CheckName::ProcessLeftBehind,
                 &format!("it left processes running, which were killed: {}", left.join(", ")),
             );
         }
@@ -168,21 +166,9 @@ pub fn contradiction(planned: &Planned, record: &Record) -> Option<String> {
     record.contradiction().or_else(|| planned.disagreement(record))
 }
 
-/// Why cases have not come to an end that say nothing about them.
-pub mod unfinished {
-    pub const INTERRUPTED_BEFORE: &str = "interrupted before the start";
-    pub const INTERRUPTED_WHILE: &str = "interrupted while running";
-    pub const AFTER_FAILURE: &str = "not started after an earlier failure (--fail-fast)";
-    pub const NO_ROOM: &str = "not started, because records cannot be written";
-    pub const NEVER_STARTED: &str = "announced, but never started";
-    pub(super) const ALL: [&str; 5] =
-        [INTERRUPTED_BEFORE, INTERRUPTED_WHILE, AFTER_FAILURE, NO_ROOM, NEVER_STARTED];
-}
-
 /// Why a case was not run to its end, where that says nothing about the case.
-pub fn unfinished(record: &Record) -> Option<&str> {
-    let reason = record.reason.as_str();
-    (record.verdict == Verdict::NotRun && unfinished::ALL.contains(&reason)).then_some(reason)
+pub fn unfinished(record: &Record) -> Option<Unfinished> {
+    record.unfinished.filter(|_| record.verdict == Verdict::NotRun)
 }
 
 /// Whether a case passes only because its test declares the failure.
@@ -192,7 +178,7 @@ pub fn is_known_failure(record: &Record) -> bool {
     record.gate == Gate::Pass && judged && record.known_failure.is_some()
 }
 
-fn fail(record: &mut Record, check: &str, reason: &str) {
+fn fail(record: &mut Record, check: CheckName, reason: &str) {
     record.gate = Gate::Fail;
     record.failed_checks.push(check.into());
     record.reason = match record.reason.is_empty() {

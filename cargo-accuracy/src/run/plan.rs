@@ -8,6 +8,7 @@ use crate::config::{self, Config};
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
 use accuracy_core::env;
+use accuracy_core::identity::Identity;
 use accuracy_core::plan;
 use accuracy_core::record::Planned;
 use anyhow::Context as _;
@@ -261,7 +262,7 @@ pub fn select(
 /// or where a filter names something else: then a note says so.
 fn filtered(cases: Vec<Case>, filters: &[String]) -> Vec<Case> {
     // What is known of every identity: all but its tensors.
-    let known: Vec<&str> = cases.iter().map(|case| without_tensors(&case.planned)).collect();
+    let known: Vec<String> = cases.iter().map(|case| without_tensors(&case.planned)).collect();
     let names_known = |filter: &String| known.iter().any(|id| id.contains(filter.as_str()));
     let (elsewhere, by_tensor): (Vec<&String>, Vec<&String>) = filters.iter().partition(|f| names_known(f));
     let mut left_out = BTreeMap::new();
@@ -288,10 +289,14 @@ fn filtered(cases: Vec<Case>, filters: &[String]) -> Vec<Case> {
     cases.into_iter().filter(|_| takes.next() == Some(true)).collect()
 }
 
-/// An identity up to the tensors, which come last in it.
-fn without_tensors(planned: &Planned) -> &str {
-    let tensors: String = planned.weights.iter().map(|(role, tensor)| format!(",{role}={tensor}")).collect();
-    planned.id.strip_suffix(&format!("{tensors}]")).unwrap_or(&planned.id)
+/// An identity without the tensors, which come last in it.
+fn without_tensors(planned: &Planned) -> String {
+    let mut text = Identity::of(&planned.id).without(|name| planned.weights.contains_key(name)).to_string();
+    // The tensors would follow here.
+    if !planned.weights.is_empty() {
+        text.pop();
+    }
+    text
 }
 
 /// What all parts of one run have in common: where the tests come from, the cases, who runs which, and how.

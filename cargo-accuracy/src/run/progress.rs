@@ -26,7 +26,7 @@ impl Progress {
     pub fn started(&self, id: &str) {
         if let Some(bar) = &self.bar {
             let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-            let test = id.split('[').next().unwrap_or(id);
+            let test = accuracy_core::identity::path(id);
             bar.set_message(format!("{failed}  {test}"));
         }
     }

@@ -7,6 +7,7 @@ use crate::exit::ExitCode;
 use crate::report::style::{self, paint};
 use crate::report::text::table::{Cell, Column, Table};
 use crate::run::{self, RunArgs};
+use accuracy_core::identity::{self, Identity};
 use accuracy_core::meta::Check;
 use accuracy_core::packed::PowerView;
 use accuracy_core::record::{Planned, PowerStatus, Record};
@@ -36,7 +37,7 @@ pub fn representative<'a>(cases: impl Iterator<Item = &'a Planned>) -> BTreeSet<
     for planned in cases.filter(|planned| planned.check == Check::FullChain) {
         let params = planned.params.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         // Functions of one name in several files are several tests, and so are those of several modules.
-        let test = planned.id.split('[').next().unwrap_or_default();
+        let test = identity::path(&planned.id);
         let key = (test.to_owned(), planned.dtype.clone(), params);
         let tokens = tokens(&planned.id);
         let best = largest.entry(key).or_insert_with(|| (tokens, planned.id.clone()));
@@ -48,8 +49,7 @@ pub fn representative<'a>(cases: impl Iterator<Item = &'a Planned>) -> BTreeSet<
 }
 
 fn tokens(id: &str) -> u64 {
-    let number = id.split(['[', ',', ']']).find_map(|part| part.strip_prefix("tokens="));
-    number.and_then(|n| n.parse().ok()).unwrap_or(0)
+    Identity::of(id).get("tokens").and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// The table of faults and checks, what would have passed, and the exit status.

@@ -111,7 +111,14 @@ pub struct Guilty {
     /// `None`: before the first layer or after the last.
     pub layer: Option<usize>,
     pub op: String,
-    pub detail: String,
+    /// What speaks for it, a sentence each.
+    #[serde(rename = "detail", serialize_with = "joined")]
+    pub evidence: Vec<String>,
+}
+
+/// Sentences as one text, as the report has them.
+fn joined<S: serde::Serializer>(sentences: &[String], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&sentences.join("; "))
 }
 
 #[derive(Debug)]

@@ -49,7 +49,7 @@ fn heading(body: &mut String, f: &Findings) -> String {
         env!("CARGO_PKG_VERSION"),
         escape(&place)
     );
-    for part in f.guilty.iter().flat_map(|g| g.detail.split("; ")) {
+    for part in f.guilty.iter().flat_map(|g| &g.evidence) {
         let _ = writeln!(body, "<p class=\"wrap\">{}</p>", escape(part));
     }
     let mut facts = Vec::new();

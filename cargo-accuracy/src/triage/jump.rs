@@ -87,7 +87,7 @@ impl Walk<'_> {
                 let next =
                     format!("{} to replay the operation and tell which side is wrong", self.replay_with());
                 self.step(question, Status::Fault, evidence, Some(next));
-                self.findings.guilty = Some(Guilty { layer, op, detail });
+                self.findings.guilty = Some(Guilty { layer, op, evidence: vec![detail] });
             }
             None if compared == 0 => {
                 let next = "dump the same modules in both runs".to_owned();

@@ -158,7 +158,7 @@ fn conclusion(text: &mut String, f: &Findings, width: Option<usize>) {
     });
     let _ = writeln!(text, "{}{}", paint(style, word), place.unwrap_or_default());
     if let Some(guilty) = &f.guilty {
-        for part in guilty.detail.split("; ") {
+        for part in &guilty.evidence {
             wrap(text, part, 2, width);
         }
     }

@@ -832,7 +832,7 @@ impl<'a> Walk<'a> {
         if let Some(layer) = skipped {
             let op = "the whole layer is skipped".to_owned();
             let detail = "its output is its input, bit for bit, which the reference's is not".to_owned();
-            f.guilty = Some(Guilty { layer: Some(layer), op, detail });
+            f.guilty = Some(Guilty { layer: Some(layer), op, evidence: vec![detail] });
             f.bad_layers = f.layers.iter().filter(|l| l.adds_nothing).map(|l| l.layer).collect();
         } else if let Some(first) = wrong.first() {
             let mut detail = Vec::new();
@@ -852,7 +852,7 @@ impl<'a> Walk<'a> {
                 let how = if cause.explains { "explained" } else { "closest known mistake" };
                 detail.push(format!("{how}: {}", cause.detail));
             }
-            f.guilty = Some(Guilty { layer: first.layer, op: first.name.clone(), detail: detail.join("; ") });
+            f.guilty = Some(Guilty { layer: first.layer, op: first.name.clone(), evidence: detail });
             f.bad_layers =
                 wrong.iter().filter_map(|o| o.layer).collect::<BTreeSet<_>>().into_iter().collect();
             let same = |o: &&OpFinding| o.layer.is_some() && o.name == first.name;

@@ -165,6 +165,7 @@ fn record(i: usize, planned: &Planned) -> Record {
                 score: Some(1.0),
                 operand: Some("xq".into()),
                 confident: i % 2 == 1,
+                ..Cause::default()
             },
             Cause {
                 cause: "gain".into(),

@@ -9,7 +9,7 @@ mod sample;
 mod words;
 
 use super::hypothesis::{Hypothesis, Slot, variant};
-use super::map::{self, Map};
+use super::map::{self, Content, Map, Pattern, Place};
 use super::memo::Memo;
 use super::output::{self, Fit};
 use super::refitted;
@@ -17,6 +17,7 @@ use super::sampled::{World, pick};
 use super::{Runs, Scope, root, table, tiles, unsteady, vectors};
 use crate::case::input::Data;
 use crate::case::{Attempt, Captured};
+use crate::check_name::Mildness;
 use crate::judge::spread::{Spread, is_rounding};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
 use crate::metrics::compare;
@@ -203,8 +204,8 @@ impl<'a> Hop<'a> {
 
 /// See [`Hop::fine`]: what nine of ten elements may be off by, and no more.
 fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
-    let mut failed = judged.checks.iter().filter(|c| !c.ok).map(|c| c.check.as_str()).peekable();
-    let small = failed.peek().is_some() && failed.all(|check| ["elements", "rel_l2"].contains(&check));
+    let mut failed = judged.checks.iter().filter(|c| !c.ok).peekable();
+    let small = failed.peek().is_some() && failed.all(|c| c.check.mildness() == Mildness::Roundings);
     if !small || matches!(judged.spread, Spread::Unknown) {
         return None;
     }
@@ -288,8 +289,8 @@ pub fn diagnose(
     if map.count < FEW { vec![search.unknown()] } else { search.run() }
 }
 
-/// Where the output is wrong, in words.
-fn place(hop: &Hop<'_>, map: &Map) -> String {
+/// Where the output is wrong.
+fn place(hop: &Hop<'_>, map: &Map) -> Place {
     let mut indices = Vec::new();
     for id in hop.source.buffers() {
         let buffer = hop.attempt.buffer(id);
@@ -302,31 +303,35 @@ fn place(hop: &Hop<'_>, map: &Map) -> String {
 }
 
 /// Elements that hold zero or the poison, in a region: the kernel did not write them.
-fn left_out(hop: &Hop<'_>, map: &Map, place: &str) -> Option<Cause> {
+fn left_out(hop: &Hop<'_>, map: &Map, place: &Place) -> Option<Cause> {
     let content = map::content(map, &hop.reference, &hop.out)?;
     // Columns that are zero as a whole have not been written; single zeros may have been.
-    if content != "zero" || place.contains("scattered") {
+    if content != Content::Zero || place.is_scattered() {
         return None;
     }
     // Zeros among right elements, as after a ReLU, are no region either.
     let (rows, cols) = (map.wrong_rows(), map.wrong_cols());
     let elements = rows.iter().flat_map(|&r| cols.iter().map(move |&c| (r, c)));
     let kept = elements.filter(|&(r, c)| hop.out.row(r)[c] != 0.0).count();
-    if kept * 20 > rows.len() * cols.len() && !place.contains("tile") {
+    if kept * 20 > rows.len() * cols.len() && place.pattern != Pattern::Tiles {
         return None;
     }
+    let detail = match place.pattern {
+        Pattern::Everywhere => {
+            format!("`{}` is zero everywhere: nothing was written, or zeros", hop.buffer.name)
+        }
+        Pattern::Region | Pattern::Tiles | Pattern::Scattered => {
+            format!("`{}` is zero in {place}, and right elsewhere", hop.buffer.name)
+        }
+    };
     Some(Cause {
         cause: "unwritten".into(),
-        detail: match place {
-            "everywhere" => {
-                format!("`{}` is zero everywhere: nothing was written, or zeros", hop.buffer.name)
-            }
-            place => format!("`{}` is zero in {place}, and right elsewhere", hop.buffer.name),
-        },
+        what: detail.as_str().into(),
+        detail,
         cos: Some(1.0),
         score: Some(1.0),
-        operand: None,
         confident: true,
+        ..Cause::default()
     })
 }
 
@@ -334,7 +339,7 @@ struct Search<'a, 'h> {
     hop: &'h Hop<'a>,
     map: &'h Map,
     before: f64,
-    place: String,
+    place: Place,
     scope: Scope,
 }
 

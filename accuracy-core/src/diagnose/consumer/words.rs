@@ -1,12 +1,16 @@
 //! What was found, in words and in order.
 
 use super::{Candidate, Explained, PARTLY, Search, Stated};
+use crate::check_name::Mildness;
 use crate::diagnose::hypothesis::Hypothesis;
 use crate::diagnose::map;
 use crate::diagnose::output::{self, Fit};
 use crate::diagnose::scales;
-use crate::record::Cause;
+use crate::record::{Cause, CheckResult};
 use std::collections::BTreeSet;
+
+/// Other readings of the same bytes that are told with a cause.
+const READINGS: usize = 3;
 
 impl<'a> Search<'a, '_> {
     /// The causes, ranked.
@@ -104,18 +108,14 @@ impl<'a> Search<'a, '_> {
         let content = content.map_or(String::new(), |what| format!(" and {what} there"));
         Cause {
             cause: "unknown".into(),
-            detail: format!("`{}` is wrong {}{content}", self.hop.buffer.name, self.located()),
-            cos: None,
-            score: None,
-            operand: None,
-            confident: false,
+            detail: format!("`{}` is wrong {}{content}", self.hop.buffer.name, self.place.located()),
+            ..Cause::default()
         }
     }
 
     /// Small errors everywhere, of no structure: bits were lost somewhere in between.
     fn lost_bits(&self) -> Option<Cause> {
-        let mild = ["elements", "rel_l2", "gain"];
-        let only = |c: &crate::record::CheckResult| c.ok || mild.contains(&c.check.as_str());
+        let only = |c: &CheckResult| c.ok || c.check.mildness() <= Mildness::Slight;
         let spread = self.map.count * 10 >= self.map.rows * self.map.cols
             && self.map.wrong_rows().len() * 2 >= self.map.rows;
         if !spread || !self.hop.judged.checks.iter().all(only) || !self.is_noise() {
@@ -155,26 +155,21 @@ impl<'a> Search<'a, '_> {
         alike * 8 >= shares.len() * 7 && xd * xd <= 0.25 * xx * dd
     }
 
-    fn located(&self) -> String {
-        match self.place.as_str() {
-            "everywhere" => "everywhere".into(),
-            place => format!("in {place}"),
-        }
-    }
-
     fn cause_of_fit(&self, fit: &Fit, explained: &Explained, confident: bool) -> Cause {
         let region = if self.map.is_everywhere() { String::new() } else { format!(", in {}", self.place) };
         // Which fault makes a factor of each row is another question.
-        let nameless = fit.cause == "gain" && (fit.gain.is_none() || self.place.contains("scattered"));
+        let nameless = fit.cause == "gain" && (fit.gain.is_none() || self.place.is_scattered());
         // Threads that race for a sum lose addends, in some elements the same ones in every run.
         let lost = fit.cause.starts_with("addend") && !self.hop.unsteady.is_empty();
+        let what = fit.what.and(&region);
         Cause {
             cause: fit.cause.into(),
-            detail: format!("`{}` {}{region}{}", self.hop.buffer.name, fit.what, self.own_factor(fit)),
+            detail: format!("`{}` {what}{}", self.hop.buffer.name, self.own_factor(fit)),
+            what,
             cos: explained.cos,
             score: Some(explained.score),
-            operand: None,
             confident: confident && explained.whole && !nameless && !lost,
+            ..Cause::default()
         }
     }
 
@@ -209,7 +204,7 @@ impl<'a> Search<'a, '_> {
         let causes = own(candidate);
         let rivals: Vec<&Candidate> = stated.alike.iter().filter(|c| own(c) != causes).collect();
         // Some scattered elements are no region.
-        let scattered = candidate.in_region && self.place.contains("scattered");
+        let scattered = candidate.in_region && self.place.is_scattered();
         // Parts of K counted otherwise and a factor are also parts of K that have a factor each.
         let factor = candidate.gain.is_some() || causes.contains(&"gain");
         let parts = causes.contains(&"k_tail_dropped");
@@ -232,56 +227,46 @@ impl<'a> Search<'a, '_> {
             .take(said)
             .map(|&i| {
                 let h = &hypotheses[i];
-                let others: Vec<&str> = candidate
-                    .holding
-                    .iter()
-                    .filter(|&&other| other != i)
-                    .map(|&other| hypotheses[other].what.as_str())
-                    .collect();
-                let mut detail = format!("{kernel} {}{region}", h.what);
-                if !others.is_empty() {
-                    detail += &format!(", and {}", others.join(", and "));
+                let others = candidate.holding.iter().filter(|&&other| other != i);
+                let mut what = h.what.and(&region);
+                for &other in others {
+                    what = what.and(format_args!(", and {}", hypotheses[other].what));
                 }
                 if let Some(gain) = candidate.gain {
-                    detail += &format!(", and the result is {} times as large", output::factor(gain));
+                    let times = output::factor(gain);
+                    what = what.and(format_args!(", and the result is {times} times as large"));
                 }
+                let mut detail = format!("{kernel} {what}");
                 if stated.explained.whole {
                     let cos = stated.explained.cos.map_or("-".into(), |c| format!("{c:.6}"));
                     detail += &format!(": a reference that does so agrees to {cos}");
                 }
-                let mut equal: Vec<String> = stated
-                    .alike
-                    .iter()
-                    .filter(|c| c.holding.len() == 1)
-                    .map(|c| hypotheses[c.holding[0]].what.clone())
-                    .collect();
-                equal.truncate(3);
-                if !equal.is_empty() {
-                    detail += &format!("; the same bytes come of one that {}", equal.join(", or "));
-                }
+                let alike = stated.alike.iter().filter(|c| c.holding.len() == 1);
                 Cause {
                     cause: h.cause.into(),
                     detail,
+                    what,
+                    readings: alike.map(|c| hypotheses[c.holding[0]].what.clone()).take(READINGS).collect(),
                     cos: stated.explained.cos,
                     score: Some(stated.explained.score),
                     operand: h.operand.map(|id| self.hop.attempt.buffer(id).name.clone()),
                     confident,
+                    ..Cause::default()
                 }
             })
             .collect();
         if let Some(gain) = candidate.gain {
+            let (name, times) = (&self.hop.buffer.name, output::factor(gain));
+            let detail = format!("beside that `{name}` is {times} times what it should be");
             found.push(Cause {
                 cause: "gain".into(),
-                detail: format!(
-                    "beside that `{}` is {} times what it should be",
-                    self.hop.buffer.name,
-                    output::factor(gain)
-                ),
+                what: detail.as_str().into(),
+                detail,
                 cos: stated.explained.cos,
                 score: Some(stated.explained.score),
-                operand: None,
                 // Many faults make such a factor, as a format's bias.
                 confident: confident && !output::is_common(gain),
+                ..Cause::default()
             });
         }
         if of_parts {
@@ -295,8 +280,7 @@ impl<'a> Search<'a, '_> {
                 ),
                 cos: stated.explained.cos,
                 score: Some(stated.explained.score),
-                operand: None,
-                confident: false,
+                ..Cause::default()
             });
         }
         // Other causes that make the same bytes.
@@ -310,10 +294,11 @@ impl<'a> Search<'a, '_> {
             found.push(Cause {
                 cause: h.cause.into(),
                 detail: format!("explains it equally: {kernel} {}", h.what),
+                what: h.what.clone(),
                 cos: stated.explained.cos,
                 score: Some(stated.explained.score),
                 operand: h.operand.map(|id| self.hop.attempt.buffer(id).name.clone()),
-                confident: false,
+                ..Cause::default()
             });
         }
         found

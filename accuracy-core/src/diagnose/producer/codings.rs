@@ -2,7 +2,7 @@
 
 use super::orders::Place;
 use super::rules::Rule;
-use super::{COLS, Found, PARTLY, Producer, ROWS, THERE, scales, spread};
+use super::{COLS, Fault, Found, PARTLY, Producer, ROWS, scales, spread};
 use crate::diagnose::codes;
 use crate::diagnose::hypothesis::Change;
 use crate::diagnose::map::Map;
@@ -12,6 +12,7 @@ use crate::diagnose::scales::Rounding;
 use crate::dtype::{BF16, DType, E8M0, F16, Overflow};
 use crate::judge::DIVISION;
 use crate::reference::Matrix;
+use crate::words::Words;
 use std::rc::Rc;
 
 /// Wrong codes that are too few to tell a way of coding by.
@@ -20,7 +21,7 @@ const FEW: usize = 4;
 /// How a kernel makes a code of a value that was divided by its scale.
 pub(super) struct Coding {
     cause: &'static str,
-    what: String,
+    what: Words,
     /// What the value is rounded to before it is divided.
     first: Option<DType>,
     /// Which scale it divides by.
@@ -48,7 +49,7 @@ pub(super) enum By {
 impl<'a> Producer<'a, '_> {
     /// The nearest code of the value divided by one scale or another.
     pub(super) fn right_coding(&self, by: By) -> Coding {
-        Coding { cause: "", what: String::new(), first: None, by, value: self.nearest() }
+        Coding { cause: "", what: Words::default(), first: None, by, value: self.nearest() }
     }
 
     /// The nearest code's value.
@@ -112,7 +113,7 @@ impl<'a> Producer<'a, '_> {
         let nearest = self.nearest();
         let mut found = Vec::new();
         let mut add = |cause: &'static str, what: String, by: By, value: Rc<dyn Fn(f64) -> f64>| {
-            found.push(Coding { cause, what, first: None, by, value });
+            found.push(Coding { cause, what: what.into(), first: None, by, value });
         };
         for (cause, words, by) in [
             ("scale_missing", "without dividing by the scales", By::One),
@@ -268,29 +269,14 @@ impl<'a> Producer<'a, '_> {
                 Rc::new(move |x| nearest(to.decode(to.encode(x, Overflow::Special)))),
             );
         }
-        let least = if dtype == DType::E2M1 {
-            1.0
-        } else {
-            2f64.powi(match dtype {
-                DType::E4M3Fn => -6,
-                DType::E4M3Fnuz => -7,
-                DType::E5M2 => -14,
-                DType::E5M2Fnuz => -15,
-                _ => -1000,
-            })
-        };
-        let of = nearest.clone();
-        // Integers have none.
-        if !dtype.is_integer() {
-            add(
-                "rounding",
-                format!("writes 0 for the subnormals of `{name}`"),
-                By::Written,
-                Rc::new(move |x| match of(x) {
-                    code if code.abs() < least => 0.0,
-                    code => code,
-                }),
-            );
+        if let Some(least) = dtype.min_normal() {
+            let of = nearest.clone();
+            let what = format!("writes 0 for the subnormals of `{name}`");
+            let value = move |x| match of(x) {
+                code if code.abs() < least => 0.0,
+                code => code,
+            };
+            add("rounding", what, By::Written, Rc::new(value));
         }
         if positive.is_finite() {
             let of = nearest.clone();
@@ -324,7 +310,7 @@ impl<'a> Producer<'a, '_> {
                 let what = format!("rounds the values of `{name}` to {first} before it scales them");
                 found.push(Coding {
                     cause: "rounding",
-                    what,
+                    what: what.into(),
                     first: Some(first),
                     by,
                     value: nearest.clone(),
@@ -392,11 +378,8 @@ impl<'a> Producer<'a, '_> {
             let mut reading = own.clone();
             reading.codes = codes.clone();
             for by in [By::Written, By::Right] {
-                let what = hypothesis.what.replacen("reads", "writes", 1).replacen("takes", "writes", 1);
-                consider(
-                    Coding { cause: hypothesis.cause, what, first: None, by, value: self.nearest() },
-                    &reading,
-                );
+                let (cause, what) = (hypothesis.cause, hypothesis.what.of_writer());
+                consider(Coding { cause, what, first: None, by, value: self.nearest() }, &reading);
             }
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.3.cmp(&b.3)));
@@ -413,17 +396,13 @@ impl<'a> Producer<'a, '_> {
                     1.0 - (left + outside) / (wrong_inside + wrong_outside) as f64
                 }
             };
-            let region = if *in_region { THERE } else { "" };
-            let cause = (coding.cause, format!("{}{region}", coding.what));
+            let fault = Fault { cause: coding.cause, what: coding.what.clone(), there_only: *in_region };
+            let first = best.causes.first();
+            let other = |known: &Fault| known.cause != fault.cause && (known.there_only || !fault.there_only);
             if score > best.score {
-                best = Found { causes: vec![cause], score, rivals: Vec::new(), few: best.few };
-            } else if score == best.score
-                && best
-                    .causes
-                    .first()
-                    .is_some_and(|(c, what)| *c != cause.0 && (what.ends_with(THERE) || !in_region))
-            {
-                best.rivals.push(cause);
+                best = Found { causes: vec![fault], score, rivals: Vec::new(), few: best.few };
+            } else if score == best.score && first.is_some_and(other) {
+                best.rivals.push(fault);
             }
         }
         best

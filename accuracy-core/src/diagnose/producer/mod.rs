@@ -6,7 +6,7 @@
 //! the operands and the expression are tried. All on a sample of rows first; what is stated holds for every element.
 
 use super::hypothesis::{Hypothesis, variant};
-use super::map::{self, Map};
+use super::map::{self, Map, Pattern, Place as Where};
 use super::reading::Reading;
 use super::sampled::{Variant, World, all};
 use super::{Runs, scales, table, unsteady};
@@ -17,6 +17,8 @@ use crate::metrics::compare;
 use crate::quant::{Quant, quantize};
 use crate::record::Cause;
 use crate::reference::{BufferId, Expr, Matrix};
+use crate::words::{Words, says};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use codings::{By, Coding};
@@ -33,8 +35,6 @@ const ROWS: usize = 6;
 const COLS: usize = 96;
 /// Cells of each sampled row of the grid whose scales are looked at.
 const CELLS: usize = 64;
-/// Of what explains only what is wrong, not what is right.
-const THERE: &str = ", there only";
 /// Share of wrong elements from which on something is worth a line.
 const PARTLY: f64 = 0.5;
 
@@ -80,14 +80,29 @@ pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, again: Runs<'_>) -> Vec<C
     producer.run()
 }
 
+/// One thing that a quantiser does instead of what it should.
+#[derive(Clone, Debug)]
+struct Fault {
+    cause: &'static str,
+    what: Words,
+    /// Whether it explains only what is wrong: what is right was made as it should be.
+    there_only: bool,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.what, if self.there_only { ", there only" } else { "" })
+    }
+}
+
 /// What was found out about the scales or the codes.
 #[derive(Clone, Debug, Default)]
 struct Found {
-    causes: Vec<(&'static str, String)>,
+    causes: Vec<Fault>,
     /// Share of what was wrong that it explains.
     score: f64,
     /// Other causes that explain as much.
-    rivals: Vec<(&'static str, String)>,
+    rivals: Vec<Fault>,
     /// What it explains is too little to tell it from others by.
     few: bool,
 }
@@ -126,7 +141,7 @@ impl<'a> Producer<'a, '_> {
         own: &Reading<'a>,
     ) -> Vec<Cause> {
         let declared = &places[0];
-        let located = self.located(map);
+        let located = map.place();
         if let Some(cause) = self.unchanged(map, &located).or_else(|| self.zeros(map)) {
             return vec![cause];
         }
@@ -171,29 +186,23 @@ impl<'a> Producer<'a, '_> {
         self.partly(&[scales, codes], map, &located)
     }
 
-    /// Where the map is wrong, in words.
-    fn located(&self, map: &Map) -> String {
-        match map.place() {
-            place if place == "everywhere" => "everywhere".into(),
-            place => format!("in {place}"),
-        }
-    }
-
     /// Codes that are zero everywhere.
     fn zeros(&self, map: &Map) -> Option<Cause> {
         let written = self.buffer.value();
         (map.count >= 8 && written.data.iter().all(|x| *x == 0.0)).then(|| Cause {
             cause: "unwritten".into(),
             detail: format!("`{}` is zero everywhere: nothing was written, or zeros", self.buffer.name),
+            what: "writes zeros, or nothing".into(),
             cos: Some(1.0),
             score: Some(1.0),
             operand: Some(self.buffer.name.clone()),
             confident: true,
+            ..Cause::default()
         })
     }
 
     /// Codes of a buffer that is updated in place, wrong where they are what they were before.
-    fn unchanged(&self, map: &Map, located: &str) -> Option<Cause> {
+    fn unchanged(&self, map: &Map, located: &Where) -> Option<Cause> {
         let before = self.source.buffers().into_iter().map(|id| self.attempt.buffer(id)).find(|b| {
             b.kind == Kind::Before && (b.rows, b.cols, b.dtype) == (map.rows, map.cols, self.buffer.dtype)
         })?;
@@ -202,14 +211,17 @@ impl<'a> Producer<'a, '_> {
         (map.count >= 8 && wrong.all(|i| code(self.buffer, i) == code(before, i))).then(|| Cause {
             cause: "unwritten".into(),
             detail: format!(
-                "{} leaves `{}` as it was before {located}: nothing was written there",
+                "{} leaves `{}` as it was before {}: nothing was written there",
                 self.kernel(),
-                self.buffer.name
+                self.buffer.name,
+                located.located()
             ),
+            what: says!("leaves it as it was before {}", located.located()),
             cos: Some(1.0),
             score: Some(1.0),
             operand: Some(self.buffer.name.clone()),
             confident: true,
+            ..Cause::default()
         })
     }
 
@@ -275,10 +287,11 @@ impl<'a> Producer<'a, '_> {
                 self.kernel(),
                 self.buffer.name
             ),
-            cos: None,
+            what: says!("divides zero by zero at [{row}, {col}]"),
             score: Some(1.0),
             operand: Some(self.buffer.name.clone()),
             confident: true,
+            ..Cause::default()
         })
     }
 
@@ -359,21 +372,21 @@ impl<'a> Producer<'a, '_> {
             let Ok(value) = catch_unwind(AssertUnwindSafe(|| whole.whole())) else { continue };
             let (left, seen) = bad(&value, &mut (0..self.buffer.rows), 1, in_region);
             let score = 1.0 - left as f64 / seen.max(1) as f64;
-            let region = if in_region { THERE } else { "" };
-            let cause = (hypotheses[i].cause, format!("{}{region}", hypotheses[i].what));
+            let (cause, what) = (hypotheses[i].cause, hypotheses[i].what.clone());
+            let fault = Fault { cause, what, there_only: in_region };
             match &mut best {
-                Some(known) if score == known.score && known.causes[0].0 != cause.0 => {
-                    known.rivals.push(cause)
+                Some(known) if score == known.score && known.causes[0].cause != cause => {
+                    known.rivals.push(fault)
                 }
                 Some(known) if score <= known.score => {}
-                _ => best = Some(Found { causes: vec![cause], score, ..Found::default() }),
+                _ => best = Some(Found { causes: vec![fault], score, ..Found::default() }),
             }
         }
         best
     }
 
     /// Everything is explained.
-    fn report(&self, found: &[Found], place: &Place<'a>, located: &str) -> Vec<Cause> {
+    fn report(&self, found: &[Found], place: &Place<'a>, located: &Where) -> Vec<Cause> {
         let expected = quantize(&self.value, &self.scheme, self.buffer.factor);
         let read: Vec<f64> =
             (0..self.grid.0 * self.grid.1).map(|i| (place.at)(i / self.grid.1, i % self.grid.1)).collect();
@@ -382,14 +395,21 @@ impl<'a> Producer<'a, '_> {
             compare(&expected.decode(), &read.decode()).cos
         });
         let mut causes = Vec::new();
-        let only_layout = found.iter().flat_map(|f| &f.causes).all(|(cause, _)| *cause == "scale_layout");
+        let only_layout = found.iter().flat_map(|f| &f.causes).all(|fault| fault.cause == "scale_layout");
         for part in found {
             let kernel = self.kernel();
-            for (cause, what) in &part.causes {
-                let place = if located == "everywhere" { String::new() } else { format!(" ({located})") };
+            for fault in &part.causes {
+                let place = match located.pattern {
+                    Pattern::Everywhere => String::new(),
+                    Pattern::Region | Pattern::Tiles | Pattern::Scattered => {
+                        format!(" ({})", located.located())
+                    }
+                };
+                let what = says!("{fault}{place}");
                 causes.push(Cause {
-                    cause: (*cause).into(),
-                    detail: format!("{kernel} {what}{place}"),
+                    cause: fault.cause.into(),
+                    detail: format!("{kernel} {what}"),
+                    what,
                     // The fix of anything else rewrites the codes.
                     cos: if only_layout { cos } else { Some(1.0).filter(|_| part.score == 1.0) },
                     score: Some(part.score),
@@ -398,20 +418,21 @@ impl<'a> Producer<'a, '_> {
                     confident: part.score == 1.0
                         && !part.few
                         && part.rivals.is_empty()
-                        && !(what.ends_with(THERE) && located.contains("scattered")),
+                        && !(fault.there_only && located.is_scattered()),
+                    ..Cause::default()
                 });
             }
-            for (cause, what) in &part.rivals {
-                if causes.iter().any(|c| c.cause == *cause) {
+            for fault in &part.rivals {
+                if causes.iter().any(|c| c.cause == fault.cause) {
                     continue;
                 }
                 causes.push(Cause {
-                    cause: (*cause).into(),
-                    detail: format!("explains it equally: {kernel} {what}"),
-                    cos: None,
+                    cause: fault.cause.into(),
+                    detail: format!("explains it equally: {kernel} {fault}"),
+                    what: says!("{fault}"),
                     score: Some(part.score),
                     operand: Some(self.buffer.name.clone()),
-                    confident: false,
+                    ..Cause::default()
                 });
             }
         }
@@ -423,18 +444,21 @@ impl<'a> Producer<'a, '_> {
     }
 
     /// Something is left.
-    fn partly(&self, found: &[Found], map: &Map, located: &str) -> Vec<Cause> {
+    fn partly(&self, found: &[Found], map: &Map, located: &Where) -> Vec<Cause> {
         let mut causes: Vec<Cause> = Vec::new();
         let kernel = self.kernel();
         for part in found {
-            for (cause, what) in &part.causes {
+            for fault in &part.causes {
                 causes.push(Cause {
-                    cause: (*cause).into(),
-                    detail: format!("explains {:.0} % of what is wrong: {kernel} {what}", 100.0 * part.score),
-                    cos: None,
+                    cause: fault.cause.into(),
+                    detail: format!(
+                        "explains {:.0} % of what is wrong: {kernel} {fault}",
+                        100.0 * part.score
+                    ),
+                    what: says!("{fault}"),
                     score: Some(part.score),
                     operand: Some(self.buffer.name.clone()),
-                    confident: false,
+                    ..Cause::default()
                 });
             }
         }
@@ -444,7 +468,7 @@ impl<'a> Producer<'a, '_> {
             map::content(map, reference, &written).map_or(String::new(), |w| format!(" and {w} there"));
         let unknown = Cause {
             cause: "unknown".into(),
-            detail: format!("`{}` is wrong {located}{content}", self.buffer.name),
+            detail: format!("`{}` is wrong {}{content}", self.buffer.name, located.located()),
             ..Cause::default()
         };
         let at = causes.iter().position(|c| c.score.unwrap_or(0.0) < 0.95).unwrap_or(causes.len());

@@ -1,11 +1,12 @@
 //! Where a quantiser wrote its scales: the orders of the same bytes, and which of them with which rule explains them.
 
 use super::rules::{Rule, ScaleOf, amax};
-use super::{CELLS, Found, PARTLY, Producer, ROWS, THERE, scales, spread};
+use super::{CELLS, Fault, Found, PARTLY, Producer, ROWS, scales, spread};
 use crate::case::Captured;
 use crate::diagnose::reading::{CellAt, scale_in_memory};
 use crate::diagnose::sampled::all;
 use crate::reference::Matrix;
+use crate::words::says;
 use std::sync::Arc;
 
 /// Which scales are stored where.
@@ -65,12 +66,13 @@ impl<'a> Producer<'a, '_> {
         Some(of)
     }
 
-    fn order_words(&self, order: &str) -> String {
+    fn in_order(&self, order: &str) -> Fault {
         let declared = self.scheme.scale_layout;
-        format!(
+        let what = says!(
             "writes the scales of `{}` in {order} order, declared is {declared}: reading them as {order} explains every one",
             self.buffer.name
-        )
+        );
+        Fault { cause: "scale_layout", what, there_only: false }
     }
 
     /// Correlation of the logarithms of scales as written and as they should be.
@@ -163,13 +165,13 @@ impl<'a> Producer<'a, '_> {
                 let name = |i: usize| format!("({}, {})", i / groups, i % groups);
                 format!("that of cell {} in the place of {}", name(i), name(of[i]))
             });
-            let what = format!(
+            let what = says!(
                 "writes the scales of `{}` in another order than {}: {}; every one is there",
                 self.buffer.name,
                 self.scheme.scale_layout,
                 example.collect::<Vec<_>>().join(", ")
             );
-            let causes = vec![("scale_layout", what)];
+            let causes = vec![Fault { cause: "scale_layout", what, there_only: false }];
             return (0, Found { causes, score: 1.0, ..Found::default() });
         }
         // The best of them on every cell.
@@ -188,18 +190,19 @@ impl<'a> Producer<'a, '_> {
             }
             let mut causes = Vec::new();
             if place > 0 {
-                causes.push(("scale_layout", self.order_words(&places[place].what)));
+                causes.push(self.in_order(&places[place].what));
             }
             if let Some(rule) = rule {
-                let region = if in_region { THERE } else { "" };
-                causes.push((rules[rule].cause, format!("{}{region}", rules[rule].what)));
+                let Rule { cause, what, .. } = &rules[rule];
+                causes.push(Fault { cause, what: what.clone(), there_only: in_region });
             }
             match &mut best {
                 None => best = Some((place, Found { causes, score, ..Found::default() })),
                 Some((_, known)) if score == 1.0 && known.score == 1.0 => {
                     // As good, and no more complicated: another explanation.
-                    let simpler = in_region && !known.causes[0].1.ends_with(THERE);
-                    if causes.len() == known.causes.len() && causes[0].0 != known.causes[0].0 && !simpler {
+                    let simpler = in_region && !known.causes[0].there_only;
+                    let other = causes[0].cause != known.causes[0].cause;
+                    if causes.len() == known.causes.len() && other && !simpler {
                         known.rivals.push(causes[0].clone());
                     }
                 }

@@ -10,13 +10,14 @@ use crate::power::fp8_twin;
 use crate::quant::{Quant, ScaleRounding};
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
+use crate::words::Words;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// The rule by which a kernel computes a scale.
 pub(super) struct Rule {
     pub(super) cause: &'static str,
-    pub(super) what: String,
+    pub(super) what: Words,
     pub(super) scale: ScaleOf,
 }
 
@@ -37,7 +38,7 @@ impl Producer<'_, '_> {
     }
 
     pub(super) fn right_rule(&self) -> Rule {
-        Rule { cause: "", what: String::new(), scale: self.rule(amax, self.scheme) }
+        Rule { cause: "", what: Words::default(), scale: self.rule(amax, self.scheme) }
     }
 
     /// The scheme's rule, on another magnitude.
@@ -68,8 +69,9 @@ impl Producer<'_, '_> {
     pub(super) fn rules(&self) -> Vec<Rule> {
         let (scheme, name) = (self.scheme, &self.buffer.name);
         let mut found: Vec<Rule> = Vec::new();
-        let mut add =
-            |cause: &'static str, what: String, scale: ScaleOf| found.push(Rule { cause, what, scale });
+        let mut add = |cause: &'static str, what: String, scale: ScaleOf| {
+            found.push(Rule { cause, what: what.into(), scale })
+        };
         let own = |v: &Matrix, rows: Region, cols: Region| amax(v, rows, cols);
         // Other maxima.
         const MAXIMA: [f64; 11] = [448.0, 240.0, 224.0, 57344.0, 127.0, 128.0, 6.0, 7.0, 8.0, 256.0, 255.0];

@@ -11,6 +11,7 @@ use crate::baseline::{Comparison, number as number_of};
 use crate::exit::ExitCode;
 use crate::lint::Severity;
 use crate::run::is_known_failure;
+use accuracy_core::identity;
 use accuracy_core::meta::Check;
 use accuracy_core::packed::{CheckView, Name, PowerView};
 use accuracy_core::record::{Cause, Gate, Hop, PowerStatus, Record, Verdict};
@@ -37,7 +38,7 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     body += TABLE;
     without_script(&mut body, report);
     body += "</div>\n";
-    let title = format!("{} – accuracy", outcome(report).1);
+    let title = format!("{} – accuracy", outcome(report).words());
     Page { title: &title, body: &body }.write(SCRIPT, |out| data(report, out), out)
 }
 
@@ -62,8 +63,20 @@ const TABLE: &str = r#"<main>
 </main>
 "#;
 
-/// Its class, and the verdict of the whole in words.
-fn outcome(report: &Report) -> (&'static str, String) {
+/// The verdict of the whole: a class of the page's style, a word, and what it says beside that.
+struct Outcome {
+    class: &'static str,
+    word: &'static str,
+    rest: String,
+}
+
+impl Outcome {
+    fn words(&self) -> String {
+        format!("{}: {}", self.word, self.rest)
+    }
+}
+
+fn outcome(report: &Report) -> Outcome {
     let s = &report.summary;
     let mut parts = Vec::new();
     if s.failed > 0 {
@@ -76,17 +89,17 @@ fn outcome(report: &Report) -> (&'static str, String) {
             parts.push(format!("{count} {what}"));
         }
     }
-    match report.exit_code() {
-        ExitCode::Correct => ("good", format!("Passed: {} cases", grouped(s.passed as u64))),
-        _ if !report.problems.is_empty() => ("bad", format!("Incomplete: {}", report.problems.join("; "))),
-        ExitCode::NothingRan => ("warn", "Nothing ran: not a single case was judged".into()),
-        _ => ("bad", format!("Failed: {}", parts.join(", "))),
-    }
+    let (class, word, rest) = match report.exit_code() {
+        ExitCode::Correct => ("good", "Passed", format!("{} cases", grouped(s.passed as u64))),
+        _ if !report.problems.is_empty() => ("bad", "Incomplete", report.problems.join("; ")),
+        ExitCode::NothingRan => ("warn", "Nothing ran", "not a single case was judged".into()),
+        _ => ("bad", "Failed", parts.join(", ")),
+    };
+    Outcome { class, word, rest }
 }
 
 fn heading(body: &mut String, report: &Report) {
-    let (class, words) = outcome(report);
-    let (word, rest) = words.split_once(':').unwrap_or((&words, ""));
+    let Outcome { class, word, rest } = outcome(report);
     let mut facts = vec![format!("on {}", report.archs().join(", "))];
     if let Some(device) = &report.device {
         facts[0] += &format!(" ({device})");
@@ -104,10 +117,10 @@ fn heading(body: &mut String, report: &Report) {
     let _ = writeln!(
         body,
         "<header class=\"top {class}\"><p class=\"tool\">cargo accuracy {}</p>\n\
-         <h1><span class=\"word\">{}</span>{}</h1>\n{loosened}<p class=\"meta wrap\">{}</p></header>",
+         <h1><span class=\"word\">{}</span>: {}</h1>\n{loosened}<p class=\"meta wrap\">{}</p></header>",
         env!("CARGO_PKG_VERSION"),
         escape(word),
-        if rest.is_empty() { String::new() } else { format!(":{}", escape(rest)) },
+        escape(&rest),
         escape(&facts.join(" · "))
     );
 }
@@ -330,7 +343,7 @@ struct Detail<'a> {
     /// Fault, operand, status, the checks that saw it, cosine.
     power: Vec<PowerOf<'a>>,
     /// Cause, detail, cosine, whether it is certain.
-    causes: Vec<(&'a str, &'a str, Num, bool)>,
+    causes: Vec<(&'a str, Cow<'a, str>, Num, bool)>,
     metrics: BTreeMap<&'static str, serde_json::Value>,
     /// Findings of the emulator.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -425,7 +438,7 @@ fn data(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn row(record: &Record, test: usize) -> Row<'_> {
     let m = &record.metrics;
-    let at = record.id.split_once('[').map(|(_, at)| at.strip_suffix(']').unwrap_or(at));
+    let at = Some(identity::listed(&record.id)).filter(|at| !at.is_empty());
     let floor = m
         .chain_rel_l2
         .zip(m.noise_rel_l2)
@@ -505,6 +518,6 @@ fn power(p: PowerView<'_>) -> PowerOf<'_> {
     (p.fault, p.operand, p.status, p.failed_checks, short(p.cos))
 }
 
-fn cause(c: &Cause) -> (&str, &str, Num, bool) {
-    (&c.cause, &c.detail, short(c.cos), c.confident)
+fn cause(c: &Cause) -> (&str, Cow<'_, str>, Num, bool) {
+    (&c.cause, c.told(), short(c.cos), c.confident)
 }

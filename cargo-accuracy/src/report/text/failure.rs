@@ -9,7 +9,7 @@ use crate::report::model::{Report, test_path};
 use crate::report::style::{self, paint};
 use accuracy_core::meta::Check;
 use accuracy_core::packed::CheckView;
-use accuracy_core::record::{Hop, Record, Verdict};
+use accuracy_core::record::{CheckName, Hop, Record, Verdict};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
         let _ = writeln!(text, "  cosine {}, threshold {}{margin}", number::cosine(cos), record.threshold);
     }
     hops(text, &record.hops);
-    if broken(&record.hops).is_none() && record.failed_checks.iter().any(|c| c == "chain") {
+    if broken(&record.hops).is_none() && record.failed_checks.iter().any(|c| c == CheckName::Chain.name()) {
         let _ = writeln!(text, "  every hop is right by itself, but the chain as a whole loses too much");
     }
     let failed: Vec<CheckView> = record.checks.iter().filter(|c| !c.ok).collect();
@@ -44,7 +44,7 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
         // In the order of what they explain; what explains all of it, and alone, is a cause, the rest are guesses.
         let label = cause.label();
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
-        wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.detail), 2, width);
+        wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.told()), 2, width);
     }
     for finding in record.findings.iter().flatten().take(WORST) {
         wrap::wrap(text, &format!("emulator: {}", emulation::words(finding)), 2, width);

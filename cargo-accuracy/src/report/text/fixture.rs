@@ -2,7 +2,8 @@
 
 use accuracy_core::meta::Check;
 use accuracy_core::record::{
-    Cause, Emulated, Fidelity, Finding, FindingKind, Gate, Hop, Metrics, Planned, Record, Severity, Verdict,
+    Cause, CheckName, Emulated, Fidelity, Finding, FindingKind, Gate, Hop, Metrics, Planned, Record,
+    Severity, Verdict,
 };
 use accuracy_core::verdict;
 
@@ -45,7 +46,7 @@ pub fn judged(id: &str, cos: f64) -> Record {
     let mut record = record(id, cos);
     record.margin = Some(cos - record.threshold);
     record.hops = vec![Hop { name: "y".into(), cos: Some(cos), ..Hop::default() }];
-    record.checks = vec![verdict::at_least("cos", "y", Some(cos), record.threshold)].into();
+    record.checks = vec![verdict::at_least(CheckName::Cos, "y", Some(cos), record.threshold)].into();
     record
 }
 

@@ -18,9 +18,11 @@ use super::style::{self, paint};
 use crate::cli::OutputArgs;
 use crate::lint::Severity;
 use crate::run::is_known_failure;
+use accuracy_core::identity::Identity;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
 use anstyle::Style;
 use failure::{Alike, without_figures};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use table::{Cell, Column, Table};
 
@@ -203,21 +205,20 @@ fn groups(records: &[Record]) -> Vec<Group<'_>> {
 }
 
 /// The coordinates of a case, in the order of its identity; check and test stand in the title.
-fn coordinates(id: &str) -> impl Iterator<Item = (&str, &str)> {
-    let inside = id.split_once('[').and_then(|(_, rest)| rest.strip_suffix(']')).unwrap_or("");
-    inside.split(',').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name != "check")
+fn coordinates(id: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    Identity::of(id).without(|name| name == "check").into_coordinates()
 }
 
 /// Coordinates of a group: those that are the same throughout, and those that vary.
 struct Axes<'a> {
-    constant: Vec<(&'a str, String)>,
+    constant: Vec<(Cow<'a, str>, String)>,
     varying: Vec<Axis<'a>>,
 }
 
 struct Axis<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     /// Of each record, in their order.
-    values: Vec<Option<&'a str>>,
+    values: Vec<Option<Cow<'a, str>>>,
     /// Leading segments that the tensor names of the column share.
     shared: String,
 }
@@ -235,14 +236,14 @@ fn axes<'a>(records: &[&'a Record]) -> Axes<'a> {
     }
     let mut axes = Axes { constant: Vec::new(), varying: Vec::new() };
     for mut axis in all {
-        match axis.values[0] {
-            Some(first) if axis.values.iter().all(|v| *v == Some(first)) => {
-                axes.constant.push((axis.name, first.into()))
+        match &axis.values[0] {
+            Some(first) if axis.values.iter().all(|v| v.as_ref() == Some(first)) => {
+                axes.constant.push((axis.name, first.to_string()))
             }
             _ => {
-                axis.shared = shared_segments(axis.values.iter().copied().flatten());
+                axis.shared = shared_segments(axis.values.iter().flatten().map(|value| &**value));
                 if !axis.shared.is_empty() {
-                    axes.constant.push((axis.name, format!("{}*", axis.shared)));
+                    axes.constant.push((axis.name.clone(), format!("{}*", axis.shared)));
                 }
                 axes.varying.push(axis);
             }
@@ -315,11 +316,11 @@ fn table(axes: &Axes, all: &[&Record], verbose: bool) -> Table {
     let mut table = Table::default();
     let rows: Vec<&Record> = all.iter().copied().filter(|r| is_shown(r, verbose)).collect();
     for axis in &axes.varying {
-        let values = axis.values.iter().zip(all).filter(|(_, r)| is_shown(r, verbose)).map(|(v, _)| *v);
+        let values = axis.values.iter().zip(all).filter(|(_, r)| is_shown(r, verbose)).map(|(v, _)| v);
         let values: Vec<&str> =
-            values.map(|v| v.map_or("", |v| v.strip_prefix(&*axis.shared).unwrap_or(v))).collect();
+            values.map(|v| v.as_deref().map_or("", |v| v.strip_prefix(&*axis.shared).unwrap_or(v))).collect();
         let numeric = values.iter().all(|v| v.parse::<f64>().is_ok());
-        let column = if numeric { Column::right(axis.name) } else { Column::left(axis.name) };
+        let column = if numeric { Column::right(&axis.name) } else { Column::left(&axis.name) };
         table.push(column.shrinkable(), values.into_iter().map(Cell::plain));
     }
     let metric = |name: &str, drop: Option<u8>, write: &dyn Fn(&Record) -> Option<String>| {
@@ -399,15 +400,9 @@ fn stated(record: &Record) -> impl Iterator<Item = &Cause> {
     record.causes.iter().enumerate().filter(move |(i, c)| c.confident || (*i == 0 && !sure)).map(|(_, c)| c)
 }
 
-/// What a cause says before the other readings that give the same bytes, which are told with the case.
-fn first_reading(detail: &str) -> &str {
-    detail.split("; the same bytes come of ").next().unwrap_or(detail)
-}
-
 /// What makes two causes one: neither figures nor other readings do.
-fn essence(cause: &Cause) -> (&str, String) {
-    let reading = first_reading(&cause.detail);
-    (&cause.cause, without_figures(reading.split(", or ").next().unwrap_or(reading)))
+fn essence(cause: &Cause) -> (&str, Option<&str>, String) {
+    (&cause.cause, cause.operand.as_deref(), without_figures(&cause.detail))
 }
 
 /// The likely causes, each once: the end of the output is what is read first.
@@ -427,12 +422,7 @@ fn causes(text: &mut String, report: &Report) {
     let _ = writeln!(text, "likely causes");
     for (cause, n) in causes.iter().take(CAUSES) {
         let cases = if *n == 1 { "1 case".to_string() } else { format!("{n} cases") };
-        let _ = writeln!(
-            text,
-            "  {}: {} ({cases})",
-            paint(style::WARN, &cause.cause),
-            first_reading(&cause.detail)
-        );
+        let _ = writeln!(text, "  {}: {} ({cases})", paint(style::WARN, &cause.cause), cause.detail);
     }
     if causes.len() > CAUSES {
         let _ = writeln!(text, "  and {} more", causes.len() - CAUSES);
@@ -723,6 +713,25 @@ mod tests {
     }
 
     #[test]
+    fn a_value_with_commas_is_one_column_and_pastes_back_whole() {
+        let id = |tile: &str| format!("k::t[check=full_chain,arch=host,tile={tile},tokens=33]");
+        let records: Vec<Record> =
+            ["(64,128)", "(64,256)"].iter().map(|tile| fixture::record(&id(tile), 0.9999)).collect();
+        let lines = [failure::rerun(&records[0], &[]), failure::rerun(&records[1], &[])];
+        let text = plain(&Report::new(records, &[]));
+        for tile in ["(64,128)", "(64,256)"] {
+            assert!(text.contains(&format!("  {tile}  ")), "{text}");
+        }
+        assert!(text.contains("tokens=33") && !text.contains("128)="), "{text}");
+        for (line, tile) in lines.iter().zip(["(64,128)", "(64,256)"]) {
+            let pasted = line.split_once('\'').and_then(|(_, rest)| rest.strip_suffix('\'')).unwrap();
+            assert_eq!(pasted, id(tile), "a shell takes it as one word");
+            let meant = |other: &str| crate::run::select::matches(&[pasted.to_owned()], &id(other));
+            assert!(meant(tile) && ["(64,128)", "(64,256)"].iter().filter(|other| meant(other)).count() == 1);
+        }
+    }
+
+    #[test]
     fn nothing_ends_in_a_space() {
         let text = rendered(&OutputArgs { verbose: true, ..OutputArgs::default() }, Some(100));
         assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
@@ -762,12 +771,13 @@ mod tests {
         let mut records: Vec<Record> =
             (0..20).map(|i| unwritten(i, &format!("the last column ({i})"))).collect();
         records.push(unwritten(20, "one element, [0, 255]"));
-        for (i, agrees) in
-            ["0.999998", "0.999999; the same bytes come of one that reads e4m3fnuz"].iter().enumerate()
+        for (i, (agrees, reading)) in
+            [("0.999998", None), ("0.999999", Some("reads e4m3fnuz"))].into_iter().enumerate()
         {
             let mut record = unwritten(30 + i, "");
             record.causes[0].cause = "fp8_variant".into();
             record.causes[0].detail = format!("a reference that does so agrees to {agrees}");
+            record.causes[0].readings = reading.map(Into::into).into_iter().collect();
             records.push(record);
         }
         let text = plain(&Report::new(records, &[]));
