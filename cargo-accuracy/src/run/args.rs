@@ -33,6 +33,12 @@ pub struct RunArgs {
         hide_possible_values = true
     )]
     pub emulate: Option<bool>,
+    /// With --emulate, look for races between waves and workgroups, too
+    ///
+    /// In one of a case's runs every access to memory is then compared with those before it, which takes several times as
+    /// long.
+    #[arg(long)]
+    pub race: bool,
     /// GPU runtime, hip or cuda, where it is not the vendor's own for the architecture
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,

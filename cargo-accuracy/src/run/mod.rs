@@ -87,6 +87,9 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let names = packages.iter().map(|p| p.name.as_str());
     settings.emulates = emulate::decide(names.clone(), &settings, &config, args.runtime)?;
+    if settings.race && !settings.emulates {
+        return Err(usage("--race looks for races in what is emulated: add --emulate, or leave it out"));
+    }
     require_arch(names, &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
     let find = || Places::find(archs, &settings, args.runtime, &args.devices);
@@ -771,6 +774,7 @@ impl Run<'_> {
             .stdout(output)
             .env_remove(env::EMULATE)
             .env_remove(env::EMULATE_THREADS)
+            .env_remove(env::RACE)
             .envs(self.places.environment(place));
         for (name, value) in [
             (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),

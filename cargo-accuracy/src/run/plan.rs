@@ -58,6 +58,8 @@ pub struct Settings {
     pub emulate: Option<bool>,
     /// Whether the run emulates what can be emulated: [`super::emulate::decide`].
     pub emulates: bool,
+    /// Whether what is emulated is looked at for races.
+    pub race: bool,
     /// From the flag or the environment: wins over the attribute of a test.
     pub min_cos: Option<f64>,
     pub timeout: Option<f64>,
@@ -121,6 +123,7 @@ impl Settings {
             visible,
             emulate,
             emulates,
+            race: args.race || config::from_env::<u8>(env::RACE, "1 to look for races, 0 not to")? == Some(1),
             min_cos,
             timeout,
             jobs,
