@@ -144,23 +144,19 @@ impl Scene<'_> {
                 (FindingKind::OutOfBounds, Note, detail)
             }
             What::OutOfBounds { outside, does, bytes } => {
-                let (severity, place) = match outside {
-                    Outside::Before { name, distance } => {
-                        (Error, format!("{distance} bytes before `{name}` begins"))
-                    }
+                let place = match outside {
+                    Outside::Before { name, distance } => format!("{distance} bytes before `{name}` begins"),
                     Outside::Behind { name, distance } => {
-                        (Error, format!("{distance} bytes behind the end of `{name}`"))
+                        format!("{distance} bytes behind the end of `{name}`")
                     }
                     Outside::Padding { name, run, distance, transposed } => {
                         let run = if *transposed { format!("column {run}") } else { format!("row {run}") };
-                        // A vector that reaches over the end of a row may be masked afterwards.
-                        let severity = if *does == Does::Reads { Note } else { Error };
-                        (
-                            severity,
-                            format!("{distance} bytes behind the end of {run} of `{name}`, in the padding"),
-                        )
+                        format!("{distance} bytes behind the end of {run} of `{name}`, in the padding")
                     }
                 };
+                // A vector that reaches over an end may be masked afterwards. If what it reads counts, the case's runs
+                // differ, for the bytes there do.
+                let severity = if *does == Does::Reads { Note } else { Error };
                 (FindingKind::OutOfBounds, severity, format!("{} {bytes} bytes, {place}", verb(*does)))
             }
         }

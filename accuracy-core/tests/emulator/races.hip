@@ -143,7 +143,7 @@ KERNEL flag_in_lds_ordered(float *y, float *z, const float *x, unsigned *flags) 
 
 // Bytes of one dword belong to several threads.
 KERNEL bytes(unsigned char *y, float *z, const float *x, unsigned *flags) {
-    y[(2 * thread() + block()) % 255] = (unsigned char)(x[thread()] + 3 * block());  // bytes
+    y[(2 * thread() + block()) % 255] = (unsigned char)(x[thread()] + 3 * block() + 1);  // bytes
 }
 
 KERNEL bytes_ordered(unsigned char *y, float *z, const float *x, unsigned *flags) {

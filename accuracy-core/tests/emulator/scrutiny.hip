@@ -6,11 +6,11 @@
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(64, 256))) void
 
 static DEVICE unsigned thread() { return __builtin_amdgcn_workitem_id_x(); }
-static DEVICE void barrier() {
-    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
-    __builtin_amdgcn_s_barrier();
-    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
-}
+// A macro, so that its line is the one at which it is used.
+#define barrier()                                                                                                      \
+    (__builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"), __builtin_amdgcn_s_barrier(),                              \
+     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"))
+
 
 // The last element of LDS is never written.
 KERNEL lds_tail(float *y, const float *x, int n) {
@@ -185,4 +185,22 @@ KERNEL clamped(float *y, const float *x, int n) {
 KERNEL clamped_right(float *y, const float *x, int n) {
     const __amdgpu_buffer_rsrc_t r = __builtin_amdgcn_make_buffer_rsrc((void *)x, 0, 4096, 0x27000);
     y[thread()] = __builtin_bit_cast(float, __builtin_amdgcn_raw_buffer_load_b32(r, 4 * thread(), 0, 0));
+}
+
+// y = x * x, square matrices of n rows, by tiles of 16: a workgroup of 256 threads for each tile of y.
+KERNEL gemm(float *y, const float *x, int n) {
+    SHARED static float a[16][16];
+    SHARED static float b[16][16];
+    const int row = thread() / 16, column = thread() % 16;
+    const int top = 16 * (__builtin_amdgcn_workgroup_id_x() / (n / 16)), left = 16 * (__builtin_amdgcn_workgroup_id_x() % (n / 16));
+    float sum = 0.0f;
+    for (int k = 0; k < n; k += 16) {
+        a[row][column] = x[(top + row) * n + k + column];
+        b[row][column] = x[(k + row) * n + left + column];
+        barrier();
+#pragma unroll
+        for (int i = 0; i < 16; i++) sum += a[row][i] * b[i][column];
+        barrier();
+    }
+    y[(top + row) * n + left + column] = sum;
 }

@@ -87,9 +87,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let names = packages.iter().map(|p| p.name.as_str());
     settings.emulates = emulate::decide(names.clone(), &settings, &config, args.runtime)?;
-    if settings.race && !settings.emulates {
-        return Err(usage("--race looks for races in what is emulated: add --emulate, or leave it out"));
-    }
+    emulate::check_races(&settings)?;
     require_arch(names, &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
     let find = || Places::find(archs, &settings, args.runtime, &args.devices);
@@ -174,6 +172,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     settings.emulates = emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
+    emulate::check_races(&settings)?;
     if settings.emulates {
         let without: Vec<&str> =
             selected.iter().filter(|b| !b.can_emulate).map(|b| b.name.as_str()).collect();

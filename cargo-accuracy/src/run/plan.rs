@@ -123,7 +123,7 @@ impl Settings {
             visible,
             emulate,
             emulates,
-            race: args.race || config::from_env::<u8>(env::RACE, "1 to look for races, 0 not to")? == Some(1),
+            race: super::emulate::races(args.race)?,
             min_cos,
             timeout,
             jobs,
