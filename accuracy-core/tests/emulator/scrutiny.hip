@@ -126,7 +126,7 @@ KERNEL loop_of_waves(float *y, const float *x, int n) {
 
 KERNEL loop_of_waves_right(float *y, const float *x, int n) {
     SHARED static volatile float s[256];
-    for (int i = 0; i < n % 16; i++) {
+    for (int i = 0; i < n / 64; i++) {
         s[thread()] = x[thread() + i];
         barrier();
         y[thread()] = s[thread()] + i;
