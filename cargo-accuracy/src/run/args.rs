@@ -35,7 +35,7 @@ pub struct RunArgs {
     pub emulate: Option<bool>,
     /// With --emulate, look for races between waves and workgroups, too
     ///
-    /// In one of a case's runs every access to memory is then compared with those before it, which takes several times as
+    /// In one of a case's runs every access to memory is then compared with those before it, which takes about ten times as
     /// long.
     #[arg(long)]
     pub race: bool,
