@@ -19,6 +19,9 @@ pub const RUNTIME: &str = "ACCURACY_RUNTIME";
 pub const EMULATE: &str = "ACCURACY_EMULATE";
 /// How many threads the emulation of one case may use; all of the processor's where it is not set.
 pub const EMULATE_THREADS: &str = "ACCURACY_EMULATE_THREADS";
+/// `1`: the emulator looks for races between waves and between workgroups, too. That takes about ten times as long, in one of
+/// a case's runs.
+pub const RACE: &str = "ACCURACY_RACE";
 /// Least cosine that counts as correct.
 pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 /// Least cosine where neither [`MIN_COS`] nor the test itself says one: what a configuration file has.
@@ -178,6 +181,12 @@ pub fn emulation_threads(get: &dyn Fn(&str) -> Option<String>) -> usize {
 /// What [`EMULATE`] says.
 pub(crate) fn emulates(get: &impl Fn(&str) -> Option<String>) -> Result<bool, EnvError> {
     switch(get, EMULATE, "expected 1 to emulate, 0 to run on a device")
+}
+
+/// What [`RACE`] says.
+#[cfg(feature = "emulate")]
+pub(crate) fn looks_for_races(get: &impl Fn(&str) -> Option<String>) -> Result<bool, EnvError> {
+    switch(get, RACE, "expected 1 to look for races, 0 not to")
 }
 
 /// What a variable says that is on or off.

@@ -391,6 +391,16 @@ pub struct Finding {
     pub block: Option<[u32; 3]>,
     #[serde(default)]
     pub wave: Option<u32>,
+    /// The lane of the wave.
+    #[serde(default)]
+    pub lane: Option<u32>,
+    /// The declared buffer that it is about, and the element.
+    #[serde(default)]
+    pub buffer: Option<String>,
+    #[serde(default)]
+    pub row: Option<u64>,
+    #[serde(default)]
+    pub column: Option<u64>,
     pub detail: String,
 }
 
@@ -1014,6 +1024,10 @@ mod tests {
             severity: Severity::Error,
             block: Some([3, 0, 0]),
             wave: Some(1),
+            lane: Some(63),
+            buffer: Some("x".into()),
+            row: Some(2),
+            column: None,
             detail: "too early".into(),
         }]);
         write_json(&path, &record).unwrap();

@@ -117,7 +117,14 @@ fn the_other_architecture_runs_its_own_code() {
 fn a_write_just_past_the_end_damages_a_guard() {
     let Some(fixture) = emulated("a_write_just_past_the_end_damages_a_guard") else { return };
     let run = run(fixture, &["::past_the_end["]);
-    assert_eq!((run.status, run.case().failed_checks), (Some(100), vec!["guards".to_owned()]), "{run}");
+    assert_eq!(
+        (run.status, run.case().failed_checks),
+        (Some(100), names(&["guards", "out_of_bounds"])),
+        "{run}"
+    );
+    let finding = &run.report.as_ref().unwrap()["cases"][0]["findings"][0];
+    assert_eq!((&finding["kind"], &finding["buffer"]), (&"out_of_bounds".into(), &"y".into()), "{run}");
+    assert!(finding["lane"].is_u64() && finding["line"].is_u64(), "{run}");
 }
 
 #[test]
@@ -140,6 +147,25 @@ fn a_missing_barrier_is_named() {
     assert_eq!((run.status, run.case().failed_checks), (Some(100), vec!["repeat".to_owned()]), "{run}");
     assert_eq!(run.case().causes, ["nondeterministic"], "{run}");
     assert!(run.stdout.contains("no barrier in between"), "{run}");
+}
+
+#[test]
+fn a_race_is_told_where_it_is_asked_for() {
+    let Some(fixture) = emulated("a_race_is_told_where_it_is_asked_for") else { return };
+    let racy = run(fixture, &["--race", "::no_barrier["]);
+    assert_eq!((racy.status, racy.case().failed_checks), (Some(100), names(&["repeat", "race"])), "{racy}");
+    let finding = &racy.report.as_ref().unwrap()["cases"][0]["findings"][0];
+    assert_eq!((&finding["kind"], &finding["severity"]), (&"race".into(), &"error".into()), "{racy}");
+    let right = run(fixture, &["--race", "::correct["]);
+    assert_eq!(
+        (right.status, &right.report.as_ref().unwrap()["cases"][0]["findings"]),
+        (Some(0), &serde_json::json!([])),
+        "{right}"
+    );
+}
+
+fn names(of: &[&str]) -> Vec<String> {
+    of.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]

@@ -75,6 +75,10 @@ fn emulate(records: &Path) {
             severity: accuracy_core::record::Severity::Note,
             block: None,
             wave: None,
+            lane: None,
+            buffer: None,
+            row: None,
+            column: None,
             detail: "v1 is read before the load of it has ended".into(),
         };
         record.findings = Some(vec![finding]);

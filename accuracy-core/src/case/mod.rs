@@ -751,13 +751,35 @@ impl Case {
                 buffer.global = Some(at);
             }
         }
+        self.name(&buffer);
         self.buffers.push(buffer);
         let id = BufferId(self.buffers.len() - 1);
         self.upload(id)?;
         if self.buffers[id.0].kind.is_written() {
+            let buffer = &self.buffers[id.0];
+            let given = |at: &usize| buffer.given.iter().any(|(given, _)| given == at);
+            let written = buffer.companions().chain([buffer.data]).filter(|at| !given(at));
+            written.for_each(|at| self.allocations[at].is_unwritten());
             self.watch(id);
         }
         Ok(self.tensor(id.0))
+    }
+
+    /// Tells an emulator what a buffer and its companions are called.
+    fn name(&self, buffer: &Buffer) {
+        let layout = buffer.scheme.as_ref().map_or(buffer.shape.data_layout(), |scheme| scheme.data_layout);
+        let (runs, elements) = buffer.shape.extents();
+        let bits = buffer.dtype.bits() as usize;
+        let rows = (runs, elements, bits, buffer.shape.run_stride(), buffer.shape.is_transposed());
+        let rows = (layout == DataLayout::RowMajor).then_some(rows);
+        self.allocations[buffer.data].named(&buffer.name, rows);
+        for (what, at) in
+            [("scales", buffer.scales), ("zero_points", buffer.zeros), ("global_scale", buffer.global)]
+        {
+            if let Some(at) = at {
+                self.allocations[at].named(&format!("{}.{what}", buffer.name), None);
+            }
+        }
     }
 
     /// Brings what the framework put into a buffer to where kernels work.

@@ -9,6 +9,7 @@ use crate::env::{self, EnvError};
 #[cfg(feature = "emulate")]
 use crate::record::Fidelity;
 use crate::record::{Emulated, Finding};
+use std::ops::Range;
 
 /// Name of HIP's stand-in, under which kernel libraries find it, too.
 pub const LIBRARY: &str = "libamdhip64.so.6";
@@ -34,8 +35,13 @@ pub fn emulation() -> Result<bool, EnvError> {
 pub(super) fn install(arch: Arch) -> Result<(), GpuError> {
     let workers =
         env::emulation_threads(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
-    let installed = crate::emulator::install(arch, workers);
-    installed.map_err(|error| GpuError::Emulator { error: error.to_string() })
+    let told = |error: String| GpuError::Emulator { error };
+    let races =
+        env::looks_for_races(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+    let races = races.map_err(|error| told(error.to_string()))?;
+    crate::emulator::install(arch, workers).map_err(|error| told(error.to_string()))?;
+    crate::emulator::look_for_races(races);
+    Ok(())
 }
 
 /// As above.
@@ -63,6 +69,66 @@ pub(crate) fn in_opposite_order<T>(f: impl FnOnce() -> T) -> T {
     return crate::emulator::with_order(crate::emulator::WaveOrder::LastToFirst, f);
     #[cfg(not(feature = "emulate"))]
     f()
+}
+
+/// Runs `f`. Where the device is emulated, its launches are watched for more than what they compute: barriers, accesses
+/// outside of the declared buffers, values that nobody wrote and, where they are asked for, races.
+pub(crate) fn scrutinised<T>(f: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "emulate")]
+    return crate::emulator::scrutinised(f);
+    #[cfg(not(feature = "emulate"))]
+    f()
+}
+
+/// A declared buffer in the memory of the device.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "emulate"), expect(dead_code, reason = "only the emulator names memory"))]
+pub(crate) struct Named {
+    pub name: String,
+    pub address: usize,
+    pub bytes: usize,
+    /// Start and end of its allocation, with the bands around it.
+    pub around: Range<usize>,
+    /// Runs of elements and the elements of each, bits of an element, elements from one run to the next, and whether a run is
+    /// a column; `None` where the elements have an order of their own.
+    pub rows: Option<(usize, usize, usize, usize, bool)>,
+}
+
+/// Tells the emulator, if there is one, what a test calls a piece of memory.
+pub(crate) fn declare(named: Named) {
+    #[cfg(feature = "emulate")]
+    {
+        use crate::emulator::scrutiny::declared::{Declared, Rows};
+        let Named { name, address, bytes, around, rows } = named;
+        let rows = rows.map(|(runs, elements, bits, stride, transposed)| Rows {
+            runs: runs as u64,
+            bits: (elements * bits) as u64,
+            stride: (stride * bits) as u64,
+            element: bits as u64,
+            transposed,
+        });
+        let around = (around.start as u64, around.end as u64);
+        let (start, bytes) = (address as u64, bytes as u64);
+        crate::emulator::declare(Declared { name, start, bytes, around, rows });
+    }
+    #[cfg(not(feature = "emulate"))]
+    drop(named);
+}
+
+/// Tells the emulator that what the framework put here is not to be read before a kernel writes it.
+pub(crate) fn nobody_wrote(address: usize, bytes: usize) {
+    #[cfg(feature = "emulate")]
+    crate::emulator::nobody_wrote(address as u64, bytes as u64);
+    #[cfg(not(feature = "emulate"))]
+    let _ = (address, bytes);
+}
+
+/// Takes the name of an allocation back that starts here.
+pub(crate) fn forget(start: usize) {
+    #[cfg(feature = "emulate")]
+    crate::emulator::forget(start as u64);
+    #[cfg(not(feature = "emulate"))]
+    let _ = start;
 }
 
 /// The emulator's report on everything that ran since it was asked last.

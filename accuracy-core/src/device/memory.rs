@@ -3,6 +3,7 @@
 //! The framework fills and reads the host side only. On a GPU the whole of it, guard bands included, is copied over
 //! when it has been filled and back when the chain has run, so that the checks are the same on every runtime.
 
+use super::emulation::{self, Named};
 use super::gpu::{Gpu, GpuError};
 use super::host::{Allocation, BandDamage, Placement};
 use std::ops::Range;
@@ -119,6 +120,21 @@ impl Memory {
         self.host.damage()
     }
 
+    /// Tells the emulator what the test calls this memory, and how its elements lie; see [`Named::rows`].
+    pub(crate) fn named(&self, name: &str, rows: Option<(usize, usize, usize, usize, bool)>) {
+        let Some(on) = &self.gpu else { return };
+        let end = on.address + self.host.front() + self.host.len() + self.host.back();
+        let (name, around) = (name.to_owned(), on.address..end);
+        emulation::declare(Named { name, address: self.address(), bytes: self.host.len(), around, rows });
+    }
+
+    /// Tells the emulator that a kernel has to write the contents before one reads them.
+    pub(crate) fn is_unwritten(&self) {
+        if self.gpu.is_some() {
+            emulation::nobody_wrote(self.address(), self.len());
+        }
+    }
+
     /// Copies bands and `ranges` of the contents to where the kernels work. What of a large, sparse buffer is in no range
     /// is never touched.
     pub fn upload(&self, ranges: &[Range<usize>]) -> Result<(), GpuError> {
@@ -178,6 +194,7 @@ impl View {
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Some(on) = &self.gpu {
+            emulation::forget(on.address);
             on.gpu.free(on.address);
         }
     }

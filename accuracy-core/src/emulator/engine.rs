@@ -1,15 +1,18 @@
 //! The emulated device: its memory, the code objects that are loaded on it, launches one after the other.
 
-use super::hip;
+use super::findings::Scene;
 use super::isa::Processor;
-use super::launch::{Executed, Launch, LaunchError, Refused, Shared, Unawaited};
-use super::loader::{Kernel, LoadError, Module};
+use super::launch::{Executed, Launch, LaunchError, Refused, Shared, Watched};
+use super::loader::{LoadError, Module};
 use super::memory::Region;
+use super::scrutiny::declared::Declared;
+use super::unwritten::Unwritten;
 use super::wave::Fault;
-use super::workgroup::Stop;
-use crate::record::{Finding, FindingKind, Severity};
+use super::workgroup::{Stop, WaveOrder};
+use super::{hip, process, rerun};
+use crate::record::{Finding, FindingKind};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The emulated device of a process.
@@ -23,7 +26,12 @@ pub struct Device {
     mapped: Mutex<BTreeMap<usize, usize>>,
     next: AtomicU64,
     executed: Mutex<Executed>,
-    findings: Mutex<BTreeMap<(String, u64), Finding>>,
+    findings: Mutex<BTreeMap<(String, u64, FindingKind), Finding>>,
+    /// The buffers that tests declare, by the start of their allocations.
+    declared: Mutex<BTreeMap<u64, Declared>>,
+    /// Whether launches that are scrutinised are looked at for races, too.
+    races: AtomicBool,
+    unwritten: Mutex<Unwritten>,
 }
 
 /// One allocation: a mapping with an inaccessible page behind it.
@@ -51,6 +59,9 @@ impl Device {
             next: AtomicU64::new(1),
             executed: Mutex::default(),
             findings: Mutex::default(),
+            declared: Mutex::default(),
+            races: AtomicBool::new(false),
+            unwritten: Mutex::default(),
         }
     }
 
@@ -69,12 +80,34 @@ impl Device {
     }
 
     /// Keeps the mistakes of a launch, each place of a kernel once.
-    fn keep_findings(&self, module: &Module, kernel: &Kernel, missing: BTreeMap<u64, Unawaited>) {
+    fn keep_findings(&self, scene: &Scene<'_>, executed: &Executed) {
+        let missing = executed.missing_waits.iter().map(|(at, unawaited)| scene.missing_wait(*at, unawaited));
+        let errata = executed.errata.iter().map(|(at, erratum)| scene.erratum(*at, erratum));
+        let seen = executed.seen.iter().map(|((at, _), sighting)| scene.seen(*at, sighting));
         let mut findings = lock(&self.findings);
-        for (at, unawaited) in missing {
-            let finding = missing_wait(module, kernel, at, &unawaited);
-            findings.entry((finding.kernel.clone(), finding.offset)).or_insert(finding);
+        for finding in missing.chain(errata).chain(seen) {
+            findings.entry((finding.kernel.clone(), finding.offset, finding.kind)).or_insert(finding);
         }
+    }
+
+    /// Names the memory of a buffer.
+    pub fn declare(&self, declared: Declared) {
+        lock(&self.declared).insert(declared.around.0, declared);
+    }
+
+    /// The buffer whose allocation starts here is no more.
+    pub fn forget(&self, start: u64) {
+        lock(&self.declared).remove(&start);
+    }
+
+    /// What the framework put into this memory is not to be read by a kernel before somebody writes it.
+    pub fn nobody_wrote(&self, address: u64, bytes: u64) {
+        lock(&self.unwritten).set(address, bytes, false);
+    }
+
+    /// Looks for races in launches that are scrutinised.
+    pub fn look_for_races(&self, look: bool) {
+        self.races.store(look, Relaxed);
     }
 
     fn module(&self, id: u64) -> Option<Arc<Module>> {
@@ -150,30 +183,6 @@ impl Stopped {
     }
 }
 
-/// What is said of a register that was used before its load was waited for.
-fn missing_wait(module: &Module, kernel: &Kernel, at: u64, unawaited: &Unawaited) -> Finding {
-    let Unawaited { missing, workgroup, wave } = unawaited;
-    let name = |at| module.instruction(at).map_or("?", |inst| inst.row.mnemonic);
-    let (file, line) = module.line(at).unzip();
-    let detail = format!(
-        "{missing}, which the {} at offset {:#x} has yet to write: no s_waitcnt between the two waits for it",
-        name(missing.load),
-        missing.load.wrapping_sub(kernel.entry),
-    );
-    Finding {
-        kind: FindingKind::MissingWait,
-        severity: Severity::Error,
-        kernel: kernel.described.name.clone(),
-        mnemonic: name(at).into(),
-        offset: at.wrapping_sub(kernel.entry),
-        file,
-        line,
-        block: Some(*workgroup),
-        wave: Some(*wave),
-        detail,
-    }
-}
-
 impl hip::Engine for Device {
     fn processor(&self) -> Processor {
         self.processor
@@ -226,11 +235,15 @@ impl hip::Engine for Device {
     fn allocate(&self, bytes: usize, kind: hip::MemoryKind) -> Option<usize> {
         let (start, mapped) = map(bytes)?;
         lock(&self.allocations).insert(start, Block { bytes, mapped, kind });
+        if kind == hip::MemoryKind::Device && process::is_scrutinised() {
+            lock(&self.unwritten).allocated(start, bytes);
+        }
         Some(start)
     }
 
     fn free(&self, address: usize) -> bool {
         let Some(block) = lock(&self.allocations).remove(&address) else { return false };
+        lock(&self.unwritten).freed(address);
         // SAFETY: the mapping was made by `map` with this length, and is in no list any more.
         unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(address), block.mapped) };
         true
@@ -241,6 +254,10 @@ impl hip::Engine for Device {
         let (start, block) = allocations.range(..=address).next_back()?;
         let found = hip::Allocation { start: *start, bytes: block.bytes, kind: block.kind };
         (address < start + block.bytes).then_some(found)
+    }
+
+    fn host_writes(&self, address: usize, bytes: usize) {
+        lock(&self.unwritten).set(address as u64, bytes as u64, true);
     }
 
     fn map_host(&self, address: usize, bytes: usize) {
@@ -262,6 +279,7 @@ impl hip::Engine for Device {
             launch.service.serve();
         };
         let regions = self.regions();
+        let declared: Arc<Vec<Declared>> = Arc::new(lock(&self.declared).values().cloned().collect());
         let run = Launch {
             remainder: launch.remainder,
             dynamic_lds: launch.dynamic_lds,
@@ -276,11 +294,28 @@ impl hip::Engine for Device {
             },
             regions: &regions,
             workers: self.workers,
+            scrutiny: process::is_scrutinised()
+                .then(|| Watched { races: self.races.load(Relaxed), declared: declared.clone() }),
             ..Launch::new(&module, kernel, launch.blocks, launch.threads)
         };
-        match run.run() {
+        // What a kernel has said to the host cannot be taken back.
+        let can_repeat = launch.printf_buffer == 0 && launch.hostcall_buffer == 0;
+        let mut unwritten = lock(&self.unwritten);
+        let result = if run.scrutiny.is_some() && can_repeat {
+            rerun::run(&run, &mut unwritten)
+        } else {
+            // Nobody notes what it writes.
+            unwritten.forget();
+            run.run()
+        };
+        drop(unwritten);
+        match result {
             Ok(mut executed) => {
-                self.keep_findings(&module, kernel, std::mem::take(&mut executed.missing_waits));
+                let in_step = launch.order == WaveOrder::InStep;
+                let scene = Scene { module: &module, kernel, declared: &declared, in_step };
+                self.keep_findings(&scene, &executed);
+                executed.missing_waits.clear();
+                executed.seen.clear();
                 lock(&self.executed).add(executed);
                 Ok(())
             }

@@ -4,15 +4,20 @@
 //! Object V5 Metadata".
 
 use super::float_control::Plain;
+use super::isa::errata::Erratum;
 use super::isa::{Inst, Row};
 use super::loader::{Decoded, Kernel, Module};
 use super::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
+use super::scrutiny::declared::Declared;
+use super::scrutiny::journal::Journal;
+use super::scrutiny::races::Races;
+use super::scrutiny::{Scrutiny, Sightings, clocks, polls};
 use super::waits::MissingWait;
 use super::wave::{Fault, LANES, Lanes, Mode, Wave, register, registers};
 use super::workgroup::{Progress, Stop, WaveOrder, Workgroup};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What is launched.
@@ -37,8 +42,33 @@ pub struct Launch<'a> {
     pub shared: Shared<'a>,
     /// What the kernel may touch beside its module and its arguments.
     pub regions: &'a [Region],
-    /// Threads of this machine that the launch may use.
+    /// Threads of this machine that the launch may use. One that is scrutinised uses one.
     pub workers: usize,
+    /// What it is watched for beside what it computes.
+    pub scrutiny: Option<Watched>,
+}
+
+/// What a launch is watched for, beside barriers and accesses outside of declared buffers.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    pub races: bool,
+    /// The buffers that a test declares, in the order of their addresses.
+    pub declared: Arc<Vec<Declared>>,
+}
+
+/// What registers, LDS and scratch memory hold before a kernel writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub registers: u32,
+    pub lds: u32,
+    pub scratch: u8,
+}
+
+impl Contents {
+    /// A NaN in each format that has one in these bits.
+    pub const USUAL: Contents = Contents { registers: POISON, lds: POISON, scratch: 0xa5 };
+    /// Other bits everywhere.
+    pub const OTHER: Contents = Contents { registers: !POISON, lds: !POISON, scratch: !0xa5 };
 }
 
 /// What device code shares with the runtime: addresses, 0 where there is none.
@@ -88,6 +118,10 @@ pub struct Executed {
     pub instructions: HashMap<&'static str, u64>,
     /// Where a register was used before its load was waited for, by the address of the instruction that uses it.
     pub missing_waits: BTreeMap<u64, Unawaited>,
+    /// What else was seen, of a launch that is scrutinised.
+    pub seen: Sightings,
+    /// The executed instructions that meet a known fault of the hardware.
+    pub errata: BTreeMap<u64, &'static Erratum>,
 }
 
 /// A missing wait, and the first wave that was seen to miss it.
@@ -130,12 +164,16 @@ impl Counts {
 
     fn into_executed(self, module: &Module) -> Executed {
         let mut instructions = self.elsewhere;
-        for (decoded, count) in module.instructions().zip(self.executed) {
-            if let (Decoded::Inst(Inst { row: Row { mnemonic, .. }, .. }), 1..) = (decoded, count) {
+        let executed = self.executed;
+        for (decoded, count) in module.instructions().zip(&executed) {
+            if let (Decoded::Inst(Inst { row: Row { mnemonic, .. }, .. }), count @ 1..) = (decoded, *count) {
                 *instructions.entry(mnemonic).or_default() += count;
             }
         }
-        Executed { instructions, missing_waits: self.missing_waits }
+        let errata =
+            module.errata().iter().filter(|(number, ..)| executed.get(*number).is_some_and(|n| *n > 0));
+        let errata = errata.map(|(_, at, erratum)| (*at, *erratum)).collect();
+        Executed { instructions, missing_waits: self.missing_waits, seen: Sightings::new(), errata }
     }
 }
 
@@ -147,6 +185,10 @@ impl Executed {
         for (at, unawaited) in other.missing_waits {
             self.missing_waits.entry(at).or_insert(unawaited);
         }
+        for (at, sighting) in other.seen {
+            self.seen.entry(at).or_insert(sighting);
+        }
+        self.errata.extend(other.errata);
     }
 }
 
@@ -175,6 +217,7 @@ impl<'a> Launch<'a> {
             shared: Shared::default(),
             regions: &[],
             workers: 1,
+            scrutiny: None,
         }
     }
 }
@@ -324,29 +367,79 @@ impl Launch<'_> {
         }
     }
 
+    /// What the launch is watched for. What a launch with other contents does was seen before.
+    fn watched(
+        &self,
+        arguments: Region,
+        contents: Contents,
+        journal: Option<Journal>,
+    ) -> Option<Mutex<Scrutiny>> {
+        let Some(Watched { races, declared }) = self.scrutiny.clone().filter(|_| contents == Contents::USUAL)
+        else {
+            return journal.map(|journal| Mutex::new(Scrutiny::default().with_journal(Some(journal))));
+        };
+        let mut scrutiny = Scrutiny::default().with_journal(journal).with_buffers(declared);
+        // Numbers of waves have so many bits.
+        if races && self.total() < u64::from(u32::MAX / clocks::WAVES) {
+            let code: Vec<(u64, &Inst)> = self.module.code().map(|(_, at, inst)| (at, inst)).collect();
+            let shared = [self.shared.printf_buffer, self.shared.hostcall_buffer];
+            let shared = shared.iter().filter_map(|at| self.regions.iter().find(|r| r.holds(*at, 1)));
+            let apart = shared.chain([&arguments]).map(|region| (region.start, region.end)).collect();
+            let base = code.first().map_or(0, |(at, _)| *at);
+            let waves = self.waves_of_group();
+            scrutiny = scrutiny.with_races(Races::new(self.blocks, waves, base, polls::find(&code), apart));
+        }
+        Some(Mutex::new(scrutiny))
+    }
+
     /// Runs the kernel.
     ///
     /// # Errors
     /// If the device would refuse the launch, or a wave cannot go on.
     pub fn run(&self) -> Result<Executed, LaunchError> {
-        self.check()?;
+        self.run_with(Contents::USUAL, None).0
+    }
+
+    /// Runs the kernel with these contents of what nobody wrote, and keeps what memory held before; also who last wrote the
+    /// bytes that are asked for.
+    pub fn run_journalled(
+        &self,
+        contents: Contents,
+        asked: BTreeSet<u64>,
+    ) -> (Result<Executed, LaunchError>, Journal) {
+        let mut regions = self.regions.to_vec();
+        regions.extend_from_slice(&self.module.regions);
+        let (result, journal) = self.run_with(contents, Some(Journal::new(regions, asked)));
+        (result, journal.unwrap_or_default())
+    }
+
+    fn run_with(
+        &self,
+        contents: Contents,
+        journal: Option<Journal>,
+    ) -> (Result<Executed, LaunchError>, Option<Journal>) {
+        if let Err(refused) = self.check() {
+            return (Err(refused.into()), journal);
+        }
         let segment = self.segment();
         let start = segment.as_ptr().expose_provenance() as u64;
         let arguments = Region { start, end: start + 8 * segment.len() as u64, writable: false };
         let mut regions = self.regions.to_vec();
         regions.extend_from_slice(&self.module.regions);
         regions.push(arguments);
-        let space = Space::new(regions);
+        let space = Space::new(regions).watched(self.watched(arguments, contents, journal));
         let total = self.total();
         if self.cooperative {
             // As HIP's runtime does before the kernel: the barrier of the grid is for one wave of each workgroup.
             space.sync.initialise(0, u32::try_from(total - 1).unwrap_or(u32::MAX));
         }
-        let workers = (self.workers.max(1) as u64).min(total) as usize;
+        let workers = if space.scrutiny.is_some() { 1 } else { self.workers.max(1) };
+        let workers = (workers as u64).min(total) as usize;
         let grid = Grid {
             launch: self,
             segment: &segment,
             space: &space,
+            contents,
             total,
             room: self.resident(),
             next: AtomicU64::new(0),
@@ -372,9 +465,14 @@ impl Launch<'_> {
                 }
             });
         }
-        match grid.stop.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            Some(stop) => Err(LaunchError::Stopped(stop)),
-            None => Ok(executed),
+        let stop = grid.stop.into_inner();
+        let mut journal = None;
+        if let Some(scrutiny) = space.scrutiny {
+            (executed.seen, journal) = scrutiny.into_inner().unwrap_or_else(|e| e.into_inner()).into_parts();
+        }
+        match stop.unwrap_or_else(|e| e.into_inner()) {
+            Some(stop) => (Err(LaunchError::Stopped(stop)), journal),
+            None => (Ok(executed), journal),
         }
     }
 }
@@ -388,6 +486,7 @@ struct Grid<'a> {
     launch: &'a Launch<'a>,
     segment: &'a [u64],
     space: &'a Space,
+    contents: Contents,
     total: u64,
     /// Workgroups that the device runs at a time.
     room: u64,
@@ -537,30 +636,31 @@ impl<'a> Grid<'a> {
         let id = [(number % x) as u32, (number / x % y) as u32, (number / x / y) as u32];
         let lds = vec![0_u8; (self.launch.lds() as usize).next_multiple_of(4)];
         let mut lds = lds.into_boxed_slice();
-        lds.chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&POISON.to_le_bytes()));
+        lds.chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&self.contents.lds.to_le_bytes()));
         let waves = self.launch.threads_at(id).iter().product::<u32>().div_ceil(LANES as u32);
         let make =
             |group: &'a Group<'a>, index| self.wave(group, index, pool.pop().unwrap_or_else(registers));
-        Some(Workgroup::new(self.space, lds, id, waves, make).in_order(self.launch.order))
+        Some(Workgroup::new(self.space, lds, id, number as u32, waves, make).in_order(self.launch.order))
     }
 
     /// A wave as the dispatcher starts it.
     fn wave(&self, group: &'a Group<'a>, index: u32, registers: Box<[Lanes; 512]>) -> Wave<'a> {
         let Launch { module, kernel, .. } = self.launch;
         let descriptor = kernel.descriptor;
-        let mut wave = Wave::with_registers(module.processor, group, index, registers, POISON);
+        let poison = self.contents.registers;
+        let mut wave = Wave::with_registers(module.processor, group, index, registers, poison);
         let vectors = descriptor.vector_registers().min(512);
         wave.vgprs = descriptor.accum_offset().min(vectors).min(256) as usize;
         wave.agprs = (vectors - wave.vgprs as u32).min(256) as usize;
         for range in [0..wave.vgprs, 256..256 + wave.agprs] {
-            wave.v[range].fill(Lanes::splat(POISON));
+            wave.v[range].fill(Lanes::splat(poison));
         }
         wave.mode = Mode(descriptor.mode());
         wave.scc = false;
         self.set_lanes(&mut wave, index, self.launch.threads_at(group.id));
         self.set_user_sgprs(&mut wave, group);
         wave.scratch_size = self.launch.scratch();
-        wave.scratch = vec![0xa5; self.launch.scratch() as usize * LANES];
+        wave.scratch = vec![self.contents.scratch; self.launch.scratch() as usize * LANES];
         wave.pc = kernel.entry + if descriptor.preload & 127 > 0 { 256 } else { 0 };
         wave
     }

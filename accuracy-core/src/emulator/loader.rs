@@ -2,6 +2,7 @@
 //!
 //! Source of the layouts: LLVM's user guide for the AMDGPU backend, "Code Object" and "Kernel Descriptor".
 
+use super::isa::errata::{Erratum, erratum_of};
 use super::isa::{DecodeError, Inst, Processor, decode};
 use super::memory::Region;
 use crate::codeobject::{self, Kernel as Described, ReadError, Target};
@@ -9,7 +10,7 @@ use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, Rela as _, SectionHeader as _, Sym as _};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::RwLock;
+use std::sync::{OnceLock, RwLock};
 
 /// Why a code object cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,7 @@ pub struct Module {
     /// The formats of `printf` calls in device code.
     pub printf_formats: Vec<String>,
     code: Vec<Code>,
+    errata: OnceLock<Vec<(usize, u64, &'static Erratum)>>,
     lines: Option<super::lines::Lines>,
     /// Address of the byte that the file calls 0.
     base: u64,
@@ -247,6 +249,7 @@ impl Module {
             variables,
             printf_formats,
             code,
+            errata: OnceLock::new(),
             lines,
             base,
             _mapping: mapping,
@@ -278,6 +281,29 @@ impl Module {
     /// All of them, in the order of their numbers.
     pub(super) fn instructions(&self) -> impl Iterator<Item = &Decoded> {
         self.code.iter().flat_map(|code| &code.instructions)
+    }
+
+    /// All instructions that the linear sweep found, in the order of their addresses: number, address, instruction.
+    pub(super) fn code(&self) -> impl Iterator<Item = (usize, u64, &Inst)> {
+        self.code.iter().flat_map(|code| {
+            (0..).zip(&code.index).filter_map(|(dword, number): (u64, &u32)| {
+                let number = (*number as usize).checked_sub(1)?;
+                match code.instructions.get(number)? {
+                    Decoded::Inst(inst) => Some((code.first + number, code.start + 4 * dword, inst)),
+                    Decoded::Error(_) => None,
+                }
+            })
+        })
+    }
+
+    /// The instructions that meet a known fault of the hardware: number, address and fault.
+    pub(super) fn errata(&self) -> &[(usize, u64, &'static Erratum)] {
+        self.errata.get_or_init(|| {
+            let met = self
+                .code()
+                .filter_map(|(number, at, inst)| Some((number, at, erratum_of(self.processor, inst)?)));
+            met.collect()
+        })
     }
 
     /// An address as the file counts it, which is what a disassembly shows.

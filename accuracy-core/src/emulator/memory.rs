@@ -1,8 +1,10 @@
 //! The memory that a kernel can reach: global memory, LDS, scratch.
 
 use super::global_sync::GlobalSync;
+use super::scrutiny::Scrutiny;
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 /// Upper 32 bits of the flat addresses that mean LDS.
 pub const SHARED_APERTURE: u32 = 0x0001_0000;
@@ -30,19 +32,32 @@ impl Region {
 }
 
 /// What the workgroups of a launch share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Space {
     /// Sorted by their start.
     regions: Vec<Region>,
     /// With what their waves wait for one another.
     pub sync: GlobalSync,
+    /// What they are watched for, if they are. The launch then has one thread, so nobody waits for the lock.
+    pub scrutiny: Option<Mutex<Scrutiny>>,
 }
 
 impl Space {
     /// Regions must not overlap.
     pub fn new(mut regions: Vec<Region>) -> Space {
         regions.sort_by_key(|region| region.start);
-        Space { regions, sync: GlobalSync::default() }
+        Space { regions, ..Space::default() }
+    }
+
+    /// Watches what happens in it.
+    pub fn watched(self, scrutiny: Option<Mutex<Scrutiny>>) -> Space {
+        Space { scrutiny, ..self }
+    }
+
+    /// Calls `f` with what the launch is watched for, if it is.
+    pub fn scrutinise<T>(&self, f: impl FnOnce(&mut Scrutiny) -> T) -> Option<T> {
+        let scrutiny = self.scrutiny.as_ref()?;
+        Some(f(&mut scrutiny.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
     }
 
     /// The region that has this address, if there is one.
@@ -103,6 +118,8 @@ pub struct Group<'a> {
     lds: UnsafeCell<Box<[u8]>>,
     /// The workgroup's place in the grid.
     pub id: [u32; 3],
+    /// Its number in the order in which workgroups are started.
+    pub number: u32,
     /// The number of the device's die that runs the workgroup (`HW_REG_XCC_ID`).
     pub xcc_id: u32,
     /// Serves what the kernel asks of the host (`printf`, `assert`): called when a wave interrupts the host, and
@@ -115,7 +132,12 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     pub fn new(space: &'a Space, lds: Box<[u8]>, id: [u32; 3]) -> Group<'a> {
         let clamped = Cell::default();
-        Group { space, lds: UnsafeCell::new(lds), id, xcc_id: 0, host: None, clamped }
+        Group { space, lds: UnsafeCell::new(lds), id, number: 0, xcc_id: 0, host: None, clamped }
+    }
+
+    /// The same with its number in the order in which workgroups are started.
+    pub fn numbered(self, number: u32) -> Group<'a> {
+        Group { number, ..self }
     }
 
     /// Bytes of LDS that the workgroup has.

@@ -10,13 +10,17 @@
 //! | `errata` | the instructions of a code object that meet a known fault of the hardware |
 //! | `lines` | which line of the source an instruction was compiled from |
 //! | `global_sync` | barriers and semaphores between the workgroups of a launch |
-//! | `memory` | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
 //! | `waits` | loads that a wave has issued and not waited for |
+//! | `scrutiny` | what a launch is watched for beside what it computes: races, barriers, accesses outside of buffers |
+//! | `memory` | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
 //! | `wave` | the registers of one wave, and what executing an instruction can lead to |
 //! | `exec` | one function for each instruction |
 //! | `workgroup` | waves that share LDS and barriers |
 //! | `loader` | a code object in memory, with its kernels and variables |
 //! | `launch` | a grid of workgroups, spread over threads |
+//! | `unwritten` | memory of the device that nobody wrote |
+//! | `rerun` | a launch once more with other contents of what nobody wrote |
+//! | `findings` | what was seen, in words |
 //! | `engine` | the emulated device: memory, loaded code objects, what was executed |
 //! | `hip` | the stand-in for AMD's runtime, which a kernel library's launchers call |
 //! | `process` | the one device that a process emulates, and what happened on it |
@@ -34,6 +38,8 @@ pub mod exec;
 #[cfg(feature = "emulate")]
 pub mod fidelity;
 #[cfg(feature = "emulate")]
+mod findings;
+#[cfg(feature = "emulate")]
 mod float_control;
 #[cfg(feature = "emulate")]
 pub mod global_sync;
@@ -48,6 +54,12 @@ pub mod memory;
 #[cfg(feature = "emulate")]
 mod process;
 #[cfg(feature = "emulate")]
+pub mod rerun;
+#[cfg(feature = "emulate")]
+pub mod scrutiny;
+#[cfg(feature = "emulate")]
+pub mod unwritten;
+#[cfg(feature = "emulate")]
 pub mod waits;
 #[cfg(feature = "emulate")]
 pub mod wave;
@@ -57,6 +69,9 @@ pub mod workgroup;
 #[cfg(feature = "emulate")]
 use process::wave_order;
 #[cfg(feature = "emulate")]
-pub use process::{EmulatorError, Report, install, take_report, with_order};
+pub use process::{
+    EmulatorError, Report, declare, forget, install, look_for_races, nobody_wrote, scrutinised, take_report,
+    with_order,
+};
 #[cfg(feature = "emulate")]
 pub use workgroup::WaveOrder;

@@ -2,11 +2,13 @@
 
 use super::engine::Device;
 use super::processor::Processor;
+use super::scrutiny::declared::Declared;
 use super::workgroup::WaveOrder;
 use super::{fidelity, hip};
 use crate::arch::Arch;
 use crate::record::Finding;
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 /// Why no device can be emulated.
@@ -70,6 +72,56 @@ pub fn with_order<T>(order: WaveOrder, f: impl FnOnce() -> T) -> T {
 /// The order in which waves take turns in this thread's launches.
 pub(super) fn wave_order() -> WaveOrder {
     ORDER.get()
+}
+
+/// How many callers want launches to be scrutinised.
+static SCRUTINISED: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs `f`, in whose launches the emulated device is watched for more than what it computes: [`super::scrutiny`] and
+/// [`super::rerun`]. It takes more than twice the time.
+pub fn scrutinised<T>(f: impl FnOnce() -> T) -> T {
+    struct Ends;
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            SCRUTINISED.fetch_sub(1, SeqCst);
+        }
+    }
+    SCRUTINISED.fetch_add(1, SeqCst);
+    let _ends = Ends;
+    f()
+}
+
+/// Whether a launch that begins now is to be scrutinised.
+pub(super) fn is_scrutinised() -> bool {
+    SCRUTINISED.load(SeqCst) > 0
+}
+
+/// Gives a piece of the device's memory the name that a test has for it.
+pub fn declare(declared: Declared) {
+    if let Some(device) = DEVICE.get() {
+        device.declare(declared);
+    }
+}
+
+/// What the framework put into this memory is not to be read by a kernel before somebody writes it.
+pub fn nobody_wrote(address: u64, bytes: u64) {
+    if let Some(device) = DEVICE.get() {
+        device.nobody_wrote(address, bytes);
+    }
+}
+
+/// The buffer whose allocation starts here is freed.
+pub fn forget(start: u64) {
+    if let Some(device) = DEVICE.get() {
+        device.forget(start);
+    }
+}
+
+/// Looks for races in launches that are scrutinised.
+pub fn look_for_races(look: bool) {
+    if let Some(device) = DEVICE.get() {
+        device.look_for_races(look);
+    }
 }
 
 /// What happened on the emulated device since it was asked last.

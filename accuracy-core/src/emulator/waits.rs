@@ -84,7 +84,12 @@ pub struct Waits {
 }
 
 /// The opcode of `s_waitcnt`.
-const WAITCNT: u16 = 12;
+pub const WAITCNT: u16 = 12;
+
+/// How many accesses the operand of `s_waitcnt` lets be under way: of vector memory; of LDS and scalar memory.
+pub fn counts(operand: u16) -> (usize, usize) {
+    (usize::from(operand & 0xf | operand >> 10 & 0x30), usize::from(operand >> 8 & 0xf))
+}
 
 impl Waits {
     /// Whether [`Waits::before`] has to be asked about an instruction.
@@ -167,9 +172,8 @@ impl Waits {
     }
 
     /// `s_waitcnt`: what remains is at most as much as it says.
-    fn wait(&mut self, counts: u16) {
-        let vector = usize::from(counts & 0xf | counts >> 10 & 0x30);
-        let shared = usize::from(counts >> 8 & 0xf);
+    fn wait(&mut self, operand: u16) {
+        let (vector, shared) = counts(operand);
         let excess = self.vector.len().saturating_sub(vector);
         self.vector.drain(..excess);
         let excess = self.local.len().saturating_sub(shared);

@@ -3,6 +3,7 @@
 use super::global_sync::Ticket;
 use super::isa::{DecodeError, Processor};
 use super::memory::{Group, Region, Watch};
+use super::scrutiny::Who;
 use super::waits::Waits;
 
 /// Lanes of a wave.
@@ -195,6 +196,8 @@ pub struct Wave<'a> {
     pub region: Region,
     /// What the wave writes, while somebody watches whether it gets on.
     pub watch: Option<Box<Watch>>,
+    /// Whether the launch is watched for more than what it computes.
+    pub scrutinised: bool,
     /// The loads that it has not waited for.
     pub waits: Waits,
     /// Stands for this wave at the barrier or semaphore of the grid at which it waits.
@@ -209,6 +212,11 @@ pub struct GprIndex {
 }
 
 impl Wave<'_> {
+    /// Which wave of the launch this is.
+    pub fn who(&self) -> Who {
+        Who { group: self.group.number, workgroup: self.group.id, wave: self.index }
+    }
+
     /// A pair of scalar registers as one number.
     pub fn s64(&self, register: u8) -> u64 {
         let low = self.s[usize::from(register & 127)];
@@ -300,6 +308,7 @@ impl Wave<'_> {
             clock: 0,
             region: Region::EMPTY,
             watch: None,
+            scrutinised: group.space.scrutiny.is_some(),
             waits: Waits::default(),
             ticket: None,
         };

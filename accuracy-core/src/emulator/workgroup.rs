@@ -1,5 +1,6 @@
 //! A workgroup: waves that share LDS and barriers, run in turn on one thread.
 
+use super::isa::Inst;
 use super::launch::Counts;
 use super::loader::{Decoded, Module};
 use super::memory::{Group, Space};
@@ -105,10 +106,11 @@ impl<'a> Workgroup<'a> {
         space: &'a Space,
         lds: Box<[u8]>,
         id: [u32; 3],
+        number: u32,
         count: u32,
         mut start: impl FnMut(&'a Group<'a>, u32) -> Wave<'a>,
     ) -> Workgroup<'a> {
-        let group = Shared::new(Group::new(space, lds, id));
+        let group = Shared::new(Group::new(space, lds, id).numbered(number));
         // SAFETY: the waves, which alone keep the reference, are dropped before the group.
         let borrowed = unsafe { group.borrow() };
         let waves: Vec<_> = (0..count).map(|index| start(borrowed, index)).collect();
@@ -140,6 +142,8 @@ impl<'a> Workgroup<'a> {
                 }
             }
             if self.states.iter().all(|state| *state == State::Ended) {
+                let group = self.waves[0].group;
+                group.space.scrutinise(|scrutiny| scrutiny.ended(group.number));
                 return Ok(Progress::Done);
             }
             self.open_barrier();
@@ -157,10 +161,22 @@ impl<'a> Workgroup<'a> {
     /// Lets the waves go on that wait at a barrier, once all that have not ended are there.
     fn open_barrier(&mut self) {
         if self.states.iter().all(|state| *state != State::Running) {
+            self.meet();
             for state in self.states.iter_mut().filter(|state| **state == State::AtBarrier) {
                 *state = State::Running;
             }
         }
+    }
+
+    /// Tells what watches the launch that waves have met at a barrier.
+    fn meet(&self) {
+        let group = self.waves[0].group;
+        if group.space.scrutiny.is_none() || self.states.iter().all(|state| *state == State::Ended) {
+            return;
+        }
+        let ended = (0..).zip(&self.states).filter(|(_, state)| **state == State::Ended);
+        let ended = ended.fold(0, |mask, (index, _): (u32, _)| mask | 1 << index);
+        group.space.scrutinise(|scrutiny| scrutiny.barrier(group.number, group.id, ended));
     }
 
     /// Runs the waves in step, for a long while at the most, until each has ended or waits. Only then is it asked which of
@@ -375,7 +391,11 @@ fn run(wave: &mut Wave, module: &Module, budget: u32, counts: &mut Counts) -> Fl
                     counts.add_missing_wait(at, missing, wave);
                 }
             }
+            if wave.scrutinised {
+                begin(wave, inst, at);
+            }
             match (inst.execute)(wave, inst) {
+                Flow::Next if wave.scrutinised => end(wave),
                 Flow::Next => {}
                 Flow::Jump => continue 'jump,
                 Flow::Fault => {
@@ -387,4 +407,16 @@ fn run(wave: &mut Wave, module: &Module, budget: u32, counts: &mut Counts) -> Fl
         }
         // A piece of code that the linear sweep did not find ends here; the next one is looked up.
     }
+}
+
+/// A wave of a launch that is watched is about to execute an instruction.
+#[cold]
+fn begin(wave: &Wave, inst: &Inst, at: u64) {
+    wave.group.space.scrutinise(|scrutiny| scrutiny.begin(wave.who(), inst, at, wave.exec()));
+}
+
+/// It has executed it.
+#[cold]
+fn end(wave: &Wave) {
+    wave.group.space.scrutinise(|scrutiny| scrutiny.end());
 }

@@ -259,9 +259,10 @@ impl<'a> Runner<'a> {
     }
 
     /// The same data, complementary poison, buffers that end at an inaccessible page. Where the device is emulated, the
-    /// waves of a workgroup take turns in the opposite order: where a barrier is missing the two runs differ.
+    /// waves of a workgroup take turns in the opposite order: where a barrier is missing the two runs differ. It is also the
+    /// run that the emulator looks at closely, which costs time.
     fn second(&self, at: &[usize]) -> Result<Attempt> {
-        emulation::in_opposite_order(|| self.other_memory(at))
+        emulation::in_opposite_order(|| emulation::scrutinised(|| self.other_memory(at)))
     }
 
     /// The same with the turns of the first run.

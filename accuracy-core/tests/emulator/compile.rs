@@ -49,7 +49,7 @@ pub fn assemble(processor: Processor, text: &str) -> Vec<u8> {
 }
 
 /// What the compiler makes of the device code of a file in this folder.
-fn hip(processor: Processor, name: &str, options: &[&str]) -> Option<Vec<u8>> {
+pub fn hip(processor: Processor, name: &str, options: &[&str]) -> Option<Vec<u8>> {
     let Some(compiler) = compiler() else {
         let reason =
             "skipped: no clang++ that compiles for AMD GPUs; kernels/install-compiler.sh installs one";

@@ -2,11 +2,13 @@
 //! what becomes of kernels that do what they must not.
 
 mod compile;
+mod races;
+mod scrutiny;
 mod waits;
 
 use accuracy_core::emulator::WaveOrder;
 use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::launch::{Launch, LaunchError, Refused};
+use accuracy_core::emulator::launch::{Executed, Launch, LaunchError, Refused, Watched};
 use accuracy_core::emulator::loader::{LoadError, Module};
 use accuracy_core::emulator::memory::Region;
 use accuracy_core::emulator::wave::Fault;
@@ -25,6 +27,7 @@ struct Run<'a> {
     dynamic_lds: u32,
     cooperative: bool,
     order: WaveOrder,
+    scrutiny: Option<Watched>,
 }
 
 impl<'a> Run<'a> {
@@ -41,6 +44,7 @@ impl<'a> Run<'a> {
             dynamic_lds: 0,
             cooperative: false,
             order: WaveOrder::default(),
+            scrutiny: None,
         }
     }
 
@@ -61,6 +65,10 @@ impl<'a> Run<'a> {
     }
 
     fn run(&self) -> Result<u64, LaunchError> {
+        self.execute().map(|executed| executed.instructions.values().sum())
+    }
+
+    fn execute(&self) -> Result<Executed, LaunchError> {
         let kernel = self.module.kernel(self.kernel).expect("the kernel is in kernels.hip");
         let launch = Launch {
             dynamic_lds: self.dynamic_lds,
@@ -69,9 +77,10 @@ impl<'a> Run<'a> {
             arguments: &self.arguments,
             regions: &self.regions,
             workers: self.workers,
+            scrutiny: self.scrutiny.clone(),
             ..Launch::new(self.module, kernel, [self.blocks, 1, 1], [self.threads, 1, 1])
         };
-        launch.run().map(|executed| executed.instructions.values().sum())
+        launch.run()
     }
 
     /// The fault that ends the launch, and the line of the source that it names.

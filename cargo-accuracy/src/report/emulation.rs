@@ -46,17 +46,29 @@ pub fn grouped(n: u64) -> String {
 
 /// A finding as a sentence.
 pub fn words(finding: &Finding) -> String {
-    let Finding { kind, kernel, mnemonic, offset, file, line, severity: _, block, wave, detail } = finding;
+    let Finding { kind, kernel, mnemonic, offset, file, line, severity: _, block, wave, lane, .. } = finding;
+    let Finding { buffer, row, column, detail, .. } = finding;
     let source = match (file, line) {
         (Some(file), Some(line)) => format!(", {file}:{line}"),
         (Some(file), None) => format!(", {file}"),
         (None, _) => String::new(),
     };
     let who = match (block, wave) {
-        (Some([x, y, z]), Some(wave)) => format!(", first in workgroup ({x}, {y}, {z}), wave {wave}"),
+        (Some([x, y, z]), Some(wave)) => {
+            let lane = lane.map_or(String::new(), |lane| format!(", lane {lane}"));
+            format!(", first in workgroup ({x}, {y}, {z}), wave {wave}{lane}")
+        }
         _ => String::new(),
     };
-    format!("{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}{who}): {detail}", kind.name())
+    let element = match (buffer, row, column) {
+        (Some(buffer), Some(row), Some(column)) => format!(" {buffer}[{row}, {column}]:"),
+        (Some(buffer), ..) => format!(" {buffer}:"),
+        (None, ..) => String::new(),
+    };
+    format!(
+        "{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}{who}):{element} {detail}",
+        kind.name()
+    )
 }
 
 /// Every finding of a report once for each place of a kernel, with the first of its sentences and the number of its cases.
@@ -157,8 +169,8 @@ mod tests {
         assert_eq!((found[0].0.kind, found[0].1), (FindingKind::Race, 2));
         assert_eq!(
             words(found[0].0),
-            "race in `gemm` at ds_read_b32 (offset 0x1a4, gemm.hip:42, first in workgroup (1, 0, 0), wave 3): \
-             two waves of a workgroup, no barrier between"
+            "race in `gemm` at ds_read_b32 (offset 0x1a4, gemm.hip:42, first in workgroup (1, 0, 0), wave 3, lane 7): \
+             y[2, 5]: two waves of a workgroup, no barrier between"
         );
     }
 

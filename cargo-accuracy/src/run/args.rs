@@ -34,6 +34,12 @@ pub struct RunArgs {
         hide_possible_values = true
     )]
     pub emulate: Option<bool>,
+    /// Also look for races between waves and between workgroups, with --emulate
+    ///
+    /// In one of a case's runs, every access to memory is compared with those before it. That run takes about ten times
+    /// as long.
+    #[arg(long)]
+    pub race: bool,
     /// GPU runtime, hip or cuda, if it is not the usual one of the architecture's vendor
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<Kind>,

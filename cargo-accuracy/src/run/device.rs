@@ -56,6 +56,8 @@ struct Emulated {
     target: String,
     /// How many threads each of its cases may use.
     threads: usize,
+    /// Whether they are looked at for races.
+    race: bool,
     /// A visible device of the architecture, which is not used.
     idle: Option<Device>,
 }
@@ -98,7 +100,8 @@ impl Places {
                     // A device that cannot be asked is none that a report could speak of.
                     let visible = gpu::devices(own).unwrap_or_default();
                     let idle = visible.into_iter().find(|device| device.arch.parse() == Ok(arch));
-                    let emulated = Emulated { name, target, threads: (cores / settings.jobs).max(1), idle };
+                    let threads = (cores / settings.jobs).max(1);
+                    let emulated = Emulated { name, target, threads, race: settings.race, idle };
                     places.push(Place { arch, on: On::Emulator(emulated) });
                 }
                 Some(own) => {
@@ -186,7 +189,9 @@ impl Places {
             On::Cpu => Vec::new(),
             On::Device(visible) => vec![(visible.variable, visible.value.clone())],
             On::Emulator(emulated) => {
-                vec![(env::EMULATE, "1".into()), (env::EMULATE_THREADS, emulated.threads.to_string())]
+                let race = if emulated.race { "1" } else { "0" };
+                let threads = emulated.threads.to_string();
+                vec![(env::EMULATE, "1".into()), (env::EMULATE_THREADS, threads), (env::RACE, race.into())]
             }
         }
     }

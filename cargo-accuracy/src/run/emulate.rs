@@ -33,6 +33,31 @@ pub fn asked(flag: Option<bool>) -> anyhow::Result<Option<bool>> {
     }
 }
 
+/// Whether the flag or the environment asks for races.
+///
+/// # Errors
+/// If the variable has a value that means nothing.
+pub fn races(flag: bool) -> anyhow::Result<bool> {
+    let expected = "1 to look for races, 0 not to";
+    match config::from_env::<u8>(env::RACE, expected)? {
+        Some(1) => Ok(true),
+        None | Some(0) => Ok(flag),
+        Some(other) => Err(usage(format!("{}={other}: expected {expected}", env::RACE))),
+    }
+}
+
+/// # Errors
+/// A usage error where races are asked for and nothing is emulated: on a device nobody sees them.
+pub fn check_races(settings: &Settings) -> anyhow::Result<()> {
+    if settings.race && !settings.emulates {
+        return Err(usage(format!(
+            "races are found in what is emulated: add --emulate, or leave --race ({}) out",
+            env::RACE
+        )));
+    }
+    Ok(())
+}
+
 /// Names of architectures, `gfx942 or gfx950`.
 fn known() -> String {
     Arch::emulated().map(Arch::name).collect::<Vec<_>>().join(" or ")

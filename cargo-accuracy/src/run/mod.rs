@@ -88,6 +88,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let names = packages.iter().map(|p| p.name.as_str());
     settings.emulates = emulate::decide(names.clone(), &settings, &config, args.runtime)?;
+    emulate::check_races(&settings)?;
     require_arch(names, &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
     let find = || Places::find(archs, &settings, args.runtime, &args.devices);
@@ -172,6 +173,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::NothingRan);
     }
     settings.emulates = emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
+    emulate::check_races(&settings)?;
     if settings.emulates {
         let without: Vec<&str> =
             selected.iter().filter(|b| !b.can_emulate).map(|b| b.name.as_str()).collect();
@@ -774,6 +776,7 @@ impl Run<'_> {
             .stdout(output)
             .env_remove(env::EMULATE)
             .env_remove(env::EMULATE_THREADS)
+            .env_remove(env::RACE)
             .envs(self.places.environment(place));
         for (name, value) in [
             (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),

@@ -59,6 +59,8 @@ pub struct Settings {
     pub emulate: Option<bool>,
     /// Whether the run emulates what can be emulated: [`super::emulate::decide`].
     pub emulates: bool,
+    /// Whether what is emulated is looked at for races.
+    pub race: bool,
     /// From the flag or the environment: wins over the attribute of a test.
     pub min_cos: Option<f64>,
     pub timeout: Option<f64>,
@@ -122,6 +124,7 @@ impl Settings {
             visible,
             emulate,
             emulates,
+            race: super::emulate::races(args.race)?,
             min_cos,
             timeout,
             jobs,

@@ -263,6 +263,11 @@ pub trait Engine: Send + Sync {
     /// The live allocation that holds this address.
     fn allocation(&self, address: usize) -> Option<Allocation>;
 
+    /// The runtime has written memory, at the host's wish.
+    fn host_writes(&self, address: usize, bytes: usize) {
+        let _ = (address, bytes);
+    }
+
     /// Lets kernels access host memory that the engine did not allocate.
     fn map_host(&self, address: usize, bytes: usize);
 

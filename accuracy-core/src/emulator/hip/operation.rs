@@ -256,6 +256,7 @@ impl Runtime {
                         size.row,
                     );
                 }
+                self.engine.host_writes(at(to), size.row);
             }
         }
         Ok(())
@@ -274,6 +275,7 @@ impl Runtime {
         for plane in 0..size.planes {
             for row in 0..size.rows {
                 let at = to.address + plane * to.plane + row * to.pitch;
+                self.engine.host_writes(at, size.row);
                 // SAFETY: the range was checked to lie inside an allocation; bytes have no alignment.
                 let bytes = unsafe {
                     std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut::<u8>(at), size.row)

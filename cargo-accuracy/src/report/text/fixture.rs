@@ -68,6 +68,10 @@ pub fn emulated(id: &str) -> Record {
         severity: Severity::Note,
         block: Some([1, 0, 0]),
         wave: Some(3),
+        lane: Some(7),
+        buffer: Some("y".into()),
+        row: Some(2),
+        column: Some(5),
         detail: "two waves of a workgroup, no barrier between".into(),
     }]);
     record

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::places::before_write;
+use super::places::before_change;
 use super::places::{Places, lanes, registers};
 use super::transfer::{get, put};
 use crate::emulator::isa::{Inst, Operand};
@@ -61,7 +61,7 @@ pub(super) fn atomic32(
     places: &Places,
     f: impl Fn(u32, u32, u32) -> u32,
 ) {
-    before_write(wave, places, 4);
+    before_change(wave, places, 4);
     for lane in lanes(places.lanes) {
         let a = wave.v[data].0[lane];
         let b = second.map_or(0, |second| wave.v[second].0[lane]);
@@ -89,7 +89,7 @@ pub(super) fn atomic64(
     places: &Places,
     f: impl Fn(u64, u64, u64) -> u64,
 ) {
-    before_write(wave, places, 8);
+    before_change(wave, places, 8);
     let pair = |wave: &Wave, register: usize, lane: usize| {
         u64::from(wave.v[register + 1].0[lane]) << 32 | u64::from(wave.v[register].0[lane])
     };

@@ -209,6 +209,8 @@ impl Address {
         let clamped = places.zero.count_ones();
         if clamped > 0 && request.does == Access::Read {
             wave.group.count_clamped_loads(clamped);
+            let lane = places.zero.trailing_zeros() as u8;
+            wave.group.space.scrutinise(|scrutiny| scrutiny.clamped(lane));
         } else if clamped > 0 {
             wave.group.count_clamped_stores(clamped);
         }

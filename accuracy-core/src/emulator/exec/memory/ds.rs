@@ -5,7 +5,7 @@ use super::atomic::{
     pk_add_bf16, pk_add_f16,
 };
 use super::flat::finish;
-use super::places::before_write;
+use super::places::before_change;
 use super::places::{Places, Request, lanes, lds_by_lane, lds_offsets, registers};
 use super::transfer::{Part, get, load, load_part, put, store, store_part};
 use crate::emulator::isa::{Inst, Operand, Processor};
@@ -134,7 +134,7 @@ fn two_places(
 
 /// Exchanges `N` dwords a lane at each of two addresses with registers; the old values go to registers from `dst` on.
 fn exchange2<const N: usize>(wave: &mut Wave, dst: usize, data: [usize; 2], places: &[Places; 2]) {
-    places.iter().for_each(|places| before_write(wave, places, 4 * N as u32));
+    places.iter().for_each(|places| before_change(wave, places, 4 * N as u32));
     for lane in lanes(places[0].lanes) {
         // Both are read before either is written, and the data before the destination, which may be the same register.
         let place = |which: usize, part: usize| places[which].at(lane) + 4 * part as u64;
@@ -389,7 +389,7 @@ fn count(wave: &mut Wave, inst: &Inst, change: impl Fn(u32, u32) -> u32) -> Resu
         return Err(Fault::Misaligned { lane, address, needed: 4 });
     }
     let places = lds_by_lane(wave, start, 0, first, &request)?;
-    before_write(wave, &places, 4);
+    before_change(wave, &places, 4);
     let address = places.at(0);
     // SAFETY: the address was checked for an atomic of 4 bytes in LDS, which belongs to this thread.
     let old = unsafe {

@@ -6,8 +6,8 @@
 
 use super::buffer::Address;
 use super::flat::finish;
-use super::places::before_write;
 use super::places::{Places, Request, lanes, registers};
+use super::places::{before_read, before_write};
 use super::transfer::{get, put};
 use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Fault, Flow, Wave};
@@ -257,7 +257,9 @@ fn load(wave: &mut Wave, inst: &Inst, shape: Shape) -> Result<(), Fault> {
         .max()
         .unwrap_or(0)
         .min(format.components);
-    let places = address.places(wave, 0, &Request::read(needed as u32 * format.bits / 8))?;
+    let needed = needed as u32 * format.bits / 8;
+    let places = address.places(wave, 0, &Request::read(needed))?;
+    before_read(wave, &places, needed);
     let half = shape.is_half();
     for lane in lanes(places.lanes | places.zero) {
         let loads = places.lanes >> lane & 1 != 0;

@@ -27,10 +27,16 @@ fn uninitialised(inst: &Inst) -> Fault {
     ))
 }
 
+/// What the wave did before is known to those that it lets go on.
+fn release(wave: &Wave, inst: &Inst) {
+    wave.group.space.scrutinise(|scrutiny| scrutiny.releases(wave.who(), resource(wave, inst)));
+}
+
 /// Lets the wave go on, or come back to the instruction.
 fn answer(wave: &mut Wave, inst: &Inst, asked: Result<Option<Asked>, Fault>) -> Flow {
     match asked.and_then(|asked| asked.ok_or_else(|| uninitialised(inst))) {
         Ok(Asked::Passes) => {
+            wave.group.space.scrutinise(|scrutiny| scrutiny.acquires(wave.who(), resource(wave, inst)));
             wave.ticket = None;
             Flow::Next
         }
@@ -52,6 +58,9 @@ pub fn ds_gws_init(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// Waits until as many waves have come as the barrier is for.
 pub fn ds_gws_barrier(wave: &mut Wave, inst: &Inst) -> Flow {
+    if wave.ticket.is_none() {
+        release(wave, inst);
+    }
     let asked = data(wave, inst)
         .map(|others| wave.group.space.sync.barrier(resource(wave, inst), wave.ticket, others));
     answer(wave, inst, asked)
@@ -69,12 +78,14 @@ fn released(wave: &mut Wave, inst: &Inst, done: Option<()>) -> Flow {
 
 /// Adds one to a semaphore's counter.
 pub fn ds_gws_sema_v(wave: &mut Wave, inst: &Inst) -> Flow {
+    release(wave, inst);
     let done = wave.group.space.sync.release(resource(wave, inst), 1);
     released(wave, inst, done)
 }
 
 /// Adds a number to a semaphore's counter.
 pub fn ds_gws_sema_br(wave: &mut Wave, inst: &Inst) -> Flow {
+    release(wave, inst);
     match data(wave, inst) {
         Ok(count) => {
             let done = wave.group.space.sync.release(resource(wave, inst), count);
@@ -86,6 +97,7 @@ pub fn ds_gws_sema_br(wave: &mut Wave, inst: &Inst) -> Flow {
 
 /// Lets all waves go on that wait for a semaphore.
 pub fn ds_gws_sema_release_all(wave: &mut Wave, inst: &Inst) -> Flow {
+    release(wave, inst);
     let done = wave.group.space.sync.release_all(resource(wave, inst));
     released(wave, inst, done)
 }

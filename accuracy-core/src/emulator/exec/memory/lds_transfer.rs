@@ -1,7 +1,7 @@
 //! Loads straight into LDS (`global_load_lds_*`, `buffer_load_* ... lds`).
 
-use super::places::before_write;
 use super::places::{How, Places, Request, lanes, lds_by_lane};
+use super::places::{before_read, before_write};
 use super::transfer::{Part, get, put};
 use crate::emulator::isa::{Inst, Processor};
 use crate::emulator::wave::{Fault, LANES, Wave};
@@ -49,6 +49,11 @@ pub(super) fn copy(
         return Ok(());
     }
     let to = lds_by_lane(wave, start(wave, inst).wrapping_add(skip), whole, exec, &Request::write(size))?;
+    let read = match piece {
+        Piece::Dwords(count) => 4 * count,
+        Piece::Part(part) => part.bytes(),
+    };
+    before_read(wave, from, read);
     before_write(wave, &to, size);
     if let (Piece::Dwords(_), How::Row { first, stride }, How::Row { first: into, .. }) =
         (piece, &from.how, &to.how)

@@ -2,6 +2,7 @@
 
 use crate::emulator::isa::{Inst, Operand};
 use crate::emulator::memory::{PRIVATE_APERTURE, Region, SHARED_APERTURE, Watch};
+use crate::emulator::scrutiny::{Does, Place};
 use crate::emulator::wave::{Access, Fault, LANES, Lanes, Wave};
 
 /// What an instruction wants to do at its addresses.
@@ -476,11 +477,33 @@ pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Op
     Ok(Some(Places { how: How::Each(each), lanes: exec, zero: 0, local }))
 }
 
-/// Notes what memory holds before a wave writes `bytes` bytes at each place, if it is watched.
+/// Has to be called before a wave reads `bytes` bytes at each place.
+#[inline(always)]
+pub(super) fn before_read(wave: &mut Wave, places: &Places, bytes: u32) {
+    if wave.scrutinised {
+        scrutinise(wave, places, bytes, Does::Reads);
+    }
+}
+
+/// Has to be called before a wave writes `bytes` bytes at each place.
 #[inline(always)]
 pub(super) fn before_write(wave: &mut Wave, places: &Places, bytes: u32) {
     if let Some(watch) = &mut wave.watch {
         note_all(watch, places, bytes);
+    }
+    if wave.scrutinised {
+        scrutinise(wave, places, bytes, Does::Writes);
+    }
+}
+
+/// Has to be called before a wave changes `bytes` bytes at each place by an atomic.
+#[inline(always)]
+pub(super) fn before_change(wave: &mut Wave, places: &Places, bytes: u32) {
+    if let Some(watch) = &mut wave.watch {
+        note_all(watch, places, bytes);
+    }
+    if wave.scrutinised {
+        scrutinise(wave, places, bytes, Does::Changes);
     }
 }
 
@@ -489,9 +512,35 @@ fn note_all(watch: &mut Watch, places: &Places, bytes: u32) {
     lanes(places.lanes).for_each(|lane| watch.note(places.at(lane), bytes));
 }
 
-/// The same for one address.
-pub(super) fn before_write_at(wave: &mut Wave, address: u64, bytes: u32) {
-    if let Some(watch) = &mut wave.watch {
+/// Notes what a wave does in memory that others may use, for a launch that is watched.
+#[cold]
+fn scrutinise(wave: &Wave, places: &Places, bytes: u32, does: Does) {
+    wave.group.space.scrutinise(|scrutiny| {
+        for lane in lanes(places.lanes) {
+            if let Some(place) = place_of(wave, places.at(lane)) {
+                scrutiny.access(place, bytes, lane as u8, does);
+            }
+        }
+    });
+}
+
+/// Where an address of this process is to a kernel; `None` where it belongs to one lane alone.
+fn place_of(wave: &Wave, address: u64) -> Option<Place> {
+    let inside = |start: u64, bytes: u64| address.wrapping_sub(start) < bytes;
+    let lds = wave.group.lds_start() as u64;
+    if inside(lds, wave.group.lds_len() as u64) {
+        return Some(Place::Lds((address - lds) as u32, address));
+    }
+    let scratch = wave.scratch.as_ptr().expose_provenance() as u64;
+    (!inside(scratch, wave.scratch.len() as u64)).then_some(Place::Global(address))
+}
+
+/// As [`before_read`], [`before_write`] and [`before_change`], for one address of global memory that all lanes use.
+pub(super) fn before_at(wave: &mut Wave, address: u64, bytes: u32, does: Does) {
+    if let Some(watch) = wave.watch.as_mut().filter(|_| does != Does::Reads) {
         watch.note(address, bytes);
+    }
+    if wave.scrutinised {
+        wave.group.space.scrutinise(|scrutiny| scrutiny.access(Place::Global(address), bytes, 0, does));
     }
 }

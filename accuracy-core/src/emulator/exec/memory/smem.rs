@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::atomic::{int32, int64};
 use super::buffer::Resource;
 use super::flat::finish;
-use super::places::before_write_at;
+use super::places::before_at;
 use super::transfer::{get, put};
 use crate::emulator::exec::scalar::read32;
 use crate::emulator::isa::{Inst, Operand};
+use crate::emulator::scrutiny::Does;
 use crate::emulator::wave::{Access, Fault, Flow, Wave};
 
 /// Whole dwords: the lowest two bits do not count.
@@ -94,6 +95,7 @@ fn buffer_at(
         Some(start) => check(wave, (resource.base & DWORDS) + start, bytes, does).map(Some),
         None if does == Access::Read => {
             wave.group.count_clamped_loads(1);
+            wave.group.space.scrutinise(|scrutiny| scrutiny.clamped(0));
             Ok(None)
         }
         None => {
@@ -117,6 +119,7 @@ fn registers(inst: &Inst, operand: Operand, count: usize) -> Result<usize, Fault
 fn load<const N: usize, const UNIT: i64>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let dst = registers(inst, inst.dst, N)?;
     let address = based(wave, inst, UNIT, 4 * N as u32, Access::Read)?;
+    before_at(wave, address, 4 * N as u32, Does::Reads);
     for part in 0..N {
         // SAFETY: checked for a read of 4 * N bytes.
         wave.s[dst + part] = unsafe { get(address + 4 * part as u64) };
@@ -131,6 +134,9 @@ fn buffer_load<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault
     let offset = offset(wave, inst)?;
     for part in 0..N {
         let place = buffer_at(wave, &resource, offset + 4 * part as i64, 4, Access::Read)?;
+        if let Some(address) = place {
+            before_at(wave, address, 4, Does::Reads);
+        }
         // SAFETY: checked for a read of 4 bytes.
         wave.s[dst + part] = place.map_or(0, |address| unsafe { get(address) });
     }
@@ -140,7 +146,7 @@ fn buffer_load<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault
 fn store<const N: usize, const UNIT: i64>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], N)?;
     let address = based(wave, inst, UNIT, 4 * N as u32, Access::Write)?;
-    before_write_at(wave, address, 4 * N as u32);
+    before_at(wave, address, 4 * N as u32, Does::Writes);
     for part in 0..N {
         // SAFETY: checked for a write of 4 * N bytes.
         unsafe { put(address + 4 * part as u64, wave.s[src + part]) };
@@ -154,7 +160,7 @@ fn buffer_store<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Faul
     let offset = offset(wave, inst)?;
     for part in 0..N {
         if let Some(address) = buffer_at(wave, &resource, offset + 4 * part as i64, 4, Access::Write)? {
-            before_write_at(wave, address, 4);
+            before_at(wave, address, 4, Does::Writes);
             // SAFETY: checked for a write of 4 bytes.
             unsafe { put(address, wave.s[src + part]) };
         }
@@ -261,7 +267,7 @@ fn scalar32(
 ) -> Result<(), Fault> {
     let data = registers(inst, inst.src[1], if compares { 2 } else { 1 })?;
     let (a, b) = (wave.s[data], if compares { wave.s[data + 1] } else { 0 });
-    before_write_at(wave, address, 4);
+    before_at(wave, address, 4, Does::Changes);
     let pointer = std::ptr::with_exposed_provenance_mut::<u32>(address as usize);
     // SAFETY: checked for an atomic of 4 bytes; scalar addresses are multiples of 4.
     let atomic = unsafe { AtomicU32::from_ptr(pointer) };
@@ -285,7 +291,7 @@ fn scalar64(
     }
     let data = registers(inst, inst.src[1], if compares { 4 } else { 2 })? as u8;
     let (a, b) = (wave.s64(data), if compares { wave.s64(data + 2) } else { 0 });
-    before_write_at(wave, address, 8);
+    before_at(wave, address, 8, Does::Changes);
     let pointer = std::ptr::with_exposed_provenance_mut::<u64>(address as usize);
     // SAFETY: checked for an atomic of 8 bytes at a multiple of 8.
     let atomic = unsafe { AtomicU64::from_ptr(pointer) };

@@ -1,7 +1,7 @@
 //! Moves data between vector registers and checked addresses.
 
-use super::places::before_write;
 use super::places::{How, Places, lanes};
+use super::places::{before_read, before_write};
 use crate::emulator::wave::{LANES, Lanes, Wave};
 
 /// A value at any address. One volatile access of it is one access of the processor.
@@ -86,6 +86,7 @@ fn is_run(mask: u64) -> bool {
 
 /// Loads `N` dwords a lane into registers from `dst` on.
 pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places) {
+    before_read(wave, places, 4 * N as u32);
     let registers = group::<N>(wave, dst);
     let mut lane_at = |lane: usize, address: u64| {
         // SAFETY: `places` was made for a read of 4 * N bytes.
@@ -238,6 +239,7 @@ impl Part {
 /// Loads a byte or a half into a register.
 #[inline(always)]
 pub(super) fn load_part(wave: &mut Wave, dst: usize, part: Part, places: &Places) {
+    before_read(wave, places, part.bytes());
     let register = &mut wave.v[dst].0;
     if let (How::Row { first, stride }, u64::MAX) = (&places.how, places.lanes) {
         for (lane, value) in register.iter_mut().enumerate() {
