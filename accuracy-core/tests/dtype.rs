@@ -351,7 +351,7 @@ fn any_dtype() -> impl Strategy<Value = DType> {
 #[test]
 fn the_least_normal_value_is_where_steps_begin_to_grow() {
     let mut seen = 0;
-    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.bits() <= 8) {
+    for dtype in DType::ALL.iter().copied().filter(|dtype| dtype.bits() <= 8) {
         let Some(least) = dtype.min_normal() else { continue };
         let codes = 0..1u32 << dtype.bits();
         let mut values: Vec<f64> =

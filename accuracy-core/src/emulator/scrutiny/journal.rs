@@ -137,7 +137,8 @@ impl Written {
             let (at, one, two) = match (a.peek(), b.peek()) {
                 (None, None) => break,
                 (Some(&&(x, one)), Some(&&(y, two))) if x == y => {
-                    (a.next(), b.next());
+                    a.next();
+                    b.next();
                     (x, Some(one), Some(two))
                 }
                 (Some(&&(x, one)), other) if other.is_none_or(|&&(y, _)| x < y) => {
