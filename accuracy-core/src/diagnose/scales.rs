@@ -726,3 +726,44 @@ impl<'a> Scales<'a> {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Case;
+    use crate::case::input::Data;
+    use crate::dtype::{INT8, UINT4};
+    use crate::judge::tests::setup;
+
+    /// Blocks of 32 rows that are taken for smaller ones: beyond the last of them, whoever finds another cell's scale finds
+    /// its zero point there, too.
+    #[test]
+    fn rows_beyond_the_last_block_have_scale_and_zero_point_of_one_cell() {
+        let zeros = ZeroPoint::per_cell(UINT4, ScaleLayout::RowMajor);
+        let mut case = Case::new(setup(0, Data::Ordinary));
+        let scheme = Quant::block(UINT4, 32, 64).zero_point(ZeroPoint::Fixed(8));
+        let w = case.inout_quantized("w", scheme, [64, 128]).unwrap();
+        let q = case.quantized("q", &w, Quant::token(INT8)).unwrap();
+        let mut attempt = case.finish(&q).unwrap();
+        // Zero points 1 and 2 of the first row of blocks, 3 and 4 of the second.
+        let of_w = &mut attempt.buffers[w.id().0];
+        (of_w.scheme, of_w.zeros) = (Some(scheme.zero_point(zeros)), vec![0x21, 0x43]);
+        let operand = attempt.buffer(w.id());
+        let right = super::super::reading::Reading::right(operand).zeros.unwrap();
+        assert!(right(1, 1).is_finite() && right(1, 1) != right(0, 1));
+        let all = hypotheses(w.id(), operand);
+        let mut seen = 0;
+        for h in &all {
+            let (Change::Scales(cells), Some((_, Change::ZerosAt(of)))) = (&h.change, &h.also) else {
+                continue;
+            };
+            if cells.rows != 16 {
+                continue;
+            }
+            // The fourth block of 16 rows, where the grid has two: the second again, or the last, which is the same one.
+            assert_eq!(of(3, 1), right(1, 1), "{}", h.what);
+            seen += 1;
+        }
+        assert!(seen >= 2, "{seen}");
+    }
+}
