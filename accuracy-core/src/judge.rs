@@ -853,7 +853,8 @@ impl Accumulation {
         let off = (product / square - 1.0).abs();
         for check in checks.iter_mut().filter(|check| check.check == CheckName::Gain && off.is_finite()) {
             let detail = std::mem::take(&mut check.detail);
-            *check = CheckResult { detail, ..at_most(CheckName::Gain, &check.hop, check.value, MAX_GAIN + off) };
+            *check =
+                CheckResult { detail, ..at_most(CheckName::Gain, &check.hop, check.value, MAX_GAIN + off) };
         }
     }
 

@@ -108,7 +108,7 @@ fn decisions(records: Vec<Record>) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("quant.hip"), SOURCE).unwrap();
     let mut findings: Vec<Finding> =
-        lint::run(&[folder.path().into()], &LintConfig::default()).unwrap().findings;
+        lint::run(&[folder.path().into()], &LintConfig::default(), None).unwrap().findings;
     confirm::confirm(&mut findings, &records);
     assert!(findings.iter().any(|f| f.confirmed && f.severity == Severity::Error), "{findings:#?}");
     let of_findings = findings.iter().map(|f| format!("{:?} {:?} {}", f.parameter, f.severity, f.confirmed));
