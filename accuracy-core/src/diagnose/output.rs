@@ -204,8 +204,8 @@ fn overflown(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Optio
         .map(|i| reference.data[i].abs())
         .filter(|x| x.is_finite())
         .fold(0.0, f64::max);
-    // The limit may have met what was rounded already.
-    if least < most * (1.0 - 2f64.powi(-7)) {
+    // Without a number beside them there is no magnitude from which on. The limit may have met what was rounded already.
+    if most == 0.0 || least < most * (1.0 - 2f64.powi(-7)) {
         return None;
     }
     let near = if (most..=least).contains(&65504.0) { ": 65504 is the largest float16" } else { "" };

@@ -192,6 +192,22 @@ fn expect_open(causes: &[Cause], both: [&str; 2]) {
 
 const SHAPE: (usize, usize, usize) = (33, 256, 640);
 
+/// The largest value of each group of e4m3fnuz has the code that is NaN in e4m3fn. Whatever makes NaN explains such an output:
+/// that the codes are read as the other format is told as the guess that it is, and no layout, overflow or tail beside it.
+#[test]
+fn an_output_of_nan_alone_speaks_for_codes_that_are_nan_and_for_nothing_with_confidence() {
+    let activations = Quant::group(E4M3FNUZ, 128).layout(ColMajor);
+    let g = gemm(SHAPE, activations, Quant::block(E4M3FNUZ, 128, 128));
+    let read = Side { format: E4M3FN, ..g.a.clone() };
+    let y = product(&read.values(), &g.b.values());
+    assert!(y.data.iter().all(|y| y.is_nan()));
+    let causes = g.wrote(&y).causes();
+    assert!(causes.iter().all(|c| !c.confident), "{causes:#?}");
+    assert_eq!(causes[0].cause, "fp8_variant", "{causes:#?}");
+    let alone = ["fp8_variant", "unknown"];
+    assert!(causes.iter().all(|c| alone.contains(&c.cause.as_str())), "{causes:#?}");
+}
+
 #[test]
 fn the_right_product_is_right() {
     let (x, w) = fp8_block(RowMajor);

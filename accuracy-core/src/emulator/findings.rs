@@ -145,8 +145,10 @@ impl Scene<'_> {
             }
             What::OutOfBounds { outside, does, bytes } => {
                 let place = match outside {
-                    Outside::Before { name, distance } => format!("{distance} bytes before `{name}` begins"),
-                    Outside::Behind { name, distance } => {
+                    Outside::Before { name, distance, .. } => {
+                        format!("{distance} bytes before `{name}` begins")
+                    }
+                    Outside::Behind { name, distance, .. } => {
                         format!("{distance} bytes behind the end of `{name}`")
                     }
                     Outside::Padding { name, run, distance, transposed } => {
@@ -154,9 +156,9 @@ impl Scene<'_> {
                         format!("{distance} bytes behind the end of {run} of `{name}`, in the padding")
                     }
                 };
-                // A vector that reaches over an end may be masked afterwards. If what it reads counts, the case's runs
-                // differ, for the bytes there do.
-                let severity = if *does == Does::Reads { Note } else { Error };
+                // Where a vector reaches over an end, what it reads there may be masked afterwards. If it counts, the case's
+                // runs differ, for the bytes there do.
+                let severity = if *does == Does::Reads && outside.may_be_masked() { Note } else { Error };
                 (FindingKind::OutOfBounds, severity, format!("{} {bytes} bytes, {place}", verb(*does)))
             }
         }

@@ -125,7 +125,7 @@ fn a_finding_says_what_nobody_wrote_and_which_element_is_outside() {
         let tail = seen("lds_tail", 128);
         assert_eq!((tail.wave, tail.lane), (1, Some(63)));
         let behind = seen("behind", 64);
-        let outside = Outside::Behind { name: "y".into(), distance: 0 };
+        let outside = Outside::Behind { name: "y".into(), distance: 0, partly: false };
         assert_eq!(behind.what, What::OutOfBounds { outside, does: Does::Writes, bytes: 4 });
         assert_eq!((behind.wave, behind.lane), (0, Some(63)));
         let padding = seen("padding", 128);

@@ -2,8 +2,8 @@
 //! wrong.
 
 use super::model::Report;
-use accuracy_core::record::{Fidelity, Finding, Record};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use accuracy_core::record::{Fidelity, Finding, FindingKind, Record};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Mnemonics that the line about fidelity names.
@@ -45,7 +45,7 @@ pub fn grouped(n: u64) -> String {
 }
 
 /// A finding as a sentence.
-pub fn words(finding: &Finding) -> String {
+fn words(finding: &Finding) -> String {
     let Finding { kind, kernel, mnemonic, offset, file, line, severity: _, block, wave, lane, .. } = finding;
     let Finding { buffer, row, column, detail, .. } = finding;
     let source = match (file, line) {
@@ -71,22 +71,55 @@ pub fn words(finding: &Finding) -> String {
     )
 }
 
-/// Every finding of a report once for each place of a kernel, with the first of its sentences and the number of its cases.
-pub fn findings(report: &Report) -> Vec<(&Finding, usize)> {
-    let mut found: Vec<(&Finding, usize)> = Vec::new();
-    let mut at = HashMap::new();
-    for record in &report.records {
-        let mut of_case = BTreeSet::new();
-        for finding in record.findings.iter().flatten() {
-            let i = *at.entry((finding.kind, &finding.kernel, finding.offset)).or_insert_with(|| {
-                found.push((finding, 0));
-                found.len() - 1
-            });
-            if of_case.insert(i) {
-                found[i].1 += 1;
-            }
+/// A mistake that a kernel makes at one or more of its instructions.
+pub struct Found<'a> {
+    /// The first place where it was seen.
+    first: &'a Finding,
+    /// How many of the kernel's instructions make it.
+    places: usize,
+    /// In how many cases.
+    cases: usize,
+}
+
+impl Found<'_> {
+    /// The first place, and how many more there are.
+    pub fn words(&self) -> String {
+        match self.places - 1 {
+            0 => words(self.first),
+            1 => format!("{}; 1 more instruction of this kernel does so", words(self.first)),
+            more => format!("{}; {more} more instructions of this kernel do so", words(self.first)),
         }
     }
+
+    pub fn kind(&self) -> FindingKind {
+        self.first.kind
+    }
+
+    /// `3 cases`.
+    pub fn cases(&self) -> String {
+        if self.cases == 1 { "1 case".into() } else { format!("{} cases", self.cases) }
+    }
+}
+
+/// What the emulator saw kernels do wrong in some cases: each kind of mistake once for a kernel and a buffer, errors before
+/// notes.
+pub fn findings<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Found<'a>> {
+    let mut found: Vec<Found<'_>> = Vec::new();
+    let mut at = HashMap::new();
+    let mut places = HashSet::new();
+    for record in records {
+        let mut of_case = HashSet::new();
+        for finding in record.findings.iter().flatten() {
+            let key = (finding.kind, finding.severity, &finding.kernel, &finding.buffer);
+            let i = *at.entry(key).or_insert_with(|| {
+                found.push(Found { first: finding, places: 0, cases: 0 });
+                found.len() - 1
+            });
+            found[i].places += usize::from(places.insert((i, finding.offset)));
+            found[i].cases += usize::from(of_case.insert(i));
+        }
+    }
+    found.sort_by_key(|found| found.first.severity);
     found
 }
 
@@ -141,7 +174,7 @@ impl Kinds {
 mod tests {
     use super::*;
     use crate::report::text::fixture::{emulated, record};
-    use accuracy_core::record::FindingKind;
+    use accuracy_core::record::Severity;
 
     #[test]
     fn a_line_says_what_share_was_exact_and_what_is_modelled() {
@@ -164,14 +197,30 @@ mod tests {
     fn a_finding_is_told_once_with_the_number_of_its_cases() {
         let cases = [1, 2].map(|tokens| emulated(&format!("k::t[arch=gfx950,tokens={tokens}]")));
         let report = Report::new(cases.into(), &[]);
-        let found = findings(&report);
+        let found = findings(&report.records);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].0.kind, found[0].1), (FindingKind::Race, 2));
+        assert_eq!((found[0].first.kind, &*found[0].cases()), (FindingKind::Race, "2 cases"));
         assert_eq!(
-            words(found[0].0),
+            found[0].words(),
             "race in `gemm` at ds_read_b32 (offset 0x1a4, gemm.hip:42, first in workgroup (1, 0, 0), wave 3, lane 7): \
              y[2, 5]: two waves of a workgroup, no barrier between"
         );
+    }
+
+    #[test]
+    fn a_mistake_at_many_instructions_of_a_kernel_is_told_once_and_errors_come_first() {
+        let mut case = emulated("k::t[arch=gfx950,tokens=1]");
+        let findings_of = case.findings.as_mut().unwrap();
+        let race = findings_of[0].clone();
+        let at = |offset| Finding { offset, ..race.clone() };
+        let note = Finding { severity: Severity::Note, kind: FindingKind::Erratum, ..race.clone() };
+        *findings_of = vec![note, at(8), at(16), at(8), at(24)];
+        let report = Report::new(vec![case.clone(), case], &[]);
+        let found = findings(&report.records);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].words().ends_with("; 2 more instructions of this kernel do so"));
+        assert_eq!(found[0].cases(), "2 cases");
+        assert_eq!(found[1].first.kind, FindingKind::Erratum);
     }
 
     #[test]

@@ -211,8 +211,8 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
             case.properties.push(("modelled", modelled.join(" ")));
         }
     }
-    let findings = record.findings.iter().flatten();
-    case.properties.extend(findings.map(|finding| ("finding", emulation::words(finding))));
+    let findings = emulation::findings([record]);
+    case.properties.extend(findings.iter().map(|found| ("finding", found.words())));
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         case.properties.push((cause.label(), format!("{}: {}{cos}", cause.cause, cause.told())));

@@ -103,13 +103,13 @@ fn heading(text: &mut String, report: &Report) {
 
 /// What the emulator saw kernels do wrong.
 fn findings(text: &mut String, report: &Report) {
-    let found = emulation::findings(report);
+    let found = emulation::findings(&report.records);
     if found.is_empty() {
         return;
     }
     let _ = writeln!(text, "#### Findings of the emulator\n");
-    let told = section(text, found.iter(), LIMIT - 5 * RESERVE, |text, (finding, cases)| {
-        let _ = writeln!(text, "- {} ({cases} cases)", inline(&emulation::words(finding)));
+    let told = section(text, found.iter(), LIMIT - 5 * RESERVE, |text, found| {
+        let _ = writeln!(text, "- {} ({})", inline(&found.words()), found.cases());
     });
     if told < found.len() {
         let _ = writeln!(text, "- and {} more", found.len() - told);

@@ -93,6 +93,8 @@ struct Explained {
     cos: Option<f64>,
     /// Nothing is left that the hop's checks would see.
     whole: bool,
+    /// What it explains is NaN, and hardly any number: whatever makes NaN explains that.
+    nan_only: bool,
 }
 
 impl<'a> Hop<'a> {
@@ -198,9 +200,31 @@ impl<'a> Hop<'a> {
             score: 1.0 - left / before,
             cos: comparison.cos,
             whole: left <= within * before && failed(&checks).is_empty(),
+            nan_only: self.explains_nan_only(value),
         }
     }
+
+    /// Whether most of the wrong elements that `value` explains are NaN.
+    fn explains_nan_only(&self, value: &Matrix) -> bool {
+        let (own, rms) = (rows_rms(value), rows_rms(&self.reference));
+        let (mut numbers, mut nan) = (0_usize, 0_usize);
+        for r in 0..self.out.rows {
+            for (c, &out) in self.out.row(r).iter().enumerate() {
+                let explained = self.is_wrong(self.reference.row(r)[c], out, rms[r])
+                    && !self.is_wrong(value.row(r)[c], out, own[r]);
+                match explained {
+                    true if out.is_nan() => nan += 1,
+                    true => numbers += 1,
+                    false => {}
+                }
+            }
+        }
+        nan > NAN_FOR_A_NUMBER * numbers
+    }
 }
+
+/// NaN elements for each number that is explained, of which more say nothing of how the numbers are computed.
+const NAN_FOR_A_NUMBER: usize = 16;
 
 /// See [`Hop::fine`]: what nine of ten elements may be off by, and no more.
 fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
@@ -591,7 +615,8 @@ impl<'a> Search<'a, '_> {
             }
             if candidate.score < EXPLAINS {
                 // Not computed whole: what the sample says is enough for a line.
-                let explained = Explained { score: candidate.score, cos: None, whole: false };
+                let explained =
+                    Explained { score: candidate.score, cos: None, whole: false, nan_only: false };
                 stated.push((Stated::new(candidate, explained), here));
                 continue;
             }
@@ -640,5 +665,18 @@ struct Stated {
 impl Stated {
     fn new(candidate: &Candidate, explained: Explained) -> Stated {
         Stated { candidate: candidate.clone(), explained, alike: Vec::new(), or_left_out: false }
+    }
+
+    /// Keeps what decodes an operand as another format, in which its codes are NaN; whatever else makes NaN, such as scales
+    /// beyond the end of their buffer, is nothing that the output speaks for. Returns whether anything is left.
+    fn keep_readings_as_nan(&mut self, hypotheses: &[Hypothesis<'_>]) -> bool {
+        let decodes = |candidate: &Candidate| {
+            candidate.holding.iter().all(|&i| matches!(hypotheses[i].slot, Slot::Format(_)))
+        };
+        let mut kept = std::iter::once(&self.candidate).chain(&self.alike).filter(|c| decodes(c)).cloned();
+        let Some(first) = kept.next() else { return false };
+        let alike = kept.collect();
+        (self.candidate, self.alike) = (first, alike);
+        true
     }
 }

@@ -21,6 +21,7 @@ impl<'a> Search<'a, '_> {
         fits: &[Fit],
         fitted: Vec<(usize, Explained)>,
     ) -> Vec<Cause> {
+        stated.retain_mut(|stated| !stated.explained.nan_only || stated.keep_readings_as_nan(hypotheses));
         stated.sort_by(|a, b| {
             let key =
                 |s: &Stated| (s.explained.whole, -(s.candidate.holding.len() as i64), !s.candidate.in_region);
@@ -210,6 +211,7 @@ impl<'a> Search<'a, '_> {
         let parts = causes.contains(&"k_tail_dropped");
         let of_parts = factor && parts && causes.iter().all(|c| ["k_tail_dropped", "gain"].contains(c));
         let confident = stated.explained.whole
+            && !stated.explained.nan_only
             && rivals.is_empty()
             && !ambiguous
             && !scattered

@@ -28,14 +28,16 @@ pub struct Rows {
 /// What an access outside of a buffer's elements touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outside {
-    /// Memory so many bytes before the buffer or behind it.
+    /// Memory so many bytes before the buffer or behind it; `partly` where the rest of the access is within the buffer.
     Before {
         name: String,
         distance: u64,
+        partly: bool,
     },
     Behind {
         name: String,
         distance: u64,
+        partly: bool,
     },
     /// The padding behind a row, or a column of a transposed buffer, so many bytes behind its last element.
     Padding {
@@ -58,10 +60,12 @@ pub fn outside(declared: &[Declared], address: u64, bytes: u64) -> Option<Outsid
     let name = || buffer.name.clone();
     let end = buffer.start + buffer.bytes;
     if address < buffer.start {
-        return Some(Outside::Before { name: name(), distance: buffer.start - address });
+        let partly = address + bytes > buffer.start;
+        return Some(Outside::Before { name: name(), distance: buffer.start - address, partly });
     }
     if address + bytes > end {
-        return Some(Outside::Behind { name: name(), distance: address.saturating_sub(end) });
+        let partly = address < end;
+        return Some(Outside::Behind { name: name(), distance: address.saturating_sub(end), partly });
     }
     let rows = buffer.rows.filter(|rows| rows.stride > rows.bits)?;
     let from = 8 * (address - buffer.start);
@@ -73,6 +77,17 @@ pub fn outside(declared: &[Declared], address: u64, bytes: u64) -> Option<Outsid
         distance,
         transposed: rows.transposed,
     })
+}
+
+impl Outside {
+    /// Whether a vector that reads what is there may have its other elements in the buffer, so that this one is masked
+    /// afterwards.
+    pub fn may_be_masked(&self) -> bool {
+        match self {
+            Outside::Before { partly, .. } | Outside::Behind { partly, .. } => *partly,
+            Outside::Padding { .. } => true,
+        }
+    }
 }
 
 impl Declared {
@@ -114,9 +129,13 @@ mod tests {
         let padding = |run, distance| Outside::Padding { name: name(), run, distance, transposed: false };
         assert_eq!(at(0x1008, 4), Some(padding(0, 0)));
         assert_eq!(at(0x101c, 4), Some(padding(1, 2)));
-        assert_eq!(at(0xffc, 4), Some(Outside::Before { name: name(), distance: 4 }));
-        assert_eq!(at(0x1028, 4), Some(Outside::Behind { name: name(), distance: 0 }));
-        assert_eq!(at(0x102e, 4), Some(Outside::Behind { name: name(), distance: 4 }));
+        let before = |distance, partly| Outside::Before { name: name(), distance, partly };
+        assert_eq!(at(0xffc, 4), Some(before(4, false)));
+        assert_eq!(at(0xffe, 4), Some(before(2, true)));
+        let behind = |distance, partly| Outside::Behind { name: name(), distance, partly };
+        assert_eq!(at(0x1028, 4), Some(behind(0, true)));
+        assert_eq!(at(0x102a, 4), Some(behind(0, false)));
+        assert_eq!(at(0x102e, 4), Some(behind(4, false)));
         assert_eq!(at(0x2000, 4), None);
     }
 }

@@ -145,15 +145,16 @@ fn notes(body: &mut String, report: &Report) {
     note(body, "tests that exist and are in no executable of this build", &hidden, hidden.len());
     let libraries: Vec<String> = report.libraries.iter().map(|library| item(library)).collect();
     note(body, "kernel libraries that were judged", &libraries, libraries.len());
-    let found = emulation::findings(report);
+    let found = emulation::findings(&report.records);
     let lines: Vec<String> = found
         .iter()
         .take(FINDINGS)
-        .map(|(finding, cases)| {
+        .map(|found| {
             format!(
-                "<li><span class=\"badge warn\">{}</span> <span class=\"wrap\">{}</span> <span class=\"dim\">{cases} cases</span></li>",
-                finding.kind.name(),
-                escape(&emulation::words(finding))
+                "<li><span class=\"badge warn\">{}</span> <span class=\"wrap\">{}</span> <span class=\"dim\">{}</span></li>",
+                found.kind().name(),
+                escape(&found.words()),
+                found.cases()
             )
         })
         .collect();
@@ -490,7 +491,7 @@ fn detail_of(record: &Record) -> Detail<'_> {
         power: record.power.iter().map(power).collect(),
         causes: record.causes.iter().map(cause).collect(),
         metrics,
-        findings: record.findings.iter().flatten().map(emulation::words).collect(),
+        findings: emulation::findings([record]).iter().map(emulation::Found::words).collect(),
         printed: record.emulated.as_ref().map_or(&[], |emulated| &emulated.output),
     }
 }

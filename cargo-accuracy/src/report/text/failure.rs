@@ -46,8 +46,8 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.told()), 2, width);
     }
-    for finding in record.findings.iter().flatten().take(WORST) {
-        wrap::wrap(text, &format!("emulator: {}", emulation::words(finding)), 2, width);
+    for found in emulation::findings([record]).iter().take(WORST) {
+        wrap::wrap(text, &format!("emulator: {}", found.words()), 2, width);
     }
     if let Some(emulated) = record.emulated.as_ref().filter(|emulated| !emulated.output.is_empty()) {
         let _ = writeln!(text, "  printed by kernels");

@@ -130,10 +130,10 @@ fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>)
 
 /// What the emulator saw kernels do wrong, whatever their numbers were.
 fn emulator(text: &mut String, report: &Report) {
-    let found = emulation::findings(report);
-    for (finding, cases) in found.iter().take(FINDINGS) {
-        let cases = if *cases == 1 { "1 case".into() } else { format!("{cases} cases") };
-        let _ = writeln!(text, "{} {} ({cases})", paint(style::WARN, "emulator:"), emulation::words(finding));
+    let found = emulation::findings(&report.records);
+    for found in found.iter().take(FINDINGS) {
+        let label = paint(style::WARN, "emulator:");
+        let _ = writeln!(text, "{label} {} ({})", found.words(), found.cases());
     }
     if found.len() > FINDINGS {
         let _ = writeln!(
