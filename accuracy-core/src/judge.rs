@@ -21,7 +21,9 @@ use crate::record::{Cause, CheckName, CheckResult, Hop};
 use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
-use crate::verdict::{MAX_GAIN, NOISE_FACTOR, at_most, comparison_checks, hold_within, none, short};
+use crate::verdict::{
+    MAX_GAIN, NOISE_FACTOR, at_least, at_most, comparison_checks, hold_within, none, short,
+};
 use rayon::prelude::*;
 use spread::{Spread, forgiven, is_rounding};
 use std::borrow::Cow;
@@ -212,7 +214,7 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
     let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
     let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
     let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-    of_products.allow_gain_of_ties(&mut checks, &value);
+    of_products.allow_ties(&mut checks, &value);
     if source.has_user() && checks.iter().all(|c| c.ok || c.check == CheckName::RelL2) {
         (_, spread) = spread::of(source, given, &of_products.products);
     }
@@ -843,18 +845,26 @@ impl Accumulation {
         squares.sqrt()
     }
 
-    /// Widens the bound of the gain by the gain that ties make: a value that is cut off to 126 where it could be 127 makes a
-    /// whole row smaller.
-    fn allow_gain_of_ties(&self, checks: &mut [CheckResult], value: &Matrix) {
+    /// Widens the bounds of gain and cosine by what ties make: a value that is cut off to 126 where it could be 127 makes a
+    /// whole row smaller, and a query on the other side of a tie turns one.
+    fn allow_ties(&self, checks: &mut [CheckResult], value: &Matrix) {
         let Some(other) = &self.other_ties else { return };
-        let pairs = || value.data.iter().zip(&other.data).filter(|(x, y)| x.is_finite() && y.is_finite());
-        let (square, product) =
-            pairs().fold((0.0, 0.0), |(square, product), (x, y)| (square + x * x, product + x * y));
-        let off = (product / square - 1.0).abs();
-        for check in checks.iter_mut().filter(|check| check.check == CheckName::Gain && off.is_finite()) {
-            let detail = std::mem::take(&mut check.detail);
-            *check =
-                CheckResult { detail, ..at_most(CheckName::Gain, &check.hop, check.value, MAX_GAIN + off) };
+        let off = compare(value, other);
+        let least = |check: &CheckResult, cos: Option<f64>| {
+            let bound = check.bound.unwrap_or(1.0).min(cos.unwrap_or(1.0));
+            at_least(check.check.clone(), &check.hop, check.value, bound)
+        };
+        for check in checks {
+            let widened = match check.check {
+                CheckName::Cos => least(check, off.cos),
+                CheckName::CosRowMin => least(check, off.cos_row_min),
+                CheckName::Gain => {
+                    let bound = MAX_GAIN + off.gain.map_or(0.0, |gain| (gain - 1.0).abs());
+                    at_most(CheckName::Gain, &check.hop, check.value, bound)
+                }
+                _ => continue,
+            };
+            *check = CheckResult { detail: std::mem::take(&mut check.detail), ..widened };
         }
     }
 

@@ -2,7 +2,7 @@
 //! wrong.
 
 use super::model::Report;
-use accuracy_core::record::{Fidelity, Finding, FindingKind, Record};
+use accuracy_core::record::{Fidelity, Finding, FindingKind, Record, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,11 @@ impl Found<'_> {
         }
     }
 
+    /// Whether it fails its cases.
+    pub fn is_error(&self) -> bool {
+        self.first.severity == Severity::Error
+    }
+
     pub fn kind(&self) -> FindingKind {
         self.first.kind
     }
@@ -121,6 +126,22 @@ pub fn findings<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Found<
     }
     found.sort_by_key(|found| found.first.severity);
     found
+}
+
+/// The notes among what was found, as one line; `None` where there are none. They fail nothing, and a kernel in assembly has
+/// many.
+pub fn notes(found: &[Found<'_>]) -> Option<String> {
+    let mut kernels: BTreeMap<FindingKind, BTreeSet<&str>> = BTreeMap::new();
+    for found in found.iter().filter(|found| !found.is_error()) {
+        kernels.entry(found.kind()).or_default().insert(&found.first.kernel);
+    }
+    let kinds = kernels.iter().map(|(kind, kernels)| match kernels.len() {
+        1 => format!("{} in 1 kernel", kind.name()),
+        n => format!("{} in {n} kernels", kind.name()),
+    });
+    let kinds: Vec<String> = kinds.collect();
+    (!kinds.is_empty())
+        .then(|| format!("notes of the emulator, in full in the JSON report: {}", kinds.join(", ")))
 }
 
 /// Whether records of an architecture were emulated, as far as they say.
@@ -174,7 +195,6 @@ impl Kinds {
 mod tests {
     use super::*;
     use crate::report::text::fixture::{emulated, record};
-    use accuracy_core::record::Severity;
 
     #[test]
     fn a_line_says_what_share_was_exact_and_what_is_modelled() {
@@ -221,6 +241,11 @@ mod tests {
         assert!(found[0].words().ends_with("; 2 more instructions of this kernel do so"));
         assert_eq!(found[0].cases(), "2 cases");
         assert_eq!(found[1].first.kind, FindingKind::Erratum);
+        assert_eq!(
+            notes(&found).unwrap(),
+            "notes of the emulator, in full in the JSON report: erratum in 1 kernel"
+        );
+        assert_eq!(notes(&found[..1]), None);
     }
 
     #[test]

@@ -108,11 +108,15 @@ fn findings(text: &mut String, report: &Report) {
         return;
     }
     let _ = writeln!(text, "#### Findings of the emulator\n");
-    let told = section(text, found.iter(), LIMIT - 5 * RESERVE, |text, found| {
+    let errors: Vec<_> = found.iter().filter(|found| found.is_error()).collect();
+    let told = section(text, errors.iter(), LIMIT - 5 * RESERVE, |text, found| {
         let _ = writeln!(text, "- {} ({})", inline(&found.words()), found.cases());
     });
-    if told < found.len() {
-        let _ = writeln!(text, "- and {} more", found.len() - told);
+    if told < errors.len() {
+        let _ = writeln!(text, "- and {} more", errors.len() - told);
+    }
+    if let Some(notes) = emulation::notes(&found) {
+        let _ = writeln!(text, "- {}", inline(&notes));
     }
     text.push('\n');
 }

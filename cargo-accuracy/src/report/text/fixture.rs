@@ -65,7 +65,7 @@ pub fn emulated(id: &str) -> Record {
         offset: 0x1a4,
         file: Some("gemm.hip".into()),
         line: Some(42),
-        severity: Severity::Note,
+        severity: Severity::Error,
         block: Some([1, 0, 0]),
         wave: Some(3),
         lane: Some(7),

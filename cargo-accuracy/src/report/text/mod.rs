@@ -131,16 +131,20 @@ fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>)
 /// What the emulator saw kernels do wrong, whatever their numbers were.
 fn emulator(text: &mut String, report: &Report) {
     let found = emulation::findings(&report.records);
-    for found in found.iter().take(FINDINGS) {
-        let label = paint(style::WARN, "emulator:");
-        let _ = writeln!(text, "{label} {} ({})", found.words(), found.cases());
+    let label = paint(style::WARN, "emulator:");
+    let errors: Vec<_> = found.iter().filter(|found| found.is_error()).collect();
+    for error in errors.iter().take(FINDINGS) {
+        let _ = writeln!(text, "{label} {} ({})", error.words(), error.cases());
     }
-    if found.len() > FINDINGS {
+    if errors.len() > FINDINGS {
         let _ = writeln!(
             text,
             "and {} more findings of the emulator, in the JSON report",
-            found.len() - FINDINGS
+            errors.len() - FINDINGS
         );
+    }
+    if let Some(notes) = emulation::notes(&found) {
+        let _ = writeln!(text, "{notes}");
     }
     if !found.is_empty() {
         text.push('\n');
