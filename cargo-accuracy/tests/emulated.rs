@@ -179,11 +179,13 @@ fn an_access_to_memory_of_nobody_names_kernel_instruction_and_line() {
         "flat_load_ushort",
         &line,
     ];
-    fails(fixture, "null_read", "crashed", &parts);
+    let case = fails(fixture, "null_read", "crashed", &parts);
+    assert_eq!(case.causes, ["out_of_bounds"]);
     let line = line_with("void write_at");
     let parts =
         ["kernel (anonymous namespace)::write_at: lane 0 writes 2 bytes", "global_store_short", &line];
-    fails(fixture, "far_write", "crashed", &parts);
+    let case = fails(fixture, "far_write", "crashed", &parts);
+    assert_eq!(case.causes, ["out_of_bounds"]);
 }
 
 #[test]

@@ -329,6 +329,11 @@ impl hip::Engine for Device {
                 Err(failed(kind, Arc::new(refused)))
             }
             Err(LaunchError::Stopped(stop)) => {
+                let scene = Scene { module: &module, kernel, declared: &declared, in_step: false };
+                if let Some(finding) = scene.stopped(&stop) {
+                    let key = (finding.kernel.clone(), finding.offset, finding.kind);
+                    lock(&self.findings).entry(key).or_insert(finding);
+                }
                 let kind = match &stop.fault {
                     Fault::Memory { .. } | Fault::Misaligned { .. } => hip::LaunchErrorKind::IllegalAddress,
                     _ => hip::LaunchErrorKind::Failure,

@@ -7,6 +7,8 @@ use super::scrutiny::barriers::Wrong;
 use super::scrutiny::declared::{self, Declared, Outside};
 use super::scrutiny::races::Race;
 use super::scrutiny::{Does, Sighting, Source, What};
+use super::wave::Fault;
+use super::workgroup::Stop;
 use crate::record::{Finding, FindingKind, Severity};
 
 /// A kernel, and the buffers that are declared where it runs.
@@ -17,6 +19,9 @@ pub struct Scene<'a> {
     /// Whether the test says that the waves of a workgroup keep in step, which orders them.
     pub in_step: bool,
 }
+
+/// An access this many bytes from a buffer may have been meant for it; a null pointer is further off.
+const NEAR: u64 = 64 << 20;
 
 impl Scene<'_> {
     fn mnemonic(&self, at: u64) -> &'static str {
@@ -90,6 +95,24 @@ impl Scene<'_> {
             column: element.1,
             ..self.finding(kind, severity, at, detail)
         }
+    }
+
+    /// What is said of an access outside of all memory, at which the launch ended; `None` where it ended for another reason.
+    pub fn stopped(&self, stop: &Stop) -> Option<Finding> {
+        let Fault::Memory { lane, address, .. } = &stop.fault else { return None };
+        let distance = |buffer: &Declared| {
+            let (start, end) = buffer.around;
+            start.saturating_sub(*address).max(address.saturating_sub(end))
+        };
+        let nearest = self.declared.iter().min_by_key(|buffer| distance(buffer));
+        let nearest = nearest.filter(|buffer| distance(buffer) <= NEAR);
+        Some(Finding {
+            block: Some(stop.workgroup),
+            wave: Some(stop.wave),
+            lane: Some(u32::from(*lane)),
+            buffer: nearest.map(|buffer| buffer.name.clone()),
+            ..self.finding(FindingKind::OutOfBounds, Severity::Error, stop.pc, stop.fault.to_string())
+        })
     }
 
     fn words(&self, what: &What, workgroup: [u32; 3]) -> (FindingKind, Severity, String) {

@@ -22,8 +22,8 @@ use crate::metrics::compare;
 use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{
-    Cause, CheckName, CheckResult, Finding, Gate, Hop, Ignored, Metrics, PowerStatus, Record, Severity,
-    Verdict,
+    Cause, CheckName, CheckResult, Finding, FindingKind, Gate, Hop, Ignored, Metrics, PowerStatus, Record,
+    Severity, Verdict,
 };
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
@@ -105,7 +105,8 @@ pub fn run(
                     let launcher = result.err().map(|error| error.to_string());
                     let mut told: Vec<String> = problems.into_iter().chain(launcher).collect();
                     told.dedup();
-                    case.planned.without_result(Verdict::Crashed, told.join("\n"))
+                    let crashed = case.planned.without_result(Verdict::Crashed, told.join("\n"));
+                    Record { causes: outside_of_memory(&findings).into_iter().collect(), ..crashed }
                 }
             };
             let judged = failed_by(judged, &findings);
@@ -119,6 +120,18 @@ pub fn run(
 pub fn weight_shapes(meta: &TestMeta, case: &SubCase) -> Option<Vec<(usize, usize)>> {
     let checkpoint = open(&meta.manifest_dir.join(meta.body.checkpoint.as_ref()?)).ok()?;
     case.planned.weights.values().map(|tensor| stored_shape(&checkpoint, tensor).ok()).collect()
+}
+
+/// The cause of a launch that ended at an access outside of all memory.
+fn outside_of_memory(findings: &[Finding]) -> Option<Cause> {
+    let outside =
+        |finding: &&Finding| finding.kind == FindingKind::OutOfBounds && finding.severity == Severity::Error;
+    let Finding { kernel, buffer, .. } = findings.iter().find(outside)?;
+    let detail = match buffer {
+        Some(buffer) => format!("`{kernel}` reads or writes outside of `{buffer}`"),
+        None => format!("`{kernel}` reads or writes outside of all memory"),
+    };
+    Some(Cause { cause: "out_of_bounds".into(), detail, confident: true, ..Cause::default() })
 }
 
 /// What a test declares to do no harm fails no case, and says why.
