@@ -201,7 +201,9 @@ impl Scene<'_> {
             (true, _) => {
                 "that wave does not wait for its transfer (s_waitcnt vmcnt(0)) before a barrier between the two"
             }
-            (false, true) => "no barrier between the two orders them",
+            (false, true) => {
+                "no barrier orders the two: there is none, or that wave does not wait for its access (s_waitcnt) before it"
+            }
             (false, false) => {
                 "nothing orders workgroups but an atomic behind s_waitcnt, and a launch of its own"
             }
