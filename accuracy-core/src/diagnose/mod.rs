@@ -44,7 +44,7 @@ use crate::reference::graph::Op;
 use crate::reference::{BufferId, Expr};
 use crate::words::Words;
 pub use evident::{Unsteady, evident};
-use hypothesis::{Hypothesis, Sense, Slot};
+use hypothesis::{Hypothesis, Misreading, Sense, Slot};
 use sampled::World;
 pub use selftest::selftest;
 pub use state::kept_from_first;
@@ -224,9 +224,9 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
 /// Two operands of the same format that are misread alike.
 fn of_both<'a>(found: &mut Vec<Hypothesis<'a>>, attempt: &Attempt) {
     let misreading = |h: &Hypothesis<'_>| match h.sense {
-        // Another order of whole elements is one operand's own.
+        // Other places of columns are one operand's own; two weights of a layer may well lie in memory alike.
         Sense::Misreads(misreading) if h.also.is_none() => {
-            let packed = h.cause == "nibble_order";
+            let packed = h.cause == "nibble_order" || matches!(misreading, Misreading::Order(..));
             (packed || matches!(h.slot, Slot::Format(_) | Slot::Scales(_))).then_some(misreading)
         }
         _ => None,

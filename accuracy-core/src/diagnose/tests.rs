@@ -310,6 +310,14 @@ fn a_transposed_or_shuffled_operand_is_named() {
     b.codes = (0..b.codes.len()).map(|i| g.b.codes[at(i / 640, i % 640)]).collect();
     let y = product(&g.a.values(), &b.values());
     expect_first(&g.wrote(&y).causes(), "permuted_tiles", "preshuffle_16x16");
+    // Both operands, by the same mistake.
+    let g = gemm((48, 256, 640), x, w);
+    let shuffled = |side: &Side| {
+        let codes = (0..side.codes.len()).map(|i| side.codes[at(i / 640, i % 640)]).collect();
+        Side { codes, ..side.clone() }.values()
+    };
+    let y = product(&shuffled(&g.a), &shuffled(&g.b));
+    expect_first(&g.wrote(&y).causes(), "permuted_tiles", "of `w` as well");
 }
 
 #[test]
