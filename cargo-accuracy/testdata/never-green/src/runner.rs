@@ -2,7 +2,9 @@
 
 use accuracy_core::env::Settings;
 use accuracy_core::meta::{Check, Section};
-use accuracy_core::record::{Gate, Hop, Planned, Record, Verdict, record_path, write_json, write_record};
+use accuracy_core::record::{
+    CheckName, Gate, Hop, Planned, Record, Verdict, record_path, write_json, write_record,
+};
 use std::process::{Command, Stdio};
 
 macro_rules! test_by_hand {
@@ -68,7 +70,7 @@ fn passing_record() -> Record {
     record.metrics.cos = Some(0.9999986);
     record.margin = record.metrics.cos.map(|cos| cos - record.threshold);
     record.hops = vec![Hop { name: "y".into(), cos: record.metrics.cos, ..Hop::default() }];
-    let check = accuracy_core::verdict::at_least("cos", "y", record.metrics.cos, record.threshold);
+    let check = accuracy_core::verdict::at_least(CheckName::Cos, "y", record.metrics.cos, record.threshold);
     record.checks = vec![check].into();
     record
 }
@@ -181,7 +183,7 @@ test_by_hand!(leaves_a_record_that_contradicts_itself, {
 
 test_by_hand!(leaves_a_record_with_a_failed_check, {
     let mut record = passing_record();
-    record.checks = vec![accuracy_core::verdict::at_least("cos", "y", Some(0.15), record.threshold)].into();
+    record.checks = vec![accuracy_core::verdict::at_least(CheckName::Cos, "y", Some(0.15), record.threshold)].into();
     leave(&record)
 });
 
