@@ -193,9 +193,9 @@ fn expect_open(causes: &[Cause], both: [&str; 2]) {
 const SHAPE: (usize, usize, usize) = (33, 256, 640);
 
 /// The largest value of each group of e4m3fnuz has the code that is NaN in e4m3fn. Whatever makes NaN explains such an output:
-/// that the codes are read as the other format is told as the guess that it is, and no layout, overflow or tail beside it.
+/// no layout, overflow or tail is told, and the other format at most as a guess.
 #[test]
-fn an_output_of_nan_alone_speaks_for_codes_that_are_nan_and_for_nothing_with_confidence() {
+fn an_output_of_nan_alone_speaks_for_nothing_with_confidence() {
     let activations = Quant::group(E4M3FNUZ, 128).layout(ColMajor);
     let g = gemm(SHAPE, activations, Quant::block(E4M3FNUZ, 128, 128));
     let read = Side { format: E4M3FN, ..g.a.clone() };
@@ -204,7 +204,6 @@ fn an_output_of_nan_alone_speaks_for_codes_that_are_nan_and_for_nothing_with_con
     assert!(y.data.iter().all(|y| y.is_nan() || *y == 0.0) && y.data.iter().any(|y| y.is_nan()));
     let causes = g.wrote(&y).causes();
     assert!(causes.iter().all(|c| !c.confident), "{causes:#?}");
-    assert_eq!(causes[0].cause, "fp8_variant", "{causes:#?}");
     let alone = ["fp8_variant", "unknown"];
     assert!(causes.iter().all(|c| alone.contains(&c.cause.as_str())), "{causes:#?}");
 }
@@ -318,7 +317,7 @@ fn a_transposed_or_shuffled_operand_is_named() {
         Side { codes, ..side.clone() }.values()
     };
     let y = product(&shuffled(&g.a), &shuffled(&g.b));
-    expect_first(&g.wrote(&y).causes(), "permuted_tiles", "of `w` as well");
+    expect_first(&g.wrote(&y).causes(), "permuted_tiles", "of `xq` as well");
 }
 
 #[test]
