@@ -851,7 +851,9 @@ impl Accumulation {
         let Some(other) = &self.other_ties else { return };
         let off = compare(value, other);
         let least = |check: &CheckResult, cos: Option<f64>| {
-            let bound = check.bound.unwrap_or(1.0).min(cos.unwrap_or(1.0));
+            // As of the relative L2, whose square the distance of a cosine from 1 goes by.
+            let of_ties = 1.0 - NOISE_FACTOR.powi(2) * (1.0 - cos.unwrap_or(1.0));
+            let bound = check.bound.unwrap_or(1.0).min(of_ties);
             at_least(check.check.clone(), &check.hop, check.value, bound)
         };
         for check in checks {
