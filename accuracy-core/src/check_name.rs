@@ -26,7 +26,7 @@ macro_rules! checks {
         #[serde(from = "String", into = "String")]
         pub enum CheckName {
             $($(#[$doc])* $variant,)*
-            /// What the emulator sees a kernel do wrong.
+            /// The emulator has seen a kernel make this mistake.
             Emulator(FindingKind),
             /// One that this version does not know, of a record that a newer one wrote.
             Unknown(Box<str>),
@@ -52,7 +52,7 @@ macro_rules! checks {
                 }
             }
 
-            /// What it checks, for a person.
+            /// One phrase that says what the check compares.
             pub fn description(&self) -> &'static str {
                 match self {
                     $(CheckName::$variant => $says,)*

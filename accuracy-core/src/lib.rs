@@ -26,8 +26,8 @@
 //!     let (m, n, k) = cx.shape()?;
 //!     let x = cx.activations()?;                                    // bf16 [m, k]
 //!     let w = cx.weight("w", Quant::channel(INT8))?;                // int8 [n, k], a scale for each row
-//!     let xq = cx.quantized("xq", &x, Quant::token(INT8))?;         // what the first kernel will write
-//!     let y = cx.output("y", F32, [m, n], xq.matmul(&w))?;          // and what the second computes from it
+//!     let xq = cx.quantized("xq", &x, Quant::token(INT8))?;         // what token_quant will write
+//!     let y = cx.output("y", F32, [m, n], xq.matmul(&w))?;          // what gemm will compute from that
 //!     unsafe {
 //!         token_quant(xq.data(), xq.scales(), x.data(), m, k, cx.stream())?;
 //!         gemm(y.data(), xq.data(), xq.scales(), w.data(), w.scales(), m, n, k, cx.stream())?;

@@ -2,6 +2,7 @@
 //!
 //! `ACCURACY_WRITE_PAGES=1 cargo test -p cargo-accuracy --test guide` writes the part that is generated.
 
+use accuracy_core::check_name::CheckName;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,28 +72,9 @@ fn every_cause_that_a_report_may_name_is_on_the_page_and_no_other() {
     assert_eq!(names(&std::fs::read_to_string(page()).unwrap(), "causes"), known);
 }
 
-/// The names of checks are arguments of the functions that make them, or rows of a table (`Cos = "cos", ..`).
 #[test]
 fn every_check_is_on_the_page() {
-    let mut sources = vec![repository().join("accuracy-core/src")];
-    let mut made = BTreeSet::new();
-    while let Some(path) = sources.pop() {
-        if path.is_dir() {
-            sources.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        if path.ends_with("check_name.rs") {
-            let rows = text.split(" = \"").skip(1).filter_map(|rest| rest.split_once("\", "));
-            made.extend(
-                rows.map(|(name, _)| name.to_owned()).filter(|name| !name.contains(char::is_uppercase)),
-            );
-        }
-        for call in ["at_least(", "at_most(", "none("] {
-            let arguments = text.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
-            made.extend(arguments.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()));
-        }
-    }
+    let made: BTreeSet<String> = CheckName::ALL.iter().map(|check| check.name().to_owned()).collect();
     assert!(made.len() > 20 && made.contains("cos_row_min"), "checks were not found: {made:?}");
     let listed = names(&std::fs::read_to_string(page()).unwrap(), "checks");
     assert_eq!(made.difference(&listed).collect::<Vec<_>>(), [""; 0], "names.md lacks these checks");

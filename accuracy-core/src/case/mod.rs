@@ -22,6 +22,7 @@ pub use weight::{PreparedWeights, WeightForm};
 
 use crate::arch::Arch;
 use crate::device::Stream;
+use crate::device::emulation::Runs;
 use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
@@ -394,8 +395,8 @@ impl Case {
     /// ([`Tensor::data`]) and scales ([`Tensor::scales`]), which the kernel has to write.
     ///
     /// # Errors
-    /// If `value` has operands whose shapes do not agree, if the scheme does not fit `[rows, cols]`, or if it has zero points,
-    /// which only weights may have.
+    /// If `value` has operands whose shapes do not agree, if the scheme does not fit `[rows, cols]`, or if it has zero points:
+    /// only weights may have them.
     ///
     /// # Example
     /// ```
@@ -768,11 +769,16 @@ impl Case {
     /// Tells an emulator what a buffer and its companions are called.
     fn name(&self, buffer: &Buffer) {
         let layout = buffer.scheme.as_ref().map_or(buffer.shape.data_layout(), |scheme| scheme.data_layout);
-        let (runs, elements) = buffer.shape.extents();
-        let bits = buffer.dtype.bits() as usize;
-        let rows = (runs, elements, bits, buffer.shape.run_stride(), buffer.shape.is_transposed());
-        let rows = (layout == DataLayout::RowMajor).then_some(rows);
-        self.allocations[buffer.data].named(&buffer.name, rows);
+        let (count, elements) = buffer.shape.extents();
+        let runs = Runs {
+            count,
+            elements,
+            stride: buffer.shape.run_stride(),
+            bits: buffer.dtype.bits() as usize,
+            transposed: buffer.shape.is_transposed(),
+        };
+        let runs = (layout == DataLayout::RowMajor).then_some(runs);
+        self.allocations[buffer.data].named(&buffer.name, runs);
         for (what, at) in
             [("scales", buffer.scales), ("zero_points", buffer.zeros), ("global_scale", buffer.global)]
         {

@@ -33,13 +33,11 @@ pub fn emulation() -> Result<bool, EnvError> {
 /// If the tests were built without the emulator, or it cannot start.
 #[cfg(feature = "emulate")]
 pub(super) fn install(arch: Arch) -> Result<(), GpuError> {
-    let workers =
-        env::emulation_threads(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let told = |error: String| GpuError::Emulator { error };
-    let races =
-        env::looks_for_races(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
-    let races = races.map_err(|error| told(error.to_string()))?;
-    crate::emulator::install(arch, workers).map_err(|error| told(error.to_string()))?;
+    let races = env::looks_for_races(&variable).map_err(|error| told(error.to_string()))?;
+    crate::emulator::install(arch, env::emulation_threads(&variable))
+        .map_err(|error| told(error.to_string()))?;
     crate::emulator::look_for_races(races);
     Ok(())
 }
@@ -89,9 +87,22 @@ pub(crate) struct Named {
     pub bytes: usize,
     /// Start and end of its allocation, with the bands around it.
     pub around: Range<usize>,
-    /// Runs of elements and the elements of each, bits of an element, elements from one run to the next, and whether a run is
-    /// a column; `None` where the elements have an order of their own.
-    pub rows: Option<(usize, usize, usize, usize, bool)>,
+    /// `None` where the elements have an order of their own.
+    pub runs: Option<Runs>,
+}
+
+/// Elements in runs, one run behind the other: the rows of a buffer, or its columns.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "emulate"), expect(dead_code, reason = "only the emulator names memory"))]
+pub(crate) struct Runs {
+    pub count: usize,
+    /// Elements of each run, and from one run to the next.
+    pub elements: usize,
+    pub stride: usize,
+    /// Bits of an element.
+    pub bits: usize,
+    /// Whether a run is a column.
+    pub transposed: bool,
 }
 
 /// Tells the emulator, if there is one, what a test calls a piece of memory.
@@ -99,9 +110,9 @@ pub(crate) fn declare(named: Named) {
     #[cfg(feature = "emulate")]
     {
         use crate::emulator::scrutiny::declared::{Declared, Rows};
-        let Named { name, address, bytes, around, rows } = named;
-        let rows = rows.map(|(runs, elements, bits, stride, transposed)| Rows {
-            runs: runs as u64,
+        let Named { name, address, bytes, around, runs } = named;
+        let rows = runs.map(|Runs { count, elements, stride, bits, transposed }| Rows {
+            runs: count as u64,
             bits: (elements * bits) as u64,
             stride: (stride * bits) as u64,
             element: bits as u64,

@@ -3,7 +3,7 @@
 //! The framework fills and reads the host side only. On a GPU the whole of it, guard bands included, is copied over
 //! when it has been filled and back when the chain has run, so that the checks are the same on every runtime.
 
-use super::emulation::{self, Named};
+use super::emulation::{self, Named, Runs};
 use super::gpu::{Gpu, GpuError};
 use super::host::{Allocation, BandDamage, Placement};
 use std::ops::Range;
@@ -120,12 +120,12 @@ impl Memory {
         self.host.damage()
     }
 
-    /// Tells the emulator what the test calls this memory, and how its elements lie; see [`Named::rows`].
-    pub(crate) fn named(&self, name: &str, rows: Option<(usize, usize, usize, usize, bool)>) {
+    /// Tells the emulator what the test calls this memory, and how its elements lie; see [`Named::runs`].
+    pub(crate) fn named(&self, name: &str, runs: Option<Runs>) {
         let Some(on) = &self.gpu else { return };
         let end = on.address + self.host.front() + self.host.len() + self.host.back();
         let (name, around) = (name.to_owned(), on.address..end);
-        emulation::declare(Named { name, address: self.address(), bytes: self.host.len(), around, rows });
+        emulation::declare(Named { name, address: self.address(), bytes: self.host.len(), around, runs });
     }
 
     /// Tells the emulator that a kernel has to write the contents before one reads them.

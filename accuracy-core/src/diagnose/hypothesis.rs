@@ -72,13 +72,13 @@ pub struct Hypothesis<'a> {
     /// What the kernel does, for an engineer: "reads the scales of `xq` as row_major, they lie in col_major order".
     pub what: Words,
     pub change: Change<'a>,
-    /// What the search has to know of it beside what it changes.
+    /// Tells the search which other hypotheses belong to this one.
     pub sense: Sense,
     /// What changes with it: the zero points that are packed as the codes are.
     pub also: Option<(Slot, Change<'a>)>,
 }
 
-/// What the search has to know of a hypothesis beside what it changes.
+/// Tells the search which other hypotheses belong to a hypothesis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sense {
     Other,
@@ -137,7 +137,7 @@ pub enum Nibbles {
 }
 
 impl Nibbles {
-    /// What an operand is taken to have, in words.
+    /// Describes, for a message, where the kernel takes the nibbles to lie.
     pub const fn words(self) -> &'static str {
         match self {
             Nibbles::LowTwice => "the low nibble of each byte in both",

@@ -58,7 +58,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What all wrong elements hold.
+/// The value or the kind of value that all wrong elements have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     Zero,
@@ -239,7 +239,7 @@ pub fn indices(what: &str, set: &[usize], n: usize) -> Option<String> {
     Some(format!("{count} of {n} {what}s ({}{})", some.join(", "), if count > 4 { ", ..." } else { "" }))
 }
 
-/// What the wrong elements hold, where that is the same for all: zero, NaN.
+/// Finds out whether all wrong elements are alike: zero, NaN, of the wrong sign. `None` if they are not.
 pub fn content(map: &Map, reference: &Matrix, out: &Matrix) -> Option<Content> {
     let wrong = || (0..out.data.len()).filter(|&i| map.wrong[i]).map(|i| (reference.data[i], out.data[i]));
     let all = |f: fn(f64, f64) -> bool| wrong().all(|(x, y)| f(x, y));

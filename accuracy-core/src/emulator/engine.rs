@@ -79,15 +79,20 @@ impl Device {
         std::mem::take(&mut *lock(&self.findings)).into_values().collect()
     }
 
-    /// Keeps the mistakes of a launch, each place of a kernel once.
+    /// Keeps mistakes of a launch, each place of a kernel once.
+    fn keep(&self, found: impl IntoIterator<Item = Finding>) {
+        let mut findings = lock(&self.findings);
+        for finding in found {
+            findings.entry((finding.kernel.clone(), finding.offset, finding.kind)).or_insert(finding);
+        }
+    }
+
+    /// Keeps the mistakes of a launch that has ended well.
     fn keep_findings(&self, scene: &Scene<'_>, executed: &Executed) {
         let missing = executed.missing_waits.iter().map(|(at, unawaited)| scene.missing_wait(*at, unawaited));
         let errata = executed.errata.iter().map(|(at, erratum)| scene.erratum(*at, erratum));
         let seen = executed.seen.iter().map(|((at, _), sighting)| scene.seen(*at, sighting));
-        let mut findings = lock(&self.findings);
-        for finding in missing.chain(errata).chain(seen) {
-            findings.entry((finding.kernel.clone(), finding.offset, finding.kind)).or_insert(finding);
-        }
+        self.keep(missing.chain(errata).chain(seen));
     }
 
     /// Names the memory of a buffer.
@@ -309,10 +314,10 @@ impl hip::Engine for Device {
             run.run()
         };
         drop(unwritten);
+        let in_step = launch.order == WaveOrder::InStep;
+        let scene = Scene { module: &module, kernel, declared: &declared, in_step };
         match result {
             Ok(mut executed) => {
-                let in_step = launch.order == WaveOrder::InStep;
-                let scene = Scene { module: &module, kernel, declared: &declared, in_step };
                 self.keep_findings(&scene, &executed);
                 executed.missing_waits.clear();
                 executed.seen.clear();
@@ -329,11 +334,7 @@ impl hip::Engine for Device {
                 Err(failed(kind, Arc::new(refused)))
             }
             Err(LaunchError::Stopped(stop)) => {
-                let scene = Scene { module: &module, kernel, declared: &declared, in_step: false };
-                if let Some(finding) = scene.stopped(&stop) {
-                    let key = (finding.kernel.clone(), finding.offset, finding.kind);
-                    lock(&self.findings).entry(key).or_insert(finding);
-                }
+                self.keep(scene.stopped(&stop));
                 let kind = match &stop.fault {
                     Fault::Memory { .. } | Fault::Misaligned { .. } => hip::LaunchErrorKind::IllegalAddress,
                     _ => hip::LaunchErrorKind::Failure,

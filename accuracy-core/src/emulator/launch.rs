@@ -392,6 +392,11 @@ impl Launch<'_> {
         Some(Mutex::new(scrutiny))
     }
 
+    /// The memory that the kernel may touch beside its arguments.
+    fn memory(&self) -> Vec<Region> {
+        [self.regions, &self.module.regions].concat()
+    }
+
     /// Runs the kernel.
     ///
     /// # Errors
@@ -407,9 +412,7 @@ impl Launch<'_> {
         contents: Contents,
         asked: BTreeSet<u64>,
     ) -> (Result<Executed, LaunchError>, Journal) {
-        let mut regions = self.regions.to_vec();
-        regions.extend_from_slice(&self.module.regions);
-        let (result, journal) = self.run_with(contents, Some(Journal::new(regions, asked)));
+        let (result, journal) = self.run_with(contents, Some(Journal::new(self.memory(), asked)));
         (result, journal.unwrap_or_default())
     }
 
@@ -424,8 +427,7 @@ impl Launch<'_> {
         let segment = self.segment();
         let start = segment.as_ptr().expose_provenance() as u64;
         let arguments = Region { start, end: start + 8 * segment.len() as u64, writable: false };
-        let mut regions = self.regions.to_vec();
-        regions.extend_from_slice(&self.module.regions);
+        let mut regions = self.memory();
         regions.push(arguments);
         let space = Space::new(regions).watched(self.watched(arguments, contents, journal));
         let total = self.total();

@@ -93,7 +93,7 @@ struct Explained {
     cos: Option<f64>,
     /// Nothing is left that the hop's checks would see.
     whole: bool,
-    /// What it explains is NaN, and hardly any number: whatever makes NaN explains that.
+    /// Nearly all elements that the hypothesis explains are NaN. Any hypothesis that makes NaN explains those.
     nan_only: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::diagnose::scales;
 use crate::record::{Cause, CheckResult};
 use std::collections::BTreeSet;
 
-/// Other readings of the same bytes that are told with a cause.
+/// At most this many other hypotheses are reported with a cause, if they predict the same bytes.
 const READINGS: usize = 3;
 
 impl<'a> Search<'a, '_> {

@@ -488,22 +488,22 @@ pub(super) fn before_read(wave: &mut Wave, places: &Places, bytes: u32) {
 /// Has to be called before a wave writes `bytes` bytes at each place.
 #[inline(always)]
 pub(super) fn before_write(wave: &mut Wave, places: &Places, bytes: u32) {
-    if let Some(watch) = &mut wave.watch {
-        note_all(watch, places, bytes);
-    }
-    if wave.scrutinised {
-        scrutinise(wave, places, bytes, Does::Writes);
-    }
+    before_store(wave, places, bytes, Does::Writes);
 }
 
 /// Has to be called before a wave changes `bytes` bytes at each place by an atomic.
 #[inline(always)]
 pub(super) fn before_change(wave: &mut Wave, places: &Places, bytes: u32) {
+    before_store(wave, places, bytes, Does::Changes);
+}
+
+#[inline(always)]
+fn before_store(wave: &mut Wave, places: &Places, bytes: u32, does: Does) {
     if let Some(watch) = &mut wave.watch {
         note_all(watch, places, bytes);
     }
     if wave.scrutinised {
-        scrutinise(wave, places, bytes, Does::Changes);
+        scrutinise(wave, places, bytes, does);
     }
 }
 
