@@ -30,11 +30,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def example():
-    """Builds the example that disassembles, and returns its path. Emulated cases of `kernels` need accuracy-core with these
-    features, too; it is optimised in every profile."""
-    features = ["--no-default-features", "--features", "build,emulate,runtime"]
-    build = ["cargo", "build", "--quiet", "-p", "accuracy-core", *features]
-    subprocess.run([*build, "--example", "disassemble"], cwd=ROOT, check=True)
+    """Builds the example that disassembles, and returns its path. `cargo test` builds it with the same features: without `-p`."""
+    subprocess.run(["cargo", "build", "--quiet", "--example", "disassemble"], cwd=ROOT, check=True)
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/examples/disassemble"
 
 

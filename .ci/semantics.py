@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the emulator with AMD's pseudocode, instruction by instruction.
 
-    cargo build -p accuracy-core --no-default-features --features build,emulate,runtime --example execute
+    cargo build --example execute
     .ci/semantics.py target/debug/examples/execute [--quick] [--only V_ADD_F32,S_BFE] [--arch gfx950] [--seed N]
 
 The evaluator in `.ci/semantics/` shares nothing with the emulator: `language.py` turns the pseudocode into Python,

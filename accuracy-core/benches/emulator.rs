@@ -1,7 +1,8 @@
 //! What emulation costs: lane operations per second and core, scaling over cores, memory of a workgroup.
 //!
 //! The kernels are loops of one kind of instruction (`emulator/kernels.hip`); clang compiles them first. `emulator.sh`
-//! runs it, and then the repository's matrix on the host and emulated.
+//! runs it, and then the repository's matrix on the host and emulated. `emulator/tinygrad.py` runs the same product in
+//! another emulator.
 
 use accuracy_core::emulator::isa::Processor;
 use accuracy_core::emulator::launch::Launch;
@@ -32,6 +33,10 @@ const LOOPS: [Loop; 5] = [
 const BLOCKS: u32 = 16;
 const THREADS: u32 = 256;
 
+/// Rows and columns of the product, and the length of its sums.
+const SIDE: u32 = 64;
+const INNER: u32 = 256;
+
 fn main() {
     let module = compile();
     println!(
@@ -42,6 +47,7 @@ fn main() {
         let [one, two] = [1, 2].map(|workers| rate(&module, measured, workers));
         println!("{:<24} {:>18.3e} {:>18.3e} {:>8.2}", measured.counted, one, two, two / one);
     }
+    println!("a float32 product of {SIDE} x {SIDE} x {INNER}, 1 core: {:.2} ms", 1e3 * product(&module));
     println!("memory of a workgroup of {THREADS} threads: {} KiB", memory_of_a_workgroup(&module));
 }
 
@@ -76,6 +82,41 @@ fn launch(module: &Module, kernel: &str, rounds: u32, blocks: u32, workers: usiz
         ..Launch::new(module, launched, [blocks, 1, 1], [THREADS, 1, 1])
     };
     launch.run().unwrap_or_else(|error| panic!("{kernel}: {error}"));
+}
+
+/// Seconds of one product on one core: the median of five launches, whose result must be right.
+fn product(module: &Module) -> f64 {
+    let [a, b] = [SIDE * INNER, INNER * SIDE].map(|len| (0..len).map(|i| ((i * 7) % 11) as f32 - 5.0).collect::<Vec<f32>>());
+    let mut c = vec![f32::NAN; (SIDE * SIDE) as usize];
+    let regions = [(&a, false), (&b, false), (&c, true)].map(|(values, writable)| {
+        let start = values.as_ptr().expose_provenance() as u64;
+        Region { start, end: start + 4 * values.len() as u64, writable }
+    });
+    // The kernel writes through this pointer.
+    let _ = c.as_mut_ptr().expose_provenance();
+    let mut arguments: Vec<u8> = regions.iter().flat_map(|region| region.start.to_le_bytes()).collect();
+    arguments.extend([SIDE, INNER].iter().flat_map(|n| n.to_le_bytes()));
+    let kernel = module.kernel("gemm").expect("the kernel is in kernels.hip");
+    let mut seconds: Vec<f64> = (0..5)
+        .map(|_| {
+            let start = Instant::now();
+            let launch = Launch {
+                arguments: &arguments,
+                regions: &regions,
+                workers: 1,
+                ..Launch::new(module, kernel, [SIDE / 16, SIDE / 16, 1], [256, 1, 1])
+            };
+            launch.run().unwrap_or_else(|error| panic!("gemm: {error}"));
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    for (i, value) in c.iter().enumerate() {
+        let [row, column] = [i / SIDE as usize, i % SIDE as usize];
+        let exact: f32 = (0..INNER as usize).map(|j| a[row * INNER as usize + j] * b[j * SIDE as usize + column]).sum();
+        assert!(*value == exact, "c[{row}, {column}] is {value}, not {exact}");
+    }
+    seconds.sort_by(f64::total_cmp);
+    seconds[2]
 }
 
 /// KiB that the process has more at its peak for each workgroup that is resident: 256 of them wait for one another.

@@ -49,3 +49,22 @@ GLOBAL all_resident(unsigned *arrived, unsigned all) {
     if (t == 0) __atomic_fetch_add(arrived, 1, __ATOMIC_RELAXED);
     while (__atomic_load_n(arrived, __ATOMIC_RELAXED) < all) __builtin_amdgcn_s_sleep(1);
 }
+
+// c[m, n] = a[m, k] b[k, n] in tiles of 16 x 16 through LDS; a block writes one tile, n and k are multiples of 16.
+GLOBAL gemm(const float *a, const float *b, float *c, unsigned n, unsigned k) {
+    __attribute__((shared)) static float left[16][17], right[16][17];
+    const unsigned x = __builtin_amdgcn_workitem_id_x() & 15, y = __builtin_amdgcn_workitem_id_x() >> 4;
+    const unsigned row = 16 * __builtin_amdgcn_workgroup_id_y() + y, column = 16 * __builtin_amdgcn_workgroup_id_x() + x;
+    float sum = 0;
+    for (unsigned start = 0; start < k; start += 16) {
+        left[y][x] = a[row * k + start + x];
+        right[y][x] = b[(start + y) * n + column];
+        __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+        __builtin_amdgcn_s_barrier();
+        __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+        for (unsigned j = 0; j < 16; j++) sum += left[y][j] * right[j][x];
+        __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+        __builtin_amdgcn_s_barrier();
+    }
+    c[row * n + column] = sum;
+}

@@ -7,16 +7,10 @@ use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Flow, LANES, Lanes, Wave};
 
 /// Whether this machine has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn wide() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
 /// Calls an `#[inline(always)]` function from one that may use AVX2 and FMA, where this machine has them.
