@@ -322,6 +322,49 @@ fn a_test_that_this_build_leaves_out_is_named_with_the_reason_and_can_be_made_to
     assert!(denied.last_line().starts_with("FAILED the gate: 1 hidden test"), "{denied}");
 }
 
+#[test]
+fn a_test_that_the_manifest_leaves_out_is_named_with_the_reason_and_an_ignored_one_runs() {
+    let (fixture, _alone) = fixture();
+    let source = |name: &str, attribute: &str| {
+        format!(
+            "#[accuracy_core::accuracy_test(tokens = [1])]\n{attribute}\nfn {name}(cx: &mut accuracy_core::Case) -> accuracy_core::Result<accuracy_core::Tensor> {{\n    cx.activations()\n}}\n"
+        )
+    };
+    let tests = fixture.dir.join("tests");
+    let files = ["without_its_feature", "switched_off", "in_no_target", "ignored"];
+    for name in files {
+        let attribute = if name == "ignored" { "#[ignore]" } else { "" };
+        std::fs::write(tests.join(format!("{name}.rs")), source(name, attribute)).unwrap();
+    }
+    let manifest = fixture.dir.join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let changed = text.replace("publish = false", "publish = false\nautotests = false");
+    let target = |name: &str, more: &str| format!("[[test]]\nname = \"{name}\"\n{more}\n");
+    let targets = [
+        target("without_its_feature", "required-features = [\"hidden\"]"),
+        target("switched_off", "test = false"),
+        target("ignored", ""),
+    ];
+    std::fs::write(&manifest, changed + &targets.concat()).unwrap();
+    let filters: Vec<String> = files.iter().map(|name| format!("::{name}[")).collect();
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    let run = fixture.accuracy(&[&CORRECT[..], &filters].concat());
+    std::fs::write(&manifest, text).unwrap();
+    for name in files {
+        std::fs::remove_file(tests.join(format!("{name}.rs"))).unwrap();
+    }
+    let hidden = run.report.as_ref().unwrap_or_else(|| panic!("{run}"))["hidden"].as_array().unwrap().clone();
+    let reason_of = |test: &str| {
+        let found = hidden.iter().find(|hidden| hidden["test"] == test);
+        found.unwrap_or_else(|| panic!("{test} is not named: {run}"))["reason"].as_str().unwrap().to_owned()
+    };
+    assert!(reason_of("without_its_feature").contains("required-features = [\"hidden\"]"), "{run}");
+    assert!(reason_of("switched_off").contains("`test = false`"), "{run}");
+    assert!(reason_of("in_no_target").contains("autotests = false?"), "{run}");
+    let ids: Vec<String> = run.cases().into_iter().map(|case| case.id).collect();
+    assert!(ids.iter().any(|id| id.contains("::ignored[")), "an ignored test runs all the same: {ids:?}");
+}
+
 /// The folder that the last `cargo test` has left.
 fn last_test_folder(fixture: &Fixture) -> PathBuf {
     let library = judged(&fixture.accuracy(&CORRECT));
@@ -389,4 +432,40 @@ fn whatever_loosens_the_gate_stands_in_the_first_line_of_a_green_report() {
     assert!(run.stdout.starts_with("the gate is loosened: least cosine 0.5 (environment)"), "{run}");
     let run = never_green().accuracy(&CORRECT);
     assert!(!run.stdout.contains("loosened"), "{run}");
+}
+
+#[test]
+fn repeats_that_may_differ_and_rules_that_are_off_stand_in_the_first_line() {
+    let run = never_green().accuracy(&["--arch", "host", "::correct_if_repeats_may_differ["]);
+    assert_eq!(run.status, Some(0), "{run}");
+    let first = run.stdout.lines().next().unwrap_or_default();
+    assert!(first.starts_with("the gate is loosened: repeats of "), "{run}");
+    assert!(first.ends_with("correct_if_repeats_may_differ may differ by 0.001 (attribute)"), "{run}");
+
+    let (fixture, _alone) = fixture();
+    let config = fixture.dir.join(".config");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("accuracy.toml"), "[lint.rules.SP101]\nlevel = \"off\"\n").unwrap();
+    let run = fixture.accuracy(&CORRECT);
+    std::fs::remove_dir_all(&config).unwrap();
+    assert_eq!(run.status, Some(0), "{run}");
+    let first = run.stdout.lines().next().unwrap_or_default();
+    assert_eq!(first, "the gate is loosened: lint rules SP101 are no errors (configuration)", "{run}");
+}
+
+#[test]
+fn a_report_to_a_fifo_is_written_once_somebody_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    many::write(&dir.path().join("records"), 8);
+    let path = dir.path().join("pipe");
+    fifo(&path);
+    let reader = std::thread::spawn({
+        let path = path.clone();
+        move || std::fs::read_to_string(path).unwrap()
+    });
+    let sink = format!("json={}", path.display());
+    let output = plugin(&["report", "records", "--report", &sink], dir.path(), |_| {});
+    assert!(matches!(output.status.code(), Some(0 | 100)), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_str(&reader.join().unwrap()).unwrap();
+    assert_eq!(report["cases"].as_array().unwrap().len(), 8, "{report}");
 }

@@ -102,6 +102,59 @@ fn garbage_on_standard_output_is_no_record() {
 }
 
 #[test]
+fn a_test_that_changes_the_directory_leaves_its_record_where_the_run_wants_it() {
+    let run = run("changes_the_directory");
+    assert_eq!(run.status, Some(0), "{run}");
+    assert_eq!(run.case().verdict, "correct", "{run}");
+}
+
+#[test]
+fn a_test_that_removes_the_folder_of_records_fails() {
+    run("removes_the_folder_of_records").assert_failed("crashed", "left no record");
+}
+
+#[test]
+fn a_test_that_stops_itself_is_killed_when_its_time_is_over() {
+    let run = never_green().accuracy(&["--arch", "host", "--timeout", "0.5", "::stops_itself["]);
+    run.assert_failed("timed_out", "0.5 s");
+    run.assert_nothing_left_running();
+}
+
+#[test]
+fn a_copy_of_a_test_that_goes_on_with_it_fails_it_and_dies() {
+    let run = run("forks");
+    assert_eq!(run.status, Some(100), "{run}");
+    assert_eq!(run.case().failed_checks, ["process_left_behind"], "{run}");
+    run.assert_nothing_left_running();
+}
+
+#[test]
+fn a_test_that_closes_its_standard_output_is_judged_by_its_record() {
+    let run = run("closes_standard_output");
+    assert_eq!(run.status, Some(0), "{run}");
+}
+
+#[test]
+fn a_test_that_prints_without_end_is_killed_and_its_last_lines_alone_are_kept() {
+    let run = never_green().accuracy(&["--arch", "host", "--timeout", "0.5", "::prints_without_end["]);
+    run.assert_failed("timed_out", "0.5 s");
+    let reason = run.case().reason;
+    assert!(reason.contains("tokens 1 to 5 are written") && reason.len() < 10_000, "{} bytes", reason.len());
+}
+
+#[test]
+fn a_record_whose_cosine_is_no_number_fails() {
+    let run = run("leaves_a_record_whose_cosine_is_no_number");
+    assert_eq!((run.status, run.case().verdict.as_str()), (Some(100), "crashed"), "{run}");
+}
+
+#[test]
+fn a_record_larger_than_any_is_not_read() {
+    let run = run("leaves_a_record_larger_than_any");
+    run.assert_failed("crashed", "its record cannot be used");
+}
+
+#[test]
 fn a_truncated_record_fails() {
     run("leaves_a_truncated_record").assert_failed("crashed", "not a complete record");
 }

@@ -79,6 +79,18 @@ gemm_test! {
     library_for_another_architecture: gemm_of_a_foreign_library;
 }
 
+#[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5],
+    nondeterministic(reason = "adds with atomics", bound = 1e-3))]
+fn correct_if_repeats_may_differ(cx: &mut Case) -> Result<Tensor> {
+    let (m, n, k) = cx.shape()?;
+    let x = cx.activations()?;
+    let w = cx.weight("w", BF16)?;
+    let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+    // SAFETY: the launcher is given buffers of the shapes that it is told.
+    unsafe { gemm(y.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+    Ok(y)
+}
+
 /// The least cosine of a correct kernel is above this; what the configuration asks for is more than it can give.
 #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5], min_cos = 0.99)]
 fn correct_by_its_attribute(cx: &mut Case) -> Result<Tensor> {

@@ -223,5 +223,64 @@ test_by_hand!(leaves_a_fifo_in_place_of_its_record, {
 
 test_by_hand!(leaves_a_record_of_a_later_schema, { leave(&Record { schema: 99, ..passing_record() }) });
 
+test_by_hand!(changes_the_directory, {
+    std::env::set_current_dir("/").unwrap();
+    leave(&passing_record());
+});
+
+test_by_hand!(removes_the_folder_of_records, {
+    leave(&passing_record());
+    std::fs::remove_dir_all(settings().records.unwrap()).unwrap();
+});
+
+test_by_hand!(stops_itself, {
+    leave(&passing_record());
+    // SAFETY: raise takes a plain number.
+    unsafe { libc::raise(libc::SIGSTOP) };
+});
+
+// As a launcher that starts a helper by fork alone: the copy goes on with the test.
+test_by_hand!(forks, {
+    // SAFETY: the copy writes a file and sleeps, until it is killed.
+    let copy = unsafe { libc::fork() };
+    leave(&passing_record());
+    if copy == 0 {
+        std::thread::sleep(std::time::Duration::from_secs(600));
+    }
+});
+
+test_by_hand!(closes_standard_output, {
+    leave(&passing_record());
+    // SAFETY: closes a descriptor by its number.
+    unsafe { libc::close(1) };
+});
+
+test_by_hand!(prints_without_end, {
+    use std::io::Write as _;
+    leave(&passing_record());
+    loop {
+        std::io::stdout().write_all(b"tokens 1 to 5 are written\n").unwrap();
+    }
+});
+
+test_by_hand!(leaves_a_record_whose_cosine_is_no_number, {
+    let mut record = passing_record();
+    record.metrics.cos = Some(f64::NAN);
+    record.margin = Some(f64::NAN);
+    record.hops = vec![Hop { name: "y".into(), cos: Some(f64::NAN), ..Hop::default() }];
+    leave(&record)
+});
+
+test_by_hand!(leaves_a_record_larger_than_any, {
+    use std::io::Write as _;
+    let settings = settings();
+    let path = record_path(settings.records.as_ref().unwrap(), &the_case(&settings), settings.attempt);
+    leave(&passing_record());
+    // Spaces after its end, so that it is still a record.
+    let mut file = std::fs::File::options().append(true).open(path).unwrap();
+    let spaces = vec![b' '; 1 << 20];
+    (0..65).for_each(|_| file.write_all(&spaces).unwrap());
+});
+
 #[cfg(feature = "hidden")]
 test_by_hand!(is_compiled_out_by_a_feature, { leave(&passing_record()) });
