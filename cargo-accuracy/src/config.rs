@@ -266,6 +266,21 @@ pub fn from_env<T: std::str::FromStr>(name: &str, expected: &str) -> anyhow::Res
     }
 }
 
+/// The architectures that ACCURACY_ARCH names.
+///
+/// # Errors
+/// A usage error if one of them is none.
+pub fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
+    let Some(names) = from_env::<String>(accuracy_core::env::ARCH, "architectures")? else { return Ok(None) };
+    names
+        .split(',')
+        .map(|name| {
+            name.trim().parse().map_err(|e| usage(format!("{}={names:?}: {e}", accuracy_core::env::ARCH)))
+        })
+        .collect::<anyhow::Result<_>>()
+        .map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,9 +22,6 @@ use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// The flag of `run` that names an archive.
-pub const FLAG: &str = "--archive";
-
 /// Flags of `cargo accuracy archive`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ArchiveArgs {

@@ -7,8 +7,8 @@ mod json;
 mod pairs;
 mod text;
 
-use crate::cli::OutputArgs;
 use crate::exit::ExitCode;
+use crate::output::OutputArgs;
 use accuracy_core::dumps::{DumpSet, Producer};
 use accuracy_core::metrics::Comparison;
 use accuracy_core::record::{CheckName, CheckResult, Verdict};
@@ -146,7 +146,7 @@ pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
         filters: args.filters.clone(),
     };
     let taken = args.output.stdout_taken();
-    let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
+    let text = text::render(&outcome, &args.output, crate::output::width(taken));
     if taken {
         crate::screen::stderr().write_all(text.as_bytes())?;
     } else {

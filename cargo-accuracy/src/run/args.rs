@@ -1,13 +1,24 @@
 //! Flags of `cargo accuracy run`.
 
-use super::batch::Isolation;
 use super::cargo::CargoArgs;
 use super::select::Wanted;
 use crate::baseline::BaselineArgs;
-use crate::cli::OutputArgs;
+use crate::output::OutputArgs;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::Kind;
 use std::path::PathBuf;
+
+/// What a process of its own is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Isolation {
+    /// One case on the CPU, several on a device
+    #[default]
+    Auto,
+    /// One case
+    Case,
+    /// Several cases; one that fails runs again alone
+    Batch,
+}
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -65,6 +76,9 @@ pub struct RunArgs {
     /// Faults are planted, and the table is that of `cargo accuracy selftest`.
     #[arg(skip)]
     pub selftest: bool,
+    /// The names of all commands, for the hint about a filter that is nearly one of them.
+    #[arg(skip)]
+    pub commands: Vec<String>,
     #[command(flatten)]
     pub judge: JudgeArgs,
     #[command(flatten)]

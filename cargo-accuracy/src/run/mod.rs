@@ -20,6 +20,7 @@ pub mod folder;
 pub mod hidden;
 mod kernels;
 pub mod loosened;
+mod loosened_by_settings;
 mod order;
 mod orphans;
 mod outcome;
@@ -34,22 +35,23 @@ pub use args::RunArgs;
 pub use device::{AnswersArgs, answers, check_answers};
 pub use orphans::{OrphansArgs, command as end_orphans};
 pub use outcome::{contradiction, is_known_failure, may_pass, unfinished};
-pub use plan::arch_from_env;
 
-use crate::archive::{self, Archive, Unpacked};
+use crate::archive::{Archive, Unpacked};
 use crate::baseline::Baselines;
 use crate::build;
 use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, chain, usage};
+use crate::invocation::{self, command_like};
 use crate::lint::{self, Baseline, Finding, LintConfig};
+use crate::output;
 use crate::report::{self, Report};
-use crate::selftest;
+use crate::selftest::table;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::identity::Identity;
 use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Unfinished, Verdict};
 use anyhow::Context as _;
-use batch::Isolation;
+use args::Isolation;
 use cargo::CargoArgs;
 use cargo_metadata::{Metadata, Package};
 use device::Places;
@@ -271,14 +273,14 @@ impl Ready<'_> {
             part,
             announced: None,
             libraries: BTreeSet::new(),
-            loosened: loosened::of_run(args, settings, config, binaries, &selected, &left_out),
+            loosened: loosened_by_settings::of_run(args, settings, config, binaries, &selected, &left_out),
             deny_hidden: hidden.iter().any(|hidden| config.deny_hidden(&hidden.package)),
             hidden,
         };
         if args.selftest {
             // What cannot be laid out stays, and says that no fault was planted in it.
             let meant = selected.iter().filter(|case| !matches!(case.fate, Fate::Skip(_)));
-            let chosen = selftest::representative(meant.map(|case| &case.planned));
+            let chosen = table::representative(meant.map(|case| &case.planned));
             selected.retain(|case| chosen.contains(&case.planned.id));
         }
         if selected.is_empty() {
@@ -290,7 +292,7 @@ impl Ready<'_> {
             return Ok(ExitCode::NothingRan);
         }
         let Some(places) = places else {
-            report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
+            output::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
             return Ok(ExitCode::Correct);
         };
 
@@ -315,12 +317,12 @@ impl Ready<'_> {
         let Done { records, problem, interrupted } = run.run(&selected)?;
 
         if args.selftest {
-            let width = report::text::width(args.output.stdout_taken());
-            let (mut text, code) = selftest::render(&records, width);
+            let width = output::width(args.output.stdout_taken());
+            let (mut text, code) = table::render(&records, width);
             if let (Some(device), true) = (&info.device, settings.emulates) {
                 text += &format!("the kernels ran on {device}\n");
             }
-            report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
+            output::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
             return Ok(if problem.is_some() { ExitCode::Unfinished } else { code });
         }
         let infos = [info];
@@ -452,7 +454,7 @@ fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
             format!("{} matched none of {known} cases; one of them is {sample}", filters.join(", "))
         }
     };
-    for command in args.filters.iter().filter_map(|filter| crate::cli::command_like(filter)) {
+    for command in args.filters.iter().filter_map(|filter| command_like(filter, &args.commands)) {
         why += &format!("\ndid you mean the command `cargo accuracy {command}`?");
     }
     // A pasted identity names its architecture.
@@ -477,7 +479,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
             flags.extend([flag.to_string(), value]);
         }
     };
-    add(archive::FLAG, args.archive.as_ref().map(|path| path.display().to_string()));
+    add(invocation::ARCHIVE, args.archive.as_ref().map(|path| path.display().to_string()));
     add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));

@@ -24,10 +24,8 @@ mod stale;
 mod text;
 mod walk;
 
-use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
-use crate::report::sink::Format;
-use crate::report::text::width;
+use crate::output::{Format, OutputArgs, width};
 use accuracy_core::dumps::DumpSet;
 use accuracy_core::weights::Checkpoint;
 use anyhow::Context as _;

@@ -10,13 +10,12 @@ pub mod number;
 pub mod table;
 pub mod wrap;
 
-pub use failure::quote;
-
 use super::emulation;
-use super::model::{Report, TestPower, test_path};
+use super::model::{Report, TestPower};
 use super::style::{self, paint};
-use crate::cli::OutputArgs;
 use crate::lint::Severity;
+use crate::output::OutputArgs;
+use crate::run::folder::test_path;
 use crate::run::is_known_failure;
 use accuracy_core::identity::Identity;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
@@ -47,18 +46,6 @@ const FINDINGS: usize = 20;
 
 /// Distinct causes that the summary names.
 const CAUSES: usize = 6;
-
-/// Width to fit tables into; `None` where nobody's terminal is to be spared.
-pub fn width(stderr: bool) -> Option<usize> {
-    if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).filter(|c| *c > 0) {
-        return Some(columns);
-    }
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    let fd = if stderr { libc::STDERR_FILENO } else { libc::STDOUT_FILENO };
-    // SAFETY: TIOCGWINSZ writes one winsize, and `size` is one.
-    let known = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) } == 0;
-    (known && size.ws_col > 0).then_some(size.ws_col.into())
-}
 
 /// The whole report, with colours in it that the stream may take out again.
 pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> String {
