@@ -1,7 +1,7 @@
 //! The environment variables that the plugin sets for a test process, and that a person may set by hand.
 
 use crate::arch::Arch;
-use crate::device::gpu::Kind;
+use crate::device::Kind;
 use std::path::PathBuf;
 
 /// Identities of the cases to run, a line each. Without it a test runs all of its sub-cases.

@@ -68,6 +68,8 @@ pub mod build;
 pub mod case;
 #[cfg(feature = "runtime")]
 pub mod check_name;
+#[cfg(feature = "runtime")]
+pub mod check_result;
 #[cfg(any(feature = "codeobject", all(feature = "emulate", feature = "runtime")))]
 pub mod codeobject;
 #[cfg(feature = "runtime")]

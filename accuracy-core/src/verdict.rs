@@ -7,8 +7,9 @@
 //! - one massive row hides wrong ones from every global number, so the worst row is judged by itself;
 //! - unwritten columns of a wide output cost the cosine less than quantisation does.
 
+use crate::check_name::CheckName;
+use crate::check_result::{CheckResult, Verdict};
 use crate::metrics::Comparison;
-use crate::record::{CheckName, CheckResult, Verdict};
 
 /// Least cosine that counts as correct.
 pub const MIN_COS: f64 = 0.999;

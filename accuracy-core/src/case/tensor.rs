@@ -3,6 +3,7 @@
 use super::Shape;
 use crate::device::DevPtr;
 use crate::dtype::DType;
+use crate::reference::graph::operators;
 use crate::reference::{BufferId, Expr, Operand};
 use std::sync::Arc;
 
@@ -167,3 +168,5 @@ impl Element for std::ffi::c_void {
         true
     }
 }
+
+operators!((Expr, &Tensor), (&Tensor, Expr), (&Expr, &Tensor), (&Tensor, &Expr), (&Tensor, &Tensor));

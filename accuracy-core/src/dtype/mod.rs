@@ -201,6 +201,11 @@ impl DType {
         matches!(self, DType::E4M3Fn | DType::E4M3Fnuz | DType::E5M2 | DType::E5M2Fnuz)
     }
 
+    /// Stored bits of the significand; `None` for what is no small float.
+    fn significand_bits(self) -> Option<u32> {
+        codec::float(self).map(|f| f.man_bits)
+    }
+
     /// Whether the format has an exponent; e8m0 has nothing else.
     pub fn is_float(self) -> bool {
         !self.is_integer()

@@ -45,7 +45,7 @@ use crate::invocation::{self, command_like};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::output;
 use crate::report::{self, Report};
-use crate::selftest::table;
+use crate::selftest;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::identity::Identity;
@@ -280,7 +280,7 @@ impl Ready<'_> {
         if args.selftest {
             // What cannot be laid out stays, and says that no fault was planted in it.
             let meant = selected.iter().filter(|case| !matches!(case.fate, Fate::Skip(_)));
-            let chosen = table::representative(meant.map(|case| &case.planned));
+            let chosen = selftest::representative(meant.map(|case| &case.planned));
             selected.retain(|case| chosen.contains(&case.planned.id));
         }
         if selected.is_empty() {
@@ -318,7 +318,7 @@ impl Ready<'_> {
 
         if args.selftest {
             let width = output::width(args.output.stdout_taken());
-            let (mut text, code) = table::render(&records, width);
+            let (mut text, code) = selftest::render(&records, width);
             if let (Some(device), true) = (&info.device, settings.emulates) {
                 text += &format!("the kernels ran on {device}\n");
             }
