@@ -6,6 +6,7 @@ use crate::baseline::BaselineArgs;
 use crate::output::OutputArgs;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::Kind;
+use accuracy_core::verdict::LeastCosine;
 use std::path::PathBuf;
 
 /// What a process of its own is given.
@@ -95,8 +96,8 @@ pub struct RunArgs {
 #[command(next_help_heading = "Judgement")]
 pub struct JudgeArgs {
     /// Least cosine that counts as correct [default: the attribute's, the configuration's, 0.999]
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
-    pub min_cos: Option<f64>,
+    #[arg(long, value_name = "COSINE")]
+    pub min_cos: Option<LeastCosine>,
     /// Run each chain this many times and compare the bytes of all results [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: Option<u32>,
@@ -145,13 +146,6 @@ pub struct RunnerArgs {
     /// the same one
     #[arg(long, value_name = "PATH", requires = "partition")]
     pub durations: Option<PathBuf>,
-}
-
-pub fn cosine(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|c| (-1.0..=1.0).contains(c))
-        .ok_or_else(|| "expected a number from -1 to 1".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

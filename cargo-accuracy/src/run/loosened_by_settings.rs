@@ -5,7 +5,7 @@ use super::discover::Binary;
 use super::loosened::{By, Loosening, What, loosening};
 use super::plan::{Case, Settings};
 use crate::config::Config;
-use accuracy_core::verdict::MIN_COS;
+use accuracy_core::verdict::{Asked, DecidedBy, LeastCosine};
 use std::collections::{BTreeSet, HashSet};
 
 /// What flags, environment, configuration and attributes loosen in a run of the selected cases.
@@ -21,7 +21,7 @@ pub fn of_run(
     let mut add = |what, by, detail: String| {
         all.insert(loosening(what, by, detail));
     };
-    if let Some(cos) = settings.min_cos.filter(|cos| *cos < MIN_COS) {
+    if let Some(cos) = settings.min_cos.filter(|cos| cos.is_loose()) {
         let by = if args.judge.min_cos.is_some() { By::Flag } else { By::Environment };
         add(What::LeastCosine, by, format!("least cosine {cos}"));
     }
@@ -31,17 +31,21 @@ pub fn of_run(
         for test in binary.tests.iter().filter(|test| runs.contains(&(index, test.file.as_str(), test.line)))
         {
             let path = test.path();
-            match (settings.min_cos, test.body.min_cos) {
-                (None, Some(cos)) if cos < MIN_COS => {
+            let asked = Asked {
+                run: settings.min_cos,
+                test: test.body.min_cos.and_then(LeastCosine::new),
+                configuration: config.min_cos(&binary.package),
+            };
+            match asked.decide() {
+                (cos, DecidedBy::Test) if cos.is_loose() => {
                     add(What::LeastCosine, By::Attribute, format!("least cosine {cos} of {path}"));
                 }
-                (None, None) => {
-                    if let Some(cos) = config.min_cos(&binary.package).filter(|cos| *cos < MIN_COS) {
-                        let detail = format!("least cosine {cos} of package {}", binary.package);
-                        add(What::LeastCosine, By::Configuration, detail);
-                    }
+                (cos, DecidedBy::Configuration) if cos.is_loose() => {
+                    let detail = format!("least cosine {cos} of package {}", binary.package);
+                    add(What::LeastCosine, By::Configuration, detail);
                 }
-                _ => {}
+                // What the run asks for is told once, above.
+                (_, DecidedBy::Run | DecidedBy::Default | DecidedBy::Test | DecidedBy::Configuration) => {}
             }
             if let Some(repeats) = &test.body.nondeterministic {
                 let detail = format!("repeats of {path} may differ by {}", repeats.bound);

@@ -50,6 +50,7 @@ use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::identity::Identity;
 use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Unfinished, Verdict};
+use accuracy_core::verdict::LeastCosine;
 use anyhow::Context as _;
 use args::Isolation;
 use cargo::CargoArgs;
@@ -327,7 +328,7 @@ impl Ready<'_> {
         }
         let infos = [info];
         let mut report = Report::new(records, &infos);
-        report.min_cos = settings.min_cos.or(report.min_cos);
+        report.min_cos = settings.min_cos.map(LeastCosine::get).or(report.min_cos);
         report.seconds = Some(began.elapsed().as_secs_f64());
         report.folder = Some(folder.path.clone());
         // Who interrupts a run waits for nothing that has not begun.

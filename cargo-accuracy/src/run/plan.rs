@@ -11,6 +11,7 @@ use accuracy_core::env;
 use accuracy_core::identity::Identity;
 use accuracy_core::plan;
 use accuracy_core::record::Planned;
+use accuracy_core::verdict::LeastCosine;
 use anyhow::Context as _;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -62,7 +63,7 @@ pub struct Settings {
     /// Whether what is emulated is looked at for races.
     pub race: bool,
     /// From the flag or the environment: wins over the attribute of a test.
-    pub min_cos: Option<f64>,
+    pub min_cos: Option<LeastCosine>,
     pub timeout: Option<f64>,
     pub jobs: usize,
     pub repeat: Option<u32>,
@@ -82,11 +83,8 @@ impl Settings {
         };
         let min_cos = match args.judge.min_cos {
             Some(cos) => Some(cos),
-            None => config::from_env(env::MIN_COS, "a number from -1 to 1")?,
+            None => config::from_env(env::MIN_COS, LeastCosine::EXPECTED)?,
         };
-        if let Some(cos) = min_cos.filter(|c: &f64| !(-1.0..=1.0).contains(c)) {
-            return Err(usage(format!("{}={cos}: expected a number from -1 to 1", env::MIN_COS)));
-        }
         let timeout = match args.runner.timeout {
             Some(seconds) => Some(seconds),
             None => config::from_env("ACCURACY_TIMEOUT", "a positive number of seconds")?,
@@ -323,7 +321,7 @@ fn without_tensors(planned: &Planned) -> String {
 /// What all parts of one run have in common: where the tests come from, the cases, who runs which, and how.
 fn fingerprint(ids: &[&str], parts: &[u64], settings: &Settings, origin: Option<&str>) -> String {
     let mut hasher = blake3::Hasher::new();
-    let judged = (settings.min_cos, settings.repeat, settings.seed);
+    let judged = (settings.min_cos.map(LeastCosine::get), settings.repeat, settings.seed);
     hasher.update(format!("{}\n{origin:?}\n{judged:?}\n", env!("CARGO_PKG_VERSION")).as_bytes());
     if settings.emulates {
         // Parts that a device ran are parts of another run.
