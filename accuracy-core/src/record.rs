@@ -5,6 +5,7 @@
 //! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
 //! from one that never began.
 
+pub use crate::cause_family::CauseFamily;
 pub use crate::check_name::{CheckName, FindingKind};
 pub use crate::check_result::{CheckResult, Power, PowerStatus, Verdict};
 use crate::error_map::ErrorMap;
@@ -125,7 +126,7 @@ pub struct Hop {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "WrittenCause", into = "WrittenCause")]
 pub struct Cause {
-    /// Its name: one of [`CAUSES`], or a finer one such as `zero_point`.
+    /// Its name: that of a [`CauseFamily`], or a finer one such as `zero_point`.
     pub cause: String,
     /// A sentence: who does what, and what speaks for it. Nothing is decided by it.
     pub detail: String,
@@ -170,31 +171,7 @@ impl Cause {
     }
 }
 
-/// The names of root causes that readers of a report may rely on.
-pub const CAUSES: [&str; 20] = [
-    "scale_layout",
-    "scale_missing",
-    "scale_inverted",
-    "scale_neighbour",
-    "fp8_variant",
-    "nibble_order",
-    "transposed",
-    "permuted_tiles",
-    "gate_up_swapped",
-    "accumulation",
-    "parameter_ignored",
-    "k_tail_dropped",
-    "unwritten",
-    "out_of_bounds",
-    "overflow",
-    "nondeterministic",
-    "gain",
-    "rope",
-    "router",
-    "unknown",
-];
-
-/// A cause as reports have it: under a name of [`CAUSES`], with a finer one beside it.
+/// A cause as reports have it: under the name of a [`CauseFamily`], with a finer one beside it.
 #[derive(Serialize, Deserialize)]
 struct WrittenCause {
     cause: String,
@@ -219,15 +196,7 @@ struct WrittenCause {
 impl From<Cause> for WrittenCause {
     fn from(of: Cause) -> WrittenCause {
         let Cause { cause: name, detail, what, readings, cos, score, operand, ignored, confident } = of;
-        let family = match name.as_str() {
-            known if CAUSES.contains(&known) => known,
-            // Bits that are lost, wherever.
-            "rounding" => "accumulation",
-            // How packed integers are read.
-            "zero_point" => "nibble_order",
-            "addend_missing" => "parameter_ignored",
-            _ => "unknown",
-        };
+        let family = CauseFamily::of(&name).name();
         let (cause, kind) = (family.to_owned(), Some(&name).filter(|name| *name != family).cloned());
         WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident }
     }
