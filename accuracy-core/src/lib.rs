@@ -112,8 +112,9 @@ pub mod harness;
 #[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod identity;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
-mod judge;
+pub mod judge;
 #[cfg(feature = "runtime")]
 pub mod layout;
 #[cfg(feature = "runtime")]

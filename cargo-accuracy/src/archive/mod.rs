@@ -7,9 +7,7 @@
 mod collect;
 mod contents;
 mod pack;
-mod unpack;
-
-pub use unpack::{Archive, Unpacked};
+pub mod unpack;
 
 use crate::build;
 use crate::config::{Config, Sources};

@@ -2,7 +2,7 @@
 
 use super::file::{Baseline, Line, Place};
 use crate::run::folder::{RunInfo, test_key, test_path};
-use crate::run::is_known_failure;
+use crate::run::outcome::is_known_failure;
 use accuracy_core::record::{Gate, Record, Verdict};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -10,7 +10,7 @@ pub mod json;
 mod junit;
 mod markdown;
 mod merge;
-mod model;
+pub mod model;
 mod parts;
 #[cfg(test)]
 mod reworded;

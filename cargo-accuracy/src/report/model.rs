@@ -1,12 +1,12 @@
 //! A run's results as numbers: counts, the power of whole tests, and the gate.
 
-use crate::baseline::Comparison;
+use crate::baseline::compare::Comparison;
 use crate::exit::ExitCode;
 use crate::lint::{Finding, Severity};
 use crate::run::folder::{RunInfo, test_key, test_path};
 use crate::run::hidden::Hidden;
 use crate::run::loosened::{self, Loosening};
-use crate::run::{is_known_failure, may_pass, unfinished};
+use crate::run::outcome::{is_known_failure, may_pass, unfinished};
 use accuracy_core::record::{Fidelity, Gate, Libraries, Library, PowerStatus, Record, Unfinished, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;

@@ -102,7 +102,7 @@ pub fn of_records(records: &[Record], known: &BTreeSet<Loosening>) -> BTreeSet<L
     if least < MIN_COS && !known.iter().any(|one| one.what == What::LeastCosine) {
         all.insert(loosening(What::LeastCosine, By::Unknown, format!("least cosine {least}")));
     }
-    let failures = records.iter().filter(|record| crate::run::is_known_failure(record)).count();
+    let failures = records.iter().filter(|record| crate::run::outcome::is_known_failure(record)).count();
     if failures > 0 {
         let detail = format!("{failures} of those that pass are known failures");
         all.insert(loosening(What::KnownFailures, By::Attribute, detail));

@@ -1,6 +1,7 @@
 //! What has changed since the baseline.
 
-use crate::baseline::{Change, Comparison, number};
+use crate::baseline::compare::{Change, Comparison};
+use crate::baseline::file::number;
 use crate::report::style::{self, paint};
 use crate::run::folder::test_path;
 use std::fmt::Write as _;

@@ -16,7 +16,7 @@ use super::style::{self, paint};
 use crate::lint::Severity;
 use crate::output::OutputArgs;
 use crate::run::folder::test_path;
-use crate::run::is_known_failure;
+use crate::run::outcome::is_known_failure;
 use accuracy_core::identity::Identity;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
 use anstyle::Style;
@@ -579,7 +579,7 @@ fn lint_line(report: &Report, verbose: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::baseline::Comparison;
+    use crate::baseline::compare::Comparison;
     use crate::run::folder::RunInfo;
     use accuracy_core::meta::Check;
     use accuracy_core::record::{CheckResult, Hop};
@@ -794,7 +794,7 @@ mod tests {
         assert_eq!(last(&green()), "1 passed, 0 failed, 0 skipped");
 
         let mut vanished = green();
-        let gone = |id: &str| crate::baseline::Vanished { id: id.into(), reason: String::new() };
+        let gone = |id: &str| crate::baseline::compare::Vanished { id: id.into(), reason: String::new() };
         vanished.baseline = Some(Comparison {
             file: "accuracy.baseline".into(),
             compared: 1,
@@ -820,7 +820,7 @@ mod tests {
 
     #[test]
     fn one_change_of_many_cases_is_told_once() {
-        let change = |id: &str, now: &str| crate::baseline::Change {
+        let change = |id: &str, now: &str| crate::baseline::compare::Change {
             id: format!("k::t[tokens={id}]"),
             what: "bound of y".into(),
             before: "3.72e-3".into(),
