@@ -22,6 +22,7 @@ mod replay;
 mod side;
 mod stale;
 mod text;
+mod value;
 mod walk;
 
 use crate::exit::{ExitCode, usage};
