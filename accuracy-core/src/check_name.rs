@@ -1,9 +1,45 @@
 //! The checks of a verdict: what each is called in records and reports, how little its failure may mean, and what it says.
 //! A check that is added here has all three, and nothing else lists them.
 
-use crate::record::FindingKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// What kind of mistake the emulator saw a kernel make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    OutOfBounds,
+    Uninitialised,
+    Race,
+    MissingWait,
+    Barrier,
+    Divergence,
+    Erratum,
+}
+
+impl FindingKind {
+    pub const ALL: [FindingKind; 7] = [
+        FindingKind::OutOfBounds,
+        FindingKind::Uninitialised,
+        FindingKind::Race,
+        FindingKind::MissingWait,
+        FindingKind::Barrier,
+        FindingKind::Divergence,
+        FindingKind::Erratum,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            FindingKind::OutOfBounds => "out_of_bounds",
+            FindingKind::Uninitialised => "uninitialised",
+            FindingKind::Race => "race",
+            FindingKind::MissingWait => "missing_wait",
+            FindingKind::Barrier => "barrier",
+            FindingKind::Divergence => "divergence",
+            FindingKind::Erratum => "erratum",
+        }
+    }
+}
 
 /// How far off a result may be of which only checks up to this one fail. The diagnosis asks, since what lost a few bits
 /// fails other checks than what read the wrong memory.

@@ -1,7 +1,8 @@
 //! The environment variables that the plugin sets for a test process, and that a person may set by hand.
 
 use crate::arch::Arch;
-use crate::device::gpu::Kind;
+use crate::device::Kind;
+use crate::verdict::LeastCosine;
 use std::path::PathBuf;
 
 /// Identities of the cases to run, a line each. Without it a test runs all of its sub-cases.
@@ -67,8 +68,10 @@ pub struct Settings {
     pub runtime: Option<Kind>,
     /// Whether the architecture's code runs on this machine's processor.
     pub emulate: bool,
-    pub min_cos: Option<f64>,
-    pub default_min_cos: Option<f64>,
+    /// What this run asks for, whatever a test says.
+    pub min_cos: Option<LeastCosine>,
+    /// What the configuration asks for, where a test says nothing.
+    pub default_min_cos: Option<LeastCosine>,
     pub library_path: Vec<PathBuf>,
     pub package_dir: Option<PathBuf>,
     pub repeat: u32,
@@ -142,14 +145,7 @@ impl Settings {
                  them away"
             )));
         }
-        let cosine = |name| -> Result<Option<f64>, EnvError> {
-            const EXPECTED: &str = "expected a number from -1 to 1";
-            let value = parse::<f64>(&get, name, EXPECTED)?;
-            match value.filter(|c| !(-1.0..=1.0).contains(c)) {
-                Some(value) => Err(EnvError { name, value: value.to_string(), expected: EXPECTED.into() }),
-                None => Ok(value),
-            }
-        };
+        let cosine = |name| parse::<LeastCosine>(&get, name, &format!("expected {}", LeastCosine::EXPECTED));
         Ok(Settings {
             cases: get(CASE).map(|ids| ids.lines().map(String::from).collect()),
             records: get(RECORDS).map(PathBuf::from),

@@ -1,5 +1,5 @@
 //! Where a buffer is wrong and by how much, as a picture of bounded size: what a report draws. In words it is
-//! [`crate::diagnose`]'s.
+//! `diagnose`'s.
 
 use crate::reference::Matrix;
 use serde::{Deserialize, Serialize};

@@ -49,7 +49,8 @@
 //! | formulas: products, norms, activations, attention | [`Operand`](reference::Operand), [`mod@reference`], [`reference::model`] |
 //! | to understand a failure | [`guide::verdict`], [`guide::names`] |
 //!
-//! A test needs only the [`prelude`]. The other modules are what the plugin uses; they may change in any version.
+//! A test needs only the [`prelude`]. The modules below say more of what is in it. Everything else is the engine: it is hidden
+//! from this documentation, the plugin and generated code use it, and it may change in any version.
 //!
 //! # Features
 //!
@@ -67,65 +68,90 @@ pub mod build;
 #[cfg(feature = "runtime")]
 pub mod case;
 #[cfg(feature = "runtime")]
+mod cause_family;
+#[doc(hidden)]
+#[cfg(feature = "runtime")]
 pub mod check_name;
+#[doc(hidden)]
+#[cfg(feature = "runtime")]
+pub mod check_result;
+#[doc(hidden)]
 #[cfg(any(feature = "codeobject", all(feature = "emulate", feature = "runtime")))]
 pub mod codeobject;
 #[cfg(feature = "runtime")]
 pub mod device;
 #[cfg(feature = "runtime")]
-pub mod diagnose;
+mod diagnose;
 #[cfg(feature = "runtime")]
 pub mod dtype;
+#[doc(hidden)]
 #[cfg(feature = "dumps")]
 pub mod dumps;
+#[doc(hidden)]
 #[cfg(all(any(feature = "emulate", feature = "isa"), feature = "runtime"))]
 pub mod emulator;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod env;
 #[cfg(feature = "runtime")]
 pub mod error;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod error_map;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod files;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod folders;
 #[cfg(all(any(doc, doctest), feature = "runtime"))]
 pub mod guide;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod harness;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod identity;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod judge;
 #[cfg(feature = "runtime")]
 pub mod layout;
 #[cfg(feature = "runtime")]
 pub mod library;
+#[doc(hidden)]
 #[cfg(any(feature = "build", feature = "runtime"))]
 pub mod made_of;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod meta;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod metrics;
+#[doc(hidden)]
 #[cfg(feature = "dumps")]
 pub mod model;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod packed;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod plan;
 #[cfg(feature = "runtime")]
-pub mod power;
+mod power;
 #[cfg(feature = "runtime")]
 pub mod quant;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod record;
 #[cfg(feature = "runtime")]
 pub mod reference;
 #[cfg(feature = "runtime")]
 mod simd;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod verdict;
+#[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod weights;
 #[cfg(feature = "runtime")]

@@ -4,12 +4,13 @@
 //! library is opened when its first launcher is called, for the architecture of the run, and stays open.
 
 pub mod code_object;
+mod error;
 
-pub use code_object::{CodeObject, Grid, Kernel};
+pub use crate::device::Grid;
+pub use code_object::{CodeObject, Kernel};
+pub use error::LibraryError;
 
 use crate::arch::Arch;
-use crate::case::watch;
-use crate::device::gpu::GpuError;
 use crate::device::memory::Runtime;
 use crate::device::process::{Change, State};
 use crate::device::{DevPtr, Status, Stream, launches};
@@ -19,77 +20,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
-
-/// Why a launcher could not be called, or what it said.
-#[derive(Debug, thiserror::Error)]
-pub enum LibraryError {
-    #[error(
-        "kernels `{name}` have no build for {arch}: found {found}\n  looked for {files} in {}\n  build it for {arch}, or add its folder to {}",
-        list(searched),
-        crate::env::LIBRARY_PATH
-    )]
-    WrongArch { name: String, arch: Arch, files: String, found: String, searched: Vec<PathBuf> },
-    #[error(
-        "kernels `{name}` were not found\n  looked for {files} in {}\n  build it for {arch}, or add its folder to {}",
-        list(searched),
-        crate::env::LIBRARY_PATH
-    )]
-    NotFound { name: String, arch: Arch, files: String, searched: Vec<PathBuf> },
-    #[error(
-        "{path} in {} would be judged, and {built}, which was built from this workspace's sources, would not: take the \
-         folder out of the variable, or set {}=1 where it is meant to win",
-        crate::env::LIBRARY_PATH,
-        crate::env::LIBRARY_WINS
-    )]
-    PassedOver { path: PathBuf, built: PathBuf },
-    #[error(
-        "{path} was built before {changed} was changed, which cargo has not seen: its time is older than the build; run \
-         `touch {changed}`, or `cargo accuracy`, which goes by contents"
-    )]
-    Stale { path: PathBuf, changed: PathBuf },
-    #[error("kernel library {path} cannot be opened: {}", loader_says(source))]
-    Open { path: PathBuf, source: libloading::Error },
-    #[error(
-        "kernel library {path} has no launcher `{symbol}`: export it with extern \"C\" and default visibility ({})",
-        loader_says(source)
-    )]
-    Symbol { path: PathBuf, symbol: String, source: libloading::Error },
-    #[error("{path} cannot be read: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("code object {path} cannot be loaded on this device ({device}): {source}")]
-    Load { path: PathBuf, device: String, source: Box<GpuError> },
-    #[error(
-        "code object {path} has no kernel `{kernel}` ({source}); `cargo accuracy inspect {path}` lists what it has"
-    )]
-    Kernel { path: PathBuf, kernel: String, source: Box<GpuError> },
-    #[error(
-        "kernel `{kernel}` of {path} takes {} but is bound with {}: compilers add parameters of their own at the end, and bind every one",
-        sizes(takes),
-        sizes(bound)
-    )]
-    Parameters { path: PathBuf, kernel: String, bound: Vec<usize>, takes: Vec<usize> },
-    #[error("kernel `{kernel}` of code object `{name}` runs on a GPU alone, and this run is for {arch}")]
-    NoDevice { name: String, kernel: String, arch: Arch },
-    #[error("launcher `{launcher}` returned status {status}{meaning}")]
-    Status { launcher: String, status: i32, meaning: &'static str },
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    if paths.is_empty() {
-        return "no folder".into();
-    }
-    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// What the dynamic linker said, such as which library it did not find.
-fn loader_says(error: &libloading::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn sizes(parameters: &[usize]) -> String {
-    let bytes: Vec<String> = parameters.iter().map(ToString::to_string).collect();
-    format!("{} parameters of {} bytes", bytes.len(), bytes.join(", "))
-}
 
 /// Where a package's kernels are looked for, by name.
 struct Place {
@@ -226,7 +156,7 @@ impl Place {
         let found = self.other_builds(&searched, files);
         let (name, files) = (self.name.to_string(), files.join(" or "));
         Err(match found.is_empty() {
-            false => LibraryError::WrongArch { name, arch, files, found: list(&found), searched },
+            false => LibraryError::WrongArch { name, arch, files, found: error::list(&found), searched },
             true => LibraryError::NotFound { name, arch, files, searched },
         })
     }
@@ -417,6 +347,24 @@ impl Launcher {
     }
 }
 
+/// Who looks at memory before and after each launch of this thread. A case registers itself with [`watch_launches`],
+/// because it stands above this module.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watcher {
+    pub before: fn(),
+    /// Is given the number of the launch in this thread's list.
+    pub after: fn(usize),
+}
+
+thread_local! {
+    static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
+}
+
+/// Sets who watches this thread's launches from now on, in place of who did before.
+pub(crate) fn watch_launches(watcher: Option<Watcher>) {
+    WATCHER.set(watcher);
+}
+
 /// Notes a call that is about to be made.
 fn note(
     package: &'static str,
@@ -430,7 +378,9 @@ fn note(
         let (kernels, configurations, changes) = (None, Vec::new(), Vec::new());
         all.push(Launch { package, launcher, arguments, expected, kernels, configurations, changes });
     });
-    watch::before_launch();
+    if let Some(watcher) = WATCHER.get() {
+        (watcher.before)();
+    }
     BEFORE.set(Some(State::now()));
 }
 
@@ -445,8 +395,9 @@ fn launched(kernels: Vec<launches::Launched>) {
             launch.kernels = Some(kernels.into_iter().map(|launched| launched.kernel).collect());
         }
     });
-    if let Some(launch) = LAUNCHES.with_borrow(Vec::len).checked_sub(1) {
-        watch::after_launch(launch);
+    let launch = LAUNCHES.with_borrow(Vec::len).checked_sub(1);
+    if let (Some(launch), Some(watcher)) = (launch, WATCHER.get()) {
+        (watcher.after)(launch);
     }
 }
 

@@ -6,7 +6,7 @@
 
 pub mod bindings;
 
-use crate::record::FindingKind;
+use crate::check_name::FindingKind;
 use object::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,8 @@
 //! nearly all of them are looked at once: numbers stand apart from text, which most cases of a test have in common and
 //! may share, and an item that is read borrows its text.
 
-use crate::record::{CheckName, CheckResult, Power, PowerStatus};
+use crate::check_name::CheckName;
+use crate::check_result::{CheckResult, Power, PowerStatus};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;

@@ -442,13 +442,7 @@ impl Captured {
 
 /// The variant with which a format is confused: they share their bytes.
 pub fn fp8_twin(dtype: DType) -> Option<DType> {
-    match dtype {
-        DType::E4M3Fn => Some(DType::E4M3Fnuz),
-        DType::E4M3Fnuz => Some(DType::E4M3Fn),
-        DType::E5M2 => Some(DType::E5M2Fnuz),
-        DType::E5M2Fnuz => Some(DType::E5M2),
-        _ => None,
-    }
+    dtype.twin()
 }
 
 /// The elements as a kernel finds them that takes the matrix for its transpose; scales stay where they are.

@@ -5,7 +5,9 @@
 //! `null`. Which cases should have left one is in the manifest, and a start marker tells a case that was cut off
 //! from one that never began.
 
-pub use crate::check_name::CheckName;
+pub use crate::cause_family::CauseFamily;
+pub use crate::check_name::{CheckName, FindingKind};
+pub use crate::check_result::{CheckResult, Power, PowerStatus, Verdict};
 use crate::error_map::ErrorMap;
 use crate::files;
 use crate::meta::Check;
@@ -20,56 +22,6 @@ use std::sync::Arc;
 
 /// Version of records and manifests.
 pub const SCHEMA: u32 = 1;
-
-/// Tiers of the cosine, and the ways in which a case can fail to have one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Correct,
-    Suspicious,
-    Broken,
-    Catastrophic,
-    /// The data could not have revealed the fault.
-    Inconclusive,
-    Skipped,
-    Crashed,
-    TimedOut,
-    NotRun,
-}
-
-impl Verdict {
-    pub const ALL: [Verdict; 9] = [
-        Verdict::Correct,
-        Verdict::Suspicious,
-        Verdict::Broken,
-        Verdict::Catastrophic,
-        Verdict::Inconclusive,
-        Verdict::Skipped,
-        Verdict::Crashed,
-        Verdict::TimedOut,
-        Verdict::NotRun,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Verdict::Correct => "correct",
-            Verdict::Suspicious => "suspicious",
-            Verdict::Broken => "broken",
-            Verdict::Catastrophic => "catastrophic",
-            Verdict::Inconclusive => "inconclusive",
-            Verdict::Skipped => "skipped",
-            Verdict::Crashed => "crashed",
-            Verdict::TimedOut => "timed_out",
-            Verdict::NotRun => "not_run",
-        }
-    }
-}
-
-impl std::fmt::Display for Verdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Why a case was not brought to its end, where the reason is the run's and not the case's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -170,55 +122,11 @@ pub struct Hop {
     pub error_map: Option<Box<ErrorMap>>,
 }
 
-/// One check of a verdict, with everything that is needed to see how far it was from failing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CheckResult {
-    pub check: CheckName,
-    /// The buffer it speaks of; empty for the chain as a whole.
-    #[serde(default)]
-    pub hop: String,
-    pub value: Option<f64>,
-    pub bound: Option<f64>,
-    /// Distance to the bound in units of the bound; negative where it failed.
-    pub margin: Option<f64>,
-    pub ok: bool,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
-/// Whether the checks would have seen a fault in this very case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PowerStatus {
-    Seen,
-    Unseen,
-    NotApplicable,
-}
-
-/// One seeded fault.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Power {
-    pub fault: String,
-    /// The buffer in which it was seeded.
-    #[serde(default)]
-    pub operand: String,
-    pub status: PowerStatus,
-    /// The checks that saw it.
-    pub failed_checks: Vec<String>,
-    /// Cosine of the faulty reference against the right one.
-    pub cos: Option<f64>,
-    /// Whether the checks are to see it; else it is told what they make of it.
-    #[serde(default)]
-    pub claimed: bool,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
 /// A likely root cause.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "WrittenCause", into = "WrittenCause")]
 pub struct Cause {
-    /// Its name: one of [`CAUSES`], or a finer one such as `zero_point`.
+    /// Its name: that of a [`CauseFamily`], or a finer one such as `zero_point`.
     pub cause: String,
     /// A sentence: who does what, and what speaks for it. Nothing is decided by it.
     pub detail: String,
@@ -263,31 +171,7 @@ impl Cause {
     }
 }
 
-/// The names of root causes that readers of a report may rely on.
-pub const CAUSES: [&str; 20] = [
-    "scale_layout",
-    "scale_missing",
-    "scale_inverted",
-    "scale_neighbour",
-    "fp8_variant",
-    "nibble_order",
-    "transposed",
-    "permuted_tiles",
-    "gate_up_swapped",
-    "accumulation",
-    "parameter_ignored",
-    "k_tail_dropped",
-    "unwritten",
-    "out_of_bounds",
-    "overflow",
-    "nondeterministic",
-    "gain",
-    "rope",
-    "router",
-    "unknown",
-];
-
-/// A cause as reports have it: under a name of [`CAUSES`], with a finer one beside it.
+/// A cause as reports have it: under the name of a [`CauseFamily`], with a finer one beside it.
 #[derive(Serialize, Deserialize)]
 struct WrittenCause {
     cause: String,
@@ -312,15 +196,7 @@ struct WrittenCause {
 impl From<Cause> for WrittenCause {
     fn from(of: Cause) -> WrittenCause {
         let Cause { cause: name, detail, what, readings, cos, score, operand, ignored, confident } = of;
-        let family = match name.as_str() {
-            known if CAUSES.contains(&known) => known,
-            // Bits that are lost, wherever.
-            "rounding" => "accumulation",
-            // How packed integers are read.
-            "zero_point" => "nibble_order",
-            "addend_missing" => "parameter_ignored",
-            _ => "unknown",
-        };
+        let family = CauseFamily::of(&name).name();
         let (cause, kind) = (family.to_owned(), Some(&name).filter(|name| *name != family).cloned());
         WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident }
     }
@@ -332,43 +208,6 @@ impl From<WrittenCause> for Cause {
             written;
         let cause = kind.unwrap_or(cause);
         Cause { cause, detail, what, readings, cos, score, operand, ignored, confident }
-    }
-}
-
-/// What kind of mistake the emulator saw a kernel make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingKind {
-    OutOfBounds,
-    Uninitialised,
-    Race,
-    MissingWait,
-    Barrier,
-    Divergence,
-    Erratum,
-}
-
-impl FindingKind {
-    pub const ALL: [FindingKind; 7] = [
-        FindingKind::OutOfBounds,
-        FindingKind::Uninitialised,
-        FindingKind::Race,
-        FindingKind::MissingWait,
-        FindingKind::Barrier,
-        FindingKind::Divergence,
-        FindingKind::Erratum,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            FindingKind::OutOfBounds => "out_of_bounds",
-            FindingKind::Uninitialised => "uninitialised",
-            FindingKind::Race => "race",
-            FindingKind::MissingWait => "missing_wait",
-            FindingKind::Barrier => "barrier",
-            FindingKind::Divergence => "divergence",
-            FindingKind::Erratum => "erratum",
-        }
     }
 }
 

@@ -7,8 +7,9 @@
 //! - one massive row hides wrong ones from every global number, so the worst row is judged by itself;
 //! - unwritten columns of a wide output cost the cosine less than quantisation does.
 
+use crate::check_name::CheckName;
+use crate::check_result::{CheckResult, Verdict};
 use crate::metrics::Comparison;
-use crate::record::{CheckName, CheckResult, Verdict};
 
 /// Least cosine that counts as correct.
 pub const MIN_COS: f64 = 0.999;
@@ -18,6 +19,82 @@ pub const MIN_ROW_COS: f64 = 0.99;
 pub const MAX_GAIN: f64 = 0.01;
 /// A relative L2 may be this many times what rounding and accumulation, or quantisation, allow.
 pub const NOISE_FACTOR: f64 = 1.5;
+
+/// A least cosine that somebody asks for: a number from -1 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct LeastCosine(f64);
+
+impl LeastCosine {
+    /// What a value has to be, for messages.
+    pub const EXPECTED: &str = "a number from -1 to 1";
+    pub const DEFAULT: LeastCosine = LeastCosine(MIN_COS);
+
+    /// `None` for what is no number from -1 to 1.
+    pub fn new(cos: f64) -> Option<LeastCosine> {
+        (-1.0..=1.0).contains(&cos).then_some(LeastCosine(cos))
+    }
+
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// Whether less counts as correct than where nobody says anything.
+    pub fn is_loose(self) -> bool {
+        self < LeastCosine::DEFAULT
+    }
+}
+
+impl std::fmt::Display for LeastCosine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A text that is no [`LeastCosine`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {}", LeastCosine::EXPECTED)]
+pub struct NoCosine;
+
+impl std::str::FromStr for LeastCosine {
+    type Err = NoCosine;
+
+    fn from_str(text: &str) -> Result<LeastCosine, NoCosine> {
+        text.parse().ok().and_then(LeastCosine::new).ok_or(NoCosine)
+    }
+}
+
+/// The least cosines that are asked for in the places where somebody may, the strongest first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// By the flag or the variable of this run.
+    pub run: Option<LeastCosine>,
+    /// By the attribute of the test.
+    pub test: Option<LeastCosine>,
+    /// By the configuration of the test's package or of the workspace.
+    pub configuration: Option<LeastCosine>,
+}
+
+/// Who has decided a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecidedBy {
+    Run,
+    Test,
+    Configuration,
+    Default,
+}
+
+impl Asked {
+    /// The least cosine that counts, and who has decided it. This is the only place that knows the precedence.
+    pub fn decide(self) -> (LeastCosine, DecidedBy) {
+        let asked = [
+            (self.run, DecidedBy::Run),
+            (self.test, DecidedBy::Test),
+            (self.configuration, DecidedBy::Configuration),
+        ];
+        let first = asked.into_iter().find_map(|(cos, by)| Some((cos?, by)));
+        first.unwrap_or((LeastCosine::DEFAULT, DecidedBy::Default))
+    }
+}
 
 /// A number as a message has it: at most six digits that count.
 pub fn short(x: f64) -> String {
@@ -160,6 +237,30 @@ fn least_cos(cos: Option<f64>, e: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_run_decides_before_the_test_and_the_test_before_the_configuration() {
+        let [run, test, configuration] = [0.5, 0.6, 0.7].map(LeastCosine::new);
+        let all = Asked { run, test, configuration };
+        for (asked, cos, by) in [
+            (all, 0.5, DecidedBy::Run),
+            (Asked { run: None, ..all }, 0.6, DecidedBy::Test),
+            (Asked { run: None, test: None, ..all }, 0.7, DecidedBy::Configuration),
+            (Asked::default(), MIN_COS, DecidedBy::Default),
+        ] {
+            assert_eq!(asked.decide(), (LeastCosine::new(cos).unwrap(), by));
+        }
+    }
+
+    #[test]
+    fn a_least_cosine_is_a_number_from_minus_one_to_one() {
+        for text in ["1.5", "-1.01", "NaN", "inf", "x", ""] {
+            assert_eq!(text.parse::<LeastCosine>(), Err(NoCosine), "{text}");
+        }
+        for (text, cos) in [("-1", -1.0), ("0.999", 0.999), ("1", 1.0)] {
+            assert_eq!(text.parse::<LeastCosine>().map(LeastCosine::get), Ok(cos));
+        }
+    }
 
     #[test]
     fn numbers_in_messages_have_six_digits_at_most() {

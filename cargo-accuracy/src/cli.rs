@@ -1,13 +1,11 @@
-//! The command line: commands and the flags that several of them share.
+//! The command line: every command with its help. It stands above all commands, and none of them imports it.
 
 use crate::exit::ExitCode;
-use crate::report::sink::Format;
 use crate::{
     archive, build, compare, completions, doctor, dtypes, header, init, inspect, lint, logs, probe, report,
     run, selftest, shard, triage, weights,
 };
 use clap::CommandFactory as _;
-use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -210,7 +208,7 @@ enum Command {
 impl Cli {
     pub fn dispatch(self) -> anyhow::Result<ExitCode> {
         match self.command.unwrap_or_else(|| Command::Run(Box::new(self.run))) {
-            Command::Run(args) => run::command(*args),
+            Command::Run(args) => run::command(run::RunArgs { commands: names(), ..*args }),
             Command::Archive(args) => archive::command(*args),
             Command::Selftest(args) => selftest::command(*args),
             Command::Report(args) => report::command(args),
@@ -234,105 +232,18 @@ impl Cli {
     }
 }
 
-/// `cargo accuracy X` reaches this program as `cargo-accuracy accuracy X`; drops the extra word.
-pub fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = arguments.collect();
-    if arguments.get(1).is_some_and(|a| a == "accuracy") {
-        arguments.remove(1);
-    }
-    arguments
-}
-
-/// The command that a filter may have been meant for: one letter is missing, too much, or another.
-pub fn command_like(filter: &str) -> Option<String> {
-    let near = |name: &str| {
-        let (a, b) = (filter.as_bytes(), name.as_bytes());
-        let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-        let (a, b) = (&a[same..], &b[same..]);
-        matches!((a, b), ([_, x @ ..], y) | (y, [_, x @ ..]) if x == y)
-            || matches!((a, b), ([_, x @ ..], [_, y @ ..]) if x == y)
-    };
+/// The names of all commands, for the hint about a filter that is nearly one of them.
+fn names() -> Vec<String> {
     let commands = Cli::command();
-    let mut names = commands.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name);
-    names.find(|name| near(name)).map(String::from)
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Color {
-    /// On a terminal, unless NO_COLOR is set
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
-
-impl Color {
-    /// For everything that is printed from here on.
-    pub fn apply(self) {
-        match self {
-            Color::Auto => anstream::ColorChoice::Auto,
-            Color::Always => anstream::ColorChoice::Always,
-            Color::Never => anstream::ColorChoice::Never,
-        }
-        .write_global();
-    }
-}
-
-/// How a command that only answers writes its answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum TextOrJson {
-    /// For people
-    #[default]
-    Text,
-    /// For programs
-    Json,
-}
-
-/// How much is printed, and how.
-#[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Output")]
-pub struct OutputArgs {
-    /// Also print every check with its value, bound and margin, which planted faults were noticed, and skipped cases
-    #[arg(short, long)]
-    pub verbose: bool,
-    /// Print failures and the summary only
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
-    pub color: Color,
-    /// Write a machine-readable report; `-` as PATH is standard output, and the tables then go to standard error
-    /// (repeatable; formats: json, junit, markdown, html, sarif, github)
-    #[arg(long = "report", value_name = "FORMAT=PATH")]
-    pub reports: Vec<report::sink::Sink>,
-}
-
-impl OutputArgs {
-    /// Whether a report takes standard output, so that what a person reads goes to standard error.
-    pub fn stdout_taken(&self) -> bool {
-        self.reports.iter().any(|sink| sink.path.is_none())
-    }
-
-    /// An error if a report is asked for in a format that the command does not write.
-    pub fn expect_formats(&self, command: &str, formats: &[Format]) -> anyhow::Result<()> {
-        self.reports.iter().try_for_each(|sink| sink.expect(command, formats))
-    }
-
-    /// An error if a report is asked for in a format that only runs have.
-    pub fn expect_json(&self, command: &str) -> anyhow::Result<()> {
-        self.expect_formats(command, &[Format::Json])
-    }
-
-    /// Applies `--color` to everything that is printed from here on.
-    pub fn apply_color(&self) {
-        self.color.apply();
-    }
+    commands.get_subcommands().filter(|c| !c.is_hide_set()).map(|c| c.get_name().to_owned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invocation::{arguments, command_like};
     use clap::Parser as _;
+    use std::ffi::OsString;
 
     fn parse(line: &[&str]) -> Cli {
         let words = line.iter().map(|w| OsString::from(*w));
@@ -358,13 +269,14 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_nearly_a_command_is_told_from_others() {
+        let commands = names();
         for (filter, command) in
             [("lnt", "lint"), ("lintt", "lint"), ("list", "lint"), ("doctr", "doctor"), ("tiage", "triage")]
         {
-            assert_eq!(command_like(filter).as_deref(), Some(command), "{filter}");
+            assert_eq!(command_like(filter, &commands), Some(command), "{filter}");
         }
         for filter in ["fp8", "gemm", "lint::x", "", "t", "linear"] {
-            assert_eq!(command_like(filter), None, "{filter}");
+            assert_eq!(command_like(filter, &commands), None, "{filter}");
         }
     }
 

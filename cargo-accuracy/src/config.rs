@@ -7,6 +7,7 @@
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
 use accuracy_core::build::LibraryTable;
+use accuracy_core::verdict::LeastCosine;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,7 +37,7 @@ pub struct Table {
     /// Whether a test that exists and cannot run in this build fails.
     pub deny_hidden: Option<bool>,
     /// Least cosine that counts as correct.
-    pub min_cos: Option<f64>,
+    pub min_cos: Option<LeastCosine>,
     /// Seconds that a case may take.
     pub timeout: Option<f64>,
     /// Processes at a time. Speaks of the whole run, so a package cannot set it.
@@ -139,7 +140,7 @@ impl Config {
         self.find(package, |t| t.deny_hidden).unwrap_or(false)
     }
 
-    pub fn min_cos(&self, package: &str) -> Option<f64> {
+    pub fn min_cos(&self, package: &str) -> Option<LeastCosine> {
         self.find(package, |t| t.min_cos)
     }
 
@@ -190,8 +191,8 @@ fn table(value: &Value, place: &str, scope: Scope) -> anyhow::Result<Table> {
                 table.deny_hidden = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?);
             }
             "min-cos" => {
-                let cos = value.as_f64().filter(|c| (-1.0..=1.0).contains(c));
-                table.min_cos = Some(cos.ok_or_else(|| wrong("a number from -1 to 1"))?);
+                let cos = value.as_f64().and_then(LeastCosine::new);
+                table.min_cos = Some(cos.ok_or_else(|| wrong(LeastCosine::EXPECTED))?);
             }
             "timeout" => {
                 let seconds = value.as_f64().filter(|&s| s > 0.0 && s.is_finite());
@@ -266,6 +267,21 @@ pub fn from_env<T: std::str::FromStr>(name: &str, expected: &str) -> anyhow::Res
     }
 }
 
+/// The architectures that ACCURACY_ARCH names.
+///
+/// # Errors
+/// A usage error if one of them is none.
+pub fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
+    let Some(names) = from_env::<String>(accuracy_core::env::ARCH, "architectures")? else { return Ok(None) };
+    names
+        .split(',')
+        .map(|name| {
+            name.trim().parse().map_err(|e| usage(format!("{}={names:?}: {e}", accuracy_core::env::ARCH)))
+        })
+        .collect::<anyhow::Result<_>>()
+        .map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,13 +315,13 @@ mod tests {
 
     #[test]
     fn a_package_wins_over_the_file_and_the_file_over_the_workspace() {
-        let cos = |min_cos| Table { min_cos, ..Table::default() };
-        let mut config = Config { workspace: cos(Some(0.9)), file: cos(Some(0.99)), ..Config::default() };
-        config.packages.insert("a".into(), cos(Some(0.5)));
-        assert_eq!(config.min_cos("a"), Some(0.5));
-        assert_eq!(config.min_cos("b"), Some(0.99));
+        let cos = |cos| Table { min_cos: LeastCosine::new(cos), ..Table::default() };
+        let mut config = Config { workspace: cos(0.9), file: cos(0.99), ..Config::default() };
+        config.packages.insert("a".into(), cos(0.5));
+        assert_eq!(config.min_cos("a"), LeastCosine::new(0.5));
+        assert_eq!(config.min_cos("b"), LeastCosine::new(0.99));
         config.file.min_cos = None;
-        assert_eq!(config.min_cos("b"), Some(0.9));
+        assert_eq!(config.min_cos("b"), LeastCosine::new(0.9));
     }
 
     #[test]

@@ -16,8 +16,10 @@ mod exit;
 mod header;
 mod init;
 mod inspect;
+mod invocation;
 mod lint;
 mod logs;
+mod output;
 mod probe;
 mod report;
 mod run;
@@ -31,7 +33,7 @@ use clap::Parser as _;
 use exit::{ExitCode, UsageError};
 
 fn main() -> std::process::ExitCode {
-    let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
+    let cli = cli::Cli::parse_from(invocation::arguments(std::env::args_os()));
     match cli.dispatch() {
         Ok(code) => code.into(),
         Err(error) if broken_pipe(&error) => ExitCode::Correct.into(),

@@ -2,7 +2,7 @@
 //!
 //! [`Case`] is one run of a chain. Its declarations allocate guarded, poisoned memory, fill inputs and weights, and
 //! build the expression graph; when the function returns, `Case::finish` captures every byte. What the bytes are
-//! judged against is in [`crate::judge`].
+//! judged against is in `judge`.
 
 mod capture;
 pub mod input;

@@ -3,6 +3,7 @@
 use super::Shape;
 use crate::device::DevPtr;
 use crate::dtype::DType;
+use crate::reference::graph::operators;
 use crate::reference::{BufferId, Expr, Operand};
 use std::sync::Arc;
 
@@ -132,25 +133,26 @@ pub trait Element {
 }
 
 macro_rules! elements {
-    ($($t:ty, $name:literal: $pattern:pat,)*) => {$(
+    ($($t:ty, $name:literal: $holds:expr,)*) => {$(
         impl Element for $t {
             const NAME: &'static str = $name;
             fn holds(dtype: DType) -> bool {
-                matches!(dtype, $pattern)
+                let holds: fn(DType) -> bool = $holds;
+                holds(dtype)
             }
         }
     )*};
 }
 
 elements! {
-    f32, "f32": DType::F32,
-    half::f16, "f16": DType::F16,
-    half::bf16, "bf16": DType::BF16,
-    i8, "i8": DType::I8,
+    f32, "f32": |dtype| dtype == DType::F32,
+    half::f16, "f16": |dtype| dtype == DType::F16,
+    half::bf16, "bf16": |dtype| dtype == DType::BF16,
+    i8, "i8": |dtype| dtype == DType::I8,
     // Eight nibbles share a word.
-    i32, "i32": DType::I32 | DType::I4 | DType::U4 | DType::E2M1,
-    u16, "u16": DType::F16 | DType::BF16,
-    u32, "u32": DType::F32 | DType::I4 | DType::U4 | DType::E2M1,
+    i32, "i32": |dtype| dtype == DType::I32 || dtype.bits() == 4,
+    u16, "u16": |dtype| dtype.bits() == 16,
+    u32, "u32": |dtype| dtype == DType::F32 || dtype.bits() == 4,
 }
 
 impl Element for u8 {
@@ -167,3 +169,5 @@ impl Element for std::ffi::c_void {
         true
     }
 }
+
+operators!((Expr, &Tensor), (&Tensor, Expr), (&Expr, &Tensor), (&Tensor, &Expr), (&Tensor, &Tensor));

@@ -6,7 +6,7 @@
 use super::memory;
 use super::{Buffer, Case, Kind};
 use crate::device::memory::{Memory, View};
-use crate::library::Launch;
+use crate::library::{Launch, Watcher, watch_launches};
 use crate::reference::BufferId;
 use crate::reference::graph::Op;
 use std::cell::RefCell;
@@ -43,6 +43,7 @@ pub(super) struct Watching;
 
 impl Drop for Watching {
     fn drop(&mut self) {
+        watch_launches(None);
         WATCHED.take();
     }
 }
@@ -61,7 +62,7 @@ impl Watched {
 }
 
 /// A launch is about to happen.
-pub fn before_launch() {
+fn before_launch() {
     WATCHED.with_borrow_mut(|watched| {
         for watched in watched {
             let now = watched.look();
@@ -72,7 +73,7 @@ pub fn before_launch() {
 }
 
 /// The launch of this number has happened.
-pub fn after_launch(launch: usize) {
+fn after_launch(launch: usize) {
     WATCHED.with_borrow_mut(|watched| {
         for watched in watched {
             let now = watched.look();
@@ -123,6 +124,7 @@ impl Case {
         };
         let all = std::iter::once(buffer.data).chain(buffer.companions());
         WATCHED.with_borrow_mut(|list| list.extend(all.map(watched)));
+        watch_launches(Some(Watcher { before: before_launch, after: after_launch }));
     }
 
     /// Says what has been seen, once everything has been read back. Undoes what consumers did to their operands: an

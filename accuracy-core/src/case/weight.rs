@@ -2,7 +2,7 @@
 
 use super::Shape;
 use super::input::{self, Data};
-use crate::dtype::{DType, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E8M0, F32, Overflow};
+use crate::dtype::{DType, E8M0, F32, Overflow};
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::quant::{
     GlobalScale, Granularity, Padding, Quant, Quantized, ScaleRounding, ZeroPoint, amax, quantize,
@@ -346,11 +346,7 @@ fn holds(stored: &StoredWeight<'_>, scheme: &Quant) -> bool {
 
 /// The variant of gfx942 that an engine converts a stored format to, with the scale doubled.
 fn native_twin(dtype: DType) -> Option<DType> {
-    match dtype {
-        d if d == E4M3FN => Some(E4M3FNUZ),
-        d if d == E5M2 => Some(E5M2FNUZ),
-        _ => None,
-    }
+    dtype.twin().filter(|twin| twin.is_fnuz())
 }
 
 /// The stored codes and scales of a part, converted where the architecture's variant is another one.

@@ -1,6 +1,6 @@
 //! Why a file could not be read as a kernel library or a code object.
 
-use super::target::TargetId;
+use super::target::{TargetError, TargetId};
 
 /// What is wrong with a file. Each kind of damage has its own message, as each has its own remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,20 +87,6 @@ impl From<object::read::Error> for ReadError {
     fn from(error: object::read::Error) -> Self {
         ReadError::Elf(error.to_string())
     }
-}
-
-/// Not a target id. Syntax: LLVM's user guide for the AMDGPU backend, "Target ID".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TargetError {
-    #[error("`{0}` names no GPU: expected gfx..., such as gfx950 or gfx942:sramecc+:xnack-, or sm_90")]
-    Processor(String),
-    #[error("`{target}`: feature `{feature}` is none of sramecc+, sramecc-, xnack+, xnack-")]
-    Feature { target: String, feature: String },
-    #[error("`{target}`: feature `{feature}` is given twice")]
-    FeatureTwice { target: String, feature: &'static str },
-    #[error("processor number {0:#x} of the code object is not known")]
-    Number(u32),
 }
 
 /// The first bytes of something, as text where they are printable.

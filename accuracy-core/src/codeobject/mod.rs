@@ -13,8 +13,8 @@ mod metadata;
 mod target;
 
 pub use bundle::{Entry as BundleEntry, entries as bundle_entries, starts as is_bundle};
-pub use error::{Begins, ReadError, TargetError};
-pub use target::{Target, TargetId};
+pub use error::{Begins, ReadError};
+pub use target::{Target, TargetError, TargetId};
 
 use elf::{Dynamic, Elf};
 use serde::Serialize;

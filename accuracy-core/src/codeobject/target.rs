@@ -3,9 +3,22 @@
 //! Source: LLVM's user guide for the AMDGPU backend, "Processors", "Target ID" and "ELF header e_flags"; CUDA's
 //! programming guide, "Application compatibility".
 
-use super::error::TargetError;
 use std::fmt;
 use std::str::FromStr;
+
+/// Not a target id. Syntax: LLVM's user guide for the AMDGPU backend, "Target ID".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    #[error("`{0}` names no GPU: expected gfx..., such as gfx950 or gfx942:sramecc+:xnack-, or sm_90")]
+    Processor(String),
+    #[error("`{target}`: feature `{feature}` is none of sramecc+, sramecc-, xnack+, xnack-")]
+    Feature { target: String, feature: String },
+    #[error("`{target}`: feature `{feature}` is given twice")]
+    FeatureTwice { target: String, feature: &'static str },
+    #[error("processor number {0:#x} of the code object is not known")]
+    Number(u32),
+}
 
 /// What a code object was compiled for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,16 +3,12 @@
 //! The emulator itself is `crate::emulator`, behind the feature `emulate`. To the rest of the device layer it is HIP's
 //! runtime, with one device.
 
-use super::gpu::GpuError;
 use crate::arch::Arch;
 use crate::env::{self, EnvError};
 #[cfg(feature = "emulate")]
 use crate::record::Fidelity;
 use crate::record::{Emulated, Finding};
 use std::ops::Range;
-
-/// Name of HIP's stand-in, under which kernel libraries find it, too.
-pub const LIBRARY: &str = "libamdhip64.so.6";
 
 /// The device that is emulated, as [`super::gpu::Device`] has it: its name and its `gcnArchName`.
 pub fn device(arch: Arch) -> (String, String) {
@@ -25,27 +21,6 @@ pub fn device(arch: Arch) -> (String, String) {
 /// If the variable has a value that means nothing.
 pub fn emulation() -> Result<bool, EnvError> {
     env::emulates(&|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
-}
-
-/// Loads HIP's stand-in, with one device of this architecture.
-///
-/// # Errors
-/// If the tests were built without the emulator, or it cannot start.
-#[cfg(feature = "emulate")]
-pub(super) fn install(arch: Arch) -> Result<(), GpuError> {
-    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let told = |error: String| GpuError::Emulator { error };
-    let races = env::looks_for_races(&variable).map_err(|error| told(error.to_string()))?;
-    crate::emulator::install(arch, env::emulation_threads(&variable))
-        .map_err(|error| told(error.to_string()))?;
-    crate::emulator::look_for_races(races);
-    Ok(())
-}
-
-/// As above.
-#[cfg(not(feature = "emulate"))]
-pub(super) fn install(_: Arch) -> Result<(), GpuError> {
-    Err(GpuError::BuiltWithoutEmulator)
 }
 
 /// Runs `f`, a launcher's call. Where the device is emulated, the waves of each workgroup that it launches keep in step: all

@@ -4,69 +4,13 @@
 //! Both offer the same dozen calls with the same meaning; they differ in names and in how a context is made. One
 //! [`Gpu`] serves a process: its first visible device, chosen by the caller's `*_VISIBLE_DEVICES`.
 
-use super::emulation;
+pub use super::kind::Kind;
+use super::kind::STAND_IN;
 use crate::arch::Arch;
 use crate::env::{self, EnvError};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
-
-/// Which runtime a GPU is driven by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Hip,
-    Cuda,
-}
-
-impl Kind {
-    /// The vendor's own runtime for an architecture; none for the host.
-    pub fn of(arch: Arch) -> Option<Kind> {
-        match arch.name() {
-            "host" => None,
-            name if name.starts_with("sm_") => Some(Kind::Cuda),
-            _ => Some(Kind::Hip),
-        }
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Hip => "hip",
-            Kind::Cuda => "cuda",
-        }
-    }
-
-    /// The environment variables that choose devices.
-    pub const fn variables(self) -> &'static str {
-        match self {
-            Kind::Hip => "HIP_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES",
-            Kind::Cuda => "CUDA_VISIBLE_DEVICES",
-        }
-    }
-
-    /// File names in the order in which they are tried.
-    const fn libraries(self) -> &'static [&'static str] {
-        match self {
-            Kind::Hip => &["libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"],
-            Kind::Cuda => &["libcuda.so.1", "libcuda.so"],
-        }
-    }
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Kind {
-    type Err = String;
-    fn from_str(name: &str) -> Result<Kind, String> {
-        [Kind::Hip, Kind::Cuda]
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| format!("no GPU runtime is called `{name}`; known: hip, cuda"))
-    }
-}
 
 /// Why a GPU cannot be used, or what it reported.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -101,6 +45,27 @@ pub enum GpuError {
     Variable(#[from] EnvError),
     #[error("the device gives other bytes back than it was given ({wrong} of {bytes})")]
     Memory { wrong: usize, bytes: usize },
+}
+
+/// Loads HIP's stand-in, with one device of this architecture.
+///
+/// # Errors
+/// If the tests were built without the emulator, or it cannot start.
+#[cfg(feature = "emulate")]
+fn emulate(arch: Arch) -> Result<(), GpuError> {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let told = |error: String| GpuError::Emulator { error };
+    let races = env::looks_for_races(&variable).map_err(|error| told(error.to_string()))?;
+    crate::emulator::install(arch, env::emulation_threads(&variable))
+        .map_err(|error| told(error.to_string()))?;
+    crate::emulator::look_for_races(races);
+    Ok(())
+}
+
+/// As above.
+#[cfg(not(feature = "emulate"))]
+fn emulate(_: Arch) -> Result<(), GpuError> {
+    Err(GpuError::BuiltWithoutEmulator)
 }
 
 /// What runs the code of some of AMD's GPUs where there is none, as the end of a sentence.
@@ -141,8 +106,8 @@ impl Api {
 
     /// The stand-in that the emulator has loaded for a device of this architecture.
     fn emulated(arch: Arch) -> Result<Api, GpuError> {
-        emulation::install(arch)?;
-        let file = emulation::LIBRARY;
+        emulate(arch)?;
+        let file = STAND_IN;
         // Only what is loaded already: a runtime of the vendor's of this name is not meant.
         let flags = libc::RTLD_NOW | libc::RTLD_NOLOAD;
         // SAFETY: nothing is loaded, so no initialiser runs.
@@ -599,7 +564,7 @@ impl Gpu {
     pub unsafe fn launch(
         &self,
         function: Function,
-        grid: &crate::library::Grid,
+        grid: &super::Grid,
         arguments: Arguments<'_>,
     ) -> Result<(), GpuError> {
         type Launch = unsafe extern "C" fn(

@@ -186,7 +186,7 @@ fn runtime_symbol(symbol: &CStr) -> Option<Pointer> {
     // CUDA's driver is loaded by its runtime, and only when that is first used.
     let driver = c"libcuda.so.1".to_owned();
     // The file of HIP's stand-in may be called otherwise.
-    let emulated = CString::new(super::emulation::LIBRARY).unwrap_or_default();
+    let emulated = CString::new(super::kind::STAND_IN).unwrap_or_default();
     let runtimes = RUNTIMES.lock().unwrap_or_else(|e| e.into_inner());
     runtimes.iter().chain([&driver, &emulated]).find_map(|file| {
         // SAFETY: with RTLD_NOLOAD this only finds what is loaded already; the handle is never closed, so what it leads

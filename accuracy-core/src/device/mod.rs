@@ -9,11 +9,13 @@ pub mod emulation;
 pub mod fault;
 pub mod gpu;
 pub mod host;
+mod kind;
 pub mod launches;
 pub mod memory;
 pub mod process;
 
 pub use emulation::emulation;
+pub use kind::Kind;
 
 use std::marker::PhantomData;
 
@@ -77,6 +79,19 @@ impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "stream {:p}", self.0)
     }
+}
+
+/// How a kernel is launched. What a compiler says of its kernels is in its own metadata: Triton's `num_warps` times the
+/// wavefront size is the threads of a block, its `shared` the bytes of shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    /// Blocks along x, y and z (Triton's programs).
+    pub blocks: [u32; 3],
+    /// Threads of a block along x, y and z.
+    pub threads: [u32; 3],
+    /// Bytes of shared memory beside what the code object itself declares.
+    pub shared: u32,
+    pub stream: Stream,
 }
 
 /// What a launcher returns: 0 for success, anything else is an error of its own.

@@ -1,6 +1,6 @@
 //! Decode by table, encode by scaling to an integer and rounding that once.
 
-use super::{DType, Overflow};
+use super::{DType, Overflow, Values};
 
 /// A sign bit, `exp_bits` of exponent and `man_bits` of significand; exponent field 0 holds the subnormals.
 #[derive(Clone, Copy)]
@@ -11,53 +11,55 @@ pub(super) struct Float {
     max_code: u32,
     sign_bit: u32,
     /// No negative zero: its code is the NaN.
-    unsigned_zero: bool,
+    pub unsigned_zero: bool,
     /// Code of plus infinity, of a positive quiet NaN.
     infinity: Option<u32>,
     nan: Option<u32>,
 }
 
-pub(super) const fn float(dtype: DType) -> Option<Float> {
-    let (exp_bits, man_bits, bias, max_code, infinity, nan) = match dtype {
-        DType::F32 => (8, 23, 127, 0x7f7f_ffff, Some(0x7f80_0000), Some(0x7fc0_0000)),
-        DType::F16 => (5, 10, 15, 0x7bff, Some(0x7c00), Some(0x7e00)),
-        DType::BF16 => (8, 7, 127, 0x7f7f, Some(0x7f80), Some(0x7fc0)),
-        DType::E4M3Fn => (4, 3, 7, 0x7e, None, Some(0x7f)),
-        DType::E4M3Fnuz => (4, 3, 8, 0x7f, None, Some(0x80)),
-        DType::E5M2 => (5, 2, 15, 0x7b, Some(0x7c), Some(0x7e)),
-        DType::E5M2Fnuz => (5, 2, 16, 0x7f, None, Some(0x80)),
-        DType::E3M2 => (3, 2, 3, 0x1f, None, None),
-        DType::E2M3 => (2, 3, 1, 0x1f, None, None),
-        DType::E2M1 => (2, 1, 1, 0x7, None, None),
-        DType::E8M0 | DType::I8 | DType::I4 | DType::U4 | DType::I32 => return None,
-    };
-    let unsigned_zero = matches!(dtype, DType::E4M3Fnuz | DType::E5M2Fnuz);
-    Some(Float {
-        man_bits,
-        bias,
-        max_code,
-        sign_bit: 1 << (exp_bits + man_bits),
-        unsigned_zero,
-        infinity,
-        nan,
-    })
+impl Float {
+    /// A format all of whose codes are finite values.
+    pub const fn new(exp_bits: u32, man_bits: u32, bias: i32) -> Float {
+        let sign_bit = 1 << (exp_bits + man_bits);
+        let max_code = sign_bit - 1;
+        Float { man_bits, bias, max_code, sign_bit, unsigned_zero: false, infinity: None, nan: None }
+    }
+
+    /// As IEEE 754 has it: infinity at this code, NaN above it, and this NaN for what has no value.
+    pub const fn with_infinity(self, infinity: u32, nan: u32) -> Float {
+        Float { max_code: infinity - 1, infinity: Some(infinity), nan: Some(nan), ..self }
+    }
+
+    /// No infinities, and NaN at the last code of each sign.
+    pub const fn with_nan_at_the_end(self) -> Float {
+        Float { max_code: self.sign_bit - 2, nan: Some(self.sign_bit - 1), ..self }
+    }
+
+    /// `fnuz`: NaN in place of negative zero, and no infinities.
+    pub const fn without_negative_zero(self) -> Float {
+        Float { unsigned_zero: true, nan: Some(self.sign_bit), ..self }
+    }
+
+    /// The codes of plus and minus infinity.
+    pub fn infinities(self) -> Option<[u32; 2]> {
+        self.infinity.map(|code| [code, code | self.sign_bit])
+    }
 }
 
 /// `2^e` for a normal f64 exponent.
-const fn exp2(e: i32) -> f64 {
+pub(super) const fn exp2(e: i32) -> f64 {
     f64::from_bits(((e + 1023) as u64) << 52)
 }
 
 /// The value of a code of at most 8 bits, for the tables.
 const fn decode_small(dtype: DType, code: u32) -> f64 {
-    match dtype {
-        DType::E8M0 if code == 0xff => f64::NAN,
-        DType::E8M0 => exp2(code as i32 - 127),
-        DType::I8 => code as u8 as i8 as f64,
-        DType::I4 => ((code << 4) as u8 as i8 >> 4) as f64,
-        DType::U4 => (code & 0xf) as f64,
-        _ => {
-            let Some(f) = float(dtype) else { panic!("16 and 32 bits have no table") };
+    let unused = 32 - dtype.row().bits;
+    match dtype.row().values {
+        Values::PowerOfTwo if code == 0xff => f64::NAN,
+        Values::PowerOfTwo => exp2(code as i32 - 127),
+        Values::Signed => ((code << unused) as i32 >> unused) as f64,
+        Values::Unsigned => (code << unused >> unused) as f64,
+        Values::Float(f) => {
             let code = code & (2 * f.sign_bit - 1);
             let magnitude = code & (f.sign_bit - 1);
             let negative = code & f.sign_bit != 0;
@@ -122,10 +124,10 @@ pub(super) fn encode(dtype: DType, x: f64, overflow: Overflow) -> u32 {
         }
         _ => {}
     }
-    match float(dtype) {
-        Some(f) => encode_float(f, x, overflow),
-        None if dtype == DType::E8M0 => super::e8m0::nearest(x, overflow),
-        None => {
+    match dtype.row().values {
+        Values::Float(f) => encode_float(f, x, overflow),
+        Values::PowerOfTwo => super::e8m0::nearest(x, overflow),
+        Values::Signed | Values::Unsigned => {
             // A saturating cast, which also takes NaN to 0.
             let code = x.round_ties_even().clamp(dtype.min(), dtype.max()) as i32;
             code as u32 & (u32::MAX >> (32 - dtype.bits()))

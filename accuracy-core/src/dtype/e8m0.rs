@@ -58,7 +58,7 @@ pub fn scale(amax: f64, element: DType, rounding: Rounding) -> u32 {
         Rounding::Floor => shifted(amax),
         Rounding::Ceil => ceil_ratio(amax, element.max()),
         Rounding::Even => {
-            let man_bits = super::codec::float(element).map_or(0, |f| f.man_bits);
+            let man_bits = element.float().map_or(0, |f| f.man_bits);
             let bits = amax.to_bits() + (1u64 << (52 - man_bits - 1));
             shifted(f64::from_bits(bits))
         }

@@ -30,12 +30,10 @@ pub enum FnuzError {
 /// # Errors
 /// Any other format. `fnuz` is refused with an error of its own.
 pub fn to_fnuz(dtype: DType, codes: &[u8]) -> Result<Fnuz, FnuzError> {
-    let target = match dtype {
-        DType::E4M3Fn => DType::E4M3Fnuz,
-        DType::E5M2 => DType::E5M2Fnuz,
-        DType::E4M3Fnuz | DType::E5M2Fnuz => return Err(FnuzError::Already(dtype)),
-        _ => return Err(FnuzError::NotFp8(dtype)),
-    };
+    if dtype.is_fnuz() {
+        return Err(FnuzError::Already(dtype));
+    }
+    let target = dtype.twin().ok_or(FnuzError::NotFp8(dtype))?;
     let finite = |code: u8| dtype.decode(code.into()).is_finite();
     let non_finite = codes.iter().enumerate().filter(|&(_, &code)| !finite(code)).map(|(i, _)| i).collect();
     let codes = codes.iter().map(|&code| if code == 0x80 { 0 } else { code }).collect();

@@ -11,6 +11,7 @@ pub mod e8m0;
 mod fnuz;
 mod nibbles;
 
+use codec::Float;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -18,56 +19,174 @@ use std::str::FromStr;
 pub use fnuz::{Fnuz, FnuzError, to_fnuz};
 pub use nibbles::NibbleOrder;
 
-/// A number format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DType {
-    /// IEEE 754 binary32.
-    F32,
-    /// IEEE 754 binary16.
-    F16,
-    /// bfloat16: the upper half of a binary32.
-    BF16,
-    /// OCP FP8 e4m3: bias 7, maximum 448, NaN at `0x7f` and `0xff`, no infinities. `F8_E4M3` in safetensors.
-    E4M3Fn,
-    /// e4m3 of gfx942: bias 8, maximum 240, NaN at `0x80`, no infinities, no negative zero.
-    E4M3Fnuz,
-    /// OCP FP8 e5m2: bias 15, maximum 57344, infinities at `0x7c` and `0xfc`, NaN above them.
-    E5M2,
-    /// e5m2 of gfx942: bias 16, maximum 57344, NaN at `0x80`, no infinities, no negative zero.
-    E5M2Fnuz,
-    /// MXFP6 e3m2: bias 3, maximum 28, neither NaN nor infinities.
-    E3M2,
-    /// MXFP6 e2m3: bias 1, maximum 7.5, neither NaN nor infinities.
-    E2M3,
-    /// FP4 e2m1 (MXFP4, NVFP4): bias 1, ±{0, 0.5, 1, 1.5, 2, 3, 4, 6}, neither NaN nor infinities.
-    E2M1,
-    /// The scale of MX formats: `2^(code - 127)`, NaN at `0xff`, neither sign nor zero.
-    E8M0,
-    /// Signed 8-bit integer.
-    I8,
-    /// Signed 4-bit integer in two's complement, -8 to 7.
-    I4,
-    /// Unsigned 4-bit integer, 0 to 15. Offset-binary int4 ("value + 8") is this format with a zero point of 8.
-    U4,
-    /// Signed 32-bit integer: int8 accumulators.
-    I32,
+/// Declares every format once: its variant, its constant and its [`Row`]. `DType`, [`DType::ALL`] and [`DType::row`] are
+/// made of these rows, so a format that is added cannot be left out of one of them.
+macro_rules! formats {
+    ($($(#[$doc:meta])* $variant:ident as $constant:ident: $row:expr;)*) => {
+        /// A number format.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DType {
+            $($(#[$doc])* $variant,)*
+        }
+
+        $(pub const $constant: DType = DType::$variant;)*
+
+        impl DType {
+            pub const ALL: &[DType] = &[$(DType::$variant),*];
+
+            /// What is particular to the format.
+            const fn row(self) -> &'static Row {
+                match self {
+                    $(DType::$variant => {
+                        const ROW: Row = $row;
+                        &ROW
+                    })*
+                }
+            }
+        }
+    };
 }
 
-pub const F32: DType = DType::F32;
-pub const F16: DType = DType::F16;
-pub const BF16: DType = DType::BF16;
-pub const E4M3FN: DType = DType::E4M3Fn;
-pub const E4M3FNUZ: DType = DType::E4M3Fnuz;
-pub const E5M2: DType = DType::E5M2;
-pub const E5M2FNUZ: DType = DType::E5M2Fnuz;
-pub const E3M2: DType = DType::E3M2;
-pub const E2M3: DType = DType::E2M3;
-pub const E2M1: DType = DType::E2M1;
-pub const E8M0: DType = DType::E8M0;
-pub const INT8: DType = DType::I8;
-pub const INT4: DType = DType::I4;
-pub const UINT4: DType = DType::U4;
-pub const INT32: DType = DType::I32;
+/// What is particular to one format. Everything else that is asked of a format follows from it.
+struct Row {
+    name: &'static str,
+    /// Bits of one code.
+    bits: u32,
+    values: Values,
+    /// The largest finite value, from the format's specification.
+    max: f64,
+    /// All codes that are NaN, ascending.
+    nan: &'static [RangeInclusive<u32>],
+    /// The format with the same bits and another bias, with which it is confused.
+    twin: Option<DType>,
+}
+
+/// How a code becomes a value.
+#[derive(Clone, Copy)]
+enum Values {
+    /// A sign, an exponent and a significand.
+    Float(Float),
+    /// `2^(code - 127)`; the largest code is NaN.
+    PowerOfTwo,
+    /// Two's complement.
+    Signed,
+    Unsigned,
+}
+
+/// `exp_bits` and `man_bits` of exponent and significand beside a sign bit, and the bias of the exponent.
+const fn float(exp_bits: u32, man_bits: u32, bias: i32) -> Float {
+    Float::new(exp_bits, man_bits, bias)
+}
+
+formats! {
+    /// IEEE 754 binary32.
+    F32 as F32: Row {
+        name: "f32",
+        bits: 32,
+        values: Values::Float(float(8, 23, 127).with_infinity(0x7f80_0000, 0x7fc0_0000)),
+        max: f32::MAX as f64,
+        nan: &[0x7f80_0001..=0x7fff_ffff, 0xff80_0001..=0xffff_ffff],
+        twin: None,
+    };
+    /// IEEE 754 binary16.
+    F16 as F16: Row {
+        name: "f16",
+        bits: 16,
+        values: Values::Float(float(5, 10, 15).with_infinity(0x7c00, 0x7e00)),
+        max: 65504.0,
+        nan: &[0x7c01..=0x7fff, 0xfc01..=0xffff],
+        twin: None,
+    };
+    /// bfloat16: the upper half of a binary32.
+    BF16 as BF16: Row {
+        name: "bf16",
+        bits: 16,
+        values: Values::Float(float(8, 7, 127).with_infinity(0x7f80, 0x7fc0)),
+        max: f32::from_bits(0x7f7f_0000) as f64,
+        nan: &[0x7f81..=0x7fff, 0xff81..=0xffff],
+        twin: None,
+    };
+    /// OCP FP8 e4m3: bias 7, maximum 448, NaN at `0x7f` and `0xff`, no infinities. `F8_E4M3` in safetensors.
+    E4M3Fn as E4M3FN: Row {
+        name: "e4m3fn",
+        bits: 8,
+        values: Values::Float(float(4, 3, 7).with_nan_at_the_end()),
+        max: 448.0,
+        nan: &[0x7f..=0x7f, 0xff..=0xff],
+        twin: Some(DType::E4M3Fnuz),
+    };
+    /// e4m3 of gfx942: bias 8, maximum 240, NaN at `0x80`, no infinities, no negative zero.
+    E4M3Fnuz as E4M3FNUZ: Row {
+        name: "e4m3fnuz",
+        bits: 8,
+        values: Values::Float(float(4, 3, 8).without_negative_zero()),
+        max: 240.0,
+        nan: &[0x80..=0x80],
+        twin: Some(DType::E4M3Fn),
+    };
+    /// OCP FP8 e5m2: bias 15, maximum 57344, infinities at `0x7c` and `0xfc`, NaN above them.
+    E5M2 as E5M2: Row {
+        name: "e5m2",
+        bits: 8,
+        values: Values::Float(float(5, 2, 15).with_infinity(0x7c, 0x7e)),
+        max: 57344.0,
+        nan: &[0x7d..=0x7f, 0xfd..=0xff],
+        twin: Some(DType::E5M2Fnuz),
+    };
+    /// e5m2 of gfx942: bias 16, maximum 57344, NaN at `0x80`, no infinities, no negative zero.
+    E5M2Fnuz as E5M2FNUZ: Row {
+        name: "e5m2fnuz",
+        bits: 8,
+        values: Values::Float(float(5, 2, 16).without_negative_zero()),
+        max: 57344.0,
+        nan: &[0x80..=0x80],
+        twin: Some(DType::E5M2),
+    };
+    /// MXFP6 e3m2: bias 3, maximum 28, neither NaN nor infinities.
+    E3M2 as E3M2: Row {
+        name: "e3m2",
+        bits: 6,
+        values: Values::Float(float(3, 2, 3)),
+        max: 28.0,
+        nan: &[],
+        twin: None,
+    };
+    /// MXFP6 e2m3: bias 1, maximum 7.5, neither NaN nor infinities.
+    E2M3 as E2M3: Row {
+        name: "e2m3",
+        bits: 6,
+        values: Values::Float(float(2, 3, 1)),
+        max: 7.5,
+        nan: &[],
+        twin: None,
+    };
+    /// FP4 e2m1 (MXFP4, NVFP4): bias 1, ±{0, 0.5, 1, 1.5, 2, 3, 4, 6}, neither NaN nor infinities.
+    E2M1 as E2M1: Row {
+        name: "e2m1",
+        bits: 4,
+        values: Values::Float(float(2, 1, 1)),
+        max: 6.0,
+        nan: &[],
+        twin: None,
+    };
+    /// The scale of MX formats: `2^(code - 127)`, NaN at `0xff`, neither sign nor zero.
+    E8M0 as E8M0: Row {
+        name: "e8m0",
+        bits: 8,
+        values: Values::PowerOfTwo,
+        max: codec::exp2(127),
+        nan: &[0xff..=0xff],
+        twin: None,
+    };
+    /// Signed 8-bit integer.
+    I8 as INT8: Row { name: "int8", bits: 8, values: Values::Signed, max: 127.0, nan: &[], twin: None };
+    /// Signed 4-bit integer in two's complement, -8 to 7.
+    I4 as INT4: Row { name: "int4", bits: 4, values: Values::Signed, max: 7.0, nan: &[], twin: None };
+    /// Unsigned 4-bit integer, 0 to 15. Offset-binary int4 ("value + 8") is this format with a zero point of 8.
+    U4 as UINT4: Row { name: "uint4", bits: 4, values: Values::Unsigned, max: 15.0, nan: &[], twin: None };
+    /// Signed 32-bit integer: int8 accumulators.
+    I32 as INT32: Row { name: "int32", bits: 32, values: Values::Signed, max: i32::MAX as f64, nan: &[], twin: None };
+}
 
 /// What [`DType::encode`] makes of a value that rounds to more than the largest finite one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,107 +198,61 @@ pub enum Overflow {
 }
 
 impl DType {
-    pub const ALL: &[DType] =
-        &[F32, F16, BF16, E4M3FN, E4M3FNUZ, E5M2, E5M2FNUZ, E3M2, E2M3, E2M1, E8M0, INT8, INT4, UINT4, INT32];
-
     pub fn name(self) -> &'static str {
-        match self {
-            DType::F32 => "f32",
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
-            DType::E4M3Fn => "e4m3fn",
-            DType::E4M3Fnuz => "e4m3fnuz",
-            DType::E5M2 => "e5m2",
-            DType::E5M2Fnuz => "e5m2fnuz",
-            DType::E3M2 => "e3m2",
-            DType::E2M3 => "e2m3",
-            DType::E2M1 => "e2m1",
-            DType::E8M0 => "e8m0",
-            DType::I8 => "int8",
-            DType::I4 => "int4",
-            DType::U4 => "uint4",
-            DType::I32 => "int32",
-        }
+        self.row().name
     }
 
     /// Bits of one code.
     pub fn bits(self) -> u32 {
-        match self {
-            DType::F32 | DType::I32 => 32,
-            DType::F16 | DType::BF16 => 16,
-            DType::E3M2 | DType::E2M3 => 6,
-            DType::E2M1 | DType::I4 | DType::U4 => 4,
-            DType::E4M3Fn | DType::E4M3Fnuz | DType::E5M2 | DType::E5M2Fnuz | DType::E8M0 | DType::I8 => 8,
-        }
+        self.row().bits
     }
 
     /// The largest finite value.
     pub fn max(self) -> f64 {
-        match self {
-            DType::F32 => f64::from(f32::MAX),
-            DType::F16 => 65504.0,
-            DType::BF16 => f64::from(f32::from_bits(0x7f7f_0000)),
-            DType::E4M3Fn => 448.0,
-            DType::E4M3Fnuz => 240.0,
-            DType::E5M2 | DType::E5M2Fnuz => 57344.0,
-            DType::E3M2 => 28.0,
-            DType::E2M3 => 7.5,
-            DType::E2M1 => 6.0,
-            DType::E8M0 => 2f64.powi(127),
-            DType::I8 => 127.0,
-            DType::I4 => 7.0,
-            DType::U4 => 15.0,
-            DType::I32 => f64::from(i32::MAX),
-        }
+        self.row().max
     }
 
     /// The lowest finite value: `-max()` for signed floats, one less for signed integers, the smallest positive
     /// value for [`DType::E8M0`].
     pub fn min(self) -> f64 {
-        match self {
-            DType::E8M0 => 2f64.powi(-127),
-            DType::U4 => 0.0,
-            DType::I8 | DType::I4 | DType::I32 => -self.max() - 1.0,
-            DType::F32
-            | DType::F16
-            | DType::BF16
-            | DType::E4M3Fn
-            | DType::E4M3Fnuz
-            | DType::E5M2
-            | DType::E5M2Fnuz
-            | DType::E3M2
-            | DType::E2M3
-            | DType::E2M1 => -self.max(),
+        match self.row().values {
+            Values::Float(_) => -self.max(),
+            Values::PowerOfTwo => self.min_positive(),
+            Values::Signed => -self.max() - 1.0,
+            Values::Unsigned => 0.0,
         }
     }
 
     /// The smallest positive value: the smallest subnormal where the format has subnormals.
     pub fn min_positive(self) -> f64 {
-        match codec::float(self) {
-            Some(f) => 2f64.powi(1 - f.bias - f.man_bits as i32),
-            None if self == DType::E8M0 => 2f64.powi(-127),
-            None => 1.0,
+        match self.row().values {
+            Values::Float(f) => 2f64.powi(1 - f.bias - f.man_bits as i32),
+            Values::PowerOfTwo => 2f64.powi(-127),
+            Values::Signed | Values::Unsigned => 1.0,
         }
     }
 
     /// The smallest positive value that is no subnormal; `None` for a format without subnormals.
     pub fn min_normal(self) -> Option<f64> {
-        codec::float(self).map(|f| 2f64.powi(1 - f.bias))
+        self.float().map(|f| 2f64.powi(1 - f.bias))
+    }
+
+    /// Sign, exponent and significand; `None` for powers of two and integers.
+    const fn float(self) -> Option<Float> {
+        match self.row().values {
+            Values::Float(f) => Some(f),
+            Values::PowerOfTwo | Values::Signed | Values::Unsigned => None,
+        }
+    }
+
+    /// Half a unit in the last place, relative to the value; `None` for powers of two and integers.
+    pub(crate) fn half_unit(self) -> Option<f64> {
+        self.float().map(|f| 2f64.powi(-(f.man_bits as i32) - 1))
     }
 
     /// All codes that are NaN, ascending.
     pub fn nan_codes(self) -> &'static [RangeInclusive<u32>] {
-        match self {
-            DType::F32 => &[0x7f80_0001..=0x7fff_ffff, 0xff80_0001..=0xffff_ffff],
-            DType::F16 => &[0x7c01..=0x7fff, 0xfc01..=0xffff],
-            DType::BF16 => &[0x7f81..=0x7fff, 0xff81..=0xffff],
-            DType::E4M3Fn => &[0x7f..=0x7f, 0xff..=0xff],
-            DType::E4M3Fnuz | DType::E5M2Fnuz => &[0x80..=0x80],
-            DType::E5M2 => &[0x7d..=0x7f, 0xfd..=0xff],
-            DType::E8M0 => &[0xff..=0xff],
-            DType::E3M2 | DType::E2M3 | DType::E2M1 => &[],
-            DType::I8 | DType::I4 | DType::U4 | DType::I32 => &[],
-        }
+        self.row().nan
     }
 
     pub fn is_nan_code(self, code: u32) -> bool {
@@ -188,17 +261,22 @@ impl DType {
 
     /// The codes of plus and minus infinity.
     pub fn infinity_codes(self) -> Option<[u32; 2]> {
-        match self {
-            DType::F32 => Some([0x7f80_0000, 0xff80_0000]),
-            DType::F16 => Some([0x7c00, 0xfc00]),
-            DType::BF16 => Some([0x7f80, 0xff80]),
-            DType::E5M2 => Some([0x7c, 0xfc]),
-            _ => None,
-        }
+        self.float()?.infinities()
     }
 
     pub fn is_fp8(self) -> bool {
-        matches!(self, DType::E4M3Fn | DType::E4M3Fnuz | DType::E5M2 | DType::E5M2Fnuz)
+        self.bits() == 8 && self.float().is_some()
+    }
+
+    /// Whether it is a variant of gfx942: no negative zero, whose code is the NaN.
+    pub fn is_fnuz(self) -> bool {
+        self.float().is_some_and(|f| f.unsigned_zero)
+    }
+
+    /// The FP8 variant with which this one is confused, because they share their codes: e4m3fn and e4m3fnuz, e5m2 and
+    /// e5m2fnuz.
+    pub fn twin(self) -> Option<DType> {
+        self.row().twin
     }
 
     /// Whether the format has an exponent; e8m0 has nothing else.
@@ -207,7 +285,7 @@ impl DType {
     }
 
     pub fn is_integer(self) -> bool {
-        matches!(self, DType::I8 | DType::I4 | DType::U4 | DType::I32)
+        matches!(self.row().values, Values::Signed | Values::Unsigned)
     }
 
     /// Bytes that `count` packed codes take.

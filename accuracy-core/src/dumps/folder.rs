@@ -1,4 +1,4 @@
-//! Folders: which producer wrote one, and reading those that no known producer wrote.
+//! Folders: the files in them, and reading those that no known producer wrote.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::error::DumpError;
 use super::file::{self, Contents};
-use super::{DumpSet, Producer, TensorId, Unread, accuracy, huggingface, msprobe, natural, sglang};
+use super::{DumpSet, Producer, TensorId, Unread, natural};
 use crate::weights::natural_cmp;
 
 /// Folders within folders that are looked into.
@@ -31,41 +31,6 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, DumpError> {
     visit(folder, MAX_DEPTH, &mut found)?;
     found.sort_by(|a, b| natural_cmp(&a.to_string_lossy(), &b.to_string_lossy()));
     Ok(found)
-}
-
-/// Who wrote a file or folder; more than one answer is an error.
-pub(super) fn producer(path: &Path) -> Result<Producer, DumpError> {
-    if path.is_file() {
-        return Ok(Producer::Files);
-    }
-    let files = files(path)?;
-    let by = |producer| match producer {
-        Producer::Accuracy => accuracy::is_manifest,
-        Producer::SglangDumper => sglang::is_dumped,
-        Producer::SglangHook => sglang::is_pass,
-        Producer::Msprobe => msprobe::is_dumped,
-        Producer::HuggingFace => huggingface::is_tree,
-        Producer::Files => |_: &Path| false,
-    };
-    let found = Producer::ALL.into_iter().filter(|p| files.iter().any(|f| by(*p)(f)));
-    match found.collect::<Vec<_>>()[..] {
-        [] => match files.iter().find(|f| accuracy::is_dumped(f)) {
-            None => Ok(Producer::Files),
-            Some(file) => Err(DumpError::Ambiguous {
-                path: path.to_owned(),
-                reason: format!(
-                    "{} is of accuracy_dump.py, and the manifest that says what is in it is not there; copy \
-                     accuracy_dump.rank*.jsonl, too",
-                    file.file_name().unwrap_or_default().to_string_lossy()
-                ),
-            }),
-        },
-        [one] => Ok(one),
-        [a, b, ..] => Err(DumpError::Ambiguous {
-            path: path.to_owned(),
-            reason: format!("looks like a dump of {a} and like one of {b}; name the folder of one of them"),
-        }),
-    }
 }
 
 /// Files and what they hold, in the order given. `wanted` are read at the same time.

@@ -18,6 +18,7 @@ mod msprobe;
 mod names;
 mod npy;
 mod pickle;
+mod producer;
 mod sglang;
 mod torch;
 mod zip;
@@ -259,7 +260,7 @@ impl DumpSet {
     /// a name that its producer cannot have given, and a dump without any tensor.
     pub fn open(path: impl AsRef<Path>) -> Result<DumpSet, DumpError> {
         let path = path.as_ref();
-        let producer = folder::producer(path)?;
+        let producer = producer::producer(path)?;
         DumpSet::open_as(path, producer)
     }
 

@@ -9,7 +9,7 @@ use super::scrutiny::declared::Declared;
 use super::unwritten::Unwritten;
 use super::wave::Fault;
 use super::workgroup::{Stop, WaveOrder};
-use super::{hip, process, rerun};
+use super::{hip, requests, rerun};
 use crate::record::{Finding, FindingKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -240,7 +240,7 @@ impl hip::Engine for Device {
     fn allocate(&self, bytes: usize, kind: hip::MemoryKind) -> Option<usize> {
         let (start, mapped) = map(bytes)?;
         lock(&self.allocations).insert(start, Block { bytes, mapped, kind });
-        if kind == hip::MemoryKind::Device && process::is_scrutinised() {
+        if kind == hip::MemoryKind::Device && requests::is_scrutinised() {
             lock(&self.unwritten).allocated(start, bytes);
         }
         Some(start)
@@ -299,7 +299,7 @@ impl hip::Engine for Device {
             },
             regions: &regions,
             workers: self.workers,
-            scrutiny: process::is_scrutinised()
+            scrutiny: requests::is_scrutinised()
                 .then(|| Watched { races: self.races.load(Relaxed), declared: declared.clone() }),
             ..Launch::new(&module, kernel, launch.blocks, launch.threads)
         };

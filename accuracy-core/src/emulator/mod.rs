@@ -54,6 +54,8 @@ pub mod memory;
 #[cfg(feature = "emulate")]
 mod process;
 #[cfg(feature = "emulate")]
+mod requests;
+#[cfg(feature = "emulate")]
 pub mod rerun;
 #[cfg(feature = "emulate")]
 pub mod scrutiny;
@@ -67,11 +69,12 @@ pub mod wave;
 pub mod workgroup;
 
 #[cfg(feature = "emulate")]
-use process::wave_order;
-#[cfg(feature = "emulate")]
 pub use process::{
-    EmulatorError, Report, declare, forget, install, look_for_races, nobody_wrote, scrutinised, take_report,
-    with_order,
+    EmulatorError, Report, declare, forget, install, look_for_races, nobody_wrote, take_report,
 };
+#[cfg(feature = "emulate")]
+use requests::wave_order;
+#[cfg(feature = "emulate")]
+pub use requests::{scrutinised, with_order};
 #[cfg(feature = "emulate")]
 pub use workgroup::WaveOrder;

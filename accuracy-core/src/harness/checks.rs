@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
 use crate::library::{self, Changer, Launch};
-use crate::meta::{AxisKind, Benign, Cell, Check, TestMeta};
+use crate::meta::{AxisKind, Benign, Body, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
 use crate::power::power;
@@ -27,7 +27,7 @@ use crate::record::{
 };
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
-use crate::verdict::{self, MIN_COS, NOISE_FACTOR, at_most, none};
+use crate::verdict::{self, Asked, LeastCosine, NOISE_FACTOR, at_most, none};
 use crate::weights::Checkpoint;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -161,6 +161,13 @@ fn failed_by(record: Record, findings: &[Finding]) -> Record {
     failed
 }
 
+/// Least cosine by which the cases of a test are judged.
+fn least_cosine(settings: &Settings, body: &Body) -> f64 {
+    let test = body.min_cos.and_then(LeastCosine::new);
+    let (cos, _) = Asked { run: settings.min_cos, test, configuration: settings.default_min_cos }.decide();
+    cos.get()
+}
+
 #[derive(Clone)]
 struct Runner<'a> {
     meta: &'a TestMeta,
@@ -219,7 +226,7 @@ impl<'a> Runner<'a> {
             special_poison: Poison::special(poison),
             found: Vec::new(),
             library_path: settings.library_path.clone(),
-            min_cos: settings.min_cos.or(body.min_cos).or(settings.default_min_cos).unwrap_or(MIN_COS),
+            min_cos: least_cosine(settings, body),
             repeat: settings.repeat.max(1),
             keep_tensors: settings.keep_tensors.as_deref(),
             selftest: settings.selftest,

@@ -5,7 +5,7 @@
 
 use super::{LaunchArg, LibraryError, OBSERVED, Place, TARGET, judging};
 use crate::arch::Arch;
-use crate::device::Stream;
+use crate::device::Grid;
 use crate::device::gpu::{Arguments, Gpu, Module};
 use crate::device::launches::Launched;
 use crate::device::memory::Runtime;
@@ -21,19 +21,6 @@ pub const EXTENSIONS: [&str; 3] = ["hsaco", "co", "cubin"];
 /// File names of a code object's build for an architecture.
 pub fn files(name: &str, arch: Arch) -> Vec<String> {
     EXTENSIONS.iter().map(|extension| format!("{name}_{arch}.{extension}")).collect()
-}
-
-/// How a kernel is launched. What a compiler says of its kernels is in its own metadata: Triton's `num_warps` times the
-/// wavefront size is the threads of a block, its `shared` the bytes of shared memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Grid {
-    /// Blocks along x, y and z (Triton's programs).
-    pub blocks: [u32; 3],
-    /// Threads of a block along x, y and z.
-    pub threads: [u32; 3],
-    /// Bytes of shared memory beside what the code object itself declares.
-    pub shared: u32,
-    pub stream: Stream,
 }
 
 /// A code object by name, as a package binds it.

@@ -1,112 +1,14 @@
 //! What `config.json` decides about a model's arithmetic. What a family of models has of its own is in
-//! [`families`].
+//! [`families`](super::families).
 //!
 //! Weights and quantisation are not read here ([`crate::weights`]). No value is assumed that the file could say.
 
-use super::families;
 use super::inputs::Inputs;
+pub use super::object::{ModelError, Object};
 use super::place::Names;
 use super::rope::Rope;
 use crate::reference::model::RopeStyle;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-
-/// Why a model's configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    #[error("{}: cannot be read: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{}: {reason}", path.display())]
-    Bad { path: PathBuf, reason: String },
-    #[error(
-        "{}: model_type `{model_type}` is not known; known: {}. Describe its operations in a mapping file (--mapping)",
-        path.display(), families::known().join(", ")
-    )]
-    Unknown { path: PathBuf, model_type: String },
-}
-
-/// A JSON object and the file it is from.
-#[derive(Clone, Debug)]
-pub struct Object {
-    path: PathBuf,
-    value: serde_json::Map<String, Value>,
-}
-
-impl Object {
-    pub fn read(path: &Path) -> Result<Object, ModelError> {
-        let text = crate::files::read(path, crate::files::TEXT)
-            .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        let bad = |reason: String| ModelError::Bad { path: path.to_owned(), reason };
-        match serde_json::from_slice(&text).map_err(|e| bad(format!("not JSON: {e}")))? {
-            Value::Object(value) => Ok(Object { path: path.to_owned(), value }),
-            _ => Err(bad("not a JSON object".to_owned())),
-        }
-    }
-
-    pub fn bad(&self, reason: String) -> ModelError {
-        ModelError::Bad { path: self.path.clone(), reason }
-    }
-
-    pub fn missing(&self, key: &str) -> ModelError {
-        self.bad(format!("`{key}` is missing, or not what it should be"))
-    }
-
-    pub fn number(&self, key: &str) -> Option<f64> {
-        self.value.get(key)?.as_f64()
-    }
-
-    pub fn flag(&self, key: &str) -> Option<bool> {
-        self.value.get(key)?.as_bool()
-    }
-
-    pub fn text(&self, key: &str) -> Option<&str> {
-        self.value.get(key)?.as_str()
-    }
-
-    pub fn object(&self, key: &str) -> Option<Object> {
-        let value = self.value.get(key)?.as_object()?.clone();
-        Some(Object { path: self.path.clone(), value })
-    }
-
-    /// The objects that it has as values.
-    pub fn values(&self) -> Vec<Object> {
-        let objects = self.value.values().filter_map(|v| v.as_object());
-        objects.map(|v| Object { path: self.path.clone(), value: v.clone() }).collect()
-    }
-
-    pub fn list(&self, key: &str) -> Option<&[Value]> {
-        Some(self.value.get(key)?.as_array()?)
-    }
-
-    pub fn count(&self, key: &str) -> Option<usize> {
-        usize::try_from(self.value.get(key)?.as_u64()?).ok()
-    }
-
-    /// A count that may be left out or `null`, but is not zero.
-    pub fn optional(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        match self.value.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match self.count(key).filter(|&n| n > 0) {
-                Some(n) => Ok(Some(n)),
-                None => Err(self.bad(format!("`{key}` is {value}, expected a count"))),
-            },
-        }
-    }
-
-    /// An object under the first of several names that is there and not `null`.
-    pub fn optional_object(&self, keys: &[&str]) -> Result<Option<Object>, ModelError> {
-        let there = keys.iter().find(|key| self.value.get(**key).is_some_and(|v| !v.is_null()));
-        let Some(key) = there else { return Ok(None) };
-        self.object(key).map(Some).ok_or_else(|| self.bad(format!("`{key}` is not an object")))
-    }
-
-    /// A count under the first of several names that is there, and not zero.
-    pub fn need(&self, keys: &[&str]) -> Result<usize, ModelError> {
-        let found = keys.iter().find_map(|key| self.count(key)).filter(|&n| n > 0);
-        let there = keys.iter().find(|key| self.value.contains_key(**key));
-        found.ok_or_else(|| self.missing(there.unwrap_or(&keys[0])))
-    }
-}
 
 /// The nonlinearity of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -265,30 +167,6 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads a `config.json`.
-    ///
-    /// # Errors
-    /// It cannot be read, a key is missing, or the architecture is not known.
-    pub fn read(path: &Path) -> Result<ModelConfig, ModelError> {
-        let file = Object::read(path)?;
-        let inputs = Inputs::read(&file);
-        let (c, nested) = match file.object("text_config") {
-            Some(text) if file.count("hidden_size").is_none() => (text, true),
-            _ => (file, false),
-        };
-        let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?;
-        match families::find(model_type) {
-            Some(family) => {
-                let mut config = ModelConfig { inputs, ..(family.read)(&c)? };
-                if nested {
-                    config.form.prefix = "model.language_model";
-                }
-                config.check(&c).map(|()| config)
-            }
-            None => Err(ModelError::Unknown { path: path.to_owned(), model_type: model_type.to_owned() }),
-        }
-    }
-
     /// A decoder as Llama is one: what other families are changes of.
     pub(super) fn decoder(c: &Object) -> Result<ModelConfig, ModelError> {
         let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?.to_owned();
@@ -372,7 +250,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    fn check(&self, c: &Object) -> Result<(), ModelError> {
+    pub(super) fn check(&self, c: &Object) -> Result<(), ModelError> {
         for r in self.layers.iter().filter_map(|l| l.router.as_ref()) {
             if r.topk > r.experts
                 || r.groups.is_some_and(|(n, k)| k > n || r.experts % n != 0 || k * (r.experts / n) < r.topk)

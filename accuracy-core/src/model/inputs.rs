@@ -1,18 +1,17 @@
 //! How an engine quantises the inputs of products whose weights are quantised, as the checkpoint's configuration says.
 
-use super::config::Object;
-use super::ops::{Precision, Weights};
+use super::object::Object;
+use super::precision::Precision;
 use crate::dtype::DType;
 use crate::quant::{Quant, ScaleRounding, quantize};
 use crate::reference::Matrix;
-use crate::weights::Scheme;
 
 /// The quantisers that the configuration allows: of FP8 the two encodings that hardware has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inputs {
     pub schemes: Vec<Quant>,
     /// The scale of each module's input is stored in `{module}.input_scale`.
-    stored: bool,
+    pub(super) stored: bool,
 }
 
 /// The maximum to which engines scale FP8 values: e4m3fn's, e4m3fnuz's, and the one that vLLM takes for the latter.
@@ -68,27 +67,6 @@ impl Inputs {
             scheme.max(max)
         };
         Inputs { schemes: kinds.iter().map(scheme).collect(), stored: !dynamic }
-    }
-
-    /// The quantisers of one module's input; none if its weight is not quantised for it.
-    pub fn of(&self, weights: &Weights<'_>, module: &str) -> Vec<Quant> {
-        let scheme = weights.0.describe(module).map(|info| info.scheme);
-        if !matches!(scheme, Ok(Scheme::Fp8 | Scheme::Nvfp4 | Scheme::Int8)) {
-            return Vec::new();
-        }
-        let base = module.split('#').next().unwrap_or(module);
-        let scale = weights.vector(&format!("{base}.input_scale")).ok().and_then(|s| s.first().copied());
-        match scale.filter(|_| self.stored) {
-            Some(scale) => {
-                let own = |q: &Quant| {
-                    // The stored scale is e4m3fn's; the other encoding has half its range.
-                    let factor = if q.dtype == DType::E4M3Fnuz { 2.0 } else { 1.0 };
-                    q.static_scale(scale * factor)
-                };
-                self.schemes.iter().map(own).collect()
-            }
-            None => self.schemes.clone(),
-        }
     }
 }
 

@@ -7,9 +7,11 @@
 pub mod config;
 pub mod families;
 pub mod inputs;
+mod object;
 pub mod ops;
 pub mod place;
 pub mod plan;
+mod precision;
 pub mod rope;
 
 pub use config::{Activation, Attention, Layer, Mla, ModelConfig, ModelError, QkNorm, Router, Score};

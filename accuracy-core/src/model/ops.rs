@@ -4,11 +4,13 @@
 //! stores a value. How far the two are apart is the noise that an implementation in that format may show.
 
 use super::config::{Activation, Attention, Router, Score};
+use super::inputs::Inputs;
+pub use super::precision::Precision;
 use crate::dtype::DType;
+use crate::quant::Quant;
 use crate::reference::Matrix;
 use crate::reference::model::RopeStyle;
-use crate::weights::{Checkpoint, RawTensor, StDtype, WeightInfo, WeightsError};
-use half::{bf16, f16};
+use crate::weights::{Checkpoint, RawTensor, Scheme, StDtype, WeightInfo, WeightsError};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -16,53 +18,6 @@ use std::ops::Range;
 const PANEL: usize = 1 << 21;
 /// Rows of queries whose scores are held at a time.
 const QUERIES: usize = 256;
-
-/// Where intermediate values are rounded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    Exact,
-    BF16,
-    F16,
-    F32,
-}
-
-impl Precision {
-    /// To the nearest, ties to even; overflow is infinite.
-    pub fn round(self, x: f64) -> f64 {
-        match self {
-            Precision::Exact => x,
-            Precision::F32 => f64::from(x as f32),
-            Precision::BF16 => bf16::from_f64(x).to_f64(),
-            Precision::F16 => f16::from_f64(x).to_f64(),
-        }
-    }
-
-    /// Largest relative error of one rounding of a normal number.
-    pub fn unit(self) -> f64 {
-        match self {
-            Precision::Exact => 0.0,
-            Precision::F32 => 2f64.powi(-24),
-            Precision::BF16 => 2f64.powi(-9),
-            Precision::F16 => 2f64.powi(-12),
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::Exact => "f64",
-            Precision::BF16 => "bf16",
-            Precision::F16 => "f16",
-            Precision::F32 => "f32",
-        }
-    }
-
-    pub fn apply(self, mut m: Matrix) -> Matrix {
-        if self != Precision::Exact {
-            m.data.iter_mut().for_each(|x| *x = self.round(*x));
-        }
-        m
-    }
-}
 
 /// A norm over groups of `width` columns: RMSNorm, or LayerNorm with `bias`.
 pub fn norm(x: &Matrix, weight: &[f64], bias: Option<&[f64]>, eps: f64, p: Precision) -> Matrix {
@@ -617,6 +572,29 @@ pub fn attention(
         }
     }
     out
+}
+
+impl Inputs {
+    /// The quantisers of one module's input; none if its weight is not quantised for it.
+    pub fn of(&self, weights: &Weights<'_>, module: &str) -> Vec<Quant> {
+        let scheme = weights.0.describe(module).map(|info| info.scheme);
+        if !matches!(scheme, Ok(Scheme::Fp8 | Scheme::Nvfp4 | Scheme::Int8)) {
+            return Vec::new();
+        }
+        let base = module.split('#').next().unwrap_or(module);
+        let scale = weights.vector(&format!("{base}.input_scale")).ok().and_then(|s| s.first().copied());
+        match scale.filter(|_| self.stored) {
+            Some(scale) => {
+                let own = |q: &Quant| {
+                    // The stored scale is e4m3fn's; the other encoding has half its range.
+                    let factor = if q.dtype == DType::E4M3Fnuz { 2.0 } else { 1.0 };
+                    q.static_scale(scale * factor)
+                };
+                self.schemes.iter().map(own).collect()
+            }
+            None => self.schemes.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Frequencies of rotary embeddings: plain, llama3 and YaRN.
 
-use super::config::{ModelError, Object};
+use super::object::{ModelError, Object};
 use crate::reference::model::RopeStyle;
 use std::f64::consts::PI;
 

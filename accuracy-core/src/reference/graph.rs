@@ -752,30 +752,23 @@ pub(crate) fn binary(function: Binary, a: Expr, b: Expr) -> Expr {
 }
 
 /// `+`, `-` and `*` on expressions and on references to anything that can be computed with.
+/// Implements `+`, `-` and `*` for pairs of operands. The tensors of a case, which stand above this module, use it too.
 macro_rules! operators {
     ($(($left:ty, $right:ty)),*) => {$(
-        operators!(@one $left, $right, Add, add);
-        operators!(@one $left, $right, Sub, sub);
-        operators!(@one $left, $right, Mul, mul);
+        $crate::reference::graph::operators!(@one $left, $right, Add, add);
+        $crate::reference::graph::operators!(@one $left, $right, Sub, sub);
+        $crate::reference::graph::operators!(@one $left, $right, Mul, mul);
     )*};
     (@one $left:ty, $right:ty, $name:ident, $method:ident) => {
         impl std::ops::$name<$right> for $left {
-            type Output = Expr;
-            fn $method(self, other: $right) -> Expr {
-                binary(Binary::$name, self.expr(), other.expr())
+            type Output = $crate::reference::Expr;
+            fn $method(self, other: $right) -> $crate::reference::Expr {
+                use $crate::reference::Operand as _;
+                $crate::reference::graph::binary($crate::reference::graph::Binary::$name, self.expr(), other.expr())
             }
         }
     };
 }
-use crate::case::Tensor;
-operators!(
-    (Expr, Expr),
-    (Expr, &Expr),
-    (&Expr, Expr),
-    (&Expr, &Expr),
-    (Expr, &Tensor),
-    (&Tensor, Expr),
-    (&Expr, &Tensor),
-    (&Tensor, &Expr),
-    (&Tensor, &Tensor)
-);
+pub(crate) use operators;
+
+operators!((Expr, Expr), (Expr, &Expr), (&Expr, Expr), (&Expr, &Expr));

@@ -56,14 +56,6 @@ impl Matrix {
         out
     }
 
-    /// `self · otherᵀ`: `[m, k] × [n, k] → [m, n]`, products and sums in float64.
-    ///
-    /// # Panics
-    /// If the inner dimensions differ.
-    pub fn matmul_t(&self, other: &Matrix) -> Matrix {
-        super::stream::multiply(self, other)
-    }
-
     /// Root of the sum of squares over finite elements.
     pub fn norm(&self) -> f64 {
         self.data.iter().filter(|x| x.is_finite()).map(|x| x * x).sum::<f64>().sqrt()

@@ -7,6 +7,7 @@
 //! for.
 
 mod carve;
+mod claim;
 mod config;
 mod dialect;
 mod error;
@@ -35,7 +36,7 @@ pub use safetensors::Dtype as StDtype;
 use serde::Deserialize;
 
 pub use carve::Carve;
-pub use config::UnknownWord;
+pub use claim::UnknownWord;
 pub use error::WeightsError;
 pub use gguf::{Block, Element};
 pub use hub::{cached_snapshot, hub_cache};

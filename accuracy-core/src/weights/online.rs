@@ -4,7 +4,6 @@
 use std::fmt;
 
 use super::Checkpoint;
-use super::config::Patterns;
 
 /// What is done to a layer's input or output at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,23 +46,6 @@ impl fmt::Display for Online {
             Online::InputFactors { tensor } => write!(f, "its input is multiplied by `{tensor}` at run time"),
             Online::LowRank { tensor } => write!(f, "a low-rank product is added to it (`{tensor}`)"),
         }
-    }
-}
-
-/// A transform that the configuration speaks of.
-#[derive(Clone, Debug)]
-pub(super) struct Transform {
-    pub name: String,
-    pub place: Place,
-    pub targets: Patterns,
-    pub ignore: Patterns,
-    /// The configuration does not say of which modules: of all that are quantised.
-    pub everywhere: bool,
-}
-
-impl Transform {
-    fn acts_on(&self, module: &str) -> bool {
-        (self.everywhere || self.targets.names(module).is_some()) && self.ignore.names(module).is_none()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::config::Claim;
+use super::claim::Claim;
 use super::gguf::Element;
 use super::made::{self, Made};
 use super::part::{self, Part};

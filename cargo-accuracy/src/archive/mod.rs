@@ -7,9 +7,7 @@
 mod collect;
 mod contents;
 mod pack;
-mod unpack;
-
-pub use unpack::{Archive, Unpacked};
+pub mod unpack;
 
 use crate::build;
 use crate::config::{Config, Sources};
@@ -21,9 +19,6 @@ use accuracy_core::env;
 use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::PathBuf;
-
-/// The flag of `run` that names an archive.
-pub const FLAG: &str = "--archive";
 
 /// Flags of `cargo accuracy archive`.
 #[derive(Clone, Debug, clap::Args)]

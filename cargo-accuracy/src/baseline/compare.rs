@@ -1,9 +1,8 @@
 //! What has changed between a baseline and the cases of a report.
 
 use super::file::{Baseline, Line, Place};
-use crate::report::{test_key, test_path};
-use crate::run::folder::RunInfo;
-use crate::run::is_known_failure;
+use crate::run::folder::{RunInfo, test_key, test_path};
+use crate::run::outcome::is_known_failure;
 use accuracy_core::record::{Gate, Record, Verdict};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -2,18 +2,11 @@
 //!
 //! [`file`](mod@file) is the format, [`compare`] says what has changed since. It is rendered in [`crate::report`].
 
-mod compare;
-mod file;
-
-#[cfg(test)]
-pub use compare::Vanished;
-pub use compare::{Change, Comparison};
-#[cfg(test)]
-pub use file::Line;
-pub use file::number;
+pub mod compare;
+pub mod file;
 
 use crate::exit::usage;
-use crate::report::Report;
+use crate::report::model::Report;
 use crate::report::style;
 use crate::run::folder::RunInfo;
 use compare::{Reasons, Scope};

@@ -52,7 +52,8 @@ pub fn command(args: KernelBuildArgs) -> anyhow::Result<ExitCode> {
         if config.libraries(&package.name).is_empty() {
             continue;
         }
-        let named = if args.arch.is_empty() { crate::run::arch_from_env()? } else { Some(args.arch.clone()) };
+        let named =
+            if args.arch.is_empty() { crate::config::arch_from_env()? } else { Some(args.arch.clone()) };
         let archs = named.or_else(|| config.arch(&package.name)).with_context(|| {
             format!("no architecture is named for {}: name one with --arch", package.name)
         })?;

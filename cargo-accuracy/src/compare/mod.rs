@@ -7,12 +7,12 @@ mod json;
 mod pairs;
 mod text;
 
-use crate::cli::OutputArgs;
 use crate::exit::ExitCode;
+use crate::output::OutputArgs;
 use accuracy_core::dumps::{DumpSet, Producer};
 use accuracy_core::metrics::Comparison;
 use accuracy_core::record::{CheckName, CheckResult, Verdict};
-use accuracy_core::verdict::{MIN_COS, comparison_checks, none, tier};
+use accuracy_core::verdict::{LeastCosine, comparison_checks, none, tier};
 use anyhow::Context as _;
 use pairs::{Pair, Problem};
 use std::io::Write as _;
@@ -47,8 +47,8 @@ pub struct CompareArgs {
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
     /// Least cosine that counts as correct
-    #[arg(long, value_name = "COSINE", default_value_t = MIN_COS, value_parser = crate::run::args::cosine)]
-    min_cos: f64,
+    #[arg(long, value_name = "COSINE", default_value_t = LeastCosine::DEFAULT)]
+    min_cos: LeastCosine,
     /// Do not fail for a tensor that only one side has; a tensor that both have and that cannot be compared still fails
     #[arg(long)]
     common: bool,
@@ -134,19 +134,19 @@ pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let (found, problems) = pairs::align(&reference, &candidate, &wanted);
     let mut rows = Vec::new();
     for pair in found {
-        rows.push(row(pair, args.min_cos)?);
+        rows.push(row(pair, args.min_cos.get())?);
     }
     let outcome = Outcome {
         reference,
         candidate,
-        min_cos: args.min_cos,
+        min_cos: args.min_cos.get(),
         rows,
         problems,
         common: args.common,
         filters: args.filters.clone(),
     };
     let taken = args.output.stdout_taken();
-    let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
+    let text = text::render(&outcome, &args.output, crate::output::width(taken));
     if taken {
         crate::screen::stderr().write_all(text.as_bytes())?;
     } else {

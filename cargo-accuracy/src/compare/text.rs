@@ -1,7 +1,7 @@
 //! What a person reads: a table of tensors, what could not be compared, and the sum.
 
 use super::{Outcome, Row};
-use crate::cli::OutputArgs;
+use crate::output::OutputArgs;
 use crate::report::style::{self, paint};
 use crate::report::text::number;
 use crate::report::text::table::{Cell, Column, Table};

@@ -1,27 +1,15 @@
 //! Compilers, GPU runtimes and their devices, and the variables that hide devices.
 
 use super::Section;
+use super::runtimes::Found;
 use super::workspace::Workspace;
 use crate::build::compiler;
 use accuracy_core::arch::Arch;
-use accuracy_core::device::gpu::{self, Device, GpuError, Kind, RuntimeInfo};
+use accuracy_core::device::gpu::{Device, GpuError, Kind, RuntimeInfo};
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// What a runtime said.
-pub struct Found {
-    kind: Kind,
-    runtime: Result<RuntimeInfo, GpuError>,
-    pub devices: Result<Vec<Device>, GpuError>,
-}
-
-/// Asks both runtimes. No context is made on any device.
-pub fn devices() -> Vec<Found> {
-    let ask = |kind| Found { kind, runtime: gpu::runtime(kind), devices: gpu::devices(kind) };
-    [Kind::Hip, Kind::Cuda].map(ask).into()
-}
 
 /// The first line that a program prints when it is asked for its version.
 fn version(program: &str, flag: &str) -> Option<String> {

@@ -4,12 +4,13 @@
 //! checkpoints. Nothing is built and nothing is changed.
 
 mod machine;
+mod runtimes;
 mod workspace;
 
-use crate::cli::{Color, TextOrJson};
 use crate::exit::ExitCode;
+use crate::output::{Color, TextOrJson, width};
 use crate::report::style::{self, paint};
-use crate::report::text::{self, wrap};
+use crate::report::text::wrap;
 use crate::screen::{Holds, Screen};
 use accuracy_core::arch::Arch;
 use serde::Serialize;
@@ -86,7 +87,7 @@ pub fn command(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     args.color.apply();
     let workspace = workspace::Workspace::read(&args);
     let wanted = workspace.wanted(&args.arch);
-    let devices = machine::devices();
+    let devices = runtimes::devices();
     let sections = [
         machine::tools(&wanted, &workspace),
         machine::gpus(&wanted, &devices, workspace.emulates()),
@@ -98,7 +99,7 @@ pub fn command(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let problems = sections.iter().flat_map(|s| &s.findings).filter(|f| f.level == Level::Problem).count();
     match args.format {
         TextOrJson::Text => {
-            let text = render(&sections, &wanted, problems, text::width(false));
+            let text = render(&sections, &wanted, problems, width(false));
             crate::screen::stdout().write_all(text.as_bytes())?;
         }
         TextOrJson::Json => {

@@ -1,6 +1,6 @@
 //! Configuration, kernel libraries and checkpoints of the workspace, as its sources name them.
 
-use super::machine::Found;
+use super::runtimes::Found;
 use super::{DoctorArgs, Section};
 use crate::build;
 use crate::config::{Config, Sources};

@@ -5,9 +5,8 @@
 mod json;
 mod text;
 
-use crate::cli::{Color, OutputArgs, TextOrJson};
 use crate::exit::{ExitCode, usage};
-use crate::report::text::width;
+use crate::output::{Color, OutputArgs, TextOrJson, width};
 use accuracy_core::dtype::DType;
 use std::io::Write as _;
 

@@ -4,12 +4,12 @@
 
 mod steps;
 
-use crate::cli::Color;
 use crate::config::{Config, Sources};
 use crate::declared::Declared;
 use crate::exit::{ExitCode, usage};
+use crate::output::Color;
 use crate::report::style::{self, paint};
-use crate::report::text::{self, wrap};
+use crate::report::text::wrap;
 use crate::run::cargo::manifest_dir;
 use cargo_metadata::{Metadata, Package};
 use std::fmt::Write as _;
@@ -100,7 +100,7 @@ fn say(metadata: &Metadata, package: &Package, declared: &Declared, done: &[Done
         // A line that is too long goes on under its path.
         let head = format!("{:width$}  ", shown(path));
         let mut lines = String::new();
-        wrap::wrap(&mut lines, &format!("{head}{what}"), INDENT, text::width(false));
+        wrap::wrap(&mut lines, &format!("{head}{what}"), INDENT, crate::output::width(false));
         let _ = write!(text, "  {} {}", paint(style, format!("{word:5}")), &lines[INDENT..]);
     }
     if done.iter().all(|d| d.did == Did::Kept) {

@@ -8,8 +8,8 @@ mod text;
 
 pub use text::problem;
 
-use crate::cli::Color;
 use crate::exit::ExitCode;
+use crate::output::Color;
 use crate::screen::{Holds, Screen};
 use accuracy_core::codeobject::{self, Contents, Target};
 use accuracy_core::emulator::errata::{self as hardware, Found};
@@ -107,7 +107,7 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
         args.libraries.iter().map(|path| Inspected { path: path.clone(), outcome: read(path) }).collect();
     match args.format {
         Format::Text => {
-            let width = crate::report::text::width(false);
+            let width = crate::output::width(false);
             let mut out = crate::screen::stdout();
             for (i, file) in inspected.iter().enumerate() {
                 if let Ok(read) = &file.outcome {

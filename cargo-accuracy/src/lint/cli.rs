@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cli::Color;
 use crate::exit::{ExitCode, usage};
+use crate::output::Color;
 use crate::screen::{Holds, harmless};
 
 use super::baseline::Baseline;

@@ -2,9 +2,8 @@
 //! names mean what. Unknown keys are errors that name the key.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -151,9 +150,6 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// Files that may hold the configuration, nearest first.
-const FILES: [&str; 2] = [".config/accuracy.toml", "accuracy.toml"];
-
 impl LintConfig {
     /// What it leaves out of what the lint would find by itself, each in words.
     pub fn loosened(&self) -> Vec<String> {
@@ -177,39 +173,5 @@ impl LintConfig {
             all.push(format!("lint findings in {} do not count", baseline.display()));
         }
         all
-    }
-
-    /// Reads the configuration of `root`; defaults where there is none.
-    pub fn load(root: &Path) -> Result<Self> {
-        for file in FILES {
-            let path = root.join(file);
-            if path.is_file() {
-                return Self::read(&path);
-            }
-        }
-        Ok(Self::default())
-    }
-
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = super::read(path, super::LARGEST)
-            .map_err(anyhow::Error::msg)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("in {}", path.display()))
-    }
-
-    pub fn parse(text: &str) -> Result<Self> {
-        // Other tables of the file belong to other commands.
-        #[derive(Deserialize)]
-        struct File {
-            #[serde(default)]
-            lint: LintConfig,
-        }
-        let file: File = toml::from_str(text)?;
-        for code in file.lint.rules.keys() {
-            if super::rules::by_code(code).is_none() {
-                bail!("lint.rules.{code}: no such rule; `lint --explain` lists them");
-            }
-        }
-        Ok(file.lint)
     }
 }

@@ -10,6 +10,7 @@ mod baseline;
 mod cache;
 pub mod cli;
 pub mod config;
+mod config_file;
 mod cpp;
 mod effects;
 mod evidence;
@@ -149,15 +150,19 @@ fn run_in_pool(scope: &scope::Scope, config: &LintConfig, cache: Option<&Path>) 
             let (text, key) = loaded?;
             let summary = match known.get(&key) {
                 Some(summary) => summary,
-                None => summary::summarise(&s.name, &text, s.language, &config.guards.functions).map_err(
-                    |fault| Problem {
+                None => {
+                    let read = summary::summarise(&s.name, &text, s.language, &config.guards.functions);
+                    let mut summary = read.map_err(|fault| Problem {
                         path: s.name.clone(),
                         line: fault.line,
                         reason: fault.reason,
                         unread: true,
                         named: s.named,
-                    },
-                )?,
+                    })?;
+                    let exists = |rule: &str| rules::by_code(rule).is_some();
+                    summary.ignores.iter_mut().for_each(|ignore| ignore.refuse_unknown(exists));
+                    summary
+                }
             };
             let stored = cache.is_some().then(|| (key, postcard::to_stdvec(&summary).unwrap_or_default()));
             Ok((summary, scope::apart(s, &text), s.wanted, stored))

@@ -6,8 +6,7 @@ use ruff_text_size::{Ranged, TextRange};
 
 use super::ir::{Arg, Call, Cmp, Decorator, Expr, Function, Import, Param, ParamKind, Stmt, Traits};
 use super::names;
-use super::source::{ClassDef, Lines, Module, Table};
-use super::summary::Fault;
+use super::source::{ClassDef, Fault, Lines, Module, Table};
 
 /// Beyond this many nested expressions only the mentioned names are kept.
 const MAX_DEPTH: u32 = 200;

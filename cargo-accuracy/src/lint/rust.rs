@@ -6,8 +6,7 @@ use syn::spanned::Spanned;
 use syn::{Expr as Rs, Item, Pat, Stmt as RsStmt};
 
 use super::ir::{Arg, Call, Cmp, Decorator, Expr, Function, Param, ParamKind, Stmt, Traits};
-use super::source::Module;
-use super::summary::Fault;
+use super::source::{Fault, Module};
 
 const MAX_DEPTH: u32 = 200;
 

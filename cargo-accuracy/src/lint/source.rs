@@ -364,6 +364,19 @@ const MAX_CHAIN: u32 = 20_000;
 /// Of operators that a Rust parser recurses on (`&&&x`, `!!x`, `A<A<A<`), in one statement.
 const MAX_PREFIXES: u32 = 1000;
 
+/// Why a file cannot be analysed, and at which line.
+#[derive(Debug)]
+pub struct Fault {
+    pub line: Option<u32>,
+    pub reason: String,
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self { line: None, reason }
+    }
+}
+
 /// Bounds the nesting of brackets and the length of operator chains outside strings and comments.
 pub fn check_nesting(text: &str, language: Language) -> Result<(), String> {
     let b = text.as_bytes();

@@ -4,23 +4,10 @@
 use super::flow;
 use super::ir::{Expr, Function, Stmt};
 use super::source::{
-    ClassSummary, Documented, Fate, FileSummary, FnSummary, Kind, Language, Lines, Module, ParamSummary,
-    check_nesting,
+    ClassSummary, Documented, Fate, Fault, FileSummary, FnSummary, Kind, Language, Lines, Module,
+    ParamSummary, check_nesting,
 };
 use super::{cpp, ignores, python, rust};
-
-/// Why a file cannot be analysed, and at which line.
-#[derive(Debug)]
-pub struct Fault {
-    pub line: Option<u32>,
-    pub reason: String,
-}
-
-impl From<String> for Fault {
-    fn from(reason: String) -> Self {
-        Self { line: None, reason }
-    }
-}
 
 /// Parses and analyses one file. The error says why the file cannot be read.
 pub fn summarise(

@@ -8,8 +8,8 @@ mod scan;
 mod structured;
 mod text;
 
-use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
+use crate::output::OutputArgs;
 use anyhow::Context as _;
 use rules::{Rules, Severity};
 use scan::{News, Scan};
@@ -129,7 +129,7 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     }
     let outcome = Outcome { rules: &rules, scan: &scan, fail_on: args.fail_on };
     let taken = args.output.stdout_taken();
-    let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
+    let text = text::render(&outcome, &args.output, crate::output::width(taken));
     if taken {
         crate::screen::stderr().write_all(text.as_bytes())?;
     } else {

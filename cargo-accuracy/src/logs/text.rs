@@ -3,7 +3,7 @@
 use super::rules::{Role, Rule, Rules, Severity};
 use super::scan::{Finding, First, News};
 use super::{LogsArgs, Outcome};
-use crate::cli::OutputArgs;
+use crate::output::OutputArgs;
 use crate::report::style::{self, paint};
 use crate::report::text::number::counted;
 use crate::report::text::wrap::wrap;

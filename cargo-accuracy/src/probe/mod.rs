@@ -15,8 +15,8 @@ mod run;
 mod text;
 mod thinking;
 
-use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
+use crate::output::OutputArgs;
 use client::{Client, Settings};
 use judge::Verdict;
 use run::{Probed, Run};
@@ -180,7 +180,7 @@ pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
         probed,
     };
     let taken = args.output.stdout_taken();
-    let text = text::render(&outcome, &args.output, crate::report::text::width(taken));
+    let text = text::render(&outcome, &args.output, crate::output::width(taken));
     if taken {
         crate::screen::stderr().write_all(text.as_bytes())?;
     } else {

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::judge::Verdict;
 use super::run::Probed;
-use crate::cli::OutputArgs;
+use crate::output::OutputArgs;
 use crate::report::style::{self, paint};
 use crate::report::text::number::counted;
 use crate::report::text::table::{Cell, Column, Table};

@@ -3,7 +3,8 @@
 
 use super::model::Report;
 use super::style;
-use crate::baseline::{Comparison, number};
+use crate::baseline::compare::Comparison;
+use crate::baseline::file::number;
 use crate::lint::render::{annotation, escape, property};
 use crate::lint::{Finding, Severity};
 use crate::screen::{Holds, harmless};

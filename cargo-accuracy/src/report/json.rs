@@ -2,7 +2,7 @@
 //! none but the one that is written is held as text.
 
 use super::model::{Report, Summary, TestPower};
-use crate::baseline::Comparison;
+use crate::baseline::compare::Comparison;
 use crate::lint::Finding;
 use crate::run::hidden::Hidden;
 use crate::run::loosened::Loosening;

@@ -6,8 +6,9 @@
 //! Jenkins and GitLab show beside a failure, and test management tools read as properties. The file is the suite's.
 
 use super::emulation;
-use super::model::{Report, test_key};
+use super::model::Report;
 use super::text::{failure, number};
+use crate::run::folder::test_key;
 use accuracy_core::identity;
 use accuracy_core::record::{Fidelity, Gate, Record, Verdict};
 use std::collections::HashMap;

@@ -2,11 +2,13 @@
 //! command that runs it alone, then the cosine tables, folded. Never longer than a comment may be.
 
 use super::emulation;
-use super::model::{Report, test_path};
+use super::model::Report;
 use super::style;
 use super::text::{self, failure, number};
-use crate::baseline::{Comparison, number as number_of};
+use crate::baseline::compare::Comparison;
+use crate::baseline::file::number as number_of;
 use crate::lint::{Finding, Severity};
+use crate::run::folder::test_path;
 use accuracy_core::identity;
 use accuracy_core::record::{Gate, Record, Verdict};
 use std::collections::HashMap;

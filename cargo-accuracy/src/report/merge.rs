@@ -2,8 +2,8 @@
 
 use super::emulation::Kinds;
 use super::parts;
-use crate::run::contradiction;
 use crate::run::folder::{MANIFEST, RUN_INFO, RunInfo};
+use crate::run::outcome::contradiction;
 use accuracy_core::files;
 use accuracy_core::folders::{self, is_manifest};
 use accuracy_core::packed::Texts;

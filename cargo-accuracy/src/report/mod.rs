@@ -10,26 +10,24 @@ pub mod json;
 mod junit;
 mod markdown;
 mod merge;
-mod model;
+pub mod model;
 mod parts;
 #[cfg(test)]
 mod reworded;
 mod sarif;
-pub mod sink;
+mod sink;
 pub mod style;
 pub mod text;
 
-pub use model::{Report, test_key, test_path};
-pub use text::quote;
+pub use model::Report;
 
 use crate::baseline::BaselineArgs;
-use crate::cli::OutputArgs;
 use crate::exit::ExitCode;
+use crate::output::{OutputArgs, Sink, width};
 use crate::run::folder;
 use accuracy_core::record::Record;
 use anyhow::Context as _;
 use rayon::prelude::*;
-use sink::Sink;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -121,36 +119,21 @@ pub fn render(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
     // Each renders by itself; what goes to standard output keeps its order.
     let (shown, written) = rayon::join(
         || show(report, output),
-        || files.into_par_iter().with_max_len(1).try_for_each(|sink| sink.write(report)),
+        || files.into_par_iter().with_max_len(1).try_for_each(|sink| sink::write(sink, report)),
     );
     shown.and(written)?;
-    stdout.into_iter().try_for_each(|sink| sink.write(report))?;
+    stdout.into_iter().try_for_each(|sink| sink::write(sink, report))?;
     github::in_actions(report, output.stdout_taken())
 }
 
 fn show(report: &Report, output: &OutputArgs) -> anyhow::Result<()> {
-    let human = text::render(report, output, text::width(output.stdout_taken()));
+    let human = text::render(report, output, width(output.stdout_taken()));
     if output.stdout_taken() {
         crate::screen::stderr().write_all(human.as_bytes())?;
     } else {
         let mut stdout = crate::screen::stdout();
         stdout.write_all(human.as_bytes())?;
         stdout.flush()?;
-    }
-    Ok(())
-}
-
-/// Prints plain lines to wherever what a person reads goes.
-pub fn write_lines<'a>(output: &OutputArgs, lines: impl Iterator<Item = &'a String>) -> anyhow::Result<()> {
-    let mut text = String::new();
-    for line in lines {
-        text += line;
-        text.push('\n');
-    }
-    if output.stdout_taken() {
-        crate::screen::stderr().write_all(text.as_bytes())?;
-    } else {
-        crate::screen::stdout().write_all(text.as_bytes())?;
     }
     Ok(())
 }

@@ -1,13 +1,12 @@
 //! A run's results as numbers: counts, the power of whole tests, and the gate.
 
-use crate::baseline::Comparison;
+use crate::baseline::compare::Comparison;
 use crate::exit::ExitCode;
 use crate::lint::{Finding, Severity};
-use crate::run::folder::RunInfo;
+use crate::run::folder::{RunInfo, test_key, test_path};
 use crate::run::hidden::Hidden;
 use crate::run::loosened::{self, Loosening};
-use crate::run::{is_known_failure, may_pass, unfinished};
-use accuracy_core::identity;
+use crate::run::outcome::{is_known_failure, may_pass, unfinished};
 use accuracy_core::record::{Fidelity, Gate, Libraries, Library, PowerStatus, Record, Unfinished, Verdict};
 use accuracy_core::verdict::MIN_COS;
 use serde::Serialize;
@@ -116,16 +115,6 @@ pub struct TestPower {
     pub whole: bool,
     pub gate: Gate,
     pub reason: String,
-}
-
-/// The path of a case's test: its identity without the coordinates.
-pub fn test_path(id: &str) -> &str {
-    identity::path(id)
-}
-
-/// What a test on an architecture is called where all of them are counted.
-pub fn test_key(id: &str, arch: &str) -> String {
-    format!("{}[arch={arch}]", test_path(id))
 }
 
 impl Report {

@@ -2,7 +2,7 @@
 
 use super::model::Report;
 use super::text::fixture;
-use crate::baseline::Line;
+use crate::baseline::file::Line;
 use crate::lint::{self, Finding, LintConfig, Severity};
 use crate::run::confirm;
 use accuracy_core::check_name::CheckName;

@@ -1,6 +1,6 @@
 //! Colours, and how a verdict is written.
 
-use crate::run::is_known_failure;
+use crate::run::outcome::is_known_failure;
 use accuracy_core::record::{Gate, Record, Verdict};
 use anstyle::{AnsiColor, Style};
 

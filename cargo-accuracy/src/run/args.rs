@@ -1,13 +1,25 @@
 //! Flags of `cargo accuracy run`.
 
-use super::batch::Isolation;
 use super::cargo::CargoArgs;
 use super::select::Wanted;
 use crate::baseline::BaselineArgs;
-use crate::cli::OutputArgs;
+use crate::output::OutputArgs;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::Kind;
+use accuracy_core::verdict::LeastCosine;
 use std::path::PathBuf;
+
+/// What a process of its own is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Isolation {
+    /// One case on the CPU, several on a device
+    #[default]
+    Auto,
+    /// One case
+    Case,
+    /// Several cases; one that fails runs again alone
+    Batch,
+}
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -65,6 +77,9 @@ pub struct RunArgs {
     /// Faults are planted, and the table is that of `cargo accuracy selftest`.
     #[arg(skip)]
     pub selftest: bool,
+    /// The names of all commands, for the hint about a filter that is nearly one of them.
+    #[arg(skip)]
+    pub commands: Vec<String>,
     #[command(flatten)]
     pub judge: JudgeArgs,
     #[command(flatten)]
@@ -81,8 +96,8 @@ pub struct RunArgs {
 #[command(next_help_heading = "Judgement")]
 pub struct JudgeArgs {
     /// Least cosine that counts as correct [default: the attribute's, the configuration's, 0.999]
-    #[arg(long, value_name = "COSINE", value_parser = cosine)]
-    pub min_cos: Option<f64>,
+    #[arg(long, value_name = "COSINE")]
+    pub min_cos: Option<LeastCosine>,
     /// Run each chain this many times and compare the bytes of all results [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: Option<u32>,
@@ -131,13 +146,6 @@ pub struct RunnerArgs {
     /// the same one
     #[arg(long, value_name = "PATH", requires = "partition")]
     pub durations: Option<PathBuf>,
-}
-
-pub fn cosine(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|c| (-1.0..=1.0).contains(c))
-        .ok_or_else(|| "expected a number from -1 to 1".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -15,18 +15,6 @@ const MOST: usize = 32;
 /// What libtest exits with when a test has failed.
 const TESTS_FAILED: i32 = 101;
 
-/// What a process of its own is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Isolation {
-    /// One case on the CPU, several on a device
-    #[default]
-    Auto,
-    /// One case
-    Case,
-    /// Several cases; one that fails runs again alone
-    Batch,
-}
-
 /// Groups cases that one process can run, so many that every slot gets two groups. `cases` are indices into `all`.
 pub fn groups(cases: &[usize], all: &[Case], slots: usize) -> Vec<Vec<usize>> {
     let together =

@@ -4,7 +4,7 @@
 
 use super::cargo::CargoArgs;
 use super::plan::Settings;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::exit::usage;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::Kind;
@@ -17,34 +17,6 @@ use std::process::{Command, Stdio};
 /// The cargo feature of accuracy-core.
 const FEATURE: &str = "emulate";
 const CORE: &str = "accuracy-core";
-
-/// What the command line and the environment say; the configuration decides where they say nothing.
-pub fn asked(flag: Option<bool>) -> anyhow::Result<Option<bool>> {
-    match flag {
-        Some(flag) => Ok(Some(flag)),
-        None => match config::from_env::<u8>(env::EMULATE, "1 to emulate, 0 to run on a device")? {
-            Some(0) => Ok(Some(false)),
-            Some(1) => Ok(Some(true)),
-            None => Ok(None),
-            Some(other) => {
-                Err(usage(format!("{}={other}: expected 1 to emulate, 0 to run on a device", env::EMULATE)))
-            }
-        },
-    }
-}
-
-/// Whether the flag or the environment asks for races.
-///
-/// # Errors
-/// If the variable has a value that means nothing.
-pub fn races(flag: bool) -> anyhow::Result<bool> {
-    let expected = "1 to look for races, 0 not to";
-    match config::from_env::<u8>(env::RACE, expected)? {
-        Some(1) => Ok(true),
-        None | Some(0) => Ok(flag),
-        Some(other) => Err(usage(format!("{}={other}: expected {expected}", env::RACE))),
-    }
-}
 
 /// # Errors
 /// A usage error where races are asked for and nothing is emulated: on a device nobody sees them.

@@ -4,6 +4,7 @@ use super::hidden::Hidden;
 use super::loosened::Loosening;
 use accuracy_core::files;
 use accuracy_core::folders::{self, Kind};
+use accuracy_core::identity;
 use accuracy_core::record::Library;
 use accuracy_core::record::{self, Manifest, Planned, SCHEMA, file_stem};
 use anyhow::Context as _;
@@ -74,6 +75,16 @@ pub struct Part {
     /// What the scheduler calls the job that all parts belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+}
+
+/// The path of a case's test: its identity without the coordinates.
+pub fn test_path(id: &str) -> &str {
+    identity::path(id)
+}
+
+/// What a test on an architecture is called where all of them are counted.
+pub fn test_key(id: &str, arch: &str) -> String {
+    format!("{}[arch={arch}]", test_path(id))
 }
 
 /// Folder in which all runs leave theirs.

@@ -1,14 +1,10 @@
 //! What makes the gate of a run looser than it is by itself, and who asked for it. Every report says so at its top.
 
-use super::args::RunArgs;
-use super::discover::Binary;
-use super::plan::{Case, Settings};
-use crate::config::Config;
 use crate::lint::LintConfig;
 use accuracy_core::record::{Library, Record};
 use accuracy_core::verdict::MIN_COS;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Who loosens the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +67,8 @@ impl std::fmt::Display for Loosening {
     }
 }
 
-fn loosening(what: What, by: By, detail: String) -> Loosening {
+/// Something that makes the gate looser.
+pub fn loosening(what: What, by: By, detail: String) -> Loosening {
     Loosening { what, by, detail }
 }
 
@@ -79,60 +76,6 @@ fn loosening(what: What, by: By, detail: String) -> Loosening {
 pub fn line<'a>(all: impl IntoIterator<Item = &'a Loosening>) -> Option<String> {
     let words: Vec<String> = all.into_iter().map(ToString::to_string).collect();
     (!words.is_empty()).then(|| format!("the gate is loosened: {}", words.join("; ")))
-}
-
-/// What flags, environment, configuration and attributes loosen in a run of the selected cases.
-pub fn of_run(
-    args: &RunArgs,
-    settings: &Settings,
-    config: &Config,
-    binaries: &[Binary],
-    selected: &[Case],
-    left_out: &[String],
-) -> BTreeSet<Loosening> {
-    let mut all = BTreeSet::new();
-    let mut add = |what, by, detail: String| {
-        all.insert(loosening(what, by, detail));
-    };
-    if let Some(cos) = settings.min_cos.filter(|cos| *cos < MIN_COS) {
-        let by = if args.judge.min_cos.is_some() { By::Flag } else { By::Environment };
-        add(What::LeastCosine, by, format!("least cosine {cos}"));
-    }
-    let runs: HashSet<(usize, &str, u32)> =
-        selected.iter().map(|case| (case.binary, case.planned.file.as_str(), case.planned.line)).collect();
-    for (index, binary) in binaries.iter().enumerate() {
-        for test in binary.tests.iter().filter(|test| runs.contains(&(index, test.file.as_str(), test.line)))
-        {
-            let path = test.path();
-            match (settings.min_cos, test.body.min_cos) {
-                (None, Some(cos)) if cos < MIN_COS => {
-                    add(What::LeastCosine, By::Attribute, format!("least cosine {cos} of {path}"));
-                }
-                (None, None) => {
-                    if let Some(cos) = config.min_cos(&binary.package).filter(|cos| *cos < MIN_COS) {
-                        let detail = format!("least cosine {cos} of package {}", binary.package);
-                        add(What::LeastCosine, By::Configuration, detail);
-                    }
-                }
-                _ => {}
-            }
-            if let Some(repeats) = &test.body.nondeterministic {
-                let detail = format!("repeats of {path} may differ by {}", repeats.bound);
-                add(What::Repeats, By::Attribute, detail);
-            }
-            for benign in test.body.benign.iter().filter(|_| settings.emulates) {
-                let detail = format!("{} in {path} is benign: {}", benign.finding.name(), benign.reason);
-                add(What::Findings, By::Attribute, detail);
-            }
-        }
-    }
-    if args.no_lint && !args.selftest {
-        add(What::Lint, By::Flag, "the lint is left out".into());
-    }
-    for name in left_out {
-        add(What::Package, By::Configuration, format!("package {name} is left out"));
-    }
-    all
 }
 
 /// What a configuration of the lint leaves out.
@@ -159,7 +102,7 @@ pub fn of_records(records: &[Record], known: &BTreeSet<Loosening>) -> BTreeSet<L
     if least < MIN_COS && !known.iter().any(|one| one.what == What::LeastCosine) {
         all.insert(loosening(What::LeastCosine, By::Unknown, format!("least cosine {least}")));
     }
-    let failures = records.iter().filter(|record| crate::run::is_known_failure(record)).count();
+    let failures = records.iter().filter(|record| crate::run::outcome::is_known_failure(record)).count();
     if failures > 0 {
         let detail = format!("{failures} of those that pass are known failures");
         all.insert(loosening(What::KnownFailures, By::Attribute, detail));

@@ -20,9 +20,10 @@ pub mod folder;
 pub mod hidden;
 mod kernels;
 pub mod loosened;
+mod loosened_by_settings;
 mod order;
 mod orphans;
-mod outcome;
+pub mod outcome;
 mod plan;
 mod pool;
 mod progress;
@@ -33,23 +34,24 @@ mod unix;
 pub use args::RunArgs;
 pub use device::{AnswersArgs, answers, check_answers};
 pub use orphans::{OrphansArgs, command as end_orphans};
-pub use outcome::{contradiction, is_known_failure, may_pass, unfinished};
-pub use plan::arch_from_env;
 
-use crate::archive::{self, Archive, Unpacked};
+use crate::archive::unpack::{Archive, Unpacked};
 use crate::baseline::Baselines;
 use crate::build;
 use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, chain, usage};
+use crate::invocation::{self, command_like};
 use crate::lint::{self, Baseline, Finding, LintConfig};
+use crate::output;
 use crate::report::{self, Report};
 use crate::selftest;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::identity::Identity;
 use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Unfinished, Verdict};
+use accuracy_core::verdict::LeastCosine;
 use anyhow::Context as _;
-use batch::Isolation;
+use args::Isolation;
 use cargo::CargoArgs;
 use cargo_metadata::{Metadata, Package};
 use device::Places;
@@ -271,7 +273,7 @@ impl Ready<'_> {
             part,
             announced: None,
             libraries: BTreeSet::new(),
-            loosened: loosened::of_run(args, settings, config, binaries, &selected, &left_out),
+            loosened: loosened_by_settings::of_run(args, settings, config, binaries, &selected, &left_out),
             deny_hidden: hidden.iter().any(|hidden| config.deny_hidden(&hidden.package)),
             hidden,
         };
@@ -290,7 +292,7 @@ impl Ready<'_> {
             return Ok(ExitCode::NothingRan);
         }
         let Some(places) = places else {
-            report::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
+            output::write_lines(&args.output, selected.iter().map(|case| &case.planned.id))?;
             return Ok(ExitCode::Correct);
         };
 
@@ -315,17 +317,17 @@ impl Ready<'_> {
         let Done { records, problem, interrupted } = run.run(&selected)?;
 
         if args.selftest {
-            let width = report::text::width(args.output.stdout_taken());
+            let width = output::width(args.output.stdout_taken());
             let (mut text, code) = selftest::render(&records, width);
             if let (Some(device), true) = (&info.device, settings.emulates) {
                 text += &format!("the kernels ran on {device}\n");
             }
-            report::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
+            output::write_lines(&args.output, std::iter::once(&text.trim_end().to_owned()))?;
             return Ok(if problem.is_some() { ExitCode::Unfinished } else { code });
         }
         let infos = [info];
         let mut report = Report::new(records, &infos);
-        report.min_cos = settings.min_cos.or(report.min_cos);
+        report.min_cos = settings.min_cos.map(LeastCosine::get).or(report.min_cos);
         report.seconds = Some(began.elapsed().as_secs_f64());
         report.folder = Some(folder.path.clone());
         // Who interrupts a run waits for nothing that has not begun.
@@ -452,7 +454,7 @@ fn why_nothing_selected(args: &RunArgs, known: usize, sample: &str) -> String {
             format!("{} matched none of {known} cases; one of them is {sample}", filters.join(", "))
         }
     };
-    for command in args.filters.iter().filter_map(|filter| crate::cli::command_like(filter)) {
+    for command in args.filters.iter().filter_map(|filter| command_like(filter, &args.commands)) {
         why += &format!("\ndid you mean the command `cargo accuracy {command}`?");
     }
     // A pasted identity names its architecture.
@@ -477,7 +479,7 @@ fn flags_to_repeat(args: &RunArgs, settings: &Settings) -> Vec<String> {
             flags.extend([flag.to_string(), value]);
         }
     };
-    add(archive::FLAG, args.archive.as_ref().map(|path| path.display().to_string()));
+    add(invocation::ARCHIVE, args.archive.as_ref().map(|path| path.display().to_string()));
     add("--runtime", args.runtime.map(|r| r.name().to_string()));
     add("--min-cos", settings.min_cos.map(|v| v.to_string()));
     add("--repeat", settings.repeat.map(|v| v.to_string()));

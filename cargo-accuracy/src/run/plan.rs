@@ -2,7 +2,7 @@
 
 use super::args::RunArgs;
 use super::discover::Binary;
-use super::folder::Part;
+use super::folder::{Part, test_key};
 use super::select::{self, Meant, Partition, Wanted};
 use crate::config::{self, Config};
 use crate::exit::usage;
@@ -11,6 +11,7 @@ use accuracy_core::env;
 use accuracy_core::identity::Identity;
 use accuracy_core::plan;
 use accuracy_core::record::Planned;
+use accuracy_core::verdict::LeastCosine;
 use anyhow::Context as _;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -62,7 +63,7 @@ pub struct Settings {
     /// Whether what is emulated is looked at for races.
     pub race: bool,
     /// From the flag or the environment: wins over the attribute of a test.
-    pub min_cos: Option<f64>,
+    pub min_cos: Option<LeastCosine>,
     pub timeout: Option<f64>,
     pub jobs: usize,
     pub repeat: Option<u32>,
@@ -77,16 +78,13 @@ pub struct Settings {
 impl Settings {
     pub fn new(args: &RunArgs, config: &Config) -> anyhow::Result<Settings> {
         let arch = match &args.arch[..] {
-            [] => arch_from_env()?,
+            [] => config::arch_from_env()?,
             named => Some(named.to_vec()),
         };
         let min_cos = match args.judge.min_cos {
             Some(cos) => Some(cos),
-            None => config::from_env(env::MIN_COS, "a number from -1 to 1")?,
+            None => config::from_env(env::MIN_COS, LeastCosine::EXPECTED)?,
         };
-        if let Some(cos) = min_cos.filter(|c: &f64| !(-1.0..=1.0).contains(c)) {
-            return Err(usage(format!("{}={cos}: expected a number from -1 to 1", env::MIN_COS)));
-        }
         let timeout = match args.runner.timeout {
             Some(seconds) => Some(seconds),
             None => config::from_env("ACCURACY_TIMEOUT", "a positive number of seconds")?,
@@ -118,13 +116,13 @@ impl Settings {
         let partition = args.runner.partition.map(Wanted::resolve).transpose()?;
         let durations = args.runner.durations.as_deref().map(durations).transpose()?;
         let (jobs, visible, emulates) = (jobs.unwrap_or_else(cores), Vec::new(), false);
-        let emulate = super::emulate::asked(args.emulate)?;
+        let emulate = emulation_asked_for(args.emulate)?;
         Ok(Settings {
             arch,
             visible,
             emulate,
             emulates,
-            race: super::emulate::races(args.race)?,
+            race: races_asked_for(args.race)?,
             min_cos,
             timeout,
             jobs,
@@ -161,14 +159,32 @@ fn drawn() -> u64 {
     RandomState::new().hash_one(std::process::id()) & 0xffff
 }
 
-/// The architectures that ACCURACY_ARCH names.
-pub fn arch_from_env() -> anyhow::Result<Option<Vec<Arch>>> {
-    let Some(names) = config::from_env::<String>(env::ARCH, "architectures")? else { return Ok(None) };
-    names
-        .split(',')
-        .map(|name| name.trim().parse().map_err(|e| usage(format!("{}={names:?}: {e}", env::ARCH))))
-        .collect::<anyhow::Result<_>>()
-        .map(Some)
+/// Whether the command line or the environment asks for emulation; the configuration decides where they say nothing.
+fn emulation_asked_for(flag: Option<bool>) -> anyhow::Result<Option<bool>> {
+    match flag {
+        Some(flag) => Ok(Some(flag)),
+        None => match config::from_env::<u8>(env::EMULATE, "1 to emulate, 0 to run on a device")? {
+            Some(0) => Ok(Some(false)),
+            Some(1) => Ok(Some(true)),
+            None => Ok(None),
+            Some(other) => {
+                Err(usage(format!("{}={other}: expected 1 to emulate, 0 to run on a device", env::EMULATE)))
+            }
+        },
+    }
+}
+
+/// Whether the flag or the environment asks for races.
+///
+/// # Errors
+/// If the variable has a value that means nothing.
+fn races_asked_for(flag: bool) -> anyhow::Result<bool> {
+    let expected = "1 to look for races, 0 not to";
+    match config::from_env::<u8>(env::RACE, expected)? {
+        Some(1) => Ok(true),
+        None | Some(0) => Ok(flag),
+        Some(other) => Err(usage(format!("{}={other}: expected {expected}", env::RACE))),
+    }
 }
 
 /// All cases of all tests, in the order of executables, architectures and source.
@@ -225,7 +241,7 @@ pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> any
 pub fn totals(cases: &[Case]) -> BTreeMap<String, usize> {
     let mut totals = BTreeMap::new();
     for case in cases {
-        *totals.entry(crate::report::test_key(&case.planned.id, &case.planned.arch)).or_default() += 1;
+        *totals.entry(test_key(&case.planned.id, &case.planned.arch)).or_default() += 1;
     }
     totals
 }
@@ -305,7 +321,7 @@ fn without_tensors(planned: &Planned) -> String {
 /// What all parts of one run have in common: where the tests come from, the cases, who runs which, and how.
 fn fingerprint(ids: &[&str], parts: &[u64], settings: &Settings, origin: Option<&str>) -> String {
     let mut hasher = blake3::Hasher::new();
-    let judged = (settings.min_cos, settings.repeat, settings.seed);
+    let judged = (settings.min_cos.map(LeastCosine::get), settings.repeat, settings.seed);
     hasher.update(format!("{}\n{origin:?}\n{judged:?}\n", env!("CARGO_PKG_VERSION")).as_bytes());
     if settings.emulates {
         // Parts that a device ran are parts of another run.

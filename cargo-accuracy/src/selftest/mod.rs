@@ -3,10 +3,13 @@
 //! The faults are planted in the reference, not in the kernels: what the checks say of them is what they would have said
 //! of a kernel that has the fault. So it tests the checks and the tests' data, whatever the kernels do.
 
+mod command;
+
+pub use command::command;
+
 use crate::exit::ExitCode;
 use crate::report::style::{self, paint};
 use crate::report::text::table::{Cell, Column, Table};
-use crate::run::{self, RunArgs};
 use accuracy_core::identity::{self, Identity};
 use accuracy_core::meta::Check;
 use accuracy_core::packed::PowerView;
@@ -22,11 +25,6 @@ const WHAT_TO_DO: &str = "  what to do: the data hides such a fault (too few ter
   own rounding. Take a longer K, more tokens, weights of a real checkpoint, or judge the kernel with a float32 result
   in a test beside this one; else know that this test does not see it.
 ";
-
-pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let args = RunArgs { selftest: true, no_lint: true, ..args };
-    run::command(args)
-}
 
 /// Test, dtype and parameters.
 type Chain = (String, Option<String>, Vec<(String, String)>);

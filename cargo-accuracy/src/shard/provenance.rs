@@ -33,10 +33,10 @@ pub fn metadata(from: &Path, tensors: &BTreeSet<String>) -> anyhow::Result<BTree
 
 /// The command as it was given, quoted for a shell.
 fn command_line() -> String {
-    let arguments = crate::cli::arguments(std::env::args_os()).into_iter().skip(1);
+    let arguments = crate::invocation::arguments(std::env::args_os()).into_iter().skip(1);
     let mut line = String::from("cargo accuracy");
     for argument in arguments {
-        let _ = write!(line, " {}", crate::report::quote(&argument.to_string_lossy()));
+        let _ = write!(line, " {}", crate::invocation::quote(&argument.to_string_lossy()));
     }
     line
 }

@@ -2,7 +2,8 @@
 
 use super::findings::{Guilty, Status};
 use super::profile::agreement;
-use super::side::{Side, lead};
+use super::side::Side;
+use super::value::lead;
 use super::walk::{Walk, short};
 use accuracy_core::dumps::{DumpTensor, Kind, Merge, TensorId};
 use std::collections::{BTreeSet, HashMap};

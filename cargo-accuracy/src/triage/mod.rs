@@ -22,12 +22,11 @@ mod replay;
 mod side;
 mod stale;
 mod text;
+mod value;
 mod walk;
 
-use crate::cli::OutputArgs;
 use crate::exit::{ExitCode, usage};
-use crate::report::sink::Format;
-use crate::report::text::width;
+use crate::output::{Format, OutputArgs, width};
 use accuracy_core::dumps::DumpSet;
 use accuracy_core::weights::Checkpoint;
 use anyhow::Context as _;

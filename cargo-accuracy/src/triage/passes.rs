@@ -2,7 +2,7 @@
 
 use super::findings::{Findings, Status, Step, Verdict};
 use super::side::Side;
-use super::walk::{Options, Walk, count};
+use super::walk::{Options, Steps, Walk, count};
 use accuracy_core::dumps::{DumpSet, Kind, TensorId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,9 +57,6 @@ pub fn walk(reference: DumpSet, candidate: DumpSet, options: &Options<'_>) -> Re
     }
     Ok(findings)
 }
-
-/// A step of the reference and the one of the candidate that it is compared with.
-pub type Steps = (Option<u64>, Option<u64>);
 
 fn steps(a: &Arc<DumpSet>, b: &Arc<DumpSet>, wanted: Option<u64>) -> Result<Vec<Steps>, String> {
     let (first, second) = (a.steps(), b.steps());

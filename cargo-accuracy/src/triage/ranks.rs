@@ -1,7 +1,7 @@
 //! Joins what the ranks of a tensor-parallel run wrote: as the dump declares it, else as the value's number of columns
 //! in the whole model tells.
 
-use super::side::{Found, Held, Narrow, Value, lead};
+use super::value::{Found, Held, Narrow, Value, lead};
 use accuracy_core::dumps::{DumpTensor, Merge};
 use accuracy_core::model::{Place, Sharing};
 use accuracy_core::reference::Matrix;

@@ -5,7 +5,8 @@ use super::judge::{
     Judged, Ranks, error_shown, judge_choice, judge_hidden, judge_shown, relative_error, rows_of,
 };
 use super::layout::Link;
-use super::side::{Computed, Held, Side, Value};
+use super::side::{Computed, Side};
+use super::value::{Held, Value};
 use accuracy_core::dtype::{DType, Overflow};
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::config::{Attention, Mla};

@@ -3,6 +3,7 @@
 
 use super::layout::{Layout, Link, chains};
 use super::ranks::merge;
+use super::value::{Found, Held, Narrow, Value, lead};
 use accuracy_core::dumps::{DumpSet, DumpTensor, Element, Kind, Rank, TensorData, TensorId};
 use accuracy_core::model::ops::Precision;
 use accuracy_core::model::place::Names;
@@ -81,47 +82,6 @@ pub struct Computed {
     pub noisy: Matrix,
     pub extra: Vec<f64>,
     pub undecided: Vec<bool>,
-}
-
-/// A value that was found.
-#[derive(Clone, Debug)]
-pub struct Value {
-    pub x: Matrix,
-    /// The dimensions before the last.
-    pub lead: Vec<usize>,
-    /// The narrowest format that holds all of it.
-    pub precision: Precision,
-    /// Where it is, for people.
-    pub place: String,
-    /// What the ranks that wrote it have of it.
-    pub held: Held,
-}
-
-/// How the ranks' parts of a value agree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Held {
-    /// As they should.
-    #[default]
-    Well,
-    /// Each rank has a summand.
-    Summands,
-    /// They should be equal and are not.
-    Apart,
-}
-
-impl Value {
-    pub fn new(x: Matrix, lead: Vec<usize>, precision: Precision, place: String) -> Value {
-        Value { x, lead, precision, place, held: Held::Well }
-    }
-
-    /// The same values as rows of `cols` columns.
-    pub fn reshaped(self, cols: usize) -> Result<Value, String> {
-        let len = self.x.data.len();
-        if cols == 0 || !len.is_multiple_of(cols) {
-            return Err(format!("{}: {len} values make no rows of {cols}", self.place));
-        }
-        Ok(Value { x: Matrix::new(len / cols, cols, self.x.data), ..self })
-    }
 }
 
 /// A value that is read a few rows at a time: it need not fit in memory.
@@ -230,9 +190,6 @@ impl View {
         Value::new(x, Vec::new(), precision, self.place).reshaped(cols).map(View::whole)
     }
 }
-
-/// A value, nothing of that name, or why it cannot be used.
-pub type Found<T> = Result<Option<T>, String>;
 
 impl Side {
     /// With the steps before it, back to the one that starts at position 0.
@@ -787,11 +744,6 @@ impl Side {
     }
 }
 
-/// A tensor's dimensions before the last.
-pub fn lead(tensor: &DumpTensor) -> &[usize] {
-    &tensor.shape()[..tensor.shape().len().saturating_sub(1)]
-}
-
 /// Names under which engines record how long the sequences of a batch are, and where they start.
 const SEQUENCE_LENGTHS: &[&str] = &["extend_seq_lens", "query_lens", "seq_lens_q"];
 const SEQUENCE_STARTS: &[&str] =
@@ -803,43 +755,4 @@ fn is_float(element: Element) -> bool {
 
 fn key(place: &Place) -> (String, Kind, &'static str, usize) {
     (place.module.clone(), place.kind, place.slots.first().copied().unwrap_or_default(), place.call)
-}
-
-/// Finds the narrowest of bf16, f16 and f32 that holds every value: what was computed in bf16 is often stored in f32.
-pub struct Narrow {
-    bf16: bool,
-    f16: bool,
-    wide: Precision,
-}
-
-impl Narrow {
-    pub fn new(element: Element) -> Narrow {
-        let (narrower, wide) = match element {
-            Element::F32 | Element::F64 => (true, Precision::F32),
-            Element::F16 => (false, Precision::F16),
-            _ => (false, Precision::BF16),
-        };
-        Narrow { bf16: narrower, f16: narrower, wide }
-    }
-
-    /// Whether no further value can change the answer.
-    fn decided(&self) -> bool {
-        !self.bf16 && !self.f16
-    }
-
-    pub fn look(&mut self, values: &[f64]) {
-        let held = |p: Precision| values.iter().all(|&v| v.is_nan() || p.round(v) == v);
-        self.bf16 = self.bf16 && held(Precision::BF16);
-        self.f16 = self.f16 && held(Precision::F16);
-    }
-
-    pub fn precision(&self) -> Precision {
-        if self.bf16 {
-            Precision::BF16
-        } else if self.f16 {
-            Precision::F16
-        } else {
-            self.wide
-        }
-    }
 }

@@ -3,7 +3,6 @@
 use super::cache::{Apart, apart};
 use super::findings::{Findings, Guilty, IMPACT, OpFinding, OpStatus, Status, Step, Verdict};
 use super::judge::Ranks;
-use super::passes::Steps;
 use super::profile::{Agreement, LayerProfile, agreements, layer, pair};
 use super::recognise::recognise;
 use super::replay::{CACHE, Outcome, Replay};
@@ -20,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// A step of the reference and the one of the candidate that it is compared with.
+pub type Steps = (Option<u64>, Option<u64>);
 
 /// Operations without a dumped output that the next dumped value is a check of. Over more of them rounding adds up to
 /// what could hide a fault: then only a fault can be seen, not that there is none.

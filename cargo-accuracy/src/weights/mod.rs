@@ -8,9 +8,8 @@ mod scan;
 mod survey;
 mod text;
 
-use crate::cli::{Color, OutputArgs, TextOrJson};
 use crate::exit::{ExitCode, usage};
-use crate::report::text::width;
+use crate::output::{Color, OutputArgs, TextOrJson, width};
 use accuracy_core::arch::Arch;
 use accuracy_core::weights::{Checkpoint, WeightsError};
 use std::io::Write as _;

@@ -190,7 +190,7 @@ pub fn conversions(checkpoint: &Checkpoint, survey: &mut Survey, arch: Arch, sca
 fn conversion(checkpoint: &Checkpoint, weight: &Weight, arch: Arch, scan: bool) -> Option<Vec<Finding>> {
     let (name, dtype) = (&weight.info.name, weight.info.dtype);
     let converts = arch.native_fp8() == Some(DType::E4M3Fnuz);
-    let fnuz = matches!(dtype, DType::E4M3Fnuz | DType::E5M2Fnuz);
+    let fnuz = dtype.is_fnuz();
     if fnuz && converts {
         // An engine converts whatever FP8 a checkpoint has when it loads it here.
         let twice = WeightsError::Fnuz { weight: name.clone(), source: FnuzError::Already(dtype) };

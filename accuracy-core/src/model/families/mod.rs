@@ -14,6 +14,8 @@ mod phi;
 mod qwen;
 
 use super::config::{ModelConfig, ModelError, Object};
+use super::inputs::Inputs;
+use std::path::Path;
 
 /// Models that compute alike.
 #[derive(Debug)]
@@ -50,4 +52,34 @@ pub fn find(model_type: &str) -> Option<&'static Family> {
 /// The types of model that are known.
 pub fn known() -> Vec<&'static str> {
     FAMILIES.iter().flat_map(|f| f.model_types.iter().copied()).collect()
+}
+
+impl ModelConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// It cannot be read, a key is missing, or the architecture is not known.
+    pub fn read(path: &Path) -> Result<ModelConfig, ModelError> {
+        let file = Object::read(path)?;
+        let inputs = Inputs::read(&file);
+        let (c, nested) = match file.object("text_config") {
+            Some(text) if file.count("hidden_size").is_none() => (text, true),
+            _ => (file, false),
+        };
+        let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?;
+        match find(model_type) {
+            Some(family) => {
+                let mut config = ModelConfig { inputs, ..(family.read)(&c)? };
+                if nested {
+                    config.form.prefix = "model.language_model";
+                }
+                config.check(&c).map(|()| config)
+            }
+            None => Err(ModelError::Unknown {
+                path: path.to_owned(),
+                model_type: model_type.to_owned(),
+                known: known(),
+            }),
+        }
+    }
 }

@@ -518,6 +518,16 @@ impl<'a> Left<'a> {
     }
 }
 
+impl Matrix {
+    /// `self · otherᵀ`: `[m, k] × [n, k] → [m, n]`, products and sums in float64.
+    ///
+    /// # Panics
+    /// If the inner dimensions differ.
+    pub fn matmul_t(&self, other: &Matrix) -> Matrix {
+        multiply(self, other)
+    }
+}
+
 /// `x · otherᵀ` in float64.
 ///
 /// # Panics

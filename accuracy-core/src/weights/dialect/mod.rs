@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::config::{Claim, Notes, Patterns, UnknownWord};
+use super::claim::{Claim, Notes, Patterns, UnknownWord};
 use super::names::ModulePattern;
 use super::{Scheme, WeightsError};
 use crate::quant::Granularity;

@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::{Patterns, Reader};
+use crate::weights::claim::Transform;
 use crate::weights::names::ModulePattern;
-use crate::weights::online::{Place, Transform};
+use crate::weights::online::Place;
 
 /// Parts of the names of members that speak of rotations.
 const WORDS: [&str; 4] = ["rotat", "hadamard", "quarot", "spinquant"];

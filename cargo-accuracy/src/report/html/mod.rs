@@ -4,13 +4,15 @@
 pub mod shell;
 
 use super::emulation::{self, grouped};
-use super::model::{Report, test_path};
+use super::model::Report;
 use super::style;
 use super::text::{failure, number};
-use crate::baseline::{Comparison, number as number_of};
+use crate::baseline::compare::Comparison;
+use crate::baseline::file::number as number_of;
 use crate::exit::ExitCode;
 use crate::lint::Severity;
-use crate::run::is_known_failure;
+use crate::run::folder::test_path;
+use crate::run::outcome::is_known_failure;
 use accuracy_core::identity;
 use accuracy_core::meta::Check;
 use accuracy_core::packed::{CheckView, Name, PowerView};

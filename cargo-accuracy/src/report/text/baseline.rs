@@ -1,8 +1,9 @@
 //! What has changed since the baseline.
 
-use crate::baseline::{Change, Comparison, number};
-use crate::report::model::test_path;
+use crate::baseline::compare::{Change, Comparison};
+use crate::baseline::file::number;
 use crate::report::style::{self, paint};
+use crate::run::folder::test_path;
 use std::fmt::Write as _;
 
 /// So many cases of each kind are named, of what does not fail the gate.

@@ -4,9 +4,11 @@
 use super::number;
 use super::table::{Cell, Column, Table};
 use super::wrap;
+use crate::invocation::{ARCHIVE, quote};
 use crate::report::emulation;
-use crate::report::model::{Report, test_path};
+use crate::report::model::Report;
 use crate::report::style::{self, paint};
+use crate::run::folder::test_path;
 use accuracy_core::meta::Check;
 use accuracy_core::packed::CheckView;
 use accuracy_core::record::{CheckName, Hop, Record, Verdict};
@@ -230,7 +232,7 @@ fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Op
 
 /// How this tool is called where these flags are wanted: an archive is for machines that may have no cargo.
 pub fn program(flags: &[String]) -> &'static [&'static str] {
-    match flags.iter().any(|flag| flag == crate::archive::FLAG) {
+    match flags.iter().any(|flag| flag == ARCHIVE) {
         true => &["cargo-accuracy"],
         false => &["cargo", "accuracy"],
     }
@@ -248,15 +250,6 @@ pub fn rerun(record: &Record, flags: &[String]) -> String {
     words.push(&record.id);
     debug_assert!(record.id.starts_with(test_path(&record.id)));
     words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-/// As a POSIX shell reads it back.
-pub fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.into();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -10,14 +10,13 @@ pub mod number;
 pub mod table;
 pub mod wrap;
 
-pub use failure::quote;
-
 use super::emulation;
-use super::model::{Report, TestPower, test_path};
+use super::model::{Report, TestPower};
 use super::style::{self, paint};
-use crate::cli::OutputArgs;
 use crate::lint::Severity;
-use crate::run::is_known_failure;
+use crate::output::OutputArgs;
+use crate::run::folder::test_path;
+use crate::run::outcome::is_known_failure;
 use accuracy_core::identity::Identity;
 use accuracy_core::record::{Cause, Gate, Record, Verdict};
 use anstyle::Style;
@@ -47,18 +46,6 @@ const FINDINGS: usize = 20;
 
 /// Distinct causes that the summary names.
 const CAUSES: usize = 6;
-
-/// Width to fit tables into; `None` where nobody's terminal is to be spared.
-pub fn width(stderr: bool) -> Option<usize> {
-    if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).filter(|c| *c > 0) {
-        return Some(columns);
-    }
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    let fd = if stderr { libc::STDERR_FILENO } else { libc::STDOUT_FILENO };
-    // SAFETY: TIOCGWINSZ writes one winsize, and `size` is one.
-    let known = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) } == 0;
-    (known && size.ws_col > 0).then_some(size.ws_col.into())
-}
 
 /// The whole report, with colours in it that the stream may take out again.
 pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> String {
@@ -592,7 +579,7 @@ fn lint_line(report: &Report, verbose: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::baseline::Comparison;
+    use crate::baseline::compare::Comparison;
     use crate::run::folder::RunInfo;
     use accuracy_core::meta::Check;
     use accuracy_core::record::{CheckResult, Hop};
@@ -807,7 +794,7 @@ mod tests {
         assert_eq!(last(&green()), "1 passed, 0 failed, 0 skipped");
 
         let mut vanished = green();
-        let gone = |id: &str| crate::baseline::Vanished { id: id.into(), reason: String::new() };
+        let gone = |id: &str| crate::baseline::compare::Vanished { id: id.into(), reason: String::new() };
         vanished.baseline = Some(Comparison {
             file: "accuracy.baseline".into(),
             compared: 1,
@@ -833,7 +820,7 @@ mod tests {
 
     #[test]
     fn one_change_of_many_cases_is_told_once() {
-        let change = |id: &str, now: &str| crate::baseline::Change {
+        let change = |id: &str, now: &str| crate::baseline::compare::Change {
             id: format!("k::t[tokens={id}]"),
             what: "bound of y".into(),
             before: "3.72e-3".into(),

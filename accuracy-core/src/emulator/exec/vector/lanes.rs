@@ -1,5 +1,6 @@
 //! Loops over the lanes of a wave, compiled for AVX2 and FMA beside what every processor has.
 
+pub(super) use super::operands::each;
 use super::operands::{
     Form, Rest, Room, begin, flush_source64, flushed64, old, source, source64, write, write16,
 };
@@ -35,17 +36,6 @@ pub(super) use widest;
 #[inline(always)]
 pub(super) fn choose(on: bool, a: u32, b: u32) -> u32 {
     b ^ (a ^ b) & u32::from(on).wrapping_neg()
-}
-
-/// All lanes from a function of the lane's number. A plain loop: the compiler vectorises it better than
-/// `std::array::from_fn`.
-#[inline(always)]
-pub(super) fn each(f: impl Fn(usize) -> u32) -> Lanes {
-    let mut out = Lanes::ZERO;
-    for (i, lane) in out.0.iter_mut().enumerate() {
-        *lane = f(i);
-    }
-    out
 }
 
 #[inline(always)]

@@ -311,6 +311,17 @@ pub(super) fn dpp_source(control: u16, lane: usize) -> Option<usize> {
     }
 }
 
+/// All lanes from a function of the lane's number. A plain loop: the compiler vectorises it better than
+/// `std::array::from_fn`.
+#[inline(always)]
+pub(super) fn each(f: impl Fn(usize) -> u32) -> Lanes {
+    let mut out = Lanes::ZERO;
+    for (i, lane) in out.0.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    out
+}
+
 /// The lane that every lane reads, for each of the 512 controls; lane 64 where there is none.
 static MOVES: LazyLock<Box<[[u8; LANES]]>> = LazyLock::new(|| {
     let from = |control, lane| dpp_source(control, lane).map_or(LANES as u8, |from| from as u8);
@@ -324,7 +335,7 @@ fn moved(lanes: &Lanes, dpp: Dpp, exec: u64) -> Lanes {
     for (lane, value) in lanes.0.iter().enumerate() {
         padded[lane] = if exec >> lane & 1 != 0 { *value } else { 0 };
     }
-    super::lanes::each(|lane| padded[usize::from(moves[lane]) & (2 * LANES - 1)])
+    each(|lane| padded[usize::from(moves[lane]) & (2 * LANES - 1)])
 }
 
 /// The lanes that DPP lets write.
