@@ -137,6 +137,10 @@ struct Assigned {
     path: PathId,
     /// The value is a constant: a flag.
     constant: bool,
+    /// The value is memory without contents.
+    empty: bool,
+    /// What the value derives from.
+    own: Bits,
     /// The calls in the assigned value, as a range of events.
     calls: (usize, usize),
 }
@@ -193,6 +197,8 @@ pub struct ParamFlow {
     pub property: bool,
     pub launch: bool,
     pub hint: bool,
+    pub scratch: bool,
+    pub warned: bool,
     pub forwards: Vec<(u32, Slot)>,
     pub witness: Option<u32>,
     /// Locals that carried it.
@@ -263,6 +269,12 @@ struct Flow<'f, 'a> {
     returned: u32,
     returned_other: u32,
     statement_calls: u32,
+    /// Variables that a returned expression mentions.
+    returned_vars: rustc_hash::FxHashSet<u32>,
+    /// Warnings in the log so far.
+    warnings: u32,
+    /// Parameters that decide whether the log gets a warning, and nothing else.
+    warned: Bits,
 }
 
 /// `guards` are functions whose first argument must hold, beside those that the front ends know.
@@ -332,6 +344,9 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         returned: 0,
         returned_other: 0,
         statement_calls: 0,
+        returned_vars: rustc_hash::FxHashSet::default(),
+        warnings: 0,
+        warned: Bits::EMPTY,
     };
     for (i, p) in function.params.iter().enumerate() {
         flow.vars.insert(p.name, i as u32);
@@ -565,7 +580,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     results.push(self.arm(path, body));
                 }
                 let all = !results.is_empty() && default && results.iter().all(|r| r.0);
-                self.consume_test(bits, Bits::EMPTY, node, effects, raises, logs);
+                self.consume_test(None, bits, Bits::EMPTY, node, (effects, raises, logs));
                 self.join(results, true, bits);
                 all
             }
@@ -616,6 +631,9 @@ impl<'f, 'a> Flow<'f, 'a> {
                     self.sink = Sink::Returned;
                     let bits = self.eval(v);
                     self.sink = Sink::Inside;
+                    let mut mentioned = Vec::new();
+                    collect_names(v, &mut mentioned, 0);
+                    self.returned_vars.extend(mentioned.iter().filter_map(|n| self.vars.get(n)));
                     self.used(UseKind::Effect, bits);
                     self.returned += 1;
                     self.returned_other += u32::from(!is_truth(v));
@@ -719,6 +737,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         self.hinting = outer;
         let node = self.next_node();
         let (effects, raises, logs) = (self.effects, self.raises, self.logs);
+        let warnings = self.warnings;
         let yes = self.push_path(node, 0, Some((test, true)));
         let raises_before = self.raises;
         let shaped_before = self.shaped;
@@ -737,7 +756,10 @@ impl<'f, 'a> Flow<'f, 'a> {
         if self.shaped > shaped_before {
             self.shapes = self.shapes.or(bits.own);
         }
-        self.consume_test(bits, guard, node, effects, raises, logs);
+        self.consume_test(Some(test), bits, guard, node, (effects, raises, logs));
+        if self.warnings > warnings && self.effects == effects && self.raises == raises {
+            self.warned = self.warned.or(bits.own);
+        }
 
         let (t1, t2) = (first.0, second.0);
         self.join(vec![first, second], false, bits);
@@ -762,13 +784,23 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
     }
 
-    /// Classifies what a branch does with the values its test reads.
-    fn consume_test(&mut self, bits: Value, guard: Bits, node: u32, effects: u32, raises: u32, logs: u32) {
+    /// Classifies what a branch does with the values its test reads, given how many effects, errors and log calls there
+    /// were before it.
+    fn consume_test(
+        &mut self,
+        test: Option<&Expr<'a>>,
+        bits: Value,
+        guard: Bits,
+        node: u32,
+        (effects, raises, logs): (u32, u32, u32),
+    ) {
         if self.effects > effects {
             self.record(UseKind::Control(node), bits.own.minus(guard));
             self.record(UseKind::Captured, bits.implied);
         } else if self.raises > raises {
-            self.record(UseKind::Check, bits.own.minus(guard));
+            let limits = test.map_or(Bits::EMPTY, |t| self.limits(t, 0));
+            self.record(UseKind::Effect, limits.minus(guard));
+            self.record(UseKind::Check, bits.own.minus(guard).minus(limits));
         } else if self.logs > logs {
             self.record(UseKind::Log, bits.own);
         }
@@ -909,7 +941,14 @@ impl<'f, 'a> Flow<'f, 'a> {
         if let Some(name) = simple {
             let var = self.var(name);
             if self.mute == 0 {
-                self.assigned.push(Assigned { var, path: self.path, constant: value.is_literal(), calls });
+                self.assigned.push(Assigned {
+                    var,
+                    path: self.path,
+                    constant: value.is_literal(),
+                    empty: is_empty_memory(value),
+                    own: bits.own,
+                    calls,
+                });
                 self.tests.insert(var, value);
                 self.hold(var, value);
             }
@@ -1171,6 +1210,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         if is_log(&call.callee) {
             self.quiet += 1;
             self.logs += 1;
+            self.warnings += u32::from(call.callee.dotted().is_some_and(|path| names::is_warning(&path)));
             for a in &call.args {
                 let bits = self.eval(&a.value);
                 self.record(UseKind::Log, bits.own);
@@ -1469,6 +1509,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                 property: self.properties.has(i),
                 launch: self.read.has(i) && !self.value_read.has(i),
                 hint: self.read_original.has(i) && !self.unhinted.has(i),
+                scratch: self.is_scratch(i),
+                warned: self.warned.has(i),
                 forwards: std::mem::take(&mut forwards[i]),
                 witness,
             });
@@ -1495,6 +1537,20 @@ impl<'f, 'a> Flow<'f, 'a> {
             && self.statement_calls == 0
             && !self.uses.iter().any(|u| matches!(u.kind, UseKind::Effect));
         Analysis { params, calls, drops, opaque, references, stored, answers, reports }
+    }
+
+    /// Whether a parameter is memory to work in: a variable that holds it, or what was allocated without contents, and
+    /// that is not returned. What the caller wrote there cannot matter, then, and what the function writes is not asked for.
+    fn is_scratch(&self, param: usize) -> bool {
+        let holds = |var: u32| {
+            var as usize == param
+                || self.assigned.iter().any(|a| a.var == var && a.own.has(param) && a.own.len() == 1)
+        };
+        self.read.has(param)
+            && self
+                .assigned
+                .iter()
+                .any(|a| a.empty && !self.returned_vars.contains(&a.var) && holds(a.var))
     }
 
     /// The calls as callers and rules see them. A call through a local also counts as a call of each function that the
@@ -1568,6 +1624,20 @@ fn is_truth(e: &Expr) -> bool {
         Expr::And(v) | Expr::Or(v) => v.iter().any(is_truth),
         Expr::Build(v) => v.first().is_some_and(is_truth) && v.len() == 2,
         Expr::Call(c) => matches!(&c.callee, Expr::Name("bool" | "isinstance" | "all" | "any" | "hasattr")),
+        _ => false,
+    }
+}
+
+/// Memory that is allocated without contents, in one of the arms of the expression at least.
+fn is_empty_memory(e: &Expr) -> bool {
+    match e {
+        Expr::Call(c) => match &c.callee {
+            Expr::Attr(_, name) | Expr::Name(name) => names::allocates_empty(name),
+            _ => false,
+        },
+        Expr::Cond(parts) => is_empty_memory(&parts.1) || is_empty_memory(&parts.2),
+        Expr::Or(parts) => parts.iter().any(is_empty_memory),
+        Expr::Op(parts) if parts.len() == 1 => is_empty_memory(&parts[0]),
         _ => false,
     }
 }

@@ -670,6 +670,17 @@ pub fn is_log(path: &str) -> bool {
     }
 }
 
+/// Calls that warn: a log call of a level that is shown by default.
+pub fn is_warning(path: &str) -> bool {
+    let last = path.rsplit(['.', ':']).next().unwrap_or(path).to_lowercase();
+    is_log(path) && ["warn", "error", "critical"].iter().any(|w| last.contains(w))
+}
+
+/// Calls that allocate memory without contents.
+pub fn allocates_empty(last: &str) -> bool {
+    matches!(last, "empty" | "empty_like" | "empty_strided" | "new_empty" | "new_empty_strided")
+}
+
 /// Calls without effect: their arguments are used only if their result is.
 pub fn is_pure(path: &str, last: &str, method: bool) -> bool {
     if !path.contains(['.', ':']) {

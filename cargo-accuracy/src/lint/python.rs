@@ -106,6 +106,10 @@ impl<'a> Lower<'a> {
                 PyStmt::Assign(s) => {
                     self.tables(&s.value);
                     self.handed(&s.value);
+                    // `TABLE_OF_ANOTHER["name"] = function`.
+                    if s.targets.iter().any(|t| matches!(t, Py::Subscript(_))) {
+                        self.module.references.extend(dotted(&s.value));
+                    }
                     if let [Py::Name(target)] = s.targets.as_slice()
                         && let Some(path) = dotted(&s.value)
                     {

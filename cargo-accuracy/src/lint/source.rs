@@ -144,6 +144,11 @@ pub struct ParamSummary {
     pub hint: bool,
     /// Every read of it configures a launch: a grid, a stream, an option of the compiler.
     pub launch: bool,
+    /// Memory to work in: where the caller gives none, the function allocates it without contents, and it is no part of
+    /// what the function returns.
+    pub scratch: bool,
+    /// A warning in the log is all that happens, and only where the parameter is set.
+    pub warned: bool,
     /// Decides an allocation, a dtype or a layout.
     pub shapes: bool,
     /// Calls this parameter is passed to: index into `calls`, and where it lands.
@@ -239,6 +244,8 @@ pub enum Documented {
     Promised,
     /// It is said to be ignored, unused or there for compatibility.
     Ignored,
+    /// It is described as something that concerns the backward pass.
+    Backward,
 }
 
 /// What becomes of a parameter inside its own function, calls left aside.

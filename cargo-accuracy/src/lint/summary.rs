@@ -110,6 +110,8 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                 property: flow.property,
                 launch: flow.launch,
                 hint: flow.hint,
+                scratch: flow.scratch,
+                warned: flow.warned,
                 forwards: flow.forwards,
                 stand_in: None,
                 carriers: if language == Language::Cpp { flow.carriers } else { Vec::new() },
@@ -196,6 +198,9 @@ fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
     {
         return Documented::Ignored;
     }
+    if heading(f, text, p).is_some_and(says_ignored) {
+        return Documented::Ignored;
+    }
     let Some(doc) = f.doc.filter(|_| p.name.len() >= 2) else { return Documented::No };
     let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let mut found = Documented::No;
@@ -204,12 +209,34 @@ fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
         if word(doc[..i].chars().next_back()) || word(rest.chars().next()) {
             continue;
         }
-        if says_ignored(entry(rest, f)) {
+        let entry = entry(rest, f);
+        if says_ignored(entry) {
             return Documented::Ignored;
         }
-        found = Documented::Promised;
+        let backward = entry.contains("backward") && !f.name.contains("backward") && !f.name.contains("bwd");
+        if backward {
+            found = Documented::Backward;
+        } else if found == Documented::No {
+            found = Documented::Promised;
+        }
     }
     found
+}
+
+/// The comment on a line of its own above a declaration: it speaks of the parameters below it up to the next such comment.
+fn heading<'t>(f: &Function, text: &'t str, p: &super::ir::Param) -> Option<&'t str> {
+    let before = text.get(f.start as usize..p.offset as usize)?;
+    let comment = |line: &'t str| {
+        let line = line.trim_start();
+        line.strip_prefix('#').or_else(|| line.strip_prefix("//"))
+    };
+    // The last of the lines is the beginning of the parameter's own.
+    before
+        .rsplit('\n')
+        .skip(1)
+        .take_while(|line| !line.trim().is_empty())
+        .take(40)
+        .find_map(comment)
 }
 
 /// Commas outside of brackets: a comment in a line that declares several parameters speaks of none of them alone.

@@ -140,10 +140,11 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let has = matches!(callee, Callee::Has { .. });
     let mut witnesses = vec![Witness::OtherArm];
     let (shared, missing) = (i32::from(d.shared), i32::from(d.missing));
+    let alike = names::alternatives(&a.callee, &b.callee);
     if has {
         // Most of the shared arguments arrive: the same job with one thing left out. A literal was written by somebody.
         let left = matches!(callee, Callee::Has { literal: None, .. })
-            && (missing * 3 <= shared || d.fallback)
+            && (missing * 3 <= shared && alike || d.fallback)
             && cx.effects.callee(id, d.dropping) != Some(id);
         witnesses.push(if left { Witness::CalleeHas } else { Witness::Default });
     }
@@ -197,7 +198,6 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let unknown = cx.effects.callee(id, d.dropping).is_none();
     // One unknown function called in two ways: which of several it is, nobody knows.
     let same_unknown = unknown && a.callee == b.callee;
-    let alike = names::alternatives(&a.callee, &b.callee);
     let same_use = a.sink == b.sink && a.sink != Sink::Inside;
     let meaning = names::meaning(&p.name, &cx.config.names);
     let telling = meaning >= Meaning::Numeric;
