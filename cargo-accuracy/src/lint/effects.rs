@@ -73,8 +73,7 @@ impl Effects {
                 }
             }
         }
-        let mut effects =
-            Self { ignored, callees, callers, maybe_callers, customs: FxHashMap::default() };
+        let mut effects = Self { ignored, callees, callers, maybe_callers, customs: FxHashMap::default() };
         // Least fixpoint: each round finds at least one more or ends; chains are short.
         loop {
             let mut found = Vec::new();

@@ -138,6 +138,8 @@ pub struct Evidence {
     pub sort: Kind,
     /// The caller may leave it out, or may say that there is none: it has a default, or its type has an empty value.
     pub optional: bool,
+    /// The caller may say that there is none.
+    pub absent: bool,
     /// The function may be called from anywhere.
     pub public: bool,
     pub witnesses: Vec<Witness>,
@@ -252,7 +254,7 @@ pub fn judge(e: &Evidence) -> Severity {
         // One parameter is checked and another is not: inside of a library both may be plumbing.
         Witness::Refused(_) => {
             telling
-                || e.public && e.sort == Kind::Choice
+                || e.public && e.sort == Kind::Choice && e.absent
                 || any(&|w| matches!(w, Witness::Near(_) | Witness::Caller(..) | Witness::Documented))
         }
         // The documentation of a helper is no promise to a caller from elsewhere.
@@ -358,6 +360,7 @@ impl<'s> Context<'s> {
             meaning,
             sort: f.params[p].sort,
             optional: f.params[p].optional(),
+            absent: f.params[p].may_be_absent(),
             public,
             witnesses,
             excuses,
@@ -615,8 +618,9 @@ impl<'s> Context<'s> {
         if f.traits.reports {
             out.push(Excuse::Reports);
         }
-        let there = counterpart
-            .and_then(|t| param(self.index.function(t), &parameter.name, &self.config.names).map(|q| (t, q.1)));
+        let there = counterpart.and_then(|t| {
+            param(self.index.function(t), &parameter.name, &self.config.names).map(|q| (t, q.1))
+        });
         if let Some((t, q)) = there {
             if q.launch || self.only_chooses(t, q) {
                 out.push(Excuse::Launch);

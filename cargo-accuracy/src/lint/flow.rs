@@ -139,8 +139,8 @@ struct Assigned {
     constant: bool,
     /// The value is memory without contents.
     empty: bool,
-    /// What the value derives from.
-    own: Bits,
+    /// The parameter that the value is, or is a part of.
+    of: Option<usize>,
     /// The calls in the assigned value, as a range of events.
     calls: (usize, usize),
 }
@@ -186,6 +186,8 @@ pub struct Analysis {
     pub stored: Vec<(u16, String)>,
     pub answers: bool,
     pub reports: bool,
+    /// Nothing is computed: what is returned is tuples or tables of constants that the function chose.
+    pub chooses: bool,
 }
 
 pub struct ParamFlow {
@@ -238,8 +240,6 @@ struct Flow<'f, 'a> {
     effects: u32,
     logs: u32,
     raises: u32,
-    /// Calls that fixed an output's shape or layout.
-    shaped: u32,
     opaque: bool,
     overwritten: Vec<Option<u32>>,
     /// Everything that each variable ever carried.
@@ -271,6 +271,8 @@ struct Flow<'f, 'a> {
     statement_calls: u32,
     /// Variables that a returned expression mentions.
     returned_vars: rustc_hash::FxHashSet<u32>,
+    /// Returned tuples and tables of which at least half of the entries are constants.
+    returned_choices: u32,
     /// Warnings in the log so far.
     warnings: u32,
     /// Parameters that decide whether the log gets a warning, and nothing else.
@@ -324,7 +326,6 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         effects: 0,
         logs: 0,
         raises: 0,
-        shaped: 0,
         opaque: false,
         overwritten: vec![None; function.params.len()],
         carried: Vec::new(),
@@ -345,6 +346,7 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         returned_other: 0,
         statement_calls: 0,
         returned_vars: rustc_hash::FxHashSet::default(),
+        returned_choices: 0,
         warnings: 0,
         warned: Bits::EMPTY,
     };
@@ -634,6 +636,10 @@ impl<'f, 'a> Flow<'f, 'a> {
                     let mut mentioned = Vec::new();
                     collect_names(v, &mut mentioned, 0);
                     self.returned_vars.extend(mentioned.iter().filter_map(|n| self.vars.get(n)));
+                    if let Expr::Build(parts) = v {
+                        let chosen = parts.iter().filter(|p| self.peek(p).own.is_empty()).count();
+                        self.returned_choices += u32::from(parts.len() >= 2 && chosen * 2 >= parts.len());
+                    }
                     self.used(UseKind::Effect, bits);
                     self.returned += 1;
                     self.returned_other += u32::from(!is_truth(v));
@@ -740,7 +746,6 @@ impl<'f, 'a> Flow<'f, 'a> {
         let warnings = self.warnings;
         let yes = self.push_path(node, 0, Some((test, true)));
         let raises_before = self.raises;
-        let shaped_before = self.shaped;
         let effects_before = self.effects;
         let first = self.arm(yes, then);
         let then_raises = first.0 && self.raises > raises_before && self.effects == effects_before;
@@ -752,9 +757,6 @@ impl<'f, 'a> Flow<'f, 'a> {
             self.record(UseKind::Guard, guard);
             self.partial_guard(test, guard);
             self.relate(test, false, 0);
-        }
-        if self.shaped > shaped_before {
-            self.shapes = self.shapes.or(bits.own);
         }
         self.consume_test(Some(test), bits, guard, node, (effects, raises, logs));
         if self.warnings > warnings && self.effects == effects && self.raises == raises {
@@ -946,7 +948,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     path: self.path,
                     constant: value.is_literal(),
                     empty: is_empty_memory(value),
-                    own: bits.own,
+                    of: self.direct(value),
                     calls,
                 });
                 self.tests.insert(var, value);
@@ -1266,7 +1268,6 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         self.call_depth -= 1;
         if names::shapes_output(last) {
-            self.shaped += 1;
             self.shapes = self.shapes.or(bits.own);
         } else {
             for a in &args {
@@ -1536,21 +1537,21 @@ impl<'f, 'a> Flow<'f, 'a> {
             && self.returned == 0
             && self.statement_calls == 0
             && !self.uses.iter().any(|u| matches!(u.kind, UseKind::Effect));
-        Analysis { params, calls, drops, opaque, references, stored, answers, reports }
+        let chooses = self.returned > 0
+            && self.returned_choices == self.returned
+            && self.statement_calls == 0
+            && self.calls.iter().all(|c| names::is_whole_number(&c.callee));
+        Analysis { params, calls, drops, opaque, references, stored, answers, reports, chooses }
     }
 
     /// Whether a parameter is memory to work in: a variable that holds it, or what was allocated without contents, and
     /// that is not returned. What the caller wrote there cannot matter, then, and what the function writes is not asked for.
     fn is_scratch(&self, param: usize) -> bool {
         let holds = |var: u32| {
-            var as usize == param
-                || self.assigned.iter().any(|a| a.var == var && a.own.has(param) && a.own.len() == 1)
+            var as usize == param || self.assigned.iter().any(|a| a.var == var && a.of == Some(param))
         };
         self.read.has(param)
-            && self
-                .assigned
-                .iter()
-                .any(|a| a.empty && !self.returned_vars.contains(&a.var) && holds(a.var))
+            && self.assigned.iter().any(|a| a.empty && !self.returned_vars.contains(&a.var) && holds(a.var))
     }
 
     /// The calls as callers and rules see them. A call through a local also counts as a call of each function that the

@@ -676,6 +676,11 @@ pub fn is_warning(path: &str) -> bool {
     is_log(path) && ["warn", "error", "critical"].iter().any(|w| last.contains(w))
 }
 
+/// Arithmetic of whole numbers as launch code writes it.
+pub fn is_whole_number(path: &str) -> bool {
+    matches!(last(path), "cdiv" | "next_power_of_2" | "ceil_div" | "div_up" | "round_up")
+}
+
 /// Calls that allocate memory without contents.
 pub fn allocates_empty(last: &str) -> bool {
     matches!(last, "empty" | "empty_like" | "empty_strided" | "new_empty" | "new_empty_strided")

@@ -164,11 +164,23 @@ pub struct ParamSummary {
 impl ParamSummary {
     /// A caller may leave it out, or say that there is none.
     pub fn optional(&self) -> bool {
-        self.default.is_some()
+        self.default.is_some() || self.may_be_absent()
+    }
+
+    /// A caller may say that there is none: its default or its type does.
+    pub fn may_be_absent(&self) -> bool {
+        let none = |d: &str| d == "None" || d == "nullptr" || d.ends_with("nullopt");
+        self.default.as_deref().is_some_and(none)
             || self
                 .annotation
                 .as_deref()
                 .is_some_and(|a| a.contains("Option") || a.contains("optional") || a.contains("None"))
+    }
+
+    /// It is yes or no.
+    pub fn is_flag(&self) -> bool {
+        matches!(self.default.as_deref(), Some("True" | "False" | "true" | "false"))
+            || matches!(self.annotation.as_deref().map(str::trim), Some("bool" | "const bool"))
     }
 }
 

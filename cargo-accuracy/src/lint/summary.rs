@@ -159,7 +159,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
         traits: super::ir::Traits {
             answers: answers(f, language) || analysis.answers && !f.traits.stub,
             reports: analysis.reports,
-            chooses: chooses(f, language),
+            chooses: chooses(f, language) || analysis.chooses && !f.traits.stub,
             ..f.traits
         },
         only_macro: only_macro(f, text),
@@ -231,12 +231,7 @@ fn heading<'t>(f: &Function, text: &'t str, p: &super::ir::Param) -> Option<&'t 
         line.strip_prefix('#').or_else(|| line.strip_prefix("//"))
     };
     // The last of the lines is the beginning of the parameter's own.
-    before
-        .rsplit('\n')
-        .skip(1)
-        .take_while(|line| !line.trim().is_empty())
-        .take(40)
-        .find_map(comment)
+    before.rsplit('\n').skip(1).take_while(|line| !line.trim().is_empty()).take(40).find_map(comment)
 }
 
 /// Commas outside of brackets: a comment in a line that declares several parameters speaks of none of them alone.

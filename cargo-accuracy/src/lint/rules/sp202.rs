@@ -174,6 +174,10 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
         excuses.push(Excuse::Mode(String::new()));
     }
+    // A flag that a test on the way asks about chose the way.
+    if d.mentioned && p.is_flag() && !has {
+        excuses.push(Excuse::Mode(p.name.clone()));
+    }
     // The other function's name is this one's and a word more, and the parameter belongs to what that word adds.
     if !has && !d.fallback && names::adds(&a.callee, &b.callee, &p.name) {
         excuses.push(Excuse::Mode(String::new()));
@@ -258,7 +262,16 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
             Meaning::Neutral => 2,
             Meaning::Tuning => 0,
         };
-    Evidence { meaning, sort: p.sort, optional: p.optional(), public: false, witnesses, excuses, order }
+    Evidence {
+        meaning,
+        sort: p.sort,
+        optional: p.optional(),
+        absent: p.may_be_absent(),
+        public: false,
+        witnesses,
+        excuses,
+        order,
+    }
 }
 
 /// A literal that says that there is none.
