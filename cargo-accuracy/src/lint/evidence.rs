@@ -45,6 +45,8 @@ pub enum Witness {
     Literal,
     /// Another path through the function hands it on.
     OtherArm,
+    /// A method beside the function says that the parameter is supported.
+    Affirmed(FnId),
     /// The configuration asks for findings of this rule.
     Asked,
     /// The callee on this path has the parameter, and its default takes over.
@@ -82,6 +84,10 @@ pub enum Excuse {
     Backward,
     /// A warning in the log says that it is left out.
     Warned,
+    /// A comment beside the statement that throws it away gives a reason.
+    Explained,
+    /// The function returns what it is given.
+    Passes,
     /// Where it is honoured, it configures a launch: results do not depend on it.
     Launch,
     /// It tunes a launch or belongs to the machinery around it: warps, a stream, a workspace.
@@ -140,6 +146,8 @@ pub struct Evidence {
     pub optional: bool,
     /// The caller may say that there is none.
     pub absent: bool,
+    /// It has a default.
+    pub defaulted: bool,
     /// The function may be called from anywhere.
     pub public: bool,
     pub witnesses: Vec<Witness>,
@@ -218,8 +226,8 @@ pub fn judge(e: &Evidence) -> Severity {
         Excuse::Contract(Contract::Handed) => !same_contract && !(telling && (twin || promised)),
         Excuse::Contract(_) => !same_contract,
         Excuse::Checked | Excuse::Measure => !strong,
-        // Who reads the log is told.
-        Excuse::Warned => false,
+        // Who reads the log, or the source, is told; and a function that returns what it is given may be meant to.
+        Excuse::Warned | Excuse::Explained | Excuse::Passes => false,
         _ => true,
     });
     if excused {
@@ -231,7 +239,7 @@ pub fn judge(e: &Evidence) -> Severity {
         let option = e.sort == Kind::Choice || e.sort == Kind::Unknown && telling;
         let passed_on = [Contract::Handed, Contract::Callback].map(Excuse::Contract);
         let handed = passed_on.iter().any(|x| e.excuses.contains(x)) && !same_contract
-            || e.excuses.contains(&Excuse::Warned);
+            || e.excuses.iter().any(|x| matches!(x, Excuse::Warned | Excuse::Explained | Excuse::Passes));
         return match (option && whole, telling) {
             (true, _) if handed => Severity::Warning,
             (true, _) => Severity::Error,
@@ -254,16 +262,19 @@ pub fn judge(e: &Evidence) -> Severity {
         // One parameter is checked and another is not: inside of a library both may be plumbing.
         Witness::Refused(_) => {
             telling
-                || e.public && e.sort == Kind::Choice && e.absent
+                || e.public && e.sort == Kind::Choice && (e.absent || !e.defaulted)
                 || any(&|w| matches!(w, Witness::Near(_) | Witness::Caller(..) | Witness::Documented))
         }
         // The documentation of a helper is no promise to a caller from elsewhere.
         Witness::Documented => telling || e.public || e.optional,
         // One word more may be another job: what its callers have to pass anyway is passed to both.
         Witness::Near(_) => telling || e.optional,
-        Witness::OtherArm | Witness::Caller(..) | Witness::Literal | Witness::Asked | Witness::Default => {
-            true
-        }
+        Witness::OtherArm
+        | Witness::Caller(..)
+        | Witness::Literal
+        | Witness::Asked
+        | Witness::Affirmed(_)
+        | Witness::Default => true,
         _ => false,
     });
     // Nobody but the name and the custom of the repository speaks.
@@ -361,6 +372,7 @@ impl<'s> Context<'s> {
             sort: f.params[p].sort,
             optional: f.params[p].optional(),
             absent: f.params[p].may_be_absent(),
+            defaulted: f.params[p].default.is_some(),
             public,
             witnesses,
             excuses,
@@ -492,6 +504,7 @@ impl<'s> Context<'s> {
         if parameter.documented == Documented::Promised {
             out.push(Witness::Documented);
         }
+        out.extend(self.affirmed_beside(id, &parameter.name).map(Witness::Affirmed));
         if !parameter.disowned
             && let Some((i, _)) = f.params.iter().enumerate().find(|(i, q)| {
                 *i != p
@@ -565,6 +578,7 @@ impl<'s> Context<'s> {
         match parameter.documented {
             Documented::Ignored => out.push(Excuse::SaysSo),
             Documented::Backward => out.push(Excuse::Backward),
+            Documented::Explained => out.push(Excuse::Explained),
             Documented::No | Documented::Promised => {}
         }
         if parameter.warned && matches!(reason, Some(Reason::Local(Fate::Logged))) {
@@ -614,6 +628,9 @@ impl<'s> Context<'s> {
         }
         if f.traits.chooses {
             out.push(Excuse::Chooses);
+        }
+        if f.traits.passes {
+            out.push(Excuse::Passes);
         }
         if f.traits.reports {
             out.push(Excuse::Reports);
@@ -768,6 +785,19 @@ impl<'s> Context<'s> {
                 && !about.is_empty()
                 && about.iter().all(|w| words.contains(w));
             looks || says
+        })
+    }
+
+    /// A method beside this one whose name is about the parameter, and that says yes to everything.
+    fn affirmed_beside(&self, id: FnId, parameter: &str) -> Option<FnId> {
+        let about = names::words(parameter);
+        self.index.beside(id).into_iter().find(|m| {
+            let g = self.index.function(*m);
+            let words = names::words(&g.name);
+            g.affirms
+                && names::is_predicate(&g.name)
+                && !about.is_empty()
+                && about.iter().all(|w| words.contains(w))
         })
     }
 

@@ -137,6 +137,8 @@ struct Assigned {
     path: PathId,
     /// The value is a constant: a flag.
     constant: bool,
+    /// The value is one of several constants, or a truth value.
+    choice: bool,
     /// The value is memory without contents.
     empty: bool,
     /// The parameter that the value is, or is a part of.
@@ -186,6 +188,8 @@ pub struct Analysis {
     pub stored: Vec<(u16, String)>,
     pub answers: bool,
     pub reports: bool,
+    /// All that is returned is parameters as they are, constants and functions, and nothing is called.
+    pub passes: bool,
     /// Nothing is computed: what is returned is tuples or tables of constants that the function chose.
     pub chooses: bool,
 }
@@ -271,6 +275,8 @@ struct Flow<'f, 'a> {
     statement_calls: u32,
     /// Variables that a returned expression mentions.
     returned_vars: rustc_hash::FxHashSet<u32>,
+    /// Returned values that are parameters as they are, constants, functions, or tuples of those.
+    returned_as_is: u32,
     /// Returned tuples and tables of which at least half of the entries are constants.
     returned_choices: u32,
     /// Warnings in the log so far.
@@ -346,6 +352,7 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         returned_other: 0,
         statement_calls: 0,
         returned_vars: rustc_hash::FxHashSet::default(),
+        returned_as_is: 0,
         returned_choices: 0,
         warnings: 0,
         warned: Bits::EMPTY,
@@ -637,9 +644,10 @@ impl<'f, 'a> Flow<'f, 'a> {
                     collect_names(v, &mut mentioned, 0);
                     self.returned_vars.extend(mentioned.iter().filter_map(|n| self.vars.get(n)));
                     if let Expr::Build(parts) = v {
-                        let chosen = parts.iter().filter(|p| self.peek(p).own.is_empty()).count();
+                        let chosen = parts.iter().filter(|p| self.is_choice(p, 0)).count();
                         self.returned_choices += u32::from(parts.len() >= 2 && chosen * 2 >= parts.len());
                     }
+                    self.returned_as_is += u32::from(self.is_as_given(v));
                     self.used(UseKind::Effect, bits);
                     self.returned += 1;
                     self.returned_other += u32::from(!is_truth(v));
@@ -947,6 +955,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     var,
                     path: self.path,
                     constant: value.is_literal(),
+                    choice: self.is_choice(value, 0),
                     empty: is_empty_memory(value),
                     of: self.direct(value),
                     calls,
@@ -1541,7 +1550,42 @@ impl<'f, 'a> Flow<'f, 'a> {
             && self.returned_choices == self.returned
             && self.statement_calls == 0
             && self.calls.iter().all(|c| names::is_whole_number(&c.callee));
-        Analysis { params, calls, drops, opaque, references, stored, answers, reports, chooses }
+        let passes = self.returned > 0
+            && self.returned_as_is == self.returned
+            && self.statement_calls == 0
+            && self.calls.is_empty();
+        Analysis { params, calls, drops, opaque, references, stored, answers, reports, passes, chooses }
+    }
+
+    /// Whether an expression is a parameter as it came in, a constant, a function, or a tuple of those.
+    fn is_as_given(&self, e: &Expr<'a>) -> bool {
+        match e {
+            Expr::Lit(_) | Expr::Closure(..) => true,
+            Expr::Name(n) => self.vars.get(n).is_some_and(|v| {
+                let v = *v as usize;
+                v < self.function.params.len() && self.env[v].own.has(v) && self.env[v].own.len() == 1
+            }),
+            Expr::Build(parts) => parts.iter().all(|p| self.is_as_given(p)),
+            _ => false,
+        }
+    }
+
+    /// Whether an expression is a constant, one of several constants, or a truth value.
+    fn is_choice(&self, e: &Expr<'a>, depth: u32) -> bool {
+        if depth > 40 {
+            return false;
+        }
+        match e {
+            Expr::Lit(_) | Expr::Not(_) | Expr::Compare(..) => true,
+            Expr::And(v) | Expr::Or(v) => v.iter().any(|x| self.is_choice(x, depth + 1)),
+            Expr::Op(v) => !v.is_empty() && v.iter().all(|x| self.is_choice(x, depth + 1)),
+            Expr::Cond(parts) => self.is_choice(&parts.1, depth + 1) && self.is_choice(&parts.2, depth + 1),
+            Expr::Name(n) => self.local(n).is_some_and(|v| {
+                let mut values = self.assigned.iter().filter(|a| a.var == v).peekable();
+                values.peek().is_some() && values.all(|a| a.choice)
+            }),
+            _ => false,
+        }
     }
 
     /// Whether a parameter is memory to work in: a variable that holds it, or what was allocated without contents, and

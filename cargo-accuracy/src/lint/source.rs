@@ -258,6 +258,8 @@ pub enum Documented {
     Ignored,
     /// It is described as something that concerns the backward pass.
     Backward,
+    /// It is thrown away, and a comment there gives a reason.
+    Explained,
 }
 
 /// What becomes of a parameter inside its own function, calls left aside.

@@ -99,6 +99,9 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                     {
                         Documented::Ignored
                     }
+                    Some(_) if flow.fate == Fate::Discarded && gives_reason(f, text, p.name) => {
+                        Documented::Explained
+                    }
                     _ => documented(f, text, p),
                 },
                 sort: Kind::of(language, p.default, p.annotation),
@@ -159,6 +162,7 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
         traits: super::ir::Traits {
             answers: answers(f, language) || analysis.answers && !f.traits.stub,
             reports: analysis.reports,
+            passes: analysis.passes && !f.traits.stub,
             chooses: chooses(f, language) || analysis.chooses && !f.traits.stub,
             ..f.traits
         },
@@ -248,6 +252,17 @@ fn commas(code: &str) -> usize {
 
 /// Whether the comment above or beside a statement that discards says that this is meant.
 fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
+    comments_of_discard(f, text, name).into_iter().any(says_ignored)
+}
+
+/// Whether a comment of some words stands above or beside the statement that discards a parameter.
+fn gives_reason(f: &Function, text: &str, name: &str) -> bool {
+    let words = |c: &str| c.split_whitespace().filter(|w| w.chars().any(char::is_alphabetic)).count();
+    comments_of_discard(f, text, name).into_iter().any(|c| words(c) >= 3)
+}
+
+/// The comments above and beside the statement that discards a parameter, without their marks.
+fn comments_of_discard<'t>(f: &Function, text: &'t str, name: &str) -> Vec<&'t str> {
     let body = text.get(f.body_start as usize..f.end as usize).unwrap_or("");
     let discards = |line: &str| {
         let line = line.trim_start();
@@ -262,21 +277,21 @@ fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
         at += line.len();
         discards(line).then_some(start)
     });
-    let Some(at) = found else { return false };
+    let Some(at) = found else { return Vec::new() };
     let (before, rest) = body.split_at(at);
     let rest = rest.lines().next().unwrap_or("");
     let beside = rest.split_once("//").or(rest.split_once('#')).map_or("", |c| c.1);
     // What follows the last line break is the statement itself.
     let lines = before.rsplit('\n').skip(1);
-    let above: Vec<&str> = lines
+    let above = lines
         .map(str::trim)
         .take_while(|l| {
             l.starts_with("//") || l.starts_with('#') || l.starts_with('*') || l.starts_with("(void)")
         })
         .take(6)
         .filter(|l| !l.starts_with("(void)"))
-        .collect();
-    says_ignored(beside) || above.iter().any(|l| says_ignored(l))
+        .map(|l| l.trim_start_matches(['/', '#', '*']));
+    std::iter::once(beside).chain(above).collect()
 }
 
 /// The part of a documentation that belongs to a mention: up to the next paragraph or the next entry of a list of

@@ -267,6 +267,7 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
         sort: p.sort,
         optional: p.optional(),
         absent: p.may_be_absent(),
+        defaulted: p.default.is_some(),
         public: false,
         witnesses,
         excuses,
