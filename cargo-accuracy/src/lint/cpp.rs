@@ -44,6 +44,7 @@ pub fn with_module<T>(text: &str, then: impl FnOnce(&Module) -> T) -> Result<T, 
         namespaces: Vec::new(),
     };
     lower.macros();
+    lower.registered_fakes();
     lower.items(tree.root_node(), None, 0);
     Ok(then(&lower.module))
 }
@@ -171,6 +172,49 @@ impl<'a> Lower<'a> {
             ids.sort_unstable();
             ids.dedup();
             self.module.macros.push((name, ids));
+        }
+    }
+
+    /// Functions that are registered for tensors without data: `m.impl("name", &f)` in a block for `Meta`, or
+    /// `m.impl("name", torch::kMeta, &f)`. Read from the text, since macros surround it.
+    fn registered_fakes(&mut self) {
+        let mut from = 0;
+        while let Some(at) = self.text.get(from..).and_then(|t| t.find("_LIBRARY_IMPL")).map(|i| i + from) {
+            let rest = &self.text[at..];
+            let open = rest.find('{').unwrap_or(rest.len());
+            let meta = words(&rest[..open]).any(|w| w == "Meta");
+            let mut depth = 0u32;
+            let end = rest.bytes().enumerate().skip(open).find_map(|(i, b)| {
+                depth = match b {
+                    b'{' => depth + 1,
+                    b'}' => depth.saturating_sub(1),
+                    _ => depth,
+                };
+                (depth == 0).then_some(i)
+            });
+            let end = end.unwrap_or(rest.len());
+            if meta {
+                self.implementations(&rest[open.min(end)..end], |_| true);
+            }
+            from = at + end.max(1);
+        }
+        self.implementations(self.text, |args| args.contains("kMeta"));
+    }
+
+    /// The last argument of each `.impl(..)` in a text whose arguments are wanted.
+    fn implementations(&mut self, text: &str, wanted: impl Fn(&str) -> bool) {
+        for (at, call) in text.match_indices(".impl(") {
+            let rest = &text[at + call.len()..];
+            let Some(args) = rest.find(';').and_then(|end| rest.get(..end)).filter(|a| a.len() < 400) else {
+                continue;
+            };
+            if !wanted(args) {
+                continue;
+            }
+            let last = args.rsplit(',').next().unwrap_or("");
+            if let Some(name) = words(last).filter(|w| *w != "TORCH_FN").last() {
+                self.module.fakes.push((None, name.to_owned()));
+            }
         }
     }
 

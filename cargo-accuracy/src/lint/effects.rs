@@ -27,6 +27,8 @@ pub struct Effects {
     pub customs: FxHashMap<String, (usize, usize)>,
     /// The calls of each function.
     callers: FxHashMap<FnId, Vec<(FnId, u32)>>,
+    /// Calls that may reach each of several overloads.
+    maybe_callers: FxHashMap<FnId, Vec<(FnId, u32)>>,
 }
 
 impl Effects {
@@ -34,6 +36,7 @@ impl Effects {
         let mut ignored = FxHashMap::default();
         let mut callees = FxHashMap::default();
         let mut callers: FxHashMap<FnId, Vec<(FnId, u32)>> = FxHashMap::default();
+        let mut maybe_callers: FxHashMap<FnId, Vec<(FnId, u32)>> = FxHashMap::default();
         let mut pending: Vec<(FnId, u16)> = Vec::new();
         for id in index.ids() {
             let f = index.function(id);
@@ -63,10 +66,14 @@ impl Effects {
                 if let Some(callee) = index.callee(id, call) {
                     callees.insert((id, i as u32), callee);
                     callers.entry(callee).or_default().push((id, i as u32));
+                } else {
+                    for callee in index.overloads(id, call) {
+                        maybe_callers.entry(callee).or_default().push((id, i as u32));
+                    }
                 }
             }
         }
-        let mut effects = Self { ignored, callees, callers, customs: FxHashMap::default() };
+        let mut effects = Self { ignored, callees, callers, maybe_callers, customs: FxHashMap::default() };
         // Least fixpoint: each round finds at least one more or ends; chains are short.
         loop {
             let mut found = Vec::new();
@@ -145,10 +152,16 @@ impl Effects {
         }
     }
 
-    /// Whether every call that is known passes the parameter only where a test fixes it, or leaves its default.
+    /// Whether every call that is known passes the parameter only where a test fixes it, or leaves its default. Who hands on
+    /// a parameter of its own is asked in its turn.
     pub fn guarded_by_callers(&self, index: &Index, id: FnId, param: usize) -> bool {
+        self.guarded_above(index, id, param, 0)
+    }
+
+    fn guarded_above(&self, index: &Index, id: FnId, param: usize, depth: u32) -> bool {
         let mut guarded = false;
-        for (caller, call) in self.callers(id) {
+        let maybe = self.maybe_callers.get(&id).map_or(&[][..], Vec::as_slice);
+        for (caller, call) in self.callers(id).iter().chain(maybe) {
             let call = &index.function(*caller).calls[*call as usize];
             for arg in &call.args {
                 let Some(bound) = index.bind(id, call, &arg.slot) else {
@@ -156,10 +169,18 @@ impl Effects {
                     return false;
                 };
                 if bound == param {
-                    if !arg.pinned && arg.literal.is_none() {
+                    let above = || {
+                        arg.direct.is_some_and(|own| {
+                            depth < 4
+                                && *caller != id
+                                && self.guarded_above(index, *caller, own as usize, depth + 1)
+                        })
+                    };
+                    let checked = arg.pinned || arg.literal.is_none() && above();
+                    if !checked && arg.literal.is_none() {
                         return false;
                     }
-                    guarded |= arg.pinned;
+                    guarded |= checked;
                 }
             }
         }

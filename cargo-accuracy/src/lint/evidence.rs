@@ -45,6 +45,8 @@ pub enum Witness {
     Literal,
     /// Another path through the function hands it on.
     OtherArm,
+    /// A method beside the function says that the parameter is supported.
+    Affirmed(FnId),
     /// The configuration asks for findings of this rule.
     Asked,
     /// The callee on this path has the parameter, and its default takes over.
@@ -76,6 +78,16 @@ pub enum Excuse {
     Chooses,
     /// The function only writes to the log.
     Reports,
+    /// Where it is honoured it is memory to work in.
+    Scratch,
+    /// Its documentation says that it concerns the backward pass.
+    Backward,
+    /// A warning in the log says that it is left out.
+    Warned,
+    /// A comment beside the statement that throws it away gives a reason.
+    Explained,
+    /// The function returns what it is given.
+    Passes,
     /// Where it is honoured, it configures a launch: results do not depend on it.
     Launch,
     /// It tunes a launch or belongs to the machinery around it: warps, a stream, a workspace.
@@ -132,6 +144,10 @@ pub struct Evidence {
     pub sort: Kind,
     /// The caller may leave it out, or may say that there is none: it has a default, or its type has an empty value.
     pub optional: bool,
+    /// The caller may say that there is none.
+    pub absent: bool,
+    /// It has a default.
+    pub defaulted: bool,
     /// The function may be called from anywhere.
     pub public: bool,
     pub witnesses: Vec<Witness>,
@@ -210,6 +226,8 @@ pub fn judge(e: &Evidence) -> Severity {
         Excuse::Contract(Contract::Handed) => !same_contract && !(telling && (twin || promised)),
         Excuse::Contract(_) => !same_contract,
         Excuse::Checked | Excuse::Measure => !strong,
+        // Who reads the log, or the source, is told; and a function that returns what it is given may be meant to.
+        Excuse::Warned | Excuse::Explained | Excuse::Passes => false,
         _ => true,
     });
     if excused {
@@ -219,7 +237,9 @@ pub fn judge(e: &Evidence) -> Severity {
         let whole = !e.excuses.contains(&Excuse::Checked) && !e.excuses.contains(&Excuse::Measure);
         // Where nothing says what it is, the name does.
         let option = e.sort == Kind::Choice || e.sort == Kind::Unknown && telling;
-        let handed = e.excuses.contains(&Excuse::Contract(Contract::Handed)) && !same_contract;
+        let passed_on = [Contract::Handed, Contract::Callback].map(Excuse::Contract);
+        let handed = passed_on.iter().any(|x| e.excuses.contains(x)) && !same_contract
+            || e.excuses.iter().any(|x| matches!(x, Excuse::Warned | Excuse::Explained | Excuse::Passes));
         return match (option && whole, telling) {
             (true, _) if handed => Severity::Warning,
             (true, _) => Severity::Error,
@@ -236,20 +256,25 @@ pub fn judge(e: &Evidence) -> Severity {
     let heard = any(&|w| match w {
         // A few implementations are a closed set; among many the signature serves those that need it. What every caller
         // has to pass is passed to those that have no use for it, too.
-        Witness::Siblings(_, _, all) => e.optional && e.sort == Kind::Choice && (*all <= 3 || telling),
+        Witness::Siblings(_, do_it, all) => {
+            e.optional && e.sort == Kind::Choice && (telling || *all <= 3 && do_it == all && *all >= 2)
+        }
         // One parameter is checked and another is not: inside of a library both may be plumbing.
         Witness::Refused(_) => {
             telling
-                || e.public && e.sort == Kind::Choice
+                || e.public && e.sort == Kind::Choice && (e.absent || !e.defaulted)
                 || any(&|w| matches!(w, Witness::Near(_) | Witness::Caller(..) | Witness::Documented))
         }
         // The documentation of a helper is no promise to a caller from elsewhere.
         Witness::Documented => telling || e.public || e.optional,
         // One word more may be another job: what its callers have to pass anyway is passed to both.
         Witness::Near(_) => telling || e.optional,
-        Witness::OtherArm | Witness::Caller(..) | Witness::Literal | Witness::Asked | Witness::Default => {
-            true
-        }
+        Witness::OtherArm
+        | Witness::Caller(..)
+        | Witness::Literal
+        | Witness::Asked
+        | Witness::Affirmed(_)
+        | Witness::Default => true,
         _ => false,
     });
     // Nobody but the name and the custom of the repository speaks.
@@ -346,6 +371,8 @@ impl<'s> Context<'s> {
             meaning,
             sort: f.params[p].sort,
             optional: f.params[p].optional(),
+            absent: f.params[p].may_be_absent(),
+            defaulted: f.params[p].default.is_some(),
             public,
             witnesses,
             excuses,
@@ -428,6 +455,8 @@ impl<'s> Context<'s> {
         }
         let bare = parameter.name.trim_start_matches('_');
         let declares = |g: &FnSummary| g.params.iter().position(|q| q.name.trim_start_matches('_') == bare);
+        // Implementations of one method are twins of each other only as far as they agree.
+        let mut agree = true;
         if let Some(members) = self.index.siblings.get(&id) {
             // A signature that most implementations have no use for is a convention.
             let able: Vec<FnId> = members
@@ -445,6 +474,7 @@ impl<'s> Context<'s> {
                     declares(self.index.function(*m)).is_some_and(|i| self.effects.honours(self.index, *m, i))
                 })
                 .collect();
+            agree = able.len() < 4 || do_it.len() * 4 >= able.len() * 3;
             if let Some(first) = do_it.first()
                 && do_it.len() * 2 > able.len()
             {
@@ -464,7 +494,7 @@ impl<'s> Context<'s> {
                 // What one of many twins does is that one's own.
                 let agreed = self.most_honour(&exact, &parameter.name).is_some();
                 let telling = names::meaning(&parameter.name, &self.config.names) >= Meaning::Numeric;
-                if t.near || !agreed && telling {
+                if t.near || !agreed && telling || agreed && !agree {
                     out.push(Witness::Near(t.id));
                 } else if agreed {
                     out.push(Witness::Twin(t.id));
@@ -474,6 +504,7 @@ impl<'s> Context<'s> {
         if parameter.documented == Documented::Promised {
             out.push(Witness::Documented);
         }
+        out.extend(self.affirmed_beside(id, &parameter.name).map(Witness::Affirmed));
         if !parameter.disowned
             && let Some((i, _)) = f.params.iter().enumerate().find(|(i, q)| {
                 *i != p
@@ -544,8 +575,14 @@ impl<'s> Context<'s> {
         let f = self.index.function(id);
         let parameter = &f.params[p];
         let mut out = Vec::new();
-        if parameter.documented == Documented::Ignored {
-            out.push(Excuse::SaysSo);
+        match parameter.documented {
+            Documented::Ignored => out.push(Excuse::SaysSo),
+            Documented::Backward => out.push(Excuse::Backward),
+            Documented::Explained => out.push(Excuse::Explained),
+            Documented::No | Documented::Promised => {}
+        }
+        if parameter.warned && matches!(reason, Some(Reason::Local(Fate::Logged))) {
+            out.push(Excuse::Warned);
         }
         if let Some(c) = self.contract(id) {
             out.push(Excuse::Contract(c));
@@ -592,18 +629,25 @@ impl<'s> Context<'s> {
         if f.traits.chooses {
             out.push(Excuse::Chooses);
         }
+        if f.traits.passes {
+            out.push(Excuse::Passes);
+        }
         if f.traits.reports {
             out.push(Excuse::Reports);
         }
-        if counterpart.is_some_and(|t| {
-            param(self.index.function(t), &parameter.name, &self.config.names).is_some_and(|(_, q)| q.launch)
-        }) {
-            out.push(Excuse::Launch);
-        }
-        if counterpart.is_some_and(|t| {
-            param(self.index.function(t), &parameter.name, &self.config.names).is_some_and(|(_, q)| q.hint)
-        }) {
-            out.push(Excuse::Hint);
+        let there = counterpart.and_then(|t| {
+            param(self.index.function(t), &parameter.name, &self.config.names).map(|q| (t, q.1))
+        });
+        if let Some((t, q)) = there {
+            if q.launch || self.only_chooses(t, q) {
+                out.push(Excuse::Launch);
+            }
+            if q.hint {
+                out.push(Excuse::Hint);
+            }
+            if q.scratch {
+                out.push(Excuse::Scratch);
+            }
         }
         let own = f.params.iter().filter(|q| q.kind != ParamKind::Receiver).count();
         // What a base class does with nothing, a subclass may do with something.
@@ -640,6 +684,14 @@ impl<'s> Context<'s> {
             }
         }
         out
+    }
+
+    /// Every call that gets the parameter returns a choice, such as the configuration of a launch, and nothing else reads it.
+    fn only_chooses(&self, id: FnId, q: &ParamSummary) -> bool {
+        q.fate == Fate::Forwarded
+            && q.forwards.iter().all(|(call, _)| {
+                self.effects.callee(id, *call).is_some_and(|c| self.index.function(c).traits.chooses)
+            })
     }
 
     /// What a name that sizes or tunes excuses.
@@ -682,6 +734,9 @@ impl<'s> Context<'s> {
             let called = !self.effects.callers(id).is_empty();
             return Some(if called { Contract::Callback } else { Contract::Handed });
         }
+        if self.index.stands_in_for_handed(id) {
+            return Some(Contract::Handed);
+        }
         self.index.protocols.contains(&id).then_some(Contract::Protocol)
     }
 
@@ -715,12 +770,11 @@ impl<'s> Context<'s> {
     /// (`supports_mask` beside `apply(mask)`). A method that says yes to everything decides nothing.
     fn verified_beside(&self, id: FnId, parameter: &str) -> bool {
         let f = self.index.function(id);
-        let Some((class, _)) = f.qualname.rsplit_once('.') else { return false };
         let about = names::words(parameter);
-        self.index.file(id).functions.iter().any(|g| {
-            let beside = g.qualname.rsplit_once('.').is_some_and(|(c, _)| c == class) && g.name != f.name;
+        self.index.beside(id).into_iter().any(|m| {
+            let g = self.index.function(m);
             let decides = g.traits.answers || names::is_predicate(&g.name);
-            if !beside || !decides {
+            if g.name == f.name || !decides {
                 return false;
             }
             let looks = g.name.contains(&f.name)
@@ -731,6 +785,19 @@ impl<'s> Context<'s> {
                 && !about.is_empty()
                 && about.iter().all(|w| words.contains(w));
             looks || says
+        })
+    }
+
+    /// A method beside this one whose name is about the parameter, and that says yes to everything.
+    fn affirmed_beside(&self, id: FnId, parameter: &str) -> Option<FnId> {
+        let about = names::words(parameter);
+        self.index.beside(id).into_iter().find(|m| {
+            let g = self.index.function(*m);
+            let words = names::words(&g.name);
+            g.affirms
+                && names::is_predicate(&g.name)
+                && !about.is_empty()
+                && about.iter().all(|w| words.contains(w))
         })
     }
 

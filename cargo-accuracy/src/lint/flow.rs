@@ -137,6 +137,12 @@ struct Assigned {
     path: PathId,
     /// The value is a constant: a flag.
     constant: bool,
+    /// The value is one of several constants, or a truth value.
+    choice: bool,
+    /// The value is memory without contents.
+    empty: bool,
+    /// The parameter that the value is, or is a part of.
+    of: Option<usize>,
     /// The calls in the assigned value, as a range of events.
     calls: (usize, usize),
 }
@@ -182,6 +188,10 @@ pub struct Analysis {
     pub stored: Vec<(u16, String)>,
     pub answers: bool,
     pub reports: bool,
+    /// All that is returned is parameters as they are, constants and functions, and nothing is called.
+    pub passes: bool,
+    /// Nothing is computed: what is returned is tuples or tables of constants that the function chose.
+    pub chooses: bool,
 }
 
 pub struct ParamFlow {
@@ -193,6 +203,8 @@ pub struct ParamFlow {
     pub property: bool,
     pub launch: bool,
     pub hint: bool,
+    pub scratch: bool,
+    pub warned: bool,
     pub forwards: Vec<(u32, Slot)>,
     pub witness: Option<u32>,
     /// Locals that carried it.
@@ -232,8 +244,6 @@ struct Flow<'f, 'a> {
     effects: u32,
     logs: u32,
     raises: u32,
-    /// Calls that fixed an output's shape or layout.
-    shaped: u32,
     opaque: bool,
     overwritten: Vec<Option<u32>>,
     /// Everything that each variable ever carried.
@@ -263,6 +273,16 @@ struct Flow<'f, 'a> {
     returned: u32,
     returned_other: u32,
     statement_calls: u32,
+    /// Variables that a returned expression mentions.
+    returned_vars: rustc_hash::FxHashSet<u32>,
+    /// Returned values that are parameters as they are, constants, functions, or tuples of those.
+    returned_as_is: u32,
+    /// Returned tuples and tables of which at least half of the entries are constants.
+    returned_choices: u32,
+    /// Warnings in the log so far.
+    warnings: u32,
+    /// Parameters that decide whether the log gets a warning, and nothing else.
+    warned: Bits,
 }
 
 /// `guards` are functions whose first argument must hold, beside those that the front ends know.
@@ -312,7 +332,6 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         effects: 0,
         logs: 0,
         raises: 0,
-        shaped: 0,
         opaque: false,
         overwritten: vec![None; function.params.len()],
         carried: Vec::new(),
@@ -332,6 +351,11 @@ pub fn analyse(function: &Function, guards: &[String]) -> Analysis {
         returned: 0,
         returned_other: 0,
         statement_calls: 0,
+        returned_vars: rustc_hash::FxHashSet::default(),
+        returned_as_is: 0,
+        returned_choices: 0,
+        warnings: 0,
+        warned: Bits::EMPTY,
     };
     for (i, p) in function.params.iter().enumerate() {
         flow.vars.insert(p.name, i as u32);
@@ -565,7 +589,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     results.push(self.arm(path, body));
                 }
                 let all = !results.is_empty() && default && results.iter().all(|r| r.0);
-                self.consume_test(bits, Bits::EMPTY, node, effects, raises, logs);
+                self.consume_test(None, bits, Bits::EMPTY, node, (effects, raises, logs));
                 self.join(results, true, bits);
                 all
             }
@@ -616,6 +640,14 @@ impl<'f, 'a> Flow<'f, 'a> {
                     self.sink = Sink::Returned;
                     let bits = self.eval(v);
                     self.sink = Sink::Inside;
+                    let mut mentioned = Vec::new();
+                    collect_names(v, &mut mentioned, 0);
+                    self.returned_vars.extend(mentioned.iter().filter_map(|n| self.vars.get(n)));
+                    if let Expr::Build(parts) = v {
+                        let chosen = parts.iter().filter(|p| self.is_choice(p, 0)).count();
+                        self.returned_choices += u32::from(parts.len() >= 2 && chosen * 2 >= parts.len());
+                    }
+                    self.returned_as_is += u32::from(self.is_as_given(v));
                     self.used(UseKind::Effect, bits);
                     self.returned += 1;
                     self.returned_other += u32::from(!is_truth(v));
@@ -719,9 +751,9 @@ impl<'f, 'a> Flow<'f, 'a> {
         self.hinting = outer;
         let node = self.next_node();
         let (effects, raises, logs) = (self.effects, self.raises, self.logs);
+        let warnings = self.warnings;
         let yes = self.push_path(node, 0, Some((test, true)));
         let raises_before = self.raises;
-        let shaped_before = self.shaped;
         let effects_before = self.effects;
         let first = self.arm(yes, then);
         let then_raises = first.0 && self.raises > raises_before && self.effects == effects_before;
@@ -734,10 +766,10 @@ impl<'f, 'a> Flow<'f, 'a> {
             self.partial_guard(test, guard);
             self.relate(test, false, 0);
         }
-        if self.shaped > shaped_before {
-            self.shapes = self.shapes.or(bits.own);
+        self.consume_test(Some(test), bits, guard, node, (effects, raises, logs));
+        if self.warnings > warnings && self.effects == effects && self.raises == raises {
+            self.warned = self.warned.or(bits.own);
         }
-        self.consume_test(bits, guard, node, effects, raises, logs);
 
         let (t1, t2) = (first.0, second.0);
         self.join(vec![first, second], false, bits);
@@ -762,13 +794,23 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
     }
 
-    /// Classifies what a branch does with the values its test reads.
-    fn consume_test(&mut self, bits: Value, guard: Bits, node: u32, effects: u32, raises: u32, logs: u32) {
+    /// Classifies what a branch does with the values its test reads, given how many effects, errors and log calls there
+    /// were before it.
+    fn consume_test(
+        &mut self,
+        test: Option<&Expr<'a>>,
+        bits: Value,
+        guard: Bits,
+        node: u32,
+        (effects, raises, logs): (u32, u32, u32),
+    ) {
         if self.effects > effects {
             self.record(UseKind::Control(node), bits.own.minus(guard));
             self.record(UseKind::Captured, bits.implied);
         } else if self.raises > raises {
-            self.record(UseKind::Check, bits.own.minus(guard));
+            let limits = test.map_or(Bits::EMPTY, |t| self.limits(t, 0));
+            self.record(UseKind::Effect, limits.minus(guard));
+            self.record(UseKind::Check, bits.own.minus(guard).minus(limits));
         } else if self.logs > logs {
             self.record(UseKind::Log, bits.own);
         }
@@ -909,7 +951,15 @@ impl<'f, 'a> Flow<'f, 'a> {
         if let Some(name) = simple {
             let var = self.var(name);
             if self.mute == 0 {
-                self.assigned.push(Assigned { var, path: self.path, constant: value.is_literal(), calls });
+                self.assigned.push(Assigned {
+                    var,
+                    path: self.path,
+                    constant: value.is_literal(),
+                    choice: self.is_choice(value, 0),
+                    empty: is_empty_memory(value),
+                    of: self.direct(value),
+                    calls,
+                });
                 self.tests.insert(var, value);
                 self.hold(var, value);
             }
@@ -1171,6 +1221,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         if is_log(&call.callee) {
             self.quiet += 1;
             self.logs += 1;
+            self.warnings += u32::from(call.callee.dotted().is_some_and(|path| names::is_warning(&path)));
             for a in &call.args {
                 let bits = self.eval(&a.value);
                 self.record(UseKind::Log, bits.own);
@@ -1226,7 +1277,6 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         self.call_depth -= 1;
         if names::shapes_output(last) {
-            self.shaped += 1;
             self.shapes = self.shapes.or(bits.own);
         } else {
             for a in &args {
@@ -1469,6 +1519,8 @@ impl<'f, 'a> Flow<'f, 'a> {
                 property: self.properties.has(i),
                 launch: self.read.has(i) && !self.value_read.has(i),
                 hint: self.read_original.has(i) && !self.unhinted.has(i),
+                scratch: self.is_scratch(i),
+                warned: self.warned.has(i),
                 forwards: std::mem::take(&mut forwards[i]),
                 witness,
             });
@@ -1494,7 +1546,56 @@ impl<'f, 'a> Flow<'f, 'a> {
             && self.returned == 0
             && self.statement_calls == 0
             && !self.uses.iter().any(|u| matches!(u.kind, UseKind::Effect));
-        Analysis { params, calls, drops, opaque, references, stored, answers, reports }
+        let chooses = self.returned > 0
+            && self.returned_choices == self.returned
+            && self.statement_calls == 0
+            && self.calls.iter().all(|c| names::is_whole_number(&c.callee));
+        let passes = self.returned > 0
+            && self.returned_as_is == self.returned
+            && self.statement_calls == 0
+            && self.calls.is_empty();
+        Analysis { params, calls, drops, opaque, references, stored, answers, reports, passes, chooses }
+    }
+
+    /// Whether an expression is a parameter as it came in, a constant, a function, or a tuple of those.
+    fn is_as_given(&self, e: &Expr<'a>) -> bool {
+        match e {
+            Expr::Lit(_) | Expr::Closure(..) => true,
+            Expr::Name(n) => self.vars.get(n).is_some_and(|v| {
+                let v = *v as usize;
+                v < self.function.params.len() && self.env[v].own.has(v) && self.env[v].own.len() == 1
+            }),
+            Expr::Build(parts) => parts.iter().all(|p| self.is_as_given(p)),
+            _ => false,
+        }
+    }
+
+    /// Whether an expression is a constant, one of several constants, or a truth value.
+    fn is_choice(&self, e: &Expr<'a>, depth: u32) -> bool {
+        if depth > 40 {
+            return false;
+        }
+        match e {
+            Expr::Lit(_) | Expr::Not(_) | Expr::Compare(..) => true,
+            Expr::And(v) | Expr::Or(v) => v.iter().any(|x| self.is_choice(x, depth + 1)),
+            Expr::Op(v) => !v.is_empty() && v.iter().all(|x| self.is_choice(x, depth + 1)),
+            Expr::Cond(parts) => self.is_choice(&parts.1, depth + 1) && self.is_choice(&parts.2, depth + 1),
+            Expr::Name(n) => self.local(n).is_some_and(|v| {
+                let mut values = self.assigned.iter().filter(|a| a.var == v).peekable();
+                values.peek().is_some() && values.all(|a| a.choice)
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether a parameter is memory to work in: a variable that holds it, or what was allocated without contents, and
+    /// that is not returned. What the caller wrote there cannot matter, then, and what the function writes is not asked for.
+    fn is_scratch(&self, param: usize) -> bool {
+        let holds = |var: u32| {
+            var as usize == param || self.assigned.iter().any(|a| a.var == var && a.of == Some(param))
+        };
+        self.read.has(param)
+            && self.assigned.iter().any(|a| a.empty && !self.returned_vars.contains(&a.var) && holds(a.var))
     }
 
     /// The calls as callers and rules see them. A call through a local also counts as a call of each function that the
@@ -1568,6 +1669,20 @@ fn is_truth(e: &Expr) -> bool {
         Expr::And(v) | Expr::Or(v) => v.iter().any(is_truth),
         Expr::Build(v) => v.first().is_some_and(is_truth) && v.len() == 2,
         Expr::Call(c) => matches!(&c.callee, Expr::Name("bool" | "isinstance" | "all" | "any" | "hasattr")),
+        _ => false,
+    }
+}
+
+/// Memory that is allocated without contents, in one of the arms of the expression at least.
+fn is_empty_memory(e: &Expr) -> bool {
+    match e {
+        Expr::Call(c) => match &c.callee {
+            Expr::Attr(_, name) | Expr::Name(name) => names::allocates_empty(name),
+            _ => false,
+        },
+        Expr::Cond(parts) => is_empty_memory(&parts.1) || is_empty_memory(&parts.2),
+        Expr::Or(parts) => parts.iter().any(is_empty_memory),
+        Expr::Op(parts) if parts.len() == 1 => is_empty_memory(&parts[0]),
         _ => false,
     }
 }

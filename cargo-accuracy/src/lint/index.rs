@@ -852,6 +852,69 @@ impl<'s> Index<'s> {
         }
     }
 
+    /// What a call may reach where several functions of one name in the caller's file take its arguments: overloads and
+    /// specialisations, of which the types decide.
+    pub fn overloads(&self, caller: FnId, call: &CallSummary) -> Vec<FnId> {
+        let file = self.functions[caller as usize].0;
+        if self.files[file as usize].language != Language::Cpp || call.callee.contains(['.', ':']) {
+            return Vec::new();
+        }
+        let name = without_generics(&call.callee);
+        let Some(all) = self.global.get(&(Language::Cpp, name.as_str())) else { return Vec::new() };
+        let fits = |id: &FnId| {
+            let f = self.function(*id);
+            let required = f.params.iter().filter(|p| p.default.is_none()).count();
+            self.functions[*id as usize].0 == file
+                && *id != caller
+                && f.class.is_none()
+                && !f.traits.stub
+                && (required..=f.params.len()).contains(&call.args.len())
+        };
+        all.iter().copied().filter(fits).take(16).collect()
+    }
+
+    /// The methods of a method's class, its own and those that it inherits here, itself left out.
+    pub fn beside(&self, id: FnId) -> Vec<FnId> {
+        let f = self.function(id);
+        let file = self.functions[id as usize].0;
+        let Some((class, _)) = f.qualname.rsplit_once('.') else { return Vec::new() };
+        let mut classes = Vec::new();
+        if let Some(k) = self.classes[file as usize].get(class) {
+            classes.push((file, *k));
+            self.ancestors(file, *k, 0, &mut classes);
+        }
+        let mut out = Vec::new();
+        let mut seen: FxHashSet<&str> = FxHashSet::default();
+        for (file, k) in classes {
+            let c = &self.files[file as usize].classes[k as usize];
+            // What a class overrides is not that of its bases.
+            for m in c.methods.iter().filter(|m| seen.insert(m.as_str())) {
+                let name = format!("{}.{m}", c.name);
+                out.extend(self.by_name[file as usize].get(name.as_str()).filter(|m| **m != id));
+            }
+        }
+        out
+    }
+
+    /// A function of the same name and the same parameters in another file is handed on as a value or registered: whoever
+    /// takes the one takes the other.
+    pub fn stands_in_for_handed(&self, id: FnId) -> bool {
+        let f = self.function(id);
+        let key = (self.file(id).language, self.stem_of[id as usize].0.clone());
+        let names = |g: &FnSummary| g.params.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        f.class.is_none()
+            && self.stems.get(&key).is_some_and(|all| {
+                all.iter().any(|o| {
+                    let g = self.function(*o);
+                    *o != id
+                        && g.name == f.name
+                        && self.callbacks.contains(o)
+                        && self.functions[*o as usize].0 != self.functions[id as usize].0
+                        && names(g) == names(f)
+                })
+            })
+    }
+
     /// The callee's parameter that an argument lands in.
     pub fn bind(&self, callee: FnId, call: &CallSummary, slot: &Slot) -> Option<usize> {
         let f = self.function(callee);

@@ -49,6 +49,8 @@ pub struct Traits {
     pub reports: bool,
     /// Returns numbers, a plan or a choice, and has nothing that it could write results to.
     pub chooses: bool,
+    /// All that it returns is what it is given.
+    pub passes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

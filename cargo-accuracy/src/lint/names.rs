@@ -670,6 +670,22 @@ pub fn is_log(path: &str) -> bool {
     }
 }
 
+/// Calls that warn: a log call of a level that is shown by default.
+pub fn is_warning(path: &str) -> bool {
+    let last = path.rsplit(['.', ':']).next().unwrap_or(path).to_lowercase();
+    is_log(path) && ["warn", "error", "critical"].iter().any(|w| last.contains(w))
+}
+
+/// Arithmetic of whole numbers as launch code writes it.
+pub fn is_whole_number(path: &str) -> bool {
+    matches!(last(path), "cdiv" | "next_power_of_2" | "ceil_div" | "div_up" | "round_up")
+}
+
+/// Calls that allocate memory without contents.
+pub fn allocates_empty(last: &str) -> bool {
+    matches!(last, "empty" | "empty_like" | "empty_strided" | "new_empty" | "new_empty_strided")
+}
+
 /// Calls without effect: their arguments are used only if their result is.
 pub fn is_pure(path: &str, last: &str, method: bool) -> bool {
     if !path.contains(['.', ':']) {

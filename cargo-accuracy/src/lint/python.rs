@@ -105,6 +105,10 @@ impl<'a> Lower<'a> {
                 PyStmt::Assign(s) => {
                     self.tables(&s.value);
                     self.handed(&s.value);
+                    // `TABLE_OF_ANOTHER["name"] = function`.
+                    if s.targets.iter().any(|t| matches!(t, Py::Subscript(_))) {
+                        self.module.references.extend(dotted(&s.value));
+                    }
                     if let [Py::Name(target)] = s.targets.as_slice()
                         && let Some(path) = dotted(&s.value)
                     {
@@ -136,13 +140,33 @@ impl<'a> Lower<'a> {
     /// `Entry(reference=f)`, `f.defvjp(forward, backward)`: who receives a function decides its signature. One that is
     /// only wrapped keeps its own.
     fn handed(&mut self, value: &'a Py) {
-        let Py::Call(c) = value else { return };
-        let arguments = &c.arguments;
-        if arguments.args.len() + arguments.keywords.len() < 2 {
-            return;
+        match value {
+            Py::Call(c) => {
+                let arguments = &c.arguments;
+                let values = || arguments.args.iter().chain(arguments.keywords.iter().map(|k| &k.value));
+                if values().count() >= 2 {
+                    self.module.references.extend(values().filter_map(dotted));
+                }
+                values().for_each(|v| self.listed(v));
+            }
+            other => self.listed(other),
         }
-        let values = arguments.args.iter().chain(arguments.keywords.iter().map(|k| &k.value));
-        self.module.references.extend(values.filter_map(dotted));
+    }
+
+    /// `(("name", f), ("other", g))`: a list of pairs of names and functions.
+    fn listed(&mut self, value: &'a Py) {
+        let elements = match value {
+            Py::Tuple(t) => &t.elts,
+            Py::List(l) => &l.elts,
+            _ => return,
+        };
+        for e in elements {
+            if let Py::Tuple(pair) = e
+                && pair.elts.iter().any(|p| matches!(p, Py::StringLiteral(_)))
+            {
+                self.module.references.extend(pair.elts.iter().filter_map(dotted));
+            }
+        }
     }
 
     /// `name = wrapper(function)` keeps the function's signature under a second name.

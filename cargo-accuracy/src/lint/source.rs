@@ -144,6 +144,11 @@ pub struct ParamSummary {
     pub hint: bool,
     /// Every read of it configures a launch: a grid, a stream, an option of the compiler.
     pub launch: bool,
+    /// Memory to work in: where the caller gives none, the function allocates it without contents, and it is no part of
+    /// what the function returns.
+    pub scratch: bool,
+    /// A warning in the log is all that happens, and only where the parameter is set.
+    pub warned: bool,
     /// Decides an allocation, a dtype or a layout.
     pub shapes: bool,
     /// Calls this parameter is passed to: index into `calls`, and where it lands.
@@ -159,11 +164,23 @@ pub struct ParamSummary {
 impl ParamSummary {
     /// A caller may leave it out, or say that there is none.
     pub fn optional(&self) -> bool {
-        self.default.is_some()
+        self.default.is_some() || self.may_be_absent()
+    }
+
+    /// A caller may say that there is none: its default or its type does.
+    pub fn may_be_absent(&self) -> bool {
+        let none = |d: &str| d == "None" || d == "nullptr" || d.ends_with("nullopt");
+        self.default.as_deref().is_some_and(none)
             || self
                 .annotation
                 .as_deref()
                 .is_some_and(|a| a.contains("Option") || a.contains("optional") || a.contains("None"))
+    }
+
+    /// It is yes or no.
+    pub fn is_flag(&self) -> bool {
+        matches!(self.default.as_deref(), Some("True" | "False" | "true" | "false"))
+            || matches!(self.annotation.as_deref().map(str::trim), Some("bool" | "const bool"))
     }
 }
 
@@ -239,6 +256,10 @@ pub enum Documented {
     Promised,
     /// It is said to be ignored, unused or there for compatibility.
     Ignored,
+    /// It is described as something that concerns the backward pass.
+    Backward,
+    /// It is thrown away, and a comment there gives a reason.
+    Explained,
 }
 
 /// What becomes of a parameter inside its own function, calls left aside.

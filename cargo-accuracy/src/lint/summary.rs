@@ -86,6 +86,9 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                     {
                         Documented::Ignored
                     }
+                    Some(_) if flow.fate == Fate::Discarded && gives_reason(f, text, p.name) => {
+                        Documented::Explained
+                    }
                     _ => documented(f, text, p),
                 },
                 sort: Kind::of(language, p.default, p.annotation),
@@ -97,6 +100,8 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
                 property: flow.property,
                 launch: flow.launch,
                 hint: flow.hint,
+                scratch: flow.scratch,
+                warned: flow.warned,
                 forwards: flow.forwards,
                 stand_in: None,
                 carriers: if language == Language::Cpp { flow.carriers } else { Vec::new() },
@@ -144,7 +149,8 @@ fn function(f: &Function, text: &str, lines: &Lines, language: Language, guards:
         traits: super::ir::Traits {
             answers: answers(f, language) || analysis.answers && !f.traits.stub,
             reports: analysis.reports,
-            chooses: chooses(f, language),
+            passes: analysis.passes && !f.traits.stub,
+            chooses: chooses(f, language) || analysis.chooses && !f.traits.stub,
             ..f.traits
         },
         only_macro: only_macro(f, text),
@@ -183,6 +189,9 @@ fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
     {
         return Documented::Ignored;
     }
+    if heading(f, text, p).is_some_and(says_ignored) {
+        return Documented::Ignored;
+    }
     let Some(doc) = f.doc.filter(|_| p.name.len() >= 2) else { return Documented::No };
     let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let mut found = Documented::No;
@@ -191,12 +200,29 @@ fn documented(f: &Function, text: &str, p: &super::ir::Param) -> Documented {
         if word(doc[..i].chars().next_back()) || word(rest.chars().next()) {
             continue;
         }
-        if says_ignored(entry(rest, f)) {
+        let entry = entry(rest, f);
+        if says_ignored(entry) {
             return Documented::Ignored;
         }
-        found = Documented::Promised;
+        let backward = entry.contains("backward") && !f.name.contains("backward") && !f.name.contains("bwd");
+        if backward {
+            found = Documented::Backward;
+        } else if found == Documented::No {
+            found = Documented::Promised;
+        }
     }
     found
+}
+
+/// The comment on a line of its own above a declaration: it speaks of the parameters below it up to the next such comment.
+fn heading<'t>(f: &Function, text: &'t str, p: &super::ir::Param) -> Option<&'t str> {
+    let before = text.get(f.start as usize..p.offset as usize)?;
+    let comment = |line: &'t str| {
+        let line = line.trim_start();
+        line.strip_prefix('#').or_else(|| line.strip_prefix("//"))
+    };
+    // The last of the lines is the beginning of the parameter's own.
+    before.rsplit('\n').skip(1).take_while(|line| !line.trim().is_empty()).take(40).find_map(comment)
 }
 
 /// Commas outside of brackets: a comment in a line that declares several parameters speaks of none of them alone.
@@ -213,6 +239,17 @@ fn commas(code: &str) -> usize {
 
 /// Whether the comment above or beside a statement that discards says that this is meant.
 fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
+    comments_of_discard(f, text, name).into_iter().any(says_ignored)
+}
+
+/// Whether a comment of some words stands above or beside the statement that discards a parameter.
+fn gives_reason(f: &Function, text: &str, name: &str) -> bool {
+    let words = |c: &str| c.split_whitespace().filter(|w| w.chars().any(char::is_alphabetic)).count();
+    comments_of_discard(f, text, name).into_iter().any(|c| words(c) >= 3)
+}
+
+/// The comments above and beside the statement that discards a parameter, without their marks.
+fn comments_of_discard<'t>(f: &Function, text: &'t str, name: &str) -> Vec<&'t str> {
     let body = text.get(f.body_start as usize..f.end as usize).unwrap_or("");
     let discards = |line: &str| {
         let line = line.trim_start();
@@ -227,21 +264,21 @@ fn discarded_with_reason(f: &Function, text: &str, name: &str) -> bool {
         at += line.len();
         discards(line).then_some(start)
     });
-    let Some(at) = found else { return false };
+    let Some(at) = found else { return Vec::new() };
     let (before, rest) = body.split_at(at);
     let rest = rest.lines().next().unwrap_or("");
     let beside = rest.split_once("//").or(rest.split_once('#')).map_or("", |c| c.1);
     // What follows the last line break is the statement itself.
     let lines = before.rsplit('\n').skip(1);
-    let above: Vec<&str> = lines
+    let above = lines
         .map(str::trim)
         .take_while(|l| {
             l.starts_with("//") || l.starts_with('#') || l.starts_with('*') || l.starts_with("(void)")
         })
         .take(6)
         .filter(|l| !l.starts_with("(void)"))
-        .collect();
-    says_ignored(beside) || above.iter().any(|l| says_ignored(l))
+        .map(|l| l.trim_start_matches(['/', '#', '*']));
+    std::iter::once(beside).chain(above).collect()
 }
 
 /// The part of a documentation that belongs to a mention: up to the next paragraph or the next entry of a list of

@@ -156,6 +156,27 @@ impl<'a> Flow<'_, 'a> {
         }
     }
 
+    /// Parameters that something else than a constant is compared with by order. If the comparison decides about an error, the
+    /// parameter is a limit that is kept.
+    pub(super) fn limits(&self, test: &Expr<'a>, depth: u32) -> Bits {
+        let rec = |e: &Expr<'a>| self.limits(e, depth + 1);
+        match test {
+            _ if depth > 40 => Bits::EMPTY,
+            Expr::Not(inner) => rec(inner),
+            Expr::And(v) | Expr::Or(v) => v.iter().map(rec).fold(Bits::EMPTY, Bits::or),
+            Expr::Op(parts) if parts.len() == 1 => rec(&parts[0]),
+            Expr::Compare(Cmp::Below | Cmp::Above, sides) => {
+                let (left, right) = (self.direct_value(&sides.0), self.direct_value(&sides.1));
+                match (left, right) {
+                    (Some(p), None) if !self.constant(&sides.1) => Bits::one(p),
+                    (None, Some(p)) if !self.constant(&sides.0) => Bits::one(p),
+                    _ => Bits::EMPTY,
+                }
+            }
+            _ => Bits::EMPTY,
+        }
+    }
+
     /// Parameters of whose presence a conjunction asks together with a call that no parameter decides: `p is not None and
     /// available()`. Where the call says no, `p` has no effect.
     pub(super) fn asked_together(&self, test: &Expr<'a>) -> Bits {

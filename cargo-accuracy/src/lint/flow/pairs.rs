@@ -140,7 +140,8 @@ impl Flow<'_, '_> {
                         continue;
                     }
                     let node = match u.kind {
-                        UseKind::Effect | UseKind::Argument(_) => None,
+                        // What is thrown away on the way here is left out on purpose.
+                        UseKind::Effect | UseKind::Argument(_) | UseKind::Discard => None,
                         // What decides, after the call, which value is used is used there, too.
                         UseKind::Captured if u.order > b.order => None,
                         UseKind::Control(node) => Some(node),

@@ -243,6 +243,9 @@ impl Context<'_> {
             Witness::Custom(n, all) => {
                 format!("{n} of {all} functions here that take a `{p}` honour it")
             }
+            Witness::Affirmed(m) => {
+                format!("`{}` says that it is supported", self.index.function(*m).qualname)
+            }
             Witness::Literal => "a literal stands in its place".to_owned(),
             Witness::Asked => "the configuration asks for it".to_owned(),
             Witness::OtherArm => "another path hands it on".to_owned(),
@@ -284,6 +287,11 @@ fn excuse(e: &Excuse) -> String {
         Excuse::Answers => "the function only answers a question".to_owned(),
         Excuse::Chooses => "the function returns a choice, no data".to_owned(),
         Excuse::Reports => "the function only writes to the log".to_owned(),
+        Excuse::Scratch => "where it is honoured it is memory to work in".to_owned(),
+        Excuse::Backward => "its documentation says that it concerns the backward pass".to_owned(),
+        Excuse::Warned => "a warning in the log says so".to_owned(),
+        Excuse::Explained => "a comment gives a reason".to_owned(),
+        Excuse::Passes => "the function returns what it is given".to_owned(),
         Excuse::Launch => "where it is honoured it configures a launch".to_owned(),
         Excuse::Tuning => "it tunes a launch or belongs to the machinery around it".to_owned(),
         Excuse::Measure => "it is a measure: a count, a stride, an offset".to_owned(),

@@ -140,10 +140,11 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let has = matches!(callee, Callee::Has { .. });
     let mut witnesses = vec![Witness::OtherArm];
     let (shared, missing) = (i32::from(d.shared), i32::from(d.missing));
+    let alike = names::alternatives(&a.callee, &b.callee);
     if has {
         // Most of the shared arguments arrive: the same job with one thing left out. A literal was written by somebody.
         let left = matches!(callee, Callee::Has { literal: None, .. })
-            && (missing * 3 <= shared || d.fallback)
+            && (missing * 3 <= shared && alike || d.fallback)
             && cx.effects.callee(id, d.dropping) != Some(id);
         witnesses.push(if left { Witness::CalleeHas } else { Witness::Default });
     }
@@ -173,6 +174,10 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     if d.mode && names::is_quantisation(&p.name) && !has && !scaled {
         excuses.push(Excuse::Mode(String::new()));
     }
+    // A flag that a test on the way asks about chose the way.
+    if d.mentioned && p.is_flag() && !has {
+        excuses.push(Excuse::Mode(p.name.clone()));
+    }
     // The other function's name is this one's and a word more, and the parameter belongs to what that word adds.
     if !has && !d.fallback && names::adds(&a.callee, &b.callee, &p.name) {
         excuses.push(Excuse::Mode(String::new()));
@@ -197,7 +202,6 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     let unknown = cx.effects.callee(id, d.dropping).is_none();
     // One unknown function called in two ways: which of several it is, nobody knows.
     let same_unknown = unknown && a.callee == b.callee;
-    let alike = names::alternatives(&a.callee, &b.callee);
     let same_use = a.sink == b.sink && a.sink != Sink::Inside;
     let meaning = names::meaning(&p.name, &cx.config.names);
     let telling = meaning >= Meaning::Numeric;
@@ -258,7 +262,17 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
             Meaning::Neutral => 2,
             Meaning::Tuning => 0,
         };
-    Evidence { meaning, sort: p.sort, optional: p.optional(), public: false, witnesses, excuses, order }
+    Evidence {
+        meaning,
+        sort: p.sort,
+        optional: p.optional(),
+        absent: p.may_be_absent(),
+        defaulted: p.default.is_some(),
+        public: false,
+        witnesses,
+        excuses,
+        order,
+    }
 }
 
 /// A literal that says that there is none.
