@@ -82,8 +82,7 @@ fn moe(cx: &mut Case, #[perf(file = "faults/moe.csv", column = "name")] kernels:
     let form = WeightForm::from(Quant::block(E4M3FN, 32, 64));
     let w = cx.weight("w", form.rows(0..EXPERTS * n).columns(0..k))?;
     let gate_up = cx.input("gate_up", BF16, [rows as i32, 2 * k as i32])?;
-    let values: Vec<f64> =
-        (0..rows).map(|i| f64::from(((i * 17 + 5) % 37) as f32 / 37.0 + 0.05)).collect();
+    let values: Vec<f64> = (0..rows).map(|i| f64::from(((i * 17 + 5) % 37) as f32 / 37.0 + 0.05)).collect();
     // Three experts of each token, none twice.
     let ids: Vec<i32> =
         (0..rows).map(|i| ((i / TOPK * 3 + i / TOPK / 4 + i % TOPK * 2) % EXPERTS) as i32).collect();
@@ -98,8 +97,7 @@ fn moe(cx: &mut Case, #[perf(file = "faults/moe.csv", column = "name")] kernels:
     let sorted = cx.indices("sorted", &sorted)?;
     let (gate, up) = (gate_up.columns(0..k), gate_up.columns(k..2 * k));
     let hq = cx.quantized("hq", silu(&gate) * up, Quant::group(E4M3FN, 64))?;
-    let each: Vec<Expr> =
-        (0..EXPERTS).map(|e| hq.matmul(&Operand::rows(&w, e * n..(e + 1) * n))).collect();
+    let each: Vec<Expr> = (0..EXPERTS).map(|e| hq.matmul(&Operand::rows(&w, e * n..(e + 1) * n))).collect();
     let weighted = user("row_weight", &[&select(&ids, &each), &weights], (rows, n), |of| {
         let mut out = of[0].clone();
         for r in 0..out.rows {
@@ -157,7 +155,10 @@ fn att(cx: &mut Case, #[perf(file = "faults/att.csv", column = "name")] kernels:
 
 /// The same with a window and sinks, as the framework has them.
 #[accuracy_test(tokens = [7])]
-fn window(cx: &mut Case, #[perf(file = "faults/window.csv", column = "name")] kernels: i32) -> Result<Tensor> {
+fn window(
+    cx: &mut Case,
+    #[perf(file = "faults/window.csv", column = "name")] kernels: i32,
+) -> Result<Tensor> {
     attention(cx, kernels, Windowed::Declared)
 }
 
