@@ -39,7 +39,7 @@ pub fn hypotheses<'a>(
             operand: Some(id),
             what: format!("rounds the values of `{}` to {to} before it multiplies", operand.name).into(),
             change: Change::Rounded(to),
-            sense: Sense::Other,
+            sense: Sense::Misreads(Misreading::Rounded(to)),
             also: None,
         });
     }

@@ -58,6 +58,50 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
     for (what, mutant) in compensations(source, attempt) {
         add("zero_point", what, mutant);
     }
+    for (what, mutant) in without_one_addend(source, attempt) {
+        add("addend_missing", what, mutant);
+    }
+    found
+}
+
+/// A sum of several that lacks one of them.
+fn without_one_addend(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
+    let mut sums: Vec<(usize, [Expr; 2])> = Vec::new();
+    let mut at = 0;
+    source.visit(&mut |e| {
+        if let Op::Binary { function: Binary::Add, a, b } = &e.0.op
+            && a.shape() == b.shape()
+        {
+            sums.push((at, [a.clone(), b.clone()]));
+        }
+        at += 1;
+    });
+    // Of a single sum others say it.
+    if sums.len() < 2 {
+        return Vec::new();
+    }
+    let is_sum = |e: &Expr| matches!(e.0.op, Op::Binary { function: Binary::Add, .. });
+    let mut found = Vec::new();
+    for (at, addends) in sums {
+        for i in 0..2 {
+            if is_sum(&addends[i]) {
+                continue;
+            }
+            let names: Vec<String> =
+                addends[i].buffers().iter().map(|id| format!("`{}`", attempt.buffer(*id).name)).collect();
+            let mutant = at_node(source, at, &|e| match &e.0.op {
+                Op::Binary { a, b, .. } => {
+                    if i == 0 {
+                        b.clone()
+                    } else {
+                        a.clone()
+                    }
+                }
+                _ => e,
+            });
+            found.push((format!("leaves out the addend that comes of {}", names.join(" and ")), mutant));
+        }
+    }
     found
 }
 
@@ -239,6 +283,12 @@ fn compensations(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
                     k - end
                 );
                 add(what, Box::new(move |x, r| -x.row(r)[end..].iter().sum::<f64>()));
+            }
+            if tile < k {
+                let what = format!(
+                    "leaves the first {tile} of {k} columns out of the sums that compensate the zero points of `{name}`"
+                );
+                add(what, Box::new(move |x, r| -x.row(r)[..tile].iter().sum::<f64>()));
             }
         }
         let half = k / 2;
@@ -467,6 +517,15 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
                     &format!("sums up the squares of the first {part} of {k} columns only"),
                     Box::new(move |op| squares_of(op, part)),
                 );
+                add(
+                    "k_tail_dropped",
+                    &format!("takes the mean of the squares of the first {part} of {k} columns only"),
+                    Box::new(move |op| {
+                        over_root(op, move |row, eps| {
+                            (row[..part].iter().map(|x| x * x).sum::<f64>() / part as f64 + eps).sqrt()
+                        })
+                    }),
+                );
             }
             for lanes in [64, 128, 256, 512, 1024] {
                 for (taken, words) in
@@ -540,6 +599,36 @@ fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             ];
             for (cause, words, form) in forms {
                 add(cause, words, Box::new(move |op| of_moments(op, form)));
+            }
+            let mut parts = vec![k / 2];
+            parts.extend(
+                [16, 32, 64, 128, 256, 512, 1024].into_iter().flat_map(|tile| [tile, k / tile * tile]),
+            );
+            parts.retain(|&n| n > 0 && n < k);
+            parts.sort_unstable();
+            parts.dedup();
+            for part in parts {
+                for (words, of_mean, divided) in [
+                    ("takes the mean, but not the variance,", true, true),
+                    ("sums up the mean, but not the variance,", true, false),
+                    ("takes mean and variance", false, true),
+                    ("sums up mean and variance", false, false),
+                ] {
+                    add(
+                        "gain",
+                        &format!("{words} from the first {part} of {k} columns only"),
+                        Box::new(move |op| {
+                            of_rows(op, move |row, eps| {
+                                let count = if divided { part } else { row.len() } as f64;
+                                let mean = row[..part].iter().sum::<f64>() / count;
+                                let of = if of_mean { row } else { &row[..part] };
+                                let off: f64 = of.iter().map(|x| (x - mean).powi(2)).sum();
+                                let count = if of_mean { row.len() as f64 } else { count };
+                                (mean, (off / count + eps).sqrt())
+                            })
+                        }),
+                    );
+                }
             }
             for lanes in [64, 128, 256, 512, 1024].into_iter().filter(|lanes| k > lanes / 2) {
                 add(
@@ -1160,18 +1249,25 @@ fn of_part_and(
     taken: impl Fn(usize) -> bool + Send + Sync + 'static,
     form: impl Fn(&Moments, f64) -> (f64, f64) + Send + Sync + 'static,
 ) -> Option<Op> {
+    of_rows(op, move |row, eps| {
+        let count = row.len() as f64;
+        let of = || row.iter().enumerate().filter(|(c, _)| taken(*c)).map(|(_, x)| *x);
+        let mean = of().sum::<f64>() / count;
+        let squares = of().map(|x| x * x).sum();
+        let deviations = of().map(|x| (x - mean).powi(2)).sum();
+        form(&Moments { count, mean, squares, deviations }, eps)
+    })
+}
+
+/// A LayerNorm that subtracts and divides by what `form` makes of a row and the epsilon.
+fn of_rows(op: &Op, form: impl Fn(&[f64], f64) -> (f64, f64) + Send + Sync + 'static) -> Option<Op> {
     let Op::LayerNorm { x, gain, bias, eps } = op else { return None };
     let eps = *eps;
     let norm = user("norm", &[x], x.shape(), move |inputs| {
         let mut out = inputs[0].clone();
         for r in 0..out.rows {
             let row = out.row_mut(r);
-            let count = row.len() as f64;
-            let of = || row.iter().enumerate().filter(|(c, _)| taken(*c)).map(|(_, x)| *x);
-            let mean = of().sum::<f64>() / count;
-            let squares = of().map(|x| x * x).sum();
-            let deviations = of().map(|x| (x - mean).powi(2)).sum();
-            let (shift, root) = form(&Moments { count, mean, squares, deviations }, eps);
+            let (shift, root) = form(row, eps);
             row.iter_mut().for_each(|x| *x = (*x - shift) / root);
         }
         out

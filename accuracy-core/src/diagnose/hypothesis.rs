@@ -119,6 +119,8 @@ pub enum Misreading {
     ColumnBits(usize, usize),
     /// Scales of e8m0 with this bias, for 127.
     Bias(u8),
+    /// Values rounded to this format.
+    Rounded(DType),
 }
 
 /// Where nibbles are taken to lie in their bytes and words.

@@ -291,8 +291,25 @@ pub fn expert(map: &Map, indices: &[(&Captured, &Matrix)]) -> Option<Place> {
         let named: BTreeSet<u64> = wrong.iter().map(|&r| value.data[r].to_bits()).collect();
         let all = value.data.iter().filter(|v| named.contains(&v.to_bits())).count();
         let different: BTreeSet<u64> = value.data.iter().map(|v| v.to_bits()).collect();
-        (named.len() == 1 && different.len() > 1 && all == wrong.len())
-            .then(|| says!("only the rows of which `{}` is {}", operand.name, value.data[wrong[0]]))
-            .map(|words| Place::new(Pattern::Region, words))
+        if different.len() < 2 || wrong.is_empty() {
+            return None;
+        }
+        let name = &operand.name;
+        let said = || {
+            let values: Vec<String> = named.iter().map(|bits| f64::from_bits(*bits).to_string()).collect();
+            values.join(" or ")
+        };
+        let words = match (named.len(), all == wrong.len()) {
+            (1, true) => says!("only the rows of which `{name}` is {}", said()),
+            // A few of many: as an expert's rows beyond a tile.
+            (1, false) if wrong.len() > 2 => {
+                says!("{} of the {all} rows of which `{name}` is {}", wrong.len(), said())
+            }
+            (2..=3, true) if 2 * named.len() <= different.len() && 2 * different.len() <= map.rows => {
+                says!("only the rows of which `{name}` is {}", said())
+            }
+            _ => return None,
+        };
+        Some(Place::new(Pattern::Region, words))
     })
 }

@@ -8,6 +8,7 @@
 //!
 //! - `scales`, `codes`, `product`, `graph`: the families of hypotheses about operands, sums and expressions;
 //! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
+//! - `grouped`: rows of experts, of blocks of them and of slots, taken for one another;
 //! - `refitted`: scales that were taken from other places, fitted to the output;
 //! - `vectors`: factors of rows and columns that are those of others;
 //! - `tiles`: which parts of K a product has counted, fitted to the output;
@@ -22,6 +23,7 @@ mod codes;
 mod consumer;
 mod evident;
 mod graph;
+mod grouped;
 mod hypothesis;
 mod map;
 mod memo;
@@ -41,7 +43,7 @@ use crate::case::{Attempt, Captured};
 use crate::judge::{JudgedHop, judge_hops};
 use crate::record::Cause;
 use crate::reference::graph::Op;
-use crate::reference::{BufferId, Expr};
+use crate::reference::{BufferId, Expr, Matrix};
 use crate::words::Words;
 pub use evident::{Unsteady, evident};
 use hypothesis::{Hypothesis, Misreading, Sense, Slot};
@@ -216,8 +218,9 @@ fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<Hypo
     found.extend(codes::exchanged(source, attempt));
     found.extend(codes::steering(source, world));
     found.extend(codes::experts(source, attempt));
+    found.extend(grouped::hypotheses(source, world));
     of_both(&mut found, attempt);
-    name_by_operation(source, &mut found);
+    name_by_operation(source, world, &mut found);
     found
 }
 
@@ -227,7 +230,8 @@ fn of_both<'a>(found: &mut Vec<Hypothesis<'a>>, attempt: &Attempt) {
         // Other places of columns are one operand's own; two weights of a layer may well lie in memory alike.
         Sense::Misreads(misreading) if h.also.is_none() => {
             let packed = h.cause == "nibble_order" || matches!(misreading, Misreading::Order(..));
-            (packed || matches!(h.slot, Slot::Format(_) | Slot::Scales(_))).then_some(misreading)
+            let whole = matches!(h.slot, Slot::Format(_) | Slot::Scales(_) | Slot::Rounded(_));
+            (packed || whole).then_some(misreading)
         }
         _ => None,
     };
@@ -251,7 +255,7 @@ fn of_both<'a>(found: &mut Vec<Hypothesis<'a>>, attempt: &Attempt) {
 }
 
 /// Operands of a rotary embedding or of the routing of experts give their faults its name.
-fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
+fn name_by_operation(source: &Expr, world: &World<'_>, found: &mut [Hypothesis<'_>]) {
     let mut rename_if =
         |ids: Vec<BufferId>, cause: &'static str, applies: &dyn Fn(&Hypothesis<'_>) -> bool| {
             for h in found.iter_mut().filter(|h| h.operand.is_some_and(|id| ids.contains(&id))) {
@@ -262,6 +266,22 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
         };
     let steers = |h: &Hypothesis<'_>| !matches!(h.cause, "rounding" | "accumulation");
     let moves = |h: &Hypothesis<'_>| matches!(h.cause, "permuted_tiles" | "transposed");
+    // One factor for each row, where the rows are of experts: a routing weight.
+    let mut selects = false;
+    let mut multiplied: Vec<BufferId> = Vec::new();
+    source.visit(&mut |e| match &e.0.op {
+        Op::Select { .. } => selects = true,
+        Op::MatMul { a, b, .. } => multiplied.extend(a.buffers().into_iter().chain(b.buffers())),
+        _ => {}
+    });
+    if selects {
+        let weighs = |id: &BufferId| {
+            let operand = world.attempt.buffer(*id);
+            let plain = operand.scheme.is_none() && !operand.dtype.is_integer();
+            plain && operand.rows * operand.cols == source.shape().0 && !multiplied.contains(id)
+        };
+        rename_if(source.buffers().into_iter().filter(weighs).collect(), "router", &steers);
+    }
     source.visit(&mut |e| match &e.0.op {
         Op::RmsNorm { gain: Some(gain), .. } | Op::LayerNorm { gain: Some(gain), .. } => {
             rename_if(gain.buffers(), "norm_weight", &moves);
@@ -291,15 +311,48 @@ fn name_by_operation(source: &Expr, found: &mut [Hypothesis<'_>]) {
                     &steers,
                 );
                 rename_if(
-                    inputs.iter().skip(4).flat_map(|i| i.buffers()).collect(),
+                    inputs.iter().skip(4).take(1).flat_map(|i| i.buffers()).collect(),
                     "k_tail_dropped",
                     &steers,
                 );
             }
-            _ => {}
+            // A function of the test that is given a table of cosines and sines rotates.
+            (None, _) => {
+                let buffers = || {
+                    inputs.iter().flat_map(|i| match i.0.op {
+                        Op::Buffer(id) => Some(id),
+                        _ => None,
+                    })
+                };
+                let table = buffers().find(|id| is_rotary(&world.whole(*id)));
+                if let Some(table) = table {
+                    let places = world.whole(table).rows as f64;
+                    let rows = inputs.first().map_or(0, |x| x.shape().0);
+                    let steering = buffers().filter(|&id| {
+                        let of = world.attempt.buffer(id);
+                        let positions = of.dtype.is_integer() && of.rows * of.cols == rows;
+                        id == table || positions && world.whole(id).data.iter().all(|p| *p < places)
+                    });
+                    rename_if(steering.collect(), "rope", &steers);
+                }
+            }
         },
         _ => {}
     });
+}
+
+/// Whether each row of a table is the cosines and sines of some angles, in halves or in pairs.
+fn is_rotary(table: &Matrix) -> bool {
+    let half = table.cols / 2;
+    if table.rows < 2 || table.cols < 2 || !table.cols.is_multiple_of(2) {
+        return false;
+    }
+    let on_circle = |a: f64, b: f64| (a * a + b * b - 1.0).abs() < 2f64.powi(-6);
+    let rows = || (0..table.rows).map(|r| table.row(r));
+    let moves = table.data.iter().any(|x| (0.1..0.9).contains(&x.abs()));
+    let halves = || rows().all(|row| (0..half).all(|i| on_circle(row[i], row[half + i])));
+    let pairs = || rows().all(|row| row.chunks(2).all(|of| on_circle(of[0], of[1])));
+    moves && (halves() || pairs())
 }
 
 /// The cause that all faults of an operation of [`crate::reference::model`] go by.

@@ -4,10 +4,10 @@ use super::tests::says;
 use super::*;
 use crate::case::input::Data;
 use crate::case::{Attempt, Case, Tensor};
-use crate::dtype::{BF16, E4M3FN, F32, INT8, Overflow};
+use crate::dtype::{BF16, E2M1, E4M3FN, F32, INT8, Overflow};
 use crate::judge::tests::{K, M, MIN_COS, N, Order, bf16, linear, products, run, setup};
-use crate::quant::{Quant, quantize};
-use crate::reference::{Matrix, Operand, gelu, layer_norm, user};
+use crate::quant::{Quant, ScaleRounding, quantize};
+use crate::reference::{Matrix, Operand, gelu, layer_norm, select, user};
 
 fn causes(attempt: &Attempt) -> Vec<Cause> {
     let hops = judge_hops(attempt, MIN_COS);
@@ -275,4 +275,137 @@ fn a_mistake_that_explains_two_runs_is_why_they_differ() {
     let apart = found(&wrote(1, |x| x.max(0.0)));
     assert_eq!(apart.explained, [""; 0]);
     assert!(apart.causes.iter().all(|c| !c.confident), "{:#?}", apart.causes);
+}
+
+/// Rows by the weight of one of three experts.
+fn grouped(case: &mut Case) -> (Vec<Tensor>, Tensor) {
+    let x = case.input("x", BF16, [36, K]).unwrap();
+    let w = case.input("w", BF16, [3 * 64, K]).unwrap();
+    let ids: Vec<i32> = (0..36).map(|i| (i * 7 + i / 5) % 3).collect();
+    let ids = case.indices("ids", &ids).unwrap();
+    let each: Vec<_> = (0..3).map(|e| x.matmul(&Operand::rows(&w, e * 64..(e + 1) * 64))).collect();
+    let y = case.output("y", BF16, [36, 64], select(&ids, &each)).unwrap();
+    (vec![x, w, ids], y)
+}
+
+#[test]
+fn rows_of_an_expert_that_read_those_of_their_block() {
+    let attempt = run(setup(0, Data::Ordinary), grouped, |of| {
+        let (x, w, ids) = (&of[0], &of[1], &of[2].data);
+        let list = |e: f64| (0..36).filter(move |&r| ids[r] == e).collect::<Vec<usize>>();
+        let row = |r: usize| {
+            let own = list(ids[r]);
+            let place = own.iter().position(|&i| i == r).unwrap();
+            if ids[r] == 1.0 { own[place / 4 * 4] } else { r }
+        };
+        let dot = |r: usize, c: usize| {
+            x.row(r).iter().zip(w.row(c)).map(|(a, b)| *a as f32 * *b as f32).sum::<f32>()
+        };
+        let places = (0..36).flat_map(|r| (0..64).map(move |c| (r, c)));
+        places.map(|(r, c)| dot(row(r), ids[r] as usize * 64 + c)).collect()
+    });
+    is_called(&attempt, &["router"], "the first row of its block of 4 rows of an expert");
+}
+
+#[test]
+fn a_part_of_k_that_is_misread_before_a_residual_is_added() {
+    let declare = |case: &mut Case| {
+        let x = case.input("x", BF16, [M, K]).unwrap();
+        let w = case.input_quantized("w", Quant::group(E2M1, 32), [N, K]).unwrap();
+        let residual = case.input("residual", BF16, [M, N]).unwrap();
+        let y = case.output("y", BF16, [M, N], x.matmul(&w) + &residual).unwrap();
+        (vec![x, w, residual], y)
+    };
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        let mut w = of[1].clone();
+        for r in 0..N {
+            let row = of[1].row(r);
+            (256..K).for_each(|c| w.row_mut(r)[c] = row[c ^ 1]);
+        }
+        products(&of[0], &w, Order::Forward, |r, c, x| x + of[2].row(r)[c] as f32)
+    });
+    is_called(&attempt, &["nibble_order"], "in columns 256 to 319 only");
+}
+
+#[test]
+fn a_sum_that_lacks_one_of_its_addends_in_some_rows() {
+    let declare = |case: &mut Case| {
+        let of = ["p0", "p1", "p2"].map(|name| case.input(name, F32, [M, N]).unwrap());
+        let y = case.output("y", BF16, [M, N], &(&of[0] + &of[1]) + &of[2]).unwrap();
+        (of.to_vec(), y)
+    };
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        let term = |p: usize, i: usize| of[p].data[i] as f32;
+        let last = |i: usize| if i / N % 2 == 1 { 0.0 } else { term(2, i) };
+        (0..M * N).map(|i| term(0, i) + term(1, i) + last(i)).collect()
+    });
+    is_called(&attempt, &["addend_missing"], "leaves out the addend that comes of `p2`");
+}
+
+/// One fault that is large in some columns and another that is small everywhere: neither is stated alone for certain.
+#[test]
+fn a_small_fault_beside_a_large_one_is_told_as_well() {
+    let declare = |case: &mut Case| {
+        let [x, w, bias] = linear(case);
+        let y = case.output("y", BF16, [M, N], gelu(&(x.matmul(&w).scale(0.01) + &bias))).unwrap();
+        (vec![x, w, bias], y)
+    };
+    let tanh = |x: f32| 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh());
+    let attempt = run(setup(0, Data::Ordinary), declare, |of| {
+        products(&of[0], &of[1], Order::Forward, |_, c, x| {
+            let bias = of[2].data[c] as f32;
+            tanh(x * 0.01 + if c >= 128 { -bias } else { bias })
+        })
+    });
+    let causes = causes(&attempt);
+    assert!(causes.iter().any(|c| c.cause == "addend_extra" && !c.confident), "{causes:#?}");
+    assert!(causes.iter().any(|c| c.cause == "activation" && says(c, "tanh approximation")), "{causes:#?}");
+}
+
+#[test]
+fn powers_of_two_that_are_rounded_in_the_wrong_direction() {
+    let scheme = Quant::token(E4M3FN).scales(F32, ScaleRounding::PowerOfTwo);
+    let down = quantised(scheme, |value, q| {
+        q.scales.iter_mut().for_each(|s| *s /= 2.0);
+        for i in 0..value.data.len() {
+            q.codes[i] = scheme.code_of(value.data[i] / q.scales[i / K]);
+        }
+    });
+    is_called(&down, &["rounding"], "down to powers of two, declared is up");
+    // Half of each is the same, so that none is stated for certain.
+    let causes = causes(&down);
+    assert!(causes.iter().all(|c| !c.confident) && causes.iter().any(|c| c.cause == "gain"), "{causes:#?}");
+}
+
+#[test]
+fn magnitudes_of_more_columns_than_a_row_has() {
+    let scheme = Quant::token(E4M3FN);
+    let beyond = quantised(scheme, |value, q| {
+        for r in 0..M {
+            let end = (r * K + K + 64).min(value.data.len());
+            let amax = value.data[r * K..end].iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+            q.scales[r] = f64::from((amax / 448.0) as f32);
+            (r * K..r * K + K).for_each(|i| q.codes[i] = scheme.code_of(value.data[i] / q.scales[r]));
+        }
+    });
+    is_called(&beyond, &["overflow"], "columns more than a cell has");
+}
+
+#[test]
+fn a_row_of_another_distance_whose_factor_is_taken() {
+    let attempt = run(setup(0, Data::Ordinary), weighted, |of| {
+        let from = |r: usize| if r >= 20 { r - 11 } else { r };
+        let places = (0..36).flat_map(|r| (0..N).map(move |c| (r, c)));
+        places.map(|(r, c)| of[0].row(r)[c] as f32 * of[1].data[from(r)] as f32).collect()
+    });
+    is_called(&attempt, &["router"], "the one 11 before");
+}
+
+#[test]
+fn a_table_of_cosines_and_sines_is_told_by_its_values() {
+    use crate::reference::model::cos_sin_table;
+    assert!(super::is_rotary(&Matrix::new(16, 8, cos_sin_table(16, 8, 1e4))));
+    let twice = cos_sin_table(16, 8, 1e4).into_iter().map(|x| 2.0 * x).collect();
+    assert!(!super::is_rotary(&Matrix::new(16, 8, twice)));
+    assert!(!super::is_rotary(&Matrix::new(4, 8, vec![0.3; 32])));
 }

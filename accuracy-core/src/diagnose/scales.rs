@@ -393,6 +393,17 @@ impl<'a> Scales<'a> {
         if rows > 1 && groups > 1 {
             add("the scale of the first cell", Arc::new(|_, _| (0, 0)));
         }
+        // An index in too few bits, or into a buffer of a fixed size.
+        let order = Order::of_scales(&self.scheme, self.grid);
+        let (operand, scheme, count) = (self.operand, self.scheme, rows * groups);
+        for room in (4..=20).map(|bits| 1_usize << bits).filter(|room| *room < count && room * 16 >= count) {
+            let what = format!(
+                "scales `{}` with the scale at its place modulo {room}: the index wraps around",
+                self.name()
+            );
+            let at = move |r: usize, g: usize| scale_in_memory(operand, &scheme, order.index(r, g) % room);
+            found.push(self.read_as("scale_neighbour", what, Arc::new(at)));
+        }
         found
     }
 

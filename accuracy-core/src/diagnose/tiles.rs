@@ -4,7 +4,7 @@
 use super::hypothesis::{Change, Hypothesis, Part, Sense, Slot, variant};
 use super::product::Product;
 use super::sampled::{Variant, World, all};
-use crate::reference::graph::Op;
+use crate::reference::graph::{Binary, Op};
 use crate::reference::{Expr, Matrix};
 use crate::words::Words;
 use rayon::prelude::*;
@@ -73,7 +73,7 @@ pub fn in_parts<'a>(
     (rows, cols): (&[usize], &[usize]),
     error: &(dyn Fn(usize, usize) -> f64 + Sync),
 ) -> Vec<Hypothesis<'a>> {
-    let Some((product, factor)) = product(source) else { return Vec::new() };
+    let Some((product, factor)) = product_of_sum(source) else { return Vec::new() };
     let Op::MatMul { a: left, b: right, .. } = &product.0.op else { return Vec::new() };
     let k = left.shape().1;
     let read = |e: &Expr, at: &[usize], holding: &[usize]| {
@@ -279,6 +279,21 @@ pub fn product(source: &Expr) -> Option<(&Expr, f64)> {
         Op::Scale { x, factor } => product(x).map(|(product, of)| (product, of * factor)),
         _ => None,
     }
+}
+
+/// The product that a hop is, but for a factor, roundings and what is added to it: the hop is off by what its product is
+/// off by.
+fn product_of_sum(source: &Expr) -> Option<(&Expr, f64)> {
+    let found = match &source.0.op {
+        Op::Binary { function: Binary::Add, a, b } => product_of_sum(a).or_else(|| product_of_sum(b)),
+        Op::Binary { function: Binary::Sub, a, b } => {
+            product_of_sum(a).or_else(|| product_of_sum(b).map(|(product, of)| (product, -of)))
+        }
+        Op::Round { x, .. } => product_of_sum(x),
+        Op::Scale { x, factor } => product_of_sum(x).map(|(product, of)| (product, of * factor)),
+        _ => product(source),
+    };
+    found.filter(|(product, _)| product.shape() == source.shape())
 }
 
 /// Products of a sample's rows and columns, summed up tile by tile.

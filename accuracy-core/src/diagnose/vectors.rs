@@ -170,6 +170,21 @@ impl Vector<'_> {
         if let Some((words, of)) = rules.iter().find(|(_, of)| fits(&**of)) {
             return Some((words.clone(), wrong.iter().map(|&line| of(line)).collect()));
         }
+        // Any distance, if so many lines do not agree on one by accident.
+        let pairs = || (0..wrong.len()).flat_map(|i| (0..n).map(move |from| (i, from)));
+        let hits = pairs().filter(|&(i, from)| from != wrong[i] && near(i, from)).count();
+        let chance = hits as f64 / (wrong.len() * n) as f64;
+        if (2 * n) as f64 * chance.powf(wrong.len() as f64) <= CHANCE {
+            for by in 1..n {
+                for (words, shift) in [("before", n - by), ("behind", by)] {
+                    let of = |i: usize| (i + shift) % n;
+                    if fits(&of) {
+                        let words = format!("the one {by} {words}");
+                        return Some((words, wrong.iter().map(|&line| of(line)).collect()));
+                    }
+                }
+            }
+        }
         // Among many values that are alike there is one for any factor: factors that are a little off tell how often.
         let places = || (0..wrong.len()).flat_map(|i| BESIDE.iter().map(move |by| (i, *by)));
         let any = |&(i, by): &(usize, f64)| (0..n).any(|from| off(i, from, by) < within);

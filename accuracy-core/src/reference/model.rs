@@ -638,6 +638,44 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
             out = out.suspect("permuted_tiles", what, attend(Wrong::Stale { page, keys, values }));
         }
     }
+    for (which, keys, values) in
+        [("keys", true, false), ("values", false, true), ("keys and values", true, true)]
+    {
+        for (first, words) in [(true, "its first one"), (false, "the one before")] {
+            let what = format!("reads the {which} of the last block of a sequence from {words}");
+            out = out.suspect("permuted_tiles", what, attend(Wrong::LastBlock { first, keys, values }));
+        }
+        for (by, words) in [(-1, "before"), (1, "behind")] {
+            let what = format!("reads the {which} of a position from the one {words}");
+            out = out.suspect("permuted_tiles", what, attend(Wrong::Shifted { by, keys, values }));
+        }
+    }
+    if let Some(window) = form.window {
+        for (what, wrong) in [
+            (format!("attends to one position more than its window of {window}"), Wrong::FromEarlier(1)),
+            (format!("ignores its window of {window} positions"), Wrong::FromEarlier(usize::MAX)),
+            (
+                format!("begins its window of {window} positions at a block of {block}, rounded down"),
+                Wrong::FromBlock { size: block, next: false },
+            ),
+            (
+                format!("begins its window of {window} positions at a block of {block}, rounded up"),
+                Wrong::FromBlock { size: block, next: true },
+            ),
+        ] {
+            out = out.suspect("k_tail_dropped", what, attend(wrong));
+        }
+    }
+    if inputs.len() > 5 {
+        for (factor, words) in [
+            (form.scale, format!("multiplies the sinks with the scale of the scores {}", form.scale)),
+            (1.0 / form.scale, format!("divides the sinks by the scale of the scores {}", form.scale)),
+            (std::f64::consts::LOG2_E, "multiplies the sinks with log2 of e".to_owned()),
+            (std::f64::consts::LN_2, "divides the sinks by log2 of e".to_owned()),
+        ] {
+            out = out.suspect("gain", words, attend(Wrong::Sinks(factor)));
+        }
+    }
     for (order, words) in [
         (CacheOrder::HeadsFirst, "[blocks, heads, positions, d]".to_owned()),
         (CacheOrder::PositionsLast, "[blocks, heads, d, positions]".to_owned()),
@@ -700,6 +738,26 @@ enum Wrong {
         keys: bool,
         values: bool,
     },
+    /// The last block of a sequence is read from where its first one is, or the one before.
+    LastBlock {
+        first: bool,
+        keys: bool,
+        values: bool,
+    },
+    /// A position is read from where another one is, so many further; the first or the last from where it is.
+    Shifted {
+        by: isize,
+        keys: bool,
+        values: bool,
+    },
+    /// A window begins so many positions earlier, or at a block of so many, the next one if it is `next`.
+    FromEarlier(usize),
+    FromBlock {
+        size: usize,
+        next: bool,
+    },
+    /// Sinks times a factor.
+    Sinks(f64),
     /// Every block is the first of its sequence, or one of the first sequence.
     FirstBlock,
     FirstTable,
@@ -821,7 +879,17 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
         let Range { start, end } = form.seen(row % queries, length);
         let positions = wrong.positions(start..end, blocks * block);
         let slot_of = |p: usize, stale: bool| {
+            let last = positions.end.saturating_sub(1);
+            let p = match wrong {
+                Wrong::Shifted { by, .. } if stale => {
+                    p.saturating_add_signed(by).clamp(positions.start, last.max(positions.start))
+                }
+                _ => p,
+            };
             let of = match wrong {
+                Wrong::LastBlock { first, .. } if stale && p / block == last / block && p >= block => {
+                    if first { s * blocks } else { s * blocks + p / block - 1 }
+                }
                 Wrong::FirstBlock => s * blocks,
                 Wrong::FirstTable => p / block,
                 Wrong::TableStride(by) => s * blocks.saturating_add_signed(by) + p / block,
@@ -831,8 +899,9 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
             let first = tables.data.get(of).copied().unwrap_or(0.0);
             first * block as f64 + (p % block) as f64
         };
-        let slot_of_keys = |p| slot_of(p, matches!(wrong, Wrong::Stale { keys: true, .. }));
-        let slot = |p| slot_of(p, matches!(wrong, Wrong::Stale { values: true, .. }));
+        let (of_keys_too, of_values_too) = wrong.elsewhere();
+        let slot_of_keys = |p| slot_of(p, of_keys_too);
+        let slot = |p| slot_of(p, of_values_too);
         for h in 0..heads {
             let kv = if matches!(wrong, Wrong::Tiled) { h % kv_heads } else { h / (heads / kv_heads) };
             let query = &q.row(row)[h * d..(h + 1) * d][part.clone()];
@@ -848,7 +917,8 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                     }
                 })
                 .collect();
-            let sink = sinks.first().map(|sinks| sinks.data[h]);
+            let times = if let Wrong::Sinks(factor) = wrong { factor } else { 1.0 };
+            let sink = sinks.first().map(|sinks| times * sinks.data[h]);
             // NaN spreads by the sum.
             let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let maximum = |i: usize| match wrong {
@@ -889,6 +959,16 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
 }
 
 impl Wrong {
+    /// Whether some keys, and some values, are read from another place.
+    fn elsewhere(self) -> (bool, bool) {
+        match self {
+            Wrong::Stale { keys, values, .. }
+            | Wrong::LastBlock { keys, values, .. }
+            | Wrong::Shifted { keys, values, .. } => (keys, values),
+            _ => (false, false),
+        }
+    }
+
     /// The positions of `seen` that a wrong kernel attends to, of a table with room for `room`.
     fn positions(self, seen: Range<usize>, room: usize) -> Range<usize> {
         let Range { start, end } = seen;
@@ -902,6 +982,11 @@ impl Wrong {
             Wrong::Whole(size) if length > size => start..start + length / size * size,
             Wrong::Beyond(size) => start..end.next_multiple_of(size).min(room),
             Wrong::OneMore => start..(end + 1).min(room),
+            Wrong::FromEarlier(by) => start.saturating_sub(by)..end,
+            Wrong::FromBlock { size, next: false } => start / size * size..end,
+            Wrong::FromBlock { size, next: true } if start.next_multiple_of(size) < end => {
+                start.next_multiple_of(size)..end
+            }
             _ => start..end,
         }
     }

@@ -25,6 +25,20 @@ pub const CHAINS: [(&str, &str); 14] = [
     ("silent_renormalize", include_str!("../zoo/silent_renormalize.csv")),
 ];
 
+/// Chain and table of the package `kernel-faults`, whose kernels know a fault by its number: the name of the row.
+pub const KERNEL_FAULTS: [(&str, &str); 10] = [
+    ("bs", include_str!("../../kernel-faults/faults/bs.csv")),
+    ("rn", include_str!("../../kernel-faults/faults/rn.csv")),
+    ("moe", include_str!("../../kernel-faults/faults/moe.csv")),
+    ("att", include_str!("../../kernel-faults/faults/att.csv")),
+    ("window", include_str!("../../kernel-faults/faults/window.csv")),
+    ("user_window", include_str!("../../kernel-faults/faults/user_window.csv")),
+    ("sq", include_str!("../../kernel-faults/faults/sq.csv")),
+    ("qk", include_str!("../../kernel-faults/faults/qk.csv")),
+    ("mx", include_str!("../../kernel-faults/faults/mx.csv")),
+    ("st", include_str!("../../kernel-faults/faults/st.csv")),
+];
+
 /// A row of a table.
 #[derive(Clone, Debug)]
 pub struct Variant {
@@ -82,9 +96,14 @@ impl Variant {
     }
 }
 
-/// All variants of a chain; none of one that there is not.
+/// All variants of a chain of the zoo; none of one that there is not.
 pub fn variants(chain: &str) -> Vec<Variant> {
-    let Some(&(chain, table)) = CHAINS.iter().find(|(name, _)| *name == chain) else { return Vec::new() };
+    variants_of(&CHAINS, chain)
+}
+
+/// All variants of one of these chains; none of one that there is not.
+pub fn variants_of(chains: &[(&'static str, &'static str)], chain: &str) -> Vec<Variant> {
+    let Some(&(chain, table)) = chains.iter().find(|(name, _)| *name == chain) else { return Vec::new() };
     table.lines().skip(1).zip(0..).filter_map(|(line, number)| row(chain, line, number)).collect()
 }
 
@@ -424,8 +443,10 @@ mod tests {
 
     #[test]
     fn every_row_of_every_table_is_a_variant_with_a_name_of_its_own() {
-        for (chain, table) in CHAINS {
-            let found = variants(chain);
+        let of_zoo = CHAINS.iter().map(|&(chain, table)| (variants(chain), chain, table));
+        let of_faults =
+            KERNEL_FAULTS.iter().map(|&(chain, table)| (variants_of(&KERNEL_FAULTS, chain), chain, table));
+        for (found, chain, table) in of_zoo.chain(of_faults) {
             assert_eq!(found.len(), table.lines().count() - 1, "{chain}");
             assert_eq!(found.iter().map(|v| v.name).collect::<HashSet<_>>().len(), found.len(), "{chain}");
             for variant in &found {

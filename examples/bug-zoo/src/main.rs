@@ -5,7 +5,7 @@ mod peers;
 mod table;
 
 use anyhow::{Context as _, bail};
-use bug_zoo::{Truth, Variant, variants};
+use bug_zoo::{KERNEL_FAULTS, Truth, Variant, variants, variants_of};
 use clap::Parser;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -30,6 +30,9 @@ struct Args {
     /// Emulate this architecture instead of running on the host
     #[arg(long, value_name = "ARCH")]
     emulate: Option<String>,
+    /// Run the package `kernel-faults` instead of the zoo
+    #[arg(long, conflicts_with = "write")]
+    faults: bool,
     /// Run nothing: judge the JSON report of a run of the zoo, as another machine has written it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "emulate"])]
     report: Option<PathBuf>,
@@ -39,6 +42,7 @@ struct Args {
 #[derive(Deserialize)]
 struct Case {
     id: String,
+    package: String,
     test: String,
     path: Option<String>,
     params: BTreeMap<String, String>,
@@ -175,7 +179,8 @@ fn run(root: &Path, seed: u64, with_peers: bool, args: &Args) -> anyhow::Result<
     let tensors = dir.path().join("tensors");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(["run", "--quiet", "--release", "-p", "cargo-accuracy", "--"]);
-    command.args(["-p", "bug-zoo", "--release", "--no-lint", "--quiet"]);
+    let package = if args.faults { "kernel-faults" } else { "bug-zoo" };
+    command.args(["-p", package, "--release", "--no-lint", "--quiet"]);
     match &args.emulate {
         None => command.args(["--arch", "host", "--timeout", "120"]),
         Some(arch) => command.args(["--arch", arch, "--emulate", "--timeout", "600"]),
@@ -208,7 +213,11 @@ fn judged_cases(report: &Path, outputs: &BTreeMap<String, PathBuf>) -> anyhow::R
 fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Judged> {
     let chain = case.test.rsplit("::").next().unwrap_or_default();
     let name = case.params.get("kernels").or(case.path.as_ref()).map_or("", String::as_str);
-    let Some(variant) = variants(chain).into_iter().find(|v| v.name == name) else {
+    let of_chain = match case.package.as_str() {
+        "kernel-faults" => variants_of(&KERNEL_FAULTS, chain),
+        _ => variants(chain),
+    };
+    let Some(variant) = of_chain.into_iter().find(|v| v.name == name) else {
         bail!("{}: no table has this variant", case.id);
     };
     // A case that came to no verdict is no detection, and no pass either.

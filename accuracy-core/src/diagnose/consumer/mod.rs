@@ -21,7 +21,7 @@ use crate::check_name::Mildness;
 use crate::judge::spread::{Spread, is_rounding};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
 use crate::metrics::compare;
-use crate::record::Cause;
+use crate::record::{Cause, CheckName, CheckResult};
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
 use crate::verdict::{NOISE_FACTOR, comparison_checks};
@@ -47,6 +47,8 @@ const LONG: usize = 2048;
 const KEPT: usize = 24;
 /// Wrong elements that are too few to tell a cause by.
 const FEW: usize = 4;
+/// The same of errors of a rounding or two.
+const MANY: usize = 32;
 /// Pairs that are tried: terms of K of all of them together, and bounds on how many they are. No clock decides, so that
 /// a busy machine finds what an idle one does.
 const PAIRS_TERMS: usize = 12_000_000;
@@ -199,9 +201,61 @@ impl<'a> Hop<'a> {
         Explained {
             score: 1.0 - left / before,
             cos: comparison.cos,
-            whole: left <= within * before && failed(&checks).is_empty(),
+            whole: left <= within * before && failed(&checks).is_empty() && self.elements_hold(value),
             nan_only: self.explains_nan_only(value),
         }
+    }
+
+    /// Whether nearly all elements that were no rounding of their value are one of `value`. A fault whose errors are small
+    /// beside those of another one is not explained with it.
+    fn elements_hold(&self, value: &Matrix) -> bool {
+        let failed = |c: &&CheckResult| !c.ok && c.check == CheckName::Elements;
+        if self.fine.is_some() || !self.judged.checks.iter().any(|c| failed(&c)) {
+            return true;
+        }
+        let off = |of: &Matrix| {
+            let (own, right) = (rows_rms(of), rows_rms(&self.reference));
+            let mut count = 0_usize;
+            for r in 0..of.rows {
+                // Larger values come of larger sums, whose rounding is larger.
+                let larger = if right[r] > 0.0 { (own[r] / right[r]).max(1.0) } else { f64::INFINITY };
+                for (c, (&x, &out)) in of.row(r).iter().zip(self.out.row(r)).enumerate() {
+                    let spread = larger * self.judged.spread.at(r, c);
+                    count += usize::from(!is_rounding(self.buffer.dtype, out, x, spread));
+                }
+            }
+            count
+        };
+        off(value) * ELEMENTS_LEFT <= off(&self.reference)
+    }
+
+    /// The share of the wrong elements of a sample that are right by `value`: numbers that are as it has them are not so by
+    /// accident, whatever else is wrong elsewhere.
+    fn exact(&self, value: &Matrix, out: &Matrix, reference: &Matrix) -> f64 {
+        let (own, rms) = (rows_rms(value), rows_rms(reference));
+        let (mut wrong, mut explained) = (0_usize, 0_usize);
+        for r in 0..out.rows {
+            for ((&x, &y), &right) in value.row(r).iter().zip(out.row(r)).zip(reference.row(r)) {
+                if self.is_wrong(right, y, rms[r]) {
+                    wrong += 1;
+                    explained += usize::from(y.is_finite() && !self.is_wrong(x, y, own[r]));
+                }
+            }
+        }
+        if wrong < FEW { 0.0 } else { explained as f64 / wrong as f64 }
+    }
+
+    /// The hop as if what is wrong in this region were right: what is left are errors of a rounding or two, if there are any.
+    fn beside(&self, map: &Map) -> Option<Hop<'a>> {
+        let mut out = self.out.clone();
+        for r in (0..map.rows).filter(|r| map.row_count[*r] > 0) {
+            for c in (0..map.cols).filter(|c| map.col_count[*c] > 0) {
+                out.row_mut(r)[c] = self.buffer.dtype.nearest(self.reference.row(r)[c]);
+            }
+        }
+        let fine = Some(fine_share(self.judged, &self.reference)?);
+        let (reference, unsteady) = (self.reference.clone(), self.unsteady.clone());
+        Some(Hop { out, fine, reference, unsteady, ..*self })
     }
 
     /// Whether most of the wrong elements that `value` explains are NaN.
@@ -223,14 +277,24 @@ impl<'a> Hop<'a> {
     }
 }
 
+/// Of how many elements that were no rounding of their value one may be left by what explains them.
+const ELEMENTS_LEFT: usize = 10;
+/// Share of the wrong elements that something must explain exactly to be worth the first line, where others are left.
+const EXACTLY: f64 = 0.7;
+
 /// NaN elements for each number that is explained, of which more say nothing of how the numbers are computed.
 const NAN_FOR_A_NUMBER: usize = 16;
 
-/// See [`Hop::fine`]: what nine of ten elements may be off by, and no more.
+/// See [`Hop::fine`].
 fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
     let mut failed = judged.checks.iter().filter(|c| !c.ok).peekable();
     let small = failed.peek().is_some() && failed.all(|c| c.check.mildness() == Mildness::Roundings);
-    if !small || matches!(judged.spread, Spread::Unknown) {
+    if small { fine_share(judged, reference) } else { None }
+}
+
+/// What nine of ten elements may be off by before they are rounded, relative to themselves and their row's root mean square.
+fn fine_share(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
+    if matches!(judged.spread, Spread::Unknown) {
         return None;
     }
     let rms = rows_rms(reference);
@@ -310,7 +374,31 @@ pub fn diagnose(
     }
     let search = Search { hop: &hop, map: &map, before, place, scope };
     // A handful of elements fits many a hypothesis.
-    if map.count < FEW { vec![search.unknown()] } else { search.run() }
+    let mut causes = if map.count < FEW { vec![search.unknown()] } else { search.run() };
+    causes.extend(beside(&hop, &map, scope, &causes));
+    causes
+}
+
+/// What is wrong outside of the region in which a hop is wrong by much, where the elements say that something is.
+fn beside(hop: &Hop<'_>, map: &Map, scope: Scope, known: &[Cause]) -> Vec<Cause> {
+    let elements = hop.judged.checks.iter().any(|c| !c.ok && c.check == CheckName::Elements);
+    let rest = (map.rows - map.wrong_rows().len()).max(map.cols - map.wrong_cols().len());
+    if !elements || hop.fine.is_some() || scope != Scope::All || rest == 0 {
+        return Vec::new();
+    }
+    let Some(hop) = hop.beside(map) else { return Vec::new() };
+    let map = hop.map();
+    if map.count < MANY {
+        return Vec::new();
+    }
+    let before = hop.error(&hop.reference, &hop.out, &hop.reference);
+    let place = place(&hop, &map);
+    let mut found = Search { hop: &hop, map: &map, before, place, scope }.run();
+    found.retain(|c| c.cause != "unknown" && known.iter().all(|k| k.cause != c.cause));
+    for cause in &mut found {
+        cause.detail = format!("beside that {}", cause.detail);
+    }
+    found
 }
 
 /// Where the output is wrong.
@@ -328,6 +416,25 @@ fn place(hop: &Hop<'_>, map: &Map) -> Place {
 
 /// Elements that hold zero or the poison, in a region: the kernel did not write them.
 fn left_out(hop: &Hop<'_>, map: &Map, place: &Place) -> Option<Cause> {
+    let poison = hop.attempt.setup.poison;
+    let at = |r: usize, c: usize| r * map.cols + c;
+    let unwritten = |r: usize, c: usize| !map.is_wrong(r, c) || hop.buffer.holds(at(r, c), poison);
+    if map.count >= FEW && (0..map.rows).all(|r| (0..map.cols).all(|c| unwritten(r, c))) {
+        let detail = format!(
+            "`{}` holds what memory held before {}: nothing was written there",
+            hop.buffer.name,
+            place.located()
+        );
+        return Some(Cause {
+            cause: "unwritten".into(),
+            what: detail.as_str().into(),
+            detail,
+            cos: Some(1.0),
+            score: Some(1.0),
+            confident: true,
+            ..Cause::default()
+        });
+    }
     let content = map::content(map, &hop.reference, &hop.out)?;
     // Columns that are zero as a whole have not been written; single zeros may have been.
     if content != Content::Zero || place.is_scattered() {
@@ -617,7 +724,11 @@ impl<'a> Search<'a, '_> {
                 // Not computed whole: what the sample says is enough for a line.
                 let explained =
                     Explained { score: candidate.score, cos: None, whole: false, nan_only: false };
-                stated.push((Stated::new(candidate, explained), here));
+                let mut partly = Stated::new(candidate, explained);
+                if candidate.gain.is_none() && !candidate.in_region {
+                    partly.exact = self.hop.exact(&here, &sample.out, &sample.reference);
+                }
+                stated.push((partly, here));
                 continue;
             }
             if looked == CONFIRMED {
@@ -660,11 +771,13 @@ struct Stated {
     alike: Vec<Candidate>,
     /// What holds in a part of K alone holds everywhere as well, if the rest is left out.
     or_left_out: bool,
+    /// Share of the wrong elements of the sample that it explains exactly, where it does not explain all.
+    exact: f64,
 }
 
 impl Stated {
     fn new(candidate: &Candidate, explained: Explained) -> Stated {
-        Stated { candidate: candidate.clone(), explained, alike: Vec::new(), or_left_out: false }
+        Stated { candidate: candidate.clone(), explained, alike: Vec::new(), or_left_out: false, exact: 0.0 }
     }
 
     /// Keeps what decodes an operand as another format, in which its codes are NaN; whatever else makes NaN, such as scales

@@ -1,6 +1,6 @@
 //! What was found, in words and in order.
 
-use super::{Candidate, Explained, PARTLY, Search, Stated};
+use super::{Candidate, EXACTLY, Explained, PARTLY, Search, Stated};
 use crate::check_name::Mildness;
 use crate::diagnose::hypothesis::Hypothesis;
 use crate::diagnose::map;
@@ -32,7 +32,10 @@ impl<'a> Search<'a, '_> {
         // What needs fewer faults is likelier.
         // A factor where the output is wrong is two things, as a hypothesis is that holds there only.
         let of_fit = |fit: &Fit| 1 + usize::from(fit.gain.is_some() && !self.map.is_everywhere());
-        let fits_whole = fitted.iter().filter(|(_, e)| e.whole).map(|(i, _)| of_fit(&fits[*i])).min();
+        // A factor of each row is what is seen of whatever else explains it.
+        let nameless = |fit: &Fit| fit.cause == "gain" && fit.gain.is_none();
+        let fits_whole = fitted.iter().filter(|(i, e)| e.whole && !nameless(&fits[*i]));
+        let fits_whole = fits_whole.map(|(i, _)| of_fit(&fits[*i])).min();
         let least =
             stated.iter().filter(|s| s.explained.whole).map(|s| s.candidate.faults()).chain(fits_whole).min();
         let certain: Vec<&Stated> =
@@ -65,8 +68,7 @@ impl<'a> Search<'a, '_> {
                 }
                 continue;
             }
-            // A factor of each row is what is seen of whatever else explains it.
-            if fit.cause == "gain" && fit.gain.is_none() && !causes.is_empty() {
+            if nameless(fit) && !causes.is_empty() {
                 continue;
             }
             // The first fit is the simplest.
@@ -78,11 +80,23 @@ impl<'a> Search<'a, '_> {
             return causes;
         }
         // Nothing explains all of it.
+        // What makes most of the wrong elements exactly as they are is no accident, whatever becomes of the others.
+        let share =
+            |s: &Stated| if s.exact >= EXACTLY { s.explained.score.max(0.95) } else { s.explained.score };
         let partly = |causes: &mut Vec<Cause>, least: f64, most: f64| {
-            for s in stated.iter().filter(|s| (least..most).contains(&s.explained.score)).take(2) {
+            let mut of: Vec<&Stated> = stated.iter().filter(|s| (least..most).contains(&share(s))).collect();
+            of.sort_by(|a, b| b.exact.total_cmp(&a.exact));
+            for s in of.into_iter().take(2) {
                 let share = 100.0 * s.explained.score;
                 for mut cause in self.causes_of(hypotheses, s, &kernel, true) {
-                    cause.detail = format!("explains {share:.0} % of the error: {}", cause.detail);
+                    cause.detail = match s.exact >= EXACTLY {
+                        true => format!(
+                            "explains {share:.0} % of the error, {:.0} % of the elements exactly: {}",
+                            100.0 * s.exact,
+                            cause.detail
+                        ),
+                        false => format!("explains {share:.0} % of the error: {}", cause.detail),
+                    };
                     causes.push(cause);
                 }
             }

@@ -44,6 +44,8 @@ pub(super) enum By {
     Inverse,
     /// The right one, rounded.
     Rounded(Rounding),
+    /// The one that is found in memory: it multiplies with its inverse, rounded to this format.
+    InverseIn(DType),
 }
 
 impl<'a> Producer<'a, '_> {
@@ -102,6 +104,7 @@ impl<'a> Producer<'a, '_> {
             By::One => 1.0,
             By::Inverse => 1.0 / right(gr, gc),
             By::Rounded(to) => to.of(right(gr, gc)),
+            By::InverseIn(to) => 1.0 / to.nearest(1.0 / (place.at)(gr, gc)),
         };
         !fits(scale)
     }
@@ -296,6 +299,10 @@ impl<'a> Producer<'a, '_> {
         add("gain", format!("writes `{name}` with the wrong sign"), By::Written, Rc::new(move |x| of(-x)));
         add("unwritten", format!("leaves the codes of `{name}` zero"), By::Written, Rc::new(|_| 0.0));
         if scheme.scale_dtype != E8M0 {
+            for to in [BF16, F16] {
+                let what = format!("multiplies `{name}` with the inverse of its scales, rounded to {to}");
+                add("rounding", what, By::InverseIn(to), nearest.clone());
+            }
             for to in Rounding::ALL {
                 let what =
                     format!("divides `{name}` by its scales rounded {to}, and stores them as they are");

@@ -139,6 +139,12 @@ impl Producer<'_, '_> {
                     format!("stores the scales of `{name}` as they are, not rounded up to powers of two");
                 let exact = Quant { scale_rounding: ScaleRounding::Nearest, ..scheme };
                 add("rounding", what, self.rule(own, exact));
+                for (to, words) in [(Rounding::Down, "down"), (Rounding::Nearest, "to the nearest one")] {
+                    let what =
+                        format!("rounds the scales of `{name}` {words} to powers of two, declared is up");
+                    let f = move |a: f64| to.of(exact.scale_of(a));
+                    add("rounding", what, self.scaled(own, f));
+                }
             }
             for to in Rounding::ALL {
                 let meant = match to {
@@ -380,6 +386,20 @@ impl Producer<'_, '_> {
                         v.data[from.min(to)..to].iter().fold(0.0_f64, |most, x| most.max(x.abs()))
                     };
                     r.map(beyond).fold(own, f64::max)
+                }),
+            );
+        }
+        for more in [1, 2, 4, 8, 16, 32, 64, 128] {
+            of(
+                "overflow",
+                &format!("the magnitude of {more} columns more than a cell has, on into what follows,"),
+                Box::new(move |v, r, c| {
+                    let beyond = |r: usize| {
+                        let from = r * k + c.end;
+                        let to = (from + more).min(v.data.len());
+                        v.data[from.min(to)..to].iter().fold(0.0_f64, |most, x| most.max(x.abs()))
+                    };
+                    r.clone().map(beyond).fold(amax(v, r, c.clone()), f64::max)
                 }),
             );
         }
