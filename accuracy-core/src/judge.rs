@@ -22,7 +22,7 @@ use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
 use crate::verdict::{
-    MAX_GAIN, NOISE_FACTOR, at_least, at_most, comparison_checks, hold_within, none, short,
+    Bounds, NOISE_FACTOR, at_most, bounded_checks, comparison_checks, hold_within, none, short,
 };
 use rayon::prelude::*;
 use spread::{Spread, forgiven, is_rounding};
@@ -178,6 +178,8 @@ pub struct JudgedHop {
     pub reference: Arc<Matrix>,
     /// The relative L2 that the format and the accumulation allow, for consumers.
     pub max_rel_l2: Option<f64>,
+    /// What its comparison is held against.
+    pub bounds: Bounds,
     /// How far each element of a consumer may be from its value before it is rounded; kept where a check failed.
     pub spread: Spread,
     /// What explains the bytes for certain.
@@ -211,10 +213,9 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
         true => (eval(source, given), Spread::Unknown),
         false => spread::of(source, given, &of_products.products),
     };
-    let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
+    let bounds = of_products.hop_bounds(source, &value, buffer.dtype, min_cos);
     let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
-    let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-    of_products.allow_ties(&mut checks, &value);
+    let mut checks = bounded_checks(&buffer.name, &comparison, &bounds);
     if source.has_user() && checks.iter().all(|c| c.ok || c.check == CheckName::RelL2) {
         (_, spread) = spread::of(source, given, &of_products.products);
     }
@@ -222,7 +223,8 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     // Of a hop that is right nobody asks, and it is as large as the reference.
     let spread = if checks.iter().all(|c| c.ok) { Spread::Unknown } else { spread };
-    JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), spread, causes: Vec::new() }
+    let max_rel_l2 = bounds.rel_l2;
+    JudgedHop { id, hop, checks, reference: value, max_rel_l2, bounds, spread, causes: Vec::new() }
 }
 
 /// The elements of an output that are a rounding of their value, whatever is declared around a product. `None` where
@@ -408,6 +410,7 @@ fn judge_in_single(
         checks,
         reference: value,
         max_rel_l2: Some(max_rel_l2),
+        bounds: Bounds::usual(min_cos, Some(max_rel_l2)),
         spread,
         causes: Vec::new(),
     })
@@ -501,7 +504,8 @@ fn judge_producer(
     let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
     hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
     let spread = Spread::Unknown;
-    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, spread, causes }
+    let bounds = Bounds::usual(min_cos, None);
+    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, bounds, spread, causes }
 }
 
 /// The cosine of the scales, cells of zeros left out: these decode to zero with any finite scale.
@@ -845,28 +849,12 @@ impl Accumulation {
         squares.sqrt()
     }
 
-    /// Widens the bounds of gain and cosine by what ties make: a value that is cut off to 126 where it could be 127 makes a
-    /// whole row smaller, and a query on the other side of a tie turns one.
-    fn allow_ties(&self, checks: &mut [CheckResult], value: &Matrix) {
-        let Some(other) = &self.other_ties else { return };
-        let off = compare(value, other);
-        let least = |check: &CheckResult, cos: Option<f64>| {
-            // As of the relative L2, whose square the distance of a cosine from 1 goes by.
-            let of_ties = 1.0 - NOISE_FACTOR.powi(2) * (1.0 - cos.unwrap_or(1.0));
-            let bound = check.bound.unwrap_or(1.0).min(of_ties);
-            at_least(check.check.clone(), &check.hop, check.value, bound)
-        };
-        for check in checks {
-            let widened = match check.check {
-                CheckName::Cos => least(check, off.cos),
-                CheckName::CosRowMin => least(check, off.cos_row_min),
-                CheckName::Gain => {
-                    let bound = MAX_GAIN + off.gain.map_or(0.0, |gain| (gain - 1.0).abs());
-                    at_most(CheckName::Gain, &check.hop, check.value, bound)
-                }
-                _ => continue,
-            };
-            *check = CheckResult { detail: std::mem::take(&mut check.detail), ..widened };
+    /// What a hop with this declaration is held against, by the judge and for a seeded fault alike.
+    fn hop_bounds(&self, source: &Expr, value: &Matrix, dtype: DType, min_cos: f64) -> Bounds {
+        let usual = Bounds::usual(min_cos, Some(NOISE_FACTOR * self.allowed(source, value, dtype)));
+        match &self.other_ties {
+            None => usual,
+            Some(other) => usual.allowing(&compare(value, other)),
         }
     }
 
@@ -1190,7 +1178,8 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         hop.bytes_equal = Some(equal as f64 / f.data.len() as f64);
         hop.scale_cos = scale_cos;
         let spread = Spread::Unknown;
-        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, spread, causes: Vec::new() });
+        let bounds = Bounds::usual(min_cos, max_rel_l2);
+        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, bounds, spread, causes: Vec::new() });
     }
     judged
 }

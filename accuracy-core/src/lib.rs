@@ -90,6 +90,8 @@ pub mod error_map;
 pub mod files;
 #[cfg(feature = "runtime")]
 pub mod folders;
+#[cfg(feature = "runtime")]
+pub mod fuzz;
 #[cfg(all(any(doc, doctest), feature = "runtime"))]
 pub mod guide;
 #[cfg(feature = "runtime")]

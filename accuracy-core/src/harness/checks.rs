@@ -16,7 +16,7 @@ use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
-use crate::library::{self, Changer, Launch};
+use crate::library::{self, Changer, Launch, LibraryError};
 use crate::meta::{AxisKind, Benign, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
@@ -58,7 +58,7 @@ pub fn run(
         Ok(runner) => Runner { found, ..runner },
         Err(error) => return case.planned.without_result(Verdict::NotRun, error.to_string()),
     };
-    let preceded_by = order.begin(meta, case, |before| runner.precede(before));
+    let preceded_by = order.begin(case, |before| runner.precede(before));
     let mut record = case.planned.without_result(Verdict::NotRun, "");
     record.threshold = runner.min_cos;
     if let Runtime::Gpu(gpu) = runner.setup.runtime {
@@ -84,6 +84,9 @@ pub fn run(
     let record = match &result {
         Ok(()) => record,
         Err(error @ Error::Kernel { .. }) => without_result(Verdict::Crashed, error),
+        Err(error) if refuses(meta, case, error) => case
+            .planned
+            .without_result(Verdict::Skipped, format!("drawn, and refused in this shape: {error}")),
         Err(error) => without_result(Verdict::NotRun, error),
     };
     let record = match emulation::take().filter(|_| settings.emulate) {
@@ -114,6 +117,18 @@ pub fn run(
         }
     };
     Record { poison: Some(poison), preceded_by, ..record }
+}
+
+/// Whether an error is the answer to a drawn shape that the test does not say it supports. A launcher may refuse such a shape
+/// by its status, a scheme may not divide it, and a test may have sizes that do not follow a slice of its weight.
+fn refuses(meta: &TestMeta, case: &SubCase, error: &Error) -> bool {
+    let Some(drawn) = &case.planned.fuzz else { return false };
+    let declared = meta.body.fuzz.is_some_and(|range| (range.first..=range.last).contains(&case.tokens));
+    let refusal = matches!(
+        error,
+        Error::Declaration { .. } | Error::Other(_) | Error::Library(LibraryError::Status { .. })
+    );
+    refusal && (drawn.is_sliced() || !declared)
 }
 
 /// Rows and columns of the weights of a sub-case; `None` where they cannot be read.
@@ -205,12 +220,13 @@ impl<'a> Runner<'a> {
             setup: Setup {
                 arch: settings.arch,
                 runtime,
-                tokens: cell.tokens,
+                tokens: case.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
                 prepared: PreparedWeights::default(),
                 activations,
-                seed: settings.seed.unwrap_or(body.seed),
+                seed: case.planned.fuzz.map_or(settings.seed.unwrap_or(body.seed), |drawn| drawn.seed),
+                drawn: case.planned.fuzz,
                 data: Data::Ordinary,
                 poison: Poison::plain(poison),
                 placement: Placement::Banded,
@@ -258,7 +274,8 @@ impl<'a> Runner<'a> {
     fn precede(&self, before: &SubCase) -> bool {
         let cell = &self.meta.body.cells[before.cell];
         let setup = Setup {
-            tokens: cell.tokens,
+            tokens: before.tokens,
+            drawn: None,
             weights: before.planned.weights.clone(),
             watch: Watch::Nothing,
             ..self.setup.clone()
@@ -442,7 +459,10 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = chain.noise.rel_l2;
         record.metrics.noise_cos = chain.noise.cos;
         let pair = probe.as_ref().zip(probe_hops.as_deref());
-        record.power = power(&first, &hops, pair, self.min_cos).into();
+        let drawn = self.setup.drawn.is_some();
+        if !drawn {
+            record.power = power(&first, &hops, pair, self.min_cos).into();
+        }
         self.describe(record, &first);
         let mut explained = Vec::new();
         if !judge::failed(&checks).is_empty() {
@@ -509,7 +529,9 @@ impl<'a> Runner<'a> {
             false => Vec::new(),
         };
         keep(record, hops, Some(&first), &checks);
-        let doubt = by_test(&[&first, &second]).or_else(|| inconclusive(record_power(record), &first));
+        // What the checks can see is shown by the listed cases of a test. A drawn shape or its values may hide a fault.
+        let blind = || inconclusive(record_power(record), &first).filter(|_| !drawn);
+        let doubt = by_test(&[&first, &second]).or_else(blind);
         self.settle(record, checks, doubt);
         record.power.extend(planted);
         Ok(())

@@ -31,6 +31,7 @@ pub(crate) fn setup(seed: u64, data: Data) -> Setup {
         activations: None,
         seed,
         data,
+        drawn: None,
         poison: Poison::of_byte(0xa5),
         placement: Placement::Banded,
         watch: Watch::Nothing,
@@ -303,6 +304,40 @@ fn ties_of_a_quantiser_cost_no_cosine_anything() {
         out.data = E2M1.pack(wrong).into();
         assert_eq!(failed_checks(&attempt).last().map(String::as_str), Some("codes"), "seed {seed}");
     }
+}
+
+/// A kernel may decide its ties otherwise, and a fault that makes no more difference than that would not be seen.
+#[test]
+fn a_seeded_fault_is_held_against_the_bounds_that_the_kernel_has() {
+    let declare = |case: &mut Case| {
+        let x = case.input("x", BF16, [M, K]).unwrap();
+        let times = |factor: f64| move |of: &[&Matrix]| of[0].map(|x| x * factor);
+        let halved = user("halve", &[&x], (M, K), times(0.5));
+        let halved = halved.fault("within_ties", times(0.51)).fault("beyond_ties", times(0.54));
+        let Op::User { name, inputs, function, faults, suspects, .. } = &halved.0.op else { unreachable!() };
+        let with_ties = Op::User {
+            name: name.clone(),
+            inputs: inputs.clone(),
+            function: function.clone(),
+            rounds: vec![Rounding::Ties(Arc::new(times(0.51)))],
+            faults: faults.clone(),
+            suspects: suspects.clone(),
+        };
+        let y = case.output("y", F32, [M, K], Expr::of_op(with_ties, (M, K))).unwrap();
+        (vec![x], y)
+    };
+    let on_the_other_side =
+        run(setup(0, Data::Ordinary), declare, |of| of[0].data.iter().map(|x| (x * 0.51) as f32).collect());
+    assert_eq!(failed_checks(&on_the_other_side), [""; 0]);
+    let attempt =
+        run(setup(0, Data::Ordinary), declare, |of| of[0].data.iter().map(|x| (x * 0.5) as f32).collect());
+    let hops = judge_hops(&attempt, MIN_COS);
+    let status = |fault: &str| {
+        let found = power(&attempt, &hops, None, MIN_COS);
+        found.into_iter().find(|power| power.fault == fault).map(|power| power.status)
+    };
+    assert_eq!(status("within_ties"), Some(PowerStatus::Unseen));
+    assert_eq!(status("beyond_ties"), Some(PowerStatus::Seen));
 }
 
 fn unseen(attempt: &Attempt, probe: Option<&Attempt>) -> Vec<String> {
