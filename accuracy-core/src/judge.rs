@@ -22,13 +22,14 @@ use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
 use crate::verdict::{
-    Bounds, NOISE_FACTOR, at_most, bounded_checks, comparison_checks, hold_within, none, short,
+    Bounds, MAX_GAIN, NOISE_FACTOR, at_most, bounded_checks, comparison_checks, hold_within, none, short,
 };
 use rayon::prelude::*;
 use spread::{Spread, forgiven, is_rounding};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -220,6 +221,10 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
         (_, spread) = spread::of(source, given, &of_products.products);
     }
     checks.extend(spread_check(buffer, source, &value, &written, &spread, given.attempt.setup.poison));
+    if matches!(spread, Spread::Unknown) && checks.iter().all(|c| c.ok) {
+        let rounded = round_overflow(&value, buffer.dtype);
+        checks.extend(of_products.wrong_region(buffer, source, &rounded, &written));
+    }
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     // Of a hop that is right nobody asks, and it is as large as the reference.
     let spread = if checks.iter().all(|c| c.ok) { Spread::Unknown } else { spread };
@@ -811,22 +816,27 @@ impl Accumulation {
 
     /// See [`allowed`].
     fn allowed(&self, source: &Expr, value: &Matrix, dtype: DType) -> f64 {
-        let norm = value.norm();
+        self.allowed_in(source, value, dtype, &Region::whole(value))
+    }
+
+    /// The same of a part of the result.
+    fn allowed_in(&self, source: &Expr, value: &Matrix, dtype: DType, region: &Region) -> f64 {
+        let norm = region.sum(value, |_, _, x| x * x).sqrt();
         if norm == 0.0 {
             return unit(DType::F32);
         }
-        let mut rounding = 0.0;
-        for &x in &value.data {
+        let rounding = region.sum(value, |_, _, x| {
             let difference = dtype.nearest(x) - x;
-            if difference.is_finite() {
-                rounding += difference * difference;
-            }
-        }
+            if difference.is_finite() { difference * difference } else { 0.0 }
+        });
         let mut squares = rounding / (norm * norm) + (4.0 * unit(DType::F32)).powi(2);
         let mut products = self.products.iter();
+        let share = region.size() as f64 / value.data.len() as f64;
         source.visit(&mut |e| {
             squares += match &e.0.op {
-                Op::MatMul { .. } => products.next().map_or(0.0, |product| (product.error / norm).powi(2)),
+                Op::MatMul { .. } => {
+                    products.next().map_or(0.0, |product| share * (product.error / norm).powi(2))
+                }
                 Op::Round { to, .. } => unit(*to).powi(2),
                 Op::Scale { .. } => 0.0,
                 Op::Quantize { scheme, .. } => ties(scheme.dtype),
@@ -843,10 +853,46 @@ impl Accumulation {
             }
         });
         if let Some(other) = &self.other_ties {
-            let off = value.data.iter().zip(&other.data).map(|(x, y)| (x - y).powi(2));
-            squares += off.filter(|square| square.is_finite()).sum::<f64>() / (norm * norm);
+            let off = region.sum(value, |r, c, x| {
+                let square = (x - other.row(r)[c]).powi(2);
+                if square.is_finite() { square } else { 0.0 }
+            });
+            squares += off / (norm * norm);
         }
         squares.sqrt()
+    }
+
+    /// A part of a result that is further off than its own declaration allows, where the whole is not: some rows, a head, an
+    /// expert. It is for hops whose elements have no bound of their own, which the norm of the whole would dilute.
+    fn wrong_region(
+        &self,
+        buffer: &Captured,
+        source: &Expr,
+        value: &Matrix,
+        written: &Matrix,
+    ) -> Option<CheckResult> {
+        let finite = |x: f64| if x.is_finite() { x } else { 0.0 };
+        let mut worst: Option<(f64, CheckResult)> = None;
+        for region in Region::parts(value) {
+            let off = region.sum(value, |r, c, x| finite((x - written.row(r)[c]).powi(2)));
+            let square = region.sum(value, |_, _, x| finite(x * x));
+            if square == 0.0 {
+                continue;
+            }
+            let allowed = self.allowed_in(source, value, buffer.dtype, &region);
+            let product = region.sum(value, |r, c, x| finite(x * written.row(r)[c]));
+            for (name, error, bound) in [
+                (CheckName::RelL2, (off / square).sqrt(), REGION_FACTOR * allowed),
+                (CheckName::Gain, (product / square - 1.0).abs(), REGION_FACTOR * MAX_GAIN + allowed),
+            ] {
+                if error > bound && worst.as_ref().is_none_or(|(most, _)| error / bound > *most) {
+                    let check = at_most(name, &buffer.name, Some(error), bound);
+                    worst =
+                        Some((error / bound, CheckResult { detail: format!("in {region} alone"), ..check }));
+                }
+            }
+        }
+        worst.map(|(_, check)| check)
     }
 
     /// What a hop with this declaration is held against, by the judge and for a seeded fault alike.
@@ -886,6 +932,72 @@ impl Accumulation {
             is_rounding(buffer.dtype, out, x, most(x))
         };
         Some(elements_check(buffer, source, value, written, poison, &right))
+    }
+}
+
+/// How much more a part of a result may be off by than its declaration makes likely. A part has fewer elements, so that
+/// chance weighs more than in [`NOISE_FACTOR`].
+const REGION_FACTOR: f64 = 4.0;
+/// Elements that a part has at least.
+const REGION_ELEMENTS: usize = 128;
+/// Columns that a part has at least: a small head.
+const REGION_COLUMNS: usize = 32;
+
+/// Some rows or some columns of a matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Region {
+    rows: Range<usize>,
+    cols: Range<usize>,
+    /// Which of the two is a part.
+    of_rows: bool,
+}
+
+impl Region {
+    fn whole(of: &Matrix) -> Region {
+        Region { rows: 0..of.rows, cols: 0..of.cols, of_rows: true }
+    }
+
+    /// Halves, quarters and so on of the rows down to a single one, and of the columns down to the width of a head.
+    fn parts(of: &Matrix) -> Vec<Region> {
+        fn halves(range: Range<usize>, least: usize, take: &mut dyn FnMut(Range<usize>)) {
+            let middle = range.start + range.len().div_ceil(2);
+            for half in [range.start..middle, middle..range.end] {
+                if half.len() >= least && half.len() < range.len() {
+                    take(half.clone());
+                    halves(half, least, take);
+                }
+            }
+        }
+        let whole = Region::whole(of);
+        let mut parts = Vec::new();
+        halves(whole.rows.clone(), 1, &mut |rows| parts.push(Region { rows, ..whole.clone() }));
+        halves(whole.cols.clone(), REGION_COLUMNS, &mut |cols| {
+            parts.push(Region { cols, of_rows: false, ..whole.clone() })
+        });
+        parts.retain(|part| part.size() >= REGION_ELEMENTS);
+        parts
+    }
+
+    fn size(&self) -> usize {
+        self.rows.len() * self.cols.len()
+    }
+
+    /// The sum of what `f` makes of each element, by its row, column and value.
+    fn sum(&self, of: &Matrix, f: impl Fn(usize, usize, f64) -> f64) -> f64 {
+        let of_row = |r: usize| -> f64 {
+            of.row(r)[self.cols.clone()].iter().zip(self.cols.clone()).map(|(x, c)| f(r, c, *x)).sum()
+        };
+        self.rows.clone().map(of_row).sum()
+    }
+}
+
+impl std::fmt::Display for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, part) = if self.of_rows { ("row", &self.rows) } else { ("column", &self.cols) };
+        match part.len() {
+            1 => write!(f, "{what} {}", part.start),
+            _ => write!(f, "{what}s {} to {}", part.start, part.end - 1),
+        }
     }
 }
 

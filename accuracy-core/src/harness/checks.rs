@@ -58,7 +58,12 @@ pub fn run(
         Ok(runner) => Runner { found, ..runner },
         Err(error) => return case.planned.without_result(Verdict::NotRun, error.to_string()),
     };
-    let preceded_by = order.begin(case, |before| runner.precede(before));
+    let mut unlike_the_first = None;
+    let preceded_by = order.begin(case, |before| {
+        let (usable, found) = runner.precede(before);
+        unlike_the_first = unlike_the_first.take().or(found);
+        usable
+    });
     let mut record = case.planned.without_result(Verdict::NotRun, "");
     record.threshold = runner.min_cos;
     if let Runtime::Gpu(gpu) = runner.setup.runtime {
@@ -79,6 +84,9 @@ pub fn run(
             message(&*panic)
         )))
     });
+    if let Some(check) = unlike_the_first.filter(|_| result.is_ok()) {
+        fail_by_state(&mut record, check, "the first launch of its process");
+    }
     let device = record.device.clone();
     let without_result = |verdict, error: &Error| case.planned.without_result(verdict, error.to_string());
     let record = match &result {
@@ -129,6 +137,28 @@ fn refuses(meta: &TestMeta, case: &SubCase, error: &Error) -> bool {
         Error::Declaration { .. } | Error::Other(_) | Error::Library(LibraryError::Status { .. })
     );
     refusal && (drawn.is_sliced() || !declared)
+}
+
+/// The cause of a result that depends on which launches there were before.
+fn stale_state(check: &CheckResult, when: &str) -> Cause {
+    let detail = format!(
+        "`{}` has other bytes in {when} than in its others on the same inputs: a kernel keeps something from one launch to the \
+         next, such as a counter, a maximum or a table in a `static`",
+        check.hop
+    );
+    Cause { cause: "stale_state".into(), detail, score: Some(1.0), confident: true, ..Cause::default() }
+}
+
+/// Fails a case by what a launch before it has shown.
+fn fail_by_state(record: &mut Record, check: CheckResult, when: &str) {
+    record.causes.insert(0, stale_state(&check, when));
+    if record.gate == Gate::Pass || record.verdict == Verdict::Inconclusive {
+        record.verdict = Verdict::Correct;
+        record.reason = reason(std::slice::from_ref(&check));
+    }
+    record.gate = Gate::Fail;
+    record.failed_checks.push(check.check.name().to_owned());
+    record.checks.extend([check]);
 }
 
 /// Rows and columns of the weights of a sub-case; `None` where they cannot be read.
@@ -270,8 +300,9 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Computes another sub-case of the test, and forgets what came out. Says whether the device can still be used.
-    fn precede(&self, before: &SubCase) -> bool {
+    /// Computes another sub-case of the test twice, and forgets what came out. Says whether the device can still be used, and
+    /// whether the two differ: the first launch of a process is seen here alone.
+    fn precede(&self, before: &SubCase) -> (bool, Option<CheckResult>) {
         let cell = &self.meta.body.cells[before.cell];
         let setup = Setup {
             tokens: before.tokens,
@@ -281,7 +312,36 @@ impl<'a> Runner<'a> {
             ..self.setup.clone()
         };
         // What else goes wrong in it is told by the case that it is.
-        !matches!(self.attempt(&cell.at, setup), Err(Error::Kernel { .. }))
+        let usable = |attempt: &Result<Attempt>| !matches!(attempt, Err(Error::Kernel { .. }));
+        let first = self.attempt(&cell.at, setup.clone());
+        if self.emulated || first.is_err() {
+            return (usable(&first), None);
+        }
+        let second = self.attempt(&cell.at, setup);
+        let differ = |(a, b): (&Attempt, &Attempt)| {
+            judge::repeat_checks(a, b, self.bound()).into_iter().find(|check| !check.ok)
+        };
+        let found = first.as_ref().ok().zip(second.as_ref().ok()).and_then(differ);
+        (usable(&second), found)
+    }
+
+    /// By which relative L2 repeats may differ, where the test says so.
+    fn bound(&self) -> Option<f64> {
+        self.meta.body.nondeterministic.as_ref().map(|declared| declared.bound)
+    }
+
+    /// What a kernel keeps from one launch to the next: the first of three runs on the same data, of which there were runs on
+    /// other data before the last, differs from both others, or the last does.
+    fn kept(&self, [first, second, last]: [&Attempt; 3]) -> Option<(CheckResult, &'static str)> {
+        let differ = |a: &Attempt, b: &Attempt| {
+            judge::repeat_checks(a, b, self.bound()).into_iter().find(|check| !check.ok)
+        };
+        let since_first = differ(first, last)?;
+        match (differ(first, second), differ(second, last)) {
+            (Some(_), None) => Some((since_first, "its first launch")),
+            (None, Some(_)) => Some((since_first, "launches after runs on other data")),
+            _ => None,
+        }
     }
 
     fn ordinary(&self, at: &[usize]) -> Result<Attempt> {
@@ -404,7 +464,7 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
         let unwritten = judge::unwritten_checks(&first, &second);
-        let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
+        let bound = self.bound();
         let mut repeat = judge::repeat_checks(&first, &second, bound);
         for check in repeat.iter_mut().filter(|c| !c.ok) {
             if unwritten.iter().any(|u| !u.ok && u.hop == check.hop) {
@@ -451,6 +511,9 @@ impl<'a> Runner<'a> {
         checks.extend(reads);
         let extremes = self.extremes(at, &first)?;
         checks.extend(extremes.iter().flat_map(|(_, hops)| only_failed(hops, EXTREMES)));
+        // The data of the first run once more, behind runs on other data.
+        let last = self.ordinary(at)?;
+        let kept = self.kept([&first, &second, &last]);
         let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
@@ -516,6 +579,8 @@ impl<'a> Runner<'a> {
         } else {
             Unsteady::Unknown
         };
+        // It is told by its own name.
+        explained.extend(kept.iter().map(|(check, _)| check.hop.clone()));
         let evident = evident(&checks, Some((&first, &second)), &explained, unsteady);
         // What explains the numbers explains what is read or left where it must not be.
         let at_end = record.causes.iter().any(|c| c.confident);
@@ -528,6 +593,14 @@ impl<'a> Runner<'a> {
             true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
             false => Vec::new(),
         };
+        if let Some((check, when)) = kept {
+            record.causes.insert(0, stale_state(&check, when));
+            let told =
+                |other: &CheckResult| other.check == check.check && other.hop == check.hop && !other.ok;
+            if !checks.iter().any(told) {
+                checks.push(check);
+            }
+        }
         keep(record, hops, Some(&first), &checks);
         // What the checks can see is shown by the listed cases of a test. A drawn shape or its values may hide a fault.
         let blind = || inconclusive(record_power(record), &first).filter(|_| !drawn);

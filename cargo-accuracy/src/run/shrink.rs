@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use std::time::Instant;
 
 /// Cases that are run for one failure at most.
-const PROBES: usize = 60;
+const PROBES: usize = 100;
 
 /// Everything that the search needs.
 pub struct Search<'r, 'a> {

@@ -511,7 +511,7 @@ fn drawn(report: &Report) -> Option<String> {
     let failed = of(|record| record.gate == Gate::Fail);
     (all > 0).then(|| {
         format!(
-            "{all} of the cases have drawn shapes: {failed} failed, {skipped} skipped, as the tables say why"
+            "{all} of the cases have drawn shapes (--fuzz): {failed} failed, {skipped} skipped"
         )
     })
 }
