@@ -509,11 +509,8 @@ fn drawn(report: &Report) -> Option<String> {
     let all = drawn().count();
     let skipped = of(|record| record.verdict == Verdict::Skipped);
     let failed = of(|record| record.gate == Gate::Fail);
-    (all > 0).then(|| {
-        format!(
-            "{all} of the cases have drawn shapes (--fuzz): {failed} failed, {skipped} skipped"
-        )
-    })
+    (all > 0)
+        .then(|| format!("{all} of the cases have drawn shapes (--fuzz): {failed} failed, {skipped} skipped"))
 }
 
 /// Tests that exist and could not run: by name, with the reason.
