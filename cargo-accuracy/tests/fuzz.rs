@@ -1,4 +1,5 @@
-//! Shapes that no test lists: what is drawn, that right kernels stay green, and that a failure is shrunk to the least shape.
+//! Shapes that no test lists: what is drawn, that right kernels stay green, and that a failure is shrunk to the least shape; and
+//! launches that differ though nothing that they are given does.
 
 mod crates;
 
@@ -162,4 +163,18 @@ fn plain_cargo_test_runs_drawn_cases_as_well() {
             .count(),
         8
     );
+}
+
+#[test]
+fn what_differs_in_some_launches_only_has_a_name() {
+    for test in ["first_launch", "first_launch_of_two_shapes", "later_launches"] {
+        let run = run(&[&format!("tests::{test}[")]);
+        assert_eq!(run.status, Some(100), "{run}");
+        for case in run.cases() {
+            assert_eq!(case.causes.first().map(String::as_str), Some("unknown"), "{case:?}");
+        }
+        let told = "a kernel keeps something from one launch to the next";
+        assert!(run.stdout.replace("\n    ", " ").contains(told), "{run}");
+        assert!(run.stdout.contains("cause: stale_state: "), "{run}");
+    }
 }

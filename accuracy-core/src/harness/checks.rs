@@ -39,6 +39,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 const OTHER_SEEDS: [u64; 4] = [1, 1 << 20, 1 << 30, 1 << 40];
 /// Lines of what kernels printed that a record keeps.
 const OUTPUT_LINES: usize = 100;
+/// Further runs that have to agree before a kernel that differs once is said to keep something.
+const STEADY: usize = 2;
 /// What is said of a run on data at both ends of its format's range.
 const EXTREMES: &str = "rows far above and far below the usual magnitude, within the range of their format";
 /// Terms that cancel by this factor show a float16 accumulator.
@@ -317,11 +319,16 @@ impl<'a> Runner<'a> {
         if self.emulated || first.is_err() {
             return (usable(&first), None);
         }
-        let second = self.attempt(&cell.at, setup);
-        let differ = |(a, b): (&Attempt, &Attempt)| {
-            judge::repeat_checks(a, b, self.bound()).into_iter().find(|check| !check.ok)
+        let second = self.attempt(&cell.at, setup.clone());
+        let found = first.as_ref().ok().zip(second.as_ref().ok()).and_then(|(a, b)| self.differ(a, b));
+        // One that never writes the same twice is told by its own case.
+        let steady = |second: &Attempt| {
+            (0..STEADY).all(|_| {
+                let next = self.attempt(&cell.at, setup.clone());
+                next.is_ok_and(|next| self.differ(second, &next).is_none())
+            })
         };
-        let found = first.as_ref().ok().zip(second.as_ref().ok()).and_then(differ);
+        let found = found.filter(|_| second.as_ref().is_ok_and(steady));
         (usable(&second), found)
     }
 
@@ -330,18 +337,30 @@ impl<'a> Runner<'a> {
         self.meta.body.nondeterministic.as_ref().map(|declared| declared.bound)
     }
 
+    /// The first hop of which two runs on the same data have other bytes.
+    fn differ(&self, a: &Attempt, b: &Attempt) -> Option<CheckResult> {
+        judge::repeat_checks(a, b, self.bound()).into_iter().find(|check| !check.ok)
+    }
+
     /// What a kernel keeps from one launch to the next: the first of three runs on the same data, of which there were runs on
-    /// other data before the last, differs from both others, or the last does.
-    fn kept(&self, [first, second, last]: [&Attempt; 3]) -> Option<(CheckResult, &'static str)> {
-        let differ = |a: &Attempt, b: &Attempt| {
-            judge::repeat_checks(a, b, self.bound()).into_iter().find(|check| !check.ok)
+    /// other data before the last, differs from both others, or the last does. Then further runs have to agree with the last.
+    fn kept(
+        &self,
+        at: &[usize],
+        [first, second, last]: [&Attempt; 3],
+    ) -> Result<Option<(CheckResult, &'static str)>> {
+        let Some(since_first) = self.differ(first, last) else { return Ok(None) };
+        let when = match (self.differ(first, second), self.differ(second, last)) {
+            (Some(_), None) => "its first launch",
+            (None, Some(_)) => "launches after runs on other data",
+            _ => return Ok(None),
         };
-        let since_first = differ(first, last)?;
-        match (differ(first, second), differ(second, last)) {
-            (Some(_), None) => Some((since_first, "its first launch")),
-            (None, Some(_)) => Some((since_first, "launches after runs on other data")),
-            _ => None,
+        for _ in 0..STEADY {
+            if self.differ(last, &self.ordinary(at)?).is_some() {
+                return Ok(None);
+            }
         }
+        Ok(Some((since_first, when)))
     }
 
     fn ordinary(&self, at: &[usize]) -> Result<Attempt> {
@@ -513,7 +532,7 @@ impl<'a> Runner<'a> {
         checks.extend(extremes.iter().flat_map(|(_, hops)| only_failed(hops, EXTREMES)));
         // The data of the first run once more, behind runs on other data.
         let last = self.ordinary(at)?;
-        let kept = self.kept([&first, &second, &last]);
+        let kept = self.kept(at, [&first, &second, &last])?;
         let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);

@@ -1,4 +1,4 @@
-//! Kernels that are right in the shapes that a test lists, and wrong in some others.
+//! Kernels that are right in the shapes that a test lists, and wrong in some others, or in some launches.
 
 #[cfg(test)]
 mod tests {
@@ -11,6 +11,12 @@ mod tests {
         fn gemm_that_reads_behind_large_inputs(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_of_a_short_k(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_of_whole_tiles(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+    }
+
+    #[kernel_library("shapes")]
+    unsafe extern "C" {
+        fn gemm_wrong_at_first(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+        fn gemm_that_keeps_a_maximum(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
     }
 
     /// A test of a GEMM for each kernel, with the token counts that it names.
@@ -37,5 +43,8 @@ mod tests {
         short_k: gemm_of_a_short_k, [5];
         whole_tiles: gemm_of_whole_tiles, [16, 32];
         whole_tiles_of_any_count: gemm_of_whole_tiles, fuzz(1..=40);
+        first_launch: gemm_wrong_at_first, [5];
+        first_launch_of_two_shapes: gemm_wrong_at_first, [5, 9];
+        later_launches: gemm_that_keeps_a_maximum, [5];
     }
 }
