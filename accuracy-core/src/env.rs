@@ -42,6 +42,8 @@ pub const PACKAGE_DIR: &str = "ACCURACY_PACKAGE_DIR";
 pub const REPEAT: &str = "ACCURACY_REPEAT";
 /// Seed of the generated inputs, in place of each test's own.
 pub const SEED: &str = "ACCURACY_SEED";
+/// How many cases of shapes that no test lists are drawn for each chain, see [`crate::fuzz`].
+pub const FUZZ: &str = "ACCURACY_FUZZ";
 /// What decides with which bytes memory is filled that kernels have to write, see [`crate::case::poison`]. Drawn for each
 /// process where it is not set.
 pub const POISON: &str = "ACCURACY_POISON";
@@ -76,6 +78,8 @@ pub struct Settings {
     pub package_dir: Option<PathBuf>,
     pub repeat: u32,
     pub seed: Option<u64>,
+    /// Drawn cases of each chain.
+    pub fuzz: Option<usize>,
     pub poison: Option<u64>,
     pub alone: bool,
     pub keep_tensors: Option<PathBuf>,
@@ -159,6 +163,8 @@ impl Settings {
             package_dir: get(PACKAGE_DIR).map(PathBuf::from),
             repeat: parse(&get, REPEAT, "expected a whole number")?.unwrap_or(1),
             seed: parse(&get, SEED, "expected a whole number without a sign")?,
+            fuzz: parse::<std::num::NonZeroUsize>(&get, FUZZ, "expected a positive whole number")?
+                .map(usize::from),
             poison: parse(&get, POISON, "expected a whole number without a sign")?,
             alone: switch(&get, ALONE, "expected 1 where each case is computed alone, 0 where not")?,
             keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
@@ -224,6 +230,7 @@ mod tests {
             (SCHEMA, "99"),
             (EMULATE, "yes"),
             (POISON, "-1"),
+            (FUZZ, "0"),
             (ALONE, "yes"),
         ] {
             let error = settings(&[(name, value)]).unwrap_err();

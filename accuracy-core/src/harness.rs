@@ -17,7 +17,7 @@ use crate::meta::TestMeta;
 use crate::plan::{self, SubCase};
 use crate::record::{self, CheckName, Gate, Planned, Record, Verdict};
 use crate::reference::cache;
-use crate::verdict::short;
+use crate::verdict::{cosine_text, short};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -63,20 +63,21 @@ impl Test {
         let records = settings.records.clone().unwrap_or_else(local::records_dir);
         cache::use_folder(local::cache_dir(settings.cache.as_deref()));
         if settings.cases.is_none() {
-            local::announce(&records, settings.arch);
+            local::announce(&records, &settings);
         }
         let mut failures = Vec::new();
         let mut ran = 0;
         let all = plan::expand(meta, settings.arch).map_err(|error| error.to_string());
-        for case in self.sub_cases(meta, cell, &all, &settings) {
+        let drawn = all.as_ref().map_or(Ok(Vec::new()), |listed| drawn(meta, listed, &settings));
+        let drawn = drawn.unwrap_or_else(|error| panic!("{error}"));
+        for case in self.sub_cases(meta, cell, &all, &drawn, &settings) {
             ran += 1;
             let before = match &case {
                 SubCaseOrError::Case(case) if !settings.alone && !settings.selftest => {
                     let all = all.as_deref().unwrap_or_default();
                     let mut before = order::before(meta, case, all, |case| checks::weight_shapes(meta, case));
                     // Emulated, what is larger than the case takes longer than the case.
-                    let tokens = |case: &SubCase| meta.body.cells[case.cell].tokens;
-                    before.retain(|other| !settings.emulate || tokens(other) <= tokens(case));
+                    before.retain(|other| !settings.emulate || other.tokens <= case.tokens);
                     before
                 }
                 _ => Vec::new(),
@@ -114,6 +115,7 @@ impl Test {
         meta: &TestMeta,
         cell: usize,
         all: &Result<Vec<SubCase>, String>,
+        drawn: &[SubCase],
         settings: &Settings,
     ) -> Vec<SubCaseOrError> {
         match all {
@@ -121,6 +123,7 @@ impl Test {
                 .iter()
                 .filter(|case| case.cell == cell)
                 .filter(|case| settings.cases.as_ref().is_none_or(|ids| ids.contains(&case.planned.id)))
+                .chain(drawn.iter().filter(|case| case.cell == cell))
                 .cloned()
                 .map(SubCaseOrError::Case)
                 .collect(),
@@ -168,6 +171,15 @@ impl Test {
     }
 }
 
+/// The drawn cases that this process is to run: those that the environment names, or all of the test.
+fn drawn(meta: &TestMeta, listed: &[SubCase], settings: &Settings) -> Result<Vec<SubCase>, String> {
+    let Some(ids) = &settings.cases else {
+        return plan::drawn(meta, listed, settings.fuzz, settings.seed).map_err(|error| error.to_string());
+    };
+    let named = ids.iter().filter_map(|id| plan::by_identity(meta, listed, id).transpose());
+    named.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
 /// What libtest exits with.
 const TEST_FAILED: i32 = 101;
 
@@ -178,7 +190,8 @@ enum SubCaseOrError {
 
 /// A known failure passes the gate while it fails, and fails it once it succeeds.
 fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut Record) {
-    let Some(known) = plan::known_failure(meta, &meta.body.cells[case.cell], arch) else { return };
+    let drawn = case.planned.fuzz.is_some();
+    let Some(known) = plan::known_failure(meta, &meta.body.cells[case.cell], arch, drawn) else { return };
     match record.gate {
         Gate::Fail if !matches!(record.verdict, Verdict::NotRun | Verdict::Crashed | Verdict::TimedOut) => {
             record.gate = Gate::Pass;
@@ -196,7 +209,7 @@ fn apply_known_failure(meta: &TestMeta, case: &SubCase, arch: Arch, record: &mut
 
 /// One line about a case, for the output of a single test.
 fn line(record: &Record) -> String {
-    let cos = record.metrics.cos.map_or("-".into(), |c| format!("{c:.9}"));
+    let cos = record.metrics.cos.map_or("-".into(), cosine_text);
     // The verdict is the cosine's; a case whose cosine is right may fail by another check.
     let outcome = match (record.gate, record.verdict) {
         (Gate::Fail, Verdict::Correct) => "failed",
@@ -215,8 +228,7 @@ fn explain(record: &Record) -> String {
     for check in record.checks.iter().filter(|c| !c.ok) {
         let number = |x: Option<f64>| match x {
             None => "none".into(),
-            // A cosine near 1 says most in its last digits.
-            Some(x) if check.name().is_cosine() => format!("{x:.9}"),
+            Some(x) if check.name().is_cosine() => cosine_text(x),
             Some(x) => short(x),
         };
         let hop = if check.hop.is_empty() { "chain" } else { &*check.hop };

@@ -22,13 +22,14 @@ use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
 use crate::verdict::{
-    MAX_GAIN, NOISE_FACTOR, at_least, at_most, comparison_checks, hold_within, none, short,
+    Bounds, MAX_GAIN, NOISE_FACTOR, at_most, bounded_checks, comparison_checks, hold_within, none, short,
 };
 use rayon::prelude::*;
 use spread::{Spread, forgiven, is_rounding};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -178,6 +179,8 @@ pub struct JudgedHop {
     pub reference: Arc<Matrix>,
     /// The relative L2 that the format and the accumulation allow, for consumers.
     pub max_rel_l2: Option<f64>,
+    /// What its comparison is held against.
+    pub bounds: Bounds,
     /// How far each element of a consumer may be from its value before it is rounded; kept where a check failed.
     pub spread: Spread,
     /// What explains the bytes for certain.
@@ -211,18 +214,22 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
         true => (eval(source, given), Spread::Unknown),
         false => spread::of(source, given, &of_products.products),
     };
-    let max_rel_l2 = NOISE_FACTOR * of_products.allowed(source, &value, buffer.dtype);
+    let bounds = of_products.hop_bounds(source, &value, buffer.dtype, min_cos);
     let comparison = compare(&round_overflow(&value, buffer.dtype), &written);
-    let mut checks = comparison_checks(&buffer.name, &comparison, min_cos, Some(max_rel_l2));
-    of_products.allow_ties(&mut checks, &value);
+    let mut checks = bounded_checks(&buffer.name, &comparison, &bounds);
     if source.has_user() && checks.iter().all(|c| c.ok || c.check == CheckName::RelL2) {
         (_, spread) = spread::of(source, given, &of_products.products);
     }
     checks.extend(spread_check(buffer, source, &value, &written, &spread, given.attempt.setup.poison));
+    if matches!(spread, Spread::Unknown) && checks.iter().all(|c| c.ok) {
+        let rounded = round_overflow(&value, buffer.dtype);
+        checks.extend(of_products.wrong_region(buffer, source, &rounded, &written));
+    }
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     // Of a hop that is right nobody asks, and it is as large as the reference.
     let spread = if checks.iter().all(|c| c.ok) { Spread::Unknown } else { spread };
-    JudgedHop { id, hop, checks, reference: value, max_rel_l2: Some(max_rel_l2), spread, causes: Vec::new() }
+    let max_rel_l2 = bounds.rel_l2;
+    JudgedHop { id, hop, checks, reference: value, max_rel_l2, bounds, spread, causes: Vec::new() }
 }
 
 /// The elements of an output that are a rounding of their value, whatever is declared around a product. `None` where
@@ -408,6 +415,7 @@ fn judge_in_single(
         checks,
         reference: value,
         max_rel_l2: Some(max_rel_l2),
+        bounds: Bounds::usual(min_cos, Some(max_rel_l2)),
         spread,
         causes: Vec::new(),
     })
@@ -501,7 +509,8 @@ fn judge_producer(
     let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
     hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
     let spread = Spread::Unknown;
-    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, spread, causes }
+    let bounds = Bounds::usual(min_cos, None);
+    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, bounds, spread, causes }
 }
 
 /// The cosine of the scales, cells of zeros left out: these decode to zero with any finite scale.
@@ -801,22 +810,27 @@ impl Accumulation {
 
     /// See [`allowed`].
     fn allowed(&self, source: &Expr, value: &Matrix, dtype: DType) -> f64 {
-        let norm = value.norm();
+        self.allowed_in(source, value, dtype, &Region::whole(value))
+    }
+
+    /// The same of a part of the result.
+    fn allowed_in(&self, source: &Expr, value: &Matrix, dtype: DType, region: &Region) -> f64 {
+        let norm = region.sum(value, |_, _, x| x * x).sqrt();
         if norm == 0.0 {
             return unit(DType::F32);
         }
-        let mut rounding = 0.0;
-        for &x in &value.data {
+        let rounding = region.sum(value, |_, _, x| {
             let difference = dtype.nearest(x) - x;
-            if difference.is_finite() {
-                rounding += difference * difference;
-            }
-        }
+            if difference.is_finite() { difference * difference } else { 0.0 }
+        });
         let mut squares = rounding / (norm * norm) + (4.0 * unit(DType::F32)).powi(2);
         let mut products = self.products.iter();
+        let share = region.size() as f64 / value.data.len() as f64;
         source.visit(&mut |e| {
             squares += match &e.0.op {
-                Op::MatMul { .. } => products.next().map_or(0.0, |product| (product.error / norm).powi(2)),
+                Op::MatMul { .. } => {
+                    products.next().map_or(0.0, |product| share * (product.error / norm).powi(2))
+                }
                 Op::Round { to, .. } => unit(*to).powi(2),
                 Op::Scale { .. } => 0.0,
                 Op::Quantize { scheme, .. } => ties(scheme.dtype),
@@ -833,34 +847,54 @@ impl Accumulation {
             }
         });
         if let Some(other) = &self.other_ties {
-            let off = value.data.iter().zip(&other.data).map(|(x, y)| (x - y).powi(2));
-            squares += off.filter(|square| square.is_finite()).sum::<f64>() / (norm * norm);
+            let off = region.sum(value, |r, c, x| {
+                let square = (x - other.row(r)[c]).powi(2);
+                if square.is_finite() { square } else { 0.0 }
+            });
+            squares += off / (norm * norm);
         }
         squares.sqrt()
     }
 
-    /// Widens the bounds of gain and cosine by what ties make: a value that is cut off to 126 where it could be 127 makes a
-    /// whole row smaller, and a query on the other side of a tie turns one.
-    fn allow_ties(&self, checks: &mut [CheckResult], value: &Matrix) {
-        let Some(other) = &self.other_ties else { return };
-        let off = compare(value, other);
-        let least = |check: &CheckResult, cos: Option<f64>| {
-            // As of the relative L2, whose square the distance of a cosine from 1 goes by.
-            let of_ties = 1.0 - NOISE_FACTOR.powi(2) * (1.0 - cos.unwrap_or(1.0));
-            let bound = check.bound.unwrap_or(1.0).min(of_ties);
-            at_least(check.check.clone(), &check.hop, check.value, bound)
-        };
-        for check in checks {
-            let widened = match check.check {
-                CheckName::Cos => least(check, off.cos),
-                CheckName::CosRowMin => least(check, off.cos_row_min),
-                CheckName::Gain => {
-                    let bound = MAX_GAIN + off.gain.map_or(0.0, |gain| (gain - 1.0).abs());
-                    at_most(CheckName::Gain, &check.hop, check.value, bound)
+    /// A part of a result that is further off than its own declaration allows, where the whole is not: some rows, a head, an
+    /// expert. It is for hops whose elements have no bound of their own, which the norm of the whole would dilute.
+    fn wrong_region(
+        &self,
+        buffer: &Captured,
+        source: &Expr,
+        value: &Matrix,
+        written: &Matrix,
+    ) -> Option<CheckResult> {
+        let finite = |x: f64| if x.is_finite() { x } else { 0.0 };
+        let mut worst: Option<(f64, CheckResult)> = None;
+        for region in Region::parts(value) {
+            let off = region.sum(value, |r, c, x| finite((x - written.row(r)[c]).powi(2)));
+            let square = region.sum(value, |_, _, x| finite(x * x));
+            if square == 0.0 {
+                continue;
+            }
+            let allowed = self.allowed_in(source, value, buffer.dtype, &region);
+            let product = region.sum(value, |r, c, x| finite(x * written.row(r)[c]));
+            for (name, error, bound) in [
+                (CheckName::RelL2, (off / square).sqrt(), REGION_FACTOR * allowed),
+                (CheckName::Gain, (product / square - 1.0).abs(), REGION_FACTOR * MAX_GAIN + allowed),
+            ] {
+                if error > bound && worst.as_ref().is_none_or(|(most, _)| error / bound > *most) {
+                    let check = at_most(name, &buffer.name, Some(error), bound);
+                    worst =
+                        Some((error / bound, CheckResult { detail: format!("in {region} alone"), ..check }));
                 }
-                _ => continue,
-            };
-            *check = CheckResult { detail: std::mem::take(&mut check.detail), ..widened };
+            }
+        }
+        worst.map(|(_, check)| check)
+    }
+
+    /// What a hop with this declaration is held against, by the judge and for a seeded fault alike.
+    fn hop_bounds(&self, source: &Expr, value: &Matrix, dtype: DType, min_cos: f64) -> Bounds {
+        let usual = Bounds::usual(min_cos, Some(NOISE_FACTOR * self.allowed(source, value, dtype)));
+        match &self.other_ties {
+            None => usual,
+            Some(other) => usual.allowing(&compare(value, other)),
         }
     }
 
@@ -892,6 +926,72 @@ impl Accumulation {
             is_rounding(buffer.dtype, out, x, most(x))
         };
         Some(elements_check(buffer, source, value, written, poison, &right))
+    }
+}
+
+/// How much more a part of a result may be off by than its declaration makes likely. A part has fewer elements, so that
+/// chance weighs more than in [`NOISE_FACTOR`].
+const REGION_FACTOR: f64 = 4.0;
+/// Elements that a part has at least.
+const REGION_ELEMENTS: usize = 128;
+/// Columns that a part has at least: a small head.
+const REGION_COLUMNS: usize = 32;
+
+/// Some rows or some columns of a matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Region {
+    rows: Range<usize>,
+    cols: Range<usize>,
+    /// Which of the two is a part.
+    of_rows: bool,
+}
+
+impl Region {
+    fn whole(of: &Matrix) -> Region {
+        Region { rows: 0..of.rows, cols: 0..of.cols, of_rows: true }
+    }
+
+    /// Halves, quarters and so on of the rows down to a single one, and of the columns down to the width of a head.
+    fn parts(of: &Matrix) -> Vec<Region> {
+        fn halves(range: Range<usize>, least: usize, take: &mut dyn FnMut(Range<usize>)) {
+            let middle = range.start + range.len().div_ceil(2);
+            for half in [range.start..middle, middle..range.end] {
+                if half.len() >= least && half.len() < range.len() {
+                    take(half.clone());
+                    halves(half, least, take);
+                }
+            }
+        }
+        let whole = Region::whole(of);
+        let mut parts = Vec::new();
+        halves(whole.rows.clone(), 1, &mut |rows| parts.push(Region { rows, ..whole.clone() }));
+        halves(whole.cols.clone(), REGION_COLUMNS, &mut |cols| {
+            parts.push(Region { cols, of_rows: false, ..whole.clone() })
+        });
+        parts.retain(|part| part.size() >= REGION_ELEMENTS);
+        parts
+    }
+
+    fn size(&self) -> usize {
+        self.rows.len() * self.cols.len()
+    }
+
+    /// The sum of what `f` makes of each element, by its row, column and value.
+    fn sum(&self, of: &Matrix, f: impl Fn(usize, usize, f64) -> f64) -> f64 {
+        let of_row = |r: usize| -> f64 {
+            of.row(r)[self.cols.clone()].iter().zip(self.cols.clone()).map(|(x, c)| f(r, c, *x)).sum()
+        };
+        self.rows.clone().map(of_row).sum()
+    }
+}
+
+impl std::fmt::Display for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, part) = if self.of_rows { ("row", &self.rows) } else { ("column", &self.cols) };
+        match part.len() {
+            1 => write!(f, "{what} {}", part.start),
+            _ => write!(f, "{what}s {} to {}", part.start, part.end - 1),
+        }
     }
 }
 
@@ -1184,7 +1284,8 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         hop.bytes_equal = Some(equal as f64 / f.data.len() as f64);
         hop.scale_cos = scale_cos;
         let spread = Spread::Unknown;
-        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, spread, causes: Vec::new() });
+        let bounds = Bounds::usual(min_cos, max_rel_l2);
+        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, bounds, spread, causes: Vec::new() });
     }
     judged
 }

@@ -104,6 +104,8 @@ pub mod files;
 #[doc(hidden)]
 #[cfg(feature = "runtime")]
 pub mod folders;
+#[cfg(feature = "runtime")]
+pub mod fuzz;
 #[cfg(all(any(doc, doctest), feature = "runtime"))]
 pub mod guide;
 #[doc(hidden)]

@@ -13,7 +13,7 @@ pub use error::LibraryError;
 use crate::arch::Arch;
 use crate::device::memory::Runtime;
 use crate::device::process::{Change, State};
-use crate::device::{DevPtr, Status, Stream, launches};
+use crate::device::{DevPtr, Status, Stream, fault, launches};
 use crate::record::{self, Found};
 use crate::{files, made_of};
 use std::cell::{Cell, RefCell};
@@ -382,10 +382,12 @@ fn note(
         (watcher.before)();
     }
     BEFORE.set(Some(State::now()));
+    fault::launching(launcher);
 }
 
 /// Notes the kernels that the last call has launched, where they can be seen.
 fn launched(kernels: Vec<launches::Launched>) {
+    fault::returned();
     let changes = BEFORE.take().map_or(Vec::new(), |before| before.restore());
     LAUNCHES.with_borrow_mut(|all| {
         let Some(launch) = all.last_mut() else { return };

@@ -167,6 +167,13 @@ pub struct Benign {
     pub reason: String,
 }
 
+/// Token counts from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRange {
+    pub first: usize,
+    pub last: usize,
+}
+
 /// The JSON that the macro writes. One by default is a test of no name, without cells, that sets nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Body {
@@ -192,6 +199,15 @@ pub struct Body {
     pub nondeterministic: Option<Nondeterministic>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub benign: Vec<Benign>,
+    /// The token counts from which cases are drawn: `tokens = fuzz(..)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuzz: Option<TokenRange>,
+    /// Whether the function takes N from [`crate::Case::shape`], so that it follows a slice of the weight's rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_n: bool,
+    /// Whether it takes K from there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_k: bool,
     /// Bytes of device memory that a case of this test needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,

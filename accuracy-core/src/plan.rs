@@ -5,9 +5,10 @@
 
 use crate::arch::Arch;
 use crate::dtype::DType;
+use crate::fuzz::{self, Drawn, Extent, NotDrawn, Shape, Space};
 use crate::identity::Identity;
 use crate::meta::{Axis, AxisKind, Cell, Check, KnownFailure, TestMeta};
-use crate::record::Planned;
+use crate::record::{Planned, file_stem};
 use crate::weights::{Checkpoint, WeightsError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,8 +17,10 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 pub struct SubCase {
     pub planned: Planned,
-    /// Index into the test's cells.
+    /// Index into the test's cells: of a drawn case, the cell of its chain that runs it.
     pub cell: usize,
+    /// Number of tokens: the cell's own, or what was drawn.
+    pub tokens: usize,
     /// Why it is not run on this architecture, if it is not.
     pub skip: Option<String>,
 }
@@ -107,6 +110,7 @@ pub fn expand(meta: &TestMeta, arch: Arch) -> Result<Vec<SubCase>, PlanError> {
             cases.push(SubCase {
                 planned: planned(meta, cell, arch, weights),
                 cell: index,
+                tokens: cell.tokens,
                 skip: skip.clone(),
             });
         }
@@ -192,7 +196,126 @@ pub fn planned(meta: &TestMeta, cell: &Cell, arch: Arch, weights: &BTreeMap<Stri
         path,
         params,
         weights: weights.clone(),
+        fuzz: None,
     }
+}
+
+/// Drawn cases of a test: `count` for each of its chains, which is a combination of its parameters, in turn with each of its
+/// tensors. Without a number there are some only where the test asks for them by `tokens = fuzz(..)`. `listed` is what
+/// [`expand`] gives, `seed` replaces the test's own.
+pub fn drawn(
+    meta: &TestMeta,
+    listed: &[SubCase],
+    count: Option<usize>,
+    seed: Option<u64>,
+) -> Result<Vec<SubCase>, PlanError> {
+    let Some(count) = count.or(meta.body.fuzz.map(|_| fuzz::DRAWS)) else { return Ok(Vec::new()) };
+    let checkpoint = checkpoint(meta)?;
+    let mut chains: Vec<Vec<&SubCase>> = Vec::new();
+    for case in listed.iter().filter(|case| hosts(meta, case)) {
+        match chains.last_mut().filter(|chain| chain[0].cell == case.cell) {
+            Some(chain) => chain.push(case),
+            None => chains.push(vec![case]),
+        }
+    }
+    let mut cases = Vec::new();
+    for chain in chains {
+        let spaces: Vec<Space> =
+            chain.iter().map(|case| space(meta, checkpoint.as_ref(), &case.planned.weights)).collect();
+        // Each chain and tensor has its own shapes, so that a matrix meets more of them.
+        let of_host = |case: &SubCase| u64::from_str_radix(&file_stem(&case.planned.id), 16).unwrap_or(0);
+        let of_tensor: Vec<Vec<Shape>> = chain
+            .iter()
+            .zip(&spaces)
+            .enumerate()
+            .map(|(i, (case, space))| {
+                let count = (count + chain.len() - 1 - i) / chain.len();
+                fuzz::draw(space, count, seed.unwrap_or(meta.body.seed) ^ of_host(case))
+            })
+            .collect();
+        cases.extend((0..count).map(|i| {
+            let tensor = i % chain.len();
+            redrawn(chain[tensor], of_tensor[tensor][i / chain.len()])
+        }));
+    }
+    Ok(cases)
+}
+
+/// The drawn case that an identity describes; `None` where it is no case of this test, or a listed one.
+///
+/// # Errors
+/// If the identity says that the case is drawn, and not how.
+pub fn by_identity(meta: &TestMeta, listed: &[SubCase], id: &str) -> Result<Option<SubCase>, NotDrawn> {
+    let identity = Identity::of(id);
+    let Some(drawn) = identity.get(fuzz::COORDINATE).filter(|_| identity.path() == meta.path()) else {
+        return Ok(None);
+    };
+    let drawn: Drawn = drawn.parse()?;
+    let tokens = identity.get("tokens").and_then(|tokens| tokens.parse().ok());
+    let Some(tokens) = tokens.filter(|tokens| (1..=i32::MAX as usize).contains(tokens)) else {
+        return Ok(None);
+    };
+    let cases = listed.iter().filter(|case| hosts(meta, case)).map(|case| redrawn(case, (tokens, drawn)));
+    Ok(cases.into_iter().find(|case| case.planned.id == id))
+}
+
+/// Whether drawn cases run in the place of this listed one: the first of its chain that runs here.
+fn hosts(meta: &TestMeta, case: &SubCase) -> bool {
+    let cells = &meta.body.cells;
+    let own = &cells[case.cell];
+    let first = cells.iter().position(|cell| cell.check == own.check && cell.at == own.at);
+    own.check == Check::FullChain && case.skip.is_none() && first == Some(case.cell)
+}
+
+fn redrawn(case: &SubCase, shape: Shape) -> SubCase {
+    SubCase { planned: case.planned.redrawn(shape), tokens: shape.0, ..case.clone() }
+}
+
+/// The shapes from which cases of a test are drawn, with these tensors. Without `tokens = fuzz(..)` they have from one to as
+/// many tokens as the largest listed case.
+pub fn space_of(meta: &TestMeta, weights: &BTreeMap<String, String>) -> Result<Space, PlanError> {
+    Ok(space(meta, checkpoint(meta)?.as_ref(), weights))
+}
+
+fn checkpoint(meta: &TestMeta) -> Result<Option<Checkpoint>, PlanError> {
+    let path = meta.body.checkpoint.as_ref();
+    Ok(path.map(|path| Checkpoint::open(&meta.manifest_dir.join(path))).transpose()?)
+}
+
+fn space(meta: &TestMeta, checkpoint: Option<&Checkpoint>, weights: &BTreeMap<String, String>) -> Space {
+    let body = &meta.body;
+    let most = body.cells.iter().map(|cell| cell.tokens).max().unwrap_or(1);
+    let tokens = body.fuzz.map_or(1..=most, |range| range.first..=range.last);
+    let slices = checkpoint.filter(|_| body.takes_n || body.takes_k);
+    let (n, k) = slices.and_then(|checkpoint| extents(checkpoint, weights)).unwrap_or_default();
+    Space { tokens, n: n.filter(|_| body.takes_n), k: k.filter(|_| body.takes_k) }
+}
+
+/// The slices of a test's only matrix. There are none of experts, of a weight whose columns or codes have another order, and
+/// where a vector belongs to neither dimension or could belong to both.
+fn extents(
+    checkpoint: &Checkpoint,
+    weights: &BTreeMap<String, String>,
+) -> Option<(Option<Extent>, Option<Extent>)> {
+    let mut matrix = None;
+    let mut vectors = Vec::new();
+    for tensor in weights.values() {
+        match checkpoint.raw(tensor) {
+            Ok(raw) if raw.shape.len() == 1 => vectors.push(raw.shape[0]),
+            Ok(raw) if raw.shape.len() > 2 => return None,
+            _ => {
+                let info = checkpoint.describe(tensor).ok()?;
+                if info.experts.is_some() || info.stored_otherwise || matrix.is_some() {
+                    return None;
+                }
+                matrix = Some(info);
+            }
+        }
+    }
+    let info = matrix?;
+    let (rows, cols) = info.granularity.cell(info.rows, info.cols);
+    let belongs = |length: &usize| (*length == info.rows) != (*length == info.cols);
+    vectors.iter().all(belongs).then(|| (Extent::new(info.rows, rows), Extent::new(info.cols, cols)))
 }
 
 /// What a test declares about the failure of a cell.
@@ -204,13 +327,14 @@ pub struct Known<'a> {
     pub certain: bool,
 }
 
-/// The known failure that speaks of this cell, if there is one.
-pub fn known_failure<'a>(meta: &'a TestMeta, cell: &Cell, arch: Arch) -> Option<Known<'a>> {
+/// The known failure that speaks of this cell, or of a case that was `drawn` for it, if there is one.
+pub fn known_failure<'a>(meta: &'a TestMeta, cell: &Cell, arch: Arch, drawn: bool) -> Option<Known<'a>> {
     meta.body.known_failures.iter().find_map(|failure| {
         if failure.arch.as_ref().is_some_and(|a| *a != arch.to_string()) {
             return None;
         }
-        let mut certain = true;
+        // A drawn shape may be one at which it does not fail.
+        let mut certain = !drawn;
         for (name, label) in &failure.at {
             let (axis, &at) = meta.body.axes.iter().zip(&cell.at).find(|(axis, _)| axis.name == *name)?;
             if cell.check == Check::Parameter && matches!(axis.kind, AxisKind::Values | AxisKind::Perf) {

@@ -18,7 +18,7 @@ use crate::quant::{Granularity, Quant, Quantized, ZeroPoint, quantize};
 use crate::record::{CheckName, Power, PowerStatus};
 use crate::reference::graph::{Binary, Op, Unary};
 use crate::reference::{BufferId, Evaluation, Expr, Matrix, eval};
-use crate::verdict::{at_most, comparison_checks};
+use crate::verdict::{Bounds, at_most, bounded_checks, comparison_checks};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,7 +52,7 @@ struct Judged<'a> {
 struct Reference {
     id: BufferId,
     reference: Arc<Matrix>,
-    max_rel_l2: Option<f64>,
+    bounds: Bounds,
     /// Which part of the hop that is, if not all of it.
     note: Option<String>,
 }
@@ -81,7 +81,7 @@ impl<'a> Judged<'a> {
                     Some(columns) => Arc::new(columns_of(&hop.reference, columns)),
                     None => hop.reference.clone(),
                 },
-                max_rel_l2: hop.max_rel_l2,
+                bounds: hop.bounds,
                 note: sampled.map(|columns| {
                     format!("in {} of {} columns", columns.len(), attempt.buffer(hop.id).cols)
                 }),
@@ -108,7 +108,7 @@ fn seeded(
             Some(_) => found.extend(producer_faults(attempt, buffer, source, &given)),
             None => {
                 let spread = OnceCell::new();
-                let consumer = Consumer { buffer, judged, source, given: &given, min_cos, spread };
+                let consumer = Consumer { buffer, judged, source, given: &given, spread };
                 let mut faults = consumer.operand_faults(attempt);
                 faults.extend(consumer.graph_faults());
                 judged.annotate(&mut faults);
@@ -157,7 +157,7 @@ fn shifted(attempt: &Attempt, judged: &Reference, given: &Given<'_>, min_cos: f6
         }
         None => {
             let spread = OnceCell::new();
-            Consumer { buffer, judged, source, given, min_cos, spread }.judge(fault, name, &faulty)
+            Consumer { buffer, judged, source, given, spread }.judge(fault, name, &faulty)
         }
     }
 }
@@ -168,7 +168,6 @@ struct Consumer<'a> {
     judged: &'a Reference,
     source: &'a Expr,
     given: &'a Given<'a>,
-    min_cos: f64,
     /// What each element may be off by, once it is asked for.
     spread: OnceCell<Spread>,
 }
@@ -179,8 +178,7 @@ impl Consumer<'_> {
         let out = round(faulty, self.buffer.dtype);
         let reference = &self.judged.reference;
         let comparison = compare(reference, &out);
-        let mut checks =
-            comparison_checks(&self.buffer.name, &comparison, self.min_cos, self.judged.max_rel_l2);
+        let mut checks = bounded_checks(&self.buffer.name, &comparison, &self.judged.bounds);
         if checks.iter().all(|c| c.ok) {
             let spread = self.spread.get_or_init(|| bounds(self.source, self.given));
             checks.extend(seeded_elements(self.buffer, self.source, reference, &out, spread));
@@ -204,7 +202,8 @@ impl Consumer<'_> {
                 }
             }
         }
-        let (rel_l2, allowed) = (rel_l2.unwrap_or(f64::NAN), self.judged.max_rel_l2.unwrap_or(f64::INFINITY));
+        let (rel_l2, allowed) =
+            (rel_l2.unwrap_or(f64::NAN), self.judged.bounds.rel_l2.unwrap_or(f64::INFINITY));
         match most {
             // The kernel declares that it rounds within a function, so only the error of the whole is bounded.
             0.0 => format!(
@@ -631,7 +630,7 @@ fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
             let faulty = eval(source, &Accumulating { given: &given, accumulator }).head(ACCUMULATED_ROWS);
             let out = round(&faulty, buffer.dtype);
             let comparison = compare(&reference, &out);
-            let bound = judged.max_rel_l2.unwrap_or(0.0);
+            let bound = judged.bounds.rel_l2.unwrap_or(0.0);
             let mut checks = vec![crate::verdict::none(CheckName::Inf, "", comparison.inf_unexpected, "")];
             if comparison.inf_unexpected == 0 {
                 checks = vec![at_most(CheckName::Accumulation, "", comparison.rel_l2, bound)];

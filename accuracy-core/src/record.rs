@@ -10,6 +10,8 @@ pub use crate::check_name::{CheckName, FindingKind};
 pub use crate::check_result::{CheckResult, Power, PowerStatus, Verdict};
 use crate::error_map::ErrorMap;
 use crate::files;
+use crate::fuzz::{self, Drawn, Shape};
+use crate::identity::Identity;
 use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
@@ -435,6 +437,12 @@ pub struct Record {
     /// What the process had computed before this case: other shapes of its chain, or other cases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preceded_by: Vec<String>,
+    /// What a drawn case has beside its token count; absent of a listed case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuzz: Option<Drawn>,
+    /// The identity of the least shape that fails as this drawn case does, where the run has looked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least: Option<String>,
     /// Why the test declares that this case fails: then its failure passes the gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_failure: Option<String>,
@@ -586,9 +594,27 @@ pub struct Planned {
     pub path: Option<String>,
     pub params: BTreeMap<String, String>,
     pub weights: BTreeMap<String, String>,
+    /// What a drawn case has beside its token count; absent of a listed case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuzz: Option<Drawn>,
 }
 
 impl Planned {
+    /// The same case in another drawn shape.
+    pub fn redrawn(&self, (tokens, drawn): Shape) -> Planned {
+        let own = Identity::of(&self.id);
+        let mut id = Identity::new(own.path());
+        for (name, value) in own.coordinates().filter(|(name, _)| *name != fuzz::COORDINATE) {
+            if name == "tokens" {
+                id.push(name, tokens.to_string());
+                id.push(fuzz::COORDINATE, drawn.to_string());
+            } else {
+                id.push(name, value);
+            }
+        }
+        Planned { id: id.to_string(), fuzz: Some(drawn), ..self.clone() }
+    }
+
     /// What a record says otherwise of the case that it is of; `None` where both agree.
     pub fn disagreement(&self, record: &Record) -> Option<String> {
         let of = |name: &str, planned: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
@@ -645,6 +671,8 @@ impl Planned {
             unfinished: None,
             poison: None,
             preceded_by: Vec::new(),
+            fuzz: self.fuzz,
+            least: None,
             known_failure: None,
             causes: Vec::new(),
             seconds: 0.0,
@@ -842,6 +870,7 @@ mod tests {
             path: None,
             params: BTreeMap::new(),
             weights: BTreeMap::new(),
+            fuzz: None,
         }
     }
 

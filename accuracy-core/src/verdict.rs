@@ -115,6 +115,11 @@ pub fn short(x: f64) -> String {
     format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// A cosine as a message has it: six decimals, and what is below 1 does not read as 1.
+pub fn cosine_text(value: f64) -> String {
+    if value < 1.0 && value >= 0.999_999_5 { "0.999999".into() } else { format!("{value:.6}") }
+}
+
 /// The tier of a cosine; a cosine that does not exist (NaN in the output, a zero output) is the worst.
 pub fn tier(cos: Option<f64>, min_cos: f64) -> Verdict {
     match cos {
@@ -157,28 +162,66 @@ pub fn none(check: CheckName, hop: &str, count: u64, detail: impl Into<String>) 
     CheckResult { detail: detail.into(), ..at_most(check, hop, Some(count as f64), 0.0) }
 }
 
-/// The checks that compare a buffer with its reference. `max_rel_l2` is what its format and accumulation allow,
-/// already with [`NOISE_FACTOR`]; without it the relative L2 is not judged.
+/// What the comparison of a buffer with its reference is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Least cosine of the whole.
+    pub cos: f64,
+    /// Least cosine of a row.
+    pub row_cos: f64,
+    /// How far the gain may be from 1.
+    pub gain: f64,
+    /// The relative L2 that format and accumulation allow, already with [`NOISE_FACTOR`]; without it that is not judged.
+    pub rel_l2: Option<f64>,
+}
+
+impl Bounds {
+    /// The bounds of a hop whose kernel decides no tie.
+    pub fn usual(min_cos: f64, rel_l2: Option<f64>) -> Bounds {
+        Bounds { cos: min_cos, row_cos: MIN_ROW_COS, gain: MAX_GAIN, rel_l2 }
+    }
+
+    /// The same, where `ties` is the distance between two results that differ in how ties are decided. A value that is cut off
+    /// to 126 where it could be 127 makes a whole row smaller, and a query on the other side of a tie turns one.
+    pub fn allowing(self, ties: &Comparison) -> Bounds {
+        // The distance of a cosine from 1 goes by the square of the relative L2.
+        let least =
+            |bound: f64, cos: Option<f64>| bound.min(1.0 - NOISE_FACTOR.powi(2) * (1.0 - cos.unwrap_or(1.0)));
+        Bounds {
+            cos: least(self.cos, ties.cos),
+            row_cos: least(self.row_cos, ties.cos_row_min),
+            gain: self.gain + ties.gain.map_or(0.0, |gain| (gain - 1.0).abs()),
+            rel_l2: self.rel_l2,
+        }
+    }
+}
+
+/// The checks that compare a buffer with its reference, within the usual bounds; `max_rel_l2` as in [`Bounds`].
 pub fn comparison_checks(
     hop: &str,
     c: &Comparison,
     min_cos: f64,
     max_rel_l2: Option<f64>,
 ) -> Vec<CheckResult> {
-    let mut checks = vec![at_least(CheckName::Cos, hop, c.cos, min_cos)];
+    bounded_checks(hop, c, &Bounds::usual(min_cos, max_rel_l2))
+}
+
+/// The checks that compare a buffer with its reference.
+pub fn bounded_checks(hop: &str, c: &Comparison, bounds: &Bounds) -> Vec<CheckResult> {
+    let mut checks = vec![at_least(CheckName::Cos, hop, c.cos, bounds.cos)];
     if let Some(row) = c.row_min_index {
         checks.push(CheckResult {
             detail: format!("row {row}"),
-            ..at_least(CheckName::CosRowMin, hop, c.cos_row_min, MIN_ROW_COS)
+            ..at_least(CheckName::CosRowMin, hop, c.cos_row_min, bounds.row_cos)
         });
     }
     let detail = c.zero_row_index.map_or(String::new(), |r| format!("row {r} is not zero"));
     checks.push(none(CheckName::ZeroRows, hop, c.zero_rows_wrong, detail));
     checks.push(CheckResult {
         detail: c.gain.map_or(String::new(), |g| format!("gain {g:.6}")),
-        ..at_most(CheckName::Gain, hop, c.gain.map(|g| (g - 1.0).abs()), MAX_GAIN)
+        ..at_most(CheckName::Gain, hop, c.gain.map(|g| (g - 1.0).abs()), bounds.gain)
     });
-    if let Some(bound) = max_rel_l2 {
+    if let Some(bound) = bounds.rel_l2 {
         checks.push(at_most(CheckName::RelL2, hop, c.rel_l2, bound));
     }
     let elements = |n: u64| if n == 1 { "1 element is".to_owned() } else { format!("{n} elements are") };
@@ -360,6 +403,15 @@ mod tests {
             assert_eq!(hold_within(&c, &[0.0; 3], MIN_COS, Some(0.03)), holds(&c));
         }
         assert!(held > 100 && close > 100, "{held} {close}");
+    }
+
+    #[test]
+    fn a_cosine_below_one_never_reads_as_one() {
+        for (value, text) in
+            [(1.0, "1.000000"), (1.0 - 1e-12, "0.999999"), (0.9999986, "0.999999"), (-0.003, "-0.003000")]
+        {
+            assert_eq!(cosine_text(value), text);
+        }
     }
 
     #[test]

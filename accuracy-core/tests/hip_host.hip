@@ -30,6 +30,20 @@ __global__ void rotate_in_block(uint32_t* out, int rounds) {
     out[first_of_block() + thread] = value;
 }
 
+// What a block finds in shared memory, and a thread in its own, before anything of it is set. The barrier of the compiler
+// keeps it from making anything of that.
+__global__ void what_is_left(uint32_t* shared, uint32_t* own) {
+    __shared__ uint32_t values[8];
+    uint32_t registers[8];
+    __asm__ volatile("" : : "r"(registers), "r"(values) : "memory");
+    shared[blockIdx.x] = values[3];
+    own[first_of_block() + thread_in_block()] = registers[3];
+    __asm__ volatile("" : : "r"(registers), "r"(values) : "memory");
+    if (threadIdx.x + 1 == blockDim.x) values[3] = 7 + blockIdx.x;
+    registers[3] = 42 + threadIdx.x;
+    __asm__ volatile("" : : "r"(registers), "r"(values) : "memory");
+}
+
 __global__ void warp_operations(int* out) {
     const int thread = threadIdx.x, lane = thread % warpSize;
     int* row = out + thread;
@@ -84,6 +98,11 @@ LAUNCHER launch_count_visits(uint32_t* out, const uint32_t* g, const uint32_t* b
 
 LAUNCHER launch_rotate_in_block(uint32_t* out, const uint32_t* g, const uint32_t* b, int rounds) {
     hipLaunchKernelGGL(rotate_in_block, dim3(g[0], g[1], g[2]), dim3(b[0], b[1], b[2]), 0, nullptr, out, rounds);
+    return hipGetLastError();
+}
+
+LAUNCHER launch_what_is_left(uint32_t* shared, uint32_t* own, int blocks, int threads) {
+    hipLaunchKernelGGL(what_is_left, dim3(blocks), dim3(threads), 0, nullptr, shared, own);
     return hipGetLastError();
 }
 

@@ -62,6 +62,23 @@ fn every_thread_of_every_block_runs_once() {
 }
 
 #[test]
+fn a_block_finds_nothing_of_the_last_one_and_a_thread_nothing_of_another() {
+    const BLOCKS: usize = 5;
+    const THREADS: usize = 70;
+    for launch in 0..3 {
+        let (mut shared, mut own) = (vec![0u32; BLOCKS], vec![0u32; BLOCKS * THREADS]);
+        assert_eq!(
+            launch!("what_is_left", shared.as_mut_ptr() => *mut u32, own.as_mut_ptr() => *mut u32, BLOCKS as i32 => i32, THREADS as i32 => i32),
+            0
+        );
+        // What is shared memory is known once a block has written to it.
+        let known = if launch == 0 { &shared[1..] } else { &shared[..] };
+        assert!(known.iter().all(|&word| word == u32::MAX), "launch {launch}: {shared:x?}");
+        assert!(own.iter().all(|&word| word == u32::MAX), "launch {launch}: {own:x?}");
+    }
+}
+
+#[test]
 fn barriers_order_shared_memory_on_several_host_threads() {
     let rotate = || {
         for block in BLOCKS {

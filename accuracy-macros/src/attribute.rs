@@ -7,12 +7,12 @@ use quote::ToTokens;
 use std::collections::HashSet;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Expr, ExprLit, Lit, LitStr, Token, UnOp, token};
+use syn::{Expr, ExprLit, Lit, LitStr, RangeLimits, Token, UnOp, token};
 
 const KEYS: &str = "checkpoint, weights, tokens, archs, activations, min_cos, memory, seed, known_failure, nondeterministic, benign";
 
 /// Names that stand in a case's identity or in `known_failure` by themselves.
-pub const RESERVED: [&str; 5] = ["arch", "check", "parameter", "reason", "tokens"];
+pub const RESERVED: [&str; 6] = ["arch", "check", "fuzz", "parameter", "reason", "tokens"];
 
 /// The largest number of tokens: launchers take 32-bit sizes.
 const MAX_TOKENS: u64 = i32::MAX as u64;
@@ -21,6 +21,8 @@ pub struct Attribute {
     pub checkpoint: Option<String>,
     pub weights: Vec<Role>,
     pub tokens: Vec<usize>,
+    /// First and last of the token counts from which cases are drawn.
+    pub fuzz: Option<(usize, usize)>,
     /// Architectures that the test is for; none: for all of them.
     pub archs: Vec<String>,
     pub activations: Option<String>,
@@ -130,6 +132,7 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
         checkpoint: None,
         weights: Vec::new(),
         tokens: vec![1, 33, 128],
+        fuzz: None,
         archs: Vec::new(),
         activations: None,
         min_cos: None,
@@ -157,7 +160,14 @@ pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Attribute {
                 attribute.weights = weights(&entry, errors);
                 weights_key = Some(entry.key);
             }
-            "tokens" => attribute.tokens = tokens_list(&entry, errors).unwrap_or(attribute.tokens),
+            "tokens" => match token_counts(&entry, errors) {
+                Some(Tokens::Listed(list)) => attribute.tokens = list,
+                Some(Tokens::Drawn { first, last }) => {
+                    attribute.tokens = vec![LISTED_BESIDE_DRAWN.clamp(first, last)];
+                    attribute.fuzz = Some((first, last));
+                }
+                None => {}
+            },
             "archs" => attribute.archs = archs_list(&entry, errors).unwrap_or_default(),
             "activations" => attribute.activations = activations(&entry, errors),
             "min_cos" => {
@@ -262,12 +272,43 @@ fn seed(entry: &Entry, errors: &mut Errors) -> Option<u64> {
     seed
 }
 
-fn tokens_list(entry: &Entry, errors: &mut Errors) -> Option<Vec<usize>> {
+/// What `tokens` says.
+enum Tokens {
+    Listed(Vec<usize>),
+    Drawn { first: usize, last: usize },
+}
+
+/// The token count that a test has beside those that are drawn: whether it could see each fault is shown by a listed case,
+/// and checks that compare two paths have one. It is no multiple of a tile.
+const LISTED_BESIDE_DRAWN: usize = 33;
+
+fn token_counts(entry: &Entry, errors: &mut Errors) -> Option<Tokens> {
     let example = "[1, 33, 128]";
     let value = assigned(entry, example, errors)?;
-    let Ok(Expr::Array(array)) = syn::parse2::<Expr>(value.clone()) else {
-        errors.at(value, format!("`tokens` takes a list of numbers, such as {example}"));
-        return None;
+    let array = match syn::parse2::<Expr>(value.clone()).map(|expr| peel(&expr).clone()) {
+        Ok(Expr::Array(array)) => array,
+        Ok(Expr::Call(call)) if matches!(&*call.func, Expr::Path(path) if path.path.is_ident("fuzz")) => {
+            let range = match (call.args.first(), call.args.len()) {
+                (Some(range), 1) => token_range(range),
+                _ => None,
+            };
+            if range.is_none() {
+                errors.at(
+                    call,
+                    format!(
+                        "`fuzz` takes a range of token counts from 1 to {MAX_TOKENS}, such as fuzz(1..=4096)"
+                    ),
+                );
+            }
+            return range.map(|(first, last)| Tokens::Drawn { first, last });
+        }
+        _ => {
+            errors.at(
+                value,
+                format!("`tokens` takes a list of numbers, such as {example}, or a range to draw from, such as fuzz(1..=4096)"),
+            );
+            return None;
+        }
     };
     if array.elems.is_empty() {
         errors.at(value, "`tokens` is empty: no cell would run");
@@ -282,7 +323,17 @@ fn tokens_list(entry: &Entry, errors: &mut Errors) -> Option<Vec<usize>> {
             None => errors.at(element, format!("a number of tokens is an integer from 1 to {MAX_TOKENS}")),
         }
     }
-    Some(list)
+    Some(Tokens::Listed(list))
+}
+
+/// First and last of a range of token counts that is not empty.
+fn token_range(expr: &Expr) -> Option<(usize, usize)> {
+    let Expr::Range(range) = peel(expr) else { return None };
+    let first = integer(range.start.as_deref()?)?;
+    let end = integer(range.end.as_deref()?)?;
+    let last = if matches!(range.limits, RangeLimits::Closed(_)) { end } else { end.checked_sub(1)? };
+    let within = first >= 1 && first <= last && last <= MAX_TOKENS;
+    within.then(|| Some((usize::try_from(first).ok()?, usize::try_from(last).ok()?))).flatten()
 }
 
 fn archs_list(entry: &Entry, errors: &mut Errors) -> Option<Vec<String>> {

@@ -10,7 +10,7 @@ use crate::errors::Errors;
 use crate::function::{self, Parameter, axis_label};
 use crate::json;
 use proc_macro2::{Ident, Literal, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens as _, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{FnArg, ItemFn, ReturnType};
 
@@ -35,7 +35,7 @@ pub fn accuracy_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
     }
     let axes: Vec<Axis> = parameters.iter().map(|p| p.axis.clone()).collect();
     let cells = cells::cells(&axes, &attribute.tokens);
-    let body = body(&function.sig.ident, &attribute, &axes, &cells);
+    let body = body(&function, &attribute, &axes, &cells);
     expand(&function, &parameters, &cells, &body)
 }
 
@@ -135,7 +135,10 @@ fn call_fn(function: &ItemFn, parameters: &[Parameter], call: &Ident) -> TokenSt
 }
 
 /// The JSON of `accuracy_core::meta::Body`.
-fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> String {
+fn body(function: &ItemFn, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> String {
+    let name = &function.sig.ident;
+    let (takes_n, takes_k) = function::takes_shape(function.block.to_token_stream());
+    let yes = |is: bool| is.then(|| "true".to_owned());
     let strings = |texts: &[String]| json::array(texts.iter().map(|t| json::string(t)));
     let pair = |a: &str, b: &str| json::array([json::string(a), json::string(b)]);
     let axis = |axis: &Axis| {
@@ -194,6 +197,14 @@ fn body(name: &Ident, attribute: &Attribute, axes: &[Axis], cells: &[Cell]) -> S
                 }))
             }),
         ),
+        (
+            "fuzz",
+            attribute.fuzz.map(|(first, last)| {
+                json::object([("first", Some(first.to_string())), ("last", Some(last.to_string()))])
+            }),
+        ),
+        ("takes_n", yes(takes_n)),
+        ("takes_k", yes(takes_k)),
         ("memory", attribute.memory.map(|bytes| bytes.to_string())),
         ("min_cos", attribute.min_cos.map(|x| format!("{x:?}"))),
         ("seed", Some(attribute.seed.to_string())),
@@ -214,7 +225,7 @@ mod tests {
         assert!(errors.is_empty(), "{}", errors.to_tokens());
         let axes: Vec<Axis> = parameters.iter().map(|p| p.axis.clone()).collect();
         let cells = cells::cells(&axes, &attribute.tokens);
-        serde_json::from_str(&body(&function.sig.ident, &attribute, &axes, &cells)).unwrap()
+        serde_json::from_str(&body(&function, &attribute, &axes, &cells)).unwrap()
     }
 
     #[test]
@@ -290,6 +301,39 @@ mod tests {
                 "seed": 255,
             })
         );
+    }
+
+    #[test]
+    fn drawn_token_counts_have_a_listed_one_beside_them_and_a_body_says_what_it_takes_of_a_shape() {
+        let of = |range: TokenStream, body: TokenStream| {
+            body_of(quote!(tokens = fuzz(#range)), quote!(fn f(cx: &mut Case) -> Result<Tensor> { #body }))
+        };
+        for (range, listed, first, last) in
+            [(quote!(1..=4096), 33, 1, 4096), (quote!(64..129), 64, 64, 128), (quote!(2..=9), 9, 2, 9)]
+        {
+            let body = of(range, quote!());
+            assert_eq!(body["fuzz"], json!({"first": first, "last": last}));
+            let tokens: Vec<&Value> =
+                body["cells"].as_array().unwrap().iter().map(|c| &c["tokens"]).collect();
+            assert_eq!(tokens, [listed]);
+        }
+        for (body, n, k) in [
+            (quote!(let (m, n, k) = cx.shape()?;), true, true),
+            (quote!(let (m, _, k) = cx.shape()?;), false, true),
+            (
+                quote!(if x {
+                    let (_m, mut n, _) = cx.shape().unwrap();
+                }),
+                true,
+                false,
+            ),
+            (quote!(let (m, _n, _k) = cx.shape()?;), false, false),
+            (quote!(let (m, n, k) = w.sizes();), false, false),
+        ] {
+            let found = of(quote!(1..=2), body.clone());
+            let of = |key: &str| found.get(key).is_some_and(|value| *value == json!(true));
+            assert_eq!((of("takes_n"), of("takes_k")), (n, k), "{body}");
+        }
     }
 
     #[test]

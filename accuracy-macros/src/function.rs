@@ -4,7 +4,7 @@ use crate::attribute::{Attribute, RESERVED, peel};
 use crate::cells::{self, Axis, AxisKind, MAX_CELLS};
 use crate::csv;
 use crate::errors::Errors;
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use std::collections::HashSet;
 use syn::ext::IdentExt;
@@ -376,6 +376,31 @@ pub fn check_matrix(function: &ItemFn, attribute: &Attribute, parameters: &[Para
             ),
         );
     }
+}
+
+/// Whether a function takes N and K from `cx.shape()`, as in `let (m, n, k) = cx.shape()?;`: then it follows a slice of its
+/// weight. A name that begins with `_` is not used.
+pub fn takes_shape(body: TokenStream) -> (bool, bool) {
+    let trees: Vec<TokenTree> = body.into_iter().collect();
+    let mut takes = (false, false);
+    for (i, tree) in trees.iter().enumerate() {
+        let TokenTree::Group(group) = tree else { continue };
+        let inside = takes_shape(group.stream());
+        takes = (takes.0 || inside.0, takes.1 || inside.1);
+        let is = |at: usize, text: &str| trees.get(at).is_some_and(|tree| tree.to_string() == text);
+        let asks = i > 0 && is(i - 1, "let") && is(i + 1, "=") && is(i + 3, ".") && is(i + 4, "shape");
+        if !asks {
+            continue;
+        }
+        let names: Vec<TokenTree> = group.stream().into_iter().collect();
+        let parts = names.split(|tree| tree.to_string() == ",");
+        let used: Vec<bool> =
+            parts.map(|part| part.last().is_some_and(|name| !name.to_string().starts_with('_'))).collect();
+        if let [_, n, k, ..] = used[..] {
+            takes = (takes.0 || n, takes.1 || k);
+        }
+    }
+    takes
 }
 
 /// The label that a value stands for on an axis.

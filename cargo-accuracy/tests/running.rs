@@ -122,7 +122,7 @@ fn a_report_on_standard_output_is_nothing_but_json() {
 fn quiet_prints_failures_and_the_summary_only() {
     let run = never_green().accuracy(&["--arch", "host", "-q", "::is_correct[", "::returns_early["]);
     assert!(!run.stdout.contains("verdict"), "{run}");
-    assert!(run.stdout.starts_with("CRASHED never-green::runner::returns_early["), "{run}");
+    assert!(run.stdout.starts_with("CRASHED never-green::runner::returns_early full_chain\n"), "{run}");
     assert_eq!(run.last_line(), "1 passed, 1 failed, 0 skipped");
 }
 

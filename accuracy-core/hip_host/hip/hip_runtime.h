@@ -7,11 +7,13 @@
 // has to wait (__syncthreads, a warp operation). A kernel that never waits is thus a plain loop over its threads.
 //
 // Differences from a GPU that a kernel can see: a block never runs beside another, so a kernel that waits for another
-// block does not end; dynamic shared memory starts as 0xff bytes; a warp operation that reads a lane which takes no
+// block does not end; shared memory starts as 0xff bytes in each block, static one from the second block on that a library
+// has ever run; a warp operation that reads a lane which takes no
 // part gets all bits set, where a GPU leaves the value undefined. A barrier that not every thread of the block
 // reaches is reported and aborts.
 #pragma once
 
+#include <link.h>
 #include <math.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -26,6 +28,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -218,10 +221,43 @@ struct Site {
     }
 };
 
+// Fills shared memory that kernels declare statically. It is thread-local memory of their library, beside variables of this
+// header and of launchers. A kernel can change nothing else of that, so what changes while its blocks run is shared memory.
+class StaticShared {
+   public:
+    // Before the first block of a launch. `code` is the kernel, `machine` what is no shared memory although it changes.
+    void begin(const void* code, const void* machine, size_t machine_size);
+
+    // Behind each block: what was in shared memory is not there for the next.
+    void end_block();
+
+   private:
+    // So many blocks of a launch are looked at.
+    static constexpr uint32_t observed = 2;
+
+    struct Range {
+        const unsigned char* begin;
+        const unsigned char* end;
+    };
+
+    static int find(dl_phdr_info* info, size_t, void* self);
+    bool is_own(const unsigned char* at) const;
+    void remember();
+
+    const void* code_ = nullptr;
+    unsigned char* begin_ = nullptr;  // thread-local memory of the kernel's library, on this thread
+    size_t size_ = 0;
+    uint32_t blocks_ = 0;  // that have run in this launch
+    Range own_[7] = {};    // variables of this header
+    std::vector<unsigned char> before_;
+    std::vector<bool> shared_;  // by words of four bytes
+    std::vector<Range> ranges_;
+};
+
 // Runs launches, one at a time; every host thread has its own.
 class Machine {
    public:
-    void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* argument);
+    void run(dim3 grid, dim3 block, size_t shared_bytes, const void* code, void (*body)(void*), void* argument);
 
     void barrier(Site site) { wait(State::at_barrier, site); }
 
@@ -275,6 +311,7 @@ class Machine {
     Thread threads_[max_threads] = {};
     Fiber fibers_[max_threads];
     uint32_t fibers_created_ = 0;
+    StaticShared static_shared_;
     alignas(128) unsigned char shared_[max_dynamic_shared];
 };
 
@@ -283,7 +320,82 @@ inline Machine& machine() {
     return instance;
 }
 
-inline void Machine::run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* argument) {
+inline void StaticShared::begin(const void* code, const void* machine, size_t machine_size) {
+    code_ = code;
+    blocks_ = 0;
+    unsigned char* const last = begin_;
+    begin_ = nullptr;
+    dl_iterate_phdr(find, this);
+    if (!begin_) return;  // the library has none, or none on this thread so far
+    if (begin_ != last) {
+        shared_.assign(size_ / 4, false);
+        ranges_.clear();
+    }
+    const auto range = [](const void* at, size_t size) {
+        const auto* const first = static_cast<const unsigned char*>(at);
+        return Range{first, first + size};
+    };
+    const Range own[] = {range(&threadIdx, sizeof threadIdx), range(&blockIdx, sizeof blockIdx),
+                         range(&blockDim, sizeof blockDim), range(&gridDim, sizeof gridDim),
+                         range(&last_error, sizeof last_error), range(&dynamic_shared, sizeof dynamic_shared),
+                         range(machine, machine_size)};
+    std::copy(std::begin(own), std::end(own), own_);
+    before_.assign(begin_, begin_ + size_);
+}
+
+inline int StaticShared::find(dl_phdr_info* info, size_t, void* self) {
+    StaticShared& shared = *static_cast<StaticShared*>(self);
+    const auto code = reinterpret_cast<uintptr_t>(shared.code_);
+    bool holds_code = false;
+    const ElfW(Phdr)* local = nullptr;
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+        const ElfW(Phdr)& part = info->dlpi_phdr[i];
+        if (part.p_type == PT_TLS) local = &part;
+        const uintptr_t start = info->dlpi_addr + part.p_vaddr;
+        holds_code |= part.p_type == PT_LOAD && code >= start && code - start < part.p_memsz;
+    }
+    if (!holds_code) return 0;
+    if (local && info->dlpi_tls_data) {
+        shared.begin_ = static_cast<unsigned char*>(info->dlpi_tls_data);
+        shared.size_ = local->p_memsz / 4 * 4;
+    }
+    return 1;
+}
+
+inline bool StaticShared::is_own(const unsigned char* at) const {
+    for (const Range& range : own_) {
+        if (at + 4 > range.begin && at < range.end) return true;
+    }
+    return false;
+}
+
+inline void StaticShared::remember() {
+    bool more = false;
+    for (size_t word = 0; word < size_ / 4; ++word) {
+        const unsigned char* const at = begin_ + 4 * word;
+        if (shared_[word] || std::memcmp(at, &before_[4 * word], 4) == 0 || is_own(at)) continue;
+        shared_[word] = more = true;
+    }
+    if (!more) return;
+    ranges_.clear();
+    for (size_t word = 0; word < size_ / 4; ++word) {
+        if (!shared_[word]) continue;
+        const unsigned char* const at = begin_ + 4 * word;
+        if (ranges_.empty() || ranges_.back().end != at) ranges_.push_back({at, at});
+        ranges_.back().end = at + 4;
+    }
+}
+
+inline void StaticShared::end_block() {
+    if (!begin_) return;
+    if (++blocks_ <= observed) remember();
+    for (const Range& range : ranges_) {
+        std::memset(begin_ + (range.begin - begin_), 0xff, range.end - range.begin);
+    }
+    if (blocks_ < observed) before_.assign(begin_, begin_ + size_);
+}
+
+inline void Machine::run(dim3 grid, dim3 block, size_t shared_bytes, const void* code, void (*body)(void*), void* argument) {
     gridDim = grid;
     blockDim = block;
     body_ = body;
@@ -293,6 +405,7 @@ inline void Machine::run(dim3 grid, dim3 block, size_t shared_bytes, void (*body
     shared_bytes_ = shared_bytes;
     dynamic_shared = shared_;
     block_ = 0;
+    static_shared_.begin(code, this, sizeof *this);
     enter_block();
     for (;;) {
         // Starts threads until one waits, until the end of a warp in a block where some wait, or to the end.
@@ -309,6 +422,7 @@ inline void Machine::run(dim3 grid, dim3 block, size_t shared_bytes, void (*body
         finish_warp((next_ - 1) / warpSize * warpSize);
         if (next_ < count_) continue;
         while (waiting_ > 0) pass_barrier();
+        static_shared_.end_block();
         if (++block_ == blocks_) return;
         enter_block();
     }
@@ -323,12 +437,21 @@ inline void Machine::enter_block() {
     std::memset(shared_, 0xff, shared_bytes_);
 }
 
+// Fills the stack that the next thread of a fibre runs on, so that what the thread does not set it does not find either: on a
+// device its registers are no other thread's.
+inline __attribute__((noinline)) void forget_the_last_thread() {
+    unsigned char stack[1024];
+    std::memset(stack, 0xff, sizeof stack);
+    __asm__ volatile("" : : "r"(stack) : "memory");
+}
+
 // What a fibre does: threads one after another, until one of them has had to wait or there is none left to start.
 inline void Machine::fiber_main() {
     Machine& self = machine();
     for (;;) {
         Fiber* const fiber = self.current_;
         do {
+            forget_the_last_thread();
             self.body_(self.argument_);
             self.threads_[self.running_].state = State::returned;
         } while (!fiber->waited && self.start_next());
@@ -340,6 +463,7 @@ inline bool Machine::start_next() {
     ++next_;
     if (waiting_ > 0 && (next_ % warpSize == 0 || next_ == count_)) return false;
     if (next_ == count_) {
+        static_shared_.end_block();
         if (++block_ == blocks_) return false;
         enter_block();
     }
@@ -541,7 +665,7 @@ void hipLaunchKernelGGL(void (*kernel)(Parameters...), dim3 grid, dim3 block, si
     const auto body = [](void* call) {
         std::apply(static_cast<Call*>(call)->kernel, static_cast<Call*>(call)->arguments);
     };
-    hip_host::machine().run(grid, block, shared_bytes, body, &call);
+    hip_host::machine().run(grid, block, shared_bytes, reinterpret_cast<const void*>(kernel), body, &call);
 }
 
 inline hipError_t hipGetLastError() { return std::exchange(hip_host::last_error, hipSuccess); }

@@ -5,6 +5,7 @@
 //! of data makes large terms cancel, which shows in which format a kernel accumulates.
 
 use crate::dtype::DType;
+use crate::fuzz::Values;
 use crate::reference::Matrix;
 
 /// Which data a run is given.
@@ -73,6 +74,93 @@ pub fn values(name: &str, first: bool, rows: usize, cols: usize, seed: u64, data
         }
         Data::Probe(Probe::First) if !first => weight_values(ordinary(rows, cols, &mut rng), data),
         Data::Probe(probe) => cancelling(rows, cols, *probe, &mut rng),
+    }
+}
+
+/// The values of a drawn case's input, before they are rounded to its format.
+pub fn drawn(name: &str, (rows, cols): (usize, usize), seed: u64, values: Values) -> Matrix {
+    let mut rng = stream(name, seed);
+    let mut out = ordinary(rows, cols, &mut rng);
+    match values {
+        Values::Ordinary => {}
+        Values::Tails => {
+            let tail = cols - (cols / 16).min(TAIL);
+            for r in 0..rows {
+                for x in &mut out.row_mut(r)[tail..] {
+                    *x *= 16.0;
+                }
+            }
+            out.row_mut(rows - 1).iter_mut().for_each(|x| *x *= 8.0);
+        }
+        Values::Sparse => {
+            for r in 0..rows {
+                // No row is zero throughout that would not be so otherwise.
+                let kept = rng.below(cols as u64) as usize;
+                for (c, x) in out.row_mut(r).iter_mut().enumerate() {
+                    if rng.below(16) != 0 && c != kept {
+                        *x = 0.0;
+                    }
+                }
+            }
+        }
+        Values::Ties => {
+            for r in 0..rows {
+                let format = &TIES[r % TIES.len()];
+                for (c, x) in out.row_mut(r).iter_mut().enumerate() {
+                    let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+                    // With the largest value of the format in each of its groups, the scale is a power of two.
+                    if c % GROUP == 0 {
+                        *x = sign * format.largest;
+                    } else if rng.below(16) == 0 {
+                        *x = sign * format.tie(&mut rng);
+                    } else {
+                        *x = (*x * format.largest / 8.0).clamp(-format.largest, format.largest);
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Most columns that are the tail of a row.
+const TAIL: usize = 3;
+/// Columns of the smallest group that shares a scale, but for those of NVFP4.
+const GROUP: usize = 32;
+
+/// A format of few bits, by its largest value and by what is half-way between two of its values.
+struct Coarse {
+    largest: f64,
+    kind: Steps,
+}
+
+/// How the values of a coarse format lie.
+enum Steps {
+    /// This many to each power of two, from the first exponent to the last.
+    Binary { to_each: u64, exponents: (i32, i32) },
+    /// One for each whole number.
+    Whole,
+}
+
+/// e4m3fn, e4m3fnuz, int8 and e2m1.
+const TIES: [Coarse; 4] = [
+    Coarse { largest: 448.0, kind: Steps::Binary { to_each: 8, exponents: (-4, 7) } },
+    Coarse { largest: 240.0, kind: Steps::Binary { to_each: 8, exponents: (-4, 6) } },
+    Coarse { largest: 127.0, kind: Steps::Whole },
+    Coarse { largest: 6.0, kind: Steps::Binary { to_each: 2, exponents: (0, 1) } },
+];
+
+impl Coarse {
+    /// A positive number half-way between two neighbours.
+    fn tie(&self, rng: &mut Rng) -> f64 {
+        match self.kind {
+            Steps::Whole => rng.below(self.largest as u64) as f64 + 0.5,
+            Steps::Binary { to_each, exponents: (first, last) } => {
+                let exponent = first + rng.below((last - first) as u64 + 1) as i32;
+                let step = (2 * rng.below(to_each) + 1) as f64 / (2 * to_each) as f64;
+                2f64.powi(exponent) * (1.0 + step)
+            }
+        }
     }
 }
 
@@ -263,6 +351,41 @@ mod tests {
         assert_eq!(x, values("x", true, 33, 384, 0, &Data::Ordinary), "the same seed gives the same data");
         assert_ne!(x, values("x", true, 33, 384, 1, &Data::Ordinary));
         assert_ne!(x, values("y", true, 33, 384, 0, &Data::Ordinary));
+    }
+
+    #[test]
+    fn drawn_values_are_finite_and_of_the_kind_that_was_asked_for() {
+        for (rows, cols) in [(1, 1), (1, 7), (5, 96), (33, 384)] {
+            for values in Values::ALL {
+                let x = drawn("x", (rows, cols), 7, values);
+                assert!(x.data.iter().all(|v| v.is_finite() && v.abs() < 65504.0), "{values:?}");
+                assert_eq!(x, drawn("x", (rows, cols), 7, values), "the same seed gives the same data");
+                assert!(x.data.iter().any(|v| *v != 0.0), "{values:?} [{rows}, {cols}]");
+            }
+        }
+        let zeros = |x: &Matrix| x.data.iter().filter(|v| **v == 0.0).count();
+        assert!(zeros(&drawn("x", (33, 384), 7, Values::Sparse)) > 33 * 384 * 8 / 10);
+        let norm = |x: &Matrix, r: usize| x.row(r).iter().map(|v| v * v).sum::<f64>().sqrt();
+        let tails = drawn("x", (33, 384), 7, Values::Tails);
+        assert_eq!(
+            norm(&tails, 32),
+            8.0 * {
+                let mut row = drawn("x", (33, 384), 7, Values::Ordinary).row(32).to_vec();
+                row[381..].iter_mut().for_each(|v| *v *= 16.0);
+                row.iter().map(|v| v * v).sum::<f64>().sqrt()
+            }
+        );
+        // Each tie is exact in bfloat16, and half-way between two codes of its row's format.
+        use crate::dtype::{BF16, E2M1, E4M3FN, E4M3FNUZ, INT8};
+        let ties = drawn("x", (8, 384), 7, Values::Ties);
+        for (r, dtype) in [E4M3FN, E4M3FNUZ, INT8, E2M1].into_iter().enumerate() {
+            let between = ties.row(r).iter().filter(|x| {
+                let near = |by: f64| dtype.nearest(**x * (1.0 + by));
+                BF16.nearest(**x) == **x && near(1e-9) - **x == **x - near(-1e-9) && near(1e-9) != **x
+            });
+            assert!(between.count() > 10, "{dtype}");
+            assert!(ties.row(r).iter().all(|x| x.abs() <= dtype.nearest(x.abs().max(6.0)).max(448.0)));
+        }
     }
 
     #[test]

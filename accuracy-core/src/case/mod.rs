@@ -27,6 +27,7 @@ use crate::device::host::Placement;
 use crate::device::memory::{Memory, MemoryError, Runtime};
 use crate::dtype::{DType, Overflow};
 use crate::error::{Error, Result};
+use crate::fuzz::{Drawn, Values};
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::library::{self, LibraryError};
 use crate::quant::{Padding, Quant, Quantized, ZeroPoint, quantize};
@@ -54,6 +55,8 @@ pub struct Setup {
     pub activations: Option<Arc<Matrix>>,
     pub seed: u64,
     pub data: Data,
+    /// What a drawn case has: a slice of its weight, and how its inputs are distributed.
+    pub drawn: Option<Drawn>,
     /// The bytes that a buffer holds before a kernel writes it.
     pub poison: Poison,
     pub placement: Placement,
@@ -194,6 +197,14 @@ impl Case {
     /// }
     /// ```
     pub fn shape(&self) -> Result<(i32, i32, i32)> {
+        let (n, k) = self.matrix()?;
+        let drawn = self.setup.drawn.as_ref();
+        let (of_n, of_k) = drawn.map_or((None, None), |drawn| (drawn.n, drawn.k));
+        Ok((self.tokens(), of_n.unwrap_or(n) as i32, of_k.unwrap_or(k) as i32))
+    }
+
+    /// Rows and columns of the test's only matrix, as it is stored.
+    fn matrix(&self) -> Result<(usize, usize)> {
         let Some(checkpoint) = &self.setup.checkpoint else {
             return Err(Error::msg("shape() needs a weight: this test names none"));
         };
@@ -211,7 +222,7 @@ impl Case {
             }
         }
         match found {
-            Some((_, (n, k))) => Ok((self.tokens(), n as i32, k as i32)),
+            Some((_, shape)) => Ok(shape),
             None => Err(Error::msg("shape() needs a matrix among the weights: all of them are vectors")),
         }
     }
@@ -298,8 +309,7 @@ impl Case {
         if let ZeroPoint::PerCell { .. } = scheme.zero_point {
             return Err(Error::declaration(name, "zero points for each cell are for weights only"));
         }
-        let (seed, data) = (self.setup.seed, self.setup.data.of_weights());
-        let values = input::values(name, self.is_first_input(), shape.rows, shape.cols, seed, &data);
+        let values = self.values(name, (shape.rows, shape.cols), &self.setup.data.of_weights());
         let quantized = quantize(&values, &scheme, scheme.global_factor(&values));
         Ok((shape, quantized, values))
     }
@@ -510,8 +520,13 @@ impl Case {
     /// }
     /// ```
     pub fn weight_named(&mut self, name: &str, role: &str, form: impl Into<WeightForm>) -> Result<Tensor> {
-        let form = form.into();
+        let mut form = form.into();
         let (checkpoint, tensor) = self.role(role)?;
+        if let Some(drawn) = self.setup.drawn.filter(Drawn::is_sliced) {
+            let whole = self.matrix()?;
+            let what = "the test takes a part of the stored weight, and this drawn case another one";
+            form = form.slice(whole, &drawn).ok_or_else(|| Error::declaration(name, what))?;
+        }
         let data = &self.setup.data.of_weights();
         let prepared = match self.setup.prepared.find(&tensor, &form, data) {
             Some(prepared) => prepared,
@@ -533,7 +548,13 @@ impl Case {
     /// If the test names no such role, or the tensor is missing or not a vector.
     pub fn vector(&mut self, role: &str, dtype: DType) -> Result<Tensor> {
         let (checkpoint, tensor) = self.role(role)?;
-        let values = checkpoint.vector(&tensor)?;
+        let mut values = checkpoint.vector(&tensor)?;
+        if let Some(drawn) = self.setup.drawn.filter(Drawn::is_sliced) {
+            // Cases are drawn so that a vector belongs to one dimension.
+            let (n, k) = self.matrix()?;
+            let of = if values.len() == k { drawn.k } else { drawn.n.filter(|_| values.len() == n) };
+            values.truncate(of.unwrap_or(values.len()));
+        }
         let ideal = Matrix::new(1, values.len(), values);
         let ideal = input::weight_values(ideal, &self.setup.data);
         let shape = Shape::new(1, ideal.cols);
@@ -565,6 +586,11 @@ impl Case {
         let (rows, cols) = (shape.rows, shape.cols);
         let recorded =
             self.setup.activations.clone().filter(|_| name == "x" && self.setup.data == Data::Ordinary);
+        // A recording may be too small for a drawn shape, and has values of its own.
+        let recorded = recorded.filter(|recorded| match &self.setup.drawn {
+            None => true,
+            Some(drawn) => drawn.values == Values::Ordinary && recorded.rows >= rows && recorded.cols == cols,
+        });
         let values = match recorded {
             Some(recorded) => {
                 if recorded.rows < rows || recorded.cols != cols {
@@ -581,12 +607,23 @@ impl Case {
             None => {
                 // A format without the range has nothing far above or below.
                 let data = if is_wide(dtype) { self.setup.data } else { self.setup.data.of_weights() };
-                input::values(name, self.is_first_input(), rows, cols, self.setup.seed, &data)
+                self.values(name, (rows, cols), &data)
             }
         };
         // What the kernel is given is the input: rounding it is no error of the chain.
         let rounded = values.map(|x| dtype.nearest(x));
         self.leaf(name, kind, shape, weight::Prepared::plain(rounded, dtype))
+    }
+
+    /// Made-up values of an input.
+    fn values(&self, name: &str, (rows, cols): (usize, usize), data: &Data) -> Matrix {
+        let seed = self.setup.seed;
+        match &self.setup.drawn {
+            Some(drawn) if self.setup.data == Data::Ordinary => {
+                input::drawn(name, (rows, cols), seed, drawn.values)
+            }
+            _ => input::values(name, self.is_first_input(), rows, cols, seed, data),
+        }
     }
 
     /// Allocates and fills a leaf.

@@ -17,6 +17,7 @@ fn setup(poison: u8) -> Setup {
         activations: None,
         seed: 0,
         data: Data::Ordinary,
+        drawn: None,
         poison: poison::Poison::of_byte(poison),
         placement: Placement::Banded,
         watch: crate::case::watch::Watch::Nothing,

@@ -3,6 +3,7 @@
 use super::Shape;
 use super::input::{self, Data};
 use crate::dtype::{DType, E8M0, F32, Overflow};
+use crate::fuzz::Drawn;
 use crate::layout::{DataLayout, ScaleLayout};
 use crate::quant::{
     GlobalScale, Granularity, Padding, Quant, Quantized, ScaleRounding, ZeroPoint, amax, quantize,
@@ -89,6 +90,17 @@ impl WeightForm {
     /// Some columns (input features) of the stored weight only: a shard of tensor parallelism along K.
     pub fn columns(self, columns: Range<usize>) -> WeightForm {
         WeightForm { columns: Some(columns), ..self }
+    }
+
+    /// The part that a drawn case takes of a weight that is stored as `whole`; `None` where the test takes a part itself.
+    pub(super) fn slice(self, whole: (usize, usize), drawn: &Drawn) -> Option<WeightForm> {
+        let own =
+            |part: &Option<Range<usize>>, len: usize| part.as_ref().is_none_or(|part| *part == (0..len));
+        (own(&self.rows, whole.0) && own(&self.columns, whole.1)).then(|| WeightForm {
+            rows: drawn.n.map(|n| 0..n).or(self.rows),
+            columns: drawn.k.map(|k| 0..k).or(self.columns),
+            ..self
+        })
     }
 
     pub(super) fn shape(&self, rows: usize, cols: usize) -> Shape {

@@ -86,6 +86,59 @@ pub fn report_to(path: &Path) {
     });
 }
 
+/// Address and length of the name of the launcher that is running; zeros where none is.
+static LAUNCHER: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Says which launcher is about to be called. Launchers are called on one thread at a time.
+pub fn launching(name: &'static str) {
+    LAUNCHER[0].store(0, SeqCst);
+    LAUNCHER[1].store(name.len(), SeqCst);
+    LAUNCHER[0].store(name.as_ptr().expose_provenance(), SeqCst);
+}
+
+/// Says that the launcher has returned.
+pub fn returned() {
+    LAUNCHER[0].store(0, SeqCst);
+}
+
+/// What an address has to do with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Near {
+    /// It is in the buffer's mapping.
+    Mapped,
+    /// It is where an element of the buffer would be looked for by an index that has lost its upper bits.
+    Wrapped,
+    /// No other buffer is nearer.
+    Nearest,
+}
+
+/// Sizes of elements in bytes: an index that wraps around is off by 2^32 of them.
+const ELEMENTS: [usize; 4] = [1, 2, 4, 8];
+
+/// The buffer that an access was meant for. Called by the signal handler.
+fn find(address: usize) -> Option<(&'static Slot, Near)> {
+    let live = || TABLE.iter().filter(|slot| slot.map_end.load(SeqCst) != 0);
+    let contents = |slot: &Slot| {
+        let start = slot.start.load(SeqCst);
+        start..start + slot.len.load(SeqCst)
+    };
+    let mapped = |slot: &&Slot| (slot.map_start.load(SeqCst)..slot.map_end.load(SeqCst)).contains(&address);
+    if let Some(slot) = live().find(mapped) {
+        return Some((slot, Near::Mapped));
+    }
+    // An index of 32 bits with a sign is off by 2^32 elements where it becomes negative.
+    let wrapped =
+        |slot: &&Slot| ELEMENTS.iter().any(|size| contents(slot).contains(&address.wrapping_add(size << 32)));
+    if let Some(slot) = live().find(wrapped) {
+        return Some((slot, Near::Wrapped));
+    }
+    let distance = |slot: &&Slot| {
+        let contents = contents(slot);
+        contents.start.saturating_sub(address).max(address.saturating_sub(contents.end))
+    };
+    live().min_by_key(distance).map(|slot| (slot, Near::Nearest))
+}
+
 /// A line that is put together without allocating.
 struct Line {
     bytes: [u8; 512],
@@ -111,6 +164,19 @@ impl Line {
         }
     }
 
+    /// Which launcher was running, if one was.
+    fn launcher(&mut self) {
+        let (start, len) = (LAUNCHER[0].load(SeqCst), LAUNCHER[1].load(SeqCst));
+        if start != 0 {
+            self.push(b", by launcher `");
+            // SAFETY: both numbers are of one `&'static str`, or of two while another thread changes them; then the shorter
+            // length is read, of bytes that live as long as the program.
+            let name = unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(start), len) };
+            self.push(name);
+            self.push(b"`");
+        }
+    }
+
     fn number(&mut self, mut value: usize) {
         let mut digits = [0; 20];
         let mut at = digits.len();
@@ -129,11 +195,7 @@ impl Line {
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel hands a valid siginfo to an SA_SIGINFO handler.
     let address = unsafe { (*info).si_addr() } as usize;
-    for slot in &TABLE {
-        let (map_start, map_end) = (slot.map_start.load(SeqCst), slot.map_end.load(SeqCst));
-        if map_end == 0 || !(map_start..map_end).contains(&address) {
-            continue;
-        }
+    if let Some((slot, near)) = find(address) {
         let (start, len) = (slot.start.load(SeqCst), slot.len.load(SeqCst));
         let mut line = Line { bytes: [0; 512], len: 0 };
         line.push(b"{\"reason\":\"memory access ");
@@ -147,9 +209,24 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context:
         line.name(slot);
         line.push(b"` (");
         line.number(len);
-        line.push(b" bytes)\",\"causes\":[{\"cause\":\"out_of_bounds\",\"detail\":\"a kernel reads or writes outside of `");
+        line.push(match near {
+            Near::Mapped => b" bytes)".as_slice(),
+            Near::Wrapped => b" bytes), where an index leads that wraps around at 32 bits".as_slice(),
+            Near::Nearest => b" bytes), the nearest buffer".as_slice(),
+        });
+        line.launcher();
+        line.push(b"\",\"causes\":[{\"cause\":\"out_of_bounds\",\"detail\":\"");
+        line.push(match near {
+            Near::Mapped => b"a kernel reads or writes outside of `".as_slice(),
+            Near::Wrapped => {
+                b"an index wraps around at 32 bits, in a kernel that reads or writes `".as_slice()
+            }
+            Near::Nearest => b"a kernel reads or writes outside of all buffers, nearest to `".as_slice(),
+        });
         line.name(slot);
-        line.push(b"`\",\"cos\":null,\"confident\":true}]}\n");
+        line.push(b"`\",\"cos\":null,\"confident\":");
+        line.push(if matches!(near, Near::Nearest) { b"false".as_slice() } else { b"true".as_slice() });
+        line.push(b"}]}\n");
         let path = REPORT.load(SeqCst);
         // SAFETY: open, write and close are async-signal-safe; the path is a leaked C string or null, and the line
         // is a local array.
@@ -163,7 +240,6 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context:
                 }
             }
         }
-        break;
     }
     // A fault of the CPU happens again on return, now with the default action; a signal that was sent does not.
     // SAFETY: both calls are async-signal-safe.
@@ -171,5 +247,28 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context:
         if (*info).si_code <= 0 {
             libc::raise(signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_outside_of_all_mappings_is_told_by_the_buffer_that_it_was_meant_for() {
+        // No process has memory there; other tests register where they do.
+        const FAR: usize = 0x4000_0000_0000_0000;
+        let (start, len) = (FAR + (64 << 32), 3 << 32);
+        let region = register("strided", start, len, start - 4096, start + len + 4096);
+        let found =
+            |address: usize| find(address).map(|(slot, near)| (slot.start.load(SeqCst) == start, near));
+        assert_eq!(found(start + 5), Some((true, Near::Mapped)));
+        assert_eq!(found(start - 1), Some((true, Near::Mapped)));
+        // Element 2^31 + 7 of two bytes, by an index with a sign.
+        assert_eq!(found(start + 2 * ((1 << 31) + 7) - (2 << 32)), Some((true, Near::Wrapped)));
+        assert_eq!(found(start + len + (1 << 40)), Some((true, Near::Nearest)));
+        assert_eq!(found(FAR), Some((true, Near::Nearest)));
+        unregister(&region);
+        assert!(found(start + 5).is_none_or(|(own, near)| !own && near != Near::Mapped));
     }
 }

@@ -26,6 +26,7 @@ fn setup() -> Setup {
         activations: None,
         seed: 0,
         data: Data::Ordinary,
+        drawn: None,
         poison: crate::case::poison::Poison::of_byte(0xa5),
         placement: Placement::Banded,
         watch: crate::case::watch::Watch::Nothing,

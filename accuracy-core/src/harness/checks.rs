@@ -16,7 +16,7 @@ use crate::env::Settings;
 use crate::error::{Error, Result};
 use crate::error_map::ErrorMap;
 use crate::judge::{self, JudgedHop};
-use crate::library::{self, Changer, Launch};
+use crate::library::{self, Changer, Launch, LibraryError};
 use crate::meta::{AxisKind, Benign, Body, Cell, Check, TestMeta};
 use crate::metrics::compare;
 use crate::plan::{self, SubCase};
@@ -39,6 +39,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 const OTHER_SEEDS: [u64; 4] = [1, 1 << 20, 1 << 30, 1 << 40];
 /// Lines of what kernels printed that a record keeps.
 const OUTPUT_LINES: usize = 100;
+/// Further runs that have to agree before a kernel that differs once is said to keep something.
+const STEADY: usize = 2;
 /// What is said of a run on data at both ends of its format's range.
 const EXTREMES: &str = "rows far above and far below the usual magnitude, within the range of their format";
 /// Terms that cancel by this factor show a float16 accumulator.
@@ -58,7 +60,12 @@ pub fn run(
         Ok(runner) => Runner { found, ..runner },
         Err(error) => return case.planned.without_result(Verdict::NotRun, error.to_string()),
     };
-    let preceded_by = order.begin(meta, case, |before| runner.precede(before));
+    let mut unlike_the_first = None;
+    let preceded_by = order.begin(case, |before| {
+        let (usable, found) = runner.precede(before);
+        unlike_the_first = unlike_the_first.take().or(found);
+        usable
+    });
     let mut record = case.planned.without_result(Verdict::NotRun, "");
     record.threshold = runner.min_cos;
     if let Runtime::Gpu(gpu) = runner.setup.runtime {
@@ -79,11 +86,17 @@ pub fn run(
             message(&*panic)
         )))
     });
+    if let Some(check) = unlike_the_first.filter(|_| result.is_ok()) {
+        fail_by_state(&mut record, check, "the first launch of its process");
+    }
     let device = record.device.clone();
     let without_result = |verdict, error: &Error| case.planned.without_result(verdict, error.to_string());
     let record = match &result {
         Ok(()) => record,
         Err(error @ Error::Kernel { .. }) => without_result(Verdict::Crashed, error),
+        Err(error) if refuses(meta, case, error) => case
+            .planned
+            .without_result(Verdict::Skipped, format!("drawn, and refused in this shape: {error}")),
         Err(error) => without_result(Verdict::NotRun, error),
     };
     let record = match emulation::take().filter(|_| settings.emulate) {
@@ -114,6 +127,40 @@ pub fn run(
         }
     };
     Record { poison: Some(poison), preceded_by, ..record }
+}
+
+/// Whether an error is the answer to a drawn shape that the test does not say it supports. A launcher may refuse such a shape
+/// by its status, a scheme may not divide it, and a test may have sizes that do not follow a slice of its weight.
+fn refuses(meta: &TestMeta, case: &SubCase, error: &Error) -> bool {
+    let Some(drawn) = &case.planned.fuzz else { return false };
+    let declared = meta.body.fuzz.is_some_and(|range| (range.first..=range.last).contains(&case.tokens));
+    let refusal = matches!(
+        error,
+        Error::Declaration { .. } | Error::Other(_) | Error::Library(LibraryError::Status { .. })
+    );
+    refusal && (drawn.is_sliced() || !declared)
+}
+
+/// The cause of a result that depends on which launches there were before.
+fn stale_state(check: &CheckResult, when: &str) -> Cause {
+    let detail = format!(
+        "`{}` has other bytes in {when} than in its others on the same inputs: a kernel keeps something from one launch to the \
+         next, such as a counter, a maximum or a table in a `static`",
+        check.hop
+    );
+    Cause { cause: "stale_state".into(), detail, score: Some(1.0), confident: true, ..Cause::default() }
+}
+
+/// Fails a case by what a launch before it has shown.
+fn fail_by_state(record: &mut Record, check: CheckResult, when: &str) {
+    record.causes.insert(0, stale_state(&check, when));
+    if record.gate == Gate::Pass || record.verdict == Verdict::Inconclusive {
+        record.verdict = Verdict::Correct;
+        record.reason = reason(std::slice::from_ref(&check));
+    }
+    record.gate = Gate::Fail;
+    record.failed_checks.push(check.check.name().to_owned());
+    record.checks.extend([check]);
 }
 
 /// Rows and columns of the weights of a sub-case; `None` where they cannot be read.
@@ -212,12 +259,13 @@ impl<'a> Runner<'a> {
             setup: Setup {
                 arch: settings.arch,
                 runtime,
-                tokens: cell.tokens,
+                tokens: case.tokens,
                 weights: case.planned.weights.clone(),
                 checkpoint,
                 prepared: PreparedWeights::default(),
                 activations,
-                seed: settings.seed.unwrap_or(body.seed),
+                seed: case.planned.fuzz.map_or(settings.seed.unwrap_or(body.seed), |drawn| drawn.seed),
+                drawn: case.planned.fuzz,
                 data: Data::Ordinary,
                 poison: Poison::plain(poison),
                 placement: Placement::Banded,
@@ -261,17 +309,65 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Computes another sub-case of the test, and forgets what came out. Says whether the device can still be used.
-    fn precede(&self, before: &SubCase) -> bool {
+    /// Computes another sub-case of the test twice, and forgets what came out. Says whether the device can still be used, and
+    /// whether the two differ: the first launch of a process is seen here alone.
+    fn precede(&self, before: &SubCase) -> (bool, Option<CheckResult>) {
         let cell = &self.meta.body.cells[before.cell];
         let setup = Setup {
-            tokens: cell.tokens,
+            tokens: before.tokens,
+            drawn: None,
             weights: before.planned.weights.clone(),
             watch: Watch::Nothing,
             ..self.setup.clone()
         };
         // What else goes wrong in it is told by the case that it is.
-        !matches!(self.attempt(&cell.at, setup), Err(Error::Kernel { .. }))
+        let usable = |attempt: &Result<Attempt>| !matches!(attempt, Err(Error::Kernel { .. }));
+        let first = self.attempt(&cell.at, setup.clone());
+        if self.emulated || first.is_err() {
+            return (usable(&first), None);
+        }
+        let second = self.attempt(&cell.at, setup.clone());
+        let found = first.as_ref().ok().zip(second.as_ref().ok()).and_then(|(a, b)| self.differ(a, b));
+        // One that never writes the same twice is told by its own case.
+        let steady = |second: &Attempt| {
+            (0..STEADY).all(|_| {
+                let next = self.attempt(&cell.at, setup.clone());
+                next.is_ok_and(|next| self.differ(second, &next).is_none())
+            })
+        };
+        let found = found.filter(|_| second.as_ref().is_ok_and(steady));
+        (usable(&second), found)
+    }
+
+    /// By which relative L2 repeats may differ, where the test says so.
+    fn bound(&self) -> Option<f64> {
+        self.meta.body.nondeterministic.as_ref().map(|declared| declared.bound)
+    }
+
+    /// The first hop of which two runs on the same data have other bytes.
+    fn differ(&self, a: &Attempt, b: &Attempt) -> Option<CheckResult> {
+        judge::repeat_checks(a, b, self.bound()).into_iter().find(|check| !check.ok)
+    }
+
+    /// What a kernel keeps from one launch to the next: the first of three runs on the same data, of which there were runs on
+    /// other data before the last, differs from both others, or the last does. Then further runs have to agree with the last.
+    fn kept(
+        &self,
+        at: &[usize],
+        [first, second, last]: [&Attempt; 3],
+    ) -> Result<Option<(CheckResult, &'static str)>> {
+        let Some(since_first) = self.differ(first, last) else { return Ok(None) };
+        let when = match (self.differ(first, second), self.differ(second, last)) {
+            (Some(_), None) => "its first launch",
+            (None, Some(_)) => "launches after runs on other data",
+            _ => return Ok(None),
+        };
+        for _ in 0..STEADY {
+            if self.differ(last, &self.ordinary(at)?).is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some((since_first, when)))
     }
 
     fn ordinary(&self, at: &[usize]) -> Result<Attempt> {
@@ -394,7 +490,7 @@ impl<'a> Runner<'a> {
         checks.extend(judge::kernel_check(&first));
         add_memory_checks(&mut checks, &[&first, &second]);
         let unwritten = judge::unwritten_checks(&first, &second);
-        let bound = self.meta.body.nondeterministic.as_ref().map(|n| n.bound);
+        let bound = self.bound();
         let mut repeat = judge::repeat_checks(&first, &second, bound);
         for check in repeat.iter_mut().filter(|c| !c.ok) {
             if unwritten.iter().any(|u| !u.ok && u.hop == check.hop) {
@@ -441,6 +537,9 @@ impl<'a> Runner<'a> {
         checks.extend(reads);
         let extremes = self.extremes(at, &first)?;
         checks.extend(extremes.iter().flat_map(|(_, hops)| only_failed(hops, EXTREMES)));
+        // The data of the first run once more, behind runs on other data.
+        let last = self.ordinary(at)?;
+        let kept = self.kept(at, [&first, &second, &last])?;
         let chain = judge::judge_chain(&first, &hops);
         checks.push(chain.check.clone());
         record.metrics = metrics(&hops, &checks);
@@ -449,7 +548,10 @@ impl<'a> Runner<'a> {
         record.metrics.noise_rel_l2 = chain.noise.rel_l2;
         record.metrics.noise_cos = chain.noise.cos;
         let pair = probe.as_ref().zip(probe_hops.as_deref());
-        record.power = power(&first, &hops, pair, self.min_cos).into();
+        let drawn = self.setup.drawn.is_some();
+        if !drawn {
+            record.power = power(&first, &hops, pair, self.min_cos).into();
+        }
         self.describe(record, &first);
         let mut explained = Vec::new();
         if !judge::failed(&checks).is_empty() {
@@ -503,6 +605,8 @@ impl<'a> Runner<'a> {
         } else {
             Unsteady::Unknown
         };
+        // It is told by its own name.
+        explained.extend(kept.iter().map(|(check, _)| check.hop.clone()));
         let evident = evident(&checks, Some((&first, &second)), &explained, unsteady);
         // What explains the numbers explains what is read or left where it must not be.
         let at_end = record.causes.iter().any(|c| c.confident);
@@ -515,8 +619,18 @@ impl<'a> Runner<'a> {
             true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
             false => Vec::new(),
         };
+        if let Some((check, when)) = kept {
+            record.causes.insert(0, stale_state(&check, when));
+            let told =
+                |other: &CheckResult| other.check == check.check && other.hop == check.hop && !other.ok;
+            if !checks.iter().any(told) {
+                checks.push(check);
+            }
+        }
         keep(record, hops, Some(&first), &checks);
-        let doubt = by_test(&[&first, &second]).or_else(|| inconclusive(record_power(record), &first));
+        // What the checks can see is shown by the listed cases of a test. A drawn shape or its values may hide a fault.
+        let blind = || inconclusive(record_power(record), &first).filter(|_| !drawn);
+        let doubt = by_test(&[&first, &second]).or_else(blind);
         self.settle(record, checks, doubt);
         record.power.extend(planted);
         Ok(())

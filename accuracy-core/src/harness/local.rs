@@ -1,6 +1,6 @@
 //! Without the plugin: where records go, and which cases this process is about to run.
 
-use crate::arch::Arch;
+use crate::env::Settings;
 use crate::folders::{self, Kind};
 use crate::meta;
 use crate::plan;
@@ -82,7 +82,8 @@ pub fn drawn_poison() -> u64 {
 }
 
 /// Writes a manifest of what this process is going to run, once.
-pub fn announce(records: &Path, arch: Arch) {
+pub fn announce(records: &Path, settings: &Settings) {
+    let arch = settings.arch;
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let selected = Selection::from_args(std::env::args().skip(1));
@@ -96,7 +97,11 @@ pub fn announce(records: &Path, arch: Arch) {
         for test in &tests {
             let chosen = |cell: usize| selected.contains(&test.libtest_name(&test.body.cells[cell]));
             match plan::expand(test, arch) {
-                Ok(all) => cases.extend(all.into_iter().filter(|c| chosen(c.cell)).map(|c| c.planned)),
+                Ok(listed) => {
+                    let drawn = plan::drawn(test, &listed, settings.fuzz, settings.seed).unwrap_or_default();
+                    let all = listed.into_iter().chain(drawn);
+                    cases.extend(all.filter(|c| chosen(c.cell)).map(|c| c.planned));
+                }
                 Err(_) => cases.extend(
                     (0..test.body.cells.len())
                         .filter(|&i| chosen(i))

@@ -23,12 +23,7 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// Runs what comes before, and says what it was. Whether that is right is of no account here, it is a case of its own;
     /// `run` says whether the device can still be used.
-    pub fn begin(
-        &self,
-        meta: &TestMeta,
-        case: &SubCase,
-        mut run: impl FnMut(&SubCase) -> bool,
-    ) -> Vec<String> {
+    pub fn begin(&self, case: &SubCase, mut run: impl FnMut(&SubCase) -> bool) -> Vec<String> {
         if self.before.is_empty() {
             return Vec::new();
         }
@@ -37,7 +32,7 @@ impl Order<'_> {
         if self.before.iter().all(|before| run(before)) {
             let _ = std::fs::write(&self.marker, ENDED);
         }
-        self.before.iter().map(|before| difference(meta, case, before)).collect()
+        self.before.iter().map(|before| difference(case, before)).collect()
     }
 }
 
@@ -61,16 +56,16 @@ pub fn before<'a>(
         let of = cell(other);
         of.check == own.check && of.at == own.at && other.skip.is_none()
     };
-    let tokens = || all.iter().filter(alike).map(|other| cell(other).tokens);
+    let tokens = || all.iter().filter(alike).map(|other| other.tokens);
     // The least, which costs least; before the least itself the one above.
-    let least = tokens().filter(|tokens| *tokens < own.tokens).min();
-    let other_tokens = least.or_else(|| tokens().filter(|tokens| *tokens > own.tokens).min());
+    let least = tokens().filter(|tokens| *tokens < case.tokens).min();
+    let other_tokens = least.or_else(|| tokens().filter(|tokens| *tokens > case.tokens).min());
     let mut found = Vec::new();
     // Weights cost more than their products with few tokens, so the cases with the fewest have them.
     if least.is_none() {
-        let tokens = other_tokens.unwrap_or(own.tokens);
+        let tokens = other_tokens.unwrap_or(case.tokens);
         let own_shape = shape(case);
-        let candidates = all.iter().filter(alike).filter(|other| cell(other).tokens == tokens);
+        let candidates = all.iter().filter(alike).filter(|other| other.tokens == tokens);
         found.extend(candidates.take(TENSORS).find(|other| {
             other.planned.weights != case.planned.weights
                 && shape(other).is_some_and(|of| Some(of) != own_shape)
@@ -78,15 +73,15 @@ pub fn before<'a>(
     }
     if let Some(tokens) = other_tokens {
         let same_weights =
-            |other: &&SubCase| cell(other).tokens == tokens && other.planned.weights == case.planned.weights;
+            |other: &&SubCase| other.tokens == tokens && other.planned.weights == case.planned.weights;
         found.extend(all.iter().filter(alike).find(same_weights));
     }
     found
 }
 
 /// In what `other` differs from `case`: `tokens=33,w=model.layers.0.up_proj`.
-fn difference(meta: &TestMeta, case: &SubCase, other: &SubCase) -> String {
-    let tokens = meta.body.cells[other.cell].tokens;
+fn difference(case: &SubCase, other: &SubCase) -> String {
+    let tokens = other.tokens;
     let weights = other
         .planned
         .weights
@@ -135,7 +130,8 @@ mod tests {
             .flat_map(|(cell, of)| {
                 tensors.iter().map(move |tensor| {
                     let weights = BTreeMap::from([("w".to_owned(), (*tensor).to_owned())]);
-                    SubCase { planned: plan::planned(meta, of, Arch::Host, &weights), cell, skip: None }
+                    let planned = plan::planned(meta, of, Arch::Host, &weights);
+                    SubCase { planned, cell, tokens: of.tokens, skip: None }
                 })
             })
             .collect();
@@ -143,8 +139,8 @@ mod tests {
         all.iter()
             .map(|case| {
                 let found = before(meta, case, &all, shape);
-                let name = format!("{} {}", meta.body.cells[case.cell].tokens, case.planned.weights["w"]);
-                (name, found.iter().map(|other| difference(meta, case, other)).collect())
+                let name = format!("{} {}", case.tokens, case.planned.weights["w"]);
+                (name, found.iter().map(|other| difference(case, other)).collect())
             })
             .collect()
     }

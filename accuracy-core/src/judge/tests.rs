@@ -8,7 +8,7 @@ use crate::case::watch::Watch;
 use crate::case::{Case, PreparedWeights, Setup, Tensor};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
-use crate::dtype::{BF16, E2M1, E8M0, F32, INT32, Overflow};
+use crate::dtype::{BF16, E2M1, E4M3FN, E8M0, F32, INT32, Overflow};
 use crate::power::power;
 use crate::quant::ScaleRounding;
 use crate::record::PowerStatus;
@@ -31,6 +31,7 @@ pub(crate) fn setup(seed: u64, data: Data) -> Setup {
         activations: None,
         seed,
         data,
+        drawn: None,
         poison: Poison::of_byte(0xa5),
         placement: Placement::Banded,
         watch: Watch::Nothing,
@@ -303,6 +304,84 @@ fn ties_of_a_quantiser_cost_no_cosine_anything() {
         out.data = E2M1.pack(wrong).into();
         assert_eq!(failed_checks(&attempt).last().map(String::as_str), Some("codes"), "seed {seed}");
     }
+}
+
+/// Whatever a function rounds within it, one head or a tenth of the rows is held to that by itself.
+#[test]
+fn what_is_wrong_in_one_part_is_not_diluted_by_the_rest() {
+    let declare = |case: &mut Case| {
+        let x = case.input("x", BF16, [64, 256]).unwrap();
+        let same = |of: &[&Matrix]| of[0].clone();
+        let Op::User { name, inputs, function, faults, suspects, .. } =
+            &user("attend", &[&x], (64, 256), same).0.op.clone()
+        else {
+            unreachable!()
+        };
+        let rounded = Op::User {
+            name: name.clone(),
+            inputs: inputs.clone(),
+            function: function.clone(),
+            rounds: vec![Rounding::Loosely(E4M3FN)],
+            faults: faults.clone(),
+            suspects: suspects.clone(),
+        };
+        let y = case.output("y", BF16, [64, 256], Expr::of_op(rounded, (64, 256))).unwrap();
+        (vec![x], y)
+    };
+    let mut in_a_part = 0;
+    for seed in 0..8 {
+        let written = |wrong: &dyn Fn(usize, usize) -> f64| {
+            run(setup(seed, Data::Ordinary), declare, |of| {
+                // What the function rounds within is off by up to half a unit, one way or the other.
+                let noise = |i: usize| 1.0 + 0.03 * ((i * 7919 % 101) as f64 / 50.0 - 1.0);
+                let places = (0..64).flat_map(|r| (0..256).map(move |c| (r, c)));
+                places.map(|(r, c)| (of[0].row(r)[c] * noise(r * 256 + c) * wrong(r, c)) as f32).collect()
+            })
+        };
+        assert_eq!(failed_checks(&written(&|_, _| 1.0)), [""; 0], "seed {seed}");
+        for rows in [41..42, 5..7, 10..14] {
+            let attempt = written(&|r, _| if rows.contains(&r) { 1.25 } else { 1.0 });
+            let mut checks = judge_hops(&attempt, MIN_COS).remove(0).checks;
+            checks.retain(|check| !check.ok);
+            assert!(!checks.is_empty(), "seed {seed}: rows {rows:?} are a quarter too large");
+            in_a_part += usize::from(checks.iter().any(|check| check.detail.starts_with("in row")));
+        }
+    }
+    assert!(in_a_part > 6, "the whole shows it but {in_a_part} times");
+}
+
+/// A kernel may decide its ties otherwise, and a fault that makes no more difference than that would not be seen.
+#[test]
+fn a_seeded_fault_is_held_against_the_bounds_that_the_kernel_has() {
+    let declare = |case: &mut Case| {
+        let x = case.input("x", BF16, [M, K]).unwrap();
+        let times = |factor: f64| move |of: &[&Matrix]| of[0].map(|x| x * factor);
+        let halved = user("halve", &[&x], (M, K), times(0.5));
+        let halved = halved.fault("within_ties", times(0.51)).fault("beyond_ties", times(0.54));
+        let Op::User { name, inputs, function, faults, suspects, .. } = &halved.0.op else { unreachable!() };
+        let with_ties = Op::User {
+            name: name.clone(),
+            inputs: inputs.clone(),
+            function: function.clone(),
+            rounds: vec![Rounding::Ties(Arc::new(times(0.51)))],
+            faults: faults.clone(),
+            suspects: suspects.clone(),
+        };
+        let y = case.output("y", F32, [M, K], Expr::of_op(with_ties, (M, K))).unwrap();
+        (vec![x], y)
+    };
+    let on_the_other_side =
+        run(setup(0, Data::Ordinary), declare, |of| of[0].data.iter().map(|x| (x * 0.51) as f32).collect());
+    assert_eq!(failed_checks(&on_the_other_side), [""; 0]);
+    let attempt =
+        run(setup(0, Data::Ordinary), declare, |of| of[0].data.iter().map(|x| (x * 0.5) as f32).collect());
+    let hops = judge_hops(&attempt, MIN_COS);
+    let status = |fault: &str| {
+        let found = power(&attempt, &hops, None, MIN_COS);
+        found.into_iter().find(|power| power.fault == fault).map(|power| power.status)
+    };
+    assert_eq!(status("within_ties"), Some(PowerStatus::Unseen));
+    assert_eq!(status("beyond_ties"), Some(PowerStatus::Seen));
 }
 
 fn unseen(attempt: &Attempt, probe: Option<&Attempt>) -> Vec<String> {

@@ -212,7 +212,7 @@ fn lost(
     let by_id: HashMap<&str, &Record> = records.iter().map(|r| (r.id.as_str(), r)).collect();
     let mut counts: HashMap<String, usize> = HashMap::new();
     let mut places: BTreeSet<Place> = BTreeSet::new();
-    for record in records {
+    for record in records.iter().filter(|record| record.fuzz.is_none()) {
         *counts.entry(test_key(&record.id, &record.arch)).or_default() += 1;
         places.insert(Place::of(record));
     }

@@ -7,7 +7,8 @@
 
 use super::emulation;
 use super::model::Report;
-use super::text::{failure, number};
+use super::text::failure::{self, Alike};
+use super::text::number;
 use crate::run::folder::test_key;
 use accuracy_core::identity;
 use accuracy_core::record::{Fidelity, Gate, Record, Verdict};
@@ -182,7 +183,7 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
     let mut case = Case::new(coordinates, path, outcome, record.verdict.name(), message);
     if matches!(outcome, Outcome::Failure | Outcome::Error) {
         let mut text = String::new();
-        failure::write(&mut text, record, report, None);
+        failure::write(&mut text, &Alike::of(record), report, true, None);
         case.text = anstream::adapter::strip_str(&text).to_string();
     }
     case.seconds = Some(record.seconds.max(0.0));

@@ -81,6 +81,8 @@ pub struct RunArgs {
     #[arg(skip)]
     pub commands: Vec<String>,
     #[command(flatten)]
+    pub fuzz: FuzzArgs,
+    #[command(flatten)]
     pub judge: JudgeArgs,
     #[command(flatten)]
     pub baseline: BaselineArgs,
@@ -90,6 +92,22 @@ pub struct RunArgs {
     pub cargo: CargoArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Shapes that no test lists")]
+pub struct FuzzArgs {
+    /// Also run N cases of each chain whose shapes are drawn [default: 8 where a test has `tokens = fuzz(..)`, else none]
+    ///
+    /// A drawn case has another number of tokens, perhaps a slice of its weight, and inputs that are hard for its formats.
+    /// Token counts at borders of tiles come first. They are drawn from the range of `tokens = fuzz(..)`, else from 1 to the
+    /// largest that the test lists; a shape outside of such a range may be refused by the kernel, and is skipped then. The
+    /// seed decides what is drawn. Of what fails, the least shape that fails is looked for.
+    #[arg(long = "fuzz", value_name = "N", value_parser = positive)]
+    pub count: Option<usize>,
+    /// Start no drawn case later than this after the first one; those that are left are skipped, and counted
+    #[arg(long = "fuzz-seconds", value_name = "SECONDS", value_parser = seconds)]
+    pub seconds: Option<f64>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -5,7 +5,8 @@
 //! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out
 //! their cases, [`hidden`] the tests that are in none of them; [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
-//! [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`outcome`] turns their ends into
+//! [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`shrink`] looks for the least shape
+//! of a failure; [`outcome`] turns their ends into
 //! records. What is printed is in [`crate::report`].
 
 pub mod args;
@@ -29,6 +30,7 @@ mod pool;
 mod progress;
 mod schedule;
 pub mod select;
+mod shrink;
 mod unix;
 
 pub use args::RunArgs;
@@ -66,6 +68,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// This runner makes one attempt at each case.
 const ATTEMPT: u32 = 0;
@@ -131,7 +134,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
             crate::say!("{}note{:#}: {}", report::style::NOTE, report::style::NOTE, why.join("; "));
         }
     }
-    let cases = plan::lay_out(&binaries, &settings, &config)?;
+    let cases = plan::lay_out(&binaries, &settings, &config, &args.filters)?;
     if cases.is_empty() {
         let why = discover::why_none(&packages, &args.cargo.features);
         crate::say!("nothing ran: no accuracy test was found\n  {}", why.join("\n  "));
@@ -201,7 +204,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
         discover::check_list(&binary).context("an executable of the archive does not run on this machine")?;
         binaries.push(binary);
     }
-    let cases = plan::lay_out(&binaries, &settings, &archive.config)?;
+    let cases = plan::lay_out(&binaries, &settings, &archive.config, &args.filters)?;
     if cases.is_empty() {
         crate::say!("nothing ran: the executables of {} hold no accuracy test", path.display());
         return Ok(ExitCode::NothingRan);
@@ -502,12 +505,48 @@ struct Run<'a> {
     libraries: &'a BTreeSet<Library>,
 }
 
+/// What of a run's cases runs after what: drawn cases come behind listed ones, and what failed in company runs last, alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Listed,
+    Drawn,
+    Alone,
+}
+
+impl Phase {
+    fn company(self) -> Company {
+        match self {
+            Phase::Listed | Phase::Drawn => Company::Others,
+            Phase::Alone => Company::Nothing,
+        }
+    }
+}
+
 /// What a process computes before a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Company {
     /// Other shapes of its test.
     Others,
     Nothing,
+}
+
+/// Which draw of its chain each case is, from 1; 0 for a listed case.
+fn draws(cases: &[Case]) -> Vec<usize> {
+    let mut of_chain: BTreeMap<(usize, &str, &str), usize> = BTreeMap::new();
+    let mut all = Vec::with_capacity(cases.len());
+    for Case { planned, binary, libtest, .. } in cases {
+        all.push(planned.fuzz.map_or(0, |_| {
+            let draws = of_chain.entry((*binary, libtest, &planned.arch)).or_default();
+            *draws += 1;
+            *draws
+        }));
+    }
+    all
+}
+
+/// The moment so many seconds from now; `None` where that is beyond all time.
+fn in_seconds(seconds: f64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 /// What became of the cases of a run.
@@ -583,11 +622,24 @@ impl Run<'_> {
         self.forget(unknown.iter().map(|&i| &cases[i].planned))?;
         singles.extend(unknown);
         singles.sort_unstable();
-        for company in [Company::Others, Company::Nothing] {
-            let queue = std::mem::take(match company {
-                Company::Others => &mut singles,
-                Company::Nothing => &mut again,
+        let (mut drawn, mut singles): (Vec<usize>, Vec<usize>) =
+            singles.into_iter().partition(|i| cases[*i].planned.fuzz.is_some());
+        // The first draw of every chain comes before the second of any, so that a bound of time is shared.
+        let draws = draws(cases);
+        drawn.sort_by_key(|&i| (draws[i], i));
+        let mut until: Option<Instant> = None;
+        for phase in [Phase::Listed, Phase::Drawn, Phase::Alone] {
+            let company = phase.company();
+            let queue = std::mem::take(match phase {
+                Phase::Listed => &mut singles,
+                Phase::Drawn => &mut drawn,
+                Phase::Alone => &mut again,
             });
+            if phase == Phase::Drawn {
+                until = self.args.fuzz.seconds.and_then(in_seconds);
+            }
+            let over = || phase == Phase::Drawn && until.is_some_and(|until| Instant::now() >= until);
+            let mut out_of_time = false;
             if ended.outcome != Outcome::Done {
                 // What is not run again stays as it was found.
                 for index in queue {
@@ -600,7 +652,7 @@ impl Run<'_> {
                 }
                 continue;
             }
-            if company == Company::Nothing {
+            if phase == Phase::Alone {
                 self.forget(queue.iter().map(|&i| &cases[i].planned))?;
             }
             let alone: Vec<Vec<usize>> = queue.iter().map(|&i| vec![i]).collect();
@@ -630,7 +682,9 @@ impl Run<'_> {
                             Ok(suspect) => {
                                 suspects.insert(index, suspect);
                                 again.push(index);
-                                return lost().map_or(Next::GoOn, Next::GiveUp);
+                                out_of_time = over();
+                                let next = if out_of_time { Next::Stop } else { Next::GoOn };
+                                return lost().map_or(next, Next::GiveUp);
                             }
                             Err(own) => record = *own,
                         }
@@ -648,10 +702,31 @@ impl Run<'_> {
                     if unwritable.is_some() || failed && self.args.runner.fail_fast {
                         return Next::Stop;
                     }
-                    lost().map_or(Next::GoOn, Next::GiveUp)
+                    out_of_time = over();
+                    let next = if out_of_time { Next::Stop } else { Next::GoOn };
+                    lost().map_or(next, Next::GiveUp)
                 },
             );
             ended.escaped.extend(escaped);
+            if out_of_time && ended.outcome == Outcome::Stopped {
+                ended.outcome = Outcome::Done;
+                for index in queue {
+                    if records[index].is_none() && !suspects.contains_key(&index) {
+                        let record = self.out_of_time(&cases[index]);
+                        if let Err(e) = self.keep(&record) {
+                            unwritable.get_or_insert(e);
+                        }
+                        records[index] = Some(record);
+                    }
+                }
+            }
+        }
+        if ended.outcome == Outcome::Done && unwritable.is_none() {
+            let mut search =
+                shrink::Search { run: self, cases, places: &mut places, signals: &signals, until };
+            if let Err(e) = search.shrink(&mut records) {
+                unwritable.get_or_insert(e);
+            }
         }
         progress.borrow().clear();
         let interrupted = ended.outcome == Outcome::Interrupted;
@@ -683,6 +758,16 @@ impl Run<'_> {
         Ok(Done { records, problem, interrupted })
     }
 
+    /// The record of a drawn case for which there was no time.
+    fn out_of_time(&self, case: &Case) -> Record {
+        let seconds = self.args.fuzz.seconds.unwrap_or_default();
+        let reason = format!("drawn, and not run: the time of --fuzz-seconds {seconds} was over");
+        Record {
+            device: self.places.emulated(&case.planned.arch).map(str::to_owned),
+            ..case.planned.without_result(Verdict::Skipped, reason)
+        }
+    }
+
     /// Removes what an earlier run of cases has left.
     fn forget<'p>(&self, cases: impl Iterator<Item = &'p Planned>) -> anyhow::Result<()> {
         for planned in cases {
@@ -695,6 +780,8 @@ impl Run<'_> {
     /// Whether a case shares a process with others.
     fn in_batch(&self, case: &Case) -> bool {
         match self.args.runner.isolation {
+            // Drawn cases come last, one after another for as long as they may.
+            _ if case.planned.fuzz.is_some() => false,
             // A run that stops at the first failure is to meet it as soon as it can.
             Isolation::Auto => {
                 let arch = self.places.of(&case.planned.arch);

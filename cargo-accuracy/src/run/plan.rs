@@ -24,7 +24,7 @@ const DEFAULT_TIMEOUT: f64 = 300.0;
 const LONGEST_TIMEOUT: f64 = 365.0 * 86_400.0;
 
 /// A case and what is to become of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Case {
     pub planned: Planned,
     /// Index of the executable.
@@ -68,6 +68,8 @@ pub struct Settings {
     pub jobs: usize,
     pub repeat: Option<u32>,
     pub seed: Option<u64>,
+    /// Drawn cases of each chain.
+    pub fuzz: Option<usize>,
     /// With what memory is filled that kernels have to write: named, or drawn for this run.
     pub poison: u64,
     pub partition: Option<Partition>,
@@ -108,6 +110,11 @@ impl Settings {
             Some(seed) => Some(seed),
             None => config::from_env(env::SEED, "a whole number without a sign")?,
         };
+        let fuzz = match args.fuzz.count {
+            Some(count) => Some(count),
+            None => config::from_env::<std::num::NonZeroUsize>(env::FUZZ, "a positive whole number")?
+                .map(usize::from),
+        };
         let poison = match args.judge.poison {
             Some(poison) => Some(poison),
             None => config::from_env(env::POISON, "a whole number without a sign")?,
@@ -128,6 +135,7 @@ impl Settings {
             jobs,
             repeat,
             seed,
+            fuzz,
             poison,
             partition,
             durations,
@@ -187,8 +195,14 @@ fn races_asked_for(flag: bool) -> anyhow::Result<bool> {
     }
 }
 
-/// All cases of all tests, in the order of executables, architectures and source.
-pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> anyhow::Result<Vec<Case>> {
+/// All cases of all tests, in the order of executables, architectures and source. The drawn cases of a test come behind its
+/// listed ones, among them those whose whole identity is a filter.
+pub fn lay_out(
+    binaries: &[Binary],
+    settings: &Settings,
+    config: &Config,
+    filters: &[String],
+) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (index, binary) in binaries.iter().enumerate() {
         let archs = settings.arch(config, &binary.package).unwrap_or_default();
@@ -204,11 +218,21 @@ pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> any
                     fate,
                 };
                 match plan::expand(test, arch) {
-                    Ok(subcases) => cases.extend(
-                        subcases
-                            .into_iter()
-                            .map(|sub| case(sub.planned, sub.cell, sub.skip.map_or(Fate::Run, Fate::Skip))),
-                    ),
+                    Ok(listed) => {
+                        let mut drawn = plan::drawn(test, &listed, settings.fuzz, settings.seed)?;
+                        for filter in filters {
+                            let named = plan::by_identity(test, &listed, filter);
+                            let named = named.map_err(|error| usage(error.to_string()))?;
+                            let known = |id: &str| drawn.iter().any(|case| case.planned.id == id);
+                            drawn.extend(named.filter(|case| !known(&case.planned.id)));
+                        }
+                        let all = listed.into_iter().chain(drawn);
+                        cases.extend(
+                            all.map(|sub| {
+                                case(sub.planned, sub.cell, sub.skip.map_or(Fate::Run, Fate::Skip))
+                            }),
+                        );
+                    }
                     Err(e) => cases.extend(test.body.cells.iter().enumerate().map(|(i, cell)| {
                         let planned = plan::planned(test, cell, arch, &BTreeMap::new());
                         let roles = test.body.weights.iter().map(|(role, _)| role.clone());
@@ -237,10 +261,10 @@ pub fn lay_out(binaries: &[Binary], settings: &Settings, config: &Config) -> any
     Ok(cases)
 }
 
-/// How many cases each test has, by its path and architecture.
+/// How many listed cases each test has, by its path and architecture.
 pub fn totals(cases: &[Case]) -> BTreeMap<String, usize> {
     let mut totals = BTreeMap::new();
-    for case in cases {
+    for case in cases.iter().filter(|case| case.planned.fuzz.is_none()) {
         *totals.entry(test_key(&case.planned.id, &case.planned.arch)).or_default() += 1;
     }
     totals

@@ -14,6 +14,11 @@ pub fn write_layers(dir: &Path, layers: usize) {
     folder(&dir.join("layers"), &weights, None);
 }
 
+/// A checkpoint of a weight that slices of both dimensions can be taken of.
+pub fn write_sliceable(dir: &Path) {
+    folder(&dir.join("good"), &[bf16("up_proj.weight", &[ROWS, 384], random)], None);
+}
+
 /// Writes all of them into `dir`, a folder each.
 pub fn write_all(dir: &Path) {
     let up_proj = bf16("up_proj.weight", &[ROWS, COLS], random);

@@ -9,6 +9,8 @@ use crate::report::emulation;
 use crate::report::model::Report;
 use crate::report::style::{self, paint};
 use crate::run::folder::test_path;
+use accuracy_core::fuzz;
+use accuracy_core::identity::{self, Identity};
 use accuracy_core::meta::Check;
 use accuracy_core::packed::CheckView;
 use accuracy_core::record::{CheckName, Hop, Record, Verdict};
@@ -17,24 +19,36 @@ use std::fmt::Write as _;
 
 /// So many rows and columns are named.
 const WORST: usize = 4;
+/// The name of a cause of which only the place is known.
+const UNKNOWN: &str = "unknown";
 /// Lines of what kernels printed that are told.
 const PRINTED: usize = 10;
 
-pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<usize>) {
-    let _ = writeln!(text, "{} {}", style::verdict(record), paint(style::BOLD, &record.id));
+/// Cases of a block that are listed.
+const LISTED: usize = 20;
+
+/// One block for failures that are alike: the first of them in full, then what the others are called. `all` lists each.
+pub fn write(text: &mut String, alike: &Alike, report: &Report, all: bool, width: Option<usize>) {
+    let record = alike.records[0];
+    let check = alike.check.map_or(String::new(), |check| format!(" {check}"));
+    let title = format!("{}{check}", alike.test);
+    let _ = writeln!(text, "{} {}", style::verdict(record), paint(style::BOLD, title));
     let _ = writeln!(text, "  {}", paint(style::DIM, format!("at {}:{}", record.file, record.line)));
+    if alike.records.len() > 1 {
+        let _ = writeln!(text, "  {} cases fail in this way; this is the first of them", alike.records.len());
+    }
     if let Some(cos) = record.metrics.cos {
         let margin = record.margin.map_or(String::new(), |m| format!(", margin {}", number::any(Some(m))));
         let _ = writeln!(text, "  cosine {}, threshold {}{margin}", number::cosine(cos), record.threshold);
     }
-    hops(text, &record.hops);
+    hops(text, &record.hops, width);
     if broken(&record.hops).is_none() && record.failed_checks.iter().any(|c| c == CheckName::Chain.name()) {
         let _ = writeln!(text, "  every hop is right by itself, but the chain as a whole loses too much");
     }
     let failed: Vec<CheckView> = record.checks.iter().filter(|c| !c.ok).collect();
     if !failed.is_empty() {
         let _ = writeln!(text, "  failed checks");
-        checks(text, failed.into_iter());
+        checks(text, failed.into_iter(), width);
     } else if !record.failed_checks.is_empty() {
         let _ = writeln!(text, "  failed checks: {}", record.failed_checks.join(", "));
     }
@@ -63,10 +77,24 @@ pub fn write(text: &mut String, record: &Record, report: &Report, width: Option<
     }
     let mut reason = record.reason.lines();
     if let Some(first) = reason.next() {
-        let _ = writeln!(text, "  reason: {first}");
+        wrap::wrap(text, &format!("reason: {first}"), 2, width);
     }
     for line in reason {
         let _ = writeln!(text, "    {} {line}", paint(style::DIM, "|"));
+    }
+    if let Some(least) = &record.least {
+        let shape = Identity::of(least).without(|name| !matches!(name, "tokens" | fuzz::COORDINATE));
+        let _ = writeln!(text, "  least shape that fails so: {}", identity::listed(&shape.to_string()));
+    }
+    if alike.records.len() > 1 {
+        let _ = writeln!(text, "  cases");
+        let listed = if all { alike.records.len() } else { LISTED };
+        for record in alike.records.iter().take(listed) {
+            let _ = writeln!(text, "    {}", record.id);
+        }
+        if let more @ 1.. = alike.records.len().saturating_sub(listed) {
+            let _ = writeln!(text, "    and {more} more, listed with -v");
+        }
     }
     let _ = writeln!(text, "  re-run: {}\n", paint(style::NOTE, rerun(record, &report.flags)));
 }
@@ -86,10 +114,14 @@ pub fn alike<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Alike<'a>> {
     let mut groups: Vec<Alike> = Vec::new();
     let mut at = HashMap::new();
     for record in records {
-        let test = test_path(&record.id);
-        let check = (record.verdict != Verdict::NotRun).then_some(record.check);
+        let alone = Alike::of(record);
+        let (test, check) = (alone.test, alone.check);
         let kernel = broken(&record.hops).and_then(|hop| hop.kernel.as_deref());
         let why = match record.causes.first() {
+            // Nothing is known of a cause that is not known, so two of them are one only where they say the same.
+            Some(cause) if cause.cause == UNKNOWN => {
+                format!("{UNKNOWN} {:?} {}", record.failed_checks, without_figures(&cause.detail))
+            }
             Some(cause) => cause.cause.clone(),
             None => {
                 let reason = record.reason.lines().next().unwrap_or_default();
@@ -97,7 +129,7 @@ pub fn alike<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Alike<'a>> {
             }
         };
         let i = *at.entry((test, check, kernel, why)).or_insert_with(|| {
-            groups.push(Alike { test, check, records: Vec::new() });
+            groups.push(Alike { records: Vec::new(), ..alone });
             groups.len() - 1
         });
         groups[i].records.push(record);
@@ -105,7 +137,13 @@ pub fn alike<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Alike<'a>> {
     groups
 }
 
-impl Alike<'_> {
+impl<'a> Alike<'a> {
+    /// A failure by itself.
+    pub fn of(record: &'a Record) -> Alike<'a> {
+        let check = (record.verdict != Verdict::NotRun).then_some(record.check);
+        Alike { test: test_path(&record.id), check, records: vec![record] }
+    }
+
     /// `k::t full_chain: FAILED, unwritten`.
     pub fn title(&self) -> String {
         let first = self.records[0];
@@ -155,7 +193,7 @@ fn broken(hops: &[Hop]) -> Option<&Hop> {
     hops.iter().find(|hop| !hop.failed_checks.is_empty())
 }
 
-fn hops(text: &mut String, hops: &[Hop]) {
+fn hops(text: &mut String, hops: &[Hop], width: Option<usize>) {
     if hops.is_empty() {
         return;
     }
@@ -172,14 +210,18 @@ fn hops(text: &mut String, hops: &[Hop]) {
     let mut table = Table::default();
     table.push(Column::left(""), cells(&|i, _| if Some(i) == first { "->".into() } else { String::new() }));
     table.push(Column::left("buffer"), cells(&|_, h| h.name.clone()));
-    table.push(Column::left("kernel"), cells(&|_, h| h.kernel.clone().unwrap_or_else(|| "-".into())));
-    table.push(Column::left("against"), cells(&|_, h| h.judged_against.clone()));
+    table.push(
+        Column::left("kernel").shrinkable(),
+        cells(&|_, h| h.kernel.clone().unwrap_or_else(|| "-".into())),
+    );
+    table.push(Column::left("against").dropped(3), cells(&|_, h| h.judged_against.clone()));
     table.push(Column::right("cosine"), cells(&|_, h| cosine(h.cos)));
     if hops.iter().any(|h| h.scale_cos.is_some()) {
-        table.push(Column::right("scales"), cells(&|_, h| cosine(h.scale_cos)));
+        table.push(Column::right("scales").dropped(1), cells(&|_, h| cosine(h.scale_cos)));
     }
     if hops.iter().any(|h| h.gain.is_some()) {
-        table.push(Column::right("gain"), cells(&|_, h| h.gain.map_or_else(|| "-".into(), number::gain)));
+        let gain = |_, h: &Hop| h.gain.map_or_else(|| "-".into(), number::gain);
+        table.push(Column::right("gain").dropped(2), cells(&gain));
     }
     table.push(
         Column::left("failed"),
@@ -188,11 +230,12 @@ fn hops(text: &mut String, hops: &[Hop]) {
             if Some(i) == first { format!("broke first: {checks}") } else { checks }
         }),
     );
-    *text += &table.render(None);
+    *text += &table.render(width);
 }
 
-/// Checks with value, bound and margin. What several runs of a chain found alike is told once.
-pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = CheckView<'a>>) {
+/// Checks with value, bound and margin. What several runs of a chain found alike is told once. Details that do not fit beside
+/// them follow the table.
+pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = CheckView<'a>>, width: Option<usize>) {
     let mut distinct: Vec<CheckView> = Vec::new();
     for check in checks {
         if !distinct.contains(&check) {
@@ -203,19 +246,33 @@ pub fn checks<'a>(text: &mut String, checks: impl Iterator<Item = CheckView<'a>>
     let cells = |get: &dyn Fn(&CheckView) -> String| -> Vec<Cell> {
         distinct.iter().map(|c| Cell { text: get(c), style: style_of(c) }).collect()
     };
-    let mut table = Table::default();
-    table.push(Column::left("check"), cells(&|c| c.check.to_string()));
-    table.push(
-        Column::left("buffer"),
-        cells(&|c| if c.hop.is_empty() { "chain".into() } else { c.hop.to_string() }),
-    );
-    table.push(Column::right("value"), cells(&|c| number::any(c.value)));
-    table.push(Column::right("bound"), cells(&|c| number::any(c.bound)));
-    table.push(Column::right("margin"), cells(&|c| number::any(c.margin)));
-    if distinct.iter().any(|c| !c.detail.is_empty()) {
-        table.push(Column::left("detail"), cells(&|c| c.detail.to_string()));
+    let with_details = |details: bool| {
+        let mut table = Table::default();
+        table.push(Column::left("check"), cells(&|c| c.check.to_string()));
+        table.push(
+            Column::left("buffer"),
+            cells(&|c| if c.hop.is_empty() { "chain".into() } else { c.hop.to_string() }),
+        );
+        table.push(Column::right("value"), cells(&|c| number::any(c.value)));
+        table.push(Column::right("bound"), cells(&|c| number::any(c.bound)));
+        table.push(Column::right("margin"), cells(&|c| number::any(c.margin)));
+        if details {
+            table.push(Column::left("detail"), cells(&|c| c.detail.to_string()));
+        }
+        table.render(None)
+    };
+    let has_details = distinct.iter().any(|c| !c.detail.is_empty());
+    let whole = with_details(has_details);
+    let length = |line: &str| anstream::adapter::strip_str(line).to_string().chars().count();
+    if width.is_none_or(|width| whole.lines().all(|line| length(line) <= width)) {
+        *text += &whole;
+        return;
     }
-    *text += &table.render(None);
+    *text += &with_details(false);
+    for check in distinct.iter().filter(|check| !check.detail.is_empty()) {
+        let of = if check.hop.is_empty() { "the chain" } else { &*check.hop };
+        wrap::wrap(text, &format!("{} of {of}: {}", check.check, check.detail), 2, width);
+    }
 }
 
 fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Option<f64>)]) {
@@ -225,7 +282,7 @@ fn worst(text: &mut String, what: &str, by: &str, hop: &Hop, lines: &[(usize, Op
     let lines: Vec<String> = lines
         .iter()
         .take(WORST)
-        .map(|(i, value)| format!("{i} ({})", value.map_or_else(|| "none".into(), |v| format!("{v:.4}"))))
+        .map(|(i, value)| format!("{i} ({})", value.map_or_else(|| "none".into(), number::gain)))
         .collect();
     let _ = writeln!(text, "  worst {what} of {} by {by}: {}", hop.name, lines.join(", "));
 }
@@ -238,7 +295,7 @@ pub fn program(flags: &[String]) -> &'static [&'static str] {
     }
 }
 
-/// The command that runs this case alone, as it ran here.
+/// The command that runs this case alone, as it ran here; of a drawn case, the least shape that fails as it does.
 pub fn rerun(record: &Record, flags: &[String]) -> String {
     let mut words = program(flags).to_vec();
     words.extend(["-p", &record.package, "--arch", &record.arch]);
@@ -247,7 +304,7 @@ pub fn rerun(record: &Record, flags: &[String]) -> String {
     if let Some(poison) = &poison {
         words.extend(["--poison", poison]);
     }
-    words.push(&record.id);
+    words.push(record.least.as_ref().unwrap_or(&record.id));
     debug_assert!(record.id.starts_with(test_path(&record.id)));
     words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }

@@ -20,6 +20,7 @@ pub fn planned(id: &str) -> Planned {
         path: None,
         params: Default::default(),
         weights: Default::default(),
+        fuzz: None,
     }
 }
 

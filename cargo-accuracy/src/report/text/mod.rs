@@ -35,9 +35,6 @@ mod drop_order {
     pub const FLOOR: u8 = 1;
 }
 
-/// Failures of one kind that are told in full.
-const TOLD_IN_FULL: usize = 3;
-
 /// Hidden tests that are named.
 const HIDDEN: usize = 50;
 
@@ -79,31 +76,20 @@ pub fn render(report: &Report, output: &OutputArgs, width: Option<usize>) -> Str
     if let Some(comparison) = &report.baseline {
         baseline::write(&mut text, comparison, output.verbose);
     }
-    summary(&mut text, report, output.verbose);
+    summary(&mut text, report, output.verbose, width);
     text
 }
 
-/// Every failure, but of those that are alike only the first few unless `all` are wanted.
+/// A block for the failures that are alike, or one for each failure if `all` are wanted.
 fn failures(text: &mut String, report: &Report, all: bool, width: Option<usize>) {
-    let alike = failure::alike(report.told());
-    // Of what did not run one says all that there is to say.
-    let in_full = |group: &Alike| match group.check {
-        _ if all => group.records.len(),
-        None => 1,
-        Some(_) => TOLD_IN_FULL,
-    };
-    for group in &alike {
-        for record in group.records.iter().take(in_full(group)) {
-            failure::write(text, record, report, width);
+    for group in &failure::alike(report.told()) {
+        if all {
+            for record in &group.records {
+                failure::write(text, &Alike::of(record), report, all, width);
+            }
+        } else {
+            failure::write(text, group, report, all, width);
         }
-    }
-    let mut untold = alike.iter().filter(|group| group.records.len() > in_full(group)).peekable();
-    if untold.peek().is_some() {
-        let _ = writeln!(text, "failures like those above, told in full with -v");
-        for group in untold {
-            let _ = writeln!(text, "  {} more of {}", group.records.len() - in_full(group), group.title());
-        }
-        text.push('\n');
     }
     let unfinished = report.unfinished();
     for (reason, n) in &unfinished {
@@ -278,7 +264,7 @@ fn table_of(text: &mut String, group: &Group, verbose: bool, width: Option<usize
     if verbose {
         for record in rows.iter().filter(|r| r.gate == Gate::Pass && !r.checks.is_empty()) {
             let _ = writeln!(text, "  {}", paint(style::DIM, &record.id));
-            failure::checks(text, record.checks.iter());
+            failure::checks(text, record.checks.iter(), width);
         }
     }
     text.push('\n');
@@ -397,7 +383,7 @@ fn essence(cause: &Cause) -> (&str, Option<&str>, String) {
 }
 
 /// The likely causes, each once: the end of the output is what is read first.
-fn causes(text: &mut String, report: &Report) {
+fn causes(text: &mut String, report: &Report, width: Option<usize>) {
     let mut causes: Vec<(&Cause, usize)> = Vec::new();
     let mut at = std::collections::HashMap::new();
     for cause in report.failures().flat_map(stated) {
@@ -413,14 +399,14 @@ fn causes(text: &mut String, report: &Report) {
     let _ = writeln!(text, "likely causes");
     for (cause, n) in causes.iter().take(CAUSES) {
         let cases = if *n == 1 { "1 case".to_string() } else { format!("{n} cases") };
-        let _ = writeln!(text, "  {}: {} ({cases})", paint(style::WARN, &cause.cause), cause.detail);
+        wrap::wrap(text, &format!("{}: {} ({cases})", cause.cause, cause.detail), 2, width);
     }
     if causes.len() > CAUSES {
         let _ = writeln!(text, "  and {} more", causes.len() - CAUSES);
     }
 }
 
-fn summary(text: &mut String, report: &Report, verbose: bool) {
+fn summary(text: &mut String, report: &Report, verbose: bool, width: Option<usize>) {
     let counts = &report.summary;
     // The verdict is the cosine's; such a case fails by another check.
     let otherwise =
@@ -451,6 +437,9 @@ fn summary(text: &mut String, report: &Report, verbose: bool) {
     if let Some(line) = emulation::line(report) {
         let _ = writeln!(text, "{line}");
     }
+    if let Some(line) = drawn(report) {
+        let _ = writeln!(text, "{line}");
+    }
     if counts.tests_inconclusive > 0 {
         let tests = if counts.tests_inconclusive == 1 { "test" } else { "tests" };
         let line = format!(
@@ -471,7 +460,7 @@ fn summary(text: &mut String, report: &Report, verbose: bool) {
             format!("{tests} in part only: whether every declared fault is seen is judged over whole tests");
         let _ = writeln!(text, "{}", paint(style::DIM, line));
     }
-    causes(text, report);
+    causes(text, report, width);
     if let Some(line) = lint_line(report, verbose) {
         let _ = writeln!(text, "{line}");
     }
@@ -498,6 +487,17 @@ fn summary(text: &mut String, report: &Report, verbose: bool) {
         Some(why) if counts.failed == 0 => writeln!(text, "{} ({cases})", paint(style::BAD, why)),
         _ => writeln!(text, "{cases}"),
     };
+}
+
+/// How many cases were drawn, and what became of them.
+fn drawn(report: &Report) -> Option<String> {
+    let drawn = || report.records.iter().filter(|record| record.fuzz.is_some());
+    let of = |verdict: fn(&Record) -> bool| drawn().filter(|record| verdict(record)).count();
+    let all = drawn().count();
+    let skipped = of(|record| record.verdict == Verdict::Skipped);
+    let failed = of(|record| record.gate == Gate::Fail);
+    (all > 0)
+        .then(|| format!("{all} of the cases have drawn shapes (--fuzz): {failed} failed, {skipped} skipped"))
 }
 
 /// Tests that exist and could not run: by name, with the reason.
@@ -739,7 +739,14 @@ mod tests {
         let report = Report::new(records, &[]);
         let told = |verbose| render(&report, &OutputArgs { verbose, ..OutputArgs::default() }, None);
         assert_eq!(told(false).matches("re-run:").count(), 1);
-        assert!(told(false).contains("39 more of k::t: NOT RUN, no such file\n"), "{}", told(false));
+        assert!(
+            told(false).contains("  40 cases fail in this way; this is the first of them\n"),
+            "{}",
+            told(false)
+        );
+        assert!(
+            told(false).contains("[check=full_chain,arch=host,tokens=19]\n    and 20 more, listed with -v\n")
+        );
         assert_eq!(told(true).matches("re-run:").count(), 40);
     }
 
@@ -772,9 +779,15 @@ mod tests {
             records.push(record);
         }
         let text = plain(&Report::new(records, &[]));
-        assert_eq!(text.matches("re-run:").count(), TOLD_IN_FULL + 2, "{text}");
-        let like: Vec<&str> = text.lines().filter(|line| line.contains(" more of ")).collect();
-        assert_eq!(like, ["  18 more of k::t full_chain: FAILED, unwritten"], "{text}");
+        assert_eq!(text.matches("re-run:").count(), 2, "{text}");
+        // Each block has its table once, and what its cases are called comes behind it.
+        let blocks: Vec<&str> = text.split("\nFAILED k::t full_chain\n").skip(1).collect();
+        assert_eq!(blocks.len(), 2, "{text}");
+        assert!(blocks[0].contains("  21 cases fail in this way"), "{text}");
+        assert!(
+            blocks[0].find("cause: unwritten") < blocks[0].find("[check=full_chain,arch=host,tokens=0]"),
+            "{text}"
+        );
         let causes = &text[text.find("likely causes\n").unwrap()..];
         let causes: Vec<&str> = causes.lines().filter(|line| line.starts_with("  ")).collect();
         assert_eq!(
