@@ -608,7 +608,10 @@ impl<'s> Context<'s> {
         if seen && self.effects.guarded_by_callers(self.index, id, p) {
             out.push(Excuse::Callers);
         }
-        if self.verified_beside(id, &parameter.name) {
+        let callers = self.effects.callers(id);
+        let verified_above =
+            || !callers.is_empty() && callers.iter().all(|(c, _)| self.verified_beside(*c, &parameter.name));
+        if self.verified_beside(id, &parameter.name) || verified_above() {
             out.push(Excuse::Verified);
         }
         if parameter.property {
