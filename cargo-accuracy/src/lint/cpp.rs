@@ -549,10 +549,15 @@ impl<'a> Lower<'a> {
                     .child_by_field_name("condition")
                     .map(|c| c.child_by_field_name("value").unwrap_or(c))
                     .map_or(Expr::nothing(), |c| self.expr(c));
-                let mut arms = Vec::new();
+                let mut arms: Vec<(Option<Expr>, Vec<Stmt>)> = Vec::new();
                 if let Some(body) = n.child_by_field_name("body") {
                     for case in children(body) {
                         if case.kind() != "case_statement" {
+                            // A directive (`#pragma unroll`) ends the case for the parser; what follows belongs to it.
+                            match arms.last_mut() {
+                                Some((_, stmts)) => self.stmt(case, stmts),
+                                None => self.stmt(case, out),
+                            }
                             continue;
                         }
                         let value = case.child_by_field_name("value");

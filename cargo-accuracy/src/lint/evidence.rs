@@ -205,8 +205,10 @@ function's result or another parameter is lost with it.
 
 Excuses: a signature fixed by a contract (an override, a hook, a callback, a registered function, a kernel, a layer);
 refused, absent, equal or inert on this path; carried by another operand; said to be ignored by the documentation; only
-checked or shown; a function that answers, plans or reports; an internal function that chooses among callees. A function
-that is only handed on as a value is a warning at most.
+checked or shown; memory to work in; a flag that chose the way; refused by callers or their callers; a function that
+answers, plans or reports; an internal function that chooses among callees. A function that is handed on as a value or that
+returns what it is given, a warning in the log, and a discard beside a comment that gives a reason make a warning of an
+error.
 ";
 
 /// What the table says of one suspected parameter.
@@ -608,7 +610,10 @@ impl<'s> Context<'s> {
         if seen && self.effects.guarded_by_callers(self.index, id, p) {
             out.push(Excuse::Callers);
         }
-        if self.verified_beside(id, &parameter.name) {
+        let callers = self.effects.callers(id);
+        let verified_above =
+            || !callers.is_empty() && callers.iter().all(|(c, _)| self.verified_beside(*c, &parameter.name));
+        if self.verified_beside(id, &parameter.name) || verified_above() {
             out.push(Excuse::Verified);
         }
         if parameter.property {
