@@ -81,10 +81,9 @@ impl Product<'_> {
         let source = |c: usize| sources.iter().find(|s| s.0 == c).map(|s| s.2);
         let shift = sources.iter().map(|s| s.2 as i64 - s.0 as i64).collect::<Vec<_>>();
         let same = shift.iter().all(|s| *s == shift[0]);
-        let of = which.map_or(&own[..], |_| &[]);
         let from = match which {
             Some(which) => columns(&self.others[which].1),
-            None => of.to_vec(),
+            None => own.clone(),
         };
         // What was seen in some of the columns has to hold in all of them.
         let order = self.head.filter(|_| which.is_none()).and_then(|d| head_order(&sources, d));

@@ -353,7 +353,6 @@ def _(model):
     m = mlp(model, 1)
 
     def forward(f, x):
-        weights = {}
         logits, w, ids = m.gate(x)
         flat = x.view(-1, x.shape[-1])
         y = m.experts(flat, ids, w / m.gate.routed_scaling_factor).view(x.shape)
