@@ -970,6 +970,9 @@ fn every_operation_of_other_families_is_replayed_to_within_rounding() {
         ("phi3", "k_proj"),
         ("mixtral", "router"),
         ("minimax_m2", "k_norm"),
+        ("qwen3_next", "delta_rule"),
+        ("qwen3_next", "linear_attn.norm"),
+        ("qwen3_next", "shared_expert_gate"),
     ] {
         let answer = triage(model, &fixture(model, "f32"), &fixture(model, "bf16"), &["--all-layers"]);
         all_are_right(&answer);
@@ -1011,5 +1014,82 @@ fn what_is_recognised_of_an_unknown_model_is_replayed_and_never_agrees_alone() {
         let paths = paths.each_ref().map(|p| p.to_str().unwrap());
         let answer = run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2]]);
         assert_eq!(answer.json["guilty"]["op"], op, "{}", answer.text);
+    }
+}
+
+fn against_latent(name: &str, candidate: &Path) -> Answer {
+    let folder = fixture("deepseek_v3", name);
+    let paths = [folder.join("reference"), candidate.to_owned(), fixture("deepseek_v3", "checkpoint")];
+    let paths = paths.each_ref().map(|p| p.to_str().unwrap());
+    run(&["--reference", paths[0], "--candidate", paths[1], "--checkpoint", paths[2], "--all-layers"])
+}
+
+/// vLLM's experts run gate and shared expert themselves and give the sum, SGLang's block applies the factor of the routing
+/// weights at its end; both attend to latents, and experts are split between the ranks.
+#[test]
+fn clean_dumps_of_latent_attention_and_split_experts_agree_with_transformers() {
+    for (name, ops) in [
+        ("vllm", &["kv_a_proj_with_mqa", "kv_a_layernorm", "attention", "o_proj", "experts"]),
+        ("sglang", &["q_a_proj", "q_b_proj", "attention", "router", "experts"]),
+    ] {
+        let answer = against_latent(name, &fixture("deepseek_v3", name).join("candidate"));
+        assert_eq!(answer.json["verdict"], "agrees", "{name}: {}", answer.text);
+        for op in ops {
+            let mut all = answer.json["ops"].as_array().unwrap().iter();
+            assert!(all.any(|o| o["op"] == **op && o["status"] == "right"), "{name}, {op}: {}", answer.text);
+        }
+    }
+}
+
+#[test]
+fn a_factor_of_routing_weights_that_is_applied_late_hides_no_fault() {
+    let candidate = fixture("deepseek_v3", "sglang").join("candidate");
+    let mut wrong = candidate;
+    // Both ranks: what they have in common is wrong in both.
+    let mut kept = Vec::new();
+    for rank in [0, 1] {
+        let next = changed_rank(&wrong, rank, "model.layers.1.mlp", "output", |v| {
+            v.iter_mut().for_each(|v| *v *= 1.5);
+        });
+        wrong = next.path().to_owned();
+        kept.push(next);
+    }
+    let answer = against_latent("sglang", &wrong);
+    assert_eq!(answer.json["verdict"], "fault", "{}", answer.text);
+    assert_eq!(
+        (&answer.json["guilty"]["layer"], &answer.json["guilty"]["op"]),
+        (&1.into(), &"experts".into()),
+        "{}",
+        answer.text
+    );
+}
+
+/// What a product wrote tells its mistake by itself.
+#[test]
+fn mistakes_that_are_fitted_are_told() {
+    let values = |module: &str| {
+        let taken = std::cell::RefCell::new(Vec::new());
+        changed("llama", module, "output", |v| *taken.borrow_mut() = v.clone());
+        taken.into_inner()
+    };
+    let v_proj = values("model.layers.1.self_attn.v_proj");
+    let scaled = |v: &mut Vec<f32>| {
+        v.chunks_exact_mut(48).for_each(|row| row[3..9].iter_mut().for_each(|x| *x *= 1.4));
+    };
+    // Heads of 8 columns, two of them keys'.
+    let exchanged = |v: &mut Vec<f32>| {
+        let rows = v.chunks_exact_mut(16).zip(v_proj.chunks_exact(16));
+        rows.for_each(|(row, other)| row[8..].copy_from_slice(&other[8..]));
+    };
+    type Change<'a> = &'a dyn Fn(&mut Vec<f32>);
+    let cases: [(&str, Change<'_>, &str); 2] = [
+        ("model.layers.1.mlp.gate_proj", &scaled, "columns 3 to 8 are scaled by 1.4000"),
+        ("model.layers.1.self_attn.k_proj", &exchanged, "columns 8 to 15 are v_proj's columns 8 to 15"),
+    ];
+    for (module, change, told) in cases {
+        let candidate = changed("llama", module, "output", change);
+        let answer = triage("llama", &fixture("llama", "bf16"), candidate.path(), &[]);
+        let detail = answer.json["guilty"]["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("explained: {told}")), "{module}: {detail}");
     }
 }

@@ -18,10 +18,11 @@ pub enum Activation {
     Gelu,
     GeluTanh,
     Relu,
-    /// gpt-oss: `(clamp(up, ±limit) + 1) * g * sigmoid(alpha * g)` with `g = min(gate, limit)`.
+    /// gpt-oss: `(clamp(up, ±limit) + plus) * g * sigmoid(alpha * g)` with `g = min(gate, limit)`; `plus` is 1.
     Clamped {
         alpha: f64,
         limit: f64,
+        plus: f64,
     },
 }
 
@@ -59,6 +60,17 @@ pub struct Mla {
     pub rope: usize,
 }
 
+/// Linear attention by the gated delta rule (Qwen3-Next).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNet {
+    pub key_heads: usize,
+    pub value_heads: usize,
+    pub key_dim: usize,
+    pub value_dim: usize,
+    /// Tokens that the convolution sees.
+    pub kernel: usize,
+}
+
 /// RMSNorm of queries and keys before the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
@@ -85,6 +97,8 @@ pub struct Attention {
     pub sinks: bool,
     pub qk_norm: QkNorm,
     pub mla: Option<Mla>,
+    /// Each head of queries has as many columns again, whose sigmoid the output is multiplied with.
+    pub gate: bool,
 }
 
 /// Where most families keep the correction of a router.
@@ -104,6 +118,8 @@ pub struct Layer {
     pub router: Option<Router>,
     /// An expert that every token passes through.
     pub shared: bool,
+    /// Linear attention in place of softmax attention.
+    pub linear: bool,
 }
 
 /// The norms of a decoder's layer, by the names of their modules.
@@ -125,6 +141,11 @@ pub struct Mixture {
     pub gate: &'static str,
     /// The correction for choosing, in the block of the checkpoint.
     pub correction: &'static str,
+    /// The expert that every token passes through, and the linear whose sigmoid it is multiplied with.
+    pub shared: &'static str,
+    pub shared_gate: Option<&'static str>,
+    /// Inner columns of that expert, where the file says it.
+    pub shared_inner: Option<usize>,
 }
 
 /// How a decoder is put together, beside its attention and its experts.
@@ -159,6 +180,7 @@ pub struct ModelConfig {
     pub vocabulary: Option<usize>,
     pub norm_eps: f64,
     pub attention: Attention,
+    pub delta: Option<DeltaNet>,
     pub ropes: Vec<Rope>,
     pub activation: Activation,
     pub layers: Vec<Layer>,
@@ -192,6 +214,7 @@ impl ModelConfig {
             sinks: false,
             qk_norm: QkNorm::None,
             mla: None,
+            gate: false,
         };
         let form = Form {
             prefix: "model",
@@ -203,14 +226,22 @@ impl ModelConfig {
                 before_mlp: Some("post_attention_layernorm"),
                 after_mlp: None,
             },
-            mixture: Mixture { modules: &["mlp"], weights: "mlp", gate: "gate", correction: CORRECTION },
+            mixture: Mixture {
+                modules: &["mlp"],
+                weights: "mlp",
+                gate: "gate",
+                correction: CORRECTION,
+                shared: "shared_experts",
+                shared_gate: None,
+                shared_inner: None,
+            },
             branch_scale: 1.0,
             logits_scale: 1.0,
             logits_cap: None,
             fused_qkv: None,
             fused_gate_up: None,
         };
-        let layer = Layer { window: None, rope: Some(0), router: None, shared: false };
+        let layer = Layer { window: None, rope: Some(0), router: None, shared: false, linear: false };
         let norm_eps = c.number("rms_norm_eps").or(c.number("layer_norm_eps"));
         Ok(ModelConfig {
             model_type,
@@ -219,6 +250,7 @@ impl ModelConfig {
             vocabulary: c.count("vocab_size"),
             norm_eps: norm_eps.ok_or_else(|| c.missing("rms_norm_eps"))?,
             attention,
+            delta: None,
             ropes: Vec::new(),
             activation: activation(c, "silu")?,
             layers: vec![layer; layers],
@@ -314,6 +346,11 @@ pub(super) fn corrected_router(c: &Object) -> Result<Router, ModelError> {
         scaling: c.number("routed_scaling_factor").unwrap_or(1.0),
         ..router(c, Score::Sigmoid)?
     })
+}
+
+/// Inner columns of DeepSeek's shared experts, which are one.
+pub(super) fn shared_inner(c: &Object) -> Option<usize> {
+    Some(c.count("moe_intermediate_size")? * c.count("n_shared_experts")?)
 }
 
 #[cfg(test)]

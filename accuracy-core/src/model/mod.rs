@@ -14,7 +14,9 @@ pub mod plan;
 mod precision;
 pub mod rope;
 
-pub use config::{Activation, Attention, Layer, Mla, ModelConfig, ModelError, QkNorm, Router, Score};
+pub use config::{
+    Activation, Attention, DeltaNet, Layer, Mla, ModelConfig, ModelError, QkNorm, Router, Score,
+};
 pub use inputs::Inputs;
 pub use place::{Place, Sharing, Site};
 pub use plan::{Op, OpKind, Plan};

@@ -3,7 +3,7 @@
 //! Each takes a [`Precision`]: exact, or rounded to a format wherever a straightforward implementation in that format
 //! stores a value. How far the two are apart is the noise that an implementation in that format may show.
 
-use super::config::{Activation, Attention, Router, Score};
+use super::config::{Activation, Attention, DeltaNet, Router, Score};
 use super::inputs::Inputs;
 pub use super::precision::Precision;
 use crate::dtype::DType;
@@ -57,7 +57,7 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::Relu => x.max(0.0),
-        Activation::Clamped { alpha, limit } => {
+        Activation::Clamped { alpha, limit, .. } => {
             let x = x.min(limit);
             x / (1.0 + (-alpha * x).exp())
         }
@@ -85,9 +85,9 @@ fn libm_erf(x: f64) -> f64 {
 /// `activation(gate) * up`.
 pub fn gated(activation: Activation, gate: f64, up: f64, p: Precision) -> f64 {
     match activation {
-        Activation::Clamped { limit, .. } => {
+        Activation::Clamped { limit, plus, .. } => {
             let up = up.clamp(-limit, limit);
-            p.round(p.round(activate(activation, gate)) * p.round(up + 1.0))
+            p.round(p.round(activate(activation, gate)) * p.round(up + plus))
         }
         _ => p.round(p.round(activate(activation, gate)) * up),
     }
@@ -118,6 +118,15 @@ impl Weights<'_> {
     /// It is not there, or no vector of floats.
     pub fn vector(&self, name: &str) -> Result<Vec<f64>, WeightsError> {
         self.0.vector(name)
+    }
+
+    /// All values of a tensor of floats, whatever its shape.
+    ///
+    /// # Errors
+    /// It is not there, or holds no floats.
+    pub fn flat(&self, tensor: &str) -> Result<Vec<f64>, WeightsError> {
+        let raw = self.0.raw(tensor)?;
+        Ok(float(&raw)?.decode_bytes(raw.bytes))
     }
 
     pub fn has(&self, tensor: &str) -> bool {
@@ -483,6 +492,144 @@ pub fn rotate(
     }
 }
 
+/// Weights of a gated delta net beside its projections.
+#[derive(Clone, Debug)]
+pub struct DeltaWeights {
+    /// `[channels, kernel]`
+    pub convolution: Vec<f64>,
+    pub a_log: Vec<f64>,
+    pub dt_bias: Vec<f64>,
+}
+
+/// What a wrong delta rule may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaMistake {
+    /// The rate is not put through the sigmoid.
+    RawRate,
+    /// Queries and keys are not normed.
+    NotNormed,
+    NoDecay,
+    /// What a key already recalls is not taken off its value.
+    NoCorrection,
+    NoActivation,
+    /// The convolution sees the present token alone.
+    NoConvolution,
+}
+
+/// The columns of a value head's part of the projections: queries, keys, values and gates lie beside each other in each
+/// key head.
+fn delta_columns(net: DeltaNet, head: usize) -> [Range<usize>; 4] {
+    let each = net.value_heads / net.key_heads;
+    let (group, within) = (head / each, head % each);
+    let start = group * (2 * net.key_dim + 2 * each * net.value_dim);
+    let values = start + 2 * net.key_dim + within * net.value_dim;
+    let gates = values + each * net.value_dim;
+    [
+        start..start + net.key_dim,
+        start + net.key_dim..start + 2 * net.key_dim,
+        values..values + net.value_dim,
+        gates..gates + net.value_dim,
+    ]
+}
+
+/// The gates of all value heads, `[tokens, value_heads * value_dim]`, of the joint projection.
+pub fn delta_gates(net: DeltaNet, projected: &Matrix) -> Matrix {
+    let row = |r: usize| {
+        (0..net.value_heads).flat_map(move |h| projected.row(r)[delta_columns(net, h)[3].clone()].to_vec())
+    };
+    Matrix::new(projected.rows, net.value_heads * net.value_dim, (0..projected.rows).flat_map(row).collect())
+}
+
+/// The gated delta rule (Yang et al. 2024) token by token: for each value head
+/// `S = exp(g) S`, `S += k (beta (v - S' k))'`, `o = S' q`, with queries and keys behind a causal convolution and SiLU
+/// and of length 1, queries scaled by the root of their dimension. `projected`: queries, keys, values and gates of all
+/// tokens; `rates`: beta's and the decay's. Sequences start with an empty state.
+pub fn delta_rule(
+    net: DeltaNet,
+    weights: &DeltaWeights,
+    (projected, rates): (&Matrix, &Matrix),
+    sequences: &[Range<usize>],
+    mistake: Option<DeltaMistake>,
+    p: Precision,
+) -> Matrix {
+    let (each, keys) = (net.value_heads / net.key_heads, net.key_heads * net.key_dim);
+    let mut out = Matrix::zeros(projected.rows, net.value_heads * net.value_dim);
+    let heads: Vec<usize> = (0..net.value_heads).collect();
+    let parts: Vec<(usize, Vec<(usize, Vec<f64>)>)> = heads
+        .par_iter()
+        .map(|&h| {
+            let (group, within) = (h / each, h % each);
+            let [q_at, k_at, v_at, _] = delta_columns(net, h);
+            // Channels of the convolution: all queries, all keys, all values.
+            let channels = [group * net.key_dim, keys + group * net.key_dim, 2 * keys + h * net.value_dim];
+            let rate = group * 2 * each + within;
+            let decay = rate + each;
+            let mut rows = Vec::new();
+            for sequence in sequences {
+                let convolved = |t: usize, at: &Range<usize>, channel: usize| -> Vec<f64> {
+                    let value = |i: usize| {
+                        let w =
+                            &weights.convolution[(channel + i) * net.kernel..(channel + i + 1) * net.kernel];
+                        let sum: f64 = (0..net.kernel)
+                            .filter(|&back| t >= sequence.start + back)
+                            .filter(|&back| back == 0 || mistake != Some(DeltaMistake::NoConvolution))
+                            .map(|back| w[net.kernel - 1 - back] * projected.row(t - back)[at.start + i])
+                            .sum();
+                        let sum = p.round(sum);
+                        p.round(if mistake == Some(DeltaMistake::NoActivation) { sum } else { silu(sum) })
+                    };
+                    (0..at.len()).map(value).collect()
+                };
+                let unit = |x: Vec<f64>| -> Vec<f64> {
+                    if mistake == Some(DeltaMistake::NotNormed) {
+                        return x;
+                    }
+                    let size = (x.iter().map(|v| v * v).sum::<f64>() + 1e-6).sqrt();
+                    x.into_iter().map(|v| v / size).collect()
+                };
+                let mut state = vec![0.0; net.key_dim * net.value_dim];
+                for t in sequence.clone() {
+                    let q = unit(convolved(t, &q_at, channels[0]));
+                    let k = unit(convolved(t, &k_at, channels[1]));
+                    let v = convolved(t, &v_at, channels[2]);
+                    let raw = rates.row(t)[rate];
+                    let beta = match mistake {
+                        Some(DeltaMistake::RawRate) => raw,
+                        _ => p.round(1.0 / (1.0 + (-raw).exp())),
+                    };
+                    let step = rates.row(t)[decay] + weights.dt_bias[h];
+                    // softplus
+                    let softened = step.max(0.0) + (-step.abs()).exp().ln_1p();
+                    let kept = (-weights.a_log[h].exp() * softened).exp();
+                    if mistake != Some(DeltaMistake::NoDecay) {
+                        state.iter_mut().for_each(|s| *s *= kept);
+                    }
+                    for (j, v) in v.iter().enumerate() {
+                        let recalled: f64 =
+                            k.iter().enumerate().map(|(i, k)| k * state[i * net.value_dim + j]).sum();
+                        let recalled =
+                            if mistake == Some(DeltaMistake::NoCorrection) { 0.0 } else { recalled };
+                        let delta = beta * (v - recalled);
+                        k.iter().enumerate().for_each(|(i, k)| state[i * net.value_dim + j] += k * delta);
+                    }
+                    let scale = (net.key_dim as f64).powf(-0.5);
+                    let read = |j: usize| -> f64 {
+                        q.iter().enumerate().map(|(i, q)| q * scale * state[i * net.value_dim + j]).sum()
+                    };
+                    rows.push((t, (0..net.value_dim).map(|j| p.round(read(j))).collect()));
+                }
+            }
+            (h, rows)
+        })
+        .collect();
+    for (h, rows) in parts {
+        for (t, values) in rows {
+            out.row_mut(t)[h * net.value_dim..(h + 1) * net.value_dim].copy_from_slice(&values);
+        }
+    }
+    out
+}
+
 /// Queries, keys and values, `[tokens, heads * d]`. There may be fewer queries than keys.
 #[derive(Clone, Debug)]
 pub struct Heads {
@@ -649,6 +796,7 @@ mod tests {
             sinks: false,
             qk_norm: super::super::config::QkNorm::None,
             mla: None,
+            gate: false,
         };
         let heads = Heads {
             q: Matrix::zeros(4, 2),

@@ -68,6 +68,8 @@ pub struct Place {
     pub calls: Option<usize>,
     /// The dump has to have an output of this module: without it, the place means something else.
     pub beside: Option<String>,
+    /// Output of this module must be another value: where both are one, the place means something else.
+    pub unlike: Option<String>,
     pub sharing: Sharing,
 }
 
@@ -83,6 +85,7 @@ impl Place {
             call: 0,
             calls: None,
             beside: None,
+            unlike: None,
             sharing: Sharing::Unknown,
         }
     }
@@ -141,6 +144,10 @@ impl Site {
         self.each(|p| p.beside = Some(module.to_owned()))
     }
 
+    pub fn unlike(self, module: &str) -> Site {
+        self.each(|p| p.unlike = Some(module.to_owned()))
+    }
+
     pub fn shared(self, sharing: Sharing) -> Site {
         self.each(|p| p.sharing = sharing)
     }
@@ -169,6 +176,9 @@ pub const LOGITS_OUTPUT: Names = &["", "0", "next_token_logits", "1"];
 pub const ATTENDS: Names = &["attn", "mla_attn", "attn_mqa"];
 pub const ATTEND_Q: Names = &["0", "query", "q"];
 pub const ATTEND_K: Names = &["1", "key", "k"];
+
+/// What experts give. Where the shared expert runs among them, its output comes first.
+pub const EXPERTS_OUTPUT: Names = &["1", "", "0"];
 
 /// Experts of tokens and their weights, as arguments of the experts' module or results of the router's.
 pub const EXPERT_IDS: Names =

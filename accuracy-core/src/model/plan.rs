@@ -3,11 +3,11 @@
 //! Modules are called as transformers calls them; what engines call otherwise, fuse or pass along is in
 //! [`place`](super::place) and appears here as further places of the same values.
 
-use super::config::{Activation, Layer, ModelConfig, QkNorm, Router};
+use super::config::{Activation, DeltaNet, Layer, ModelConfig, QkNorm, Router};
 use super::place::{
-    ATTEND_K, ATTEND_Q, ATTENDS, EXPERT_IDS, EXPERT_WEIGHTS, FUSED_GATE_UP, FUSED_LATENT, FUSED_QKV,
-    GIVEN_COS, GIVEN_SIN, LAYER_RESIDUAL, LOGITS, LOGITS_INPUT, LOGITS_OUTPUT, Names, RESIDUAL, Sharing,
-    Site,
+    ATTEND_K, ATTEND_Q, ATTENDS, EXPERT_IDS, EXPERT_WEIGHTS, EXPERTS_OUTPUT, FUSED_GATE_UP, FUSED_LATENT,
+    FUSED_QKV, GIVEN_COS, GIVEN_SIN, LAYER_RESIDUAL, LOGITS, LOGITS_INPUT, LOGITS_OUTPUT, Names, RESIDUAL,
+    Sharing, Site,
 };
 use crate::dumps::Kind;
 
@@ -45,7 +45,26 @@ pub enum OpKind {
         rope: Option<usize>,
         /// Where an engine's dump has q and k after the rotation.
         rotated: Vec<Site>,
+        /// The last input is the projection of queries whose second half of each head gates the output.
+        gate: bool,
     },
+    /// The first half of each head of `2 * d` columns.
+    FirstHalves {
+        d: usize,
+    },
+    /// The gated delta rule behind its convolution, with the weights of this module. Inputs: the projections of queries,
+    /// keys, values and gates, and of the rates.
+    Delta {
+        module: String,
+    },
+    /// RMSNorm of each head, multiplied with the SiLU of its gate. Inputs: what is normed, and the projection that has
+    /// the gates.
+    GatedNorm {
+        weight: String,
+        eps: f64,
+    },
+    /// The first input, and the second times the sigmoid of the third.
+    Blend,
     /// Inputs gate and up.
     Gated(Activation),
     Activation(Activation),
@@ -84,6 +103,8 @@ pub struct Op {
     pub output: Site,
     /// No operation of the plan takes its output.
     pub last: bool,
+    /// It is a part of a mixture of experts, where an engine may apply the routing weights' factor at another place.
+    pub of_experts: bool,
 }
 
 /// All operations of a model, in order of execution, and its residual stream.
@@ -107,7 +128,22 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn op(&mut self, name: &str, kind: OpKind, inputs: Vec<Site>, output: Site) {
-        self.ops.push(Op { name: name.to_owned(), layer: self.layer, kind, inputs, output, last: false });
+        self.ops.push(Op {
+            name: name.to_owned(),
+            layer: self.layer,
+            kind,
+            inputs,
+            output,
+            last: false,
+            of_experts: false,
+        });
+    }
+
+    /// The last operation is a part of a mixture of experts.
+    fn of_experts(&mut self) {
+        if let Some(op) = self.ops.last_mut() {
+            op.of_experts = true;
+        }
     }
 
     /// A module whose first input and output are dumped; `from` is where its input comes from.
@@ -277,7 +313,10 @@ fn decoder_layer(b: &mut Builder, layer: &Layer, i: usize, before: &Site, after:
         }
         None => before.clone(),
     };
-    let attention = attention(b, layer, i, &module, &normed);
+    let attention = match config.delta.filter(|_| layer.linear) {
+        Some(net) => linear_attention(b, net, &module, &normed),
+        None => attention(b, layer, i, &module, &normed),
+    };
     let branch = match form.norms.after_attention {
         Some(norm) => {
             b.rms(at(norm), attention.clone());
@@ -346,15 +385,22 @@ fn attention(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Si
     }
     let a = &config.attention;
     let columns = Sharing::Columns(a.heads * a.value_dim, a.value_dim);
-    let attends = Site::any(ATTENDS.iter().map(|m| Site::output(at(m))));
+    // What attends to latents gives latents in some engines, and what its module is part of the projection, too.
+    let attends = match a.mla {
+        None => Site::any(ATTENDS.iter().map(|m| Site::output(at(m)))),
+        Some(_) => Site::default(),
+    };
     let (attends, into) = (attends.shared(columns), Site::input(at("o_proj")).shared(columns));
-    let context = into.clone().or(attends.clone());
+    // A gate comes between what attends and the projection of its output.
+    let context = if a.gate { into.clone() } else { into.clone().or(attends.clone()) };
     let (inputs, rotated) =
         if a.mla.is_some() { (latent(b, &at, normed), Vec::new()) } else { heads(b, layer, i, &at, normed) };
     let sinks = a.sinks.then(|| at("sinks"));
-    let kind = OpKind::Attention { window: layer.window, sinks, rope: layer.rope, rotated };
+    let kind = OpKind::Attention { window: layer.window, sinks, rope: layer.rope, rotated, gate: a.gate };
     b.op("attention", kind, inputs, context.clone());
-    b.copy(attends, into);
+    if !a.gate && a.mla.is_none() {
+        b.copy(attends, into);
+    }
     let out = Site::output(at("o_proj")).shared(Sharing::Sum(config.hidden));
     b.op("o_proj", OpKind::Linear { weight: at("o_proj") }, vec![context], out.clone());
     let whole = Site::output(block).shared(Sharing::Sum(config.hidden));
@@ -362,7 +408,37 @@ fn attention(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Si
     whole.or(out)
 }
 
-/// Queries, keys and values; and where queries and keys are after the rotation.
+/// Linear attention from the normed stream to what is added to it.
+fn linear_attention(b: &mut Builder, net: DeltaNet, module: &str, normed: &Site) -> Site {
+    let hidden = b.config.hidden;
+    let block = format!("{module}.linear_attn");
+    let at = |name: &str| format!("{block}.{name}");
+    let (keys, values) = (net.key_heads * net.key_dim, net.value_heads * net.value_dim);
+    let mut projected = Vec::new();
+    for (name, width) in [("in_proj_qkvz", 2 * keys + 2 * values), ("in_proj_ba", 2 * net.value_heads)] {
+        b.copy(normed.clone(), Site::input(at(name)).shared(Sharing::Whole(hidden)));
+        let out = Site::output(at(name)).shared(Sharing::Columns(width, width / net.key_heads));
+        let from = Site::input(at(name)).or(normed.clone());
+        b.op(name, OpKind::Linear { weight: at(name) }, vec![from], out.clone());
+        projected.push(out);
+    }
+    let columns = Sharing::Columns(values, net.value_dim);
+    let core = Site::slot(at("norm"), Kind::Input, &["0", "hidden_states", "x"]).shared(columns);
+    b.op("delta_rule", OpKind::Delta { module: block.clone() }, projected.clone(), core.clone());
+    let kind = OpKind::GatedNorm { weight: at("norm"), eps: b.config.norm_eps };
+    let gated = Site::output(at("norm")).shared(columns);
+    b.op("linear_attn.norm", kind, vec![core, projected.swap_remove(0)], gated.clone());
+    let into = Site::input(at("out_proj")).shared(columns);
+    b.copy(gated.clone(), into.clone());
+    let out = Site::output(at("out_proj")).shared(Sharing::Sum(hidden));
+    b.op("out_proj", OpKind::Linear { weight: at("out_proj") }, vec![into.or(gated)], out.clone());
+    let whole = Site::output(block).shared(Sharing::Sum(hidden));
+    b.copy(out.clone(), whole.clone());
+    whole.or(out)
+}
+
+/// Queries, keys and values; and where queries and keys are after the rotation. Behind them the projection that has the
+/// output's gates, where there are any.
 fn heads(
     b: &mut Builder,
     layer: &Layer,
@@ -373,13 +449,16 @@ fn heads(
     let config = b.config;
     let a = &config.attention;
     let (q, kv) = (a.heads * a.key_dim, a.kv_heads * a.key_dim);
-    let widths = [q, kv, kv];
+    let widths = [if a.gate { 2 * q } else { q }, kv, kv];
+    let mut gates = None;
     let fused = Site::any(FUSED_QKV.iter().map(|m| Site::input(at(m)))).shared(Sharing::Whole(config.hidden));
     b.copy(normed.clone(), fused.clone());
     let (mut inputs, mut rotated) = (Vec::new(), Vec::new());
     for (index, name) in ["q", "k", "v"].into_iter().enumerate() {
         let (proj, width) = (at(&format!("{name}_proj")), widths[index]);
-        let sharing = Sharing::Columns(width, a.key_dim);
+        let gated = a.gate && name == "q";
+        let unit = if gated { 2 * a.key_dim } else { a.key_dim };
+        let mut sharing = Sharing::Columns(width, unit);
         b.copy(normed.clone(), Site::input(proj.clone()));
         let part = |m: &&str| Site::output(at(m)).fused(&widths, a.key_dim, index);
         let mut out = Site::output(&proj).or(Site::any(FUSED_QKV.iter().map(part))).shared(sharing);
@@ -393,6 +472,12 @@ fn heads(
         if name == "v" {
             inputs.push(out);
             continue;
+        }
+        if gated {
+            sharing = Sharing::Columns(q, a.key_dim);
+            let part = Site::input(at("q_norm")).shared(sharing);
+            b.op("q_proj", OpKind::FirstHalves { d: a.key_dim }, vec![out.clone()], part.clone());
+            gates = Some(std::mem::replace(&mut out, part));
         }
         if a.qk_norm != QkNorm::None {
             let norm = at(&format!("{name}_norm"));
@@ -426,6 +511,7 @@ fn heads(
         }
         inputs.push(out);
     }
+    inputs.extend(gates);
     (inputs, rotated)
 }
 
@@ -541,6 +627,7 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
     b.op("router", kind, vec![logits.clone(), indices.clone()], weights.clone());
     b.copy(indices.clone(), slot("experts", Kind::Input, EXPERT_IDS));
     b.copy(weights.clone(), slot("experts", Kind::Input, EXPERT_WEIGHTS));
+    b.of_experts();
     b.copy(into.clone(), input("experts").shared(whole));
     let (activation, experts) = (config.activation, router.experts);
     let kind = OpKind::Experts { module: stored("experts"), activation, experts };
@@ -550,15 +637,37 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
         slot("experts", Kind::Input, EXPERT_WEIGHTS).or(weights),
         logits,
     ];
-    let routed = output("experts").shared(sum);
+    let routed = any(
+        &|m| {
+            let site = Site::slot(m.clone(), Kind::Output, EXPERTS_OUTPUT);
+            // Some engines' experts give the sum with the shared expert, which is what the block gives.
+            if layer.shared { site.unlike(m.trim_end_matches(".experts")) } else { site }
+        },
+        "experts",
+    )
+    .shared(sum);
     b.op("experts", kind, inputs, routed.clone());
+    b.of_experts();
     let block = any(&|m| Site::output(m.trim_end_matches('.').to_owned()), "").shared(sum);
     if layer.shared {
-        let shared = format!("{module}.{}.shared_experts", names.modules[0]);
+        let shared = format!("{module}.{}.{}", names.modules[0], names.shared);
         b.copy(into.clone(), Site::input(&shared).shared(whole));
-        let out = dense(b, &shared, None, None, into);
-        let both = vec![routed, Site::output(shared).shared(sum).or(out)];
-        b.op("experts", OpKind::Sum { scale: 1.0 }, both, block.clone());
+        let out = dense(b, &shared, None, names.shared_inner, into);
+        let mut all = vec![routed, Site::output(shared).shared(sum).or(out)];
+        let kind = match names.shared_gate {
+            None => OpKind::Sum { scale: 1.0 },
+            Some(gate) => {
+                let gate = format!("{module}.{}.{gate}", names.modules[0]);
+                b.copy(into.clone(), Site::input(&gate).shared(whole));
+                let out = Site::output(&gate);
+                let from = Site::input(&gate).or(into.clone());
+                b.op("shared_expert_gate", OpKind::Linear { weight: gate }, vec![from], out.clone());
+                all.push(out);
+                OpKind::Blend
+            }
+        };
+        b.op("experts", kind, all, block.clone());
+        b.of_experts();
         block
     } else {
         b.copy(routed.clone(), block);
@@ -595,7 +704,13 @@ fn bert(config: &ModelConfig) -> Plan {
             inputs.push(Site::output(proj));
         }
         let dense = at("attention.output.dense");
-        let kind = OpKind::Attention { window: layer.window, sinks: None, rope: None, rotated: Vec::new() };
+        let kind = OpKind::Attention {
+            window: layer.window,
+            sinks: None,
+            rope: None,
+            rotated: Vec::new(),
+            gate: false,
+        };
         b.op("attention", kind, inputs, Site::input(dense.clone()));
         named(&mut b, "attention.output.dense", Site::default());
         let norm1 = at("attention.output.LayerNorm");

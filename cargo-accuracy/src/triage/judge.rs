@@ -53,6 +53,8 @@ pub struct Judged {
     /// Operations of the plan whose outputs are not in the dump and were computed on the way.
     pub through: Vec<usize>,
     pub ranks: Ranks,
+    /// It would be right if the factor of the routing weights were applied later.
+    pub late: bool,
     /// How its inputs were quantised, as far as the comparison tells.
     pub inputs: Option<Quant>,
     /// What is odd about it, in words.
@@ -182,7 +184,7 @@ fn describe(judged: &Judged, exact: &Matrix, out: &Matrix, number: &dyn Fn(usize
     }
     let gain = judged.gain.unwrap_or(1.0);
     let unexplained = relative_error(&exact.map(|x| gain * x), out);
-    if (gain - 1.0).abs() > judged.bound.min(judged.gain_bound) && unexplained <= 2.0 * judged.bound {
+    if (gain - 1.0).abs() > judged.bound.min(judged.gain_bound) && unexplained <= judged.bound {
         notes.push(format!("right but for a constant: scaled by {gain:.4}"));
         return notes;
     }

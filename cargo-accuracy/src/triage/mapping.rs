@@ -133,7 +133,15 @@ impl Entry {
             Some(output) => site(output)?,
             None => Site::output(module()?),
         };
-        Ok(Op { name: self.name.clone(), layer: Some(layer), kind, inputs, output, last: false })
+        Ok(Op {
+            name: self.name.clone(),
+            layer: Some(layer),
+            kind,
+            inputs,
+            output,
+            last: false,
+            of_experts: false,
+        })
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! [`side`] finds values in a dump, with [`layout`] telling which rows are whose and [`ranks`] joining parts; [`stale`] finds
 //! those that are not fresh, [`profile`] compares layers, [`recognise`] reads models that no family describes, [`replay`] recomputes
-//! operations in float64 from a dump's own inputs, [`cache`] compares what earlier passes left, [`judge`] tells errors from rounding, [`jump`] does without a replay.
+//! operations in float64 from a dump's own inputs, [`fits`] finds factors and places in what is wrong, [`cache`] compares what earlier passes left, [`judge`] tells errors from rounding, [`jump`] does without a replay, [`whole`] asks what the logits of a right run may be off by.
 //! [`walk`] asks the questions of one forward pass, [`passes`] chooses the passes, [`findings`] is the answer, which
 //! [`text`], [`json`] and [`html`] write. What a model computes is [`accuracy_core::model`], how dumps are read [`accuracy_core::dumps`].
 
 mod cache;
 mod findings;
+mod fits;
 mod html;
 mod json;
 mod judge;
@@ -24,6 +25,7 @@ mod stale;
 mod text;
 mod value;
 mod walk;
+mod whole;
 
 use crate::exit::{ExitCode, usage};
 use crate::output::{Format, OutputArgs, width};

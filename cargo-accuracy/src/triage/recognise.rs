@@ -44,6 +44,7 @@ pub fn recognise(plan: &mut Plan, side: &Side, weights: Weights<'_>, config: Opt
             inputs: vec![Site::input(module)],
             output: Site::output(module),
             last: true,
+            of_experts: false,
         });
     }
     !plan.ops.is_empty()

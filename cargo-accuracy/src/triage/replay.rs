@@ -1,6 +1,7 @@
 //! Replays operations of the plan from a dump's own inputs, and tries known mistakes on those that are wrong.
 
 use super::cache::{KEYS, VALUES, attention_module};
+use super::fits::{Mixed, Product, rounded};
 use super::judge::{
     Judged, Ranks, error_shown, judge_choice, judge_hidden, judge_shown, relative_error, rows_of,
 };
@@ -14,12 +15,13 @@ use accuracy_core::model::inputs::quantised;
 use accuracy_core::model::ops::{self, Heads, Mask, Precision, Weights};
 use accuracy_core::model::place::{GIVEN_COS, GIVEN_SIN, Names};
 use accuracy_core::model::{
-    Activation, ModelConfig, Op, OpKind, Place, Rope, Router, Score, Sharing, Site, rope,
+    Activation, ModelConfig, Op, OpKind, Place, Plan, QkNorm, Rope, Router, Score, Sharing, Site, rope,
 };
-use accuracy_core::quant::Quant;
+use accuracy_core::quant::{Granularity, Quant};
 use accuracy_core::reference::Matrix;
 use accuracy_core::reference::model::RopeStyle;
 use accuracy_core::weights::Checkpoint;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What replaying attention takes where the step's tokens are not the first.
@@ -50,10 +52,12 @@ pub struct Cause {
 }
 
 /// A model whose operations are replayed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Replay<'a> {
     pub checkpoint: &'a Checkpoint,
     pub config: Option<&'a ModelConfig>,
+    /// The whole model is computed from its tokens: what is rounded is quantised, too, and what is exact is not.
+    pub whole: bool,
 }
 
 /// A value that is not there ends a replay without a result.
@@ -132,11 +136,14 @@ impl Replay<'_> {
         }
         let out = match dumped(side, &op.output) {
             // Nothing is made of logits, and attention is replayed with the rotation.
-            Err(Stop::Missing(what)) if op.last || matches!(op.kind, OpKind::Rotate { .. }) => {
+            Err(Stop::Missing(what))
+                if op.last && !self.whole || matches!(op.kind, OpKind::Rotate { .. }) =>
+            {
                 return Err(Stop::Missing(what));
             }
             Err(Stop::Missing(what)) => {
-                let (exact, noisy, extra) = self.computed(side, op, None, side.precision, None)?;
+                let inputs = if self.whole { self.quantisers(op).first().copied() } else { None };
+                let (exact, noisy, extra) = self.computed(side, op, None, side.precision, inputs.as_ref())?;
                 let made = Computed { exact, noisy, extra, undecided: Vec::new() };
                 side.keep(index, op, &op.output, made);
                 return Err(Stop::Missing(what));
@@ -155,7 +162,40 @@ impl Replay<'_> {
                 break;
             }
         }
-        best.ok_or_else(|| Stop::Unusable("nothing to compare with".to_owned()))
+        let mut best = best.ok_or_else(|| Stop::Unusable("nothing to compare with".to_owned()))?;
+        if let Some(scaling) = self.scaling(op).filter(|_| !best.ok) {
+            let twist = Twist { late: Some(scaling), inputs: best.inputs, ..Twist::default() };
+            let out = dumped(side, &op.output)?;
+            best.late = self.holds(side, op, out, &twist)?;
+        }
+        Ok(best)
+    }
+
+    /// The factor of the routing weights that an engine may apply later: to what the experts give, as it adds the shared
+    /// expert to it.
+    fn scaling(&self, op: &Op) -> Option<f64> {
+        let layer = self.config?.layers.get(op.layer?)?;
+        let router = layer.router.as_ref().filter(|r| r.scaling != 1.0 && layer.shared)?;
+        let mixes = matches!(op.kind, OpKind::Experts { .. } | OpKind::Sum { .. } | OpKind::Copy);
+        (mixes && op.of_experts).then_some(router.scaling)
+    }
+
+    /// Whether an output is that of a changed operation.
+    fn holds(&self, side: &Side, op: &Op, out: Value, twist: &Twist) -> Result<bool, Stop> {
+        let p = out.precision;
+        let exact = self.plain(side, op, Precision::Exact, twist)?;
+        let noisy = self.plain(side, op, p, twist)?;
+        let extra = vec![16.0 * Precision::F32.unit() + side.inherited(); exact.rows];
+        let hidden = side.hidden(&out.lead);
+        let value = Value::new(exact, Vec::new(), p, String::new());
+        let out = same_shape(&value, out)?;
+        let mut hidden = if hidden.len() == value.x.rows { hidden } else { Vec::new() };
+        let undecided = side.undecided();
+        if undecided.len() == value.x.rows && undecided.contains(&true) {
+            hidden.resize(value.x.rows, false);
+            hidden.iter_mut().zip(&undecided).for_each(|(h, u)| *h |= u);
+        }
+        Ok(judge_shown([&value.x, &noisy, &out.x], p.unit(), &extra, &hidden).ok)
     }
 
     /// The quantisers of an operation's input that the configuration allows.
@@ -245,6 +285,7 @@ impl Replay<'_> {
                     Some(out) => last_rows(side, x, out.x.rows),
                     None => x.x,
                 };
+                let inputs = inputs.filter(|_| !self.whole || p != Precision::Exact);
                 Ok(inputs.map_or_else(|| x.clone(), |scheme| quantised(&x, scheme, p)))
             };
             let x = input(Precision::Exact)?;
@@ -263,8 +304,10 @@ impl Replay<'_> {
             let extra: Vec<f64> = extra.collect();
             (exact.y, noisy, extra)
         } else {
-            let twist = Twist { inputs: inputs.copied(), ..Twist::default() };
-            let run = |p: Precision| self.plain(side, op, p, &twist);
+            let run = |p: Precision| {
+                let inputs = inputs.filter(|_| !self.whole || p != Precision::Exact).copied();
+                self.plain(side, op, p, &Twist { inputs, ..Twist::default() })
+            };
             let exact = run(Precision::Exact)?;
             let unit = if op.kind == OpKind::Copy { 0.0 } else { 16.0 * Precision::F32.unit() };
             let extra = vec![unit; exact.rows];
@@ -325,7 +368,7 @@ impl Replay<'_> {
                 };
                 let rows = weights.rows(weight, &ids)?;
                 // The factor is stored in the model's format.
-                let scale = p.round(*scale);
+                let scale = if twist.unscaled { 1.0 } else { p.round(*scale) };
                 p.apply(if scale == 1.0 { rows } else { rows.map(|x| x * scale) })
             }
             OpKind::Norm { weight, bias, eps, width, one_plus } => {
@@ -353,13 +396,30 @@ impl Replay<'_> {
                 }
                 let eps = if let Some(Norm::Eps(eps)) = twist.norm { eps } else { *eps };
                 let zeros = vec![0.0; w.len()];
-                let centred = twist.norm == Some(Norm::Centred);
-                let bias = if centred { Some(&zeros[..]) } else { bias.as_deref() };
-                ops::norm(&x, &w, bias, eps, p)
+                let bias = match twist.norm {
+                    Some(Norm::Centred) => Some(&zeros[..]),
+                    Some(Norm::NoBias) if bias.is_some() => Some(&zeros[..]),
+                    _ => bias.as_deref(),
+                };
+                match twist.norm {
+                    Some(Norm::Grouped(d)) if d > 0 && w.len().is_multiple_of(d) && d < w.len() => {
+                        let ones = vec![1.0; d];
+                        let mut y = ops::norm(&x, &ones, None, eps, p);
+                        let all = w.len();
+                        y.data.chunks_exact_mut(all).for_each(|row| {
+                            row.iter_mut().zip(&w).for_each(|(v, w)| *v = p.round(*v * w));
+                        });
+                        y
+                    }
+                    _ => ops::norm(&x, &w, bias, eps, p),
+                }
             }
             OpKind::Linear { weight } => {
-                let x = need(side, &op.inputs[0], p)?.x;
-                let x = twist.inputs.map_or_else(|| x.clone(), |scheme| quantised(&x, &scheme, p));
+                let x = match &twist.instead {
+                    Some((_, site)) => dumped(side, site)?.x,
+                    None => need(side, &op.inputs[0], p)?.x,
+                };
+                let x = twist.inputs.map_or_else(|| x.clone(), |scheme| twist.taken(&x, scheme, p));
                 let x = twist.read.map_or_else(|| x.clone(), |read| read.of(&x));
                 let mut y = weights.linear(&twist.of_layer(op, weight), &x, p)?.y;
                 if twist.bias != 1.0 {
@@ -368,13 +428,87 @@ impl Replay<'_> {
                         row.iter_mut().zip(&bias).for_each(|(v, b)| *v += (twist.bias - 1.0) * b);
                     });
                 }
+                if let Some(other) = &twist.bias_of {
+                    let own = weights.vector(&format!("{weight}.bias"))?;
+                    let other = weights.vector(&format!("{other}.bias"))?;
+                    if own.len() != other.len() {
+                        return Err(Stop::Missing("a bias of that length".to_owned()));
+                    }
+                    y.data.chunks_exact_mut(own.len().max(1)).for_each(|row| {
+                        row.iter_mut().zip(own.iter().zip(&other)).for_each(|(v, (a, b))| *v += b - a);
+                    });
+                }
                 if twist.other_rows && y.rows > 1 {
                     y.data.rotate_right(y.cols);
                 }
                 twist.written.map_or_else(|| y.clone(), |written| written.of(&y))
             }
-            OpKind::Attention { window, sinks, .. } => {
-                self.attention(side, op, *window, sinks.as_deref(), p, twist)?
+            OpKind::Attention { window, sinks, gate, .. } => {
+                let mut y = self.attention(side, op, *window, sinks.as_deref(), p, twist)?;
+                if let Some(site) = op.inputs.last().filter(|_| *gate && !twist.no_gate) {
+                    let projected = need(side, site, p)?.reshaped(2 * y.cols).map_err(Stop::Unusable)?.x;
+                    let d = self.config.map_or(1, |c| c.attention.key_dim).max(1);
+                    for r in 0..y.rows.min(projected.rows) {
+                        for c in 0..y.cols {
+                            let gate = projected.row(r)[c / d * 2 * d + d + c % d];
+                            let value = &mut y.row_mut(r)[c];
+                            *value = p.round(*value * p.round(1.0 / (1.0 + (-gate).exp())));
+                        }
+                    }
+                }
+                y
+            }
+            OpKind::FirstHalves { d } => {
+                let x = need(side, &op.inputs[0], p)?.x;
+                let data = x.data.chunks_exact(2 * d).flat_map(|head| head[..*d].to_vec()).collect();
+                Matrix::new(x.rows, x.cols / 2, data)
+            }
+            OpKind::Delta { module } => self.delta(side, op, module, p, twist)?,
+            OpKind::GatedNorm { weight, eps } => {
+                let config =
+                    self.config.ok_or_else(|| Stop::Unusable("a gate needs a config.json".into()))?;
+                let net = config.delta.ok_or_else(|| Stop::Unusable("no delta net".into()))?;
+                let gates = ops::delta_gates(net, &need(side, &op.inputs[1], p)?.x);
+                let core = need(side, &op.inputs[0], p)?.reshaped(gates.cols).map_err(Stop::Unusable)?.x;
+                let mut w = weights.vector(&twist.of_layer(op, weight))?;
+                match twist.norm {
+                    Some(Norm::NoWeight) => w.fill(1.0),
+                    Some(Norm::OnePlus) => w.iter_mut().for_each(|w| *w += 1.0),
+                    _ => {}
+                }
+                if w.is_empty() || !gates.cols.is_multiple_of(w.len()) || core.rows != gates.rows {
+                    return Err(Stop::Unusable(format!("{weight} has {} values", w.len())));
+                }
+                let mut y = match twist.norm {
+                    Some(Norm::Skipped) => core,
+                    _ => ops::norm(&core, &w, None, *eps, p),
+                };
+                if !twist.no_gate {
+                    let gated = y.data.iter().zip(&gates.data).map(|(y, g)| p.round(y * ops::silu(*g)));
+                    y.data = gated.collect();
+                }
+                y
+            }
+            OpKind::Blend => {
+                let routed = need(side, &op.inputs[0], p)?;
+                let shared = same_shape(&routed, need(side, &op.inputs[1], p)?)?.x;
+                let gate = need(side, &op.inputs[2], p)?.x;
+                let mut y = routed.x;
+                if gate.data.len() != y.rows {
+                    return Err(Stop::Unusable(format!("{} gates for {} tokens", gate.data.len(), y.rows)));
+                }
+                let (first, second) = match twist.only {
+                    Some(0) => (1.0, 0.0),
+                    Some(_) => (0.0, 1.0),
+                    None => (1.0, if twist.twice == Some(1) { 2.0 } else { 1.0 }),
+                };
+                for r in 0..y.rows {
+                    let gate = if twist.no_gate { 1.0 } else { p.round(1.0 / (1.0 + (-gate.data[r]).exp())) };
+                    y.row_mut(r).iter_mut().zip(shared.row(r)).for_each(|(y, s)| {
+                        *y = p.round(first * *y + p.round(second * gate * s));
+                    });
+                }
+                y
             }
             OpKind::Rotate { rope } => self.rotated(side, op, *rope, p, twist)?,
             OpKind::Logits { scale, cap } => {
@@ -413,6 +547,12 @@ impl Replay<'_> {
                         choice.indices
                     }
                 };
+                let shared = op.layer.and_then(|i| self.config?.layers.get(i)).is_some_and(|l| l.shared);
+                if shared && indices.contains(&(*experts as i64)) {
+                    return Err(Stop::Unusable(format!(
+                        "expert {experts} is chosen: the shared expert runs among the routed ones, which is not replayed"
+                    )));
+                }
                 if w.rows != x.rows || indices.len() != w.data.len() {
                     return Err(Stop::Unusable(format!(
                         "{} indices and {}x{} weights for {} tokens",
@@ -426,6 +566,16 @@ impl Replay<'_> {
                     w.data.fill(1.0);
                 }
                 let k = w.cols;
+                // Weights that are in the dump lack the factor already.
+                if let Some(scaling) = twist.late.filter(|_| !matches!(side.load(&op.inputs[2]), Ok(Some(_))))
+                {
+                    w.data.iter_mut().for_each(|w| *w /= scaling);
+                }
+                if let Some((parts, index)) = twist.without_experts {
+                    let size = (*experts).div_ceil(parts).max(1) as i64;
+                    let gone = |e: i64| e / size == index as i64;
+                    w.data.iter_mut().zip(&indices).filter(|(_, e)| gone(**e)).for_each(|(w, _)| *w = 0.0);
+                }
                 if twist.rolled_slots && k > 1 {
                     w.data.chunks_exact_mut(k).for_each(|row| row.rotate_right(1));
                 }
@@ -440,6 +590,7 @@ impl Replay<'_> {
                     }
                     if let Some(biases) = &mut expert.biases {
                         biases.iter_mut().flatten().for_each(|b| *b *= twist.bias);
+                        biases[2].iter_mut().for_each(|b| *b *= twist.bias_down);
                     }
                     expert.gate = p.apply(expert.gate);
                     expert.up = p.apply(expert.up);
@@ -447,7 +598,7 @@ impl Replay<'_> {
                     Ok(expert)
                 };
                 let input =
-                    |x: &Matrix| twist.inputs.map_or_else(|| x.clone(), |scheme| quantised(x, &scheme, p));
+                    |x: &Matrix| twist.inputs.map_or_else(|| x.clone(), |scheme| twist.taken(x, scheme, p));
                 if !twist.weighs_input {
                     return Ok(ops::experts(&x, &indices, &w, *experts, (activation, p), &input, expert)?);
                 }
@@ -473,16 +624,32 @@ impl Replay<'_> {
                 if twist.twice == Some(0) {
                     sum.x = sum.x.map(|x| 2.0 * x);
                 }
+                if let Some(scaling) = twist.late {
+                    sum.x = sum.x.map(|x| scaling * x);
+                }
+                if let Some((0, site)) = &twist.instead {
+                    sum = same_shape(&sum, dumped(side, site)?)?;
+                }
                 for (i, input) in op.inputs.iter().enumerate().skip(1) {
-                    let next = same_shape(&sum, need(side, input, p)?)?;
+                    let next = match &twist.instead {
+                        Some((at, site)) if *at == i => dumped(side, site)?,
+                        _ => need(side, input, p)?,
+                    };
+                    let next = same_shape(&sum, next)?;
                     let scale = if twist.twice == Some(i) { 2.0 * scale } else { *scale };
                     let scale = if twist.unscaled { 1.0 } else { scale };
                     sum.x.data.iter_mut().zip(&next.x.data).for_each(|(a, b)| *a = p.round(*a + scale * b));
                 }
+                if let Some(scaling) = twist.scaled {
+                    sum.x = sum.x.map(|x| scaling * x);
+                }
                 sum.x
             }
             OpKind::Copy => {
-                let from = need(side, &op.inputs[0], p)?;
+                let mut from = need(side, &op.inputs[0], p)?;
+                if let Some(scaling) = twist.late {
+                    from.x = from.x.map(|x| x / scaling);
+                }
                 match side.load(&op.output).map_err(Stop::Unusable)? {
                     Some(out) if out.x.cols == from.x.cols => last_rows(side, from, out.x.rows),
                     _ => from.x,
@@ -509,7 +676,10 @@ impl Replay<'_> {
         let width = x.x.data.len() / side.tokens_of(&x, d).max(1);
         let mut x = x.reshaped(width).map_err(Stop::Unusable)?;
         let rope = twist.table.as_ref().map_or_else(|| self.rope(rope), Ok)?;
-        let positions = self.positions_of(side, &x, twist.q_shift);
+        let mut positions = self.positions_of(side, &x, twist.q_shift);
+        if twist.rounded {
+            positions.iter_mut().for_each(|p| *p = rounded(*p));
+        }
         let table = table(rope, &positions);
         let half = rope.dims / 2;
         let (cos, sin) = (p.apply(table.columns(0..half)), p.apply(table.columns(half..2 * half)));
@@ -535,34 +705,15 @@ impl Replay<'_> {
     /// Cosines and sines beside each other, against those of the configuration.
     fn rope_table(&self, side: &Side, op: &Op, rope: usize) -> Result<Judged, Stop> {
         let rope = self.rope(rope)?;
-        let cos = dumped(side, &op.output)?;
-        let sine =
-            |p: &Place| Place { slots: if p.slots == ["0"] { &["1"] } else { GIVEN_SIN }, ..p.clone() };
-        let sin = dumped(side, &Site(op.output.0.iter().map(sine).collect()))?;
-        let half = rope.dims / 2;
-        if cos.x.cols < half || cos.x.cols != sin.x.cols || cos.x.rows != sin.x.rows {
-            return Err(Stop::Unusable(format!("{}: {} columns, expected {half}", cos.place, cos.x.cols)));
-        }
-        let positions = positions(side, &op.inputs[0], cos.x.rows)?;
+        let (cos, positions) = self.given_table(side, op, rope)?;
         let p = cos.precision;
         let exact = table(rope, &positions);
-        let found = beside(&cos.x.columns(0..half), &sin.x.columns(0..half));
+        let found = cos.x;
         let noisy = p.apply(exact.clone());
         // Angles are products in f32, so that an error of a unit in the angle shows in cosine and sine.
         let extra = positions.iter().map(|p| 4.0 * Precision::F32.unit() * (1.0 + p)).collect::<Vec<_>>();
         let hidden = side.hidden(&cos.lead);
-        let mut judged = judge_shown([&exact, &noisy, &found], p.unit(), &extra, &hidden);
-        if !judged.ok
-            && let Some(cause) = best(
-                tables(rope).into_iter().map(|(detail, other)| {
-                    (None, detail, relative_error(&table(&other, &positions), &found))
-                }),
-                &judged,
-            )
-            && cause.explains
-        {
-            judged.notes.insert(0, cause.detail);
-        }
+        let judged = judge_shown([&exact, &noisy, &found], p.unit(), &extra, &hidden);
         Ok(judged)
     }
 
@@ -579,7 +730,9 @@ impl Replay<'_> {
             // Engines choose inside of the experts' kernel: the choice is made here, and the experts are its check.
             Err(Stop::Missing(what)) => {
                 let logits = need(side, &op.inputs[0], side.precision)?;
-                if logits.x.cols == router.experts {
+                if self.whole {
+                    self.choose_apart(side, index, op, router, correction.as_deref())?;
+                } else if logits.x.cols == router.experts {
                     choose(side, index, op, router, &logits, correction.as_deref());
                 }
                 return Err(Stop::Missing(what));
@@ -645,10 +798,53 @@ impl Replay<'_> {
                 ),
             );
         }
+        if !judged.ok && router.scaling != 1.0 && flips.is_empty() && chosen_by == k {
+            let unscaled = Router { scaling: 1.0, ..router.clone() };
+            let route = |p| ops::route(&unscaled, &logits.x, correction.as_deref(), p);
+            let (exact, noisy) = (route(Precision::Exact), route(p));
+            let expected = pick(&exact.indices, &exact.weights);
+            let noisy = pick(&exact.indices, &noisy_in_order(&exact.indices, &noisy, k));
+            judged.late = judge_choice([&expected, &noisy, &found], p.unit(), &extra).ok;
+        }
         if ties > 0 {
             judged.notes.push(format!("{ties} of {tokens} tokens are near ties that rounding decides"));
         }
         Ok(judged)
+    }
+
+    /// The choice of experts in a model that is computed as a whole: the exact one, and the one with rounding. Tokens for
+    /// which they differ are marked.
+    fn choose_apart(
+        &self,
+        side: &Side,
+        index: usize,
+        op: &Op,
+        router: &Router,
+        correction: Option<&[f64]>,
+    ) -> Result<(), Stop> {
+        let choice = |p: Precision| -> Result<ops::Choice, Stop> {
+            let logits = need(side, &op.inputs[0], p)?.x;
+            Ok(ops::route(router, &logits, correction, p))
+        };
+        let (exact, noisy) = (choice(Precision::Exact)?, choice(side.precision)?);
+        let (rows, k) = (exact.weights.rows, router.topk);
+        let set = |choice: &ops::Choice, t: usize| {
+            let mut ids = choice.indices[t * k..(t + 1) * k].to_vec();
+            ids.sort_unstable();
+            ids
+        };
+        let undecided: Vec<bool> = (0..rows).map(|t| set(&exact, t) != set(&noisy, t)).collect();
+        let ids =
+            |choice: &ops::Choice| Matrix::new(rows, k, choice.indices.iter().map(|&e| e as f64).collect());
+        let made = |exact: Matrix, noisy: Matrix| Computed {
+            exact,
+            noisy,
+            extra: vec![16.0 * Precision::F32.unit(); rows],
+            undecided: undecided.clone(),
+        };
+        side.keep(index, op, &op.inputs[1], made(ids(&exact), ids(&noisy)));
+        side.keep(index, op, &op.output, made(exact.weights, noisy.weights));
+        Ok(())
     }
 
     /// Logits, indices and weights of a router.
@@ -676,6 +872,94 @@ impl Replay<'_> {
         }
         let out = out.reshaped(count / tokens).map_err(Stop::Unusable)?;
         Ok((logits, indices, out))
+    }
+
+    /// The output of a delta rule for a step's tokens, its state computed from the steps before.
+    fn delta(&self, side: &Side, op: &Op, module: &str, p: Precision, twist: &Twist) -> Result<Matrix, Stop> {
+        let config = self.config.ok_or_else(|| Stop::Unusable("a delta rule needs a config.json".into()))?;
+        let net = config.delta.ok_or_else(|| Stop::Unusable("no delta net".into()))?;
+        let weights = Weights(self.checkpoint);
+        let stored = ops::DeltaWeights {
+            convolution: weights.flat(&format!("{module}.conv1d.weight"))?,
+            a_log: weights.flat(&format!("{module}.A_log"))?,
+            dt_bias: weights.flat(&format!("{module}.dt_bias"))?,
+        };
+        let channels = 2 * net.key_heads * net.key_dim + net.value_heads * net.value_dim;
+        if stored.convolution.len() != channels * net.kernel
+            || stored.a_log.len() != net.value_heads
+            || stored.dt_bias.len() != net.value_heads
+        {
+            return Err(Stop::Unusable(format!(
+                "{module}: {} values of a convolution, {} of A_log, {} of dt_bias",
+                stored.convolution.len(),
+                stored.a_log.len(),
+                stored.dt_bias.len()
+            )));
+        }
+        let load = |step: &Side| -> Result<(Value, Matrix, Vec<Range<usize>>), Stop> {
+            let projected = need(step, &op.inputs[0], p)?;
+            let rates =
+                need(step, &op.inputs[1], p)?.reshaped(2 * net.value_heads).map_err(Stop::Unusable)?.x;
+            let width = channels + net.value_heads * net.value_dim;
+            if projected.x.cols != width || projected.x.rows != rates.rows {
+                return Err(Stop::Unusable(format!("{}: {} columns", projected.place, projected.x.cols)));
+            }
+            let sequences = step.sequences(&projected);
+            Ok((projected, rates, sequences))
+        };
+        let (own, rates, sequences) = load(side)?;
+        // Rows of each sequence: of which step, and which of it.
+        let mut earlier = Vec::new();
+        let mut before: Vec<Vec<(usize, Range<usize>)>> = vec![Vec::new(); sequences.len()];
+        if !twist.no_state {
+            if side.layout.is_some() {
+                for (links, chain) in before.iter_mut().zip(&side.chains) {
+                    *links = chain.clone().ok_or(Stop::NoCache)?;
+                }
+            } else if side.oldest().continues() {
+                return Err(Stop::NoCache);
+            }
+            for step in &side.history {
+                earlier.push(load(step)?);
+            }
+            if side.layout.is_none() {
+                for (number, (_, _, ranges)) in earlier.iter().enumerate() {
+                    if ranges.len() != sequences.len() {
+                        return Err(Stop::Unusable("steps with different numbers of sequences".to_owned()));
+                    }
+                    before
+                        .iter_mut()
+                        .zip(ranges)
+                        .for_each(|(links, rows)| links.push((number, rows.clone())));
+                }
+            }
+        }
+        let (mut x, mut r, mut ranges, mut back) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut count = 0;
+        for (sequence, links) in sequences.iter().zip(&before) {
+            let start = count;
+            let mut take = |x_of: &Matrix, r_of: &Matrix, rows: &Range<usize>| {
+                for row in rows.clone().filter(|&row| row < x_of.rows) {
+                    x.extend_from_slice(x_of.row(row));
+                    r.extend_from_slice(r_of.row(row));
+                    count += 1;
+                }
+            };
+            for (step, rows) in links {
+                let (values, rates, _) = earlier.get(*step).ok_or(Stop::NoCache)?;
+                take(&values.x, rates, rows);
+            }
+            take(&own.x, &rates, sequence);
+            back.extend(sequence.clone().rev().enumerate().map(|(i, row)| (row, count - 1 - i)));
+            ranges.push(start..count);
+        }
+        let joined = (Matrix::new(count, own.x.cols, x), Matrix::new(count, rates.cols, r));
+        let y = ops::delta_rule(net, &stored, (&joined.0, &joined.1), &ranges, twist.delta, p);
+        let mut out = Matrix::zeros(own.x.rows, y.cols);
+        for (row, at) in back {
+            out.row_mut(row).copy_from_slice(y.row(at));
+        }
+        Ok(out)
     }
 
     fn attention(
@@ -726,7 +1010,7 @@ impl Replay<'_> {
         let mut sinks = sinks.map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
         match (twist.sinks, &mut sinks) {
             (Some(Sinks::Missing), _) => sinks = None,
-            (Some(Sinks::Neighbours), Some(all)) if !all.is_empty() => all.rotate_left(1),
+            (Some(Sinks::Rolled(by)), Some(all)) if by < all.len() => all.rotate_left(by),
             (Some(Sinks::Scaled), Some(all)) => all.iter_mut().for_each(|s| *s *= form.scale),
             (Some(Sinks::Binary), Some(all)) => {
                 all.iter_mut().for_each(|s| *s *= std::f64::consts::LN_2);
@@ -745,9 +1029,14 @@ impl Replay<'_> {
                 *x = Moved::Rolled(by * d).of(x);
             }
         }
-        if let Some(format) = twist.cache {
+        if let Some((format, [keys, values])) = twist.cache {
             let stored = |x: f64| format.decode(format.encode(x, Overflow::Saturate));
-            (heads.k, heads.v) = (heads.k.map(stored), heads.v.map(stored));
+            if keys {
+                heads.k = heads.k.map(stored);
+            }
+            if values {
+                heads.v = heads.v.map(stored);
+            }
         }
         Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), twist.tiled, p))
     }
@@ -883,10 +1172,14 @@ impl Replay<'_> {
         let sequences = side.sequences(&Value { lead, ..token });
         let own = self.rope_of(op);
         let style = twist.style.or(own.map(|r| r.style)).unwrap_or(RopeStyle::Neox);
-        let turn = |x: &mut Matrix, d: usize, range: Range<usize>, shift: f64| -> Result<(), Stop> {
+        let style_k = twist.style_k.unwrap_or(style);
+        let turn = |x: &mut Matrix, d: usize, range: Range<usize>, shift: f64, style| -> Result<(), Stop> {
             let Some(rope) = own else { return Ok(()) };
             let (cos, sin) = self.angles(side, op, rope, &sequences, tokens, shift, twist)?;
             let (cos, sin) = (p.apply(cos), p.apply(sin));
+            if cos.cols < range.len() / 2 {
+                return Err(Stop::Unusable(format!("{} angles for {} elements", cos.cols, range.len())));
+            }
             ops::rotate(x, d, range, (&cos, &sin), style, p);
             Ok(())
         };
@@ -908,35 +1201,83 @@ impl Replay<'_> {
                 return Ok((Heads { q, k, v }, sequences));
             }
             let mut k = read(1, form.key_dim)?;
-            let part = twist.part(own.map_or(0, |r| r.dims), form.key_dim);
+            let dims = twist.table.as_ref().or(own).map_or(0, |r| r.dims);
+            let part = twist.part(dims, form.key_dim);
+            if twist.norm_last {
+                (q, k) =
+                    (self.before_norm(side, op, "q_norm", &q)?, self.before_norm(side, op, "k_norm", &k)?);
+            }
             if twist.rotate_q {
-                turn(&mut q, form.key_dim, part.clone(), twist.q_shift)?;
+                turn(&mut q, form.key_dim, part.clone(), twist.q_shift, style)?;
             }
             if twist.rotate_k {
-                turn(&mut k, form.key_dim, part, 0.0)?;
+                turn(&mut k, form.key_dim, part, 0.0, style_k)?;
+            }
+            if twist.norm_last {
+                (q, k) = (self.normed(op, "q_norm", &q, p)?, self.normed(op, "k_norm", &k, p)?);
             }
             return Ok((Heads { q, k, v }, sequences));
         };
-        let kv = need(side, &op.inputs[1], p)?
-            .reshaped(form.heads * (mla.nope + form.value_dim))
-            .map_err(Stop::Unusable)?
-            .x;
+        let kv = match need(side, &op.inputs[1], p) {
+            // What attends to latents expands nothing: of an earlier step it is computed from the latents here.
+            Err(Stop::Missing(_)) => {
+                let module = attention_module(op);
+                let latents = dumped(side, &Site::output(format!("{module}.kv_a_layernorm")))?;
+                let latents = latents.reshaped(mla.kv_lora).map_err(Stop::Unusable)?.x;
+                Weights(self.checkpoint).linear(&format!("{module}.kv_b_proj"), &latents, p)?.y
+            }
+            found => {
+                let width = form.heads * (mla.nope + form.value_dim);
+                found?.reshaped(width).map_err(Stop::Unusable)?.x
+            }
+        };
         let latent =
             need(side, &op.inputs[2], p)?.reshaped(mla.kv_lora + mla.rope).map_err(Stop::Unusable)?.x;
         if latent.rows != tokens || kv.rows < tokens {
             return Err(Stop::Unusable(format!("{tokens} queries, {} keys", kv.rows)));
         }
-        let own = own_rows(&kv, &sequences, start)?;
+        // Rows behind the last token are a graph's of a fixed size.
+        let own = match kv.rows == tokens {
+            true => (0..tokens).collect(),
+            false => own_rows(&kv, &sequences, start)?,
+        };
         let mut rotated = latent.columns(mla.kv_lora..mla.kv_lora + mla.rope);
         let d = form.key_dim;
         if twist.rotate_q {
-            turn(&mut q, d, mla.nope..d, twist.q_shift)?;
+            turn(&mut q, d, mla.nope..d, twist.q_shift, style)?;
         }
         if twist.rotate_k {
-            turn(&mut rotated, mla.rope, 0..mla.rope, 0.0)?;
+            turn(&mut rotated, mla.rope, 0..mla.rope, 0.0, style_k)?;
+            if style_k != style {
+                // Scores take elements of queries and keys in one order.
+                match style {
+                    RopeStyle::GptJ => pairs_together(&mut rotated),
+                    RopeStyle::Neox => pairs_apart(&mut rotated),
+                }
+            }
         }
         let (k, v) = expanded(form, mla, &rows_of(&kv, &own), &rotated)?;
         Ok((Heads { q, k, v }, sequences))
+    }
+
+    /// Queries or keys before their norm, shaped like those after it.
+    fn before_norm(&self, side: &Side, op: &Op, norm: &str, like: &Matrix) -> Result<Matrix, Stop> {
+        let value = dumped(side, &Site::input(format!("{}.{norm}", attention_module(op))))?;
+        let value = value.reshaped(like.cols).map_err(Stop::Unusable)?;
+        if value.x.rows == like.rows { Ok(value.x) } else { Err(Stop::Missing(format!("{norm} input"))) }
+    }
+
+    /// The norm of queries or keys.
+    fn normed(&self, op: &Op, norm: &str, x: &Matrix, p: Precision) -> Result<Matrix, Stop> {
+        let config = self.config.ok_or_else(|| Stop::Unusable("a norm needs a config.json".into()))?;
+        let mut w = Weights(self.checkpoint).vector(&format!("{}.{norm}", attention_module(op)))?;
+        if config.form.one_plus {
+            w.iter_mut().for_each(|w| *w += 1.0);
+        }
+        if w.is_empty() || !x.cols.is_multiple_of(w.len()) {
+            return Err(Stop::Unusable(format!("{norm} has {} values", w.len())));
+        }
+        Ok(ops::norm(x, &w, None, config.norm_eps, p))
     }
 
     fn rope_of(&self, op: &Op) -> Option<&Rope> {
@@ -976,8 +1317,8 @@ impl Replay<'_> {
         shift: f64,
         twist: &Twist,
     ) -> Result<(Matrix, Matrix), Stop> {
-        let half = rope.dims / 2;
-        if shift == 0.0 && twist.table.is_none() {
+        let half = twist.table.as_ref().unwrap_or(rope).dims / 2;
+        if shift == 0.0 && twist.table.is_none() && !twist.rounded {
             let given = |slot: Names, other: Names| {
                 if self.config.is_some_and(|c| c.ropes.len() > 1) {
                     return Site::slot(attention_module(op), Kind::Input, slot);
@@ -1013,14 +1354,21 @@ impl Replay<'_> {
                 positions[t] = (t - s.start) as f64 + shift;
             }
         }
+        if twist.rounded {
+            positions.iter_mut().for_each(|p| *p = rounded(*p));
+        }
         let table = table(rope, &positions);
         Ok((table.columns(0..half), table.columns(half..2 * half)))
     }
 
     /// The mistakes that come closest to what a dump has for an operation that is wrong.
-    pub fn causes(&self, side: &Side, op: &Op, judged: &Judged) -> Option<Cause> {
-        if let OpKind::Router { router, correction } = &op.kind {
-            return self.router_causes(side, op, router, correction.as_deref(), judged);
+    pub fn causes(&self, side: &Side, plan: &Plan, op: &Op, judged: &Judged) -> Option<Cause> {
+        match &op.kind {
+            OpKind::Router { router, correction } => {
+                return self.router_causes(side, op, router, correction.as_deref(), judged);
+            }
+            OpKind::RopeTable { rope } => return self.table_causes(side, op, *rope, judged),
+            _ => {}
         }
         let out = dumped(side, &op.output).ok()?;
         let hidden = side.hidden(&out.lead);
@@ -1029,6 +1377,7 @@ impl Replay<'_> {
             _ => false,
         };
         let mut twists = twists(op, self.config, has_bias);
+        twists.extend(self.other_places(plan, op, has_bias));
         if matches!(op.kind, OpKind::Experts { .. }) && !judged.through.is_empty() {
             // The choice is not in the dump, so that the mistake may be the router's.
             twists.iter_mut().for_each(|named| named.0 = Some("experts"));
@@ -1040,6 +1389,10 @@ impl Replay<'_> {
             }));
         }
         twists.extend(self.quantisers(op).first().into_iter().flat_map(other_quantisers));
+        if twice(side, plan, op) {
+            let detail = "the layer is executed twice".to_owned();
+            return Some(Cause { op: None, detail, error: 0.0, explains: true });
+        }
         let tried = twists.into_iter().filter_map(|(name, detail, twist)| {
             let twist = Twist { inputs: twist.inputs.or(judged.inputs), ..twist };
             let x = self.plain(side, op, Precision::Exact, &twist).ok()?;
@@ -1055,7 +1408,240 @@ impl Replay<'_> {
             let out = same_shape(&value, out.clone()).ok()?;
             Some((name, detail, error_shown(&value.x, &out.x, &hidden)))
         });
-        best(tried, judged)
+        let mut tried: Vec<_> = tried.collect();
+        let explained = tried.iter().any(|t| explains(t.2, judged));
+        if !explained {
+            let fitted = match &op.kind {
+                OpKind::Linear { weight } => self.fitted(side, plan, op, weight, &out, judged),
+                OpKind::Experts { .. } => self.mixed(side, op, &out, judged).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            tried.extend(fitted.into_iter().map(|(detail, error)| (None, detail, error)));
+        }
+        best(tried.into_iter(), judged)
+    }
+
+    /// Values and biases of other modules that an operation may have taken for its own.
+    fn other_places(&self, plan: &Plan, op: &Op, has_bias: bool) -> Vec<Named> {
+        let none = Twist::default();
+        let mut all: Vec<Named> = Vec::new();
+        let Some(layer) = op.layer else { return all };
+        let beside = || plan.ops.iter().filter(move |o| o.layer == Some(layer));
+        if let OpKind::Linear { weight } = &op.kind {
+            if has_bias {
+                for name in
+                    beside().filter_map(linear_of).filter(|w| *w != weight && parent(w) == parent(weight))
+                {
+                    let twist = Twist { bias_of: Some(name.to_owned()), ..none.clone() };
+                    all.push((None, format!("the bias is {}'s", last(name)), twist));
+                }
+            }
+            for norm in beside().filter(|o| matches!(o.kind, OpKind::Norm { .. })) {
+                let before = Twist { instead: Some((0, norm.inputs[0].clone())), ..none.clone() };
+                all.push((None, format!("its input is what {} norms, not yet normed", norm.name), before));
+                let after = Twist { instead: Some((0, norm.output.clone())), ..none.clone() };
+                all.push((None, format!("its input is the output of {}", norm.name), after));
+            }
+        }
+        if let (OpKind::Sum { .. }, Some(scaling)) = (&op.kind, self.scaling(op)) {
+            let all_of_it = Twist { scaled: Some(scaling), ..none.clone() };
+            let detail =
+                "the shared expert is multiplied with the scaling factor of the routing weights, too";
+            all.push((None, detail.to_owned(), all_of_it));
+            let again = Twist { late: Some(scaling), ..none.clone() };
+            all.push((None, "the scaling factor of the routing weights is applied twice".to_owned(), again));
+        }
+        if let OpKind::Sum { .. } = &op.kind {
+            for norm in beside().filter(|o| matches!(o.kind, OpKind::Norm { .. })) {
+                for summand in 0..op.inputs.len() {
+                    let detail = format!("summand {} is the output of {}", summand + 1, norm.name);
+                    let twist = Twist { instead: Some((summand, norm.output.clone())), ..none.clone() };
+                    all.push((None, detail, twist));
+                }
+            }
+        }
+        all
+    }
+
+    /// What the output of a product tells by itself.
+    fn fitted(
+        &self,
+        side: &Side,
+        plan: &Plan,
+        op: &Op,
+        weight: &str,
+        out: &Value,
+        judged: &Judged,
+    ) -> Vec<(String, f64)> {
+        let weights = Weights(self.checkpoint);
+        let Ok(x) = need(side, &op.inputs[0], Precision::Exact) else { return Vec::new() };
+        let hidden = side.hidden(&x.lead);
+        let x = last_rows(side, x, out.x.rows);
+        if x.rows != out.x.rows {
+            return Vec::new();
+        }
+        let shown: Vec<usize> =
+            (0..x.rows).filter(|&r| !hidden.get(r).copied().unwrap_or(false)).take(FITTED).collect();
+        let (x, out) = (rows_of(&x, &shown), rows_of(&out.x, &shown));
+        let taken = |x: &Matrix, scheme: Option<&Quant>| {
+            scheme.map_or_else(|| x.clone(), |scheme| quantised(x, scheme, Precision::Exact))
+        };
+        let product = |name: &str, x: &Matrix| weights.linear(name, x, Precision::Exact).ok().map(|y| y.y);
+        let head =
+            self.config.map(|c| c.attention.key_dim).filter(|_| matches!(last(weight), "q_proj" | "k_proj"));
+        // An output that is quantised badly does not tell how its input was.
+        let schemes = self.quantisers(op);
+        let mut all = Vec::new();
+        for inputs in [judged.inputs].into_iter().chain(schemes.first().map(|q| Some(*q))) {
+            let x = taken(&x, inputs.as_ref());
+            let Some(exact) = product(weight, &x).filter(|y| y.cols == out.cols) else { continue };
+            let siblings = plan.ops.iter().filter(|o| o.layer == op.layer && o.layer.is_some());
+            let others = siblings
+                .filter_map(linear_of)
+                .filter(|w| *w != weight && parent(w) == parent(weight))
+                .filter_map(|w| Some((last(w).to_owned(), product(w, &x)?)))
+                .collect::<Vec<_>>();
+            let product = Product {
+                weights,
+                weight,
+                x: &x,
+                inputs: inputs.as_ref(),
+                exact: &exact,
+                out: &out,
+                others: &others,
+                head,
+                bound: judged.bound,
+            };
+            all.extend(product.fits());
+        }
+        all
+    }
+
+    /// What one expert did that explains the tokens that are wrong.
+    fn mixed(&self, side: &Side, op: &Op, out: &Value, judged: &Judged) -> Option<Vec<(String, f64)>> {
+        let OpKind::Experts { module, activation, experts } = &op.kind else { return None };
+        let weights = Weights(self.checkpoint);
+        let x = need(side, &op.inputs[0], Precision::Exact).ok()?.x;
+        let ids = need_integers(side, &op.inputs[1]).ok()?;
+        let w = need(side, &op.inputs[2], Precision::Exact).ok()?.x;
+        let exact = self
+            .plain(side, op, Precision::Exact, &Twist { inputs: judged.inputs, ..Twist::default() })
+            .ok()?;
+        if out.x.rows != exact.rows
+            || out.x.cols != exact.cols
+            || ids.len() != w.data.len()
+            || w.rows != x.rows
+        {
+            return None;
+        }
+        let hidden = side.hidden(&out.lead);
+        let apart = |r: usize| {
+            let one = |m: &Matrix| Matrix::new(1, m.cols, m.row(r).to_vec());
+            relative_error(&one(&exact), &one(&out.x))
+        };
+        // A row has its own noise.
+        let bad = |r: &usize| !hidden.get(*r).copied().unwrap_or(false) && apart(*r) > 3.0 * judged.bound;
+        let rows: Vec<usize> = (0..exact.rows).filter(bad).take(WRONG_TOKENS).collect();
+        let wrong = (0..exact.rows).filter(bad).count();
+        if rows.is_empty() {
+            return None;
+        }
+        let k = w.cols;
+        let chosen: Vec<Vec<(usize, f64)>> = rows
+            .iter()
+            .map(|&r| {
+                (0..k).filter_map(|s| Some((usize::try_from(ids[r * k + s]).ok()?, w.row(r)[s]))).collect()
+            })
+            .collect();
+        let (x, exact, out) = (rows_of(&x, &rows), rows_of(&exact, &rows), rows_of(&out.x, &rows));
+        let mixed = Mixed { out: &out, exact: &exact, chosen: &chosen };
+        let run = |module: &str, e: usize| -> Option<Matrix> {
+            let expert = weights.expert(module, e).ok()?;
+            let input = |x: &Matrix| {
+                judged.inputs.map_or_else(|| x.clone(), |scheme| quantised(x, &scheme, Precision::Exact))
+            };
+            Some(expert.apply(&x, *activation, Precision::Exact, &input))
+        };
+        let tokens = |n: usize| if n == 1 { "1 token".to_owned() } else { format!("{n} tokens") };
+        let mut all = Vec::new();
+        for expert in mixed.common() {
+            let own = run(module, expert)?;
+            let left_out = mixed.replaced(expert, &own, None);
+            all.push((format!("expert {expert} is left out for {}", tokens(wrong)), left_out));
+            if *experts <= MOST_EXPERTS {
+                for other in (0..*experts).filter(|&e| e != expert) {
+                    let error = mixed.replaced(expert, &own, Some(&run(module, other)?));
+                    all.push((
+                        format!("expert {expert} has the weights of expert {other} for {}", tokens(wrong)),
+                        error,
+                    ));
+                }
+            }
+            for layer in op.layer.into_iter().flat_map(|i| [i.wrapping_sub(1), i + 1]) {
+                let stored = op.layer.map(|i| module.replacen(&format!(".{i}."), &format!(".{layer}."), 1));
+                if let Some(other) = stored.and_then(|module| run(&module, expert)) {
+                    let error = mixed.replaced(expert, &own, Some(&other));
+                    all.push((
+                        format!("expert {expert} has the weights of layer {layer}'s expert {expert}"),
+                        error,
+                    ));
+                }
+            }
+        }
+        if *experts <= MOST_EXPERTS {
+            for e in 0..*experts {
+                let (error, factors) = mixed.on_top(&run(module, e)?);
+                let had = |t: usize| chosen[t].iter().find(|c| c.0 == e).map_or(0.0, |c| c.1);
+                let told = match () {
+                    () if (0..rows.len()).all(|t| had(t) == 0.0) => {
+                        format!(
+                            "the output of expert {e} is added for {} that did not choose it",
+                            tokens(wrong)
+                        )
+                    }
+                    () if (0..rows.len()).all(|t| (factors[t] / had(t) - 1.0).abs() < 0.02) => {
+                        format!("expert {e} is added twice for {}", tokens(wrong))
+                    }
+                    () => format!("expert {e} has another routing weight for {}", tokens(wrong)),
+                };
+                all.push((told, error));
+            }
+        }
+        Some(all)
+    }
+
+    fn table_causes(&self, side: &Side, op: &Op, rope: usize, judged: &Judged) -> Option<Cause> {
+        let own = self.rope(rope).ok()?;
+        let (found, at) = self.given_table(side, op, own).ok()?;
+        let hidden = side.hidden(&found.lead);
+        let mut tried: Vec<(String, Matrix)> = Vec::new();
+        for shift in [-1.0, 1.0] {
+            let moved: Vec<f64> = at.iter().map(|p| p + shift).collect();
+            tried.push((format!("positions are off by {shift}"), table(own, &moved)));
+        }
+        let near: Vec<f64> = at.iter().map(|&p| rounded(p)).collect();
+        tried.push(("positions are rounded to bf16".to_owned(), table(own, &near)));
+        let others = self.config.map_or(Vec::new(), |c| other_tables(c, own));
+        let back = ("the sign of the sine is flipped".to_owned(), backwards(own));
+        let all = others.into_iter().chain(tables(own)).chain(std::iter::once(back));
+        tried.extend(all.map(|(detail, other)| (detail, table(&other, &at))));
+        let tried = tried.into_iter().filter(|(_, made)| made.cols == found.x.cols);
+        best(tried.map(|(detail, made)| (None, detail, error_shown(&made, &found.x, &hidden))), judged)
+    }
+
+    /// Cosines and sines of a dump beside each other, and the positions that they are of.
+    fn given_table(&self, side: &Side, op: &Op, rope: &Rope) -> Result<(Value, Vec<f64>), Stop> {
+        let cos = dumped(side, &op.output)?;
+        let sine =
+            |p: &Place| Place { slots: if p.slots == ["0"] { &["1"] } else { GIVEN_SIN }, ..p.clone() };
+        let sin = dumped(side, &Site(op.output.0.iter().map(sine).collect()))?;
+        let half = rope.dims / 2;
+        if cos.x.cols < half || cos.x.cols != sin.x.cols || cos.x.rows != sin.x.rows {
+            return Err(Stop::Unusable(format!("{}: {} columns, expected {half}", cos.place, cos.x.cols)));
+        }
+        let positions = positions(side, &op.inputs[0], cos.x.rows)?;
+        let x = beside(&cos.x.columns(0..half), &sin.x.columns(0..half));
+        Ok((Value { x, ..cos }, positions))
     }
 
     fn router_causes(
@@ -1084,13 +1670,48 @@ impl Replay<'_> {
         let mut tries: Vec<(&str, Router, Option<&[f64]>)> =
             other_routers(router).into_iter().map(|(detail, r)| (detail, r, right)).collect();
         tries.push(("the correction bias is ignored", router.clone(), None));
+        let own = ops::route(router, &logits.x, right, Precision::Exact);
+        let slots = |weights: &Matrix, change: &dyn Fn(&mut [f64])| {
+            let mut changed = weights.clone();
+            changed.data.chunks_exact_mut(changed.cols.max(1)).for_each(change);
+            changed
+        };
+        let mut made: Vec<(String, Matrix)> = Vec::new();
+        if out.x.cols == router.topk && router.topk > 1 {
+            for from in 1..router.topk {
+                let detail = match router.topk - from {
+                    1 => "the weight of the last expert of each token is zero".to_owned(),
+                    n => format!("the weights of the last {n} experts of each token are zero"),
+                };
+                let without = slots(&own.weights, &|row| row[from..].fill(0.0));
+                made.push((detail, dense(&own.indices, &without)));
+            }
+            // Each token's weights are right and go with another of its experts.
+            let mut sorted = own.weights.clone();
+            for t in 0..sorted.rows {
+                let mut found = out.x.row(t).to_vec();
+                let mut right: Vec<(usize, f64)> = sorted.row(t).iter().copied().enumerate().collect();
+                right.sort_by(|a, b| a.1.total_cmp(&b.1));
+                found.sort_by(f64::total_cmp);
+                // A permutation of the found ones that is nearest to the right ones.
+                let row = sorted.row_mut(t);
+                right.iter().zip(found).for_each(|(&(slot, _), value)| row[slot] = value);
+            }
+            let same = relative_error(&own.weights, &sorted);
+            if same <= judged.bound {
+                let detail =
+                    "the weights of each token's experts are right, in another order than the experts";
+                made.push((detail.to_owned(), found.clone()));
+            }
+        }
         let tries = tries.into_iter().filter(|(_, r, c)| r != router || c.is_some() != right.is_some());
         let tried = tries.map(|(detail, r, c)| {
             let choice = ops::route(&r, &logits.x, c, Precision::Exact);
             let error = error_shown(&dense(&choice.indices, &choice.weights), &found, &hidden);
             (None, detail.to_owned(), error)
         });
-        best(tried, judged)
+        let made = made.into_iter().map(|(d, m)| (None, d, error_shown(&m, &found, &hidden)));
+        best(tried.chain(made), judged)
     }
 }
 
@@ -1166,14 +1787,29 @@ fn lean(logits: &Value, token: usize, chosen: &[i64]) -> Matrix {
     Matrix::new(1, logits.x.cols, moved.collect())
 }
 
-/// The mistake that comes closest. It explains the error only if nothing but noise is left of it, and it is not worth
-/// telling unless most of the error is gone.
-fn best(tried: impl Iterator<Item = (Option<&'static str>, String, f64)>, judged: &Judged) -> Option<Cause> {
-    let (op, detail, error) = tried.min_by(|a, b| a.2.total_cmp(&b.2))?;
-    let explains = error <= 1.5 * judged.bound && error < 0.5 * judged.error;
-    let cause = Cause { op, detail, error, explains };
-    (explains || error < 0.25 * judged.error).then_some(cause)
+/// Whether nothing but noise is left of an error.
+fn explains(error: f64, judged: &Judged) -> bool {
+    error <= 1.5 * judged.bound && error < 0.5 * judged.error
 }
+
+/// The mistake that comes closest. It explains the error only if nothing but noise is left of it, and it is not worth
+/// telling unless most of the error is gone. Of several that explain as much, none is more likely than another.
+fn best(tried: impl Iterator<Item = (Option<&'static str>, String, f64)>, judged: &Judged) -> Option<Cause> {
+    let mut tried: Vec<_> = tried.filter(|t| !t.2.is_nan()).collect();
+    tried.sort_by(|a, b| a.2.total_cmp(&b.2));
+    let (op, detail, error) = tried.first()?.clone();
+    let explained = explains(error, judged);
+    let alike = tried.iter().skip(1).filter(|t| explained && explains(t.2, judged) && t.2 <= ALIKE * error);
+    let others: Vec<&str> = alike.map(|t| t.1.as_str()).take(2).collect();
+    let detail = if others.is_empty() { detail } else { format!("{detail}, or {}", others.join(", or ")) };
+    let cause = Cause { op, detail, error, explains: explained };
+    (explained || error < CLOSE * judged.error).then_some(cause)
+}
+
+/// Mistakes whose results are off by no more than this many times of each other cannot be told apart.
+const ALIKE: f64 = 1.05;
+/// A mistake that leaves more than this of the error is not worth telling.
+const CLOSE: f64 = 0.15;
 
 /// Each sequence's last rows, where only so many are passed on: a head computes no others.
 fn last_rows(side: &Side, from: Value, wanted: usize) -> Matrix {
@@ -1228,6 +1864,16 @@ fn pairs_together(x: &mut Matrix) {
     let cols = x.cols.max(1);
     for row in x.data.chunks_exact_mut(cols) {
         let moved: Vec<f64> = (0..cols).map(|c| row[c / 2 + c % 2 * (cols / 2)]).collect();
+        row.copy_from_slice(&moved);
+    }
+}
+
+/// The other way round.
+fn pairs_apart(x: &mut Matrix) {
+    let cols = x.cols.max(1);
+    for row in x.data.chunks_exact_mut(cols) {
+        let half = (cols / 2).max(1);
+        let moved: Vec<f64> = (0..cols).map(|c| row[c % half * 2 + c / half]).collect();
         row.copy_from_slice(&moved);
     }
 }
@@ -1307,7 +1953,15 @@ fn join(parts: Vec<Sequences>) -> Result<Sequences, Stop> {
 fn positions(side: &Side, site: &Site, rows: usize) -> Result<Vec<f64>, Stop> {
     match side.integers(site).map_err(Stop::Unusable)? {
         Some((ids, _)) if ids.len() == rows => Ok(ids.iter().map(|&i| i as f64).collect()),
-        _ => Ok((0..rows).map(|i| i as f64).collect()),
+        _ => Ok(match &side.positions {
+            Some(all) if !all.is_empty() && rows.is_multiple_of(all.len()) => {
+                (0..rows).map(|i| all[i % all.len()] as f64).collect()
+            }
+            Some(all) if rows > 0 && all.len().is_multiple_of(rows) => {
+                all[..rows].iter().map(|&p| p as f64).collect()
+            }
+            _ => (0..rows).map(|i| i as f64).collect(),
+        }),
     }
 }
 
@@ -1385,8 +2039,8 @@ impl Moved {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sinks {
     Missing,
-    /// Each head has its neighbour's.
-    Neighbours,
+    /// Each head has that of so many further on.
+    Rolled(usize),
     /// They are multiplied with the scale of the scores.
     Scaled,
     /// Two to the power of them is taken in place of e.
@@ -1400,6 +2054,9 @@ enum Norm {
     OnePlus,
     Eps(f64),
     Centred,
+    NoBias,
+    /// By groups of so many columns in place of all together.
+    Grouped(usize),
 }
 
 /// A mistake in an operation.
@@ -1424,8 +2081,34 @@ struct Twist {
     rolled_slots: bool,
     /// Routing weights are applied to the experts' input.
     weighs_input: bool,
-    /// How often the bias is added.
+    /// How often the bias is added; of experts, those of the first products and that of the last.
     bias: f64,
+    bias_down: f64,
+    /// The bias is this module's.
+    bias_of: Option<String>,
+    /// A product, or a summand's number of a sum, takes its value from here.
+    instead: Option<(usize, Site)>,
+    /// Before they are quantised, inputs are cut off at this share of what their scale is for.
+    clip: f64,
+    /// All of the input has one scale, so many times as large as it need be.
+    static_scale: Option<f64>,
+    /// The gate of an output is not applied.
+    no_gate: bool,
+    /// A step begins with an empty state.
+    no_state: bool,
+    delta: Option<ops::DeltaMistake>,
+    /// Routing weights lack this factor still: what they make is multiplied with it in the sum with the shared expert.
+    late: Option<f64>,
+    /// A sum is multiplied with this.
+    scaled: Option<f64>,
+    /// Experts of this part of so many are left out.
+    without_experts: Option<(usize, usize)>,
+    /// Positions are rounded to bf16.
+    rounded: bool,
+    /// Queries and keys are normed after the rotation.
+    norm_last: bool,
+    /// Pairs of keys alone.
+    style_k: Option<RopeStyle>,
     /// Other elements of a product's input are read, or of its output written.
     read: Option<Moved>,
     written: Option<Moved>,
@@ -1435,8 +2118,8 @@ struct Twist {
     strict: bool,
     sees_padding: bool,
     no_cap: bool,
-    /// Keys and values are stored in this format.
-    cache: Option<DType>,
+    /// Keys, values or both are stored in this format.
+    cache: Option<(DType, [bool; 2])>,
     sinks: Option<Sinks>,
     swapped: bool,
     alike: bool,
@@ -1471,6 +2154,20 @@ impl Default for Twist {
             weight: None,
             other_rows: false,
             bias: 1.0,
+            bias_down: 1.0,
+            bias_of: None,
+            instead: None,
+            clip: 1.0,
+            static_scale: None,
+            no_gate: false,
+            no_state: false,
+            delta: None,
+            late: None,
+            scaled: None,
+            without_experts: None,
+            rounded: false,
+            norm_last: false,
+            style_k: None,
             read: None,
             written: None,
             rolled: [0; 3],
@@ -1504,6 +2201,33 @@ impl Twist {
         if self.second_half { d - dims..d } else { 0..dims }
     }
 
+    /// What a product takes of its input.
+    fn taken(&self, x: &Matrix, scheme: Quant, p: Precision) -> Matrix {
+        let largest = |values: &[f64]| values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        if let Some(factor) = self.static_scale {
+            let scale = factor * largest(&x.data) / scheme.max;
+            return match scale > 0.0 {
+                true => quantised(x, &Quant::tensor(scheme.dtype).max(scheme.max).static_scale(scale), p),
+                false => x.clone(),
+            };
+        }
+        if self.clip == 1.0 {
+            return quantised(x, &scheme, p);
+        }
+        let size = match scheme.granularity {
+            Granularity::Group(n) => n,
+            _ => x.cols,
+        };
+        let mut cut = x.clone();
+        for row in cut.data.chunks_exact_mut(x.cols.max(1)) {
+            for group in row.chunks_mut(size.max(1)) {
+                let limit = self.clip * largest(group);
+                group.iter_mut().for_each(|v| *v = v.clamp(-limit, limit));
+            }
+        }
+        quantised(&cut, &scheme, p)
+    }
+
     /// The name of a weight in the layer that it is taken of.
     fn of_layer(&self, op: &Op, weight: &str) -> String {
         if let Some(other) = &self.weight {
@@ -1528,6 +2252,53 @@ fn summand(site: &Site, which: usize) -> Site {
 
 type Named = (Option<&'static str>, String, Twist);
 
+/// Tokens that a fit takes: more tell no more, and columns are many.
+const FITTED: usize = 64;
+/// Tokens with wrong experts that are looked into.
+const WRONG_TOKENS: usize = 12;
+/// Of more experts than these, only those that wrong tokens chose are looked into.
+const MOST_EXPERTS: usize = 64;
+
+/// How many experts an operation chooses from.
+fn experts_of(op: &Op) -> usize {
+    match op.kind {
+        OpKind::Experts { experts, .. } => experts,
+        _ => 0,
+    }
+}
+
+/// The weight of a product.
+fn linear_of(op: &Op) -> Option<&str> {
+    match &op.kind {
+        OpKind::Linear { weight } => Some(weight),
+        _ => None,
+    }
+}
+
+fn parent(module: &str) -> &str {
+    module.rsplit_once('.').map_or("", |m| m.0)
+}
+
+/// The name of a module without its path.
+fn last(module: &str) -> &str {
+    module.rsplit_once('.').map_or(module, |m| m.1)
+}
+
+/// Whether the modules of an operation's layer ran twice in the pass, and those of no other layer.
+fn twice(side: &Side, plan: &Plan, op: &Op) -> bool {
+    let again = |layer: usize| {
+        let norms =
+            plan.ops.iter().filter(|o| o.layer == Some(layer) && matches!(o.kind, OpKind::Norm { .. }));
+        let called = norms
+            .filter_map(|o| o.output.0.first())
+            .map(|p| Site(vec![Place { call: 1, calls: None, ..p.clone() }]));
+        called.into_iter().any(|site| matches!(side.load(&site), Ok(Some(_))))
+    };
+    let layers = || 0..plan.modules.len();
+    matches!(op.kind, OpKind::Sum { .. })
+        && op.layer.is_some_and(|own| again(own) && layers().filter(|&l| l != own).all(|l| !again(l)))
+}
+
 /// Mistakes that an operation of this kind is known for.
 fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
     let none = Twist::default();
@@ -1547,6 +2318,15 @@ fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
             ];
             for (detail, other) in config.map_or(Vec::new(), |c| other_gains(c, op.layer, weight)) {
                 all.push(plain(&detail, Twist { weight: Some(other), ..none.clone() }));
+            }
+            if bias.is_some() {
+                all.push(plain("the bias is missing", norm(Norm::NoBias)));
+            }
+            if let Some(d) =
+                config.filter(|c| c.attention.qk_norm == QkNorm::Whole).map(|c| c.attention.key_dim)
+                && ["q_norm", "k_norm"].contains(&last(weight))
+            {
+                all.push(plain("each head is normed by itself, not all together", norm(Norm::Grouped(d))));
             }
             if bias.is_none() {
                 all.push(plain("the mean is subtracted, as LayerNorm does", norm(Norm::Centred)));
@@ -1597,10 +2377,14 @@ fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
         OpKind::Gated(a) | OpKind::Activation(a) | OpKind::Experts { activation: a, .. } => {
             let with = |activation| Twist { activation: Some(activation), ..none.clone() };
             let mut all = vec![plain("gate and up are swapped", Twist { swapped: true, ..none.clone() })];
-            if let Activation::Clamped { alpha, limit } = *a {
-                let clamped = |alpha, limit| with(Activation::Clamped { alpha, limit });
-                all.push(plain("alpha is 1", clamped(1.0, limit)));
-                all.push(plain("nothing is clamped", clamped(alpha, f64::INFINITY)));
+            if let Activation::Clamped { alpha, limit, plus } = *a {
+                let clamped = |alpha, limit, plus| with(Activation::Clamped { alpha, limit, plus });
+                all.push(plain("alpha is 1", clamped(1.0, limit, plus)));
+                all.push(plain("nothing is clamped", clamped(alpha, f64::INFINITY, plus)));
+                all.push(plain("up is taken in place of up + 1", clamped(alpha, limit, 0.0)));
+            } else if matches!(op.kind, OpKind::Activation(_)) {
+                let quick = Activation::Clamped { alpha: 1.702, limit: f64::INFINITY, plus: 0.0 };
+                all.push(plain("the activation is x * sigmoid(1.702 x), quick GELU", with(quick)));
             }
             for (name, other) in [
                 ("SiLU", Activation::Silu),
@@ -1626,6 +2410,15 @@ fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
                     "each expert has the weights of the one behind it",
                     Twist { next_expert: 1, ..none.clone() },
                 ));
+                for parts in [2, 4, 8].into_iter().filter(|p| experts_of(op).is_multiple_of(*p)) {
+                    for index in 0..parts {
+                        let size = experts_of(op) / parts;
+                        let (first, last) = (index * size, (index + 1) * size - 1);
+                        let detail = format!("experts {first} to {last} are missing, as if a rank's");
+                        let twist = Twist { without_experts: Some((parts, index)), ..none.clone() };
+                        all.push(plain(&detail, twist));
+                    }
+                }
                 for index in 0..2 {
                     let read = Some(Moved::Without { parts: 2, index });
                     let detail = format!(
@@ -1635,7 +2428,16 @@ fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
                     all.push(plain(&detail, Twist { read, ..none.clone() }));
                 }
                 all.push(plain("the experts' biases are missing", Twist { bias: 0.0, ..none.clone() }));
-                all.push(plain("the experts' biases are added twice", Twist { bias: 2.0, ..none }));
+                all.push(plain("the experts' biases are added twice", Twist { bias: 2.0, ..none.clone() }));
+                for times in [0u8, 2, 4, 8] {
+                    let detail = match times {
+                        0 => "the bias of the experts' down_proj is missing".to_owned(),
+                        n => format!(
+                            "the bias of the experts' down_proj is added {n} times, as if once a rank"
+                        ),
+                    };
+                    all.push(plain(&detail, Twist { bias_down: f64::from(times), ..none.clone() }));
+                }
             }
             all
         }
@@ -1653,16 +2455,57 @@ fn twists(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named> {
             }
             all
         }
-        OpKind::Attention { window, sinks, rope, .. } => {
+        OpKind::Attention { window, sinks, rope, gate, .. } => {
             let rope = config.and_then(|c| c.rope(*rope));
-            attention_twists(*window, sinks.is_some(), config, rope)
+            let mut all = attention_twists(*window, sinks.is_some(), config, rope);
+            if *gate {
+                all.push(plain("the gate of the output is not applied", Twist { no_gate: true, ..none }));
+            }
+            all
         }
         OpKind::Rotate { rope } => {
             config.and_then(|c| c.rope(Some(*rope))).map_or(Vec::new(), rotation_twists)
         }
+        OpKind::Embedding { scale, .. } if *scale != 1.0 => {
+            vec![plain("the multiplier is missing", Twist { unscaled: true, ..none })]
+        }
         OpKind::Embedding { .. } | OpKind::RopeTable { .. } | OpKind::Router { .. } | OpKind::Copy => {
             Vec::new()
         }
+        OpKind::FirstHalves { .. } => Vec::new(),
+        OpKind::Delta { .. } => {
+            let with = |mistake| Twist { delta: Some(mistake), ..none.clone() };
+            vec![
+                plain("beta is taken without its sigmoid", with(ops::DeltaMistake::RawRate)),
+                plain("queries and keys are not normed to length 1", with(ops::DeltaMistake::NotNormed)),
+                plain("the state does not decay", with(ops::DeltaMistake::NoDecay)),
+                plain(
+                    "what a key already recalls is not taken off its value",
+                    with(ops::DeltaMistake::NoCorrection),
+                ),
+                plain(
+                    "the activation behind the convolution is missing",
+                    with(ops::DeltaMistake::NoActivation),
+                ),
+                plain("the convolution sees the present token alone", with(ops::DeltaMistake::NoConvolution)),
+                plain("the state of the passes before is not carried on", Twist { no_state: true, ..none }),
+            ]
+        }
+        OpKind::GatedNorm { .. } => {
+            let norm = |n| Twist { norm: Some(n), ..none.clone() };
+            vec![
+                plain("the gate is not applied", Twist { no_gate: true, ..none.clone() }),
+                plain("the weight is not applied", norm(Norm::NoWeight)),
+                plain("the weight is applied as 1 + w in place of w", norm(Norm::OnePlus)),
+                plain("nothing is normed", norm(Norm::Skipped)),
+            ]
+        }
+        OpKind::Blend => vec![
+            plain("the gate of the shared expert is not applied", Twist { no_gate: true, ..none.clone() }),
+            plain("the shared expert is missing", Twist { only: Some(0), ..none.clone() }),
+            plain("the routed experts are missing", Twist { only: Some(1), ..none.clone() }),
+            plain("the shared expert is added twice", Twist { twice: Some(1), ..none }),
+        ],
         OpKind::Logits { scale, cap } => {
             let mut all = Vec::new();
             if cap.is_some() {
@@ -1716,7 +2559,18 @@ fn other_quantisers(scheme: &Quant) -> Vec<Named> {
     }
     all.retain(|(_, scheme)| scheme.problem().is_none());
     let none = Twist::default();
-    all.into_iter().map(|(detail, q)| (None, detail, Twist { inputs: Some(q), ..none.clone() })).collect()
+    let mut all: Vec<Named> =
+        all.into_iter().map(|(d, q)| (None, d, Twist { inputs: Some(q), ..none.clone() })).collect();
+    for clip in [0.5, 0.25] {
+        let detail =
+            format!("the scales of the input are {clip} of what they should be: large values are clipped");
+        all.push((None, detail, Twist { inputs: Some(*scheme), clip, ..none.clone() }));
+    }
+    for factor in [1.0, 2.0, 4.0, 8.0, 16.0] {
+        let detail = format!("the input has one scale, {factor} times as large as its largest value needs");
+        all.push((None, detail, Twist { inputs: Some(*scheme), static_scale: Some(factor), ..none.clone() }));
+    }
+    all
 }
 
 /// Weights of other norms that may be taken for one: of the same layer, of q for k, of the last layer for the final one.
@@ -1754,9 +2608,10 @@ fn rotation_twists(rope: &Rope) -> Vec<Named> {
     for shift in [-1.0, 1.0] {
         all.push((None, format!("positions are off by {shift}"), Twist { q_shift: shift, ..none.clone() }));
     }
-    for (detail, table) in tables(rope) {
+    for (detail, table) in tables(rope).into_iter().chain(shorter(rope)) {
         all.push((None, detail, Twist { table: Some(table), ..none.clone() }));
     }
+    all.push((None, "positions are rounded to bf16".to_owned(), Twist { rounded: true, ..none }));
     all
 }
 
@@ -1785,14 +2640,13 @@ fn attention_twists(
         attention("the soft cap of the scores is missing".into(), Twist { no_cap: true, ..none.clone() });
     }
     if form.heads > 1 {
-        let by = [1, form.heads - 1, form.heads / 2];
-        for by in by {
+        for by in 1..form.heads.min(MOST_HEADS) {
             let detail = format!("heads of queries are those {by} further on");
             attention(detail, Twist { rolled: [by, 0, 0], ..none.clone() });
         }
     }
     if form.kv_heads > 1 {
-        for by in [1, form.kv_heads - 1] {
+        for by in 1..form.kv_heads.min(MOST_HEADS) {
             for (what, rolled) in
                 [("keys", [0, by, 0]), ("values", [0, 0, by]), ("keys and values", [0, by, by])]
             {
@@ -1802,12 +2656,23 @@ fn attention_twists(
         }
     }
     for format in [DType::E4M3Fn, DType::E4M3Fnuz, DType::E5M2] {
-        let detail = format!("keys and values are rounded to {} without a scale", format.name());
-        attention(detail, Twist { cache: Some(format), ..none.clone() });
+        for (what, which) in [
+            ("keys and values are", [true, true]),
+            ("keys are", [true, false]),
+            ("values are", [false, true]),
+        ] {
+            let detail = format!("{what} rounded to {} without a scale", format.name());
+            attention(detail, Twist { cache: Some((format, which)), ..none.clone() });
+        }
     }
     if form.kv_heads > 1 && form.kv_heads < form.heads {
         let detail = "query head h uses key head h % kv_heads (tiled) in place of h / group";
         attention(detail.into(), Twist { tiled: true, ..none.clone() });
+    }
+    let others: BTreeSet<usize> = config.layers.iter().filter_map(|l| l.window).collect();
+    for w in others.into_iter().filter(|w| Some(*w) != window) {
+        let twist = Twist { window: Some(Some(w)), ..none.clone() };
+        attention(format!("a window of {w} is applied, as in other layers"), twist);
     }
     if let Some(w) = window {
         for other in [w - 1, w + 1, 2 * w] {
@@ -1819,11 +2684,14 @@ fn attention_twists(
     if sinks {
         for (detail, sinks) in [
             ("the sinks are ignored", Sinks::Missing),
-            ("each head has its neighbour's sink", Sinks::Neighbours),
             ("the sinks are multiplied with the scale of the scores", Sinks::Scaled),
             ("two to the power of the sinks is taken in place of e", Sinks::Binary),
         ] {
             attention(detail.into(), Twist { sinks: Some(sinks), ..none.clone() });
+        }
+        for by in 1..form.heads.min(MOST_HEADS) {
+            let twist = Twist { sinks: Some(Sinks::Rolled(by)), ..none.clone() };
+            attention(format!("the sinks of heads are those of heads {by} further on"), twist);
         }
     }
     let d = form.key_dim as f64;
@@ -1869,11 +2737,48 @@ fn attention_twists(
         "neither queries nor keys are rotated",
         Twist { rotate_q: false, rotate_k: false, ..none.clone() },
     );
-    for (detail, table) in tables(rope) {
+    for (detail, table) in tables(rope).into_iter().chain(other_tables(config, rope)) {
         rope_twist(&detail, Twist { table: Some(table), ..none.clone() });
+    }
+    // Of latent attention the rotated elements are a part of their own.
+    for (detail, table) in shorter(rope).into_iter().filter(|_| form.mla.is_none()) {
+        rope_twist(&detail, Twist { table: Some(table), ..none.clone() });
+    }
+    rope_twist("positions are rounded to bf16", Twist { rounded: true, ..none.clone() });
+    if form.mla.is_some() {
+        rope_twist(&format!("keys alone: {}", other.1), Twist { style_k: Some(other.0), ..none.clone() });
+    }
+    if form.qk_norm == QkNorm::Head {
+        rope_twist("queries and keys are normed after the rotation", Twist { norm_last: true, ..none });
     }
     all
 }
+
+/// The rotary embeddings of the model's other layers.
+fn other_tables(config: &ModelConfig, own: &Rope) -> Vec<(String, Rope)> {
+    let others = config.ropes.iter().filter(|r| *r != own && r.dims == own.dims);
+    others.map(|r| ("the table is that of other layers".to_owned(), r.clone())).collect()
+}
+
+/// Rotations of the first half of the elements that should be rotated.
+fn shorter(rope: &Rope) -> Vec<(String, Rope)> {
+    let dims = rope.dims / 2;
+    if dims < 2 || !dims.is_multiple_of(2) {
+        return Vec::new();
+    }
+    let own = rope.inv_freq[..dims / 2].to_vec();
+    let table = |inv_freq: Vec<f64>| Rope { dims, inv_freq, ..rope.clone() };
+    vec![
+        (
+            format!("only the first {dims} elements of each head are rotated, with frequencies of {dims}"),
+            table(rope::plain(dims, rope.theta)),
+        ),
+        (format!("only the first {dims} elements of each head are rotated"), table(own)),
+    ]
+}
+
+/// Heads that are tried to be others: all of a usual number.
+const MOST_HEADS: usize = 16;
 
 #[cfg(test)]
 mod tests {

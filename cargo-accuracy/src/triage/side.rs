@@ -21,6 +21,8 @@ pub struct Side {
     pub set: Arc<DumpSet>,
     pub step: Option<u64>,
     index: HashMap<(String, Kind, usize), Vec<usize>>,
+    /// Token ids that it is asked for in place of the dump's.
+    ids: Option<Vec<i64>>,
     /// Positions of the step's tokens, where they are recorded.
     pub positions: Option<Vec<i64>>,
     /// A recorded mask `[sequences, length]` of all that is attended to, 0 where nothing is to be seen, and its shape.
@@ -331,6 +333,36 @@ impl Side {
         }
     }
 
+    /// Nothing but tokens, of sequences that follow each other in one row: all else is to be computed.
+    pub fn alone(&self, ids: Vec<i64>, lengths: &[usize]) -> Side {
+        let positions: Vec<i64> = lengths.iter().flat_map(|&n| 0..n as i64).collect();
+        let layout = Layout::of(&positions, lengths);
+        Side {
+            set: self.set.clone(),
+            step: self.step,
+            index: HashMap::new(),
+            ids: Some(ids),
+            positions: Some(positions),
+            mask: None,
+            hidden: Hidden::default(),
+            length: None,
+            chains: vec![Some(Vec::new()); lengths.len()],
+            layout: Some(layout),
+            order: None,
+            history: Vec::new(),
+            precision: self.precision,
+            made: RefCell::default(),
+        }
+    }
+
+    /// Forgets what was made but for one value.
+    pub fn keep_only(&self, site: &Site) {
+        let chain = &mut *self.made.borrow_mut();
+        let kept: Vec<_> = site.0.iter().map(key).collect();
+        chain.values.retain(|key, _| kept.contains(key));
+        chain.used.clear();
+    }
+
     fn at_step(set: Arc<DumpSet>, step: Option<u64>) -> Side {
         // Ranks that have other requests are another model's replica: of these the first is looked at.
         let ids = |rank: Rank| set.token_ids(step, rank).ok().flatten();
@@ -348,6 +380,7 @@ impl Side {
             set,
             step,
             index,
+            ids: None,
             positions: None,
             mask: None,
             hidden: Hidden::default(),
@@ -461,6 +494,9 @@ impl Side {
         if place.calls.is_some_and(|n| n == 0 || !has(n - 1) || has(n)) {
             return Vec::new();
         }
+        if place.unlike.as_ref().is_some_and(|module| self.gives_the_same(&place.module, module)) {
+            return Vec::new();
+        }
         let Some(found) = self.index.get(&key) else { return Vec::new() };
         let tensors = || found.iter().map(|&i| &self.set.tensors[i]).filter(|t| wanted(t.element()));
         let Some(slot) = slots.iter().find(|s| tensors().any(|t| t.id.slot == **s)) else {
@@ -471,6 +507,26 @@ impl Side {
         let mut seen: BTreeSet<u32> = BTreeSet::new();
         parts.retain(|t| t.id.rank.tp.is_none_or(|tp| seen.insert(tp)));
         parts
+    }
+
+    /// Whether the outputs of two modules are the same values.
+    fn gives_the_same(&self, module: &str, other: &str) -> bool {
+        let outputs = |module: &str| -> Vec<&DumpTensor> {
+            let found = self.index.get(&(module.to_owned(), Kind::Output, 0));
+            let tensors = found.into_iter().flatten().map(|&i| &self.set.tensors[i]);
+            tensors.filter(|t| is_float(t.element())).collect()
+        };
+        let (own, theirs) = (outputs(module), outputs(other));
+        // A module that gives several values has each of them apart.
+        let (Some(a), Some(b)) =
+            (own.first(), theirs.iter().find(|t| own.first().is_some_and(|o| o.id.rank == t.id.rank)))
+        else {
+            return false;
+        };
+        let alone = own.iter().filter(|t| t.id.rank == a.id.rank).count() == 1;
+        alone
+            && a.element() == b.element()
+            && matches!((a.open(), b.open()), (Ok(a), Ok(b)) if a.raw() == b.raw())
     }
 
     /// Rows of all tokens of an engine's step.
@@ -693,6 +749,9 @@ impl Side {
 
     /// Token ids, and the rows that each sequence of `rows` tokens has.
     pub fn tokens(&self) -> Found<Vec<i64>> {
+        if let Some(ids) = &self.ids {
+            return Ok(Some(ids.clone()));
+        }
         let rank = self.set.ranks().first().copied().unwrap_or_default();
         self.set.token_ids(self.step, rank).map_err(|e| e.to_string())
     }

@@ -8,6 +8,7 @@ use super::recognise::recognise;
 use super::replay::{CACHE, Outcome, Replay};
 use super::side::Side;
 use super::stale::repeated;
+use super::whole::explained;
 use accuracy_core::dumps::{DumpSet, DumpTensor, TensorId};
 use accuracy_core::model::config::Object;
 use accuracy_core::model::ops::Weights;
@@ -26,6 +27,8 @@ pub type Steps = (Option<u64>, Option<u64>);
 /// Operations without a dumped output that the next dumped value is a check of. Over more of them rounding adds up to
 /// what could hide a fault: then only a fault can be seen, not that there is none.
 const NEAR: usize = 3;
+/// Logits that are this many roundings apart need no explanation.
+const UNSEEN: f64 = 4.0;
 /// Roundings that may part two runs before layer 0: sums of embeddings and a norm.
 const ENTERING: f64 = 8.0;
 
@@ -115,6 +118,7 @@ impl<'a> Walk<'a> {
         self.layers(&plan);
         self.replay(&plan, config.as_ref());
         self.logits(&plan);
+        self.whole(&plan, config.as_ref());
         self.conclude(fresh);
     }
 
@@ -437,7 +441,7 @@ impl<'a> Walk<'a> {
                 side.precision = view.precision();
             }
         }
-        let replay = Replay { checkpoint, config };
+        let replay = Replay { checkpoint, config, whole: false };
         // Names of operations that are wrong in the first bad layer: later ones are asked about these only.
         let mut known: BTreeSet<String> = BTreeSet::new();
         let mut first: Option<usize> = None;
@@ -468,14 +472,14 @@ impl<'a> Walk<'a> {
             if moves && missing(&finding.reference) && missing(&finding.candidate) {
                 continue;
             }
-            if finding.status == OpStatus::CandidateWrong {
-                known.insert(op.name.clone());
-                if let Some(i) = op.layer {
-                    first.get_or_insert(i);
-                }
-            }
             numbers.push(index);
             self.findings.ops.push(finding);
+            if op.of_experts && matches!(op.kind, OpKind::Sum { .. }) {
+                self.scaled_later();
+            }
+            let wrong = || self.findings.ops.iter().filter(|o| o.status == OpStatus::CandidateWrong);
+            known = wrong().map(|o| o.name.clone()).collect();
+            first = wrong().find_map(|o| o.layer);
         }
         self.settle(plan, &numbers);
         self.unsummed();
@@ -646,9 +650,40 @@ impl<'a> Walk<'a> {
             let op = &self.findings.ops[i];
             let Outcome::Judged(judged) = &op.candidate else { continue };
             if op.status == OpStatus::CandidateWrong && op.cause.is_none() && judged.through.is_empty() {
-                let cause = replay.causes(&self.candidate, &plan.ops[number], judged);
+                let cause = replay.causes(&self.candidate, plan, &plan.ops[number], judged);
                 self.findings.ops[i].cause = cause;
                 return;
+            }
+        }
+    }
+
+    /// The routing weights of a layer lack their factor and what is made of them has it: the factor was applied later,
+    /// which is no mistake.
+    fn scaled_later(&mut self) {
+        let layer = self.findings.ops.last().and_then(|o| o.layer);
+        let ops = &mut self.findings.ops;
+        let start = ops.iter().position(|o| o.layer == layer).unwrap_or(0);
+        let part = &mut ops[start..];
+        let sides: [fn(&mut OpFinding) -> &mut Outcome; 2] = [|o| &mut o.reference, |o| &mut o.candidate];
+        for side in sides {
+            let late = |o: &mut OpFinding| matches!(side(o), Outcome::Judged(j) if j.late);
+            let Some((last, before)) = part.split_last_mut() else { return };
+            // Something before the sum lacks the factor, and the sum is not what it should be without it.
+            let wrong = matches!(side(last), Outcome::Judged(j) if !j.ok);
+            if !wrong || !before.iter_mut().any(late) {
+                continue;
+            }
+            for op in part.iter_mut() {
+                if let Outcome::Judged(judged) = side(op)
+                    && judged.late
+                {
+                    judged.ok = true;
+                    judged.notes.clear();
+                }
+                op.status = status_of(&op.reference, &op.candidate);
+                if op.status == OpStatus::Right {
+                    op.cause = None;
+                }
             }
         }
     }
@@ -736,20 +771,11 @@ impl<'a> Walk<'a> {
         // What the candidate lacks is asked of the reference for what is made of it.
         let reference = replay.op(&self.reference, index, op);
         let (reference, candidate) = settled(reference, candidate);
-        let status = match (&reference, &candidate) {
-            (Outcome::Judged(r), Outcome::Judged(c)) => match (r.ok, c.ok) {
-                (true, true) => OpStatus::Right,
-                (true, false) => OpStatus::CandidateWrong,
-                (false, true) => OpStatus::ReferenceWrong,
-                (false, false) => OpStatus::BothWrong,
-            },
-            // The reference lacks it: the candidate is judged against the replay alone.
-            (_, Outcome::Judged(c)) if c.ok => OpStatus::Right,
-            (_, Outcome::Judged(_)) => OpStatus::BothWrong,
-            _ => OpStatus::NotReplayed,
-        };
+        let status = status_of(&reference, &candidate);
         let cause = match (&candidate, status) {
-            (Outcome::Judged(judged), OpStatus::CandidateWrong) => replay.causes(&self.candidate, op, judged),
+            (Outcome::Judged(judged), OpStatus::CandidateWrong) => {
+                replay.causes(&self.candidate, plan, op, judged)
+            }
             _ => None,
         };
         let explained = cause.as_ref().filter(|c| c.explains).and_then(|c| c.op);
@@ -810,6 +836,42 @@ impl<'a> Walk<'a> {
             evidence.extend(why.map(str::to_owned));
             self.step(IMPACT, status, evidence, None);
         }
+    }
+
+    /// Whether the logits are off by no more than correct rounding and quantisation of the whole model explain.
+    fn whole(&mut self, plan: &Plan, config: Option<&ModelConfig>) {
+        let (Some(checkpoint), Some(config)) = (self.options.checkpoint, config) else { return };
+        let wrong = self.findings.steps.iter().any(|s| s.status == Status::Fault);
+        let unit = self.candidate.precision.unit().max(self.reference.precision.unit());
+        let near = |a: &Agreement| a.rel_l2.is_some_and(|e| e <= UNSEEN * unit);
+        if self.partial || wrong || self.findings.logits.as_ref().is_none_or(near) {
+            return;
+        }
+        let replay = Replay { checkpoint, config: Some(config), whole: true };
+        let Some(found) = explained(&replay, plan, &self.reference, &self.candidate) else { return };
+        let shown = |e: Option<f64>| e.map_or("not there".to_owned(), |e| format!("{e:.2e}"));
+        let evidence = vec![format!(
+            "logits of {}: off by {} in the candidate, {} in the reference; correct rounding and quantisation of the \
+             whole model make {:.2e}",
+            count(found.tokens, "token"),
+            shown(found.candidate),
+            shown(found.reference),
+            found.noise
+        )];
+        let (status, next) = match (found.exceeds(found.candidate), found.exceeds(found.reference)) {
+            (false, false) => (Status::Ok, None),
+            (true, _) => (
+                Status::Inconclusive,
+                Some(
+                    "each operation is within its bound, and together they are off by more than chance: compare the \
+                     formats that the engine computes and quantises in with the checkpoint's configuration",
+                ),
+            ),
+            (false, true) => {
+                (Status::Inconclusive, Some("make the reference anew: float32, eager attention"))
+            }
+        };
+        self.step("logits explained?", status, evidence, next.map(str::to_owned));
     }
 
     /// Whether any value of the step has one name in both dumps.
@@ -899,6 +961,22 @@ fn settled(reference: Outcome, candidate: Outcome) -> (Outcome, Outcome) {
     let proven = matches!(&reference, Outcome::Judged(j) if j.ok || !j.alone);
     let kept = |o: Outcome| if alone(&o) && !proven { Outcome::NoCache } else { o };
     (kept(reference), kept(candidate))
+}
+
+/// Who is wrong, by the replays of both dumps.
+fn status_of(reference: &Outcome, candidate: &Outcome) -> OpStatus {
+    match (reference, candidate) {
+        (Outcome::Judged(r), Outcome::Judged(c)) => match (r.ok, c.ok) {
+            (true, true) => OpStatus::Right,
+            (true, false) => OpStatus::CandidateWrong,
+            (false, true) => OpStatus::ReferenceWrong,
+            (false, false) => OpStatus::BothWrong,
+        },
+        // The reference lacks it: the candidate is judged against the replay alone.
+        (_, Outcome::Judged(c)) if c.ok => OpStatus::Right,
+        (_, Outcome::Judged(_)) => OpStatus::BothWrong,
+        _ => OpStatus::NotReplayed,
+    }
 }
 
 /// Operations of which one is wrong, in their order.

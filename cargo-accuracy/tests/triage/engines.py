@@ -195,6 +195,138 @@ class FusedMoE(nn.Module):
         return self.group.reduce(self.rank, out.to(hidden_states.dtype))
 
 
+class GroupedTopK(nn.Module):
+    """DeepSeek's choice; the routing weights' factor is left to what uses them."""
+
+    def __init__(self, config, correction):
+        super().__init__()
+        self.c, self.correction = config, correction
+
+    def forward(self, hidden, logits):
+        c = self.c
+        scores = logits.float().sigmoid()
+        choice = scores + self.correction.float()
+        groups = choice.view(-1, c.n_group, choice.shape[-1] // c.n_group)
+        kept = groups.topk(2, -1)[0].sum(-1).topk(c.topk_group, -1)[1]
+        mask = torch.zeros(groups.shape[:2]).scatter_(1, kept, 1).bool()[..., None].expand_as(groups).reshape(choice.shape)
+        ids = choice.masked_fill(~mask, float("-inf")).topk(c.num_experts_per_tok, -1)[1]
+        weights = scores.gather(1, ids)
+        if c.norm_topk_prob:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return weights, ids.to(torch.int32), logits
+
+
+class LocalExperts(nn.Module):
+    """Experts that are split between the ranks, each whole: the others' are another rank's."""
+
+    def __init__(self, group, rank, gate_up, down, choose, shared=None, gate=None, factor=1.0):
+        super().__init__()
+        self.group, self.rank, self.choose, self.factor = group, rank, [choose], factor
+        self.gate_up, self.down, self.inside = gate_up, down, [shared, gate]
+
+    def forward(self, hidden_states, router_logits=None, topk=None):
+        shared, gate = self.inside
+        if topk is None:
+            logits = gate(hidden_states)[0] if gate is not None else router_logits
+            topk = self.choose[0].forward(hidden_states, logits)
+        weights, ids, _ = topk
+        each = -(-len(self.gate_up) // self.group.size)
+        mine = range(self.rank * each, (self.rank + 1) * each)
+        out = torch.zeros_like(hidden_states, dtype=torch.float32)
+        for t in range(hidden_states.shape[0]):
+            for w, e in zip(weights[t], ids[t].tolist()):
+                if e in mine:
+                    inner = SiluAndMul.forward(None, F.linear(hidden_states[t], self.gate_up[e]))
+                    out[t] += w * F.linear(inner, self.down[e]).float()
+        out = (out * self.factor).to(hidden_states.dtype)
+        if shared is not None:
+            # Every rank has a part of the shared expert, and the sum over ranks is of both.
+            out = out + shared(hidden_states)
+        return self.group.reduce(self.rank, out)
+
+
+class DeepseekMoe(nn.Module):
+    """vLLM's experts call gate and shared expert themselves; SGLang's block does, and applies the factor at the end."""
+
+    def __init__(self, style, gate, choose, experts, shared, factor):
+        super().__init__()
+        self.style, self.factor = style, factor
+        self.gate, self.shared_experts, self.experts = gate, shared, experts
+        if style == "sglang":
+            self.topk = choose
+
+    def forward(self, x):
+        if self.style == "vllm":
+            return self.experts(hidden_states=x, router_logits=x)
+        routed = self.experts(x, topk=self.topk(x, self.gate(x)[0])) * self.factor
+        return routed + self.shared_experts(x)
+
+
+class AbsorbedAttention(nn.Module):
+    """Attends to latents: keys are expanded into the queries, and values after the sum."""
+
+    def __init__(self, heads, c, scale):
+        super().__init__()
+        self.heads, self.c, self.scale, self.cache = heads, c, scale, {}
+
+    def forward(self, q, latent, batch=None):
+        c, start, out = self.c, 0, q.new_empty(q.shape[0], self.heads, self.c.kv_lora_rank)
+        for sequence, length in CONTEXT.lengths.items():
+            rows = slice(start, start + length)
+            start += length
+            old = self.cache.get(sequence)
+            keys = torch.cat((old, latent[rows])) if old is not None else latent[rows]
+            self.cache[sequence] = keys
+            scores = torch.einsum("thd,sd->hts", q[rows].float(), keys.float()) * self.scale
+            at = torch.arange(keys.shape[0] - length, keys.shape[0])[:, None] - torch.arange(keys.shape[0])[None]
+            weights = scores.masked_fill(at < 0, float("-inf")).softmax(-1)
+            out[rows] = torch.einsum("hts,sd->thd", weights, keys[:, :c.kv_lora_rank].float()).to(q.dtype)
+        out[start:] = 0
+        return out
+
+
+class LatentAttention(nn.Module):
+    def __init__(self, style, c, rotary, heads, **modules):
+        super().__init__()
+        self.style, self.c, self.heads, self.rotary = style, c, heads, [rotary]
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, positions, hidden_states, forward_batch=None):
+        c = self.c
+        fused = self.fused_qkv_a_proj_with_mqa if self.style == "sglang" else self.fused_qkv_a_proj
+        q, latent = fused(hidden_states)[0].split([c.q_lora_rank, c.kv_lora_rank + c.qk_rope_head_dim], -1)
+        q = self.q_b_proj(self.q_a_layernorm(q))[0].view(-1, self.heads, c.qk_nope_head_dim + c.qk_rope_head_dim)
+        narrow, k_pe = latent.split([c.kv_lora_rank, c.qk_rope_head_dim], -1)
+        narrow = self.kv_a_layernorm(narrow.contiguous())
+        q_nope, q_pe = q.split([c.qk_nope_head_dim, c.qk_rope_head_dim], -1)
+        q_pe, k_pe = self.rotary[0](positions, q_pe, k_pe[:, None])
+        w = self.kv_b_proj.weight.view(self.heads, c.qk_nope_head_dim + c.v_head_dim, c.kv_lora_rank)
+        q = torch.cat((torch.einsum("thd,hdc->thc", q_nope, w[:, :c.qk_nope_head_dim]), q_pe), -1)
+        more = () if forward_batch is None else (forward_batch,)
+        attend = self.attn_mqa if self.style == "sglang" else self.mla_attn
+        out = attend(q, torch.cat((narrow, k_pe[:, 0]), -1), *more)
+        return self.o_proj(torch.einsum("thc,hdc->thd", out, w[:, c.qk_nope_head_dim:]).reshape(len(out), -1))[0]
+
+
+class Pairs(nn.Module):
+    """Rotates neighbouring elements."""
+
+    def __init__(self, inv_freq, factor):
+        super().__init__()
+        self.inv_freq, self.factor = inv_freq.float(), factor
+
+    def forward(self, positions, *all_heads):
+        angles = positions[:, None].float() * self.inv_freq
+        cos, sin = angles.cos()[:, None] * self.factor, angles.sin()[:, None] * self.factor
+
+        def turn(x):
+            a, b = x[..., 0::2].float(), x[..., 1::2].float()
+            return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2).to(x.dtype)
+
+        return tuple(turn(x) for x in all_heads)
+
+
 class MoeBlock(nn.Module):
     def __init__(self, style, gate, experts):
         super().__init__()
@@ -305,6 +437,39 @@ class ForCausalLM(nn.Module):
         return self.logits_processor(input_ids, hidden, self.lm_head, forward_batch)
 
 
+def deepseek_layer(hf, style, group, rank, i, state):
+    """Attention and MLP of a DeepSeek-V3 layer; experts are split between the ranks."""
+    c, ranks = hf.config, group.size
+    at, attn = f"model.layers.{i}.", f"model.layers.{i}.self_attn."
+    rows = lambda name: state[name].chunk(ranks, 0)[rank]
+    cols = lambda name: state[name].chunk(ranks, 1)[rank]
+    alone = Group(1)
+    rotary = Pairs(hf.model.rotary_emb.inv_freq, float(hf.model.rotary_emb.attention_scaling))
+    names = {"sglang": ("fused_qkv_a_proj_with_mqa", "attn_mqa"), "vllm": ("fused_qkv_a_proj", "mla_attn")}[style]
+    local = AbsorbedAttention(c.num_attention_heads // ranks, c, hf.model.layers[i].self_attn.scaling)
+    attention = LatentAttention(style, c, rotary, c.num_attention_heads // ranks, **{
+        names[0]: Column([state[attn + "q_a_proj.weight"], state[attn + "kv_a_proj_with_mqa.weight"]]),
+        "q_a_layernorm": RMSNorm(state[attn + "q_a_layernorm.weight"], 1e-6), "q_b_proj": Column([rows(attn + "q_b_proj.weight")]),
+        "kv_a_layernorm": RMSNorm(state[attn + "kv_a_layernorm.weight"], 1e-6), "kv_b_proj": Column([rows(attn + "kv_b_proj.weight")]),
+        names[1]: local, "o_proj": Row(group, rank, cols(attn + "o_proj.weight"))})
+
+    def dense(mlp, group):
+        gate_up = Column([rows(f"{mlp}{n}_proj.weight") for n in ("gate", "up")])
+        return Mlp(gate_up, Row(group, rank, cols(mlp + "down_proj.weight")))
+
+    mlp = at + "mlp."
+    if mlp + "gate.weight" not in state:
+        return attention, dense(mlp, group)
+    fused, down = state[mlp + "experts.gate_up_proj"], state[mlp + "experts.down_proj"]
+    choose = GroupedTopK(c, state[mlp + "gate.e_score_correction_bias"])
+    gate, inside = Column([state[mlp + "gate.weight"]]), style == "vllm"
+    # vLLM's sum over ranks is of routed and shared experts together.
+    shared = dense(mlp + "shared_experts.", alone if inside else group)
+    factor = c.routed_scaling_factor
+    experts = LocalExperts(group, rank, list(fused), list(down), choose, *((shared, gate, factor) if inside else ()))
+    return attention, DeepseekMoe(style, gate, choose, experts, shared, factor)
+
+
 def engine(hf, style, group, rank, window=None):
     """An engine's model with the weights of one of transformers."""
     c, state = hf.config, {k: v.to(torch.bfloat16) for k, v in hf.state_dict().items()}
@@ -321,6 +486,11 @@ def engine(hf, style, group, rank, window=None):
     layers = []
     for i in range(c.num_hidden_layers):
         at = f"model.layers.{i}."
+        norm = [RMSNorm(state[f"{at}{n}.weight"], c.rms_norm_eps) for n in ("input_layernorm", "post_attention_layernorm")]
+        if c.model_type == "deepseek_v3":
+            attention, mlp = deepseek_layer(hf, style, group, rank, i, state)
+            layers.append(Layer(norm[0], attention, norm[1], mlp))
+            continue
         attn, mlp = at + "self_attn.", at + "mlp."
         split = {"q": (ranks, rank), "k": (min(ranks, kv), rank * min(ranks, kv) // ranks)}
         split["v"] = split["k"]
@@ -345,7 +515,6 @@ def engine(hf, style, group, rank, window=None):
         else:
             gate_up = Column([rows(f"{mlp}{n}_proj.weight") for n in ("gate", "up")])
             block = Mlp(gate_up, Row(group, rank, cols(mlp + "down_proj.weight")))
-        norm = [RMSNorm(state[f"{at}{n}.weight"], c.rms_norm_eps) for n in ("input_layernorm", "post_attention_layernorm")]
         layers.append(Layer(norm[0], SelfAttention(**modules), norm[1], block))
     table = rows("model.embed_tokens.weight")
     embed = Embedding(group, rank, table, rank * table.shape[0])
@@ -506,7 +675,8 @@ def _(model, rank, group):
 
 def fixtures(out):
     small = dict(layers=2, small=True, prompts=[p[:n] for p, n in zip(models.tokens(0, 2, 7).tolist(), (7, 5))])
-    for name, style, ranks, steps in [("llama", "vllm", 1, 1), ("llama", "sglang", 2, 0)]:
+    for name, style, ranks, steps in [("llama", "vllm", 1, 1), ("llama", "sglang", 2, 0), ("deepseek_v3", "vllm", 1, 1),
+                                      ("deepseek_v3", "sglang", 2, 0)]:
         write(out / name / style, name, style, ranks, steps=steps, **small)
         # It is the one of the model's other fixtures.
         shutil.rmtree(out / name / style / "checkpoint")

@@ -91,6 +91,11 @@ def config(name, layers=4, small=False):
     if name == "granite":
         return tf.GraniteConfig(**shape, embedding_multiplier=6.0, residual_multiplier=0.4, logits_scaling=4.0,
                                 attention_multiplier=0.2)
+    if name == "qwen3_next":
+        kinds = ["linear_attention"] * (layers - 1) + ["full_attention"]
+        return tf.Qwen3NextConfig(**shape, **experts, head_dim=d, num_experts=8, norm_topk_prob=True, layer_types=kinds,
+                                  shared_expert_intermediate_size=24, linear_num_key_heads=2, linear_num_value_heads=4,
+                                  linear_key_head_dim=d, linear_value_head_dim=d, linear_conv_kernel_dim=4)
     if name == "minimax_m2":
         return tf.MiniMaxM2Config(**shape, head_dim=d, num_local_experts=4, num_experts_per_tok=2, rotary_dim=d // 2)
     raise SystemExit(f"no model is called {name}")
@@ -99,7 +104,7 @@ def config(name, layers=4, small=False):
 # A folder with a real encoder of BERT's architecture: what `minilm` stands for.
 ENCODER = None
 NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert", "qwen2", "mistral", "mixtral", "gemma2", "gemma3",
-         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2"]
+         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2", "qwen3_next"]
 
 
 def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):

@@ -1,7 +1,7 @@
 //! DeepSeek-V3 and Kimi K2: latent attention, groups of experts, experts that every token takes.
 
 use super::Family;
-use crate::model::config::{Attention, Mla, ModelConfig, ModelError, Object, corrected_router};
+use crate::model::config::{Attention, Mla, ModelConfig, ModelError, Object, corrected_router, shared_inner};
 use crate::model::rope::{Rope, yarn_mscale};
 use crate::reference::model::RopeStyle;
 
@@ -41,6 +41,7 @@ fn read(c: &Object) -> Result<ModelConfig, ModelError> {
             layer.shared = shared;
         }
     }
+    config.form.mixture.shared_inner = shared_inner(c);
     config.windows(c, |_| false)?;
     Ok(config)
 }

@@ -2,7 +2,7 @@
 //! weight. GLM-4-MoE: halves of heads rotated by halves, DeepSeek's router.
 
 use super::Family;
-use crate::model::config::{ModelConfig, ModelError, Norms, Object, QkNorm, corrected_router};
+use crate::model::config::{ModelConfig, ModelError, Norms, Object, QkNorm, corrected_router, shared_inner};
 use crate::reference::model::RopeStyle;
 
 pub const FOURTH: Family = Family { model_types: &["glm4"], read: fourth };
@@ -25,6 +25,7 @@ fn mixture(c: &Object) -> Result<ModelConfig, ModelError> {
     if c.flag("use_qk_norm").unwrap_or(false) {
         config.attention.qk_norm = QkNorm::Head;
     }
+    config.form.mixture.shared_inner = shared_inner(c);
     let router = corrected_router(c)?;
     let shared = c.count("n_shared_experts").unwrap_or(0) > 0;
     let dense = c.count("first_k_dense_replace").unwrap_or(0);

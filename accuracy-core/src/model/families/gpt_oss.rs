@@ -11,7 +11,8 @@ fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     config.attention.sinks = true;
     config.windows(c, |layer| layer.is_multiple_of(2))?;
     let limit = c.number("swiglu_limit").unwrap_or(7.0);
-    config.activation = Activation::Clamped { alpha: c.number("swiglu_alpha").unwrap_or(1.702), limit };
+    config.activation =
+        Activation::Clamped { alpha: c.number("swiglu_alpha").unwrap_or(1.702), limit, plus: 1.0 };
     let made = router(c, Score::SoftmaxOfChosen)?;
     config.layers.iter_mut().for_each(|l| l.router = Some(made.clone()));
     config.form.mixture = Mixture { gate: "router", ..config.form.mixture };

@@ -12,6 +12,7 @@ mod mixtral;
 mod olmo;
 mod phi;
 mod qwen;
+mod qwen_next;
 
 use super::config::{ModelConfig, ModelError, Object};
 use super::inputs::Inputs;
@@ -31,6 +32,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen::DENSE3,
     &qwen::MOE3,
     &qwen::VL3,
+    &qwen_next::NEXT3,
     &mixtral::FAMILY,
     &deepseek::FAMILY,
     &gpt_oss::FAMILY,
