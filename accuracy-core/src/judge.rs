@@ -934,6 +934,8 @@ impl Accumulation {
 const REGION_FACTOR: f64 = 4.0;
 /// Elements that a part has at least.
 const REGION_ELEMENTS: usize = 128;
+/// Elements that are looked at for the parts of one result along one dimension, over all levels.
+const REGION_WORK: usize = 1 << 26;
 /// Columns that a part has at least: a small head.
 const REGION_COLUMNS: usize = 32;
 
@@ -963,9 +965,13 @@ impl Region {
             }
         }
         let whole = Region::whole(of);
+        // Each level of halves looks at every element: a large result is not divided so often.
+        let levels = (REGION_WORK / of.data.len().max(1)).clamp(2, 31);
         let mut parts = Vec::new();
-        halves(whole.rows.clone(), 1, &mut |rows| parts.push(Region { rows, ..whole.clone() }));
-        halves(whole.cols.clone(), REGION_COLUMNS, &mut |cols| {
+        halves(whole.rows.clone(), (of.rows >> levels).max(1), &mut |rows| {
+            parts.push(Region { rows, ..whole.clone() })
+        });
+        halves(whole.cols.clone(), REGION_COLUMNS.max(of.cols >> levels), &mut |cols| {
             parts.push(Region { cols, of_rows: false, ..whole.clone() })
         });
         parts.retain(|part| part.size() >= REGION_ELEMENTS);

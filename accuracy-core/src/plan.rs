@@ -255,8 +255,8 @@ pub fn by_identity(meta: &TestMeta, listed: &[SubCase], id: &str) -> Result<Opti
     let Some(tokens) = tokens.filter(|tokens| (1..=i32::MAX as usize).contains(tokens)) else {
         return Ok(None);
     };
-    let cases = listed.iter().filter(|case| hosts(meta, case)).map(|case| redrawn(case, (tokens, drawn)));
-    Ok(cases.into_iter().find(|case| case.planned.id == id))
+    let mut cases = listed.iter().filter(|case| hosts(meta, case)).map(|case| redrawn(case, (tokens, drawn)));
+    Ok(cases.find(|case| case.planned.id == id))
 }
 
 /// Whether drawn cases run in the place of this listed one: the first of its chain that runs here.
@@ -463,6 +463,60 @@ mod tests {
             assert_eq!(case.planned.params["tile"], *label);
             assert_eq!((identity.get("tokens"), identity.coordinates().count()), (Some("1"), 4));
         }
+    }
+
+    #[test]
+    fn drawn_cases_stand_in_for_a_listed_one_and_their_identities_make_them_again() {
+        let mut meta = test(&[], &["e4m3fn", "int8"]);
+        let cell = |at: usize, tokens: usize, check: Check| Cell {
+            name: format!("c{at}_{tokens}"),
+            check,
+            at: vec![at],
+            tokens,
+            axis: None,
+        };
+        meta.body.cells = vec![
+            cell(0, 5, Check::FullChain),
+            cell(0, 9, Check::FullChain),
+            cell(1, 5, Check::FullChain),
+            cell(1, 5, Check::DtypeVariant),
+        ];
+        let listed = expand(&meta, Arch::Host).unwrap();
+        assert!(drawn(&meta, &listed, None, None).unwrap().is_empty(), "nobody asks for any");
+        let all = drawn(&meta, &listed, Some(6), None).unwrap();
+        assert_eq!(
+            all.iter().map(|case| case.cell).collect::<Vec<_>>(),
+            [0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2]
+        );
+        let shapes = |cell: usize| -> Vec<(usize, Option<Drawn>)> {
+            let of_cell = all.iter().filter(|case| case.cell == cell);
+            of_cell.map(|case| (case.tokens, case.planned.fuzz)).collect()
+        };
+        assert_ne!(shapes(0), shapes(2), "each chain meets its own shapes");
+        for case in &all {
+            assert!((1..=9).contains(&case.tokens), "up to the largest that is listed");
+            let identity = Identity::of(&case.planned.id);
+            assert_eq!(identity.get("tokens"), Some(case.tokens.to_string().as_str()));
+            assert_eq!(identity.get(fuzz::COORDINATE).unwrap().parse(), Ok(case.planned.fuzz.unwrap()));
+            let again = by_identity(&meta, &listed, &case.planned.id).unwrap().unwrap();
+            assert_eq!((again.cell, again.tokens, &again.planned), (case.cell, case.tokens, &case.planned));
+        }
+        assert_eq!(
+            drawn(&meta, &listed, Some(6), None).unwrap().iter().map(|c| &c.planned.id).collect::<Vec<_>>(),
+            all.iter().map(|case| &case.planned.id).collect::<Vec<_>>()
+        );
+        assert_ne!(drawn(&meta, &listed, Some(6), Some(1)).unwrap()[1].planned.id, all[1].planned.id);
+        // A listed case, one of another test, and one that describes nothing.
+        assert!(by_identity(&meta, &listed, &listed[0].planned.id).unwrap().is_none());
+        let id = all[0].planned.id.as_str();
+        assert!(by_identity(&meta, &listed, &id.replace("::t[", "::u[")).unwrap().is_none());
+        let odd = id.replace(&all[0].planned.fuzz.unwrap().to_string(), "1:odd");
+        assert_eq!(by_identity(&meta, &listed, &odd).unwrap_err(), NotDrawn("1:odd".into()));
+        // The attribute asks for some, of its own range.
+        meta.body.fuzz = Some(crate::meta::TokenRange { first: 64, last: 70 });
+        let asked = drawn(&meta, &listed, None, None).unwrap();
+        assert_eq!(asked.len(), 2 * fuzz::DRAWS);
+        assert!(asked.iter().all(|case| (64..=70).contains(&case.tokens)));
     }
 
     fn skips(archs: &[&str], variants: &[&str], arch: Arch) -> Option<String> {

@@ -324,7 +324,7 @@ mod tests {
         let text = render(&report);
         assert!(text.starts_with("### ❌ Accuracy: 1 passed, 1 failed\n"), "{text}");
         for part in
-            ["scale_layout", "cargo accuracy -p kernels", "<details>", "| `arch=host,tokens=1` | 0.9999986 |"]
+            ["scale_layout", "cargo accuracy -p kernels", "<details>", "| `arch=host,tokens=1` | 0.999999 |"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
