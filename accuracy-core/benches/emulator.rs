@@ -86,7 +86,8 @@ fn launch(module: &Module, kernel: &str, rounds: u32, blocks: u32, workers: usiz
 
 /// Seconds of one product on one core: the median of five launches, whose result must be right.
 fn product(module: &Module) -> f64 {
-    let [a, b] = [SIDE * INNER, INNER * SIDE].map(|len| (0..len).map(|i| ((i * 7) % 11) as f32 - 5.0).collect::<Vec<f32>>());
+    let [a, b] = [SIDE * INNER, INNER * SIDE]
+        .map(|len| (0..len).map(|i| ((i * 7) % 11) as f32 - 5.0).collect::<Vec<f32>>());
     let mut c = vec![f32::NAN; (SIDE * SIDE) as usize];
     let regions = [(&a, false), (&b, false), (&c, true)].map(|(values, writable)| {
         let start = values.as_ptr().expose_provenance() as u64;
@@ -112,7 +113,8 @@ fn product(module: &Module) -> f64 {
         .collect();
     for (i, value) in c.iter().enumerate() {
         let [row, column] = [i / SIDE as usize, i % SIDE as usize];
-        let exact: f32 = (0..INNER as usize).map(|j| a[row * INNER as usize + j] * b[j * SIDE as usize + column]).sum();
+        let exact: f32 =
+            (0..INNER as usize).map(|j| a[row * INNER as usize + j] * b[j * SIDE as usize + column]).sum();
         assert!(*value == exact, "c[{row}, {column}] is {value}, not {exact}");
     }
     seconds.sort_by(f64::total_cmp);

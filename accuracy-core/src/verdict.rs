@@ -117,7 +117,7 @@ pub fn short(x: f64) -> String {
 
 /// A cosine as a message has it: six decimals, and what is below 1 does not read as 1.
 pub fn cosine_text(value: f64) -> String {
-    if value < 1.0 && value >= 0.999_999_5 { "0.999999".into() } else { format!("{value:.6}") }
+    if (0.999_999_5..1.0).contains(&value) { "0.999999".into() } else { format!("{value:.6}") }
 }
 
 /// The tier of a cosine; a cosine that does not exist (NaN in the output, a zero output) is the worst.

@@ -540,6 +540,9 @@ pub fn delta_gates(net: DeltaNet, projected: &Matrix) -> Matrix {
     Matrix::new(projected.rows, net.value_heads * net.value_dim, (0..projected.rows).flat_map(row).collect())
 }
 
+/// What one head gives: tokens with their values.
+type OfHead = Vec<(usize, Vec<f64>)>;
+
 /// The gated delta rule (Yang et al. 2024) token by token: for each value head
 /// `S = exp(g) S`, `S += k (beta (v - S' k))'`, `o = S' q`, with queries and keys behind a causal convolution and SiLU
 /// and of length 1, queries scaled by the root of their dimension. `projected`: queries, keys, values and gates of all
@@ -555,7 +558,7 @@ pub fn delta_rule(
     let (each, keys) = (net.value_heads / net.key_heads, net.key_heads * net.key_dim);
     let mut out = Matrix::zeros(projected.rows, net.value_heads * net.value_dim);
     let heads: Vec<usize> = (0..net.value_heads).collect();
-    let parts: Vec<(usize, Vec<(usize, Vec<f64>)>)> = heads
+    let parts: Vec<(usize, OfHead)> = heads
         .par_iter()
         .map(|&h| {
             let (group, within) = (h / each, h % each);
