@@ -83,12 +83,12 @@ fn without_one_addend(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
     let is_sum = |e: &Expr| matches!(e.0.op, Op::Binary { function: Binary::Add, .. });
     let mut found = Vec::new();
     for (at, addends) in sums {
-        for i in 0..2 {
-            if is_sum(&addends[i]) {
+        for (i, addend) in addends.iter().enumerate() {
+            if is_sum(addend) {
                 continue;
             }
             let names: Vec<String> =
-                addends[i].buffers().iter().map(|id| format!("`{}`", attempt.buffer(*id).name)).collect();
+                addend.buffers().iter().map(|id| format!("`{}`", attempt.buffer(*id).name)).collect();
             let mutant = at_node(source, at, &|e| match &e.0.op {
                 Op::Binary { a, b, .. } => {
                     if i == 0 {

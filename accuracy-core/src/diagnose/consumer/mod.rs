@@ -223,8 +223,8 @@ impl<'a> Hop<'a> {
                     let spread = larger * self.judged.spread.at(r, c);
                     let finite = x.is_finite() && out.is_finite();
                     let alike = x == out || x.is_nan() && out.is_nan();
-                    let wrong = !alike && !(finite && is_rounding(self.buffer.dtype, out, x, spread));
-                    count += usize::from(wrong);
+                    let holds = alike || finite && is_rounding(self.buffer.dtype, out, x, spread);
+                    count += usize::from(!holds);
                 }
             }
             count
