@@ -221,7 +221,10 @@ impl<'a> Hop<'a> {
                 let larger = if right[r] > 0.0 { (own[r] / right[r]).max(1.0) } else { f64::INFINITY };
                 for (c, (&x, &out)) in of.row(r).iter().zip(self.out.row(r)).enumerate() {
                     let spread = larger * self.judged.spread.at(r, c);
-                    count += usize::from(!is_rounding(self.buffer.dtype, out, x, spread));
+                    let finite = x.is_finite() && out.is_finite();
+                    let alike = x == out || x.is_nan() && out.is_nan();
+                    let holds = alike || finite && is_rounding(self.buffer.dtype, out, x, spread);
+                    count += usize::from(!holds);
                 }
             }
             count
