@@ -80,7 +80,11 @@ pub fn explained(replay: &Replay<'_>, plan: &Plan, reference: &Side, candidate: 
     if ids.is_empty() {
         return None;
     }
-    let side = candidate.alone(ids, &lengths);
+    let mut side = candidate.alone(ids, &lengths);
+    // Either dump may be of the format that rounds more.
+    if reference.precision.unit() > side.precision.unit() {
+        side.precision = reference.precision;
+    }
     let replay = Replay { whole: true, ..*replay };
     // Tokens that took other experts in a dump than in the exact model: single ones may.
     let mut flipped = [vec![false; places.len()], vec![false; places.len()]];
