@@ -57,6 +57,7 @@ fn planned(i: usize) -> Planned {
         path: Some(path.into()),
         params: [("shuffle_scale".to_string(), shuffle.to_string())].into(),
         weights: [("w".to_string(), tensor)].into(),
+        fuzz: None,
     }
 }
 

@@ -64,6 +64,7 @@ fn passing_record() -> Record {
         path: None,
         params: Default::default(),
         weights: Default::default(),
+        fuzz: None,
     };
     let mut record = planned.without_result(Verdict::Correct, "");
     record.gate = Gate::Pass;
