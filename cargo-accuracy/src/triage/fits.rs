@@ -457,14 +457,10 @@ pub fn least_squares(products: &[Matrix], wanted: &[f64]) -> Option<Vec<f64>> {
         if rows[i][i].abs() <= 1e-12 * largest {
             return None;
         }
-        for r in 0..n {
-            if r != i {
-                let factor = rows[r][i] / rows[i][i];
-                for c in i..=n {
-                    let take = factor * rows[i][c];
-                    rows[r][c] -= take;
-                }
-            }
+        let pivot = rows[i].clone();
+        for (_, row) in rows.iter_mut().enumerate().filter(|(r, _)| *r != i) {
+            let factor = row[i] / pivot[i];
+            row.iter_mut().zip(&pivot).skip(i).for_each(|(value, pivot)| *value -= factor * pivot);
         }
     }
     Some((0..n).map(|i| rows[i][n] / rows[i][i]).collect())
