@@ -111,6 +111,8 @@ pub mod metrics;
 #[cfg(feature = "dumps")]
 pub mod model;
 #[cfg(feature = "runtime")]
+pub(crate) mod origins;
+#[cfg(feature = "runtime")]
 pub mod packed;
 #[cfg(feature = "runtime")]
 pub mod plan;
