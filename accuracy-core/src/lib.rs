@@ -135,6 +135,8 @@ pub mod metrics;
 pub mod model;
 #[doc(hidden)]
 #[cfg(feature = "runtime")]
+pub(crate) mod origins;
+#[cfg(feature = "runtime")]
 pub mod packed;
 #[doc(hidden)]
 #[cfg(feature = "runtime")]

@@ -245,6 +245,129 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// Elements of a part of a declared buffer: `rows` of `columns`, both with their ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Block {
+    pub rows: [u64; 2],
+    pub columns: [u64; 2],
+}
+
+/// Elements of a declared buffer, or of what is stored beside one (`xq.scales`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elements {
+    pub buffer: String,
+    /// How many there are; `blocks` has the first of them.
+    pub count: u64,
+    pub blocks: Vec<Block>,
+}
+
+impl std::fmt::Display for Elements {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let range = |[first, last]: [u64; 2]| match first == last {
+            true => first.to_string(),
+            false => format!("{first}..{last}"),
+        };
+        let shown = |block: &Block| {
+            let Block { rows, columns } = *block;
+            (rows[1] - rows[0] + 1) * (columns[1] - columns[0] + 1)
+        };
+        for (i, Block { rows, columns }) in self.blocks.iter().enumerate() {
+            let before = if i > 0 { ", " } else { "" };
+            write!(f, "{before}{}[{}, {}]", self.buffer, range(*rows), range(*columns))?;
+        }
+        match self.count.saturating_sub(self.blocks.iter().map(shown).sum()) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more elements of {}", self.buffer),
+        }
+    }
+}
+
+/// The instruction that wrote an element last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastWriter {
+    pub kernel: String,
+    pub mnemonic: String,
+    /// Bytes from the start of the kernel's code to the instruction.
+    pub offset: u64,
+    /// Source file and line, where the code object has a line table.
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub block: [u32; 3],
+    pub wave: u32,
+    pub lane: u32,
+}
+
+/// Where one element of a hop comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The buffer, or what is stored beside it (`xq.scales`), and the element.
+    pub buffer: String,
+    pub row: u64,
+    pub column: u64,
+    /// Whether its value is wrong. Right ones are looked at to see what is not the cause.
+    pub wrong: bool,
+    /// None where no kernel wrote it.
+    pub writer: Option<LastWriter>,
+    /// Elements whose values flowed into it.
+    pub took: Vec<Elements>,
+    /// Elements that only decided which values did: indices in addresses, conditions of selections.
+    pub steered_by: Vec<Elements>,
+    /// Elements that the declaration computes it from.
+    pub declared: Vec<Elements>,
+    /// What it took and the declaration does not read, and the other way round.
+    pub extra: Vec<Elements>,
+    pub missing: Vec<Elements>,
+    /// What is not known of it. Where there is something, nothing is concluded from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_followed: Vec<String>,
+}
+
+impl Origin {
+    /// The element, and the line that wrote it: `y[3, 17] (quant.hip:42)`.
+    pub fn place(&self) -> String {
+        let Origin { buffer, row, column, writer, .. } = self;
+        let element = format!("{buffer}[{row}, {column}]");
+        match writer {
+            None => format!("{element} was written by no kernel"),
+            Some(LastWriter { kernel, mnemonic, file, line, block: [x, y, z], wave, lane, .. }) => {
+                let line = match (file, line) {
+                    (Some(file), Some(line)) => format!("{file}:{line}, "),
+                    _ => String::new(),
+                };
+                format!(
+                    "{element} was written by `{kernel}` ({line}{mnemonic}, workgroup ({x}, {y}, {z}), wave {wave}, lane {lane})"
+                )
+            }
+        }
+    }
+
+    /// What flowed into it, and what the declaration reads where that is something else.
+    pub fn flow(&self) -> String {
+        let list = |elements: &[Elements]| {
+            let all: Vec<String> = elements.iter().map(ToString::to_string).collect();
+            if all.is_empty() { "nothing of any declared buffer".into() } else { all.join(", ") }
+        };
+        let mut text = format!("took {}", list(&self.took));
+        if !self.steered_by.is_empty() {
+            text += &format!("; which values is decided by {}", list(&self.steered_by));
+        }
+        match (self.extra.is_empty(), self.missing.is_empty()) {
+            (true, true) if self.not_followed.is_empty() => text += "; the declaration reads the same",
+            (true, true) => {}
+            (false, true) => text += &format!("; the declaration does not read {}", list(&self.extra)),
+            (true, false) => text += &format!("; the declaration also reads {}", list(&self.missing)),
+            (false, false) => {
+                text +=
+                    &format!("; the declaration reads {} and not {}", list(&self.missing), list(&self.extra));
+            }
+        }
+        if !self.not_followed.is_empty() {
+            text += &format!(" (not known: {})", self.not_followed.join("; "));
+        }
+        text
+    }
+}
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -405,6 +528,9 @@ pub struct Record {
     /// What the emulator saw the kernels do wrong; absent where a device or the host ran them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<Finding>>,
+    /// Where some elements of the first failing hop come from, as the emulator saw it: wrong ones first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Origin>,
     /// The files of kernels that were judged.
     #[serde(default, skip_serializing_if = "Libraries::is_empty")]
     pub libraries: Libraries,
@@ -652,6 +778,7 @@ impl Planned {
             device: None,
             emulated: None,
             findings: None,
+            origins: Vec::new(),
             libraries: Libraries::default(),
             dtype: self.dtype.clone(),
             path: self.path.clone(),

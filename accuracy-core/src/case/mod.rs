@@ -7,6 +7,7 @@
 mod capture;
 pub mod input;
 mod memory;
+mod part;
 pub mod poison;
 pub mod sample;
 mod shape;
@@ -15,6 +16,7 @@ pub mod watch;
 mod weight;
 
 pub use capture::{Attempt, Captured, Kind};
+pub(crate) use part::Part;
 pub use shape::Shape;
 pub use tensor::{Element, Tensor};
 pub(crate) use weight::stored_shape;
@@ -815,12 +817,18 @@ impl Case {
             transposed: buffer.shape.is_transposed(),
         };
         let runs = (layout == DataLayout::RowMajor).then_some(runs);
-        self.allocations[buffer.data].named(&buffer.name, runs);
-        for (what, at) in
-            [("scales", buffer.scales), ("zero_points", buffer.zeros), ("global_scale", buffer.global)]
-        {
+        self.allocations[buffer.data].named(&buffer.name, runs, buffer.dtype.bits() as usize);
+        let scale = buffer.scheme.map(|scheme| scheme.scale_dtype);
+        let zero =
+            buffer.grid().and_then(|(scheme, grid)| Order::of_zeros(&scheme, grid)).map(|(dtype, _)| dtype);
+        for (part, at, dtype) in [
+            (Part::Scales, buffer.scales, scale),
+            (Part::ZeroPoints, buffer.zeros, zero),
+            (Part::GlobalScale, buffer.global, Some(DType::F32)),
+        ] {
             if let Some(at) = at {
-                self.allocations[at].named(&format!("{}.{what}", buffer.name), None);
+                let bits = dtype.unwrap_or(DType::F32).bits() as usize;
+                self.allocations[at].named(&part.name(&buffer.name), None, bits);
             }
         }
     }

@@ -7,7 +7,8 @@ use crate::arch::Arch;
 use crate::env::{self, EnvError};
 #[cfg(feature = "emulate")]
 use crate::record::Fidelity;
-use crate::record::{Emulated, Finding};
+use crate::record::{Emulated, Finding, LastWriter};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// The device that is emulated, as [`super::gpu::Device`] has it: its name and its `gcnArchName`.
@@ -64,6 +65,8 @@ pub(crate) struct Named {
     pub around: Range<usize>,
     /// `None` where the elements have an order of their own.
     pub runs: Option<Runs>,
+    /// Bits of an element.
+    pub bits: usize,
 }
 
 /// Elements in runs, one run behind the other: the rows of a buffer, or its columns.
@@ -85,7 +88,7 @@ pub(crate) fn declare(named: Named) {
     #[cfg(feature = "emulate")]
     {
         use crate::emulator::scrutiny::declared::{Declared, Rows};
-        let Named { name, address, bytes, around, runs } = named;
+        let Named { name, address, bytes, around, runs, bits } = named;
         let rows = runs.map(|Runs { count, elements, stride, bits, transposed }| Rows {
             runs: count as u64,
             bits: (elements * bits) as u64,
@@ -95,7 +98,7 @@ pub(crate) fn declare(named: Named) {
         });
         let around = (around.start as u64, around.end as u64);
         let (start, bytes) = (address as u64, bytes as u64);
-        crate::emulator::declare(Declared { name, start, bytes, around, rows });
+        crate::emulator::declare(Declared { name, start, bytes, around, rows, element: bits as u64 });
     }
     #[cfg(not(feature = "emulate"))]
     drop(named);
@@ -115,6 +118,63 @@ pub(crate) fn forget(start: usize) {
     crate::emulator::forget(start as u64);
     #[cfg(not(feature = "emulate"))]
     let _ = start;
+}
+
+/// An element of a declared buffer of which is asked where it comes from.
+#[cfg_attr(not(feature = "emulate"), expect(dead_code, reason = "only the emulator can tell"))]
+pub(crate) struct Asked {
+    pub buffer: String,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// Elements of a declared buffer, by the offsets of their bytes.
+pub(crate) struct Taken {
+    pub buffer: String,
+    pub offsets: BTreeSet<u64>,
+}
+
+/// Where an element comes from.
+pub(crate) struct Answer {
+    pub writer: Option<LastWriter>,
+    pub took: Vec<Taken>,
+    pub steered_by: Vec<Taken>,
+    pub not_followed: Vec<String>,
+}
+
+/// Says where elements come from that a run of a case leaves; `None` where nothing is emulated. `targets` are the buffers
+/// that the hop writes, and `run` runs the case once and says whether it ended well; that happens a few times.
+#[cfg(feature = "emulate")]
+pub(crate) fn ask(
+    targets: Vec<String>,
+    elements: Vec<Asked>,
+    run: impl FnMut() -> bool,
+) -> Option<Vec<Answer>> {
+    use crate::emulator::provenance::{self, Question};
+    let asked = |Asked { buffer, offset, bytes }| provenance::Asked { buffer, offset, bytes };
+    let question = Question { targets, elements: elements.into_iter().map(asked).collect() };
+    let taken = |all: Vec<provenance::Taken>| -> Vec<Taken> {
+        all.into_iter().map(|provenance::Taken { buffer, offsets }| Taken { buffer, offsets }).collect()
+    };
+    let writer = |of: provenance::Writer| {
+        let (file, line) = of.line.unzip();
+        let provenance::Writer { kernel, mnemonic, offset, block, wave, lane, .. } = of;
+        LastWriter { kernel, mnemonic, offset, file, line, block, wave, lane }
+    };
+    let answers = crate::emulator::ask(&question, run)?;
+    let answer = |of: provenance::Answer| Answer {
+        writer: of.writer.map(writer),
+        took: taken(of.took),
+        steered_by: taken(of.through),
+        not_followed: of.not_followed.iter().map(ToString::to_string).collect(),
+    };
+    Some(answers.into_iter().map(answer).collect())
+}
+
+/// As above.
+#[cfg(not(feature = "emulate"))]
+pub(crate) fn ask(_: Vec<String>, _: Vec<Asked>, _: impl FnMut() -> bool) -> Option<Vec<Answer>> {
+    None
 }
 
 /// The emulator's report on everything that ran since it was asked last.

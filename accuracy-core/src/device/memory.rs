@@ -120,12 +120,14 @@ impl Memory {
         self.host.damage()
     }
 
-    /// Tells the emulator what the test calls this memory, and how its elements lie; see [`Named::runs`].
-    pub(crate) fn named(&self, name: &str, runs: Option<Runs>) {
+    /// Tells the emulator what the test calls this memory, how its elements lie (see [`Named::runs`]), and how many bits they
+    /// have.
+    pub(crate) fn named(&self, name: &str, runs: Option<Runs>, bits: usize) {
         let Some(on) = &self.gpu else { return };
         let end = on.address + self.host.front() + self.host.len() + self.host.back();
         let (name, around) = (name.to_owned(), on.address..end);
-        emulation::declare(Named { name, address: self.address(), bytes: self.host.len(), around, runs });
+        let (address, bytes) = (self.address(), self.host.len());
+        emulation::declare(Named { name, address, bytes, around, runs, bits });
     }
 
     /// Tells the emulator that a kernel has to write the contents before one reads them.

@@ -5,6 +5,7 @@ use super::isa::Processor;
 use super::launch::{Executed, Launch, LaunchError, Refused, Shared, Watched};
 use super::loader::{LoadError, Module};
 use super::memory::Region;
+use super::provenance::Tracking;
 use super::scrutiny::declared::Declared;
 use super::unwritten::Unwritten;
 use super::wave::Fault;
@@ -32,6 +33,8 @@ pub struct Device {
     /// Whether launches that are scrutinised are looked at for races, too.
     races: AtomicBool,
     unwritten: Mutex<Unwritten>,
+    /// What flows where, while a case runs once more to find that out.
+    tracking: Mutex<Option<Box<Tracking>>>,
 }
 
 /// One allocation: a mapping with an inaccessible page behind it.
@@ -40,6 +43,9 @@ struct Block {
     mapped: usize,
     kind: hip::MemoryKind,
 }
+
+/// How a launch ended.
+type Outcome = Result<Executed, LaunchError>;
 
 /// Bits of a kernel's handle that are its number among the kernels of its module.
 const KERNEL_BITS: u32 = 24;
@@ -62,6 +68,7 @@ impl Device {
             declared: Mutex::default(),
             races: AtomicBool::new(false),
             unwritten: Mutex::default(),
+            tracking: Mutex::default(),
         }
     }
 
@@ -108,6 +115,27 @@ impl Device {
     /// What the framework put into this memory is not to be read by a kernel before somebody writes it.
     pub fn nobody_wrote(&self, address: u64, bytes: u64) {
         lock(&self.unwritten).set(address, bytes, false);
+    }
+
+    /// Follows what flows where in the launches to come; gives back what was followed before.
+    pub fn follow(&self, tracking: Option<Box<Tracking>>) -> Option<Box<Tracking>> {
+        std::mem::replace(&mut *lock(&self.tracking), tracking)
+    }
+
+    /// Runs a launch that is followed.
+    fn followed(&self, run: &Launch<'_>, declared: &[Declared], mut tracking: Box<Tracking>) -> Outcome {
+        tracking.begin_launch(declared);
+        let (result, tracking) = run.run_followed(tracking);
+        if let Some(mut tracking) = tracking {
+            let Launch { module, kernel, .. } = run;
+            tracking.end_launch(|at| {
+                let mnemonic = module.instruction(at).map_or("?", |inst| inst.row.mnemonic);
+                let offset = at.wrapping_sub(kernel.entry);
+                (kernel.described.name.clone(), mnemonic.to_owned(), offset, module.line(at))
+            });
+            *lock(&self.tracking) = Some(tracking);
+        }
+        result
     }
 
     /// Looks for races in launches that are scrutinised.
@@ -240,6 +268,9 @@ impl hip::Engine for Device {
     fn allocate(&self, bytes: usize, kind: hip::MemoryKind) -> Option<usize> {
         let (start, mapped) = map(bytes)?;
         lock(&self.allocations).insert(start, Block { bytes, mapped, kind });
+        if let Some(tracking) = &mut *lock(&self.tracking) {
+            tracking.forget(start as u64, bytes as u64);
+        }
         if kind == hip::MemoryKind::Device && requests::is_scrutinised() {
             lock(&self.unwritten).allocated(start, bytes);
         }
@@ -261,7 +292,17 @@ impl hip::Engine for Device {
         (address < start + block.bytes).then_some(found)
     }
 
+    fn host_copies(&self, from: usize, to: usize, bytes: usize) {
+        if let Some(tracking) = &mut *lock(&self.tracking) {
+            tracking.host_copied(from as u64, to as u64, bytes as u64);
+        }
+        lock(&self.unwritten).set(to as u64, bytes as u64, true);
+    }
+
     fn host_writes(&self, address: usize, bytes: usize) {
+        if let Some(tracking) = &mut *lock(&self.tracking) {
+            tracking.host_wrote(address as u64, bytes as u64);
+        }
         lock(&self.unwritten).set(address as u64, bytes as u64, true);
     }
 
@@ -305,8 +346,13 @@ impl hip::Engine for Device {
         };
         // What a kernel has said to the host cannot be taken back.
         let can_repeat = launch.printf_buffer == 0 && launch.hostcall_buffer == 0;
+        let tracking = lock(&self.tracking).take();
+        let is_followed = tracking.is_some();
         let mut unwritten = lock(&self.unwritten);
-        let result = if run.scrutiny.is_some() && can_repeat {
+        let result = if let Some(tracking) = tracking {
+            unwritten.forget();
+            self.followed(&run, &declared, tracking)
+        } else if run.scrutiny.is_some() && can_repeat {
             rerun::run(&run, &mut unwritten)
         } else {
             // Nobody notes what it writes.
@@ -317,6 +363,8 @@ impl hip::Engine for Device {
         let in_step = launch.order == WaveOrder::InStep;
         let scene = Scene { module: &module, kernel, declared: &declared, in_step };
         match result {
+            // The case was counted and looked at before.
+            Ok(_) if is_followed => Ok(()),
             Ok(mut executed) => {
                 self.keep_findings(&scene, &executed);
                 executed.missing_waits.clear();

@@ -8,6 +8,7 @@ use super::isa::errata::Erratum;
 use super::isa::{Inst, Row};
 use super::loader::{Decoded, Kernel, Module};
 use super::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
+use super::provenance::Tracking;
 use super::scrutiny::declared::Declared;
 use super::scrutiny::journal::Journal;
 use super::scrutiny::races::Races;
@@ -368,15 +369,10 @@ impl Launch<'_> {
     }
 
     /// What the launch is watched for. What a launch with other contents does was seen before.
-    fn watched(
-        &self,
-        arguments: Region,
-        contents: Contents,
-        journal: Option<Journal>,
-    ) -> Option<Mutex<Scrutiny>> {
+    fn watched(&self, contents: Contents, journal: Option<Journal>) -> Option<Scrutiny> {
         let Some(Watched { races, declared }) = self.scrutiny.clone().filter(|_| contents == Contents::USUAL)
         else {
-            return journal.map(|journal| Mutex::new(Scrutiny::default().with_journal(Some(journal))));
+            return journal.map(|journal| Scrutiny::default().with_journal(Some(journal)));
         };
         let mut scrutiny = Scrutiny::default().with_journal(journal).with_buffers(declared);
         // Numbers of waves have so many bits.
@@ -384,12 +380,12 @@ impl Launch<'_> {
             let code: Vec<(u64, &Inst)> = self.module.code().map(|(_, at, inst)| (at, inst)).collect();
             let shared = [self.shared.printf_buffer, self.shared.hostcall_buffer];
             let shared = shared.iter().filter_map(|at| self.regions.iter().find(|r| r.holds(*at, 1)));
-            let apart = shared.chain([&arguments]).map(|region| (region.start, region.end)).collect();
+            let apart = shared.map(|region| (region.start, region.end)).collect();
             let base = code.first().map_or(0, |(at, _)| *at);
             let waves = self.waves_of_group();
             scrutiny = scrutiny.with_races(Races::new(self.blocks, waves, base, polls::find(&code), apart));
         }
-        Some(Mutex::new(scrutiny))
+        Some(scrutiny)
     }
 
     /// The memory that the kernel may touch beside its arguments.
@@ -402,7 +398,7 @@ impl Launch<'_> {
     /// # Errors
     /// If the device would refuse the launch, or a wave cannot go on.
     pub fn run(&self) -> Result<Executed, LaunchError> {
-        self.run_with(Contents::USUAL, None).0
+        self.run_with(Contents::USUAL, self.watched(Contents::USUAL, None)).0
     }
 
     /// Runs the kernel with these contents of what nobody wrote, and keeps what memory held before; also who last wrote the
@@ -412,24 +408,36 @@ impl Launch<'_> {
         contents: Contents,
         asked: BTreeSet<u64>,
     ) -> (Result<Executed, LaunchError>, Journal) {
-        let (result, journal) = self.run_with(contents, Some(Journal::new(self.memory(), asked)));
-        (result, journal.unwrap_or_default())
+        let journal = Journal::new(self.memory(), asked);
+        let (result, parts) = self.run_with(contents, self.watched(contents, Some(journal)));
+        (result, parts.journal.unwrap_or_default())
+    }
+
+    /// Runs the kernel and follows what flows where.
+    pub fn run_followed(
+        &self,
+        tracking: Box<Tracking>,
+    ) -> (Result<Executed, LaunchError>, Option<Box<Tracking>>) {
+        let (result, parts) = self.run_with(Contents::USUAL, Some(Scrutiny::following(tracking)));
+        (result, parts.tracking)
     }
 
     fn run_with(
         &self,
         contents: Contents,
-        journal: Option<Journal>,
-    ) -> (Result<Executed, LaunchError>, Option<Journal>) {
+        scrutiny: Option<Scrutiny>,
+    ) -> (Result<Executed, LaunchError>, Parts) {
         if let Err(refused) = self.check() {
-            return (Err(refused.into()), journal);
+            return (Err(refused.into()), Parts::of(scrutiny).1);
         }
         let segment = self.segment();
         let start = segment.as_ptr().expose_provenance() as u64;
         let arguments = Region { start, end: start + 8 * segment.len() as u64, writable: false };
         let mut regions = self.memory();
         regions.push(arguments);
-        let space = Space::new(regions).watched(self.watched(arguments, contents, journal));
+        // The kernel's arguments are no memory that waves might race for.
+        let scrutiny = scrutiny.map(|scrutiny| Mutex::new(scrutiny.apart((arguments.start, arguments.end))));
+        let space = Space::new(regions).watched(scrutiny);
         let total = self.total();
         if self.cooperative {
             // As HIP's runtime does before the kernel: the barrier of the grid is for one wave of each workgroup.
@@ -468,14 +476,28 @@ impl Launch<'_> {
             });
         }
         let stop = grid.stop.into_inner();
-        let mut journal = None;
-        if let Some(scrutiny) = space.scrutiny {
-            (executed.seen, journal) = scrutiny.into_inner().unwrap_or_else(|e| e.into_inner()).into_parts();
-        }
+        let scrutiny =
+            space.scrutiny.map(|scrutiny| scrutiny.into_inner().unwrap_or_else(|e| e.into_inner()));
+        let (seen, parts) = Parts::of(scrutiny);
+        executed.seen = seen;
         match stop.unwrap_or_else(|e| e.into_inner()) {
-            Some(stop) => (Err(LaunchError::Stopped(stop)), journal),
-            None => (Ok(executed), journal),
+            Some(stop) => (Err(LaunchError::Stopped(stop)), parts),
+            None => (Ok(executed), parts),
         }
+    }
+}
+
+/// What a launch that was watched leaves, beside what was seen.
+#[derive(Default)]
+struct Parts {
+    journal: Option<Journal>,
+    tracking: Option<Box<Tracking>>,
+}
+
+impl Parts {
+    fn of(scrutiny: Option<Scrutiny>) -> (Sightings, Parts) {
+        let (seen, journal, tracking) = scrutiny.map(Scrutiny::into_parts).unwrap_or_default();
+        (seen, Parts { journal, tracking })
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `global_sync` | barriers and semaphores between the workgroups of a launch |
 //! | `waits` | loads that a wave has issued and not waited for |
 //! | `scrutiny` | what a launch is watched for beside what it computes: races, barriers, accesses outside of buffers |
+//! | `provenance` | which elements of which declared buffers flowed into an element, and who wrote it |
 //! | `memory` | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
 //! | `wave` | the registers of one wave, and what executing an instruction can lead to |
 //! | `exec` | one function for each instruction |
@@ -54,6 +55,8 @@ pub mod memory;
 #[cfg(feature = "emulate")]
 mod process;
 #[cfg(feature = "emulate")]
+pub mod provenance;
+#[cfg(feature = "emulate")]
 mod requests;
 #[cfg(feature = "emulate")]
 pub mod rerun;
@@ -70,7 +73,7 @@ pub mod workgroup;
 
 #[cfg(feature = "emulate")]
 pub use process::{
-    EmulatorError, Report, declare, forget, install, look_for_races, nobody_wrote, take_report,
+    EmulatorError, Report, ask, declare, forget, install, look_for_races, nobody_wrote, take_report,
 };
 #[cfg(feature = "emulate")]
 use requests::wave_order;

@@ -2,6 +2,7 @@
 
 use super::engine::Device;
 use super::processor::Processor;
+use super::provenance::{self, Answer, Question};
 use super::scrutiny::declared::Declared;
 use super::{fidelity, hip};
 use crate::arch::Arch;
@@ -47,6 +48,16 @@ pub fn install(arch: Arch, workers: usize) -> Result<(), EmulatorError> {
         there if there == processor => Ok(()),
         there => Err(EmulatorError::Other { there: there.name(), wanted: processor.name() }),
     }
+}
+
+/// Says where elements come from that a case leaves. `run` runs the case, and says whether it ended well.
+pub fn ask(question: &Question, mut run: impl FnMut() -> bool) -> Option<Vec<Answer>> {
+    let device = DEVICE.get()?;
+    provenance::ask(question, |tracking| {
+        device.follow(Some(tracking));
+        let ended_well = run();
+        device.follow(None).filter(|_| ended_well)
+    })
 }
 
 /// Gives a piece of the device's memory the name that a test has for it.

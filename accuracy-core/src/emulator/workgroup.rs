@@ -395,7 +395,7 @@ fn run(wave: &mut Wave, module: &Module, budget: u32, counts: &mut Counts) -> Fl
                 begin(wave, inst, at);
             }
             match (inst.execute)(wave, inst) {
-                Flow::Next if wave.scrutinised => end(wave),
+                Flow::Next if wave.scrutinised => end(wave, inst),
                 Flow::Next => {}
                 Flow::Jump => continue 'jump,
                 Flow::Fault => {
@@ -412,11 +412,11 @@ fn run(wave: &mut Wave, module: &Module, budget: u32, counts: &mut Counts) -> Fl
 /// A wave of a launch that is watched is about to execute an instruction.
 #[cold]
 fn begin(wave: &Wave, inst: &Inst, at: u64) {
-    wave.group.space.scrutinise(|scrutiny| scrutiny.begin(wave.who(), inst, at, wave.exec()));
+    wave.group.space.scrutinise(|scrutiny| scrutiny.begin(wave, inst, at));
 }
 
 /// It has executed it.
 #[cold]
-fn end(wave: &Wave) {
-    wave.group.space.scrutinise(|scrutiny| scrutiny.end());
+fn end(wave: &Wave, inst: &Inst) {
+    wave.group.space.scrutinise(|scrutiny| scrutiny.end(wave, inst));
 }

@@ -19,6 +19,7 @@ use crate::judge::{self, JudgedHop};
 use crate::library::{self, Changer, Launch, LibraryError};
 use crate::meta::{AxisKind, Benign, Body, Cell, Check, TestMeta};
 use crate::metrics::compare;
+use crate::origins;
 use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{
@@ -585,6 +586,9 @@ impl<'a> Runner<'a> {
             {
                 record.causes = self.diagnose(extremes, hops);
             }
+            let others = [&sums, &other, &extremes].into_iter().flatten().map(|(run, hops)| (run, &hops[..]));
+            let runs = std::iter::once((&first, &hops[..])).chain(on_probe).chain(others);
+            self.origins(record, at, runs);
         }
         // Runs that differ under the same poison are what they seem.
         let repeats = |a: &Attempt, b: &Attempt| judge::failed(&judge::repeat_checks(a, b, bound)).is_empty();
@@ -652,11 +656,30 @@ impl<'a> Runner<'a> {
             // What is wrong with the fallback is seen on what its own kernels were given.
             let own = judge::judge_hops(&fallback, self.min_cos);
             record.causes.extend(self.diagnose(&fallback, &own));
+            self.origins(record, &self.cell.at, [(&fallback, &own[..])].into_iter());
         }
         keep(record, hops, Some(&fallback), &checks);
         let doubt = by_test(&[&fallback, &primary]).or(doubt).or_else(|| constant(&fallback));
         self.settle(record, checks, doubt);
         Ok(())
+    }
+
+    /// Says where wrong elements of the first failing hop come from, which only the emulator can. What that shows is the cause
+    /// where no other is certain.
+    fn origins<'r>(
+        &self,
+        record: &mut Record,
+        at: &[usize],
+        mut runs: impl Iterator<Item = (&'r Attempt, &'r [JudgedHop])>,
+    ) {
+        let failing = |hop: &&JudgedHop| hop.checks.iter().any(|check| !check.ok);
+        let found = runs.find_map(|(attempt, hops)| Some((attempt, hops.iter().find(failing)?)));
+        let Some((attempt, judged)) = found.filter(|_| self.emulated) else { return };
+        let found = origins::look(attempt, judged, || self.attempt(at, attempt.setup.clone()).is_ok());
+        record.origins = found.elements;
+        if let Some(cause) = found.cause.filter(|_| record.causes.iter().all(|cause| !cause.confident)) {
+            record.causes.insert(0, cause);
+        }
     }
 
     fn dtype_variant(&self, record: &mut Record) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod eval;
 pub mod graph;
 pub mod matrix;
 pub mod model;
+pub mod reads;
 pub mod stream;
 
 pub use accumulate::{

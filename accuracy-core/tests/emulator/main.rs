@@ -2,6 +2,7 @@
 //! what becomes of kernels that do what they must not.
 
 mod compile;
+mod provenance;
 mod races;
 mod scrutiny;
 mod waits;

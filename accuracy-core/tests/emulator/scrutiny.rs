@@ -46,7 +46,14 @@ fn run(module: &Module, kernel: &str, threads: u32, order: WaveOrder) -> Execute
     };
     let rows =
         Rows { runs, bits: 32 * columns, stride: 32 * columns.max(64), element: 32, transposed: false };
-    let declared = Declared { name: "y".into(), start, bytes: 4 * elements, around: whole, rows: Some(rows) };
+    let declared = Declared {
+        name: "y".into(),
+        start,
+        bytes: 4 * elements,
+        around: whole,
+        rows: Some(rows),
+        element: 32,
+    };
     let run = Run::new(module, kernel, 1, threads)
         .buffer(&mut y)
         .buffer(&mut x)

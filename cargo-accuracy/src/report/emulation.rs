@@ -2,7 +2,7 @@
 //! wrong.
 
 use super::model::Report;
-use accuracy_core::record::{Fidelity, Finding, FindingKind, Record, Severity};
+use accuracy_core::record::{Fidelity, Finding, FindingKind, Origin, Record, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,19 @@ fn words(finding: &Finding) -> String {
         "{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}{who}):{element} {detail}",
         kind.name()
     )
+}
+
+/// Wrong elements, and right ones, of which a report that people read says where they come from.
+const TOLD: usize = 2;
+
+/// Where elements of the first failing hop come from: a sentence each, wrong ones first.
+pub fn origins(record: &Record) -> impl Iterator<Item = String> {
+    let of = |wrong: bool| record.origins.iter().filter(move |origin| origin.wrong == wrong).take(TOLD);
+    let told = |origin: &Origin| {
+        let is = if origin.wrong { "wrong" } else { "right" };
+        format!("{}, is {is} and {}", origin.place(), origin.flow())
+    };
+    of(true).chain(of(false)).map(told)
 }
 
 /// A mistake that a kernel makes at one or more of its instructions.

@@ -215,6 +215,7 @@ fn case<'a>(record: &'a Record, report: &Report) -> Case<'a> {
     }
     let findings = emulation::findings([record]);
     case.properties.extend(findings.iter().map(|found| ("finding", found.words())));
+    case.properties.extend(emulation::origins(record).map(|origin| ("origin", origin)));
     for cause in &record.causes {
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         case.properties.push((cause.label(), format!("{}: {}{cos}", cause.cause, cause.told())));

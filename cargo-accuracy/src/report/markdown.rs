@@ -166,6 +166,9 @@ fn failing(text: &mut String, record: &Record, report: &Report) {
         let (label, name) = (cause.label(), &cause.cause);
         let _ = writeln!(text, "- {label} **{name}**: {}{cos}", inline(&cause.told()));
     }
+    for origin in emulation::origins(record) {
+        let _ = writeln!(text, "- origin: {}", inline(&origin));
+    }
     if record.causes.is_empty()
         && let Some(reason) = record.reason.lines().next()
     {

@@ -268,6 +268,11 @@ pub trait Engine: Send + Sync {
         let _ = (address, bytes);
     }
 
+    /// The runtime has copied memory, at the host's wish.
+    fn host_copies(&self, _from: usize, to: usize, bytes: usize) {
+        self.host_writes(to, bytes);
+    }
+
     /// Lets kernels access host memory that the engine did not allocate.
     fn map_host(&self, address: usize, bytes: usize);
 

@@ -256,7 +256,7 @@ impl Runtime {
                         size.row,
                     );
                 }
-                self.engine.host_writes(at(to), size.row);
+                self.engine.host_copies(at(from), at(to), size.row);
             }
         }
         Ok(())

@@ -11,6 +11,8 @@ pub struct Declared {
     pub around: (u64, u64),
     /// How its elements lie; none where they have an order of their own.
     pub rows: Option<Rows>,
+    /// Bits of an element.
+    pub element: u64,
 }
 
 /// Elements in runs, a run behind the other: rows, or columns of a transposed buffer.
@@ -108,7 +110,14 @@ mod tests {
     /// Three rows of five 16-bit elements, 16 bytes apart, at 0x1000.
     fn buffer(transposed: bool) -> Declared {
         let rows = Rows { runs: 3, bits: 80, stride: 128, element: 16, transposed };
-        Declared { name: "x".into(), start: 0x1000, bytes: 42, around: (0xf00, 0x1100), rows: Some(rows) }
+        Declared {
+            name: "x".into(),
+            start: 0x1000,
+            bytes: 42,
+            around: (0xf00, 0x1100),
+            rows: Some(rows),
+            element: 16,
+        }
     }
 
     #[test]

@@ -12,7 +12,9 @@ pub mod races;
 mod shadow;
 
 use super::isa::{Encoding, Inst, Mark, Row};
+use super::provenance::Tracking;
 use super::waits;
+use super::wave::Wave;
 use barriers::{Barriers, Wrong};
 use declared::{Declared, Outside};
 use journal::{Journal, Writer};
@@ -154,6 +156,8 @@ pub struct Scrutiny {
     /// The writes of the instruction that is being executed.
     before: Vec<Before>,
     seen: Sightings,
+    /// What flows where, of a launch that is followed.
+    tracking: Option<Box<Tracking>>,
 }
 
 impl Scrutiny {
@@ -172,13 +176,33 @@ impl Scrutiny {
         Scrutiny { declared, barriers: Some(Barriers::default()), ..self }
     }
 
-    /// Everything that was seen, and what was written.
-    pub fn into_parts(self) -> (Sightings, Option<Journal>) {
-        (self.seen, self.journal)
+    /// Leaves memory out, by start and end, in which no races are looked for.
+    pub fn apart(mut self, memory: (u64, u64)) -> Scrutiny {
+        if let Some(races) = &mut self.races {
+            races.leave_out(memory);
+        }
+        self
     }
 
-    /// A wave is about to execute an instruction, with these lanes on.
-    pub fn begin(&mut self, who: Who, inst: &Inst, at: u64, lanes: u64) {
+    /// Follows what flows where, and looks at nothing else.
+    pub fn following(tracking: Box<Tracking>) -> Scrutiny {
+        Scrutiny { tracking: Some(tracking), ..Scrutiny::default() }
+    }
+
+    /// Everything that was seen, what was written, and what flowed where.
+    pub fn into_parts(self) -> (Sightings, Option<Journal>, Option<Box<Tracking>>) {
+        (self.seen, self.journal, self.tracking)
+    }
+
+    /// A wave is about to execute an instruction.
+    pub fn begin(&mut self, wave: &Wave, inst: &Inst, at: u64) {
+        if let Some(tracking) = &mut self.tracking {
+            return tracking.begin(wave, inst, at);
+        }
+        self.look(wave.who(), inst, at, wave.exec());
+    }
+
+    fn look(&mut self, who: Who, inst: &Inst, at: u64, lanes: u64) {
         self.current = None;
         if inst.encoding == Encoding::Sopp {
             match inst.row.opcode {
@@ -215,6 +239,9 @@ impl Scrutiny {
 
     /// The wave accesses bytes. What is about to be written is looked at again when it has been.
     pub fn access(&mut self, place: Place, bytes: u32, lane: u8, does: Does) {
+        if let Some(tracking) = &mut self.tracking {
+            return tracking.access(place, bytes, lane, does);
+        }
         let Some(current) = self.current else { return };
         if let Place::Global(address) = place {
             if let Some(journal) = self.journal.as_mut().filter(|_| does != Does::Reads) {
@@ -242,8 +269,18 @@ impl Scrutiny {
         }
     }
 
+    /// The wave accesses bytes of a lane's own memory, which matters only to what follows values.
+    pub fn private(&mut self, address: u64, bytes: u32, lane: u8, does: Does) {
+        if let Some(tracking) = &mut self.tracking {
+            tracking.private(address, bytes, lane, does);
+        }
+    }
+
     /// The instruction has been executed.
-    pub fn end(&mut self) {
+    pub fn end(&mut self, wave: &Wave, inst: &Inst) {
+        if let Some(tracking) = &mut self.tracking {
+            return tracking.end(wave, inst);
+        }
         let Some(current) = self.current else { return };
         let mut before = std::mem::take(&mut self.before);
         for write in before.drain(..) {
@@ -279,6 +316,9 @@ impl Scrutiny {
 
     /// A workgroup has ended.
     pub fn ended(&mut self, group: u32) {
+        if let Some(tracking) = &mut self.tracking {
+            tracking.ended(group);
+        }
         if let Some(races) = &mut self.races {
             races.ended(group);
         }

@@ -115,6 +115,11 @@ impl Races {
         }
     }
 
+    /// Leaves memory out that is between two addresses.
+    pub fn leave_out(&mut self, memory: (u64, u64)) {
+        self.apart.push(memory);
+    }
+
     /// Whether the load at an address waits for a flag.
     pub fn polls(&self, at: u64) -> bool {
         self.polls.contains(&at)

@@ -351,6 +351,9 @@ struct Detail<'a> {
     /// Findings of the emulator.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<String>,
+    /// Where elements of the first failing hop come from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<String>,
     /// What kernels printed.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     printed: &'a [String],
@@ -494,6 +497,7 @@ fn detail_of(record: &Record) -> Detail<'_> {
         causes: record.causes.iter().map(cause).collect(),
         metrics,
         findings: emulation::findings([record]).iter().map(emulation::Found::words).collect(),
+        origins: emulation::origins(record).collect(),
         printed: record.emulated.as_ref().map_or(&[], |emulated| &emulated.output),
     }
 }

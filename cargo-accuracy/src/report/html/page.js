@@ -241,6 +241,7 @@ function describe(row) {
   if (d.reason) parts.push(h("p", { class: "reason" }, d.reason));
   if (d.causes?.length) parts.push(...section("Cause", causes(d.causes)));
   if (d.findings?.length) parts.push(...section("What the emulator saw", h("ul", {}, d.findings.map((text) => h("li", { class: "wrap" }, text)))));
+  if (d.origins?.length) parts.push(...section("Where elements come from", h("ul", {}, d.origins.map((text) => h("li", { class: "wrap" }, text)))));
   if (d.printed?.length) parts.push(...section("Printed by kernels", h("p", { class: "reason" }, d.printed.join("\n"))));
   parts.push(...section("Run it again", command(row)));
   if (d.hops?.length) parts.push(...section("Hop by hop", hops(d)));

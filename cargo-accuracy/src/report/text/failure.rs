@@ -62,6 +62,9 @@ pub fn write(text: &mut String, alike: &Alike, report: &Report, all: bool, width
         let cos = cause.cos.map_or(String::new(), |cos| format!(" (cosine {})", number::cosine(cos)));
         wrap::wrap(text, &format!("{label}: {}: {}{cos}", cause.cause, cause.told()), 2, width);
     }
+    for origin in emulation::origins(record) {
+        wrap::wrap(text, &format!("origin: {origin}"), 2, width);
+    }
     for found in emulation::findings([record]).iter().filter(|found| found.is_error()).take(WORST) {
         wrap::wrap(text, &format!("emulator: {}", found.words()), 2, width);
     }

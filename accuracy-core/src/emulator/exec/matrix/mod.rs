@@ -68,9 +68,9 @@ pub struct Matrix {
     /// Two of each four consecutive elements of A are left out (SMFMAC).
     pub sparse: bool,
     /// `cbsz` and `abid` broadcast blocks of A.
-    broadcasts: bool,
+    pub broadcasts: bool,
     /// `blgp` permutes the lanes of B.
-    permutes: bool,
+    pub permutes: bool,
     /// The operands have block scales.
     pub scaled: bool,
     pub execute: Execute,
@@ -132,7 +132,7 @@ impl Matrix {
     }
 
     /// Where a row of the result is: its register (for float64, the first of two), and the lane of its first column.
-    fn row(&self, block: usize, i: usize) -> (usize, usize) {
+    pub fn row(&self, block: usize, i: usize) -> (usize, usize) {
         let (height, words) = if self.output() == Output::F64 { (0, 2) } else { (2, 1) };
         // Binary logarithms: columns, groups of rows and blocks in a register, registers of a block.
         let columns = self.n.ilog2();
@@ -219,7 +219,7 @@ pub fn fidelity(processor: Processor, mnemonic: &str) -> Option<Fidelity> {
 }
 
 /// The lane whose B a lane gets.
-fn permuted(blgp: u8, lane: usize) -> usize {
+pub fn permuted(blgp: u8, lane: usize) -> usize {
     match blgp {
         0 => lane,
         1 => lane % 32,

@@ -414,7 +414,7 @@ pub fn ds_consume(wave: &mut Wave, inst: &Inst) -> Flow {
 }
 
 /// The lane that lane `lane` reads in `ds_swizzle_b32`.
-fn swizzled(pattern: u32, lane: u32) -> u32 {
+pub(in crate::emulator) fn swizzled(pattern: u32, lane: u32) -> u32 {
     let inside = lane & 31;
     let upper = lane & 32;
     if pattern >= 0xe000 {
@@ -459,7 +459,7 @@ pub fn ds_swizzle_b32(wave: &mut Wave, inst: &Inst) -> Flow {
 }
 
 /// The lane that an address of `ds_permute_b32` and `ds_bpermute_b32` names.
-fn lane_of(address: u32, inst: &Inst) -> usize {
+pub(in crate::emulator) fn lane_of(address: u32, inst: &Inst) -> usize {
     (address.wrapping_add(inst.imm as u32 & 0xffff) / 4 % 64) as usize
 }
 

@@ -26,3 +26,5 @@ pub use flat::*;
 pub use format::*;
 pub use global_sync::*;
 pub use smem::*;
+
+pub(in crate::emulator) use ds::{lane_of, swizzled};

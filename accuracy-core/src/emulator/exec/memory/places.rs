@@ -517,8 +517,9 @@ fn note_all(watch: &mut Watch, places: &Places, bytes: u32) {
 fn scrutinise(wave: &Wave, places: &Places, bytes: u32, does: Does) {
     wave.group.space.scrutinise(|scrutiny| {
         for lane in lanes(places.lanes) {
-            if let Some(place) = place_of(wave, places.at(lane)) {
-                scrutiny.access(place, bytes, lane as u8, does);
+            match place_of(wave, places.at(lane)) {
+                Some(place) => scrutiny.access(place, bytes, lane as u8, does),
+                None => scrutiny.private(places.at(lane), bytes, lane as u8, does),
             }
         }
     });

@@ -43,6 +43,7 @@ pub use small_float::*;
 pub use transcendental::*;
 
 pub(super) use operands::begin;
+pub(in crate::emulator) use operands::{dpp_source, writers};
 
 #[cfg(test)]
 mod tests;

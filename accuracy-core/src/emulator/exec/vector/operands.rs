@@ -289,7 +289,7 @@ fn extent(part: Select) -> (u32, u32) {
 }
 
 /// The lane that a lane reads under DPP.
-pub(super) fn dpp_source(control: u16, lane: usize) -> Option<usize> {
+pub(in crate::emulator) fn dpp_source(control: u16, lane: usize) -> Option<usize> {
     let (row, place) = (lane & !15, lane & 15);
     let amount = usize::from(control & 15);
     let in_row = |place: Option<usize>| place.filter(|&place| place < 16).map(|place| row + place);
@@ -362,7 +362,7 @@ pub(super) fn known_dpp(control: u16) -> bool {
 
 /// The lanes that write.
 #[inline(always)]
-pub(super) fn writers(wave: &Wave, inst: &Inst) -> u64 {
+pub(in crate::emulator) fn writers(wave: &Wave, inst: &Inst) -> u64 {
     let exec = wave.exec();
     match inst.dpp {
         None => exec,
