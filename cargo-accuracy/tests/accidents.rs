@@ -323,18 +323,17 @@ fn a_test_that_this_build_leaves_out_is_named_with_the_reason_and_can_be_made_to
 }
 
 #[test]
-fn a_test_that_the_manifest_leaves_out_is_named_with_the_reason_and_an_ignored_one_runs() {
+fn a_test_that_the_manifest_leaves_out_is_named_with_the_reason() {
     let (fixture, _alone) = fixture();
-    let source = |name: &str, attribute: &str| {
+    let source = |name: &str| {
         format!(
-            "#[accuracy_core::accuracy_test(tokens = [1])]\n{attribute}\nfn {name}(cx: &mut accuracy_core::Case) -> accuracy_core::Result<accuracy_core::Tensor> {{\n    cx.activations()\n}}\n"
+            "#[accuracy_core::accuracy_test(tokens = [1])]\nfn {name}(cx: &mut accuracy_core::Case) -> accuracy_core::Result<accuracy_core::Tensor> {{\n    cx.activations()\n}}\n"
         )
     };
     let tests = fixture.dir.join("tests");
-    let files = ["without_its_feature", "switched_off", "in_no_target", "ignored"];
+    let files = ["without_its_feature", "switched_off", "in_no_target"];
     for name in files {
-        let attribute = if name == "ignored" { "#[ignore]" } else { "" };
-        std::fs::write(tests.join(format!("{name}.rs")), source(name, attribute)).unwrap();
+        std::fs::write(tests.join(format!("{name}.rs")), source(name)).unwrap();
     }
     let manifest = fixture.dir.join("Cargo.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
@@ -343,7 +342,6 @@ fn a_test_that_the_manifest_leaves_out_is_named_with_the_reason_and_an_ignored_o
     let targets = [
         target("without_its_feature", "required-features = [\"hidden\"]"),
         target("switched_off", "test = false"),
-        target("ignored", ""),
     ];
     std::fs::write(&manifest, changed + &targets.concat()).unwrap();
     let filters: Vec<String> = files.iter().map(|name| format!("::{name}[")).collect();
@@ -361,8 +359,6 @@ fn a_test_that_the_manifest_leaves_out_is_named_with_the_reason_and_an_ignored_o
     assert!(reason_of("without_its_feature").contains("required-features = [\"hidden\"]"), "{run}");
     assert!(reason_of("switched_off").contains("`test = false`"), "{run}");
     assert!(reason_of("in_no_target").contains("autotests = false?"), "{run}");
-    let ids: Vec<String> = run.cases().into_iter().map(|case| case.id).collect();
-    assert!(ids.iter().any(|id| id.contains("::ignored[")), "an ignored test runs all the same: {ids:?}");
 }
 
 /// The folder that the last `cargo test` has left.

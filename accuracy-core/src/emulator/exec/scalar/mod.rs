@@ -1,6 +1,6 @@
 //! Scalar instructions: SOP1, SOP2, SOPC, SOPK and SOPP. Scalar memory is with the other memory instructions.
 //!
-//! A function has the name of LLVM's mnemonic. [`operand`] reads and writes what they all take.
+//! A function has the name of LLVM's mnemonic. `operand` reads and writes what they all take.
 
 mod compare;
 mod control;
