@@ -3,7 +3,7 @@
 /// Declares every family once: its variant, its name in reports, and the finer names that belong to it.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident $name:literal $([$($finer:literal),+])?;)*) => {
-        /// What kind of mistake a cause is.
+        /// The kind of mistake that a cause of a failure belongs to.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum CauseFamily {
             $($(#[$doc])* $variant,)*

@@ -90,7 +90,7 @@ pub struct Power {
     pub failed_checks: Vec<String>,
     /// Cosine of the faulty reference against the right one.
     pub cos: Option<f64>,
-    /// Whether the checks are to see it; else it is told what they make of it.
+    /// Whether the case is inconclusive if no check sees this fault. If false, the record only reports which checks saw it.
     #[serde(default)]
     pub claimed: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]

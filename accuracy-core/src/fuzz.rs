@@ -48,7 +48,7 @@ impl Values {
     }
 }
 
-/// What a drawn case has beside its token count.
+/// The seed, values and slice of the weight that fuzzing drew for a case, beside its token count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Drawn {
     /// The seed of its inputs.

@@ -19,11 +19,11 @@ const ELEMENTS: usize = 3;
 /// Blocks of elements that are named.
 const BLOCKS: usize = 4;
 
-/// What was found out about a hop.
+/// Where elements of a hop come from, and the cause that follows from it.
 #[derive(Default)]
 pub struct Origins {
     pub elements: Vec<Origin>,
-    /// What all wrong elements have, and no right one.
+    /// The difference from the declaration that all wrong elements share, and no right one has.
     pub cause: Option<Cause>,
 }
 
@@ -122,12 +122,12 @@ fn of_part(
             }
         }
     }
-    // The nearest right ones differ from the wrong ones in least.
-    // Right by their own size: beside large elements the small ones, wrong as they may be, would all pass for right.
+    // Relative to the element itself: relative to the largest ones, a small element that is quite wrong would count as right.
     let is_right = |i: &usize| match (expected[*i], written[*i]) {
         (a, b) if a.is_nan() => b.is_nan(),
         (a, b) => a == b || (a - b).abs() <= share / 20.0 * a.abs(),
     };
+    // The right elements nearest to the wrong ones differ least from them in how they were computed.
     let mut right: Vec<usize> = Vec::new();
     for &i in &worst {
         let distance = |j: usize| {

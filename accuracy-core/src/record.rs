@@ -563,7 +563,7 @@ pub struct Record {
     /// What the process had computed before this case: other shapes of its chain, or other cases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preceded_by: Vec<String>,
-    /// What a drawn case has beside its token count; absent of a listed case.
+    /// The seed, values and slice that fuzzing drew for this case; absent if the test lists the case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fuzz: Option<Drawn>,
     /// The identity of the least shape that fails as this drawn case does, where the run has looked for it.
@@ -720,7 +720,7 @@ pub struct Planned {
     pub path: Option<String>,
     pub params: BTreeMap<String, String>,
     pub weights: BTreeMap<String, String>,
-    /// What a drawn case has beside its token count; absent of a listed case.
+    /// The seed, values and slice that fuzzing drew for this case; absent if the test lists the case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fuzz: Option<Drawn>,
 }

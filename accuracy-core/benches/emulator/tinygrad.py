@@ -4,8 +4,8 @@
     accuracy-core/benches/emulator/tinygrad.py PATH_OF_TINYGRAD [CLANG]
 
 PATH_OF_TINYGRAD is a checkout of github.com/tinygrad/tinygrad: the wheel has no emulator. CLANG (/usr/lib/llvm-22/bin/clang++)
-compiles the kernel. The first launch translates and compiles each instruction and is told apart; the others are the
-emulator's speed. `emulator.rs` prints the time of the same product here.
+compiles the kernel. In the first launch tinygrad compiles each instruction, so its time is printed separately; the later
+launches show the emulator's speed. `emulator.rs` prints the time of the same product here.
 """
 
 import ctypes

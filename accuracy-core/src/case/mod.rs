@@ -57,7 +57,7 @@ pub struct Setup {
     pub activations: Option<Arc<Matrix>>,
     pub seed: u64,
     pub data: Data,
-    /// What a drawn case has: a slice of its weight, and how its inputs are distributed.
+    /// The slice of the weight and the distribution of the inputs that fuzzing drew for this case.
     pub drawn: Option<Drawn>,
     /// The bytes that a buffer holds before a kernel writes it.
     pub poison: Poison,
@@ -588,7 +588,7 @@ impl Case {
         let (rows, cols) = (shape.rows, shape.cols);
         let recorded =
             self.setup.activations.clone().filter(|_| name == "x" && self.setup.data == Data::Ordinary);
-        // A recording may be too small for a drawn shape, and has values of its own.
+        // Recorded activations replace drawn ones only if the case asks for ordinary values and the recording has enough rows.
         let recorded = recorded.filter(|recorded| match &self.setup.drawn {
             None => true,
             Some(drawn) => drawn.values == Values::Ordinary && recorded.rows >= rows && recorded.cols == cols,

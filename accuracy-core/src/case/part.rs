@@ -4,7 +4,7 @@ use super::Captured;
 use super::memory::Order;
 use crate::dtype::DType;
 
-/// A part of a declared buffer, with memory of its own.
+/// One of the arrays that make up a declared buffer; each is allocated separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Part {
     Elements,
@@ -16,7 +16,7 @@ pub(crate) enum Part {
 impl Part {
     pub const ALL: [Part; 4] = [Part::Elements, Part::Scales, Part::ZeroPoints, Part::GlobalScale];
 
-    /// What the part of a buffer is called.
+    /// The name of this part in reports, such as `xq.scales`.
     pub fn name(self, buffer: &str) -> String {
         match self {
             Part::Elements => buffer.to_owned(),

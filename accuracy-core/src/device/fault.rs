@@ -101,7 +101,7 @@ pub fn returned() {
     LAUNCHER[0].store(0, SeqCst);
 }
 
-/// What an address has to do with a buffer.
+/// How a faulting address relates to a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Near {
     /// It is in the buffer's mapping.

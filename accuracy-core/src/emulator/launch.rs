@@ -487,7 +487,7 @@ impl Launch<'_> {
     }
 }
 
-/// What a launch that was watched leaves, beside what was seen.
+/// State that a watched launch hands back to the device, beside its findings.
 #[derive(Default)]
 struct Parts {
     journal: Option<Journal>,

@@ -295,7 +295,7 @@ fn fine(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
     if small { fine_share(judged, reference) } else { None }
 }
 
-/// What nine of ten elements may be off by before they are rounded, relative to themselves and their row's root mean square.
+/// The error that nine of ten elements stay below before rounding, relative to the element and to its row's root mean square.
 fn fine_share(judged: &JudgedHop, reference: &Matrix) -> Option<f64> {
     if matches!(judged.spread, Spread::Unknown) {
         return None;

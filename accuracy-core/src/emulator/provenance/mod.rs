@@ -24,7 +24,7 @@ pub use sets::Lost;
 use sets::{EMPTY, Id, MOST_BYTES, Sets};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// What is asked about a run of a case.
+/// The elements of declared buffers whose origin a run of a case is to find.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
     /// The declared buffers that the hop writes: what a kernel of the run has written there is no input.
