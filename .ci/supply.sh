@@ -26,6 +26,9 @@ fi
 
 echo "-- packages"
 # Working trees with changes are packaged, too: what is judged is the manifest and what the packages leave out.
+# cargo checks the plugin against the crates that it has just packaged, but keeps what it unpacked of them by name and
+# version. From an earlier run these would be older sources of the same version.
+rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/accuracy-{core,macros}-[0-9]*
 cargo publish --workspace --dry-run --allow-dirty --quiet
 
 echo "-- the oldest Rust"
