@@ -171,8 +171,8 @@ unsafe extern "C" {
     fn mla_bf16(
         out: Padded<DevPtr<f32>>,
         lse: Padded<DevPtr<f32>>,
-        q: Padded<DevPtr<bf16>>,
-        kv: Padded<DevPtr<bf16>>,
+        q: Padded<DevPtr<c_void>>,
+        kv: Padded<DevPtr<c_void>>,
         kv_offsets: Padded<DevPtr<i32>>,
         pages: Padded<DevPtr<i32>>,
         last_page_lengths: Padded<DevPtr<i32>>,
@@ -185,6 +185,32 @@ unsafe extern "C" {
     );
 }
 
+#[code_object("mla.mla_a8w8_qh16_qseqlen1_gqaratio16")]
+unsafe extern "C" {
+    /// MLA decode in FP8 with 16 heads, as [`mla_bf16`]; queries have one scale and the cache has one.
+    #[link_name = "_ZN5aiter33mla_a8w8_qh16_qseqlen1_gqaratio16E"]
+    fn mla_fp8(
+        out: Padded<DevPtr<f32>>,
+        lse: Padded<DevPtr<f32>>,
+        q: Padded<DevPtr<c_void>>,
+        kv: Padded<DevPtr<c_void>>,
+        kv_offsets: Padded<DevPtr<i32>>,
+        pages: Padded<DevPtr<i32>>,
+        last_page_lengths: Padded<DevPtr<i32>>,
+        scale: Padded<f32>,
+        rows: Padded<i32>,
+        splits: Padded<i32>,
+        q_stride: Padded<i32>,
+        page_stride: Padded<i32>,
+        log2_page: Padded<i32>,
+        q_offsets: Padded<DevPtr<i32>>,
+        split_offsets: Padded<DevPtr<i32>>,
+        final_out: Padded<DevPtr<bf16>>,
+        q_scale: Padded<DevPtr<f32>>,
+        kv_scale: Padded<DevPtr<f32>>,
+    );
+}
+
 /// What MLA decode has at hand.
 #[derive(Clone, Copy)]
 pub struct Mla {
@@ -193,13 +219,15 @@ pub struct Mla {
     /// `[seqs, 16]`.
     pub lse: DevPtr<f32>,
     /// `[seqs, 16 * 576]`.
-    pub q: DevPtr<bf16>,
+    pub q: DevPtr<c_void>,
     /// `[pages, 576]`: a position a page.
-    pub kv: DevPtr<bf16>,
+    pub kv: DevPtr<c_void>,
     /// Where each sequence's pages begin in `pages`.
     pub kv_offsets: DevPtr<i32>,
     pub pages: DevPtr<i32>,
     pub last_page_lengths: DevPtr<i32>,
+    /// The scales of queries and cache, where both are FP8. Both are bfloat16 otherwise.
+    pub scales: Option<[DevPtr<f32>; 2]>,
 }
 
 /// Launches MLA decode of one query token of each sequence with 16 heads, positions in one part.
@@ -212,24 +240,34 @@ pub struct Mla {
 pub unsafe fn mla_decode(of: Mla, sequences: i32, scale: f32, stream: Stream) -> Result<()> {
     const HEADS: i32 = 16;
     let grid = Grid { blocks: [1, sequences as u32, 1], threads: [256, 1, 1], shared: 0, stream };
-    // SAFETY: the caller vouches for the buffers; the strides are those of their shapes.
-    launched(unsafe {
-        mla_bf16(
-            grid,
-            of.out.into(),
-            of.lse.into(),
-            of.q.into(),
-            of.kv.into(),
-            of.kv_offsets.into(),
-            of.pages.into(),
-            of.last_page_lengths.into(),
-            scale.into(),
-            HEADS.into(),
-            1.into(),
-            (HEADS * MLA_KEY * 2).into(),
-            (MLA_KEY * 2).into(),
-            0.into(),
-        )
+    let element = if of.scales.is_some() { 1 } else { 2 };
+    macro_rules! launch {
+        ($kernel:ident $(, $more:expr)*) => {
+            // SAFETY: the caller vouches for the buffers; the strides are those of their shapes.
+            unsafe {
+                $kernel(
+                    grid,
+                    of.out.into(),
+                    of.lse.into(),
+                    of.q.into(),
+                    of.kv.into(),
+                    of.kv_offsets.into(),
+                    of.pages.into(),
+                    of.last_page_lengths.into(),
+                    scale.into(),
+                    HEADS.into(),
+                    1.into(),
+                    (HEADS * MLA_KEY * element).into(),
+                    (MLA_KEY * element).into(),
+                    0.into(),
+                    $($more.into()),*
+                )
+            }
+        };
+    }
+    launched(match of.scales {
+        None => launch!(mla_bf16),
+        Some([q, kv]) => launch!(mla_fp8, DevPtr::null(), DevPtr::null(), DevPtr::null(), q, kv),
     })
 }
 
