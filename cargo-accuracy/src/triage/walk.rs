@@ -56,6 +56,22 @@ pub struct Walk<'a> {
     arranged: bool,
 }
 
+/// How many operations came out how.
+#[derive(Clone, Copy, Debug)]
+struct Tally {
+    right: usize,
+    wrong: usize,
+    reference: usize,
+    both: usize,
+    missing: usize,
+}
+
+impl Tally {
+    fn replayed(self) -> usize {
+        self.right + self.wrong + self.reference + self.both
+    }
+}
+
 impl<'a> Walk<'a> {
     pub fn at(
         reference: &Arc<DumpSet>,
@@ -442,6 +458,22 @@ impl<'a> Walk<'a> {
             }
         }
         let replay = Replay { checkpoint, config, whole: false };
+        let (numbers, skipped) = self.replay_operations(&replay, plan);
+        self.settle(plan, &numbers);
+        self.unsummed();
+        self.explain(&replay, plan, &numbers);
+        let tally = self.tally();
+        let mut evidence = self.evidence(tally, skipped.len());
+        let (status, next) = self.answer(tally, plan, &mut evidence);
+        self.step(question, status, evidence, next);
+        if tally.wrong == 0 && (self.recognised || tally.replayed() == 0 && skipped.is_empty()) {
+            self.divergence("where does it start?");
+        }
+    }
+
+    /// Replays the operations of the plan that differ, or may. Returns the number in the plan of each that was looked at, and
+    /// the layers that are bit for bit equal.
+    fn replay_operations(&mut self, replay: &Replay, plan: &Plan) -> (Vec<usize>, BTreeSet<usize>) {
         // Names of operations that are wrong in the first bad layer: later ones are asked about these only.
         let mut known: BTreeSet<String> = BTreeSet::new();
         let mut first: Option<usize> = None;
@@ -465,7 +497,7 @@ impl<'a> Walk<'a> {
                     continue;
                 }
             }
-            let finding = self.one(&replay, plan, index);
+            let finding = self.one(replay, plan, index);
             // Places of other engines: what neither dump has was not to be moved there.
             let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. });
             let missing = |o: &Outcome| matches!(o, Outcome::Missing(_));
@@ -481,26 +513,35 @@ impl<'a> Walk<'a> {
             known = wrong().map(|o| o.name.clone()).collect();
             first = wrong().find_map(|o| o.layer);
         }
-        self.settle(plan, &numbers);
-        self.unsummed();
-        self.explain(&replay, plan, &numbers);
+        (numbers, skipped)
+    }
+
+    fn tally(&self) -> Tally {
         let of = |status| self.findings.ops.iter().filter(|o| o.status == status).count();
-        let (right, wrong) = (of(OpStatus::Right), of(OpStatus::CandidateWrong));
-        let (missing, both) = (of(OpStatus::NotReplayed), of(OpStatus::BothWrong));
-        let reference = of(OpStatus::ReferenceWrong);
+        Tally {
+            right: of(OpStatus::Right),
+            wrong: of(OpStatus::CandidateWrong),
+            reference: of(OpStatus::ReferenceWrong),
+            both: of(OpStatus::BothWrong),
+            missing: of(OpStatus::NotReplayed),
+        }
+    }
+
+    /// What the step about operations says of them.
+    fn evidence(&self, tally: Tally, skipped: usize) -> Vec<String> {
         let mut evidence =
-            vec![format!("{} replayed: {right} right", count(right + wrong + both + reference, "operation"))];
+            vec![format!("{} replayed: {} right", count(tally.replayed(), "operation"), tally.right)];
         let mut tell = |n: usize, what: &str| {
             if n > 0 {
                 evidence.push(format!("{n} {what}"));
             }
         };
-        tell(wrong, "wrong in the candidate alone");
-        tell(reference, "wrong in the reference alone");
-        tell(both, "wrong in both: the reading of the model is wrong, or both runs are");
-        tell(missing, "not in the dumps, or not usable");
-        if !skipped.is_empty() {
-            let layers = count(skipped.len(), "layer");
+        tell(tally.wrong, "wrong in the candidate alone");
+        tell(tally.reference, "wrong in the reference alone");
+        tell(tally.both, "wrong in both: the reading of the model is wrong, or both runs are");
+        tell(tally.missing, "not in the dumps, or not usable");
+        if skipped > 0 {
+            let layers = count(skipped, "layer");
             evidence.push(format!("{layers} bit for bit equal and not replayed"));
         }
         for op in self.findings.ops.iter().filter(|o| o.status == OpStatus::NotReplayed) {
@@ -511,8 +552,14 @@ impl<'a> Walk<'a> {
             }
         }
         evidence.truncate(12);
+        evidence
+    }
+
+    /// The answer to which operation is wrong, and what to do next.
+    fn answer(&self, tally: Tally, plan: &Plan, evidence: &mut Vec<String>) -> (Status, Option<String>) {
+        let Tally { right, wrong, both, reference, .. } = tally;
         let open = self.open(plan);
-        let (status, next) = if wrong > 4 && wrong > right {
+        if wrong > 4 && wrong > right {
             let next = "most operations are wrong: does the candidate run this checkpoint?".to_owned();
             (Status::Fault, Some(next))
         } else if wrong > 0 {
@@ -551,10 +598,6 @@ impl<'a> Walk<'a> {
             (Status::Inconclusive, Some(next))
         } else {
             (Status::Ok, None)
-        };
-        self.step(question, status, evidence, next);
-        if wrong == 0 && (self.recognised || right + both + reference == 0 && skipped.is_empty()) {
-            self.divergence("where does it start?");
         }
     }
 
