@@ -755,6 +755,11 @@ pub fn allowed(source: &Expr, value: &Matrix, dtype: DType, given: &dyn Evaluati
     Accumulation::new(source, given).allowed(source, value, dtype)
 }
 
+/// A term of the square of a norm. NaN and infinities are codes that were put there: other checks judge them.
+fn finite_square(_: usize, _: usize, x: f64) -> f64 {
+    if x.is_finite() { x * x } else { 0.0 }
+}
+
 /// What the declaration of a hop allows.
 struct Accumulation {
     /// What the accumulator of each product allows, in the order of [`Expr::visit`].
@@ -810,15 +815,15 @@ impl Accumulation {
 
     /// See [`allowed`].
     fn allowed(&self, source: &Expr, value: &Matrix, dtype: DType) -> f64 {
-        self.allowed_in(source, value, dtype, &Region::whole(value))
+        let whole = Region::whole(value);
+        (self.squares_in(source, value, dtype, &whole) + self.ties_in(value, &whole)).sqrt()
     }
 
-    /// The same of a part of the result.
-    fn allowed_in(&self, source: &Expr, value: &Matrix, dtype: DType, region: &Region) -> f64 {
-        // NaN and infinities are codes that were put there: other checks judge them.
-        let norm = region.sum(value, |_, _, x| if x.is_finite() { x * x } else { 0.0 }).sqrt();
+    /// The square of the relative error of a part of the result, but for ties.
+    fn squares_in(&self, source: &Expr, value: &Matrix, dtype: DType, region: &Region) -> f64 {
+        let norm = region.sum(value, finite_square).sqrt();
         if norm == 0.0 {
-            return unit(DType::F32);
+            return unit(DType::F32).powi(2);
         }
         let rounding = region.sum(value, |_, _, x| {
             let difference = dtype.nearest(x) - x;
@@ -847,14 +852,16 @@ impl Accumulation {
                 _ => COMPUTED.powi(2),
             }
         });
-        if let Some(other) = &self.other_ties {
-            let off = region.sum(value, |r, c, x| {
-                let square = (x - other.row(r)[c]).powi(2);
-                if square.is_finite() { square } else { 0.0 }
-            });
-            squares += off / (norm * norm);
-        }
-        squares.sqrt()
+        squares
+    }
+
+    /// The square of the relative error of a part of the result where everything that is quantised in between goes to the
+    /// other side of a tie.
+    fn ties_in(&self, value: &Matrix, region: &Region) -> f64 {
+        let Some(other) = &self.other_ties else { return 0.0 };
+        let square = region.sum(value, finite_square);
+        let off = region.sum(value, |r, c, x| finite_square(r, c, x - other.row(r)[c]));
+        if square > 0.0 { off / square } else { 0.0 }
     }
 
     /// A part of a result that is further off than its own declaration allows, where the whole is not: some rows, a head, an
@@ -868,13 +875,18 @@ impl Accumulation {
     ) -> Option<CheckResult> {
         let finite = |x: f64| if x.is_finite() { x } else { 0.0 };
         let mut worst: Option<(f64, CheckResult)> = None;
-        for region in Region::parts(value) {
+        let regions = Region::parts(value);
+        let ties: Vec<(usize, f64)> = regions.iter().map(|r| (r.size(), self.ties_in(value, r))).collect();
+        for region in regions {
             let off = region.sum(value, |r, c, x| finite((x - written.row(r)[c]).powi(2)));
             let square = region.sum(value, |_, _, x| finite(x * x));
             if square == 0.0 {
                 continue;
             }
-            let allowed = self.allowed_in(source, value, buffer.dtype, &region);
+            // Which ties go to the other side, and whether several of a part do at once, is chance: a part may be as far
+            // off as the one of those that are no smaller that is moved most.
+            let ties = ties.iter().filter(|t| t.0 >= region.size()).fold(0.0, |most: f64, t| most.max(t.1));
+            let allowed = (self.squares_in(source, value, buffer.dtype, &region) + ties).sqrt();
             let product = region.sum(value, |r, c, x| finite(x * written.row(r)[c]));
             for (name, error, bound) in [
                 (CheckName::RelL2, (off / square).sqrt(), REGION_FACTOR * allowed),

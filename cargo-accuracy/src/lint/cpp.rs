@@ -486,49 +486,8 @@ impl<'a> Lower<'a> {
                 }
             }
             "declaration" => self.local_declaration(n, out),
-            "if_statement" => {
-                let mut test = Expr::nothing();
-                if let Some(c) = n.child_by_field_name("condition") {
-                    if let Some(init) = c.child_by_field_name("initializer") {
-                        self.stmt(init, out);
-                    }
-                    match c.child_by_field_name("value") {
-                        Some(v) if v.kind() == "declaration" => {
-                            self.local_declaration(v, out);
-                            test = v
-                                .child_by_field_name("declarator")
-                                .and_then(declared)
-                                .map_or(test, |d| Expr::Name(self.slice(d)));
-                        }
-                        Some(v) => test = self.expr(v),
-                        None => test = self.expr(c),
-                    }
-                }
-                let then = n.child_by_field_name("consequence").map(|c| self.body(c)).unwrap_or_default();
-                let orelse = match n.child_by_field_name("alternative") {
-                    Some(e) if e.kind() == "else_clause" => {
-                        children(e).into_iter().next().map(|c| self.body(c)).unwrap_or_default()
-                    }
-                    Some(e) => self.body(e),
-                    None => Vec::new(),
-                };
-                out.push(Stmt::If { test, then, orelse });
-            }
-            "for_statement" => {
-                if let Some(i) = n.child_by_field_name("initializer") {
-                    if i.kind() == "declaration" {
-                        self.local_declaration(i, out);
-                    } else {
-                        self.expression_statement(i, out);
-                    }
-                }
-                let head = n.child_by_field_name("condition").map(|c| self.expr(c));
-                let mut body = n.child_by_field_name("body").map(|b| self.body(b)).unwrap_or_default();
-                if let Some(u) = n.child_by_field_name("update") {
-                    self.expression_statement(u, &mut body);
-                }
-                out.push(Stmt::Loop { head, target: None, body, orelse: Vec::new() });
-            }
+            "if_statement" => self.if_statement(n, out),
+            "for_statement" => self.for_statement(n, out),
             "for_range_loop" => {
                 let head = n.child_by_field_name("right").map(|c| self.expr(c));
                 let target =
@@ -544,35 +503,7 @@ impl<'a> Lower<'a> {
                 let body = n.child_by_field_name("body").map(|b| self.body(b)).unwrap_or_default();
                 out.push(Stmt::Loop { head, target: None, body, orelse: Vec::new() });
             }
-            "switch_statement" => {
-                let subject = n
-                    .child_by_field_name("condition")
-                    .map(|c| c.child_by_field_name("value").unwrap_or(c))
-                    .map_or(Expr::nothing(), |c| self.expr(c));
-                let mut arms: Vec<(Option<Expr>, Vec<Stmt>)> = Vec::new();
-                if let Some(body) = n.child_by_field_name("body") {
-                    for case in children(body) {
-                        if case.kind() != "case_statement" {
-                            // A directive (`#pragma unroll`) ends the case for the parser; what follows belongs to it.
-                            match arms.last_mut() {
-                                Some((_, stmts)) => self.stmt(case, stmts),
-                                None => self.stmt(case, out),
-                            }
-                            continue;
-                        }
-                        let value = case.child_by_field_name("value");
-                        let mut stmts = Vec::new();
-                        for c in children(case) {
-                            if Some(c) != value {
-                                self.stmt(c, &mut stmts);
-                            }
-                        }
-                        let test = value.map(|v| Expr::Lit(self.slice(v)));
-                        arms.push((test, stmts));
-                    }
-                }
-                out.push(Stmt::Switch { subject, arms });
-            }
+            "switch_statement" => self.switch_statement(n, out),
             "return_statement" | "co_return_statement" => {
                 let value = children(n).into_iter().next().map(|c| self.expr(c));
                 out.push(Stmt::Return(value));
@@ -591,21 +522,7 @@ impl<'a> Lower<'a> {
                     .collect();
                 out.push(Stmt::Try { body, handlers, orelse: Vec::new(), finally: Vec::new() });
             }
-            "preproc_ifdef" | "preproc_if" | "preproc_elif" => {
-                let alternative = n.child_by_field_name("alternative");
-                let skip = [n.child_by_field_name("name"), n.child_by_field_name("condition"), alternative];
-                let mut then = Vec::new();
-                for c in children(n) {
-                    if !skip.contains(&Some(c)) {
-                        self.stmt(c, &mut then);
-                    }
-                }
-                let mut orelse = Vec::new();
-                if let Some(a) = alternative {
-                    self.stmt(a, &mut orelse);
-                }
-                out.push(Stmt::If { test: Expr::Lit("#if"), then, orelse });
-            }
+            "preproc_ifdef" | "preproc_if" | "preproc_elif" => self.conditional_group(n, out),
             "preproc_else" => {
                 let block = self.block(n);
                 out.push(Stmt::Block(block));
@@ -638,6 +555,98 @@ impl<'a> Lower<'a> {
             "template_declaration" => out.push(Stmt::Expr(self.mentions(n))),
             _ => self.expression_statement(n, out),
         }
+    }
+
+    /// `#if` with its `#else`, as a branch.
+    fn conditional_group(&mut self, n: Node, out: &mut Vec<Stmt<'a>>) {
+        let alternative = n.child_by_field_name("alternative");
+        let skip = [n.child_by_field_name("name"), n.child_by_field_name("condition"), alternative];
+        let mut then = Vec::new();
+        for c in children(n) {
+            if !skip.contains(&Some(c)) {
+                self.stmt(c, &mut then);
+            }
+        }
+        let mut orelse = Vec::new();
+        if let Some(a) = alternative {
+            self.stmt(a, &mut orelse);
+        }
+        out.push(Stmt::If { test: Expr::Lit("#if"), then, orelse });
+    }
+
+    fn switch_statement(&mut self, n: Node, out: &mut Vec<Stmt<'a>>) {
+        let subject = n
+            .child_by_field_name("condition")
+            .map(|c| c.child_by_field_name("value").unwrap_or(c))
+            .map_or(Expr::nothing(), |c| self.expr(c));
+        let mut arms: Vec<(Option<Expr>, Vec<Stmt>)> = Vec::new();
+        if let Some(body) = n.child_by_field_name("body") {
+            for case in children(body) {
+                if case.kind() != "case_statement" {
+                    // A directive (`#pragma unroll`) ends the case for the parser; what follows belongs to it.
+                    match arms.last_mut() {
+                        Some((_, stmts)) => self.stmt(case, stmts),
+                        None => self.stmt(case, out),
+                    }
+                    continue;
+                }
+                let value = case.child_by_field_name("value");
+                let mut stmts = Vec::new();
+                for c in children(case) {
+                    if Some(c) != value {
+                        self.stmt(c, &mut stmts);
+                    }
+                }
+                let test = value.map(|v| Expr::Lit(self.slice(v)));
+                arms.push((test, stmts));
+            }
+        }
+        out.push(Stmt::Switch { subject, arms });
+    }
+
+    fn for_statement(&mut self, n: Node, out: &mut Vec<Stmt<'a>>) {
+        if let Some(i) = n.child_by_field_name("initializer") {
+            if i.kind() == "declaration" {
+                self.local_declaration(i, out);
+            } else {
+                self.expression_statement(i, out);
+            }
+        }
+        let head = n.child_by_field_name("condition").map(|c| self.expr(c));
+        let mut body = n.child_by_field_name("body").map(|b| self.body(b)).unwrap_or_default();
+        if let Some(u) = n.child_by_field_name("update") {
+            self.expression_statement(u, &mut body);
+        }
+        out.push(Stmt::Loop { head, target: None, body, orelse: Vec::new() });
+    }
+
+    fn if_statement(&mut self, n: Node, out: &mut Vec<Stmt<'a>>) {
+        let mut test = Expr::nothing();
+        if let Some(c) = n.child_by_field_name("condition") {
+            if let Some(init) = c.child_by_field_name("initializer") {
+                self.stmt(init, out);
+            }
+            match c.child_by_field_name("value") {
+                Some(v) if v.kind() == "declaration" => {
+                    self.local_declaration(v, out);
+                    test = v
+                        .child_by_field_name("declarator")
+                        .and_then(declared)
+                        .map_or(test, |d| Expr::Name(self.slice(d)));
+                }
+                Some(v) => test = self.expr(v),
+                None => test = self.expr(c),
+            }
+        }
+        let then = n.child_by_field_name("consequence").map(|c| self.body(c)).unwrap_or_default();
+        let orelse = match n.child_by_field_name("alternative") {
+            Some(e) if e.kind() == "else_clause" => {
+                children(e).into_iter().next().map(|c| self.body(c)).unwrap_or_default()
+            }
+            Some(e) => self.body(e),
+            None => Vec::new(),
+        };
+        out.push(Stmt::If { test, then, orelse });
     }
 
     fn local_declaration(&mut self, n: Node, out: &mut Vec<Stmt<'a>>) {

@@ -60,6 +60,17 @@ impl Bits {
     }
 }
 
+/// The parameters that reach an effect, and those that are only read by a log, a check, a message, a guard or a discard.
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    effect: Bits,
+    log: Bits,
+    check: Bits,
+    raise: Bits,
+    guard: Bits,
+    discard: Bits,
+}
+
 /// What a value derives from: through operators and pure calls only, and through any call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Value {
@@ -564,65 +575,9 @@ impl<'f, 'a> Flow<'f, 'a> {
                 false
             }
             Stmt::If { test, then, orelse } => self.branch(test, then, orelse),
-            Stmt::Switch { subject, arms } => {
-                let bits = self.eval(subject);
-                let node = self.next_node();
-                let direct = self.direct(subject).map_or(Bits::EMPTY, Bits::one);
-                let (effects, raises, logs) = (self.effects, self.raises, self.logs);
-                let mut results = Vec::new();
-                let mut default = false;
-                for (i, (guard, body)) in arms.iter().enumerate() {
-                    let path = self.push_path(node, i as u32, guard.as_ref().map(|g| (g, true)));
-                    self.paths[path as usize].pins = self.paths[path as usize].pins.or(direct);
-                    let subject_names = &mut self.paths[path as usize].names;
-                    collect_names(subject, subject_names, 0);
-                    let mode = subject_names.iter().any(|n| names::is_mode(n));
-                    self.paths[path as usize].mode |= mode;
-                    if let Some(g) = guard {
-                        let outer = std::mem::replace(&mut self.path, path);
-                        let g = self.eval(g);
-                        self.path = outer;
-                        self.used(UseKind::Control(node), g);
-                    } else {
-                        default = true;
-                    }
-                    results.push(self.arm(path, body));
-                }
-                let all = !results.is_empty() && default && results.iter().all(|r| r.0);
-                self.consume_test(None, bits, Bits::EMPTY, node, (effects, raises, logs));
-                self.join(results, true, bits);
-                all
-            }
+            Stmt::Switch { subject, arms } => self.switch(subject, arms),
             Stmt::Loop { head, target, body, orelse } => {
-                let node = self.next_node();
-                let bits = head.as_ref().map_or(Value::NONE, |h| self.eval(h));
-                if let Some(t) = target {
-                    self.store(t, bits, false);
-                }
-                let path = self.push_path(node, 0, None);
-                if self.loop_depth < 3 {
-                    // Values carried from one round to the next: a silent first round.
-                    self.mute += 1;
-                    self.loop_depth += 1;
-                    let first = self.arm(path, body);
-                    self.join(vec![first], true, bits);
-                    self.loop_depth -= 1;
-                    self.mute -= 1;
-                }
-                self.loop_depth += 1;
-                let round = self.arm(path, body);
-                self.loop_depth -= 1;
-                self.paths[path as usize].terminates = false;
-                let changed = !round.1.is_empty();
-                self.join(vec![(false, round.1)], true, bits);
-                if !body.is_empty() || changed {
-                    self.used(UseKind::Control(node), bits);
-                }
-                self.effects += 1;
-                let outer = self.path;
-                self.path = self.push_path(node, 1, None);
-                self.block(orelse);
-                self.path = outer;
+                self.rounds(head.as_ref(), target.as_ref(), body, orelse);
                 false
             }
             Stmt::Try { body, handlers, orelse, finally } => self.try_stmt(body, handlers, orelse, finally),
@@ -636,23 +591,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 self.inline(body)
             }
             Stmt::Return(value) => {
-                if let Some(v) = value {
-                    self.sink = Sink::Returned;
-                    let bits = self.eval(v);
-                    self.sink = Sink::Inside;
-                    let mut mentioned = Vec::new();
-                    collect_names(v, &mut mentioned, 0);
-                    self.returned_vars.extend(mentioned.iter().filter_map(|n| self.vars.get(n)));
-                    if let Expr::Build(parts) = v {
-                        let chosen = parts.iter().filter(|p| self.is_choice(p, 0)).count();
-                        self.returned_choices += u32::from(parts.len() >= 2 && chosen * 2 >= parts.len());
-                    }
-                    self.returned_as_is += u32::from(self.is_as_given(v));
-                    self.used(UseKind::Effect, bits);
-                    self.returned += 1;
-                    self.returned_other += u32::from(!is_truth(v));
-                }
-                self.effects += 1;
+                self.returns(value.as_ref());
                 true
             }
             Stmt::Raise(value) => {
@@ -670,25 +609,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 false
             }
             Stmt::Assert { test, message } => {
-                let bits = self.eval(test);
-                let pins = self.pins(test, true, true, 0);
-                self.record(UseKind::Guard, pins);
-                self.record(UseKind::Check, bits.own.minus(pins));
-                self.partial_guard(test, pins);
-                self.relate(test, true, 0);
-                self.quiet += 1;
-                for m in message {
-                    self.eval(m);
-                }
-                self.quiet -= 1;
-                self.raises += 1;
-                // What the assertion fixes holds for the rest of the block.
-                let node = self.next_node();
-                let path = self.push_path(node, 0, Some((test, true)));
-                self.paths[path as usize].pins = pins;
-                self.paths[path as usize].check = true;
-                self.paths[path as usize].context = self.paths[self.path as usize].context;
-                self.path = path;
+                self.asserts(test, message);
                 false
             }
             Stmt::Discard(values) => {
@@ -719,6 +640,120 @@ impl<'f, 'a> Flow<'f, 'a> {
                 false
             }
         }
+    }
+
+    /// An assertion, which holds for the rest of its block.
+    fn asserts(&mut self, test: &'f Expr<'a>, message: &'f [Expr<'a>]) {
+        let bits = self.eval(test);
+        let pins = self.pins(test, true, true, 0);
+        self.record(UseKind::Guard, pins);
+        self.record(UseKind::Check, bits.own.minus(pins));
+        self.partial_guard(test, pins);
+        self.relate(test, true, 0);
+        self.quiet += 1;
+        for m in message {
+            self.eval(m);
+        }
+        self.quiet -= 1;
+        self.raises += 1;
+        // What the assertion fixes holds for the rest of the block.
+        let node = self.next_node();
+        let path = self.push_path(node, 0, Some((test, true)));
+        self.paths[path as usize].pins = pins;
+        self.paths[path as usize].check = true;
+        self.paths[path as usize].context = self.paths[self.path as usize].context;
+        self.path = path;
+    }
+
+    /// A `return`, and how its value is made.
+    fn returns(&mut self, value: Option<&'f Expr<'a>>) {
+        if let Some(v) = value {
+            self.sink = Sink::Returned;
+            let bits = self.eval(v);
+            self.sink = Sink::Inside;
+            let mut mentioned = Vec::new();
+            collect_names(v, &mut mentioned, 0);
+            self.returned_vars.extend(mentioned.iter().filter_map(|n| self.vars.get(n)));
+            if let Expr::Build(parts) = v {
+                let chosen = parts.iter().filter(|p| self.is_choice(p, 0)).count();
+                self.returned_choices += u32::from(parts.len() >= 2 && chosen * 2 >= parts.len());
+            }
+            self.returned_as_is += u32::from(self.is_as_given(v));
+            self.used(UseKind::Effect, bits);
+            self.returned += 1;
+            self.returned_other += u32::from(!is_truth(v));
+        }
+        self.effects += 1;
+    }
+
+    /// A loop: its head, two rounds of its body, and what follows where nothing left it.
+    fn rounds(
+        &mut self,
+        head: Option<&'f Expr<'a>>,
+        target: Option<&'f Expr<'a>>,
+        body: &'f [Stmt<'a>],
+        orelse: &'f [Stmt<'a>],
+    ) {
+        let node = self.next_node();
+        let bits = head.map_or(Value::NONE, |h| self.eval(h));
+        if let Some(t) = target {
+            self.store(t, bits, false);
+        }
+        let path = self.push_path(node, 0, None);
+        if self.loop_depth < 3 {
+            // Values carried from one round to the next: a silent first round.
+            self.mute += 1;
+            self.loop_depth += 1;
+            let first = self.arm(path, body);
+            self.join(vec![first], true, bits);
+            self.loop_depth -= 1;
+            self.mute -= 1;
+        }
+        self.loop_depth += 1;
+        let round = self.arm(path, body);
+        self.loop_depth -= 1;
+        self.paths[path as usize].terminates = false;
+        let changed = !round.1.is_empty();
+        self.join(vec![(false, round.1)], true, bits);
+        if !body.is_empty() || changed {
+            self.used(UseKind::Control(node), bits);
+        }
+        self.effects += 1;
+        let outer = self.path;
+        self.path = self.push_path(node, 1, None);
+        self.block(orelse);
+        self.path = outer;
+    }
+
+    /// A `switch` or `match`: whether no arm goes on.
+    fn switch(&mut self, subject: &'f Expr<'a>, arms: &'f [(Option<Expr<'a>>, Vec<Stmt<'a>>)]) -> bool {
+        let bits = self.eval(subject);
+        let node = self.next_node();
+        let direct = self.direct(subject).map_or(Bits::EMPTY, Bits::one);
+        let (effects, raises, logs) = (self.effects, self.raises, self.logs);
+        let mut results = Vec::new();
+        let mut default = false;
+        for (i, (guard, body)) in arms.iter().enumerate() {
+            let path = self.push_path(node, i as u32, guard.as_ref().map(|g| (g, true)));
+            self.paths[path as usize].pins = self.paths[path as usize].pins.or(direct);
+            let subject_names = &mut self.paths[path as usize].names;
+            collect_names(subject, subject_names, 0);
+            let mode = subject_names.iter().any(|n| names::is_mode(n));
+            self.paths[path as usize].mode |= mode;
+            if let Some(g) = guard {
+                let outer = std::mem::replace(&mut self.path, path);
+                let g = self.eval(g);
+                self.path = outer;
+                self.used(UseKind::Control(node), g);
+            } else {
+                default = true;
+            }
+            results.push(self.arm(path, body));
+        }
+        let all = !results.is_empty() && default && results.iter().all(|r| r.0);
+        self.consume_test(None, bits, Bits::EMPTY, node, (effects, raises, logs));
+        self.join(results, true, bits);
+        all
     }
 
     /// A block that is no branch: assertions and early exits in it hold for what follows.
@@ -1426,23 +1461,7 @@ impl<'f, 'a> Flow<'f, 'a> {
     fn finish(self) -> Analysis {
         let n = self.function.params.len();
         let mut params = Vec::with_capacity(n);
-        let mut effect = Bits::EMPTY;
-        let mut log = Bits::EMPTY;
-        let mut check = Bits::EMPTY;
-        let mut raise = Bits::EMPTY;
-        let mut guard = Bits::EMPTY;
-        let mut discard = Bits::EMPTY;
-        for u in &self.uses {
-            match u.kind {
-                UseKind::Effect | UseKind::Control(_) | UseKind::Captured => effect = effect.or(u.bits),
-                UseKind::Log => log = log.or(u.bits),
-                UseKind::Check => check = check.or(u.bits),
-                UseKind::Raise => raise = raise.or(u.bits),
-                UseKind::Guard => guard = guard.or(u.bits),
-                UseKind::Discard => discard = discard.or(u.bits),
-                UseKind::Argument(_) => {}
-            }
-        }
+        let ends = self.ends();
         let mut forwards: Vec<Vec<(u32, Slot)>> = vec![Vec::new(); n];
         for (i, c) in self.calls.iter().enumerate() {
             for a in &c.args {
@@ -1456,36 +1475,14 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         let handed_on =
             (0..n).filter(|i| !forwards[*i].is_empty()).fold(Bits::EMPTY, |all, i| all.or(Bits::one(i)));
-        for (i, p) in self.function.params.iter().enumerate() {
-            let fate = if i >= Bits::MAX || self.opaque || effect.has(i) {
-                Fate::Used
-            } else if !forwards[i].is_empty() {
-                Fate::Forwarded
-            } else if guard.has(i) {
-                Fate::Guarded
-            } else if log.has(i) {
-                Fate::Logged
-            } else if discard.has(i) {
-                Fate::Discarded
-            } else if check.has(i) {
-                Fate::Checked
-            } else if raise.has(i) {
-                Fate::Raised
-            } else if self.overwritten[i].is_some() && !self.read_original.has(i) {
-                Fate::Overwritten
-            } else if self.read.has(i) {
-                Fate::DeadEnd
-            } else if p.disowned {
-                Fate::Discarded
-            } else {
-                Fate::NeverRead
-            };
+        for i in 0..n {
+            let fate = self.fate(i, &ends, !forwards[i].is_empty());
             let equal = self.equal.iter().find_map(|(a, b)| match (*a == i, *b == i) {
                 (true, _) => Some(*b),
                 (_, true) => Some(*a),
                 _ => None,
             });
-            let partner = equal.filter(|o| effect.has(*o) || handed_on.has(*o));
+            let partner = equal.filter(|o| ends.effect.has(*o) || handed_on.has(*o));
             let fate = if fate.ignored() && partner.is_some() { Fate::Guarded } else { fate };
             let witness = match fate {
                 Fate::Overwritten | Fate::Forwarded => self.overwritten[i],
@@ -1507,7 +1504,7 @@ impl<'f, 'a> Flow<'f, 'a> {
             params.push(ParamFlow {
                 carriers,
                 fate,
-                guarded: guard.has(i),
+                guarded: ends.guard.has(i),
                 shapes: self.shapes.has(i),
                 under: self.under[i]
                     .unwrap_or_default()
@@ -1538,7 +1535,7 @@ impl<'f, 'a> Flow<'f, 'a> {
         let mut references: Vec<String> = self.references.iter().map(|r| (*r).to_owned()).collect();
         references.sort_unstable();
         references.dedup();
-        let calls = self.summarise_calls(guard);
+        let calls = self.summarise_calls(ends.guard);
         let answers = self.returned_other == 0
             && self.statement_calls == 0
             && (self.returned > 0 || self.raises > 0 && self.effects == 0);
@@ -1555,6 +1552,51 @@ impl<'f, 'a> Flow<'f, 'a> {
             && self.statement_calls == 0
             && self.calls.is_empty();
         Analysis { params, calls, drops, opaque, references, stored, answers, reports, passes, chooses }
+    }
+
+    /// Which parameters end where.
+    fn ends(&self) -> Ends {
+        let mut ends = Ends::default();
+        for u in &self.uses {
+            let of = match u.kind {
+                UseKind::Effect | UseKind::Control(_) | UseKind::Captured => &mut ends.effect,
+                UseKind::Log => &mut ends.log,
+                UseKind::Check => &mut ends.check,
+                UseKind::Raise => &mut ends.raise,
+                UseKind::Guard => &mut ends.guard,
+                UseKind::Discard => &mut ends.discard,
+                UseKind::Argument(_) => continue,
+            };
+            *of = of.or(u.bits);
+        }
+        ends
+    }
+
+    /// Where a parameter comes to at best.
+    fn fate(&self, i: usize, ends: &Ends, forwarded: bool) -> Fate {
+        if i >= Bits::MAX || self.opaque || ends.effect.has(i) {
+            Fate::Used
+        } else if forwarded {
+            Fate::Forwarded
+        } else if ends.guard.has(i) {
+            Fate::Guarded
+        } else if ends.log.has(i) {
+            Fate::Logged
+        } else if ends.discard.has(i) {
+            Fate::Discarded
+        } else if ends.check.has(i) {
+            Fate::Checked
+        } else if ends.raise.has(i) {
+            Fate::Raised
+        } else if self.overwritten[i].is_some() && !self.read_original.has(i) {
+            Fate::Overwritten
+        } else if self.read.has(i) {
+            Fate::DeadEnd
+        } else if self.function.params[i].disowned {
+            Fate::Discarded
+        } else {
+            Fate::NeverRead
+        }
     }
 
     /// Whether an expression is a parameter as it came in, a constant, a function, or a tuple of those.

@@ -106,24 +106,9 @@ impl<'s> Index<'s> {
             classes.push(file.classes.iter().enumerate().map(|(j, c)| (c.name.as_str(), j as u32)).collect());
             let mut name = String::new();
             if file.language == Language::Python {
-                let path =
-                    file.path.strip_suffix(".py").or(file.path.strip_suffix(".pyi")).unwrap_or(&file.path);
-                let path = path.strip_suffix("/__init__").unwrap_or(path);
-                let full = path.trim_start_matches('/').replace('/', ".");
-                // The topmost package around the file is where imports start.
-                let mut top = path;
-                let mut at = path.rsplit_once('/').map(|p| p.0);
-                while let Some(dir) = at {
-                    if !packages.contains(dir) {
-                        break;
-                    }
-                    top = dir;
-                    at = dir.rsplit_once('/').map(|p| p.0);
-                }
-                let strip = top.rsplit_once('/').map_or(0, |p| p.0.len() + 1);
-                let short = path[strip..].replace('/', ".");
+                let (full, short) = module_names(&file.path, &packages);
                 modules.entry(full.clone()).or_insert(i as u32);
-                modules.entry(short.clone()).or_insert(i as u32);
+                modules.entry(short).or_insert(i as u32);
                 name = full;
             }
             module_name.push(name);
@@ -131,36 +116,11 @@ impl<'s> Index<'s> {
                 macros.entry(name.as_str()).or_default().push(ids);
             }
         }
-        let stem_of: Vec<(String, bool)> = functions
-            .iter()
-            .map(|(f, j)| {
-                let f = &files[*f as usize].functions[*j as usize];
-                let (stem, stripped) = names::stem(&f.name, config);
-                let mut bag: Vec<&str> = stem.split('_').collect();
-                bag.sort_unstable();
-                (bag.join("_"), stripped)
-            })
-            .collect();
+        let stem_of = stems_of(files, &functions, config);
         let file_stem = files.iter().map(|f| {
             let name = f.path.rsplit('/').next().unwrap_or(&f.path);
             names::stem(name.split('.').next().unwrap_or(name), config).0
         });
-        // Methods are alike only where their classes are: by their names without words that say where they run.
-        let stem_of: Vec<(String, bool)> = stem_of
-            .into_iter()
-            .enumerate()
-            .map(|(id, (stem, stripped))| {
-                let (file, at) = functions[id];
-                match &files[file as usize].functions[at as usize].class {
-                    Some(class) if !stem.is_empty() => {
-                        let bare = names::stem(class, config).0;
-                        let class = if bare.is_empty() { format!("{class}@{file}") } else { bare };
-                        (format!("{class}.{stem}"), stripped)
-                    }
-                    _ => (stem, stripped),
-                }
-            })
-            .collect();
         let mut stems: FxHashMap<(Language, String), Vec<FnId>> = FxHashMap::default();
         for (id, (stem, _)) in stem_of.iter().enumerate() {
             if !stem.is_empty() {
@@ -242,22 +202,8 @@ impl<'s> Index<'s> {
         let mut fakes = Vec::new();
         let mut mirrors = Vec::new();
         for (i, file) in self.files.iter().enumerate() {
-            for table in &file.tables {
-                let mut members: Vec<FnId> = table
-                    .iter()
-                    .filter_map(|m| match self.in_module(i as u32, m, 0)? {
-                        Target::Function(id) => Some(id),
-                        _ => None,
-                    })
-                    .collect();
-                members.sort_unstable();
-                members.dedup();
-                if members.len() >= 2 {
-                    for m in &members {
-                        families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
-                    }
-                }
-            }
+            self.tables_of(i as u32, file, &mut families);
+            self.backends_of(i, file, &mut families);
             for (real, fake) in &file.fakes {
                 if let Some(Target::Function(fake)) = self.in_module(i as u32, fake, 0) {
                     let real = real.as_ref().and_then(|r| match self.in_module(i as u32, r, 0) {
@@ -267,60 +213,12 @@ impl<'s> Index<'s> {
                     fakes.push((real, fake));
                 }
             }
-            // `forward_native`, `forward_hip`, ... of one class.
-            for class in &file.classes {
-                let mut groups: FxHashMap<&str, Vec<FnId>> = FxHashMap::default();
-                for m in &class.methods {
-                    // What follows says where it runs: `forward_native`, not `forward_abstract` or `forward_prefill`.
-                    let (base, rest) = m.split_once('_').unwrap_or((m, ""));
-                    if base == "forward" && !rest.is_empty() && rest.split('_').any(names::is_backend) {
-                        let qualified = format!("{}.{m}", class.name);
-                        if let Some(id) = self.by_name[i].get(qualified.as_str()) {
-                            groups.entry(base).or_default().push(*id);
-                        }
-                    }
-                }
-                for members in groups.values().filter(|g| g.len() >= 2) {
-                    for m in members {
-                        families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
-                    }
-                }
-            }
         }
-        // Implementations of one trait's method.
-        let mut implementations: FxHashMap<(&str, &str), Vec<FnId>> = FxHashMap::default();
-        for id in self.ids() {
-            let f = self.function(id);
-            if let Some(of_trait) = f.decorators.iter().find_map(|(path, _)| path.strip_prefix("impl ")) {
-                implementations.entry((of_trait, f.name.as_str())).or_default().push(id);
-            }
-        }
-        let mut siblings: FxHashMap<FnId, Vec<FnId>> = FxHashMap::default();
-        for members in implementations.values().filter(|m| m.len() >= 2) {
-            for m in members {
-                siblings.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
-            }
-        }
-        let mut callbacks = FxHashSet::default();
-        for (i, file) in self.files.iter().enumerate() {
-            for name in &file.references {
-                if let Some(Target::Function(id)) = self.in_module(i as u32, name, 0) {
-                    callbacks.insert(id);
-                }
-            }
-        }
+        let mut siblings = self.implementations();
+        self.callbacks = self.passed_around();
         for id in self.ids() {
             let f = self.function(id);
             let file = self.functions[id as usize].0;
-            for name in &f.references {
-                let target = match f.imports.iter().rev().find(|(n, _)| n == name) {
-                    Some((_, path)) => self.import(file, path, 0),
-                    None => self.in_module(file, name, 0),
-                };
-                if let Some(Target::Function(other)) = target {
-                    callbacks.insert(other);
-                }
-            }
             for (path, args) in &f.decorators {
                 let last = path.rsplit('.').next().unwrap_or(path);
                 for (key, name) in args {
@@ -363,12 +261,85 @@ impl<'s> Index<'s> {
             }
         }
         self.mirrors.extend(mirrors);
-        self.callbacks = callbacks;
         for members in families.values_mut() {
             members.sort_unstable();
             members.dedup();
         }
         self.families = families;
+    }
+
+    /// Functions that stand beside each other in a dispatch table.
+    fn tables_of(&self, i: u32, file: &FileSummary, families: &mut FxHashMap<FnId, Vec<FnId>>) {
+        for table in &file.tables {
+            let mut members: Vec<FnId> = table
+                .iter()
+                .filter_map(|m| match self.in_module(i, m, 0)? {
+                    Target::Function(id) => Some(id),
+                    _ => None,
+                })
+                .collect();
+            members.sort_unstable();
+            members.dedup();
+            link(families, &members);
+        }
+    }
+
+    /// `forward_native`, `forward_hip`, ... of one class.
+    fn backends_of(&self, i: usize, file: &FileSummary, families: &mut FxHashMap<FnId, Vec<FnId>>) {
+        for class in &file.classes {
+            let mut groups: FxHashMap<&str, Vec<FnId>> = FxHashMap::default();
+            for m in &class.methods {
+                // What follows says where it runs: `forward_native`, not `forward_abstract` or `forward_prefill`.
+                let (base, rest) = m.split_once('_').unwrap_or((m, ""));
+                if base == "forward" && !rest.is_empty() && rest.split('_').any(names::is_backend) {
+                    let qualified = format!("{}.{m}", class.name);
+                    if let Some(id) = self.by_name[i].get(qualified.as_str()) {
+                        groups.entry(base).or_default().push(*id);
+                    }
+                }
+            }
+            groups.values().for_each(|members| link(families, members));
+        }
+    }
+
+    /// Implementations of one trait's method.
+    fn implementations(&self) -> FxHashMap<FnId, Vec<FnId>> {
+        let mut implementations: FxHashMap<(&str, &str), Vec<FnId>> = FxHashMap::default();
+        for id in self.ids() {
+            let f = self.function(id);
+            if let Some(of_trait) = f.decorators.iter().find_map(|(path, _)| path.strip_prefix("impl ")) {
+                implementations.entry((of_trait, f.name.as_str())).or_default().push(id);
+            }
+        }
+        let mut siblings: FxHashMap<FnId, Vec<FnId>> = FxHashMap::default();
+        implementations.values().for_each(|members| link(&mut siblings, members));
+        siblings
+    }
+
+    /// Functions that are passed around as values.
+    fn passed_around(&self) -> FxHashSet<FnId> {
+        let mut callbacks = FxHashSet::default();
+        for (i, file) in self.files.iter().enumerate() {
+            for name in &file.references {
+                if let Some(Target::Function(id)) = self.in_module(i as u32, name, 0) {
+                    callbacks.insert(id);
+                }
+            }
+        }
+        for id in self.ids() {
+            let f = self.function(id);
+            let file = self.functions[id as usize].0;
+            for name in &f.references {
+                let target = match f.imports.iter().rev().find(|(n, _)| n == name) {
+                    Some((_, path)) => self.import(file, path, 0),
+                    None => self.in_module(file, name, 0),
+                };
+                if let Some(Target::Function(other)) = target {
+                    callbacks.insert(other);
+                }
+            }
+        }
+        callbacks
     }
 
     /// Overridden methods, implementations of one base method, and layers of one protocol.
@@ -1095,4 +1066,51 @@ pub fn param<'s>(f: &'s FnSummary, name: &str, config: &Names) -> Option<(usize,
         .enumerate()
         .find(|(_, p)| p.name == name)
         .or_else(|| f.params.iter().enumerate().find(|(_, p)| names::same_quantity(&p.name, name, config)))
+}
+
+/// The names under which a Python file is imported: from the root, and from the folder around its topmost package.
+fn module_names(path: &str, packages: &FxHashSet<&str>) -> (String, String) {
+    let path = path.strip_suffix(".py").or(path.strip_suffix(".pyi")).unwrap_or(path);
+    let path = path.strip_suffix("/__init__").unwrap_or(path);
+    let mut top = path;
+    let mut at = path.rsplit_once('/').map(|p| p.0);
+    while let Some(dir) = at {
+        if !packages.contains(dir) {
+            break;
+        }
+        top = dir;
+        at = dir.rsplit_once('/').map(|p| p.0);
+    }
+    let strip = top.rsplit_once('/').map_or(0, |p| p.0.len() + 1);
+    (path.trim_start_matches('/').replace('/', "."), path[strip..].replace('/', "."))
+}
+
+/// The name of each function without words that say where it runs, and whether there were any. Methods are alike only
+/// where their classes are.
+fn stems_of(files: &[FileSummary], functions: &[(u32, u32)], config: &Names) -> Vec<(String, bool)> {
+    let stem_of = |&(file, at): &(u32, u32)| {
+        let f = &files[file as usize].functions[at as usize];
+        let (stem, stripped) = names::stem(&f.name, config);
+        let mut bag: Vec<&str> = stem.split('_').collect();
+        bag.sort_unstable();
+        let stem = bag.join("_");
+        match &f.class {
+            Some(class) if !stem.is_empty() => {
+                let bare = names::stem(class, config).0;
+                let class = if bare.is_empty() { format!("{class}@{file}") } else { bare };
+                (format!("{class}.{stem}"), stripped)
+            }
+            _ => (stem, stripped),
+        }
+    };
+    functions.iter().map(stem_of).collect()
+}
+
+/// Each of them is alike to all others.
+fn link(families: &mut FxHashMap<FnId, Vec<FnId>>, members: &[FnId]) {
+    if members.len() >= 2 {
+        for m in members {
+            families.entry(*m).or_default().extend(members.iter().filter(|o| *o != m));
+        }
+    }
 }

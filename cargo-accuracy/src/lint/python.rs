@@ -376,31 +376,7 @@ impl<'a> Lower<'a> {
 
     fn stmt(&mut self, s: &'a PyStmt, out: &mut Vec<Stmt<'a>>) {
         match s {
-            PyStmt::FunctionDef(f) => {
-                let mut reads = Vec::new();
-                for stmt in &f.body {
-                    names_in_stmt(stmt, &mut |n| reads.push(n));
-                }
-                let own: Vec<&str> = f.parameters.iter().map(|p| p.name().id.as_str()).collect();
-                reads.retain(|r| !own.contains(r));
-                // Defaults and decorators are evaluated out here: `def g(scale=scale)` reads this function's.
-                for p in f.parameters.iter_non_variadic_params() {
-                    if let Some(d) = &p.default {
-                        mentioned_names(d, &mut |n| reads.push(n));
-                    }
-                }
-                for d in &f.decorator_list {
-                    mentioned_names(&d.expression, &mut |n| reads.push(n));
-                }
-                reads.sort_unstable();
-                reads.dedup();
-                out.push(Stmt::Nested {
-                    name: f.name.id.as_str(),
-                    reads,
-                    decorated: !f.decorator_list.is_empty(),
-                });
-                self.function(f);
-            }
+            PyStmt::FunctionDef(f) => self.nested_function(f, out),
             PyStmt::ClassDef(c) => {
                 let mut reads = Vec::new();
                 for stmt in &c.body {
@@ -459,20 +435,8 @@ impl<'a> Lower<'a> {
                 out.push(Stmt::Loop { head, target: None, body, orelse });
             }
             PyStmt::If(i) => {
-                let mut orelse = Vec::new();
-                for clause in i.elif_else_clauses.iter().rev() {
-                    let body = self.block(&clause.body);
-                    orelse = match &clause.test {
-                        None => body,
-                        Some(test) => {
-                            let test = self.expr(test);
-                            vec![Stmt::If { test, then: body, orelse }]
-                        }
-                    };
-                }
-                let test = self.expr(&i.test);
-                let then = self.block(&i.body);
-                out.push(Stmt::If { test, then, orelse });
+                let branch = self.if_statement(i);
+                out.push(branch);
             }
             PyStmt::With(w) => {
                 let items = w
@@ -517,24 +481,68 @@ impl<'a> Lower<'a> {
                     import(s, imports);
                 }
             }
-            PyStmt::Expr(e) => {
-                if !matches!(&*e.value, Py::StringLiteral(_) | Py::EllipsisLiteral(_)) {
-                    self.tables(&e.value);
-                    let value = self.expr(&e.value);
-                    match value {
-                        Expr::Name(_) => out.push(Stmt::Discard(vec![value])),
-                        Expr::Build(parts) if parts.iter().all(|p| matches!(p, Expr::Name(_))) => {
-                            out.push(Stmt::Discard(parts));
-                        }
-                        value => out.push(Stmt::Expr(value)),
-                    }
-                }
-            }
+            PyStmt::Expr(e) => self.expression_statement(e, out),
             PyStmt::Break(_) | PyStmt::Continue(_) => out.push(Stmt::Leave),
             PyStmt::Global(g) => self.outer.extend(g.names.iter().map(|n| n.id.as_str())),
             PyStmt::Nonlocal(g) => self.outer.extend(g.names.iter().map(|n| n.id.as_str())),
             PyStmt::Pass(_) | PyStmt::TypeAlias(_) | PyStmt::IpyEscapeCommand(_) => {}
         }
+    }
+
+    /// An expression whose value nobody takes: a call, or names that are only mentioned.
+    fn expression_statement(&mut self, e: &'a ast::StmtExpr, out: &mut Vec<Stmt<'a>>) {
+        if !matches!(&*e.value, Py::StringLiteral(_) | Py::EllipsisLiteral(_)) {
+            self.tables(&e.value);
+            let value = self.expr(&e.value);
+            match value {
+                Expr::Name(_) => out.push(Stmt::Discard(vec![value])),
+                Expr::Build(parts) if parts.iter().all(|p| matches!(p, Expr::Name(_))) => {
+                    out.push(Stmt::Discard(parts));
+                }
+                value => out.push(Stmt::Expr(value)),
+            }
+        }
+    }
+
+    /// `if` with its `elif` and `else`, as branches inside of each other.
+    fn if_statement(&mut self, i: &'a ast::StmtIf) -> Stmt<'a> {
+        let mut orelse = Vec::new();
+        for clause in i.elif_else_clauses.iter().rev() {
+            let body = self.block(&clause.body);
+            orelse = match &clause.test {
+                None => body,
+                Some(test) => {
+                    let test = self.expr(test);
+                    vec![Stmt::If { test, then: body, orelse }]
+                }
+            };
+        }
+        let test = self.expr(&i.test);
+        let then = self.block(&i.body);
+        Stmt::If { test, then, orelse }
+    }
+
+    /// A function inside of another one: the names that it reads, and the function itself.
+    fn nested_function(&mut self, f: &'a ast::StmtFunctionDef, out: &mut Vec<Stmt<'a>>) {
+        let mut reads = Vec::new();
+        for stmt in &f.body {
+            names_in_stmt(stmt, &mut |n| reads.push(n));
+        }
+        let own: Vec<&str> = f.parameters.iter().map(|p| p.name().id.as_str()).collect();
+        reads.retain(|r| !own.contains(r));
+        // Defaults and decorators are evaluated out here: `def g(scale=scale)` reads this function's.
+        for p in f.parameters.iter_non_variadic_params() {
+            if let Some(d) = &p.default {
+                mentioned_names(d, &mut |n| reads.push(n));
+            }
+        }
+        for d in &f.decorator_list {
+            mentioned_names(&d.expression, &mut |n| reads.push(n));
+        }
+        reads.sort_unstable();
+        reads.dedup();
+        out.push(Stmt::Nested { name: f.name.id.as_str(), reads, decorated: !f.decorator_list.is_empty() });
+        self.function(f);
     }
 
     fn exprs<'b>(&mut self, list: impl IntoIterator<Item = &'b Py>) -> Vec<Expr<'a>>

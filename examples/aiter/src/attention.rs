@@ -169,7 +169,7 @@ unsafe extern "C" {
     /// MLA decode in bfloat16 with 16 heads: attention in float32, and its log-sum-exp, of each part of the positions.
     #[link_name = "_ZN5aiter39mla_dec_stage1_bf16_a16w16_subQ16_mqa16E"]
     fn mla_bf16(
-        out: Padded<DevPtr<f32>>,
+        out: Padded<DevPtr<c_void>>,
         lse: Padded<DevPtr<f32>>,
         q: Padded<DevPtr<c_void>>,
         kv: Padded<DevPtr<c_void>>,
@@ -187,10 +187,11 @@ unsafe extern "C" {
 
 #[code_object("mla.mla_a8w8_qh16_qseqlen1_gqaratio16")]
 unsafe extern "C" {
-    /// MLA decode in FP8 with 16 heads, as [`mla_bf16`]; queries have one scale and the cache has one.
+    /// MLA decode in FP8 with 16 heads, as [`mla_bf16`]; queries have one scale and the cache has one. What is one part is
+    /// written in bfloat16, and without its log-sum-exp.
     #[link_name = "_ZN5aiter33mla_a8w8_qh16_qseqlen1_gqaratio16E"]
     fn mla_fp8(
-        out: Padded<DevPtr<f32>>,
+        out: Padded<DevPtr<c_void>>,
         lse: Padded<DevPtr<f32>>,
         q: Padded<DevPtr<c_void>>,
         kv: Padded<DevPtr<c_void>>,
@@ -214,9 +215,9 @@ unsafe extern "C" {
 /// What MLA decode has at hand.
 #[derive(Clone, Copy)]
 pub struct Mla {
-    /// `[seqs, 16 * 512]`.
-    pub out: DevPtr<f32>,
-    /// `[seqs, 16]`.
+    /// `[seqs, 16 * 512]`; float32 of bfloat16, and bfloat16 of FP8.
+    pub out: DevPtr<c_void>,
+    /// `[seqs, 16]`; null where queries and cache are FP8.
     pub lse: DevPtr<f32>,
     /// `[seqs, 16 * 576]`.
     pub q: DevPtr<c_void>,

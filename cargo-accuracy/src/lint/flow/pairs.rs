@@ -4,6 +4,17 @@ use super::{Bits, CallEvent, Flow, PathId, UseKind, names};
 use crate::lint::ir::{Expr, ParamKind};
 use crate::lint::source::{DropSummary, Slot};
 
+/// Two mutually exclusive calls: the first by its number and arms, the second by its order and arms.
+#[derive(Clone, Copy)]
+struct Way<'p> {
+    a: (usize, &'p [PathId]),
+    b: (u32, &'p [PathId]),
+    /// How many arms lead to both.
+    common: usize,
+    /// The second is taken where the first failed.
+    attempt: bool,
+}
+
 impl Flow<'_, '_> {
     /// Ancestors of a path, root first.
     pub(super) fn chain(&self, mut path: PathId) -> Vec<PathId> {
@@ -105,67 +116,11 @@ impl Flow<'_, '_> {
                         mode |= node.mode;
                     }
                 }
-                // A flag stands for what it asks about.
-                let on_path = |w: &str| {
-                    let asks = |test: &Expr| {
-                        let mut asked = Vec::new();
-                        if matches!(test, Expr::And(_) | Expr::Or(_) | Expr::Not(_) | Expr::Compare(..)) {
-                            super::collect_names(test, &mut asked, 0);
-                        }
-                        asked.iter().any(|n| names_on_path.contains(n))
-                    };
-                    names_on_path.contains(&w)
-                        || self.local(w).and_then(|v| self.tests.get(&v)).is_some_and(|t| asks(t))
-                };
-                let mut refused = Bits::EMPTY;
-                let mut candidates = missing.minus(pinned);
-                for (params, with) in &self.partial {
-                    for p in params.iter().take_while(|p| *p < self.function.params.len()) {
-                        let own = self.function.params[p].name;
-                        if with.iter().any(|w| *w != own && on_path(w)) {
-                            candidates = candidates.minus(Bits::one(p));
-                            // Each operand has a scale: that one is refused says nothing of another.
-                            if !names::is_quantisation(own) {
-                                refused = refused.or(Bits::one(p));
-                            }
-                        }
-                    }
-                }
+                let way = Way { a: (*ai, a_chain), b: (b.order, b_chain), common, attempt };
+                let (asked, refused) = self.asked_about(&names_on_path);
+                let candidates = self.used_on_no_way(missing.minus(pinned).minus(asked), way);
                 if candidates.is_empty() {
                     continue;
-                }
-                for u in &self.uses {
-                    let hit = candidates.and(u.bits);
-                    if hit.is_empty() {
-                        continue;
-                    }
-                    let node = match u.kind {
-                        // What is thrown away on the way here is left out on purpose.
-                        UseKind::Effect | UseKind::Argument(_) | UseKind::Discard => None,
-                        // What decides, after the call, which value is used is used there, too.
-                        UseKind::Captured if u.order > b.order => None,
-                        UseKind::Control(node) => Some(node),
-                        _ => continue,
-                    };
-                    let on = |chain: &[PathId]| {
-                        node.is_some_and(|n| chain.iter().any(|p| self.paths[*p as usize].node == n))
-                    };
-                    if on(b_chain) || (attempt && on(a_chain)) {
-                        continue;
-                    }
-                    let u_chain = self.chain(u.path);
-                    let (_, apart) = self.compare(&u_chain, u.order, b_chain, b.order);
-                    let in_attempt = attempt && a_chain.get(common).is_some_and(|arm| u_chain.contains(arm));
-                    if apart
-                        || in_attempt
-                        || matches!(u.kind, UseKind::Argument(c) if attempt && c as usize == *ai)
-                    {
-                        continue;
-                    }
-                    candidates = candidates.minus(hit);
-                    if candidates.is_empty() {
-                        break;
-                    }
                 }
                 // Parameters that the path itself fixes or refuses: what belongs to them is absent with them.
                 let mut absent = refused;
@@ -201,6 +156,73 @@ impl Flow<'_, '_> {
             }
         }
         out
+    }
+
+    /// Parameters that a test with what the way asks about speaks of, and those of them that it refuses.
+    fn asked_about(&self, names_on_path: &[&str]) -> (Bits, Bits) {
+        // A flag stands for what it asks about.
+        let on_path = |w: &str| {
+            let asks = |test: &Expr| {
+                let mut mentioned = Vec::new();
+                if matches!(test, Expr::And(_) | Expr::Or(_) | Expr::Not(_) | Expr::Compare(..)) {
+                    super::collect_names(test, &mut mentioned, 0);
+                }
+                mentioned.iter().any(|n| names_on_path.contains(n))
+            };
+            names_on_path.contains(&w)
+                || self.local(w).and_then(|v| self.tests.get(&v)).is_some_and(|t| asks(t))
+        };
+        let mut refused = Bits::EMPTY;
+        let mut asked = Bits::EMPTY;
+        for (params, with) in &self.partial {
+            for p in params.iter().take_while(|p| *p < self.function.params.len()) {
+                let own = self.function.params[p].name;
+                if with.iter().any(|w| *w != own && on_path(w)) {
+                    asked = asked.or(Bits::one(p));
+                    // Each operand has a scale: that one is refused says nothing of another.
+                    if !names::is_quantisation(own) {
+                        refused = refused.or(Bits::one(p));
+                    }
+                }
+            }
+        }
+        (asked, refused)
+    }
+
+    /// Those of some parameters that nothing on the way to the second call, or on one that meets it, uses.
+    fn used_on_no_way(&self, mut candidates: Bits, way: Way) -> Bits {
+        let Way { a: (ai, a_chain), b: (b_order, b_chain), common, attempt } = way;
+        for u in &self.uses {
+            let hit = candidates.and(u.bits);
+            if hit.is_empty() {
+                continue;
+            }
+            let node = match u.kind {
+                // What is thrown away on the way here is left out on purpose.
+                UseKind::Effect | UseKind::Argument(_) | UseKind::Discard => None,
+                // What decides, after the call, which value is used is used there, too.
+                UseKind::Captured if u.order > b_order => None,
+                UseKind::Control(node) => Some(node),
+                _ => continue,
+            };
+            let on = |chain: &[PathId]| {
+                node.is_some_and(|n| chain.iter().any(|p| self.paths[*p as usize].node == n))
+            };
+            if on(b_chain) || (attempt && on(a_chain)) {
+                continue;
+            }
+            let u_chain = self.chain(u.path);
+            let (_, apart) = self.compare(&u_chain, u.order, b_chain, b_order);
+            let in_attempt = attempt && a_chain.get(common).is_some_and(|arm| u_chain.contains(arm));
+            if apart || in_attempt || matches!(u.kind, UseKind::Argument(c) if attempt && c as usize == ai) {
+                continue;
+            }
+            candidates = candidates.minus(hit);
+            if candidates.is_empty() {
+                break;
+            }
+        }
+        candidates
     }
 
     /// The parameters of a whole second set of operands (`col_data`, `col_scale` beside `data`, `scale`), where the

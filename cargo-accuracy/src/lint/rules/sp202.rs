@@ -199,6 +199,54 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
     if cx.index.file(id).language == Language::Python && names::is_tool(&cx.index.file(id).path) {
         excuses.push(Excuse::Tool);
     }
+    let same_use = a.sink == b.sink && a.sink != Sink::Inside;
+    let meaning = names::meaning(&p.name, &cx.config.names);
+    if !comparable(cx, id, d, callee, &witnesses) {
+        excuses.push(Excuse::Unlike);
+    }
+    // An internal function that chooses among callees, each with what it needs, misleads nobody from elsewhere.
+    if f.name.starts_with('_') && !has && !d.fallback && p.documented != Documented::Promised {
+        excuses.push(Excuse::Internal);
+    }
+    // What stands in the parameter's place is a value of the call's choice, or the function calls itself for another case.
+    if let Callee::Has { literal: Some(l), .. } = callee
+        && (!absent(l) || cx.effects.callee(id, d.dropping) == Some(id))
+    {
+        excuses.push(Excuse::Fixed);
+    }
+    let order = 10 * i32::from(has)
+        + 4 * i32::from(d.fallback)
+        + 2 * i32::from(alike)
+        + 2 * i32::from(same_use)
+        + shared.min(8)
+        - missing.min(8)
+        + match meaning {
+            Meaning::Semantic => 6,
+            Meaning::Numeric => 4,
+            Meaning::Neutral => 2,
+            Meaning::Tuning => 0,
+        };
+    Evidence {
+        meaning,
+        sort: p.sort,
+        optional: p.optional(),
+        absent: p.may_be_absent(),
+        defaulted: p.default.is_some(),
+        public: false,
+        witnesses,
+        excuses,
+        order,
+    }
+}
+
+/// Whether two calls do the same job, so that what one of them is not passed is missed.
+fn comparable(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee, witnesses: &[Witness]) -> bool {
+    let has = matches!(callee, Callee::Has { .. });
+    let f = cx.index.function(id);
+    let p = &f.params[d.param as usize];
+    let (a, b) = (&f.calls[d.honoured as usize], &f.calls[d.dropping as usize]);
+    let (shared, missing) = (i32::from(d.shared), i32::from(d.missing));
+    let alike = names::alternatives(&a.callee, &b.callee);
     let unknown = cx.effects.callee(id, d.dropping).is_none();
     // One unknown function called in two ways: which of several it is, nobody knows.
     let same_unknown = unknown && a.callee == b.callee;
@@ -237,42 +285,7 @@ fn evidence(cx: &Context, id: FnId, d: &DropSummary, callee: &Callee) -> Evidenc
         || d.fallback && same_use
         || witnesses.iter().any(|w| matches!(w, Witness::CalleeHas))
         || company();
-    if !enough || !kin || !lost || !known || (same_unknown || types) && !d.fallback {
-        excuses.push(Excuse::Unlike);
-    }
-    // An internal function that chooses among callees, each with what it needs, misleads nobody from elsewhere.
-    if f.name.starts_with('_') && !has && !d.fallback && p.documented != Documented::Promised {
-        excuses.push(Excuse::Internal);
-    }
-    // What stands in the parameter's place is a value of the call's choice, or the function calls itself for another case.
-    if let Callee::Has { literal: Some(l), .. } = callee
-        && (!absent(l) || cx.effects.callee(id, d.dropping) == Some(id))
-    {
-        excuses.push(Excuse::Fixed);
-    }
-    let order = 10 * i32::from(has)
-        + 4 * i32::from(d.fallback)
-        + 2 * i32::from(alike)
-        + 2 * i32::from(same_use)
-        + shared.min(8)
-        - missing.min(8)
-        + match meaning {
-            Meaning::Semantic => 6,
-            Meaning::Numeric => 4,
-            Meaning::Neutral => 2,
-            Meaning::Tuning => 0,
-        };
-    Evidence {
-        meaning,
-        sort: p.sort,
-        optional: p.optional(),
-        absent: p.may_be_absent(),
-        defaulted: p.default.is_some(),
-        public: false,
-        witnesses,
-        excuses,
-        order,
-    }
+    enough && kin && lost && known && (!same_unknown && !types || d.fallback)
 }
 
 /// A literal that says that there is none.
