@@ -1,6 +1,7 @@
 //! The names of root causes that readers of a report may rely on, one row each. A report has a finer name beside them.
 
-/// Declares every family once: its variant, its name in reports, and the finer names that belong to it.
+/// Declares every family once: its variant, its name in reports, and the finer names that belong to it. No cause has a name
+/// that stands nowhere here.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident $name:literal $([$($finer:literal),+])?;)*) => {
         /// The kind of mistake that a cause of a failure belongs to.
@@ -19,12 +20,24 @@ macro_rules! families {
                 }
             }
 
-            /// The family of a cause by that cause's own name; [`CauseFamily::Unknown`] for a name that no row has.
-            pub fn of(cause: &str) -> CauseFamily {
-                match cause {
-                    $($name $($(| $finer)+)? => CauseFamily::$variant,)*
-                    _ => CauseFamily::Unknown,
+            /// Its finer names.
+            pub const fn finer(self) -> &'static [&'static str] {
+                match self {
+                    $(CauseFamily::$variant => &[$($($finer),+)?],)*
                 }
+            }
+
+            /// The family of a cause by that cause's own name; `None` for a name that no row has.
+            pub fn named(cause: &str) -> Option<CauseFamily> {
+                match cause {
+                    $($name $($(| $finer)+)? => Some(CauseFamily::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// The same where a newer version may have written the name, which is [`CauseFamily::Unknown`] then.
+            pub fn of(cause: &str) -> CauseFamily {
+                CauseFamily::named(cause).unwrap_or(CauseFamily::Unknown)
             }
         }
     };
@@ -57,7 +70,8 @@ families! {
     Rope "rope";
     Router "router";
     /// No cause was found, or one that has only a finer name.
-    Unknown "unknown";
+    Unknown "unknown"
+        ["activation", "addend_extra", "norm_weight", "stale_state", "kept_from_first_call", "other_elements", "elements_left_out"];
 }
 
 #[cfg(test)]

@@ -70,7 +70,17 @@ fn every_cause_that_a_report_may_name_is_on_the_page_and_no_other() {
         CauseFamily::ALL.iter().map(|family| family.name().to_owned()).collect::<BTreeSet<_>>(),
         "the schema and the code disagree"
     );
-    assert_eq!(names(&std::fs::read_to_string(page()).unwrap(), "causes"), known);
+    let text = std::fs::read_to_string(page()).unwrap();
+    assert_eq!(names(&text, "causes"), known);
+    let finer = CauseFamily::ALL
+        .iter()
+        .flat_map(|family| family.finer().iter().map(|kind| format!("| `{kind}` | `{}` | ", family.name())));
+    let finer: Vec<String> = finer.collect();
+    let listed = part(&text, "finer names");
+    assert_eq!(listed.matches("| `").count(), 2 * finer.len(), "kinds on the page");
+    for row in finer {
+        assert!(listed.contains(&row), "names.md lacks a row that begins with {row}");
+    }
 }
 
 #[test]
