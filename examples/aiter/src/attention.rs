@@ -3,6 +3,7 @@
 //! Strides are in bytes, as the kernels take them.
 
 use crate::launched;
+use accuracy_core::device::emulation;
 use accuracy_core::dtype::DType;
 use accuracy_core::prelude::*;
 use std::ffi::c_void;
@@ -268,7 +269,10 @@ pub unsafe fn mla_decode(of: Mla, sequences: i32, scale: f32, stream: Stream) ->
     }
     launched(match of.scales {
         None => launch!(mla_bf16),
-        Some([q, kv]) => launch!(mla_fp8, DevPtr::null(), DevPtr::null(), DevPtr::null(), q, kv),
+        // From the second tile of positions on, its waves overwrite in shared memory what others still read.
+        Some([q, kv]) => {
+            emulation::in_step(|| launch!(mla_fp8, DevPtr::null(), DevPtr::null(), DevPtr::null(), q, kv))
+        }
     })
 }
 
