@@ -68,8 +68,50 @@ impl std::fmt::Display for MissingWait {
     }
 }
 
-/// One bit for each register.
-type Registers = [u64; COUNT / 64];
+/// The registers that accesses will write.
+#[derive(Debug)]
+struct Pending {
+    /// One bit for each register.
+    bits: [u64; COUNT / 64],
+    /// How many accesses will write each: at most as many as the counters let be under way.
+    accesses: [u8; COUNT],
+}
+
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending { bits: [0; COUNT / 64], accesses: [0; COUNT] }
+    }
+}
+
+impl Pending {
+    /// Whether any register of a span is among them. No span has more than 64.
+    fn any(&self, span: Span) -> bool {
+        let (word, bit) = (usize::from(span.first / 64), u32::from(span.first % 64));
+        let next = self.bits.get(word + 1).copied().unwrap_or(0);
+        let from = (u128::from(next) << 64 | u128::from(self.bits[word])) >> bit;
+        from as u64 & !u64::MAX.checked_shl(u32::from(span.count)).unwrap_or(0) != 0
+    }
+
+    fn has(&self, register: usize) -> bool {
+        self.bits[register / 64] >> (register % 64) & 1 != 0
+    }
+
+    fn add(&mut self, span: Span) {
+        for register in span.registers() {
+            self.bits[register / 64] |= 1 << (register % 64);
+            self.accesses[register] += 1;
+        }
+    }
+
+    fn remove(&mut self, span: Span) {
+        for register in span.registers() {
+            self.accesses[register] -= 1;
+            if self.accesses[register] == 0 {
+                self.bits[register / 64] &= !(1 << (register % 64));
+            }
+        }
+    }
+}
 
 /// The accesses that a wave has not waited for.
 #[derive(Debug, Default)]
@@ -77,8 +119,7 @@ pub struct Waits {
     vector: VecDeque<Asked>,
     local: VecDeque<Asked>,
     scalar: VecDeque<Asked>,
-    /// The registers that they will write.
-    pending: Registers,
+    pending: Pending,
     /// Whether there are any.
     any: bool,
 }
@@ -119,9 +160,9 @@ impl Waits {
 
     /// The first register of an instruction that a load has yet to write.
     fn find(&self, inst: &Inst, queue: Option<Queue>) -> Option<MissingWait> {
-        for span in inst.uses.spans() {
+        for span in inst.uses.spans().iter().filter(|span| self.pending.any(**span)) {
             for register in span.registers() {
-                if self.pending[register / 64] >> (register % 64) & 1 == 0 {
+                if !self.pending.has(register) {
                     continue;
                 }
                 let Some((of, asked)) = self.last(register) else { continue };
@@ -160,43 +201,32 @@ impl Waits {
         };
         // What has no register is of use only as one that later ones are counted by.
         of.push_back(asked);
-        let full = of.len() > queue.room();
-        if full {
-            of.pop_front();
+        if of.len() > queue.room() {
+            self.complete(queue, 1);
         }
+        self.pending.add(asked.registers);
         self.any = true;
-        match full {
-            true => self.gather(),
-            false => add(&mut self.pending, asked.registers),
-        }
     }
 
     /// `s_waitcnt`: what remains is at most as much as it says.
     fn wait(&mut self, operand: u16) {
         let (vector, shared) = counts(operand);
-        let excess = self.vector.len().saturating_sub(vector);
-        self.vector.drain(..excess);
-        let excess = self.local.len().saturating_sub(shared);
-        self.local.drain(..excess);
+        self.complete(Queue::Vector, self.vector.len().saturating_sub(vector));
+        self.complete(Queue::Local, self.local.len().saturating_sub(shared));
         if shared == 0 {
-            self.scalar.clear();
-        }
-        self.gather();
-    }
-
-    /// Makes `pending` anew from what is still asked for.
-    fn gather(&mut self) {
-        self.pending = Registers::default();
-        for asked in self.vector.iter().chain(&self.local).chain(&self.scalar) {
-            add(&mut self.pending, asked.registers);
+            self.complete(Queue::Scalar, self.scalar.len());
         }
         self.any = !(self.vector.is_empty() && self.local.is_empty() && self.scalar.is_empty());
     }
-}
 
-fn add(registers: &mut Registers, span: Span) {
-    for register in span.registers() {
-        registers[register / 64] |= 1 << (register % 64);
+    /// The first `count` accesses of a queue are complete.
+    fn complete(&mut self, queue: Queue, count: usize) {
+        let of = match queue {
+            Queue::Vector => &mut self.vector,
+            Queue::Local => &mut self.local,
+            Queue::Scalar => &mut self.scalar,
+        };
+        of.drain(..count).for_each(|asked| self.pending.remove(asked.registers));
     }
 }
 
