@@ -46,9 +46,8 @@ impl Operands {
     fn new() -> Operands {
         let [m, n, k] = SHAPE;
         // Codes of finite numbers of both signs, and scales that differ from group to group.
-        let codes = |len: usize, by: usize| {
-            (0..len).map(move |i| (i * by % 251 % 0x7e + i / 3 % 2 * 0x80) as u8)
-        };
+        let codes =
+            |len: usize, by: usize| (0..len).map(move |i| (i * by % 251 % 0x7e + i / 3 % 2 * 0x80) as u8);
         let scales = |len: usize| (0..len).map(|i| (1 + i % 7) as f32 / 4096.0).collect();
         Operands {
             x: codes(m * k, 37).collect(),

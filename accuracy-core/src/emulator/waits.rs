@@ -84,12 +84,9 @@ impl Default for Pending {
 }
 
 impl Pending {
-    /// Whether any register of a span is among them. No span has more than 64.
-    fn any(&self, span: Span) -> bool {
-        let (word, bit) = (usize::from(span.first / 64), u32::from(span.first % 64));
-        let next = self.bits.get(word + 1).copied().unwrap_or(0);
-        let from = (u128::from(next) << 64 | u128::from(self.bits[word])) >> bit;
-        from as u64 & !u64::MAX.checked_shl(u32::from(span.count)).unwrap_or(0) != 0
+    /// One bit for each number of a register, modulo 64, as [`uses::Uses::folded`](super::isa::uses::Uses::folded).
+    fn folded(&self) -> u64 {
+        self.bits.iter().fold(0, |folded, bits| folded | bits)
     }
 
     fn has(&self, register: usize) -> bool {
@@ -120,6 +117,8 @@ pub struct Waits {
     local: VecDeque<Asked>,
     scalar: VecDeque<Asked>,
     pending: Pending,
+    /// [`Pending::folded`] as it is now.
+    folded: u64,
     /// Whether there are any.
     any: bool,
 }
@@ -149,7 +148,8 @@ impl Waits {
             return None;
         }
         let queue = Queue::of(inst.encoding);
-        let found = if self.any { self.find(inst, queue) } else { None };
+        // Of most instructions one look tells that they use none of the registers that are waited for.
+        let found = if self.folded & inst.uses.folded() != 0 { self.find(inst, queue) } else { None };
         if let Some(queue) = queue {
             let on = active || queue == Queue::Scalar;
             let written = inst.uses.spans().iter().find(|span| span.written);
@@ -160,7 +160,7 @@ impl Waits {
 
     /// The first register of an instruction that a load has yet to write.
     fn find(&self, inst: &Inst, queue: Option<Queue>) -> Option<MissingWait> {
-        for span in inst.uses.spans().iter().filter(|span| self.pending.any(**span)) {
+        for span in inst.uses.spans() {
             for register in span.registers() {
                 if !self.pending.has(register) {
                     continue;
@@ -205,6 +205,7 @@ impl Waits {
             self.complete(queue, 1);
         }
         self.pending.add(asked.registers);
+        self.folded = self.pending.folded();
         self.any = true;
     }
 
@@ -216,6 +217,7 @@ impl Waits {
         if shared == 0 {
             self.complete(Queue::Scalar, self.scalar.len());
         }
+        self.folded = self.pending.folded();
         self.any = !(self.vector.is_empty() && self.local.is_empty() && self.scalar.is_empty());
     }
 

@@ -252,6 +252,7 @@ impl Wave<'_> {
     }
 
     /// All ones for the lanes that execute, zero for the others.
+    #[inline]
     pub fn mask(&mut self) -> &Lanes {
         let exec = self.exec();
         if exec != self.mask_of {
@@ -262,12 +263,14 @@ impl Wave<'_> {
     }
 
     /// [`Wave::mask`] and one vector register.
+    #[inline]
     pub fn masked(&mut self, register: usize) -> (&Lanes, &Lanes) {
         self.mask();
         (&self.mask, &self.v[register])
     }
 
     /// As [`Wave::masked`], with a register that is written.
+    #[inline]
     pub fn masked_mut(&mut self, register: usize) -> (&Lanes, &mut Lanes) {
         self.mask();
         (&self.mask, &mut self.v[register])

@@ -81,23 +81,24 @@ pub(super) fn lanes(mut mask: u64) -> impl Iterator<Item = usize> {
 }
 
 /// The first of `count` vector registers of an operand.
+#[inline]
 pub(super) fn registers(inst: &Inst, operand: Operand, count: usize) -> Result<usize, Fault> {
-    let Operand::Vector(first) = operand else {
-        return Err(Fault::Illegal(format!(
-            "{} needs a vector register, not {operand:?}",
-            inst.row.mnemonic
-        )));
-    };
-    let first = usize::from(first);
-    let end = if first < 256 { 256 } else { 512 };
-    if first + count > end {
-        let mnemonic = inst.row.mnemonic;
-        return Err(Fault::Illegal(format!(
-            "{mnemonic}: {count} registers from {first} on pass {}",
-            end - 1
-        )));
+    match operand {
+        Operand::Vector(first) if usize::from(first) % 256 + count <= 256 => Ok(usize::from(first)),
+        _ => Err(no_registers(inst, operand, count)),
     }
-    Ok(first)
+}
+
+#[cold]
+fn no_registers(inst: &Inst, operand: Operand, count: usize) -> Fault {
+    let mnemonic = inst.row.mnemonic;
+    Fault::Illegal(match operand {
+        Operand::Vector(first) => {
+            let last = if first < 256 { 255 } else { 511 };
+            format!("{mnemonic}: {count} registers from {first} on pass {last}")
+        }
+        _ => format!("{mnemonic} needs a vector register, not {operand:?}"),
+    })
 }
 
 /// A register whose active lanes hold an arithmetic progression.
