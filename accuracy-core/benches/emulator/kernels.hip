@@ -21,7 +21,22 @@ LOOP(fma, X64(FMA))
 LOOP(integer, X64(ADD))
 LOOP(packed_fma, X64(PACKED PACKED))
 
+#define LDS __attribute__((address_space(3)))
+
+// Plain loads and stores of LDS (ds_read_b32, ds_write_b32): the pointer says that it is LDS.
 GLOBAL lds(unsigned n) {
+    __attribute__((shared)) static unsigned words[1024];
+    volatile LDS unsigned *own = (volatile LDS unsigned *)words + __builtin_amdgcn_workitem_id_x();
+    for (unsigned i = 0; i < 4; i++) own[256 * i] = i;
+    unsigned sum = 0;
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned j = 0; j < 4; j++) sum += own[256 * j];
+        for (unsigned j = 0; j < 4; j++) own[256 * j] = sum;
+    }
+}
+
+// The same through a generic pointer (flat_load_dword): the compiler leaves the address space of volatile accesses open.
+GLOBAL lds_flat(unsigned n) {
     __attribute__((shared)) static volatile unsigned words[1024];
     const unsigned t = __builtin_amdgcn_workitem_id_x();
     for (unsigned i = 0; i < 4; i++) words[t + 256 * i] = t;
@@ -29,6 +44,20 @@ GLOBAL lds(unsigned n) {
     for (unsigned i = 0; i < n; i++) {
         for (unsigned j = 0; j < 4; j++) sum += words[t + 256 * j];
         for (unsigned j = 0; j < 4; j++) words[t + 256 * j] = sum;
+    }
+}
+
+// Four dwords a lane from rows of a tile (ds_read_b128), as matrix instructions take them: 16 rows, padded to 80 bytes.
+GLOBAL lds_rows(unsigned n) {
+    typedef unsigned Four __attribute__((ext_vector_type(4)));
+    __attribute__((shared)) static Four words[4 * 80];
+    const unsigned t = __builtin_amdgcn_workitem_id_x();
+    volatile LDS Four *own = (volatile LDS Four *)words + 80 * (t >> 6) + 5 * (t & 15) + (t >> 4 & 3);
+    *own = Four{t, t, t, t};
+    Four sum = {0, 0, 0, 0};
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned j = 0; j < 4; j++) sum += *own;
+        *own = sum;
     }
 }
 

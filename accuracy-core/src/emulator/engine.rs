@@ -1,8 +1,9 @@
 //! The emulated device: its memory, the code objects that are loaded on it, launches one after the other.
 
+use super::executed::Executed;
 use super::findings::Scene;
 use super::isa::Processor;
-use super::launch::{Executed, Launch, LaunchError, Refused, Shared, Watched};
+use super::launch::{Launch, LaunchError, Refused, Shared, Watched};
 use super::loader::{LoadError, Module};
 use super::memory::Region;
 use super::provenance::Tracking;

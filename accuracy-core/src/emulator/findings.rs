@@ -1,7 +1,7 @@
 //! What was seen on the emulated device, in words, with the names that the test and the source have for it.
 
+use super::executed::Unawaited;
 use super::isa::errata::Erratum;
-use super::launch::Unawaited;
 use super::loader::{Kernel, Module};
 use super::scrutiny::barriers::Wrong;
 use super::scrutiny::declared::{self, Declared, Outside};

@@ -3,20 +3,19 @@
 //! Source: LLVM's user guide for the AMDGPU backend, "Kernel Dispatch", "Initial Kernel Execution State" and "Code
 //! Object V5 Metadata".
 
+use super::executed::{Counts, Executed};
 use super::float_control::Plain;
-use super::isa::errata::Erratum;
-use super::isa::{Inst, Row};
-use super::loader::{Decoded, Kernel, Module};
+use super::isa::Inst;
+use super::loader::{Kernel, Module};
 use super::memory::{Group, PRIVATE_APERTURE, Region, SHARED_APERTURE, Space};
 use super::provenance::Tracking;
 use super::scrutiny::declared::Declared;
 use super::scrutiny::journal::Journal;
 use super::scrutiny::races::Races;
 use super::scrutiny::{Scrutiny, Sightings, clocks, polls};
-use super::waits::MissingWait;
 use super::wave::{Fault, LANES, Lanes, Mode, Wave, register, registers};
 use super::workgroup::{Progress, Stop, WaveOrder, Workgroup};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -110,87 +109,6 @@ pub enum LaunchError {
     Refused(#[from] Refused),
     #[error("{}", .0.fault)]
     Stopped(Box<Stop>),
-}
-
-/// What a launch executed.
-#[derive(Clone, Debug, Default)]
-pub struct Executed {
-    /// Wave instructions by mnemonic.
-    pub instructions: HashMap<&'static str, u64>,
-    /// Where a register was used before its load was waited for, by the address of the instruction that uses it.
-    pub missing_waits: BTreeMap<u64, Unawaited>,
-    /// What else was seen, of a launch that is scrutinised.
-    pub seen: Sightings,
-    /// The executed instructions that meet a known fault of the hardware.
-    pub errata: BTreeMap<u64, &'static Erratum>,
-}
-
-/// A missing wait, and the first wave that was seen to miss it.
-#[derive(Clone, Debug)]
-pub struct Unawaited {
-    pub missing: MissingWait,
-    pub workgroup: [u32; 3],
-    pub wave: u32,
-}
-
-/// Counts the executed instructions of a module.
-pub struct Counts {
-    executed: Vec<u64>,
-    elsewhere: HashMap<&'static str, u64>,
-    missing_waits: BTreeMap<u64, Unawaited>,
-}
-
-impl Counts {
-    fn new(module: &Module) -> Counts {
-        Counts {
-            executed: vec![0; module.instruction_count()],
-            elsewhere: HashMap::new(),
-            missing_waits: BTreeMap::new(),
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn add(&mut self, first: Option<usize>, index: usize, inst: &Inst) {
-        match first {
-            Some(first) => self.executed[first + index] += 1,
-            None => *self.elsewhere.entry(inst.row.mnemonic).or_default() += 1,
-        }
-    }
-
-    #[cold]
-    pub(super) fn add_missing_wait(&mut self, at: u64, missing: MissingWait, wave: &Wave) {
-        let (workgroup, wave) = (wave.group.id, wave.index);
-        self.missing_waits.entry(at).or_insert(Unawaited { missing, workgroup, wave });
-    }
-
-    fn into_executed(self, module: &Module) -> Executed {
-        let mut instructions = self.elsewhere;
-        let executed = self.executed;
-        for (decoded, count) in module.instructions().zip(&executed) {
-            if let (Decoded::Inst(Inst { row: Row { mnemonic, .. }, .. }), count @ 1..) = (decoded, *count) {
-                *instructions.entry(mnemonic).or_default() += count;
-            }
-        }
-        let errata =
-            module.errata().iter().filter(|(number, ..)| executed.get(*number).is_some_and(|n| *n > 0));
-        let errata = errata.map(|(_, at, erratum)| (*at, *erratum)).collect();
-        Executed { instructions, missing_waits: self.missing_waits, seen: Sightings::new(), errata }
-    }
-}
-
-impl Executed {
-    pub fn add(&mut self, other: Executed) {
-        for (mnemonic, count) in other.instructions {
-            *self.instructions.entry(mnemonic).or_default() += count;
-        }
-        for (at, unawaited) in other.missing_waits {
-            self.missing_waits.entry(at).or_insert(unawaited);
-        }
-        for (at, sighting) in other.seen {
-            self.seen.entry(at).or_insert(sighting);
-        }
-        self.errata.extend(other.errata);
-    }
 }
 
 /// The most bytes of scratch memory that a thread can have on these devices.

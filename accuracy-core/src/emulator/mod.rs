@@ -16,8 +16,9 @@
 //! | `memory` | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
 //! | `wave` | the registers of one wave, and what executing an instruction can lead to |
 //! | `exec` | one function for each instruction |
-//! | `workgroup` | waves that share LDS and barriers |
 //! | `loader` | a code object in memory, with its kernels and variables |
+//! | `executed` | what a launch has executed, and what was seen on the way |
+//! | `workgroup` | waves that share LDS and barriers |
 //! | `launch` | a grid of workgroups, spread over threads |
 //! | `unwritten` | memory of the device that nobody wrote |
 //! | `rerun` | a launch once more with other contents of what nobody wrote |
@@ -36,6 +37,8 @@ pub mod processor;
 pub mod engine;
 #[cfg(feature = "emulate")]
 pub mod exec;
+#[cfg(feature = "emulate")]
+pub mod executed;
 #[cfg(feature = "emulate")]
 pub mod fidelity;
 #[cfg(feature = "emulate")]

@@ -5,7 +5,8 @@
 //! and is no finding. Memory is put back in between, and a third launch says who wrote what differs; it also shows whether
 //! the launch gives the same twice at all. A launch costs twice its time like that, and more only where something is found.
 
-use super::launch::{Contents, Executed, Launch, LaunchError};
+use super::executed::Executed;
+use super::launch::{Contents, Launch, LaunchError};
 use super::scrutiny::journal::{Journal, Written};
 use super::scrutiny::{Kind, Sighting, Source, What};
 use super::unwritten::Unwritten;

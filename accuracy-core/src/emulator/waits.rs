@@ -68,8 +68,47 @@ impl std::fmt::Display for MissingWait {
     }
 }
 
-/// One bit for each register.
-type Registers = [u64; COUNT / 64];
+/// The registers that accesses will write.
+#[derive(Debug)]
+struct Pending {
+    /// One bit for each register.
+    bits: [u64; COUNT / 64],
+    /// How many accesses will write each: at most as many as the counters let be under way.
+    accesses: [u8; COUNT],
+}
+
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending { bits: [0; COUNT / 64], accesses: [0; COUNT] }
+    }
+}
+
+impl Pending {
+    /// One bit for each number of a register, modulo 64, as [`uses::Uses::folded`](super::isa::uses::Uses::folded).
+    fn folded(&self) -> u64 {
+        self.bits.iter().fold(0, |folded, bits| folded | bits)
+    }
+
+    fn has(&self, register: usize) -> bool {
+        self.bits[register / 64] >> (register % 64) & 1 != 0
+    }
+
+    fn add(&mut self, span: Span) {
+        for register in span.registers() {
+            self.bits[register / 64] |= 1 << (register % 64);
+            self.accesses[register] += 1;
+        }
+    }
+
+    fn remove(&mut self, span: Span) {
+        for register in span.registers() {
+            self.accesses[register] -= 1;
+            if self.accesses[register] == 0 {
+                self.bits[register / 64] &= !(1 << (register % 64));
+            }
+        }
+    }
+}
 
 /// The accesses that a wave has not waited for.
 #[derive(Debug, Default)]
@@ -77,8 +116,9 @@ pub struct Waits {
     vector: VecDeque<Asked>,
     local: VecDeque<Asked>,
     scalar: VecDeque<Asked>,
-    /// The registers that they will write.
-    pending: Registers,
+    pending: Pending,
+    /// [`Pending::folded`] as it is now.
+    folded: u64,
     /// Whether there are any.
     any: bool,
 }
@@ -108,7 +148,8 @@ impl Waits {
             return None;
         }
         let queue = Queue::of(inst.encoding);
-        let found = if self.any { self.find(inst, queue) } else { None };
+        // Of most instructions one look tells that they use none of the registers that are waited for.
+        let found = if self.folded & inst.uses.folded() != 0 { self.find(inst, queue) } else { None };
         if let Some(queue) = queue {
             let on = active || queue == Queue::Scalar;
             let written = inst.uses.spans().iter().find(|span| span.written);
@@ -121,7 +162,7 @@ impl Waits {
     fn find(&self, inst: &Inst, queue: Option<Queue>) -> Option<MissingWait> {
         for span in inst.uses.spans() {
             for register in span.registers() {
-                if self.pending[register / 64] >> (register % 64) & 1 == 0 {
+                if !self.pending.has(register) {
                     continue;
                 }
                 let Some((of, asked)) = self.last(register) else { continue };
@@ -160,43 +201,34 @@ impl Waits {
         };
         // What has no register is of use only as one that later ones are counted by.
         of.push_back(asked);
-        let full = of.len() > queue.room();
-        if full {
-            of.pop_front();
+        if of.len() > queue.room() {
+            self.complete(queue, 1);
         }
+        self.pending.add(asked.registers);
+        self.folded = self.pending.folded();
         self.any = true;
-        match full {
-            true => self.gather(),
-            false => add(&mut self.pending, asked.registers),
-        }
     }
 
     /// `s_waitcnt`: what remains is at most as much as it says.
     fn wait(&mut self, operand: u16) {
         let (vector, shared) = counts(operand);
-        let excess = self.vector.len().saturating_sub(vector);
-        self.vector.drain(..excess);
-        let excess = self.local.len().saturating_sub(shared);
-        self.local.drain(..excess);
+        self.complete(Queue::Vector, self.vector.len().saturating_sub(vector));
+        self.complete(Queue::Local, self.local.len().saturating_sub(shared));
         if shared == 0 {
-            self.scalar.clear();
+            self.complete(Queue::Scalar, self.scalar.len());
         }
-        self.gather();
-    }
-
-    /// Makes `pending` anew from what is still asked for.
-    fn gather(&mut self) {
-        self.pending = Registers::default();
-        for asked in self.vector.iter().chain(&self.local).chain(&self.scalar) {
-            add(&mut self.pending, asked.registers);
-        }
+        self.folded = self.pending.folded();
         self.any = !(self.vector.is_empty() && self.local.is_empty() && self.scalar.is_empty());
     }
-}
 
-fn add(registers: &mut Registers, span: Span) {
-    for register in span.registers() {
-        registers[register / 64] |= 1 << (register % 64);
+    /// The first `count` accesses of a queue are complete.
+    fn complete(&mut self, queue: Queue, count: usize) {
+        let of = match queue {
+            Queue::Vector => &mut self.vector,
+            Queue::Local => &mut self.local,
+            Queue::Scalar => &mut self.scalar,
+        };
+        of.drain(..count).for_each(|asked| self.pending.remove(asked.registers));
     }
 }
 

@@ -5,6 +5,7 @@ use super::isa::{DecodeError, Processor};
 use super::memory::{Group, Region, Watch};
 use super::scrutiny::Who;
 use super::waits::Waits;
+use crate::simd::{Isa, multiversion};
 
 /// Lanes of a wave.
 pub const LANES: usize = 64;
@@ -251,6 +252,7 @@ impl Wave<'_> {
     }
 
     /// All ones for the lanes that execute, zero for the others.
+    #[inline]
     pub fn mask(&mut self) -> &Lanes {
         let exec = self.exec();
         if exec != self.mask_of {
@@ -261,9 +263,17 @@ impl Wave<'_> {
     }
 
     /// [`Wave::mask`] and one vector register.
+    #[inline]
     pub fn masked(&mut self, register: usize) -> (&Lanes, &Lanes) {
         self.mask();
         (&self.mask, &self.v[register])
+    }
+
+    /// As [`Wave::masked`], with a register that is written.
+    #[inline]
+    pub fn masked_mut(&mut self, register: usize) -> (&Lanes, &mut Lanes) {
+        self.mask();
+        (&self.mask, &mut self.v[register])
     }
 
     /// Ends the wave with a fault.
@@ -325,9 +335,16 @@ pub fn registers() -> Box<[Lanes; 512]> {
 
 /// One bit for each lane as one word for each lane, all ones or zero.
 pub fn expand(bits: u64) -> Lanes {
+    multiversion!(Isa::best(), expand_loop, [], (bits: u64) -> Lanes)
+}
+
+#[inline(always)]
+fn expand_loop(bits: u64) -> Lanes {
+    let [low, high] = [bits as u32, (bits >> 32) as u32];
     let mut lanes = Lanes::ZERO;
-    for (lane, word) in lanes.0.iter_mut().enumerate() {
-        *word = ((bits >> lane & 1) as u32).wrapping_neg();
+    for lane in 0..LANES / 2 {
+        lanes.0[lane] = (low >> lane & 1).wrapping_neg();
+        lanes.0[lane + LANES / 2] = (high >> lane & 1).wrapping_neg();
     }
     lanes
 }

@@ -1,7 +1,7 @@
 //! A workgroup: waves that share LDS and barriers, run in turn on one thread.
 
+use super::executed::Counts;
 use super::isa::Inst;
-use super::launch::Counts;
 use super::loader::{Decoded, Module};
 use super::memory::{Group, Space};
 use super::wave::{Fault, Flow, Lanes, Wave};

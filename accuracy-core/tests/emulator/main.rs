@@ -8,8 +8,9 @@ mod scrutiny;
 mod waits;
 
 use accuracy_core::emulator::WaveOrder;
+use accuracy_core::emulator::executed::Executed;
 use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::launch::{Executed, Launch, LaunchError, Refused, Watched};
+use accuracy_core::emulator::launch::{Launch, LaunchError, Refused, Watched};
 use accuracy_core::emulator::loader::{LoadError, Module};
 use accuracy_core::emulator::memory::Region;
 use accuracy_core::emulator::wave::Fault;

@@ -2,8 +2,9 @@
 
 use super::{PROCESSORS, Run, compile};
 use accuracy_core::emulator::WaveOrder;
+use accuracy_core::emulator::executed::Executed;
 use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::launch::{Executed, Launch, Watched};
+use accuracy_core::emulator::launch::{Launch, Watched};
 use accuracy_core::emulator::loader::Module;
 use accuracy_core::emulator::rerun;
 use accuracy_core::emulator::scrutiny::barriers::{Barriers, Wrong};

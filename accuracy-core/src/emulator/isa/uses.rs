@@ -26,6 +26,11 @@ impl Span {
         (count > 0).then_some(Span { first, count: count as u8, written })
     }
 
+    /// One bit for each of its registers' numbers, modulo 64.
+    fn folded(self) -> u64 {
+        self.registers().fold(0, |bits, register| bits | 1 << (register % 64))
+    }
+
     /// The numbers of its registers.
     pub fn registers(self) -> std::ops::Range<usize> {
         usize::from(self.first)..usize::from(self.first) + usize::from(self.count)
@@ -54,6 +59,8 @@ pub fn name(register: usize) -> String {
 pub struct Uses {
     spans: [Span; 8],
     len: u8,
+    /// See [`Span::folded`]: those of all spans.
+    folded: u64,
 }
 
 impl Uses {
@@ -110,7 +117,13 @@ impl Uses {
         {
             *place = span;
             self.len += 1;
+            self.folded |= span.folded();
         }
+    }
+
+    /// One bit for each number of a register, modulo 64. Two that have no bit in common have no register in common.
+    pub fn folded(&self) -> u64 {
+        self.folded
     }
 
     pub fn spans(&self) -> &[Span] {

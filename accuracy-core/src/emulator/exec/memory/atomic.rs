@@ -375,7 +375,8 @@ macro_rules! atomics {
     (@each $find:ident; $($name:ident: $kind:ident $bytes:literal, |$old:ident, $a:ident, $b:ident| $value:expr;)+) => {
         $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             use super::atomic::*;
-            let result = $find(wave, inst, &Request::atomic($bytes)).and_then(|places| {
+            let mut room = Room::uninit();
+            let result = $find(wave, inst, &Request::atomic($bytes), &mut room).and_then(|places| {
                 let Some(places) = places else { return Ok(()) };
                 atomics!(@$kind wave, inst, places, |$old, $a, $b| $value);
                 Ok(())

@@ -12,7 +12,10 @@
 use super::atomic::atomics;
 use super::flat::finish;
 use super::lds_transfer::{Piece, copy, copy_whole};
-use super::places::{Places, Request, global_each, global_row, lanes, registers, row, sums};
+use super::places::{
+    Extent, Places, Request, Room, Row, extent, global_each, global_offsets, global_row, lanes, registers,
+    row,
+};
 use super::transfer::{Part, load, load_part, store, store_part};
 use crate::emulator::exec::scalar::read32;
 use crate::emulator::isa::{Inst, Operand};
@@ -146,11 +149,18 @@ impl Address {
     }
 
     /// The lanes whose bytes are in range.
-    fn in_range(&self, wave: &Wave, skip: u32, bytes: u32) -> u64 {
+    fn in_range(&self, wave: &mut Wave, skip: u32, bytes: u32) -> u64 {
         if let (Some(register), None, false) = (self.voffset, self.index, self.resource.add_tid) {
-            // Raw, the common case: one comparison for each lane.
+            // Raw, the common case: one comparison for each lane, or one for all of them.
             let before = u64::from(self.soffset) + u64::from(self.offset) + u64::from(skip + bytes);
             let Some(limit) = u64::from(self.resource.num_records).checked_sub(before) else { return 0 };
+            let Extent { least, most, .. } = extent(wave, register);
+            if u64::from(most) <= limit {
+                return self.exec;
+            }
+            if u64::from(least) > limit {
+                return 0;
+            }
             let mut mask = 0;
             for (lane, &offset) in wave.v[register].0.iter().enumerate() {
                 mask |= u64::from(u64::from(offset) <= limit) << lane;
@@ -163,16 +173,22 @@ impl Address {
     }
 
     /// The addresses of the lanes in `inside`, `skip` bytes further.
-    fn each(&self, wave: &mut Wave, inside: u64, skip: u32, request: &Request) -> Result<Places, Fault> {
+    fn each<'r>(
+        &self,
+        wave: &mut Wave,
+        inside: u64,
+        skip: u32,
+        request: &Request,
+        room: &'r mut Room,
+    ) -> Result<Places<'r>, Fault> {
         if let (Some(register), None, false, false) =
             (self.voffset, self.index, self.resource.add_tid, self.is_swizzled())
         {
             let fixed = u64::from(self.soffset) + u64::from(self.offset) + u64::from(skip);
             let base = self.resource.base.wrapping_add(fixed);
-            let each = sums(wave, base, register);
-            return global_each(wave, inside, request, each);
+            return global_offsets(wave, base, register, inside, request, room);
         }
-        let mut each = Box::new([0; LANES]);
+        let each = room.write([0; LANES]);
         for lane in lanes(inside) {
             each[lane] = self.place(wave, lane, skip);
         }
@@ -184,11 +200,14 @@ impl Address {
     }
 
     /// The places of a raw access all of which is in range, where the offsets are a progression or the same.
-    fn whole(&self, wave: &mut Wave, request: &Request) -> Option<Places> {
+    fn whole(&self, wave: &mut Wave, request: &Request) -> Option<Places<'static>> {
         if self.index.is_some() || self.resource.add_tid || self.is_swizzled() {
             return None;
         }
-        let row = row(wave, self.voffset?, self.exec)?;
+        let row = match self.voffset {
+            Some(register) => row(wave, register, self.exec)?,
+            None => Row { first: 0, stride: 0, least: 0, most: 0 },
+        };
         let scalar = u64::from(self.soffset) + u64::from(self.offset);
         if row.most + scalar + u64::from(request.bytes) > u64::from(self.resource.num_records) {
             return None;
@@ -197,14 +216,20 @@ impl Address {
     }
 
     /// The places of the part of an access that starts `skip` bytes behind the address.
-    pub fn places(&self, wave: &mut Wave, skip: u32, request: &Request) -> Result<Places, Fault> {
+    pub fn places<'r>(
+        &self,
+        wave: &mut Wave,
+        skip: u32,
+        request: &Request,
+        room: &'r mut Room,
+    ) -> Result<Places<'r>, Fault> {
         if skip == 0
             && let Some(places) = self.whole(wave, request)
         {
             return Ok(places);
         }
         let inside = self.in_range(wave, skip, request.bytes);
-        let mut places = self.each(wave, inside, skip, request)?;
+        let mut places = self.each(wave, inside, skip, request, room)?;
         places.zero = self.exec & !inside;
         let clamped = places.zero.count_ones();
         if clamped > 0 && request.does == Access::Read {
@@ -225,31 +250,46 @@ fn address(wave: &Wave, inst: &Inst) -> Result<Option<Address>, Fault> {
 }
 
 /// The places of an access as one whole; `None` if no lane is on.
-fn find(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+fn find<'r>(
+    wave: &mut Wave,
+    inst: &Inst,
+    request: &Request,
+    room: &'r mut Room,
+) -> Result<Option<Places<'r>>, Fault> {
     match address(wave, inst)? {
-        Some(address) => address.places(wave, 0, request).map(Some),
+        Some(address) => address.places(wave, 0, request, room).map(Some),
         None => Ok(None),
     }
 }
 
 /// The places of each dword of an access. All of one, if all of it is in range.
-enum Dwords {
-    Whole(Places),
+enum Dwords<'r> {
+    Whole(Places<'r>),
     /// One for each dword: they differ in which lanes are in range.
-    Each(Vec<Places>),
+    Each(Vec<Places<'r>>),
 }
 
-fn dwords(wave: &mut Wave, address: &Address, count: u32, does: Access) -> Result<Dwords, Fault> {
+/// Rooms for the addresses of each dword.
+type Rooms = [Room; 4];
+
+fn dwords<'r>(
+    wave: &mut Wave,
+    address: &Address,
+    count: u32,
+    does: Access,
+    rooms: &'r mut Rooms,
+) -> Result<Dwords<'r>, Fault> {
     let request = |bytes| Request { bytes, does, align: 1 };
     if let Some(places) = address.whole(wave, &request(4 * count)) {
         return Ok(Dwords::Whole(places));
     }
     if !address.is_swizzled() && address.in_range(wave, 0, 4 * count) == address.exec {
-        let places = address.each(wave, address.exec, 0, &request(4 * count))?;
+        let places = address.each(wave, address.exec, 0, &request(4 * count), &mut rooms[0])?;
         return Ok(Dwords::Whole(places));
     }
     (0..count)
-        .map(|part| address.places(wave, 4 * part, &request(4)))
+        .zip(rooms)
+        .map(|(part, room)| address.places(wave, 4 * part, &request(4), room))
         .collect::<Result<_, _>>()
         .map(Dwords::Each)
 }
@@ -263,7 +303,8 @@ fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault
         load::<N>(wave, dst, &places);
         return Ok(());
     }
-    let places = dwords(wave, &address, N as u32, Access::Read)?;
+    let mut rooms = [Room::uninit(); 4];
+    let places = dwords(wave, &address, N as u32, Access::Read, &mut rooms)?;
     if inst.memory.lds {
         return match places {
             Dwords::Whole(places) => copy_whole(wave, inst, &places, Piece::Dwords(N as u32)),
@@ -287,7 +328,8 @@ fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault
 fn store_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], N)?;
     let Some(address) = address(wave, inst)? else { return Ok(()) };
-    match dwords(wave, &address, N as u32, Access::Write)? {
+    let mut rooms = [Room::uninit(); 4];
+    match dwords(wave, &address, N as u32, Access::Write, &mut rooms)? {
         Dwords::Whole(places) => store::<N>(wave, src, &places),
         Dwords::Each(parts) => {
             for (part, places) in parts.iter().enumerate() {
@@ -300,7 +342,8 @@ fn store_dwords<const N: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Faul
 
 fn load_less(wave: &mut Wave, inst: &Inst, part: Part) -> Result<(), Fault> {
     let Some(address) = address(wave, inst)? else { return Ok(()) };
-    let places = address.places(wave, 0, &Request::read(part.bytes()))?;
+    let mut room = Room::uninit();
+    let places = address.places(wave, 0, &Request::read(part.bytes()), &mut room)?;
     if inst.memory.lds {
         return copy_whole(wave, inst, &places, Piece::Part(part));
     }
@@ -312,7 +355,8 @@ fn load_less(wave: &mut Wave, inst: &Inst, part: Part) -> Result<(), Fault> {
 fn store_less(wave: &mut Wave, inst: &Inst, bytes: u32, shift: u32) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], 1)?;
     let Some(address) = address(wave, inst)? else { return Ok(()) };
-    let places = address.places(wave, 0, &Request::write(bytes))?;
+    let mut room = Room::uninit();
+    let places = address.places(wave, 0, &Request::write(bytes), &mut room)?;
     store_part(wave, src, bytes, shift, &places);
     Ok(())
 }

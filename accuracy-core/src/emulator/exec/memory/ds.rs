@@ -6,7 +6,7 @@ use super::atomic::{
 };
 use super::flat::finish;
 use super::places::before_change;
-use super::places::{Places, Request, lanes, lds_by_lane, lds_offsets, registers};
+use super::places::{Places, Request, Room, lanes, lds_by_lane, lds_offsets, registers};
 use super::transfer::{Part, get, load, load_part, put, store, store_part};
 use crate::emulator::isa::{Inst, Operand, Processor};
 use crate::emulator::wave::{Fault, Flow, LANES, Lanes, Wave};
@@ -23,19 +23,31 @@ fn refuse_gds(inst: &Inst) -> Result<(), Fault> {
 }
 
 /// The addresses of an instruction with one address. `None` if no lane is on.
-fn places(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
-    places_at(wave, inst, inst.imm as u32 & 0xffff, request)
+fn places<'r>(
+    wave: &mut Wave,
+    inst: &Inst,
+    request: &Request,
+    room: &'r mut Room,
+) -> Result<Option<Places<'r>>, Fault> {
+    let places = places_at(wave, inst, [inst.imm as u32 & 0xffff], request, std::array::from_mut(room))?;
+    Ok(places.map(|[places]| places))
 }
 
-/// The addresses at an offset from the address register.
-fn places_at(wave: &mut Wave, inst: &Inst, offset: u32, request: &Request) -> Result<Option<Places>, Fault> {
+/// The addresses at offsets from the address register.
+fn places_at<'r, const N: usize>(
+    wave: &mut Wave,
+    inst: &Inst,
+    offsets: [u32; N],
+    request: &Request,
+    rooms: &'r mut [Room; N],
+) -> Result<Option<[Places<'r>; N]>, Fault> {
     refuse_gds(inst)?;
     let exec = wave.exec();
     if exec == 0 {
         return Ok(None);
     }
     let register = registers(inst, inst.src[0], 1)?;
-    lds_offsets(wave, register, offset, exec, request).map(Some)
+    lds_offsets(wave, register, offsets, exec, request, rooms).map(Some)
 }
 
 /// Defines reads and writes of whole dwords.
@@ -43,7 +55,7 @@ macro_rules! dwords {
     ($($read:ident, $write:ident: $count:literal;)+) => {
         $(pub fn $read(wave: &mut Wave, inst: &Inst) -> Flow {
             let result = registers(inst, inst.dst, $count).and_then(|dst| {
-                if let Some(places) = places(wave, inst, &Request::read(4 * $count))? {
+                if let Some(places) = places(wave, inst, &Request::read(4 * $count), &mut Room::uninit())? {
                     load::<$count>(wave, dst, &places);
                 }
                 Ok(())
@@ -53,7 +65,7 @@ macro_rules! dwords {
 
         pub fn $write(wave: &mut Wave, inst: &Inst) -> Flow {
             let result = registers(inst, inst.src[1], $count).and_then(|src| {
-                if let Some(places) = places(wave, inst, &Request::write(4 * $count))? {
+                if let Some(places) = places(wave, inst, &Request::write(4 * $count), &mut Room::uninit())? {
                     store::<$count>(wave, src, &places);
                 }
                 Ok(())
@@ -75,7 +87,7 @@ macro_rules! parts {
     ($($name:ident: $part:ident;)+) => {
         $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             let result = registers(inst, inst.dst, 1).and_then(|dst| {
-                if let Some(places) = places(wave, inst, &Request::read(Part::$part.bytes()))? {
+                if let Some(places) = places(wave, inst, &Request::read(Part::$part.bytes()), &mut Room::uninit())? {
                     load_part(wave, dst, Part::$part, &places);
                 }
                 Ok(())
@@ -103,7 +115,7 @@ macro_rules! write_parts {
     ($($name:ident: $bytes:literal $shift:literal;)+) => {
         $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             let result = registers(inst, inst.src[1], 1).and_then(|src| {
-                if let Some(places) = places(wave, inst, &Request::write($bytes))? {
+                if let Some(places) = places(wave, inst, &Request::write($bytes), &mut Room::uninit())? {
                     store_part(wave, src, $bytes, $shift, &places);
                 }
                 Ok(())
@@ -121,15 +133,15 @@ write_parts! {
 }
 
 /// The two addresses of an instruction whose offsets count `unit` bytes.
-fn two_places(
+fn two_places<'r>(
     wave: &mut Wave,
     inst: &Inst,
     unit: u32,
     request: &Request,
-) -> Result<Option<[Places; 2]>, Fault> {
-    let first = places_at(wave, inst, (inst.imm as u32 & 0xff) * unit, request)?;
-    let second = places_at(wave, inst, (inst.imm2 & 0xff) * unit, request)?;
-    Ok(first.zip(second).map(|(first, second)| [first, second]))
+    rooms: &'r mut [Room; 2],
+) -> Result<Option<[Places<'r>; 2]>, Fault> {
+    let offsets = [(inst.imm as u32 & 0xff) * unit, (inst.imm2 & 0xff) * unit];
+    places_at(wave, inst, offsets, request, rooms)
 }
 
 /// Exchanges `N` dwords a lane at each of two addresses with registers; the old values go to registers from `dst` on.
@@ -161,8 +173,10 @@ fn exchange2<const N: usize>(wave: &mut Wave, dst: usize, data: [usize; 2], plac
 macro_rules! two {
     ($($read:ident, $write:ident, $exchange:ident: $count:literal, $unit:literal;)+) => {
         $(pub fn $read(wave: &mut Wave, inst: &Inst) -> Flow {
+            let mut rooms = [Room::uninit(); 2];
             let result = registers(inst, inst.dst, 2 * $count).and_then(|dst| {
-                if let Some([first, second]) = two_places(wave, inst, $unit, &Request::read(4 * $count))? {
+                let request = Request::read(4 * $count);
+                if let Some([first, second]) = two_places(wave, inst, $unit, &request, &mut rooms)? {
                     load::<$count>(wave, dst, &first);
                     load::<$count>(wave, dst + $count, &second);
                 }
@@ -172,9 +186,11 @@ macro_rules! two {
         }
 
         pub fn $write(wave: &mut Wave, inst: &Inst) -> Flow {
+            let mut rooms = [Room::uninit(); 2];
             let result = registers(inst, inst.src[1], $count).and_then(|one| {
                 let two = registers(inst, inst.src[2], $count)?;
-                if let Some([first, second]) = two_places(wave, inst, $unit, &Request::write(4 * $count))? {
+                let request = Request::write(4 * $count);
+                if let Some([first, second]) = two_places(wave, inst, $unit, &request, &mut rooms)? {
                     store::<$count>(wave, one, &first);
                     store::<$count>(wave, two, &second);
                 }
@@ -184,11 +200,12 @@ macro_rules! two {
         }
 
         pub fn $exchange(wave: &mut Wave, inst: &Inst) -> Flow {
+            let mut rooms = [Room::uninit(); 2];
             let result = registers(inst, inst.dst, 2 * $count).and_then(|dst| {
                 let one = registers(inst, inst.src[1], $count)?;
                 let two = registers(inst, inst.src[2], $count)?;
                 let request = Request { align: 4 * $count, ..Request::atomic(4 * $count) };
-                if let Some([first, second]) = two_places(wave, inst, $unit, &request)? {
+                if let Some([first, second]) = two_places(wave, inst, $unit, &request, &mut rooms)? {
                     exchange2::<$count>(wave, dst, [one, two], &[first, second]);
                 }
                 Ok(())
@@ -210,7 +227,8 @@ macro_rules! atomics {
     ($($name:ident: $kind:ident $operands:ident, |$mode:ident, $old:ident, $a:ident, $b:ident| $value:expr;)+) => {
         $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
             let count = atomics!(@$kind);
-            let result = places(wave, inst, &Request::atomic(4 * count as u32)).and_then(|places| {
+            let mut room = Room::uninit();
+            let result = places(wave, inst, &Request::atomic(4 * count as u32), &mut room).and_then(|places| {
                 let Some(places) = places else { return Ok(()) };
                 let (dst, data) = atomic_registers(inst, count, count)?;
                 let second = atomics!(@$operands inst, count);
@@ -312,7 +330,8 @@ atomics! {
 /// Clears the top bit of two dwords where the data has it set; gives both old values.
 pub fn ds_condxchg32_rtn_b64(wave: &mut Wave, inst: &Inst) -> Flow {
     let change = |old: u32, data: u32| if data >> 31 != 0 { data & 0x7fff_ffff } else { old };
-    let result = places(wave, inst, &Request { align: 8, ..Request::atomic(8) }).and_then(|places| {
+    let (request, mut room) = (Request { align: 8, ..Request::atomic(8) }, Room::uninit());
+    let result = places(wave, inst, &request, &mut room).and_then(|places| {
         let Some(places) = places else { return Ok(()) };
         let (dst, data) = atomic_registers(inst, 2, 2)?;
         atomic64(wave, dst, data, None, &places, |old, data, _| {
@@ -362,7 +381,7 @@ pub fn ds_write_addtid_b32(wave: &mut Wave, inst: &Inst) -> Flow {
 }
 
 /// One dword for each lane, lane behind lane.
-fn by_lane(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+fn by_lane(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places<'static>>, Fault> {
     // AMD's text has 16 bits of M0 here, for both architectures.
     let start = (wave.m0() & 0xffff) + (inst.imm as u32 & 0xffff);
     refuse_gds(inst)?;
@@ -499,7 +518,8 @@ pub fn ds_permute_b32(wave: &mut Wave, inst: &Inst) -> Flow {
 fn transposed<const N: usize, const BITS: usize>(wave: &mut Wave, inst: &Inst) -> Result<(), Fault> {
     let dst = registers(inst, inst.dst, N)?;
     let exec = wave.exec();
-    let Some(places) = places(wave, inst, &Request::read(4 * N as u32))? else { return Ok(()) };
+    let mut room = Room::uninit();
+    let Some(places) = places(wave, inst, &Request::read(4 * N as u32), &mut room)? else { return Ok(()) };
     if exec != u64::MAX {
         let detail = format!("with lanes off (EXEC is {exec:#018x}): what it gives then is not documented");
         return Err(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail });

@@ -2,7 +2,7 @@
 
 use super::atomic::atomics;
 use super::lds_transfer::{Piece, copy_whole};
-use super::places::{Places, Request, flat, global, registers, scratch};
+use super::places::{Places, Request, Room, flat, global, registers, scratch};
 use super::transfer::{Part, load, load_part, store, store_part};
 use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Fault, Flow, Wave};
@@ -16,12 +16,12 @@ pub(super) fn finish(wave: &mut Wave, result: Result<(), Fault>) -> Flow {
 }
 
 /// Finds the addresses of an instruction, as [`global`] does.
-type Find = fn(&mut Wave, &Inst, &Request) -> Result<Option<Places>, Fault>;
+type Find = for<'r> fn(&mut Wave, &Inst, &Request, &'r mut Room) -> Result<Option<Places<'r>>, Fault>;
 
 #[inline(always)]
 fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst, find: Find) -> Result<(), Fault> {
     let dst = registers(inst, inst.dst, N)?;
-    if let Some(places) = find(wave, inst, &Request::read(4 * N as u32))? {
+    if let Some(places) = find(wave, inst, &Request::read(4 * N as u32), &mut Room::uninit())? {
         load::<N>(wave, dst, &places);
     }
     Ok(())
@@ -30,7 +30,7 @@ fn load_dwords<const N: usize>(wave: &mut Wave, inst: &Inst, find: Find) -> Resu
 #[inline(always)]
 fn store_dwords<const N: usize>(wave: &mut Wave, inst: &Inst, find: Find) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], N)?;
-    if let Some(places) = find(wave, inst, &Request::write(4 * N as u32))? {
+    if let Some(places) = find(wave, inst, &Request::write(4 * N as u32), &mut Room::uninit())? {
         store::<N>(wave, src, &places);
     }
     Ok(())
@@ -39,7 +39,7 @@ fn store_dwords<const N: usize>(wave: &mut Wave, inst: &Inst, find: Find) -> Res
 #[inline(always)]
 fn load_less(wave: &mut Wave, inst: &Inst, find: Find, part: Part) -> Result<(), Fault> {
     let dst = registers(inst, inst.dst, 1)?;
-    if let Some(places) = find(wave, inst, &Request::read(part.bytes()))? {
+    if let Some(places) = find(wave, inst, &Request::read(part.bytes()), &mut Room::uninit())? {
         load_part(wave, dst, part, &places);
     }
     Ok(())
@@ -48,7 +48,7 @@ fn load_less(wave: &mut Wave, inst: &Inst, find: Find, part: Part) -> Result<(),
 #[inline(always)]
 fn store_less(wave: &mut Wave, inst: &Inst, find: Find, bytes: u32, shift: u32) -> Result<(), Fault> {
     let src = registers(inst, inst.src[1], 1)?;
-    if let Some(places) = find(wave, inst, &Request::write(bytes))? {
+    if let Some(places) = find(wave, inst, &Request::write(bytes), &mut Room::uninit())? {
         store_part(wave, src, bytes, shift, &places);
     }
     Ok(())
@@ -87,7 +87,7 @@ macro_rules! stores {
 macro_rules! lds_loads {
     ($find:ident; $($name:ident: $piece:expr, $bytes:literal;)+) => {
         $(pub fn $name(wave: &mut Wave, inst: &Inst) -> Flow {
-            let result = match $find(wave, inst, &Request::read($bytes)) {
+            let result = match $find(wave, inst, &Request::read($bytes), &mut Room::uninit()) {
                 Ok(Some(places)) => copy_whole(wave, inst, &places, $piece),
                 Ok(None) => Ok(()),
                 Err(fault) => Err(fault),

@@ -6,7 +6,7 @@
 
 use super::buffer::Address;
 use super::flat::finish;
-use super::places::{Places, Request, lanes, registers};
+use super::places::{Places, Request, Room, lanes, registers};
 use super::places::{before_read, before_write};
 use super::transfer::{get, put};
 use crate::emulator::isa::Inst;
@@ -258,7 +258,8 @@ fn load(wave: &mut Wave, inst: &Inst, shape: Shape) -> Result<(), Fault> {
         .unwrap_or(0)
         .min(format.components);
     let needed = needed as u32 * format.bits / 8;
-    let places = address.places(wave, 0, &Request::read(needed))?;
+    let mut room = Room::uninit();
+    let places = address.places(wave, 0, &Request::read(needed), &mut room)?;
     before_read(wave, &places, needed);
     let half = shape.is_half();
     for lane in lanes(places.lanes | places.zero) {
@@ -302,7 +303,8 @@ fn store(wave: &mut Wave, inst: &Inst, shape: Shape) -> Result<(), Fault> {
         return Err(Fault::Uncovered { mnemonic: inst.row.mnemonic, detail });
     }
     let bytes = format.components as u32 * format.bits / 8;
-    let places = address.places(wave, 0, &Request::write(bytes))?;
+    let mut room = Room::uninit();
+    let places = address.places(wave, 0, &Request::write(bytes), &mut room)?;
     before_write(wave, &places, bytes);
     for lane in lanes(places.lanes) {
         for part in 0..format.components {

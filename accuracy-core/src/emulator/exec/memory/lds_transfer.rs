@@ -2,7 +2,7 @@
 
 use super::places::{How, Places, Request, lanes, lds_by_lane};
 use super::places::{before_read, before_write};
-use super::transfer::{Part, get, put};
+use super::transfer::{self, Part, put};
 use crate::emulator::isa::{Inst, Processor};
 use crate::emulator::wave::{Fault, LANES, Wave};
 
@@ -67,18 +67,19 @@ pub(super) fn copy(
         unsafe { std::ptr::copy_nonoverlapping(source, target, size as usize * LANES) };
         return Ok(());
     }
-    for lane in lanes(exec) {
-        let loads = from.lanes >> lane & 1 != 0;
-        let (source, target) = (from.at(lane), to.at(lane));
-        // SAFETY: `from` was made for a read and `to` for a write of as many bytes.
-        unsafe {
-            match piece {
-                Piece::Dwords(count) => {
-                    for part in 0..u64::from(count) {
-                        put(target + 4 * part, if loads { get::<u32>(source + 4 * part) } else { 0 });
-                    }
+    // SAFETY: `from` was made for a read and `to` for a write of as many bytes; LDS is no memory of another kind.
+    unsafe {
+        match piece {
+            Piece::Dwords(1) => transfer::copy::<1>(from, &to),
+            Piece::Dwords(2) => transfer::copy::<2>(from, &to),
+            Piece::Dwords(3) => transfer::copy::<3>(from, &to),
+            Piece::Dwords(_) => transfer::copy::<4>(from, &to),
+            Piece::Part(part) => {
+                for lane in lanes(exec) {
+                    let loads = from.lanes >> lane & 1 != 0;
+                    let bits = if loads { part.get(from.at(lane)) } else { 0 };
+                    put(to.at(lane), part.merge(bits, 0));
                 }
-                Piece::Part(part) => put(target, part.merge(if loads { part.get(source) } else { 0 }, 0)),
             }
         }
     }

@@ -4,6 +4,8 @@ use crate::emulator::isa::{Inst, Operand};
 use crate::emulator::memory::{PRIVATE_APERTURE, Region, SHARED_APERTURE, Watch};
 use crate::emulator::scrutiny::{Does, Place};
 use crate::emulator::wave::{Access, Fault, LANES, Lanes, Wave};
+use crate::simd::{Isa, multiversion};
+use std::mem::MaybeUninit;
 
 /// What an instruction wants to do at its addresses.
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +36,20 @@ impl Request {
     }
 }
 
+/// Room for one address of each lane. Whoever executes an instruction has it on the stack, so that no access allocates.
+pub(super) type Room = MaybeUninit<[u64; LANES]>;
+
 /// Addresses of this process, checked: whoever holds them may access the bytes that were requested.
-pub(super) enum How {
+pub(super) enum How<'r> {
     /// Lane `i` is at `first + i * stride`. Lanes that are off do not count: `first` may be no address at all.
     Row { first: u64, stride: u64 },
-    /// One address for each lane. What lanes that are off have is no address.
-    Each(Box<[u64; LANES]>),
+    /// One address for each lane, and how many bytes further the lanes' bytes are. What lanes that are off have is no address.
+    Each { each: &'r [u64; LANES], plus: u64 },
 }
 
 /// One address for each lane that accesses memory.
-pub(super) struct Places {
-    pub how: How,
+pub(super) struct Places<'r> {
+    pub how: How<'r>,
     /// The lanes that access memory.
     pub lanes: u64,
     /// The lanes that are on, yet out of the range of their buffer resource: they load zero and store nothing.
@@ -53,11 +58,12 @@ pub(super) struct Places {
     pub local: u64,
 }
 
-impl Places {
+impl Places<'_> {
+    #[inline(always)]
     pub fn at(&self, lane: usize) -> u64 {
         match &self.how {
             How::Row { first, stride } => first.wrapping_add(lane as u64 * stride),
-            How::Each(each) => each[lane],
+            How::Each { each, plus } => each[lane].wrapping_add(*plus),
         }
     }
 }
@@ -75,23 +81,24 @@ pub(super) fn lanes(mut mask: u64) -> impl Iterator<Item = usize> {
 }
 
 /// The first of `count` vector registers of an operand.
+#[inline]
 pub(super) fn registers(inst: &Inst, operand: Operand, count: usize) -> Result<usize, Fault> {
-    let Operand::Vector(first) = operand else {
-        return Err(Fault::Illegal(format!(
-            "{} needs a vector register, not {operand:?}",
-            inst.row.mnemonic
-        )));
-    };
-    let first = usize::from(first);
-    let end = if first < 256 { 256 } else { 512 };
-    if first + count > end {
-        let mnemonic = inst.row.mnemonic;
-        return Err(Fault::Illegal(format!(
-            "{mnemonic}: {count} registers from {first} on pass {}",
-            end - 1
-        )));
+    match operand {
+        Operand::Vector(first) if usize::from(first) % 256 + count <= 256 => Ok(usize::from(first)),
+        _ => Err(no_registers(inst, operand, count)),
     }
-    Ok(first)
+}
+
+#[cold]
+fn no_registers(inst: &Inst, operand: Operand, count: usize) -> Fault {
+    let mnemonic = inst.row.mnemonic;
+    Fault::Illegal(match operand {
+        Operand::Vector(first) => {
+            let last = if first < 256 { 255 } else { 511 };
+            format!("{mnemonic}: {count} registers from {first} on pass {last}")
+        }
+        _ => format!("{mnemonic} needs a vector register, not {operand:?}"),
+    })
 }
 
 /// A register whose active lanes hold an arithmetic progression.
@@ -107,7 +114,7 @@ pub(super) struct Row {
 
 /// The progression that a register's active lanes hold, if they do. `exec` must not be zero.
 pub(super) fn row(wave: &mut Wave, register: usize, exec: u64) -> Option<Row> {
-    let (mask, Lanes(values)) = wave.masked(register);
+    let values = &wave.v[register].0;
     let low = exec.trailing_zeros();
     let high = 63 - exec.leading_zeros();
     let least = values[low as usize];
@@ -123,36 +130,62 @@ pub(super) fn row(wave: &mut Wave, register: usize, exec: u64) -> Option<Row> {
         }
         distance / gap
     };
-    let mut differ = 0;
-    if exec == u64::MAX {
-        // Neighbours' differences: simple enough for the compiler to take many at once.
-        for (next, value) in values[1..].iter().zip(values) {
-            differ |= next.wrapping_sub(*value) ^ stride;
-        }
-    } else {
-        let mut expected = least.wrapping_sub(low.wrapping_mul(stride));
-        for (value, mask) in values.iter().zip(&mask.0) {
-            differ |= (value ^ expected) & mask;
-            expected = expected.wrapping_add(stride);
-        }
-    }
+    // Of most registers that hold no progression, the last lane tells so.
     let most = u64::from(least) + u64::from(high - low) * u64::from(stride);
-    if differ != 0 || most > u64::from(u32::MAX) {
+    if most != u64::from(values[high as usize]) || !is_progression(wave, register, low, stride) {
         return None;
     }
     let first = u64::from(least).wrapping_sub(u64::from(low) * u64::from(stride));
     Some(Row { first, stride: u64::from(stride), least: u64::from(least), most })
 }
 
+/// Whether the active lanes of a register differ by `stride` from one to the next. `low` is the first of them.
+fn is_progression(wave: &mut Wave, register: usize, low: u32, stride: u32) -> bool {
+    let (mask, values) = wave.masked(register);
+    let first = values.0[low as usize].wrapping_sub(low.wrapping_mul(stride));
+    multiversion!(Isa::best(), progresses, [], (values: &Lanes, mask: &Lanes, first: u32, stride: u32) -> bool)
+}
+
+#[inline(always)]
+fn progresses(values: &Lanes, mask: &Lanes, first: u32, stride: u32) -> bool {
+    let mut differ = 0;
+    for (lane, (value, mask)) in (0..).zip(values.0.iter().zip(&mask.0)) {
+        differ |= (value ^ first.wrapping_add(stride.wrapping_mul(lane))) & mask;
+    }
+    differ == 0
+}
+
 /// Whether all active lanes of a register hold the same, and what.
 fn uniform(wave: &mut Wave, register: usize, exec: u64) -> Option<u32> {
-    let (mask, Lanes(values)) = wave.masked(register);
-    let value = values[exec.trailing_zeros() as usize];
-    let mut differ = 0;
-    for (other, mask) in values.iter().zip(&mask.0) {
-        differ |= (other ^ value) & mask;
+    let low = exec.trailing_zeros();
+    let value = wave.v[register].0[low as usize];
+    is_progression(wave, register, low, 0).then_some(value)
+}
+
+/// What the active lanes of a register hold, taken together.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    pub least: u32,
+    pub most: u32,
+    /// The bits that any of them has.
+    bits: u32,
+}
+
+#[inline(always)]
+fn extent_loop(values: &Lanes, mask: &Lanes) -> Extent {
+    let (mut least, mut most, mut bits) = (u32::MAX, 0, 0);
+    for (value, mask) in values.0.iter().zip(&mask.0) {
+        least = least.min(value | !mask);
+        most = most.max(value & mask);
+        bits |= value & mask;
     }
-    (differ == 0).then_some(value)
+    Extent { least, most, bits }
+}
+
+/// The extent of what the active lanes of a register hold.
+pub(super) fn extent(wave: &mut Wave, register: usize) -> Extent {
+    let (mask, values) = wave.masked(register);
+    multiversion!(Isa::best(), extent_loop, [], (values: &Lanes, mask: &Lanes) -> Extent)
 }
 
 #[cold]
@@ -208,7 +241,7 @@ pub(super) fn global_row(
     row: Row,
     exec: u64,
     request: &Request,
-) -> Option<Places> {
+) -> Option<Places<'static>> {
     let start = base.wrapping_add(row.least);
     let end = start.checked_add(row.most - row.least)?;
     let fits = is_aligned(start | row.stride, request) && in_one_region(wave, start, end, request);
@@ -233,16 +266,16 @@ fn all_inside(region: Region, each: &[u64; LANES], exec: u64, request: &Request)
 }
 
 /// Checks one address of global memory for each lane. What lanes that are off have does not matter.
-pub(super) fn global_each(
+pub(super) fn global_each<'r>(
     wave: &mut Wave,
     exec: u64,
     request: &Request,
-    each: Box<[u64; LANES]>,
-) -> Result<Places, Fault> {
-    if exec != 0 && !all_inside(wave.region, &each, exec, request) {
+    each: &'r [u64; LANES],
+) -> Result<Places<'r>, Fault> {
+    if exec != 0 && !all_inside(wave.region, each, exec, request) {
         let first = each[exec.trailing_zeros() as usize];
         match wave.group.space.find(first) {
-            Some(region) if all_inside(region, &each, exec, request) => wave.region = region,
+            Some(region) if all_inside(region, each, exec, request) => wave.region = region,
             // Several regions, or a fault.
             _ => {
                 for lane in lanes(exec) {
@@ -251,47 +284,70 @@ pub(super) fn global_each(
             }
         }
     }
-    Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: 0 })
+    Ok(Places { how: How::Each { each, plus: 0 }, lanes: exec, zero: 0, local: 0 })
 }
 
-/// `base` plus what each lane of a register holds.
-pub(super) fn sums(wave: &Wave, base: u64, register: usize) -> Box<[u64; LANES]> {
-    let mut each = Box::new([0; LANES]);
-    for (sum, offset) in each.iter_mut().zip(&wave.v[register].0) {
-        *sum = base.wrapping_add(u64::from(*offset));
+#[inline(always)]
+fn sum_loop(values: &Lanes, base: u64, offset: u32, each: &mut [u64; LANES]) {
+    for (sum, value) in each.iter_mut().zip(&values.0) {
+        *sum = base.wrapping_add(u64::from(value.wrapping_add(offset)));
     }
+}
+
+/// `base` plus what each lane of a register holds and an offset; what is added to `base` has 32 bits.
+fn sums<'r>(wave: &Wave, base: u64, register: usize, offset: u32, room: &'r mut Room) -> &'r [u64; LANES] {
+    let values = &wave.v[register];
+    let each = room.write([0; LANES]);
+    multiversion!(
+        Isa::best(), sum_loop, [], (values: &Lanes, base: u64, offset: u32, each: &mut [u64; LANES]) -> ()
+    );
     each
 }
 
 /// The 64-bit addresses in a pair of registers, plus an offset.
-fn sums64(wave: &Wave, register: usize, offset: i64) -> Box<[u64; LANES]> {
-    let mut each = Box::new([0; LANES]);
+fn sums64(wave: &Wave, register: usize, offset: i64) -> [u64; LANES] {
     let (low, high) = (&wave.v[register].0, &wave.v[register + 1].0);
-    for ((sum, low), high) in each.iter_mut().zip(low).zip(high) {
-        *sum = (u64::from(*high) << 32 | u64::from(*low)).wrapping_add_signed(offset);
-    }
-    each
+    std::array::from_fn(|lane| {
+        (u64::from(high[lane]) << 32 | u64::from(low[lane])).wrapping_add_signed(offset)
+    })
 }
 
-/// Global memory at `base` plus what a register holds.
-fn global_offsets(
+/// Global memory at `base` plus what a register holds, of the lanes in `exec`, which are some of those that are on.
+pub(super) fn global_offsets<'r>(
     wave: &mut Wave,
     base: u64,
     register: usize,
     exec: u64,
     request: &Request,
-) -> Result<Places, Fault> {
+    room: &'r mut Room,
+) -> Result<Places<'r>, Fault> {
+    if exec == 0 {
+        return Ok(Places { how: How::Row { first: base, stride: 0 }, lanes: 0, zero: 0, local: 0 });
+    }
     if let Some(row) = row(wave, register, exec)
         && let Some(places) = global_row(wave, base, row, exec, request)
     {
         return Ok(places);
     }
-    let each = sums(wave, base, register);
+    let Extent { least, most, bits } = extent(wave, register);
+    let start = base.wrapping_add(u64::from(least));
+    let end = start.checked_add(u64::from(most - least));
+    let aligned = is_aligned(base | u64::from(bits), request);
+    let fits = aligned && end.is_some_and(|end| in_one_region(wave, start, end, request));
+    let each = sums(wave, base, register, 0, room);
+    if fits {
+        return Ok(Places { how: How::Each { each, plus: 0 }, lanes: exec, zero: 0, local: 0 });
+    }
     global_each(wave, exec, request, each)
 }
 
 /// GLOBAL: a 64-bit address, or a 32-bit offset from a scalar base. `None` if no lane is on.
-pub(super) fn global(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+pub(super) fn global<'r>(
+    wave: &mut Wave,
+    inst: &Inst,
+    request: &Request,
+    room: &'r mut Room,
+) -> Result<Option<Places<'r>>, Fault> {
     let exec = wave.exec();
     if exec == 0 {
         return Ok(None);
@@ -301,20 +357,15 @@ pub(super) fn global(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<
         Operand::Scalar(base) => {
             let base = wave.s64(base).wrapping_add_signed(offset);
             let register = registers(inst, inst.src[0], 1)?;
-            global_offsets(wave, base, register, exec, request).map(Some)
+            global_offsets(wave, base, register, exec, request, room).map(Some)
         }
         Operand::None => {
             let register = registers(inst, inst.src[0], 2)?;
-            if let Some(high) = uniform(wave, register + 1, exec)
-                && let Some(row) = row(wave, register, exec)
-                && let Some(places) = {
-                    let base = (u64::from(high) << 32).wrapping_add_signed(offset);
-                    global_row(wave, base, row, exec, request)
-                }
-            {
-                return Ok(Some(places));
+            if let Some(high) = uniform(wave, register + 1, exec) {
+                let base = (u64::from(high) << 32).wrapping_add_signed(offset);
+                return global_offsets(wave, base, register, exec, request, room).map(Some);
             }
-            let each = sums64(wave, register, offset);
+            let each = room.write(sums64(wave, register, offset));
             global_each(wave, exec, request, each).map(Some)
         }
         other => {
@@ -338,41 +389,49 @@ fn lds_lane(wave: &Wave, lane: usize, offset: u64, request: &Request) -> Result<
     Ok(wave.group.lds_start() as u64 + offset)
 }
 
-/// LDS at what a register holds plus an offset; the sum has 32 bits. `exec` must not be zero.
-pub(super) fn lds_offsets(
+/// LDS at what a register holds plus each of some offsets; a sum has 32 bits. `exec` must not be zero.
+pub(super) fn lds_offsets<'r, const N: usize>(
     wave: &mut Wave,
     register: usize,
-    offset: u32,
+    offsets: [u32; N],
     exec: u64,
     request: &Request,
-) -> Result<Places, Fault> {
-    if let Some(row) = row(wave, register, exec) {
-        let end = row.most + u64::from(offset) + u64::from(request.bytes);
-        let aligned = is_aligned((row.least + u64::from(offset)) | row.stride, request);
-        if end <= wave.group.lds_len() as u64 && aligned {
-            let start = wave.group.lds_start() as u64 + u64::from(offset);
-            let how = How::Row { first: start.wrapping_add(row.first), stride: row.stride };
-            return Ok(Places { how, lanes: exec, zero: 0, local: exec });
-        }
+    rooms: &'r mut [Room; N],
+) -> Result<[Places<'r>; N], Fault> {
+    let (start, len) = (wave.group.lds_start() as u64, wave.group.lds_len() as u64);
+    let furthest = u64::from(offsets.into_iter().fold(0, u32::max));
+    let bits = u64::from(offsets.into_iter().fold(0, |bits, offset| bits | offset));
+    let fits = |most: u64, all: u64| {
+        most + furthest + u64::from(request.bytes) <= len && is_aligned(bits | all, request)
+    };
+    if let Some(row) = row(wave, register, exec).filter(|row| fits(row.most, row.least | row.stride)) {
+        return Ok(offsets.map(|offset| {
+            let first = start.wrapping_add(u64::from(offset)).wrapping_add(row.first);
+            let how = How::Row { first, stride: row.stride };
+            Places { how, lanes: exec, zero: 0, local: exec }
+        }));
     }
-    let start = wave.group.lds_start() as u64;
-    let len = wave.group.lds_len() as u64;
-    let (limit, low) = (len.saturating_sub(u64::from(request.bytes)), u64::from(request.align - 1));
-    let mut bad = 0;
-    let mut each = Box::new([0; LANES]);
-    for (lane, (place, value)) in each.iter_mut().zip(&wave.v[register].0).enumerate() {
-        let address = u64::from(value.wrapping_add(offset));
-        bad |= u64::from(address > limit || address & low != 0) << lane;
-        *place = start.wrapping_add(address);
+    let extent = extent(wave, register);
+    if fits(u64::from(extent.most), u64::from(extent.bits)) {
+        let each = sums(wave, start, register, 0, &mut rooms[0]);
+        return Ok(offsets.map(|offset| {
+            let how = How::Each { each, plus: u64::from(offset) };
+            Places { how, lanes: exec, zero: 0, local: exec }
+        }));
     }
-    if bad & exec != 0 || len < u64::from(request.bytes) {
-        // One of them does not fit, and says so.
+    // A sum passes 32 bits, which is no fault by itself, or one of them does not fit, and says so.
+    for offset in offsets {
         for lane in lanes(exec) {
             let address = wave.v[register].0[lane].wrapping_add(offset);
             lds_lane(wave, lane, u64::from(address), request)?;
         }
     }
-    Ok(Places { how: How::Each(each), lanes: exec, zero: 0, local: exec })
+    let mut rooms = rooms.iter_mut();
+    Ok(offsets.map(|offset| {
+        let room = rooms.next().unwrap_or_else(|| unreachable!("there is a room for each offset"));
+        let each = sums(wave, start, register, offset, room);
+        Places { how: How::Each { each, plus: 0 }, lanes: exec, zero: 0, local: exec }
+    }))
 }
 
 /// LDS at `start` plus the lane's number times `stride`. `exec` must not be zero.
@@ -382,7 +441,7 @@ pub(super) fn lds_by_lane(
     stride: u32,
     exec: u64,
     request: &Request,
-) -> Result<Places, Fault> {
+) -> Result<Places<'static>, Fault> {
     for lane in [exec.trailing_zeros() as usize, 63 - exec.leading_zeros() as usize] {
         lds_lane(wave, lane, u64::from(start) + lane as u64 * u64::from(stride), request)?;
     }
@@ -390,11 +449,16 @@ pub(super) fn lds_by_lane(
     Ok(Places { how: How::Row { first, stride: u64::from(stride) }, lanes: exec, zero: 0, local: exec })
 }
 
+/// Bytes of scratch that each lane has.
+fn scratch_len(wave: &Wave) -> u64 {
+    let size = wave.scratch_size as usize;
+    if wave.scratch.len() >= size * LANES { size as u64 } else { 0 }
+}
+
 /// The address of this process for one lane's offset in its scratch.
 fn scratch_lane(wave: &mut Wave, lane: usize, offset: u64, request: &Request) -> Result<u64, Fault> {
-    let size = wave.scratch_size as usize;
-    let has = if wave.scratch.len() >= size * LANES { size } else { 0 };
-    if offset.checked_add(u64::from(request.bytes)).is_none_or(|end| end > has as u64) {
+    let has = scratch_len(wave);
+    if offset.checked_add(u64::from(request.bytes)).is_none_or(|end| end > has) {
         let place = format!("and the lane's scratch has {has} bytes");
         let (lane, does, bytes) = (lane as u8, request.does, request.bytes);
         return Err(Fault::Memory { lane, does, bytes, address: offset, place });
@@ -402,11 +466,16 @@ fn scratch_lane(wave: &mut Wave, lane: usize, offset: u64, request: &Request) ->
     if !is_aligned(offset, request) {
         return Err(misaligned(lane, offset, request));
     }
-    Ok(wave.scratch.as_mut_ptr() as u64 + (lane * size) as u64 + offset)
+    Ok(wave.scratch.as_mut_ptr() as u64 + lane as u64 * has + offset)
 }
 
 /// SCRATCH: a vector offset, a scalar offset, both or none, in the lane's own memory.
-pub(super) fn scratch(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+pub(super) fn scratch<'r>(
+    wave: &mut Wave,
+    inst: &Inst,
+    request: &Request,
+    room: &'r mut Room,
+) -> Result<Option<Places<'r>>, Fault> {
     let exec = wave.exec();
     if exec == 0 {
         return Ok(None);
@@ -428,34 +497,76 @@ pub(super) fn scratch(wave: &mut Wave, inst: &Inst, request: &Request) -> Result
         let how = How::Row { first: address - lane as u64 * stride, stride };
         return Ok(Some(Places { how, lanes: exec, zero: 0, local: exec }));
     };
-    let mut each = Box::new([0; LANES]);
-    for lane in lanes(exec) {
-        let offset = wave.v[register].0[lane].wrapping_add(base);
-        each[lane] = scratch_lane(wave, lane, u64::from(offset), request)?;
+    scratch_offsets(wave, register, base, exec, request, room).map(Some)
+}
+
+/// Scratch at what a register holds plus an offset; the sum has 32 bits.
+fn scratch_offsets<'r>(
+    wave: &mut Wave,
+    register: usize,
+    offset: u32,
+    exec: u64,
+    request: &Request,
+    room: &'r mut Room,
+) -> Result<Places<'r>, Fault> {
+    let has = scratch_len(wave);
+    let Extent { most, bits, .. } = extent(wave, register);
+    let end = u64::from(most) + u64::from(offset) + u64::from(request.bytes);
+    if end > has || !is_aligned(u64::from(bits | offset), request) {
+        // A sum passes 32 bits, which is no fault by itself, or one of them does not fit, and says so.
+        for lane in lanes(exec) {
+            let offset = wave.v[register].0[lane].wrapping_add(offset);
+            scratch_lane(wave, lane, u64::from(offset), request)?;
+        }
     }
-    Ok(Some(Places { how: How::Each(each), lanes: exec, zero: 0, local: exec }))
+    let start = wave.scratch.as_mut_ptr() as u64;
+    let each = room.write([0; LANES]);
+    for (lane, (place, value)) in (0..).zip(each.iter_mut().zip(&wave.v[register].0)) {
+        *place = start.wrapping_add(lane * has + u64::from(value.wrapping_add(offset)));
+    }
+    Ok(Places { how: How::Each { each, plus: 0 }, lanes: exec, zero: 0, local: exec })
+}
+
+/// Whether an instruction's offset may change the upper half of an active lane's address.
+fn carries(wave: &mut Wave, register: usize, offset: i32) -> bool {
+    offset < 0 || extent(wave, register).most.checked_add_signed(offset).is_none()
 }
 
 /// FLAT: a 64-bit address of global memory, or of LDS or scratch through their apertures.
-pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Option<Places>, Fault> {
+pub(super) fn flat<'r>(
+    wave: &mut Wave,
+    inst: &Inst,
+    request: &Request,
+    room: &'r mut Room,
+) -> Result<Option<Places<'r>>, Fault> {
     let exec = wave.exec();
     if exec == 0 {
         return Ok(None);
     }
     let register = registers(inst, inst.src[0], 2)?;
     let offset = i64::from(inst.imm);
-    let high = uniform(wave, register + 1, exec);
-    if let Some(high) = high.filter(|high| ![SHARED_APERTURE, PRIVATE_APERTURE].contains(high))
-        && let Some(row) = row(wave, register, exec)
-    {
-        let base = (u64::from(high) << 32).wrapping_add_signed(offset);
-        if let Some(places) = global_row(wave, base, row, exec, request) {
-            return Ok(Some(places));
+    let is_aperture = |high: u32| [SHARED_APERTURE, PRIVATE_APERTURE].contains(&high);
+    if let Some(high) = uniform(wave, register + 1, exec) {
+        // The instruction's offset may carry into the upper half of an address.
+        let is_near = (high.saturating_sub(1)..=high.saturating_add(1)).any(is_aperture);
+        match high {
+            _ if !is_near => {
+                let base = (u64::from(high) << 32).wrapping_add_signed(offset);
+                return global_offsets(wave, base, register, exec, request, room).map(Some);
+            }
+            SHARED_APERTURE if !carries(wave, register, inst.imm) => {
+                let rooms = std::array::from_mut(room);
+                let [places] = lds_offsets(wave, register, [inst.imm as u32], exec, request, rooms)?;
+                return Ok(Some(places));
+            }
+            PRIVATE_APERTURE if !carries(wave, register, inst.imm) => {
+                return scratch_offsets(wave, register, inst.imm as u32, exec, request, room).map(Some);
+            }
+            _ => {}
         }
     }
-    let mut each = sums64(wave, register, offset);
-    let apertures =
-        lanes(exec).any(|lane| [SHARED_APERTURE, PRIVATE_APERTURE].contains(&((each[lane] >> 32) as u32)));
+    let each = room.write(sums64(wave, register, offset));
+    let apertures = lanes(exec).any(|lane| is_aperture((each[lane] >> 32) as u32));
     if !apertures {
         return global_each(wave, exec, request, each).map(Some);
     }
@@ -474,7 +585,7 @@ pub(super) fn flat(wave: &mut Wave, inst: &Inst, request: &Request) -> Result<Op
         each[lane] = place;
         local |= u64::from(is_local) << lane;
     }
-    Ok(Some(Places { how: How::Each(each), lanes: exec, zero: 0, local }))
+    Ok(Some(Places { how: How::Each { each, plus: 0 }, lanes: exec, zero: 0, local }))
 }
 
 /// Has to be called before a wave reads `bytes` bytes at each place.

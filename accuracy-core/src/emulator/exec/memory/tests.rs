@@ -433,6 +433,98 @@ fn lds_is_read_and_written_in_all_widths() {
     });
 }
 
+/// The lowest lane's address is below zero until an offset is added.
+fn from_below(lane: usize) -> u32 {
+    (16 * lane as u32).wrapping_sub(64)
+}
+
+/// Rows of 16 lanes, as tiles of matrix instructions have them.
+fn in_rows(lane: usize) -> u32 {
+    (80 * (lane & 15) + 16 * (lane >> 4)) as u32
+}
+
+#[test]
+fn lds_of_every_shape_mask_and_width_is_each_lane_s() {
+    const LOADS: [(Execute, Execute); 4] = [
+        (ds_read_b32, flat_load_dword),
+        (ds_read_b64, flat_load_dwordx2),
+        (ds_read_b96, flat_load_dwordx3),
+        (ds_read_b128, flat_load_dwordx4),
+    ];
+    const STORES: [(Execute, Execute); 4] = [
+        (ds_write_b32, flat_store_dword),
+        (ds_write_b64, flat_store_dwordx2),
+        (ds_write_b96, flat_store_dwordx3),
+        (ds_write_b128, flat_store_dwordx4),
+    ];
+    let bench = Bench::new();
+    let shapes: Vec<fn(usize) -> u32> =
+        SHAPES.into_iter().chain([in_rows as fn(usize) -> u32, from_below]).collect();
+    let old: Vec<u8> = (0..1024_u32).flat_map(|i| (1000 + i).to_le_bytes()).collect();
+    for (shape, exec, count) in shapes.iter().flat_map(|shape| {
+        MASKS.into_iter().flat_map(move |exec| (1..=4).map(move |count| (*shape, exec, count)))
+    }) {
+        bench.with(Processor::Gfx950, |wave| {
+            let active = |lane: usize| exec >> lane & 1 != 0;
+            let dword = |lane: usize, part: usize| shape(lane).wrapping_add(64) as usize / 4 + part;
+            // An address whose offset carries into the upper half is none of LDS.
+            let flat = shape(0) < 1 << 31;
+            for (which, execute) in [LOADS[count - 1].0, LOADS[count - 1].1].into_iter().enumerate() {
+                if which == 1 && !flat {
+                    continue;
+                }
+                // The address is in the first destination, which is also read by the others.
+                wave.set_exec(exec);
+                wave.group.with_lds(|lds| lds.copy_from_slice(&old));
+                fill64(wave, 8, |lane| u64::from(SHARED_APERTURE) << 32 | u64::from(shape(lane)));
+                go(wave, execute, &inst(v(8), [v(8), NONE, NONE, NONE], 64));
+                for (lane, part) in (0..LANES).flat_map(|lane| (0..count).map(move |part| (lane, part))) {
+                    if active(lane) {
+                        let expected = 1000 + dword(lane, part) as u32;
+                        assert_eq!(wave.v[8 + part].0[lane], expected, "lane {lane}, {part}, {exec:#x}");
+                    } else if part == 0 {
+                        assert_eq!(wave.v[8].0[lane], shape(lane), "lane {lane} is off, {exec:#x}");
+                    }
+                }
+                let store = [STORES[count - 1].0, STORES[count - 1].1][which];
+                fill64(wave, 8, |lane| u64::from(SHARED_APERTURE) << 32 | u64::from(shape(lane)));
+                (0..count).for_each(|part| fill(wave, 30 + part, |lane| (lane + 100 * part) as u32));
+                go(wave, store, &inst(NONE, [v(8), v(30), NONE, NONE], 64));
+                let mut expected: Vec<u32> = (0..1024).map(|i| 1000 + i).collect();
+                for (lane, part) in (0..LANES).flat_map(|lane| (0..count).map(move |part| (lane, part))) {
+                    if active(lane) {
+                        expected[dword(lane, part)] = (lane + 100 * part) as u32;
+                    }
+                }
+                let expected: Vec<u8> = expected.into_iter().flat_map(u32::to_le_bytes).collect();
+                wave.group.with_lds(|lds| assert!(*lds == *expected, "{which}, {count} dwords, {exec:#x}"));
+            }
+        });
+    }
+}
+
+#[test]
+fn two_addresses_of_lds_are_each_lane_s() {
+    let bench = Bench::new();
+    for shape in SHAPES.into_iter().chain([in_rows as fn(usize) -> u32, from_below]) {
+        bench.with(Processor::Gfx950, |wave| {
+            wave.group.with_lds(|lds| {
+                (0_u32..)
+                    .zip(lds.chunks_exact_mut(4))
+                    .for_each(|(i, dword)| dword.copy_from_slice(&i.to_le_bytes()));
+            });
+            fill(wave, 1, shape);
+            go(wave, ds_read2_b32, &Inst { imm2: 40, ..inst(v(10), [v(1), NONE, NONE, NONE], 16) });
+            go(wave, ds_read2_b64, &Inst { imm2: 9, ..inst(v(12), [v(1), NONE, NONE, NONE], 8) });
+            for lane in 0..LANES {
+                let at = |bytes: u32| shape(lane).wrapping_add(bytes) / 4;
+                let found: [u32; 6] = std::array::from_fn(|i| wave.v[10 + i].0[lane]);
+                assert_eq!(found, [at(64), at(160), at(64), at(68), at(72), at(76)], "lane {lane}");
+            }
+        });
+    }
+}
+
 #[test]
 fn lds_ends_where_the_workgroup_s_does() {
     let bench = Bench::new();

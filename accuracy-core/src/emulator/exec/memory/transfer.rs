@@ -62,6 +62,8 @@ unsafe fn put_all<const N: usize>(address: u64, data: [u32; N]) {
 
 /// Lanes that are moved together.
 const TOGETHER: usize = 4;
+/// All of them on.
+const ALL: u64 = (1 << TOGETHER) - 1;
 
 /// `N` registers from `first` on. Their number was checked by [`super::places::registers`].
 fn group<'a, const N: usize>(wave: &'a mut Wave, first: usize) -> &'a mut [Lanes; N] {
@@ -84,52 +86,100 @@ fn is_run(mask: u64) -> bool {
     mask != 0 && (mask >> mask.trailing_zeros()).trailing_ones() == mask.count_ones()
 }
 
+/// Loads `N` dwords for each lane of a mask. Neighbours that are all on are transposed together.
+///
+/// # Safety
+///
+/// As for [`get`], for 4 * `N` bytes at each of those lanes' addresses.
+#[inline(always)]
+unsafe fn load_lanes<const N: usize>(registers: &mut [Lanes; N], mask: u64, at: impl Fn(usize) -> u64) {
+    for start in (0..LANES).step_by(TOGETHER) {
+        let on = mask >> start & ALL;
+        if on == ALL {
+            let data: [[u32; N]; TOGETHER] = std::array::from_fn(|lane| {
+                // SAFETY: the caller's word.
+                unsafe { get_all::<N>(at(start + lane)) }
+            });
+            for (part, register) in registers.iter_mut().enumerate() {
+                for (lane, data) in data.iter().enumerate() {
+                    register.0[start + lane] = data[part];
+                }
+            }
+            continue;
+        }
+        for lane in lanes(on) {
+            // SAFETY: the caller's word.
+            let data = unsafe { get_all::<N>(at(start + lane)) };
+            for (register, dword) in registers.iter_mut().zip(data) {
+                register.0[start + lane] = dword;
+            }
+        }
+    }
+}
+
+/// Stores `N` dwords for each lane of a mask, the lowest lane first. Neighbours that are all on are transposed together.
+///
+/// # Safety
+///
+/// As for [`put`], for 4 * `N` bytes at each of those lanes' addresses.
+#[inline(always)]
+unsafe fn store_lanes<const N: usize>(registers: &[Lanes; N], mask: u64, at: impl Fn(usize) -> u64) {
+    for start in (0..LANES).step_by(TOGETHER) {
+        let on = mask >> start & ALL;
+        if on == ALL {
+            let data: [[u32; N]; TOGETHER] =
+                std::array::from_fn(|lane| std::array::from_fn(|part| registers[part].0[start + lane]));
+            for (lane, data) in data.into_iter().enumerate() {
+                // SAFETY: the caller's word.
+                unsafe { put_all::<N>(at(start + lane), data) };
+            }
+            continue;
+        }
+        for lane in lanes(on) {
+            let data = std::array::from_fn(|part| registers[part].0[start + lane]);
+            // SAFETY: the caller's word.
+            unsafe { put_all::<N>(at(start + lane), data) };
+        }
+    }
+}
+
+/// Loads the same dword for each lane of a mask.
+fn spread(register: &mut Lanes, mask: u64, dword: u32) {
+    if mask == u64::MAX {
+        *register = Lanes::splat(dword);
+    } else {
+        lanes(mask).for_each(|lane| register.0[lane] = dword);
+    }
+}
+
 /// Loads `N` dwords a lane into registers from `dst` on.
 pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places) {
     before_read(wave, places, 4 * N as u32);
-    let registers = group::<N>(wave, dst);
-    let mut lane_at = |lane: usize, address: u64| {
-        // SAFETY: `places` was made for a read of 4 * N bytes.
-        let data = unsafe { get_all::<N>(address) };
-        for (register, dword) in registers.iter_mut().zip(data) {
-            register.0[lane] = dword;
+    let (mask, registers) = (places.lanes, group::<N>(wave, dst));
+    match places.how {
+        How::Row { first, stride: 4 } if N == 1 && mask == u64::MAX => {
+            // SAFETY: `places` was made for a read of 4 * N bytes, here at 64 addresses that follow each other.
+            registers[0].0 = unsafe { get_all::<LANES>(first) };
         }
-    };
-    match &places.how {
-        How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
-            // SAFETY: as above, at 64 addresses that follow each other.
-            registers[0].0 = unsafe { get_all::<LANES>(*first) };
-        }
-        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
-            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+        How::Row { first, stride: 4 } if N == 1 && is_run(mask) => {
+            let (low, count) = (mask.trailing_zeros() as usize, mask.count_ones() as usize);
             let from = std::ptr::with_exposed_provenance::<u8>(first.wrapping_add(4 * low as u64) as usize);
             let to = registers[0].0[low..low + count].as_mut_ptr();
             // SAFETY: as above, at the addresses of `count` lanes that follow each other.
             unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), 4 * count) };
         }
-        How::Row { first, stride } if places.lanes == u64::MAX => {
-            for start in (0..LANES).step_by(TOGETHER) {
-                let data: [[u32; N]; TOGETHER] = std::array::from_fn(|lane| {
-                    let lane = (start + lane) as u64;
-                    // SAFETY: as above.
-                    unsafe { get_all::<N>(first.wrapping_add(lane * stride)) }
-                });
-                for (part, register) in registers.iter_mut().enumerate() {
-                    for (lane, data) in data.iter().enumerate() {
-                        register.0[start + lane] = data[part];
-                    }
-                }
-            }
+        How::Row { first, stride: 0 } if mask != 0 => {
+            // SAFETY: as above; it is the address of all lanes.
+            let data = unsafe { get_all::<N>(first) };
+            registers.iter_mut().zip(data).for_each(|(register, dword)| spread(register, mask, dword));
         }
-        How::Each(each) if places.lanes == u64::MAX => {
-            for (lane, &address) in each.iter().enumerate() {
-                lane_at(lane, address);
-            }
+        How::Row { first, stride } => {
+            // SAFETY: as above.
+            unsafe { load_lanes(registers, mask, |lane| first.wrapping_add(lane as u64 * stride)) };
         }
-        _ => {
-            for lane in lanes(places.lanes) {
-                lane_at(lane, places.at(lane));
-            }
+        How::Each { each, plus } => {
+            // SAFETY: as above.
+            unsafe { load_lanes(registers, mask, |lane| each[lane].wrapping_add(plus)) };
         }
     }
     clear(wave, dst, N, places.zero);
@@ -138,45 +188,65 @@ pub(super) fn load<const N: usize>(wave: &mut Wave, dst: usize, places: &Places)
 /// Stores `N` dwords a lane from registers from `src` on. Where two lanes have one address, the higher lane's data stays.
 pub(super) fn store<const N: usize>(wave: &mut Wave, src: usize, places: &Places) {
     before_write(wave, places, 4 * N as u32);
-    let registers = group::<N>(wave, src);
-    let lane_at = |lane: usize, address: u64| {
-        let data = std::array::from_fn(|part| registers[part].0[lane]);
-        // SAFETY: `places` was made for a write of 4 * N bytes.
-        unsafe { put_all::<N>(address, data) };
-    };
-    match &places.how {
-        How::Row { first, stride: 4 } if N == 1 && places.lanes == u64::MAX => {
-            // SAFETY: as above, at 64 addresses that follow each other.
-            unsafe { put_all::<LANES>(*first, registers[0].0) };
+    let (mask, registers) = (places.lanes, &*group::<N>(wave, src));
+    match places.how {
+        How::Row { first, stride: 4 } if N == 1 && mask == u64::MAX => {
+            // SAFETY: `places` was made for a write of 4 * N bytes, here at 64 addresses that follow each other.
+            unsafe { put_all::<LANES>(first, registers[0].0) };
         }
-        How::Row { first, stride: 4 } if N == 1 && is_run(places.lanes) => {
-            let (low, count) = (places.lanes.trailing_zeros() as usize, places.lanes.count_ones() as usize);
+        How::Row { first, stride: 4 } if N == 1 && is_run(mask) => {
+            let (low, count) = (mask.trailing_zeros() as usize, mask.count_ones() as usize);
             let to = std::ptr::with_exposed_provenance_mut::<u8>(first.wrapping_add(4 * low as u64) as usize);
             let from = registers[0].0[low..low + count].as_ptr();
             // SAFETY: as above, at the addresses of `count` lanes that follow each other.
             unsafe { std::ptr::copy_nonoverlapping(from.cast(), to, 4 * count) };
         }
-        How::Row { first, stride } if places.lanes == u64::MAX => {
-            for start in (0..LANES).step_by(TOGETHER) {
-                let data: [[u32; N]; TOGETHER] =
-                    std::array::from_fn(|lane| std::array::from_fn(|part| registers[part].0[start + lane]));
-                for (lane, data) in data.into_iter().enumerate() {
-                    let lane = (start + lane) as u64;
-                    // SAFETY: as above.
-                    unsafe { put_all::<N>(first.wrapping_add(lane * stride), data) };
-                }
+        How::Row { first, stride } => {
+            // SAFETY: as above.
+            unsafe { store_lanes(registers, mask, |lane| first.wrapping_add(lane as u64 * stride)) };
+        }
+        How::Each { each, plus } => {
+            // SAFETY: as above.
+            unsafe { store_lanes(registers, mask, |lane| each[lane].wrapping_add(plus)) };
+        }
+    }
+}
+
+/// Copies `N` dwords for each lane of a mask, the lowest lane first, between memory of a kernel that does not overlap.
+///
+/// # Safety
+///
+/// As for [`get`] at `from` and for [`put`] at `to`, for 4 * `N` bytes at each of those lanes' addresses.
+#[inline(always)]
+unsafe fn copy_lanes<const N: usize>(mask: u64, from: impl Fn(usize) -> u64, to: impl Fn(usize) -> u64) {
+    for lane in lanes(mask) {
+        // SAFETY: the caller's word.
+        unsafe { put_all::<N>(to(lane), get_all::<N>(from(lane))) };
+    }
+}
+
+/// Copies `N` dwords for each lane that `from` has, and zeros for those that are out of its resource's range.
+///
+/// # Safety
+///
+/// `from` must be made for a read and `to` for a write of 4 * `N` bytes, and the two must not overlap.
+pub(super) unsafe fn copy<const N: usize>(from: &Places, to: &Places) {
+    // SAFETY: the caller's word.
+    unsafe {
+        match from.how {
+            How::Row { first, stride } => {
+                let from_at = |lane: usize| first.wrapping_add(lane as u64 * stride);
+                copy_lanes::<N>(from.lanes, from_at, |lane| to.at(lane));
+            }
+            How::Each { each, plus } => {
+                let from_at = |lane: usize| each[lane].wrapping_add(plus);
+                copy_lanes::<N>(from.lanes, from_at, |lane| to.at(lane));
             }
         }
-        How::Each(each) if places.lanes == u64::MAX => {
-            for (lane, &address) in each.iter().enumerate() {
-                lane_at(lane, address);
-            }
-        }
-        _ => {
-            for lane in lanes(places.lanes) {
-                lane_at(lane, places.at(lane));
-            }
-        }
+    }
+    for lane in lanes(from.zero) {
+        // SAFETY: the caller's word.
+        unsafe { put_all::<N>(to.at(lane), [0; N]) };
     }
 }
 
@@ -241,18 +311,19 @@ impl Part {
 pub(super) fn load_part(wave: &mut Wave, dst: usize, part: Part, places: &Places) {
     before_read(wave, places, part.bytes());
     let register = &mut wave.v[dst].0;
-    if let (How::Row { first, stride }, u64::MAX) = (&places.how, places.lanes) {
-        for (lane, value) in register.iter_mut().enumerate() {
-            // SAFETY: `places` was made for a read of `part.bytes()` bytes.
-            let bits = unsafe { part.get(first.wrapping_add(lane as u64 * stride)) };
-            *value = part.merge(bits, *value);
-        }
-        return;
-    }
-    for lane in lanes(places.lanes) {
+    let mut load = |lane: usize, address: u64| {
         // SAFETY: `places` was made for a read of `part.bytes()` bytes.
-        let bits = unsafe { part.get(places.at(lane)) };
+        let bits = unsafe { part.get(address) };
         register[lane] = part.merge(bits, register[lane]);
+    };
+    match places.how {
+        How::Row { first, stride } if places.lanes == u64::MAX => {
+            (0..LANES).for_each(|lane| load(lane, first.wrapping_add(lane as u64 * stride)));
+        }
+        How::Each { each, plus } if places.lanes == u64::MAX => {
+            each.iter().enumerate().for_each(|(lane, address)| load(lane, address.wrapping_add(plus)));
+        }
+        _ => lanes(places.lanes).for_each(|lane| load(lane, places.at(lane))),
     }
     for lane in lanes(places.zero) {
         register[lane] = part.merge(0, register[lane]);
@@ -264,8 +335,8 @@ pub(super) fn load_part(wave: &mut Wave, dst: usize, part: Part, places: &Places
 pub(super) fn store_part(wave: &mut Wave, src: usize, bytes: u32, shift: u32, places: &Places) {
     before_write(wave, places, bytes);
     let register = &wave.v[src].0;
-    for lane in lanes(places.lanes) {
-        let (bits, address) = (register[lane] >> shift, places.at(lane));
+    let store = |lane: usize, address: u64| {
+        let bits = register[lane] >> shift;
         // SAFETY: `places` was made for a write of `bytes` bytes.
         unsafe {
             match bytes {
@@ -273,5 +344,14 @@ pub(super) fn store_part(wave: &mut Wave, src: usize, bytes: u32, shift: u32, pl
                 _ => put(address, bits as u16),
             }
         }
+    };
+    match places.how {
+        How::Row { first, stride } if places.lanes == u64::MAX => {
+            (0..LANES).for_each(|lane| store(lane, first.wrapping_add(lane as u64 * stride)));
+        }
+        How::Each { each, plus } if places.lanes == u64::MAX => {
+            each.iter().enumerate().for_each(|(lane, address)| store(lane, address.wrapping_add(plus)));
+        }
+        _ => lanes(places.lanes).for_each(|lane| store(lane, places.at(lane))),
     }
 }

@@ -128,7 +128,8 @@ pub fn v_div_fmas_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let b = source(wave, inst, 1, 0, Form::F32, y);
     let c = source(wave, inst, 2, 0, Form::F32, z);
     let exact: ExactOp = exact_fma;
-    let mut out = float32_of(wave, [a, b, c], exact, |a, b, c| a.mul_add(b, c));
+    let mut result = Room::uninit();
+    let out = float32_of(wave, [a, b, c], exact, |a, b, c| a.mul_add(b, c), &mut result);
     let mode = wave.mode.round32();
     for lane in 0..LANES {
         if mask.0[lane] != 0 {
@@ -136,8 +137,8 @@ pub fn v_div_fmas_f32(wave: &mut Wave, inst: &Inst) -> Flow {
             out.0[lane] = scaled_fma(Format::F32, a, b, c, mode) as u32;
         }
     }
-    finish32(wave, inst, &mut out);
-    write(wave, inst, 0, &out);
+    finish32(wave, inst, out);
+    write(wave, inst, 0, out);
     Flow::Next
 }
 

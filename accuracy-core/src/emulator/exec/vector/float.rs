@@ -82,23 +82,37 @@ pub(super) fn clamped(format: Format, nan_is_zero: bool, value: u64) -> u64 {
     }
 }
 
-type Checked = (Lanes, bool);
-
+/// Fills `room`; says whether a NaN came out.
 #[inline(always)]
-fn has_nan(out: &Lanes) -> bool {
-    out.0.iter().fold(0, |any, &x| any | u32::from(x & 0x7fff_ffff > 0x7f80_0000)) != 0
+fn float_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F, room: &mut Room) -> bool {
+    let out = room.write(Lanes::ZERO);
+    // The largest code without its sign: those of NaN are above infinity's.
+    let mut largest = 0;
+    for i in 0..LANES {
+        let value = f(f32::from_bits(a.0[i]), f32::from_bits(b.0[i]), f32::from_bits(c.0[i])).to_bits();
+        largest = largest.max(value & 0x7fff_ffff);
+        out.0[i] = value;
+    }
+    largest > 0x7f80_0000
 }
 
-#[inline(always)]
-fn float_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
-    let out = each(|i| f(f32::from_bits(a.0[i]), f32::from_bits(b.0[i]), f32::from_bits(c.0[i])).to_bits());
-    let nan = has_nan(&out);
-    (out, nan)
+fn float_fill<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F, room: &mut Room) -> bool {
+    widest!([F: Fn(f32, f32, f32) -> f32]
+        float_loop(a: &Lanes, b: &Lanes, c: &Lanes, f: F, room: &mut Room) -> bool)
 }
 
 /// Computes in this machine's arithmetic; says whether a NaN came out.
-pub(super) fn float_map<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
-    widest!([F: Fn(f32, f32, f32) -> f32] float_loop(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked)
+#[inline(always)]
+pub(super) fn float_map<'r, F: Fn(f32, f32, f32) -> f32>(
+    a: &Lanes,
+    b: &Lanes,
+    c: &Lanes,
+    f: F,
+    room: &'r mut Room,
+) -> (&'r mut Lanes, bool) {
+    let nan = float_fill(a, b, c, f, room);
+    // SAFETY: `float_fill` has written all lanes.
+    (unsafe { room.assume_init_mut() }, nan)
 }
 
 /// An operation of [`number`] with three sources; those that it does not have are zero.
@@ -125,16 +139,17 @@ pub(super) fn mend(
 
 /// A float32 result of three lanes vectors, exact in every mode.
 #[inline(always)]
-pub(super) fn float32_of<F: Fn(f32, f32, f32) -> f32>(
+pub(super) fn float32_of<'r, F: Fn(f32, f32, f32) -> f32>(
     wave: &Wave,
     [a, b, c]: [&Lanes; 3],
     exact: ExactOp,
     fast: F,
-) -> Lanes {
-    let (mut out, nan) = float_map(a, b, c, fast);
+    room: &'r mut Room,
+) -> &'r mut Lanes {
+    let (out, nan) = float_map(a, b, c, fast, room);
     let mode = wave.mode.round32();
     if nan || mode != Round::NearestEven {
-        mend(Format::F32, &mut out, [a, b, c], exact, mode, mode != Round::NearestEven);
+        mend(Format::F32, out, [a, b, c], exact, mode, mode != Round::NearestEven);
     }
     out
 }
@@ -161,9 +176,10 @@ fn float32<const COUNT: usize, const ACCUMULATE: bool, F: Fn(f32, f32, f32) -> f
     } else {
         a
     };
-    let mut out = float32_of(wave, [a, b, c], exact, fast);
-    finish32(wave, inst, &mut out);
-    write(wave, inst, 0, &out);
+    let mut result = Room::uninit();
+    let out = float32_of(wave, [a, b, c], exact, fast, &mut result);
+    finish32(wave, inst, out);
+    write(wave, inst, 0, out);
     Flow::Next
 }
 
@@ -475,6 +491,8 @@ pub(super) fn fma_odd(a: f32, b: f32, c: f32) -> f32 {
     f32::from_bits(choose((error.abs() > 0.0) & (bits & 1 == 0), toward, bits))
 }
 
+type Checked = (Lanes, bool);
+
 #[inline(always)]
 fn half_loop<F: Fn(f32, f32, f32) -> f32>(a: &Lanes, b: &Lanes, c: &Lanes, f: F) -> Checked {
     let out = each(|i| {
@@ -760,9 +778,10 @@ pub fn v_cubema_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let major = map3(a, b, c, |x, y, z| cube(x, y, z, |axis, x, y, z, _| [x, y, z][axis]));
     let two = Lanes::splat(2.0_f32.to_bits());
     let exact: ExactOp = exact_mul;
-    let mut out = float32_of(wave, [&major, &two, &major], exact, |a, b, _| a * b);
-    finish32(wave, inst, &mut out);
-    write(wave, inst, 0, &out);
+    let mut result = Room::uninit();
+    let out = float32_of(wave, [&major, &two, &major], exact, |a, b, _| a * b, &mut result);
+    finish32(wave, inst, out);
+    write(wave, inst, 0, out);
     Flow::Next
 }
 
@@ -869,13 +888,15 @@ pub fn v_ldexp_f32(wave: &mut Wave, inst: &Inst) -> Flow {
     let a = source(wave, inst, 0, 0, Form::F32, x);
     let b = source(wave, inst, 1, 0, Form::B32, y);
     let exact: ExactOp = |format, a, power, _, mode| number::ldexp(format, a, power as u32 as i32, mode);
-    let mut out = float32_of(wave, [a, b, b], exact, |a, power, _| {
-        // Exact in float64, so that there is one rounding.
+    // Exact in float64, so that there is one rounding.
+    let fast = |a: f32, power: f32, _: f32| {
         let power = (power.to_bits() as i32).clamp(-600, 600);
         (f64::from(a) * f64::from_bits(((power + 1023) as u64) << 52)) as f32
-    });
-    finish32(wave, inst, &mut out);
-    write(wave, inst, 0, &out);
+    };
+    let mut result = Room::uninit();
+    let out = float32_of(wave, [a, b, b], exact, fast, &mut result);
+    finish32(wave, inst, out);
+    write(wave, inst, 0, out);
     Flow::Next
 }
 

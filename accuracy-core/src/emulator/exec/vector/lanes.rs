@@ -4,33 +4,9 @@ pub(super) use super::operands::each;
 use super::operands::{
     Form, Rest, Room, begin, flush_source64, flushed64, old, source, source64, write, write16,
 };
+pub(super) use super::wide::widest;
 use crate::emulator::isa::Inst;
 use crate::emulator::wave::{Flow, LANES, Lanes, Wave};
-
-/// Whether this machine has AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) fn wide() -> bool {
-    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-}
-
-/// Calls an `#[inline(always)]` function from one that may use AVX2 and FMA, where this machine has them.
-macro_rules! widest {
-    ([$($generic:ident: $bound:path),*] $name:ident($($arg:ident: $type:ty),*) -> $ret:ty) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
-        fn wide_version<$($generic: $bound),*>($($arg: $type),*) -> $ret {
-            $name($($arg),*)
-        }
-        #[cfg(target_arch = "x86_64")]
-        if crate::emulator::exec::vector::lanes::wide() {
-            // SAFETY: `wide` says that this machine has the instructions.
-            return unsafe { wide_version($($arg),*) };
-        }
-        $name($($arg),*)
-    }};
-}
-pub(super) use widest;
 
 /// `a` if `on`, else `b`, in a form that never becomes a branch.
 #[inline(always)]

@@ -3,7 +3,8 @@
 //! | file | what is there |
 //! | --- | --- |
 //! | `operands` | sources as 64 lanes with their modifiers, SDWA and DPP; destinations under EXEC |
-//! | `lanes` | loops over the lanes, compiled for AVX2 and FMA too |
+//! | `lanes` | loops over the lanes |
+//! | `wide` | compiles loops for AVX2 and FMA, too |
 //! | `float` | arithmetic of float32, float64 and float16 |
 //! | `division` | `v_div_scale`, `v_div_fmas`, `v_div_fixup` |
 //! | `transcendental` | reciprocals, roots, exponentials, logarithms, sine |
@@ -30,6 +31,7 @@ mod operands;
 mod packed;
 mod small_float;
 mod transcendental;
+mod wide;
 
 pub use compare::*;
 pub use convert::*;

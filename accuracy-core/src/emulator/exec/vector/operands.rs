@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
+use super::wide::widest;
 use crate::emulator::isa::{Dpp, Inst, Operand, Sdwa, Select, Special, Unused};
 use crate::emulator::memory::{PRIVATE_APERTURE, SHARED_APERTURE};
 use crate::emulator::wave::{Fault, Flow, LANES, Lanes, Wave};
@@ -379,19 +380,34 @@ pub(super) fn write(wave: &mut Wave, inst: &Inst, word: u16, lanes: &Lanes) {
         return write_altered(wave, inst, register, lanes);
     }
     if wave.exec() == u64::MAX {
-        wave.v[register] = *lanes;
+        copy(&mut wave.v[register], lanes);
     } else {
-        let mask = *wave.mask();
-        blend(&mut wave.v[register], lanes, &mask);
+        let (mask, to) = wave.masked_mut(register);
+        blend(to, lanes, mask);
+    }
+}
+
+#[inline(always)]
+fn copy_loop(to: &mut Lanes, from: &Lanes) {
+    for (to, from) in to.0.iter_mut().zip(&from.0) {
+        *to = *from;
+    }
+}
+
+fn copy(to: &mut Lanes, from: &Lanes) {
+    widest!([] copy_loop(to: &mut Lanes, from: &Lanes) -> ())
+}
+
+#[inline(always)]
+fn blend_loop(to: &mut Lanes, from: &Lanes, mask: &Lanes) {
+    for ((to, from), mask) in to.0.iter_mut().zip(&from.0).zip(&mask.0) {
+        *to ^= (*to ^ from) & mask;
     }
 }
 
 /// Replaces the lanes whose mask is all ones.
-#[inline]
 pub(super) fn blend(to: &mut Lanes, from: &Lanes, mask: &Lanes) {
-    for ((to, from), mask) in to.0.iter_mut().zip(&from.0).zip(&mask.0) {
-        *to ^= (*to ^ from) & mask;
-    }
+    widest!([] blend_loop(to: &mut Lanes, from: &Lanes, mask: &Lanes) -> ())
 }
 
 #[inline(never)]

@@ -784,6 +784,28 @@ fn packed_float32_takes_the_registers_that_op_sel_names() {
 }
 
 #[test]
+fn a_dot_product_flushes_between_its_sums() {
+    let half = |x: f32| u32::from(half::f16::from_f32(x).to_bits());
+    let sum = |mode: u32, start: u32, sources: [u32; 2]| {
+        with_wave(|wave| {
+            wave.mode = Mode(0x300 | mode);
+            (wave.v[2], wave.v[4]) = (Lanes::splat(sources[0]), Lanes::splat(sources[1]));
+            [v_dot2_f32_f16 as Execute, v_dot2c_f32_f16].map(|execute| {
+                (wave.v[6], wave.v[20]) = (Lanes::splat(start), Lanes::splat(start));
+                run(wave, &on_vectors(execute));
+                wave.v[20].0[0]
+            })
+        })
+    };
+    let (denormal, negative_zero) = (1, 1 << 31);
+    // The second product is -0: rounding down, it makes the zero of a flushed sum negative, and leaves a denormal alone.
+    let sources = [half(0.0) | half(-0.0) << 16, half(0.0) | half(1.0) << 16];
+    let (down, keep, flush_out) = (2, 0xf0, 0xd0);
+    assert_eq!(sum(keep | down, denormal, sources), [denormal; 2]);
+    assert_eq!(sum(flush_out | down, denormal, sources), [negative_zero; 2]);
+}
+
+#[test]
 fn packed_halves_and_dot_products() {
     let half = |x: f32| u32::from(half::f16::from_f32(x).to_bits());
     let pair = |low: f32, high: f32| half(low) | half(high) << 16;

@@ -179,12 +179,13 @@ macro_rules! function32 {
                 let $a = without_denormals($a);
                 without_denormals($body)
             }
-            let (mut out, nan) = float_map(a, a, a, lane);
+            let mut result = Room::uninit();
+            let (out, nan) = float_map(a, a, a, lane, &mut result);
             if nan {
-                mend_nan(&mut out, a);
+                mend_nan(out, a);
             }
-            finish32(wave, inst, &mut out);
-            write(wave, inst, 0, &out);
+            finish32(wave, inst, out);
+            write(wave, inst, 0, out);
             Flow::Next
         }
     )*};
@@ -217,11 +218,12 @@ macro_rules! function16 {
             fn lane($a: f32, _: f32, _: f32) -> f32 {
                 $body
             }
-            let (mut out, nan) = float_map(&a, &a, &a, lane);
+            let mut result = Room::uninit();
+            let (out, nan) = float_map(&a, &a, &a, lane, &mut result);
             if nan {
-                mend_nan(&mut out, &a);
+                mend_nan(out, &a);
             }
-            let mut out = map1(&out, |x| narrowed(f32::from_bits(x)));
+            let mut out = map1(out, |x| narrowed(f32::from_bits(x)));
             overflow_to_greatest(wave, &mut out, |lane| a.0[lane] & 0x7fff_ffff != 0x7f80_0000);
             finish16(wave, inst, &mut out);
             write16(wave, inst, Rest::Cleared, &mut out);
