@@ -4,6 +4,7 @@
 //! Object V5 Metadata".
 
 use super::float_control::Plain;
+use super::hazards::Hazard;
 use super::isa::errata::Erratum;
 use super::isa::{Inst, Row};
 use super::loader::{Decoded, Kernel, Module};
@@ -12,7 +13,8 @@ use super::provenance::Tracking;
 use super::scrutiny::declared::Declared;
 use super::scrutiny::journal::Journal;
 use super::scrutiny::races::Races;
-use super::scrutiny::{Scrutiny, Sightings, clocks, polls};
+use super::scrutiny::{Parts, Scrutiny, Sightings, clocks, polls};
+use super::trace::Tracer;
 use super::waits::MissingWait;
 use super::wave::{Fault, LANES, Lanes, Mode, Wave, register, registers};
 use super::workgroup::{Progress, Stop, WaveOrder, Workgroup};
@@ -123,6 +125,8 @@ pub struct Executed {
     pub seen: Sightings,
     /// The executed instructions that meet a known fault of the hardware.
     pub errata: BTreeMap<u64, &'static Erratum>,
+    /// The executed instructions that are too close to an executed one whose result they use.
+    pub hazards: BTreeMap<u64, Hazard>,
 }
 
 /// A missing wait, and the first wave that was seen to miss it.
@@ -174,7 +178,11 @@ impl Counts {
         let errata =
             module.errata().iter().filter(|(number, ..)| executed.get(*number).is_some_and(|n| *n > 0));
         let errata = errata.map(|(_, at, erratum)| (*at, *erratum)).collect();
-        Executed { instructions, missing_waits: self.missing_waits, seen: Sightings::new(), errata }
+        let ran = |number: usize| executed.get(number).is_some_and(|n| *n > 0);
+        let hazards = module.hazards().iter().filter(|(number, _, h)| ran(*number) && ran(h.first.1));
+        let hazards = hazards.map(|(_, at, hazard)| (*at, *hazard)).collect();
+        let missing_waits = self.missing_waits;
+        Executed { instructions, missing_waits, seen: Sightings::new(), errata, hazards }
     }
 }
 
@@ -190,6 +198,7 @@ impl Executed {
             self.seen.entry(at).or_insert(sighting);
         }
         self.errata.extend(other.errata);
+        self.hazards.extend(other.hazards);
     }
 }
 
@@ -422,13 +431,19 @@ impl Launch<'_> {
         (result, parts.tracking)
     }
 
+    /// Runs the kernel and keeps the instructions of a wave.
+    pub fn run_traced(&self, tracer: Box<Tracer>) -> (Result<Executed, LaunchError>, Option<Box<Tracer>>) {
+        let (result, parts) = self.run_with(Contents::USUAL, Some(Scrutiny::tracing(tracer)));
+        (result, parts.tracer)
+    }
+
     fn run_with(
         &self,
         contents: Contents,
         scrutiny: Option<Scrutiny>,
     ) -> (Result<Executed, LaunchError>, Parts) {
         if let Err(refused) = self.check() {
-            return (Err(refused.into()), Parts::of(scrutiny).1);
+            return (Err(refused.into()), scrutiny.map(Scrutiny::into_parts).unwrap_or_default());
         }
         let segment = self.segment();
         let start = segment.as_ptr().expose_provenance() as u64;
@@ -478,26 +493,12 @@ impl Launch<'_> {
         let stop = grid.stop.into_inner();
         let scrutiny =
             space.scrutiny.map(|scrutiny| scrutiny.into_inner().unwrap_or_else(|e| e.into_inner()));
-        let (seen, parts) = Parts::of(scrutiny);
-        executed.seen = seen;
+        let mut parts = scrutiny.map(Scrutiny::into_parts).unwrap_or_default();
+        executed.seen = std::mem::take(&mut parts.seen);
         match stop.unwrap_or_else(|e| e.into_inner()) {
             Some(stop) => (Err(LaunchError::Stopped(stop)), parts),
             None => (Ok(executed), parts),
         }
-    }
-}
-
-/// State that a watched launch hands back to the device, beside its findings.
-#[derive(Default)]
-struct Parts {
-    journal: Option<Journal>,
-    tracking: Option<Box<Tracking>>,
-}
-
-impl Parts {
-    fn of(scrutiny: Option<Scrutiny>) -> (Sightings, Parts) {
-        let (seen, journal, tracking) = scrutiny.map(Scrutiny::into_parts).unwrap_or_default();
-        (seen, Parts { journal, tracking })
     }
 }
 
