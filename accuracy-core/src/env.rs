@@ -2,6 +2,7 @@
 
 use crate::arch::Arch;
 use crate::device::Kind;
+use crate::trace::Request;
 use crate::verdict::LeastCosine;
 use std::path::PathBuf;
 
@@ -23,6 +24,9 @@ pub const EMULATE_THREADS: &str = "ACCURACY_EMULATE_THREADS";
 /// `1`: the emulator looks for races between waves and between workgroups, too. That takes about ten times as long, in one of
 /// a case's runs.
 pub const RACE: &str = "ACCURACY_RACE";
+/// The instructions of one wave of the case are written to a file: a [`crate::trace::Request`] as JSON. Only for a process of
+/// one case that is emulated.
+pub const TRACE: &str = "ACCURACY_TRACE";
 /// Least cosine that counts as correct.
 pub const MIN_COS: &str = "ACCURACY_MIN_COS";
 /// Least cosine where neither [`MIN_COS`] nor the test itself says one: what a configuration file has.
@@ -85,6 +89,8 @@ pub struct Settings {
     pub keep_tensors: Option<PathBuf>,
     pub cache: Option<PathBuf>,
     pub selftest: bool,
+    /// The trace that is asked for.
+    pub trace: Option<Request>,
 }
 
 /// A variable whose value cannot be used.
@@ -170,6 +176,15 @@ impl Settings {
             keep_tensors: get(KEEP_TENSORS).map(PathBuf::from),
             cache: get(CACHE).map(PathBuf::from),
             selftest: get(SELFTEST).is_some(),
+            trace: get(TRACE)
+                .map(|value| {
+                    serde_json::from_str(&value).map_err(|error| EnvError {
+                        name: TRACE,
+                        value,
+                        expected: format!("expected a request for a trace as JSON ({error})"),
+                    })
+                })
+                .transpose()?,
         })
     }
 }
@@ -232,6 +247,7 @@ mod tests {
             (POISON, "-1"),
             (FUZZ, "0"),
             (ALONE, "yes"),
+            (TRACE, "{}"),
         ] {
             let error = settings(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);

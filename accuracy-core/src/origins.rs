@@ -4,6 +4,8 @@
 //! A few wrong elements and a few right ones are looked at. What each wrong one took that the declaration does not read, or
 //! did not take that it reads, is the cause if no right one has such a difference.
 
+mod claim;
+
 use crate::case::{Attempt, Captured, Part};
 use crate::device::emulation::{self, Answer, Asked, Taken};
 use crate::judge::{Given, JudgedHop};
@@ -12,12 +14,13 @@ use crate::record::{Block, Cause, Elements, Origin};
 use crate::reference::reads::{Reads, Rect};
 use crate::reference::{BufferId, Expr, eval};
 use crate::words::Words;
+use claim::{Checked, Claim};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Wrong elements, and right ones, that are looked at.
 const ELEMENTS: usize = 3;
-/// Blocks of elements that are named.
-const BLOCKS: usize = 4;
+/// Blocks of elements that a record has.
+const BLOCKS: usize = 64;
 
 /// Where elements of a hop come from, and the cause that follows from it.
 #[derive(Default)]
@@ -56,10 +59,15 @@ pub fn look(attempt: &Attempt, judged: &JudgedHop, run: impl FnMut() -> bool) ->
         .zip(answers)
         .map(|(&(element, wrong), answer)| {
             let declared = declared(buffer, source, element, &given, &mut layouts);
-            Flow::new(element, wrong, answer, declared, &mut layouts)
+            let mut flow = Flow::new(element, wrong, answer, declared, &mut layouts);
+            if wrong && flow.answer.not_followed.is_empty() {
+                let (extra, missing) = (&flow.extra, &flow.missing);
+                flow.claim = Checked { buffer, source, element, extra, missing }.claim(&given, &mut layouts);
+            }
+            flow
         })
         .collect();
-    let cause = cause(buffer, &found);
+    let cause = cause(buffer, &found, &mut layouts);
     let elements = found.into_iter().map(|flow| flow.origin(buffer, &mut layouts)).collect();
     Origins { elements, cause }
 }
@@ -145,6 +153,7 @@ fn of_part(
 /// How the elements of a part lie in memory, and which lie at an offset.
 struct Layout {
     bytes: u64,
+    shape: [u64; 2],
     offsets: HashMap<(usize, usize), Vec<u64>>,
     elements: HashMap<u64, Vec<(usize, usize)>>,
 }
@@ -163,7 +172,8 @@ impl Layouts<'_> {
         let make = || {
             let places = attempt.buffer(id).places(part).filter(|places| places.indices.len() <= MOST)?;
             let bytes = places.bytes() as u64;
-            let mut layout = Layout { bytes, offsets: HashMap::new(), elements: HashMap::new() };
+            let shape = [places.rows as u64, places.cols as u64];
+            let mut layout = Layout { bytes, shape, offsets: HashMap::new(), elements: HashMap::new() };
             for r in 0..places.rows {
                 for c in 0..places.cols {
                     let offsets: Vec<u64> = places.offsets(r, c).collect();
@@ -183,16 +193,26 @@ impl Layouts<'_> {
         all.find(|(id, part)| part.name(&self.attempt.buffer(*id).name) == name)
     }
 
+    /// The elements that lie at some bytes of a part, in their order; `None` where that is not known.
+    fn list(&mut self, (id, part): (BufferId, Part), offsets: &BTreeSet<u64>) -> Option<Vec<(usize, usize)>> {
+        let layout = self.get(id, part)?;
+        let all: BTreeSet<(usize, usize)> =
+            offsets.iter().filter_map(|at| layout.elements.get(at)).flatten().copied().collect();
+        (!all.is_empty()).then(|| all.into_iter().collect())
+    }
+
     /// Bytes of a part, as elements.
     fn elements(&mut self, (id, part): (BufferId, Part), offsets: &BTreeSet<u64>) -> Elements {
         let buffer = part.name(&self.attempt.buffer(id).name);
         let mut all: BTreeSet<(usize, usize)> = BTreeSet::new();
+        let mut shape = None;
         if let Some(layout) = self.get(id, part) {
             all.extend(offsets.iter().filter_map(|at| layout.elements.get(at)).flatten());
+            shape = Some(layout.shape);
         }
         // What lies where no element is, or in an order that is not known, has no row and column.
         let count = if all.is_empty() { offsets.len() } else { all.len() } as u64;
-        Elements { buffer, count, blocks: blocks(&all) }
+        Elements { buffer, count, blocks: blocks(&all), shape }
     }
 }
 
@@ -305,6 +325,8 @@ struct Flow {
     declared: Declared,
     extra: Bytes,
     missing: Bytes,
+    /// Whether what it took gives what was written.
+    claim: Claim,
 }
 
 impl Flow {
@@ -353,7 +375,8 @@ impl Flow {
                 missing.insert(*key, less);
             }
         }
-        Flow { element, wrong, answer, took, steered_by, declared, extra, missing }
+        let claim = Claim::Unknown;
+        Flow { element, wrong, answer, took, steered_by, declared, extra, missing, claim }
     }
 
     fn origin(self, buffer: &Captured, layouts: &mut Layouts<'_>) -> Origin {
@@ -371,21 +394,36 @@ impl Flow {
             declared: elements(&self.declared.values),
             extra: elements(&self.extra),
             missing: elements(&self.missing),
+            computed: match self.claim {
+                Claim::Confirmed => Some(true),
+                Claim::Refuted => Some(false),
+                Claim::Unknown => None,
+            },
             writer: self.answer.writer,
             not_followed: self.answer.not_followed,
         }
     }
 }
 
-/// What all wrong elements of one part have, and no right one.
-fn cause(buffer: &Captured, flows: &[Flow]) -> Option<Cause> {
+/// The difference that all wrong elements of one part have, and no right one.
+fn cause(buffer: &Captured, flows: &[Flow], layouts: &mut Layouts<'_>) -> Option<Cause> {
     Part::ALL.iter().find_map(|part| {
         let of_part: Vec<&Flow> = flows.iter().filter(|flow| flow.element.0 == *part).collect();
-        cause_of(buffer, *part, &of_part)
+        cause_of(buffer, *part, &of_part, layouts)
     })
 }
 
-fn cause_of(buffer: &Captured, part: Part, flows: &[&Flow]) -> Option<Cause> {
+/// Whether a difference is certain to be the cause. What was taken has to give what was written, where that can be computed.
+/// Otherwise there have to be right elements beside the wrong ones, for a difference may be one that does no harm.
+fn is_certain(claims: &[Claim], right: usize) -> bool {
+    claims.len() > 1
+        && match claims.iter().all(|claim| *claim == Claim::Confirmed) {
+            true => true,
+            false => !claims.contains(&Claim::Refuted) && right > 1,
+        }
+}
+
+fn cause_of(buffer: &Captured, part: Part, flows: &[&Flow], layouts: &mut Layouts<'_>) -> Option<Cause> {
     let (wrong, right): (Vec<&Flow>, Vec<&Flow>) = flows.iter().copied().partition(|flow| flow.wrong);
     // What is not known of one of them might be what makes it right or wrong.
     if wrong.is_empty()
@@ -406,25 +444,42 @@ fn cause_of(buffer: &Captured, part: Part, flows: &[&Flow]) -> Option<Cause> {
     if extra.is_empty() && missing.is_empty() {
         return None;
     }
-    let writer = wrong[0].answer.writer.as_ref()?;
+    let first = wrong[0];
+    let writer = first.answer.writer.as_ref()?;
     let line = match (&writer.file, writer.line) {
         (Some(file), Some(line)) => format!(" ({file}:{line})"),
         _ => String::new(),
     };
+    let mut named = |keys: &BTreeSet<(BufferId, Part)>, of: &Bytes| -> Vec<String> {
+        let of_key = |key: &(BufferId, Part)| Some(layouts.elements(*key, of.get(key)?).to_string());
+        keys.iter().filter_map(of_key).collect()
+    };
+    let (took, left) = (named(&extra, &first.extra), named(&missing, &first.missing));
+    let difference = match (took.is_empty(), left.is_empty()) {
+        (false, false) => format!("takes {} for {}", took.join(", "), left.join(", ")),
+        (false, true) => format!("also takes {}", took.join(", ")),
+        (true, _) => format!("does not take {}", left.join(", ")),
+    };
+    let (_, r, c) = first.element;
+    let name = part.name(&buffer.name);
+    let claims: Vec<Claim> = wrong.iter().map(|flow| flow.claim).collect();
+    let computed = match claims.iter().all(|claim| *claim == Claim::Confirmed) {
+        true => ", which gives what it wrote",
+        false => "",
+    };
     let counted = format!(
-        "so it is with {} wrong elements of `{}` that were looked at, and with none of {} right ones",
+        "so it is with {} wrong elements that were looked at, and with none of {} right ones",
         wrong.len(),
-        part.name(&buffer.name),
         right.len()
     );
-    // Without a right element beside it a difference may be one that does no harm.
-    let confident = wrong.len() > 1 && !right.is_empty();
+    let mut operands: BTreeSet<BufferId> = extra.iter().chain(&missing).map(|(id, _)| *id).collect();
+    let operand = operands.pop_first().filter(|_| operands.is_empty());
     Some(Cause {
         cause: if extra.is_empty() { "elements_left_out" } else { "other_elements" }.into(),
-        detail: format!("`{}`{line} takes other elements than declared: {counted}", writer.kernel),
-        what: Words::takes(format!("other elements than declared for `{}`", part.name(&buffer.name))),
-        operand: None,
-        confident,
+        detail: format!("`{}`{line} {difference} in {name}[{r}, {c}]{computed}; {counted}", writer.kernel),
+        what: Words::takes(format!("other elements than declared for `{name}`")),
+        operand: operand.map(|id| layouts.attempt.buffer(id).name.clone()),
+        confident: is_certain(&claims, right.len()),
         ..Cause::default()
     })
 }
@@ -438,7 +493,7 @@ mod tests {
         let elements = BTreeSet::from([(1, 4), (1, 5), (2, 4), (2, 5), (3, 9)]);
         let expected = [Block { rows: [1, 2], columns: [4, 5] }, Block { rows: [3, 3], columns: [9, 9] }];
         assert_eq!(blocks(&elements), expected);
-        let all = Elements { buffer: "xs".into(), count: 7, blocks: blocks(&elements) };
+        let all = Elements { buffer: "xs".into(), count: 7, blocks: blocks(&elements), shape: None };
         assert_eq!(all.to_string(), "xs[1..2, 4..5], xs[3, 9] and 2 more elements of xs");
     }
 
@@ -452,6 +507,16 @@ mod tests {
         assert_eq!(wrong, [(Part::Elements, 0, 2), (Part::Elements, 0, 1), (Part::Elements, 1, 2)]);
         let right: Vec<Element> = chosen.iter().filter(|(_, wrong)| !wrong).map(|(e, _)| *e).collect();
         assert_eq!(right, [(Part::Elements, 0, 3), (Part::Elements, 0, 0), (Part::Elements, 1, 1)]);
+    }
+
+    #[test]
+    fn a_claim_is_certain_if_it_gives_what_was_written_or_right_elements_speak_for_it() {
+        use Claim::{Confirmed, Refuted, Unknown};
+        assert!(is_certain(&[Confirmed, Confirmed], 0));
+        assert!(is_certain(&[Unknown, Unknown, Confirmed], 2));
+        assert!(!is_certain(&[Unknown, Unknown], 1));
+        assert!(!is_certain(&[Confirmed], 3));
+        assert!(!is_certain(&[Confirmed, Refuted], 3));
     }
 
     #[test]

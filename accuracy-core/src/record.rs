@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
+use crate::trace::Traced;
 use crate::words::Words;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -260,7 +261,30 @@ pub struct Elements {
     /// How many there are; `blocks` has the first of them.
     pub count: u64,
     pub blocks: Vec<Block>,
+    /// Rows and columns of the buffer, where it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<[u64; 2]>,
 }
+
+impl Block {
+    /// How many elements it has.
+    pub fn count(&self) -> u64 {
+        let length = |[first, last]: [u64; 2]| (last + 1).saturating_sub(first);
+        length(self.rows).saturating_mul(length(self.columns))
+    }
+
+    /// The elements that it shares with another one.
+    pub fn shared(&self, other: &Block) -> Option<Block> {
+        let both = |a: [u64; 2], b: [u64; 2]| {
+            let (first, last) = (a[0].max(b[0]), a[1].min(b[1]));
+            (first <= last).then_some([first, last])
+        };
+        Some(Block { rows: both(self.rows, other.rows)?, columns: both(self.columns, other.columns)? })
+    }
+}
+
+/// Blocks that a sentence names.
+const NAMED: usize = 4;
 
 impl std::fmt::Display for Elements {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -268,15 +292,12 @@ impl std::fmt::Display for Elements {
             true => first.to_string(),
             false => format!("{first}..{last}"),
         };
-        let shown = |block: &Block| {
-            let Block { rows, columns } = *block;
-            (rows[1] - rows[0] + 1) * (columns[1] - columns[0] + 1)
-        };
-        for (i, Block { rows, columns }) in self.blocks.iter().enumerate() {
+        let named = || self.blocks.iter().take(NAMED);
+        for (i, Block { rows, columns }) in named().enumerate() {
             let before = if i > 0 { ", " } else { "" };
             write!(f, "{before}{}[{}, {}]", self.buffer, range(*rows), range(*columns))?;
         }
-        match self.count.saturating_sub(self.blocks.iter().map(shown).sum()) {
+        match self.count.saturating_sub(named().map(Block::count).sum()) {
             0 => Ok(()),
             more => write!(f, " and {more} more elements of {}", self.buffer),
         }
@@ -293,6 +314,9 @@ pub struct LastWriter {
     /// Source file and line, where the code object has a line table.
     pub file: Option<String>,
     pub line: Option<u32>,
+    /// The launch among those of a run of the case, counted from 0.
+    #[serde(default)]
+    pub launch: u32,
     pub block: [u32; 3],
     pub wave: u32,
     pub lane: u32,
@@ -318,6 +342,10 @@ pub struct Origin {
     /// What it took and the declaration does not read, and the other way round.
     pub extra: Vec<Elements>,
     pub missing: Vec<Elements>,
+    /// Whether the declared expression, computed from the elements that it took, is the value that was written; absent where
+    /// that cannot be computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub computed: Option<bool>,
     /// What is not known of it. Where there is something, nothing is concluded from it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_followed: Vec<String>,
@@ -532,6 +560,9 @@ pub struct Record {
     /// Where some elements of the first failing hop come from, as the emulator saw it: wrong ones first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<Origin>,
+    /// The instructions of one wave, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Traced>,
     /// The files of kernels that were judged.
     #[serde(default, skip_serializing_if = "Libraries::is_empty")]
     pub libraries: Libraries,
@@ -780,6 +811,7 @@ impl Planned {
             emulated: None,
             findings: None,
             origins: Vec::new(),
+            trace: None,
             libraries: Libraries::default(),
             dtype: self.dtype.clone(),
             path: self.path.clone(),

@@ -288,6 +288,53 @@ fn damaged_machine_code_fails_every_case_and_is_named() {
 }
 
 #[test]
+fn a_trace_shows_the_instructions_of_the_first_wave_and_the_verdict_stays() {
+    let Some(fixture) = emulated("a_trace_shows_the_instructions_of_the_first_wave_and_the_verdict_stays")
+    else {
+        return;
+    };
+    let traced = fixture.accuracy(&[&EMULATE[..], &["--trace", "::correct[", "--trace-most", "5"]].concat());
+    assert_eq!((traced.status, traced.case().verdict.as_str()), (Some(0), "correct"), "{traced}");
+    let written = &traced.report.as_ref().unwrap()["cases"][0]["trace"]["written"];
+    assert_eq!((&written["instructions"], &written["wave"]), (&5.into(), &0.into()), "{traced}");
+    assert!(traced.stdout.contains("gemm_kernel, launch 1, workgroup (0, 0, 0)"), "{traced}");
+    assert!(traced.stdout.contains("emulated.hip:"), "{traced}");
+    // Where the kernel makes a mistake, the trace ends there.
+    let outside = fixture.accuracy(&[&EMULATE[..], &["--trace", "::far_write["]].concat());
+    assert_eq!(outside.status, Some(100), "{outside}");
+    assert!(
+        outside.stdout.contains("write_at") && outside.stdout.contains("the launch stops here"),
+        "{outside}"
+    );
+}
+
+#[test]
+fn a_trace_that_cannot_be_is_an_error_that_says_why() {
+    let Some(fixture) = emulated("a_trace_that_cannot_be_is_an_error_that_says_why") else { return };
+    for (arguments, status, parts) in [
+        (&["--trace", "::no_such_case["][..], 2, &["--trace: `::no_such_case[` matched none of"][..]),
+        (&["--trace", "tokens="], 2, &["--trace shows one case", "give the whole identity of one of them"]),
+        (&["--trace", "::correct[", "--trace-wave", "9"], 101, &["wave 9 was asked for", "gemm_kernel"]),
+        (
+            &["--trace", "::correct[", "--trace-kernel", "absent"],
+            101,
+            &["no kernel was launched whose name contains `absent`", "gemm_kernel"],
+        ),
+        (&["--trace-wave", "0"], 2, &["--trace"]),
+        (&["--trace", "::correct[", "--trace-lane", "64"], 2, &["the number of a lane, 0 to 63"]),
+    ] {
+        let run = fixture.accuracy(&[&EMULATE[..], arguments].concat());
+        assert_eq!(run.status, Some(status), "{arguments:?}: {run}");
+        for part in parts {
+            assert!(run.stderr.contains(part) || run.stdout.contains(part), "{part} is missing: {run}");
+        }
+    }
+    let on_host = fixture.accuracy(&["--arch", "host", "--trace", "::correct["]);
+    assert_eq!(on_host.status, Some(2), "{on_host}");
+    assert!(on_host.stderr.contains("add --emulate"), "{on_host}");
+}
+
+#[test]
 fn thirty_two_processes_at_once_all_pass() {
     let Some(fixture) = emulated("thirty_two_processes_at_once_all_pass") else { return };
     let run = run(fixture, &["--jobs", "32", "--isolation", "case", "::side_by_side["]);

@@ -8,6 +8,9 @@ use crate::env::{self, EnvError};
 #[cfg(feature = "emulate")]
 use crate::record::Fidelity;
 use crate::record::{Emulated, Finding, LastWriter};
+use crate::trace::{Request, Traced};
+#[cfg(feature = "emulate")]
+use crate::trace::{Wanted, Written};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -158,8 +161,8 @@ pub(crate) fn ask(
     };
     let writer = |of: provenance::Writer| {
         let (file, line) = of.line.unzip();
-        let provenance::Writer { kernel, mnemonic, offset, block, wave, lane, .. } = of;
-        LastWriter { kernel, mnemonic, offset, file, line, block, wave, lane }
+        let provenance::Writer { kernel, mnemonic, offset, launch, block, wave, lane, .. } = of;
+        LastWriter { kernel, mnemonic, offset, file, line, launch, block, wave, lane }
     };
     let answers = crate::emulator::ask(&question, run)?;
     let answer = |of: provenance::Answer| Answer {
@@ -175,6 +178,79 @@ pub(crate) fn ask(
 #[cfg(not(feature = "emulate"))]
 pub(crate) fn ask(_: Vec<String>, _: Vec<Asked>, _: impl FnMut() -> bool) -> Option<Vec<Answer>> {
     None
+}
+
+/// The wave that a trace shows where nobody names another: the one that did what is wrong.
+#[cfg_attr(not(feature = "emulate"), expect(dead_code, reason = "only the emulator writes traces"))]
+pub(crate) struct Focus {
+    pub kernel: String,
+    /// The launch among those of the run, counted from 0; the kernel's first one without it.
+    pub launch: Option<u32>,
+    pub block: [u32; 3],
+    pub wave: u32,
+    pub lane: Option<u32>,
+    /// The instruction that the trace ends with.
+    pub offset: u64,
+    /// The element that it writes: buffer, row and column.
+    pub element: Option<(String, u64, u64)>,
+}
+
+/// Writes the trace of a case; `run` runs the case once. `None` where nothing is emulated.
+#[cfg(feature = "emulate")]
+pub(crate) fn trace(request: &Request, focus: Option<Focus>, run: impl FnOnce()) -> Option<Traced> {
+    use crate::emulator::trace::Trace;
+    let traced = crate::emulator::trace_run(choice(&request.wanted, focus), run)?;
+    let Trace { kernel, block, wave, instructions, left_out, text } = match traced {
+        Ok(trace) => trace,
+        Err(problem) => return Some(Traced::Impossible(problem.to_string())),
+    };
+    let file = request.to.clone();
+    Some(match std::fs::write(&file, text) {
+        Ok(()) => Traced::Written(Written { file, kernel, block, wave, instructions, left_out }),
+        Err(error) => Traced::Impossible(format!("{} cannot be written: {error}", file.display())),
+    })
+}
+
+/// As above.
+#[cfg(not(feature = "emulate"))]
+pub(crate) fn trace(_: &Request, _: Option<Focus>, _: impl FnOnce()) -> Option<Traced> {
+    None
+}
+
+/// What is wanted, and what the case shows where nothing is said.
+#[cfg(feature = "emulate")]
+fn choice(wanted: &Wanted, focus: Option<Focus>) -> crate::emulator::trace::Choice {
+    use crate::emulator::trace::{Choice, Until, Which};
+    use crate::trace::{Lane, Place};
+    let named = |focus: &Focus| wanted.kernel.as_ref().is_none_or(|name| is_called(&focus.kernel, name));
+    // Who names another wave wants to see that one from its first instruction on.
+    let focus = focus.filter(named).filter(|focus| {
+        wanted.launch.is_none()
+            && wanted.block.is_none_or(|Place(block)| block == focus.block)
+            && wanted.wave.is_none_or(|wave| wave == focus.wave)
+    });
+    let launch = match (wanted.launch, focus.as_ref().and_then(|focus| focus.launch)) {
+        (Some(nth), _) => Which::Nth(nth),
+        (None, Some(number)) => Which::OfRun(number.into()),
+        (None, None) => Which::Nth(1),
+    };
+    let lane = focus.as_ref().and_then(|focus| focus.lane).unwrap_or(0);
+    Choice {
+        kernel: wanted.kernel.clone().or_else(|| focus.as_ref().map(|focus| focus.kernel.clone())),
+        launch,
+        block: wanted.block.map_or_else(|| focus.as_ref().map_or([0; 3], |f| f.block), |Place(block)| block),
+        wave: wanted.wave.or(focus.as_ref().map(|focus| focus.wave)).unwrap_or(0),
+        lanes: wanted.lane.unwrap_or(Lane::One(lane as u8)),
+        range: wanted.range.clone(),
+        most: wanted.most.clamp(1, crate::trace::MOST),
+        until: focus.map(|focus| Until { offset: focus.offset, element: focus.element }),
+    }
+}
+
+/// Whether a part of a kernel's name, as the code object or the source has it, is this.
+#[cfg(feature = "emulate")]
+fn is_called(kernel: &str, name: &str) -> bool {
+    kernel.contains(name) || super::launches::readable(kernel).contains(name)
 }
 
 /// The emulator's report on everything that ran since it was asked last.

@@ -8,10 +8,12 @@ use super::loader::{LoadError, Module};
 use super::memory::Region;
 use super::provenance::Tracking;
 use super::scrutiny::declared::Declared;
+use super::trace::{Launching, Tracer};
 use super::unwritten::Unwritten;
 use super::wave::Fault;
 use super::workgroup::{Stop, WaveOrder};
 use super::{hip, requests, rerun};
+use crate::device::launches::readable;
 use crate::record::{Finding, FindingKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -36,6 +38,8 @@ pub struct Device {
     unwritten: Mutex<Unwritten>,
     /// What flows where, while a case runs once more to find that out.
     tracking: Mutex<Option<Box<Tracking>>>,
+    /// Keeps the instructions of a wave, while a case runs once more for that.
+    tracer: Mutex<Option<Box<Tracer>>>,
 }
 
 /// One allocation: a mapping with an inaccessible page behind it.
@@ -70,6 +74,7 @@ impl Device {
             races: AtomicBool::new(false),
             unwritten: Mutex::default(),
             tracking: Mutex::default(),
+            tracer: Mutex::default(),
         }
     }
 
@@ -99,8 +104,9 @@ impl Device {
     fn keep_findings(&self, scene: &Scene<'_>, executed: &Executed) {
         let missing = executed.missing_waits.iter().map(|(at, unawaited)| scene.missing_wait(*at, unawaited));
         let errata = executed.errata.iter().map(|(at, erratum)| scene.erratum(*at, erratum));
+        let hazards = executed.hazards.iter().map(|(at, hazard)| scene.hazard(*at, hazard));
         let seen = executed.seen.iter().map(|((at, _), sighting)| scene.seen(*at, sighting));
-        self.keep(missing.chain(errata).chain(seen));
+        self.keep(missing.chain(hazards).chain(errata).chain(seen));
     }
 
     /// Names the memory of a buffer.
@@ -125,7 +131,7 @@ impl Device {
 
     /// Runs a launch that is followed.
     fn followed(&self, run: &Launch<'_>, declared: &[Declared], mut tracking: Box<Tracking>) -> Outcome {
-        tracking.begin_launch(declared);
+        tracking.begin_launch(run.module, declared);
         let (result, tracking) = run.run_followed(tracking);
         if let Some(mut tracking) = tracking {
             let Launch { module, kernel, .. } = run;
@@ -135,6 +141,32 @@ impl Device {
                 (kernel.described.name.clone(), mnemonic.to_owned(), offset, module.line(at))
             });
             *lock(&self.tracking) = Some(tracking);
+        }
+        result
+    }
+
+    /// Keeps the instructions of a wave in the launches to come; gives back what was kept before.
+    pub fn trace(&self, tracer: Option<Box<Tracer>>) -> Option<Box<Tracer>> {
+        std::mem::replace(&mut *lock(&self.tracer), tracer)
+    }
+
+    /// Runs a launch while a wave is looked for whose instructions are to be kept.
+    fn traced(&self, run: &Launch<'_>, declared: &[Declared], mut tracer: Box<Tracer>) -> Outcome {
+        let readable = readable(&run.kernel.described.name);
+        let Launch { module, kernel, blocks, threads, .. } = *run;
+        let launching = Launching { module, kernel, readable: &readable, blocks, threads, declared };
+        if !tracer.begin_launch(&launching) {
+            *lock(&self.tracer) = Some(tracer);
+            return run.run();
+        }
+        let (result, tracer) = run.run_traced(tracer);
+        if let Some(mut tracer) = tracer {
+            let stop = match &result {
+                Err(LaunchError::Stopped(stop)) => Some(&**stop),
+                _ => None,
+            };
+            tracer.end_launch(&launching, stop);
+            *lock(&self.tracer) = Some(tracer);
         }
         result
     }
@@ -348,11 +380,15 @@ impl hip::Engine for Device {
         // What a kernel has said to the host cannot be taken back.
         let can_repeat = launch.printf_buffer == 0 && launch.hostcall_buffer == 0;
         let tracking = lock(&self.tracking).take();
-        let is_followed = tracking.is_some();
+        let tracer = lock(&self.tracer).take();
+        let is_repeated = tracking.is_some() || tracer.is_some();
         let mut unwritten = lock(&self.unwritten);
         let result = if let Some(tracking) = tracking {
             unwritten.forget();
             self.followed(&run, &declared, tracking)
+        } else if let Some(tracer) = tracer {
+            unwritten.forget();
+            self.traced(&Launch { scrutiny: None, ..run }, &declared, tracer)
         } else if run.scrutiny.is_some() && can_repeat {
             rerun::run(&run, &mut unwritten)
         } else {
@@ -365,7 +401,7 @@ impl hip::Engine for Device {
         let scene = Scene { module: &module, kernel, declared: &declared, in_step };
         match result {
             // The case was counted and looked at before.
-            Ok(_) if is_followed => Ok(()),
+            Ok(_) if is_repeated => Ok(()),
             Ok(mut executed) => {
                 self.keep_findings(&scene, &executed);
                 executed.missing_waits.clear();

@@ -1,5 +1,6 @@
 //! What a launch has executed, and what was seen on the way.
 
+use super::hazards::Hazard;
 use super::isa::errata::Erratum;
 use super::isa::{Inst, Row};
 use super::loader::{Decoded, Module};
@@ -19,6 +20,8 @@ pub struct Executed {
     pub seen: Sightings,
     /// The executed instructions that meet a known fault of the hardware.
     pub errata: BTreeMap<u64, &'static Erratum>,
+    /// The executed instructions that are too close to an executed one whose result they use.
+    pub hazards: BTreeMap<u64, Hazard>,
 }
 
 /// A missing wait, and the first wave that was seen to miss it.
@@ -67,10 +70,13 @@ impl Counts {
                 *instructions.entry(mnemonic).or_default() += count;
             }
         }
-        let errata =
-            module.errata().iter().filter(|(number, ..)| executed.get(*number).is_some_and(|n| *n > 0));
+        let ran = |number: usize| executed.get(number).is_some_and(|n| *n > 0);
+        let errata = module.errata().iter().filter(|(number, ..)| ran(*number));
         let errata = errata.map(|(_, at, erratum)| (*at, *erratum)).collect();
-        Executed { instructions, missing_waits: self.missing_waits, seen: Sightings::new(), errata }
+        let hazards = module.hazards().iter().filter(|(number, _, h)| ran(*number) && ran(h.first.1));
+        let hazards = hazards.map(|(_, at, hazard)| (*at, *hazard)).collect();
+        let missing_waits = self.missing_waits;
+        Executed { instructions, missing_waits, seen: Sightings::new(), errata, hazards }
     }
 }
 
@@ -86,5 +92,6 @@ impl Executed {
             self.seen.entry(at).or_insert(sighting);
         }
         self.errata.extend(other.errata);
+        self.hazards.extend(other.hazards);
     }
 }

@@ -1,6 +1,7 @@
 //! What was seen on the emulated device, in words, with the names that the test and the source have for it.
 
 use super::executed::Unawaited;
+use super::hazards::Hazard;
 use super::isa::errata::Erratum;
 use super::loader::{Kernel, Module};
 use super::scrutiny::barriers::Wrong;
@@ -65,6 +66,17 @@ impl Scene<'_> {
         );
         let (block, wave) = (Some(*workgroup), Some(*wave));
         Finding { block, wave, ..self.finding(FindingKind::MissingWait, Severity::Error, at, detail) }
+    }
+
+    /// Words about an instruction that is too close to the one whose result it uses.
+    pub fn hazard(&self, at: u64, hazard: &Hazard) -> Finding {
+        let Hazard { first: (first, _), needed, found, .. } = hazard;
+        let detail = format!(
+            "{hazard} {found} wait states behind {}, and the hardware needs {needed}: s_nop {} is missing",
+            self.instruction(*first),
+            needed - found - 1
+        );
+        self.finding(FindingKind::MissingWait, Severity::Note, at, detail)
     }
 
     /// What is said of an instruction that meets a fault of the hardware, which the emulator does not have.

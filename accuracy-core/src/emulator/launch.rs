@@ -12,7 +12,8 @@ use super::provenance::Tracking;
 use super::scrutiny::declared::Declared;
 use super::scrutiny::journal::Journal;
 use super::scrutiny::races::Races;
-use super::scrutiny::{Scrutiny, Sightings, clocks, polls};
+use super::scrutiny::{Parts, Scrutiny, clocks, polls};
+use super::trace::Tracer;
 use super::wave::{Fault, LANES, Lanes, Mode, Wave, register, registers};
 use super::workgroup::{Progress, Stop, WaveOrder, Workgroup};
 use std::collections::{BTreeSet, VecDeque};
@@ -340,13 +341,19 @@ impl Launch<'_> {
         (result, parts.tracking)
     }
 
+    /// Runs the kernel and keeps the instructions of a wave.
+    pub fn run_traced(&self, tracer: Box<Tracer>) -> (Result<Executed, LaunchError>, Option<Box<Tracer>>) {
+        let (result, parts) = self.run_with(Contents::USUAL, Some(Scrutiny::tracing(tracer)));
+        (result, parts.tracer)
+    }
+
     fn run_with(
         &self,
         contents: Contents,
         scrutiny: Option<Scrutiny>,
     ) -> (Result<Executed, LaunchError>, Parts) {
         if let Err(refused) = self.check() {
-            return (Err(refused.into()), Parts::of(scrutiny).1);
+            return (Err(refused.into()), scrutiny.map(Scrutiny::into_parts).unwrap_or_default());
         }
         let segment = self.segment();
         let start = segment.as_ptr().expose_provenance() as u64;
@@ -396,26 +403,12 @@ impl Launch<'_> {
         let stop = grid.stop.into_inner();
         let scrutiny =
             space.scrutiny.map(|scrutiny| scrutiny.into_inner().unwrap_or_else(|e| e.into_inner()));
-        let (seen, parts) = Parts::of(scrutiny);
-        executed.seen = seen;
+        let mut parts = scrutiny.map(Scrutiny::into_parts).unwrap_or_default();
+        executed.seen = std::mem::take(&mut parts.seen);
         match stop.unwrap_or_else(|e| e.into_inner()) {
             Some(stop) => (Err(LaunchError::Stopped(stop)), parts),
             None => (Ok(executed), parts),
         }
-    }
-}
-
-/// State that a watched launch hands back to the device, beside its findings.
-#[derive(Default)]
-struct Parts {
-    journal: Option<Journal>,
-    tracking: Option<Box<Tracking>>,
-}
-
-impl Parts {
-    fn of(scrutiny: Option<Scrutiny>) -> (Sightings, Parts) {
-        let (seen, journal, tracking) = scrutiny.map(Scrutiny::into_parts).unwrap_or_default();
-        (seen, Parts { journal, tracking })
     }
 }
 

@@ -2,10 +2,13 @@
 
 use gimli::{Dwarf, EndianSlice, LittleEndian, Reader, SectionId};
 use object::{Object, ObjectSection};
+use std::path::{Path, PathBuf};
 
 /// The line table, sorted by offset.
 pub struct Lines {
     files: Vec<String>,
+    /// Where the compiler read each of them.
+    paths: Vec<PathBuf>,
     rows: Vec<Row>,
 }
 
@@ -28,7 +31,7 @@ impl Lines {
             Ok::<_, gimli::Error>(EndianSlice::new(data, LittleEndian))
         };
         let dwarf = Dwarf::load(section).ok()?;
-        let mut lines = Lines { files: Vec::new(), rows: Vec::new() };
+        let mut lines = Lines { files: Vec::new(), paths: Vec::new(), rows: Vec::new() };
         let mut units = dwarf.units();
         while let Ok(Some(header)) = units.next() {
             let Ok(unit) = dwarf.unit(header) else { continue };
@@ -54,7 +57,9 @@ impl Lines {
                             let name = dwarf.attr_string(unit, entry.path_name()).ok()?;
                             Some(name.to_string_lossy().ok()?.into_owned())
                         });
-                        self.files.push(name.unwrap_or_else(|| "?".into()));
+                        let name = name.unwrap_or_else(|| "?".into());
+                        self.paths.push(folder(dwarf, unit, header, index).join(&name));
+                        self.files.push(name);
                         self.files.len() as u32 - 1
                     });
                     Some(number)
@@ -68,10 +73,35 @@ impl Lines {
 
     /// File and line of the instruction at an offset of the file's addresses.
     pub fn find(&self, offset: u64) -> Option<(String, u32)> {
+        let (file, line) = self.row(offset)?;
+        Some((self.files[file].clone(), line))
+    }
+
+    /// Path of that file, as the compiler had it, and the line.
+    pub fn path(&self, offset: u64) -> Option<(&Path, u32)> {
+        let (file, line) = self.row(offset)?;
+        Some((&self.paths[file], line))
+    }
+
+    fn row(&self, offset: u64) -> Option<(usize, u32)> {
         let after = self.rows.partition_point(|row| row.offset <= offset);
         let row = self.rows[..after].last()?;
         // Line 0 means code that no line stands for.
         let line = (row.line > 0).then_some(row.line)?;
-        Some((self.files[row.file? as usize].clone(), line))
+        Some((row.file? as usize, line))
     }
+}
+
+/// The folder of a file of a line table.
+fn folder<R: Reader>(
+    dwarf: &Dwarf<R>,
+    unit: &gimli::Unit<R>,
+    header: &gimli::LineProgramHeader<R>,
+    file: u64,
+) -> PathBuf {
+    let text = |reader: R| reader.to_string_lossy().ok().map(|text| PathBuf::from(text.into_owned()));
+    let compiled_in = unit.comp_dir.clone().and_then(text).unwrap_or_default();
+    let own = header.file(file).and_then(|entry| entry.directory(header));
+    let own = own.and_then(|name| text(dwarf.attr_string(unit, name).ok()?));
+    own.map_or(compiled_in.clone(), |own| compiled_in.join(own))
 }

@@ -2,6 +2,7 @@
 //!
 //! Source of the layouts: LLVM's user guide for the AMDGPU backend, "Code Object" and "Kernel Descriptor".
 
+use super::hazards::{self, Hazard};
 use super::isa::errata::{Erratum, erratum_of};
 use super::isa::{DecodeError, Inst, Processor, decode};
 use super::memory::Region;
@@ -86,6 +87,7 @@ pub struct Module {
     pub printf_formats: Vec<String>,
     code: Vec<Code>,
     errata: OnceLock<Vec<(usize, u64, &'static Erratum)>>,
+    hazards: OnceLock<Vec<(usize, u64, Hazard)>>,
     lines: Option<super::lines::Lines>,
     /// Address of the byte that the file calls 0.
     base: u64,
@@ -250,6 +252,7 @@ impl Module {
             printf_formats,
             code,
             errata: OnceLock::new(),
+            hazards: OnceLock::new(),
             lines,
             base,
             _mapping: mapping,
@@ -306,6 +309,21 @@ impl Module {
         })
     }
 
+    /// The instructions that are too close to the one whose result they use: number, address and hazard, in which the first
+    /// instruction has its number, too.
+    pub fn hazards(&self) -> &[(usize, u64, Hazard)] {
+        self.hazards.get_or_init(|| {
+            let numbers: Vec<usize> = self.code().map(|(number, ..)| number).collect();
+            let code: Vec<(u64, &Inst)> = self.code().map(|(_, at, inst)| (at, inst)).collect();
+            let found = hazards::find(self.processor, &code).into_iter();
+            let numbered = found.map(|(place, hazard)| {
+                let (at, first) = hazard.first;
+                (numbers[place], code[place].0, Hazard { first: (at, numbers[first]), ..hazard })
+            });
+            numbered.collect()
+        })
+    }
+
     /// An address as the file counts it, which is what a disassembly shows.
     pub fn offset(&self, pc: u64) -> u64 {
         pc.wrapping_sub(self.base)
@@ -314,6 +332,11 @@ impl Module {
     /// File and line of the source that an instruction was compiled from, where the code object says so.
     pub fn line(&self, pc: u64) -> Option<(String, u32)> {
         self.lines.as_ref()?.find(self.offset(pc))
+    }
+
+    /// Path of that file, as the compiler had it, and the line.
+    pub fn source(&self, pc: u64) -> Option<(&std::path::Path, u32)> {
+        self.lines.as_ref()?.path(self.offset(pc))
     }
 }
 

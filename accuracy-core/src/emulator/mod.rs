@@ -8,11 +8,13 @@
 //! | `processor` | the processors whose code can be executed |
 //! | `isa` | the table of instructions; machine code to `isa::Inst`; an instruction as text |
 //! | `errata` | the instructions of a code object that meet a known fault of the hardware |
+//! | `hazards` | instructions that are too close to the one whose result they use |
 //! | `lines` | which line of the source an instruction was compiled from |
 //! | `global_sync` | barriers and semaphores between the workgroups of a launch |
 //! | `waits` | loads that a wave has issued and not waited for |
 //! | `scrutiny` | what a launch is watched for beside what it computes: races, barriers, accesses outside of buffers |
 //! | `provenance` | which elements of which declared buffers flowed into an element, and who wrote it |
+//! | `trace` | the instructions of one wave, with its registers, as text |
 //! | `memory` | the address space of a launch: which addresses a kernel may touch; LDS and scratch |
 //! | `wave` | the registers of one wave, and what executing an instruction can lead to |
 //! | `exec` | one function for each instruction |
@@ -28,6 +30,7 @@
 //! | `process` | the one device that a process emulates, and what happened on it |
 
 pub mod errata;
+pub mod hazards;
 pub mod isa;
 pub mod lines;
 pub mod processor;
@@ -66,6 +69,8 @@ pub mod rerun;
 #[cfg(feature = "emulate")]
 pub mod scrutiny;
 #[cfg(feature = "emulate")]
+pub mod trace;
+#[cfg(feature = "emulate")]
 pub mod unwritten;
 #[cfg(feature = "emulate")]
 pub mod waits;
@@ -77,6 +82,7 @@ pub mod workgroup;
 #[cfg(feature = "emulate")]
 pub use process::{
     EmulatorError, Report, ask, declare, forget, install, look_for_races, nobody_wrote, take_report,
+    trace_run,
 };
 #[cfg(feature = "emulate")]
 use requests::wave_order;

@@ -4,6 +4,7 @@ use super::engine::Device;
 use super::processor::Processor;
 use super::provenance::{self, Answer, Question};
 use super::scrutiny::declared::Declared;
+use super::trace::{Choice, Problem, Trace, Tracer};
 use super::{fidelity, hip};
 use crate::arch::Arch;
 use crate::record::Finding;
@@ -58,6 +59,14 @@ pub fn ask(question: &Question, mut run: impl FnMut() -> bool) -> Option<Vec<Ans
         let ended_well = run();
         device.follow(None).filter(|_| ended_well)
     })
+}
+
+/// Keeps the instructions of a wave that a run of a case executes; `None` where nothing is emulated.
+pub fn trace_run(choice: Choice, run: impl FnOnce()) -> Option<Result<Trace, Problem>> {
+    let device = DEVICE.get()?;
+    device.trace(Some(Box::new(Tracer::new(choice))));
+    run();
+    device.trace(None).map(|tracer| tracer.into_found())
 }
 
 /// Gives a piece of the device's memory the name that a test has for it.

@@ -6,7 +6,7 @@ use crate::case::input::{Data, Probe};
 use crate::case::poison::Poison;
 use crate::case::watch::Watch;
 use crate::case::{self, Attempt, Captured, Case, Kind, PreparedWeights, Setup, stored_shape};
-use crate::device::emulation::{self, Told};
+use crate::device::emulation::{self, Focus, Told};
 use crate::device::gpu::{self, Gpu};
 use crate::device::host::Placement;
 use crate::device::memory::Runtime;
@@ -23,14 +23,16 @@ use crate::origins;
 use crate::plan::{self, SubCase};
 use crate::power::power;
 use crate::record::{
-    Cause, CheckName, CheckResult, Finding, FindingKind, Gate, Hop, Ignored, Metrics, PowerStatus, Record,
-    Severity, Verdict,
+    Cause, CheckName, CheckResult, Finding, FindingKind, Gate, Hop, Ignored, LastWriter, Metrics,
+    PowerStatus, Record, Severity, Verdict,
 };
 use crate::reference::Matrix;
 use crate::reference::stream::ReferenceError;
+use crate::trace::{Request, Traced};
 use crate::verdict::{self, Asked, LeastCosine, NOISE_FACTOR, at_most, none};
 use crate::weights::Checkpoint;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -127,7 +129,27 @@ pub fn run(
             Record { device, emulated: Some(Box::new(emulated)), findings: Some(findings), ..judged }
         }
     };
-    Record { poison: Some(poison), preceded_by, ..record }
+    let trace = runner.trace(&record);
+    Record { poison: Some(poison), preceded_by, trace, ..record }
+}
+
+/// The wave that did what is wrong: the one that wrote the first wrong element, or the first that made a mistake.
+fn focus(record: &Record) -> Option<Focus> {
+    let of_element = record.origins.iter().filter(|origin| origin.wrong).find_map(|origin| {
+        let LastWriter { kernel, offset, launch, block, wave, lane, .. } = origin.writer.clone()?;
+        let element = Some((origin.buffer.clone(), origin.row, origin.column));
+        Some(Focus { kernel, launch: Some(launch), block, wave, lane: Some(lane), offset, element })
+    });
+    let of_finding = || {
+        let mut errors =
+            record.findings.iter().flatten().filter(|finding| finding.severity == Severity::Error);
+        errors.find_map(|finding| {
+            let Finding { kernel, offset, block, wave, lane, .. } = finding.clone();
+            let (block, wave) = block.zip(wave)?;
+            Some(Focus { kernel, launch: None, block, wave, lane, offset, element: None })
+        })
+    };
+    of_element.or_else(of_finding)
 }
 
 /// Whether an error is the answer to a drawn shape that the test does not say it supports. A launcher may refuse such a shape
@@ -232,6 +254,9 @@ struct Runner<'a> {
     keep_tensors: Option<&'a Path>,
     selftest: bool,
     emulated: bool,
+    trace: Option<&'a Request>,
+    /// The run in which a hop fails whose wrong elements were looked at, and the values of the parameters there.
+    failing: RefCell<Option<(Setup, Vec<usize>)>>,
 }
 
 impl<'a> Runner<'a> {
@@ -280,6 +305,8 @@ impl<'a> Runner<'a> {
             keep_tensors: settings.keep_tensors.as_deref(),
             selftest: settings.selftest,
             emulated: settings.emulate,
+            trace: settings.trace.as_ref(),
+            failing: RefCell::default(),
         })
     }
 
@@ -677,9 +704,21 @@ impl<'a> Runner<'a> {
         let Some((attempt, judged)) = found.filter(|_| self.emulated) else { return };
         let found = origins::look(attempt, judged, || self.attempt(at, attempt.setup.clone()).is_ok());
         record.origins = found.elements;
+        self.failing.replace(Some((attempt.setup.clone(), at.to_vec())));
         if let Some(cause) = found.cause.filter(|_| record.causes.iter().all(|cause| !cause.confident)) {
             record.causes.insert(0, cause);
         }
+    }
+
+    /// Runs the chain once more and writes what one wave executes, if that was asked for.
+    fn trace(&self, record: &Record) -> Option<Traced> {
+        let request = self.trace.filter(|_| self.emulated)?;
+        let failing = self.failing.borrow().clone();
+        let (setup, at) = failing.unwrap_or_else(|| (self.setup.clone(), self.cell.at.to_vec()));
+        let traced = emulation::trace(request, focus(record), || drop(self.attempt(&at, setup)));
+        // The run was judged before, and says nothing new.
+        drop(emulation::take());
+        traced
     }
 
     fn dtype_variant(&self, record: &mut Record) -> Result<()> {

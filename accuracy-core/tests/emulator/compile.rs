@@ -42,7 +42,7 @@ pub fn assemble(processor: Processor, text: &str) -> Vec<u8> {
     let (source, file) = (folder.path().join("text.s"), folder.path().join("text.co"));
     std::fs::write(&source, text).unwrap();
     let mut command = Command::new(compiler().unwrap());
-    command.args(["-x", "assembler", "--target=amdgcn-amd-amdhsa"]);
+    command.args(["-x", "assembler", "--target=amdgcn-amd-amdhsa", "-g"]);
     command.arg(format!("-mcpu={}", processor.name())).arg(&source).arg("-o").arg(&file);
     assert!(command.status().unwrap().success(), "{text}");
     std::fs::read(file).unwrap()

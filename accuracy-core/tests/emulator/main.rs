@@ -2,9 +2,11 @@
 //! what becomes of kernels that do what they must not.
 
 mod compile;
+mod planted;
 mod provenance;
 mod races;
 mod scrutiny;
+mod trace;
 mod waits;
 
 use accuracy_core::emulator::WaveOrder;

@@ -125,3 +125,28 @@ KERNEL sum_wrong(float *y, const float *x, float *scratch) {
 KERNEL added(float *y, const float *x) {
     __hip_atomic_fetch_add(y + thread(), x[block() * 64 + thread()], __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
+
+// y = x where the flag of the row is set, else 1: by a branch of the whole wave, and of each thread.
+KERNEL branched(float *y, const float *x, const int *flag) {
+    float value = 1.0f;
+    if (__builtin_amdgcn_readfirstlane(flag[block()]) != 0) {
+        value = x[thread()];
+        asm volatile("; kept a branch");
+    }
+    y[block() * 64 + thread()] = value;
+}
+
+KERNEL branched_by_thread(float *y, const float *x, const int *flag) {
+    float value = 1.0f;
+    if (flag[thread()] != 0) {
+        value = x[thread()] + 2.0f;
+        asm volatile("; kept a branch" : "+v"(value));
+    }
+    y[thread()] = value;
+}
+
+// Nothing that is loaded decides: the last thread leaves early.
+KERNEL bounded(float *y, const float *x, const int *flag) {
+    if (thread() >= 63) return;
+    y[thread()] = x[thread()] + static_cast<float>(flag[thread()]);
+}

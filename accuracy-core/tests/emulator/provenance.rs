@@ -58,7 +58,7 @@ fn asked(
                 regions: &run.regions,
                 ..Launch::new(module, module.kernel(kernel).unwrap(), [*blocks, 1, 1], [64, 1, 1])
             };
-            tracking.begin_launch(&declared);
+            tracking.begin_launch(module, &declared);
             let (result, followed) = launch.run_followed(tracking);
             result.unwrap();
             tracking = followed.unwrap();
@@ -225,5 +225,50 @@ fn what_atomics_of_several_workgroups_add_is_all_told() {
         let answer = asked(module, &[("added", 3)], buffers, &[8]).remove(0);
         // What the element held before flows into it, too.
         assert_eq!(took(&answer), [("x", vec![8, 72, 136]), ("y", vec![8])]);
+    });
+}
+
+/// The elements that only decided what flowed, as the numbers of elements, by the names of the buffers.
+fn decided(answer: &Answer) -> Vec<(&str, Vec<u64>)> {
+    answer.through.iter().map(|of| (&*of.buffer, of.offsets.iter().map(|at| at / 4).collect())).collect()
+}
+
+#[test]
+fn a_value_behind_a_branch_names_what_decided_whichever_way_it_went() {
+    each(|module| {
+        let buffers = || vec![buffer("y", 128), buffer("x", 64), indices("flag", &[0, 1])];
+        let answers = asked(module, &[("branched", 2)], buffers(), &[3, 64 + 3]);
+        assert!(took(&answers[0]).is_empty(), "the way without a load was taken");
+        assert_eq!(decided(&answers[0]), [("flag", vec![0])]);
+        assert_eq!(took(&answers[1]), [("x", vec![3])]);
+        assert_eq!(decided(&answers[1]), [("flag", vec![1])]);
+    });
+}
+
+#[test]
+fn a_lane_names_what_switched_it_off_or_on_and_not_what_did_so_with_others() {
+    each(|module| {
+        let flags: Vec<u32> = (0..64).map(|i| i % 2).collect();
+        let buffers = vec![buffer("y", 64), buffer("x", 64), indices("flag", &flags)];
+        let answers = asked(module, &[("branched_by_thread", 1)], buffers, &[6, 7]);
+        assert_eq!((took(&answers[0]), decided(&answers[0])), (vec![], vec![("flag", vec![6])]));
+        assert_eq!(
+            (took(&answers[1]), decided(&answers[1])),
+            (vec![("x", vec![7])], vec![("flag", vec![7])])
+        );
+        // All lanes are off: the code behind the branch is not executed at all.
+        let buffers = vec![buffer("y", 64), buffer("x", 64), indices("flag", &[0; 64])];
+        let answers = asked(module, &[("branched_by_thread", 1)], buffers, &[6]);
+        assert_eq!((took(&answers[0]), decided(&answers[0])), (vec![], vec![("flag", vec![6])]));
+    });
+}
+
+#[test]
+fn a_branch_by_what_is_not_loaded_decides_nothing() {
+    each(|module| {
+        let buffers = vec![buffer("y", 64), buffer("x", 64), indices("flag", &[0; 64])];
+        let answers = asked(module, &[("bounded", 1)], buffers, &[5]);
+        assert_eq!(took(&answers[0]), [("flag", vec![5]), ("x", vec![5])]);
+        assert!(decided(&answers[0]).is_empty());
     });
 }

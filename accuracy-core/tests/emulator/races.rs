@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const SOURCE: &str = include_str!("races.hip");
 
 /// Kernels with a race, with their workgroups and threads. Each has another one, `.._ordered`, without.
-const RACES: [(&str, u32, u32); 9] = [
+pub const RACES: [(&str, u32, u32); 9] = [
     ("through_lds", 1, 256),
     ("tile_again", 1, 256),
     ("through_memory", 1, 256),

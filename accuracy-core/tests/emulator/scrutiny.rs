@@ -17,7 +17,7 @@ use std::time::Instant;
 const SOURCE: &str = include_str!("scrutiny.hip");
 
 /// Kernels with a fault, their threads, and what is told of them. Each has another one, `.._right`, without.
-const FAULTS: [(&str, u32, Kind); 12] = [
+pub const FAULTS: [(&str, u32, Kind); 12] = [
     ("lds_tail", 128, Kind::Uninitialised),
     ("lds_sum", 128, Kind::Uninitialised),
     ("accumulator", 128, Kind::Uninitialised),

@@ -1,11 +1,12 @@
 //! Flags of `cargo accuracy run`.
 
 use super::cargo::CargoArgs;
-use super::select::Wanted;
+use super::select;
 use crate::baseline::BaselineArgs;
 use crate::output::OutputArgs;
 use accuracy_core::arch::Arch;
 use accuracy_core::device::gpu::Kind;
+use accuracy_core::trace::{self, Lane, Place, Range, Wanted};
 use accuracy_core::verdict::LeastCosine;
 use std::path::PathBuf;
 
@@ -81,6 +82,8 @@ pub struct RunArgs {
     #[arg(skip)]
     pub commands: Vec<String>,
     #[command(flatten)]
+    pub trace: TraceArgs,
+    #[command(flatten)]
     pub fuzz: FuzzArgs,
     #[command(flatten)]
     pub judge: JudgeArgs,
@@ -92,6 +95,61 @@ pub struct RunArgs {
     pub cargo: CargoArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "The instructions of one wave, with --emulate")]
+pub struct TraceArgs {
+    /// Run this case alone, and print the instructions of one of its waves, with registers and memory
+    ///
+    /// CASE is an identity, or a text that is in no other one. If the case fails, the trace is that of the wave which wrote the
+    /// worst element of the first failing hop, up to that instruction, or of the wave that made the first mistake. Otherwise it
+    /// is that of the first wave of the first kernel. Values are those of one lane, before and after each instruction. Source
+    /// lines stand between the instructions if the code object has a line table (`cargo accuracy build` writes one).
+    #[arg(long = "trace", value_name = "CASE", conflicts_with_all = ["filters", "list", "partition", "count"])]
+    pub case: Option<String>,
+    /// Show a kernel whose name contains this text
+    #[arg(long = "trace-kernel", value_name = "NAME", requires = "case")]
+    pub kernel: Option<String>,
+    /// Show this one of the launches of that kernel, counted from 1
+    #[arg(long = "trace-launch", value_name = "N", requires = "case",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub launch: Option<u64>,
+    /// Show a wave of this workgroup, such as 3 or 3,0,1
+    #[arg(long = "trace-block", value_name = "X,Y,Z", requires = "case")]
+    pub block: Option<Place>,
+    /// Show this wave of the workgroup, counted from 0
+    #[arg(long = "trace-wave", value_name = "N", requires = "case")]
+    pub wave: Option<u32>,
+    /// Show the values of this lane, 0 to 63, or of all lanes
+    #[arg(long = "trace-lane", value_name = "N|all", requires = "case")]
+    pub lane: Option<Lane>,
+    /// Show only the instructions in this range: offsets such as 0x40..0x80, or lines such as quant.hip:20..30
+    #[arg(long = "trace-range", value_name = "FIRST..LAST", requires = "case")]
+    pub range: Option<Range>,
+    /// Show at most this many instructions [default: 400]
+    #[arg(long = "trace-most", value_name = "N", requires = "case", value_parser = most)]
+    pub most: Option<usize>,
+}
+
+impl TraceArgs {
+    /// The instructions that are to be shown.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            kernel: self.kernel.clone(),
+            launch: self.launch,
+            block: self.block,
+            wave: self.wave,
+            lane: self.lane,
+            range: self.range.clone(),
+            most: self.most.unwrap_or(trace::USUAL),
+        }
+    }
+}
+
+fn most(text: &str) -> Result<usize, String> {
+    let most = text.parse().ok().filter(|n| (1..=trace::MOST).contains(n));
+    most.ok_or_else(|| format!("expected a number of instructions, 1 to {}", trace::MOST))
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -159,7 +217,7 @@ pub struct RunnerArgs {
     /// another part. auto is slice:K/N with the numbers that the scheduler sets: a Slurm array, an indexed job of
     /// Kubernetes (which also needs JOB_COMPLETIONS), CI_NODE_INDEX and CI_NODE_TOTAL (set by GitLab), CircleCI, Buildkite.
     #[arg(long, value_name = "slice:K/N|hash:K/N|auto")]
-    pub partition: Option<Wanted>,
+    pub partition: Option<select::Wanted>,
     /// Make slices that take equally long, using the durations in this JSON report or folder of records; give every part
     /// the same one
     #[arg(long, value_name = "PATH", requires = "partition")]

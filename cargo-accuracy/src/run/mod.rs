@@ -7,7 +7,7 @@
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
 //! [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`shrink`] looks for the least shape
 //! of a failure; [`outcome`] turns their ends into
-//! records. What is printed is in [`crate::report`].
+//! records; [`trace`] shows the instructions of one of them. What is printed is in [`crate::report`].
 
 pub mod args;
 mod batch;
@@ -31,6 +31,7 @@ mod progress;
 mod schedule;
 pub mod select;
 mod shrink;
+mod trace;
 mod unix;
 
 pub use args::RunArgs;
@@ -73,8 +74,9 @@ use std::time::{Duration, Instant};
 /// This runner makes one attempt at each case.
 const ATTEMPT: u32 = 0;
 
-pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub fn command(mut args: RunArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.filters.extend(args.trace.case.clone());
     match &args.archive {
         Some(path) => run_archive(&args, path),
         None => run_workspace(&args),
@@ -94,6 +96,7 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let names = packages.iter().map(|p| p.name.as_str());
     settings.emulates = emulate::decide(names.clone(), &settings, &config, args.runtime)?;
     emulate::check_races(&settings)?;
+    trace::check(args, &settings)?;
     require_arch(names, &mut settings, &config, args.runtime)?;
     let archs = packages.iter().filter_map(|p| settings.arch(&config, &p.name)).flatten();
     let find = || Places::find(archs, &settings, args.runtime, &args.devices);
@@ -179,6 +182,7 @@ fn run_archive(args: &RunArgs, path: &Path) -> anyhow::Result<ExitCode> {
     }
     settings.emulates = emulate::decide(packages.iter().copied(), &settings, &archive.config, args.runtime)?;
     emulate::check_races(&settings)?;
+    trace::check(args, &settings)?;
     if settings.emulates {
         let without: Vec<&str> =
             selected.iter().filter(|b| !b.can_emulate).map(|b| b.name.as_str()).collect();
@@ -286,6 +290,7 @@ impl Ready<'_> {
             let chosen = selftest::representative(meant.map(|case| &case.planned));
             selected.retain(|case| chosen.contains(&case.planned.id));
         }
+        trace::only(args, &mut selected, || why_nothing_selected(args, known, &sample))?;
         if selected.is_empty() {
             if info.part.as_ref().is_some_and(|part| part.cases > 0) && places.is_some() {
                 // More parts than cases: whoever merges them must not miss this one.
@@ -318,6 +323,7 @@ impl Ready<'_> {
         let run =
             Run { args, settings, config, binaries, places: &places, folder: &folder, spared, libraries };
         let Done { records, problem, interrupted } = run.run(&selected)?;
+        let problem = problem.or(trace::show(args, &records)?);
 
         if args.selftest {
             let width = output::width(args.output.stdout_taken());
@@ -866,6 +872,7 @@ impl Run<'_> {
             .env_remove(env::EMULATE)
             .env_remove(env::EMULATE_THREADS)
             .env_remove(env::RACE)
+            .env_remove(env::TRACE)
             .envs(self.places.environment(place));
         for (name, value) in [
             (env::RUNTIME, self.args.runtime.map(|r| r.name().to_string())),
@@ -888,6 +895,9 @@ impl Run<'_> {
             // Tests run in the folders of their packages.
             let dir = std::path::absolute(dir).with_context(|| format!("folder {}", dir.display()))?;
             command.env(env::KEEP_TENSORS, dir);
+        }
+        if let Some(request) = trace::request(self.args, self.folder) {
+            command.env(env::TRACE, serde_json::to_string(&request)?);
         }
         let path = |case: &&Case| record::record_path(&self.folder.path, &case.planned.id, ATTEMPT);
         let records: Vec<PathBuf> = cases.iter().map(path).collect();

@@ -137,7 +137,7 @@ impl Search<'_, '_> {
             &run.needs(&groups, &cases),
             |at, place| {
                 let mut job = run.job(&[&cases[groups[at][0]]], place, Company::Nothing)?;
-                job.command.env_remove(env::KEEP_TENSORS);
+                job.command.env_remove(env::KEEP_TENSORS).env_remove(env::TRACE);
                 Ok(job)
             },
             |_| {},

@@ -1,6 +1,7 @@
 //! What flows through memory: global memory, LDS and scratch.
 
 use super::registers::Dword;
+use super::rules::Step;
 use super::sets::{EMPTY, Id, Lost, NOTHING};
 use super::{Current, Tracking, Wrote, byte_of, find};
 use crate::emulator::isa::{Encoding, Inst, Mark, Operand, Role};
@@ -135,6 +136,7 @@ impl Tracking {
         } else {
             self.stores(inst, current, &accesses);
         }
+        Step { sets: &mut self.sets, registers: &mut self.active.1, wave, inst }.depends();
         self.accesses = accesses;
     }
 
@@ -175,6 +177,8 @@ impl Tracking {
     }
 
     fn write(&mut self, current: &Current, access: &Access, byte: u32, set: Id) {
+        let by = self.active.1.on(&mut self.sets, usize::from(access.lane) % LANES);
+        let set = self.sets.union(set, by);
         match access.place {
             Place::Lds(offset, _) => {
                 let lds = self.lds.entry(current.who.group).or_default();

@@ -5,18 +5,22 @@
 //! (`rules` for registers, `memory` for accesses). Only the workgroups from which something flows into the elements that are
 //! asked about are followed; a first run finds those that write them, and later ones those that wrote what these have read.
 //!
-//! Values are followed, and what decides which value is taken: an index in an address, the condition of a selection, which are
-//! kept apart from values. Branches are not followed: that a kernel goes one way or the other because of a value is not seen.
+//! Values are followed, and what decides which value is taken, which is kept apart from values: an index in an address, the
+//! condition of a selection, and the condition of a branch or of a lane that is on (`branches`). Only a store that a lane leaves
+//! out because of a value leaves no trace: an element that another instruction wrote before does not name that value.
 
+mod branches;
 mod memory;
 mod registers;
 mod rules;
 mod sets;
 
 use super::isa::{Encoding, Inst};
+use super::loader::Module;
 use super::scrutiny::declared::Declared;
 use super::scrutiny::{Does, Place, Who};
-use super::wave::Wave;
+use super::wave::{LANES, Wave, register};
+use branches::Branches;
 use memory::{Access, Pages};
 use registers::Registers;
 use rules::Step;
@@ -48,9 +52,13 @@ pub struct Writer {
     /// Bytes from the start of the kernel's code.
     pub offset: u64,
     pub line: Option<(String, u32)>,
+    /// The launch among those of the run, counted from 0.
+    pub launch: u32,
     pub block: [u32; 3],
     pub wave: u32,
     pub lane: u32,
+    /// Launch and number of its workgroup.
+    part: Part,
 }
 
 /// Bytes of a declared buffer, by the offsets of the elements that they are in.
@@ -72,6 +80,9 @@ pub struct Answer {
     /// What is not known.
     pub not_followed: BTreeSet<Lost>,
 }
+
+/// Numbers of scalar registers begin here, see [`crate::emulator::isa::uses`].
+const SCALARS: usize = 512;
 
 /// A workgroup of a launch of the run.
 type Part = (u32, u32);
@@ -138,6 +149,10 @@ pub struct Tracking {
     accesses: Vec<Access>,
     /// Bytes of declared buffers that have no number any more.
     too_many: bool,
+    /// The branches of the module that runs, by the address of its first kernel.
+    branches: Option<(u64, Branches)>,
+    /// Conditions of branches that decided whether memory was written, by workgroup.
+    decided: HashMap<Part, Id>,
 }
 
 impl Tracking {
@@ -161,11 +176,17 @@ impl Tracking {
             current: None,
             accesses: Vec::new(),
             too_many: false,
+            branches: None,
+            decided: HashMap::new(),
         }
     }
 
-    /// A launch is about to begin, where these buffers are declared, in the order of their addresses.
-    pub fn begin_launch(&mut self, declared: &[Declared]) {
+    /// A launch of a kernel of this module is about to begin, where these buffers are declared, in the order of their addresses.
+    pub fn begin_launch(&mut self, module: &Module, declared: &[Declared]) {
+        let entry = module.kernels.first().map_or(0, |kernel| kernel.entry);
+        if !self.followed.is_empty() && self.branches.as_ref().is_none_or(|(of, _)| *of != entry) {
+            self.branches = Some((entry, Branches::of(module)));
+        }
         self.lies.clear();
         self.asked.clear();
         for buffer in declared.iter() {
@@ -207,7 +228,9 @@ impl Tracking {
         for (byte, wrote) in std::mem::take(&mut self.fresh) {
             let (kernel, mnemonic, offset, line) = named(wrote.at);
             let (block, wave, lane) = (wrote.who.workgroup, wrote.who.wave, u32::from(wrote.lane));
-            let writer = Writer { kernel, mnemonic, offset, line, block, wave, lane };
+            let launch = self.launch;
+            let part = (launch, wrote.who.group);
+            let writer = Writer { kernel, mnemonic, offset, line, launch, block, wave, lane, part };
             self.writers.insert(byte, writer);
         }
         self.launch += 1;
@@ -257,9 +280,59 @@ impl Tracking {
             return;
         }
         self.activate((who.group, who.wave));
+        self.active.1.come_to(at);
+        self.branches(wave, inst, at);
         let moves = inst.encoding == Encoding::Ds && memory::moves_lanes(inst.row.mnemonic);
         if !inst.encoding.is_memory() || moves {
-            Step { sets: &mut self.sets, registers: &mut self.active.1, wave, inst }.run();
+            let mut step = Step { sets: &mut self.sets, registers: &mut self.active.1, wave, inst };
+            step.run();
+            step.depends();
+        }
+    }
+
+    /// If the instruction is a branch whose condition something flowed into, everything up to where its ways meet depends on
+    /// that.
+    fn branches(&mut self, wave: &Wave, inst: &Inst, at: u64) {
+        let Some(condition) = inst.row.mnemonic.strip_prefix("s_cbranch_") else { return };
+        let Tracking { active: (_, registers), sets, branches: Some((_, branches)), .. } = self else {
+            return;
+        };
+        let all = |registers: &Registers, sets: &mut Sets, first: u8| {
+            sets.union_of((0..LANES).map(|bit| registers.bit(first.into(), bit)))
+        };
+        if condition.starts_with("exec") {
+            // Code that no lane executes does nothing; so only what is left out has to be told.
+            if wave.exec() == 0 && all(registers, sets, register::EXEC) != EMPTY {
+                let region = branches.region(at);
+                let lanes: Vec<Id> =
+                    (0..LANES).map(|lane| sets.through(registers.bit(register::EXEC.into(), lane))).collect();
+                for written in region.written.iter().filter(|written| **written < SCALARS) {
+                    registers.add_to_lanes(sets, *written, &lanes);
+                }
+            }
+            return;
+        }
+        let set = match condition {
+            _ if condition.starts_with("vcc") => all(registers, sets, register::VCC),
+            _ if condition.starts_with("scc") => registers.scc,
+            _ => EMPTY,
+        };
+        if set == EMPTY {
+            return;
+        }
+        let (region, set) = (branches.region(at), sets.through(set));
+        for written in &region.written {
+            match written.checked_sub(SCALARS) {
+                None => registers.add_to_lanes(sets, *written, &[set; LANES]),
+                Some(scalar) => registers.add_to_scalar(sets, scalar, set),
+            }
+        }
+        registers.enter(sets, region.join, set);
+        if region.stores
+            && let Some(current) = self.current
+        {
+            let decided = self.decided.entry((self.launch, current.who.group)).or_insert(EMPTY);
+            *decided = self.sets.union(*decided, set);
         }
     }
 
@@ -330,6 +403,10 @@ impl Tracking {
             answer.not_followed.insert(Lost::Bytes);
         }
         answer.writer = (from..from + asked.bytes).find_map(|byte| self.writers.get(&byte)).cloned();
+        for part in answer.writer.iter().map(|writer| writer.part) {
+            let held = self.sets.held(self.decided.get(&part).copied().unwrap_or(EMPTY));
+            through.extend(held.through);
+        }
         let through = through.difference(&took).copied().collect();
         (answer.took, answer.through) = (self.taken(&took), self.taken(&through));
         answer

@@ -2,7 +2,7 @@
 //! a bit of it may stand for a lane.
 
 use super::sets::{EMPTY, Id, Sets};
-use crate::emulator::wave::LANES;
+use crate::emulator::wave::{LANES, register};
 
 /// The sets of the four bytes of a dword.
 pub type Dword = [Id; 4];
@@ -12,6 +12,7 @@ pub const CLEAN: Dword = [EMPTY; 4];
 /// Registers of a vector register file, VGPRs and AGPRs.
 const VECTORS: usize = 512;
 const SCALARS: usize = 128;
+const EXEC: usize = register::EXEC as usize;
 
 #[derive(Default)]
 pub struct Registers {
@@ -19,6 +20,8 @@ pub struct Registers {
     vectors: Vec<Option<Box<[Dword; LANES]>>>,
     scalars: Vec<Option<Box<[Id; 32]>>>,
     pub scc: Id,
+    /// Conditions of the branches whose ways have not met yet, with the address at which they do.
+    branches: Vec<(Option<u64>, Id)>,
 }
 
 impl Registers {
@@ -63,6 +66,48 @@ impl Registers {
             self.scalars.resize_with(register + 1, || None);
         }
         self.scalars[register].get_or_insert_with(|| Box::new([EMPTY; 32]))[bit] = set;
+    }
+
+    /// The wave has come to an address, where the ways of branches may meet.
+    pub fn come_to(&mut self, at: u64) {
+        if !self.branches.is_empty() {
+            self.branches.retain(|(join, _)| *join != Some(at));
+        }
+    }
+
+    /// A branch was decided by `set`; its ways meet at an address.
+    pub fn enter(&mut self, sets: &mut Sets, join: Option<u64>, set: Id) {
+        match self.branches.iter_mut().find(|(other, _)| *other == join) {
+            Some((_, before)) => *before = sets.union(*before, set),
+            None => self.branches.push((join, set)),
+        }
+    }
+
+    /// Everything that decided that the wave executes what it does.
+    pub fn decided(&self, sets: &mut Sets) -> Id {
+        sets.union_of(self.branches.iter().map(|(_, set)| *set))
+    }
+
+    /// Everything that decided that a lane executes what it does: branches, and whether it is on.
+    pub fn on(&self, sets: &mut Sets, lane: usize) -> Id {
+        let set = sets.through(self.bit(EXEC, lane));
+        self.branches.iter().fold(set, |all, (_, set)| sets.union(all, *set))
+    }
+
+    /// Adds a set to each lane of a vector register.
+    pub fn add_to_lanes(&mut self, sets: &mut Sets, register: usize, lanes: &[Id]) {
+        for (lane, set) in lanes.iter().enumerate().filter(|(_, set)| **set != EMPTY) {
+            let dword = self.vector(register, lane).map(|old| sets.union(old, *set));
+            self.set_vector(register, lane, dword);
+        }
+    }
+
+    /// Adds a set to each bit of a scalar register.
+    pub fn add_to_scalar(&mut self, sets: &mut Sets, register: usize, set: Id) {
+        for bit in (0..32).filter(|_| set != EMPTY) {
+            let all = sets.union(self.bit(register, bit), set);
+            self.set_bit(register, bit, all);
+        }
     }
 
     /// A scalar register as a dword.

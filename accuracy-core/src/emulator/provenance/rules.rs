@@ -171,6 +171,36 @@ impl Step<'_, '_> {
         }
     }
 
+    /// What the instruction has written also depends on what decided that it is executed: branches, and whether a lane is on. A
+    /// lane that is off keeps what it has, which depends on that, too.
+    pub fn depends(&mut self) {
+        let decided = self.registers.decided(self.sets);
+        let exec = usize::from(register::EXEC);
+        let masked = self.registers.has(512 + exec) || self.registers.has(513 + exec);
+        if decided == EMPTY && !masked {
+            return;
+        }
+        let is_matrix = matches!(self.inst.encoding, Encoding::Mai | Encoding::Vop3px2)
+            && !self.inst.row.mnemonic.starts_with("v_accvgpr");
+        let lanes: Vec<Id> = (0..LANES)
+            .map(|lane| {
+                let on = if masked && !is_matrix { self.registers.bit(exec, lane) } else { EMPTY };
+                let on = self.sets.through(on);
+                self.sets.union(decided, on)
+            })
+            .collect();
+        let written = self.inst.uses.spans().iter().filter(|span| span.written);
+        for register in written.flat_map(|span| span.registers()) {
+            match register.checked_sub(512) {
+                None => self.registers.add_to_lanes(self.sets, register, &lanes),
+                Some(scalar) => self.registers.add_to_scalar(self.sets, scalar, decided),
+            }
+        }
+        if matches!(self.inst.encoding, Encoding::Sop1 | Encoding::Sop2 | Encoding::Sopk | Encoding::Sopc) {
+            self.registers.scc = self.sets.union(self.registers.scc, decided);
+        }
+    }
+
     /// Everything that the instruction names may hold anything. With relative addressing, so may any vector register.
     fn unknown(&mut self) {
         let why = match self.wave.gpr_index {
@@ -279,13 +309,16 @@ impl Step<'_, '_> {
             let operands: Vec<Operand> =
                 sources.iter().map(|(operand, _)| *operand).chain(saves.then_some(exec)).collect();
             let masks = name.starts_with("s_and_b") || name.starts_with("s_and_saveexec");
+            // A one that nothing flowed into lets nothing through: so lanes are switched on again behind a branch.
+            let joins = name.starts_with("s_or_b") || name.starts_with("s_or_saveexec");
             let mut bits = Vec::with_capacity(width);
             for bit in 0..width {
                 let mut set = EMPTY;
                 let mut cut = false;
                 for operand in &operands {
                     let of = self.bit_of(*operand, bit);
-                    cut |= masks && !lets_through(of, self.value_bit(*operand, bit));
+                    let value = self.value_bit(*operand, bit);
+                    cut |= masks && !lets_through(of, value) || joins && !lets_through(of, value ^ 1);
                     set = self.sets.union(set, of);
                 }
                 bits.push(if cut { EMPTY } else { set });

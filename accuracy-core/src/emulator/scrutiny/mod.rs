@@ -13,6 +13,7 @@ mod shadow;
 
 use super::isa::{Encoding, Inst, Mark, Row};
 use super::provenance::Tracking;
+use super::trace::Tracer;
 use super::waits;
 use super::wave::Wave;
 use barriers::{Barriers, Wrong};
@@ -158,6 +159,17 @@ pub struct Scrutiny {
     seen: Sightings,
     /// What flows where, of a launch that is followed.
     tracking: Option<Box<Tracking>>,
+    /// Keeps the instructions of a wave, of a launch that is traced.
+    tracer: Option<Box<Tracer>>,
+}
+
+/// State that a watched launch gives back.
+#[derive(Default)]
+pub struct Parts {
+    pub seen: Sightings,
+    pub journal: Option<Journal>,
+    pub tracking: Option<Box<Tracking>>,
+    pub tracer: Option<Box<Tracer>>,
 }
 
 impl Scrutiny {
@@ -189,15 +201,23 @@ impl Scrutiny {
         Scrutiny { tracking: Some(tracking), ..Scrutiny::default() }
     }
 
-    /// Everything that was seen, what was written, and what flowed where.
-    pub fn into_parts(self) -> (Sightings, Option<Journal>, Option<Box<Tracking>>) {
-        (self.seen, self.journal, self.tracking)
+    /// Keeps the instructions of a wave, and looks at nothing else.
+    pub fn tracing(tracer: Box<Tracer>) -> Scrutiny {
+        Scrutiny { tracer: Some(tracer), ..Scrutiny::default() }
+    }
+
+    pub fn into_parts(self) -> Parts {
+        let Scrutiny { seen, journal, tracking, tracer, .. } = self;
+        Parts { seen, journal, tracking, tracer }
     }
 
     /// A wave is about to execute an instruction.
     pub fn begin(&mut self, wave: &Wave, inst: &Inst, at: u64) {
         if let Some(tracking) = &mut self.tracking {
             return tracking.begin(wave, inst, at);
+        }
+        if let Some(tracer) = &mut self.tracer {
+            return tracer.begin(wave, inst, at);
         }
         self.look(wave.who(), inst, at, wave.exec());
     }
@@ -242,6 +262,9 @@ impl Scrutiny {
         if let Some(tracking) = &mut self.tracking {
             return tracking.access(place, bytes, lane, does);
         }
+        if let Some(tracer) = &mut self.tracer {
+            return tracer.access(place, bytes, lane, does);
+        }
         let Some(current) = self.current else { return };
         if let Place::Global(address) = place {
             if let Some(journal) = self.journal.as_mut().filter(|_| does != Does::Reads) {
@@ -274,12 +297,18 @@ impl Scrutiny {
         if let Some(tracking) = &mut self.tracking {
             tracking.private(address, bytes, lane, does);
         }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.private(bytes, lane, does);
+        }
     }
 
     /// The instruction has been executed.
     pub fn end(&mut self, wave: &Wave, inst: &Inst) {
         if let Some(tracking) = &mut self.tracking {
             return tracking.end(wave, inst);
+        }
+        if let Some(tracer) = &mut self.tracer {
+            return tracer.end(wave, inst);
         }
         let Some(current) = self.current else { return };
         let mut before = std::mem::take(&mut self.before);
@@ -309,6 +338,9 @@ impl Scrutiny {
 
     /// A lane loads outside of its buffer resource, and gets zero.
     pub fn clamped(&mut self, lane: u8) {
+        if let Some(tracer) = &mut self.tracer {
+            return tracer.clamped(lane);
+        }
         if let Some(current) = self.current {
             self.tell(current.at, What::Clamped, current.who, Some(lane), None);
         }

@@ -1,6 +1,7 @@
 //! `--report html=PATH`: one page that needs nothing beside itself. The verdict and what concerns all cases is markup; the
 //! cases are a block of JSON, from which `page.js` makes the table and the case that is looked at.
 
+mod elements;
 pub mod shell;
 
 use super::emulation::{self, grouped};
@@ -36,6 +37,7 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut body = String::from("<div class=\"page\">\n");
     heading(&mut body, report);
     notes(&mut body, report);
+    body += &elements::pictures(report.failures());
     counts(&mut body, report);
     body += TABLE;
     without_script(&mut body, report);

@@ -1,0 +1,537 @@
+//! Instructions that use a register too soon behind the one that writes it, where the hardware does not wait by itself: code
+//! needs `s_nop` or other instructions in between.
+//!
+//! The emulator executes one instruction after the other, so that such code computes right here and wrong on the device. A
+//! compiler inserts the wait states; hand-written assembly may lack them. They are looked for in the code as a whole, along
+//! every way on which it may be executed.
+//!
+//! Sources: AMD's "Instinct MI300 ISA" and "Instinct MI350 ISA", "Manually Inserted Wait States (NOPs)"; for the numbers of
+//! the matrix instructions, which those give by passes, also the hazards that LLVM's back end for AMD GPUs knows.
+
+use super::isa::uses::{Span, name};
+use super::isa::{Encoding, Inst, Kind, OpSel, Operand, Processor, Role, Select};
+use std::collections::HashMap;
+
+/// Wait states beyond which no instruction matters.
+const MOST: u8 = 20;
+/// Instructions that are looked at behind another one, where ways meet.
+const STEPS: usize = 128;
+/// Scalar registers by their numbers in [`name`].
+const SCALARS: u16 = 512;
+const VCC: u16 = SCALARS + 106;
+const M0: u16 = SCALARS + 124;
+const EXEC: u16 = SCALARS + 126;
+
+/// How an instruction depends on another one that is too close before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uses {
+    /// It reads the register.
+    Reads,
+    /// It overwrites the register.
+    Overwrites,
+    /// It overwrites a register that the other one is still reading.
+    OverwritesSource,
+    /// It depends on a register or mode without naming it.
+    DependsOn,
+}
+
+/// Two instructions that are too close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hazard {
+    /// Address of the first one, and its place in the code that was looked through.
+    pub first: (u64, usize),
+    pub uses: Uses,
+    /// The register, by its number in [`name`]; none where it is about something else.
+    pub register: Option<u16>,
+    /// Wait states that have to be between the two, and those that are.
+    pub needed: u8,
+    pub found: u8,
+}
+
+impl std::fmt::Display for Hazard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let register = self.register.map_or_else(|| "a hardware register".into(), |n| name(n.into()));
+        match self.uses {
+            Uses::Reads => write!(f, "reads {register}"),
+            Uses::Overwrites => write!(f, "overwrites {register}"),
+            Uses::OverwritesSource => write!(f, "overwrites {register}, which is still being read"),
+            Uses::DependsOn => write!(f, "depends on {register}"),
+        }
+    }
+}
+
+/// The hazards of some code, which is in the order of its addresses: for each instruction that has one its place in `code`,
+/// with the hazard that lacks most.
+pub fn find(processor: Processor, code: &[(u64, &Inst)]) -> Vec<(usize, Hazard)> {
+    let known: Vec<Known> = code.iter().map(|(_, inst)| Known::new(processor, inst)).collect();
+    let ways = Ways::new(code);
+    let mut found = Vec::new();
+    let mut open = Vec::new();
+    let mut seen: HashMap<usize, u8> = HashMap::new();
+    for second in (0..code.len()).filter(|i| known[*i].is_second) {
+        let mut worst: Option<Hazard> = None;
+        open.clear();
+        seen.clear();
+        open.extend(ways.before(second).map(|before| (before, 0)));
+        let mut steps = 0;
+        while let Some((first, states)) = open.pop() {
+            steps += 1;
+            if steps > STEPS || seen.get(&first).is_some_and(|least| *least <= states) {
+                continue;
+            }
+            seen.insert(first, states);
+            if let Some((needed, uses, register)) = known[first].needs(&known[second])
+                && needed > states
+                && worst.is_none_or(|worst| worst.needed - worst.found < needed - states)
+            {
+                let first = (code[first].0, first);
+                worst = Some(Hazard { first, uses, register, needed, found: states });
+            }
+            let states = states.saturating_add(known[first].states);
+            if states < MOST {
+                open.extend(ways.before(first).map(|before| (before, states)));
+            }
+        }
+        found.extend(worst.map(|hazard| (second, hazard)));
+    }
+    found
+}
+
+/// Which instructions may be executed directly before which.
+struct Ways {
+    /// Whether the one before in memory may be.
+    falls: Vec<bool>,
+    /// Branches, by where they go.
+    branches: HashMap<usize, Vec<usize>>,
+}
+
+impl Ways {
+    fn new(code: &[(u64, &Inst)]) -> Ways {
+        let ends = |inst: &Inst| {
+            matches!(inst.row.mnemonic, "s_branch" | "s_endpgm" | "s_setpc_b64" | "s_swappc_b64")
+        };
+        let mut falls = vec![false; code.len()];
+        let mut branches: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (i, (at, inst)) in code.iter().enumerate() {
+            let behind = at + u64::from(inst.size);
+            if let Some((next, _)) = code.get(i + 1)
+                && *next == behind
+            {
+                falls[i + 1] = !ends(inst);
+            }
+            let branches_to = inst.encoding == Encoding::Sopp
+                && (inst.row.mnemonic == "s_branch" || inst.row.mnemonic.starts_with("s_cbranch_"));
+            if branches_to {
+                let to = behind.wrapping_add_signed(4 * i64::from(inst.imm));
+                if let Ok(to) = code.binary_search_by_key(&to, |(at, _)| *at) {
+                    branches.entry(to).or_default().push(i);
+                }
+            }
+        }
+        Ways { falls, branches }
+    }
+
+    fn before<'a>(&'a self, at: usize) -> impl Iterator<Item = usize> + use<'a> {
+        let falls = self.falls[at].then(|| at.wrapping_sub(1));
+        falls.into_iter().chain(self.branches.get(&at).into_iter().flatten().copied())
+    }
+}
+
+/// A matrix instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Matrix {
+    unit: Unit,
+    passes: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// float64.
+    Double,
+    /// float32 sources.
+    Single,
+    /// Everything else.
+    Small,
+}
+
+/// The properties of an instruction that decide which hazards it has.
+#[derive(Clone, Copy)]
+struct Known {
+    processor: Processor,
+    mnemonic: &'static str,
+    uses: super::isa::uses::Uses,
+    /// Wait states that it takes.
+    states: u8,
+    /// Whether it may come second in a hazard.
+    is_second: bool,
+    is_vector: bool,
+    is_vector_memory: bool,
+    is_dpp: bool,
+    is_transcendental: bool,
+    is_dot: bool,
+    /// It writes a part of its destination, by OP_SEL or SDWA.
+    writes_part: bool,
+    writes_exec: bool,
+    reads_vcc: bool,
+    matrix: Option<Matrix>,
+    /// The accumulator of a matrix or dot instruction.
+    accumulator: Option<Span>,
+    /// A register that selects a lane.
+    lane: Option<u16>,
+    /// Three or four registers that a store is still reading.
+    stored: Option<Span>,
+    /// A register of the hardware that is set or read.
+    hardware: Option<u16>,
+    needs_m0: bool,
+}
+
+impl Known {
+    fn new(processor: Processor, inst: &Inst) -> Known {
+        let mnemonic = inst.row.mnemonic;
+        let starts = |all: &[&str]| all.iter().any(|start| mnemonic.starts_with(start));
+        let is_vector_memory = inst.encoding.is_memory() && inst.encoding != Encoding::Smem;
+        let is_vector = inst.encoding.is_vector() && !is_vector_memory;
+        let matrix = matrix(inst);
+        let is_dot = is_vector && starts(&["v_dot"]);
+        let selects = matches!(inst.row.modifiers.op_sel, OpSel::Used | OpSel::UsedButThird);
+        let upper = inst.encoding == Encoding::Vop3 && selects && inst.op_sel & 8 != 0;
+        let part = inst.sdwa.is_some_and(|sdwa| sdwa.dst != Select::Dword);
+        let reads = |register: u16| {
+            inst.uses.spans().iter().any(|s| !s.written && s.registers().contains(&usize::from(register)))
+        };
+        let hardware = starts(&["s_setreg", "s_getreg"]).then_some(inst.imm as u16 & 0x3f);
+        let needs_m0 = (inst.memory.lds || mnemonic.contains("_lds_") && !mnemonic.starts_with("ds_"))
+            || mnemonic == "s_sendmsg"
+            || mnemonic.contains("_addtid_");
+        Known {
+            processor,
+            mnemonic,
+            uses: inst.uses,
+            states: if mnemonic == "s_nop" { (inst.imm as u8 & 15) + 1 } else { 1 },
+            is_second: is_vector || is_vector_memory || hardware.is_some() || needs_m0,
+            is_vector,
+            is_vector_memory,
+            is_dpp: inst.dpp.is_some(),
+            is_transcendental: is_transcendental(mnemonic),
+            is_dot,
+            writes_part: upper || part,
+            writes_exec: starts(&["v_cmpx"]),
+            reads_vcc: reads(VCC) || starts(&["v_div_fmas"]),
+            matrix,
+            accumulator: accumulator(inst, matrix.is_some() || is_dot),
+            lane: match (mnemonic, inst.src[1]) {
+                ("v_readlane_b32" | "v_writelane_b32", Operand::Scalar(s)) => Some(SCALARS + u16::from(s)),
+                _ => None,
+            },
+            stored: stored(inst),
+            hardware,
+            needs_m0,
+        }
+    }
+
+    fn written(&self) -> impl Iterator<Item = Span> + '_ {
+        self.uses.spans().iter().copied().filter(|span| span.written)
+    }
+
+    fn read(&self) -> impl Iterator<Item = Span> + '_ {
+        self.uses.spans().iter().copied().filter(|span| !span.written)
+    }
+
+    /// The first register of these kinds that this one writes and another one reads.
+    fn read_by(&self, other: &Known, vectors: bool) -> Option<u16> {
+        self.written()
+            .filter(|span| (span.first < SCALARS) == vectors)
+            .find_map(|span| other.read().find_map(|read| shared(span, read)))
+    }
+
+    fn overwritten_by(&self, other: &Known) -> Option<u16> {
+        let written = self.written().filter(|span| span.first < SCALARS);
+        written.into_iter().find_map(|span| other.written().find_map(|write| shared(span, write)))
+    }
+
+    /// The wait states that have to be between this instruction and a later one.
+    fn needs(&self, second: &Known) -> Option<(u8, Uses, Option<u16>)> {
+        let mut most: Option<(u8, Uses, Option<u16>)> = None;
+        let mut add = |needed: u8, uses: Uses, register: Option<u16>| {
+            if register.is_some() && most.is_none_or(|(most, ..)| most < needed) {
+                most = Some((needed, uses, register));
+            }
+        };
+        if self.matrix.is_some() {
+            self.matrix_needs(second, &mut add);
+        } else if self.is_vector {
+            self.vector_needs(second, &mut add);
+        }
+        if let Some(stored) = self.stored
+            && second.is_vector
+        {
+            // The data of a wide store is read in the cycles behind its issue.
+            let register = second.written().find_map(|write| shared(stored, write));
+            add(2, Uses::OverwritesSource, register);
+        }
+        if second.needs_m0 && !self.is_vector {
+            let register = self.written().find_map(|span| shared(span, one(M0)));
+            add(1, Uses::DependsOn, register);
+        }
+        if most.is_none()
+            && self.mnemonic.starts_with("s_setreg")
+            && self.hardware.is_some()
+            && self.hardware == second.hardware
+        {
+            most = Some((2, Uses::DependsOn, None));
+        }
+        most
+    }
+
+    /// Wait states behind a vector instruction that is no matrix instruction.
+    fn vector_needs(&self, second: &Known, add: &mut impl FnMut(u8, Uses, Option<u16>)) {
+        let scalar = || self.read_by(second, false);
+        let vector = || self.read_by(second, true);
+        if second.is_vector {
+            add(2, Uses::Reads, scalar());
+            let vcc = self.written().find_map(|span| shared(span, pair(VCC)));
+            if second.reads_vcc {
+                let needed = if second.mnemonic.starts_with("v_div_fmas") { 4 } else { 2 };
+                add(needed, Uses::Reads, vcc);
+            }
+            let selects =
+                second.lane.and_then(|lane| self.written().find_map(|span| shared(span, one(lane))));
+            add(4, Uses::Reads, selects);
+        }
+        if second.is_vector_memory {
+            add(5, Uses::Reads, scalar());
+        }
+        if self.writes_exec {
+            let moves_lanes = matches!(
+                second.mnemonic,
+                "v_readlane_b32"
+                    | "v_readfirstlane_b32"
+                    | "v_writelane_b32"
+                    | "v_permlane16_swap_b32"
+                    | "v_permlane32_swap_b32"
+            );
+            if second.matrix.is_some() || moves_lanes {
+                add(4, Uses::DependsOn, Some(EXEC));
+            }
+            if second.is_dpp {
+                add(5, Uses::DependsOn, Some(EXEC));
+            }
+        }
+        match second.mnemonic {
+            "v_readlane_b32" | "v_readfirstlane_b32" => add(1, Uses::Reads, vector()),
+            "v_permlane16_swap_b32" | "v_permlane32_swap_b32" => add(2, Uses::Reads, vector()),
+            _ => {}
+        }
+        if second.is_dpp {
+            add(2, Uses::Reads, vector());
+        }
+        if second.matrix.is_some() && !self.is_dot {
+            add(2, Uses::Reads, vector());
+        }
+        if self.is_transcendental && second.is_vector && !second.is_transcendental {
+            add(1, Uses::Reads, vector());
+        }
+        if self.writes_part && second.is_vector {
+            add(1, Uses::Reads, vector());
+        }
+        if self.is_dot && second.matrix.is_none() {
+            self.dot_needs(second, add);
+        }
+    }
+
+    /// A dot product may be accumulated by the same instruction at once.
+    fn dot_needs(&self, second: &Known, add: &mut impl FnMut(u8, Uses, Option<u16>)) {
+        let same = self.mnemonic == second.mnemonic;
+        if !same {
+            add(3, Uses::Reads, self.read_by(second, true));
+            if second.is_vector || second.is_vector_memory {
+                add(3, Uses::Overwrites, self.overwritten_by(second));
+            }
+            return;
+        }
+        let others = second.read().filter(|read| Some(*read) != second.accumulator);
+        let mut read = others.filter(|read| read.first < SCALARS);
+        add(3, Uses::Reads, read.find_map(|read| self.written().find_map(|span| shared(span, read))));
+    }
+
+    /// Wait states behind a matrix instruction.
+    fn matrix_needs(&self, second: &Known, add: &mut impl FnMut(u8, Uses, Option<u16>)) {
+        let Some(first @ Matrix { unit, passes }) = self.matrix else { return };
+        let late = u8::from(self.processor == Processor::Gfx950 && passes != 2);
+        let result = match unit {
+            Unit::Small => passes + 3 + late,
+            Unit::Single => passes + 2,
+            Unit::Double => {
+                if passes == 4 {
+                    6
+                } else {
+                    11
+                }
+            }
+        };
+        if let Some(matrix) = second.matrix {
+            for read in second.read().filter(|read| read.first < SCALARS) {
+                let register = self.written().find_map(|span| shared(span, read));
+                let is_accumulator = second.accumulator.is_some_and(|span| same(span, read));
+                let whole = self.written().any(|span| same(span, read));
+                let needed = match is_accumulator {
+                    false => result,
+                    true if whole => first.accumulates(matrix),
+                    true => first.accumulates_part(matrix, late),
+                };
+                add(needed, Uses::Reads, register);
+            }
+            return;
+        }
+        if unit == Unit::Double && matches!(second.mnemonic, "v_fma_f64" | "v_fmac_f64") {
+            let register = self.written().next().map(|span| span.first);
+            add(2, Uses::DependsOn, register);
+        }
+        if !(second.is_vector || second.is_vector_memory) {
+            return;
+        }
+        let read = match (unit, second.is_vector_memory) {
+            (Unit::Double, true) => {
+                if passes == 4 {
+                    9
+                } else {
+                    18
+                }
+            }
+            _ => result,
+        };
+        add(read, Uses::Reads, self.read_by(second, true));
+        add(result, Uses::Overwrites, self.overwritten_by(second));
+        // Its accumulator is read in its last passes.
+        if let Some(accumulator) = self.accumulator.filter(|_| unit == Unit::Small) {
+            let register = second.written().find_map(|write| shared(accumulator, write));
+            add(passes - 1, Uses::OverwritesSource, register);
+        }
+    }
+}
+
+impl Matrix {
+    /// Wait states before another one may add to the whole result of this one.
+    fn accumulates(self, second: Matrix) -> u8 {
+        match (self.unit, second.unit) {
+            (Unit::Double, Unit::Double) if self.passes == 4 && second.passes == 4 => 4,
+            (Unit::Double, _) => 0,
+            _ if self.passes == 2 => 2,
+            _ => 0,
+        }
+    }
+
+    /// The same where the accumulator is only partly the result of this one.
+    fn accumulates_part(self, second: Matrix, late: u8) -> u8 {
+        match (self.unit, second.unit) {
+            (Unit::Double, Unit::Small) => 0,
+            (Unit::Double, _) => {
+                if self.passes == 4 {
+                    4
+                } else {
+                    9
+                }
+            }
+            (Unit::Single, Unit::Small) => 0,
+            (Unit::Single, _) => self.passes,
+            (Unit::Small, _) => self.passes + 1 + late,
+        }
+    }
+}
+
+/// How a matrix instruction computes; `None` for any other instruction.
+fn matrix(inst: &Inst) -> Option<Matrix> {
+    let shape = inst.row.mnemonic;
+    let rest =
+        ["v_mfma_scale_", "v_mfma_", "v_smfmac_"].iter().find_map(|start| shape.strip_prefix(start))?;
+    if rest.starts_with("ld_scale") {
+        return None;
+    }
+    let size = rest.split('_').nth(1).unwrap_or_default();
+    let blocks = rest.split('_').any(|part| part == "2b" || part == "4b");
+    let unit = match rest {
+        _ if rest.ends_with("_f64") => Unit::Double,
+        _ if rest.ends_with("_f32") => Unit::Single,
+        _ => Unit::Small,
+    };
+    // A format of 8 bits takes twice the passes of one of 6 or 4.
+    let wide = rest.ends_with("f8f6f4") && (inst.matrix.cbsz < 2 || inst.matrix.blgp < 2);
+    let passes = match unit {
+        Unit::Double => {
+            if size.starts_with("4x4") {
+                4
+            } else {
+                8
+            }
+        }
+        _ if size.starts_with("4x4") => 2,
+        Unit::Single if size.starts_with("16x16") => 8,
+        _ if size.starts_with("16x16") => {
+            if blocks || wide {
+                8
+            } else {
+                4
+            }
+        }
+        Unit::Single => 16,
+        _ => {
+            if blocks || wide {
+                16
+            } else {
+                8
+            }
+        }
+    };
+    Some(Matrix { unit, passes })
+}
+
+fn is_transcendental(mnemonic: &str) -> bool {
+    ["v_rcp_", "v_rsq_", "v_sqrt_", "v_exp_", "v_log_", "v_sin_", "v_cos_"]
+        .iter()
+        .any(|start| mnemonic.starts_with(start))
+}
+
+/// The registers that an instruction adds to: the third source, or the destination that is also a source.
+fn accumulator(inst: &Inst, accumulates: bool) -> Option<Span> {
+    if !accumulates {
+        return None;
+    }
+    let tied = inst.row.operands.first().is_some_and(|slot| slot.role == Role::DstSrc);
+    let Operand::Vector(first) = (if tied { inst.dst } else { inst.src[2] }) else { return None };
+    inst.uses.spans().iter().copied().find(|span| !span.written && span.first == first)
+}
+
+/// The data of a store of more than 64 bits, if it is one whose data may be overwritten too soon.
+fn stored(inst: &Inst) -> Option<Span> {
+    let store = inst.row.mnemonic.contains("store");
+    let offset = match inst.encoding {
+        Encoding::Mubuf | Encoding::Mtbuf => matches!(inst.src[2], Operand::Scalar(_)),
+        Encoding::Flat | Encoding::Global | Encoding::Scratch => false,
+        _ => return None,
+    };
+    // A buffer store with a scalar offset takes a cycle more, in which its data is read.
+    let Operand::Vector(first) = inst.src[1] else { return None };
+    let data = inst.row.operands.iter().find(|slot| slot.role == Role::Src && slot.kind != Kind::Mask)?;
+    let count = data.kind.registers();
+    (store && !offset && count > 2).then_some(Span { first, count: count as u8, written: false })
+}
+
+fn one(first: u16) -> Span {
+    Span { first, count: 1, written: false }
+}
+
+fn pair(first: u16) -> Span {
+    Span { first, count: 2, written: false }
+}
+
+/// The first register that two operands share.
+fn shared(a: Span, b: Span) -> Option<u16> {
+    let first = a.first.max(b.first);
+    let end = (a.first + u16::from(a.count)).min(b.first + u16::from(b.count));
+    (first < end).then_some(first)
+}
+
+/// Whether two operands are the same registers.
+fn same(a: Span, b: Span) -> bool {
+    (a.first, a.count) == (b.first, b.count)
+}
