@@ -1,7 +1,7 @@
-//! What emulation costs: lane operations per second and core, scaling over cores, memory of a workgroup.
+//! What emulation costs: lane operations per second and core, scaling over cores, two products, memory of a workgroup.
 //!
-//! The kernels are loops of one kind of instruction (`emulator/kernels.hip`); clang compiles them first. `emulator.sh`
-//! runs it, and then the repository's matrix on the host and emulated. `emulator/tinygrad.py` runs the same product in
+//! Most kernels are loops of one kind of instruction (`emulator/kernels.hip`); clang compiles them first. `emulator.sh`
+//! runs it, and then the repository's matrix on the host and emulated. `emulator/tinygrad.py` runs the float32 product in
 //! another emulator.
 
 use accuracy_core::emulator::isa::Processor;

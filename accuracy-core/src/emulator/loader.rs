@@ -186,6 +186,10 @@ struct Code {
 }
 
 /// An instruction, or the reason why there is none.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost all are instructions, which the wave reads one behind the other"
+)]
 pub enum Decoded {
     Inst(Inst),
     Error(DecodeError),

@@ -2,8 +2,9 @@
 //! `planted.md` lists these and the kernels in HIP.
 
 use super::{PROCESSORS, Run, compile, races, scrutiny};
+use accuracy_core::emulator::executed::Executed;
 use accuracy_core::emulator::isa::Processor;
-use accuracy_core::emulator::launch::{Executed, Launch, Watched};
+use accuracy_core::emulator::launch::{Launch, Watched};
 use accuracy_core::emulator::loader::Module;
 use accuracy_core::emulator::rerun;
 use accuracy_core::emulator::scrutiny::declared::{Declared, Rows};

@@ -99,13 +99,16 @@ fn fault(wave: &mut Wave, f: Execute, inst: &Inst) -> Fault {
     *wave.fault.take().expect("a fault says why")
 }
 
-/// Offsets of each shape that is treated on its own: side by side, strided, all the same, backwards, scattered.
-const SHAPES: [fn(usize) -> u32; 5] = [
+/// Offsets of each shape that is treated on its own: side by side, strided, all the same, backwards, scattered, side by side
+/// and the same in each row of 16 lanes.
+const SHAPES: [fn(usize) -> u32; 7] = [
     |lane| 4 * lane as u32,
     |lane| 24 * lane as u32 + 8,
     |_lane| 64,
     |lane| 4 * (63 - lane as u32),
     |lane| 4 * (lane as u32 * 37 % 64),
+    |lane| 4 * (lane as u32 & 15) + 72 * (lane as u32 >> 4),
+    |lane| 76 * (lane as u32 >> 4),
 ];
 
 const MASKS: [u64; 5] = [u64::MAX, 0x0000_ffff_ffff_0000, 1 << 63, 0x5555_0000_1234_8001, 0];
@@ -438,6 +441,10 @@ fn from_below(lane: usize) -> u32 {
     (16 * lane as u32).wrapping_sub(64)
 }
 
+fn dwords_from_below(lane: usize) -> u32 {
+    (4 * lane as u32).wrapping_sub(32)
+}
+
 /// Rows of 16 lanes, as tiles of matrix instructions have them.
 fn in_rows(lane: usize) -> u32 {
     (80 * (lane & 15) + 16 * (lane >> 4)) as u32
@@ -459,7 +466,7 @@ fn lds_of_every_shape_mask_and_width_is_each_lane_s() {
     ];
     let bench = Bench::new();
     let shapes: Vec<fn(usize) -> u32> =
-        SHAPES.into_iter().chain([in_rows as fn(usize) -> u32, from_below]).collect();
+        SHAPES.into_iter().chain([in_rows as fn(usize) -> u32, from_below, dwords_from_below]).collect();
     let old: Vec<u8> = (0..1024_u32).flat_map(|i| (1000 + i).to_le_bytes()).collect();
     for (shape, exec, count) in shapes.iter().flat_map(|shape| {
         MASKS.into_iter().flat_map(move |exec| (1..=4).map(move |count| (*shape, exec, count)))
@@ -506,7 +513,7 @@ fn lds_of_every_shape_mask_and_width_is_each_lane_s() {
 #[test]
 fn two_addresses_of_lds_are_each_lane_s() {
     let bench = Bench::new();
-    for shape in SHAPES.into_iter().chain([in_rows as fn(usize) -> u32, from_below]) {
+    for shape in SHAPES.into_iter().chain([in_rows as fn(usize) -> u32, from_below, dwords_from_below]) {
         bench.with(Processor::Gfx950, |wave| {
             wave.group.with_lds(|lds| {
                 (0_u32..)
