@@ -71,12 +71,14 @@ impl Scene<'_> {
     /// Words about an instruction that is too close to the one whose result it uses.
     pub fn hazard(&self, at: u64, hazard: &Hazard) -> Finding {
         let Hazard { first: (first, _), needed, found, .. } = hazard;
-        let detail = format!(
-            "{hazard} {found} wait states behind {}, and the hardware needs {needed}: s_nop {} is missing",
-            self.instruction(*first),
-            needed - found - 1
-        );
-        self.finding(FindingKind::MissingWait, Severity::Note, at, detail)
+        let waits = match hazard.is_harmless() {
+            true => "are documented; the hardware waits by itself in code like this".to_owned(),
+            false => format!("are needed: s_nop {} is missing", needed - found - 1),
+        };
+        let first = self.instruction(*first);
+        let detail = format!("{hazard} {found} wait states behind {first}, and {needed} {waits}");
+        let severity = if hazard.is_harmless() { Severity::Note } else { Severity::Error };
+        self.finding(FindingKind::MissingWait, severity, at, detail)
     }
 
     /// What is said of an instruction that meets a fault of the hardware, which the emulator does not have.

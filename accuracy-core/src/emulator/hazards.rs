@@ -5,6 +5,9 @@
 //! compiler inserts the wait states; hand-written assembly may lack them. They are looked for in the code as a whole, along
 //! every way on which it may be executed.
 //!
+//! Some of the documented numbers are more than a device needs. The assembly that AITER ships for gfx942 and gfx950 is right on
+//! devices; where it has fewer wait states, the hardware waits by itself, and code that has as many is told of in a note.
+//!
 //! Sources: AMD's "Instinct MI300 ISA" and "Instinct MI350 ISA", "Manually Inserted Wait States (NOPs)"; for the numbers of
 //! the matrix instructions, which those give by passes, also the hazards that LLVM's back end for AMD GPUs knows.
 
@@ -46,6 +49,15 @@ pub struct Hazard {
     /// Wait states that have to be between the two, and those that are.
     pub needed: u8,
     pub found: u8,
+    /// Wait states with which shipped assembly is right on the device, though fewer than are documented.
+    pub enough: u8,
+}
+
+impl Hazard {
+    /// Whether the hardware is known to wait by itself in code like this.
+    pub fn is_harmless(&self) -> bool {
+        self.found >= self.enough
+    }
 }
 
 impl std::fmt::Display for Hazard {
@@ -80,12 +92,14 @@ pub fn find(processor: Processor, code: &[(u64, &Inst)]) -> Vec<(usize, Hazard)>
                 continue;
             }
             seen.insert(first, states);
-            if let Some((needed, uses, register)) = known[first].needs(&known[second])
-                && needed > states
-                && worst.is_none_or(|worst| worst.needed - worst.found < needed - states)
-            {
+            let needs = known[first].needs(&known[second]).filter(|needs| needs.needed > states);
+            if let Some(Needs { needed, enough, uses, register }) = needs {
                 let first = (code[first].0, first);
-                worst = Some(Hazard { first, uses, register, needed, found: states });
+                let hazard = Hazard { first, uses, register, needed, found: states, enough };
+                let rank = |hazard: &Hazard| (!hazard.is_harmless(), hazard.needed - hazard.found);
+                if worst.is_none_or(|worst| rank(&worst) < rank(&hazard)) {
+                    worst = Some(hazard);
+                }
             }
             let states = states.saturating_add(known[first].states);
             if states < MOST {
@@ -137,6 +151,35 @@ impl Ways {
     }
 }
 
+/// Wait states that have to be between two instructions.
+#[derive(Clone, Copy)]
+struct Needs {
+    needed: u8,
+    /// See [`Hazard::enough`].
+    enough: u8,
+    uses: Uses,
+    register: Option<u16>,
+}
+
+/// Collects what two instructions need, and keeps what is needed most.
+#[derive(Default)]
+struct Most(Option<Needs>);
+
+impl Most {
+    fn add(&mut self, needed: u8, uses: Uses, register: Option<u16>) {
+        self.add_if(needed, needed, uses, register);
+    }
+
+    /// The same where fewer wait states than are documented are enough.
+    fn add_if(&mut self, needed: u8, enough: u8, uses: Uses, register: Option<u16>) {
+        let rank = |needs: &Needs| (needs.enough, needs.needed);
+        let needs = Needs { needed, enough, uses, register };
+        if register.is_some() && self.0.is_none_or(|most| rank(&most) < rank(&needs)) {
+            self.0 = Some(needs);
+        }
+    }
+}
+
 /// A matrix instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Matrix {
@@ -167,6 +210,8 @@ struct Known {
     is_vector: bool,
     is_vector_memory: bool,
     is_dpp: bool,
+    /// The register that DPP takes from other lanes: the first source.
+    moved: Option<u16>,
     is_transcendental: bool,
     is_dot: bool,
     /// It writes a part of its destination, by OP_SEL or SDWA.
@@ -212,6 +257,10 @@ impl Known {
             is_vector,
             is_vector_memory,
             is_dpp: inst.dpp.is_some(),
+            moved: match inst.src[0] {
+                Operand::Vector(register) if inst.dpp.is_some() => Some(register),
+                _ => None,
+            },
             is_transcendental: is_transcendental(mnemonic),
             is_dot,
             writes_part: upper || part,
@@ -250,56 +299,55 @@ impl Known {
     }
 
     /// The wait states that have to be between this instruction and a later one.
-    fn needs(&self, second: &Known) -> Option<(u8, Uses, Option<u16>)> {
-        let mut most: Option<(u8, Uses, Option<u16>)> = None;
-        let mut add = |needed: u8, uses: Uses, register: Option<u16>| {
-            if register.is_some() && most.is_none_or(|(most, ..)| most < needed) {
-                most = Some((needed, uses, register));
-            }
-        };
+    fn needs(&self, second: &Known) -> Option<Needs> {
+        let mut most = Most::default();
         if self.matrix.is_some() {
-            self.matrix_needs(second, &mut add);
+            self.matrix_needs(second, &mut most);
         } else if self.is_vector {
-            self.vector_needs(second, &mut add);
+            self.vector_needs(second, &mut most);
         }
         if let Some(stored) = self.stored
             && second.is_vector
         {
             // The data of a wide store is read in the cycles behind its issue.
             let register = second.written().find_map(|write| shared(stored, write));
-            add(2, Uses::OverwritesSource, register);
+            most.add(2, Uses::OverwritesSource, register);
         }
         if second.needs_m0 && !self.is_vector {
+            // AITER's kernels load into LDS directly behind the instruction that sets M0.
             let register = self.written().find_map(|span| shared(span, one(M0)));
-            add(1, Uses::DependsOn, register);
+            most.add_if(1, 0, Uses::DependsOn, register);
         }
-        if most.is_none()
+        if most.0.is_none()
             && self.mnemonic.starts_with("s_setreg")
             && self.hardware.is_some()
             && self.hardware == second.hardware
         {
-            most = Some((2, Uses::DependsOn, None));
+            most.0 = Some(Needs { needed: 2, enough: 2, uses: Uses::DependsOn, register: None });
         }
-        most
+        most.0
     }
 
     /// Wait states behind a vector instruction that is no matrix instruction.
-    fn vector_needs(&self, second: &Known, add: &mut impl FnMut(u8, Uses, Option<u16>)) {
+    fn vector_needs(&self, second: &Known, most: &mut Most) {
         let scalar = || self.read_by(second, false);
         let vector = || self.read_by(second, true);
         if second.is_vector {
-            add(2, Uses::Reads, scalar());
+            // AITER's kernels read a mask directly behind the comparison that writes it.
+            most.add_if(2, 0, Uses::Reads, scalar());
             let vcc = self.written().find_map(|span| shared(span, pair(VCC)));
-            if second.reads_vcc {
-                let needed = if second.mnemonic.starts_with("v_div_fmas") { 4 } else { 2 };
-                add(needed, Uses::Reads, vcc);
+            if second.mnemonic.starts_with("v_div_fmas") {
+                most.add(4, Uses::Reads, vcc);
+            } else if second.reads_vcc {
+                most.add_if(2, 0, Uses::Reads, vcc);
             }
             let selects =
                 second.lane.and_then(|lane| self.written().find_map(|span| shared(span, one(lane))));
-            add(4, Uses::Reads, selects);
+            most.add(4, Uses::Reads, selects);
         }
         if second.is_vector_memory {
-            add(5, Uses::Reads, scalar());
+            // AITER's all_reduce has two.
+            most.add_if(5, 2, Uses::Reads, scalar());
         }
         if self.writes_exec {
             let moves_lanes = matches!(
@@ -311,51 +359,52 @@ impl Known {
                     | "v_permlane32_swap_b32"
             );
             if second.matrix.is_some() || moves_lanes {
-                add(4, Uses::DependsOn, Some(EXEC));
+                most.add(4, Uses::DependsOn, Some(EXEC));
             }
             if second.is_dpp {
-                add(5, Uses::DependsOn, Some(EXEC));
+                most.add(5, Uses::DependsOn, Some(EXEC));
             }
         }
         match second.mnemonic {
-            "v_readlane_b32" | "v_readfirstlane_b32" => add(1, Uses::Reads, vector()),
-            "v_permlane16_swap_b32" | "v_permlane32_swap_b32" => add(2, Uses::Reads, vector()),
+            "v_readlane_b32" | "v_readfirstlane_b32" => most.add(1, Uses::Reads, vector()),
+            "v_permlane16_swap_b32" | "v_permlane32_swap_b32" => most.add(2, Uses::Reads, vector()),
             _ => {}
         }
-        if second.is_dpp {
-            add(2, Uses::Reads, vector());
+        if let Some(moved) = second.moved {
+            // AITER's kernels take a register from other lanes directly behind its write.
+            most.add_if(2, 0, Uses::Reads, self.written().find_map(|span| shared(span, one(moved))));
         }
         if second.matrix.is_some() && !self.is_dot {
-            add(2, Uses::Reads, vector());
+            most.add(2, Uses::Reads, vector());
         }
         if self.is_transcendental && second.is_vector && !second.is_transcendental {
-            add(1, Uses::Reads, vector());
+            most.add(1, Uses::Reads, vector());
         }
         if self.writes_part && second.is_vector {
-            add(1, Uses::Reads, vector());
+            most.add(1, Uses::Reads, vector());
         }
         if self.is_dot && second.matrix.is_none() {
-            self.dot_needs(second, add);
+            self.dot_needs(second, most);
         }
     }
 
     /// A dot product may be accumulated by the same instruction at once.
-    fn dot_needs(&self, second: &Known, add: &mut impl FnMut(u8, Uses, Option<u16>)) {
+    fn dot_needs(&self, second: &Known, most: &mut Most) {
         let same = self.mnemonic == second.mnemonic;
         if !same {
-            add(3, Uses::Reads, self.read_by(second, true));
+            most.add(3, Uses::Reads, self.read_by(second, true));
             if second.is_vector || second.is_vector_memory {
-                add(3, Uses::Overwrites, self.overwritten_by(second));
+                most.add(3, Uses::Overwrites, self.overwritten_by(second));
             }
             return;
         }
         let others = second.read().filter(|read| Some(*read) != second.accumulator);
         let mut read = others.filter(|read| read.first < SCALARS);
-        add(3, Uses::Reads, read.find_map(|read| self.written().find_map(|span| shared(span, read))));
+        most.add(3, Uses::Reads, read.find_map(|read| self.written().find_map(|span| shared(span, read))));
     }
 
     /// Wait states behind a matrix instruction.
-    fn matrix_needs(&self, second: &Known, add: &mut impl FnMut(u8, Uses, Option<u16>)) {
+    fn matrix_needs(&self, second: &Known, most: &mut Most) {
         let Some(first @ Matrix { unit, passes }) = self.matrix else { return };
         let late = u8::from(self.processor == Processor::Gfx950 && passes != 2);
         let result = match unit {
@@ -379,13 +428,13 @@ impl Known {
                     true if whole => first.accumulates(matrix),
                     true => first.accumulates_part(matrix, late),
                 };
-                add(needed, Uses::Reads, register);
+                most.add(needed, Uses::Reads, register);
             }
             return;
         }
         if unit == Unit::Double && matches!(second.mnemonic, "v_fma_f64" | "v_fmac_f64") {
             let register = self.written().next().map(|span| span.first);
-            add(2, Uses::DependsOn, register);
+            most.add(2, Uses::DependsOn, register);
         }
         if !(second.is_vector || second.is_vector_memory) {
             return;
@@ -400,12 +449,14 @@ impl Known {
             }
             _ => result,
         };
-        add(read, Uses::Reads, self.read_by(second, true));
-        add(result, Uses::Overwrites, self.overwritten_by(second));
+        // AITER's kernels read and overwrite sums up to two wait states sooner than a compiler, on gfx950 three.
+        let enough = |needed: u8| if unit == Unit::Small { passes + 1 } else { needed };
+        most.add_if(read, enough(read), Uses::Reads, self.read_by(second, true));
+        most.add_if(result, enough(result), Uses::Overwrites, self.overwritten_by(second));
         // Its accumulator is read in its last passes.
         if let Some(accumulator) = self.accumulator.filter(|_| unit == Unit::Small) {
             let register = second.written().find_map(|write| shared(accumulator, write));
-            add(passes - 1, Uses::OverwritesSource, register);
+            most.add(passes - 1, Uses::OverwritesSource, register);
         }
     }
 }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
     Hazard,
+    /// One for which the hardware waits by itself.
+    HarmlessHazard,
     Wait,
     Erratum,
     Seen(Kind),
@@ -26,6 +28,7 @@ impl Found {
     fn name(self) -> &'static str {
         match self {
             Found::Hazard => "missing_wait (s_nop)",
+            Found::HarmlessHazard => "missing_wait (s_nop, note)",
             Found::Wait => "missing_wait",
             Found::Erratum => "erratum",
             Found::Seen(Kind::Race) => "race",
@@ -49,6 +52,10 @@ struct Pair {
 
 const fn hazard(name: &'static str, body: &'static str) -> Pair {
     Pair { name, found: Found::Hazard, threads: 64, body }
+}
+
+const fn harmless(name: &'static str, body: &'static str) -> Pair {
+    Pair { name, found: Found::HarmlessHazard, threads: 64, body }
 }
 
 const fn wait(name: &'static str, body: &'static str) -> Pair {
@@ -129,14 +136,14 @@ static PAIRS: [Pair; 45] = [
     hazard("lane_read", "v_mov_b32 v4, 1\n+s_nop 0\n!v_readlane_b32 s8, v4, 0"),
     hazard("lane_read_behind_lanes", "v_cmpx_eq_u32 v0, v0\n+s_nop 3\n!v_readfirstlane_b32 s8, v2"),
     hazard("lane_selected", "v_readfirstlane_b32 s8, v0\n+s_nop 3\n!v_readlane_b32 s9, v2, s8"),
-    hazard("scalar_read", "v_readfirstlane_b32 s8, v0\n+s_nop 1\n!v_add_u32 v4, s8, v2"),
+    harmless("scalar_read", "v_readfirstlane_b32 s8, v0\n+s_nop 1\n!v_add_u32 v4, s8, v2"),
     hazard(
         "scalar_as_address",
         "v_mov_b32 v4, s4\nv_mov_b32 v5, s5\ns_nop 0\nv_readfirstlane_b32 s9, v5\nv_readfirstlane_b32 s8, v4\n+s_nop 4\n!global_store_dword v1, v0, s[8:9]",
     ),
-    hazard("mask_read", "v_cmp_eq_u32 vcc, v0, v2\n+s_nop 1\n!v_cndmask_b32 v4, v2, v0, vcc"),
+    harmless("mask_read", "v_cmp_eq_u32 vcc, v0, v2\n+s_nop 1\n!v_cndmask_b32 v4, v2, v0, vcc"),
     hazard("mask_of_division", "v_cmp_eq_u32 vcc, v0, v2\n+s_nop 3\n!v_div_fmas_f32 v4, v2, v2, v2"),
-    hazard(
+    harmless(
         "neighbour",
         "v_mov_b32 v4, v2\n+s_nop 1\n!v_mov_b32_dpp v5, v4 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf",
     ),
@@ -153,7 +160,7 @@ static PAIRS: [Pair; 45] = [
         "mode_read",
         "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 0\n+s_nop 1\n!s_getreg_b32 s8, hwreg(HW_REG_MODE)",
     ),
-    hazard(
+    harmless(
         "loads_into_lds",
         "v_mov_b32 v3, 0\ns_mov_b32 m0, 0\n+s_nop 0\n!global_load_lds_dword v3, s[6:7]\ns_waitcnt vmcnt(0)",
     ),
@@ -275,7 +282,10 @@ fn execute(module: &Module, pair: &Pair) -> Executed {
 fn found(module: &Module, executed: &Executed) -> BTreeSet<(Found, u32)> {
     let line = |at: u64| module.line(at).map_or(0, |(_, line)| line);
     let mut all = BTreeSet::new();
-    all.extend(executed.hazards.keys().map(|at| (Found::Hazard, line(*at))));
+    all.extend(executed.hazards.iter().map(|(at, hazard)| {
+        let found = if hazard.is_harmless() { Found::HarmlessHazard } else { Found::Hazard };
+        (found, line(*at))
+    }));
     all.extend(executed.missing_waits.keys().map(|at| (Found::Wait, line(*at))));
     all.extend(executed.errata.keys().map(|at| (Found::Erratum, line(*at))));
     for ((at, kind), sighting) in &executed.seen {

@@ -6,6 +6,7 @@ use accuracy_core::emulator::executed::Executed;
 use accuracy_core::emulator::isa::Processor;
 use accuracy_core::emulator::launch::{Launch, Watched};
 use accuracy_core::emulator::loader::Module;
+use accuracy_core::emulator::provenance::{Answer, Asked, Question, ask};
 use accuracy_core::emulator::rerun;
 use accuracy_core::emulator::scrutiny::barriers::{Barriers, Wrong};
 use accuracy_core::emulator::scrutiny::declared::{Declared, Outside, Rows};
@@ -79,6 +80,15 @@ fn run(module: &Module, kernel: &str, threads: u32, order: WaveOrder) -> Execute
 
 fn lines(module: &Module, executed: &Executed) -> Vec<(Kind, Option<u32>)> {
     executed.seen.keys().map(|(at, kind)| (*kind, module.line(*at).map(|(_, line)| line))).collect()
+}
+
+/// The most memory that this process has had, in MiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) / 1024
 }
 
 /// The line of the source that ends with a kernel's name.
@@ -188,7 +198,8 @@ fn a_right_product_has_no_finding_and_runs_as_it_does_without_scrutiny() {
         let timed = |name: &str, f: &dyn Fn() -> Executed| {
             let began = Instant::now();
             let executed = f();
-            eprintln!("{:?}, {name}: {:.3} s", module.processor, began.elapsed().as_secs_f64());
+            let seconds = began.elapsed().as_secs_f64();
+            eprintln!("{:?}, {name}: {seconds:.3} s, {} MiB at the most so far", module.processor, peak());
             executed
         };
         let plain = timed("plain", &|| launch(None).run().unwrap());
@@ -198,6 +209,29 @@ fn a_right_product_has_no_finding_and_runs_as_it_does_without_scrutiny() {
             assert!(executed.seen.is_empty(), "{:?}", executed.seen);
             assert_eq!(executed.instructions, plain.instructions);
         }
+        let named = |name: &str, data: &[f32]| {
+            let start = data.as_ptr().expose_provenance() as u64;
+            let (bytes, around) = (4 * data.len() as u64, (start, start + 4 * data.len() as u64));
+            Declared { name: name.into(), start, bytes, around, rows: None, element: 32 }
+        };
+        let mut declared = [named("y", &y), named("x", &x)];
+        declared.sort_by_key(|buffer| buffer.start);
+        let asked = |i: usize| Asked { buffer: "y".into(), offset: (i * 2053 * 4) as u64, bytes: 4 };
+        let question = Question { targets: vec!["y".into()], elements: (0..6).map(asked).collect() };
+        timed("with provenance", &|| {
+            let answers = ask(&question, |mut tracking| {
+                tracking.begin_launch(module, &declared);
+                let (result, followed) = launch(None).run_followed(tracking);
+                result.unwrap();
+                let mut tracking = followed.unwrap();
+                tracking.end_launch(|at| (String::new(), String::new(), at, None));
+                Some(tracking)
+            });
+            // A row and a column, which share an element where they cross.
+            let took = |answer: &Answer| answer.took.iter().map(|of| of.offsets.len()).sum::<usize>();
+            assert!(answers.unwrap().iter().all(|answer| (2 * n - 1..=2 * n).contains(&took(answer))));
+            Executed::default()
+        });
         let expected: f32 = (0..n).map(|k| x[k] * x[k * n]).sum();
         assert!((y[0] - expected).abs() < 1e-3 * expected, "{} is not {expected}", y[0]);
     });

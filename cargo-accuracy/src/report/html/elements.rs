@@ -74,7 +74,7 @@ pub fn pictures<'a>(records: impl Iterator<Item = &'a Record>) -> String {
     let legend: String = Cell::SHOWN.iter().map(|cell| legend(*cell)).collect();
     format!(
         "<details class=\"note origins\" open><summary>Elements that wrong results were computed from</summary>\
-         <ul class=\"legend\">{legend}</ul>{text}{more}</details>\n"
+         <ul class=\"key\">{legend}</ul>{text}{more}</details>\n"
     )
 }
 
@@ -117,6 +117,7 @@ fn of<'a>(lists: &'a [Elements], name: &str) -> Option<&'a Elements> {
 /// A part of a buffer, in cells of equal size.
 struct Grid {
     first: [u64; 2],
+    last: [u64; 2],
     /// Rows and columns of a cell.
     step: [u64; 2],
     cells: [u64; 2],
@@ -133,13 +134,14 @@ impl Grid {
         let lengths = [length(all.rows), length(all.columns)];
         let step = [lengths[0].div_ceil(ROWS), lengths[1].div_ceil(COLUMNS)];
         let cells = [lengths[0].div_ceil(step[0]), lengths[1].div_ceil(step[1])];
-        Some(Grid { first: [all.rows[0], all.columns[0]], step, cells })
+        let (first, last) = ([all.rows[0], all.columns[0]], [all.rows[1], all.columns[1]]);
+        Some(Grid { first, last, step, cells })
     }
 
     fn cell(&self, row: u64, column: u64) -> Block {
         let range = |axis: usize, at: u64| {
             let first = self.first[axis] + at * self.step[axis];
-            [first, first + self.step[axis] - 1]
+            [first, (first + self.step[axis] - 1).min(self.last[axis])]
         };
         Block { rows: range(0, row), columns: range(1, column) }
     }
@@ -182,13 +184,12 @@ fn picture(origin: &Origin, name: &str) -> String {
         }
     }
     let [height, width] = grid.cells.map(|cells| cells * SIDE);
-    let all = grid.cell(grid.cells[0] - 1, grid.cells[1] - 1);
-    let part = |word: &str, axis: usize, last: u64| {
+    let part = |word: &str, axis: usize| {
         let of = shape.map_or(String::new(), |shape| format!(" of {}", shape[axis]));
-        let last = shape.map_or(last, |shape| last.min(shape[axis].saturating_sub(1)));
-        match grid.first[axis] == last {
+        let (first, last) = (grid.first[axis], grid.last[axis]);
+        match first == last {
             true => format!("{word} {last}{of}"),
-            false => format!("{word}s {} to {last}{of}", grid.first[axis]),
+            false => format!("{word}s {first} to {last}{of}"),
         }
     };
     let size = match grid.step {
@@ -198,7 +199,7 @@ fn picture(origin: &Origin, name: &str) -> String {
     let told = lists.iter().flatten();
     let cut = told.clone().any(|e| e.count > e.blocks.iter().map(Block::count).sum());
     let cut = if cut { "; only the first blocks of them are shown" } else { "" };
-    let words = format!("{}, {}{size}{cut}", part("row", 0, all.rows[1]), part("column", 1, all.columns[1]));
+    let words = format!("{}, {}{size}{cut}", part("row", 0), part("column", 1));
     let alt: String = [("taken", took), ("declared", declared)]
         .into_iter()
         .filter_map(|(word, elements)| Some(format!("{word}: {}. ", elements?)))
