@@ -75,6 +75,7 @@ const ATTEMPT: u32 = 0;
 
 pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     match &args.archive {
         Some(path) => run_archive(&args, path),
         None => run_workspace(&args),
@@ -82,6 +83,7 @@ pub fn command(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    args.baseline.expect_apart_from(&args.output)?;
     let baselines = args.baseline.load()?;
     let metadata = args.cargo.metadata()?;
     let config = Config::new(&Sources::read(&metadata)?)?;
