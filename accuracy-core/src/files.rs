@@ -3,10 +3,12 @@
 //! A FIFO would wait for a writer, a device may never end, and a file of any size may be named by mistake. Each of them
 //! is an error at once, which says what the path is.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::collections::HashSet;
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Most bytes of a file that a person writes: a configuration, a list of rules.
 pub const TEXT: u64 = 16 << 20;
@@ -29,10 +31,25 @@ pub fn open(path: &Path) -> std::io::Result<File> {
         // A socket cannot be opened at all: what it is says more than the error.
         Err(error) => return Err(path.metadata().ok().and_then(|m| refused(m.file_type())).unwrap_or(error)),
     };
-    match refused(file.metadata()?.file_type()) {
-        Some(error) => Err(error),
-        None => Ok(file),
+    let about = file.metadata()?;
+    if let Some(error) = refused(about.file_type()) {
+        return Err(error);
     }
+    READ.lock().unwrap_or_else(PoisonError::into_inner).insert(identity(&about));
+    Ok(file)
+}
+
+/// The files that this process has opened for reading, by device and number.
+static READ: LazyLock<Mutex<HashSet<(u64, u64)>>> = LazyLock::new(Mutex::default);
+
+fn identity(about: &Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
+}
+
+/// Whether this process has read the file, under whatever name: nothing may be written over it.
+pub fn was_read(path: &Path) -> bool {
+    let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
+    path.metadata().is_ok_and(|about| read().contains(&identity(&about)))
 }
 
 /// Why a path of this type is not read; `None` for a regular file.
@@ -110,6 +127,19 @@ mod tests {
         std::os::unix::fs::symlink(&fifo, &link).unwrap();
         assert!(says(read(&link, 10)).contains("a FIFO"));
         assert_eq!(read(&dir.path().join("absent"), 10).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_that_was_read_is_known_under_every_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let [read_one, other, link] = ["read", "other", "link"].map(|name| dir.path().join(name));
+        std::fs::write(&read_one, "a").unwrap();
+        std::fs::write(&other, "b").unwrap();
+        std::os::unix::fs::symlink(&read_one, &link).unwrap();
+        assert!(!was_read(&read_one));
+        read(&read_one, 10).unwrap();
+        assert!(was_read(&read_one) && was_read(&link));
+        assert!(!was_read(&other) && !was_read(&dir.path().join("absent")));
     }
 
     #[test]

@@ -73,6 +73,19 @@ impl OutputArgs {
         self.expect_formats(command, &[Format::Json])
     }
 
+    /// A usage error if two reports would go to one place, where the later one would take the earlier one's.
+    pub fn expect_distinct(&self) -> anyhow::Result<()> {
+        for (i, sink) in self.reports.iter().enumerate() {
+            if self.reports[..i].iter().any(|earlier| earlier.path == sink.path) {
+                let place =
+                    sink.path.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+                let message = format!("two reports go to {place}: give each --report a path of its own");
+                return Err(crate::exit::usage(message));
+            }
+        }
+        Ok(())
+    }
+
     /// Applies `--color` to everything that is printed from here on.
     pub fn apply_color(&self) {
         self.color.apply();
@@ -161,6 +174,13 @@ impl Sink {
             write(&mut stdout)?;
             return Ok(stdout.flush()?);
         };
+        if accuracy_core::files::was_read(path) {
+            anyhow::bail!(
+                "cannot write the report {}: this command has read that file, which the report would replace; name \
+                 another path",
+                path.display()
+            );
+        }
         let to_file = || {
             if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
                 std::fs::create_dir_all(parent)?;

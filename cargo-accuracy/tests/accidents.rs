@@ -207,6 +207,201 @@ fn what_records_say_neither_drives_a_terminal_nor_commands_a_ci() {
     }
 }
 
+/// The plugin with no room for a file of more than so many bytes, as where a disk is full.
+fn with_room_for(bytes: u64, arguments: &[&str], dir: &Path) -> Output {
+    use std::os::unix::process::CommandExt as _;
+    plugin(arguments, dir, |command| {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: both calls may be made between fork and exec, and `limit` is one.
+        unsafe {
+            command.pre_exec(move || {
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+                Ok(())
+            });
+        }
+    })
+}
+
+#[test]
+fn a_report_that_a_full_disk_cuts_off_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    many::write(&dir.path().join("records"), 100);
+    for format in ["json", "junit", "html"] {
+        let output = with_room_for(
+            8192,
+            &["report", "records", "-q", "--report", &format!("{format}=out")],
+            dir.path(),
+        );
+        assert_eq!(output.status.code(), Some(101), "{format}: {}", said(&output));
+        assert!(said(&output).contains("cannot write the report out"), "{format}: {}", said(&output));
+        assert!(!dir.path().join("out").exists(), "{format}");
+    }
+}
+
+/// A file of tensors, with a name, a shape and bytes for each, all of them bf16.
+fn safetensors(path: &Path, tensors: &[(&str, &[usize], Vec<u8>)]) {
+    let tensor = |(name, shape, bytes): &(&str, &[usize], Vec<u8>)| accuracy_core::weights::NewTensor {
+        name: (*name).to_owned(),
+        dtype: accuracy_core::weights::StDtype::BF16,
+        shape: shape.to_vec(),
+        bytes: bytes.clone(),
+    };
+    let tensors: Vec<_> = tensors.iter().map(tensor).collect();
+    accuracy_core::weights::write(path, &tensors, &Default::default()).unwrap();
+}
+
+/// A matrix of ones.
+fn ones(rows: usize, cols: usize) -> Vec<u8> {
+    [0x80, 0x3f].repeat(rows * cols)
+}
+
+#[test]
+fn a_shard_that_a_full_disk_cuts_off_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("ck")).unwrap();
+    safetensors(&dir.path().join("ck/model.safetensors"), &[("a.weight", &[64, 64], ones(64, 64))]);
+    std::fs::write(dir.path().join("ck/config.json"), "{}").unwrap();
+    let arguments = ["shard", "--from", "ck", "--tensors", "**", "--out", "out"];
+    let output = with_room_for(4096, &arguments, dir.path());
+    assert_eq!(output.status.code(), Some(101), "{}", said(&output));
+    assert!(!dir.path().join("out/model.safetensors").exists(), "{}", said(&output));
+}
+
+#[test]
+fn a_report_is_written_over_nothing_that_was_read_and_no_two_into_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    many::write(&dir.join("records"), 8);
+    let record = std::fs::read_dir(dir.join("records")).unwrap().map(|entry| entry.unwrap().path());
+    let record = record.filter(|path| path.to_str().unwrap().ends_with(".0.json")).min().unwrap();
+    let record = format!("json={}", record.strip_prefix(dir).unwrap().display());
+    std::os::unix::fs::symlink("records/run.json", dir.join("link")).unwrap();
+    safetensors(&dir.join("a.safetensors"), &[("a", &[2, 2], ones(2, 2))]);
+    std::fs::write(dir.join("server.log"), "[aiter] finish build [module_quant], cost 1s\n").unwrap();
+    std::fs::write(dir.join("source.py"), "def f(x):\n    return x\n").unwrap();
+    let contents = || {
+        let folders = [dir.to_owned(), dir.join("records")];
+        let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        files
+            .map(|path| (path.clone(), std::fs::read(&path).unwrap()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = contents();
+    for (status, arguments) in [
+        (101, &["report", "records", "--report", "json=records/manifest.json"][..]),
+        (101, &["report", "records", "--report", "html=link"]),
+        (101, &["report", "records", "--report", &record]),
+        (2, &["report", "records", "--report", "json=x", "--report", "html=x"]),
+        (2, &["report", "records", "--report", "json=-", "--report", "markdown=-"]),
+        (2, &["report", "records", "--report", "json=x", "--save-baseline", "x"]),
+        (101, &["compare", "a.safetensors", "a.safetensors", "--report", "json=a.safetensors"]),
+        (101, &["logs", "server.log", "--report", "json=server.log"]),
+        (2, &["lint", "--no-cache", "source.py", "--report", "json=source.py"]),
+    ] {
+        let output = plugin(arguments, dir, |_| {});
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", said(&output));
+        assert_eq!(contents(), before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn files_of_weights_that_are_missing_or_not_read_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, tensor: &str| {
+        safetensors(&dir.path().join(name), &[(tensor, &[4, 4], ones(4, 4))]);
+    };
+    file("model-00001-of-00003.safetensors", "a.weight");
+    file("model-00003-of-00003.safetensors", "c.weight");
+    std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+    let survey = || plugin(&["weights", "."], dir.path(), |_| {});
+    let output = survey();
+    assert_eq!(output.status.code(), Some(100), "{}", said(&output));
+    assert!(
+        said(&output).contains("1 of 3 numbered files is not there: model-00002-of-00003"),
+        "{}",
+        said(&output)
+    );
+    file("model-00002-of-00003.safetensors", "b.weight");
+    assert_eq!(survey().status.code(), Some(0), "{}", said(&survey()));
+    let index = r#"{"weight_map": {"a.weight": "model-00001-of-00003.safetensors"}}"#;
+    std::fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+    let output = survey();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(
+        said(&output).contains("model-00002-of-00003.safetensors and 1 more in the folder: not read"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn weights_of_zeros_are_told_where_values_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensors: [(&str, &[usize], Vec<u8>); 2] =
+        [("a.weight", &[4, 4], vec![0; 32]), ("b.weight", &[4, 4], ones(4, 4))];
+    safetensors(&dir.path().join("model.safetensors"), &tensors);
+    std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+    let output = plugin(&["weights", ".", "--scan"], dir.path(), |_| {});
+    assert!(said(&output).contains("`a`: every byte of its codes is zero"), "{}", said(&output));
+    assert!(!said(&output).contains("`b`: every"), "{}", said(&output));
+}
+
+#[test]
+fn tensors_without_elements_compare_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        safetensors(&dir.path().join(format!("{name}.safetensors")), &[("x", &[0, 4], Vec::new())]);
+    }
+    let output = plugin(&["compare", "a.safetensors", "b.safetensors"], dir.path(), |_| {});
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+}
+
+#[test]
+fn a_log_in_which_nothing_is_looked_for_is_not_green() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "known.log",
+        "[aiter] finish build [module_quant], cost 1s\n[aiter] failed jit build [module_mla]\n",
+    );
+    write("quiet.log", "[aiter] finish build [module_quant], cost 1s\n");
+    write("other.log", "hello\nworld\n");
+    write("none.toml", "");
+    write("less.toml", "[[rule]]\nid = \"aiter-jit-build-failed\"\ndisabled = true\n");
+    for (status, text, arguments) in [
+        (4, "other.log: none of its 2 lines", &["logs", "other.log"][..]),
+        (0, "other.log: none of its 2 lines", &["logs", "quiet.log", "other.log"]),
+        (2, "there is no rule", &["logs", "quiet.log", "--rules", "none.toml", "--own-rules-only"]),
+        (0, "taken out: aiter-jit-build-failed", &["logs", "known.log", "--rules", "less.toml"]),
+        (100, "", &["logs", "known.log"]),
+        (0, "", &["logs", "quiet.log"]),
+    ] {
+        let output = plugin(arguments, dir.path(), |_| {});
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(text), "{arguments:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn sources_are_known_by_extensions_of_any_case() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("A.PY"), "def f(x):\n    return x\n").unwrap();
+    std::fs::write(dir.path().join("B.CU"), "int f(int a) { return a; }\n").unwrap();
+    let output = plugin(&["lint", "--no-cache", "."], dir.path(), |_| {});
+    assert!(said(&output).contains("in 2 functions of 2 files"), "{}", said(&output));
+}
+
+#[test]
+fn a_workspace_that_cargo_cannot_read_stands_in_the_way_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("Cargo.toml"), "[package\nname =\n").unwrap();
+    let output = plugin(&["doctor"], dir.path(), |_| {});
+    assert_eq!(output.status.code(), Some(100), "{}", said(&output));
+    assert!(said(&output).contains("cargo cannot read the workspace"), "{}", said(&output));
+}
+
 /// A copy of a kernel crate that this file's tests may change one after the other, built by a build script.
 fn fixture() -> (&'static Fixture, std::fs::File) {
     static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {

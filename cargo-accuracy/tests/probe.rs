@@ -729,6 +729,31 @@ fn answers_that_change_are_no_prefill_of_another_kind() {
 }
 
 #[test]
+fn answers_of_several_servers_are_not_compared() {
+    for key in ["model", "system_fingerprint"] {
+        let url = serve(move |stream, n, body| {
+            let answer = format!("{}{}", right(&prompt(body)), ["", " Indeed."][n % 2]);
+            let mut body = json!({"choices": [{"text": answer, "finish_reason": "length", "index": 0}]});
+            body[key] = json!(["one", "two"][n % 2]);
+            reply(stream, "200 OK", "application/json", body.to_string().as_bytes());
+        });
+        let shown = flat(&run(&["--url", &url, "--concurrency", "1"], 101));
+        assert!(shown.contains("behind this address are several servers"), "{key}: {shown}");
+        assert!(!shown.contains("a race"), "{key}: {shown}");
+    }
+}
+
+#[test]
+fn an_answer_that_the_server_ended_is_no_word_on_the_kernels() {
+    let url = serve(|stream, _, _| {
+        let body = json!({"choices": [{"text": " P", "finish_reason": "abort", "index": 0}]});
+        reply(stream, "200 OK", "application/json", body.to_string().as_bytes());
+    });
+    let shown = flat(&run(&["--url", &url], 101));
+    assert!(shown.contains("ended the answer itself (finish_reason `abort`)"), "{shown}");
+}
+
+#[test]
 fn no_password_is_printed() {
     let good = serve(|stream, _, body| text(stream, right(&prompt(body))));
     let said = run(&["--url", &good.replace("http://", "http://me:secret@")], 0);

@@ -111,6 +111,10 @@ fn f32s(name: &str, shape: &[usize], values: &[f32]) -> NewTensor {
     tensor(name, StDtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
+fn f16s(name: &str, shape: &[usize], codes: &[u16]) -> NewTensor {
+    tensor(name, StDtype::F16, shape, codes.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
 fn bf16(name: &str, shape: &[usize]) -> NewTensor {
     let values: Vec<f64> = (0..shape.iter().product()).map(|i| i as f64 / 8.0).collect();
     tensor(name, StDtype::BF16, shape, DType::BF16.encode_bytes(&values, Overflow::Special))
@@ -1053,4 +1057,76 @@ fn what_cannot_be_read_is_named_by_the_scheme_that_the_configuration_says() {
     let int32 = tensor("m.weight", StDtype::U32, &[2, 4], (1..33).collect());
     let mlx = [int32, bf16("m.scales", &[2, 1]), bf16("m.biases", &[2, 1])];
     Checkpoint::new(r#"{"quantization": {"bits": 4}}"#, &mlx).assert_error(&[], "unread_scheme", &["MLX"]);
+}
+
+#[test]
+fn other_places_and_spellings_of_the_same_claims_are_read() {
+    let read = |config: &str, beside: Option<(&str, &str)>, tensors: &[NewTensor], scheme: &str| {
+        let checkpoint = Checkpoint::new(config, tensors);
+        if let Some((name, text)) = beside {
+            fs::write(checkpoint.path().join(name), text).unwrap();
+        }
+        checkpoint.assert_fine(&["--scan"]);
+        let found = checkpoint.run(&["--format", "json"]).json();
+        assert_eq!(found["weights"][0]["scheme"], scheme, "{config}: {found}");
+    };
+    // GPTQ's configuration in a file of its own, and with GPTQModel's words.
+    let gptq = [
+        tensor("m.qweight", StDtype::I32, &[2, 8], (0..64).collect()),
+        tensor("m.qzeros", StDtype::I32, &[1, 1], vec![0x77; 4]),
+        f16s("m.scales", &[1, 8], &[0x3801, 0x3802, 0x3803, 0x3804, 0x3805, 0x3806, 0x3807, 0x3808]),
+        tensor("m.g_idx", StDtype::I32, &[16], vec![0; 64]),
+    ];
+    let config = r#"{"bits": 4, "group_size": 16, "sym": false, "desc_act": false}"#;
+    read("{}", Some(("quantize_config.json", config)), &gptq, "int4_gptq");
+    let words =
+        r#"{"quantization_config": {"method": "gptq", "format": "gptq_v2", "bits": 4, "group_size": 16}}"#;
+    read(words, None, &gptq, "int4_gptq");
+    // int4 of which each code has a byte.
+    let int4 = r#"{"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups":
+        {"g": {"weights": {"num_bits": 4, "type": "int", "strategy": "channel", "symmetric": true}, "targets": ["Linear"]}}}}"#;
+    let bytes = tensor("m.weight", StDtype::I8, &[2, 4], vec![1, 2, 3, 0xf8, 5, 6, 7, 0xff]);
+    read(int4, None, &[bytes.clone(), f32s("m.weight_scale", &[2, 1], &[0.5, 0.25])], "int8");
+    // A member of another name.
+    let elsewhere = r#"{"quant_config": {"quant_method": "fp8"}}"#;
+    read(elsewhere, None, &[fp8("m.weight", 4, 16), f32s("m.weight_scale", &[], &[0.5])], "fp8");
+    // Experts that share a tensor.
+    let modelopt = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}"#;
+    let experts = tensor("m.experts.gate_up_proj", StDtype::F8_E4M3, &[2, 4, 8], vec![0x31; 64]);
+    let scales = [
+        f32s("m.experts.gate_up_proj_weight_scale", &[2], &[0.5, 0.25]),
+        f32s("m.experts.gate_up_proj_input_scale", &[2], &[0.5, 0.25]),
+    ];
+    read(modelopt, None, &[&[experts][..], &scales].concat(), "fp8");
+    // All of microscaling has exponents for scales.
+    let mxfp8 = r#"{"quantization_config": {"quant_method": "mxfp8"}}"#;
+    let exponents = tensor("m.weight_scale", StDtype::U8, &[4, 2], (120..128).collect());
+    read(mxfp8, None, &[fp8("m.weight", 4, 64), exponents], "mxfp8");
+    // An offset of zeros changes nothing; another one is not read.
+    let ascend = r#"{"quantization_config": {"quant_method": "ascend"}}"#;
+    let with = |offset: f32| {
+        let scale = f32s("m.weight_scale", &[2, 1], &[0.5, 0.25]);
+        [bytes.clone(), scale, f32s("m.weight_offset", &[2, 1], &[0.0, offset])]
+    };
+    read(ascend, None, &with(0.0), "int8");
+    Checkpoint::new(ascend, &with(3.0)).assert_error(&[], "unread_scheme", &["m.weight_offset"]);
+}
+
+#[test]
+fn codes_of_a_scheme_that_nobody_knows_are_not_passed_over() {
+    let config = r#"{"quantization_config": {"quant_method": "sparkling"}}"#;
+    let codes = tensor("m.shimmer", StDtype::I32, &[2, 4], (0..32).collect());
+    let words = ["`m.shimmer` I32 [2, 4]", "scheme that is not read"];
+    Checkpoint::new(config, &[codes, f32s("m.s_channel", &[1, 4], &[0.5; 4])]).assert_error(
+        &[],
+        "unread_scheme",
+        &words,
+    );
+    let qqq = [
+        tensor("m.B", StDtype::I32, &[2, 4], (0..32).collect()),
+        f32s("m.s_channel", &[1, 4], &[0.5; 4]),
+        f32s("m.s_group", &[1, 4], &[0.5; 4]),
+    ];
+    let config = config.replace("sparkling", "qqq");
+    Checkpoint::new(&config, &qqq).assert_error(&[], "unread_scheme", &["`m` seems to be QQQ"]);
 }

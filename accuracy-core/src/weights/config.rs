@@ -17,11 +17,16 @@ use crate::quant::Granularity;
 const MODEL: &str = "config.json";
 const MODELOPT: &str = "hf_quant_config.json";
 const MISTRAL: &str = "params.json";
+/// What quantisers of integers wrote beside `config.json` before they wrote into it, and whose method each is.
+const INTEGERS: [(&str, &str); 2] = [("quantize_config.json", "gptq"), ("quant_config.json", "awq")];
 /// The configuration files that a checkpoint's folder may have.
-pub(super) const FILES: &[&str] = &[MODEL, MODELOPT, MISTRAL];
+pub(super) const FILES: &[&str] = &[MODEL, MODELOPT, MISTRAL, INTEGERS[0].0, INTEGERS[1].0];
 
 /// Where in `config.json` quantisation is spoken of.
 const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
+
+/// Other names of the same member; models have members of these names that are something else, too.
+const ELSEWHERE: [&str; 2] = ["quantization", "quant_config"];
 
 /// How deep configurations of a model's parts are nested.
 const MOST_LEVELS: usize = 4;
@@ -78,6 +83,17 @@ impl Config {
             if let Some(value) = value {
                 quantization = Some(value.get("quantization").unwrap_or(&value).clone());
                 path = file;
+            }
+        }
+        for (name, method) in INTEGERS.iter().filter(|_| quantization.is_none()) {
+            let (file, value) = read(name);
+            if let Some(mut value) = value {
+                if let Some(members) = value.as_object_mut() {
+                    members.entry("quant_method").or_insert_with(|| Value::from(*method));
+                }
+                quantization = Some(value);
+                path = file;
+                break;
             }
         }
         let mut claims = match &quantization {
@@ -148,7 +164,11 @@ impl Config {
 fn find_quantization<'a>(model: &'a Value, keys: &[&str]) -> Option<&'a Value> {
     let mut level = vec![model];
     for _ in 0..MOST_LEVELS {
-        let said = |place: &&'a Value| keys.iter().find_map(|key| place.get(key).filter(|v| !v.is_null()));
+        let said = |place: &&'a Value| {
+            let named = keys.iter().find_map(|key| place.get(key).filter(|v| !v.is_null()));
+            let of_a_method = |value: &&'a Value| value.get("quant_method").is_some_and(Value::is_string);
+            named.or_else(|| ELSEWHERE.iter().find_map(|key| place.get(key).filter(of_a_method)))
+        };
         if let Some(found) = level.iter().find_map(said) {
             return Some(found);
         }

@@ -78,6 +78,9 @@ pub enum WeightsError {
     #[error("{index}: names shard {shard}, which is not in its folder; fetch it")]
     ShardMissing { index: PathBuf, shard: String },
 
+    #[error("{folder}: {} of {of} numbered files {} not there: {}; fetch {}", .missing.len(), if .missing.len() == 1 { "is" } else { "are" }, first_names(.missing), if .missing.len() == 1 { "it" } else { "them" })]
+    NumberedFilesMissing { folder: PathBuf, of: usize, missing: Vec<String> },
+
     #[error("{index}: puts tensor `{tensor}` into {shard}, whose header does not list it")]
     NotInShard { index: PathBuf, tensor: String, shard: String },
 
@@ -217,7 +220,7 @@ impl WeightsError {
             BadIndex { .. } => "bad_index",
             ConfigUnreadable { .. } => "config_unreadable",
             BadConfig { .. } => "bad_config",
-            ShardMissing { .. } => "shard_missing",
+            ShardMissing { .. } | NumberedFilesMissing { .. } => "shard_missing",
             NotInShard { .. } => "not_in_shard",
             TensorMissing { .. } => "tensor_missing",
             WrongDtype { .. } => "wrong_dtype",
@@ -258,6 +261,13 @@ fn other_formats(others: &[String]) -> String {
             )
         }
     }
+}
+
+/// The first three names, and how many there are besides.
+fn first_names(names: &[String]) -> String {
+    let (first, rest) = names.split_at(names.len().min(3));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    format!("{}{more}", first.join(", "))
 }
 
 fn online_of(online: &[Online]) -> String {

@@ -27,7 +27,7 @@ mod stored;
 mod torchao;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -40,6 +40,7 @@ pub use claim::UnknownWord;
 pub use error::WeightsError;
 pub use gguf::{Block, Element};
 pub use hub::{cached_snapshot, hub_cache};
+pub use json::from_slice as from_json;
 pub use online::{Online, Place};
 pub use pattern::{Match, natural_cmp};
 pub use roles::{Role, role};
@@ -65,6 +66,8 @@ struct Inner {
     /// The index file, where the checkpoint has one.
     index: Option<PathBuf>,
     shards: Vec<Lazy>,
+    /// Files of weights in the folder that are none of these.
+    left_out: Vec<PathBuf>,
     /// All tensors, in byte order.
     names: Vec<Arc<str>>,
     /// Which shard holds a tensor.
@@ -98,6 +101,7 @@ impl Inner {
         Inner {
             path: path.to_owned(),
             index: index.map(Path::to_owned),
+            left_out: left_out(path, &shards),
             shards,
             names: tensors.iter().map(|(name, _)| name.clone()).collect(),
             tensors: tensors.into_iter().collect(),
@@ -196,6 +200,57 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     // Mistral's repositories have all weights twice, under the names of either form.
     let (mistral, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(of_mistral);
     Ok(if others.is_empty() { mistral } else { others })
+}
+
+/// The files of weights in a folder that was opened and from which nothing is read.
+fn left_out(path: &Path, shards: &[Lazy]) -> Vec<PathBuf> {
+    let files = if path.is_dir() { files_of(path, &["safetensors"]).unwrap_or_default() } else { Vec::new() };
+    let read: HashSet<&Path> = shards.iter().map(|shard| shard.path.as_path()).collect();
+    files.into_iter().filter(|file| !read.contains(file.as_path())).collect()
+}
+
+/// What a file is called that is one of several: `model-00002-of-00007.safetensors`.
+struct Numbered<'n> {
+    before: &'n str,
+    /// The digits of its number, which are as many in all of them.
+    digits: usize,
+    number: usize,
+    of: usize,
+    after: &'n str,
+}
+
+impl<'n> Numbered<'n> {
+    fn parse(name: &'n str) -> Option<Numbered<'n>> {
+        let (front, back) = name.rsplit_once("-of-")?;
+        let (before, number) = front.rsplit_once('-')?;
+        let digits = back.bytes().take_while(u8::is_ascii_digit).count();
+        let (of, after) = back.split_at(digits);
+        let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let numbers = all_digits(number) && all_digits(of);
+        let [number, of] = [number, of].map(|text| (text.len(), text.parse::<usize>().ok()));
+        (numbers && after.starts_with('.')).then_some(())?;
+        Some(Numbered { before, digits: number.0, number: number.1?, of: of.1?, after })
+    }
+}
+
+/// Most files that a checkpoint is split into; a larger number in a name is none.
+const MOST_FILES: usize = 100_000;
+
+/// The names of numbered files that the names of others say should be there, and how many there should be.
+fn numbered_files_missing(files: &[Lazy]) -> Option<(usize, Vec<String>)> {
+    let names: Vec<String> = files.iter().map(Lazy::file_name).collect();
+    let mut sets: BTreeMap<(&str, usize, usize, &str), HashSet<usize>> = BTreeMap::new();
+    for n in names.iter().filter_map(|name| Numbered::parse(name)).filter(|n| n.of <= MOST_FILES) {
+        sets.entry((n.before, n.digits, n.of, n.after)).or_default().insert(n.number);
+    }
+    let mut all = 0;
+    let mut missing = Vec::new();
+    for ((before, digits, of, after), there) in sets {
+        all += of;
+        let absent = (1..=of).filter(|number| !there.contains(number));
+        missing.extend(absent.map(|number| format!("{before}-{number:0digits$}-of-{of:0digits$}{after}")));
+    }
+    (!missing.is_empty()).then_some((all, missing))
 }
 
 /// The index of a folder, if it has one.
@@ -323,6 +378,13 @@ impl Checkpoint {
                 }
             }
         }
+        // A file on its own was named by somebody who knows that it is one of several.
+        if path.is_dir()
+            && let Some((of, missing)) = numbered_files_missing(&shards)
+        {
+            let folder = path.to_owned();
+            config.problems.push(WeightsError::NumberedFilesMissing { folder, of, missing });
+        }
         Ok(Checkpoint(Arc::new(Inner::new(path, None, shards, tensors, config))))
     }
 
@@ -344,6 +406,12 @@ impl Checkpoint {
     /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Files of weights in the folder from which nothing is read: the index does not name them, or they hold the same
+    /// weights in another producer's form.
+    pub fn files_left_out(&self) -> impl Iterator<Item = &Path> {
+        self.0.left_out.iter().map(PathBuf::as_path)
     }
 
     /// All tensor names, in byte order.

@@ -389,7 +389,12 @@ impl<'a> Subject<'a> {
         let name = self.weight.name;
         let sparse = name.strip_suffix(".compressed").map(|module| format!("{module}.weight"));
         let weight = sparse.as_deref().unwrap_or(name.strip_suffix("_packed").unwrap_or(name));
-        let own = [".scale", ".qscale_weight", "._weight_scale"].map(|ending| self.named(ending));
+        let mut own = vec![".scale", ".qscale_weight", "._weight_scale"];
+        // Experts that share a tensor have its name and no `weight` in it.
+        if name == self.module && !name.ends_with("weight") {
+            own.extend(["_weight_scale_inv", "_weight_scale"]);
+        }
+        let own = own.into_iter().map(|ending| self.named(ending)).collect::<Vec<_>>();
         [format!("{weight}_scale_inv"), format!("{weight}_scale")].into_iter().chain(own).collect()
     }
 
@@ -536,6 +541,13 @@ impl<'a> Subject<'a> {
             }
         };
         let granularity = self.granularity(&claims, &scale, &grid, shape, mx)?;
+        // Producers do not agree on its sign; as a rule, all of it is zero.
+        if let Some(offset) = self.companion(".weight_offset")?
+            && offset.bytes.iter().any(|byte| *byte & 0x7f != 0)
+        {
+            let seems = format!("{scheme} with `{}`", offset.name);
+            return Err(self.unread(seems, "an offset that is not zero is not read".to_owned()));
+        }
         let zeros = match dtype {
             DType::I8 => {
                 self.find(&[format!("{}_zero_point", self.weight.name), self.named("._weight_zero_point")])?

@@ -19,6 +19,7 @@ const COMPANIONS: &[&str] = &[
     ".weight_zero_point_2",
     ".weight_zero_point",
     ".weight_scale_inv",
+    ".weight_offset",
     ".weight_scale_2",
     ".weight_scale1",
     ".weight_scale",
@@ -166,8 +167,16 @@ pub(super) fn is_orphan(checkpoint: &Checkpoint, tensor: &str) -> bool {
         return false;
     }
     let Some((module, _)) = companion(tensor) else { return false };
+    if of_fused_experts(checkpoint, module).is_some() {
+        return false;
+    }
     let dims = || checkpoint.raw(tensor).map_or(0, |t| t.shape.len());
     (!may_be_a_parameter(tensor) || dims() > 1) && weight_tensors(checkpoint, module).is_empty()
+}
+
+/// The tensor of experts that share one, where `experts.gate_up_proj_weight_scale` makes `module` end with `_weight`.
+fn of_fused_experts<'m>(checkpoint: &Checkpoint, module: &'m str) -> Option<&'m str> {
+    module.strip_suffix("_weight").filter(|tensor| checkpoint.has(tensor))
 }
 
 /// Models have parameters that are called like scales, too, such as `logit_scale`, a norm's `norm.scale`, and the
@@ -191,7 +200,9 @@ pub(super) fn comes_with_a_weight(checkpoint: &Checkpoint, tensor: &str) -> bool
         return true;
     }
     if let Some((module, _)) = companion(tensor)
-        && (!may_be_a_parameter(tensor) || checkpoint.has_weight(module))
+        && (!may_be_a_parameter(tensor)
+            || checkpoint.has_weight(module)
+            || of_fused_experts(checkpoint, module).is_some())
         && activation(tensor).is_none()
     {
         return true;
@@ -206,7 +217,7 @@ pub(super) fn comes_with_a_weight(checkpoint: &Checkpoint, tensor: &str) -> bool
 }
 
 /// Tensors that only one scheme has, and the scheme, of those that are not read: any one of a row's tensors is a sign.
-const FOREIGN: [(&[&str], &str); 10] = [
+const FOREIGN: [(&[&str], &str); 13] = [
     (&["codebooks", "codes"], "AQLM"),
     (&["Qidxs"], "QuIP#"),
     (&["trellis"], "EXL3"),
@@ -217,6 +228,9 @@ const FOREIGN: [(&[&str], &str); 10] = [
     (&["dense_weights"], "SpQR"),
     (&["oweight", "lookup_table"], "SqueezeLLM"),
     (&["biases", "scales", "weight"], "MLX"),
+    (&["s_channel", "B"], "QQQ"),
+    (&["_data", "_scale"], "Quanto"),
+    (&["scale2", "W_q"], "SINQ"),
 ];
 
 /// The scheme that a module's weight seems to be of, where it is one that is not read: all tensors of a row are there.

@@ -57,12 +57,19 @@ pub fn write(
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let io = |e| io_error(path, e);
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(io)?);
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
-    file.write_all(&header).map_err(io)?;
-    for tensor in tensors {
-        file.write_all(&tensor.bytes).map_err(io)?;
-    }
-    file.flush().map_err(io)
+    let file = std::fs::File::create(path).map_err(|e| io_error(path, e))?;
+    let to_file = || -> std::io::Result<()> {
+        let mut file = std::io::BufWriter::new(&file);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for tensor in tensors {
+            file.write_all(&tensor.bytes)?;
+        }
+        file.flush()
+    };
+    to_file().map_err(|e| {
+        // On a full disk: half of a checkpoint could be taken for one.
+        let _ = std::fs::remove_file(path);
+        io_error(path, e)
+    })
 }

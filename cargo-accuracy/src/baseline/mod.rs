@@ -6,6 +6,7 @@ pub mod compare;
 pub mod file;
 
 use crate::exit::usage;
+use crate::output::OutputArgs;
 use crate::report::model::Report;
 use crate::report::style;
 use crate::run::folder::RunInfo;
@@ -36,6 +37,16 @@ pub struct BaselineArgs {
 }
 
 impl BaselineArgs {
+    /// A usage error if the baseline would be written where a report is.
+    pub fn expect_apart_from(&self, output: &OutputArgs) -> anyhow::Result<()> {
+        let Some(baseline) = &self.save_baseline else { return Ok(()) };
+        if output.reports.iter().any(|sink| sink.path.as_ref() == Some(baseline)) {
+            let path = baseline.display();
+            return Err(usage(format!("--save-baseline and a --report both write {path}: name two files")));
+        }
+        Ok(())
+    }
+
     /// Reads the files, before anything takes time.
     ///
     /// # Errors

@@ -112,7 +112,7 @@ impl Outcome {
         let problems = self.problems.iter().any(|p| !self.common || p.kind.is_common());
         if self.rows.iter().any(|r| !r.passes()) || problems {
             ExitCode::Failed
-        } else if self.rows.is_empty() {
+        } else if self.rows.iter().all(|row| row.pair.reference.shape().contains(&0)) {
             ExitCode::NothingRan
         } else {
             ExitCode::Correct
@@ -122,6 +122,7 @@ impl Outcome {
 
 pub fn command(args: CompareArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     args.output.expect_json("compare")?;
     let (Some(reference), Some(candidate)) = (&args.reference, &args.candidate) else {
         crate::screen::stdout().write_all(HOOK.as_bytes())?;

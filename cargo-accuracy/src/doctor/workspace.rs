@@ -19,7 +19,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The workspace around the current folder, if there is one.
-pub struct Workspace(Option<Inner>);
+pub struct Workspace(Around);
+
+/// What `cargo metadata` has found there.
+enum Around {
+    Workspace(Box<Inner>),
+    /// No `Cargo.toml` in the current folder or above it.
+    Nothing,
+    /// There is one, and cargo cannot read it: what cargo says.
+    Unreadable(String),
+}
 
 struct Inner {
     metadata: Metadata,
@@ -28,10 +37,20 @@ struct Inner {
     packages: BTreeMap<String, Declared>,
 }
 
+/// Whether a manifest is named, or is in the current folder or above it.
+fn has_manifest(args: &DoctorArgs) -> bool {
+    let here = std::env::current_dir().unwrap_or_default();
+    args.manifest.manifest_path.is_some() || here.ancestors().any(|folder| folder.join("Cargo.toml").exists())
+}
+
 impl Workspace {
     pub fn read(args: &DoctorArgs) -> Workspace {
         let mut command = args.manifest.metadata();
-        let Ok(metadata) = command.no_deps().exec() else { return Workspace(None) };
+        let metadata = match command.no_deps().exec() {
+            Ok(metadata) => metadata,
+            Err(_) if !has_manifest(args) => return Workspace(Around::Nothing),
+            Err(error) => return Workspace(Around::Unreadable(error.to_string().trim().to_owned())),
+        };
         let config = Sources::read(&metadata).and_then(|sources| Config::new(&sources));
         let takes_part = |package: &&Package| {
             let by_default = config.as_ref().map_or(true, |c| c.runs_by_default(&package.name));
@@ -43,11 +62,18 @@ impl Workspace {
             .filter(takes_part)
             .map(|package| (package.name.to_string(), Declared::of(manifest_dir(package))))
             .collect();
-        Workspace(Some(Inner { metadata, config, packages }))
+        Workspace(Around::Workspace(Box::new(Inner { metadata, config, packages })))
+    }
+
+    fn inner(&self) -> Option<&Inner> {
+        match &self.0 {
+            Around::Workspace(inner) => Some(inner),
+            Around::Nothing | Around::Unreadable(_) => None,
+        }
     }
 
     pub fn is_some(&self) -> bool {
-        self.0.is_some()
+        self.inner().is_some()
     }
 
     /// The architectures that a run would be for.
@@ -58,25 +84,32 @@ impl Workspace {
         if let Some(arch) = std::env::var(env::ARCH).ok().and_then(|name| name.parse().ok()) {
             return BTreeSet::from([arch]);
         }
-        let Some(Inner { config: Ok(config), packages, .. }) = &self.0 else { return BTreeSet::new() };
+        let Some(Inner { config: Ok(config), packages, .. }) = self.inner() else { return BTreeSet::new() };
         packages.keys().filter_map(|name| config.arch(name)).flatten().collect()
     }
 
     /// Whether the configuration of a package asks for emulation.
     pub fn emulates(&self) -> bool {
-        let Some(Inner { config: Ok(config), packages, .. }) = &self.0 else { return false };
+        let Some(Inner { config: Ok(config), packages, .. }) = self.inner() else { return false };
         packages.keys().any(|name| config.emulate(name))
     }
 
     /// Whether a build script compiles kernels for the host.
     pub fn compiles_for_host(&self) -> bool {
-        self.0.as_ref().is_some_and(|inner| inner.members().any(|(package, _)| compiles_for_host(package)))
+        self.inner().is_some_and(|inner| inner.members().any(|(package, _)| compiles_for_host(package)))
     }
 
     /// What the configuration says, and what packages depend on.
     pub fn configuration(&self, named: &[Arch]) -> Section {
         let mut section = Section::new("Workspace");
-        let Some(inner) = &self.0 else {
+        if let Around::Unreadable(said) = &self.0 {
+            section.problem(
+                format!("cargo cannot read the workspace: {said}"),
+                "mend the Cargo.toml that it names",
+            );
+            return section;
+        }
+        let Some(inner) = self.inner() else {
             section.note(
                 "the current folder is in no Cargo workspace: kernel libraries and checkpoints are not looked at",
                 "come again in the folder of a kernel crate; `cargo accuracy init` sets one up",
@@ -131,7 +164,7 @@ impl Workspace {
     /// Whether the libraries that the sources name are there, and hold code for what a run would be for.
     pub fn libraries(&self, wanted: &BTreeSet<Arch>, found: &[Found]) -> Section {
         let mut section = Section::new("Kernel libraries");
-        let Some(inner) = &self.0 else { return section };
+        let Some(inner) = self.inner() else { return section };
         for (package, declared) in inner.members() {
             let folders = inner.folders(package);
             let mut seen = BTreeSet::new();
@@ -168,7 +201,7 @@ impl Workspace {
     /// Whether the checkpoints that tests name can be read.
     pub fn checkpoints(&self) -> Section {
         let mut section = Section::new("Checkpoints");
-        let Some(inner) = &self.0 else { return section };
+        let Some(inner) = self.inner() else { return section };
         let mut seen = BTreeSet::new();
         for (package, declared) in inner.members() {
             let dir = manifest_dir(package);

@@ -149,6 +149,9 @@ fn write_report(spec: &str, report: &LintReport, here: &Path) -> Result<bool> {
         }
         return Ok(true);
     }
+    if super::source::Language::of(Path::new(path)).is_some() {
+        return Err(usage(format!("--report {spec}: a report would replace the source {path}")));
+    }
     std::fs::write(path, text).with_context(|| format!("cannot write the report {path}"))?;
     Ok(false)
 }

@@ -17,7 +17,7 @@ pub enum Language {
 impl Language {
     /// By extension; `None` for what the lint does not read.
     pub fn of(path: &Path) -> Option<Self> {
-        Some(match path.extension()?.to_str()? {
+        Some(match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "py" | "pyi" => Self::Python,
             "cpp" | "cc" | "cxx" | "c" | "h" | "hpp" | "hh" | "hxx" | "cu" | "cuh" | "hip" | "inl"
             | "inc" => Self::Cpp,

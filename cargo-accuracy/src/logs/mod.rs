@@ -92,6 +92,7 @@ impl Outcome<'_> {
 
 pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     args.output.expect_json("logs")?;
     let files = args.rules.as_deref().unwrap_or_default();
     let listed = args.list_rules || args.rules.as_ref().is_some_and(Vec::is_empty);
@@ -105,6 +106,11 @@ pub fn command(args: LogsArgs) -> anyhow::Result<ExitCode> {
     if listed {
         crate::screen::stdout().write_all(text::list(&rules).as_bytes())?;
         return Ok(ExitCode::Correct);
+    }
+    if rules.rules.is_empty() && args.expect.is_empty() {
+        return Err(usage(
+            "there is no rule to look for: the files of --rules hold none, and --own-rules-only leaves the others out",
+        ));
     }
     let mut scan = Scan::new(&rules, &args.expect, args.context.into())
         .map_err(|e| usage(format!("--expect: {e:#}")))?;

@@ -190,6 +190,8 @@ pub struct Rule {
 pub struct Rules {
     pub rules: Vec<Rule>,
     pub producers: Vec<Producer>,
+    /// Ids of rules that a file takes out.
+    pub disabled: Vec<String>,
 }
 
 impl std::ops::Index<usize> for Rules {
@@ -278,6 +280,8 @@ pub fn load(files: &[impl AsRef<Path>], own_only: bool) -> anyhow::Result<Rules>
             written.push((rule, producer, path));
         }
     }
+    loaded.disabled =
+        written.iter().filter(|(rule, ..)| rule.disabled).map(|(rule, ..)| rule.id.clone()).collect();
     for (rule, producer, path) in written.into_iter().filter(|(rule, ..)| !rule.disabled) {
         let rule =
             compile(rule, producer, &loaded).map_err(|e| usage(format!("{}: {e:#}", path.display())))?;

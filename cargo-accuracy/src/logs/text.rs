@@ -70,6 +70,10 @@ pub fn render(outcome: &Outcome, output: &OutputArgs, width: Option<usize>) -> S
     for source in outcome.scan.sources.iter().filter(|s| s.blank) {
         let _ = writeln!(text, "{} {} is empty", paint(style::WARN, "nothing read:"), source.name);
     }
+    if !outcome.rules.disabled.is_empty() {
+        let disabled = outcome.rules.disabled.join(", ");
+        let _ = writeln!(text, "{} {disabled}", paint(style::WARN, "rules that were taken out:"));
+    }
     let known = outcome.rules.known().join(", ");
     for source in outcome.scan.sources.iter().filter(|s| s.unknown) {
         let lines = counted(source.lines, "line");

@@ -1,6 +1,7 @@
 //! What servers answer, in all the forms in use: completions and chat, whole and as a stream of events.
 
 use super::error::ProbeError;
+use accuracy_core::weights::from_json;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ pub struct Completion {
     /// What the model thought before it answered, and the field that it came in, where a parser has taken it apart.
     pub reasoning: Option<(&'static str, String)>,
     pub finish_reason: Option<String>,
+    /// The model and the build that say that they have answered.
+    pub served_by: Option<String>,
     /// Texts of the tokens, where the server gives log-probabilities.
     pub tokens: Option<Vec<String>>,
     pub logprobs: Option<Vec<Option<f64>>>,
@@ -89,9 +92,9 @@ fn text_of(value: &Value) -> Option<String> {
 pub fn read(body: &[u8], events: bool) -> Result<Completion, ProbeError> {
     let mut joined = Completion::default();
     if !events {
-        let value: Value = serde_json::from_slice(body).map_err(|e| ProbeError::Json(e.to_string()))?;
+        let value: Value = from_json(body).map_err(|e| ProbeError::Json(e.to_string()))?;
         let done = add(value, &mut joined)?;
-        return if done { Ok(joined) } else { Err(ProbeError::Json("`choices` is empty".to_owned())) };
+        return if done { finished(joined) } else { Err(ProbeError::Json("`choices` is empty".to_owned())) };
     }
     let (mut any, mut ended) = (false, false);
     for event in events_of(body) {
@@ -99,15 +102,32 @@ pub fn read(body: &[u8], events: bool) -> Result<Completion, ProbeError> {
             ended = true;
             break;
         }
-        let value: Value = serde_json::from_str(&event).map_err(|e| ProbeError::Json(e.to_string()))?;
+        let value: Value = from_json(event.as_bytes()).map_err(|e| ProbeError::Json(e.to_string()))?;
         any |= add(value, &mut joined)?;
     }
     match any && (ended || joined.finish_reason.is_some()) {
-        true => Ok(joined),
+        true => finished(joined),
         false if ended => Err(ProbeError::Json("the event stream has no choice".to_owned())),
         false => Err(ProbeError::ClosedEarly(
             "the event stream ends without a finish_reason and without [DONE]".to_owned(),
         )),
+    }
+}
+
+/// The answer, unless the server says that something else than the model ended it.
+///
+/// Servers have many words for an end of the model's: it stopped, met the limit of tokens, called a tool.
+fn finished(answer: Completion) -> Result<Completion, ProbeError> {
+    const OF_THE_MODEL: [&str; 7] = ["stop", "length", "eos", "end", "max", "limit", "tool"];
+    match answer.finish_reason.as_deref() {
+        Some(reason) if !reason.is_empty() && reason != "function_call" => {
+            let word = reason.to_ascii_lowercase();
+            match OF_THE_MODEL.iter().any(|part| word.contains(part)) {
+                true => Ok(answer),
+                false => Err(ProbeError::Ended(reason.to_owned())),
+            }
+        }
+        _ => Ok(answer),
     }
 }
 
@@ -146,6 +166,11 @@ fn events_of(body: &[u8]) -> Vec<String> {
 fn add(value: Value, joined: &mut Completion) -> Result<bool, ProbeError> {
     if value.get("error").is_some_and(|e| !e.is_null()) && value.get("choices").is_none() {
         return Err(ProbeError::ErrorInAnswer(super::refusal::message(&value, b"")));
+    }
+    let said = |key: &str| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let served_by: Vec<&str> = ["model", "system_fingerprint"].into_iter().filter_map(said).collect();
+    if !served_by.is_empty() {
+        joined.served_by = Some(served_by.join(", "));
     }
     let answer: Answer = serde_json::from_value(value).map_err(|e| ProbeError::Json(e.to_string()))?;
     let Some(choice) = answer.choices.into_iter().next() else { return Ok(false) };
@@ -249,6 +274,36 @@ mod tests {
             let error = read(body.as_bytes(), events).unwrap_err().to_string();
             assert!(error.contains(part), "{body}: {error}");
         }
+    }
+
+    #[test]
+    fn answers_that_something_else_than_the_model_ended_are_the_servers() {
+        let ended = |reason: &str| {
+            read(format!(r#"{{"choices":[{{"text":" a","finish_reason":"{reason}"}}]}}"#).as_bytes(), false)
+        };
+        for reason in [
+            "stop",
+            "length",
+            "eos_token",
+            "stop_sequence",
+            "end_turn",
+            "MAX_TOKENS",
+            "tool_calls",
+            "function_call",
+        ] {
+            assert!(ended(reason).is_ok(), "{reason}");
+        }
+        for reason in ["abort", "error", "cancelled", "content_filter"] {
+            assert_eq!(ended(reason), Err(ProbeError::Ended(reason.to_owned())));
+        }
+    }
+
+    #[test]
+    fn json_is_read_as_python_writes_it() {
+        let body = "\u{feff}{\"model\":\"m\",\"choices\":[{\"text\":\" a\\ud800\",\"logprobs\":{\"tokens\":[\" a\"],\"token_logprobs\":[NaN],\"top_logprobs\":[{\" b\":-Infinity}]}}]}";
+        let answer = read(body.as_bytes(), false).unwrap();
+        assert_eq!((answer.text.as_str(), answer.served_by.as_deref()), (" a\u{fffd}", Some("m")));
+        assert_eq!(answer.logprobs, Some(vec![None]));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum ProbeError {
     NoEndpoint { status: u16, message: String },
     #[error("answered with status 200 and an error: {0}")]
     ErrorInAnswer(String),
+    #[error("ended the answer itself (finish_reason `{0}`)")]
+    Ended(String),
     #[error("closed the connection before the answer was complete ({0})")]
     ClosedEarly(String),
     #[error("answered {0} instead of as application/json")]
@@ -90,6 +92,7 @@ impl ProbeError {
             }
             ProbeError::Status { .. }
             | ProbeError::ErrorInAnswer(_)
+            | ProbeError::Ended(_)
             | ProbeError::ClosedEarly(_)
             | ProbeError::NotAsked => "See its log: cargo accuracy logs.".to_owned(),
         }

@@ -46,6 +46,14 @@ impl Verdict {
 }
 
 pub fn judge(prompt: &Prompt, completion: &Completion) -> Verdict {
+    // A server that repeats the prompt before the answer: what the prompt holds is no answer.
+    if let Some(answer) = completion.text.trim_start().strip_prefix(prompt.prompt.trim()) {
+        return judge_answer(prompt, &Completion { text: answer.to_owned(), ..completion.clone() });
+    }
+    judge_answer(prompt, completion)
+}
+
+fn judge_answer(prompt: &Prompt, completion: &Completion) -> Verdict {
     let thinking = Thinking::of(completion);
     match thinking.thought {
         Some((place, thought)) if thinking.only_thinks() => {
@@ -230,6 +238,16 @@ mod tests {
         ] {
             assert_eq!(judge(&prompt(&[expect]), &completion(text)), verdict, "{text}");
         }
+    }
+
+    #[test]
+    fn a_prompt_that_is_repeated_is_no_answer() {
+        let asked =
+            Prompt { prompt: "Paris is in France. The capital of France is".into(), ..prompt(&["Paris"]) };
+        let answered = |answer: &str| judge(&asked, &completion(&format!("{}{answer}", asked.prompt)));
+        assert_eq!(answered(" Paris."), Verdict::Exact);
+        assert_eq!(answered(" a city in Europe"), Verdict::Plausible);
+        assert!(matches!(answered(""), Verdict::Garbage(_)));
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Stri
 
 pub fn command(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     args.output.expect_json("probe")?;
     let prompts = prompts::load(&args.prompts, args.own_prompts_only)?;
     let key = std::env::var(&args.api_key_env).ok().filter(|k| !k.is_empty());

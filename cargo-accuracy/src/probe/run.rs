@@ -186,6 +186,24 @@ fn written(answer: &Answer) -> Option<String> {
     answer.as_ref().ok().map(Completion::written)
 }
 
+fn are_of_two_servers(one: &Answer, other: &Answer) -> bool {
+    matches!((one, other), (Ok(one), Ok(other)) if one.served_by != other.served_by)
+}
+
+/// Why answers of these two servers are not compared.
+fn several_servers(one: &Answer, other: &Answer) -> Option<String> {
+    let name = |answer: &Answer| {
+        let answer = answer.as_ref().ok()?;
+        Some(answer.served_by.clone().unwrap_or_else(|| "one without a name".to_owned()))
+    };
+    Some(format!(
+        "answered by {} and by {}: behind this address are several servers, whose answers are not compared; ask each by \
+         its own address",
+        name(one)?,
+        name(other)?
+    ))
+}
+
 fn one(
     prompt: Prompt,
     alone: &[Answer],
@@ -200,7 +218,12 @@ fn one(
 
     let answers: Vec<String> = alone.iter().filter_map(written).collect();
     let other = alone.iter().find(|a| a.is_ok() && written(a) != written(first));
+    // Behind one address may be several servers: that their answers differ says nothing of one of them.
+    let elsewhere = |a: &Answer| are_of_two_servers(first, a);
+    let other_server = alone.iter().chain(together).find(|a| elsewhere(a));
+    let comparable = Comparable { greedy: comparable.greedy && other_server.is_none(), ..comparable };
     let deterministic = (comparable.greedy && answers.len() > 1).then_some(other.is_none());
+    unanswered.extend(other_server.and_then(|other| several_servers(first, other)));
     if deterministic == Some(false) {
         failures.push(format!("asked {} times at temperature 0, the answers differ", answers.len()));
     }
@@ -231,7 +254,9 @@ fn one(
         (Some(Verdict::Thinking(reason)), _) if verdict.right(&prompt) => {
             unanswered.push(format!("among other requests {reason}"));
         }
-        (Some(batch), _) if verdict.right(&prompt) && !batch.right(&prompt) => {
+        (Some(batch), _)
+            if verdict.right(&prompt) && !batch.right(&prompt) && !together.is_some_and(elsewhere) =>
+        {
             failures.push(format!("right alone and {} among other requests", batch.name()));
         }
         (_, Some(false)) => {
@@ -351,6 +376,7 @@ mod tests {
             logprobs: Some(list.iter().map(|(_, p)| Some(*p)).collect()),
             top: Some(top.iter().map(|t| t.iter().map(|(t, p)| ((*t).to_owned(), *p)).collect()).collect()),
             reasoning: None,
+            served_by: None,
         }
     }
 

@@ -57,10 +57,12 @@ pub struct ReportArgs {
 
 pub fn command(args: ReportArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     if args.schema {
         std::io::stdout().write_all(json::SCHEMA.as_bytes())?;
         return Ok(ExitCode::Correct);
     }
+    args.baseline.expect_apart_from(&args.output)?;
     let baselines = args.baseline.load()?;
     let dirs = match &args.dirs[..] {
         [] => vec![newest(&args)?],

@@ -76,6 +76,7 @@ const ATTEMPT: u32 = 0;
 
 pub fn command(mut args: RunArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     args.filters.extend(args.trace.case.clone());
     match &args.archive {
         Some(path) => run_archive(&args, path),
@@ -84,6 +85,7 @@ pub fn command(mut args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    args.baseline.expect_apart_from(&args.output)?;
     let baselines = args.baseline.load()?;
     let metadata = args.cargo.metadata()?;
     let config = Config::new(&Sources::read(&metadata)?)?;

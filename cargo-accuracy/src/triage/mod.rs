@@ -88,6 +88,7 @@ pub struct TriageArgs {
 
 pub fn command(args: TriageArgs) -> anyhow::Result<ExitCode> {
     args.output.apply_color();
+    args.output.expect_distinct()?;
     args.output.expect_formats("triage", &[Format::Json, Format::Html])?;
     let checkpoint = match &args.checkpoint {
         Some(spec) => Some(Checkpoint::open_named(spec).with_context(|| format!("the checkpoint {spec}"))?),

@@ -21,6 +21,7 @@ fn of_weight(checkpoint: &Checkpoint, weight: &Weight) -> Vec<Finding> {
         match checkpoint.linear(&address) {
             Ok(stored) => {
                 findings.extend(codes(&stored));
+                findings.extend(all_zero(&stored));
                 findings.extend(scales(&stored));
             }
             Err(error) => findings.push(Finding::of(&address, &error)),
@@ -46,6 +47,18 @@ fn codes(stored: &StoredWeight) -> Option<Finding> {
         first % stored.cols
     );
     Some(Finding::error("non_finite_codes", &stored.name, message))
+}
+
+/// A weight without any bit set: what a file's hole or a tensor that nobody filled looks like.
+fn all_zero(stored: &StoredWeight) -> Option<Finding> {
+    const CHUNK: usize = 1 << 20;
+    if stored.codes.is_empty()
+        || stored.codes.par_chunks(CHUNK).any(|chunk| chunk.iter().any(|byte| *byte != 0))
+    {
+        return None;
+    }
+    let message = format!("`{}`: every byte of its codes is zero; was it ever written?", stored.name);
+    Some(Finding::warning("all_zero", &stored.name, message))
 }
 
 /// The codes of NaN and infinity, of either sign; twice the same range where there is no sign.
@@ -112,6 +125,7 @@ fn scales(stored: &StoredWeight) -> Vec<Finding> {
     }
     if !of_few_bits {
         findings.extend(zero_scales(stored, name, &of));
+        findings.extend(subnormal_scales(stored, name, &of));
     }
     if let [first, rest @ ..] = &scales[..]
         && !rest.is_empty()
@@ -124,6 +138,21 @@ fn scales(stored: &StoredWeight) -> Vec<Finding> {
         findings.push(Finding::warning("constant_scale", &stored.name, message));
     }
     findings
+}
+
+/// Scales that float32 holds as denormals alone: a kernel that flushes them to zero loses what they scale.
+fn subnormal_scales(stored: &StoredWeight, name: &str, of: &str) -> Option<Finding> {
+    let least = f64::from(f32::MIN_POSITIVE);
+    let subnormal = |s: f64| s != 0.0 && s.abs() < least;
+    let first = stored.scales.iter().position(|&s| subnormal(s))?;
+    let count = stored.scales.iter().filter(|&&s| subnormal(s)).count();
+    let message = format!(
+        "scale `{name}`{of}: {count} of {} are denormals of float32, the first is {:e} at index {first}; kernels that \
+         flush denormals take them for zero",
+        stored.scales.len(),
+        stored.scales[first]
+    );
+    Some(Finding::warning("subnormal_scale", &stored.name, message))
 }
 
 /// Scales of zero. Over codes of zero they are harmless; over others a block of the weight is lost.

@@ -204,7 +204,9 @@ pub fn look(checkpoint: &Checkpoint) -> Survey {
 /// What is wrong in the configuration, and the words of it that are not known.
 fn configuration(checkpoint: &Checkpoint, survey: &mut Survey) {
     for problem in checkpoint.configuration_problems() {
-        survey.broken_files += usize::from(!matches!(problem, WeightsError::BadConfig { .. }));
+        let of_a_file =
+            !matches!(problem, WeightsError::BadConfig { .. } | WeightsError::NumberedFilesMissing { .. });
+        survey.broken_files += usize::from(of_a_file);
         survey.findings.push(Finding {
             severity: Severity::Error,
             kind: problem.kind(),
@@ -232,6 +234,20 @@ fn online(survey: &mut Survey) {
 }
 
 fn files(checkpoint: &Checkpoint, survey: &mut Survey) {
+    let left_out: Vec<String> = checkpoint
+        .files_left_out()
+        .map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
+    if let [first, rest @ ..] = &left_out[..] {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        let message = format!(
+            "{first}{more} in the folder: not read, since the index does not name {0}, or {1} the same weights in Mistral's \
+             form; a survey of {0} names the file itself",
+            if rest.is_empty() { "it" } else { "them" },
+            if rest.is_empty() { "it holds" } else { "they hold" }
+        );
+        survey.findings.push(Finding { tensor: None, ..Finding::warning("files_left_out", "", message) });
+    }
     for file in checkpoint.files() {
         match file {
             Ok(file) => {
@@ -397,6 +413,8 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
         {
             let message = format!("`{name}` {:?} is not needed to read its weight", tensor.shape);
             findings.push(Finding::warning("unused", name, message));
+        } else if let Some(finding) = codes_of_nobody(checkpoint, &tensor, failed) {
+            findings.push(finding);
         }
         others.push(other(&tensor));
     }
@@ -404,6 +422,27 @@ fn rest(checkpoint: &Checkpoint, names: &[&str], failed: &HashSet<String>, surve
     survey.others.sort_by(|a, b| natural_cmp(&a.name, &b.name));
     survey.findings.extend(findings);
     survey.unseen += unseen;
+}
+
+/// A matrix of integers that no weight was read from, where the configuration speaks of a scheme that is not known: it
+/// can hardly be anything but a weight's codes.
+fn codes_of_nobody(checkpoint: &Checkpoint, tensor: &RawTensor, failed: &HashSet<String>) -> Option<Finding> {
+    use StDtype::{I8, I16, I32, U8, U16, U32};
+    let codes = matches!(tensor.dtype, I8 | I16 | I32 | U8 | U16 | U32) && tensor.shape.len() > 1;
+    if !codes || checkpoint.unknown_words().is_empty() {
+        return None;
+    }
+    // Where the module's weight was read, or a finding says why not, all is said.
+    let module = tensor.name.rsplit_once('.').map_or(tensor.name, |(module, _)| module);
+    if failed.contains(module) || checkpoint.describe(module).is_ok() {
+        return None;
+    }
+    let message = format!(
+        "`{}` {} {:?} seems to hold codes of a weight in a scheme that is not read: the configuration names one that is \
+         not known here",
+        tensor.name, tensor.dtype, tensor.shape
+    );
+    Some(Finding::error("unread_scheme", tensor.name, message))
 }
 
 /// Quantised weights that no target of the configuration names: engines take them for unquantised or refuse them.

@@ -31,6 +31,8 @@ impl Reader<'_> {
                 }
                 ("float", 4) => Some(Scheme::Nvfp4),
                 ("int", 8) if format == "pack-quantized" => Some(Scheme::PackedInt8),
+                // Whatever their range, these codes have a byte each.
+                ("int", 2..=8) if matches!(format, "int-quantized" | "naive-quantized") => Some(Scheme::Int8),
                 ("int", 8) => Some(Scheme::Int8),
                 ("int", 4) => Some(Scheme::PackedInt4),
                 _ => {

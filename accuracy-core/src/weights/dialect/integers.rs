@@ -41,7 +41,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn gptq(&self) -> Vec<Claim> {
-        let zeros_minus_one = match self.text("checkpoint_format") {
+        let format = self.text("checkpoint_format").or_else(|| self.text("format"));
+        let zeros_minus_one = match format {
             None | Some("gptq") => Some(true),
             Some("gptq_v2") => Some(false),
             Some(other) => {

@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
             return Vec::new();
         }
         self.rotations();
-        let method = self.text("quant_method").map(str::to_ascii_lowercase);
+        let method = self.method().map(str::to_ascii_lowercase);
         let mut claims = match method.as_deref() {
             Some("fp8") => {
                 let mut claims = self.fp8();
@@ -187,7 +187,9 @@ impl<'a> Reader<'a> {
                 let unless_told = self.unless_told_otherwise();
                 if unless_told.is_empty() {
                     self.unknown("quant_method", method, None);
-                    let claim = Claim::new(None, format!("quant_method {method}"));
+                    // All microscaling formats have exponents for scales, whatever else the method does.
+                    let ue8m0 = method.split(['_', '-']).any(|part| part.starts_with("mx"));
+                    let claim = Claim { ue8m0, ..Claim::new(None, format!("quant_method {method}")) };
                     let ignored =
                         ["modules_to_not_convert", "ignore", "ignored_layers", "exclude", "exclude_modules"];
                     return self.skipping(vec![claim], &ignored);
@@ -199,14 +201,20 @@ impl<'a> Reader<'a> {
         };
         if claims.is_empty() && self.value.as_object().is_some_and(serde_json::Map::is_empty) {
             self.bad("a configuration of quantisation that says nothing".to_owned());
-        } else if claims.is_empty() && self.get("bits").is_some() && self.get("quant_method").is_none() {
+        } else if claims.is_empty() && self.get("bits").is_some() && self.method().is_none() {
             // MLX names no method; what its tensors are called tells.
             self.unknown("quantization_config without `quant_method`, with bits", &self.shown("bits"), None);
-        } else if claims.is_empty() && self.get("quant_method").is_none() && !self.is_of_a_cache_alone() {
+        } else if claims.is_empty() && self.method().is_none() && !self.is_of_a_cache_alone() {
             self.bad("quantization_config without `quant_method`".to_owned());
         }
         claims.shrink_to_fit();
         claims
+    }
+
+    /// The method's word. GPTQModel calls the member `method`, too, and engines that compute experts otherwise keep the
+    /// method of the tensors in `linear_quant_method`.
+    fn method(&self) -> Option<&'a str> {
+        ["linear_quant_method", "quant_method", "method"].into_iter().find_map(|key| self.text(key))
     }
 
     /// Only the KV cache is quantised.
