@@ -3,8 +3,9 @@
 use accuracy_core::prelude::*;
 use blind_faults::*;
 use model::{
-    GroupRouting, PagedAttention, Scoring, cos_sin_table, expert_offsets, group_topk_experts, group_topk_weights,
-    paged_attention, rope, rows_by_expert, softmax, topk_experts, weighted_sum, write_rows,
+    GroupRouting, PagedAttention, Scoring, cos_sin_table, expert_offsets, group_topk_experts,
+    group_topk_weights, paged_attention, rope, rows_by_expert, softmax, topk_experts, weighted_sum,
+    write_rows,
 };
 
 /// A latent projection: its first columns are normed for two consumers, the others are rotated.
@@ -16,10 +17,7 @@ use model::{
     },
     tokens = [29],
 )]
-fn a_lat(
-    cx: &mut Case,
-    #[perf(file = "faults/a_lat.csv", column = "name")] kernels: i32,
-) -> Result<Tensor> {
+fn a_lat(cx: &mut Case, #[perf(file = "faults/a_lat.csv", column = "name")] kernels: i32) -> Result<Tensor> {
     let (n, k, r, d, eps) = (256, 320, 192, 32, 1e-6_f32);
     let w = cx.weight("down", WeightForm::from(BF16).rows(0..r + d).columns(0..k))?;
     let wq = cx.weight_named("wq", "up", WeightForm::from(BF16).rows(0..n).columns(0..r))?;
@@ -44,7 +42,20 @@ fn a_lat(
     unsafe {
         a_lat_down(c.data(), x.data(), w.data(), m, width, k as i32, kernels, stream)?;
         let (gain, table, positions) = (gain.data(), table.data(), positions.data());
-        a_lat_norm(cn.data(), kpe.data(), c.data(), gain, table, positions, eps, m, of_r, of_d, kernels, stream)?;
+        a_lat_norm(
+            cn.data(),
+            kpe.data(),
+            c.data(),
+            gain,
+            table,
+            positions,
+            eps,
+            m,
+            of_r,
+            of_d,
+            kernels,
+            stream,
+        )?;
         a_lat_up(q.data(), cn.data(), wq.data(), m, n, of_r, 0, kernels, stream)?;
         a_lat_up(kv.data(), cn.data(), wkv.data(), m, n, of_r, 1, kernels, stream)?;
     }
@@ -145,7 +156,7 @@ fn table_of_rows(positions: usize) -> Vec<f64> {
     let rotated = cos_sin_table(positions, ROTATED, 1e4);
     let row = |angles: &[f64]| {
         let (cosines, sines) = angles.split_at(ROTATED / 2);
-        [&[1.0; LATENT / 2], cosines, &[0.0; LATENT / 2], sines].concat()
+        [&[1.0; LATENT / 2][..], cosines, &[0.0; LATENT / 2], sines].concat()
     };
     rotated.chunks(ROTATED).flat_map(row).collect()
 }
@@ -184,7 +195,17 @@ fn a_pg(cx: &mut Case, #[perf(file = "faults/a_pg.csv", column = "name")] kernel
     // SAFETY: every buffer has the shape that is passed with it, and every index is in range.
     unsafe {
         let (to, scale) = (cache.data(), cache.scales());
-        a_pg_write(to, kv.data(), table.data(), positions.data(), slots.data(), scale, rows, kernels, stream)?;
+        a_pg_write(
+            to,
+            kv.data(),
+            table.data(),
+            positions.data(),
+            slots.data(),
+            scale,
+            rows,
+            kernels,
+            stream,
+        )?;
         a_pg_decode(
             out.data(),
             q.data(),
