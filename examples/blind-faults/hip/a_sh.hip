@@ -9,9 +9,15 @@ using F = E4m3fnuz;
 
 // Codes and scale of one group.
 template <class Value>
-__device__ void quantise_group(uint8_t* codes, float* scale, Value value, float most, bool by_reciprocal) {
-    float amax = 1e-10f;
-    for (int i = 0; i < kGroup; ++i) amax = fmaxf(amax, fabsf(value(i)));
+__device__ void quantise_group(uint8_t* codes, float* scale, Value value, float most, int fault) {
+    const bool by_reciprocal = fault == 902;
+    float amax = 1e-10f, nan = 0.0f;
+    for (int i = 0; i < kGroup; ++i) {
+        const float magnitude = fabsf(value(i));
+        if (magnitude != magnitude) nan = magnitude;
+        amax = fmaxf(amax, magnitude);
+    }
+    if (fault == 905) amax += nan;
     const float of = by_reciprocal ? amax * (1.0f / most) : amax / most, inverse = 1.0f / of;
     for (int i = 0; i < kGroup; ++i) codes[i] = encode<F>(by_reciprocal ? value(i) * inverse : value(i) / of);
     *scale = of;
@@ -25,7 +31,7 @@ __global__ void quantise(uint8_t* q, float* s, const bf16* x, int m, int k, int 
         const bf16* from = x + row * k + group * kGroup;
         const auto value = [&](int i) { return to_float(from[i]); };
         quantise_group(q + row * k + group * kGroup, s + group * m + row, value, fault == 2 ? 448.0f : F::max,
-                       fault == 902);
+                       fault);
     }
 }
 
@@ -77,7 +83,7 @@ __global__ void activate(uint8_t* hq, float* hs, const bf16* gu, int m, int k, i
             if (fault == 903) of = gate * (1.0f / (1.0f + exp2f(-1.4426950408889634f * gate)));
             return fault == 8 ? round_bf16(of * up) : of * up;
         };
-        quantise_group(hq + row * k + group * kGroup, hs + index, value, F::max, fault == 902);
+        quantise_group(hq + row * k + group * kGroup, hs + index, value, F::max, fault);
     }
 }
 
