@@ -298,4 +298,40 @@ unsafe extern "C" {
         fault: i32,
         stream: Stream,
     ) -> Status;
+    /// `h [m, n] = x wᵀ` with 4-bit weights that have scales and zero points in groups of 32.
+    pub fn c_gu_project(
+        h: DevPtr<bf16>,
+        x: DevPtr<bf16>,
+        w: DevPtr<u8>,
+        ws: DevPtr<f32>,
+        zeros: DevPtr<u8>,
+        m: i32,
+        n: i32,
+        k: i32,
+        fault: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `silu(gate) * up` of `h [m, 2k]` in MXFP8 with shuffled scales.
+    pub fn c_gu_activate(
+        q: DevPtr<u8>,
+        s: DevPtr<u8>,
+        h: DevPtr<bf16>,
+        m: i32,
+        k: i32,
+        fault: i32,
+        stream: Stream,
+    ) -> Status;
+    /// `y = (xq * xs) (wq * ws)ᵀ` in MXFP8.
+    pub fn c_gu_down(
+        y: DevPtr<bf16>,
+        xq: DevPtr<u8>,
+        xs: DevPtr<u8>,
+        wq: DevPtr<u8>,
+        ws: DevPtr<u8>,
+        m: i32,
+        n: i32,
+        k: i32,
+        fault: i32,
+        stream: Stream,
+    ) -> Status;
 }

@@ -397,3 +397,36 @@ fn c_route(
     }
     Ok(y)
 }
+
+/// A fused gate and up projection with 4-bit weights, the activation in MXFP8, and the down projection.
+#[accuracy_test(
+    checkpoint = "../../kernels/shards/minilm-bf16",
+    weights = {
+        gate_up = "encoder.layer.0.intermediate.dense",
+        down = "encoder.layer.0.output.dense",
+    },
+    tokens = [24],
+)]
+fn c_gu(cx: &mut Case, #[perf(file = "faults/c_gu.csv", column = "name")] kernels: i32) -> Result<Tensor> {
+    let (inner, n, k) = (96, 80, 128);
+    let int4 = Quant::group(UINT4, 32).zero_point(ZeroPoint::per_cell(UINT4, RowMajor));
+    let w = cx.weight("gate_up", WeightForm::from(int4).rows(0..2 * inner).columns(0..k))?;
+    let mxfp8 = Quant::group(E4M3FN, 32).scales(E8M0, ScaleRounding::Ceil);
+    let w2 = cx.weight("down", WeightForm::from(mxfp8).rows(0..n).columns(0..inner))?;
+    let (m, wide, stream) = (cx.tokens(), 2 * inner as i32, cx.stream());
+    let x = cx.input("x", BF16, [m, k as i32])?;
+    let h = cx.output("h", BF16, [m, wide], x.matmul(&w))?;
+    let activated = silu(&h.columns(0..inner)) * h.columns(inner..2 * inner);
+    let hq = cx.quantized("hq", activated, mxfp8.layout(ScaleLayout::E8m0ShuffleTile))?;
+    let (inner, n, k) = (inner as i32, n as i32, k as i32);
+    let y = cx.output("y", BF16, [m, n], hq.matmul(&w2))?;
+    // SAFETY: every buffer has the shape that is passed with it.
+    unsafe {
+        let (wq, ws, zeros) = (w.data(), w.scales(), w.zero_points());
+        c_gu_project(h.data(), x.data(), wq, ws, zeros, m, wide, k, kernels, stream)?;
+        c_gu_activate(hq.data(), hq.scales(), h.data(), m, inner, kernels, stream)?;
+        let (q, s) = (hq.data(), hq.scales());
+        c_gu_down(y.data(), q, s, w2.data(), w2.scales(), m, n, inner, kernels, stream)?;
+    }
+    Ok(y)
+}
