@@ -72,10 +72,10 @@ __global__ void attend(bf16* out, const bf16* q, const bf16* keys, const bf16* v
 
 }  // namespace
 
-LAUNCHER b_chunk(bf16* out, const bf16* q, const bf16* keys, const bf16* values, const int32_t* tables,
-                 const int32_t* lengths, const float* sinks, int32_t seqs, int32_t queries, int32_t heads,
-                 int32_t kv_heads, int32_t page, int32_t pages, int32_t window, float scale, int32_t fault,
-                 hipStream_t stream) {
+LAUNCHER b_chunk_attend(bf16* out, const bf16* q, const bf16* keys, const bf16* values, const int32_t* tables,
+                        const int32_t* lengths, const float* sinks, int32_t seqs, int32_t queries, int32_t heads,
+                        int32_t kv_heads, int32_t page, int32_t pages, int32_t window, float scale, int32_t fault,
+                        hipStream_t stream) {
     LAUNCH(attend, int64_t{seqs} * queries * heads, out, q, keys, values, tables, lengths, sinks, seqs, queries, heads,
            kv_heads, page, pages, window, scale, fault);
     return launch_status();

@@ -82,9 +82,9 @@ __global__ void attend(bf16* out, const bf16* q, const bf16* k, const bf16* v, c
 
 }  // namespace
 
-LAUNCHER b_prefill(bf16* out, const bf16* q, const bf16* k, const bf16* v, const int32_t* starts, const float* sinks,
-                   int32_t seqs, int32_t tokens, int32_t heads, int32_t kv_heads, int32_t window, float scale, float cap,
-                   int32_t fault, hipStream_t stream) {
+LAUNCHER b_prefill_attend(bf16* out, const bf16* q, const bf16* k, const bf16* v, const int32_t* starts,
+                          const float* sinks, int32_t seqs, int32_t tokens, int32_t heads, int32_t kv_heads,
+                          int32_t window, float scale, float cap, int32_t fault, hipStream_t stream) {
     LAUNCH(attend, int64_t{tokens} * heads, out, q, k, v, starts, sinks, seqs, tokens, heads, kv_heads, window, scale, cap,
            fault);
     return launch_status();

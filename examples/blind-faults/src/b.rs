@@ -165,7 +165,7 @@ unsafe extern "C" {
         stream: Stream,
     ) -> Status;
     /// Causal attention of sequences that begin at `starts`, with a window, a cap of scores and sinks.
-    pub fn b_prefill(
+    pub fn b_prefill_attend(
         out: DevPtr<bf16>,
         q: DevPtr<bf16>,
         k: DevPtr<bf16>,
@@ -183,7 +183,7 @@ unsafe extern "C" {
         stream: Stream,
     ) -> Status;
     /// Attention of the last `queries` tokens of each sequence over a paged cache, with a window and sinks.
-    pub fn b_chunk(
+    pub fn b_chunk_attend(
         out: DevPtr<bf16>,
         q: DevPtr<bf16>,
         keys: DevPtr<bf16>,

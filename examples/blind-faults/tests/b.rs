@@ -303,7 +303,7 @@ fn b_prefill(
     let out = cx.output("out", BF16, [tokens, width], attended)?;
     // SAFETY: every buffer has the shape that is passed with it, and every index is in range.
     unsafe {
-        b_prefill(
+        b_prefill_attend(
             out.data(),
             q.data(),
             k.data(),
@@ -349,7 +349,7 @@ fn b_chunk(
     let out = cx.output("out", BF16, [rows, width], attended)?;
     // SAFETY: every buffer has the shape that is passed with it, and every index is in range.
     unsafe {
-        b_chunk(
+        b_chunk_attend(
             out.data(),
             q.data(),
             keys.data(),
