@@ -81,7 +81,7 @@ __global__ void multiply(bf16* y, const uint8_t* q, const uint8_t* s, const floa
     FOR_EACH_OUTPUT(index, int64_t{m} * n) {
         const int64_t token = index / n, column = index % n, expert = ids[token];
         int64_t row = expert * n + column;
-        if (fault == 19 && expert == 1) row = column;
+        if (fault == 19 && expert > 0) row -= n;
         const auto scale = [&](int g) {
             int64_t of = row;
             if (fault == 4) of = column;

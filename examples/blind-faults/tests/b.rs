@@ -56,9 +56,8 @@ fn b_mxmoe(
     let up = &up + relu(&(up.scale(-1.0) - &limits));
     let glu = &gate * sigmoid(&gate.scale(1.702));
     let h = cx.output("h", BF16, [m * t, i], (up + &ones) * glu)?;
-    let of_down = |e: usize| {
-        h.matmul(&Operand::rows(&w2, e * hidden..(e + 1) * hidden)) + Operand::rows(&b2, e..e + 1)
-    };
+    let of_down =
+        |e: usize| h.matmul(&Operand::rows(&w2, e * hidden..(e + 1) * hidden)) + Operand::rows(&b2, e..e + 1);
     let down = select(&ids, &(0..experts).map(of_down).collect::<Vec<_>>());
     let down = cx.output("down", BF16, [m * t, k], down)?;
     let y = cx.output("y", BF16, [m, k], weighted_sum(&down, &weights))?;
@@ -82,10 +81,7 @@ fn b_mxmoe(
     weights = { w = "encoder.layer.0.intermediate.dense" },
     tokens = [37],
 )]
-fn b_awq(
-    cx: &mut Case,
-    #[perf(file = "faults/b_awq.csv", column = "name")] kernels: i32,
-) -> Result<Tensor> {
+fn b_awq(cx: &mut Case, #[perf(file = "faults/b_awq.csv", column = "name")] kernels: i32) -> Result<Tensor> {
     let (n, k, eps) = (208, 320, 1e-6_f32);
     let (layout, nibbles) = (ColMajor, NibbleOrder::Awq);
     let scheme = Quant::group(UINT4, 32)
@@ -383,7 +379,8 @@ fn b_nvmoe(
     #[perf(file = "faults/b_nvmoe.csv", column = "name")] kernels: i32,
 ) -> Result<Tensor> {
     let (experts, n, k) = (4, 112, 192);
-    let nvfp4 = Quant::group(E2M1, 16).scales(E4M3FN, ScaleRounding::Nearest).two_level(GlobalScale::Multiply);
+    let nvfp4 =
+        Quant::group(E2M1, 16).scales(E4M3FN, ScaleRounding::Nearest).two_level(GlobalScale::Multiply);
     let form = WeightForm::from(nvfp4.layout(ScaleLayout::Swizzle128x4));
     let w = cx.weight("w", form.rows(0..experts * n).columns(0..k))?;
     let m = cx.tokens();
@@ -404,8 +401,7 @@ fn b_nvmoe(
     let ids = cx.output("ids", INT32, [m, 1], group_topk_experts(&logits, &no_bias, form))?;
     let scored = (x.transpose() * score.transpose()).transpose();
     let xq = cx.quantized("xq", scored, nvfp4)?;
-    let each: Vec<Expr> =
-        (0..experts).map(|e| xq.matmul(&Operand::rows(&w, e * n..(e + 1) * n))).collect();
+    let each: Vec<Expr> = (0..experts).map(|e| xq.matmul(&Operand::rows(&w, e * n..(e + 1) * n))).collect();
     let (n, k, e) = (n as i32, k as i32, experts as i32);
     let y = cx.output("y", BF16, [m, n], select(&ids, &each) + &shared)?;
     let stream = cx.stream();
@@ -460,17 +456,7 @@ fn b_embed(
     let stream = cx.stream();
     // SAFETY: every buffer has the shape that is passed with it, and every index is in range.
     unsafe {
-        b_embed_gather(
-            h.data(),
-            table.data(),
-            ids.data(),
-            factor as f32,
-            m,
-            vocabulary,
-            d,
-            kernels,
-            stream,
-        )?;
+        b_embed_gather(h.data(), table.data(), ids.data(), factor as f32, m, vocabulary, d, kernels, stream)?;
         b_embed_norm(normed.data(), h.data(), gain.data(), eps, m, d, kernels, stream)?;
         let to = logits.data();
         b_embed_project(to, normed.data(), table.data(), cap as f32, m, vocabulary, d, kernels, stream)?;
