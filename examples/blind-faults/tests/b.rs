@@ -59,7 +59,7 @@ fn b_mxmoe(
     let of_down =
         |e: usize| h.matmul(&Operand::rows(&w2, e * hidden..(e + 1) * hidden)) + Operand::rows(&b2, e..e + 1);
     let down = select(&ids, &(0..experts).map(of_down).collect::<Vec<_>>());
-    let down = cx.output("down", BF16, [m * t, k], down)?;
+    let down = cx.output("down_out", BF16, [m * t, k], down)?;
     let y = cx.output("y", BF16, [m, k], weighted_sum(&down, &weights))?;
     let stream = cx.stream();
     // SAFETY: every buffer has the shape that is passed with it.
@@ -150,7 +150,7 @@ fn b_gptq(
 
 /// Gemma's MLP with a calibrated int8 scale of its activations.
 #[accuracy_test(
-    checkpoint = "../../kernels/shards/minilm-int8-channel",
+    checkpoint = "../../kernels/shards/minilm-bf16",
     weights = { w = "encoder.layer.0.attention.output.dense" },
     tokens = [35],
 )]
@@ -159,7 +159,7 @@ fn b_geglu(
     #[perf(file = "faults/b_geglu.csv", column = "name")] kernels: i32,
 ) -> Result<Tensor> {
     let (n, k) = (176, 288);
-    let w = cx.weight("w", WeightForm::from(INT8).rows(0..n).columns(0..k))?;
+    let w = cx.weight("w", WeightForm::from(Quant::channel(INT8)).rows(0..n).columns(0..k))?;
     let bias = cx.constants("bias", BF16, [1, n as i32], &scattered(n, 2.5))?;
     let m = cx.tokens();
     let gate_up = cx.input("gate_up", BF16, [m, 2 * k as i32])?;
