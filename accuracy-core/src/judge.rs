@@ -11,13 +11,12 @@
 pub mod spread;
 
 use crate::case::poison::Poison;
-use crate::case::{self, Attempt, Captured, Kind, read_quantized};
+use crate::case::{self, Attempt, Captured, Kind};
 use crate::dtype::DType;
-use crate::layout::ScaleLayout;
 use crate::library::Changer;
 use crate::metrics::{Comparison, compare, cosine};
 use crate::quant::{Padding, Quant, Quantized, amax, quantize};
-use crate::record::{Cause, CheckName, CheckResult, Hop};
+use crate::record::{CheckName, CheckResult, Hop};
 use crate::reference::graph::{Op, Rounding};
 use crate::reference::stream::{self, Precision, ReferenceError, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval, magnitudes};
@@ -177,14 +176,10 @@ pub struct JudgedHop {
     pub checks: Vec<CheckResult>,
     /// What the kernel should have written, decoded.
     pub reference: Arc<Matrix>,
-    /// The relative L2 that the format and the accumulation allow, for consumers.
-    pub max_rel_l2: Option<f64>,
-    /// What its comparison is held against.
+    /// What its comparison is held against. Only a consumer has a bound of the relative L2.
     pub bounds: Bounds,
     /// How far each element of a consumer may be from its value before it is rounded; kept where a check failed.
     pub spread: Spread,
-    /// What explains the bytes for certain.
-    pub causes: Vec<Cause>,
 }
 
 /// Judges every hop of a run.
@@ -228,8 +223,7 @@ fn judge_hop(given: &Given<'_>, id: BufferId, buffer: &Captured, min_cos: f64) -
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     // Of a hop that is right nobody asks, and it is as large as the reference.
     let spread = if checks.iter().all(|c| c.ok) { Spread::Unknown } else { spread };
-    let max_rel_l2 = bounds.rel_l2;
-    JudgedHop { id, hop, checks, reference: value, max_rel_l2, bounds, spread, causes: Vec::new() }
+    JudgedHop { id, hop, checks, reference: value, bounds, spread }
 }
 
 /// The elements of an output that are a rounding of their value, whatever is declared around a product. `None` where
@@ -408,17 +402,8 @@ fn judge_in_single(
     }
     let hop = hop(buffer, "given_bytes", &comparison, &checks);
     given.error.set(error);
-    let spread = Spread::Unknown;
-    Some(JudgedHop {
-        id,
-        hop,
-        checks,
-        reference: value,
-        max_rel_l2: Some(max_rel_l2),
-        bounds: Bounds::usual(min_cos, Some(max_rel_l2)),
-        spread,
-        causes: Vec::new(),
-    })
+    let (bounds, spread) = (Bounds::usual(min_cos, Some(max_rel_l2)), Spread::Unknown);
+    Some(JudgedHop { id, hop, checks, reference: value, bounds, spread })
 }
 
 /// What is done about elements that a reference in float32 blocks leaves open.
@@ -479,8 +464,8 @@ fn judge_producer(
     value: &Arc<Matrix>,
     min_cos: f64,
 ) -> JudgedHop {
-    let expected = quantize(value, scheme, buffer.factor);
     let written = buffer.quantized().expect("a buffer with a scheme is quantised");
+    let expected = past_nan(quantize(value, scheme, buffer.factor), value, scheme, &written, buffer.factor);
     let scale_errors = ScaleErrors::new(scheme, value, &written, uncertainty(source));
     let settled = settled_ties(scheme, value, &expected, &written, &scale_errors, uncertainty(source));
     let reference = Arc::new(settled.decode());
@@ -500,17 +485,49 @@ fn judge_producer(
         let wrong = buffer.wrong_padding();
         checks.push(none(CheckName::Padding, &buffer.name, wrong, if wrong > 0 { detail } else { "" }));
     }
-    let mut causes = Vec::new();
-    if !scale_errors.all_right() {
-        causes.extend(other_scale_layout(buffer, scheme, value, uncertainty(source)));
-    }
     let mut hop = hop(buffer, "quantizer", &comparison, &checks);
     hop.scale_cos = scale_cosine(value, scheme, &expected, &written);
     let equal = expected.codes.iter().zip(&written.codes).filter(|(a, b)| a == b).count();
     hop.bytes_equal = Some(equal as f64 / expected.codes.len() as f64);
     let spread = Spread::Unknown;
     let bounds = Bounds::usual(min_cos, None);
-    JudgedHop { id: BufferId(0), hop, checks, reference, max_rel_l2: None, bounds, spread, causes }
+    JudgedHop { id: BufferId(0), hop, checks, reference, bounds, spread }
+}
+
+/// What is expected of cells that hold NaN and were given a finite scale. A maximum that NaN spreads through makes the whole cell
+/// NaN, as `amax` of torch does; one that passes over NaN, as `fmaxf` does, leaves the numbers of the cell as they are. Engines
+/// have both. An element that is NaN itself stays so.
+fn past_nan(
+    mut expected: Quantized,
+    value: &Matrix,
+    scheme: &Quant,
+    written: &Quantized,
+    factor: f64,
+) -> Quantized {
+    if !value.data.iter().any(|x| x.is_nan()) {
+        return expected;
+    }
+    let of_numbers = quantize(&numbers(value), scheme, factor);
+    let of_nan: Vec<bool> = amax(value, scheme.granularity)
+        .iter()
+        .zip(&written.scales)
+        .map(|(amax, scale)| amax.is_nan() && !scale.is_nan())
+        .collect();
+    let (cell_rows, cell_cols) = scheme.granularity.cell(value.rows, value.cols);
+    let (_, grid_cols) = scheme.granularity.grid(value.rows, value.cols);
+    for (i, x) in value.data.iter().enumerate() {
+        let cell = i / value.cols / cell_rows * grid_cols + i % value.cols / cell_cols;
+        if of_nan[cell] {
+            expected.scales[cell] = of_numbers.scales[cell];
+            expected.codes[i] = if x.is_nan() { scheme.code_of(f64::NAN) } else { of_numbers.codes[i] };
+        }
+    }
+    expected
+}
+
+/// The values with 0 for NaN.
+fn numbers(value: &Matrix) -> Matrix {
+    value.map(|x| if x.is_nan() { 0.0 } else { x })
 }
 
 /// The cosine of the scales, cells of zeros left out: these decode to zero with any finite scale.
@@ -642,7 +659,14 @@ struct ScaleErrors {
 
 impl ScaleErrors {
     fn new(scheme: &Quant, value: &Matrix, written: &Quantized, uncertainty: f64) -> ScaleErrors {
-        let error = |(&amax, &scale): (&f64, &f64)| {
+        let of_all = amax(value, scheme.granularity);
+        // What a maximum gives that passes over NaN.
+        let of_numbers = match of_all.iter().any(|amax| amax.is_nan()) {
+            true => amax(&numbers(value), scheme.granularity),
+            false => of_all.clone(),
+        };
+        let error = |((&of_all, &of_numbers), &scale): ((&f64, &f64), &f64)| {
+            let amax = if of_all.is_nan() && !scale.is_nan() { of_numbers } else { of_all };
             // A cell of zeros decodes to zero with any finite scale; NaN shows in the decoded values.
             if amax == 0.0 || amax.is_nan() {
                 return 0.0;
@@ -660,7 +684,7 @@ impl ScaleErrors {
                 0.0
             }
         };
-        let errors = amax(value, scheme.granularity).iter().zip(&written.scales).map(error).collect();
+        let errors = of_all.iter().zip(&of_numbers).zip(&written.scales).map(error).collect();
         // float32 scales may be computed with a reciprocal; formats with few bits leave no such room.
         let bound = if scheme.scale_dtype == DType::F32 { DIVISION } else { 0.0 };
         ScaleErrors { errors, bound }
@@ -670,44 +694,10 @@ impl ScaleErrors {
         self.errors[cell] <= self.bound
     }
 
-    fn all_right(&self) -> bool {
-        (0..self.errors.len()).all(|cell| self.right(cell))
-    }
-
     fn worst(&self) -> (usize, f64) {
         let worst = (0..self.errors.len()).max_by(|&a, &b| self.errors[a].total_cmp(&self.errors[b]));
         worst.map_or((0, 0.0), |cell| (cell, self.errors[cell]))
     }
-}
-
-/// Another order in which the scales, as they lie in memory, would all be right.
-fn other_scale_layout(buffer: &Captured, scheme: &Quant, value: &Matrix, uncertainty: f64) -> Option<Cause> {
-    let grid = scheme.granularity.grid(buffer.rows, buffer.cols);
-    ScaleLayout::ALL
-        .iter()
-        .filter(|&&layout| layout != scheme.scale_layout && layout.check(grid).is_ok())
-        .filter(|layout| scheme.scale_dtype.packed_len(layout.len(grid)) <= buffer.scales.len())
-        .map(|&layout| (layout, Quant { scale_layout: layout, ..*scheme }))
-        .find_map(|(layout, other)| {
-            let shape = (buffer.rows, buffer.cols);
-            let read =
-                read_quantized(&other, shape, &buffer.data, &buffer.scales, &buffer.zeros, buffer.factor);
-            ScaleErrors::new(&other, value, &read, uncertainty).all_right().then(|| Cause {
-                cause: "scale_layout".into(),
-                detail: format!(
-                    "the scales of `{}` were written in {} order, declared is {}: reading them as {} explains every one",
-                    buffer.name,
-                    layout.name(),
-                    scheme.scale_layout.name(),
-                    layout.name()
-                ),
-                cos: compare(&quantize(value, scheme, buffer.factor).decode(), &read.decode()).cos,
-                score: Some(1.0),
-                operand: Some(buffer.name.clone()),
-                confident: true,
-                ..Cause::default()
-            })
-        })
 }
 
 /// Relative error that a kernel may make in a value before it quantises it.
@@ -1044,7 +1034,7 @@ pub struct Chain {
 /// Judges the end of the chain. `hops` are those of the run: where nothing is quantised the end may be off by what its
 /// own declared accumulation makes.
 pub fn judge_chain(attempt: &Attempt, hops: &[JudgedHop]) -> Chain {
-    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.max_rel_l2);
+    let end = hops.iter().find(|hop| hop.id == attempt.result).and_then(|hop| hop.bounds.rel_l2);
     chain_in_single(attempt, end).unwrap_or_else(|| chain_in_double(attempt, end))
 }
 
@@ -1304,7 +1294,7 @@ pub fn judge_against_primary(fallback: &Attempt, primary: &Attempt, min_cos: f64
         hop.scale_cos = scale_cos;
         let spread = Spread::Unknown;
         let bounds = Bounds::usual(min_cos, max_rel_l2);
-        judged.push(JudgedHop { id, hop, checks, reference, max_rel_l2, bounds, spread, causes: Vec::new() });
+        judged.push(JudgedHop { id, hop, checks, reference, bounds, spread });
     }
     judged
 }

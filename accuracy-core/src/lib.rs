@@ -192,7 +192,8 @@ pub mod prelude {
     pub use crate::reference::model::{self, AttentionQuant, PagedAttention, RopeStyle};
     pub use crate::reference::{
         CDNA3_BF16, CDNA3_F16, CDNA3_FP8, CDNA4_BF16, CDNA4_F16, CDNA4_FP8, CodeRounding, Expr, HOPPER_FP8,
-        Matrix, Operand, TensorCore, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
+        Matrix, Operand, TensorCore, concat_columns, concat_rows, gelu, layer_norm, relu, rms_norm, select,
+        sigmoid, silu, user,
     };
     pub use crate::{accuracy_test, bf16, code_object, f16, kernel_library};
 }

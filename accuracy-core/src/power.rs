@@ -622,6 +622,10 @@ fn accumulator_faults(probe: &Attempt, judged: &Reference) -> Vec<Power> {
     }
     let given = Given::new(probe);
     let reference = judged.reference.head(ACCUMULATED_ROWS);
+    // A NaN in what an earlier kernel was given, which each of these sums has among its terms, hides how they are rounded.
+    if !reference.data.iter().any(|x| x.is_finite()) {
+        return vec![not_applicable("accumulation", &buffer.name)];
+    }
     let spread = OnceCell::new();
     [F16, BF16]
         .into_iter()

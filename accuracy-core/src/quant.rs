@@ -152,7 +152,8 @@ pub enum ZeroPoint {
     None,
     /// The same for every cell and known to the kernel: 8 for offset-binary int4.
     Fixed(i32),
-    /// One for each cell, in a buffer of its own.
+    /// One for each cell, in a buffer of its own. Only a weight can have them; the guide's page on layouts shows how a chain
+    /// declares activations with zero points.
     PerCell {
         dtype: DType,
         layout: ScaleLayout,

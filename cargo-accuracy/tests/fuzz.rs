@@ -126,6 +126,15 @@ fn a_shape_in_which_a_kernel_crashes_is_shrunk_too() {
     assert_eq!(run.status, Some(100), "{run}");
     let case = least(&run);
     assert_eq!((tokens(&case.id), case.verdict.as_str()), (21, "crashed"), "{case:?}");
+    // A process that has died left no record: the command fills memory as that process did all the same.
+    let words = rerun(&run);
+    let poison = words.iter().position(|word| word == "--poison").expect("the command names it");
+    assert!(words[poison + 1].parse::<u64>().is_ok(), "{words:?}");
+    // The shapes that do not crash are right.
+    let crashes = |case: &Case| tokens(&case.id) > 20 && tokens(&case.id) % 16 != 1;
+    for case in run.cases() {
+        assert_eq!(case.verdict == "crashed", crashes(&case), "{case:?}");
+    }
 }
 
 #[test]

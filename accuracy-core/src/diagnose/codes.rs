@@ -384,23 +384,66 @@ fn formats<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
             Arc::new(move |code| 2.0 * own.decode(code)),
         ));
     }
-    if own == UINT4 {
-        // Two's complement has its zero at zero.
-        found.push(Hypothesis {
-            cause,
-            slot: Slot::Format(id),
-            operand: Some(id),
-            what: reads!("the {own} codes of `{name}` as {INT4}, without zero points"),
-            change: Change::Format(Arc::new(|code| INT4.decode(code))),
-            sense: Sense::Other,
-            also: Some((Slot::Zeros(id), Change::Zeros(|_| 0.0))),
-        });
-    }
+    found.extend(without_zero_points(id, operand));
     found
+}
+
+/// Unsigned codes read in two's complement, which has its zero at zero.
+fn without_zero_points<'a>(id: BufferId, operand: &'a Captured) -> Option<Hypothesis<'a>> {
+    let (own, name) = (operand.dtype, &operand.name);
+    (own == UINT4).then(|| Hypothesis {
+        cause: "fp8_variant",
+        slot: Slot::Format(id),
+        operand: Some(id),
+        what: reads!("the {own} codes of `{name}` as {INT4}, without zero points"),
+        change: Change::Format(Arc::new(|code| INT4.decode(code))),
+        sense: Sense::Other,
+        also: Some((Slot::Zeros(id), Change::Zeros(|_| 0.0))),
+    })
 }
 
 /// From the place of a nibble to the one that is read for it.
 type Place = Arc<dyn Fn(usize) -> usize + Send + Sync>;
+
+/// An operand in memory, and the order that it is declared to have there.
+#[derive(Clone, Copy)]
+struct Memory<'a> {
+    id: BufferId,
+    operand: &'a Captured,
+    rows: usize,
+    cols: usize,
+    declared: DataLayout,
+    nibbles: NibbleOrder,
+    own: Order,
+    poison: u8,
+}
+
+impl<'a> Memory<'a> {
+    fn moved(&self, cause: &'static str, what: Words, codes: CodesAt<'a>) -> Hypothesis<'a> {
+        Hypothesis {
+            cause,
+            slot: Slot::Codes(self.id),
+            operand: Some(self.id),
+            what,
+            change: Change::Codes(codes),
+            sense: Sense::Other,
+            also: None,
+        }
+    }
+
+    /// Elements of a word of 32 bits.
+    fn in_word(&self) -> usize {
+        32 / self.operand.dtype.bits() as usize
+    }
+
+    /// Columns that share a word of nibbles are in another order by theirs.
+    fn within(&self, columns: usize) -> &'static str {
+        let share = self.operand.dtype.bits() == 4
+            && self.declared != DataLayout::ColMajor
+            && columns <= self.in_word();
+        if share { "nibble_order" } else { "permuted_tiles" }
+    }
+}
 
 /// Codes from other places of the same memory.
 pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypothesis<'a>> {
@@ -409,29 +452,46 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     if rows * cols <= 1 {
         return found;
     }
-    let scheme = operand.scheme;
-    let declared = scheme.map_or(DataLayout::RowMajor, |s| s.data_layout);
-    let nibbles = scheme.map_or(NibbleOrder::LowFirst, |s| s.nibbles);
-    let name = &operand.name;
-    let of = |cause, what: Words, codes: CodesAt<'a>| Hypothesis {
-        cause,
-        slot: Slot::Codes(id),
-        operand: Some(id),
-        what,
-        change: Change::Codes(codes),
-        sense: Sense::Other,
-        also: None,
-    };
     // The scheme may be absent: then the elements lie row-major.
-    let followed = scheme.unwrap_or_else(|| Quant::tensor(operand.dtype));
-    let own = Order { map: followed.data_layout.index_map((rows, cols)), nibbles };
+    let scheme = operand.scheme.unwrap_or_else(|| Quant::tensor(operand.dtype));
+    let (declared, nibbles) = (scheme.data_layout, scheme.nibbles);
+    let own = Order { map: declared.index_map((rows, cols)), nibbles };
+    let at = Memory { id, operand, rows, cols, declared, nibbles, own, poison };
+    for family in [
+        other_layouts,
+        words_of_nibbles,
+        tiles_of_another_height,
+        other_strides,
+        other_nibbles,
+        words_transposed,
+        halves_of_rows,
+        shifts,
+        other_row_lengths,
+        halves_of_columns,
+        repeated_tiles,
+        tiles_transposed,
+        loads_out_of_step,
+        swizzled_runs,
+        exchanged_tiles,
+        exchanged_lanes,
+        tiles_in_another_order,
+    ] {
+        family(at, &mut found);
+    }
+    found
+}
+
+/// Other orders that memory could be in.
+fn other_layouts<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, cols, declared, nibbles, own, .. } = at;
+    let name = &at.operand.name;
     for &layout in DataLayout::ALL {
         if layout == declared || layout.check((rows, cols)).is_err() || !fits(layout, operand.dtype) {
             continue;
         }
         let order = Order { map: layout.index_map((rows, cols)), nibbles };
         found.push(
-            of(
+            at.moved(
                 cause_of(layout, declared),
                 reads!("`{name}` as {layout}; it lies in {declared} order"),
                 in_order(operand, order),
@@ -444,7 +504,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         // The permutation undone where it should be done: the element at the place of (r, c) taken for (r, c).
         let map = order.map;
         found.push(
-            of(
+            at.moved(
                 cause_of(layout, declared),
                 reads!("`{name}` as if {layout} order were undone once more; it lies in {declared} order"),
                 each(move |r, c| {
@@ -455,12 +515,17 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             .meaning(Sense::Misreads(Misreading::OrderUndone(layout, declared))),
         );
     }
-    // Words of eight nibbles that follow one another along the rows, each of eight columns, as GPTQ packs them; or each of
-    // eight rows, as AWQ does.
+}
+
+/// Words of eight nibbles that follow one another along the rows, each of eight columns, as GPTQ packs them; or each of
+/// eight rows, as AWQ does.
+fn words_of_nibbles<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, .. } = at;
+    let name = &at.operand.name;
     if operand.dtype.bits() == 4 {
         for (order, how) in [(NibbleOrder::LowFirst, "in sequence"), (NibbleOrder::Awq, "in AWQ's order")] {
             found.push(
-                of(
+                at.moved(
                     "nibble_order",
                     reads!("`{name}` as words of eight columns, their nibbles {how}"),
                     each(move |r, c| code_in_memory(operand, order.place((c / 8 * rows + r) * 8 + c % 8))),
@@ -468,7 +533,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 .meaning(Sense::Misreads(Misreading::WordsOfColumns(order))),
             );
             found.push(
-                of(
+                at.moved(
                     "nibble_order",
                     reads!("`{name}` as words of eight rows, their nibbles {how}"),
                     each(move |r, c| code_in_memory(operand, order.place(c * rows + r))),
@@ -477,7 +542,13 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             );
         }
     }
-    // Tiles of more rows than there are: the last one runs on past the end.
+}
+
+/// Tiles of more rows than there are, so that the last one runs on past the end; and whole tiles of another height, with what
+/// is beyond them as it should be.
+fn tiles_of_another_height<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, cols, declared, nibbles, own, .. } = at;
+    let name = &at.operand.name;
     for &layout in DataLayout::ALL {
         let DataLayout::Preshuffle { rows: high, .. } = layout else { continue };
         let whole = (rows.next_multiple_of(high), cols);
@@ -485,7 +556,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             continue;
         }
         let order = Order { map: layout.index_map(whole), nibbles };
-        found.push(of(
+        found.push(at.moved(
             "permuted_tiles",
             reads!("`{name}` as {layout}, of whose tiles the last is not whole; it lies in {declared} order"),
             in_order(operand, order),
@@ -500,7 +571,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 continue;
             }
             let map = layout.index_map((whole, cols));
-            found.push(of(
+            found.push(at.moved(
                 "permuted_tiles",
                 reads!(
                     "the whole tiles of {other} rows of `{name}` as {layout}; it lies in {declared} order"
@@ -512,9 +583,15 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             ));
         }
     }
+}
+
+/// Rows and columns exchanged, and other distances between them.
+fn other_strides<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, cols, declared, own, poison, .. } = at;
+    let name = &at.operand.name;
     let plain = [DataLayout::RowMajor, DataLayout::ColMajor].contains(&declared);
     if rows > 1 && cols > 1 && !plain {
-        found.push(of(
+        found.push(at.moved(
             "transposed",
             reads!("`{name}` as its transpose"),
             each(move |r, c| {
@@ -534,7 +611,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         ];
         wrong.retain(|(_, by_row, by_col)| (*by_row, *by_col) != operand.strides);
         for (words, by_row, by_col) in wrong {
-            found.push(of(
+            found.push(at.moved(
                 "transposed",
                 reads!(
                     "`{name}` as {words}; its rows lie {row_stride} elements apart and its columns {col_stride}"
@@ -543,11 +620,18 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             ));
         }
     }
+}
+
+/// Other places of the nibbles in their bytes and words.
+fn other_nibbles<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { id, operand, nibbles, own, .. } = at;
+    let name = &at.operand.name;
     if operand.dtype.bits() == 4 {
         for (which, place) in nibble_places(nibbles) {
             let (map, of_codes) = (own.map, place.clone());
             let codes: CodesAt<'a> = each(move |r, c| code_in_memory(operand, of_codes(map.offset(r, c))));
-            let right_zeros = of("nibble_order", takes!("`{name}` to have {}", which.words()), codes)
+            let right_zeros = at
+                .moved("nibble_order", takes!("`{name}` to have {}", which.words()), codes)
                 .meaning(Sense::Misreads(Misreading::Nibbles(which)));
             // Zero points are packed as the codes are, by most who pack them.
             if let Some(zeros) = zeros_at(operand, place) {
@@ -560,14 +644,19 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             found.push(right_zeros);
         }
     }
-    // Words of eight nibbles, or of four bytes, as the elements of a matrix that is transposed.
-    let in_word = 32 / operand.dtype.bits() as usize;
+}
+
+/// Words of eight nibbles, or of four bytes, as the elements of a matrix that is transposed.
+fn words_transposed<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, cols, own, .. } = at;
+    let name = &at.operand.name;
+    let in_word = at.in_word();
     for (long, short, words) in [
         (cols, rows.div_ceil(in_word), "[columns, rows / n]"),
         (rows, cols.div_ceil(in_word), "[rows, columns / n]"),
     ] {
         if in_word > 1 && long * short * in_word == rows * cols && long > 1 && short > 1 {
-            found.push(of(
+            found.push(at.moved(
                 "transposed",
                 takes!("the words of `{name}`, {words} with n = {in_word} in each, for their transpose"),
                 each(move |r, c| {
@@ -578,28 +667,41 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             ));
         }
     }
+}
+
+/// Gate and up rows exchanged or interleaved.
+fn halves_of_rows<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, .. } = at;
+    let name = &at.operand.name;
     let right = Reading::code_of(operand);
     let half = rows / 2;
     if rows > 1 && rows.is_multiple_of(2) && operand.kind == Kind::Weight {
-        found.push(of(
+        found.push(at.moved(
             "gate_up_swapped",
             takes!("the halves of the rows of `{name}` the wrong way round"),
             each(move |r, c| right((r + half) % rows, c)),
         ));
         for block in [1, 8, 16, 32, 64, 128].into_iter().filter(|&b| b < half && half.is_multiple_of(b)) {
             let by = if block == 1 { String::new() } else { format!(" in blocks of {block}") };
-            found.push(of(
+            found.push(at.moved(
                 "gate_up_swapped",
                 takes!("the rows of `{name}` for alternating{by} where they lie in halves"),
                 each(move |r, c| right((r % half / block * 2 + r / half) * block + r % block, c)),
             ));
-            found.push(of(
+            found.push(at.moved(
                 "gate_up_swapped",
                 takes!("the rows of `{name}` for halves where they alternate{by}"),
                 each(move |r, c| right(r / block % 2 * half + r / (2 * block) * block + r % block, c)),
             ));
         }
     }
+}
+
+/// A row or a column beside the right one.
+fn shifts<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { rows, cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     let shifts: [(&str, isize, isize); 4] = [
         ("the next row", 1, 0),
         ("the previous row", -1, 0),
@@ -610,7 +712,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         if (by_row != 0 && rows == 1) || (by_col != 0 && cols == 1) {
             continue;
         }
-        found.push(of(
+        found.push(at.moved(
             "permuted_tiles",
             takes!("{words} of `{name}` for each"),
             each(move |r, c| {
@@ -620,7 +722,12 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }),
         ));
     }
-    // Rows taken to be of another length.
+}
+
+/// Rows taken to be of another length.
+fn other_row_lengths<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, cols, declared, nibbles, .. } = at;
+    let name = &at.operand.name;
     if rows > 1 && declared == DataLayout::RowMajor && nibbles == NibbleOrder::LowFirst {
         let mut strides: Vec<usize> = vec![cols + 1, cols.saturating_sub(1).max(1)];
         strides.extend([8, 16, 32, 64, 128, 256].map(|to| cols.next_multiple_of(to)));
@@ -629,21 +736,24 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         strides.sort_unstable();
         strides.dedup();
         for stride in strides {
-            found.push(of(
+            found.push(at.moved(
                 "transposed",
                 takes!("the rows of `{name}` to be {stride} elements apart, they are {cols}"),
                 each(move |r, c| code_in_memory(operand, r * stride + c)),
             ));
         }
     }
-    // Columns that share a word of nibbles are in another order by theirs.
-    let within = |columns: usize| {
-        let share = operand.dtype.bits() == 4 && declared != DataLayout::ColMajor && columns <= in_word;
-        if share { "nibble_order" } else { "permuted_tiles" }
-    };
+}
+
+/// Halves of the columns exchanged, or taken for one another: a pointer that is not advanced, or a buffer that still holds
+/// what came before.
+fn halves_of_columns<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     if cols > 1 && cols.is_multiple_of(2) {
         found.push(
-            of(
+            at.moved(
                 "permuted_tiles",
                 says!("exchanges the halves of the columns of `{name}`"),
                 each(move |r, c| right(r, (c + cols / 2) % cols)),
@@ -651,18 +761,17 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             .meaning(Sense::HalvesOfColumns),
         );
         found.push(
-            of(
-                within(2),
+            at.moved(
+                at.within(2),
                 says!("exchanges neighbouring columns of `{name}`"),
                 each(move |r, c| right(r, c ^ 1)),
             )
             .meaning(Sense::Misreads(Misreading::ColumnsExchanged(1))),
         );
     }
-    // Of a pointer that is not advanced, or of a buffer that still holds what came before.
     if cols > 1 && cols.is_multiple_of(2) {
         found.push(
-            of(
+            at.moved(
                 "permuted_tiles",
                 takes!("the first half of the columns of `{name}` for the second as well"),
                 each(move |r, c| right(r, c % (cols / 2))),
@@ -670,35 +779,48 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             .meaning(Sense::HalvesOfColumns),
         );
     }
+}
+
+/// Tiles that are read again and again, or one too early.
+fn repeated_tiles<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { rows, cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     for tile in [16, 32, 64, 128, 256] {
         if tile < rows {
-            found.push(of(
+            found.push(at.moved(
                 "permuted_tiles",
                 takes!("the first {tile} rows of `{name}` again and again"),
                 each(move |r, c| right(r % tile, c)),
             ));
-            found.push(of(
+            found.push(at.moved(
                 "permuted_tiles",
                 takes!("the row {tile} before for those of `{name}` but the first"),
                 each(move |r, c| right(r.checked_sub(tile).unwrap_or(r), c)),
             ));
         }
         if tile < cols {
-            found.push(of(
+            found.push(at.moved(
                 "permuted_tiles",
                 takes!("the first {tile} columns of `{name}` again and again"),
                 each(move |r, c| right(r, c % tile)),
             ));
-            found.push(of(
+            found.push(at.moved(
                 "permuted_tiles",
                 takes!("the column {tile} before for those of `{name}` but the first"),
                 each(move |r, c| right(r, c.checked_sub(tile).unwrap_or(c))),
             ));
         }
     }
-    // Each tile for its transpose.
+}
+
+/// Each tile for its transpose.
+fn tiles_transposed<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { rows, cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     for tile in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|&t| t <= rows && t <= cols) {
-        found.push(of(
+        found.push(at.moved(
             "transposed",
             takes!("each {tile} x {tile} elements of `{name}` for their transpose"),
             each(move |r, c| {
@@ -707,14 +829,20 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }),
         ));
     }
-    // Loads that run ahead or behind by a tile, around the end.
+}
+
+/// Loads that run ahead or behind by a tile, around the end.
+fn loads_out_of_step<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { rows, cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     for tile in [16, 32, 64, 128, 256] {
         for (words, n, is_row) in [("row", rows, true), ("column", cols, false)] {
             if 2 * tile >= n {
                 continue;
             }
             for (by, way) in [(tile, "ahead"), (n - tile, "behind")] {
-                found.push(of(
+                found.push(at.moved(
                     "permuted_tiles",
                     takes!("the {words} {tile} {way} of each of `{name}`, around the end"),
                     match is_row {
@@ -725,7 +853,13 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }
         }
     }
-    // A swizzle of runs that goes with the row, as of shared memory, done or undone once only.
+}
+
+/// A swizzle of runs that goes with the row, as of shared memory, done or undone once only.
+fn swizzled_runs<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { rows, cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     for run in [4, 8, 16, 32] {
         for lanes in [2, 4, 8] {
             if !cols.is_multiple_of(run * lanes) || rows == 1 {
@@ -733,7 +867,7 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }
             for by in [1, 2] {
                 let over = if by == 1 { String::new() } else { format!(" / {by}") };
-                found.push(of(
+                found.push(at.moved(
                     "permuted_tiles",
                     takes!(
                         "runs of {run} columns of `{name}` in places exclusive or with row{over} mod {lanes}"
@@ -743,13 +877,20 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             }
         }
     }
+}
+
+/// Neighbouring tiles exchanged.
+fn exchanged_tiles<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { rows, cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     for tile in [2, 4, 8, 16, 32, 64, 128] {
         if tile * 2 > cols || !cols.is_multiple_of(2 * tile) {
             continue;
         }
         found.push(
-            of(
-                within(2 * tile),
+            at.moved(
+                at.within(2 * tile),
                 says!("exchanges neighbouring tiles of {tile} columns of `{name}`"),
                 each(move |r, c| right(r, c ^ tile)),
             )
@@ -757,13 +898,19 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
         );
     }
     for tile in [8, 16, 32, 64, 128].into_iter().filter(|&t| t * 2 <= rows && rows.is_multiple_of(2 * t)) {
-        found.push(of(
+        found.push(at.moved(
             "permuted_tiles",
             says!("exchanges neighbouring tiles of {tile} rows of `{name}`"),
             each(move |r, c| right(r ^ tile, c)),
         ));
     }
-    // Lanes that take each other's columns: two bits of the column's index exchanged.
+}
+
+/// Lanes that take each other's columns: two bits of the column's index exchanged, or columns in reverse.
+fn exchanged_lanes<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { cols, .. } = at;
+    let right = Reading::code_of(at.operand);
+    let name = &at.operand.name;
     for high in 1..8 {
         for low in 0..high {
             let (small, large) = (1 << low, 1 << high);
@@ -771,8 +918,8 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
                 continue;
             }
             found.push(
-                of(
-                    within(2 * large),
+                at.moved(
+                    at.within(2 * large),
                     takes!(
                         "columns {small} to {} of each {} of `{name}` for columns {large} to {}",
                         2 * small - 1,
@@ -791,8 +938,8 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
     for (mask, words) in [(3, "four"), (7, "eight"), (15, "sixteen")] {
         if cols.is_multiple_of(mask + 1) {
             found.push(
-                of(
-                    within(mask + 1),
+                at.moved(
+                    at.within(mask + 1),
                     takes!("each {words} columns of `{name}` in reverse"),
                     each(move |r, c| right(r, c ^ mask)),
                 )
@@ -800,14 +947,19 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             );
         }
     }
-    // Whole tiles right in themselves, in the other order.
+}
+
+/// Whole tiles right in themselves, in the other order.
+fn tiles_in_another_order<'a>(at: Memory<'a>, found: &mut Vec<Hypothesis<'a>>) {
+    let Memory { operand, rows, cols, declared, nibbles, own, .. } = at;
+    let name = &at.operand.name;
     if let DataLayout::Preshuffle { rows: high, block: wide, .. } = declared
         && rows.is_multiple_of(high)
         && cols.is_multiple_of(wide)
     {
         let (down, across, len) = (rows / high, cols / wide, high * wide);
         if down > 1 && across > 1 {
-            found.push(of(
+            found.push(at.moved(
                 "permuted_tiles",
                 takes!(
                     "the tiles of {high} x {wide} of `{name}` to follow one another along its rows; they do along its columns"
@@ -821,7 +973,6 @@ pub fn places<'a>(id: BufferId, operand: &'a Captured, poison: u8) -> Vec<Hypoth
             ));
         }
     }
-    found
 }
 
 /// Places of nibbles that are taken for those of the declared order: from a code's place in the declared layout.

@@ -1,8 +1,8 @@
 //! Causes that a failed check proves by itself: what was not written, what was written where it must not be, and what
 //! differs from run to run.
 
-use super::differing;
 use super::map::{Map, Place};
+use super::runs::differing;
 use crate::case::{Attempt, Captured};
 use crate::record::{Cause, CheckName, CheckResult};
 

@@ -1,7 +1,7 @@
 //! A hypothesis: one thing that a kernel may have done instead of what it should.
 
 use super::product::Product;
-use super::reading::{CellAt, Cells, CodesAt, Decode, Reading};
+use super::reading::{CellAt, Cells, CodesAt, Decode, Part, Reading};
 use super::sampled::{Variant, World};
 use crate::dtype::{DType, NibbleOrder};
 use crate::layout::DataLayout;
@@ -155,19 +155,6 @@ impl Nibbles {
             Nibbles::In(NibbleOrder::Halves) => "elements i and i + 4 in a byte",
             Nibbles::WordsTransposed => "their words transposed",
         }
-    }
-}
-
-/// Tiles of an operand's columns, and in which of them it is misread.
-#[derive(Clone, Debug)]
-pub struct Part {
-    pub tile: usize,
-    pub tiles: Arc<[bool]>,
-}
-
-impl Part {
-    pub fn contains(&self, column: usize) -> bool {
-        self.tiles.get(column / self.tile).copied().unwrap_or(false)
     }
 }
 

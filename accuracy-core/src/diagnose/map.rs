@@ -278,13 +278,47 @@ fn beyond(operand: &Captured, value: &Matrix, wrong: &[usize]) -> Option<Words> 
     (high.1 < low.0).then(|| says!("only the rows of which `{name}` is less than {}", low.0))
 }
 
+/// Columns of some heads alone, of each row that is wrong, where an operand with one element for each head says how many there
+/// are.
+pub fn heads(map: &Map, operands: &[&Captured]) -> Option<Place> {
+    let wrong = map.wrong_cols();
+    let dense = map.count * 2 > map.wrong_rows().len() * wrong.len();
+    operands.iter().filter(|_| dense).find_map(|operand| {
+        let heads = operand.rows * operand.cols;
+        let plain = operand.scheme.is_none() && !operand.dtype.is_integer();
+        if !plain || heads < 2 || heads >= map.cols || !map.cols.is_multiple_of(heads) {
+            return None;
+        }
+        let width = map.cols / heads;
+        let named: BTreeSet<usize> = wrong.iter().map(|c| c / width).collect();
+        // Nearly all columns of a few heads.
+        let few = 2 * named.len() <= heads && wrong.len() * 10 >= 9 * named.len() * width;
+        let rows = indices("row", &map.wrong_rows(), map.rows);
+        let of_rows = rows.map_or(String::new(), |rows| format!(", of {rows}"));
+        let shown: Vec<String> = named.iter().map(ToString::to_string).collect();
+        let what = if named.len() == 1 { "head" } else { "heads" };
+        few.then(|| {
+            let words = says!(
+                "{what} {} of {heads} ({width} columns for each of `{}`){of_rows}",
+                shown.join(", "),
+                operand.name
+            );
+            Place::new(Pattern::Region, words)
+        })
+    })
+}
+
 /// The rows of one expert alone, where an index among the operands says which rows those are.
 pub fn expert(map: &Map, indices: &[(&Captured, &Matrix)]) -> Option<Place> {
     let wrong = map.wrong_rows();
     indices.iter().find_map(|(operand, value)| {
-        if value.data.len() != map.rows {
+        let count = value.data.len();
+        // One for several rows each, such as the query tokens of a sequence.
+        if count < 2 || !map.rows.is_multiple_of(count) {
             return None;
         }
+        let value =
+            &Matrix::new(map.rows, 1, (0..map.rows).map(|r| value.data[r * count / map.rows]).collect());
         if let Some(words) = beyond(operand, value, &wrong) {
             return Some(Place::new(Pattern::Region, words));
         }

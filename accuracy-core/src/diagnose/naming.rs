@@ -384,8 +384,87 @@ fn a_row_of_another_distance_whose_factor_is_taken() {
 #[test]
 fn a_table_of_cosines_and_sines_is_told_by_its_values() {
     use crate::reference::model::cos_sin_table;
-    assert!(super::is_rotary(&Matrix::new(16, 8, cos_sin_table(16, 8, 1e4))));
+    assert!(super::table::is_rotary(&Matrix::new(16, 8, cos_sin_table(16, 8, 1e4))));
     let twice = cos_sin_table(16, 8, 1e4).into_iter().map(|x| 2.0 * x).collect();
-    assert!(!super::is_rotary(&Matrix::new(16, 8, twice)));
-    assert!(!super::is_rotary(&Matrix::new(4, 8, vec![0.3; 32])));
+    assert!(!super::table::is_rotary(&Matrix::new(16, 8, twice)));
+    assert!(!super::table::is_rotary(&Matrix::new(4, 8, vec![0.3; 32])));
+}
+
+/// A softmax of scores over the first so many columns of each row, with a sink for each of four heads, by the test itself.
+fn own_softmax(case: &mut Case) -> (Vec<Tensor>, Tensor) {
+    let x = case.input("x", BF16, [10, 4 * 32]).unwrap();
+    let lengths: Vec<i32> = (0..10).map(|r| 5 + r * 7 % 23).collect();
+    let lengths = case.indices("lengths", &lengths).unwrap();
+    let tables: Vec<i32> = (0..20).map(|i| i * 3 % 20).collect();
+    let tables = case.indices("tables", &tables).unwrap();
+    let sinks = case.constants("sinks", F32, [1, 4], &[1.5, -0.75, 2.25, 0.5]).unwrap();
+    let value = user("own_softmax", &[&x, &lengths, &tables, &sinks], (10, 128), |of| {
+        let data = softmax_with_sinks(&of[0].data, &of[1].data, &of[3].data);
+        Matrix::new(10, 128, data)
+    });
+    let y = case.output("y", BF16, [10, 128], value).unwrap();
+    (vec![x, lengths, sinks], y)
+}
+
+fn softmax_with_sinks(x: &[f64], lengths: &[f64], sinks: &[f64]) -> Vec<f64> {
+    let mut out = vec![0.0; x.len()];
+    for r in 0..10 {
+        for (h, sink) in sinks.iter().enumerate() {
+            let seen = r * 128 + h * 32..r * 128 + h * 32 + (lengths[r] as usize).min(32);
+            let total: f64 = x[seen.clone()].iter().map(|x| x.exp()).sum::<f64>() + sink.exp();
+            seen.for_each(|i| out[i] = x[i].exp() / total);
+        }
+    }
+    out
+}
+
+#[test]
+fn operands_of_the_tests_own_functions_are_left_out_scaled_or_counted_otherwise() {
+    let wrote = |change: fn(&mut Vec<f64>, &mut Vec<f64>)| {
+        run(setup(0, Data::Ordinary), own_softmax, move |of| {
+            let (mut lengths, mut sinks) = (of[1].data.clone(), of[2].data.clone());
+            change(&mut lengths, &mut sinks);
+            softmax_with_sinks(&of[0].data, &lengths, &sinks).into_iter().map(|x| x as f32).collect()
+        })
+    };
+    let none = |_: &mut Vec<f64>, sinks: &mut Vec<f64>| sinks.fill(f64::NEG_INFINITY);
+    is_called(&wrote(none), &["addend_missing"], "leaves `sinks` out of a sum of exponentials");
+    let scaled = |_: &mut Vec<f64>, sinks: &mut Vec<f64>| sinks.iter_mut().for_each(|x| *x *= 0.5);
+    is_called(&wrote(scaled), &["gain"], "0.5");
+    let whole = |lengths: &mut Vec<f64>, _: &mut Vec<f64>| {
+        lengths.iter_mut().for_each(|x| *x = (*x / 8.0).ceil() * 8.0);
+    };
+    is_called(&wrote(whole), &["k_tail_dropped"], "rounds up each of `lengths` to a multiple of 8");
+}
+
+#[test]
+fn what_columns_are_off_by_is_compared_with_what_is_added_to_them() {
+    let declare = |case: &mut Case| {
+        let [x, w, bias] = linear(case);
+        let y = case.output("y", BF16, [M, N], x.matmul(&w) + &bias).unwrap();
+        (vec![x, w, bias], y)
+    };
+    let wrote = |of_bias: fn(&[f64], usize) -> f64| {
+        run(setup(0, Data::Ordinary), declare, move |of| {
+            products(&of[0], &of[1], Order::Forward, |_, c, x| x + of_bias(&of[2].data, c) as f32)
+        })
+    };
+    is_called(&wrote(|bias, c| 5.0 * bias[c]), &["addend_extra"], "has `bias` 5 times");
+    is_called(&wrote(|bias, c| 0.25 * bias[c]), &["gain"], "has `bias` times 0.2");
+    is_called(&wrote(|bias, c| bias[c / 8 * 8]), &["permuted_tiles"], "the first of every 8");
+}
+
+#[test]
+fn rows_of_an_update_that_stay_as_they_were() {
+    let mut case = Case::new(setup(0, Data::Ordinary));
+    let x = case.input("x", BF16, [M, N]).unwrap();
+    let before = case.inout("state", BF16, [M, N]).unwrap();
+    let after = case.update(&before, &x + &before).unwrap();
+    let mut attempt = case.finish(&after).unwrap();
+    let (x, old) = (attempt.buffer(x.id()).value(), attempt.buffer(before.id()).value());
+    let more = |i: usize| if i / N < 32 { x.data[i] } else { 0.0 };
+    let values: Vec<f64> = (0..M * N).map(|i| f64::from((old.data[i] + more(i)) as f32)).collect();
+    let out = &mut attempt.buffers[after.id().0];
+    out.data = BF16.encode_bytes(&values, Overflow::Special).into();
+    is_called(&attempt, &["unwritten"], "holds what `state` held before in rows 32 and up");
 }

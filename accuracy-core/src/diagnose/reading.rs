@@ -3,7 +3,6 @@
 //! A right reading follows the operand's scheme; a hypothesis replaces one part of it. Elements are read one by one, so
 //! that a sample of a large weight costs no more than itself.
 
-use super::hypothesis::Part;
 use super::memo::Memo;
 use crate::case::{Captured, Order};
 use crate::dtype::{DType, Overflow};
@@ -26,6 +25,19 @@ pub struct Cells<'a> {
     pub rows: usize,
     pub cols: usize,
     pub at: CellAt<'a>,
+}
+
+/// Tiles of an operand's columns, and in which of them it is misread.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub tile: usize,
+    pub tiles: Arc<[bool]>,
+}
+
+impl Part {
+    pub fn contains(&self, column: usize) -> bool {
+        self.tiles.get(column / self.tile).copied().unwrap_or(false)
+    }
 }
 
 /// One way to read an operand.

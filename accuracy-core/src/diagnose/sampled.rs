@@ -9,10 +9,10 @@ use crate::dtype::{DType, Overflow};
 use crate::judge::{unit, unit_of};
 use crate::quant::Granularity;
 use crate::reference::eval::quantized;
-use crate::reference::graph::{Binary, Op};
+use crate::reference::graph::{Arrangement, Binary, Op};
 use crate::reference::stream::{Left, Precision, Weight};
 use crate::reference::{Accumulator, BufferId, Evaluation, Expr, Matrix, eval};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What a failing hop's kernel was given.
@@ -174,6 +174,7 @@ impl<'a, 'w> Variant<'a, 'w> {
                 self.block(x, &rows.iter().map(|r| r / times).collect::<Vec<_>>(), cols)
             }
             Op::Transpose { x } => self.block(x, cols, rows).transposed(),
+            Op::Arrange { parts, arrangement } => self.arranged(expr, (parts, *arrangement), rows, cols),
             Op::Round { x, to } => same(x).map(|x| to.decode(to.encode(x, Overflow::Special))),
             Op::Gather { x, index } => {
                 let of: Vec<_> = self.indices(index, rows, x.0.rows);
@@ -219,6 +220,47 @@ impl<'a, 'w> Variant<'a, 'w> {
             }
             Op::Invalid(_) => Matrix::zeros(rows.len(), cols.len()),
         }
+    }
+
+    /// Elements that are copied from other places of `parts`: of each part the rows and columns that any of them needs.
+    fn arranged(
+        &self,
+        expr: &Expr,
+        (parts, arrangement): (&[Expr], Arrangement),
+        rows: &[usize],
+        cols: &[usize],
+    ) -> Matrix {
+        let source = |r: usize, c: usize| arrangement.source(parts, expr.0.cols, r, c);
+        let mut needed = vec![(BTreeSet::new(), BTreeSet::new()); parts.len()];
+        for (&r, &c) in rows.iter().flat_map(|r| cols.iter().map(move |c| (r, c))) {
+            let (part, r, c) = source(r, c);
+            needed[part].0.insert(r);
+            needed[part].1.insert(c);
+        }
+        let places = |of: BTreeSet<usize>| of.into_iter().collect::<Vec<_>>();
+        let blocks: Vec<(Vec<usize>, Vec<usize>, Matrix)> = needed
+            .into_iter()
+            .zip(parts)
+            .map(|((rows, cols), part)| {
+                let (rows, cols) = (places(rows), places(cols));
+                let value = match rows.is_empty() {
+                    true => Matrix::zeros(0, 0),
+                    false => self.block(part, &rows, &cols),
+                };
+                (rows, cols, value)
+            })
+            .collect();
+        let mut out = Matrix::zeros(rows.len(), cols.len());
+        for (to, &r) in rows.iter().enumerate() {
+            for (out, &c) in out.row_mut(to).iter_mut().zip(cols) {
+                let (part, r, c) = source(r, c);
+                let (rows, cols, value) = &blocks[part];
+                if let (Ok(r), Ok(c)) = (rows.binary_search(&r), cols.binary_search(&c)) {
+                    *out = value.row(r)[c];
+                }
+            }
+        }
+        out
     }
 
     /// An operand of a product, which many variants read alike.

@@ -12,6 +12,18 @@ use crate::words::{Words, takes};
 use std::fmt;
 use std::sync::Arc;
 
+/// The cell that is taken for cell `(row, group)` of a grid of so many rows and groups.
+type Cell = fn(usize, usize, usize, usize) -> (usize, usize);
+/// Cells that are taken for one, by what they are called.
+const OTHER_CELLS: [(&str, Cell); 6] = [
+    ("the next group", |r, g, _, groups| (r, (g + 1) % groups)),
+    ("the previous group", |r, g, _, groups| (r, (g + groups - 1) % groups)),
+    ("the next row", |r, g, rows, _| ((r + 1) % rows, g)),
+    ("the previous row", |r, g, rows, _| ((r + rows - 1) % rows, g)),
+    ("its row's first group", |r, _, _, _| (r, 0)),
+    ("the first row", |_, g, _, _| (0, g)),
+];
+
 /// Every hypothesis about the scales of an operand.
 pub fn hypotheses<'a>(id: BufferId, operand: &'a Captured) -> Vec<Hypothesis<'a>> {
     let Some(scheme) = operand.scheme else { return Vec::new() };
@@ -639,16 +651,7 @@ impl<'a> Scales<'a> {
                 also: None,
             });
         };
-        type Cell = fn(usize, usize, usize, usize) -> (usize, usize);
-        let others: [(&str, Cell); 6] = [
-            ("the next group", |r, g, _, groups| (r, (g + 1) % groups)),
-            ("the previous group", |r, g, _, groups| (r, (g + groups - 1) % groups)),
-            ("the next row", |r, g, rows, _| ((r + 1) % rows, g)),
-            ("the previous row", |r, g, rows, _| ((r + rows - 1) % rows, g)),
-            ("its row's first group", |r, _, _, _| (r, 0)),
-            ("the first row", |_, g, _, _| (0, g)),
-        ];
-        for (which, cell) in others {
+        for (which, cell) in OTHER_CELLS {
             let own = own.clone();
             add(
                 format!("subtracts the zero points of {which} from `{name}`"),
@@ -680,9 +683,15 @@ impl<'a> Scales<'a> {
                 if there { dtype.decode(dtype.code_at(&operand.zeros, at)) } else { f64::NAN }
             }),
         );
-        // Scales and zero points of the same wrong cells.
-        let right = self.right();
-        for (which, cell) in others {
+        found.extend(self.cells_of_others(own));
+        found
+    }
+
+    /// Scales and zero points of the same wrong cells.
+    fn cells_of_others(&self, own: CellAt<'a>) -> Vec<Hypothesis<'a>> {
+        let (name, right, (rows, groups)) = (self.name(), self.right(), self.grid);
+        let mut found = Vec::new();
+        for (which, cell) in OTHER_CELLS {
             let (own, right) = (own.clone(), right.clone());
             found.push(Hypothesis {
                 cause: "scale_neighbour",

@@ -3,17 +3,18 @@
 //! What power does with a few faults for every case, this does with the whole table: the reference is computed with the
 //! fault, rounded as the kernel would have, and goes through the hop's own checks.
 
+use super::consumer;
 use super::hypothesis::{Change, Hypothesis, variant};
 use super::product::Product;
 use super::sampled::{World, all};
-use super::{consumer, table};
+use super::table::table;
 use crate::case::{Attempt, Captured};
 use crate::judge::{JudgedHop, failed, producer_checks, round, uncertainty};
 use crate::metrics::compare;
 use crate::quant::{Quant, quantize};
 use crate::record::{CheckName, Power, PowerStatus};
 use crate::reference::{Expr, Matrix};
-use crate::verdict::{at_most, comparison_checks, none};
+use crate::verdict::{at_most, bounded_checks, none};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Rows on which sums in few bits are simulated: each product is rounded.
@@ -24,7 +25,6 @@ pub fn selftest(
     attempt: &Attempt,
     hops: &[JudgedHop],
     probe: Option<(&Attempt, &[JudgedHop])>,
-    min_cos: f64,
 ) -> Vec<Power> {
     let mut found = Vec::new();
     for (i, judged) in hops.iter().enumerate() {
@@ -39,8 +39,8 @@ pub fn selftest(
             let variant = variant(&world, source, &hypotheses, &[h]);
             let faulty = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok();
             let planted = |faulty: Matrix| match buffer.scheme {
-                None => in_values(attempt, judged, &faulty, min_cos),
-                Some(scheme) => in_codes(attempt, buffer, source, &scheme, &faulty, min_cos),
+                None => in_values(attempt, judged, &faulty),
+                Some(scheme) => in_codes(attempt, judged, (source, &scheme), &faulty),
             };
             found.push(power(attempt, buffer, &hypotheses[h], faulty.map_or(Seen::Nothing, planted)));
         }
@@ -90,16 +90,16 @@ fn power(attempt: &Attempt, buffer: &Captured, hypothesis: &Hypothesis<'_>, seen
     }
 }
 
-fn in_values(attempt: &Attempt, judged: &JudgedHop, faulty: &Matrix, min_cos: f64) -> Seen {
+fn in_values(attempt: &Attempt, judged: &JudgedHop, faulty: &Matrix) -> Seen {
     let buffer = attempt.buffer(judged.id);
     let out = round(faulty, buffer.dtype);
-    let Some(hop) = consumer::Hop::planted(attempt, judged, out, min_cos) else { return Seen::Nothing };
+    let Some(hop) = consumer::Hop::planted(attempt, judged, out) else { return Seen::Nothing };
     let wrong = hop.map().count;
     if wrong == 0 {
         return Seen::Nothing;
     }
     let comparison = compare(&hop.reference, &hop.out);
-    let mut checks = comparison_checks("", &comparison, min_cos, judged.max_rel_l2);
+    let mut checks = bounded_checks("", &comparison, &judged.bounds);
     // Where it is known what each may be off by, every element is judged.
     if let Some(elements) = judged.checks.iter().find(|check| check.check == CheckName::Elements) {
         let bound = elements.bound.unwrap_or(0.0);
@@ -110,12 +110,11 @@ fn in_values(attempt: &Attempt, judged: &JudgedHop, faulty: &Matrix, min_cos: f6
 
 fn in_codes(
     attempt: &Attempt,
-    buffer: &Captured,
-    source: &Expr,
-    scheme: &Quant,
+    judged: &JudgedHop,
+    (source, scheme): (&Expr, &Quant),
     faulty: &Matrix,
-    min_cos: f64,
 ) -> Seen {
+    let buffer = attempt.buffer(judged.id);
     let world = World::new(attempt);
     let value = variant(&world, source, &[], &[]).whole();
     let (expected, written) =
@@ -126,7 +125,7 @@ fn in_codes(
         return Seen::Nothing;
     }
     let comparison = compare(&expected.decode(), &written.decode());
-    let mut checks = comparison_checks("", &comparison, min_cos, None);
+    let mut checks = bounded_checks("", &comparison, &judged.bounds);
     checks.extend(producer_checks("", scheme, &value, &expected, &written, uncertainty));
     Seen::By(failed(&checks), comparison.cos)
 }
@@ -137,8 +136,12 @@ fn in_sums(judged: &JudgedHop, faulty: &Matrix, buffer: &Captured) -> Seen {
     let comparison = compare(&reference, &out);
     let mut checks = vec![none(CheckName::Inf, "", comparison.inf_unexpected, "")];
     if comparison.inf_unexpected == 0 {
-        checks =
-            vec![at_most(CheckName::Accumulation, "", comparison.rel_l2, judged.max_rel_l2.unwrap_or(0.0))];
+        checks = vec![at_most(
+            CheckName::Accumulation,
+            "",
+            comparison.rel_l2,
+            judged.bounds.rel_l2.unwrap_or(0.0),
+        )];
     }
     if comparison.rel_l2 == Some(0.0) {
         return Seen::Nothing;

@@ -1,8 +1,9 @@
 //! Which tiles of K a product has counted, and how often, and in which of them an operand is misread: fitted to the
 //! output, not guessed.
 
-use super::hypothesis::{Change, Hypothesis, Part, Sense, Slot, variant};
+use super::hypothesis::{Change, Hypothesis, Sense, Slot, variant};
 use super::product::Product;
+use super::reading::Part;
 use super::sampled::{Variant, World, all};
 use crate::reference::graph::{Binary, Op};
 use crate::reference::{Expr, Matrix};

@@ -10,6 +10,7 @@ use super::output::{Fit, ratio, where_wrong};
 use crate::case::{Attempt, Captured};
 use crate::dtype::DType;
 use crate::judge::unit;
+use crate::reference::graph::{Binary, Op};
 use crate::reference::{Expr, Matrix};
 
 /// How far a factor that is fitted to results may be from the quotient of two values, at the least: values of few bits that
@@ -21,6 +22,9 @@ const FEW: usize = 3;
 /// How far factors beside the fitted ones are from them, and how likely it may be that all lines find a value by chance.
 const BESIDE: [f64; 6] = [0.95, 0.97, 0.98, 1.02, 1.03, 1.05];
 const CHANCE: f64 = 1e-6;
+
+/// Share of what the columns are off by that may be left beside an addend.
+const ADDEND_LEFT: f64 = 0.05;
 
 /// Which line's value each line takes, in words and as a function.
 type Rule<'a> = (String, Box<dyn Fn(usize) -> usize + 'a>);
@@ -83,6 +87,75 @@ pub fn fits(
     found
 }
 
+/// Fits of a result whose columns are all off by an amount of their own, where that is a multiple of a vector that is added to
+/// them, or what another of its elements would make.
+pub fn addends(
+    attempt: &Attempt,
+    source: &Expr,
+    (reference, out): (&Matrix, &Matrix),
+    map: &Map,
+) -> Vec<Fit> {
+    let mut found = Vec::new();
+    if map.rows < 8 || map.count < 16 {
+        return found;
+    }
+    let off: Vec<f64> = (0..map.cols).map(|c| median_difference(reference, out, c)).collect();
+    source.visit(&mut |e| {
+        let Op::Binary { function: Binary::Add, b, .. } = &e.0.op else { return };
+        let Op::Buffer(id) = b.0.op else { return };
+        let operand = attempt.buffer(id);
+        if operand.rows != 1 || operand.cols != map.cols {
+            return;
+        }
+        let (own, name) = (operand.value().data, &operand.name);
+        let size = |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let near = |other: &dyn Fn(usize) -> f64| {
+            let left: Vec<f64> = (0..own.len()).map(|c| off[c] - (other(c) - own[c])).collect();
+            size(&left) <= ADDEND_LEFT * size(&off)
+        };
+        let mut add = |cause, what: String, other: &dyn Fn(usize) -> f64| {
+            let reference = where_wrong(reference, map, |_, c, x| x + other(c) - own[c]);
+            found.push(Fit { cause, what: what.into(), reference, gain: None });
+        };
+        let factor = off.iter().zip(&own).map(|(x, y)| x * y).sum::<f64>() / size(&own).powi(2) + 1.0;
+        if size(&own) > 0.0 && near(&|c| factor * own[c]) {
+            let times = factor.round();
+            let whole = (factor - times).abs() < 0.02;
+            let (cause, what) = match times {
+                0.0 if whole => ("addend_missing", format!("lacks `{name}`")),
+                2.0.. if whole => ("addend_extra", format!("has `{name}` {times} times")),
+                _ => ("gain", format!("has `{name}` times {factor:.4}")),
+            };
+            add(cause, what, &|c| factor * own[c]);
+        }
+        let n = own.len();
+        let mut rules: Vec<Rule<'_>> = vec![
+            ("the next".into(), Box::new(move |c| (c + 1) % n)),
+            ("the previous".into(), Box::new(move |c| (c + n - 1) % n)),
+            ("the first".into(), Box::new(|_| 0)),
+        ];
+        for size in [2, 4, 8, 16, 32, 64, 128].into_iter().filter(|size| *size < n) {
+            rules.push((format!("the first of every {size}"), Box::new(move |c| c / size * size)));
+            rules.push((format!("the one at c % {size}"), Box::new(move |c| c % size)));
+            rules.push((format!("the one {size} before"), Box::new(move |c| (c + n - size) % n)));
+            rules.push((format!("the one {size} behind"), Box::new(move |c| (c + size) % n)));
+        }
+        if let Some((words, from)) = rules.iter().find(|(_, from)| near(&|c| own[from(c)])) {
+            let what = format!("has for each column the value in `{name}` of {words}, not its own");
+            add("permuted_tiles", what, &|c| own[from(c)]);
+        }
+    });
+    found
+}
+
+/// What a column is off by: half of its elements by more, half by less.
+fn median_difference(reference: &Matrix, out: &Matrix, c: usize) -> f64 {
+    let rows = (0..reference.rows).map(|r| out.row(r)[c] - reference.row(r)[c]);
+    let mut differences: Vec<f64> = rows.filter(|x| x.is_finite()).collect();
+    differences.sort_by(f64::total_cmp);
+    differences.get(differences.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// Orders that an integer among the operands makes of the lines: that of its values, and where each line comes in it.
 fn orders(attempt: &Attempt, source: &Expr, lines: usize) -> Vec<(String, Vec<usize>)> {
     let mut found = Vec::new();
@@ -119,7 +192,7 @@ fn vectors<'a>(
             }
             None if operand.dtype.is_integer() || operand.rows * operand.cols != lines => return None,
             None => {
-                let cause = if steered { "router" } else { "scale_neighbour" };
+                let cause = if steered { "router" } else { "permuted_tiles" };
                 (format!("the value in `{}`", operand.name), operand.value().data, cause)
             }
         };
@@ -198,6 +271,10 @@ impl Vector<'_> {
             others.min_by(|&a, &b| off(i, a, 1.0).total_cmp(&off(i, b, 1.0)))
         };
         let from = (0..wrong.len()).map(other).collect::<Option<Vec<usize>>>()?;
+        // The same value for all, of a line that nothing leads to: rather a constant, such as 1, than that line's.
+        if from.iter().all(|line| *line == from[0]) {
+            return None;
+        }
         let examples = wrong.iter().zip(&from).take(3).map(|(line, from)| format!("{line} that of {from}"));
         Some((format!("another ({}, ...)", examples.collect::<Vec<_>>().join(", ")), from))
     }

@@ -647,7 +647,7 @@ impl<'a> Runner<'a> {
             self.ignored_values(record, &first, &hops)?;
         }
         let planted = match self.selftest {
-            true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref()), self.min_cos),
+            true => selftest(&first, &hops, probe.as_ref().zip(probe_hops.as_deref())),
             false => Vec::new(),
         };
         if let Some((check, when)) = kept {

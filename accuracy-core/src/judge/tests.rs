@@ -525,3 +525,37 @@ fn what_passes_through_a_narrower_format_is_seen_at_the_ends_of_the_range() {
         assert!(at(clamped).contains(&"elements".to_owned()));
     }
 }
+
+/// A quantiser's input with one NaN, and the kernel's codes and scales: `spreads` says whether the NaN makes its whole group NaN.
+fn quantised_nan(change: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> Vec<String> {
+    let scheme = Quant::group(E4M3FN, 32);
+    let mut case = Case::new(setup(0, Data::Ordinary));
+    let mut values: Vec<f64> = (0..128).map(|i| f64::from(i * 37 % 29) - 14.0).collect();
+    values[40] = f64::NAN;
+    let x = case.constants("x", BF16, [2, 64], &values).unwrap();
+    let q = case.quantized("q", &x, scheme).unwrap();
+    let mut attempt = case.finish(&q).unwrap();
+    let mut scales: Vec<f64> = values
+        .chunks(32)
+        .map(|cell| cell.iter().filter(|x| !x.is_nan()).fold(0.0_f64, |most, x| most.max(x.abs())))
+        .map(|amax| f64::from((amax / 448.0) as f32))
+        .collect();
+    let mut codes: Vec<f64> = (0..128).map(|i| values[i] / scales[i / 32]).collect();
+    change(&mut codes, &mut scales);
+    let out = &mut attempt.buffers[q.id().0];
+    out.data = E4M3FN.encode_bytes(&codes, Overflow::Saturate).into();
+    out.scales = F32.encode_bytes(&scales, Overflow::Special);
+    judge_hops(&attempt, MIN_COS).iter().flat_map(|hop| failed(&hop.checks)).collect()
+}
+
+#[test]
+fn a_nan_makes_its_group_nan_or_itself_alone() {
+    // `fmaxf` passes over it.
+    assert_eq!(quantised_nan(|_, _| {}), [""; 0]);
+    // Torch's `amax` does not.
+    assert_eq!(quantised_nan(|_, scales| scales[1] = f64::NAN), [""; 0]);
+    // A NaN that is lost, and a scale or a number beside it that is wrong.
+    assert!(quantised_nan(|codes, _| codes[40] = 0.0).contains(&"nan".to_owned()));
+    assert!(quantised_nan(|_, scales| scales[1] *= 2.0).contains(&"scales".to_owned()));
+    assert!(quantised_nan(|codes, _| codes[41] += 64.0).contains(&"codes".to_owned()));
+}

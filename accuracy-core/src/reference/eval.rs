@@ -141,6 +141,15 @@ pub fn eval(expr: &Expr, with: &dyn Evaluation) -> Arc<Matrix> {
             Matrix::new(expr.0.rows, expr.0.cols, rows.flatten().collect())
         }
         Op::Transpose { x } => operand(x).transposed(),
+        Op::Arrange { parts, arrangement } => {
+            let values: Vec<_> = parts.iter().map(operand).collect();
+            let (rows, cols) = expr.shape();
+            let element = |at: usize| {
+                let (part, r, c) = arrangement.source(parts, cols, at / cols, at % cols);
+                values[part].row(r)[c]
+            };
+            Matrix::new(rows, cols, (0..rows * cols).map(element).collect())
+        }
         Op::Round { x, to } => {
             let x = operand(x);
             if !with.rounds() {

@@ -93,6 +93,11 @@ pub enum Op {
     Transpose {
         x: Expr,
     },
+    /// Elements of one or several operands, each in another place.
+    Arrange {
+        parts: Vec<Expr>,
+        arrangement: Arrangement,
+    },
     /// The kernel rounds here, by declaration.
     Round {
         x: Expr,
@@ -117,6 +122,52 @@ pub enum Op {
     },
     /// Something that does not fit; the declaration that uses it fails with this.
     Invalid(String),
+}
+
+/// Where the elements of an operand, or of several, lie in a result that copies them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    /// One operand, its elements in the same order in rows of another length.
+    Reshaped,
+    /// Operands beside each other, with as many rows each.
+    Beside,
+    /// Operands below each other, with as many columns each.
+    Below,
+    /// An operand of one column, which stands for every column of the result.
+    ColumnRepeated,
+}
+
+impl Arrangement {
+    /// The operand that an element of a result with `cols` columns is copied from, and its row and column there.
+    pub(crate) fn source(self, parts: &[Expr], cols: usize, r: usize, c: usize) -> (usize, usize, usize) {
+        match self {
+            Arrangement::Reshaped => {
+                let (at, width) = (r * cols + c, parts[0].shape().1.max(1));
+                (0, at / width, at % width)
+            }
+            Arrangement::ColumnRepeated => (0, r, 0),
+            Arrangement::Beside => {
+                let (part, c) = within(parts.iter().map(|part| part.shape().1), c);
+                (part, r, c)
+            }
+            Arrangement::Below => {
+                let (part, r) = within(parts.iter().map(|part| part.shape().0), r);
+                (part, r, c)
+            }
+        }
+    }
+}
+
+/// The part, of parts of these lengths one behind the other, that `at` lies in, and its place there.
+fn within(lengths: impl Iterator<Item = usize>, at: usize) -> (usize, usize) {
+    let mut before = 0;
+    for (part, length) in lengths.enumerate() {
+        if at < before + length {
+            return (part, at - before);
+        }
+        before += length;
+    }
+    (0, 0)
 }
 
 /// How a value in units of its scale becomes a code.
@@ -190,6 +241,9 @@ impl Op {
                 Op::Select { choices: choices.iter().map(&mut *go).collect(), by: go(by) }
             }
             Op::Transpose { x } => Op::Transpose { x: go(x) },
+            Op::Arrange { parts, arrangement } => {
+                Op::Arrange { parts: parts.iter().map(&mut *go).collect(), arrangement: *arrangement }
+            }
             Op::Round { x, to } => Op::Round { x: go(x), to: *to },
             Op::Quantize { x, scheme, codes } => Op::Quantize { x: go(x), scheme: *scheme, codes: *codes },
             Op::User { name, inputs, function, rounds, faults, suspects } => Op::User {
@@ -215,6 +269,7 @@ impl Op {
                 | Op::Gather { .. }
                 | Op::Select { .. }
                 | Op::Transpose { .. }
+                | Op::Arrange { .. }
         )
     }
 }
@@ -265,6 +320,7 @@ impl std::fmt::Debug for Expr {
             Op::Gather { x, index } => write!(f, "gather({x:?}, {index:?})"),
             Op::Select { choices, by } => write!(f, "select({choices:?}, {by:?})"),
             Op::Transpose { x } => write!(f, "transpose({x:?})"),
+            Op::Arrange { parts, arrangement } => write!(f, "{arrangement:?}({parts:?})"),
             Op::Round { x, to } => write!(f, "round({x:?}, {to})"),
             Op::Quantize { x, scheme, .. } => write!(f, "quantize({x:?}, {})", scheme.dtype),
             Op::User { name, inputs, .. } => write!(f, "{name}({inputs:?})"),
@@ -472,14 +528,14 @@ pub(crate) fn operands(op: &Op) -> Vec<&Expr> {
         | Op::Round { x, .. } => vec![x],
         Op::Gather { x, index } => vec![x, index],
         Op::Select { choices, by } => choices.iter().chain([by]).collect(),
-        Op::User { inputs, .. } => inputs.iter().collect(),
+        Op::Arrange { parts: inputs, .. } | Op::User { inputs, .. } => inputs.iter().collect(),
     }
 }
 
 /// What [tensors](crate::Tensor) and [expressions](Expr) have in common: both can be used in formulas.
 ///
 /// `+`, `-` and `*` work element by element; the right operand may be one row `[1, cols]`, which then goes with every row of
-/// the left one. No operator returns a `Result`: if shapes do not agree, the declaration that uses the formula
+/// the left one, or one column `[rows, 1]`, which goes with every column. No operator returns a `Result`: if shapes do not agree, the declaration that uses the formula
 /// ([`Case::output`](crate::Case::output) and the like) returns the error.
 pub trait Operand {
     /// As an expression.
@@ -526,8 +582,26 @@ pub trait Operand {
         Expr::node(Op::Columns { x, range }, rows, width)
     }
 
-    /// The rows `range`, for example one expert of stacked weights: `[range.len(), cols]`.
+    /// The rows `range`, for example one expert of stacked weights: `[range.len(), cols]`. A [tensor](crate::Tensor) has a
+    /// `rows()` of its own, which is their number: there, write [`row_range`](Operand::row_range).
     fn rows(&self, range: Range<usize>) -> Expr
+    where
+        Self: Sized,
+    {
+        self.row_range(range)
+    }
+
+    /// The rows `range`: `[range.len(), cols]`.
+    ///
+    /// # Example
+    /// ```
+    /// # use accuracy_core::prelude::*;
+    /// /// The product with the second of several experts, whose weights lie below each other.
+    /// fn of_second_expert(x: &Tensor, w: &Tensor, n: usize) -> Expr {
+    ///     x.matmul(&w.row_range(n..2 * n))
+    /// }
+    /// ```
+    fn row_range(&self, range: Range<usize>) -> Expr
     where
         Self: Sized,
     {
@@ -558,6 +632,25 @@ pub trait Operand {
         let (x, index) = (self.expr(), index.expr());
         let ((_, cols), (r, c)) = (x.shape(), index.shape());
         Expr::node(Op::Gather { x, index }, r * c, cols)
+    }
+
+    /// The same elements in the same order, in rows of `cols`: `[rows, cols]`. Heads of `d` columns side by side become rows
+    /// by `x.reshape(tokens * heads, d)`.
+    fn reshape(&self, rows: usize, cols: usize) -> Expr
+    where
+        Self: Sized,
+    {
+        let x = self.expr();
+        let (own_rows, own_cols) = x.shape();
+        if rows * cols != own_rows * own_cols {
+            let why = format!(
+                "[{own_rows}, {own_cols}] reshaped to [{rows}, {cols}]: it has {} elements, and that {}",
+                own_rows * own_cols,
+                rows * cols
+            );
+            return Expr::mismatch(&[&x], why);
+        }
+        Expr::node(Op::Arrange { parts: vec![x], arrangement: Arrangement::Reshaped }, rows, cols)
     }
 
     /// Rows and columns exchanged: `[cols, rows]`.
@@ -705,6 +798,49 @@ pub fn select(by: &impl Operand, choices: &[Expr]) -> Expr {
     Expr::node(Op::Select { choices: choices.to_vec(), by }, rows, cols)
 }
 
+/// The operands beside each other: `[rows, sum of their columns]`.
+///
+/// # Example
+/// ```
+/// # use accuracy_core::prelude::*;
+/// /// A query of multi-head latent attention: the part without positions, then the rotated one.
+/// fn query(nope: &Tensor, rotated: &Expr) -> Expr {
+///     concat_columns(&[nope, rotated])
+/// }
+/// ```
+pub fn concat_columns(parts: &[&dyn Operand]) -> Expr {
+    let parts: Vec<Expr> = parts.iter().map(|part| part.expr()).collect();
+    let rows = parts.first().map_or(0, |part| part.shape().0);
+    let cols = parts.iter().map(|part| part.shape().1).sum();
+    arranged(parts, Arrangement::Beside, (rows, cols), |part| part.0 == rows)
+}
+
+/// The operands below each other: `[sum of their rows, cols]`.
+pub fn concat_rows(parts: &[&dyn Operand]) -> Expr {
+    let parts: Vec<Expr> = parts.iter().map(|part| part.expr()).collect();
+    let rows = parts.iter().map(|part| part.shape().0).sum();
+    let cols = parts.first().map_or(0, |part| part.shape().1);
+    arranged(parts, Arrangement::Below, (rows, cols), |part| part.1 == cols)
+}
+
+fn arranged(
+    parts: Vec<Expr>,
+    arrangement: Arrangement,
+    (rows, cols): (usize, usize),
+    fits: impl Fn((usize, usize)) -> bool,
+) -> Expr {
+    let shapes: Vec<(usize, usize)> = parts.iter().map(Expr::shape).collect();
+    if shapes.is_empty() || !shapes.iter().all(|shape| fits(*shape)) {
+        let (alike, how) = match arrangement {
+            Arrangement::Below => ("columns", "below each other"),
+            _ => ("rows", "beside each other"),
+        };
+        let why = format!("{shapes:?} {how}: at least one is needed, and all with as many {alike}");
+        return Expr::mismatch(&parts.iter().collect::<Vec<_>>(), why);
+    }
+    Expr::node(Op::Arrange { parts, arrangement }, rows, cols)
+}
+
 /// A function that the test defines. It gets the `inputs` as float64 matrices and returns a `[rows, cols]` matrix. The framework
 /// cannot check such a function; a mistake in it is a mistake of the reference.
 ///
@@ -741,9 +877,15 @@ pub fn user(
 
 pub(crate) fn binary(function: Binary, a: Expr, b: Expr) -> Expr {
     let ((rows, cols), other) = (a.shape(), b.shape());
-    if other != (rows, cols) && other != (1, cols) {
+    let fits = other == (rows, cols) || other == (1, cols);
+    if !fits && other == (rows, 1) {
+        let op = Op::Arrange { parts: vec![b], arrangement: Arrangement::ColumnRepeated };
+        let b = Expr::node(op, rows, cols);
+        return Expr::node(Op::Binary { function, a, b }, rows, cols);
+    }
+    if !fits {
         let why = format!(
-            "{function:?} of [{rows}, {cols}] and [{}, {}]: shapes must agree, or the second be one row",
+            "{function:?} of [{rows}, {cols}] and [{}, {}]: shapes must agree, or the second be one row or one column",
             other.0, other.1
         );
         return Expr::mismatch(&[&a, &b], why);

@@ -18,6 +18,7 @@ pub use accumulate::{
 };
 pub use eval::{Evaluation, eval, magnitudes, times_magnitudes};
 pub use graph::{
-    BufferId, CodeRounding, Expr, Operand, gelu, layer_norm, relu, rms_norm, select, sigmoid, silu, user,
+    BufferId, CodeRounding, Expr, Operand, concat_columns, concat_rows, gelu, layer_norm, relu, rms_norm,
+    select, sigmoid, silu, user,
 };
 pub use matrix::Matrix;

@@ -46,53 +46,99 @@ pub fn cos_sin_table(positions: usize, d: usize, theta: f64) -> Vec<f64> {
 /// cosine), `rope_pairs` (the table read as pairs of both).
 pub fn rope(x: &impl Operand, cos_sin: &impl Operand, positions: &impl Operand, style: RopeStyle) -> Expr {
     let d = cos_sin.expr().shape().1;
-    let rotate = move |style: RopeStyle, table_as: Table| {
-        move |inputs: &[&Matrix]| {
-            let [x, table, positions] = inputs else { unreachable!("three inputs") };
-            let mut out = (*x).clone();
-            for r in 0..x.rows {
-                let row = row(table, positions.data[r]);
-                for (head, from) in out.row_mut(r).chunks_mut(d).zip(x.row(r).chunks(d)) {
-                    for i in 0..d / 2 {
-                        let (a, b) = match style {
-                            RopeStyle::Neox => (i, i + d / 2),
-                            RopeStyle::GptJ => (2 * i, 2 * i + 1),
-                        };
-                        let (cosine, sine) = match table_as {
-                            Table::Halves => (row[i], row[d / 2 + i]),
-                            Table::Backwards => (row[i], -row[d / 2 + i]),
-                            Table::Exchanged => (row[d / 2 + i], row[i]),
-                            Table::Pairs => (row[2 * i], row[2 * i + 1]),
-                        };
-                        head[a] = from[a] * cosine - from[b] * sine;
-                        head[b] = from[b] * cosine + from[a] * sine;
-                    }
-                }
-            }
-            out
-        }
+    partial_rope(x, (d, 0..d), cos_sin, positions, style)
+}
+
+/// Rotary embedding of some columns of each head of `head` columns; the others stay as they are. The table is as wide as what
+/// is rotated. GLM and Phi rotate the first columns of a head, multi-head latent attention the last 64.
+///
+/// Faults: as of [`rope`].
+///
+/// # Example
+/// ```
+/// # use accuracy_core::prelude::*;
+/// use accuracy_core::prelude::model::partial_rope;
+///
+/// /// Heads of 192 columns, of which the last 64 are rotated.
+/// fn rotated(q: &Tensor, cos_sin: &Tensor, positions: &Tensor) -> Expr {
+///     partial_rope(q, (192, 128..192), cos_sin, positions, RopeStyle::GptJ)
+/// }
+/// ```
+pub fn partial_rope(
+    x: &impl Operand,
+    (head, part): (usize, Range<usize>),
+    cos_sin: &impl Operand,
+    positions: &impl Operand,
+    style: RopeStyle,
+) -> Expr {
+    let (x, cos_sin, positions) = (&x.expr(), &cos_sin.expr(), &positions.expr());
+    let (shape, d) = (x.shape(), cos_sin.shape().1);
+    let fits = d.is_multiple_of(2)
+        && part.len() == d
+        && part.end <= head
+        && head > 0
+        && shape.1.is_multiple_of(head)
+        && positions.shape().1 * positions.shape().0 == shape.0;
+    if !fits {
+        return Expr::unfit(format!(
+            "rope of columns {part:?} of heads of {head} of {shape:?} with a table {:?} and positions {:?}",
+            cos_sin.shape(),
+            positions.shape()
+        ));
+    }
+    let rotate = |style: RopeStyle, table_as: Table, part: &Range<usize>| {
+        let part = part.clone();
+        move |inputs: &[&Matrix]| rotated(inputs, (head, &part), style, table_as)
     };
     let other = match style {
         RopeStyle::Neox => RopeStyle::GptJ,
         RopeStyle::GptJ => RopeStyle::Neox,
     };
-    let shape = x.expr().shape();
-    if !d.is_multiple_of(2)
-        || !shape.1.is_multiple_of(d)
-        || positions.expr().shape().1 * positions.expr().shape().0 != shape.0
-    {
-        return Expr::unfit(format!(
-            "rope of {shape:?} with a table {:?} and positions {:?}",
-            cos_sin.expr().shape(),
-            positions.expr().shape()
-        ));
+    let mut out = user("rope", &[x, cos_sin, positions], shape, rotate(style, Table::Halves, &part))
+        .fault("rope", rotate(other, Table::Halves, &part))
+        .fault("rope_backwards", rotate(style, Table::Backwards, &part))
+        .fault("rope_exchanged", rotate(style, Table::Exchanged, &part))
+        .fault("rope_pairs", rotate(style, Table::Pairs, &part));
+    for (words, place) in [("first", 0..d), ("last", head - d..head)] {
+        if place != part {
+            let what =
+                format!("rotates the {words} {d} columns of each head of {head}, not columns {part:?}");
+            out = out.suspect("rope", what, rotate(style, Table::Halves, &place));
+        }
     }
-    let (x, cos_sin, positions) = (&x.expr(), &cos_sin.expr(), &positions.expr());
-    user("rope", &[x, cos_sin, positions], shape, rotate(style, Table::Halves))
-        .fault("rope", rotate(other, Table::Halves))
-        .fault("rope_backwards", rotate(style, Table::Backwards))
-        .fault("rope_exchanged", rotate(style, Table::Exchanged))
-        .fault("rope_pairs", rotate(style, Table::Pairs))
+    out
+}
+
+/// Columns `part` of each head of `head` columns, rotated by a table and positions.
+fn rotated(
+    inputs: &[&Matrix],
+    (head, part): (usize, &Range<usize>),
+    style: RopeStyle,
+    table_as: Table,
+) -> Matrix {
+    let [x, table, positions] = inputs else { unreachable!("three inputs") };
+    let (mut out, d) = ((*x).clone(), part.len());
+    for r in 0..x.rows {
+        let row = row(table, positions.data[r]);
+        for (to, from) in out.row_mut(r).chunks_mut(head).zip(x.row(r).chunks(head)) {
+            let (to, from) = (&mut to[part.clone()], &from[part.clone()]);
+            for i in 0..d / 2 {
+                let (a, b) = match style {
+                    RopeStyle::Neox => (i, i + d / 2),
+                    RopeStyle::GptJ => (2 * i, 2 * i + 1),
+                };
+                let (cosine, sine) = match table_as {
+                    Table::Halves => (row[i], row[d / 2 + i]),
+                    Table::Backwards => (row[i], -row[d / 2 + i]),
+                    Table::Exchanged => (row[d / 2 + i], row[i]),
+                    Table::Pairs => (row[2 * i], row[2 * i + 1]),
+                };
+                to[a] = from[a] * cosine - from[b] * sine;
+                to[b] = from[b] * cosine + from[a] * sine;
+            }
+        }
+    }
+    out
 }
 
 /// Row `index` of a table; the first one for an index that there is not.
@@ -204,8 +250,8 @@ pub(crate) fn logits_of(source: &Expr) -> Vec<BufferId> {
     found
 }
 
-const GROUP_EXPERTS: &str = "group_topk_experts";
-const GROUP_WEIGHTS: &str = "group_topk_weights";
+pub(crate) const GROUP_EXPERTS: &str = "group_topk_experts";
+pub(crate) const GROUP_WEIGHTS: &str = "group_topk_weights";
 
 /// What a router makes of its logits before it chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +262,28 @@ pub enum Scoring {
     Sigmoid,
 }
 
-/// Routing in groups: of `groups` groups of experts the best `chosen`, and of their experts the best `topk`.
+/// Routing in groups: of `groups` groups of experts the best `chosen`, and of their experts the best `topk`. With one group
+/// it is routing by sigmoids or a softmax with a bias for the selection alone.
+///
+/// # Example
+/// ```
+/// # use accuracy_core::prelude::*;
+/// use accuracy_core::prelude::model::{GroupRouting, Scoring, group_topk_experts, group_topk_weights};
+///
+/// /// The 8 best of all experts by the sigmoids of their logits, to which `bias` `[1, experts]` is added; weights without it.
+/// fn route(logits: &Tensor, bias: &Tensor) -> (Expr, Expr) {
+///     let form = GroupRouting {
+///         groups: 1,
+///         chosen: 1,
+///         topk: 8,
+///         scoring: Scoring::Sigmoid,
+///         best: 1,
+///         renormalize: true,
+///         factor: 1.0,
+///     };
+///     (group_topk_experts(logits, bias, form), group_topk_weights(logits, bias, form))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupRouting {
     pub groups: usize,
@@ -405,6 +472,8 @@ pub struct PagedAttention {
     pub causal: bool,
     /// Positions that a query attends to at the most, its own included: a sliding window.
     pub window: Option<usize>,
+    /// Scores are `cap * tanh(score / cap)` before the softmax: Gemma 2, Grok.
+    pub soft_cap: Option<f64>,
     /// Columns of each value head; MLA's values are the first 512 of keys of 576 columns, one head for all.
     pub value_width: Option<usize>,
     /// The format that the kernel rounds probabilities to before it multiplies them with values.
@@ -436,6 +505,7 @@ impl PagedAttention {
             queries: 1,
             causal: true,
             window: None,
+            soft_cap: None,
             value_width: None,
             probabilities: None,
             quantized: None,
@@ -457,6 +527,11 @@ impl PagedAttention {
         PagedAttention { window: Some(positions), ..self }
     }
 
+    /// Scores, once they are multiplied with their scale, are `cap * tanh(score / cap)`.
+    pub fn soft_cap(self, cap: f64) -> PagedAttention {
+        PagedAttention { soft_cap: Some(cap), ..self }
+    }
+
     /// Columns of each value head.
     pub fn value_width(self, columns: usize) -> PagedAttention {
         PagedAttention { value_width: Some(columns), ..self }
@@ -472,6 +547,11 @@ impl PagedAttention {
         PagedAttention { quantized: Some(quantized), ..self }
     }
 
+    /// What enters the softmax of a score that was multiplied with its scale.
+    fn capped(&self, score: f64) -> f64 {
+        self.soft_cap.map_or(score, |cap| cap * (score / cap).tanh())
+    }
+
     /// Columns of each value head where keys have `d`.
     fn width(&self, d: usize) -> usize {
         self.value_width.unwrap_or(d)
@@ -485,6 +565,7 @@ impl PagedAttention {
             && block > 0
             && queries > 0
             && self.window != Some(0)
+            && self.soft_cap.is_none_or(|cap| cap > 0.0 && cap.is_finite())
             && heads.is_multiple_of(kv_heads)
             && q.1.is_multiple_of(heads)
             && q.0.is_multiple_of(queries);
@@ -577,7 +658,17 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
     ] {
         out = out.suspect(cause, what, attend(Wrong::Times(times)));
     }
+    if let Some(cap) = form.soft_cap {
+        let what = format!("does not cap the scores at {cap}");
+        out = out.suspect("activation", what, attend(Wrong::Uncapped));
+        let what =
+            format!("caps the scores at {cap} before it multiplies them with their scale {}", form.scale);
+        out = out.suspect("activation", what, attend(Wrong::CappedFirst));
+    }
     for cap in [1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0] {
+        if form.soft_cap == Some(cap) {
+            continue;
+        }
         out = out.suspect("activation", format!("caps scores at {cap} by tanh"), attend(Wrong::Capped(cap)));
     }
     for size in [16, 32, 64, 128] {
@@ -711,6 +802,10 @@ enum Wrong {
     Times(f64),
     /// `cap * tanh(score / cap)`.
     Capped(f64),
+    /// Scores as they are, whatever cap is declared.
+    Uncapped,
+    /// Scores capped before they are multiplied with their scale.
+    CappedFirst,
     /// The maximum is that of the scores up to the end of each block of so many, for that block alone.
     NotRescaled(usize),
     /// Probabilities rounded to a format, after they are divided by their sum or before.
@@ -911,9 +1006,11 @@ fn attention(inputs: &[&Matrix], form: PagedAttention, wrong: Wrong) -> Matrix {
                     let key = of_keys.read(k, slot_of_keys(p), (block, kv, d));
                     let score = scale * query.iter().zip(&key[part.clone()]).map(|(a, b)| a * b).sum::<f64>();
                     match wrong {
-                        Wrong::Times(factor) => factor * score,
+                        Wrong::Times(factor) => form.capped(factor * score),
                         Wrong::Capped(cap) => cap * (score / cap).tanh(),
-                        _ => score,
+                        Wrong::Uncapped => score,
+                        Wrong::CappedFirst => scale * form.capped(score / scale),
+                        _ => form.capped(score),
                     }
                 })
                 .collect();
@@ -1110,7 +1207,7 @@ fn log_sums(q: &Matrix, k: &Matrix, [tables, lengths]: [&Matrix; 2], form: Paged
             let score = |p: usize| {
                 let slot = tables.data[s * blocks + p / block] * block as f64 + (p % block) as f64;
                 let key = CacheOrder::Own.read(k, slot, (block, kv, d));
-                scale * query.iter().zip(&*key).map(|(a, b)| a * b).sum::<f64>()
+                form.capped(scale * query.iter().zip(&*key).map(|(a, b)| a * b).sum::<f64>())
             };
             let scores: Vec<f64> = form.seen(row % queries, length).map(score).collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -3,7 +3,7 @@
 //! This follows the shapes of the expression alone, and looks at values only where these say which row is taken.
 
 use super::eval::{Evaluation, eval};
-use super::graph::{BufferId, Expr, Op};
+use super::graph::{Arrangement, BufferId, Expr, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -116,6 +116,11 @@ impl Reads {
                 }
             }
             Op::Transpose { x } => self.add(x, Rect { rows: at.cols, cols: at.rows }, with, steers),
+            Op::Arrange { parts, arrangement } => {
+                for (part, of_part) in arranged(parts, *arrangement, expr.shape().1, &at) {
+                    self.add(&parts[part], of_part, with, steers);
+                }
+            }
             Op::Quantize { x, scheme, .. } => {
                 let (of_rows, of_cols) = x.shape();
                 let (r, c) = scheme.granularity.cell(of_rows, of_cols);
@@ -135,6 +140,43 @@ impl Reads {
     }
 }
 
+/// The operands that the elements in `at` of a result with `cols` columns are copied from, and where they lie there.
+fn arranged(parts: &[Expr], arrangement: Arrangement, cols: usize, at: &Rect) -> Vec<(usize, Rect)> {
+    let overlap = |of: &Range<usize>, before: usize, length: usize| {
+        let (start, end) = (of.start.max(before), of.end.min(before + length));
+        (start < end).then(|| start - before..end - before)
+    };
+    let mut before = 0;
+    let mut found = Vec::new();
+    match arrangement {
+        Arrangement::Beside | Arrangement::Below => {
+            for (i, part) in parts.iter().enumerate() {
+                let beside = arrangement == Arrangement::Beside;
+                let length = if beside { part.shape().1 } else { part.shape().0 };
+                let of = if beside { at.cols() } else { at.rows() };
+                if let Some(own) = overlap(&of, before, length) {
+                    let (rows, cols) = if beside { (at.rows(), own) } else { (own, at.cols()) };
+                    found.push((i, Rect::new(rows, cols)));
+                }
+                before += length;
+            }
+        }
+        Arrangement::ColumnRepeated => found.push((0, Rect::new(at.rows(), 0..1))),
+        Arrangement::Reshaped => {
+            let width = parts[0].shape().1.max(1);
+            for r in at.rows().filter(|_| !at.cols().is_empty()) {
+                let (first, last) = (r * cols + at.cols().start, r * cols + at.cols().end - 1);
+                let own = match first / width == last / width {
+                    true => first % width..last % width + 1,
+                    false => 0..width,
+                };
+                found.push((0, Rect::new(first / width..last / width + 1, own)));
+            }
+        }
+    }
+    found
+}
+
 /// The row that an index names.
 fn row(index: Option<&f64>, count: usize) -> Option<usize> {
     let index = *index?;
@@ -144,7 +186,7 @@ fn row(index: Option<&f64>, count: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::{Matrix, Operand, rms_norm};
+    use crate::reference::{Matrix, Operand, concat_columns, concat_rows, rms_norm};
     use std::sync::Arc;
 
     /// Every buffer holds the numbers 2, 0, 1.
@@ -162,6 +204,21 @@ mod tests {
 
     fn only(rect: Rect) -> BTreeSet<Rect> {
         BTreeSet::from([rect])
+    }
+
+    #[test]
+    fn elements_that_are_copied_to_another_place_are_read_from_where_they_were() {
+        let (a, b) = (Expr::buffer(BufferId(0), 4, 6), Expr::buffer(BufferId(1), 4, 2));
+        let of = |expr: &Expr, at: Rect| Reads::of(expr, at, &Fixed).values;
+        let beside = of(&concat_columns(&[&a, &b]), Rect::new(1..2, 5..7));
+        assert_eq!(beside[&BufferId(0)], only(at(1, 5)));
+        assert_eq!(beside[&BufferId(1)], only(at(1, 0)));
+        let below = of(&concat_rows(&[&a, &a.scale(2.0)]), at(6, 3));
+        assert_eq!(below[&BufferId(0)], only(at(2, 3)));
+        let reshaped = of(&a.reshape(8, 3), Rect::new(3..4, 1..3));
+        assert_eq!(reshaped[&BufferId(0)], only(Rect::new(1..2, 4..6)));
+        let times = of(&(&a * &b.columns(1..2)), at(3, 4));
+        assert_eq!(times[&BufferId(1)], only(at(3, 1)));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use super::emulation;
 use super::model::Report;
 use super::style;
-use super::text::{self, failure, number};
+use super::text::failure::{self, Alike};
+use super::text::{self, number};
 use crate::baseline::compare::Comparison;
 use crate::baseline::file::number as number_of;
 use crate::lint::{Finding, Severity};
@@ -16,6 +17,8 @@ use std::fmt::Write as _;
 
 /// GitHub takes comments of 65,536 characters.
 const LIMIT: usize = 60_000;
+/// Cases of one group that are listed.
+const LISTED: usize = 20;
 /// What is kept free for the tables' end and the closing line.
 const RESERVE: usize = 2_000;
 
@@ -29,9 +32,7 @@ pub fn render(report: &Report) -> String {
     let alike = failure::alike(report.told());
     let told = section(&mut text, alike.iter(), LIMIT * 2 / 3, |text, group| {
         failing(text, group.records[0], report);
-        if let more @ 1.. = group.records.len() - 1 {
-            let _ = writeln!(text, "and {more} more of `{}`\n", group.title());
-        }
+        others(text, group);
     });
     let untold: usize = alike[told..].iter().map(|group| group.records.len()).sum();
     if untold > 0 {
@@ -181,6 +182,22 @@ fn failing(text: &mut String, record: &Record, report: &Report) {
         record.line,
         failure::rerun(record, &report.flags)
     );
+}
+
+/// The cases that fail as the first of their group does, folded.
+fn others(text: &mut String, group: &Alike<'_>) {
+    let Some((_, others)) = group.records.split_first().filter(|(_, others)| !others.is_empty()) else {
+        return;
+    };
+    let title = inline(&group.title());
+    let _ = writeln!(text, "<details><summary>and {} more of <code>{title}</code></summary>\n", others.len());
+    for record in others.iter().take(LISTED) {
+        let _ = writeln!(text, "- `{}`", record.id);
+    }
+    if let more @ 1.. = others.len().saturating_sub(LISTED) {
+        let _ = writeln!(text, "- and {more} more, in the other reports");
+    }
+    let _ = writeln!(text, "\n</details>\n");
 }
 
 fn lint(text: &mut String, findings: &[Finding]) {
@@ -335,10 +352,21 @@ mod tests {
 
     #[test]
     fn failures_of_one_cause_are_told_once_with_their_number() {
-        let records = (0..12).map(|i| failing(&format!("k::t[arch=host,tokens={i}]"))).collect();
-        let text = render(&Report::new(records, &[]));
+        let of = |count: usize| {
+            let records = (0..count).map(|i| failing(&format!("k::t[arch=host,tokens={i}]"))).collect();
+            render(&Report::new(records, &[]))
+        };
+        let text = of(12);
         assert_eq!(text.matches("perhaps **scale_layout**").count(), 1, "{text}");
-        assert!(text.contains("and 11 more of `k::t full_chain: CATASTROPHIC, scale_layout`\n"), "{text}");
+        assert!(
+            text.contains("and 11 more of <code>k::t full_chain: CATASTROPHIC, scale_layout</code>"),
+            "{text}"
+        );
+        for i in 1..12 {
+            assert!(text.contains(&format!("\n- `k::t[arch=host,tokens={i}]`\n")), "{i}: {text}");
+        }
+        assert!(!text.contains("in the other reports"), "{text}");
+        assert!(of(25).contains("- and 4 more, in the other reports"), "{}", of(25));
     }
 
     #[test]

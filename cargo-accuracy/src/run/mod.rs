@@ -918,6 +918,7 @@ impl Run<'_> {
             attempt: ATTEMPT,
             output: &output,
             libraries: self.libraries,
+            poison: self.settings.poison,
         };
         let record = evidence.judge(finished);
         if record.gate == Gate::Pass {

@@ -35,6 +35,8 @@ pub struct Evidence<'a> {
     pub output: &'a Path,
     /// The files of kernels, as they were before the first case.
     pub libraries: &'a BTreeSet<Library>,
+    /// Tells the process what to fill memory with. A process that dies leaves no record that says so.
+    pub poison: u64,
 }
 
 impl Evidence<'_> {
@@ -56,11 +58,11 @@ impl Evidence<'_> {
             (End::TimedOut(limit), _) => {
                 let reason =
                     format!("not finished after {} s (--timeout), so it was killed", limit.as_secs_f64());
-                self.planned.without_result(Verdict::TimedOut, self.with_tail(&reason))
+                self.died(Verdict::TimedOut, &reason)
             }
             (End::Stuck, _) => {
                 let reason = "killed, but did not die: it is stuck in the kernel, perhaps in a device driver";
-                self.planned.without_result(Verdict::TimedOut, self.with_tail(reason))
+                self.died(Verdict::TimedOut, reason)
             }
             (End::Interrupted, _) => self.planned.unfinished(Unfinished::InterruptedWhile),
             (End::NoPlace, _) => self.planned.without_result(
@@ -128,16 +130,21 @@ impl Evidence<'_> {
     }
 
     fn crashed(&self, reason: &str) -> Record {
-        let mut record = self.planned.without_result(Verdict::Crashed, "");
+        let mut causes = Vec::new();
         let mut reason = reason.to_string();
         if let Some(fault) = self.fault() {
             if !fault.reason.is_empty() {
                 reason = format!("{reason}: {}", fault.reason);
             }
-            record.causes = fault.causes;
+            causes = fault.causes;
         }
-        record.reason = self.with_tail(&reason);
-        record
+        Record { causes, ..self.died(Verdict::Crashed, &reason) }
+    }
+
+    /// The record of a process that was started and left none of its own.
+    fn died(&self, verdict: Verdict, reason: &str) -> Record {
+        let record = self.planned.without_result(verdict, self.with_tail(reason));
+        Record { poison: Some(self.poison), ..record }
     }
 
     fn fault(&self) -> Option<Fault> {

@@ -5,7 +5,10 @@
 //! fault is in the kernel's own code. What the framework makes of them is in `README.md`, which this package's binary
 //! writes.
 
+pub mod tables;
+
 use accuracy_core::prelude::*;
+pub use tables::{Truth, Variant};
 
 /// Chain and table.
 pub const CHAINS: [(&str, &str); 14] = [
@@ -25,93 +28,10 @@ pub const CHAINS: [(&str, &str); 14] = [
     ("silent_renormalize", include_str!("../zoo/silent_renormalize.csv")),
 ];
 
-/// Chain and table of the package `kernel-faults`, whose kernels know a fault by its number: the name of the row.
-pub const KERNEL_FAULTS: [(&str, &str); 10] = [
-    ("bs", include_str!("../../kernel-faults/faults/bs.csv")),
-    ("rn", include_str!("../../kernel-faults/faults/rn.csv")),
-    ("moe", include_str!("../../kernel-faults/faults/moe.csv")),
-    ("att", include_str!("../../kernel-faults/faults/att.csv")),
-    ("window", include_str!("../../kernel-faults/faults/window.csv")),
-    ("user_window", include_str!("../../kernel-faults/faults/user_window.csv")),
-    ("sq", include_str!("../../kernel-faults/faults/sq.csv")),
-    ("qk", include_str!("../../kernel-faults/faults/qk.csv")),
-    ("mx", include_str!("../../kernel-faults/faults/mx.csv")),
-    ("st", include_str!("../../kernel-faults/faults/st.csv")),
-];
-
-/// A row of a table.
-#[derive(Clone, Debug)]
-pub struct Variant {
-    pub chain: &'static str,
-    pub name: &'static str,
-    /// Its place in the table, by which launchers know it.
-    pub number: i32,
-    /// The true cause: any one of several where they cannot be told apart from outside, all of them where there are
-    /// several at once; none for a right kernel.
-    pub truth: Truth,
-    /// How the chain is declared and called.
-    setup: &'static str,
-    /// The bug in the field that it models.
-    pub models: &'static str,
-    pub what: &'static str,
-}
-
-/// What is wrong with a variant, in the names that records use for causes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Truth {
-    Right,
-    OneOf(Vec<&'static str>),
-    All(Vec<&'static str>),
-}
-
-impl Truth {
-    fn parse(text: &'static str) -> Truth {
-        match text {
-            "" => Truth::Right,
-            _ if text.contains('+') => Truth::All(text.split('+').collect()),
-            _ => Truth::OneOf(text.split('|').collect()),
-        }
-    }
-}
-
-impl std::fmt::Display for Truth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Truth::Right => Ok(()),
-            Truth::OneOf(causes) => f.write_str(&causes.join(" or ")),
-            Truth::All(causes) => f.write_str(&causes.join(" and ")),
-        }
-    }
-}
-
-impl Variant {
-    /// Where the fault shows: coordinates of a case, as `shuffle_scale=true`. Elsewhere it changes nothing.
-    pub fn shows_where(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        self.setup.split(' ').filter_map(|word| word.split_once('='))
-    }
-
-    /// Whether its setup has this word.
-    pub fn is(&self, word: &str) -> bool {
-        self.setup.split(' ').any(|w| w == word)
-    }
-}
-
 /// All variants of a chain of the zoo; none of one that there is not.
 pub fn variants(chain: &str) -> Vec<Variant> {
-    variants_of(&CHAINS, chain)
-}
-
-/// All variants of one of these chains; none of one that there is not.
-pub fn variants_of(chains: &[(&'static str, &'static str)], chain: &str) -> Vec<Variant> {
-    let Some(&(chain, table)) = chains.iter().find(|(name, _)| *name == chain) else { return Vec::new() };
-    table.lines().skip(1).zip(0..).filter_map(|(line, number)| row(chain, line, number)).collect()
-}
-
-fn row(chain: &'static str, line: &'static str, number: i32) -> Option<Variant> {
-    let mut fields = line.splitn(5, ',');
-    let mut next = || fields.next();
-    let (name, truth, setup, models) = (next()?, Truth::parse(next()?), next()?, next()?);
-    Some(Variant { chain, name, number, truth, setup, models, what: next()?.trim_matches('"') })
+    let Some((chain, table)) = CHAINS.iter().find(|(name, _)| *name == chain) else { return Vec::new() };
+    table.lines().skip(1).zip(0..).filter_map(|(line, number)| Variant::parse(chain, line, number)).collect()
 }
 
 /// The variant of a chain by its name.
@@ -409,7 +329,7 @@ unsafe extern "C" {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::path::Path;
 
     /// `enum class V` in the chain's namespace, and `FOR_EACH_<CHAIN>(X)` over its names.
     fn for_kernels(chain: &str, table: &str) -> String {
@@ -443,16 +363,21 @@ mod tests {
 
     #[test]
     fn every_row_of_every_table_is_a_variant_with_a_name_of_its_own() {
-        let of_zoo = CHAINS.iter().map(|&(chain, table)| (variants(chain), chain, table));
-        let of_faults =
-            KERNEL_FAULTS.iter().map(|&(chain, table)| (variants_of(&KERNEL_FAULTS, chain), chain, table));
-        for (found, chain, table) in of_zoo.chain(of_faults) {
-            assert_eq!(found.len(), table.lines().count() - 1, "{chain}");
-            assert_eq!(found.iter().map(|v| v.name).collect::<HashSet<_>>().len(), found.len(), "{chain}");
-            for variant in &found {
-                assert!(!variant.what.is_empty(), "{chain}: {}", variant.name);
-                let models = variant.truth == Truth::Right || !variant.models.is_empty();
-                assert!(models, "{chain}: {} names no bug in the field", variant.name);
+        let each = CHAINS.iter().map(|&(chain, table)| (variants(chain), chain, table.lines().count() - 1));
+        for (found, chain, rows) in each {
+            assert_eq!(found.len(), rows, "{chain}");
+            tables::assert_told(chain, &found);
+        }
+    }
+
+    #[test]
+    fn every_package_with_faults_has_tables_that_can_be_read() {
+        for package in ["kernel-faults", "blind-faults"] {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package).join("faults");
+            let chains = tables::read(&dir).unwrap_or_else(|e| panic!("{package}: {e:#}"));
+            assert!(!chains.is_empty(), "{package} has no tables");
+            for (chain, found) in &chains {
+                tables::assert_told(chain, found);
             }
         }
     }

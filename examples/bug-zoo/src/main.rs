@@ -1,12 +1,16 @@
 //! Runs the zoo through `cargo accuracy` and shows how well its faults are found and named, beside what other projects'
 //! checks say of the same outputs.
 
+mod naming;
+mod package;
 mod peers;
 mod table;
 
 use anyhow::{Context as _, bail};
-use bug_zoo::{KERNEL_FAULTS, Truth, Variant, variants, variants_of};
+use bug_zoo::{Truth, Variant};
 use clap::Parser;
+use naming::{Cause, Naming, naming};
+use package::Package;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,19 +34,33 @@ struct Args {
     /// Emulate this architecture instead of running on the host
     #[arg(long, value_name = "ARCH")]
     emulate: Option<String>,
-    /// Run the package `kernel-faults` instead of the zoo
+    /// Run this package, whose folder `faults` has a table for each chain, instead of the zoo
+    #[arg(
+        long,
+        value_name = "PACKAGE",
+        num_args = 0..=1,
+        default_missing_value = "kernel-faults",
+        conflicts_with_all = ["write", "blind"]
+    )]
+    faults: Option<String>,
+    /// The same as `--faults blind-faults`
     #[arg(long, conflicts_with = "write")]
-    faults: bool,
+    blind: bool,
+    /// The profile of cargo's in which the plugin and the package are built
+    #[arg(long, value_name = "PROFILE", default_value = "release")]
+    profile: String,
     /// Run nothing: judge the JSON report of a run of the zoo, as another machine has written it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "only", "emulate"])]
     report: Option<PathBuf>,
+    /// The folder in which the run of that report kept its tensors, for the checks of other projects
+    #[arg(long, value_name = "DIR", requires = "report")]
+    tensors: Option<PathBuf>,
 }
 
 /// A case as the report of `cargo accuracy` has it.
 #[derive(Deserialize)]
 struct Case {
     id: String,
-    package: String,
     test: String,
     path: Option<String>,
     params: BTreeMap<String, String>,
@@ -51,21 +69,7 @@ struct Case {
     failed_checks: Vec<String>,
     causes: Vec<Cause>,
     reason: String,
-}
-
-#[derive(Deserialize)]
-struct Cause {
-    cause: String,
-    /// A finer name.
-    kind: Option<String>,
-    #[serde(default)]
-    confident: bool,
-}
-
-impl Cause {
-    fn name(&self) -> &str {
-        self.kind.as_deref().unwrap_or(&self.cause)
-    }
+    seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -87,17 +91,8 @@ pub struct Judged {
     pub naming: Naming,
     /// What each peer's check says of the output, in the order of [`peers::CHECKS`]: whether it passes.
     pub peers: Option<Vec<bool>>,
-}
-
-/// How well the cause was named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Naming {
-    /// The true cause first, or of two at once both.
-    Right,
-    /// No cause, `unknown`, or a wrong one without confidence.
-    Open,
-    /// A wrong cause with confidence, or one of two alone.
-    Wrong,
+    /// How long the case took.
+    pub seconds: f64,
 }
 
 impl Judged {
@@ -109,18 +104,31 @@ impl Judged {
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let package = match &args.faults {
+        _ if args.blind => Package::with_faults(&root, package::BLIND)?,
+        Some(name) => Package::with_faults(&root, name)?,
+        None => Package::zoo(),
+    };
     let mut first: Option<Vec<Judged>> = None;
     let mut outcomes: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
     let mut all_good = true;
     for seed in args.seed..args.seed + args.seeds.max(1) {
         let began = std::time::Instant::now();
         let cases = match &args.report {
-            Some(report) => judged_cases(report, &BTreeMap::new())?,
-            None => run(&root, seed, first.is_none(), &args)?,
+            Some(report) => {
+                let outputs = args.tensors.as_deref().map(peers::outputs).transpose()?;
+                judged_cases(&package, report, &outputs.unwrap_or_default())?
+            }
+            None => run(&package, &root, seed, first.is_none(), &args)?,
         };
         let summary = table::Summary::of(&cases);
         println!("seed {seed}: {summary}, {:.0} s", began.elapsed().as_secs_f64());
-        all_good &= summary.is_good();
+        if !package.is_zoo() {
+            table::print_chains(&cases);
+            table::print_peers(&cases);
+        }
+        table::print_seconds(&cases);
+        all_good &= summary.is_good(package.least_named);
         for case in &cases {
             let outcome = Outcome { failed: case.failed, naming: case.naming, causes: case.causes.clone() };
             outcomes.entry(case.id.clone()).or_default().push(outcome);
@@ -172,17 +180,30 @@ fn flips(outcomes: &BTreeMap<String, Vec<Outcome>>) -> Vec<String> {
     found
 }
 
-/// Runs the zoo with one seed.
-fn run(root: &Path, seed: u64, with_peers: bool, args: &Args) -> anyhow::Result<Vec<Judged>> {
+/// Runs a package with one seed.
+fn run(
+    package: &Package,
+    root: &Path,
+    seed: u64,
+    with_peers: bool,
+    args: &Args,
+) -> anyhow::Result<Vec<Judged>> {
     let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
     let report = dir.path().join("report.json");
     let tensors = dir.path().join("tensors");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(["run", "--quiet", "--release", "-p", "cargo-accuracy", "--"]);
-    let package = if args.faults { "kernel-faults" } else { "bug-zoo" };
-    command.args(["-p", package, "--release", "--no-lint", "--quiet"]);
+    command.current_dir(root).args([
+        "run",
+        "--quiet",
+        "--profile",
+        &args.profile,
+        "-p",
+        "cargo-accuracy",
+        "--",
+    ]);
+    command.args(["-p", &package.name, "--profile", &args.profile, "--no-lint", "--quiet"]);
     match &args.emulate {
-        None => command.args(["--arch", "host", "--timeout", "120"]),
+        None => command.args(["--arch", "host", "--timeout", "300"]),
         Some(arch) => command.args(["--arch", arch, "--emulate", "--timeout", "600"]),
     };
     command.args(["--seed", &seed.to_string(), "--report", &format!("json={}", report.display())]);
@@ -200,24 +221,24 @@ fn run(root: &Path, seed: u64, with_peers: bool, args: &Args) -> anyhow::Result<
         bail!("cargo accuracy did not finish: {status}");
     }
     let outputs = if with_peers { peers::outputs(&tensors)? } else { BTreeMap::new() };
-    judged_cases(&report, &outputs)
+    judged_cases(package, &report, &outputs)
 }
 
 /// The cases of a report, each beside its truth.
-fn judged_cases(report: &Path, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Vec<Judged>> {
+fn judged_cases(
+    package: &Package,
+    report: &Path,
+    outputs: &BTreeMap<String, PathBuf>,
+) -> anyhow::Result<Vec<Judged>> {
     let text = std::fs::read_to_string(report).with_context(|| report.display().to_string())?;
     let report: Report = serde_json::from_str(&text).context("the report is not as expected")?;
-    report.cases.into_iter().map(|case| judged(case, outputs)).collect()
+    report.cases.into_iter().map(|case| judged(package, case, outputs)).collect()
 }
 
-fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Judged> {
+fn judged(package: &Package, case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Judged> {
     let chain = case.test.rsplit("::").next().unwrap_or_default();
     let name = case.params.get("kernels").or(case.path.as_ref()).map_or("", String::as_str);
-    let of_chain = match case.package.as_str() {
-        "kernel-faults" => variants_of(&KERNEL_FAULTS, chain),
-        _ => variants(chain),
-    };
-    let Some(variant) = of_chain.into_iter().find(|v| v.name == name) else {
+    let Some(variant) = package.variant(chain, name) else {
         bail!("{}: no table has this variant", case.id);
     };
     // A case that came to no verdict is no detection, and no pass either.
@@ -228,9 +249,9 @@ fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Jud
     }
     let shows = variant.shows_where().all(|(axis, value)| case.params.get(axis).is_none_or(|v| v == value));
     let truth = if shows { variant.truth.clone() } else { Truth::Right };
-    let naming = naming(&truth, &case.causes);
+    let naming = naming(&truth, &case.causes, package.names);
     let peers = match outputs.get(&case.id) {
-        Some(path) => Some(peers::judge(path)?),
+        Some(path) => peers::judge(path)?,
         None => None,
     };
     Ok(Judged {
@@ -242,63 +263,6 @@ fn judged(case: Case, outputs: &BTreeMap<String, PathBuf>) -> anyhow::Result<Jud
         causes: case.causes.iter().map(|c| c.name().to_owned()).collect(),
         naming,
         peers,
+        seconds: case.seconds,
     })
-}
-
-fn naming(truth: &Truth, causes: &[Cause]) -> Naming {
-    let confident = |wrong: &dyn Fn(&str) -> bool| causes.iter().any(|c| c.confident && wrong(c.name()));
-    match truth {
-        Truth::Right => Naming::Open,
-        Truth::OneOf(right) => {
-            if confident(&|cause| cause != "unknown" && !right.contains(&cause)) {
-                Naming::Wrong
-            } else if causes.first().is_some_and(|c| right.contains(&c.name())) {
-                Naming::Right
-            } else {
-                Naming::Open
-            }
-        }
-        Truth::All(right) => {
-            let all = right.iter().all(|cause| causes.iter().any(|c| c.name() == *cause));
-            if confident(&|cause| !all || cause != "unknown" && !right.contains(&cause)) {
-                Naming::Wrong
-            } else if all && causes.first().is_some_and(|c| right.contains(&c.name())) {
-                Naming::Right
-            } else {
-                Naming::Open
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn causes(names: &[(&str, bool)]) -> Vec<Cause> {
-        names
-            .iter()
-            .map(|(cause, confident)| Cause { cause: cause.to_string(), kind: None, confident: *confident })
-            .collect()
-    }
-
-    #[test]
-    fn one_of_two_causes_with_confidence_is_wrong() {
-        let both = Truth::All(vec!["scale_layout", "fp8_variant"]);
-        let named = |names| naming(&both, &causes(names));
-        assert_eq!(named(&[("scale_layout", true), ("fp8_variant", true)]), Naming::Right);
-        assert_eq!(named(&[("scale_layout", true)]), Naming::Wrong);
-        assert_eq!(named(&[("unknown", false), ("scale_layout", false)]), Naming::Open);
-        assert_eq!(named(&[]), Naming::Open);
-    }
-
-    #[test]
-    fn the_first_cause_counts_and_confidence_must_be_right() {
-        let truth = Truth::OneOf(vec!["gain"]);
-        let named = |names| naming(&truth, &causes(names));
-        assert_eq!(named(&[("gain", false), ("rope", false)]), Naming::Right);
-        assert_eq!(named(&[("rope", false), ("gain", false)]), Naming::Open);
-        assert_eq!(named(&[("gain", true), ("rope", true)]), Naming::Wrong);
-        assert_eq!(named(&[("unknown", false)]), Naming::Open);
-    }
 }

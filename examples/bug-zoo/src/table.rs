@@ -1,7 +1,9 @@
 //! The zoo's table: numbers of a run, and Markdown for the README.
 
-use crate::{Judged, Naming, peers};
+use crate::naming::Naming;
+use crate::{Judged, package, peers};
 use anyhow::Context as _;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
@@ -16,7 +18,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn of(cases: &[Judged]) -> Summary {
+    pub fn of<'a>(cases: impl IntoIterator<Item = &'a Judged>) -> Summary {
+        let cases: Vec<&Judged> = cases.into_iter().collect();
         let faults = || cases.iter().filter(|c| c.is_fault());
         let naming = |naming| faults().filter(|c| c.failed && c.naming == naming).count();
         Summary {
@@ -29,13 +32,74 @@ impl Summary {
         }
     }
 
-    /// Everything is found, nothing else, and no wrong cause is stated with confidence.
-    pub fn is_good(&self) -> bool {
+    /// Everything is found, nothing else, no wrong cause is stated with confidence, and the true cause comes first for
+    /// at least so many percent of the faults.
+    pub fn is_good(&self, least_named: usize) -> bool {
         self.detected == self.faults
             && self.alarms == 0
             && self.misnamed == 0
-            && self.named * 100 >= self.faults * 95
+            && self.named * 100 >= self.faults * least_named
     }
+
+    /// A row of the table that [`print_chains`] writes.
+    fn row(&self, name: &str) -> String {
+        let Summary { faults, detected, named, misnamed, right, alarms } = self;
+        let percent = 100.0 * *named as f64 / (*faults).max(1) as f64;
+        format!(
+            "| {name} | {faults} | {detected} | {named} ({percent:.0} %) | {misnamed} | {alarms} of {right} |"
+        )
+    }
+}
+
+/// Cases by what `key` makes of their chains; those for which it has nothing are left out.
+fn by<'a>(
+    cases: &'a [Judged],
+    key: impl Fn(&'a str) -> Option<&'a str>,
+) -> BTreeMap<&'a str, Vec<&'a Judged>> {
+    let mut parts: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
+    for case in cases {
+        if let Some(key) = key(&case.variant.chain) {
+            parts.entry(key).or_default().push(case);
+        }
+    }
+    parts
+}
+
+/// A row for all, for each set and for each chain.
+pub fn print_chains(cases: &[Judged]) {
+    println!("\n| | faults | detected | true cause first | wrong with confidence | right cases blamed |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    println!("{}", Summary::of(cases).row("all"));
+    for (set, of_set) in by(cases, package::set) {
+        println!("{}", Summary::of(of_set).row(&format!("set {set}")));
+    }
+    for (chain, of_chain) in by(cases, Some) {
+        println!("{}", Summary::of(of_chain).row(&format!("`{chain}`")));
+    }
+}
+
+/// What other projects' checks say of the same outputs; the outputs of one seed are kept for them.
+pub fn print_peers(cases: &[Judged]) {
+    if cases.iter().any(|c| c.peers.is_some()) {
+        println!("\n{}", peers_markdown(cases));
+    }
+}
+
+/// Median and worst time of the cases that fail, beside those that pass.
+pub fn print_seconds(cases: &[Judged]) {
+    let sorted = |failed: bool| {
+        let mut seconds: Vec<f64> = cases.iter().filter(|c| c.failed == failed).map(|c| c.seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds
+    };
+    let (failing, passing) = (sorted(true), sorted(false));
+    let (Some(worst), Some(worst_passing)) = (failing.last(), passing.last()) else { return };
+    let (median, passing) = (failing[failing.len() / 2], passing[passing.len() / 2]);
+    println!(
+        "a failing case takes {median:.2} s in the median and {worst:.2} s at worst, a passing one {passing:.2} s and \
+         {worst_passing:.2} s: {:.1} times in the median",
+        median / passing.max(f64::MIN_POSITIVE)
+    );
 }
 
 impl fmt::Display for Summary {
@@ -131,12 +195,11 @@ fn wrapped(text: &str, width: usize) -> String {
     lines.join("\n") + "\n"
 }
 
-fn markdown(cases: &[Judged]) -> String {
-    let summary = Summary::of(cases);
+/// How many faults each check misses, and how many right outputs it blames. Peers judge outputs of whole chains only.
+fn peers_markdown(cases: &[Judged]) -> String {
     let mut text = String::new();
     let mut line = |words: &[String]| writeln!(text, "| {} |", words.join(" | ")).unwrap_or_default();
     let percent = |a: usize, b: usize| format!("{a} of {b} ({:.1} %)", 100.0 * a as f64 / b.max(1) as f64);
-    // Peers judge outputs of whole chains only.
     let with_peers: Vec<&Judged> = cases.iter().filter(|c| c.peers.is_some()).collect();
     let count = |fault: bool, hit: &dyn Fn(&Judged) -> bool| {
         let of: Vec<_> = with_peers.iter().filter(|c| c.is_fault() == fault).collect();
@@ -153,7 +216,13 @@ fn markdown(cases: &[Judged]) -> String {
         let (alarms, of_right) = count(false, &|c| !says(c));
         line(&[(*name).into(), percent(missed, of_faults), percent(alarms, of_right)]);
     }
-    let mut out = format!("{summary}.\n\n{text}");
+    text
+}
+
+fn markdown(cases: &[Judged]) -> String {
+    let summary = Summary::of(cases);
+    let with_peers: Vec<&Judged> = cases.iter().filter(|c| c.peers.is_some()).collect();
+    let mut out = format!("{summary}.\n\n{}", peers_markdown(cases));
     for fault in [true, false] {
         let what = if fault { "Faults" } else { "Right, and unusual" };
         let _ = write!(out, "\n## {what}\n\n");
@@ -169,15 +238,18 @@ fn markdown(cases: &[Judged]) -> String {
             if fault && !case.is_fault() {
                 continue;
             }
-            let mut row =
-                vec![case.variant.chain.into(), format!("`{}`", case.variant.name), case.variant.what.into()];
+            let mut row = vec![
+                case.variant.chain.clone(),
+                format!("`{}`", case.variant.name),
+                case.variant.what.clone(),
+            ];
             if fault {
                 let named = match case.naming {
                     Naming::Right => case.causes.first().cloned().unwrap_or_default(),
                     Naming::Open => format!("({})", case.causes.first().map_or("none", String::as_str)),
                     Naming::Wrong => format!("**{}**", case.causes.first().map_or("none", String::as_str)),
                 };
-                row.extend([case.variant.models.into(), case.truth.to_string(), named]);
+                row.extend([case.variant.models.clone(), case.truth.to_string(), named]);
             }
             row.push(case.failed_checks.join(" "));
             let peers = case.peers.as_deref().unwrap_or_default();

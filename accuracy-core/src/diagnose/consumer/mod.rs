@@ -13,10 +13,12 @@ use super::map::{self, Content, Map, Pattern, Place};
 use super::memo::Memo;
 use super::output::{self, Fit};
 use super::refitted;
+use super::runs::{Runs, unsteady};
 use super::sampled::{World, pick};
-use super::{Runs, Scope, root, table, tiles, unsteady, vectors};
+use super::table::{Scope, root, table};
+use super::{tiles, vectors};
 use crate::case::input::Data;
-use crate::case::{Attempt, Captured};
+use crate::case::{Attempt, Captured, Kind};
 use crate::check_name::Mildness;
 use crate::judge::spread::{Spread, is_rounding};
 use crate::judge::{self, JudgedHop, failed, round_overflow};
@@ -24,7 +26,7 @@ use crate::metrics::compare;
 use crate::record::{Cause, CheckName, CheckResult};
 use crate::reference::graph::Op;
 use crate::reference::{Expr, Matrix};
-use crate::verdict::{NOISE_FACTOR, comparison_checks};
+use crate::verdict::{NOISE_FACTOR, bounded_checks};
 use rayon::prelude::*;
 use sample::{Sample, Scored, score};
 use std::cmp::Ordering;
@@ -84,7 +86,6 @@ pub struct Hop<'a> {
     /// Where errors are small, so that only elements and the norm of all tell: what an element may be off by before it is rounded, relative to itself and
     /// its row's root mean square. An element is wrong then if it is no rounding of a value within that.
     fine: Option<f64>,
-    min_cos: f64,
 }
 
 /// How well something explains the output.
@@ -101,17 +102,12 @@ struct Explained {
 
 impl<'a> Hop<'a> {
     /// Elements that are others `again` are taken for right: they are no result of the inputs.
-    pub fn new(
-        attempt: &'a Attempt,
-        judged: &'a JudgedHop,
-        again: Runs<'_>,
-        min_cos: f64,
-    ) -> Option<Hop<'a>> {
+    pub fn new(attempt: &'a Attempt, judged: &'a JudgedHop, again: Runs<'_>) -> Option<Hop<'a>> {
         let buffer = attempt.buffer(judged.id);
         let source = buffer.source.as_ref()?;
         let reference = Arc::new(round_overflow(&judged.reference, buffer.dtype).into_owned());
         let ordinary = !matches!(attempt.setup.data, Data::Probe(_));
-        let allowed = judged.max_rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
+        let allowed = judged.bounds.rel_l2.unwrap_or(1e-3) / NOISE_FACTOR;
         let accumulation = if ordinary { accumulation(source).min(8.0 * allowed) } else { 8.0 * allowed };
         let mut out = buffer.value();
         let unsteady = unsteady(buffer, again);
@@ -120,7 +116,7 @@ impl<'a> Hop<'a> {
             out.data[i] = reference.data[i];
         }
         let fine = fine(judged, &reference);
-        Some(Hop { attempt, judged, buffer, source, reference, out, unsteady, accumulation, fine, min_cos })
+        Some(Hop { attempt, judged, buffer, source, reference, out, unsteady, accumulation, fine })
     }
 
     /// A reference of the whole hop, right where the output is no result of the inputs.
@@ -132,13 +128,8 @@ impl<'a> Hop<'a> {
     }
 
     /// The hop as if its kernel had written `out`.
-    pub fn planted(
-        attempt: &'a Attempt,
-        judged: &'a JudgedHop,
-        out: Matrix,
-        min_cos: f64,
-    ) -> Option<Hop<'a>> {
-        Hop::new(attempt, judged, &[], min_cos).map(|hop| Hop { out, ..hop })
+    pub fn planted(attempt: &'a Attempt, judged: &'a JudgedHop, out: Matrix) -> Option<Hop<'a>> {
+        Hop::new(attempt, judged, &[]).map(|hop| Hop { out, ..hop })
     }
 
     /// How far an element may be from its value.
@@ -194,7 +185,7 @@ impl<'a> Hop<'a> {
     /// `within` is the share of the error that may be left.
     fn explains(&self, value: &Matrix, before: f64, within: f64) -> Explained {
         let comparison = compare(value, &self.out);
-        let checks = comparison_checks("", &comparison, self.min_cos, self.judged.max_rel_l2);
+        let checks = bounded_checks("", &comparison, &self.judged.bounds);
         let left = self.error(value, &self.out, &self.reference);
         // Beside a tie one more rounding goes either way.
         let within = if self.fine.is_some() { within.max(FINE_LEFT) } else { within };
@@ -358,14 +349,8 @@ impl Candidate {
 }
 
 /// What explains the output of a failing consumer.
-pub fn diagnose(
-    attempt: &Attempt,
-    judged: &JudgedHop,
-    scope: Scope,
-    again: Runs<'_>,
-    min_cos: f64,
-) -> Vec<Cause> {
-    let Some(hop) = Hop::new(attempt, judged, again, min_cos) else { return Vec::new() };
+pub fn diagnose(attempt: &Attempt, judged: &JudgedHop, scope: Scope, again: Runs<'_>) -> Vec<Cause> {
+    let Some(hop) = Hop::new(attempt, judged, again) else { return Vec::new() };
     let map = hop.map();
     if map.count == 0 {
         return Vec::new();
@@ -414,7 +399,8 @@ fn place(hop: &Hop<'_>, map: &Map) -> Place {
         }
     }
     let indices: Vec<_> = indices.iter().map(|(b, v)| (*b, v)).collect();
-    map::expert(map, &indices).unwrap_or_else(|| map.place())
+    let operands: Vec<_> = hop.source.buffers().into_iter().map(|id| hop.attempt.buffer(id)).collect();
+    map::expert(map, &indices).or_else(|| map::heads(map, &operands)).unwrap_or_else(|| map.place())
 }
 
 /// Elements that hold zero or the poison, in a region: the kernel did not write them.
@@ -438,6 +424,9 @@ fn left_out(hop: &Hop<'_>, map: &Map, place: &Place) -> Option<Cause> {
             ..Cause::default()
         });
     }
+    if let Some(cause) = stays_as_it_was(hop, map, place) {
+        return Some(cause);
+    }
     let content = map::content(map, &hop.reference, &hop.out)?;
     // Columns that are zero as a whole have not been written; single zeros may have been.
     if content != Content::Zero || place.is_scattered() {
@@ -458,6 +447,34 @@ fn left_out(hop: &Hop<'_>, map: &Map, place: &Place) -> Option<Cause> {
             format!("`{}` is zero in {place}, and right elsewhere", hop.buffer.name)
         }
     };
+    Some(Cause {
+        cause: "unwritten".into(),
+        what: detail.as_str().into(),
+        detail,
+        cos: Some(1.0),
+        score: Some(1.0),
+        confident: true,
+        ..Cause::default()
+    })
+}
+
+/// A part of a buffer that is updated in place and holds there what it held before.
+fn stays_as_it_was(hop: &Hop<'_>, map: &Map, place: &Place) -> Option<Cause> {
+    let in_part = hop.buffer.kind == Kind::After && place.pattern == Pattern::Region && map.count >= FEW;
+    let before = hop.source.buffers().into_iter().map(|id| hop.attempt.buffer(id)).filter(|before| {
+        in_part && (before.rows, before.cols, before.dtype) == (map.rows, map.cols, hop.buffer.dtype)
+    });
+    let mut held = before.map(|before| (before, before.value()));
+    let (before, _) = held.find(|(_, value)| {
+        let elements = (0..map.rows).flat_map(|r| (0..map.cols).map(move |c| (r, c)));
+        elements.filter(|(r, c)| map.is_wrong(*r, *c)).all(|(r, c)| hop.out.row(r)[c] == value.row(r)[c])
+    })?;
+    let detail = format!(
+        "`{}` holds what `{}` held before {}: nothing was written there",
+        hop.buffer.name,
+        before.name,
+        place.located()
+    );
     Some(Cause {
         cause: "unwritten".into(),
         what: detail.as_str().into(),
@@ -535,6 +552,7 @@ impl<'a> Search<'a, '_> {
                     let (reference, out) = (&hop.reference, &hop.out);
                     let dtype = hop.buffer.dtype;
                     let mut found = vectors::fits(hop.attempt, hop.source, (reference, out), self.map, dtype);
+                    found.extend(vectors::addends(hop.attempt, hop.source, (reference, out), self.map));
                     found.extend(output::fits(reference, out, self.map, hop.buffer.dtype, hop.source));
                     found
                 }
@@ -575,36 +593,9 @@ impl<'a> Search<'a, '_> {
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
         };
         rescore(&mut candidates);
-        let whole = |candidate: &Candidate| {
-            let variant = variant(&world, self.hop.source, &hypotheses, &candidate.holding);
-            let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok()?;
-            let mut value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
-            if let Some(gain) = candidate.gain {
-                value = value.map(|x| gain * x);
-            }
-            value = self.hop.settled(value);
-            if candidate.in_region {
-                for r in 0..value.rows {
-                    for (c, x) in value.row_mut(r).iter_mut().enumerate() {
-                        if !self.map.is_wrong(r, c) {
-                            *x = self.hop.reference.row(r)[c];
-                        }
-                    }
-                }
-            }
-            Some(value)
-        };
+        let whole = |candidate: &Candidate| self.whole(&world, &hypotheses, candidate);
         let mut stated = self.confirm(&hypotheses, &candidates, &second, &value, &whole);
-        for stated in stated.iter_mut().filter(|s| s.explained.whole) {
-            let [only] = stated.candidate.holding[..] else { continue };
-            let Some(both) = tiles::without_the_rest(&hypotheses[only]) else { continue };
-            let variant = variant(&world, self.hop.source, &both, &[0, 1]);
-            let value = catch_unwind(AssertUnwindSafe(|| variant.whole()));
-            stated.or_left_out = value.is_ok_and(|value| {
-                let value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
-                self.hop.explains(&self.hop.settled(value), self.before, 0.0).whole
-            });
-        }
+        self.mark_left_out(&world, &hypotheses, &mut stated);
         let fitted = self.fitted(&fits, &second);
         let explained = stated.iter().any(|s| s.explained.whole) || fitted.iter().any(|(_, e)| e.whole);
         if self.scope == Scope::All && !explained && !labels && hop.fine.is_none() {
@@ -622,6 +613,46 @@ impl<'a> Search<'a, '_> {
             stated.extend(self.confirm(&hypotheses, &pairs, &second, &value, &whole));
         }
         self.report(&hypotheses, stated, &fits, fitted)
+    }
+
+    /// The reference of the whole hop as a candidate has it.
+    fn whole(
+        &self,
+        world: &World<'a>,
+        hypotheses: &[Hypothesis<'a>],
+        candidate: &Candidate,
+    ) -> Option<Matrix> {
+        let variant = variant(world, self.hop.source, hypotheses, &candidate.holding);
+        let value = catch_unwind(AssertUnwindSafe(|| variant.whole())).ok()?;
+        let mut value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
+        if let Some(gain) = candidate.gain {
+            value = value.map(|x| gain * x);
+        }
+        value = self.hop.settled(value);
+        if candidate.in_region {
+            for r in 0..value.rows {
+                for (c, x) in value.row_mut(r).iter_mut().enumerate() {
+                    if !self.map.is_wrong(r, c) {
+                        *x = self.hop.reference.row(r)[c];
+                    }
+                }
+            }
+        }
+        Some(value)
+    }
+
+    /// Notes of what is stated whether leaving out the part that is misread would explain as much.
+    fn mark_left_out(&self, world: &World<'a>, hypotheses: &[Hypothesis<'a>], stated: &mut [Stated]) {
+        for stated in stated.iter_mut().filter(|s| s.explained.whole) {
+            let [only] = stated.candidate.holding[..] else { continue };
+            let Some(both) = tiles::without_the_rest(&hypotheses[only]) else { continue };
+            let variant = variant(world, self.hop.source, &both, &[0, 1]);
+            let value = catch_unwind(AssertUnwindSafe(|| variant.whole()));
+            stated.or_left_out = value.is_ok_and(|value| {
+                let value = round_overflow(&value, self.hop.buffer.dtype).into_owned();
+                self.hop.explains(&self.hop.settled(value), self.before, 0.0).whole
+            });
+        }
     }
 
     /// Single hypotheses, everywhere or where the output is wrong, alone or with a constant factor.

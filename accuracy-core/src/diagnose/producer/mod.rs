@@ -8,8 +8,10 @@
 use super::hypothesis::{Hypothesis, variant};
 use super::map::{self, Map, Pattern, Place as Where};
 use super::reading::Reading;
+use super::runs::{Runs, unsteady};
 use super::sampled::{Variant, World, all};
-use super::{Runs, scales, table, unsteady};
+use super::scales;
+use super::table::table;
 use crate::case::{Attempt, Captured, Kind};
 use crate::dtype::DType;
 use crate::judge::{JudgedHop, uncertainty};

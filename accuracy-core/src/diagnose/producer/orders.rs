@@ -161,18 +161,7 @@ impl<'a> Producer<'a, '_> {
         if candidates.first().is_none_or(|best| best.0 < 1.0)
             && let Some(of) = self.permuted(right)
         {
-            let example = (0..of.len()).filter(|&i| wrong[i]).take(3).map(|i| {
-                let name = |i: usize| format!("({}, {})", i / groups, i % groups);
-                format!("that of cell {} in the place of {}", name(i), name(of[i]))
-            });
-            let what = says!(
-                "writes the scales of `{}` in another order than {}: {}; every one is there",
-                self.buffer.name,
-                self.scheme.scale_layout,
-                example.collect::<Vec<_>>().join(", ")
-            );
-            let causes = vec![Fault { cause: "scale_layout", what, there_only: false }];
-            return (0, Found { causes, score: 1.0, ..Found::default() });
+            return (0, self.elsewhere(&of, wrong));
         }
         // The best of them on every cell.
         let mut best: Option<(usize, Found)> = None;
@@ -213,6 +202,23 @@ impl<'a> Producer<'a, '_> {
             }
         }
         best.unwrap_or((0, Found { score: 0.0, ..Found::default() }))
+    }
+
+    /// Scales that are all there, that of cell `of[i]` in the place of cell `i`.
+    fn elsewhere(&self, of: &[usize], wrong: &[bool]) -> Found {
+        let groups = self.grid.1;
+        let example = (0..of.len()).filter(|&i| wrong[i]).take(3).map(|i| {
+            let name = |i: usize| format!("({}, {})", i / groups, i % groups);
+            format!("that of cell {} in the place of {}", name(i), name(of[i]))
+        });
+        let what = says!(
+            "writes the scales of `{}` in another order than {}: {}; every one is there",
+            self.buffer.name,
+            self.scheme.scale_layout,
+            example.collect::<Vec<_>>().join(", ")
+        );
+        let causes = vec![Fault { cause: "scale_layout", what, there_only: false }];
+        Found { causes, score: 1.0, ..Found::default() }
     }
 
     /// Whether each cell's scale is none that the rule gives. `only` restricts it to some cells.
