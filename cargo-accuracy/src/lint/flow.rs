@@ -1475,8 +1475,8 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         let handed_on =
             (0..n).filter(|i| !forwards[*i].is_empty()).fold(Bits::EMPTY, |all, i| all.or(Bits::one(i)));
-        for i in 0..n {
-            let fate = self.fate(i, &ends, !forwards[i].is_empty());
+        for (i, forwards) in forwards.iter_mut().enumerate() {
+            let fate = self.fate(i, &ends, !forwards.is_empty());
             let equal = self.equal.iter().find_map(|(a, b)| match (*a == i, *b == i) {
                 (true, _) => Some(*b),
                 (_, true) => Some(*a),
@@ -1518,7 +1518,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 hint: self.read_original.has(i) && !self.unhinted.has(i),
                 scratch: self.is_scratch(i),
                 warned: self.warned.has(i),
-                forwards: std::mem::take(&mut forwards[i]),
+                forwards: std::mem::take(forwards),
                 witness,
             });
         }

@@ -24,7 +24,9 @@ pub fn paged_attention(table: &mut Mutations, inputs: &[Expr]) {
     );
     // Key heads of sizes that there are.
     let width = inputs[1].shape().1;
-    for d in [32, 64, 80, 96, 128, 192, 256].into_iter().filter(|d| 2 * d <= width && width % d == 0) {
+    for d in
+        [32, 64, 80, 96, 128, 192, 256].into_iter().filter(|d| 2 * d <= width && width.is_multiple_of(*d))
+    {
         for (words, next) in [("the first key head", 0), ("the next key head", 1)] {
             table.add(
                 "permuted_tiles",

@@ -95,9 +95,12 @@ pub fn addend(table: &mut Mutations, a: &Expr, b: &Expr) {
     );
 }
 
+/// Another column of factors, from the column that is declared and the factors as they are repeated.
+type OtherColumn = Box<dyn Fn(&Expr, &Expr) -> Option<Expr> + Send + Sync>;
+
 /// Adds what a kernel may do with a factor for each row.
 pub fn factor_of_rows(table: &mut Mutations) {
-    let of_column = |f: Box<dyn Fn(&Expr, &Expr) -> Option<Expr> + Send + Sync>| -> Mutation {
+    let of_column = |f: OtherColumn| -> Mutation {
         Box::new(move |op| {
             let Op::Binary { function: Binary::Mul, a, b } = op else { return None };
             let b = f(column_repeated(b)?, b)?;

@@ -490,7 +490,7 @@ impl Rules<'_, '_, '_> {
         }
         for tile in [16, 32, 64, 128, 256, 512] {
             // The end of K beyond whole tiles.
-            if k % tile != 0 && tile < k {
+            if !k.is_multiple_of(tile) && tile < k {
                 let end = k / tile * tile;
                 self.of(
                     "overflow",
@@ -511,7 +511,7 @@ impl Rules<'_, '_, '_> {
         let (_, cell_cols) = by.cell;
         let k = by.buffer.cols;
         for width in [64, 128, 256].into_iter().chain([cell_cols]) {
-            if k % width == 0 {
+            if k.is_multiple_of(width) {
                 continue;
             }
             self.of(
