@@ -415,19 +415,16 @@ fn of_activation(op: &Op, activation: Activation) -> Vec<Named> {
 fn of_experts(experts: usize) -> Vec<Named> {
     let none = Mistake::default();
     let mut all = vec![
-    named("the routing weights are not applied", Mistake { alike: true, ..none.clone() }),
-    named(
-        "the routing weights are applied to the experts' input",
-        Mistake { weighs_input: true, ..none.clone() },
-    ),
-    named(
-        "the routing weights of a token's experts are in another order",
-        Mistake { rolled_slots: true, ..none.clone() },
-    ),
-    named(
-        "each expert has the weights of the one behind it",
-        Mistake { next_expert: 1, ..none.clone() },
-    ),
+        named("the routing weights are not applied", Mistake { alike: true, ..none.clone() }),
+        named(
+            "the routing weights are applied to the experts' input",
+            Mistake { weighs_input: true, ..none.clone() },
+        ),
+        named(
+            "the routing weights of a token's experts are in another order",
+            Mistake { rolled_slots: true, ..none.clone() },
+        ),
+        named("each expert has the weights of the one behind it", Mistake { next_expert: 1, ..none.clone() }),
     ];
     for parts in [2, 4, 8].into_iter().filter(|p| experts.is_multiple_of(*p)) {
         for index in 0..parts {
