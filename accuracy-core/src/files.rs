@@ -9,6 +9,7 @@ use std::io::{Error, ErrorKind, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// Most bytes of a file that a person writes: a configuration, a list of rules.
 pub const TEXT: u64 = 16 << 20;
@@ -39,11 +40,15 @@ pub fn open(path: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// The files that this process has opened for reading, by device and number.
-static READ: LazyLock<Mutex<HashSet<(u64, u64)>>> = LazyLock::new(Mutex::default);
+/// What a file is known by: its device and number, and when it was made, because the number of a file that was removed is
+/// given to another one.
+type Identity = (u64, u64, Option<SystemTime>);
 
-fn identity(about: &Metadata) -> (u64, u64) {
-    (about.dev(), about.ino())
+/// The files that this process has opened for reading.
+static READ: LazyLock<Mutex<HashSet<Identity>>> = LazyLock::new(Mutex::default);
+
+fn identity(about: &Metadata) -> Identity {
+    (about.dev(), about.ino(), about.created().ok())
 }
 
 /// Whether this process has read the file, under whatever name: nothing may be written over it.

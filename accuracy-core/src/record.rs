@@ -199,7 +199,6 @@ struct WrittenCause {
 impl From<Cause> for WrittenCause {
     fn from(of: Cause) -> WrittenCause {
         let Cause { cause: name, detail, what, readings, cos, score, operand, ignored, confident } = of;
-        debug_assert!(CauseFamily::named(&name).is_some(), "`{name}` is the name of no cause");
         let family = CauseFamily::of(&name).name();
         let (cause, kind) = (family.to_owned(), Some(&name).filter(|name| *name != family).cloned());
         WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident }

@@ -156,6 +156,15 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Findings {
             causes.splice(0..0, found);
         }
     }
+    // A name that the table of families lacks is in no document and no schema.
+    #[cfg(test)]
+    for cause in &causes {
+        assert!(
+            crate::record::CauseFamily::named(&cause.cause).is_some(),
+            "`{}` is in no table",
+            cause.cause
+        );
+    }
     Findings { causes, explained }
 }
 

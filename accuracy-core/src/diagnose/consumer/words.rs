@@ -7,6 +7,7 @@ use crate::diagnose::map;
 use crate::diagnose::output::{self, Fit};
 use crate::diagnose::scales;
 use crate::record::{Cause, CheckResult};
+use crate::reference::BufferId;
 use std::collections::BTreeSet;
 
 /// At most this many other hypotheses are reported with a cause, if they predict the same bytes.
@@ -176,6 +177,8 @@ impl<'a> Search<'a, '_> {
         let nameless = fit.cause == "gain" && (fit.gain.is_none() || self.place.is_scattered());
         // Threads that race for a sum lose addends, in some elements the same ones in every run.
         let lost = fit.cause.starts_with("addend") && !self.hop.unsteady.is_empty();
+        // But for a few codes, the other reading of an operand's format is a factor of its bias.
+        let as_format = fit.gain.is_some_and(|gain| self.is_bias_of_an_operand(gain));
         let what = fit.what.and(&region);
         Cause {
             cause: fit.cause.into(),
@@ -183,9 +186,16 @@ impl<'a> Search<'a, '_> {
             what,
             cos: explained.cos,
             score: Some(explained.score),
-            confident: confident && explained.whole && !nameless && !lost,
+            confident: confident && explained.whole && !nameless && !lost && !as_format,
             ..Cause::default()
         }
+    }
+
+    /// Whether a factor is what one or two operands in the other reading of their format would make, as e4m3fnuz for e4m3fn.
+    fn is_bias_of_an_operand(&self, gain: f64) -> bool {
+        let two_readings = |id: BufferId| self.hop.attempt.buffer(id).dtype.twin().is_some();
+        let is = |of: f64| (gain / of - 1.0).abs() < 1e-3;
+        [0.25, 0.5, 2.0, 4.0].into_iter().any(is) && self.hop.source.buffers().into_iter().any(two_readings)
     }
 
     /// Of which operand's one scale a factor is.
