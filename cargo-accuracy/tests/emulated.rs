@@ -356,3 +356,30 @@ fn an_archive_with_the_emulator_runs_where_there_is_no_compiler() {
     assert_eq!((run.status, run.case().verdict.as_str()), (Some(0), "correct"), "{run}");
     assert_eq!(run.report.as_ref().unwrap()["emulated"], true, "{run}");
 }
+
+#[test]
+fn a_code_object_is_never_older_than_its_sources() {
+    let Some(fixture) = emulated("a_code_object_is_never_older_than_its_sources") else { return };
+    let mut command = fixture.plugin();
+    command.args(["accuracy", "build", "--arch", "gfx950", "--code-object", "plain"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let test = ["::of_a_code_object["];
+    let right = run(fixture, &test);
+    let header = fixture.dir.join("hip/plain.h");
+    let text = std::fs::read_to_string(&header).unwrap();
+    let time = header.metadata().unwrap().modified().unwrap();
+    // Of the object's headers, contents alone decide, as for libraries.
+    let write = |text: &str| {
+        std::fs::write(&header, text).unwrap();
+        std::fs::File::options().write(true).open(&header).unwrap().set_modified(time).unwrap();
+    };
+    write(&text.replace("1.0f", "1.5f"));
+    let wrong = run(fixture, &test);
+    write(&text);
+    let again = run(fixture, &test);
+    assert_eq!((right.status, right.case().verdict.as_str()), (Some(0), "correct"), "{right}");
+    assert_eq!(wrong.status, Some(100), "{wrong}");
+    assert!(wrong.case().failed_checks.iter().any(|check| check == "gain"), "{wrong}");
+    assert_eq!((again.status, again.case().verdict.as_str()), (Some(0), "correct"), "{again}");
+}

@@ -58,6 +58,7 @@ pub fn command(args: ArchiveArgs) -> anyhow::Result<ExitCode> {
     for package in metadata.workspace_packages() {
         let archs = build::built_for(&metadata, package);
         build::libraries(&metadata, &config, package, &archs, built.out_dir(&package.id))?;
+        build::code_objects_again(&metadata, &config, package, None)?;
     }
     let workspace = collect::Workspace { metadata: &metadata, built: &built, binaries: &binaries };
     let collected = workspace.collect(sources, &library_folders(&args)?)?;

@@ -101,14 +101,49 @@ pub fn folders(metadata: &Metadata, config: &Config, package: &Package) -> Vec<P
     named(config, package).chain([folder(metadata, package).join(LATEST)]).collect()
 }
 
+/// The names of what was built last of a package.
+fn latest(metadata: &Metadata, package: &Package) -> impl Iterator<Item = String> {
+    let links = std::fs::read_dir(folder(metadata, package).join(LATEST)).into_iter().flatten().flatten();
+    links.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
 /// The architectures for which libraries of a package were built before.
 pub fn built_for(metadata: &Metadata, package: &Package) -> Vec<Arch> {
-    let latest = std::fs::read_dir(folder(metadata, package).join(LATEST)).into_iter().flatten().flatten();
-    let names = latest.filter_map(|entry| entry.file_name().into_string().ok());
-    names
+    latest(metadata, package)
         .filter(|name| name.ends_with(".so"))
         .filter_map(|name| accuracy_core::library::parse_file_name(&name).map(|(_, arch)| arch))
         .collect()
+}
+
+/// Brings code objects up to date that were built before, and says where they are: `build --code-object` names them once,
+/// and what runs later must not be older than its sources. Only those for `archs`, or for any where that is `None`.
+///
+/// # Errors
+/// As of [`libraries`], and if the source of one is gone.
+pub fn code_objects_again(
+    metadata: &Metadata,
+    config: &Config,
+    package: &Package,
+    archs: Option<&[Arch]>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut built = Vec::new();
+    for file in latest(metadata, package) {
+        let Some((name, arch)) = parse_code_object(&file) else { continue };
+        if archs.is_some_and(|archs| !archs.contains(&arch)) {
+            continue;
+        }
+        let link = folder(metadata, package).join(LATEST).join(&file);
+        built.extend(code_objects(metadata, config, package, &[arch], &[name.to_owned()]).with_context(
+            || format!("{} was built before; remove it if nothing needs it any more", link.display()),
+        )?);
+    }
+    Ok(built)
+}
+
+/// Name and architecture of `{name}_{arch}.co`.
+fn parse_code_object(file: &str) -> Option<(&str, Arch)> {
+    let (name, arch) = file.strip_suffix(".co")?.rsplit_once('_')?;
+    Some((name, arch.parse().ok()?))
 }
 
 fn named<'a>(config: &'a Config, package: &'a Package) -> impl Iterator<Item = PathBuf> + 'a {
@@ -116,26 +151,14 @@ fn named<'a>(config: &'a Config, package: &'a Package) -> impl Iterator<Item = P
 }
 
 /// What a test process is told of a package's kernels, a line each, as ACCURACY_KERNEL_FOLDERS has it: the folders that
-/// the package names, those of the files that were `built` for this run, and those of code objects that were built
-/// before.
+/// the package names, and those of the files that were `built` for this run.
 ///
 /// # Errors
 /// If a folder has a name that does not fit into a line.
-pub fn kernel_folders(
-    metadata: &Metadata,
-    config: &Config,
-    package: &Package,
-    built: &[PathBuf],
-) -> anyhow::Result<String> {
+pub fn kernel_folders(config: &Config, package: &Package, built: &[PathBuf]) -> anyhow::Result<String> {
     let mut folders: Vec<(&str, PathBuf)> = named(config, package).map(|dir| ("named", dir)).collect();
     let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
     folders.extend(built.iter().map(|path| ("built", parent(path))));
-    let latest = std::fs::read_dir(folder(metadata, package).join(LATEST)).into_iter().flatten().flatten();
-    for link in latest.filter(|link| link.path().extension().is_some_and(|e| e != "so")) {
-        if let Ok(path) = link.path().canonicalize() {
-            folders.push(("built", parent(&path)));
-        }
-    }
     let mut lines = String::new();
     for (found, dir) in folders {
         let text = |path: &Path| {
@@ -378,8 +401,13 @@ fn code_objects(
             let output = objects.join(format!("{name}_{arch}.co"));
             let mut unit = unit(library, &compiler, dir, &include, source, output.clone());
             unit.command.args(["--cuda-device-only", "--no-gpu-bundle-output"]);
-            // Of these the compiler does not list the headers, so that what has changed is not known.
-            forget(&output)?;
+            // Without a part for the host, clang's driver passes over -MMD; its compiler lists the headers all the same.
+            for argument in ["-dependency-file".as_ref(), output.with_extension("d").as_os_str()] {
+                unit.command.arg("-Xclang").arg(argument);
+            }
+            for argument in ["-MT".as_ref(), output.as_os_str()] {
+                unit.command.arg("-Xclang").arg(argument);
+            }
             unit.bring_up_to_date(&compiler).with_context(|| cannot(library, package, arch.name()))?;
             built.push(publish(&out, &output)?);
         }

@@ -123,8 +123,9 @@ fn run_workspace(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 let dir = cargo::manifest_dir(package).to_path_buf();
                 if let std::collections::btree_map::Entry::Vacant(entry) = folders.entry(dir.clone()) {
                     let out_dir = built.out_dir(&package.id);
-                    let libraries = build::libraries(&metadata, &config, package, &archs, out_dir)?;
-                    entry.insert(build::kernel_folders(&metadata, &config, package, &libraries)?);
+                    let mut fresh = build::libraries(&metadata, &config, package, &archs, out_dir)?;
+                    fresh.extend(build::code_objects_again(&metadata, &config, package, Some(&archs))?);
+                    entry.insert(build::kernel_folders(&config, package, &fresh)?);
                 }
                 lines += &folders[&dir];
             }

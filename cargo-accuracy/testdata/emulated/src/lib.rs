@@ -222,6 +222,24 @@ mod tests {
     }
 
     /// A case for each of 32 processes.
+    #[code_object("plain")]
+    unsafe extern "C" {
+        fn plain_gemm(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32);
+    }
+
+    #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+    fn of_a_code_object(cx: &mut Case) -> Result<Tensor> {
+        let (m, n, k) = cx.shape()?;
+        let x = cx.activations()?;
+        let w = cx.weight("w", BF16)?;
+        let y = cx.output("y", BF16, [m, n], x.matmul(&w))?;
+        let blocks = [(m * n).cast_unsigned().div_ceil(64), 1, 1];
+        let grid = Grid { blocks, threads: [64, 1, 1], shared: 0, stream: cx.stream() };
+        // SAFETY: the kernel is given buffers of the shapes that it is told.
+        unsafe { plain_gemm(grid, y.data(), x.data(), w.data(), m, n, k) }?;
+        Ok(y)
+    }
+
     #[accuracy_test(
         checkpoint = "shards/good",
         weights = { w = "up_proj" },
