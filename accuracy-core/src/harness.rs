@@ -75,9 +75,14 @@ impl Test {
             let before = match &case {
                 SubCaseOrError::Case(case) if !settings.alone && !settings.selftest => {
                     let all = all.as_deref().unwrap_or_default();
-                    let mut before = order::before(meta, case, all, |case| checks::weight_shapes(meta, case));
+                    let unlisted = match settings.cases.is_some() && case.planned.fuzz.is_none() {
+                        true => order::Unlisted::Drawn,
+                        false => order::Unlisted::None,
+                    };
+                    let shapes = |case: &SubCase| checks::weight_shapes(meta, case);
+                    let mut before = order::before(meta, case, all, unlisted, shapes);
                     // Emulated, what is larger than the case takes longer than the case.
-                    before.retain(|other| !settings.emulate || other.tokens <= case.tokens);
+                    before.retain(|other| !settings.emulate || other.case().tokens <= case.tokens);
                     before
                 }
                 _ => Vec::new(),
@@ -138,7 +143,7 @@ impl Test {
         &self,
         meta: &TestMeta,
         case: &SubCaseOrError,
-        before: Vec<&SubCase>,
+        before: Vec<order::Before<'_>>,
         settings: &Settings,
         records: &PathBuf,
     ) -> Record {

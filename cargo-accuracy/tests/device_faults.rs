@@ -40,6 +40,20 @@ fn unwritten_output_is_reported_as_unwritten() {
 }
 
 #[test]
+fn a_grid_that_is_kept_from_another_shape_fails() {
+    let case = case("first_grid_kept");
+    assert_eq!((case.gate.as_str(), &*case.failed_checks[0]), ("fail", "order"), "{case:?}");
+}
+
+#[test]
+fn zero_times_what_was_in_memory_fails() {
+    let case = case("times_zero");
+    assert_eq!(case.gate, "fail", "{case:?}");
+    assert_eq!(case.failed_checks, ["repeat"], "{case:?}");
+    assert!(case.reason.contains("reads what nobody has written"), "{case:?}");
+}
+
+#[test]
 fn a_write_one_element_past_either_end_damages_a_guard() {
     assert_check_failed("past_the_end", "guards");
     assert_check_failed("before_the_start", "guards");

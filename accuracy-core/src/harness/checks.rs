@@ -1,6 +1,6 @@
 //! The four checks of a case: what is run how often, and how its record comes about.
 
-use super::order::Order;
+use super::order::{Before, Order};
 use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::poison::Poison;
@@ -65,7 +65,10 @@ pub fn run(
     };
     let mut unlike_the_first = None;
     let preceded_by = order.begin(case, |before| {
-        let (usable, found) = runner.precede(before);
+        let (usable, found) = match before {
+            Before::Listed(before) => runner.precede(before),
+            Before::Drawn(before) => (runner.precede_once(before), None),
+        };
         unlike_the_first = unlike_the_first.take().or(found);
         usable
     });
@@ -204,6 +207,11 @@ fn outside_of_memory(findings: &[Finding]) -> Option<Cause> {
     Some(Cause { cause: "out_of_bounds".into(), detail, confident: true, ..Cause::default() })
 }
 
+/// Whether the device can still be used. What else goes wrong before a case is told by the case that it is.
+fn usable(attempt: &Result<Attempt>) -> bool {
+    !matches!(attempt, Err(Error::Kernel { .. }))
+}
+
 /// What a test declares to do no harm fails no case, and says why.
 fn declare_benign(findings: &mut [Finding], benign: &[Benign]) {
     for finding in findings {
@@ -337,19 +345,27 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Computes another sub-case of the test twice, and forgets what came out. Says whether the device can still be used, and
-    /// whether the two differ: the first launch of a process is seen here alone.
-    fn precede(&self, before: &SubCase) -> (bool, Option<CheckResult>) {
-        let cell = &self.meta.body.cells[before.cell];
-        let setup = Setup {
+    /// What another sub-case of the test is computed with before this one.
+    fn setup_of(&self, before: &SubCase) -> Setup {
+        Setup {
             tokens: before.tokens,
             drawn: None,
             weights: before.planned.weights.clone(),
             watch: Watch::Nothing,
             ..self.setup.clone()
-        };
-        // What else goes wrong in it is told by the case that it is.
-        let usable = |attempt: &Result<Attempt>| !matches!(attempt, Err(Error::Kernel { .. }));
+        }
+    }
+
+    /// Computes a shape that the test does not list, and forgets what came out. Says whether the device can still be used.
+    fn precede_once(&self, before: &SubCase) -> bool {
+        usable(&self.attempt(&self.meta.body.cells[before.cell].at, self.setup_of(before)))
+    }
+
+    /// Computes another sub-case of the test twice, and forgets what came out. Says whether the device can still be used, and
+    /// whether the two differ: the first launch of a process is seen here alone.
+    fn precede(&self, before: &SubCase) -> (bool, Option<CheckResult>) {
+        let cell = &self.meta.body.cells[before.cell];
+        let setup = self.setup_of(before);
         let first = self.attempt(&cell.at, setup.clone());
         if self.emulated || first.is_err() {
             return (usable(&first), None);

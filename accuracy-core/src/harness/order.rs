@@ -2,7 +2,7 @@
 //!
 //! A kernel may keep something of its first call, such as a grid in a `static`, a workspace or a table. In a process that
 //! computes one shape alone that is always right. So a process computes other shapes of the test before it comes to its
-//! case: a small one before a large case, a large one before a small case.
+//! case: a small one before a large case, a large one before a small case. Of a test with one shape it draws another.
 
 use crate::meta::{Cell, Check, TestMeta};
 use crate::plan::SubCase;
@@ -12,10 +12,29 @@ use std::path::PathBuf;
 /// How many tensors of a test are looked at for one of another shape: a model has few shapes, and they alternate.
 const TENSORS: usize = 16;
 
+/// One chain that a process computes before its case.
+#[derive(Debug)]
+pub enum Before<'a> {
+    /// Another case of the test.
+    Listed(&'a SubCase),
+    /// A shape that the test does not list. Nobody says that its kernels take it, so that whatever happens in it is of no
+    /// account.
+    Drawn(Box<SubCase>),
+}
+
+impl Before<'_> {
+    pub fn case(&self) -> &SubCase {
+        match self {
+            Before::Listed(case) => case,
+            Before::Drawn(case) => case,
+        }
+    }
+}
+
 /// What comes before a case in its process.
 #[derive(Debug, Default)]
 pub struct Order<'a> {
-    pub before: Vec<&'a SubCase>,
+    pub before: Vec<Before<'a>>,
     /// File that is there as soon as something runs before the case; [`ENDED`] is in it once that has ended.
     pub marker: PathBuf,
 }
@@ -23,7 +42,7 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// Runs what comes before, and says what it was. Whether that is right is of no account here, it is a case of its own;
     /// `run` says whether the device can still be used.
-    pub fn begin(&self, case: &SubCase, mut run: impl FnMut(&SubCase) -> bool) -> Vec<String> {
+    pub fn begin(&self, case: &SubCase, mut run: impl FnMut(&Before<'_>) -> bool) -> Vec<String> {
         if self.before.is_empty() {
             return Vec::new();
         }
@@ -32,12 +51,20 @@ impl Order<'_> {
         if self.before.iter().all(|before| run(before)) {
             let _ = std::fs::write(&self.marker, ENDED);
         }
-        self.before.iter().map(|before| difference(case, before)).collect()
+        self.before.iter().map(|before| difference(case, before.case())).collect()
     }
 }
 
-/// The sub-cases that are to be computed before `case`, in this order; none where the test has one shape. `shape` says what
-/// shape a sub-case's weights have.
+/// Whether a process may compute shapes that the test does not list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    /// It runs cases for the plugin, which runs a case once more whose process died of them.
+    Drawn,
+    /// It runs all tests of an executable, and would take them with it.
+    None,
+}
+
+/// The sub-cases that are to be computed before `case`, in this order. `shape` says what shape a sub-case's weights have.
 ///
 /// Where tensors have several shapes, the first sub-case differs in them and in the tokens, so that something kept of either
 /// shows. The last one differs in the tokens alone, which shows what is kept for each tensor.
@@ -45,8 +72,9 @@ pub fn before<'a>(
     meta: &TestMeta,
     case: &SubCase,
     all: &'a [SubCase],
+    unlisted: Unlisted,
     shape: impl Fn(&SubCase) -> Option<Vec<(usize, usize)>>,
-) -> Vec<&'a SubCase> {
+) -> Vec<Before<'a>> {
     let cell = |case: &SubCase| -> &Cell { &meta.body.cells[case.cell] };
     let own = cell(case);
     if own.check != Check::FullChain {
@@ -76,7 +104,11 @@ pub fn before<'a>(
             |other: &&SubCase| other.tokens == tokens && other.planned.weights == case.planned.weights;
         found.extend(all.iter().filter(alike).find(same_weights));
     }
-    found
+    if found.is_empty() && unlisted == Unlisted::Drawn {
+        let tokens = if case.tokens > 1 { 1 } else { 2 };
+        return vec![Before::Drawn(Box::new(SubCase { tokens, ..case.clone() }))];
+    }
+    found.into_iter().map(Before::Listed).collect()
 }
 
 /// In what `other` differs from `case`: `tokens=33,w=model.layers.0.up_proj`.
@@ -125,6 +157,10 @@ mod tests {
 
     /// Every case with what comes before it. The name of a tensor says its shape.
     fn orders(meta: &TestMeta, tensors: &[&str]) -> Vec<(String, Vec<String>)> {
+        orders_with(meta, tensors, Unlisted::None)
+    }
+
+    fn orders_with(meta: &TestMeta, tensors: &[&str], unlisted: Unlisted) -> Vec<(String, Vec<String>)> {
         let cells = meta.body.cells.iter().enumerate();
         let all: Vec<SubCase> = cells
             .flat_map(|(cell, of)| {
@@ -138,9 +174,9 @@ mod tests {
         let shape = |case: &SubCase| Some(vec![(case.planned.weights["w"].len(), 1)]);
         all.iter()
             .map(|case| {
-                let found = before(meta, case, &all, shape);
+                let found = before(meta, case, &all, unlisted, shape);
                 let name = format!("{} {}", case.tokens, case.planned.weights["w"]);
-                (name, found.iter().map(|other| difference(case, other)).collect())
+                (name, found.iter().map(|other| difference(case, other.case())).collect())
             })
             .collect()
     }
@@ -166,7 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn a_test_of_one_shape_has_nothing_before_its_cases() {
+    fn a_test_of_one_shape_has_another_drawn_where_the_plugin_runs_it() {
+        let before =
+            |check, tokens| orders_with(&test(&[check], &[tokens]), &["up"], Unlisted::Drawn)[0].1.clone();
+        assert_eq!(before(Check::FullChain, 5), ["tokens=1"]);
+        assert_eq!(before(Check::FullChain, 1), ["tokens=2"]);
+        assert!(before(Check::Parameter, 5).is_empty());
+        let listed = orders_with(&test(&[Check::FullChain], &[33, 9]), &["up"], Unlisted::Drawn);
+        assert_eq!(listed[0].1, ["tokens=9"]);
+    }
+
+    #[test]
+    fn a_test_of_one_shape_has_nothing_before_its_cases_in_an_executable_of_all_tests() {
         assert!(orders(&test(&[Check::FullChain], &[5]), &["up", "qp"]).iter().all(|(_, b)| b.is_empty()));
         // The other checks compute several chains in any case, and compare them.
         assert!(orders(&test(&[Check::Parameter], &[1, 33]), &["w"]).iter().all(|(_, b)| b.is_empty()));

@@ -390,7 +390,7 @@ impl Slot {
             .filter(|stray| {
                 stray.group == self.group
                     || !own.contains(&stray.group)
-                        && unix::environment_of(stray.pid, mark).as_deref() == Some(&self.mark)
+                        && unix::environment_of_child(stray.pid, mark).as_deref() == Some(&self.mark)
             })
             .collect();
         if unix::group_exists(self.group) {

@@ -200,6 +200,19 @@ pub fn environment_of(pid: Pid, name: &str) -> Option<String> {
         .map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
+/// The same of a child that may just be about to become another program: until its memory is laid out, it seems to have no
+/// environment at all, and that is waited for.
+pub fn environment_of_child(pid: Pid, name: &str) -> Option<String> {
+    const TRIES: usize = 50;
+    for _ in 0..TRIES {
+        if !std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|bytes| bytes.is_empty()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    environment_of(pid, name)
+}
+
 /// Living processes that have this in their environment.
 pub fn with_environment(name: &str, value: &str) -> Vec<Stray> {
     let own = std::process::id() as Pid;

@@ -13,6 +13,8 @@ mod tests {
         fn gemm_that_falls_back(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_writes_nothing(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_without_the_last_column(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+        fn gemm_in_the_first_grid(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
+        fn gemm_times_zero(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_past_the_end(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_before_the_start(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
         fn gemm_modifies_its_input(y: DevPtr<bf16>, x: DevPtr<bf16>, w: DevPtr<bf16>, m: i32, n: i32, k: i32, stream: Stream) -> Status;
@@ -44,6 +46,8 @@ mod tests {
         falls_back: gemm_that_falls_back BF16;
         nothing_written: gemm_writes_nothing BF16;
         last_column_unwritten: gemm_without_the_last_column BF16;
+        first_grid_kept: gemm_in_the_first_grid BF16;
+        times_zero: gemm_times_zero BF16;
         past_the_end: gemm_past_the_end BF16;
         before_the_start: gemm_before_the_start BF16;
         input_modified: gemm_modifies_its_input BF16;
