@@ -88,7 +88,7 @@ Examples:
   cargo accuracy lint --save-baseline lint.json       begin in an old repository
   cargo accuracy lint --baseline lint.json --report sarif=lint.sarif
 
-Exit status: 0 no error, or only errors that are in the baseline; 100 errors; 101 it could not finish; 2 wrong usage.";
+Exit status: 0 no error, or only errors that are in the baseline; 100 errors; 4 there was no source file; 101 it could not finish; 2 wrong usage.";
 
 const DTYPES_EXAMPLES: &str = "\
 Examples:

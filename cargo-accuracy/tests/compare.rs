@@ -33,12 +33,17 @@ fn json(arguments: &[&str], status: i32) -> Value {
 
 /// Writes a one-dimensional or two-dimensional float32 array.
 fn npy(path: &Path, shape: &str, values: &[f32]) {
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    npy_of(path, "<f4", shape, &bytes);
+}
+
+fn npy_of(path: &Path, format: &str, shape: &str, values: &[u8]) {
+    let header = format!("{{'descr': '{format}', 'fortran_order': False, 'shape': {shape}, }}");
     let header = format!("{header:<117}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
     bytes.extend(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend(values);
     std::fs::write(path, bytes).unwrap();
 }
 
@@ -143,6 +148,33 @@ fn what_is_wrong_with_a_tensor_is_said() {
         text.contains("1 tensor compared, 0 differ, 1 equal") && text.contains("one and the same"),
         "{text}"
     );
+}
+
+#[test]
+fn float64_is_compared_over_all_of_its_range() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (a, b) = (path("a.npy"), path("b.npy"));
+    // Squares of these overflow, or vanish.
+    for unit in [1e300, 1.0, 1e-300, 5e-324 * 1e6] {
+        let write = |path: &str, values: [f64; 4]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| (v * unit).to_le_bytes()).collect();
+            npy_of(Path::new(path), "<f8", "(2, 2)", &bytes);
+        };
+        write(&a, [1.0, 2.0, 3.0, -4.0]);
+        write(&b, [1.5, 3.0, 4.5, -6.0]);
+        let tensor = &json(&[&a, &b], 100)["tensors"][0];
+        let near = |key: &str, expected: f64| {
+            let value = tensor[key].as_f64().unwrap_or_else(|| panic!("{unit:e}: no {key}: {tensor}"));
+            assert!((value - expected).abs() < 1e-5, "{unit:e}: {key} is {value}");
+        };
+        near("cos", 1.0);
+        near("gain", 1.5);
+        near("rel_l2", 0.5);
+        write(&b, [4.0, -3.0, -2.0, 1.0]);
+        let cos = json(&[&a, &b], 100)["tensors"][0]["cos"].as_f64().unwrap();
+        assert!(cos < 0.0, "{unit:e}: {cos}");
+    }
 }
 
 #[test]

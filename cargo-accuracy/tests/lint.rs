@@ -594,6 +594,7 @@ fn what_cannot_be_read_changes_the_last_line_and_the_status() {
     assert_eq!(out.status.code(), Some(101), "{}", String::from_utf8_lossy(&out.stdout));
     let out = lint(folder.path(), &["--no-cache", "nothing"]);
     let shown = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(4), "where there is no source, nothing was looked at: {shown}");
     assert!(shown.lines().last().unwrap().contains("no source file in nothing"), "{shown}");
     // Outside of a repository there is nothing to compare with.
     let out = lint(folder.path(), &["--no-cache", "--since", "HEAD"]);

@@ -225,10 +225,13 @@ fn device_libraries(arch: Arch, out: &Path) -> anyhow::Result<PathBuf> {
 
 fn nvidia(arch: Arch, out: &Path) -> anyhow::Result<Compiler> {
     let program = locate(Kind::Cuda)?.program;
-    let mut compile =
-        words(&format!("-std=c++17 -O3 -arch={arch} -Xcompiler -fPIC,-fvisibility=hidden,-Wall -I"));
+    // A library's flags are one list for all compilers, and nvcc does not know all that the others do, such as -Wextra.
+    const FORWARD: &str = "-forward-unknown-to-host-compiler";
+    let mut compile = words(&format!(
+        "{FORWARD} -std=c++17 -O3 -arch={arch} -Xcompiler -fPIC,-fvisibility=hidden,-Wall -I"
+    ));
     compile.push(stand_in(out, "hip_cuda", HIP_ON_CUDA)?.into());
     compile.extend(words("-x cu"));
     // The runtime is shared with the test process, where launches are observed.
-    Compiler::new(program, compile, words("-shared -cudart shared -Xcompiler -fPIC"))
+    Compiler::new(program, compile, words(&format!("{FORWARD} -shared -cudart shared -Xcompiler -fPIC")))
 }

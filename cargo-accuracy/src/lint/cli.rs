@@ -102,6 +102,9 @@ pub fn command(args: LintArgs) -> Result<ExitCode> {
     if report.unread() {
         return Ok(ExitCode::Unfinished);
     }
+    if report.files == 0 {
+        return Ok(ExitCode::NothingRan);
+    }
     let failed = report.fails();
     Ok(if args.save_baseline.is_some() || !failed { ExitCode::Correct } else { ExitCode::Failed })
 }

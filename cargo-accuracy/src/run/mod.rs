@@ -5,7 +5,7 @@
 //! [`discover`] finds the tests in the executables, [`kernels`] looks into the libraries that they bind; [`plan`] lays out
 //! their cases, [`hidden`] the tests that are in none of them; [`select`] takes some, perhaps as [`schedule`] finds out; [`folder`] is where records go; [`pool`]
 //! runs processes, with [`unix`] below it and [`orphans`] beside it;
-//! [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`shrink`] looks for the least shape
+//! [`phases`] says what runs after what; [`batch`] lets several cases share one, and [`order`] tells what that makes wrong; [`shrink`] looks for the least shape
 //! of a failure; [`outcome`] turns their ends into
 //! records; [`trace`] shows the instructions of one of them. What is printed is in [`crate::report`].
 
@@ -25,6 +25,7 @@ mod loosened_by_settings;
 mod order;
 mod orphans;
 pub mod outcome;
+mod phases;
 mod plan;
 mod pool;
 mod progress;
@@ -42,7 +43,7 @@ use crate::archive::unpack::{Archive, Unpacked};
 use crate::baseline::Baselines;
 use crate::build;
 use crate::config::{Config, Sources};
-use crate::exit::{ExitCode, chain, usage};
+use crate::exit::{ExitCode, usage};
 use crate::invocation::{self, command_like};
 use crate::lint::{self, Baseline, Finding, LintConfig};
 use crate::output;
@@ -51,7 +52,7 @@ use crate::selftest;
 use accuracy_core::device::gpu::Kind;
 use accuracy_core::env;
 use accuracy_core::identity::Identity;
-use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Unfinished, Verdict};
+use accuracy_core::record::{self, Gate, Library, Planned, Record, SCHEMA, Verdict};
 use accuracy_core::verdict::LeastCosine;
 use anyhow::Context as _;
 use args::Isolation;
@@ -61,15 +62,13 @@ use device::Places;
 use discover::Binary;
 use folder::{RunFolder, RunInfo};
 use hidden::Hidden;
-use order::Suspect;
 use orphans::Guard;
+use phases::Done;
 use plan::{Case, Fate, Selected, Settings};
-use pool::{End, Job, Need, Next, Outcome, Pool};
-use std::cell::RefCell;
+use pool::{End, Job, Need};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 /// This runner makes one attempt at each case.
 const ATTEMPT: u32 = 0;
@@ -325,7 +324,7 @@ impl Ready<'_> {
         let libraries = &info.libraries;
         let run =
             Run { args, settings, config, binaries, places: &places, folder: &folder, spared, libraries };
-        let Done { records, problem, interrupted } = run.run(&selected)?;
+        let Done { records, problem, interrupted } = phases::run(&run, &selected)?;
         let problem = problem.or(trace::show(args, &records)?);
 
         if args.selftest {
@@ -514,23 +513,6 @@ struct Run<'a> {
     libraries: &'a BTreeSet<Library>,
 }
 
-/// What of a run's cases runs after what: drawn cases come behind listed ones, and what failed in company runs last, alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Listed,
-    Drawn,
-    Alone,
-}
-
-impl Phase {
-    fn company(self) -> Company {
-        match self {
-            Phase::Listed | Phase::Drawn => Company::Others,
-            Phase::Alone => Company::Nothing,
-        }
-    }
-}
-
 /// What a process computes before a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Company {
@@ -539,234 +521,7 @@ enum Company {
     Nothing,
 }
 
-/// Which draw of its chain each case is, from 1; 0 for a listed case.
-fn draws(cases: &[Case]) -> Vec<usize> {
-    let mut of_chain: BTreeMap<(usize, &str, &str), usize> = BTreeMap::new();
-    let mut all = Vec::with_capacity(cases.len());
-    for Case { planned, binary, libtest, .. } in cases {
-        all.push(planned.fuzz.map_or(0, |_| {
-            let draws = of_chain.entry((*binary, libtest, &planned.arch)).or_default();
-            *draws += 1;
-            *draws
-        }));
-    }
-    all
-}
-
-/// The moment so many seconds from now; `None` where that is beyond all time.
-fn in_seconds(seconds: f64) -> Option<Instant> {
-    Instant::now().checked_add(Duration::try_from_secs_f64(seconds).ok()?)
-}
-
-/// What became of the cases of a run.
-struct Done {
-    /// One for each, in the order of the cases.
-    records: Vec<Record>,
-    /// Why they do not speak of all that was to run.
-    problem: Option<String>,
-    /// Whether a signal asked to stop.
-    interrupted: bool,
-}
-
 impl Run<'_> {
-    fn run(&self, cases: &[Case]) -> anyhow::Result<Done> {
-        let mut records: Vec<Option<Record>> = cases.iter().map(|case| self.settled(case)).collect();
-        let queue: Vec<usize> = (0..cases.len()).filter(|&i| records[i].is_none()).collect();
-        let mut unwritable = records.iter().flatten().find_map(|settled| self.keep(settled).err());
-        unix::become_subreaper().context("cannot become the parent of what tests abandon")?;
-        unix::report_size_limit();
-        let signals = unix::Signals::install().context("cannot install signal handlers")?;
-        let progress = RefCell::new(progress::Progress::new(queue.len(), self.args.output.quiet));
-        let (mut places, jobs) = (self.places.for_pool(self.settings.jobs), self.settings.jobs);
-
-        let (in_batches, mut singles): (Vec<usize>, Vec<usize>) =
-            queue.into_iter().filter(|_| unwritable.is_none()).partition(|&i| self.in_batch(&cases[i]));
-        let groups = batch::groups(&in_batches, cases, jobs);
-        // Cases that failed in a process that had computed something before them.
-        let mut suspects: BTreeMap<usize, Suspect> = BTreeMap::new();
-        let pool = Pool {
-            slots: jobs,
-            places: &mut places,
-            signals: &signals,
-            mark: env::CASE,
-            spared: self.spared,
-        };
-        let mut ended = pool.run(
-            &self.needs(&groups, cases),
-            |at, place| {
-                let group: Vec<&Case> = groups[at].iter().map(|&i| &cases[i]).collect();
-                self.job(&group, place, Company::Others)
-            },
-            |at| progress.borrow().started(&cases[groups[at][0]].planned.id),
-            |finished| {
-                let group = &groups[finished.index];
-                let planned: Vec<&Planned> = group.iter().map(|&i| &cases[i].planned).collect();
-                let outcomes = batch::outcomes(&planned, self.folder, ATTEMPT, &finished);
-                for (&index, outcome) in group.iter().zip(outcomes) {
-                    match outcome {
-                        batch::Outcome::Passed(record) => {
-                            progress.borrow_mut().finished(&record);
-                            records[index] = Some(*record);
-                        }
-                        batch::Outcome::Failed(record) => {
-                            suspects.insert(index, Suspect::in_batch(*record));
-                        }
-                        batch::Outcome::Unknown => {}
-                    }
-                }
-                let bad =
-                    if matches!(finished.end, End::Exited(_)) { Verdict::Crashed } else { Verdict::TimedOut };
-                let failed = group.iter().any(|&i| records[i].is_none());
-                match finished.place {
-                    Some(place) if failed && self.is_lost(place, &finished.end, bad) => Next::GiveUp(place),
-                    _ => Next::GoOn,
-                }
-            },
-        );
-
-        // First what comes after other shapes, then alone whatever failed. What a batch says nothing of begins anew.
-        let left = |i: &usize| records[*i].is_none();
-        let (mut again, unknown): (Vec<usize>, Vec<usize>) =
-            in_batches.iter().copied().filter(left).partition(|i| suspects.contains_key(i));
-        self.forget(unknown.iter().map(|&i| &cases[i].planned))?;
-        singles.extend(unknown);
-        singles.sort_unstable();
-        let (mut drawn, mut singles): (Vec<usize>, Vec<usize>) =
-            singles.into_iter().partition(|i| cases[*i].planned.fuzz.is_some());
-        // The first draw of every chain comes before the second of any, so that a bound of time is shared.
-        let draws = draws(cases);
-        drawn.sort_by_key(|&i| (draws[i], i));
-        let mut until: Option<Instant> = None;
-        for phase in [Phase::Listed, Phase::Drawn, Phase::Alone] {
-            let company = phase.company();
-            let queue = std::mem::take(match phase {
-                Phase::Listed => &mut singles,
-                Phase::Drawn => &mut drawn,
-                Phase::Alone => &mut again,
-            });
-            if phase == Phase::Drawn {
-                until = self.args.fuzz.seconds.and_then(in_seconds);
-            }
-            let over = || phase == Phase::Drawn && until.is_some_and(|until| Instant::now() >= until);
-            let mut out_of_time = false;
-            if ended.outcome != Outcome::Done {
-                // What is not run again stays as it was found.
-                for index in queue {
-                    let Some(suspect) = suspects.remove(&index) else { continue };
-                    let record = suspect.unsettled();
-                    if let Err(e) = self.keep(&record) {
-                        unwritable.get_or_insert(e);
-                    }
-                    records[index] = Some(record);
-                }
-                continue;
-            }
-            if phase == Phase::Alone {
-                self.forget(queue.iter().map(|&i| &cases[i].planned))?;
-            }
-            let alone: Vec<Vec<usize>> = queue.iter().map(|&i| vec![i]).collect();
-            let pool = Pool {
-                slots: jobs,
-                places: &mut places,
-                signals: &signals,
-                mark: env::CASE,
-                spared: self.spared,
-            };
-            let escaped = std::mem::take(&mut ended.escaped);
-            ended = pool.run(
-                &self.needs(&alone, cases),
-                |at, place| self.job(&[&cases[queue[at]]], place, company),
-                |at| progress.borrow().started(&cases[queue[at]].planned.id),
-                |finished| {
-                    let index = queue[finished.index];
-                    let mut record = self.judge(&cases[index].planned, &finished);
-                    let verdict = record.verdict;
-                    let lost = || finished.place.filter(|&place| self.is_lost(place, &finished.end, verdict));
-                    let may_differ = company == Company::Others
-                        && record.gate == Gate::Fail
-                        && !self.args.runner.fail_fast
-                        && !matches!(finished.end, End::Interrupted);
-                    if may_differ {
-                        match Suspect::preceded(record, &self.folder.path, ATTEMPT) {
-                            Ok(suspect) => {
-                                suspects.insert(index, suspect);
-                                again.push(index);
-                                out_of_time = over();
-                                let next = if out_of_time { Next::Stop } else { Next::GoOn };
-                                return lost().map_or(next, Next::GiveUp);
-                            }
-                            Err(own) => record = *own,
-                        }
-                    }
-                    if let Some(suspect) = suspects.remove(&index) {
-                        record = suspect.settle(record);
-                    }
-                    progress.borrow_mut().finished(&record);
-                    let failed = record.gate == Gate::Fail;
-                    // A passing record stands as the test has written it.
-                    if failed && let Err(e) = self.keep(&record) {
-                        unwritable.get_or_insert(e);
-                    }
-                    records[index] = Some(record);
-                    if unwritable.is_some() || failed && self.args.runner.fail_fast {
-                        return Next::Stop;
-                    }
-                    out_of_time = over();
-                    let next = if out_of_time { Next::Stop } else { Next::GoOn };
-                    lost().map_or(next, Next::GiveUp)
-                },
-            );
-            ended.escaped.extend(escaped);
-            if out_of_time && ended.outcome == Outcome::Stopped {
-                ended.outcome = Outcome::Done;
-                for index in queue {
-                    if records[index].is_none() && !suspects.contains_key(&index) {
-                        let record = self.out_of_time(&cases[index]);
-                        if let Err(e) = self.keep(&record) {
-                            unwritable.get_or_insert(e);
-                        }
-                        records[index] = Some(record);
-                    }
-                }
-            }
-        }
-        if ended.outcome == Outcome::Done && unwritable.is_none() {
-            let mut search =
-                shrink::Search { run: self, cases, places: &mut places, signals: &signals, until };
-            if let Err(e) = search.shrink(&mut records) {
-                unwritable.get_or_insert(e);
-            }
-        }
-        progress.borrow().clear();
-        let interrupted = ended.outcome == Outcome::Interrupted;
-        let reason = match (&unwritable, ended.outcome) {
-            (Some(_), _) => Unfinished::NoRoom,
-            (None, Outcome::Interrupted) => Unfinished::InterruptedBefore,
-            (None, Outcome::Stopped) => Unfinished::AfterFailure,
-            (None, Outcome::Done) => Unfinished::NeverStarted,
-        };
-        // The manifest announces these; a record of each would say no more.
-        let missing = |case: &Case| case.planned.unfinished(reason);
-        let records = records
-            .into_iter()
-            .zip(cases)
-            .map(|(record, case)| record.unwrap_or_else(|| missing(case)))
-            .collect();
-        let problem = if let Some(error) = unwritable {
-            Some(format!("the run was stopped, because records cannot be written: {}", chain(&error)))
-        } else if !ended.escaped.is_empty() {
-            let names: Vec<String> = ended.escaped.iter().map(ToString::to_string).collect();
-            Some(format!(
-                "tests left processes behind that changed their group and environment, so that no case can be named; \
-                 they were killed: {}",
-                names.join(", ")
-            ))
-        } else {
-            interrupted.then(|| "the run was interrupted".to_owned())
-        };
-        Ok(Done { records, problem, interrupted })
-    }
-
     /// The record of a drawn case for which there was no time.
     fn out_of_time(&self, case: &Case) -> Record {
         let seconds = self.args.fuzz.seconds.unwrap_or_default();
