@@ -197,7 +197,8 @@ fn one(attempt: &Attempt, judged: &JudgedHop, scope: Scope, again: Runs<'_>) -> 
         });
         for cause in &mut causes {
             let of_operation = match cause.cause.as_str() {
-                "unknown" | "permuted_tiles" | "gate_up_swapped" => true,
+                "unknown" => true,
+                "permuted_tiles" | "gate_up_swapped" => !cause.moves_columns,
                 // An expert's own product may be wrong, whoever has chosen it.
                 "transposed" | "addend_missing" | "k_tail_dropped" => !multiplies,
                 _ => false,

@@ -16,6 +16,8 @@ pub struct Fit {
     pub gain: Option<f64>,
     /// Whether what mistake makes such an output is a guess, however well the fit explains it.
     pub is_guess: bool,
+    /// Whether columns are moved, which no index of rows does.
+    pub of_columns: bool,
 }
 
 /// Factors that have a name.
@@ -131,7 +133,14 @@ fn gain(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         g if (g + 1.0).abs() < 1e-3 => "has the wrong sign".into(),
         g => format!("is {} times what it should be", factor(g)),
     };
-    Some(Fit { cause: "gain", what: what.into(), reference, gain: Some(gain), is_guess: false })
+    Some(Fit {
+        cause: "gain",
+        what: what.into(),
+        reference,
+        gain: Some(gain),
+        is_guess: false,
+        of_columns: false,
+    })
 }
 
 /// A factor for each row, or for each column.
@@ -160,6 +169,7 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
                 reference: scaled,
                 gain: None,
                 is_guess: false,
+                of_columns: false,
             });
         }
     }
@@ -177,6 +187,7 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
                 reference: scaled,
                 gain: None,
                 is_guess: false,
+                of_columns: false,
             });
         }
     }
@@ -196,6 +207,7 @@ fn clamped(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         reference: reference.map(|x| x.clamp(-most, most)),
         gain: None,
         is_guess: false,
+        of_columns: false,
     })
 }
 
@@ -230,6 +242,7 @@ fn overflown(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Optio
         reference: where_wrong_copy(reference, out, map),
         gain: None,
         is_guess: false,
+        of_columns: false,
     })
 }
 
@@ -265,7 +278,14 @@ fn moved(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
             }
         }
         let (cause, words) = mapping(what, wrong, &sources, reference_lines.rows);
-        found.push(Fit { cause, what: words.into(), reference: moved, gain: None, is_guess: false });
+        found.push(Fit {
+            cause,
+            what: words.into(),
+            reference: moved,
+            gain: None,
+            is_guess: false,
+            of_columns: is_cols,
+        });
     }
     found
 }
@@ -368,6 +388,7 @@ fn turned(reference: &Matrix, out: &Matrix) -> Option<Fit> {
         reference: Matrix::new(rows, cols, data),
         gain: None,
         is_guess: false,
+        of_columns: false,
     })
 }
 
@@ -407,6 +428,7 @@ fn tiles_turned(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
             reference: where_wrong(reference, map, |r, c, _| value(r, c)),
             gain: None,
             is_guess: false,
+            of_columns: false,
         })
     })
 }
@@ -451,6 +473,7 @@ fn epilogues(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<F
         reference: reference.map(&f),
         gain: None,
         is_guess: false,
+        of_columns: false,
     };
     functions.into_iter().map(fit).collect()
 }
@@ -486,7 +509,7 @@ fn head_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
                 reference: where_wrong(reference, map, |r, c, _| value(r, c)),
                 gain: None,
                 // Whatever changes one term of the sum does so.
-                is_guess: true,
+                is_guess: true, of_columns: false,
             }
         })
     })
@@ -519,6 +542,7 @@ fn offsets(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         reference: shifted,
         gain: None,
         is_guess: false,
+        of_columns: false,
     });
     found
 }
@@ -539,6 +563,7 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
             reference: reference.map(f),
             gain: None,
             is_guess: false,
+            of_columns: false,
         });
         for (part, of_rows) in [(in_rows, true), (in_cols, false)] {
             if part {
@@ -555,6 +580,7 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
                     reference: rounded,
                     gain: None,
                     is_guess: false,
+                    of_columns: false,
                 });
             }
         }

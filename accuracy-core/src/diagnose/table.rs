@@ -35,11 +35,11 @@ pub fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<
     }
     found.extend(grouped::hypotheses(source, world));
     found.extend(functions::hypotheses(source, world));
-    found.extend(columns_by_index::hypotheses(source, world));
     of_both(&mut found, attempt);
     name_by_operation(source, world, &mut found);
     // A column that takes the element of another one does so whatever the operand is.
     found.extend(row_vectors::hypotheses(source, world));
+    found.extend(columns_by_index::hypotheses(source, world));
     leave_nameless(source, world.attempt, &mut found);
     found
 }

@@ -82,6 +82,7 @@ pub fn fits(
                 reference: scaled,
                 gain: None,
                 is_guess: false,
+                of_columns: false,
             });
         }
     }
@@ -116,7 +117,14 @@ pub fn addends(
         };
         let mut add = |cause, what: String, other: &dyn Fn(usize) -> f64| {
             let reference = where_wrong(reference, map, |_, c, x| x + other(c) - own[c]);
-            found.push(Fit { cause, what: what.into(), reference, gain: None, is_guess: false });
+            found.push(Fit {
+                cause,
+                what: what.into(),
+                reference,
+                gain: None,
+                is_guess: false,
+                of_columns: false,
+            });
         };
         let factor = off.iter().zip(&own).map(|(x, y)| x * y).sum::<f64>() / size(&own).powi(2) + 1.0;
         if size(&own) > 0.0 && near(&|c| factor * own[c]) {

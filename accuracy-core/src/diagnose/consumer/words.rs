@@ -187,6 +187,7 @@ impl<'a> Search<'a, '_> {
             cos: explained.cos,
             score: Some(explained.score),
             confident: confident && explained.whole && !nameless && !lost && !as_format && !fit.is_guess,
+            moves_columns: fit.of_columns,
             ..Cause::default()
         }
     }
