@@ -148,6 +148,8 @@ pub struct Cause {
     pub ignored: Option<Ignored>,
     /// Whether nothing is left to explain, and nothing else explains as much.
     pub confident: bool,
+    /// Whether columns of the output have moved, which no index of rows does. In no record.
+    pub moves_columns: bool,
 }
 
 /// A parameter that was seen to change nothing, though another path of the test shows that it should.
@@ -198,7 +200,7 @@ struct WrittenCause {
 
 impl From<Cause> for WrittenCause {
     fn from(of: Cause) -> WrittenCause {
-        let Cause { cause: name, detail, what, readings, cos, score, operand, ignored, confident } = of;
+        let Cause { cause: name, detail, what, readings, cos, score, operand, ignored, confident, .. } = of;
         let family = CauseFamily::of(&name).name();
         let (cause, kind) = (family.to_owned(), Some(&name).filter(|name| *name != family).cloned());
         WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident }
@@ -210,7 +212,8 @@ impl From<WrittenCause> for Cause {
         let WrittenCause { cause, kind, detail, what, readings, cos, score, operand, ignored, confident } =
             written;
         let cause = kind.unwrap_or(cause);
-        Cause { cause, detail, what, readings, cos, score, operand, ignored, confident }
+        let moves_columns = false;
+        Cause { cause, detail, what, readings, cos, score, operand, ignored, confident, moves_columns }
     }
 }
 

@@ -291,4 +291,10 @@ impl Attempt {
     pub fn buffer(&self, id: BufferId) -> &Captured {
         &self.buffers[id.0]
     }
+
+    /// How many buffers are declared before the hop that an expression declares; none if it is of no hop.
+    pub(crate) fn made_before(&self, source: &Expr) -> usize {
+        let is_own = |b: &Captured| b.source.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &source.0));
+        self.buffers.iter().position(is_own).unwrap_or(0)
+    }
 }

@@ -76,7 +76,7 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         let first = row[0];
         row.fill(first);
     }
-    vec![
+    let mut found = vec![
         with(cause, format!("takes each of `{name}` for one more than it is"), value.map(|x| x + 1.0)),
         with(
             cause,
@@ -89,17 +89,28 @@ fn indices<'a>(id: BufferId, operand: &'a Captured, value: &Matrix) -> Vec<Hypot
         with(cause, format!("takes the first of each row of `{name}` for all of the row"), firsts),
         with(cause, format!("ignores `{name}` and counts from 0"), ordinal),
         with(cause, format!("ignores `{name}` and takes 0"), value.map(|_| 0.0)),
-    ]
+    ];
+    // One index for several rows, or several for one: by tokens and heads, or by the places in a chunk.
+    let n = value.data.len();
+    let placed =
+        |from: &dyn Fn(usize) -> f64| Matrix::new(value.rows, value.cols, (0..n).map(from).collect());
+    for size in (2..n.min(129)).filter(|size| n.is_multiple_of(*size)) {
+        let words = format!("takes for the one at i in `{name}` the one at i / {size}");
+        found.push(with(cause, words, placed(&|i| value.data[i / size])));
+        let words = format!("takes the first of every {size} of `{name}` and counts on from it");
+        found.push(with(cause, words, placed(&|i| value.data[i / size * size] + (i % size) as f64)));
+        let words = format!("ignores `{name}` and counts from 0 in every {size}");
+        found.push(with(cause, words, placed(&|i| (i % size) as f64)));
+    }
+    found
 }
 
 /// Operands of the same shape and format of which one is taken for the other, each under its own scales: of the same
 /// kernel, or of the chain before it.
 pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
     let ids = source.buffers();
-    let is_own = |b: &Captured| b.source.as_ref().is_some_and(|own| Arc::ptr_eq(&own.0, &source.0));
-    let before = attempt.buffers.iter().position(is_own).unwrap_or(0);
     let mut others = ids.clone();
-    others.extend((0..before).map(BufferId).filter(|id| !ids.contains(id)));
+    others.extend((0..attempt.made_before(source)).map(BufferId).filter(|id| !ids.contains(id)));
     let mut found = Vec::new();
     for &id in &ids {
         for &other in others.iter().filter(|&&other| other != id) {
@@ -122,8 +133,8 @@ pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>>
     found
 }
 
-/// Weights of several experts, one after another: each taken for its transpose.
-pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+/// Operands of which parts of several rows are taken, one after another, with the height of a part: weights of experts.
+pub fn parts_of_rows(source: &Expr) -> Vec<(BufferId, usize)> {
     let mut parts: Vec<(BufferId, usize)> = Vec::new();
     source.visit(&mut |e| {
         if let Op::Rows { x, range } = &e.0.op
@@ -135,6 +146,12 @@ pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
             parts.push((id, range.len()));
         }
     });
+    parts
+}
+
+/// Weights of several experts, one after another: each taken for its transpose.
+pub fn experts<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+    let parts = parts_of_rows(source);
     let mut found = Vec::new();
     for (id, height) in parts {
         let operand = attempt.buffer(id);

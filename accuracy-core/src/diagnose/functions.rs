@@ -13,6 +13,8 @@ use std::sync::Arc;
 const SMALL: usize = 4096;
 /// Factors are tried in steps of the root of 2, in both directions.
 const STEPS: i32 = 14;
+/// Columns of a head.
+const HEADS: [usize; 5] = [16, 32, 64, 128, 256];
 
 /// Changes of the operands of the test's own functions.
 pub fn hypotheses<'a>(source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
@@ -31,6 +33,9 @@ pub fn hypotheses<'a>(source: &Expr, world: &World<'a>) -> Vec<Hypothesis<'a>> {
                 found.extend(lengths(id, operand, world));
             } else if !is_index && operand.rows * operand.cols <= SMALL {
                 found.extend(values(id, operand, world));
+            }
+            if !is_index && operand.scheme.is_none() && operand.rows > 1 {
+                found.extend(parts_of_heads(id, operand, world));
             }
         }
     });
@@ -90,6 +95,24 @@ fn lengths<'a>(id: BufferId, operand: &Captured, world: &World<'a>) -> Vec<Hypot
     }
     let longest = value.data.iter().copied().fold(0.0, f64::max);
     add(format!("takes the largest of `{name}` for all"), &|_| longest);
+    found
+}
+
+/// Columns of each head that a kernel leaves out of whatever it sums up: the last of a tile, or those beyond whole ones.
+fn parts_of_heads<'a>(id: BufferId, operand: &Captured, world: &World<'a>) -> Vec<Hypothesis<'a>> {
+    let (name, value) = (&operand.name, world.whole(id));
+    let mut found = Vec::new();
+    for head in HEADS.into_iter().filter(|head| value.cols.is_multiple_of(*head)) {
+        for left_out in [4, 8, 16, 32].into_iter().filter(|n| *n < head) {
+            let mut other = Matrix::clone(&value);
+            for r in 0..other.rows {
+                let row = other.row_mut(r).iter_mut().enumerate();
+                row.filter(|(c, _)| c % head >= head - left_out).for_each(|(_, x)| *x = 0.0);
+            }
+            let what = format!("leaves out the last {left_out} of every {head} columns of `{name}`");
+            found.push(Hypothesis { sense: Sense::Nameless, ..changed(id, "k_tail_dropped", what, other) });
+        }
+    }
     found
 }
 

@@ -82,6 +82,8 @@ pub struct Hypothesis<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sense {
     Other,
+    /// What the kernel does may be certain, but not what mistake it is.
+    Nameless,
     /// One half of the columns stands for the other.
     HalvesOfColumns,
     /// A kernel that misreads one operand like this may well misread all operands of that format so.

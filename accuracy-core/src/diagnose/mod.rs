@@ -8,6 +8,8 @@
 //!
 //! - `table`: every hypothesis about one expression, of the families `scales`, `codes`, `sums` and `graph`;
 //! - `functions`: operands of functions that the test defines;
+//! - `row_vectors`: operands of one row, such as gains and factors of columns, taken by another column;
+//! - `columns_by_index`: columns that two indices choose, as of gate and up;
 //! - `output`: fits of the output to its reference: gains, moved rows and columns, saturation;
 //! - `grouped`: rows of experts, of blocks of them and of slots, taken for one another;
 //! - `refitted`: scales that were taken from other places, fitted to the output;
@@ -22,6 +24,7 @@
 
 mod accumulation;
 mod codes;
+mod columns_by_index;
 mod consumer;
 mod evident;
 mod functions;
@@ -35,6 +38,7 @@ mod producer;
 mod product;
 mod reading;
 mod refitted;
+mod row_vectors;
 mod runs;
 mod sampled;
 mod scales;
@@ -193,7 +197,8 @@ fn one(attempt: &Attempt, judged: &JudgedHop, scope: Scope, again: Runs<'_>) -> 
         });
         for cause in &mut causes {
             let of_operation = match cause.cause.as_str() {
-                "unknown" | "permuted_tiles" | "gate_up_swapped" => true,
+                "unknown" => true,
+                "permuted_tiles" | "gate_up_swapped" => !cause.moves_columns,
                 // An expert's own product may be wrong, whoever has chosen it.
                 "transposed" | "addend_missing" | "k_tail_dropped" => !multiplies,
                 _ => false,
@@ -208,6 +213,8 @@ fn one(attempt: &Attempt, judged: &JudgedHop, scope: Scope, again: Runs<'_>) -> 
 
 #[cfg(test)]
 mod naming;
+#[cfg(test)]
+mod planted;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -24,7 +24,7 @@ fn causes(attempt: &Attempt) -> Vec<Cause> {
 }
 
 /// The first cause is one of `names` and says so.
-fn is_called(attempt: &Attempt, names: &[&str], words: &str) {
+pub(super) fn is_called(attempt: &Attempt, names: &[&str], words: &str) {
     let causes = causes(attempt);
     let first = causes.first().unwrap_or_else(|| panic!("no cause"));
     assert!(names.contains(&first.cause.as_str()) && says(first, words), "{causes:#?}");

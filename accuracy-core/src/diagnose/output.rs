@@ -14,6 +14,10 @@ pub struct Fit {
     pub reference: Matrix,
     /// The factor, of a gain.
     pub gain: Option<f64>,
+    /// Whether what mistake makes such an output is a guess, however well the fit explains it.
+    pub is_guess: bool,
+    /// Whether columns are moved, which no index of rows does.
+    pub of_columns: bool,
 }
 
 /// Factors that have a name.
@@ -129,7 +133,14 @@ fn gain(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         g if (g + 1.0).abs() < 1e-3 => "has the wrong sign".into(),
         g => format!("is {} times what it should be", factor(g)),
     };
-    Some(Fit { cause: "gain", what: what.into(), reference, gain: Some(gain) })
+    Some(Fit {
+        cause: "gain",
+        what: what.into(),
+        reference,
+        gain: Some(gain),
+        is_guess: false,
+        of_columns: false,
+    })
 }
 
 /// A factor for each row, or for each column.
@@ -152,7 +163,14 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         if low.is_finite() && high - low > 1e-3 * high.abs() {
             let scaled = where_wrong(reference, map, |r, _, x| x * gains[r].unwrap_or(1.0));
             let what = format!("has each row times a factor of its own, from {low:.4} to {high:.4}");
-            found.push(Fit { cause: "gain", what: what.into(), reference: scaled, gain: None });
+            found.push(Fit {
+                cause: "gain",
+                what: what.into(),
+                reference: scaled,
+                gain: None,
+                is_guess: false,
+                of_columns: false,
+            });
         }
     }
     if map.rows >= 8 {
@@ -163,7 +181,14 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         if low.is_finite() && high - low > 1e-3 * high.abs() {
             let scaled = where_wrong(reference, map, |_, c, x| x * gains[c].unwrap_or(1.0));
             let what = format!("has each column times a factor of its own, from {low:.4} to {high:.4}");
-            found.push(Fit { cause: "gain", what: what.into(), reference: scaled, gain: None });
+            found.push(Fit {
+                cause: "gain",
+                what: what.into(),
+                reference: scaled,
+                gain: None,
+                is_guess: false,
+                of_columns: false,
+            });
         }
     }
     found
@@ -181,6 +206,8 @@ fn clamped(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
         what: format!("is cut to magnitudes of at most {most}").into(),
         reference: reference.map(|x| x.clamp(-most, most)),
         gain: None,
+        is_guess: false,
+        of_columns: false,
     })
 }
 
@@ -214,6 +241,8 @@ fn overflown(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Optio
         what: format!("is NaN or Inf for magnitudes from {least:.1} on{near}").into(),
         reference: where_wrong_copy(reference, out, map),
         gain: None,
+        is_guess: false,
+        of_columns: false,
     })
 }
 
@@ -221,26 +250,42 @@ fn where_wrong_copy(reference: &Matrix, out: &Matrix, map: &Map) -> Matrix {
     where_wrong(reference, map, |r, c, _| out.row(r)[c])
 }
 
-/// Whole rows, or whole columns, in other places.
+/// Whole rows, or whole columns, in other places; those of the wrong rows or columns alone, where others are right.
 fn moved(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
     let mut found = Vec::new();
-    for (what, reference, out, is_cols) in [
-        ("row", reference.clone(), out.clone(), false),
-        ("column", reference.transposed(), out.transposed(), true),
-    ] {
-        let wrong = if is_cols { map.wrong_cols() } else { map.wrong_rows() };
+    let (rows, cols) = (map.wrong_rows(), map.wrong_cols());
+    for (what, is_cols) in [("row", false), ("column", true)] {
+        let (wrong, across) = if is_cols { (&cols, &rows) } else { (&rows, &cols) };
+        // Lines that are compared, cut to where something is wrong.
+        let lines = |of: &Matrix| {
+            let of = if is_cols { of.transposed() } else { of.clone() };
+            let data = (0..of.rows).flat_map(|r| across.iter().map(|&c| of.row(r)[c]).collect::<Vec<_>>());
+            Matrix::new(of.rows, across.len(), data.collect())
+        };
+        let size = reference.data.len();
+        let (reference_lines, out_lines) = (lines(reference), lines(out));
         // One element a line matches by chance.
-        if reference.cols < 3 || reference.rows < 2 || wrong.is_empty() || reference.data.len() > 1 << 24 {
+        if across.len() < 3 || reference_lines.rows < 2 || wrong.is_empty() || size > 1 << 24 {
             continue;
         }
-        let Some(sources) = matches(&reference, &out, &wrong) else { continue };
+        let Some(sources) = matches(&reference_lines, &out_lines, wrong) else { continue };
         let mut moved = reference.clone();
         for (&to, &from) in wrong.iter().zip(&sources) {
-            moved.row_mut(to).copy_from_slice(reference.row(from));
+            for &other in across {
+                let ((r, c), (of_r, of_c)) =
+                    if is_cols { ((other, to), (other, from)) } else { ((to, other), (from, other)) };
+                moved.row_mut(r)[c] = reference.row(of_r)[of_c];
+            }
         }
-        let (cause, words) = mapping(what, &wrong, &sources, reference.rows);
-        let moved = if is_cols { moved.transposed() } else { moved };
-        found.push(Fit { cause, what: words.into(), reference: moved, gain: None });
+        let (cause, words) = mapping(what, wrong, &sources, reference_lines.rows);
+        found.push(Fit {
+            cause,
+            what: words.into(),
+            reference: moved,
+            gain: None,
+            is_guess: false,
+            of_columns: is_cols,
+        });
     }
     found
 }
@@ -342,6 +387,8 @@ fn turned(reference: &Matrix, out: &Matrix) -> Option<Fit> {
         what: "is written as its transpose".into(),
         reference: Matrix::new(rows, cols, data),
         gain: None,
+        is_guess: false,
+        of_columns: false,
     })
 }
 
@@ -380,6 +427,8 @@ fn tiles_turned(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
             what: format!("has each tile of {tile} x {tile} transposed").into(),
             reference: where_wrong(reference, map, |r, c, _| value(r, c)),
             gain: None,
+            is_guess: false,
+            of_columns: false,
         })
     })
 }
@@ -423,6 +472,8 @@ fn epilogues(reference: &Matrix, out: &Matrix, map: &Map, dtype: DType) -> Vec<F
         what: what.into(),
         reference: reference.map(&f),
         gain: None,
+        is_guess: false,
+        of_columns: false,
     };
     functions.into_iter().map(fit).collect()
 }
@@ -457,6 +508,8 @@ fn head_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Option<Fit> {
                 ).into(),
                 reference: where_wrong(reference, map, |r, c, _| value(r, c)),
                 gain: None,
+                // Whatever changes one term of the sum does so.
+                is_guess: true, of_columns: false,
             }
         })
     })
@@ -488,6 +541,8 @@ fn offsets(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         what: "differs by a constant for each column: a bias is missing or added twice".into(),
         reference: shifted,
         gain: None,
+        is_guess: false,
+        of_columns: false,
     });
     found
 }
@@ -507,6 +562,8 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
             what: what.clone().into(),
             reference: reference.map(f),
             gain: None,
+            is_guess: false,
+            of_columns: false,
         });
         for (part, of_rows) in [(in_rows, true), (in_cols, false)] {
             if part {
@@ -522,6 +579,8 @@ fn rounding(reference: &Matrix, map: &Map, dtype: DType) -> Vec<Fit> {
                     what: what.clone().into(),
                     reference: rounded,
                     gain: None,
+                    is_guess: false,
+                    of_columns: false,
                 });
             }
         }

@@ -7,7 +7,7 @@ use crate::case::{Attempt, Captured, Order};
 use crate::dtype::{BF16, DType, E4M3FN, E4M3FNUZ, E5M2, E8M0, F16, F32, Overflow};
 use crate::layout::ScaleLayout;
 use crate::quant::{Granularity, Quant, ZeroPoint};
-use crate::reference::BufferId;
+use crate::reference::{BufferId, Expr};
 use crate::words::{Words, takes};
 use std::fmt;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ pub fn of_tensor(operand: &Captured) -> Option<f64> {
     Some(right(operand, &scheme)(0, 0) * operand.factor).filter(|s| s.is_finite() && *s > 0.0)
 }
 
-/// Operands that have as many scales each, taken with the scales of another.
-pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
+/// Operands that have as many scales each, taken with the scales of another: of the same kernel, or of the chain before it.
+pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>> {
     let mut found = Vec::new();
     let of = |id: BufferId| {
         let operand = attempt.buffer(id);
@@ -60,18 +60,19 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
         let grid = scheme.granularity.grid(operand.rows, operand.cols);
         Some(Scales { id, operand, scheme, grid })
     };
+    let read = |own: &Scales<'a>, other: &Scales<'a>| {
+        let what = format!("scales `{}` with the scales of `{}`", own.name(), other.name());
+        // Of fewer rows, again from the first.
+        let (right, rows) = (other.right(), other.grid.0);
+        own.read_as("scale_neighbour", what, Arc::new(move |r, g| right(r % rows, g)))
+    };
+    let ids = source.buffers();
     for (i, &first) in ids.iter().enumerate() {
         for &second in &ids[i + 1..] {
             let (Some(a), Some(b)) = (of(first), of(second)) else { continue };
             if a.grid.1 != b.grid.1 || a.scheme.scale_dtype != b.scheme.scale_dtype {
                 continue;
             }
-            let read = |own: &Scales<'a>, other: &Scales<'a>| {
-                let what = format!("scales `{}` with the scales of `{}`", own.name(), other.name());
-                // Of fewer rows, again from the first.
-                let (right, rows) = (other.right(), other.grid.0);
-                own.read_as("scale_neighbour", what, Arc::new(move |r, g| right(r % rows, g)))
-            };
             let (a_as_b, b_as_a) = (read(&a, &b), read(&b, &a));
             found.push(Hypothesis {
                 what: format!("exchanges the scales of `{}` and `{}`", a.name(), b.name()).into(),
@@ -81,7 +82,32 @@ pub fn exchanged<'a>(ids: &[BufferId], attempt: &'a Attempt) -> Vec<Hypothesis<'
             found.extend([a_as_b, b_as_a]);
         }
     }
+    // Of another rank, layer or expert: what has the same shape and scheme.
+    for own in ids.iter().filter_map(|id| of(*id)) {
+        let others = (0..attempt.made_before(source)).map(BufferId).filter(|id| !ids.contains(id));
+        let alike = |other: &Scales<'a>| other.grid == own.grid && other.scheme == own.scheme;
+        found.extend(others.filter_map(of).filter(alike).map(|other| read(&own, &other)));
+    }
     found
+}
+
+/// Scales of the parts of an operand, each of `height` rows, taken in the other order within each part: those of an expert
+/// group by group, where they lie row by row.
+pub fn order_within_parts<'a>(id: BufferId, operand: &'a Captured, height: usize) -> Option<Hypothesis<'a>> {
+    let scheme = operand.scheme?;
+    let grid = scheme.granularity.grid(operand.rows, operand.cols);
+    let rows = height / scheme.granularity.cell(operand.rows, operand.cols).0.max(1);
+    let own = Scales { id, operand, scheme, grid };
+    if rows < 2 || grid.1 < 2 || !grid.0.is_multiple_of(rows) {
+        return None;
+    }
+    let (right, groups) = (own.right(), grid.1);
+    let what = format!("reads the scales of each {height} rows of `{}` group by group", own.name());
+    let at = move |r: usize, g: usize| {
+        let place = g * rows + r % rows;
+        right(r / rows * rows + place / groups, place % groups)
+    };
+    Some(own.read_as("scale_layout", what, Arc::new(at)))
 }
 
 /// What scales are rounded to that should not be.
@@ -344,6 +370,10 @@ impl<'a> Scales<'a> {
             add("the scale of each second group", Arc::new(move |r, g| (r, g / 2 * 2)));
             add("the scale of group g / 2", Arc::new(move |r, g| (r, g / 2)));
             for tile in [2, 4, 8, 16].into_iter().filter(|&t| t < groups) {
+                add(
+                    &format!("the scale of the previous group from group {tile} on"),
+                    Arc::new(move |r, g| (r, if g < tile { g } else { g - 1 })),
+                );
                 if tile > 2 {
                     add(
                         &format!("the scale of the first of its {tile} groups"),
@@ -659,6 +689,13 @@ impl<'a> Scales<'a> {
                     let (r, g) = cell(r, g, rows, groups);
                     own(r, g)
                 }),
+            );
+        }
+        for by in [8, 16, 32, 64, 128].into_iter().filter(|by| *by < rows) {
+            let own = own.clone();
+            add(
+                format!("subtracts the zero points of the row {by} before from `{name}`"),
+                Arc::new(move |r, g| own(r.checked_sub(by).unwrap_or(r), g)),
             );
         }
         let (unscaled, scale) = (own.clone(), self.right());

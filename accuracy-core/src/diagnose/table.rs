@@ -2,8 +2,8 @@
 
 use super::hypothesis::{Hypothesis, Misreading, Sense, Slot};
 use super::sampled::World;
-use super::{codes, functions, graph, grouped, scales, sums};
-use crate::case::Attempt;
+use super::{codes, columns_by_index, functions, graph, grouped, row_vectors, scales, sums};
+use crate::case::{Attempt, Kind};
 use crate::reference::graph::{Arrangement, Op};
 use crate::reference::model::{GROUP_EXPERTS, GROUP_WEIGHTS};
 use crate::reference::{BufferId, Expr, Matrix};
@@ -26,15 +26,45 @@ pub fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<
     }
     found.extend(graph::hypotheses(source, attempt));
     found.extend(sums::hypotheses(source));
-    found.extend(scales::exchanged(&source.buffers(), attempt));
+    found.extend(scales::exchanged(source, attempt));
     found.extend(codes::exchanged(source, attempt));
     found.extend(codes::steering(source, world));
     found.extend(codes::experts(source, attempt));
+    for (id, height) in codes::parts_of_rows(source) {
+        found.extend(scales::order_within_parts(id, attempt.buffer(id), height));
+    }
     found.extend(grouped::hypotheses(source, world));
     found.extend(functions::hypotheses(source, world));
     of_both(&mut found, attempt);
     name_by_operation(source, world, &mut found);
+    // A column that takes the element of another one does so whatever the operand is.
+    found.extend(row_vectors::hypotheses(source, world));
+    found.extend(columns_by_index::hypotheses(source, world));
+    leave_nameless(source, world.attempt, &mut found);
     found
+}
+
+/// What a function of the test's own makes of an index nobody knows: that another index was taken may be certain, but not what
+/// mistake that is.
+fn leave_nameless(source: &Expr, attempt: &Attempt, found: &mut [Hypothesis<'_>]) {
+    let mut taken = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { inputs, suspects, faults, .. } = &e.0.op
+            && suspects.is_empty()
+            && faults.is_empty()
+        {
+            taken.extend(inputs.iter().flat_map(Expr::buffers));
+        }
+    });
+    let is_index = |id: BufferId| {
+        let operand = attempt.buffer(id);
+        operand.dtype.is_integer() && operand.scheme.is_none()
+    };
+    for h in found.iter_mut().filter(|h| h.cause == "permuted_tiles") {
+        if h.operand.is_some_and(|id| taken.contains(&id) && is_index(id)) {
+            h.sense = Sense::Nameless;
+        }
+    }
 }
 
 /// Two operands of the same format that are misread alike.
@@ -104,8 +134,13 @@ fn name_by_operation(source: &Expr, world: &World<'_>, found: &mut [Hypothesis<'
             let halves = |h: &Hypothesis<'_>| h.sense == Sense::HalvesOfColumns;
             rename_if(x.buffers(), "gate_up_swapped", &halves);
         }
-        // The index says which expert's rows.
-        Op::Gather { index, .. } => rename_if(index.buffers(), "router", &steers),
+        // The index says which expert's rows. Rows of a weight by the test's own numbers are no expert's, as of an embedding.
+        Op::Gather { x, index } => {
+            let kind = |id: &BufferId| world.attempt.buffer(*id).kind;
+            let of_weight = x.buffers().iter().any(|id| kind(id) == Kind::Weight);
+            let by_router = |id: &BufferId| !of_weight || kind(id) != Kind::Index;
+            rename_if(index.buffers().into_iter().filter(by_router).collect(), "router", &steers);
+        }
         Op::Select { by, .. } => rename_if(by.buffers(), "router", &steers),
         Op::User { name, inputs, .. } => match (operation(name), name.as_str()) {
             // Of what is rotated only the table and the positions steer.

@@ -1,7 +1,7 @@
 //! Which tiles of K a product has counted, and how often, and in which of them an operand is misread: fitted to the
 //! output, not guessed.
 
-use super::hypothesis::{Change, Hypothesis, Sense, Slot, variant};
+use super::hypothesis::{Change, Hypothesis, Misreading, Sense, Slot, variant};
 use super::product::Product;
 use super::reading::Part;
 use super::sampled::{Variant, World, all};
@@ -21,15 +21,16 @@ const CLEAR: f64 = 0.25;
 const MANY: usize = 128;
 const LIKELY: usize = 10;
 
-/// Hypotheses that each tile of K was counted so many times, where whole numbers that are not all alike fit `out`: the
-/// output at `rows` × `cols`.
-pub fn fitted(
+/// Hypotheses that each tile of K was counted so many times, where whole numbers that are not all alike fit `error`: what
+/// the output at `rows` × `cols` is off by, NaN where it is right. What is added to a product does not change that.
+pub fn fitted<'a>(
     source: &Expr,
-    world: &World<'_>,
+    world: &World<'a>,
     (rows, cols): (&[usize], &[usize]),
-    out: &Matrix,
-) -> Vec<Hypothesis<'static>> {
-    let Some((product, factor)) = product(source) else { return Vec::new() };
+    error: &Matrix,
+    hypotheses: &[Hypothesis<'a>],
+) -> Vec<Hypothesis<'a>> {
+    let Some((product, factor)) = product_of_sum(source) else { return Vec::new() };
     let Op::MatMul { a, b, .. } = &product.0.op else { return Vec::new() };
     let k = a.shape().1;
     let values = |e: &Expr, at: &[usize]| Variant::new(world, e.clone()).at(at, &all(k));
@@ -39,7 +40,8 @@ pub fn fitted(
         if !(3..=MOST).contains(&tiles) || rows.len() * cols.len() < 3 * tiles {
             return None;
         }
-        let counts = terms.by(tile).counts(out, &all(tiles))?;
+        let more = terms.by(tile).counts(error, &all(tiles))?;
+        let counts: Vec<f64> = more.into_iter().map(|more| 1.0 + more).collect();
         // A tile in which little is added up tells its count less exactly; what only seems to fit is found out later.
         let whole = counts.iter().all(|c| (c - c.round()).abs() < CLEAR && (-1.0..=4.0).contains(&c.round()));
         let mut counts: Vec<f64> = counts.into_iter().map(f64::round).collect();
@@ -50,15 +52,49 @@ pub fn fitted(
             }
         }
         let alike = counts.iter().all(|c| *c == counts[0]);
-        (whole && !alike).then(|| (Words::from(words(&counts, tile, k)), Product::Tiles { tile, counts }))
+        (whole && !alike).then_some((tile, counts))
     };
-    let mut found: Vec<Hypothesis<'static>> = Vec::new();
-    for (what, product) in TILES.into_iter().filter_map(of_tiles) {
-        if !found.iter().any(|known| known.what == what) {
-            found.push(counted(what, product));
+    let mut found: Vec<Hypothesis<'a>> = Vec::new();
+    for (tile, counts) in TILES.into_iter().filter_map(of_tiles) {
+        let what = Words::from(words(&counts, tile, k));
+        if found.iter().any(|known| known.what == what) {
+            continue;
+        }
+        let twice = counts.iter().all(|count| [1.0, 2.0].contains(count));
+        let misread =
+            if twice { read_twice_as_large(hypotheses, (tile, &counts), k, [a, b]) } else { Vec::new() };
+        let counted = counted(what, Product::Tiles { tile, counts: counts.clone() });
+        // From some column on a kernel may well decode otherwise; what it counts twice are parts that overlap.
+        let to_the_end = runs(&counts, tile, k).len() == 2 && counts.last() == Some(&2.0);
+        match to_the_end {
+            true => found.extend(misread.into_iter().chain([counted])),
+            false => found.extend([counted].into_iter().chain(misread)),
         }
     }
     found
+}
+
+/// The readings of an operand as another format, in tiles that seem to be counted twice: but for a few codes, a format whose
+/// bias is one less makes the same of them.
+fn read_twice_as_large<'a>(
+    hypotheses: &[Hypothesis<'a>],
+    (tile, counts): (usize, &[f64]),
+    k: usize,
+    sides: [&Expr; 2],
+) -> Vec<Hypothesis<'a>> {
+    let tiles: Vec<bool> = counts.iter().map(|count| *count == 2.0).collect();
+    let columns = columns(&tiles, tile, k);
+    let is_operand = |id| sides.iter().any(|side| matches!(side.0.op, Op::Buffer(other) if other == id));
+    let readings = hypotheses.iter().filter(|h| {
+        let misread = matches!(h.slot, Slot::Format(id) if is_operand(id)) && h.also.is_none();
+        misread && matches!(h.sense, Sense::Misreads(Misreading::As(..)))
+    });
+    let in_part = |h: &Hypothesis<'a>| Hypothesis {
+        what: h.what.and(format_args!(", in columns {columns} only")),
+        change: Change::InPart(Part { tile, tiles: tiles.clone().into() }, Box::new(h.change.clone())),
+        ..h.clone()
+    };
+    readings.map(in_part).collect()
 }
 
 /// Hypotheses about an operand of a product, each in those tiles of K alone in which it fits `out`: what a kernel does

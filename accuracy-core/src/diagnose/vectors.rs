@@ -11,7 +11,7 @@ use crate::case::{Attempt, Captured};
 use crate::dtype::DType;
 use crate::judge::unit;
 use crate::reference::graph::{Binary, Op};
-use crate::reference::{Expr, Matrix};
+use crate::reference::{BufferId, Expr, Matrix};
 
 /// How far a factor that is fitted to results may be from the quotient of two values, at the least: values of few bits that
 /// are multiplied and rounded to as few are all off to one side, by up to half a unit in the last place.
@@ -81,6 +81,8 @@ pub fn fits(
                 what: format!("has for each {line} {} of {words}, not its own", vector.words).into(),
                 reference: scaled,
                 gain: None,
+                is_guess: false,
+                of_columns: false,
             });
         }
     }
@@ -115,7 +117,14 @@ pub fn addends(
         };
         let mut add = |cause, what: String, other: &dyn Fn(usize) -> f64| {
             let reference = where_wrong(reference, map, |_, c, x| x + other(c) - own[c]);
-            found.push(Fit { cause, what: what.into(), reference, gain: None });
+            found.push(Fit {
+                cause,
+                what: what.into(),
+                reference,
+                gain: None,
+                is_guess: false,
+                of_columns: false,
+            });
         };
         let factor = off.iter().zip(&own).map(|(x, y)| x * y).sum::<f64>() / size(&own).powi(2) + 1.0;
         if size(&own) > 0.0 && near(&|c| factor * own[c]) {
@@ -183,8 +192,21 @@ fn vectors<'a>(
     orders: &'a [(String, Vec<usize>)],
 ) -> Vec<Vector<'a>> {
     let ids = source.buffers();
-    let steered =
-        ids.iter().map(|&id| attempt.buffer(id)).any(|b| b.dtype.is_integer() && b.scheme.is_none());
+    // Positions of a rotary embedding choose nothing.
+    let mut positions = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::User { name, inputs, .. } = &e.0.op
+            && name == "rope"
+        {
+            positions.extend(inputs.iter().skip(1).flat_map(Expr::buffers));
+        }
+    });
+    let steers = |id: &BufferId| !positions.contains(id);
+    let steered = ids
+        .iter()
+        .filter(|id| steers(id))
+        .map(|&id| attempt.buffer(id))
+        .any(|b| b.dtype.is_integer() && b.scheme.is_none());
     let of = |operand: &Captured| {
         let (words, values, cause) = match operand.scheme {
             Some(_) => {

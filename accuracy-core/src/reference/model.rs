@@ -658,6 +658,28 @@ fn paged_attention_of(inputs: &[Expr], form: PagedAttention) -> Expr {
     ] {
         out = out.suspect(cause, what, attend(Wrong::Times(times)));
     }
+    // The width of a head of queries, of its values, and those that are common: by which of them scores are scaled.
+    let mut widths = vec![q.shape().1 / heads, form.value_width.unwrap_or(0), 32, 64, 128];
+    widths.retain(|width| *width > 0);
+    widths.sort_unstable();
+    widths.dedup();
+    for width in &widths {
+        let root = (*width as f64).sqrt();
+        for (scale, words) in [(1.0 / root, "1 / the root of"), (1.0 / *width as f64, "1 /")] {
+            if (scale / form.scale - 1.0).abs() > 1e-6 {
+                let what = format!("multiplies the scores with {words} {width}, not with {}", form.scale);
+                out = out.suspect("gain", what, attend(Wrong::Times(scale / form.scale)));
+            }
+        }
+        for other in widths.iter().filter(|other| *other != width) {
+            let times = *width as f64 / *other as f64;
+            let what =
+                format!("multiplies the scores with {width} / {other} times their scale {}", form.scale);
+            if *other == q.shape().1 / heads || *width == q.shape().1 / heads {
+                out = out.suspect("gain", what, attend(Wrong::Times(times)));
+            }
+        }
+    }
     if let Some(cap) = form.soft_cap {
         let what = format!("does not cap the scores at {cap}");
         out = out.suspect("activation", what, attend(Wrong::Uncapped));

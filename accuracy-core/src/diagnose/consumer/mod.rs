@@ -57,7 +57,7 @@ const PAIRS_TERMS: usize = 12_000_000;
 const PAIRS_TERMS_LONG: usize = 4_000_000;
 const PAIRS_TRIED: (usize, usize) = (400, 40_000);
 /// Pairs of an operation that computes the whole of its result at a time.
-const PAIRS_OF_WHOLE: usize = 4000;
+const PAIRS_OF_WHOLE: usize = 1000;
 /// Candidates that are computed whole.
 const CONFIRMED: usize = 3;
 /// How many more, of those that make the same of the sample as one of them.
@@ -511,7 +511,8 @@ impl<'a> Search<'a, '_> {
             hypotheses.retain(|h| h.slot == Slot::Product && ["overflow", "accumulation"].contains(&h.cause));
         }
         if self.scope == Scope::All {
-            hypotheses.extend(tiles::fitted(self.hop.source, &world, at, &second.out));
+            let counted = tiles::fitted(self.hop.source, &world, at, &second.error(), &hypotheses);
+            hypotheses.extend(counted);
         }
         // A function of the test's own computes the whole of its result at a time.
         let whole_at_a_time = {
@@ -741,9 +742,11 @@ impl<'a> Search<'a, '_> {
                         known.candidate = candidate.clone();
                         known.alike.clear();
                     }
-                    // The order of nibbles within a byte is likelier than that of all the columns of the other operand.
+                    // What has a name of its own is likelier than an order of all the columns of an operand.
                     Ordering::Equal
-                        if causes(candidate).contains("nibble_order")
+                        if ["nibble_order", "gate_up_swapped"]
+                            .iter()
+                            .any(|of| causes(candidate).contains(of))
                             && causes(&known.candidate).contains("permuted_tiles") =>
                     {
                         let other = std::mem::replace(&mut known.candidate, candidate.clone());

@@ -48,6 +48,14 @@ impl Sample {
         value
     }
 
+    /// What wrong elements are off by; NaN where the output is right.
+    pub fn error(&self) -> Matrix {
+        let elements = self.out.data.iter().zip(&self.reference.data).zip(&self.wrong);
+        let data =
+            elements.map(|((out, right), wrong)| if *wrong { out - right } else { f64::NAN }).collect();
+        Matrix::new(self.out.rows, self.out.cols, data)
+    }
+
     /// The right reference where the output is right.
     fn within(&self, value: &Matrix) -> Matrix {
         let elements = value.data.iter().zip(&self.reference.data).zip(&self.wrong);

@@ -2,7 +2,7 @@
 
 use super::{Candidate, EXACTLY, Explained, PARTLY, Search, Stated};
 use crate::check_name::Mildness;
-use crate::diagnose::hypothesis::Hypothesis;
+use crate::diagnose::hypothesis::{Hypothesis, Sense};
 use crate::diagnose::map;
 use crate::diagnose::output::{self, Fit};
 use crate::diagnose::scales;
@@ -186,7 +186,8 @@ impl<'a> Search<'a, '_> {
             what,
             cos: explained.cos,
             score: Some(explained.score),
-            confident: confident && explained.whole && !nameless && !lost && !as_format,
+            confident: confident && explained.whole && !nameless && !lost && !as_format && !fit.is_guess,
+            moves_columns: fit.of_columns,
             ..Cause::default()
         }
     }
@@ -230,6 +231,7 @@ impl<'a> Search<'a, '_> {
         let rivals: Vec<&Candidate> = stated.alike.iter().filter(|c| own(c) != causes).collect();
         // Some scattered elements are no region.
         let scattered = candidate.in_region && self.place.is_scattered();
+        let nameless = candidate.holding.iter().any(|&i| hypotheses[i].sense == Sense::Nameless);
         // Parts of K counted otherwise and a factor are also parts of K that have a factor each.
         let factor = candidate.gain.is_some() || causes.contains(&"gain");
         let parts = causes.contains(&"k_tail_dropped");
@@ -240,6 +242,7 @@ impl<'a> Search<'a, '_> {
             && !ambiguous
             && !scattered
             && !of_parts
+            && !nameless
             && !stated.or_left_out;
         // Of several that go by one name one says it all.
         let said = if causes.len() == 1 { 1 } else { candidate.holding.len() };

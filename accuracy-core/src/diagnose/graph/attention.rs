@@ -40,6 +40,17 @@ pub fn paged_attention(table: &mut Mutations, inputs: &[Expr]) {
             );
         }
     }
+    for by in [8, 16, 32, 64].into_iter().filter(|by| *by < width) {
+        table.add(
+            "permuted_tiles",
+            &format!("reads values {by} columns further on in each row of their cache"),
+            change(Box::new(move |inputs| {
+                let values = &mut inputs[2];
+                let width = values.shape().1;
+                *values = Expr::of_op(picked(values, width, move |c| (c + by) % width), values.shape());
+            })),
+        );
+    }
     // A softmax scale that is another, left out or applied once more.
     for power in (-12..=12).filter(|p| *p != 0) {
         let factor = 2f64.powi(power);

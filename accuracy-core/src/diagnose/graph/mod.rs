@@ -2,11 +2,14 @@
 //! order.
 
 mod activations;
+mod addends;
 mod attention;
 mod columns;
 mod mutations;
 mod norms;
 mod rewriting;
+mod rotations;
+mod tails;
 mod terms;
 
 use super::hypothesis::{Change, Hypothesis, Sense, Slot};
@@ -54,62 +57,30 @@ pub fn hypotheses(source: &Expr, attempt: &Attempt) -> Vec<Hypothesis<'static>> 
         };
         add(cause, what, mutant);
     }
-    for (cause, what, mutation) in mutations(source) {
+    let mut widths: Vec<usize> = attempt.buffers.iter().map(|b| b.cols).collect();
+    widths.sort_unstable();
+    widths.dedup();
+    for (cause, what, mutation) in mutations(source, &widths) {
         let mutant = source.rewrite(&*mutation);
         add(cause, what, mutant);
     }
     if let Some((what, mutant)) = rotated(source, attempt) {
         add("rope", what, mutant);
     }
+    for (what, mutant) in rotations::rotations(source, attempt) {
+        add("rope", what, mutant);
+    }
     for (cause, what, mutant) in rounded_once_more(source).into_iter().chain(of_another(source, attempt)) {
         add(cause, what, mutant);
+    }
+    for (what, mutant) in tails::tails(source, attempt) {
+        add("k_tail_dropped", what, mutant);
     }
     for (what, mutant) in compensations(source, attempt) {
         add("zero_point", what, mutant);
     }
-    for (what, mutant) in without_one_addend(source, attempt) {
-        add("addend_missing", what, mutant);
-    }
-    found
-}
-
-/// A sum of several that lacks one of them.
-fn without_one_addend(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
-    let mut sums: Vec<(usize, [Expr; 2])> = Vec::new();
-    let mut at = 0;
-    source.visit(&mut |e| {
-        if let Op::Binary { function: Binary::Add, a, b } = &e.0.op
-            && a.shape() == b.shape()
-        {
-            sums.push((at, [a.clone(), b.clone()]));
-        }
-        at += 1;
-    });
-    // Of a single sum others say it.
-    if sums.len() < 2 {
-        return Vec::new();
-    }
-    let is_sum = |e: &Expr| matches!(e.0.op, Op::Binary { function: Binary::Add, .. });
-    let mut found = Vec::new();
-    for (at, addends) in sums {
-        for (i, addend) in addends.iter().enumerate() {
-            if is_sum(addend) {
-                continue;
-            }
-            let names: Vec<String> =
-                addend.buffers().iter().map(|id| format!("`{}`", attempt.buffer(*id).name)).collect();
-            let mutant = at_node(source, at, &|e| match &e.0.op {
-                Op::Binary { a, b, .. } => {
-                    if i == 0 {
-                        b.clone()
-                    } else {
-                        a.clone()
-                    }
-                }
-                _ => e,
-            });
-            found.push((format!("leaves out the addend that comes of {}", names.join(" and ")), mutant));
-        }
+    for (cause, what, mutant) in addends::addends(source, attempt) {
+        add(cause, what, mutant);
     }
     found
 }
@@ -202,12 +173,8 @@ fn of_another(source: &Expr, attempt: &Attempt) -> Vec<(&'static str, String, Ex
         Op::RmsNorm { x, .. } | Op::LayerNorm { x, .. } => normalised.push(x.shape()),
         _ => {}
     });
-    let own = |b: &crate::case::Captured| {
-        b.source.as_ref().is_some_and(|own| std::sync::Arc::ptr_eq(&own.0, &source.0))
-    };
-    let before = attempt.buffers.iter().position(own).unwrap_or(0);
     let mut found = Vec::new();
-    for (i, other) in attempt.buffers.iter().enumerate().take(before) {
+    for (i, other) in attempt.buffers.iter().enumerate().take(attempt.made_before(source)) {
         let plain = other.scheme.is_none() && !other.dtype.is_integer();
         if !plain || !normalised.contains(&(other.rows, other.cols)) {
             continue;

@@ -7,13 +7,14 @@ use crate::reference::graph::{Arrangement, Binary, Op, Suspect};
 use crate::reference::{Expr, Matrix, user};
 use std::ops::Range;
 
-/// Every rewriting that fits somewhere in an expression.
-pub fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
+/// Every rewriting that fits somewhere in an expression. `widths` are columns of the chain's buffers.
+pub fn mutations(source: &Expr, widths: &[usize]) -> Vec<(&'static str, String, Mutation)> {
     let mut table = Mutations::default();
     suspects(source, &mut table);
     let mut ranges: Vec<(usize, Range<usize>)> = Vec::new();
+    let of_activations = factors_of_activations(source);
     source.visit(&mut |e| match &e.0.op {
-        Op::RmsNorm { gain, .. } => norms::rms_norm(&mut table, e.0.cols, gain.is_some()),
+        Op::RmsNorm { gain, .. } => norms::rms_norm(&mut table, e.0.cols, gain.is_some(), widths),
         Op::LayerNorm { bias, .. } => norms::layer_norm(&mut table, e.0.cols, bias.is_some()),
         Op::Unary { function, .. } => activations::unary(&mut table, *function),
         Op::Binary { function: Binary::Mul, b, .. } if terms::column_repeated(b).is_some() => {
@@ -26,7 +27,10 @@ pub fn mutations(source: &Expr) -> Vec<(&'static str, String, Mutation)> {
             terms::factor_of_columns(&mut table, a);
         }
         Op::Binary { function: Binary::Add, a, b } => terms::addend(&mut table, a, b),
-        Op::Scale { factor, .. } if *factor != 1.0 => scaled(&mut table, *factor),
+        Op::Scale { factor, .. } if *factor != 1.0 => {
+            let cause = if of_activations.contains(factor) { "activation" } else { "gain" };
+            scaled(&mut table, cause, *factor);
+        }
         Op::Round { to, .. } => rounded(&mut table, *to),
         Op::Columns { x, range } => ranges.push((x.shape().1, range.clone())),
         Op::Select { choices, .. } if choices.len() > 1 => selected(&mut table, choices),
@@ -78,15 +82,30 @@ fn suspects(source: &Expr, table: &mut Mutations) {
     }
 }
 
+/// Constant factors in the argument of an activation: another function of it is computed without them.
+fn factors_of_activations(source: &Expr) -> Vec<f64> {
+    let mut found = Vec::new();
+    source.visit(&mut |e| {
+        if let Op::Unary { x, .. } = &e.0.op {
+            x.visit(&mut |e| {
+                if let Op::Scale { factor, .. } = e.0.op {
+                    found.push(factor);
+                }
+            });
+        }
+    });
+    found
+}
+
 /// A constant factor.
-fn scaled(table: &mut Mutations, own: f64) {
+fn scaled(table: &mut Mutations, cause: &'static str, own: f64) {
     for (times, words) in [
         (1.0, "leaves out the factor"),
         (own * own, "applies twice the factor"),
         (1.0 / own, "divides by the factor"),
     ] {
         table.add(
-            "gain",
+            cause,
             &format!("{words} {own}"),
             Box::new(move |op| match op {
                 Op::Scale { x, factor } if *factor == own => Some(Op::Scale { x: x.clone(), factor: times }),

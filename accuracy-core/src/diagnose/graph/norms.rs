@@ -5,21 +5,43 @@ use crate::dtype::{BF16, DType, F16, Overflow};
 use crate::reference::graph::{Binary, Op};
 use crate::reference::{Expr, user};
 
-/// Adds the ways in which a kernel may get an RMSNorm over `k` columns wrong.
-pub fn rms_norm(table: &mut Mutations, k: usize, has_gain: bool) {
+/// Powers of ten that a kernel may take for an epsilon.
+const EPSILONS: std::ops::RangeInclusive<i32> = 1..=12;
+
+/// Adds the ways in which a kernel may get an RMSNorm over `k` columns wrong. `widths` are columns of other buffers of the
+/// chain, whose number it may divide by.
+pub fn rms_norm(table: &mut Mutations, k: usize, has_gain: bool, widths: &[usize]) {
     table.add("overflow", "leaves out the norm's epsilon", Box::new(without_epsilon));
-    for (eps, words) in [(1e-5, "1e-5"), (1e-6, "1e-6"), (1e-12, "1e-12")] {
+    for power in EPSILONS {
+        let eps = 10f64.powi(-power);
         table.add(
             "gain",
-            &format!("takes {words} for the norm's epsilon"),
+            &format!("takes 1e-{power} for the norm's epsilon"),
             Box::new(move |op| epsilon(op, eps)),
         );
     }
     if has_gain {
-        table.add("gain", "multiplies with 1 + the norm's weight", Box::new(one_more));
+        table.add("norm_weight", "multiplies with 1 + the norm's weight", Box::new(one_more));
+    }
+    table.add(
+        "gain",
+        "divides by the mean of the squares, not by its root",
+        Box::new(|op| {
+            over_root(op, |row, eps| row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + eps)
+        }),
+    );
+    for (words, divided_by_all) in [("sums up", false), ("takes the mean of", true)] {
+        table.add(
+            "k_tail_dropped",
+            &format!("{words} the squares of whole rows, of which only {k} columns are normalised"),
+            Box::new(move |op| of_whole_row(op, divided_by_all)),
+        );
     }
     let mut counts = vec![1, 64, 128, 256, 512, 1024, k - 1, k + 1, 2 * k];
+    counts.extend(widths);
     counts.retain(|&n| n > 0 && n != k);
+    counts.sort_unstable();
+    counts.dedup();
     for count in counts {
         table.add(
             "gain",
@@ -97,7 +119,8 @@ pub fn rms_norm(table: &mut Mutations, k: usize, has_gain: bool) {
         }
     }
     table.add(
-        "addend_missing",
+        // That has no name in the list.
+        "unknown",
         "subtracts the mean of each row before it normalises, as LayerNorm does",
         Box::new(|op| match op {
             Op::RmsNorm { x, gain, eps } => {
@@ -111,10 +134,11 @@ pub fn rms_norm(table: &mut Mutations, k: usize, has_gain: bool) {
 /// Adds the ways in which a kernel may get a LayerNorm over `k` columns wrong.
 pub fn layer_norm(table: &mut Mutations, k: usize, has_bias: bool) {
     table.add("overflow", "leaves out the norm's epsilon", Box::new(without_epsilon));
-    for (eps, words) in [(1e-5, "1e-5"), (1e-6, "1e-6"), (1e-12, "1e-12")] {
+    for power in EPSILONS {
+        let eps = 10f64.powi(-power);
         table.add(
             "gain",
-            &format!("takes {words} for the norm's epsilon"),
+            &format!("takes 1e-{power} for the norm's epsilon"),
             Box::new(move |op| epsilon(op, eps)),
         );
     }
@@ -246,6 +270,31 @@ fn outside(op: &Op) -> Option<Op> {
     over_root(op, |row, eps| (row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64).sqrt() + eps)
 }
 
+/// Some columns of wider rows, divided by the root of the sum of the squares of the whole row.
+fn of_whole_row(op: &Op, divided_by_all: bool) -> Option<Op> {
+    let Op::RmsNorm { x, gain, eps } = op else { return None };
+    let Op::Columns { x: wide, .. } = &x.0.op else { return None };
+    let (eps, count) = (*eps, if divided_by_all { wide.shape().1 } else { x.shape().1 } as f64);
+    let norm = user("norm", &[x, wide], x.shape(), move |inputs| {
+        let mut out = inputs[0].clone();
+        for r in 0..out.rows {
+            let squares: f64 = inputs[1].row(r).iter().map(|x| x * x).sum();
+            let root = (squares / count + eps).sqrt();
+            out.row_mut(r).iter_mut().for_each(|x| *x /= root);
+        }
+        out
+    });
+    Some(weighted(norm, gain))
+}
+
+/// What is normalised, times the norm's weight.
+fn weighted(norm: Expr, gain: &Option<Expr>) -> Op {
+    match gain {
+        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
+        None => Op::Scale { x: norm, factor: 1.0 },
+    }
+}
+
 /// A norm whose rows are divided by a `root` of their own: a function of the row and the epsilon.
 fn over_root(op: &Op, root: impl Fn(&[f64], f64) -> f64 + Send + Sync + 'static) -> Option<Op> {
     let Op::RmsNorm { x, gain, eps } = op else { return None };
@@ -259,10 +308,7 @@ fn over_root(op: &Op, root: impl Fn(&[f64], f64) -> f64 + Send + Sync + 'static)
         }
         out
     });
-    Some(match gain {
-        Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },
-        None => Op::Scale { x: norm, factor: 1.0 },
-    })
+    Some(weighted(norm, gain))
 }
 
 /// Sums over a row that LayerNorm is computed from.

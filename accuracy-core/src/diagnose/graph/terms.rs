@@ -18,7 +18,9 @@ pub fn factor_of_columns(table: &mut Mutations, a: &Expr) {
     ] {
         let mutation: Mutation = Box::new(move |op| match op {
             Op::Binary { function: Binary::Mul, a, b } if b.shape().0 == 1 => {
-                let b = Expr::of_op(elementwise(b, move |x| x.powi(power)), b.shape());
+                // A factor of zero stays one: what it takes out is left out on purpose.
+                let f = move |x: f64| if x == 0.0 { 0.0 } else { x.powi(power) };
+                let b = Expr::of_op(elementwise(b, f), b.shape());
                 Some(Op::Binary { function: Binary::Mul, a: a.clone(), b })
             }
             _ => None,
@@ -26,7 +28,7 @@ pub fn factor_of_columns(table: &mut Mutations, a: &Expr) {
         table.add("gain", words, mutation);
     }
     table.add(
-        "gain",
+        "parameter_ignored",
         "leaves out the factor of each column",
         one_row(|a, _| Some(Op::Scale { x: a, factor: 1.0 })),
     );
@@ -107,10 +109,10 @@ pub fn factor_of_rows(table: &mut Mutations) {
             Some(Op::Binary { function: Binary::Mul, a: a.clone(), b })
         })
     };
-    for (words, power) in [
-        ("leaves out the factor of each row", 0),
-        ("divides by the factor of each row instead of multiplying", -1),
-        ("multiplies with the factor of each row twice", 2),
+    for (cause, words, power) in [
+        ("parameter_ignored", "leaves out the factor of each row", 0),
+        ("gain", "divides by the factor of each row instead of multiplying", -1),
+        ("gain", "multiplies with the factor of each row twice", 2),
     ] {
         let change = move |_: &Expr, b: &Expr| {
             Some(Expr::of_op(
@@ -118,7 +120,7 @@ pub fn factor_of_rows(table: &mut Mutations) {
                 b.shape(),
             ))
         };
-        table.add("gain", words, of_column(Box::new(change)));
+        table.add(cause, words, of_column(Box::new(change)));
     }
     // Another element of the column for each one: a function of the row and the number of rows, and the column.
     type From = fn(usize, usize, usize) -> usize;
