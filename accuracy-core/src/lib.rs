@@ -154,6 +154,9 @@ pub mod reference;
 mod simd;
 #[doc(hidden)]
 #[cfg(feature = "runtime")]
+pub mod symbol;
+#[doc(hidden)]
+#[cfg(feature = "runtime")]
 pub mod trace;
 #[doc(hidden)]
 #[cfg(feature = "runtime")]

@@ -13,6 +13,7 @@ use crate::quant::quantize;
 use crate::record::{Block, Cause, Elements, Origin};
 use crate::reference::reads::{Reads, Rect};
 use crate::reference::{BufferId, Expr, eval};
+use crate::symbol::readable;
 use crate::words::Words;
 use claim::{Checked, Claim};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,10 +50,11 @@ pub fn look(attempt: &Attempt, judged: &JudgedHop, run: impl FnMut() -> bool) ->
     for &(element @ (part, r, c), wrong) in &chosen {
         let Some(layout) = layouts.get(judged.id, part) else { continue };
         let Some(offset) = layout.offsets.get(&(r, c)).and_then(|of| of.first()).copied() else { continue };
-        asked.push(Asked { buffer: part.name(&buffer.name), offset, bytes: layout.bytes });
+        let (offset, bytes) = (offset, layout.bytes);
+        asked.push(Asked { buffer: part.name(layouts.name(judged.id)), offset, bytes });
         elements.push((element, wrong));
     }
-    let targets = Part::ALL.iter().map(|part| part.name(&buffer.name)).collect();
+    let targets = Part::ALL.iter().map(|part| part.name(layouts.name(judged.id))).collect();
     let Some(answers) = emulation::ask(targets, asked, run) else { return Origins::default() };
     let found: Vec<Flow> = elements
         .iter()
@@ -67,8 +69,9 @@ pub fn look(attempt: &Attempt, judged: &JudgedHop, run: impl FnMut() -> bool) ->
             flow
         })
         .collect();
-    let cause = cause(buffer, &found, &mut layouts);
-    let elements = found.into_iter().map(|flow| flow.origin(buffer, &mut layouts)).collect();
+    let name = layouts.name(judged.id);
+    let cause = cause(name, &found, &mut layouts);
+    let elements = found.into_iter().map(|flow| flow.origin(name, &mut layouts)).collect();
     Origins { elements, cause }
 }
 
@@ -166,7 +169,7 @@ struct Layouts<'a> {
 /// Elements of a part beyond which none of them is told from another.
 const MOST: usize = 1 << 24;
 
-impl Layouts<'_> {
+impl<'a> Layouts<'a> {
     fn get(&mut self, id: BufferId, part: Part) -> Option<&Layout> {
         let attempt = self.attempt;
         let make = || {
@@ -186,6 +189,16 @@ impl Layouts<'_> {
         self.known.entry((id, part)).or_insert_with(make).as_ref()
     }
 
+    /// The buffer by which a test names the memory of this one: the one before an update in place.
+    fn memory(&self, id: BufferId) -> BufferId {
+        self.attempt.buffer(id).lies_in
+    }
+
+    /// The name of a buffer's memory.
+    fn name(&self, id: BufferId) -> &'a str {
+        &self.attempt.buffer(self.memory(id)).name
+    }
+
     /// The part of a buffer that has this name.
     fn find(&self, name: &str) -> Option<(BufferId, Part)> {
         let ids = (0..self.attempt.buffers.len()).map(BufferId);
@@ -203,7 +216,7 @@ impl Layouts<'_> {
 
     /// Bytes of a part, as elements.
     fn elements(&mut self, (id, part): (BufferId, Part), offsets: &BTreeSet<u64>) -> Elements {
-        let buffer = part.name(&self.attempt.buffer(id).name);
+        let buffer = part.name(self.name(id));
         let mut all: BTreeSet<(usize, usize)> = BTreeSet::new();
         let mut shape = None;
         if let Some(layout) = self.get(id, part) {
@@ -276,7 +289,8 @@ fn declared(
         }
     };
     let reads = Reads::of(source, at, given);
-    let mut declared = Declared { any: reads.any, ..Declared::default() };
+    let any = reads.any.into_iter().map(|id| layouts.memory(id)).collect();
+    let mut declared = Declared { any, ..Declared::default() };
     for (of, into) in [(reads.values, &mut declared.values), (reads.steering, &mut declared.steering)] {
         for (id, rects) in of {
             for rect in rects {
@@ -286,13 +300,14 @@ fn declared(
     }
     if buffer.factor != 1.0 {
         // The framework gives the factor to the kernel.
-        declared.any.extend(layouts.find(&buffer.name).map(|(id, _)| id));
+        declared.any.insert(buffer.lies_in);
     }
     declared
 }
 
 /// Adds the bytes of some values of a buffer: elements, and what is stored beside them.
 fn add(layouts: &mut Layouts<'_>, id: BufferId, rect: &Rect, into: &mut Bytes) {
+    let id = layouts.memory(id);
     let buffer = layouts.attempt.buffer(id);
     let (cell_rows, cell_cols) =
         buffer.scheme.map_or((1, 1), |scheme| scheme.granularity.cell(buffer.rows, buffer.cols));
@@ -345,7 +360,7 @@ impl Flow {
         let (took, steered_by) = (named(&answer.took), named(&answer.steered_by));
         for (id, part) in took.keys() {
             if layouts.get(*id, *part).is_none() {
-                let name = part.name(&layouts.attempt.buffer(*id).name);
+                let name = part.name(layouts.name(*id));
                 answer.not_followed.push(format!("in which order the elements of `{name}` lie"));
             }
         }
@@ -379,13 +394,13 @@ impl Flow {
         Flow { element, wrong, answer, took, steered_by, declared, extra, missing, claim }
     }
 
-    fn origin(self, buffer: &Captured, layouts: &mut Layouts<'_>) -> Origin {
+    fn origin(self, buffer: &str, layouts: &mut Layouts<'_>) -> Origin {
         let mut elements = |bytes: &Bytes| -> Vec<Elements> {
             bytes.iter().map(|(key, offsets)| layouts.elements(*key, offsets)).collect()
         };
         let (part, row, column) = self.element;
         Origin {
-            buffer: part.name(&buffer.name),
+            buffer: part.name(buffer),
             row: row as u64,
             column: column as u64,
             wrong: self.wrong,
@@ -406,7 +421,7 @@ impl Flow {
 }
 
 /// The difference that all wrong elements of one part have, and no right one.
-fn cause(buffer: &Captured, flows: &[Flow], layouts: &mut Layouts<'_>) -> Option<Cause> {
+fn cause(buffer: &str, flows: &[Flow], layouts: &mut Layouts<'_>) -> Option<Cause> {
     Part::ALL.iter().find_map(|part| {
         let of_part: Vec<&Flow> = flows.iter().filter(|flow| flow.element.0 == *part).collect();
         cause_of(buffer, *part, &of_part, layouts)
@@ -423,7 +438,7 @@ fn is_certain(claims: &[Claim], right: usize) -> bool {
         }
 }
 
-fn cause_of(buffer: &Captured, part: Part, flows: &[&Flow], layouts: &mut Layouts<'_>) -> Option<Cause> {
+fn cause_of(buffer: &str, part: Part, flows: &[&Flow], layouts: &mut Layouts<'_>) -> Option<Cause> {
     let (wrong, right): (Vec<&Flow>, Vec<&Flow>) = flows.iter().copied().partition(|flow| flow.wrong);
     // What is not known of one of them might be what makes it right or wrong.
     if wrong.is_empty()
@@ -461,7 +476,7 @@ fn cause_of(buffer: &Captured, part: Part, flows: &[&Flow], layouts: &mut Layout
         (true, _) => format!("does not take {}", left.join(", ")),
     };
     let (_, r, c) = first.element;
-    let name = part.name(&buffer.name);
+    let name = part.name(buffer);
     let claims: Vec<Claim> = wrong.iter().map(|flow| flow.claim).collect();
     let computed = match claims.iter().all(|claim| *claim == Claim::Confirmed) {
         true => ", which gives what it wrote",
@@ -476,9 +491,12 @@ fn cause_of(buffer: &Captured, part: Part, flows: &[&Flow], layouts: &mut Layout
     let operand = operands.pop_first().filter(|_| operands.is_empty());
     Some(Cause {
         cause: if extra.is_empty() { "elements_left_out" } else { "other_elements" }.into(),
-        detail: format!("`{}`{line} {difference} in {name}[{r}, {c}]{computed}; {counted}", writer.kernel),
+        detail: format!(
+            "`{}`{line} {difference} in {name}[{r}, {c}]{computed}; {counted}",
+            readable(&writer.kernel)
+        ),
         what: Words::takes(format!("other elements than declared for `{name}`")),
-        operand: operand.map(|id| layouts.attempt.buffer(id).name.clone()),
+        operand: operand.map(|id| layouts.name(id).to_owned()),
         confident: is_certain(&claims, right.len()),
         ..Cause::default()
     })

@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::meta::Check;
 use crate::packed::Packed;
 use crate::reference::stream::ReferenceError;
+use crate::symbol::readable;
 use crate::trace::Traced;
 use crate::words::Words;
 use serde::{Deserialize, Serialize};
@@ -366,7 +367,8 @@ impl Origin {
                     _ => String::new(),
                 };
                 format!(
-                    "{element} was written by `{kernel}` ({line}{mnemonic}, workgroup ({x}, {y}, {z}), wave {wave}, lane {lane})"
+                    "{element} was written by `{}` ({line}{mnemonic}, workgroup ({x}, {y}, {z}), wave {wave}, lane {lane})",
+                    readable(kernel)
                 )
             }
         }

@@ -104,8 +104,9 @@ Examples:
 
 The file is only read, never loaded, so a library for a GPU can be inspected
 anywhere. Instructions of gfx942 and gfx950 that run into a known hardware bug
-(an erratum) are listed with the compiler flag that avoids them; they do not
-change the exit status.
+(an erratum) are listed with the compiler flag that avoids them, and
+instructions that use a result too soon because an s_nop is missing (a hazard)
+with the one before and the s_nop. Neither changes the exit status.
 
 Exit status: 0; 100 no code for an --arch; 101 a file cannot be read; 2 wrong
 usage.";

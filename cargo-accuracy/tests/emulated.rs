@@ -7,6 +7,7 @@
 mod crates;
 
 use crates::{Case, Fixture, Run, shards};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -166,6 +167,39 @@ fn a_race_is_told_where_it_is_asked_for() {
 
 fn names(of: &[&str]) -> Vec<String> {
     of.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// The names of the buffers in lists of elements.
+fn buffers(elements: &serde_json::Value) -> Vec<&str> {
+    elements.as_array().unwrap().iter().map(|of| of["buffer"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn elements_of_a_buffer_that_is_updated_in_place_are_told_by_its_name_and_kernels_readably() {
+    let test = "elements_of_a_buffer_that_is_updated_in_place_are_told_by_its_name_and_kernels_readably";
+    let Some(fixture) = emulated(test) else { return };
+    let right = run(fixture, &["::added_in_place["]);
+    assert_eq!(right.status, Some(0), "{right}");
+    for (test, buffer, took, other) in [
+        ("another_row_added_in_place", "hidden", &["x", "hidden"][..], "x"),
+        ("another_row_of_the_sum", "y", &["w", "hidden"][..], "hidden"),
+    ] {
+        let run = run(fixture, &[&format!("::{test}[")]);
+        assert_eq!(run.status, Some(100), "{run}");
+        let origins = run.report.as_ref().unwrap()["cases"][0]["origins"].as_array().unwrap().clone();
+        let wrong: Vec<_> = origins.iter().filter(|origin| origin["wrong"] == true).collect();
+        assert!(!wrong.is_empty(), "{run}");
+        for origin in wrong {
+            assert_eq!(origin["buffer"], buffer, "{run}");
+            let named: BTreeSet<&str> = buffers(&origin["took"]).into_iter().collect();
+            assert_eq!(named, took.iter().copied().collect(), "{run}");
+            assert_eq!((buffers(&origin["extra"]), buffers(&origin["missing"])), (vec![other], vec![other]));
+            assert!(origin["not_followed"].is_null() && origin["computed"] == true, "{run}");
+        }
+        let told: Vec<&str> = run.stdout.lines().filter(|line| line.contains("was written by")).collect();
+        assert!(!told.is_empty() && !told.iter().any(|line| line.contains("(updated)")), "{run}");
+        assert!(told.iter().all(|line| line.contains("_kernel<1>`")), "{run}");
+    }
 }
 
 #[test]

@@ -260,6 +260,7 @@ fn an_instruction_that_meets_an_erratum_is_told_with_its_line_and_the_flag_that_
             "target": "gfx950",
             "function": "scale",
             "offset": 0x1408,
+            "mnemonic": "v_pk_fma_f32",
             "instruction": LOSES_PRODUCTS,
             "file": "scale.s",
             "line": 7,
@@ -278,6 +279,90 @@ fn code_without_such_an_instruction_or_for_another_architecture_has_no_errata() 
         let text = stdout(&inspect(&[&file]));
         assert!(text.contains("1 kernel for") && !text.contains("fault"), "{text}");
         assert_eq!(json(&[&file])[0]["errata"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn an_instruction_that_lacks_an_s_nop_is_told_with_both_lines_and_what_is_missing() {
+    let test = "an_instruction_that_lacks_an_s_nop_is_told_with_both_lines_and_what_is_missing";
+    let code = [
+        // The sum of the matrix cores is read too soon on one of two ways, and overwritten in time.
+        "v_mfma_f32_32x32x16_fp8_fp8 v[0:15], v[16:17], v[18:19], 0",
+        "s_cbranch_scc0 .Lsoon",
+        "s_nop 15",
+        "s_nop 15",
+        ".Lsoon: v_add_f32 v20, v4, v4",
+        // Enough wait states.
+        "v_rcp_f32 v21, v20",
+        "s_nop 0",
+        "v_add_f32 v22, v21, v21",
+        // Fewer than documented, and right on devices.
+        "v_cmp_eq_u32 s[0:1], v20, v21",
+        "v_cndmask_b32 v23, v20, v21, s[0:1]",
+    ];
+    let files = Files::new();
+    for arch in ["gfx942", "gfx950"] {
+        let Some(code_object) = assembled(test, arch, &code) else { return };
+        let file = files.add(&format!("{arch}.co"), &code_object);
+        let report = json(&[&file]);
+        assert_eq!(report[0]["errata"], serde_json::json!([]));
+        let hazards = report[0]["hazards"].as_array().unwrap();
+        let [read, mask] = &hazards[..] else { panic!("{hazards:#?}") };
+        let needed = if arch == "gfx950" { 12 } else { 11 };
+        let expected = serde_json::json!({
+            "target": arch,
+            "function": "scale",
+            "offset": 0x1414,
+            "mnemonic": "v_add_f32",
+            "instruction": "v_add_f32_e32 v20, v4, v4",
+            "file": "scale.s",
+            "line": 10,
+            "severity": "error",
+            "uses": "reads",
+            "register": "v4",
+            "wait_states": { "needed": needed, "found": 1 },
+            "behind": {
+                "target": arch,
+                "function": "scale",
+                "offset": 0x1400,
+                "mnemonic": "v_mfma_f32_32x32x16_fp8_fp8",
+                "instruction": "v_mfma_f32_32x32x16_fp8_fp8 v[0:15], v[16:17], v[18:19], 0",
+                "file": "scale.s",
+                "line": 6,
+            },
+        });
+        assert_eq!(read, &expected);
+        assert_eq!((&mask["severity"], &mask["line"]), (&"note".into(), &15.into()), "{mask}");
+    }
+    let file = files.0.path().join("gfx950.co");
+    let output = inspect(&[file.to_str().unwrap()]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let text = stdout(&output);
+    let (_, text) = text.split_once("bytes  ").unwrap();
+    insta::assert_snapshot!(text, @r"
+    arguments
+      scale       0  none
+
+      1 instruction for gfx950 comes too soon behind the one whose result it uses
+        The hardware does not wait by itself: s_nop has to stand in between.
+        0x1414  scale.s:10  in scale  v_add_f32_e32 v20, v4, v4
+          reads v4 1 wait states behind v_mfma_f32_32x32x16_fp8_fp8 at 0x1400 (scale.s:6), and 12 are needed: s_nop 10 is missing
+
+      1 instruction has fewer wait states than are documented; the hardware waits by itself (--verbose lists them)
+    ");
+}
+
+#[test]
+fn code_with_all_its_wait_states_has_no_hazard() {
+    let test = "code_with_all_its_wait_states_has_no_hazard";
+    let files = Files::new();
+    let code = ["v_rcp_f32 v21, v20", "s_nop 0", "v_add_f32 v22, v21, v21", "s_endpgm", "v_mov_b32 v22, v21"];
+    for arch in ["gfx942", "gfx950"] {
+        let Some(code_object) = assembled(test, arch, &code) else { return };
+        let file = files.add(&format!("{arch}.co"), &code_object);
+        let text = stdout(&inspect(&["-v", &file]));
+        assert!(text.contains("1 kernel for") && !text.contains("wait states"), "{text}");
+        assert_eq!(json(&[&file])[0]["hazards"], serde_json::json!([]));
     }
 }
 

@@ -42,6 +42,8 @@ impl Kind {
 #[derive(Clone)]
 pub struct Captured {
     pub name: String,
+    /// The buffer that was declared first in the same memory: the one before an update in place, else this one.
+    pub lies_in: BufferId,
     pub kind: Kind,
     pub dtype: DType,
     pub rows: usize,
@@ -138,6 +140,7 @@ impl Case {
         let ordered = Order::of_buffer(buffer.scheme.as_ref(), &buffer.shape);
         Captured {
             name: buffer.name.clone(),
+            lies_in: self.buffers.iter().position(|b| b.data == buffer.data).map_or(id, BufferId),
             kind: buffer.kind,
             dtype: buffer.dtype,
             rows: buffer.shape.rows,

@@ -169,7 +169,7 @@ pub(crate) fn ask(
         writer: of.writer.map(writer),
         took: taken(of.took),
         steered_by: taken(of.through),
-        not_followed: of.not_followed.iter().map(ToString::to_string).collect(),
+        not_followed: provenance::in_words(&of.not_followed),
     };
     Some(answers.into_iter().map(answer).collect())
 }
@@ -250,7 +250,7 @@ fn choice(wanted: &Wanted, focus: Option<Focus>) -> crate::emulator::trace::Choi
 /// Whether a part of a kernel's name, as the code object or the source has it, is this.
 #[cfg(feature = "emulate")]
 fn is_called(kernel: &str, name: &str) -> bool {
-    kernel.contains(name) || super::launches::readable(kernel).contains(name)
+    kernel.contains(name) || crate::symbol::readable(kernel).contains(name)
 }
 
 /// The emulator's report on everything that ran since it was asked last.

@@ -8,6 +8,7 @@
 //!
 //! What a launcher launches on another thread, or by a graph, is not seen.
 
+use crate::symbol::readable;
 use libloading::Library;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -201,15 +202,6 @@ fn runtime_symbol(symbol: &CStr) -> Option<Pointer> {
 
 /// File names of the runtimes that libraries have brought along.
 static RUNTIMES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
-
-/// `ns::kernel<4>` of `_ZN2ns6kernelILi4EEEvPf`.
-pub(crate) fn readable(name: &str) -> String {
-    let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
-    cpp_demangle::Symbol::new(name)
-        .ok()
-        .and_then(|symbol| symbol.demangle_with_options(&options).ok())
-        .unwrap_or_else(|| name.into())
-}
 
 /// Observes the launches of a library that has just been opened, and of what it brought along. `false` where it has no
 /// launch call that could be observed.
@@ -440,18 +432,5 @@ mod imports {
                 .store(call.ours.cast_mut(), SeqCst);
         }
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_readable() {
-        assert_eq!(readable("_ZN12_GLOBAL__N_14gemmILb1EEEvPfi"), "(anonymous namespace)::gemm<true>");
-        assert_eq!(readable("_Z9quantPf"), "_Z9quantPf");
-        assert_eq!(readable("_Z5quantPf"), "quant");
-        assert_eq!(readable("matmul_kernel"), "matmul_kernel");
     }
 }

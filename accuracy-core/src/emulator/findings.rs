@@ -70,13 +70,7 @@ impl Scene<'_> {
 
     /// Words about an instruction that is too close to the one whose result it uses.
     pub fn hazard(&self, at: u64, hazard: &Hazard) -> Finding {
-        let Hazard { first: (first, _), needed, found, .. } = hazard;
-        let waits = match hazard.is_harmless() {
-            true => "are documented; the hardware waits by itself in code like this".to_owned(),
-            false => format!("are needed: s_nop {} is missing", needed - found - 1),
-        };
-        let first = self.instruction(*first);
-        let detail = format!("{hazard} {found} wait states behind {first}, and {needed} {waits}");
+        let detail = hazard.words(&self.instruction(hazard.first.0));
         let severity = if hazard.is_harmless() { Severity::Note } else { Severity::Error };
         self.finding(FindingKind::MissingWait, severity, at, detail)
     }

@@ -19,6 +19,9 @@ use std::collections::HashMap;
 const MOST: u8 = 20;
 /// Instructions that are looked at behind another one, where ways meet.
 const STEPS: usize = 128;
+/// Wait states beside its own that a jump takes at the least: AITER's attention for gfx942 reads a sum of 8 passes behind one
+/// and three other instructions.
+const JUMP: u8 = 4;
 /// Scalar registers by their numbers in [`name`].
 const SCALARS: u16 = 512;
 const VCC: u16 = SCALARS + 106;
@@ -49,6 +52,8 @@ pub struct Hazard {
     /// Wait states that have to be between the two, and those that are.
     pub needed: u8,
     pub found: u8,
+    /// Wait states that pass at the least on the device.
+    pub time: u8,
     /// Wait states with which shipped assembly is right on the device, though fewer than are documented.
     pub enough: u8,
 }
@@ -56,13 +61,40 @@ pub struct Hazard {
 impl Hazard {
     /// Whether the hardware is known to wait by itself in code like this.
     pub fn is_harmless(&self) -> bool {
-        self.found >= self.enough
+        self.time >= self.enough
+    }
+
+    /// The register as LLVM writes it ("v4", "s0"), the first one of several; none where it is about something else.
+    pub fn register_name(&self) -> Option<String> {
+        self.register.map(|number| name(number.into()))
+    }
+
+    /// What a person reads of it, beside the second instruction. `first` names the first one and its place.
+    pub fn words(&self, first: &str) -> String {
+        let Hazard { needed, found, .. } = self;
+        let waits = match self.is_harmless() {
+            true => "are documented; the hardware waits by itself in code like this".to_owned(),
+            false => format!("are needed: {} is missing", self.remedy()),
+        };
+        format!("{self} {found} wait states behind {first}, and {needed} {waits}")
+    }
+
+    /// The instructions that make up for the wait states that are missing: "s_nop 3".
+    pub fn remedy(&self) -> String {
+        // One takes 16 wait states at the most.
+        let missing = self.needed.saturating_sub(self.found);
+        let full = std::iter::repeat_n(16, usize::from(missing / 16));
+        let nops: Vec<String> = full
+            .chain((missing % 16 != 0).then_some(missing % 16))
+            .map(|states| format!("s_nop {}", states - 1))
+            .collect();
+        nops.join(" and ")
     }
 }
 
 impl std::fmt::Display for Hazard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let register = self.register.map_or_else(|| "a hardware register".into(), |n| name(n.into()));
+        let register = self.register_name().unwrap_or_else(|| "a hardware register".into());
         match self.uses {
             Uses::Reads => write!(f, "reads {register}"),
             Uses::Overwrites => write!(f, "overwrites {register}"),
@@ -79,36 +111,78 @@ pub fn find(processor: Processor, code: &[(u64, &Inst)]) -> Vec<(usize, Hazard)>
     let ways = Ways::new(code);
     let mut found = Vec::new();
     let mut open = Vec::new();
-    let mut seen: HashMap<usize, u8> = HashMap::new();
+    // For each instruction from how far it was come by, and for which second one.
+    let mut seen: Vec<(usize, Apart)> = vec![(usize::MAX, Apart::default()); code.len()];
     for second in (0..code.len()).filter(|i| known[*i].is_second) {
         let mut worst: Option<Hazard> = None;
         open.clear();
-        seen.clear();
-        open.extend(ways.before(second).map(|before| (before, 0)));
+        open.extend(ways.before(second).map(|way| (way.at, Apart::default().along(way))));
         let mut steps = 0;
-        while let Some((first, states)) = open.pop() {
+        while let Some((first, apart)) = open.pop() {
             steps += 1;
-            if steps > STEPS || seen.get(&first).is_some_and(|least| *least <= states) {
+            let (seen_for, nearest) = &mut seen[first];
+            let is_known = *seen_for == second;
+            if steps > STEPS || is_known && nearest.is_within(apart) {
                 continue;
             }
-            seen.insert(first, states);
-            let needs = known[first].needs(&known[second]).filter(|needs| needs.needed > states);
+            if !is_known || apart.is_within(*nearest) {
+                (*seen_for, *nearest) = (second, apart);
+            }
+            let needs = known[first].needs(&known[second]).filter(|needs| needs.needed > apart.states);
             if let Some(Needs { needed, enough, uses, register }) = needs {
+                let time = apart.time_behind(&known[first]);
                 let first = (code[first].0, first);
-                let hazard = Hazard { first, uses, register, needed, found: states, enough };
+                let hazard = Hazard { first, uses, register, needed, found: apart.states, time, enough };
                 let rank = |hazard: &Hazard| (!hazard.is_harmless(), hazard.needed - hazard.found);
                 if worst.is_none_or(|worst| rank(&worst) < rank(&hazard)) {
                     worst = Some(hazard);
                 }
             }
-            let states = states.saturating_add(known[first].states);
-            if states < MOST {
-                open.extend(ways.before(first).map(|before| (before, states)));
+            let apart = apart.behind(&known[first]);
+            if apart.states < MOST {
+                open.extend(ways.before(first).map(|way| (way.at, apart.along(way))));
             }
         }
         found.extend(worst.map(|hazard| (second, hazard)));
     }
     found
+}
+
+/// How far an instruction is before another one, on one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Apart {
+    /// Wait states as they are documented: each instruction takes one.
+    states: u8,
+    /// Wait states that pass at the least on the device, matrix instructions left out.
+    time: u8,
+    /// Whether a matrix instruction is in between.
+    matrix: bool,
+}
+
+impl Apart {
+    fn behind(self, between: &Known) -> Apart {
+        Apart {
+            states: self.states.saturating_add(between.states),
+            time: self.time.saturating_add(between.states),
+            matrix: self.matrix || between.matrix.is_some(),
+        }
+    }
+
+    fn along(self, way: Way) -> Apart {
+        let time = self.time.saturating_add(if way.jumps { JUMP } else { 0 });
+        Apart { time, ..self }
+    }
+
+    fn time_behind(self, first: &Known) -> u8 {
+        // A matrix instruction begins when the one before it has gone through all its passes.
+        let passes = first.matrix.filter(|_| self.matrix).map_or(0, |matrix| matrix.passes + 1);
+        self.time.max(passes)
+    }
+
+    /// Whether this is no further than another one in any respect.
+    fn is_within(self, other: Apart) -> bool {
+        self.states <= other.states && self.time <= other.time && self.matrix <= other.matrix
+    }
 }
 
 /// Which instructions may be executed directly before which.
@@ -145,10 +219,19 @@ impl Ways {
         Ways { falls, branches }
     }
 
-    fn before<'a>(&'a self, at: usize) -> impl Iterator<Item = usize> + use<'a> {
-        let falls = self.falls[at].then(|| at.wrapping_sub(1));
-        falls.into_iter().chain(self.branches.get(&at).into_iter().flatten().copied())
+    fn before<'a>(&'a self, at: usize) -> impl Iterator<Item = Way> + use<'a> {
+        let falls = self.falls[at].then(|| Way { at: at.wrapping_sub(1), jumps: false });
+        let branches = self.branches.get(&at).into_iter().flatten();
+        falls.into_iter().chain(branches.map(|at| Way { at: *at, jumps: true }))
     }
+}
+
+/// An instruction that may be executed before another one.
+#[derive(Clone, Copy)]
+struct Way {
+    at: usize,
+    /// Whether it jumps to the other one.
+    jumps: bool,
 }
 
 /// Wait states that have to be between two instructions.
@@ -375,7 +458,8 @@ impl Known {
             most.add_if(2, 0, Uses::Reads, self.written().find_map(|span| shared(span, one(moved))));
         }
         if second.matrix.is_some() && !self.is_dot {
-            most.add(2, Uses::Reads, vector());
+            // AITER's backward attention for gfx950 has one.
+            most.add_if(2, 1, Uses::Reads, vector());
         }
         if self.is_transcendental && second.is_vector && !second.is_transcendental {
             most.add(1, Uses::Reads, vector());
@@ -449,10 +533,10 @@ impl Known {
             }
             _ => result,
         };
-        // AITER's kernels read and overwrite sums up to two wait states sooner than a compiler, on gfx950 three.
-        let enough = |needed: u8| if unit == Unit::Small { passes + 1 } else { needed };
-        most.add_if(read, enough(read), Uses::Reads, self.read_by(second, true));
-        most.add_if(result, enough(result), Uses::Overwrites, self.overwritten_by(second));
+        // AITER's kernels read and overwrite sums sooner than a compiler: its fmoe reads them right behind the last pass.
+        let enough = |sooner: u8, needed: u8| if unit == Unit::Small { sooner } else { needed };
+        most.add_if(read, enough(passes, read), Uses::Reads, self.read_by(second, true));
+        most.add_if(result, enough(passes + 1, result), Uses::Overwrites, self.overwritten_by(second));
         // Its accumulator is read in its last passes.
         if let Some(accumulator) = self.accumulator.filter(|_| unit == Unit::Small) {
             let register = second.written().find_map(|write| shared(accumulator, write));

@@ -7,9 +7,9 @@
 //! | --- | --- |
 //! | `processor` | the processors whose code can be executed |
 //! | `isa` | the table of instructions; machine code to `isa::Inst`; an instruction as text |
-//! | `errata` | the instructions of a code object that meet a known fault of the hardware |
 //! | `hazards` | instructions that are too close to the one whose result they use |
 //! | `lines` | which line of the source an instruction was compiled from |
+//! | `examine` | a code object's instructions that meet a known fault of the hardware or have a hazard; runs nothing |
 //! | `global_sync` | barriers and semaphores between the workgroups of a launch |
 //! | `waits` | loads that a wave has issued and not waited for |
 //! | `scrutiny` | what a launch is watched for beside what it computes: races, barriers, accesses outside of buffers |
@@ -29,7 +29,7 @@
 //! | `hip` | the stand-in for AMD's runtime, which a kernel library's launchers call |
 //! | `process` | the one device that a process emulates, and what happened on it |
 
-pub mod errata;
+pub mod examine;
 pub mod hazards;
 pub mod isa;
 pub mod lines;

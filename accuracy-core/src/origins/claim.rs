@@ -121,7 +121,8 @@ impl Checked<'_> {
         }
         // One after the other, each element that is declared was taken from where another one lies.
         let mut taken: HashMap<BufferId, Arc<Matrix>> = HashMap::new();
-        for key @ (id, part) in keys {
+        for key @ (memory, part) in keys {
+            let id = self.read_as(memory, layouts)?;
             let declared = layouts.list(key, self.missing.get(&key)?)?;
             let other = layouts.list(key, self.extra.get(&key)?)?;
             if declared.len() != other.len() {
@@ -145,6 +146,18 @@ impl Checked<'_> {
         Some(vec![taken])
     }
 
+    /// The buffer as which the expression reads some memory: an update in place gives the same memory to two of them. `None` if
+    /// it reads both, because what was taken may then stand for either.
+    fn read_as(&self, memory: BufferId, layouts: &Layouts<'_>) -> Option<BufferId> {
+        let buffers = self.source.buffers();
+        let mut in_memory = buffers.into_iter().filter(|id| layouts.memory(*id) == memory);
+        match (in_memory.next(), in_memory.next()) {
+            (None, _) => Some(memory),
+            (only, None) => only,
+            (Some(_), Some(_)) => None,
+        }
+    }
+
     /// Nothing took the place of what was left out: it counts as zero, a scale also as one, and an operand as another one of
     /// its shape.
     fn left_out(
@@ -155,10 +168,11 @@ impl Checked<'_> {
         let mut all = Vec::new();
         for neutral in [0.0, 1.0] {
             let mut taken: HashMap<BufferId, Arc<Matrix>> = HashMap::new();
-            for (key @ (id, part), bytes) in self.missing {
-                let known = taken.get(id).cloned().unwrap_or_else(|| given.buffer(*id));
+            for (key @ (memory, part), bytes) in self.missing {
+                let id = self.read_as(*memory, layouts)?;
+                let known = taken.get(&id).cloned().unwrap_or_else(|| given.buffer(id));
                 let mut matrix = Matrix::clone(&known);
-                let buffer = layouts.attempt.buffer(*id);
+                let buffer = layouts.attempt.buffer(id);
                 let scales = Scales::new(buffer);
                 for at in layouts.list(*key, bytes)? {
                     let by = match part {
@@ -167,11 +181,12 @@ impl Checked<'_> {
                     };
                     scales.replace(buffer, *part, &mut matrix, at, by)?;
                 }
-                taken.insert(*id, Arc::new(matrix));
+                taken.insert(id, Arc::new(matrix));
             }
             all.push(taken);
         }
-        if let [(id, Part::Elements)] = self.missing.keys().copied().collect::<Vec<_>>()[..] {
+        if let [(memory, Part::Elements)] = self.missing.keys().copied().collect::<Vec<_>>()[..] {
+            let id = self.read_as(memory, layouts)?;
             let shape = |id: BufferId| {
                 let buffer = layouts.attempt.buffer(id);
                 (buffer.rows, buffer.cols)

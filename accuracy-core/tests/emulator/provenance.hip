@@ -126,6 +126,13 @@ KERNEL added(float *y, const float *x) {
     __hip_atomic_fetch_add(y + thread(), x[block() * 64 + thread()], __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
 
+// Workgroups add to the same elements of memory that no test declares; another launch reads them.
+KERNEL add_to_scratch(float *y, const float *x, float *scratch) {
+    __hip_atomic_fetch_add(scratch + thread(), x[block() * 64 + thread()], __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+}
+
+KERNEL from_scratch(float *y, const float *x, float *scratch) { y[thread()] = scratch[thread()]; }
+
 // y = x where the flag of the row is set, else 1: by a branch of the whole wave, and of each thread.
 KERNEL branched(float *y, const float *x, const int *flag) {
     float value = 1.0f;

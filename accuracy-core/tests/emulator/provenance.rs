@@ -3,8 +3,9 @@
 use super::{PROCESSORS, Run, compile};
 use accuracy_core::emulator::launch::Launch;
 use accuracy_core::emulator::loader::Module;
-use accuracy_core::emulator::provenance::{Answer, Asked, Question, ask};
+use accuracy_core::emulator::provenance::{Answer, Asked, Lost, Question, ask};
 use accuracy_core::emulator::scrutiny::declared::Declared;
+use std::collections::BTreeSet;
 
 const SOURCE: &str = include_str!("provenance.hip");
 
@@ -225,6 +226,30 @@ fn what_atomics_of_several_workgroups_add_is_all_told() {
         let answer = asked(module, &[("added", 3)], buffers, &[8]).remove(0);
         // What the element held before flows into it, too.
         assert_eq!(took(&answer), [("x", vec![8, 72, 136]), ("y", vec![8])]);
+    });
+}
+
+#[test]
+fn what_more_workgroups_add_than_there_are_runs_is_all_told() {
+    each(|module| {
+        let zeros = Buffer { data: vec![0; 64], ..buffer("", 64) };
+        let buffers = vec![buffer("y", 64), buffer("x", 64 * 40), zeros];
+        let kernels = [("add_to_scratch", 40), ("from_scratch", 1)];
+        let answer = asked(module, &kernels, buffers, &[8]).remove(0);
+        let expected: Vec<u64> = (0..40).map(|block| 64 * block + 8).collect();
+        assert_eq!(took(&answer), [("x", expected)]);
+    });
+}
+
+#[test]
+fn all_workgroups_that_are_too_many_to_follow_are_named() {
+    each(|module| {
+        let zeros = Buffer { data: vec![0; 64], ..buffer("", 64) };
+        let buffers = vec![buffer("y", 64), buffer("x", 64 * 300), zeros];
+        let kernels = [("add_to_scratch", 300), ("from_scratch", 1)];
+        let answer = asked(module, &kernels, buffers, &[8]).remove(0);
+        let expected: BTreeSet<Lost> = (0..300).map(|group| Lost::Group { launch: 0, group }).collect();
+        assert_eq!(answer.not_followed, expected);
     });
 }
 

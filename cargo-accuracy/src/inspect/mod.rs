@@ -1,9 +1,12 @@
 //! `cargo accuracy inspect`: what kernel libraries and code objects hold, without loading or running them.
 //!
-//! [`text`] is what a person reads, [`errata`] the part about faults of the hardware. The file formats are read by
-//! [`accuracy_core::codeobject`].
+//! [`text`] is what a person reads, [`errata`] the part about faults of the hardware, [`hazards`] the part about wait states
+//! that are missing. The file formats are read by [`accuracy_core::codeobject`], the instructions by
+//! [`accuracy_core::emulator::examine`].
 
 mod errata;
+mod hazards;
+mod place;
 mod text;
 
 pub use text::problem;
@@ -12,7 +15,7 @@ use crate::exit::ExitCode;
 use crate::output::Color;
 use crate::screen::{Holds, Screen};
 use accuracy_core::codeobject::{self, Contents, Target};
-use accuracy_core::emulator::errata::{self as hardware, Found};
+use accuracy_core::emulator::examine::{Examined, examine};
 use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -88,8 +91,8 @@ struct Inspected {
 /// What was read of one file.
 struct Read {
     contents: Contents,
-    /// Instructions that meet a known fault of the hardware.
-    errata: Vec<Found>,
+    /// What its instructions are noteworthy for.
+    examined: Examined,
 }
 
 impl Inspected {
@@ -113,7 +116,8 @@ pub fn command(args: InspectArgs) -> anyhow::Result<ExitCode> {
                 if let Ok(read) = &file.outcome {
                     let gap = if i == 0 { "" } else { "\n" };
                     write!(out, "{gap}{}", text::render(&file.path, &read.contents, args.verbose, width))?;
-                    out.write_all(errata::render(&read.errata, args.verbose).as_bytes())?;
+                    out.write_all(errata::render(&read.examined.errata, args.verbose).as_bytes())?;
+                    out.write_all(hazards::render(&read.examined.hazards, args.verbose).as_bytes())?;
                 }
             }
             out.flush()?;
@@ -150,23 +154,23 @@ fn read(path: &Path) -> anyhow::Result<Read> {
     let bytes = accuracy_core::files::read(path, accuracy_core::files::LIBRARY)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let contents = codeobject::read(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    let errata =
-        hardware::find(&bytes).with_context(|| format!("cannot read the code in {}", path.display()))?;
-    Ok(Read { contents, errata })
+    let examined = examine(&bytes).with_context(|| format!("cannot read the code in {}", path.display()))?;
+    Ok(Read { contents, examined })
 }
 
-/// Each file with its path and either `error`, or what is in it, which of the wanted architectures are not, and which
-/// instructions meet a fault of the hardware.
+/// Each file with its path and either `error`, or what is in it, which of the wanted architectures are not, which
+/// instructions meet a fault of the hardware and which come too soon.
 fn json(inspected: &[Inspected], wanted: &[Wanted]) -> anyhow::Result<serde_json::Value> {
     let file = |file: &Inspected| {
         let mut object = serde_json::json!({ "path": file.path.to_string_lossy() });
         match &file.outcome {
-            Ok(Read { contents, errata }) => {
+            Ok(Read { contents, examined }) => {
                 let missing: Vec<String> = file.missing(wanted).iter().map(|w| w.to_string()).collect();
                 object["missing"] = missing.into();
                 object["architectures"] = text::architectures(contents).into();
                 object["contents"] = serde_json::to_value(contents)?;
-                object["errata"] = errata::json(errata);
+                object["errata"] = errata::json(&examined.errata);
+                object["hazards"] = hazards::json(&examined.hazards);
             }
             Err(error) => object["error"] = format!("{error:#}").into(),
         }

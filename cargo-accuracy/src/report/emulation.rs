@@ -3,6 +3,7 @@
 
 use super::model::Report;
 use accuracy_core::record::{Fidelity, Finding, FindingKind, Origin, Record, Severity};
+use accuracy_core::symbol::readable;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -66,8 +67,9 @@ fn words(finding: &Finding) -> String {
         (None, ..) => String::new(),
     };
     format!(
-        "{} in `{kernel}` at {mnemonic} (offset {offset:#x}{source}{who}):{element} {detail}",
-        kind.name()
+        "{} in `{}` at {mnemonic} (offset {offset:#x}{source}{who}):{element} {detail}",
+        kind.name(),
+        readable(kernel)
     )
 }
 

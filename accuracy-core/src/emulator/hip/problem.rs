@@ -3,7 +3,7 @@
 use super::engine::{LaunchError, LaunchErrorKind, LoadError};
 use super::status::Status;
 use crate::codeobject::ReadError;
-use crate::device::launches::readable;
+use crate::symbol::readable;
 use std::fmt;
 
 /// Something that a launcher or a kernel did, and that a test's report should show.

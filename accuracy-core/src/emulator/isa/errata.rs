@@ -1,6 +1,6 @@
 //! Known faults of the hardware: which instructions meet them, and how a build avoids them.
 //!
-//! A fault is one row of [`ERRATA`]. What finds the instructions of a code object is [`super::super::errata`]; the
+//! A fault is one row of [`ERRATA`]. [`super::super::examine`] finds the instructions of a code object; the
 //! executor computes what the instruction is documented to do, and never the fault.
 
 use super::{Inst, Processor, Processors};

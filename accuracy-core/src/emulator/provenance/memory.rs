@@ -97,6 +97,15 @@ impl Tracking {
             // The number of the part among the unknown: whoever reads it asks for it.
             let set = self.part(part);
             for byte in address..address + u64::from(access.bytes) {
+                let set = match access.does {
+                    // What was there before flows into what is there now, as a sum of several workgroups has it.
+                    Does::Changes => {
+                        let all = self.sets.union(self.pages.get(byte), set);
+                        self.changed.insert(all);
+                        all
+                    }
+                    Does::Reads | Does::Writes => set,
+                };
                 self.pages.set(byte, set);
             }
         }
@@ -169,10 +178,17 @@ impl Tracking {
         }
     }
 
-    /// If a set stands for a workgroup that is not followed, it has to be.
+    /// If a set stands for workgroups that are not followed, they have to be.
     fn ask_for(&mut self, set: Id) {
-        if let Some(Lost::Group { launch, group }) = self.sets.reason(set) {
-            self.needed.insert((launch, group));
+        let mut ask = |lost: Lost| {
+            if let Lost::Group { launch, group } = lost {
+                self.needed.insert((launch, group));
+            }
+        };
+        if let Some(lost) = self.sets.reason(set) {
+            ask(lost);
+        } else if self.changed.remove(&set) {
+            self.sets.held(set).lost.into_iter().for_each(&mut ask);
         }
     }
 

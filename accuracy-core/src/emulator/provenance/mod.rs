@@ -24,8 +24,8 @@ use branches::Branches;
 use memory::{Access, Pages};
 use registers::Registers;
 use rules::Step;
-pub use sets::Lost;
 use sets::{EMPTY, Id, MOST_BYTES, Sets};
+pub use sets::{Lost, in_words};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The elements of declared buffers whose origin a run of a case is to find.
@@ -147,6 +147,8 @@ pub struct Tracking {
     active: ((u32, u32), Box<Registers>),
     current: Option<Current>,
     accesses: Vec<Access>,
+    /// Sets of what workgroups left by atomics that are not followed, until somebody reads them.
+    changed: HashSet<Id>,
     /// Bytes of declared buffers that have no number any more.
     too_many: bool,
     /// The branches of the module that runs, by the address of its first kernel.
@@ -175,6 +177,7 @@ impl Tracking {
             active: ((u32::MAX, 0), Box::default()),
             current: None,
             accesses: Vec::new(),
+            changed: HashSet::new(),
             too_many: false,
             branches: None,
             decided: HashMap::new(),

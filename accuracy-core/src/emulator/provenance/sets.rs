@@ -2,7 +2,7 @@
 //!
 //! A union takes eight bytes, whatever it holds. What a set holds is only found out for the few sets that are asked about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The number of a set.
 pub type Id = u32;
@@ -23,6 +23,9 @@ pub const MOST_BYTES: u64 = (LOST - BYTES) as u64;
 const MOST: usize = 48 << 20;
 /// Unions that are remembered, so that the same is not made again.
 const REMEMBERED: usize = 1 << 20;
+
+/// Workgroups of a launch that words name.
+const NAMED: usize = 8;
 
 /// Why it is not known what a set holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,12 +53,7 @@ impl std::fmt::Display for Lost {
         match self {
             Lost::Instruction(mnemonic) => write!(f, "no rule says what flows through {mnemonic}"),
             Lost::Relative(mnemonic) => write!(f, "{mnemonic} names registers relative to M0"),
-            Lost::Group { launch, group } => {
-                write!(
-                    f,
-                    "workgroup {group} of launch {launch} has written a part of it and was not followed"
-                )
-            }
+            Lost::Group { launch, group } => f.write_str(&groups(*launch, &[*group])),
             Lost::Beside => f.write_str("a part of it was read from outside of the elements of a buffer"),
             Lost::Full => f.write_str("more flowed than 384 MiB of memory can note"),
             Lost::Bytes => f.write_str("the declared buffers have more than 2 GiB"),
@@ -64,6 +62,42 @@ impl std::fmt::Display for Lost {
             }
             Lost::NoLaunch => f.write_str("no kernel was launched while it was there"),
         }
+    }
+}
+
+/// All reasons in words: the workgroups of a launch together.
+pub fn in_words(reasons: &BTreeSet<Lost>) -> Vec<String> {
+    let mut by_launch: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut words = Vec::new();
+    for reason in reasons {
+        match reason {
+            Lost::Group { launch, group } => by_launch.entry(*launch).or_default().push(*group),
+            Lost::Instruction(_)
+            | Lost::Relative(_)
+            | Lost::Beside
+            | Lost::Full
+            | Lost::Bytes
+            | Lost::Groups { .. }
+            | Lost::NoLaunch => words.push(reason.to_string()),
+        }
+    }
+    words.extend(by_launch.iter().map(|(launch, of_launch)| groups(*launch, of_launch)));
+    words
+}
+
+fn groups(launch: u32, groups: &[u32]) -> String {
+    let named = |groups: &[u32]| groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    match groups {
+        [one] => format!("workgroup {one} of launch {launch} has written a part of it and was not followed"),
+        [first @ .., last] if groups.len() <= NAMED => format!(
+            "workgroups {} and {last} of launch {launch} have written parts of it and were not followed",
+            named(first)
+        ),
+        _ => format!(
+            "workgroups {} and {} more of launch {launch} have written parts of it and were not followed",
+            named(&groups[..NAMED]),
+            groups.len() - NAMED
+        ),
     }
 }
 
@@ -219,6 +253,17 @@ mod tests {
         assert_eq!((held.bytes, held.through), (BTreeSet::from([1]), BTreeSet::from([7])));
         let again = sets.through(loaded);
         assert_eq!(sets.held(again).through, BTreeSet::from([1, 7]));
+    }
+
+    #[test]
+    fn workgroups_that_were_not_followed_are_told_together() {
+        let all = |groups: std::ops::Range<u32>| {
+            let groups = groups.map(|group| Lost::Group { launch: 1, group });
+            in_words(&groups.chain([Lost::Beside]).collect())
+        };
+        assert!(all(3..4)[1].starts_with("workgroup 3 of launch 1 has written"));
+        assert!(all(3..6)[1].starts_with("workgroups 3, 4 and 5 of launch 1 have written"));
+        assert!(all(0..300)[1].starts_with("workgroups 0, 1, 2, 3, 4, 5, 6, 7 and 292 more of launch 1"));
     }
 
     #[test]

@@ -27,6 +27,33 @@ mod tests {
             k: i32,
             stream: Stream,
         ) -> Status;
+        fn add(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn add_next_row(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
+        fn gemm_of_next_row(
+            y: DevPtr<bf16>,
+            x: DevPtr<bf16>,
+            w: DevPtr<bf16>,
+            m: i32,
+            n: i32,
+            k: i32,
+            stream: Stream,
+        ) -> Status;
         fn gemm_past_the_end(
             y: DevPtr<bf16>,
             x: DevPtr<bf16>,
@@ -180,6 +207,32 @@ mod tests {
             k: i32,
             stream: Stream,
         ) -> Status;
+    }
+
+    /// Two tests of a buffer that is updated in place and multiplied afterwards: one of the two kernels takes other rows.
+    macro_rules! in_place_test {
+        ($($test:ident: $add:ident, $gemm:ident;)*) => {$(
+            #[accuracy_test(checkpoint = "shards/good", weights = { w = "up_proj" }, tokens = [5])]
+            fn $test(cx: &mut Case) -> Result<Tensor> {
+                let (m, n, k) = cx.shape()?;
+                let x = cx.activations()?;
+                let w = cx.weight("w", BF16)?;
+                let hidden = cx.inout("hidden", BF16, [m, k])?;
+                let sum = cx.update(&hidden, &hidden + &x)?;
+                let y = cx.output("y", BF16, [m, n], sum.matmul(&w))?;
+                // SAFETY: the launchers are given buffers of the shapes that they are told.
+                unsafe { $add(hidden.data(), x.data(), w.data(), m, n, k, cx.stream()) }?;
+                // SAFETY: as above.
+                unsafe { $gemm(y.data(), sum.data(), w.data(), m, n, k, cx.stream()) }?;
+                Ok(y)
+            }
+        )*};
+    }
+
+    in_place_test! {
+        added_in_place: add, gemm;
+        another_row_added_in_place: add_next_row, gemm;
+        another_row_of_the_sum: add, gemm_of_next_row;
     }
 
     /// One test of a GEMM.
