@@ -313,8 +313,7 @@ impl<'a> Walk<'a> {
             ),
             Some(checkpoint) => match self.config() {
                 Ok(config) => {
-                    let tied = !Weights(checkpoint).has("lm_head.weight");
-                    let plan = Plan::of(&config, tied);
+                    let plan = planned(&config, Weights(checkpoint));
                     let evidence = format!(
                         "{}, {} layers, {} operations",
                         config.model_type,
@@ -499,7 +498,7 @@ impl<'a> Walk<'a> {
             }
             let finding = self.one(replay, plan, index);
             // Places of other engines: what neither dump has was not to be moved there.
-            let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. });
+            let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. } | OpKind::UnitNorm { .. });
             let missing = |o: &Outcome| matches!(o, Outcome::Missing(_));
             if moves && missing(&finding.reference) && missing(&finding.candidate) {
                 continue;
@@ -788,7 +787,7 @@ impl<'a> Walk<'a> {
             .map(|(o, _)| o.layer)
             .collect();
         for (op, number) in self.findings.ops.iter_mut().zip(numbers) {
-            let rotates = matches!(plan.ops[*number].kind, OpKind::Rotate { .. });
+            let rotates = matches!(plan.ops[*number].kind, OpKind::Rotate { .. } | OpKind::UnitNorm { .. });
             match op.status {
                 OpStatus::BothWrong
                     if !matches!(op.reference, Outcome::Judged(_))
@@ -839,7 +838,10 @@ impl<'a> Walk<'a> {
             _ => op.name.clone(),
         };
         // A table that no dump holds is made by the attention that uses it.
-        let implied = matches!(op.kind, OpKind::Copy | OpKind::RopeTable { .. } | OpKind::Rotate { .. });
+        let implied = matches!(
+            op.kind,
+            OpKind::Copy | OpKind::RopeTable { .. } | OpKind::Rotate { .. } | OpKind::UnitNorm { .. }
+        );
         let is_copy = op.kind == OpKind::Copy;
         OpFinding { layer: op.layer, name, place, implied, is_copy, status, reference, candidate, cause }
     }
@@ -995,6 +997,18 @@ impl<'a> Walk<'a> {
             () => Verdict::Inconclusive,
         };
     }
+}
+
+/// The operations of a model, with the names that its checkpoint has for their weights.
+fn planned(config: &ModelConfig, weights: Weights<'_>) -> Plan {
+    let form = &config.form;
+    let tied = !weights.has(&format!("{}.weight", form.head));
+    let mut plan = Plan::of(config, tied);
+    let has = |prefix: &str| weights.has(&format!("{prefix}.{}.weight", form.embeddings));
+    if let Some(other) = form.stored.iter().find(|other| !has(form.prefix) && has(other)) {
+        plan.stored_under(form.prefix, other);
+    }
+    plan
 }
 
 /// A step's tokens may have others before them that the dump does not show. That they have none is proven by a reference

@@ -11,8 +11,8 @@ use crate::triage::value::Value;
 use accuracy_core::dtype::Overflow;
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::config::{Attention, Mla};
-use accuracy_core::model::ops::{self, Heads, Mask, Precision, Weights};
-use accuracy_core::model::{ModelConfig, Op, Place, Site};
+use accuracy_core::model::ops::{self, Chunk, Heads, Mask, Precision, Weights};
+use accuracy_core::model::{ModelConfig, Op, OpKind, Place, QkNorm, Site};
 use accuracy_core::reference::Matrix;
 use accuracy_core::reference::model::RopeStyle;
 use std::ops::Range;
@@ -28,13 +28,13 @@ impl Replay<'_> {
         &self,
         side: &Side,
         op: &Op,
-        window: Option<usize>,
         sinks: Option<&str>,
         p: Precision,
         mistake: &Mistake,
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
+        let OpKind::Attention { window, chunk, .. } = &op.kind else { unreachable!("asked of attention") };
         let (heads, sequences, queries) = if side.layout.is_some() {
             self.gathered(side, op, config, p, mistake)?
         } else {
@@ -60,12 +60,18 @@ impl Replay<'_> {
             (heads, sequences, queries)
         };
         let padding = side.padding(heads.k.rows);
+        let chunk = mistake.chunk.unwrap_or(*chunk);
+        let first = match chunk {
+            None => Vec::new(),
+            Some(_) => first_keys(side, &sequences, &queries, &padding)?,
+        };
         form.scale *= mistake.scale;
         let mask = Mask {
             sequences: &sequences,
             queries: &queries,
             causal: form.causal && !mistake.not_causal,
-            window: mistake.window.unwrap_or(window),
+            window: mistake.window.unwrap_or(*window),
+            chunk: chunk.map(|size| Chunk { size, first: &first }),
             padding: if mistake.sees_padding { &[] } else { &padding },
             strict: mistake.strict,
         };
@@ -278,6 +284,19 @@ impl Replay<'_> {
             if mistake.norm_last {
                 (q, k) = (self.normed(op, "q_norm", &q, p)?, self.normed(op, "k_norm", &k, p)?);
             }
+            if form.qk_norm == QkNorm::Unit && own.is_some() && !mistake.no_unit_norm {
+                let ones = vec![1.0; form.key_dim];
+                q = ops::norm(&q, &ones, None, config.norm_eps, p);
+                k = ops::norm(&k, &ones, None, config.norm_eps, p);
+            }
+            if let Some(temperature) = form.temperature.filter(|_| own.is_none() && !mistake.no_temperature) {
+                let shift = mistake.q_shift;
+                let positions = counted(side, &sequences, start, tokens);
+                for (row, position) in positions.into_iter().enumerate() {
+                    let factor = temperature.at(position + shift);
+                    q.row_mut(row).iter_mut().for_each(|v| *v = p.round(*v * factor));
+                }
+            }
             return Ok((Heads { q, k, v }, sequences));
         };
         let kv = match need(side, &op.inputs[1], p) {
@@ -341,6 +360,49 @@ impl Replay<'_> {
         }
         Ok(ops::norm(x, &w, None, config.norm_eps, p))
     }
+}
+
+/// The position of each token: as an engine records it, else counted from its sequence's first row.
+fn counted(side: &Side, sequences: &[Range<usize>], start: &[usize], tokens: usize) -> Vec<f64> {
+    let recorded = side.positions.as_ref().filter(|p| side.layout.is_some() && p.len() == tokens);
+    let mut all: Vec<f64> = (0..tokens).map(|t| recorded.map_or(0.0, |p| p[t] as f64)).collect();
+    if recorded.is_none() {
+        for (number, sequence) in sequences.iter().enumerate() {
+            let before = start.get(number).copied().unwrap_or(0);
+            for t in sequence.clone().filter(|&t| t < tokens) {
+                all[t] = (before + t - sequence.start) as f64;
+            }
+        }
+    }
+    all
+}
+
+/// Where the first key of each sequence is, counted from the sequence's first token. A cache may have left out the first
+/// ones; padding is before the first token.
+fn first_keys(
+    side: &Side,
+    sequences: &[Range<usize>],
+    queries: &[Range<usize>],
+    padding: &[bool],
+) -> Result<Vec<i64>, Stop> {
+    let of_rows = side.positions.as_ref().filter(|p| !p.is_empty());
+    let shared = of_rows.is_some_and(|p| queries.iter().all(|q| q.len() == p.len()));
+    sequences
+        .iter()
+        .zip(queries)
+        .map(|(keys, own)| {
+            let before = keys.clone().take_while(|&row| padding.get(row).copied().unwrap_or(false)).count();
+            if !padding.is_empty() {
+                return Ok(-(before as i64));
+            }
+            let at = if shared { 0 } else { own.start };
+            match of_rows.and_then(|p| p.get(at)) {
+                Some(position) => Ok(position - (keys.len() - own.len()) as i64),
+                None if side.continues() => Err(Stop::NoCache),
+                None => Ok(0),
+            }
+        })
+        .collect()
 }
 
 /// The rows of latent attention's expanded keys and values that are of a step's tokens. With a cache, transformers

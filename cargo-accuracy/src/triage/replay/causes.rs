@@ -7,6 +7,7 @@ use crate::triage::fits::{Mixed, Product};
 use crate::triage::judge::{Judged, error_shown, relative_error, rows_of};
 use crate::triage::side::Side;
 use crate::triage::value::Value;
+use accuracy_core::model::config::Weighed;
 use accuracy_core::model::inputs::quantised;
 use accuracy_core::model::ops::{Precision, Weights};
 use accuracy_core::model::{Op, OpKind, Place, Plan, Site};
@@ -187,7 +188,10 @@ impl Replay<'_> {
 
     /// What one expert did that explains the tokens that are wrong.
     fn mixed(&self, side: &Side, op: &Op, out: &Value, judged: &Judged) -> Option<Vec<(String, f64)>> {
-        let OpKind::Experts { module, activation, experts } = &op.kind else { return None };
+        let OpKind::Experts { module, activation, experts, weighed: Weighed::Output, stack } = &op.kind
+        else {
+            return None;
+        };
         let weights = Weights(self.checkpoint);
         let x = need(side, &op.inputs[0], Precision::Exact).ok()?.x;
         let ids = need_integers(side, &op.inputs[1]).ok()?;
@@ -224,7 +228,7 @@ impl Replay<'_> {
         let (x, exact, out) = (rows_of(&x, &rows), rows_of(&exact, &rows), rows_of(&out.x, &rows));
         let mixed = Mixed { out: &out, exact: &exact, chosen: &chosen };
         let run = |module: &str, e: usize| -> Option<Matrix> {
-            let expert = weights.expert(module, e).ok()?;
+            let expert = weights.expert(module, e, *stack).ok()?;
             let input = |x: &Matrix| {
                 judged.inputs.map_or_else(|| x.clone(), |scheme| quantised(x, &scheme, Precision::Exact))
             };

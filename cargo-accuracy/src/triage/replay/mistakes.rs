@@ -1,6 +1,7 @@
 //! Known mistakes, and which of them an operation of a kind may have.
 
 use accuracy_core::dtype::DType;
+use accuracy_core::model::config::{Inner, Weighed};
 use accuracy_core::model::inputs::quantised;
 use accuracy_core::model::ops::{self, Precision};
 use accuracy_core::model::{Activation, ModelConfig, Op, OpKind, Place, QkNorm, Rope, Router, Site, rope};
@@ -85,8 +86,8 @@ pub(super) struct Mistake {
     pub(super) next_expert: usize,
     /// The routing weights of a token's experts are those of the expert before.
     pub(super) rolled_slots: bool,
-    /// Routing weights are applied to the experts' input.
-    pub(super) weighs_input: bool,
+    /// Routing weights are applied to the experts' input in place of their output, or the other way round.
+    pub(super) weighed_elsewhere: bool,
     /// How often the bias is added; of experts, those of the first products and that of the last.
     pub(super) bias: f64,
     pub(super) bias_down: f64,
@@ -103,6 +104,15 @@ pub(super) struct Mistake {
     /// A step begins with an empty state.
     pub(super) no_state: bool,
     pub(super) delta: Option<ops::DeltaMistake>,
+    pub(super) state: Option<ops::StateMistake>,
+    /// A gate is applied before the norm in place of behind it, or the other way round.
+    pub(super) other_order: bool,
+    /// Positions are cut into chunks of so many, or not.
+    pub(super) chunk: Option<Option<usize>>,
+    /// Heads are not normed behind the rotation.
+    pub(super) no_unit_norm: bool,
+    /// Queries are not scaled by their position.
+    pub(super) no_temperature: bool,
     /// Routing weights lack this factor still: what they make is multiplied with it in the sum with the shared expert.
     pub(super) late: Option<f64>,
     /// A sum is multiplied with this.
@@ -156,7 +166,7 @@ impl Default for Mistake {
             unscaled: false,
             next_expert: 0,
             rolled_slots: false,
-            weighs_input: false,
+            weighed_elsewhere: false,
             weight: None,
             other_rows: false,
             bias: 1.0,
@@ -168,6 +178,11 @@ impl Default for Mistake {
             no_gate: false,
             no_state: false,
             delta: None,
+            state: None,
+            other_order: false,
+            chunk: None,
+            no_unit_norm: false,
+            no_temperature: false,
             late: None,
             scaled: None,
             without_experts: None,
@@ -279,12 +294,14 @@ pub(super) fn mistakes_of(op: &Op, config: Option<&ModelConfig>, has_bias: bool)
         OpKind::Norm { .. } => of_norm(op, config),
         OpKind::Linear { .. } => of_linear(op, config, has_bias),
         OpKind::Gated(activation) | OpKind::Activation(activation) | OpKind::Experts { activation, .. } => {
-            of_activation(op, *activation)
+            of_activation(op, *activation, config)
         }
         OpKind::Sum { scale } => of_sum(op.inputs.len(), *scale),
-        OpKind::Attention { window, sinks, rope, gate, .. } => {
+        OpKind::Attention { window, chunk, sinks, rope, gate, .. } => {
             let rope = config.and_then(|c| c.rope(*rope));
             let mut all = config.map_or(Vec::new(), |c| of_attention(*window, sinks.is_some(), c, rope));
+            all.extend(of_chunks(*chunk));
+            all.extend(config.map_or(Vec::new(), |c| of_temperature(c, rope)));
             if *gate {
                 all.extend(one(
                     "the gate of the output is not applied",
@@ -298,7 +315,11 @@ pub(super) fn mistakes_of(op: &Op, config: Option<&ModelConfig>, has_bias: bool)
             one("the multiplier is missing", Mistake { unscaled: true, ..Mistake::default() })
         }
         OpKind::Delta { .. } => of_delta(),
-        OpKind::GatedNorm { .. } => of_gated_norm(),
+        OpKind::State { .. } => of_state(),
+        OpKind::UnitNorm { .. } => {
+            one("nothing is normed", Mistake { norm: Some(NormMistake::Skipped), ..Mistake::default() })
+        }
+        OpKind::GatedNorm { .. } => of_gated_norm(config),
         OpKind::Blend => of_blend(),
         OpKind::Logits { scale, cap } => of_logits(*scale, *cap),
         OpKind::Embedding { .. }
@@ -382,10 +403,15 @@ fn of_linear(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named
 }
 
 /// Mistakes of an activation, of experts with them.
-fn of_activation(op: &Op, activation: Activation) -> Vec<Named> {
+fn of_activation(op: &Op, activation: Activation, config: Option<&ModelConfig>) -> Vec<Named> {
     let none = Mistake::default();
     let with = |activation| Mistake { activation: Some(activation), ..none.clone() };
-    let mut all = vec![named("gate and up are swapped", Mistake { swapped: true, ..none.clone() })];
+    let mut all = Vec::new();
+    let plain =
+        matches!(op.kind, OpKind::Activation(_)) || config.is_some_and(|c| c.form.inner == Inner::Plain);
+    if !plain {
+        all.push(named("gate and up are swapped", Mistake { swapped: true, ..none.clone() }));
+    }
     if let Activation::Clamped { alpha, limit, plus } = activation {
         let clamped = |alpha, limit, plus| with(Activation::Clamped { alpha, limit, plus });
         all.push(named("alpha is 1", clamped(1.0, limit, plus)));
@@ -400,26 +426,28 @@ fn of_activation(op: &Op, activation: Activation) -> Vec<Named> {
         ("GELU", Activation::Gelu),
         ("GELU (tanh)", Activation::GeluTanh),
         ("ReLU", Activation::Relu),
+        ("the square of ReLU", Activation::Relu2),
     ] {
         if other != activation {
             all.push(named(&format!("the activation is {name}"), with(other)));
         }
     }
-    if let OpKind::Experts { experts, .. } = op.kind {
-        all.extend(of_experts(experts));
+    if let OpKind::Experts { experts, weighed, .. } = op.kind {
+        all.extend(of_experts(experts, weighed));
     }
     all
 }
 
 /// Mistakes of experts, but for their activation.
-fn of_experts(experts: usize) -> Vec<Named> {
+fn of_experts(experts: usize, weighed: Weighed) -> Vec<Named> {
     let none = Mistake::default();
+    let elsewhere = match weighed {
+        Weighed::Output => "the routing weights are applied to the experts' input",
+        Weighed::Input => "the routing weights are applied to the experts' output",
+    };
     let mut all = vec![
         named("the routing weights are not applied", Mistake { alike: true, ..none.clone() }),
-        named(
-            "the routing weights are applied to the experts' input",
-            Mistake { weighs_input: true, ..none.clone() },
-        ),
+        named(elsewhere, Mistake { weighed_elsewhere: true, ..none.clone() }),
         named(
             "the routing weights of a token's experts are in another order",
             Mistake { rolled_slots: true, ..none.clone() },
@@ -483,16 +511,81 @@ fn of_delta() -> Vec<Named> {
     ]
 }
 
+/// Mistakes of a state space.
+fn of_state() -> Vec<Named> {
+    use ops::StateMistake as State;
+    let none = Mistake::default();
+    let with = |detail: &str, mistake| named(detail, Mistake { state: Some(mistake), ..none.clone() });
+    vec![
+        with("the skip D x is missing", State::NoSkip),
+        with("the bias of the time steps is missing", State::NoStepBias),
+        with("time steps are not put through softplus", State::RawStep),
+        with("the state does not decay", State::NoDecay),
+        with("the activation behind the convolution is missing", State::NoActivation),
+        with("the convolution sees the present token alone", State::NoConvolution),
+        with("the bias of the convolution is missing", State::NoConvolutionBias),
+        with("B and C are exchanged", State::Exchanged),
+        with("what is written is not scaled by the time step", State::StepOfDecayAlone),
+        with("head h has the B and C of group h % groups in place of h / heads of a group", State::Tiled),
+        named("the state of the passes before is not carried on", Mistake { no_state: true, ..none.clone() }),
+    ]
+}
+
+/// Mistakes of chunks of positions.
+fn of_chunks(chunk: Option<usize>) -> Vec<Named> {
+    let none = Mistake::default();
+    let Some(size) = chunk else { return Vec::new() };
+    let mut all = vec![
+        named("the chunks are ignored", Mistake { chunk: Some(None), ..none.clone() }),
+        named(
+            &format!("a window of {size} is taken in place of chunks"),
+            Mistake { chunk: Some(None), window: Some(Some(size)), ..none.clone() },
+        ),
+    ];
+    for other in [size / 2, size - 1, size + 1, 2 * size].into_iter().filter(|&n| n > 0) {
+        let detail = format!("chunks are of {other} in place of {size}");
+        all.push(named(&detail, Mistake { chunk: Some(Some(other)), ..none.clone() }));
+    }
+    all
+}
+
+/// Mistakes of queries that are scaled by their position, and of heads that are normed behind the rotation.
+fn of_temperature(config: &ModelConfig, rope: Option<&Rope>) -> Vec<Named> {
+    let none = Mistake::default();
+    let form = &config.attention;
+    let mut all = Vec::new();
+    if form.temperature.is_some() && rope.is_none() {
+        all.push(named(
+            "queries are not scaled by their position",
+            Mistake { no_temperature: true, ..none.clone() },
+        ));
+        for shift in [-1.0, 1.0] {
+            let detail = format!("the positions that queries are scaled by are off by {shift}");
+            all.push(named(&detail, Mistake { q_shift: shift, ..none.clone() }));
+        }
+    }
+    if form.qk_norm == QkNorm::Unit && rope.is_some() {
+        all.push(named("queries and keys are not normed", Mistake { no_unit_norm: true, ..none }));
+    }
+    all
+}
+
 /// Mistakes of a norm that is gated.
-fn of_gated_norm() -> Vec<Named> {
+fn of_gated_norm(config: Option<&ModelConfig>) -> Vec<Named> {
     let none = Mistake::default();
     let norm = |n| Mistake { norm: Some(n), ..none.clone() };
-    vec![
+    let all = config.and_then(|c| c.state).filter(|net| net.groups > 1);
+    let together =
+        all.map(|net| named("all groups are normed together", norm(NormMistake::Grouped(net.inner()))));
+    let order = "the gate is applied on the other side of the norm";
+    let more = [named(order, Mistake { other_order: true, ..none.clone() })].into_iter().chain(together);
+    more.chain([
         named("the gate is not applied", Mistake { no_gate: true, ..none.clone() }),
         named("the weight is not applied", norm(NormMistake::NoWeight)),
         named("the weight is applied as 1 + w in place of w", norm(NormMistake::OnePlus)),
         named("nothing is normed", norm(NormMistake::Skipped)),
-    ]
+    ])
+    .collect()
 }
 
 /// Mistakes of routed experts beside a shared one.
@@ -568,7 +661,7 @@ fn other_gains(config: &ModelConfig, layer: Option<usize>, own: &str) -> Vec<(St
     if own.ends_with("q_norm") || own.ends_with("k_norm") {
         names = ["q_norm", "k_norm"].map(|name| format!("{at}.self_attn.{name}")).to_vec();
     } else {
-        names.push(format!("{}.norm", config.form.prefix));
+        names.push(format!("{}.{}", config.form.prefix, config.form.last_norm));
     }
     names.retain(|name| name != own);
     names.into_iter().map(|name| (format!("the weight is {name}'s"), name)).collect()

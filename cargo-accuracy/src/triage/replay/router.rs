@@ -1,6 +1,7 @@
 //! Routers: which experts are chosen, with which weights, and what is wrong with them.
 
 use super::causes::best;
+use super::operations::positive;
 use super::{Cause, Replay, Stop, dumped, need, need_integers};
 use crate::triage::judge::{Judged, error_shown, judge_choice, relative_error};
 use crate::triage::side::{Computed, Side};
@@ -144,8 +145,14 @@ impl Replay<'_> {
     fn routed(&self, side: &Side, op: &Op) -> Result<(Value, Vec<i64>, Value), Stop> {
         let OpKind::Router { router, .. } = &op.kind else { unreachable!("asked of routers only") };
         let logits = dumped(side, &op.inputs[0])?;
-        let indices = need_integers(side, &op.inputs[1])?;
-        let out = dumped(side, &op.output)?;
+        let (indices, out) = match (need_integers(side, &op.inputs[1]), dumped(side, &op.output)?) {
+            // Weights of all experts say which are chosen.
+            (Err(_), out) if out.x.cols == router.experts && router.topk < router.experts => {
+                let (indices, x) = positive(&out.x);
+                (indices, Value { x, ..out })
+            }
+            (indices, out) => (indices?, out),
+        };
         let tokens = logits.x.rows;
         let count = out.x.data.len();
         if logits.x.cols != router.experts
