@@ -442,6 +442,24 @@ pub fn route(router: &Router, logits: &Matrix, correction: Option<&[f64]>, p: Pr
     choice
 }
 
+/// The weights that a router gives to experts that are chosen already, in their order; 0 for an index that is no expert.
+pub fn weigh(router: &Router, logits: &Matrix, indices: &[i64], p: Precision) -> Matrix {
+    let k = if logits.rows == 0 { 0 } else { indices.len() / logits.rows };
+    let mut out = Matrix::zeros(logits.rows, k);
+    for t in 0..logits.rows {
+        let scores = scores(router, logits.row(t), p);
+        let of = |e: &i64| usize::try_from(*e).ok().and_then(|e| scores.get(e).copied()).unwrap_or(0.0);
+        let mut weights: Vec<f64> = indices[t * k..(t + 1) * k].iter().map(of).collect();
+        if router.score == Score::SoftmaxOfChosen {
+            weights = softmax(&weights);
+        }
+        let total = if router.renormalise { weights.iter().sum::<f64>() + 1e-20 } else { 1.0 };
+        let row = out.row_mut(t).iter_mut().zip(weights);
+        row.for_each(|(to, w)| *to = p.round(w / total * router.scaling));
+    }
+    out
+}
+
 fn scores(router: &Router, logits: &[f64], p: Precision) -> Vec<f64> {
     match router.score {
         Score::Softmax => softmax(logits),
@@ -538,6 +556,8 @@ pub enum DeltaMistake {
     NoActivation,
     /// The convolution sees the present token alone.
     NoConvolution,
+    /// Value head `h` has key head `h % key_heads`.
+    Tiled,
 }
 
 /// The columns of a value head's part of the projections: queries, keys, values and gates lie beside each other in each
@@ -586,9 +606,15 @@ pub fn delta_rule(
         .par_iter()
         .map(|&h| {
             let (group, within) = (h / each, h % each);
-            let [q_at, k_at, v_at, _] = delta_columns(net, h);
+            let [mut q_at, mut k_at, v_at, _] = delta_columns(net, h);
+            let mut of_keys = group;
+            if mistake == Some(DeltaMistake::Tiled) {
+                of_keys = h % net.key_heads;
+                [q_at, k_at, ..] = delta_columns(net, of_keys * each);
+            }
             // Channels of the convolution: all queries, all keys, all values.
-            let channels = [group * net.key_dim, keys + group * net.key_dim, 2 * keys + h * net.value_dim];
+            let channels =
+                [of_keys * net.key_dim, keys + of_keys * net.key_dim, 2 * keys + h * net.value_dim];
             let rate = group * 2 * each + within;
             let decay = rate + each;
             let mut rows = Vec::new();

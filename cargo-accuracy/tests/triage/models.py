@@ -56,6 +56,15 @@ def config(name, layers=4, small=False):
                                    n_shared_experts=1, routed_scaling_factor=2.5, first_k_dense_replace=1,
                                    rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0),
                                    tie_word_embeddings=False)
+    if name == "deepseek_v32":
+        return tf.DeepseekV32Config(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
+                                    num_attention_heads=4, num_key_value_heads=4, q_lora_rank=32, kv_lora_rank=24,
+                                    qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, n_routed_experts=16,
+                                    num_experts_per_tok=4, n_group=4, topk_group=2, moe_intermediate_size=24,
+                                    n_shared_experts=1, routed_scaling_factor=2.5, first_k_dense_replace=1,
+                                    index_topk=6, index_head_dim=16, index_n_heads=4,
+                                    rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0),
+                                    tie_word_embeddings=False)
     if name == "gpt_oss":
         return tf.GptOssConfig(**COMMON, hidden_size=hidden, intermediate_size=wide // 2, num_hidden_layers=layers, head_dim=d,
                                num_attention_heads=4, num_key_value_heads=2, num_local_experts=hidden // 8,
@@ -116,7 +125,7 @@ def config(name, layers=4, small=False):
 # A folder with a real encoder of BERT's architecture: what `minilm` stands for.
 ENCODER = None
 NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert", "qwen2", "mistral", "mixtral", "gemma2", "gemma3",
-         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2", "qwen3_next", "llama4", "nemotron_h"]
+         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2", "qwen3_next", "llama4", "nemotron_h", "deepseek_v32"]
 
 
 def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):

@@ -11,7 +11,7 @@ use crate::triage::value::Value;
 use accuracy_core::dtype::Overflow;
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::config::{Attention, Mla};
-use accuracy_core::model::ops::{self, Chunk, Heads, Mask, Precision, Weights};
+use accuracy_core::model::ops::{self, Chosen, Chunk, Heads, Mask, Precision, Weights};
 use accuracy_core::model::{ModelConfig, Op, OpKind, Place, QkNorm, Site};
 use accuracy_core::reference::Matrix;
 use accuracy_core::reference::model::RopeStyle;
@@ -34,7 +34,9 @@ impl Replay<'_> {
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
-        let OpKind::Attention { window, chunk, .. } = &op.kind else { unreachable!("asked of attention") };
+        let OpKind::Attention { window, chunk, chosen, .. } = &op.kind else {
+            unreachable!("asked of attention")
+        };
         let (heads, sequences, queries) = if side.layout.is_some() {
             self.gathered(side, op, config, p, mistake)?
         } else {
@@ -65,6 +67,14 @@ impl Replay<'_> {
             None => Vec::new(),
             Some(_) => first_keys(side, &sequences, &queries, &padding)?,
         };
+        let padding = match mistake.padding {
+            Some(wrong) => wrong.of(&padding, &sequences),
+            None => padding,
+        };
+        let chosen = match chosen.as_ref().filter(|_| !mistake.unchosen) {
+            Some(site) => self.chosen_keys(side, site, &sequences, heads.q.rows)?,
+            None => None,
+        };
         form.scale *= mistake.scale;
         let mask = Mask {
             sequences: &sequences,
@@ -72,7 +82,8 @@ impl Replay<'_> {
             causal: form.causal && !mistake.not_causal,
             window: mistake.window.unwrap_or(*window),
             chunk: chunk.map(|size| Chunk { size, first: &first }),
-            padding: if mistake.sees_padding { &[] } else { &padding },
+            padding: &padding,
+            chosen: chosen.as_ref().map(|(each, keys)| Chosen { each: *each, keys }),
             strict: mistake.strict,
         };
         let mut sinks = sinks.map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
@@ -107,6 +118,29 @@ impl Replay<'_> {
             }
         }
         Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), mistake.tiled, p))
+    }
+
+    /// The keys that each query sees, and how many these are. None where all positions are few enough to be chosen.
+    fn chosen_keys(
+        &self,
+        side: &Side,
+        site: &Site,
+        sequences: &[Range<usize>],
+        queries: usize,
+    ) -> Result<Option<(usize, Vec<i64>)>, Stop> {
+        let longest = sequences.iter().map(Range::len).max().unwrap_or(0);
+        let most = self.config.and_then(|c| c.attention.indexer).map_or(0, |indexer| indexer.topk);
+        match side.integers(site).map_err(Stop::Unusable)? {
+            Some((keys, shape)) => {
+                let each = shape.last().copied().unwrap_or(0);
+                if keys.len() != each * queries {
+                    return Err(Stop::Unusable(format!("{} chosen keys of {queries} queries", keys.len())));
+                }
+                Ok(Some((each, keys)))
+            }
+            None if longest <= most => Ok(None),
+            None => Err(Stop::Missing("the chosen positions".to_owned())),
+        }
     }
 
     /// Heads of a step of an engine, whose sequences follow each other in one row, with the keys and values of their

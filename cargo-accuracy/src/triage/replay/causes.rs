@@ -37,12 +37,13 @@ impl Replay<'_> {
                 return self.router_causes(side, op, router, correction.as_deref(), judged);
             }
             OpKind::RopeTable { rope } => return self.table_causes(side, op, *rope, judged),
+            OpKind::Indexer(indexer) => return self.indexer_causes(side, op, *indexer, judged),
             _ => {}
         }
         let out = dumped(side, &op.output).ok()?;
         let hidden = side.hidden(&out.lead);
         let has_bias = match &op.kind {
-            OpKind::Linear { weight } => Weights(self.checkpoint).has(&format!("{weight}.bias")),
+            OpKind::Linear { weight } => Weights(self.checkpoint).has(&format!("{}.bias", whole(weight))),
             _ => false,
         };
         let mut twists = mistakes_of(op, self.config, has_bias);
@@ -156,8 +157,8 @@ impl Replay<'_> {
             scheme.map_or_else(|| x.clone(), |scheme| quantised(x, scheme, Precision::Exact))
         };
         let product = |name: &str, x: &Matrix| weights.linear(name, x, Precision::Exact).ok().map(|y| y.y);
-        let head =
-            self.config.map(|c| c.attention.key_dim).filter(|_| matches!(last(weight), "q_proj" | "k_proj"));
+        let by_heads = matches!(op.name.as_str(), "q_proj" | "k_proj");
+        let head = self.config.map(|c| c.attention.key_dim).filter(|_| by_heads);
         // An output that is quantised badly does not tell how its input was.
         let schemes = self.quantisers(op);
         let mut all = Vec::new();
@@ -166,9 +167,9 @@ impl Replay<'_> {
             let Some(exact) = product(weight, &x).filter(|y| y.cols == out.cols) else { continue };
             let siblings = plan.ops.iter().filter(|o| o.layer == op.layer && o.layer.is_some());
             let others = siblings
-                .filter_map(linear_of)
-                .filter(|w| *w != weight && parent(w) == parent(weight))
-                .filter_map(|w| Some((last(w).to_owned(), product(w, &x)?)))
+                .filter_map(|o| Some((&o.name, linear_of(o)?)))
+                .filter(|(_, w)| *w != weight && parent(w) == parent(weight))
+                .filter_map(|(name, w)| Some((name.clone(), product(w, &x)?)))
                 .collect::<Vec<_>>();
             let product = Product {
                 weights,
@@ -314,7 +315,12 @@ fn linear_of(op: &Op) -> Option<&str> {
 }
 
 fn parent(module: &str) -> &str {
-    module.rsplit_once('.').map_or("", |m| m.0)
+    whole(module).rsplit_once('.').map_or("", |m| m.0)
+}
+
+/// The module of which a weight may be some rows.
+fn whole(weight: &str) -> &str {
+    weight.split_once('#').map_or(weight, |w| w.0)
 }
 
 /// Whether the modules of an operation's layer ran twice in the pass, and those of no other layer.

@@ -54,8 +54,48 @@ pub(super) enum SinksMistake {
     Binary,
 }
 
+/// Mistakes with positions that are padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PaddingMistake {
+    Seen,
+    /// The token beside it counts as padding, too.
+    Longer,
+    /// Its last position does not.
+    Shorter,
+}
+
+impl PaddingMistake {
+    /// Which keys are hidden in place of the padding.
+    pub(super) fn of(self, padding: &[bool], sequences: &[Range<usize>]) -> Vec<bool> {
+        let mut out = padding.to_vec();
+        for own in sequences.iter().filter(|s| s.end <= padding.len()) {
+            for row in own.clone() {
+                let near = [row.checked_sub(1), Some(row + 1)];
+                let mut beside = near.into_iter().flatten().filter(|r| own.contains(r)).map(|r| padding[r]);
+                out[row] = match self {
+                    PaddingMistake::Seen => false,
+                    PaddingMistake::Longer => padding[row] || beside.any(|hidden| hidden),
+                    PaddingMistake::Shorter => padding[row] && beside.all(|hidden| hidden),
+                };
+            }
+        }
+        out
+    }
+}
+
+/// Mistakes with the choice of positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IndexerMistake {
+    NotRotated,
+    Pairs,
+    NoRelu,
+    /// All heads count the same.
+    Unweighted,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum NormMistake {
+    Twice,
     NoWeight,
     Skipped,
     OnePlus,
@@ -132,7 +172,9 @@ pub(super) struct Mistake {
     pub(super) rolled: [usize; 3],
     /// A token does not see itself, but for the first.
     pub(super) strict: bool,
-    pub(super) sees_padding: bool,
+    pub(super) padding: Option<PaddingMistake>,
+    /// Attention sees all positions in place of the chosen ones.
+    pub(super) unchosen: bool,
     pub(super) no_cap: bool,
     /// Keys, values or both are stored in this format.
     pub(super) cache: Option<(DType, [bool; 2])>,
@@ -193,7 +235,8 @@ impl Default for Mistake {
             written: None,
             rolled: [0; 3],
             strict: false,
-            sees_padding: false,
+            padding: None,
+            unchosen: false,
             no_cap: false,
             cache: None,
             sinks: None,
@@ -310,7 +353,9 @@ pub(super) fn mistakes_of(op: &Op, config: Option<&ModelConfig>, has_bias: bool)
             }
             all
         }
-        OpKind::Rotate { rope } => config.and_then(|c| c.rope(Some(*rope))).map_or(Vec::new(), of_rotation),
+        OpKind::Rotate { rope } => config
+            .and_then(|c| Some(of_rotation(c.rope(Some(*rope))?, c.attention.key_dim)))
+            .unwrap_or_default(),
         OpKind::Embedding { scale, .. } if *scale != 1.0 => {
             one("the multiplier is missing", Mistake { unscaled: true, ..Mistake::default() })
         }
@@ -322,10 +367,14 @@ pub(super) fn mistakes_of(op: &Op, config: Option<&ModelConfig>, has_bias: bool)
         OpKind::GatedNorm { .. } => of_gated_norm(config),
         OpKind::Blend => of_blend(),
         OpKind::Logits { scale, cap } => of_logits(*scale, *cap),
+        OpKind::Copy => vec![
+            named("nothing is passed on: it is zero", Mistake { scaled: Some(0.0), ..Mistake::default() }),
+            named("it is twice what it should be", Mistake { scaled: Some(2.0), ..Mistake::default() }),
+        ],
         OpKind::Embedding { .. }
         | OpKind::RopeTable { .. }
         | OpKind::Router { .. }
-        | OpKind::Copy
+        | OpKind::Indexer(_)
         | OpKind::FirstHalves { .. } => Vec::new(),
     }
 }
@@ -341,6 +390,7 @@ fn of_norm(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
         named("the weight is not applied", norm(NormMistake::NoWeight)),
         named(&format!("the weight is applied as {gain}"), norm(NormMistake::OnePlus)),
         named("nothing is normed", norm(NormMistake::Skipped)),
+        named("it is normed twice", norm(NormMistake::Twice)),
         named("the residual is not added before the norm", Mistake { only: Some(0), ..none.clone() }),
         named("the residual alone is normed", Mistake { only: Some(1), ..none.clone() }),
     ];
@@ -507,6 +557,10 @@ fn of_delta() -> Vec<Named> {
         named("what a key already recalls is not taken off its value", with(ops::DeltaMistake::NoCorrection)),
         named("the activation behind the convolution is missing", with(ops::DeltaMistake::NoActivation)),
         named("the convolution sees the present token alone", with(ops::DeltaMistake::NoConvolution)),
+        named(
+            "value head h goes with key head h % key heads (tiled) in place of h / group",
+            with(ops::DeltaMistake::Tiled),
+        ),
         named("the state of the passes before is not carried on", Mistake { no_state: true, ..none }),
     ]
 }
@@ -668,7 +722,7 @@ fn other_gains(config: &ModelConfig, layer: Option<usize>, own: &str) -> Vec<(St
 }
 
 /// Mistakes of a rotation that is an operation by itself.
-fn of_rotation(rope: &Rope) -> Vec<Named> {
+fn of_rotation(rope: &Rope, head: usize) -> Vec<Named> {
     let none = Mistake::default();
     let other = match rope.style {
         RopeStyle::Neox => (RopeStyle::GptJ, "pairs (2i, 2i+1) in place of (i, i+d/2)"),
@@ -686,7 +740,7 @@ fn of_rotation(rope: &Rope) -> Vec<Named> {
     for shift in [-1.0, 1.0] {
         all.push((None, format!("positions are off by {shift}"), Mistake { q_shift: shift, ..none.clone() }));
     }
-    for (detail, table) in tables(rope).into_iter().chain(shorter(rope)) {
+    for (detail, table) in tables(rope).into_iter().chain(shorter(rope)).chain(longer(rope, head)) {
         all.push((None, detail, Mistake { table: Some(table), ..none.clone() }));
     }
     all.push((None, "positions are rounded to bf16".to_owned(), Mistake { rounded: true, ..none }));
@@ -717,7 +771,17 @@ fn of_masks(window: Option<usize>, config: &ModelConfig) -> Vec<Named> {
         attention("the causal mask is missing".into(), Mistake { not_causal: true, ..none.clone() });
         attention("a token does not see itself".into(), Mistake { strict: true, ..none.clone() });
     }
-    attention("padding is attended to".into(), Mistake { sees_padding: true, ..none.clone() });
+    for (detail, padding) in [
+        ("padding is attended to", PaddingMistake::Seen),
+        ("the token beside the padding is not attended to", PaddingMistake::Longer),
+        ("the last position of the padding is attended to", PaddingMistake::Shorter),
+    ] {
+        attention(detail.into(), Mistake { padding: Some(padding), ..none.clone() });
+    }
+    if form.indexer.is_some() {
+        let detail = "all positions are attended to, not the chosen ones alone";
+        attention(detail.into(), Mistake { unchosen: true, ..none.clone() });
+    }
     if form.cap.is_some() {
         attention("the soft cap of the scores is missing".into(), Mistake { no_cap: true, ..none.clone() });
     }
@@ -803,7 +867,11 @@ fn of_scales(config: &ModelConfig) -> Vec<Named> {
         ("the scores are scaled by 1/d".to_owned(), 1.0 / (d * form.scale)),
     ];
     if (form.scale * d.sqrt() - 1.0).abs() > 1e-9 {
-        scales.push(("YaRN's mscale of the scores is missing".to_owned(), 1.0 / (form.scale * d.sqrt())));
+        let detail = match form.mla {
+            Some(_) => "YaRN's mscale of the scores is missing".to_owned(),
+            None => format!("the scores are scaled by 1/sqrt(d) in place of {}", form.scale),
+        };
+        scales.push((detail, 1.0 / (form.scale * d.sqrt())));
     }
     let (plain, heads) = (config.hidden / form.heads.max(1), form.heads);
     if form.mla.is_none() && plain > 0 && plain != form.key_dim {
@@ -852,7 +920,8 @@ fn of_rotated_attention(config: &ModelConfig, rope: &Rope) -> Vec<Named> {
         rope_twist(&detail, Mistake { table: Some(table), ..none.clone() });
     }
     // Of latent attention the rotated elements are a part of their own.
-    for (detail, table) in shorter(rope).into_iter().filter(|_| form.mla.is_none()) {
+    let other_parts = shorter(rope).into_iter().chain(longer(rope, form.key_dim));
+    for (detail, table) in other_parts.filter(|_| form.mla.is_none()) {
         rope_twist(&detail, Mistake { table: Some(table), ..none.clone() });
     }
     rope_twist("positions are rounded to bf16", Mistake { rounded: true, ..none.clone() });
@@ -883,6 +952,12 @@ pub(super) fn tables(rope: &Rope) -> Vec<(String, Rope)> {
         let twice = Rope { factor: rope.factor.powi(2), ..rope.clone() };
         tables.push(("the attention factor of cosines and sines is applied twice".to_owned(), twice));
     }
+    for (times, what) in [(2.0, "twice"), (0.5, "half")] {
+        let inv_freq = rope.inv_freq.iter().map(|f| times * f).collect();
+        let again = if times > 1.0 { ", as if the rotation was done twice" } else { "" };
+        let detail = format!("angles are {what} what they should be{again}");
+        tables.push((detail, Rope { inv_freq, ..rope.clone() }));
+    }
     for theta in [1e3, 1e4, 1e5, 1.5e5, 5e5, 1e6, 1e7].into_iter().filter(|&t| t != rope.theta) {
         let ratio: Vec<f64> =
             rope.inv_freq.iter().zip(rope::plain(rope.dims, rope.theta)).map(|(a, b)| a / b).collect();
@@ -902,6 +977,13 @@ pub(super) fn backwards(rope: &Rope) -> Rope {
 pub(super) fn other_tables(config: &ModelConfig, own: &Rope) -> Vec<(String, Rope)> {
     let others = config.ropes.iter().filter(|r| *r != own && r.dims == own.dims);
     others.map(|r| ("the table is that of other layers".to_owned(), r.clone())).collect()
+}
+
+/// A rotation of whole heads, of which a part should be rotated.
+fn longer(rope: &Rope, head: usize) -> Option<(String, Rope)> {
+    let whole = Rope { dims: head, inv_freq: rope::plain(head, rope.theta), ..rope.clone() };
+    let detail = format!("all {head} elements of each head are rotated in place of {}", rope.dims);
+    (rope.dims < head).then_some((detail, whole))
 }
 
 /// Rotations of the first half of the elements that should be rotated.

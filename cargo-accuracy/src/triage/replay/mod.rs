@@ -3,6 +3,7 @@
 mod attention;
 mod causes;
 mod delta;
+mod indexer;
 mod mistakes;
 mod operations;
 mod rope;
@@ -108,6 +109,7 @@ impl Replay<'_> {
     fn judged(&self, side: &Side, index: usize, op: &Op) -> Result<Judged, Stop> {
         match &op.kind {
             OpKind::RopeTable { rope } => return self.rope_table(side, op, *rope),
+            OpKind::Indexer(indexer) => return self.indexer(side, op, *indexer),
             OpKind::Router { router, correction } => {
                 return self.router(side, index, op, router, correction.as_deref());
             }

@@ -90,7 +90,7 @@ impl Replay<'_> {
             }
             OpKind::Sum { scale } => step.sum(*scale)?,
             OpKind::Copy => step.copy()?,
-            OpKind::RopeTable { .. } | OpKind::Router { .. } => {
+            OpKind::RopeTable { .. } | OpKind::Router { .. } | OpKind::Indexer(_) => {
                 return Err(Stop::Unusable(format!("{} has no replay of this kind", op.name)));
             }
         })
@@ -172,6 +172,7 @@ impl Step<'_> {
             Some(NormMistake::Grouped(d)) if d > 0 && w.len().is_multiple_of(d) && d < w.len() => {
                 by_groups(&x, &w, d, eps, p)
             }
+            Some(NormMistake::Twice) => ops::norm(&ops::norm(&x, &w, bias, eps, p), &w, bias, eps, p),
             _ => ops::norm(&x, &w, bias, eps, p),
         })
     }
@@ -348,6 +349,9 @@ impl Step<'_> {
     fn copy(&self) -> Result<Matrix, Stop> {
         let Step { side, op, p, mistake, .. } = *self;
         let mut from = need(side, &op.inputs[0], p)?;
+        if let Some(factor) = mistake.scaled {
+            from.x = from.x.map(|x| factor * x);
+        }
         if let Some(scaling) = mistake.late {
             from.x = from.x.map(|x| x / scaling);
         }

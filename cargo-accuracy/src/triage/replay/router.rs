@@ -234,6 +234,12 @@ impl Replay<'_> {
                 made.push((detail.to_owned(), found.clone()));
             }
         }
+        if out.x.cols == router.topk {
+            made.extend(other_weights(router).into_iter().map(|(detail, r)| {
+                let weights = ops::weigh(&r, &logits.x, &indices, Precision::Exact);
+                (detail, dense(&indices, &weights))
+            }));
+        }
         let tries = tries.into_iter().filter(|(_, r, c)| r != router || c.is_some() != right.is_some());
         let tried = tries.map(|(detail, r, c)| {
             let choice = ops::route(&r, &logits.x, c, Precision::Exact);
@@ -333,6 +339,27 @@ pub(super) fn other_routers(router: &Router) -> Vec<(&'static str, Router)> {
     all.push(("softmax in place of sigmoid", with(&|r| r.score = Score::Softmax)));
     all.push(("sigmoid in place of softmax", with(&|r| r.score = Score::Sigmoid)));
     all.retain(|(_, r)| r != router);
+    all
+}
+
+/// Weights of the same choice by other scores, renormalised or not.
+fn other_weights(router: &Router) -> Vec<(String, Router)> {
+    let mut all = Vec::new();
+    for (score, name) in [
+        (Score::Softmax, "the softmax over all experts"),
+        (Score::Sigmoid, "sigmoids"),
+        (Score::SoftmaxOfChosen, "the softmax over the chosen experts"),
+    ] {
+        for (renormalise, how) in [(false, ""), (true, ", renormalised")] {
+            for scaling in [router.scaling, 1.0] {
+                let other = Router { score, renormalise, scaling, ..router.clone() };
+                let factor = if scaling == router.scaling { "" } else { ", without the scaling factor" };
+                if other != *router && !all.iter().any(|(_, r)| *r == other) {
+                    all.push((format!("the weights of the right experts are {name}{how}{factor}"), other));
+                }
+            }
+        }
+    }
     all
 }
 
