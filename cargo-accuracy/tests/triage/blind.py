@@ -338,5 +338,216 @@ def _(model, i):
 described.FAULTS[42] = ("mixtral", 0) + described.FAULTS[42][2:]
 
 
+# Written by the writer of their operations, so not blind: llama4, nemotron_h, deepseek_v32
+
+
+def ff(model, i):
+    return layer_of(model, i).feed_forward
+
+
+def mixer(model, i):
+    return layer_of(model, i).mixer
+
+
+@fault(51, "llama4", 0, "rope", "pairs")
+def _(model):
+    def change(original):
+        def rotate(q, k, freqs):
+            c, s = freqs.real[:, :, None], freqs.imag[:, :, None]
+
+            def halves(x):
+                a, b = x.float().chunk(2, -1)
+                return torch.cat((a * c - b * s, b * c + a * s), -1).type_as(x)
+
+            return halves(q), halves(k)
+
+        return rotate
+
+    during(attn(model, 0), apply_rotary_emb=change)
+
+
+@fault(52, "llama4", 1, "q_norm", "nothing is normed")
+def _(model):
+    norm = attn(model, 1).qk_norm
+    calls = [0]
+
+    def forward(f, x):
+        calls[0] += 1
+        return x if calls[0] % 2 else f(x)
+
+    replace(norm, forward)
+
+
+@fault(53, "llama4", 2, "attention", "not scaled by their position")
+def _(model):
+    attn(model, 2).attn_temperature_tuning = False
+
+
+@fault(54, "llama4", 3, "attention", "position")
+def _(model):
+    # floor(position / floor) in place of floor((position + 1) / floor)
+    a = attn(model, 3)
+
+    def change(q, k, v, m, s, module):
+        p = torch.arange(q.shape[2]).float()
+        right = (torch.log1p(torch.floor((p + 1) / 4)) * 0.3 + 1)[None, None, :, None]
+        wrong = (torch.log1p(torch.floor(p / 4)) * 0.3 + 1)[None, None, :, None]
+        return (q / right * wrong).to(q.dtype), k, v, m, s
+
+    attention(model, 3, change)
+
+
+def far(model, i, hide):
+    def change(q, k, v, m, s, module):
+        n = q.shape[2]
+        later = torch.arange(n)[:, None] < torch.arange(n)[None]
+        wrong = later | hide(torch.arange(n)[:, None], torch.arange(n)[None])
+        return q, k, v, torch.zeros_like(m).masked_fill(wrong, torch.finfo(m.dtype).min), s
+
+    attention(model, i, change)
+
+
+@fault(55, "llama4", 0, "attention", "window of 8")
+def _(model):
+    far(model, 0, lambda q, k: q - k >= 8)
+
+
+@fault(56, "llama4", 1, "attention", "chunks are ignored")
+def _(model):
+    far(model, 1, lambda q, k: torch.zeros(q.shape[0], k.shape[1], dtype=torch.bool))
+
+
+@fault(57, "llama4", 1, "experts", "output")
+def _(model):
+    block = ff(model, 1)
+
+    def forward(f, x):
+        x = x.reshape(-1, x.shape[-1])
+        scores, logits = block.router(x)
+        y = block.experts(x.repeat(scores.shape[1], 1)) * scores.transpose(0, 1).reshape(-1, 1)
+        return block.shared_expert(x) + y.reshape(scores.shape[1], -1, x.shape[-1]).sum(0), logits
+
+    replace(block, forward)
+
+
+@fault(58, "llama4", 3, "router", "softmax")
+def _(model):
+    def forward(f, x):
+        scores, logits = f(x)
+        return torch.where(scores > 0, logits.softmax(-1), scores), logits
+
+    replace(ff(model, 3).router, forward)
+
+
+@fault(59, "llama4", 3, "experts", "shared|summand")
+def _(model):
+    block = ff(model, 3)
+    replace(block, lambda f, x: (f(x)[0] - block.shared_expert(x.reshape(-1, x.shape[-1])), f(x)[1]))
+
+
+@fault(60, "llama4", 1, "experts", "swapped")
+def _(model):
+    w = ff(model, 1).experts.gate_up_proj
+    copy(w, w.roll(w.shape[-1] // 2, -1))
+
+
+@fault(61, "nemotron_h", 0, "state_space", "skip")
+def _(model):
+    copy(mixer(model, 0).D, torch.zeros(()))
+
+
+@fault(62, "nemotron_h", 0, "state_space", "bias of the time steps")
+def _(model):
+    copy(mixer(model, 0).dt_bias, torch.zeros(()))
+
+
+def scan(model, i, change):
+    """`change(original, x, dt, A, B, C, **options)` in place of the scan of a layer."""
+    during(mixer(model, i), mamba2_chunk_scan=lambda f: lambda *args, **kw: change(f, *args, **kw),
+           mamba2_selective_state_update=lambda f: f)
+
+
+@fault(63, "nemotron_h", 0, "state_space", "exchanged")
+def _(model):
+    scan(model, 0, lambda f, x, dt, A, B, C, **kw: f(x, dt, A, C, B, **kw))
+
+
+@fault(64, "nemotron_h", 0, "state_space", "decay")
+def _(model):
+    scan(model, 0, lambda f, x, dt, A, B, C, **kw: f(x, dt, 0 * A, B, C, **kw))
+
+
+@fault(65, "nemotron_h", 0, "state_space", "state of the passes before", "decode")
+def _(model):
+    during(mixer(model, 0), mamba2_selective_state_update=lambda f: lambda state, *args, **kw: f(torch.zeros_like(state), *args, **kw))
+
+
+@fault(66, "nemotron_h", 0, "mixer.norm", "other side")
+def _(model):
+    norm = mixer(model, 0).norm
+
+    def forward(f, x, gate=None):
+        return f(x) * torch.nn.functional.silu(gate.float())
+
+    replace(norm, forward)
+
+
+@fault(67, "nemotron_h", 0, "mixer.norm", "together")
+def _(model):
+    mixer(model, 0).norm.group_size = 64
+
+
+@fault(68, "nemotron_h", 1, "experts", "ReLU")
+def _(model):
+    mixer(model, 1).experts.act_fn = torch.nn.ReLU()
+
+
+@fault(69, "nemotron_h", 3, "activation", "SiLU")
+def _(model):
+    mixer(model, 3).act_fn = torch.nn.SiLU()
+
+
+@fault(70, "nemotron_h", 1, "fc2_latent_proj", "part 2 of 2")
+def _(model):
+    w = mixer(model, 1).fc2_latent_proj.weight
+    copy(w[:, w.shape[1] // 2:], torch.zeros(()))
+
+
+@fault(71, "nemotron_h", 2, "attention", "scale")
+def _(model):
+    mixer(model, 2).scaling = 1.0 / mixer(model, 2).head_dim
+
+
+@fault(72, "deepseek_v32", 1, "indexer", "rotated")
+def _(model):
+    during(attn(model, 1).indexer, apply_rotary_pos_emb=lambda f: lambda q, k, cos, sin, **kw: (q, k))
+
+
+@fault(73, "deepseek_v32", 2, "indexer", "weights of its heads")
+def _(model):
+    replace(attn(model, 2).indexer.weights_proj, lambda f, x: torch.ones_like(f(x)))
+
+
+@fault(74, "deepseek_v32", 0, "attention", "all positions")
+def _(model):
+    def change(q, k, v, m, s, module):
+        n = q.shape[2]
+        return q, k, v, torch.zeros_like(m).masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), torch.finfo(m.dtype).min), s
+
+    attention(model, 0, change)
+
+
+@fault(75, "deepseek_v32", 2, "indexer.k_norm", "bias")
+def _(model):
+    copy(attn(model, 2).indexer.k_norm.bias, torch.zeros(()))
+
+
+@fault(76, "deepseek_v32", 1, "indexer", "later|other positions")
+def _(model):
+    # The positions of the row before.
+    replace(attn(model, 1).indexer, lambda f, *args, **kw: f(*args, **kw).roll(1, 1))
+
+
+
 if __name__ == "__main__":
     described.main()
