@@ -134,6 +134,11 @@ impl Weights<'_> {
         self.0.raw(tensor).is_ok()
     }
 
+    /// Whether a module has a weight, quantised or not.
+    fn is_there(&self, module: &str) -> bool {
+        self.has(&format!("{module}.weight")) || self.0.describe(module).is_ok()
+    }
+
     /// `x · Wᵀ + bias`, the bias where `module.bias` is there; of weights decoded by panels.
     ///
     /// # Errors
@@ -217,7 +222,7 @@ impl Weights<'_> {
     pub fn expert(&self, module: &str, e: usize, stack: Stack) -> Result<Expert, WeightsError> {
         let plain = |name: &str| format!("{module}.{e}.{name}");
         for [gate, up, down] in [["gate_proj", "up_proj", "down_proj"], ["w1", "w3", "w2"]] {
-            if self.has(&format!("{}.weight", plain(gate))) {
+            if self.is_there(&plain(gate)) {
                 let gate = self.matrix(&plain(gate))?;
                 return Ok(Expert {
                     gate: Some(gate),
@@ -228,7 +233,7 @@ impl Weights<'_> {
             }
         }
         // Without a gate.
-        if self.has(&format!("{}.weight", plain("up_proj"))) {
+        if self.is_there(&plain("up_proj")) {
             let (up, down) = (self.matrix(&plain("up_proj"))?, self.matrix(&plain("down_proj"))?);
             return Ok(Expert { gate: None, up, down, biases: None });
         }
@@ -714,6 +719,8 @@ pub enum StateMistake {
     Tiled,
     /// The time step has no lower limit.
     NoLimit,
+    /// A step begins with an empty state; what its convolution sees goes on.
+    Restarted,
 }
 
 /// The gates of all heads, the first columns of the projection.
@@ -723,14 +730,14 @@ pub fn state_gates(net: StateSpace, projected: &Matrix) -> Matrix {
 
 /// Mamba-2's scan (Dao and Gu 2024) token by token: for each head `S = exp(dt A) S + dt x B'`, `y = S C + D x`, with
 /// `A = -exp(a_log)`, `dt = softplus(raw + bias)`, and x, B and C behind a causal convolution and SiLU. `hidden`: rows that
-/// are padding, which write nothing; empty for none. `limited`: rows whose time step has a lower limit. Sequences start with
-/// an empty state.
+/// are padding, which write nothing; empty for none. `limited`: rows whose time step has a lower limit. `own`: rows of the
+/// step that is asked for. Sequences start with an empty state.
 pub fn state_space(
     net: StateSpace,
     weights: &StateWeights,
     projected: &Matrix,
     sequences: &[Range<usize>],
-    [hidden, limited]: [&[bool]; 2],
+    [hidden, limited, own]: [&[bool]; 3],
     mistake: Option<StateMistake>,
     p: Precision,
 ) -> Matrix {
@@ -766,6 +773,11 @@ pub fn state_space(
                 };
                 let mut state = vec![0.0; net.head_dim * net.state];
                 for t in sequence.clone() {
+                    let is_own = |t: usize| own.get(t).copied().unwrap_or(false);
+                    let begins = is_own(t) && t.checked_sub(1).is_none_or(|t| !is_own(t));
+                    if begins && is(StateMistake::Restarted) {
+                        state.fill(0.0);
+                    }
                     let x = convolved(t, h * net.head_dim..(h + 1) * net.head_dim);
                     let (b, c) =
                         (convolved(t, write..write + net.state), convolved(t, read..read + net.state));

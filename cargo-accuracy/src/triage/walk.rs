@@ -893,7 +893,13 @@ impl<'a> Walk<'a> {
             return;
         }
         let replay = Replay { checkpoint, config: Some(config), whole: true };
-        let Some(found) = explained(&replay, plan, &self.reference, &self.candidate) else { return };
+        let Some(found) = explained(&replay, plan, &self.reference, &self.candidate) else {
+            if config.attention.indexer.is_some() {
+                let why = "not computed: rounding decides which positions each token attends to";
+                self.step("logits explained?", Status::Skipped, vec![why.to_owned()], None);
+            }
+            return;
+        };
         let shown = |e: Option<f64>| e.map_or("not there".to_owned(), |e| format!("{e:.2e}"));
         let evidence = vec![format!(
             "logits of {}: off by {} in the candidate, {} in the reference; correct rounding and quantisation of the \

@@ -581,7 +581,11 @@ fn of_state() -> Vec<Named> {
         with("B and C are exchanged", State::Exchanged),
         with("what is written is not scaled by the time step", State::StepOfDecayAlone),
         with("head h has the B and C of group h % groups in place of h / heads of a group", State::Tiled),
-        named("the state of the passes before is not carried on", Mistake { no_state: true, ..none.clone() }),
+        with("the state of the passes before is not carried on", State::Restarted),
+        named(
+            "neither the state nor the convolution of the passes before is carried on",
+            Mistake { no_state: true, ..none.clone() },
+        ),
     ]
 }
 

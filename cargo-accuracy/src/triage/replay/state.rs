@@ -141,7 +141,9 @@ impl Replay<'_> {
         // A step of one token for each sequence is one of decoding, which knows no limit.
         let limited = joined.marks(&|step, _| of(step).1.iter().any(|rows| rows.len() > 1));
         let x = joined.rows_of(&values)?;
-        let y = ops::state_space(net, &stored, &x, &joined.ranges, [&hidden, &limited], mistake.state, p);
+        let own_rows = joined.marks(&|step, _| step == side.history.len());
+        let marks = [&hidden[..], &limited, &own_rows];
+        let y = ops::state_space(net, &stored, &x, &joined.ranges, marks, mistake.state, p);
         Ok(joined.last(&y, own.0.rows))
     }
 }
