@@ -973,6 +973,12 @@ fn every_operation_of_other_families_is_replayed_to_within_rounding() {
         ("qwen3_next", "delta_rule"),
         ("qwen3_next", "linear_attn.norm"),
         ("qwen3_next", "shared_expert_gate"),
+        ("llama4", "q_norm"),
+        ("llama4", "experts"),
+        ("nemotron_h", "state_space"),
+        ("nemotron_h", "mixer.norm"),
+        ("nemotron_h", "fc2_latent_proj"),
+        ("deepseek_v32", "indexer"),
     ] {
         let answer = triage(model, &fixture(model, "f32"), &fixture(model, "bf16"), &["--all-layers"]);
         all_are_right(&answer);

@@ -108,13 +108,13 @@ def config(name, layers=4, small=False):
     if name == "minimax_m2":
         return tf.MiniMaxM2Config(**shape, head_dim=d, num_local_experts=4, num_experts_per_tok=2, rotary_dim=d // 2)
     if name == "llama4":
-        # The last two layers have neither rotation nor chunks, and queries that are scaled within a few tokens.
+        # The second half of the layers has neither rotation nor chunks, and queries that are scaled within a few tokens.
         return tf.Llama4TextConfig(**shape | dict(intermediate_size=32), head_dim=d, intermediate_size_mlp=wide, num_local_experts=4,
                                    num_experts_per_tok=2, interleave_moe_layer_step=2, use_qk_norm=True,
-                                   no_rope_layers=[1] * (layers - 2) + [0, 0], attention_chunk_size=8, floor_scale=4,
+                                   no_rope_layers=[1] * (layers // 2) + [0] * (layers - layers // 2), attention_chunk_size=8, floor_scale=4,
                                    attn_scale=0.3, rope_parameters=LLAMA3)
     if name == "nemotron_h":
-        kinds = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"][:max(layers, 2)]
+        kinds = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"][:max(layers, 4)]
         del shape["num_hidden_layers"]
         return tf.NemotronHConfig(**shape, **experts, head_dim=d, layers_block_type=kinds, ssm_state_size=8, mamba_num_heads=4,
                                   mamba_head_dim=d, n_groups=2, chunk_size=8, n_routed_experts=8, n_group=2, topk_group=1,
