@@ -827,6 +827,9 @@ impl<'a> Walk<'a> {
         };
         let name = match (&op.kind, explained) {
             (_, Some(name)) => name.to_owned(),
+            (_, None) if matches!(&candidate, Outcome::Judged(j) if j.ranks == Ranks::SummedTwice) => {
+                op.name.clone()
+            }
             (_, None) if !through.is_empty() && status != OpStatus::Right => {
                 let last = (op.kind != OpKind::Copy).then_some(index);
                 span(plan, through.iter().copied().chain(last))
@@ -951,7 +954,9 @@ impl<'a> Walk<'a> {
             f.bad_layers = f.layers.iter().filter(|l| l.adds_nothing).map(|l| l.layer).collect();
         } else if let Some(first) = wrong.first() {
             let mut detail = Vec::new();
+            let mut summed = false;
             if let Outcome::Judged(judged) = &first.candidate {
+                summed = matches!(judged.ranks, Ranks::NeverSummed | Ranks::SummedTwice);
                 if judged.error.is_finite() {
                     detail
                         .push(format!("off by {:.2e}, rounding explains {:.2e}", judged.error, judged.bound));
@@ -963,7 +968,7 @@ impl<'a> Walk<'a> {
                     Ranks::Agree | Ranks::Summands | Ranks::Apart => None,
                 });
             }
-            if let Some(cause) = &first.cause {
+            if let Some(cause) = first.cause.as_ref().filter(|_| !summed) {
                 let how = if cause.explains { "explained" } else { "closest known mistake" };
                 detail.push(format!("{how}: {}", cause.detail));
             }

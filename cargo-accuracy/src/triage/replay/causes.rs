@@ -79,6 +79,9 @@ impl Replay<'_> {
             Some((name, detail, error_shown(&value.x, &out.x, &hidden)))
         });
         let mut tried: Vec<_> = tried.collect();
+        if op.of_experts && matches!(op.kind, OpKind::Sum { .. } | OpKind::Blend) {
+            tried.extend(self.experts_within(side, plan, op, &out, judged).unwrap_or_default());
+        }
         let explained = tried.iter().any(|t| explains(t.2, judged));
         if !explained {
             let fitted = match &op.kind {
@@ -89,6 +92,48 @@ impl Replay<'_> {
             tried.extend(fitted.into_iter().map(|(detail, error)| (None, detail, error)));
         }
         best(tried.into_iter(), judged)
+    }
+
+    /// Mistakes of experts whose own output is not in the dump, only its sum with the shared expert's.
+    fn experts_within(
+        &self,
+        side: &Side,
+        plan: &Plan,
+        op: &Op,
+        out: &Value,
+        judged: &Judged,
+    ) -> Option<Vec<(Option<&'static str>, String, f64)>> {
+        let is_experts = |i: &&usize| matches!(plan.ops[**i].kind, OpKind::Experts { .. });
+        let experts = &plan.ops[*judged.through.iter().find(is_experts)?];
+        let with = |op: &Op, mistake: Mistake| {
+            let mistake = Mistake { inputs: mistake.inputs.or(judged.inputs), ..mistake };
+            self.plain(side, op, Precision::Exact, &mistake).ok()
+        };
+        let (right, whole) = (with(experts, Mistake::default())?, with(op, Mistake::default())?);
+        if (right.rows, right.cols) != (whole.rows, whole.cols) || out.x.data.len() != right.data.len() {
+            return None;
+        }
+        // What the experts must have given, if all else in the sum is right.
+        let rest = whole.data.iter().zip(&right.data);
+        let given = out.x.data.iter().zip(rest).map(|(out, (whole, right))| out - (whole - right)).collect();
+        let given = Value { x: Matrix::new(right.rows, right.cols, given), ..out.clone() };
+        let hidden = side.hidden(&out.lead);
+        // Errors are told relative to the sum.
+        let norm = |m: &Matrix| m.data.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let share = norm(&right) / norm(&whole).max(f64::MIN_POSITIVE);
+        let tried =
+            mistakes_of(experts, self.config, false).into_iter().filter_map(|(_, detail, mistake)| {
+                let made = with(experts, mistake)?;
+                let moved =
+                    whole.data.iter().zip(made.data.iter().zip(&right.data)).map(|(w, (m, r))| w + m - r);
+                let made = Matrix::new(whole.rows, whole.cols, moved.collect());
+                let out = same_shape(&Value { x: made.clone(), ..out.clone() }, out.clone()).ok()?;
+                Some((Some("experts"), detail, error_shown(&made, &out.x, &hidden)))
+            });
+        let mut all: Vec<_> = tried.collect();
+        let single = self.mixed(side, experts, &given, judged).unwrap_or_default();
+        all.extend(single.into_iter().map(|(detail, error)| (Some("experts"), detail, error * share)));
+        Some(all)
     }
 
     /// Values and biases of other modules that an operation may have taken for its own.
@@ -195,7 +240,12 @@ impl Replay<'_> {
         };
         let weights = Weights(self.checkpoint);
         let x = need(side, &op.inputs[0], Precision::Exact).ok()?.x;
-        let ids = need_integers(side, &op.inputs[1]).ok()?;
+        let ids = match need_integers(side, &op.inputs[1]) {
+            Ok(ids) => ids,
+            Err(_) => {
+                side.made(&op.inputs[1], Precision::Exact).ok()??.x.data.iter().map(|&e| e as i64).collect()
+            }
+        };
         let w = need(side, &op.inputs[2], Precision::Exact).ok()?.x;
         let exact = self
             .plain(side, op, Precision::Exact, &Mistake { inputs: judged.inputs, ..Mistake::default() })
