@@ -497,8 +497,12 @@ impl<'a> Walk<'a> {
                 }
             }
             let finding = self.one(replay, plan, index);
-            // Places of other engines: what neither dump has was not to be moved there.
-            let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. } | OpKind::UnitNorm { .. });
+            // Places of other engines: what neither dump has was not to be moved there. A table that neither has is
+            // checked where it is used.
+            let moves = matches!(
+                op.kind,
+                OpKind::Copy | OpKind::Rotate { .. } | OpKind::UnitNorm { .. } | OpKind::RopeTable { .. }
+            );
             let missing = |o: &Outcome| matches!(o, Outcome::Missing(_));
             if moves && missing(&finding.reference) && missing(&finding.candidate) {
                 continue;
