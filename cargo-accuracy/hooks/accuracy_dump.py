@@ -238,8 +238,10 @@ def cached(module, cache):
     if not isinstance(layers, list) or not isinstance(index, int) or index >= len(layers):
         return
     layer = layers[index]
-    # A quantised cache holds a part of them only.
+    # A quantised cache holds a part of them only; a layer without attention has neither keys nor a length.
     if not getattr(layer, "is_initialized", False) or "Quantized" in type(layer).__name__:
+        return
+    if not isinstance(getattr(layer, "keys", None), torch.Tensor) or not hasattr(layer, "get_seq_length"):
         return
     length = int(layer.get_seq_length())
     for name in ("keys", "values"):

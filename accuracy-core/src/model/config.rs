@@ -18,6 +18,8 @@ pub enum Activation {
     Gelu,
     GeluTanh,
     Relu,
+    /// The square of ReLU.
+    Relu2,
     /// gpt-oss: `(clamp(up, ±limit) + plus) * g * sigmoid(alpha * g)` with `g = min(gate, limit)`; `plus` is 1.
     Clamped {
         alpha: f64,
@@ -60,6 +62,17 @@ pub struct Mla {
     pub rope: usize,
 }
 
+/// What chooses the positions that a token attends to (DeepSeek-V3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Indexer {
+    pub heads: usize,
+    pub dim: usize,
+    /// First elements of a head that are rotated, by halves.
+    pub rope: usize,
+    /// Positions that are chosen.
+    pub topk: usize,
+}
+
 /// Linear attention by the gated delta rule (Qwen3-Next).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeltaNet {
@@ -71,14 +84,56 @@ pub struct DeltaNet {
     pub kernel: usize,
 }
 
-/// RMSNorm of queries and keys before the rotation.
+/// Mamba-2's state space (Nemotron-H).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StateSpace {
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Elements of a head's state for each of its values.
+    pub state: usize,
+    /// Groups of heads that share what is read and written.
+    pub groups: usize,
+    /// Tokens that the convolution sees.
+    pub kernel: usize,
+    /// Time steps of a prefill are no shorter in transformers; engines and steps of decoding know no limit.
+    pub shortest: f64,
+}
+
+impl StateSpace {
+    /// Columns of the values.
+    pub fn inner(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Columns of the projection: gates, values, what is written, what is read, and time steps.
+    pub fn projected(&self) -> usize {
+        2 * self.inner() + 2 * self.groups * self.state + self.heads
+    }
+}
+
+/// RMSNorm of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
     None,
-    /// Of each head, with one weight for all heads.
+    /// Of each head before the rotation, with one weight for all heads.
     Head,
-    /// Of all heads together.
+    /// Of all heads together before the rotation.
     Whole,
+    /// Of each head after the rotation and without a weight, in layers that rotate (Llama 4).
+    Unit,
+}
+
+/// Queries of layers without a rotation are multiplied with `1 + scale * ln(1 + floor((position + 1) / floor))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    pub floor: f64,
+    pub scale: f64,
+}
+
+impl Temperature {
+    pub fn at(&self, position: f64) -> f64 {
+        1.0 + self.scale * ((position + 1.0) / self.floor).floor().ln_1p()
+    }
 }
 
 /// What the layers' attention has in common.
@@ -97,6 +152,8 @@ pub struct Attention {
     pub sinks: bool,
     pub qk_norm: QkNorm,
     pub mla: Option<Mla>,
+    pub temperature: Option<Temperature>,
+    pub indexer: Option<Indexer>,
     /// Each head of queries has as many columns again, whose sigmoid the output is multiplied with.
     pub gate: bool,
 }
@@ -107,19 +164,67 @@ pub(super) const CORRECTION: &str = "gate.e_score_correction_bias";
 /// No model comes near it; a damaged number is not to fill the memory.
 const MAX_LAYERS: usize = 10_000;
 
+/// What a layer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Attention of some kind, and an MLP or experts.
+    Both,
+    /// Attention of some kind alone.
+    Mixer,
+    /// An MLP or experts alone.
+    Mlp,
+}
+
 /// What differs between layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
+    pub parts: Parts,
     /// A position attends to so many, itself included.
     pub window: Option<usize>,
+    /// Positions are cut into chunks of so many, and a position attends to its own chunk.
+    pub chunk: Option<usize>,
     /// The index of its rotary embedding; `None`: it has none.
     pub rope: Option<usize>,
     /// `None`: a dense MLP.
     pub router: Option<Router>,
     /// An expert that every token passes through.
     pub shared: bool,
-    /// Linear attention in place of softmax attention.
+    /// Linear attention or a state space in place of softmax attention.
     pub linear: bool,
+}
+
+/// Whether MLPs and experts multiply what is activated with a second projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inner {
+    Gated,
+    /// `down(activation(up x))`.
+    Plain,
+}
+
+/// What an expert's routing weight is multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    Output,
+    /// Llama 4.
+    Input,
+}
+
+/// Rows and columns of a weight that all experts share a tensor for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    /// `[experts, out, in]`
+    OutIn,
+    /// `[experts, in, out]`, gate before up.
+    InOut,
+}
+
+/// What a router's module gives in transformers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Logits, weights of the chosen experts, and which these are.
+    Chosen,
+    /// Weights of all experts, zero for those that are not chosen, and logits.
+    All,
 }
 
 /// The norms of a decoder's layer, by the names of their modules.
@@ -146,6 +251,11 @@ pub struct Mixture {
     pub shared_gate: Option<&'static str>,
     /// Inner columns of that expert, where the file says it.
     pub shared_inner: Option<usize>,
+    pub given: Given,
+    pub weighed: Weighed,
+    pub stack: Stack,
+    /// Experts take and give so many columns, between two projections.
+    pub latent: Option<usize>,
 }
 
 /// How a decoder is put together, beside its attention and its experts.
@@ -153,6 +263,16 @@ pub struct Mixture {
 pub struct Form {
     /// The module that has the embedding, the layers and the final norm.
     pub prefix: &'static str,
+    /// What checkpoints may call that module otherwise.
+    pub stored: Names,
+    /// Modules in it: the embedding, the norm behind the last layer, and those of a layer.
+    pub embeddings: &'static str,
+    pub last_norm: &'static str,
+    pub attention: &'static str,
+    pub mlp: &'static str,
+    /// The module that makes logits.
+    pub head: &'static str,
+    pub inner: Inner,
     /// Embeddings are multiplied with it.
     pub embedding_scale: f64,
     /// Norms multiply with `1 + weight`.
@@ -181,6 +301,7 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     pub attention: Attention,
     pub delta: Option<DeltaNet>,
+    pub state: Option<StateSpace>,
     pub ropes: Vec<Rope>,
     pub activation: Activation,
     pub layers: Vec<Layer>,
@@ -191,10 +312,14 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// A decoder as Llama is one: what other families are changes of.
     pub(super) fn decoder(c: &Object) -> Result<ModelConfig, ModelError> {
+        ModelConfig::decoder_of(c, c.need(&["num_hidden_layers"])?)
+    }
+
+    /// The same with so many layers, which not every file says.
+    pub(super) fn decoder_of(c: &Object, layers: usize) -> Result<ModelConfig, ModelError> {
         let model_type = c.text("model_type").ok_or_else(|| c.missing("model_type"))?.to_owned();
         let hidden = c.need(&["hidden_size"])?;
         let heads = c.need(&["num_attention_heads"])?;
-        let layers = c.need(&["num_hidden_layers"])?;
         if layers > MAX_LAYERS {
             return Err(c.bad(format!("num_hidden_layers {layers}: more than {MAX_LAYERS}")));
         }
@@ -214,10 +339,19 @@ impl ModelConfig {
             sinks: false,
             qk_norm: QkNorm::None,
             mla: None,
+            temperature: None,
+            indexer: None,
             gate: false,
         };
         let form = Form {
             prefix: "model",
+            stored: &[],
+            embeddings: "embed_tokens",
+            last_norm: "norm",
+            attention: "self_attn",
+            mlp: "mlp",
+            head: "lm_head",
+            inner: Inner::Gated,
             embedding_scale: 1.0,
             one_plus: false,
             norms: Norms {
@@ -234,6 +368,10 @@ impl ModelConfig {
                 shared: "shared_experts",
                 shared_gate: None,
                 shared_inner: None,
+                given: Given::Chosen,
+                weighed: Weighed::Output,
+                stack: Stack::OutIn,
+                latent: None,
             },
             branch_scale: 1.0,
             logits_scale: 1.0,
@@ -241,8 +379,17 @@ impl ModelConfig {
             fused_qkv: None,
             fused_gate_up: None,
         };
-        let layer = Layer { window: None, rope: Some(0), router: None, shared: false, linear: false };
-        let norm_eps = c.number("rms_norm_eps").or(c.number("layer_norm_eps"));
+        let layer = Layer {
+            parts: Parts::Both,
+            window: None,
+            chunk: None,
+            rope: Some(0),
+            router: None,
+            shared: false,
+            linear: false,
+        };
+        let keys = ["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"];
+        let norm_eps = keys.into_iter().find_map(|key| c.number(key));
         Ok(ModelConfig {
             model_type,
             hidden,
@@ -251,6 +398,7 @@ impl ModelConfig {
             norm_eps: norm_eps.ok_or_else(|| c.missing("rms_norm_eps"))?,
             attention,
             delta: None,
+            state: None,
             ropes: Vec::new(),
             activation: activation(c, "silu")?,
             layers: vec![layer; layers],
@@ -312,14 +460,19 @@ pub(super) fn rotated_dims(c: &Object, head: usize) -> usize {
 }
 
 pub(super) fn activation(c: &Object, default: &str) -> Result<Activation, ModelError> {
-    let key = ["hidden_activation", "hidden_act"].into_iter().find(|key| c.value.contains_key(*key));
+    let key = ["hidden_activation", "hidden_act", "mlp_hidden_act"]
+        .into_iter()
+        .find(|key| c.value.contains_key(*key));
     let named = key.map(|key| c.text(key).ok_or_else(|| c.missing(key))).transpose()?;
     match named.unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),
         "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
         "relu" => Ok(Activation::Relu),
-        other => Err(c.bad(format!("hidden_act `{other}`; known: silu, gelu, gelu_pytorch_tanh, relu"))),
+        "relu2" => Ok(Activation::Relu2),
+        other => {
+            Err(c.bad(format!("hidden_act `{other}`; known: silu, gelu, gelu_pytorch_tanh, relu, relu2")))
+        }
     }
 }
 

@@ -15,7 +15,8 @@ mod precision;
 pub mod rope;
 
 pub use config::{
-    Activation, Attention, DeltaNet, Layer, Mla, ModelConfig, ModelError, QkNorm, Router, Score,
+    Activation, Attention, DeltaNet, Indexer, Layer, Mla, ModelConfig, ModelError, QkNorm, Router, Score,
+    StateSpace,
 };
 pub use inputs::Inputs;
 pub use place::{Place, Sharing, Site};

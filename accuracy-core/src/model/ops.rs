@@ -3,7 +3,7 @@
 //! Each takes a [`Precision`]: exact, or rounded to a format wherever a straightforward implementation in that format
 //! stores a value. How far the two are apart is the noise that an implementation in that format may show.
 
-use super::config::{Activation, Attention, DeltaNet, Router, Score};
+use super::config::{Activation, Attention, DeltaNet, Router, Score, Stack, StateSpace};
 use super::inputs::Inputs;
 pub use super::precision::Precision;
 use crate::dtype::DType;
@@ -57,6 +57,7 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::Relu => x.max(0.0),
+        Activation::Relu2 => x.max(0.0).powi(2),
         Activation::Clamped { alpha, limit, .. } => {
             let x = x.min(limit);
             x / (1.0 + (-alpha * x).exp())
@@ -131,6 +132,11 @@ impl Weights<'_> {
 
     pub fn has(&self, tensor: &str) -> bool {
         self.0.raw(tensor).is_ok()
+    }
+
+    /// Whether a module has a weight, quantised or not.
+    fn is_there(&self, module: &str) -> bool {
+        self.has(&format!("{module}.weight")) || self.0.describe(module).is_ok()
     }
 
     /// `x · Wᵀ + bias`, the bias where `module.bias` is there; of weights decoded by panels.
@@ -213,21 +219,40 @@ impl Weights<'_> {
     ///
     /// # Errors
     /// The expert's weights are missing or damaged.
-    pub fn expert(&self, module: &str, e: usize) -> Result<Expert, WeightsError> {
+    pub fn expert(&self, module: &str, e: usize, stack: Stack) -> Result<Expert, WeightsError> {
         let plain = |name: &str| format!("{module}.{e}.{name}");
         for [gate, up, down] in [["gate_proj", "up_proj", "down_proj"], ["w1", "w3", "w2"]] {
-            if self.has(&format!("{}.weight", plain(gate))) {
+            if self.is_there(&plain(gate)) {
                 let gate = self.matrix(&plain(gate))?;
                 return Ok(Expert {
-                    gate,
+                    gate: Some(gate),
                     up: self.matrix(&plain(up))?,
                     down: self.matrix(&plain(down))?,
                     biases: None,
                 });
             }
         }
+        // Without a gate.
+        if self.is_there(&plain("up_proj")) {
+            let (up, down) = (self.matrix(&plain("up_proj"))?, self.matrix(&plain("down_proj"))?);
+            return Ok(Expert { gate: None, up, down, biases: None });
+        }
         let fused = format!("{module}.gate_up_proj");
         let down = format!("{module}.down_proj");
+        if self.has(&format!("{module}.up_proj")) {
+            let up = self.matrix(&format!("{module}.up_proj#{e}"))?;
+            return Ok(Expert { gate: None, up, down: self.matrix(&format!("{down}#{e}"))?, biases: None });
+        }
+        if stack == Stack::InOut
+            && let (Ok(gate_up), Ok(stored)) = (self.0.raw(&fused), self.0.raw(&down))
+            && let ([_, hidden, both], [_, inner, out]) = (gate_up.shape, stored.shape)
+        {
+            let gate_up = Matrix::new(*hidden, *both, slice(&gate_up, e)?);
+            let part = |columns: Range<usize>| gate_up.columns(columns).transposed();
+            let down = Matrix::new(*inner, *out, slice(&stored, e)?).transposed();
+            let (gate, up) = (part(0..both / 2), part(both / 2..*both));
+            return Ok(Expert { gate: Some(gate), up, down, biases: None });
+        }
         let biases = match (self.0.raw(&format!("{fused}_bias")), self.0.raw(&format!("{down}_bias"))) {
             (Ok(a), Ok(b)) => {
                 let gate_up = slice(&a, e)?;
@@ -248,11 +273,11 @@ impl Weights<'_> {
             };
             let down = slice(&down, e)?;
             let down = Matrix::new(*inner, down.len() / inner.max(&1), down).transposed();
-            return Ok(Expert { gate: pick(0), up: pick(1), down, biases });
+            return Ok(Expert { gate: Some(pick(0)), up: pick(1), down, biases });
         }
         let gate = self.matrix(&format!("{fused}#{e}.gate"))?;
         let up = self.matrix(&format!("{fused}#{e}.up"))?;
-        Ok(Expert { gate, up, down: self.matrix(&format!("{down}#{e}"))?, biases })
+        Ok(Expert { gate: Some(gate), up, down: self.matrix(&format!("{down}#{e}"))?, biases })
     }
 
     fn matrix(&self, address: &str) -> Result<Matrix, WeightsError> {
@@ -311,14 +336,15 @@ fn halves(interleaved: &[f64]) -> (Vec<f64>, Vec<f64>) {
 /// One expert's weights: `[inner, hidden]` twice and `[hidden, inner]`.
 #[derive(Clone, Debug)]
 pub struct Expert {
-    pub gate: Matrix,
+    /// `None`: nothing is multiplied with what is activated.
+    pub gate: Option<Matrix>,
     pub up: Matrix,
     pub down: Matrix,
     pub biases: Option<[Vec<f64>; 3]>,
 }
 
 impl Expert {
-    /// `down(activation(gate x) * (up x))`. `input` is what is done to the input of each product.
+    /// `down(activation(gate x) * (up x))`, without a gate `down(activation(up x))`. `input` is what is done to the input of each product.
     pub fn apply(
         &self,
         x: &Matrix,
@@ -335,9 +361,12 @@ impl Expert {
             y
         };
         let x = input(x);
-        let gate = add(x.matmul_t(&self.gate), 0);
         let up = add(x.matmul_t(&self.up), 1);
-        add(input(&gated_all(activation, &gate, &up, p)).matmul_t(&self.down), 2)
+        let inside = match &self.gate {
+            Some(gate) => gated_all(activation, &add(x.matmul_t(gate), 0), &up, p),
+            None => p.apply(up.map(|x| activate(activation, x))),
+        };
+        add(input(&inside).matmul_t(&self.down), 2)
     }
 }
 
@@ -416,6 +445,24 @@ pub fn route(router: &Router, logits: &Matrix, correction: Option<&[f64]>, p: Pr
         choice.indices.extend(chosen.iter().map(|&e| e as i64));
     }
     choice
+}
+
+/// The weights that a router gives to experts that are chosen already, in their order; 0 for an index that is no expert.
+pub fn weigh(router: &Router, logits: &Matrix, indices: &[i64], p: Precision) -> Matrix {
+    let k = if logits.rows == 0 { 0 } else { indices.len() / logits.rows };
+    let mut out = Matrix::zeros(logits.rows, k);
+    for t in 0..logits.rows {
+        let scores = scores(router, logits.row(t), p);
+        let of = |e: &i64| usize::try_from(*e).ok().and_then(|e| scores.get(e).copied()).unwrap_or(0.0);
+        let mut weights: Vec<f64> = indices[t * k..(t + 1) * k].iter().map(of).collect();
+        if router.score == Score::SoftmaxOfChosen {
+            weights = softmax(&weights);
+        }
+        let total = if router.renormalise { weights.iter().sum::<f64>() + 1e-20 } else { 1.0 };
+        let row = out.row_mut(t).iter_mut().zip(weights);
+        row.for_each(|(to, w)| *to = p.round(w / total * router.scaling));
+    }
+    out
 }
 
 fn scores(router: &Router, logits: &[f64], p: Precision) -> Vec<f64> {
@@ -514,6 +561,8 @@ pub enum DeltaMistake {
     NoActivation,
     /// The convolution sees the present token alone.
     NoConvolution,
+    /// Value head `h` has key head `h % key_heads`.
+    Tiled,
 }
 
 /// The columns of a value head's part of the projections: queries, keys, values and gates lie beside each other in each
@@ -562,9 +611,15 @@ pub fn delta_rule(
         .par_iter()
         .map(|&h| {
             let (group, within) = (h / each, h % each);
-            let [q_at, k_at, v_at, _] = delta_columns(net, h);
+            let [mut q_at, mut k_at, v_at, _] = delta_columns(net, h);
+            let mut of_keys = group;
+            if mistake == Some(DeltaMistake::Tiled) {
+                of_keys = h % net.key_heads;
+                [q_at, k_at, ..] = delta_columns(net, of_keys * each);
+            }
             // Channels of the convolution: all queries, all keys, all values.
-            let channels = [group * net.key_dim, keys + group * net.key_dim, 2 * keys + h * net.value_dim];
+            let channels =
+                [of_keys * net.key_dim, keys + of_keys * net.key_dim, 2 * keys + h * net.value_dim];
             let rate = group * 2 * each + within;
             let decay = rate + each;
             let mut rows = Vec::new();
@@ -633,6 +688,133 @@ pub fn delta_rule(
     out
 }
 
+/// Weights of a state space beside its projections.
+#[derive(Clone, Debug)]
+pub struct StateWeights {
+    /// `[channels, kernel]`
+    pub convolution: Vec<f64>,
+    /// Of each channel; empty for none.
+    pub convolution_bias: Vec<f64>,
+    pub a_log: Vec<f64>,
+    pub dt_bias: Vec<f64>,
+    pub d: Vec<f64>,
+}
+
+/// What a wrong state space may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateMistake {
+    NoSkip,
+    NoStepBias,
+    /// The time step is not put through softplus.
+    RawStep,
+    NoDecay,
+    NoActivation,
+    NoConvolution,
+    NoConvolutionBias,
+    /// What is written takes the place of what is read, and the other way round.
+    Exchanged,
+    /// The time step does not scale what is written.
+    StepOfDecayAlone,
+    /// Head `h` has group `h % groups`.
+    Tiled,
+    /// The time step has no lower limit.
+    NoLimit,
+    /// A step begins with an empty state; what its convolution sees goes on.
+    Restarted,
+}
+
+/// The gates of all heads, the first columns of the projection.
+pub fn state_gates(net: StateSpace, projected: &Matrix) -> Matrix {
+    projected.columns(0..net.inner())
+}
+
+/// Mamba-2's scan (Dao and Gu 2024) token by token: for each head `S = exp(dt A) S + dt x B'`, `y = S C + D x`, with
+/// `A = -exp(a_log)`, `dt = softplus(raw + bias)`, and x, B and C behind a causal convolution and SiLU. `hidden`: rows that
+/// are padding, which write nothing; empty for none. `limited`: rows whose time step has a lower limit. `own`: rows of the
+/// step that is asked for. Sequences start with an empty state.
+pub fn state_space(
+    net: StateSpace,
+    weights: &StateWeights,
+    projected: &Matrix,
+    sequences: &[Range<usize>],
+    [hidden, limited, own]: [&[bool]; 3],
+    mistake: Option<StateMistake>,
+    p: Precision,
+) -> Matrix {
+    let (inner, shared) = (net.inner(), net.groups * net.state);
+    let is = |m: StateMistake| mistake == Some(m);
+    let padded = |t: usize| hidden.get(t).copied().unwrap_or(false);
+    let mut out = Matrix::zeros(projected.rows, inner);
+    let each = (net.heads / net.groups).max(1);
+    let parts: Vec<(usize, OfHead)> = (0..net.heads)
+        .into_par_iter()
+        .map(|h| {
+            let group = if is(StateMistake::Tiled) { h % net.groups } else { h / each };
+            let (mut write, mut read) = (inner + group * net.state, inner + shared + group * net.state);
+            if is(StateMistake::Exchanged) {
+                std::mem::swap(&mut write, &mut read);
+            }
+            let mut rows = Vec::new();
+            for sequence in sequences {
+                let convolved = |t: usize, channels: Range<usize>| -> Vec<f64> {
+                    let value = |c: usize| {
+                        let w = &weights.convolution[c * net.kernel..(c + 1) * net.kernel];
+                        let sum: f64 = (0..net.kernel)
+                            .filter(|&back| t >= sequence.start + back && !padded(t - back))
+                            .filter(|&back| back == 0 || !is(StateMistake::NoConvolution))
+                            .map(|back| w[net.kernel - 1 - back] * projected.row(t - back)[inner + c])
+                            .sum();
+                        let bias = weights.convolution_bias.get(c).copied().unwrap_or(0.0);
+                        let bias = if is(StateMistake::NoConvolutionBias) { 0.0 } else { bias };
+                        let sum = p.round(sum + bias);
+                        p.round(if is(StateMistake::NoActivation) { sum } else { silu(sum) })
+                    };
+                    channels.map(value).collect()
+                };
+                let mut state = vec![0.0; net.head_dim * net.state];
+                for t in sequence.clone() {
+                    let is_own = |t: usize| own.get(t).copied().unwrap_or(false);
+                    let begins = is_own(t) && t.checked_sub(1).is_none_or(|t| !is_own(t));
+                    if begins && is(StateMistake::Restarted) {
+                        state.fill(0.0);
+                    }
+                    let x = convolved(t, h * net.head_dim..(h + 1) * net.head_dim);
+                    let (b, c) =
+                        (convolved(t, write..write + net.state), convolved(t, read..read + net.state));
+                    let raw = projected.row(t)[2 * inner + 2 * shared + h];
+                    let bias = if is(StateMistake::NoStepBias) { 0.0 } else { weights.dt_bias[h] };
+                    let raw = p.round(raw + bias);
+                    let softened = p.round(raw.max(0.0) + (-raw.abs()).exp().ln_1p());
+                    let step = if is(StateMistake::RawStep) { raw } else { softened };
+                    let bounded = limited.get(t).copied().unwrap_or(false) && !is(StateMistake::NoLimit);
+                    let step = if bounded { step.max(net.shortest) } else { step };
+                    let kept =
+                        if is(StateMistake::NoDecay) { 1.0 } else { (-weights.a_log[h].exp() * step).exp() };
+                    let written = if is(StateMistake::StepOfDecayAlone) { 1.0 } else { step };
+                    let skip = if is(StateMistake::NoSkip) { 0.0 } else { weights.d[h] };
+                    let mut values = Vec::with_capacity(net.head_dim);
+                    for (i, &x) in x.iter().enumerate() {
+                        let row = &mut state[i * net.state..(i + 1) * net.state];
+                        for (s, b) in row.iter_mut().zip(&b) {
+                            *s = kept * *s + if padded(t) { 0.0 } else { written * x * b };
+                        }
+                        let sum: f64 = row.iter().zip(&c).map(|(s, c)| s * c).sum();
+                        values.push(p.round(sum + skip * x));
+                    }
+                    rows.push((t, values));
+                }
+            }
+            (h, rows)
+        })
+        .collect();
+    for (h, rows) in parts {
+        for (t, values) in rows {
+            out.row_mut(t)[h * net.head_dim..(h + 1) * net.head_dim].copy_from_slice(&values);
+        }
+    }
+    out
+}
+
 /// Queries, keys and values, `[tokens, heads * d]`. There may be fewer queries than keys.
 #[derive(Clone, Debug)]
 pub struct Heads {
@@ -652,8 +834,27 @@ pub struct Mask<'a> {
     pub window: Option<usize>,
     /// Keys that nobody sees; empty for none.
     pub padding: &'a [bool],
+    /// Positions are cut into chunks, and a position sees its own.
+    pub chunk: Option<Chunk<'a>>,
+    /// The keys that each query sees, counted from its sequence's first one.
+    pub chosen: Option<Chosen<'a>>,
     /// A mistake: a position does not see itself, unless it is a sequence's first.
     pub strict: bool,
+}
+
+/// Keys that queries have chosen: so many for each of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    pub each: usize,
+    pub keys: &'a [i64],
+}
+
+/// Chunks of positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    pub size: usize,
+    /// Where the first row of keys of each sequence is, counted from its first token; padding is before it.
+    pub first: &'a [i64],
 }
 
 /// Softmax attention within each sequence, which has as many keys as queries at least. Query head `h` uses key head `h / (heads / kv_heads)`, with `tiled`
@@ -669,7 +870,13 @@ pub fn attention(
     let (dk, dv) = (form.key_dim, form.value_dim);
     let mut out = Matrix::zeros(heads.q.rows, form.heads * dv);
     let padded = |t: usize| mask.padding.get(t).copied().unwrap_or(false);
-    for (sequence, queries) in mask.sequences.iter().zip(mask.queries) {
+    for (number, (sequence, queries)) in mask.sequences.iter().zip(mask.queries).enumerate() {
+        let chunk_of = |row: usize| {
+            mask.chunk.map_or(0, |chunk| {
+                let first = chunk.first.get(number).copied().unwrap_or(0);
+                (first + (row - sequence.start) as i64).div_euclid(chunk.size.max(1) as i64)
+            })
+        };
         // The key row of a query.
         let key = |q: usize| sequence.end - queries.len() + (q - queries.start);
         let rows = |m: &Matrix, columns: Range<usize>, rows: Range<usize>| {
@@ -693,12 +900,25 @@ pub fn attention(
                 for r in 0..scores.rows {
                     let t = key(start + r);
                     let row = scores.row_mut(r);
+                    let chosen = mask.chosen.map(|chosen| {
+                        let mut all = vec![false; sequence.len()];
+                        let own = (start + r) * chosen.each..(start + r + 1) * chosen.each;
+                        let keys = chosen.keys.get(own).unwrap_or(&[]);
+                        for key in keys.iter().filter_map(|&k| usize::try_from(k).ok()) {
+                            if let Some(seen) = all.get_mut(key) {
+                                *seen = true;
+                            }
+                        }
+                        all
+                    });
                     for (j, s) in row.iter_mut().enumerate() {
                         let at = sequence.start + j;
                         let later = mask.causal && at > t;
                         let itself = mask.strict && at == t && t > sequence.start;
                         let outside = mask.window.is_some_and(|w| at <= t && t - at >= w);
-                        let seen = !(padded(at) || later || itself || outside);
+                        let elsewhere = chunk_of(at) != chunk_of(t);
+                        let unchosen = chosen.as_ref().is_some_and(|all| !all[j]);
+                        let seen = !(padded(at) || later || itself || outside || elsewhere || unchosen);
                         let score = p.round(p.round(*s) * form.scale);
                         *s = if seen { soft_cap(score, form.cap) } else { f64::NEG_INFINITY };
                     }
@@ -799,6 +1019,8 @@ mod tests {
             sinks: false,
             qk_norm: super::super::config::QkNorm::None,
             mla: None,
+            temperature: None,
+            indexer: None,
             gate: false,
         };
         let heads = Heads {
@@ -813,10 +1035,23 @@ mod tests {
             causal: true,
             window: Some(2),
             padding: &[],
+            chunk: None,
+            chosen: None,
             strict: false,
         };
         let y = attention(&heads, &form, &mask, None, false, Precision::Exact);
         assert_eq!(y.data, [1.0, 1.5, 3.0, 6.0]);
+        // Chunks of two, of which the first began one position before the first key.
+        let chunk = Some(Chunk { size: 2, first: &[1] });
+        let y = attention(
+            &heads,
+            &form,
+            &Mask { chunk, window: None, ..mask.clone() },
+            None,
+            false,
+            Precision::Exact,
+        );
+        assert_eq!(y.data, [1.0, 2.0, 3.0, 8.0]);
         let padded = Heads { v: Matrix::new(4, 1, vec![f64::NAN, 2., 4., 8.]), ..heads.clone() };
         let mask = Mask { padding: &[true, false, false, false], ..mask };
         let y = attention(&padded, &form, &mask, None, false, Precision::Exact);

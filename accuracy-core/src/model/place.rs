@@ -68,6 +68,10 @@ pub struct Place {
     pub calls: Option<usize>,
     /// The dump has to have an output of this module: without it, the place means something else.
     pub beside: Option<String>,
+    /// The module has to have one of these slots, too: without it, the place means something else.
+    pub with: Names,
+    /// The tensor may have as many times the rows of the tokens, a part for each expert, which are added.
+    pub stacked: Option<usize>,
     /// Output of this module must be another value: where both are one, the place means something else.
     pub unlike: Option<String>,
     pub sharing: Sharing,
@@ -85,6 +89,8 @@ impl Place {
             call: 0,
             calls: None,
             beside: None,
+            with: &[],
+            stacked: None,
             unlike: None,
             sharing: Sharing::Unknown,
         }
@@ -142,6 +148,14 @@ impl Site {
 
     pub fn beside(self, module: &str) -> Site {
         self.each(|p| p.beside = Some(module.to_owned()))
+    }
+
+    pub fn with(self, slots: Names) -> Site {
+        self.each(|p| p.with = slots)
+    }
+
+    pub fn stacked(self, experts: usize) -> Site {
+        self.each(|p| p.stacked = Some(experts))
     }
 
     pub fn unlike(self, module: &str) -> Site {

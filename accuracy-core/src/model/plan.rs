@@ -3,7 +3,10 @@
 //! Modules are called as transformers calls them; what engines call otherwise, fuse or pass along is in
 //! [`place`](super::place) and appears here as further places of the same values.
 
-use super::config::{Activation, DeltaNet, Layer, ModelConfig, QkNorm, Router};
+use super::config::{
+    Activation, DeltaNet, Given, Indexer, Inner, Layer, Mixture, ModelConfig, Parts, QkNorm, Router, Stack,
+    StateSpace, Weighed,
+};
 use super::place::{
     ATTEND_K, ATTEND_Q, ATTENDS, EXPERT_IDS, EXPERT_WEIGHTS, EXPERTS_OUTPUT, FUSED_GATE_UP, FUSED_LATENT,
     FUSED_QKV, GIVEN_COS, GIVEN_SIN, LAYER_RESIDUAL, LOGITS, LOGITS_INPUT, LOGITS_OUTPUT, Names, RESIDUAL,
@@ -41,13 +44,18 @@ pub enum OpKind {
     /// Inputs q, k, v; of latent attention q, `kv_b_proj`'s and `kv_a_proj`'s output. Rotates and attends.
     Attention {
         window: Option<usize>,
+        chunk: Option<usize>,
         sinks: Option<String>,
         rope: Option<usize>,
         /// Where an engine's dump has q and k after the rotation.
         rotated: Vec<Site>,
+        /// Where a dump has the keys that each query sees, if they are chosen.
+        chosen: Option<Site>,
         /// The last input is the projection of queries whose second half of each head gates the output.
         gate: bool,
     },
+    /// Chooses the keys that each query sees. Inputs: its queries, its keys, and the weights of its heads.
+    Indexer(Indexer),
     /// The first half of each head of `2 * d` columns.
     FirstHalves {
         d: usize,
@@ -57,11 +65,22 @@ pub enum OpKind {
     Delta {
         module: String,
     },
-    /// RMSNorm of each head, multiplied with the SiLU of its gate. Inputs: what is normed, and the projection that has
-    /// the gates.
+    /// A state space behind its convolution, with the weights of this module. Input: the projection.
+    State {
+        module: String,
+    },
+    /// RMSNorm of parts of each row, and the SiLU of gates. Inputs: what is normed, and the projection that has the gates.
     GatedNorm {
         weight: String,
         eps: f64,
+        gates: Gates,
+    },
+    /// RMSNorm of each head of `d` columns, without a weight. Inputs: rotated heads, and the same before the rotation by
+    /// that embedding.
+    UnitNorm {
+        eps: f64,
+        d: usize,
+        rope: usize,
     },
     /// The first input, and the second times the sigmoid of the third.
     Blend,
@@ -78,6 +97,8 @@ pub enum OpKind {
         module: String,
         activation: Activation,
         experts: usize,
+        weighed: Weighed,
+        stack: Stack,
     },
     /// The first input and `scale` times the others.
     Sum {
@@ -90,6 +111,15 @@ pub enum OpKind {
     },
     /// The output is the input, bit for bit.
     Copy,
+}
+
+/// Which gates a norm has, and when they are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gates {
+    /// A delta net's, behind the norm of each head.
+    OfDelta,
+    /// A state space's, before the norm of each group of heads.
+    OfState,
 }
 
 /// One operation of a model.
@@ -195,6 +225,42 @@ impl Plan {
     pub fn of(config: &ModelConfig, tied: bool) -> Plan {
         if config.model_type == "bert" { bert(config) } else { decoder(config, tied) }
     }
+
+    /// The checkpoint calls the module `from` of the dumps `to`.
+    pub fn stored_under(&mut self, from: &str, to: &str) {
+        let move_to = |name: &mut String| {
+            if let Some(rest) = name.strip_prefix(from).filter(|rest| rest.starts_with('.')) {
+                *name = format!("{to}{rest}");
+            }
+        };
+        for op in &mut self.ops {
+            match &mut op.kind {
+                OpKind::Embedding { weight, .. }
+                | OpKind::Linear { weight }
+                | OpKind::GatedNorm { weight, .. } => move_to(weight),
+                OpKind::Norm { weight, bias, .. } => {
+                    move_to(weight);
+                    bias.iter_mut().for_each(move_to);
+                }
+                OpKind::Attention { sinks, .. } => sinks.iter_mut().for_each(move_to),
+                OpKind::Delta { module } | OpKind::State { module } | OpKind::Experts { module, .. } => {
+                    move_to(module);
+                }
+                OpKind::Router { correction, .. } => correction.iter_mut().for_each(move_to),
+                OpKind::RopeTable { .. }
+                | OpKind::Rotate { .. }
+                | OpKind::FirstHalves { .. }
+                | OpKind::UnitNorm { .. }
+                | OpKind::Indexer(_)
+                | OpKind::Blend
+                | OpKind::Gated(_)
+                | OpKind::Activation(_)
+                | OpKind::Sum { .. }
+                | OpKind::Logits { .. }
+                | OpKind::Copy => {}
+            }
+        }
+    }
 }
 
 /// The stream between the layers: what enters a layer, what the one before it gives, what the norm behind adds up.
@@ -208,7 +274,7 @@ fn between(config: &ModelConfig, i: usize) -> Site {
         site = Site::input(module.clone()).plus(LAYER_RESIDUAL).or(Site::input(module.clone()));
         form.norms.before_attention.map(|norm| format!("{module}.{norm}"))
     } else {
-        Some(format!("{}.norm", form.prefix))
+        Some(format!("{}.{}", form.prefix, form.last_norm))
     };
     if i > 0 {
         let out = Site::output(layer(i - 1));
@@ -216,7 +282,7 @@ fn between(config: &ModelConfig, i: usize) -> Site {
         // What follows a layer is its output; what enters one may have been made of it.
         site = if i == count { given.or(site) } else { site.or(given) };
     } else if form.embedding_scale == 1.0 {
-        site = site.or(Site::output(format!("{}.embed_tokens", form.prefix)));
+        site = site.or(Site::output(format!("{}.{}", form.prefix, form.embeddings)));
     }
     if let Some(norm) = norm {
         site = site.or(norm_input(&norm));
@@ -232,7 +298,7 @@ fn decoder(config: &ModelConfig, tied: bool) -> Plan {
     let form = &config.form;
     let at = |name: &str| format!("{}.{name}", form.prefix);
     let whole = Sharing::Whole(config.hidden);
-    let table = at("embed_tokens");
+    let table = at(form.embeddings);
     let count = config.layers.len();
     let stream: Vec<Site> = (0..=count).map(|i| between(config, i)).collect();
     let ids = Site::slot(&table, Kind::Input, &["0", "", "input", "input_"]);
@@ -249,7 +315,7 @@ fn decoder(config: &ModelConfig, tied: bool) -> Plan {
     if shared_table {
         let module = at("rotary_emb");
         let positions = Site::slot(&module, Kind::Input, &["position_ids", "1"]);
-        let given = Site::slot(at("layers.0.self_attn"), Kind::Input, GIVEN_COS);
+        let given = Site::slot(at(&format!("layers.0.{}", form.attention)), Kind::Input, GIVEN_COS);
         let cos = Site::slot(&module, Kind::Output, &["0"]).or(given);
         b.op("rope", OpKind::RopeTable { rope: 0 }, vec![positions], cos);
     }
@@ -261,14 +327,14 @@ fn decoder(config: &ModelConfig, tied: bool) -> Plan {
         modules.push(module);
     }
     b.layer = None;
-    let norm = at("norm");
+    let norm = at(form.last_norm);
     b.rms(norm.clone(), stream[count].clone());
     let normed = Site::output(&norm).shared(whole);
-    let read = Site::input("lm_head").or(Site::slot(LOGITS, Kind::Input, LOGITS_INPUT)).shared(whole);
+    let read = Site::input(form.head).or(Site::slot(LOGITS, Kind::Input, LOGITS_INPUT)).shared(whole);
     b.copy(normed.clone(), read.clone());
-    let weight = if tied { format!("{}.embed_tokens", form.prefix) } else { "lm_head".to_owned() };
+    let weight = if tied { at(form.embeddings) } else { form.head.to_owned() };
     let parts = config.vocabulary.map_or(Sharing::Unknown, |v| Sharing::Columns(v, 1));
-    let (logits, head) = (Site::slot(LOGITS, Kind::Output, LOGITS_OUTPUT), Site::output("lm_head"));
+    let (logits, head) = (Site::slot(LOGITS, Kind::Output, LOGITS_OUTPUT), Site::output(form.head));
     let scaled = form.logits_scale != 1.0 || form.logits_cap.is_some();
     let head = if scaled { head } else { head.or(logits.clone()) }.shared(parts);
     let kind = OpKind::Linear { weight };
@@ -294,8 +360,7 @@ fn decoder_layer(b: &mut Builder, layer: &Layer, i: usize, before: &Site, after:
     let form = &config.form;
     let module = format!("{}.layers.{i}", form.prefix);
     let at = |name: &str| format!("{module}.{name}");
-    let hidden = config.hidden;
-    let whole = Sharing::Whole(hidden);
+    let whole = Sharing::Whole(config.hidden);
     // What enters the layer is what left the one before it.
     if i > 0 {
         let out = Site::output(format!("{}.layers.{}", form.prefix, i - 1));
@@ -313,10 +378,21 @@ fn decoder_layer(b: &mut Builder, layer: &Layer, i: usize, before: &Site, after:
         }
         None => before.clone(),
     };
-    let attention = match config.delta.filter(|_| layer.linear) {
-        Some(net) => linear_attention(b, net, &module, &normed),
-        None => attention(b, layer, i, &module, &normed),
-    };
+    let sum = OpKind::Sum { scale: form.branch_scale };
+    match layer.parts {
+        Parts::Both => {}
+        Parts::Mixer => {
+            let branch = mixer(b, layer, i, &module, &normed);
+            b.op("residual", sum, vec![before.clone(), branch.clone()], left(config, i, after));
+            return vec![("attention", branch)];
+        }
+        Parts::Mlp => {
+            let branch = feed_forward(b, layer, &module, &normed);
+            b.op("residual", sum, vec![before.clone(), branch.clone()], left(config, i, after));
+            return vec![("mlp", branch)];
+        }
+    }
+    let attention = mixer(b, layer, i, &module, &normed);
     let branch = match form.norms.after_attention {
         Some(norm) => {
             b.rms(at(norm), attention.clone());
@@ -324,29 +400,20 @@ fn decoder_layer(b: &mut Builder, layer: &Layer, i: usize, before: &Site, after:
         }
         None => attention.clone(),
     };
-    let block: Names = if layer.router.is_some() { form.mixture.modules } else { &["mlp"] };
-    let into_block = Site::any(block.iter().map(|m| Site::input(at(m)))).shared(whole);
+    let into_block = into_block(config, layer, &module);
     let middle = match form.norms.before_mlp {
         Some(norm) => norm_input(&at(norm)).or(norm_sum(&at(norm))).shared(whole),
         None => into_block.clone(),
     };
-    let sum = OpKind::Sum { scale: form.branch_scale };
     b.op("residual", sum.clone(), vec![before.clone(), branch], middle.clone());
     let normed = match form.norms.before_mlp {
         Some(norm) => {
             b.rms(at(norm), middle.clone());
-            let normed = Site::output(at(norm)).shared(whole);
-            b.copy(normed.clone(), into_block.clone());
-            normed
+            Site::output(at(norm)).shared(whole)
         }
         None => middle.clone(),
     };
-    let into = into_block.or(normed);
-    let made = match &layer.router {
-        None => dense(b, &at("mlp"), form.fused_gate_up, config.inner, &into),
-        Some(router) => mixture(b, layer, router, &module, &into),
-    };
-    let mlp = Site::any(block.iter().map(|m| Site::output(at(m)))).shared(Sharing::Sum(hidden)).or(made);
+    let mlp = feed_forward(b, layer, &module, &normed);
     let branch = match form.norms.after_mlp {
         Some(norm) => {
             b.rms(at(norm), mlp.clone());
@@ -358,6 +425,45 @@ fn decoder_layer(b: &mut Builder, layer: &Layer, i: usize, before: &Site, after:
     vec![("attention", attention), ("mlp", mlp)]
 }
 
+/// The modules of a layer's MLP or experts.
+fn blocks<'a>(config: &'a ModelConfig, layer: &Layer) -> Vec<&'a str> {
+    let form = &config.form;
+    if layer.router.is_some() { form.mixture.modules.to_vec() } else { vec![form.mlp] }
+}
+
+fn into_block(config: &ModelConfig, layer: &Layer, module: &str) -> Site {
+    let inputs = blocks(config, layer).into_iter().map(|m| Site::input(format!("{module}.{m}")));
+    Site::any(inputs).shared(Sharing::Whole(config.hidden))
+}
+
+/// An MLP or experts, from the normed stream to what is added to it.
+fn feed_forward(b: &mut Builder, layer: &Layer, module: &str, normed: &Site) -> Site {
+    let config = b.config;
+    let form = &config.form;
+    let block = into_block(config, layer, module);
+    // What is not normed is the block's input itself.
+    if form.norms.before_mlp.is_some() || layer.parts == Parts::Mlp {
+        b.copy(normed.clone(), block.clone());
+    }
+    let into = block.or(normed.clone());
+    let made = match &layer.router {
+        None => dense(b, &format!("{module}.{}", form.mlp), form.fused_gate_up, config.inner, &into),
+        Some(router) => mixture(b, layer, router, module, &into),
+    };
+    let outputs = blocks(config, layer).into_iter().map(|m| Site::output(format!("{module}.{m}")));
+    Site::any(outputs).shared(Sharing::Sum(config.hidden)).or(made)
+}
+
+/// Attention of some kind, from the normed stream to what is added to it.
+fn mixer(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Site) -> Site {
+    let config = b.config;
+    match (config.delta.filter(|_| layer.linear), config.state.filter(|_| layer.linear)) {
+        (Some(net), _) => linear_attention(b, net, module, normed),
+        (None, Some(net)) => state_space(b, net, module, normed),
+        (None, None) => attention(b, layer, i, module, normed),
+    }
+}
+
 /// What leaves a layer.
 fn left(config: &ModelConfig, i: usize, after: &Site) -> Site {
     let out = Site::output(format!("{}.layers.{i}", config.form.prefix));
@@ -367,14 +473,14 @@ fn left(config: &ModelConfig, i: usize, after: &Site) -> Site {
 /// Attention from the normed stream to what is added to it.
 fn attention(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Site) -> Site {
     let config = b.config;
-    let at = |name: &str| format!("{module}.self_attn.{name}");
-    let block = format!("{module}.self_attn");
+    let block = format!("{module}.{}", config.form.attention);
+    let at = |name: &str| format!("{block}.{name}");
     if let Some(rope) = layer.rope {
         if config.ropes.len() == 1 {
             const TABLES: [(Names, Names); 2] = [(&["0"], GIVEN_COS), (&["1"], GIVEN_SIN)];
             for (made, given) in TABLES {
                 let rotary = format!("{}.rotary_emb", config.form.prefix);
-                let first = format!("{}.layers.0.self_attn", config.form.prefix);
+                let first = format!("{}.layers.0.{}", config.form.prefix, config.form.attention);
                 let table = Site::slot(rotary, Kind::Output, made).or(Site::slot(first, Kind::Input, given));
                 b.op("rope", OpKind::Copy, vec![table], Site::slot(&block, Kind::Input, given));
             }
@@ -395,15 +501,24 @@ fn attention(b: &mut Builder, layer: &Layer, i: usize, module: &str, normed: &Si
     let context = if a.gate { into.clone() } else { into.clone().or(attends.clone()) };
     let (inputs, rotated) =
         if a.mla.is_some() { (latent(b, &at, normed), Vec::new()) } else { heads(b, layer, i, &at, normed) };
+    let chosen = a.indexer.map(|indexer| choosing(b, indexer, &at, normed));
     let sinks = a.sinks.then(|| at("sinks"));
-    let kind = OpKind::Attention { window: layer.window, sinks, rope: layer.rope, rotated, gate: a.gate };
+    let kind = OpKind::Attention {
+        window: layer.window,
+        chunk: layer.chunk,
+        sinks,
+        rope: layer.rope,
+        rotated,
+        chosen,
+        gate: a.gate,
+    };
     b.op("attention", kind, inputs, context.clone());
     if !a.gate && a.mla.is_none() {
         b.copy(attends, into);
     }
     let out = Site::output(at("o_proj")).shared(Sharing::Sum(config.hidden));
     b.op("o_proj", OpKind::Linear { weight: at("o_proj") }, vec![context], out.clone());
-    let whole = Site::output(block).shared(Sharing::Sum(config.hidden));
+    let whole = Site::output(&block).shared(Sharing::Sum(config.hidden));
     b.copy(out.clone(), whole.clone());
     whole.or(out)
 }
@@ -425,7 +540,7 @@ fn linear_attention(b: &mut Builder, net: DeltaNet, module: &str, normed: &Site)
     let columns = Sharing::Columns(values, net.value_dim);
     let core = Site::slot(at("norm"), Kind::Input, &["0", "hidden_states", "x"]).shared(columns);
     b.op("delta_rule", OpKind::Delta { module: block.clone() }, projected.clone(), core.clone());
-    let kind = OpKind::GatedNorm { weight: at("norm"), eps: b.config.norm_eps };
+    let kind = OpKind::GatedNorm { weight: at("norm"), eps: b.config.norm_eps, gates: Gates::OfDelta };
     let gated = Site::output(at("norm")).shared(columns);
     b.op("linear_attn.norm", kind, vec![core, projected.swap_remove(0)], gated.clone());
     let into = Site::input(at("out_proj")).shared(columns);
@@ -433,6 +548,30 @@ fn linear_attention(b: &mut Builder, net: DeltaNet, module: &str, normed: &Site)
     let out = Site::output(at("out_proj")).shared(Sharing::Sum(hidden));
     b.op("out_proj", OpKind::Linear { weight: at("out_proj") }, vec![into.or(gated)], out.clone());
     let whole = Site::output(block).shared(Sharing::Sum(hidden));
+    b.copy(out.clone(), whole.clone());
+    whole.or(out)
+}
+
+/// A state space from the normed stream to what is added to it.
+fn state_space(b: &mut Builder, net: StateSpace, module: &str, normed: &Site) -> Site {
+    let hidden = b.config.hidden;
+    let block = format!("{module}.{}", b.config.form.attention);
+    let at = |name: &str| format!("{block}.{name}");
+    b.copy(normed.clone(), Site::input(at("in_proj")).shared(Sharing::Whole(hidden)));
+    let from = Site::input(at("in_proj")).or(normed.clone());
+    let projected = Site::output(at("in_proj"));
+    b.op("in_proj", OpKind::Linear { weight: at("in_proj") }, vec![from], projected.clone());
+    let columns = Sharing::Columns(net.inner(), net.head_dim);
+    let core = Site::slot(at("norm"), Kind::Input, &["0", "hidden_states", "x"]).shared(columns);
+    b.op("state_space", OpKind::State { module: block.clone() }, vec![projected.clone()], core.clone());
+    let kind = OpKind::GatedNorm { weight: at("norm"), eps: b.config.norm_eps, gates: Gates::OfState };
+    let gated = Site::output(at("norm")).shared(columns);
+    b.op("mixer.norm", kind, vec![core, projected], gated.clone());
+    let into = Site::input(at("out_proj")).shared(columns);
+    b.copy(gated.clone(), into.clone());
+    let out = Site::output(at("out_proj")).shared(Sharing::Sum(hidden));
+    b.op("out_proj", OpKind::Linear { weight: at("out_proj") }, vec![into.or(gated)], out.clone());
+    let whole = Site::output(&block).shared(Sharing::Sum(hidden));
     b.copy(out.clone(), whole.clone());
     whole.or(out)
 }
@@ -479,7 +618,7 @@ fn heads(
             b.op("q_proj", OpKind::FirstHalves { d: a.key_dim }, vec![out.clone()], part.clone());
             gates = Some(std::mem::replace(&mut out, part));
         }
-        if a.qk_norm != QkNorm::None {
+        if matches!(a.qk_norm, QkNorm::Head | QkNorm::Whole) {
             let norm = at(&format!("{name}_norm"));
             let by_head = (a.qk_norm == QkNorm::Head).then_some(a.key_dim);
             let kind = OpKind::Norm {
@@ -494,7 +633,7 @@ fn heads(
             b.op(&format!("{name}_norm"), kind, vec![input], out.clone());
         }
         if let Some(rope) = layer.rope {
-            let first = format!("{}.layers.0.self_attn.rotary_emb", config.form.prefix);
+            let first = format!("{}.layers.0.{}.rotary_emb", config.form.prefix, config.form.attention);
             let slots: [Names; 2] = [&["0"], &["1"]];
             let attends = if name == "q" { ATTEND_Q } else { ATTEND_K };
             let rotates = config.layers.iter().filter(|l| l.rope.is_some());
@@ -506,13 +645,53 @@ fn heads(
                 .or(own)
                 .or(Site::slot(first, Kind::Output, slots[index]).call(i, rotates.count()))
                 .shared(sharing);
-            b.op("rope", OpKind::Rotate { rope }, vec![out.clone()], turned.clone());
-            rotated.push(turned);
+            if a.qk_norm == QkNorm::Unit {
+                let norm = at("qk_norm");
+                let into = Site::input(&norm).call(index, 2).shared(sharing);
+                b.op("rope", OpKind::Rotate { rope }, vec![out.clone()], into.clone());
+                let normed = Site::output(&norm).call(index, 2).shared(sharing).or(turned);
+                let kind = OpKind::UnitNorm { eps: config.norm_eps, d: a.key_dim, rope };
+                b.op(&format!("{name}_norm"), kind, vec![into, out.clone()], normed.clone());
+                rotated.push(normed);
+            } else {
+                b.op("rope", OpKind::Rotate { rope }, vec![out.clone()], turned.clone());
+                rotated.push(turned);
+            }
         }
         inputs.push(out);
     }
     inputs.extend(gates);
     (inputs, rotated)
+}
+
+/// What chooses the keys that each query sees, from the normed stream and the latents of the queries. Where the choice is.
+fn choosing(b: &mut Builder, indexer: Indexer, at: &dyn Fn(&str) -> String, normed: &Site) -> Site {
+    let block = |name: &str| at(&format!("indexer.{name}"));
+    let latents = Site::output(at("q_a_layernorm"));
+    let mut inputs = Vec::new();
+    for (name, from) in [("wq_b", &latents), ("wk", normed), ("weights_proj", normed)] {
+        b.copy(from.clone(), Site::input(block(name)));
+        let mut out = Site::output(block(name));
+        let input = Site::input(block(name)).or(from.clone());
+        b.op(&format!("indexer.{name}"), OpKind::Linear { weight: block(name) }, vec![input], out.clone());
+        if name == "wk" {
+            let norm = block("k_norm");
+            let kind = OpKind::Norm {
+                weight: norm.clone(),
+                bias: Some(format!("{norm}.bias")),
+                eps: 1e-6,
+                width: None,
+                one_plus: false,
+            };
+            let input = Site::input(&norm).or(out);
+            out = Site::output(&norm);
+            b.op("indexer.k_norm", kind, vec![input], out.clone());
+        }
+        inputs.push(out);
+    }
+    let chosen = Site::slot(at("indexer"), Kind::Output, &["", "0"]);
+    b.op("indexer", OpKind::Indexer(indexer), inputs, chosen.clone());
+    chosen
 }
 
 /// Latent attention's queries, expanded keys and values, and latents.
@@ -564,6 +743,9 @@ fn latent(b: &mut Builder, at: &dyn Fn(&str) -> String, normed: &Site) -> Vec<Si
 /// A gated MLP; what it gives.
 fn dense(b: &mut Builder, module: &str, fused: Option<&str>, inner: Option<usize>, into: &Site) -> Site {
     let config = b.config;
+    if config.form.inner == Inner::Plain {
+        return plain_mlp(b, module, inner, into);
+    }
     let at = |name: &str| format!("{module}.{name}");
     let joint =
         Site::any(FUSED_GATE_UP.iter().map(|m| Site::input(at(m)))).shared(Sharing::Whole(config.hidden));
@@ -599,6 +781,26 @@ fn dense(b: &mut Builder, module: &str, fused: Option<&str>, inner: Option<usize
     out
 }
 
+/// An MLP without a gate; what it gives.
+fn plain_mlp(b: &mut Builder, module: &str, inner: Option<usize>, into: &Site) -> Site {
+    let config = b.config;
+    let at = |name: &str| format!("{module}.{name}");
+    let columns = inner.map_or(Sharing::Unknown, |n| Sharing::Columns(n, 1));
+    b.copy(into.clone(), Site::input(at("up_proj")).shared(Sharing::Whole(config.hidden)));
+    let up = Site::output(at("up_proj")).shared(columns);
+    let from = Site::input(at("up_proj")).or(into.clone());
+    b.op("up_proj", OpKind::Linear { weight: at("up_proj") }, vec![from], up.clone());
+    let acted = Site::output(at("act_fn")).shared(columns);
+    let inside = Site::input(at("down_proj")).shared(columns);
+    b.copy(acted.clone(), inside.clone());
+    let inside = inside.or(acted);
+    b.op("activation", OpKind::Activation(config.activation), vec![up], inside.clone());
+    let out = Site::output(at("down_proj")).shared(Sharing::Sum(config.hidden));
+    b.op("down_proj", OpKind::Linear { weight: at("down_proj") }, vec![inside], out.clone());
+    b.copy(out.clone(), Site::output(module).shared(Sharing::Sum(config.hidden)));
+    out
+}
+
 /// A mixture of experts; what it gives.
 fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: &Site) -> Site {
     let config = b.config;
@@ -611,15 +813,28 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
     let slot = |name: &str, kind: Kind, slots: Names| any(&|m| Site::slot(m, kind, slots), name);
     let stored = |name: &str| format!("{module}.{}.{name}", names.weights);
     let (whole, sum) = (Sharing::Whole(config.hidden), Sharing::Sum(config.hidden));
+    let (wide, routed_sum) = match names.latent {
+        None => (whole, sum),
+        Some(width) => (Sharing::Whole(width), Sharing::Sum(width)),
+    };
     let gate = names.gate;
     b.copy(into.clone(), input(gate).shared(whole));
     let kind = OpKind::Linear { weight: stored(gate) };
-    let logits = output(gate);
+    let logits = match names.given {
+        Given::Chosen => output(gate),
+        Given::All => slot(gate, Kind::Output, &["1"]).or(output(gate)),
+    };
     b.op("router", kind, vec![input(gate).shared(whole).or(into.clone())], logits.clone());
     let correction = router.correction.then(|| stored(names.correction));
-    let weights = slot(gate, Kind::Output, &["1"])
-        .or(slot("topk", Kind::Output, &["0", "topk_weights"]))
-        .or(slot("experts", Kind::Input, EXPERT_WEIGHTS));
+    let given = match names.given {
+        Given::Chosen => slot(gate, Kind::Output, &["1"]),
+        Given::All => slot(gate, Kind::Output, &["0"]).with(&["1"]),
+    };
+    let weights = given.or(slot("topk", Kind::Output, &["0", "topk_weights"])).or(slot(
+        "experts",
+        Kind::Input,
+        EXPERT_WEIGHTS,
+    ));
     let indices = slot(gate, Kind::Output, &["2"])
         .or(slot("topk", Kind::Output, &["1", "topk_ids"]))
         .or(slot("experts", Kind::Input, EXPERT_IDS));
@@ -628,11 +843,21 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
     b.copy(indices.clone(), slot("experts", Kind::Input, EXPERT_IDS));
     b.copy(weights.clone(), slot("experts", Kind::Input, EXPERT_WEIGHTS));
     b.of_experts();
-    b.copy(into.clone(), input("experts").shared(whole));
-    let (activation, experts) = (config.activation, router.experts);
-    let kind = OpKind::Experts { module: stored("experts"), activation, experts };
+    let narrowed = match names.latent {
+        None => into.clone(),
+        Some(_) => projected(b, [&input, &output], "fc1_latent_proj", stored("fc1_latent_proj"), into),
+    };
+    let taken = match names.weighed {
+        Weighed::Output => {
+            b.copy(narrowed.clone(), input("experts").shared(wide));
+            input("experts").shared(wide).or(narrowed)
+        }
+        // What experts are given in transformers has their weights in it already.
+        Weighed::Input => narrowed,
+    };
+    let kind = experts_kind(config, &names, router, stored("experts"));
     let inputs = vec![
-        input("experts").shared(whole).or(into.clone()),
+        taken,
         slot("experts", Kind::Input, EXPERT_IDS).or(indices),
         slot("experts", Kind::Input, EXPERT_WEIGHTS).or(weights),
         logits,
@@ -641,13 +866,18 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
         &|m| {
             let site = Site::slot(m.clone(), Kind::Output, EXPERTS_OUTPUT);
             // Some engines' experts give the sum with the shared expert, which is what the block gives.
-            if layer.shared { site.unlike(m.trim_end_matches(".experts")) } else { site }
+            let site = if layer.shared { site.unlike(m.trim_end_matches(".experts")) } else { site };
+            if names.weighed == Weighed::Input { site.stacked(router.experts) } else { site }
         },
         "experts",
     )
-    .shared(sum);
+    .shared(routed_sum);
     b.op("experts", kind, inputs, routed.clone());
     b.of_experts();
+    let routed = match names.latent {
+        None => routed,
+        Some(_) => projected(b, [&input, &output], "fc2_latent_proj", stored("fc2_latent_proj"), &routed),
+    };
     let block = any(&|m| Site::output(m.trim_end_matches('.').to_owned()), "").shared(sum);
     if layer.shared {
         let shared = format!("{module}.{}.{}", names.modules[0], names.shared);
@@ -673,6 +903,30 @@ fn mixture(b: &mut Builder, layer: &Layer, router: &Router, module: &str, into: 
         b.copy(routed.clone(), block);
         routed
     }
+}
+
+fn experts_kind(config: &ModelConfig, names: &Mixture, router: &Router, module: String) -> OpKind {
+    OpKind::Experts {
+        module,
+        activation: config.activation,
+        experts: router.experts,
+        weighed: names.weighed,
+        stack: names.stack,
+    }
+}
+
+/// A projection between the stream and the experts' own width; what it gives.
+fn projected(
+    b: &mut Builder,
+    [input, output]: [&dyn Fn(&str) -> Site; 2],
+    name: &str,
+    weight: String,
+    from: &Site,
+) -> Site {
+    b.copy(from.clone(), input(name));
+    let out = output(name);
+    b.op(name, OpKind::Linear { weight }, vec![input(name).or(from.clone())], out.clone());
+    out
 }
 
 /// The encoder of BERT, MiniLM and their kin; the embedding layer is compared, not replayed.
@@ -706,9 +960,11 @@ fn bert(config: &ModelConfig) -> Plan {
         let dense = at("attention.output.dense");
         let kind = OpKind::Attention {
             window: layer.window,
+            chunk: None,
             sinks: None,
             rope: None,
             rotated: Vec::new(),
+            chosen: None,
             gate: false,
         };
         b.op("attention", kind, inputs, Site::input(dense.clone()));

@@ -50,7 +50,8 @@ impl Product<'_> {
             return Vec::new();
         }
         let blocks = self.blocks().ok().flatten();
-        let found = [self.moved(), self.channels(), blocks, self.input_scales().ok().flatten()];
+        let found =
+            [self.moved(), self.channels(), self.constant(), blocks, self.input_scales().ok().flatten()];
         found.into_iter().flatten().filter(|fit| fit.1 <= 1.5 * self.bound).collect()
     }
 
@@ -159,6 +160,30 @@ impl Product<'_> {
             format!("{} columns are scaled, each by a factor of its own ({low:.3} to {high:.3})", off.len())
         };
         Some((detail, error))
+    }
+
+    /// What is added to each row: another bias than the checkpoint's.
+    fn constant(&self) -> Option<Fit> {
+        let rows = self.exact.rows as f64;
+        if self.exact.rows < 2 * ROWS {
+            return None;
+        }
+        let mut added = vec![0.0; self.exact.cols];
+        for r in 0..self.exact.rows {
+            let both = self.exact.row(r).iter().zip(self.out.row(r));
+            added.iter_mut().zip(both).for_each(|(to, (a, b))| *to += (b - a) / rows);
+        }
+        let mut made = self.exact.clone();
+        made.data
+            .chunks_exact_mut(made.cols.max(1))
+            .for_each(|row| row.iter_mut().zip(&added).for_each(|(v, a)| *v += a));
+        let error = relative_error(&made, self.out) * (rows / (rows - 1.0)).sqrt();
+        let base = self.weight.split('#').next().unwrap_or(self.weight);
+        let detail = match self.weights.has(&format!("{base}.bias")) {
+            true => "the bias is another one: a constant is added to each column",
+            false => "a constant is added to each column, as a bias that the checkpoint does not have",
+        };
+        (error <= 1.5 * self.bound).then(|| (detail.to_owned(), error))
     }
 
     /// Whether the factors of columns are the ratio of a neighbour's scale to their own.

@@ -70,7 +70,7 @@ fn reading(side: &Side, weights: Weights<'_>, module: &str, eps: Option<f64>) ->
         let fits = info.cols == x.cols && info.rows == y.cols && input.x.rows == out.x.rows;
         return fits.then(|| OpKind::Linear { weight: module.to_owned() });
     }
-    if x.data.len() != y.data.len() {
+    if (x.rows, x.cols) != (y.rows, y.cols) {
         return None;
     }
     if let Ok(weight) = weights.vector(&format!("{module}.weight")) {

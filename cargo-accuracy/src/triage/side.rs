@@ -397,7 +397,9 @@ impl Side {
             ("model", &["position_ids", "positions", "1"]),
             ("", &["position_ids", "positions", "1"]),
             ("model.language_model", &["position_ids", "positions", "1"]),
-            ("model.layers.0", &["positions", "0"]),
+            ("model.layers.0", &["positions", "0", "position_ids"]),
+            ("language_model.model.rotary_emb", &["position_ids", "1"]),
+            ("language_model.model", &["position_ids", "positions", "1"]),
             ("model.layers.0.self_attn", &["positions", "0"]),
             ("model.layers.0.self_attn.rotary_emb", &["0"]),
         ];
@@ -498,6 +500,10 @@ impl Side {
             return Vec::new();
         }
         let Some(found) = self.index.get(&key) else { return Vec::new() };
+        let slot = |s: &&str| found.iter().any(|&i| self.set.tensors[i].id.slot == **s);
+        if !place.with.is_empty() && !place.with.iter().any(|s| slot(&s)) {
+            return Vec::new();
+        }
         let tensors = || found.iter().map(|&i| &self.set.tensors[i]).filter(|t| wanted(t.element()));
         let Some(slot) = slots.iter().find(|s| tensors().any(|t| t.id.slot == **s)) else {
             return Vec::new();
@@ -641,7 +647,7 @@ impl Side {
         for place in &site.0 {
             let parts = self.floats(place);
             let part = match parts[..] {
-                [part] if place.columns.is_none() && place.fused.is_none() => part,
+                [part] if place.columns.is_none() && place.fused.is_none() && place.stacked.is_none() => part,
                 _ => match self.at(place)? {
                     Some(value) => {
                         let hidden = self.hidden(&value.lead);
@@ -719,6 +725,9 @@ impl Side {
                 value.held = Held::Apart;
             }
         }
+        if let Some(parts) = place.stacked {
+            value = self.added(value, parts)?;
+        }
         if let Some(columns) = &place.columns {
             if columns.end > value.x.cols {
                 return Err(format!(
@@ -729,6 +738,20 @@ impl Side {
             value.x = value.x.columns(columns.clone());
         }
         Ok(Some(value))
+    }
+
+    /// The sum of as many parts, each with a row for each token, if the value has them.
+    fn added(&self, value: Value, parts: usize) -> Result<Value, String> {
+        let tokens = self.tokens()?.map_or(0, |ids| ids.len());
+        if parts < 2 || tokens == 0 || value.x.rows != parts * tokens {
+            return Ok(value);
+        }
+        let cols = value.x.cols;
+        let mut sum = Matrix::zeros(tokens, cols);
+        for part in value.x.data.chunks_exact(tokens * cols) {
+            sum.data.iter_mut().zip(part).for_each(|(to, v)| *to += v);
+        }
+        Ok(Value { x: sum, lead: vec![tokens], ..value })
     }
 
     /// The shape of a value of any type.

@@ -313,8 +313,7 @@ impl<'a> Walk<'a> {
             ),
             Some(checkpoint) => match self.config() {
                 Ok(config) => {
-                    let tied = !Weights(checkpoint).has("lm_head.weight");
-                    let plan = Plan::of(&config, tied);
+                    let plan = planned(&config, Weights(checkpoint));
                     let evidence = format!(
                         "{}, {} layers, {} operations",
                         config.model_type,
@@ -498,8 +497,12 @@ impl<'a> Walk<'a> {
                 }
             }
             let finding = self.one(replay, plan, index);
-            // Places of other engines: what neither dump has was not to be moved there.
-            let moves = matches!(op.kind, OpKind::Copy | OpKind::Rotate { .. });
+            // Places of other engines: what neither dump has was not to be moved there. A table that neither has is
+            // checked where it is used.
+            let moves = matches!(
+                op.kind,
+                OpKind::Copy | OpKind::Rotate { .. } | OpKind::UnitNorm { .. } | OpKind::RopeTable { .. }
+            );
             let missing = |o: &Outcome| matches!(o, Outcome::Missing(_));
             if moves && missing(&finding.reference) && missing(&finding.candidate) {
                 continue;
@@ -788,7 +791,7 @@ impl<'a> Walk<'a> {
             .map(|(o, _)| o.layer)
             .collect();
         for (op, number) in self.findings.ops.iter_mut().zip(numbers) {
-            let rotates = matches!(plan.ops[*number].kind, OpKind::Rotate { .. });
+            let rotates = matches!(plan.ops[*number].kind, OpKind::Rotate { .. } | OpKind::UnitNorm { .. });
             match op.status {
                 OpStatus::BothWrong
                     if !matches!(op.reference, Outcome::Judged(_))
@@ -828,6 +831,9 @@ impl<'a> Walk<'a> {
         };
         let name = match (&op.kind, explained) {
             (_, Some(name)) => name.to_owned(),
+            (_, None) if matches!(&candidate, Outcome::Judged(j) if j.ranks == Ranks::SummedTwice) => {
+                op.name.clone()
+            }
             (_, None) if !through.is_empty() && status != OpStatus::Right => {
                 let last = (op.kind != OpKind::Copy).then_some(index);
                 span(plan, through.iter().copied().chain(last))
@@ -839,7 +845,10 @@ impl<'a> Walk<'a> {
             _ => op.name.clone(),
         };
         // A table that no dump holds is made by the attention that uses it.
-        let implied = matches!(op.kind, OpKind::Copy | OpKind::RopeTable { .. } | OpKind::Rotate { .. });
+        let implied = matches!(
+            op.kind,
+            OpKind::Copy | OpKind::RopeTable { .. } | OpKind::Rotate { .. } | OpKind::UnitNorm { .. }
+        );
         let is_copy = op.kind == OpKind::Copy;
         OpFinding { layer: op.layer, name, place, implied, is_copy, status, reference, candidate, cause }
     }
@@ -891,7 +900,13 @@ impl<'a> Walk<'a> {
             return;
         }
         let replay = Replay { checkpoint, config: Some(config), whole: true };
-        let Some(found) = explained(&replay, plan, &self.reference, &self.candidate) else { return };
+        let Some(found) = explained(&replay, plan, &self.reference, &self.candidate) else {
+            if config.attention.indexer.is_some() {
+                let why = "not computed: rounding decides which positions each token attends to";
+                self.step("logits explained?", Status::Skipped, vec![why.to_owned()], None);
+            }
+            return;
+        };
         let shown = |e: Option<f64>| e.map_or("not there".to_owned(), |e| format!("{e:.2e}"));
         let evidence = vec![format!(
             "logits of {}: off by {} in the candidate, {} in the reference; correct rounding and quantisation of the \
@@ -943,7 +958,9 @@ impl<'a> Walk<'a> {
             f.bad_layers = f.layers.iter().filter(|l| l.adds_nothing).map(|l| l.layer).collect();
         } else if let Some(first) = wrong.first() {
             let mut detail = Vec::new();
+            let mut summed = false;
             if let Outcome::Judged(judged) = &first.candidate {
+                summed = matches!(judged.ranks, Ranks::NeverSummed | Ranks::SummedTwice);
                 if judged.error.is_finite() {
                     detail
                         .push(format!("off by {:.2e}, rounding explains {:.2e}", judged.error, judged.bound));
@@ -955,7 +972,7 @@ impl<'a> Walk<'a> {
                     Ranks::Agree | Ranks::Summands | Ranks::Apart => None,
                 });
             }
-            if let Some(cause) = &first.cause {
+            if let Some(cause) = first.cause.as_ref().filter(|_| !summed) {
                 let how = if cause.explains { "explained" } else { "closest known mistake" };
                 detail.push(format!("{how}: {}", cause.detail));
             }
@@ -995,6 +1012,18 @@ impl<'a> Walk<'a> {
             () => Verdict::Inconclusive,
         };
     }
+}
+
+/// The operations of a model, with the names that its checkpoint has for their weights.
+fn planned(config: &ModelConfig, weights: Weights<'_>) -> Plan {
+    let form = &config.form;
+    let tied = !weights.has(&format!("{}.weight", form.head));
+    let mut plan = Plan::of(config, tied);
+    let has = |prefix: &str| weights.has(&format!("{prefix}.{}.weight", form.embeddings));
+    if let Some(other) = form.stored.iter().find(|other| !has(form.prefix) && has(other)) {
+        plan.stored_under(form.prefix, other);
+    }
+    plan
 }
 
 /// A step's tokens may have others before them that the dump does not show. That they have none is proven by a reference

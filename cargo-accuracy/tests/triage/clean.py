@@ -7,6 +7,7 @@ Prints a line for each pair that is not "agrees" and fails if one is a fault.
 
 import argparse
 import collections
+import json
 import pathlib
 import shutil
 
@@ -52,6 +53,61 @@ def write_transformers(folder, name, kind, seed):
                       folder / part)
 
 
+GROUP = 8
+
+
+def int4(w):
+    """Codes of 4 bits and a scale in bfloat16 for each group of a row."""
+    groups = w.reshape(*w.shape[:-1], -1, GROUP)
+    scales = (groups.abs().amax(-1, keepdim=True) / 7).to(torch.bfloat16).float().clamp(min=1e-6)
+    codes = (groups / scales).round().clamp(-8, 7)
+    return codes.reshape(w.shape).int(), scales[..., 0], (codes * scales).reshape(w.shape)
+
+
+def packed(codes):
+    """Eight codes in each word, the first in the lowest bits, counted from -8."""
+    parts = (codes.long() + 8).reshape(codes.shape[0], -1, 8)
+    words = (parts << (4 * torch.arange(8))).sum(-1)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def write_int4(folder, name, kind, seed):
+    """Experts of a checkpoint in 4 bits; both runs have what these decode to."""
+    from safetensors.torch import load_file, save_file
+
+    checkpoint = folder / "checkpoint"
+    models.build(name, seed=seed, dtype=torch.bfloat16).save_pretrained(checkpoint)
+    tensors, ignored = {}, []
+    for key, w in load_file(checkpoint / "model.safetensors").items():
+        base, _, leaf = key.rpartition(".")
+        if ".experts." in key:
+            codes, scales, _ = int4(w.float())
+            tensors |= {f"{base}.weight_packed": packed(codes), f"{base}.weight_scale": scales.to(torch.bfloat16),
+                        f"{base}.weight_shape": torch.tensor(w.shape)}
+            continue
+        tensors[key] = w
+        if leaf == "weight" and w.dim() == 2:
+            ignored.append(base)
+    save_file(tensors, checkpoint / "model.safetensors")
+    config = json.loads((checkpoint / "config.json").read_text())
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": GROUP}
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ignored,
+                                     "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    for part, dtype, attention in [("reference", torch.float32, "eager"), ("candidate", torch.bfloat16, "sdpa")]:
+        model = models.build(name, seed=seed, attention=attention)
+        with torch.no_grad():
+            for path, p in model.named_parameters():
+                if ".experts." in path:
+                    p.copy_(int4(p)[2])
+        frequencies = {path: b.clone() for path, b in model.named_buffers() if "inv_freq" in path}
+        model = model.to(dtype)
+        for path, b in model.named_buffers():
+            if path in frequencies:
+                b.data = frequencies[path]
+        described.run(model, kind, folder / part)
+
+
 def write_fp8(folder, seed):
     described.save("llama_fp8", folder / "checkpoint")
     described.run(described.build("llama_fp8", torch.float32), "prefill", folder / "reference")
@@ -74,6 +130,9 @@ def main():
                 engines.write(f, model, style, ranks, prompts(s, i % 2 == 1), steps, s, pad=3 * (i % 3 == 2))
 
             pairs.append((f"{name}-{seed}", write))
+        for name in ("qwen3_moe", "deepseek_v3"):
+            for kind in ("prefill", "padded", "decode"):
+                pairs.append((f"{name}_int4-{kind}-{seed}", lambda f, n=name, k=kind, s=seed: write_int4(f, n, k, s)))
         pairs.append((f"llama_fp8-{seed}", lambda f, s=seed: write_fp8(f, s)))
     verdicts = collections.Counter()
     for name, write in pairs:

@@ -673,6 +673,44 @@ def _(model, rank, group):
     replace(model.logits_processor, forward)
 
 
+# Of experts that are split between ranks, in a DeepSeek.
+
+
+def split(model):
+    return model.model.layers[2].mlp.experts
+
+
+@fault("experts of one rank missing", 2, "experts")
+def _(model, rank, group):
+    if rank == group.size - 1:
+        experts = split(model)
+        experts.down = [torch.zeros_like(w) for w in experts.down]
+
+
+@fault("map of experts off by one", 2, "experts")
+def _(model, rank, group):
+    experts = split(model)
+    experts.gate_up, experts.down = experts.gate_up[1:] + experts.gate_up[:1], experts.down[1:] + experts.down[:1]
+
+
+@fault("sum over ranks' experts missing", 2, "experts", "residual")
+def _(model, rank, group):
+    split(model).group = type("Alone", (), {"size": group.size, "reduce": lambda self, rank, x: x})()
+
+
+@fault("sum over ranks' experts twice", 2, "experts")
+def _(model, rank, group):
+    replace(split(model), lambda f, *a, **kw: group.reduce(rank, f(*a, **kw)))
+
+
+@fault("one expert on two ranks", 2, "experts")
+def _(model, rank, group):
+    # What two ranks compute is added twice.
+    if rank == 0:
+        experts = split(model)
+        experts.down[0] = 2 * experts.down[0]
+
+
 def fixtures(out):
     small = dict(layers=2, small=True, prompts=[p[:n] for p, n in zip(models.tokens(0, 2, 7).tolist(), (7, 5))])
     for name, style, ranks, steps in [("llama", "vllm", 1, 1), ("llama", "sglang", 2, 0), ("deepseek_v3", "vllm", 1, 1),

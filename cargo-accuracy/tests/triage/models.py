@@ -56,6 +56,15 @@ def config(name, layers=4, small=False):
                                    n_shared_experts=1, routed_scaling_factor=2.5, first_k_dense_replace=1,
                                    rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0),
                                    tie_word_embeddings=False)
+    if name == "deepseek_v32":
+        return tf.DeepseekV32Config(**COMMON, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
+                                    num_attention_heads=4, num_key_value_heads=4, q_lora_rank=32, kv_lora_rank=24,
+                                    qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, n_routed_experts=16,
+                                    num_experts_per_tok=4, n_group=4, topk_group=2, moe_intermediate_size=24,
+                                    n_shared_experts=1, routed_scaling_factor=2.5, first_k_dense_replace=1,
+                                    index_topk=6, index_head_dim=16, index_n_heads=4,
+                                    rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0),
+                                    tie_word_embeddings=False)
     if name == "gpt_oss":
         return tf.GptOssConfig(**COMMON, hidden_size=hidden, intermediate_size=wide // 2, num_hidden_layers=layers, head_dim=d,
                                num_attention_heads=4, num_key_value_heads=2, num_local_experts=hidden // 8,
@@ -98,13 +107,25 @@ def config(name, layers=4, small=False):
                                   linear_key_head_dim=d, linear_value_head_dim=d, linear_conv_kernel_dim=4)
     if name == "minimax_m2":
         return tf.MiniMaxM2Config(**shape, head_dim=d, num_local_experts=4, num_experts_per_tok=2, rotary_dim=d // 2)
+    if name == "llama4":
+        # The second half of the layers has neither rotation nor chunks, and queries that are scaled within a few tokens.
+        return tf.Llama4TextConfig(**shape | dict(intermediate_size=32), head_dim=d, intermediate_size_mlp=wide, num_local_experts=4,
+                                   num_experts_per_tok=2, interleave_moe_layer_step=2, use_qk_norm=True,
+                                   no_rope_layers=[1] * (layers // 2) + [0] * (layers - layers // 2), attention_chunk_size=8, floor_scale=4,
+                                   attn_scale=0.3, rope_parameters=LLAMA3)
+    if name == "nemotron_h":
+        kinds = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"][:max(layers, 4)]
+        del shape["num_hidden_layers"]
+        return tf.NemotronHConfig(**shape, **experts, head_dim=d, layers_block_type=kinds, ssm_state_size=8, mamba_num_heads=4,
+                                  mamba_head_dim=d, n_groups=2, chunk_size=8, n_routed_experts=8, n_group=2, topk_group=1,
+                                  moe_shared_expert_intermediate_size=24, routed_scaling_factor=1.5, moe_latent_size=24)
     raise SystemExit(f"no model is called {name}")
 
 
 # A folder with a real encoder of BERT's architecture: what `minilm` stands for.
 ENCODER = None
 NAMES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt_oss", "bert", "qwen2", "mistral", "mixtral", "gemma2", "gemma3",
-         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2", "qwen3_next"]
+         "phi3", "glm4", "glm4_moe", "olmo2", "granite", "minimax_m2", "qwen3_next", "llama4", "nemotron_h", "deepseek_v32"]
 
 
 def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=False):
@@ -130,8 +151,8 @@ def build(name, seed=0, dtype=torch.float32, layers=4, attention="eager", small=
             elif p.dim() == 1 or path.endswith("_bias"):
                 p.copy_(0.3 * noise)
             else:
-                # Of experts of gpt-oss, the inner dimension is the middle one.
-                fan_in = p.shape[1] if name == "gpt_oss" and p.dim() == 3 else p.shape[-1]
+                # Of experts of gpt-oss and Llama 4, the inner dimension is the middle one.
+                fan_in = p.shape[1] if name in ("gpt_oss", "llama4") and p.dim() == 3 else p.shape[-1]
                 p.copy_(noise * (2.0 if "gate" in path or "q_" in path or "k_" in path else 1.0) / fan_in**0.5)
     return rounded(model, dtype)
 

@@ -1,9 +1,9 @@
 //! BERT, MiniLM and their kin: encoders without rotation and without a mask of the future.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Object};
 
-pub const FAMILY: Family = Family { model_types: &["bert"], read };
+pub const FAMILY: Family = Family { model_types: &["bert"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::decoder(c)?;

@@ -1,13 +1,13 @@
 //! DeepSeek-V3 and Kimi K2: latent attention, groups of experts, experts that every token takes.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{Attention, Mla, ModelConfig, ModelError, Object, corrected_router, shared_inner};
 use crate::model::rope::{Rope, yarn_mscale};
 use crate::reference::model::RopeStyle;
 
-pub const FAMILY: Family = Family { model_types: &["deepseek_v3", "kimi_k2"], read };
+pub const FAMILY: Family = Family { model_types: &["deepseek_v3", "kimi_k2"], nested: NESTED, read };
 
-fn read(c: &Object) -> Result<ModelConfig, ModelError> {
+pub(super) fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::decoder(c)?;
     let heads = config.attention.heads;
     let (nope, dims) = (c.need(&["qk_nope_head_dim"])?, c.need(&["qk_rope_head_dim"])?);

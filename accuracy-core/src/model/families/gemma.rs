@@ -1,13 +1,13 @@
 //! Gemma 2 and 3: norms around both branches that multiply with `1 + w`, scaled embeddings, a window in most layers. The
 //! second generation has soft caps, the third normed heads and a rotary embedding of its own for the sliding layers.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Norms, Object, QkNorm};
 use crate::model::rope::Rope;
 use crate::reference::model::RopeStyle;
 
-pub const SECOND: Family = Family { model_types: &["gemma2"], read: second };
-pub const THIRD: Family = Family { model_types: &["gemma3_text"], read: third };
+pub const SECOND: Family = Family { model_types: &["gemma2"], nested: NESTED, read: second };
+pub const THIRD: Family = Family { model_types: &["gemma3_text"], nested: NESTED, read: third };
 
 fn common(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

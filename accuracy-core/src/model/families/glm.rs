@@ -1,12 +1,12 @@
 //! GLM-4: neighbouring elements are rotated together, half of each head; norms around both branches; gate and up in one
 //! weight. GLM-4-MoE: halves of heads rotated by halves, DeepSeek's router.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Norms, Object, QkNorm, corrected_router, shared_inner};
 use crate::reference::model::RopeStyle;
 
-pub const FOURTH: Family = Family { model_types: &["glm4"], read: fourth };
-pub const MOE4: Family = Family { model_types: &["glm4_moe"], read: mixture };
+pub const FOURTH: Family = Family { model_types: &["glm4"], nested: NESTED, read: fourth };
+pub const MOE4: Family = Family { model_types: &["glm4_moe"], nested: NESTED, read: mixture };
 
 fn fourth(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::GptJ)?;

@@ -1,10 +1,10 @@
 //! gpt-oss: sinks, a window in every second layer, a clamped activation, softmax over the chosen experts.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{Activation, Mixture, ModelConfig, ModelError, Object, Score, router};
 use crate::reference::model::RopeStyle;
 
-pub const FAMILY: Family = Family { model_types: &["gpt_oss"], read };
+pub const FAMILY: Family = Family { model_types: &["gpt_oss"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

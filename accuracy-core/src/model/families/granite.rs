@@ -1,10 +1,10 @@
 //! Granite: Llama with multipliers of embeddings, scores, branches and logits.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Object};
 use crate::reference::model::RopeStyle;
 
-pub const FAMILY: Family = Family { model_types: &["granite"], read };
+pub const FAMILY: Family = Family { model_types: &["granite"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

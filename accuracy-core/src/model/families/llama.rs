@@ -1,10 +1,10 @@
 //! Llama and Mistral: the plain decoder. Mistral's attention has a window in every layer.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Object};
 use crate::reference::model::RopeStyle;
 
-pub const FAMILY: Family = Family { model_types: &["llama", "mistral"], read };
+pub const FAMILY: Family = Family { model_types: &["llama", "mistral"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

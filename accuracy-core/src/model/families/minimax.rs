@@ -1,11 +1,11 @@
 //! MiniMax-M2: all heads of queries and keys are normed together, a part of each head is rotated, sigmoid router with a
 //! correction.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{Mixture, ModelConfig, ModelError, Object, QkNorm, Router, Score, router};
 use crate::reference::model::RopeStyle;
 
-pub const M2: Family = Family { model_types: &["minimax_m2"], read };
+pub const M2: Family = Family { model_types: &["minimax_m2"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

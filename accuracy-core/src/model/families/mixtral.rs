@@ -1,10 +1,10 @@
 //! Mixtral: softmax over all experts, and the weights of the chosen ones add up to 1.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{Mixture, ModelConfig, ModelError, Object, Score, router};
 use crate::reference::model::RopeStyle;
 
-pub const FAMILY: Family = Family { model_types: &["mixtral"], read };
+pub const FAMILY: Family = Family { model_types: &["mixtral"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

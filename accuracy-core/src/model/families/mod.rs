@@ -2,13 +2,16 @@
 
 mod bert;
 mod deepseek;
+mod deepseek_v32;
 mod gemma;
 mod glm;
 mod gpt_oss;
 mod granite;
 mod llama;
+mod llama4;
 mod minimax;
 mod mixtral;
+mod nemotron_h;
 mod olmo;
 mod phi;
 mod qwen;
@@ -23,11 +26,17 @@ use std::path::Path;
 pub struct Family {
     /// What `config.json` calls them.
     pub model_types: &'static [&'static str],
+    /// Where the model and its head are within one that sees, too, and keeps this one's configuration in `text_config`.
+    pub nested: (&'static str, &'static str),
     pub read: fn(&Object) -> Result<ModelConfig, ModelError>,
 }
 
+/// Where most models that see have their language model.
+pub(super) const NESTED: (&str, &str) = ("model.language_model", "lm_head");
+
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &llama4::FAMILY,
     &qwen::DENSE2,
     &qwen::DENSE3,
     &qwen::MOE3,
@@ -35,6 +44,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen_next::NEXT3,
     &mixtral::FAMILY,
     &deepseek::FAMILY,
+    &deepseek_v32::FAMILY,
     &gpt_oss::FAMILY,
     &gemma::SECOND,
     &gemma::THIRD,
@@ -44,6 +54,7 @@ pub const FAMILIES: &[&Family] = &[
     &olmo::SECOND,
     &granite::FAMILY,
     &minimax::M2,
+    &nemotron_h::FAMILY,
     &bert::FAMILY,
 ];
 
@@ -73,7 +84,7 @@ impl ModelConfig {
             Some(family) => {
                 let mut config = ModelConfig { inputs, ..(family.read)(&c)? };
                 if nested {
-                    config.form.prefix = "model.language_model";
+                    (config.form.prefix, config.form.head) = family.nested;
                 }
                 config.check(&c).map(|()| config)
             }

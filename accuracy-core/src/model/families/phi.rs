@@ -1,10 +1,10 @@
 //! Phi-3: one weight for queries, keys and values, one for gate and up.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Object};
 use crate::reference::model::RopeStyle;
 
-pub const FAMILY: Family = Family { model_types: &["phi3"], read };
+pub const FAMILY: Family = Family { model_types: &["phi3"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

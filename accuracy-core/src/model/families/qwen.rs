@@ -1,15 +1,15 @@
 //! Qwen2, Qwen3, Qwen3-MoE and the text part of Qwen3-VL. From the third generation on, queries and keys are normed by
 //! heads.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{ModelConfig, ModelError, Object, QkNorm, Score, router};
 use crate::reference::model::RopeStyle;
 
-pub const DENSE2: Family = Family { model_types: &["qwen2"], read: dense };
-pub const DENSE3: Family = Family { model_types: &["qwen3"], read: normed };
-pub const MOE3: Family = Family { model_types: &["qwen3_moe"], read: mixture };
+pub const DENSE2: Family = Family { model_types: &["qwen2"], nested: NESTED, read: dense };
+pub const DENSE3: Family = Family { model_types: &["qwen3"], nested: NESTED, read: normed };
+pub const MOE3: Family = Family { model_types: &["qwen3_moe"], nested: NESTED, read: mixture };
 /// For text alone the three parts of a position are equal, so that the embedding is the plain one.
-pub const VL3: Family = Family { model_types: &["qwen3_vl_text"], read: normed };
+pub const VL3: Family = Family { model_types: &["qwen3_vl_text"], nested: NESTED, read: normed };
 
 fn dense(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

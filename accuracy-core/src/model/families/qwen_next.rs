@@ -1,11 +1,11 @@
 //! Qwen3-Next: three of four layers have linear attention by the gated delta rule, the fourth softmax attention with an
 //! output gate. Norms multiply with `1 + w`, and the shared expert has a gate.
 
-use super::Family;
+use super::{Family, NESTED};
 use crate::model::config::{DeltaNet, Mixture, ModelConfig, ModelError, Object, QkNorm, Score, router};
 use crate::reference::model::RopeStyle;
 
-pub const NEXT3: Family = Family { model_types: &["qwen3_next"], read };
+pub const NEXT3: Family = Family { model_types: &["qwen3_next"], nested: NESTED, read };
 
 fn read(c: &Object) -> Result<ModelConfig, ModelError> {
     let mut config = ModelConfig::rotated(c, RopeStyle::Neox)?;

@@ -11,8 +11,8 @@ use crate::triage::value::Value;
 use accuracy_core::dtype::Overflow;
 use accuracy_core::dumps::Kind;
 use accuracy_core::model::config::{Attention, Mla};
-use accuracy_core::model::ops::{self, Heads, Mask, Precision, Weights};
-use accuracy_core::model::{ModelConfig, Op, Place, Site};
+use accuracy_core::model::ops::{self, Chosen, Chunk, Heads, Mask, Precision, Weights};
+use accuracy_core::model::{ModelConfig, Op, OpKind, Place, QkNorm, Site};
 use accuracy_core::reference::Matrix;
 use accuracy_core::reference::model::RopeStyle;
 use std::ops::Range;
@@ -28,13 +28,15 @@ impl Replay<'_> {
         &self,
         side: &Side,
         op: &Op,
-        window: Option<usize>,
         sinks: Option<&str>,
         p: Precision,
         mistake: &Mistake,
     ) -> Result<Matrix, Stop> {
         let config = self.config.ok_or_else(|| Stop::Unusable("attention needs a config.json".into()))?;
         let mut form = config.attention.clone();
+        let OpKind::Attention { window, chunk, chosen, .. } = &op.kind else {
+            unreachable!("asked of attention")
+        };
         let (heads, sequences, queries) = if side.layout.is_some() {
             self.gathered(side, op, config, p, mistake)?
         } else {
@@ -60,13 +62,28 @@ impl Replay<'_> {
             (heads, sequences, queries)
         };
         let padding = side.padding(heads.k.rows);
+        let chunk = mistake.chunk.unwrap_or(*chunk);
+        let first = match chunk {
+            None => Vec::new(),
+            Some(_) => first_keys(side, &sequences, &queries, &padding)?,
+        };
+        let padding = match mistake.padding {
+            Some(wrong) => wrong.of(&padding, &sequences),
+            None => padding,
+        };
+        let chosen = match chosen.as_ref().filter(|_| !mistake.unchosen) {
+            Some(site) => self.chosen_keys(side, site, &sequences, heads.q.rows)?,
+            None => None,
+        };
         form.scale *= mistake.scale;
         let mask = Mask {
             sequences: &sequences,
             queries: &queries,
             causal: form.causal && !mistake.not_causal,
-            window: mistake.window.unwrap_or(window),
-            padding: if mistake.sees_padding { &[] } else { &padding },
+            window: mistake.window.unwrap_or(*window),
+            chunk: chunk.map(|size| Chunk { size, first: &first }),
+            padding: &padding,
+            chosen: chosen.as_ref().map(|(each, keys)| Chosen { each: *each, keys }),
             strict: mistake.strict,
         };
         let mut sinks = sinks.map(|s| Weights(self.checkpoint).vector(s)).transpose()?;
@@ -101,6 +118,29 @@ impl Replay<'_> {
             }
         }
         Ok(ops::attention(&heads, &form, &mask, sinks.as_deref(), mistake.tiled, p))
+    }
+
+    /// The keys that each query sees, and how many these are. None where all positions are few enough to be chosen.
+    fn chosen_keys(
+        &self,
+        side: &Side,
+        site: &Site,
+        sequences: &[Range<usize>],
+        queries: usize,
+    ) -> Result<Option<(usize, Vec<i64>)>, Stop> {
+        let longest = sequences.iter().map(Range::len).max().unwrap_or(0);
+        let most = self.config.and_then(|c| c.attention.indexer).map_or(0, |indexer| indexer.topk);
+        match side.integers(site).map_err(Stop::Unusable)? {
+            Some((keys, shape)) => {
+                let each = shape.last().copied().unwrap_or(0);
+                if keys.len() != each * queries {
+                    return Err(Stop::Unusable(format!("{} chosen keys of {queries} queries", keys.len())));
+                }
+                Ok(Some((each, keys)))
+            }
+            None if longest <= most => Ok(None),
+            None => Err(Stop::Missing("the chosen positions".to_owned())),
+        }
     }
 
     /// Heads of a step of an engine, whose sequences follow each other in one row, with the keys and values of their
@@ -278,6 +318,19 @@ impl Replay<'_> {
             if mistake.norm_last {
                 (q, k) = (self.normed(op, "q_norm", &q, p)?, self.normed(op, "k_norm", &k, p)?);
             }
+            if form.qk_norm == QkNorm::Unit && own.is_some() && !mistake.no_unit_norm {
+                let ones = vec![1.0; form.key_dim];
+                q = ops::norm(&q, &ones, None, config.norm_eps, p);
+                k = ops::norm(&k, &ones, None, config.norm_eps, p);
+            }
+            if let Some(temperature) = form.temperature.filter(|_| own.is_none() && !mistake.no_temperature) {
+                let shift = mistake.q_shift;
+                let positions = counted(side, &sequences, start, tokens);
+                for (row, position) in positions.into_iter().enumerate() {
+                    let factor = temperature.at(position + shift);
+                    q.row_mut(row).iter_mut().for_each(|v| *v = p.round(*v * factor));
+                }
+            }
             return Ok((Heads { q, k, v }, sequences));
         };
         let kv = match need(side, &op.inputs[1], p) {
@@ -341,6 +394,49 @@ impl Replay<'_> {
         }
         Ok(ops::norm(x, &w, None, config.norm_eps, p))
     }
+}
+
+/// The position of each token: as an engine records it, else counted from its sequence's first row.
+fn counted(side: &Side, sequences: &[Range<usize>], start: &[usize], tokens: usize) -> Vec<f64> {
+    let recorded = side.positions.as_ref().filter(|p| side.layout.is_some() && p.len() == tokens);
+    let mut all: Vec<f64> = (0..tokens).map(|t| recorded.map_or(0.0, |p| p[t] as f64)).collect();
+    if recorded.is_none() {
+        for (number, sequence) in sequences.iter().enumerate() {
+            let before = start.get(number).copied().unwrap_or(0);
+            for t in sequence.clone().filter(|&t| t < tokens) {
+                all[t] = (before + t - sequence.start) as f64;
+            }
+        }
+    }
+    all
+}
+
+/// Where the first key of each sequence is, counted from the sequence's first token. A cache may have left out the first
+/// ones; padding is before the first token.
+fn first_keys(
+    side: &Side,
+    sequences: &[Range<usize>],
+    queries: &[Range<usize>],
+    padding: &[bool],
+) -> Result<Vec<i64>, Stop> {
+    let of_rows = side.positions.as_ref().filter(|p| !p.is_empty());
+    let shared = of_rows.is_some_and(|p| queries.iter().all(|q| q.len() == p.len()));
+    sequences
+        .iter()
+        .zip(queries)
+        .map(|(keys, own)| {
+            let before = keys.clone().take_while(|&row| padding.get(row).copied().unwrap_or(false)).count();
+            if !padding.is_empty() {
+                return Ok(-(before as i64));
+            }
+            let at = if shared { 0 } else { own.start };
+            match of_rows.and_then(|p| p.get(at)) {
+                Some(position) => Ok(position - (keys.len() - own.len()) as i64),
+                None if side.continues() => Err(Stop::NoCache),
+                None => Ok(0),
+            }
+        })
+        .collect()
 }
 
 /// The rows of latent attention's expanded keys and values that are of a step's tokens. With a cache, transformers

@@ -7,6 +7,7 @@ use crate::triage::fits::{Mixed, Product};
 use crate::triage::judge::{Judged, error_shown, relative_error, rows_of};
 use crate::triage::side::Side;
 use crate::triage::value::Value;
+use accuracy_core::model::config::Weighed;
 use accuracy_core::model::inputs::quantised;
 use accuracy_core::model::ops::{Precision, Weights};
 use accuracy_core::model::{Op, OpKind, Place, Plan, Site};
@@ -36,12 +37,13 @@ impl Replay<'_> {
                 return self.router_causes(side, op, router, correction.as_deref(), judged);
             }
             OpKind::RopeTable { rope } => return self.table_causes(side, op, *rope, judged),
+            OpKind::Indexer(indexer) => return self.indexer_causes(side, op, *indexer, judged),
             _ => {}
         }
         let out = dumped(side, &op.output).ok()?;
         let hidden = side.hidden(&out.lead);
         let has_bias = match &op.kind {
-            OpKind::Linear { weight } => Weights(self.checkpoint).has(&format!("{weight}.bias")),
+            OpKind::Linear { weight } => Weights(self.checkpoint).has(&format!("{}.bias", whole(weight))),
             _ => false,
         };
         let mut twists = mistakes_of(op, self.config, has_bias);
@@ -77,6 +79,9 @@ impl Replay<'_> {
             Some((name, detail, error_shown(&value.x, &out.x, &hidden)))
         });
         let mut tried: Vec<_> = tried.collect();
+        if op.of_experts && matches!(op.kind, OpKind::Sum { .. } | OpKind::Blend) {
+            tried.extend(self.experts_within(side, plan, op, &out, judged).unwrap_or_default());
+        }
         let explained = tried.iter().any(|t| explains(t.2, judged));
         if !explained {
             let fitted = match &op.kind {
@@ -87,6 +92,48 @@ impl Replay<'_> {
             tried.extend(fitted.into_iter().map(|(detail, error)| (None, detail, error)));
         }
         best(tried.into_iter(), judged)
+    }
+
+    /// Mistakes of experts whose own output is not in the dump, only its sum with the shared expert's.
+    fn experts_within(
+        &self,
+        side: &Side,
+        plan: &Plan,
+        op: &Op,
+        out: &Value,
+        judged: &Judged,
+    ) -> Option<Vec<(Option<&'static str>, String, f64)>> {
+        let is_experts = |i: &&usize| matches!(plan.ops[**i].kind, OpKind::Experts { .. });
+        let experts = &plan.ops[*judged.through.iter().find(is_experts)?];
+        let with = |op: &Op, mistake: Mistake| {
+            let mistake = Mistake { inputs: mistake.inputs.or(judged.inputs), ..mistake };
+            self.plain(side, op, Precision::Exact, &mistake).ok()
+        };
+        let (right, whole) = (with(experts, Mistake::default())?, with(op, Mistake::default())?);
+        if (right.rows, right.cols) != (whole.rows, whole.cols) || out.x.data.len() != right.data.len() {
+            return None;
+        }
+        // What the experts must have given, if all else in the sum is right.
+        let rest = whole.data.iter().zip(&right.data);
+        let given = out.x.data.iter().zip(rest).map(|(out, (whole, right))| out - (whole - right)).collect();
+        let given = Value { x: Matrix::new(right.rows, right.cols, given), ..out.clone() };
+        let hidden = side.hidden(&out.lead);
+        // Errors are told relative to the sum.
+        let norm = |m: &Matrix| m.data.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let share = norm(&right) / norm(&whole).max(f64::MIN_POSITIVE);
+        let tried =
+            mistakes_of(experts, self.config, false).into_iter().filter_map(|(_, detail, mistake)| {
+                let made = with(experts, mistake)?;
+                let moved =
+                    whole.data.iter().zip(made.data.iter().zip(&right.data)).map(|(w, (m, r))| w + m - r);
+                let made = Matrix::new(whole.rows, whole.cols, moved.collect());
+                let out = same_shape(&Value { x: made.clone(), ..out.clone() }, out.clone()).ok()?;
+                Some((Some("experts"), detail, error_shown(&made, &out.x, &hidden)))
+            });
+        let mut all: Vec<_> = tried.collect();
+        let single = self.mixed(side, experts, &given, judged).unwrap_or_default();
+        all.extend(single.into_iter().map(|(detail, error)| (Some("experts"), detail, error * share)));
+        Some(all)
     }
 
     /// Values and biases of other modules that an operation may have taken for its own.
@@ -155,8 +202,8 @@ impl Replay<'_> {
             scheme.map_or_else(|| x.clone(), |scheme| quantised(x, scheme, Precision::Exact))
         };
         let product = |name: &str, x: &Matrix| weights.linear(name, x, Precision::Exact).ok().map(|y| y.y);
-        let head =
-            self.config.map(|c| c.attention.key_dim).filter(|_| matches!(last(weight), "q_proj" | "k_proj"));
+        let by_heads = matches!(op.name.as_str(), "q_proj" | "k_proj");
+        let head = self.config.map(|c| c.attention.key_dim).filter(|_| by_heads);
         // An output that is quantised badly does not tell how its input was.
         let schemes = self.quantisers(op);
         let mut all = Vec::new();
@@ -165,9 +212,9 @@ impl Replay<'_> {
             let Some(exact) = product(weight, &x).filter(|y| y.cols == out.cols) else { continue };
             let siblings = plan.ops.iter().filter(|o| o.layer == op.layer && o.layer.is_some());
             let others = siblings
-                .filter_map(linear_of)
-                .filter(|w| *w != weight && parent(w) == parent(weight))
-                .filter_map(|w| Some((last(w).to_owned(), product(w, &x)?)))
+                .filter_map(|o| Some((&o.name, linear_of(o)?)))
+                .filter(|(_, w)| *w != weight && parent(w) == parent(weight))
+                .filter_map(|(name, w)| Some((name.clone(), product(w, &x)?)))
                 .collect::<Vec<_>>();
             let product = Product {
                 weights,
@@ -187,10 +234,18 @@ impl Replay<'_> {
 
     /// What one expert did that explains the tokens that are wrong.
     fn mixed(&self, side: &Side, op: &Op, out: &Value, judged: &Judged) -> Option<Vec<(String, f64)>> {
-        let OpKind::Experts { module, activation, experts } = &op.kind else { return None };
+        let OpKind::Experts { module, activation, experts, weighed: Weighed::Output, stack } = &op.kind
+        else {
+            return None;
+        };
         let weights = Weights(self.checkpoint);
         let x = need(side, &op.inputs[0], Precision::Exact).ok()?.x;
-        let ids = need_integers(side, &op.inputs[1]).ok()?;
+        let ids = match need_integers(side, &op.inputs[1]) {
+            Ok(ids) => ids,
+            Err(_) => {
+                side.made(&op.inputs[1], Precision::Exact).ok()??.x.data.iter().map(|&e| e as i64).collect()
+            }
+        };
         let w = need(side, &op.inputs[2], Precision::Exact).ok()?.x;
         let exact = self
             .plain(side, op, Precision::Exact, &Mistake { inputs: judged.inputs, ..Mistake::default() })
@@ -224,7 +279,7 @@ impl Replay<'_> {
         let (x, exact, out) = (rows_of(&x, &rows), rows_of(&exact, &rows), rows_of(&out.x, &rows));
         let mixed = Mixed { out: &out, exact: &exact, chosen: &chosen };
         let run = |module: &str, e: usize| -> Option<Matrix> {
-            let expert = weights.expert(module, e).ok()?;
+            let expert = weights.expert(module, e, *stack).ok()?;
             let input = |x: &Matrix| {
                 judged.inputs.map_or_else(|| x.clone(), |scheme| quantised(x, &scheme, Precision::Exact))
             };
@@ -310,7 +365,12 @@ fn linear_of(op: &Op) -> Option<&str> {
 }
 
 fn parent(module: &str) -> &str {
-    module.rsplit_once('.').map_or("", |m| m.0)
+    whole(module).rsplit_once('.').map_or("", |m| m.0)
+}
+
+/// The module of which a weight may be some rows.
+fn whole(weight: &str) -> &str {
+    weight.split_once('#').map_or(weight, |w| w.0)
 }
 
 /// Whether the modules of an operation's layer ran twice in the pass, and those of no other layer.

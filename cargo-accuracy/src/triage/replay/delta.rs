@@ -1,6 +1,7 @@
 //! Gated delta networks.
 
 use super::mistakes::Mistake;
+use super::state::Joined;
 use super::{Replay, Stop, need};
 use crate::triage::side::Side;
 use crate::triage::value::Value;
@@ -50,58 +51,21 @@ impl Replay<'_> {
             let sequences = step.sequences(&projected);
             Ok((projected, rates, sequences))
         };
-        let (own, rates, sequences) = load(side)?;
-        // Rows of each sequence: of which step, and which of it.
-        let mut earlier = Vec::new();
-        let mut before: Vec<Vec<(usize, Range<usize>)>> = vec![Vec::new(); sequences.len()];
-        if !mistake.no_state {
-            if side.layout.is_some() {
-                for (links, chain) in before.iter_mut().zip(&side.chains) {
-                    *links = chain.clone().ok_or(Stop::NoCache)?;
-                }
-            } else if side.oldest().continues() {
-                return Err(Stop::NoCache);
-            }
-            for step in &side.history {
-                earlier.push(load(step)?);
-            }
-            if side.layout.is_none() {
-                for (number, (_, _, ranges)) in earlier.iter().enumerate() {
-                    if ranges.len() != sequences.len() {
-                        return Err(Stop::Unusable("steps with different numbers of sequences".to_owned()));
-                    }
-                    before
-                        .iter_mut()
-                        .zip(ranges)
-                        .for_each(|(links, rows)| links.push((number, rows.clone())));
-                }
-            }
-        }
-        let (mut x, mut r, mut ranges, mut back) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut count = 0;
-        for (sequence, links) in sequences.iter().zip(&before) {
-            let start = count;
-            let mut take = |x_of: &Matrix, r_of: &Matrix, rows: &Range<usize>| {
-                for row in rows.clone().filter(|&row| row < x_of.rows) {
-                    x.extend_from_slice(x_of.row(row));
-                    r.extend_from_slice(r_of.row(row));
-                    count += 1;
-                }
-            };
-            for (step, rows) in links {
-                let (values, rates, _) = earlier.get(*step).ok_or(Stop::NoCache)?;
-                take(&values.x, rates, rows);
-            }
-            take(&own.x, &rates, sequence);
-            back.extend(sequence.clone().rev().enumerate().map(|(i, row)| (row, count - 1 - i)));
-            ranges.push(start..count);
-        }
-        let joined = (Matrix::new(count, own.x.cols, x), Matrix::new(count, rates.cols, r));
-        let y = ops::delta_rule(net, &stored, (&joined.0, &joined.1), &ranges, mistake.delta, p);
-        let mut out = Matrix::zeros(own.x.rows, y.cols);
-        for (row, at) in back {
-            out.row_mut(row).copy_from_slice(y.row(at));
-        }
-        Ok(out)
+        let own = load(side)?;
+        let earlier = match mistake.no_state {
+            true => Vec::new(),
+            false => side.history.iter().map(load).collect::<Result<Vec<_>, _>>()?,
+        };
+        let joined = Joined::of(
+            side,
+            &own.2,
+            &earlier.iter().map(|e| &e.2[..]).collect::<Vec<_>>(),
+            !mistake.no_state,
+        )?;
+        let values: Vec<&Matrix> = earlier.iter().map(|e| &e.0.x).chain([&own.0.x]).collect();
+        let rates: Vec<&Matrix> = earlier.iter().map(|e| &e.1).chain([&own.1]).collect();
+        let (x, r) = (joined.rows_of(&values)?, joined.rows_of(&rates)?);
+        let y = ops::delta_rule(net, &stored, (&x, &r), &joined.ranges, mistake.delta, p);
+        Ok(joined.last(&y, own.0.x.rows))
     }
 }

@@ -1,6 +1,7 @@
 //! Known mistakes, and which of them an operation of a kind may have.
 
 use accuracy_core::dtype::DType;
+use accuracy_core::model::config::{Inner, Weighed};
 use accuracy_core::model::inputs::quantised;
 use accuracy_core::model::ops::{self, Precision};
 use accuracy_core::model::{Activation, ModelConfig, Op, OpKind, Place, QkNorm, Rope, Router, Site, rope};
@@ -53,8 +54,48 @@ pub(super) enum SinksMistake {
     Binary,
 }
 
+/// Mistakes with positions that are padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PaddingMistake {
+    Seen,
+    /// The token beside it counts as padding, too.
+    Longer,
+    /// Its last position does not.
+    Shorter,
+}
+
+impl PaddingMistake {
+    /// Which keys are hidden in place of the padding.
+    pub(super) fn of(self, padding: &[bool], sequences: &[Range<usize>]) -> Vec<bool> {
+        let mut out = padding.to_vec();
+        for own in sequences.iter().filter(|s| s.end <= padding.len()) {
+            for row in own.clone() {
+                let near = [row.checked_sub(1), Some(row + 1)];
+                let mut beside = near.into_iter().flatten().filter(|r| own.contains(r)).map(|r| padding[r]);
+                out[row] = match self {
+                    PaddingMistake::Seen => false,
+                    PaddingMistake::Longer => padding[row] || beside.any(|hidden| hidden),
+                    PaddingMistake::Shorter => padding[row] && beside.all(|hidden| hidden),
+                };
+            }
+        }
+        out
+    }
+}
+
+/// Mistakes with the choice of positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IndexerMistake {
+    NotRotated,
+    Pairs,
+    NoRelu,
+    /// All heads count the same.
+    Unweighted,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum NormMistake {
+    Twice,
     NoWeight,
     Skipped,
     OnePlus,
@@ -85,8 +126,8 @@ pub(super) struct Mistake {
     pub(super) next_expert: usize,
     /// The routing weights of a token's experts are those of the expert before.
     pub(super) rolled_slots: bool,
-    /// Routing weights are applied to the experts' input.
-    pub(super) weighs_input: bool,
+    /// Routing weights are applied to the experts' input in place of their output, or the other way round.
+    pub(super) weighed_elsewhere: bool,
     /// How often the bias is added; of experts, those of the first products and that of the last.
     pub(super) bias: f64,
     pub(super) bias_down: f64,
@@ -103,6 +144,15 @@ pub(super) struct Mistake {
     /// A step begins with an empty state.
     pub(super) no_state: bool,
     pub(super) delta: Option<ops::DeltaMistake>,
+    pub(super) state: Option<ops::StateMistake>,
+    /// A gate is applied before the norm in place of behind it, or the other way round.
+    pub(super) other_order: bool,
+    /// Positions are cut into chunks of so many, or not.
+    pub(super) chunk: Option<Option<usize>>,
+    /// Heads are not normed behind the rotation.
+    pub(super) no_unit_norm: bool,
+    /// Queries are not scaled by their position.
+    pub(super) no_temperature: bool,
     /// Routing weights lack this factor still: what they make is multiplied with it in the sum with the shared expert.
     pub(super) late: Option<f64>,
     /// A sum is multiplied with this.
@@ -122,7 +172,9 @@ pub(super) struct Mistake {
     pub(super) rolled: [usize; 3],
     /// A token does not see itself, but for the first.
     pub(super) strict: bool,
-    pub(super) sees_padding: bool,
+    pub(super) padding: Option<PaddingMistake>,
+    /// Attention sees all positions in place of the chosen ones.
+    pub(super) unchosen: bool,
     pub(super) no_cap: bool,
     /// Keys, values or both are stored in this format.
     pub(super) cache: Option<(DType, [bool; 2])>,
@@ -156,7 +208,7 @@ impl Default for Mistake {
             unscaled: false,
             next_expert: 0,
             rolled_slots: false,
-            weighs_input: false,
+            weighed_elsewhere: false,
             weight: None,
             other_rows: false,
             bias: 1.0,
@@ -168,6 +220,11 @@ impl Default for Mistake {
             no_gate: false,
             no_state: false,
             delta: None,
+            state: None,
+            other_order: false,
+            chunk: None,
+            no_unit_norm: false,
+            no_temperature: false,
             late: None,
             scaled: None,
             without_experts: None,
@@ -178,7 +235,8 @@ impl Default for Mistake {
             written: None,
             rolled: [0; 3],
             strict: false,
-            sees_padding: false,
+            padding: None,
+            unchosen: false,
             no_cap: false,
             cache: None,
             sinks: None,
@@ -279,12 +337,14 @@ pub(super) fn mistakes_of(op: &Op, config: Option<&ModelConfig>, has_bias: bool)
         OpKind::Norm { .. } => of_norm(op, config),
         OpKind::Linear { .. } => of_linear(op, config, has_bias),
         OpKind::Gated(activation) | OpKind::Activation(activation) | OpKind::Experts { activation, .. } => {
-            of_activation(op, *activation)
+            of_activation(op, *activation, config)
         }
         OpKind::Sum { scale } => of_sum(op.inputs.len(), *scale),
-        OpKind::Attention { window, sinks, rope, gate, .. } => {
+        OpKind::Attention { window, chunk, sinks, rope, gate, .. } => {
             let rope = config.and_then(|c| c.rope(*rope));
             let mut all = config.map_or(Vec::new(), |c| of_attention(*window, sinks.is_some(), c, rope));
+            all.extend(of_chunks(*chunk));
+            all.extend(config.map_or(Vec::new(), |c| of_temperature(c, rope)));
             if *gate {
                 all.extend(one(
                     "the gate of the output is not applied",
@@ -293,18 +353,28 @@ pub(super) fn mistakes_of(op: &Op, config: Option<&ModelConfig>, has_bias: bool)
             }
             all
         }
-        OpKind::Rotate { rope } => config.and_then(|c| c.rope(Some(*rope))).map_or(Vec::new(), of_rotation),
+        OpKind::Rotate { rope } => config
+            .and_then(|c| Some(of_rotation(c.rope(Some(*rope))?, c.attention.key_dim)))
+            .unwrap_or_default(),
         OpKind::Embedding { scale, .. } if *scale != 1.0 => {
             one("the multiplier is missing", Mistake { unscaled: true, ..Mistake::default() })
         }
         OpKind::Delta { .. } => of_delta(),
-        OpKind::GatedNorm { .. } => of_gated_norm(),
+        OpKind::State { .. } => of_state(),
+        OpKind::UnitNorm { .. } => {
+            one("nothing is normed", Mistake { norm: Some(NormMistake::Skipped), ..Mistake::default() })
+        }
+        OpKind::GatedNorm { .. } => of_gated_norm(config),
         OpKind::Blend => of_blend(),
         OpKind::Logits { scale, cap } => of_logits(*scale, *cap),
+        OpKind::Copy => vec![
+            named("nothing is passed on: it is zero", Mistake { scaled: Some(0.0), ..Mistake::default() }),
+            named("it is twice what it should be", Mistake { scaled: Some(2.0), ..Mistake::default() }),
+        ],
         OpKind::Embedding { .. }
         | OpKind::RopeTable { .. }
         | OpKind::Router { .. }
-        | OpKind::Copy
+        | OpKind::Indexer(_)
         | OpKind::FirstHalves { .. } => Vec::new(),
     }
 }
@@ -320,6 +390,7 @@ fn of_norm(op: &Op, config: Option<&ModelConfig>) -> Vec<Named> {
         named("the weight is not applied", norm(NormMistake::NoWeight)),
         named(&format!("the weight is applied as {gain}"), norm(NormMistake::OnePlus)),
         named("nothing is normed", norm(NormMistake::Skipped)),
+        named("it is normed twice", norm(NormMistake::Twice)),
         named("the residual is not added before the norm", Mistake { only: Some(0), ..none.clone() }),
         named("the residual alone is normed", Mistake { only: Some(1), ..none.clone() }),
     ];
@@ -382,10 +453,15 @@ fn of_linear(op: &Op, config: Option<&ModelConfig>, has_bias: bool) -> Vec<Named
 }
 
 /// Mistakes of an activation, of experts with them.
-fn of_activation(op: &Op, activation: Activation) -> Vec<Named> {
+fn of_activation(op: &Op, activation: Activation, config: Option<&ModelConfig>) -> Vec<Named> {
     let none = Mistake::default();
     let with = |activation| Mistake { activation: Some(activation), ..none.clone() };
-    let mut all = vec![named("gate and up are swapped", Mistake { swapped: true, ..none.clone() })];
+    let mut all = Vec::new();
+    let plain =
+        matches!(op.kind, OpKind::Activation(_)) || config.is_some_and(|c| c.form.inner == Inner::Plain);
+    if !plain {
+        all.push(named("gate and up are swapped", Mistake { swapped: true, ..none.clone() }));
+    }
     if let Activation::Clamped { alpha, limit, plus } = activation {
         let clamped = |alpha, limit, plus| with(Activation::Clamped { alpha, limit, plus });
         all.push(named("alpha is 1", clamped(1.0, limit, plus)));
@@ -400,26 +476,28 @@ fn of_activation(op: &Op, activation: Activation) -> Vec<Named> {
         ("GELU", Activation::Gelu),
         ("GELU (tanh)", Activation::GeluTanh),
         ("ReLU", Activation::Relu),
+        ("the square of ReLU", Activation::Relu2),
     ] {
         if other != activation {
             all.push(named(&format!("the activation is {name}"), with(other)));
         }
     }
-    if let OpKind::Experts { experts, .. } = op.kind {
-        all.extend(of_experts(experts));
+    if let OpKind::Experts { experts, weighed, .. } = op.kind {
+        all.extend(of_experts(experts, weighed));
     }
     all
 }
 
 /// Mistakes of experts, but for their activation.
-fn of_experts(experts: usize) -> Vec<Named> {
+fn of_experts(experts: usize, weighed: Weighed) -> Vec<Named> {
     let none = Mistake::default();
+    let elsewhere = match weighed {
+        Weighed::Output => "the routing weights are applied to the experts' input",
+        Weighed::Input => "the routing weights are applied to the experts' output",
+    };
     let mut all = vec![
         named("the routing weights are not applied", Mistake { alike: true, ..none.clone() }),
-        named(
-            "the routing weights are applied to the experts' input",
-            Mistake { weighs_input: true, ..none.clone() },
-        ),
+        named(elsewhere, Mistake { weighed_elsewhere: true, ..none.clone() }),
         named(
             "the routing weights of a token's experts are in another order",
             Mistake { rolled_slots: true, ..none.clone() },
@@ -479,20 +557,93 @@ fn of_delta() -> Vec<Named> {
         named("what a key already recalls is not taken off its value", with(ops::DeltaMistake::NoCorrection)),
         named("the activation behind the convolution is missing", with(ops::DeltaMistake::NoActivation)),
         named("the convolution sees the present token alone", with(ops::DeltaMistake::NoConvolution)),
+        named(
+            "value head h goes with key head h % key heads (tiled) in place of h / group",
+            with(ops::DeltaMistake::Tiled),
+        ),
         named("the state of the passes before is not carried on", Mistake { no_state: true, ..none }),
     ]
 }
 
+/// Mistakes of a state space.
+fn of_state() -> Vec<Named> {
+    use ops::StateMistake as State;
+    let none = Mistake::default();
+    let with = |detail: &str, mistake| named(detail, Mistake { state: Some(mistake), ..none.clone() });
+    vec![
+        with("the skip D x is missing", State::NoSkip),
+        with("the bias of the time steps is missing", State::NoStepBias),
+        with("time steps are not put through softplus", State::RawStep),
+        with("the state does not decay", State::NoDecay),
+        with("the activation behind the convolution is missing", State::NoActivation),
+        with("the convolution sees the present token alone", State::NoConvolution),
+        with("the bias of the convolution is missing", State::NoConvolutionBias),
+        with("B and C are exchanged", State::Exchanged),
+        with("what is written is not scaled by the time step", State::StepOfDecayAlone),
+        with("head h has the B and C of group h % groups in place of h / heads of a group", State::Tiled),
+        with("the state of the passes before is not carried on", State::Restarted),
+        named(
+            "neither the state nor the convolution of the passes before is carried on",
+            Mistake { no_state: true, ..none.clone() },
+        ),
+    ]
+}
+
+/// Mistakes of chunks of positions.
+fn of_chunks(chunk: Option<usize>) -> Vec<Named> {
+    let none = Mistake::default();
+    let Some(size) = chunk else { return Vec::new() };
+    let mut all = vec![
+        named("the chunks are ignored", Mistake { chunk: Some(None), ..none.clone() }),
+        named(
+            &format!("a window of {size} is taken in place of chunks"),
+            Mistake { chunk: Some(None), window: Some(Some(size)), ..none.clone() },
+        ),
+    ];
+    for other in [size / 2, size - 1, size + 1, 2 * size].into_iter().filter(|&n| n > 0) {
+        let detail = format!("chunks are of {other} in place of {size}");
+        all.push(named(&detail, Mistake { chunk: Some(Some(other)), ..none.clone() }));
+    }
+    all
+}
+
+/// Mistakes of queries that are scaled by their position, and of heads that are normed behind the rotation.
+fn of_temperature(config: &ModelConfig, rope: Option<&Rope>) -> Vec<Named> {
+    let none = Mistake::default();
+    let form = &config.attention;
+    let mut all = Vec::new();
+    if form.temperature.is_some() && rope.is_none() {
+        all.push(named(
+            "queries are not scaled by their position",
+            Mistake { no_temperature: true, ..none.clone() },
+        ));
+        for shift in [-1.0, 1.0] {
+            let detail = format!("the positions that queries are scaled by are off by {shift}");
+            all.push(named(&detail, Mistake { q_shift: shift, ..none.clone() }));
+        }
+    }
+    if form.qk_norm == QkNorm::Unit && rope.is_some() {
+        all.push(named("queries and keys are not normed", Mistake { no_unit_norm: true, ..none }));
+    }
+    all
+}
+
 /// Mistakes of a norm that is gated.
-fn of_gated_norm() -> Vec<Named> {
+fn of_gated_norm(config: Option<&ModelConfig>) -> Vec<Named> {
     let none = Mistake::default();
     let norm = |n| Mistake { norm: Some(n), ..none.clone() };
-    vec![
+    let all = config.and_then(|c| c.state).filter(|net| net.groups > 1);
+    let together =
+        all.map(|net| named("all groups are normed together", norm(NormMistake::Grouped(net.inner()))));
+    let order = "the gate is applied on the other side of the norm";
+    let more = [named(order, Mistake { other_order: true, ..none.clone() })].into_iter().chain(together);
+    more.chain([
         named("the gate is not applied", Mistake { no_gate: true, ..none.clone() }),
         named("the weight is not applied", norm(NormMistake::NoWeight)),
         named("the weight is applied as 1 + w in place of w", norm(NormMistake::OnePlus)),
         named("nothing is normed", norm(NormMistake::Skipped)),
-    ]
+    ])
+    .collect()
 }
 
 /// Mistakes of routed experts beside a shared one.
@@ -568,14 +719,14 @@ fn other_gains(config: &ModelConfig, layer: Option<usize>, own: &str) -> Vec<(St
     if own.ends_with("q_norm") || own.ends_with("k_norm") {
         names = ["q_norm", "k_norm"].map(|name| format!("{at}.self_attn.{name}")).to_vec();
     } else {
-        names.push(format!("{}.norm", config.form.prefix));
+        names.push(format!("{}.{}", config.form.prefix, config.form.last_norm));
     }
     names.retain(|name| name != own);
     names.into_iter().map(|name| (format!("the weight is {name}'s"), name)).collect()
 }
 
 /// Mistakes of a rotation that is an operation by itself.
-fn of_rotation(rope: &Rope) -> Vec<Named> {
+fn of_rotation(rope: &Rope, head: usize) -> Vec<Named> {
     let none = Mistake::default();
     let other = match rope.style {
         RopeStyle::Neox => (RopeStyle::GptJ, "pairs (2i, 2i+1) in place of (i, i+d/2)"),
@@ -593,7 +744,7 @@ fn of_rotation(rope: &Rope) -> Vec<Named> {
     for shift in [-1.0, 1.0] {
         all.push((None, format!("positions are off by {shift}"), Mistake { q_shift: shift, ..none.clone() }));
     }
-    for (detail, table) in tables(rope).into_iter().chain(shorter(rope)) {
+    for (detail, table) in tables(rope).into_iter().chain(shorter(rope)).chain(longer(rope, head)) {
         all.push((None, detail, Mistake { table: Some(table), ..none.clone() }));
     }
     all.push((None, "positions are rounded to bf16".to_owned(), Mistake { rounded: true, ..none }));
@@ -624,7 +775,17 @@ fn of_masks(window: Option<usize>, config: &ModelConfig) -> Vec<Named> {
         attention("the causal mask is missing".into(), Mistake { not_causal: true, ..none.clone() });
         attention("a token does not see itself".into(), Mistake { strict: true, ..none.clone() });
     }
-    attention("padding is attended to".into(), Mistake { sees_padding: true, ..none.clone() });
+    for (detail, padding) in [
+        ("padding is attended to", PaddingMistake::Seen),
+        ("the token beside the padding is not attended to", PaddingMistake::Longer),
+        ("the last position of the padding is attended to", PaddingMistake::Shorter),
+    ] {
+        attention(detail.into(), Mistake { padding: Some(padding), ..none.clone() });
+    }
+    if form.indexer.is_some() {
+        let detail = "all positions are attended to, not the chosen ones alone";
+        attention(detail.into(), Mistake { unchosen: true, ..none.clone() });
+    }
     if form.cap.is_some() {
         attention("the soft cap of the scores is missing".into(), Mistake { no_cap: true, ..none.clone() });
     }
@@ -710,7 +871,11 @@ fn of_scales(config: &ModelConfig) -> Vec<Named> {
         ("the scores are scaled by 1/d".to_owned(), 1.0 / (d * form.scale)),
     ];
     if (form.scale * d.sqrt() - 1.0).abs() > 1e-9 {
-        scales.push(("YaRN's mscale of the scores is missing".to_owned(), 1.0 / (form.scale * d.sqrt())));
+        let detail = match form.mla {
+            Some(_) => "YaRN's mscale of the scores is missing".to_owned(),
+            None => format!("the scores are scaled by 1/sqrt(d) in place of {}", form.scale),
+        };
+        scales.push((detail, 1.0 / (form.scale * d.sqrt())));
     }
     let (plain, heads) = (config.hidden / form.heads.max(1), form.heads);
     if form.mla.is_none() && plain > 0 && plain != form.key_dim {
@@ -759,7 +924,8 @@ fn of_rotated_attention(config: &ModelConfig, rope: &Rope) -> Vec<Named> {
         rope_twist(&detail, Mistake { table: Some(table), ..none.clone() });
     }
     // Of latent attention the rotated elements are a part of their own.
-    for (detail, table) in shorter(rope).into_iter().filter(|_| form.mla.is_none()) {
+    let other_parts = shorter(rope).into_iter().chain(longer(rope, form.key_dim));
+    for (detail, table) in other_parts.filter(|_| form.mla.is_none()) {
         rope_twist(&detail, Mistake { table: Some(table), ..none.clone() });
     }
     rope_twist("positions are rounded to bf16", Mistake { rounded: true, ..none.clone() });
@@ -790,6 +956,12 @@ pub(super) fn tables(rope: &Rope) -> Vec<(String, Rope)> {
         let twice = Rope { factor: rope.factor.powi(2), ..rope.clone() };
         tables.push(("the attention factor of cosines and sines is applied twice".to_owned(), twice));
     }
+    for (times, what) in [(2.0, "twice"), (0.5, "half")] {
+        let inv_freq = rope.inv_freq.iter().map(|f| times * f).collect();
+        let again = if times > 1.0 { ", as if the rotation was done twice" } else { "" };
+        let detail = format!("angles are {what} what they should be{again}");
+        tables.push((detail, Rope { inv_freq, ..rope.clone() }));
+    }
     for theta in [1e3, 1e4, 1e5, 1.5e5, 5e5, 1e6, 1e7].into_iter().filter(|&t| t != rope.theta) {
         let ratio: Vec<f64> =
             rope.inv_freq.iter().zip(rope::plain(rope.dims, rope.theta)).map(|(a, b)| a / b).collect();
@@ -809,6 +981,13 @@ pub(super) fn backwards(rope: &Rope) -> Rope {
 pub(super) fn other_tables(config: &ModelConfig, own: &Rope) -> Vec<(String, Rope)> {
     let others = config.ropes.iter().filter(|r| *r != own && r.dims == own.dims);
     others.map(|r| ("the table is that of other layers".to_owned(), r.clone())).collect()
+}
+
+/// A rotation of whole heads, of which a part should be rotated.
+fn longer(rope: &Rope, head: usize) -> Option<(String, Rope)> {
+    let whole = Rope { dims: head, inv_freq: rope::plain(head, rope.theta), ..rope.clone() };
+    let detail = format!("all {head} elements of each head are rotated in place of {}", rope.dims);
+    (rope.dims < head).then_some((detail, whole))
 }
 
 /// Rotations of the first half of the elements that should be rotated.

@@ -3,7 +3,9 @@
 use super::mistakes::{Mistake, NormMistake, summand};
 use super::{Replay, Stop, dumped, last_rows, need, need_integers, same_shape};
 use crate::triage::side::Side;
+use accuracy_core::model::config::{Stack, Weighed};
 use accuracy_core::model::ops::{self, Expert, Precision, Weights};
+use accuracy_core::model::plan::Gates;
 use accuracy_core::model::{Activation, Op, OpKind};
 use accuracy_core::reference::Matrix;
 use accuracy_core::weights::WeightsError;
@@ -28,6 +30,14 @@ struct NormOf<'a> {
     one_plus: bool,
 }
 
+/// The weights of a layer's experts.
+#[derive(Clone, Copy)]
+struct ExpertsOf<'a> {
+    module: &'a str,
+    stack: Stack,
+    experts: usize,
+}
+
 impl Replay<'_> {
     /// An operation with a mistake in it, or with none.
     pub(super) fn plain(
@@ -46,16 +56,16 @@ impl Replay<'_> {
                 step.norm(NormOf { weight, bias, eps: *eps, width: *width, one_plus: *one_plus })?
             }
             OpKind::Linear { weight } => step.linear(weight)?,
-            OpKind::Attention { window, sinks, gate, .. } => {
-                step.attention(*window, sinks.as_deref(), *gate)?
-            }
+            OpKind::Attention { sinks, gate, .. } => step.attention(sinks.as_deref(), *gate)?,
             OpKind::FirstHalves { d } => {
                 let x = input(0)?.x;
                 let data = x.data.chunks_exact(2 * d).flat_map(|head| head[..*d].to_vec()).collect();
                 Matrix::new(x.rows, x.cols / 2, data)
             }
             OpKind::Delta { module } => self.delta(side, op, module, p, mistake)?,
-            OpKind::GatedNorm { weight, eps } => step.gated_norm(weight, *eps)?,
+            OpKind::State { module } => self.state(side, op, module, p, mistake)?,
+            OpKind::GatedNorm { weight, eps, gates } => step.gated_norm(weight, *eps, *gates)?,
+            OpKind::UnitNorm { eps, d, rope } => step.unit_norm(*eps, *d, *rope)?,
             OpKind::Blend => step.blend()?,
             OpKind::Rotate { rope } => self.rotated(side, op, *rope, p, mistake)?,
             OpKind::Logits { scale, cap } => {
@@ -75,10 +85,12 @@ impl Replay<'_> {
                 let activation = mistake.activation.unwrap_or(*activation);
                 p.apply(input(0)?.x.map(|x| ops::activate(activation, x)))
             }
-            OpKind::Experts { module, activation, experts } => step.experts(module, *activation, *experts)?,
+            OpKind::Experts { module, activation, experts, weighed, stack } => {
+                step.experts(ExpertsOf { module, stack: *stack, experts: *experts }, *activation, *weighed)?
+            }
             OpKind::Sum { scale } => step.sum(*scale)?,
             OpKind::Copy => step.copy()?,
-            OpKind::RopeTable { .. } | OpKind::Router { .. } => {
+            OpKind::RopeTable { .. } | OpKind::Router { .. } | OpKind::Indexer(_) => {
                 return Err(Stop::Unusable(format!("{} has no replay of this kind", op.name)));
             }
         })
@@ -87,23 +99,24 @@ impl Replay<'_> {
     /// The weights of an expert, rounded as the dump is.
     fn expert(
         &self,
-        (module, index): (&str, usize),
+        of: ExpertsOf<'_>,
+        index: usize,
         p: Precision,
         mistake: &Mistake,
     ) -> Result<Expert, WeightsError> {
         let weights = Weights(self.checkpoint);
-        let mut expert = weights.expert(module, index)?;
+        let mut expert = weights.expert(of.module, index, of.stack)?;
         if let Some(read) = mistake.read {
             expert.down = read.of(&expert.down);
         }
-        if mistake.swapped {
-            std::mem::swap(&mut expert.gate, &mut expert.up);
+        if let Some(gate) = expert.gate.as_mut().filter(|_| mistake.swapped) {
+            std::mem::swap(gate, &mut expert.up);
         }
         if let Some(biases) = &mut expert.biases {
             biases.iter_mut().flatten().for_each(|b| *b *= mistake.bias);
             biases[2].iter_mut().for_each(|b| *b *= mistake.bias_down);
         }
-        expert.gate = p.apply(expert.gate);
+        expert.gate = expert.gate.map(|gate| p.apply(gate));
         expert.up = p.apply(expert.up);
         expert.down = p.apply(expert.down);
         Ok(expert)
@@ -157,14 +170,9 @@ impl Step<'_> {
         };
         Ok(match mistake.norm {
             Some(NormMistake::Grouped(d)) if d > 0 && w.len().is_multiple_of(d) && d < w.len() => {
-                let ones = vec![1.0; d];
-                let mut y = ops::norm(&x, &ones, None, eps, p);
-                let all = w.len();
-                y.data.chunks_exact_mut(all).for_each(|row| {
-                    row.iter_mut().zip(&w).for_each(|(v, w)| *v = p.round(*v * w));
-                });
-                y
+                by_groups(&x, &w, d, eps, p)
             }
+            Some(NormMistake::Twice) => ops::norm(&ops::norm(&x, &w, bias, eps, p), &w, bias, eps, p),
             _ => ops::norm(&x, &w, bias, eps, p),
         })
     }
@@ -203,9 +211,9 @@ impl Step<'_> {
     }
 
     /// Attention, and the gate of its output.
-    fn attention(&self, window: Option<usize>, sinks: Option<&str>, gate: bool) -> Result<Matrix, Stop> {
+    fn attention(&self, sinks: Option<&str>, gate: bool) -> Result<Matrix, Stop> {
         let Step { replay, side, op, p, mistake } = *self;
-        let mut y = replay.attention(side, op, window, sinks, p, mistake)?;
+        let mut y = replay.attention(side, op, sinks, p, mistake)?;
         if let Some(site) = op.inputs.last().filter(|_| gate && !mistake.no_gate) {
             let projected = need(side, site, p)?.reshaped(2 * y.cols).map_err(Stop::Unusable)?.x;
             let d = replay.config.map_or(1, |c| c.attention.key_dim).max(1);
@@ -221,12 +229,18 @@ impl Step<'_> {
     }
 
     /// A norm of each head, times the SiLU of a gate.
-    fn gated_norm(&self, weight: &str, eps: f64) -> Result<Matrix, Stop> {
+    fn gated_norm(&self, weight: &str, eps: f64, which: Gates) -> Result<Matrix, Stop> {
         let Step { replay, side, op, p, mistake } = *self;
         let weights = Weights(replay.checkpoint);
         let config = replay.config.ok_or_else(|| Stop::Unusable("a gate needs a config.json".into()))?;
-        let net = config.delta.ok_or_else(|| Stop::Unusable("no delta net".into()))?;
-        let gates = ops::delta_gates(net, &need(side, &op.inputs[1], p)?.x);
+        let projected = need(side, &op.inputs[1], p)?.x;
+        let (gates, group) = match (which, config.delta, config.state) {
+            (Gates::OfDelta, Some(net), _) => (ops::delta_gates(net, &projected), None),
+            (Gates::OfState, _, Some(net)) if projected.cols == net.projected() => {
+                (ops::state_gates(net, &projected), Some(net.inner() / net.groups))
+            }
+            _ => return Err(Stop::Unusable(format!("{weight}: gates in {} columns", projected.cols))),
+        };
         let core = need(side, &op.inputs[0], p)?.reshaped(gates.cols).map_err(Stop::Unusable)?.x;
         let mut w = weights.vector(&mistake.of_layer(op, weight))?;
         match mistake.norm {
@@ -237,15 +251,42 @@ impl Step<'_> {
         if w.is_empty() || !gates.cols.is_multiple_of(w.len()) || core.rows != gates.rows {
             return Err(Stop::Unusable(format!("{weight} has {} values", w.len())));
         }
-        let mut y = match mistake.norm {
-            Some(NormMistake::Skipped) => core,
-            _ => ops::norm(&core, &w, None, eps, p),
+        let gated = |mut y: Matrix| {
+            if !mistake.no_gate {
+                y.data.iter_mut().zip(&gates.data).for_each(|(y, g)| *y = p.round(*y * ops::silu(*g)));
+            }
+            y
         };
-        if !mistake.no_gate {
-            let gated = y.data.iter().zip(&gates.data).map(|(y, g)| p.round(y * ops::silu(*g)));
-            y.data = gated.collect();
-        }
-        Ok(y)
+        let normed = |x: Matrix| {
+            let size = match mistake.norm {
+                Some(NormMistake::Grouped(d)) => d,
+                _ => group.unwrap_or(w.len()),
+            };
+            match mistake.norm {
+                Some(NormMistake::Skipped) => x,
+                _ => by_groups(&x, &w, size, eps, p),
+            }
+        };
+        let gate_first = (group.is_some()) != mistake.other_order;
+        Ok(if gate_first { normed(gated(core)) } else { gated(normed(core)) })
+    }
+
+    /// A norm of each head without a weight, behind the rotation.
+    fn unit_norm(&self, eps: f64, d: usize, rope: usize) -> Result<Matrix, Stop> {
+        let Step { replay, side, op, p, mistake } = *self;
+        let x = match side.load(&op.inputs[0]).map_err(Stop::Unusable)? {
+            Some(rotated) => rotated.reshaped(d).map_err(Stop::Unusable)?.x,
+            None => {
+                let before = Op { inputs: vec![op.inputs[1].clone()], ..op.clone() };
+                let x = replay.rotated(side, &before, rope, p, mistake)?;
+                Matrix::new(x.data.len() / d.max(1), d, x.data)
+            }
+        };
+        Ok(match mistake.norm {
+            Some(NormMistake::Skipped) => x,
+            Some(NormMistake::Eps(eps)) => ops::norm(&x, &vec![1.0; d], None, eps, p),
+            _ => ops::norm(&x, &vec![1.0; d], None, eps, p),
+        })
     }
 
     /// What the routed experts make, and what the shared one does times its gate.
@@ -308,8 +349,15 @@ impl Step<'_> {
     fn copy(&self) -> Result<Matrix, Stop> {
         let Step { side, op, p, mistake, .. } = *self;
         let mut from = need(side, &op.inputs[0], p)?;
+        if let Some(factor) = mistake.scaled {
+            from.x = from.x.map(|x| factor * x);
+        }
         if let Some(scaling) = mistake.late {
             from.x = from.x.map(|x| x / scaling);
+        }
+        // What is passed on in a narrower format is rounded.
+        if p != Precision::Exact && p.unit() > from.precision.unit() {
+            from.x = p.apply(from.x);
         }
         Ok(match side.load(&op.output).map_err(Stop::Unusable)? {
             Some(out) if out.x.cols == from.x.cols => last_rows(side, from, out.x.rows),
@@ -320,14 +368,24 @@ impl Step<'_> {
     /// Which experts each token has, and with which weights.
     fn chosen(&self, tokens: usize, experts: usize) -> Result<(Vec<i64>, Matrix), Stop> {
         let Step { replay, side, op, p, mistake } = *self;
+        let topk = op.layer.and_then(|i| replay.config?.layers.get(i)?.router.as_ref()).map(|r| r.topk);
+        let all = side.load(&op.inputs[2]).map_err(Stop::Unusable)?.filter(|w| w.x.cols == experts);
+        let mut given = all.filter(|_| topk.is_some_and(|k| k < experts)).map(|w| positive(&w.x));
         let indices = match need_integers(side, &op.inputs[1]) {
-            Ok(indices) => indices,
+            Ok(indices) => {
+                given = None;
+                indices
+            }
+            Err(_) if given.is_some() => Vec::new(),
             Err(missing) => match side.made(&op.inputs[1], p).map_err(Stop::Unusable)? {
                 Some(made) => made.x.data.iter().map(|&e| e as i64).collect(),
                 None => return Err(missing),
             },
         };
-        let mut w = need(side, &op.inputs[2], p)?.x;
+        let (indices, mut w) = match given {
+            Some(given) => given,
+            None => (indices, need(side, &op.inputs[2], p)?.x),
+        };
         let indices = match &mistake.router {
             None => indices,
             Some(router) => {
@@ -377,24 +435,24 @@ impl Step<'_> {
     }
 
     /// The sum of what each token's experts make of it, times their weights.
-    fn experts(&self, module: &str, activation: Activation, experts: usize) -> Result<Matrix, Stop> {
+    fn experts(&self, of: ExpertsOf, activation: Activation, weighed: Weighed) -> Result<Matrix, Stop> {
         let Step { replay, side, op, p, mistake } = *self;
+        let experts = of.experts;
         let x = need(side, &op.inputs[0], p)?.x;
         let (indices, w) = self.chosen(x.rows, experts)?;
         let k = w.cols;
         let activation = mistake.activation.unwrap_or(activation);
-        let expert = |index: usize| {
-            replay.expert((module, (index + mistake.next_expert) % experts.max(1)), p, mistake)
-        };
+        let expert =
+            |index: usize| replay.expert(of, (index + mistake.next_expert) % experts.max(1), p, mistake);
         let input =
             |x: &Matrix| mistake.inputs.map_or_else(|| x.clone(), |scheme| mistake.taken(x, scheme, p));
-        if !mistake.weighs_input {
+        if (weighed == Weighed::Input) == mistake.weighed_elsewhere {
             return Ok(ops::experts(&x, &indices, &w, experts, (activation, p), &input, expert)?);
         }
         // A row for each choice, weighed before the expert.
         let choices = (0..indices.len()).flat_map(|i| {
             let weight = w.data[i];
-            x.row(i / k).iter().map(move |v| weight * v).collect::<Vec<_>>()
+            x.row(i / k).iter().map(move |v| p.round(weight * v)).collect::<Vec<_>>()
         });
         let rows = Matrix::new(indices.len(), x.cols, choices.collect());
         let ones = Matrix::new(indices.len(), 1, vec![1.0; indices.len()]);
@@ -405,4 +463,32 @@ impl Step<'_> {
         }
         Ok(sum)
     }
+}
+
+/// A norm over groups of `size` columns, with a weight for each column of the row.
+fn by_groups(x: &Matrix, weight: &[f64], size: usize, eps: f64, p: Precision) -> Matrix {
+    if size == weight.len() || size == 0 {
+        return ops::norm(x, weight, None, eps, p);
+    }
+    let mut y = ops::norm(x, &vec![1.0; size], None, eps, p);
+    y.data.chunks_exact_mut(weight.len()).for_each(|row| {
+        row.iter_mut().zip(weight).for_each(|(v, w)| *v = p.round(*v * w));
+    });
+    y
+}
+
+/// The experts that have a weight, and these weights, of the weights of all experts: as many for each token as the one
+/// with the most has.
+pub(super) fn positive(all: &Matrix) -> (Vec<i64>, Matrix) {
+    let most = (0..all.rows).map(|r| all.row(r).iter().filter(|w| **w != 0.0).count()).max().unwrap_or(0);
+    let (mut indices, mut weights) = (Vec::new(), Vec::new());
+    for r in 0..all.rows {
+        let mut row: Vec<(usize, f64)> = all.row(r).iter().copied().enumerate().collect();
+        row.sort_by(|a, b| b.1.total_cmp(&a.1));
+        for (expert, weight) in row.into_iter().take(most) {
+            indices.push(expert as i64);
+            weights.push(weight);
+        }
+    }
+    (indices, Matrix::new(all.rows, most, weights))
 }

@@ -75,7 +75,7 @@ impl Replay<'_> {
     pub(super) fn rope_of(&self, op: &Op) -> Option<&Rope> {
         match &op.kind {
             OpKind::Attention { rope, .. } => self.config?.rope(*rope),
-            OpKind::Rotate { rope } => self.config?.rope(Some(*rope)),
+            OpKind::Rotate { rope } | OpKind::UnitNorm { rope, .. } => self.config?.rope(Some(*rope)),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Routers: which experts are chosen, with which weights, and what is wrong with them.
 
 use super::causes::best;
+use super::operations::positive;
 use super::{Cause, Replay, Stop, dumped, need, need_integers};
 use crate::triage::judge::{Judged, error_shown, judge_choice, relative_error};
 use crate::triage::side::{Computed, Side};
@@ -144,8 +145,14 @@ impl Replay<'_> {
     fn routed(&self, side: &Side, op: &Op) -> Result<(Value, Vec<i64>, Value), Stop> {
         let OpKind::Router { router, .. } = &op.kind else { unreachable!("asked of routers only") };
         let logits = dumped(side, &op.inputs[0])?;
-        let indices = need_integers(side, &op.inputs[1])?;
-        let out = dumped(side, &op.output)?;
+        let (indices, out) = match (need_integers(side, &op.inputs[1]), dumped(side, &op.output)?) {
+            // Weights of all experts say which are chosen.
+            (Err(_), out) if out.x.cols == router.experts && router.topk < router.experts => {
+                let (indices, x) = positive(&out.x);
+                (indices, Value { x, ..out })
+            }
+            (indices, out) => (indices?, out),
+        };
         let tokens = logits.x.rows;
         let count = out.x.data.len();
         if logits.x.cols != router.experts
@@ -226,6 +233,12 @@ impl Replay<'_> {
                     "the weights of each token's experts are right, in another order than the experts";
                 made.push((detail.to_owned(), found.clone()));
             }
+        }
+        if out.x.cols == router.topk {
+            made.extend(other_weights(router).into_iter().map(|(detail, r)| {
+                let weights = ops::weigh(&r, &logits.x, &indices, Precision::Exact);
+                (detail, dense(&indices, &weights))
+            }));
         }
         let tries = tries.into_iter().filter(|(_, r, c)| r != router || c.is_some() != right.is_some());
         let tried = tries.map(|(detail, r, c)| {
@@ -326,6 +339,27 @@ pub(super) fn other_routers(router: &Router) -> Vec<(&'static str, Router)> {
     all.push(("softmax in place of sigmoid", with(&|r| r.score = Score::Softmax)));
     all.push(("sigmoid in place of softmax", with(&|r| r.score = Score::Sigmoid)));
     all.retain(|(_, r)| r != router);
+    all
+}
+
+/// Weights of the same choice by other scores, renormalised or not.
+fn other_weights(router: &Router) -> Vec<(String, Router)> {
+    let mut all = Vec::new();
+    for (score, name) in [
+        (Score::Softmax, "the softmax over all experts"),
+        (Score::Sigmoid, "sigmoids"),
+        (Score::SoftmaxOfChosen, "the softmax over the chosen experts"),
+    ] {
+        for (renormalise, how) in [(false, ""), (true, ", renormalised")] {
+            for scaling in [router.scaling, 1.0] {
+                let other = Router { score, renormalise, scaling, ..router.clone() };
+                let factor = if scaling == router.scaling { "" } else { ", without the scaling factor" };
+                if other != *router && !all.iter().any(|(_, r)| *r == other) {
+                    all.push((format!("the weights of the right experts are {name}{how}{factor}"), other));
+                }
+            }
+        }
+    }
     all
 }
 
