@@ -449,7 +449,7 @@ pub fn route(router: &Router, logits: &Matrix, correction: Option<&[f64]>, p: Pr
 
 /// The weights that a router gives to experts that are chosen already, in their order; 0 for an index that is no expert.
 pub fn weigh(router: &Router, logits: &Matrix, indices: &[i64], p: Precision) -> Matrix {
-    let k = if logits.rows == 0 { 0 } else { indices.len() / logits.rows };
+    let k = indices.len().checked_div(logits.rows).unwrap_or(0);
     let mut out = Matrix::zeros(logits.rows, k);
     for t in 0..logits.rows {
         let scores = scores(router, logits.row(t), p);
@@ -563,6 +563,8 @@ pub enum DeltaMistake {
     NoConvolution,
     /// Value head `h` has key head `h % key_heads`.
     Tiled,
+    /// A step begins with an empty state; what its convolution sees goes on.
+    Restarted,
 }
 
 /// The columns of a value head's part of the projections: queries, keys, values and gates lie beside each other in each
@@ -589,18 +591,24 @@ pub fn delta_gates(net: DeltaNet, projected: &Matrix) -> Matrix {
     Matrix::new(projected.rows, net.value_heads * net.value_dim, (0..projected.rows).flat_map(row).collect())
 }
 
+/// Whether a step's own rows begin at a row.
+fn begins(own: &[bool], row: usize) -> bool {
+    let is_own = |row: usize| own.get(row).copied().unwrap_or(false);
+    is_own(row) && row.checked_sub(1).is_none_or(|before| !is_own(before))
+}
+
 /// What one head gives: tokens with their values.
 type OfHead = Vec<(usize, Vec<f64>)>;
 
 /// The gated delta rule (Yang et al. 2024) token by token: for each value head
 /// `S = exp(g) S`, `S += k (beta (v - S' k))'`, `o = S' q`, with queries and keys behind a causal convolution and SiLU
 /// and of length 1, queries scaled by the root of their dimension. `projected`: queries, keys, values and gates of all
-/// tokens; `rates`: beta's and the decay's. Sequences start with an empty state.
+/// tokens; `rates`: beta's and the decay's. `own`: rows of the step that is asked for. Sequences start with an empty state.
 pub fn delta_rule(
     net: DeltaNet,
     weights: &DeltaWeights,
     (projected, rates): (&Matrix, &Matrix),
-    sequences: &[Range<usize>],
+    (sequences, own): (&[Range<usize>], &[bool]),
     mistake: Option<DeltaMistake>,
     p: Precision,
 ) -> Matrix {
@@ -647,6 +655,9 @@ pub fn delta_rule(
                 };
                 let mut state = vec![0.0; net.key_dim * net.value_dim];
                 for t in sequence.clone() {
+                    if mistake == Some(DeltaMistake::Restarted) && begins(own, t) {
+                        state.fill(0.0);
+                    }
                     let q = unit(convolved(t, &q_at, channels[0]));
                     let k = unit(convolved(t, &k_at, channels[1]));
                     let v = convolved(t, &v_at, channels[2]);
@@ -773,9 +784,7 @@ pub fn state_space(
                 };
                 let mut state = vec![0.0; net.head_dim * net.state];
                 for t in sequence.clone() {
-                    let is_own = |t: usize| own.get(t).copied().unwrap_or(false);
-                    let begins = is_own(t) && t.checked_sub(1).is_none_or(|t| !is_own(t));
-                    if begins && is(StateMistake::Restarted) {
+                    if is(StateMistake::Restarted) && begins(own, t) {
                         state.fill(0.0);
                     }
                     let x = convolved(t, h * net.head_dim..(h + 1) * net.head_dim);

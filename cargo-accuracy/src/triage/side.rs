@@ -500,8 +500,8 @@ impl Side {
             return Vec::new();
         }
         let Some(found) = self.index.get(&key) else { return Vec::new() };
-        let slot = |s: &&str| found.iter().any(|&i| self.set.tensors[i].id.slot == **s);
-        if !place.with.is_empty() && !place.with.iter().any(|s| slot(&s)) {
+        let slot = |s: &str| found.iter().any(|&i| self.set.tensors[i].id.slot == s);
+        if !place.with.is_empty() && !place.with.iter().any(|s| slot(s)) {
             return Vec::new();
         }
         let tensors = || found.iter().map(|&i| &self.set.tensors[i]).filter(|t| wanted(t.element()));

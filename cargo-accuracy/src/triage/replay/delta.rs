@@ -65,7 +65,9 @@ impl Replay<'_> {
         let values: Vec<&Matrix> = earlier.iter().map(|e| &e.0.x).chain([&own.0.x]).collect();
         let rates: Vec<&Matrix> = earlier.iter().map(|e| &e.1).chain([&own.1]).collect();
         let (x, r) = (joined.rows_of(&values)?, joined.rows_of(&rates)?);
-        let y = ops::delta_rule(net, &stored, (&x, &r), &joined.ranges, mistake.delta, p);
+        let own_rows = joined.own_rows(side);
+        let places = (&joined.ranges[..], &own_rows[..]);
+        let y = ops::delta_rule(net, &stored, (&x, &r), places, mistake.delta, p);
         Ok(joined.last(&y, own.0.x.rows))
     }
 }

@@ -19,6 +19,16 @@ const FACTOR: f64 = 4.0;
 /// Of one token, the scores of its sequence's keys, which are lowest where it must not see the key.
 type Scores = Vec<f64>;
 
+/// What the tokens of a step have chosen.
+struct Choice {
+    /// Keys for each token, and which ones.
+    each: usize,
+    keys: Vec<i64>,
+    exact: Vec<Scores>,
+    /// How far rounding may move the scores of each token.
+    noise: Vec<f64>,
+}
+
 /// Keys of all steps, queries and head weights of one, and the rows of each sequence.
 struct Parts {
     q: Matrix,
@@ -30,7 +40,7 @@ struct Parts {
 impl Replay<'_> {
     /// Whether each token attends to the positions with the highest scores. Rounding decides near ties.
     pub(super) fn indexer(&self, side: &Side, op: &Op, indexer: Indexer) -> Result<Judged, Stop> {
-        let (each, keys, exact, noise) = self.choice(side, op, indexer)?;
+        let Choice { each, keys, exact, noise } = self.choice(side, op, indexer)?;
         let (mut wrong, mut expected, mut found) = (Vec::new(), Vec::new(), Vec::new());
         let mut rows = 0;
         for (t, scores) in exact.iter().enumerate() {
@@ -65,7 +75,7 @@ impl Replay<'_> {
         indexer: Indexer,
         judged: &Judged,
     ) -> Option<Cause> {
-        let (each, keys, _, noise) = self.choice(side, op, indexer).ok()?;
+        let Choice { each, keys, noise, .. } = self.choice(side, op, indexer).ok()?;
         let tried = [
             ("its queries and keys are not rotated", IndexerMistake::NotRotated),
             ("its pairs are (2i, 2i+1) in place of (i, i+d/2)", IndexerMistake::Pairs),
@@ -87,13 +97,8 @@ impl Replay<'_> {
         best(tried, judged)
     }
 
-    /// How many keys each token chooses, which ones, the scores, and how far rounding may move them.
-    fn choice(
-        &self,
-        side: &Side,
-        op: &Op,
-        indexer: Indexer,
-    ) -> Result<(usize, Vec<i64>, Vec<Scores>, Vec<f64>), Stop> {
+    /// What each token has chosen, and what it should have.
+    fn choice(&self, side: &Side, op: &Op, indexer: Indexer) -> Result<Choice, Stop> {
         let found = side.integers(&op.output).map_err(Stop::Unusable)?;
         let (keys, shape) = found.ok_or_else(|| Stop::Missing("the chosen positions".to_owned()))?;
         let each = shape.last().copied().unwrap_or(0);
@@ -109,7 +114,7 @@ impl Replay<'_> {
             FACTOR * off + 1e-5 * size
         });
         let noise = noise.collect();
-        Ok((each, keys, exact, noise))
+        Ok(Choice { each, keys, exact, noise })
     }
 
     /// The scores of each of a step's tokens.

@@ -561,7 +561,11 @@ fn of_delta() -> Vec<Named> {
             "value head h goes with key head h % key heads (tiled) in place of h / group",
             with(ops::DeltaMistake::Tiled),
         ),
-        named("the state of the passes before is not carried on", Mistake { no_state: true, ..none }),
+        named("the state of the passes before is not carried on", with(ops::DeltaMistake::Restarted)),
+        named(
+            "neither the state nor the convolution of the passes before is carried on",
+            Mistake { no_state: true, ..none },
+        ),
     ]
 }
 

@@ -77,6 +77,11 @@ impl Joined {
         self.rows.iter().map(|&(step, row)| of(step, row)).collect()
     }
 
+    /// Which rows are the step's own.
+    pub(super) fn own_rows(&self, side: &Side) -> Vec<bool> {
+        self.marks(&|step, _| step == side.history.len())
+    }
+
     /// The step's own rows of a result for all rows.
     pub(super) fn last(&self, y: &Matrix, rows: usize) -> Matrix {
         let mut out = Matrix::zeros(rows, y.cols);
@@ -85,6 +90,13 @@ impl Joined {
         }
         out
     }
+}
+
+/// A step's projection, the rows of each sequence, and which rows are padding.
+struct Projected {
+    x: Matrix,
+    sequences: Vec<Range<usize>>,
+    hidden: Vec<bool>,
 }
 
 impl Replay<'_> {
@@ -120,30 +132,30 @@ impl Replay<'_> {
                 net.heads
             )));
         }
-        let load = |step: &Side| -> Result<(Matrix, Vec<Range<usize>>, Vec<bool>), Stop> {
+        let load = |step: &Side| -> Result<Projected, Stop> {
             let projected = need(step, &op.inputs[0], p)?;
             if projected.x.cols != net.projected() {
                 return Err(Stop::Unusable(format!("{}: {} columns", projected.place, projected.x.cols)));
             }
             let (sequences, hidden) = (step.sequences(&projected), step.hidden(&projected.lead));
-            Ok((projected.x, sequences, hidden))
+            Ok(Projected { x: projected.x, sequences, hidden })
         };
         let own = load(side)?;
         let steps = match mistake.no_state {
             true => Vec::new(),
             false => side.history.iter().map(load).collect::<Result<Vec<_>, _>>()?,
         };
-        let earlier: Vec<&[Range<usize>]> = steps.iter().map(|s| &s.1[..]).collect();
-        let joined = Joined::of(side, &own.1, &earlier, !mistake.no_state)?;
-        let values: Vec<&Matrix> = steps.iter().map(|s| &s.0).chain([&own.0]).collect();
+        let earlier: Vec<&[Range<usize>]> = steps.iter().map(|s| &s.sequences[..]).collect();
+        let joined = Joined::of(side, &own.sequences, &earlier, !mistake.no_state)?;
+        let values: Vec<&Matrix> = steps.iter().map(|s| &s.x).chain([&own.x]).collect();
         let of = |step: usize| steps.get(step).unwrap_or(&own);
-        let hidden = joined.marks(&|step, row| of(step).2.get(row).copied().unwrap_or(false));
+        let hidden = joined.marks(&|step, row| of(step).hidden.get(row).copied().unwrap_or(false));
         // A step of one token for each sequence is one of decoding, which knows no limit.
-        let limited = joined.marks(&|step, _| of(step).1.iter().any(|rows| rows.len() > 1));
+        let limited = joined.marks(&|step, _| of(step).sequences.iter().any(|rows| rows.len() > 1));
         let x = joined.rows_of(&values)?;
-        let own_rows = joined.marks(&|step, _| step == side.history.len());
+        let own_rows = joined.own_rows(side);
         let marks = [&hidden[..], &limited, &own_rows];
         let y = ops::state_space(net, &stored, &x, &joined.ranges, marks, mistake.state, p);
-        Ok(joined.last(&y, own.0.rows))
+        Ok(joined.last(&y, own.x.rows))
     }
 }
