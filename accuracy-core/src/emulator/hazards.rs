@@ -19,9 +19,9 @@ use std::collections::HashMap;
 const MOST: u8 = 20;
 /// Instructions that are looked at behind another one, where ways meet.
 const STEPS: usize = 128;
-/// Wait states beside its own that a jump takes at the least: AITER's attention for gfx942 reads a sum of 8 passes behind one
-/// and three other instructions.
-const JUMP: u8 = 4;
+/// Wait states beside its own that a jump takes at the least on gfx942: AITER's attention reads a sum of 8 passes behind one
+/// and three other instructions. Of gfx950 there is no such code.
+const JUMP_ON_GFX942: u8 = 4;
 /// Scalar registers by their numbers in [`name`].
 const SCALARS: u16 = 512;
 const VCC: u16 = SCALARS + 106;
@@ -108,7 +108,7 @@ impl std::fmt::Display for Hazard {
 /// with the hazard that lacks most.
 pub fn find(processor: Processor, code: &[(u64, &Inst)]) -> Vec<(usize, Hazard)> {
     let known: Vec<Known> = code.iter().map(|(_, inst)| Known::new(processor, inst)).collect();
-    let ways = Ways::new(code);
+    let ways = Ways::new(processor, code);
     let mut found = Vec::new();
     let mut open = Vec::new();
     // For each instruction from how far it was come by, and for which second one.
@@ -169,8 +169,7 @@ impl Apart {
     }
 
     fn along(self, way: Way) -> Apart {
-        let time = self.time.saturating_add(if way.jumps { JUMP } else { 0 });
-        Apart { time, ..self }
+        Apart { time: self.time.saturating_add(way.delay), ..self }
     }
 
     fn time_behind(self, first: &Known) -> u8 {
@@ -191,10 +190,12 @@ struct Ways {
     falls: Vec<bool>,
     /// Branches, by where they go.
     branches: HashMap<usize, Vec<usize>>,
+    /// See [`Way::delay`].
+    jump: u8,
 }
 
 impl Ways {
-    fn new(code: &[(u64, &Inst)]) -> Ways {
+    fn new(processor: Processor, code: &[(u64, &Inst)]) -> Ways {
         let ends = |inst: &Inst| {
             matches!(inst.row.mnemonic, "s_branch" | "s_endpgm" | "s_setpc_b64" | "s_swappc_b64")
         };
@@ -216,13 +217,17 @@ impl Ways {
                 }
             }
         }
-        Ways { falls, branches }
+        let jump = match processor {
+            Processor::Gfx942 => JUMP_ON_GFX942,
+            Processor::Gfx950 => 0,
+        };
+        Ways { falls, branches, jump }
     }
 
     fn before<'a>(&'a self, at: usize) -> impl Iterator<Item = Way> + use<'a> {
-        let falls = self.falls[at].then(|| Way { at: at.wrapping_sub(1), jumps: false });
+        let falls = self.falls[at].then(|| Way { at: at.wrapping_sub(1), delay: 0 });
         let branches = self.branches.get(&at).into_iter().flatten();
-        falls.into_iter().chain(branches.map(|at| Way { at: *at, jumps: true }))
+        falls.into_iter().chain(branches.map(|at| Way { at: *at, delay: self.jump }))
     }
 }
 
@@ -230,8 +235,8 @@ impl Ways {
 #[derive(Clone, Copy)]
 struct Way {
     at: usize,
-    /// Whether it jumps to the other one.
-    jumps: bool,
+    /// Wait states beside its own that the way to the other one takes at the least on the device.
+    delay: u8,
 }
 
 /// Wait states that have to be between two instructions.
@@ -459,7 +464,11 @@ impl Known {
         }
         if second.matrix.is_some() && !self.is_dot {
             // AITER's backward attention for gfx950 has one.
-            most.add_if(2, 1, Uses::Reads, vector());
+            let enough = match self.processor {
+                Processor::Gfx942 => 2,
+                Processor::Gfx950 => 1,
+            };
+            most.add_if(2, enough, Uses::Reads, vector());
         }
         if self.is_transcendental && second.is_vector && !second.is_transcendental {
             most.add(1, Uses::Reads, vector());

@@ -123,7 +123,7 @@ static PAIRS: [Pair; 45] = [
     ),
     hazard(
         "matrix_in_loop",
-        "s_mov_b32 s8, 0\nv_mfma_f32_16x16x16_f16 v[4:7], v[8:9], v[10:11], 0\ns_nop 15\n.Lmatrix_loop:\n!v_add_f32 v12, v4, v4\ns_add_u32 s8, s8, 1\ns_cmp_lt_u32 s8, 3\nv_mfma_f32_16x16x16_f16 v[4:7], v[8:9], v[10:11], 0\n+s_nop 7\ns_cbranch_scc1 .Lmatrix_loop",
+        "s_mov_b32 s8, 0\nv_mfma_f32_32x32x8_f16 v[4:19], v[20:21], v[22:23], 0\ns_nop 15\n.Lmatrix_loop:\n!v_add_f32 v24, v4, v4\ns_add_u32 s8, s8, 1\ns_cmp_lt_u32 s8, 3\nv_mfma_f32_32x32x8_f16 v[4:19], v[20:21], v[22:23], 0\n+s_nop 15\ns_cbranch_scc1 .Lmatrix_loop",
     ),
     hazard("reciprocal", "v_rcp_f32 v4, v2\n+s_nop 0\n!v_add_f32 v5, v4, v4"),
     hazard("exponential", "v_exp_f32 v4, v2\n+s_nop 0\n!v_mul_f32 v5, v4, v2"),
