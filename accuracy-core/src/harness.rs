@@ -18,6 +18,7 @@ use crate::plan::{self, SubCase};
 use crate::record::{self, CheckName, Gate, Planned, Record, Verdict};
 use crate::reference::cache;
 use crate::verdict::{cosine_text, short};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -82,7 +83,7 @@ impl Test {
                     let shapes = |case: &SubCase| checks::weight_shapes(meta, case);
                     let mut before = order::before(meta, case, all, unlisted, shapes);
                     // Emulated, what is larger than the case takes longer than the case.
-                    before.retain(|other| !settings.emulate || other.case().tokens <= case.tokens);
+                    before.retain(|other| !settings.emulate || other.tokens <= case.tokens);
                     before
                 }
                 _ => Vec::new(),
@@ -143,7 +144,7 @@ impl Test {
         &self,
         meta: &TestMeta,
         case: &SubCaseOrError,
-        before: Vec<order::Before<'_>>,
+        before: Vec<Cow<'_, SubCase>>,
         settings: &Settings,
         records: &PathBuf,
     ) -> Record {

@@ -165,14 +165,15 @@ fn float64_is_compared_over_all_of_its_range() {
         write(&b, [1.5, 3.0, 4.5, -6.0]);
         let tensor = &json(&[&a, &b], 100)["tensors"][0];
         let near = |key: &str, expected: f64| {
-            let value = tensor[key].as_f64().unwrap_or_else(|| panic!("{unit:e}: no {key}: {tensor}"));
+            let value =
+                tensor["metrics"][key].as_f64().unwrap_or_else(|| panic!("{unit:e}: no {key}: {tensor}"));
             assert!((value - expected).abs() < 1e-5, "{unit:e}: {key} is {value}");
         };
         near("cos", 1.0);
         near("gain", 1.5);
         near("rel_l2", 0.5);
         write(&b, [4.0, -3.0, -2.0, 1.0]);
-        let cos = json(&[&a, &b], 100)["tensors"][0]["cos"].as_f64().unwrap();
+        let cos = json(&[&a, &b], 100)["tensors"][0]["metrics"]["cos"].as_f64().unwrap();
         assert!(cos < 0.0, "{unit:e}: {cos}");
     }
 }

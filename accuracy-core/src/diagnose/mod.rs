@@ -58,7 +58,7 @@ pub use evident::{Unsteady, evident};
 use runs::Runs;
 pub use selftest::selftest;
 pub use state::kept_from_first;
-use table::{Scope, root};
+use table::{Scope, keeps_columns, root};
 
 /// Failing hops of one run that are looked into: each was judged on what it was given, so each has a cause of its own.
 const HOPS: usize = 3;
@@ -198,7 +198,9 @@ fn one(attempt: &Attempt, judged: &JudgedHop, scope: Scope, again: Runs<'_>) -> 
         for cause in &mut causes {
             let of_operation = match cause.cause.as_str() {
                 "unknown" => true,
-                "permuted_tiles" | "gate_up_swapped" => !cause.moves_columns,
+                "permuted_tiles" | "gate_up_swapped" => {
+                    !(cause.moves_columns && buffer.source.as_ref().is_some_and(keeps_columns))
+                }
                 // An expert's own product may be wrong, whoever has chosen it.
                 "transposed" | "addend_missing" | "k_tail_dropped" => !multiplies,
                 _ => false,

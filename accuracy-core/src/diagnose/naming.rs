@@ -449,7 +449,7 @@ fn what_columns_are_off_by_is_compared_with_what_is_added_to_them() {
             products(&of[0], &of[1], Order::Forward, |_, c, x| x + of_bias(&of[2].data, c) as f32)
         })
     };
-    is_called(&wrote(|bias, c| 5.0 * bias[c]), &["addend_extra"], "has `bias` 5 times");
+    is_called(&wrote(|bias, c| 5.0 * bias[c]), &["addend_extra"], "5 times the addend that comes of `bias`");
     is_called(&wrote(|bias, c| 0.25 * bias[c]), &["gain"], "has `bias` times 0.2");
     is_called(&wrote(|bias, c| bias[c / 8 * 8]), &["permuted_tiles"], "the first of every 8");
 }

@@ -217,6 +217,20 @@ fn operation(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether the columns of what a hop computes are those of its operands, as where rows are chosen or added. Those of a router are
+/// the choices themselves.
+pub fn keeps_columns(source: &Expr) -> bool {
+    match &source.0.op {
+        Op::User { name, .. } => name.as_str() == "weighted_sum",
+        Op::Select { .. } => true,
+        Op::Round { x, .. } | Op::Columns { x, .. } | Op::Rows { x, .. } | Op::Transpose { x } => {
+            keeps_columns(x)
+        }
+        Op::Arrange { parts, arrangement: Arrangement::Reshaped } => parts.first().is_some_and(keeps_columns),
+        _ => false,
+    }
+}
+
 /// The operation that a hop is, below what only moves its result.
 pub fn root(source: &Expr) -> Option<&'static str> {
     match &source.0.op {

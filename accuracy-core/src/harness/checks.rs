@@ -2,7 +2,7 @@
 
 mod full_chain;
 
-use super::order::{Before, Order};
+use super::order::Order;
 use super::{Call, tensors};
 use crate::case::input::{Data, Probe};
 use crate::case::poison::Poison;
@@ -67,10 +67,7 @@ pub fn run(
     };
     let mut unlike_the_first = None;
     let preceded_by = order.begin(case, |before| {
-        let (usable, found) = match before {
-            Before::Listed(before) => runner.precede(before),
-            Before::Drawn(before) => (runner.precede_once(before), None),
-        };
+        let (usable, found) = runner.precede(before);
         unlike_the_first = unlike_the_first.take().or(found);
         usable
     });
@@ -347,27 +344,17 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// What another sub-case of the test is computed with before this one.
-    fn setup_of(&self, before: &SubCase) -> Setup {
-        Setup {
+    /// Computes another sub-case of the test twice, and forgets what came out. Says whether the device can still be used, and
+    /// whether the two differ: the first launch of a process is seen here alone.
+    fn precede(&self, before: &SubCase) -> (bool, Option<CheckResult>) {
+        let cell = &self.meta.body.cells[before.cell];
+        let setup = Setup {
             tokens: before.tokens,
             drawn: None,
             weights: before.planned.weights.clone(),
             watch: Watch::Nothing,
             ..self.setup.clone()
-        }
-    }
-
-    /// Computes a shape that the test does not list, and forgets what came out. Says whether the device can still be used.
-    fn precede_once(&self, before: &SubCase) -> bool {
-        usable(&self.attempt(&self.meta.body.cells[before.cell].at, self.setup_of(before)))
-    }
-
-    /// Computes another sub-case of the test twice, and forgets what came out. Says whether the device can still be used, and
-    /// whether the two differ: the first launch of a process is seen here alone.
-    fn precede(&self, before: &SubCase) -> (bool, Option<CheckResult>) {
-        let cell = &self.meta.body.cells[before.cell];
-        let setup = self.setup_of(before);
+        };
         let first = self.attempt(&cell.at, setup.clone());
         if self.emulated || first.is_err() {
             return (usable(&first), None);

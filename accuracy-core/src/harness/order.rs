@@ -7,34 +7,17 @@
 use crate::meta::{Cell, Check, TestMeta};
 use crate::plan::SubCase;
 use crate::record::ENDED;
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// How many tensors of a test are looked at for one of another shape: a model has few shapes, and they alternate.
 const TENSORS: usize = 16;
 
-/// One chain that a process computes before its case.
-#[derive(Debug)]
-pub enum Before<'a> {
-    /// Another case of the test.
-    Listed(&'a SubCase),
-    /// A shape that the test does not list. Nobody says that its kernels take it, so that whatever happens in it is of no
-    /// account.
-    Drawn(Box<SubCase>),
-}
-
-impl Before<'_> {
-    pub fn case(&self) -> &SubCase {
-        match self {
-            Before::Listed(case) => case,
-            Before::Drawn(case) => case,
-        }
-    }
-}
-
 /// What comes before a case in its process.
 #[derive(Debug, Default)]
 pub struct Order<'a> {
-    pub before: Vec<Before<'a>>,
+    /// Cases of the test, or a shape that it does not list.
+    pub before: Vec<Cow<'a, SubCase>>,
     /// File that is there as soon as something runs before the case; [`ENDED`] is in it once that has ended.
     pub marker: PathBuf,
 }
@@ -42,7 +25,7 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// Runs what comes before, and says what it was. Whether that is right is of no account here, it is a case of its own;
     /// `run` says whether the device can still be used.
-    pub fn begin(&self, case: &SubCase, mut run: impl FnMut(&Before<'_>) -> bool) -> Vec<String> {
+    pub fn begin(&self, case: &SubCase, mut run: impl FnMut(&SubCase) -> bool) -> Vec<String> {
         if self.before.is_empty() {
             return Vec::new();
         }
@@ -51,7 +34,7 @@ impl Order<'_> {
         if self.before.iter().all(|before| run(before)) {
             let _ = std::fs::write(&self.marker, ENDED);
         }
-        self.before.iter().map(|before| difference(case, before.case())).collect()
+        self.before.iter().map(|before| difference(case, before)).collect()
     }
 }
 
@@ -74,7 +57,7 @@ pub fn before<'a>(
     all: &'a [SubCase],
     unlisted: Unlisted,
     shape: impl Fn(&SubCase) -> Option<Vec<(usize, usize)>>,
-) -> Vec<Before<'a>> {
+) -> Vec<Cow<'a, SubCase>> {
     let cell = |case: &SubCase| -> &Cell { &meta.body.cells[case.cell] };
     let own = cell(case);
     if own.check != Check::FullChain {
@@ -106,9 +89,9 @@ pub fn before<'a>(
     }
     if found.is_empty() && unlisted == Unlisted::Drawn {
         let tokens = if case.tokens > 1 { 1 } else { 2 };
-        return vec![Before::Drawn(Box::new(SubCase { tokens, ..case.clone() }))];
+        return vec![Cow::Owned(SubCase { tokens, ..case.clone() })];
     }
-    found.into_iter().map(Before::Listed).collect()
+    found.into_iter().map(Cow::Borrowed).collect()
 }
 
 /// In what `other` differs from `case`: `tokens=33,w=model.layers.0.up_proj`.
@@ -176,7 +159,7 @@ mod tests {
             .map(|case| {
                 let found = before(meta, case, &all, unlisted, shape);
                 let name = format!("{} {}", case.tokens, case.planned.weights["w"]);
-                (name, found.iter().map(|other| difference(case, other.case())).collect())
+                (name, found.iter().map(|other| difference(case, other)).collect())
             })
             .collect()
     }

@@ -218,7 +218,11 @@ impl Phases<'_, '_> {
             }
         }
         if let Some(suspect) = self.suspects.remove(&index) {
-            record = suspect.settle(record);
+            record = match finished.end {
+                // It could not run once more.
+                End::NoPlace => suspect.unsettled(),
+                _ => suspect.settle(record),
+            };
         }
         self.progress.borrow_mut().finished(&record);
         let failed = record.gate == Gate::Fail;
