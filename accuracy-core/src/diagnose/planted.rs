@@ -8,7 +8,7 @@ use crate::dtype::{BF16, E4M3FN, F32};
 use crate::judge::tests::{K, M, N, Order, linear, products, run, setup};
 use crate::quant::{Quant, quantize};
 use crate::reference::model::{RopeStyle, cos_sin_table, rope};
-use crate::reference::{Matrix, Operand, rms_norm};
+use crate::reference::{Matrix, Operand};
 
 #[test]
 fn parts_of_k_that_count_twice_before_a_bias_and_a_residual() {
@@ -90,40 +90,6 @@ fn scales_of_another_rank() {
     let causes = diagnose(&evidence).causes;
     assert_eq!(causes[0].cause, "scale_neighbour", "{causes:#?}");
     assert!(super::tests::says(&causes[0], "with the scales of `xq0`"), "{causes:#?}");
-}
-
-/// A norm over the first columns of wider rows.
-fn normed(case: &mut Case) -> (Vec<Tensor>, Tensor) {
-    let x = case.input("x", BF16, [M, N]).unwrap();
-    let gain = case.input("gain", BF16, [1, 128]).unwrap();
-    let y = case.output("y", BF16, [M, 128], rms_norm(&x.columns(0..128), &gain, 1e-6)).unwrap();
-    (vec![x, gain], y)
-}
-
-#[test]
-fn what_a_norm_divides_by() {
-    let wrote = |root: fn(&[f64]) -> f64, weight: fn(f64) -> f64| {
-        run(setup(0, Data::Ordinary), normed, move |of| {
-            let of_row = |r: usize| {
-                let (row, root) = (of[0].row(r), root(of[0].row(r)));
-                (0..128).map(move |c| (row[c] / root * weight(of[1].data[c])) as f32)
-            };
-            (0..M).flat_map(of_row).collect()
-        })
-    };
-    let own: fn(f64) -> f64 = |w| w;
-    let root: fn(&[f64]) -> f64 = |row| (row[..128].iter().map(|x| x * x).sum::<f64>() / 128.0).sqrt();
-    is_called(
-        &wrote(|row| (row[..128].iter().map(|x| x * x).sum::<f64>() / 128.0 + 1e-2).sqrt(), own),
-        &["gain"],
-        "takes 1e-2 for the norm's epsilon",
-    );
-    is_called(
-        &wrote(|row| (row.iter().map(|x| x * x).sum::<f64>() / 128.0).sqrt(), own),
-        &["k_tail_dropped"],
-        "squares of whole rows",
-    );
-    is_called(&wrote(root, |w| 1.0 + w), &["norm_weight"], "1 + the norm's weight");
 }
 
 /// Heads of 32 columns, a row each, of which the first 16 are rotated: the angles of the others are 0.

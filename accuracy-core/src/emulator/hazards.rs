@@ -85,7 +85,7 @@ impl Hazard {
         let missing = self.needed.saturating_sub(self.found);
         let full = std::iter::repeat_n(16, usize::from(missing / 16));
         let nops: Vec<String> = full
-            .chain((missing % 16 != 0).then_some(missing % 16))
+            .chain((!missing.is_multiple_of(16)).then_some(missing % 16))
             .map(|states| format!("s_nop {}", states - 1))
             .collect();
         nops.join(" and ")
