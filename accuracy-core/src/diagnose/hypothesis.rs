@@ -82,7 +82,7 @@ pub struct Hypothesis<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sense {
     Other,
-    /// What the kernel does may be certain, but not what mistake it is.
+    /// The kernel may be known to do this, but several mistakes do it, so the cause is never stated with confidence.
     Nameless,
     /// One half of the columns stands for the other.
     HalvesOfColumns,

@@ -12,8 +12,13 @@ use crate::reference::{Matrix, Operand, gelu, layer_norm, select, user};
 fn causes(attempt: &Attempt) -> Vec<Cause> {
     let hops = judge_hops(attempt, MIN_COS);
     assert!(hops.iter().any(|h| h.checks.iter().any(|c| !c.ok)), "the fault is seen");
+    causes_of(attempt, &hops)
+}
+
+/// The causes that one run on ordinary data shows in these hops.
+pub(super) fn causes_of(attempt: &Attempt, hops: &[JudgedHop]) -> Vec<Cause> {
     let evidence = Evidence {
-        first: (attempt, &hops),
+        first: (attempt, hops),
         second: None,
         probe: None,
         second_probe: None,

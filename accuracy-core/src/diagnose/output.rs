@@ -155,41 +155,28 @@ fn line_gains(reference: &Matrix, out: &Matrix, map: &Map) -> Vec<Fit> {
         let high = known.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (low, high)
     };
-    if map.cols >= 8 {
-        let gains: Vec<Option<f64>> = (0..map.rows)
-            .map(|r| ratio((0..map.cols).map(|c| (reference.row(r)[c], out.row(r)[c]))))
-            .collect();
+    let mut add = |line: &str, gains: Vec<Option<f64>>, of: fn(usize, usize) -> usize| {
         let (low, high) = range(&gains);
         if low.is_finite() && high - low > 1e-3 * high.abs() {
-            let scaled = where_wrong(reference, map, |r, _, x| x * gains[r].unwrap_or(1.0));
-            let what = format!("has each row times a factor of its own, from {low:.4} to {high:.4}");
+            let what = format!("has each {line} times a factor of its own, from {low:.4} to {high:.4}");
             found.push(Fit {
                 cause: "gain",
                 what: what.into(),
-                reference: scaled,
+                reference: where_wrong(reference, map, |r, c, x| x * gains[of(r, c)].unwrap_or(1.0)),
                 gain: None,
                 is_guess: false,
                 of_columns: false,
             });
         }
+    };
+    let pair = |r: usize, c: usize| (reference.row(r)[c], out.row(r)[c]);
+    if map.cols >= 8 {
+        let gains = (0..map.rows).map(|r| ratio((0..map.cols).map(|c| pair(r, c))));
+        add("row", gains.collect(), |r, _| r);
     }
     if map.rows >= 8 {
-        let gains: Vec<Option<f64>> = (0..map.cols)
-            .map(|c| ratio((0..map.rows).map(|r| (reference.row(r)[c], out.row(r)[c]))))
-            .collect();
-        let (low, high) = range(&gains);
-        if low.is_finite() && high - low > 1e-3 * high.abs() {
-            let scaled = where_wrong(reference, map, |_, c, x| x * gains[c].unwrap_or(1.0));
-            let what = format!("has each column times a factor of its own, from {low:.4} to {high:.4}");
-            found.push(Fit {
-                cause: "gain",
-                what: what.into(),
-                reference: scaled,
-                gain: None,
-                is_guess: false,
-                of_columns: false,
-            });
-        }
+        let gains = (0..map.cols).map(|c| ratio((0..map.rows).map(|r| pair(r, c))));
+        add("column", gains.collect(), |_, c| c);
     }
     found
 }

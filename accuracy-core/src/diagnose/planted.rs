@@ -1,11 +1,11 @@
 //! One fault for each proposal that came of chains by other writers, planted in kernels of the tests' own.
 
-use super::naming::is_called;
+use super::naming::{causes_of, is_called};
 use super::*;
 use crate::case::input::Data;
 use crate::case::{Attempt, Case, Tensor};
 use crate::dtype::{BF16, E4M3FN, F32};
-use crate::judge::tests::{K, M, N, Order, linear, products, run, setup};
+use crate::judge::tests::{K, M, MIN_COS, N, Order, linear, products, run, setup};
 use crate::quant::{Quant, quantize};
 use crate::reference::model::{RopeStyle, cos_sin_table, rope};
 use crate::reference::{Matrix, Operand};
@@ -77,17 +77,9 @@ fn scales_of_another_rank() {
     let out = products(&codes, &weight, Order::Forward, |r, _, x| x * (other[r] / own[r]) as f32);
     let values: Vec<f64> = out.into_iter().map(f64::from).collect();
     attempt.buffers[y.id().0].data = BF16.encode_bytes(&values, crate::dtype::Overflow::Special).into();
-    let mut hops = judge_hops(&attempt, 0.999);
+    let mut hops = judge_hops(&attempt, MIN_COS);
     hops.retain(|hop| hop.id == y.id());
-    let evidence = Evidence {
-        first: (&attempt, &hops),
-        second: None,
-        probe: None,
-        second_probe: None,
-        one_sign: None,
-        min_cos: 0.999,
-    };
-    let causes = diagnose(&evidence).causes;
+    let causes = causes_of(&attempt, &hops);
     assert_eq!(causes[0].cause, "scale_neighbour", "{causes:#?}");
     assert!(super::tests::says(&causes[0], "with the scales of `xq0`"), "{causes:#?}");
 }

@@ -65,7 +65,7 @@ fn of_vector<'a>(id: BufferId, world: &World<'a>) -> Vec<Hypothesis<'a>> {
             at(i.checked_sub(run).unwrap_or(i))
         });
     }
-    // What is switched off by a zero is on.
+    // The kernel ignores a mask: it uses every column that a zero should switch off.
     add("parameter_ignored", format!("takes 1 for the zeros of `{name}`"), &|i| {
         if at(i) == 0.0 { 1.0 } else { at(i) }
     });

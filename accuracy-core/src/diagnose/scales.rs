@@ -62,7 +62,7 @@ pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>>
     };
     let read = |own: &Scales<'a>, other: &Scales<'a>| {
         let what = format!("scales `{}` with the scales of `{}`", own.name(), other.name());
-        // Of fewer rows, again from the first.
+        // If the other operand has fewer rows of scales, the kernel starts again at its first row.
         let (right, rows) = (other.right(), other.grid.0);
         own.read_as("scale_neighbour", what, Arc::new(move |r, g| right(r % rows, g)))
     };
@@ -82,7 +82,7 @@ pub fn exchanged<'a>(source: &Expr, attempt: &'a Attempt) -> Vec<Hypothesis<'a>>
             found.extend([a_as_b, b_as_a]);
         }
     }
-    // Of another rank, layer or expert: what has the same shape and scheme.
+    // The scales of another rank, layer or expert: those of any operand with the same grid and scheme.
     for own in ids.iter().filter_map(|id| of(*id)) {
         let others = (0..attempt.made_before(source)).map(BufferId).filter(|id| !ids.contains(id));
         let alike = |other: &Scales<'a>| other.grid == own.grid && other.scheme == own.scheme;

@@ -44,8 +44,8 @@ pub fn table<'a>(attempt: &'a Attempt, source: &Expr, world: &World<'a>) -> Vec<
     found
 }
 
-/// What a function of the test's own makes of an index nobody knows: that another index was taken may be certain, but not what
-/// mistake that is.
+/// Marks other indices of a function that the test defines as nameless. The diagnosis does not know what such a function does
+/// with an index. It may be certain that the kernel used another index, but not which mistake that is.
 fn leave_nameless(source: &Expr, attempt: &Attempt, found: &mut [Hypothesis<'_>]) {
     let mut taken = Vec::new();
     source.visit(&mut |e| {
@@ -220,24 +220,27 @@ fn operation(name: &str) -> Option<&'static str> {
 /// Whether the columns of what a hop computes are those of its operands, as where rows are chosen or added. Those of a router are
 /// the choices themselves.
 pub fn keeps_columns(source: &Expr) -> bool {
-    match &source.0.op {
+    match &computed(source).0.op {
         Op::User { name, .. } => name.as_str() == "weighted_sum",
         Op::Select { .. } => true,
-        Op::Round { x, .. } | Op::Columns { x, .. } | Op::Rows { x, .. } | Op::Transpose { x } => {
-            keeps_columns(x)
-        }
-        Op::Arrange { parts, arrangement: Arrangement::Reshaped } => parts.first().is_some_and(keeps_columns),
         _ => false,
     }
 }
 
 /// The operation that a hop is, below what only moves its result.
 pub fn root(source: &Expr) -> Option<&'static str> {
-    match &source.0.op {
+    match &computed(source).0.op {
         Op::User { name, .. } => operation(name),
         Op::Select { .. } => Some("router"),
-        Op::Round { x, .. } | Op::Columns { x, .. } | Op::Rows { x, .. } | Op::Transpose { x } => root(x),
-        Op::Arrange { parts, arrangement: Arrangement::Reshaped } => parts.first().and_then(root),
         _ => None,
+    }
+}
+
+/// The expression whose result is only rounded or moved by what stands above it.
+fn computed(source: &Expr) -> &Expr {
+    match &source.0.op {
+        Op::Round { x, .. } | Op::Columns { x, .. } | Op::Rows { x, .. } | Op::Transpose { x } => computed(x),
+        Op::Arrange { parts, arrangement: Arrangement::Reshaped } => parts.first().map_or(source, computed),
+        _ => source,
     }
 }

@@ -4,6 +4,7 @@ use super::Inspected;
 use crate::report::style::{self, paint};
 use crate::report::text::table::{Cell, Column, Table};
 use accuracy_core::codeobject::{Argument, CodeObject, Contents, Form, Kernel, Packing, Target};
+use accuracy_core::symbol;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -232,8 +233,5 @@ fn arguments(text: &mut String, kernel: &Kernel) {
 
 /// A C++ kernel by its name and template arguments, without namespaces that have no name and without its parameters.
 pub fn short_name(name: &str) -> String {
-    let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
-    let demangled =
-        cpp_demangle::Symbol::new(name).ok().and_then(|symbol| symbol.demangle_with_options(&options).ok());
-    demangled.map_or_else(|| name.to_owned(), |text| text.replace("(anonymous namespace)::", ""))
+    symbol::readable(name).replace("(anonymous namespace)::", "")
 }

@@ -193,8 +193,15 @@ pub fn group_members(group: Pid) -> Vec<Stray> {
 
 /// An environment variable of another process, as it was when it began.
 pub fn environment_of(pid: Pid, name: &str) -> Option<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    bytes
+    value_in(&environment(pid)?, name)
+}
+
+fn environment(pid: Pid) -> Option<Vec<u8>> {
+    std::fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+fn value_in(environment: &[u8], name: &str) -> Option<String> {
+    environment
         .split(|&b| b == 0)
         .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         .map(|value| String::from_utf8_lossy(value).into_owned())
@@ -204,13 +211,15 @@ pub fn environment_of(pid: Pid, name: &str) -> Option<String> {
 /// environment at all, and that is waited for.
 pub fn environment_of_child(pid: Pid, name: &str) -> Option<String> {
     const TRIES: usize = 50;
+    let mut bytes = environment(pid)?;
     for _ in 0..TRIES {
-        if !std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|bytes| bytes.is_empty()) {
+        if !bytes.is_empty() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
+        bytes = environment(pid)?;
     }
-    environment_of(pid, name)
+    value_in(&bytes, name)
 }
 
 /// Living processes that have this in their environment.

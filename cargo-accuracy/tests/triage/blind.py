@@ -9,7 +9,7 @@ name of the mistake, and the kind of dump.
 import torch
 
 import described
-from described import attn, copy, every, fault, mlp, rotation
+from described import attn, copy, every, fault, mlp, rotates_the_other_end, rotation
 from live import attention, during, layer_of, replace
 
 described.FAULTS.clear()
@@ -276,14 +276,7 @@ def _(model):
 
 @fault(36, "qwen3_next", 3, "attention*", "pairs|part|elements|rope|rotated")
 def _(model):
-    def change(f, q, k, cos, sin):
-        d = cos.shape[-1]
-        swap = lambda x: torch.cat((x[..., -d:], x[..., :-d]), -1)
-        back = lambda x: torch.cat((x[..., d:], x[..., :d]), -1)
-        a, b = f(swap(q), swap(k), cos, sin)
-        return back(a), back(b)
-
-    rotation(model, 3, change)
+    rotates_the_other_end(model, 3)
 
 
 # gemma2, mixtral

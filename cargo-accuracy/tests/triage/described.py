@@ -518,8 +518,9 @@ def _(model, i):
     rotation(model, i, lambda f, q, k, cos, sin: (halves(q, cos, sin), halves(k, cos, sin)))
 
 
-@fault(142, "glm4_moe", 1, "rope", "other end")
-def _(model):
+def rotates_the_other_end(model, i):
+    """Each head's last columns are rotated in place of its first."""
+
     def change(f, q, k, cos, sin):
         d = cos.shape[-1]
         swap = lambda x: torch.cat((x[..., -d:], x[..., :-d]), -1)
@@ -527,7 +528,12 @@ def _(model):
         a, b = f(swap(q), swap(k), cos, sin)
         return back(a), back(b)
 
-    rotation(model, 1, change)
+    rotation(model, i, change)
+
+
+@fault(142, "glm4_moe", 1, "rope", "other end")
+def _(model):
+    rotates_the_other_end(model, 1)
 
 
 @fault(143, "qwen3_next", 3, "attention*|gate|output_gate", "gate")

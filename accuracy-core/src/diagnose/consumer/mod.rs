@@ -742,7 +742,7 @@ impl<'a> Search<'a, '_> {
                         known.candidate = candidate.clone();
                         known.alike.clear();
                     }
-                    // What has a name of its own is likelier than an order of all the columns of an operand.
+                    // A mistake that has its own name is likelier than one that reorders all columns of an operand.
                     Ordering::Equal
                         if ["nibble_order", "gate_up_swapped"]
                             .iter()

@@ -48,7 +48,7 @@ impl Sample {
         value
     }
 
-    /// What wrong elements are off by; NaN where the output is right.
+    /// Output minus reference for each wrong element, and NaN for each right one.
     pub fn error(&self) -> Matrix {
         let elements = self.out.data.iter().zip(&self.reference.data).zip(&self.wrong);
         let data =

@@ -29,7 +29,7 @@ pub fn addends(source: &Expr, attempt: &Attempt) -> Vec<(&'static str, String, E
         }
         at += 1;
     });
-    // Of a single sum others say what is left out.
+    // In a chain with one sum, `graph::hypotheses` already proposes a missing addend.
     let several = addends.len() > 2;
     let is_sum = |e: &Expr| matches!(e.0.op, Op::Binary { function: Binary::Add, .. });
     for Addend { at, is_first, value, alone } in addends.into_iter().filter(|addend| !is_sum(&addend.value)) {

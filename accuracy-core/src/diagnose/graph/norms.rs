@@ -287,7 +287,7 @@ fn of_whole_row(op: &Op, divided_by_all: bool) -> Option<Op> {
     Some(weighted(norm, gain))
 }
 
-/// What is normalised, times the norm's weight.
+/// The normalised rows times the norm's weight, or unchanged where the norm has none.
 fn weighted(norm: Expr, gain: &Option<Expr>) -> Op {
     match gain {
         Some(gain) => Op::Binary { function: Binary::Mul, a: norm, b: gain.clone() },

@@ -11,7 +11,7 @@ use crate::reference::{Expr, Matrix, user};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a declared embedding does to each head.
+/// How the declared rotary embedding rotates each head.
 #[derive(Clone, Debug, PartialEq)]
 struct Form {
     /// Columns of a head.
@@ -159,7 +159,7 @@ pub fn rotations(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
     found
 }
 
-/// What stands for an embedding.
+/// Computes what a kernel writes in place of the declared embedding, from the function's three operands.
 type Rotated = Arc<dyn Fn([&Matrix; 3]) -> Matrix + Send + Sync>;
 
 fn proposals(form: &Form) -> Vec<(String, Rotated)> {

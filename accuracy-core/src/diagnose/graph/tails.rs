@@ -8,7 +8,7 @@ use crate::reference::graph::Op;
 /// Lengths of K tiles.
 const TILES: [usize; 6] = [4, 8, 16, 32, 64, 128];
 
-/// Each of several products without the last of its own K, in words.
+/// For a hop with several products: the hop in which one of them leaves out the last part of its K, and that in words.
 pub fn tails(source: &Expr, attempt: &Attempt) -> Vec<(String, Expr)> {
     let mut products: Vec<(usize, Expr, Expr)> = Vec::new();
     let mut at = 0;
